@@ -1,0 +1,1 @@
+//! Noise schedules and the MDLM objective. Pure: no I/O, no tensors.

@@ -1,0 +1,212 @@
+//! The one error type.
+//!
+//! A message is a lowercase fragment that fits after "failed to": contexts are added outermost first,
+//! so that `read \`ptb.txt\`: line 7: invalid UTF-8 at byte 112` reads as one sentence. What the user can
+//! do about it goes into the hint, never into the message.
+
+use std::fmt;
+
+/// Whose turn it is after an error. Decides the process's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A fault of this program (exit code 1).
+    Internal,
+    /// The user's input: manifest, data, arguments (exit code 2).
+    Input,
+    /// The environment: disk, permissions, network, GPU (exit code 3).
+    Environment,
+    /// The user asked to stop (exit code 130).
+    Interrupted,
+}
+
+impl Kind {
+    /// The process's exit code: 1 ours, 2 the user's input, 3 the environment, 130 interrupted.
+    #[must_use]
+    pub fn exit_code(self) -> u8 {
+        match self {
+            Self::Internal => 1,
+            Self::Input => 2,
+            Self::Environment => 3,
+            Self::Interrupted => 130,
+        }
+    }
+}
+
+/// An error with its kind, its chain of contexts and, where there is one, the way out.
+#[derive(Debug)]
+pub struct Error(Box<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    kind: Kind,
+    /// Innermost first; printed in reverse.
+    messages: Vec<String>,
+    hint: Option<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// A result whose error is [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// An error of the given kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            messages: vec![message.into()],
+            hint: None,
+            source: None,
+        }))
+    }
+
+    /// The user's input is at fault.
+    pub fn input(message: impl Into<String>) -> Self {
+        Self::new(Kind::Input, message)
+    }
+
+    /// The environment is at fault.
+    pub fn environment(message: impl Into<String>) -> Self {
+        Self::new(Kind::Environment, message)
+    }
+
+    /// This program is at fault.
+    pub fn internal(message: impl Into<String>) -> Self {
+        Self::new(Kind::Internal, message)
+    }
+
+    /// The user asked to stop.
+    #[must_use]
+    pub fn interrupted() -> Self {
+        Self::new(Kind::Interrupted, "interrupted")
+    }
+
+    /// Adds what can be done about it. The innermost hint wins: it knows most.
+    #[must_use]
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// Adds what was being done.
+    #[must_use]
+    pub fn context(mut self, context: impl Into<String>) -> Self {
+        self.0.messages.push(context.into());
+        self
+    }
+
+    /// Whose turn it is.
+    #[must_use]
+    pub fn kind(&self) -> Kind {
+        self.0.kind
+    }
+
+    /// What can be done about it.
+    #[must_use]
+    pub fn hint_text(&self) -> Option<&str> {
+        self.0.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, message) in self.0.messages.iter().rev().enumerate() {
+            if i > 0 {
+                f.write_str(": ")?;
+            }
+            f.write_str(message)?;
+        }
+        if let Some(source) = &self.0.source {
+            write!(f, ": {source}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|e| e as _)
+    }
+}
+
+/// Adds a context to the error of a result.
+pub trait Context<T> {
+    /// Says what was being done; `kind` is kept where the error already has one.
+    ///
+    /// # Errors
+    /// The error itself, with the context added.
+    fn context(self, context: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T> Context<T> for Result<T, Error> {
+    fn context(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| e.context(context()))
+    }
+}
+
+/// An I/O error is the environment's, but for a file that the user named and that is not there.
+impl<T> Context<T> for std::io::Result<T> {
+    fn context(self, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            let kind = match e.kind() {
+                std::io::ErrorKind::NotFound => Kind::Input,
+                _ => Kind::Environment,
+            };
+            Error(Box::new(Inner {
+                kind,
+                messages: vec![context()],
+                hint: None,
+                source: Some(Box::new(e)),
+            }))
+        })
+    }
+}
+
+/// Turns a foreign error into ours, with a kind and a context.
+pub trait Wrap<T> {
+    /// Wraps the error: `kind`, then what was being done.
+    ///
+    /// # Errors
+    /// The wrapped error.
+    fn wrap(self, kind: Kind, context: impl FnOnce() -> String) -> Result<T>;
+}
+
+impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::result::Result<T, E> {
+    fn wrap(self, kind: Kind, context: impl FnOnce() -> String) -> Result<T> {
+        self.map_err(|e| {
+            Error(Box::new(Inner {
+                kind,
+                messages: vec![context()],
+                hint: None,
+                source: Some(e.into()),
+            }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_read_outermost_first_and_the_innermost_hint_wins() {
+        let error = Error::input("invalid UTF-8 at byte 112")
+            .hint("convert it")
+            .context("line 7")
+            .context("read `ptb.txt`")
+            .hint("give up");
+        assert_eq!(
+            error.to_string(),
+            "read `ptb.txt`: line 7: invalid UTF-8 at byte 112"
+        );
+        assert_eq!(error.hint_text(), Some("convert it"));
+        assert_eq!(error.kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn an_io_error_keeps_its_cause() {
+        let result = std::fs::read("/nonexistent/file").context(|| "read `x`".to_owned());
+        let error = result.unwrap_err();
+        assert!(error.to_string().starts_with("read `x`: No such file"));
+        assert_eq!(error.kind(), Kind::Input);
+    }
+}

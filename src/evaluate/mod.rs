@@ -1,0 +1,1 @@
+//! The perplexity bound and its interval.

@@ -1,0 +1,1 @@
+//! Runs a plan: look up, lock, run, commit.

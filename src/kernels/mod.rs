@@ -1,0 +1,165 @@
+//! Tensor operations per backend: one folder per operation, and the contract that every backend keeps.
+//!
+//! Shape letters: B rows of a (micro-)batch, L tokens a row, R = B·L token rows, n masked positions, D width,
+//! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
+
+use dfdx::shapes::{ConstDim, ConstShape, Shape};
+
+use crate::error::Result;
+use crate::rng::Random;
+
+/// Dropout whose bits are a function of (seed, step, row, site, element): any backend, any batching, same mask.
+///
+/// Element e = l·D + d of the row takes 32-bit word e % 4 of block `site << 24 | e / 4` of the row's stream
+/// (`Random::block(step, row, block)`) and is kept when `word >= rate · 2^32`; kept elements are scaled by 1 / (1 − rate).
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Probability of dropping, below 1.
+    pub rate: f32,
+    /// The stream.
+    pub random: Random,
+    /// Optimizer step.
+    pub step: u64,
+    /// Global index of the micro-batch's first row: `step · batch + offset` of the epochless row order.
+    pub first_row: u64,
+}
+
+impl Dropout {
+    /// The number below which a 32-bit word drops its element.
+    #[must_use]
+    pub fn threshold(&self) -> u32 {
+        (f64::from(self.rate) * 4_294_967_296.0) as u32
+    }
+}
+
+/// The tokens that a softmax ranges over (SUBS's zero masking probability).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Alphabet {
+    /// The mask token: its logit is −∞.
+    pub mask: u32,
+    /// Tokens of the tokenizer, the mask included; ids from here to V (a shape may be larger) have logit −∞ too.
+    pub size: u32,
+}
+
+/// What the network needs from a machine. Everything that takes part in differentiation goes through here.
+///
+/// Activations are cheap to clone (shared storage). While [`Backend::record`] is on, every operation is put on the
+/// backend's tape; [`Backend::backward`] runs it and hands the gradients back, so that micro-batches accumulate: the
+/// gradient of a parameter is a left fold over the batch's rows in order, hence the same bits for any micro-batch.
+///
+/// A modulation argument has m rows, m = 1 (shared by the batch) or a divisor of the token rows R: token row r uses
+/// modulation row r·m / R. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
+///
+/// # Errors
+/// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Backend: Sized + 'static {
+    /// A weight.
+    type Param<S: ConstShape>;
+    /// An activation.
+    type Act<S: Shape>: Clone;
+    /// The gradients of the weights, accumulated over micro-batches.
+    type Gradients: Default;
+
+    /// A weight with these values, row-major.
+    fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>>;
+
+    /// Copies a weight's values out, row-major.
+    fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()>;
+
+    /// Lends a weight's values and its gradient (zeros when it has none yet) to `f`, row-major, and takes both back.
+    fn with_param<S: ConstShape>(
+        &self,
+        param: &mut Self::Param<S>,
+        gradients: &mut Self::Gradients,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()>;
+
+    /// Starts recording; gradients will be added to `gradients`.
+    fn record(&self, gradients: Self::Gradients);
+
+    /// Runs the tape from a scalar, ends recording and returns the weights' gradients.
+    fn backward(&self, loss: Self::Act<()>) -> Result<Self::Gradients>;
+
+    /// A constant.
+    fn input<S: Shape>(&self, shape: S, values: &[f32]) -> Result<Self::Act<S>>;
+
+    /// Copies an activation's values out, row-major.
+    fn values<S: Shape>(&self, x: &Self::Act<S>) -> Result<Vec<f32>>;
+
+    /// y(R, D) = table(V, D)[tokens].
+    fn embed<V: ConstDim, D: ConstDim>(
+        &self,
+        table: &Self::Param<(V, D)>,
+        tokens: &[u32],
+    ) -> Result<Self::Act<(usize, D)>>;
+
+    /// y(R, O) = x(R, I) · w(O, I)ᵀ + b(O).
+    fn linear<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        b: Option<&Self::Param<(O,)>>,
+    ) -> Result<Self::Act<(usize, O)>>;
+
+    /// y = gelu(x · wᵀ + b), the tanh form: ½u(1 + tanh(√(2/π)(u + 0.044715u³))).
+    fn linear_gelu<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        b: &Self::Param<(O,)>,
+    ) -> Result<Self::Act<(usize, O)>>;
+
+    /// y = x · sigmoid(x).
+    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>>;
+
+    /// y = LN(x) · weight · (1 + scale) + shift; LN over D without bias, ε = 1e-5.
+    fn modulated_norm<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, D)>,
+        weight: &Self::Param<(D,)>,
+        modulation: &Self::Act<(usize, M)>,
+        shift: usize,
+        scale: usize,
+    ) -> Result<Self::Act<(usize, D)>>;
+
+    /// Bidirectional attention with rotary positions, per row of L tokens and per head:
+    /// y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v. Columns of `qkv` are [q | k | v], each split into `heads`.
+    /// Rotary: base 10000 over the two halves of each head, angle of pair j at position l is l · 10000^(−2j/(D/H)).
+    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+        &self,
+        qkv: &Self::Act<(usize, D3)>,
+        heads: usize,
+    ) -> Result<Self::Act<(usize, D)>>;
+
+    /// y = x + gate · dropout(branch). `site` tells the network's dropouts apart, `length` is L.
+    fn gated_residual<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, D)>,
+        branch: &Self::Act<(usize, D)>,
+        modulation: &Self::Act<(usize, M)>,
+        gate: usize,
+        dropout: Option<(Dropout, u32)>,
+        length: usize,
+    ) -> Result<Self::Act<(usize, D)>>;
+
+    /// y(n, D) = x(R, D)[rows]; `rows` ascend strictly or may repeat (modulations), the gradient adds up.
+    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>>;
+
+    /// The masked negative log-likelihood, never storing all of (n, V): with logits = h · wᵀ + b over the alphabet,
+    /// nll_i = log Σ_v exp(logits_iv) − logits_i,target. Returns the scalar Σ_i weights_i · nll_i for
+    /// [`Backend::backward`] and the nll of each position, in nats.
+    ///
+    /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row.
+    #[expect(clippy::too_many_arguments, reason = "one fused pass")]
+    fn nll<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Self::Act<(usize, D)>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        alphabet: Alphabet,
+        targets: &[u32],
+        weights: &[f32],
+        groups: &[u32],
+    ) -> Result<(Self::Act<()>, Vec<f32>)>;
+}

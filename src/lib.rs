@@ -1,0 +1,56 @@
+//! `mdlm`: masked diffusion language models (arXiv 2406.07524) from a JSON manifest, rerunning only what changed.
+//!
+//! # Map
+//!
+//! manifest → plan (typed DAG with a cache key per stage) → executor → stages: source → tokenize → pack → train →
+//! evaluate | sample. Data moves as files in a content-addressed store; nothing else passes between stages.
+//!
+//! A module imports only from layers below its own; a test holds this.
+//!
+//! | layer | modules | what lives there |
+//! |---|---|---|
+//! | 8 | `main` | parse, call, exit code |
+//! | 7 | [`cli`] | one file per command; progress and diagnostics |
+//! | 6 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 5 | [`plan`], [`report`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown |
+//! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
+//! | 3 | [`train`], [`evaluate`], [`sample`] | the loop, AdamW, EMA; perplexity; samplers |
+//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
+//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`], [`shapes`] | what the user wrote; artifacts; what a run can say; tensor operations; compiled shapes |
+//! | 0 | [`error`], [`rng`] | the one error type; counter-based random streams |
+//!
+//! # Invariants
+//!
+//! 1. Every random number is a function of (seed, stream, step, row, position): see [`rng`].
+//! 2. An artifact is written beside its place, fsynced, then renamed.
+//! 3. The cache key is one printable struct: see [`plan`]. Where a stage runs is not part of it.
+//! 4. A stage whose output is what it was before stops the rerun there.
+//! 5. A manifest cannot run a program, nor write outside the store.
+//! 6. [`diffusion`] does no I/O; of [`model`] only its weight files touch the disk; [`kernels`] know nothing of
+//!    language; [`cli`] alone prints.
+//! 7. `unsafe` lives in the seam files alone: `kernels/seam.rs`.
+//! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
+//!
+//! # Shape letters
+//!
+//! B rows of a batch, L tokens a row, R = B·L token rows, n masked positions, D width, H heads, N blocks, F = 4D
+//! hidden width, C conditioning width, V vocabulary.
+
+pub mod cli;
+pub mod data;
+pub mod diffusion;
+pub mod error;
+pub mod evaluate;
+pub mod event;
+pub mod executor;
+pub mod kernels;
+pub mod manifest;
+pub mod model;
+pub mod plan;
+pub mod report;
+pub mod rng;
+pub mod sample;
+pub mod shapes;
+pub mod stages;
+pub mod store;
+pub mod train;

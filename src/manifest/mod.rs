@@ -1,0 +1,685 @@
+//! What the user wrote: the manifest, its types, its schema and its faults.
+//!
+//! The doc comments of the types are the schema's text: they are what an editor shows on hover. Every default
+//! is a named constant with its provenance. A field that has no effect does not exist.
+//!
+//! `Manifest` is what was written; what it means (a DAG with cache keys) is the plan's (`crate::plan`).
+
+use indexmap::IndexMap;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
+pub const DEFAULT_LEARNING_RATE: f64 = 3e-4;
+/// Linear warm-up steps; the authors' configuration.
+pub const DEFAULT_WARMUP_STEPS: u64 = 2_500;
+/// Rows a step; the authors' configuration.
+pub const DEFAULT_BATCH: u32 = 512;
+/// AdamW's β1; the authors' configuration.
+pub const DEFAULT_BETA1: f64 = 0.9;
+/// AdamW's β2; the authors' configuration.
+pub const DEFAULT_BETA2: f64 = 0.999;
+/// AdamW's ε; the authors' configuration.
+pub const DEFAULT_EPSILON: f64 = 1e-8;
+/// Global gradient-norm clip; the authors' configuration.
+pub const DEFAULT_GRADIENT_CLIP: f64 = 1.0;
+/// Decay of the weights' exponential moving average; arXiv 2406.07524.
+pub const DEFAULT_EMA: f64 = 0.9999;
+/// Dropout on the outputs of attention and MLP; the authors' configuration.
+pub const DEFAULT_DROPOUT: f64 = 0.1;
+/// Smallest diffusion time drawn ("sampling_eps"); the authors' configuration.
+pub const DEFAULT_SAMPLING_EPSILON: f64 = 1e-3;
+/// ε of the log-linear and cosine schedules; the authors' configuration.
+pub const DEFAULT_NOISE_EPSILON: f64 = 1e-3;
+/// Steps between checkpoints: a compromise of ours, about every few minutes at a GPU's pace.
+pub const DEFAULT_CHECKPOINT_EVERY: u64 = 1_000;
+/// Steps between validations during training; the authors' `val_check_interval` is 10,000, ours is denser.
+pub const DEFAULT_VALIDATION_EVERY: u64 = 1_000;
+/// Rows of a validation during training: enough for a bound within about 1%.
+pub const DEFAULT_VALIDATION_ROWS: u32 = 256;
+/// Sampler steps; the authors' configuration (`sampling.steps` is 128).
+pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
+/// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
+pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
+
+/// A pipeline from text to a trained, evaluated and sampled masked diffusion language model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Where the JSON Schema of this file lies; editors complete and check with it.
+    #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+    /// Name of the pipeline, shown in summaries: letters, digits, `-`, `_` and `.`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    pub name: String,
+    /// What the pipeline is for, in a sentence or two. Has no effect on what runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Seed of every random number of the pipeline; a stage may name its own.
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: u64,
+    /// The stages by name. A stage names the stages that it consumes; that makes the graph.
+    #[schemars(extend("minProperties" = 1))]
+    pub stages: IndexMap<String, Stage>,
+}
+
+/// One stage of a pipeline.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Stage {
+    /// Brings text in, as records.
+    Source(Source),
+    /// Turns records into tokens, with a tokenizer that is loaded or trained here.
+    Tokenize(Tokenize),
+    /// Cuts tokens into rows of fixed length, wrapped or padded, and splits them for training and validation.
+    Pack(Pack),
+    /// Trains a denoiser.
+    Train(Train),
+    /// Bounds the perplexity of a model on packed rows.
+    Evaluate(Evaluate),
+    /// Draws texts from a model.
+    Sample(Sample),
+}
+
+/// Brings text in, as records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Where the text comes from.
+    pub input: SourceInput,
+    /// Seed of a synthetic source; the pipeline's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// Where the text of a source comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SourceInput {
+    /// Local UTF-8 text files.
+    Text(TextInput),
+    /// Text drawn from a grammar whose exact entropy is known.
+    Synthetic(SyntheticInput),
+}
+
+/// Local UTF-8 text files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextInput {
+    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest; read in the order given, the matches of
+    /// a glob by name.
+    #[schemars(length(min = 1))]
+    pub files: Vec<String>,
+    /// What a record is.
+    #[serde(default)]
+    pub record: RecordUnit,
+}
+
+/// What a record of a text file is. Empty records are dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordUnit {
+    /// One line is a record.
+    #[default]
+    Line,
+    /// Documents are separated by blank lines.
+    Paragraph,
+    /// The whole file is a record.
+    File,
+}
+
+/// Text drawn from a grammar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticInput {
+    /// The grammar file, relative to the manifest.
+    pub grammar: String,
+    /// Records to draw.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub records: u64,
+}
+
+/// Turns records into tokens.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Tokenize {
+    /// The source stage whose records are tokenized.
+    pub from: String,
+    /// The tokenizer: loaded, trained on these records, or another stage's.
+    pub tokenizer: Tokenizer,
+}
+
+/// A tokenizer: loaded, trained on the records, or another stage's.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Tokenizer {
+    /// A Hugging Face `tokenizer.json`. Truncation and padding fixed in the file are switched off.
+    File(TokenizerFile),
+    /// GPT-2's byte-level BPE from its vocabulary and merges. BOS and EOS are `<|endoftext|>`; the mask token is
+    /// appended (id 50,257).
+    Gpt2(Gpt2Files),
+    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`.
+    Bert(BertFile),
+    /// Trains a byte-level BPE on the records.
+    TrainBpe(TrainTokenizer),
+    /// Trains a WordPiece vocabulary on the records.
+    TrainWordpiece(TrainTokenizer),
+    /// One token a character of a fixed alphabet; anything else is an error that shows its place.
+    Characters(Characters),
+    /// The tokenizer of another tokenize stage.
+    Stage(TokenizerOfStage),
+}
+
+/// A Hugging Face `tokenizer.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerFile {
+    /// The file, relative to the manifest.
+    pub path: String,
+    /// Which of its tokens play the special roles. A mask token that the vocabulary lacks is appended to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub special: Option<SpecialTokens>,
+}
+
+/// Which tokens play the special roles; the usual names are tried for those left out.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SpecialTokens {
+    /// Begins a row. Tried when absent: `[BOS]`, `<s>`, `[CLS]`, `<|endoftext|>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bos: Option<String>,
+    /// Ends a document. Tried when absent: `[EOS]`, `</s>`, `[SEP]`, `<|endoftext|>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eos: Option<String>,
+    /// Fills up a padded row. Tried when absent: `[PAD]`, `<pad>`; else the EOS token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pad: Option<String>,
+    /// The absorbing state. Tried when absent: `[MASK]`, `<mask>`; else `[MASK]` is appended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mask: Option<String>,
+}
+
+/// GPT-2's byte-level BPE.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Gpt2Files {
+    /// `vocab.json` (OpenAI's `encoder.json`), relative to the manifest.
+    pub vocabulary: String,
+    /// `merges.txt` (OpenAI's `vocab.bpe`), relative to the manifest.
+    pub merges: String,
+}
+
+/// BERT's WordPiece.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BertFile {
+    /// `vocab.txt`, one token a line, relative to the manifest.
+    pub vocabulary: String,
+    /// Lower-cases and strips accents, as the uncased models want.
+    #[serde(default = "yes")]
+    pub lowercase: bool,
+}
+
+/// Settings of a tokenizer trained on the records.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TrainTokenizer {
+    /// Tokens in the vocabulary, the special ones included. Fewer result when the text has too few words.
+    #[schemars(range(min = 300, max = 1_000_000))]
+    pub vocabulary_size: u32,
+    /// A pair is merged only when it occurs this often.
+    #[serde(default = "two")]
+    #[schemars(range(min = 1))]
+    pub min_frequency: u32,
+    /// Lower-cases the text first.
+    #[serde(default)]
+    pub lowercase: bool,
+}
+
+/// One token a character.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Characters {
+    /// The characters, each once; text8 has `abcdefghijklmnopqrstuvwxyz` and the space.
+    #[serde(default = "text8_alphabet")]
+    #[schemars(length(min = 1))]
+    pub alphabet: String,
+}
+
+/// The tokenizer of another stage.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TokenizerOfStage {
+    /// A tokenize stage.
+    pub stage: String,
+}
+
+/// Cuts tokens into rows of fixed length.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pack {
+    /// The tokenize stage whose tokens are packed.
+    pub from: String,
+    /// Tokens a row, BOS and EOS included; the shape that trains on the rows has the same length.
+    #[schemars(range(min = 4, max = 65_536))]
+    pub length: u32,
+    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; the tail
+    /// that does not fill a row is dropped, as the authors do. `false`: one record a row, BOS + record + EOS, truncated
+    /// and padded; padding is excluded from every loss. The published LM1B figures are for `false`.
+    #[serde(default = "yes")]
+    pub wrap: bool,
+    /// Share of the records that goes to the `validation` split, by a seeded hash of the record; the rest is `train`.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub validation: f64,
+    /// File format of the shards.
+    #[serde(default)]
+    pub format: RowFormat,
+    /// Rows a shard.
+    #[serde(default = "default_shard_rows")]
+    #[schemars(range(min = 1, max = 100_000_000))]
+    pub shard_rows: u32,
+    /// Seed of the split; the pipeline's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// File format of packed rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RowFormat {
+    /// Arrow IPC files, mapped into memory.
+    #[default]
+    Arrow,
+    /// Parquet, compressed with zstd.
+    Parquet,
+}
+
+/// Trains a denoiser with the MDLM objective (SUBS parameterization, continuous time).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Train {
+    /// The pack stage whose `train` split is learnt and whose `validation` split is watched.
+    pub from: String,
+    /// The compiled shape of the network; `mdlm shapes` lists them.
+    #[schemars(schema_with = "shape_names")]
+    pub shape: String,
+    /// Optimizer steps.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub steps: u64,
+    /// Rows a step (the global batch).
+    #[serde(default = "default_batch")]
+    #[schemars(range(min = 1, max = 1_048_576))]
+    pub batch: u32,
+    /// Rows that go through the network at a time; must divide `batch`. Changes memory and speed, never the result, and
+    /// is not part of the cache key. Chosen to fit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub micro_batch: Option<u32>,
+    /// Learning rate after warm-up.
+    #[serde(default = "default_learning_rate")]
+    #[schemars(range(min = 0.0, max = 10.0))]
+    pub learning_rate: f64,
+    /// Steps over which the learning rate rises linearly from zero.
+    #[serde(default = "default_warmup_steps")]
+    pub warmup_steps: u64,
+    /// What the learning rate does after warm-up.
+    #[serde(default)]
+    pub schedule: LearningRateSchedule,
+    /// AdamW's β1: decay of the gradient's average.
+    #[serde(default = "default_beta1")]
+    #[schemars(range(min = 0.0, max = 0.999_999))]
+    pub beta1: f64,
+    /// AdamW's β2: decay of the squared gradient's average.
+    #[serde(default = "default_beta2")]
+    #[schemars(range(min = 0.0, max = 0.999_999_9))]
+    pub beta2: f64,
+    /// AdamW's ε.
+    #[serde(default = "default_epsilon")]
+    #[schemars(range(min = 1e-16, max = 1.0))]
+    pub epsilon: f64,
+    /// AdamW's decoupled weight decay.
+    #[serde(default)]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub weight_decay: f64,
+    /// Gradients whose global norm exceeds this are scaled down to it; 0 switches it off.
+    #[serde(default = "default_gradient_clip")]
+    #[schemars(range(min = 0.0))]
+    pub gradient_clip: f64,
+    /// Decay of the weights' exponential moving average: min(ema, (1 + n) / (10 + n)) at update n.
+    #[serde(default = "default_ema")]
+    #[schemars(range(min = 0.0, max = 0.999_999_999))]
+    pub ema: f64,
+    /// Dropout on the outputs of attention and MLP.
+    #[serde(default = "default_dropout")]
+    #[schemars(range(min = 0.0, max = 0.9))]
+    pub dropout: f64,
+    /// Noise schedule of the forward process.
+    #[serde(default)]
+    pub noise: Noise,
+    /// Smallest diffusion time drawn.
+    #[serde(default = "default_sampling_epsilon")]
+    #[schemars(range(min = 1e-6, max = 0.5))]
+    pub sampling_epsilon: f64,
+    /// Spreads the times of a batch evenly (low-discrepancy draw) instead of drawing them independently.
+    #[serde(default = "yes")]
+    pub antithetic: bool,
+    /// Feeds the network the noise level of each row. Off, every row is fed zero, as the authors do for MDLM.
+    #[serde(default)]
+    pub time_conditioning: bool,
+    /// Steps between validations; 0 validates at the end only.
+    #[serde(default = "default_validation_every")]
+    pub validation_every: u64,
+    /// Rows of each validation, at most.
+    #[serde(default = "default_validation_rows")]
+    #[schemars(range(min = 1))]
+    pub validation_rows: u32,
+    /// Steps between checkpoints. Not part of the cache key.
+    #[serde(default = "default_checkpoint_every")]
+    #[schemars(range(min = 1))]
+    pub checkpoint_every: u64,
+    /// Seed of weights, order, times, masks and dropout; the pipeline's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// What the learning rate does after warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LearningRateSchedule {
+    /// Stays (the authors' choice).
+    #[default]
+    Constant,
+    /// Falls to zero along a half cosine at the last step.
+    Cosine,
+}
+
+/// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (masked). Formulas of arXiv 2406.07524, appendix E.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Noise {
+    /// σ(t) = −log(1 − (1 − ε) t): the masked share grows linearly.
+    LogLinear(NoiseEpsilon),
+    /// σ(t) = −log(ε + (1 − ε) cos(πt/2)).
+    Cosine(NoiseEpsilon),
+    /// σ(t) = −log(ε + (1 − ε) cos²(πt/2)).
+    CosineSquared(NoiseEpsilon),
+    /// σ(t) = σ_min + t (σ_max − σ_min).
+    Linear(NoiseRange),
+    /// σ(t) = σ_min^(1−t) σ_max^t.
+    Geometric(NoiseRange),
+}
+
+impl Default for Noise {
+    fn default() -> Self {
+        Self::LogLinear(NoiseEpsilon {
+            epsilon: DEFAULT_NOISE_EPSILON,
+        })
+    }
+}
+
+/// The offset that keeps a schedule off its singular end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseEpsilon {
+    /// ε of the schedule.
+    #[serde(default = "default_noise_epsilon")]
+    #[schemars(range(min = 1e-9, max = 0.1))]
+    pub epsilon: f64,
+}
+
+/// The ends of a schedule's total noise.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NoiseRange {
+    /// σ at t = 0.
+    #[schemars(range(min = 1e-12, max = 1.0))]
+    pub sigma_min: f64,
+    /// σ at t = 1.
+    #[schemars(range(min = 1.0, max = 1000.0))]
+    pub sigma_max: f64,
+}
+
+/// Bounds the perplexity of a model on packed rows.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Evaluate {
+    /// The train stage whose model is evaluated.
+    pub model: String,
+    /// The pack stage whose rows it is evaluated on.
+    pub data: String,
+    /// Which of its splits.
+    #[serde(default = "validation_split")]
+    pub split: Split,
+    /// Which weights.
+    #[serde(default)]
+    pub weights: Weights,
+    /// How the bound is estimated. Both estimate the same quantity.
+    #[serde(default)]
+    pub estimator: Estimator,
+    /// Monte-Carlo draws per row; the times of a row's draws are stratified.
+    #[serde(default = "four")]
+    #[schemars(range(min = 1, max = 100_000))]
+    pub draws: u32,
+    /// Rows evaluated, at most: the first of a seeded permutation. All when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub rows: Option<u64>,
+    /// A synthetic source stage: its exact entropy is reported beside the bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<String>,
+    /// Seed of times and masks; the pipeline's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// A split of packed rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Split {
+    /// The rows that are learnt.
+    Train,
+    /// The rows that are held out.
+    Validation,
+}
+
+/// Which weights of a trained model.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weights {
+    /// The exponential moving average.
+    #[default]
+    Ema,
+    /// The weights of the last step.
+    Raw,
+}
+
+/// How the bound is estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Estimator {
+    /// Draws a time, masks each token with the schedule's probability, weighs with the schedule's rate
+    /// (arXiv 2406.07524, eq. 10).
+    #[default]
+    Time,
+    /// Draws the number of masked tokens uniformly and weighs with length / number (arXiv 2502.09992): lower variance.
+    /// For a model without time conditioning.
+    Count,
+}
+
+/// Draws texts from a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// The train stage whose model is sampled.
+    pub model: String,
+    /// Rows to draw.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub count: u32,
+    /// Reverse steps from all masked to none.
+    #[serde(default = "default_sample_steps")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub steps: u32,
+    /// The sampler.
+    #[serde(default)]
+    pub sampler: Sampler,
+    /// Divides the logits: below 1 the model's favourites gain.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1e-3, max = 100.0))]
+    pub temperature: f64,
+    /// Which weights.
+    #[serde(default)]
+    pub weights: Weights,
+    /// A synthetic source stage: the share of sampled sentences that its grammar accepts is reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<String>,
+    /// Seed of the draws; the pipeline's when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+/// A sampler of the reverse process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Sampler {
+    /// Ancestral sampling that asks the network again only when a token changed (`ddpm_cache`). Draws the same texts as
+    /// `ancestral`, with at most min(steps, length) network calls a row. For a model without time conditioning.
+    #[default]
+    Cached,
+    /// Ancestral sampling with a network call every step (`ddpm`).
+    Ancestral,
+}
+
+/// Characters of text8: 26 letters and the space.
+pub const TEXT8_ALPHABET: &str = " abcdefghijklmnopqrstuvwxyz";
+
+fn shape_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<_> = crate::shapes::SHAPES.iter().map(|s| s.name).collect();
+    schemars::json_schema!({ "type": "string", "enum": names })
+}
+
+macro_rules! defaults {
+    ($($name:ident: $type:ty = $value:expr;)*) => { $(fn $name() -> $type { $value })* };
+}
+defaults! {
+    yes: bool = true;
+    one: f64 = 1.0;
+    two: u32 = 2;
+    four: u32 = 4;
+    text8_alphabet: String = TEXT8_ALPHABET.to_owned();
+    validation_split: Split = Split::Validation;
+    default_shard_rows: u32 = DEFAULT_SHARD_ROWS;
+    default_batch: u32 = DEFAULT_BATCH;
+    default_learning_rate: f64 = DEFAULT_LEARNING_RATE;
+    default_warmup_steps: u64 = DEFAULT_WARMUP_STEPS;
+    default_beta1: f64 = DEFAULT_BETA1;
+    default_beta2: f64 = DEFAULT_BETA2;
+    default_epsilon: f64 = DEFAULT_EPSILON;
+    default_gradient_clip: f64 = DEFAULT_GRADIENT_CLIP;
+    default_ema: f64 = DEFAULT_EMA;
+    default_dropout: f64 = DEFAULT_DROPOUT;
+    default_sampling_epsilon: f64 = DEFAULT_SAMPLING_EPSILON;
+    default_noise_epsilon: f64 = DEFAULT_NOISE_EPSILON;
+    default_validation_every: u64 = DEFAULT_VALIDATION_EVERY;
+    default_validation_rows: u32 = DEFAULT_VALIDATION_ROWS;
+    default_checkpoint_every: u64 = DEFAULT_CHECKPOINT_EVERY;
+    default_sample_steps: u32 = DEFAULT_SAMPLE_STEPS;
+}
+
+/// The kind of a stage, as the manifest spells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum StageKind {
+    /// `source`
+    Source,
+    /// `tokenize`
+    Tokenize,
+    /// `pack`
+    Pack,
+    /// `train`
+    Train,
+    /// `evaluate`
+    Evaluate,
+    /// `sample`
+    Sample,
+}
+
+impl StageKind {
+    /// The manifest's spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Tokenize => "tokenize",
+            Self::Pack => "pack",
+            Self::Train => "train",
+            Self::Evaluate => "evaluate",
+            Self::Sample => "sample",
+        }
+    }
+}
+
+/// A field of a stage that names another stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reference<'a> {
+    /// The JSON pointer of the field below the stage: `from`, `tokenizer/stage`. Also the input's role.
+    pub field: &'static str,
+    /// The stage that it names.
+    pub stage: &'a str,
+    /// The kind that stage must have.
+    pub expects: StageKind,
+}
+
+impl Stage {
+    /// The stage's kind.
+    #[must_use]
+    pub fn kind(&self) -> StageKind {
+        match self {
+            Self::Source(_) => StageKind::Source,
+            Self::Tokenize(_) => StageKind::Tokenize,
+            Self::Pack(_) => StageKind::Pack,
+            Self::Train(_) => StageKind::Train,
+            Self::Evaluate(_) => StageKind::Evaluate,
+            Self::Sample(_) => StageKind::Sample,
+        }
+    }
+
+    /// The stages that this one consumes, in a fixed order.
+    #[must_use]
+    pub fn references(&self) -> Vec<Reference<'_>> {
+        let to = |field, stage, expects| Reference {
+            field,
+            stage,
+            expects,
+        };
+        match self {
+            Self::Source(_) => vec![],
+            Self::Tokenize(stage) => {
+                let mut all = vec![to("from", &*stage.from, StageKind::Source)];
+                if let Tokenizer::Stage(other) = &stage.tokenizer {
+                    all.push(to("tokenizer/stage", &other.stage, StageKind::Tokenize));
+                }
+                all
+            }
+            Self::Pack(stage) => vec![to("from", &stage.from, StageKind::Tokenize)],
+            Self::Train(stage) => vec![to("from", &stage.from, StageKind::Pack)],
+            Self::Evaluate(stage) => {
+                let mut all = vec![
+                    to("model", &*stage.model, StageKind::Train),
+                    to("data", &stage.data, StageKind::Pack),
+                ];
+                all.extend(stage.grammar.iter().map(|g| to("grammar", g, StageKind::Source)));
+                all
+            }
+            Self::Sample(stage) => {
+                let mut all = vec![to("model", &*stage.model, StageKind::Train)];
+                all.extend(stage.grammar.iter().map(|g| to("grammar", g, StageKind::Source)));
+                all
+            }
+        }
+    }
+}

@@ -1,0 +1,94 @@
+//! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
+
+use crate::error::Result;
+use crate::kernels::{Alphabet, Dropout};
+use crate::shapes::Shape;
+
+/// One micro-batch for the network. R = rows · L.
+#[derive(Clone, Copy, Debug)]
+pub struct Batch<'a> {
+    /// x_t, row-major (rows, L).
+    pub tokens: &'a [u32],
+    /// σ fed to the network: one value shared by all rows, or one per row.
+    pub sigma: &'a [f32],
+    /// Flat positions in `tokens` whose logits are wanted, ascending (n).
+    pub positions: &'a [u32],
+    /// The true token at each of `positions` (n).
+    pub targets: &'a [u32],
+    /// Factor of each position's negative log-likelihood in the loss (n).
+    pub weights: &'a [f32],
+    /// Dropout, in training only.
+    pub dropout: Option<Dropout>,
+}
+
+/// A parameter of the network, in the canonical (flat) order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// The authors' tensor name, without the `backbone.` prefix.
+    pub name: String,
+    /// Its dimensions.
+    pub dims: Vec<usize>,
+    /// Its first element in the flat order.
+    pub offset: usize,
+}
+
+impl Parameter {
+    /// Elements.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.dims.iter().product()
+    }
+
+    /// Whether it has no elements.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A denoiser with its shape erased: the one place where types become data.
+pub trait Network {
+    /// Its dimensions.
+    fn shape(&self) -> &'static Shape;
+
+    /// Its parameters in canonical order.
+    fn parameters(&self) -> &[Parameter];
+
+    /// Replaces all weights from the flat order.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn load(&mut self, values: &[f32]) -> Result<()>;
+
+    /// Copies all weights into the flat order.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn read(&self, values: &mut [f32]) -> Result<()>;
+
+    /// Forward and backward: adds the gradient of Σ weights·nll to the accumulated one, and returns each position's
+    /// negative log-likelihood in nats.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
+
+    /// Lends every parameter with its accumulated gradient to `f`, in canonical order. Gradients persist: a second
+    /// visit sees what the first left (clip, then update); the caller zeroes them.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()>;
+
+    /// Forward only: each position's negative log-likelihood in nats.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
+
+    /// Raw logits (positions, V), row-major: no substitution applied. `sigma` as in [`Batch`].
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
+}

@@ -1,0 +1,1 @@
+//! Manifest to typed DAG: cache keys and reasons.

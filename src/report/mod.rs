@@ -1,0 +1,1 @@
+//! Metrics as HTML and Markdown.

@@ -1,0 +1,83 @@
+//! The stages: config and inputs in, an artifact's files out. One file per kind.
+//!
+//! A stage reads its inputs' folders, writes below `output` and nowhere else but `work`, and says what it does
+//! through `sink`. It knows nothing of the store, of keys and of the other stages. What it writes below `output`
+//! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
+//! go into [`Outcome`].
+
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::event::{Cancel, Event, Progress, Sink};
+
+/// Where a stage computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fused operations on the CPU.
+    #[default]
+    Cpu,
+    /// dfdx's own CUDA device (cargo feature `dfdx-cuda`).
+    Cuda,
+}
+
+/// What a stage is given.
+pub struct Context<'a> {
+    /// The stage's name, for events.
+    pub name: &'a str,
+    /// The manifest's folder: relative paths of the manifest start here.
+    pub base: &'a Path,
+    /// The folders of the consumed artifacts, by role (the field of [`crate::manifest::Reference`]).
+    pub inputs: &'a [(&'static str, PathBuf)],
+    /// An empty folder for the artifact's files; committed when the stage returns.
+    pub output: &'a Path,
+    /// A folder that survives interruption under the same key: checkpoints. Deleted after the commit.
+    pub work: &'a Path,
+    /// The effective seed: the stage's own or the pipeline's.
+    pub seed: u64,
+    /// Where to compute.
+    pub device: Device,
+    /// Threads of the pool that the stage runs in.
+    pub threads: usize,
+    /// Takes events.
+    pub sink: &'a dyn Sink,
+    /// Asks to end at the next safe place.
+    pub cancel: &'a Cancel,
+}
+
+/// What a stage says when it is done. None of it is part of the artifact's content.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Key figures for the summary, in order: name and value as text.
+    pub figures: Vec<(String, String)>,
+    /// Facts for the provenance: speed, peak memory, device.
+    pub provenance: serde_json::Map<String, serde_json::Value>,
+}
+
+impl Context<'_> {
+    /// The folder of the input with that role.
+    ///
+    /// # Errors
+    /// An internal error when the plan did not provide it.
+    pub fn input(&self, role: &str) -> Result<&Path> {
+        self.inputs
+            .iter()
+            .find(|(name, _)| *name == role)
+            .map(|(_, path)| path.as_path())
+            .ok_or_else(|| Error::internal(format!("stage `{}` was given no input `{role}`", self.name)))
+    }
+
+    /// Emits progress.
+    pub fn progress(&self, progress: Progress) {
+        self.sink.emit(self.name, Event::Progress(progress));
+    }
+
+    /// Emits a line worth keeping.
+    pub fn note(&self, text: impl Into<String>) {
+        self.sink.emit(self.name, Event::Note(text.into()));
+    }
+
+    /// Emits a warning.
+    pub fn warn(&self, text: impl Into<String>) {
+        self.sink.emit(self.name, Event::Warning(text.into()));
+    }
+}

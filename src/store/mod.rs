@@ -1,0 +1,1 @@
+//! The store: artifacts, action records, digests, locks.

@@ -1,0 +1,1 @@
+//! The training loop, AdamW and EMA.
