@@ -16,8 +16,8 @@
 //! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 3 | [`train`], [`evaluate`], [`sample`] | the loop, AdamW, EMA; perplexity; samplers |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
-//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`], [`shapes`] | what the user wrote; artifacts; what a run can say; tensor operations; compiled shapes |
-//! | 0 | [`error`], [`rng`] | the one error type; counter-based random streams |
+//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | what the user wrote; artifacts; what a run can say; tensor operations |
+//! | 0 | [`error`], [`rng`], [`shapes`] | the one error type; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!

@@ -1,1 +1,177 @@
-//! The command line: one file per command.
+//! The command line: one file per command, and the only place that prints.
+//!
+//! Data goes to standard output, talk to standard error. The exit code tells whose turn it is (see
+//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a fault of this program, 130
+//! interrupted. A command is a file with `Args` (a clap struct whose doc comments are the help text) and
+//! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
+//! `match`es below it.
+
+use std::any::Any;
+use std::panic::{self, AssertUnwindSafe};
+use std::process::ExitCode;
+
+use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+use crate::error::{Context, Kind, Result};
+
+pub mod completions;
+pub mod terminal;
+
+pub use terminal::{Color, Terminal};
+
+/// Masked diffusion language models from a JSON manifest: raw text to a trained, evaluated and sampled model,
+/// rerunning only what changed.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mdlm",
+    version,
+    max_term_width = 80,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    disable_help_subcommand = true,
+    after_help = "Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in \
+                  mdlm, 130 interrupted."
+)]
+pub struct Cli {
+    /// What every command takes.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Options of every command.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Global {
+    /// Say nothing but errors
+    #[arg(short, long, global = true, help_heading = "Global options")]
+    pub quiet: bool,
+    /// When to colour: auto, always or never; auto respects `NO_COLOR`
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHEN",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true,
+        help_heading = "Global options"
+    )]
+    pub color: Color,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+impl Command {
+    /// What the command does, as it reads after "failed to".
+    fn doing(&self) -> String {
+        match self {
+            Self::Completions(_) => "print completions".to_owned(),
+        }
+    }
+
+    fn run(&self, terminal: &Terminal) -> Result<u8> {
+        match self {
+            Self::Completions(args) => completions::run(args, terminal),
+        }
+    }
+}
+
+/// The whole program: parses the arguments, runs the command, reports its error, returns the exit code.
+#[must_use]
+pub fn main() -> ExitCode {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let choice = match terminal::requested_color(&arguments) {
+        Color::Auto => ColorChoice::Auto,
+        Color::Always => ColorChoice::Always,
+        Color::Never => ColorChoice::Never,
+    };
+    let matches = Cli::command().color(choice).try_get_matches_from(arguments);
+    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let terminal = Terminal::new(cli.global.quiet, cli.global.color);
+    panic::set_hook(Box::new(move |info| {
+        let place = info.location().map_or_else(String::new, |at| format!(" ({at})"));
+        terminal.error(
+            &format!("this is a bug in mdlm: {}{place}", panic_text(info.payload())),
+            Some("please report it with the command that you ran; RUST_BACKTRACE=1 shows where it came from"),
+        );
+        let backtrace = std::backtrace::Backtrace::capture();
+        if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
+            terminal.talk(&backtrace.to_string());
+        }
+    }));
+    // The hook has spoken; what is left is the exit code, which would be 101.
+    match panic::catch_unwind(AssertUnwindSafe(|| cli.command.run(&terminal))) {
+        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Err(error)) => {
+            let code = error.kind().exit_code();
+            let error = Err::<(), _>(error).context(|| cli.command.doing()).unwrap_err();
+            match error.kind() {
+                Kind::Interrupted => terminal.error("interrupted", error.hint_text()),
+                Kind::Internal => terminal.error(
+                    &format!("failed to {error}"),
+                    error
+                        .hint_text()
+                        .or(Some("this is a bug in mdlm; please report it")),
+                ),
+                Kind::Input | Kind::Environment => {
+                    terminal.error(&format!("failed to {error}"), error.hint_text());
+                }
+            }
+            ExitCode::from(code)
+        }
+        Err(_) => ExitCode::from(Kind::Internal.exit_code()),
+    }
+}
+
+/// What a panic said.
+fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// Short helps are what `mdlm --help` lists: a line each at 80 columns.
+    #[test]
+    fn every_command_and_option_is_documented() {
+        for command in Cli::command().get_subcommands() {
+            let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+            assert!(
+                !about.is_empty() && about.len() <= 62,
+                "{}: {about:?}",
+                command.get_name()
+            );
+            for argument in command.get_arguments() {
+                assert!(
+                    argument.get_help().is_some(),
+                    "{} {}",
+                    command.get_name(),
+                    argument.get_id()
+                );
+            }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! The command line as a whole: exit codes, colours, completions.
+
+use crate::support::{mdlm, transcript};
+
+#[test]
+fn without_a_command_the_help_is_shown_and_the_exit_code_is_the_users() {
+    let output = mdlm().output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let help = String::from_utf8(output.stderr).unwrap();
+    assert!(help.contains("Usage: mdlm"), "{help}");
+    assert!(help.lines().all(|line| line.chars().count() <= 80), "{help}");
+}
+
+#[test]
+fn an_unknown_command_is_the_users_fault() {
+    insta::assert_snapshot!(transcript(mdlm().arg("completion")), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: unrecognized subcommand 'completion'
+
+      tip: a similar subcommand exists: 'completions'
+
+    Usage: mdlm [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn colour_follows_the_option() {
+    let stderr =
+        |arguments: &[&str]| String::from_utf8(mdlm().args(arguments).output().unwrap().stderr).unwrap();
+    assert!(stderr(&["--color", "always", "frobnicate"]).contains('\x1b'));
+    assert!(!stderr(&["--color", "never", "frobnicate"]).contains('\x1b'));
+    assert!(!stderr(&["frobnicate"]).contains('\x1b'));
+}
+
+#[test]
+fn completions_name_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = mdlm().args(["completions", shell]).output().unwrap();
+        assert!(output.status.success());
+        assert!(
+            String::from_utf8(output.stdout).unwrap().contains("completions"),
+            "{shell}"
+        );
+    }
+}

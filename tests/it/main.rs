@@ -1,0 +1,5 @@
+//! Integration tests of the `mdlm` program: one binary, one module per topic.
+
+mod cli;
+mod layers;
+mod support;
