@@ -101,15 +101,16 @@ pub fn main() -> ExitCode {
         }
     };
     let terminal = Terminal::new(cli.global.quiet, cli.global.color);
+    let talker = terminal.clone();
     panic::set_hook(Box::new(move |info| {
         let place = info.location().map_or_else(String::new, |at| format!(" ({at})"));
-        terminal.error(
+        talker.error(
             &format!("this is a bug in mdlm: {}{place}", panic_text(info.payload())),
             Some("please report it with the command that you ran; RUST_BACKTRACE=1 shows where it came from"),
         );
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
-            terminal.talk(&backtrace.to_string());
+            talker.talk(&backtrace.to_string());
         }
     }));
     // The hook has spoken; what is left is the exit code, which would be 101.

@@ -50,7 +50,11 @@ impl Style {
 }
 
 /// The two output streams and how to write to them.
-#[derive(Clone, Copy, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "four independent facts about two streams"
+)]
+#[derive(Clone, Debug)]
 pub struct Terminal {
     quiet: bool,
     color_out: bool,
@@ -141,7 +145,6 @@ impl Terminal {
     }
 
     /// Says a line on standard error, quiet or not.
-    #[expect(clippy::unused_self, reason = "one way to print: through a terminal")]
     pub fn talk(&self, text: &str) {
         // Nobody is left to be told when standard error is closed.
         let _ = writeln!(io::stderr().lock(), "{text}");
