@@ -14,7 +14,7 @@
 pub enum Stream {
     /// Initial weights: (0, parameter, element).
     Init = 1,
-    /// Order of the rows in an epoch: (epoch, 0, round).
+    /// Order of the rows in an epoch: (epoch, half, round) of the Feistel network.
     Permutation = 2,
     /// Diffusion times: (step, row, 0).
     Time = 3,

@@ -6,7 +6,27 @@
 //! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
+pub mod columns;
+mod mapping;
+pub mod permutation;
+pub mod rows;
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::error::{Context as _, Kind, Result, Wrap as _};
+use crate::manifest::Split;
+
+/// File name of [`SourceInfo`].
+pub const SOURCE_INFO: &str = "source.json";
+/// File name of [`TokensInfo`].
+pub const TOKENS_INFO: &str = "tokens.json";
+/// File name of [`RowsInfo`].
+pub const ROWS_INFO: &str = "rows.json";
+/// File name of a tokenizer, in Hugging Face's format.
+pub const TOKENIZER: &str = "tokenizer.json";
 
 /// `source.json`: what a source artifact holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,6 +111,70 @@ pub struct SplitInfo {
     pub counted: u64,
     /// Shard files in order, relative to the artifact.
     pub shards: Vec<String>,
+}
+
+impl SourceInfo {
+    /// Reads `source.json` of a source artifact.
+    ///
+    /// # Errors
+    /// The file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        read_json(&artifact.join(SOURCE_INFO))
+    }
+}
+
+impl TokensInfo {
+    /// Reads `tokens.json` of a tokenize artifact.
+    ///
+    /// # Errors
+    /// The file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        read_json(&artifact.join(TOKENS_INFO))
+    }
+}
+
+impl RowsInfo {
+    /// Reads `rows.json` of a pack artifact.
+    ///
+    /// # Errors
+    /// The file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        read_json(&artifact.join(ROWS_INFO))
+    }
+
+    /// The counts of a split.
+    #[must_use]
+    pub fn split(&self, split: Split) -> &SplitInfo {
+        match split {
+            Split::Train => &self.train,
+            Split::Validation => &self.validation,
+        }
+    }
+}
+
+/// The name of a split, as manifests and folders spell it.
+#[must_use]
+pub fn split_name(split: Split) -> &'static str {
+    match split {
+        Split::Train => "train",
+        Split::Validation => "validation",
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = std::fs::read(path).context(|| format!("read `{}`", path.display()))?;
+    serde_json::from_slice(&text).wrap(Kind::Input, || format!("read `{}`", path.display()))
+}
+
+/// Writes pretty JSON with a newline at the end.
+///
+/// # Errors
+/// The environment's: disk full.
+pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
+    let what = || format!("write `{}`", path.display());
+    let mut text = serde_json::to_string_pretty(value).wrap(Kind::Internal, what)?;
+    text.push('\n');
+    std::fs::write(path, text).context(what)
 }
 
 impl SplitInfo {

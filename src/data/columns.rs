@@ -1,0 +1,214 @@
+//! Arrow IPC files: written in bounded batches, mapped and read batch by batch without a copy.
+//!
+//! The format is Arrow's "IPC file" (Feather 2) without compression, so that a mapped batch needs no decoding.
+//! A file is untrusted: every offset of the footer is checked before it is used.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::{Schema, SchemaRef};
+use arrow::ipc::convert::try_fb_to_schema;
+use arrow::ipc::reader::{FileDecoder, read_footer_length};
+use arrow::ipc::writer::FileWriter;
+use arrow::ipc::{Block, root_as_footer, root_as_message};
+
+use crate::data::mapping;
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+
+/// Bytes after a footer: its length (4) and the magic `ARROW1` (6). Arrow columnar format, "IPC File Format".
+const TRAILER: usize = 10;
+/// Bytes of the continuation marker and the length before a message. Arrow columnar format, "Encapsulated message".
+const MESSAGE_PREFIX: usize = 8;
+
+/// Writes one Arrow IPC file.
+pub struct ColumnWriter {
+    path: PathBuf,
+    writer: FileWriter<BufWriter<File>>,
+}
+
+impl ColumnWriter {
+    /// Creates the file.
+    ///
+    /// # Errors
+    /// The environment's: folder absent, disk full.
+    pub fn create(path: &Path, schema: &Schema) -> Result<Self> {
+        let what = || format!("create `{}`", path.display());
+        let file = File::create(path).context(what)?;
+        let writer = FileWriter::try_new(BufWriter::with_capacity(1 << 16, file), schema)
+            .wrap(Kind::Environment, what)?;
+        Ok(Self {
+            path: path.to_owned(),
+            writer,
+        })
+    }
+
+    /// Appends a batch.
+    ///
+    /// # Errors
+    /// The environment's: disk full.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer
+            .write(batch)
+            .wrap(Kind::Environment, || format!("write `{}`", self.path.display()))
+    }
+
+    /// Writes the footer and closes the file.
+    ///
+    /// # Errors
+    /// The environment's: disk full.
+    pub fn finish(mut self) -> Result<()> {
+        let what = || format!("write `{}`", self.path.display());
+        self.writer.finish().wrap(Kind::Environment, what)?;
+        self.writer
+            .into_inner()
+            .wrap(Kind::Environment, what)?
+            .into_inner()
+            .wrap(Kind::Environment, what)?;
+        Ok(())
+    }
+}
+
+/// A mapped Arrow IPC file. Cheap to share between threads.
+pub struct ColumnFile {
+    path: PathBuf,
+    bytes: Buffer,
+    schema: SchemaRef,
+    decoder: FileDecoder,
+    blocks: Vec<Block>,
+}
+
+impl ColumnFile {
+    /// Maps the file and reads its footer; no batch is touched.
+    ///
+    /// # Errors
+    /// The file is absent, or is not a whole Arrow IPC file.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bytes = Buffer::from(mapping::map(path)?);
+        Self::parse(path, bytes).context(|| format!("read `{}`", path.display()))
+    }
+
+    fn parse(path: &Path, bytes: Buffer) -> Result<Self> {
+        let Some(trailer_start) = bytes.len().checked_sub(TRAILER) else {
+            return Err(damaged(format!(
+                "{} bytes are too few for an Arrow file",
+                bytes.len()
+            )));
+        };
+        let mut trailer = [0; TRAILER];
+        trailer.copy_from_slice(&bytes[trailer_start..]);
+        let length = read_footer_length(trailer).wrap(Kind::Input, || "the footer".to_owned())?;
+        let Some(footer_start) = trailer_start.checked_sub(length) else {
+            return Err(damaged(format!(
+                "a footer of {length} bytes in a file of {} bytes",
+                bytes.len()
+            )));
+        };
+        let footer = root_as_footer(&bytes[footer_start..trailer_start])
+            .map_err(|e| damaged(format!("the footer is damaged: {e}")))?;
+        let schema = footer
+            .schema()
+            .ok_or_else(|| damaged("the footer has no schema".to_owned()))?;
+        let schema =
+            Arc::new(try_fb_to_schema(schema).wrap(Kind::Input, || "the footer's schema".to_owned())?);
+        let mut blocks = Vec::new();
+        for block in footer.recordBatches().iter().flatten() {
+            let parts = [
+                block.offset(),
+                i64::from(block.metaDataLength()),
+                block.bodyLength(),
+            ];
+            let end = parts.iter().try_fold(0i64, |sum, &part| {
+                (part >= 0).then_some(()).and_then(|()| sum.checked_add(part))
+            });
+            let whole = end.is_some_and(|end| end as u64 <= footer_start as u64);
+            if !whole || block.metaDataLength() < MESSAGE_PREFIX as i32 {
+                return Err(damaged(format!("batch {} lies outside the file", blocks.len())));
+            }
+            blocks.push(*block);
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            decoder: FileDecoder::new(schema.clone(), footer.version()),
+            bytes,
+            schema,
+            blocks,
+        })
+    }
+
+    /// The schema, with its metadata.
+    #[must_use]
+    pub fn schema(&self) -> &Schema {
+        &self.schema
+    }
+
+    /// Where the file lies.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Batches in the file.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// A batch. Its columns point into the mapped file.
+    ///
+    /// # Errors
+    /// The batch is damaged.
+    pub fn batch(&self, index: usize) -> Result<RecordBatch> {
+        let what = || format!("read `{}`: batch {index}", self.path.display());
+        let block = self
+            .blocks
+            .get(index)
+            .ok_or_else(|| Error::internal(format!("no batch {index} of {}", self.blocks.len())))?;
+        let length = block.metaDataLength() as usize + block.bodyLength() as usize;
+        let data = self.bytes.slice_with_length(block.offset() as usize, length);
+        check_message(&data, block.metaDataLength() as usize).context(what)?;
+        self.decoder
+            .read_record_batch(block, &data)
+            .wrap(Kind::Input, what)?
+            .ok_or_else(|| damaged("an empty message".to_owned()).context(what()))
+    }
+}
+
+/// Checks the buffers of a record batch's message against its body: the decoder slices them unchecked.
+fn check_message(data: &[u8], metadata: usize) -> Result<()> {
+    let prefix = if data[..4] == [0xFF; 4] { 8 } else { 4 };
+    let message = root_as_message(&data[prefix..metadata])
+        .map_err(|e| damaged(format!("the message is damaged: {e}")))?;
+    let Some(batch) = message.header_as_record_batch() else {
+        return Err(damaged("the message is no batch".to_owned()));
+    };
+    let body = (data.len() - metadata) as u64;
+    for buffer in batch.buffers().iter().flatten() {
+        let end = u64::try_from(buffer.offset())
+            .ok()
+            .zip(u64::try_from(buffer.length()).ok())
+            .and_then(|(offset, length)| offset.checked_add(length));
+        if end.is_none_or(|end| end > body) {
+            return Err(damaged(format!("{buffer:?} lies outside a body of {body} bytes")));
+        }
+    }
+    // No column has more elements than the file has bits; nulls are counted among them.
+    let most = body.saturating_mul(8);
+    for node in batch.nodes().iter().flatten() {
+        let (length, nulls) = (node.length(), node.null_count());
+        if length < 0 || length as u64 > most || nulls < 0 || nulls > length {
+            return Err(damaged(format!("{length} elements of which {nulls} are null")));
+        }
+    }
+    if batch.length() < 0 || batch.length() as u64 > most {
+        return Err(damaged(format!("{} rows in {body} bytes", batch.length())));
+    }
+    Ok(())
+}
+
+fn damaged(message: String) -> Error {
+    Error::input(message).hint("the file is damaged or was not written by `mdlm`; rebuild it")
+}
