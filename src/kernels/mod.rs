@@ -3,6 +3,8 @@
 //! Shape letters: B rows of a (micro-)batch, L tokens a row, R = B·L token rows, n masked positions, D width,
 //! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
 
+pub mod composite;
+
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use crate::error::Result;

@@ -1,0 +1,907 @@
+//! The composite backend: every operation as plain public dfdx operations, differentiated by dfdx itself.
+//!
+//! It is the reference that every fused operation is held against (autodiff decides who is right), generic over
+//! the number (`f32`, `f64`) and over dfdx's device: `Cpu` in tests, `Cuda` under the cargo feature `dfdx-cuda`.
+//! Inside, every tensor has run-time dimensions (`realize` changes the type and nothing else), so that the compiled
+//! shapes do not multiply its code.
+//!
+//! DIFFERENCE to the contract's fold over rows: gradients of a micro-batch are what dfdx's kernels sum, in their
+//! order; micro-batches therefore accumulate to the same gradient up to rounding, not bit by bit.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::fmt;
+
+use dfdx::prelude::{
+    Axes2, Axes3, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
+    Gradients, HasShape as _, OwnedTape, PermuteTo as _, PutTape as _, RealizeTo as _, ReshapeTo as _,
+    SelectTo as _, Shape, SplitTape as _, SumTo as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _,
+    TrySub as _,
+};
+
+use super::{Alphabet, Backend, Dropout};
+use crate::error::{Error, Result};
+
+/// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
+const NORM_EPSILON: f64 = 1e-5;
+
+/// Base of the rotary angles (Su et al., arXiv 2104.09864).
+const ROTARY_BASE: f64 = 10_000.0;
+
+/// Added to the logit of a token outside the alphabet: e^x is exactly zero in f32 and f64, yet no NaN can follow
+/// from it as from −∞.
+const EXCLUDED: f64 = -1e30;
+
+/// The numbers that the composite backend computes with.
+pub trait Number: Dtype {
+    /// The nearest number of this type.
+    fn of(value: f64) -> Self;
+    /// Its value, exactly.
+    fn value(self) -> f64;
+}
+
+impl Number for f32 {
+    fn of(value: f64) -> Self {
+        value as Self
+    }
+    fn value(self) -> f64 {
+        f64::from(self)
+    }
+}
+
+impl Number for f64 {
+    fn of(value: f64) -> Self {
+        value
+    }
+    fn value(self) -> f64 {
+        self
+    }
+}
+
+type Traced<S, E, Dev> = Tensor<S, E, Dev, OwnedTape<E, Dev>>;
+type Matrix<E, Dev> = Tensor<(usize, usize), E, Dev>;
+type TracedMatrix<E, Dev> = Traced<(usize, usize), E, Dev>;
+
+/// Copies the gradient of one weight out of dfdx's gradients.
+type Collect<E, Dev> = Box<dyn FnOnce(&mut Gradients<E, Dev>) -> Result<Vec<E>>>;
+
+/// Plain dfdx operations on the device `Dev` with numbers `E`.
+pub struct Composite<E: Number, Dev: Device<E>> {
+    device: Dev,
+    recording: RefCell<Option<Recording<E, Dev>>>,
+    parameters: Cell<usize>,
+}
+
+struct Recording<E: Number, Dev: Device<E>> {
+    /// Taken while an operation runs: an operation that fails does not bring it back.
+    tape: Option<OwnedTape<E, Dev>>,
+    /// What the caller handed in.
+    gradients: Accumulated<E>,
+    /// The weights that took part.
+    used: BTreeMap<usize, Collect<E, Dev>>,
+}
+
+/// A weight: a tensor and its number among the backend's weights.
+pub struct Weight<S: Shape, E: Number, Dev: Device<E>> {
+    tensor: Tensor<S, E, Dev>,
+    index: usize,
+}
+
+/// The gradients of the weights by their number, on the host.
+#[derive(Clone, Debug)]
+pub struct Accumulated<E>(BTreeMap<usize, Vec<E>>);
+
+impl<E> Default for Accumulated<E> {
+    fn default() -> Self {
+        Self(BTreeMap::new())
+    }
+}
+
+fn device_failed(error: impl fmt::Display) -> Error {
+    Error::environment(format!("compute on the device: {error}"))
+}
+
+fn mismatch(what: &str, expected: usize, found: usize) -> Error {
+    Error::internal(format!("{what}: expected {expected} elements, found {found}"))
+}
+
+impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
+    /// The backend on a dfdx device.
+    #[must_use]
+    pub fn new(device: Dev) -> Self {
+        Self {
+            device,
+            recording: RefCell::new(None),
+            parameters: Cell::new(0),
+        }
+    }
+
+    /// An activation's values in the backend's own precision, row-major.
+    #[must_use]
+    pub fn wide_values<S: Shape>(&self, x: &Tensor<S, E, Dev>) -> Vec<f64> {
+        x.as_vec().into_iter().map(Number::value).collect()
+    }
+
+    /// A weight's accumulated gradient in the backend's own precision, row-major; `None` when it has none yet.
+    #[must_use]
+    pub fn wide_gradient<S: Shape>(
+        &self,
+        weight: &Weight<S, E, Dev>,
+        gradients: &Accumulated<E>,
+    ) -> Option<Vec<f64>> {
+        let gradient = gradients.0.get(&weight.index)?;
+        Some(gradient.iter().map(|&g| g.value()).collect())
+    }
+
+    fn tensor<S: Shape>(&self, shape: S, values: impl Iterator<Item = f64>) -> Result<Tensor<S, E, Dev>> {
+        let values: Vec<E> = values.map(E::of).collect();
+        if values.len() != shape.num_elements() {
+            return Err(mismatch(
+                &format!("tensor {shape:?}"),
+                shape.num_elements(),
+                values.len(),
+            ));
+        }
+        self.device
+            .try_tensor_from_vec(values, shape)
+            .map_err(device_failed)
+    }
+
+    fn indices(&self, indices: Vec<usize>) -> Result<Tensor<(usize,), usize, Dev>> {
+        let count = indices.len();
+        self.device
+            .try_tensor_from_vec(indices, (count,))
+            .map_err(device_failed)
+    }
+
+    /// Runs dfdx operations on `x` with the backend's tape. Without a recording the tape is a fresh one and dropped:
+    /// what the operation saved lives no longer than the operation.
+    fn run<S: Shape, O: Shape>(
+        &self,
+        x: Tensor<S, E, Dev>,
+        operation: impl FnOnce(Traced<S, E, Dev>) -> Result<Traced<O, E, Dev>, Dev::Err>,
+    ) -> Result<Tensor<O, E, Dev>> {
+        let tape = match &mut *self.recording.borrow_mut() {
+            None => OwnedTape::default(),
+            Some(recording) => recording.tape.take().ok_or_else(|| {
+                Error::internal("an earlier operation of this recording failed: nothing can follow it")
+            })?,
+        };
+        let (y, tape) = operation(x.put_tape(tape)).map_err(device_failed)?.split_tape();
+        if let Some(recording) = &mut *self.recording.borrow_mut() {
+            recording.tape = Some(tape);
+        }
+        Ok(y)
+    }
+
+    /// The tensor of a weight that takes part in an operation.
+    fn take<S: ConstShape>(&self, weight: &Weight<S, E, Dev>) -> Tensor<S, E, Dev> {
+        if let Some(recording) = &mut *self.recording.borrow_mut() {
+            recording.used.entry(weight.index).or_insert_with(|| {
+                let tensor = weight.tensor.clone();
+                Box::new(move |gradients| {
+                    // Zeros where the operation had nothing to compute.
+                    gradients.try_alloc_for(&tensor).map_err(device_failed)?;
+                    Ok(gradients.get(&tensor).as_vec())
+                })
+            });
+        }
+        weight.tensor.clone()
+    }
+
+    fn matrix<A: dfdx::prelude::Dim, B: dfdx::prelude::Dim>(x: &Tensor<(A, B), E, Dev>) -> Matrix<E, Dev> {
+        x.clone().realize()
+    }
+
+    fn typed<D: ConstDim>(x: Matrix<E, Dev>) -> Result<Tensor<(usize, D), E, Dev>> {
+        x.try_realize()
+            .map_err(|x| Error::internal(format!("shape {:?} where {} columns belong", x.shape(), D::SIZE)))
+    }
+
+    fn linear_matrix(
+        &self,
+        x: Matrix<E, Dev>,
+        w: Matrix<E, Dev>,
+        b: Option<Tensor<(usize,), E, Dev>>,
+        gelu: bool,
+    ) -> Result<Matrix<E, Dev>> {
+        self.run(x, |x| {
+            let mut y = linear(x, w, b)?;
+            if gelu {
+                y = y.try_fast_gelu()?;
+            }
+            Ok(y)
+        })
+    }
+
+    /// Which row of the chunks' matrix each of `rows` token rows uses: the modulation (m, M) seen as
+    /// (m · M/D, D) has chunk k of row i at row i · M/D + k.
+    fn chunk_rows(
+        &self,
+        rows: usize,
+        modulation: &Matrix<E, Dev>,
+        width: usize,
+        chunk: usize,
+    ) -> Result<Tensor<(usize,), usize, Dev>> {
+        let (shared, columns) = *modulation.shape();
+        let chunks = columns / width;
+        if shared == 0 || !rows.is_multiple_of(shared) || !columns.is_multiple_of(width) || chunk >= chunks {
+            return Err(Error::internal(format!(
+                "modulation {shared}x{columns} for {rows} rows of width {width}, chunk {chunk}"
+            )));
+        }
+        let per = (rows / shared).max(1);
+        self.indices((0..rows).map(|row| row / per * chunks + chunk).collect())
+    }
+
+    fn attention_matrix(&self, qkv: Matrix<E, Dev>, length: usize, heads: usize) -> Result<Matrix<E, Dev>> {
+        let (rows, columns) = *qkv.shape();
+        let (width, half) = (columns / 3 / heads, columns / 6 / heads);
+        if !rows.is_multiple_of(length) || half * 6 * heads != columns {
+            return Err(Error::internal(format!(
+                "attention over rows of {length} with {heads} heads on {rows}x{columns}"
+            )));
+        }
+        let batch = rows / length;
+        let sequences = batch * heads;
+        // Row of part p (q, k, v) at (b, h, l) in the matrix (R · 3 · H, width); its halves lie at twice that, and
+        // one further, in the matrix (R · 3 · H · 2, width / 2).
+        let places = |part: usize| {
+            (0..batch).flat_map(move |b| {
+                (0..heads)
+                    .flat_map(move |h| (0..length).map(move |l| ((b * length + l) * 3 + part) * heads + h))
+            })
+        };
+        let halves =
+            |part: usize, half: usize| self.indices(places(part).map(|place| 2 * place + half).collect());
+        let index = [halves(0, 0)?, halves(0, 1)?, halves(1, 0)?, halves(1, 1)?];
+        let values = self.indices(places(2).collect())?;
+        // Back from (b, h, l) to (b, l, h).
+        let back = self.indices(
+            (0..batch)
+                .flat_map(|b| {
+                    (0..length).flat_map(move |l| (0..heads).map(move |h| (b * heads + h) * length + l))
+                })
+                .collect(),
+        )?;
+        let angle = |l: usize, j: usize| l as f64 * ROTARY_BASE.powf(-(2.0 * j as f64) / width as f64);
+        let angles = || (0..length).flat_map(|l| (0..half).map(move |j| angle(l, j)));
+        let cosine = self.tensor((length, half), angles().map(f64::cos))?;
+        let sine = self.tensor((length, half), angles().map(f64::sin))?;
+        let scale = E::of(1.0 / (width as f64).sqrt());
+        self.run(qkv, |qkv| {
+            let shape = (sequences, length, half);
+            let pick = |x: TracedMatrix<E, Dev>, index| {
+                x.try_reshape_like(&(rows * 6 * heads, half))?
+                    .try_gather::<(usize, usize), _>(index)?
+                    .try_reshape_like(&shape)
+            };
+            let rotate = |a: Traced<(usize, usize, usize), E, Dev>, b: Traced<_, E, Dev>| {
+                let cosine = cosine.clone().try_broadcast_like::<_, Axis<0>>(&shape)?;
+                let sine = sine.clone().try_broadcast_like::<_, Axis<0>>(&shape)?;
+                let (a_again, b_again) = (a.retaped::<OwnedTape<E, Dev>>(), b.retaped::<OwnedTape<E, Dev>>());
+                let first = a.try_mul(cosine.clone())?.try_sub(b.try_mul(sine.clone())?)?;
+                let second = b_again.try_mul(cosine)?.try_add(a_again.try_mul(sine)?)?;
+                Ok::<_, Dev::Err>((first, second))
+            };
+            let [q_first, q_second, k_first, k_second] = index;
+            let again = || qkv.retaped::<OwnedTape<E, Dev>>();
+            let q = rotate(pick(again(), q_first)?, pick(again(), q_second)?)?;
+            let k = rotate(pick(again(), k_first)?, pick(again(), k_second)?)?;
+            let v = again()
+                .try_reshape_like(&(rows * 3 * heads, width))?
+                .try_gather::<(usize, usize), _>(values)?
+                .try_reshape_like(&(sequences, length, width))?;
+            let scores =
+                q.0.try_matmul(k.0.try_permute::<_, Axes3<0, 2, 1>>()?)?
+                    .try_add(q.1.try_matmul(k.1.try_permute::<_, Axes3<0, 2, 1>>()?)?)?
+                    .try_mul(scale)?;
+            let (context, tape) = scores
+                .try_softmax::<Axis<2>>()?
+                .try_matmul(v)?
+                .try_reshape_like(&(sequences * length, width))?
+                .try_gather::<(usize, usize), _>(back)?
+                .try_reshape_like(&(rows, heads * width))?
+                .split_tape();
+            // The operations above hang on empty tapes of their own; the backend's tape joins them last. A tape runs
+            // by the time of its operations, so the order of joining does not matter.
+            let (_, backend_tape) = qkv.split_tape();
+            Ok(context.put_tape(dfdx::prelude::Merge::merge(backend_tape, tape)))
+        })
+    }
+
+    fn nll_matrix(
+        &self,
+        h: Matrix<E, Dev>,
+        w: Matrix<E, Dev>,
+        b: Tensor<(usize,), E, Dev>,
+        alphabet: Alphabet,
+        targets: &[u32],
+        weights: &[f32],
+    ) -> Result<(Tensor<(), E, Dev>, Vec<f32>)> {
+        let (count, vocabulary) = (h.shape().0, w.shape().0);
+        if targets.len() != count || weights.len() != count {
+            return Err(mismatch("targets", count, targets.len().min(weights.len())));
+        }
+        if count == 0 {
+            return Ok((self.tensor((), std::iter::once(0.0))?, Vec::new()));
+        }
+        let excluded = (0..vocabulary).map(|v| {
+            let outside = v == alphabet.mask as usize || v >= alphabet.size as usize;
+            if outside { EXCLUDED } else { 0.0 }
+        });
+        let excluded = self.tensor((vocabulary,), excluded)?;
+        let targets = self.indices(targets.iter().map(|&token| token as usize).collect())?;
+        let weights = self.tensor((count,), weights.iter().map(|&weight| f64::from(weight)))?;
+        let nll = self.run(h, |h| {
+            linear(h, w, Some(b))?
+                .try_add(excluded.try_broadcast_like::<_, Axis<0>>(&(count, vocabulary))?)?
+                .try_log_softmax::<Axis<1>>()?
+                .try_select::<(usize,), (usize,)>(targets)?
+                .try_negate()
+        })?;
+        let values = nll
+            .as_vec()
+            .into_iter()
+            .map(|value| value.value() as f32)
+            .collect();
+        let loss = self.run(nll, |nll| nll.try_mul(weights)?.try_sum::<(), Axis<0>>())?;
+        Ok((loss, values))
+    }
+}
+
+/// x · wᵀ + b.
+fn linear<E: Number, Dev: Device<E>>(
+    x: TracedMatrix<E, Dev>,
+    w: Matrix<E, Dev>,
+    b: Option<Tensor<(usize,), E, Dev>>,
+) -> Result<TracedMatrix<E, Dev>, Dev::Err> {
+    let w = w.try_permute::<(usize, usize), Axes2<1, 0>>()?;
+    let y = x.try_matmul(w)?;
+    match b {
+        None => Ok(y),
+        Some(b) => {
+            let shape = *y.shape();
+            y.try_add(b.try_broadcast_like::<_, Axis<0>>(&shape)?)
+        }
+    }
+}
+
+/// The chunk of the modulation that each row uses; see [`Composite::chunk_rows`].
+fn chunk<E: Number, Dev: Device<E>>(
+    modulation: &Matrix<E, Dev>,
+    width: usize,
+    rows: Tensor<(usize,), usize, Dev>,
+) -> Result<TracedMatrix<E, Dev>, Dev::Err> {
+    let (shared, columns) = *modulation.shape();
+    modulation
+        .retaped::<OwnedTape<E, Dev>>()
+        .try_reshape_like(&(shared * columns / width, width))?
+        .try_gather(rows)
+}
+
+impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
+    type Param<S: ConstShape> = Weight<S, E, Dev>;
+    type Act<S: Shape> = Tensor<S, E, Dev>;
+    type Gradients = Accumulated<E>;
+
+    fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>> {
+        let index = self.parameters.get();
+        self.parameters.set(index + 1);
+        let tensor = self.tensor(S::default(), values.iter().map(|&value| f64::from(value)))?;
+        Ok(Weight { tensor, index })
+    }
+
+    fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()> {
+        if into.len() != S::NUMEL {
+            return Err(mismatch("a weight's copy", S::NUMEL, into.len()));
+        }
+        for (into, value) in into.iter_mut().zip(param.tensor.as_vec()) {
+            *into = value.value() as f32;
+        }
+        Ok(())
+    }
+
+    fn with_param<S: ConstShape>(
+        &self,
+        param: &mut Self::Param<S>,
+        gradients: &mut Self::Gradients,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()> {
+        let mut values = param.tensor.as_vec();
+        let gradient = gradients
+            .0
+            .entry(param.index)
+            .or_insert_with(|| vec![E::of(0.0); S::NUMEL]);
+        let single = |values: &[E]| {
+            values
+                .iter()
+                .map(|value| value.value() as f32)
+                .collect::<Vec<_>>()
+        };
+        let (mut values_lent, mut gradient_lent) = (single(&values), single(gradient));
+        f(&mut values_lent, &mut gradient_lent);
+        // Only what changed is taken back: f64 is not rounded to f32 by being looked at.
+        let restore = |own: &mut [E], lent: &[f32]| {
+            for (own, &lent) in own.iter_mut().zip(lent) {
+                if (own.value() as f32).to_bits() != lent.to_bits() {
+                    *own = E::of(f64::from(lent));
+                }
+            }
+        };
+        restore(gradient, &gradient_lent);
+        restore(&mut values, &values_lent);
+        param.tensor.copy_from(&values);
+        Ok(())
+    }
+
+    fn record(&self, gradients: Self::Gradients) {
+        *self.recording.borrow_mut() = Some(Recording {
+            tape: Some(OwnedTape::default()),
+            gradients,
+            used: BTreeMap::new(),
+        });
+    }
+
+    fn backward(&self, loss: Self::Act<()>) -> Result<Self::Gradients> {
+        let recording = self.recording.borrow_mut().take();
+        let Some(Recording {
+            tape: Some(tape),
+            mut gradients,
+            used,
+        }) = recording
+        else {
+            return Err(Error::internal(
+                "nothing was recorded, or an operation of the recording failed",
+            ));
+        };
+        let mut from_tape = loss.put_tape(tape).try_backward().map_err(device_failed)?;
+        for (index, collect) in used {
+            let gradient = collect(&mut from_tape)?;
+            match gradients.0.entry(index) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(gradient);
+                }
+                std::collections::btree_map::Entry::Occupied(mut entry) => {
+                    for (sum, gradient) in entry.get_mut().iter_mut().zip(gradient) {
+                        *sum += gradient;
+                    }
+                }
+            }
+        }
+        Ok(gradients)
+    }
+
+    fn input<S: Shape>(&self, shape: S, values: &[f32]) -> Result<Self::Act<S>> {
+        self.tensor(shape, values.iter().map(|&value| f64::from(value)))
+    }
+
+    fn values<S: Shape>(&self, x: &Self::Act<S>) -> Result<Vec<f32>> {
+        Ok(x.as_vec().into_iter().map(|value| value.value() as f32).collect())
+    }
+
+    fn embed<V: ConstDim, D: ConstDim>(
+        &self,
+        table: &Self::Param<(V, D)>,
+        tokens: &[u32],
+    ) -> Result<Self::Act<(usize, D)>> {
+        let tokens = self.indices(tokens.iter().map(|&token| token as usize).collect())?;
+        let table = Self::matrix(&self.take(table));
+        Self::typed(self.run(table, |table| table.try_gather::<(usize, usize), _>(tokens))?)
+    }
+
+    fn linear<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        b: Option<&Self::Param<(O,)>>,
+    ) -> Result<Self::Act<(usize, O)>> {
+        let (w, b) = (Self::matrix(&self.take(w)), b.map(|b| self.take(b).realize()));
+        Self::typed(self.linear_matrix(Self::matrix(x), w, b, false)?)
+    }
+
+    fn linear_gelu<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        b: &Self::Param<(O,)>,
+    ) -> Result<Self::Act<(usize, O)>> {
+        let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
+        Self::typed(self.linear_matrix(Self::matrix(x), w, Some(b), true)?)
+    }
+
+    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>> {
+        let y = self.run(Self::matrix(x), |x| {
+            let sigmoid = x.retaped::<OwnedTape<E, Dev>>().try_sigmoid()?;
+            x.try_mul(sigmoid)
+        });
+        Self::typed(y?)
+    }
+
+    fn modulated_norm<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, D)>,
+        weight: &Self::Param<(D,)>,
+        modulation: &Self::Act<(usize, M)>,
+        shift: usize,
+        scale: usize,
+    ) -> Result<Self::Act<(usize, D)>> {
+        let (x, modulation) = (Self::matrix(x), Self::matrix(modulation));
+        let weight: Tensor<(usize,), E, Dev> = self.take(weight).realize();
+        let shape = *x.shape();
+        let shift = self.chunk_rows(shape.0, &modulation, D::SIZE, shift)?;
+        let scale = self.chunk_rows(shape.0, &modulation, D::SIZE, scale)?;
+        let y = self.run(x, |x| {
+            let normal = x.try_normalize::<Axis<1>>(NORM_EPSILON)?;
+            let weighted = normal.try_mul(weight.try_broadcast_like::<_, Axis<0>>(&shape)?)?;
+            let scale = chunk(&modulation, shape.1, scale)?.try_add(E::of(1.0))?;
+            weighted
+                .try_mul(scale)?
+                .try_add(chunk(&modulation, shape.1, shift)?)
+        });
+        Self::typed(y?)
+    }
+
+    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+        &self,
+        qkv: &Self::Act<(usize, D3)>,
+        heads: usize,
+    ) -> Result<Self::Act<(usize, D)>> {
+        Self::typed(self.attention_matrix(Self::matrix(qkv), L::SIZE, heads)?)
+    }
+
+    fn gated_residual<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, D)>,
+        branch: &Self::Act<(usize, D)>,
+        modulation: &Self::Act<(usize, M)>,
+        gate: usize,
+        dropout: Option<(Dropout, u32)>,
+        length: usize,
+    ) -> Result<Self::Act<(usize, D)>> {
+        let (x, branch, modulation) = (Self::matrix(x), Self::matrix(branch), Self::matrix(modulation));
+        let shape = *x.shape();
+        let gate = self.chunk_rows(shape.0, &modulation, D::SIZE, gate)?;
+        let kept = match dropout {
+            None => None,
+            Some((dropout, site)) => {
+                let factors = dropout_factors(&dropout, site, shape.0, shape.1, length);
+                Some(self.tensor(shape, factors.into_iter().map(f64::from))?)
+            }
+        };
+        let y = self.run(x, |x| {
+            let mut branch = branch.put_tape(OwnedTape::default());
+            if let Some(kept) = kept {
+                branch = branch.try_mul(kept)?;
+            }
+            x.try_add(branch.try_mul(chunk(&modulation, shape.1, gate)?)?)
+        });
+        Self::typed(y?)
+    }
+
+    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>> {
+        let rows = self.indices(rows.iter().map(|&row| row as usize).collect())?;
+        Self::typed(self.run(Self::matrix(x), |x| x.try_gather::<(usize, usize), _>(rows))?)
+    }
+
+    fn nll<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Self::Act<(usize, D)>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        alphabet: Alphabet,
+        targets: &[u32],
+        weights: &[f32],
+        _groups: &[u32],
+    ) -> Result<(Self::Act<()>, Vec<f32>)> {
+        let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
+        self.nll_matrix(Self::matrix(h), w, b, alphabet, targets, weights)
+    }
+}
+
+/// What each element of a (rows, width) branch is multiplied with: 0 or 1 / (1 − rate), as [`Dropout`] states.
+/// `length` token rows make one row of the batch.
+#[must_use]
+pub fn dropout_factors(dropout: &Dropout, site: u32, rows: usize, width: usize, length: usize) -> Vec<f32> {
+    let (threshold, kept) = (dropout.threshold(), 1.0 / (1.0 - dropout.rate));
+    let mut factors = Vec::with_capacity(rows * width);
+    for row in 0..rows {
+        let (sequence, position) = ((row / length) as u64, row % length);
+        for column in 0..width {
+            let element = (position * width + column) as u32;
+            let words = dropout.random.block(
+                dropout.step,
+                dropout.first_row + sequence,
+                (site << 24) | (element / 4),
+            );
+            factors.push(if words[element as usize % 4] >= threshold {
+                kept
+            } else {
+                0.0
+            });
+        }
+    }
+    factors
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Random, Stream};
+    use dfdx::prelude::{Const, Cpu};
+
+    type Exact = Composite<f64, Cpu>;
+
+    fn backend() -> Exact {
+        Composite::new(Cpu::default())
+    }
+
+    /// Numbers without a pattern in [−1, 1].
+    fn numbers(count: usize, seed: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * 12.9898 + seed).sin()).collect()
+    }
+
+    #[track_caller]
+    fn assert_close(found: &[f64], expected: &[f64]) {
+        assert_eq!(found.len(), expected.len());
+        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+            // 1e-12: both sides are f64 over a few dozen terms of order one.
+            assert!(
+                (found - expected).abs() < 1e-12,
+                "element {i}: {found} where {expected} belongs"
+            );
+        }
+    }
+
+    #[test]
+    fn embed_gather_linear_and_activations_match_pencil_and_paper() {
+        let backend = backend();
+        let table = backend
+            .param::<(Const<3>, Const<2>)>(&[1., 2., 3., 4., 5., 6.])
+            .unwrap();
+        let x = backend.embed(&table, &[2, 0]).unwrap(); // [[5, 6], [1, 2]]
+        assert_close(&backend.wide_values(&x), &[5., 6., 1., 2.]);
+        let again = backend.gather(&x, &[1, 1, 0]).unwrap();
+        assert_close(&backend.wide_values(&again), &[1., 2., 1., 2., 5., 6.]);
+        // w = [[1, 0], [0, −1], [2, 1]], b = [0, 10, −1]: [5, 6] → [5, −6 + 10, 16 − 1].
+        let w = backend
+            .param::<(Const<3>, Const<2>)>(&[1., 0., 0., -1., 2., 1.])
+            .unwrap();
+        let b = backend.param::<(Const<3>,)>(&[0., 10., -1.]).unwrap();
+        let y = backend.linear(&x, &w, Some(&b)).unwrap();
+        assert_close(&backend.wide_values(&y), &[5., 4., 15., 1., 8., 3.]);
+        let y = backend.linear(&x, &w, None).unwrap();
+        assert_close(&backend.wide_values(&y), &[5., -6., 16., 1., -2., 4.]);
+        let gelu = |u: f64| {
+            0.5 * u * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (u + 0.044_715 * u.powi(3))).tanh())
+        };
+        let b = backend.param::<(Const<3>,)>(&[-5., 6.5, -16.25]).unwrap();
+        let y = backend.linear_gelu(&x, &w, &b).unwrap();
+        assert_close(
+            &backend.wide_values(&y),
+            &[
+                gelu(0.),
+                gelu(0.5),
+                gelu(-0.25),
+                gelu(-4.),
+                gelu(4.5),
+                gelu(-12.25),
+            ],
+        );
+        let s = backend.silu(&x).unwrap();
+        let silu = |u: f64| u / (1.0 + (-u).exp());
+        assert_close(
+            &backend.wide_values(&s),
+            &[silu(5.), silu(6.), silu(1.), silu(2.)],
+        );
+    }
+
+    #[test]
+    fn modulated_norm_normalizes_then_scales_and_shifts_by_the_rows_modulation() {
+        let backend = backend();
+        let x = backend
+            .input((4, Const::<2>), &[1., 3., -2., 2., 0., 10., 7., 7.])
+            .unwrap();
+        let weight = backend.param::<(Const<2>,)>(&[1., 2.]).unwrap();
+        // Two modulation rows of three chunks; chunk 2 shifts, chunk 0 scales.
+        let modulation = [
+            0.5, 1.0, 9., 9., 10., 20., /* row 1 */ -1.0, 0.0, 9., 9., 30., 40.,
+        ];
+        let modulation = backend.input((2, Const::<6>), &modulation).unwrap();
+        let y = backend.modulated_norm(&x, &weight, &modulation, 2, 0).unwrap();
+        // (±a / √(a² + ε)) with a half the difference: token rows 0 and 1 use modulation row 0, 2 and 3 row 1.
+        let n = |a: f64| a / (a * a + 1e-5).sqrt();
+        assert_close(
+            &backend.wide_values(&y),
+            &[
+                -n(1.) * 1.5 + 10.,
+                n(1.) * 2. * 2. + 20.,
+                -n(2.) * 1.5 + 10.,
+                n(2.) * 2. * 2. + 20.,
+                30.,
+                n(5.) * 2. + 40.,
+                30.,
+                40.,
+            ],
+        );
+    }
+
+    /// Attention as loops over scalars, straight from the contract.
+    fn attention_by_loops(qkv: &[f32], rows: usize, length: usize, width: usize, heads: usize) -> Vec<f64> {
+        let head = width / heads;
+        let at = |row: usize, part: usize, h: usize, j: usize| {
+            f64::from(qkv[row * 3 * width + part * width + h * head + j])
+        };
+        let rotated = |row: usize, part: usize, h: usize, j: usize| {
+            let pair = j % (head / 2);
+            let angle = (row % length) as f64 * 10_000f64.powf(-2.0 * pair as f64 / head as f64);
+            let (first, second) = (at(row, part, h, pair), at(row, part, h, pair + head / 2));
+            if j < head / 2 {
+                first * angle.cos() - second * angle.sin()
+            } else {
+                second * angle.cos() + first * angle.sin()
+            }
+        };
+        let mut y = vec![0.0; rows * width];
+        for row in 0..rows {
+            let start = row / length * length;
+            for h in 0..heads {
+                let score = |other: usize| {
+                    let dot: f64 = (0..head)
+                        .map(|j| rotated(row, 0, h, j) * rotated(other, 1, h, j))
+                        .sum();
+                    (dot / (head as f64).sqrt()).exp()
+                };
+                let total: f64 = (start..start + length).map(score).sum();
+                for j in 0..head {
+                    y[row * width + h * head + j] = (start..start + length)
+                        .map(|other| score(other) / total * at(other, 2, h, j))
+                        .sum();
+                }
+            }
+        }
+        y
+    }
+
+    #[test]
+    fn attention_matches_loops_over_scalars() {
+        let backend = backend();
+        let values = numbers(6 * 24, 0.3);
+        let qkv = backend.input((6, Const::<24>), &values).unwrap();
+        let y = backend
+            .attention::<Const<3>, Const<8>, Const<24>>(&qkv, 2)
+            .unwrap();
+        assert_close(&backend.wide_values(&y), &attention_by_loops(&values, 6, 3, 8, 2));
+    }
+
+    #[test]
+    fn the_gated_residual_drops_by_the_global_row() {
+        let backend = backend();
+        let dropout = Dropout {
+            rate: 0.5,
+            random: Random::new(1, Stream::Dropout),
+            step: 3,
+            first_row: 10,
+        };
+        let (x, branch) = (numbers(6 * 4, 1.0), numbers(6 * 4, 2.0));
+        let modulation = [9., 9., 9., 9., 2., 3., 4., 5.];
+        let modulation = backend.input((1, Const::<8>), &modulation).unwrap();
+        let residual = |rows: std::ops::Range<usize>, first_row: u64| {
+            let range = rows.start * 4..rows.end * 4;
+            let x = backend
+                .input((rows.len(), Const::<4>), &x[range.clone()])
+                .unwrap();
+            let branch = backend.input((rows.len(), Const::<4>), &branch[range]).unwrap();
+            let dropout = Dropout { first_row, ..dropout };
+            let y = backend
+                .gated_residual(&x, &branch, &modulation, 1, Some((dropout, 7)), 2)
+                .unwrap();
+            backend.wide_values(&y)
+        };
+        let whole = residual(0..6, 10);
+        let factors = dropout_factors(&dropout, 7, 6, 4, 2);
+        assert!(factors.contains(&0.0) && factors.contains(&2.0));
+        let expected: Vec<f64> = (0..24)
+            .map(|i| f64::from(x[i]) + f64::from(branch[i]) * f64::from(factors[i]) * [2., 3., 4., 5.][i % 4])
+            .collect();
+        assert_close(&whole, &expected);
+        // The last two rows of the batch alone: the same masks.
+        assert_close(&residual(2..6, 11), &whole[8..]);
+    }
+
+    #[test]
+    fn nll_ranges_over_the_alphabet_and_its_gradient_is_softmax_minus_one_hot() {
+        let backend = backend();
+        let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
+        let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
+        let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
+        let mut b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
+        let alphabet = Alphabet { mask: 1, size: 4 }; // tokens 0, 2, 3
+        backend.record(Accumulated::default());
+        let (loss, nll) = backend
+            .nll(&h, &w, &b, alphabet, &[2, 0], &[2.0, 0.5], &[0, 0])
+            .unwrap();
+        let mut bias_gradient = [0.0f64; 5];
+        let mut expected = Vec::new();
+        for (row, h) in [[1.0, -1.0], [0.5, 2.0]].iter().enumerate() {
+            let logit = |v: usize| {
+                f64::from(weights[2 * v]) * h[0]
+                    + f64::from(weights[2 * v + 1]) * h[1]
+                    + f64::from([0.1f32, 0.2, 0.3, 0.4, 0.5][v])
+            };
+            let total: f64 = [0, 2, 3].iter().map(|&v| logit(v).exp()).sum();
+            let (target, factor) = ([2, 0][row], [2.0, 0.5][row]);
+            expected.push(total.ln() - logit(target));
+            for v in [0, 2, 3] {
+                let one = if v == target { 1.0 } else { 0.0 };
+                bias_gradient[v] += factor * (logit(v).exp() / total - one);
+            }
+        }
+        for (found, expected) in nll.iter().zip(&expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-6,
+                "{nll:?} {expected:?}"
+            ); // handed out as f32
+        }
+        assert_close(
+            &backend.wide_values(&loss),
+            &[2.0 * expected[0] + 0.5 * expected[1]],
+        );
+        let mut gradients = backend.backward(loss).unwrap();
+        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
+        // Looking at a gradient does not round it; writing one does write it, and the weight too.
+        backend
+            .with_param(&mut b, &mut gradients, &mut |_, _| {})
+            .unwrap();
+        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
+        backend
+            .with_param(&mut b, &mut gradients, &mut |values, gradient| {
+                values[4] = 8.0;
+                gradient.fill(0.25);
+            })
+            .unwrap();
+        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &[0.25; 5]);
+        let mut read = [0.0; 5];
+        backend.read(&b, &mut read).unwrap();
+        assert_eq!(read.map(f32::to_bits)[3..], [0.4f32, 8.0].map(f32::to_bits));
+    }
+
+    #[test]
+    fn micro_batches_accumulate_and_a_failed_operation_ends_the_recording() {
+        let backend = backend();
+        let w = backend.param::<(Const<3>, Const<2>)>(&numbers(6, 0.1)).unwrap();
+        let b = backend.param::<(Const<3>,)>(&numbers(3, 0.2)).unwrap();
+        let h = numbers(8, 0.5);
+        let alphabet = Alphabet { mask: 3, size: 3 };
+        let step = |rows: std::ops::Range<usize>, gradients| {
+            backend.record(gradients);
+            let targets: Vec<u32> = rows.clone().map(|row| row as u32 % 3).collect();
+            let (weights, groups) = (vec![1.0; rows.len()], vec![0; rows.len()]);
+            let h = backend
+                .input((rows.len(), Const::<2>), &h[2 * rows.start..2 * rows.end])
+                .unwrap();
+            let (loss, _) = backend
+                .nll(&h, &w, &b, alphabet, &targets, &weights, &groups)
+                .unwrap();
+            backend.backward(loss).unwrap()
+        };
+        let whole = step(0..4, Accumulated::default());
+        let parts = step(1..4, step(0..1, Accumulated::default()));
+        assert_close(
+            &backend.wide_gradient(&w, &parts).unwrap(),
+            &backend.wide_gradient(&w, &whole).unwrap(),
+        );
+        // Nothing to score: no gradient, no failure.
+        let none = step(0..0, Accumulated::default());
+        assert!(none.0.values().flatten().all(|&gradient| gradient == 0.0));
+
+        let loss = backend.input((), &[1.0]).unwrap();
+        assert!(
+            backend
+                .backward(loss)
+                .unwrap_err()
+                .to_string()
+                .contains("nothing was recorded")
+        );
+    }
+}
