@@ -4,6 +4,9 @@ use crate::error::Result;
 use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
+#[cfg(test)]
+pub(crate) mod toy;
+
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {

@@ -1,0 +1,187 @@
+//! Noise schedules: how likely a token is masked at time t, and how fast that changes.
+
+use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
+
+use crate::manifest::Noise;
+
+/// A noise schedule of the absorbing forward process (arXiv 2406.07524, section 3.1 and appendix E): at time
+/// t ∈ [0, 1] each token is kept with probability α(t) = e^(−σ(t)) and is the mask otherwise.
+///
+/// DIFFERENCE: the rates dσ/dt are the exact derivatives of σ; the published code puts the ε of the two cosine
+/// rates in another place. Only with the exact derivative is the bound invariant to the schedule.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Schedule {
+    /// σ(t) = −log(1 − (1 − ε) t).
+    LogLinear {
+        /// ε: α(1).
+        epsilon: f64,
+    },
+    /// σ(t) = −log(ε + (1 − ε) cos(πt/2)).
+    Cosine {
+        /// ε: α(1).
+        epsilon: f64,
+    },
+    /// σ(t) = −log(ε + (1 − ε) cos²(πt/2)).
+    CosineSquared {
+        /// ε: α(1).
+        epsilon: f64,
+    },
+    /// σ(t) = `σ_min` + t (`σ_max` − `σ_min`).
+    Linear {
+        /// σ(0).
+        sigma_min: f64,
+        /// σ(1).
+        sigma_max: f64,
+    },
+    /// σ(t) = `σ_min`^(1 − t) `σ_max`^t.
+    Geometric {
+        /// σ(0).
+        sigma_min: f64,
+        /// σ(1).
+        sigma_max: f64,
+    },
+}
+
+impl From<Noise> for Schedule {
+    fn from(noise: Noise) -> Self {
+        match noise {
+            Noise::LogLinear(n) => Self::LogLinear { epsilon: n.epsilon },
+            Noise::Cosine(n) => Self::Cosine { epsilon: n.epsilon },
+            Noise::CosineSquared(n) => Self::CosineSquared { epsilon: n.epsilon },
+            Noise::Linear(n) => Self::Linear {
+                sigma_min: n.sigma_min,
+                sigma_max: n.sigma_max,
+            },
+            Noise::Geometric(n) => Self::Geometric {
+                sigma_min: n.sigma_min,
+                sigma_max: n.sigma_max,
+            },
+        }
+    }
+}
+
+impl Schedule {
+    /// The total noise σ(t) = −log α(t).
+    #[must_use]
+    pub fn sigma(self, t: f64) -> f64 {
+        match self {
+            Self::Linear { sigma_min, sigma_max } => sigma_min + t * (sigma_max - sigma_min),
+            Self::Geometric { sigma_min, sigma_max } => sigma_min * (sigma_max / sigma_min).powf(t),
+            _ => -self.alpha(t).ln(),
+        }
+    }
+
+    /// The noise rate dσ/dt.
+    #[must_use]
+    pub fn rate(self, t: f64) -> f64 {
+        match self {
+            Self::LogLinear { epsilon } => (1.0 - epsilon) / self.alpha(t),
+            Self::Cosine { epsilon } => FRAC_PI_2 * (1.0 - epsilon) * (FRAC_PI_2 * t).sin() / self.alpha(t),
+            Self::CosineSquared { epsilon } => FRAC_PI_2 * (1.0 - epsilon) * (PI * t).sin() / self.alpha(t),
+            Self::Linear { sigma_min, sigma_max } => sigma_max - sigma_min,
+            Self::Geometric { sigma_min, sigma_max } => self.sigma(t) * (sigma_max / sigma_min).ln(),
+        }
+    }
+
+    /// α(t): the probability that a token is still visible.
+    #[must_use]
+    pub fn alpha(self, t: f64) -> f64 {
+        match self {
+            Self::LogLinear { epsilon } => epsilon + (1.0 - epsilon) * (1.0 - t),
+            Self::Cosine { epsilon } => epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos(),
+            Self::CosineSquared { epsilon } => epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos().powi(2),
+            Self::Linear { .. } | Self::Geometric { .. } => (-self.sigma(t)).exp(),
+        }
+    }
+
+    /// 1 − α(t): the probability that a token is masked ("move chance"), without the cancellation near t = 0.
+    #[must_use]
+    pub fn masked(self, t: f64) -> f64 {
+        match self {
+            Self::LogLinear { epsilon } => (1.0 - epsilon) * t,
+            // 1 − cos 2a = 2 sin² a
+            Self::Cosine { epsilon } => (1.0 - epsilon) * 2.0 * (FRAC_PI_4 * t).sin().powi(2),
+            Self::CosineSquared { epsilon } => (1.0 - epsilon) * (FRAC_PI_2 * t).sin().powi(2),
+            Self::Linear { .. } | Self::Geometric { .. } => -(-self.sigma(t)).exp_m1(),
+        }
+    }
+
+    /// w(t) = (dσ/dt) / (e^σ(t) − 1) = (dσ/dt) α(t) / (1 − α(t)): the factor of a masked token's negative
+    /// log-likelihood in the continuous-time bound (arXiv 2406.07524, eq. 10; there written −α′/(1 − α)).
+    /// 1/t for the log-linear schedule.
+    #[must_use]
+    pub fn weight(self, t: f64) -> f64 {
+        self.rate(t) * self.alpha(t) / self.masked(t)
+    }
+}
+
+#[cfg(test)]
+pub(crate) const EVERY_SCHEDULE: [Schedule; 5] = [
+    Schedule::LogLinear { epsilon: 1e-3 },
+    Schedule::Cosine { epsilon: 1e-3 },
+    Schedule::CosineSquared { epsilon: 1e-3 },
+    Schedule::Linear {
+        sigma_min: 1e-3,
+        sigma_max: 8.0,
+    },
+    Schedule::Geometric {
+        sigma_min: 1e-3,
+        sigma_max: 20.0,
+    },
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn close(a: f64, b: f64, relative: f64) {
+        assert!((a - b).abs() <= relative * b.abs().max(1e-12), "{a} is not {b}");
+    }
+
+    proptest! {
+        #[test]
+        fn the_rate_is_the_derivative_of_sigma(t in 0.01f64..0.98, index in 0usize..5) {
+            let schedule = EVERY_SCHEDULE[index];
+            let h = 1e-6;
+            let difference = (schedule.sigma(t + h) - schedule.sigma(t - h)) / (2.0 * h);
+            // Central difference: error h² σ‴ / 6 plus rounding 1e-16 σ / h.
+            close(difference, schedule.rate(t), 1e-6);
+        }
+
+        #[test]
+        fn alpha_sigma_masked_and_weight_belong_together(t in 1e-3f64..1.0, index in 0usize..5) {
+            let schedule = EVERY_SCHEDULE[index];
+            close(schedule.alpha(t), (-schedule.sigma(t)).exp(), 1e-12);
+            close(schedule.masked(t), 1.0 - schedule.alpha(t), 1e-9);
+            close(schedule.weight(t), schedule.rate(t) / schedule.sigma(t).exp_m1(), 1e-8);
+        }
+
+        #[test]
+        fn noise_grows_with_time(t in 0.0f64..0.999, index in 0usize..5) {
+            let schedule = EVERY_SCHEDULE[index];
+            prop_assert!(schedule.sigma(t + 1e-3) > schedule.sigma(t));
+            prop_assert!(schedule.rate(t + 1e-3) > 0.0);
+        }
+    }
+
+    #[test]
+    fn the_log_linear_weight_is_one_over_t() {
+        for t in [1e-6, 1e-3, 0.1, 0.5, 1.0] {
+            close(Schedule::LogLinear { epsilon: 1e-3 }.weight(t), 1.0 / t, 1e-12);
+        }
+    }
+
+    #[test]
+    fn the_ends_are_where_the_formulas_put_them() {
+        for schedule in &EVERY_SCHEDULE[..3] {
+            close(schedule.alpha(0.0), 1.0, 1e-15);
+            close(schedule.alpha(1.0), 1e-3, 1e-12);
+            close(schedule.sigma(1.0), -(1e-3f64.ln()), 1e-12);
+        }
+        close(EVERY_SCHEDULE[3].sigma(0.0), 1e-3, 1e-15);
+        close(EVERY_SCHEDULE[3].sigma(1.0), 8.0, 1e-15);
+        close(EVERY_SCHEDULE[4].sigma(0.0), 1e-3, 1e-15);
+        close(EVERY_SCHEDULE[4].sigma(1.0), 20.0, 1e-14);
+    }
+}

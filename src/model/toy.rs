@@ -1,0 +1,290 @@
+//! Denoisers small enough to know everything about, for the tests of what is built on a network.
+
+use crate::error::{Error, Result};
+use crate::kernels::Alphabet;
+use crate::model::{Batch, Network, Parameter};
+use crate::rng::{Random, Stream};
+use crate::shapes::Shape;
+
+fn shape(vocabulary: usize, length: usize) -> &'static Shape {
+    // Shapes live as long as the program: a test may leak a few dozen bytes.
+    Box::leak(Box::new(Shape {
+        name: "toy",
+        vocabulary,
+        length,
+        width: 2,
+        heads: 1,
+        blocks: 1,
+        conditioning: 1,
+    }))
+}
+
+/// −log softmax over the alphabet, in f64.
+fn negative_log_likelihood(logits: &[f32], alphabet: Alphabet, target: u32) -> f64 {
+    let allowed = |v: &usize| *v < alphabet.size as usize && *v != alphabet.mask as usize;
+    let top = (0..logits.len())
+        .filter(allowed)
+        .map(|v| logits[v])
+        .fold(f32::MIN, f32::max);
+    let sum: f64 = (0..logits.len())
+        .filter(allowed)
+        .map(|v| f64::from(logits[v] - top).exp())
+        .sum();
+    sum.ln() - f64::from(logits[target as usize] - top)
+}
+
+/// A distribution over all rows of `length` letters 0..letters; the mask is the id `letters`.
+#[derive(Clone, Debug)]
+pub(crate) struct Distribution {
+    pub length: usize,
+    pub letters: usize,
+    /// Probability of each row; the first letter is the most significant digit.
+    pub probabilities: Vec<f64>,
+}
+
+impl Distribution {
+    /// A bumpy distribution with full support.
+    pub fn random(length: usize, letters: usize, seed: u64) -> Self {
+        let random = Random::new(seed, Stream::Synthetic);
+        let count = letters.pow(length as u32);
+        // Cubes of uniforms: probabilities spread over some orders of magnitude.
+        let raw: Vec<f64> = (0..count)
+            .map(|i| random.uniform(0, 0, i as u32).powi(3) + 1e-3)
+            .collect();
+        let total: f64 = raw.iter().sum();
+        Self {
+            length,
+            letters,
+            probabilities: raw.iter().map(|p| p / total).collect(),
+        }
+    }
+
+    /// Id of the mask.
+    pub fn mask(&self) -> u32 {
+        self.letters as u32
+    }
+
+    pub fn alphabet(&self) -> Alphabet {
+        Alphabet {
+            mask: self.mask(),
+            size: self.letters as u32 + 1,
+        }
+    }
+
+    /// The row with that index.
+    pub fn row(&self, mut index: usize) -> Vec<u32> {
+        let mut row = vec![0; self.length];
+        for l in (0..self.length).rev() {
+            row[l] = (index % self.letters) as u32;
+            index /= self.letters;
+        }
+        row
+    }
+
+    pub fn index(&self, row: &[u32]) -> usize {
+        row.iter()
+            .fold(0, |index, &token| index * self.letters + token as usize)
+    }
+
+    /// In nats.
+    pub fn entropy(&self) -> f64 {
+        -self.probabilities.iter().map(|p| p * p.ln()).sum::<f64>()
+    }
+
+    /// p(`x_l` = · | the unmasked tokens of z).
+    pub fn posterior(&self, z: &[u32], l: usize) -> Vec<f64> {
+        let mut sums = vec![0.0; self.letters];
+        for (index, p) in self.probabilities.iter().enumerate() {
+            let row = self.row(index);
+            if z.iter().zip(&row).all(|(&z, &x)| z == self.mask() || z == x) {
+                sums[row[l] as usize] += p;
+            }
+        }
+        let total: f64 = sums.iter().sum();
+        sums.iter().map(|s| s / total).collect()
+    }
+}
+
+/// The exact posterior of a [`Distribution`] as a network. Its logits favour the mask and two ids beyond the
+/// alphabet, which SUBS must exclude.
+pub(crate) struct Posterior {
+    distribution: Distribution,
+    shape: &'static Shape,
+    /// Rows asked for, over all calls.
+    pub calls: std::cell::Cell<usize>,
+}
+
+impl Posterior {
+    pub fn new(distribution: Distribution) -> Self {
+        Self {
+            shape: shape(distribution.letters + 3, distribution.length),
+            distribution,
+            calls: std::cell::Cell::new(0),
+        }
+    }
+}
+
+impl Network for Posterior {
+    fn shape(&self) -> &'static Shape {
+        self.shape
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &[]
+    }
+
+    fn load(&mut self, _: &[f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(&self, _: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn accumulate(&mut self, _: &Batch<'_>, _: Alphabet) -> Result<Vec<f32>> {
+        Err(Error::internal("an exact posterior has nothing to learn"))
+    }
+
+    fn visit(&mut self, _: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
+        Ok(())
+    }
+
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
+        Ok(logits
+            .chunks(self.shape.vocabulary)
+            .zip(batch.targets)
+            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
+            .collect())
+    }
+
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        let length = self.shape.length;
+        self.calls.set(self.calls.get() + tokens.len() / length);
+        let mut logits = Vec::new();
+        for &position in positions {
+            let (row, l) = (position as usize / length, position as usize % length);
+            let z = &tokens[row * length..][..length];
+            let posterior = self.distribution.posterior(z, l);
+            logits.extend(posterior.iter().map(|p| p.ln() as f32));
+            logits.extend([9.0; 3]);
+        }
+        Ok(logits)
+    }
+}
+
+/// A trainable network of one line: logits(l) = bias + Σ_j table[`z_j`] / L, with dropout-free gradients by hand. Its
+/// gradient is a left fold over rows, as a backend's is.
+pub(crate) struct Bag {
+    shape: &'static Shape,
+    parameters: Vec<Parameter>,
+    values: Vec<f32>,
+    gradients: Vec<f32>,
+}
+
+impl Bag {
+    pub fn new(vocabulary: usize, length: usize) -> Self {
+        let parameters = vec![
+            Parameter {
+                name: "table".to_owned(),
+                dims: vec![vocabulary, vocabulary],
+                offset: 0,
+            },
+            Parameter {
+                name: "bias".to_owned(),
+                dims: vec![vocabulary],
+                offset: vocabulary * vocabulary,
+            },
+        ];
+        let count = vocabulary * (vocabulary + 1);
+        Self {
+            shape: shape(vocabulary, length),
+            parameters,
+            values: vec![0.0; count],
+            gradients: vec![0.0; count],
+        }
+    }
+
+    fn row_logits(&self, z: &[u32]) -> Vec<f32> {
+        let vocabulary = self.shape.vocabulary;
+        let mut logits = self.values[vocabulary * vocabulary..].to_vec();
+        for &token in z {
+            let row = &self.values[token as usize * vocabulary..][..vocabulary];
+            for (logit, weight) in logits.iter_mut().zip(row) {
+                *logit += weight / z.len() as f32;
+            }
+        }
+        logits
+    }
+}
+
+impl Network for Bag {
+    fn shape(&self) -> &'static Shape {
+        self.shape
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn load(&mut self, values: &[f32]) -> Result<()> {
+        self.values.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn read(&self, values: &mut [f32]) -> Result<()> {
+        values.copy_from_slice(&self.values);
+        Ok(())
+    }
+
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        let (vocabulary, length) = (self.shape.vocabulary, self.shape.length);
+        let nll = self.nll(batch, alphabet)?;
+        let bias = vocabulary * vocabulary;
+        for (i, &position) in batch.positions.iter().enumerate() {
+            let z = &batch.tokens[position as usize / length * length..][..length];
+            let logits = self.row_logits(z);
+            for v in 0..alphabet.size {
+                if v == alphabet.mask {
+                    continue;
+                }
+                let p = (-negative_log_likelihood(&logits, alphabet, v)).exp() as f32;
+                let g = batch.weights[i] * (p - f32::from(u8::from(v == batch.targets[i])));
+                self.gradients[bias + v as usize] += g;
+                for &token in z {
+                    self.gradients[token as usize * vocabulary + v as usize] += g / length as f32;
+                }
+            }
+        }
+        Ok(nll)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
+        for parameter in &self.parameters {
+            let span = parameter.offset..parameter.offset + parameter.len();
+            f(
+                parameter,
+                &mut self.values[span.clone()],
+                &mut self.gradients[span],
+            );
+        }
+        Ok(())
+    }
+
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
+        Ok(logits
+            .chunks(self.shape.vocabulary)
+            .zip(batch.targets)
+            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
+            .collect())
+    }
+
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        let length = self.shape.length;
+        Ok(positions
+            .iter()
+            .flat_map(|&position| self.row_logits(&tokens[position as usize / length * length..][..length]))
+            .collect())
+    }
+}
