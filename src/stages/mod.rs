@@ -9,6 +9,24 @@ use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
+use crate::manifest::StageKind;
+
+pub mod files;
+pub mod key;
+
+/// The version of a stage's code, part of its cache key: raised when the same settings and inputs would give other
+/// files. Every stage's constant carries its history.
+#[must_use]
+pub fn version(kind: StageKind) -> u32 {
+    match kind {
+        StageKind::Source
+        | StageKind::Tokenize
+        | StageKind::Pack
+        | StageKind::Train
+        | StageKind::Evaluate
+        | StageKind::Sample => 1,
+    }
+}
 
 /// Where a stage computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,1 +1,414 @@
-//! The store: artifacts, action records, digests, locks.
+//! The store: artifacts by content, action records by key, locks that die with their process.
+//!
+//! # Layout
+//!
+//! | below `.mdlm/` | what |
+//! |---|---|
+//! | `version` | layout version; another one is refused |
+//! | `artifacts/<digest>/…` | an artifact's files, named by their content ([`digest`]), read-only |
+//! | `actions/<kind>/<key>.json` | what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
+//! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
+//! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
+//! | `locks/<key>` | held by the process that works on the key ([`lock`]) |
+//! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
+//!
+//! Everything is found by digests and by paths relative to the store: it can be moved.
+//!
+//! # Commit
+//!
+//! Whoever holds the lock of a key owns `staging/<key>` and `work/<key>`. A commit hashes the staged files, makes them
+//! read-only, syncs them and their folders, renames the folder to its place, writes and syncs the record, and renames
+//! that ([`commit`]). A process that dies anywhere leaves either no record, and its leftovers are swept by the next
+//! run, or a complete one. A record whose artifact is not there in full is a miss that says so.
+
+use std::fs;
+use std::io::{ErrorKind, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Kind, Result, Wrap};
+
+pub mod commit;
+pub mod digest;
+pub mod key;
+pub mod lock;
+pub mod record;
+pub mod time;
+
+pub use digest::{Digest, FileEntry};
+pub use key::Key;
+pub use lock::{Holder, KeyLock};
+pub use record::{ExternalFile, InputOrigin, Machine, Provenance, Record};
+
+/// Name of the store's folder.
+pub const FOLDER: &str = ".mdlm";
+
+/// Version of the layout. 1: the first.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// A store on disk. Cheap to clone; holds no file open.
+#[derive(Clone, Debug)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// What the store knows of a key.
+#[derive(Clone, Debug)]
+pub enum Lookup {
+    /// The artifact is there.
+    Hit(Box<Record>),
+    /// The key was never committed.
+    Absent,
+    /// There is a record, but it or its artifact is damaged: treated as absent. Says what is wrong.
+    Damaged(String),
+}
+
+/// The last key of a stage, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Latest {
+    pipeline: String,
+    stage: String,
+    kind: String,
+    key: Digest,
+}
+
+impl Store {
+    /// The store at that folder, which need not exist yet. Touches nothing.
+    #[must_use]
+    pub fn at(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Where the store of a manifest lies unless told otherwise: `.mdlm` in the nearest folder above the manifest that
+    /// has one; else beside the manifest, or beside its folder when that is called `pipelines`.
+    #[must_use]
+    pub fn locate(manifest: &Path) -> PathBuf {
+        let manifest = fs::canonicalize(manifest).unwrap_or_else(|_| manifest.to_owned());
+        let folder = manifest.parent().unwrap_or(Path::new("."));
+        if let Some(found) = folder
+            .ancestors()
+            .map(|folder| folder.join(FOLDER))
+            .find(|path| path.is_dir())
+        {
+            return found;
+        }
+        let project = match folder.parent() {
+            Some(parent) if folder.file_name().is_some_and(|name| name == "pipelines") => parent,
+            _ => folder,
+        };
+        project.join(FOLDER)
+    }
+
+    /// Its folder.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The folder of an artifact.
+    #[must_use]
+    pub fn artifact_path(&self, artifact: &Digest) -> PathBuf {
+        self.root.join("artifacts").join(artifact.to_string())
+    }
+
+    /// The scratch folder of a key. Its owner is whoever holds the key's lock.
+    #[must_use]
+    pub fn work_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("work").join(key.to_string())
+    }
+
+    /// The folder in which the artifact of a key is written. Its owner is whoever holds the key's lock.
+    #[must_use]
+    pub fn staging_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("staging").join(key.to_string())
+    }
+
+    fn staged_record_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("staging").join(format!("{key}.json"))
+    }
+
+    /// Where a damaged artifact is moved before it is deleted, to make way for the one staged for a key.
+    fn displaced_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("staging").join(format!("{key}.displaced"))
+    }
+
+    /// The file of a key's action record.
+    #[must_use]
+    pub fn record_path(&self, kind: &str, key: &Digest) -> PathBuf {
+        self.root.join("actions").join(kind).join(format!("{key}.json"))
+    }
+
+    fn lock_path(&self, key: &Digest) -> PathBuf {
+        self.root.join("locks").join(key.to_string())
+    }
+
+    fn latest_path(&self, pipeline: &str, stage: &str) -> PathBuf {
+        // Names may be anything, files may not: the name is hashed.
+        let name = blake3::hash(format!("{pipeline}\0{stage}").as_bytes()).to_hex();
+        self.root.join("latest").join(format!("{}.json", &name[..32]))
+    }
+
+    /// Checks that the store, if there is one, has a layout that this version reads.
+    ///
+    /// # Errors
+    /// Another layout, or an unreadable store.
+    pub fn check(&self) -> Result<()> {
+        let path = self.root.join("version");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error).wrap(Kind::Environment, || read(&path)),
+        };
+        if text.trim() == LAYOUT_VERSION.to_string() {
+            return Ok(());
+        }
+        let message = format!(
+            "use the store `{}`: its layout version is `{}`, this mdlm knows {LAYOUT_VERSION}",
+            self.root.display(),
+            text.trim()
+        );
+        Err(Error::environment(message)
+            .hint("use the mdlm that wrote it, or another store with `--store DIR`"))
+    }
+
+    /// Makes the store ready to be written: its folders, its version, and no leftovers of processes that died.
+    ///
+    /// # Errors
+    /// Another layout, or a folder that cannot be written.
+    pub fn prepare(&self) -> Result<()> {
+        self.check()?;
+        for folder in ["artifacts", "actions", "work", "staging", "locks", "latest"] {
+            create_folder(&self.root.join(folder))?;
+        }
+        // The store is derived: version control and backups leave it out.
+        write_new(&self.root.join(".gitignore"), "*\n")?;
+        write_new(
+            &self.root.join("CACHEDIR.TAG"),
+            "Signature: 8a477f597d28d172789f06886806bc55\n# Written by mdlm; see https://bford.info/cachedir/\n",
+        )?;
+        write_new(&self.root.join("version"), &format!("{LAYOUT_VERSION}\n"))?;
+        self.sweep()
+    }
+
+    /// Deletes what processes that died have left: staged files, and scratch whose key was committed.
+    fn sweep(&self) -> Result<()> {
+        for key in keys_below(&self.root.join("staging"))? {
+            // Locked: somebody is at work. Not locked: nobody is, whatever lies there.
+            if let Some(lock) = self.try_lock(&key)? {
+                self.clear_staging(&lock)?;
+            }
+        }
+        for key in keys_below(&self.root.join("work"))? {
+            if self.is_committed(&key)?
+                && let Some(lock) = self.try_lock(&key)?
+            {
+                self.clear_work(&lock)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_committed(&self, key: &Digest) -> Result<bool> {
+        Ok(self
+            .kinds()?
+            .iter()
+            .any(|kind| self.record_path(kind, key).is_file()))
+    }
+
+    /// Deletes the staged files of a key.
+    ///
+    /// # Errors
+    /// They cannot be deleted.
+    pub fn clear_staging(&self, lock: &KeyLock) -> Result<()> {
+        remove_file(&self.staged_record_path(lock.key()))?;
+        remove_folder(&self.displaced_path(lock.key()))?;
+        remove_folder(&self.staging_path(lock.key()))
+    }
+
+    /// Deletes the scratch of a key.
+    ///
+    /// # Errors
+    /// It cannot be deleted.
+    pub fn clear_work(&self, lock: &KeyLock) -> Result<()> {
+        remove_folder(&self.work_path(lock.key()))
+    }
+
+    /// Makes an empty staging folder and, unless it is there from an interrupted run, a scratch folder for a key.
+    ///
+    /// # Errors
+    /// They cannot be made.
+    pub fn stage(&self, lock: &KeyLock) -> Result<(PathBuf, PathBuf)> {
+        self.clear_staging(lock)?;
+        let staging = self.staging_path(lock.key());
+        let work = self.work_path(lock.key());
+        create_folder(&staging)?;
+        create_folder(&work)?;
+        Ok((staging, work))
+    }
+
+    /// What the store knows of a key. The artifact's files are checked for presence and length, not rehashed.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn lookup(&self, key: &Key) -> Result<Lookup> {
+        let path = self.record_path(&key.kind, &key.digest());
+        let record = match Record::read(&path) {
+            Ok(None) => return Ok(Lookup::Absent),
+            Ok(Some(record)) => record,
+            Err(error) if error.kind() == Kind::Environment => return Err(error),
+            Err(error) => return Ok(Lookup::Damaged(error.to_string())),
+        };
+        if record.key != *key {
+            return Ok(Lookup::Damaged("its action record is of another key".to_owned()));
+        }
+        Ok(match self.missing(&record)? {
+            None => Lookup::Hit(Box::new(record)),
+            Some(fault) => Lookup::Damaged(fault),
+        })
+    }
+
+    /// What is missing of a record's artifact, if anything.
+    fn missing(&self, record: &Record) -> Result<Option<String>> {
+        let folder = self.artifact_path(&record.artifact);
+        for file in &record.files {
+            let path = folder.join(&file.path);
+            match fs::symlink_metadata(&path) {
+                Ok(metadata) if metadata.is_file() && metadata.len() == file.bytes => {}
+                Ok(metadata) if metadata.is_file() => {
+                    return Ok(Some(format!(
+                        "`{}` of its artifact has {} bytes instead of {}",
+                        file.path,
+                        metadata.len(),
+                        file.bytes
+                    )));
+                }
+                Ok(_) => return Ok(Some(format!("`{}` of its artifact is not a file", file.path))),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    return Ok(Some(format!("`{}` of its artifact is missing", file.path)));
+                }
+                Err(error) => return Err(error).wrap(Kind::Environment, || read(&path)),
+            }
+        }
+        // An artifact without files is a folder all the same.
+        Ok((!folder.is_dir()).then(|| "its artifact is missing".to_owned()))
+    }
+
+    /// Every readable action record of a kind, in the order of their keys. Damaged ones are left out: these are
+    /// read for comparison only.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn records(&self, kind: &str) -> Result<Vec<Record>> {
+        let keys = keys_below(&self.root.join("actions").join(kind))?;
+        Ok(keys.iter().filter_map(|key| self.record(kind, key)).collect())
+    }
+
+    /// The action record of a key's digest, if there is a readable one.
+    #[must_use]
+    pub fn record(&self, kind: &str, key: &Digest) -> Option<Record> {
+        Record::read(&self.record_path(kind, key)).ok().flatten()
+    }
+
+    fn kinds(&self) -> Result<Vec<String>> {
+        let mut kinds = names_below(&self.root.join("actions"))?;
+        kinds.sort();
+        Ok(kinds)
+    }
+
+    /// Remembers the key with which a stage was last served or run. Only the reasons of later runs depend on it, so
+    /// that a failure to write is nobody's concern.
+    pub fn remember(&self, pipeline: &str, stage: &str, key: &Key) {
+        let latest = Latest {
+            pipeline: pipeline.to_owned(),
+            stage: stage.to_owned(),
+            kind: key.kind.clone(),
+            key: key.digest(),
+        };
+        let path = self.latest_path(pipeline, stage);
+        if let Ok(text) = serde_json::to_string(&latest)
+            && fs::read_to_string(&path).ok().as_ref() != Some(&text)
+        {
+            let beside = path.with_extension(format!("tmp{}", std::process::id()));
+            let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path));
+            if written.is_err() {
+                let _ = fs::remove_file(&beside);
+            }
+        }
+    }
+
+    /// The record of the key with which a stage was last served or run, if it is still there.
+    #[must_use]
+    pub fn latest(&self, pipeline: &str, stage: &str) -> Option<Record> {
+        let text = fs::read_to_string(self.latest_path(pipeline, stage)).ok()?;
+        let latest: Latest = serde_json::from_str(&text).ok()?;
+        self.record(&latest.kind, &latest.key)
+    }
+}
+
+/// Names in a folder; none when there is no such folder.
+fn names_below(folder: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).wrap(Kind::Environment, || read(folder)),
+    };
+    let mut names = Vec::new();
+    for entry in entries {
+        let entry = entry.wrap(Kind::Environment, || read(folder))?;
+        names.extend(entry.file_name().into_string());
+    }
+    Ok(names)
+}
+
+/// The keys that name entries of a folder, in order, each once.
+fn keys_below(folder: &Path) -> Result<Vec<Digest>> {
+    let names = names_below(folder)?;
+    let mut keys: Vec<Digest> = names
+        .iter()
+        .filter_map(|name| name.strip_suffix(".json").unwrap_or(name).parse().ok())
+        .collect();
+    keys.sort();
+    keys.dedup();
+    Ok(keys)
+}
+
+fn read(path: &Path) -> String {
+    format!("read `{}`", path.display())
+}
+
+fn create_folder(path: &Path) -> Result<()> {
+    fs::create_dir_all(path)
+        .wrap(Kind::Environment, || format!("create `{}`", path.display()))
+        .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+}
+
+/// Writes a small file unless it is there.
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    let written = match fs::File::create_new(path) {
+        Ok(mut file) => file.write_all(text.as_bytes()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+    };
+    written.wrap(Kind::Environment, || format!("write `{}`", path.display()))
+}
+
+/// Deletes a folder if it is there.
+fn remove_folder(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).wrap(Kind::Environment, || format!("delete `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Deletes a file if it is there.
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).wrap(Kind::Environment, || format!("delete `{}`", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,274 @@
+//! What of a stage's settings decides its output, and so goes into its cache key.
+//!
+//! | in the key | not in the key |
+//! |---|---|
+//! | the stage's kind and the version of its code | names of stages and of the pipeline, `description`, `$schema` |
+//! | every setting, with defaults spelt out, a shape with its dimensions | spelling: order of fields, white space, `1` or `1.0`, defaults written or not |
+//! | the contents of the consumed artifacts, by role | which stage made them, and from what |
+//! | the contents of files outside the store, in order | their names, folders and times |
+//! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
+//! | | `train`: `micro_batch`, `checkpoint_every` |
+//! | | `--device`, `--threads`, the machine, the store, the manifest's path |
+//!
+//! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU; the artifact's provenance
+//! names it. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
+//! stage's output raises the stage's version.
+//!
+//! Each stage's version is a constant beside its code, with its history in comments.
+
+use serde_json::{Map, Value};
+
+use crate::error::{Error, Result};
+use crate::manifest::{SourceInput, Stage, Tokenizer};
+use crate::shapes::Shape;
+use crate::store::key::canonical;
+
+/// What a stage brings to its key by itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parts {
+    /// The version of the stage's code.
+    pub version: u32,
+    /// The settings in the key, fields by name.
+    pub config: Value,
+    /// The effective seed, where the stage draws random numbers.
+    pub seed: Option<u64>,
+    /// The files outside the store that it reads, by the field that names them.
+    pub files: Vec<FileReference>,
+}
+
+/// A field that names files outside the store.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileReference {
+    /// The JSON pointer of the field below the stage: `input/files`.
+    pub field: &'static str,
+    /// Paths and, where the field takes them, globs.
+    pub patterns: Vec<String>,
+}
+
+/// What `stage` brings to its key, given the pipeline's seed.
+///
+/// # Errors
+/// A bug: settings always have a JSON form.
+pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
+    let Value::Object(mut config) = settings(stage)? else {
+        return Err(Error::internal("compute a cache key: the settings are no object"));
+    };
+    config.shift_remove("kind");
+    config.shift_remove("seed");
+    for field in not_in_key(stage) {
+        remove(&mut config, field);
+    }
+    if let Stage::Train(stage) = stage
+        && let Some(shape) = Shape::find(&stage.shape)
+    {
+        // By its dimensions too: a line of the registry may change under its name.
+        config.insert("shape".to_owned(), Value::String(dimensions(shape)));
+    }
+    let files = files(stage);
+    for reference in &files {
+        remove(&mut config, reference.field);
+    }
+    for reference in stage.references() {
+        remove(&mut config, reference.field);
+    }
+    Ok(Parts {
+        version: super::version(stage.kind()),
+        config: canonical(Value::Object(config)),
+        seed: is_random(stage).then(|| seed(stage, pipeline_seed)),
+        files,
+    })
+}
+
+/// The settings of a stage with every default spelt out, as the manifest would have them.
+///
+/// # Errors
+/// A bug: settings always have a JSON form.
+pub fn settings(stage: &Stage) -> Result<Value> {
+    serde_json::to_value(stage)
+        .map_err(|error| Error::internal(format!("spell out a stage's settings: {error}")))
+}
+
+/// The effective seed: the stage's own or the pipeline's.
+#[must_use]
+pub fn seed(stage: &Stage, pipeline_seed: u64) -> u64 {
+    let own = match stage {
+        Stage::Source(stage) => stage.seed,
+        Stage::Tokenize(_) => None,
+        Stage::Pack(stage) => stage.seed,
+        Stage::Train(stage) => stage.seed,
+        Stage::Evaluate(stage) => stage.seed,
+        Stage::Sample(stage) => stage.seed,
+    };
+    own.unwrap_or(pipeline_seed)
+}
+
+/// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
+fn dimensions(shape: &Shape) -> String {
+    format!(
+        "{} V{} L{} D{} H{} N{} C{}",
+        shape.name,
+        shape.vocabulary,
+        shape.length,
+        shape.width,
+        shape.heads,
+        shape.blocks,
+        shape.conditioning
+    )
+}
+
+/// Whether the stage draws random numbers.
+fn is_random(stage: &Stage) -> bool {
+    match stage {
+        Stage::Source(stage) => matches!(stage.input, SourceInput::Synthetic(_)),
+        Stage::Tokenize(_) => false,
+        // Without a share to split off, or with nothing else, no hash decides.
+        Stage::Pack(stage) => stage.validation > 0.0 && stage.validation < 1.0,
+        Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) => true,
+    }
+}
+
+/// Fields that change how a stage works and never what it makes.
+fn not_in_key(stage: &Stage) -> &'static [&'static str] {
+    match stage {
+        Stage::Train(_) => &["micro_batch", "checkpoint_every"],
+        _ => &[],
+    }
+}
+
+fn files(stage: &Stage) -> Vec<FileReference> {
+    let one = |field, path: &String| FileReference {
+        field,
+        patterns: vec![path.clone()],
+    };
+    match stage {
+        Stage::Source(stage) => match &stage.input {
+            SourceInput::Text(input) => {
+                vec![FileReference {
+                    field: "input/files",
+                    patterns: input.files.clone(),
+                }]
+            }
+            SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
+        },
+        Stage::Tokenize(stage) => match &stage.tokenizer {
+            Tokenizer::File(file) => vec![one("tokenizer/path", &file.path)],
+            Tokenizer::Gpt2(files) => {
+                vec![
+                    one("tokenizer/vocabulary", &files.vocabulary),
+                    one("tokenizer/merges", &files.merges),
+                ]
+            }
+            Tokenizer::Bert(file) => vec![one("tokenizer/vocabulary", &file.vocabulary)],
+            Tokenizer::TrainBpe(_)
+            | Tokenizer::TrainWordpiece(_)
+            | Tokenizer::Characters(_)
+            | Tokenizer::Stage(_) => vec![],
+        },
+        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) => vec![],
+    }
+}
+
+/// Removes the field at a pointer such as `input/files`.
+fn remove(config: &mut Map<String, Value>, pointer: &str) {
+    match pointer.split_once('/') {
+        None => drop(config.shift_remove(pointer)),
+        Some((field, rest)) => {
+            if let Some(Value::Object(inner)) = config.get_mut(field) {
+                remove(inner, rest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn stage(value: Value) -> Stage {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn of(value: Value) -> Parts {
+        parts(&stage(value), 1).unwrap()
+    }
+
+    /// The fields in each kind's key, one by one: a new field of the manifest shows up here, and somebody decides.
+    #[test]
+    fn the_settings_in_each_key() {
+        let keys = [
+            json!({ "kind": "source", "input": { "kind": "text", "files": ["*.txt"] } }),
+            json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9 }, "seed": 5 }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "file", "path": "t.json" } }),
+            json!({ "kind": "tokenize", "from": "a",
+                "tokenizer": { "kind": "gpt2", "vocabulary": "v", "merges": "m" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "bert", "vocabulary": "v" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "train_bpe", "vocabulary_size": 512 } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
+            json!({ "kind": "pack", "from": "a", "length": 8 }),
+            json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10, "micro_batch": 4 }),
+            json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
+            json!({ "kind": "sample", "model": "a", "count": 2, "grammar": "c" }),
+        ]
+        .map(|value| {
+            let kind = value["kind"].as_str().unwrap().to_owned();
+            let parts = of(value);
+            let seed = parts.seed.map(|seed| format!("seed {seed}"));
+            let files = parts.files.iter().map(|file| file.field.to_owned());
+            let words: Vec<_> =
+                [kind, parts.config.to_string()].into_iter().chain(seed).chain(files).collect();
+            words.join(" ")
+        });
+        insta::assert_snapshot!(keys.join("\n"), @r#"
+        source {"input":{"kind":"text","record":"line"}} input/files
+        source {"input":{"kind":"synthetic","records":9}} seed 5 input/grammar
+        tokenize {"tokenizer":{"kind":"file"}} tokenizer/path
+        tokenize {"tokenizer":{"kind":"gpt2"}} tokenizer/vocabulary tokenizer/merges
+        tokenize {"tokenizer":{"kind":"bert","lowercase":true}} tokenizer/vocabulary
+        tokenize {"tokenizer":{"kind":"train_bpe","lowercase":false,"min_frequency":2,"vocabulary_size":512}}
+        tokenize {"tokenizer":{"alphabet":" abcdefghijklmnopqrstuvwxyz","kind":"characters"}}
+        tokenize {"tokenizer":{"kind":"stage"}}
+        pack {"format":"arrow","length":8,"shard_rows":131072,"validation":0.0,"wrap":true}
+        train {"antithetic":true,"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"time_conditioning":false,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
+        evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
+        sample {"count":2,"sampler":"cached","steps":128,"temperature":1.0,"weights":"ema"} seed 1
+        "#);
+    }
+
+    #[test]
+    fn what_is_not_in_the_key_does_not_change_it() {
+        let base = json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10 });
+        let with = |field: &str, value: Value| {
+            let mut settings = base.clone();
+            settings[field] = value;
+            of(settings)
+        };
+        let parts = of(base.clone());
+        assert_eq!(parts, with("micro_batch", json!(8)));
+        assert_eq!(parts, with("checkpoint_every", json!(7)));
+        assert_eq!(parts, with("from", json!("renamed")));
+        assert_eq!(
+            parts,
+            with("learning_rate", json!(3e-4)),
+            "a default that is written is a default"
+        );
+        assert_eq!(parts, with("weight_decay", json!(0)), "an integer is a number");
+        assert_eq!(parts, with("seed", json!(1)), "the pipeline's own seed");
+        assert_ne!(parts, with("learning_rate", json!(1e-4)));
+        assert_ne!(parts, with("seed", json!(2)));
+        assert_ne!(parts, with("steps", json!(11)));
+    }
+
+    #[test]
+    fn a_seed_is_in_the_key_only_where_it_has_an_effect() {
+        let pack = |validation: f64| {
+            of(json!({ "kind": "pack", "from": "a", "length": 8, "validation": validation, "seed": 3 })).seed
+        };
+        assert_eq!(pack(0.0), None);
+        assert_eq!(pack(0.1), Some(3));
+        assert_eq!(pack(1.0), None);
+        let text = json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] }, "seed": 3 });
+        assert_eq!(of(text).seed, None);
+    }
+}

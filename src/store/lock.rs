@@ -1,0 +1,149 @@
+//! Locks of keys: the operating system's, so that they die with their process.
+//!
+//! A lock file is never deleted: deleting one that somebody is about to lock would let two processes hold "the" lock.
+//! What is in it (who holds it) is for the eyes of those who wait.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek, Write};
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::record::host_name;
+use super::{Digest, Store, create_folder, time};
+use crate::error::{Error, Kind, Result, Wrap};
+
+/// How often a lock that somebody holds is asked for again.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Who holds a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Its machine.
+    pub host: String,
+    /// Since when, RFC 3339.
+    pub since: String,
+}
+
+/// The right to work on a key, until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct KeyLock {
+    key: Digest,
+    /// Closing it gives the lock back.
+    _file: File,
+}
+
+impl KeyLock {
+    /// The key.
+    #[must_use]
+    pub fn key(&self) -> &Digest {
+        &self.key
+    }
+}
+
+impl Store {
+    /// Takes the lock of a key if nobody holds it.
+    ///
+    /// # Errors
+    /// The file system has no locks, or the store cannot be written.
+    pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>> {
+        let path = self.lock_path(key);
+        let context = || format!("lock `{}`", path.display());
+        create_folder(&self.root().join("locks"))?;
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .wrap(Kind::Environment, context)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) => {
+                let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
+                return Err(error.hint(
+                    "the file system of the store has no locks (some network mounts): put the store on a local disk \
+                     with `--store DIR`",
+                ));
+            }
+        }
+        let holder = Holder {
+            pid: std::process::id(),
+            host: host_name(),
+            since: time::rfc3339(SystemTime::now()),
+        };
+        let text = serde_json::to_string(&holder)
+            .map_err(|error| Error::internal(format!("write the lock's holder: {error}")))?;
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()))
+            .wrap(Kind::Environment, context)?;
+        Ok(Some(KeyLock {
+            key: *key,
+            _file: file,
+        }))
+    }
+
+    /// Takes the lock of a key, waiting for its holder. `waiting` is called again and again while somebody holds it,
+    /// with who it is where that is known, and ends the waiting with an error of its own.
+    ///
+    /// # Errors
+    /// As [`Store::try_lock`], or `waiting`'s.
+    pub fn lock(
+        &self,
+        key: &Digest,
+        waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>,
+    ) -> Result<KeyLock> {
+        loop {
+            if let Some(lock) = self.try_lock(key)? {
+                return Ok(lock);
+            }
+            waiting(self.holder(key).as_ref())?;
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Who wrote its name into the lock of a key last.
+    #[must_use]
+    pub fn holder(&self, key: &Digest) -> Option<Holder> {
+        serde_json::from_str(&fs::read_to_string(self.lock_path(key)).ok()?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_excludes_until_it_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("store"));
+        let key = Digest::of(b"key");
+        let lock = store.try_lock(&key).unwrap().unwrap();
+        assert!(store.try_lock(&key).unwrap().is_none());
+        assert!(store.try_lock(&Digest::of(b"other")).unwrap().is_some());
+        assert_eq!(store.holder(&key).unwrap().pid, std::process::id());
+        drop(lock);
+        assert!(store.try_lock(&key).unwrap().is_some());
+    }
+
+    #[test]
+    fn who_waits_is_told_for_whom_and_may_give_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("store"));
+        let key = Digest::of(b"key");
+        let _lock = store.try_lock(&key).unwrap().unwrap();
+        let mut seen = None;
+        let error = store
+            .lock(&key, &mut |holder| {
+                seen = holder.cloned();
+                Err(Error::interrupted())
+            })
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
+        assert_eq!(seen.unwrap().pid, std::process::id());
+    }
+}
