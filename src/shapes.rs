@@ -5,9 +5,9 @@
 
 /// Calls the macro `$with` once with every compiled shape.
 ///
-/// Columns: Rust type, manifest name, V vocabulary (with the mask), L row length, D width, H heads,
-/// N blocks, C conditioning width, W head width (D / H), then D2 = 2D, D3 = 3D, F = 4D (the MLP's width),
-/// D6 = 6D: stable Rust has no arithmetic on type-level constants, so the derived ones are checked, not computed.
+/// Columns: Rust type, manifest name, V vocabulary (with the mask), L row length, D width, H heads, N blocks,
+/// C conditioning width. What derives from them (2D, 3D, 4D, 6D) is computed where the macro meets the literals:
+/// stable Rust has no arithmetic on type-level constants, but `Const<{ 3 * 768 }>` it has.
 #[macro_export]
 macro_rules! with_compiled_shapes {
     ($with:path) => {

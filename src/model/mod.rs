@@ -1,11 +1,26 @@
 //! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
 
+pub mod dit;
+mod erased;
+mod initial;
+
 use crate::error::Result;
 use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
-#[cfg(test)]
-pub(crate) mod toy;
+pub use dit::parameters;
+pub use erased::build;
+pub use initial::initial;
+
+/// Where a network computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fused operations on the CPU.
+    #[default]
+    Cpu,
+    /// dfdx's own CUDA device (cargo feature `dfdx-cuda`).
+    Cuda,
+}
 
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug)]
@@ -57,7 +72,7 @@ pub trait Network {
     /// Its parameters in canonical order.
     fn parameters(&self) -> &[Parameter];
 
-    /// Replaces all weights from the flat order.
+    /// Replaces all weights from the flat order; accumulated gradients are dropped.
     ///
     /// # Errors
     /// Out of memory.
@@ -70,10 +85,11 @@ pub trait Network {
     fn read(&self, values: &mut [f32]) -> Result<()>;
 
     /// Forward and backward: adds the gradient of Σ weights·nll to the accumulated one, and returns each position's
-    /// negative log-likelihood in nats.
+    /// negative log-likelihood in nats. Without positions nothing is computed.
     ///
     /// # Errors
-    /// Out of memory.
+    /// Out of memory, or a batch that is no batch of this shape (an internal error: callers check what users write).
+    /// A network that failed is of no further use.
     fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
 
     /// Lends every parameter with its accumulated gradient to `f`, in canonical order. Gradients persist: a second
@@ -95,3 +111,8 @@ pub trait Network {
     /// Out of memory.
     fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
 }
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub(crate) mod toy;

@@ -28,15 +28,7 @@ pub fn version(kind: StageKind) -> u32 {
     }
 }
 
-/// Where a stage computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The fused operations on the CPU.
-    #[default]
-    Cpu,
-    /// dfdx's own CUDA device (cargo feature `dfdx-cuda`).
-    Cuda,
-}
+pub use crate::model::Device;
 
 /// What a stage is given.
 pub struct Context<'a> {

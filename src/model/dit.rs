@@ -1,0 +1,467 @@
+//! The diffusion transformer of arXiv 2406.07524 (after Peebles & Xie's DiT), top to bottom, typed by its shape.
+//!
+//! [`Arch`] is a compiled shape as types; every weight and every activation carries its dimensions, so that two
+//! layers that do not fit each other do not compile. [`Dit`] is generic over the [`Backend`] and knows nothing of
+//! tapes, threads or devices.
+//!
+//! One block, on x (R, D) with c the conditioning vector (m, C), m = 1 or one per row:
+//!
+//! ```text
+//! (shift_a, scale_a, gate_a, shift_m, scale_m, gate_m) = Linear(C, 6D)(c)
+//! x ← x + gate_a · dropout(Wo · attention(Wqkv · (norm1(x) · (1 + scale_a) + shift_a)))
+//! x ← x + gate_m · dropout(W2 · gelu(W1 · (norm2(x) · (1 + scale_m) + shift_m) + b1) + b2)
+//! ```
+//!
+//! Only the wanted positions go through the final layer: they are gathered first, then normalized, then multiplied
+//! with the vocabulary. Two weights of different shape cannot take each other's place; two of the same can:
+//!
+//! ```
+//! # use mdlm::kernels::Backend;
+//! # use mdlm::model::dit::{Arch, Block};
+//! fn swap<A: Arch, B: Backend>(block: &mut Block<A, B>) {
+//!     std::mem::swap(&mut block.norm1, &mut block.norm2);
+//! }
+//! ```
+//!
+//! ```compile_fail,E0308
+//! # use mdlm::kernels::Backend;
+//! # use mdlm::model::dit::{Arch, Block};
+//! fn swap<A: Arch, B: Backend>(block: &mut Block<A, B>) {
+//!     std::mem::swap(&mut block.attn_qkv, &mut block.attn_out);
+//! }
+//! ```
+
+use dfdx::shapes::{Const, ConstDim, ConstShape};
+
+use super::{Batch, Parameter};
+use crate::error::{Error, Result};
+use crate::kernels::{Alphabet, Backend, Dropout};
+use crate::shapes::Shape;
+use crate::with_compiled_shapes;
+
+/// Sinusoidal features of σ: 128 cosines, then 128 sines (the authors' `frequency_embedding_size`).
+pub const TIME_FEATURES: usize = 256;
+
+/// Longest period of the features of σ (the authors' `max_period`).
+const MAX_PERIOD: f64 = 10_000.0;
+
+/// A compiled shape as types. The letters are the crate's.
+pub trait Arch: 'static {
+    /// V: vocabulary, the mask token included.
+    type V: ConstDim;
+    /// L: tokens a row.
+    type L: ConstDim;
+    /// D: width of the residual stream.
+    type D: ConstDim;
+    /// 2D: the final layer's modulation.
+    type D2: ConstDim;
+    /// 3D: queries, keys and values.
+    type D3: ConstDim;
+    /// 6D: a block's modulation.
+    type D6: ConstDim;
+    /// F = 4D: the MLP's hidden width.
+    type F: ConstDim;
+    /// C: width of the conditioning vector.
+    type C: ConstDim;
+    /// H: attention heads.
+    const HEADS: usize;
+    /// N: blocks.
+    const BLOCKS: usize;
+    /// The same dimensions as data.
+    const SHAPE: &'static Shape;
+}
+
+/// What can be done with any compiled shape: see [`with_arch`].
+pub trait WithArch {
+    /// What comes of it.
+    type Output;
+    /// Does it for `A`.
+    fn apply<A: Arch>(self) -> Self::Output;
+}
+
+macro_rules! arches {
+    ($($type:ident $name:literal V $v:literal L $l:literal D $d:literal H $h:literal N $n:literal C $c:literal;)*) => {
+        $(
+            #[doc = concat!("The compiled shape `", $name, "`.")]
+            #[derive(Clone, Copy, Debug)]
+            pub struct $type;
+
+            impl Arch for $type {
+                type V = Const<$v>;
+                type L = Const<$l>;
+                type D = Const<$d>;
+                type D2 = Const<{ 2 * $d }>;
+                type D3 = Const<{ 3 * $d }>;
+                type D6 = Const<{ 6 * $d }>;
+                type F = Const<{ 4 * $d }>;
+                type C = Const<$c>;
+                const HEADS: usize = $h;
+                const BLOCKS: usize = $n;
+                const SHAPE: &'static Shape = &Shape {
+                    name: $name, vocabulary: $v, length: $l, width: $d, heads: $h, blocks: $n, conditioning: $c,
+                };
+            }
+
+            // Rotary positions turn pairs within a head.
+            const _: () = assert!($d % (2 * $h) == 0, "2 H must divide D");
+        )*
+
+        /// Applies `generic` to the compiled shape of that name; `None` when there is none. The one place where a
+        /// name becomes types.
+        pub fn with_arch<W: WithArch>(name: &str, generic: W) -> Option<W::Output> {
+            match name {
+                $($name => Some(generic.apply::<$type>()),)*
+                _ => None,
+            }
+        }
+    };
+}
+
+with_compiled_shapes!(arches);
+
+/// y = x · weightᵀ + bias, O outputs of I inputs.
+pub struct Linear<B: Backend, I: ConstDim, O: ConstDim> {
+    /// (O, I), PyTorch's order.
+    pub weight: B::Param<(O, I)>,
+    /// (O)
+    pub bias: B::Param<(O,)>,
+}
+
+/// A block's weights.
+pub struct Block<A: Arch, B: Backend> {
+    /// `norm1.weight`
+    pub norm1: B::Param<(A::D,)>,
+    /// `attn_qkv.weight`: rows [q | k | v].
+    pub attn_qkv: B::Param<(A::D3, A::D)>,
+    /// `attn_out.weight`
+    pub attn_out: B::Param<(A::D, A::D)>,
+    /// `norm2.weight`
+    pub norm2: B::Param<(A::D,)>,
+    /// `mlp.0`
+    pub mlp_in: Linear<B, A::D, A::F>,
+    /// `mlp.2`
+    pub mlp_out: Linear<B, A::F, A::D>,
+    /// `adaLN_modulation`: shift, scale, gate of the attention, then of the MLP.
+    pub modulation: Linear<B, A::C, A::D6>,
+}
+
+/// The network's weights, in the order of [`parameters`].
+pub struct Dit<A: Arch, B: Backend> {
+    /// `vocab_embed.embedding`
+    pub embedding: B::Param<(A::V, A::D)>,
+    /// `sigma_map.mlp.0`
+    pub time_in: Linear<B, Const<TIME_FEATURES>, A::C>,
+    /// `sigma_map.mlp.2`
+    pub time_out: Linear<B, A::C, A::C>,
+    /// `blocks.{i}`
+    pub blocks: Vec<Block<A, B>>,
+    /// `output_layer.norm_final.weight`
+    pub norm_final: B::Param<(A::D,)>,
+    /// `output_layer.linear`
+    pub output: Linear<B, A::D, A::V>,
+    /// `output_layer.adaLN_modulation`: shift, scale.
+    pub modulation_final: Linear<B, A::C, A::D2>,
+}
+
+/// The parameters of a shape in canonical order: the authors' names (without the `backbone.` prefix) and dimensions.
+#[must_use]
+pub fn parameters(shape: &Shape) -> Vec<Parameter> {
+    let Shape {
+        vocabulary: v,
+        width: d,
+        conditioning: c,
+        ..
+    } = *shape;
+    let f = shape.hidden();
+    let mut parameters: Vec<Parameter> = Vec::new();
+    let mut add = |name: String, dims: &[usize]| {
+        let offset = parameters.last().map_or(0, |last| last.offset + last.len());
+        parameters.push(Parameter {
+            name,
+            dims: dims.to_vec(),
+            offset,
+        });
+    };
+    add("vocab_embed.embedding".to_owned(), &[v, d]);
+    add("sigma_map.mlp.0.weight".to_owned(), &[c, TIME_FEATURES]);
+    add("sigma_map.mlp.0.bias".to_owned(), &[c]);
+    add("sigma_map.mlp.2.weight".to_owned(), &[c, c]);
+    add("sigma_map.mlp.2.bias".to_owned(), &[c]);
+    for i in 0..shape.blocks {
+        let mut add = |name: &str, dims: &[usize]| add(format!("blocks.{i}.{name}"), dims);
+        add("norm1.weight", &[d]);
+        add("attn_qkv.weight", &[3 * d, d]);
+        add("attn_out.weight", &[d, d]);
+        add("norm2.weight", &[d]);
+        add("mlp.0.weight", &[f, d]);
+        add("mlp.0.bias", &[f]);
+        add("mlp.2.weight", &[d, f]);
+        add("mlp.2.bias", &[d]);
+        add("adaLN_modulation.weight", &[6 * d, c]);
+        add("adaLN_modulation.bias", &[6 * d]);
+    }
+    add("output_layer.norm_final.weight".to_owned(), &[d]);
+    add("output_layer.linear.weight".to_owned(), &[v, d]);
+    add("output_layer.linear.bias".to_owned(), &[v]);
+    add("output_layer.adaLN_modulation.weight".to_owned(), &[2 * d, c]);
+    add("output_layer.adaLN_modulation.bias".to_owned(), &[2 * d]);
+    parameters
+}
+
+/// Hands out weights from the flat order, one after the other.
+struct Source<'a, B> {
+    backend: &'a B,
+    parameters: &'a [Parameter],
+    values: &'a [f32],
+}
+
+impl<B: Backend> Source<'_, B> {
+    fn next<S: ConstShape>(&mut self) -> Result<B::Param<S>> {
+        let dims = S::default().concrete();
+        match self.parameters.split_first() {
+            Some((parameter, rest)) if dims.as_ref() == parameter.dims && self.values.len() >= S::NUMEL => {
+                let (values, left) = self.values.split_at(S::NUMEL);
+                (self.parameters, self.values) = (rest, left);
+                self.backend.param(values)
+            }
+            parameter => Err(Error::internal(format!(
+                "the flat order of weights has {:?} with {} values left where {dims:?} belongs",
+                parameter.map(|(parameter, _)| parameter),
+                self.values.len()
+            ))),
+        }
+    }
+
+    fn linear<I: ConstDim, O: ConstDim>(&mut self) -> Result<Linear<B, I, O>> {
+        Ok(Linear {
+            weight: self.next()?,
+            bias: self.next()?,
+        })
+    }
+}
+
+/// Looks at every weight, whatever its shape.
+pub trait Look<B: Backend> {
+    /// Looks at one.
+    ///
+    /// # Errors
+    /// Its own.
+    fn look<S: ConstShape>(&mut self, weight: &B::Param<S>) -> Result<()>;
+}
+
+/// Changes every weight, whatever its shape.
+pub trait Touch<B: Backend> {
+    /// Changes one.
+    ///
+    /// # Errors
+    /// Its own.
+    fn touch<S: ConstShape>(&mut self, weight: &mut B::Param<S>) -> Result<()>;
+}
+
+/// The canonical order, written once for both kinds of visit.
+macro_rules! in_order {
+    ($dit:ident, $visitor:ident.$visit:ident, $iter:ident $(, $mutable:tt)?) => {{
+        $visitor.$visit(&$($mutable)? $dit.embedding)?;
+        $visitor.$visit(&$($mutable)? $dit.time_in.weight)?;
+        $visitor.$visit(&$($mutable)? $dit.time_in.bias)?;
+        $visitor.$visit(&$($mutable)? $dit.time_out.weight)?;
+        $visitor.$visit(&$($mutable)? $dit.time_out.bias)?;
+        for block in $dit.blocks.$iter() {
+            $visitor.$visit(&$($mutable)? block.norm1)?;
+            $visitor.$visit(&$($mutable)? block.attn_qkv)?;
+            $visitor.$visit(&$($mutable)? block.attn_out)?;
+            $visitor.$visit(&$($mutable)? block.norm2)?;
+            $visitor.$visit(&$($mutable)? block.mlp_in.weight)?;
+            $visitor.$visit(&$($mutable)? block.mlp_in.bias)?;
+            $visitor.$visit(&$($mutable)? block.mlp_out.weight)?;
+            $visitor.$visit(&$($mutable)? block.mlp_out.bias)?;
+            $visitor.$visit(&$($mutable)? block.modulation.weight)?;
+            $visitor.$visit(&$($mutable)? block.modulation.bias)?;
+        }
+        $visitor.$visit(&$($mutable)? $dit.norm_final)?;
+        $visitor.$visit(&$($mutable)? $dit.output.weight)?;
+        $visitor.$visit(&$($mutable)? $dit.output.bias)?;
+        $visitor.$visit(&$($mutable)? $dit.modulation_final.weight)?;
+        $visitor.$visit(&$($mutable)? $dit.modulation_final.bias)
+    }};
+}
+
+#[expect(
+    clippy::missing_errors_doc,
+    reason = "each fails as the backend's operations do: when memory runs out"
+)]
+impl<A: Arch, B: Backend> Dit<A, B> {
+    /// The network with these weights, in the order of [`parameters`].
+    pub fn new(backend: &B, values: &[f32]) -> Result<Self> {
+        let parameters = parameters(A::SHAPE);
+        let mut from = Source {
+            backend,
+            parameters: &parameters,
+            values,
+        };
+        // Fields are filled in the order in which they are written: the canonical one.
+        let dit = Self {
+            embedding: from.next()?,
+            time_in: from.linear()?,
+            time_out: from.linear()?,
+            blocks: (0..A::BLOCKS)
+                .map(|_| Block::new(&mut from))
+                .collect::<Result<_>>()?,
+            norm_final: from.next()?,
+            output: from.linear()?,
+            modulation_final: from.linear()?,
+        };
+        if from.parameters.is_empty() && from.values.is_empty() {
+            return Ok(dit);
+        }
+        Err(Error::internal(format!(
+            "{} weights are left over",
+            from.values.len()
+        )))
+    }
+
+    /// Looks at every weight in canonical order.
+    pub fn look(&self, visitor: &mut impl Look<B>) -> Result<()> {
+        in_order!(self, visitor.look, iter)
+    }
+
+    /// Changes every weight in canonical order.
+    pub fn touch(&mut self, visitor: &mut impl Touch<B>) -> Result<()> {
+        in_order!(self, visitor.touch, iter_mut, mut)
+    }
+
+    /// The masked negative log-likelihood: the scalar Σ weights · nll and the nll of each position, in nats.
+    /// `batch.positions` is not empty.
+    pub fn nll(&self, b: &B, batch: &Batch<'_>, alphabet: Alphabet) -> Result<(B::Act<()>, Vec<f32>)> {
+        let c = self.conditioning(b, batch.sigma)?;
+        let x = self.trunk(b, batch.tokens, &c, batch.dropout)?;
+        let h = self.head(b, x, &c, batch.sigma.len(), batch.positions)?;
+        let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
+        let (w, bias) = (&self.output.weight, &self.output.bias);
+        b.nll(&h, w, bias, alphabet, batch.targets, batch.weights, &groups)
+    }
+
+    /// Logits (n, V) at the wanted positions.
+    pub fn logits(
+        &self,
+        b: &B,
+        tokens: &[u32],
+        sigma: &[f32],
+        positions: &[u32],
+    ) -> Result<B::Act<(usize, A::V)>> {
+        let c = self.conditioning(b, sigma)?;
+        let x = self.trunk(b, tokens, &c, None)?;
+        let h = self.head(b, x, &c, sigma.len(), positions)?;
+        b.linear(&h, &self.output.weight, Some(&self.output.bias))
+    }
+
+    /// c (m, C) = silu(W2 · silu(W1 · features(σ) + b1) + b2), one row per σ.
+    fn conditioning(&self, b: &B, sigma: &[f32]) -> Result<B::Act<(usize, A::C)>> {
+        let features = b.input((sigma.len(), Const::<TIME_FEATURES>), &time_features(sigma))?;
+        let hidden = b.linear(&features, &self.time_in.weight, Some(&self.time_in.bias))?;
+        let c = b.linear(
+            &b.silu(&hidden)?,
+            &self.time_out.weight,
+            Some(&self.time_out.bias),
+        )?;
+        b.silu(&c)
+    }
+
+    /// x (R, D): embedding, then the blocks. An activation is let go as soon as its last reader has run.
+    fn trunk(
+        &self,
+        b: &B,
+        tokens: &[u32],
+        c: &B::Act<(usize, A::C)>,
+        dropout: Option<Dropout>,
+    ) -> Result<B::Act<(usize, A::D)>> {
+        let mut x = b.embed(&self.embedding, tokens)?;
+        for (i, block) in self.blocks.iter().enumerate() {
+            let sites = [2 * i as u32, 2 * i as u32 + 1];
+            x = block.forward(b, &x, c, sites.map(|site| dropout.map(|dropout| (dropout, site))))?;
+        }
+        Ok(x)
+    }
+
+    /// h (n, D): the final layer's normalized input at the wanted positions.
+    fn head(
+        &self,
+        b: &B,
+        x: B::Act<(usize, A::D)>,
+        c: &B::Act<(usize, A::C)>,
+        conditions: usize,
+        positions: &[u32],
+    ) -> Result<B::Act<(usize, A::D)>> {
+        let x = b.gather(&x, positions)?;
+        let (w, bias) = (&self.modulation_final.weight, &self.modulation_final.bias);
+        let modulation = b.linear(c, w, Some(bias))?;
+        let modulation = if conditions == 1 {
+            modulation
+        } else {
+            // One modulation per row of the batch: one per wanted position.
+            let rows: Vec<u32> = positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
+            b.gather(&modulation, &rows)?
+        };
+        b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1)
+    }
+}
+
+impl<A: Arch, B: Backend> Block<A, B> {
+    fn new(from: &mut Source<'_, B>) -> Result<Self> {
+        Ok(Self {
+            norm1: from.next()?,
+            attn_qkv: from.next()?,
+            attn_out: from.next()?,
+            norm2: from.next()?,
+            mlp_in: from.linear()?,
+            mlp_out: from.linear()?,
+            modulation: from.linear()?,
+        })
+    }
+
+    /// x (R, D) → (R, D); the equations stand at the head of this file.
+    fn forward(
+        &self,
+        b: &B,
+        x: &B::Act<(usize, A::D)>,
+        c: &B::Act<(usize, A::C)>,
+        [drop_a, drop_m]: [Option<(Dropout, u32)>; 2],
+    ) -> Result<B::Act<(usize, A::D)>> {
+        const SHIFT_A: usize = 0;
+        const SCALE_A: usize = 1;
+        const GATE_A: usize = 2;
+        const SHIFT_M: usize = 3;
+        const SCALE_M: usize = 4;
+        const GATE_M: usize = 5;
+        let modulation = b.linear(c, &self.modulation.weight, Some(&self.modulation.bias))?;
+
+        let h = b.modulated_norm(x, &self.norm1, &modulation, SHIFT_A, SCALE_A)?;
+        let qkv = b.linear(&h, &self.attn_qkv, None)?;
+        drop(h);
+        let a = b.attention::<A::L, A::D, A::D3>(&qkv, A::HEADS)?;
+        drop(qkv);
+        let a = b.linear(&a, &self.attn_out, None)?;
+        let x = b.gated_residual(x, &a, &modulation, GATE_A, drop_a, A::L::SIZE)?;
+        drop(a);
+
+        let h = b.modulated_norm(&x, &self.norm2, &modulation, SHIFT_M, SCALE_M)?;
+        let u = b.linear_gelu(&h, &self.mlp_in.weight, &self.mlp_in.bias)?;
+        drop(h);
+        let y = b.linear(&u, &self.mlp_out.weight, Some(&self.mlp_out.bias))?;
+        drop(u);
+        b.gated_residual(&x, &y, &modulation, GATE_M, drop_m, A::L::SIZE)
+    }
+}
+
+/// Sinusoidal features of σ: cos(σ f_j) for j in 0..128, then sin(σ f_j), f_j = 10000^(−j / 128).
+/// Computed in f64: the product σ f_j loses nothing before the cosine.
+fn time_features(sigma: &[f32]) -> Vec<f32> {
+    let half = TIME_FEATURES / 2;
+    let frequency = |j: usize| (-MAX_PERIOD.ln() * j as f64 / half as f64).exp();
+    let angles = |sigma: f32| (0..half).map(move |j| f64::from(sigma) * frequency(j));
+    sigma
+        .iter()
+        .flat_map(|&sigma| angles(sigma).map(f64::cos).chain(angles(sigma).map(f64::sin)))
+        .map(|feature| feature as f32)
+        .collect()
+}

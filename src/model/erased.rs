@@ -1,0 +1,220 @@
+//! The one place of type erasure: a compiled shape and a backend become a `Box<dyn Network>`.
+
+use dfdx::shapes::ConstShape;
+
+use super::dit::{Arch, Dit, Look, Touch, WithArch, parameters, with_arch};
+use super::{Batch, Device, Network, Parameter};
+use crate::error::{Error, Result};
+use crate::kernels::composite::Composite;
+use crate::kernels::{Alphabet, Backend};
+use crate::shapes::Shape;
+
+/// A network of the shape on the device, with these weights in the flat order.
+///
+/// # Errors
+/// An input error when the device is not compiled in; otherwise the device's own.
+pub fn build(shape: &Shape, device: Device, weights: &[f32]) -> Result<Box<dyn Network>> {
+    match device {
+        Device::Cpu => on(shape, weights, || {
+            Ok(Composite::<f32, _>::new(dfdx::prelude::Cpu::default()))
+        }),
+        #[cfg(feature = "dfdx-cuda")]
+        Device::Cuda => on(shape, weights, || {
+            let cuda = dfdx::prelude::Cuda::try_build(0, 0)
+                .map_err(|error| Error::environment(format!("open CUDA device 0: {error}")))?;
+            Ok(Composite::<f32, _>::new(cuda))
+        }),
+        #[cfg(not(feature = "dfdx-cuda"))]
+        Device::Cuda => Err(Error::input("this binary has no CUDA device")
+            .hint("build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit)")),
+    }
+}
+
+/// The network of the shape on the backend that `backend` makes.
+fn on<B: Backend>(
+    shape: &Shape,
+    weights: &[f32],
+    backend: impl FnOnce() -> Result<B>,
+) -> Result<Box<dyn Network>> {
+    struct Build<'a, F>(F, &'a [f32]);
+    impl<B: Backend, F: FnOnce() -> Result<B>> WithArch for Build<'_, F> {
+        type Output = Result<Box<dyn Network>>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            Ok(Box::new(Erased::<A, B>::new(self.0()?, self.1)?))
+        }
+    }
+    with_arch(shape.name, Build(backend, weights))
+        .unwrap_or_else(|| Err(Error::internal(format!("shape `{}` is not compiled", shape.name))))
+}
+
+/// A network whose types are hidden behind [`Network`].
+pub struct Erased<A: Arch, B: Backend> {
+    backend: B,
+    dit: Dit<A, B>,
+    gradients: B::Gradients,
+    parameters: Vec<Parameter>,
+}
+
+impl<A: Arch, B: Backend> Erased<A, B> {
+    /// The network with these weights in the flat order.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(backend: B, weights: &[f32]) -> Result<Self> {
+        Ok(Self {
+            dit: Dit::new(&backend, weights)?,
+            backend,
+            gradients: B::Gradients::default(),
+            parameters: parameters(A::SHAPE),
+        })
+    }
+}
+
+impl<A: Arch, B: Backend> Network for Erased<A, B> {
+    fn shape(&self) -> &'static Shape {
+        A::SHAPE
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn load(&mut self, values: &[f32]) -> Result<()> {
+        self.gradients = B::Gradients::default();
+        self.dit = Dit::new(&self.backend, values)?;
+        Ok(())
+    }
+
+    fn read(&self, values: &mut [f32]) -> Result<()> {
+        struct Read<'a, B> {
+            backend: &'a B,
+            values: &'a mut [f32],
+        }
+        impl<B: Backend> Look<B> for Read<'_, B> {
+            fn look<S: ConstShape>(&mut self, weight: &B::Param<S>) -> Result<()> {
+                let (own, rest) = std::mem::take(&mut self.values).split_at_mut(S::NUMEL);
+                self.values = rest;
+                self.backend.read(weight, own)
+            }
+        }
+        check_len("weights", total(&self.parameters), values.len())?;
+        self.dit.look(&mut Read {
+            backend: &self.backend,
+            values,
+        })
+    }
+
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.backend.record(std::mem::take(&mut self.gradients));
+        let (loss, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
+        self.gradients = self.backend.backward(loss)?;
+        Ok(nll)
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
+        struct Visit<'a, B: Backend> {
+            backend: &'a B,
+            gradients: &'a mut B::Gradients,
+            parameters: std::slice::Iter<'a, Parameter>,
+            f: &'a mut dyn FnMut(&Parameter, &mut [f32], &mut [f32]),
+        }
+        impl<B: Backend> Touch<B> for Visit<'_, B> {
+            fn touch<S: ConstShape>(&mut self, weight: &mut B::Param<S>) -> Result<()> {
+                let Some(parameter) = self.parameters.next() else {
+                    return Err(Error::internal("more weights than parameters"));
+                };
+                let f = &mut *self.f;
+                self.backend
+                    .with_param(weight, self.gradients, &mut |values, gradient| {
+                        f(parameter, values, gradient);
+                    })
+            }
+        }
+        self.dit.touch(&mut Visit {
+            backend: &self.backend,
+            gradients: &mut self.gradients,
+            parameters: self.parameters.iter(),
+            f,
+        })
+    }
+
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.dit.nll(&self.backend, batch, alphabet)?.1)
+    }
+
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        check_inputs(A::SHAPE, tokens, sigma, positions)?;
+        if positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let logits = self.dit.logits(&self.backend, tokens, sigma, positions)?;
+        self.backend.values(&logits)
+    }
+}
+
+/// Elements of all parameters together.
+fn total(parameters: &[Parameter]) -> usize {
+    parameters.iter().map(Parameter::len).sum()
+}
+
+fn check_len(what: &str, expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::internal(format!("{found} {what} where {expected} belong")))
+}
+
+/// Refuses what would end in a panic deep within a kernel.
+fn check_inputs(shape: &Shape, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<()> {
+    let rows = tokens.len() / shape.length;
+    check_len("tokens", rows.max(1) * shape.length, tokens.len())?;
+    if sigma.len() != 1 {
+        check_len("values of sigma", rows, sigma.len())?;
+    }
+    if let Some(at) = tokens
+        .iter()
+        .position(|&token| token as usize >= shape.vocabulary)
+    {
+        let (token, vocabulary) = (tokens[at], shape.vocabulary);
+        return Err(Error::internal(format!(
+            "token {token} at {at} of a vocabulary of {vocabulary}"
+        )));
+    }
+    let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
+    if !ascending
+        || positions
+            .last()
+            .is_some_and(|&last| last as usize >= tokens.len())
+    {
+        return Err(Error::internal("positions must ascend within the batch"));
+    }
+    Ok(())
+}
+
+fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+    check_inputs(shape, batch.tokens, batch.sigma, batch.positions)?;
+    check_len("targets", batch.positions.len(), batch.targets.len())?;
+    check_len("weights of positions", batch.positions.len(), batch.weights.len())?;
+    if alphabet.size as usize > shape.vocabulary {
+        return Err(Error::internal(format!(
+            "an alphabet of {} tokens for a vocabulary of {}",
+            alphabet.size, shape.vocabulary
+        )));
+    }
+    let outside = |&token: &u32| token >= alphabet.size || token == alphabet.mask;
+    match batch.targets.iter().position(outside) {
+        None => Ok(()),
+        Some(at) => Err(Error::internal(format!(
+            "target {} at {at} is not in the alphabet of {} tokens without the mask {}",
+            batch.targets[at], alphabet.size, alphabet.mask
+        ))),
+    }
+}

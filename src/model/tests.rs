@@ -1,0 +1,368 @@
+//! The whole network: against finite differences, between backends, and in parts.
+
+use dfdx::prelude::Cpu;
+
+use super::dit::{Dit, Look, Nano};
+use super::erased::Erased;
+use super::*;
+use crate::kernels::Backend;
+use crate::kernels::composite::{Accumulated, Composite, Weight};
+use crate::rng::{Random, Stream};
+
+type Exact = Composite<f64, Cpu>;
+
+const ALPHABET: Alphabet = Alphabet { mask: 500, size: 501 };
+
+fn nano() -> &'static Shape {
+    Shape::find("nano").unwrap()
+}
+
+/// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
+fn weights() -> Vec<f32> {
+    let mut weights = initial(nano(), 3);
+    for (i, weight) in weights.iter_mut().enumerate() {
+        if *weight == 0.0 {
+            *weight = 0.2 * (i as f32 * 78.233).sin();
+        } else if *weight == 1.0 {
+            *weight += 0.2 * (i as f32 * 12.9898).sin();
+        }
+    }
+    weights
+}
+
+/// A micro-batch that owns its parts.
+struct Case {
+    tokens: Vec<u32>,
+    sigma: Vec<f32>,
+    positions: Vec<u32>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    dropout: Option<Dropout>,
+}
+
+impl Case {
+    /// `rows` rows with about half of the tokens masked; times shared or one per row.
+    fn new(rows: usize, conditioned: bool, dropout: bool) -> Self {
+        let random = Random::new(11, Stream::Mask);
+        let length = nano().length;
+        let mut case = Self {
+            tokens: Vec::new(),
+            sigma: if conditioned {
+                (0..rows).map(|row| 0.3 + row as f32).collect()
+            } else {
+                vec![0.0]
+            },
+            positions: Vec::new(),
+            targets: Vec::new(),
+            weights: Vec::new(),
+            dropout: dropout.then_some(Dropout {
+                rate: 0.1,
+                random: Random::new(5, Stream::Dropout),
+                step: 2,
+                first_row: 40,
+            }),
+        };
+        for row in 0..rows {
+            for at in 0..length {
+                let draw = |place: usize| random.below(500, place as u64, row as u64, at as u32) as u32;
+                if draw(0) < 250 {
+                    case.tokens.push(ALPHABET.mask);
+                    case.positions.push((row * length + at) as u32);
+                    case.targets.push(draw(1));
+                    case.weights.push(0.01 + draw(2) as f32 / 4000.0);
+                } else {
+                    case.tokens.push(draw(1));
+                }
+            }
+        }
+        case
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            tokens: &self.tokens,
+            sigma: &self.sigma,
+            positions: &self.positions,
+            targets: &self.targets,
+            weights: &self.weights,
+            dropout: self.dropout,
+        }
+    }
+
+    /// Its rows `rows` as a batch of their own.
+    fn part(&self, rows: std::ops::Range<usize>) -> Self {
+        let length = nano().length;
+        let tokens = rows.start * length..rows.end * length;
+        let inside: Vec<usize> = (0..self.positions.len())
+            .filter(|&i| tokens.contains(&(self.positions[i] as usize)))
+            .collect();
+        let shared = self.sigma.len() == 1;
+        Self {
+            sigma: if shared {
+                self.sigma.clone()
+            } else {
+                self.sigma[rows.clone()].to_vec()
+            },
+            positions: inside
+                .iter()
+                .map(|&i| self.positions[i] - tokens.start as u32)
+                .collect(),
+            targets: inside.iter().map(|&i| self.targets[i]).collect(),
+            weights: inside.iter().map(|&i| self.weights[i]).collect(),
+            tokens: self.tokens[tokens].to_vec(),
+            dropout: self.dropout.map(|dropout| Dropout {
+                first_row: dropout.first_row + rows.start as u64,
+                ..dropout
+            }),
+        }
+    }
+}
+
+fn gradient(network: &mut dyn Network) -> Vec<f32> {
+    let mut all = Vec::new();
+    network
+        .visit(&mut |_, _, gradient| all.extend_from_slice(gradient))
+        .unwrap();
+    all
+}
+
+/// Every gradient of a network in f64, in canonical order.
+struct Gather<'a>(&'a Exact, &'a Accumulated<f64>, Vec<f64>);
+
+impl Look<Exact> for Gather<'_> {
+    fn look<S: dfdx::shapes::ConstShape>(&mut self, weight: &Weight<S, f64, Cpu>) -> Result<()> {
+        self.2.extend(
+            self.0
+                .wide_gradient(weight, self.1)
+                .expect("every weight takes part"),
+        );
+        Ok(())
+    }
+}
+
+/// The gradient of the loss in f64 against central differences, at two entries of every parameter.
+#[test]
+fn gradients_of_the_whole_network_match_finite_differences() {
+    let backend = Exact::new(Cpu::default());
+    let case = Case::new(2, true, true);
+    let weights = weights();
+    let loss = |weights: &[f32]| {
+        let dit = Dit::<Nano, Exact>::new(&backend, weights).unwrap();
+        let (loss, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
+        backend.wide_values(&loss)[0]
+    };
+    let dit = Dit::<Nano, Exact>::new(&backend, &weights).unwrap();
+    backend.record(Accumulated::default());
+    let (total, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
+    let gradients = backend.backward(total).unwrap();
+    let mut gather = Gather(&backend, &gradients, Vec::new());
+    dit.look(&mut gather).unwrap();
+    let gradient = gather.2;
+    for (index, parameter) in parameters(nano()).iter().enumerate() {
+        let own = &gradient[parameter.offset..][..parameter.len()];
+        assert!(own.iter().any(|&g| g != 0.0), "{}: no gradient", parameter.name);
+        let any =
+            Random::new(1, Stream::Permutation).below(parameter.len() as u64, 0, index as u64, 0) as usize;
+        // The steepest entry, and any.
+        let steepest = (0..own.len())
+            .max_by(|&a, &b| own[a].abs().total_cmp(&own[b].abs()))
+            .unwrap();
+        for entry in [steepest, any] {
+            let at = |step: f32| {
+                let mut moved = weights.clone();
+                moved[parameter.offset + entry] += step;
+                (f64::from(moved[parameter.offset + entry]), loss(&moved))
+            };
+            let slope = |step: f32| {
+                let ((from, below), (to, above)) = (at(-step), at(step));
+                (above - below) / (to - from)
+            };
+            // Richardson: the h² term of the central difference cancels.
+            let found = (4.0 * slope(1.0 / 1024.0) - slope(1.0 / 512.0)) / 3.0;
+            let error = (found - own[entry]).abs();
+            // 1e-8: what is left is of order h⁴ ~ 1e-12 times a fifth derivative; rounding adds 1e-16 / h.
+            assert!(
+                error < 1e-8 + 1e-6 * own[entry].abs(),
+                "{}[{entry}]: {} by the tape, {found} by differences",
+                parameter.name,
+                own[entry]
+            );
+        }
+    }
+}
+
+#[track_caller]
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let error = (found - expected).abs();
+        assert!(
+            error <= tolerance * (1.0 + expected.abs()),
+            "element {i}: {found} where {expected} belongs"
+        );
+    }
+}
+
+/// A network in f64 behind the erased face: what it hands out is f32, what it sums is not.
+fn exact() -> Erased<Nano, Exact> {
+    Erased::new(Exact::new(Cpu::default()), &weights()).unwrap()
+}
+
+#[test]
+fn micro_batches_accumulate_to_the_gradient_of_the_batch() {
+    for conditioned in [false, true] {
+        let case = Case::new(3, conditioned, true);
+        let (mut whole, mut parts) = (exact(), exact());
+        let nll = whole.accumulate(&case.batch(), ALPHABET).unwrap();
+        let mut nll_parts = parts.accumulate(&case.part(0..1).batch(), ALPHABET).unwrap();
+        nll_parts.extend(parts.accumulate(&case.part(1..3).batch(), ALPHABET).unwrap());
+        // 1e-6: f64 inside, handed out as f32.
+        assert_close(&nll_parts, &nll, 1e-6);
+        assert_close(&gradient(&mut parts), &gradient(&mut whole), 1e-6);
+    }
+}
+
+#[test]
+fn logits_of_masked_positions_alone_equal_the_full_computation() {
+    for conditioned in [false, true] {
+        let case = Case::new(2, conditioned, false);
+        let (network, v) = (exact(), nano().vocabulary);
+        let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
+        let full = network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+        let wanted: Vec<f32> = case
+            .positions
+            .iter()
+            .flat_map(|&at| full[at as usize * v..][..v].iter().copied())
+            .collect();
+        assert_close(
+            &network
+                .logits(&case.tokens, &case.sigma, &case.positions)
+                .unwrap(),
+            &wanted,
+            1e-6,
+        );
+        let second = case.part(1..2);
+        assert_close(
+            &network
+                .logits(&second.tokens, &second.sigma, &everywhere[..nano().length])
+                .unwrap(),
+            &full[nano().length * v..],
+            1e-6,
+        );
+        // SUBS on the full logits: no probability for the mask, nor for what the tokenizer does not have.
+        let by_hand: Vec<f32> = wanted
+            .chunks(v)
+            .zip(&case.targets)
+            .map(|(logits, &target)| {
+                let alphabet = (0..ALPHABET.size).filter(|&token| token != ALPHABET.mask);
+                let total: f64 = alphabet
+                    .map(|token| f64::from(logits[token as usize]).exp())
+                    .sum();
+                (total.ln() - f64::from(logits[target as usize])) as f32
+            })
+            .collect();
+        // 1e-5: from f32 logits of order ten.
+        assert_close(&network.nll(&case.batch(), ALPHABET).unwrap(), &by_hand, 1e-5);
+    }
+}
+
+#[test]
+fn weights_go_in_and_out_unchanged_and_loading_drops_gradients() {
+    let (mut network, weights) = (exact(), weights());
+    let mut read = vec![0.0; weights.len()];
+    network.read(&mut read).unwrap();
+    assert_eq!(read, weights);
+    let case = Case::new(1, false, false);
+    network.accumulate(&case.batch(), ALPHABET).unwrap();
+    assert!(gradient(&mut network).iter().any(|&g| g != 0.0));
+    // A visit changes weights and gradients for good.
+    network
+        .visit(&mut |parameter, values, gradient| {
+            assert_eq!(values, &weights[parameter.offset..][..parameter.len()]);
+            values[0] = 7.0;
+            gradient.fill(0.5);
+        })
+        .unwrap();
+    assert!(
+        gradient(&mut network)
+            .iter()
+            .all(|&g| g.to_bits() == 0.5f32.to_bits())
+    );
+    network.read(&mut read).unwrap();
+    for parameter in network.parameters() {
+        assert_eq!(
+            read[parameter.offset].to_bits(),
+            7.0f32.to_bits(),
+            "{}",
+            parameter.name
+        );
+    }
+    network.load(&weights).unwrap();
+    assert!(gradient(&mut network).iter().all(|&g| g == 0.0));
+    network.read(&mut read).unwrap();
+    assert_eq!(read, weights);
+}
+
+#[test]
+fn a_batch_that_is_none_of_this_shape_is_refused() {
+    let mut network = exact();
+    let case = Case::new(2, false, false);
+    let refused = |network: &mut Erased<Nano, Exact>, batch: Batch<'_>| {
+        network.accumulate(&batch, ALPHABET).unwrap_err().to_string()
+    };
+    let batch = case.batch();
+    let text = refused(
+        &mut network,
+        Batch {
+            tokens: &case.tokens[1..],
+            ..batch
+        },
+    );
+    assert_eq!(text, "63 tokens where 32 belong");
+    let text = refused(
+        &mut network,
+        Batch {
+            sigma: &[0.0; 3],
+            ..batch
+        },
+    );
+    assert_eq!(text, "3 values of sigma where 2 belong");
+    let targets = vec![ALPHABET.mask; case.targets.len()];
+    let text = refused(
+        &mut network,
+        Batch {
+            targets: &targets,
+            ..batch
+        },
+    );
+    assert_eq!(
+        text,
+        "target 500 at 0 is not in the alphabet of 501 tokens without the mask 500"
+    );
+    let mut tokens = case.tokens.clone();
+    tokens[9] = 512;
+    let text = refused(
+        &mut network,
+        Batch {
+            tokens: &tokens,
+            ..batch
+        },
+    );
+    assert_eq!(text, "token 512 at 9 of a vocabulary of 512");
+    let positions: Vec<u32> = case.positions.iter().rev().copied().collect();
+    let text = refused(
+        &mut network,
+        Batch {
+            positions: &positions,
+            ..batch
+        },
+    );
+    assert_eq!(text, "positions must ascend within the batch");
+    let nothing = Batch {
+        positions: &[],
+        targets: &[],
+        weights: &[],
+        ..batch
+    };
+    assert_eq!(network.accumulate(&nothing, ALPHABET).unwrap(), Vec::<f32>::new());
+}
