@@ -1,1 +1,726 @@
-//! The training loop, AdamW and EMA.
+//! The training loop: batches from packed rows, gradients from a network, AdamW, checkpoints, and a diagnosis when it
+//! goes wrong. It is generic over the network ([`Network`]) and the objective ([`Objective`]), and knows neither
+//! stages nor the store.
+//!
+//! One step, for the rows g = step · B + i of the endless, epoch-wise permuted order of the data:
+//!
+//! 1. the objective draws each row's noise;
+//! 2. the loss is Σ w · nll / (counted tokens of all B rows), a mean over tokens as the authors take it (padding
+//!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
+//! 3. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
+//!
+//! The state after step n is a function of the configuration, the data and the seed: not of threads, micro-batches or
+//! of how often the run was interrupted.
+
+pub mod checkpoint;
+mod log;
+mod optimizer;
+
+use std::time::Instant;
+
+pub use checkpoint::{Keeper, State};
+pub use log::{Log, StepLine, Validation, ValidationLine};
+pub use optimizer::{AdamW, GradientNorm, Moments, ema_decay, gradient_norm, learning_rate};
+
+use crate::data::rows::{Permutation, Rows};
+use crate::diffusion::{Noised, Objective, Place};
+use crate::error::{Error, Kind, Result};
+use crate::event::Cancel;
+use crate::kernels::{Alphabet, Dropout};
+use crate::manifest::LearningRateSchedule;
+use crate::model::{Batch, Network};
+use crate::rng::{Random, Stream};
+
+/// A run has diverged when the mean loss of its last [`log::RECENT`] steps exceeds this many times log V, the loss of
+/// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
+/// rows a thousandfold.
+const DIVERGED: f64 = 4.0;
+
+/// How to train.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Recipe {
+    /// Updates.
+    pub steps: u64,
+    /// B: rows an update.
+    pub batch: u32,
+    /// Rows that go through the network at a time; divides `batch`.
+    pub micro_batch: u32,
+    /// Learning rate after warm-up.
+    pub learning_rate: f64,
+    /// Updates over which it rises.
+    pub warmup_steps: u64,
+    /// What it does then.
+    pub schedule: LearningRateSchedule,
+    /// The optimizer's constants.
+    pub adam: AdamW,
+    /// Largest global norm of a gradient; 0 for no limit.
+    pub gradient_clip: f64,
+    /// Decay of the weights' moving average.
+    pub ema: f64,
+    /// Dropout rate.
+    pub dropout: f64,
+    /// Steps between validations; 0 for one at the end.
+    pub validation_every: u64,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u64,
+    /// Seed of order and dropout.
+    pub seed: u64,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Report {
+    /// Updates done.
+    pub step: u64,
+    /// Mean training loss of the last steps, in nats per token.
+    pub loss: Option<f64>,
+    /// The last validation.
+    pub validation: Option<ValidationLine>,
+    /// Tokens trained on per second, padding included, validations and checkpoints excluded.
+    pub tokens_per_second: f64,
+}
+
+/// What a run calls for while it goes.
+pub trait Hooks {
+    /// Bounds the held-out text with the network as it is (it holds the averaged weights); `None` without such text.
+    ///
+    /// # Errors
+    /// Whatever fails in it.
+    fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>>;
+
+    /// Hears how far the run is, after every step.
+    fn report(&mut self, report: Report);
+
+    /// Hears what is worth a line in a log.
+    fn note(&mut self, text: String);
+
+    /// Hears what somebody should know.
+    fn warn(&mut self, text: String);
+}
+
+/// What a run works on.
+pub struct Job<'a> {
+    /// The data.
+    pub rows: &'a Rows,
+    /// What is asked of the network.
+    pub objective: &'a dyn Objective,
+    /// The tokens that its softmax ranges over.
+    pub alphabet: Alphabet,
+    /// How to train.
+    pub recipe: Recipe,
+    /// Where checkpoints go and come from.
+    pub keeper: &'a Keeper,
+    /// Asks to end.
+    pub cancel: &'a Cancel,
+}
+
+/// The end of a run.
+pub struct Trained {
+    /// The state after the last step; the network holds the raw weights.
+    pub state: State,
+    /// The step that the run went on from: 0 for one from the beginning.
+    pub resumed_from: u64,
+    /// Tokens trained on per second in this process; 0 when there was nothing left to train.
+    pub tokens_per_second: f64,
+}
+
+impl Job<'_> {
+    /// Trains `network` from its initial weights, or from the newest checkpoint, to the last step.
+    ///
+    /// # Errors
+    /// [`Kind::Interrupted`] after a checkpoint when asked to end; a diagnosis when the run diverges (the last
+    /// checkpoint stays); whatever the network, the data, the hooks or the disk fail with.
+    pub fn run(&self, network: &mut dyn Network, hooks: &mut dyn Hooks) -> Result<Trained> {
+        let mut state = match self.keeper.restore(network, &mut |text| hooks.warn(text))? {
+            Some(state) => {
+                hooks.note(format!("goes on from the checkpoint of step {}", state.step));
+                state
+            }
+            None => initial(network)?,
+        };
+        let resumed_from = state.step;
+        let mut saved = state.step;
+        let mut clock = Clock::default();
+        let mut batch = GlobalBatch::new(self);
+        while state.step < self.recipe.steps {
+            if self.cancel.is_cancelled() {
+                if state.step > saved {
+                    self.keeper.save(network, &state)?;
+                    hooks.note(format!("kept a checkpoint of step {}", state.step));
+                }
+                return Err(Error::interrupted());
+            }
+            if let Err(error) = self.validate_when_due(network, &mut state, hooks) {
+                if error.kind() == Kind::Interrupted && state.step > saved {
+                    self.keeper.save(network, &state)?;
+                }
+                return Err(error);
+            }
+            if state.step > saved && state.step.is_multiple_of(self.recipe.checkpoint_every) {
+                self.keeper.save(network, &state)?;
+                saved = state.step;
+            }
+            clock.time(|| self.step(network, &mut state, &mut batch))?;
+            hooks.report(self.report(&state, &clock));
+        }
+        // What follows (the last validation, the commit) can be interrupted too.
+        if state.step > saved {
+            self.keeper.save(network, &state)?;
+        }
+        self.validate_when_due(network, &mut state, hooks)?;
+        hooks.report(self.report(&state, &clock));
+        Ok(Trained {
+            resumed_from,
+            tokens_per_second: self.speed(&clock),
+            state,
+        })
+    }
+
+    /// One update.
+    fn step(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
+        let counted = batch.read(self, state.step)?;
+        let loss = self.accumulate(network, state.step, batch, counted)?;
+        let norm = gradient_norm(network)?;
+        let number = state.step + 1;
+        let recipe = &self.recipe;
+        let rate = learning_rate(
+            number,
+            recipe.learning_rate,
+            recipe.warmup_steps,
+            recipe.steps,
+            recipe.schedule,
+        );
+        if !loss.is_finite() || !norm.total.is_finite() {
+            return Err(self.diagnosis(state, number, loss, &norm, rate, "is not finite"));
+        }
+        let clip = recipe.gradient_clip;
+        let update = optimizer::Update {
+            number,
+            learning_rate: rate,
+            gradient_scale: if clip > 0.0 && norm.total > clip {
+                clip / norm.total
+            } else {
+                1.0
+            },
+            ema_decay: ema_decay(number, recipe.ema),
+        };
+        optimizer::update(network, &mut state.moments, recipe.adam, update)?;
+        state.step = number;
+        state.log.step(number, rate, loss, norm.total);
+        let uniform = f64::from(self.alphabet.size - 1).ln();
+        if state.log.recent.len() == log::RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
+            let rule = format!(
+                "has exceeded {DIVERGED} · log V = {:.2} on average over {} steps",
+                DIVERGED * uniform,
+                log::RECENT
+            );
+            return Err(self.diagnosis(state, number, loss, &norm, rate, &rule));
+        }
+        Ok(())
+    }
+
+    /// Forward and backward over the global batch; returns the loss in nats per counted token.
+    fn accumulate(
+        &self,
+        network: &mut dyn Network,
+        step: u64,
+        batch: &mut GlobalBatch,
+        counted: u64,
+    ) -> Result<f64> {
+        let recipe = &self.recipe;
+        let length = self.rows.length();
+        let scale = 1.0 / counted.max(1) as f64;
+        let first_row = step * u64::from(recipe.batch);
+        let mut loss = 0.0;
+        for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
+            let noised = &mut batch.noised;
+            noised.clear();
+            for index in start..start + recipe.micro_batch {
+                let place = Place {
+                    step,
+                    row: first_row + u64::from(index),
+                    index,
+                    batch: recipe.batch,
+                };
+                let tokens = &batch.tokens[index as usize * length..][..length];
+                self.objective
+                    .noise(place, tokens, batch.counted[index as usize], noised);
+            }
+            if noised.positions.is_empty() {
+                continue;
+            }
+            for weight in &mut noised.weights {
+                *weight = (f64::from(*weight) * scale) as f32;
+            }
+            let dropout = (recipe.dropout > 0.0).then(|| Dropout {
+                rate: recipe.dropout as f32,
+                random: Random::new(recipe.seed, Stream::Dropout),
+                step,
+                first_row: first_row + u64::from(start),
+            });
+            let nll = network.accumulate(
+                &Batch {
+                    tokens: &noised.tokens,
+                    sigma: &noised.sigma,
+                    positions: &noised.positions,
+                    targets: &noised.targets,
+                    weights: &noised.weights,
+                    dropout,
+                },
+                self.alphabet,
+            )?;
+            // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
+            for (&weight, nll) in noised.weights.iter().zip(nll) {
+                loss += f64::from(weight) * f64::from(nll);
+            }
+        }
+        Ok(loss)
+    }
+
+    /// Validates with the averaged weights when this step is one for it and it has not been done.
+    fn validate_when_due(
+        &self,
+        network: &mut dyn Network,
+        state: &mut State,
+        hooks: &mut dyn Hooks,
+    ) -> Result<()> {
+        let every = self.recipe.validation_every;
+        let due = state.step == self.recipe.steps || every > 0 && state.step.is_multiple_of(every);
+        let done = state.log.validation.is_some_and(|line| line.step >= state.step);
+        if !due || done || state.step == 0 {
+            return Ok(());
+        }
+        let mut raw = vec![0.0; state.moments.ema.len()];
+        network.read(&mut raw)?;
+        network.load(&state.moments.ema)?;
+        let found = hooks.validate(network);
+        network.load(&raw)?;
+        if let Some(validation) = found? {
+            state.log.validation(state.step, validation);
+            hooks.note(format!(
+                "step {}: validation bound {} nats/token, {:.4} bits/byte",
+                state.step,
+                with_interval(&validation),
+                validation.bits_per_byte,
+            ));
+        }
+        Ok(())
+    }
+
+    fn report(&self, state: &State, clock: &Clock) -> Report {
+        Report {
+            step: state.step,
+            loss: state.log.recent_loss(),
+            validation: state.log.validation,
+            tokens_per_second: self.speed(clock),
+        }
+    }
+
+    fn speed(&self, clock: &Clock) -> f64 {
+        let tokens = clock.steps * u64::from(self.recipe.batch) * self.rows.length() as u64;
+        if clock.seconds > 0.0 {
+            tokens as f64 / clock.seconds
+        } else {
+            0.0
+        }
+    }
+
+    /// Why a run that went wrong went wrong, as far as its figures tell.
+    fn diagnosis(
+        &self,
+        state: &State,
+        step: u64,
+        loss: f64,
+        norm: &GradientNorm,
+        rate: f64,
+        what: &str,
+    ) -> Error {
+        let history: Vec<String> = state.log.recent.iter().map(|loss| format!("{loss:.3}")).collect();
+        let history = if history.is_empty() {
+            "none".to_owned()
+        } else {
+            history.join(", ")
+        };
+        let subject = if norm.total.is_finite() || !loss.is_finite() {
+            "loss"
+        } else {
+            "gradient"
+        };
+        let warm = self.recipe.warmup_steps;
+        let mut ways = vec![format!(
+            "lower `learning_rate` ({:e}), for instance to {:e}",
+            self.recipe.learning_rate,
+            self.recipe.learning_rate / 3.0
+        )];
+        if step > warm && warm < 500 {
+            ways.push(format!("raise `warmup_steps` ({warm})"));
+        }
+        if self.recipe.gradient_clip == 0.0 {
+            ways.push("switch `gradient_clip` on".to_owned());
+        }
+        Error::input(format!(
+            "training diverged at step {step}: the {subject} {what}; loss {loss:.4}, gradient norm {:.4e} (largest in \
+             `{}`: {:.4e}), learning rate {rate:.3e}; losses before: {history}",
+            norm.total, norm.largest, norm.largest_norm,
+        ))
+        .hint(format!("{}; the last good checkpoint is kept", ways.join(", or ")))
+    }
+}
+
+/// `3.21 (3.18 to 3.24)`.
+fn with_interval(validation: &Validation) -> String {
+    match (validation.low, validation.high) {
+        (Some(low), Some(high)) => format!("{:.4} ({low:.4} to {high:.4})", validation.nats_per_token),
+        _ => format!("{:.4}", validation.nats_per_token),
+    }
+}
+
+/// The state before the first step.
+fn initial(network: &dyn Network) -> Result<State> {
+    let count = network
+        .parameters()
+        .iter()
+        .map(crate::model::Parameter::len)
+        .sum();
+    let mut ema = vec![0.0; count];
+    network.read(&mut ema)?;
+    Ok(State {
+        step: 0,
+        moments: Moments {
+            first: vec![0.0; count],
+            second: vec![0.0; count],
+            ema,
+        },
+        log: Log::default(),
+    })
+}
+
+/// The rows of a step.
+struct GlobalBatch {
+    order: Permutation,
+    /// (B, L).
+    tokens: Vec<u32>,
+    /// Positions of each row that count (B).
+    counted: Vec<usize>,
+    noised: Noised,
+}
+
+impl GlobalBatch {
+    fn new(job: &Job<'_>) -> Self {
+        let rows = job.recipe.batch as usize;
+        Self {
+            order: Permutation::new(job.recipe.seed, job.rows.len()),
+            tokens: vec![0; rows * job.rows.length()],
+            counted: vec![0; rows],
+            noised: Noised::default(),
+        }
+    }
+
+    /// Reads the rows of a step and returns how many of their positions count.
+    fn read(&mut self, job: &Job<'_>, step: u64) -> Result<u64> {
+        let epoch = self.order.length();
+        let first = step * u64::from(job.recipe.batch);
+        let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.counted);
+        for (g, (tokens, counted)) in (first..).zip(rows) {
+            *counted = job.rows.read(self.order.get(g / epoch, g % epoch), tokens)?;
+        }
+        Ok(self.counted.iter().map(|&n| n as u64).sum())
+    }
+}
+
+/// Time spent in steps.
+#[derive(Default)]
+struct Clock {
+    steps: u64,
+    seconds: f64,
+}
+
+impl Clock {
+    fn time(&mut self, step: impl FnOnce() -> Result<()>) -> Result<()> {
+        let start = Instant::now();
+        step()?;
+        self.seconds += start.elapsed().as_secs_f64();
+        self.steps += 1;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::SpecialIds;
+    use crate::diffusion::{Mdlm, Schedule};
+    use crate::model::toy::Bag;
+    use std::path::Path;
+
+    const LENGTH: usize = 6;
+    const LETTERS: u32 = 5;
+
+    /// Rows whose letters all agree, some of them padded.
+    fn rows() -> Rows {
+        let special = SpecialIds {
+            bos: 0,
+            eos: 0,
+            pad: 0,
+            mask: LETTERS,
+        };
+        let tokens = (0..30_u32).flat_map(|row| vec![row % LETTERS; LENGTH]).collect();
+        let counted: Vec<usize> = (0..30).map(|row| LENGTH - row % 3).collect();
+        Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&counted)).unwrap()
+    }
+
+    fn objective() -> Mdlm {
+        Mdlm {
+            schedule: Schedule::LogLinear { epsilon: 1e-3 },
+            sampling_epsilon: 1e-3,
+            antithetic: true,
+            time_conditioning: false,
+            mask: LETTERS,
+            seed: 4,
+        }
+    }
+
+    fn recipe() -> Recipe {
+        Recipe {
+            steps: 20,
+            batch: 12,
+            micro_batch: 12,
+            learning_rate: 0.1,
+            warmup_steps: 5,
+            schedule: LearningRateSchedule::Cosine,
+            adam: AdamW {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.01,
+            },
+            gradient_clip: 1.0,
+            ema: 0.9,
+            dropout: 0.0,
+            validation_every: 8,
+            checkpoint_every: 7,
+            seed: 4,
+        }
+    }
+
+    /// Counts what it hears; asks to end after a step.
+    #[derive(Default)]
+    struct Listener {
+        cancel: Cancel,
+        stop_after: Option<u64>,
+        stop_in_validation: bool,
+        validations: u32,
+        reports: u64,
+        notes: Vec<String>,
+    }
+
+    impl Hooks for Listener {
+        fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>> {
+            if self.stop_in_validation {
+                self.cancel.cancel();
+                return Err(Error::interrupted());
+            }
+            self.validations += 1;
+            let mut weights = vec![0.0; 42];
+            network.read(&mut weights)?;
+            let sum = weights.iter().map(|&w| f64::from(w.abs())).sum();
+            Ok(Some(Validation {
+                nats_per_token: sum,
+                low: None,
+                high: None,
+                bits_per_byte: sum,
+                rows: 1,
+            }))
+        }
+        fn report(&mut self, report: Report) {
+            self.reports += 1;
+            if self.stop_after == Some(report.step) {
+                self.cancel.cancel();
+            }
+        }
+        fn note(&mut self, text: String) {
+            self.notes.push(text);
+        }
+        fn warn(&mut self, text: String) {
+            self.notes.push(text);
+        }
+    }
+
+    fn run(folder: &Path, recipe: Recipe, listener: &mut Listener) -> Result<(State, Vec<f32>)> {
+        let (rows, objective) = (rows(), objective());
+        let cancel = listener.cancel.clone();
+        let job = Job {
+            rows: &rows,
+            objective: &objective,
+            alphabet: Alphabet {
+                mask: LETTERS,
+                size: LETTERS + 1,
+            },
+            recipe,
+            keeper: &Keeper::new(folder, "toy"),
+            cancel: &cancel,
+        };
+        let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
+        let trained = job.run(&mut network, listener)?;
+        let mut raw = vec![0.0; 42];
+        network.read(&mut raw)?;
+        Ok((trained.state, raw))
+    }
+
+    fn fresh(recipe: Recipe) -> (State, Vec<f32>) {
+        let folder = tempfile::tempdir().unwrap();
+        run(folder.path(), recipe, &mut Listener::default()).unwrap()
+    }
+
+    #[test]
+    fn it_learns_what_is_there_to_learn() {
+        let (state, _) = fresh(Recipe {
+            steps: 300,
+            ..recipe()
+        });
+        // Uniform guessing costs log 5 = 1.61 nats; one visible letter tells all others. What remains is the first
+        // letter: (1 / L) log 5 = 0.27 for a whole row.
+        let loss = state.log.recent_loss().unwrap();
+        assert!(loss < 0.8, "loss {loss}");
+    }
+
+    #[test]
+    fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
+        let whole = fresh(recipe());
+        for (stop, micro_batch, threads) in [(10, 1, 1), (7, 4, 3), (8, 6, 2), (19, 3, 1)] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut first = Listener {
+                stop_after: Some(stop),
+                ..Listener::default()
+            };
+            let error = run(
+                folder.path(),
+                Recipe {
+                    micro_batch,
+                    ..recipe()
+                },
+                &mut first,
+            )
+            .unwrap_err();
+            assert_eq!(error.kind(), Kind::Interrupted);
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let (resumed, listener) = pool.install(|| {
+                let mut second = Listener::default();
+                (run(folder.path(), recipe(), &mut second).unwrap(), second)
+            });
+            assert_eq!(resumed, whole, "stopped after {stop}");
+            assert_eq!(first.reports + listener.reports, 21, "no step is done twice");
+        }
+    }
+
+    #[test]
+    fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
+        let whole = fresh(recipe());
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Listener {
+            stop_after: Some(16),
+            ..Listener::default()
+        };
+        run(folder.path(), recipe(), &mut first).unwrap_err();
+        // What a kill at step 16 leaves: the checkpoint of step 14, and half of the next one.
+        std::fs::rename(
+            folder.path().join("step-00000016"),
+            folder.path().join(".step-00000016.new"),
+        )
+        .unwrap();
+        let mut second = Listener::default();
+        assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+        assert_eq!(second.notes[0], "goes on from the checkpoint of step 14");
+    }
+
+    #[test]
+    fn an_interrupted_validation_is_made_up_for() {
+        let whole = fresh(recipe());
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Listener {
+            stop_in_validation: true,
+            ..Listener::default()
+        };
+        run(folder.path(), recipe(), &mut first).unwrap_err();
+        let mut second = Listener::default();
+        assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+        assert_eq!(second.validations, 3, "after steps 8, 16 and 20");
+    }
+
+    #[test]
+    fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
+        let whole = fresh(recipe());
+        let folder = tempfile::tempdir().unwrap();
+        let mut first = Listener {
+            stop_after: Some(16),
+            ..Listener::default()
+        };
+        run(folder.path(), recipe(), &mut first).unwrap_err();
+        let mut kept: Vec<_> = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .collect();
+        kept.sort();
+        assert_eq!(kept.len(), 2, "the newest and the one before: {kept:?}");
+        let damaged = kept[1].join(checkpoint::EMA);
+        let mut bytes = std::fs::read(&damaged).unwrap();
+        let last = bytes.len() - 1;
+        bytes[last] ^= 1;
+        std::fs::write(&damaged, bytes).unwrap();
+        let mut second = Listener::default();
+        assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+        assert_eq!(
+            second.notes[..2],
+            [
+                "the checkpoint of step 16 cannot be used: `ema.safetensors` is damaged",
+                "goes on from the checkpoint of step 14"
+            ]
+        );
+        let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
+        let other = Keeper::new(folder.path(), "another run");
+        assert_eq!(other.restore(&mut network, &mut |_| ()).unwrap(), None);
+    }
+
+    #[test]
+    fn divergence_ends_in_a_diagnosis_and_keeps_the_last_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let wild = Recipe {
+            learning_rate: 1e30,
+            gradient_clip: 0.0,
+            warmup_steps: 12,
+            checkpoint_every: 1,
+            ..recipe()
+        };
+        let error = run(folder.path(), wild, &mut Listener::default()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("training diverged at step "), "{text}");
+        assert!(
+            text.contains("learning rate") && text.contains("losses before: 1.6"),
+            "{text}"
+        );
+        assert!(error.hint_text().unwrap().contains("lower `learning_rate`"));
+        assert_eq!(error.kind(), Kind::Input);
+        assert!(std::fs::read_dir(folder.path()).unwrap().count() > 0);
+    }
+
+    #[test]
+    fn a_loss_that_grows_without_overflow_is_a_divergence_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let wild = Recipe {
+            learning_rate: 1e3,
+            steps: 200,
+            schedule: LearningRateSchedule::Constant,
+            ..recipe()
+        };
+        let error = run(folder.path(), wild, &mut Listener::default()).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("4 · log V = 6.44 on average over 20 steps"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! What a training run tells about itself: `metrics.jsonl`, one JSON object a line.
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `step` | updates done |
+//! | `learning_rate` | of the last update |
+//! | `loss` | the training loss in nats per counted token, mean over the steps since the last line |
+//! | `gradient_norm` | global norm before clipping, mean over the same steps |
+//! | `validation` | on a line of its own: the bound on held-out rows with the averaged weights |
+//!
+//! Its content is a function of the run alone: no times, no speeds.
+
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
+
+/// Every step has a line of its own up to here; after it every [`LINE_EVERY`]th. A rule that does not depend on the
+/// length of the run, so that a longer run's metrics begin with a shorter one's.
+const LINE_FOR_EACH_UNTIL: u64 = 100;
+/// Steps a line.
+const LINE_EVERY: u64 = 10;
+/// Losses kept for the diagnosis of a divergence.
+pub(super) const RECENT: usize = 20;
+
+/// A line of `metrics.jsonl` about steps.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepLine {
+    /// Updates done.
+    pub step: u64,
+    /// Learning rate of the last of them.
+    pub learning_rate: f64,
+    /// Mean training loss in nats per counted token.
+    pub loss: f64,
+    /// Mean global gradient norm before clipping.
+    pub gradient_norm: f64,
+}
+
+/// A bound on held-out rows, with the ends of its 95% interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// The bound, in nats per counted token.
+    pub nats_per_token: f64,
+    /// Lower end of its 95% interval; absent where one row leaves it undefined.
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+    /// The bound, in bits per byte of text.
+    pub bits_per_byte: f64,
+    /// Rows that it rests on.
+    pub rows: u64,
+}
+
+/// A line of `metrics.jsonl` about a validation.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// Updates done.
+    pub step: u64,
+    /// What was found.
+    pub validation: Validation,
+}
+
+/// The metrics so far and what the next line needs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Log {
+    /// The lines, in a file of their own beside the state.
+    #[serde(skip)]
+    pub text: String,
+    /// Sum of the losses since the last line.
+    loss_sum: f64,
+    /// Sum of the gradient norms since the last line.
+    norm_sum: f64,
+    /// Steps since the last line.
+    steps: u64,
+    /// The last losses, newest last.
+    pub(super) recent: VecDeque<f64>,
+    /// The last validation, and after which step.
+    pub validation: Option<ValidationLine>,
+}
+
+impl Log {
+    /// Takes a step's figures.
+    pub fn step(&mut self, step: u64, learning_rate: f64, loss: f64, gradient_norm: f64) {
+        self.loss_sum += loss;
+        self.norm_sum += gradient_norm;
+        self.steps += 1;
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(loss);
+        if step <= LINE_FOR_EACH_UNTIL || step.is_multiple_of(LINE_EVERY) {
+            let n = self.steps as f64;
+            self.line(&StepLine {
+                step,
+                learning_rate,
+                loss: self.loss_sum / n,
+                gradient_norm: self.norm_sum / n,
+            });
+            (self.loss_sum, self.norm_sum, self.steps) = (0.0, 0.0, 0);
+        }
+    }
+
+    /// Takes a validation.
+    pub fn validation(&mut self, step: u64, validation: Validation) {
+        let line = ValidationLine { step, validation };
+        self.line(&line);
+        self.validation = Some(line);
+    }
+
+    /// Mean of the last losses, in nats per token.
+    #[must_use]
+    pub fn recent_loss(&self) -> Option<f64> {
+        (!self.recent.is_empty()).then(|| self.recent.iter().sum::<f64>() / self.recent.len() as f64)
+    }
+
+    fn line(&mut self, line: &impl Serialize) {
+        // Structs of numbers always serialize.
+        if let Ok(json) = serde_json::to_string(line) {
+            self.text.push_str(&json);
+            self.text.push('\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_thin_out_and_average_what_lies_between() {
+        let mut log = Log::default();
+        for step in 1..=120 {
+            log.step(step, 0.5, step as f64, 1.0);
+        }
+        let lines: Vec<StepLine> = log
+            .text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines.len(), 102);
+        assert_eq!((lines[99].step, lines[99].loss), (100, 100.0));
+        assert_eq!((lines[101].step, lines[101].loss), (120, 115.5));
+        assert_eq!(log.recent_loss(), Some(110.5));
+    }
+
+    #[test]
+    fn a_log_survives_its_file_and_goes_on_as_if_nothing_had_been() {
+        let mut whole = Log::default();
+        let mut first = Log::default();
+        for step in 1..=107 {
+            whole.step(step, 0.1, 1.0 / step as f64, 0.3);
+            first.step(step, 0.1, 1.0 / step as f64, 0.3);
+        }
+        let mut second: Log = serde_json::from_str(&serde_json::to_string(&first).unwrap()).unwrap();
+        second.text = first.text;
+        for step in 108..=140 {
+            whole.step(step, 0.1, 1.0 / step as f64, 0.3);
+            second.step(step, 0.1, 1.0 / step as f64, 0.3);
+        }
+        assert_eq!(whole, second);
+    }
+}
