@@ -8,8 +8,13 @@
 
 pub mod columns;
 mod mapping;
+mod merges;
 pub mod permutation;
+pub mod records;
 pub mod rows;
+pub mod text;
+pub mod tokenizer;
+pub mod tokens;
 
 use std::path::Path;
 

@@ -5,6 +5,10 @@
 //! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
 //! go into [`Outcome`].
 
+pub mod pack;
+pub mod source;
+pub mod tokenize;
+
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};

@@ -1,0 +1,238 @@
+//! Records on disk: the text of a source, in Arrow IPC files `records-NNNNN.arrow` with one column `text` (large UTF-8).
+//!
+//! Batches are bounded by bytes and by records, so that whoever reads them needs little memory; a record is never cut.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayBuilder as _, LargeStringArray, LargeStringBuilder, RecordBatch};
+use arrow::datatypes::{DataType, Field, Schema};
+
+use crate::data::SourceInfo;
+use crate::data::columns::{ColumnFile, ColumnWriter};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+
+/// Column of the text.
+pub const TEXT_COLUMN: &str = "text";
+/// Text of a batch: what is read, tokenized and written at a time. Large enough to keep every core busy for a while.
+const BATCH_BYTES: usize = 4 << 20;
+/// Records of a batch.
+const BATCH_RECORDS: usize = 1 << 16;
+/// Text of a shard, about: a size that copies and resumes well.
+const SHARD_BYTES: u64 = 512 << 20;
+/// Longest record: what the 32-bit counts of the tokens' columns carry with room to spare.
+pub const MAX_RECORD_BYTES: usize = 1 << 30;
+
+fn schema() -> Schema {
+    Schema::new(vec![Field::new(TEXT_COLUMN, DataType::LargeUtf8, false)])
+}
+
+fn shard(artifact: &Path, index: usize) -> PathBuf {
+    artifact.join(format!("records-{index:05}.arrow"))
+}
+
+/// Writes the records of a source.
+pub struct RecordWriter {
+    artifact: PathBuf,
+    batch: LargeStringBuilder,
+    batch_bytes: usize,
+    shard: Option<(ColumnWriter, u64)>,
+    shards: usize,
+    records: u64,
+    bytes: u64,
+}
+
+impl RecordWriter {
+    /// Prepares to write below `artifact`.
+    #[must_use]
+    pub fn new(artifact: &Path) -> Self {
+        Self {
+            artifact: artifact.to_owned(),
+            batch: LargeStringBuilder::new(),
+            batch_bytes: 0,
+            shard: None,
+            shards: 0,
+            records: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Appends a record. True when a batch was written: a good moment to report progress.
+    ///
+    /// # Errors
+    /// The environment's: disk full.
+    pub fn push(&mut self, text: &str) -> Result<bool> {
+        self.batch.append_value(text);
+        self.batch_bytes += text.len();
+        self.records += 1;
+        self.bytes += text.len() as u64;
+        if self.batch_bytes < BATCH_BYTES && self.batch.len() < BATCH_RECORDS {
+            return Ok(false);
+        }
+        self.flush()?;
+        Ok(true)
+    }
+
+    /// Records so far.
+    #[must_use]
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// Bytes of text so far.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Writes what is pending and closes the last shard.
+    ///
+    /// # Errors
+    /// The environment's: disk full.
+    pub fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        match self.shard.take() {
+            Some((writer, _)) => writer.finish(),
+            None => Ok(()),
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        let texts = Arc::new(self.batch.finish());
+        let batch = RecordBatch::try_new(Arc::new(schema()), vec![texts])
+            .wrap(Kind::Internal, || "form a batch of records".to_owned())?;
+        let (mut writer, mut written) = match self.shard.take() {
+            Some(open) => open,
+            None => {
+                self.shards += 1;
+                let path = shard(&self.artifact, self.shards - 1);
+                (ColumnWriter::create(&path, &schema())?, 0)
+            }
+        };
+        writer.write(&batch)?;
+        written += self.batch_bytes as u64;
+        self.batch_bytes = 0;
+        if written >= SHARD_BYTES {
+            writer.finish()?;
+        } else {
+            self.shard = Some((writer, written));
+        }
+        Ok(())
+    }
+}
+
+/// The records of a source artifact, batch by batch, mapped.
+pub struct Records {
+    info: SourceInfo,
+    files: Vec<ColumnFile>,
+    /// File and batch within it.
+    batches: Vec<(usize, usize)>,
+}
+
+impl Records {
+    /// Opens a source artifact.
+    ///
+    /// # Errors
+    /// A file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        let info = SourceInfo::open(artifact)?;
+        let files = open_shards(|index| shard(artifact, index))?;
+        let batches = files
+            .iter()
+            .enumerate()
+            .flat_map(|(file, columns)| (0..columns.batches()).map(move |batch| (file, batch)))
+            .collect();
+        Ok(Self { info, files, batches })
+    }
+
+    /// What the artifact says about its records.
+    #[must_use]
+    pub fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    /// Batches.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// The texts of a batch.
+    ///
+    /// # Errors
+    /// The batch is damaged.
+    pub fn batch(&self, index: usize) -> Result<LargeStringArray> {
+        let (file, batch) = self.batches[index];
+        let file = &self.files[file];
+        let what = || format!("read `{}`", file.path().display());
+        let batch = file.batch(batch)?;
+        batch
+            .column_by_name(TEXT_COLUMN)
+            .and_then(|column| column.as_any().downcast_ref::<LargeStringArray>())
+            .filter(|texts| texts.null_count() == 0)
+            .cloned()
+            .ok_or_else(|| Error::input(format!("column `{TEXT_COLUMN}` is not large UTF-8 without nulls")))
+            .context(what)
+    }
+}
+
+/// Opens the files of consecutive indices, up to the first that is not there.
+pub(super) fn open_shards(path: impl Fn(usize) -> PathBuf) -> Result<Vec<ColumnFile>> {
+    let mut files = Vec::new();
+    loop {
+        let path = path(files.len());
+        if !path.exists() {
+            return Ok(files);
+        }
+        files.push(ColumnFile::open(&path)?);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::write_json;
+
+    #[test]
+    fn records_come_back_in_order_across_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut writer = RecordWriter::new(folder.path());
+        let count = BATCH_RECORDS + 10;
+        let long = "x".repeat(BATCH_BYTES + 1);
+        for i in 0..count {
+            assert_eq!(writer.push(&format!("réc {i}")).unwrap(), i + 1 == BATCH_RECORDS);
+        }
+        assert!(writer.push(&long).unwrap());
+        let info = SourceInfo {
+            records: writer.records(),
+            bytes: writer.bytes(),
+            grammar: None,
+            entropy_bits_per_byte: None,
+            entropy_nats_per_record: None,
+        };
+        writer.finish().unwrap();
+        write_json(&folder.path().join("source.json"), &info).unwrap();
+        let records = Records::open(folder.path()).unwrap();
+        assert_eq!(records.batches(), 2);
+        let texts: Vec<String> = (0..2)
+            .flat_map(|b| {
+                let batch = records.batch(b).unwrap();
+                (0..batch.len())
+                    .map(|i| batch.value(i).to_owned())
+                    .collect::<Vec<_>>()
+            })
+            .collect();
+        assert_eq!(texts.len() as u64, info.records);
+        assert_eq!(texts.iter().map(|t| t.len() as u64).sum::<u64>(), info.bytes);
+        assert!(
+            texts[..count]
+                .iter()
+                .enumerate()
+                .all(|(i, t)| *t == format!("réc {i}"))
+        );
+        assert!(texts[count] == long);
+    }
+}

@@ -1,0 +1,731 @@
+//! Tokenizers: loaded, trained or made of characters; all of them Hugging Face's `tokenizer.json` on disk.
+//!
+//! # Special tokens
+//!
+//! Four roles: BOS begins a row, EOS ends a document, PAD fills a row, MASK is the absorbing state. Which tokens play
+//! them is resolved once, when the tokenizer is made, and stored beside it ([`SpecialIds`]).
+//!
+//! The text of a record never makes a special token: where it spells one (`[MASK]`, `<|endoftext|>`), the spelling is
+//! tokenized like any other text (the `split_special_tokens` of Hugging Face's tokenizers). A tokenizer whose *model*
+//! gives the mask's id to text all the same (a word-level vocabulary that lists it as a word) is refused at the first
+//! record where that happens, because such a position could never be learnt.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
+
+use serde_json::{Map, Value, json};
+use tokenizers::models::ModelWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::pre_tokenizers::split::SplitPattern;
+use tokenizers::{
+    AddedToken, Model as _, NormalizedString, Normalizer as _, OffsetReferential, OffsetType,
+    PreTokenizedString, PreTokenizer as _,
+};
+
+use crate::data::merges::{Word, learn};
+use crate::data::{RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
+
+/// Special tokens of the tokenizers made here, ids 0 to 3.
+const SPECIAL: [&str; 4] = ["[PAD]", "[BOS]", "[EOS]", "[MASK]"];
+/// The unknown token of a trained WordPiece, id 4.
+const UNKNOWN: &str = "[UNK]";
+/// GPT-2's one special token (OpenAI's encoder.json).
+const END_OF_TEXT: &str = "<|endoftext|>";
+/// Prefix of a WordPiece that continues a word; BERT's.
+const CONTINUATION: &str = "##";
+/// Characters that a WordPiece vocabulary keeps, at most; the default of Hugging Face's `BertWordPieceTokenizer`.
+const ALPHABET_LIMIT: usize = 1000;
+/// Longest word that WordPiece looks at; BERT's.
+const MAX_WORD_CHARACTERS: usize = 100;
+/// One character a piece (Oniguruma's `.` leaves out the line break).
+const ANY_CHARACTER: &str = r"[\s\S]";
+
+const BOS_NAMES: [&str; 4] = ["[BOS]", "<s>", "[CLS]", END_OF_TEXT];
+const EOS_NAMES: [&str; 4] = ["[EOS]", "</s>", "[SEP]", END_OF_TEXT];
+const PAD_NAMES: [&str; 2] = ["[PAD]", "<pad>"];
+const MASK_NAMES: [&str; 2] = ["[MASK]", "<mask>"];
+
+/// A tokenizer with its roles resolved.
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    special: SpecialIds,
+    vocabulary: u32,
+    unknown: Option<u32>,
+    /// Ids of the characters, where the tokenizer is one of characters: Hugging Face's way takes a hundred bytes of
+    /// memory a character, which a record of text8's size does not allow.
+    characters: Option<HashMap<char, u32>>,
+    json: String,
+}
+
+impl Tokenizer {
+    /// Reads the tokenizer of an artifact: `tokenizer.json`, with the roles of `tokens.json` or `rows.json`.
+    ///
+    /// # Errors
+    /// A file is absent or damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        let special = if artifact.join(TOKENS_INFO).exists() {
+            TokensInfo::open(artifact)?.special
+        } else {
+            RowsInfo::open(artifact)?.special
+        };
+        Self::load(&artifact.join(TOKENIZER), special)
+    }
+
+    /// Reads a `tokenizer.json` whose roles are known.
+    ///
+    /// # Errors
+    /// The file is absent or damaged.
+    pub fn load(path: &Path, special: SpecialIds) -> Result<Self> {
+        let what = || format!("read `{}`", path.display());
+        let json = std::fs::read_to_string(path).context(what)?;
+        let inner = parse(&json).context(what)?;
+        let this = Self::with_roles(inner, special, json);
+        let ids = [special.bos, special.eos, special.pad, special.mask];
+        match ids.iter().find(|&&id| id >= this.vocabulary) {
+            Some(id) => Err(Error::input(format!(
+                "a special token has id {id} in a vocabulary of {}",
+                this.vocabulary
+            ))
+            .context(what())),
+            None => Ok(this),
+        }
+    }
+
+    /// A `tokenizer.json` that somebody brings.
+    ///
+    /// # Errors
+    /// The file is absent or no tokenizer, or lacks a token for a role.
+    pub fn from_file(config: &TokenizerFile, base: &Path) -> Result<Self> {
+        let path = base.join(&config.path);
+        let what = || format!("read `{}`", path.display());
+        let json = std::fs::read_to_string(&path).context(what)?;
+        let inner = parse(&json).context(what)?;
+        let roles = config.special.clone().unwrap_or_default();
+        Self::resolve(inner, &roles).context(what)
+    }
+
+    /// GPT-2's byte-level BPE from `vocab.json` and `merges.txt`.
+    ///
+    /// # Errors
+    /// A file is absent or not what it should be.
+    pub fn gpt2(config: &Gpt2Files, base: &Path) -> Result<Self> {
+        let path = base.join(&config.vocabulary);
+        let what = || format!("read `{}`", path.display());
+        let text = std::fs::read_to_string(&path).context(what)?;
+        let vocabulary: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
+        if let Some((token, id)) = vocabulary
+            .iter()
+            .find(|(_, id)| id.as_u64().is_none_or(|id| u32::try_from(id).is_err()))
+        {
+            return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
+        }
+        if !vocabulary.contains_key(END_OF_TEXT) {
+            return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))
+                .context(what())
+                .hint(
+                    "a vocabulary with other special tokens goes in as a `tokenizer.json` of kind `file`",
+                ));
+        }
+        let path = base.join(&config.merges);
+        let what = || format!("read `{}`", path.display());
+        let text = std::fs::read_to_string(&path).context(what)?;
+        let mut merges = Vec::new();
+        for (number, line) in text.lines().enumerate() {
+            if line.is_empty() || (number == 0 && line.starts_with("#version")) {
+                continue;
+            }
+            let known = |token: &&str| vocabulary.contains_key(*token);
+            match line.split(' ').collect::<Vec<_>>()[..] {
+                [a, b] if known(&a) && known(&b) && known(&&*format!("{a}{b}")) => merges.push(json!([a, b])),
+                _ => {
+                    return Err(Error::input(format!(
+                        "line {}: `{line}` is not two tokens of the vocabulary that make a third",
+                        number + 1
+                    ))
+                    .context(what()));
+                }
+            }
+        }
+        let inner = byte_level(Value::Object(vocabulary), merges, &[END_OF_TEXT], false)?;
+        let role = || Some(END_OF_TEXT.to_owned());
+        let roles = SpecialTokens {
+            bos: role(),
+            eos: role(),
+            ..SpecialTokens::default()
+        };
+        Self::resolve(inner, &roles)
+    }
+
+    /// BERT's WordPiece from its `vocab.txt`.
+    ///
+    /// # Errors
+    /// The file is absent, or lacks `[CLS]`, `[SEP]` or `[UNK]`.
+    pub fn bert(config: &BertFile, base: &Path) -> Result<Self> {
+        let path = base.join(&config.vocabulary);
+        let what = || format!("read `{}`", path.display());
+        let text = std::fs::read_to_string(&path).context(what)?;
+        let mut vocabulary = Map::new();
+        for (id, line) in text.lines().enumerate() {
+            if vocabulary.insert(line.trim_end().to_owned(), json!(id)).is_some() {
+                return Err(
+                    Error::input(format!("line {}: `{}` is there twice", id + 1, line.trim_end()))
+                        .context(what()),
+                );
+            }
+        }
+        let names = ["[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]"];
+        for needed in [UNKNOWN, "[CLS]", "[SEP]"] {
+            if !vocabulary.contains_key(needed) {
+                return Err(Error::input(format!("there is no token `{needed}`"))
+                    .hint("BERT's `vocab.txt` has one token a line")
+                    .context(what()));
+            }
+        }
+        let special: Vec<&str> = names
+            .into_iter()
+            .filter(|name| vocabulary.contains_key(*name))
+            .collect();
+        let inner = word_piece(vocabulary, &special, config.lowercase)?;
+        let roles = SpecialTokens {
+            bos: Some("[CLS]".to_owned()),
+            eos: Some("[SEP]".to_owned()),
+            ..SpecialTokens::default()
+        };
+        Self::resolve(inner, &roles)
+    }
+
+    /// One token a character of `alphabet`, ids from 4 in its order.
+    ///
+    /// # Errors
+    /// A character is there twice.
+    pub fn characters(alphabet: &str) -> Result<Self> {
+        let mut vocabulary = special_vocabulary(&SPECIAL);
+        for character in alphabet.chars() {
+            let id = vocabulary.len();
+            if vocabulary.insert(character.to_string(), json!(id)).is_some() {
+                return Err(Error::input(format!(
+                    "the alphabet has {} twice",
+                    describe(character)
+                )));
+            }
+        }
+        let inner = assemble(
+            &json!({
+                "normalizer": null,
+                "pre_tokenizer": {
+                    "type": "Split", "pattern": {"Regex": ANY_CHARACTER}, "behavior": "Isolated", "invert": false,
+                },
+                "decoder": {"type": "Fuse"},
+                // The unknown token is not in the vocabulary: an unknown character is an error everywhere.
+                "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": UNKNOWN},
+            }),
+            &SPECIAL,
+        )?;
+        Self::resolve(inner, &SpecialTokens::default())
+    }
+
+    /// Trains a byte-level BPE on counted words.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn train_bpe(config: &TrainTokenizer, words: &WordCounts) -> Result<Self> {
+        let mut symbols: Vec<String> = SPECIAL.map(str::to_owned).to_vec();
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        symbols.extend(alphabet.iter().map(char::to_string));
+        let mut ids: HashMap<String, u32> = number(&symbols);
+        let words = words
+            .sorted()
+            .into_iter()
+            .map(|(word, count)| Word {
+                symbols: word
+                    .chars()
+                    .filter_map(|c| ids.get(c.encode_utf8(&mut [0; 4]) as &str).copied())
+                    .collect(),
+                count,
+            })
+            .collect();
+        let mut pairs = Vec::new();
+        learn(words, u64::from(config.min_frequency), |(a, b)| {
+            let (a, b) = (&symbols[a as usize], &symbols[b as usize]);
+            if symbols.len() >= config.vocabulary_size as usize {
+                return None;
+            }
+            let spelled = format!("{a}{b}");
+            pairs.push(json!([a, b]));
+            Some(give_id(spelled, &mut symbols, &mut ids))
+        });
+        let vocabulary = vocabulary_of(&symbols);
+        let inner = byte_level(Value::Object(vocabulary), pairs, &SPECIAL, config.lowercase)?;
+        Self::resolve(inner, &SpecialTokens::default())
+    }
+
+    /// Trains a WordPiece vocabulary on counted words: the symbols of a byte-pair encoding with continuation prefixes,
+    /// as Hugging Face's trainer does. Words with a character beyond the alphabet's limit are left out.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn train_wordpiece(config: &TrainTokenizer, words: &WordCounts) -> Result<Self> {
+        let size = config.vocabulary_size as usize;
+        let words = words.sorted();
+        // Each character may take two places, at the start of a word and within it; half the vocabulary is left for words.
+        let limit = ALPHABET_LIMIT.min(size / 4);
+        let mut frequency: BTreeMap<char, u64> = BTreeMap::new();
+        for (word, count) in &words {
+            for character in word.chars() {
+                *frequency.entry(character).or_default() += count;
+            }
+        }
+        let mut alphabet: Vec<(char, u64)> = frequency.into_iter().collect();
+        // Stable: of equally frequent characters the smaller code point stays.
+        alphabet.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
+        alphabet.truncate(limit);
+        let mut alphabet: Vec<char> = alphabet.into_iter().map(|(c, _)| c).collect();
+        alphabet.sort_unstable();
+
+        let mut special = SPECIAL.to_vec();
+        special.push(UNKNOWN);
+        let mut symbols: Vec<String> = special.iter().map(|&s| s.to_owned()).collect();
+        symbols.extend(alphabet.iter().map(char::to_string));
+        symbols.extend(alphabet.iter().map(|c| format!("{CONTINUATION}{c}")));
+        let mut ids = number(&symbols);
+        let first = special.len() as u32;
+        let index: HashMap<char, u32> = (first..).zip(&alphabet).map(|(id, &c)| (c, id)).collect();
+        let within = alphabet.len() as u32;
+        let words: Vec<Word> = words
+            .into_iter()
+            .filter_map(|(word, count)| {
+                let symbols: Option<Vec<u32>> = word
+                    .chars()
+                    .enumerate()
+                    .map(|(i, c)| index.get(&c).map(|id| if i == 0 { *id } else { id + within }))
+                    .collect();
+                Some(Word {
+                    symbols: symbols?,
+                    count,
+                })
+            })
+            .collect();
+        learn(words, u64::from(config.min_frequency), |(a, b)| {
+            if symbols.len() >= size {
+                return None;
+            }
+            let second = &symbols[b as usize];
+            let second = second.strip_prefix(CONTINUATION).unwrap_or(second);
+            let spelled = format!("{}{second}", symbols[a as usize]);
+            Some(give_id(spelled, &mut symbols, &mut ids))
+        });
+        let inner = word_piece(vocabulary_of(&symbols), &special, config.lowercase)?;
+        Self::resolve(inner, &SpecialTokens::default())
+    }
+
+    /// Finds the tokens of the four roles and appends the mask where there is none.
+    fn resolve(mut inner: tokenizers::Tokenizer, names: &SpecialTokens) -> Result<Self> {
+        let before = size(&inner);
+        let bos = role(&inner, "bos", names.bos.as_deref(), &BOS_NAMES)?;
+        let eos = role(&inner, "eos", names.eos.as_deref(), &EOS_NAMES)?;
+        let pad = if names.pad.is_some() || PAD_NAMES.iter().any(|name| inner.token_to_id(name).is_some()) {
+            role(&inner, "pad", names.pad.as_deref(), &PAD_NAMES)?
+        } else {
+            eos.clone()
+        };
+        let named = names.mask.as_deref().or_else(|| {
+            MASK_NAMES
+                .into_iter()
+                .find(|name| inner.token_to_id(name).is_some())
+        });
+        let mask = named.unwrap_or(SPECIAL[3]).to_owned();
+        let appended = inner.token_to_id(&mask).is_none();
+        let known = inner.get_added_tokens_decoder();
+        for name in [&bos, &eos, &pad, &mask] {
+            if !known.values().any(|token| token.content == *name) {
+                inner.add_special_tokens(&[AddedToken::from(name.clone(), true)]);
+            }
+        }
+        let id = |name: &str| {
+            inner
+                .token_to_id(name)
+                .ok_or_else(|| Error::internal(format!("token `{name}` was added and is not there")))
+        };
+        let special = SpecialIds {
+            bos: id(&bos)?,
+            eos: id(&eos)?,
+            pad: id(&pad)?,
+            mask: id(&mask)?,
+        };
+        if appended && special.mask < before {
+            return Err(Error::input(format!(
+                "the ids of the vocabulary have gaps: a mask token would get the id {} of another token",
+                special.mask
+            ))
+            .hint("name a token of the vocabulary as `special.mask`"));
+        }
+        if [special.bos, special.eos, special.pad].contains(&special.mask) {
+            return Err(
+                Error::input(format!("token `{mask}` is the mask and plays another role too")).hint(
+                    "name another one as `special.mask`; a name that the vocabulary lacks is appended to it",
+                ),
+            );
+        }
+        let mut json = inner
+            .to_string(true)
+            .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
+        json.push('\n');
+        Ok(Self::with_roles(inner, special, json))
+    }
+
+    fn with_roles(inner: tokenizers::Tokenizer, special: SpecialIds, json: String) -> Self {
+        Self {
+            special,
+            vocabulary: size(&inner),
+            unknown: unknown(&inner),
+            characters: characters(&inner),
+            json,
+            inner,
+        }
+    }
+
+    /// Tokens in the vocabulary, the mask included: ids are below this.
+    #[must_use]
+    pub fn vocabulary(&self) -> u32 {
+        self.vocabulary
+    }
+
+    /// Special roles.
+    #[must_use]
+    pub fn special(&self) -> SpecialIds {
+        self.special
+    }
+
+    /// The content of `tokenizer.json`.
+    #[must_use]
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// BLAKE3 of `tokenizer.json`, in hex.
+    #[must_use]
+    pub fn digest(&self) -> String {
+        blake3::hash(self.json.as_bytes()).to_hex().to_string()
+    }
+
+    /// The token of an id, as the vocabulary spells it.
+    #[must_use]
+    pub fn token(&self, id: u32) -> Option<String> {
+        self.inner.id_to_token(id)
+    }
+
+    /// Appends the tokens of a text, none of them special, and returns how many of them are the unknown token.
+    ///
+    /// # Errors
+    /// A character is not in the alphabet, or the model makes the mask of text.
+    pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<u64> {
+        if let Some(ids) = &self.characters {
+            for (at, character) in text.char_indices() {
+                let Some(&id) = ids.get(&character) else {
+                    return Err(Error::input(format!(
+                        "{} at byte {} is not in the alphabet",
+                        describe(character),
+                        at + 1
+                    ))
+                    .hint("clean the text, or add the character to the tokenizer's `alphabet`"));
+                };
+                tokens.push(id);
+            }
+            return Ok(0);
+        }
+        let encoding = self
+            .inner
+            .encode_fast(text, false)
+            .wrap(Kind::Input, || "tokenize".to_owned())?;
+        let ids = encoding.get_ids();
+        if ids.contains(&self.special.mask) {
+            let name = self.token(self.special.mask).unwrap_or_default();
+            return Err(Error::input(format!("the text makes the mask token `{name}`"))
+                .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
+        }
+        tokens.extend_from_slice(ids);
+        Ok(self.unknown.map_or(0, |unknown| {
+            ids.iter().filter(|&&id| id == unknown).count() as u64
+        }))
+    }
+
+    /// The text of tokens; special ones and ids outside the vocabulary are left out.
+    ///
+    /// # Errors
+    /// The tokenizer's own decoder fails.
+    pub fn decode(&self, tokens: &[u32]) -> Result<String> {
+        let SpecialIds { bos, eos, pad, mask } = self.special;
+        let text: Vec<u32> = tokens
+            .iter()
+            .copied()
+            .filter(|id| ![bos, eos, pad, mask].contains(id))
+            .collect();
+        self.inner
+            .decode(&text, false)
+            .wrap(Kind::Internal, || "decode tokens".to_owned())
+    }
+}
+
+/// The words that a tokenizer would be trained on, counted.
+#[derive(Debug, Default)]
+pub struct WordCounts(HashMap<String, u64>);
+
+impl WordCounts {
+    /// Adds the counts of another.
+    pub fn append(&mut self, other: Self) {
+        if self.0.is_empty() {
+            self.0 = other.0;
+            return;
+        }
+        for (word, count) in other.0 {
+            *self.0.entry(word).or_default() += count;
+        }
+    }
+
+    fn sorted(&self) -> Vec<(&str, u64)> {
+        let mut words: Vec<(&str, u64)> = self.0.iter().map(|(w, &n)| (w.as_str(), n)).collect();
+        words.sort_unstable();
+        words
+    }
+}
+
+/// Cuts text into words as the tokenizer to be trained will.
+pub struct WordCutter(tokenizers::Tokenizer);
+
+impl WordCutter {
+    /// The words of a byte-level BPE: GPT-2's pattern, bytes spelled as characters.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn bpe(lowercase: bool) -> Result<Self> {
+        byte_level(json!({}), Vec::new(), &[], lowercase).map(Self)
+    }
+
+    /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn wordpiece(lowercase: bool) -> Result<Self> {
+        word_piece(special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self)
+    }
+
+    /// Counts the words of a text.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn count(&self, text: &str, counts: &mut WordCounts) -> Result<()> {
+        let what = || "cut a text into words".to_owned();
+        let mut normalized = NormalizedString::from(text);
+        if let Some(normalizer) = self.0.get_normalizer() {
+            normalizer.normalize(&mut normalized).wrap(Kind::Internal, what)?;
+        }
+        let mut pieces = PreTokenizedString::from(normalized);
+        if let Some(cutter) = self.0.get_pre_tokenizer() {
+            cutter.pre_tokenize(&mut pieces).wrap(Kind::Internal, what)?;
+        }
+        for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            match counts.0.get_mut(word) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.0.insert(word.to_owned(), 1);
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
+    let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| {
+        Error::input(format!("this is no tokenizer: {error}"))
+            .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
+    })?;
+    inner
+        .with_truncation(None)
+        .wrap(Kind::Internal, || "switch truncation off".to_owned())?;
+    inner.with_padding(None);
+    inner.set_encode_special_tokens(true);
+    Ok(inner)
+}
+
+fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
+    let added: Vec<Value> = special
+        .iter()
+        .map(|&name| {
+            json!({
+                "id": parts["model"]["vocab"][name], "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true,
+            })
+        })
+        .collect();
+    let whole = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": parts["normalizer"], "pre_tokenizer": parts["pre_tokenizer"], "post_processor": null,
+        "decoder": parts["decoder"], "model": parts["model"],
+    });
+    parse(&whole.to_string())
+}
+
+fn byte_level(
+    vocabulary: Value,
+    merges: Vec<Value>,
+    special: &[&str],
+    lowercase: bool,
+) -> Result<tokenizers::Tokenizer> {
+    let bytes =
+        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+    assemble(
+        &json!({
+            "normalizer": if lowercase { json!({"type": "Lowercase"}) } else { Value::Null },
+            "pre_tokenizer": bytes,
+            "decoder": bytes,
+            "model": {
+                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
+                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
+                "vocab": vocabulary, "merges": merges,
+            },
+        }),
+        special,
+    )
+}
+
+fn word_piece(
+    vocabulary: Map<String, Value>,
+    special: &[&str],
+    lowercase: bool,
+) -> Result<tokenizers::Tokenizer> {
+    assemble(
+        &json!({
+            "normalizer": {
+                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
+                // Absent, it follows `lowercase`, as in BERT's own code.
+                "strip_accents": null, "lowercase": lowercase,
+            },
+            "pre_tokenizer": {"type": "BertPreTokenizer"},
+            "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": true},
+            "model": {
+                "type": "WordPiece", "unk_token": UNKNOWN, "continuing_subword_prefix": CONTINUATION,
+                "max_input_chars_per_word": MAX_WORD_CHARACTERS, "vocab": vocabulary,
+            },
+        }),
+        special,
+    )
+}
+
+fn special_vocabulary(names: &[&str]) -> Map<String, Value> {
+    let ids = names.iter().enumerate();
+    ids.map(|(id, &name)| (name.to_owned(), json!(id))).collect()
+}
+
+fn number(symbols: &[String]) -> HashMap<String, u32> {
+    (0..).zip(symbols).map(|(id, s)| (s.clone(), id)).collect()
+}
+
+fn vocabulary_of(symbols: &[String]) -> Map<String, Value> {
+    let ids = symbols.iter().enumerate();
+    ids.map(|(id, symbol)| (symbol.clone(), json!(id))).collect()
+}
+
+/// The id of a spelling: its own, or the next one.
+fn give_id(spelled: String, symbols: &mut Vec<String>, ids: &mut HashMap<String, u32>) -> u32 {
+    if let Some(&id) = ids.get(&spelled) {
+        return id;
+    }
+    let id = symbols.len() as u32;
+    symbols.push(spelled.clone());
+    ids.insert(spelled, id);
+    id
+}
+
+fn role(inner: &tokenizers::Tokenizer, role: &str, named: Option<&str>, tried: &[&str]) -> Result<String> {
+    if let Some(name) = named {
+        if inner.token_to_id(name).is_some() {
+            return Ok(name.to_owned());
+        }
+        let mut special: Vec<String> = inner
+            .get_added_tokens_decoder()
+            .into_values()
+            .map(|token| format!("`{}`", token.content))
+            .collect();
+        special.sort();
+        special.truncate(20);
+        return Err(Error::input(format!(
+            "the vocabulary has no token `{name}`, named as `special.{role}`"
+        ))
+        .hint(if special.is_empty() {
+            "the tokenizer has no special tokens of its own".to_owned()
+        } else {
+            format!("its special tokens are {}", special.join(", "))
+        }));
+    }
+    tried
+        .iter()
+        .find(|name| inner.token_to_id(name).is_some())
+        .map(|&name| name.to_owned())
+        .ok_or_else(|| {
+            Error::input(format!(
+                "the vocabulary has no {role} token: tried {}",
+                tried.join(", ")
+            ))
+            .hint(format!("name it as the tokenizer's `special.{role}`"))
+        })
+}
+
+/// One more than the largest id.
+fn size(inner: &tokenizers::Tokenizer) -> u32 {
+    inner
+        .get_vocab(true)
+        .into_values()
+        .max()
+        .map_or(0, |id| id.saturating_add(1))
+}
+
+fn unknown(inner: &tokenizers::Tokenizer) -> Option<u32> {
+    let model = inner.get_model();
+    let id = |name: &str| model.token_to_id(name);
+    match model {
+        ModelWrapper::BPE(bpe) => bpe.unk_token.as_deref().and_then(id),
+        ModelWrapper::WordPiece(pieces) => id(&pieces.unk_token),
+        ModelWrapper::WordLevel(words) => id(&words.unk_token),
+        ModelWrapper::Unigram(_) => serde_json::to_value(model)
+            .ok()
+            .and_then(|json| json["unk_id"].as_u64())
+            .and_then(|id| u32::try_from(id).ok()),
+    }
+}
+
+/// The table of a tokenizer of characters, as [`Tokenizer::characters`] makes it.
+fn characters(inner: &tokenizers::Tokenizer) -> Option<HashMap<char, u32>> {
+    let ModelWrapper::WordLevel(model) = inner.get_model() else {
+        return None;
+    };
+    let Some(PreTokenizerWrapper::Split(split)) = inner.get_pre_tokenizer() else {
+        return None;
+    };
+    let ours = matches!(&split.pattern, SplitPattern::Regex(pattern) if pattern == ANY_CHARACTER)
+        && inner.get_normalizer().is_none()
+        && model.token_to_id(&model.unk_token).is_none();
+    ours.then(|| {
+        let single = |token: &str| {
+            let mut characters = token.chars();
+            characters.next().filter(|_| characters.next().is_none())
+        };
+        model
+            .get_vocab()
+            .iter()
+            .filter_map(|(token, &id)| single(token).map(|character| (character, id)))
+            .collect()
+    })
+}
+
+fn describe(character: char) -> String {
+    if character.is_control() || character.is_whitespace() {
+        format!("the character U+{:04X}", u32::from(character))
+    } else {
+        format!("the character `{character}` (U+{:04X})", u32::from(character))
+    }
+}

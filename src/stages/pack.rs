@@ -1,0 +1,230 @@
+//! `pack`: tokens → rows of fixed length, split for training and validation.
+//!
+//! Wrapping lives here and not in `tokenize`, because it has to come after the split: a document whose tokens were
+//! joined with its neighbours' before the split would lie partly in rows that are learnt and partly in rows that are
+//! held out. A record goes to a split by a seeded hash of its text, so that equal texts always share a split and no
+//! duplicate of a held-out record is learnt.
+//!
+//! Wrapped, with L tokens a row: every document gets an EOS, the documents of a split are joined, cut into pieces of
+//! L − 2, and a row is BOS + piece + EOS; the tail that fills no row is dropped (the authors' way). Not wrapped: a row
+//! is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up.
+
+use crate::data::rows::{Header, RowWriter};
+use crate::data::tokens::TokenFiles;
+use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
+use crate::error::{Context as _, Error, Result};
+use crate::event::Progress;
+use crate::manifest::{Pack, Split};
+use crate::rng::{Random, Stream};
+use crate::stages::{Context, Outcome};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash.
+pub const VERSION: u32 = 1;
+
+/// Runs the stage.
+///
+/// # Errors
+/// A split that is wanted gets no row, the tokens are damaged, the disk is full, somebody asked to end.
+pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
+    let input = context.input("from")?;
+    let tokens = TokenFiles::open(input)?;
+    let from = tokens.info();
+    let random = Random::new(context.seed, Stream::Split);
+    let header = Header {
+        length: config.length,
+        vocabulary: from.vocabulary,
+        special: from.special,
+        tokenizer_digest: from.tokenizer_digest.clone(),
+        padded: !config.wrap,
+    };
+    let packer = |split| {
+        let writer = RowWriter::new(
+            context.output,
+            split,
+            config.format,
+            header.clone(),
+            config.shard_rows,
+        );
+        Packer::new(writer, config.length as usize, config.wrap, from.special)
+    };
+    let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
+    let mut records = 0;
+    for index in 0..tokens.batches() {
+        context.cancel.check()?;
+        let batch = tokens.batch(index)?;
+        for record in 0..batch.records() {
+            let split = split_of(random, batch.hashes[record], config.validation);
+            let packer = match split {
+                Split::Train => &mut train,
+                Split::Validation => &mut validation,
+            };
+            packer.push(batch.tokens(record), batch.bytes[record])?;
+        }
+        records += batch.records() as u64;
+        context.progress(Progress {
+            done: records,
+            total: Some(from.records),
+            unit: "records",
+            figures: vec![("rows", (train.rows() + validation.rows()).to_string())],
+        });
+    }
+    if records != from.records {
+        return Err(Error::input(format!(
+            "the tokens hold {records} records, but their `tokens.json` says {}",
+            from.records
+        ))
+        .hint("run the tokenize stage again with `--force`"));
+    }
+    let info = RowsInfo {
+        length: config.length,
+        wrap: config.wrap,
+        vocabulary: from.vocabulary,
+        special: from.special,
+        tokenizer_digest: from.tokenizer_digest.clone(),
+        train: train.finish()?,
+        validation: validation.finish()?,
+    };
+    for (split, wanted) in [
+        (Split::Train, config.validation < 1.0),
+        (Split::Validation, config.validation > 0.0),
+    ] {
+        if wanted && info.split(split).rows == 0 {
+            return Err(no_rows(config, split, info.split(split)));
+        }
+    }
+    let (copy, original) = (context.output.join(TOKENIZER), input.join(TOKENIZER));
+    std::fs::copy(&original, &copy).context(|| format!("copy `{}`", original.display()))?;
+    write_json(&context.output.join(ROWS_INFO), &info)?;
+    Ok(Outcome {
+        figures: figures(&info),
+        ..Outcome::default()
+    })
+}
+
+/// The split of a record: validation when a uniform number that the text's hash keys is below the share.
+fn split_of(random: Random, hash: u64, share: f64) -> Split {
+    let row = hash & ((1 << 48) - 1);
+    let position = (hash >> 48) as u32;
+    if random.uniform(0, row, position) < share {
+        Split::Validation
+    } else {
+        Split::Train
+    }
+}
+
+fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
+    let name = split_name(split);
+    let error = Error::input(format!(
+        "the `{name}` split gets no row: {} records with {} tokens fell to it, and a row takes {}",
+        counts.records,
+        counts.tokens,
+        if config.wrap {
+            format!("{}", config.length - 2)
+        } else {
+            "a record".to_owned()
+        }
+    ));
+    error.hint(match split {
+        Split::Train => "bring more text, lower `length` or lower `validation`",
+        Split::Validation => {
+            "bring more text, raise `validation`, lower `length`, or set `validation` to 0 for no such split"
+        }
+    })
+}
+
+fn figures(info: &RowsInfo) -> Vec<(String, String)> {
+    let mut figures = Vec::new();
+    for (split, counts) in [(Split::Train, &info.train), (Split::Validation, &info.validation)] {
+        if counts.records == 0 {
+            continue;
+        }
+        let name = split_name(split);
+        figures.push((format!("{name} rows"), counts.rows.to_string()));
+        figures.push((format!("{name} records"), counts.records.to_string()));
+        let dropped = 1.0 - counts.kept_tokens as f64 / counts.tokens as f64;
+        figures.push((
+            format!("{name} tokens dropped"),
+            format!("{:.3}%", 100.0 * dropped),
+        ));
+        let positions = counts.rows * u64::from(info.length);
+        if positions > 0 && !info.wrap {
+            let padding = 1.0 - counts.counted as f64 / positions as f64;
+            figures.push((format!("{name} padding"), format!("{:.1}%", 100.0 * padding)));
+        }
+    }
+    figures
+}
+
+/// Makes the rows of one split.
+struct Packer {
+    writer: RowWriter,
+    length: usize,
+    wrap: bool,
+    special: SpecialIds,
+    /// Tokens that wait for a full row (wrapped).
+    waiting: Vec<u32>,
+    row: Vec<u32>,
+    info: SplitInfo,
+}
+
+impl Packer {
+    fn new(writer: RowWriter, length: usize, wrap: bool, special: SpecialIds) -> Self {
+        Self {
+            writer,
+            length,
+            wrap,
+            special,
+            waiting: Vec::new(),
+            row: Vec::with_capacity(length),
+            info: SplitInfo::default(),
+        }
+    }
+
+    fn rows(&self) -> u64 {
+        self.writer.rows()
+    }
+
+    fn push(&mut self, tokens: &[u32], bytes: u32) -> Result<()> {
+        self.info.records += 1;
+        self.info.bytes += u64::from(bytes) + 1;
+        self.info.tokens += tokens.len() as u64 + 1;
+        let piece = self.length - 2;
+        if !self.wrap {
+            let kept = &tokens[..tokens.len().min(piece)];
+            self.row(kept)?;
+            self.info.kept_tokens += kept.len() as u64 + 1;
+            return Ok(());
+        }
+        self.waiting.extend_from_slice(tokens);
+        self.waiting.push(self.special.eos);
+        let mut waiting = std::mem::take(&mut self.waiting);
+        let whole = waiting.len() / piece * piece;
+        for piece in waiting[..whole].chunks_exact(piece) {
+            self.row(piece)?;
+        }
+        self.info.kept_tokens += whole as u64;
+        waiting.drain(..whole);
+        self.waiting = waiting;
+        Ok(())
+    }
+
+    /// Writes BOS + tokens + EOS, padded.
+    fn row(&mut self, tokens: &[u32]) -> Result<()> {
+        self.row.clear();
+        self.row.push(self.special.bos);
+        self.row.extend_from_slice(tokens);
+        self.row.push(self.special.eos);
+        let counted = self.row.len();
+        self.row.resize(self.length, self.special.pad);
+        self.info.rows += 1;
+        self.info.counted += counted as u64;
+        self.writer.push(&self.row, counted)
+    }
+
+    fn finish(mut self) -> Result<SplitInfo> {
+        self.info.shards = self.writer.finish()?;
+        Ok(self.info)
+    }
+}

@@ -1,0 +1,196 @@
+//! `tokenize`: records → tokens, with a tokenizer that is loaded or trained here.
+//!
+//! Records are tokenized by all threads and written in their order; which thread had which record leaves no trace.
+
+use std::path::{Path, PathBuf};
+
+use arrow::array::{Array as _, LargeStringArray};
+use rayon::prelude::*;
+
+use crate::data::records::Records;
+use crate::data::tokenizer::{Tokenizer, WordCounts, WordCutter};
+use crate::data::tokens::{TokenBatch, TokenWriter, text_hash};
+use crate::data::{TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
+use crate::error::{Context as _, Error, Result};
+use crate::event::Progress;
+use crate::manifest::{self, TrainTokenizer};
+use crate::stages::{Context, Outcome};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text.
+pub const VERSION: u32 = 1;
+
+/// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
+const PIECES_PER_THREAD: usize = 16;
+
+/// The files outside the store whose contents decide what the stage writes, in the order that matters.
+#[must_use]
+pub fn files(config: &manifest::Tokenize, base: &Path) -> Vec<PathBuf> {
+    match &config.tokenizer {
+        manifest::Tokenizer::File(file) => vec![base.join(&file.path)],
+        manifest::Tokenizer::Gpt2(files) => vec![base.join(&files.vocabulary), base.join(&files.merges)],
+        manifest::Tokenizer::Bert(file) => vec![base.join(&file.vocabulary)],
+        manifest::Tokenizer::TrainBpe(_)
+        | manifest::Tokenizer::TrainWordpiece(_)
+        | manifest::Tokenizer::Characters(_)
+        | manifest::Tokenizer::Stage(_) => vec![],
+    }
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, somebody asked to end.
+pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
+    let records = Records::open(context.input("from")?)?;
+    let tokenizer = match &config.tokenizer {
+        manifest::Tokenizer::File(file) => Tokenizer::from_file(file, context.base)?,
+        manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
+        manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, context.base)?,
+        manifest::Tokenizer::TrainBpe(training) => {
+            let words = count_words(&WordCutter::bpe(training.lowercase)?, &records, context)?;
+            note_size(Tokenizer::train_bpe(training, &words)?, training, context)
+        }
+        manifest::Tokenizer::TrainWordpiece(training) => {
+            let words = count_words(&WordCutter::wordpiece(training.lowercase)?, &records, context)?;
+            note_size(Tokenizer::train_wordpiece(training, &words)?, training, context)
+        }
+        manifest::Tokenizer::Characters(characters) => Tokenizer::characters(&characters.alphabet)?,
+        manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
+    };
+    let path = context.output.join(TOKENIZER);
+    std::fs::write(&path, tokenizer.json()).context(|| format!("write `{}`", path.display()))?;
+
+    let mut info = TokensInfo {
+        vocabulary: tokenizer.vocabulary(),
+        special: tokenizer.special(),
+        tokenizer_digest: tokenizer.digest(),
+        records: 0,
+        tokens: 0,
+        bytes: 0,
+        unknown: 0,
+    };
+    let mut writer = TokenWriter::new(context.output);
+    for index in 0..records.batches() {
+        context.cancel.check()?;
+        let texts = records.batch(index)?;
+        let mut batch = TokenBatch::default();
+        for piece in in_pieces(&texts, context.threads, |range| encode(&tokenizer, &texts, range)) {
+            let (piece, unknown) = piece.map_err(|(record, error)| {
+                error.context(format!("record {}", info.records + record as u64 + 1))
+            })?;
+            info.unknown += unknown;
+            batch.append(&piece);
+        }
+        info.records += texts.len() as u64;
+        info.tokens += batch.tokens.len() as u64;
+        info.bytes += batch.bytes.iter().map(|&n| u64::from(n)).sum::<u64>();
+        writer.push(batch)?;
+        context.progress(Progress {
+            done: info.bytes,
+            total: Some(records.info().bytes),
+            unit: "bytes",
+            figures: vec![("tokens", info.tokens.to_string())],
+        });
+    }
+    writer.finish()?;
+    if info.records != records.info().records {
+        return Err(Error::input(format!(
+            "the source holds {} records, but its `source.json` says {}",
+            info.records,
+            records.info().records
+        ))
+        .hint("run the source stage again with `--force`"));
+    }
+    write_json(&context.output.join(TOKENS_INFO), &info)?;
+    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    Ok(Outcome {
+        figures: vec![
+            ("records".to_owned(), info.records.to_string()),
+            ("tokens".to_owned(), info.tokens.to_string()),
+            ("vocabulary".to_owned(), info.vocabulary.to_string()),
+            (
+                "tokens per byte".to_owned(),
+                format!("{:.4}", share(info.tokens, info.bytes)),
+            ),
+            (
+                "unknown".to_owned(),
+                format!("{:.3}%", 100.0 * share(info.unknown, info.tokens)),
+            ),
+        ],
+        ..Outcome::default()
+    })
+}
+
+/// Calls `work` on consecutive ranges of the batch's records, in parallel; results in order.
+fn in_pieces<T: Send>(
+    texts: &LargeStringArray,
+    threads: usize,
+    work: impl Fn(std::ops::Range<usize>) -> T + Sync,
+) -> Vec<T> {
+    let records = texts.len();
+    let size = records.div_ceil(PIECES_PER_THREAD * threads.max(1)).max(1);
+    (0..records.div_ceil(size))
+        .into_par_iter()
+        .map(|piece| work(piece * size..((piece + 1) * size).min(records)))
+        .collect()
+}
+
+type Encoded = std::result::Result<(TokenBatch, u64), (usize, Error)>;
+
+/// Tokenizes some records of a batch: tokens and how many are unknown, or the first record at fault.
+fn encode(tokenizer: &Tokenizer, texts: &LargeStringArray, range: std::ops::Range<usize>) -> Encoded {
+    let mut batch = TokenBatch::default();
+    let mut unknown = 0;
+    for record in range {
+        let text = texts.value(record);
+        let before = batch.tokens.len();
+        unknown += tokenizer
+            .encode(text, &mut batch.tokens)
+            .map_err(|error| (record, error))?;
+        batch.lengths.push((batch.tokens.len() - before) as u32);
+        // A record is shorter than 2^32 bytes: `records::MAX_RECORD_BYTES`.
+        batch.bytes.push(text.len() as u32);
+        batch.hashes.push(text_hash(text));
+    }
+    Ok((batch, unknown))
+}
+
+fn count_words(cutter: &WordCutter, records: &Records, context: &Context) -> Result<WordCounts> {
+    let mut counts = WordCounts::default();
+    let mut done = 0;
+    for index in 0..records.batches() {
+        context.cancel.check()?;
+        let texts = records.batch(index)?;
+        let pieces = in_pieces(&texts, context.threads, |range| {
+            let mut counts = WordCounts::default();
+            for record in range {
+                cutter.count(texts.value(record), &mut counts)?;
+            }
+            Ok(counts)
+        });
+        for piece in pieces {
+            counts.append(piece?);
+        }
+        done += texts.value_data().len() as u64;
+        context.progress(Progress {
+            done,
+            total: Some(records.info().bytes),
+            unit: "bytes",
+            figures: vec![("counting", "words".to_owned())],
+        });
+    }
+    Ok(counts)
+}
+
+fn note_size(tokenizer: Tokenizer, training: &TrainTokenizer, context: &Context) -> Tokenizer {
+    if tokenizer.vocabulary() < training.vocabulary_size {
+        context.note(format!(
+            "the text yields a vocabulary of {}, fewer than the {} asked for",
+            tokenizer.vocabulary(),
+            training.vocabulary_size
+        ));
+    }
+    tokenizer
+}
