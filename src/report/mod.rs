@@ -1,1 +1,3 @@
-//! Metrics as HTML and Markdown.
+//! Metrics as HTML: charts and pages.
+
+pub mod chart;
