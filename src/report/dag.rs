@@ -1,0 +1,124 @@
+//! The pipeline's graph as inline SVG: stages in columns by their depth, edges as curves.
+
+use std::fmt::Write;
+
+use super::chart::escape;
+
+/// A stage of the drawing.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The stage's name.
+    pub name: String,
+    /// Its kind.
+    pub kind: String,
+    /// A few words below the name: its time, or that it has not run.
+    pub note: String,
+    /// Indices of the nodes that it consumes; smaller than its own.
+    pub inputs: Vec<usize>,
+}
+
+const NODE: (f64, f64) = (132.0, 46.0);
+const GAP: (f64, f64) = (40.0, 18.0);
+const MARGIN: f64 = 6.0;
+
+/// The column of each node: one more than the deepest of its inputs.
+fn columns(nodes: &[Node]) -> Vec<usize> {
+    let mut columns: Vec<usize> = Vec::with_capacity(nodes.len());
+    for node in nodes {
+        columns.push(node.inputs.iter().map(|i| columns[*i] + 1).max().unwrap_or(0));
+    }
+    columns
+}
+
+/// The graph as an `<svg>` element. Nodes stand in topological order.
+#[must_use]
+pub fn svg(nodes: &[Node]) -> String {
+    let columns = columns(nodes);
+    let wide = columns.iter().max().map_or(0, |c| c + 1);
+    let mut heights = vec![0usize; wide];
+    let rows: Vec<usize> = columns
+        .iter()
+        .map(|&c| {
+            heights[c] += 1;
+            heights[c] - 1
+        })
+        .collect();
+    let tall = heights.iter().copied().max().unwrap_or(0);
+    let size = |n: usize, node: f64, gap: f64| n as f64 * (node + gap) - gap + 2.0 * MARGIN;
+    let (width, height) = (size(wide.max(1), NODE.0, GAP.0), size(tall.max(1), NODE.1, GAP.1));
+    let corner = |i: usize| {
+        let column_height = size(heights[columns[i]], NODE.1, GAP.1);
+        (
+            MARGIN + columns[i] as f64 * (NODE.0 + GAP.0),
+            MARGIN + rows[i] as f64 * (NODE.1 + GAP.1) + (height - column_height) / 2.0,
+        )
+    };
+    // Drawn at its natural size: a graph of three stages does not fill the page.
+    let mut out = format!(
+        "<svg class=\"dag\" viewBox=\"0 0 {width:.0} {height:.0}\" style=\"max-width:{width:.0}px\" role=\"img\" \
+         aria-label=\"the pipeline's stages\">"
+    );
+    for (i, node) in nodes.iter().enumerate() {
+        for &input in &node.inputs {
+            let (from, to) = (corner(input), corner(i));
+            let (x0, y0, x1, y1) = (from.0 + NODE.0, from.1 + NODE.1 / 2.0, to.0, to.1 + NODE.1 / 2.0);
+            let bend = f64::midpoint(x0, x1);
+            let _ = write!(
+                out,
+                "<path class=\"edge\" d=\"M{x0:.1} {y0:.1} C{bend:.1} {y0:.1} {bend:.1} {y1:.1} {x1:.1} {y1:.1}\"/>"
+            );
+        }
+    }
+    for (i, node) in nodes.iter().enumerate() {
+        let (x, y) = corner(i);
+        let middle = x + NODE.0 / 2.0;
+        let _ = write!(
+            out,
+            "<rect class=\"node {}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{}\" height=\"{}\" rx=\"8\"/>\
+             <text class=\"name\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\
+             <text class=\"note\" x=\"{middle:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>",
+            escape(&node.kind),
+            NODE.0,
+            NODE.1,
+            y + 19.0,
+            escape(&shorten(&node.name, 18)),
+            y + 36.0,
+            escape(&node.note)
+        );
+    }
+    out.push_str("</svg>");
+    out
+}
+
+/// The first `most` characters, with an ellipsis where some were cut.
+fn shorten(text: &str, most: usize) -> String {
+    if text.chars().count() <= most {
+        return text.to_owned();
+    }
+    let mut short: String = text.chars().take(most - 1).collect();
+    short.push('…');
+    short
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stage_stands_right_of_everything_it_consumes() {
+        let node = |inputs: &[usize]| Node {
+            name: "n".into(),
+            kind: "train".into(),
+            note: String::new(),
+            inputs: inputs.to_vec(),
+        };
+        let nodes = [node(&[]), node(&[0]), node(&[1]), node(&[0, 2])];
+        assert_eq!(columns(&nodes), [0, 1, 2, 3]);
+        assert_eq!(svg(&nodes).matches("class=\"edge\"").count(), 4);
+    }
+
+    #[test]
+    fn long_names_are_cut_at_characters() {
+        assert_eq!(shorten("größenwahnsinnig-langer-name", 8), "größenw…");
+    }
+}
