@@ -54,7 +54,11 @@ fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     }
     let rough = span / wanted as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= rough).unwrap_or(rough);
+    let step = [1.0, 2.0, 5.0, 10.0]
+        .map(|m| m * power)
+        .into_iter()
+        .find(|s| *s >= rough)
+        .unwrap_or(rough);
     let first = (low / step).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).map(|k| k as f64 * step).collect()
@@ -68,7 +72,11 @@ fn label(value: f64, step: f64) -> String {
     if value.abs() >= 1e4 {
         return format!("{}k", (value / 1e3 * 100.0).round() / 100.0);
     }
-    let digits = if step >= 1.0 { 0 } else { (-step.log10()).ceil() as usize };
+    let digits = if step >= 1.0 {
+        0
+    } else {
+        (-step.log10()).ceil() as usize
+    };
     format!("{value:.digits$}")
 }
 
@@ -79,7 +87,10 @@ fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
         .chunks(chunk)
         .map(|c| {
             let n = c.len() as f64;
-            (c.iter().map(|p| p.0).sum::<f64>() / n, c.iter().map(|p| p.1).sum::<f64>() / n)
+            (
+                c.iter().map(|p| p.0).sum::<f64>() / n,
+                c.iter().map(|p| p.1).sum::<f64>() / n,
+            )
         })
         .collect()
 }
@@ -108,10 +119,19 @@ impl Chart {
         let finite: Vec<Vec<(f64, f64)>> = self
             .series
             .iter()
-            .map(|s| s.points.iter().copied().filter(|p| p.0.is_finite() && p.1.is_finite()).collect())
+            .map(|s| {
+                s.points
+                    .iter()
+                    .copied()
+                    .filter(|p| p.0.is_finite() && p.1.is_finite())
+                    .collect()
+            })
             .collect();
         let xs = || finite.iter().flatten().map(|p| p.0);
-        let (x_low, x_high) = (xs().fold(f64::INFINITY, f64::min), xs().fold(f64::NEG_INFINITY, f64::max));
+        let (x_low, x_high) = (
+            xs().fold(f64::INFINITY, f64::min),
+            xs().fold(f64::NEG_INFINITY, f64::max),
+        );
         if !x_low.is_finite() {
             return None;
         }
@@ -121,15 +141,16 @@ impl Chart {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
             curves.chain(self.levels.iter().map(|l| l.y).filter(|y| y.is_finite()))
         };
-        let (mut y_low, mut y_high) = (ys().fold(f64::INFINITY, f64::min), ys().fold(f64::NEG_INFINITY, f64::max));
+        let (mut y_low, mut y_high) = (
+            ys().fold(f64::INFINITY, f64::min),
+            ys().fold(f64::NEG_INFINITY, f64::max),
+        );
         let pad = ((y_high - y_low) * 0.06).max(y_high.abs() * 1e-3).max(1e-9);
         y_low -= pad;
         y_high += pad;
         let x_span = if x_high > x_low { x_high - x_low } else { 1.0 };
         let x = |v: f64| LEFT + (v - x_low) / x_span * (WIDTH - LEFT - RIGHT);
-        let y = |v: f64| {
-            TOP + (y_high - v.clamp(y_low, y_high)) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM)
-        };
+        let y = |v: f64| TOP + (y_high - v.clamp(y_low, y_high)) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
         let mut out = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\">",
             escape(&self.y_label),
@@ -161,9 +182,16 @@ impl Chart {
                     );
                 }
             }
-            let path: Vec<String> =
-                thin(points).iter().map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1))).collect();
-            let _ = write!(out, "<polyline class=\"{}\" points=\"{}\"/>", series.class, path.join(" "));
+            let path: Vec<String> = thin(points)
+                .iter()
+                .map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1)))
+                .collect();
+            let _ = write!(
+                out,
+                "<polyline class=\"{}\" points=\"{}\"/>",
+                series.class,
+                path.join(" ")
+            );
         }
         self.legend(&mut out);
         out.push_str("</svg>");
@@ -179,7 +207,11 @@ impl Chart {
         y: &dyn Fn(f64) -> f64,
     ) {
         let vertical = ticks(y_low, y_high, 5);
-        let step = if vertical.len() > 1 { vertical[1] - vertical[0] } else { 1.0 };
+        let step = if vertical.len() > 1 {
+            vertical[1] - vertical[0]
+        } else {
+            1.0
+        };
         for value in &vertical {
             let at = y(*value);
             let _ = write!(
@@ -193,7 +225,11 @@ impl Chart {
             );
         }
         let horizontal = ticks(x_low, x_high, 6);
-        let step = if horizontal.len() > 1 { horizontal[1] - horizontal[0] } else { 1.0 };
+        let step = if horizontal.len() > 1 {
+            horizontal[1] - horizontal[0]
+        } else {
+            1.0
+        };
         for value in &horizontal {
             let _ = write!(
                 out,
@@ -258,7 +294,10 @@ mod tests {
                 points: vec![(0.0, 3.0), (1.0, f64::NAN), (2.0, 1.0)],
                 intervals: vec![],
             }],
-            levels: vec![Level { name: "entropy".into(), y: 0.5 }],
+            levels: vec![Level {
+                name: "entropy".into(),
+                y: 0.5,
+            }],
         };
         let svg = chart.svg().unwrap();
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
