@@ -335,7 +335,8 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     pub fn nll(&self, b: &B, batch: &Batch<'_>, alphabet: Alphabet) -> Result<(B::Act<()>, Vec<f32>)> {
         let c = self.conditioning(b, batch.sigma)?;
         let x = self.trunk(b, batch.tokens, &c, batch.dropout)?;
-        let h = self.head(b, x, &c, batch.sigma.len(), batch.positions)?;
+        let h = self.head(b, &x, &c, batch.sigma.len(), batch.positions)?;
+        drop((x, c));
         let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
         let (w, bias) = (&self.output.weight, &self.output.bias);
         b.nll(&h, w, bias, alphabet, batch.targets, batch.weights, &groups)
@@ -351,7 +352,8 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     ) -> Result<B::Act<(usize, A::V)>> {
         let c = self.conditioning(b, sigma)?;
         let x = self.trunk(b, tokens, &c, None)?;
-        let h = self.head(b, x, &c, sigma.len(), positions)?;
+        let h = self.head(b, &x, &c, sigma.len(), positions)?;
+        drop((x, c));
         b.linear(&h, &self.output.weight, Some(&self.output.bias))
     }
 
@@ -387,12 +389,12 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     fn head(
         &self,
         b: &B,
-        x: B::Act<(usize, A::D)>,
+        x: &B::Act<(usize, A::D)>,
         c: &B::Act<(usize, A::C)>,
         conditions: usize,
         positions: &[u32],
     ) -> Result<B::Act<(usize, A::D)>> {
-        let x = b.gather(&x, positions)?;
+        let x = b.gather(x, positions)?;
         let (w, bias) = (&self.modulation_final.weight, &self.modulation_final.bias);
         let modulation = b.linear(c, w, Some(bias))?;
         let modulation = if conditions == 1 {
@@ -453,8 +455,8 @@ impl<A: Arch, B: Backend> Block<A, B> {
     }
 }
 
-/// Sinusoidal features of σ: cos(σ f_j) for j in 0..128, then sin(σ f_j), f_j = 10000^(−j / 128).
-/// Computed in f64: the product σ f_j loses nothing before the cosine.
+/// Sinusoidal features of σ: cos(σ·f(j)) for j in 0..128, then sin(σ·f(j)), f(j) = 10000^(−j / 128).
+/// Computed in f64: the product loses nothing before the cosine.
 fn time_features(sigma: &[f32]) -> Vec<f32> {
     let half = TIME_FEATURES / 2;
     let frequency = |j: usize| (-MAX_PERIOD.ln() * j as f64 / half as f64).exp();

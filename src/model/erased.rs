@@ -116,18 +116,18 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
-        struct Visit<'a, B: Backend> {
+        struct Visit<'a, B: Backend, F> {
             backend: &'a B,
             gradients: &'a mut B::Gradients,
             parameters: std::slice::Iter<'a, Parameter>,
-            f: &'a mut dyn FnMut(&Parameter, &mut [f32], &mut [f32]),
+            f: F,
         }
-        impl<B: Backend> Touch<B> for Visit<'_, B> {
+        impl<B: Backend, F: FnMut(&Parameter, &mut [f32], &mut [f32])> Touch<B> for Visit<'_, B, F> {
             fn touch<S: ConstShape>(&mut self, weight: &mut B::Param<S>) -> Result<()> {
                 let Some(parameter) = self.parameters.next() else {
                     return Err(Error::internal("more weights than parameters"));
                 };
-                let f = &mut *self.f;
+                let f = &mut self.f;
                 self.backend
                     .with_param(weight, self.gradients, &mut |values, gradient| {
                         f(parameter, values, gradient);

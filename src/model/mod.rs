@@ -1,8 +1,10 @@
 //! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
 
+pub mod checkpoint;
 pub mod dit;
 mod erased;
 mod initial;
+pub mod tensors;
 
 use crate::error::Result;
 use crate::kernels::{Alphabet, Dropout};
@@ -25,7 +27,7 @@ pub enum Device {
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug)]
 pub struct Batch<'a> {
-    /// x_t, row-major (rows, L).
+    /// `x_t`, row-major (rows, L).
     pub tokens: &'a [u32],
     /// σ fed to the network: one value shared by all rows, or one per row.
     pub sigma: &'a [f32],
@@ -97,6 +99,7 @@ pub trait Network {
     ///
     /// # Errors
     /// The device failed.
+    #[expect(clippy::type_complexity, reason = "named, it would be less clear")]
     fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()>;
 
     /// Forward only: each position's negative log-likelihood in nats.

@@ -23,7 +23,7 @@ fn weights() -> Vec<f32> {
     for (i, weight) in weights.iter_mut().enumerate() {
         if *weight == 0.0 {
             *weight = 0.2 * (i as f32 * 78.233).sin();
-        } else if *weight == 1.0 {
+        } else if weight.to_bits() == 1.0f32.to_bits() {
             *weight += 0.2 * (i as f32 * 12.9898).sin();
         }
     }

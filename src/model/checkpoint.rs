@@ -1,0 +1,406 @@
+//! Weights on disk: the flat order under the authors' tensor names, in safetensors.
+//!
+//! A tensor of the network is `backbone.NAME` with the names of the authors' release, weights [out, in]. A file may
+//! hold several sets of values for the same parameters, *arenas*: the nameless one holds the weights, another one,
+//! such as `ema`, is `ema/backbone.NAME`. Any safetensors reader of the authors' names reads such a file; ours reads
+//! theirs, with or without the prefix.
+
+use std::path::Path;
+
+use safetensors::Dtype;
+
+use super::tensors::{Reader, Writer};
+use super::{Parameter, parameters};
+use crate::error::{Error, Result};
+use crate::shapes::{SHAPES, Shape};
+
+/// Prefix of the network's tensors in the authors' release.
+pub const PREFIX: &str = "backbone.";
+
+/// A buffer in the authors' files that is no weight: it follows from the shape.
+const ROTARY_BUFFER: &str = "rotary_emb.inv_freq";
+
+/// Most faults that one message lists.
+const LISTED_FAULTS: usize = 20;
+
+/// The file name of a tensor of an arena.
+fn file_name(arena: &str, parameter: &Parameter) -> String {
+    let slash = if arena.is_empty() { "" } else { "/" };
+    format!("{arena}{slash}{PREFIX}{}", parameter.name)
+}
+
+/// Writes arenas (name and values in the flat order; the name of the weights is empty) to a safetensors file, with
+/// `metadata` in its header. Atomic and durable: readers see the file that was there or the whole new one.
+///
+/// # Errors
+/// The environment's; an internal error when an arena's length is not the shape's.
+pub fn write(path: &Path, shape: &Shape, arenas: &[(&str, &[f32])], metadata: &[(&str, &str)]) -> Result<()> {
+    let parameters = parameters(shape);
+    let tensors: Vec<_> = arenas
+        .iter()
+        .flat_map(|(arena, _)| {
+            parameters
+                .iter()
+                .map(|parameter| (file_name(arena, parameter), parameter.dims.clone()))
+        })
+        .collect();
+    // `format` is what the libraries around PyTorch look for before they load a file.
+    let metadata: Vec<_> = [("format", "pt")]
+        .into_iter()
+        .chain(metadata.iter().copied())
+        .collect();
+    let mut writer = Writer::create(path, &tensors, &metadata)?;
+    for (_, values) in arenas {
+        writer.append(values)?;
+    }
+    writer.finish()
+}
+
+/// A checkpoint whose header has been read.
+#[derive(Debug)]
+pub struct Checkpoint {
+    reader: Reader,
+    described: String,
+}
+
+impl Checkpoint {
+    /// Opens a safetensors file.
+    ///
+    /// # Errors
+    /// Input errors: no such file, or no whole safetensors file.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self {
+            reader: Reader::open(path)?,
+            described: format!("`{}`", path.display()),
+        })
+    }
+
+    /// An entry of the header's metadata.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.reader.metadata(key)
+    }
+
+    /// Reads an arena into the flat order of the shape. The weights' names (the nameless arena) may lack the prefix.
+    ///
+    /// # Errors
+    /// One input error that lists every tensor that is missing, superfluous, of other dimensions or of a type that
+    /// holds no numbers with a point.
+    pub fn read(&mut self, shape: &Shape, arena: &str) -> Result<Vec<f32>> {
+        let parameters = parameters(shape);
+        let names = self.names(arena);
+        let faults = faults(&parameters, &names, &self.reader);
+        if !faults.is_empty() {
+            return Err(self.refuse(shape, arena, &faults, &names));
+        }
+        let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+        for parameter in &parameters {
+            // Present: it is no fault.
+            let own = names.iter().find(|(name, _)| *name == parameter.name);
+            let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
+            self.reader
+                .floats(&own.1, 0, &mut values[parameter.offset..][..parameter.len()])?;
+        }
+        Ok(values)
+    }
+
+    /// The arena's tensors: the parameter's name and the name in the file.
+    fn names(&self, arena: &str) -> Vec<(String, String)> {
+        let own = |name: &str| match name.split_once('/') {
+            None => arena.is_empty().then(|| name.to_owned()),
+            Some((other, name)) => (other == arena).then(|| name.to_owned()),
+        };
+        let bare = |name: String| name.strip_prefix(PREFIX).map(str::to_owned).unwrap_or(name);
+        let names = self.reader.names();
+        names
+            .into_iter()
+            .filter_map(|name| Some((bare(own(&name)?), name)))
+            .collect()
+    }
+
+    fn refuse(&self, shape: &Shape, arena: &str, faults: &[String], names: &[(String, String)]) -> Error {
+        let what = if arena.is_empty() {
+            "weights".to_owned()
+        } else {
+            format!("arena `{arena}`")
+        };
+        let mut text = format!(
+            "{}: its {what} do not fit shape `{}`:",
+            self.described, shape.name
+        );
+        for fault in faults.iter().take(LISTED_FAULTS) {
+            text += "\n  ";
+            text += fault;
+        }
+        if faults.len() > LISTED_FAULTS {
+            text = format!("{text}\n  and {} more", faults.len() - LISTED_FAULTS);
+        }
+        let error = Error::input(text);
+        match SHAPES
+            .iter()
+            .find(|shape| self::faults(&parameters(shape), names, &self.reader).is_empty())
+        {
+            Some(fits) => error.hint(format!("they fit shape `{}`", fits.name)),
+            None => error.hint("`mdlm shapes` lists the compiled shapes"),
+        }
+    }
+}
+
+/// What is wrong with an arena's tensors, in the order of the parameters, then of the file.
+fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader) -> Vec<String> {
+    let mut faults = Vec::new();
+    for parameter in parameters {
+        let mut own = names.iter().filter(|(name, _)| *name == parameter.name);
+        let Some((_, name)) = own.next() else {
+            faults.push(format!("`{}` {:?} is missing", parameter.name, parameter.dims));
+            continue;
+        };
+        if own.next().is_some() {
+            faults.push(format!(
+                "`{}` is there with the prefix and without",
+                parameter.name
+            ));
+        }
+        let Some(info) = reader.info(name) else { continue };
+        if info.shape != parameter.dims {
+            faults.push(format!(
+                "`{name}` is {:?}, expected {:?}",
+                info.shape, parameter.dims
+            ));
+        }
+        if !matches!(info.dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+            faults.push(format!(
+                "`{name}` is of type {}, expected F32, F16 or BF16",
+                info.dtype
+            ));
+        }
+    }
+    for (name, in_file) in names {
+        if name != ROTARY_BUFFER && !parameters.iter().any(|parameter| parameter.name == *name) {
+            faults.push(format!("`{in_file}` is no tensor of the network"));
+        }
+    }
+    faults
+}
+
+/// Reads the weights of a bare file: [`Checkpoint::read`] of the nameless arena.
+///
+/// # Errors
+/// As there.
+pub fn read(path: &Path, shape: &Shape) -> Result<Vec<f32>> {
+    Checkpoint::open(path)?.read(shape, "")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::fs;
+
+    fn nano() -> &'static Shape {
+        Shape::find("nano").unwrap()
+    }
+
+    fn total() -> usize {
+        parameters(nano()).iter().map(Parameter::len).sum()
+    }
+
+    /// A file of f32 tensors; `change` edits the list of (name, dimensions) of nano's weights first.
+    fn file_with(folder: &Path, change: impl FnOnce(&mut Vec<(String, Vec<usize>)>)) -> std::path::PathBuf {
+        let path = folder.join("weights.safetensors");
+        let mut tensors: Vec<_> = parameters(nano())
+            .into_iter()
+            .map(|own| (format!("{PREFIX}{}", own.name), own.dims))
+            .collect();
+        change(&mut tensors);
+        let mut writer = Writer::create(&path, &tensors, &[]).unwrap();
+        for (_, dims) in &tensors {
+            writer.append(&vec![0.5; dims.iter().product()]).unwrap();
+        }
+        writer.finish().unwrap();
+        path
+    }
+
+    fn refused(path: &Path) -> String {
+        let error = read(path, nano()).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Input);
+        let text = error.to_string().replace(&path.display().to_string(), "FILE");
+        format!("{text}\nhint: {}", error.hint_text().unwrap_or_default())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(8))]
+
+        #[test]
+        fn arenas_and_metadata_come_back_bit_by_bit(seed: u32, state in "\\PC{0,40}") {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("a.safetensors");
+            // Any bits: NaNs and infinities too.
+            let bits = |salt: u32| -> Vec<f32> {
+                (0..total() as u32).map(|i| f32::from_bits((i ^ salt).wrapping_mul(2_654_435_761))).collect()
+            };
+            let (weights, ema) = (bits(seed), bits(!seed));
+            let write = || write(&path, nano(), &[("", &weights), ("ema", &ema)], &[("state", &state)]).unwrap();
+            write();
+            let bytes = fs::read(&path).unwrap();
+            let mut checkpoint = Checkpoint::open(&path).unwrap();
+            for (arena, values) in [("ema", &ema), ("", &weights)] {
+                let found = checkpoint.read(nano(), arena).unwrap();
+                prop_assert!(found.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits())));
+            }
+            prop_assert_eq!(checkpoint.metadata("state"), Some(&*state));
+            prop_assert!(checkpoint.read(nano(), "moments").is_err());
+            // The same content gives the same bytes, and the file's folder holds the file alone.
+            write();
+            prop_assert!(fs::read(&path).unwrap() == bytes);
+            prop_assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        }
+
+        /// Cut anywhere, or with a byte changed anywhere in its header: an error or the file, never a panic.
+        #[test]
+        fn damaged_files_are_refused(cut in 0usize..20_000, at in 0usize..3000, byte: u8) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = file_with(folder.path(), |_| {});
+            let whole = fs::read(&path).unwrap();
+            fs::write(&path, &whole[..cut]).unwrap();
+            prop_assert!(Checkpoint::open(&path).is_err());
+            let mut changed = whole.clone();
+            changed[at] = byte;
+            fs::write(&path, &changed).unwrap();
+            let _ = read(&path, nano());
+        }
+    }
+
+    /// The library's own writer, another order, no prefix, 16-bit types and the authors' buffer.
+    #[test]
+    fn files_of_others_are_read_and_converted() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("theirs.safetensors");
+        let values: Vec<f32> = (0..total()).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect(); // exact in bf16
+        let mut owned: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+        for (i, own) in parameters(nano()).into_iter().enumerate() {
+            let values = values[own.offset..][..own.len()].iter();
+            let (dtype, bytes): (_, Vec<u8>) = match i % 3 {
+                0 => (Dtype::F32, values.flat_map(|v| v.to_le_bytes()).collect()),
+                1 => (
+                    Dtype::F16,
+                    values
+                        .flat_map(|&v| half::f16::from_f32(v).to_le_bytes())
+                        .collect(),
+                ),
+                _ => (
+                    Dtype::BF16,
+                    values
+                        .flat_map(|&v| half::bf16::from_f32(v).to_le_bytes())
+                        .collect(),
+                ),
+            };
+            owned.insert(own.name, (dtype, own.dims, bytes));
+        }
+        owned.insert(ROTARY_BUFFER.to_owned(), (Dtype::F32, vec![16], vec![0; 64]));
+        let views = owned.iter().map(|(name, (dtype, dims, bytes))| {
+            (
+                name,
+                safetensors::tensor::TensorView::new(*dtype, dims.clone(), bytes).unwrap(),
+            )
+        });
+        safetensors::serialize_to_file(views, None, &path).unwrap();
+        assert_eq!(read(&path, nano()).unwrap(), values);
+    }
+
+    #[test]
+    fn one_error_lists_every_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = file_with(folder.path(), |tensors| {
+            tensors.remove(3);
+            tensors[0].1 = vec![64, 512];
+            tensors.push(("lm_head.weight".to_owned(), vec![2]));
+            tensors.push(("output_layer.linear.bias".to_owned(), vec![512]));
+            tensors.push(("ema/backbone.of.another.arena".to_owned(), vec![1]));
+        });
+        insta::assert_snapshot!(refused(&path), @r"
+        `FILE`: its weights do not fit shape `nano`:
+          `backbone.vocab_embed.embedding` is [64, 512], expected [512, 64]
+          `sigma_map.mlp.2.weight` [32, 32] is missing
+          `output_layer.linear.bias` is there with the prefix and without
+          `lm_head.weight` is no tensor of the network
+        hint: `mdlm shapes` lists the compiled shapes
+        ");
+        let path = file_with(folder.path(), |tensors| {
+            *tensors = parameters(Shape::find("tiny").unwrap())
+                .into_iter()
+                .map(|own| (own.name, own.dims))
+                .collect();
+        });
+        let text = refused(&path);
+        assert!(text.ends_with("\nhint: they fit shape `tiny`"), "{text}");
+        assert!(text.contains("\n  and 30 more"), "{text}");
+    }
+
+    #[test]
+    fn hostile_headers_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hostile.safetensors");
+        let with_header = |header: &str, data: usize| {
+            let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+            bytes.extend(header.as_bytes());
+            bytes.resize(bytes.len() + data, 0);
+            fs::write(&path, bytes).unwrap();
+            refused(&path).lines().next().unwrap_or_default().to_owned()
+        };
+        let cases = [
+            with_header("", 0),
+            with_header(&"[".repeat(100_000), 0),
+            with_header(
+                r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,80000000]}}"#,
+                8,
+            ),
+            with_header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}"#, 8),
+            with_header(
+                r#"{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}}"#,
+                8,
+            ),
+            with_header(r#"{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}"#, 8),
+            with_header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 4),
+            with_header(r#"{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}"#, 9),
+            with_header(r#"{"a":{"dtype":"I32","shape":[2],"data_offsets":[0,8]}}"#, 8),
+        ];
+        insta::assert_snapshot!(cases.join("\n"), @r"
+        read `FILE`: not a safetensors file: header: EOF while parsing a value at line 1 column 0
+        read `FILE`: not a safetensors file: header: invalid type: sequence, expected struct HashMetadata at line 1 column 0
+        read `FILE`: not a safetensors file: header: invalid shape, data type, or offset for tensor
+        read `FILE`: not a safetensors file: header: invalid offset for tensor `a`
+        read `FILE`: not a safetensors file: header: overflow computing buffer size from shape and/or element type
+        read `FILE`: not a safetensors file: header: unknown variant `F33`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 54
+        read `FILE`: truncated: 66 bytes where the header says 70
+        read `FILE`: has bytes at its end that belong to no tensor: 71 bytes where the header says 70
+        `FILE`: its weights do not fit shape `nano`:
+        ");
+        fs::write(&path, u64::MAX.to_le_bytes()).unwrap();
+        assert!(
+            refused(&path)
+                .starts_with("read `FILE`: not a safetensors file: a header of 18446744073709551615 bytes")
+        );
+        assert!(
+            read(folder.path(), nano())
+                .unwrap_err()
+                .to_string()
+                .contains("not a file")
+        );
+    }
+
+    #[test]
+    fn an_unfinished_file_leaves_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.safetensors");
+        let mut writer = Writer::create(&path, &[("a".to_owned(), vec![2])], &[]).unwrap();
+        writer.append(&[1.0]).unwrap();
+        assert!(writer.append(&[1.0, 2.0]).is_err());
+        assert!(writer.finish().is_err());
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        let missing = folder.path().join("no/such/folder/a.safetensors");
+        let error = Writer::create(&missing, &[], &[]).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Environment);
+    }
+}

@@ -1,0 +1,328 @@
+//! Safetensors files: tensors by name, read by place and written as a stream, neither ever whole in memory.
+//!
+//! The header is parsed and checked by the `safetensors` crate. The data is read with positioned reads rather than
+//! mapped: a checkpoint is a file that a user names, and one that is truncated while it is mapped would kill the
+//! process where a read returns an error.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom, Write as _};
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::{Metadata, TensorInfo};
+
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+
+/// Longest header that is read: the safetensors library's own limit.
+const LONGEST_HEADER: u64 = 100_000_000;
+
+/// Bytes of the header's length.
+const LENGTH_BYTES: u64 = 8;
+
+/// Bytes converted at a time.
+const BLOCK: usize = 1 << 16;
+
+/// An open safetensors file whose header has been read and checked against the file's length.
+#[derive(Debug)]
+pub struct Reader {
+    path: PathBuf,
+    file: File,
+    header: Metadata,
+    /// Where the data starts.
+    start: u64,
+}
+
+impl Reader {
+    /// Opens a file and reads its header.
+    ///
+    /// # Errors
+    /// Input errors: no such file, no safetensors file, truncated, or with a header that lies about its data.
+    pub fn open(path: &Path) -> Result<Self> {
+        let context = || format!("read `{}`", path.display());
+        Self::open_inner(path).context(context)
+    }
+
+    fn open_inner(path: &Path) -> Result<Self> {
+        let open = || "open it".to_owned();
+        let mut file = File::open(path).context(open)?;
+        let metadata = file.metadata().context(open)?;
+        if !metadata.is_file() {
+            return Err(Error::input("not a file"));
+        }
+        let size = metadata.len();
+        let no_safetensors = |why: String| {
+            Error::input(format!("not a safetensors file: {why}")).hint(
+                "a safetensors file is 8 bytes of header length, a JSON header and the tensors; \
+                 convert a PyTorch file with `safetensors.torch.save_file`",
+            )
+        };
+        if size < LENGTH_BYTES {
+            return Err(no_safetensors(format!("{size} bytes are too short for a header")));
+        }
+        let read = || "read the header".to_owned();
+        let mut length = [0; LENGTH_BYTES as usize];
+        file.read_exact(&mut length).context(read)?;
+        let length = u64::from_le_bytes(length);
+        if length > LONGEST_HEADER || length > size - LENGTH_BYTES {
+            return Err(no_safetensors(format!(
+                "a header of {length} bytes in a file of {size}"
+            )));
+        }
+        let mut text = vec![0; length as usize];
+        file.read_exact(&mut text).context(read)?;
+        let header: Metadata =
+            serde_json::from_slice(&text).map_err(|error| no_safetensors(format!("header: {error}")))?;
+        let start = LENGTH_BYTES + length;
+        let expected = start + header.data_len() as u64;
+        if size != expected {
+            let what = if size < expected {
+                "truncated"
+            } else {
+                "has bytes at its end that belong to no tensor"
+            };
+            return Err(Error::input(format!(
+                "{what}: {size} bytes where the header says {expected}"
+            )));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            file,
+            header,
+            start,
+        })
+    }
+
+    /// The tensors' names, in the order of the file.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.header.offset_keys()
+    }
+
+    /// Type and dimensions of a tensor.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        self.header.info(name)
+    }
+
+    /// An entry of the file's own metadata.
+    #[must_use]
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        Some(self.header.metadata().as_ref()?.get(key)?.as_str())
+    }
+
+    /// Reads elements `at..` of a tensor of floating-point numbers; f16, bf16 and f64 are converted.
+    ///
+    /// # Errors
+    /// Input errors when there is no such tensor, when it holds integers, or when it is shorter than asked for.
+    pub fn floats(&mut self, name: &str, at: usize, into: &mut [f32]) -> Result<()> {
+        self.elements(name, "floating-point", at, into, |dtype| {
+            Some(match dtype {
+                Dtype::F32 => |bytes: &[u8]| f32::from_le_bytes(array(bytes)),
+                Dtype::F16 => |bytes| half::f16::from_le_bytes(array(bytes)).to_f32(),
+                Dtype::BF16 => |bytes| half::bf16::from_le_bytes(array(bytes)).to_f32(),
+                Dtype::F64 => |bytes| f64::from_le_bytes(array(bytes)) as f32,
+                _ => return None,
+            })
+        })
+    }
+
+    /// Reads elements `at..` of a tensor of integers. An unsigned one above 2^63 becomes negative.
+    ///
+    /// # Errors
+    /// Input errors when there is no such tensor, when it does not hold integers, or when it is shorter than asked
+    /// for.
+    pub fn integers(&mut self, name: &str, at: usize, into: &mut [i64]) -> Result<()> {
+        self.elements(name, "integer", at, into, |dtype| {
+            Some(match dtype {
+                Dtype::U8 => |bytes: &[u8]| i64::from(bytes[0]),
+                Dtype::I8 => |bytes| i64::from(i8::from_le_bytes(array(bytes))),
+                Dtype::U16 => |bytes| i64::from(u16::from_le_bytes(array(bytes))),
+                Dtype::I16 => |bytes| i64::from(i16::from_le_bytes(array(bytes))),
+                Dtype::U32 => |bytes| i64::from(u32::from_le_bytes(array(bytes))),
+                Dtype::I32 => |bytes| i64::from(i32::from_le_bytes(array(bytes))),
+                Dtype::U64 | Dtype::I64 => |bytes| i64::from_le_bytes(array(bytes)),
+                _ => return None,
+            })
+        })
+    }
+
+    fn elements<T>(
+        &mut self,
+        name: &str,
+        kind: &str,
+        at: usize,
+        into: &mut [T],
+        decoder: impl FnOnce(Dtype) -> Option<fn(&[u8]) -> T>,
+    ) -> Result<()> {
+        let fault =
+            |text: String| Error::input(format!("`{}`: tensor `{name}`: {text}", self.path.display()));
+        let info = self
+            .header
+            .info(name)
+            .ok_or_else(|| fault("is not there".to_owned()))?;
+        let decode = decoder(info.dtype)
+            .ok_or_else(|| fault(format!("is of type {}: a {kind} type is needed", info.dtype)))?;
+        let width = info.dtype.bitsize() / 8;
+        let (first, last) = info.data_offsets;
+        if (last - first) / width < at + into.len() {
+            return Err(fault(format!(
+                "has {} elements, {} wanted",
+                (last - first) / width,
+                at + into.len()
+            )));
+        }
+        let context = || format!("read tensor `{name}` of `{}`", self.path.display());
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(self.start + (first + at * width) as u64))
+            .context(context)?;
+        let mut buffer = vec![0; BLOCK.min(into.len() * width)];
+        for into in into.chunks_mut(BLOCK / width) {
+            let bytes = &mut buffer[..into.len() * width];
+            file.read_exact(bytes).context(context)?;
+            for (into, bytes) in into.iter_mut().zip(bytes.chunks_exact(width)) {
+                *into = decode(bytes);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[..N]);
+    array
+}
+
+/// Writes a safetensors file of f32 tensors as a stream, beside its place; [`Writer::finish`] puts it there. Dropped
+/// before that, it leaves nothing behind.
+#[derive(Debug)]
+pub struct Writer {
+    place: PathBuf,
+    beside: PathBuf,
+    file: Option<BufWriter<File>>,
+    /// Elements still to come.
+    missing: usize,
+}
+
+impl Writer {
+    /// Starts a file with these tensors (name, dimensions), whose values follow in this order, and this metadata.
+    ///
+    /// # Errors
+    /// The environment's, such as a folder that is not there or not writable.
+    pub fn create(path: &Path, tensors: &[(String, Vec<usize>)], metadata: &[(&str, &str)]) -> Result<Self> {
+        let mut header = serde_json::Map::new();
+        if !metadata.is_empty() {
+            let metadata = metadata
+                .iter()
+                .map(|&(key, value)| (key.to_owned(), value.into()));
+            header.insert(
+                "__metadata__".to_owned(),
+                serde_json::Value::Object(metadata.collect()),
+            );
+        }
+        let mut bytes = 0;
+        for (name, dims) in tensors {
+            let end = bytes + 4 * dims.iter().product::<usize>();
+            let info = serde_json::json!({ "dtype": "F32", "shape": dims, "data_offsets": [bytes, end] });
+            if header.insert(name.clone(), info).is_some() {
+                return Err(Error::internal(format!("tensor `{name}` written twice")));
+            }
+            bytes = end;
+        }
+        let mut header = serde_json::Value::Object(header).to_string();
+        // Padded, so that the data is aligned for those who map the file.
+        header.extend(std::iter::repeat_n(
+            ' ',
+            header.len().next_multiple_of(8) - header.len(),
+        ));
+
+        let file_name = path
+            .file_name()
+            .ok_or_else(|| Error::input(format!("`{}` names no file", path.display())))?;
+        let beside = path.with_file_name(format!(".{}.{}.partial", file_name.display(), std::process::id()));
+        let context = || format!("write `{}`", path.display());
+        let file = File::create(&beside).wrap(Kind::Environment, context)?;
+        let mut writer = Self {
+            place: path.to_owned(),
+            beside,
+            file: Some(BufWriter::with_capacity(1 << 20, file)),
+            missing: bytes / 4,
+        };
+        writer.bytes(&(header.len() as u64).to_le_bytes())?;
+        writer.bytes(header.as_bytes())?;
+        Ok(writer)
+    }
+
+    /// Appends values.
+    ///
+    /// # Errors
+    /// The environment's, such as a full disk; an internal error when more comes than the header says.
+    pub fn append(&mut self, values: &[f32]) -> Result<()> {
+        self.missing = self
+            .missing
+            .checked_sub(values.len())
+            .ok_or_else(|| Error::internal("more values than the header says"))?;
+        let mut buffer = Vec::with_capacity(BLOCK);
+        for values in values.chunks(BLOCK / 4) {
+            buffer.clear();
+            buffer.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+            self.bytes(&buffer)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the file durable and moves it to its place, replacing what is there in one step.
+    ///
+    /// # Errors
+    /// The environment's; an internal error when values are missing.
+    pub fn finish(mut self) -> Result<()> {
+        if self.missing != 0 {
+            return Err(Error::internal(format!(
+                "{} values fewer than the header says",
+                self.missing
+            )));
+        }
+        let Some(file) = self.file.take() else {
+            return Err(Error::internal("a file finished twice"));
+        };
+        let result = file
+            .into_inner()
+            .map_err(std::io::IntoInnerError::into_error)
+            .and_then(|file| {
+                file.sync_all()?;
+                drop(file);
+                fs::rename(&self.beside, &self.place)?;
+                sync_folder_of(&self.place)
+            });
+        if result.is_err() {
+            let _ = fs::remove_file(&self.beside);
+        }
+        result.wrap(Kind::Environment, || format!("write `{}`", self.place.display()))
+    }
+
+    fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(file) = &mut self.file else {
+            return Err(Error::internal("a finished file is written to"));
+        };
+        file.write_all(bytes)
+            .wrap(Kind::Environment, || format!("write `{}`", self.place.display()))
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if self.file.take().is_some() {
+            // The error that led here is the one to report.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
+}
+
+/// Makes a file's name durable.
+fn sync_folder_of(path: &Path) -> std::io::Result<()> {
+    if cfg!(unix) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
+}
