@@ -1,1 +1,353 @@
-//! Samplers of the reverse process.
+//! Samplers of the reverse process: from rows of masks to rows of tokens.
+//!
+//! Ancestral sampling (arXiv 2406.07524, eq. 7): in the step from time t to s every masked token is unmasked with
+//! probability (α(s) − α(t)) / (1 − α(t)), then drawn from the network's distribution; unmasked tokens never change.
+//! The chain begins all masked and its last step unmasks what is left with a draw.
+//!
+//! Both decisions about a token take random numbers that are functions of (step, row, position). Hence what a network
+//! without time conditioning is asked depends on nothing but the tokens, and its answer is wanted only in a step in
+//! which some token of the row is unmasked, for those tokens alone. The cached sampler asks exactly then, at most
+//! min(steps, L) times a row, and draws the same texts as one that asks every step.
+//!
+//! DIFFERENCE: the authors' cached sampler keeps the last answer over V · L numbers and asks anew after a change; asking
+//! just before one needs no memory, is never more often, and needs the unmasked positions' logits only.
+
+mod categorical;
+mod wilson;
+
+pub use categorical::draw;
+pub use wilson::wilson;
+
+use rayon::prelude::*;
+
+use crate::diffusion::Mdlm;
+use crate::error::Result;
+use crate::event::Cancel;
+use crate::kernels::Alphabet;
+use crate::manifest::Sampler;
+use crate::model::Network;
+use crate::rng::{Random, Stream};
+
+/// Largest number of logits held at a time: 256 MiB of f32.
+const LOGITS: usize = 1 << 26;
+
+/// What to draw, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Task {
+    /// Rows.
+    pub count: u32,
+    /// Reverse steps.
+    pub steps: u32,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// When the network is asked.
+    pub sampler: Sampler,
+    /// The forward process.
+    pub mdlm: Mdlm,
+    /// The tokens to draw from.
+    pub alphabet: Alphabet,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Rows that go through the network at a time.
+    pub micro_batch: usize,
+}
+
+/// Rows drawn.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Drawn {
+    /// (count, L).
+    pub tokens: Vec<u32>,
+    /// How often the network was asked about each row (count).
+    pub network_calls: Vec<u32>,
+}
+
+impl Task {
+    /// Draws the rows. `progress` hears the steps done.
+    ///
+    /// # Errors
+    /// The network failed or its logits are not finite, or somebody asked to end.
+    pub fn run(
+        &self,
+        network: &dyn Network,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(u32),
+    ) -> Result<Drawn> {
+        let length = network.shape().length;
+        let count = self.count as usize;
+        let mut drawn = Drawn {
+            tokens: vec![self.mdlm.mask; count * length],
+            network_calls: vec![0; count],
+        };
+        let random = Random::new(self.seed, Stream::Sample);
+        for step in 0..self.steps {
+            let chance = self.mdlm.unmask_chance(step, self.steps);
+            let asked: Vec<Asked> = drawn
+                .tokens
+                .par_chunks(length)
+                .enumerate()
+                .filter_map(|(row, tokens)| self.decide(random, step, row, tokens, chance))
+                .collect();
+            let time = 1.0 - f64::from(step) / f64::from(self.steps);
+            let sigma = if self.mdlm.time_conditioning {
+                self.mdlm.schedule.sigma(time)
+            } else {
+                0.0
+            };
+            for group in self.groups(&asked, network.shape().vocabulary) {
+                cancel.check()?;
+                self.unmask(network, random, step, sigma as f32, group, &mut drawn)?;
+            }
+            progress(step + 1);
+        }
+        Ok(drawn)
+    }
+
+    /// Which masked positions of a row this step unmasks; `None` when the network need not be asked.
+    fn decide(&self, random: Random, step: u32, row: usize, tokens: &[u32], chance: f64) -> Option<Asked> {
+        let masked = || (0..tokens.len()).filter(|&l| tokens[l] == self.mdlm.mask);
+        let chosen: Vec<u32> = masked()
+            .map(|l| l as u32)
+            // Even positions of the stream decide whether, odd ones which token.
+            .filter(|&l| random.uniform(u64::from(step), row as u64, 2 * l) < chance)
+            .collect();
+        let ask = match self.sampler {
+            Sampler::Cached => !chosen.is_empty(),
+            Sampler::Ancestral => masked().next().is_some(),
+        };
+        ask.then_some(Asked { row, chosen })
+    }
+
+    /// Cuts the rows into groups that go through the network together: no more rows than a micro-batch, and no more
+    /// logits than [`LOGITS`] (but for a single row).
+    fn groups<'a>(&self, mut asked: &'a [Asked], vocabulary: usize) -> Vec<&'a [Asked]> {
+        let mut groups = Vec::new();
+        while !asked.is_empty() {
+            let mut positions = 0;
+            let fitting = asked
+                .iter()
+                .take(self.micro_batch.max(1))
+                .take_while(|row| {
+                    positions += row.chosen.len();
+                    positions * vocabulary <= LOGITS
+                })
+                .count();
+            let (group, rest) = asked.split_at(fitting.max(1));
+            groups.push(group);
+            asked = rest;
+        }
+        groups
+    }
+
+    /// Asks the network about a group of rows and draws the chosen tokens.
+    fn unmask(
+        &self,
+        network: &dyn Network,
+        random: Random,
+        step: u32,
+        sigma: f32,
+        group: &[Asked],
+        drawn: &mut Drawn,
+    ) -> Result<()> {
+        let (length, vocabulary) = (network.shape().length, network.shape().vocabulary);
+        let mut tokens = Vec::with_capacity(group.len() * length);
+        let mut positions = Vec::new();
+        for (i, asked) in group.iter().enumerate() {
+            tokens.extend_from_slice(&drawn.tokens[asked.row * length..][..length]);
+            positions.extend(asked.chosen.iter().map(|l| (i * length) as u32 + l));
+            drawn.network_calls[asked.row] += 1;
+        }
+        let logits = network.logits(&tokens, &[sigma], &positions)?;
+        let found: Vec<u32> = positions
+            .par_iter()
+            .zip(logits.par_chunks(vocabulary))
+            .map_init(Vec::new, |scratch, (&position, logits)| {
+                let (row, l) = (group[position as usize / length].row, position % length as u32);
+                let u = random.uniform(u64::from(step), row as u64, 2 * l + 1);
+                draw(logits, self.alphabet, self.temperature, u, scratch)
+            })
+            .collect::<Result<_>>()?;
+        for (position, token) in positions.into_iter().zip(found) {
+            let (i, l) = (position as usize / length, position as usize % length);
+            drawn.tokens[group[i].row * length + l] = token;
+        }
+        Ok(())
+    }
+}
+
+/// A row about which the network is asked, and the positions to unmask.
+struct Asked {
+    row: usize,
+    chosen: Vec<u32>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::{EVERY_SCHEDULE, Schedule};
+    use crate::model::toy::{Distribution, Posterior};
+
+    fn task(truth: &Distribution, schedule: Schedule) -> Task {
+        Task {
+            count: 40,
+            steps: 12,
+            temperature: 1.0,
+            sampler: Sampler::Cached,
+            mdlm: Mdlm {
+                schedule,
+                sampling_epsilon: 1e-3,
+                antithetic: true,
+                time_conditioning: false,
+                mask: truth.mask(),
+                seed: 0,
+            },
+            alphabet: truth.alphabet(),
+            seed: 3,
+            micro_batch: 16,
+        }
+    }
+
+    fn run(task: Task, network: &Posterior) -> Drawn {
+        task.run(network, &Cancel::default(), &mut |_| ()).unwrap()
+    }
+
+    #[test]
+    fn with_the_exact_posterior_and_many_steps_the_draws_have_its_distribution() {
+        let truth = Distribution::random(3, 3, 4);
+        let network = Posterior::new(truth.clone());
+        let task = Task {
+            count: 20_000,
+            steps: 1000,
+            ..task(&truth, EVERY_SCHEDULE[0])
+        };
+        let drawn = run(task, &network);
+        let mut counts = vec![0_u32; 27];
+        for row in drawn.tokens.chunks(3) {
+            counts[truth.index(row)] += 1;
+        }
+        let chi: f64 = counts
+            .iter()
+            .zip(&truth.probabilities)
+            .map(|(&n, p)| (f64::from(n) - 20_000.0 * p).powi(2) / (20_000.0 * p))
+            .sum();
+        // 26 degrees of freedom, 1e-4 quantile 61.7. Two tokens of a row share a step in 0.3% of the rows, which are
+        // drawn as if independent: that adds less than 1.
+        assert!(chi < 61.7, "chi-square {chi}: {counts:?}");
+    }
+
+    #[test]
+    fn one_step_draws_every_token_from_its_own_marginal() {
+        let truth = Distribution::random(2, 3, 4);
+        let network = Posterior::new(truth.clone());
+        let drawn = run(
+            Task {
+                count: 10_000,
+                steps: 1,
+                ..task(&truth, EVERY_SCHEDULE[4])
+            },
+            &network,
+        );
+        let (first, second) = (truth.posterior(&[3, 3], 0), truth.posterior(&[3, 3], 1));
+        let mut counts = vec![0_u32; 9];
+        for row in drawn.tokens.chunks(2) {
+            counts[truth.index(row)] += 1;
+        }
+        let chi: f64 = (0..9)
+            .map(|i| {
+                let row = truth.row(i);
+                let expected = 10_000.0 * first[row[0] as usize] * second[row[1] as usize];
+                (f64::from(counts[i]) - expected).powi(2) / expected
+            })
+            .sum();
+        // 8 degrees of freedom, 1e-4 quantile 31.8.
+        assert!(chi < 31.8, "chi-square {chi}");
+        assert!(drawn.network_calls.iter().all(|&n| n == 1));
+    }
+
+    #[test]
+    fn cached_draws_what_ancestral_draws_with_fewer_calls() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = Posterior::new(truth.clone());
+        for schedule in EVERY_SCHEDULE {
+            for steps in [1, 3, 60] {
+                let cached = Task {
+                    steps,
+                    ..task(&truth, schedule)
+                };
+                let ancestral = Task {
+                    sampler: Sampler::Ancestral,
+                    ..cached
+                };
+                let (cached, ancestral) = (run(cached, &network), run(ancestral, &network));
+                assert_eq!(cached.tokens, ancestral.tokens);
+                assert!(
+                    cached.tokens.iter().all(|&token| token < 3),
+                    "nothing stays masked"
+                );
+                for (&few, &many) in cached.network_calls.iter().zip(&ancestral.network_calls) {
+                    assert!(few <= many && few <= steps.min(4) && many <= steps);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn draws_depend_on_seed_and_row_alone() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = Posterior::new(truth.clone());
+        let base = task(&truth, EVERY_SCHEDULE[0]);
+        let whole = run(base, &network);
+        assert_eq!(
+            run(
+                Task {
+                    micro_batch: 1,
+                    ..base
+                },
+                &network
+            ),
+            whole
+        );
+        let fewer = run(Task { count: 7, ..base }, &network);
+        assert_eq!(fewer.tokens, whole.tokens[..28]);
+        for threads in [1, 3] {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            let cancel = Cancel::default();
+            let sampled = pool.scope(|_| {
+                base.run(&Posterior::new(truth.clone()), &cancel, &mut |_| ())
+                    .unwrap()
+            });
+            assert_eq!(sampled, whole);
+        }
+        assert_ne!(run(Task { seed: 4, ..base }, &network).tokens, whole.tokens);
+    }
+
+    #[test]
+    fn a_low_temperature_takes_the_favourite() {
+        let truth = Distribution::random(1, 3, 5);
+        let network = Posterior::new(truth.clone());
+        let drawn = run(
+            Task {
+                temperature: 1e-3,
+                ..task(&truth, EVERY_SCHEDULE[0])
+            },
+            &network,
+        );
+        let best = (0..3)
+            .max_by(|&a, &b| truth.probabilities[a].total_cmp(&truth.probabilities[b]))
+            .unwrap();
+        assert!(drawn.tokens.iter().all(|&token| token as usize == best));
+    }
+
+    #[test]
+    fn it_ends_when_asked_to() {
+        let truth = Distribution::random(2, 3, 5);
+        let network = Posterior::new(truth.clone());
+        let cancel = Cancel::default();
+        let task = task(&truth, EVERY_SCHEDULE[0]);
+        let error = task.run(&network, &cancel, &mut |_| cancel.cancel()).unwrap_err();
+        assert_eq!(error.kind(), crate::error::Kind::Interrupted);
+        assert!(network.calls.get() < 80);
+    }
+}
