@@ -15,7 +15,9 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Context, Kind, Result};
 
 pub mod completions;
+pub mod schema;
 pub mod terminal;
+pub mod validate;
 
 pub use terminal::{Color, Terminal};
 
@@ -63,6 +65,10 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check manifests and tell all their faults
+    Validate(validate::Args),
+    /// Print the JSON Schema of manifests, or check a copy of it
+    Schema(schema::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -71,12 +77,21 @@ impl Command {
     /// What the command does, as it reads after "failed to".
     fn doing(&self) -> String {
         match self {
+            Self::Validate(_) => "validate".to_owned(),
+            Self::Schema(args) => if args.check.is_some() {
+                "check the schema"
+            } else {
+                "print the schema"
+            }
+            .to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
         }
     }
 
     fn run(&self, terminal: &Terminal) -> Result<u8> {
         match self {
+            Self::Validate(args) => validate::run(args, terminal),
+            Self::Schema(args) => schema::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),
         }
     }

@@ -9,6 +9,17 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod fault;
+pub mod load;
+mod meaning;
+pub mod schema;
+mod structure;
+pub mod text;
+
+pub use fault::{Code, Fault, Faults, Place, Related};
+pub use load::Loaded;
+pub use schema::{schema, schema_text};
+
 /// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
 pub const DEFAULT_LEARNING_RATE: f64 = 3e-4;
 /// Linear warm-up steps; the authors' configuration.

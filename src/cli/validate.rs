@@ -1,0 +1,241 @@
+//! `mdlm validate`: all faults of manifests, at their lines. Also how every command that reads a manifest tells of
+//! its faults.
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use annotate_snippets::{Annotation, AnnotationKind, Level, Origin, Renderer, Snippet};
+use serde::Serialize;
+
+use super::Terminal;
+use super::terminal::Style;
+use crate::error::{Kind, Result};
+use crate::manifest::fault::quoted;
+use crate::manifest::{Fault, Faults, Loaded, Manifest, Place};
+
+/// Arguments of `mdlm validate`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
+        All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. \
+        Exits with 0 when every file is valid, else with 2."
+)]
+pub struct Args {
+    /// The manifests
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Check with a field set: stages.model.steps=200
+    ///
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
+    /// its default holds. Holds for every file.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Print the faults as JSON to standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--json` prints for a file.
+#[derive(Serialize)]
+struct Report<'a> {
+    file: String,
+    valid: bool,
+    faults: &'a [Fault],
+    /// Faults beyond those listed.
+    omitted: usize,
+}
+
+/// Checks every file. The exit code is 0 where all are valid, else 2.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let results: Vec<(&PathBuf, Option<Faults>)> = args
+        .files
+        .iter()
+        .map(|file| (file, Manifest::load(file, &args.set).err()))
+        .collect();
+    let faults: usize = results
+        .iter()
+        .filter_map(|(_, faults)| faults.as_ref())
+        .map(Faults::count)
+        .sum();
+    let invalid = results.iter().filter(|(_, faults)| faults.is_some()).count();
+    if args.json {
+        let reports: Vec<_> = results
+            .iter()
+            .map(|(file, faults)| Report {
+                file: file.display().to_string(),
+                valid: faults.is_none(),
+                faults: faults.as_ref().map_or(&[], |faults| &faults.list),
+                omitted: faults.as_ref().map_or(0, |faults| faults.omitted),
+            })
+            .collect();
+        terminal.output_json(&reports)?;
+    } else {
+        for faults in results.iter().filter_map(|(_, faults)| faults.as_ref()) {
+            show(faults, terminal);
+        }
+        let counted = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
+        if invalid == 0 {
+            let subject = match args.files.as_slice() {
+                [file] => format!("{} is", file.display()),
+                files => format!("{} manifests are", files.len()),
+            };
+            terminal.say(&format!("{subject} {}", terminal.paint(Style::Good, "valid")));
+        } else {
+            terminal.say(&format!(
+                "{} in {} of {}",
+                terminal.paint(Style::Error, &counted(faults, "fault", "faults")),
+                invalid,
+                counted(args.files.len(), "manifest", "manifests")
+            ));
+        }
+    }
+    Ok(if invalid == 0 { 0 } else { Kind::Input.exit_code() })
+}
+
+/// Loads a manifest for a command, or shows its faults and gives the exit code to end with.
+///
+/// # Errors
+/// The exit code, everything having been said.
+pub fn load(path: &Path, overrides: &[String], terminal: &Terminal) -> Result<Loaded, u8> {
+    Manifest::load(path, overrides).map_err(|faults| {
+        show(&faults, terminal);
+        Kind::Input.exit_code()
+    })
+}
+
+/// Shows every fault with its line on standard error.
+pub fn show(faults: &Faults, terminal: &Terminal) {
+    for fault in &faults.list {
+        terminal.talk(&format!("{}\n", render(fault, faults, terminal.colors_talk())));
+    }
+    if faults.omitted > 0 {
+        terminal.talk(&format!("… and {} more\n", faults.omitted));
+    }
+}
+
+/// A fault with the line it stands on, in the manner of a compiler.
+#[must_use]
+pub fn render(fault: &Fault, faults: &Faults, color: bool) -> String {
+    let renderer = if color {
+        Renderer::styled()
+    } else {
+        Renderer::plain()
+    }
+    .term_width(WIDTH);
+    let code = fault.code.name();
+    let expected = fault
+        .expected
+        .as_ref()
+        .map(|expected| format!("expected {expected}"));
+    let (label, below) = match &expected {
+        Some(text) if text.chars().count() <= LONGEST_LABEL => (Some(text.as_str()), None),
+        text => (None, text.as_deref()),
+    };
+    let title = Level::ERROR.primary_title(&fault.message).id(&code);
+    let mut group = match line_of(faults, &fault.place) {
+        Some((line, start)) => {
+            // What stands on the same line is shown on it.
+            let near = fault
+                .related
+                .iter()
+                .filter(|related| same_line(&related.place, &fault.place))
+                .map(|related| {
+                    AnnotationKind::Context
+                        .span(within(line, start, &related.place))
+                        .label(&related.message)
+                });
+            let primary = AnnotationKind::Primary
+                .span(within(line, start, &fault.place))
+                .label(label);
+            title.element(snippet(line, &fault.place).annotation(primary).annotations(near))
+        }
+        None => title
+            .element(origin(&fault.place))
+            .elements(label.map(|text| Level::NOTE.no_name().message(text))),
+    };
+    for related in fault
+        .related
+        .iter()
+        .filter(|related| !same_line(&related.place, &fault.place))
+    {
+        group = match line_of(faults, &related.place) {
+            Some((line, start)) => group.element(
+                snippet(line, &related.place).annotation(
+                    AnnotationKind::Context
+                        .span(within(line, start, &related.place))
+                        .label(&related.message),
+                ),
+            ),
+            None => group.element(origin(&related.place)),
+        };
+    }
+    if !fault.pointer.is_empty() {
+        group = group.element(Level::NOTE.with_name("at").message(quoted(&fault.pointer)));
+    }
+    group = group.elements(below.map(|text| Level::NOTE.no_name().message(wrapped(text))));
+    group = group.elements(
+        fault
+            .hint
+            .as_ref()
+            .map(|hint| Level::HELP.with_name("hint").message(wrapped(hint))),
+    );
+    renderer.render(&[group])
+}
+
+/// Columns that a fault is laid out for.
+const WIDTH: usize = 100;
+/// A label beside the code is read at a glance; longer text goes below it.
+const LONGEST_LABEL: usize = 50;
+/// A line of more bytes was not written by hand; only its place is told.
+const LONGEST_LINE: usize = 4_000;
+
+fn origin(place: &Place) -> Origin<'_> {
+    Origin::path(&place.source)
+        .line(place.line)
+        .char_column(place.column)
+}
+
+fn snippet<'a>(line: &'a str, place: &'a Place) -> Snippet<'a, Annotation<'a>> {
+    Snippet::source(line).line_start(place.line).path(&place.source)
+}
+
+fn same_line(a: &Place, b: &Place) -> bool {
+    (a.span.source, a.line) == (b.span.source, b.line)
+}
+
+/// The line that a place begins on and the byte at which it begins, where it can be shown.
+fn line_of<'a>(faults: &'a Faults, place: &Place) -> Option<(&'a str, usize)> {
+    let text = &faults.sources.get(place.span.source)?.text;
+    let at = place.span.start;
+    let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
+    let line = text[start..].lines().next().unwrap_or_default();
+    (!text.is_empty() && line.len() <= LONGEST_LINE).then_some((line, start))
+}
+
+/// A place as a range of bytes of the line that begins at `start`; what goes on below the line is left out.
+fn within(line: &str, start: usize, place: &Place) -> Range<usize> {
+    let clamp = |byte: usize| byte.saturating_sub(start).min(line.len());
+    clamp(place.span.start)..clamp(place.span.end)
+}
+
+/// Text broken between words to fit beside the gutter.
+fn wrapped(text: &str) -> String {
+    let mut out = String::new();
+    let mut column = 0;
+    for word in text.split(' ') {
+        let width = word.chars().count();
+        if column > 0 && column + 1 + width > WIDTH - 12 {
+            out.push('\n');
+            column = 0;
+        } else if column > 0 {
+            out.push(' ');
+            column += 1;
+        }
+        out.push_str(word);
+        column += width;
+    }
+    out
+}

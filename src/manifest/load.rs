@@ -1,0 +1,464 @@
+//! Loading a manifest: from a file and `--set` arguments to a [`Manifest`] without faults, or all its faults.
+//!
+//! ```no_run
+//! use std::path::Path;
+//! use mdlm::manifest::Manifest;
+//!
+//! let loaded = Manifest::load(Path::new("pipelines/quickstart.json"), &["stages.model.steps=200".into()])?;
+//! for (name, stage) in &loaded.manifest.stages {
+//!     println!("{name}: {}", stage.kind().name());
+//! }
+//! # Ok::<(), mdlm::manifest::Faults>(())
+//! ```
+//!
+//! The commands show [`Faults`] with the lines at fault (`cli::validate::load`); [`Faults::into_error`] makes one
+//! error of them.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::fault::{Code, Draft, Faults, SourceText, alternatives, quoted, suggestion};
+use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
+use super::{Manifest, meaning, structure};
+
+/// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
+pub const MAX_BYTES: usize = 1 << 20;
+
+/// A manifest without faults, and what it was made of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What the file says, overrides applied.
+    pub manifest: Manifest,
+    /// The same as JSON, as it was written: defaults are not filled in.
+    pub written: Value,
+    /// The file.
+    pub path: PathBuf,
+    /// The file's text, without the overrides.
+    pub text: String,
+    /// The `--set` arguments in order, each `PATH=VALUE`.
+    pub overrides: Vec<String>,
+}
+
+impl Loaded {
+    /// The folder that the manifest's relative paths start from: the file's.
+    #[must_use]
+    pub fn base(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        }
+    }
+}
+
+impl Manifest {
+    /// Reads the file, applies the `--set` arguments, and checks everything that can be checked without data.
+    ///
+    /// An override is `PATH=VALUE`: names joined by points (`stages.model.steps=200`, `stages.text.input.files.0=a.txt`),
+    /// and a value that is JSON, or else a string. `null` takes a field away, so that its default holds. Later
+    /// arguments win.
+    ///
+    /// # Errors
+    /// All faults at once, in the order of the text; those of an override point into its argument.
+    pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, Faults> {
+        let name = path.display().to_string();
+        let bytes = read(path).map_err(|fault| {
+            Faults::new(
+                vec![SourceText {
+                    name: name.clone(),
+                    text: String::new(),
+                }],
+                vec![fault],
+                0,
+            )
+        })?;
+        let mut loaded = Self::from_bytes(&name, bytes, overrides)?;
+        path.clone_into(&mut loaded.path);
+        Ok(loaded)
+    }
+
+    /// [`Manifest::load`] from a file's content; `name` stands for the file in faults.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`].
+    pub fn from_bytes(name: &str, bytes: Vec<u8>, overrides: &[String]) -> Result<Loaded, Faults> {
+        let (text, encoding) = decode(bytes);
+        let mut sources = vec![SourceText {
+            name: name.to_owned(),
+            text,
+        }];
+        sources.extend(overrides.iter().map(|argument| SourceText {
+            name: "--set".to_owned(),
+            text: argument.clone(),
+        }));
+        let (tree, drafts, omitted) = match encoding {
+            Some(fault) => (None, vec![fault], 0),
+            None => check(&sources[0].text, overrides),
+        };
+        if !drafts.is_empty() {
+            return Err(Faults::new(sources, drafts, omitted));
+        }
+        let written = tree.as_ref().map_or(Value::Null, Node::to_json);
+        match Self::deserialize_checked(&written) {
+            Ok(manifest) => Ok(Loaded {
+                manifest,
+                written,
+                path: PathBuf::from(name),
+                text: sources.swap_remove(0).text,
+                overrides: overrides.to_vec(),
+            }),
+            // The schema is generated from the types, and a property test holds that they agree.
+            Err(error) => {
+                let fault = Draft::new(Code::InvalidValue, Span::default(), "", error.to_string());
+                Err(Faults::new(sources, vec![fault], 0))
+            }
+        }
+    }
+
+    fn deserialize_checked(written: &Value) -> serde_json::Result<Self> {
+        serde::Deserialize::deserialize(written)
+    }
+}
+
+/// The tree with overrides, its faults, and how many were left out.
+fn check(text: &str, overrides: &[String]) -> (Option<Node>, Vec<Draft>, usize) {
+    if text.trim().is_empty() {
+        let fault = Draft::new(Code::Empty, Span::default(), "", "the file is empty")
+            .expected("a JSON object with `name`, `seed` and `stages`");
+        return (None, vec![fault], 0);
+    }
+    let (tree, mut drafts) = parse(text, 0);
+    let Some(mut tree) = tree else {
+        return (None, drafts, 0);
+    };
+    for (i, argument) in overrides.iter().enumerate() {
+        if let Err(faults) = apply(&mut tree, argument, i + 1) {
+            drafts.extend(faults);
+        }
+    }
+    let (structural, omitted) = structure::check(&tree);
+    let semantic = meaning::check(&tree, &structural);
+    drafts.extend(structural);
+    drafts.extend(semantic);
+    (Some(tree), drafts, omitted)
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Draft> {
+    let unreadable = |error: std::io::Error| {
+        Draft::new(
+            Code::Unreadable,
+            Span::default(),
+            "",
+            format!("the file cannot be read: {error}"),
+        )
+    };
+    if path.is_dir() {
+        let message = "this is a folder";
+        return Err(
+            Draft::new(Code::Unreadable, Span::default(), "", message).expected("a manifest: a JSON file")
+        );
+    }
+    let file = File::open(path).map_err(unreadable)?;
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large, be it a pipe without a size.
+    file.take(MAX_BYTES as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
+    if bytes.len() > MAX_BYTES {
+        let message = "the file is larger than 1 MiB";
+        return Err(Draft::new(Code::TooLarge, Span::default(), "", message)
+            .expected("a manifest: some kilobytes of JSON; data is named in it, not written into it"));
+    }
+    Ok(bytes)
+}
+
+/// The text, bytes that are not UTF-8 replaced, and what is wrong with the encoding.
+fn decode(bytes: Vec<u8>) -> (String, Option<Draft>) {
+    let utf16 = bytes.starts_with(b"\xff\xfe") || bytes.starts_with(b"\xfe\xff");
+    match String::from_utf8(bytes) {
+        Ok(text) if text.starts_with('\u{feff}') => {
+            let span = Span {
+                source: 0,
+                start: 0,
+                end: '\u{feff}'.len_utf8(),
+            };
+            let fault = Draft::new(
+                Code::Encoding,
+                span,
+                "",
+                "the file begins with a byte order mark (EF BB BF)",
+            )
+            .expected("plain UTF-8")
+            .hint("save it as UTF-8 without BOM");
+            (text, Some(fault))
+        }
+        Ok(text) => (text, None),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            let byte = error.as_bytes().get(at).copied().unwrap_or_default();
+            // The text before `at` is valid, so the lossy text is the same up to there.
+            let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+            let span = Span {
+                source: 0,
+                start: at,
+                end: at + '\u{fffd}'.len_utf8(),
+            };
+            let fault = Draft::new(
+                Code::Encoding,
+                span,
+                "",
+                format!("invalid UTF-8 at byte {at} (0x{byte:02x})"),
+            )
+            .expected("UTF-8 text");
+            (
+                text,
+                Some(if utf16 {
+                    fault.hint("this looks like UTF-16; save it as UTF-8")
+                } else {
+                    fault
+                }),
+            )
+        }
+    }
+}
+
+/// Applies one `PATH=VALUE`.
+fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft>> {
+    let span = |start: usize, end: usize| Span { source, start, end };
+    let fault = |start, end, message: String| Draft::new(Code::Override, span(start, end), "", message);
+    let Some((path, text)) = argument.split_once('=') else {
+        return Err(vec![
+            fault(0, argument.len(), format!("{} sets nothing", quoted(argument)))
+                .expected("PATH=VALUE, as in `stages.model.steps=200`"),
+        ]);
+    };
+    let value_start = path.len() + 1;
+    let value = override_value(text, value_start, source)?;
+
+    let mut segments = Vec::new();
+    let mut start = 0;
+    for segment in path.split('.') {
+        let end = start + segment.len();
+        if segment.trim().is_empty() {
+            return Err(vec![
+                fault(0, path.len(), format!("{} has an empty name in it", quoted(path)))
+                    .expected("names joined by points, as in `stages.model.steps`"),
+            ]);
+        }
+        segments.push((segment, span(start, end)));
+        start = end + 1;
+    }
+
+    let mut node = tree;
+    let mut pointer = String::new();
+    for (i, (segment, key_span)) in segments.iter().enumerate() {
+        let last = i + 1 == segments.len();
+        let whole = span(0, key_span.end);
+        let below = pointer_join(&pointer, segment);
+        let at = |message: String| Draft::new(Code::Override, whole, below.clone(), message);
+        match &mut node.data {
+            Data::Object(members) => {
+                let found = members.iter().position(|member| member.key == *segment);
+                if last && value.data == Data::Null {
+                    if let Some(index) = found {
+                        members.remove(index);
+                    }
+                    return Ok(());
+                }
+                if found.is_none() && pointer == "/stages" && !(last && matches!(value.data, Data::Object(_)))
+                {
+                    let names: Vec<&str> = members.iter().map(|member| member.key.as_str()).collect();
+                    return Err(vec![
+                        at(format!("there is no stage {}", quoted(segment)))
+                            .expected(format!("a stage: {}", alternatives(&names)))
+                            .maybe_hint(suggestion(segment, names)),
+                    ]);
+                }
+                let index = found.unwrap_or_else(|| {
+                    let empty = Node {
+                        span: *key_span,
+                        data: Data::Object(Vec::new()),
+                    };
+                    members.push(Member {
+                        key: (*segment).to_owned(),
+                        key_span: *key_span,
+                        value: empty,
+                    });
+                    members.len() - 1
+                });
+                if last {
+                    members[index].key_span = *key_span;
+                }
+                node = &mut members[index].value;
+            }
+            Data::Array(items) => {
+                let count = items.len();
+                let item = segment
+                    .parse::<usize>()
+                    .ok()
+                    .and_then(|index| items.get_mut(index));
+                node = item.ok_or_else(|| {
+                    vec![
+                        at(format!(
+                            "there is no element {} in an array of {count}",
+                            quoted(segment)
+                        ))
+                        .expected("an index, from 0"),
+                    ]
+                })?;
+            }
+            _ => {
+                let (parent, _) = path.split_at(key_span.start.saturating_sub(1));
+                return Err(vec![
+                    at(format!(
+                        "{} has no fields, so no {}",
+                        quoted(parent),
+                        quoted(segment)
+                    ))
+                    .expected(format!("a path that ends at {}", quoted(parent))),
+                ]);
+            }
+        }
+        pointer = below;
+    }
+    *node = value;
+    Ok(())
+}
+
+/// A value: JSON where it is JSON, else the text itself.
+fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<Draft>> {
+    let (node, faults) = parse_at(text, start, source);
+    match node {
+        Some(node) if faults.is_empty() => Ok(node),
+        // What begins as JSON was meant as JSON.
+        _ if text.trim_start().starts_with(['{', '[', '"']) => {
+            // The argument's path is told by the place; a pointer into its value alone would mislead.
+            Err(faults
+                .into_iter()
+                .map(|fault| Draft {
+                    pointer: String::new(),
+                    ..fault
+                })
+                .collect())
+        }
+        _ => Ok(Node {
+            span: Span {
+                source,
+                start,
+                end: start + text.len(),
+            },
+            data: Data::String(text.to_owned()),
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"{
+        "name": "small", "seed": 1,
+        "stages": {
+            "text": { "kind": "source", "input": { "kind": "text", "files": ["a.txt", "b.txt"] } },
+            "tokens": { "kind": "tokenize", "from": "text",
+                        "tokenizer": { "kind": "train_bpe", "vocabulary_size": 512 } },
+            "rows": { "kind": "pack", "from": "tokens", "length": 32 },
+            "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 1e4 }
+        }
+    }"#;
+
+    fn load(overrides: &[&str]) -> Result<Loaded, Faults> {
+        let overrides: Vec<_> = overrides.iter().map(|&argument| argument.to_owned()).collect();
+        Manifest::from_bytes("small.json", SMALL.into(), &overrides)
+    }
+
+    fn train(loaded: &Loaded) -> &super::super::Train {
+        match &loaded.manifest.stages["model"] {
+            super::super::Stage::Train(stage) => stage,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn numbers_are_what_they_are_worth() {
+        assert_eq!(train(&load(&[]).unwrap()).steps, 10_000);
+    }
+
+    #[test]
+    fn overrides_are_typed_and_the_last_wins() {
+        let loaded = load(&[
+            "stages.model.steps=3000",
+            "stages.model.steps=2600",
+            "stages.model.noise.kind=cosine",
+            "stages.text.input.files.1=c.txt",
+            "name=\"quoted\"",
+        ])
+        .unwrap();
+        assert_eq!(train(&loaded).steps, 2600);
+        assert!(matches!(train(&loaded).noise, super::super::Noise::Cosine(_)));
+        assert_eq!(loaded.written["stages"]["text"]["input"]["files"][1], "c.txt");
+        assert_eq!(loaded.manifest.name, "quoted");
+        assert_eq!(loaded.overrides.len(), 5);
+        let removed = load(&["stages.model.noise.kind=cosine", "stages.model.noise=null"]).unwrap();
+        assert_eq!(removed.manifest, load(&[]).unwrap().manifest);
+        let added = load(&[r#"stages.more={"kind":"sample","model":"model","count":3}"#]).unwrap();
+        assert_eq!(added.manifest.stages.len(), 5);
+    }
+
+    #[test]
+    fn faults_of_an_override_point_into_it() {
+        let check = |argument: &str, expected: &str| {
+            let faults = load(&["seed=2", argument]).unwrap_err();
+            assert_eq!(faults.list.len(), 1, "{faults}");
+            assert_eq!(faults.list[0].place.span.source, 2);
+            assert_eq!(faults.to_string(), expected);
+        };
+        check(
+            "stages.model.steps=many",
+            "--set:1:20: `many` is a string; expected an integer from 1 to 1,000,000,000",
+        );
+        check(
+            "stages.model.stepps=7",
+            "--set:1:14: unknown field `stepps`; expected one of `batch`, `micro_batch`, `learning_rate`, \
+             `warmup_steps`, `schedule`, `beta1`, `beta2`, `epsilon`, `weight_decay`, `gradient_clip`, `ema`, \
+             `dropout`, `noise`, `sampling_epsilon`, `antithetic`, `time_conditioning`, `validation_every`, \
+             `validation_rows`, `checkpoint_every` or `seed`",
+        );
+        check(
+            "stages.modle.steps=7",
+            "--set:1:1: there is no stage `modle`; expected a stage: `text`, `tokens`, `rows` or `model`; \
+             hint: did you mean `model`?",
+        );
+        check(
+            "stages.text.input.files.2=x",
+            "--set:1:1: there is no element `2` in an array of 2; expected an index, from 0",
+        );
+        check(
+            "seed.x=1",
+            "--set:1:1: `seed` has no fields, so no `x`; expected a path that ends at `seed`",
+        );
+        check(
+            "seed",
+            "--set:1:1: `seed` sets nothing; expected PATH=VALUE, as in `stages.model.steps=200`",
+        );
+        check(
+            "stages..steps=1",
+            "--set:1:1: `stages..steps` has an empty name in it; expected names joined by points, as in `stages.model.steps`",
+        );
+        check(
+            "stages.rows.length=16",
+            "--set:1:20: shape `nano` has rows of 32 tokens, but `rows` packs rows of 16; expected a shape with \
+             rows of 16; hint: set `\"length\": 32` in `rows`",
+        );
+    }
+
+    #[test]
+    fn paths_start_at_the_manifest() {
+        let mut loaded = load(&[]).unwrap();
+        assert_eq!(loaded.base(), Path::new("."));
+        loaded.path = "pipelines/a.json".into();
+        assert_eq!(loaded.base(), Path::new("pipelines"));
+    }
+}

@@ -1,0 +1,776 @@
+//! Semantic faults: what no schema can say.
+//!
+//! References and circles are checked on the text itself, so that they are told beside structural faults. What
+//! follows a chain of stages is checked where every stage of the chain is without structural fault.
+
+use std::collections::HashSet;
+
+use indexmap::IndexMap;
+use serde::Deserialize as _;
+
+use super::fault::{Code, Draft, alternatives, quoted, suggestion};
+use super::text::{Node, Span, pointer_join};
+use super::{
+    Estimator, Evaluate, Noise, Pack, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
+    Tokenize, Tokenizer, Train,
+};
+use crate::shapes::{SHAPES, Shape};
+
+/// Tokens of GPT-2's vocabulary with the mask token appended.
+const GPT2_VOCABULARY: usize = 50_258;
+/// Special tokens of a character tokenizer: BOS, EOS, padding, mask.
+const CHARACTER_SPECIAL_TOKENS: usize = 4;
+
+/// The fields that name stages: of which kind of stage, where, and the kind that they name.
+/// `Stage::references` says the same of a typed stage; a test holds them together.
+const REFERENCES: &[(StageKind, &str, StageKind)] = &[
+    (StageKind::Tokenize, "from", StageKind::Source),
+    (StageKind::Tokenize, "tokenizer/stage", StageKind::Tokenize),
+    (StageKind::Pack, "from", StageKind::Tokenize),
+    (StageKind::Train, "from", StageKind::Pack),
+    (StageKind::Evaluate, "model", StageKind::Train),
+    (StageKind::Evaluate, "data", StageKind::Pack),
+    (StageKind::Evaluate, "grammar", StageKind::Source),
+    (StageKind::Sample, "model", StageKind::Train),
+    (StageKind::Sample, "grammar", StageKind::Source),
+];
+
+const KINDS: [StageKind; 6] = [
+    StageKind::Source,
+    StageKind::Tokenize,
+    StageKind::Pack,
+    StageKind::Train,
+    StageKind::Evaluate,
+    StageKind::Sample,
+];
+
+/// "a source stage", "an evaluate stage".
+fn a_stage(kind: StageKind) -> String {
+    let article = if kind == StageKind::Evaluate { "an" } else { "a" };
+    format!("{article} {} stage", kind.name())
+}
+
+/// What is wrong with the meaning, given what is wrong with the structure.
+pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
+    let Some(stages) = tree.member("stages") else {
+        return Vec::new();
+    };
+    let entries = stages
+        .value
+        .members()
+        .iter()
+        // The schema bounds the number of stages; this keeps the work bounded where that is violated.
+        .take(1_000)
+        .map(|member| {
+            let pointer = pointer_join("/stages", &member.key);
+            let kind = member
+                .value
+                .member("kind")
+                .and_then(|kind| kind.value.as_str())
+                .and_then(|name| KINDS.into_iter().find(|kind| kind.name() == name));
+            let sound = !structural.iter().any(|fault| {
+                fault
+                    .pointer
+                    .strip_prefix(&pointer)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+            let stage = if sound {
+                Stage::deserialize(member.value.to_json()).ok()
+            } else {
+                None
+            };
+            let entry = Entry {
+                node: &member.value,
+                key_span: member.key_span,
+                pointer,
+                kind,
+                stage,
+            };
+            (member.key.as_str(), entry)
+        })
+        .collect();
+    let mut meaning = Meaning {
+        stages: entries,
+        faults: Vec::new(),
+    };
+    meaning.references();
+    meaning.circles();
+    meaning.stages();
+    meaning.faults
+}
+
+struct Entry<'t> {
+    node: &'t Node,
+    key_span: Span,
+    pointer: String,
+    kind: Option<StageKind>,
+    /// The stage, where its structure is without fault.
+    stage: Option<Stage>,
+}
+
+impl Entry<'_> {
+    /// The place of a field, or of the stage's name where the field is not written.
+    fn span(&self, field: &str) -> Span {
+        self.node
+            .at(&format!("/{field}"))
+            .map_or(self.key_span, |node| node.span)
+    }
+
+    fn fault(&self, code: Code, field: &str, message: impl Into<String>) -> Draft {
+        let written = self.node.at(&format!("/{field}"));
+        let pointer = if written.is_some() {
+            format!("{}/{field}", self.pointer)
+        } else {
+            self.pointer.clone()
+        };
+        let draft = Draft::new(code, self.span(field), pointer, message);
+        match written {
+            Some(node) => draft.value(&node.to_json()),
+            None => draft,
+        }
+    }
+
+    /// The stages that this one names: field, place, name, expected kind.
+    fn references(&self) -> impl Iterator<Item = (&'static str, Span, &str, StageKind)> {
+        REFERENCES
+            .iter()
+            .filter(|(kind, ..)| self.kind == Some(*kind))
+            .filter_map(|(_, field, expects)| {
+                let node = self.node.at(&format!("/{field}"))?;
+                Some((*field, node.span, node.as_str()?, *expects))
+            })
+    }
+}
+
+struct Meaning<'t> {
+    stages: IndexMap<&'t str, Entry<'t>>,
+    faults: Vec<Draft>,
+}
+
+/// Where the rows of a pack stage come from.
+struct Chain<'m> {
+    pack: &'m Pack,
+    /// The stage that holds the tokenizer, other stages' tokenizers followed.
+    tokens: &'m str,
+    tokenize: &'m Tokenize,
+}
+
+impl<'t> Meaning<'t> {
+    /// Unknown stages, stages of the wrong kind, stages that name themselves.
+    fn references(&mut self) {
+        let mut faults = Vec::new();
+        for (name, entry) in &self.stages {
+            for (field, span, target, expects) in entry.references() {
+                let candidates: Vec<&str> = self
+                    .stages
+                    .iter()
+                    .filter(|(other, entry)| entry.kind == Some(expects) && *other != name)
+                    .map(|(name, _)| *name)
+                    .collect();
+                let wanted = match candidates.as_slice() {
+                    [] => format!("{}; there is none yet", a_stage(expects)),
+                    some => {
+                        let more = if some.len() > 12 { ", …" } else { "" };
+                        format!(
+                            "{}: {}{more}",
+                            a_stage(expects),
+                            alternatives(&some[..some.len().min(12)])
+                        )
+                    }
+                };
+                let pointer = format!("{}/{field}", entry.pointer);
+                let draft = |code, message: String| {
+                    Draft::new(code, span, pointer.clone(), message)
+                        .value(&serde_json::Value::String(target.to_owned()))
+                        .expected(wanted.clone())
+                };
+                if target == *name {
+                    faults.push(draft(Code::Cycle, format!("{} consumes itself", quoted(name))));
+                    continue;
+                }
+                let Some(found) = self.stages.get(target) else {
+                    let others = self.stages.keys().copied();
+                    let hint =
+                        suggestion(target, candidates.iter().copied()).or_else(|| suggestion(target, others));
+                    faults.push(
+                        draft(
+                            Code::UnknownStage,
+                            format!("there is no stage {}", quoted(target)),
+                        )
+                        .maybe_hint(hint),
+                    );
+                    continue;
+                };
+                let Some(kind) = found.kind.filter(|kind| *kind != expects) else {
+                    continue;
+                };
+                let message = format!(
+                    "{} of {} names {}, {}",
+                    quoted(field),
+                    quoted(name),
+                    quoted(target),
+                    a_stage(kind)
+                );
+                let between = self.stages.iter().find(|(other, entry)| {
+                    entry.kind == Some(expects)
+                        && entry.references().any(|(_, _, of, _)| of == target)
+                        && *other != name
+                });
+                faults.push(
+                    draft(Code::WrongStage, message)
+                        .maybe_hint(between.map(|(name, _)| {
+                            format!(
+                                "did you mean {}, which consumes {}?",
+                                quoted(name),
+                                quoted(target)
+                            )
+                        }))
+                        .related(
+                            found.span("kind"),
+                            format!("{} is {}", quoted(target), a_stage(kind)),
+                        ),
+                );
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    /// Circles of two stages and more, each once.
+    fn circles(&mut self) {
+        let edges: Vec<Vec<(usize, Span, String)>> = self
+            .stages
+            .iter()
+            .map(|(name, entry)| {
+                entry
+                    .references()
+                    .filter(|(_, _, target, _)| target != name)
+                    .filter_map(|(field, span, target, _)| {
+                        Some((
+                            self.stages.get_index_of(target)?,
+                            span,
+                            format!("{}/{field}", entry.pointer),
+                        ))
+                    })
+                    .collect()
+            })
+            .collect();
+        // Depth first with an explicit stack: a manifest may hold a chain of a thousand stages.
+        let mut done = vec![false; edges.len()];
+        for root in 0..edges.len() {
+            let mut path: Vec<(usize, usize)> = vec![(root, 0)];
+            while let Some((stage, next)) = path.last_mut() {
+                let Some((target, ..)) = edges[*stage].get(*next).filter(|_| !done[*stage]) else {
+                    done[*stage] = true;
+                    path.pop();
+                    continue;
+                };
+                *next += 1;
+                let Some(start) = path.iter().position(|(stage, _)| stage == target) else {
+                    if !done[*target] {
+                        path.push((*target, 0));
+                    }
+                    continue;
+                };
+                self.circle(&path[start..], &edges);
+            }
+        }
+    }
+
+    /// Tells one circle: its stages with the index past the edge taken, in order.
+    fn circle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
+        let name = |stage: usize| self.stages.get_index(stage).map_or("", |(name, _)| *name);
+        // Begin with the stage that is written first.
+        let first = path
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (stage, _))| *stage)
+            .map_or(0, |(i, _)| i);
+        let turned: Vec<_> = path[first..].iter().chain(&path[..first]).collect();
+        let mut names: Vec<_> = turned.iter().map(|(stage, _)| quoted(name(*stage))).collect();
+        if names.len() > 12 {
+            names.truncate(12);
+            names.push("…".to_owned());
+        }
+        names.extend(turned.first().map(|(stage, _)| quoted(name(*stage))));
+        let mut places = turned
+            .iter()
+            .filter_map(|(stage, next)| edges[*stage].get(next.checked_sub(1)?));
+        let Some((_, span, pointer)) = places.next() else {
+            return;
+        };
+        let mut fault = Draft::new(
+            Code::Cycle,
+            *span,
+            pointer.clone(),
+            format!("stages consume each other in a circle: {}", names.join(" ← ")),
+        )
+        .expected("a graph without circles: a stage consumes what was made before it");
+        for (_, span, _) in places.take(11) {
+            fault = fault.related(*span, "and here");
+        }
+        self.faults.push(fault);
+    }
+
+    fn stages(&mut self) {
+        let mut faults = Vec::new();
+        for (name, entry) in &self.stages {
+            match &entry.stage {
+                Some(Stage::Tokenize(stage)) => tokenize(entry, stage, &mut faults),
+                Some(Stage::Train(stage)) => self.train(name, entry, stage, &mut faults),
+                Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
+                Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
+                Some(Stage::Source(_) | Stage::Pack(_)) | None => {}
+            }
+        }
+        self.faults.extend(faults);
+    }
+
+    fn entry(&self, name: &str) -> Option<&Entry<'t>> {
+        self.stages.get(name)
+    }
+
+    fn source_of(&self, name: &str) -> Option<&Source> {
+        match &self.entry(name)?.stage {
+            Some(Stage::Source(stage)) => Some(stage),
+            _ => None,
+        }
+    }
+
+    fn tokenize_of(&self, name: &str) -> Option<&Tokenize> {
+        match &self.entry(name)?.stage {
+            Some(Stage::Tokenize(stage)) => Some(stage),
+            _ => None,
+        }
+    }
+
+    fn pack_of(&self, name: &str) -> Option<&Pack> {
+        match &self.entry(name)?.stage {
+            Some(Stage::Pack(stage)) => Some(stage),
+            _ => None,
+        }
+    }
+
+    fn train_of(&self, name: &str) -> Option<&Train> {
+        match &self.entry(name)?.stage {
+            Some(Stage::Train(stage)) => Some(stage),
+            _ => None,
+        }
+    }
+
+    /// The chain behind a pack stage, where every stage of it is sound.
+    fn chain(&self, pack: &str) -> Option<Chain<'_>> {
+        let pack = self.pack_of(pack)?;
+        let mut tokens = pack.from.as_str();
+        let mut seen = HashSet::new();
+        loop {
+            let tokenize = self.tokenize_of(tokens)?;
+            match &tokenize.tokenizer {
+                Tokenizer::Stage(other) if seen.insert(tokens) => tokens = &other.stage,
+                Tokenizer::Stage(_) => return None,
+                _ => {
+                    return Some(Chain {
+                        pack,
+                        tokens,
+                        tokenize,
+                    });
+                }
+            }
+        }
+    }
+
+    fn train(&self, name: &str, entry: &Entry<'_>, stage: &Train, faults: &mut Vec<Draft>) {
+        if let Some(micro_batch) = stage.micro_batch
+            && stage.batch % micro_batch != 0
+        {
+            let batch = stage.batch;
+            let below = (1..=micro_batch.min(batch))
+                .rev()
+                .find(|size| batch % size == 0)
+                .unwrap_or(1);
+            faults.push(
+                entry
+                    .fault(
+                        Code::MicroBatch,
+                        "micro_batch",
+                        format!("{micro_batch} does not divide the batch of {batch}"),
+                    )
+                    .expected(format!("a divisor of {batch}"))
+                    .hint(format!(
+                        "the next below is {below}; it changes memory and speed, not the result"
+                    )),
+            );
+        }
+        if stage.warmup_steps > stage.steps {
+            let (field, written) = match entry.node.member("warmup_steps") {
+                Some(_) => ("warmup_steps", ""),
+                None => ("steps", "the default "),
+            };
+            let message = format!(
+                "{written}warm-up of {} steps is longer than the training of {}",
+                stage.warmup_steps, stage.steps
+            );
+            faults.push(
+                entry
+                    .fault(Code::Warmup, field, message)
+                    .expected(format!("`warmup_steps` of at most {}", stage.steps))
+                    .hint(format!(
+                        "set `\"warmup_steps\": {}`, a tenth of the training",
+                        stage.steps / 10
+                    )),
+            );
+        }
+        if let Noise::Linear(range) | Noise::Geometric(range) = &stage.noise
+            && range.sigma_min >= range.sigma_max
+        {
+            faults.push(
+                entry
+                    .fault(
+                        Code::Noise,
+                        "noise/sigma_max",
+                        format!(
+                            "the noise does not rise: from {} to {}",
+                            range.sigma_min, range.sigma_max
+                        ),
+                    )
+                    .expected(format!("a `sigma_max` above `sigma_min`, {}", range.sigma_min)),
+            );
+        }
+        if let (Some(pack), Some(rows)) = (self.pack_of(&stage.from), self.entry(&stage.from))
+            && pack.validation >= 1.0
+        {
+            faults.push(
+                entry
+                    .fault(
+                        Code::EmptySplit,
+                        "from",
+                        format!("{} has no rows to train on", quoted(&stage.from)),
+                    )
+                    .expected("a pack stage whose `validation` is below 1")
+                    .related(rows.span("validation"), "every record goes to `validation`"),
+            );
+        }
+        let Some(shape) = Shape::find(&stage.shape) else {
+            return;
+        };
+        if let (Some(pack), Some(rows)) = (self.pack_of(&stage.from), self.entry(&stage.from))
+            && pack.length as usize != shape.length
+        {
+            let same: Vec<_> = SHAPES
+                .iter()
+                .filter(|s| s.length == pack.length as usize)
+                .map(|s| s.name)
+                .collect();
+            let other = if same.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    ", or take a shape for rows of {}: {}",
+                    pack.length,
+                    alternatives(&same)
+                )
+            };
+            let message = format!(
+                "shape {} has rows of {} tokens, but {} packs rows of {}",
+                quoted(shape.name),
+                shape.length,
+                quoted(&stage.from),
+                pack.length
+            );
+            faults.push(
+                entry
+                    .fault(Code::RowLength, "shape", message)
+                    .expected(format!("a shape with rows of {}", pack.length))
+                    .hint(format!(
+                        "set `\"length\": {}` in {}{other}",
+                        shape.length,
+                        quoted(&stage.from)
+                    ))
+                    .related(rows.span("length"), "packed here"),
+            );
+        }
+        self.vocabulary(name, entry, stage, shape, faults);
+    }
+
+    /// The tokenizer must not have more tokens than the shape, where its size is known without data.
+    fn vocabulary(&self, _: &str, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
+        let Some(chain) = self.chain(&stage.from) else {
+            return;
+        };
+        let Some(tokens) = self.entry(chain.tokens) else {
+            return;
+        };
+        let (size, field, how) = match &chain.tokenize.tokenizer {
+            Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
+            Tokenizer::TrainBpe(train) | Tokenizer::TrainWordpiece(train) => (
+                train.vocabulary_size as usize,
+                "tokenizer/vocabulary_size",
+                "may have",
+            ),
+            Tokenizer::Characters(characters) => {
+                let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
+                (size, "tokenizer/alphabet", "has, special tokens included,")
+            }
+            // Their size stands in their files.
+            Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Stage(_) => return,
+        };
+        if size <= shape.vocabulary {
+            return;
+        }
+        let large: Vec<_> = SHAPES
+            .iter()
+            .filter(|s| s.vocabulary >= size && s.length == chain.pack.length as usize)
+            .map(|s| s.name)
+            .collect();
+        let mut ways = Vec::new();
+        if field == "tokenizer/vocabulary_size" {
+            ways.push(format!(
+                "set `\"vocabulary_size\": {}` in {}",
+                shape.vocabulary,
+                quoted(chain.tokens)
+            ));
+        }
+        if !large.is_empty() {
+            ways.push(format!(
+                "take a larger shape for these rows: {}",
+                alternatives(&large)
+            ));
+        }
+        let message = format!(
+            "shape {} has a vocabulary of {}, but the tokenizer of {} {how} {size} tokens",
+            quoted(shape.name),
+            shape.vocabulary,
+            quoted(chain.tokens),
+        );
+        let hint = if ways.is_empty() {
+            None
+        } else {
+            Some(ways.join(", or "))
+        };
+        faults.push(
+            entry
+                .fault(Code::Vocabulary, "shape", message)
+                .expected(format!("a shape with a vocabulary of at least {size}"))
+                .maybe_hint(hint)
+                .related(tokens.span(field), "the tokenizer's size"),
+        );
+    }
+
+    fn evaluate(&self, entry: &Entry<'_>, stage: &Evaluate, faults: &mut Vec<Draft>) {
+        let model = self.train_of(&stage.model);
+        if let (Some(pack), Some(rows)) = (self.pack_of(&stage.data), self.entry(&stage.data)) {
+            let empty = match stage.split {
+                Split::Validation if pack.validation <= 0.0 => Some(("validation", "above 0", "train")),
+                Split::Train if pack.validation >= 1.0 => Some(("train", "below 1", "validation")),
+                _ => None,
+            };
+            if let Some((split, bound, other)) = empty {
+                let field = if entry.node.member("split").is_some() {
+                    "split"
+                } else {
+                    "data"
+                };
+                let message = format!("the `{split}` split of {} is empty", quoted(&stage.data));
+                faults.push(
+                    entry
+                        .fault(Code::EmptySplit, field, message)
+                        .expected(format!("a split with rows: here `\"split\": \"{other}\"`"))
+                        .hint(format!("or set `validation` of {} {bound}", quoted(&stage.data)))
+                        .related(rows.span("validation"), "the share of `validation`"),
+                );
+            }
+            if let Some(shape) = model.and_then(|model| Shape::find(&model.shape))
+                && pack.length as usize != shape.length
+            {
+                let message = format!(
+                    "{} packs rows of {} tokens, but the model {} has rows of {}",
+                    quoted(&stage.data),
+                    pack.length,
+                    quoted(&stage.model),
+                    shape.length
+                );
+                faults.push(
+                    entry
+                        .fault(Code::RowLength, "data", message)
+                        .expected(format!("a pack stage with rows of {}", shape.length))
+                        .hint(format!(
+                            "set `\"length\": {}` in {}",
+                            shape.length,
+                            quoted(&stage.data)
+                        ))
+                        .related(rows.span("length"), "packed here"),
+                );
+            }
+        }
+        if let Some(model) = model {
+            if let (Some(of_model), Some(of_data)) = (self.chain(&model.from), self.chain(&stage.data))
+                && !same_tokenizer(&of_model, &of_data)
+            {
+                let message = format!(
+                    "the rows of {} come from the tokenizer of {}, but {} learnt with that of {}",
+                    quoted(&stage.data),
+                    quoted(of_data.tokens),
+                    quoted(&stage.model),
+                    quoted(of_model.tokens)
+                );
+                let mut fault = entry
+                    .fault(Code::Tokenizer, "data", message)
+                    .expected("rows from the model's own tokenizer")
+                    .hint(format!(
+                        "tokenize them with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
+                        of_model.tokens
+                    ));
+                if let Some(tokens) = self.entry(of_data.tokens) {
+                    fault = fault.related(tokens.span("tokenizer/kind"), "another tokenizer");
+                }
+                faults.push(fault);
+            }
+            if model.time_conditioning && stage.estimator == Estimator::Count {
+                faults.push(
+                    self.needs_no_time(entry, "estimator", "estimator `count`", &stage.model)
+                        .hint("take `\"estimator\": \"time\"`, or train without time conditioning"),
+                );
+            }
+        }
+        self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);
+    }
+
+    fn sample(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
+        if self
+            .train_of(&stage.model)
+            .is_some_and(|model| model.time_conditioning)
+            && stage.sampler == Sampler::Cached
+        {
+            let written = entry.node.member("sampler").is_some();
+            let what = if written {
+                "sampler `cached`"
+            } else {
+                "the default sampler, `cached`,"
+            };
+            faults.push(
+                self.needs_no_time(entry, "sampler", what, &stage.model)
+                    .hint("take `\"sampler\": \"ancestral\"`, or train without time conditioning"),
+            );
+        }
+        self.grammar(entry, stage.grammar.as_deref(), None, faults);
+    }
+
+    fn needs_no_time(&self, entry: &Entry<'_>, field: &str, what: &str, model: &str) -> Draft {
+        let message = format!(
+            "{what} needs a network that ignores the time, but {} is fed it",
+            quoted(model)
+        );
+        let fault = entry
+            .fault(Code::TimeConditioning, field, message)
+            .expected("a model without `time_conditioning`");
+        match self.entry(model) {
+            Some(model) => fault.related(model.span("time_conditioning"), "fed the time here"),
+            None => fault,
+        }
+    }
+
+    /// `grammar` names a synthetic source; for an evaluation, the one that the rows come from.
+    fn grammar(&self, entry: &Entry<'_>, grammar: Option<&str>, data: Option<&str>, faults: &mut Vec<Draft>) {
+        let Some(grammar) = grammar else { return };
+        let Some(Source { input, .. }) = self.source_of(grammar) else {
+            return;
+        };
+        let SourceInput::Synthetic(synthetic) = input else {
+            let synthetic: Vec<_> = self
+                .stages
+                .iter()
+                .filter(|(_, e)| matches!(&e.stage, Some(Stage::Source(s)) if matches!(s.input, SourceInput::Synthetic(_))))
+                .map(|(name, _)| *name)
+                .collect();
+            let which = if synthetic.is_empty() {
+                String::new()
+            } else {
+                format!(": {}", alternatives(&synthetic))
+            };
+            let mut fault = entry
+                .fault(
+                    Code::Grammar,
+                    "grammar",
+                    format!("{} has no grammar: its text comes from files", quoted(grammar)),
+                )
+                .expected(format!("a synthetic source{which}"))
+                .hint("leave `grammar` out for text from files");
+            if let Some(source) = self.entry(grammar) {
+                fault = fault.related(source.span("input/kind"), "text from files");
+            }
+            faults.push(fault);
+            return;
+        };
+        // The exact entropy of a grammar says nothing about text from elsewhere.
+        let Some(rows) = data else { return };
+        let Some(from) = self
+            .pack_of(rows)
+            .and_then(|pack| self.tokenize_of(&pack.from))
+            .map(|tokens| &tokens.from)
+        else {
+            return;
+        };
+        let same = match self.source_of(from).map(|source| &source.input) {
+            Some(SourceInput::Synthetic(other)) => other.grammar == synthetic.grammar,
+            Some(SourceInput::Text(_)) => false,
+            None => return,
+        };
+        if !same {
+            let message = format!(
+                "the rows of {} come from {}, not from the grammar of {}",
+                quoted(rows),
+                quoted(from),
+                quoted(grammar)
+            );
+            faults.push(
+                entry
+                    .fault(Code::Grammar, "grammar", message)
+                    .expected("the source of the rows, where it is synthetic")
+                    .hint("the exact entropy of a grammar says nothing about other text"),
+            );
+        }
+    }
+}
+
+/// Repeated characters of an alphabet.
+fn tokenize(entry: &Entry<'_>, stage: &Tokenize, faults: &mut Vec<Draft>) {
+    let Tokenizer::Characters(characters) = &stage.tokenizer else {
+        return;
+    };
+    let mut seen = HashSet::new();
+    let mut twice: Vec<String> = characters
+        .alphabet
+        .chars()
+        .filter(|c| !seen.insert(*c))
+        .map(|c| c.to_string())
+        .collect();
+    twice.dedup();
+    if !twice.is_empty() {
+        twice.truncate(10);
+        let verb = if twice.len() == 1 { "is" } else { "are" };
+        faults.push(
+            entry
+                .fault(
+                    Code::Alphabet,
+                    "tokenizer/alphabet",
+                    format!(
+                        "{} {verb} in the alphabet more than once",
+                        alternatives(&twice).replace(" or ", " and ")
+                    ),
+                )
+                .expected("every character once"),
+        );
+    }
+}
+
+/// Whether two chains surely or possibly end in the same tokenizer: the same stage, or the same files or alphabet.
+/// A trained tokenizer is the same only where it is trained on the same records.
+fn same_tokenizer(a: &Chain<'_>, b: &Chain<'_>) -> bool {
+    if a.tokens == b.tokens {
+        return true;
+    }
+    let trained = matches!(
+        a.tokenize.tokenizer,
+        Tokenizer::TrainBpe(_) | Tokenizer::TrainWordpiece(_)
+    );
+    a.tokenize.tokenizer == b.tokenize.tokenizer && (!trained || a.tokenize.from == b.tokenize.from)
+}

@@ -1,0 +1,540 @@
+//! Structural faults: what the schema says, said so that a person can act on it.
+//!
+//! `jsonschema` decides; this module words its findings. Where a value may be one of several kinds, the branch that
+//! its `kind` names is reported on, not "no branch matched".
+
+use std::collections::HashSet;
+use std::sync::LazyLock;
+
+use jsonschema::error::ValidationErrorKind as Kind;
+use jsonschema::{ValidationError, Validator};
+use serde_json::Value;
+
+use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
+use super::schema::schema;
+use super::text::{Node, Span, pointer_join};
+use crate::shapes::SHAPES;
+
+/// The compiled schema: built once, a millisecond or so.
+static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| jsonschema::draft202012::new(schema()).ok());
+
+/// Names that other programs give to fields of ours.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("batch_size", "batch"),
+    ("block_size", "length"),
+    ("ckpt_every", "checkpoint_every"),
+    ("context_length", "length"),
+    ("depends_on", "from"),
+    ("input", "from"),
+    ("lr", "learning_rate"),
+    ("max_length", "length"),
+    ("max_steps", "steps"),
+    ("num_samples", "count"),
+    ("num_steps", "steps"),
+    ("seq_len", "length"),
+    ("type", "kind"),
+    ("vocab", "vocabulary"),
+    ("vocab_file", "vocabulary"),
+    ("vocab_size", "vocabulary_size"),
+    ("warmup", "warmup_steps"),
+];
+
+/// What is wrong with the structure, and how many faults were left out.
+pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
+    let instance = tree.to_json();
+    let Some(validator) = VALIDATOR.as_ref() else {
+        // A test holds that the schema compiles.
+        let fault = Draft::new(
+            Code::InvalidValue,
+            tree.span,
+            "",
+            "the schema of manifests does not compile",
+        );
+        return (vec![fault], 0);
+    };
+    let errors: Vec<_> = validator.iter_errors(&instance).collect();
+    let mut findings = Vec::new();
+    for error in &errors {
+        unfold(error, &instance, &mut findings);
+    }
+    // Wording costs a search for suggestions, so the surplus goes first.
+    findings.sort_by_cached_key(|finding| tree.at(finding.path).map(|node| node.span));
+    let omitted = findings.len().saturating_sub(MAX_FAULTS);
+    findings.truncate(MAX_FAULTS);
+
+    let mut wording = Wording {
+        tree,
+        drafts: Vec::new(),
+        missing: Vec::new(),
+        renamed: HashSet::new(),
+    };
+    for finding in &findings {
+        wording.word(finding);
+    }
+    let Wording {
+        mut drafts,
+        missing,
+        renamed,
+        ..
+    } = wording;
+    // A misspelt field is one fault, not an unknown one and a missing one.
+    drafts.extend(
+        missing
+            .into_iter()
+            .filter(|(at, _)| !renamed.contains(at))
+            .map(|(_, draft)| draft),
+    );
+    (drafts, omitted)
+}
+
+/// One finding of the validator.
+struct Finding<'e> {
+    kind: &'e Kind,
+    /// JSON pointer of the value.
+    path: &'e str,
+    /// The schema whose keyword failed.
+    schema: &'static Value,
+}
+
+/// Replaces "no branch matched" by the findings of the branch that was meant, where the value's `kind` says which.
+fn unfold<'e>(error: &'e ValidationError<'_>, instance: &Value, out: &mut Vec<Finding<'e>>) {
+    let path = error.instance_path().as_str();
+    let keyword = error.schema_path().as_str();
+    let parent = keyword.rsplit_once('/').map_or("", |(parent, _)| parent);
+    let schema = schema().pointer(parent).unwrap_or(&Value::Null);
+    if let Kind::OneOfNotValid { context } = error.kind()
+        && let Some(kind) = instance.pointer(&pointer_join(path, "kind"))
+        && let Some(branch) = tags(schema).iter().position(|tag| kind == tag)
+        && let Some(findings) = context.get(branch)
+    {
+        for finding in findings {
+            unfold(finding, instance, out);
+        }
+        return;
+    }
+    out.push(Finding {
+        kind: error.kind(),
+        path,
+        schema,
+    });
+}
+
+/// The kinds of a tagged union; empty for any other schema.
+fn tags(schema: &'static Value) -> Vec<&'static str> {
+    let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
+    branches
+        .iter()
+        .filter_map(|branch| branch["properties"]["kind"]["const"].as_str())
+        .collect()
+}
+
+struct Wording<'t> {
+    tree: &'t Node,
+    drafts: Vec<Draft>,
+    /// Missing fields, by the object's pointer and the field's name.
+    missing: Vec<((String, String), Draft)>,
+    /// Fields that a misspelt one was meant to be.
+    renamed: HashSet<(String, String)>,
+}
+
+impl Wording<'_> {
+    fn word(&mut self, finding: &Finding<'_>) {
+        let path = finding.path;
+        let Some(node) = self.tree.at(path) else { return };
+        let json = node.to_json();
+        let draft = |code, message: String| Draft::new(code, node.span, path, message).value(&json);
+        let expected = describe(finding.schema);
+        match finding.kind {
+            Kind::AdditionalProperties { unexpected } => {
+                for key in unexpected {
+                    self.unknown_field(finding, node, key);
+                }
+            }
+            Kind::Required { property } => {
+                let name = property.as_str().unwrap_or_default();
+                self.missing_field(finding, name);
+            }
+            Kind::OneOfNotValid { .. } if !tags(finding.schema).is_empty() => {
+                let kinds = tags(finding.schema);
+                let one_of = format!("one of {}", alternatives(&kinds));
+                let Some(member) = node.member("kind") else {
+                    if node.is_object() {
+                        self.missing_field(finding, "kind");
+                    } else {
+                        let expected = format!("an object with a `kind`: {one_of}");
+                        self.drafts.push(wrong_type(node, path, &json, &expected));
+                    }
+                    return;
+                };
+                let at = pointer_join(path, "kind");
+                let value = member.value.to_json();
+                self.drafts.push(match &value {
+                    Value::String(kind) => Draft::new(
+                        Code::UnknownKind,
+                        member.value.span,
+                        at,
+                        format!("there is no kind {}", quoted(kind)),
+                    )
+                    .value(&value)
+                    .expected(one_of)
+                    .maybe_hint(suggestion(kind, kinds)),
+                    _ => wrong_type(&member.value, &at, &value, &one_of),
+                });
+            }
+            Kind::OneOfNotValid { .. } | Kind::Enum { .. } | Kind::Constant { .. } => {
+                let Value::String(written) = &json else {
+                    self.drafts.push(wrong_type(node, path, &json, &expected));
+                    return;
+                };
+                if path.ends_with("/shape") {
+                    self.drafts.push(unknown_shape(
+                        draft(
+                            Code::UnknownShape,
+                            format!("shape {} is not compiled", quoted(written)),
+                        ),
+                        written,
+                    ));
+                    return;
+                }
+                let options = options(finding.schema);
+                self.drafts.push(
+                    draft(Code::InvalidValue, format!("unknown value {}", quoted(written)))
+                        .expected(expected)
+                        .maybe_hint(suggestion(written, options)),
+                );
+            }
+            Kind::Type { .. } => self.drafts.push(wrong_type(node, path, &json, &expected)),
+            Kind::Minimum { .. }
+            | Kind::Maximum { .. }
+            | Kind::ExclusiveMinimum { .. }
+            | Kind::ExclusiveMaximum { .. } => {
+                let low = matches!(finding.kind, Kind::Minimum { .. } | Kind::ExclusiveMinimum { .. });
+                let size = if low { "small" } else { "large" };
+                self.drafts.push(
+                    draft(Code::OutOfRange, format!("{} is too {size}", number(&json))).expected(expected),
+                );
+            }
+            Kind::MinLength { .. } | Kind::MinItems { .. } | Kind::MinProperties { .. } => {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                self.drafts
+                    .push(draft(Code::OutOfRange, format!("{} is empty", quoted(name))).expected(expected));
+            }
+            Kind::MaxLength { .. } | Kind::MaxItems { .. } | Kind::MaxProperties { .. } => {
+                let name = path.rsplit('/').next().unwrap_or_default();
+                self.drafts.push(
+                    draft(
+                        Code::OutOfRange,
+                        format!("{} has too many elements", quoted(name)),
+                    )
+                    .expected(expected),
+                );
+            }
+            Kind::Pattern { .. } => {
+                let written = node.as_str().unwrap_or_default();
+                self.drafts.push(
+                    draft(Code::InvalidName, format!("{} is no name", quoted(written))).expected(expected),
+                );
+            }
+            Kind::PropertyNames { error } => {
+                let Some(name) = error.instance().as_str() else {
+                    return;
+                };
+                let Some(member) = node.member(name) else { return };
+                let expected = describe(&finding.schema["propertyNames"]);
+                let message = format!("{} is no name for a stage", quoted(name));
+                self.drafts.push(
+                    Draft::new(
+                        Code::InvalidName,
+                        member.key_span,
+                        pointer_join(path, name),
+                        message,
+                    )
+                    .expected(expected),
+                );
+            }
+            // No other keyword is in the schema; a fault is still a fault.
+            other => self.drafts.push(
+                draft(
+                    Code::InvalidValue,
+                    format!("{} is not allowed here", quoted(&json.to_string())),
+                )
+                .expected(format!("{expected} (`{}`)", other.keyword())),
+            ),
+        }
+    }
+
+    fn unknown_field(&mut self, finding: &Finding<'_>, node: &Node, key: &str) {
+        let Some(member) = node.member(key) else { return };
+        let fields: Vec<&str> = finding.schema["properties"]
+            .as_object()
+            .map(|fields| {
+                fields
+                    .keys()
+                    .map(String::as_str)
+                    .filter(|field| node.member(field).is_none())
+                    .collect()
+            })
+            .unwrap_or_default();
+        let synonym = SYNONYMS
+            .iter()
+            .find(|(other, ours)| *other == key && fields.contains(ours));
+        let meant = synonym
+            .map(|(_, ours)| *ours)
+            .or_else(|| did_you_mean(key, fields.iter().copied()));
+        if let Some(field) = meant {
+            self.renamed.insert((finding.path.to_owned(), field.to_owned()));
+        }
+        let draft = Draft::new(
+            Code::UnknownField,
+            member.key_span,
+            pointer_join(finding.path, key),
+            format!("unknown field {}", quoted(key)),
+        );
+        self.drafts.push(
+            draft
+                .value(&member.value.to_json())
+                .expected(match (meant, fields.as_slice()) {
+                    (Some(field), _) => {
+                        format!(
+                            "{}: {}",
+                            quoted(field),
+                            describe(&finding.schema["properties"][field])
+                        )
+                    }
+                    (None, []) => "no further field".to_owned(),
+                    (None, [one]) => quoted(one),
+                    (None, several) => format!("one of {}", alternatives(several)),
+                })
+                .maybe_hint(meant.map(|field| format!("did you mean {}?", quoted(field)))),
+        );
+    }
+
+    fn missing_field(&mut self, finding: &Finding<'_>, name: &str) {
+        let kinds = tags(finding.schema);
+        let expected = if name == "kind" && !kinds.is_empty() {
+            format!("`kind`: one of {}", alternatives(&kinds))
+        } else {
+            format!(
+                "{}: {}",
+                quoted(name),
+                describe(&finding.schema["properties"][name])
+            )
+        };
+        let draft = Draft::new(
+            Code::MissingField,
+            handle(self.tree, finding.path),
+            finding.path,
+            format!("field {} is missing", quoted(name)),
+        )
+        .expected(expected);
+        self.missing
+            .push(((finding.path.to_owned(), name.to_owned()), draft));
+        if kinds.is_empty() {
+            return;
+        }
+        // A misspelt `kind` is the fault; there is no branch that could say so.
+        let Some(node) = self.tree.at(finding.path) else {
+            return;
+        };
+        let keys = node.members().iter().map(|member| member.key.as_str());
+        let near = SYNONYMS
+            .iter()
+            .filter(|(_, ours)| *ours == "kind")
+            .find_map(|(other, _)| node.member(other))
+            .or_else(|| did_you_mean("kind", keys).and_then(|key| node.member(key)));
+        if let (Some(member), Some((_, draft))) = (near, self.missing.last_mut()) {
+            draft.hint = Some(format!("did you mean `kind` by {}?", quoted(&member.key)));
+            draft.related.push((member.key_span, "this one".to_owned()));
+        }
+    }
+}
+
+/// Where to point when something is missing in an object: at its name, else at its brace.
+fn handle(tree: &Node, pointer: &str) -> Span {
+    let node = tree.at(pointer).unwrap_or(tree);
+    let brace = Span {
+        end: (node.span.start + 1).min(node.span.end),
+        ..node.span
+    };
+    let Some((parent, _)) = pointer.rsplit_once('/') else {
+        return brace;
+    };
+    let members = tree.at(parent).map(Node::members).unwrap_or_default();
+    members
+        .iter()
+        .find(|member| member.value.span == node.span)
+        .map_or(brace, |member| member.key_span)
+}
+
+fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
+    let found = match json {
+        Value::Null => "`null` is no value".to_owned(),
+        Value::Bool(value) => format!("`{value}` is a boolean"),
+        Value::Number(number) if number.is_f64() && expected.contains("integer") => {
+            format!("`{number}` is not an integer")
+        }
+        Value::Number(number) => format!("`{number}` is a number"),
+        Value::String(text) => format!("{} is a string", quoted(text)),
+        Value::Array(_) => "this is an array".to_owned(),
+        Value::Object(_) => "this is an object".to_owned(),
+    };
+    let draft = Draft::new(Code::WrongType, node.span, path, found)
+        .value(json)
+        .expected(expected);
+    match json {
+        Value::Null => draft.hint("leave the field out for its default"),
+        Value::String(text)
+            if (expected.contains("number") || expected.contains("integer"))
+                && text.parse::<f64>().is_ok() =>
+        {
+            draft.hint(format!("write {} without quotes", text.trim()))
+        }
+        Value::String(text) if expected.contains("`true`") && matches!(&**text, "true" | "false") => {
+            draft.hint(format!("write {text} without quotes"))
+        }
+        Value::Number(number) if expected.starts_with("a string") => {
+            draft.hint(format!("write \"{number}\""))
+        }
+        Value::String(text) if expected.starts_with("an array") => draft.hint(format!(
+            "write [{}]",
+            super::fault::shortened(&Value::String(text.clone()))
+        )),
+        _ => draft,
+    }
+}
+
+/// The way out where a shape is not compiled: another one, or the line to add.
+fn unknown_shape(draft: Draft, written: &str) -> Draft {
+    let names: Vec<_> = SHAPES.iter().map(|shape| shape.name).collect();
+    let draft = draft.expected(format!("a compiled shape: {}", alternatives(&names)));
+    if let Some(hint) = suggestion(written, names) {
+        return draft.hint(hint);
+    }
+    let plain = !written.is_empty() && written.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let name = if plain && written.len() <= 40 {
+        written
+    } else {
+        "my-shape"
+    };
+    let mut camel_case = String::new();
+    for part in name.split('-') {
+        let mut letters = part.chars();
+        camel_case.extend(letters.next().map(|c| c.to_ascii_uppercase()));
+        camel_case.push_str(letters.as_str());
+    }
+    draft.hint(format!(
+        "to compile it, add a line `{camel_case} \"{name}\" V … L … D … H … N … C …;` to `with_compiled_shapes!` in \
+         src/shapes.rs and rebuild"
+    ))
+}
+
+/// The strings that an enum takes.
+fn options(schema: &'static Value) -> Vec<&'static str> {
+    let one_of = schema["oneOf"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|branch| &branch["const"]);
+    let listed = schema["enum"].as_array().into_iter().flatten();
+    one_of
+        .chain(listed)
+        .chain(schema.get("const"))
+        .filter_map(Value::as_str)
+        .collect()
+}
+
+/// What a schema takes, in words.
+fn describe(schema: &'static Value) -> String {
+    if let Some(target) = schema["$ref"]
+        .as_str()
+        .and_then(|target| target.strip_prefix('#'))
+    {
+        return super::schema::schema()
+            .pointer(target)
+            .map_or_else(|| "a value".to_owned(), describe);
+    }
+    let kinds = tags(schema);
+    if !kinds.is_empty() {
+        return format!("an object with a `kind`: one of {}", alternatives(&kinds));
+    }
+    let options = options(schema);
+    if !options.is_empty() {
+        return format!(
+            "{}{}",
+            if options.len() > 1 { "one of " } else { "" },
+            alternatives(&options)
+        );
+    }
+    if let Some(text) = schema["patternErrorMessage"].as_str() {
+        return text.to_owned();
+    }
+    let bounds = |what: &str, low: &'static Value, high: &'static Value| match (low.is_null(), high.is_null())
+    {
+        (false, false) => format!("{what} from {} to {}", number(low), number(high)),
+        (false, true) => format!("{what} of at least {}", number(low)),
+        (true, false) => format!("{what} of at most {}", number(high)),
+        (true, true) => what.to_owned(),
+    };
+    let counted =
+        |what: &str, of: &str, low: &'static Value, high: &'static Value| match (low.as_u64(), high.as_u64())
+        {
+            (Some(low), Some(high)) => format!(
+                "{what} of {} to {} {of}",
+                number(&low.into()),
+                number(&high.into())
+            ),
+            (Some(low), None) => format!("{what} of {} {of} or more", number(&low.into())),
+            (None, Some(high)) => format!("{what} of at most {} {of}", number(&high.into())),
+            (None, None) => what.to_owned(),
+        };
+    match schema["type"].as_str() {
+        Some("integer") => bounds("an integer", &schema["minimum"], &schema["maximum"]),
+        Some("number") => bounds("a number", &schema["minimum"], &schema["maximum"]),
+        Some("boolean") => "`true` or `false`".to_owned(),
+        Some("string") => counted(
+            "a string",
+            "characters",
+            &schema["minLength"],
+            &schema["maxLength"],
+        ),
+        Some("array") => {
+            let items = describe(&schema["items"]);
+            let items = items.strip_prefix("a string").map_or(items.as_str(), |rest| {
+                if rest.is_empty() { "strings" } else { &items }
+            });
+            let what = format!("an array ({items})");
+            counted(&what, "elements", &schema["minItems"], &schema["maxItems"])
+        }
+        Some("object") => counted(
+            "an object",
+            "fields",
+            &schema["minProperties"],
+            &schema["maxProperties"],
+        ),
+        _ => "a value".to_owned(),
+    }
+}
+
+/// A number as a person reads it: 1,048,576.
+fn number(value: &Value) -> String {
+    let Some(integer) = value.as_i64().map(|i| i.to_string()).or_else(|| {
+        // Bounds of floating-point fields are written 1.0, and so on.
+        value
+            .as_f64()
+            .filter(|f| f.fract() == 0.0 && f.abs() < 1e15)
+            .map(|f| (f as i64).to_string())
+    }) else {
+        return super::fault::shortened(value);
+    };
+    let (sign, digits) = integer
+        .strip_prefix('-')
+        .map_or(("", &*integer), |digits| ("-", digits));
+    let mut out = sign.to_owned();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
