@@ -1,1 +1,464 @@
-//! Manifest to typed DAG: cache keys and reasons.
+//! From a manifest to a plan: the stages in the order in which they can run, each with its cache key and, where it has
+//! to run, the reasons.
+//!
+//! What is in a key and what is not: see the table of [`crate::stages::key`]; the key itself is
+//! [`crate::store::Key`]. A key names its inputs by content. So the key of a stage is known only once its inputs'
+//! artifacts are: behind a stage that has to run, a plan says "`rows` runs" and nothing more. The executor asks again
+//! ([`Plan::decide`]) when the inputs are there; if the upstream stage made what it had made before, the key is an old
+//! one and the rerun ends there.
+//!
+//! `mdlm plan` and `mdlm run` make the same plan: a dry run cannot differ from a run.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use indexmap::IndexMap;
+use rayon::prelude::*;
+
+use crate::error::{Context, Error, Result};
+use crate::manifest::{Manifest, Stage, StageKind};
+use crate::stages::files;
+use crate::stages::key::{self, FileReference, Parts};
+use crate::store::digest::hash_file;
+use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
+
+pub mod reason;
+
+pub use reason::{FileChange, Reason};
+
+/// What a plan is made for.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// The stages that are wanted, with all that they need; all stages when empty.
+    pub targets: Vec<String>,
+    /// Stages that run even when they are cached.
+    pub force: Vec<String>,
+}
+
+/// A manifest made ready to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Name of the pipeline.
+    pub pipeline: String,
+    /// Folder of the manifest.
+    pub base: PathBuf,
+    /// The stages, each after those it consumes.
+    pub stages: Vec<PlannedStage>,
+    /// The names of all stages of the manifest, wanted or not.
+    names: Vec<String>,
+}
+
+/// A stage in its place.
+#[derive(Clone, Debug)]
+pub struct PlannedStage {
+    /// Its name in the manifest.
+    pub name: String,
+    /// Its settings.
+    pub stage: Stage,
+    /// The effective seed.
+    pub seed: u64,
+    /// The stages that it consumes.
+    pub inputs: Vec<Input>,
+    /// The files outside the store that it reads.
+    pub files: Vec<ExternalFile>,
+    /// What becomes of it.
+    pub decision: Decision,
+    parts: Parts,
+    forced: bool,
+    observed: Vec<Observed>,
+}
+
+/// A consumed stage.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    /// The field that names it: [`crate::manifest::Reference::field`].
+    pub role: &'static str,
+    /// Its place in [`Plan::stages`].
+    pub index: usize,
+}
+
+/// What becomes of a stage.
+#[derive(Clone, Debug)]
+pub enum Decision {
+    /// Its artifact is in the store.
+    Cached(Box<Record>),
+    /// It has to run.
+    Run {
+        /// Its key, once its inputs are known.
+        key: Option<Box<Key>>,
+        /// Why; never empty.
+        reasons: Vec<Reason>,
+    },
+}
+
+/// A file as it was when it was hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Observed {
+    path: PathBuf,
+    bytes: u64,
+    modified: Option<SystemTime>,
+}
+
+impl PlannedStage {
+    /// Its kind.
+    #[must_use]
+    pub fn kind(&self) -> StageKind {
+        self.stage.kind()
+    }
+
+    /// Its artifact, once it is known.
+    #[must_use]
+    pub fn artifact(&self) -> Option<&Digest> {
+        match &self.decision {
+            Decision::Cached(record) => Some(&record.artifact),
+            Decision::Run { .. } => None,
+        }
+    }
+
+    fn key(&self, inputs: IndexMap<String, Digest>) -> Key {
+        let mut files: IndexMap<String, Vec<Digest>> = IndexMap::new();
+        for file in &self.files {
+            files.entry(file.field.clone()).or_default().push(file.digest);
+        }
+        Key {
+            kind: self.kind().name().to_owned(),
+            version: self.parts.version,
+            config: self.parts.config.clone(),
+            seed: self.parts.seed,
+            inputs,
+            files,
+        }
+    }
+}
+
+impl Plan {
+    /// Plans a manifest that lies in the folder `base`. Reads the files outside the store, to hash them, and the
+    /// store's records.
+    ///
+    /// # Errors
+    /// An unknown stage or a cycle, a file that is not there, an unreadable store.
+    pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, store: &Store) -> Result<Self> {
+        store.check()?;
+        for name in selection.targets.iter().chain(&selection.force) {
+            known(manifest, name)?;
+        }
+        let wanted = match selection.targets.as_slice() {
+            [] => order(manifest)?,
+            targets => {
+                let needed = needed_by(manifest, targets)?;
+                order(manifest)?
+                    .into_iter()
+                    .filter(|name| needed.contains(name))
+                    .collect()
+            }
+        };
+        let mut plan = Self {
+            pipeline: manifest.name.clone(),
+            base: base.to_owned(),
+            stages: Vec::new(),
+            names: manifest.stages.keys().cloned().collect(),
+        };
+        for name in wanted {
+            let stage = manifest.stages[name].clone();
+            let in_stage = || format!("stage `{name}`");
+            let parts = key::parts(&stage, manifest.seed).context(in_stage)?;
+            let (files, observed) = read_files(base, &parts.files).context(in_stage)?;
+            let inputs = stage
+                .references()
+                .iter()
+                .filter_map(|reference| {
+                    let index = plan
+                        .stages
+                        .iter()
+                        .position(|other| other.name == reference.stage)?;
+                    Some(Input {
+                        role: reference.field,
+                        index,
+                    })
+                })
+                .collect();
+            plan.stages.push(PlannedStage {
+                name: name.to_owned(),
+                seed: key::seed(&stage, manifest.seed),
+                inputs,
+                files,
+                decision: Decision::Run {
+                    key: None,
+                    reasons: vec![Reason::NeverRan],
+                },
+                parts,
+                forced: selection.force.iter().any(|forced| forced == name),
+                observed,
+                stage,
+            });
+            plan.decide(plan.stages.len() - 1, store)?;
+        }
+        Ok(plan)
+    }
+
+    /// Decides what becomes of a stage, given what became of those it consumes.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn decide(&mut self, index: usize, store: &Store) -> Result<()> {
+        let stage = &self.stages[index];
+        let mut inputs = IndexMap::new();
+        let mut reasons = Vec::new();
+        for input in &stage.inputs {
+            let other = &self.stages[input.index];
+            match other.artifact() {
+                Some(artifact) => drop(inputs.insert(input.role.to_owned(), *artifact)),
+                None => reasons.push(Reason::UpstreamRuns {
+                    stage: other.name.clone(),
+                }),
+            }
+        }
+        // A stage consumed in two roles is one reason.
+        reasons.dedup();
+        let complete = reasons.is_empty();
+        let key = stage.key(inputs);
+        let mut run = |mut more: Vec<Reason>| {
+            // A changed setting says more than that something upstream runs.
+            more.append(&mut reasons);
+            Decision::Run {
+                key: complete.then(|| Box::new(key.clone())),
+                reasons: more,
+            }
+        };
+        let decision = match complete.then(|| store.lookup(&key)).transpose()? {
+            Some(_) if stage.forced => run(vec![Reason::Forced]),
+            Some(Lookup::Hit(record)) => Decision::Cached(record),
+            Some(Lookup::Damaged(what)) => run(vec![Reason::Damaged { what }]),
+            Some(Lookup::Absent) => run(self
+                .changes(stage, &key, store)?
+                .unwrap_or_else(|| vec![Reason::NeverRan])),
+            None if stage.forced => run(vec![Reason::Forced]),
+            None => match self.changes(stage, &key, store)? {
+                Some(changes) => run(changes),
+                None => Decision::Run {
+                    key: None,
+                    reasons: vec![Reason::NeverRan],
+                },
+            },
+        };
+        self.stages[index].decision = decision;
+        Ok(())
+    }
+
+    /// Takes note of what a stage has made.
+    pub fn settle(&mut self, index: usize, record: Record) {
+        self.stages[index].decision = Decision::Cached(Box::new(record));
+    }
+
+    /// Whether the stage is to run even when it is cached.
+    #[must_use]
+    pub fn is_forced(&self, index: usize) -> bool {
+        self.stages[index].forced
+    }
+
+    /// Where a stage's inputs come from, once all of them are known.
+    #[must_use]
+    pub fn origins(&self, index: usize) -> Vec<InputOrigin> {
+        let origin = |input: &Input| {
+            let other = &self.stages[input.index];
+            let Decision::Cached(record) = &other.decision else {
+                return None;
+            };
+            Some(InputOrigin {
+                role: input.role.to_owned(),
+                stage: other.name.clone(),
+                kind: other.kind().name().to_owned(),
+                key: record.key.digest(),
+                artifact: record.artifact,
+            })
+        };
+        self.stages[index].inputs.iter().filter_map(origin).collect()
+    }
+
+    /// Checks that the files that a stage has read are those that were hashed.
+    ///
+    /// # Errors
+    /// An input error when one of them changed meanwhile.
+    pub fn check_files(&self, index: usize) -> Result<()> {
+        let stage = &self.stages[index];
+        let changed = |what: String| {
+            Error::input(format!("{what} while the stage was reading it"))
+                .hint("run again when nobody writes to it")
+        };
+        let (paths, _) = find_files(&self.base, &stage.parts.files)?;
+        if paths
+            .iter()
+            .map(|(_, path)| path)
+            .ne(stage.observed.iter().map(|file| &file.path))
+        {
+            return Err(changed("the list of files changed".to_owned()));
+        }
+        for (then, file) in stage.observed.iter().zip(&stage.files) {
+            // A new time alone is no new content: a file may be touched.
+            if observe(&then.path)? != *then && hash_file(&then.path)? != (file.bytes, file.digest) {
+                return Err(changed(format!("`{}` changed", file.path)));
+            }
+        }
+        Ok(())
+    }
+
+    /// What changed in a key since the stage was last run or served; nothing when there is nothing to compare with.
+    /// Inputs that are not in the key, because they are not known yet, are left out.
+    fn changes(&self, stage: &PlannedStage, key: &Key, store: &Store) -> Result<Option<Vec<Reason>>> {
+        let names: IndexMap<&str, &str> = stage
+            .inputs
+            .iter()
+            .map(|input| (input.role, self.stages[input.index].name.as_str()))
+            .collect();
+        let compare = |record: &Record| reason::compare(record, key, &stage.files, &names);
+        if let Some(record) = store
+            .latest(&self.pipeline, &stage.name)
+            .filter(|r| r.key.kind == key.kind)
+        {
+            return Ok(Some(compare(&record)));
+        }
+        // Without a note of the last key: the newest run of this stage, else (the stage or the pipeline was renamed) the
+        // run that differs least, unless it is another stage's.
+        let records = store.records(&key.kind)?;
+        let own = |record: &&Record| record.provenance.stage == stage.name;
+        let newest = records
+            .iter()
+            .filter(|record| own(record) && record.provenance.pipeline == self.pipeline)
+            .max_by_key(|record| &record.provenance.started);
+        if let Some(record) = newest {
+            return Ok(Some(compare(record)));
+        }
+        let nearest = records
+            .iter()
+            .filter(|record| own(record) || !self.names.contains(&record.provenance.stage))
+            .map(compare)
+            .min_by_key(Vec::len);
+        Ok(nearest.filter(|reasons| reasons.len() <= NEAR))
+    }
+}
+
+/// A run under another name that differs in more parts than these explains nothing.
+const NEAR: usize = 2;
+
+fn known(manifest: &Manifest, name: &str) -> Result<()> {
+    if manifest.stages.contains_key(name) {
+        return Ok(());
+    }
+    let nearest = manifest
+        .stages
+        .keys()
+        .map(|other| (strsim::damerau_levenshtein(name, other), other))
+        .min()
+        .filter(|(distance, _)| *distance <= 2.max(name.chars().count() / 3));
+    let all: Vec<_> = manifest.stages.keys().map(|name| format!("`{name}`")).collect();
+    let hint = match nearest {
+        Some((_, other)) => format!("did you mean `{other}`?"),
+        None => format!("the stages are {}", all.join(", ")),
+    };
+    Err(Error::input(format!(
+        "find stage `{name}`: `{}` has no such stage",
+        manifest.name
+    ))
+    .hint(hint))
+}
+
+/// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.
+///
+/// # Errors
+/// An unknown stage or a cycle.
+pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
+    let mut waiting: Vec<&str> = manifest.stages.keys().map(String::as_str).collect();
+    let mut ordered: Vec<&str> = Vec::new();
+    while !waiting.is_empty() {
+        let ready = waiting.iter().position(|name| {
+            manifest.stages[*name]
+                .references()
+                .iter()
+                .all(|reference| ordered.contains(&reference.stage))
+        });
+        match ready {
+            Some(place) => ordered.push(waiting.remove(place)),
+            None => {
+                for name in &waiting {
+                    for reference in manifest.stages[*name].references() {
+                        known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
+                    }
+                }
+                let names: Vec<_> = waiting.iter().map(|name| format!("`{name}`")).collect();
+                return Err(Error::input(format!(
+                    "order the stages: {} form a cycle",
+                    names.join(", ")
+                )));
+            }
+        }
+    }
+    Ok(ordered)
+}
+
+/// The stages that `targets` need, themselves included.
+fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<Vec<&'a str>> {
+    let mut needed: Vec<&str> = Vec::new();
+    let mut open: Vec<&str> = targets.iter().map(String::as_str).collect();
+    while let Some(name) = open.pop() {
+        known(manifest, name)?;
+        if !needed.contains(&name) {
+            needed.push(name);
+            open.extend(
+                manifest.stages[name]
+                    .references()
+                    .iter()
+                    .map(|reference| reference.stage),
+            );
+        }
+    }
+    Ok(needed)
+}
+
+type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
+
+/// The files that fields name, in order, and how they look now.
+fn find_files(base: &Path, references: &[FileReference]) -> Result<Found> {
+    let mut paths = Vec::new();
+    for reference in references {
+        let found = files::expand(base, &reference.patterns).context(|| format!("`{}`", reference.field))?;
+        paths.extend(found.into_iter().map(|path| (reference.field, path)));
+    }
+    let observed = paths
+        .iter()
+        .map(|(_, path)| observe(path))
+        .collect::<Result<_>>()?;
+    Ok((paths, observed))
+}
+
+fn observe(path: &Path) -> Result<Observed> {
+    let metadata = fs::metadata(path).context(|| format!("read `{}`", path.display()))?;
+    Ok(Observed {
+        path: path.to_owned(),
+        bytes: metadata.len(),
+        modified: metadata.modified().ok(),
+    })
+}
+
+fn read_files(base: &Path, references: &[FileReference]) -> Result<(Vec<ExternalFile>, Vec<Observed>)> {
+    // Looked at before they are read: a change during the reading shows up as one after it.
+    let (paths, observed) = find_files(base, references)?;
+    let files = paths
+        .par_iter()
+        .map(|(field, path)| {
+            let (bytes, digest) = hash_file(path)?;
+            let path = path
+                .strip_prefix(base)
+                .unwrap_or(path)
+                .to_string_lossy()
+                .into_owned();
+            Ok(ExternalFile {
+                field: (*field).to_owned(),
+                path,
+                bytes,
+                digest,
+            })
+        })
+        .collect::<Result<_>>()?;
+    Ok((files, observed))
+}

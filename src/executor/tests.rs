@@ -1,0 +1,632 @@
+//! The engine with a stand-in for the stages: what runs, what is served, and why.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::event::Silent;
+use crate::manifest::{Manifest, StageKind};
+use crate::plan::Selection;
+
+/// A project folder with a corpus, a manifest and a store.
+struct Project {
+    folder: tempfile::TempDir,
+    manifest: Value,
+}
+
+impl Project {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("corpus")).unwrap();
+        fs::write(folder.path().join("corpus/a.txt"), "one two\nthree\n").unwrap();
+        fs::write(folder.path().join("corpus/b.txt"), "four\n").unwrap();
+        let manifest = json!({
+            "name": "test",
+            "seed": 1,
+            "stages": {
+                "text": { "kind": "source", "input": { "kind": "text", "files": ["corpus/*.txt"] } },
+                "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+                "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
+                "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 10 },
+                "bound": { "kind": "evaluate", "model": "model", "data": "rows" },
+                "texts": { "kind": "sample", "model": "model", "count": 4 },
+            }
+        });
+        Self { folder, manifest }
+    }
+
+    fn base(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn store(&self) -> Store {
+        Store::at(self.base().join(".mdlm"))
+    }
+
+    fn set(&mut self, pointer: &str, value: Value) {
+        let (parent, field) = pointer.rsplit_once('/').unwrap();
+        self.manifest.pointer_mut(parent).unwrap()[field] = value;
+    }
+
+    fn manifest(&self) -> Manifest {
+        serde_json::from_value(self.manifest.clone()).unwrap()
+    }
+
+    fn plan(&self, selection: &Selection) -> Plan {
+        Plan::new(&self.manifest(), self.base(), selection, &self.store()).unwrap()
+    }
+
+    fn run_with(&self, selection: &Selection, options: &Options, runner: Runner<'_>) -> Summary {
+        let mut plan = self.plan(selection);
+        execute(
+            &mut plan,
+            &self.store(),
+            options,
+            &Silent,
+            &Cancel::default(),
+            runner,
+        )
+        .unwrap()
+    }
+
+    fn run_selected(&self, selection: &Selection) -> String {
+        let summary = self.run_with(selection, &options(), &stand_in);
+        assert!(summary.error.is_none(), "{:?}", summary.error);
+        told(&summary)
+    }
+
+    /// Runs everything and tells what ran, and why.
+    fn run(&self) -> String {
+        self.run_selected(&Selection::default())
+    }
+
+    /// What a plan says will run, and why.
+    fn planned(&self) -> String {
+        let plan = self.plan(&Selection::default());
+        let lines: Vec<_> = plan
+            .stages
+            .iter()
+            .filter_map(|stage| match &stage.decision {
+                Decision::Cached(_) => None,
+                Decision::Run { reasons, .. } => Some(format!(
+                    "{}: {}",
+                    stage.name,
+                    reasons
+                        .iter()
+                        .map(ToString::to_string)
+                        .collect::<Vec<_>>()
+                        .join("; ")
+                )),
+            })
+            .collect();
+        lines.join("\n")
+    }
+}
+
+fn options() -> Options {
+    Options {
+        manifest: "test.json".to_owned(),
+        overrides: vec![],
+        threads: 2,
+        device: Device::Cpu,
+    }
+}
+
+fn told(summary: &Summary) -> String {
+    let lines: Vec<_> = summary
+        .stages
+        .iter()
+        .filter(|stage| stage.status != Status::Cached)
+        .map(|stage| format!("{}: {}", stage.name, stage.why))
+        .collect();
+    lines.join("\n")
+}
+
+/// A stage whose output is a function of its settings in the key, its seed and its inputs' contents.
+fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
+    let parts = key::parts(stage, context.seed)?;
+    let mut text = format!("{} {} {:?}\n", stage.kind().name(), parts.config, parts.seed);
+    for reference in &parts.files {
+        for path in crate::stages::files::expand(context.base, &reference.patterns)? {
+            text += &fs::read_to_string(path).unwrap();
+        }
+    }
+    for (role, folder) in context.inputs {
+        text += &format!(
+            "{role}: {}\n",
+            Digest::of(&fs::read(folder.join("output")).unwrap())
+        );
+    }
+    fs::write(context.output.join("output"), text).unwrap();
+    Ok(Outcome {
+        figures: vec![("bytes".to_owned(), "12".to_owned())],
+        ..Outcome::default()
+    })
+}
+
+fn forced(name: &str) -> Selection {
+    Selection {
+        targets: vec![],
+        force: vec![name.to_owned()],
+    }
+}
+
+#[test]
+fn a_first_run_runs_everything_and_a_second_nothing() {
+    let project = Project::new();
+    insta::assert_snapshot!(project.run(), @r"
+    text: never ran
+    tokens: never ran
+    rows: never ran
+    model: never ran
+    bound: never ran
+    texts: never ran
+    ");
+    assert_eq!(project.run(), "");
+    assert_eq!(project.planned(), "");
+}
+
+/// The rows of the table in `stages::key`: what is not hashed reruns nothing.
+#[test]
+fn what_is_not_in_the_key_reruns_nothing() {
+    let mut project = Project::new();
+    project.run();
+    project.set("/stages/model/micro_batch", json!(4));
+    project.set("/stages/model/checkpoint_every", json!(3));
+    project.set("/stages/model/learning_rate", json!(3e-4));
+    project.set("/name", json!("renamed"));
+    project.set("/description", json!("what it is for"));
+    assert_eq!(project.run(), "");
+
+    // Other names, another order of stages and fields.
+    let text = project
+        .manifest
+        .to_string()
+        .replace("\"rows\"", "\"packed\"")
+        .replace("\"text\":", "\"prose\":");
+    let text = text.replace("\"from\":\"text\"", "\"from\":\"prose\"");
+    let mut renamed: Value = serde_json::from_str(&text).unwrap();
+    let stages = renamed["stages"].as_object_mut().unwrap();
+    let reversed = stages.clone().into_iter().rev().collect();
+    *stages = reversed;
+    project.manifest = renamed;
+    assert_eq!(project.run(), "");
+
+    // Other threads, another device.
+    let elsewhere = Options {
+        threads: 1,
+        device: Device::Cuda,
+        ..options()
+    };
+    let summary = project.run_with(&Selection::default(), &elsewhere, &stand_in);
+    assert_eq!(told(&summary), "");
+
+    // Touched, and renamed within the order of the glob.
+    fs::rename(
+        project.base().join("corpus/b.txt"),
+        project.base().join("corpus/c.txt"),
+    )
+    .unwrap();
+    let text = fs::read(project.base().join("corpus/a.txt")).unwrap();
+    fs::write(project.base().join("corpus/a.txt"), text).unwrap();
+    assert_eq!(project.run(), "");
+}
+
+#[test]
+fn a_moved_project_reruns_nothing() {
+    let project = Project::new();
+    project.run();
+    let moved = tempfile::tempdir().unwrap();
+    let place = moved.path().join("elsewhere");
+    fs::rename(project.base(), &place).unwrap();
+    let plan = Plan::new(
+        &project.manifest(),
+        &place,
+        &Selection::default(),
+        &Store::at(place.join(".mdlm")),
+    )
+    .unwrap();
+    assert!(
+        plan.stages
+            .iter()
+            .all(|stage| matches!(stage.decision, Decision::Cached(_)))
+    );
+    fs::rename(&place, project.base()).unwrap();
+}
+
+/// Each row of the table in `stages::key` that is hashed: what reruns, and what the plan says before and the run after.
+#[test]
+fn a_change_reruns_its_consumers_and_says_why() {
+    let check = |pointer: &str, value: Value, planned: &str, ran: &str| {
+        let mut project = Project::new();
+        project.run();
+        project.set(pointer, value);
+        assert_eq!(project.planned(), planned, "{pointer}");
+        assert_eq!(project.run(), ran, "{pointer}");
+        assert_eq!(project.run(), "", "{pointer}");
+    };
+    check(
+        "/stages/model/learning_rate",
+        json!(1e-4),
+        "model: `learning_rate` 3e-4 → 1e-4\nbound: `model` runs\ntexts: `model` runs",
+        "model: `learning_rate` 3e-4 → 1e-4\nbound: `model` has other content\ntexts: `model` has other content",
+    );
+    check(
+        "/stages/model/noise",
+        json!({ "kind": "cosine" }),
+        "model: `noise` log_linear → cosine\nbound: `model` runs\ntexts: `model` runs",
+        "model: `noise` log_linear → cosine\nbound: `model` has other content\ntexts: `model` has other content",
+    );
+    check(
+        "/stages/bound/rows",
+        json!(10),
+        "bound: `rows` unset → 10",
+        "bound: `rows` unset → 10",
+    );
+    check(
+        "/stages/texts/seed",
+        json!(9),
+        "texts: `seed` 1 → 9",
+        "texts: `seed` 1 → 9",
+    );
+    check(
+        "/stages/tokens/tokenizer",
+        json!({ "kind": "train_bpe", "vocabulary_size": 400 }),
+        "tokens: `tokenizer` characters → train_bpe\nrows: `tokens` runs\nmodel: `rows` runs\n\
+         bound: `model` runs; `rows` runs\ntexts: `model` runs",
+        "tokens: `tokenizer` characters → train_bpe\nrows: `tokens` has other content\n\
+         model: `rows` has other content\nbound: `model` has other content; `rows` has other content\n\
+         texts: `model` has other content",
+    );
+    check(
+        "/seed",
+        json!(2),
+        "rows: `seed` 1 → 2\nmodel: `seed` 1 → 2; `rows` runs\nbound: `seed` 1 → 2; `model` runs; `rows` runs\n\
+         texts: `seed` 1 → 2; `model` runs",
+        "rows: `seed` 1 → 2\nmodel: `seed` 1 → 2; `rows` has other content\n\
+         bound: `seed` 1 → 2; `model` has other content; `rows` has other content\n\
+         texts: `seed` 1 → 2; `model` has other content",
+    );
+}
+
+#[test]
+fn a_changed_file_is_named() {
+    let project = Project::new();
+    project.run();
+    let corpus = project.base().join("corpus");
+    fs::write(corpus.join("b.txt"), "five\n").unwrap();
+    assert!(
+        project
+            .run()
+            .starts_with("text: `corpus/b.txt` changed\ntokens: `text` has other content\n")
+    );
+    fs::write(corpus.join("c.txt"), "six\n").unwrap();
+    assert!(project.run().starts_with("text: `corpus/c.txt` is new\n"));
+    fs::remove_file(corpus.join("a.txt")).unwrap();
+    assert!(project.run().starts_with("text: `corpus/a.txt` is gone\n"));
+    // Back to what there was: found, by content.
+    fs::remove_file(corpus.join("c.txt")).unwrap();
+    fs::write(corpus.join("a.txt"), "one two\nthree\n").unwrap();
+    fs::write(corpus.join("b.txt"), "four\n").unwrap();
+    assert_eq!(project.run(), "");
+}
+
+#[test]
+fn a_missing_file_is_named_with_its_stage() {
+    let project = Project::new();
+    fs::remove_dir_all(project.base().join("corpus")).unwrap();
+    let error = Plan::new(
+        &project.manifest(),
+        project.base(),
+        &Selection::default(),
+        &project.store(),
+    )
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "stage `text`: `input/files`: find `corpus/*.txt`: no file matches"
+    );
+    assert_eq!(error.kind(), Kind::Input);
+}
+
+#[test]
+fn an_identical_output_stops_the_rerun() {
+    let mut project = Project::new();
+    // The tokens do not depend on the text here: as after a change that the tokenizer normalizes away.
+    let blind = |stage: &Stage, context: &Context<'_>| {
+        if stage.kind() == StageKind::Tokenize {
+            fs::write(context.output.join("output"), "always the same").unwrap();
+            return Ok(Outcome::default());
+        }
+        stand_in(stage, context)
+    };
+    project.run_with(&Selection::default(), &options(), &blind);
+    fs::write(project.base().join("corpus/a.txt"), "ONE two\nthree\n").unwrap();
+    let summary = project.run_with(&Selection::default(), &options(), &blind);
+    assert_eq!(
+        told(&summary),
+        "text: `corpus/a.txt` changed\ntokens: `text` has other content"
+    );
+    project.set("/stages/texts/count", json!(5));
+    let summary = project.run_with(&Selection::default(), &options(), &blind);
+    assert_eq!(told(&summary), "texts: `count` 4 → 5");
+}
+
+#[test]
+fn force_reruns_one_stage_and_identical_output_stops_there() {
+    let project = Project::new();
+    project.run();
+    assert_eq!(project.run_selected(&forced("rows")), "rows: forced");
+    assert_eq!(project.run(), "");
+}
+
+#[test]
+fn a_target_runs_what_it_needs_and_no_more() {
+    let project = Project::new();
+    let target = |name: &str| Selection {
+        targets: vec![name.to_owned()],
+        force: vec![],
+    };
+    assert_eq!(
+        project.run_selected(&target("rows")),
+        "text: never ran\ntokens: never ran\nrows: never ran"
+    );
+    assert_eq!(
+        project.run_selected(&target("bound")),
+        "model: never ran\nbound: never ran"
+    );
+    assert_eq!(project.run(), "texts: never ran");
+}
+
+#[test]
+fn unknown_stages_are_named_with_the_nearest() {
+    let project = Project::new();
+    let error = |name: &str| {
+        Plan::new(
+            &project.manifest(),
+            project.base(),
+            &forced(name),
+            &project.store(),
+        )
+        .unwrap_err()
+    };
+    assert_eq!(
+        error("modle").to_string(),
+        "find stage `modle`: `test` has no such stage"
+    );
+    assert_eq!(error("modle").hint_text(), Some("did you mean `model`?"));
+    assert!(
+        error("elephant")
+            .hint_text()
+            .unwrap()
+            .starts_with("the stages are `text`, `tokens`")
+    );
+}
+
+#[test]
+fn a_cycle_ends_in_an_error() {
+    let mut project = Project::new();
+    project.set(
+        "/stages/tokens/tokenizer",
+        json!({ "kind": "stage", "stage": "more" }),
+    );
+    project.set(
+        "/stages/more",
+        json!({ "kind": "tokenize", "from": "text", "tokenizer": { "kind": "stage", "stage": "tokens" } }),
+    );
+    let error = Plan::new(
+        &project.manifest(),
+        project.base(),
+        &Selection::default(),
+        &project.store(),
+    )
+    .unwrap_err();
+    assert!(
+        error.to_string().starts_with("order the stages: `tokens`, "),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_renamed_stage_with_a_change_is_compared_with_its_old_self() {
+    let mut project = Project::new();
+    project.run();
+    let stages = project.manifest["stages"].as_object_mut().unwrap();
+    let mut texts = stages.shift_remove("texts").unwrap();
+    texts["count"] = json!(7);
+    stages.insert("drawn".to_owned(), texts.clone());
+    assert_eq!(project.run(), "drawn: `count` 4 → 7");
+}
+
+#[test]
+fn a_second_stage_of_a_kind_is_not_the_first_one_changed() {
+    let mut project = Project::new();
+    project.run();
+    let mut texts = project.manifest["stages"]["texts"].clone();
+    texts["count"] = json!(8);
+    project.set("/stages/more", texts);
+    assert_eq!(project.run(), "more: never ran");
+}
+
+#[test]
+fn a_failing_stage_stops_its_consumers_alone() {
+    let project = Project::new();
+    let failing = |stage: &Stage, context: &Context<'_>| {
+        if stage.kind() == StageKind::Evaluate {
+            fs::write(context.output.join("half"), "").unwrap();
+            return Err(Error::input("no row in the split").hint("raise `validation`"));
+        }
+        stand_in(stage, context)
+    };
+    let summary = project.run_with(&Selection::default(), &options(), &failing);
+    let error = summary.error.unwrap();
+    assert_eq!(error.to_string(), "stage `bound`: no row in the split");
+    assert_eq!(error.hint_text(), Some("raise `validation`"));
+    let statuses: Vec<_> = summary.stages.iter().map(|stage| stage.status).collect();
+    assert_eq!(&statuses[3..], [Status::Done, Status::Failed, Status::Done]);
+    assert_eq!(
+        fs::read_dir(project.base().join(".mdlm/staging"))
+            .unwrap()
+            .count(),
+        0
+    );
+
+    let failing = |stage: &Stage, context: &Context<'_>| {
+        assert!(stage.kind() != StageKind::Pack, "index out of bounds");
+        stand_in(stage, context)
+    };
+    let selection = forced("rows");
+    let summary = project.run_with(&selection, &options(), &failing);
+    let error = summary.error.unwrap();
+    assert_eq!(
+        error.to_string(),
+        "stage `rows`: run the stage: it panicked: index out of bounds"
+    );
+    assert_eq!(error.kind(), Kind::Internal);
+    let model = summary.stages.iter().find(|stage| stage.name == "model").unwrap();
+    assert_eq!((model.status, &*model.why), (Status::NotRun, "needs `rows`"));
+}
+
+#[test]
+fn an_interruption_keeps_finished_stages_and_the_scratch() {
+    let project = Project::new();
+    let cancel = Cancel::default();
+    let attempts = AtomicUsize::new(0);
+    // A training that is interrupted after its checkpoint, and goes on from it.
+    let training = |stage: &Stage, context: &Context<'_>| {
+        if stage.kind() != StageKind::Train {
+            return stand_in(stage, context);
+        }
+        let checkpoint = context.work.join("checkpoint");
+        if attempts.fetch_add(1, Ordering::Relaxed) == 0 {
+            fs::write(&checkpoint, "half way").unwrap();
+            cancel.cancel();
+            context.cancel.check()?;
+        }
+        assert_eq!(fs::read_to_string(&checkpoint).unwrap(), "half way");
+        stand_in(stage, context)
+    };
+    let mut plan = project.plan(&Selection::default());
+    let summary = execute(
+        &mut plan,
+        &project.store(),
+        &options(),
+        &Silent,
+        &cancel,
+        &training,
+    )
+    .unwrap();
+    assert_eq!(summary.error.unwrap().kind(), Kind::Interrupted);
+    let statuses: Vec<_> = summary.stages.iter().map(|stage| stage.status).collect();
+    assert_eq!(
+        &statuses[2..],
+        [Status::Done, Status::Interrupted, Status::NotRun, Status::NotRun]
+    );
+
+    let summary = project.run_with(&Selection::default(), &options(), &training);
+    assert_eq!(
+        told(&summary),
+        "model: never ran\nbound: never ran\ntexts: never ran"
+    );
+    assert_eq!(
+        fs::read_dir(project.base().join(".mdlm/work")).unwrap().count(),
+        0
+    );
+}
+
+#[test]
+fn a_file_that_changes_while_it_is_read_is_not_committed() {
+    let project = Project::new();
+    let racing = |stage: &Stage, context: &Context<'_>| {
+        let outcome = stand_in(stage, context);
+        if stage.kind() == StageKind::Source {
+            fs::write(context.base.join("corpus/b.txt"), "changed meanwhile\n").unwrap();
+        }
+        outcome
+    };
+    let summary = project.run_with(&Selection::default(), &options(), &racing);
+    assert_eq!(
+        summary.error.unwrap().to_string(),
+        "stage `text`: `corpus/b.txt` changed while the stage was reading it"
+    );
+    // Touched, with the same content: fine.
+    assert!(
+        project
+            .run_with(&Selection::default(), &options(), &racing)
+            .error
+            .is_none()
+    );
+}
+
+#[test]
+fn two_runs_at_once_run_each_stage_once_and_the_other_takes_the_result() {
+    let project = Project::new();
+    let count = AtomicUsize::new(0);
+    let slow = |stage: &Stage, context: &Context<'_>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        stand_in(stage, context)
+    };
+    let summaries = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let summary = project.run_with(&Selection::default(), &options(), &slow);
+                summaries.lock().unwrap().push(summary);
+            });
+        }
+    });
+    assert_eq!(count.load(Ordering::Relaxed), 6);
+    let summaries = summaries.into_inner().unwrap();
+    for summary in &summaries {
+        assert!(summary.error.is_none());
+        let artifacts = |summary: &Summary| -> Vec<_> { summary.stages.iter().map(|s| s.artifact).collect() };
+        assert_eq!(artifacts(summary), artifacts(&summaries[0]));
+    }
+}
+
+#[test]
+fn a_damaged_artifact_is_rebuilt_and_the_run_says_so() {
+    let project = Project::new();
+    let summary = project.run_with(&Selection::default(), &options(), &stand_in);
+    let rows = PathBuf::from(summary.stages[2].path.clone().unwrap());
+    fs::remove_file(rows.join("output")).unwrap();
+    assert_eq!(
+        project.planned(),
+        "rows: damaged: `output` of its artifact is missing\nmodel: `rows` runs\n\
+         bound: `model` runs; `rows` runs\ntexts: `model` runs"
+    );
+    // The rebuilt artifact is what it was: nothing else runs.
+    assert_eq!(
+        project.run(),
+        "rows: damaged: `output` of its artifact is missing"
+    );
+}
+
+#[test]
+fn the_record_tells_how_the_artifact_came_about() {
+    let project = Project::new();
+    project.run();
+    let plan = project.plan(&Selection::default());
+    let Decision::Cached(record) = &plan.stages[3].decision else {
+        panic!("not cached")
+    };
+    let provenance = &record.provenance;
+    assert_eq!(
+        (&*provenance.pipeline, &*provenance.stage, provenance.seed),
+        ("test", "model", 1)
+    );
+    assert_eq!(provenance.inputs[0].stage, "rows");
+    assert_eq!(Some(&provenance.inputs[0].artifact), plan.stages[2].artifact());
+    assert_eq!(provenance.config["checkpoint_every"], json!(1000));
+    assert_eq!(record.figures["bytes"], "12");
+    let Decision::Cached(source) = &plan.stages[0].decision else {
+        panic!("not cached")
+    };
+    let files: Vec<_> = source.provenance.files.iter().map(|file| &*file.path).collect();
+    assert_eq!(files, ["corpus/a.txt", "corpus/b.txt"]);
+}

@@ -1,0 +1,339 @@
+//! Why a stage runs: the parts of its key that changed.
+
+use std::fmt;
+
+use indexmap::{IndexMap, IndexSet};
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::store::{ExternalFile, Key, Record};
+
+/// Why a stage runs.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Reason {
+    /// There is nothing to compare with.
+    NeverRan,
+    /// The user asked for it.
+    Forced,
+    /// What the store has is damaged.
+    Damaged {
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A consumed stage runs; whether this one has to is known after it.
+    UpstreamRuns {
+        /// The consumed stage.
+        stage: String,
+    },
+    /// A setting changed.
+    Setting {
+        /// Its path below the stage: `noise.epsilon`.
+        field: String,
+        /// Its value then; nothing where it was absent.
+        old: Option<Value>,
+        /// Its value now; nothing where it is absent.
+        new: Option<Value>,
+    },
+    /// The effective seed changed.
+    Seed {
+        /// Then; nothing where no random number was drawn.
+        old: Option<u64>,
+        /// Now; nothing where no random number is drawn.
+        new: Option<u64>,
+    },
+    /// The code of the stage changed what it makes.
+    Version {
+        /// Then.
+        old: u32,
+        /// Now.
+        new: u32,
+    },
+    /// A file outside the store changed.
+    File {
+        /// Its path.
+        path: String,
+        /// In what way.
+        change: FileChange,
+    },
+    /// A consumed artifact has other content.
+    Input {
+        /// The field that names the stage.
+        role: String,
+        /// The stage that made it.
+        stage: String,
+    },
+}
+
+/// What happened to a file outside the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FileChange {
+    /// It has other content.
+    Changed,
+    /// It was not read then.
+    Added,
+    /// It is not read now.
+    Removed,
+    /// It is read at another place in the order.
+    Moved,
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NeverRan => f.write_str("never ran"),
+            Self::Forced => f.write_str("forced"),
+            Self::Damaged { what } => write!(f, "damaged: {what}"),
+            Self::UpstreamRuns { stage } => write!(f, "`{stage}` runs"),
+            Self::Setting { field, old, new } => {
+                write!(
+                    f,
+                    "`{field}` {} → {}",
+                    setting(old.as_ref()),
+                    setting(new.as_ref())
+                )
+            }
+            Self::Seed { old, new } => {
+                let seed =
+                    |seed: &Option<u64>| seed.map_or_else(|| "unused".to_owned(), |seed| seed.to_string());
+                write!(f, "`seed` {} → {}", seed(old), seed(new))
+            }
+            Self::Version { old, new } => write!(f, "its code changed (version {old} → {new})"),
+            Self::File { path, change } => {
+                let change = match change {
+                    FileChange::Changed => "changed",
+                    FileChange::Added => "is new",
+                    FileChange::Removed => "is gone",
+                    FileChange::Moved => "has another place in the order",
+                };
+                write!(f, "`{path}` {change}")
+            }
+            Self::Input { stage, .. } => write!(f, "`{stage}` has other content"),
+        }
+    }
+}
+
+/// Longest text of a setting in a reason.
+const LONGEST: usize = 48;
+
+/// A setting as a person would write it.
+fn setting(value: Option<&Value>) -> String {
+    let text = match value {
+        None => "unset".to_owned(),
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Number(number)) if number.is_f64() => number.as_f64().map_or_else(String::new, float),
+        Some(other) => other.to_string(),
+    };
+    if text.chars().count() > LONGEST {
+        let start: String = text.chars().take(LONGEST - 1).collect();
+        return start + "…";
+    }
+    text
+}
+
+/// Small and large numbers by their exponent: `3e-4`, `1e9`.
+fn float(value: f64) -> String {
+    if value != 0.0 && (value.abs() < 1e-3 || value.abs() >= 1e9) {
+        format!("{value:e}")
+    } else {
+        format!("{value}")
+    }
+}
+
+/// What changed between a record and a key of now. `files` are those of now; `names` are the stages that are consumed
+/// now, by role. Inputs that the key of now lacks are left out.
+#[must_use]
+pub fn compare(
+    record: &Record,
+    key: &Key,
+    files: &[ExternalFile],
+    names: &IndexMap<&str, &str>,
+) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    settings("", Some(&record.key.config), Some(&key.config), &mut reasons);
+    if record.key.seed != key.seed {
+        reasons.push(Reason::Seed {
+            old: record.key.seed,
+            new: key.seed,
+        });
+    }
+    if record.key.files != key.files {
+        reasons.extend(file_changes(&record.provenance.files, files));
+    }
+    for (role, digest) in &key.inputs {
+        if record.key.inputs.get(role) != Some(digest) {
+            let stage = names
+                .get(role.as_str())
+                .map_or(role.as_str(), |name| name)
+                .to_owned();
+            reasons.push(Reason::Input {
+                role: role.clone(),
+                stage,
+            });
+        }
+    }
+    for role in record
+        .key
+        .inputs
+        .keys()
+        .filter(|role| !names.contains_key(role.as_str()))
+    {
+        let field = role.replace('/', ".");
+        reasons.push(Reason::Setting {
+            field,
+            old: Some(Value::from("set")),
+            new: None,
+        });
+    }
+    if record.key.version != key.version {
+        reasons.push(Reason::Version {
+            old: record.key.version,
+            new: key.version,
+        });
+    }
+    reasons
+}
+
+fn settings(path: &str, old: Option<&Value>, new: Option<&Value>, reasons: &mut Vec<Reason>) {
+    if old == new {
+        return;
+    }
+    let changed = |old: Option<&Value>, new: Option<&Value>| Reason::Setting {
+        field: path.to_owned(),
+        old: old.cloned(),
+        new: new.cloned(),
+    };
+    let (Some(Value::Object(before)), Some(Value::Object(after))) = (old, new) else {
+        reasons.push(changed(old, new));
+        return;
+    };
+    // Another kind of thing: its fields are others, and its kind says it all.
+    if before.get("kind") != after.get("kind") {
+        reasons.push(changed(before.get("kind"), after.get("kind")));
+        return;
+    }
+    let fields: IndexSet<&String> = before.keys().chain(after.keys()).collect();
+    for field in fields {
+        let below = if path.is_empty() {
+            field.clone()
+        } else {
+            format!("{path}.{field}")
+        };
+        settings(&below, before.get(field), after.get(field), reasons);
+    }
+}
+
+fn file_changes(before: &[ExternalFile], after: &[ExternalFile]) -> Vec<Reason> {
+    let index = |files: &[ExternalFile]| -> IndexMap<(String, String), ExternalFile> {
+        files
+            .iter()
+            .map(|file| ((file.field.clone(), file.path.clone()), file.clone()))
+            .collect()
+    };
+    let (before, after) = (index(before), index(after));
+    let mut reasons = Vec::new();
+    let mut push = |file: &ExternalFile, change| {
+        reasons.push(Reason::File {
+            path: file.path.clone(),
+            change,
+        });
+    };
+    for (name, file) in &after {
+        match before.get(name) {
+            None => push(file, FileChange::Added),
+            Some(old) if old.digest != file.digest => push(file, FileChange::Changed),
+            Some(_) => {}
+        }
+    }
+    for (name, file) in &before {
+        if !after.contains_key(name) {
+            push(file, FileChange::Removed);
+        }
+    }
+    if reasons.is_empty() {
+        // The same files with the same content: their order is what changed.
+        let moved = before.keys().zip(&after).find(|(old, (new, _))| old != new);
+        reasons.extend(moved.map(|(_, (_, file))| Reason::File {
+            path: file.path.clone(),
+            change: FileChange::Moved,
+        }));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn difference(old: &Value, new: &Value) -> String {
+        let mut reasons = Vec::new();
+        settings("", Some(old), Some(new), &mut reasons);
+        reasons
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join("; ")
+    }
+
+    #[test]
+    fn settings_are_told_as_a_person_would() {
+        for (old, new, told) in [
+            (json!({ "lr": 3e-4 }), json!({ "lr": 1e-4 }), "`lr` 3e-4 → 1e-4"),
+            (json!({ "lr": 0.001 }), json!({ "lr": 0.01 }), "`lr` 0.001 → 0.01"),
+            (
+                json!({ "steps": 1000 }),
+                json!({ "steps": 2000 }),
+                "`steps` 1000 → 2000",
+            ),
+            (json!({}), json!({ "rows": 5 }), "`rows` unset → 5"),
+            (json!({ "rows": 5 }), json!({}), "`rows` 5 → unset"),
+            (
+                json!({ "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "wrap": true }),
+                json!({ "noise": { "kind": "linear", "sigma_min": 1e-4, "sigma_max": 20.0 }, "wrap": false }),
+                "`noise` log_linear → linear; `wrap` true → false",
+            ),
+            (
+                json!({ "noise": { "kind": "cosine", "epsilon": 1e-3 } }),
+                json!({ "noise": { "kind": "cosine", "epsilon": 1e-5 } }),
+                "`noise.epsilon` 0.001 → 1e-5",
+            ),
+            (
+                json!({ "a": "x".repeat(99) }),
+                json!({ "a": "y" }),
+                &*format!("`a` {}… → y", "x".repeat(47)),
+            ),
+        ] {
+            assert_eq!(difference(&old, &new), told);
+        }
+    }
+
+    #[test]
+    fn files_are_told_by_name() {
+        let file = |path: &str, text: &str| ExternalFile {
+            field: "files".to_owned(),
+            path: path.to_owned(),
+            bytes: text.len() as u64,
+            digest: crate::store::Digest::of(text.as_bytes()),
+        };
+        let told = |before: &[ExternalFile], after: &[ExternalFile]| {
+            file_changes(before, after)
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        let (a, b) = (file("a", "1"), file("b", "2"));
+        assert_eq!(
+            told(&[a.clone(), b.clone()], &[a.clone(), file("b", "3")]),
+            "`b` changed"
+        );
+        assert_eq!(told(&[a.clone()], &[a.clone(), b.clone()]), "`b` is new");
+        assert_eq!(told(&[a.clone(), b.clone()], &[b.clone()]), "`a` is gone");
+        assert_eq!(
+            told(&[a.clone(), b.clone()], &[b, a]),
+            "`b` has another place in the order"
+        );
+    }
+}
