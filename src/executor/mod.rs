@@ -135,7 +135,7 @@ pub fn execute(
             .map(|input| &summary.stages[input.index])
             .find(|input| input.artifact.is_none());
         if cancel.is_cancelled() {
-            stage.why = "interrupted".to_owned();
+            stage.why.push_str("interrupted");
             summary.error.get_or_insert_with(Error::interrupted);
         } else if let Some(input) = lacking {
             stage.why = format!("needs `{}`", input.name);
@@ -143,7 +143,7 @@ pub fn execute(
             let error = error.context(format!("stage `{}`", stage.name));
             if error.kind() == Kind::Interrupted {
                 stage.status = Status::Interrupted;
-                stage.why = "interrupted".to_owned();
+                stage.why.push_str("interrupted");
             } else {
                 stage.status = Status::Failed;
                 stage.why = error.to_string();

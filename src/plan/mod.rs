@@ -227,13 +227,12 @@ impl Plan {
             }
         };
         let decision = match complete.then(|| store.lookup(&key)).transpose()? {
-            Some(_) if stage.forced => run(vec![Reason::Forced]),
+            _ if stage.forced => run(vec![Reason::Forced]),
             Some(Lookup::Hit(record)) => Decision::Cached(record),
             Some(Lookup::Damaged(what)) => run(vec![Reason::Damaged { what }]),
             Some(Lookup::Absent) => run(self
                 .changes(stage, &key, store)?
                 .unwrap_or_else(|| vec![Reason::NeverRan])),
-            None if stage.forced => run(vec![Reason::Forced]),
             None => match self.changes(stage, &key, store)? {
                 Some(changes) => run(changes),
                 None => Decision::Run {
@@ -372,26 +371,25 @@ pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
     let mut ordered: Vec<&str> = Vec::new();
     while !waiting.is_empty() {
         let ready = waiting.iter().position(|name| {
-            manifest.stages[*name]
-                .references()
+            let consumed = manifest.stages[*name].references();
+            consumed
                 .iter()
                 .all(|reference| ordered.contains(&reference.stage))
         });
-        match ready {
-            Some(place) => ordered.push(waiting.remove(place)),
-            None => {
-                for name in &waiting {
-                    for reference in manifest.stages[*name].references() {
-                        known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
-                    }
-                }
-                let names: Vec<_> = waiting.iter().map(|name| format!("`{name}`")).collect();
-                return Err(Error::input(format!(
-                    "order the stages: {} form a cycle",
-                    names.join(", ")
-                )));
+        if let Some(place) = ready {
+            ordered.push(waiting.remove(place));
+            continue;
+        }
+        for name in &waiting {
+            for reference in manifest.stages[*name].references() {
+                known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
             }
         }
+        let names: Vec<_> = waiting.iter().map(|name| format!("`{name}`")).collect();
+        return Err(Error::input(format!(
+            "order the stages: {} form a cycle",
+            names.join(", ")
+        )));
     }
     Ok(ordered)
 }
