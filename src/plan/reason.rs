@@ -264,6 +264,8 @@ fn file_changes(before: &[ExternalFile], after: &[ExternalFile]) -> Vec<Reason> 
 
 #[cfg(test)]
 mod tests {
+    use std::slice::from_ref;
+
     use super::*;
     use serde_json::json;
 
@@ -329,8 +331,8 @@ mod tests {
             told(&[a.clone(), b.clone()], &[a.clone(), file("b", "3")]),
             "`b` changed"
         );
-        assert_eq!(told(&[a.clone()], &[a.clone(), b.clone()]), "`b` is new");
-        assert_eq!(told(&[a.clone(), b.clone()], &[b.clone()]), "`a` is gone");
+        assert_eq!(told(from_ref(&a), &[a.clone(), b.clone()]), "`b` is new");
+        assert_eq!(told(&[a.clone(), b.clone()], from_ref(&b)), "`a` is gone");
         assert_eq!(
             told(&[a.clone(), b.clone()], &[b, a]),
             "`b` has another place in the order"
