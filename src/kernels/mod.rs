@@ -4,6 +4,12 @@
 //! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
 
 pub mod composite;
+pub mod gemm;
+pub mod math;
+mod scratch;
+mod seam;
+#[cfg(test)]
+mod testing;
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 

@@ -1,0 +1,371 @@
+//! The product on the CPU: Goto's blocking (Goto and van de Geijn 2008) around a register tile written with `pulp`.
+//!
+//! B is packed into panels of one register tile's width, A into panels of its height, both depth-major, so that the
+//! inner loop reads two streams. Panels are padded with zeros; what they add to is never stored.
+
+use pulp::{Arch, Simd, WithSimd};
+use rayon::prelude::*;
+
+use super::{Start, View};
+use crate::kernels::scratch;
+use crate::kernels::seam::Tile;
+
+/// Depth of a block: a panel of B (256 × 32 floats, 32 KiB) stays in the first-level cache.
+const DEPTH: usize = 256;
+/// Rows of A per task, in register tiles: 8 × 12 × 256 floats, 96 KiB, stay in the second-level cache.
+const ROW_PANELS: usize = 8;
+/// Floats of B packed at once, 4 MiB: bounds the scratch memory for wide or deep B.
+const PACKED_MAX: usize = 1 << 20;
+/// Columns of B packed at once.
+const COLUMNS_MAX: usize = 4096;
+/// Multiplications below which threads cost more than they give.
+const PARALLEL_MIN: usize = 1 << 17;
+
+/// The register tile: rows, and columns in floats.
+#[derive(Clone, Copy)]
+struct Register {
+    rows: usize,
+    columns: usize,
+}
+
+/// The register tile of a SIMD level: as many accumulators as leave room for a row of B and one broadcast.
+#[inline(always)]
+fn register<S: Simd>() -> Register {
+    match S::F32_LANES {
+        16 => Register {
+            rows: 12,
+            columns: 32,
+        },
+        8 => Register { rows: 6, columns: 16 },
+        4 => Register { rows: 8, columns: 12 },
+        lanes => Register {
+            rows: 4,
+            columns: 4 * lanes,
+        },
+    }
+}
+
+struct RegisterOf;
+
+impl WithSimd for RegisterOf {
+    type Output = Register;
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> Register {
+        register::<S>()
+    }
+}
+
+fn this_register() -> Register {
+    Arch::new().dispatch(RegisterOf)
+}
+
+/// A matrix B packed whole, for many products.
+pub struct Packed {
+    panels: Vec<f32>,
+    depth: usize,
+    columns: usize,
+}
+
+impl Packed {
+    /// Packs B (k, n).
+    #[must_use]
+    pub fn new(b: View) -> Self {
+        let width = this_register().columns;
+        let mut panels = vec![0.0; b.columns.div_ceil(width) * width * b.rows];
+        pack_columns(b, width, &mut panels, true);
+        Self {
+            panels,
+            depth: b.rows,
+            columns: b.columns,
+        }
+    }
+}
+
+/// C = start + A · B on all threads; C is row-major (m, n).
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
+    assert!(
+        a.columns == b.rows && c.len() == a.rows * b.columns,
+        "({}, {}) · ({}, {}) into {}",
+        a.rows,
+        a.columns,
+        b.rows,
+        b.columns,
+        c.len()
+    );
+    if c.is_empty() {
+        return;
+    }
+    let mut c = Tile::whole(c, b.columns);
+    if a.rows * a.columns * b.columns < PARALLEL_MIN {
+        return product_serial(start, a, b, &mut c);
+    }
+    let width = this_register().columns;
+    let columns = b.columns.min(COLUMNS_MAX);
+    let depth = (PACKED_MAX / columns)
+        .next_multiple_of(DEPTH)
+        .min(a.columns.max(1));
+    for column in (0..b.columns).step_by(columns) {
+        let columns = columns.min(b.columns - column);
+        let mut start = columns_of(start, column, columns);
+        for level in (0..a.columns.max(1)).step_by(depth) {
+            let depth = depth.min(a.columns - level);
+            let b = b.rows(level, level + depth).columns(column, column + columns);
+            scratch::with(columns.div_ceil(width) * width * depth, |panels| {
+                pack_columns(b, width, panels, true);
+                let c = c.part(0, a.rows, column, columns);
+                tasks(start, a.columns(level, level + depth), panels, columns, c);
+            });
+            start = Start::Accumulate;
+        }
+    }
+}
+
+/// C = start + A · B with B packed before, on all threads; C is row-major (m, n).
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn product_packed(start: Start, a: View, b: &Packed, c: &mut [f32]) {
+    assert!(a.columns == b.depth && c.len() == a.rows * b.columns);
+    if c.is_empty() {
+        return;
+    }
+    tasks(start, a, &b.panels, b.columns, Tile::whole(c, b.columns));
+}
+
+/// C = start + A · B on the calling thread.
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn product_serial(start: Start, a: View, b: View, c: &mut Tile) {
+    assert!(a.columns == b.rows && c.rows() == a.rows && c.columns() == b.columns);
+    let width = this_register().columns;
+    scratch::with(b.columns.div_ceil(width) * width * b.rows, |panels| {
+        pack_columns(b, width, panels, false);
+        block(start, a, panels, c);
+    });
+}
+
+/// The start value of some columns.
+#[inline(always)]
+fn columns_of(start: Start, from: usize, count: usize) -> Start {
+    match start {
+        Start::Row(row) => Start::Row(&row[from..from + count]),
+        other => other,
+    }
+}
+
+/// Cuts C into tasks: by rows first, since each task packs its rows of A, then by columns.
+fn tasks(start: Start, a: View, panels: &[f32], columns: usize, c: Tile) {
+    let register = this_register();
+    let threads = rayon::current_num_threads();
+    // Four tasks a thread even out what other processes take away.
+    let wanted = 4 * threads;
+    let panels_of_rows = a.rows.div_ceil(register.rows);
+    let row_panels = panels_of_rows.div_ceil(wanted).clamp(1, ROW_PANELS);
+    let row_tasks = panels_of_rows.div_ceil(row_panels);
+    let column_panels = columns.div_ceil(register.columns);
+    let column_tasks = wanted.div_ceil(row_tasks).min(column_panels);
+    let column_panels = column_panels.div_ceil(column_tasks);
+    let (rows, width) = (row_panels * register.rows, column_panels * register.columns);
+    let across = columns.div_ceil(width);
+    c.grid(rows, width)
+        .into_par_iter()
+        .enumerate()
+        .for_each(|(task, mut c)| {
+            let (row, column) = (task / across * rows, task % across * width);
+            let start = columns_of(start, column, c.columns());
+            let panels = &panels[column * a.columns..];
+            block(start, a.rows(row, row + c.rows()), panels, &mut c);
+        });
+}
+
+/// Packs B (k, n) into panels of `width` columns: panel, depth, column.
+fn pack_columns(b: View, width: usize, panels: &mut [f32], parallel: bool) {
+    if b.rows == 0 {
+        return;
+    }
+    let pack = |(index, panel): (usize, &mut [f32])| {
+        let from = index * width;
+        pack_panel(b.columns(from, b.columns.min(from + width)).t(), width, panel);
+    };
+    let panels = &mut panels[..b.columns.div_ceil(width) * width * b.rows];
+    if parallel {
+        panels.par_chunks_mut(width * b.rows).enumerate().for_each(pack);
+    } else {
+        panels.chunks_mut(width * b.rows).enumerate().for_each(pack);
+    }
+}
+
+/// Packs the rows of `x` (at most `width`) side by side: out[p · width + i] = x[i][p], zeros where x has no row.
+fn pack_panel(x: View, width: usize, out: &mut [f32]) {
+    if x.row_step == 1 {
+        // Depth-major already: copy runs.
+        for (p, out) in out.chunks_exact_mut(width).enumerate().take(x.columns) {
+            let from = p * x.column_step;
+            out[..x.rows].copy_from_slice(&x.data[from..from + x.rows]);
+            out[x.rows..].fill(0.0);
+        }
+    } else {
+        // Transposed in squares, so that both sides stay in the cache.
+        const SQUARE: usize = 16;
+        for (block, out) in out.chunks_mut(SQUARE * width).enumerate() {
+            let from = block * SQUARE;
+            let depth = SQUARE.min(x.columns.saturating_sub(from));
+            for i in 0..x.rows {
+                let start = i * x.row_step + from * x.column_step;
+                for p in 0..depth {
+                    out[p * width + i] = x.data[start + p * x.column_step];
+                }
+            }
+            if x.rows < width {
+                for out in out.chunks_exact_mut(width).take(depth) {
+                    out[x.rows..].fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+/// C = start + A · B with packed B, on the calling thread.
+fn block(start: Start, a: View, panels: &[f32], c: &mut Tile) {
+    // Borrowed here: what is called through a closure would be compiled without the SIMD level's instructions.
+    let rows = a.rows.next_multiple_of(this_register().rows);
+    scratch::with(rows * DEPTH.min(a.columns), |packed| {
+        Arch::new().dispatch(Block {
+            start,
+            a,
+            panels,
+            packed,
+            c,
+        });
+    });
+}
+
+struct Block<'a, 'c, 't> {
+    start: Start<'a>,
+    a: View<'a>,
+    panels: &'a [f32],
+    packed: &'c mut [f32],
+    c: &'c mut Tile<'t>,
+}
+
+impl WithSimd for Block<'_, '_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        match S::F32_LANES {
+            16 => self.run::<S, 12, 2>(simd),
+            8 => self.run::<S, 6, 2>(simd),
+            4 => self.run::<S, 8, 3>(simd),
+            _ => self.run::<S, 4, 4>(simd),
+        }
+    }
+}
+
+impl Block<'_, '_, '_> {
+    #[inline(always)]
+    fn run<S: Simd, const M: usize, const N: usize>(self, simd: S) {
+        let Self {
+            mut start,
+            a,
+            panels,
+            packed,
+            c,
+        } = self;
+        let width = N * S::F32_LANES;
+        let (m, n, k) = (a.rows, c.columns(), a.columns);
+        let mut level = 0;
+        // Once even if k = 0: C takes its start value.
+        loop {
+            let depth = DEPTH.min(k - level);
+            for row in (0..m).step_by(M) {
+                let rows = a.rows(row, m.min(row + M)).columns(level, level + depth);
+                pack_panel(rows, M, &mut packed[row * depth..][..M * depth]);
+            }
+            for column in (0..n).step_by(width) {
+                let b = &panels[column * k + level * width..][..depth * width];
+                let columns = width.min(n - column);
+                let start = columns_of(start, column, columns);
+                for row in (0..m).step_by(M) {
+                    let a = &packed[row * depth..][..M * depth];
+                    let mut c = c.part(row, M.min(m - row), column, columns);
+                    register_tile::<S, M, N>(simd, start, a, b, &mut c);
+                }
+            }
+            start = Start::Accumulate;
+            level += depth;
+            if level >= k {
+                break;
+            }
+        }
+    }
+}
+
+/// N vectors from a row, zeros where it ends.
+#[inline(always)]
+fn load<S: Simd, const N: usize>(simd: S, row: &[f32]) -> [S::f32s; N] {
+    let lanes = S::F32_LANES;
+    let mut vectors = [simd.splat_f32s(0.0); N];
+    for (j, vector) in vectors.iter_mut().enumerate() {
+        let (from, to) = (row.len().min(j * lanes), row.len().min((j + 1) * lanes));
+        *vector = simd.partial_load_f32s(&row[from..to]);
+    }
+    vectors
+}
+
+/// One register tile: C (≤ M, ≤ N vectors) = start + a · b.
+#[inline(always)]
+fn register_tile<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    start: Start,
+    a: &[f32],
+    b: &[f32],
+    c: &mut Tile,
+) {
+    let lanes = S::F32_LANES;
+    let columns = c.columns();
+    let zero = simd.splat_f32s(0.0);
+    let mut acc = [[zero; N]; M];
+    match start {
+        Start::Zero => {}
+        Start::Row(row) => acc = [load(simd, row); M],
+        Start::Accumulate => {
+            for (i, acc) in acc.iter_mut().enumerate() {
+                if i < c.rows() {
+                    *acc = load(simd, c.row(i));
+                }
+            }
+        }
+    }
+    let (a, _) = pulp::as_arrays::<M, f32>(a);
+    let (b, _) = S::as_simd_f32s(b);
+    let (b, _) = pulp::as_arrays::<N, S::f32s>(b);
+    for (a, b) in a.iter().zip(b) {
+        for i in 0..M {
+            let a = simd.splat_f32s(a[i]);
+            for j in 0..N {
+                acc[i][j] = simd.mul_add_f32s(a, b[j], acc[i][j]);
+            }
+        }
+    }
+    for (i, acc) in acc.iter().enumerate() {
+        if i < c.rows() {
+            let row = c.row(i);
+            if columns == N * lanes {
+                let (vectors, _) = S::as_mut_simd_f32s(row);
+                for j in 0..N {
+                    vectors[j] = acc[j];
+                }
+            } else {
+                for (j, &acc) in acc.iter().enumerate() {
+                    let part = &mut row[columns.min(j * lanes)..columns.min((j + 1) * lanes)];
+                    simd.partial_store_f32s(part, acc);
+                }
+            }
+        }
+    }
+}
