@@ -84,10 +84,11 @@ pub fn gelu_slope(u: f32) -> f32 {
     (u * s * z).mul_add(1.0 - s, s)
 }
 
-/// Folds `f` over indices 0..n into [`LANES`] partial sums, then adds them as a balanced tree: the order depends on n
+/// Adds `f(i)` over indices 0..n into [`LANES`] partial sums, then adds them as a balanced tree: the order depends on n
 /// alone.
 #[inline(always)]
-fn lanes(n: usize, f: impl Fn(usize) -> f32) -> f32 {
+#[must_use]
+pub fn fold(n: usize, f: impl Fn(usize) -> f32) -> f32 {
     let mut partial = [0.0_f32; LANES];
     let whole = n / LANES * LANES;
     for start in (0..whole).step_by(LANES) {
@@ -112,14 +113,14 @@ fn lanes(n: usize, f: impl Fn(usize) -> f32) -> f32 {
 #[inline(always)]
 #[must_use]
 pub fn sum(x: &[f32]) -> f32 {
-    lanes(x.len(), |i| x[i])
+    fold(x.len(), |i| x[i])
 }
 
 /// Σ (x − mean)².
 #[inline(always)]
 #[must_use]
 pub fn sum_of_squares(x: &[f32], mean: f32) -> f32 {
-    lanes(x.len(), |i| (x[i] - mean) * (x[i] - mean))
+    fold(x.len(), |i| (x[i] - mean) * (x[i] - mean))
 }
 
 /// Σ x y.
@@ -127,7 +128,7 @@ pub fn sum_of_squares(x: &[f32], mean: f32) -> f32 {
 #[must_use]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
     let y = &y[..x.len()];
-    lanes(x.len(), |i| x[i] * y[i])
+    fold(x.len(), |i| x[i] * y[i])
 }
 
 /// The largest element; NaN when one is NaN, −∞ when there is none.

@@ -3,13 +3,26 @@
 //! Shape letters: B rows of a (micro-)batch, L tokens a row, R = B·L token rows, n masked positions, D width,
 //! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
 
+mod attention;
 pub mod composite;
+mod embed;
+mod fused;
+mod gated_residual;
+mod gather;
 pub mod gemm;
+mod linear;
+mod linear_gelu;
 pub mod math;
+mod modulated_norm;
+mod nll;
+mod rows;
 mod scratch;
 mod seam;
+mod silu;
 #[cfg(test)]
 mod testing;
+
+pub use fused::{Fused, Gradients};
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
@@ -54,6 +67,10 @@ pub struct Alphabet {
 /// Activations are cheap to clone (shared storage). While [`Backend::record`] is on, every operation is put on the
 /// backend's tape; [`Backend::backward`] runs it and hands the gradients back, so that micro-batches accumulate: the
 /// gradient of a parameter is a left fold over the batch's rows in order, hence the same bits for any micro-batch.
+///
+/// Micro-batches cannot show in a weight's gradient only if nothing is summed over a micro-batch before it reaches the
+/// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
+/// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
 ///
 /// A modulation argument has m rows, m = 1 (shared by the batch) or a divisor of the token rows R: token row r uses
 /// modulation row r·m / R. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
@@ -158,7 +175,8 @@ pub trait Backend: Sized + 'static {
     /// nll_i = log Σ_v exp(logits_iv) − logits_i,target. Returns the scalar Σ_i weights_i · nll_i for
     /// [`Backend::backward`] and the nll of each position, in nats.
     ///
-    /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row.
+    /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row. The scalar is the end of
+    /// the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute gradients right here.
     #[expect(clippy::too_many_arguments, reason = "one fused pass")]
     fn nll<V: ConstDim, D: ConstDim>(
         &self,

@@ -204,8 +204,8 @@ impl<'a> Tile<'a> {
 #[cfg(test)]
 mod tests {
     use dfdx::prelude::{
-        AsArray as _, BroadcastTo as _, Const, PermuteTo as _, Rank1, Rank2, SampleTensor as _,
-        TensorFrom as _, ZerosTensor as _,
+        BroadcastTo as _, Const, PermuteTo as _, Rank1, Rank2, SampleTensor as _, TensorFrom as _,
+        ZerosTensor as _,
     };
 
     use super::*;

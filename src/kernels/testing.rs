@@ -1,5 +1,10 @@
-//! What the tests of the operations share.
+//! What the tests of the operations share: a case runs on any backend, and is held against the composite in f64.
 
+use dfdx::shapes::{Const, ConstShape};
+
+use super::composite::Composite;
+use super::{Alphabet, Backend, Fused};
+use crate::error::Result;
 use crate::rng::{Random, Stream};
 
 /// `count` numbers on [−1, 1), the same on every call with the same seed.
@@ -17,4 +22,113 @@ pub fn on_threads<R: Send>(threads: usize, f: impl FnOnce() -> R + Send) -> R {
         .build()
         .expect("thread pool")
         .install(f)
+}
+
+/// Named results: values and gradients.
+pub type Results = Vec<(&'static str, Vec<f32>)>;
+
+/// A computation that any backend can run.
+pub trait Case {
+    /// Runs it, forward and backward.
+    fn run<B: Backend>(&self, backend: &B) -> Result<Results>;
+}
+
+/// A weight of noise.
+pub fn weight<B: Backend, S: ConstShape>(backend: &B, scale: f32, seed: u64) -> Result<B::Param<S>> {
+    let values: Vec<f32> = noise(S::NUMEL, seed).into_iter().map(|x| x * scale).collect();
+    backend.param(&values)
+}
+
+/// Rows of the table that activations under test are looked up in: what reaches it is the activation's gradient.
+pub const TABLE: usize = 60;
+
+/// A table of noise, whose rows serve as an activation.
+pub fn table<B: Backend, const N: usize>(
+    backend: &B,
+    scale: f32,
+    seed: u64,
+) -> Result<B::Param<(Const<TABLE>, Const<N>)>> {
+    weight(backend, scale, seed)
+}
+
+/// An activation of `rows` rows: row r is row r mod [`TABLE`] of the table.
+pub fn look_up<B: Backend, const N: usize>(
+    backend: &B,
+    table: &B::Param<(Const<TABLE>, Const<N>)>,
+    rows: usize,
+) -> Result<B::Act<(usize, Const<N>)>> {
+    let tokens: Vec<u32> = (0..rows).map(|row| (row % TABLE) as u32).collect();
+    backend.embed(table, &tokens)
+}
+
+/// A scalar of an activation through a small head, whose gradient reaches every element; runs the tape.
+pub fn descend<B: Backend, const N: usize>(
+    backend: &B,
+    y: &B::Act<(usize, Const<N>)>,
+) -> Result<B::Gradients> {
+    let rows = backend.values(y)?.len() / N;
+    let head = weight::<B, (Const<7>, Const<N>)>(backend, 1.0, 101)?;
+    let bias = weight::<B, (Const<7>,)>(backend, 1.0, 102)?;
+    let targets: Vec<u32> = (0..rows).map(|row| (row * 5 % 6) as u32).collect();
+    let weights: Vec<f32> = (0..rows).map(|row| 0.5 + (row % 3) as f32).collect();
+    let alphabet = Alphabet { mask: 6, size: 7 };
+    let groups = vec![0; rows];
+    let (loss, _) = backend.nll(y, &head, &bias, alphabet, &targets, &weights, &groups)?;
+    backend.backward(loss)
+}
+
+/// A copy of a weight's gradient.
+pub fn gradient<B: Backend, S: ConstShape>(
+    backend: &B,
+    param: &mut B::Param<S>,
+    gradients: &mut B::Gradients,
+) -> Result<Vec<f32>> {
+    let mut copy = Vec::new();
+    backend.with_param(param, gradients, &mut |_, gradient| copy = gradient.to_vec())?;
+    Ok(copy)
+}
+
+/// Runs the case on the fused backend and on the composite one in f64; each result may differ by `tolerance` times the
+/// reference's largest element.
+#[track_caller]
+pub fn compare(case: &impl Case, tolerance: f64) {
+    let fused = case.run(&Fused::default()).expect("fused");
+    let reference = case
+        .run(&Composite::<f64, dfdx::tensor::Cpu>::new(
+            dfdx::tensor::Cpu::default(),
+        ))
+        .expect("composite");
+    assert_eq!(fused.len(), reference.len());
+    for ((name, found), (_, right)) in fused.iter().zip(&reference) {
+        assert_eq!(found.len(), right.len(), "{name}");
+        let scale = right.iter().fold(0.0_f64, |max, &x| max.max(f64::from(x).abs()));
+        let error = found
+            .iter()
+            .zip(right)
+            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
+            .fold(0.0, f64::max);
+        assert!(
+            error <= tolerance * scale,
+            "{name}: off by {:e} of the largest",
+            error / scale
+        );
+        assert!(scale > 0.0, "{name}: all zero, the test tests nothing");
+    }
+}
+
+/// The results' bits.
+pub fn bits(results: &Results) -> Vec<Vec<u32>> {
+    results
+        .iter()
+        .map(|(_, values)| values.iter().map(|x| x.to_bits()).collect())
+        .collect()
+}
+
+/// Runs the case on pools of one, two and three threads: the bits must be the same.
+#[track_caller]
+pub fn same_on_any_threads(case: &(impl Case + Sync)) {
+    let run = |threads| on_threads(threads, || bits(&case.run(&Fused::default()).expect("fused")));
+    let one = run(1);
+    assert_eq!(one, run(2), "two threads");
+    assert_eq!(one, run(3), "three threads");
 }

@@ -59,20 +59,40 @@ fn this_register() -> Register {
     Arch::new().dispatch(RegisterOf)
 }
 
-/// A matrix B packed whole, for many products.
-pub struct Packed {
-    panels: Vec<f32>,
+/// A matrix B packed for many products, in memory of the caller's.
+#[derive(Clone, Copy)]
+pub struct Packed<'a> {
+    panels: &'a [f32],
     depth: usize,
     columns: usize,
 }
 
-impl Packed {
-    /// Packs B (k, n).
+impl<'a> Packed<'a> {
+    /// Floats that a packed B (k, n) takes.
     #[must_use]
-    pub fn new(b: View) -> Self {
-        let width = this_register().columns;
-        let mut panels = vec![0.0; b.columns.div_ceil(width) * width * b.rows];
-        pack_columns(b, width, &mut panels, true);
+    pub fn size(depth: usize, columns: usize) -> usize {
+        columns.next_multiple_of(this_register().columns) * depth
+    }
+
+    /// Packs B (k, n) on all threads.
+    ///
+    /// # Panics
+    /// When the memory is too small.
+    pub fn parallel(b: View, memory: &'a mut [f32]) -> Self {
+        Self::new(b, memory, true)
+    }
+
+    /// Packs B (k, n) on the calling thread.
+    ///
+    /// # Panics
+    /// When the memory is too small.
+    pub fn serial(b: View, memory: &'a mut [f32]) -> Self {
+        Self::new(b, memory, false)
+    }
+
+    fn new(b: View, memory: &'a mut [f32], parallel: bool) -> Self {
+        let panels = &mut memory[..Self::size(b.rows, b.columns)];
+        pack_columns(b, this_register().columns, panels, parallel);
         Self {
             panels,
             depth: b.rows,
@@ -102,7 +122,6 @@ pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
     if a.rows * a.columns * b.columns < PARALLEL_MIN {
         return product_serial(start, a, b, &mut c);
     }
-    let width = this_register().columns;
     let columns = b.columns.min(COLUMNS_MAX);
     let depth = (PACKED_MAX / columns)
         .next_multiple_of(DEPTH)
@@ -113,26 +132,36 @@ pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
         for level in (0..a.columns.max(1)).step_by(depth) {
             let depth = depth.min(a.columns - level);
             let b = b.rows(level, level + depth).columns(column, column + columns);
-            scratch::with(columns.div_ceil(width) * width * depth, |panels| {
-                pack_columns(b, width, panels, true);
-                let c = c.part(0, a.rows, column, columns);
-                tasks(start, a.columns(level, level + depth), panels, columns, c);
+            scratch::with(Packed::size(depth, columns), |memory| {
+                let b = Packed::parallel(b, memory);
+                tasks(
+                    start,
+                    a.columns(level, level + depth),
+                    b,
+                    c.part(0, a.rows, column, columns),
+                );
             });
             start = Start::Accumulate;
         }
     }
 }
 
-/// C = start + A · B with B packed before, on all threads; C is row-major (m, n).
+/// C = start + A · B with B packed before, on the calling thread.
 ///
 /// # Panics
 /// When the sizes do not fit.
-pub fn product_packed(start: Start, a: View, b: &Packed, c: &mut [f32]) {
-    assert!(a.columns == b.depth && c.len() == a.rows * b.columns);
-    if c.is_empty() {
-        return;
-    }
-    tasks(start, a, &b.panels, b.columns, Tile::whole(c, b.columns));
+pub fn product_packed(start: Start, a: View, b: Packed, c: &mut Tile) {
+    assert!(
+        a.columns == b.depth && c.rows() == a.rows && c.columns() == b.columns,
+        "({}, {}) · ({}, {}) into ({}, {})",
+        a.rows,
+        a.columns,
+        b.depth,
+        b.columns,
+        c.rows(),
+        c.columns()
+    );
+    block(start, a, b.panels, c);
 }
 
 /// C = start + A · B on the calling thread.
@@ -140,11 +169,8 @@ pub fn product_packed(start: Start, a: View, b: &Packed, c: &mut [f32]) {
 /// # Panics
 /// When the sizes do not fit.
 pub fn product_serial(start: Start, a: View, b: View, c: &mut Tile) {
-    assert!(a.columns == b.rows && c.rows() == a.rows && c.columns() == b.columns);
-    let width = this_register().columns;
-    scratch::with(b.columns.div_ceil(width) * width * b.rows, |panels| {
-        pack_columns(b, width, panels, false);
-        block(start, a, panels, c);
+    scratch::with(Packed::size(b.rows, b.columns), |memory| {
+        product_packed(start, a, Packed::serial(b, memory), c);
     });
 }
 
@@ -158,7 +184,7 @@ fn columns_of(start: Start, from: usize, count: usize) -> Start {
 }
 
 /// Cuts C into tasks: by rows first, since each task packs its rows of A, then by columns.
-fn tasks(start: Start, a: View, panels: &[f32], columns: usize, c: Tile) {
+fn tasks(start: Start, a: View, b: Packed, c: Tile) {
     let register = this_register();
     let threads = rayon::current_num_threads();
     // Four tasks a thread even out what other processes take away.
@@ -166,18 +192,18 @@ fn tasks(start: Start, a: View, panels: &[f32], columns: usize, c: Tile) {
     let panels_of_rows = a.rows.div_ceil(register.rows);
     let row_panels = panels_of_rows.div_ceil(wanted).clamp(1, ROW_PANELS);
     let row_tasks = panels_of_rows.div_ceil(row_panels);
-    let column_panels = columns.div_ceil(register.columns);
+    let column_panels = b.columns.div_ceil(register.columns);
     let column_tasks = wanted.div_ceil(row_tasks).min(column_panels);
     let column_panels = column_panels.div_ceil(column_tasks);
     let (rows, width) = (row_panels * register.rows, column_panels * register.columns);
-    let across = columns.div_ceil(width);
+    let across = b.columns.div_ceil(width);
     c.grid(rows, width)
         .into_par_iter()
         .enumerate()
         .for_each(|(task, mut c)| {
             let (row, column) = (task / across * rows, task % across * width);
             let start = columns_of(start, column, c.columns());
-            let panels = &panels[column * a.columns..];
+            let panels = &b.panels[column * a.columns..];
             block(start, a.rows(row, row + c.rows()), panels, &mut c);
         });
 }

@@ -172,7 +172,13 @@ mod tests {
         product_serial(start, a, b, &mut Tile::whole(&mut c, n));
         assert_eq!(bits(&c), bits(&right), "serial, {what}");
         let mut c = old.clone();
-        product_packed(start, a, &Packed::new(b), &mut c);
+        let mut memory = vec![f32::NAN; Packed::size(k, n)];
+        product_packed(
+            start,
+            a,
+            Packed::parallel(b, &mut memory),
+            &mut Tile::whole(&mut c, n),
+        );
         assert_eq!(bits(&c), bits(&right), "packed, {what}");
     }
 

@@ -1,0 +1,717 @@
+//! The fused backend: dfdx tensors and tape on the CPU, our operations on them.
+//!
+//! Every method here is a thin typed wrapper: it takes slices of the tensors, calls the operation's `cpu` functions,
+//! and puts a closure on the tape. Activations' gradients live in the tape's own gradients and are taken out when
+//! they are consumed, so that each is freed as early as it can be; the weights' gradients live beside the tape, across
+//! micro-batches.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+
+use dfdx::prelude::{
+    Backward as _, Cpu, CpuError, Gradients as TapeGradients, HasShape as _, OwnedTape, PutTape as _,
+    Tape as _, Tensor, TensorFromVec as _,
+};
+use dfdx::shapes::{ConstDim, ConstShape, Shape};
+
+use super::attention::cpu::Heads;
+use super::gated_residual::cpu::{Gate, Mask};
+use super::modulated_norm::cpu::Modulation;
+use super::{Alphabet, Backend, Dropout, seam};
+use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, nll, silu};
+use crate::error::{Error, Kind, Result, Wrap as _};
+
+type Grads = TapeGradients<f32, Cpu>;
+
+/// The fused operations on dfdx's CPU device.
+#[derive(Default)]
+pub struct Fused {
+    device: Cpu,
+    recording: RefCell<Option<Recording>>,
+    /// Rotary tables by shape; a network has one.
+    heads: RefCell<Vec<Rc<Heads>>>,
+}
+
+struct Recording {
+    tape: OwnedTape<f32, Cpu>,
+    weights: Rc<RefCell<Grads>>,
+}
+
+/// The gradients of the weights, as dfdx keeps them.
+#[derive(Debug)]
+pub struct Gradients(Grads);
+
+impl Default for Gradients {
+    fn default() -> Self {
+        Self(Grads::leaky())
+    }
+}
+
+type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
+
+impl Fused {
+    /// A tensor of these values.
+    fn tensor<S: Shape>(&self, shape: S, values: Vec<f32>) -> Result<Tensor<S, f32, Cpu>> {
+        let count = values.len();
+        self.device
+            .try_tensor_from_vec(values, shape)
+            .wrap(Kind::Internal, || format!("{count} values for shape {shape:?}"))
+    }
+
+    fn is_recording(&self) -> bool {
+        self.recording.borrow().is_some()
+    }
+
+    /// Puts an operation's gradient on the tape: a function of the activations' and of the weights' gradients.
+    fn push(&self, gradient: impl FnOnce(&mut Grads, &mut Grads) -> Result<(), CpuError> + 'static) {
+        if let Some(recording) = &mut *self.recording.borrow_mut() {
+            let weights = Rc::clone(&recording.weights);
+            recording
+                .tape
+                .add_backward_op(move |activations| gradient(activations, &mut weights.borrow_mut()));
+        }
+    }
+
+    /// Records y = f(x) · …: `Fused::push` with the common beginning, taking dy out.
+    fn push_from<S: Shape>(
+        &self,
+        y: &Tensor<S, f32, Cpu>,
+        gradient: impl FnOnce(Vec<f32>, &mut Grads, &mut Grads) -> Result<(), CpuError> + 'static,
+    ) {
+        let y = y.ghost();
+        self.push(move |activations, weights| {
+            let dy = std::mem::take(&mut **activations.get_or_alloc_mut(&y)?);
+            gradient(dy, activations, weights)
+        });
+    }
+
+    fn heads(&self, length: usize, count: usize, width: usize) -> Rc<Heads> {
+        let mut known = self.heads.borrow_mut();
+        let found = known
+            .iter()
+            .find(|heads| (heads.length, heads.count, heads.width) == (length, count, width));
+        if let Some(heads) = found {
+            return Rc::clone(heads);
+        }
+        let heads = Rc::new(Heads::new(length, count, width));
+        known.push(Rc::clone(&heads));
+        heads
+    }
+}
+
+/// Indices below `count`, or an error that shows the first that is not.
+fn check_indices(what: &str, indices: &[u32], count: usize) -> Result<()> {
+    match indices.iter().find(|&&index| index as usize >= count) {
+        Some(index) => Err(Error::internal(format!("{what} {index} of {count}"))),
+        None => Ok(()),
+    }
+}
+
+/// Whether a modulation of m rows and the chunks of it fit R rows of width D.
+fn check_modulation(rows: usize, width: usize, modulation: (usize, usize), chunks: &[usize]) -> Result<()> {
+    let (m, columns) = modulation;
+    if m == 0 || !rows.is_multiple_of(m) || chunks.iter().any(|chunk| (chunk + 1) * width > columns) {
+        return Err(Error::internal(format!(
+            "modulation {m}x{columns} for {rows} rows of width {width}, chunks {chunks:?}"
+        )));
+    }
+    Ok(())
+}
+
+impl Backend for Fused {
+    type Param<S: ConstShape> = Tensor<S, f32, Cpu>;
+    type Act<S: Shape> = Tensor<S, f32, Cpu>;
+    type Gradients = Gradients;
+
+    fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>> {
+        self.input(S::default(), values)
+    }
+
+    fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()> {
+        let values = seam::slice(param);
+        if values.len() != into.len() {
+            return Err(Error::internal(format!(
+                "{} values into {}",
+                values.len(),
+                into.len()
+            )));
+        }
+        into.copy_from_slice(values);
+        Ok(())
+    }
+
+    fn with_param<S: ConstShape>(
+        &self,
+        param: &mut Self::Param<S>,
+        gradients: &mut Self::Gradients,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()> {
+        let gradient = gradients
+            .0
+            .get_or_alloc_mut(&*param)
+            .wrap(Kind::Environment, || "allocate a gradient".to_owned())?;
+        f(seam::slice_mut(param), gradient);
+        Ok(())
+    }
+
+    fn record(&self, gradients: Self::Gradients) {
+        *self.recording.borrow_mut() = Some(Recording {
+            tape: OwnedTape::default(),
+            weights: Rc::new(RefCell::new(gradients.0)),
+        });
+    }
+
+    fn backward(&self, loss: Self::Act<()>) -> Result<Self::Gradients> {
+        let Recording { tape, weights } = self
+            .recording
+            .borrow_mut()
+            .take()
+            .ok_or_else(|| Error::internal("nothing was recorded"))?;
+        loss.put_tape(tape)
+            .try_backward()
+            .wrap(Kind::Environment, || "run the backward pass".to_owned())?;
+        match Rc::try_unwrap(weights) {
+            Ok(weights) => Ok(Gradients(weights.into_inner())),
+            Err(_) => Err(Error::internal("the tape outlived its run")),
+        }
+    }
+
+    fn input<S: Shape>(&self, shape: S, values: &[f32]) -> Result<Self::Act<S>> {
+        let mut copy = seam::zeros(values.len())?;
+        copy.copy_from_slice(values);
+        self.tensor(shape, copy)
+    }
+
+    fn values<S: Shape>(&self, x: &Self::Act<S>) -> Result<Vec<f32>> {
+        Ok(seam::slice(x).to_vec())
+    }
+
+    fn embed<V: ConstDim, D: ConstDim>(
+        &self,
+        table: &Self::Param<(V, D)>,
+        tokens: &[u32],
+    ) -> Result<Matrix<D>> {
+        check_indices("token", tokens, V::SIZE)?;
+        let mut y = seam::zeros(tokens.len() * D::SIZE)?;
+        embed::cpu::forward(seam::slice(table), tokens, D::SIZE, &mut y);
+        let y = self.tensor((tokens.len(), D::default()), y)?;
+        if self.is_recording() {
+            let (table, tokens) = (table.clone(), tokens.to_vec());
+            self.push_from(&y, move |dy, _, weights| {
+                embed::cpu::backward(&dy, &tokens, D::SIZE, weights.get_or_alloc_mut(&table)?);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn linear<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Matrix<I>,
+        w: &Self::Param<(O, I)>,
+        b: Option<&Self::Param<(O,)>>,
+    ) -> Result<Matrix<O>> {
+        let rows = x.shape().0;
+        let mut y = seam::zeros(rows * O::SIZE)?;
+        linear::cpu::forward(
+            seam::slice(x),
+            seam::slice(w),
+            b.map(seam::slice),
+            I::SIZE,
+            &mut y,
+        );
+        let y = self.tensor((rows, O::default()), y)?;
+        if self.is_recording() {
+            let (x, w, b) = (x.clone(), w.clone(), b.cloned());
+            self.push_from(&y, move |dy, activations, weights| {
+                linear_backward(&dy, &x, &w, b.as_ref(), activations, weights)
+            });
+        }
+        Ok(y)
+    }
+
+    fn linear_gelu<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Matrix<I>,
+        w: &Self::Param<(O, I)>,
+        b: &Self::Param<(O,)>,
+    ) -> Result<Matrix<O>> {
+        let rows = x.shape().0;
+        let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
+        linear_gelu::cpu::forward(
+            seam::slice(x),
+            seam::slice(w),
+            seam::slice(b),
+            I::SIZE,
+            &mut u,
+            &mut y,
+        );
+        let y = self.tensor((rows, O::default()), y)?;
+        if self.is_recording() {
+            let (x, w, b) = (x.clone(), w.clone(), b.clone());
+            self.push_from(&y, move |mut dy, activations, weights| {
+                linear_gelu::cpu::activation_gradient(&u, &mut dy);
+                drop(u);
+                linear_backward(&dy, &x, &w, Some(&b), activations, weights)
+            });
+        }
+        Ok(y)
+    }
+
+    fn silu<N: ConstDim>(&self, x: &Matrix<N>) -> Result<Matrix<N>> {
+        let mut y = seam::zeros(x.shape().0 * N::SIZE)?;
+        silu::cpu::forward(&mut y, seam::slice(x));
+        let y = self.tensor(*x.shape(), y)?;
+        if self.is_recording() {
+            let x = x.clone();
+            self.push_from(&y, move |mut dy, activations, _| {
+                silu::cpu::backward(seam::slice(&x), &mut dy);
+                add(activations.get_or_alloc_mut(&x)?, dy);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn modulated_norm<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Matrix<D>,
+        weight: &Self::Param<(D,)>,
+        modulation: &Matrix<M>,
+        shift: usize,
+        scale: usize,
+    ) -> Result<Matrix<D>> {
+        let (rows, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
+        let mut y = seam::zeros(rows * D::SIZE)?;
+        let mut statistics = vec![[0.0; 2]; rows];
+        let layout = Modulation {
+            values: &[],
+            columns: M::SIZE,
+            per: (rows / shared).max(1),
+            shift: shift * D::SIZE,
+            scale: scale * D::SIZE,
+        };
+        let view = Modulation {
+            values: seam::slice(modulation),
+            ..layout
+        };
+        modulated_norm::cpu::forward(seam::slice(x), seam::slice(weight), view, &mut y, &mut statistics);
+        let y = self.tensor(*x.shape(), y)?;
+        if self.is_recording() {
+            let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
+            self.push_from(&y, move |dy, activations, weights| {
+                let (values, weight_values) = (seam::slice(&x), seam::slice(&weight));
+                let view = Modulation {
+                    values: seam::slice(&modulation),
+                    ..layout
+                };
+                let dmodulation = activations.get_or_alloc_mut(&modulation)?;
+                let dweight = weights.get_or_alloc_mut(&weight)?;
+                modulated_norm::cpu::parameter_gradients(
+                    &dy,
+                    values,
+                    weight_values,
+                    view,
+                    &statistics,
+                    dweight,
+                    dmodulation,
+                );
+                let dx = activations.get_or_alloc_mut(&x)?;
+                modulated_norm::cpu::input_gradient(&dy, values, weight_values, view, &statistics, dx);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+        &self,
+        qkv: &Matrix<D3>,
+        heads: usize,
+    ) -> Result<Matrix<D>> {
+        let rows = qkv.shape().0;
+        if heads == 0
+            || !D::SIZE.is_multiple_of(2 * heads)
+            || D3::SIZE != 3 * D::SIZE
+            || !rows.is_multiple_of(L::SIZE)
+        {
+            return Err(Error::internal(format!(
+                "attention over rows of {} with {heads} heads on {rows}x{} to width {}",
+                L::SIZE,
+                D3::SIZE,
+                D::SIZE
+            )));
+        }
+        let heads = self.heads(L::SIZE, heads, D::SIZE / heads);
+        let mut y = seam::zeros(rows * D::SIZE)?;
+        let mut denominators = seam::zeros(rows * heads.count)?;
+        attention::cpu::forward(seam::slice(qkv), &heads, &mut y, &mut denominators);
+        let y = self.tensor((rows, D::default()), y)?;
+        if self.is_recording() {
+            let (qkv, y_again) = (qkv.clone(), y.clone());
+            self.push_from(&y, move |dy, activations, _| {
+                let dqkv = activations.get_or_alloc_mut(&qkv)?;
+                let (qkv, y) = (seam::slice(&qkv), seam::slice(&y_again));
+                attention::cpu::backward(&dy, qkv, y, &denominators, &heads, dqkv);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn gated_residual<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Matrix<D>,
+        branch: &Matrix<D>,
+        modulation: &Matrix<M>,
+        gate: usize,
+        dropout: Option<(Dropout, u32)>,
+        length: usize,
+    ) -> Result<Matrix<D>> {
+        let (rows, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, D::SIZE, (shared, M::SIZE), &[gate])?;
+        if branch.shape().0 != rows {
+            return Err(Error::internal(format!(
+                "a branch of {} rows for {rows}",
+                branch.shape().0
+            )));
+        }
+        let mask = dropout.map(|(dropout, site)| Mask::new(&dropout, site));
+        let layout = Gate {
+            modulation: &[],
+            modulation_columns: M::SIZE,
+            first: gate * D::SIZE,
+            width: D::SIZE,
+            length,
+            mask,
+        };
+        let gate = Gate {
+            modulation: seam::slice(modulation),
+            ..layout
+        };
+        let mut y = seam::zeros(rows * D::SIZE)?;
+        gated_residual::cpu::forward(seam::slice(x), seam::slice(branch), gate, &mut y);
+        let y = self.tensor(*x.shape(), y)?;
+        if self.is_recording() {
+            let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
+            self.push_from(&y, move |dy, activations, _| {
+                let gate = Gate {
+                    modulation: seam::slice(&modulation),
+                    ..layout
+                };
+                // Taken out and put back, to have both gradients at once.
+                let mut dmodulation = std::mem::take(&mut **activations.get_or_alloc_mut(&modulation)?);
+                let dbranch = activations.get_or_alloc_mut(&branch)?;
+                gated_residual::cpu::backward(&dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
+                **activations.get_or_alloc_mut(&modulation)? = dmodulation;
+                add(activations.get_or_alloc_mut(&x)?, dy);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn gather<D: ConstDim>(&self, x: &Matrix<D>, rows: &[u32]) -> Result<Matrix<D>> {
+        check_indices("row", rows, x.shape().0)?;
+        let mut y = seam::zeros(rows.len() * D::SIZE)?;
+        gather::cpu::forward(seam::slice(x), rows, D::SIZE, &mut y);
+        let y = self.tensor((rows.len(), D::default()), y)?;
+        if self.is_recording() {
+            let (x, rows) = (x.ghost(), rows.to_vec());
+            self.push_from(&y, move |dy, activations, _| {
+                gather::cpu::backward(&dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    fn nll<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Matrix<D>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        alphabet: Alphabet,
+        targets: &[u32],
+        weights: &[f32],
+        groups: &[u32],
+    ) -> Result<(Self::Act<()>, Vec<f32>)> {
+        let count = h.shape().0;
+        if [targets.len(), weights.len(), groups.len()] != [count; 3] {
+            return Err(Error::internal(format!(
+                "{count} positions with {} targets, {} weights and {} groups",
+                targets.len(),
+                weights.len(),
+                groups.len()
+            )));
+        }
+        if alphabet.size as usize > V::SIZE {
+            return Err(Error::internal(format!(
+                "an alphabet of {} in {}",
+                alphabet.size,
+                V::SIZE
+            )));
+        }
+        check_indices("target", targets, alphabet.size as usize)?;
+        if targets.contains(&alphabet.mask) {
+            return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
+        }
+        let mut nll = seam::zeros(count)?;
+        let (values, w_values, b_values) = (seam::slice(h), seam::slice(w), seam::slice(b));
+        let recorded = self
+            .recording
+            .borrow()
+            .as_ref()
+            .map(|recording| Rc::clone(&recording.weights));
+        let mut dh = Vec::new();
+        if let Some(gradients) = &recorded {
+            let mut gradients = gradients.borrow_mut();
+            let allocation = |_| Error::environment("allocate a gradient");
+            dh = seam::zeros(values.len())?;
+            // Taken out and put back, to have both gradients at once.
+            let mut db = std::mem::take(&mut **gradients.get_or_alloc_mut(b).map_err(allocation)?);
+            let dw = gradients.get_or_alloc_mut(w).map_err(allocation)?;
+            nll::cpu::forward_backward(
+                values, w_values, b_values, alphabet, targets, weights, &mut nll, &mut dh, dw, &mut db,
+            );
+            **gradients.get_or_alloc_mut(b).map_err(allocation)? = db;
+        } else {
+            nll::cpu::forward(values, w_values, b_values, alphabet, targets, &mut nll);
+        }
+        // Summed in f64: the loss of a large batch keeps its last digits.
+        let total: f64 = nll
+            .iter()
+            .zip(weights)
+            .map(|(&nll, &weight)| f64::from(nll) * f64::from(weight))
+            .sum();
+        let loss = self.tensor((), vec![total as f32])?;
+        if recorded.is_some() {
+            let h = h.ghost();
+            self.push_from(&loss, move |dloss, activations, _| {
+                debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
+                add(activations.get_or_alloc_mut(&h)?, dh);
+                Ok(())
+            });
+        }
+        Ok((loss, nll))
+    }
+}
+
+/// into += from.
+fn add(into: &mut [f32], from: Vec<f32>) {
+    super::rows::zip(into, &from, |into, from| into + from);
+}
+
+/// The gradients of y = x · wᵀ + b.
+fn linear_backward<I: ConstDim, O: ConstDim>(
+    dy: &[f32],
+    x: &Matrix<I>,
+    w: &Tensor<(O, I), f32, Cpu>,
+    b: Option<&Tensor<(O,), f32, Cpu>>,
+    activations: &mut Grads,
+    weights: &mut Grads,
+) -> Result<(), CpuError> {
+    if let Some(b) = b {
+        linear::cpu::bias_gradient(dy, weights.get_or_alloc_mut(b)?);
+    }
+    linear::cpu::weight_gradient(dy, seam::slice(x), I::SIZE, O::SIZE, weights.get_or_alloc_mut(w)?);
+    linear::cpu::input_gradient(
+        dy,
+        seam::slice(w),
+        I::SIZE,
+        O::SIZE,
+        activations.get_or_alloc_mut(x)?,
+    );
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use dfdx::shapes::Const;
+
+    use super::*;
+    use crate::kernels::testing::{gradient, noise, on_threads, weight};
+    use crate::rng::{Random, Stream};
+
+    const LENGTH: usize = 8;
+    const ROWS: usize = 4;
+
+    type Weight<const A: usize, const B: usize> = Tensor<(Const<A>, Const<B>), f32, Cpu>;
+    type Vector<const A: usize> = Tensor<(Const<A>,), f32, Cpu>;
+
+    /// One block of a network: every operation, each weight after every kind of operation.
+    struct Net {
+        table: Weight<40, 24>,
+        condition: Weight<144, 5>,
+        norms: [Vector<24>; 2],
+        qkv: Weight<72, 24>,
+        up: Weight<96, 24>,
+        up_bias: Vector<96>,
+        down: Weight<24, 96>,
+        head: Weight<40, 24>,
+        head_bias: Vector<40>,
+    }
+
+    impl Net {
+        fn new(backend: &Fused) -> Result<Self> {
+            Ok(Self {
+                table: weight(backend, 1.0, 1)?,
+                condition: weight(backend, 0.5, 2)?,
+                norms: [weight(backend, 1.0, 3)?, weight(backend, 1.0, 11)?],
+                qkv: weight(backend, 0.5, 4)?,
+                up: weight(backend, 0.3, 5)?,
+                up_bias: weight(backend, 0.3, 6)?,
+                down: weight(backend, 0.3, 7)?,
+                head: weight(backend, 0.3, 8)?,
+                head_bias: weight(backend, 0.3, 9)?,
+            })
+        }
+
+        /// Forward and backward over rows `first..first + count` of the batch.
+        fn accumulate(
+            &self,
+            backend: &Fused,
+            gradients: Gradients,
+            first: usize,
+            count: usize,
+        ) -> Result<Gradients> {
+            let random = Random::new(3, Stream::Mask);
+            let positions: Vec<usize> = (first * LENGTH..(first + count) * LENGTH).collect();
+            let tokens: Vec<u32> = positions
+                .iter()
+                .map(|&p| random.below(39, 0, 0, p as u32) as u32)
+                .collect();
+            let masked: Vec<usize> = positions.iter().copied().filter(|p| p % 5 != 2).collect();
+            let dropout = Dropout {
+                rate: 0.2,
+                random: Random::new(3, Stream::Dropout),
+                step: 7,
+                first_row: first as u64,
+            };
+            backend.record(gradients);
+            let condition = noise(ROWS * 5, 10);
+            let c = backend.input((count, Const::<5>), &condition[first * 5..(first + count) * 5])?;
+            let modulation = backend.linear(&backend.silu(&c)?, &self.condition, None)?;
+            let x = backend.embed(&self.table, &tokens)?;
+            let h = backend.modulated_norm(&x, &self.norms[0], &modulation, 0, 1)?;
+            let qkv = backend.linear(&h, &self.qkv, None)?;
+            let h = backend.attention::<Const<LENGTH>, Const<24>, Const<72>>(&qkv, 2)?;
+            let x = backend.gated_residual(&x, &h, &modulation, 2, Some((dropout, 0)), LENGTH)?;
+            let h = backend.modulated_norm(&x, &self.norms[1], &modulation, 3, 4)?;
+            let h = backend.linear_gelu(&h, &self.up, &self.up_bias)?;
+            let h = backend.linear(&h, &self.down, None)?;
+            let x = backend.gated_residual(&x, &h, &modulation, 5, Some((dropout, 1)), LENGTH)?;
+            let rows: Vec<u32> = masked.iter().map(|p| (p - first * LENGTH) as u32).collect();
+            let h = backend.gather(&x, &rows)?;
+            let targets: Vec<u32> = masked.iter().map(|p| (p * 11 % 39) as u32).collect();
+            let weights: Vec<f32> = masked.iter().map(|p| 1.0 / (1 + p / LENGTH) as f32).collect();
+            let groups: Vec<u32> = masked.iter().map(|p| (p / LENGTH - first) as u32).collect();
+            let alphabet = Alphabet { mask: 39, size: 40 };
+            let (loss, _) = backend.nll(
+                &h,
+                &self.head,
+                &self.head_bias,
+                alphabet,
+                &targets,
+                &weights,
+                &groups,
+            )?;
+            backend.backward(loss)
+        }
+    }
+
+    /// The bits of every weight's gradient after a batch in micro-batches of `micro` rows.
+    fn gradients(micro: usize) -> Result<Vec<Vec<u32>>> {
+        let backend = Fused::default();
+        let mut net = Net::new(&backend)?;
+        let mut g = Gradients::default();
+        for first in (0..ROWS).step_by(micro) {
+            g = net.accumulate(&backend, g, first, micro)?;
+        }
+        let g = &mut g;
+        let all = [
+            gradient(&backend, &mut net.table, g)?,
+            gradient(&backend, &mut net.condition, g)?,
+            gradient(&backend, &mut net.norms[0], g)?,
+            gradient(&backend, &mut net.norms[1], g)?,
+            gradient(&backend, &mut net.qkv, g)?,
+            gradient(&backend, &mut net.up, g)?,
+            gradient(&backend, &mut net.up_bias, g)?,
+            gradient(&backend, &mut net.down, g)?,
+            gradient(&backend, &mut net.head, g)?,
+            gradient(&backend, &mut net.head_bias, g)?,
+        ];
+        assert!(
+            all.iter().all(|gradient| gradient.iter().any(|&x| x != 0.0)),
+            "a gradient is all zero"
+        );
+        Ok(all
+            .into_iter()
+            .map(|gradient| gradient.into_iter().map(f32::to_bits).collect())
+            .collect())
+    }
+
+    #[test]
+    fn gradients_have_the_same_bits_for_any_micro_batch_and_any_threads() {
+        let whole = on_threads(1, || gradients(ROWS)).unwrap();
+        for micro in [1, 2, 4] {
+            for threads in [1, 2, 3] {
+                let found = on_threads(threads, || gradients(micro)).unwrap();
+                assert!(
+                    found == whole,
+                    "micro-batches of {micro} rows on {threads} threads"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn lending_a_weight_writes_it_in_place_and_keeps_the_gradient() {
+        let backend = Fused::default();
+        let mut w: Vector<3> = backend.param(&[1.0, 2.0, 3.0]).unwrap();
+        let mut g = Gradients::default();
+        backend
+            .with_param(&mut w, &mut g, &mut |values, gradient| {
+                assert_eq!(gradient, [0.0; 3]);
+                values[1] = 5.0;
+                gradient[2] = 4.0;
+            })
+            .unwrap();
+        assert_eq!(gradient(&backend, &mut w, &mut g).unwrap(), [0.0, 0.0, 4.0]);
+        let mut copy = [0.0; 3];
+        backend.read(&w, &mut copy).unwrap();
+        assert_eq!(copy, [1.0, 5.0, 3.0]);
+        assert!(backend.read(&w, &mut [0.0; 2]).is_err());
+    }
+
+    #[test]
+    fn a_backward_pass_without_a_recording_is_an_error() {
+        let backend = Fused::default();
+        let loss = backend.input((), &[1.0]).unwrap();
+        assert!(backend.backward(loss).is_err());
+    }
+
+    #[test]
+    fn nan_reaches_the_loss() {
+        let backend = Fused::default();
+        let mut values = noise(24 * LENGTH, 1);
+        values[30] = f32::NAN;
+        let x = backend.input((LENGTH, Const::<24>), &values).unwrap();
+        let net = Net::new(&backend).unwrap();
+        let qkv = backend.linear(&x, &net.qkv, None).unwrap();
+        let h = backend
+            .attention::<Const<LENGTH>, Const<24>, Const<72>>(&qkv, 2)
+            .unwrap();
+        let alphabet = Alphabet { mask: 39, size: 40 };
+        let (tokens, ones, zeros) = ([1; LENGTH], [1.0; LENGTH], [0; LENGTH]);
+        let (loss, nll) = backend
+            .nll(&h, &net.head, &net.head_bias, alphabet, &tokens, &ones, &zeros)
+            .unwrap();
+        assert!(
+            nll.iter().all(|x| x.is_nan()),
+            "attention mixes all positions of the row: {nll:?}"
+        );
+        assert!(backend.values(&loss).unwrap()[0].is_nan());
+    }
+}

@@ -1,0 +1,165 @@
+//! One pass each way, Philox included.
+
+use pulp::Arch;
+use rayon::prelude::*;
+
+use crate::kernels::rows;
+use crate::kernels::{Dropout, scratch};
+use crate::rng::{Random, philox};
+
+/// The dropout of one site.
+#[derive(Clone, Copy)]
+pub struct Mask {
+    random: Random,
+    step: u64,
+    first_row: u64,
+    site: u32,
+    threshold: u32,
+    kept: f32,
+}
+
+/// Philox blocks computed together: one AVX-512 register of counters.
+const BLOCKS: usize = 16;
+
+impl Mask {
+    /// The dropout of a site.
+    pub fn new(dropout: &Dropout, site: u32) -> Self {
+        Self {
+            random: dropout.random,
+            step: dropout.step,
+            first_row: dropout.first_row,
+            site,
+            threshold: dropout.threshold(),
+            kept: 1.0 / (1.0 - dropout.rate),
+        }
+    }
+
+    /// The factors, 0 or 1 / (1 − rate), of the elements from `element` on in row `row` of the micro-batch.
+    #[inline(always)]
+    pub fn factors(&self, row: usize, element: usize, factors: &mut [f32]) {
+        let mut words = [[0_u32; 4]; BLOCKS];
+        let mut done = 0;
+        while done < factors.len() {
+            let from = element + done;
+            let first_block = (from / 4) as u32;
+            let counter = Random::counter(
+                self.step,
+                self.first_row + row as u64,
+                self.site << 24 | first_block,
+            );
+            for (block, words) in words.iter_mut().enumerate() {
+                let mut counter = counter;
+                counter[0] = counter[0].wrapping_add(block as u32);
+                *words = philox(counter, self.random.key());
+            }
+            let words = &words.as_flattened()[from % 4..];
+            for (factor, &word) in factors[done..].iter_mut().zip(words) {
+                *factor = if word >= self.threshold { self.kept } else { 0.0 };
+            }
+            done += words.len();
+        }
+    }
+}
+
+/// The gate's place in the modulation, and the dropout.
+#[derive(Clone, Copy)]
+pub struct Gate<'a> {
+    /// Row-major (m, M).
+    pub modulation: &'a [f32],
+    /// M.
+    pub modulation_columns: usize,
+    /// First column of the gate.
+    pub first: usize,
+    /// D.
+    pub width: usize,
+    /// L.
+    pub length: usize,
+    /// Dropout in training.
+    pub mask: Option<Mask>,
+}
+
+impl Gate<'_> {
+    fn rows(&self) -> usize {
+        self.modulation.len() / self.modulation_columns
+    }
+
+    /// The factors of some columns of token row `row`.
+    #[inline(always)]
+    fn factors(&self, row: usize, column: usize, factors: &mut [f32]) {
+        match self.mask {
+            Some(mask) => mask.factors(
+                row / self.length,
+                row % self.length * self.width + column,
+                factors,
+            ),
+            None => factors.fill(1.0),
+        }
+    }
+}
+
+/// y = x + gate · f · branch.
+pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
+    let width = gate.width;
+    let per = x.len() / width / gate.rows().max(1);
+    let rows = rows::per_task(width);
+    y.par_chunks_mut(rows * width).enumerate().for_each(|(task, y)| {
+        scratch::with(width, |factors| {
+            Arch::new().dispatch(
+                #[inline(always)]
+                || {
+                    for (row, y) in y.chunks_exact_mut(width).enumerate() {
+                        let row = task * rows + row;
+                        gate.factors(row, 0, factors);
+                        let x = &x[row * width..][..width];
+                        let branch = &branch[row * width..][..width];
+                        let gates =
+                            &gate.modulation[row / per * gate.modulation_columns + gate.first..][..width];
+                        for j in 0..width {
+                            y[j] = (gates[j] * factors[j]).mul_add(branch[j], x[j]);
+                        }
+                    }
+                },
+            );
+        });
+    });
+}
+
+/// dbranch += dy · f · gate, dgate += Σ dy · f · branch; dx is dy itself and left to the caller.
+pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmodulation: &mut [f32]) {
+    let width = gate.width;
+    let spans = rows::spans(dy.len() / width, gate.rows(), width);
+    let pieces = rows::pieces(dbranch, gate.rows(), width, &spans);
+    let sums: Vec<Vec<f32>> = spans
+        .par_iter()
+        .zip(pieces)
+        .map(|(span, mut dbranch)| {
+            let start = span.modulation_row * gate.modulation_columns + gate.first + span.first_column;
+            let gates = &gate.modulation[start..][..span.columns];
+            let mut sums = dmodulation[start..][..span.columns].to_vec();
+            scratch::with(span.columns, |factors| {
+                Arch::new().dispatch(
+                    #[inline(always)]
+                    || {
+                        for row in 0..span.rows {
+                            let dbranch = dbranch.row(row);
+                            let row = span.first_row + row;
+                            gate.factors(row, span.first_column, factors);
+                            let from = row * width + span.first_column;
+                            let (dy, branch) = (&dy[from..][..sums.len()], &branch[from..][..sums.len()]);
+                            for j in 0..sums.len() {
+                                let passed = dy[j] * factors[j];
+                                dbranch[j] = passed.mul_add(gates[j], dbranch[j]);
+                                sums[j] = passed.mul_add(branch[j], sums[j]);
+                            }
+                        }
+                    },
+                );
+            });
+            sums
+        })
+        .collect();
+    for (span, sums) in spans.iter().zip(sums) {
+        let start = span.modulation_row * gate.modulation_columns + gate.first + span.first_column;
+        dmodulation[start..][..span.columns].copy_from_slice(&sums);
+    }
+}

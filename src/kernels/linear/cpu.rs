@@ -1,0 +1,39 @@
+//! Three products and a column sum.
+
+use crate::kernels::gemm::{Start, View, product};
+use crate::kernels::rows;
+
+/// y = x · wᵀ + b.
+pub fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize, y: &mut [f32]) {
+    product(
+        b.map_or(Start::Zero, Start::Row),
+        View::new(x, inputs),
+        View::new(w, inputs).t(),
+        y,
+    );
+}
+
+/// dx += dy · w.
+pub fn input_gradient(dy: &[f32], w: &[f32], inputs: usize, outputs: usize, dx: &mut [f32]) {
+    product(
+        Start::Accumulate,
+        View::new(dy, outputs),
+        View::new(w, inputs),
+        dx,
+    );
+}
+
+/// dw += dyᵀ · x.
+pub fn weight_gradient(dy: &[f32], x: &[f32], inputs: usize, outputs: usize, dw: &mut [f32]) {
+    product(
+        Start::Accumulate,
+        View::new(dy, outputs).t(),
+        View::new(x, inputs),
+        dw,
+    );
+}
+
+/// db += Σ_r dy[r].
+pub fn bias_gradient(dy: &[f32], db: &mut [f32]) {
+    rows::add_column_sums(dy, db);
+}

@@ -1,0 +1,55 @@
+//! y(R, O) = x(R, I) · w(O, I)ᵀ + b(O).
+//!
+//! # Gradient
+//!
+//! dx = dy · w; dw += dyᵀ · x and db += Σ_r dy[r], each a left fold over the rows in order (see [`super::gemm`]).
+
+pub mod cpu;
+
+#[cfg(test)]
+mod tests {
+    use dfdx::shapes::Const;
+
+    use crate::error::Result;
+    use crate::kernels::Backend;
+    use crate::kernels::testing::{
+        Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table, weight,
+    };
+
+    struct Linear {
+        rows: usize,
+        bias: bool,
+    }
+
+    impl Case for Linear {
+        fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
+            backend.record(B::Gradients::default());
+            let mut x = table::<B, 45>(backend, 1.0, 1)?;
+            let mut w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
+            let mut b = weight::<B, (Const<70>,)>(backend, 1.0, 3)?;
+            let y = backend.linear(&look_up(backend, &x, self.rows)?, &w, self.bias.then_some(&b))?;
+            let values = backend.values(&y)?;
+            let mut g = descend(backend, &y)?;
+            let mut results = vec![
+                ("y", values),
+                ("dx", gradient(backend, &mut x, &mut g)?),
+                ("dw", gradient(backend, &mut w, &mut g)?),
+            ];
+            if self.bias {
+                results.push(("db", gradient(backend, &mut b, &mut g)?));
+            }
+            Ok(results)
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_composite() {
+        for (rows, bias) in [(1, true), (7, false), (300, true)] {
+            compare(&Linear { rows, bias }, 5e-6); // sums of up to 300 products, in f32
+        }
+        same_on_any_threads(&Linear {
+            rows: 300,
+            bias: true,
+        });
+    }
+}

@@ -1,0 +1,74 @@
+//! y(R, D) = n · weight · (1 + scale) + shift with n = (x − μ) / √(σ² + ε), the statistics over D; token row r uses row
+//! r·m / R of the modulation (m, M), whose chunks of D columns hold shift and scale.
+//!
+//! # Gradient
+//!
+//! Kept: μ and ρ = 1 / √(σ² + ε) of each row. With a = weight · (1 + scale) and g = dy · a:
+//!
+//! - dx = ρ (g − mean(g) − n · mean(g · n)): μ and σ² both depend on x, which takes the two projections out of g;
+//! - dweight += Σ_r dy · n · (1 + scale), dscale = Σ dy · n · weight and dshift = Σ dy over the token rows of a
+//!   modulation row: left folds over the rows in order.
+
+pub mod cpu;
+
+#[cfg(test)]
+mod tests {
+    use dfdx::shapes::Const;
+
+    use crate::error::Result;
+    use crate::kernels::Backend;
+    use crate::kernels::testing::{
+        Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table, weight,
+    };
+
+    struct Norm {
+        rows: usize,
+        modulation_rows: usize,
+    }
+
+    impl Case for Norm {
+        fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
+            backend.record(B::Gradients::default());
+            let mut x = table::<B, 150>(backend, 2.0, 1)?;
+            let mut w = weight::<B, (Const<150>,)>(backend, 1.0, 2)?;
+            let mut modulation = table::<B, 450>(backend, 0.5, 3)?;
+            let y = backend.modulated_norm(
+                &look_up(backend, &x, self.rows)?,
+                &w,
+                &look_up(backend, &modulation, self.modulation_rows)?,
+                2,
+                1,
+            )?;
+            let values = backend.values(&y)?;
+            let mut g = descend(backend, &y)?;
+            Ok(vec![
+                ("y", values),
+                ("dx", gradient(backend, &mut x, &mut g)?),
+                ("dw", gradient(backend, &mut w, &mut g)?),
+                ("dmodulation", gradient(backend, &mut modulation, &mut g)?),
+            ])
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_composite() {
+        for (rows, modulation_rows) in [(1, 1), (60, 1), (60, 4), (240, 24), (33, 33)] {
+            // 1e-5: two means over 150, sums over up to 240 rows, in f32.
+            compare(
+                &Norm {
+                    rows,
+                    modulation_rows,
+                },
+                1e-5,
+            );
+        }
+        same_on_any_threads(&Norm {
+            rows: 240,
+            modulation_rows: 1,
+        });
+        same_on_any_threads(&Norm {
+            rows: 240,
+            modulation_rows: 24,
+        });
+    }
+}
