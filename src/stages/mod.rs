@@ -5,15 +5,20 @@
 //! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
 //! go into [`Outcome`].
 
+pub mod evaluate;
+pub mod memory;
 pub mod pack;
+pub mod sample;
 pub mod source;
 pub mod tokenize;
+pub mod train;
+pub mod trained;
 
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
-use crate::manifest::StageKind;
+use crate::manifest::{Stage, StageKind};
 
 pub mod files;
 pub mod key;
@@ -23,12 +28,27 @@ pub mod key;
 #[must_use]
 pub fn version(kind: StageKind) -> u32 {
     match kind {
-        StageKind::Source
-        | StageKind::Tokenize
-        | StageKind::Pack
-        | StageKind::Train
-        | StageKind::Evaluate
-        | StageKind::Sample => 1,
+        StageKind::Source => source::VERSION,
+        StageKind::Tokenize => tokenize::VERSION,
+        StageKind::Pack => pack::VERSION,
+        StageKind::Train => train::VERSION,
+        StageKind::Evaluate => evaluate::VERSION,
+        StageKind::Sample => sample::VERSION,
+    }
+}
+
+/// Runs a stage.
+///
+/// # Errors
+/// What the stage's own `run` states.
+pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
+    match stage {
+        Stage::Source(config) => source::run(config, context),
+        Stage::Tokenize(config) => tokenize::run(config, context),
+        Stage::Pack(config) => pack::run(config, context),
+        Stage::Train(config) => train::run(config, context),
+        Stage::Evaluate(config) => evaluate::run(config, context),
+        Stage::Sample(config) => sample::run(config, context),
     }
 }
 

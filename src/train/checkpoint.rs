@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `raw.safetensors` | the weights, under the authors' names |
 //! | `ema.safetensors` | their moving average, under the same names |
-//! | `optimizer.safetensors` | `NAME.exp_avg` and `NAME.exp_avg_sq` for every weight (PyTorch's names of the moments) |
+//! | `optimizer.safetensors` | the moments, `exp_avg/…` and `exp_avg_sq/…` before the weight's name (PyTorch's words) |
 //! | `metrics.jsonl` | the metrics so far |
 //! | `state.json` | step, digests of the other files, fingerprint of the run |
 //!
@@ -19,12 +19,13 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
 use super::optimizer::Moments;
 use crate::error::{Context, Error, Kind, Result, Wrap};
+use crate::model::checkpoint::PREFIX;
+use crate::model::tensors::{Reader, Writer};
 use crate::model::{Network, Parameter};
 
 /// Weights of the last step.
@@ -38,12 +39,10 @@ pub const METRICS: &str = "metrics.jsonl";
 /// The rest of the state.
 pub const STATE: &str = "state.json";
 
-/// Prefix of the authors' tensor names.
-const PREFIX: &str = "backbone.";
-/// Suffix of the first moment.
-const FIRST: &str = ".exp_avg";
-/// Suffix of the second moment.
-const SECOND: &str = ".exp_avg_sq";
+/// Arena of the first moment, by PyTorch's name.
+const FIRST: &str = "exp_avg";
+/// Arena of the second moment.
+const SECOND: &str = "exp_avg_sq";
 /// Checkpoints kept: the newest, and one before it in case the newest turns out damaged.
 const KEPT: usize = 2;
 /// Version of the format; another one is not read. 1: the first.
@@ -77,22 +76,11 @@ struct Record {
 /// The disk is full or not writable, or the device failed.
 pub fn write(folder: &Path, network: &dyn Network, state: &State, fingerprint: &str) -> Result<()> {
     let parameters = network.parameters();
-    let names = |suffix: &str| -> Vec<String> {
-        parameters
-            .iter()
-            .map(|p| format!("{PREFIX}{}{suffix}", p.name))
-            .collect()
-    };
     let mut raw = vec![0.0; parameters.iter().map(Parameter::len).sum()];
     network.read(&mut raw)?;
-    let weights = names("");
-    tensors(&folder.join(RAW), parameters, &[(&weights, &raw)])?;
-    tensors(&folder.join(EMA), parameters, &[(&weights, &state.moments.ema)])?;
-    let (first, second) = (names(FIRST), names(SECOND));
-    let moments = [
-        (&*first, &*state.moments.first),
-        (&*second, &*state.moments.second),
-    ];
+    tensors(&folder.join(RAW), parameters, &[("", &raw)])?;
+    tensors(&folder.join(EMA), parameters, &[("", &state.moments.ema)])?;
+    let moments = [(FIRST, &*state.moments.first), (SECOND, &*state.moments.second)];
     tensors(&folder.join(OPTIMIZER), parameters, &moments)?;
     durable(&folder.join(METRICS), state.log.text.as_bytes())?;
     let mut files = BTreeMap::new();
@@ -131,15 +119,14 @@ pub fn read(folder: &Path, network: &mut dyn Network, fingerprint: &str) -> Resu
         }
     }
     let parameters = network.parameters().to_vec();
-    let weights = |file| flat(&folder.join(file), &parameters, PREFIX, "");
     let moments = Moments {
-        first: flat(&folder.join(OPTIMIZER), &parameters, PREFIX, FIRST)?,
-        second: flat(&folder.join(OPTIMIZER), &parameters, PREFIX, SECOND)?,
-        ema: weights(EMA)?,
+        first: flat(&folder.join(OPTIMIZER), &parameters, FIRST)?,
+        second: flat(&folder.join(OPTIMIZER), &parameters, SECOND)?,
+        ema: flat(&folder.join(EMA), &parameters, "")?,
     };
     let mut log = record.log;
     log.text = fs::read_to_string(folder.join(METRICS)).context(|| format!("read `{METRICS}`"))?;
-    network.load(&weights(RAW)?)?;
+    network.load(&flat(&folder.join(RAW), &parameters, "")?)?;
     Ok(State {
         step: record.step,
         moments,
@@ -259,43 +246,42 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Writes flat values as tensors, several sets of names over the same parameters.
-fn tensors(path: &Path, parameters: &[Parameter], sets: &[(&[String], &[f32])]) -> Result<()> {
-    let what = || format!("write `{}`", path.display());
-    let mut views = Vec::new();
-    for (names, values) in sets {
-        for (parameter, name) in parameters.iter().zip(*names) {
-            let values = &values[parameter.offset..][..parameter.len()];
-            let view = TensorView::new(Dtype::F32, parameter.dims.clone(), bytemuck::cast_slice(values))
-                .wrap(Kind::Internal, what)?;
-            views.push((name.as_str(), view));
-        }
+/// Writes arenas (name, values in the flat order) as tensors `ARENA/backbone.NAME`; the weights' arena has no name.
+fn tensors(path: &Path, parameters: &[Parameter], arenas: &[(&str, &[f32])]) -> Result<()> {
+    let names: Vec<_> = arenas
+        .iter()
+        .flat_map(|(arena, _)| {
+            parameters
+                .iter()
+                .map(|own| (tensor_name(arena, own), own.dims.clone()))
+        })
+        .collect();
+    let mut writer = Writer::create(path, &names, &[("format", "pt")])?;
+    for (_, values) in arenas {
+        writer.append(values)?;
     }
-    // The order in the file is the library's (type, then name): the same for the same tensors.
-    safetensors::serialize_to_file(views, None, path).wrap(Kind::Environment, what)?;
-    File::open(path).and_then(|file| file.sync_all()).context(what)
+    writer.finish()
 }
 
-/// Reads tensors `prefix NAME suffix` into the flat order.
-fn flat(path: &Path, parameters: &[Parameter], prefix: &str, suffix: &str) -> Result<Vec<f32>> {
-    let what = || format!("read `{}`", path.display());
-    let bytes = fs::read(path).context(what)?;
-    let file = SafeTensors::deserialize(&bytes).wrap(Kind::Environment, what)?;
-    let mut values = Vec::with_capacity(parameters.iter().map(Parameter::len).sum());
-    for parameter in parameters {
-        let name = format!("{prefix}{}{suffix}", parameter.name);
-        let tensor = file.tensor(&name).wrap(Kind::Environment, what)?;
-        if tensor.dtype() != Dtype::F32 || tensor.shape() != parameter.dims {
+/// Reads an arena into the flat order.
+fn flat(path: &Path, parameters: &[Parameter], arena: &str) -> Result<Vec<f32>> {
+    let mut reader = Reader::open(path)?;
+    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+    for own in parameters {
+        let name = tensor_name(arena, own);
+        if reader.info(&name).is_none_or(|info| info.shape != own.dims) {
             return Err(Error::environment(format!(
-                "`{name}` is {:?} {:?}, not F32 {:?}",
-                tensor.dtype(),
-                tensor.shape(),
-                parameter.dims
-            ))
-            .context(what()));
+                "`{}` has no tensor `{name}` {:?}",
+                path.display(),
+                own.dims
+            )));
         }
-        let (numbers, _) = tensor.data().as_chunks::<4>();
-        values.extend(numbers.iter().map(|&bytes| f32::from_le_bytes(bytes)));
+        reader.floats(&name, 0, &mut values[own.offset..][..own.len()])?;
     }
     Ok(values)
+}
+
+fn tensor_name(arena: &str, parameter: &Parameter) -> String {
+    let slash = if arena.is_empty() { "" } else { "/" };
+    format!("{arena}{slash}{PREFIX}{}", parameter.name)
 }

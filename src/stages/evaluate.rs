@@ -1,0 +1,303 @@
+//! `evaluate`: a model and rows → a bound with its uncertainty, as `evaluation.json` and `evaluation.md`.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::data::rows::Rows;
+use crate::data::{SourceInfo, split_name, write_json};
+use crate::error::{Context as _, Error, Result};
+use crate::evaluate::{Interval, Task};
+use crate::event::Progress;
+use crate::manifest::{Estimator, Evaluate, Split, Weights};
+use crate::rng::Stream;
+use crate::stages::trained::ModelInfo;
+use crate::stages::{Context, Outcome, memory};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: the bound by time or count.
+pub const VERSION: u32 = 1;
+
+/// File name of [`Evaluation`].
+pub const EVALUATION: &str = "evaluation.json";
+/// The same for people.
+const EVALUATION_TEXT: &str = "evaluation.md";
+
+/// `evaluation.json`: what was found. Intervals are at 95% (see [`crate::evaluate`] for their formula).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Which split.
+    pub split: Split,
+    /// Which weights.
+    pub weights: Weights,
+    /// How the bound was estimated.
+    pub estimator: Estimator,
+    /// Rows.
+    pub rows: u64,
+    /// Rows of the split.
+    pub rows_of_split: u64,
+    /// Draws per row.
+    pub draws: u32,
+    /// Counted tokens: padding excluded.
+    pub tokens: u64,
+    /// Bytes of text per counted token, an exact count over the split.
+    pub bytes_per_token: f64,
+    /// The bound on the negative log-likelihood, per counted token.
+    pub nats_per_token: Interval,
+    /// Its standard error, clustered by row; absent for a single row.
+    pub standard_error: Option<f64>,
+    /// The part of it that more draws per row would remove (an upper estimate); absent for a single draw.
+    pub monte_carlo_error: Option<f64>,
+    /// The bound on the perplexity per counted token.
+    pub perplexity: Interval,
+    /// The bound in bits per byte of text.
+    pub bits_per_byte: Interval,
+    /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
+    pub entropy_bits_per_byte: Option<f64>,
+    /// Whether rows are joined and cut documents, or padded records, whose bound is one given their length.
+    pub wrap: bool,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// Model and rows do not belong together, there are no rows, the grammar's source is no grammar.
+pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
+    let artifact = context.input("model")?;
+    let model = ModelInfo::open(artifact)?;
+    let rows = Rows::open(context.input("data")?, config.split)?;
+    check(&model, &rows)?;
+    let entropy = match config.grammar {
+        Some(_) => Some(entropy(context)?),
+        None => None,
+    };
+    let network = model.network(artifact, config.weights, context.device)?;
+    let task = Task {
+        rows: &rows,
+        limit: config.rows,
+        mdlm: model.mdlm(context.seed),
+        alphabet: model.alphabet(),
+        estimator: config.estimator,
+        draws: config.draws,
+        stream: Stream::Evaluate,
+        micro_batch: memory::rows_at_a_time(network.shape()),
+    };
+    let started = std::time::Instant::now();
+    let bound = task.run(&*network, context.cancel, &mut |done, total, nats| {
+        let mut figures = Vec::new();
+        if nats.is_finite() {
+            figures.push(("bound", format!("{nats:.3}")));
+        }
+        context.progress(Progress {
+            done,
+            total: Some(total),
+            unit: "rows",
+            figures,
+        });
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let bytes_per_token = rows.split_info().bytes_per_position();
+    let found = Evaluation {
+        split: config.split,
+        weights: config.weights,
+        estimator: config.estimator,
+        rows: bound.rows,
+        rows_of_split: rows.len(),
+        draws: bound.draws,
+        tokens: bound.tokens,
+        bytes_per_token,
+        nats_per_token: bound.nats_per_token,
+        standard_error: bound.standard_error,
+        monte_carlo_error: bound.monte_carlo_error,
+        perplexity: bound.perplexity(),
+        bits_per_byte: bound.bits_per_byte(bytes_per_token),
+        entropy_bits_per_byte: entropy,
+        wrap: model.wrap && rows.info().wrap,
+    };
+    write_json(&context.output.join(EVALUATION), &found)?;
+    let path = context.output.join(EVALUATION_TEXT);
+    std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
+    let mut outcome = Outcome::default();
+    outcome
+        .figures
+        .push(("bits/byte".to_owned(), plus_minus(found.bits_per_byte, 4)));
+    if let Some(entropy) = entropy {
+        outcome
+            .figures
+            .push(("entropy".to_owned(), format!("{entropy:.4} bits/byte (exact)")));
+    }
+    outcome
+        .figures
+        .push(("perplexity".to_owned(), between(found.perplexity, 3)));
+    let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
+    outcome.provenance.insert(
+        "tokens_per_second".to_owned(),
+        json!((network_tokens as f64 / seconds).round()),
+    );
+    Ok(outcome)
+}
+
+/// Whether the rows are in the model's language.
+fn check(model: &ModelInfo, rows: &Rows) -> Result<()> {
+    let info = rows.info();
+    if info.tokenizer_digest != model.tokenizer_digest {
+        return Err(Error::input("the rows were tokenized with another tokenizer than the model's").hint(
+            "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage that the \
+             model learnt from",
+        ));
+    }
+    if info.length != model.length {
+        return Err(Error::input(format!(
+            "the rows have {} tokens, the model's have {}",
+            info.length, model.length
+        ))
+        .hint(format!("set `length` of the pack stage to {}", model.length)));
+    }
+    Ok(())
+}
+
+fn entropy(context: &Context<'_>) -> Result<f64> {
+    let info = SourceInfo::open(context.input("grammar")?)?;
+    info.entropy_bits_per_byte.ok_or_else(|| {
+        Error::input("the stage that `grammar` names is no synthetic source: its entropy is not known")
+            .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
+    })
+}
+
+/// `1.2345 ± 0.0067`.
+fn plus_minus(interval: Interval, digits: usize) -> String {
+    match interval.low.zip(interval.high) {
+        Some((low, high)) => {
+            format!("{:.digits$} ± {:.digits$}", interval.value, (high - low) / 2.0)
+        }
+        None => format!("{:.digits$}", interval.value),
+    }
+}
+
+/// `3.45 (3.40 to 3.50)`: for an interval that is not symmetric.
+fn between(interval: Interval, digits: usize) -> String {
+    match interval.low.zip(interval.high) {
+        Some((low, high)) => {
+            format!("{:.digits$} ({low:.digits$} to {high:.digits$})", interval.value)
+        }
+        None => format!("{:.digits$}", interval.value),
+    }
+}
+
+/// The evaluation as Markdown.
+fn text(found: &Evaluation) -> String {
+    let weights = match found.weights {
+        Weights::Ema => "averaged",
+        Weights::Raw => "last step's",
+    };
+    let estimator = match found.estimator {
+        Estimator::Time => "time",
+        Estimator::Count => "count",
+    };
+    let mut text = format!(
+        "# Bound on the {} split\n\n\
+         {weights} weights · estimator `{estimator}` · {} of {} rows · {} draws per row · {} tokens counted\n\n\
+         | quantity | upper bound | 95% interval |\n|---|---|---|\n",
+        split_name(found.split),
+        found.rows,
+        found.rows_of_split,
+        found.draws,
+        found.tokens,
+    );
+    for (name, interval) in [
+        ("nats per token", found.nats_per_token),
+        ("perplexity per token", found.perplexity),
+        ("bits per byte", found.bits_per_byte),
+    ] {
+        let ends = interval
+            .low
+            .zip(interval.high)
+            .map_or("not defined".to_owned(), |(low, high)| {
+                format!("{low:.4} to {high:.4}")
+            });
+        let _ = writeln!(text, "| {name} | {:.4} | {ends} |", interval.value);
+    }
+    if let Some(entropy) = found.entropy_bits_per_byte {
+        let _ = writeln!(
+            text,
+            "| entropy of the grammar, bits per byte | {entropy:.4} | exact |"
+        );
+    }
+    text.push_str(
+        "\nThe interval is value ± t · standard error, the error clustered by row: it covers which rows were held out \
+         and which times and masks were drawn.",
+    );
+    if let Some(error) = found.monte_carlo_error {
+        let _ = write!(
+            text,
+            " More draws per row would remove at most {error:.4} nats of the standard error."
+        );
+    }
+    if !found.wrap {
+        text.push_str(
+            " Padding is excluded, as the authors do it: the number bounds the text given its length, which the \
+             visible padding tells.",
+        );
+    }
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_says_what_was_found() {
+        let interval = Interval {
+            value: 1.0,
+            low: Some(0.9),
+            high: Some(1.1),
+        };
+        let found = Evaluation {
+            split: Split::Validation,
+            weights: Weights::Ema,
+            estimator: Estimator::Count,
+            rows: 20,
+            rows_of_split: 40,
+            draws: 4,
+            tokens: 1200,
+            bytes_per_token: 2.0,
+            nats_per_token: interval,
+            standard_error: Some(0.05),
+            monte_carlo_error: Some(0.02),
+            perplexity: interval.map(f64::exp),
+            bits_per_byte: interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2),
+            entropy_bits_per_byte: Some(0.7),
+            wrap: false,
+        };
+        insta::assert_snapshot!(text(&found), @r"
+        # Bound on the validation split
+
+        averaged weights · estimator `count` · 20 of 40 rows · 4 draws per row · 1200 tokens counted
+
+        | quantity | upper bound | 95% interval |
+        |---|---|---|
+        | nats per token | 1.0000 | 0.9000 to 1.1000 |
+        | perplexity per token | 2.7183 | 2.4596 to 3.0042 |
+        | bits per byte | 0.7213 | 0.6492 to 0.7935 |
+        | entropy of the grammar, bits per byte | 0.7000 | exact |
+
+        The interval is value ± t · standard error, the error clustered by row: it covers which rows were held out and which times and masks were drawn. More draws per row would remove at most 0.0200 nats of the standard error. Padding is excluded, as the authors do it: the number bounds the text given its length, which the visible padding tells.
+        ");
+        assert_eq!(plus_minus(interval, 2), "1.00 ± 0.10");
+        assert_eq!(between(interval, 2), "1.00 (0.90 to 1.10)");
+        assert_eq!(
+            plus_minus(
+                Interval {
+                    low: None,
+                    ..interval
+                },
+                1
+            ),
+            "1.0"
+        );
+    }
+}

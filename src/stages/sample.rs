@@ -1,0 +1,332 @@
+//! `sample`: a model → texts, as `samples.jsonl`, `samples.txt` and the counts in `sample.json`.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::data::tokenizer::Tokenizer;
+use crate::data::{SourceInfo, SpecialIds, write_json};
+use crate::error::{Context as _, Error, Kind, Result, Wrap};
+use crate::event::Progress;
+use crate::manifest::{Sample, Sampler, Weights};
+use crate::sample::{Task, wilson};
+use crate::stages::trained::ModelInfo;
+use crate::stages::{Context, Outcome, memory};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: cached and ancestral.
+pub const VERSION: u32 = 1;
+
+/// File name of the samples, JSON lines of [`Line`].
+pub const SAMPLES: &str = "samples.jsonl";
+/// The samples' texts.
+const SAMPLES_TEXT: &str = "samples.txt";
+/// File name of [`Summary`].
+pub const SUMMARY: &str = "sample.json";
+/// Samples shown while it runs.
+const SHOWN: usize = 10;
+/// Characters of a sample that are shown.
+const SHOWN_CHARACTERS: usize = 400;
+
+/// A line of `samples.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Line {
+    /// Its tokens, L of them.
+    pub tokens: Vec<u32>,
+    /// Its text, one record a line; of joined rows the first and the last are parts of one.
+    pub text: String,
+    /// Reverse steps.
+    pub steps: u32,
+    /// How often the network was asked about it.
+    pub network_calls: u32,
+    /// Complete records in it, where a grammar judges them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub records: Option<u64>,
+    /// How many of them the grammar accepts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<u64>,
+}
+
+/// `sample.json`: the counts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Rows drawn.
+    pub rows: u32,
+    /// Reverse steps.
+    pub steps: u32,
+    /// When the network was asked.
+    pub sampler: Sampler,
+    /// Divisor of the logits.
+    pub temperature: f64,
+    /// Which weights.
+    pub weights: Weights,
+    /// How often the network was asked, in rows.
+    pub network_calls: u64,
+    /// What the grammar says, where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<Judgement>,
+}
+
+/// How many of the sampled records a grammar accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Judgement {
+    /// Complete records. A joined row begins and ends within one: those parts do not count.
+    pub records: u64,
+    /// How many of them the grammar accepts.
+    pub accepted: u64,
+    /// How many of the accepted ones differ from each other.
+    pub distinct: u64,
+    /// accepted / records; absent without records.
+    pub share: Option<f64>,
+    /// Lower end of the share's 95% interval (Wilson's, as if records were drawn independently).
+    pub low: Option<f64>,
+    /// Upper end.
+    pub high: Option<f64>,
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// The model or the grammar cannot be read, the network fails, the disk is full, somebody asked to end.
+pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
+    let artifact = context.input("model")?;
+    let model = ModelInfo::open(artifact)?;
+    let tokenizer = model.tokenizer(artifact)?;
+    let grammar = match config.grammar {
+        Some(_) => Some(grammar(context)?),
+        None => None,
+    };
+    let network = model.network(artifact, config.weights, context.device)?;
+    let task = Task {
+        count: config.count,
+        steps: config.steps,
+        temperature: config.temperature,
+        sampler: config.sampler,
+        mdlm: model.mdlm(context.seed),
+        alphabet: model.alphabet(),
+        seed: context.seed,
+        micro_batch: memory::rows_at_a_time(network.shape()),
+    };
+    let started = std::time::Instant::now();
+    let drawn = task.run(&*network, context.cancel, &mut |done| {
+        context.progress(Progress {
+            done: u64::from(done),
+            total: Some(u64::from(config.steps)),
+            unit: "steps",
+            figures: vec![("rows", config.count.to_string())],
+        });
+    })?;
+    let seconds = started.elapsed().as_secs_f64();
+    let mut judge = grammar.as_ref().map(|grammar| Judge::new(grammar, &model, &tokenizer));
+    let (mut lines, mut texts) = (String::new(), String::new());
+    for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
+        let (records, accepted) = match &mut judge {
+            Some(judge) => {
+                let (records, accepted) = judge.row(row)?;
+                (Some(records), Some(accepted))
+            }
+            None => (None, None),
+        };
+        let line = Line {
+            tokens: row.to_vec(),
+            text: text(row, model.special, &tokenizer)?,
+            steps: config.steps,
+            network_calls: drawn.network_calls[index],
+            records,
+            accepted,
+        };
+        lines += &serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?;
+        lines.push('\n');
+        let _ = writeln!(texts, "{}\n", line.text);
+        if index < SHOWN {
+            context.note(format!("sample {}: {}", index + 1, shown(&line.text)));
+        }
+    }
+    for (name, content) in [(SAMPLES, lines), (SAMPLES_TEXT, texts)] {
+        let path = context.output.join(name);
+        std::fs::write(&path, content).context(|| format!("write `{}`", path.display()))?;
+    }
+    let summary = Summary {
+        rows: config.count,
+        steps: config.steps,
+        sampler: config.sampler,
+        temperature: config.temperature,
+        weights: config.weights,
+        network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),
+        grammar: judge.map(|judge| judge.judgement()),
+    };
+    write_json(&context.output.join(SUMMARY), &summary)?;
+    let mut outcome = outcome(&summary);
+    let tokens = drawn.tokens.len() as f64 / seconds;
+    outcome.provenance.insert("tokens_per_second".to_owned(), json!(tokens.round()));
+    Ok(outcome)
+}
+
+fn outcome(summary: &Summary) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
+    figure("rows", summary.rows.to_string());
+    figure(
+        "network calls",
+        format!("{:.1} a row", summary.network_calls as f64 / f64::from(summary.rows)),
+    );
+    if let Some(judgement) = summary.grammar {
+        let share = judgement.share.zip(judgement.low.zip(judgement.high)).map_or_else(
+            || "no complete record".to_owned(),
+            |(share, (low, high))| {
+                format!(
+                    "{:.1}% ({:.1}% to {:.1}%) of {} records",
+                    100.0 * share,
+                    100.0 * low,
+                    100.0 * high,
+                    judgement.records
+                )
+            },
+        );
+        figure("grammatical", share);
+    }
+    outcome
+}
+
+/// Whether a record belongs to a grammar.
+type Accepts = Box<dyn Fn(&str) -> bool>;
+
+fn grammar(context: &Context<'_>) -> Result<Accepts> {
+    let source = context.input("grammar")?;
+    let info = SourceInfo::open(source)?;
+    let file = info.grammar.ok_or_else(|| {
+        Error::input("the stage that `grammar` names is no synthetic source: it has no grammar")
+            .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
+    })?;
+    Err(Error::internal(format!("`{}`: grammars are not read yet", source.join(file).display())))
+}
+
+/// The text of a row, one record a line.
+fn text(row: &[u32], special: SpecialIds, tokenizer: &Tokenizer) -> Result<String> {
+    let mut text = String::new();
+    for piece in row.split(|&token| token == special.eos) {
+        let piece = tokenizer.decode(piece)?;
+        if !piece.trim().is_empty() {
+            if !text.is_empty() {
+                text.push('\n');
+            }
+            text += &piece;
+        }
+    }
+    Ok(text)
+}
+
+/// A sample on one line, not too long.
+fn shown(text: &str) -> String {
+    let line = text.replace('\n', " / ");
+    match line.char_indices().nth(SHOWN_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
+
+/// The complete records of a row: `None` for one that is malformed (a special token within, no end).
+///
+/// A joined row is BOS + a piece of the documents with EOS between them + EOS, cut anywhere: complete is what lies
+/// between two EOS within the piece. A row of its own is BOS + record + EOS + padding: complete unless it fills the row,
+/// where it may have been cut.
+fn records(row: &[u32], special: SpecialIds, wrap: bool) -> Vec<Option<&[u32]>> {
+    let SpecialIds { bos, eos, pad, mask } = special;
+    let last = row.len() - 1;
+    let whole = |record: &'_ [u32]| !record.iter().any(|token| [bos, eos, pad, mask].contains(token));
+    let mut ends = (1..last).filter(|&l| row[l] == eos);
+    if wrap {
+        let ends: Vec<usize> = ends.collect();
+        return ends
+            .windows(2)
+            .map(|pair| Some(&row[pair[0] + 1..pair[1]]).filter(|record| whole(record)))
+            .collect();
+    }
+    match ends.next() {
+        Some(end) => vec![Some(&row[1..end]).filter(|record| row[0] == bos && whole(record))],
+        None if row[last] == eos => vec![],
+        None => vec![None],
+    }
+}
+
+/// Asks a grammar about sampled records.
+struct Judge<'a> {
+    grammar: &'a Accepts,
+    model: &'a ModelInfo,
+    tokenizer: &'a Tokenizer,
+    records: u64,
+    accepted: u64,
+    distinct: BTreeSet<String>,
+}
+
+impl<'a> Judge<'a> {
+    fn new(grammar: &'a Accepts, model: &'a ModelInfo, tokenizer: &'a Tokenizer) -> Self {
+        Self { grammar, model, tokenizer, records: 0, accepted: 0, distinct: BTreeSet::new() }
+    }
+
+    /// Complete and accepted records of a row.
+    fn row(&mut self, row: &[u32]) -> Result<(u64, u64)> {
+        let (mut complete, mut accepted) = (0, 0);
+        for record in records(row, self.model.special, self.model.wrap) {
+            complete += 1;
+            let Some(record) = record else { continue };
+            let text = self.tokenizer.decode(record)?;
+            if (self.grammar)(&text) {
+                accepted += 1;
+                self.distinct.insert(text);
+            }
+        }
+        self.records += complete;
+        self.accepted += accepted;
+        Ok((complete, accepted))
+    }
+
+    fn judgement(&self) -> Judgement {
+        let interval = wilson(self.accepted, self.records);
+        Judgement {
+            records: self.records,
+            accepted: self.accepted,
+            distinct: self.distinct.len() as u64,
+            share: interval.map(|_| self.accepted as f64 / self.records as f64),
+            low: interval.map(|(low, _)| low),
+            high: interval.map(|(_, high)| high),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SPECIAL: SpecialIds = SpecialIds { bos: 0, eos: 1, pad: 2, mask: 3 };
+
+    #[test]
+    fn complete_records_of_joined_rows_lie_between_two_ends() {
+        let of = |row| records(row, SPECIAL, true);
+        assert_eq!(of(&[0, 7, 1, 8, 9, 1, 5, 1]), [Some(&[8, 9][..])]);
+        assert_eq!(of(&[0, 7, 8, 1, 8, 9, 5, 1]), Vec::<Option<&[u32]>>::new());
+        assert_eq!(of(&[0, 1, 8, 1, 9, 0, 1, 1]), [Some(&[8][..]), None], "BOS within a record");
+        assert_eq!(of(&[0, 7, 1, 1, 9, 9, 9, 1]), [Some(&[][..])], "an empty record is one that no grammar makes");
+        let shared = SpecialIds { bos: 1, ..SPECIAL };
+        assert_eq!(records(&[1, 7, 1, 8, 1, 5, 5, 1], shared, true), [Some(&[8][..])]);
+    }
+
+    #[test]
+    fn a_padded_row_is_one_record() {
+        let of = |row| records(row, SPECIAL, false);
+        assert_eq!(of(&[0, 7, 8, 1, 2, 2]), [Some(&[7, 8][..])]);
+        assert_eq!(of(&[0, 7, 8, 9, 9, 1]), Vec::<Option<&[u32]>>::new(), "it may have been cut");
+        assert_eq!(of(&[0, 7, 8, 9, 9, 9]), [None], "without an end");
+        assert_eq!(of(&[5, 7, 8, 1, 2, 2]), [None], "without a beginning");
+        assert_eq!(of(&[0, 7, 2, 1, 2, 2]), [None], "padding within");
+    }
+
+    #[test]
+    fn long_samples_are_shown_in_part() {
+        assert_eq!(shown("a\nb"), "a / b");
+        assert_eq!(shown(&"é".repeat(500)).chars().count(), 401);
+    }
+}

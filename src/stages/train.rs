@@ -1,0 +1,307 @@
+//! `train`: rows → a denoiser.
+//!
+//! | file | content |
+//! |---|---|
+//! | `raw.safetensors`, `ema.safetensors` | the weights of the last step and their moving average, under the authors' names |
+//! | `optimizer.safetensors`, `state.json` | what a longer run would go on from |
+//! | `metrics.jsonl` | losses and bounds (see [`crate::train`]) |
+//! | `model.json` | what the weights are ([`ModelInfo`]) |
+//! | `tokenizer.json` | the tokenizer, so that the model is whole without its data |
+//!
+//! Checkpoints lie in the stage's work folder until the artifact is committed.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use crate::data::rows::Rows;
+use crate::data::{TOKENIZER, write_json};
+use crate::diffusion::{Mdlm, Schedule};
+use crate::error::{Context as _, Error, Kind, Result, Wrap};
+use crate::evaluate;
+use crate::event::Progress;
+use crate::kernels::Alphabet;
+use crate::manifest::{Estimator, Split, Train};
+use crate::model::{self, Network};
+use crate::rng::Stream;
+use crate::shapes::Shape;
+use crate::stages::trained::{MODEL_INFO, ModelInfo};
+use crate::stages::{Context, Outcome, memory};
+use crate::train::{AdamW, Hooks, Job, Keeper, Recipe, Report, Validation, checkpoint};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: MDLM with AdamW and a moving average.
+pub const VERSION: u32 = 1;
+
+/// Draws per row of a validation: its rows vary more than a row's draws do.
+const VALIDATION_DRAWS: u32 = 1;
+/// Seconds between progress events: a terminal redraws no faster.
+const PROGRESS_SECONDS: f64 = 0.1;
+
+/// Runs the stage.
+///
+/// # Errors
+/// The rows do not fit the shape, the training diverges, the disk is full, somebody asked to end.
+pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
+    let input = context.input("from")?;
+    let rows = Rows::open(input, Split::Train)?;
+    let held_out = Rows::open(input, Split::Validation)?;
+    let shape = Shape::find(&config.shape)
+        .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", config.shape)))?;
+    check(config, shape, &rows)?;
+    if held_out.is_empty() {
+        context.warn("there are no validation rows: no bound is watched during training");
+    }
+    let info = rows.info();
+    let alphabet = Alphabet {
+        mask: info.special.mask,
+        size: info.vocabulary,
+    };
+    let objective = Mdlm {
+        schedule: Schedule::from(config.noise),
+        sampling_epsilon: config.sampling_epsilon,
+        antithetic: config.antithetic,
+        time_conditioning: config.time_conditioning,
+        mask: info.special.mask,
+        seed: context.seed,
+    };
+    let model = ModelInfo {
+        shape: shape.name.to_owned(),
+        vocabulary: info.vocabulary,
+        length: info.length,
+        wrap: info.wrap,
+        special: info.special,
+        tokenizer_digest: info.tokenizer_digest.clone(),
+        noise: config.noise,
+        sampling_epsilon: config.sampling_epsilon,
+        time_conditioning: config.time_conditioning,
+        steps: config.steps,
+        seed: context.seed,
+    };
+    let fingerprint = fingerprint(config, &model, &rows, &held_out)?;
+    let recipe = recipe(config, shape, context.seed);
+    let micro_batch = recipe.micro_batch;
+    let mut network = model::build(shape, context.device, &model::initial(shape, context.seed))?;
+    let mut watcher = Watcher {
+        context,
+        total: config.steps,
+        told: None,
+        validation: evaluate::Task {
+            rows: &held_out,
+            limit: Some(u64::from(config.validation_rows)),
+            mdlm: objective,
+            alphabet,
+            estimator: if config.time_conditioning {
+                Estimator::Time
+            } else {
+                Estimator::Count
+            },
+            draws: VALIDATION_DRAWS,
+            stream: Stream::Validation,
+            micro_batch: memory::rows_at_a_time(shape),
+        },
+    };
+    let job = Job {
+        rows: &rows,
+        objective: &objective,
+        alphabet,
+        recipe,
+        keeper: &Keeper::new(context.work, &fingerprint),
+        cancel: context.cancel,
+    };
+    let trained = job.run(&mut *network, &mut watcher)?;
+    checkpoint::write(context.output, &*network, &trained.state, &fingerprint)?;
+    write_json(&context.output.join(MODEL_INFO), &model)?;
+    let tokenizer = input.join(TOKENIZER);
+    std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
+        .context(|| format!("copy `{}`", tokenizer.display()))?;
+    Ok(outcome(config, &trained, micro_batch))
+}
+
+/// The semantic faults that a plan may have found already.
+fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
+    let info = rows.info();
+    if info.length as usize != shape.length {
+        return Err(Error::input(format!(
+            "the rows have {} tokens, shape `{}` has {}",
+            info.length, shape.name, shape.length
+        ))
+        .hint(format!("set `length` of the pack stage to {}", shape.length)));
+    }
+    if info.vocabulary as usize > shape.vocabulary {
+        return Err(Error::input(format!(
+            "the tokenizer has {} tokens, shape `{}` has room for {}",
+            info.vocabulary, shape.name, shape.vocabulary
+        ))
+        .hint("take a smaller tokenizer or a larger shape; `mdlm shapes` lists them"));
+    }
+    if rows.is_empty() {
+        return Err(Error::input("there are no rows to learn")
+            .hint("bring more text, or lower `validation` of the pack stage"));
+    }
+    if let Some(rows) = config.micro_batch
+        && (rows == 0 || !config.batch.is_multiple_of(rows))
+    {
+        return Err(Error::input(format!(
+            "`micro_batch` {rows} does not divide `batch` {}",
+            config.batch
+        ))
+        .hint("leave it out: it is then chosen to fit"));
+    }
+    Ok(())
+}
+
+fn recipe(config: &Train, shape: &Shape, seed: u64) -> Recipe {
+    Recipe {
+        steps: config.steps,
+        batch: config.batch,
+        micro_batch: config
+            .micro_batch
+            .unwrap_or_else(|| memory::micro_batch(shape, config.batch)),
+        learning_rate: config.learning_rate,
+        warmup_steps: config.warmup_steps,
+        schedule: config.schedule,
+        adam: AdamW {
+            beta1: config.beta1,
+            beta2: config.beta2,
+            epsilon: config.epsilon,
+            weight_decay: config.weight_decay,
+        },
+        gradient_clip: config.gradient_clip,
+        ema: config.ema,
+        dropout: config.dropout,
+        validation_every: config.validation_every,
+        checkpoint_every: config.checkpoint_every,
+        seed,
+    }
+}
+
+/// Tells runs apart by everything that decides their weights, so that a checkpoint is never taken up by another run.
+fn fingerprint(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> Result<String> {
+    let what = || "describe a training run".to_owned();
+    let mut config = serde_json::to_value(config).wrap(Kind::Internal, what)?;
+    if let Value::Object(fields) = &mut config {
+        for field in ["from", "micro_batch", "checkpoint_every", "seed"] {
+            fields.shift_remove(field);
+        }
+    }
+    let run = json!({
+        "version": VERSION,
+        "config": config,
+        "model": model,
+        "rows": rows.split_info(),
+        "validation": held_out.split_info(),
+    });
+    Ok(blake3::hash(run.to_string().as_bytes()).to_hex().to_string())
+}
+
+fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) -> Outcome {
+    let mut outcome = Outcome::default();
+    let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
+    figure("steps", config.steps.to_string());
+    if let Some(loss) = trained.state.log.recent_loss() {
+        figure("loss", format!("{loss:.4} nats/token"));
+    }
+    if let Some(line) = trained.state.log.validation {
+        let Validation {
+            nats_per_token,
+            bits_per_byte,
+            low,
+            high,
+            ..
+        } = line.validation;
+        let interval = low.zip(high).map_or(String::new(), |(low, high)| {
+            format!(" ± {:.4}", (high - low) / 2.0)
+        });
+        figure(
+            "bound",
+            format!("{nats_per_token:.4}{interval} nats/token, {bits_per_byte:.4} bits/byte"),
+        );
+    }
+    if trained.tokens_per_second > 0.0 {
+        figure("speed", format!("{:.0} tokens/s", trained.tokens_per_second));
+        outcome.provenance.insert(
+            "tokens_per_second".to_owned(),
+            json!(trained.tokens_per_second.round()),
+        );
+    }
+    if let Some(peak) = memory::peak() {
+        outcome
+            .figures
+            .push(("memory".to_owned(), memory::readable(peak)));
+    }
+    outcome
+        .provenance
+        .insert("micro_batch".to_owned(), json!(micro_batch));
+    if trained.resumed_from > 0 {
+        outcome
+            .provenance
+            .insert("resumed_from".to_owned(), json!(trained.resumed_from));
+    }
+    outcome
+}
+
+/// Validates, and turns what the loop tells into events.
+struct Watcher<'a> {
+    context: &'a Context<'a>,
+    total: u64,
+    told: Option<Instant>,
+    validation: evaluate::Task<'a>,
+}
+
+impl Hooks for Watcher<'_> {
+    fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>> {
+        if self.validation.rows.is_empty() {
+            return Ok(None);
+        }
+        let bound = self
+            .validation
+            .run(network, self.context.cancel, &mut |_, _, _| ())?;
+        let bytes = self.validation.rows.split_info().bytes_per_position();
+        Ok(Some(Validation {
+            nats_per_token: bound.nats_per_token.value,
+            low: bound.nats_per_token.low,
+            high: bound.nats_per_token.high,
+            bits_per_byte: bound.bits_per_byte(bytes).value,
+            rows: bound.rows,
+        }))
+    }
+
+    fn report(&mut self, report: Report) {
+        let due = self
+            .told
+            .is_none_or(|told| told.elapsed().as_secs_f64() >= PROGRESS_SECONDS);
+        if !due && report.step < self.total {
+            return;
+        }
+        self.told = Some(Instant::now());
+        let mut figures = Vec::new();
+        if let Some(loss) = report.loss {
+            figures.push(("loss", format!("{loss:.3}")));
+        }
+        if let Some(line) = report.validation {
+            figures.push(("bound", format!("{:.3}", line.validation.nats_per_token)));
+        }
+        if report.tokens_per_second > 0.0 {
+            figures.push(("tokens/s", format!("{:.0}", report.tokens_per_second)));
+        }
+        if let Some(bytes) = memory::resident() {
+            figures.push(("memory", memory::readable(bytes)));
+        }
+        self.context.progress(Progress {
+            done: report.step,
+            total: Some(self.total),
+            unit: "steps",
+            figures,
+        });
+    }
+
+    fn note(&mut self, text: String) {
+        self.context.note(text);
+    }
+
+    fn warn(&mut self, text: String) {
+        self.context.warn(text);
+    }
+}
