@@ -120,7 +120,9 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         });
     })?;
     let seconds = started.elapsed().as_secs_f64();
-    let mut judge = grammar.as_ref().map(|grammar| Judge::new(grammar, &model, &tokenizer));
+    let mut judge = grammar
+        .as_ref()
+        .map(|grammar| Judge::new(grammar, &model, &tokenizer));
     let (mut lines, mut texts) = (String::new(), String::new());
     for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
         let (records, accepted) = match &mut judge {
@@ -161,7 +163,9 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     write_json(&context.output.join(SUMMARY), &summary)?;
     let mut outcome = outcome(&summary);
     let tokens = drawn.tokens.len() as f64 / seconds;
-    outcome.provenance.insert("tokens_per_second".to_owned(), json!(tokens.round()));
+    outcome
+        .provenance
+        .insert("tokens_per_second".to_owned(), json!(tokens.round()));
     Ok(outcome)
 }
 
@@ -171,21 +175,27 @@ fn outcome(summary: &Summary) -> Outcome {
     figure("rows", summary.rows.to_string());
     figure(
         "network calls",
-        format!("{:.1} a row", summary.network_calls as f64 / f64::from(summary.rows)),
+        format!(
+            "{:.1} a row",
+            summary.network_calls as f64 / f64::from(summary.rows)
+        ),
     );
     if let Some(judgement) = summary.grammar {
-        let share = judgement.share.zip(judgement.low.zip(judgement.high)).map_or_else(
-            || "no complete record".to_owned(),
-            |(share, (low, high))| {
-                format!(
-                    "{:.1}% ({:.1}% to {:.1}%) of {} records",
-                    100.0 * share,
-                    100.0 * low,
-                    100.0 * high,
-                    judgement.records
-                )
-            },
-        );
+        let share = judgement
+            .share
+            .zip(judgement.low.zip(judgement.high))
+            .map_or_else(
+                || "no complete record".to_owned(),
+                |(share, (low, high))| {
+                    format!(
+                        "{:.1}% ({:.1}% to {:.1}%) of {} records",
+                        100.0 * share,
+                        100.0 * low,
+                        100.0 * high,
+                        judgement.records
+                    )
+                },
+            );
         figure("grammatical", share);
     }
     outcome
@@ -201,7 +211,10 @@ fn grammar(context: &Context<'_>) -> Result<Accepts> {
         Error::input("the stage that `grammar` names is no synthetic source: it has no grammar")
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })?;
-    Err(Error::internal(format!("`{}`: grammars are not read yet", source.join(file).display())))
+    Err(Error::internal(format!(
+        "`{}`: grammars are not read yet",
+        source.join(file).display()
+    )))
 }
 
 /// The text of a row, one record a line.
@@ -264,7 +277,14 @@ struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     fn new(grammar: &'a Accepts, model: &'a ModelInfo, tokenizer: &'a Tokenizer) -> Self {
-        Self { grammar, model, tokenizer, records: 0, accepted: 0, distinct: BTreeSet::new() }
+        Self {
+            grammar,
+            model,
+            tokenizer,
+            records: 0,
+            accepted: 0,
+            distinct: BTreeSet::new(),
+        }
     }
 
     /// Complete and accepted records of a row.
@@ -301,15 +321,28 @@ impl<'a> Judge<'a> {
 mod tests {
     use super::*;
 
-    const SPECIAL: SpecialIds = SpecialIds { bos: 0, eos: 1, pad: 2, mask: 3 };
+    const SPECIAL: SpecialIds = SpecialIds {
+        bos: 0,
+        eos: 1,
+        pad: 2,
+        mask: 3,
+    };
 
     #[test]
     fn complete_records_of_joined_rows_lie_between_two_ends() {
         let of = |row| records(row, SPECIAL, true);
         assert_eq!(of(&[0, 7, 1, 8, 9, 1, 5, 1]), [Some(&[8, 9][..])]);
         assert_eq!(of(&[0, 7, 8, 1, 8, 9, 5, 1]), Vec::<Option<&[u32]>>::new());
-        assert_eq!(of(&[0, 1, 8, 1, 9, 0, 1, 1]), [Some(&[8][..]), None], "BOS within a record");
-        assert_eq!(of(&[0, 7, 1, 1, 9, 9, 9, 1]), [Some(&[][..])], "an empty record is one that no grammar makes");
+        assert_eq!(
+            of(&[0, 1, 8, 1, 9, 0, 1, 1]),
+            [Some(&[8][..]), None],
+            "BOS within a record"
+        );
+        assert_eq!(
+            of(&[0, 7, 1, 1, 9, 9, 9, 1]),
+            [Some(&[][..])],
+            "an empty record is one that no grammar makes"
+        );
         let shared = SpecialIds { bos: 1, ..SPECIAL };
         assert_eq!(records(&[1, 7, 1, 8, 1, 5, 5, 1], shared, true), [Some(&[8][..])]);
     }
@@ -318,7 +351,11 @@ mod tests {
     fn a_padded_row_is_one_record() {
         let of = |row| records(row, SPECIAL, false);
         assert_eq!(of(&[0, 7, 8, 1, 2, 2]), [Some(&[7, 8][..])]);
-        assert_eq!(of(&[0, 7, 8, 9, 9, 1]), Vec::<Option<&[u32]>>::new(), "it may have been cut");
+        assert_eq!(
+            of(&[0, 7, 8, 9, 9, 1]),
+            Vec::<Option<&[u32]>>::new(),
+            "it may have been cut"
+        );
         assert_eq!(of(&[0, 7, 8, 9, 9, 9]), [None], "without an end");
         assert_eq!(of(&[5, 7, 8, 1, 2, 2]), [None], "without a beginning");
         assert_eq!(of(&[0, 7, 2, 1, 2, 2]), [None], "padding within");
