@@ -5,8 +5,9 @@ use dfdx::shapes::ConstShape;
 use super::dit::{Arch, Dit, Look, Touch, WithArch, parameters, with_arch};
 use super::{Batch, Device, Network, Parameter};
 use crate::error::{Error, Result};
+#[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
-use crate::kernels::{Alphabet, Backend};
+use crate::kernels::{Alphabet, Backend, Fused};
 use crate::shapes::Shape;
 
 /// A network of the shape on the device, with these weights in the flat order.
@@ -15,9 +16,7 @@ use crate::shapes::Shape;
 /// An input error when the device is not compiled in; otherwise the device's own.
 pub fn build(shape: &Shape, device: Device, weights: &[f32]) -> Result<Box<dyn Network>> {
     match device {
-        Device::Cpu => on(shape, weights, || {
-            Ok(Composite::<f32, _>::new(dfdx::prelude::Cpu::default()))
-        }),
+        Device::Cpu => on(shape, weights, || Ok(Fused::default())),
         #[cfg(feature = "dfdx-cuda")]
         Device::Cuda => on(shape, weights, || {
             let cuda = dfdx::prelude::Cuda::try_build(0, 0)
@@ -109,8 +108,19 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
         if batch.positions.is_empty() {
             return Ok(Vec::new());
         }
+        // Every row is conditioned on its own, even where all have the same σ: a sum over the rows of a micro-batch before
+        // it reaches a weight would show where the batch was cut (see `Backend`).
+        let rows = batch.tokens.len() / A::SHAPE.length;
+        let sigma = match *batch.sigma {
+            [shared] => vec![shared; rows],
+            ref own => own.to_vec(),
+        };
+        let batch = Batch {
+            sigma: &sigma,
+            ..*batch
+        };
         self.backend.record(std::mem::take(&mut self.gradients));
-        let (loss, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
+        let (loss, nll) = self.dit.nll(&self.backend, &batch, alphabet)?;
         self.gradients = self.backend.backward(loss)?;
         Ok(nll)
     }
