@@ -15,7 +15,9 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Context, Kind, Result};
 
 pub mod completions;
+pub mod logits;
 pub mod schema;
+pub mod shapes;
 pub mod terminal;
 pub mod validate;
 
@@ -69,6 +71,12 @@ pub enum Command {
     Validate(validate::Args),
     /// Print the JSON Schema of manifests, or check a copy of it
     Schema(schema::Args),
+    /// List the compiled shapes, their parameters and memory
+    #[command(long_about = shapes::LONG_ABOUT)]
+    Shapes(shapes::Args),
+    /// Compute a checkpoint's logits, to compare implementations
+    #[command(long_about = logits::LONG_ABOUT)]
+    Logits(logits::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -84,6 +92,8 @@ impl Command {
                 "print the schema"
             }
             .to_owned(),
+            Self::Shapes(_) => "list the shapes".to_owned(),
+            Self::Logits(_) => "compute logits".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
         }
     }
@@ -92,6 +102,8 @@ impl Command {
         match self {
             Self::Validate(args) => validate::run(args, terminal),
             Self::Schema(args) => schema::run(args, terminal),
+            Self::Shapes(args) => shapes::run(args, terminal),
+            Self::Logits(args) => logits::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),
         }
     }

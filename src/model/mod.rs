@@ -3,6 +3,7 @@
 pub mod checkpoint;
 pub mod dit;
 mod erased;
+pub mod footprint;
 mod initial;
 pub mod tensors;
 

@@ -115,7 +115,7 @@ impl Reader {
     /// # Errors
     /// Input errors when there is no such tensor, when it holds integers, or when it is shorter than asked for.
     pub fn floats(&mut self, name: &str, at: usize, into: &mut [f32]) -> Result<()> {
-        self.elements(name, "floating-point", at, into, |dtype| {
+        self.elements(name, "floating-point numbers", at, into, |dtype| {
             Some(match dtype {
                 Dtype::F32 => |bytes: &[u8]| f32::from_le_bytes(array(bytes)),
                 Dtype::F16 => |bytes| half::f16::from_le_bytes(array(bytes)).to_f32(),
@@ -132,7 +132,7 @@ impl Reader {
     /// Input errors when there is no such tensor, when it does not hold integers, or when it is shorter than asked
     /// for.
     pub fn integers(&mut self, name: &str, at: usize, into: &mut [i64]) -> Result<()> {
-        self.elements(name, "integer", at, into, |dtype| {
+        self.elements(name, "integers", at, into, |dtype| {
             Some(match dtype {
                 Dtype::U8 => |bytes: &[u8]| i64::from(bytes[0]),
                 Dtype::I8 => |bytes| i64::from(i8::from_le_bytes(array(bytes))),
@@ -154,14 +154,13 @@ impl Reader {
         into: &mut [T],
         decoder: impl FnOnce(Dtype) -> Option<fn(&[u8]) -> T>,
     ) -> Result<()> {
-        let fault =
-            |text: String| Error::input(format!("`{}`: tensor `{name}`: {text}", self.path.display()));
+        let fault = |text: String| Error::input(format!("tensor `{name}` {text}"));
         let info = self
             .header
             .info(name)
             .ok_or_else(|| fault("is not there".to_owned()))?;
-        let decode = decoder(info.dtype)
-            .ok_or_else(|| fault(format!("is of type {}: a {kind} type is needed", info.dtype)))?;
+        let decode =
+            decoder(info.dtype).ok_or_else(|| fault(format!("holds {}: {kind} are needed", info.dtype)))?;
         let width = info.dtype.bitsize() / 8;
         let (first, last) = info.data_offsets;
         if (last - first) / width < at + into.len() {

@@ -2,4 +2,5 @@
 
 mod cli;
 mod layers;
+mod model;
 mod support;

@@ -1,0 +1,126 @@
+//! `mdlm shapes`: the compiled shapes, with what they cost.
+
+use serde::Serialize;
+
+use super::Terminal;
+use crate::error::Result;
+use crate::model::footprint::Footprint;
+use crate::shapes::SHAPES;
+
+/// What `mdlm shapes --help` says.
+pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and memory.\n\n\
+    V vocabulary with the mask, L tokens a row, D width, H heads, N blocks, C conditioning width. \
+    `training` is what training holds whatever the batch: weights, gradients, two moments and the \
+    moving average, all f32. `+ a row` is what each row of a micro-batch adds: the activations that \
+    the backward pass needs, half of the tokens masked.";
+
+/// Arguments of `mdlm shapes`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print JSON, in bytes, instead of the table
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct Line {
+    name: &'static str,
+    vocabulary: usize,
+    length: usize,
+    width: usize,
+    heads: usize,
+    blocks: usize,
+    conditioning: usize,
+    parameters: usize,
+    training_bytes: usize,
+    training_bytes_per_row: usize,
+}
+
+/// Prints the table to standard output.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let lines = SHAPES.iter().map(|shape| {
+        let footprint = Footprint::of(shape);
+        Line {
+            name: shape.name,
+            vocabulary: shape.vocabulary,
+            length: shape.length,
+            width: shape.width,
+            heads: shape.heads,
+            blocks: shape.blocks,
+            conditioning: shape.conditioning,
+            parameters: footprint.parameters,
+            training_bytes: footprint.training,
+            training_bytes_per_row: footprint.training_per_row,
+        }
+    });
+    if args.json {
+        terminal.output_json(&lines.collect::<Vec<_>>())?;
+        return Ok(0);
+    }
+    let mut table = format!(
+        "{:<12}{:>7}{:>6}{:>6}{:>4}{:>4}{:>5}",
+        "shape", "V", "L", "D", "H", "N", "C"
+    );
+    table += &format!("{:>12}{:>11}{:>12}\n", "parameters", "training", "+ a row");
+    for line in lines {
+        let Line {
+            name,
+            vocabulary,
+            length,
+            width,
+            heads,
+            blocks,
+            conditioning,
+            ..
+        } = line;
+        table +=
+            &format!("{name:<12}{vocabulary:>7}{length:>6}{width:>6}{heads:>4}{blocks:>4}{conditioning:>5}");
+        table += &format!(
+            "{:>12}{:>11}{:>12}\n",
+            count(line.parameters),
+            bytes(line.training_bytes),
+            bytes(line.training_bytes_per_row)
+        );
+    }
+    terminal.output(&table)?;
+    Ok(0)
+}
+
+/// A number of three or four digits with its unit: 5, 130.5 M.
+fn count(number: usize) -> String {
+    scaled(number as f64, 1000.0, &["", " k", " M", " G"])
+}
+
+/// Bytes in binary units.
+fn bytes(number: usize) -> String {
+    scaled(number as f64, 1024.0, &[" B", " KiB", " MiB", " GiB"])
+}
+
+fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while number >= step && unit + 1 < units.len() {
+        number /= step;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{number}{}", units[0])
+    } else {
+        format!("{number:.1}{}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(count(999), "999");
+        assert_eq!(count(169_627_962), "169.6 M");
+        assert_eq!(bytes(1024), "1.0 KiB");
+        assert_eq!(bytes(3 << 30), "3.0 GiB");
+    }
+}

@@ -1,0 +1,79 @@
+//! What a shape costs in memory, from its dimensions alone.
+//!
+//! Training holds five numbers per parameter: weight, gradient, AdamW's two moments and the moving average, all f32:
+//! 20 bytes · P.
+//!
+//! Each row of a micro-batch adds what the operations of the forward pass keep for the backward pass, in f32. Per
+//! token and block, in order:
+//!
+//! | kept | floats |
+//! |---|---|
+//! | the block's input x | D |
+//! | the modulated norm's output, which Wqkv multiplies | D |
+//! | queries, keys, values | 3D |
+//! | attention's output, which Wo multiplies | D |
+//! | the attention branch, which the gate multiplies | D |
+//! | x after the attention | D |
+//! | the modulated norm's output, which W1 multiplies | D |
+//! | W1's output before the GELU, and after | 2F |
+//! | the MLP branch, which the gate multiplies | D |
+//!
+//! and per token once the last block's output, D, and for half of the tokens (the share that is masked on average)
+//! the final layer's input and its norm, 2D. Neither attention's probabilities nor the vocabulary's logits nor
+//! dropout's masks are kept. Together 4 bytes · L · (N · (10D + 2F) + 2D) a row.
+
+use super::{Parameter, parameters};
+use crate::shapes::Shape;
+
+/// Bytes of an f32.
+const FLOAT: usize = 4;
+
+/// Numbers that training holds per parameter: weight, gradient, two moments, moving average.
+const TRAINING_STATE: usize = 5;
+
+/// The memory of a shape. Sizes in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Footprint {
+    /// P: how many parameters there are.
+    pub parameters: usize,
+    /// What training holds whatever the batch.
+    pub training: usize,
+    /// What each row of a micro-batch adds in training.
+    pub training_per_row: usize,
+}
+
+impl Footprint {
+    /// The footprint of a shape.
+    #[must_use]
+    pub fn of(shape: &Shape) -> Self {
+        let parameters = parameters(shape).iter().map(Parameter::len).sum();
+        let (d, f) = (shape.width, shape.hidden());
+        Self {
+            parameters,
+            training: FLOAT * TRAINING_STATE * parameters,
+            training_per_row: FLOAT * shape.length * (shape.blocks * (10 * d + 2 * f) + 2 * d),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_match_the_published_counts() {
+        // reference: small is about 92 M without V·D, medium about 322 M (the embedding and the output layer have
+        // V·D each: the published count leaves both out).
+        let without = |name: &str| {
+            let shape = Shape::find(name).unwrap();
+            Footprint::of(shape).parameters - 2 * shape.vocabulary * shape.width
+        };
+        for (name, published) in [("lm1b-small", 92e6), ("owt-small", 92e6), ("owt-medium", 322e6)] {
+            let share = without(name) as f64 / published;
+            assert!((share - 1.0).abs() < 0.01, "{name}: {}", without(name));
+        }
+        // By hand, nano: embedding 32768, time 8224 + 1056, two blocks of 64 + 12288 + 4096 + 64 + 16640 + 16448 +
+        // 12672, final 64 + 33280 + 4224.
+        assert_eq!(Footprint::of(Shape::find("nano").unwrap()).parameters, 204_160);
+    }
+}

@@ -1,0 +1,199 @@
+//! The network from outside: `mdlm shapes` and `mdlm logits`.
+
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use mdlm::model::checkpoint;
+use mdlm::model::tensors::Reader;
+use mdlm::shapes::Shape;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+
+use crate::support::{mdlm, transcript};
+
+#[test]
+fn the_shapes_are_listed() {
+    insta::assert_snapshot!(transcript(mdlm().arg("shapes")), @r"
+    exit 0
+    --- stdout
+    shape             V     L     D   H   N    C  parameters   training     + a row
+    nano            512    32    64   2   2   32     204.2 k    3.9 MiB   304.0 KiB
+    quickstart     2048    64   128   4   3   64       1.3 M   24.9 MiB     1.8 MiB
+    tiny           1024   128   128   4   4  128       1.5 M   29.2 MiB     4.6 MiB
+    mini           8192   128   256   8   6  128      10.2 M  195.2 MiB    13.8 MiB
+    text8-small      35   256   768  12  12  128      92.4 M    1.7 GiB   163.5 MiB
+    lm1b-small    30522   128   768  12  12  128     139.3 M    2.6 GiB    81.8 MiB
+    owt-small     50258  1024   768  12  12  128     169.6 M    3.2 GiB   654.0 MiB
+    owt-medium    50258  1024  1024  16  24  128     424.5 M    7.9 GiB     1.7 GiB
+    --- stderr
+    ");
+    let output = mdlm().args(["shapes", "--json"]).output().unwrap();
+    let shapes: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(shapes[0]["name"], "nano");
+    assert_eq!(shapes[0]["parameters"], 204_160);
+    assert_eq!(shapes.as_array().unwrap().len(), mdlm::shapes::SHAPES.len());
+}
+
+/// A folder with a checkpoint of shape `nano` and an input, and what `mdlm logits` makes of them.
+struct Case {
+    folder: tempfile::TempDir,
+}
+
+impl Case {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let nano = Shape::find("nano").unwrap();
+        let weights: Vec<f32> = (0..204_160).map(|i| (i as f32 * 0.37).sin() * 0.1).collect();
+        checkpoint::write(
+            &folder.path().join("weights.safetensors"),
+            nano,
+            &[("", &weights)],
+            &[],
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn input(&self, tensors: &[(&str, Dtype, &[usize], Vec<u8>)]) -> &Self {
+        let views = tensors.iter().map(|(name, dtype, dims, bytes)| {
+            (
+                name.to_string(),
+                TensorView::new(*dtype, dims.to_vec(), bytes).unwrap(),
+            )
+        });
+        safetensors::serialize_to_file(views, None, &self.path("input.safetensors")).unwrap();
+        self
+    }
+
+    fn run(&self, shape: &str) -> Output {
+        let arguments = ["--checkpoint", "weights.safetensors", "--shape", shape];
+        let files = ["--input", "input.safetensors", "--output", "output.safetensors"];
+        mdlm()
+            .current_dir(self.folder.path())
+            .arg("logits")
+            .args(arguments)
+            .args(files)
+            .output()
+            .unwrap()
+    }
+
+    /// Standard error of a run that the input is at fault for; nothing is written.
+    fn refusal(&self, shape: &str) -> String {
+        let output = self.run(shape);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        assert!(!self.path("output.safetensors").exists());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    fn logits(&self) -> (Vec<usize>, Vec<f32>) {
+        let output = self.run("nano");
+        assert!(output.status.success(), "{output:?}");
+        read(&self.path("output.safetensors"))
+    }
+}
+
+fn read(path: &Path) -> (Vec<usize>, Vec<f32>) {
+    let mut reader = Reader::open(path).unwrap();
+    let dims = reader.info("logits").unwrap().shape.clone();
+    let mut logits = vec![0.0; dims.iter().product()];
+    reader.floats("logits", 0, &mut logits).unwrap();
+    (dims, logits)
+}
+
+fn tokens(count: usize) -> impl Iterator<Item = u16> {
+    (0..count).map(|i| (i * 37 % 512) as u16)
+}
+
+#[test]
+fn logits_are_the_same_for_any_integer_type_and_for_sigma_zero() {
+    let case = Case::new();
+    let wide: Vec<u8> = tokens(64)
+        .flat_map(|token| i64::from(token).to_le_bytes())
+        .collect();
+    let (dims, logits) = case.input(&[("xt", Dtype::I64, &[2, 32], wide.clone())]).logits();
+    assert_eq!(dims, [2, 32, 512]);
+    assert!(logits.iter().all(|logit| logit.is_finite()) && logits.iter().any(|&logit| logit != 0.0));
+
+    let narrow = tokens(64).flat_map(u16::to_le_bytes).collect();
+    let zeros = ("sigma", Dtype::F32, &[2][..], vec![0; 8]);
+    let xt = ("xt", Dtype::U16, &[2, 32][..], narrow);
+    assert_eq!(case.input(&[xt.clone(), zeros]).logits().1, logits);
+    // Another sigma for the second row changes that row alone.
+    let sigma = [0.0f64, 2.5]
+        .iter()
+        .flat_map(|sigma| sigma.to_le_bytes())
+        .collect();
+    let (_, conditioned) = case.input(&[xt, ("sigma", Dtype::F64, &[2], sigma)]).logits();
+    let (first, second) = logits.split_at(32 * 512);
+    let close = |a: &[f32], b: &[f32]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-5);
+    assert!(close(&conditioned[..32 * 512], first) && !close(&conditioned[32 * 512..], second));
+
+    let (dims, none) = case.input(&[("xt", Dtype::U8, &[0, 32], Vec::new())]).logits();
+    assert!(dims == [0, 32, 512] && none.is_empty());
+}
+
+#[test]
+fn faults_of_the_input_are_told_with_their_place() {
+    let case = Case::new();
+    let mut told = Vec::new();
+    let mut tell = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], shape| {
+        told.push(case.input(tensors).refusal(shape));
+    };
+    let good = ("xt", Dtype::U8, &[2, 32][..], vec![5; 64]);
+    tell(&[("x", Dtype::U8, &[2, 32], vec![5; 64])], "nano");
+    tell(&[("xt", Dtype::U8, &[64], vec![5; 64])], "nano");
+    tell(&[("xt", Dtype::U8, &[1, 64], vec![5; 64])], "nano");
+    tell(&[("xt", Dtype::F32, &[2, 32], vec![0; 256])], "nano");
+    let mut tokens = vec![0; 128];
+    tokens[83] = 2; // 512, the first beyond the vocabulary
+    tell(&[("xt", Dtype::U16, &[2, 32], tokens)], "nano");
+    tell(&[good.clone(), ("sigma", Dtype::F32, &[3], vec![0; 12])], "nano");
+    tell(
+        &[
+            good.clone(),
+            ("sigma", Dtype::F32, &[2], f32::NAN.to_le_bytes().repeat(2)),
+        ],
+        "nano",
+    );
+    tell(&[good.clone(), ("sigma", Dtype::I32, &[2], vec![0; 8])], "nano");
+    tell(&[good], "nono");
+    insta::assert_snapshot!(told.join("\n"), @r#"
+    error: failed to compute logits: read `input.safetensors`: there is no tensor `xt`, but ["x"]
+    hint: `xt` holds the noised tokens, [rows, L], as integers
+
+    error: failed to compute logits: read `input.safetensors`: `xt` is [64], expected [rows, 32]
+
+    error: failed to compute logits: read `input.safetensors`: `xt` is [1, 64], expected [rows, 32] for shape `nano`
+    hint: rows of 64 tokens belong to: quickstart
+
+    error: failed to compute logits: read `input.safetensors`: tensor `xt` holds F32: integers are needed
+
+    error: failed to compute logits: read `input.safetensors`: `xt`[1, 9] is 512: shape `nano` has tokens 0 to 511
+
+    error: failed to compute logits: read `input.safetensors`: `sigma` is [3], expected [2], one per row
+
+    error: failed to compute logits: read `input.safetensors`: `sigma`[0] is NaN
+
+    error: failed to compute logits: read `input.safetensors`: tensor `sigma` holds I32: floating-point numbers are needed
+
+    error: invalid value 'nono' for '--shape <NAME>'
+      [possible values: nano, quickstart, tiny, mini, text8-small, lm1b-small, owt-small, owt-medium]
+
+      tip: a similar value exists: 'nano'
+
+    For more information, try '--help'.
+    "#);
+    // A checkpoint of another shape.
+    let text = case
+        .input(&[("xt", Dtype::U8, &[1, 128], vec![5; 128])])
+        .refusal("tiny");
+    assert!(
+        text.contains("`weights.safetensors`: its weights do not fit shape `tiny`:\n"),
+        "{text}"
+    );
+    assert!(text.ends_with("\nhint: they fit shape `nano`\n"), "{text}");
+}
