@@ -15,9 +15,17 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Context, Kind, Result};
 
 pub mod completions;
+pub mod graph;
 pub mod logits;
+pub mod path;
+pub mod plan;
+pub mod progress;
+pub mod project;
+pub mod run;
 pub mod schema;
 pub mod shapes;
+pub mod show;
+pub mod table;
 pub mod terminal;
 pub mod validate;
 
@@ -67,6 +75,10 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Make a pipeline's results, rerunning only what changed
+    Run(run::Args),
+    /// Say what a run would do, and why
+    Plan(plan::Args),
     /// Check manifests and tell all their faults
     Validate(validate::Args),
     /// Print the JSON Schema of manifests, or check a copy of it
@@ -77,6 +89,12 @@ pub enum Command {
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
+    /// Print the folder of a stage's results
+    Path(path::Args),
+    /// Show how a stage's results came about
+    Show(show::Args),
+    /// Draw the graph of stages
+    Graph(graph::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
 }
@@ -85,6 +103,11 @@ impl Command {
     /// What the command does, as it reads after "failed to".
     fn doing(&self) -> String {
         match self {
+            Self::Run(args) => format!("run `{}`", args.project.manifest.display()),
+            Self::Plan(args) => format!("plan `{}`", args.project.manifest.display()),
+            Self::Path(_) => "print a path".to_owned(),
+            Self::Show(args) => format!("show stage `{}`", args.stage),
+            Self::Graph(_) => "draw the graph".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
             Self::Schema(args) => if args.check.is_some() {
                 "check the schema"
@@ -100,6 +123,11 @@ impl Command {
 
     fn run(&self, terminal: &Terminal) -> Result<u8> {
         match self {
+            Self::Run(args) => run::run(args, terminal),
+            Self::Plan(args) => plan::run(args, terminal),
+            Self::Path(args) => path::run(args, terminal),
+            Self::Show(args) => show::run(args, terminal),
+            Self::Graph(args) => graph::run(args, terminal),
             Self::Validate(args) => validate::run(args, terminal),
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),

@@ -14,10 +14,8 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::{Cancel, Event, Sink};
 use crate::manifest::Stage;
 use crate::plan::{Decision, Plan, Reason};
-use crate::stages::{Context, Device, Outcome, key};
+use crate::stages::{Context, Device, Outcome, key, memory};
 use crate::store::{Digest, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
-
-pub mod memory;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
 pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);

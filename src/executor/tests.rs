@@ -131,7 +131,7 @@ fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     let parts = key::parts(stage, context.seed)?;
     let mut text = format!("{} {} {:?}\n", stage.kind().name(), parts.config, parts.seed);
     for reference in &parts.files {
-        for path in crate::stages::files::expand(context.base, &reference.patterns)? {
+        for path in crate::data::text::expand(context.base, &reference.patterns)? {
             text += &fs::read_to_string(path).unwrap();
         }
     }
@@ -326,7 +326,7 @@ fn a_missing_file_is_named_with_its_stage() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "stage `text`: `input/files`: find `corpus/*.txt`: no file matches"
+        "stage `text`: `input/files`: no file matches `corpus/*.txt`"
     );
     assert_eq!(error.kind(), Kind::Input);
 }

@@ -16,9 +16,9 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
+use crate::data::text;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
-use crate::stages::files;
 use crate::stages::key::{self, FileReference, Parts};
 use crate::store::digest::hash_file;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
@@ -419,7 +419,7 @@ type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
 fn find_files(base: &Path, references: &[FileReference]) -> Result<Found> {
     let mut paths = Vec::new();
     for reference in references {
-        let found = files::expand(base, &reference.patterns).context(|| format!("`{}`", reference.field))?;
+        let found = text::expand(base, &reference.patterns).context(|| format!("`{}`", reference.field))?;
         paths.extend(found.into_iter().map(|path| (reference.field, path)));
     }
     let observed = paths

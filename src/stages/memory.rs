@@ -39,7 +39,13 @@ pub fn rows_at_a_time(shape: &Shape) -> usize {
     (INFERENCE_BUDGET / inference_bytes(shape)).clamp(1, 64) as usize
 }
 
-/// The process's peak resident memory in bytes, where the system tells (Linux).
+/// Lets [`peak`] begin anew. Where the system refuses, the peak stays that of the process's whole life.
+pub fn reset_peak() {
+    // man 5 proc: 5 resets the peak resident set size.
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The process's peak resident memory since [`reset_peak`] in bytes, where the system tells (Linux).
 #[must_use]
 pub fn peak() -> Option<u64> {
     field("VmHWM:")

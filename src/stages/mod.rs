@@ -5,7 +5,14 @@
 //! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
 //! go into [`Outcome`].
 
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::event::{Cancel, Event, Progress, Sink};
+use crate::manifest::{Stage, StageKind};
+
 pub mod evaluate;
+pub mod key;
 pub mod memory;
 pub mod pack;
 pub mod sample;
@@ -13,15 +20,6 @@ pub mod source;
 pub mod tokenize;
 pub mod train;
 pub mod trained;
-
-use std::path::{Path, PathBuf};
-
-use crate::error::{Error, Result};
-use crate::event::{Cancel, Event, Progress, Sink};
-use crate::manifest::{Stage, StageKind};
-
-pub mod files;
-pub mod key;
 
 /// The version of a stage's code, part of its cache key: raised when the same settings and inputs would give other
 /// files. Every stage's constant carries its history.

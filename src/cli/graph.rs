@@ -1,0 +1,144 @@
+//! `mdlm graph`: the stages and what feeds what, for Graphviz or Mermaid.
+
+use std::fmt::Write;
+
+use clap::ValueEnum;
+
+use super::Terminal;
+use super::project::ProjectArgs;
+use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::plan::order;
+
+/// Arguments of `mdlm graph`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Draw the stages and what feeds what. Needs no data.",
+    after_help = "Example: mdlm graph pipelines/quickstart.json | dot -Tsvg > graph.svg"
+)]
+pub struct Args {
+    /// The manifest and its store.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// Language of the drawing: dot (Graphviz) or mermaid
+    #[arg(
+        long,
+        value_name = "FORMAT",
+        default_value = "dot",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub format: Format,
+}
+
+/// Language of a drawing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Graphviz.
+    Dot,
+    /// Mermaid, which GitHub and many editors draw in Markdown.
+    Mermaid,
+}
+
+/// Prints the drawing.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let project = match args.project.open(terminal) {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    terminal.output(&draw(&project.loaded.manifest, args.format)?)?;
+    Ok(0)
+}
+
+fn draw(manifest: &Manifest, format: Format) -> Result<String> {
+    let names = order(manifest)?;
+    let place = |name: &str| names.iter().position(|other| *other == name).unwrap_or_default();
+    let mut text = match format {
+        Format::Dot => format!(
+            "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
+            manifest.name
+        ),
+        Format::Mermaid => "flowchart LR\n".to_owned(),
+    };
+    for (index, name) in names.iter().enumerate() {
+        let kind = manifest.stages[*name].kind().name();
+        let _ = match format {
+            Format::Dot => {
+                let name = name.replace('\\', "\\\\").replace('"', "\\\"");
+                writeln!(text, "  s{index} [label=\"{name}\\n{kind}\"];")
+            }
+            Format::Mermaid => {
+                let name = name.replace('"', "#quot;");
+                writeln!(text, "  s{index}[\"{name}<br/><i>{kind}</i>\"]")
+            }
+        };
+    }
+    for (index, name) in names.iter().enumerate() {
+        for reference in manifest.stages[*name].references() {
+            let from = place(reference.stage);
+            let role = reference.field.split('/').next().unwrap_or_default();
+            // The usual role needs no word.
+            let _ = match (format, role) {
+                (Format::Dot, "from") => writeln!(text, "  s{from} -> s{index};"),
+                (Format::Dot, role) => writeln!(text, "  s{from} -> s{index} [label=\"{role}\"];"),
+                (Format::Mermaid, "from") => writeln!(text, "  s{from} --> s{index}"),
+                (Format::Mermaid, role) => writeln!(text, "  s{from} -- {role} --> s{index}"),
+            };
+        }
+    }
+    if format == Format::Dot {
+        text.push_str("}\n");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drawings() {
+        let manifest: Manifest = serde_json::from_value(serde_json::json!({
+            "name": "test", "seed": 1, "stages": {
+                "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 1 },
+                "text": { "kind": "source", "input": { "kind": "text", "files": ["a"] } },
+                "to\"kens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+                "rows": { "kind": "pack", "from": "to\"kens", "length": 8 },
+                "bound": { "kind": "evaluate", "model": "model", "data": "rows" },
+            }
+        }))
+        .unwrap();
+        insta::assert_snapshot!(draw(&manifest, Format::Dot).unwrap(), @r#"
+        digraph "test" {
+          rankdir=LR;
+          node [shape=box, style=rounded, fontname="sans-serif"];
+          s0 [label="text\nsource"];
+          s1 [label="to\"kens\ntokenize"];
+          s2 [label="rows\npack"];
+          s3 [label="model\ntrain"];
+          s4 [label="bound\nevaluate"];
+          s0 -> s1;
+          s1 -> s2;
+          s2 -> s3;
+          s3 -> s4 [label="model"];
+          s2 -> s4 [label="data"];
+        }
+        "#);
+        insta::assert_snapshot!(draw(&manifest, Format::Mermaid).unwrap(), @r#"
+        flowchart LR
+          s0["text<br/><i>source</i>"]
+          s1["to#quot;kens<br/><i>tokenize</i>"]
+          s2["rows<br/><i>pack</i>"]
+          s3["model<br/><i>train</i>"]
+          s4["bound<br/><i>evaluate</i>"]
+          s0 --> s1
+          s1 --> s2
+          s2 --> s3
+          s3 -- model --> s4
+          s2 -- data --> s4
+        "#);
+    }
+}

@@ -1,0 +1,64 @@
+//! `mdlm path`: where a stage's artifact lies.
+
+use super::plan::told;
+use super::project::ProjectArgs;
+use super::{Terminal, project::Project};
+use crate::error::{Error, Result};
+use crate::plan::{Decision, Selection};
+use crate::store::Record;
+
+/// Arguments of `mdlm path`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Print the folder of a stage's artifact, as the manifest is now.\n\n\
+        An error when the stage has not run with its present settings and inputs: there is no such folder then. \
+        What is in it is read-only.",
+    after_help = "Example: less \"$(mdlm path pipelines/quickstart.json samples)/samples.txt\""
+)]
+pub struct Args {
+    /// The manifest and its store.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The stage
+    #[arg(value_name = "STAGE")]
+    pub stage: String,
+}
+
+/// Prints the folder.
+///
+/// # Errors
+/// The stage has not run with its present settings and inputs.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let project = match args.project.open(terminal) {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let record = find(&project, &args.stage)?;
+    let path = project.store.artifact_path(&record.artifact);
+    let path = std::path::absolute(&path).unwrap_or(path);
+    terminal.output(&format!("{}\n", path.display()))?;
+    Ok(0)
+}
+
+/// The record of a stage that has run as the manifest is now.
+pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
+    let selection = Selection {
+        targets: vec![stage.to_owned()],
+        force: vec![],
+    };
+    let mut plan = project.plan(&selection)?;
+    // Planned for this stage, which stands last: after all that it needs.
+    let decision = plan.stages.pop().map(|stage| stage.decision);
+    match decision {
+        Some(Decision::Cached(record)) => Ok(*record),
+        Some(Decision::Run { reasons, .. }) => {
+            let message = format!(
+                "find the artifact of stage `{stage}`: it has yet to run: {}",
+                told(&reasons)
+            );
+            let manifest = project.loaded.path.display();
+            Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
+        }
+        None => Err(Error::internal("plan a stage: the plan is empty")),
+    }
+}

@@ -1,0 +1,165 @@
+//! `mdlm plan`: what a run would do, and why.
+
+use serde::Serialize;
+
+use super::Terminal;
+use super::project::{ExecutionArgs, ProjectArgs};
+use super::table::columns;
+use super::terminal::Style;
+use crate::error::Result;
+use crate::plan::{Decision, Plan, Reason};
+use crate::store::{Digest, Key, Store};
+
+/// Exit code of `--exit-code` when a run would have something to do.
+const WORK_TO_DO: u8 = 10;
+
+/// Arguments of `mdlm plan`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Say what `mdlm run` would do, and why, without doing it.\n\n\
+        The same planner serves both commands, so that a dry run never differs from a run. It reads the files that \
+        the manifest names, to see whether they changed, and the store; it writes nothing.\n\n\
+        Behind a stage that runs, a plan cannot know whether its consumers will have to: if it makes what it had made \
+        before, they are served from the store.",
+    after_help = "Exit codes: 0; with --exit-code 0 when everything is cached and 10 when there is\n\
+                  work to do; 2 when the manifest is invalid or a file is missing."
+)]
+pub struct Args {
+    /// The manifest and its store.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// What would run, and where.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Exit with 10 when there is work to do
+    #[arg(long)]
+    pub exit_code: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    pipeline: &'a str,
+    store: String,
+    stages: Vec<StageReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct StageReport<'a> {
+    name: &'a str,
+    kind: &'static str,
+    /// `cached` or `run`.
+    decision: &'static str,
+    reasons: Vec<ReasonReport<'a>>,
+    /// Absent while an input is not known.
+    key: Option<Digest>,
+    artifact: Option<&'a Digest>,
+    /// The key's parts.
+    parts: Option<&'a Key>,
+}
+
+#[derive(Serialize)]
+struct ReasonReport<'a> {
+    text: String,
+    #[serde(flatten)]
+    reason: &'a Reason,
+}
+
+/// Prints the plan.
+///
+/// # Errors
+/// A file that the manifest names is missing, or the store cannot be read.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let project = match args.project.open(terminal) {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let plan = args
+        .execution
+        .pool()?
+        .install(|| project.plan(&args.execution.selection()))?;
+    let work = plan
+        .stages
+        .iter()
+        .filter(|stage| matches!(stage.decision, Decision::Run { .. }))
+        .count();
+    if args.json {
+        terminal.output_json(&report(&plan, &project.store))?;
+    } else {
+        terminal.output(&text(&plan, work, terminal))?;
+    }
+    Ok(if args.exit_code && work > 0 { WORK_TO_DO } else { 0 })
+}
+
+fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
+    let rows: Vec<_> = plan
+        .stages
+        .iter()
+        .map(|stage| {
+            let what = match &stage.decision {
+                Decision::Cached(record) => format!("cached {}", record.artifact.short()),
+                Decision::Run { reasons, .. } => format!("will run: {}", told(reasons)),
+            };
+            vec![stage.name.clone(), stage.kind().name().to_owned(), what]
+        })
+        .collect();
+    let total = plan.stages.len();
+    let stages = if total == 1 { "stage" } else { "stages" };
+    let heading = match work {
+        0 => format!("{}: {total} {stages}, all cached", plan.pipeline),
+        _ => format!("{}: {total} {stages}, {work} to run", plan.pipeline),
+    };
+    let table = columns(&rows, |row, column, cell| {
+        match (column, &plan.stages[row].decision) {
+            (0, _) => terminal.paint_output(Style::Strong, cell),
+            (1, _) | (2, Decision::Cached(_)) => terminal.paint_output(Style::Faint, cell),
+            _ => terminal.paint_output(Style::Accent, cell),
+        }
+    });
+    format!("{heading}\n\n{table}")
+}
+
+/// Reasons in one line.
+pub(super) fn told(reasons: &[Reason]) -> String {
+    reasons
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+fn report<'a>(plan: &'a Plan, store: &Store) -> Report<'a> {
+    let stages = plan
+        .stages
+        .iter()
+        .map(|stage| {
+            let (decision, reasons, key, artifact) = match &stage.decision {
+                Decision::Cached(record) => ("cached", &[][..], Some(&record.key), Some(&record.artifact)),
+                Decision::Run { key, reasons } => ("run", reasons.as_slice(), key.as_deref(), None),
+            };
+            StageReport {
+                name: &stage.name,
+                kind: stage.kind().name(),
+                decision,
+                reasons: reasons
+                    .iter()
+                    .map(|reason| ReasonReport {
+                        text: reason.to_string(),
+                        reason,
+                    })
+                    .collect(),
+                key: key.map(Key::digest),
+                artifact,
+                parts: key,
+            }
+        })
+        .collect();
+    Report {
+        pipeline: &plan.pipeline,
+        store: store.root().display().to_string(),
+        stages,
+    }
+}

@@ -1,0 +1,311 @@
+//! What a person sees while a pipeline runs: a bar per stage on a terminal, else plain lines at a steady pace.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::table::{bytes, count, duration, rate};
+use super::terminal::{Style, Terminal};
+use crate::event::{Event, Progress, Sink};
+use crate::stages::memory;
+
+/// How often a bar is redrawn at most.
+const REDRAW: Duration = Duration::from_millis(100);
+/// How often a plain line is written at most.
+const PACE: Duration = Duration::from_secs(5);
+/// The rate is that of this last stretch of time: long enough to be calm, short enough to follow a change.
+const WINDOW: Duration = Duration::from_secs(15);
+
+/// Shows events to a person.
+pub struct Display {
+    terminal: Terminal,
+    bars: MultiProgress,
+    stages: Mutex<HashMap<String, Stage>>,
+}
+
+/// A stage at work.
+struct Stage {
+    bar: Option<ProgressBar>,
+    drawn: Option<Instant>,
+    began: Instant,
+    /// When how much was done, over the last stretch of time.
+    seen: VecDeque<(Instant, u64)>,
+}
+
+impl Display {
+    /// A display on standard error.
+    #[must_use]
+    pub fn new(terminal: &Terminal) -> Self {
+        let target = if terminal.is_live() && !terminal.quiet() {
+            ProgressDrawTarget::stderr()
+        } else {
+            ProgressDrawTarget::hidden()
+        };
+        Self {
+            terminal: terminal.clone(),
+            bars: MultiProgress::with_draw_target(target),
+            stages: Mutex::default(),
+        }
+    }
+
+    /// Says a line above the bars, unless quiet.
+    pub fn line(&self, text: &str) {
+        // `suspend` takes the bars away, lets the line be written, and draws them again.
+        self.bars.suspend(|| self.terminal.say(text));
+    }
+
+    /// A stage's name as it begins its lines.
+    fn label(&self, stage: &str) -> String {
+        self.terminal.paint(Style::Strong, stage)
+    }
+
+    fn stages(&self) -> MutexGuard<'_, HashMap<String, Stage>> {
+        // A display that panicked once may show nonsense; it must not hide the first panic behind a second.
+        self.stages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn start(&self, stage: &str, index: usize, of: usize, why: &str) {
+        let place = self.terminal.paint(Style::Faint, &format!("[{index}/{of}]"));
+        self.line(&format!("{place} {}: {why}", self.label(stage)));
+        let bar = self.terminal.is_live().then(|| {
+            let bar = self.bars.add(ProgressBar::no_length());
+            bar.set_prefix(stage.to_owned());
+            // `{msg}` is ours: rate, time left, figures. The line is cut off at the terminal's width.
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
+                bar.set_style(style);
+            }
+            bar.set_message("…");
+            bar.enable_steady_tick(REDRAW);
+            bar
+        });
+        let now = Instant::now();
+        let entry = Stage {
+            bar,
+            drawn: None,
+            began: now,
+            seen: VecDeque::new(),
+        };
+        self.stages().insert(stage.to_owned(), entry);
+    }
+
+    fn progress(&self, name: &str, progress: &Progress) {
+        let mut stages = self.stages();
+        let Some(stage) = stages.get_mut(name) else { return };
+        let now = Instant::now();
+        let pace = if stage.bar.is_some() { REDRAW } else { PACE };
+        // Without a bar, nothing is said of what takes less than one pace.
+        let last = match (&stage.bar, stage.drawn) {
+            (Some(_), None) => None,
+            (None, None) => Some(stage.began),
+            (_, drawn) => drawn,
+        };
+        if last.is_some_and(|last| now.duration_since(last) < pace) {
+            return;
+        }
+        stage.drawn = Some(now);
+        stage.observe(now, progress.done);
+        let text = described(progress, stage.rate());
+        match &stage.bar {
+            Some(bar) => {
+                if let Some(total) = progress.total {
+                    if bar.length().is_none()
+                        && let Ok(style) =
+                            ProgressStyle::with_template("{spinner} {prefix} [{bar:12}] {percent:>3}% {msg}")
+                    {
+                        bar.set_style(style.progress_chars("=> "));
+                    }
+                    bar.set_length(total);
+                    bar.set_position(progress.done.min(total));
+                }
+                bar.set_message(text);
+            }
+            None => {
+                let share = progress
+                    .total
+                    .filter(|total| *total > 0)
+                    .map_or_else(String::new, |total| {
+                        format!("{:.0}%, ", 100.0 * progress.done as f64 / total as f64)
+                    });
+                self.terminal.say(&format!("{}: {share}{text}", self.label(name)));
+            }
+        }
+    }
+
+    /// Takes the stage's bar away.
+    fn end(&self, stage: &str) {
+        if let Some(bar) = self.stages().remove(stage).and_then(|stage| stage.bar) {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+impl Stage {
+    fn observe(&mut self, now: Instant, done: u64) {
+        while self.seen.len() > 1
+            && self
+                .seen
+                .front()
+                .is_some_and(|(then, _)| now.duration_since(*then) > WINDOW)
+        {
+            self.seen.pop_front();
+        }
+        // A new pass over something else counts from its own beginning.
+        if self.seen.back().is_some_and(|(_, before)| *before > done) {
+            self.seen.clear();
+        }
+        self.seen.push_back((now, done));
+    }
+
+    /// Units a second; what a resumed stage had done before it began does not count.
+    fn rate(&self) -> Option<f64> {
+        let ((then, before), (now, done)) = (self.seen.front()?, self.seen.back()?);
+        let seconds = now.duration_since(*then).as_secs_f64();
+        (seconds > 0.2 && done > before).then(|| (done - before) as f64 / seconds)
+    }
+}
+
+/// `1,200/2,000 steps, 12.3/s, 1m 05s left, loss 3.21, 812 MB`.
+fn described(progress: &Progress, per_second: Option<f64>) -> String {
+    let in_bytes = progress.unit == "bytes";
+    let amount = |number: u64| if in_bytes { bytes(number) } else { count(number) };
+    let mut parts = Vec::new();
+    parts.push(match (progress.total, in_bytes) {
+        (Some(total), true) => format!("{} of {}", amount(progress.done), amount(total)),
+        (Some(total), false) => format!("{}/{} {}", amount(progress.done), amount(total), progress.unit),
+        (None, true) => amount(progress.done),
+        (None, false) => format!("{} {}", amount(progress.done), progress.unit),
+    });
+    if let Some(per_second) = per_second {
+        parts.push(if in_bytes {
+            format!("{}/s", bytes(per_second as u64))
+        } else {
+            rate(per_second)
+        });
+        if let Some(total) = progress.total.filter(|total| *total > progress.done) {
+            parts.push(format!(
+                "{} left",
+                duration((total - progress.done) as f64 / per_second)
+            ));
+        }
+    }
+    parts.extend(
+        progress
+            .figures
+            .iter()
+            .map(|(name, value)| format!("{name} {value}")),
+    );
+    if !progress.figures.iter().any(|(name, _)| *name == "memory") {
+        parts.extend(memory::resident().map(bytes));
+    }
+    parts.join(", ")
+}
+
+impl Sink for Display {
+    fn emit(&self, stage: &str, event: Event) {
+        if self.terminal.quiet() {
+            return;
+        }
+        match event {
+            Event::StageStarted { index, of, why } => self.start(stage, index, of, &why),
+            Event::Progress(progress) => self.progress(stage, &progress),
+            Event::Note(text) => self.line(&format!("{}: {text}", self.label(stage))),
+            Event::Warning(text) => {
+                let warning = self.terminal.paint(Style::Warning, "warning");
+                self.line(&format!("{warning}: {}: {text}", self.label(stage)));
+            }
+            Event::StageFinished { seconds, .. } => {
+                self.end(stage);
+                let done = self.terminal.paint(Style::Good, "done");
+                self.line(&format!("{}: {done} in {}", self.label(stage), duration(seconds)));
+            }
+            // The error itself is told once, at the end.
+            Event::StageFailed { .. } => {
+                self.end(stage);
+                let failed = self.terminal.paint(Style::Error, "failed");
+                self.line(&format!("{}: {failed}", self.label(stage)));
+            }
+            // The summary says it.
+            Event::StageCached => {}
+        }
+    }
+}
+
+impl Drop for Display {
+    fn drop(&mut self) {
+        for (_, stage) in self.stages().drain() {
+            stage.bar.iter().for_each(ProgressBar::finish_and_clear);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn progress_reads_well() {
+        let told = |progress: &Progress, rate| {
+            let text = described(progress, rate);
+            // Memory is the process's own and stands last, where the system tells it.
+            let memory = memory::resident().is_some();
+            if memory {
+                text.rsplit_once(", ").unwrap().0.to_owned()
+            } else {
+                text
+            }
+        };
+        let steps = Progress {
+            done: 1200,
+            total: Some(2000),
+            unit: "steps",
+            figures: vec![("loss", "3.21".to_owned())],
+        };
+        assert_eq!(
+            told(&steps, Some(12.3)),
+            "1,200/2,000 steps, 12.3/s, 1m 05s left, loss 3.21"
+        );
+        let read = Progress {
+            done: 12_000_000,
+            total: Some(48_000_000),
+            unit: "bytes",
+            figures: vec![],
+        };
+        assert_eq!(
+            told(&read, Some(4e6)),
+            "12.0 MB of 48.0 MB, 4.00 MB/s, 9.0 s left"
+        );
+        let open = Progress {
+            done: 5,
+            total: None,
+            unit: "records",
+            figures: vec![],
+        };
+        assert_eq!(told(&open, None), "5 records");
+    }
+
+    #[test]
+    fn the_rate_is_of_the_last_stretch_and_not_of_what_was_done_before() {
+        let start = Instant::now();
+        let mut stage = Stage {
+            bar: None,
+            drawn: None,
+            began: start,
+            seen: VecDeque::new(),
+        };
+        for second in 0..40 {
+            // Resumed at 1000; twice as fast after twenty seconds.
+            let done = 1000
+                + if second < 20 {
+                    second * 10
+                } else {
+                    200 + (second - 20) * 20
+                };
+            stage.observe(start + Duration::from_secs(second), done);
+        }
+        assert!((stage.rate().unwrap() - 20.0).abs() < 1e-9);
+        stage.observe(start + Duration::from_secs(41), 3);
+        assert_eq!(stage.rate(), None);
+    }
+}

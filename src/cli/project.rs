@@ -1,0 +1,154 @@
+//! What the commands on a manifest have in common: their arguments, the manifest, its store.
+
+use std::path::PathBuf;
+
+use clap::ValueEnum;
+
+use super::{Terminal, validate};
+use crate::error::{Error, Result};
+use crate::executor;
+use crate::manifest::Loaded;
+use crate::plan::{Plan, Selection};
+use crate::stages::Device;
+use crate::store::Store;
+
+/// The manifest and where its results lie.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ProjectArgs {
+    /// The manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Set a field for this time: stages.model.steps=200
+    ///
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
+    /// its default holds. Checked like the manifest itself, and recorded with what is made.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
+    /// Folder of results, instead of `.mdlm` beside the project
+    ///
+    /// Unless told otherwise, results are kept in `.mdlm` in the nearest folder above the manifest that has one; else
+    /// beside the manifest, or beside its folder when that is called `pipelines`.
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+}
+
+/// What to run, and where.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExecutionArgs {
+    /// Run this stage and what it needs, nothing else; repeatable
+    #[arg(long, value_name = "STAGE")]
+    pub target: Vec<String>,
+    /// Run this stage even if it is cached; repeatable
+    ///
+    /// Its consumers rerun only if it makes something else than before.
+    #[arg(long, value_name = "STAGE")]
+    pub force: Vec<String>,
+    /// Threads; all processors unless told otherwise
+    ///
+    /// Their number changes the time that it takes, never what is made.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Where to compute: auto, cpu or cuda
+    ///
+    /// auto takes the GPU if this mdlm was built for it, else the CPU.
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub device: DeviceChoice,
+}
+
+/// Where to compute, as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum DeviceChoice {
+    /// The GPU if this program was built for it, else the CPU.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// The GPU.
+    Cuda,
+}
+
+/// A manifest with its store.
+pub struct Project {
+    /// The manifest.
+    pub loaded: Loaded,
+    /// The store.
+    pub store: Store,
+}
+
+impl ProjectArgs {
+    /// Reads the manifest, and finds its store.
+    ///
+    /// # Errors
+    /// The exit code, the manifest's faults having been told.
+    pub fn open(&self, terminal: &Terminal) -> Result<Project, u8> {
+        let loaded = validate::load(&self.manifest, &self.set, terminal)?;
+        let root = self.store.clone().unwrap_or_else(|| Store::locate(&loaded.path));
+        Ok(Project {
+            loaded,
+            store: Store::at(root),
+        })
+    }
+}
+
+impl Project {
+    /// The plan of the whole manifest or of a selection.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self, selection: &Selection) -> Result<Plan> {
+        Plan::new(&self.loaded.manifest, self.loaded.base(), selection, &self.store)
+    }
+}
+
+impl ExecutionArgs {
+    /// What is to run.
+    #[must_use]
+    pub fn selection(&self) -> Selection {
+        Selection {
+            targets: self.target.clone(),
+            force: self.force.clone(),
+        }
+    }
+
+    /// The number of threads.
+    #[must_use]
+    pub fn threads(&self) -> usize {
+        self.threads.map_or_else(
+            || std::thread::available_parallelism().map_or(1, usize::from),
+            usize::from,
+        )
+    }
+
+    /// A pool of that many threads.
+    ///
+    /// # Errors
+    /// The system gives no threads.
+    pub fn pool(&self) -> Result<rayon::ThreadPool> {
+        executor::pool(self.threads())
+    }
+
+    /// The device to compute on.
+    ///
+    /// # Errors
+    /// An environment error when this program was built without it.
+    pub fn device(&self) -> Result<Device> {
+        let has_cuda = cfg!(feature = "dfdx-cuda");
+        match self.device {
+            DeviceChoice::Cuda if !has_cuda => Err(Error::environment(
+                "use `--device cuda`: this mdlm was built without it",
+            )
+            .hint(
+                "build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit), or use \
+                     `--device cpu`",
+            )),
+            DeviceChoice::Cuda => Ok(Device::Cuda),
+            DeviceChoice::Auto if has_cuda => Ok(Device::Cuda),
+            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! `mdlm run`: makes a pipeline's results, rerunning only what changed.
+
+use std::sync::Arc;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::Terminal;
+use super::progress::Display;
+use super::project::{ExecutionArgs, ProjectArgs};
+use super::table::{WIDTH, columns, duration, wrap};
+use super::terminal::Style;
+use crate::error::{Error, Kind, Result, Wrap};
+use crate::event::Cancel;
+use crate::executor::{self, Options, StageSummary, Status, Summary};
+use crate::stages;
+
+/// Arguments of `mdlm run`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Make a pipeline's results: run the stages whose settings, inputs or code changed, and take the \
+        rest from the store.\n\n\
+        Every stage that runs says why. A stage is found again by what decides its output: its settings with all \
+        defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, folders, \
+        device and number of threads rerun nothing; `mdlm plan` tells beforehand. A stage that makes what it had \
+        made before does not wake its consumers.\n\n\
+        Ctrl-C ends the run at the next safe place with exit code 130; finished stages and the last checkpoint are \
+        kept, and the same command goes on from there with the same result. A second Ctrl-C ends it at once, and \
+        loses no more than the work since that checkpoint. Two runs at once share the work: one waits for the other \
+        and takes its result.",
+    after_help = "Examples:\n  \
+        mdlm run pipelines/quickstart.json\n  \
+        mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model"
+)]
+pub struct Args {
+    /// The manifest and its store.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// What to run, and where.
+    #[command(flatten)]
+    pub execution: ExecutionArgs,
+    /// Print a summary as JSON to standard output at the end
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    pipeline: &'a str,
+    store: String,
+    overrides: &'a [String],
+    ok: bool,
+    error: Option<ErrorReport>,
+    stages: Vec<StageReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct ErrorReport {
+    message: String,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+#[derive(Serialize)]
+struct StageReport<'a> {
+    #[serde(flatten)]
+    stage: &'a StageSummary,
+    /// By name, in order; in place of the pairs of the summary.
+    figures: Map<String, Value>,
+}
+
+/// Runs the pipeline.
+///
+/// # Errors
+/// The first failure of a stage, or the interruption; independent stages have run all the same.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let project = match args.project.open(terminal) {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let options = Options {
+        manifest: args.project.manifest.display().to_string(),
+        overrides: args.project.set.clone(),
+        threads: args.execution.threads(),
+        device: args.execution.device()?,
+    };
+    let cancel = Cancel::default();
+    let display = Arc::new(Display::new(terminal));
+    listen(&cancel, &display)?;
+    let summary = args.execution.pool()?.install(|| {
+        let mut plan = project.plan(&args.execution.selection())?;
+        executor::execute(
+            &mut plan,
+            &project.store,
+            &options,
+            &*display,
+            &cancel,
+            &stages::run,
+        )
+    })?;
+    terminal.say(&format!(
+        "\n{}",
+        table(&summary, &project.loaded.manifest.name, &options, terminal)
+    ));
+    if args.json {
+        terminal.output_json(&Report {
+            pipeline: &project.loaded.manifest.name,
+            store: project.store.root().display().to_string(),
+            overrides: &options.overrides,
+            ok: summary.error.is_none(),
+            error: summary.error.as_ref().map(|error| ErrorReport {
+                message: error.to_string(),
+                hint: error.hint_text().map(str::to_owned),
+                exit_code: error.kind().exit_code(),
+            }),
+            stages: summary.stages.iter().map(stage_report).collect(),
+        })?;
+    }
+    match summary.error {
+        None => Ok(0),
+        Some(error) if error.kind() == Kind::Interrupted => {
+            Err(error.hint("finished stages and checkpoints are kept: the same command goes on from there"))
+        }
+        Some(error) => Err(error),
+    }
+}
+
+fn stage_report(stage: &StageSummary) -> StageReport<'_> {
+    let figures = stage
+        .figures
+        .iter()
+        .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
+        .collect();
+    StageReport { stage, figures }
+}
+
+/// Ends the run on Ctrl-C, or when the system asks: at the next safe place, or at once when asked again.
+fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
+    let cancel = cancel.clone();
+    let display = Arc::clone(display);
+    ctrlc::set_handler(move || {
+        if cancel.is_cancelled() {
+            // Safe at any moment: nothing counts before it is committed, and locks die with the process.
+            std::process::exit(i32::from(Error::interrupted().kind().exit_code()));
+        }
+        cancel.cancel();
+        display.line("interrupted: ending at the next safe place; press Ctrl-C again to end at once");
+    })
+    .wrap(Kind::Environment, || "listen for Ctrl-C".to_owned())
+}
+
+/// The summary: a row per stage, then the key figures.
+fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Terminal) -> String {
+    let heading = ["stage", "status", "time", "artifact", "why"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut rows = vec![heading];
+    rows.extend(summary.stages.iter().map(|stage| {
+        vec![
+            stage.name.clone(),
+            word(stage.status).to_owned(),
+            stage.seconds.map_or_else(String::new, duration),
+            stage
+                .artifact
+                .map_or_else(String::new, |artifact| artifact.short()),
+            // The message of a failure comes at the end, in full.
+            if stage.status == Status::Failed {
+                "see below".to_owned()
+            } else {
+                stage.why.clone()
+            },
+        ]
+    }));
+    let mut text = columns(&rows, |row, column, cell| {
+        let status = row.checked_sub(1).map(|row| summary.stages[row].status);
+        match (status, column) {
+            (None, _) => terminal.paint(Style::Faint, cell),
+            (Some(_), 0) => terminal.paint(Style::Strong, cell),
+            (Some(status), 1) => terminal.paint(style(status), cell),
+            _ => cell.to_owned(),
+        }
+    });
+    let figures: Vec<_> = summary
+        .stages
+        .iter()
+        .filter(|stage| !stage.figures.is_empty())
+        .map(|stage| {
+            let figures: Vec<_> = stage
+                .figures
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            vec![stage.name.clone(), figures.join(", ")]
+        })
+        .collect();
+    if !figures.is_empty() {
+        text.push('\n');
+        text.push_str(&columns(&figures, |_, column, cell| match column {
+            0 => terminal.paint(Style::Strong, cell),
+            _ => cell.to_owned(),
+        }));
+    }
+    if !options.overrides.is_empty() {
+        text.push('\n');
+        let overrides = format!("{pipeline} ran with {}", options.overrides.join(" "));
+        text.push_str(&wrap(&overrides, WIDTH).join("\n"));
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
+}
+
+fn word(status: Status) -> &'static str {
+    match status {
+        Status::Cached => "cached",
+        Status::Done => "done",
+        Status::Failed => "failed",
+        Status::Interrupted => "interrupted",
+        Status::NotRun => "not run",
+    }
+}
+
+fn style(status: Status) -> Style {
+    match status {
+        Status::Cached => Style::Faint,
+        Status::Done => Style::Good,
+        Status::Failed => Style::Error,
+        Status::Interrupted | Status::NotRun => Style::Warning,
+    }
+}

@@ -1,0 +1,206 @@
+//! `mdlm show`: how a stage's artifact came about, and what is in it.
+
+use serde::Serialize;
+use serde_json::Value;
+
+use super::Terminal;
+use super::path::find;
+use super::project::ProjectArgs;
+use super::table::{bytes, columns, count, duration};
+use super::terminal::Style;
+use crate::error::Result;
+use crate::store::{Digest, Record};
+
+/// Arguments of `mdlm show`.
+#[derive(Debug, clap::Args)]
+#[command(
+    long_about = "Show how a stage's artifact came about: its key figures, settings, inputs, the machine, the time, \
+        and its files.\n\n\
+        An error when the stage has not run with its present settings and inputs."
+)]
+pub struct Args {
+    /// The manifest and its store.
+    #[command(flatten)]
+    pub project: ProjectArgs,
+    /// The stage
+    #[arg(value_name = "STAGE")]
+    pub stage: String,
+    /// Print the whole record as JSON, with the digest of every file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    path: String,
+    key_digest: Digest,
+    #[serde(flatten)]
+    record: &'a Record,
+}
+
+/// Prints the record.
+///
+/// # Errors
+/// The stage has not run with its present settings and inputs.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let project = match args.project.open(terminal) {
+        Ok(project) => project,
+        Err(code) => return Ok(code),
+    };
+    let record = find(&project, &args.stage)?;
+    let path = project
+        .store
+        .artifact_path(&record.artifact)
+        .display()
+        .to_string();
+    if args.json {
+        terminal.output_json(&Report {
+            path,
+            key_digest: record.key.digest(),
+            record: &record,
+        })?;
+    } else {
+        terminal.output(&text(&record, &path, terminal))?;
+    }
+    Ok(0)
+}
+
+fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
+    let made = &record.provenance;
+    let mut sections: Vec<(&str, Vec<(String, String)>)> = Vec::new();
+    let row = |name: &str, value: String| (name.to_owned(), value);
+    let mut about = vec![
+        row(
+            "stage",
+            format!("{} ({}) of {}", made.stage, record.key.kind, made.pipeline),
+        ),
+        row("artifact", record.artifact.to_string()),
+        row("path", path.to_owned()),
+        row("key", record.key.digest().to_string()),
+        row("started", made.started.clone()),
+        row("took", duration(made.seconds)),
+    ];
+    about.extend(made.peak_memory_bytes.map(|peak| row("peak memory", bytes(peak))));
+    about.push(row("seed", made.seed.to_string()));
+    let revision = made
+        .revision
+        .as_ref()
+        .map_or_else(String::new, |revision| format!(" ({revision})"));
+    about.push(row(
+        "mdlm",
+        format!(
+            "{}{revision}, {} version {}",
+            made.version, record.key.kind, record.key.version
+        ),
+    ));
+    about.push(row(
+        "device",
+        format!("{}, {} threads", made.device, made.threads),
+    ));
+    let machine = &made.machine;
+    let processor = machine
+        .processor
+        .as_ref()
+        .map_or_else(String::new, |name| format!(", {name}"));
+    about.push(row(
+        "machine",
+        format!(
+            "{} ({}{processor}, {} processors)",
+            machine.host, machine.system, machine.processors
+        ),
+    ));
+    about.push(row("manifest", made.manifest.clone()));
+    about.extend(
+        made.overrides
+            .iter()
+            .map(|argument| row("override", argument.clone())),
+    );
+    sections.push(("", about));
+
+    let figures = record
+        .figures
+        .iter()
+        .map(|(name, value)| row(name, value.clone()))
+        .collect();
+    sections.push(("Figures", figures));
+    let mut settings = Vec::new();
+    flatten("", &made.config, &mut settings);
+    sections.push(("Settings", settings));
+    let from =
+        |role: &str, stage: &str, artifact: &Digest| row(role, format!("{stage} {}", artifact.short()));
+    sections.push((
+        "Inputs",
+        made.inputs
+            .iter()
+            .map(|input| from(&input.role, &input.stage, &input.artifact))
+            .collect(),
+    ));
+    let read =
+        |path: &str, length: u64, digest: &Digest| row(path, format!("{} {}", bytes(length), digest.short()));
+    sections.push((
+        "Files read",
+        made.files
+            .iter()
+            .map(|file| read(&file.path, file.bytes, &file.digest))
+            .collect(),
+    ));
+    let mut facts = Vec::new();
+    flatten("", &Value::Object(made.facts.clone()), &mut facts);
+    sections.push(("Run", facts));
+    let mut files: Vec<_> = record
+        .files
+        .iter()
+        .take(LISTED)
+        .map(|file| read(&file.path, file.bytes, &file.digest))
+        .collect();
+    if record.files.len() > LISTED {
+        files.push(row(
+            "…",
+            format!(
+                "and {} more: see --json",
+                count((record.files.len() - LISTED) as u64)
+            ),
+        ));
+    }
+    sections.push(("Files", files));
+
+    let mut text = String::new();
+    for (heading, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
+        if !heading.is_empty() {
+            text.push('\n');
+            text.push_str(&terminal.paint_output(Style::Strong, heading));
+            text.push('\n');
+        }
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|(name, value)| vec![name.clone(), value.clone()])
+            .collect();
+        text.push_str(&columns(&rows, |_, column, cell| match column {
+            0 => terminal.paint_output(Style::Faint, cell),
+            _ => cell.to_owned(),
+        }));
+    }
+    text
+}
+
+/// Files that are listed at most.
+const LISTED: usize = 20;
+
+/// The leaves of a JSON object, with their paths.
+fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                let below = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                flatten(&below, value, rows);
+            }
+        }
+        Value::String(text) => rows.push((path.to_owned(), text.clone())),
+        other => rows.push((path.to_owned(), other.to_string())),
+    }
+}
