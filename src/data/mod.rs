@@ -7,6 +7,7 @@
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
 pub mod columns;
+pub mod grammar;
 mod mapping;
 mod merges;
 pub mod permutation;
@@ -125,6 +126,15 @@ impl SourceInfo {
     /// The file is absent or damaged.
     pub fn open(artifact: &Path) -> Result<Self> {
         read_json(&artifact.join(SOURCE_INFO))
+    }
+
+    /// The grammar of a synthetic source's artifact; nothing for a source of text.
+    ///
+    /// # Errors
+    /// The grammar is absent or damaged.
+    pub fn grammar(&self, artifact: &Path) -> Result<Option<grammar::Grammar>> {
+        let path = self.grammar.as_ref().map(|name| artifact.join(name));
+        path.map(|path| grammar::Grammar::open(&path)).transpose()
     }
 }
 

@@ -206,15 +206,11 @@ type Accepts = Box<dyn Fn(&str) -> bool>;
 
 fn grammar(context: &Context<'_>) -> Result<Accepts> {
     let source = context.input("grammar")?;
-    let info = SourceInfo::open(source)?;
-    let file = info.grammar.ok_or_else(|| {
+    let grammar = SourceInfo::open(source)?.grammar(source)?.ok_or_else(|| {
         Error::input("the stage that `grammar` names is no synthetic source: it has no grammar")
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })?;
-    Err(Error::internal(format!(
-        "`{}`: grammars are not read yet",
-        source.join(file).display()
-    )))
+    Ok(Box::new(move |record| grammar.accepts(record)))
 }
 
 /// The text of a row, one record a line.

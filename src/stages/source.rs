@@ -1,29 +1,25 @@
 //! `source`: text files or a grammar → records.
 
-use std::path::PathBuf;
+use rayon::prelude::*;
 
+use crate::data::grammar::Grammar;
 use crate::data::records::RecordWriter;
 use crate::data::{SOURCE_INFO, SourceInfo, text, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::{Source, SourceInput, TextInput};
-use crate::stages::{Context, Outcome};
+use crate::manifest::{Source, SourceInput, SyntheticInput, TextInput};
+use crate::rng::{Random, Stream};
+use crate::stages::{Context, Outcome, files};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: text files and grammars.
 pub const VERSION: u32 = 1;
 
-/// The files outside the store whose contents decide what the stage writes, in the order that matters.
-///
-/// # Errors
-/// A pattern matches nothing.
-pub fn files(config: &Source, base: &std::path::Path) -> Result<Vec<PathBuf>> {
-    match &config.input {
-        SourceInput::Text(input) => text::expand(base, &input.files),
-        SourceInput::Synthetic(input) => Ok(vec![base.join(&input.grammar)]),
-    }
-}
+/// File name of the grammar below a synthetic source's artifact.
+pub const GRAMMAR: &str = "records.grammar";
+/// Records drawn by all threads before they are written: some megabytes of text.
+const DRAWN_AT_ONCE: u64 = 1 << 15;
 
 /// Runs the stage.
 ///
@@ -32,7 +28,7 @@ pub fn files(config: &Source, base: &std::path::Path) -> Result<Vec<PathBuf>> {
 pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     let info = match &config.input {
         SourceInput::Text(input) => read_text(input, context)?,
-        SourceInput::Synthetic(_) => return Err(Error::internal("grammars are not read yet")),
+        SourceInput::Synthetic(input) => generate(input, context)?,
     };
     write_json(&context.output.join(SOURCE_INFO), &info)?;
     let mut figures = vec![
@@ -49,7 +45,7 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
 }
 
 fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
-    let files = text::expand(context.base, &input.files)?;
+    let files = files::expand(context.base, &input.files)?;
     let mut total = 0;
     for file in &files {
         let metadata = std::fs::metadata(file).context(|| format!("read `{}`", file.display()))?;
@@ -91,5 +87,44 @@ fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
         .hint("empty records are dropped; look at the files that `files` matches"));
     }
     writer.finish()?;
+    Ok(info)
+}
+
+/// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records
+/// begin with the same ones.
+fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
+    let path = files::find(context.base, &input.grammar)?;
+    let grammar = Grammar::open(&path)?;
+    let random = Random::new(context.seed, Stream::Synthetic);
+    let mut writer = RecordWriter::new(context.output);
+    let mut start = 0;
+    while start < input.records {
+        context.cancel.check()?;
+        let end = (start + DRAWN_AT_ONCE).min(input.records);
+        let texts: Vec<String> = (start..end)
+            .into_par_iter()
+            .map(|number| grammar.record(random, number).text)
+            .collect();
+        for text in &texts {
+            writer.push(text)?;
+        }
+        start = end;
+        context.progress(Progress {
+            done: end,
+            total: Some(input.records),
+            unit: "records",
+            figures: vec![("bytes", writer.bytes().to_string())],
+        });
+    }
+    let info = SourceInfo {
+        records: writer.records(),
+        bytes: writer.bytes(),
+        grammar: Some(GRAMMAR.to_owned()),
+        entropy_bits_per_byte: Some(grammar.entropy().bits_per_byte()),
+        entropy_nats_per_record: Some(grammar.entropy().nats_per_record),
+    };
+    writer.finish()?;
+    let copy = context.output.join(GRAMMAR);
+    std::fs::copy(&path, &copy).context(|| format!("copy `{}`", path.display()))?;
     Ok(info)
 }

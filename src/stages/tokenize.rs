@@ -2,8 +2,6 @@
 //!
 //! Records are tokenized by all threads and written in their order; which thread had which record leaves no trace.
 
-use std::path::{Path, PathBuf};
-
 use arrow::array::{Array as _, LargeStringArray};
 use rayon::prelude::*;
 
@@ -23,20 +21,6 @@ pub const VERSION: u32 = 1;
 
 /// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
 const PIECES_PER_THREAD: usize = 16;
-
-/// The files outside the store whose contents decide what the stage writes, in the order that matters.
-#[must_use]
-pub fn files(config: &manifest::Tokenize, base: &Path) -> Vec<PathBuf> {
-    match &config.tokenizer {
-        manifest::Tokenizer::File(file) => vec![base.join(&file.path)],
-        manifest::Tokenizer::Gpt2(files) => vec![base.join(&files.vocabulary), base.join(&files.merges)],
-        manifest::Tokenizer::Bert(file) => vec![base.join(&file.vocabulary)],
-        manifest::Tokenizer::TrainBpe(_)
-        | manifest::Tokenizer::TrainWordpiece(_)
-        | manifest::Tokenizer::Characters(_)
-        | manifest::Tokenizer::Stage(_) => vec![],
-    }
-}
 
 /// Runs the stage.
 ///
