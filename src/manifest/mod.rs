@@ -1,7 +1,17 @@
 //! What the user wrote: the manifest, its types, its schema and its faults.
 //!
 //! The doc comments of the types are the schema's text: they are what an editor shows on hover. Every default
-//! is a named constant with its provenance. A field that has no effect does not exist.
+//! is a named constant, and the field's text says where it comes from: "Default: why" in a doc comment becomes
+//! "Default `value`: why" in the schema. A field that has no effect does not exist.
+//!
+//! | file | what it does |
+//! |---|---|
+//! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
+//! | `text.rs` | JSON → a tree that knows the place of everything |
+//! | `schema.rs` | the JSON Schema of the types below |
+//! | `structure.rs` | faults against the schema |
+//! | `meaning.rs` | faults that no schema can state |
+//! | `fault.rs` | what a fault tells |
 //!
 //! `Manifest` is what was written; what it means (a DAG with cache keys) is the plan's (`crate::plan`).
 
@@ -55,26 +65,37 @@ pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
 
 /// A pipeline from text to a trained, evaluated and sampled masked diffusion language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[schemars(title = "mdlm pipeline")]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Where the JSON Schema of this file lies; editors complete and check with it.
+    /// Path or URL of the JSON Schema of this file, with which editors complete and check it:
+    /// `../schemas/pipeline.schema.json`. Has no effect on what runs. Default: none.
     #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Name of the pipeline, shown in summaries: letters, digits, `-`, `_` and `.`.
-    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    /// Name of the pipeline, shown in summaries: up to 64 letters, digits, `-`, `_` and `.`.
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), extend("patternErrorMessage" = PIPELINE_NAME))]
     pub name: String,
-    /// What the pipeline is for, in a sentence or two. Has no effect on what runs.
+    /// What the pipeline is for, in a sentence or two. Has no effect on what runs. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Seed of every random number of the pipeline; a stage may name its own.
+    /// Seed of every random number of the pipeline; a stage may have its own. The same manifest, inputs and seed give
+    /// the same bits on a CPU, whatever the number of threads.
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
-    /// The stages by name. A stage names the stages that it consumes; that makes the graph.
-    #[schemars(extend("minProperties" = 1))]
+    /// The stages by name: up to 64 letters, digits, `-` and `_`. A stage names the stages that it consumes, which
+    /// makes the graph; the order in the file has no meaning.
+    #[schemars(extend("minProperties" = 1, "maxProperties" = 1000, "propertyNames" = {
+        "pattern": "^[A-Za-z0-9_-]{1,64}$", "patternErrorMessage": STAGE_NAME
+    }))]
     pub stages: IndexMap<String, Stage>,
 }
 
-/// One stage of a pipeline.
+/// What a pipeline may be called, for a person.
+const PIPELINE_NAME: &str = "a name: up to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit";
+/// What a stage may be called, for a person.
+const STAGE_NAME: &str = "a name: up to 64 letters, digits, `-` and `_`";
+
+/// One stage of a pipeline; `kind` says of which kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Stage {
@@ -84,7 +105,7 @@ pub enum Stage {
     Tokenize(Tokenize),
     /// Cuts tokens into rows of fixed length, wrapped or padded, and splits them for training and validation.
     Pack(Pack),
-    /// Trains a denoiser.
+    /// Trains a denoiser with the MDLM objective (SUBS parameterization, continuous time; arXiv 2406.07524).
     Train(Train),
     /// Bounds the perplexity of a model on packed rows.
     Evaluate(Evaluate),
@@ -98,10 +119,17 @@ pub enum Stage {
 pub struct Source {
     /// Where the text comes from.
     pub input: SourceInput,
-    /// Seed of a synthetic source; the pipeline's when absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
-    pub seed: Option<u64>,
+}
+
+impl Source {
+    /// The source's own seed: that of a synthetic one.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        match &self.input {
+            SourceInput::Text(_) => None,
+            SourceInput::Synthetic(input) => input.seed,
+        }
+    }
 }
 
 /// Where the text of a source comes from.
@@ -118,11 +146,12 @@ pub enum SourceInput {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextInput {
-    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest; read in the order given, the matches of
-    /// a glob by name.
-    #[schemars(length(min = 1))]
+    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
+    /// of a glob by name.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
-    /// What a record is.
+    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a row of
+    /// its own. Default: our choice; LM1B and text8 come this way.
     #[serde(default)]
     pub record: RecordUnit,
 }
@@ -144,11 +173,16 @@ pub enum RecordUnit {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyntheticInput {
-    /// The grammar file, relative to the manifest.
+    /// The grammar file, relative to the manifest's folder.
+    #[schemars(length(min = 1))]
     pub grammar: String,
-    /// Records to draw.
+    /// Records to draw; each is drawn from the grammar's start.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub records: u64,
+    /// Seed of the draws. Default: the pipeline's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
 }
 
 /// Turns records into tokens.
@@ -176,9 +210,9 @@ pub enum Tokenizer {
     TrainBpe(TrainTokenizer),
     /// Trains a WordPiece vocabulary on the records.
     TrainWordpiece(TrainTokenizer),
-    /// One token a character of a fixed alphabet; anything else is an error that shows its place.
+    /// One token a character of a fixed alphabet, as for text8; any other character is an error that shows its place.
     Characters(Characters),
-    /// The tokenizer of another tokenize stage.
+    /// The tokenizer of another tokenize stage: for text that a model is evaluated on and did not learn from.
     Stage(TokenizerOfStage),
 }
 
@@ -186,9 +220,11 @@ pub enum Tokenizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerFile {
-    /// The file, relative to the manifest.
+    /// The file, relative to the manifest's folder.
+    #[schemars(length(min = 1))]
     pub path: String,
-    /// Which of its tokens play the special roles. A mask token that the vocabulary lacks is appended to it.
+    /// Which of its tokens play the special roles. A mask token that the vocabulary lacks is appended to it. Default:
+    /// the usual names are tried, see each role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub special: Option<SpecialTokens>,
 }
@@ -197,16 +233,18 @@ pub struct TokenizerFile {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpecialTokens {
-    /// Begins a row. Tried when absent: `[BOS]`, `<s>`, `[CLS]`, `<|endoftext|>`.
+    /// Begins a row. Default: the first that exists of `[BOS]`, `<s>`, `[CLS]`, `<|endoftext|>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(title = "BOS")]
     pub bos: Option<String>,
-    /// Ends a document. Tried when absent: `[EOS]`, `</s>`, `[SEP]`, `<|endoftext|>`.
+    /// Ends a document. Default: the first that exists of `[EOS]`, `</s>`, `[SEP]`, `<|endoftext|>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(title = "EOS")]
     pub eos: Option<String>,
-    /// Fills up a padded row. Tried when absent: `[PAD]`, `<pad>`; else the EOS token.
+    /// Fills up a padded row. Default: the first that exists of `[PAD]`, `<pad>`; else the EOS token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad: Option<String>,
-    /// The absorbing state. Tried when absent: `[MASK]`, `<mask>`; else `[MASK]` is appended.
+    /// The absorbing state. Default: the first that exists of `[MASK]`, `<mask>`; else `[MASK]` is appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
 }
@@ -215,9 +253,11 @@ pub struct SpecialTokens {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gpt2Files {
-    /// `vocab.json` (OpenAI's `encoder.json`), relative to the manifest.
+    /// `vocab.json` (OpenAI's `encoder.json`), relative to the manifest's folder.
+    #[schemars(length(min = 1))]
     pub vocabulary: String,
-    /// `merges.txt` (OpenAI's `vocab.bpe`), relative to the manifest.
+    /// `merges.txt` (OpenAI's `vocab.bpe`), relative to the manifest's folder.
+    #[schemars(length(min = 1))]
     pub merges: String,
 }
 
@@ -225,9 +265,11 @@ pub struct Gpt2Files {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BertFile {
-    /// `vocab.txt`, one token a line, relative to the manifest.
+    /// `vocab.txt`, one token a line, relative to the manifest's folder.
+    #[schemars(length(min = 1))]
     pub vocabulary: String,
-    /// Lower-cases and strips accents, as the uncased models want.
+    /// Lower-cases and strips accents. Default: bert-base-uncased's own setting, the tokenizer of the LM1B figures in
+    /// arXiv 2406.07524.
     #[serde(default = "yes")]
     pub lowercase: bool,
 }
@@ -239,11 +281,12 @@ pub struct TrainTokenizer {
     /// Tokens in the vocabulary, the special ones included. Fewer result when the text has too few words.
     #[schemars(range(min = 300, max = 1_000_000))]
     pub vocabulary_size: u32,
-    /// A pair is merged only when it occurs this often.
+    /// A pair of tokens is merged only when it occurs this often. Default: Hugging Face's trainers of byte-level BPE
+    /// and WordPiece.
     #[serde(default = "two")]
     #[schemars(range(min = 1))]
     pub min_frequency: u32,
-    /// Lower-cases the text first.
+    /// Lower-cases the text first; what is sampled is then lower case too. Default: the text stays what it is.
     #[serde(default)]
     pub lowercase: bool,
 }
@@ -252,7 +295,7 @@ pub struct TrainTokenizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Characters {
-    /// The characters, each once; text8 has `abcdefghijklmnopqrstuvwxyz` and the space.
+    /// The characters, each once; four special tokens are added. Default: text8's 27, the space and the letters.
     #[serde(default = "text8_alphabet")]
     #[schemars(length(min = 1))]
     pub alphabet: String,
@@ -272,26 +315,28 @@ pub struct TokenizerOfStage {
 pub struct Pack {
     /// The tokenize stage whose tokens are packed.
     pub from: String,
-    /// Tokens a row, BOS and EOS included; the shape that trains on the rows has the same length.
+    /// L: tokens a row, BOS and EOS included. The shape of the model that learns or judges the rows has the same L.
     #[schemars(range(min = 4, max = 65_536))]
     pub length: u32,
     /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; the tail
     /// that does not fill a row is dropped, as the authors do. `false`: one record a row, BOS + record + EOS, truncated
-    /// and padded; padding is excluded from every loss. The published LM1B figures are for `false`.
+    /// and padded; padding is excluded from every loss. The published LM1B figures (27.04, 23.00) are for `false`.
+    /// Default: the authors' setting for OpenWebText.
     #[serde(default = "yes")]
     pub wrap: bool,
-    /// Share of the records that goes to the `validation` split, by a seeded hash of the record; the rest is `train`.
+    /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
+    /// `train`. 1 for text that is for evaluation only. Default: nothing is held out that was not asked for.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub validation: f64,
-    /// File format of the shards.
+    /// File format of the shards. Default: rows are read in random order, and mapped files are fastest at that.
     #[serde(default)]
     pub format: RowFormat,
-    /// Rows a shard.
+    /// Rows a shard. Default: our choice, about 32 MB a shard at 128 tokens of 16 bits.
     #[serde(default = "default_shard_rows")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub shard_rows: u32,
-    /// Seed of the split; the pipeline's when absent.
+    /// Seed of the split. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -314,84 +359,99 @@ pub enum RowFormat {
 pub struct Train {
     /// The pack stage whose `train` split is learnt and whose `validation` split is watched.
     pub from: String,
-    /// The compiled shape of the network; `mdlm shapes` lists them.
+    /// The compiled shape of the network; `mdlm shapes` lists them. Another one is a line in `src/shapes.rs` and a
+    /// rebuild.
     #[schemars(schema_with = "shape_names")]
     pub shape: String,
-    /// Optimizer steps.
+    /// Optimizer steps. (The authors: 1,000,000 on LM1B, 33 billion tokens, and on OpenWebText.)
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: u64,
-    /// Rows a step (the global batch).
+    /// Rows a step (the global batch). Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub batch: u32,
     /// Rows that go through the network at a time; must divide `batch`. Changes memory and speed, never the result, and
-    /// is not part of the cache key. Chosen to fit when absent.
+    /// is not part of the cache key. Default: chosen to fit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub micro_batch: Option<u32>,
-    /// Learning rate after warm-up.
+    /// Learning rate of AdamW after warm-up. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_learning_rate")]
     #[schemars(range(min = 0.0, max = 10.0))]
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises linearly from zero.
+    /// Steps over which the learning rate rises linearly from zero; at most `steps`. Default: the authors'
+    /// configuration (arXiv 2406.07524).
     #[serde(default = "default_warmup_steps")]
     pub warmup_steps: u64,
-    /// What the learning rate does after warm-up.
+    /// What the learning rate does after warm-up. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub schedule: LearningRateSchedule,
-    /// AdamW's β1: decay of the gradient's average.
+    /// AdamW's β1: decay of the gradient's average. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_beta1")]
     #[schemars(range(min = 0.0, max = 0.999_999))]
+    #[schemars(title = "β1")]
     pub beta1: f64,
-    /// AdamW's β2: decay of the squared gradient's average.
+    /// AdamW's β2: decay of the squared gradient's average. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_beta2")]
     #[schemars(range(min = 0.0, max = 0.999_999_9))]
+    #[schemars(title = "β2")]
     pub beta2: f64,
-    /// AdamW's ε.
+    /// AdamW's ε, added to the root of the squared gradient's average. Default: the authors' configuration (arXiv
+    /// 2406.07524).
     #[serde(default = "default_epsilon")]
     #[schemars(range(min = 1e-16, max = 1.0))]
+    #[schemars(title = "ε")]
     pub epsilon: f64,
-    /// AdamW's decoupled weight decay.
+    /// AdamW's decoupled weight decay. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub weight_decay: f64,
-    /// Gradients whose global norm exceeds this are scaled down to it; 0 switches it off.
+    /// Gradients whose global norm exceeds this are scaled down to it; 0 switches it off. Default: the authors'
+    /// configuration (arXiv 2406.07524).
     #[serde(default = "default_gradient_clip")]
     #[schemars(range(min = 0.0))]
     pub gradient_clip: f64,
-    /// Decay of the weights' exponential moving average: min(ema, (1 + n) / (10 + n)) at update n.
+    /// Decay of the weights' exponential moving average: min(ema, (1 + n) / (10 + n)) at update n. Evaluation and
+    /// sampling use the average. Default: arXiv 2406.07524.
     #[serde(default = "default_ema")]
     #[schemars(range(min = 0.0, max = 0.999_999_999))]
+    #[schemars(title = "EMA")]
     pub ema: f64,
-    /// Dropout on the outputs of attention and MLP.
+    /// Dropout on the outputs of attention and MLP. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_dropout")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub dropout: f64,
-    /// Noise schedule of the forward process.
+    /// Noise schedule of the forward process. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub noise: Noise,
-    /// Smallest diffusion time drawn.
+    /// Smallest diffusion time drawn: t = ε + (1 − ε) u, u uniform. Default: the authors' configuration
+    /// (`sampling_eps`, arXiv 2406.07524).
     #[serde(default = "default_sampling_epsilon")]
     #[schemars(range(min = 1e-6, max = 0.5))]
+    #[schemars(title = "Smallest time")]
     pub sampling_epsilon: f64,
-    /// Spreads the times of a batch evenly (low-discrepancy draw) instead of drawing them independently.
+    /// Spreads the times of a batch evenly (low-discrepancy draw) instead of drawing them independently. Default: the
+    /// authors' configuration (arXiv 2406.07524).
     #[serde(default = "yes")]
     pub antithetic: bool,
-    /// Feeds the network the noise level of each row. Off, every row is fed zero, as the authors do for MDLM.
+    /// Feeds the network the noise level of each row. Off, every row is fed zero: faster, and the sampler can reuse the
+    /// network's output. Default: the authors' configuration for MDLM (arXiv 2406.07524).
     #[serde(default)]
     pub time_conditioning: bool,
-    /// Steps between validations; 0 validates at the end only.
+    /// Steps between validations; 0 validates at the end only. Default: our choice; the authors' `val_check_interval`
+    /// is 10,000.
     #[serde(default = "default_validation_every")]
     pub validation_every: u64,
-    /// Rows of each validation, at most.
+    /// Rows of each validation, at most. Default: our choice, enough for a bound within about 1%.
     #[serde(default = "default_validation_rows")]
     #[schemars(range(min = 1))]
     pub validation_rows: u32,
-    /// Steps between checkpoints. Not part of the cache key.
+    /// Steps between checkpoints, from which an interrupted training goes on. Not part of the cache key. Default: our
+    /// choice, every few minutes at a GPU's pace.
     #[serde(default = "default_checkpoint_every")]
     #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
-    /// Seed of weights, order, times, masks and dropout; the pipeline's when absent.
+    /// Seed of weights, order, times, masks and dropout. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -436,9 +496,10 @@ impl Default for Noise {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseEpsilon {
-    /// ε of the schedule.
+    /// ε of the schedule, which keeps α above zero at t = 1. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_noise_epsilon")]
     #[schemars(range(min = 1e-9, max = 0.1))]
+    #[schemars(title = "ε")]
     pub epsilon: f64,
 }
 
@@ -448,9 +509,11 @@ pub struct NoiseEpsilon {
 pub struct NoiseRange {
     /// σ at t = 0.
     #[schemars(range(min = 1e-12, max = 1.0))]
+    #[schemars(title = "Smallest σ")]
     pub sigma_min: f64,
     /// σ at t = 1.
     #[schemars(range(min = 1.0, max = 1000.0))]
+    #[schemars(title = "Largest σ")]
     pub sigma_max: f64,
 }
 
@@ -462,27 +525,29 @@ pub struct Evaluate {
     pub model: String,
     /// The pack stage whose rows it is evaluated on.
     pub data: String,
-    /// Which of its splits.
+    /// Which of its splits. Default: what was held out tells how a model generalizes.
     #[serde(default = "validation_split")]
     pub split: Split,
-    /// Which weights.
+    /// Which weights. Default: the authors evaluate the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
-    /// How the bound is estimated. Both estimate the same quantity.
+    /// How the bound is estimated. Both estimate the same quantity. Default: the authors' estimator (arXiv 2406.07524).
     #[serde(default)]
     pub estimator: Estimator,
-    /// Monte-Carlo draws per row; the times of a row's draws are stratified.
+    /// Monte-Carlo draws per row; the times of a row's draws are stratified, and the report has a 95% interval. Default:
+    /// our choice; four times as many halve the interval.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100_000))]
     pub draws: u32,
-    /// Rows evaluated, at most: the first of a seeded permutation. All when absent.
+    /// Rows evaluated, at most: the first of a seeded permutation. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub rows: Option<u64>,
-    /// A synthetic source stage: its exact entropy is reported beside the bound.
+    /// The synthetic source stage that the rows come from: its exact entropy is reported beside the bound. Default:
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
-    /// Seed of times and masks; the pipeline's when absent.
+    /// Seed of times and masks. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -531,24 +596,24 @@ pub struct Sample {
     /// Rows to draw.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Reverse steps from all masked to none.
+    /// Reverse steps from all masked to none. Default: the authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
-    /// The sampler.
+    /// The sampler of the reverse process. Default: the authors' configuration (`ddpm_cache`, arXiv 2406.07524).
     #[serde(default)]
     pub sampler: Sampler,
-    /// Divides the logits: below 1 the model's favourites gain.
+    /// Divides the logits: below 1 the model's favourites gain. Default: the model's own distribution.
     #[serde(default = "one")]
     #[schemars(range(min = 1e-3, max = 100.0))]
     pub temperature: f64,
-    /// Which weights.
+    /// Which weights. Default: the authors sample from the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
-    /// A synthetic source stage: the share of sampled sentences that its grammar accepts is reported.
+    /// A synthetic source stage: the share of sampled sentences that its grammar accepts is reported. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
-    /// Seed of the draws; the pipeline's when absent.
+    /// Seed of the draws. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -571,7 +636,17 @@ pub const TEXT8_ALPHABET: &str = " abcdefghijklmnopqrstuvwxyz";
 
 fn shape_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let names: Vec<_> = crate::shapes::SHAPES.iter().map(|s| s.name).collect();
-    schemars::json_schema!({ "type": "string", "enum": names })
+    let sizes: Vec<_> = crate::shapes::SHAPES
+        .iter()
+        .map(|s| {
+            format!(
+                "vocabulary {}, rows of {} tokens, width {}, {} heads, {} blocks, conditioning {}",
+                s.vocabulary, s.length, s.width, s.heads, s.blocks, s.conditioning
+            )
+        })
+        .collect();
+    // `enumDescriptions` is VS Code's: it shows them beside the names.
+    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": sizes })
 }
 
 macro_rules! defaults {

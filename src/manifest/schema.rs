@@ -38,7 +38,10 @@ pub fn schema_text() -> String {
 }
 
 fn generate() -> Value {
-    let settings = SchemaSettings::draft2020_12().with_transform(Finish);
+    // Inline, because editors show a referenced type's text in place of the field's, and the field's has the default.
+    let settings = SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .with_transform(Finish);
     settings
         .into_generator()
         .into_root_schema_for::<Manifest>()
@@ -57,8 +60,9 @@ impl Transform for Finish {
         };
         without_null(object);
         bound_integer(object);
-        tag_titles(object);
         default_in_description(object);
+        titles(object);
+        reorder(object);
     }
 }
 
@@ -100,39 +104,83 @@ fn bound_integer(object: &mut Map<String, Value>) {
     object.entry("maximum").or_insert(json!(largest));
 }
 
-/// A branch of a tagged enum is titled by its tag, and the tag comes first.
-fn tag_titles(object: &mut Map<String, Value>) {
-    let Some(Value::Array(branches)) = object.get_mut("oneOf") else {
+/// A field is titled by its name and a kind by its tag, which comes first and says what it is for.
+fn titles(object: &mut Map<String, Value>) {
+    let description = object.get("description").cloned();
+    let Some(Value::Object(properties)) = object.get_mut("properties") else {
         return;
     };
-    for branch in branches.iter_mut().filter_map(Value::as_object_mut) {
-        let tag = branch
-            .get("properties")
-            .and_then(|p| p.get("kind"))
-            .and_then(|k| k.get("const"))
-            .cloned();
-        if let Some(tag) = tag {
-            branch.insert("title".to_owned(), tag);
-            if let Some(Value::Object(properties)) = branch.get_mut("properties")
-                && let Some(kind) = properties.shift_remove("kind")
-            {
-                properties.shift_insert(0, "kind".to_owned(), kind);
-            }
-            if let Some(Value::Array(required)) = branch.get_mut("required") {
-                required.sort_by_key(|name| name != "kind");
-            }
+    for (name, property) in properties.iter_mut() {
+        if let Some(property) = property.as_object_mut()
+            && !property.contains_key("title")
+        {
+            property.shift_insert(0, "title".to_owned(), Value::String(title(name)));
+        }
+    }
+    let Some(mut kind) = properties.shift_remove("kind") else {
+        return;
+    };
+    let tag = kind.get("const").cloned();
+    if let (Some(kind), Some(description)) = (kind.as_object_mut(), description) {
+        kind.shift_insert(1, "description".to_owned(), description);
+    }
+    properties.shift_insert(0, "kind".to_owned(), kind);
+    if let Some(Value::Array(required)) = object.get_mut("required") {
+        required.sort_by_key(|name| name != "kind");
+    }
+    if let Some(tag) = tag {
+        object.insert("title".to_owned(), tag);
+    }
+}
+
+/// `learning_rate` → "Learning rate".
+fn title(name: &str) -> String {
+    let words = name.trim_start_matches('$').replace('_', " ");
+    let mut letters = words.chars();
+    letters
+        .next()
+        .map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A paragraph is a line, and "Default: why" becomes "Default `value`: why": the value is written once, in the code.
+fn default_in_description(object: &mut Map<String, Value>) {
+    let default = object.get("default").map(|value| format!("Default `{value}`: "));
+    if let Some(Value::String(description)) = object.get_mut("description") {
+        let paragraphs: Vec<_> = description
+            .split("\n\n")
+            .map(|text| text.replace('\n', " "))
+            .collect();
+        *description = paragraphs.join("\n\n");
+        if let Some(default) = default {
+            *description = description.replacen("Default: ", &default, 1);
         }
     }
 }
 
-/// "Default: why" becomes "Default `value`: why": the value is written once, in the code.
-fn default_in_description(object: &mut Map<String, Value>) {
-    let Some(default) = object.get("default").cloned() else {
-        return;
+/// What a reader wants first comes first.
+fn reorder(object: &mut Map<String, Value>) {
+    const FIRST: [&str; 8] = [
+        "$schema",
+        "title",
+        "description",
+        "default",
+        "$ref",
+        "type",
+        "const",
+        "enum",
+    ];
+    const LAST: [&str; 4] = ["required", "properties", "additionalProperties", "oneOf"];
+    let rank = |key: &str| {
+        let last = || {
+            LAST.iter()
+                .position(|name| *name == key)
+                .map_or(FIRST.len(), |i| FIRST.len() + 1 + i)
+        };
+        FIRST.iter().position(|name| *name == key).unwrap_or_else(last)
     };
-    if let Some(Value::String(description)) = object.get_mut("description") {
-        *description = description.replacen("Default: ", &format!("Default `{default}`: "), 1);
-    }
+    let mut entries: Vec<_> = std::mem::take(object).into_iter().collect();
+    entries.sort_by_key(|(key, _)| rank(key));
+    object.extend(entries);
 }
 
 #[cfg(test)]
@@ -155,5 +203,57 @@ mod tests {
     fn the_schema_is_itself_valid() {
         jsonschema::draft202012::meta::validate(schema()).unwrap();
         jsonschema::draft202012::new(schema()).unwrap();
+    }
+
+    /// Calls `check` with the pointer and schema of every object.
+    fn each_object(at: &str, schema: &Value, check: &mut impl FnMut(&str, &Value)) {
+        if schema["type"] == "object" {
+            check(at, schema);
+        }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            each_object(&format!("{at}/{name}"), property, check);
+        }
+        for branch in schema["oneOf"].as_array().into_iter().flatten() {
+            each_object(&format!("{at}[{}]", branch["title"]), branch, check);
+        }
+        for key in ["additionalProperties", "items"] {
+            if schema[key].is_object() {
+                each_object(&format!("{at}/*"), &schema[key], check);
+            }
+        }
+    }
+
+    #[test]
+    fn every_object_is_closed_and_every_field_is_told_about() {
+        let mut objects = 0;
+        each_object("", schema(), &mut |at, object| {
+            objects += 1;
+            let closed = &object["additionalProperties"];
+            assert!(
+                *closed == false || closed["oneOf"].is_array(),
+                "{at} takes any field"
+            );
+            let required: Vec<_> = object["required"].as_array().into_iter().flatten().collect();
+            for (name, field) in object["properties"].as_object().into_iter().flatten() {
+                let at = format!("{at}/{name}");
+                let text = field["description"].as_str().unwrap_or_default();
+                assert!(text.ends_with(['.', ')']), "{at}: {text:?}");
+                assert!(field["title"].is_string(), "{at} has no title");
+                let optional = !required.contains(&&Value::String(name.clone()));
+                let provenance = match field.get("default") {
+                    Some(value) => format!("Default `{value}`: "),
+                    None => "Default: ".to_owned(),
+                };
+                assert_eq!(optional, text.contains(&provenance), "{at}: {text:?}");
+                if field["type"] == "integer" || field["type"] == "number" {
+                    assert!(field["minimum"].is_number(), "{at} has no lower bound");
+                }
+                if field["type"] == "integer" {
+                    assert!(field["maximum"].is_number(), "{at} has no upper bound");
+                }
+            }
+        });
+        assert!(objects > 20, "{objects}");
+        assert!(!schema_text().contains("null"), "a field is left out, never null");
     }
 }

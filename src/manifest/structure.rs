@@ -445,14 +445,6 @@ fn options(schema: &'static Value) -> Vec<&'static str> {
 
 /// What a schema takes, in words.
 fn describe(schema: &'static Value) -> String {
-    if let Some(target) = schema["$ref"]
-        .as_str()
-        .and_then(|target| target.strip_prefix('#'))
-    {
-        return super::schema::schema()
-            .pointer(target)
-            .map_or_else(|| "a value".to_owned(), describe);
-    }
     let kinds = tags(schema);
     if !kinds.is_empty() {
         return format!("an object with a `kind`: one of {}", alternatives(&kinds));

@@ -55,6 +55,7 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     };
     config.shift_remove("kind");
     config.shift_remove("seed");
+    remove(&mut config, "input/seed");
     for field in not_in_key(stage) {
         remove(&mut config, field);
     }
@@ -92,7 +93,7 @@ pub fn settings(stage: &Stage) -> Result<Value> {
 #[must_use]
 pub fn seed(stage: &Stage, pipeline_seed: u64) -> u64 {
     let own = match stage {
-        Stage::Source(stage) => stage.seed,
+        Stage::Source(stage) => stage.seed(),
         Stage::Tokenize(_) => None,
         Stage::Pack(stage) => stage.seed,
         Stage::Train(stage) => stage.seed,
@@ -198,7 +199,7 @@ mod tests {
     fn the_settings_in_each_key() {
         let keys = [
             json!({ "kind": "source", "input": { "kind": "text", "files": ["*.txt"] } }),
-            json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9 }, "seed": 5 }),
+            json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9, "seed": 5 } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "file", "path": "t.json" } }),
             json!({ "kind": "tokenize", "from": "a",
                 "tokenizer": { "kind": "gpt2", "vocabulary": "v", "merges": "m" } }),
@@ -268,7 +269,17 @@ mod tests {
         assert_eq!(pack(0.0), None);
         assert_eq!(pack(0.1), Some(3));
         assert_eq!(pack(1.0), None);
-        let text = json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] }, "seed": 3 });
-        assert_eq!(of(text).seed, None);
+        let text = of(json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] } }));
+        assert_eq!(text.seed, None);
+        let synthetic = |seed: u64| {
+            of(json!({ "kind": "source", "input":
+                { "kind": "synthetic", "grammar": "a", "records": 5, "seed": seed } }))
+        };
+        assert_eq!(synthetic(3).seed, Some(3));
+        assert_eq!(
+            synthetic(3).config,
+            synthetic(4).config,
+            "a seed is a part of its own"
+        );
     }
 }
