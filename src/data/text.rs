@@ -4,17 +4,61 @@
 //! start is dropped, `\r\n` counts as `\n`, and a record of nothing but white space is empty and is dropped. Nothing
 //! else is changed: leading spaces, tabs and control characters are the record's.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::data::records::MAX_RECORD_BYTES;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::RecordUnit;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Bytes read from a file at a time.
 const READ_BYTES: usize = 1 << 20;
+
+/// The files that paths and globs stand for, relative to `base`: in the order of the patterns, the matches of a glob by
+/// name, each file once (where it comes first).
+///
+/// A pattern that is the name of an existing file stands for that file, whatever characters it has.
+///
+/// # Errors
+/// A pattern is malformed, matches nothing, or names a folder.
+pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
+    let mut seen = BTreeSet::new();
+    let mut files = Vec::new();
+    for pattern in patterns {
+        let literal = base.join(pattern);
+        let mut matches = Vec::new();
+        if literal.is_dir() {
+            return Err(Error::input(format!("`{pattern}` is a folder")).hint(format!(
+                "name its files, for example `{}/*.txt`",
+                pattern.trim_end_matches('/')
+            )));
+        } else if literal.exists() {
+            matches.push(literal);
+        } else {
+            let escaped = Path::new(&glob::Pattern::escape(&base.to_string_lossy())).join(pattern);
+            let paths = glob::glob(&escaped.to_string_lossy())
+                .wrap(Kind::Input, || format!("the pattern `{pattern}` is malformed"))?;
+            for path in paths {
+                let path = path.wrap(Kind::Environment, || format!("list `{pattern}`"))?;
+                if path.is_file() {
+                    matches.push(path);
+                }
+            }
+            matches.sort();
+        }
+        if matches.is_empty() {
+            return Err(Error::input(format!("no file matches `{pattern}`")).hint(format!(
+                "paths start at the manifest's folder, `{}`",
+                base.display()
+            )));
+        }
+        files.extend(matches.into_iter().filter(|path| seen.insert(path.clone())));
+    }
+    Ok(files)
+}
 
 /// Calls `each` with every record of the file and with the bytes of the file read so far.
 ///
@@ -222,6 +266,46 @@ mod tests {
         assert!(error.hint_text().unwrap().contains("UTF-16"));
         // A character cut off by the end of the line.
         assert!(read(b"ab\xC3\ncd", Paragraph).is_err());
+    }
+
+    #[test]
+    fn globs_expand_in_order_and_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = folder.path().join("a[0]b");
+        std::fs::create_dir_all(base.join("deep/er")).unwrap();
+        for name in ["z.txt", "a.txt", "b[1].txt", "deep/er/c.txt", "deep/d.md"] {
+            std::fs::write(base.join(name), "x").unwrap();
+        }
+        let names = |patterns: &[&str]| -> Result<Vec<String>> {
+            let patterns: Vec<String> = patterns.iter().map(|&p| p.to_owned()).collect();
+            Ok(expand(&base, &patterns)?
+                .iter()
+                .map(|p| p.strip_prefix(&base).unwrap().to_string_lossy().into_owned())
+                .collect())
+        };
+        assert_eq!(
+            names(&["z.txt", "*.txt"]).unwrap(),
+            ["z.txt", "a.txt", "b[1].txt"]
+        );
+        assert_eq!(names(&["b[1].txt"]).unwrap(), ["b[1].txt"]);
+        assert_eq!(
+            names(&["**/*"]).unwrap(),
+            ["a.txt", "b[1].txt", "deep/d.md", "deep/er/c.txt", "z.txt"]
+        );
+        assert!(
+            names(&["*.csv"])
+                .unwrap_err()
+                .to_string()
+                .contains("no file matches `*.csv`")
+        );
+        assert!(
+            names(&["deep"])
+                .unwrap_err()
+                .hint_text()
+                .unwrap()
+                .contains("deep/*.txt")
+        );
+        assert!(names(&["a**"]).unwrap_err().to_string().contains("malformed"));
     }
 
     proptest! {

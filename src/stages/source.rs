@@ -9,7 +9,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::{Source, SourceInput, SyntheticInput, TextInput};
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, Outcome, files};
+use crate::stages::{Context, Outcome};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -45,7 +45,7 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
 }
 
 fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
-    let files = files::expand(context.base, &input.files)?;
+    let files = text::expand(context.base, &input.files)?;
     let mut total = 0;
     for file in &files {
         let metadata = std::fs::metadata(file).context(|| format!("read `{}`", file.display()))?;
@@ -93,7 +93,7 @@ fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
 /// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records
 /// begin with the same ones.
 fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
-    let path = files::find(context.base, &input.grammar)?;
+    let path = context.base.join(&input.grammar);
     let grammar = Grammar::open(&path)?;
     let random = Random::new(context.seed, Stream::Synthetic);
     let mut writer = RecordWriter::new(context.output);
