@@ -108,6 +108,51 @@ fn tokens(count: usize) -> impl Iterator<Item = u16> {
     (0..count).map(|i| (i * 37 % 512) as u16)
 }
 
+/// The golden weights: functions of their place, as `formula` in `tests/peers/torch_dit.py` states them.
+fn golden_weights() -> Vec<f32> {
+    let mut weights = Vec::new();
+    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap()) {
+        for at in parameter.offset..parameter.offset + parameter.len() {
+            let x = (at as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
+            let u = 2.0 * (x - x.floor()) - 1.0;
+            let weight = match parameter.dims[..] {
+                _ if parameter.name.contains("norm") => 1.0 + 0.3 * u,
+                [_] => 0.3 * u,
+                _ if parameter.name == "vocab_embed.embedding" => u,
+                _ => u * (3.0 / parameter.dims[1] as f64).sqrt(),
+            };
+            weights.push(weight as f32);
+        }
+    }
+    weights
+}
+
+/// PyTorch's logits, in f64, of the same network with the same weights: written by
+/// `python tests/peers/torch_dit.py golden tests/it/golden/nano_logits.safetensors` (torch 2.15.0).
+#[test]
+fn logits_match_those_of_pytorch() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/nano_logits.safetensors");
+    let case = Case::new();
+    let nano = Shape::find("nano").unwrap();
+    checkpoint::write(
+        &case.path("weights.safetensors"),
+        nano,
+        &[("", &golden_weights())],
+        &[],
+    )
+    .unwrap();
+    std::fs::copy(&golden, case.path("input.safetensors")).unwrap();
+    let ((dims, ours), (_, theirs)) = (case.logits(), read(&golden));
+    assert_eq!(dims, [2, 32, 512]);
+    let largest = ours
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
+    // 1e-4: ours are f32 through two blocks and sums of up to 256 products; the logits are of order one.
+    assert!(largest < 1e-4, "largest difference {largest}");
+}
+
 #[test]
 fn logits_are_the_same_for_any_integer_type_and_for_sigma_zero() {
     let case = Case::new();
