@@ -335,7 +335,8 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     pub fn nll(&self, b: &B, batch: &Batch<'_>, alphabet: Alphabet) -> Result<(B::Act<()>, Vec<f32>)> {
         let c = self.conditioning(b, batch.sigma)?;
         let x = self.trunk(b, batch.tokens, &c, batch.dropout)?;
-        let h = self.head(b, &x, &c, batch.sigma.len(), batch.positions)?;
+        let shared = batch.sigma.len() == 1 && batch.tokens.len() > A::L::SIZE;
+        let h = self.head(b, &x, &c, shared, batch.positions)?;
         drop((x, c));
         let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
         let (w, bias) = (&self.output.weight, &self.output.bias);
@@ -352,7 +353,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     ) -> Result<B::Act<(usize, A::V)>> {
         let c = self.conditioning(b, sigma)?;
         let x = self.trunk(b, tokens, &c, None)?;
-        let h = self.head(b, &x, &c, sigma.len(), positions)?;
+        let h = self.head(b, &x, &c, sigma.len() == 1, positions)?;
         drop((x, c));
         b.linear(&h, &self.output.weight, Some(&self.output.bias))
     }
@@ -385,19 +386,22 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         Ok(x)
     }
 
-    /// h (n, D): the final layer's normalized input at the wanted positions.
+    /// h (n, D): the final layer's normalized input at the wanted positions. `shared`: several rows have one modulation.
+    ///
+    /// The single row of a micro-batch takes the way of several: the gradient of a modulation that was gathered adds
+    /// rounded products, that of a shared one does not round them, and micro-batches must not show.
     fn head(
         &self,
         b: &B,
         x: &B::Act<(usize, A::D)>,
         c: &B::Act<(usize, A::C)>,
-        conditions: usize,
+        shared: bool,
         positions: &[u32],
     ) -> Result<B::Act<(usize, A::D)>> {
         let x = b.gather(x, positions)?;
         let (w, bias) = (&self.modulation_final.weight, &self.modulation_final.bias);
         let modulation = b.linear(c, w, Some(bias))?;
-        let modulation = if conditions == 1 {
+        let modulation = if shared {
             modulation
         } else {
             // One modulation per row of the batch: one per wanted position.

@@ -4,3 +4,4 @@ mod cli;
 mod layers;
 mod model;
 mod support;
+mod train;
