@@ -5,8 +5,8 @@ use dfdx::prelude::Cpu;
 use super::dit::{Dit, Look, Nano};
 use super::erased::Erased;
 use super::*;
-use crate::kernels::Backend;
 use crate::kernels::composite::{Accumulated, Composite, Weight};
+use crate::kernels::{Backend, Fused};
 use crate::rng::{Random, Stream};
 
 type Exact = Composite<f64, Cpu>;
@@ -206,6 +206,75 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
 /// A network in f64 behind the erased face: what it hands out is f32, what it sums is not.
 fn exact() -> Erased<Nano, Exact> {
     Erased::new(Exact::new(Cpu::default()), &weights()).unwrap()
+}
+
+fn fused() -> Erased<Nano, Fused> {
+    Erased::new(Fused::default(), &weights()).unwrap()
+}
+
+/// Loss, logits and every gradient, fused in f32 against composite in f64.
+#[test]
+fn the_fused_network_agrees_with_the_composite_one() {
+    for (conditioned, dropout) in [(false, false), (true, true)] {
+        let case = Case::new(3, conditioned, dropout);
+        let (mut fused, mut exact) = (fused(), exact());
+        let nll = fused.accumulate(&case.batch(), ALPHABET).unwrap();
+        // 1e-5: f32 through two blocks; relative to losses of order one to ten.
+        assert_close(&nll, &exact.accumulate(&case.batch(), ALPHABET).unwrap(), 1e-5);
+        let (found, expected) = (gradient(&mut fused), gradient(&mut exact));
+        for parameter in parameters(nano()) {
+            let own = parameter.offset..parameter.offset + parameter.len();
+            let largest = expected[own.clone()]
+                .iter()
+                .fold(0.0f32, |largest, g| largest.max(g.abs()));
+            for at in own {
+                let error = (found[at] - expected[at]).abs();
+                // 2e-5 of the parameter's largest gradient: sums of up to 96 token rows in f32.
+                assert!(
+                    error <= 2e-5 * largest,
+                    "{}[{}]: {} fused, {} composite",
+                    parameter.name,
+                    at - parameter.offset,
+                    found[at],
+                    expected[at]
+                );
+            }
+        }
+        let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
+        let logits = |network: &dyn Network| network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+        assert_close(&logits(&fused), &logits(&exact), 1e-5);
+    }
+}
+
+/// The promise on which resuming rests: the same bits for any micro-batch and any number of threads.
+#[test]
+fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
+    for conditioned in [false, true] {
+        let case = Case::new(6, conditioned, true);
+        let bits = |micro: usize, threads: usize| {
+            let pool = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build()
+                .unwrap();
+            pool.install(|| {
+                let mut network = fused();
+                let mut nll = Vec::new();
+                for first in (0..6).step_by(micro) {
+                    let part = case.part(first..(first + micro).min(6));
+                    nll.extend(network.accumulate(&part.batch(), ALPHABET).unwrap());
+                }
+                let all = nll.into_iter().chain(gradient(&mut network));
+                all.map(f32::to_bits).collect::<Vec<_>>()
+            })
+        };
+        let whole = bits(6, 1);
+        for (micro, threads) in [(6, 2), (3, 1), (2, 3), (1, 1), (4, 2)] {
+            assert!(
+                bits(micro, threads) == whole,
+                "micro-batches of {micro} on {threads} threads"
+            );
+        }
+    }
 }
 
 #[test]
