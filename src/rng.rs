@@ -44,7 +44,7 @@ const MULTIPLIERS: [u32; 2] = [0xD251_1F53, 0xCD9E_8D57]; // Salmon et al. 2011,
 const WEYL: [u32; 2] = [0x9E37_79B9, 0xBB67_AE85]; // golden ratio and sqrt(3) - 1
 
 /// One block of Philox4x32-10: four independent 32-bit words.
-#[inline]
+#[inline(always)]
 #[must_use]
 pub fn philox(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {
     for _ in 0..10 {
@@ -79,7 +79,7 @@ impl Random {
     }
 
     /// The counter of a block, as [`Random::block`] lays it out.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn counter(step: u64, row: u64, block: u32) -> [u32; 4] {
         debug_assert!(step < 1 << 48 && row < 1 << 48);

@@ -17,6 +17,7 @@ use dfdx::shapes::{ConstDim, ConstShape, Shape};
 use super::attention::cpu::Heads;
 use super::gated_residual::cpu::{Gate, Mask};
 use super::modulated_norm::cpu::Modulation;
+use super::profile::{self, Part};
 use super::{Alphabet, Backend, Dropout, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, nll, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
@@ -75,11 +76,13 @@ impl Fused {
     /// Records y = f(x) · …: `Fused::push` with the common beginning, taking dy out.
     fn push_from<S: Shape>(
         &self,
+        part: Part,
         y: &Tensor<S, f32, Cpu>,
         gradient: impl FnOnce(Vec<f32>, &mut Grads, &mut Grads) -> Result<(), CpuError> + 'static,
     ) {
         let y = y.ghost();
         self.push(move |activations, weights| {
+            let _timer = profile::backward(part);
             let dy = std::mem::take(&mut **activations.get_or_alloc_mut(&y)?);
             gradient(dy, activations, weights)
         });
@@ -191,13 +194,14 @@ impl Backend for Fused {
         table: &Self::Param<(V, D)>,
         tokens: &[u32],
     ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Part::Embed);
         check_indices("token", tokens, V::SIZE)?;
         let mut y = seam::zeros(tokens.len() * D::SIZE)?;
         embed::cpu::forward(seam::slice(table), tokens, D::SIZE, &mut y);
         let y = self.tensor((tokens.len(), D::default()), y)?;
         if self.is_recording() {
             let (table, tokens) = (table.clone(), tokens.to_vec());
-            self.push_from(&y, move |dy, _, weights| {
+            self.push_from(Part::Embed, &y, move |dy, _, weights| {
                 embed::cpu::backward(&dy, &tokens, D::SIZE, weights.get_or_alloc_mut(&table)?);
                 Ok(())
             });
@@ -211,6 +215,7 @@ impl Backend for Fused {
         w: &Self::Param<(O, I)>,
         b: Option<&Self::Param<(O,)>>,
     ) -> Result<Matrix<O>> {
+        let _timer = profile::forward(Part::Linear);
         let rows = x.shape().0;
         let mut y = seam::zeros(rows * O::SIZE)?;
         linear::cpu::forward(
@@ -223,7 +228,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, O::default()), y)?;
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.cloned());
-            self.push_from(&y, move |dy, activations, weights| {
+            self.push_from(Part::Linear, &y, move |dy, activations, weights| {
                 linear_backward(&dy, &x, &w, b.as_ref(), activations, weights)
             });
         }
@@ -236,6 +241,7 @@ impl Backend for Fused {
         w: &Self::Param<(O, I)>,
         b: &Self::Param<(O,)>,
     ) -> Result<Matrix<O>> {
+        let _timer = profile::forward(Part::LinearGelu);
         let rows = x.shape().0;
         let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
         linear_gelu::cpu::forward(
@@ -249,7 +255,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, O::default()), y)?;
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.clone());
-            self.push_from(&y, move |mut dy, activations, weights| {
+            self.push_from(Part::LinearGelu, &y, move |mut dy, activations, weights| {
                 linear_gelu::cpu::activation_gradient(&u, &mut dy);
                 drop(u);
                 linear_backward(&dy, &x, &w, Some(&b), activations, weights)
@@ -259,12 +265,13 @@ impl Backend for Fused {
     }
 
     fn silu<N: ConstDim>(&self, x: &Matrix<N>) -> Result<Matrix<N>> {
+        let _timer = profile::forward(Part::Silu);
         let mut y = seam::zeros(x.shape().0 * N::SIZE)?;
         silu::cpu::forward(&mut y, seam::slice(x));
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let x = x.clone();
-            self.push_from(&y, move |mut dy, activations, _| {
+            self.push_from(Part::Silu, &y, move |mut dy, activations, _| {
                 silu::cpu::backward(seam::slice(&x), &mut dy);
                 add(activations.get_or_alloc_mut(&x)?, dy);
                 Ok(())
@@ -281,6 +288,7 @@ impl Backend for Fused {
         shift: usize,
         scale: usize,
     ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Part::ModulatedNorm);
         let (rows, shared) = (x.shape().0, modulation.shape().0);
         check_modulation(rows, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
         let mut y = seam::zeros(rows * D::SIZE)?;
@@ -300,7 +308,7 @@ impl Backend for Fused {
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
-            self.push_from(&y, move |dy, activations, weights| {
+            self.push_from(Part::ModulatedNorm, &y, move |dy, activations, weights| {
                 let (values, weight_values) = (seam::slice(&x), seam::slice(&weight));
                 let view = Modulation {
                     values: seam::slice(&modulation),
@@ -330,6 +338,7 @@ impl Backend for Fused {
         qkv: &Matrix<D3>,
         heads: usize,
     ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Part::Attention);
         let rows = qkv.shape().0;
         if heads == 0
             || !D::SIZE.is_multiple_of(2 * heads)
@@ -350,7 +359,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, D::default()), y)?;
         if self.is_recording() {
             let (qkv, y_again) = (qkv.clone(), y.clone());
-            self.push_from(&y, move |dy, activations, _| {
+            self.push_from(Part::Attention, &y, move |dy, activations, _| {
                 let dqkv = activations.get_or_alloc_mut(&qkv)?;
                 let (qkv, y) = (seam::slice(&qkv), seam::slice(&y_again));
                 attention::cpu::backward(&dy, qkv, y, &denominators, &heads, dqkv);
@@ -369,6 +378,7 @@ impl Backend for Fused {
         dropout: Option<(Dropout, u32)>,
         length: usize,
     ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Part::GatedResidual);
         let (rows, shared) = (x.shape().0, modulation.shape().0);
         check_modulation(rows, D::SIZE, (shared, M::SIZE), &[gate])?;
         if branch.shape().0 != rows {
@@ -395,7 +405,7 @@ impl Backend for Fused {
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
-            self.push_from(&y, move |dy, activations, _| {
+            self.push_from(Part::GatedResidual, &y, move |dy, activations, _| {
                 let gate = Gate {
                     modulation: seam::slice(&modulation),
                     ..layout
@@ -413,13 +423,14 @@ impl Backend for Fused {
     }
 
     fn gather<D: ConstDim>(&self, x: &Matrix<D>, rows: &[u32]) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Part::Gather);
         check_indices("row", rows, x.shape().0)?;
         let mut y = seam::zeros(rows.len() * D::SIZE)?;
         gather::cpu::forward(seam::slice(x), rows, D::SIZE, &mut y);
         let y = self.tensor((rows.len(), D::default()), y)?;
         if self.is_recording() {
             let (x, rows) = (x.ghost(), rows.to_vec());
-            self.push_from(&y, move |dy, activations, _| {
+            self.push_from(Part::Gather, &y, move |dy, activations, _| {
                 gather::cpu::backward(&dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
                 Ok(())
             });
@@ -437,6 +448,7 @@ impl Backend for Fused {
         weights: &[f32],
         groups: &[u32],
     ) -> Result<(Self::Act<()>, Vec<f32>)> {
+        let _timer = profile::forward(Part::Nll);
         let count = h.shape().0;
         if [targets.len(), weights.len(), groups.len()] != [count; 3] {
             return Err(Error::internal(format!(
@@ -488,7 +500,7 @@ impl Backend for Fused {
         let loss = self.tensor((), vec![total as f32])?;
         if recorded.is_some() {
             let h = h.ghost();
-            self.push_from(&loss, move |dloss, activations, _| {
+            self.push_from(Part::Nll, &loss, move |dloss, activations, _| {
                 debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
                 add(activations.get_or_alloc_mut(&h)?, dh);
                 Ok(())
@@ -500,7 +512,12 @@ impl Backend for Fused {
 
 /// into += from.
 fn add(into: &mut [f32], from: Vec<f32>) {
-    super::rows::zip(into, &from, |into, from| into + from);
+    super::rows::zip(
+        into,
+        &from,
+        #[inline(always)]
+        |into, from| into + from,
+    );
 }
 
 /// The gradients of y = x · wᵀ + b.

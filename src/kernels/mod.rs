@@ -15,10 +15,12 @@ mod linear_gelu;
 pub mod math;
 mod modulated_norm;
 mod nll;
+pub mod profile;
 mod rows;
 mod scratch;
 mod seam;
 mod silu;
+mod simd;
 #[cfg(test)]
 mod testing;
 

@@ -1,9 +1,9 @@
 //! Passes over rows and columns that several operations share.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use super::seam::Tile;
+use super::simd;
 
 /// Floats per task of an elementwise pass: 64 KiB, several tasks in a second-level cache.
 const TASK: usize = 1 << 14;
@@ -26,7 +26,7 @@ pub fn zip(into: &mut [f32], from: &[f32], f: impl Fn(f32, f32) -> f32 + Copy + 
     into.par_chunks_mut(TASK)
         .zip(from.par_chunks(TASK))
         .for_each(|(into, from)| {
-            Arch::new().dispatch(
+            simd::vectorized(
                 #[inline(always)]
                 || {
                     for (into, &from) in into.iter_mut().zip(from) {
@@ -42,7 +42,7 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
     let columns = sums.len();
     let width = columns_per_task(columns);
     sums.par_chunks_mut(width).enumerate().for_each(|(task, sums)| {
-        Arch::new().dispatch(
+        simd::vectorized(
             #[inline(always)]
             || {
                 for row in x.chunks_exact(columns) {

@@ -1,11 +1,10 @@
 //! One task per (row, head); its matrices live in the thread's scratch memory.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::kernels::gemm::{Packed, Start, View, product_packed, product_serial};
 use crate::kernels::seam::Tile;
-use crate::kernels::{math, scratch};
+use crate::kernels::{math, scratch, simd};
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
@@ -107,7 +106,7 @@ pub fn forward(qkv: &[f32], heads: &Heads, y: &mut [f32], denominators: &mut [f3
             ];
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, k_packed, v_packed, scores] = cut(memory, sizes);
-                Arch::new().dispatch(
+                simd::vectorized(
                     #[inline(always)]
                     || {
                         heads.rotate(&qkv[head * width..], 3 * model, heads.scale(), q);
@@ -123,7 +122,7 @@ pub fn forward(qkv: &[f32], heads: &Heads, y: &mut [f32], denominators: &mut [f3
                     let q = View::new(q, width).rows(from, to);
                     product_packed(Start::Zero, q, k_packed, &mut Tile::whole(scores, length));
                     let denominators = &mut denominators[from..to];
-                    Arch::new().dispatch(
+                    simd::vectorized(
                         #[inline(always)]
                         || softmax(scores, length, denominators),
                     );
@@ -187,7 +186,7 @@ pub fn backward(dy: &[f32], qkv: &[f32], y: &[f32], denominators: &[f32], heads:
             ];
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, dq_turned, dk_turned, k_across, k_along, v_across, p, ds] = cut(memory, sizes);
-                Arch::new().dispatch(
+                simd::vectorized(
                     #[inline(always)]
                     || {
                         heads.rotate(&qkv[head * width..], 3 * model, heads.scale(), q);
@@ -207,7 +206,7 @@ pub fn backward(dy: &[f32], qkv: &[f32], y: &[f32], denominators: &[f32], heads:
                     let dy_rows = dy_view.rows(from, to);
                     product_packed(Start::Zero, q, k_across, &mut Tile::whole(p, length));
                     product_packed(Start::Zero, dy_rows, v_across, &mut Tile::whole(ds, length));
-                    Arch::new().dispatch(
+                    simd::vectorized(
                         #[inline(always)]
                         || {
                             let scores = p.chunks_exact_mut(length).zip(ds.chunks_exact_mut(length));
@@ -230,7 +229,7 @@ pub fn backward(dy: &[f32], qkv: &[f32], y: &[f32], denominators: &[f32], heads:
                     let mut dq = Tile::whole(dq_turned, width);
                     product_packed(Start::Zero, ds, k_along, &mut dq.part(from, rows, 0, width));
                 }
-                Arch::new().dispatch(
+                simd::vectorized(
                     #[inline(always)]
                     || {
                         heads.add_rotated_back(dq_turned, heads.scale(), &mut dq);

@@ -1,10 +1,9 @@
 //! One pass each way, Philox included.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::kernels::rows;
-use crate::kernels::{Dropout, scratch};
+use crate::kernels::{Dropout, scratch, simd};
 use crate::rng::{Random, philox};
 
 /// The dropout of one site.
@@ -104,7 +103,7 @@ pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
     let rows = rows::per_task(width);
     y.par_chunks_mut(rows * width).enumerate().for_each(|(task, y)| {
         scratch::with(width, |factors| {
-            Arch::new().dispatch(
+            simd::vectorized(
                 #[inline(always)]
                 || {
                     for (row, y) in y.chunks_exact_mut(width).enumerate() {
@@ -137,7 +136,7 @@ pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmo
             let gates = &gate.modulation[start..][..span.columns];
             let mut sums = dmodulation[start..][..span.columns].to_vec();
             scratch::with(span.columns, |factors| {
-                Arch::new().dispatch(
+                simd::vectorized(
                     #[inline(always)]
                     || {
                         for row in 0..span.rows {

@@ -331,10 +331,20 @@ impl Block<'_, '_, '_> {
     }
 }
 
+/// N vectors from a row of that length.
+#[inline(always)]
+fn load_whole<S: Simd, const N: usize>(row: &[f32]) -> [S::f32s; N] {
+    let (vectors, _) = S::as_simd_f32s(row);
+    pulp::as_arrays::<N, S::f32s>(vectors).0[0]
+}
+
 /// N vectors from a row, zeros where it ends.
 #[inline(always)]
 fn load<S: Simd, const N: usize>(simd: S, row: &[f32]) -> [S::f32s; N] {
     let lanes = S::F32_LANES;
+    if row.len() == N * lanes {
+        return load_whole::<S, N>(row);
+    }
     let mut vectors = [simd.splat_f32s(0.0); N];
     for (j, vector) in vectors.iter_mut().enumerate() {
         let (from, to) = (row.len().min(j * lanes), row.len().min((j + 1) * lanes));

@@ -5,10 +5,20 @@ use crate::kernels::{linear, math, rows};
 /// u = x · wᵀ + b, y = gelu(u).
 pub fn forward(x: &[f32], w: &[f32], b: &[f32], inputs: usize, u: &mut [f32], y: &mut [f32]) {
     linear::cpu::forward(x, w, Some(b), inputs, u);
-    rows::zip(y, u, |_, u| math::gelu(u));
+    rows::zip(
+        y,
+        u,
+        #[inline(always)]
+        |_, u| math::gelu(u),
+    );
 }
 
 /// dy becomes du.
 pub fn activation_gradient(u: &[f32], dy: &mut [f32]) {
-    rows::zip(dy, u, |dy, u| dy * math::gelu_slope(u));
+    rows::zip(
+        dy,
+        u,
+        #[inline(always)]
+        |dy, u| dy * math::gelu_slope(u),
+    );
 }

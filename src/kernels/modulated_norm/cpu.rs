@@ -1,9 +1,8 @@
 //! One pass forward; backward one pass over rows and one over columns.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
-use crate::kernels::{math, rows};
+use crate::kernels::{math, rows, simd};
 
 /// Added to the variance (PyTorch's default, which the authors keep).
 const EPSILON: f32 = 1e-5;
@@ -55,13 +54,13 @@ pub fn forward(
         .zip(statistics.par_chunks_mut(rows))
         .enumerate()
         .for_each(|(task, ((y, x), statistics))| {
-            Arch::new().dispatch(
+            simd::vectorized(
                 #[inline(always)]
                 || {
                     let rows_of_task = y
                         .chunks_exact_mut(width)
                         .zip(x.chunks_exact(width))
-                        .zip(statistics);
+                        .zip(statistics.iter_mut());
                     for (row, ((y, x), statistics)) in rows_of_task.enumerate() {
                         let mean = math::sum(x) / width as f32;
                         let variance = math::sum_of_squares(x, mean) / width as f32;
@@ -92,7 +91,7 @@ pub fn input_gradient(
     dx.par_chunks_mut(rows * width)
         .enumerate()
         .for_each(|(task, dx)| {
-            Arch::new().dispatch(
+            simd::vectorized(
                 #[inline(always)]
                 || {
                     for (row, dx) in dx.chunks_exact_mut(width).enumerate() {
@@ -137,7 +136,7 @@ pub fn parameter_gradients(
                 sums.extend_from_slice(&row[modulation.shift + from..][..count]);
                 sums.extend_from_slice(&row[modulation.scale + from..][..count]);
             }
-            Arch::new().dispatch(
+            simd::vectorized(
                 #[inline(always)]
                 || {
                     let weight = &weight[from..][..count];

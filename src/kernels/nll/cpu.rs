@@ -1,11 +1,10 @@
 //! Logits in chunks of rows (training) or of tokens (evaluation), never all.
 
-use pulp::Arch;
 use rayon::prelude::*;
 
 use crate::kernels::gemm::{Packed, Start, View, product, product_packed};
 use crate::kernels::seam::Tile;
-use crate::kernels::{Alphabet, math, rows, scratch};
+use crate::kernels::{Alphabet, math, rows, scratch, simd};
 
 /// Floats of a chunk of logits in training: 16 MiB.
 const CHUNK: usize = 1 << 22;
@@ -50,11 +49,11 @@ pub fn forward(h: &[f32], w: &[f32], b: &[f32], alphabet: Alphabet, targets: &[u
                     scratch::with(rows * tokens, |logits| {
                         let mut tile = Tile::whole(logits, tokens);
                         product_packed(Start::Row(bias), h.rows(first, first + rows), packed, &mut tile);
-                        Arch::new().dispatch(
+                        simd::vectorized(
                             #[inline(always)]
                             || {
                                 for (i, (logits, state)) in
-                                    logits.chunks_exact_mut(tokens).zip(states).enumerate()
+                                    logits.chunks_exact_mut(tokens).zip(states.iter_mut()).enumerate()
                                 {
                                     add_tokens(
                                         logits,
@@ -70,7 +69,7 @@ pub fn forward(h: &[f32], w: &[f32], b: &[f32], alphabet: Alphabet, targets: &[u
                 });
         });
     }
-    for (nll, state) in nll.iter_mut().zip(states) {
+    for (nll, state) in nll.iter_mut().zip(states.iter_mut()) {
         *nll = state.max + state.sum.ln() - state.target;
     }
 }
@@ -126,10 +125,12 @@ pub fn forward_backward(
                 .zip(nll[first..][..rows].par_chunks_mut(per))
                 .enumerate()
                 .for_each(|(task, (logits, nll))| {
-                    Arch::new().dispatch(
+                    simd::vectorized(
                         #[inline(always)]
                         || {
-                            for (i, (logits, nll)) in logits.chunks_exact_mut(size).zip(nll).enumerate() {
+                            for (i, (logits, nll)) in
+                                logits.chunks_exact_mut(size).zip(nll.iter_mut()).enumerate()
+                            {
                                 let row = first + task * per + i;
                                 let (mask, target) = (alphabet.mask as usize, targets[row] as usize);
                                 *nll = to_gradient(logits, mask, target, weights[row]);
