@@ -6,13 +6,16 @@ use clap_complete::Shell;
 use super::{Cli, Terminal};
 use crate::error::Result;
 
+/// What `mdlm completions --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Print a completion script for a shell.\n\n\
+    Put it where the shell looks for such scripts:\n\n\
+    bash: mdlm completions bash > ~/.local/share/bash-completion/completions/mdlm\nzsh:  mdlm \
+    completions zsh > \"${fpath[1]}/_mdlm\"\nfish: mdlm completions fish > \
+    ~/.config/fish/completions/mdlm.fish";
+
 /// Arguments of `mdlm completions`.
 #[derive(Debug, clap::Args)]
-#[command(long_about = "Print a completion script for a shell.\n\n\
-        Put it where the shell looks for such scripts:\n\n\
-        bash: mdlm completions bash > ~/.local/share/bash-completion/completions/mdlm\n\
-        zsh:  mdlm completions zsh > \"${fpath[1]}/_mdlm\"\n\
-        fish: mdlm completions fish > ~/.config/fish/completions/mdlm.fish")]
 pub struct Args {
     /// The shell
     #[arg(value_name = "SHELL")]

@@ -1,25 +1,33 @@
 //! `mdlm graph`: the stages and what feeds what, for Graphviz or Mermaid.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 
-use super::Terminal;
-use super::project::ProjectArgs;
+use super::{Terminal, validate};
 use crate::error::Result;
 use crate::manifest::Manifest;
 use crate::plan::order;
 
+/// What `mdlm graph --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Draw the stages and what feeds what, as text for Graphviz or for Mermaid (which GitHub draws in Markdown, in a block \
+    of language `mermaid`). Needs no data.";
+
 /// Arguments of `mdlm graph`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Draw the stages and what feeds what. Needs no data.",
-    after_help = "Example: mdlm graph pipelines/quickstart.json | dot -Tsvg > graph.svg"
-)]
+#[command(after_help = "Example: mdlm graph pipelines/quickstart.json | dot -Tsvg > graph.svg")]
 pub struct Args {
-    /// The manifest and its store.
-    #[command(flatten)]
-    pub project: ProjectArgs,
+    /// The manifest
+    #[arg(value_name = "MANIFEST")]
+    pub manifest: PathBuf,
+    /// Draw with a field set: stages.model.steps=200
+    ///
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
+    /// its default holds.
+    #[arg(long, value_name = "PATH=VALUE")]
+    pub set: Vec<String>,
     /// Language of the drawing: dot (Graphviz) or mermaid
     #[arg(
         long,
@@ -45,11 +53,11 @@ pub enum Format {
 /// # Errors
 /// Standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let project = match args.project.open(terminal) {
-        Ok(project) => project,
+    let loaded = match validate::load(&args.manifest, &args.set, terminal) {
+        Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
-    terminal.output(&draw(&project.loaded.manifest, args.format)?)?;
+    terminal.output(&draw(&loaded.manifest, args.format)?)?;
     Ok(0)
 }
 

@@ -21,6 +21,9 @@ pub const LONG_ABOUT: &str = "Compute a checkpoint's logits, to compare implemen
 
 /// Arguments of `mdlm logits`.
 #[derive(Debug, clap::Args)]
+#[command(
+    override_usage = "mdlm logits --checkpoint <FILE> --shape <NAME>\n                   --input <FILE> --output <FILE>"
+)]
 pub struct Args {
     /// The weights, a safetensors file
     #[arg(long, value_name = "FILE")]

@@ -31,12 +31,22 @@ pub mod validate;
 
 pub use terminal::{Color, Terminal};
 
+/// What `mdlm --help` says first.
+const LONG_ABOUT: &str = "\
+    Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
+    sampled model, rerunning only what changed.\n\n\
+    A manifest names stages (source, tokenize, pack, train, evaluate, sample) and what each consumes. `mdlm run` makes \
+    what is missing and keeps it in `.mdlm` beside the project; a later run takes from there whatever its change does \
+    not touch, and says of the rest why it runs.\n\n\
+    Data goes to standard output, talk to standard error.";
+
 /// Masked diffusion language models from a JSON manifest: raw text to a trained, evaluated and sampled model,
 /// rerunning only what changed.
 #[derive(Debug, Parser)]
 #[command(
     name = "mdlm",
     version,
+    long_about = LONG_ABOUT,
     max_term_width = 80,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -76,12 +86,16 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make a pipeline's results, rerunning only what changed
+    #[command(long_about = run::LONG_ABOUT)]
     Run(run::Args),
     /// Say what a run would do, and why
+    #[command(long_about = plan::LONG_ABOUT)]
     Plan(plan::Args),
     /// Check manifests and tell all their faults
+    #[command(long_about = validate::LONG_ABOUT)]
     Validate(validate::Args),
     /// Print the JSON Schema of manifests, or check a copy of it
+    #[command(long_about = schema::LONG_ABOUT)]
     Schema(schema::Args),
     /// List the compiled shapes, their parameters and memory
     #[command(long_about = shapes::LONG_ABOUT)]
@@ -90,12 +104,16 @@ pub enum Command {
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
     /// Print the folder of a stage's results
+    #[command(long_about = path::LONG_ABOUT)]
     Path(path::Args),
     /// Show how a stage's results came about
+    #[command(long_about = show::LONG_ABOUT)]
     Show(show::Args),
     /// Draw the graph of stages
+    #[command(long_about = graph::LONG_ABOUT)]
     Graph(graph::Args),
     /// Print a completion script for a shell
+    #[command(long_about = completions::LONG_ABOUT)]
     Completions(completions::Args),
 }
 
@@ -105,8 +123,8 @@ impl Command {
         match self {
             Self::Run(args) => format!("run `{}`", args.project.manifest.display()),
             Self::Plan(args) => format!("plan `{}`", args.project.manifest.display()),
-            Self::Path(_) => "print a path".to_owned(),
-            Self::Show(args) => format!("show stage `{}`", args.stage),
+            Self::Path(args) => format!("find the results of stage `{}`", args.stage),
+            Self::Show(args) => format!("show the results of stage `{}`", args.stage),
             Self::Graph(_) => "draw the graph".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
             Self::Schema(args) => if args.check.is_some() {

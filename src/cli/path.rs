@@ -7,14 +7,15 @@ use crate::error::{Error, Result};
 use crate::plan::{Decision, Selection};
 use crate::store::Record;
 
+/// What `mdlm path --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Print the folder of a stage's artifact, as the manifest is now.\n\n\
+    An error when the stage has not run with its present settings and inputs: there is no such folder \
+    then. What is in it is read-only.";
+
 /// Arguments of `mdlm path`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Print the folder of a stage's artifact, as the manifest is now.\n\n\
-        An error when the stage has not run with its present settings and inputs: there is no such folder then. \
-        What is in it is read-only.",
-    after_help = "Example: less \"$(mdlm path pipelines/quickstart.json samples)/samples.txt\""
-)]
+#[command(after_help = "Example: less \"$(mdlm path pipelines/quickstart.json samples)/samples.txt\"")]
 pub struct Args {
     /// The manifest and its store.
     #[command(flatten)]
@@ -52,10 +53,7 @@ pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     match decision {
         Some(Decision::Cached(record)) => Ok(*record),
         Some(Decision::Run { reasons, .. }) => {
-            let message = format!(
-                "find the artifact of stage `{stage}`: it has yet to run: {}",
-                told(&reasons)
-            );
+            let message = format!("it has yet to run: {}", told(&reasons));
             let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
         }

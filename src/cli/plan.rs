@@ -13,14 +13,17 @@ use crate::store::{Digest, Key, Store};
 /// Exit code of `--exit-code` when a run would have something to do.
 const WORK_TO_DO: u8 = 10;
 
+/// What `mdlm plan --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Say what `mdlm run` would do, and why, without doing it.\n\n\
+    The same planner serves both commands, so that a dry run never differs from a run. It reads the \
+    files that the manifest names, to see whether they changed, and the store; it writes nothing.\n\n\
+    Behind a stage that runs, a plan cannot know whether its consumers will have to: if it makes what it \
+    had made before, they are served from the store.";
+
 /// Arguments of `mdlm plan`.
 #[derive(Debug, clap::Args)]
 #[command(
-    long_about = "Say what `mdlm run` would do, and why, without doing it.\n\n\
-        The same planner serves both commands, so that a dry run never differs from a run. It reads the files that \
-        the manifest names, to see whether they changed, and the store; it writes nothing.\n\n\
-        Behind a stage that runs, a plan cannot know whether its consumers will have to: if it makes what it had made \
-        before, they are served from the store.",
     after_help = "Exit codes: 0; with --exit-code 0 when everything is cached and 10 when there is\n\
                   work to do; 2 when the manifest is invalid or a file is missing."
 )]

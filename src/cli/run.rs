@@ -15,23 +15,24 @@ use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
 use crate::stages;
 
+/// What `mdlm run --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Make a pipeline's results: run the stages whose settings, inputs or code changed, and take the rest \
+    from the store.\n\n\
+    Every stage that runs says why. A stage is found again by what decides its output: its settings with \
+    all defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, \
+    folders, device and number of threads rerun nothing; `mdlm plan` tells beforehand. A stage that \
+    makes what it had made before does not wake its consumers.\n\n\
+    Ctrl-C ends the run at the next safe place with exit code 130; finished stages and the last \
+    checkpoint are kept, and the same command goes on from there with the same result. A second Ctrl-C \
+    ends it at once, and loses no more than the work since that checkpoint. Two runs at once share the \
+    work: one waits for the other and takes its result.";
+
 /// Arguments of `mdlm run`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Make a pipeline's results: run the stages whose settings, inputs or code changed, and take the \
-        rest from the store.\n\n\
-        Every stage that runs says why. A stage is found again by what decides its output: its settings with all \
-        defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, folders, \
-        device and number of threads rerun nothing; `mdlm plan` tells beforehand. A stage that makes what it had \
-        made before does not wake its consumers.\n\n\
-        Ctrl-C ends the run at the next safe place with exit code 130; finished stages and the last checkpoint are \
-        kept, and the same command goes on from there with the same result. A second Ctrl-C ends it at once, and \
-        loses no more than the work since that checkpoint. Two runs at once share the work: one waits for the other \
-        and takes its result.",
-    after_help = "Examples:\n  \
+#[command(after_help = "Examples:\n  \
         mdlm run pipelines/quickstart.json\n  \
-        mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model"
-)]
+        mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model")]
 pub struct Args {
     /// The manifest and its store.
     #[command(flatten)]
@@ -99,10 +100,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             &stages::run,
         )
     })?;
-    terminal.say(&format!(
-        "\n{}",
-        table(&summary, &project.loaded.manifest.name, &options, terminal)
-    ));
+    let gap = if summary.error.is_some() { "\n" } else { "" };
+    let table = table(&summary, &project.loaded.manifest.name, &options, terminal);
+    terminal.say(&format!("\n{table}{gap}"));
     if args.json {
         terminal.output_json(&Report {
             pipeline: &project.loaded.manifest.name,

@@ -6,12 +6,13 @@ use super::Terminal;
 use crate::error::{Context, Error, Result};
 use crate::manifest::schema::{REGENERATE, SCHEMA_PATH, schema_text};
 
+/// What `mdlm schema --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Print the JSON Schema of manifests, with which editors complete and check them.\n\n\
+    Name it in a manifest: \"$schema\": \"../schemas/pipeline.schema.json\".";
+
 /// Arguments of `mdlm schema`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Print the JSON Schema of manifests, with which editors complete and check them.\n\n\
-        Name it in a manifest: \"$schema\": \"../schemas/pipeline.schema.json\"."
-)]
 pub struct Args {
     /// Fail when a copy is stale instead of printing
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = SCHEMA_PATH)]

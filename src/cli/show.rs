@@ -11,13 +11,14 @@ use super::terminal::Style;
 use crate::error::Result;
 use crate::store::{Digest, Record};
 
+/// What `mdlm show --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Show how a stage's artifact came about: its key figures, settings, inputs, the machine, the time, \
+    and its files.\n\n\
+    An error when the stage has not run with its present settings and inputs.";
+
 /// Arguments of `mdlm show`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Show how a stage's artifact came about: its key figures, settings, inputs, the machine, the time, \
-        and its files.\n\n\
-        An error when the stage has not run with its present settings and inputs."
-)]
 pub struct Args {
     /// The manifest and its store.
     #[command(flatten)]

@@ -13,13 +13,14 @@ use crate::error::{Kind, Result};
 use crate::manifest::fault::quoted;
 use crate::manifest::{Fault, Faults, Loaded, Manifest, Place};
 
+/// What `mdlm validate --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
+    All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. \
+    Exits with 0 when every file is valid, else with 2.";
+
 /// Arguments of `mdlm validate`.
 #[derive(Debug, clap::Args)]
-#[command(
-    long_about = "Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
-        All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. \
-        Exits with 0 when every file is valid, else with 2."
-)]
 pub struct Args {
     /// The manifests
     #[arg(required = true, value_name = "FILE")]

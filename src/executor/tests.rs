@@ -326,7 +326,7 @@ fn a_missing_file_is_named_with_its_stage() {
     .unwrap_err();
     assert_eq!(
         error.to_string(),
-        "stage `text`: `input/files`: no file matches `corpus/*.txt`"
+        "stage `text`: `input.files`: no file matches `corpus/*.txt`"
     );
     assert_eq!(error.kind(), Kind::Input);
 }
@@ -392,10 +392,7 @@ fn unknown_stages_are_named_with_the_nearest() {
         )
         .unwrap_err()
     };
-    assert_eq!(
-        error("modle").to_string(),
-        "find stage `modle`: `test` has no such stage"
-    );
+    assert_eq!(error("modle").to_string(), "`test` has no stage `modle`");
     assert_eq!(error("modle").hint_text(), Some("did you mean `model`?"));
     assert!(
         error("elephant")

@@ -355,11 +355,7 @@ fn known(manifest: &Manifest, name: &str) -> Result<()> {
         Some((_, other)) => format!("did you mean `{other}`?"),
         None => format!("the stages are {}", all.join(", ")),
     };
-    Err(Error::input(format!(
-        "find stage `{name}`: `{}` has no such stage",
-        manifest.name
-    ))
-    .hint(hint))
+    Err(Error::input(format!("`{}` has no stage `{name}`", manifest.name)).hint(hint))
 }
 
 /// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.
@@ -419,7 +415,8 @@ type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
 fn find_files(base: &Path, references: &[FileReference]) -> Result<Found> {
     let mut paths = Vec::new();
     for reference in references {
-        let found = text::expand(base, &reference.patterns).context(|| format!("`{}`", reference.field))?;
+        let found = text::expand(base, &reference.patterns)
+            .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
         paths.extend(found.into_iter().map(|path| (reference.field, path)));
     }
     let observed = paths

@@ -152,8 +152,12 @@ impl Store {
     /// Checks that the store, if there is one, has a layout that this version reads.
     ///
     /// # Errors
-    /// Another layout, or an unreadable store.
+    /// Another layout, something that is no folder, or an unreadable store.
     pub fn check(&self) -> Result<()> {
+        if self.root.exists() && !self.root.is_dir() {
+            let message = format!("use the store `{}`: it is not a folder", self.root.display());
+            return Err(Error::input(message).hint("name a folder, new or old, with `--store DIR`"));
+        }
         let path = self.root.join("version");
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,

@@ -47,3 +47,40 @@ fn completions_name_the_commands() {
         );
     }
 }
+
+/// The help of every command, in full and in short, fits a terminal of 80 columns; the two that are read most are
+/// held word for word.
+#[test]
+fn help_reads_well() {
+    let help = |arguments: &[&str]| {
+        let output = mdlm().args(arguments).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let overview = help(&["--help"]);
+    let listed = overview
+        .split("Commands:\n")
+        .nth(1)
+        .unwrap()
+        .split("\n\n")
+        .next()
+        .unwrap();
+    let commands: Vec<_> = listed
+        .lines()
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(
+        commands.contains(&"run") && commands.contains(&"plan"),
+        "{commands:?}"
+    );
+    for command in &commands {
+        for text in [help(&[command, "--help"]), help(&[command, "-h"])] {
+            for line in text.lines() {
+                assert!(line.chars().count() <= 80, "{command}: {line:?}");
+            }
+        }
+    }
+    insta::assert_snapshot!("help", overview);
+    insta::assert_snapshot!("help_run", help(&["run", "--help"]));
+    insta::assert_snapshot!("help_plan_short", help(&["plan", "-h"]));
+}

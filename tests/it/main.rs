@@ -3,5 +3,6 @@
 mod cli;
 mod layers;
 mod model;
+mod run;
 mod support;
 mod train;

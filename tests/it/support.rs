@@ -1,6 +1,10 @@
 //! What the integration tests share.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
 use assert_cmd::Command;
+use serde_json::Value;
 
 /// The program, without the caller's settings that would change what it prints.
 pub fn mdlm() -> Command {
@@ -14,15 +18,133 @@ pub fn mdlm() -> Command {
 }
 
 /// What a finished command did: its exit code, standard output and standard error, as one text for a snapshot.
+/// Times and short digests are replaced: they differ between machines and between versions of libraries.
 pub fn transcript(command: &mut Command) -> String {
     let output = command.output().expect("start mdlm");
     let code = output
         .status
         .code()
         .map_or("signal".to_owned(), |code| code.to_string());
-    format!(
+    let text = format!(
         "exit {code}\n--- stdout\n{}--- stderr\n{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
-    )
+    );
+    masked(&text)
+}
+
+/// Short digests as `xxxxxxxx`, seconds as `0.0 s`.
+fn masked(text: &str) -> String {
+    let is_digest = |word: &str| {
+        word.len() == 8
+            && word
+                .chars()
+                .all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
+    };
+    let mut lines = Vec::new();
+    for line in text.lines() {
+        let words: Vec<_> = line.split(' ').collect();
+        let word = |(place, word): (usize, &&str)| {
+            let is_time = words.get(place + 1) == Some(&"s") && word.parse::<f64>().is_ok();
+            match *word {
+                word if is_digest(word) => "xxxxxxxx".to_owned(),
+                _ if is_time => "0.0".to_owned(),
+                word => word.to_owned(),
+            }
+        };
+        lines.push(words.iter().enumerate().map(word).collect::<Vec<_>>().join(" "));
+    }
+    lines.join("\n")
+}
+
+/// A project folder with a corpus and a pipeline of the stages that make data.
+pub struct Project {
+    folder: tempfile::TempDir,
+}
+
+/// The manifest of [`Project`].
+pub const MANIFEST: &str = r#"{
+  "name": "tiny",
+  "seed": 1,
+  "stages": {
+    "text": { "kind": "source", "input": { "kind": "text", "files": ["../corpus/*.txt"] } },
+    "tokens": {
+      "kind": "tokenize", "from": "text",
+      "tokenizer": { "kind": "train_bpe", "vocabulary_size": 320 }
+    },
+    "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 }
+  }
+}
+"#;
+
+impl Project {
+    /// A corpus of two files with that many lines each.
+    pub fn new(lines: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("pipelines")).unwrap();
+        fs::create_dir(folder.path().join("corpus")).unwrap();
+        fs::write(folder.path().join("pipelines/tiny.json"), MANIFEST).unwrap();
+        for (file, what) in [("a.txt", "fox"), ("b.txt", "hare")] {
+            let lines = (0..lines).map(|n| {
+                let (a, b) = (n * 7919 % 101, n * 104_729 % 997);
+                format!(
+                    "the quick brown {what} number {a} jumps over {b} lazy dogs and word{} it\n",
+                    a * b % 1009
+                )
+            });
+            fs::write(folder.path().join("corpus").join(file), lines.collect::<String>()).unwrap();
+        }
+        Self { folder }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// `mdlm COMMAND pipelines/tiny.json …`, started in the project.
+    pub fn mdlm(&self, command: &str, arguments: &[&str]) -> Command {
+        let mut mdlm = mdlm();
+        mdlm.current_dir(self.path())
+            .args([command, "pipelines/tiny.json"])
+            .args(arguments);
+        mdlm
+    }
+
+    /// Runs everything and returns the summary.
+    pub fn run(&self, arguments: &[&str]) -> Value {
+        let output = self
+            .mdlm("run", &[&["--json"], arguments].concat())
+            .output()
+            .unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// `name: status` of each stage of a summary.
+    pub fn statuses(summary: &Value) -> String {
+        let stages = summary["stages"].as_array().unwrap();
+        let told = |stage: &Value| {
+            format!(
+                "{}: {}",
+                stage["name"].as_str().unwrap(),
+                stage["status"].as_str().unwrap()
+            )
+        };
+        stages.iter().map(told).collect::<Vec<_>>().join(", ")
+    }
+
+    /// The artifacts of a summary.
+    pub fn artifacts(summary: &Value) -> Vec<String> {
+        let stages = summary["stages"].as_array().unwrap();
+        stages
+            .iter()
+            .map(|stage| stage["artifact"].as_str().expect("made").to_owned())
+            .collect()
+    }
+
+    /// The store.
+    pub fn store(&self) -> PathBuf {
+        self.path().join(".mdlm")
+    }
 }

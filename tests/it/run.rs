@@ -1,0 +1,369 @@
+//! `mdlm run`, `plan`, `path`, `show` on a small pipeline of text: what reruns, what survives, what is told.
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Project, transcript};
+
+#[test]
+fn a_run_a_plan_and_a_rerun() {
+    let project = Project::new(100);
+    insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code"])), @r"
+    exit 10
+    --- stdout
+    tiny: 3 stages, 3 to run
+
+    text    source    will run: never ran
+    tokens  tokenize  will run: never ran
+    rows    pack      will run: never ran
+    --- stderr
+    ");
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r"
+    exit 0
+    --- stdout
+    --- stderr
+    [1/3] text: never ran
+    text: done in 0.0 s
+    [2/3] tokens: never ran
+    tokens: done in 0.0 s
+    [3/3] rows: never ran
+    rows: done in 0.0 s
+
+    stage   status  time   artifact  why
+    text    done    0.0 s  xxxxxxxx  never ran
+    tokens  done    0.0 s  xxxxxxxx  never ran
+    rows    done    0.0 s  xxxxxxxx  never ran
+
+    text    records 200, bytes 13824
+    tokens  records 200, tokens 3902, vocabulary 320, tokens per byte 0.2823,
+            unknown 0.000%
+    rows    train rows 123, train records 181, train tokens dropped 0.700%,
+            validation rows 12, validation records 19, validation tokens dropped
+            6.736%
+    ");
+    insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code"])), @r"
+    exit 0
+    --- stdout
+    tiny: 3 stages, all cached
+
+    text    source    cached xxxxxxxx
+    tokens  tokenize  cached xxxxxxxx
+    rows    pack      cached xxxxxxxx
+    --- stderr
+    ");
+    let setting = "stages.tokens.tokenizer.vocabulary_size=310";
+    insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code", "--set", setting])), @r"
+    exit 10
+    --- stdout
+    tiny: 3 stages, 2 to run
+
+    text    source    cached xxxxxxxx
+    tokens  tokenize  will run: `tokenizer.vocabulary_size` 320 → 310
+    rows    pack      will run: `tokens` runs
+    --- stderr
+    ");
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--set", setting])), @r"
+    exit 0
+    --- stdout
+    --- stderr
+    [2/3] tokens: `tokenizer.vocabulary_size` 320 → 310
+    tokens: done in 0.0 s
+    [3/3] rows: `tokens` has other content
+    rows: done in 0.0 s
+
+    stage   status  time   artifact  why
+    text    cached         xxxxxxxx
+    tokens  done    0.0 s  xxxxxxxx  `tokenizer.vocabulary_size` 320 → 310
+    rows    done    0.0 s  xxxxxxxx  `tokens` has other content
+
+    text    records 200, bytes 13824
+    tokens  records 200, tokens 4270, vocabulary 310, tokens per byte 0.3089,
+            unknown 0.000%
+    rows    train rows 134, train records 181, train tokens dropped 0.716%,
+            validation rows 14, validation records 19, validation tokens dropped
+            0.238%
+
+    tiny ran with stages.tokens.tokenizer.vocabulary_size=310
+    ");
+    // Both variants are in the store now.
+    assert_eq!(
+        Project::statuses(&project.run(&[])),
+        "text: cached, tokens: cached, rows: cached"
+    );
+    assert_eq!(
+        Project::statuses(&project.run(&["--force", "tokens"])),
+        "text: cached, tokens: done, rows: cached"
+    );
+}
+
+#[test]
+fn a_changed_file_is_named_and_an_identical_output_ends_the_rerun() {
+    let project = Project::new(50);
+    project.run(&[]);
+    let file = project.path().join("corpus/b.txt");
+    let text = fs::read_to_string(&file).unwrap();
+    // Empty records are dropped: the source reads another file and makes the same records.
+    fs::write(&file, format!("\n\n{text}")).unwrap();
+    let summary = project.run(&[]);
+    assert_eq!(
+        Project::statuses(&summary),
+        "text: done, tokens: cached, rows: cached"
+    );
+    assert_eq!(summary["stages"][0]["why"], "`../corpus/b.txt` changed");
+}
+
+#[test]
+fn neither_threads_nor_place_change_what_is_made() {
+    let project = Project::new(300);
+    let one = project.run(&["--threads", "1", "--store", "one"]);
+    let three = project.run(&["--threads", "3", "--store", "three"]);
+    assert_eq!(Project::artifacts(&one), Project::artifacts(&three));
+
+    project.run(&[]);
+    let moved = tempfile::tempdir().unwrap();
+    let place = moved.path().join("moved");
+    fs::rename(project.path(), &place).unwrap();
+    let output = crate::support::mdlm()
+        .current_dir(moved.path())
+        .args(["plan", "--exit-code", "moved/pipelines/tiny.json"])
+        .output()
+        .unwrap();
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    fs::rename(&place, project.path()).unwrap();
+}
+
+#[test]
+fn path_and_show_tell_of_what_is_there() {
+    let project = Project::new(50);
+    insta::assert_snapshot!(transcript(&mut project.mdlm("path", &["rows"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to find the results of stage `rows`: it has yet to run: never ran
+    hint: `mdlm run pipelines/tiny.json --target rows`
+    ");
+    project.run(&[]);
+    let output = project.mdlm("path", &["rows"]).output().unwrap();
+    let path = String::from_utf8(output.stdout).unwrap();
+    assert!(fs::metadata(path.trim_end()).unwrap().is_dir());
+    assert!(std::path::Path::new(path.trim_end()).join("rows.json").is_file());
+
+    let output = project.mdlm("show", &["rows"]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in [
+        "rows (pack) of tiny",
+        "seed",
+        "Inputs\nfrom  tokens",
+        "rows.json",
+        "length      32",
+    ] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    let output = project.mdlm("show", &["text", "--json"]).output().unwrap();
+    let record: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(record["key"]["kind"], "source");
+    assert_eq!(record["provenance"]["files"][0]["path"], "../corpus/a.txt");
+
+    insta::assert_snapshot!(transcript(&mut project.mdlm("path", &["row"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to find the results of stage `row`: `tiny` has no stage `row`
+    hint: did you mean `rows`?
+    ");
+}
+
+#[test]
+fn json_goes_to_standard_output_and_quiet_says_nothing() {
+    let project = Project::new(20);
+    let output = project
+        .mdlm("run", &["--json", "--quiet", "--set", "seed=5"])
+        .output()
+        .unwrap();
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["ok"], true);
+    assert_eq!(summary["overrides"][0], "seed=5");
+    assert!(summary["stages"][1]["figures"].is_object());
+
+    let output = project.mdlm("plan", &["--json"]).output().unwrap();
+    let plan: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(plan["stages"][0]["decision"], "cached");
+    assert_eq!(plan["stages"][2]["decision"], "run");
+    assert_eq!(plan["stages"][2]["reasons"][0]["text"], "`seed` 5 → 1");
+    assert_eq!(plan["stages"][2]["reasons"][0]["kind"], "seed");
+}
+
+#[test]
+fn faults_of_the_user_and_of_the_environment() {
+    let project = Project::new(5);
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--target", "token"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to run `pipelines/tiny.json`: `tiny` has no stage `token`
+    hint: did you mean `tokens`?
+    ");
+    insta::assert_snapshot!(
+        transcript(&mut project.mdlm("plan", &["--set", "stages.text.input.files.0=../nowhere/*.txt"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to plan `pipelines/tiny.json`: stage `text`: `input.files`: no file matches `../nowhere/*.txt`
+    hint: paths start at the manifest's folder, `pipelines`
+    ");
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--store", "corpus/a.txt"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to run `pipelines/tiny.json`: use the store `corpus/a.txt`: it is not a folder
+    hint: name a folder, new or old, with `--store DIR`
+    ");
+    if !cfg!(feature = "dfdx-cuda") {
+        insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--device", "cuda"])), @r"
+        exit 3
+        --- stdout
+        --- stderr
+        error: failed to run `pipelines/tiny.json`: use `--device cuda`: this mdlm was built without it
+        hint: build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit), or use `--device cpu`
+        ");
+    }
+    fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    [1/3] text: never ran
+    text: failed
+
+    stage   status   time   artifact  why
+    text    failed   0.0 s            see below
+    tokens  not run                   needs `text`
+    rows    not run                   needs `tokens`
+
+    error: failed to run `pipelines/tiny.json`: stage `text`: read `pipelines/../corpus/a.txt`: line 2: invalid UTF-8 (0xFF) at byte 5 of the line, 10 of the file
+    hint: convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`
+    ");
+}
+
+/// The program as a child that can be killed.
+fn start(project: &Project) -> std::process::Child {
+    Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json", "--threads", "2"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Killed at many moments, a run is finished by the next ones and makes what an undisturbed one makes.
+#[test]
+fn kill_at_any_moment_loses_nothing_that_was_finished() {
+    let project = Project::new(2_000);
+    let began = Instant::now();
+    let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed", "--threads", "2"]));
+    let whole = began.elapsed();
+    for kill in 1..=12 {
+        let mut child = start(&project);
+        // From the first moments to the end of a whole run; what is finished stays, so that later kills hit later stages.
+        sleep(whole.mul_f64(f64::from(kill) / 12.0));
+        // It may have finished already.
+        let _ = child.kill();
+        child.wait().unwrap();
+    }
+    let summary = project.run(&[]);
+    assert_eq!(Project::artifacts(&summary), undisturbed);
+    assert_eq!(fs::read_dir(project.store().join("staging")).unwrap().count(), 0);
+    assert_eq!(fs::read_dir(project.store().join("work")).unwrap().count(), 0);
+    assert_eq!(
+        fs::read_dir(project.store().join("artifacts")).unwrap().count(),
+        3
+    );
+}
+
+#[test]
+fn two_runs_at_once_share_the_work() {
+    let project = Project::new(1_000);
+    let mut children: Vec<_> = (0..3).map(|_| start(&project)).collect();
+    for child in &mut children {
+        assert!(child.wait().unwrap().success());
+    }
+    assert_eq!(
+        Project::statuses(&project.run(&[])),
+        "text: cached, tokens: cached, rows: cached"
+    );
+    assert_eq!(
+        fs::read_dir(project.store().join("artifacts")).unwrap().count(),
+        3
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interruption_ends_with_130_and_keeps_what_is_finished() {
+    for signal in ["INT", "TERM"] {
+        let project = Project::new(20_000);
+        let child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+            .current_dir(project.path())
+            .args(["run", "pipelines/tiny.json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // Once the first stage is committed, the second is at work for a while.
+        let began = Instant::now();
+        let committed = project.store().join("actions/source");
+        while fs::read_dir(&committed).map_or(0, Iterator::count) == 0 {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the first stage never ended"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        let sent = Command::new("kill")
+            .args([&format!("-{signal}"), &child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(sent.success());
+        let output = child.wait_with_output().unwrap();
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(130), "{talk}");
+        assert!(
+            talk.contains("error: interrupted\nhint: finished stages and checkpoints are kept"),
+            "{talk}"
+        );
+        assert!(!talk.contains("bug"), "{talk}");
+        let plan = project.mdlm("plan", &["--json"]).output().unwrap();
+        let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        assert_eq!(plan["stages"][0]["decision"], "cached");
+        assert_eq!(plan["stages"][1]["decision"], "run");
+    }
+}
+
+/// `mdlm … | head`: a reader that goes away is no fault.
+#[cfg(unix)]
+#[test]
+fn a_closed_pipe_is_quiet() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .arg("schema")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert!(output.status.success());
+}
