@@ -107,30 +107,27 @@ impl Display {
         stage.drawn = Some(now);
         stage.observe(now, progress.done);
         let text = described(progress, stage.rate());
-        match &stage.bar {
-            Some(bar) => {
-                if let Some(total) = progress.total {
-                    if bar.length().is_none()
-                        && let Ok(style) =
-                            ProgressStyle::with_template("{spinner} {prefix} [{bar:12}] {percent:>3}% {msg}")
-                    {
-                        bar.set_style(style.progress_chars("=> "));
-                    }
-                    bar.set_length(total);
-                    bar.set_position(progress.done.min(total));
-                }
-                bar.set_message(text);
+        let Some(bar) = &stage.bar else {
+            let share = progress
+                .total
+                .filter(|total| *total > 0)
+                .map_or_else(String::new, |total| {
+                    format!("{:.0}%, ", 100.0 * progress.done as f64 / total as f64)
+                });
+            self.terminal.say(&format!("{}: {share}{text}", self.label(name)));
+            return;
+        };
+        if let Some(total) = progress.total {
+            if bar.length().is_none()
+                && let Ok(style) =
+                    ProgressStyle::with_template("{spinner} {prefix} [{bar:12}] {percent:>3}% {msg}")
+            {
+                bar.set_style(style.progress_chars("=> "));
             }
-            None => {
-                let share = progress
-                    .total
-                    .filter(|total| *total > 0)
-                    .map_or_else(String::new, |total| {
-                        format!("{:.0}%, ", 100.0 * progress.done as f64 / total as f64)
-                    });
-                self.terminal.say(&format!("{}: {share}{text}", self.label(name)));
-            }
+            bar.set_length(total);
+            bar.set_position(progress.done.min(total));
         }
+        bar.set_message(text);
     }
 
     /// Takes the stage's bar away.

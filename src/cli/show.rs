@@ -69,33 +69,91 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 
 fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
     let made = &record.provenance;
-    let mut sections: Vec<(&str, Vec<(String, String)>)> = Vec::new();
-    let row = |name: &str, value: String| (name.to_owned(), value);
-    let mut about = vec![
-        row(
-            "stage",
-            format!("{} ({}) of {}", made.stage, record.key.kind, made.pipeline),
+    let read =
+        |path: &str, length: u64, digest: &Digest| row(path, format!("{} {}", bytes(length), digest.short()));
+    let mut settings = Vec::new();
+    flatten("", &made.config, &mut settings);
+    let mut facts = Vec::new();
+    flatten("", &Value::Object(made.facts.clone()), &mut facts);
+    let inputs = made.inputs.iter().map(|input| {
+        let from = format!("{} {}", input.stage, input.artifact.short());
+        row(&input.role, from)
+    });
+    let listed = record.files.iter().take(LISTED);
+    let mut files: Vec<_> = listed
+        .map(|file| read(&file.path, file.bytes, &file.digest))
+        .collect();
+    if record.files.len() > LISTED {
+        let more = count((record.files.len() - LISTED) as u64);
+        files.push(row("…", format!("and {more} more: see --json")));
+    }
+    let sections = [
+        ("", about(record, path)),
+        (
+            "Figures",
+            record
+                .figures
+                .iter()
+                .map(|(name, value)| row(name, value.clone()))
+                .collect(),
         ),
+        ("Settings", settings),
+        ("Inputs", inputs.collect()),
+        (
+            "Files read",
+            made.files
+                .iter()
+                .map(|file| read(&file.path, file.bytes, &file.digest))
+                .collect(),
+        ),
+        ("Run", facts),
+        ("Files", files),
+    ];
+    let mut text = String::new();
+    for (heading, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
+        if !heading.is_empty() {
+            text.push('\n');
+            text.push_str(&terminal.paint_output(Style::Strong, heading));
+            text.push('\n');
+        }
+        text.push_str(&columns(rows, |_, column, cell| match column {
+            0 => terminal.paint_output(Style::Faint, cell),
+            _ => cell.to_owned(),
+        }));
+    }
+    text
+}
+
+fn row(name: &str, value: String) -> Vec<String> {
+    vec![name.to_owned(), value]
+}
+
+/// What, when, where, with what.
+fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
+    let made = &record.provenance;
+    let kind = &record.key.kind;
+    let mut rows = vec![
+        row("stage", format!("{} ({kind}) of {}", made.stage, made.pipeline)),
         row("artifact", record.artifact.to_string()),
         row("path", path.to_owned()),
         row("key", record.key.digest().to_string()),
         row("started", made.started.clone()),
         row("took", duration(made.seconds)),
     ];
-    about.extend(made.peak_memory_bytes.map(|peak| row("peak memory", bytes(peak))));
-    about.push(row("seed", made.seed.to_string()));
+    rows.extend(made.peak_memory_bytes.map(|peak| row("peak memory", bytes(peak))));
+    rows.push(row("seed", made.seed.to_string()));
     let revision = made
         .revision
         .as_ref()
         .map_or_else(String::new, |revision| format!(" ({revision})"));
-    about.push(row(
+    rows.push(row(
         "mdlm",
         format!(
-            "{}{revision}, {} version {}",
-            made.version, record.key.kind, record.key.version
+            "{}{revision}, {kind} version {}",
+            made.version, record.key.version
         ),
     ));
-    about.push(row(
+    rows.push(row(
         "device",
         format!("{}, {} threads", made.device, made.threads),
     ));
@@ -104,92 +162,27 @@ fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
         .processor
         .as_ref()
         .map_or_else(String::new, |name| format!(", {name}"));
-    about.push(row(
+    rows.push(row(
         "machine",
         format!(
             "{} ({}{processor}, {} processors)",
             machine.host, machine.system, machine.processors
         ),
     ));
-    about.push(row("manifest", made.manifest.clone()));
-    about.extend(
+    rows.push(row("manifest", made.manifest.clone()));
+    rows.extend(
         made.overrides
             .iter()
             .map(|argument| row("override", argument.clone())),
     );
-    sections.push(("", about));
-
-    let figures = record
-        .figures
-        .iter()
-        .map(|(name, value)| row(name, value.clone()))
-        .collect();
-    sections.push(("Figures", figures));
-    let mut settings = Vec::new();
-    flatten("", &made.config, &mut settings);
-    sections.push(("Settings", settings));
-    let from =
-        |role: &str, stage: &str, artifact: &Digest| row(role, format!("{stage} {}", artifact.short()));
-    sections.push((
-        "Inputs",
-        made.inputs
-            .iter()
-            .map(|input| from(&input.role, &input.stage, &input.artifact))
-            .collect(),
-    ));
-    let read =
-        |path: &str, length: u64, digest: &Digest| row(path, format!("{} {}", bytes(length), digest.short()));
-    sections.push((
-        "Files read",
-        made.files
-            .iter()
-            .map(|file| read(&file.path, file.bytes, &file.digest))
-            .collect(),
-    ));
-    let mut facts = Vec::new();
-    flatten("", &Value::Object(made.facts.clone()), &mut facts);
-    sections.push(("Run", facts));
-    let mut files: Vec<_> = record
-        .files
-        .iter()
-        .take(LISTED)
-        .map(|file| read(&file.path, file.bytes, &file.digest))
-        .collect();
-    if record.files.len() > LISTED {
-        files.push(row(
-            "…",
-            format!(
-                "and {} more: see --json",
-                count((record.files.len() - LISTED) as u64)
-            ),
-        ));
-    }
-    sections.push(("Files", files));
-
-    let mut text = String::new();
-    for (heading, rows) in sections.iter().filter(|(_, rows)| !rows.is_empty()) {
-        if !heading.is_empty() {
-            text.push('\n');
-            text.push_str(&terminal.paint_output(Style::Strong, heading));
-            text.push('\n');
-        }
-        let rows: Vec<_> = rows
-            .iter()
-            .map(|(name, value)| vec![name.clone(), value.clone()])
-            .collect();
-        text.push_str(&columns(&rows, |_, column, cell| match column {
-            0 => terminal.paint_output(Style::Faint, cell),
-            _ => cell.to_owned(),
-        }));
-    }
-    text
+    rows
 }
 
 /// Files that are listed at most.
 const LISTED: usize = 20;
 
 /// The leaves of a JSON object, with their paths.
-fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -201,7 +194,7 @@ fn flatten(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
                 flatten(&below, value, rows);
             }
         }
-        Value::String(text) => rows.push((path.to_owned(), text.clone())),
-        other => rows.push((path.to_owned(), other.to_string())),
+        Value::String(text) => rows.push(row(path, text.clone())),
+        other => rows.push(row(path, other.to_string())),
     }
 }
