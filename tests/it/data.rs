@@ -1,0 +1,753 @@
+//! Text to rows: the stages `source`, `tokenize` and `pack`, run in process on small inputs.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use mdlm::data::rows::Rows;
+use mdlm::data::tokenizer::Tokenizer;
+use mdlm::data::tokens::{TokenFiles, text_hash};
+use mdlm::data::{RowsInfo, SourceInfo, TokensInfo};
+use mdlm::error::{Kind, Result};
+use mdlm::event::{Cancel, Silent};
+use mdlm::manifest::{Split, Stage};
+use mdlm::stages::{self, Context, Device};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// A folder for sources and artifacts; stages are run one by one, as an executor would.
+struct Project {
+    folder: tempfile::TempDir,
+    threads: usize,
+}
+
+impl Project {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            threads: 2,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).unwrap();
+    }
+
+    /// Runs a stage into the folder of its name. A role's input is the folder of that name.
+    fn run(&self, name: &str, stage: Value) -> Result<Vec<(String, String)>> {
+        let stage: Stage = serde_json::from_value(stage).unwrap();
+        let inputs: Vec<(&str, PathBuf)> = stage
+            .references()
+            .iter()
+            .map(|reference| (reference.field, self.path(reference.stage)))
+            .collect();
+        let (output, work) = (self.path(name), self.path("work"));
+        std::fs::create_dir_all(&output).unwrap();
+        std::fs::create_dir_all(&work).unwrap();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(self.threads)
+            .build()
+            .unwrap();
+        let context = Context {
+            name,
+            base: self.folder.path(),
+            inputs: &inputs,
+            output: &output,
+            work: &work,
+            seed: 5,
+            device: Device::Cpu,
+            threads: self.threads,
+            sink: &Silent,
+            cancel: &Cancel::default(),
+        };
+        pool.install(|| stages::run(&stage, &context))
+            .map(|outcome| outcome.figures)
+    }
+
+    fn source(&self, text: &str, record: &str) {
+        self.write("text.txt", text);
+        let input = json!({"kind": "text", "files": ["text.txt"], "record": record});
+        self.run("text", json!({"kind": "source", "input": input}))
+            .unwrap();
+    }
+
+    fn news(&self, records: u64) {
+        let grammar = concat!(env!("CARGO_MANIFEST_DIR"), "/data/news.grammar");
+        let input = json!({"kind": "synthetic", "grammar": grammar, "records": records});
+        self.run("text", json!({"kind": "source", "input": input}))
+            .unwrap();
+    }
+
+    fn tokenize(&self, tokenizer: Value) -> Result<Tokenizer> {
+        self.run(
+            "tokens",
+            json!({"kind": "tokenize", "from": "text", "tokenizer": tokenizer}),
+        )?;
+        Tokenizer::open(&self.path("tokens"))
+    }
+
+    fn pack(&self, mut config: Value) -> Result<RowsInfo> {
+        config["kind"] = json!("pack");
+        config["from"] = json!("tokens");
+        self.run("rows", config)?;
+        RowsInfo::open(&self.path("rows"))
+    }
+
+    /// The rows of a split and how many of their tokens count.
+    fn rows(&self, split: Split) -> Vec<(Vec<u32>, usize)> {
+        let rows = Rows::open(&self.path("rows"), split).unwrap();
+        let mut tokens = vec![0; rows.length()];
+        (0..rows.len())
+            .map(|row| {
+                let counted = rows.read(row, &mut tokens).unwrap();
+                (tokens.clone(), counted)
+            })
+            .collect()
+    }
+
+    /// The tokens of every record.
+    fn tokens(&self) -> Vec<Vec<u32>> {
+        let files = TokenFiles::open(&self.path("tokens")).unwrap();
+        let mut all = Vec::new();
+        for index in 0..files.batches() {
+            let batch = files.batch(index).unwrap();
+            all.extend((0..batch.records()).map(|record| batch.tokens(record).to_vec()));
+        }
+        all
+    }
+}
+
+/// Names and digests of all files below a folder.
+fn digests(folder: &Path) -> Vec<(PathBuf, String)> {
+    let mut all = Vec::new();
+    let mut open = vec![folder.to_owned()];
+    while let Some(next) = open.pop() {
+        for entry in std::fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                let digest = blake3::hash(&std::fs::read(&path).unwrap()).to_hex().to_string();
+                all.push((path.strip_prefix(folder).unwrap().to_owned(), digest));
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+fn letters() -> Value {
+    json!({"kind": "characters", "alphabet": "abc"})
+}
+
+#[test]
+fn wrapped_rows_by_hand() {
+    for format in ["arrow", "parquet"] {
+        let project = Project::new();
+        project.source("ab\nc\nabc\nb\n", "line");
+        project.tokenize(letters()).unwrap();
+        let info = project
+            .pack(json!({"length": 5, "format": format, "shard_rows": 2}))
+            .unwrap();
+        // a b c are 4 5 6, EOS is 2. Joined: 4 5 2 6 2 4 5 6 2 5 2; cut into threes: the last 5 2 fill no row.
+        let row = |tokens: [u32; 5]| (tokens.to_vec(), 5);
+        assert_eq!(
+            project.rows(Split::Train),
+            [row([1, 4, 5, 2, 2]), row([1, 6, 2, 4, 2]), row([1, 5, 6, 2, 2])]
+        );
+        let train = &info.train;
+        assert_eq!(
+            (train.rows, train.records, train.bytes, train.tokens),
+            (3, 4, 11, 11)
+        );
+        assert_eq!((train.kept_tokens, train.counted), (9, 15));
+        assert_eq!(
+            train.shards,
+            [format!("train/00000.{format}"), format!("train/00001.{format}")]
+        );
+        assert_eq!(info.validation, mdlm::data::SplitInfo::default());
+        assert!(project.path("rows/tokenizer.json").exists());
+    }
+}
+
+#[test]
+fn padded_rows_by_hand() {
+    let project = Project::new();
+    project.source("ab\nc\nabc\n", "line");
+    project.tokenize(letters()).unwrap();
+    let info = project.pack(json!({"length": 4, "wrap": false})).unwrap();
+    // The third record is cut to L - 2 tokens and keeps its EOS.
+    assert_eq!(
+        project.rows(Split::Train),
+        [
+            (vec![1, 4, 5, 2], 4),
+            (vec![1, 6, 2, 0], 3),
+            (vec![1, 4, 5, 2], 4)
+        ]
+    );
+    let train = &info.train;
+    assert_eq!(
+        (train.rows, train.records, train.bytes, train.tokens),
+        (3, 3, 9, 9)
+    );
+    assert_eq!((train.kept_tokens, train.counted), (8, 11));
+}
+
+#[test]
+fn every_file_is_the_same_for_any_number_of_threads() {
+    let run = |threads, tokenizer: &str| {
+        let mut project = Project::new();
+        project.threads = threads;
+        project.news(3000);
+        project
+            .tokenize(json!({"kind": tokenizer, "vocabulary_size": 600}))
+            .unwrap();
+        project
+            .pack(json!({"length": 32, "validation": 0.1, "format": "parquet"}))
+            .unwrap();
+        ["text", "tokens", "rows"].map(|stage| digests(&project.path(stage)))
+    };
+    for tokenizer in ["train_bpe", "train_wordpiece"] {
+        let one = run(1, tokenizer);
+        assert_eq!(one, run(2, tokenizer), "{tokenizer}");
+        assert_eq!(one, run(4, tokenizer), "{tokenizer}");
+    }
+}
+
+#[test]
+fn a_document_never_lies_in_two_splits() {
+    let project = Project::new();
+    // Every text three times, far apart.
+    let texts: Vec<String> = (0..400).map(|i| format!("document number {i}")).collect();
+    project.source(
+        &[texts.join("\n"), texts.join("\n"), texts.join("\n")].join("\n"),
+        "line",
+    );
+    let tokenizer = project
+        .tokenize(json!({"kind": "train_bpe", "vocabulary_size": 300}))
+        .unwrap();
+    let info = project
+        .pack(json!({"length": 64, "wrap": false, "validation": 0.25}))
+        .unwrap();
+    let decoded = |split| -> Vec<String> {
+        let rows = project.rows(split);
+        rows.iter()
+            .map(|(row, _)| tokenizer.decode(row).unwrap())
+            .collect()
+    };
+    let (train, validation) = (decoded(Split::Train), decoded(Split::Validation));
+    assert!(train.iter().all(|text| !validation.contains(text)));
+    let mut all = [train, validation].concat();
+    all.sort();
+    let mut expected: Vec<String> = texts
+        .iter()
+        .flat_map(|t| std::iter::repeat_n(t.clone(), 3))
+        .collect();
+    expected.sort();
+    assert_eq!(all, expected);
+    // 400 distinct texts at 0.25: 100 ± 9 (one standard deviation), so 60 to 140.
+    assert!((60..=140).contains(&(info.validation.records / 3)), "{info:?}");
+
+    // Wrapped, the same documents fall to the same splits, and only whole ones stand in a split's stream.
+    let wrapped = project.pack(json!({"length": 64, "validation": 0.25})).unwrap();
+    assert_eq!(wrapped.validation.records, info.validation.records);
+    assert_eq!(wrapped.validation.tokens, info.validation.tokens);
+}
+
+#[test]
+fn a_split_without_rows_says_what_to_do() {
+    let project = Project::new();
+    project.source("ab\nc\n", "line");
+    project.tokenize(letters()).unwrap();
+    let error = project.pack(json!({"length": 64})).unwrap_err();
+    assert_eq!(error.kind(), Kind::Input);
+    assert_eq!(
+        error.to_string(),
+        "the `train` split gets no row: 2 records with 5 tokens fell to it, and a row takes 62"
+    );
+    assert!(error.hint_text().unwrap().contains("bring more text"));
+    let error = project
+        .pack(json!({"length": 4, "wrap": false, "validation": 1e-9}))
+        .unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .starts_with("the `validation` split gets no row: 0 records")
+    );
+    assert!(error.hint_text().unwrap().contains("set `validation` to 0"));
+    // All for validation is a wish, not a fault.
+    let info = project
+        .pack(json!({"length": 4, "wrap": false, "validation": 1.0}))
+        .unwrap();
+    assert_eq!((info.train.rows, info.validation.rows), (0, 2));
+}
+
+#[test]
+fn sources_say_what_they_hold() {
+    let project = Project::new();
+    project.write("a.txt", "first\r\nline\r\n\r\nsecond\n");
+    project.write("b.txt", "\u{FEFF}third");
+    let input = json!({"kind": "text", "files": ["b.txt", "*.txt"], "record": "paragraph"});
+    let figures = project
+        .run("text", json!({"kind": "source", "input": input}))
+        .unwrap();
+    assert_eq!(figures[0], ("records".to_owned(), "3".to_owned()));
+    let info = SourceInfo::open(&project.path("text")).unwrap();
+    assert_eq!((info.records, info.bytes, info.grammar), (3, 5 + 10 + 6, None));
+
+    project.write("a.txt", "fine\nbro\u{0}ken\n\n");
+    project.write("c.txt", b"good\nb\xE4d\n");
+    let input = json!({"kind": "text", "files": ["*.txt"]});
+    let error = project
+        .run("text", json!({"kind": "source", "input": input}))
+        .unwrap_err();
+    let message = error.to_string();
+    assert!(
+        message.ends_with("c.txt`: line 2: invalid UTF-8 (0xE4) at byte 2 of the line, 7 of the file"),
+        "{message}"
+    );
+    project.write("empty.txt", "\n \n");
+    let input = json!({"kind": "text", "files": ["empty.txt"]});
+    let error = project
+        .run("text", json!({"kind": "source", "input": input}))
+        .unwrap_err();
+    assert_eq!(error.to_string(), "the 1 files of `text` hold no text");
+}
+
+#[test]
+fn a_synthetic_source_carries_its_grammar_and_its_entropy() {
+    let project = Project::new();
+    project.news(500);
+    let source = project.path("text");
+    let info = SourceInfo::open(&source).unwrap();
+    let grammar = info.grammar(&source).unwrap().unwrap();
+    assert_eq!(
+        info.entropy_nats_per_record,
+        Some(grammar.entropy().nats_per_record)
+    );
+    assert_eq!(
+        info.entropy_bits_per_byte,
+        Some(grammar.entropy().bits_per_byte())
+    );
+    let tokenizer = project
+        .tokenize(json!({"kind": "train_bpe", "vocabulary_size": 1000}))
+        .unwrap();
+    let texts: Vec<String> = project
+        .tokens()
+        .iter()
+        .map(|tokens| tokenizer.decode(tokens).unwrap())
+        .collect();
+    assert_eq!(texts.len(), 500);
+    assert!(texts.iter().all(|text| grammar.accepts(text)));
+    assert_eq!(texts.iter().map(|t| t.len() as u64).sum::<u64>(), info.bytes);
+}
+
+#[test]
+fn an_unknown_character_is_placed() {
+    let project = Project::new();
+    project.source("abc\ncab\nab\u{e9}c\nq\n", "line");
+    let error = project.tokenize(letters()).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "record 3: the character `\u{e9}` (U+00E9) at byte 3 is not in the alphabet"
+    );
+    assert_eq!(error.kind(), Kind::Input);
+    assert!(error.hint_text().unwrap().contains("`alphabet`"));
+    let error = project
+        .tokenize(json!({"kind": "characters", "alphabet": "aba"}))
+        .err()
+        .unwrap();
+    assert_eq!(
+        error.to_string(),
+        "the alphabet has the character `a` (U+0061) twice"
+    );
+}
+
+/// Special tokens spelled in the text are text.
+#[test]
+fn text_never_makes_special_tokens() {
+    let spelled = "[MASK] and [PAD][BOS] [EOS] [UNK] <|endoftext|> mask";
+    for tokenizer in [
+        json!({"kind": "train_bpe", "vocabulary_size": 400}),
+        json!({"kind": "train_wordpiece", "vocabulary_size": 400}),
+        json!({"kind": "characters", "alphabet": "abcdefghijklmnopqrstuvwxyzABEKMNOPSTUD[]<>| "}),
+    ] {
+        let project = Project::new();
+        // Often enough that a trainer would merge it.
+        project.source(&format!("{spelled}\n").repeat(20), "line");
+        let tokens = project.tokenize(tokenizer.clone()).unwrap();
+        let special = tokens.special();
+        let ids = [special.bos, special.eos, special.pad, special.mask];
+        let records = project.tokens();
+        assert_eq!(records.len(), 20);
+        for record in &records {
+            assert!(
+                record.iter().all(|id| !ids.contains(id)),
+                "{tokenizer} {record:?}"
+            );
+            let text = tokens.decode(record).unwrap();
+            // WordPiece's decoder joins words with spaces of its own.
+            let bare = |text: &str| text.replace(' ', "");
+            assert_eq!(bare(&text), bare(spelled), "{tokenizer}");
+        }
+        assert_eq!(TokensInfo::open(&project.path("tokens")).unwrap().unknown, 0);
+    }
+}
+
+/// A vocabulary of words in Hugging Face's format.
+fn word_level(words: &[&str], added: &[&str]) -> String {
+    let vocabulary: serde_json::Map<String, Value> = words
+        .iter()
+        .enumerate()
+        .map(|(id, word)| ((*word).to_owned(), json!(id)))
+        .collect();
+    let added: Vec<Value> = added
+        .iter()
+        .map(|word| {
+            json!({"id": vocabulary[*word], "content": word, "single_word": false, "lstrip": false,
+                   "rstrip": false, "normalized": false, "special": true})
+        })
+        .collect();
+    json!({
+        "version": "1.0",
+        "truncation": {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 8}, "direction": "Right", "pad_to_multiple_of": null,
+                    "pad_id": 0, "pad_type_id": 0, "pad_token": "<pad>"},
+        "added_tokens": added, "normalizer": null, "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "post_processor": null, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "<unk>"},
+    })
+    .to_string()
+}
+
+#[test]
+fn a_tokenizer_file_is_read_with_its_roles_resolved() {
+    let project = Project::new();
+    project.source("one two three two nine\n", "line");
+    let file = |special: Value| json!({"kind": "file", "path": "tokenizer.json", "special": special});
+
+    // Truncation to 2 and padding to 8, fixed in the file, are switched off; a missing mask is appended.
+    project.write(
+        "tokenizer.json",
+        word_level(
+            &["<pad>", "<s>", "</s>", "<unk>", "one", "two", "three"],
+            &["<s>"],
+        ),
+    );
+    let tokenizer = project.tokenize(file(json!({}))).unwrap();
+    assert_eq!(project.tokens(), [[4, 5, 6, 5, 3]]);
+    let special = tokenizer.special();
+    assert_eq!(
+        (special.bos, special.eos, special.pad, special.mask),
+        (1, 2, 0, 7)
+    );
+    assert_eq!(tokenizer.vocabulary(), 8);
+    assert_eq!(tokenizer.token(7).as_deref(), Some("[MASK]"));
+    let info = TokensInfo::open(&project.path("tokens")).unwrap();
+    assert_eq!((info.tokens, info.unknown, info.vocabulary), (5, 1, 8));
+    assert_eq!(info.tokenizer_digest, tokenizer.digest());
+    assert_eq!(tokenizer.decode(&[1, 4, 7, 5, 2, 0, 0]).unwrap(), "one two");
+
+    // Named roles.
+    let tokenizer = project
+        .tokenize(file(json!({"pad": "<unk>", "mask": "<hole>"})))
+        .unwrap();
+    assert_eq!((tokenizer.special().pad, tokenizer.special().mask), (3, 7));
+    let error = project.tokenize(file(json!({"eos": "<end>"}))).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .ends_with("the vocabulary has no token `<end>`, named as `special.eos`")
+    );
+    assert_eq!(error.hint_text(), Some("its special tokens are `<s>`"));
+    let error = project.tokenize(file(json!({"mask": "<s>"}))).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("`<s>` is the mask and plays another role too")
+    );
+
+    // No usual name for a role.
+    project.write("tokenizer.json", word_level(&["<s>", "<unk>", "one"], &[]));
+    let error = project.tokenize(file(json!({}))).err().unwrap();
+    assert!(
+        error
+            .to_string()
+            .contains("the vocabulary has no eos token: tried [EOS], </s>, [SEP]")
+    );
+    // Without PAD, EOS fills up.
+    let tokenizer = project.tokenize(file(json!({"eos": "one"}))).unwrap();
+    assert_eq!((tokenizer.special().eos, tokenizer.special().pad), (2, 2));
+
+    // A vocabulary whose words include the mask would make it of text.
+    project.source("one [MASK] two\n", "line");
+    project.write(
+        "tokenizer.json",
+        word_level(&["<s>", "</s>", "<unk>", "one", "[MASK]"], &[]),
+    );
+    let error = project.tokenize(file(json!({}))).err().unwrap();
+    assert_eq!(
+        error.to_string(),
+        "record 1: the text makes the mask token `[MASK]`"
+    );
+
+    project.write("tokenizer.json", "{}");
+    let error = project.tokenize(file(json!({}))).err().unwrap();
+    assert!(error.to_string().contains("this is no tokenizer"), "{error}");
+}
+
+#[test]
+fn vocabularies_with_faults_are_refused() {
+    let project = Project::new();
+    project.source("a\n", "line");
+    let bert = json!({"kind": "bert", "vocabulary": "vocab.txt"});
+    let gpt2 = json!({"kind": "gpt2", "vocabulary": "vocab.json", "merges": "merges.txt"});
+    let check = |tokenizer: &Value, expected: &str| {
+        let error = project.tokenize(tokenizer.clone()).err().unwrap().to_string();
+        assert!(error.contains(expected), "{error}");
+    };
+    check(&bert, "No such file");
+    project.write("vocab.txt", "[UNK]\n[CLS]\n[CLS]\n");
+    check(&bert, "vocab.txt`: line 3: `[CLS]` is there twice");
+    project.write("vocab.txt", "[UNK]\n[CLS]\n");
+    check(&bert, "there is no token `[SEP]`");
+    project.write("vocab.txt", "[UNK]\n[CLS]\n[SEP]\na\n##a\n");
+    let tokenizer = project.tokenize(bert).unwrap();
+    let special = tokenizer.special();
+    // No padding token: EOS; no mask: appended.
+    assert_eq!(
+        (special.bos, special.eos, special.pad, special.mask),
+        (1, 2, 2, 5)
+    );
+
+    project.write("vocab.json", "{\"a\": 0, \"b\": 1}");
+    check(&gpt2, "there is no token `<|endoftext|>`");
+    project.write("vocab.json", "{\"a\": -1}");
+    check(&gpt2, "token `a` has the id -1");
+    project.write(
+        "vocab.json",
+        "{\"a\": 0, \"b\": 1, \"ab\": 2, \"<|endoftext|>\": 3}",
+    );
+    project.write("merges.txt", "#version: 0.2\na b\nb a\n");
+    check(
+        &gpt2,
+        "merges.txt`: line 3: `b a` is not two tokens of the vocabulary that make a third",
+    );
+    project.write("merges.txt", "#version: 0.2\na b\n");
+    project.source("abba\n", "line");
+    let tokenizer = project.tokenize(gpt2).unwrap();
+    assert_eq!(project.tokens(), [[2, 1, 0]]);
+    assert_eq!((tokenizer.special().mask, tokenizer.vocabulary()), (4, 5));
+}
+
+#[test]
+fn a_trained_vocabulary_begins_with_its_special_tokens() {
+    let project = Project::new();
+    project.source(&"low lower newest widest\n".repeat(5), "line");
+    let bpe = project
+        .tokenize(json!({"kind": "train_bpe", "vocabulary_size": 300}))
+        .unwrap();
+    let first = |tokenizer: &Tokenizer, n: u32| -> Vec<String> {
+        (0..n).map(|id| tokenizer.token(id).unwrap()).collect()
+    };
+    assert_eq!(first(&bpe, 5), ["[PAD]", "[BOS]", "[EOS]", "[MASK]", "!"]);
+    // 4 special tokens, 256 bytes and the merges of the four words: fewer than 40 are there to be made.
+    assert!(bpe.vocabulary() < 300, "{}", bpe.vocabulary());
+    assert_eq!(project.tokens()[0].len(), 4);
+
+    let pieces = project
+        .tokenize(json!({"kind": "train_wordpiece", "vocabulary_size": 300, "lowercase": true}))
+        .unwrap();
+    assert_eq!(
+        first(&pieces, 6),
+        ["[PAD]", "[BOS]", "[EOS]", "[MASK]", "[UNK]", "d"]
+    );
+    assert_eq!(project.tokens()[0].len(), 4);
+
+    // Another stage's tokenizer: the same file, the same ids.
+    let digest = pieces.digest();
+    let before = project.tokens();
+    project
+        .run(
+            "again",
+            json!({"kind": "tokenize", "from": "text", "tokenizer": {"kind": "stage", "stage": "tokens"}}),
+        )
+        .unwrap();
+    let info = TokensInfo::open(&project.path("again")).unwrap();
+    assert_eq!(info.tokenizer_digest, digest);
+    assert_eq!(info, TokensInfo::open(&project.path("tokens")).unwrap());
+    assert_eq!(
+        digests(&project.path("again")),
+        digests(&project.path("tokens")),
+        "{before:?}"
+    );
+}
+
+#[test]
+fn hashes_of_texts_are_those_of_blake3() {
+    // The first eight bytes of BLAKE3("") are af1349b9f5f9a1a6 (the function's published test vectors).
+    assert_eq!(
+        text_hash(""),
+        u64::from_le_bytes([0xaf, 0x13, 0x49, 0xb9, 0xf5, 0xf9, 0xa1, 0xa6])
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn byte_level_tokens_decode_to_the_text(texts in proptest::collection::vec("[^\r\n]{0,40}", 1..8)) {
+        let kept: Vec<&String> = texts.iter().filter(|t| !t.trim().is_empty()).collect();
+        prop_assume!(!kept.is_empty() && !texts[0].starts_with('\u{FEFF}'));
+        let project = Project::new();
+        project.source(&texts.join("\n"), "line");
+        let tokenizer = project.tokenize(json!({"kind": "train_bpe", "vocabulary_size": 300, "min_frequency": 1})).unwrap();
+        let decoded: Vec<String> = project.tokens().iter().map(|t| tokenizer.decode(t).unwrap()).collect();
+        prop_assert_eq!(decoded.iter().collect::<Vec<_>>(), kept);
+    }
+}
+
+/// The folder of real text and tokenizers beside the repository, unpacked; nothing (with a message) where it is absent.
+fn kit(archive: &str) -> Option<tempfile::TempDir> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../shared/kit")
+        .join(archive);
+    if !path.exists() {
+        println!("skipped: there is no `{}`", path.display());
+        return None;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let unpacked = Command::new("sh")
+        .arg("-c")
+        .arg("zstd -dqc --long=27 \"$1\" | tar x -C \"$2\"")
+        .args(["sh".as_ref(), path.as_os_str(), folder.path().as_os_str()])
+        .status();
+    if unpacked.is_ok_and(|status| status.success()) {
+        return Some(folder);
+    }
+    println!("skipped: `zstd` and `tar` could not unpack `{}`", path.display());
+    None
+}
+
+/// The ids of `golden/token_ids.json` were made by Hugging Face's Python tokenizers; `token_ids.py` beside it says how.
+#[test]
+fn ids_of_bert_and_gpt2_are_the_published_ones() {
+    let Some(kit) = kit("tokenizers.tar.zst") else {
+        return;
+    };
+    let (bert, gpt2) = (kit.path().join("bert-base-uncased"), kit.path().join("gpt2-bpe"));
+    let from = |tokenizer: Value| -> Tokenizer {
+        match serde_json::from_value(tokenizer).unwrap() {
+            mdlm::manifest::Tokenizer::File(file) => Tokenizer::from_file(&file, &bert),
+            mdlm::manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(&files, &gpt2),
+            mdlm::manifest::Tokenizer::Bert(file) => Tokenizer::bert(&file, &bert),
+            _ => unreachable!("the three kinds below"),
+        }
+        .unwrap()
+    };
+    let vocab = from(json!({"kind": "bert", "vocabulary": "vocab.txt"}));
+    let file = from(json!({"kind": "file", "path": "tokenizer.json"}));
+    let gpt2 = from(json!({"kind": "gpt2", "vocabulary": "encoder.json", "merges": "vocab.bpe"}));
+    for bert in [&vocab, &file] {
+        let special = bert.special();
+        assert_eq!(
+            (special.bos, special.eos, special.pad, special.mask),
+            (101, 102, 0, 103)
+        );
+        assert_eq!(bert.vocabulary(), 30_522);
+    }
+    let special = gpt2.special();
+    assert_eq!(
+        (special.bos, special.eos, special.pad, special.mask),
+        (50_256, 50_256, 50_256, 50_257)
+    );
+    assert_eq!(gpt2.vocabulary(), 50_258);
+    let cases: Vec<Value> = serde_json::from_str(include_str!("golden/token_ids.json")).unwrap();
+    assert!(cases.len() > 15);
+    for case in cases {
+        let text = case["text"].as_str().unwrap();
+        for (tokenizer, name) in [(&vocab, "bert"), (&file, "bert"), (&gpt2, "gpt2")] {
+            let mut ids = Vec::new();
+            tokenizer.encode(text, &mut ids).unwrap();
+            assert_eq!(json!(ids), case[name], "{name} {text:?}");
+        }
+        let mut ids = Vec::new();
+        gpt2.encode(text, &mut ids).unwrap();
+        assert_eq!(gpt2.decode(&ids).unwrap(), text);
+    }
+}
+
+/// Lines that are not blank, and GPT-2's tokens in them as Hugging Face's Python tokenizers (0.22.1) count them:
+/// `t = ByteLevelBPETokenizer(vocab, merges); sum(len(t.encode(line.rstrip("\n")).ids) for line in file if line.strip())`.
+#[test]
+fn wikitext_is_packed() {
+    let (Some(text), Some(tokenizers)) = (kit("wikitext.tar.zst"), kit("tokenizers.tar.zst")) else {
+        return;
+    };
+    let project = Project::new();
+    let input = json!({"kind": "text", "files": [text.path().join("wikitext-2/wiki.valid.tokens")]});
+    project
+        .run("text", json!({"kind": "source", "input": input}))
+        .unwrap();
+    let gpt2 = tokenizers.path().join("gpt2-bpe");
+    project
+        .tokenize(json!({
+            "kind": "gpt2", "vocabulary": gpt2.join("encoder.json"), "merges": gpt2.join("vocab.bpe"),
+        }))
+        .unwrap();
+    let tokens = TokensInfo::open(&project.path("tokens")).unwrap();
+    assert_eq!((tokens.records, tokens.tokens), (2461, 253_600));
+    let rows = project.pack(json!({"length": 1024, "validation": 0.1})).unwrap();
+    let all = rows.train.tokens + rows.validation.tokens;
+    assert_eq!(all, tokens.tokens + tokens.records);
+    assert_eq!(rows.train.rows, rows.train.tokens / 1022);
+}
+
+/// Other tools read the shards as they are: pyarrow, where Python has it.
+#[test]
+fn pyarrow_reads_the_shards() {
+    let script = "
+import json, sys
+import pyarrow as pa, pyarrow.ipc, pyarrow.parquet
+arrow, parquet = sys.argv[1:]
+for table in (pa.ipc.open_file(pa.memory_map(arrow)).read_all(), pa.parquet.read_table(parquet)):
+    tokens, mask = table.column('input_ids'), table.column('loss_mask')
+    print(tokens.type.value_type, tokens.type.list_size, mask.type.value_type, table.num_rows)
+    print(json.dumps(tokens.to_pylist()), json.dumps(mask.to_pylist()))
+    print(table.schema.metadata[b'mdlm.mask'].decode(), table.schema.metadata[b'mdlm.vocabulary'].decode())
+";
+    let python = std::env::var_os("MDLM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
+    let has = Command::new(&python).args(["-c", "import pyarrow"]).output();
+    if !has.is_ok_and(|output| output.status.success()) {
+        println!("skipped: {} has no pyarrow", python.to_string_lossy());
+        return;
+    }
+    let project = Project::new();
+    project.source("ab\nc\n", "line");
+    project.tokenize(letters()).unwrap();
+    let mut files = Vec::new();
+    for format in ["arrow", "parquet"] {
+        project
+            .pack(json!({"length": 4, "wrap": false, "format": format}))
+            .unwrap();
+        let to = project.path(&format!("shard.{format}"));
+        std::fs::copy(project.path(&format!("rows/train/00000.{format}")), &to).unwrap();
+        files.push(to);
+    }
+    let output = Command::new(&python)
+        .arg("-c")
+        .arg(script)
+        .args(files)
+        .output()
+        .unwrap();
+    let expected = "uint16 4 uint8 2\n[[1, 4, 5, 2], [1, 6, 2, 0]] [[1, 1, 1, 1], [1, 1, 1, 0]]\n3 7\n";
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        expected.repeat(2),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
