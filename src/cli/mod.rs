@@ -21,6 +21,7 @@ pub mod path;
 pub mod plan;
 pub mod progress;
 pub mod project;
+pub mod report;
 pub mod run;
 pub mod schema;
 pub mod shapes;
@@ -112,6 +113,9 @@ pub enum Command {
     /// Draw the graph of stages
     #[command(long_about = graph::LONG_ABOUT)]
     Graph(graph::Args),
+    /// Write the results as one HTML file
+    #[command(long_about = report::LONG_ABOUT)]
+    Report(report::Args),
     /// Print a completion script for a shell
     #[command(long_about = completions::LONG_ABOUT)]
     Completions(completions::Args),
@@ -126,6 +130,7 @@ impl Command {
             Self::Path(args) => format!("find the results of stage `{}`", args.stage),
             Self::Show(args) => format!("show the results of stage `{}`", args.stage),
             Self::Graph(_) => "draw the graph".to_owned(),
+            Self::Report(_) => "write the report".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
             Self::Schema(args) => if args.check.is_some() {
                 "check the schema"
@@ -146,6 +151,7 @@ impl Command {
             Self::Path(args) => path::run(args, terminal),
             Self::Show(args) => show::run(args, terminal),
             Self::Graph(args) => graph::run(args, terminal),
+            Self::Report(args) => report::run(args, terminal),
             Self::Validate(args) => validate::run(args, terminal),
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),

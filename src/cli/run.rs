@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::Terminal;
 use super::progress::Display;
 use super::project::{ExecutionArgs, ProjectArgs};
 use super::table::{WIDTH, columns, duration, wrap};
 use super::terminal::Style;
+use super::{Terminal, report};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
@@ -89,20 +89,26 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
-    let summary = args.execution.pool()?.install(|| {
+    let (plan, summary) = args.execution.pool()?.install(|| {
         let mut plan = project.plan(&args.execution.selection())?;
-        executor::execute(
+        let summary = executor::execute(
             &mut plan,
             &project.store,
             &options,
             &*display,
             &cancel,
             &stages::run,
-        )
+        )?;
+        Ok((plan, summary))
     })?;
-    let gap = if summary.error.is_some() { "\n" } else { "" };
     let table = table(&summary, &project.loaded.manifest.name, &options, terminal);
-    terminal.say(&format!("\n{table}{gap}"));
+    terminal.say(&format!("\n{table}"));
+    if summary.error.is_some() {
+        terminal.say("");
+    } else if args.execution.target.is_empty() {
+        let path = report::after_run(&project, &plan)?;
+        terminal.say(&format!("\nreport: {}", path.display()));
+    }
     if args.json {
         terminal.output_json(&Report {
             pipeline: &project.loaded.manifest.name,
