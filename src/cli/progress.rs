@@ -70,13 +70,11 @@ impl Display {
         let place = self.terminal.paint(Style::Faint, &format!("[{index}/{of}]"));
         self.line(&format!("{place} {}: {why}", self.label(stage)));
         let bar = self.terminal.is_live().then(|| {
-            let bar = self.bars.add(ProgressBar::no_length());
-            bar.set_prefix(stage.to_owned());
-            // `{msg}` is ours: rate, time left, figures. The line is cut off at the terminal's width.
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} {msg}") {
-                bar.set_style(style);
-            }
-            bar.set_message("…");
+            // Styled before it is added: adding draws it.
+            let bar = ProgressBar::no_length()
+                .with_style(style(ONE_LINE))
+                .with_prefix(stage.to_owned());
+            let bar = self.bars.add(bar);
             bar.enable_steady_tick(REDRAW);
             bar
         });
@@ -94,6 +92,14 @@ impl Display {
         let mut stages = self.stages();
         let Some(stage) = stages.get_mut(name) else { return };
         let now = Instant::now();
+        // More often than a plain line is written, so that the first one has a rate.
+        if stage
+            .seen
+            .back()
+            .is_none_or(|(then, _)| now.duration_since(*then) >= REDRAW)
+        {
+            stage.observe(now, progress.done);
+        }
         let pace = if stage.bar.is_some() { REDRAW } else { PACE };
         // Without a bar, nothing is said of what takes less than one pace.
         let last = match (&stage.bar, stage.drawn) {
@@ -105,29 +111,26 @@ impl Display {
             return;
         }
         stage.drawn = Some(now);
-        stage.observe(now, progress.done);
-        let text = described(progress, stage.rate());
-        let Some(bar) = &stage.bar else {
-            let share = progress
-                .total
-                .filter(|total| *total > 0)
-                .map_or_else(String::new, |total| {
-                    format!("{:.0}%, ", 100.0 * progress.done as f64 / total as f64)
-                });
-            self.terminal.say(&format!("{}: {share}{text}", self.label(name)));
-            return;
-        };
-        if let Some(total) = progress.total {
-            if bar.length().is_none()
-                && let Ok(style) =
-                    ProgressStyle::with_template("{spinner} {prefix} [{bar:12}] {percent:>3}% {msg}")
-            {
-                bar.set_style(style.progress_chars("=> "));
-            }
-            bar.set_length(total);
-            bar.set_position(progress.done.min(total));
+        let (amount, figures) = described(progress, stage.rate());
+        let share = progress
+            .total
+            .filter(|total| *total > 0)
+            .map(|total| progress.done as f64 / total as f64);
+        if let Some(bar) = &stage.bar {
+            let gauge = share.map_or_else(String::new, gauge);
+            bar.set_style(style(if figures.is_empty() { ONE_LINE } else { TWO_LINES }));
+            bar.set_prefix(format!("{name} {gauge}{amount}"));
+            bar.set_message(figures);
+        } else {
+            let share = share.map_or_else(String::new, |share| format!("{:.0}%, ", 100.0 * share));
+            let figures = if figures.is_empty() {
+                figures
+            } else {
+                format!(", {figures}")
+            };
+            self.terminal
+                .say(&format!("{}: {share}{amount}{figures}", self.label(name)));
         }
-        bar.set_message(text);
     }
 
     /// Takes the stage's bar away.
@@ -163,8 +166,31 @@ impl Stage {
     }
 }
 
-/// `1,200/2,000 steps, 12.3/s, 1m 05s left, loss 3.21, 812 MB`.
-fn described(progress: &Progress, per_second: Option<f64>) -> String {
+/// A bar without figures: its prefix is all of it.
+const ONE_LINE: &str = "{spinner} {prefix}";
+/// Figures below it; cut off at the terminal's width.
+const TWO_LINES: &str = "{spinner} {prefix}\n  {wide_msg}";
+
+fn style(template: &str) -> ProgressStyle {
+    // Both templates are well formed, which a test holds.
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_spinner())
+}
+
+/// `[======>     ]  54% `.
+fn gauge(share: f64) -> String {
+    const CELLS: usize = 12;
+    let share = share.clamp(0.0, 1.0);
+    let full = (share * CELLS as f64) as usize;
+    let tip = if full < CELLS { ">" } else { "" };
+    format!(
+        "[{:<CELLS$}] {:>3.0}% ",
+        "=".repeat(full) + tip,
+        (100.0 * share).floor()
+    )
+}
+
+/// How far and how fast, `1,200/2,000 steps, 12.3/s, 1m 05s left`, and the figures, `loss 3.21, memory 812 MB`.
+fn described(progress: &Progress, per_second: Option<f64>) -> (String, String) {
     let in_bytes = progress.unit == "bytes";
     let amount = |number: u64| if in_bytes { bytes(number) } else { count(number) };
     let mut parts = Vec::new();
@@ -187,16 +213,16 @@ fn described(progress: &Progress, per_second: Option<f64>) -> String {
             ));
         }
     }
-    parts.extend(
-        progress
-            .figures
-            .iter()
-            .map(|(name, value)| format!("{name} {value}")),
-    );
+    let mut figures: Vec<_> = progress
+        .figures
+        .iter()
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    // A stage that has more to say about its memory says it.
     if !progress.figures.iter().any(|(name, _)| *name == "memory") {
-        parts.extend(memory::resident().map(bytes));
+        figures.extend(memory::resident().map(|resident| format!("memory {}", bytes(resident))));
     }
-    parts.join(", ")
+    (parts.join(", "), figures.join(", "))
 }
 
 impl Sink for Display {
@@ -244,15 +270,17 @@ mod tests {
     #[test]
     fn progress_reads_well() {
         let told = |progress: &Progress, rate| {
-            let text = described(progress, rate);
+            let (amount, figures) = described(progress, rate);
             // Memory is the process's own and stands last, where the system tells it.
-            let memory = memory::resident().is_some();
-            if memory {
-                text.rsplit_once(", ").unwrap().0.to_owned()
-            } else {
-                text
-            }
+            let figures = figures
+                .split("memory ")
+                .next()
+                .unwrap()
+                .trim_end_matches(", ")
+                .to_owned();
+            (amount, figures)
         };
+        let pair = |amount: &str, figures: &str| (amount.to_owned(), figures.to_owned());
         let steps = Progress {
             done: 1200,
             total: Some(2000),
@@ -261,7 +289,7 @@ mod tests {
         };
         assert_eq!(
             told(&steps, Some(12.3)),
-            "1,200/2,000 steps, 12.3/s, 1m 05s left, loss 3.21"
+            pair("1,200/2,000 steps, 12.3/s, 1m 05s left", "loss 3.21")
         );
         let read = Progress {
             done: 12_000_000,
@@ -271,7 +299,7 @@ mod tests {
         };
         assert_eq!(
             told(&read, Some(4e6)),
-            "12.0 MB of 48.0 MB, 4.00 MB/s, 9.0 s left"
+            pair("12.0 MB of 48.0 MB, 4.00 MB/s, 9.0 s left", "")
         );
         let open = Progress {
             done: 5,
@@ -279,7 +307,13 @@ mod tests {
             unit: "records",
             figures: vec![],
         };
-        assert_eq!(told(&open, None), "5 records");
+        assert_eq!(told(&open, None), pair("5 records", ""));
+        assert_eq!(gauge(0.0), "[>           ]   0% ");
+        assert_eq!(gauge(0.999), "[===========>]  99% ");
+        assert_eq!(gauge(1.0), "[============] 100% ");
+        for template in [ONE_LINE, TWO_LINES] {
+            assert!(ProgressStyle::with_template(template).is_ok());
+        }
     }
 
     #[test]
