@@ -104,13 +104,12 @@ impl RecordWriter {
         let texts = Arc::new(self.batch.finish());
         let batch = RecordBatch::try_new(Arc::new(schema()), vec![texts])
             .wrap(Kind::Internal, || "form a batch of records".to_owned())?;
-        let (mut writer, mut written) = match self.shard.take() {
-            Some(open) => open,
-            None => {
-                self.shards += 1;
-                let path = shard(&self.artifact, self.shards - 1);
-                (ColumnWriter::create(&path, &schema())?, 0)
-            }
+        let (mut writer, mut written) = if let Some(open) = self.shard.take() {
+            open
+        } else {
+            self.shards += 1;
+            let path = shard(&self.artifact, self.shards - 1);
+            (ColumnWriter::create(&path, &schema())?, 0)
         };
         writer.write(&batch)?;
         written += self.batch_bytes as u64;

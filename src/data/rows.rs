@@ -171,7 +171,7 @@ pub struct RowWriter {
 }
 
 enum ShardWriter {
-    Arrow(ColumnWriter),
+    Arrow(Box<ColumnWriter>),
     Parquet(PathBuf, Box<ArrowWriter<BufWriter<File>>>),
 }
 
@@ -289,7 +289,10 @@ impl RowWriter {
             let name = format!("{split}/{:05}.{suffix}", self.shards.len());
             let path = self.folder.join(&name);
             let writer = match self.format {
-                RowFormat::Arrow => ShardWriter::Arrow(ColumnWriter::create(&path, &self.header.schema())?),
+                RowFormat::Arrow => {
+                    let writer = ColumnWriter::create(&path, &self.header.schema())?;
+                    ShardWriter::Arrow(Box::new(writer))
+                }
                 RowFormat::Parquet => create_parquet(path, &self.header, self.batch_rows)?,
             };
             self.shards.push(name);
@@ -390,7 +393,7 @@ impl Block {
             Tokens::Narrow(values) => values.len() * 2,
             Tokens::Wide(values) => values.len() * 4,
         };
-        tokens + self.mask.as_ref().map_or(0, |mask| mask.len())
+        tokens + self.mask.as_ref().map_or(0, ScalarBuffer::len)
     }
 
     /// Copies row `row` and returns how many of its leading tokens count.
@@ -981,7 +984,7 @@ mod tests {
         let mut bytes = std::fs::read(&path).unwrap();
         let at = at % bytes.len();
         bytes[at] ^= value;
-        if cut % 4 == 0 {
+        if cut.is_multiple_of(4) {
             bytes.truncate(cut % bytes.len());
         }
         std::fs::write(&path, bytes).unwrap();

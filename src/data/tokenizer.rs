@@ -32,7 +32,7 @@ use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTo
 const SPECIAL: [&str; 4] = ["[PAD]", "[BOS]", "[EOS]", "[MASK]"];
 /// The unknown token of a trained WordPiece, id 4.
 const UNKNOWN: &str = "[UNK]";
-/// GPT-2's one special token (OpenAI's encoder.json).
+/// GPT-2's one special token, as in its `encoder.json`.
 const END_OF_TEXT: &str = "<|endoftext|>";
 /// Prefix of a WordPiece that continues a word; BERT's.
 const CONTINUATION: &str = "##";
@@ -149,7 +149,7 @@ impl Tokenizer {
                 }
             }
         }
-        let inner = byte_level(Value::Object(vocabulary), merges, &[END_OF_TEXT], false)?;
+        let inner = byte_level(&vocabulary, &merges, &[END_OF_TEXT], false)?;
         let role = || Some(END_OF_TEXT.to_owned());
         let roles = SpecialTokens {
             bos: role(),
@@ -188,7 +188,7 @@ impl Tokenizer {
             .into_iter()
             .filter(|name| vocabulary.contains_key(*name))
             .collect();
-        let inner = word_piece(vocabulary, &special, config.lowercase)?;
+        let inner = word_piece(&vocabulary, &special, config.lowercase)?;
         let roles = SpecialTokens {
             bos: Some("[CLS]".to_owned()),
             eos: Some("[SEP]".to_owned()),
@@ -259,7 +259,7 @@ impl Tokenizer {
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
         let vocabulary = vocabulary_of(&symbols);
-        let inner = byte_level(Value::Object(vocabulary), pairs, &SPECIAL, config.lowercase)?;
+        let inner = byte_level(&vocabulary, &pairs, &SPECIAL, config.lowercase)?;
         Self::resolve(inner, &SpecialTokens::default())
     }
 
@@ -318,7 +318,7 @@ impl Tokenizer {
             let spelled = format!("{}{second}", symbols[a as usize]);
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
-        let inner = word_piece(vocabulary_of(&symbols), &special, config.lowercase)?;
+        let inner = word_piece(&vocabulary_of(&symbols), &special, config.lowercase)?;
         Self::resolve(inner, &SpecialTokens::default())
     }
 
@@ -502,7 +502,7 @@ impl WordCutter {
     /// # Errors
     /// An internal one.
     pub fn bpe(lowercase: bool) -> Result<Self> {
-        byte_level(json!({}), Vec::new(), &[], lowercase).map(Self)
+        byte_level(&Map::new(), &[], &[], lowercase).map(Self)
     }
 
     /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
@@ -510,7 +510,7 @@ impl WordCutter {
     /// # Errors
     /// An internal one.
     pub fn wordpiece(lowercase: bool) -> Result<Self> {
-        word_piece(special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self)
+        word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self)
     }
 
     /// Counts the words of a text.
@@ -571,8 +571,8 @@ fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
 }
 
 fn byte_level(
-    vocabulary: Value,
-    merges: Vec<Value>,
+    vocabulary: &Map<String, Value>,
+    merges: &[Value],
     special: &[&str],
     lowercase: bool,
 ) -> Result<tokenizers::Tokenizer> {
@@ -594,7 +594,7 @@ fn byte_level(
 }
 
 fn word_piece(
-    vocabulary: Map<String, Value>,
+    vocabulary: &Map<String, Value>,
     special: &[&str],
     lowercase: bool,
 ) -> Result<tokenizers::Tokenizer> {

@@ -103,13 +103,12 @@ impl TokenWriter {
         let hashes = UInt64Array::from(batch.hashes);
         let columns: Vec<Arc<dyn Array>> = vec![Arc::new(tokens), Arc::new(bytes), Arc::new(hashes)];
         let batch = RecordBatch::try_new(Arc::new(schema()), columns).wrap(Kind::Internal, what)?;
-        let (mut writer, mut written) = match self.shard.take() {
-            Some(open) => open,
-            None => {
-                self.shards += 1;
-                let path = shard(&self.artifact, self.shards - 1);
-                (ColumnWriter::create(&path, &schema())?, 0)
-            }
+        let (mut writer, mut written) = if let Some(open) = self.shard.take() {
+            open
+        } else {
+            self.shards += 1;
+            let path = shard(&self.artifact, self.shards - 1);
+            (ColumnWriter::create(&path, &schema())?, 0)
         };
         writer.write(&batch)?;
         written += count;

@@ -81,6 +81,10 @@ impl Project {
             .unwrap();
     }
 
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "calls read better with `json!` in place"
+    )]
     fn tokenize(&self, tokenizer: Value) -> Result<Tokenizer> {
         self.run(
             "tokens",

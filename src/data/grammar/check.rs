@@ -249,7 +249,7 @@ impl Automaton {
     /// Takes the walk that is behind one step further; of two that are level, the first.
     fn follow(&self, index: usize, walks: &mut Walks) {
         let (ahead, behind, left) = walks.all[index].state.clone();
-        let step = if left.is_empty() && !matches!(self.nodes[ahead], Node::End) {
+        if left.is_empty() {
             // Level: the first one goes on alone and is then ahead.
             match &self.nodes[ahead] {
                 Node::End => {}
@@ -265,10 +265,8 @@ impl Automaton {
                 }
             }
             return;
-        } else {
-            behind
-        };
-        match &self.nodes[step] {
+        }
+        match &self.nodes[behind] {
             Node::End => {}
             Node::Fork(ways) => {
                 for &(way, _) in ways {
@@ -339,6 +337,7 @@ impl Walks {
         said: &[Token],
         lines: (usize, usize),
     ) {
+        // Of two that are level the later node comes first: the end, node 0, waits for the other.
         let state = if left.is_empty() && ahead < behind {
             (behind, ahead, Vec::new())
         } else {

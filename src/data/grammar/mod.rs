@@ -515,10 +515,8 @@ rule intro w:who =
             + 1.0 / 3.0 * (3f64.ln() + 6f64.ln() + 0.25 * 4f64.ln() + 0.75 * (4.0f64 / 3.0).ln());
         assert!((entropy.nats_per_record - by_hand).abs() < 1e-12);
         assert_eq!(entropy.most_words, 10);
-        assert_eq!(
-            entropy.bits_per_byte(),
-            entropy.nats_per_record / entropy.bytes_per_record / 2f64.ln()
-        );
+        let bits = entropy.nats_per_record / entropy.bytes_per_record / 2f64.ln();
+        assert!((entropy.bits_per_byte() - bits).abs() < 1e-12);
     }
 
     #[test]
@@ -550,132 +548,136 @@ rule intro w:who =
         }
     }
 
+    /// Grammars at fault and what is said of them.
+    const FAULTS: &[(&str, &str)] = &[
+        ("noun x: y\n", "g:1:1: `noun` begins no definition"),
+        ("  x\n", "g:1:3: an indented line before any"),
+        ("class a\n", "g:1:7: a `:` and the columns are missing"),
+        ("class a b: c\n", "g:1:7: `a b` is no name"),
+        ("class a: b b\n", "g:1:12: column `b` is there twice"),
+        (
+            "class a: b\n",
+            "g:1:7: `a` has 0 entries; at least one are needed",
+        ),
+        (
+            "feature a: b\n  x\n",
+            "g:1:9: `a` has 1 entries; 2 to 8 are needed",
+        ),
+        (
+            "class a: b c\n  x / y\n  z\n",
+            "g:3:3: 1 forms for the 2 columns of `a`",
+        ),
+        (
+            "class a: b c\n  * / *s: x, y, x\n",
+            "g:2:17: `x` is an entry of `a` already, since line 2",
+        ),
+        ("class a: b\n  x, , y\n", "g:2:6: an item is missing"),
+        (
+            "class a: b\n  x\nclass a: b\n  x\n",
+            "g:3:7: the name `a` is taken",
+        ),
+        (
+            "class a: b\n  x\nrule a =\n  {a}\n",
+            "g:3:6: the name `a` is taken",
+        ),
+        ("class a: b\n  x\n", "g: there is no rule `record`"),
+        (
+            "rule record\n  x\n",
+            "g:1:6: a `=` at the end of the line is missing",
+        ),
+        ("rule record =\n", "g:1:6: rule `record` has no alternative"),
+        (
+            "rule record =\n  a {b} c\n",
+            "g:2:6: there is no variable or class `b`",
+        ),
+        ("rule record =\n  a {b c\n", "g:2:5: `}` is missing"),
+        (
+            "rule record =\n  a > c\n",
+            "g:2:5: a closing bracket without an opening one",
+        ),
+        ("rule record =\n  a \\\n  b <c>\n", "g:3:6: there is no rule `c`"),
+        ("rule record =\n  0: a\n", "g:2:3: a weight of 0 is not"),
+        (
+            "rule record =\n  a <record>\n",
+            "g:2:3: rule `record` expands to itself",
+        ),
+        ("rule record =\n  , a\n", "g: a record can begin with `,`"),
+        (
+            "rule record =\n  a\n \n  <b>\nrule b =\n  1:\n",
+            "g: a record can be empty",
+        ),
+    ];
+
+    /// Rules at fault after these classes.
+    const HEAD: &str = "class who: name he\n  Ann / she\n  Eve / she\nfeature n: value\n  a\n  b\n";
+    const FAULTY_RULES: &[(&str, &str)] = &[
+        (
+            "rule record =\n  {whom}\n",
+            "g:8:4: there is no variable or class `whom`",
+        ),
+        ("rule record =\n  {who.his}\n", "g:8:4: `who` has no form `his`"),
+        (
+            "rule record =\n  {who.he}\n",
+            "g:8:3: `she` does not tell which `who` was drawn",
+        ),
+        (
+            "rule record =\n  a {w:who.-}\n",
+            "g:8:3: an entry of `who` is drawn here and the text does not",
+        ),
+        (
+            "rule record =\n  {w:who} {w:who}\n",
+            "g:8:12: the name `w` is taken",
+        ),
+        (
+            "rule record =\n  {w:who} {v:who-x}\n",
+            "g:8:18: there is no variable `x` here",
+        ),
+        (
+            "rule record =\n  {a:n} {w:who-a}\n",
+            "g:8:16: `a` is not another one of `who`",
+        ),
+        ("rule record =\n  {n}\n", "g:8:4: the feature `n` has no variable"),
+        (
+            "rule record =\n  {w:who} {w.he.w}\n",
+            "g:8:17: `w` selects its own form",
+        ),
+        (
+            "rule record =\n  {w:who} <x w>\nrule x y:n =\n  a\n",
+            "g:8:12: rule `x` takes (n), not (who)",
+        ),
+        (
+            "rule record =\n  {w:who.-} <x w> {w.he}\nrule x w:who =\n  {w}\n  b\n",
+            "g:8:3: `she` does not tell",
+        ),
+        (
+            "rule record =\n  a\n  a\n",
+            "g:9:1: this alternative and that of line 8 make the same text: `… a …`",
+        ),
+        (
+            "rule record =\n  {k:n} a\n",
+            "g:8:1: values of a feature make the same text",
+        ),
+        (
+            "rule record =\n  {who} a\n  Ann a\n",
+            "make the same text: `… Ann a …`",
+        ),
+        (
+            "rule record =\n  a<x><x>\nrule x =\n  b\n  1:\n",
+            "make the same text: `… b …`",
+        ),
+        (
+            "class c: d\n  York, York City\nrule record =\n  {c} City\n  {c}\n",
+            "make the same text: `… York City …`",
+        ),
+    ];
+
     #[test]
     fn faults_are_placed_and_explained() {
-        let head = "class who: name he\n  Ann / she\n  Eve / she\nfeature n: value\n  a\n  b\n";
-        let with = |rules: &str| format!("{head}{rules}");
-        let cases = [
-            ("noun x: y\n", "g:1:1: `noun` begins no definition"),
-            ("  x\n", "g:1:3: an indented line before any"),
-            ("class a\n", "g:1:7: a `:` and the columns are missing"),
-            ("class a b: c\n", "g:1:7: `a b` is no name"),
-            ("class a: b b\n", "g:1:12: column `b` is there twice"),
-            (
-                "class a: b\n",
-                "g:1:7: `a` has 0 entries; at least one are needed",
-            ),
-            (
-                "feature a: b\n  x\n",
-                "g:1:9: `a` has 1 entries; 2 to 8 are needed",
-            ),
-            (
-                "class a: b c\n  x / y\n  z\n",
-                "g:3:3: 1 forms for the 2 columns of `a`",
-            ),
-            (
-                "class a: b c\n  * / *s: x, y, x\n",
-                "g:2:17: `x` is an entry of `a` already, since line 2",
-            ),
-            ("class a: b\n  x, , y\n", "g:2:6: an item is missing"),
-            (
-                "class a: b\n  x\nclass a: b\n  x\n",
-                "g:3:7: the name `a` is taken",
-            ),
-            (
-                "class a: b\n  x\nrule a =\n  {a}\n",
-                "g:3:6: the name `a` is taken",
-            ),
-            ("class a: b\n  x\n", "g: there is no rule `record`"),
-            (
-                "rule record\n  x\n",
-                "g:1:6: a `=` at the end of the line is missing",
-            ),
-            ("rule record =\n", "g:1:6: rule `record` has no alternative"),
-            (
-                "rule record =\n  a {b} c\n",
-                "g:2:6: there is no variable or class `b`",
-            ),
-            ("rule record =\n  a {b c\n", "g:2:5: `}` is missing"),
-            (
-                "rule record =\n  a > c\n",
-                "g:2:5: a closing bracket without an opening one",
-            ),
-            ("rule record =\n  a \\\n  b <c>\n", "g:3:6: there is no rule `c`"),
-            ("rule record =\n  0: a\n", "g:2:3: a weight of 0 is not"),
-            (
-                "rule record =\n  a <record>\n",
-                "g:2:3: rule `record` expands to itself",
-            ),
-            ("rule record =\n  , a\n", "g: a record can begin with `,`"),
-            (
-                "rule record =\n  a\n \n  <b>\nrule b =\n  1:\n",
-                "g: a record can be empty",
-            ),
-        ];
-        let more = [
-            (
-                "rule record =\n  {whom}\n",
-                "g:8:4: there is no variable or class `whom`",
-            ),
-            ("rule record =\n  {who.his}\n", "g:8:4: `who` has no form `his`"),
-            (
-                "rule record =\n  {who.he}\n",
-                "g:8:3: `she` does not tell which `who` was drawn",
-            ),
-            (
-                "rule record =\n  a {w:who.-}\n",
-                "g:8:3: an entry of `who` is drawn here and the text does not",
-            ),
-            (
-                "rule record =\n  {w:who} {w:who}\n",
-                "g:8:12: the name `w` is taken",
-            ),
-            (
-                "rule record =\n  {w:who} {v:who-x}\n",
-                "g:8:18: there is no variable `x` here",
-            ),
-            (
-                "rule record =\n  {a:n} {w:who-a}\n",
-                "g:8:16: `a` is not another one of `who`",
-            ),
-            ("rule record =\n  {n}\n", "g:8:4: the feature `n` has no variable"),
-            (
-                "rule record =\n  {w:who} {w.he.w}\n",
-                "g:8:17: `w` selects its own form",
-            ),
-            (
-                "rule record =\n  {w:who} <x w>\nrule x y:n =\n  a\n",
-                "g:8:12: rule `x` takes (n), not (who)",
-            ),
-            (
-                "rule record =\n  {w:who.-} <x w> {w.he}\nrule x w:who =\n  {w}\n  b\n",
-                "g:8:3: `she` does not tell",
-            ),
-            (
-                "rule record =\n  a\n  a\n",
-                "g:9:1: this alternative and that of line 8 make the same text: `… a …`",
-            ),
-            (
-                "rule record =\n  {k:n} a\n",
-                "g:8:1: values of a feature make the same text",
-            ),
-            (
-                "rule record =\n  {who} a\n  Ann a\n",
-                "make the same text: `… Ann a …`",
-            ),
-            (
-                "rule record =\n  a<x><x>\nrule x =\n  b\n  1:\n",
-                "make the same text: `… b …`",
-            ),
-            (
-                "class c: d\n  York, York City\nrule record =\n  {c} City\n  {c}\n",
-                "make the same text: `… York City …`",
-            ),
-        ];
-        for (text, expected) in cases
+        let with = |rules: &str| format!("{HEAD}{rules}");
+        for (text, expected) in FAULTS
             .iter()
             .map(|&(t, e)| (t.to_owned(), e))
-            .chain(more.iter().map(|&(t, e)| (with(t), e)))
+            .chain(FAULTY_RULES.iter().map(|&(t, e)| (with(t), e)))
         {
             let message = Grammar::parse(&text, "g").err().map(|e| e.to_string());
             assert!(
@@ -779,7 +781,7 @@ rule intro w:who =
             prop_assert_eq!(derivations.len(), 1, "{}", &record.text);
             prop_assert_eq!(&derivations[0].draws, &record.draws);
             // The same sum in the same order.
-            prop_assert_eq!(derivations[0].log_probability, record.log_probability);
+            prop_assert_eq!(derivations[0].log_probability.to_bits(), record.log_probability.to_bits());
         }
 
         #[test]

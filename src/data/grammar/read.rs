@@ -112,11 +112,11 @@ struct Block<'t> {
 #[derive(Clone, Copy)]
 struct Line<'t> {
     text: &'t str,
-    line: usize,
+    number: usize,
     column: usize,
 }
 
-impl<'t> Line<'t> {
+impl Line<'_> {
     /// The rest from byte `at` on, without white space at its ends.
     fn from(&self, at: usize) -> Self {
         self.part(at, self.text.len())
@@ -127,16 +127,16 @@ impl<'t> Line<'t> {
         let text = &self.text[start..end];
         let blank = text.len() - text.trim_start().len();
         let before = &self.text[..start + blank];
-        let (line, column) = match before.rfind('\n') {
+        let (number, column) = match before.rfind('\n') {
             Some(newline) => {
                 let lines = before.matches('\n').count();
-                (self.line + lines, 1 + before[newline + 1..].chars().count())
+                (self.number + lines, 1 + before[newline + 1..].chars().count())
             }
-            None => (self.line, self.column + before.chars().count()),
+            None => (self.number, self.column + before.chars().count()),
         };
         Self {
             text: text.trim(),
-            line,
+            number,
             column,
         }
     }
@@ -178,7 +178,7 @@ impl<'t> Reader<'t> {
     }
 
     fn at(&self, line: &Line, message: &str) -> Error {
-        self.fault(line.line, line.column, message)
+        self.fault(line.number, line.column, message)
     }
 
     fn blocks(&self, text: &'t str) -> Result<Vec<Block<'t>>> {
@@ -196,7 +196,7 @@ impl<'t> Reader<'t> {
             let raw = raw.trim_end();
             let whole = Line {
                 text: raw,
-                line: index + 1,
+                number: index + 1,
                 column: 1,
             };
             if raw.is_empty() {
@@ -227,7 +227,7 @@ impl<'t> Reader<'t> {
             blocks.push(Block {
                 head,
                 text: rest.text,
-                line: rest.line,
+                line: rest.number,
                 column: rest.column,
                 body: Vec::new(),
             });
@@ -250,7 +250,7 @@ impl<'t> Reader<'t> {
     fn class(&mut self, block: &Block<'t>, feature: bool) -> Result<()> {
         let head = Line {
             text: block.text,
-            line: block.line,
+            number: block.line,
             column: block.column,
         };
         let Some(colon) = head.text.find(':') else {
@@ -356,7 +356,7 @@ impl<'t> Reader<'t> {
                 }
                 entry.push(words);
             }
-            if let Some(other) = first_forms.insert(entry[0].clone(), item.line) {
+            if let Some(other) = first_forms.insert(entry[0].clone(), item.number) {
                 return Err(self.at(
                     &item,
                     &format!(
@@ -390,7 +390,7 @@ impl<'t> Reader<'t> {
     fn rule_head(&self, block: &Block<'t>) -> Result<RuleHead<'t>> {
         let head = Line {
             text: block.text,
-            line: block.line,
+            number: block.line,
             column: block.column,
         };
         let Some(head_text) = head.text.strip_suffix('=') else {
@@ -499,7 +499,7 @@ impl<'t> Reader<'t> {
             weight,
             items,
             slots: scope.slots,
-            place: (line.line, line.column),
+            place: (line.number, line.column),
         })
     }
 
