@@ -94,10 +94,18 @@ impl Distribution {
     /// p(`x_l` = · | the unmasked tokens of z).
     pub fn posterior(&self, z: &[u32], l: usize) -> Vec<f64> {
         let mut sums = vec![0.0; self.letters];
+        let power = |l: usize| self.letters.pow((self.length - 1 - l) as u32);
+        let visible: Vec<_> = (0..self.length)
+            .filter(|&l| z[l] != self.mask())
+            .map(|l| (power(l), z[l] as usize))
+            .collect();
+        let own = power(l);
         for (index, p) in self.probabilities.iter().enumerate() {
-            let row = self.row(index);
-            if z.iter().zip(&row).all(|(&z, &x)| z == self.mask() || z == x) {
-                sums[row[l] as usize] += p;
+            if visible
+                .iter()
+                .all(|&(power, x)| index / power % self.letters == x)
+            {
+                sums[index / own % self.letters] += p;
             }
         }
         let total: f64 = sums.iter().sum();

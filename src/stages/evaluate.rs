@@ -48,7 +48,7 @@ pub struct Evaluation {
     pub nats_per_token: Interval,
     /// Its standard error, clustered by row; absent for a single row.
     pub standard_error: Option<f64>,
-    /// The part of it that more draws per row would remove (an upper estimate); absent for a single draw.
+    /// At most so much of it would go with more draws per row; absent for a single draw.
     pub monte_carlo_error: Option<f64>,
     /// The bound on the perplexity per counted token.
     pub perplexity: Interval,
