@@ -10,7 +10,7 @@
 //! gives the mask's id to text all the same (a word-level vocabulary that lists it as a word) is refused at the first
 //! record where that happens, because such a position could never be learnt.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -283,30 +283,37 @@ impl Tokenizer {
         // Stable: of equally frequent characters the smaller code point stays.
         alphabet.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
         alphabet.truncate(limit);
-        let mut alphabet: Vec<char> = alphabet.into_iter().map(|(c, _)| c).collect();
-        alphabet.sort_unstable();
+        let kept: BTreeSet<char> = alphabet.into_iter().map(|(c, _)| c).collect();
+        let words: Vec<_> = words
+            .into_iter()
+            .filter(|(word, _)| word.chars().all(|c| kept.contains(&c)))
+            .collect();
+        // Most marks never stand within a word: only what does takes a place as a continuation.
+        let within: BTreeSet<char> = words.iter().flat_map(|(word, _)| word.chars().skip(1)).collect();
 
         let mut special = SPECIAL.to_vec();
         special.push(UNKNOWN);
         let mut symbols: Vec<String> = special.iter().map(|&s| s.to_owned()).collect();
-        symbols.extend(alphabet.iter().map(char::to_string));
-        symbols.extend(alphabet.iter().map(|c| format!("{CONTINUATION}{c}")));
+        let start: HashMap<char, u32> = (symbols.len() as u32..)
+            .zip(&kept)
+            .map(|(id, &c)| (c, id))
+            .collect();
+        symbols.extend(kept.iter().map(char::to_string));
+        let inner: HashMap<char, u32> = (symbols.len() as u32..)
+            .zip(&within)
+            .map(|(id, &c)| (c, id))
+            .collect();
+        symbols.extend(within.iter().map(|c| format!("{CONTINUATION}{c}")));
         let mut ids = number(&symbols);
-        let first = special.len() as u32;
-        let index: HashMap<char, u32> = (first..).zip(&alphabet).map(|(id, &c)| (c, id)).collect();
-        let within = alphabet.len() as u32;
         let words: Vec<Word> = words
             .into_iter()
-            .filter_map(|(word, count)| {
-                let symbols: Option<Vec<u32>> = word
+            .map(|(word, count)| Word {
+                symbols: word
                     .chars()
                     .enumerate()
-                    .map(|(i, c)| index.get(&c).map(|id| if i == 0 { *id } else { id + within }))
-                    .collect();
-                Some(Word {
-                    symbols: symbols?,
-                    count,
-                })
+                    .map(|(i, c)| if i == 0 { start[&c] } else { inner[&c] })
+                    .collect(),
+                count,
             })
             .collect();
         learn(words, u64::from(config.min_frequency), |(a, b)| {
