@@ -24,7 +24,7 @@ pub enum Stream {
     Dropout = 5,
     /// Records of a synthetic source: (0, record, draw).
     Synthetic = 6,
-    /// Which split a record belongs to.
+    /// Which split a record belongs to: (0, low 48 bits of the text's hash, high 16 bits).
     Split = 7,
     /// Times and masks of an evaluation: (draw, row, position).
     Evaluate = 8,

@@ -997,7 +997,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(300))]
+        #![proptest_config(ProptestConfig::with_cases(128))]
 
         #[test]
         fn a_damaged_arrow_shard_never_panics(at: usize, value in 1u8.., cut: usize) {
