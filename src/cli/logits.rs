@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 
 use super::Terminal;
+use super::project::DeviceChoice;
 use crate::error::{Context as _, Error, Result};
 use crate::model::tensors::{Reader, Writer};
-use crate::model::{self, Device, checkpoint};
+use crate::model::{self, checkpoint};
 use crate::shapes::{SHAPES, Shape};
 
 /// Logits computed at a time, in bytes, unless a single row has more.
@@ -42,10 +43,17 @@ pub struct Args {
     /// Where to write the logits, a safetensors file
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
-    /// Where to compute: cpu or cuda
-    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = ["cpu", "cuda"],
-        hide_possible_values = true)]
-    pub device: String,
+    /// Where to compute: auto, cpu or cuda
+    ///
+    /// auto takes the GPU if this mdlm was built for it, else the CPU.
+    #[arg(
+        long,
+        value_name = "DEVICE",
+        default_value = "auto",
+        hide_possible_values = true,
+        hide_default_value = true
+    )]
+    pub device: DeviceChoice,
 }
 
 /// Computes the logits of the input's rows and writes them as they come.
@@ -55,11 +63,7 @@ pub struct Args {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
-    let device = if args.device == "cuda" {
-        Device::Cuda
-    } else {
-        Device::Cpu
-    };
+    let device = args.device.resolve()?;
     let input = || format!("read `{}`", args.input.display());
     let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
     let network = model::build(shape, device, &checkpoint::read(&args.checkpoint, shape)?)?;

@@ -135,20 +135,30 @@ impl ExecutionArgs {
     /// The device to compute on.
     ///
     /// # Errors
-    /// An environment error when this program was built without it.
+    /// As [`DeviceChoice::resolve`].
     pub fn device(&self) -> Result<Device> {
+        self.device.resolve()
+    }
+}
+
+impl DeviceChoice {
+    /// The device to compute on.
+    ///
+    /// # Errors
+    /// An environment error when this program was built without it.
+    pub fn resolve(self) -> Result<Device> {
         let has_cuda = cfg!(feature = "dfdx-cuda");
-        match self.device {
-            DeviceChoice::Cuda if !has_cuda => Err(Error::environment(
+        match self {
+            Self::Cuda if !has_cuda => Err(Error::environment(
                 "use `--device cuda`: this mdlm was built without it",
             )
             .hint(
                 "build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit), or use \
-                     `--device cpu`",
+                 `--device cpu`",
             )),
-            DeviceChoice::Cuda => Ok(Device::Cuda),
-            DeviceChoice::Auto if has_cuda => Ok(Device::Cuda),
-            DeviceChoice::Auto | DeviceChoice::Cpu => Ok(Device::Cpu),
+            Self::Cuda => Ok(Device::Cuda),
+            Self::Auto if has_cuda => Ok(Device::Cuda),
+            Self::Auto | Self::Cpu => Ok(Device::Cpu),
         }
     }
 }
