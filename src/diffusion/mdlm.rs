@@ -2,13 +2,15 @@
 //!
 //! The bound on a row x of L tokens (eq. 10), with the masked share m = 1 − α(t) as the variable of integration:
 //!
-//! NELBO(x) = ∫ w(t) E[Σ_masked −log p(x_l | `z_t`)] dt = `∫_0^1` (1/m) `E_m`[Σ_masked −log p(x_l | z)] dm
+//! ```text
+//! NELBO(x) = ∫ w(t) E[Σ_masked −log p(x_l | z_t)] dt = ∫ (1/m) E_m[Σ_masked −log p(x_l | z)] dm,  m from 0 to 1
+//! ```
 //!
 //! so that only m counts, never how fast the schedule runs through it. Two estimators of it:
 //!
 //! - *time*: t uniform, each token masked with probability m(t), weight w(t);
 //! - *count* (arXiv 2502.09992): k uniform on 1..L, a uniformly random k-subset masked, weight L / k. It is the same
-//!   integral with the number of masked tokens in place of the share: `∫_0^1` m^(k−1) (1 − m)^(L−k) C(L, k) dm = 1 / k.
+//!   integral with the number of masked tokens in place of the share: `∫ m^(k−1) (1 − m)^(L−k) C(L, k) dm = 1 / k`.
 //!
 //! Padding is treated as the authors do: padded positions are masked like all others and the network sees them, only
 //! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length.
@@ -78,10 +80,10 @@ impl Mdlm {
     /// Training draws t from [ε′, 1] and so leaves out both ends of the masked share: m < m(ε′), where the weight has
     /// no bounded variance, and m > m(1), which a schedule with α(1) > 0 never reaches. Here the shares of u are
     ///
-    /// - m(ε′): what is still masked at ε′ is decoded at once, E[Σ −log p(x_l | z_ε′)], the reconstruction term of the
+    /// - m(ε′): what is still masked at ε′ is decoded at once, `E[Σ −log p(x_l | z_ε′)]`, the reconstruction term of the
     ///   discrete-time bound (arXiv 2406.07524, eq. 5);
     /// - m(1) − m(ε′): the integral of w(t) over [ε′, 1];
-    /// - α(1): one discrete step from all masked to t = 1, α(1) E[Σ −log p(x_l | all masked)] (eq. 6 with α = 0 at its
+    /// - α(1): one discrete step from all masked to t = 1, `α(1) E[Σ −log p(x_l | all masked)]` (eq. 6 with α = 0 at its
     ///   noisy end), so that the chain begins where the sampler does.
     ///
     /// Every part is a term of a valid variational bound, hence so is the sum, for any network and schedule. With the
@@ -226,6 +228,8 @@ impl Objective for Mdlm {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "the same operations give the same bits")]
+
     use super::*;
     use crate::diffusion::EVERY_SCHEDULE;
     use crate::model::toy::Distribution;
@@ -243,7 +247,7 @@ mod tests {
         }
     }
 
-    /// E over rows of `truth` and masks with share m of Σ_masked −log q(`x_l` | z), by enumeration.
+    /// E over rows of `truth` and masks with share m of `Σ_masked −log q(x_l | z)`, by enumeration.
     fn masked_loss(truth: &Distribution, denoiser: &Distribution) -> impl Fn(f64) -> f64 + use<> {
         let length = truth.length;
         // Loss of every mask set, summed over rows: m enters afterwards.
@@ -455,8 +459,8 @@ mod tests {
             let mut noised = Noised::default();
             mdlm.noise(Place { step, row: step, index: 0, batch: 1 }, &x, counted, &mut noised);
             let masked: Vec<u32> = (0..x.len() as u32).filter(|&l| noised.tokens[l as usize] == 3).collect();
-            for l in 0..x.len() {
-                prop_assert!(noised.tokens[l] == x[l] || noised.tokens[l] == 3);
+            for (&z, &x) in noised.tokens.iter().zip(&x) {
+                prop_assert!(z == x || z == 3);
             }
             let wanted: Vec<u32> = masked.into_iter().filter(|&l| (l as usize) < counted).collect();
             prop_assert_eq!(&noised.positions, &wanted);

@@ -1,20 +1,21 @@
 //! The bound on a model's negative log-likelihood, estimated by Monte Carlo, with its uncertainty.
 //!
 //! Each row x gets D draws whose expectation is its NELBO ([`Mdlm::noise_of_bound`]). The draws of a row are
-//! stratified: draw d takes its time or count from the d-th of D equal parts, at the place frac(`shift_d` + `φ_r`) within
-//! it, where the phases `φ_r` = frac(r · golden ratio) spread the rows evenly and the shifts are random, so that every
-//! offset is uniform by itself. With `y_r` the mean of row r's draws and `n_r` its counted tokens, the estimate in nats
-//! per token is the ratio
+//! stratified: draw d takes its time or count from the d-th of D equal parts, at the place frac(shift + phase) within it,
+//! where the rows' phases, frac(r · golden ratio), are spread evenly and the draws' shifts are random, so that every
+//! offset is uniform by itself. With y the mean of a row's draws and n its counted tokens, the estimate in nats per
+//! token is the ratio b, e is a row's residual, and rows r and r′ are neighbours by phase:
 //!
-//! b = Σ `y_r` / Σ `n_r`,  standard error² = R / (2 (R − 1)) · Σ (`e_r` − `e_r'`)² / (Σ `n_r`)²,  `e_r` = `y_r` − b `n_r`,
+//! ```text
+//! b = Σ y / Σ n,   e = y − b n,   standard error² = R / (2 (R − 1)) · Σ (e_r − e_r′)² / (Σ n)²
+//! ```
 //!
-//! r′ the row with the next larger phase: the variance clustered by row, by successive differences (Wolter, "Introduction
-//! to Variance Estimation", 2007, section 8.2, estimator v2), because rows next to each other in phase were asked at
-//! nearly the same noise and the spread of times over rows must not be counted as chance. It holds both sources of
-//! chance: which rows were held out, and which times and masks were drawn for them. The 95% interval is b ± t · standard
-//! error with t for the estimator's ⅔ (R − 1) degrees of freedom; that of the perplexity is its exponential. The part of
-//! the error that more draws would remove is at most √(Σ `s_r`² / D) / Σ `n_r`, `s_r`² the variance among row r's draws
-//! (stratified draws vary less than that), and never more than the whole.
+//! This is the variance clustered by row, by successive differences (Wolter, "Introduction to Variance Estimation",
+//! 2007, section 8.2, estimator v2), because neighbours by phase were asked at nearly the same noise and the spread of
+//! times over rows must not be counted as chance. It holds both sources of chance: which rows were held out, and which
+//! times and masks were drawn for them. The 95% interval is b ± t · standard error with t for the estimator's ⅔ (R − 1)
+//! degrees of freedom; that of the perplexity is its exponential. More draws would remove at most √(Σ s² / D) / Σ n of
+//! the error, s² the variance among a row's draws (stratified draws vary less than that), and never more than the whole.
 
 mod statistics;
 
@@ -192,7 +193,7 @@ struct Sums {
     means: Vec<f64>,
     /// `n_r` of every row.
     tokens: Vec<u64>,
-    /// Σ_r `s_r`².
+    /// `Σ_r s_r²`.
     within: f64,
 }
 
@@ -228,7 +229,7 @@ impl Sums {
         self.means.iter().sum::<f64>() / tokens as f64
     }
 
-    /// R / (2 (R − 1)) · Σ (`e_r` − `e_r'`)² over the rows by phase, for the ratio b.
+    /// `R / (2 (R − 1)) · Σ (e_r − e_r′)²` over neighbours by phase, for the ratio b.
     fn squared_differences(&self, b: f64) -> f64 {
         let rows = self.means.len();
         let mut order: Vec<usize> = (0..rows).collect();

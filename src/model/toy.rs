@@ -181,7 +181,7 @@ impl Network for Posterior {
     }
 }
 
-/// A trainable network of one line: logits(l) = bias + Σ_j table[`z_j`] / L, with dropout-free gradients by hand. Its
+/// A trainable network of one line: `logits(l) = bias + Σ_j table[z_j] / L`, with dropout-free gradients by hand. Its
 /// gradient is a left fold over rows, as a backend's is.
 pub(crate) struct Bag {
     shape: &'static Shape,

@@ -1,7 +1,7 @@
 //! Categorical draws in 64 bits.
 //!
-//! A draw inverts the cumulative distribution: with c_v = `Σ_{u ≤ v}` `exp((logit_u − max) / temperature)`, the token is the
-//! first whose `c_v` exceeds U · c, c the total and U uniform on multiples of 2^−53. A token's probability is then off by
+//! A draw inverts the cumulative distribution: with `c_v` the sum of `exp((logit − max) / temperature)` over the tokens up
+//! to v, the token is the first whose `c_v` exceeds U · c, c the total and U uniform on multiples of 2^−53. A token's probability is then off by
 //! at most 2^−53 and the rounding of f64 sums (V · 2^−53 relative). Gumbel-max draws in f32, by contrast, never see
 //! uniforms above 1 − 2^−24 and so cut the tail off, which silently lowers the temperature (arXiv 2409.02908).
 

@@ -247,7 +247,7 @@ mod tests {
             &network,
         );
         let (first, second) = (truth.posterior(&[3, 3], 0), truth.posterior(&[3, 3], 1));
-        let mut counts = vec![0_u32; 9];
+        let mut counts = [0_u32; 9];
         for row in drawn.tokens.chunks(2) {
             counts[truth.index(row)] += 1;
         }

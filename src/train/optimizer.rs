@@ -217,6 +217,8 @@ impl Scalars {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::float_cmp, reason = "exact by construction")]
+
     use super::*;
     use crate::kernels::Alphabet;
     use crate::model::toy::Bag;
