@@ -56,6 +56,13 @@ impl Display {
         self.bars.suspend(|| self.terminal.say(text));
     }
 
+    /// Takes all bars away: that of a stage that was interrupted too.
+    pub fn clear(&self) {
+        for (_, stage) in self.stages().drain() {
+            stage.bar.iter().for_each(ProgressBar::finish_and_clear);
+        }
+    }
+
     /// A stage's name as it begins its lines.
     fn label(&self, stage: &str) -> String {
         self.terminal.paint(Style::Strong, stage)
@@ -251,14 +258,6 @@ impl Sink for Display {
             }
             // The summary says it.
             Event::StageCached => {}
-        }
-    }
-}
-
-impl Drop for Display {
-    fn drop(&mut self) {
-        for (_, stage) in self.stages().drain() {
-            stage.bar.iter().for_each(ProgressBar::finish_and_clear);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What the commands on a manifest have in common: their arguments, the manifest, its store.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
@@ -78,6 +78,14 @@ pub struct Project {
     pub loaded: Loaded,
     /// The store.
     pub store: Store,
+}
+
+/// A path as a person here would type it: relative where it lies below the current folder.
+#[must_use]
+pub fn shown(path: &Path) -> String {
+    let here = std::env::current_dir().and_then(std::fs::canonicalize).ok();
+    let below = here.as_ref().and_then(|here| path.strip_prefix(here).ok());
+    below.unwrap_or(path).display().to_string()
 }
 
 impl ProjectArgs {

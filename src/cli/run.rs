@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::progress::Display;
-use super::project::{ExecutionArgs, ProjectArgs};
+use super::project::{ExecutionArgs, ProjectArgs, shown};
 use super::table::{WIDTH, columns, duration, wrap};
 use super::terminal::Style;
 use super::{Terminal, report};
@@ -89,7 +89,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
-    let (plan, summary) = args.execution.pool()?.install(|| {
+    let ran = args.execution.pool()?.install(|| {
         let mut plan = project.plan(&args.execution.selection())?;
         let summary = executor::execute(
             &mut plan,
@@ -100,14 +100,19 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             &stages::run,
         )?;
         Ok((plan, summary))
-    })?;
+    });
+    display.clear();
+    let (plan, summary) = ran?;
     let table = table(&summary, &project.loaded.manifest.name, &options, terminal);
     terminal.say(&format!("\n{table}"));
     if summary.error.is_some() {
         terminal.say("");
     } else if args.execution.target.is_empty() {
-        let path = report::after_run(&project, &plan)?;
-        terminal.say(&format!("\nreport: {}", path.display()));
+        // The results are there; that their report is not is no reason to fail.
+        match report::after_run(&project, &plan) {
+            Ok(path) => terminal.say(&format!("\nreport: {}", shown(&path))),
+            Err(error) => terminal.warn(&format!("failed to write the report: {error}")),
+        }
     }
     if args.json {
         terminal.output_json(&Report {

@@ -79,6 +79,9 @@ pub enum Status {
     NotRun,
 }
 
+/// Stack of a thread: that of a main thread, since stages run on threads of the pool.
+const STACK_BYTES: usize = 8 << 20;
+
 /// A pool of that many threads, in which a plan is made and run.
 ///
 /// # Errors
@@ -86,6 +89,7 @@ pub enum Status {
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
+        .stack_size(STACK_BYTES)
         .thread_name(|index| format!("mdlm-{index}"))
         .build()
         .wrap(Kind::Environment, || format!("start {threads} threads"))

@@ -10,6 +10,7 @@
 //! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
 //! | `locks/<key>` | held by the process that works on the key ([`lock`]) |
+//! | `reports/<pipeline>.html` | the report of the last whole run |
 //! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
 //!
 //! Everything is found by digests and by paths relative to the store: it can be moved.

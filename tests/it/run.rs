@@ -1,10 +1,12 @@
 //! `mdlm run`, `plan`, `path`, `show` on a small pipeline of text: what reruns, what survives, what is told.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use mdlm::store::Store;
 use serde_json::Value;
 
 use crate::support::{Project, transcript};
@@ -44,6 +46,8 @@ fn a_run_a_plan_and_a_rerun() {
     rows    train rows 123, train records 181, train tokens dropped 0.700%,
             validation rows 12, validation records 19, validation tokens dropped
             6.736%
+
+    report: .mdlm/reports/tiny.html
     ");
     insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code"])), @r"
     exit 0
@@ -88,6 +92,8 @@ fn a_run_a_plan_and_a_rerun() {
             0.238%
 
     tiny ran with stages.tokens.tokenizer.vocabulary_size=310
+
+    report: .mdlm/reports/tiny.html
     ");
     // Both variants are in the store now.
     assert_eq!(
@@ -307,6 +313,30 @@ fn two_runs_at_once_share_the_work() {
         fs::read_dir(project.store().join("artifacts")).unwrap().count(),
         3
     );
+}
+
+/// Whoever finds a stage being worked on says for whom it waits, and goes on when that process is gone.
+#[test]
+fn a_run_that_waits_says_for_whom() {
+    let project = Project::new(50);
+    let plan = project.mdlm("plan", &["--json"]).output().unwrap();
+    let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+    let key = plan["stages"][0]["key"].as_str().unwrap().parse().unwrap();
+    let lock = Store::at(project.store()).try_lock(&key).unwrap().unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut talk = BufReader::new(child.stderr.take().unwrap()).lines();
+    let first = talk.next().unwrap().unwrap();
+    let expected = format!("text: waiting for process {} on ", std::process::id());
+    assert!(first.starts_with(&expected), "{first}");
+    drop(lock);
+    let rest: Vec<_> = talk.map(|line| line.unwrap()).collect();
+    assert!(child.wait().unwrap().success(), "{rest:?}");
+    assert!(rest.contains(&"[1/3] text: never ran".to_owned()), "{rest:?}");
 }
 
 #[cfg(unix)]
