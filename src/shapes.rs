@@ -13,7 +13,7 @@ macro_rules! with_compiled_shapes {
     ($with:path) => {
         $with! {
             Nano       "nano"        V   512 L   32 D   64 H  2 N  2 C  32;
-            Quickstart "quickstart"  V  2048 L   64 D  128 H  4 N  3 C  64;
+            Quickstart "quickstart"  V  2560 L   32 D  128 H  4 N  3 C  64;
             Tiny       "tiny"        V  1024 L  128 D  128 H  4 N  4 C 128;
             Mini       "mini"        V  8192 L  128 D  256 H  8 N  6 C 128;
             Text8Small "text8-small" V    35 L  256 D  768 H 12 N 12 C 128;

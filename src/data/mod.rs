@@ -88,6 +88,8 @@ pub struct RowsInfo {
     pub length: u32,
     /// Whether documents were joined and cut (`true`) or stand one a row (`false`).
     pub wrap: bool,
+    /// Whether padding counts in losses, as text does. Of wrapped rows, which have none: no.
+    pub padding_counts: bool,
     /// Tokens in the vocabulary, the mask included.
     pub vocabulary: u32,
     /// Special roles.

@@ -5,7 +5,7 @@
 //! | column | type | |
 //! |---|---|---|
 //! | `input_ids` | fixed-size list of L × `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the tokens |
-//! | `loss_mask` | fixed-size list of L × `uint8` | 1 where a token counts, 0 on padding; only where rows are padded |
+//! | `loss_mask` | fixed-size list of L × `uint8` | 1 where a token counts, 0 on padding; only where there is padding that does not count |
 //!
 //! and the schema metadata of [`Header`]. Padding is always on the right, so a mask is told by its number of ones.
 //!
@@ -59,7 +59,7 @@ pub struct Header {
     pub special: SpecialIds,
     /// BLAKE3 of `tokenizer.json`, in hex (`mdlm.tokenizer_digest`).
     pub tokenizer_digest: String,
-    /// Whether rows are padded, hence have a loss mask.
+    /// Whether rows have padding that does not count, hence a loss mask.
     pub padded: bool,
 }
 
@@ -72,7 +72,7 @@ impl Header {
             vocabulary: info.vocabulary,
             special: info.special,
             tokenizer_digest: info.tokenizer_digest.clone(),
-            padded: !info.wrap,
+            padded: !info.wrap && !info.padding_counts,
         }
     }
 
@@ -716,6 +716,7 @@ impl Rows {
         let info = RowsInfo {
             length: length as u32,
             wrap: counted.is_none(),
+            padding_counts: false,
             vocabulary,
             special,
             tokenizer_digest: String::new(),
@@ -865,6 +866,7 @@ mod tests {
         let info = RowsInfo {
             length: header.length,
             wrap: !header.padded,
+            padding_counts: false,
             vocabulary: header.vocabulary,
             special: header.special,
             tokenizer_digest: header.tokenizer_digest.clone(),

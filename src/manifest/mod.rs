@@ -320,10 +320,14 @@ pub struct Pack {
     pub length: u32,
     /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; the tail
     /// that does not fill a row is dropped, as the authors do. `false`: one record a row, BOS + record + EOS, truncated
-    /// and padded; padding is excluded from every loss. The published LM1B figures (27.04, 23.00) are for `false`.
+    /// and padded; what padding counts for is `padding`'s choice. The published LM1B figures (27.04, 23.00) are for `false`.
     /// Default: the authors' setting for OpenWebText.
     #[serde(default = "yes")]
     pub wrap: bool,
+    /// What padding is to losses and bounds; without effect on wrapped rows, which have none. Default: as the authors
+    /// do.
+    #[serde(default)]
+    pub padding: Padding,
     /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
     /// `train`. 1 for text that is for evaluation only. Default: nothing is held out that was not asked for.
     #[serde(default)]
@@ -340,6 +344,17 @@ pub struct Pack {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+/// What padding is to losses and bounds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Padding {
+    /// Left out of every loss. The network sees it and so knows a text's length: bounds are on the text given its length.
+    #[default]
+    Excluded,
+    /// Counts like text: bounds are on the whole record, and compare with an entropy.
+    Counted,
 }
 
 /// File format of packed rows.
@@ -603,6 +618,11 @@ pub struct Sample {
     /// The sampler of the reverse process. Default: the authors' configuration (`ddpm_cache`, arXiv 2406.07524).
     #[serde(default)]
     pub sampler: Sampler,
+    /// Gives the sampler what every row has by construction, BOS first and EOS at the end of a wrapped row, instead of
+    /// drawing them. The network sees positions only relative to each other, so this tells it where a row begins.
+    /// Default: the authors' start, all masked.
+    #[serde(default)]
+    pub given_ends: bool,
     /// Divides the logits: below 1 the model's favourites gain. Default: the model's own distribution.
     #[serde(default = "one")]
     #[schemars(range(min = 1e-3, max = 100.0))]

@@ -135,8 +135,8 @@ impl Chart {
         if !x_low.is_finite() {
             return None;
         }
-        // The first hundredth of a loss curve would squeeze everything else flat: the scale ignores it.
-        let after = x_low + (x_high - x_low) * 0.01;
+        // The first fall of a loss curve would squeeze everything else flat: the scale ignores it.
+        let after = x_low + (x_high - x_low) * 0.1;
         let ys = || {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
             curves.chain(self.levels.iter().map(|l| l.y).filter(|y| y.is_finite()))
@@ -145,7 +145,7 @@ impl Chart {
             ys().fold(f64::INFINITY, f64::min),
             ys().fold(f64::NEG_INFINITY, f64::max),
         );
-        let pad = ((y_high - y_low) * 0.06).max(y_high.abs() * 1e-3).max(1e-9);
+        let pad = ((y_high - y_low) * 0.1).max(y_high.abs() * 1e-3).max(1e-9);
         y_low -= pad;
         y_high += pad;
         let x_span = if x_high > x_low { x_high - x_low } else { 1.0 };
@@ -165,7 +165,8 @@ impl Chart {
                  <text class=\"level\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
                 WIDTH - RIGHT,
                 WIDTH - RIGHT,
-                at - 5.0,
+                // Below the line: a curve that comes down to a level comes from above.
+                at + 14.0,
                 escape(&level.name)
             );
         }

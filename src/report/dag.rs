@@ -20,6 +20,8 @@ pub struct Node {
 const NODE: (f64, f64) = (132.0, 46.0);
 const GAP: (f64, f64) = (40.0, 18.0);
 const MARGIN: f64 = 6.0;
+/// Room below the nodes for edges that go around columns.
+const FAR: f64 = 34.0;
 
 /// The column of each node: one more than the deepest of its inputs.
 fn columns(nodes: &[Node]) -> Vec<usize> {
@@ -45,12 +47,20 @@ pub fn svg(nodes: &[Node]) -> String {
         .collect();
     let tall = heights.iter().copied().max().unwrap_or(0);
     let size = |n: usize, node: f64, gap: f64| n as f64 * (node + gap) - gap + 2.0 * MARGIN;
-    let (width, height) = (size(wide.max(1), NODE.0, GAP.0), size(tall.max(1), NODE.1, GAP.1));
+    let far = nodes
+        .iter()
+        .enumerate()
+        .any(|(i, node)| node.inputs.iter().any(|&j| columns[i] > columns[j] + 1));
+    let nodes_height = size(tall.max(1), NODE.1, GAP.1);
+    let (width, height) = (
+        size(wide.max(1), NODE.0, GAP.0),
+        nodes_height + if far { FAR } else { 0.0 },
+    );
     let corner = |i: usize| {
         let column_height = size(heights[columns[i]], NODE.1, GAP.1);
         (
             MARGIN + columns[i] as f64 * (NODE.0 + GAP.0),
-            MARGIN + rows[i] as f64 * (NODE.1 + GAP.1) + (height - column_height) / 2.0,
+            MARGIN + rows[i] as f64 * (NODE.1 + GAP.1) + (nodes_height - column_height) / 2.0,
         )
     };
     // Drawn at its natural size: a graph of three stages does not fill the page.
@@ -61,6 +71,21 @@ pub fn svg(nodes: &[Node]) -> String {
     for (i, node) in nodes.iter().enumerate() {
         for &input in &node.inputs {
             let (from, to) = (corner(input), corner(i));
+            if columns[i] > columns[input] + 1 {
+                // Around the columns between, below them.
+                let (x0, y0, x1, y1) = (
+                    from.0 + NODE.0 / 2.0,
+                    from.1 + NODE.1,
+                    to.0 + NODE.0 / 2.0,
+                    to.1 + NODE.1,
+                );
+                let low = height - MARGIN;
+                let _ = write!(
+                    out,
+                    "<path class=\"edge far\" d=\"M{x0:.1} {y0:.1} C{x0:.1} {low:.1} {x1:.1} {low:.1} {x1:.1} {y1:.1}\"/>"
+                );
+                continue;
+            }
             let (x0, y0, x1, y1) = (from.0 + NODE.0, from.1 + NODE.1 / 2.0, to.0, to.1 + NODE.1 / 2.0);
             let bend = f64::midpoint(x0, x1);
             let _ = write!(
@@ -114,7 +139,7 @@ mod tests {
         };
         let nodes = [node(&[]), node(&[0]), node(&[1]), node(&[0, 2])];
         assert_eq!(columns(&nodes), [0, 1, 2, 3]);
-        assert_eq!(svg(&nodes).matches("class=\"edge\"").count(), 4);
+        assert_eq!(svg(&nodes).matches("class=\"edge").count(), 4);
     }
 
     #[test]

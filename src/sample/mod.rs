@@ -9,6 +9,10 @@
 //! which some token of the row is unmasked, for those tokens alone. The cached sampler asks exactly then, at most
 //! min(steps, L) times a row, and draws the same texts as one that asks every step.
 //!
+//! The network has no absolute positions (rotary embeddings are relative), so that it cannot tell the places of an
+//! all-masked row apart. What every row has by construction, BOS at its begin and EOS at the end of a wrapped one, can
+//! be given to it ([`Task::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
+//!
 //! DIFFERENCE: the authors' cached sampler keeps the last answer over V · L numbers and asks anew after a change; asking
 //! just before one needs no memory, is never more often, and needs the unmasked positions' logits only.
 
@@ -34,6 +38,8 @@ const LOGITS: usize = 1 << 26;
 /// What to draw, and how.
 #[derive(Clone, Copy, Debug)]
 pub struct Task {
+    /// The first and the last token of every row, where they are given instead of drawn.
+    pub given: [Option<u32>; 2],
     /// Rows.
     pub count: u32,
     /// Reverse steps.
@@ -78,6 +84,10 @@ impl Task {
             tokens: vec![self.mdlm.mask; count * length],
             network_calls: vec![0; count],
         };
+        for row in drawn.tokens.chunks_exact_mut(length) {
+            row[0] = self.given[0].unwrap_or(row[0]);
+            row[length - 1] = self.given[1].unwrap_or(row[length - 1]);
+        }
         let random = Random::new(self.seed, Stream::Sample);
         for step in 0..self.steps {
             let chance = self.mdlm.unmask_chance(step, self.steps);
@@ -188,6 +198,7 @@ mod tests {
 
     fn task(truth: &Distribution, schedule: Schedule) -> Task {
         Task {
+            given: [None; 2],
             count: 40,
             steps: 12,
             temperature: 1.0,
@@ -203,6 +214,38 @@ mod tests {
             alphabet: truth.alphabet(),
             seed: 3,
             micro_batch: 16,
+        }
+    }
+
+    #[test]
+    fn given_ends_stay_and_the_rest_follows_their_condition() {
+        let truth = Distribution::random(3, 3, 4);
+        let network = Posterior::new(truth.clone());
+        let task = Task {
+            given: [Some(1), None],
+            count: 20_000,
+            steps: 1000,
+            ..task(&truth, EVERY_SCHEDULE[0])
+        };
+        let drawn = run(task, &network);
+        let rows: Vec<Vec<u32>> = (0..27).map(|i| vec![i / 9, i / 3 % 3, i % 3]).collect();
+        let total: f64 = rows
+            .iter()
+            .filter(|row| row[0] == 1)
+            .map(|row| truth.probabilities[truth.index(row)])
+            .sum();
+        for row in rows {
+            let count = drawn.tokens.chunks(3).filter(|drawn| **drawn == row[..]).count() as f64;
+            if row[0] != 1 {
+                assert!(count == 0.0, "{row:?}");
+                continue;
+            }
+            let p = truth.probabilities[truth.index(&row)] / total;
+            // Five standard errors of a binomial share, a fixed seed.
+            assert!(
+                (count / 20_000.0 - p).abs() < 5.0 * (p * (1.0 - p) / 20_000.0).sqrt(),
+                "{row:?}"
+            );
         }
     }
 

@@ -56,8 +56,8 @@ pub struct Evaluation {
     pub bits_per_byte: Interval,
     /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
     pub entropy_bits_per_byte: Option<f64>,
-    /// Whether rows are joined and cut documents, or padded records, whose bound is one given their length.
-    pub wrap: bool,
+    /// Whether padding was left out: the bound is then one given the records' lengths.
+    pub padding_excluded: bool,
 }
 
 /// Runs the stage.
@@ -114,7 +114,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         perplexity: bound.perplexity(),
         bits_per_byte: bound.bits_per_byte(bytes_per_token),
         entropy_bits_per_byte: entropy,
-        wrap: model.wrap && rows.info().wrap,
+        padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
     };
     write_json(&context.output.join(EVALUATION), &found)?;
     let path = context.output.join(EVALUATION_TEXT);
@@ -235,7 +235,7 @@ fn text(found: &Evaluation) -> String {
             " More draws per row would remove at most {error:.4} nats of the standard error."
         );
     }
-    if !found.wrap {
+    if found.padding_excluded {
         text.push_str(
             " Padding is excluded, as the authors do it: the number bounds the text given its length, which the \
              visible padding tells.",
@@ -271,7 +271,7 @@ mod tests {
             perplexity: interval.map(f64::exp),
             bits_per_byte: interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2),
             entropy_bits_per_byte: Some(0.7),
-            wrap: false,
+            padding_excluded: true,
         };
         insta::assert_snapshot!(text(&found), @r"
         # Bound on the validation split

@@ -7,14 +7,16 @@
 //!
 //! Wrapped, with L tokens a row: every document gets an EOS, the documents of a split are joined, cut into pieces of
 //! L − 2, and a row is BOS + piece + EOS; the tail that fills no row is dropped (the authors' way). Not wrapped: a row
-//! is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up.
+//! is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up. Padding that does not
+//! count is left out of every loss, but the network sees it, and so the text's length: a bound on such rows is one given
+//! the length. Padding that counts is told by the record, so that the bound is on the whole record.
 
 use crate::data::rows::{Header, RowWriter};
 use crate::data::tokens::TokenFiles;
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::{Pack, Split};
+use crate::manifest::{Pack, Padding, Split};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
 
@@ -32,12 +34,13 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let tokens = TokenFiles::open(input)?;
     let from = tokens.info();
     let random = Random::new(context.seed, Stream::Split);
+    let counts = !config.wrap && config.padding == Padding::Counted;
     let header = Header {
         length: config.length,
         vocabulary: from.vocabulary,
         special: from.special,
         tokenizer_digest: from.tokenizer_digest.clone(),
-        padded: !config.wrap,
+        padded: !config.wrap && !counts,
     };
     let packer = |split| {
         let writer = RowWriter::new(
@@ -47,7 +50,16 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
             header.clone(),
             config.shard_rows,
         );
-        Packer::new(writer, config.length as usize, config.wrap, from.special)
+        Packer {
+            writer,
+            length: config.length as usize,
+            wrap: config.wrap,
+            padding_counts: counts,
+            special: from.special,
+            waiting: Vec::new(),
+            row: Vec::new(),
+            info: SplitInfo::default(),
+        }
     };
     let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
     let mut records = 0;
@@ -80,6 +92,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let info = RowsInfo {
         length: config.length,
         wrap: config.wrap,
+        padding_counts: counts,
         vocabulary: from.vocabulary,
         special: from.special,
         tokenizer_digest: from.tokenizer_digest.clone(),
@@ -162,6 +175,7 @@ struct Packer {
     writer: RowWriter,
     length: usize,
     wrap: bool,
+    padding_counts: bool,
     special: SpecialIds,
     /// Tokens that wait for a full row (wrapped).
     waiting: Vec<u32>,
@@ -170,18 +184,6 @@ struct Packer {
 }
 
 impl Packer {
-    fn new(writer: RowWriter, length: usize, wrap: bool, special: SpecialIds) -> Self {
-        Self {
-            writer,
-            length,
-            wrap,
-            special,
-            waiting: Vec::new(),
-            row: Vec::with_capacity(length),
-            info: SplitInfo::default(),
-        }
-    }
-
     fn rows(&self) -> u64 {
         self.writer.rows()
     }
@@ -216,8 +218,9 @@ impl Packer {
         self.row.push(self.special.bos);
         self.row.extend_from_slice(tokens);
         self.row.push(self.special.eos);
-        let counted = self.row.len();
+        let text = self.row.len();
         self.row.resize(self.length, self.special.pad);
+        let counted = if self.padding_counts { self.length } else { text };
         self.info.rows += 1;
         self.info.counted += counted as u64;
         self.writer.push(&self.row, counted)

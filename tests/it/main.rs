@@ -4,6 +4,7 @@ mod cli;
 mod data;
 mod layers;
 mod model;
+mod readme;
 mod run;
 mod support;
 mod train;

@@ -708,6 +708,24 @@ rule intro w:who =
     }
 
     #[test]
+    fn the_briefs_keep_their_promises() {
+        let briefs = Grammar::open(Path::new("data/briefs.grammar")).unwrap();
+        let entropy = briefs.entropy();
+        // Every kind of brief fits a row of the shape `quickstart` with BOS and EOS, a word a token.
+        assert!(entropy.most_words <= 30, "{entropy:?}");
+        insta::assert_snapshot!(
+            format!(
+                "{:.6} nats and {:.6} bytes a record, {:.6} bits/byte, {} words",
+                entropy.nats_per_record,
+                entropy.bytes_per_record,
+                entropy.bits_per_byte(),
+                briefs.vocabulary()
+            ),
+            @""
+        );
+    }
+
+    #[test]
     fn the_mean_surprise_of_news_is_their_entropy() {
         let records: Vec<Record> = (0..4000).map(|i| NEWS.record(family(17), i)).collect();
         let near = |figure: &dyn Fn(&Record) -> f64, exact: f64| {

@@ -1,0 +1,111 @@
+//! README's commands work as they stand there.
+
+use std::fs;
+
+use super::support::mdlm;
+
+/// The commands of README's `sh` blocks, one a line.
+fn commands() -> Vec<String> {
+    let readme = fs::read_to_string("README.md").expect("read README.md");
+    let mut commands = Vec::new();
+    let mut inside = false;
+    for line in readme.lines() {
+        match line {
+            "```sh" => inside = true,
+            "```" => inside = false,
+            line if inside && !line.trim().is_empty() => commands.push(line.to_owned()),
+            _ => {}
+        }
+    }
+    commands
+}
+
+/// Makes the pipeline of the first command short: the same stages, less of everything.
+const SHORT: [&str; 6] = [
+    "stages.text.input.records=3000",
+    "stages.model.steps=20",
+    "stages.model.warmup_steps=2",
+    "stages.samples.count=2",
+    "stages.samples.steps=8",
+    "stages.bound.draws=1",
+];
+
+#[test]
+fn every_command_of_the_readme_runs() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    for part in ["pipelines", "data", "schemas"] {
+        let to = folder.path().join(part);
+        fs::create_dir(&to).expect("make a folder");
+        for entry in fs::read_dir(part).expect("list a folder") {
+            let from = entry.expect("list a folder").path();
+            fs::copy(&from, to.join(from.file_name().expect("a name"))).expect("copy a file");
+        }
+    }
+    let commands = commands();
+    assert!(commands.len() >= 3, "{commands:?}");
+    for command in commands {
+        if command == "cargo test" {
+            continue; // This is it.
+        }
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let arguments = words
+            .strip_prefix(&["cargo", "run", "--release", "--"])
+            .or_else(|| words.strip_prefix(&["mdlm"]))
+            .unwrap_or_else(|| panic!("README has a command that this test cannot run: {command}"));
+        let mut run = mdlm();
+        run.current_dir(folder.path()).args(arguments);
+        if matches!(arguments[0], "run" | "plan") {
+            run.args(SHORT.iter().flat_map(|field| ["--set", field]));
+        }
+        let output = run.output().expect("start mdlm");
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command}\n{talk}");
+        if arguments[0] == "run" {
+            assert!(talk.contains("entropy") && talk.contains("grammatical"), "{talk}");
+            assert!(folder.path().join(".mdlm/reports/quickstart.html").is_file());
+        }
+        if arguments[0] == "plan" {
+            // What README says of it: training runs again and says why, tokenizing does not.
+            let plan = String::from_utf8_lossy(&output.stdout);
+            let line = |name| {
+                plan.lines()
+                    .find(|line| line.starts_with(name))
+                    .unwrap_or_default()
+            };
+            assert!(line("tokens").contains("cached"), "{plan}");
+            assert!(line("model").contains("learning_rate"), "{plan}");
+        }
+    }
+}
+
+#[test]
+fn the_table_of_commands_is_whole_and_every_command_has_help() {
+    let readme = fs::read_to_string("README.md").expect("read README.md");
+    let help = mdlm().arg("--help").output().expect("start mdlm");
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    let listed = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        .filter_map(|line| line.split_whitespace().next());
+    let mut count = 0;
+    for command in listed {
+        count += 1;
+        assert!(
+            readme.contains(&format!("| `mdlm {command}")),
+            "README's table lacks `mdlm {command}`"
+        );
+        mdlm().args([command, "--help"]).assert().success();
+    }
+    assert!(count >= 10, "{help}");
+}
+
+#[test]
+fn ci_runs_the_readmes_test_command() {
+    let script = fs::read_to_string(".ci/run").expect("read .ci/run");
+    let last = script.lines().rfind(|line| !line.trim().is_empty());
+    assert_eq!(last, Some("cargo test"));
+    assert!(commands().contains(&"cargo test".to_owned()));
+}
