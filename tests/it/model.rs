@@ -18,7 +18,7 @@ fn the_shapes_are_listed() {
     --- stdout
     shape             V     L     D   H   N    C  parameters   training     + a row
     nano            512    32    64   2   2   32     204.2 k    3.9 MiB   384.0 KiB
-    quickstart     2048    64   128   4   3   64       1.3 M   24.9 MiB     2.1 MiB
+    quickstart     2560    32   128   4   3   64       1.4 M   27.4 MiB     1.0 MiB
     tiny           1024   128   128   4   4  128       1.5 M   29.2 MiB     5.2 MiB
     mini           8192   128   256   8   6  128      10.2 M  195.2 MiB    15.0 MiB
     text8-small      35   256   768  12  12  128      92.4 M    1.7 GiB   171.0 MiB
@@ -191,7 +191,7 @@ fn faults_of_the_input_are_told_with_their_place() {
     let good = ("xt", Dtype::U8, &[2, 32][..], vec![5; 64]);
     tell(&[("x", Dtype::U8, &[2, 32], vec![5; 64])], "nano");
     tell(&[("xt", Dtype::U8, &[64], vec![5; 64])], "nano");
-    tell(&[("xt", Dtype::U8, &[1, 64], vec![5; 64])], "nano");
+    tell(&[("xt", Dtype::U8, &[1, 256], vec![5; 256])], "nano");
     tell(&[("xt", Dtype::F32, &[2, 32], vec![0; 256])], "nano");
     let mut tokens = vec![0; 128];
     tokens[83] = 2; // 512, the first beyond the vocabulary
@@ -212,8 +212,8 @@ fn faults_of_the_input_are_told_with_their_place() {
 
     error: failed to compute logits: read `input.safetensors`: `xt` is [64], expected [rows, 32]
 
-    error: failed to compute logits: read `input.safetensors`: `xt` is [1, 64], expected [rows, 32] for shape `nano`
-    hint: rows of 64 tokens belong to: quickstart
+    error: failed to compute logits: read `input.safetensors`: `xt` is [1, 256], expected [rows, 32] for shape `nano`
+    hint: rows of 256 tokens belong to: text8-small
 
     error: failed to compute logits: read `input.safetensors`: tensor `xt` holds F32: integers are needed
 

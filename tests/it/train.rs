@@ -283,7 +283,7 @@ fn padded_rows_train_and_evaluate_without_their_padding() {
     let output = lab.run(&config, &[("model", &model), ("data", &rows)]);
     let found: Evaluation = read(&output, "evaluation.json");
     assert!(found.tokens < found.rows * 32, "padding does not count");
-    assert!(!found.wrap && found.nats_per_token.value.is_finite());
+    assert!(found.padding_excluded && found.nats_per_token.value.is_finite());
 }
 
 #[test]

@@ -721,7 +721,7 @@ rule intro w:who =
                 entropy.bits_per_byte(),
                 briefs.vocabulary()
             ),
-            @""
+            @"27.979861 nats and 93.362338 bytes a record, 0.432363 bits/byte, 1010 words"
         );
     }
 
