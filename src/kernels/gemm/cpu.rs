@@ -12,6 +12,9 @@ use crate::kernels::seam::Tile;
 
 /// Depth of a block: a panel of B (256 × 32 floats, 32 KiB) stays in the first-level cache.
 const DEPTH: usize = 256;
+/// Distance of the rows of A in a block: a whole number of cache lines, and an odd one, so that the rows of a register
+/// tile fall into different sets of the first-level cache.
+const STRIDE: usize = DEPTH + 16;
 /// Rows of A per task, in register tiles: 8 × 12 × 256 floats, 96 KiB, stay in the second-level cache.
 const ROW_PANELS: usize = 8;
 /// Floats of B packed at once, 4 MiB: bounds the scratch memory for wide or deep B.
@@ -92,7 +95,7 @@ impl<'a> Packed<'a> {
 
     fn new(b: View, memory: &'a mut [f32], parallel: bool) -> Self {
         let panels = &mut memory[..Self::size(b.rows, b.columns)];
-        pack_columns(b, this_register().columns, panels, parallel);
+        pack_columns(b, panels, parallel);
         Self {
             panels,
             depth: b.rows,
@@ -208,16 +211,22 @@ fn tasks(start: Start, a: View, b: Packed, c: Tile) {
         });
 }
 
-/// Packs B (k, n) into panels of `width` columns: panel, depth, column.
-fn pack_columns(b: View, width: usize, panels: &mut [f32], parallel: bool) {
+/// Packs B (k, n) into panels of one register tile's columns: panel, depth, column.
+fn pack_columns(b: View, panels: &mut [f32], parallel: bool) {
     if b.rows == 0 {
         return;
     }
+    let width = this_register().columns;
     let pack = |(index, panel): (usize, &mut [f32])| {
         let from = index * width;
-        pack_panel(b.columns(from, b.columns.min(from + width)).t(), width, panel);
+        let columns = b.columns(from, b.columns.min(from + width)).t();
+        match width {
+            32 => pack_panel::<32>(columns, panel),
+            16 => pack_panel::<16>(columns, panel),
+            12 => pack_panel::<12>(columns, panel),
+            _ => pack_panel::<4>(columns, panel),
+        }
     };
-    let panels = &mut panels[..b.columns.div_ceil(width) * width * b.rows];
     if parallel {
         panels.par_chunks_mut(width * b.rows).enumerate().for_each(pack);
     } else {
@@ -225,32 +234,74 @@ fn pack_columns(b: View, width: usize, panels: &mut [f32], parallel: bool) {
     }
 }
 
-/// Packs the rows of `x` (at most `width`) side by side: out[p · width + i] = x[i][p], zeros where x has no row.
-fn pack_panel(x: View, width: usize, out: &mut [f32]) {
+/// Packs the rows of `x` (at most W) side by side: out[p · W + i] = x[i][p], zeros where x has no row.
+fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
+    let (out, _) = pulp::as_arrays_mut::<W, f32>(out);
     if x.row_step == 1 {
-        // Depth-major already: copy runs.
-        for (p, out) in out.chunks_exact_mut(width).enumerate().take(x.columns) {
-            let from = p * x.column_step;
-            out[..x.rows].copy_from_slice(&x.data[from..from + x.rows]);
+        // Depth-major already: runs are copied.
+        for (p, out) in out.iter_mut().enumerate().take(x.columns) {
+            let run = &x.data[p * x.column_step..][..x.rows];
+            if let Ok(run) = <&[f32; W]>::try_from(run) {
+                *out = *run;
+            } else {
+                out[..x.rows].copy_from_slice(run);
+                out[x.rows..].fill(0.0);
+            }
+        }
+        return;
+    }
+    debug_assert_eq!(x.column_step, 1);
+    // Transposed in pieces of a cache line, so that both sides stay in the cache.
+    const LINE: usize = 16;
+    for (index, out) in out[..x.columns].chunks_mut(LINE).enumerate() {
+        let from = index * LINE;
+        if let Ok(out) = <&mut [[f32; W]; LINE]>::try_from(&mut *out) {
+            for i in 0..x.rows.min(W) {
+                let line: &[f32; LINE] = x.data[i * x.row_step + from..]
+                    .first_chunk()
+                    .expect("a whole line");
+                for p in 0..LINE {
+                    out[p][i] = line[p];
+                }
+            }
+        } else {
+            for i in 0..x.rows {
+                for (p, out) in out.iter_mut().enumerate() {
+                    out[i] = x.data[i * x.row_step + from + p];
+                }
+            }
+        }
+        for out in out {
             out[x.rows..].fill(0.0);
         }
-    } else {
-        // Transposed in squares, so that both sides stay in the cache.
-        const SQUARE: usize = 16;
-        for (block, out) in out.chunks_mut(SQUARE * width).enumerate() {
-            let from = block * SQUARE;
-            let depth = SQUARE.min(x.columns.saturating_sub(from));
-            for i in 0..x.rows {
-                let start = i * x.row_step + from * x.column_step;
-                for p in 0..depth {
-                    out[p * width + i] = x.data[start + p * x.column_step];
-                }
-            }
-            if x.rows < width {
-                for out in out.chunks_exact_mut(width).take(depth) {
-                    out[x.rows..].fill(0.0);
-                }
-            }
+    }
+}
+
+/// Copies the rows of `x` one below the other, [`STRIDE`] apart, and zeros below them to the end.
+#[inline(always)]
+fn copy_rows(x: View, out: &mut [f32]) {
+    for (i, out) in out.chunks_exact_mut(STRIDE).enumerate() {
+        if i < x.rows {
+            out[..x.columns].copy_from_slice(&x.data[i * x.row_step..][..x.columns]);
+        } else {
+            out[..x.columns].fill(0.0);
+        }
+    }
+}
+
+/// Packs `x`, whose columns are contiguous, into panels of M rows, [`STRIDE`] · M apart: panel, depth, row. One sweep over
+/// the depth fills all panels, because a column is in one page and the next column in another.
+#[inline(always)]
+fn pack_rows<const M: usize>(x: View, out: &mut [f32]) {
+    for p in 0..x.columns {
+        let (whole, rest) = pulp::as_arrays::<M, f32>(&x.data[p * x.column_step..][..x.rows]);
+        for (panel, rows) in whole.iter().enumerate() {
+            out[panel * M * STRIDE + p * M..][..M].copy_from_slice(rows);
+        }
+        if !rest.is_empty() {
+            let out = &mut out[whole.len() * M * STRIDE + p * M..][..M];
+            out[..rest.len()].copy_from_slice(rest);
+            out[rest.len()..].fill(0.0);
         }
     }
 }
@@ -259,7 +310,7 @@ fn pack_panel(x: View, width: usize, out: &mut [f32]) {
 fn block(start: Start, a: View, panels: &[f32], c: &mut Tile) {
     // Borrowed here: what is called through a closure would be compiled without the SIMD level's instructions.
     let rows = a.rows.next_multiple_of(this_register().rows);
-    scratch::with(rows * DEPTH.min(a.columns), |packed| {
+    scratch::with(rows * STRIDE, |packed| {
         Arch::new().dispatch(Block {
             start,
             a,
@@ -308,18 +359,25 @@ impl Block<'_, '_, '_> {
         // Once even if k = 0: C takes its start value.
         loop {
             let depth = DEPTH.min(k - level);
-            for row in (0..m).step_by(M) {
-                let rows = a.rows(row, m.min(row + M)).columns(level, level + depth);
-                pack_panel(rows, M, &mut packed[row * depth..][..M * depth]);
+            let by_depth = a.row_step == 1;
+            let a = a.columns(level, level + depth);
+            if by_depth {
+                pack_rows::<M>(a, packed);
+            } else {
+                copy_rows(a, packed);
             }
             for column in (0..n).step_by(width) {
                 let b = &panels[column * k + level * width..][..depth * width];
                 let columns = width.min(n - column);
                 let start = columns_of(start, column, columns);
                 for row in (0..m).step_by(M) {
-                    let a = &packed[row * depth..][..M * depth];
+                    let a = &packed[row * STRIDE..][..M * STRIDE];
                     let mut c = c.part(row, M.min(m - row), column, columns);
-                    register_tile::<S, M, N>(simd, start, a, b, &mut c);
+                    if by_depth {
+                        register_tile::<S, M, N, true>(simd, start, a, b, &mut c);
+                    } else {
+                        register_tile::<S, M, N, false>(simd, start, a, b, &mut c);
+                    }
                 }
             }
             start = Start::Accumulate;
@@ -353,9 +411,9 @@ fn load<S: Simd, const N: usize>(simd: S, row: &[f32]) -> [S::f32s; N] {
     vectors
 }
 
-/// One register tile: C (≤ M, ≤ N vectors) = start + a · b.
+/// One register tile: C (≤ M, ≤ N vectors) = start + a · b; a lies by depth (`pack_rows`) or by rows (`copy_rows`).
 #[inline(always)]
-fn register_tile<S: Simd, const M: usize, const N: usize>(
+fn register_tile<S: Simd, const M: usize, const N: usize, const BY_DEPTH: bool>(
     simd: S,
     start: Start,
     a: &[f32],
@@ -377,12 +435,15 @@ fn register_tile<S: Simd, const M: usize, const N: usize>(
             }
         }
     }
-    let (a, _) = pulp::as_arrays::<M, f32>(a);
     let (b, _) = S::as_simd_f32s(b);
     let (b, _) = pulp::as_arrays::<N, S::f32s>(b);
-    for (a, b) in a.iter().zip(b) {
+    let (by_depth, _) = pulp::as_arrays::<M, f32>(a);
+    let (by_rows, _) = pulp::as_arrays::<STRIDE, f32>(a);
+    let by_rows: &[[f32; STRIDE]; M] = by_rows.first_chunk().expect("M rows");
+    for (p, b) in b.iter().enumerate().take(DEPTH) {
         for i in 0..M {
-            let a = simd.splat_f32s(a[i]);
+            let a = if BY_DEPTH { by_depth[p][i] } else { by_rows[i][p] };
+            let a = simd.splat_f32s(a);
             for j in 0..N {
                 acc[i][j] = simd.mul_add_f32s(a, b[j], acc[i][j]);
             }
