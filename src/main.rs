@@ -2,6 +2,10 @@
 
 use std::process::ExitCode;
 
+/// Activations come and go by the hundred megabytes.
+#[global_allocator]
+static MEMORY: mdlm::memory::Pool = mdlm::memory::Pool;
+
 fn main() -> ExitCode {
     mdlm::cli::main()
 }
