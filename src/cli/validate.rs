@@ -131,8 +131,9 @@ pub fn render(fault: &Fault, faults: &Faults, color: bool) -> String {
         .expected
         .as_ref()
         .map(|expected| format!("expected {expected}"));
+    let column = fault.place.column + fault.place.span.end.saturating_sub(fault.place.span.start);
     let (label, below) = match &expected {
-        Some(text) if text.chars().count() <= LONGEST_LABEL => (Some(text.as_str()), None),
+        Some(text) if column + text.chars().count() < WIDTH - 8 => (Some(text.as_str()), None),
         text => (None, text.as_deref()),
     };
     let title = Level::ERROR.primary_title(&fault.message).id(&code);
@@ -188,8 +189,6 @@ pub fn render(fault: &Fault, faults: &Faults, color: bool) -> String {
 
 /// Columns that a fault is laid out for.
 const WIDTH: usize = 100;
-/// A label beside the code is read at a glance; longer text goes below it.
-const LONGEST_LABEL: usize = 50;
 /// A line of more bytes was not written by hand; only its place is told.
 const LONGEST_LINE: usize = 4_000;
 

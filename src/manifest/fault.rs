@@ -78,6 +78,8 @@ pub enum Code {
     Grammar,
     /// A split without rows.
     EmptySplit,
+    /// The schema takes what the program does not: a bug of ours, which a property test looks for.
+    Disagreement,
 }
 
 impl Code {

@@ -111,7 +111,7 @@ impl Manifest {
             }),
             // The schema is generated from the types, and a property test holds that they agree.
             Err(error) => {
-                let fault = Draft::new(Code::InvalidValue, Span::default(), "", error.to_string());
+                let fault = Draft::new(Code::Disagreement, Span::default(), "", error.to_string());
                 Err(Faults::new(sources, vec![fault], 0))
             }
         }
@@ -421,10 +421,8 @@ mod tests {
         );
         check(
             "stages.model.stepps=7",
-            "--set:1:14: unknown field `stepps`; expected one of `batch`, `micro_batch`, `learning_rate`, \
-             `warmup_steps`, `schedule`, `beta1`, `beta2`, `epsilon`, `weight_decay`, `gradient_clip`, `ema`, \
-             `dropout`, `noise`, `sampling_epsilon`, `antithetic`, `time_conditioning`, `validation_every`, \
-             `validation_rows`, `checkpoint_every` or `seed`",
+            "--set:1:14: unknown field `stepps`; expected `steps`: an integer from 1 to 1,000,000,000; hint: did you \
+             mean `steps`?",
         );
         check(
             "stages.modle.steps=7",

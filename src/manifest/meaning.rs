@@ -313,10 +313,10 @@ impl<'t> Meaning<'t> {
 
     fn stages(&mut self) {
         let mut faults = Vec::new();
-        for (name, entry) in &self.stages {
+        for entry in self.stages.values() {
             match &entry.stage {
                 Some(Stage::Tokenize(stage)) => tokenize(entry, stage, &mut faults),
-                Some(Stage::Train(stage)) => self.train(name, entry, stage, &mut faults),
+                Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
                 Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
                 Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
                 Some(Stage::Source(_) | Stage::Pack(_)) | None => {}
@@ -378,7 +378,7 @@ impl<'t> Meaning<'t> {
         }
     }
 
-    fn train(&self, name: &str, entry: &Entry<'_>, stage: &Train, faults: &mut Vec<Draft>) {
+    fn train(&self, entry: &Entry<'_>, stage: &Train, faults: &mut Vec<Draft>) {
         if let Some(micro_batch) = stage.micro_batch
             && stage.batch % micro_batch != 0
         {
@@ -488,11 +488,11 @@ impl<'t> Meaning<'t> {
                     .related(rows.span("length"), "packed here"),
             );
         }
-        self.vocabulary(name, entry, stage, shape, faults);
+        self.vocabulary(entry, stage, shape, faults);
     }
 
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.
-    fn vocabulary(&self, _: &str, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
+    fn vocabulary(&self, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
         let Some(chain) = self.chain(&stage.from) else {
             return;
         };
@@ -508,7 +508,7 @@ impl<'t> Meaning<'t> {
             ),
             Tokenizer::Characters(characters) => {
                 let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
-                (size, "tokenizer/alphabet", "has, special tokens included,")
+                (size, "tokenizer/alphabet", "has, with the special ones,")
             }
             // Their size stands in their files.
             Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Stage(_) => return,
@@ -536,7 +536,7 @@ impl<'t> Meaning<'t> {
             ));
         }
         let message = format!(
-            "shape {} has a vocabulary of {}, but the tokenizer of {} {how} {size} tokens",
+            "shape {} takes {} tokens, but the tokenizer of {} {how} {size}",
             quoted(shape.name),
             shape.vocabulary,
             quoted(chain.tokens),
@@ -773,4 +773,50 @@ fn same_tokenizer(a: &Chain<'_>, b: &Chain<'_>) -> bool {
         Tokenizer::TrainBpe(_) | Tokenizer::TrainWordpiece(_)
     );
     a.tokenize.tokenizer == b.tokenize.tokenizer && (!trained || a.tokenize.from == b.tokenize.from)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::manifest::text::parse;
+
+    #[test]
+    fn the_table_of_references_says_what_the_types_say() {
+        let stages = [
+            json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
+            json!({ "kind": "pack", "from": "a", "length": 8 }),
+            json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 1 }),
+            json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
+            json!({ "kind": "evaluate", "model": "a", "data": "b" }),
+            json!({ "kind": "sample", "model": "a", "count": 1, "grammar": "c" }),
+        ];
+        let mut kinds = HashSet::new();
+        for stage in stages {
+            let typed = Stage::deserialize(&stage).unwrap();
+            kinds.insert(typed.kind());
+            let node = parse(&stage.to_string(), 0).0.unwrap();
+            let entry = Entry {
+                node: &node,
+                key_span: Span::default(),
+                pointer: String::new(),
+                kind: Some(typed.kind()),
+                stage: None,
+            };
+            let raw: Vec<_> = entry
+                .references()
+                .map(|(field, _, target, kind)| (field, target, kind))
+                .collect();
+            let wanted: Vec<_> = typed
+                .references()
+                .iter()
+                .map(|to| (to.field, to.stage, to.expects))
+                .collect();
+            assert_eq!(raw, wanted, "{stage}");
+        }
+        assert_eq!(kinds.len(), KINDS.len());
+    }
 }

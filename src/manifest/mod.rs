@@ -151,7 +151,7 @@ pub struct TextInput {
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
     /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a row of
-    /// its own. Default: our choice; LM1B and text8 come this way.
+    /// its own. Empty records are dropped. Default: our choice; most corpora come one record a line.
     #[serde(default)]
     pub record: RecordUnit,
 }
@@ -436,7 +436,8 @@ pub struct Train {
     #[serde(default = "default_dropout")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub dropout: f64,
-    /// Noise schedule of the forward process. Default: the authors' configuration (arXiv 2406.07524).
+    /// Noise schedule of the forward process: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Default: the
+    /// authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub noise: Noise,
     /// Smallest diffusion time drawn: t = ε + (1 − ε) u, u uniform. Default: the authors' configuration

@@ -67,6 +67,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
         drafts: Vec::new(),
         missing: Vec::new(),
         renamed: HashSet::new(),
+        omitted,
     };
     for finding in &findings {
         wording.word(finding);
@@ -75,6 +76,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
         mut drafts,
         missing,
         renamed,
+        omitted,
         ..
     } = wording;
     // A misspelt field is one fault, not an unknown one and a missing one.
@@ -135,6 +137,8 @@ struct Wording<'t> {
     missing: Vec<((String, String), Draft)>,
     /// Fields that a misspelt one was meant to be.
     renamed: HashSet<(String, String)>,
+    /// Faults left out.
+    omitted: usize,
 }
 
 impl Wording<'_> {
@@ -146,7 +150,8 @@ impl Wording<'_> {
         let expected = describe(finding.schema);
         match finding.kind {
             Kind::AdditionalProperties { unexpected } => {
-                for key in unexpected {
+                self.omitted += unexpected.len().saturating_sub(MAX_FAULTS);
+                for key in unexpected.iter().take(MAX_FAULTS) {
                     self.unknown_field(finding, node, key);
                 }
             }
@@ -240,7 +245,7 @@ impl Wording<'_> {
                     return;
                 };
                 let Some(member) = node.member(name) else { return };
-                let expected = describe(&finding.schema["propertyNames"]);
+                let expected = describe(finding.schema.get("propertyNames").unwrap_or(finding.schema));
                 let message = format!("{} is no name for a stage", quoted(name));
                 self.drafts.push(
                     Draft::new(
@@ -265,16 +270,14 @@ impl Wording<'_> {
 
     fn unknown_field(&mut self, finding: &Finding<'_>, node: &Node, key: &str) {
         let Some(member) = node.member(key) else { return };
+        // A field that is there cannot be what was meant, unless an override was to change it.
+        let overrides = member.key_span.source > 0;
         let fields: Vec<&str> = finding.schema["properties"]
             .as_object()
-            .map(|fields| {
-                fields
-                    .keys()
-                    .map(String::as_str)
-                    .filter(|field| node.member(field).is_none())
-                    .collect()
-            })
-            .unwrap_or_default();
+            .into_iter()
+            .flat_map(|fields| fields.keys().map(String::as_str))
+            .filter(|field| overrides || node.member(field).is_none())
+            .collect();
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
@@ -467,18 +470,19 @@ fn describe(schema: &'static Value) -> String {
         (true, false) => format!("{what} of at most {}", number(high)),
         (true, true) => what.to_owned(),
     };
-    let counted =
-        |what: &str, of: &str, low: &'static Value, high: &'static Value| match (low.as_u64(), high.as_u64())
-        {
-            (Some(low), Some(high)) => format!(
+    let counted = |what: &str, of: &str, low: &'static Value, high: &'static Value| {
+        let (low, high) = (low.as_u64().unwrap_or(0), high.as_u64());
+        match (low, high) {
+            (0, None) => what.to_owned(),
+            (1, None) => format!("{what}, not empty"),
+            (low, None) => format!("{what} of at least {} {of}", number(&low.into())),
+            (low, Some(high)) => format!(
                 "{what} of {} to {} {of}",
                 number(&low.into()),
                 number(&high.into())
             ),
-            (Some(low), None) => format!("{what} of {} {of} or more", number(&low.into())),
-            (None, Some(high)) => format!("{what} of at most {} {of}", number(&high.into())),
-            (None, None) => what.to_owned(),
-        };
+        }
+    };
     match schema["type"].as_str() {
         Some("integer") => bounds("an integer", &schema["minimum"], &schema["maximum"]),
         Some("number") => bounds("a number", &schema["minimum"], &schema["maximum"]),
@@ -490,12 +494,17 @@ fn describe(schema: &'static Value) -> String {
             &schema["maxLength"],
         ),
         Some("array") => {
-            let items = describe(&schema["items"]);
-            let items = items.strip_prefix("a string").map_or(items.as_str(), |rest| {
-                if rest.is_empty() { "strings" } else { &items }
-            });
-            let what = format!("an array ({items})");
-            counted(&what, "elements", &schema["minItems"], &schema["maxItems"])
+            let items = if schema["items"]["type"] == "string" {
+                " of strings"
+            } else {
+                ""
+            };
+            counted(
+                &format!("an array{items}"),
+                "elements",
+                &schema["minItems"],
+                &schema["maxItems"],
+            )
         }
         Some("object") => counted(
             "an object",

@@ -379,6 +379,7 @@ impl<'a> Parser<'a> {
 
     /// After an element: `true` when the container closed, `false` when another element follows.
     fn separator(&mut self, open: usize, opening: char, close: char) -> Step<bool> {
+        let before = self.position;
         self.skip_space();
         match self.peek() {
             Some(c) if c == close => {
@@ -396,6 +397,11 @@ impl<'a> Parser<'a> {
                         .into());
                 }
                 Ok(false)
+            }
+            Some(c) if matches!(c, '"' | '{' | '[' | '-') || c.is_ascii_alphanumeric() => {
+                // What stands before is a value, whose last byte is ASCII.
+                let fault = self.syntax(before - 1, before, "no comma after this value");
+                Err(fault.expected(format!("`,` or `{close}`")).into())
             }
             _ => Err(self
                 .unclosed(self.unexpected(&format!("`,` or `{close}`")), open, opening)
@@ -605,4 +611,148 @@ fn is_json_number(literal: &str) -> bool {
         && (integer == "0" || !integer.starts_with('0'))
         && fraction.is_none_or(digits)
         && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn read(text: &str) -> Result<Node, Vec<Draft>> {
+        match parse(text, 0) {
+            (Some(node), faults) if faults.is_empty() => Ok(node),
+            (_, faults) => Err(faults),
+        }
+    }
+
+    #[test]
+    fn every_node_knows_its_place() {
+        let text = r#"{"a": [1, "\u00e9\ud83d\ude00", {"b/c": null}]}"#;
+        let node = read(text).unwrap();
+        let at = |pointer: &str| {
+            let span = node.at(pointer).unwrap().span;
+            &text[span.start..span.end]
+        };
+        assert_eq!(at(""), text);
+        assert_eq!(at("/a/0"), "1");
+        assert_eq!(at("/a/1"), r#""\u00e9\ud83d\ude00""#);
+        assert_eq!(at("/a/2/b~1c"), "null");
+        assert_eq!(node.at("/a/1").unwrap().as_str(), Some("é😀"));
+        assert_eq!(node.at("/a/3"), None);
+        assert_eq!(node.at("/b"), None);
+    }
+
+    #[test]
+    fn integers_are_integers_however_they_are_written() {
+        for text in ["200", "200.0", "2e2", "20000e-2"] {
+            assert_eq!(read(text).unwrap().to_json(), Value::from(200), "{text}");
+        }
+        assert_eq!(read("-0.0").unwrap().to_json(), Value::from(0));
+        assert_eq!(
+            read("18446744073709551615").unwrap().to_json(),
+            Value::from(u64::MAX)
+        );
+        assert_eq!(read("0.5").unwrap().to_json(), Value::from(0.5));
+        assert_eq!(read("1e300").unwrap().to_json(), Value::from(1e300));
+    }
+
+    #[test]
+    fn a_tree_as_deep_as_allowed_is_read_and_one_deeper_is_not() {
+        let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+        assert!(read(&nested(MAX_DEPTH)).is_ok());
+        assert_eq!(read(&nested(MAX_DEPTH + 1)).unwrap_err()[0].code, Code::Nesting);
+        assert_eq!(read(&"[".repeat(1_000_000)).unwrap_err()[0].code, Code::Nesting);
+    }
+
+    #[test]
+    fn repeated_keys_do_not_stop_the_reading() {
+        let (node, faults) = parse(r#"{"a": 1, "a": {"b": 2, "b": 3}, "c": 4, "a": 5}"#, 0);
+        let pointers: Vec<_> = faults.iter().map(|fault| (fault.code, &*fault.pointer)).collect();
+        let twice = Code::DuplicateKey;
+        assert_eq!(pointers, [(twice, "/a/b"), (twice, "/a"), (twice, "/a")]);
+        assert_eq!(node.unwrap().to_json().to_string(), r#"{"a":1,"c":4}"#);
+    }
+
+    /// Pieces that make and break JSON.
+    const PIECES: &[&str] = &[
+        "{",
+        "}",
+        "[",
+        "]",
+        ",",
+        ":",
+        " ",
+        "\n",
+        "\t",
+        "\"a\"",
+        "\"b\"",
+        "\"\"",
+        "\"\\u00e9\"",
+        "\"\\ud83d\\ude00\"",
+        "\"\\ud800\"",
+        "\"\\x\"",
+        "\"\u{1}\"",
+        "\"é\"",
+        "null",
+        "true",
+        "false",
+        "nul",
+        "0",
+        "-0",
+        "-",
+        "01",
+        "1.",
+        ".5",
+        "1e5",
+        "1E-5",
+        "1e",
+        "-1.5",
+        "+1",
+        "0x1",
+        "NaN",
+        "\u{a0}",
+        "//",
+        "'a'",
+        "\"a\":",
+        "\"b\":1,",
+    ];
+
+    fn values_are_equal(ours: &Value, theirs: &Value) -> bool {
+        match (ours, theirs) {
+            (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+            (Value::Array(a), Value::Array(b)) => {
+                a.len() == b.len() && a.iter().zip(b).all(|(a, b)| values_are_equal(a, b))
+            }
+            (Value::Object(a), Value::Object(b)) => {
+                a.len() == b.len()
+                    && a.iter()
+                        .all(|(key, a)| b.get(key).is_some_and(|b| values_are_equal(a, b)))
+            }
+            _ => ours == theirs,
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_verdict_is_serde_jsons(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..9)) {
+            let text = pieces.concat();
+            match (read(&text), serde_json::from_str::<Value>(&text)) {
+                (Ok(ours), Ok(theirs)) => prop_assert!(values_are_equal(&ours.to_json(), &theirs), "{text:?}"),
+                // What is legal JSON and refused here: repeated keys, and numbers that would silently become 0.
+                (Err(faults), Ok(_)) => prop_assert!(
+                    faults.iter().all(|fault| matches!(fault.code, Code::DuplicateKey | Code::NumberRange)),
+                    "{text:?}: {faults:?}"
+                ),
+                (Ok(_), Err(error)) => prop_assert!(false, "{text:?}: {error}"),
+                (Err(faults), Err(_)) => {
+                    for fault in faults {
+                        prop_assert!(text.get(fault.span.start..fault.span.end).is_some(), "{text:?}: {fault:?}");
+                    }
+                }
+            }
+        }
+    }
 }

@@ -3,6 +3,7 @@
 mod cli;
 mod data;
 mod layers;
+mod manifest;
 mod model;
 mod readme;
 mod run;

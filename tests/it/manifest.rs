@@ -1,0 +1,439 @@
+//! Manifests from outside: what ships is valid, what is broken is told well, and nothing at all makes the program
+//! panic.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use mdlm::cli::validate::render;
+use mdlm::manifest::{Code, Manifest};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::support::{mdlm, transcript};
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The JSON files of a folder, by name.
+fn manifests(folder: &str) -> Vec<PathBuf> {
+    let mut files: Vec<_> = fs::read_dir(root().join(folder))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn shipped_manifests_are_valid_and_name_the_schema() {
+    let files = manifests("pipelines");
+    let names: Vec<_> = files
+        .iter()
+        .map(|path| path.file_stem().unwrap().to_str().unwrap())
+        .collect();
+    for needed in ["lm1b", "openwebtext", "quickstart", "text8"] {
+        assert!(names.contains(&needed), "{needed} is not among {names:?}");
+    }
+    for (path, name) in files.iter().zip(&names) {
+        let loaded = Manifest::load(path, &[]).unwrap_or_else(|faults| panic!("{faults}"));
+        assert_eq!(loaded.manifest.name, **name, "a manifest is called like its file");
+        let schema = loaded.manifest.schema.as_deref().expect("names its schema");
+        assert!(loaded.base().join(schema).is_file(), "{name}: {schema}");
+    }
+    insta::assert_snapshot!(transcript(mdlm().current_dir(root()).arg("validate").args(&files)), @r"
+    exit 0
+    --- stdout
+    --- stderr
+    4 manifests are valid
+    ");
+}
+
+#[test]
+fn wrapped_lm1b_is_a_matter_of_two_overrides() {
+    let overrides = [
+        "stages.rows.wrap=true".to_owned(),
+        "stages.test-rows.wrap=true".to_owned(),
+    ];
+    Manifest::load(&root().join("pipelines/lm1b.json"), &overrides).unwrap();
+}
+
+#[test]
+fn broken_manifests_are_told_well() {
+    let folder = root().join("tests/it/manifests/bad");
+    let files = manifests("tests/it/manifests/bad");
+    assert!(files.len() > 30);
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path("manifests/bad");
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    settings.bind(|| {
+        for path in files {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let told = transcript(mdlm().current_dir(&folder).args(["validate", name]));
+            assert!(told.starts_with("exit 2"), "{name} is valid: {told}");
+            assert!(
+                told.lines().all(|line| line.chars().count() <= 130),
+                "{name}: {told}"
+            );
+            insta::assert_snapshot!(name.trim_end_matches(".json"), told);
+        }
+    });
+}
+
+#[test]
+fn faults_as_json() {
+    let output = mdlm()
+        .current_dir(root().join("tests/it/manifests/bad"))
+        .args([
+            "validate",
+            "--json",
+            "duplicate-keys.json",
+            "../../../../pipelines/text8.json",
+            "missing.json",
+        ])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(output.stderr.is_empty());
+    let reports: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let report = &reports[0];
+    assert_eq!(report["file"], "duplicate-keys.json");
+    assert_eq!(report["valid"], false);
+    assert_eq!(report["omitted"], 0);
+    assert_eq!(
+        report["faults"][0],
+        json!({
+            "code": "duplicate-key",
+            "place": { "source": "duplicate-keys.json", "line": 4, "column": 3, "end_line": 4, "end_column": 9 },
+            "pointer": "/seed",
+            "value": null,
+            "message": "field `seed` is there twice",
+            "expected": "every field at most once",
+            "hint": null,
+            "related": [{
+                "place": { "source": "duplicate-keys.json", "line": 3, "column": 3, "end_line": 3, "end_column": 9 },
+                "message": "first here"
+            }]
+        })
+    );
+    assert_eq!(reports[1]["valid"], true);
+    assert_eq!(reports[1]["faults"], json!([]));
+    assert_eq!(reports[2]["faults"][0]["code"], "unreadable");
+}
+
+#[test]
+fn overrides_are_checked_as_they_were_written() {
+    let told = transcript(mdlm().current_dir(root()).args([
+        "validate",
+        "pipelines/quickstart.json",
+        "--set",
+        "stages.model.steps=lots",
+        "--set",
+        "stages.rows.lenght=32",
+        "--set",
+        "stages.modle.steps=200",
+        "--set",
+        "seed=[1, 2",
+    ]));
+    insta::assert_snapshot!(told, @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error[wrong-type]: `lots` is a string
+     --> --set:1:20
+      |
+    1 | stages.model.steps=lots
+      |                    ^^^^ expected an integer from 1 to 1,000,000,000
+      |
+      = at: `/stages/model/steps`
+
+    error[unknown-field]: unknown field `lenght`
+     --> --set:1:13
+      |
+    1 | stages.rows.lenght=32
+      |             ^^^^^^ expected `length`: an integer from 4 to 65,536
+      |
+      = at: `/stages/rows/lenght`
+      = hint: did you mean `length`?
+
+    error[override]: there is no stage `modle`
+     --> --set:1:1
+      |
+    1 | stages.modle.steps=200
+      | ^^^^^^^^^^^^ expected a stage: `text`, `tokens`, `rows`, `model`, `bound` or `samples`
+      |
+      = at: `/stages/modle`
+      = hint: did you mean `model`?
+
+    error[syntax]: the text ends too early
+     --> --set:1:11
+      |
+    1 | seed=[1, 2
+      |      -    ^ expected `,` or `]`
+      |      |
+      |      this `[` is never closed
+
+    4 faults in 1 of 1 manifest
+    ");
+}
+
+#[test]
+fn the_schema_is_printed_and_its_copies_are_checked() {
+    let printed = mdlm().arg("schema").output().unwrap();
+    assert!(printed.status.success());
+    let committed = fs::read_to_string(root().join("schemas/pipeline.schema.json")).unwrap();
+    assert!(String::from_utf8(printed.stdout).unwrap() == committed.replace("\r\n", "\n"));
+    insta::assert_snapshot!(transcript(mdlm().current_dir(root()).args(["schema", "--check"])), @r"
+    exit 0
+    --- stdout
+    --- stderr
+    schemas/pipeline.schema.json is up to date
+    ");
+
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("old.json"), "{}\n").unwrap();
+    insta::assert_snapshot!(
+        transcript(mdlm().current_dir(&folder).args(["schema", "--check", "old.json"])),
+        @r"
+        exit 2
+        --- stdout
+        --- stderr
+        error: failed to check the schema: `old.json` is stale: this mdlm has another schema
+        hint: write it anew: mdlm schema > old.json
+        "
+    );
+    insta::assert_snapshot!(transcript(mdlm().current_dir(&folder).args(["schema", "--check"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to check the schema: read `schemas/pipeline.schema.json`: No such file or directory (os error 2)
+    hint: write it: mdlm schema > schemas/pipeline.schema.json
+    ");
+}
+
+#[test]
+fn large_files_are_refused_before_they_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("large.json");
+    fs::write(&path, vec![b' '; 3 << 20]).unwrap();
+    let faults = Manifest::load(&path, &[]).unwrap_err();
+    assert_eq!(faults.list[0].code, Code::TooLarge);
+    // A file without an end: the limit holds for what is read, not for what the directory says.
+    if Path::new("/dev/zero").exists() {
+        let faults = Manifest::load(Path::new("/dev/zero"), &[]).unwrap_err();
+        assert_eq!(faults.list[0].code, Code::TooLarge);
+    }
+    let faults = Manifest::load(folder.path(), &[]).unwrap_err();
+    assert_eq!(faults.list[0].code, Code::Unreadable);
+}
+
+#[test]
+fn a_file_full_of_faults_is_told_in_part_and_at_once() {
+    // Half a million unknown fields, and as many wrong elements, on one line.
+    let fields: Vec<_> = (0..60_000).map(|i| format!("\"f{i}\":1")).collect();
+    let wide = format!("{{{}}}", fields.join(","));
+    let files: Vec<_> = (0..100_000).map(|_| "1").collect();
+    let long = format!(
+        r#"{{"name":"a","seed":1,"stages":{{"t":{{"kind":"source","input":{{"kind":"text","files":[{}]}}}}}}}}"#,
+        files.join(",")
+    );
+    for text in [wide, long] {
+        let faults = Manifest::from_bytes("wide.json", text.into_bytes(), &[]).unwrap_err();
+        assert_eq!(faults.list.len(), 200);
+        assert!(faults.omitted > 50_000, "{}", faults.omitted);
+        for fault in &faults.list {
+            assert!(render(fault, &faults, false).len() < 10_000);
+        }
+    }
+}
+
+#[test]
+fn a_long_chain_of_stages_is_no_danger() {
+    let stages: Vec<_> = (0..1000)
+        .map(|i| {
+            let tokenizer = json!({ "kind": "stage", "stage": format!("s{}", (i + 1) % 1000) });
+            format!(
+                "\"s{i}\":{}",
+                json!({ "kind": "tokenize", "from": "s0", "tokenizer": tokenizer })
+            )
+        })
+        .collect();
+    let text = format!(r#"{{"name":"a","seed":1,"stages":{{{}}}}}"#, stages.join(","));
+    let faults = Manifest::from_bytes("chain.json", text.into_bytes(), &[]).unwrap_err();
+    assert!(faults.list.iter().any(|fault| fault.code == Code::Cycle));
+}
+
+/// Checks bytes as a manifest and shows every fault: neither may panic, and what the schema accepts, serde must.
+fn survive(bytes: Vec<u8>, overrides: &[String]) {
+    if let Err(faults) = Manifest::from_bytes("fuzz.json", bytes, overrides) {
+        assert!(!faults.list.is_empty());
+        for fault in &faults.list {
+            assert_ne!(fault.code, Code::Disagreement, "{fault}");
+            assert!(!fault.message.is_empty());
+            render(fault, &faults, true);
+            render(fault, &faults, false);
+        }
+    }
+}
+
+/// Text that is likely to matter to a parser or to the schema.
+const TOKENS: &[&str] = &[
+    "{",
+    "}",
+    "[",
+    "]",
+    ",",
+    ":",
+    "\"",
+    "\\",
+    "\n",
+    "null",
+    "true",
+    "1e999",
+    "-0",
+    "0.5",
+    "1e6",
+    "-1",
+    "200.0",
+    "\"kind\"",
+    "\"stage\"",
+    "\"text\"",
+    "\"tokens\"",
+    "\"model\"",
+    "\"\\ud800\"",
+    "//",
+    "\u{feff}",
+    "é",
+    "\u{1b}[0m",
+    "{}",
+    "[]",
+    "18446744073709551616",
+    "NaN",
+];
+
+fn shipped() -> Vec<String> {
+    manifests("pipelines")
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect()
+}
+
+/// Values that some field takes and most do not.
+fn any_value() -> impl Strategy<Value = Value> {
+    let names = vec![
+        json!("text"),
+        json!("tokens"),
+        json!("rows"),
+        json!("model"),
+        json!("nano"),
+        json!("lm1b-small"),
+        json!("train"),
+        json!("validation"),
+        json!("cosine"),
+        json!("stage"),
+        json!(""),
+        json!("ema"),
+        json!({ "kind": "linear", "sigma_min": 1e-4, "sigma_max": 20 }),
+        json!({ "kind": "stage", "stage": "tokens" }),
+        json!({}),
+        json!([]),
+        json!(["a.txt"]),
+        json!([null]),
+    ];
+    prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        (-3i64..3000).prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(Value::from),
+        (-0.5f64..2.0).prop_map(Value::from),
+        any::<f64>()
+            .prop_filter("JSON has finite numbers", |x| x.is_finite())
+            .prop_map(Value::from),
+        (0u32..40).prop_map(|e| Value::from(2f64.powi(e as i32))),
+        proptest::sample::select(names),
+        ".{0,8}".prop_map(Value::from),
+    ]
+}
+
+/// The pointers of all values below and at `value`.
+fn pointers(value: &Value, at: &str, out: &mut Vec<String>) {
+    out.push(at.to_owned());
+    match value {
+        Value::Object(fields) => fields
+            .iter()
+            .for_each(|(key, value)| pointers(value, &format!("{at}/{key}"), out)),
+        Value::Array(items) => {
+            items
+                .iter()
+                .enumerate()
+                .for_each(|(i, value)| pointers(value, &format!("{at}/{i}"), out));
+        }
+        _ => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        survive(bytes, &[]);
+    }
+
+    #[test]
+    fn a_soup_of_tokens_never_panics(tokens in proptest::collection::vec(proptest::sample::select(TOKENS), 0..60)) {
+        survive(tokens.concat().into_bytes(), &[]);
+    }
+
+    #[test]
+    fn arbitrary_overrides_never_panic(
+        argument in "(stages|seed|name|x)?(\\.(model|text|rows|input|files|0|steps|noise|kind)){0,4}=?.{0,12}",
+        value in any_value(),
+        path in "stages\\.(model|rows|tokens|bound|new)(\\.(steps|noise|tokenizer|kind|length))?",
+    ) {
+        let quickstart = fs::read(root().join("pipelines/quickstart.json")).unwrap();
+        survive(quickstart, &[argument, format!("{path}={value}")]);
+    }
+
+    #[test]
+    fn manifests_with_edited_text_never_panic(
+        which in any::<proptest::sample::Index>(),
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..12, proptest::sample::select(TOKENS)), 1..4),
+    ) {
+        let shipped = shipped();
+        let mut bytes = which.get(&shipped).clone().into_bytes();
+        for (at, cut, token) in edits {
+            let at = at.index(bytes.len());
+            let end = (at + cut).min(bytes.len());
+            bytes.splice(at..end, token.bytes());
+        }
+        survive(bytes, &[]);
+    }
+
+    #[test]
+    fn what_validate_accepts_serde_accepts(
+        which in any::<proptest::sample::Index>(),
+        edits in proptest::collection::vec((any::<proptest::sample::Index>(), any_value(), 0..4), 1..4),
+    ) {
+        let shipped = shipped();
+        let mut value: Value = serde_json::from_str(which.get::<String>(&shipped)).unwrap();
+        for (at, new, how) in edits {
+            let mut all = Vec::new();
+            pointers(&value, "", &mut all);
+            let at = at.get(&all).clone();
+            let (parent, key) = at.rsplit_once('/').unwrap_or(("", ""));
+            match (how, value.pointer_mut(parent)) {
+                // A field less, a field more, another value.
+                (0, Some(Value::Object(fields))) => drop(fields.shift_remove(key)),
+                (1, Some(Value::Object(fields))) => drop(fields.insert("epsilon".to_owned(), new)),
+                _ => if let Some(place) = value.pointer_mut(&at) {
+                    *place = new;
+                },
+            }
+        }
+        survive(serde_json::to_vec(&value).unwrap(), &[]);
+    }
+}
