@@ -60,31 +60,50 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.output_json(&lines.collect::<Vec<_>>())?;
         return Ok(0);
     }
-    let mut table = format!(
-        "{:<12}{:>7}{:>6}{:>6}{:>4}{:>4}{:>5}",
-        "shape", "V", "L", "D", "H", "N", "C"
-    );
-    table += &format!("{:>12}{:>11}{:>12}\n", "parameters", "training", "+ a row");
-    for line in lines {
-        let Line {
-            name,
-            vocabulary,
-            length,
-            width,
-            heads,
-            blocks,
-            conditioning,
-            ..
-        } = line;
-        table +=
-            &format!("{name:<12}{vocabulary:>7}{length:>6}{width:>6}{heads:>4}{blocks:>4}{conditioning:>5}");
-        table += &format!(
-            "{:>12}{:>11}{:>12}\n",
+    let row = |columns: [String; 10]| {
+        let [name, v, l, d, h, n, c, parameters, training, per_row] = columns;
+        format!("{name:<12}{v:>7}{l:>6}{d:>6}{h:>4}{n:>4}{c:>5}{parameters:>12}{training:>11}{per_row:>12}\n")
+    };
+    let heading = [
+        "shape",
+        "V",
+        "L",
+        "D",
+        "H",
+        "N",
+        "C",
+        "parameters",
+        "training",
+        "+ a row",
+    ];
+    let rows = lines.map(|line| {
+        let own = [
+            line.vocabulary,
+            line.length,
+            line.width,
+            line.heads,
+            line.blocks,
+            line.conditioning,
+        ];
+        let [v, l, d, h, n, c] = own.map(|dimension| dimension.to_string());
+        let memory = [line.training_bytes, line.training_bytes_per_row].map(bytes);
+        let [training, per_row] = memory;
+        row([
+            line.name.to_owned(),
+            v,
+            l,
+            d,
+            h,
+            n,
+            c,
             count(line.parameters),
-            bytes(line.training_bytes),
-            bytes(line.training_bytes_per_row)
-        );
-    }
+            training,
+            per_row,
+        ])
+    });
+    let table: String = std::iter::once(row(heading.map(str::to_owned)))
+        .chain(rows)
+        .collect();
     terminal.output(&table)?;
     Ok(0)
 }

@@ -149,8 +149,8 @@ fn logits_match_those_of_pytorch() {
         .zip(&theirs)
         .map(|(a, b)| (a - b).abs())
         .fold(0.0, f32::max);
-    // 1e-4: ours are f32 through two blocks and sums of up to 256 products; the logits are of order one.
-    assert!(largest < 1e-4, "largest difference {largest}");
+    // 1e-5: ours are f32 through two blocks and sums of up to 256 products, the logits of order one: 2e-6 measured.
+    assert!(largest < 1e-5, "largest difference {largest}");
 }
 
 #[test]
