@@ -272,8 +272,8 @@ fn survive(bytes: Vec<u8>, overrides: &[String]) {
         for fault in &faults.list {
             assert_ne!(fault.code, Code::Disagreement, "{fault}");
             assert!(!fault.message.is_empty());
-            render(fault, &faults, true);
-            render(fault, &faults, false);
+            assert!(!render(fault, &faults, true).is_empty());
+            assert!(!render(fault, &faults, false).is_empty());
         }
     }
 }
