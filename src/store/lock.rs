@@ -58,7 +58,8 @@ impl Store {
             .create(true)
             .truncate(false)
             .open(&path)
-            .wrap(Kind::Environment, context)?;
+            .wrap(Kind::Environment, context)
+            .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),

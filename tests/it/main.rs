@@ -6,6 +6,7 @@ mod layers;
 mod manifest;
 mod model;
 mod readme;
+mod pipeline;
 mod run;
 mod support;
 mod train;

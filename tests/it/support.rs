@@ -101,6 +101,24 @@ impl Project {
         self.folder.path()
     }
 
+    /// The same project with all six kinds of stages.
+    pub fn whole(lines: usize) -> Self {
+        let project = Self::new(lines);
+        let mut manifest: Value = serde_json::from_str(MANIFEST).unwrap();
+        let more = serde_json::json!({
+            "model": {
+                "kind": "train", "from": "rows", "shape": "nano", "steps": 30, "batch": 8, "warmup_steps": 3,
+                "learning_rate": 1e-3, "validation_every": 10, "validation_rows": 8, "checkpoint_every": 4
+            },
+            "bound": { "kind": "evaluate", "model": "model", "data": "rows", "draws": 1, "rows": 8 },
+            "texts": { "kind": "sample", "model": "model", "count": 3, "steps": 8 }
+        });
+        let stages = manifest["stages"].as_object_mut().unwrap();
+        stages.extend(more.as_object().unwrap().clone());
+        fs::write(project.path().join("pipelines/tiny.json"), manifest.to_string()).unwrap();
+        project
+    }
+
     /// `mdlm COMMAND pipelines/tiny.json …`, started in the project.
     pub fn mdlm(&self, command: &str, arguments: &[&str]) -> Command {
         let mut mdlm = mdlm();
