@@ -71,7 +71,9 @@ fn is_ours(layout: Layout) -> bool {
 
 /// Fresh zeroed memory from the kernel, page-aligned; null when there is none.
 fn map(size: usize) -> *mut u8 {
-    let Ok(mut mapping) = memmap2::MmapMut::map_anon(size) else { return null_mut() };
+    let Ok(mut mapping) = memmap2::MmapMut::map_anon(size) else {
+        return null_mut();
+    };
     // A kernel without huge pages answers with an error; the memory works all the same.
     #[cfg(target_os = "linux")]
     let _ = mapping.advise(memmap2::Advice::HugePage);
@@ -85,7 +87,9 @@ fn map(size: usize) -> *mut u8 {
 fn take(layout: Layout) -> (*mut u8, bool) {
     let (index, size) = class(layout.size());
     {
-        let mut free = FREE[index].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut free = FREE[index]
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let block = free.0;
         if !block.is_null() {
             // SAFETY: a block on the list is free, of at least LARGE bytes, page-aligned, and holds the link that `give`
@@ -146,7 +150,9 @@ unsafe impl GlobalAlloc for Pool {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if is_ours(layout) {
-            let mut free = FREE[class(layout.size()).0].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut free = FREE[class(layout.size()).0]
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
             // SAFETY: the caller gives the block up; it is page-aligned and large enough for a link.
             unsafe { block.cast::<*mut u8>().write(free.0) };
             free.0 = block;
@@ -190,12 +196,21 @@ mod tests {
     #[test]
     fn classes_are_in_order_and_waste_an_eighth_at_most() {
         let mut before = (0, 0);
-        for size in (LARGE..LARGE * 9).step_by(4099).chain([(1 << 40) + 1, (1 << 47) - 1]) {
+        for size in (LARGE..LARGE * 9)
+            .step_by(4099)
+            .chain([(1 << 40) + 1, (1 << 47) - 1])
+        {
             let (index, rounded) = class(size);
-            assert!(rounded >= size && rounded - size <= size / STEPS, "{size} to {rounded}");
+            assert!(
+                rounded >= size && rounded - size <= size / STEPS,
+                "{size} to {rounded}"
+            );
             assert!((index, rounded) >= before && index < CLASSES, "{size}: {index}");
             assert_eq!(class(rounded), (index, rounded), "a class's size is in the class");
-            assert!(index > before.0 || rounded == before.1 || before.1 == 0, "two sizes in class {index}");
+            assert!(
+                index > before.0 || rounded == before.1 || before.1 == 0,
+                "two sizes in class {index}"
+            );
             before = (index, rounded);
         }
     }

@@ -5,8 +5,9 @@ mod data;
 mod layers;
 mod manifest;
 mod model;
-mod readme;
 mod pipeline;
+mod readme;
+
 mod run;
 mod support;
 mod train;
