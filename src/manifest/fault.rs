@@ -62,6 +62,8 @@ pub enum Code {
     Vocabulary,
     /// Rows are not as long as the shape's.
     RowLength,
+    /// A choice about padding for rows that have none.
+    Padding,
     /// Rows come from another tokenizer than the model's.
     Tokenizer,
     /// `micro_batch` does not divide `batch`.

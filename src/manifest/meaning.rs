@@ -11,7 +11,7 @@ use serde::Deserialize as _;
 use super::fault::{Code, Draft, alternatives, quoted, suggestion};
 use super::text::{Node, Span, pointer_join};
 use super::{
-    Estimator, Evaluate, Noise, Pack, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
+    Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
     Tokenize, Tokenizer, Train,
 };
 use crate::shapes::{SHAPES, Shape};
@@ -316,10 +316,11 @@ impl<'t> Meaning<'t> {
         for entry in self.stages.values() {
             match &entry.stage {
                 Some(Stage::Tokenize(stage)) => tokenize(entry, stage, &mut faults),
+                Some(Stage::Pack(stage)) => pack(entry, stage, &mut faults),
                 Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
                 Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
                 Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
-                Some(Stage::Source(_) | Stage::Pack(_)) | None => {}
+                Some(Stage::Source(_)) | None => {}
             }
         }
         self.faults.extend(faults);
@@ -758,6 +759,18 @@ fn tokenize(entry: &Entry<'_>, stage: &Tokenize, faults: &mut Vec<Draft>) {
                     ),
                 )
                 .expected("every character once"),
+        );
+    }
+}
+
+/// A choice about padding that wrapped rows do not have.
+fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
+    if stage.wrap && stage.padding == Padding::Counted {
+        faults.push(
+            entry
+                .fault(Code::Padding, "padding", "wrapped rows have no padding to count")
+                .expected("`padding` only beside `\"wrap\": false`")
+                .hint("set `wrap` to false for one padded record a row, or drop `padding`"),
         );
     }
 }

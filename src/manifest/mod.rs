@@ -324,8 +324,7 @@ pub struct Pack {
     /// Default: the authors' setting for OpenWebText.
     #[serde(default = "yes")]
     pub wrap: bool,
-    /// What padding is to losses and bounds; without effect on wrapped rows, which have none. Default: as the authors
-    /// do.
+    /// What padding is to losses and bounds. Wrapped rows have none to count. Default: as the authors do.
     #[serde(default)]
     pub padding: Padding,
     /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
@@ -462,8 +461,8 @@ pub struct Train {
     #[serde(default = "default_validation_rows")]
     #[schemars(range(min = 1))]
     pub validation_rows: u32,
-    /// Steps between checkpoints, from which an interrupted training goes on. Not part of the cache key. Default: our
-    /// choice, every few minutes at a GPU's pace.
+    /// Steps between checkpoints, from which an interrupted training goes on; where steps take long there is one every ten
+    /// minutes too. Not part of the cache key. Default: our choice, every few minutes at a GPU's pace.
     #[serde(default = "default_checkpoint_every")]
     #[schemars(range(min = 1))]
     pub checkpoint_every: u64,

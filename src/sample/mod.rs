@@ -115,16 +115,13 @@ impl Task {
     /// Which masked positions of a row this step unmasks; `None` when the network need not be asked.
     fn decide(&self, random: Random, step: u32, row: usize, tokens: &[u32], chance: f64) -> Option<Asked> {
         let masked = || (0..tokens.len()).filter(|&l| tokens[l] == self.mdlm.mask);
-        let chosen: Vec<u32> = masked()
-            .map(|l| l as u32)
-            // Even positions of the stream decide whether, odd ones which token.
-            .filter(|&l| random.uniform(u64::from(step), row as u64, 2 * l) < chance)
+        // Even positions of the stream decide whether, odd ones which token.
+        let unmasked = |l: u32| random.uniform(u64::from(step), row as u64, 2 * l) < chance;
+        let wanted: Vec<(u32, bool)> = masked()
+            .map(|l| (l as u32, unmasked(l as u32)))
+            .filter(|&(_, unmasked)| unmasked || self.sampler == Sampler::Ancestral)
             .collect();
-        let ask = match self.sampler {
-            Sampler::Cached => !chosen.is_empty(),
-            Sampler::Ancestral => masked().next().is_some(),
-        };
-        ask.then_some(Asked { row, chosen })
+        (!wanted.is_empty()).then_some(Asked { row, wanted })
     }
 
     /// Cuts the rows into groups that go through the network together: no more rows than a micro-batch, and no more
@@ -137,7 +134,7 @@ impl Task {
                 .iter()
                 .take(self.micro_batch.max(1))
                 .take_while(|row| {
-                    positions += row.chosen.len();
+                    positions += row.wanted.len();
                     positions * vocabulary <= LOGITS
                 })
                 .count();
@@ -148,7 +145,7 @@ impl Task {
         groups
     }
 
-    /// Asks the network about a group of rows and draws the chosen tokens.
+    /// Asks the network about a group of rows and draws the tokens to unmask.
     fn unmask(
         &self,
         network: &dyn Network,
@@ -163,31 +160,37 @@ impl Task {
         let mut positions = Vec::new();
         for (i, asked) in group.iter().enumerate() {
             tokens.extend_from_slice(&drawn.tokens[asked.row * length..][..length]);
-            positions.extend(asked.chosen.iter().map(|l| (i * length) as u32 + l));
+            positions.extend(asked.wanted.iter().map(|(l, _)| (i * length) as u32 + l));
             drawn.network_calls[asked.row] += 1;
         }
         let logits = network.logits(&tokens, &[sigma], &positions)?;
-        let found: Vec<u32> = positions
+        let places: Vec<_> = group
+            .iter()
+            .flat_map(|asked| asked.wanted.iter().map(|&(l, unmasked)| (asked.row, l, unmasked)))
+            .collect();
+        let found: Vec<Option<u32>> = places
             .par_iter()
             .zip(logits.par_chunks(vocabulary))
-            .map_init(Vec::new, |scratch, (&position, logits)| {
-                let (row, l) = (group[position as usize / length].row, position % length as u32);
+            .map_init(Vec::new, |scratch, (&(row, l, unmasked), logits)| {
                 let u = random.uniform(u64::from(step), row as u64, 2 * l + 1);
-                draw(logits, self.alphabet, self.temperature, u, scratch)
+                let token = unmasked.then(|| draw(logits, self.alphabet, self.temperature, u, scratch));
+                token.transpose()
             })
             .collect::<Result<_>>()?;
-        for (position, token) in positions.into_iter().zip(found) {
-            let (i, l) = (position as usize / length, position as usize % length);
-            drawn.tokens[group[i].row * length + l] = token;
+        for ((row, l, _), token) in places.into_iter().zip(found) {
+            if let Some(token) = token {
+                drawn.tokens[row * length + l as usize] = token;
+            }
         }
         Ok(())
     }
 }
 
-/// A row about which the network is asked, and the positions to unmask.
+/// A row about which the network is asked.
 struct Asked {
     row: usize,
-    chosen: Vec<u32>,
+    /// The positions asked about, and whether this step unmasks them.
+    wanted: Vec<(u32, bool)>,
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! How many rows may go through a network at a time, and what memory a stage took.
 
+use crate::model::footprint::Footprint;
 use crate::shapes::Shape;
 
 /// Memory for the activations of a micro-batch in training: with weights, gradients and moments beside it, a machine of
@@ -8,12 +9,9 @@ const TRAINING_BUDGET: u64 = 1 << 30;
 /// The same for evaluation and sampling, where only the current layer's activations live.
 const INFERENCE_BUDGET: u64 = 1 << 28;
 
-/// Bytes of activations a row, about: what each block keeps for its gradient (residual stream, norms, queries, keys,
-/// values, attention, branches: 14 D; two hidden layers of the MLP: 8 D; attention probabilities: H L), and half of the
-/// positions' logits with their softmax.
-fn training_bytes(shape: &Shape) -> u64 {
-    let token = shape.blocks * (22 * shape.width + shape.heads * shape.length) + 4 * shape.width;
-    (4 * shape.length * (token + shape.vocabulary)) as u64
+/// Bytes of activations that a row keeps for its gradient.
+fn row_bytes(shape: &Shape) -> u64 {
+    Footprint::of(shape).training_per_row as u64
 }
 
 /// Bytes a row while one layer is computed, about.
@@ -26,7 +24,7 @@ fn inference_bytes(shape: &Shape) -> u64 {
 /// between them. The result of training does not depend on it.
 #[must_use]
 pub fn micro_batch(shape: &Shape, batch: u32) -> u32 {
-    let fitting = (TRAINING_BUDGET / training_bytes(shape)).max(1);
+    let fitting = (TRAINING_BUDGET / row_bytes(shape)).max(1);
     (1..=batch)
         .rev()
         .find(|&rows| batch.is_multiple_of(rows) && u64::from(rows) <= fitting)
@@ -85,7 +83,7 @@ mod tests {
         for shape in SHAPES {
             let rows = micro_batch(shape, 512);
             assert_eq!(512 % rows, 0);
-            assert!(rows == 1 || u64::from(rows) * training_bytes(shape) <= TRAINING_BUDGET);
+            assert!(rows == 1 || u64::from(rows) * row_bytes(shape) <= TRAINING_BUDGET);
             assert!(rows_at_a_time(shape) >= 1);
         }
         let of = |name| micro_batch(Shape::find(name).unwrap(), 512);

@@ -1,7 +1,9 @@
 //! `sample`: a model → texts, as `samples.jsonl`, `samples.txt` and the counts in `sample.json`.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
@@ -127,7 +129,8 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     let mut judge = grammar
         .as_ref()
         .map(|grammar| Judge::new(grammar, &model, &tokenizer));
-    let (mut lines, mut texts) = (String::new(), String::new());
+    let mut lines = Text::create(context.output.join(SAMPLES))?;
+    let mut texts = Text::create(context.output.join(SAMPLES_TEXT))?;
     for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
         let (records, accepted) = match &mut judge {
             Some(judge) => {
@@ -144,17 +147,15 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
             records,
             accepted,
         };
-        lines += &serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?;
-        lines.push('\n');
-        let _ = writeln!(texts, "{}\n", line.text);
+        lines.line(&serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?)?;
+        texts.line(&line.text)?;
+        texts.line("")?;
         if index < SHOWN {
             context.note(format!("sample {}: {}", index + 1, shown(&line.text)));
         }
     }
-    for (name, content) in [(SAMPLES, lines), (SAMPLES_TEXT, texts)] {
-        let path = context.output.join(name);
-        std::fs::write(&path, content).context(|| format!("write `{}`", path.display()))?;
-    }
+    lines.finish()?;
+    texts.finish()?;
     let summary = Summary {
         rows: config.count,
         steps: config.steps,
@@ -215,6 +216,32 @@ fn grammar(context: &Context<'_>) -> Result<Accepts> {
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })?;
     Ok(Box::new(move |record| grammar.accepts(record)))
+}
+
+/// A text file written line by line.
+struct Text {
+    path: PathBuf,
+    file: BufWriter<File>,
+}
+
+impl Text {
+    fn create(path: PathBuf) -> Result<Self> {
+        let file = File::create(&path).context(|| format!("write `{}`", path.display()))?;
+        Ok(Self {
+            path,
+            file: BufWriter::new(file),
+        })
+    }
+
+    fn line(&mut self, line: &str) -> Result<()> {
+        writeln!(self.file, "{line}").context(|| format!("write `{}`", self.path.display()))
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.file
+            .flush()
+            .context(|| format!("write `{}`", self.path.display()))
+    }
 }
 
 /// The text of a row, one record a line.

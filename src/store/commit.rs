@@ -295,6 +295,25 @@ mod tests {
     }
 
     #[test]
+    fn a_new_store_can_be_made_ready_by_many_at_once() {
+        for _ in 0..50 {
+            let folder = tempfile::tempdir().unwrap();
+            let ready = std::sync::Barrier::new(8);
+            std::thread::scope(|scope| {
+                let prepare = || {
+                    ready.wait();
+                    Store::at(folder.path()).prepare()
+                };
+                let threads: Vec<_> = (0..8).map(|_| scope.spawn(prepare)).collect();
+                for thread in threads {
+                    thread.join().unwrap().unwrap();
+                }
+            });
+            assert_eq!(names(folder.path()).len(), 9, "nothing is left over");
+        }
+    }
+
+    #[test]
     fn equal_content_under_two_keys_is_stored_once() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, &mut |_| Ok(())).unwrap();

@@ -25,6 +25,7 @@
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use serde::{Deserialize, Serialize};
 
@@ -334,7 +335,7 @@ impl Store {
         if let Ok(text) = serde_json::to_string(&latest)
             && fs::read_to_string(&path).ok().as_ref() != Some(&text)
         {
-            let beside = path.with_extension(format!("tmp{}", std::process::id()));
+            let beside = beside(&path);
             let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, &path));
             if written.is_err() {
                 let _ = fs::remove_file(&beside);
@@ -388,14 +389,30 @@ fn create_folder(path: &Path) -> Result<()> {
         .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
 }
 
-/// Writes a small file unless it is there.
+/// Writes a small file unless it is there. Renamed to its place, so that no other process reads half of it.
 fn write_new(path: &Path, text: &str) -> Result<()> {
-    let written = match fs::File::create_new(path) {
-        Ok(mut file) => file.write_all(text.as_bytes()),
-        Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-    };
-    written.wrap(Kind::Environment, || format!("write `{}`", path.display()))
+    if path.exists() {
+        return Ok(());
+    }
+    let beside = beside(path);
+    fs::File::create(&beside)
+        .and_then(|mut file| {
+            file.write_all(text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| fs::rename(&beside, path))
+        .inspect_err(|_| {
+            let _ = fs::remove_file(&beside);
+        })
+        .wrap(Kind::Environment, || format!("write `{}`", path.display()))
+}
+
+/// A name beside a path that nobody else uses.
+fn beside(path: &Path) -> PathBuf {
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!(".tmp{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed)));
+    PathBuf::from(name)
 }
 
 /// Deletes a folder if it is there.

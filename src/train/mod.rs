@@ -16,7 +16,7 @@ pub mod checkpoint;
 mod log;
 mod optimizer;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 pub use checkpoint::{Keeper, State};
 pub use log::{Log, StepLine, Validation, ValidationLine};
@@ -35,6 +35,9 @@ use crate::rng::{Random, Stream};
 /// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
 /// rows a thousandfold.
 const DIVERGED: f64 = 4.0;
+
+/// A checkpoint is due after so long, whatever the steps: what a crash can cost.
+const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,27 +143,27 @@ impl Job<'_> {
         };
         let resumed_from = state.step;
         let mut saved = state.step;
+        let mut last_save = Instant::now();
         let mut clock = Clock::default();
         let mut batch = GlobalBatch::new(self);
         while state.step < self.recipe.steps {
-            if self.cancel.is_cancelled() {
-                if state.step > saved {
+            let due = state.step.is_multiple_of(self.recipe.checkpoint_every)
+                || last_save.elapsed() >= CHECKPOINT_AFTER;
+            let done = self.validate_when_due(network, &mut state, hooks).and_then(|()| {
+                if state.step > saved && due {
+                    self.keeper.save(network, &state)?;
+                    (saved, last_save) = (state.step, Instant::now());
+                }
+                clock.time(|| self.step(network, &mut state, &mut batch))
+            });
+            if let Err(error) = done {
+                // Whatever was interrupted, the state is that after the last whole step.
+                if error.kind() == Kind::Interrupted && state.step > saved {
                     self.keeper.save(network, &state)?;
                     hooks.note(format!("kept a checkpoint of step {}", state.step));
                 }
-                return Err(Error::interrupted());
-            }
-            if let Err(error) = self.validate_when_due(network, &mut state, hooks) {
-                if error.kind() == Kind::Interrupted && state.step > saved {
-                    self.keeper.save(network, &state)?;
-                }
                 return Err(error);
             }
-            if state.step > saved && state.step.is_multiple_of(self.recipe.checkpoint_every) {
-                self.keeper.save(network, &state)?;
-                saved = state.step;
-            }
-            clock.time(|| self.step(network, &mut state, &mut batch))?;
             hooks.report(self.report(&state, &clock));
         }
         // What follows (the last validation, the commit) can be interrupted too.
@@ -176,7 +179,7 @@ impl Job<'_> {
         })
     }
 
-    /// One update.
+    /// One update. Asked to end, it leaves weights and state as they were.
     fn step(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
         let counted = batch.read(self, state.step)?;
         let loss = self.accumulate(network, state.step, batch, counted)?;
@@ -207,7 +210,8 @@ impl Job<'_> {
         optimizer::update(network, &mut state.moments, recipe.adam, update)?;
         state.step = number;
         state.log.step(number, rate, loss, norm.total);
-        let uniform = f64::from(self.alphabet.size - 1).ln();
+        // An alphabet of one letter has nothing to guess.
+        let uniform = f64::from(self.alphabet.size.saturating_sub(1).max(2)).ln();
         if state.log.recent.len() == log::RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
             let rule = format!(
                 "has exceeded {DIVERGED} · log V = {:.2} on average over {} steps",
@@ -233,6 +237,8 @@ impl Job<'_> {
         let first_row = step * u64::from(recipe.batch);
         let mut loss = 0.0;
         for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
+            // A step of a large network on a small machine takes minutes.
+            self.cancel.check()?;
             let noised = &mut batch.noised;
             noised.clear();
             for index in start..start + recipe.micro_batch {

@@ -275,10 +275,21 @@ fn cached_and_ancestral_samples_are_the_same_texts() {
 }
 
 #[test]
-fn padded_rows_train_and_evaluate_without_their_padding() {
+fn padded_rows_and_a_told_noise_level_go_through() {
     let lab = Lab::new();
     let rows = lab.rows(32, false);
-    let model = lab.run(&train(&json!({"steps": 3})), &[("from", &rows)]);
+    let config = train(&json!({"steps": 3, "time_conditioning": true, "noise": {"kind": "cosine"}}));
+    let model = lab.run(&config, &[("from", &rows)]);
+    lab.run(
+        &json!({"kind": "sample", "model": "m", "count": 2, "steps": 3, "sampler": "ancestral"}),
+        &[("model", &model)],
+    );
+    let config = json!({"kind": "evaluate", "model": "m", "data": "d", "estimator": "count"});
+    let told = lab.refused(&config, &[("model", &model), ("data", &rows)]);
+    assert!(
+        told.starts_with("estimator `count` needs a model without time conditioning"),
+        "{told}"
+    );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "weights": "raw"});
     let output = lab.run(&config, &[("model", &model), ("data", &rows)]);
     let found: Evaluation = read(&output, "evaluation.json");
