@@ -7,6 +7,8 @@
 //!
 //! Nothing is returned to the kernel: the process keeps its peak, as a training run does anyway.
 
+#![expect(clippy::cast_ptr_alignment, reason = "blocks are page-aligned")]
+
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::ptr::null_mut;
 use std::sync::Mutex;

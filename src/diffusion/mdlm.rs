@@ -228,8 +228,6 @@ impl Objective for Mdlm {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::float_cmp, reason = "the same operations give the same bits")]
-
     use super::*;
     use crate::diffusion::EVERY_SCHEDULE;
     use crate::model::toy::Distribution;

@@ -273,7 +273,7 @@ impl Backend for Fused {
             let x = x.clone();
             self.push_from(Part::Silu, &y, move |mut dy, activations, _| {
                 silu::cpu::backward(seam::slice(&x), &mut dy);
-                add(activations.get_or_alloc_mut(&x)?, dy);
+                add(activations.get_or_alloc_mut(&x)?, &dy);
                 Ok(())
             });
         }
@@ -415,7 +415,7 @@ impl Backend for Fused {
                 let dbranch = activations.get_or_alloc_mut(&branch)?;
                 gated_residual::cpu::backward(&dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
                 **activations.get_or_alloc_mut(&modulation)? = dmodulation;
-                add(activations.get_or_alloc_mut(&x)?, dy);
+                add(activations.get_or_alloc_mut(&x)?, &dy);
                 Ok(())
             });
         }
@@ -502,7 +502,7 @@ impl Backend for Fused {
             let h = h.ghost();
             self.push_from(Part::Nll, &loss, move |dloss, activations, _| {
                 debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
-                add(activations.get_or_alloc_mut(&h)?, dh);
+                add(activations.get_or_alloc_mut(&h)?, &dh);
                 Ok(())
             });
         }
@@ -511,10 +511,10 @@ impl Backend for Fused {
 }
 
 /// into += from.
-fn add(into: &mut [f32], from: Vec<f32>) {
+fn add(into: &mut [f32], from: &[f32]) {
     super::rows::zip(
         into,
-        &from,
+        from,
         #[inline(always)]
         |into, from| into + from,
     );

@@ -62,7 +62,7 @@ pub fn silu_slope(x: f32) -> f32 {
 }
 
 /// 2 √(2/π).
-const GELU_OUTER: f32 = 1.595_769_1;
+const GELU_OUTER: f32 = 1.595_769;
 /// 2 √(2/π) · 0.044715 (Hendrycks and Gimpel, arXiv 1606.08415, the tanh form).
 const GELU_CUBIC: f32 = 0.071_354_814;
 

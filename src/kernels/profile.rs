@@ -59,11 +59,13 @@ impl Drop for Timer {
 }
 
 /// Times a forward pass until the answer is dropped.
+#[must_use]
 pub fn forward(part: Part) -> Timer {
     timer(part, 0)
 }
 
 /// Times a backward pass until the answer is dropped.
+#[must_use]
 pub fn backward(part: Part) -> Timer {
     timer(part, 1)
 }

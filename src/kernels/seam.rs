@@ -90,6 +90,7 @@ pub fn zeros(count: usize) -> Result<Vec<f32>> {
         .hint("lower `micro_batch`, or choose a smaller shape")
     };
     let layout = Layout::array::<f32>(count).map_err(|_| out_of_memory())?;
+    #[expect(clippy::same_length_and_capacity, reason = "allocated right here")]
     // SAFETY: the layout is that of `count` > 0 floats; a null answer is handled. All-zero bytes are valid floats, and
     // Vec frees with the same layout because length and capacity are `count`.
     unsafe {

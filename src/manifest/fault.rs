@@ -363,9 +363,9 @@ pub fn quoted(text: &str) -> String {
             break;
         }
         if c.is_control() {
-            out.extend(c.escape_debug())
+            out.extend(c.escape_debug());
         } else {
-            out.push(c)
+            out.push(c);
         }
     }
     out.push('`');

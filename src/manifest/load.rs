@@ -145,6 +145,7 @@ fn check(text: &str, overrides: &[String]) -> (Option<Node>, Vec<Draft>, usize) 
     (Some(tree), drafts, omitted)
 }
 
+#[expect(clippy::result_large_err, reason = "once a file")]
 fn read(path: &Path) -> Result<Vec<u8>, Draft> {
     let unreadable = |error: std::io::Error| {
         Draft::new(

@@ -381,12 +381,12 @@ impl<'t> Meaning<'t> {
 
     fn train(&self, entry: &Entry<'_>, stage: &Train, faults: &mut Vec<Draft>) {
         if let Some(micro_batch) = stage.micro_batch
-            && stage.batch % micro_batch != 0
+            && !stage.batch.is_multiple_of(micro_batch)
         {
             let batch = stage.batch;
             let below = (1..=micro_batch.min(batch))
                 .rev()
-                .find(|size| batch % size == 0)
+                .find(|size| batch.is_multiple_of(*size))
                 .unwrap_or(1);
             faults.push(
                 entry
@@ -450,9 +450,14 @@ impl<'t> Meaning<'t> {
                     .related(rows.span("validation"), "every record goes to `validation`"),
             );
         }
-        let Some(shape) = Shape::find(&stage.shape) else {
-            return;
-        };
+        if let Some(shape) = Shape::find(&stage.shape) {
+            self.row_length(entry, stage, shape, faults);
+            self.vocabulary(entry, stage, shape, faults);
+        }
+    }
+
+    /// The rows must be as long as the shape's.
+    fn row_length(&self, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
         if let (Some(pack), Some(rows)) = (self.pack_of(&stage.from), self.entry(&stage.from))
             && pack.length as usize != shape.length
         {
@@ -489,7 +494,6 @@ impl<'t> Meaning<'t> {
                     .related(rows.span("length"), "packed here"),
             );
         }
-        self.vocabulary(entry, stage, shape, faults);
     }
 
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.

@@ -142,6 +142,7 @@ struct Wording<'t> {
 }
 
 impl Wording<'_> {
+    #[expect(clippy::too_many_lines, reason = "an arm a keyword")]
     fn word(&mut self, finding: &Finding<'_>) {
         let path = finding.path;
         let Some(node) = self.tree.at(path) else { return };

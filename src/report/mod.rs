@@ -49,10 +49,10 @@ pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Res
         escape(title)
     );
     if let Some(description) = description {
-        let _ = write!(out, "<p class=\"lead\">{}</p>\n", escape(description));
+        let _ = writeln!(out, "<p class=\"lead\">{}</p>", escape(description));
     }
     let nodes: Vec<dag::Node> = stages.iter().map(node).collect();
-    let _ = write!(out, "<div class=\"scroll\">{}</div>\n", dag::svg(&nodes));
+    let _ = writeln!(out, "<div class=\"scroll\">{}</div>", dag::svg(&nodes));
     for stage in stages {
         let Some((record, folder)) = &stage.done else {
             continue;
@@ -236,7 +236,7 @@ fn samples(folder: &Path) -> Result<String> {
     }
     out.push_str("</ol>\n");
     if lines.len() > SAMPLES {
-        let _ = write!(out, "<p class=\"more\">{SAMPLES} of {} rows.</p>\n", lines.len());
+        let _ = writeln!(out, "<p class=\"more\">{SAMPLES} of {} rows.</p>", lines.len());
     }
     Ok(out)
 }

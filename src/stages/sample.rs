@@ -103,9 +103,10 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     };
     let network = model.network(artifact, config.weights, context.device)?;
     let task = Task {
-        given: match config.given_ends {
-            true => [Some(model.special.bos), model.wrap.then_some(model.special.eos)],
-            false => [None; 2],
+        given: if config.given_ends {
+            [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
+        } else {
+            [None; 2]
         },
         count: config.count,
         steps: config.steps,

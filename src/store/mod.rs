@@ -411,7 +411,11 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 fn beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_owned();
-    name.push(format!(".tmp{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed)));
+    name.push(format!(
+        ".tmp{}-{}",
+        std::process::id(),
+        COUNT.fetch_add(1, Relaxed)
+    ));
     PathBuf::from(name)
 }
 

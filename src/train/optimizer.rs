@@ -217,8 +217,6 @@ impl Scalars {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::float_cmp, reason = "exact by construction")]
-
     use super::*;
     use crate::kernels::Alphabet;
     use crate::model::toy::Bag;

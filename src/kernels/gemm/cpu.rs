@@ -234,6 +234,9 @@ fn pack_columns(b: View, panels: &mut [f32], parallel: bool) {
     }
 }
 
+/// Floats in a cache line.
+const LINE: usize = 16;
+
 /// Packs the rows of `x` (at most W) side by side: out[p · W + i] = x[i][p], zeros where x has no row.
 fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
     let (out, _) = pulp::as_arrays_mut::<W, f32>(out);
@@ -252,7 +255,6 @@ fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
     }
     debug_assert_eq!(x.column_step, 1);
     // Transposed in pieces of a cache line, so that both sides stay in the cache.
-    const LINE: usize = 16;
     for (index, out) in out[..x.columns].chunks_mut(LINE).enumerate() {
         let from = index * LINE;
         if let Ok(out) = <&mut [[f32; W]; LINE]>::try_from(&mut *out) {
@@ -260,8 +262,8 @@ fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
                 let line: &[f32; LINE] = x.data[i * x.row_step + from..]
                     .first_chunk()
                     .expect("a whole line");
-                for p in 0..LINE {
-                    out[p][i] = line[p];
+                for (out, &value) in out.iter_mut().zip(line) {
+                    out[i] = value;
                 }
             }
         } else {
@@ -454,9 +456,7 @@ fn register_tile<S: Simd, const M: usize, const N: usize, const BY_DEPTH: bool>(
             let row = c.row(i);
             if columns == N * lanes {
                 let (vectors, _) = S::as_mut_simd_f32s(row);
-                for j in 0..N {
-                    vectors[j] = acc[j];
-                }
+                vectors[..N].copy_from_slice(acc);
             } else {
                 for (j, &acc) in acc.iter().enumerate() {
                     let part = &mut row[columns.min(j * lanes)..columns.min((j + 1) * lanes)];
