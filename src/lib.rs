@@ -12,7 +12,7 @@
 //! | 8 | `main` | parse, call, exit code |
 //! | 7 | [`cli`] | one file per command; progress and diagnostics |
 //! | 6 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
-//! | 5 | [`plan`], [`report`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown |
+//! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; what things cost |
 //! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 3 | [`train`], [`evaluate`], [`sample`] | the loop, AdamW, EMA; perplexity; samplers |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
@@ -36,6 +36,7 @@
 //! B rows of a batch, L tokens a row, R = B·L token rows, n masked positions, D width, H heads, N blocks, F = 4D
 //! hidden width, C conditioning width, V vocabulary.
 
+pub mod bench;
 pub mod cli;
 pub mod data;
 pub mod diffusion;

@@ -14,6 +14,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Context, Kind, Result};
 
+pub mod bench;
 pub mod completions;
 pub mod graph;
 pub mod logits;
@@ -116,6 +117,9 @@ pub enum Command {
     /// Write the results as one HTML file
     #[command(long_about = report::LONG_ABOUT)]
     Report(report::Args),
+    /// Measure training, evaluation and sampling on this machine
+    #[command(long_about = bench::LONG_ABOUT)]
+    Bench(bench::Args),
     /// Print a completion script for a shell
     #[command(long_about = completions::LONG_ABOUT)]
     Completions(completions::Args),
@@ -140,6 +144,7 @@ impl Command {
             .to_owned(),
             Self::Shapes(_) => "list the shapes".to_owned(),
             Self::Logits(_) => "compute logits".to_owned(),
+            Self::Bench(_) => "measure".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
         }
     }
@@ -156,6 +161,7 @@ impl Command {
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
+            Self::Bench(args) => bench::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),
         }
     }

@@ -82,6 +82,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     };
     let plan = args
         .execution
+        .compute
         .pool()?
         .install(|| project.plan(&args.execution.selection()))?;
     let work = plan

@@ -43,6 +43,14 @@ pub struct ExecutionArgs {
     /// Its consumers rerun only if it makes something else than before.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// Where and how to compute, neither of which changes what is made.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ComputeArgs {
     /// Threads; all processors unless told otherwise
     ///
     /// Their number changes the time that it takes, never what is made.
@@ -122,7 +130,9 @@ impl ExecutionArgs {
             force: self.force.clone(),
         }
     }
+}
 
+impl ComputeArgs {
     /// The number of threads.
     #[must_use]
     pub fn threads(&self) -> usize {

@@ -83,13 +83,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let options = Options {
         manifest: args.project.manifest.display().to_string(),
         overrides: args.project.set.clone(),
-        threads: args.execution.threads(),
-        device: args.execution.device()?,
+        threads: args.execution.compute.threads(),
+        device: args.execution.compute.device()?,
     };
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
-    let ran = args.execution.pool()?.install(|| {
+    let ran = args.execution.compute.pool()?.install(|| {
         let mut plan = project.plan(&args.execution.selection())?;
         let summary = executor::execute(
             &mut plan,
@@ -147,7 +147,7 @@ fn stage_report(stage: &StageSummary) -> StageReport<'_> {
 }
 
 /// Ends the run on Ctrl-C, or when the system asks: at the next safe place, or at once when asked again.
-fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
+pub(super) fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     let cancel = cancel.clone();
     let display = Arc::clone(display);
     ctrlc::set_handler(move || {

@@ -1,6 +1,8 @@
-//! Where the time goes: wall time of each operation, forward and backward, added up over the process.
+//! Where the time goes: wall time and matrix products of each operation, forward and backward, added up over the
+//! process.
 //!
-//! Two clock readings an operation, some 50 ns beside tens of microseconds at least, so it is always on.
+//! Two clock readings an operation, some 50 ns beside tens of microseconds at least, so it is always on. Products are
+//! counted where they are computed, whichever thread does it, and claimed by the operation that waits for them.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -26,10 +28,16 @@ pub enum Part {
     Gather,
     /// Output layer, softmax, likelihood; in training with their gradients.
     Nll,
+    /// Rows read and noised.
+    Noise,
+    /// Norm of the gradient, optimizer, moving average.
+    Update,
+    /// Tokens drawn from logits.
+    Draw,
 }
 
 /// Every part, in the order of [`Part`], with its name.
-const PARTS: [(Part, &str); 9] = [
+const PARTS: [(Part, &str); 12] = [
     (Part::Embed, "embed"),
     (Part::Linear, "linear"),
     (Part::LinearGelu, "linear_gelu"),
@@ -39,22 +47,37 @@ const PARTS: [(Part, &str); 9] = [
     (Part::GatedResidual, "gated_residual"),
     (Part::Gather, "gather"),
     (Part::Nll, "nll"),
+    (Part::Noise, "noise"),
+    (Part::Update, "update"),
+    (Part::Draw, "draw"),
 ];
 
-/// Nanoseconds and calls, forward then backward.
-static SPENT: [[[AtomicU64; 2]; 2]; PARTS.len()] =
-    [const { [const { [const { AtomicU64::new(0) }; 2] }; 2] }; PARTS.len()];
+/// Nanoseconds, calls and floating-point operations, forward then backward.
+static SPENT: [[[AtomicU64; 3]; 2]; PARTS.len()] =
+    [const { [const { [const { AtomicU64::new(0) }; 3] }; 2] }; PARTS.len()];
+
+/// Floating-point operations of all matrix products so far.
+static FLOPS: AtomicU64 = AtomicU64::new(0);
+
+/// Counts a matrix product: 2 m n k operations.
+pub(super) fn count_product(m: usize, n: usize, k: usize) {
+    FLOPS.fetch_add(2 * (m * n * k) as u64, Relaxed);
+}
 
 /// Adds the time until it is dropped.
 pub struct Timer {
-    spent: &'static [AtomicU64; 2],
+    spent: &'static [AtomicU64; 3],
     start: Instant,
+    flops: u64,
 }
 
 impl Drop for Timer {
     fn drop(&mut self) {
-        self.spent[0].fetch_add(self.start.elapsed().as_nanos() as u64, Relaxed);
-        self.spent[1].fetch_add(1, Relaxed);
+        let flops = FLOPS.load(Relaxed) - self.flops;
+        let amounts = [self.start.elapsed().as_nanos() as u64, 1, flops];
+        for (sum, amount) in self.spent.iter().zip(amounts) {
+            sum.fetch_add(amount, Relaxed);
+        }
     }
 }
 
@@ -74,36 +97,78 @@ fn timer(part: Part, direction: usize) -> Timer {
     Timer {
         spent: &SPENT[part as usize][direction],
         start: Instant::now(),
+        flops: FLOPS.load(Relaxed),
     }
 }
 
-/// The time spent in an operation since the process began.
+/// What an operation took in one direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    /// Wall time.
+    pub time: Duration,
+    /// Calls.
+    pub calls: u64,
+    /// Floating-point operations of its matrix products.
+    pub flops: u64,
+}
+
+impl Amount {
+    fn read([nanoseconds, calls, flops]: &[AtomicU64; 3]) -> Self {
+        Self {
+            time: Duration::from_nanos(nanoseconds.load(Relaxed)),
+            calls: calls.load(Relaxed),
+            flops: flops.load(Relaxed),
+        }
+    }
+
+    fn since(self, before: Self) -> Self {
+        Self {
+            time: self.time.saturating_sub(before.time),
+            calls: self.calls - before.calls,
+            flops: self.flops - before.flops,
+        }
+    }
+}
+
+/// What an operation took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spent {
     /// The operation.
     pub operation: &'static str,
-    /// Forward time and calls.
-    pub forward: (Duration, u64),
-    /// Backward time and calls.
-    pub backward: (Duration, u64),
+    /// Forward.
+    pub forward: Amount,
+    /// Backward.
+    pub backward: Amount,
 }
 
-/// The time spent in every operation since the process began.
+impl Spent {
+    /// What was added since an earlier snapshot.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            operation: self.operation,
+            forward: self.forward.since(before.forward),
+            backward: self.backward.since(before.backward),
+        }
+    }
+
+    /// Floating-point operations of its matrix products, both ways.
+    #[must_use]
+    pub fn flops(&self) -> u64 {
+        self.forward.flops + self.backward.flops
+    }
+}
+
+/// What every operation took since the process began.
 #[must_use]
 pub fn snapshot() -> Vec<Spent> {
-    let read = |[nanoseconds, calls]: &[AtomicU64; 2]| {
-        (
-            Duration::from_nanos(nanoseconds.load(Relaxed)),
-            calls.load(Relaxed),
-        )
-    };
     PARTS
         .iter()
         .zip(&SPENT)
         .map(|((_, operation), [forward, backward])| Spent {
             operation,
-            forward: read(forward),
-            backward: read(backward),
+            forward: Amount::read(forward),
+            backward: Amount::read(backward),
         })
         .collect()
 }
@@ -120,6 +185,6 @@ mod tests {
         let before = snapshot()[Part::Gather as usize];
         drop(backward(Part::Gather));
         let after = snapshot()[Part::Gather as usize];
-        assert!(after.backward.1 > before.backward.1 && after.backward.0 >= before.backward.0);
+        assert!(after.backward.calls > before.backward.calls && after.backward.time >= before.backward.time);
     }
 }

@@ -28,6 +28,7 @@ use crate::diffusion::Mdlm;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::kernels::Alphabet;
+use crate::kernels::profile::{self, Part};
 use crate::manifest::Sampler;
 use crate::model::Network;
 use crate::rng::{Random, Stream};
@@ -164,6 +165,7 @@ impl Task {
             drawn.network_calls[asked.row] += 1;
         }
         let logits = network.logits(&tokens, &[sigma], &positions)?;
+        let _timer = profile::forward(Part::Draw);
         let places: Vec<_> = group
             .iter()
             .flat_map(|asked| asked.wanted.iter().map(|&(l, unmasked)| (asked.row, l, unmasked)))

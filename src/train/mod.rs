@@ -26,6 +26,7 @@ use crate::data::rows::{Permutation, Rows};
 use crate::diffusion::{Noised, Objective, Place};
 use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
+use crate::kernels::profile::{self, Part};
 use crate::kernels::{Alphabet, Dropout};
 use crate::manifest::LearningRateSchedule;
 use crate::model::{Batch, Network};
@@ -181,8 +182,12 @@ impl Job<'_> {
 
     /// One update. Asked to end, it leaves weights and state as they were.
     fn step(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
-        let counted = batch.read(self, state.step)?;
+        let counted = {
+            let _timer = profile::forward(Part::Noise);
+            batch.read(self, state.step)?
+        };
         let loss = self.accumulate(network, state.step, batch, counted)?;
+        let _timer = profile::forward(Part::Update);
         let norm = gradient_norm(network)?;
         let number = state.step + 1;
         let recipe = &self.recipe;
@@ -239,6 +244,7 @@ impl Job<'_> {
         for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
             // A step of a large network on a small machine takes minutes.
             self.cancel.check()?;
+            let timer = profile::forward(Part::Noise);
             let noised = &mut batch.noised;
             noised.clear();
             for index in start..start + recipe.micro_batch {
@@ -258,6 +264,7 @@ impl Job<'_> {
             for weight in &mut noised.weights {
                 *weight = (f64::from(*weight) * scale) as f32;
             }
+            drop(timer);
             let dropout = (recipe.dropout > 0.0).then(|| Dropout {
                 rate: recipe.dropout as f32,
                 random: Random::new(recipe.seed, Stream::Dropout),
@@ -399,6 +406,35 @@ fn initial(network: &dyn Network) -> Result<State> {
         },
         log: Log::default(),
     })
+}
+
+/// A run step by step, without validations and checkpoints: what steps cost.
+pub struct Rehearsal<'a> {
+    job: &'a Job<'a>,
+    state: State,
+    batch: GlobalBatch,
+}
+
+impl<'a> Rehearsal<'a> {
+    /// Begins from the network's weights.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn new(job: &'a Job<'a>, network: &dyn Network) -> Result<Self> {
+        Ok(Self {
+            job,
+            state: initial(network)?,
+            batch: GlobalBatch::new(job),
+        })
+    }
+
+    /// Takes a step.
+    ///
+    /// # Errors
+    /// As [`Job::run`].
+    pub fn step(&mut self, network: &mut dyn Network) -> Result<()> {
+        self.job.step(network, &mut self.state, &mut self.batch)
+    }
 }
 
 /// The rows of a step.

@@ -35,9 +35,10 @@ class Norm(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads, conditioning):
+    def __init__(self, width, heads, conditioning, dropout=0.0):
         super().__init__()
         self.heads = heads
+        self.dropout = nn.Dropout(dropout)
         self.norm1 = Norm(width)
         self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
         self.attn_out = nn.Linear(width, width, bias=False)
@@ -55,8 +56,8 @@ class Block(nn.Module):
     def forward(self, x, c):
         modulation = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        x = x + gate_a * self.attention(self.norm1(x, shift_a, scale_a))
-        return x + gate_m * self.mlp(self.norm2(x, shift_m, scale_m))
+        x = x + gate_a * self.dropout(self.attention(self.norm1(x, shift_a, scale_a)))
+        return x + gate_m * self.dropout(self.mlp(self.norm2(x, shift_m, scale_m)))
 
 
 def rotate(x):
@@ -101,24 +102,32 @@ class Final(nn.Module):
         self.adaLN_modulation = nn.Linear(conditioning, 2 * width)
 
     def forward(self, x, c):
+        return self.linear(self.hidden(x, c))
+
+    def hidden(self, x, c):
+        """What the vocabulary is multiplied with."""
         shift, scale = self.adaLN_modulation(c)[:, None].chunk(2, dim=-1)
-        return self.linear(self.norm_final(x, shift, scale))
+        return self.norm_final(x, shift, scale)
 
 
 class Dit(nn.Module):
-    def __init__(self, vocabulary, width, heads, blocks, conditioning):
+    def __init__(self, vocabulary, width, heads, blocks, conditioning, dropout=0.0):
         super().__init__()
         self.vocab_embed = Embedding(vocabulary, width)
         self.sigma_map = TimeEmbedding(conditioning)
-        self.blocks = nn.ModuleList([Block(width, heads, conditioning) for _ in range(blocks)])
+        self.blocks = nn.ModuleList([Block(width, heads, conditioning, dropout) for _ in range(blocks)])
         self.output_layer = Final(vocabulary, width, conditioning)
 
     def forward(self, tokens, sigma):
+        return self.output_layer.linear(self.hidden(tokens, sigma))
+
+    def hidden(self, tokens, sigma):
+        """The final layer's normalized input, (B, L, D). One σ serves all rows."""
         x = self.vocab_embed(tokens)
         c = F.silu(self.sigma_map(sigma))
         for block in self.blocks:
             x = block(x, c)
-        return self.output_layer(x, c)
+        return self.output_layer.hidden(x, c)
 
 
 def uniform(count, start):

@@ -7,8 +7,8 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{Start, View};
-use crate::kernels::scratch;
 use crate::kernels::seam::Tile;
+use crate::kernels::{profile, scratch};
 
 /// Depth of a block: a panel of B (256 × 32 floats, 32 KiB) stays in the first-level cache.
 const DEPTH: usize = 256;
@@ -125,6 +125,7 @@ pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
     if a.rows * a.columns * b.columns < PARALLEL_MIN {
         return product_serial(start, a, b, &mut c);
     }
+    profile::count_product(a.rows, b.columns, a.columns);
     let columns = b.columns.min(COLUMNS_MAX);
     let depth = (PACKED_MAX / columns)
         .next_multiple_of(DEPTH)
@@ -164,6 +165,7 @@ pub fn product_packed(start: Start, a: View, b: Packed, c: &mut Tile) {
         c.rows(),
         c.columns()
     );
+    profile::count_product(a.rows, b.columns, a.columns);
     block(start, a, b.panels, c);
 }
 

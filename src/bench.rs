@@ -1,0 +1,433 @@
+//! What training, evaluation and sampling cost on this machine, measured on random tokens.
+//!
+//! Each task runs the code that a pipeline runs, in rounds: a training step, an evaluation of a batch of rows, a batch
+//! of rows sampled. Rounds of a warm-up are left out (first touch of memory, of caches), and at least three are timed.
+//! Rounds on a shared machine differ by what else runs there, so that medians and quartiles are told.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::data::SpecialIds;
+use crate::data::rows::Rows;
+use crate::diffusion::{Mdlm, Schedule};
+use crate::error::Result;
+use crate::evaluate;
+use crate::event::Cancel;
+use crate::kernels::profile::{self, Spent};
+use crate::kernels::{Alphabet, gemm};
+use crate::manifest::{Estimator, LearningRateSchedule, Noise, Sampler};
+use crate::model;
+use crate::rng::{Random, Stream};
+use crate::sample;
+use crate::shapes::Shape;
+use crate::stages::{Device, memory};
+use crate::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
+
+/// Rounds that are timed whatever they take.
+const ROUNDS: usize = 3;
+/// Batches of different rows.
+const BATCHES: u32 = 8;
+/// Seed of everything.
+const SEED: u64 = 1;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Task {
+    /// Whole training steps: noise, forward, backward, clip, AdamW, moving average; dropout 0.1.
+    Train,
+    /// The bound: forward passes, one draw a row.
+    Evaluate,
+    /// The cached ancestral sampler.
+    Sample,
+}
+
+/// How to measure.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// The network.
+    pub shape: &'static Shape,
+    /// Where to compute.
+    pub device: Device,
+    /// Rows of a round.
+    pub batch: u32,
+    /// Rows that go through the network at a time; chosen as in a pipeline unless told.
+    pub micro_batch: Option<u32>,
+    /// Reverse steps of a sample.
+    pub steps: u32,
+    /// Time for warm-up.
+    pub warmup: Duration,
+    /// Time for measuring.
+    pub time: Duration,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// This program.
+    pub program: String,
+    /// The task.
+    pub task: Task,
+    /// Name of the shape.
+    pub shape: &'static str,
+    /// Rows of a round.
+    pub batch: u32,
+    /// Rows that went through the network at a time.
+    pub micro_batch: u32,
+    /// Reverse steps of a sample; absent for other tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
+    /// Threads.
+    pub threads: usize,
+    /// Timed rounds.
+    pub rounds: usize,
+    /// Their time.
+    pub seconds: f64,
+    /// Tokens (rows · L) per second of a round: the median, and the quartiles around it.
+    pub tokens_per_second: f64,
+    /// First and third quartile.
+    pub tokens_per_second_quartiles: [f64; 2],
+    /// Floating-point operations of matrix products, a billion a second over the whole time.
+    pub gflops: f64,
+    /// Peak resident memory of the task in bytes, where the system tells.
+    pub peak_memory_bytes: Option<u64>,
+    /// Where the time went.
+    pub operations: Vec<Operation>,
+}
+
+/// The time of one operation.
+#[derive(Clone, Debug, Serialize)]
+pub struct Operation {
+    /// Its name; `other` is what no operation claims.
+    pub operation: &'static str,
+    /// Share of the whole time in forward passes.
+    pub forward: f64,
+    /// Share of the whole time in backward passes.
+    pub backward: f64,
+    /// Matrix products' operations in it, a billion a second of its own time.
+    pub gflops: f64,
+}
+
+/// A matrix product alone, at a size that the network has.
+#[derive(Clone, Debug, Serialize)]
+pub struct Product {
+    /// What it is in the network.
+    pub what: &'static str,
+    /// Rows of C.
+    pub m: usize,
+    /// Columns of C.
+    pub n: usize,
+    /// Depth.
+    pub k: usize,
+    /// A billion operations a second: median of the rounds.
+    pub gflops: f64,
+}
+
+/// Measures a task on the calling pool of threads.
+///
+/// # Errors
+/// Out of memory, a device that is not there, or somebody asked to end.
+pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
+    let shape = options.shape;
+    memory::reset_peak();
+    let mut network = model::build(shape, options.device, &model::initial(shape, SEED))?;
+    let rows = random_rows(shape, options.batch * BATCHES)?;
+    let info = rows.info();
+    let alphabet = Alphabet {
+        mask: info.special.mask,
+        size: info.vocabulary,
+    };
+    let mdlm = Mdlm {
+        schedule: Schedule::from(Noise::default()),
+        sampling_epsilon: 1e-3,
+        antithetic: true,
+        time_conditioning: false,
+        mask: alphabet.mask,
+        seed: SEED,
+    };
+    let micro_batch = options.micro_batch.unwrap_or_else(|| match task {
+        Task::Train => memory::micro_batch(shape, options.batch),
+        Task::Evaluate | Task::Sample => memory::rows_at_a_time(shape) as u32,
+    });
+    let rounds = match task {
+        Task::Train => {
+            let job = Job {
+                rows: &rows,
+                objective: &mdlm,
+                alphabet,
+                recipe: recipe(options.batch, micro_batch),
+                // A rehearsal keeps nothing.
+                keeper: &Keeper::new(Path::new(""), ""),
+                cancel,
+            };
+            let mut rehearsal = Rehearsal::new(&job, &*network)?;
+            timed(options, || rehearsal.step(&mut *network))?
+        }
+        Task::Evaluate => {
+            let task = evaluate::Task {
+                rows: &rows,
+                limit: Some(u64::from(options.batch)),
+                mdlm,
+                alphabet,
+                estimator: Estimator::Time,
+                draws: 1,
+                stream: Stream::Evaluate,
+                micro_batch: micro_batch as usize,
+            };
+            timed(options, || {
+                task.run(&*network, cancel, &mut |_, _, _| ()).map(drop)
+            })?
+        }
+        Task::Sample => {
+            let task = sample::Task {
+                given: [None; 2],
+                count: options.batch,
+                steps: options.steps,
+                temperature: 1.0,
+                sampler: Sampler::Cached,
+                mdlm,
+                alphabet,
+                seed: SEED,
+                micro_batch: micro_batch as usize,
+            };
+            timed(options, || task.run(&*network, cancel, &mut |_| ()).map(drop))?
+        }
+    };
+    let tokens = f64::from(options.batch) * shape.length as f64;
+    let [first, median, third] = quartiles(&rounds.seconds).map(|seconds| tokens / seconds);
+    let seconds: f64 = rounds.seconds.iter().sum();
+    Ok(Measured {
+        program: format!("mdlm {}", env!("CARGO_PKG_VERSION")),
+        task,
+        shape: shape.name,
+        batch: options.batch,
+        micro_batch,
+        steps: (task == Task::Sample).then_some(options.steps),
+        threads: rayon::current_num_threads(),
+        rounds: rounds.seconds.len(),
+        seconds,
+        tokens_per_second: median,
+        tokens_per_second_quartiles: [third, first],
+        gflops: rounds.operations.iter().map(Spent::flops).sum::<u64>() as f64 / seconds / 1e9,
+        peak_memory_bytes: memory::peak(),
+        operations: shares(&rounds.operations, seconds),
+    })
+}
+
+/// Measures matrix products at the sizes of a training step of `options.batch` rows: what the network cannot exceed.
+///
+/// # Errors
+/// Somebody asked to end.
+pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
+    let shape = options.shape;
+    let micro_batch = options
+        .micro_batch
+        .unwrap_or_else(|| memory::micro_batch(shape, options.batch));
+    let rows = micro_batch as usize * shape.length;
+    let (d, f) = (shape.width, shape.hidden());
+    let sizes = [
+        ("queries, keys, values", rows, 3 * d, d),
+        ("their input's gradient", rows, d, 3 * d),
+        ("their weight's gradient", 3 * d, d, rows),
+        ("hidden layer", rows, f, d),
+        ("output of the hidden layer", rows, d, f),
+        ("hidden weight's gradient", f, d, rows),
+    ];
+    let mut products = Vec::new();
+    for (what, m, n, k) in sizes {
+        let values = |count: usize| -> Vec<f32> {
+            let random = Random::new(SEED, Stream::Synthetic);
+            (0..count)
+                .map(|i| random.uniform(0, i as u64, 0) as f32 - 0.5)
+                .collect()
+        };
+        let (a, b) = (values(m * k), values(k * n));
+        let mut c = vec![0.0; m * n];
+        let time = options.time / sizes.len() as u32;
+        let each = Options {
+            warmup: time / 4,
+            time,
+            ..*options
+        };
+        let rounds = timed(&each, || {
+            cancel.check()?;
+            gemm::product(
+                gemm::Start::Zero,
+                gemm::View::new(&a, k),
+                gemm::View::new(&b, n),
+                &mut c,
+            );
+            Ok(())
+        })?;
+        let [_, median, _] = quartiles(&rounds.seconds);
+        products.push(Product {
+            what,
+            m,
+            n,
+            k,
+            gflops: 2.0 * (m * n * k) as f64 / median / 1e9,
+        });
+    }
+    Ok(products)
+}
+
+/// Rows of random tokens; the last two ids are EOS and the mask.
+fn random_rows(shape: &Shape, count: u32) -> Result<Rows> {
+    let vocabulary = shape.vocabulary as u32;
+    let special = SpecialIds {
+        bos: vocabulary - 2,
+        eos: vocabulary - 2,
+        pad: vocabulary - 2,
+        mask: vocabulary - 1,
+    };
+    let random = Random::new(SEED, Stream::Synthetic);
+    let token =
+        |row: u32, l: usize| (random.uniform(1, u64::from(row), l as u32) * f64::from(special.mask)) as u32;
+    let tokens = (0..count)
+        .flat_map(|row| (0..shape.length).map(move |l| token(row, l)))
+        .collect();
+    Rows::from_memory(vocabulary, special, shape.length, tokens, None)
+}
+
+/// The authors' recipe; the learning rate is too small to matter.
+fn recipe(batch: u32, micro_batch: u32) -> Recipe {
+    Recipe {
+        steps: u64::MAX,
+        batch,
+        micro_batch,
+        learning_rate: 1e-6,
+        warmup_steps: 0,
+        schedule: LearningRateSchedule::Constant,
+        adam: AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        },
+        gradient_clip: 1.0,
+        ema: 0.9999,
+        dropout: 0.1,
+        validation_every: 0,
+        checkpoint_every: u64::MAX,
+        seed: SEED,
+    }
+}
+
+/// Timed rounds.
+struct Rounds {
+    /// Of each round.
+    seconds: Vec<f64>,
+    /// Of all of them.
+    operations: Vec<Spent>,
+}
+
+/// Runs rounds until the time is over, after those of the warm-up.
+fn timed(options: &Options, mut round: impl FnMut() -> Result<()>) -> Result<Rounds> {
+    let begin = Instant::now();
+    loop {
+        round()?;
+        if begin.elapsed() >= options.warmup {
+            break;
+        }
+    }
+    let before = profile::snapshot();
+    let mut seconds = Vec::new();
+    let begin = Instant::now();
+    while seconds.len() < ROUNDS || begin.elapsed() < options.time {
+        let start = Instant::now();
+        round()?;
+        seconds.push(start.elapsed().as_secs_f64());
+    }
+    let operations = profile::snapshot()
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after.since(before))
+        .collect();
+    Ok(Rounds { seconds, operations })
+}
+
+/// First quartile, median and third quartile, interpolated between neighbours (Hyndman and Fan 1996, type 7).
+fn quartiles(values: &[f64]) -> [f64; 3] {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    [0.25, 0.5, 0.75].map(|share| {
+        let at = share * (sorted.len() - 1) as f64;
+        let (below, above) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
+        below + (above - below) * at.fract()
+    })
+}
+
+/// Operations as shares of the whole time, the largest first; what is left is `other`.
+fn shares(spent: &[Spent], seconds: f64) -> Vec<Operation> {
+    let mut operations: Vec<Operation> = spent
+        .iter()
+        .filter(|spent| spent.forward.calls + spent.backward.calls > 0)
+        .map(|spent| {
+            let (forward, backward) = (
+                spent.forward.time.as_secs_f64(),
+                spent.backward.time.as_secs_f64(),
+            );
+            Operation {
+                operation: spent.operation,
+                forward: forward / seconds,
+                backward: backward / seconds,
+                gflops: spent.flops() as f64 / (forward + backward) / 1e9,
+            }
+        })
+        .collect();
+    operations.sort_by(|a, b| (b.forward + b.backward).total_cmp(&(a.forward + a.backward)));
+    let claimed: f64 = operations.iter().map(|o| o.forward + o.backward).sum();
+    operations.push(Operation {
+        operation: "other",
+        forward: (1.0 - claimed).max(0.0),
+        backward: 0.0,
+        gflops: 0.0,
+    });
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quartiles_interpolate() {
+        assert_eq!(quartiles(&[4.0, 1.0, 3.0, 2.0]), [1.75, 2.5, 3.25]);
+        assert_eq!(quartiles(&[7.0]), [7.0; 3]);
+    }
+
+    /// Every task runs through on the smallest shape, and what it says adds up.
+    #[test]
+    fn tasks_are_measured() {
+        let options = Options {
+            shape: Shape::find("nano").unwrap(),
+            device: Device::Cpu,
+            batch: 4,
+            micro_batch: Some(2),
+            steps: 8,
+            warmup: Duration::ZERO,
+            time: Duration::ZERO,
+        };
+        let cancel = Cancel::default();
+        for task in [Task::Train, Task::Evaluate, Task::Sample] {
+            let measured = measure(task, &options, &cancel).unwrap();
+            assert_eq!((measured.rounds, measured.micro_batch), (ROUNDS, 2));
+            let [low, high] = measured.tokens_per_second_quartiles;
+            assert!(0.0 < low && low <= measured.tokens_per_second && measured.tokens_per_second <= high);
+            let products = measured
+                .operations
+                .iter()
+                .find(|o| o.operation == "linear")
+                .unwrap();
+            assert!(products.gflops > 0.0 && measured.gflops > 0.0);
+            let trained = measured.operations.iter().any(|o| o.operation == "update");
+            assert_eq!(trained, task == Task::Train);
+        }
+        let products = products(&options, &cancel).unwrap();
+        assert!(products.iter().all(|product| product.gflops > 0.0));
+        cancel.cancel();
+        assert!(measure(Task::Train, &options, &cancel).is_err());
+    }
+}

@@ -1,0 +1,257 @@
+//! `mdlm bench`: what training, evaluation and sampling cost on this machine.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use clap::builder::PossibleValuesParser;
+use serde::Serialize;
+
+use super::project::ComputeArgs;
+use super::run::listen;
+use super::table::columns;
+use super::terminal::Style;
+use super::{Terminal, progress::Display};
+use crate::bench::{self, Measured, Options, Product};
+use crate::error::{Error, Result};
+use crate::event::Cancel;
+use crate::shapes::{SHAPES, Shape};
+use crate::stages::memory;
+
+/// What `mdlm bench --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Measure training, evaluation and sampling on this machine.\n\n\
+    Runs what a pipeline runs on random tokens, in rounds: a training step of a batch, an evaluation of a batch, a \
+    batch sampled. Tells the median round and its middle half, matrix products per second, peak memory, and where the \
+    time went. Nothing is kept.";
+
+/// Rows of a round where none are told: a batch that a CPU trains in about a second, and what people look at.
+const ROWS: u32 = 32;
+const SAMPLED_ROWS: u32 = 16;
+
+/// Arguments of `mdlm bench`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Example: mdlm bench --shape tiny --task train --seconds 30 --json")]
+pub struct Args {
+    /// The compiled shape (see `mdlm shapes`)
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "quickstart",
+        value_parser = PossibleValuesParser::new(SHAPES.iter().map(|shape| shape.name)),
+        hide_possible_values = true
+    )]
+    pub shape: String,
+    /// What to measure: train, evaluate, sample or products; repeatable
+    ///
+    /// products are the matrix products of a training step alone: what the network cannot exceed. All four unless told
+    /// otherwise.
+    #[arg(long, value_name = "TASK", value_delimiter = ',', hide_possible_values = true)]
+    pub task: Vec<Task>,
+    /// Rows of a round; 32, and 16 of sampling, unless told otherwise
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub batch: Option<u32>,
+    /// Rows that go through the network at a time; chosen to fit unless told otherwise
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub micro_batch: Option<u32>,
+    /// Reverse steps of sampling
+    #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub steps: u32,
+    /// Seconds to measure each task for, after a quarter of that to warm up
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// Print JSON instead of tables
+    #[arg(long)]
+    pub json: bool,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub compute: ComputeArgs,
+}
+
+/// What to measure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Training steps.
+    Train,
+    /// Evaluations.
+    Evaluate,
+    /// Samples.
+    Sample,
+    /// Matrix products alone.
+    Products,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    tasks: &'a [Measured],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    products: &'a [Product],
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// A micro-batch that does not divide the batch, out of memory, the interruption.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let shape = Shape::find(&args.shape)
+        .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
+    let all = [Task::Train, Task::Evaluate, Task::Sample, Task::Products];
+    let wanted = if args.task.is_empty() {
+        &all[..]
+    } else {
+        &args.task
+    };
+    let time = Duration::from_secs(u64::from(args.seconds));
+    let options = Options {
+        shape,
+        device: args.compute.device()?,
+        batch: args.batch.unwrap_or(ROWS),
+        micro_batch: args.micro_batch,
+        steps: args.steps,
+        warmup: time / 4,
+        time,
+    };
+    if let Some(rows) = options.micro_batch
+        && wanted.contains(&Task::Train)
+        && !options.batch.is_multiple_of(rows)
+    {
+        return Err(Error::input(format!(
+            "a micro-batch of {rows} rows does not divide a batch of {}",
+            options.batch
+        ))
+        .hint("leave `--micro-batch` out: it is then chosen to fit"));
+    }
+    let cancel = Cancel::default();
+    listen(&cancel, &Display::new(terminal).into())?;
+    let (mut tasks, mut products) = (Vec::new(), Vec::new());
+    args.compute.pool()?.install(|| {
+        for task in wanted {
+            let task = match task {
+                Task::Train => bench::Task::Train,
+                Task::Evaluate => bench::Task::Evaluate,
+                Task::Sample => bench::Task::Sample,
+                Task::Products => {
+                    products = bench::products(&options, &cancel)?;
+                    continue;
+                }
+            };
+            let batch = match task {
+                bench::Task::Sample => args.batch.unwrap_or(SAMPLED_ROWS),
+                bench::Task::Train | bench::Task::Evaluate => options.batch,
+            };
+            tasks.push(bench::measure(task, &Options { batch, ..options }, &cancel)?);
+        }
+        Ok::<_, Error>(())
+    })?;
+    if args.json {
+        terminal.output_json(&Report {
+            tasks: &tasks,
+            products: &products,
+        })?;
+    } else {
+        terminal.output(&tables(
+            shape,
+            args.compute.threads(),
+            &tasks,
+            &products,
+            terminal,
+        ))?;
+    }
+    Ok(0)
+}
+
+fn tables(
+    shape: &Shape,
+    threads: usize,
+    tasks: &[Measured],
+    products: &[Product],
+    terminal: &Terminal,
+) -> String {
+    let heading = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
+    let paint = |row: usize, _: usize, cell: &str| {
+        if row == 0 {
+            terminal.paint_output(Style::Strong, cell)
+        } else {
+            cell.to_owned()
+        }
+    };
+    let mut text = format!(
+        "{}: V {}, L {}, D {}, H {}, N {}, C {}; {threads} thread{}\n",
+        shape.name,
+        shape.vocabulary,
+        shape.length,
+        shape.width,
+        shape.heads,
+        shape.blocks,
+        shape.conditioning,
+        if threads == 1 { "" } else { "s" },
+    );
+    if !tasks.is_empty() {
+        let mut rows = vec![heading(&[
+            "task",
+            "rows",
+            "tokens/s",
+            "middle half",
+            "GFLOP/s",
+            "memory",
+        ])];
+        rows.extend(tasks.iter().map(|task| {
+            let [low, high] = task.tokens_per_second_quartiles;
+            vec![
+                name(task.task).to_owned(),
+                task.batch.to_string(),
+                format!("{:.0}", task.tokens_per_second),
+                format!("{low:.0} to {high:.0}"),
+                format!("{:.0}", task.gflops),
+                task.peak_memory_bytes.map_or_else(String::new, memory::readable),
+            ]
+        }));
+        let _ = write!(text, "\n{}", columns(&rows, paint));
+    }
+    for task in tasks {
+        let mut rows = vec![heading(&[name(task.task), "forward", "backward", "GFLOP/s"])];
+        rows.extend(task.operations.iter().map(|operation| {
+            let share = |share: f64| {
+                if share > 0.0 {
+                    format!("{:.1}%", 100.0 * share)
+                } else {
+                    String::new()
+                }
+            };
+            vec![
+                operation.operation.to_owned(),
+                share(operation.forward),
+                share(operation.backward),
+                if operation.gflops > 0.0 {
+                    format!("{:.0}", operation.gflops)
+                } else {
+                    String::new()
+                },
+            ]
+        }));
+        let _ = write!(text, "\n{}", columns(&rows, paint));
+    }
+    if !products.is_empty() {
+        let mut rows = vec![heading(&["matrix product alone", "m", "n", "k", "GFLOP/s"])];
+        rows.extend(products.iter().map(|product| {
+            vec![
+                product.what.to_owned(),
+                product.m.to_string(),
+                product.n.to_string(),
+                product.k.to_string(),
+                format!("{:.0}", product.gflops),
+            ]
+        }));
+        let _ = write!(text, "\n{}", columns(&rows, paint));
+    }
+    text
+}
+
+fn name(task: bench::Task) -> &'static str {
+    match task {
+        bench::Task::Train => "train",
+        bench::Task::Evaluate => "evaluate",
+        bench::Task::Sample => "sample",
+    }
+}

@@ -1,0 +1,201 @@
+"""MDLM in PyTorch on the CPU: the peer that `mdlm bench` is compared with. Prints one line of JSON.
+
+Two forms of the same mathematics on the same network (`torch_dit.py`), written from the equations:
+
+    plain   as the published training code goes about it: logits and log-softmax over the whole vocabulary at every
+            position, SUBS by assignment through index masks, AdamW as it comes, a loop over parameters for the moving
+            average, Gumbel draws over the vocabulary at every position in every sampling step
+    tuned   what a PyTorch user who profiles would write: only masked rows reach the output layer, cross-entropy,
+            one conditioning row, fused AdamW, foreach clipping and averaging; in sampling only what is unmasked is drawn
+
+`--compile` puts the network through `torch.compile`. Training measures whole steps (noise, forward, backward, clip,
+AdamW, moving average); the first steps are left out.
+
+    python tests/peers/torch_mdlm.py --task train --form tuned --shape mini --batch 32 --seconds 20
+"""
+
+import argparse
+import json
+import resource
+import time
+
+import torch
+import torch.nn.functional as F
+from torch_dit import Dit
+
+# V, L, D, H, N, C: as `mdlm shapes` lists them.
+SHAPES = {
+    "nano": (512, 32, 64, 2, 2, 32),
+    "quickstart": (2560, 32, 128, 4, 3, 64),
+    "tiny": (1024, 128, 128, 4, 4, 128),
+    "mini": (8192, 128, 256, 8, 6, 128),
+    "lm1b-small": (30522, 128, 768, 12, 12, 128),
+}
+EPSILON = 1e-3  # of the log-linear schedule, and the smallest time
+DECAY = 0.9999
+MINUS_INFINITY = -1_000_000.0
+
+
+class Peer:
+    def __init__(self, arguments):
+        self.tuned = arguments.form == "tuned"
+        self.vocabulary, self.length, width, heads, blocks, conditioning = SHAPES[arguments.shape]
+        self.mask = self.vocabulary - 1
+        self.batch = arguments.batch
+        torch.manual_seed(1)
+        self.network = Dit(self.vocabulary, width, heads, blocks, conditioning, dropout=0.1)
+        # Embedding and output small, everything else as PyTorch begins: the arithmetic does not depend on it.
+        torch.nn.init.uniform_(self.network.vocab_embed.embedding, -0.05, 0.05)
+        self.forward, self.hidden = self.network.forward, self.network.hidden
+        if arguments.compile:
+            self.forward, self.hidden = torch.compile(self.forward), torch.compile(self.hidden)
+        self.text = torch.randint(0, self.mask, (64, self.batch, self.length))
+
+    def sigma(self):
+        """The network ignores time: σ = 0, for every row or once."""
+        return torch.zeros(1 if self.tuned else self.batch)
+
+    def noised(self, step):
+        """Text, noised text and weights of a batch: antithetic times, log-linear noise."""
+        x = self.text[step % len(self.text)]
+        u = (torch.rand(self.batch) / self.batch + torch.arange(self.batch) / self.batch) % 1
+        t = EPSILON + (1 - EPSILON) * u
+        sigma = -torch.log1p(-(1 - EPSILON) * t)
+        rate = (1 - EPSILON) / (1 - (1 - EPSILON) * t)
+        moved = torch.rand(self.batch, self.length) < -torch.expm1(-sigma)[:, None]
+        return x, torch.where(moved, self.mask, x), (rate / torch.expm1(sigma))[:, None]
+
+    def log_probabilities(self, z):
+        """SUBS over the whole vocabulary, by assignment."""
+        logits = self.forward(z, self.sigma())
+        logits[:, :, self.mask] += MINUS_INFINITY
+        logits = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
+        unmasked = z != self.mask
+        logits[unmasked] = MINUS_INFINITY
+        logits[unmasked, z[unmasked]] = 0
+        return logits
+
+    def masked_logits(self, z, at):
+        """Logits of the positions where `at` holds, (n, V)."""
+        logits = self.network.output_layer.linear(self.hidden(z, self.sigma())[at])
+        logits[:, self.mask] = -torch.inf
+        return logits
+
+    def loss(self, step):
+        x, z, weight = self.noised(step)
+        if self.tuned:
+            at = z == self.mask
+            nll = F.cross_entropy(self.masked_logits(z, at), x[at], reduction="none")
+            return (nll * weight.expand_as(z)[at]).sum() / z.numel()
+        nll = -self.log_probabilities(z).gather(-1, x[:, :, None]).squeeze(-1)
+        return (nll * weight).mean()
+
+    def train(self):
+        parameters = list(self.network.parameters())
+        adam = {"lr": 3e-4, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0}
+        adam = torch.optim.AdamW(parameters, **adam, **({"fused": True} if self.tuned else {}))
+        average = [parameter.detach().clone() for parameter in parameters]
+        self.network.train()
+        step = 0
+        while True:
+            adam.zero_grad(set_to_none=True)
+            self.loss(step).backward()
+            torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=self.tuned)
+            adam.step()
+            step += 1
+            decay = min(DECAY, (1 + step) / (10 + step))
+            with torch.no_grad():
+                if self.tuned:
+                    torch._foreach_lerp_(average, parameters, 1 - decay)
+                else:
+                    for mean, parameter in zip(average, parameters):
+                        mean.sub_((1 - decay) * (mean - parameter))
+            yield self.batch * self.length
+
+    def evaluate(self):
+        self.network.eval()
+        step = 0
+        while True:
+            with torch.no_grad():
+                self.loss(step)
+            step += 1
+            yield self.batch * self.length
+
+    def sample(self, steps):
+        """Whole batches of rows drawn in that many steps, as the cached sampler does: 64-bit draws."""
+        self.network.eval()
+        while True:
+            with torch.no_grad():
+                self.tuned_rows(steps) if self.tuned else self.plain_rows(steps)
+            yield self.batch * self.length
+
+    def plain_rows(self, steps):
+        z = torch.full((self.batch, self.length), self.mask)
+        times, cache, calls = torch.linspace(1, EPSILON, steps + 1), None, 0
+        for step in range(steps):
+            t, s = (1 - EPSILON) * times[step], (1 - EPSILON) * times[step + 1]
+            if cache is None:
+                cache, calls = self.log_probabilities(z).exp(), calls + 1
+            q = cache * (t - s)
+            q[:, :, self.mask] = s
+            noise = 1e-10 - (torch.rand_like(q, dtype=torch.float64) + 1e-10).log()
+            drawn = torch.where(z == self.mask, (q / noise).argmax(-1), z)
+            if not torch.equal(drawn, z):
+                cache = None
+            z = drawn
+        return self.log_probabilities(z).argmax(-1)
+
+    def tuned_rows(self, steps):
+        z = torch.full((self.batch, self.length), self.mask)
+        times = torch.linspace(1, 0, steps + 1)
+        for step in range(steps):
+            chance = (times[step] - times[step + 1]) / times[step]
+            chosen = (z == self.mask) & (torch.rand(z.shape) < chance)
+            if chosen.any():
+                p = F.softmax(self.masked_logits(z, chosen).double(), dim=-1)
+                z[chosen] = torch.multinomial(p, 1).squeeze(-1)
+        return z
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("train", "evaluate", "sample"), required=True)
+    parser.add_argument("--form", choices=("plain", "tuned"), required=True)
+    parser.add_argument("--shape", choices=SHAPES, required=True)
+    parser.add_argument("--batch", type=int, required=True, help="rows")
+    parser.add_argument("--steps", type=int, default=128, help="reverse steps of `sample`")
+    parser.add_argument("--seconds", type=float, default=20, help="measure for about so long")
+    parser.add_argument("--warmup", type=float, default=3, help="seconds that are left out first")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--compile", action="store_true")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    peer = Peer(arguments)
+    tokens_of = peer.sample(arguments.steps) if arguments.task == "sample" else getattr(peer, arguments.task)()
+    # At least one round is left out (compilation, first touch of memory) and one measured.
+    begin = time.perf_counter()
+    next(tokens_of)
+    while time.perf_counter() - begin < arguments.warmup:
+        next(tokens_of)
+    begin, tokens, rounds = time.perf_counter(), 0, 0
+    while rounds == 0 or time.perf_counter() - begin < arguments.seconds:
+        tokens += next(tokens_of)
+        rounds += 1
+    seconds = time.perf_counter() - begin
+    record = {
+        "program": f"torch {torch.__version__.split('+')[0]} {arguments.form}"
+        + (" compiled" if arguments.compile else ""),
+        "task": arguments.task,
+        "shape": arguments.shape,
+        "batch": arguments.batch,
+        "threads": arguments.threads,
+        "rounds": rounds,
+        "seconds": seconds,
+        "tokens_per_second": tokens / seconds,
+        "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }
+    print(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main()
