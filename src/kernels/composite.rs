@@ -19,7 +19,7 @@ use dfdx::prelude::{
     TrySub as _,
 };
 
-use super::{Alphabet, Backend, Dropout};
+use super::{Alphabet, Backend, Dropout, TokenRows};
 use crate::error::{Error, Result};
 
 /// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
@@ -214,48 +214,59 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         })
     }
 
-    /// Which row of the chunks' matrix each of `rows` token rows uses: the modulation (m, M) seen as
+    /// Which row of the chunks' matrix each of `count` rows uses: the modulation (m, M) seen as
     /// (m · M/D, D) has chunk k of row i at row i · M/D + k.
     fn chunk_rows(
         &self,
-        rows: usize,
+        rows: TokenRows<'_>,
+        count: usize,
         modulation: &Matrix<E, Dev>,
         width: usize,
         chunk: usize,
     ) -> Result<Tensor<(usize,), usize, Dev>> {
         let (shared, columns) = *modulation.shape();
         let chunks = columns / width;
-        if shared == 0 || !rows.is_multiple_of(shared) || !columns.is_multiple_of(width) || chunk >= chunks {
+        let row = |i: usize| if shared == 1 { 0 } else { rows.place(i).0 };
+        if !columns.is_multiple_of(width) || chunk >= chunks || (0..count).any(|i| row(i) >= shared) {
             return Err(Error::internal(format!(
-                "modulation {shared}x{columns} for {rows} rows of width {width}, chunk {chunk}"
+                "modulation {shared}x{columns} for {count} rows of width {width}, chunk {chunk}"
             )));
         }
-        let per = (rows / shared).max(1);
-        self.indices((0..rows).map(|row| row / per * chunks + chunk).collect())
+        self.indices((0..count).map(|i| row(i) * chunks + chunk).collect())
     }
 
-    fn attention_matrix(&self, qkv: Matrix<E, Dev>, length: usize, heads: usize) -> Result<Matrix<E, Dev>> {
-        let (rows, columns) = *qkv.shape();
-        let (width, half) = (columns / 3 / heads, columns / 6 / heads);
-        if !rows.is_multiple_of(length) || half * 6 * heads != columns {
+    /// Attention of as many queries as keys.
+    fn attention_matrix(
+        &self,
+        q: Matrix<E, Dev>,
+        kv: &Matrix<E, Dev>,
+        length: usize,
+        heads: usize,
+    ) -> Result<Matrix<E, Dev>> {
+        let (rows, columns) = *q.shape();
+        let (width, half) = (columns / heads, columns / 2 / heads);
+        if !rows.is_multiple_of(length) || half * 2 * heads != columns || *kv.shape() != (rows, 2 * columns) {
             return Err(Error::internal(format!(
-                "attention over rows of {length} with {heads} heads on {rows}x{columns}"
+                "attention over rows of {length} with {heads} heads on {rows}x{columns} and {:?}",
+                kv.shape()
             )));
         }
         let batch = rows / length;
         let sequences = batch * heads;
-        // Row of part p (q, k, v) at (b, h, l) in the matrix (R · 3 · H, width); its halves lie at twice that, and
-        // one further, in the matrix (R · 3 · H · 2, width / 2).
-        let places = |part: usize| {
+        // Row of (b, h, l) and part p of `parts` in the matrix (R · parts · H, width); its halves lie at twice that, and
+        // one further, in the matrix (R · parts · H · 2, width / 2).
+        let places = |parts: usize, part: usize| {
             (0..batch).flat_map(move |b| {
-                (0..heads)
-                    .flat_map(move |h| (0..length).map(move |l| ((b * length + l) * 3 + part) * heads + h))
+                (0..heads).flat_map(move |h| {
+                    (0..length).map(move |l| ((b * length + l) * parts + part) * heads + h)
+                })
             })
         };
         let halves =
-            |part: usize, half: usize| self.indices(places(part).map(|place| 2 * place + half).collect());
-        let index = [halves(0, 0)?, halves(0, 1)?, halves(1, 0)?, halves(1, 1)?];
-        let values = self.indices(places(2).collect())?;
+            |parts, part, half| self.indices(places(parts, part).map(|place| 2 * place + half).collect());
+        let (q_first, q_second) = (halves(1, 0, 0)?, halves(1, 0, 1)?);
+        let (k_first, k_second) = (halves(2, 0, 0)?, halves(2, 0, 1)?);
+        let values = self.indices(places(2, 1).collect())?;
         // Back from (b, h, l) to (b, l, h).
         let back = self.indices(
             (0..batch)
@@ -269,10 +280,11 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         let cosine = self.tensor((length, half), angles().map(f64::cos))?;
         let sine = self.tensor((length, half), angles().map(f64::sin))?;
         let scale = E::of(1.0 / (width as f64).sqrt());
-        self.run(qkv, |qkv| {
+        self.run(q, |q| {
             let shape = (sequences, length, half);
             let pick = |x: TracedMatrix<E, Dev>, index| {
-                x.try_reshape_like(&(rows * 6 * heads, half))?
+                let (rows, columns) = *x.shape();
+                x.try_reshape_like(&(rows * columns / half, half))?
                     .try_gather::<(usize, usize), _>(index)?
                     .try_reshape_like(&shape)
             };
@@ -284,18 +296,19 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
                 let second = b_again.try_mul(cosine)?.try_add(a_again.try_mul(sine)?)?;
                 Ok::<_, Dev::Err>((first, second))
             };
-            let [q_first, q_second, k_first, k_second] = index;
-            let again = || qkv.retaped::<OwnedTape<E, Dev>>();
-            let q = rotate(pick(again(), q_first)?, pick(again(), q_second)?)?;
-            let k = rotate(pick(again(), k_first)?, pick(again(), k_second)?)?;
-            let v = again()
-                .try_reshape_like(&(rows * 3 * heads, width))?
+            let again = || q.retaped::<OwnedTape<E, Dev>>();
+            let keys = || kv.retaped::<OwnedTape<E, Dev>>();
+            let turned = rotate(pick(again(), q_first)?, pick(again(), q_second)?)?;
+            let k = rotate(pick(keys(), k_first)?, pick(keys(), k_second)?)?;
+            let v = keys()
+                .try_reshape_like(&(rows * 2 * heads, width))?
                 .try_gather::<(usize, usize), _>(values)?
                 .try_reshape_like(&(sequences, length, width))?;
-            let scores =
-                q.0.try_matmul(k.0.try_permute::<_, Axes3<0, 2, 1>>()?)?
-                    .try_add(q.1.try_matmul(k.1.try_permute::<_, Axes3<0, 2, 1>>()?)?)?
-                    .try_mul(scale)?;
+            let scores = turned
+                .0
+                .try_matmul(k.0.try_permute::<_, Axes3<0, 2, 1>>()?)?
+                .try_add(turned.1.try_matmul(k.1.try_permute::<_, Axes3<0, 2, 1>>()?)?)?
+                .try_mul(scale)?;
             let (context, tape) = scores
                 .try_softmax::<Axis<2>>()?
                 .try_matmul(v)?
@@ -305,9 +318,14 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
                 .split_tape();
             // The operations above hang on empty tapes of their own; the backend's tape joins them last. A tape runs
             // by the time of its operations, so the order of joining does not matter.
-            let (_, backend_tape) = qkv.split_tape();
+            let (_, backend_tape) = q.split_tape();
             Ok(context.put_tape(dfdx::prelude::Merge::merge(backend_tape, tape)))
         })
+    }
+
+    fn gather_matrix(&self, x: Matrix<E, Dev>, rows: impl Iterator<Item = usize>) -> Result<Matrix<E, Dev>> {
+        let rows = self.indices(rows.collect())?;
+        self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
     }
 
     fn nll_matrix(
@@ -500,6 +518,24 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         Self::typed(self.linear_matrix(Self::matrix(x), w, b, false)?)
     }
 
+    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        first: usize,
+    ) -> Result<Self::Act<(usize, P)>> {
+        let rows = self.indices((first..first + P::SIZE).collect())?;
+        let w = Self::matrix(&self.take(w));
+        let w = w.put_tape(OwnedTape::default());
+        let y = self.run(Self::matrix(x), |x| {
+            let w = w
+                .try_gather::<(usize, usize), _>(rows)?
+                .try_permute::<(usize, usize), Axes2<1, 0>>()?;
+            x.try_matmul(w)
+        });
+        Self::typed(y?)
+    }
+
     fn linear_gelu<I: ConstDim, O: ConstDim>(
         &self,
         x: &Self::Act<(usize, I)>,
@@ -525,12 +561,13 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         modulation: &Self::Act<(usize, M)>,
         shift: usize,
         scale: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>> {
         let (x, modulation) = (Self::matrix(x), Self::matrix(modulation));
         let weight: Tensor<(usize,), E, Dev> = self.take(weight).realize();
         let shape = *x.shape();
-        let shift = self.chunk_rows(shape.0, &modulation, D::SIZE, shift)?;
-        let scale = self.chunk_rows(shape.0, &modulation, D::SIZE, scale)?;
+        let shift = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, shift)?;
+        let scale = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, scale)?;
         let y = self.run(x, |x| {
             let normal = x.try_normalize::<Axis<1>>(NORM_EPSILON)?;
             let weighted = normal.try_mul(weight.try_broadcast_like::<_, Axis<0>>(&shape)?)?;
@@ -542,12 +579,25 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         Self::typed(y?)
     }
 
-    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+    fn attention<D: ConstDim, D2: ConstDim>(
         &self,
-        qkv: &Self::Act<(usize, D3)>,
+        q: &Self::Act<(usize, D)>,
+        kv: &Self::Act<(usize, D2)>,
         heads: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>> {
-        Self::typed(self.attention_matrix(Self::matrix(qkv), L::SIZE, heads)?)
+        let (q, kv) = (Self::matrix(q), Self::matrix(kv));
+        let Some(listed) = rows.listed else {
+            return Self::typed(self.attention_matrix(q, &kv, rows.length, heads)?);
+        };
+        // Token rows that are not listed take a query that is: what it finds is not looked at.
+        let mut query_of = vec![0; kv.shape().0];
+        for (i, &at) in listed.iter().enumerate() {
+            query_of[at as usize] = i;
+        }
+        let q = self.gather_matrix(q, query_of.into_iter())?;
+        let y = self.attention_matrix(q, &kv, rows.length, heads)?;
+        Self::typed(self.gather_matrix(y, listed.iter().map(|&at| at as usize))?)
     }
 
     fn gated_residual<D: ConstDim, M: ConstDim>(
@@ -557,15 +607,15 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         modulation: &Self::Act<(usize, M)>,
         gate: usize,
         dropout: Option<(Dropout, u32)>,
-        length: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>> {
         let (x, branch, modulation) = (Self::matrix(x), Self::matrix(branch), Self::matrix(modulation));
         let shape = *x.shape();
-        let gate = self.chunk_rows(shape.0, &modulation, D::SIZE, gate)?;
+        let gate = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, gate)?;
         let kept = match dropout {
             None => None,
             Some((dropout, site)) => {
-                let factors = dropout_factors(&dropout, site, shape.0, shape.1, length);
+                let factors = dropout_factors(&dropout, site, rows, shape.0, shape.1);
                 Some(self.tensor(shape, factors.into_iter().map(f64::from))?)
             }
         };
@@ -580,8 +630,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     }
 
     fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>> {
-        let rows = self.indices(rows.iter().map(|&row| row as usize).collect())?;
-        Self::typed(self.run(Self::matrix(x), |x| x.try_gather::<(usize, usize), _>(rows))?)
+        Self::typed(self.gather_matrix(Self::matrix(x), rows.iter().map(|&row| row as usize))?)
     }
 
     fn nll<V: ConstDim, D: ConstDim>(
@@ -599,19 +648,24 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     }
 }
 
-/// What each element of a (rows, width) branch is multiplied with: 0 or 1 / (1 − rate), as [`Dropout`] states.
-/// `length` token rows make one row of the batch.
+/// What each element of a (count, width) branch is multiplied with: 0 or 1 / (1 − rate), as [`Dropout`] states.
 #[must_use]
-pub fn dropout_factors(dropout: &Dropout, site: u32, rows: usize, width: usize, length: usize) -> Vec<f32> {
+pub fn dropout_factors(
+    dropout: &Dropout,
+    site: u32,
+    rows: TokenRows<'_>,
+    count: usize,
+    width: usize,
+) -> Vec<f32> {
     let (threshold, kept) = (dropout.threshold(), 1.0 / (1.0 - dropout.rate));
-    let mut factors = Vec::with_capacity(rows * width);
-    for row in 0..rows {
-        let (sequence, position) = ((row / length) as u64, row % length);
+    let mut factors = Vec::with_capacity(count * width);
+    for i in 0..count {
+        let (sequence, position) = rows.place(i);
         for column in 0..width {
             let element = (position * width + column) as u32;
             let words = dropout.random.block(
                 dropout.step,
-                dropout.first_row + sequence,
+                dropout.first_row + sequence as u64,
                 (site << 24) | (element / 4),
             );
             factors.push(if words[element as usize % 4] >= threshold {
@@ -708,7 +762,9 @@ mod tests {
             0.5, 1.0, 9., 9., 10., 20., /* row 1 */ -1.0, 0.0, 9., 9., 30., 40.,
         ];
         let modulation = backend.input((2, Const::<6>), &modulation).unwrap();
-        let y = backend.modulated_norm(&x, &weight, &modulation, 2, 0).unwrap();
+        let y = backend
+            .modulated_norm(&x, &weight, &modulation, 2, 0, TokenRows::all(2))
+            .unwrap();
         // (±a / √(a² + ε)) with a half the difference: token rows 0 and 1 use modulation row 0, 2 and 3 row 1.
         let n = |a: f64| a / (a * a + 1e-5).sqrt();
         assert_close(
@@ -767,11 +823,27 @@ mod tests {
     fn attention_matches_loops_over_scalars() {
         let backend = backend();
         let values = numbers(6 * 24, 0.3);
-        let qkv = backend.input((6, Const::<24>), &values).unwrap();
+        let columns = |from: usize, to: usize| -> Vec<f32> {
+            values
+                .chunks(24)
+                .flat_map(|row| row[from..to].iter().copied())
+                .collect()
+        };
+        let q = backend.input((6, Const::<8>), &columns(0, 8)).unwrap();
+        let kv = backend.input((6, Const::<16>), &columns(8, 24)).unwrap();
+        let expected = attention_by_loops(&values, 6, 3, 8, 2);
+        let y = backend.attention(&q, &kv, 2, TokenRows::all(3)).unwrap();
+        assert_close(&backend.wide_values(&y), &expected);
+        // Some queries: what they find among all.
+        let q = backend.gather(&q, &[1, 3, 5]).unwrap();
         let y = backend
-            .attention::<Const<3>, Const<8>, Const<24>>(&qkv, 2)
+            .attention(&q, &kv, 2, TokenRows::listed(3, &[1, 3, 5]))
             .unwrap();
-        assert_close(&backend.wide_values(&y), &attention_by_loops(&values, 6, 3, 8, 2));
+        let some: Vec<f64> = [1, 3, 5]
+            .iter()
+            .flat_map(|row| expected[row * 8..][..8].to_vec())
+            .collect();
+        assert_close(&backend.wide_values(&y), &some);
     }
 
     #[test]
@@ -794,12 +866,12 @@ mod tests {
             let branch = backend.input((rows.len(), Const::<4>), &branch[range]).unwrap();
             let dropout = Dropout { first_row, ..dropout };
             let y = backend
-                .gated_residual(&x, &branch, &modulation, 1, Some((dropout, 7)), 2)
+                .gated_residual(&x, &branch, &modulation, 1, Some((dropout, 7)), TokenRows::all(2))
                 .unwrap();
             backend.wide_values(&y)
         };
         let whole = residual(0..6, 10);
-        let factors = dropout_factors(&dropout, 7, 6, 4, 2);
+        let factors = dropout_factors(&dropout, 7, TokenRows::all(2), 6, 4);
         assert!(factors.contains(&0.0) && factors.contains(&2.0));
         let expected: Vec<f64> = (0..24)
             .map(|i| f64::from(x[i]) + f64::from(branch[i]) * f64::from(factors[i]) * [2., 3., 4., 5.][i % 4])

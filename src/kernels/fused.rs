@@ -14,11 +14,11 @@ use dfdx::prelude::{
 };
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
-use super::attention::cpu::Heads;
+use super::attention::cpu::{Heads, Inputs};
 use super::gated_residual::cpu::{Gate, Mask};
-use super::modulated_norm::cpu::Modulation;
+use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile::{self, Part};
-use super::{Alphabet, Backend, Dropout, seam};
+use super::{Alphabet, Backend, Dropout, TokenRows, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, nll, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -110,15 +110,68 @@ fn check_indices(what: &str, indices: &[u32], count: usize) -> Result<()> {
     }
 }
 
-/// Whether a modulation of m rows and the chunks of it fit R rows of width D.
-fn check_modulation(rows: usize, width: usize, modulation: (usize, usize), chunks: &[usize]) -> Result<()> {
+/// The token rows of an activation, as a closure on the tape keeps them.
+#[derive(Clone)]
+struct KeptRows {
+    length: usize,
+    listed: Option<Rc<[u32]>>,
+}
+
+impl KeptRows {
+    fn of(rows: TokenRows) -> Self {
+        Self {
+            length: rows.length,
+            listed: rows.listed.map(Rc::from),
+        }
+    }
+
+    fn view(&self) -> TokenRows<'_> {
+        TokenRows {
+            length: self.length,
+            listed: self.listed.as_deref(),
+        }
+    }
+}
+
+/// Whether `count` rows that are those token rows of a batch of `batch` rows may be so.
+fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
+    let fits = match rows.listed {
+        None => count == batch * rows.length,
+        Some(listed) => {
+            listed.len() == count
+                && listed.is_sorted_by(|a, b| a < b)
+                && listed
+                    .last()
+                    .is_none_or(|&last| (last as usize) < batch * rows.length)
+        }
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "{count} rows as token rows of a batch of {batch} times {}",
+        rows.length
+    )))
+}
+
+/// Whether a modulation of m rows and the chunks of it fit `count` rows of width D.
+fn check_modulation(
+    rows: TokenRows,
+    count: usize,
+    width: usize,
+    modulation: (usize, usize),
+    chunks: &[usize],
+) -> Result<()> {
     let (m, columns) = modulation;
-    if m == 0 || !rows.is_multiple_of(m) || chunks.iter().any(|chunk| (chunk + 1) * width > columns) {
+    if m == 0 || chunks.iter().any(|chunk| (chunk + 1) * width > columns) {
         return Err(Error::internal(format!(
-            "modulation {m}x{columns} for {rows} rows of width {width}, chunks {chunks:?}"
+            "modulation {m}x{columns} for width {width}, chunks {chunks:?}"
         )));
     }
-    Ok(())
+    if m == 1 {
+        return Ok(());
+    }
+    check_token_rows(rows, count, m)
 }
 
 impl Backend for Fused {
@@ -235,6 +288,44 @@ impl Backend for Fused {
         Ok(y)
     }
 
+    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
+        &self,
+        x: &Matrix<I>,
+        w: &Self::Param<(O, I)>,
+        first: usize,
+    ) -> Result<Matrix<P>> {
+        let _timer = profile::forward(Part::Linear);
+        if first + P::SIZE > O::SIZE {
+            return Err(Error::internal(format!(
+                "outputs {first} and {} more of {}",
+                P::SIZE,
+                O::SIZE
+            )));
+        }
+        let rows = x.shape().0;
+        let part = first * I::SIZE..(first + P::SIZE) * I::SIZE;
+        let mut y = seam::zeros(rows * P::SIZE)?;
+        linear::cpu::forward(
+            seam::slice(x),
+            &seam::slice(w)[part.clone()],
+            None,
+            I::SIZE,
+            &mut y,
+        );
+        let y = self.tensor((rows, P::default()), y)?;
+        if self.is_recording() {
+            let (x, w) = (x.clone(), w.clone());
+            self.push_from(Part::Linear, &y, move |dy, activations, weights| {
+                let dw = &mut weights.get_or_alloc_mut(&w)?[part.clone()];
+                linear::cpu::weight_gradient(&dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
+                let dx = activations.get_or_alloc_mut(&x)?;
+                linear::cpu::input_gradient(&dy, &seam::slice(&w)[part], I::SIZE, P::SIZE, dx);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
     fn linear_gelu<I: ConstDim, O: ConstDim>(
         &self,
         x: &Matrix<I>,
@@ -287,32 +378,34 @@ impl Backend for Fused {
         modulation: &Matrix<M>,
         shift: usize,
         scale: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Matrix<D>> {
         let _timer = profile::forward(Part::ModulatedNorm);
-        let (rows, shared) = (x.shape().0, modulation.shape().0);
-        check_modulation(rows, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
-        let mut y = seam::zeros(rows * D::SIZE)?;
-        let mut statistics = vec![[0.0; 2]; rows];
-        let layout = Modulation {
-            values: &[],
+        let (count, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
+        let mut y = seam::zeros(count * D::SIZE)?;
+        let mut statistics = vec![[0.0; 2]; count];
+        let places = Places {
             columns: M::SIZE,
-            per: (rows / shared).max(1),
             shift: shift * D::SIZE,
             scale: scale * D::SIZE,
         };
         let view = Modulation {
             values: seam::slice(modulation),
-            ..layout
+            places,
+            rows,
         };
         modulated_norm::cpu::forward(seam::slice(x), seam::slice(weight), view, &mut y, &mut statistics);
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
+            let rows = KeptRows::of(rows);
             self.push_from(Part::ModulatedNorm, &y, move |dy, activations, weights| {
                 let (values, weight_values) = (seam::slice(&x), seam::slice(&weight));
                 let view = Modulation {
                     values: seam::slice(&modulation),
-                    ..layout
+                    places,
+                    rows: rows.view(),
                 };
                 let dmodulation = activations.get_or_alloc_mut(&modulation)?;
                 let dweight = weights.get_or_alloc_mut(&weight)?;
@@ -333,36 +426,52 @@ impl Backend for Fused {
         Ok(y)
     }
 
-    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+    fn attention<D: ConstDim, D2: ConstDim>(
         &self,
-        qkv: &Matrix<D3>,
+        q: &Matrix<D>,
+        kv: &Matrix<D2>,
         heads: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Matrix<D>> {
         let _timer = profile::forward(Part::Attention);
-        let rows = qkv.shape().0;
+        let (queries, keys, length) = (q.shape().0, kv.shape().0, rows.length);
         if heads == 0
             || !D::SIZE.is_multiple_of(2 * heads)
-            || D3::SIZE != 3 * D::SIZE
-            || !rows.is_multiple_of(L::SIZE)
+            || D2::SIZE != 2 * D::SIZE
+            || length == 0
+            || !keys.is_multiple_of(length)
         {
             return Err(Error::internal(format!(
-                "attention over rows of {} with {heads} heads on {rows}x{} to width {}",
-                L::SIZE,
-                D3::SIZE,
+                "attention over rows of {length} with {heads} heads on {keys}x{} to width {}",
+                D2::SIZE,
                 D::SIZE
             )));
         }
-        let heads = self.heads(L::SIZE, heads, D::SIZE / heads);
-        let mut y = seam::zeros(rows * D::SIZE)?;
-        let mut denominators = seam::zeros(rows * heads.count)?;
-        attention::cpu::forward(seam::slice(qkv), &heads, &mut y, &mut denominators);
-        let y = self.tensor((rows, D::default()), y)?;
+        check_token_rows(rows, queries, keys / length)?;
+        let heads = self.heads(length, heads, D::SIZE / heads);
+        let mut y = seam::zeros(queries * D::SIZE)?;
+        let mut denominators = seam::zeros(queries * heads.count)?;
+        let inputs = Inputs {
+            q: seam::slice(q),
+            kv: seam::slice(kv),
+            rows,
+        };
+        attention::cpu::forward(inputs, &heads, &mut y, &mut denominators);
+        let y = self.tensor(*q.shape(), y)?;
         if self.is_recording() {
-            let (qkv, y_again) = (qkv.clone(), y.clone());
+            let (q, kv, y_again, rows) = (q.clone(), kv.clone(), y.clone(), KeptRows::of(rows));
             self.push_from(Part::Attention, &y, move |dy, activations, _| {
-                let dqkv = activations.get_or_alloc_mut(&qkv)?;
-                let (qkv, y) = (seam::slice(&qkv), seam::slice(&y_again));
-                attention::cpu::backward(&dy, qkv, y, &denominators, &heads, dqkv);
+                // Taken out and put back, to have both gradients at once.
+                let mut dq = std::mem::take(&mut **activations.get_or_alloc_mut(&q)?);
+                let dkv = activations.get_or_alloc_mut(&kv)?;
+                let inputs = Inputs {
+                    q: seam::slice(&q),
+                    kv: seam::slice(&kv),
+                    rows: rows.view(),
+                };
+                let y = seam::slice(&y_again);
+                attention::cpu::backward(&dy, inputs, y, &denominators, &heads, &mut dq, dkv);
+                **activations.get_or_alloc_mut(&q)? = dq;
                 Ok(())
             });
         }
@@ -376,39 +485,40 @@ impl Backend for Fused {
         modulation: &Matrix<M>,
         gate: usize,
         dropout: Option<(Dropout, u32)>,
-        length: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Matrix<D>> {
         let _timer = profile::forward(Part::GatedResidual);
-        let (rows, shared) = (x.shape().0, modulation.shape().0);
-        check_modulation(rows, D::SIZE, (shared, M::SIZE), &[gate])?;
-        if branch.shape().0 != rows {
+        let (count, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[gate])?;
+        if branch.shape().0 != count {
             return Err(Error::internal(format!(
-                "a branch of {} rows for {rows}",
+                "a branch of {} rows for {count}",
                 branch.shape().0
             )));
         }
         let mask = dropout.map(|(dropout, site)| Mask::new(&dropout, site));
-        let layout = Gate {
-            modulation: &[],
-            modulation_columns: M::SIZE,
-            first: gate * D::SIZE,
-            width: D::SIZE,
-            length,
-            mask,
-        };
+        let width = D::SIZE;
+        let place = (M::SIZE, gate * width);
         let gate = Gate {
             modulation: seam::slice(modulation),
-            ..layout
+            place,
+            width,
+            rows,
+            mask,
         };
-        let mut y = seam::zeros(rows * D::SIZE)?;
+        let mut y = seam::zeros(count * D::SIZE)?;
         gated_residual::cpu::forward(seam::slice(x), seam::slice(branch), gate, &mut y);
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
+            let rows = KeptRows::of(rows);
             self.push_from(Part::GatedResidual, &y, move |dy, activations, _| {
                 let gate = Gate {
                     modulation: seam::slice(&modulation),
-                    ..layout
+                    place,
+                    width,
+                    rows: rows.view(),
+                    mask,
                 };
                 // Taken out and put back, to have both gradients at once.
                 let mut dmodulation = std::mem::take(&mut **activations.get_or_alloc_mut(&modulation)?);
@@ -611,16 +721,18 @@ mod tests {
             let c = backend.input((count, Const::<5>), &condition[first * 5..(first + count) * 5])?;
             let modulation = backend.linear(&backend.silu(&c)?, &self.condition, None)?;
             let x = backend.embed(&self.table, &tokens)?;
-            let h = backend.modulated_norm(&x, &self.norms[0], &modulation, 0, 1)?;
-            let qkv = backend.linear(&h, &self.qkv, None)?;
-            let h = backend.attention::<Const<LENGTH>, Const<24>, Const<72>>(&qkv, 2)?;
-            let x = backend.gated_residual(&x, &h, &modulation, 2, Some((dropout, 0)), LENGTH)?;
-            let h = backend.modulated_norm(&x, &self.norms[1], &modulation, 3, 4)?;
+            let listed: Vec<u32> = masked.iter().map(|p| (p - first * LENGTH) as u32).collect();
+            let (all, rows) = (TokenRows::all(LENGTH), TokenRows::listed(LENGTH, &listed));
+            let h = backend.modulated_norm(&x, &self.norms[0], &modulation, 0, 1, all)?;
+            let kv = backend.linear_part::<_, _, Const<48>>(&h, &self.qkv, 24)?;
+            let q = backend.linear_part::<_, _, Const<24>>(&backend.gather(&h, &listed)?, &self.qkv, 0)?;
+            let h = backend.attention(&q, &kv, 2, rows)?;
+            let x = backend.gather(&x, &listed)?;
+            let x = backend.gated_residual(&x, &h, &modulation, 2, Some((dropout, 0)), rows)?;
+            let h = backend.modulated_norm(&x, &self.norms[1], &modulation, 3, 4, rows)?;
             let h = backend.linear_gelu(&h, &self.up, &self.up_bias)?;
             let h = backend.linear(&h, &self.down, None)?;
-            let x = backend.gated_residual(&x, &h, &modulation, 5, Some((dropout, 1)), LENGTH)?;
-            let rows: Vec<u32> = masked.iter().map(|p| (p - first * LENGTH) as u32).collect();
-            let h = backend.gather(&x, &rows)?;
+            let h = backend.gated_residual(&x, &h, &modulation, 5, Some((dropout, 1)), rows)?;
             let targets: Vec<u32> = masked.iter().map(|p| (p * 11 % 39) as u32).collect();
             let weights: Vec<f32> = masked.iter().map(|p| 1.0 / (1 + p / LENGTH) as f32).collect();
             let groups: Vec<u32> = masked.iter().map(|p| (p / LENGTH - first) as u32).collect();
@@ -716,10 +828,9 @@ mod tests {
         values[30] = f32::NAN;
         let x = backend.input((LENGTH, Const::<24>), &values).unwrap();
         let net = Net::new(&backend).unwrap();
-        let qkv = backend.linear(&x, &net.qkv, None).unwrap();
-        let h = backend
-            .attention::<Const<LENGTH>, Const<24>, Const<72>>(&qkv, 2)
-            .unwrap();
+        let q = backend.linear_part::<_, _, Const<24>>(&x, &net.qkv, 0).unwrap();
+        let kv = backend.linear_part::<_, _, Const<48>>(&x, &net.qkv, 24).unwrap();
+        let h = backend.attention(&q, &kv, 2, TokenRows::all(LENGTH)).unwrap();
         let alphabet = Alphabet { mask: 39, size: 40 };
         let (tokens, ones, zeros) = ([1; LENGTH], [1.0; LENGTH], [0; LENGTH]);
         let (loss, nll) = backend

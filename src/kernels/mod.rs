@@ -64,6 +64,59 @@ pub struct Alphabet {
     pub size: u32,
 }
 
+/// Which token rows of a micro-batch an activation holds: the last block goes on with the wanted positions alone.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenRows<'a> {
+    /// L: token rows that make one row of the batch.
+    pub length: usize,
+    /// The token rows held, strictly ascending; absent: all, in order.
+    pub listed: Option<&'a [u32]>,
+}
+
+impl<'a> TokenRows<'a> {
+    /// All token rows.
+    #[must_use]
+    pub fn all(length: usize) -> Self {
+        Self { length, listed: None }
+    }
+
+    /// The listed ones.
+    #[must_use]
+    pub fn listed(length: usize, listed: &'a [u32]) -> Self {
+        Self {
+            length,
+            listed: Some(listed),
+        }
+    }
+
+    /// The token row that row `i` of the activation is.
+    #[inline(always)]
+    #[must_use]
+    pub fn token_row(self, i: usize) -> usize {
+        self.listed.map_or(i, |listed| listed[i] as usize)
+    }
+
+    /// The row of the batch, and the position in it, that row `i` of the activation is.
+    #[inline(always)]
+    #[must_use]
+    pub fn place(self, i: usize) -> (usize, usize) {
+        let row = self.token_row(i);
+        (row / self.length, row % self.length)
+    }
+
+    /// Where the activation's rows of each row of the batch begin, and where the last ones end (B + 1), `count` rows
+    /// being held.
+    #[must_use]
+    pub fn starts(self, batch: usize, count: usize) -> Vec<usize> {
+        (0..=batch)
+            .map(|row| match self.listed {
+                None => (row * self.length).min(count),
+                Some(listed) => listed.partition_point(|&at| (at as usize) < row * self.length),
+            })
+            .collect()
+    }
+}
+
 /// What the network needs from a machine. Everything that takes part in differentiation goes through here.
 ///
 /// Activations are cheap to clone (shared storage). While [`Backend::record`] is on, every operation is put on the
@@ -74,8 +127,8 @@ pub struct Alphabet {
 /// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
 /// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
 ///
-/// A modulation argument has m rows, m = 1 (shared by the batch) or a divisor of the token rows R: token row r uses
-/// modulation row r·m / R. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
+/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: the rows of the batch that [`TokenRows`]
+/// tells use their own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
 ///
 /// # Errors
 /// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
@@ -129,6 +182,14 @@ pub trait Backend: Sized + 'static {
         b: Option<&Self::Param<(O,)>>,
     ) -> Result<Self::Act<(usize, O)>>;
 
+    /// y(R, P) = x(R, I) · w[first..first + P]ᵀ: some outputs of a linear layer without bias.
+    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
+        &self,
+        x: &Self::Act<(usize, I)>,
+        w: &Self::Param<(O, I)>,
+        first: usize,
+    ) -> Result<Self::Act<(usize, P)>>;
+
     /// y = gelu(x · wᵀ + b), the tanh form: ½u(1 + tanh(√(2/π)(u + 0.044715u³))).
     fn linear_gelu<I: ConstDim, O: ConstDim>(
         &self,
@@ -148,18 +209,22 @@ pub trait Backend: Sized + 'static {
         modulation: &Self::Act<(usize, M)>,
         shift: usize,
         scale: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>>;
 
     /// Bidirectional attention with rotary positions, per row of L tokens and per head:
-    /// y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v. Columns of `qkv` are [q | k | v], each split into `heads`.
+    /// y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v. Columns of `kv` (R, 2D) are [k | v]; they and q are split into `heads`.
+    /// There are queries for the token rows of `rows` alone, keys and values for all.
     /// Rotary: base 10000 over the two halves of each head, angle of pair j at position l is l · 10000^(−2j/(D/H)).
-    fn attention<L: ConstDim, D: ConstDim, D3: ConstDim>(
+    fn attention<D: ConstDim, D2: ConstDim>(
         &self,
-        qkv: &Self::Act<(usize, D3)>,
+        q: &Self::Act<(usize, D)>,
+        kv: &Self::Act<(usize, D2)>,
         heads: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>>;
 
-    /// y = x + gate · dropout(branch). `site` tells the network's dropouts apart, `length` is L.
+    /// y = x + gate · dropout(branch). `site` tells the network's dropouts apart.
     fn gated_residual<D: ConstDim, M: ConstDim>(
         &self,
         x: &Self::Act<(usize, D)>,
@@ -167,10 +232,10 @@ pub trait Backend: Sized + 'static {
         modulation: &Self::Act<(usize, M)>,
         gate: usize,
         dropout: Option<(Dropout, u32)>,
-        length: usize,
+        rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>>;
 
-    /// y(n, D) = x(R, D)[rows]; `rows` ascend strictly or may repeat (modulations), the gradient adds up.
+    /// y(n, D) = x(R, D)[rows]; `rows` may repeat: the gradient adds up.
     fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>>;
 
     /// The masked negative log-likelihood, never storing all of (n, V): with logits = h · wᵀ + b over the alphabet,

@@ -59,9 +59,9 @@ pub fn add_column_sums(x: &[f32], sums: &mut [f32]) {
 pub struct Span {
     /// Row of the modulation.
     pub modulation_row: usize,
-    /// First token row and count.
+    /// First row.
     pub first_row: usize,
-    /// Token rows.
+    /// Rows.
     pub rows: usize,
     /// First column.
     pub first_column: usize,
@@ -69,21 +69,19 @@ pub struct Span {
     pub columns: usize,
 }
 
-/// Shares R rows, R / m to each modulation row, among threads such that a modulation's gradient, a sum over its token
-/// rows in order, is one task's: by modulation rows, and by columns where those are few.
-pub fn spans(rows: usize, modulation_rows: usize, columns: usize) -> Vec<Span> {
-    let per = rows / modulation_rows;
-    let width = if modulation_rows >= 2 * rayon::current_num_threads() {
-        columns
-    } else {
-        columns_per_task(columns)
-    };
-    (0..modulation_rows)
-        .flat_map(|modulation_row| {
+/// Shares rows, from one of `starts` to the next for each modulation row, among threads such that a modulation's
+/// gradient, a sum over its rows in order, is one task's: by modulation rows, and by columns where those are few.
+pub fn spans(starts: &[usize], columns: usize) -> Vec<Span> {
+    let width = span_columns(starts, columns);
+    starts
+        .windows(2)
+        .enumerate()
+        .flat_map(|(modulation_row, rows)| {
+            let (first_row, rows) = (rows[0], rows[1] - rows[0]);
             (0..columns).step_by(width).map(move |first_column| Span {
                 modulation_row,
-                first_row: modulation_row * per,
-                rows: per,
+                first_row,
+                rows,
                 first_column,
                 columns: width.min(columns - first_column),
             })
@@ -92,13 +90,14 @@ pub fn spans(rows: usize, modulation_rows: usize, columns: usize) -> Vec<Span> {
 }
 
 /// The pieces of a row-major matrix of `columns` columns that the spans of [`spans`] cover, in the same order.
-pub fn pieces<'a>(
-    data: &'a mut [f32],
-    modulation_rows: usize,
-    columns: usize,
-    spans: &[Span],
-) -> Vec<Tile<'a>> {
-    let rows = data.len() / columns / modulation_rows;
-    let width = spans.first().map_or(columns, |span| span.columns);
-    Tile::whole(data, columns).grid(rows, width)
+pub fn pieces<'a>(data: &'a mut [f32], starts: &[usize], columns: usize) -> Vec<Tile<'a>> {
+    Tile::whole(data, columns).cut(starts, span_columns(starts, columns))
+}
+
+fn span_columns(starts: &[usize], columns: usize) -> usize {
+    if starts.len() > 2 * rayon::current_num_threads() {
+        columns
+    } else {
+        columns_per_task(columns)
+    }
 }

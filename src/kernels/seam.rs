@@ -184,15 +184,33 @@ impl<'a> Tile<'a> {
     /// # Panics
     /// When a piece would be empty.
     pub fn grid(self, rows: usize, columns: usize) -> Vec<Tile<'a>> {
-        assert!(rows > 0 && columns > 0, "empty pieces");
-        let mut pieces = Vec::with_capacity(self.rows.div_ceil(rows) * self.columns.div_ceil(columns));
-        for row in (0..self.rows).step_by(rows) {
+        assert!(rows > 0, "empty pieces");
+        let mut starts: Vec<usize> = (0..self.rows).step_by(rows).collect();
+        starts.push(self.rows);
+        self.cut(&starts, columns)
+    }
+
+    /// Cuts the tile into pieces: rows from one of `starts` to the next (from 0 to the last row, ascending; none is a
+    /// piece without rows), and `columns` columns (the last ones fewer), in row-major order.
+    ///
+    /// # Panics
+    /// When `starts` do not ascend from 0 to the number of rows, or a piece would have no columns.
+    pub fn cut(self, starts: &[usize], columns: usize) -> Vec<Tile<'a>> {
+        assert!(columns > 0, "empty pieces");
+        assert!(
+            starts.first() == Some(&0) && starts.last() == Some(&self.rows) && starts.is_sorted(),
+            "{starts:?} of {} rows",
+            self.rows
+        );
+        let mut pieces = Vec::with_capacity((starts.len() - 1) * self.columns.div_ceil(columns));
+        for rows in starts.windows(2) {
             for column in (0..self.columns).step_by(columns) {
                 pieces.push(Tile {
-                    // SAFETY: inside the exclusive borrow, which `self` gives up; the pieces do not overlap.
-                    first: unsafe { self.first.add(row * self.stride + column) },
+                    // SAFETY: `starts` ascend within the tile (checked above), so that the piece lies inside the
+                    // exclusive borrow, which `self` gives up; the pieces do not overlap.
+                    first: unsafe { self.first.add(rows[0] * self.stride + column) },
                     stride: self.stride,
-                    rows: rows.min(self.rows - row),
+                    rows: rows[1] - rows[0],
                     columns: columns.min(self.columns - column),
                     borrow: PhantomData,
                 });

@@ -12,8 +12,8 @@
 //! x ← x + gate_m · dropout(W2 · gelu(W1 · (norm2(x) · (1 + scale_m) + shift_m) + b1) + b2)
 //! ```
 //!
-//! Only the wanted positions go through the final layer: they are gathered first, then normalized, then multiplied
-//! with the vocabulary. Two weights of different shape cannot take each other's place; two of the same can:
+//! Only the wanted positions go through the final layer and what of the last block comes after its keys and values:
+//! exactly what is left out is never read. Two weights of different shape cannot take each other's place; two of the same can:
 //!
 //! ```
 //! # use mdlm::kernels::Backend;
@@ -35,7 +35,7 @@ use dfdx::shapes::{Const, ConstDim, ConstShape};
 
 use super::{Batch, Parameter};
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, Backend, Dropout};
+use crate::kernels::{Alphabet, Backend, Dropout, TokenRows};
 use crate::shapes::Shape;
 use crate::with_compiled_shapes;
 
@@ -333,11 +333,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     /// The masked negative log-likelihood: the scalar Σ weights · nll and the nll of each position, in nats.
     /// `batch.positions` is not empty.
     pub fn nll(&self, b: &B, batch: &Batch<'_>, alphabet: Alphabet) -> Result<(B::Act<()>, Vec<f32>)> {
-        let c = self.conditioning(b, batch.sigma)?;
-        let x = self.trunk(b, batch.tokens, &c, batch.dropout)?;
-        let shared = batch.sigma.len() == 1 && batch.tokens.len() > A::L::SIZE;
-        let h = self.head(b, &x, &c, shared, batch.positions)?;
-        drop((x, c));
+        let h = self.hidden(b, batch.tokens, batch.sigma, batch.positions, batch.dropout)?;
         let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
         let (w, bias) = (&self.output.weight, &self.output.bias);
         b.nll(&h, w, bias, alphabet, batch.targets, batch.weights, &groups)
@@ -351,10 +347,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         sigma: &[f32],
         positions: &[u32],
     ) -> Result<B::Act<(usize, A::V)>> {
-        let c = self.conditioning(b, sigma)?;
-        let x = self.trunk(b, tokens, &c, None)?;
-        let h = self.head(b, &x, &c, sigma.len() == 1, positions)?;
-        drop((x, c));
+        let h = self.hidden(b, tokens, sigma, positions, None)?;
         b.linear(&h, &self.output.weight, Some(&self.output.bias))
     }
 
@@ -370,45 +363,37 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         b.silu(&c)
     }
 
-    /// x (R, D): embedding, then the blocks. An activation is let go as soon as its last reader has run.
-    fn trunk(
+    /// h (n, D): the final layer's normalized input at the wanted positions: embedding, the blocks, the last of them for
+    /// the wanted positions alone. An activation is let go as soon as its last reader has run.
+    fn hidden(
         &self,
         b: &B,
         tokens: &[u32],
-        c: &B::Act<(usize, A::C)>,
+        sigma: &[f32],
+        positions: &[u32],
         dropout: Option<Dropout>,
     ) -> Result<B::Act<(usize, A::D)>> {
+        let c = self.conditioning(b, sigma)?;
+        let wanted = TokenRows::listed(A::L::SIZE, positions);
         let mut x = b.embed(&self.embedding, tokens)?;
         for (i, block) in self.blocks.iter().enumerate() {
             let sites = [2 * i as u32, 2 * i as u32 + 1];
-            x = block.forward(b, &x, c, sites.map(|site| dropout.map(|dropout| (dropout, site))))?;
+            let rows = if i + 1 < A::BLOCKS {
+                TokenRows::all(A::L::SIZE)
+            } else {
+                wanted
+            };
+            x = block.forward(
+                b,
+                &x,
+                &c,
+                rows,
+                sites.map(|site| dropout.map(|dropout| (dropout, site))),
+            )?;
         }
-        Ok(x)
-    }
-
-    /// h (n, D): the final layer's normalized input at the wanted positions. `shared`: several rows have one modulation.
-    ///
-    /// The single row of a micro-batch takes the way of several: the gradient of a modulation that was gathered adds
-    /// rounded products, that of a shared one does not round them, and micro-batches must not show.
-    fn head(
-        &self,
-        b: &B,
-        x: &B::Act<(usize, A::D)>,
-        c: &B::Act<(usize, A::C)>,
-        shared: bool,
-        positions: &[u32],
-    ) -> Result<B::Act<(usize, A::D)>> {
-        let x = b.gather(x, positions)?;
         let (w, bias) = (&self.modulation_final.weight, &self.modulation_final.bias);
-        let modulation = b.linear(c, w, Some(bias))?;
-        let modulation = if shared {
-            modulation
-        } else {
-            // One modulation per row of the batch: one per wanted position.
-            let rows: Vec<u32> = positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
-            b.gather(&modulation, &rows)?
-        };
-        b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1)
+        let modulation = b.linear(&c, w, Some(bias))?;
+        b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1, wanted)
     }
 }
 
@@ -425,12 +410,14 @@ impl<A: Arch, B: Backend> Block<A, B> {
         })
     }
 
-    /// x (R, D) → (R, D); the equations stand at the head of this file.
+    /// x (R, D) → (n, D), the token rows of `rows`; the equations stand at the head of this file. Rows that are not
+    /// wanted give keys and values, and nothing else is computed for them: nothing else of theirs is ever read.
     fn forward(
         &self,
         b: &B,
         x: &B::Act<(usize, A::D)>,
         c: &B::Act<(usize, A::C)>,
+        rows: TokenRows<'_>,
         [drop_a, drop_m]: [Option<(Dropout, u32)>; 2],
     ) -> Result<B::Act<(usize, A::D)>> {
         const SHIFT_A: usize = 0;
@@ -440,22 +427,29 @@ impl<A: Arch, B: Backend> Block<A, B> {
         const SCALE_M: usize = 4;
         const GATE_M: usize = 5;
         let modulation = b.linear(c, &self.modulation.weight, Some(&self.modulation.bias))?;
+        let d = A::D::SIZE;
 
-        let h = b.modulated_norm(x, &self.norm1, &modulation, SHIFT_A, SCALE_A)?;
-        let qkv = b.linear(&h, &self.attn_qkv, None)?;
+        let all = TokenRows::all(A::L::SIZE);
+        let h = b.modulated_norm(x, &self.norm1, &modulation, SHIFT_A, SCALE_A, all)?;
+        let kv = b.linear_part::<_, _, A::D2>(&h, &self.attn_qkv, d)?;
+        let (x, h) = match rows.listed {
+            None => (x.clone(), h),
+            Some(listed) => (b.gather(x, listed)?, b.gather(&h, listed)?),
+        };
+        let q = b.linear_part::<_, _, A::D>(&h, &self.attn_qkv, 0)?;
         drop(h);
-        let a = b.attention::<A::L, A::D, A::D3>(&qkv, A::HEADS)?;
-        drop(qkv);
+        let a = b.attention(&q, &kv, A::HEADS, rows)?;
+        drop((q, kv));
         let a = b.linear(&a, &self.attn_out, None)?;
-        let x = b.gated_residual(x, &a, &modulation, GATE_A, drop_a, A::L::SIZE)?;
+        let x = b.gated_residual(&x, &a, &modulation, GATE_A, drop_a, rows)?;
         drop(a);
 
-        let h = b.modulated_norm(&x, &self.norm2, &modulation, SHIFT_M, SCALE_M)?;
+        let h = b.modulated_norm(&x, &self.norm2, &modulation, SHIFT_M, SCALE_M, rows)?;
         let u = b.linear_gelu(&h, &self.mlp_in.weight, &self.mlp_in.bias)?;
         drop(h);
         let y = b.linear(&u, &self.mlp_out.weight, Some(&self.mlp_out.bias))?;
         drop(u);
-        b.gated_residual(&x, &y, &modulation, GATE_M, drop_m, A::L::SIZE)
+        b.gated_residual(&x, &y, &modulation, GATE_M, drop_m, rows)
     }
 }
 

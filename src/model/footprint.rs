@@ -18,13 +18,15 @@
 //! | W1's output before the GELU, and after | 2F |
 //! | the MLP branch, which the gate multiplies | D |
 //!
-//! and per token once the last block's output, D; for half of the tokens (the share that is masked on average) the
-//! final layer's input and its norm, 2D; and the gradients that are alive at once when the backward pass enters the last
-//! block: of W1's output before and after the GELU, of the branch and of x, 2F + 2D. Neither attention's probabilities
-//! nor the vocabulary's logits nor dropout's masks are kept. Together 4 bytes · L · (N · (10D + 2F) + 4D + 2F) a row.
+//! The last block keeps x, the norm's output, keys and values for every token, and for half of them (the share that is
+//! masked on average) the norm's output again, the query and all that follows: 7.5D + F. Once per masked token: the last
+//! block's output and the final norm's, 2D; and the gradients that are alive at once when the backward pass enters the
+//! last block: of W1's output before and after the GELU, of the branch and of x, 2F + 2D. Neither attention's
+//! probabilities nor the vocabulary's logits nor dropout's masks are kept. Together
+//! 4 bytes · L · ((N − 1) · (10D + 2F) + 9.5D + 2F) a row.
 //!
-//! Held against the growth of the resident set from row to row (x86-64, fused backend): `mini` 14.2 MiB where the
-//! formula says 15.0, `tiny` 5.3 MiB where it says 5.2.
+//! Held against the growth of the peak resident set from micro-batches of 8 rows to 32 (x86-64, fused backend): `mini`
+//! 12.5 MB a row where the formula says 14.1, `tiny` 4.9 MB where it says 4.7.
 
 use super::{Parameter, parameters};
 use crate::shapes::Shape;
@@ -55,7 +57,9 @@ impl Footprint {
         Self {
             parameters,
             training: FLOAT * TRAINING_STATE * parameters,
-            training_per_row: FLOAT * shape.length * (shape.blocks * (10 * d + 2 * f) + 4 * d + 2 * f),
+            training_per_row: FLOAT
+                * shape.length
+                * ((shape.blocks - 1) * (10 * d + 2 * f) + 19 * d / 2 + 2 * f),
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
 pub use dit::parameters;
-pub use erased::build;
+pub use erased::{Erased, build};
 pub use initial::initial;
 
 /// Where a network computes.

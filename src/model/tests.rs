@@ -246,6 +246,25 @@ fn the_fused_network_agrees_with_the_composite_one() {
     }
 }
 
+/// What is not computed does not show: a position's logits have the same bits whichever others are asked for.
+#[test]
+fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
+    let (network, v) = (fused(), nano().vocabulary);
+    let case = Case::new(3, false, false);
+    let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
+    let ask = |positions: &[u32]| network.logits(&case.tokens, &case.sigma, positions).unwrap();
+    let full = ask(&everywhere);
+    for wanted in [&case.positions[..], &[0], &[31, 32, 95]] {
+        for (i, (&at, found)) in wanted.iter().zip(ask(wanted).chunks(v)).enumerate() {
+            assert!(
+                found == &full[at as usize * v..][..v],
+                "logits {i} of {}",
+                wanted.len()
+            );
+        }
+    }
+}
+
 /// The promise on which resuming rests: the same bits for any micro-batch and any number of threads.
 #[test]
 fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {

@@ -492,7 +492,11 @@ mod tests {
     use super::*;
     use crate::data::SpecialIds;
     use crate::diffusion::{Mdlm, Schedule};
+    use crate::kernels::{Fused, composite::Composite};
+    use crate::model::dit::Nano;
     use crate::model::toy::Bag;
+    use crate::model::{self, Erased};
+    use crate::shapes::Shape;
     use std::path::Path;
 
     const LENGTH: usize = 6;
@@ -764,5 +768,70 @@ mod tests {
                 .contains("4 · log V = 6.44 on average over 20 steps"),
             "{error}"
         );
+    }
+
+    /// Text in which a token tells the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
+    fn chained_rows(shape: &Shape) -> Rows {
+        let mask = shape.vocabulary as u32 - 1;
+        let special = SpecialIds {
+            bos: 0,
+            eos: 0,
+            pad: 0,
+            mask,
+        };
+        let tokens = (0..64)
+            .flat_map(|row| {
+                std::iter::successors(Some(row), |x| Some((3 * x + 1) % LETTERS)).take(shape.length)
+            })
+            .collect();
+        Rows::from_memory(mask + 1, special, shape.length, tokens, None).unwrap()
+    }
+
+    /// The loss of 200 steps, fused in f32 against composite in f64.
+    #[test]
+    fn fused_and_composite_training_follow_the_same_curve() {
+        let shape = Shape::find("nano").unwrap();
+        let rows = chained_rows(shape);
+        let mask = rows.info().special.mask;
+        let objective = Mdlm { mask, ..objective() };
+        let (cancel, keeper) = (Cancel::default(), Keeper::new(Path::new(""), ""));
+        let job = Job {
+            rows: &rows,
+            objective: &objective,
+            alphabet: Alphabet { mask, size: mask + 1 },
+            recipe: Recipe {
+                steps: 200,
+                batch: 4,
+                micro_batch: 4,
+                learning_rate: 1e-3,
+                dropout: 0.1,
+                ..recipe()
+            },
+            keeper: &keeper,
+            cancel: &cancel,
+        };
+        let curve = |network: &mut dyn Network| -> Vec<f64> {
+            let mut rehearsal = Rehearsal::new(&job, network).unwrap();
+            (0..200)
+                .map(|_| {
+                    rehearsal.step(network).unwrap();
+                    *rehearsal.state.log.recent.back().unwrap()
+                })
+                .collect()
+        };
+        let weights = model::initial(shape, 1);
+        let exact = Composite::<f64, _>::new(dfdx::prelude::Cpu::default());
+        let expected = curve(&mut Erased::<Nano, _>::new(exact, &weights).unwrap());
+        let found = curve(&mut Erased::<Nano, _>::new(Fused::default(), &weights).unwrap());
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        let (first, last) = (mean(&expected[..20]), mean(&expected[180..]));
+        assert!(last < 0.5 * first, "it learns: {first} to {last}");
+        for (step, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            // 1e-3 of the first loss: f32's rounding, magnified where AdamW divides by small second moments.
+            assert!(
+                (found - expected).abs() < 1e-3 * first,
+                "step {step}: {found} where {expected} belongs"
+            );
+        }
     }
 }

@@ -17,13 +17,13 @@ fn the_shapes_are_listed() {
     exit 0
     --- stdout
     shape             V     L     D   H   N    C  parameters   training     + a row
-    nano            512    32    64   2   2   32     204.2 k    3.9 MiB   384.0 KiB
-    quickstart     2560    32   128   4   3   64       1.4 M   27.4 MiB     1.0 MiB
-    tiny           1024   128   128   4   4  128       1.5 M   29.2 MiB     5.2 MiB
-    mini           8192   128   256   8   6  128      10.2 M  195.2 MiB    15.0 MiB
-    text8-small      35   256   768  12  12  128      92.4 M    1.7 GiB   171.0 MiB
-    lm1b-small    30522   128   768  12  12  128     139.3 M    2.6 GiB    85.5 MiB
-    owt-small     50258  1024   768  12  12  128     169.6 M    3.2 GiB   684.0 MiB
+    nano            512    32    64   2   2   32     204.2 k    3.9 MiB   284.0 KiB
+    quickstart     2560    32   128   4   3   64       1.4 M   27.4 MiB   856.0 KiB
+    tiny           1024   128   128   4   4  128       1.5 M   29.2 MiB     4.5 MiB
+    mini           8192   128   256   8   6  128      10.2 M  195.2 MiB    13.4 MiB
+    text8-small      35   256   768  12  12  128      92.4 M    1.7 GiB   161.6 MiB
+    lm1b-small    30522   128   768  12  12  128     139.3 M    2.6 GiB    80.8 MiB
+    owt-small     50258  1024   768  12  12  128     169.6 M    3.2 GiB   646.5 MiB
     owt-medium    50258  1024  1024  16  24  128     424.5 M    7.9 GiB     1.7 GiB
     --- stderr
     ");

@@ -1,10 +1,10 @@
-//! One task per (row, head); its matrices live in the thread's scratch memory.
+//! One task per (row of the batch, head); its matrices live in the thread's scratch memory.
 
 use rayon::prelude::*;
 
 use crate::kernels::gemm::{Packed, Start, View, product_packed, product_serial};
 use crate::kernels::seam::Tile;
-use crate::kernels::{math, scratch, simd};
+use crate::kernels::{TokenRows, math, scratch, simd};
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
@@ -43,13 +43,20 @@ impl Heads {
         (1.0 / (self.width as f64).sqrt()) as f32
     }
 
-    /// out (L, W) = factor · rot(x), x being W columns of rows `stride` apart.
+    /// out (n, W) = factor · rot(x), x being W columns of rows `stride` apart, the i-th at `position(i)`.
     #[inline(always)]
-    fn rotate(&self, x: &[f32], stride: usize, factor: f32, out: &mut [f32]) {
+    fn rotate(
+        &self,
+        x: &[f32],
+        stride: usize,
+        position: impl Fn(usize) -> usize,
+        factor: f32,
+        out: &mut [f32],
+    ) {
         let half = self.width / 2;
-        for (l, out) in out.chunks_exact_mut(self.width).enumerate() {
-            let (first, second) = x[l * stride..][..self.width].split_at(half);
-            let (cosine, sine) = (&self.cosines[l * half..][..half], &self.sines[l * half..][..half]);
+        for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
+            let (first, second) = x[i * stride..][..self.width].split_at(half);
+            let (cosine, sine) = self.angles(position(i));
             let (out_first, out_second) = out.split_at_mut(half);
             for j in 0..half {
                 out_first[j] = (first[j] * cosine[j] - second[j] * sine[j]) * factor;
@@ -60,17 +67,65 @@ impl Heads {
 
     /// into += factor · rotᵀ(d).
     #[inline(always)]
-    fn add_rotated_back(&self, d: &[f32], factor: f32, into: &mut Tile) {
+    fn add_rotated_back(&self, d: &[f32], position: impl Fn(usize) -> usize, factor: f32, into: &mut Tile) {
         let half = self.width / 2;
-        for (l, d) in d.chunks_exact(self.width).enumerate() {
+        for (i, d) in d.chunks_exact(self.width).enumerate() {
             let (first, second) = d.split_at(half);
-            let (cosine, sine) = (&self.cosines[l * half..][..half], &self.sines[l * half..][..half]);
-            let (into_first, into_second) = into.row(l).split_at_mut(half);
+            let (cosine, sine) = self.angles(position(i));
+            let (into_first, into_second) = into.row(i).split_at_mut(half);
             for j in 0..half {
                 into_first[j] += (first[j] * cosine[j] + second[j] * sine[j]) * factor;
                 into_second[j] += (second[j] * cosine[j] - first[j] * sine[j]) * factor;
             }
         }
+    }
+
+    /// Cosines and sines of a position.
+    #[inline(always)]
+    fn angles(&self, position: usize) -> (&[f32], &[f32]) {
+        let half = self.width / 2;
+        (
+            &self.cosines[position * half..][..half],
+            &self.sines[position * half..][..half],
+        )
+    }
+}
+
+/// What the operation reads.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// Queries (n, D).
+    pub q: &'a [f32],
+    /// Keys and values (R, 2D).
+    pub kv: &'a [f32],
+    /// The token rows of the queries.
+    pub rows: TokenRows<'a>,
+}
+
+impl<'a> Inputs<'a> {
+    /// Where the queries of each row of the batch begin (B + 1).
+    fn starts(&self, heads: &Heads) -> Vec<usize> {
+        let model = heads.count * heads.width;
+        let batch = self.kv.len() / (2 * model * heads.length);
+        self.rows.starts(batch, self.q.len() / model)
+    }
+
+    /// The part of row `row` of the batch and head `head`, whose queries begin at `first`.
+    #[inline(always)]
+    fn part(
+        &self,
+        heads: &Heads,
+        row: usize,
+        head: usize,
+        first: usize,
+    ) -> (&'a [f32], &'a [f32], &'a [f32]) {
+        let model = heads.count * heads.width;
+        let kv = &self.kv[row * heads.length * 2 * model..][..heads.length * 2 * model];
+        (
+            &self.q[first * model + head * heads.width..],
+            &kv[head * heads.width..],
+            &kv[model + head * heads.width..],
+        )
     }
 }
 
@@ -83,23 +138,45 @@ fn cut<const N: usize>(mut memory: &mut [f32], sizes: [usize; N]) -> [&mut [f32]
     })
 }
 
-/// y, and λ of each (row, head, query): (B, H, L).
-pub fn forward(qkv: &[f32], heads: &Heads, y: &mut [f32], denominators: &mut [f32]) {
+/// Cuts λ of each (row, head, query) into the parts of (row, head).
+fn cut_denominators<'a>(
+    mut denominators: &'a mut [f32],
+    starts: &[usize],
+    heads: usize,
+) -> Vec<&'a mut [f32]> {
+    let mut parts = Vec::with_capacity((starts.len() - 1) * heads);
+    for queries in starts.windows(2) {
+        for _ in 0..heads {
+            let (part, rest) = std::mem::take(&mut denominators).split_at_mut(queries[1] - queries[0]);
+            parts.push(part);
+            denominators = rest;
+        }
+    }
+    parts
+}
+
+/// y (n, D), and λ of each (row, head, query).
+pub fn forward(inputs: Inputs, heads: &Heads, y: &mut [f32], denominators: &mut [f32]) {
     let (length, width) = (heads.length, heads.width);
     let model = heads.count * width;
+    let starts = inputs.starts(heads);
+    let denominators = cut_denominators(denominators, &starts, heads.count);
     Tile::whole(y, model)
-        .grid(length, width)
+        .cut(&starts, width)
         .into_par_iter()
-        .zip(denominators.par_chunks_mut(length))
+        .zip(denominators)
         .enumerate()
         .for_each(|(task, (mut y, denominators))| {
             let (row, head) = (task / heads.count, task % heads.count);
-            let qkv = &qkv[row * length * 3 * model..][..length * 3 * model];
-            let block = QUERIES.min(length);
-            let matrix = length * width;
+            let (first, queries) = (starts[row], y.rows());
+            if queries == 0 {
+                return;
+            }
+            let (q_rows, k_rows, v_rows) = inputs.part(heads, row, head, first);
+            let block = QUERIES.min(queries);
             let sizes = [
-                matrix,
-                matrix,
+                queries * width,
+                length * width,
                 Packed::size(width, length),
                 Packed::size(length, width),
                 block * length,
@@ -109,15 +186,16 @@ pub fn forward(qkv: &[f32], heads: &Heads, y: &mut [f32], denominators: &mut [f3
                 simd::vectorized(
                     #[inline(always)]
                     || {
-                        heads.rotate(&qkv[head * width..], 3 * model, heads.scale(), q);
-                        heads.rotate(&qkv[model + head * width..], 3 * model, 1.0, k);
+                        let position = |i| inputs.rows.place(first + i).1;
+                        heads.rotate(q_rows, model, position, heads.scale(), q);
+                        heads.rotate(k_rows, 2 * model, |l| l, 1.0, k);
                     },
                 );
                 let k_packed = Packed::serial(View::new(k, width).t(), k_packed);
-                let v = View::strided(&qkv[2 * model + head * width..], length, width, 3 * model);
+                let v = View::strided(v_rows, length, width, 2 * model);
                 let v_packed = Packed::serial(v, v_packed);
-                for from in (0..length).step_by(block) {
-                    let to = length.min(from + block);
+                for from in (0..queries).step_by(block) {
+                    let to = queries.min(from + block);
                     let scores = &mut scores[..(to - from) * length];
                     let q = View::new(q, width).rows(from, to);
                     product_packed(Start::Zero, q, k_packed, &mut Tile::whole(scores, length));
@@ -150,56 +228,70 @@ fn softmax(scores: &mut [f32], length: usize, denominators: &mut [f32]) {
     }
 }
 
-/// dqkv += the gradient.
-pub fn backward(dy: &[f32], qkv: &[f32], y: &[f32], denominators: &[f32], heads: &Heads, dqkv: &mut [f32]) {
+/// dq and dkv += the gradient.
+pub fn backward(
+    dy: &[f32],
+    inputs: Inputs,
+    y: &[f32],
+    denominators: &[f32],
+    heads: &Heads,
+    dq: &mut [f32],
+    dkv: &mut [f32],
+) {
     let (length, width, count) = (heads.length, heads.width, heads.count);
     let model = count * width;
-    // Pieces of dqkv come as (row, part, head); a task takes the three parts of its (row, head).
-    let mut pieces = Tile::whole(dqkv, 3 * model).grid(length, width).into_iter();
-    let mut tasks = Vec::with_capacity(pieces.len() / 3);
+    let starts = inputs.starts(heads);
+    // Pieces of dkv come as (row, part, head); a task takes both parts of its (row, head).
+    let mut pieces = Tile::whole(dkv, 2 * model).grid(length, width).into_iter();
+    let mut tasks = Vec::with_capacity(pieces.len() / 2);
     while pieces.len() > 0 {
-        let [q, k, v] = std::array::from_fn(|_| pieces.by_ref().take(count).collect::<Vec<_>>());
-        tasks.extend(q.into_iter().zip(k).zip(v));
+        let [k, v] = std::array::from_fn(|_| pieces.by_ref().take(count).collect::<Vec<_>>());
+        tasks.extend(k.into_iter().zip(v));
     }
     tasks
         .into_par_iter()
+        .zip(Tile::whole(dq, model).cut(&starts, width))
         .enumerate()
-        .for_each(|(task, ((mut dq, mut dk), mut dv))| {
+        .for_each(|(task, ((mut dk, mut dv), mut dq))| {
             let (row, head) = (task / count, task % count);
-            let qkv = &qkv[row * length * 3 * model..][..length * 3 * model];
-            let dy = &dy[row * length * model + head * width..];
-            let y = &y[row * length * model + head * width..];
-            let denominators = &denominators[task * length..][..length];
-            let block = QUERIES.min(length);
-            let matrix = length * width;
+            let (first, queries) = (starts[row], dq.rows());
+            if queries == 0 {
+                return;
+            }
+            let (q_rows, k_rows, v_rows) = inputs.part(heads, row, head, first);
+            let dy = &dy[first * model + head * width..];
+            let y = &y[first * model + head * width..];
+            let denominators = &denominators[first * count + head * queries..][..queries];
+            let block = QUERIES.min(queries);
             let (across, along) = (Packed::size(width, length), Packed::size(length, width));
             let sizes = [
-                matrix,
-                matrix,
-                matrix,
-                matrix,
+                queries * width,
+                length * width,
+                queries * width,
+                length * width,
                 across,
                 along,
                 across,
                 block * length,
                 block * length,
             ];
+            let position = |i| inputs.rows.place(first + i).1;
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, dq_turned, dk_turned, k_across, k_along, v_across, p, ds] = cut(memory, sizes);
                 simd::vectorized(
                     #[inline(always)]
                     || {
-                        heads.rotate(&qkv[head * width..], 3 * model, heads.scale(), q);
-                        heads.rotate(&qkv[model + head * width..], 3 * model, 1.0, k);
+                        heads.rotate(q_rows, model, position, heads.scale(), q);
+                        heads.rotate(k_rows, 2 * model, |l| l, 1.0, k);
                     },
                 );
                 let k_across = Packed::serial(View::new(k, width).t(), k_across);
                 let k_along = Packed::serial(View::new(k, width), k_along);
-                let v = View::strided(&qkv[2 * model + head * width..], length, width, 3 * model);
+                let v = View::strided(v_rows, length, width, 2 * model);
                 let v_across = Packed::serial(v.t(), v_across);
-                let dy_view = View::strided(dy, length, width, model);
-                for from in (0..length).step_by(block) {
-                    let to = length.min(from + block);
+                let dy_view = View::strided(dy, queries, width, model);
+                for from in (0..queries).step_by(block) {
+                    let to = queries.min(from + block);
                     let rows = to - from;
                     let (p, ds) = (&mut p[..rows * length], &mut ds[..rows * length]);
                     let q = View::new(q, width).rows(from, to);
@@ -232,8 +324,8 @@ pub fn backward(dy: &[f32], qkv: &[f32], y: &[f32], denominators: &[f32], heads:
                 simd::vectorized(
                     #[inline(always)]
                     || {
-                        heads.add_rotated_back(dq_turned, heads.scale(), &mut dq);
-                        heads.add_rotated_back(dk_turned, 1.0, &mut dk);
+                        heads.add_rotated_back(dq_turned, position, heads.scale(), &mut dq);
+                        heads.add_rotated_back(dk_turned, |l| l, 1.0, &mut dk);
                     },
                 );
             });

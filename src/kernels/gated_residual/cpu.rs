@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::rows;
-use crate::kernels::{Dropout, scratch, simd};
+use crate::kernels::{Dropout, TokenRows, scratch, simd};
 use crate::rng::{Random, philox};
 
 /// The dropout of one site.
@@ -65,32 +65,42 @@ impl Mask {
 pub struct Gate<'a> {
     /// Row-major (m, M).
     pub modulation: &'a [f32],
-    /// M.
-    pub modulation_columns: usize,
-    /// First column of the gate.
-    pub first: usize,
+    /// M, and the first column of the gate.
+    pub place: (usize, usize),
     /// D.
     pub width: usize,
-    /// L.
-    pub length: usize,
+    /// Which token rows there are.
+    pub rows: TokenRows<'a>,
     /// Dropout in training.
     pub mask: Option<Mask>,
 }
 
 impl Gate<'_> {
-    fn rows(&self) -> usize {
-        self.modulation.len() / self.modulation_columns
+    /// m.
+    fn count(&self) -> usize {
+        self.modulation.len() / self.place.0
     }
 
-    /// The factors of some columns of token row `row`.
+    /// The gates of row `i`.
     #[inline(always)]
-    fn factors(&self, row: usize, column: usize, factors: &mut [f32]) {
+    fn gates(&self, i: usize) -> &[f32] {
+        let (columns, first) = self.place;
+        let row = if self.modulation.len() == columns {
+            0
+        } else {
+            self.rows.place(i).0
+        };
+        &self.modulation[row * columns + first..][..self.width]
+    }
+
+    /// The factors of some columns of row `i`.
+    #[inline(always)]
+    fn factors(&self, i: usize, column: usize, factors: &mut [f32]) {
         match self.mask {
-            Some(mask) => mask.factors(
-                row / self.length,
-                row % self.length * self.width + column,
-                factors,
-            ),
+            Some(mask) => {
+                let (row, position) = self.rows.place(i);
+                mask.factors(row, position * self.width + column, factors);
+            }
             None => factors.fill(1.0),
         }
     }
@@ -99,7 +109,6 @@ impl Gate<'_> {
 /// y = x + gate · f · branch.
 pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
     let width = gate.width;
-    let per = x.len() / width / gate.rows().max(1);
     let rows = rows::per_task(width);
     y.par_chunks_mut(rows * width).enumerate().for_each(|(task, y)| {
         scratch::with(width, |factors| {
@@ -111,8 +120,7 @@ pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
                         gate.factors(row, 0, factors);
                         let x = &x[row * width..][..width];
                         let branch = &branch[row * width..][..width];
-                        let gates =
-                            &gate.modulation[row / per * gate.modulation_columns + gate.first..][..width];
+                        let gates = gate.gates(row);
                         for j in 0..width {
                             y[j] = (gates[j] * factors[j]).mul_add(branch[j], x[j]);
                         }
@@ -126,13 +134,19 @@ pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
 /// dbranch += dy · f · gate, dgate += Σ dy · f · branch; dx is dy itself and left to the caller.
 pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmodulation: &mut [f32]) {
     let width = gate.width;
-    let spans = rows::spans(dy.len() / width, gate.rows(), width);
-    let pieces = rows::pieces(dbranch, gate.rows(), width, &spans);
+    let rows = dy.len() / width;
+    let starts = match gate.count() {
+        1 => vec![0, rows],
+        batch => gate.rows.starts(batch, rows),
+    };
+    let (columns, first) = gate.place;
+    let spans = rows::spans(&starts, width);
+    let pieces = rows::pieces(dbranch, &starts, width);
     let sums: Vec<Vec<f32>> = spans
         .par_iter()
         .zip(pieces)
         .map(|(span, mut dbranch)| {
-            let start = span.modulation_row * gate.modulation_columns + gate.first + span.first_column;
+            let start = span.modulation_row * columns + first + span.first_column;
             let gates = &gate.modulation[start..][..span.columns];
             let mut sums = dmodulation[start..][..span.columns].to_vec();
             scratch::with(span.columns, |factors| {
@@ -158,7 +172,7 @@ pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmo
         })
         .collect();
     for (span, sums) in spans.iter().zip(sums) {
-        let start = span.modulation_row * gate.modulation_columns + gate.first + span.first_column;
+        let start = span.modulation_row * columns + first + span.first_column;
         dmodulation[start..][..span.columns].copy_from_slice(&sums);
     }
 }

@@ -1,4 +1,5 @@
-//! y(R, D) = x + gate · dropout(branch); token row r uses row r·m / R of the modulation, whose chunk holds the gate.
+//! y(R, D) = x + gate · dropout(branch); a token row uses its batch row's row of the modulation, or the only
+//! one; a chunk of it holds the gate.
 //!
 //! Dropout multiplies an element with f = 1 / (1 − rate) or 0 as [`crate::kernels::Dropout`] states; its bits are
 //! computed again in the backward pass.
@@ -15,7 +16,7 @@ mod tests {
     use crate::kernels::testing::{
         Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table,
     };
-    use crate::kernels::{Backend, Dropout, composite};
+    use crate::kernels::{Backend, Dropout, TokenRows, composite};
     use crate::rng::{Random, Stream};
 
     struct Residual {
@@ -23,6 +24,8 @@ mod tests {
         modulation_rows: usize,
         length: usize,
         rate: Option<f32>,
+        /// Every how many token rows one is held.
+        every: usize,
     }
 
     fn dropout(rate: f32) -> Dropout {
@@ -39,13 +42,18 @@ mod tests {
         let mut x = table::<B, D>(backend, 1.0, 1)?;
         let mut branch = table::<B, D>(backend, 1.0, 2)?;
         let mut modulation = table::<B, M>(backend, 1.0, 3)?;
+        let listed: Vec<u32> = (0..case.rows as u32).step_by(case.every).collect();
+        let rows = TokenRows {
+            length: case.length,
+            listed: (case.every > 1).then_some(&listed),
+        };
         let y = backend.gated_residual(
-            &look_up(backend, &x, case.rows)?,
-            &look_up(backend, &branch, case.rows)?,
+            &look_up(backend, &x, listed.len())?,
+            &look_up(backend, &branch, listed.len())?,
             &look_up(backend, &modulation, case.modulation_rows)?,
             1,
             case.rate.map(|rate| (dropout(rate), 3)),
-            case.length,
+            rows,
         )?;
         let values = backend.values(&y)?;
         let mut g = descend(backend, &y)?;
@@ -68,17 +76,21 @@ mod tests {
 
     #[test]
     fn agrees_with_the_composite() {
-        for (rows, modulation_rows, length, rate) in [
-            (6, 1, 3, None),
-            (60, 1, 15, Some(0.1)),
-            (60, 4, 15, Some(0.5)),
-            (240, 24, 10, Some(0.1)),
+        for (rows, modulation_rows, length, rate, every) in [
+            (6, 1, 3, None, 1),
+            (60, 1, 15, Some(0.1), 1),
+            (60, 1, 15, Some(0.1), 4),
+            (60, 4, 15, Some(0.5), 1),
+            (60, 4, 15, Some(0.5), 17),
+            (240, 24, 10, Some(0.1), 1),
+            (240, 24, 10, Some(0.1), 3),
         ] {
             let case = Residual {
                 rows,
                 modulation_rows,
                 length,
                 rate,
+                every,
             };
             compare(&case, 5e-6); // sums over up to 240 rows in f32
             same_on_any_threads(&case);
@@ -88,7 +100,7 @@ mod tests {
     #[test]
     fn the_mask_is_that_of_the_contract() {
         let dropout = dropout(0.3);
-        let factors = composite::dropout_factors(&dropout, 9, 4, 71, 2);
+        let factors = composite::dropout_factors(&dropout, 9, TokenRows::all(2), 4, 71);
         for row in 0..4 {
             let mut factor = vec![0.0; 71];
             super::cpu::Mask::new(&dropout, 9).factors(row / 2, row % 2 * 71, &mut factor);

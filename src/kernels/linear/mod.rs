@@ -1,4 +1,4 @@
-//! y(R, O) = x(R, I) · w(O, I)ᵀ + b(O).
+//! y(R, O) = x(R, I) · w(O, I)ᵀ + b(O), or some of the outputs: some rows of w.
 //!
 //! # Gradient
 //!
@@ -11,10 +11,10 @@ mod tests {
     use dfdx::shapes::Const;
 
     use crate::error::Result;
-    use crate::kernels::Backend;
     use crate::kernels::testing::{
         Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table, weight,
     };
+    use crate::kernels::{Backend, Fused};
 
     struct Linear {
         rows: usize,
@@ -40,6 +40,36 @@ mod tests {
             }
             Ok(results)
         }
+    }
+
+    /// Two parts of the outputs, the second of which takes the first's place in the head.
+    struct Parts;
+
+    impl Case for Parts {
+        fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
+            let mut results = Vec::new();
+            for first in [0, 33] {
+                backend.record(B::Gradients::default());
+                let mut x = table::<B, 45>(backend, 1.0, 1)?;
+                let mut w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
+                let y = backend.linear_part::<_, _, Const<37>>(&look_up(backend, &x, 50)?, &w, first)?;
+                let values = backend.values(&y)?;
+                let mut g = descend(backend, &y)?;
+                results.push(("y", values));
+                results.push(("dx", gradient(backend, &mut x, &mut g)?));
+                results.push(("dw", gradient(backend, &mut w, &mut g)?));
+            }
+            Ok(results)
+        }
+    }
+
+    #[test]
+    fn a_part_agrees_with_the_composite() {
+        compare(&Parts, 5e-6); // sums of up to 50 products, in f32
+        let backend = Fused::default();
+        let w = weight::<_, (Const<70>, Const<45>)>(&backend, 0.3, 2).unwrap();
+        let x = backend.input((1, Const::<45>), &[1.0; 45]).unwrap();
+        assert!(backend.linear_part::<_, _, Const<37>>(&x, &w, 34).is_err());
     }
 
     #[test]

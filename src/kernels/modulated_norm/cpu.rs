@@ -2,40 +2,59 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::{math, rows, simd};
+use crate::kernels::{TokenRows, math, rows, simd};
 
 /// Added to the variance (PyTorch's default, which the authors keep).
 const EPSILON: f32 = 1e-5;
 
-/// Where a chunk of D columns lies in the modulation.
+/// Where the chunks of D columns lie in a modulation.
 #[derive(Clone, Copy)]
-pub struct Modulation<'a> {
-    /// Row-major (m, M).
-    pub values: &'a [f32],
+pub struct Places {
     /// M.
     pub columns: usize,
-    /// Token rows per modulation row: R / m.
-    pub per: usize,
     /// First column of the shift.
     pub shift: usize,
     /// First column of the scale.
     pub scale: usize,
 }
 
+/// A modulation, and which rows use which of its own.
+#[derive(Clone, Copy)]
+pub struct Modulation<'a> {
+    /// Row-major (m, M).
+    pub values: &'a [f32],
+    /// Where the chunks lie.
+    pub places: Places,
+    /// Which token rows there are.
+    pub rows: TokenRows<'a>,
+}
+
 impl<'a> Modulation<'a> {
     /// m.
-    pub fn rows(&self) -> usize {
-        self.values.len() / self.columns
+    pub fn count(&self) -> usize {
+        self.values.len() / self.places.columns
     }
 
-    /// Shift and scale of a token row.
+    /// The modulation row of row `i`.
     #[inline(always)]
-    fn of(&self, row: usize, width: usize) -> (&'a [f32], &'a [f32]) {
-        let start = row / self.per * self.columns;
-        (
-            &self.values[start + self.shift..][..width],
-            &self.values[start + self.scale..][..width],
-        )
+    fn row(&self, i: usize) -> usize {
+        if self.values.len() == self.places.columns {
+            0
+        } else {
+            self.rows.place(i).0
+        }
+    }
+
+    /// Shift and scale of row `i`.
+    #[inline(always)]
+    fn of(&self, i: usize, width: usize) -> (&'a [f32], &'a [f32]) {
+        let Places {
+            columns,
+            shift,
+            scale,
+        } = self.places;
+        let values = &self.values[self.row(i) * columns..];
+        (&values[shift..][..width], &values[scale..][..width])
     }
 }
 
@@ -124,6 +143,11 @@ pub fn parameter_gradients(
     dmodulation: &mut [f32],
 ) {
     let width = weight.len();
+    let Places {
+        columns: all,
+        shift,
+        scale,
+    } = modulation.places;
     let columns = rows::columns_per_task(width);
     // Shift and scale columns of all modulation rows for each task; they are copied out and in, being few.
     let tasks: Vec<Vec<f32>> = dweight
@@ -131,10 +155,10 @@ pub fn parameter_gradients(
         .enumerate()
         .map(|(task, dweight)| {
             let (from, count) = (task * columns, dweight.len());
-            let mut sums = Vec::with_capacity(modulation.rows() * 2 * count);
-            for row in dmodulation.chunks_exact(modulation.columns) {
-                sums.extend_from_slice(&row[modulation.shift + from..][..count]);
-                sums.extend_from_slice(&row[modulation.scale + from..][..count]);
+            let mut sums = Vec::with_capacity(modulation.count() * 2 * count);
+            for row in dmodulation.chunks_exact(all) {
+                sums.extend_from_slice(&row[shift + from..][..count]);
+                sums.extend_from_slice(&row[scale + from..][..count]);
             }
             simd::vectorized(
                 #[inline(always)]
@@ -147,7 +171,7 @@ pub fn parameter_gradients(
                         );
                         let scale = &modulation.of(row, width).1[from..][..count];
                         let (dshift, dscale) =
-                            sums[row / modulation.per * 2 * count..][..2 * count].split_at_mut(count);
+                            sums[modulation.row(row) * 2 * count..][..2 * count].split_at_mut(count);
                         for j in 0..count {
                             let product = dy[j] * ((x[j] - mean) * inverse);
                             dweight[j] = product.mul_add(1.0 + scale[j], dweight[j]);
@@ -164,11 +188,11 @@ pub fn parameter_gradients(
         let from = task * columns;
         let count = columns.min(width - from);
         for (row, sums) in dmodulation
-            .chunks_exact_mut(modulation.columns)
+            .chunks_exact_mut(all)
             .zip(sums.chunks_exact(2 * count))
         {
-            row[modulation.shift + from..][..count].copy_from_slice(&sums[..count]);
-            row[modulation.scale + from..][..count].copy_from_slice(&sums[count..]);
+            row[shift + from..][..count].copy_from_slice(&sums[..count]);
+            row[scale + from..][..count].copy_from_slice(&sums[count..]);
         }
     }
 }

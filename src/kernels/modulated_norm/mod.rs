@@ -1,5 +1,5 @@
-//! y(R, D) = n · weight · (1 + scale) + shift with n = (x − μ) / √(σ² + ε), the statistics over D; token row r uses row
-//! r·m / R of the modulation (m, M), whose chunks of D columns hold shift and scale.
+//! y(R, D) = n · weight · (1 + scale) + shift with n = (x − μ) / √(σ² + ε), the statistics over D; a token row uses
+//! its batch row's row of the modulation (B, M), or the only one (1, M); chunks of D columns hold shift and scale.
 //!
 //! # Gradient
 //!
@@ -16,14 +16,16 @@ mod tests {
     use dfdx::shapes::Const;
 
     use crate::error::Result;
-    use crate::kernels::Backend;
     use crate::kernels::testing::{
         Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table, weight,
     };
+    use crate::kernels::{Backend, TokenRows};
 
     struct Norm {
         rows: usize,
         modulation_rows: usize,
+        /// Every how many token rows one is held.
+        every: usize,
     }
 
     impl Case for Norm {
@@ -32,12 +34,19 @@ mod tests {
             let mut x = table::<B, 150>(backend, 2.0, 1)?;
             let mut w = weight::<B, (Const<150>,)>(backend, 1.0, 2)?;
             let mut modulation = table::<B, 450>(backend, 0.5, 3)?;
+            let length = (self.rows / self.modulation_rows).max(1);
+            let listed: Vec<u32> = (0..self.rows as u32).step_by(self.every).collect();
+            let rows = TokenRows {
+                length,
+                listed: (self.every > 1).then_some(&listed),
+            };
             let y = backend.modulated_norm(
-                &look_up(backend, &x, self.rows)?,
+                &look_up(backend, &x, listed.len())?,
                 &w,
                 &look_up(backend, &modulation, self.modulation_rows)?,
                 2,
                 1,
+                rows,
             )?;
             let values = backend.values(&y)?;
             let mut g = descend(backend, &y)?;
@@ -52,23 +61,23 @@ mod tests {
 
     #[test]
     fn agrees_with_the_composite() {
-        for (rows, modulation_rows) in [(1, 1), (60, 1), (60, 4), (240, 24), (33, 33)] {
-            // 1e-5: two means over 150, sums over up to 240 rows, in f32.
-            compare(
-                &Norm {
-                    rows,
-                    modulation_rows,
-                },
-                1e-5,
-            );
+        for (rows, modulation_rows, every) in [
+            (1, 1, 1),
+            (60, 1, 1),
+            (60, 1, 7),
+            (60, 4, 1),
+            (60, 4, 20),
+            (240, 24, 3),
+            (240, 24, 1),
+            (33, 33, 1),
+        ] {
+            let case = Norm {
+                rows,
+                modulation_rows,
+                every,
+            };
+            compare(&case, 1e-5); // two means over 150, sums over up to 240 rows, in f32
+            same_on_any_threads(&case);
         }
-        same_on_any_threads(&Norm {
-            rows: 240,
-            modulation_rows: 1,
-        });
-        same_on_any_threads(&Norm {
-            rows: 240,
-            modulation_rows: 24,
-        });
     }
 }
