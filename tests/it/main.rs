@@ -4,6 +4,7 @@ mod cli;
 mod data;
 mod layers;
 mod manifest;
+mod memory;
 mod model;
 mod pipeline;
 mod readme;

@@ -1,0 +1,139 @@
+//! Training takes what it needs in its first steps and nothing more: held by counting every allocation.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+use mdlm::data::SpecialIds;
+use mdlm::data::rows::Rows;
+use mdlm::diffusion::{Mdlm, Schedule};
+use mdlm::event::Cancel;
+use mdlm::kernels::Alphabet;
+use mdlm::manifest::LearningRateSchedule;
+use mdlm::model::{self, Device};
+use mdlm::shapes::Shape;
+use mdlm::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
+
+/// The system's allocator, with the bytes alive and the most there were.
+struct Counting;
+
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+static PEAK: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: everything is passed on to the system's allocator; counting touches atomics alone.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        count(layout.size());
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        ALIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+fn count(bytes: usize) {
+    PEAK.fetch_max(ALIVE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+/// In a process of its own: other tests allocate too.
+#[test]
+fn training_takes_no_more_memory_after_its_first_steps() {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "memory::steps", "--ignored", "--nocapture"])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+}
+
+#[test]
+#[ignore = "run by `training_takes_no_more_memory_after_its_first_steps`"]
+fn steps() {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
+    pool.install(train);
+}
+
+fn train() {
+    let shape = Shape::find("nano").unwrap();
+    let mask = shape.vocabulary as u32 - 1;
+    let special = SpecialIds {
+        bos: 0,
+        eos: 0,
+        pad: 0,
+        mask,
+    };
+    let tokens = (0..64 * shape.length as u32).map(|i| i * i % mask).collect();
+    let rows = Rows::from_memory(mask + 1, special, shape.length, tokens, None).unwrap();
+    let objective = Mdlm {
+        schedule: Schedule::LogLinear { epsilon: 1e-3 },
+        sampling_epsilon: 1e-3,
+        antithetic: true,
+        time_conditioning: false,
+        mask,
+        seed: 1,
+    };
+    let job = Job {
+        rows: &rows,
+        objective: &objective,
+        alphabet: Alphabet { mask, size: mask + 1 },
+        recipe: Recipe {
+            steps: 1_000,
+            batch: 16,
+            micro_batch: 8,
+            learning_rate: 1e-3,
+            warmup_steps: 0,
+            schedule: LearningRateSchedule::Constant,
+            adam: AdamW {
+                beta1: 0.9,
+                beta2: 0.999,
+                epsilon: 1e-8,
+                weight_decay: 0.0,
+            },
+            gradient_clip: 1.0,
+            ema: 0.99,
+            dropout: 0.1,
+            validation_every: 0,
+            checkpoint_every: 1_000,
+            seed: 1,
+        },
+        keeper: &Keeper::new(Path::new(""), ""),
+        cancel: &Cancel::default(),
+    };
+    let mut network = model::build(shape, Device::Cpu, &model::initial(shape, 1)).unwrap();
+    let mut rehearsal = Rehearsal::new(&job, &*network).unwrap();
+    let mut steps = |count| {
+        PEAK.store(0, Relaxed);
+        for _ in 0..count {
+            rehearsal.step(&mut *network).unwrap();
+        }
+        (ALIVE.load(Relaxed), PEAK.load(Relaxed))
+    };
+    // The first steps find the largest number of masked tokens there will be, give or take a few.
+    let (alive, peak) = steps(50);
+    for _ in 0..5 {
+        let (alive_now, peak_now) = steps(20);
+        // 16 KiB: lines of the log, and the pool's own queues.
+        assert!(
+            alive_now <= alive + (16 << 10),
+            "{alive} bytes grew to {alive_now}"
+        );
+        assert!(
+            peak_now <= peak + peak / 20,
+            "a peak of {peak} bytes grew to {peak_now}"
+        );
+    }
+}
