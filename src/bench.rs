@@ -51,6 +51,8 @@ pub struct Options {
     pub shape: &'static Shape,
     /// Where to compute.
     pub device: Device,
+    /// Precision of the linear layers' products.
+    pub precision: gemm::Precision,
     /// Rows of a round.
     pub batch: u32,
     /// Rows that go through the network at a time; chosen as in a pipeline unless told.
@@ -132,7 +134,12 @@ pub struct Product {
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
     memory::reset_peak();
-    let mut network = model::build(shape, options.device, &model::initial(shape, SEED))?;
+    let mut network = model::build(
+        shape,
+        options.device,
+        options.precision,
+        &model::initial(shape, SEED),
+    )?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
     let alphabet = Alphabet {
@@ -253,7 +260,8 @@ pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
         };
         let rounds = timed(&each, || {
             cancel.check()?;
-            gemm::product(
+            gemm::product_in(
+                options.precision,
                 gemm::Start::Zero,
                 gemm::View::new(&a, k),
                 gemm::View::new(&b, n),
@@ -404,6 +412,7 @@ mod tests {
         let options = Options {
             shape: Shape::find("nano").unwrap(),
             device: Device::Cpu,
+            precision: gemm::Precision::Single,
             batch: 4,
             micro_batch: Some(2),
             steps: 8,

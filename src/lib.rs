@@ -17,7 +17,7 @@
 //! | 3 | [`train`], [`evaluate`], [`sample`] | the loop, AdamW, EMA; perplexity; samplers |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | what the user wrote; artifacts; what a run can say; tensor operations |
-//! | 0 | [`error`], [`rng`], [`shapes`] | the one error type; counter-based random streams; the table of compiled shapes |
+//! | 0 | [`error`], [`memory`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!
@@ -28,7 +28,7 @@
 //! 5. A manifest cannot run a program, nor write outside the store.
 //! 6. [`diffusion`] does no I/O; of [`model`] only its weight files touch the disk; [`kernels`] know nothing of
 //!    language; [`cli`] alone prints.
-//! 7. `unsafe` lives in the seam files alone: `kernels/seam.rs`, `data/mapping.rs`.
+//! 7. `unsafe` lives in the seam files alone: `kernels/seam.rs`, `data/mapping.rs`, `memory.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
 //!
 //! # Shape letters
@@ -46,6 +46,7 @@ pub mod event;
 pub mod executor;
 pub mod kernels;
 pub mod manifest;
+pub mod memory;
 pub mod model;
 pub mod plan;
 pub mod report;

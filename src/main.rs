@@ -3,5 +3,6 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    mdlm::memory::keep();
     mdlm::cli::main()
 }

@@ -15,6 +15,7 @@ use super::{Terminal, progress::Display};
 use crate::bench::{self, Measured, Options, Product};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
+use crate::kernels::gemm;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::memory;
 
@@ -57,6 +58,9 @@ pub struct Args {
     /// Reverse steps of sampling
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub steps: u32,
+    /// Precision of the linear layers' products: f32 or bf16
+    #[arg(long, value_name = "NAME", default_value = "f32", hide_possible_values = true)]
+    pub precision: PrecisionChoice,
     /// Seconds to measure each task for, after a quarter of that to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
@@ -66,6 +70,15 @@ pub struct Args {
     /// Where and how to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// Precision of products, as asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PrecisionChoice {
+    /// 32-bit floats.
+    F32,
+    /// Factors rounded to bfloat16.
+    Bf16,
 }
 
 /// What to measure.
@@ -106,6 +119,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let options = Options {
         shape,
         device: args.compute.device()?,
+        precision: match args.precision {
+            PrecisionChoice::F32 => gemm::Precision::Single,
+            PrecisionChoice::Bf16 => gemm::Precision::Rounded,
+        },
         batch: args.batch.unwrap_or(ROWS),
         micro_batch: args.micro_batch,
         steps: args.steps,

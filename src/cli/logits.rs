@@ -7,6 +7,7 @@ use clap::builder::PossibleValuesParser;
 use super::Terminal;
 use super::project::DeviceChoice;
 use crate::error::{Context as _, Error, Result};
+use crate::kernels::gemm::Precision;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{self, checkpoint};
 use crate::shapes::{SHAPES, Shape};
@@ -66,7 +67,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let device = args.device.resolve()?;
     let input = || format!("read `{}`", args.input.display());
     let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
-    let network = model::build(shape, device, &checkpoint::read(&args.checkpoint, shape)?)?;
+    let network = model::build(
+        shape,
+        device,
+        Precision::Single,
+        &checkpoint::read(&args.checkpoint, shape)?,
+    )?;
 
     let (length, vocabulary) = (shape.length, shape.vocabulary);
     let tensors = [("logits".to_owned(), vec![rows, length, vocabulary])];

@@ -16,6 +16,7 @@ use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use super::attention::cpu::{Heads, Inputs};
 use super::gated_residual::cpu::{Gate, Mask};
+use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile::{self, Part};
 use super::{Alphabet, Backend, Dropout, TokenRows, seam};
@@ -28,6 +29,7 @@ type Grads = TapeGradients<f32, Cpu>;
 #[derive(Default)]
 pub struct Fused {
     device: Cpu,
+    precision: Precision,
     recording: RefCell<Option<Recording>>,
     /// Rotary tables by shape; a network has one.
     heads: RefCell<Vec<Rc<Heads>>>,
@@ -51,6 +53,16 @@ impl Default for Gradients {
 type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
 
 impl Fused {
+    /// The backend whose linear layers multiply in that precision, forwards and towards the activations; gradients of
+    /// weights, attention and forward passes of the likelihood without a gradient stay in f32.
+    #[must_use]
+    pub fn with_precision(precision: Precision) -> Self {
+        Self {
+            precision,
+            ..Self::default()
+        }
+    }
+
     /// A tensor of these values.
     fn tensor<S: Shape>(&self, shape: S, values: Vec<f32>) -> Result<Tensor<S, f32, Cpu>> {
         let count = values.len();
@@ -78,13 +90,13 @@ impl Fused {
         &self,
         part: Part,
         y: &Tensor<S, f32, Cpu>,
-        gradient: impl FnOnce(Vec<f32>, &mut Grads, &mut Grads) -> Result<(), CpuError> + 'static,
+        gradient: impl FnOnce(&mut [f32], &mut Grads, &mut Grads) -> Result<(), CpuError> + 'static,
     ) {
         let y = y.ghost();
         self.push(move |activations, weights| {
             let _timer = profile::backward(part);
-            let dy = std::mem::take(&mut **activations.get_or_alloc_mut(&y)?);
-            gradient(dy, activations, weights)
+            let mut dy = std::mem::take(&mut **activations.get_or_alloc_mut(&y)?);
+            gradient(&mut dy, activations, weights)
         });
     }
 
@@ -255,7 +267,7 @@ impl Backend for Fused {
         if self.is_recording() {
             let (table, tokens) = (table.clone(), tokens.to_vec());
             self.push_from(Part::Embed, &y, move |dy, _, weights| {
-                embed::cpu::backward(&dy, &tokens, D::SIZE, weights.get_or_alloc_mut(&table)?);
+                embed::cpu::backward(dy, &tokens, D::SIZE, weights.get_or_alloc_mut(&table)?);
                 Ok(())
             });
         }
@@ -271,7 +283,9 @@ impl Backend for Fused {
         let _timer = profile::forward(Part::Linear);
         let rows = x.shape().0;
         let mut y = seam::zeros(rows * O::SIZE)?;
+        let precision = self.precision;
         linear::cpu::forward(
+            precision,
             seam::slice(x),
             seam::slice(w),
             b.map(seam::slice),
@@ -282,7 +296,7 @@ impl Backend for Fused {
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.cloned());
             self.push_from(Part::Linear, &y, move |dy, activations, weights| {
-                linear_backward(&dy, &x, &w, b.as_ref(), activations, weights)
+                linear_backward(precision, dy, &x, &w, b.as_ref(), activations, weights)
             });
         }
         Ok(y)
@@ -305,7 +319,9 @@ impl Backend for Fused {
         let rows = x.shape().0;
         let part = first * I::SIZE..(first + P::SIZE) * I::SIZE;
         let mut y = seam::zeros(rows * P::SIZE)?;
+        let precision = self.precision;
         linear::cpu::forward(
+            precision,
             seam::slice(x),
             &seam::slice(w)[part.clone()],
             None,
@@ -317,9 +333,9 @@ impl Backend for Fused {
             let (x, w) = (x.clone(), w.clone());
             self.push_from(Part::Linear, &y, move |dy, activations, weights| {
                 let dw = &mut weights.get_or_alloc_mut(&w)?[part.clone()];
-                linear::cpu::weight_gradient(&dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
+                linear::cpu::weight_gradient(dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
                 let dx = activations.get_or_alloc_mut(&x)?;
-                linear::cpu::input_gradient(&dy, &seam::slice(&w)[part], I::SIZE, P::SIZE, dx);
+                linear::cpu::input_gradient(precision, dy, &seam::slice(&w)[part], I::SIZE, P::SIZE, dx);
                 Ok(())
             });
         }
@@ -335,7 +351,9 @@ impl Backend for Fused {
         let _timer = profile::forward(Part::LinearGelu);
         let rows = x.shape().0;
         let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
+        let precision = self.precision;
         linear_gelu::cpu::forward(
+            precision,
             seam::slice(x),
             seam::slice(w),
             seam::slice(b),
@@ -346,10 +364,10 @@ impl Backend for Fused {
         let y = self.tensor((rows, O::default()), y)?;
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.clone());
-            self.push_from(Part::LinearGelu, &y, move |mut dy, activations, weights| {
-                linear_gelu::cpu::activation_gradient(&u, &mut dy);
+            self.push_from(Part::LinearGelu, &y, move |dy, activations, weights| {
+                linear_gelu::cpu::activation_gradient(&u, dy);
                 drop(u);
-                linear_backward(&dy, &x, &w, Some(&b), activations, weights)
+                linear_backward(precision, dy, &x, &w, Some(&b), activations, weights)
             });
         }
         Ok(y)
@@ -362,9 +380,9 @@ impl Backend for Fused {
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let x = x.clone();
-            self.push_from(Part::Silu, &y, move |mut dy, activations, _| {
-                silu::cpu::backward(seam::slice(&x), &mut dy);
-                add(activations.get_or_alloc_mut(&x)?, &dy);
+            self.push_from(Part::Silu, &y, move |dy, activations, _| {
+                silu::cpu::backward(seam::slice(&x), dy);
+                add(activations.get_or_alloc_mut(&x)?, dy);
                 Ok(())
             });
         }
@@ -410,7 +428,7 @@ impl Backend for Fused {
                 let dmodulation = activations.get_or_alloc_mut(&modulation)?;
                 let dweight = weights.get_or_alloc_mut(&weight)?;
                 modulated_norm::cpu::parameter_gradients(
-                    &dy,
+                    dy,
                     values,
                     weight_values,
                     view,
@@ -419,7 +437,7 @@ impl Backend for Fused {
                     dmodulation,
                 );
                 let dx = activations.get_or_alloc_mut(&x)?;
-                modulated_norm::cpu::input_gradient(&dy, values, weight_values, view, &statistics, dx);
+                modulated_norm::cpu::input_gradient(dy, values, weight_values, view, &statistics, dx);
                 Ok(())
             });
         }
@@ -470,7 +488,7 @@ impl Backend for Fused {
                     rows: rows.view(),
                 };
                 let y = seam::slice(&y_again);
-                attention::cpu::backward(&dy, inputs, y, &denominators, &heads, &mut dq, dkv);
+                attention::cpu::backward(dy, inputs, y, &denominators, &heads, &mut dq, dkv);
                 **activations.get_or_alloc_mut(&q)? = dq;
                 Ok(())
             });
@@ -523,9 +541,9 @@ impl Backend for Fused {
                 // Taken out and put back, to have both gradients at once.
                 let mut dmodulation = std::mem::take(&mut **activations.get_or_alloc_mut(&modulation)?);
                 let dbranch = activations.get_or_alloc_mut(&branch)?;
-                gated_residual::cpu::backward(&dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
+                gated_residual::cpu::backward(dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
                 **activations.get_or_alloc_mut(&modulation)? = dmodulation;
-                add(activations.get_or_alloc_mut(&x)?, &dy);
+                add(activations.get_or_alloc_mut(&x)?, dy);
                 Ok(())
             });
         }
@@ -541,7 +559,7 @@ impl Backend for Fused {
         if self.is_recording() {
             let (x, rows) = (x.ghost(), rows.to_vec());
             self.push_from(Part::Gather, &y, move |dy, activations, _| {
-                gather::cpu::backward(&dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
+                gather::cpu::backward(dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
                 Ok(())
             });
         }
@@ -595,7 +613,17 @@ impl Backend for Fused {
             let mut db = std::mem::take(&mut **gradients.get_or_alloc_mut(b).map_err(allocation)?);
             let dw = gradients.get_or_alloc_mut(w).map_err(allocation)?;
             nll::cpu::forward_backward(
-                values, w_values, b_values, alphabet, targets, weights, &mut nll, &mut dh, dw, &mut db,
+                self.precision,
+                values,
+                w_values,
+                b_values,
+                alphabet,
+                targets,
+                weights,
+                &mut nll,
+                &mut dh,
+                dw,
+                &mut db,
             );
             **gradients.get_or_alloc_mut(b).map_err(allocation)? = db;
         } else {
@@ -632,6 +660,7 @@ fn add(into: &mut [f32], from: &[f32]) {
 
 /// The gradients of y = x · wᵀ + b.
 fn linear_backward<I: ConstDim, O: ConstDim>(
+    precision: Precision,
     dy: &[f32],
     x: &Matrix<I>,
     w: &Tensor<(O, I), f32, Cpu>,
@@ -644,6 +673,7 @@ fn linear_backward<I: ConstDim, O: ConstDim>(
     }
     linear::cpu::weight_gradient(dy, seam::slice(x), I::SIZE, O::SIZE, weights.get_or_alloc_mut(w)?);
     linear::cpu::input_gradient(
+        precision,
         dy,
         seam::slice(w),
         I::SIZE,

@@ -220,6 +220,92 @@ impl<'a> Tile<'a> {
     }
 }
 
+/// Rows of the register tile of [`add_pairs`].
+pub const PAIR_ROWS: usize = 12;
+/// Columns of the register tile of [`add_pairs`].
+pub const PAIR_COLUMNS: usize = 32;
+
+/// Whether this processor multiplies pairs of bfloat16 in one instruction (AVX512-BF16).
+pub fn has_pairs() -> bool {
+    #[cfg(target_arch = "x86_64")]
+    return is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16");
+    #[cfg(not(target_arch = "x86_64"))]
+    false
+}
+
+/// sums[i][j] ← fold over p of sums + hi(a[i][p]) · hi(b[p][j]), then + lo · lo: upper and lower halves of the words are
+/// bfloat16. Row i of `a` begins at `i · stride` and has as many pairs as `b` has rows.
+///
+/// # Panics
+/// When `a` is too short, or the processor cannot ([`has_pairs`]).
+pub fn add_pairs(
+    a: &[u32],
+    stride: usize,
+    b: &[[u32; PAIR_COLUMNS]],
+    sums: &mut [[f32; PAIR_COLUMNS]; PAIR_ROWS],
+) {
+    assert!(has_pairs(), "AVX512-BF16 is not there");
+    assert!(
+        b.len() <= stride && a.len() >= (PAIR_ROWS - 1) * stride + b.len(),
+        "{} words for {PAIR_ROWS} rows of {}, {stride} apart",
+        a.len(),
+        b.len()
+    );
+    // SAFETY: the processor has the instructions, and the rows of `a` are as long as `b`: both checked above.
+    #[cfg(target_arch = "x86_64")]
+    unsafe {
+        add_pairs_avx512(a.as_ptr(), stride, b, sums);
+    }
+}
+
+/// [`add_pairs`] with sums in registers.
+///
+/// # Safety
+/// The processor has the features, and `a` points to [`PAIR_ROWS`] rows of `b.len()` words, `stride` apart.
+#[cfg(target_arch = "x86_64")]
+#[target_feature(enable = "avx512f,avx512bf16")]
+unsafe fn add_pairs_avx512(
+    a: *const u32,
+    stride: usize,
+    b: &[[u32; PAIR_COLUMNS]],
+    sums: &mut [[f32; PAIR_COLUMNS]; PAIR_ROWS],
+) {
+    use std::arch::x86_64::{
+        __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
+        _mm512_setzero_ps, _mm512_storeu_ps,
+    };
+    // SAFETY: both are 512 bits of plain numbers.
+    let halves = |x: __m512i| unsafe { std::mem::transmute::<__m512i, __m512bh>(x) };
+    let mut registers = [[_mm512_setzero_ps(); 2]; PAIR_ROWS];
+    for (registers, sums) in registers.iter_mut().zip(sums.iter()) {
+        for (j, register) in registers.iter_mut().enumerate() {
+            // SAFETY: 16 floats from 0 and from 16 of the 32.
+            *register = unsafe { _mm512_loadu_ps(sums.as_ptr().add(16 * j)) };
+        }
+    }
+    for (p, b) in b.iter().enumerate() {
+        // SAFETY: 16 words from 0 and from 16 of the 32.
+        let b = unsafe {
+            [
+                halves(_mm512_loadu_si512(b.as_ptr().cast())),
+                halves(_mm512_loadu_si512(b.as_ptr().add(16).cast())),
+            ]
+        };
+        for (i, registers) in registers.iter_mut().enumerate() {
+            // SAFETY: row i of `a` has a word for each row of `b`.
+            let a = halves(_mm512_set1_epi32(unsafe { *a.add(i * stride + p) }.cast_signed()));
+            registers[0] = _mm512_dpbf16_ps(registers[0], a, b[0]);
+            registers[1] = _mm512_dpbf16_ps(registers[1], a, b[1]);
+        }
+    }
+    for (registers, sums) in registers.iter().zip(sums.iter_mut()) {
+        for (j, register) in registers.iter().enumerate() {
+            // SAFETY: as for loading.
+            unsafe { _mm512_storeu_ps(sums.as_mut_ptr().add(16 * j), *register) };
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use dfdx::prelude::{

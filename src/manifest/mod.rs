@@ -435,6 +435,10 @@ pub struct Train {
     #[serde(default = "default_dropout")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub dropout: f64,
+    /// Precision of the linear layers' products in training. Weights, gradients of weights, attention, sums and all else
+    /// are f32, as are evaluation and sampling whatever this says. Default: no rounding that was not asked for.
+    #[serde(default)]
+    pub precision: Precision,
     /// Noise schedule of the forward process: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Default: the
     /// authors' configuration (arXiv 2406.07524).
     #[serde(default)]
@@ -481,6 +485,18 @@ pub enum LearningRateSchedule {
     Constant,
     /// Falls to zero along a half cosine at the last step.
     Cosine,
+}
+
+/// Precision of products.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Precision {
+    /// 32-bit floats.
+    #[default]
+    F32,
+    /// Factors rounded to bfloat16, products summed in f32: faster where the processor has AVX512-BF16, slower elsewhere;
+    /// the same results on both.
+    Bf16,
 }
 
 /// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (masked). Formulas of arXiv 2406.07524, appendix E.

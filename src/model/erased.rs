@@ -7,16 +7,26 @@ use super::{Batch, Device, Network, Parameter};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
+use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend, Fused};
 use crate::shapes::Shape;
 
-/// A network of the shape on the device, with these weights in the flat order.
+/// A network of the shape on the device, with these weights in the flat order, its products in that precision.
 ///
 /// # Errors
 /// An input error when the device is not compiled in; otherwise the device's own.
-pub fn build(shape: &Shape, device: Device, weights: &[f32]) -> Result<Box<dyn Network>> {
+pub fn build(
+    shape: &Shape,
+    device: Device,
+    precision: Precision,
+    weights: &[f32],
+) -> Result<Box<dyn Network>> {
     match device {
-        Device::Cpu => on(shape, weights, || Ok(Fused::default())),
+        Device::Cpu => on(shape, weights, || Ok(Fused::with_precision(precision))),
+        #[cfg(feature = "dfdx-cuda")]
+        Device::Cuda if precision == Precision::Rounded => {
+            Err(Error::input("the CUDA device computes in f32").hint("set `precision` to `f32`"))
+        }
         #[cfg(feature = "dfdx-cuda")]
         Device::Cuda => on(shape, weights, || {
             let cuda = dfdx::prelude::Cuda::try_build(0, 0)

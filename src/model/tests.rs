@@ -6,6 +6,7 @@ use super::dit::{Dit, Look, Nano};
 use super::erased::Erased;
 use super::*;
 use crate::kernels::composite::{Accumulated, Composite, Weight};
+use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend, Fused};
 use crate::rng::{Random, Stream};
 
@@ -246,6 +247,29 @@ fn the_fused_network_agrees_with_the_composite_one() {
     }
 }
 
+/// Factors of eight significant bits: close to the exact network, and not the same.
+#[test]
+fn rounded_products_stay_near() {
+    let case = Case::new(3, false, true);
+    let backend = Fused::with_precision(Precision::Rounded);
+    let (mut rounded, mut exact) = (Erased::<Nano, _>::new(backend, &weights()).unwrap(), exact());
+    let found = rounded.accumulate(&case.batch(), ALPHABET).unwrap();
+    let expected = exact.accumulate(&case.batch(), ALPHABET).unwrap();
+    let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    let largest = errors.fold(0.0, f32::max);
+    // 2^-9 a factor, through two blocks, on losses of order one to ten.
+    assert!(1e-5 < largest && largest < 0.05, "off by {largest}");
+    let (found, expected) = (gradient(&mut rounded), gradient(&mut exact));
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    let off =
+        norm(&mut found.iter().zip(&expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied());
+    assert!(
+        1e-4 < off && off < 0.02,
+        "the gradient is off by {off} of its norm"
+    );
+}
+
 /// What is not computed does not show: a position's logits have the same bits whichever others are asked for.
 #[test]
 fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
@@ -268,7 +292,12 @@ fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
 /// The promise on which resuming rests: the same bits for any micro-batch and any number of threads.
 #[test]
 fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
-    for conditioned in [false, true] {
+    let cases = [
+        (false, Precision::Single),
+        (true, Precision::Single),
+        (false, Precision::Rounded),
+    ];
+    for (conditioned, precision) in cases {
         let case = Case::new(6, conditioned, true);
         let bits = |micro: usize, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()
@@ -276,7 +305,8 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
                 .build()
                 .unwrap();
             pool.install(|| {
-                let mut network = fused();
+                let backend = Fused::with_precision(precision);
+                let mut network = Erased::<Nano, _>::new(backend, &weights()).unwrap();
                 let mut nll = Vec::new();
                 for first in (0..6).step_by(micro) {
                     let part = case.part(first..(first + micro).min(6));

@@ -20,8 +20,8 @@ use crate::diffusion::{Mdlm, Schedule};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
-use crate::kernels::Alphabet;
-use crate::manifest::{Estimator, Split, Train};
+use crate::kernels::{Alphabet, gemm};
+use crate::manifest::{Estimator, Precision, Split, Train};
 use crate::model::{self, Network};
 use crate::rng::Stream;
 use crate::shapes::Shape;
@@ -82,7 +82,12 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     let fingerprint = fingerprint(config, &model, &rows, &held_out)?;
     let recipe = recipe(config, shape, context.seed);
     let micro_batch = recipe.micro_batch;
-    let mut network = model::build(shape, context.device, &model::initial(shape, context.seed))?;
+    let mut network = model::build(
+        shape,
+        context.device,
+        precision(config),
+        &model::initial(shape, context.seed),
+    )?;
     let mut watcher = Watcher {
         context,
         total: config.steps,
@@ -174,6 +179,13 @@ fn recipe(config: &Train, shape: &Shape, seed: u64) -> Recipe {
         validation_every: config.validation_every,
         checkpoint_every: config.checkpoint_every,
         seed,
+    }
+}
+
+fn precision(config: &Train) -> gemm::Precision {
+    match config.precision {
+        Precision::F32 => gemm::Precision::Single,
+        Precision::Bf16 => gemm::Precision::Rounded,
     }
 }
 

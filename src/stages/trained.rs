@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
 use crate::diffusion::Mdlm;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
-use crate::kernels::Alphabet;
+use crate::kernels::{Alphabet, gemm::Precision};
 use crate::manifest::{Noise, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
@@ -98,7 +98,12 @@ impl ModelInfo {
             Weights::Ema => EMA,
             Weights::Raw => RAW,
         };
-        model::build(shape, device, &checkpoint::read(&artifact.join(file), shape)?)
+        model::build(
+            shape,
+            device,
+            Precision::Single,
+            &checkpoint::read(&artifact.join(file), shape)?,
+        )
     }
 
     /// The tokenizer of a train artifact.

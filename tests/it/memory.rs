@@ -10,6 +10,7 @@ use mdlm::data::rows::Rows;
 use mdlm::diffusion::{Mdlm, Schedule};
 use mdlm::event::Cancel;
 use mdlm::kernels::Alphabet;
+use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::LearningRateSchedule;
 use mdlm::model::{self, Device};
 use mdlm::shapes::Shape;
@@ -113,7 +114,7 @@ fn train() {
         keeper: &Keeper::new(Path::new(""), ""),
         cancel: &Cancel::default(),
     };
-    let mut network = model::build(shape, Device::Cpu, &model::initial(shape, 1)).unwrap();
+    let mut network = model::build(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();
     let mut rehearsal = Rehearsal::new(&job, &*network).unwrap();
     let mut steps = |count| {
         PEAK.store(0, Relaxed);

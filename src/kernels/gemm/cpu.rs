@@ -132,18 +132,20 @@ pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
         .min(a.columns.max(1));
     for column in (0..b.columns).step_by(columns) {
         let columns = columns.min(b.columns - column);
-        let mut start = columns_of(start, column, columns);
+        let mut start = start.columns(column, columns);
         for level in (0..a.columns.max(1)).step_by(depth) {
             let depth = depth.min(a.columns - level);
             let b = b.rows(level, level + depth).columns(column, column + columns);
             scratch::with(Packed::size(depth, columns), |memory| {
                 let b = Packed::parallel(b, memory);
-                tasks(
-                    start,
-                    a.columns(level, level + depth),
-                    b,
-                    c.part(0, a.rows, column, columns),
-                );
+                let a = a.columns(level, level + depth);
+                let register = this_register();
+                let c = c.part(0, a.rows, column, columns);
+                share((register.rows, register.columns), c, &|row, column, c| {
+                    let start = start.columns(column, c.columns());
+                    let panels = &b.panels[column * a.columns..];
+                    block(start, a.rows(row, row + c.rows()), panels, c);
+                });
             });
             start = Start::Accumulate;
         }
@@ -179,38 +181,24 @@ pub fn product_serial(start: Start, a: View, b: View, c: &mut Tile) {
     });
 }
 
-/// The start value of some columns.
-#[inline(always)]
-fn columns_of(start: Start, from: usize, count: usize) -> Start {
-    match start {
-        Start::Row(row) => Start::Row(&row[from..from + count]),
-        other => other,
-    }
-}
-
-/// Cuts C into tasks: by rows first, since each task packs its rows of A, then by columns.
-fn tasks(start: Start, a: View, b: Packed, c: Tile) {
-    let register = this_register();
+/// Runs `f` on pieces of C, with their first row and column, on all threads: by rows first, since each task packs its
+/// rows of A, then by columns; whole register tiles of (rows, columns).
+pub(super) fn share(register: (usize, usize), c: Tile, f: &(dyn Fn(usize, usize, &mut Tile) + Sync)) {
     let threads = rayon::current_num_threads();
     // Four tasks a thread even out what other processes take away.
     let wanted = 4 * threads;
-    let panels_of_rows = a.rows.div_ceil(register.rows);
+    let panels_of_rows = c.rows().div_ceil(register.0);
     let row_panels = panels_of_rows.div_ceil(wanted).clamp(1, ROW_PANELS);
     let row_tasks = panels_of_rows.div_ceil(row_panels);
-    let column_panels = b.columns.div_ceil(register.columns);
+    let column_panels = c.columns().div_ceil(register.1);
     let column_tasks = wanted.div_ceil(row_tasks).min(column_panels);
     let column_panels = column_panels.div_ceil(column_tasks);
-    let (rows, width) = (row_panels * register.rows, column_panels * register.columns);
-    let across = b.columns.div_ceil(width);
+    let (rows, width) = (row_panels * register.0, column_panels * register.1);
+    let across = c.columns().div_ceil(width);
     c.grid(rows, width)
         .into_par_iter()
         .enumerate()
-        .for_each(|(task, mut c)| {
-            let (row, column) = (task / across * rows, task % across * width);
-            let start = columns_of(start, column, c.columns());
-            let panels = &b.panels[column * a.columns..];
-            block(start, a.rows(row, row + c.rows()), panels, &mut c);
-        });
+        .for_each(|(task, mut c)| f(task / across * rows, task % across * width, &mut c));
 }
 
 /// Packs B (k, n) into panels of one register tile's columns: panel, depth, column.
@@ -373,7 +361,7 @@ impl Block<'_, '_, '_> {
             for column in (0..n).step_by(width) {
                 let b = &panels[column * k + level * width..][..depth * width];
                 let columns = width.min(n - column);
-                let start = columns_of(start, column, columns);
+                let start = start.columns(column, columns);
                 for row in (0..m).step_by(M) {
                     let a = &packed[row * STRIDE..][..M * STRIDE];
                     let mut c = c.part(row, M.min(m - row), column, columns);

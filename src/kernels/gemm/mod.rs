@@ -18,8 +18,31 @@
 //! With dC given: dA = dC · Bᵀ, dB = Aᵀ · dC; both are this operation with transposed views.
 
 mod cpu;
+mod pairs;
 
 pub use cpu::{Packed, product, product_packed, product_serial};
+pub use pairs::product_rounded;
+
+/// What a product does with its factors before it multiplies them. Sums are f32 either way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// Takes them as they are.
+    #[default]
+    Single,
+    /// Rounds them to bfloat16.
+    Rounded,
+}
+
+/// C = start + A · B on all threads, A row-major.
+///
+/// # Panics
+/// When the sizes do not fit.
+pub fn product_in(precision: Precision, start: Start, a: View, b: View, c: &mut [f32]) {
+    match precision {
+        Precision::Single => product(start, a, b, c),
+        Precision::Rounded => product_rounded(start, a, b, c),
+    }
+}
 
 /// A read-only matrix over a slice, with any strides.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +142,18 @@ pub enum Start<'a> {
     Row(&'a [f32]),
     /// What is in C.
     Accumulate,
+}
+
+impl Start<'_> {
+    /// The start value of some columns.
+    #[inline(always)]
+    #[must_use]
+    pub fn columns(self, from: usize, count: usize) -> Self {
+        match self {
+            Self::Row(row) => Self::Row(&row[from..from + count]),
+            other => other,
+        }
+    }
 }
 
 #[cfg(test)]

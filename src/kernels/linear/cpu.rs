@@ -1,11 +1,12 @@
 //! Three products and a column sum.
 
-use crate::kernels::gemm::{Start, View, product};
+use crate::kernels::gemm::{Precision, Start, View, product, product_in};
 use crate::kernels::rows;
 
 /// y = x · wᵀ + b.
-pub fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize, y: &mut [f32]) {
-    product(
+pub fn forward(precision: Precision, x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize, y: &mut [f32]) {
+    product_in(
+        precision,
         b.map_or(Start::Zero, Start::Row),
         View::new(x, inputs),
         View::new(w, inputs).t(),
@@ -14,8 +15,16 @@ pub fn forward(x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize, y: &mut [
 }
 
 /// dx += dy · w.
-pub fn input_gradient(dy: &[f32], w: &[f32], inputs: usize, outputs: usize, dx: &mut [f32]) {
-    product(
+pub fn input_gradient(
+    precision: Precision,
+    dy: &[f32],
+    w: &[f32],
+    inputs: usize,
+    outputs: usize,
+    dx: &mut [f32],
+) {
+    product_in(
+        precision,
         Start::Accumulate,
         View::new(dy, outputs),
         View::new(w, inputs),
@@ -23,7 +32,7 @@ pub fn input_gradient(dy: &[f32], w: &[f32], inputs: usize, outputs: usize, dx: 
     );
 }
 
-/// dw += dyᵀ · x.
+/// dw += dyᵀ · x, always in f32: pairs of bfloat16 along the token rows would let micro-batches show.
 pub fn weight_gradient(dy: &[f32], x: &[f32], inputs: usize, outputs: usize, dw: &mut [f32]) {
     product(
         Start::Accumulate,

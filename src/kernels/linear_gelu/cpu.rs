@@ -1,10 +1,19 @@
 //! The activation's passes; the products are those of `linear`.
 
+use crate::kernels::gemm::Precision;
 use crate::kernels::{linear, math, rows};
 
 /// u = x · wᵀ + b, y = gelu(u).
-pub fn forward(x: &[f32], w: &[f32], b: &[f32], inputs: usize, u: &mut [f32], y: &mut [f32]) {
-    linear::cpu::forward(x, w, Some(b), inputs, u);
+pub fn forward(
+    precision: Precision,
+    x: &[f32],
+    w: &[f32],
+    b: &[f32],
+    inputs: usize,
+    u: &mut [f32],
+    y: &mut [f32],
+) {
+    linear::cpu::forward(precision, x, w, Some(b), inputs, u);
     rows::zip(
         y,
         u,

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::gemm::{Packed, Start, View, product, product_packed};
+use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
 use crate::kernels::{Alphabet, math, rows, scratch, simd};
 
@@ -97,6 +97,7 @@ fn add_tokens(logits: &mut [f32], from: usize, mask: usize, target: usize, state
 /// nll of each row as [`forward`], and the gradients: dh is overwritten, dw and db are added to.
 #[expect(clippy::too_many_arguments, reason = "one fused pass")]
 pub fn forward_backward(
+    precision: Precision,
     h: &[f32],
     w: &[f32],
     b: &[f32],
@@ -118,7 +119,7 @@ pub fn forward_backward(
         let rows = chunk.min(targets.len() - first);
         let h = View::new(&h[first * width..][..rows * width], width);
         scratch::with(rows * size, |logits| {
-            product(Start::Row(b), h, w.t(), logits);
+            product_in(precision, Start::Row(b), h, w.t(), logits);
             let per = rows::per_task(size);
             logits
                 .par_chunks_mut(per * size)
@@ -138,7 +139,8 @@ pub fn forward_backward(
                         },
                     );
                 });
-            product(
+            product_in(
+                precision,
                 Start::Zero,
                 View::new(logits, size),
                 w,
