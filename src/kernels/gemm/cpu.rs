@@ -6,6 +6,7 @@
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
+use super::transpose::whole_lines;
 use super::{Start, View};
 use crate::kernels::seam::Tile;
 use crate::kernels::{profile, scratch};
@@ -224,9 +225,6 @@ fn pack_columns(b: View, panels: &mut [f32], parallel: bool) {
     }
 }
 
-/// Floats in a cache line.
-const LINE: usize = 16;
-
 /// Packs the rows of `x` (at most W) side by side: out[p · W + i] = x[i][p], zeros where x has no row.
 fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
     let (out, _) = pulp::as_arrays_mut::<W, f32>(out);
@@ -244,26 +242,14 @@ fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
         return;
     }
     debug_assert_eq!(x.column_step, 1);
-    // Transposed in pieces of a cache line, so that both sides stay in the cache.
-    for (index, out) in out[..x.columns].chunks_mut(LINE).enumerate() {
-        let from = index * LINE;
-        if let Ok(out) = <&mut [[f32; W]; LINE]>::try_from(&mut *out) {
-            for i in 0..x.rows.min(W) {
-                let line: &[f32; LINE] = x.data[i * x.row_step + from..]
-                    .first_chunk()
-                    .expect("a whole line");
-                for (out, &value) in out.iter_mut().zip(line) {
-                    out[i] = value;
-                }
-            }
-        } else {
-            for i in 0..x.rows {
-                for (p, out) in out.iter_mut().enumerate() {
-                    out[i] = x.data[i * x.row_step + from + p];
-                }
-            }
+    let done = whole_lines(x, out);
+    for (p, out) in out.iter_mut().enumerate().take(x.columns).skip(done) {
+        for (i, out) in out[..x.rows].iter_mut().enumerate() {
+            *out = x.data[i * x.row_step + p];
         }
-        for out in out {
+    }
+    if x.rows < W {
+        for out in &mut out[..x.columns] {
             out[x.rows..].fill(0.0);
         }
     }

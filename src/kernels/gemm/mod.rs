@@ -19,6 +19,7 @@
 
 mod cpu;
 mod pairs;
+mod transpose;
 
 pub use cpu::{Packed, product, product_packed, product_serial};
 pub use pairs::product_rounded;
