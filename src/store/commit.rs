@@ -294,20 +294,24 @@ mod tests {
         }
     }
 
+    /// Whoever looks at a store while another process makes it ready finds its version whole or not at all.
     #[test]
     fn a_new_store_can_be_made_ready_by_many_at_once() {
-        for _ in 0..50 {
+        for _ in 0..100 {
             let folder = tempfile::tempdir().unwrap();
-            let ready = std::sync::Barrier::new(8);
+            let store = || Store::at(folder.path());
+            let ready = std::sync::Barrier::new(2);
             std::thread::scope(|scope| {
-                let prepare = || {
+                let looking = scope.spawn(|| {
                     ready.wait();
-                    Store::at(folder.path()).prepare()
-                };
-                let threads: Vec<_> = (0..8).map(|_| scope.spawn(prepare)).collect();
-                for thread in threads {
-                    thread.join().unwrap().unwrap();
-                }
+                    while !folder.path().join("version").exists() {
+                        std::hint::spin_loop();
+                    }
+                    store().check().and_then(|()| store().prepare())
+                });
+                ready.wait();
+                store().prepare().unwrap();
+                looking.join().unwrap().unwrap();
             });
             assert_eq!(names(folder.path()).len(), 9, "nothing is left over");
         }
