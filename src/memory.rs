@@ -2,7 +2,7 @@
 //!
 //! glibc maps blocks of more than 128 KiB to 32 MiB afresh, and gives the top of its heap back to the kernel as soon as
 //! some of it is free. The activations of one operation are freed when the next has read them, so that operations would
-//! pay for their pages over and over: an evaluation spends a third of its time there (`mdlm bench --task evaluate`, with
+//! pay for their pages over and over: an evaluation spends a quarter of its time there (`mdlm bench --task evaluate`, with
 //! and without). Other systems' allocators are left alone.
 
 /// Largest block that comes from the heap, in bytes.

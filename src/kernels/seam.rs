@@ -1,4 +1,5 @@
-//! The only `unsafe` of the kernels: views of dfdx's CPU storage, fallible buffers, and disjoint tiles for threads.
+//! The only `unsafe` of the kernels: views of dfdx's CPU storage, fallible buffers, disjoint tiles for threads, and the
+//! one instruction that `pulp` does not have.
 //!
 //! dfdx 0.13 keeps a tensor's storage private; on [`Cpu`] an element is reached through `Index`, and the storage is one
 //! `Vec<f32>` behind an `Arc`. A contiguous tensor's elements are that vector in row-major order, so the address of the
