@@ -3,8 +3,7 @@
 //! Everything here is a short straight line of correctly rounded operations (fused multiply-adds included), called
 //! inside [`pulp::Arch::dispatch`], so that a value has the same bits at every SIMD level. NaN goes in, NaN comes out.
 
-/// Lanes of the fixed summation tree of [`sum`] and its kin: one AVX-512 register, two of AVX2, four of NEON.
-pub const LANES: usize = 16;
+use super::lanes::{LANES, fold};
 
 const LOG2_E: f32 = std::f32::consts::LOG2_E;
 /// ln 2 in two parts, the first with trailing zeros so that n · `LN2_HIGH` is exact (Cody and Waite 1980).
@@ -84,51 +83,40 @@ pub fn gelu_slope(u: f32) -> f32 {
     (u * s * z).mul_add(1.0 - s, s)
 }
 
-/// Adds `f(i)` over indices 0..n into [`LANES`] partial sums, then adds them as a balanced tree: the order depends on n
-/// alone.
-#[inline(always)]
-#[must_use]
-pub fn fold(n: usize, f: impl Fn(usize) -> f32) -> f32 {
-    let mut partial = [0.0_f32; LANES];
-    let whole = n / LANES * LANES;
-    for start in (0..whole).step_by(LANES) {
-        for (lane, p) in partial.iter_mut().enumerate() {
-            *p += f(start + lane);
-        }
-    }
-    for (lane, p) in partial.iter_mut().enumerate().take(n - whole) {
-        *p += f(whole + lane);
-    }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            partial[lane] += partial[lane + width];
-        }
-        width /= 2;
-    }
-    partial[0]
-}
-
 /// Σ x.
 #[inline(always)]
 #[must_use]
 pub fn sum(x: &[f32]) -> f32 {
-    fold(x.len(), |i| x[i])
+    fold(
+        [x],
+        #[inline(always)]
+        |[x]| x,
+    )
 }
 
 /// Σ (x − mean)².
 #[inline(always)]
 #[must_use]
 pub fn sum_of_squares(x: &[f32], mean: f32) -> f32 {
-    fold(x.len(), |i| (x[i] - mean) * (x[i] - mean))
+    fold(
+        [x],
+        #[inline(always)]
+        |[x]| (x - mean) * (x - mean),
+    )
 }
 
 /// Σ x y.
+///
+/// # Panics
+/// When the lengths differ.
 #[inline(always)]
 #[must_use]
 pub fn dot(x: &[f32], y: &[f32]) -> f32 {
-    let y = &y[..x.len()];
-    fold(x.len(), |i| x[i] * y[i])
+    fold(
+        [x, y],
+        #[inline(always)]
+        |[x, y]| x * y,
+    )
 }
 
 /// The largest element; NaN when one is NaN, −∞ when there is none.
@@ -138,14 +126,14 @@ pub fn max(x: &[f32]) -> f32 {
     // `a > b || a is NaN` keeps a NaN that `f32::max` would drop.
     let larger = |a: f32, b: f32| if b > a || b.is_nan() { b } else { a };
     let mut partial = [f32::NEG_INFINITY; LANES];
-    let mut chunks = x.chunks_exact(LANES);
-    for chunk in &mut chunks {
-        for (p, &x) in partial.iter_mut().zip(chunk) {
-            *p = larger(*p, x);
+    let (lines, rest) = pulp::as_arrays::<LANES, f32>(x);
+    for line in lines {
+        for lane in 0..LANES {
+            partial[lane] = larger(partial[lane], line[lane]);
         }
     }
-    for (p, &x) in partial.iter_mut().zip(chunks.remainder()) {
-        *p = larger(*p, x);
+    for (partial, &x) in partial.iter_mut().zip(rest) {
+        *partial = larger(*partial, x);
     }
     partial.into_iter().fold(
         f32::NEG_INFINITY,

@@ -10,6 +10,7 @@ mod fused;
 mod gated_residual;
 mod gather;
 pub mod gemm;
+pub mod lanes;
 mod linear;
 mod linear_gelu;
 pub mod math;
@@ -20,7 +21,7 @@ mod rows;
 mod scratch;
 mod seam;
 mod silu;
-mod simd;
+pub mod simd;
 #[cfg(test)]
 mod testing;
 

@@ -2,9 +2,9 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::gemm::{Packed, Start, View, product_packed, product_serial};
+use crate::kernels::gemm::{Packed, STRIDE, Start, View, in_place_size, product_packed, product_serial};
 use crate::kernels::seam::Tile;
-use crate::kernels::{TokenRows, math, scratch, simd};
+use crate::kernels::{TokenRows, lanes, math, scratch, simd};
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
@@ -43,25 +43,39 @@ impl Heads {
         (1.0 / (self.width as f64).sqrt()) as f32
     }
 
-    /// out (n, W) = factor · rot(x), x being W columns of rows `stride` apart, the i-th at `position(i)`.
+    /// Distance of the rows of the turned queries of a block: products read them in place where they are short.
+    fn query_stride(&self) -> usize {
+        STRIDE.max(self.width)
+    }
+
+    /// Distance of the rows of scores, likewise.
+    fn score_stride(&self) -> usize {
+        STRIDE.max(self.length)
+    }
+
+    /// n rows of `out` = factor · rot(x), x being W columns of rows `stride` apart, the i-th at `position(i)`.
     #[inline(always)]
     fn rotate(
         &self,
-        x: &[f32],
-        stride: usize,
+        n: usize,
+        (x, stride): (&[f32], usize),
         position: impl Fn(usize) -> usize,
         factor: f32,
-        out: &mut [f32],
+        (out, out_stride): (&mut [f32], usize),
     ) {
         let half = self.width / 2;
-        for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
+        for (i, out) in out.chunks_mut(out_stride).take(n).enumerate() {
             let (first, second) = x[i * stride..][..self.width].split_at(half);
             let (cosine, sine) = self.angles(position(i));
-            let (out_first, out_second) = out.split_at_mut(half);
-            for j in 0..half {
-                out_first[j] = (first[j] * cosine[j] - second[j] * sine[j]) * factor;
-                out_second[j] = (second[j] * cosine[j] + first[j] * sine[j]) * factor;
-            }
+            let (out_first, out_second) = out[..self.width].split_at_mut(half);
+            lanes::update(
+                [out_first, out_second],
+                [first, second, cosine, sine],
+                #[inline(always)]
+                |_, [x, y, cosine, sine]| {
+                    [(x * cosine - y * sine) * factor, (y * cosine + x * sine) * factor]
+                },
+            );
         }
     }
 
@@ -73,10 +87,17 @@ impl Heads {
             let (first, second) = d.split_at(half);
             let (cosine, sine) = self.angles(position(i));
             let (into_first, into_second) = into.row(i).split_at_mut(half);
-            for j in 0..half {
-                into_first[j] += (first[j] * cosine[j] + second[j] * sine[j]) * factor;
-                into_second[j] += (second[j] * cosine[j] - first[j] * sine[j]) * factor;
-            }
+            lanes::update(
+                [into_first, into_second],
+                [first, second, cosine, sine],
+                #[inline(always)]
+                |[dx, dy], [x, y, cosine, sine]| {
+                    [
+                        dx + (x * cosine + y * sine) * factor,
+                        dy + (y * cosine - x * sine) * factor,
+                    ]
+                },
+            );
         }
     }
 
@@ -174,58 +195,87 @@ pub fn forward(inputs: Inputs, heads: &Heads, y: &mut [f32], denominators: &mut 
             }
             let (q_rows, k_rows, v_rows) = inputs.part(heads, row, head, first);
             let block = QUERIES.min(queries);
+            let (query_stride, score_stride) = (heads.query_stride(), heads.score_stride());
             let sizes = [
-                queries * width,
+                memory_of(block, query_stride),
                 length * width,
                 Packed::size(width, length),
                 Packed::size(length, width),
-                block * length,
+                memory_of(block, score_stride),
             ];
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, k_packed, v_packed, scores] = cut(memory, sizes);
                 simd::vectorized(
                     #[inline(always)]
-                    || {
-                        let position = |i| inputs.rows.place(first + i).1;
-                        heads.rotate(q_rows, model, position, heads.scale(), q);
-                        heads.rotate(k_rows, 2 * model, |l| l, 1.0, k);
-                    },
+                    || heads.rotate(length, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
                 );
                 let k_packed = Packed::serial(View::new(k, width).t(), k_packed);
                 let v = View::strided(v_rows, length, width, 2 * model);
                 let v_packed = Packed::serial(v, v_packed);
                 for from in (0..queries).step_by(block) {
-                    let to = queries.min(from + block);
-                    let scores = &mut scores[..(to - from) * length];
-                    let q = View::new(q, width).rows(from, to);
-                    product_packed(Start::Zero, q, k_packed, &mut Tile::whole(scores, length));
-                    let denominators = &mut denominators[from..to];
+                    let rows = block.min(queries - from);
+                    let q_rows = (&q_rows[from * model..], model);
+                    let position = |i| inputs.rows.place(first + from + i).1;
                     simd::vectorized(
                         #[inline(always)]
-                        || softmax(scores, length, denominators),
+                        || heads.rotate(rows, q_rows, position, heads.scale(), (q, query_stride)),
                     );
-                    let mut y = y.part(from, to - from, 0, width);
-                    product_packed(Start::Zero, View::new(scores, length), v_packed, &mut y);
+                    let q = View::strided(q, rows, width, query_stride);
+                    let mut tile = Tile::whole(scores, score_stride);
+                    product_packed(Start::Zero, q, k_packed, &mut tile.part(0, rows, 0, length));
+                    let denominators = &mut denominators[from..from + rows];
+                    simd::vectorized(
+                        #[inline(always)]
+                        || softmax(scores, score_stride, length, denominators),
+                    );
+                    let p = View::strided(scores, rows, length, score_stride);
+                    let mut y = y.part(from, rows, 0, width);
+                    product_packed(Start::Zero, p, v_packed, &mut y);
                 }
             });
         });
 }
 
+/// Floats for `rows` rows `stride` apart, a stride of [`Heads::query_stride`] or [`Heads::score_stride`].
+fn memory_of(rows: usize, stride: usize) -> usize {
+    if stride == STRIDE {
+        in_place_size(rows)
+    } else {
+        rows * stride
+    }
+}
+
 /// Each row of scores becomes its softmax; λ = log Σ exp.
 #[inline(always)]
-fn softmax(scores: &mut [f32], length: usize, denominators: &mut [f32]) {
-    for (scores, denominator) in scores.chunks_exact_mut(length).zip(denominators) {
+fn softmax(scores: &mut [f32], stride: usize, length: usize, denominators: &mut [f32]) {
+    for (scores, denominator) in scores.chunks_mut(stride).zip(denominators) {
+        let scores = &mut scores[..length];
         let max = math::max(scores);
-        for score in scores.iter_mut() {
-            *score = math::exp(*score - max);
-        }
-        let sum = math::sum(scores);
+        let sum = lanes::replace_and_sum(
+            scores,
+            #[inline(always)]
+            |score| math::exp(score - max),
+        );
         let inverse = 1.0 / sum;
         for score in scores.iter_mut() {
             *score *= inverse;
         }
         *denominator = max + sum.ln();
     }
+}
+
+/// A row of scores becomes its softmax P, and dP becomes dS.
+#[inline(always)]
+fn to_gradient(scores: &mut [f32], ds: &mut [f32], denominator: f32, delta: f32) {
+    lanes::update(
+        [scores, ds],
+        [],
+        #[inline(always)]
+        |[score, dp], []| {
+            let p = math::exp(score - denominator);
+            [p, p * (dp - delta)]
+        },
+    );
 }
 
 /// dq and dkv += the gradient.
@@ -263,27 +313,25 @@ pub fn backward(
             let y = &y[first * model + head * width..];
             let denominators = &denominators[first * count + head * queries..][..queries];
             let block = QUERIES.min(queries);
+            let (query_stride, score_stride) = (heads.query_stride(), heads.score_stride());
             let (across, along) = (Packed::size(width, length), Packed::size(length, width));
             let sizes = [
-                queries * width,
+                memory_of(block, query_stride),
                 length * width,
                 queries * width,
                 length * width,
                 across,
                 along,
                 across,
-                block * length,
-                block * length,
+                memory_of(block, score_stride),
+                memory_of(block, score_stride),
             ];
             let position = |i| inputs.rows.place(first + i).1;
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, dq_turned, dk_turned, k_across, k_along, v_across, p, ds] = cut(memory, sizes);
                 simd::vectorized(
                     #[inline(always)]
-                    || {
-                        heads.rotate(q_rows, model, position, heads.scale(), q);
-                        heads.rotate(k_rows, 2 * model, |l| l, 1.0, k);
-                    },
+                    || heads.rotate(length, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
                 );
                 let k_across = Packed::serial(View::new(k, width).t(), k_across);
                 let k_along = Packed::serial(View::new(k, width), k_along);
@@ -293,28 +341,31 @@ pub fn backward(
                 for from in (0..queries).step_by(block) {
                     let to = queries.min(from + block);
                     let rows = to - from;
-                    let (p, ds) = (&mut p[..rows * length], &mut ds[..rows * length]);
-                    let q = View::new(q, width).rows(from, to);
+                    let q_rows = (&q_rows[from * model..], model);
+                    let place = |i| position(from + i);
+                    simd::vectorized(
+                        #[inline(always)]
+                        || heads.rotate(rows, q_rows, place, heads.scale(), (q, query_stride)),
+                    );
+                    let q = View::strided(q, rows, width, query_stride);
                     let dy_rows = dy_view.rows(from, to);
-                    product_packed(Start::Zero, q, k_across, &mut Tile::whole(p, length));
-                    product_packed(Start::Zero, dy_rows, v_across, &mut Tile::whole(ds, length));
+                    let mut scores = Tile::whole(p, score_stride);
+                    product_packed(Start::Zero, q, k_across, &mut scores.part(0, rows, 0, length));
+                    let mut dp = Tile::whole(ds, score_stride);
+                    product_packed(Start::Zero, dy_rows, v_across, &mut dp.part(0, rows, 0, length));
                     simd::vectorized(
                         #[inline(always)]
                         || {
-                            let scores = p.chunks_exact_mut(length).zip(ds.chunks_exact_mut(length));
-                            for (row, (p, ds)) in scores.enumerate() {
-                                let row = from + row;
-                                let delta =
-                                    math::dot(&dy[row * model..][..width], &y[row * model..][..width]);
-                                let denominator = denominators[row];
-                                for (p, ds) in p.iter_mut().zip(ds) {
-                                    *p = math::exp(*p - denominator);
-                                    *ds = *p * (*ds - delta);
-                                }
+                            let scores = p.chunks_mut(score_stride).zip(ds.chunks_mut(score_stride));
+                            for (row, (p, ds)) in (from..to).zip(scores) {
+                                let at = row * model..row * model + width;
+                                let delta = math::dot(&dy[at.clone()], &y[at]);
+                                to_gradient(&mut p[..length], ds, denominators[row], delta);
                             }
                         },
                     );
-                    let (p, ds) = (View::new(p, length), View::new(ds, length));
+                    let p = View::strided(p, rows, length, score_stride);
+                    let ds = View::strided(ds, rows, length, score_stride);
                     let start = if from == 0 { Start::Zero } else { Start::Accumulate };
                     product_serial(Start::Accumulate, p.t(), dy_rows, &mut dv);
                     product_serial(start, ds.t(), q, &mut Tile::whole(dk_turned, width));

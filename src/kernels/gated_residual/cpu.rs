@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::kernels::rows;
-use crate::kernels::{Dropout, TokenRows, scratch, simd};
+use crate::kernels::{Dropout, TokenRows, lanes, scratch, simd};
 use crate::rng::{Random, philox};
 
 /// The dropout of one site.
@@ -121,9 +121,13 @@ pub fn forward(x: &[f32], branch: &[f32], gate: Gate, y: &mut [f32]) {
                         let x = &x[row * width..][..width];
                         let branch = &branch[row * width..][..width];
                         let gates = gate.gates(row);
-                        for j in 0..width {
-                            y[j] = (gates[j] * factors[j]).mul_add(branch[j], x[j]);
-                        }
+                        let from = [x, branch, gates, factors];
+                        lanes::update(
+                            [y],
+                            from,
+                            #[inline(always)]
+                            |_, [x, branch, gate, factor]| [(gate * factor).mul_add(branch, x)],
+                        );
                     }
                 },
             );
@@ -159,11 +163,15 @@ pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmo
                             gate.factors(row, span.first_column, factors);
                             let from = row * width + span.first_column;
                             let (dy, branch) = (&dy[from..][..sums.len()], &branch[from..][..sums.len()]);
-                            for j in 0..sums.len() {
-                                let passed = dy[j] * factors[j];
-                                dbranch[j] = passed.mul_add(gates[j], dbranch[j]);
-                                sums[j] = passed.mul_add(branch[j], sums[j]);
-                            }
+                            lanes::update(
+                                [dbranch, &mut sums],
+                                [dy, branch, factors, gates],
+                                #[inline(always)]
+                                |[dbranch, sum], [dy, branch, factor, gate]| {
+                                    let passed = dy * factor;
+                                    [passed.mul_add(gate, dbranch), passed.mul_add(branch, sum)]
+                                },
+                            );
                         }
                     },
                 );

@@ -1,12 +1,12 @@
 //! The product on the CPU: Goto's blocking (Goto and van de Geijn 2008) around a register tile written with `pulp`.
 //!
 //! B is packed into panels of one register tile's width, A into panels of its height, both depth-major, so that the
-//! inner loop reads two streams. Panels are padded with zeros; what they add to is never stored.
+//! inner loop reads two streams. What stands beyond the edges of a matrix goes into sums that are never stored.
 
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::transpose::whole_lines;
+use super::transpose::{LINE, whole_lines};
 use super::{Start, View};
 use crate::kernels::seam::Tile;
 use crate::kernels::{profile, scratch};
@@ -14,8 +14,9 @@ use crate::kernels::{profile, scratch};
 /// Depth of a block: a panel of B (256 × 32 floats, 32 KiB) stays in the first-level cache.
 const DEPTH: usize = 256;
 /// Distance of the rows of A in a block: a whole number of cache lines, and an odd one, so that the rows of a register
-/// tile fall into different sets of the first-level cache.
-const STRIDE: usize = DEPTH + 16;
+/// tile fall into different sets of the first-level cache. A matrix that lies so in memory of [`in_place_size`] is read
+/// where it is, as it is or transposed; others are copied first.
+pub const STRIDE: usize = DEPTH + 16;
 /// Rows of A per task, in register tiles: 8 × 12 × 256 floats, 96 KiB, stay in the second-level cache.
 const ROW_PANELS: usize = 8;
 /// Floats of B packed at once, 4 MiB: bounds the scratch memory for wide or deep B.
@@ -61,6 +62,12 @@ impl WithSimd for RegisterOf {
 
 fn this_register() -> Register {
     Arch::new().dispatch(RegisterOf)
+}
+
+/// Floats of memory for a matrix of `rows` rows [`STRIDE`] apart that products read in place.
+#[must_use]
+pub fn in_place_size(rows: usize) -> usize {
+    rows.next_multiple_of(this_register().rows) * STRIDE
 }
 
 /// A matrix B packed for many products, in memory of the caller's.
@@ -255,14 +262,19 @@ fn pack_panel<const W: usize>(x: View, out: &mut [f32]) {
     }
 }
 
-/// Copies the rows of `x` one below the other, [`STRIDE`] apart, and zeros below them to the end.
+/// Copies the rows of `x` one below the other, [`STRIDE`] apart. Below them is what was there before.
 #[inline(always)]
 fn copy_rows(x: View, out: &mut [f32]) {
-    for (i, out) in out.chunks_exact_mut(STRIDE).enumerate() {
-        if i < x.rows {
-            out[..x.columns].copy_from_slice(&x.data[i * x.row_step..][..x.columns]);
-        } else {
-            out[..x.columns].fill(0.0);
+    for (i, out) in out.chunks_exact_mut(STRIDE).enumerate().take(x.rows) {
+        let row = &x.data[i * x.row_step..][..x.columns];
+        // By cache lines: a call to copy a few of them would take longer than they do.
+        let (lines, rest) = pulp::as_arrays::<LINE, f32>(row);
+        let (out_lines, _) = pulp::as_arrays_mut::<LINE, f32>(out);
+        for (out, line) in out_lines.iter_mut().zip(lines) {
+            *out = *line;
+        }
+        for (out, &value) in out[x.columns - rest.len()..].iter_mut().zip(rest) {
+            *out = value;
         }
     }
 }
@@ -288,26 +300,74 @@ fn pack_rows<const M: usize>(x: View, out: &mut [f32]) {
 fn block(start: Start, a: View, panels: &[f32], c: &mut Tile) {
     // Borrowed here: what is called through a closure would be compiled without the SIMD level's instructions.
     let rows = a.rows.next_multiple_of(this_register().rows);
-    scratch::with(rows * STRIDE, |packed| {
-        Arch::new().dispatch(Block {
-            start,
-            a,
-            panels,
-            packed,
-            c,
-        });
+    match Lies::of(a, rows) {
+        Lies::RowsInPlace => dispatch::<BY_ROWS>(start, a, panels, &mut [], c),
+        Lies::ColumnsInPlace => dispatch::<BY_COLUMNS>(start, a, panels, &mut [], c),
+        Lies::Rows => scratch::with(rows * STRIDE, |copy| {
+            dispatch::<BY_ROWS>(start, a, panels, copy, c);
+        }),
+        Lies::Panels => scratch::with(rows * STRIDE, |copy| {
+            dispatch::<BY_PANELS>(start, a, panels, copy, c);
+        }),
+    }
+}
+
+fn dispatch<const BY: u8>(start: Start, a: View, panels: &[f32], copy: &mut [f32], c: &mut Tile) {
+    Arch::new().dispatch(Block::<BY> {
+        start,
+        a,
+        panels,
+        copy,
+        c,
     });
 }
 
-struct Block<'a, 'c, 't> {
+/// How A lies in memory while register tiles are computed.
+enum Lies {
+    /// Rows [`STRIDE`] apart, where the caller has put them.
+    RowsInPlace,
+    /// Columns [`STRIDE`] apart, where the caller has put them.
+    ColumnsInPlace,
+    /// Copied to rows [`STRIDE`] apart.
+    Rows,
+    /// Copied to panels of a register tile's rows: panel, depth, row.
+    Panels,
+}
+
+impl Lies {
+    /// How A is read; `rows` are its rows rounded up to whole register tiles.
+    fn of(a: View, rows: usize) -> Self {
+        let columns_fit = a.row_step == 1 && a.column_step == STRIDE && rows <= STRIDE;
+        let rows_fit = a.column_step == 1 && a.row_step == STRIDE && a.columns <= DEPTH;
+        if columns_fit && a.data.len() >= a.columns * STRIDE {
+            Self::ColumnsInPlace
+        } else if rows_fit && a.data.len() >= rows * STRIDE {
+            Self::RowsInPlace
+        } else if a.row_step == 1 {
+            Self::Panels
+        } else {
+            Self::Rows
+        }
+    }
+}
+
+/// Element (i, p) of A is at i · [`STRIDE`] + p.
+const BY_ROWS: u8 = 0;
+/// Element (i, p) of A is at p · M + i.
+const BY_PANELS: u8 = 1;
+/// Element (i, p) of A is at p · [`STRIDE`] + i.
+const BY_COLUMNS: u8 = 2;
+
+/// A product whose A is copied to where register tiles read it, or is read where it is if there is no memory for a copy.
+struct Block<'a, 'c, 't, const BY: u8> {
     start: Start<'a>,
     a: View<'a>,
     panels: &'a [f32],
-    packed: &'c mut [f32],
+    copy: &'c mut [f32],
     c: &'c mut Tile<'t>,
 }
 
-impl WithSimd for Block<'_, '_, '_> {
+impl<const BY: u8> WithSimd for Block<'_, '_, '_, BY> {
     type Output = ();
 
     #[inline(always)]
@@ -321,14 +381,14 @@ impl WithSimd for Block<'_, '_, '_> {
     }
 }
 
-impl Block<'_, '_, '_> {
+impl<const BY: u8> Block<'_, '_, '_, BY> {
     #[inline(always)]
     fn run<S: Simd, const M: usize, const N: usize>(self, simd: S) {
         let Self {
             mut start,
             a,
             panels,
-            packed,
+            copy,
             c,
         } = self;
         let width = N * S::F32_LANES;
@@ -337,25 +397,27 @@ impl Block<'_, '_, '_> {
         // Once even if k = 0: C takes its start value.
         loop {
             let depth = DEPTH.min(k - level);
-            let by_depth = a.row_step == 1;
             let a = a.columns(level, level + depth);
-            if by_depth {
-                pack_rows::<M>(a, packed);
+            let values: &[f32] = if copy.is_empty() {
+                a.data
             } else {
-                copy_rows(a, packed);
-            }
+                match BY {
+                    BY_PANELS => pack_rows::<M>(a, copy),
+                    _ => copy_rows(a, copy),
+                }
+                copy
+            };
             for column in (0..n).step_by(width) {
                 let b = &panels[column * k + level * width..][..depth * width];
                 let columns = width.min(n - column);
                 let start = start.columns(column, columns);
                 for row in (0..m).step_by(M) {
-                    let a = &packed[row * STRIDE..][..M * STRIDE];
+                    let a = match BY {
+                        BY_COLUMNS => &values[row..],
+                        _ => &values[row * STRIDE..][..M * STRIDE],
+                    };
                     let mut c = c.part(row, M.min(m - row), column, columns);
-                    if by_depth {
-                        register_tile::<S, M, N, true>(simd, start, a, b, &mut c);
-                    } else {
-                        register_tile::<S, M, N, false>(simd, start, a, b, &mut c);
-                    }
+                    register_tile::<S, M, N, BY>(simd, start, a, b, &mut c);
                 }
             }
             start = Start::Accumulate;
@@ -389,9 +451,9 @@ fn load<S: Simd, const N: usize>(simd: S, row: &[f32]) -> [S::f32s; N] {
     vectors
 }
 
-/// One register tile: C (≤ M, ≤ N vectors) = start + a · b; a lies by depth (`pack_rows`) or by rows (`copy_rows`).
+/// One register tile: C (≤ M, ≤ N vectors) = start + a · b; a lies as `BY` says.
 #[inline(always)]
-fn register_tile<S: Simd, const M: usize, const N: usize, const BY_DEPTH: bool>(
+fn register_tile<S: Simd, const M: usize, const N: usize, const BY: u8>(
     simd: S,
     start: Start,
     a: &[f32],
@@ -416,11 +478,16 @@ fn register_tile<S: Simd, const M: usize, const N: usize, const BY_DEPTH: bool>(
     let (b, _) = S::as_simd_f32s(b);
     let (b, _) = pulp::as_arrays::<N, S::f32s>(b);
     let (by_depth, _) = pulp::as_arrays::<M, f32>(a);
-    let (by_rows, _) = pulp::as_arrays::<STRIDE, f32>(a);
-    let by_rows: &[[f32; STRIDE]; M] = by_rows.first_chunk().expect("M rows");
+    let (by_stride, _) = pulp::as_arrays::<STRIDE, f32>(a);
     for (p, b) in b.iter().enumerate().take(DEPTH) {
+        let rows: &[[f32; STRIDE]] = if BY == BY_ROWS { &by_stride[..M] } else { &[] };
+        let column: &[f32] = match BY {
+            BY_ROWS => &[],
+            BY_PANELS => &by_depth[p],
+            _ => &a[p * STRIDE..][..M],
+        };
         for i in 0..M {
-            let a = if BY_DEPTH { by_depth[p][i] } else { by_rows[i][p] };
+            let a = if BY == BY_ROWS { rows[i][p] } else { column[i] };
             let a = simd.splat_f32s(a);
             for j in 0..N {
                 acc[i][j] = simd.mul_add_f32s(a, b[j], acc[i][j]);

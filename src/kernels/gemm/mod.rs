@@ -21,7 +21,7 @@ mod cpu;
 mod pairs;
 mod transpose;
 
-pub use cpu::{Packed, product, product_packed, product_serial};
+pub use cpu::{Packed, STRIDE, in_place_size, product, product_packed, product_serial};
 pub use pairs::product_rounded;
 
 /// What a product does with its factors before it multiplies them. Sums are f32 either way.

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use crate::kernels::{TokenRows, math, rows, simd};
+use crate::kernels::{TokenRows, lanes, math, rows, simd};
 
 /// Added to the variance (PyTorch's default, which the authors keep).
 const EPSILON: f32 = 1e-5;
@@ -86,14 +86,25 @@ pub fn forward(
                         let inverse = 1.0 / (variance + EPSILON).sqrt();
                         *statistics = [mean, inverse];
                         let (shift, scale) = modulation.of(task * rows + row, width);
-                        for j in 0..width {
-                            let normal = (x[j] - mean) * inverse;
-                            y[j] = (normal * weight[j]).mul_add(1.0 + scale[j], shift[j]);
-                        }
+                        lanes::update(
+                            [y],
+                            [x, weight, scale, shift],
+                            #[inline(always)]
+                            |_, [x, weight, scale, shift]| {
+                                let normal = (x - mean) * inverse;
+                                [(normal * weight).mul_add(1.0 + scale, shift)]
+                            },
+                        );
                     }
                 },
             );
         });
+}
+
+/// An element of g.
+#[inline(always)]
+fn scaled(dy: f32, weight: f32, scale: f32) -> f32 {
+    dy * (weight * (1.0 + scale))
 }
 
 /// dx += ρ (g − mean(g) − n mean(g n)), g = dy · weight · (1 + scale).
@@ -118,14 +129,26 @@ pub fn input_gradient(
                         let (x, dy) = (&x[row * width..][..width], &dy[row * width..][..width]);
                         let [mean, inverse] = statistics[row];
                         let (_, scale) = modulation.of(row, width);
-                        let g = |j: usize| dy[j] * (weight[j] * (1.0 + scale[j]));
-                        let g_mean = math::fold(width, g) / width as f32;
-                        let projection =
-                            math::fold(width, |j| g(j) * ((x[j] - mean) * inverse)) / width as f32;
-                        for j in 0..width {
-                            let normal = (x[j] - mean) * inverse;
-                            dx[j] += inverse * (g(j) - g_mean - normal * projection);
-                        }
+                        let g_mean = lanes::fold(
+                            [dy, weight, scale],
+                            #[inline(always)]
+                            |[dy, weight, scale]| scaled(dy, weight, scale),
+                        ) / width as f32;
+                        let projection = lanes::fold(
+                            [dy, weight, scale, x],
+                            #[inline(always)]
+                            |[dy, weight, scale, x]| scaled(dy, weight, scale) * ((x - mean) * inverse),
+                        ) / width as f32;
+                        let from = [dy, weight, scale, x];
+                        lanes::update(
+                            [dx],
+                            from,
+                            #[inline(always)]
+                            |[dx], [dy, weight, scale, x]| {
+                                let normal = (x - mean) * inverse;
+                                [dx + inverse * (scaled(dy, weight, scale) - g_mean - normal * projection)]
+                            },
+                        );
                     }
                 },
             );
@@ -172,12 +195,19 @@ pub fn parameter_gradients(
                         let scale = &modulation.of(row, width).1[from..][..count];
                         let (dshift, dscale) =
                             sums[modulation.row(row) * 2 * count..][..2 * count].split_at_mut(count);
-                        for j in 0..count {
-                            let product = dy[j] * ((x[j] - mean) * inverse);
-                            dweight[j] = product.mul_add(1.0 + scale[j], dweight[j]);
-                            dscale[j] = product.mul_add(weight[j], dscale[j]);
-                            dshift[j] += dy[j];
-                        }
+                        lanes::update(
+                            [&mut *dweight, dscale, dshift],
+                            [dy, x, scale, weight],
+                            #[inline(always)]
+                            |[dweight, dscale, dshift], [dy, x, scale, weight]| {
+                                let product = dy * ((x - mean) * inverse);
+                                [
+                                    product.mul_add(1.0 + scale, dweight),
+                                    product.mul_add(weight, dscale),
+                                    dshift + dy,
+                                ]
+                            },
+                        );
                     }
                 },
             );

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
-use crate::kernels::{Alphabet, math, rows, scratch, simd};
+use crate::kernels::{Alphabet, lanes, math, rows, scratch, simd};
 
 /// Floats of a chunk of logits in training: 16 MiB.
 const CHUNK: usize = 1 << 22;
@@ -89,7 +89,11 @@ fn add_tokens(logits: &mut [f32], from: usize, mask: usize, target: usize, state
     if max == f32::NEG_INFINITY {
         return; // nothing but the mask so far
     }
-    let sum = math::fold(logits.len(), |i| math::exp(logits[i] - max));
+    let sum = lanes::fold(
+        [logits],
+        #[inline(always)]
+        |[logit]| math::exp(logit - max),
+    );
     state.sum = state.sum.mul_add(math::exp(state.max - max), sum);
     state.max = max;
 }
@@ -160,10 +164,11 @@ fn to_gradient(logits: &mut [f32], mask: usize, target: usize, weight: f32) -> f
     }
     let logit = logits[target];
     let max = math::max(logits);
-    for z in logits.iter_mut() {
-        *z = math::exp(*z - max);
-    }
-    let sum = math::sum(logits);
+    let sum = lanes::replace_and_sum(
+        logits,
+        #[inline(always)]
+        |logit| math::exp(logit - max),
+    );
     let factor = weight / sum;
     for z in logits.iter_mut() {
         *z *= factor;
