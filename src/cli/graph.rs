@@ -112,7 +112,7 @@ mod tests {
         let manifest: Manifest = serde_json::from_value(serde_json::json!({
             "name": "test", "seed": 1, "stages": {
                 "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 1 },
-                "text": { "kind": "source", "input": { "kind": "text", "files": ["a"] } },
+                "text": { "kind": "source", "input": { "kind": "files", "files": ["a"] } },
                 "to\"kens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
                 "rows": { "kind": "pack", "from": "to\"kens", "length": 8 },
                 "bound": { "kind": "evaluate", "model": "model", "data": "rows" },

@@ -7,13 +7,16 @@
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
 pub mod columns;
+pub mod detokenize;
+pub mod fetch;
 pub mod grammar;
 mod mapping;
 mod merges;
 pub mod permutation;
+pub mod read;
 pub mod records;
 pub mod rows;
-pub mod text;
+pub mod select;
 pub mod tokenizer;
 pub mod tokens;
 

@@ -28,7 +28,7 @@ impl Project {
             "name": "test",
             "seed": 1,
             "stages": {
-                "text": { "kind": "source", "input": { "kind": "text", "files": ["corpus/*.txt"] } },
+                "text": { "kind": "source", "input": { "kind": "files", "files": ["corpus/*.txt"] } },
                 "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
                 "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
                 "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 10 },

@@ -362,7 +362,7 @@ mod tests {
     const SMALL: &str = r#"{
         "name": "small", "seed": 1,
         "stages": {
-            "text": { "kind": "source", "input": { "kind": "text", "files": ["a.txt", "b.txt"] } },
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt", "b.txt"] } },
             "tokens": { "kind": "tokenize", "from": "text",
                         "tokenizer": { "kind": "train_bpe", "vocabulary_size": 512 } },
             "rows": { "kind": "pack", "from": "tokens", "length": 32 },

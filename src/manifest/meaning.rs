@@ -716,7 +716,7 @@ impl<'t> Meaning<'t> {
         };
         let same = match self.source_of(from).map(|source| &source.input) {
             Some(SourceInput::Synthetic(other)) => other.grammar == synthetic.grammar,
-            Some(SourceInput::Text(_)) => false,
+            Some(_) => false,
             None => return,
         };
         if !same {
@@ -802,7 +802,7 @@ mod tests {
     #[test]
     fn the_table_of_references_says_what_the_types_say() {
         let stages = [
-            json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] } }),
+            json!({ "kind": "source", "input": { "kind": "files", "files": ["a"] } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
             json!({ "kind": "pack", "from": "a", "length": 8 }),

@@ -8,6 +8,8 @@
 //! |---|---|
 //! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
 //! | `text.rs` | JSON → a tree that knows the place of everything |
+//! | `source.rs` | the settings of source stages |
+//! | `corpora.rs` | the corpora that have names |
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `structure.rs` | faults against the schema |
 //! | `meaning.rs` | faults that no schema can state |
@@ -19,16 +21,19 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod corpora;
 pub mod fault;
 pub mod load;
 mod meaning;
 pub mod schema;
+pub mod source;
 mod structure;
 pub mod text;
 
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
 pub use schema::{schema, schema_text};
+pub use source::{Source, SourceInput, SyntheticInput};
 
 /// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
 pub const DEFAULT_LEARNING_RATE: f64 = 3e-4;
@@ -111,78 +116,6 @@ pub enum Stage {
     Evaluate(Evaluate),
     /// Draws texts from a model.
     Sample(Sample),
-}
-
-/// Brings text in, as records.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Where the text comes from.
-    pub input: SourceInput,
-}
-
-impl Source {
-    /// The source's own seed: that of a synthetic one.
-    #[must_use]
-    pub fn seed(&self) -> Option<u64> {
-        match &self.input {
-            SourceInput::Text(_) => None,
-            SourceInput::Synthetic(input) => input.seed,
-        }
-    }
-}
-
-/// Where the text of a source comes from.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum SourceInput {
-    /// Local UTF-8 text files.
-    Text(TextInput),
-    /// Text drawn from a grammar whose exact entropy is known.
-    Synthetic(SyntheticInput),
-}
-
-/// Local UTF-8 text files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TextInput {
-    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
-    /// of a glob by name.
-    #[schemars(length(min = 1), inner(length(min = 1)))]
-    pub files: Vec<String>,
-    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a row of
-    /// its own. Empty records are dropped. Default: our choice; most corpora come one record a line.
-    #[serde(default)]
-    pub record: RecordUnit,
-}
-
-/// What a record of a text file is. Empty records are dropped.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RecordUnit {
-    /// One line is a record.
-    #[default]
-    Line,
-    /// Documents are separated by blank lines.
-    Paragraph,
-    /// The whole file is a record.
-    File,
-}
-
-/// Text drawn from a grammar.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SyntheticInput {
-    /// The grammar file, relative to the manifest's folder.
-    #[schemars(length(min = 1))]
-    pub grammar: String,
-    /// Records to draw; each is drawn from the grammar's start.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub records: u64,
-    /// Seed of the draws. Default: the pipeline's seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
-    pub seed: Option<u64>,
 }
 
 /// Turns records into tokens.

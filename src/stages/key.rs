@@ -120,7 +120,9 @@ fn dimensions(shape: &Shape) -> String {
 /// Whether the stage draws random numbers.
 fn is_random(stage: &Stage) -> bool {
     match stage {
-        Stage::Source(stage) => matches!(stage.input, SourceInput::Synthetic(_)),
+        Stage::Source(stage) => {
+            matches!(stage.input, SourceInput::Synthetic(_)) || stage.sample.is_some_and(|share| share < 1.0)
+        }
         Stage::Tokenize(_) => false,
         // Without a share to split off, or with nothing else, no hash decides.
         Stage::Pack(stage) => stage.validation > 0.0 && stage.validation < 1.0,
@@ -143,13 +145,15 @@ fn files(stage: &Stage) -> Vec<FileReference> {
     };
     match stage {
         Stage::Source(stage) => match &stage.input {
-            SourceInput::Text(input) => {
+            SourceInput::Files(input) => {
                 vec![FileReference {
                     field: "input/files",
                     patterns: input.files.clone(),
                 }]
             }
             SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
+            // Told by their checksums, which are settings; files brought by hand are checked against the same.
+            SourceInput::Download(_) | SourceInput::Corpus(_) => vec![],
         },
         Stage::Tokenize(stage) => match &stage.tokenizer {
             Tokenizer::File(file) => vec![one("tokenizer/path", &file.path)],
@@ -198,7 +202,7 @@ mod tests {
     #[test]
     fn the_settings_in_each_key() {
         let keys = [
-            json!({ "kind": "source", "input": { "kind": "text", "files": ["*.txt"] } }),
+            json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }),
             json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9, "seed": 5 } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "file", "path": "t.json" } }),
             json!({ "kind": "tokenize", "from": "a",
@@ -269,7 +273,7 @@ mod tests {
         assert_eq!(pack(0.0), None);
         assert_eq!(pack(0.1), Some(3));
         assert_eq!(pack(1.0), None);
-        let text = of(json!({ "kind": "source", "input": { "kind": "text", "files": ["a"] } }));
+        let text = of(json!({ "kind": "source", "input": { "kind": "files", "files": ["a"] } }));
         assert_eq!(text.seed, None);
         let synthetic = |seed: u64| {
             of(json!({ "kind": "source", "input":

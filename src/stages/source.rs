@@ -4,10 +4,12 @@ use rayon::prelude::*;
 
 use crate::data::grammar::Grammar;
 use crate::data::records::RecordWriter;
-use crate::data::{SOURCE_INFO, SourceInfo, text, write_json};
+use crate::data::read::{self, TextFile};
+use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::{Source, SourceInput, SyntheticInput, TextInput};
+use crate::manifest::source::LocalFiles;
+use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
 
@@ -27,7 +29,10 @@ const DRAWN_AT_ONCE: u64 = 1 << 15;
 /// The input is absent, is not UTF-8 or is no grammar; the disk is full; somebody asked to end.
 pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     let info = match &config.input {
-        SourceInput::Text(input) => read_text(input, context)?,
+        SourceInput::Files(input) => read_text(input, context)?,
+        SourceInput::Download(_) | SourceInput::Corpus(_) => {
+            return Err(Error::internal("downloads are not there yet"));
+        }
         SourceInput::Synthetic(input) => generate(input, context)?,
     };
     write_json(&context.output.join(SOURCE_INFO), &info)?;
@@ -44,8 +49,8 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     })
 }
 
-fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
-    let files = text::expand(context.base, &input.files)?;
+fn read_text(input: &LocalFiles, context: &Context) -> Result<SourceInfo> {
+    let files = read::expand(context.base, &input.files)?;
     let mut total = 0;
     for file in &files {
         let metadata = std::fs::metadata(file).context(|| format!("read `{}`", file.display()))?;
@@ -55,7 +60,7 @@ fn read_text(input: &TextInput, context: &Context) -> Result<SourceInfo> {
     let mut before = 0;
     for file in &files {
         let mut here = 0;
-        text::records(file, input.record, |record, read| {
+        read::records(&TextFile::local(file.clone()), &input.read, &mut |record, read| {
             here = read;
             if writer.push(record)? {
                 context.cancel.check()?;

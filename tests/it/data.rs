@@ -69,7 +69,7 @@ impl Project {
 
     fn source(&self, text: &str, record: &str) {
         self.write("text.txt", text);
-        let input = json!({"kind": "text", "files": ["text.txt"], "record": record});
+        let input = json!({"kind": "files", "files": ["text.txt"], "read": { "format": { "kind": "text", "record": record } }});
         self.run("text", json!({"kind": "source", "input": input}))
             .unwrap();
     }
@@ -294,7 +294,7 @@ fn sources_say_what_they_hold() {
     let project = Project::new();
     project.write("a.txt", "first\r\nline\r\n\r\nsecond\n");
     project.write("b.txt", "\u{FEFF}third");
-    let input = json!({"kind": "text", "files": ["b.txt", "*.txt"], "record": "paragraph"});
+    let input = json!({"kind": "files", "files": ["b.txt", "*.txt"], "read": { "format": { "kind": "text", "record": "paragraph" } }});
     let figures = project
         .run("text", json!({"kind": "source", "input": input}))
         .unwrap();
@@ -304,7 +304,7 @@ fn sources_say_what_they_hold() {
 
     project.write("a.txt", "fine\nbro\u{0}ken\n\n");
     project.write("c.txt", b"good\nb\xE4d\n");
-    let input = json!({"kind": "text", "files": ["*.txt"]});
+    let input = json!({"kind": "files", "files": ["*.txt"]});
     let error = project
         .run("text", json!({"kind": "source", "input": input}))
         .unwrap_err();
@@ -314,7 +314,7 @@ fn sources_say_what_they_hold() {
         "{message}"
     );
     project.write("empty.txt", "\n \n");
-    let input = json!({"kind": "text", "files": ["empty.txt"]});
+    let input = json!({"kind": "files", "files": ["empty.txt"]});
     let error = project
         .run("text", json!({"kind": "source", "input": input}))
         .unwrap_err();
@@ -692,7 +692,7 @@ fn wikitext_is_packed() {
         return;
     };
     let project = Project::new();
-    let input = json!({"kind": "text", "files": [text.path().join("wikitext-2/wiki.valid.tokens")]});
+    let input = json!({"kind": "files", "files": [text.path().join("wikitext-2/wiki.valid.tokens")]});
     project
         .run("text", json!({"kind": "source", "input": input}))
         .unwrap();

@@ -236,7 +236,7 @@ fn a_file_full_of_faults_is_told_in_part_and_at_once() {
     let wide = format!("{{{}}}", fields.join(","));
     let files: Vec<_> = (0..100_000).map(|_| "1").collect();
     let long = format!(
-        r#"{{"name":"a","seed":1,"stages":{{"t":{{"kind":"source","input":{{"kind":"text","files":[{}]}}}}}}}}"#,
+        r#"{{"name":"a","seed":1,"stages":{{"t":{{"kind":"source","input":{{"kind":"files","files":[{}]}}}}}}}}"#,
         files.join(",")
     );
     for text in [wide, long] {

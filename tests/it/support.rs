@@ -67,7 +67,7 @@ pub const MANIFEST: &str = r#"{
   "name": "tiny",
   "seed": 1,
   "stages": {
-    "text": { "kind": "source", "input": { "kind": "text", "files": ["../corpus/*.txt"] } },
+    "text": { "kind": "source", "input": { "kind": "files", "files": ["../corpus/*.txt"] } },
     "tokens": {
       "kind": "tokenize", "from": "text",
       "tokenizer": { "kind": "train_bpe", "vocabulary_size": 320 }

@@ -119,7 +119,7 @@ impl Lab {
         }
         std::fs::write(&text, lines).unwrap();
         let source = self.run(
-            &json!({"kind": "source", "input": {"kind": "text", "files": ["text.txt"]}}),
+            &json!({"kind": "source", "input": {"kind": "files", "files": ["text.txt"]}}),
             &[],
         );
         let tokens = self.run(
@@ -326,7 +326,7 @@ fn what_does_not_fit_is_refused_with_the_way_out() {
 /// A source that has no grammar.
 fn text_source(lab: &Lab) -> PathBuf {
     lab.run(
-        &json!({"kind": "source", "input": {"kind": "text", "files": ["text.txt"]}}),
+        &json!({"kind": "source", "input": {"kind": "files", "files": ["text.txt"]}}),
         &[],
     )
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::RecordUnit;
+use crate::manifest::source::RecordUnit;
 
 const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// Bytes read from a file at a time.

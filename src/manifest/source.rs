@@ -1,0 +1,411 @@
+//! What a source stage brings in: places, formats, and what becomes of the records.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Bytes of one record, at most; see [`Reading::longest_record`].
+pub const DEFAULT_LONGEST_RECORD: u64 = 64 << 20;
+/// Bytes a compressed byte may become, at most; see [`Reading::largest_ratio`].
+pub const DEFAULT_LARGEST_RATIO: u32 = 1_000;
+
+/// Brings text in, as records.
+///
+/// What becomes of a record, in this order: the `range` is cut out of the text as it was read, `detokenize`, `filter`,
+/// `sample`, `limit`. Empty records are dropped wherever they arise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Where the text comes from.
+    pub input: SourceInput,
+    /// A part of the text: fixed ranges make splits that others can name, as text8's first 90 million characters.
+    /// Default: all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub range: Option<Range>,
+    /// Turns a corpus' tokenized spelling (`do n't`, `1 @,@ 000`) into natural text, in the order given. Default: none,
+    /// and for a named corpus its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detokenize: Option<Vec<Detokenizer>>,
+    /// Records to keep. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filter: Option<Filter>,
+    /// Share of the records to keep, by a seeded draw for each record's number. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub sample: Option<f64>,
+    /// Keeps the first records, this many. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub limit: Option<u64>,
+    /// Seed of `sample`. Default: the pipeline's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+impl Source {
+    /// The source's own seed.
+    #[must_use]
+    pub fn seed(&self) -> Option<u64> {
+        match &self.input {
+            SourceInput::Synthetic(input) => input.seed.or(self.seed),
+            _ => self.seed,
+        }
+    }
+}
+
+/// Where the text of a source comes from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SourceInput {
+    /// Local files.
+    Files(LocalFiles),
+    /// Files from `http(s)`, the Hugging Face hub (`hf://`) or a bucket (`s3://`, `gs://`, `az://`), downloaded once.
+    Download(Download),
+    /// A corpus of the field by name, downloaded or brought by hand; `mdlm corpora` lists them.
+    Corpus(NamedCorpus),
+    /// Text drawn from a grammar whose exact entropy is known.
+    Synthetic(SyntheticInput),
+}
+
+/// Local files.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LocalFiles {
+    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
+    /// of a glob by name.
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub files: Vec<String>,
+    /// How the files are read. Default: as their names and contents say.
+    #[serde(default)]
+    pub read: Reading,
+}
+
+/// Files from elsewhere.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Download {
+    /// The files, read in this order.
+    #[schemars(length(min = 1))]
+    pub files: Vec<RemoteFile>,
+    /// How the files are read. Default: as their names and contents say.
+    #[serde(default)]
+    pub read: Reading,
+}
+
+/// A file from elsewhere. What it holds is pinned by `sha256` or, on the hub, by a commit in the URL; or it is said to
+/// be unpinned.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RemoteFile {
+    /// `https://…`, `http://…`, `hf://datasets/OWNER/NAME@REVISION/path` (the path may be a glob), `s3://BUCKET/key`,
+    /// `gs://BUCKET/key`, `az://CONTAINER/key`.
+    #[schemars(regex(pattern = r"^(https?|hf|s3|gs|az)://.+"), extend("patternErrorMessage" = URL))]
+    pub url: String,
+    /// SHA-256 of the file, in hex. Default: none; then `unpinned` has to say so, or the URL names a commit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"), extend("patternErrorMessage" = SHA256))]
+    pub sha256: Option<String>,
+    /// Takes whatever is there at the first download and records its SHA-256; that stays until it is downloaded again.
+    /// Default: a run that cannot be repeated has to be asked for.
+    #[serde(default)]
+    pub unpinned: bool,
+    /// Bytes of the file, at most. Default: no bound but the disk's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_bytes: Option<u64>,
+}
+
+const URL: &str = "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
+const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
+
+/// A corpus by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedCorpus {
+    /// Its name; `mdlm corpora` lists them.
+    #[schemars(schema_with = "corpus_names")]
+    pub corpus: String,
+    /// Which of its parts. Default: most sources are for training.
+    #[serde(default)]
+    pub split: CorpusSplit,
+    /// The corpus' files where they were brought by hand, relative to the manifest's folder, in the order in which
+    /// `mdlm corpora` lists them; checked against the same SHA-256. Default: they are downloaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub files: Vec<String>,
+}
+
+/// A part of a corpus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CorpusSplit {
+    /// To learn from.
+    #[default]
+    Train,
+    /// To watch training with.
+    Validation,
+    /// To judge by.
+    Test,
+}
+
+/// How files are read: what they are compressed with, what they hold, which part of it is text.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Reading {
+    /// What the files hold. Default: as a file's name says (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, `.arrow`), and
+    /// its first bytes for Parquet and Arrow; plain text, one record a line, if neither does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub format: Option<Format>,
+    /// What the files are compressed with. Default: as their first bytes say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compression: Option<Compression>,
+    /// Globs over the names of an archive's members (tar or zip, recognised by its first bytes); the members are read in
+    /// the archive's order. Default: every regular file.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub members: Vec<String>,
+    /// What becomes of bytes that are not UTF-8. Default: a corpus that is not what it seems is better known than
+    /// guessed at.
+    #[serde(default)]
+    pub invalid_utf8: InvalidUtf8,
+    /// Bytes of a record, at most; a longer one is an error. Default: our choice, far above any document of the usual
+    /// corpora; it bounds memory.
+    #[serde(default = "default_longest_record")]
+    #[schemars(range(min = 1, max = 1_073_741_824))]
+    pub longest_record: u64,
+    /// Bytes that a compressed byte may become, at most; beyond it the file is taken for a bomb. Default: just below what
+    /// deflate can reach (1,032); text comes to 10 at most.
+    #[serde(default = "default_largest_ratio")]
+    #[schemars(range(min = 1))]
+    pub largest_ratio: u32,
+}
+
+impl Default for Reading {
+    fn default() -> Self {
+        Self {
+            format: None,
+            compression: None,
+            members: Vec::new(),
+            invalid_utf8: InvalidUtf8::default(),
+            longest_record: DEFAULT_LONGEST_RECORD,
+            largest_ratio: DEFAULT_LARGEST_RATIO,
+        }
+    }
+}
+
+/// What files hold.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Format {
+    /// Plain text.
+    Text(TextFormat),
+    /// JSON values, one a line (or one after the other).
+    JsonLines(JsonLinesFormat),
+    /// Comma-separated values, quoted as in RFC 4180.
+    Csv(CsvFormat),
+    /// Tab-separated values, quoted likewise.
+    Tsv(CsvFormat),
+    /// Parquet.
+    Parquet(ColumnFormat),
+    /// Arrow IPC, as a file or as a stream (Hugging Face `datasets` writes the latter).
+    Arrow(ColumnFormat),
+}
+
+/// Plain text.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct TextFormat {
+    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a row of
+    /// its own. Empty records are dropped. Default: our choice; most corpora come one record a line.
+    #[serde(default)]
+    pub record: RecordUnit,
+}
+
+/// What a record of a text file is. Empty records are dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RecordUnit {
+    /// One line is a record.
+    #[default]
+    Line,
+    /// Documents are separated by blank lines.
+    Paragraph,
+    /// The whole file is a record.
+    File,
+}
+
+/// JSON values, one a line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct JsonLinesFormat {
+    /// JSON pointer (RFC 6901) of the text in each value: a string, or an array of strings that are joined. Empty, the
+    /// value itself is the text. Default: the field's usual name.
+    #[serde(default = "text_pointer")]
+    pub field: String,
+    /// Stands between the strings of an array. Default: our choice.
+    #[serde(default = "line_break")]
+    pub join: String,
+}
+
+/// Values separated by a delimiter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CsvFormat {
+    /// The columns that make the text, by name or, without a header, by number from 1 (`"2"`). Default: the field's
+    /// usual name.
+    #[serde(default = "text_columns")]
+    #[schemars(length(min = 1), inner(length(min = 1)))]
+    pub columns: Vec<String>,
+    /// Stands between the columns. Default: our choice.
+    #[serde(default = "space")]
+    pub join: String,
+    /// Whether the first row names the columns. Default: most files have one.
+    #[serde(default = "yes")]
+    pub header: bool,
+}
+
+/// A column of a table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ColumnFormat {
+    /// The column of strings that is the text (`article.text` is a field of a struct); lists of strings are joined.
+    /// Default: the field's usual name.
+    #[serde(default = "text_column")]
+    #[schemars(length(min = 1))]
+    pub column: String,
+    /// Stands between the strings of a list. Default: our choice.
+    #[serde(default = "line_break")]
+    pub join: String,
+}
+
+/// What files are compressed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Compression {
+    /// Nothing.
+    None,
+    /// gzip, of any number of members.
+    Gzip,
+    /// zstd, of any number of frames.
+    Zstd,
+    /// bzip2, of any number of streams.
+    Bzip2,
+    /// xz, of any number of streams.
+    Xz,
+}
+
+/// What becomes of bytes that are not UTF-8.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum InvalidUtf8 {
+    /// The stage fails and shows the place.
+    #[default]
+    Error,
+    /// U+FFFD stands for each faulty sequence; the records are counted.
+    Replace,
+    /// The record is left out, and counted.
+    Skip,
+}
+
+/// A part of a text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Range {
+    /// What is counted. Characters are counted over all records, and the first and last record of the range may be cut.
+    pub unit: RangeUnit,
+    /// The first, from 0. Default: from the start.
+    #[serde(default)]
+    pub from: u64,
+    /// The one after the last. Default: to the end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<u64>,
+}
+
+/// What a range counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RangeUnit {
+    /// Records.
+    Records,
+    /// Characters (Unicode scalar values).
+    Characters,
+}
+
+/// A rule set that turns a corpus' tokenized spelling into natural text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Detokenizer {
+    /// Penn Treebank: contractions, `$ 5`, `<unk>` and `N` as they are.
+    Ptb,
+    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, quotes, brackets, headings.
+    Wikitext,
+    /// One Billion Word: spaced punctuation and quotes.
+    Lm1b,
+    /// LAMBADA: typographic quotes.
+    Lambada,
+    /// Scientific papers: spaced punctuation, brackets.
+    ScientificPapers,
+}
+
+/// Records to keep; of all conditions.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Bytes of text, at least. Default: 1; empty records are dropped anyway.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub min_bytes: Option<u64>,
+    /// Bytes of text, at most. Default: no bound.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_bytes: Option<u64>,
+    /// A regular expression that the text matches somewhere (syntax of the Rust crate `regex`: time linear in the text).
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub matches: Option<String>,
+    /// A regular expression that the text matches nowhere. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1))]
+    pub excludes: Option<String>,
+    /// Keeps the first of equal texts, told by a 128-bit hash. Takes 16 bytes of memory and more a record. Default: what
+    /// occurs twice was written twice.
+    #[serde(default)]
+    pub unique: bool,
+}
+
+/// Text drawn from a grammar.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SyntheticInput {
+    /// The grammar file, relative to the manifest's folder.
+    #[schemars(length(min = 1))]
+    pub grammar: String,
+    /// Records to draw; each is drawn from the grammar's start.
+    #[schemars(range(min = 1, max = 1_000_000_000))]
+    pub records: u64,
+    /// Seed of the draws. Default: the pipeline's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+fn corpus_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<_> = super::corpora::CORPORA.iter().map(|corpus| corpus.name).collect();
+    let titles: Vec<_> = super::corpora::CORPORA.iter().map(|corpus| corpus.title).collect();
+    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": titles })
+}
+
+macro_rules! defaults {
+    ($($name:ident: $type:ty = $value:expr;)*) => { $(fn $name() -> $type { $value })* };
+}
+defaults! {
+    yes: bool = true;
+    text_pointer: String = "/text".to_owned();
+    text_column: String = "text".to_owned();
+    text_columns: Vec<String> = vec![text_column()];
+    line_break: String = "\n".to_owned();
+    space: String = " ".to_owned();
+    default_longest_record: u64 = DEFAULT_LONGEST_RECORD;
+    default_largest_ratio: u32 = DEFAULT_LARGEST_RATIO;
+}
