@@ -32,6 +32,8 @@ pub enum Stream {
     Sample = 9,
     /// Times and masks of the validation during training: (draw, row, position).
     Validation = 10,
+    /// Which records a source keeps: (0, record, 0).
+    Selection = 11,
 }
 
 /// A keyed family of random numbers: cheap to copy, without state.

@@ -16,6 +16,7 @@ use crate::error::{Context, Kind, Result};
 
 pub mod bench;
 pub mod completions;
+pub mod data;
 pub mod graph;
 pub mod logits;
 pub mod path;
@@ -111,6 +112,9 @@ pub enum Command {
     /// Show how a stage's results came about
     #[command(long_about = show::LONG_ABOUT)]
     Show(show::Args),
+    /// Show records, tokens or rows of a stage
+    #[command(long_about = data::LONG_ABOUT)]
+    Data(data::Args),
     /// Draw the graph of stages
     #[command(long_about = graph::LONG_ABOUT)]
     Graph(graph::Args),
@@ -133,6 +137,7 @@ impl Command {
             Self::Plan(args) => format!("plan `{}`", args.project.manifest.display()),
             Self::Path(args) => format!("find the results of stage `{}`", args.stage),
             Self::Show(args) => format!("show the results of stage `{}`", args.stage),
+            Self::Data(args) => format!("show the data of stage `{}`", args.stage),
             Self::Graph(_) => "draw the graph".to_owned(),
             Self::Report(_) => "write the report".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
@@ -155,6 +160,7 @@ impl Command {
             Self::Plan(args) => plan::run(args, terminal),
             Self::Path(args) => path::run(args, terminal),
             Self::Show(args) => show::run(args, terminal),
+            Self::Data(args) => data::run(args, terminal),
             Self::Graph(args) => graph::run(args, terminal),
             Self::Report(args) => report::run(args, terminal),
             Self::Validate(args) => validate::run(args, terminal),

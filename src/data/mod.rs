@@ -6,8 +6,10 @@
 //! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
+pub mod chunks;
 pub mod columns;
 pub mod detokenize;
+pub mod encoder;
 pub mod fetch;
 pub mod grammar;
 mod mapping;
@@ -50,6 +52,10 @@ pub struct SourceInfo {
     pub entropy_bits_per_byte: Option<f64>,
     /// Exact entropy of a record, in nats.
     pub entropy_nats_per_record: Option<f64>,
+    /// Records that were left out.
+    pub left_out: select::LeftOut,
+    /// Records that are not what they were in the files, or not there.
+    pub irregular: read::Irregular,
 }
 
 /// Ids of the tokens with special roles.

@@ -211,6 +211,8 @@ mod tests {
             grammar: None,
             entropy_bits_per_byte: None,
             entropy_nats_per_record: None,
+            left_out: Default::default(),
+            irregular: Default::default(),
         };
         writer.finish().unwrap();
         write_json(&folder.path().join("source.json"), &info).unwrap();

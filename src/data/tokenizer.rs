@@ -13,6 +13,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
@@ -23,6 +24,7 @@ use tokenizers::{
     PreTokenizedString, PreTokenizer as _,
 };
 
+use crate::data::chunks::Cutter;
 use crate::data::merges::{Word, learn};
 use crate::data::{RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
@@ -42,6 +44,9 @@ const ALPHABET_LIMIT: usize = 1000;
 const MAX_WORD_CHARACTERS: usize = 100;
 /// One character a piece (Oniguruma's `.` leaves out the line break).
 const ANY_CHARACTER: &str = r"[\s\S]";
+
+/// Chunks that are counted for training at a time, at most: some 400 MB. English text of several gigabytes has fewer.
+const MOST_CHUNKS: usize = 1 << 22;
 
 const BOS_NAMES: [&str; 4] = ["[BOS]", "<s>", "[CLS]", END_OF_TEXT];
 const EOS_NAMES: [&str; 4] = ["[EOS]", "</s>", "[SEP]", END_OF_TEXT];
@@ -444,20 +449,36 @@ impl Tokenizer {
             }
             return Ok(0);
         }
+        let start = tokens.len();
+        self.encode_whole(text, tokens)?;
+        self.check(&tokens[start..])
+    }
+
+    /// Appends the ids that `tokenizers` makes of a text.
+    pub(super) fn encode_whole(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
         let encoding = self
             .inner
             .encode_fast(text, false)
             .wrap(Kind::Input, || "tokenize".to_owned())?;
-        let ids = encoding.get_ids();
-        if ids.contains(&self.special.mask) {
+        tokens.extend_from_slice(encoding.get_ids());
+        Ok(())
+    }
+
+    /// Fails when the tokens of a text have the mask among them, and returns how many are the unknown token.
+    pub(super) fn check(&self, tokens: &[u32]) -> Result<u64> {
+        if tokens.contains(&self.special.mask) {
             let name = self.token(self.special.mask).unwrap_or_default();
             return Err(Error::input(format!("the text makes the mask token `{name}`"))
                 .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
         }
-        tokens.extend_from_slice(ids);
         Ok(self.unknown.map_or(0, |unknown| {
-            ids.iter().filter(|&&id| id == unknown).count() as u64
+            tokens.iter().filter(|&&id| id == unknown).count() as u64
         }))
+    }
+
+    /// What `tokenizers` knows it as.
+    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
+        &self.inner
     }
 
     /// The text of tokens; special ones and ids outside the vocabulary are left out.
@@ -477,20 +498,28 @@ impl Tokenizer {
     }
 }
 
-/// The words that a tokenizer would be trained on, counted.
+/// The words that a tokenizer is trained on, counted.
 #[derive(Debug, Default)]
 pub struct WordCounts(HashMap<String, u64>);
 
 impl WordCounts {
-    /// Adds the counts of another.
-    pub fn append(&mut self, other: Self) {
-        if self.0.is_empty() {
-            self.0 = other.0;
-            return;
+    fn add(&mut self, word: &str, count: u64) {
+        match self.0.get_mut(word) {
+            Some(known) => *known += count,
+            None => {
+                self.0.insert(word.to_owned(), count);
+            }
+        }
+    }
+
+    fn append(mut self, other: Self) -> Self {
+        if self.0.len() < other.0.len() {
+            return other.append(self);
         }
         for (word, count) in other.0 {
             *self.0.entry(word).or_default() += count;
         }
+        self
     }
 
     fn sorted(&self) -> Vec<(&str, u64)> {
@@ -500,8 +529,46 @@ impl WordCounts {
     }
 }
 
+/// The chunks of text that a tokenizer cuts one by one, counted: what [`WordCutter::words`] makes words of.
+#[derive(Debug, Default)]
+pub struct ChunkCounts(HashMap<Box<str>, u64>);
+
+impl ChunkCounts {
+    /// Adds the counts of another.
+    pub fn append(&mut self, other: Self) {
+        if self.0.is_empty() {
+            self.0 = other.0;
+            return;
+        }
+        for (chunk, count) in other.0 {
+            *self.0.entry(chunk).or_default() += count;
+        }
+    }
+
+    /// Forgets the rarest chunks when there are more than [`MOST_CHUNKS`], until half as many are left. Depends on what
+    /// was counted until here alone; a chunk that comes back is counted from zero.
+    pub fn bound(&mut self) {
+        self.shrink(MOST_CHUNKS);
+    }
+
+    fn shrink(&mut self, most: usize) {
+        if self.0.len() <= most {
+            return;
+        }
+        let mut least = 1;
+        while self.0.len() > most / 2 {
+            self.0.retain(|_, count| *count > least);
+            least *= 2;
+        }
+        self.0.shrink_to_fit();
+    }
+}
+
 /// Cuts text into words as the tokenizer to be trained will.
-pub struct WordCutter(tokenizers::Tokenizer);
+pub struct WordCutter {
+    inner: tokenizers::Tokenizer,
+    cutter: Option<Cutter>,
+}
 
 impl WordCutter {
     /// The words of a byte-level BPE: GPT-2's pattern, bytes spelled as characters.
@@ -509,7 +576,7 @@ impl WordCutter {
     /// # Errors
     /// An internal one.
     pub fn bpe(lowercase: bool) -> Result<Self> {
-        byte_level(&Map::new(), &[], &[], lowercase).map(Self)
+        byte_level(&Map::new(), &[], &[], lowercase).map(Self::of)
     }
 
     /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
@@ -517,30 +584,64 @@ impl WordCutter {
     /// # Errors
     /// An internal one.
     pub fn wordpiece(lowercase: bool) -> Result<Self> {
-        word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self)
+        word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self::of)
     }
 
-    /// Counts the words of a text.
+    fn of(inner: tokenizers::Tokenizer) -> Self {
+        Self {
+            cutter: Cutter::of(&inner),
+            inner,
+        }
+    }
+
+    /// Counts the chunks of a text.
+    pub fn count(&self, text: &str, counts: &mut ChunkCounts) {
+        let mut at = 0;
+        let mut next = || match self.cutter {
+            Some(cutter) => cutter.next(text, at).map(|chunk| {
+                at = chunk.end;
+                &text[chunk]
+            }),
+            None => (std::mem::replace(&mut at, text.len()) < text.len()).then_some(text),
+        };
+        while let Some(chunk) = next() {
+            match counts.0.get_mut(chunk) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.0.insert(chunk.into(), 1);
+                }
+            }
+        }
+    }
+
+    /// The words of counted chunks.
     ///
     /// # Errors
     /// An internal one.
-    pub fn count(&self, text: &str, counts: &mut WordCounts) -> Result<()> {
+    pub fn words(&self, chunks: &ChunkCounts) -> Result<WordCounts> {
+        chunks
+            .0
+            .par_iter()
+            .try_fold(WordCounts::default, |mut words, (chunk, &count)| {
+                self.cut(chunk, count, &mut words)?;
+                Ok(words)
+            })
+            .try_reduce(WordCounts::default, |a, b| Ok(a.append(b)))
+    }
+
+    /// Counts the words of a text that occurs so often.
+    fn cut(&self, text: &str, count: u64, words: &mut WordCounts) -> Result<()> {
         let what = || "cut a text into words".to_owned();
         let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = self.0.get_normalizer() {
+        if let Some(normalizer) = self.inner.get_normalizer() {
             normalizer.normalize(&mut normalized).wrap(Kind::Internal, what)?;
         }
         let mut pieces = PreTokenizedString::from(normalized);
-        if let Some(cutter) = self.0.get_pre_tokenizer() {
+        if let Some(cutter) = self.inner.get_pre_tokenizer() {
             cutter.pre_tokenize(&mut pieces).wrap(Kind::Internal, what)?;
         }
         for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            match counts.0.get_mut(word) {
-                Some(count) => *count += 1,
-                None => {
-                    counts.0.insert(word.to_owned(), 1);
-                }
-            }
+            words.add(word, count);
         }
         Ok(())
     }

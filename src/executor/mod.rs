@@ -277,12 +277,14 @@ impl Run<'_> {
             .zip(&origins)
             .map(|(input, origin)| (input.role, self.store.artifact_path(&origin.artifact)))
             .collect();
+        let downloads = self.store.downloads_path();
         let context = Context {
             name: &stage.name,
             base: &plan.base,
             inputs: &inputs,
             output: &output,
             work: &work,
+            downloads: &downloads,
             seed: stage.seed,
             device: self.options.device,
             threads: self.options.threads,

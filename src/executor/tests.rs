@@ -131,7 +131,7 @@ fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     let parts = key::parts(stage, context.seed)?;
     let mut text = format!("{} {} {:?}\n", stage.kind().name(), parts.config, parts.seed);
     for reference in &parts.files {
-        for path in crate::data::text::expand(context.base, &reference.patterns)? {
+        for path in crate::data::read::expand(context.base, &reference.patterns)? {
             text += &fs::read_to_string(path).unwrap();
         }
     }

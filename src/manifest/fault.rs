@@ -80,6 +80,16 @@ pub enum Code {
     Grammar,
     /// A split without rows.
     EmptySplit,
+    /// A download that is neither pinned nor said to be unpinned, or both.
+    Pin,
+    /// A part that a corpus does not have.
+    Corpus,
+    /// A regular expression, glob, JSON pointer or column that cannot be one.
+    Pattern,
+    /// Settings that leave no record.
+    NothingLeft,
+    /// A setting of a source that has no effect there.
+    NoEffect,
     /// The schema takes what the program does not: a bug of ours, which a property test looks for.
     Disagreement,
 }

@@ -115,6 +115,21 @@ pub struct RemoteFile {
     pub max_bytes: Option<u64>,
 }
 
+impl RemoteFile {
+    /// Whether the URL is of the hub and names a commit, which pins the file as a checksum does.
+    #[must_use]
+    pub fn names_commit(&self) -> bool {
+        let Some(path) = self.url.strip_prefix("hf://") else {
+            return false;
+        };
+        let Some((_, rest)) = path.split_once('@') else {
+            return false;
+        };
+        let revision = rest.split('/').next().unwrap_or_default();
+        revision.len() == 40 && revision.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+}
+
 const URL: &str = "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
 const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
 
@@ -146,6 +161,18 @@ pub enum CorpusSplit {
     Validation,
     /// To judge by.
     Test,
+}
+
+impl CorpusSplit {
+    /// The manifest's spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
 }
 
 /// How files are read: what they are compressed with, what they hold, which part of it is text.
@@ -392,7 +419,10 @@ pub struct SyntheticInput {
 
 fn corpus_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     let names: Vec<_> = super::corpora::CORPORA.iter().map(|corpus| corpus.name).collect();
-    let titles: Vec<_> = super::corpora::CORPORA.iter().map(|corpus| corpus.title).collect();
+    let titles: Vec<_> = super::corpora::CORPORA
+        .iter()
+        .map(|corpus| corpus.title)
+        .collect();
     schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": titles })
 }
 

@@ -237,9 +237,16 @@ impl Wording<'_> {
             }
             Kind::Pattern { .. } => {
                 let written = node.as_str().unwrap_or_default();
-                self.drafts.push(
-                    draft(Code::InvalidName, format!("{} is no name", quoted(written))).expected(expected),
-                );
+                // "a name: …", "a URL: …"
+                let noun = expected.split(':').next().unwrap_or_default();
+                let noun = noun.strip_prefix("a ").unwrap_or("name");
+                let code = if noun == "name" {
+                    Code::InvalidName
+                } else {
+                    Code::InvalidValue
+                };
+                self.drafts
+                    .push(draft(code, format!("{} is no {noun}", quoted(written))).expected(expected));
             }
             Kind::PropertyNames { error } => {
                 let Some(name) = error.instance().as_str() else {

@@ -16,7 +16,7 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use crate::data::text;
+use crate::data::read;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
 use crate::stages::key::{self, FileReference, Parts};
@@ -415,7 +415,7 @@ type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
 fn find_files(base: &Path, references: &[FileReference]) -> Result<Found> {
     let mut paths = Vec::new();
     for reference in references {
-        let found = text::expand(base, &reference.patterns)
+        let found = read::expand(base, &reference.patterns)
             .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
         paths.extend(found.into_iter().map(|path| (reference.field, path)));
     }

@@ -6,6 +6,9 @@
 //! | every setting, with defaults spelt out, a shape with its dimensions | spelling: order of fields, white space, `1` or `1.0`, defaults written or not |
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | the contents of files outside the store, in order | their names, folders and times |
+//! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
+//! | what the name of a corpus stands for | the name |
+//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `max_bytes`) |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
 //! | | `train`: `micro_batch`, `checkpoint_every` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
@@ -16,10 +19,10 @@
 //!
 //! Each stage's version is a constant beside its code, with its history in comments.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::error::{Error, Result};
-use crate::manifest::{SourceInput, Stage, Tokenizer};
+use crate::manifest::{Source, SourceInput, Stage, Tokenizer};
 use crate::shapes::Shape;
 use crate::store::key::canonical;
 
@@ -56,6 +59,9 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     config.shift_remove("kind");
     config.shift_remove("seed");
     remove(&mut config, "input/seed");
+    if let Stage::Source(source) = stage {
+        name_contents(source, &mut config)?;
+    }
     for field in not_in_key(stage) {
         remove(&mut config, field);
     }
@@ -85,8 +91,7 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
 /// # Errors
 /// A bug: settings always have a JSON form.
 pub fn settings(stage: &Stage) -> Result<Value> {
-    serde_json::to_value(stage)
-        .map_err(|error| Error::internal(format!("spell out a stage's settings: {error}")))
+    value_of(stage)
 }
 
 /// The effective seed: the stage's own or the pipeline's.
@@ -134,8 +139,52 @@ fn is_random(stage: &Stage) -> bool {
 fn not_in_key(stage: &Stage) -> &'static [&'static str] {
     match stage {
         Stage::Train(_) => &["micro_batch", "checkpoint_every"],
+        // Limits: what is beyond them fails.
+        Stage::Source(_) => &["input/read/longest_record", "input/read/largest_ratio"],
         _ => &[],
     }
+}
+
+/// Puts what a source's files are known to hold into its settings: a checksum instead of a place, and what the name of
+/// a corpus stands for instead of the name.
+fn name_contents(source: &Source, config: &mut Map<String, Value>) -> Result<()> {
+    let (files, read) = match &source.input {
+        SourceInput::Files(_) | SourceInput::Synthetic(_) => return Ok(()),
+        SourceInput::Download(input) => (input.files.clone(), input.read.clone()),
+        SourceInput::Corpus(corpus) => {
+            // An unknown name is a fault of the manifest, found before.
+            let Some(resolved) = corpus.resolve() else {
+                return Ok(());
+            };
+            if source.detokenize.is_none() {
+                config.insert("detokenize".to_owned(), value_of(&resolved.detokenize)?);
+            }
+            if source.range.is_none()
+                && let Some(range) = &resolved.range
+            {
+                config.insert("range".to_owned(), value_of(range)?);
+            }
+            (resolved.files, resolved.read)
+        }
+    };
+    let by_hand = matches!(&source.input, SourceInput::Corpus(corpus) if !corpus.files.is_empty());
+    let contents: Vec<Value> = files
+        .iter()
+        .map(|file| match &file.sha256 {
+            Some(sha256) => json!({ "sha256": sha256 }),
+            // Its own content is in the key.
+            None if by_hand => json!({}),
+            None => json!({ "url": file.url }),
+        })
+        .collect();
+    let input = json!({ "kind": "download", "contents": contents, "read": value_of(&read)? });
+    config.insert("input".to_owned(), input);
+    Ok(())
+}
+
+fn value_of(settings: &impl serde::Serialize) -> Result<Value> {
+    serde_json::to_value(settings)
+        .map_err(|error| Error::internal(format!("spell out a stage's settings: {error}")))
 }
 
 fn files(stage: &Stage) -> Vec<FileReference> {
@@ -152,8 +201,21 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                 }]
             }
             SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
-            // Told by their checksums, which are settings; files brought by hand are checked against the same.
-            SourceInput::Download(_) | SourceInput::Corpus(_) => vec![],
+            // Told by their checksums, which are settings.
+            SourceInput::Download(_) => vec![],
+            SourceInput::Corpus(corpus) => match corpus.resolve() {
+                // Files brought by hand are checked against the checksums; where there is none their content counts.
+                Some(resolved)
+                    if !corpus.files.is_empty()
+                        && resolved.files.iter().any(|file| file.sha256.is_none()) =>
+                {
+                    vec![FileReference {
+                        field: "input/files",
+                        patterns: corpus.files.clone(),
+                    }]
+                }
+                _ => vec![],
+            },
         },
         Stage::Tokenize(stage) => match &stage.tokenizer {
             Tokenizer::File(file) => vec![one("tokenizer/path", &file.path)],
@@ -188,7 +250,6 @@ fn remove(config: &mut Map<String, Value>, pointer: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     fn stage(value: Value) -> Stage {
         serde_json::from_value(value).unwrap()
@@ -226,7 +287,7 @@ mod tests {
             words.join(" ")
         });
         insta::assert_snapshot!(keys.join("\n"), @r#"
-        source {"input":{"kind":"text","record":"line"}} input/files
+        source {"input":{"kind":"files","read":{"invalid_utf8":"error"}}} input/files
         source {"input":{"kind":"synthetic","records":9}} seed 5 input/grammar
         tokenize {"tokenizer":{"kind":"file"}} tokenizer/path
         tokenize {"tokenizer":{"kind":"gpt2"}} tokenizer/vocabulary tokenizer/merges

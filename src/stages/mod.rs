@@ -64,6 +64,8 @@ pub struct Context<'a> {
     pub output: &'a Path,
     /// A folder that survives interruption under the same key: checkpoints. Deleted after the commit.
     pub work: &'a Path,
+    /// The folder of downloaded files, shared between stages and runs.
+    pub downloads: &'a Path,
     /// The effective seed: the stage's own or the pipeline's.
     pub seed: u64,
     /// Where to compute.

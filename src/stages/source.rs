@@ -1,98 +1,379 @@
-//! `source`: text files or a grammar → records.
+//! `source`: files, downloads, a named corpus or a grammar → records.
+//!
+//! One thread reads, decompresses and parses; the stage's pool detokenizes and filters; records are written in the order
+//! in which they were read.
+
+use std::path::PathBuf;
+use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rayon::prelude::*;
+use serde_json::{Value, json};
 
+use crate::data::fetch::{self, FetchProgress, Fetched};
 use crate::data::grammar::Grammar;
+use crate::data::read::{self, Irregular, TextFile};
 use crate::data::records::RecordWriter;
-use crate::data::read::{self, TextFile};
+use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::source::LocalFiles;
+use crate::manifest::source::{NamedCorpus, Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: text files and grammars.
-pub const VERSION: u32 = 1;
+/// 1: text files and grammars. 2: `source.json` tells what was left out.
+pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.
 pub const GRAMMAR: &str = "records.grammar";
 /// Records drawn by all threads before they are written: some megabytes of text.
 const DRAWN_AT_ONCE: u64 = 1 << 15;
+/// Text that is read before it is handed on: enough to keep every core busy for some milliseconds.
+const BATCH_BYTES: usize = 4 << 20;
+/// Records of a batch, at most.
+const BATCH_RECORDS: usize = 1 << 15;
+/// Batches that wait for the stage: with the one being read and the one being worked on, what bounds memory.
+const WAITING_BATCHES: usize = 2;
 
 /// Runs the stage.
 ///
 /// # Errors
-/// The input is absent, is not UTF-8 or is no grammar; the disk is full; somebody asked to end.
+/// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
+/// full; somebody asked to end.
 pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
-    let info = match &config.input {
-        SourceInput::Files(input) => read_text(input, context)?,
-        SourceInput::Download(_) | SourceInput::Corpus(_) => {
-            return Err(Error::internal("downloads are not there yet"));
+    let (info, provenance, mut figures) = match &config.input {
+        SourceInput::Synthetic(input) => (generate(input, context)?, serde_json::Map::new(), vec![]),
+        SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
+            let mut input = Input::of(config, context)?;
+            let provenance = std::mem::take(&mut input.provenance);
+            let (info, lengths) = read_files(input, context)?;
+            (info, provenance, lengths.figures())
         }
-        SourceInput::Synthetic(input) => generate(input, context)?,
     };
     write_json(&context.output.join(SOURCE_INFO), &info)?;
-    let mut figures = vec![
-        ("records".to_owned(), info.records.to_string()),
-        ("bytes".to_owned(), info.bytes.to_string()),
-    ];
+    figures.splice(
+        0..0,
+        [
+            ("records".to_owned(), info.records.to_string()),
+            ("bytes".to_owned(), info.bytes.to_string()),
+        ],
+    );
+    figures.extend(told(&info));
     if let Some(bits) = info.entropy_bits_per_byte {
         figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
     }
-    Ok(Outcome {
-        figures,
-        ..Outcome::default()
-    })
+    Ok(Outcome { figures, provenance })
 }
 
-fn read_text(input: &LocalFiles, context: &Context) -> Result<SourceInfo> {
-    let files = read::expand(context.base, &input.files)?;
+/// What a person wants to know of records that are not there, or not as they were.
+fn told(info: &SourceInfo) -> Vec<(String, String)> {
+    let LeftOut {
+        range,
+        empty,
+        length,
+        expression,
+        duplicate,
+        sample,
+    } = info.left_out;
+    [
+        ("outside the range", range),
+        ("empty records", empty + info.irregular.empty),
+        ("too short or long", length),
+        ("left out by expression", expression),
+        ("duplicates dropped", duplicate),
+        ("not sampled", sample),
+        ("invalid UTF-8 replaced", info.irregular.replaced),
+        ("invalid UTF-8 skipped", info.irregular.skipped),
+    ]
+    .into_iter()
+    .filter(|(_, count)| *count > 0)
+    .map(|(what, count)| (what.to_owned(), count.to_string()))
+    .collect()
+}
+
+/// The files of a source, ready to be read.
+struct Input {
+    files: Vec<TextFile>,
+    read: Reading,
+    selection: Selection,
+    provenance: serde_json::Map<String, Value>,
+}
+
+impl Input {
+    fn of(config: &Source, context: &Context) -> Result<Self> {
+        let mut provenance = serde_json::Map::new();
+        let mut detokenize = vec![];
+        let mut range = None;
+        let (files, read) = match &config.input {
+            SourceInput::Files(input) => {
+                let files = read::expand(context.base, &input.files)?;
+                (
+                    files.into_iter().map(TextFile::local).collect(),
+                    input.read.clone(),
+                )
+            }
+            SourceInput::Download(input) => (
+                download(&input.files, context, &mut provenance)?,
+                input.read.clone(),
+            ),
+            SourceInput::Corpus(corpus) => {
+                let resolved = corpus
+                    .resolve()
+                    .ok_or_else(|| Error::internal(format!("corpus `{}` has no such part", corpus.corpus)))?;
+                detokenize = resolved.detokenize;
+                range = resolved.range;
+                let files = if corpus.files.is_empty() {
+                    download(&resolved.files, context, &mut provenance)?
+                } else {
+                    by_hand(corpus, &resolved.files, context)?
+                };
+                (files, resolved.read)
+            }
+            SourceInput::Synthetic(_) => return Err(Error::internal("a synthetic source has no files")),
+        };
+        let selection = Selection::new(
+            config,
+            config.detokenize.as_deref().unwrap_or(&detokenize),
+            config.range.as_ref().or(range.as_ref()),
+            Random::new(context.seed, Stream::Selection),
+        )?;
+        Ok(Self {
+            files,
+            read,
+            selection,
+            provenance,
+        })
+    }
+}
+
+/// Downloads what is not there yet.
+fn download(
+    remote: &[RemoteFile],
+    context: &Context,
+    provenance: &mut serde_json::Map<String, Value>,
+) -> Result<Vec<TextFile>> {
+    let mut files = Vec::new();
+    let mut origins = Vec::new();
+    for file in remote {
+        let progress = |progress: FetchProgress<'_>| {
+            context.progress(Progress {
+                done: progress.done,
+                total: progress.total,
+                unit: "bytes",
+                figures: vec![("downloading", name_of(progress.url).to_owned())],
+            });
+        };
+        for Fetched {
+            path,
+            url,
+            sha256,
+            bytes,
+        } in fetch::fetch(file, context.downloads, context.cancel, &progress)?
+        {
+            origins.push(json!({ "url": url, "sha256": sha256, "bytes": bytes }));
+            files.push(TextFile { path, name: url });
+        }
+    }
+    provenance.insert("downloads".to_owned(), Value::Array(origins));
+    Ok(files)
+}
+
+/// The last part of a URL.
+fn name_of(url: &str) -> &str {
+    url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url)
+}
+
+/// The files of a corpus that somebody has brought, checked against its checksums.
+fn by_hand(corpus: &NamedCorpus, known: &[RemoteFile], context: &Context) -> Result<Vec<TextFile>> {
+    let paths: Vec<PathBuf> = read::expand(context.base, &corpus.files)?;
+    if paths.len() != known.len() {
+        return Err(Error::input(format!(
+            "`{}` takes {} files, and `files` names {}",
+            corpus.corpus,
+            known.len(),
+            paths.len()
+        ))
+        .hint(format!("`mdlm corpora {}` lists them in order", corpus.corpus)));
+    }
+    paths
+        .into_iter()
+        .zip(known)
+        .map(|(path, known)| {
+            if let Some(sha256) = &known.sha256 {
+                fetch::check(&path, sha256)?;
+            }
+            Ok(TextFile::local(path))
+        })
+        .collect()
+}
+
+/// What the reading thread hands on.
+struct Batch {
+    texts: Vec<String>,
+    /// Bytes of the files read so far.
+    read: u64,
+}
+
+/// Reads all files, batch by batch; ends early when nobody takes them any more.
+fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) -> Result<Irregular> {
+    let mut irregular = Irregular::default();
+    let mut texts = Vec::new();
+    let (mut bytes, mut before) = (0, 0);
+    for file in files {
+        let mut here = 0;
+        let mut taken = true;
+        let result = read::records(file, reading, &mut |text, read| {
+            here = read;
+            bytes += text.len();
+            texts.push(text.to_owned());
+            if bytes < BATCH_BYTES && texts.len() < BATCH_RECORDS {
+                return Ok(());
+            }
+            bytes = 0;
+            let batch = Batch {
+                texts: std::mem::take(&mut texts),
+                read: before + read,
+            };
+            taken = batches.send(batch).is_ok();
+            // Any error ends the reading; this one is not told.
+            if taken { Ok(()) } else { Err(Error::interrupted()) }
+        });
+        if !taken {
+            return Ok(irregular);
+        }
+        irregular.add(result?);
+        before += here;
+    }
+    let last = Batch { texts, read: before };
+    // Nobody may be waiting for it any more.
+    let _ = batches.send(last);
+    Ok(irregular)
+}
+
+/// Reads, selects and writes.
+fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Lengths)> {
+    let Input {
+        files,
+        read,
+        mut selection,
+        ..
+    } = input;
     let mut total = 0;
     for file in &files {
-        let metadata = std::fs::metadata(file).context(|| format!("read `{}`", file.display()))?;
+        let metadata = std::fs::metadata(&file.path).context(|| format!("read `{}`", file.path.display()))?;
         total += metadata.len();
     }
     let mut writer = RecordWriter::new(context.output);
-    let mut before = 0;
-    for file in &files {
-        let mut here = 0;
-        read::records(&TextFile::local(file.clone()), &input.read, &mut |record, read| {
-            here = read;
-            if writer.push(record)? {
+    let mut lengths = Lengths([0; 64]);
+    let (sender, batches) = sync_channel(WAITING_BATCHES);
+    let irregular = std::thread::scope(|scope| {
+        let (files, read) = (&files, &read);
+        let reader = scope.spawn(move || read_all(files, read, &sender));
+        let taken = (|| {
+            for batch in &batches {
                 context.cancel.check()?;
+                for text in selection.apply(batch.texts)? {
+                    lengths.count(text.len());
+                    writer.push(&text)?;
+                }
                 context.progress(Progress {
-                    done: before + read,
+                    done: batch.read,
                     total: Some(total),
                     unit: "bytes",
                     figures: vec![("records", writer.records().to_string())],
                 });
+                if selection.is_full() {
+                    break;
+                }
             }
             Ok(())
-        })?;
-        before += here;
-        context.cancel.check()?;
-    }
+        })();
+        // The reader ends at its next batch.
+        drop(batches);
+        let read = match reader.join() {
+            Ok(read) => read,
+            Err(panic) => std::panic::resume_unwind(panic),
+        };
+        taken.and(read)
+    })?;
     let info = SourceInfo {
         records: writer.records(),
         bytes: writer.bytes(),
         grammar: None,
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
+        left_out: selection.left_out(),
+        irregular,
     };
     if info.records == 0 {
-        return Err(Error::input(format!(
-            "the {} files of `{}` hold no text",
-            files.len(),
-            context.name
-        ))
-        .hint("empty records are dropped; look at the files that `files` matches"));
+        return Err(nothing_left(&info, files.len(), context));
     }
     writer.finish()?;
-    Ok(info)
+    Ok((info, lengths))
+}
+
+/// The error of a source without records: what became of them.
+fn nothing_left(info: &SourceInfo, files: usize, context: &Context) -> Error {
+    let (files, hold) = match files {
+        1 => ("the file".to_owned(), "holds"),
+        _ => (format!("the {files} files"), "hold"),
+    };
+    let gone: Vec<String> = told(info)
+        .into_iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
+    if gone.is_empty() {
+        return Error::input(format!("{files} of `{}` {hold} no text", context.name))
+            .hint("empty records are dropped; look at what `files` and `read` stand for");
+    }
+    Error::input(format!(
+        "no record of `{}` is left of {files}: {}",
+        context.name,
+        gone.join(", ")
+    ))
+    .hint("loosen `range`, `filter` or `sample`")
+}
+
+/// How long records are: counts by powers of two of bytes.
+struct Lengths([u64; 64]);
+
+impl Lengths {
+    fn count(&mut self, bytes: usize) {
+        self.0[bytes.max(1).ilog2() as usize] += 1;
+    }
+
+    /// A histogram in a line: `8 B ▁▃█▅▁ 128 B`.
+    fn figures(&self) -> Vec<(String, String)> {
+        const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+        let Some(first) = self.0.iter().position(|&count| count > 0) else {
+            return vec![];
+        };
+        let last = self.0.iter().rposition(|&count| count > 0).unwrap_or(first);
+        let most = self.0.iter().copied().max().unwrap_or(1).max(1);
+        let bars: String = self.0[first..=last]
+            .iter()
+            .map(|&count| match count {
+                0 => ' ',
+                count => BARS[(count * 7).div_ceil(most) as usize],
+            })
+            .collect();
+        let text = format!(
+            "{} {bars} {}",
+            bytes(1 << first),
+            bytes(1_u64 << (last + 1).min(63))
+        );
+        vec![("record lengths".to_owned(), text)]
+    }
+}
+
+/// A power of two of bytes, for a person.
+fn bytes(count: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let unit = (count.max(1).ilog2() / 10).min(3);
+    format!("{} {}", count >> (10 * unit), units[unit as usize])
 }
 
 /// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records
@@ -127,6 +408,8 @@ fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
         grammar: Some(GRAMMAR.to_owned()),
         entropy_bits_per_byte: Some(grammar.entropy().bits_per_byte()),
         entropy_nats_per_record: Some(grammar.entropy().nats_per_record),
+        left_out: LeftOut::default(),
+        irregular: Irregular::default(),
     };
     writer.finish()?;
     let copy = context.output.join(GRAMMAR);

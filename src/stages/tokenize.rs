@@ -5,8 +5,9 @@
 use arrow::array::{Array as _, LargeStringArray};
 use rayon::prelude::*;
 
+use crate::data::encoder::Encoders;
 use crate::data::records::Records;
-use crate::data::tokenizer::{Tokenizer, WordCounts, WordCutter};
+use crate::data::tokenizer::{ChunkCounts, Tokenizer, WordCounts, WordCutter};
 use crate::data::tokens::{TokenBatch, TokenWriter, text_hash};
 use crate::data::{TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
@@ -33,11 +34,11 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
         manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, context.base)?,
         manifest::Tokenizer::TrainBpe(training) => {
-            let words = count_words(&WordCutter::bpe(training.lowercase)?, &records, context)?;
+            let words = words(&WordCutter::bpe(training.lowercase)?, &records, context)?;
             note_size(Tokenizer::train_bpe(training, &words)?, training, context)
         }
         manifest::Tokenizer::TrainWordpiece(training) => {
-            let words = count_words(&WordCutter::wordpiece(training.lowercase)?, &records, context)?;
+            let words = words(&WordCutter::wordpiece(training.lowercase)?, &records, context)?;
             note_size(Tokenizer::train_wordpiece(training, &words)?, training, context)
         }
         manifest::Tokenizer::Characters(characters) => Tokenizer::characters(&characters.alphabet)?,
@@ -55,22 +56,23 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         bytes: 0,
         unknown: 0,
     };
+    let encoders = Encoders::new(&tokenizer)?;
     let mut writer = TokenWriter::new(context.output);
+    let mut done = TokenBatch::default();
     for index in 0..records.batches() {
         context.cancel.check()?;
-        let texts = records.batch(index)?;
-        let mut batch = TokenBatch::default();
-        for piece in in_pieces(&texts, context.threads, |range| encode(&tokenizer, &texts, range)) {
-            let (piece, unknown) = piece.map_err(|(record, error)| {
-                error.context(format!("record {}", info.records + record as u64 + 1))
-            })?;
-            info.unknown += unknown;
-            batch.append(&piece);
-        }
-        info.records += texts.len() as u64;
+        // A batch is written while the next one is tokenized.
+        let (written, next) = rayon::join(
+            || writer.push(std::mem::take(&mut done)),
+            || tokenize(&encoders, &records.batch(index)?, info.records, context.threads),
+        );
+        written?;
+        let (batch, unknown) = next?;
+        info.records += batch.lengths.len() as u64;
         info.tokens += batch.tokens.len() as u64;
         info.bytes += batch.bytes.iter().map(|&n| u64::from(n)).sum::<u64>();
-        writer.push(batch)?;
+        info.unknown += unknown;
+        done = batch;
         context.progress(Progress {
             done: info.bytes,
             total: Some(records.info().bytes),
@@ -78,6 +80,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
             figures: vec![("tokens", info.tokens.to_string())],
         });
     }
+    writer.push(done)?;
     writer.finish()?;
     if info.records != records.info().records {
         return Err(Error::input(format!(
@@ -121,42 +124,65 @@ fn in_pieces<T: Send>(
         .collect()
 }
 
-type Encoded = std::result::Result<(TokenBatch, u64), (usize, Error)>;
-
-/// Tokenizes some records of a batch: tokens and how many are unknown, or the first record at fault.
-fn encode(tokenizer: &Tokenizer, texts: &LargeStringArray, range: std::ops::Range<usize>) -> Encoded {
+/// Tokenizes a batch by all threads: its tokens and how many of them are unknown.
+fn tokenize(
+    encoders: &Encoders<'_>,
+    texts: &LargeStringArray,
+    before: u64,
+    threads: usize,
+) -> Result<(TokenBatch, u64)> {
     let mut batch = TokenBatch::default();
     let mut unknown = 0;
-    for record in range {
-        let text = texts.value(record);
-        let before = batch.tokens.len();
-        unknown += tokenizer
-            .encode(text, &mut batch.tokens)
-            .map_err(|error| (record, error))?;
-        batch.lengths.push((batch.tokens.len() - before) as u32);
-        // A record is shorter than 2^32 bytes: `records::MAX_RECORD_BYTES`.
-        batch.bytes.push(text.len() as u32);
-        batch.hashes.push(text_hash(text));
+    for piece in in_pieces(texts, threads, |range| encode(encoders, texts, range)) {
+        let (piece, more) = piece
+            .map_err(|(record, error)| error.context(format!("record {}", before + record as u64 + 1)))?;
+        unknown += more;
+        batch.append(&piece);
     }
     Ok((batch, unknown))
 }
 
-fn count_words(cutter: &WordCutter, records: &Records, context: &Context) -> Result<WordCounts> {
-    let mut counts = WordCounts::default();
+type Encoded = std::result::Result<(TokenBatch, u64), (usize, Error)>;
+
+/// Tokenizes some records of a batch: tokens and how many are unknown, or the first record at fault.
+fn encode(encoders: &Encoders<'_>, texts: &LargeStringArray, range: std::ops::Range<usize>) -> Encoded {
+    encoders.lend(|encoder| {
+        let mut batch = TokenBatch::default();
+        let mut unknown = 0;
+        for record in range {
+            let text = texts.value(record);
+            let before = batch.tokens.len();
+            unknown += encoder
+                .encode(text, &mut batch.tokens)
+                .map_err(|error| (record, error))?;
+            batch.lengths.push((batch.tokens.len() - before) as u32);
+            // A record is shorter than 2^32 bytes: `records::MAX_RECORD_BYTES`.
+            batch.bytes.push(text.len() as u32);
+            batch.hashes.push(text_hash(text));
+        }
+        Ok((batch, unknown))
+    })
+}
+
+/// The words of the records, counted.
+fn words(cutter: &WordCutter, records: &Records, context: &Context) -> Result<WordCounts> {
+    let mut counts = ChunkCounts::default();
     let mut done = 0;
     for index in 0..records.batches() {
         context.cancel.check()?;
         let texts = records.batch(index)?;
         let pieces = in_pieces(&texts, context.threads, |range| {
-            let mut counts = WordCounts::default();
+            let mut counts = ChunkCounts::default();
             for record in range {
-                cutter.count(texts.value(record), &mut counts)?;
+                cutter.count(texts.value(record), &mut counts);
             }
-            Ok(counts)
+            counts
         });
         for piece in pieces {
-            counts.append(piece?);
+            counts.append(piece);
         }
+        // Between batches alone, whose ends the records decide, not the threads.
+        counts.bound();
         done += texts.value_data().len() as u64;
         context.progress(Progress {
             done,
@@ -165,7 +191,7 @@ fn count_words(cutter: &WordCutter, records: &Records, context: &Context) -> Res
             figures: vec![("counting", "words".to_owned())],
         });
     }
-    Ok(counts)
+    cutter.words(&counts)
 }
 
 fn note_size(tokenizer: Tokenizer, training: &TrainTokenizer, context: &Context) -> Tokenizer {

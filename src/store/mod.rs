@@ -8,6 +8,7 @@
 //! | `artifacts/<digest>/…` | an artifact's files, named by their content ([`digest`]), read-only |
 //! | `actions/<kind>/<key>.json` | what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
 //! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
+//! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
 //! | `locks/<key>` | held by the process that works on the key ([`lock`]) |
 //! | `reports/<pipeline>.html` | the report of the last whole run |
@@ -118,6 +119,12 @@ impl Store {
     #[must_use]
     pub fn work_path(&self, key: &Digest) -> PathBuf {
         self.root.join("work").join(key.to_string())
+    }
+
+    /// The folder of downloaded files, which all pipelines of the store share.
+    #[must_use]
+    pub fn downloads_path(&self) -> PathBuf {
+        self.root.join("downloads")
     }
 
     /// The folder in which the artifact of a key is written. Its owner is whoever holds the key's lock.

@@ -57,6 +57,7 @@ impl Project {
             inputs: &inputs,
             output: &output,
             work: &work,
+            downloads: &self.folder.path().join("downloads"),
             seed: 5,
             device: Device::Cpu,
             threads: self.threads,
@@ -318,7 +319,7 @@ fn sources_say_what_they_hold() {
     let error = project
         .run("text", json!({"kind": "source", "input": input}))
         .unwrap_err();
-    assert_eq!(error.to_string(), "the 1 files of `text` hold no text");
+    assert_eq!(error.to_string(), "the file of `text` holds no text");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Lab {
                 inputs: &inputs,
                 output: &output,
                 work,
+                downloads: &self.folder.path().join("downloads"),
                 seed: 3,
                 device: Device::Cpu,
                 threads,

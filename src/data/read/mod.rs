@@ -28,7 +28,7 @@ impl TextFile {
 }
 
 /// Records that are not what they were in the file, or not there at all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Irregular {
     /// Records with bytes that were not UTF-8, replaced.
     pub replaced: u64,
@@ -36,6 +36,15 @@ pub struct Irregular {
     pub skipped: u64,
     /// Records without text: white space, or a null.
     pub empty: u64,
+}
+
+impl Irregular {
+    /// Adds the counts of another file.
+    pub fn add(&mut self, other: Self) {
+        self.replaced += other.replaced;
+        self.skipped += other.skipped;
+        self.empty += other.empty;
+    }
 }
 
 /// Calls `each` with every record of the file and with the bytes of the file (as it is stored) read so far.

@@ -3,6 +3,8 @@
 //! References and circles are checked on the text itself, so that they are told beside structural faults. What
 //! follows a chain of stages is checked where every stage of the chain is without structural fault.
 
+mod source;
+
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
@@ -114,6 +116,11 @@ impl Entry<'_> {
         self.node
             .at(&format!("/{field}"))
             .map_or(self.key_span, |node| node.span)
+    }
+
+    /// Whether a field is written.
+    fn has(&self, field: &str) -> bool {
+        self.node.at(&format!("/{field}")).is_some()
     }
 
     fn fault(&self, code: Code, field: &str, message: impl Into<String>) -> Draft {
@@ -320,7 +327,8 @@ impl<'t> Meaning<'t> {
                 Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
                 Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
                 Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
-                Some(Stage::Source(_)) | None => {}
+                Some(Stage::Source(stage)) => source::source(entry, stage, &mut faults),
+                None => {}
             }
         }
         self.faults.extend(faults);

@@ -1,0 +1,344 @@
+//! Cuts text into chunks that a tokenizer treats one by one: its ids of a text are those of the chunks, one after another.
+//!
+//! Natural text repeats its words, so what is done once for each chunk is done for a few per cent of the text alone:
+//! [`crate::data::encoder`] looks ids up, [`crate::data::tokenizer::WordCutter`] counts chunks before it cuts them into
+//! words. Both rest on the cuts being exact, which they are because a text is only cut between two characters where
+//! the class of either is certain and the tokenizer is known not to look across:
+//!
+//! * **Byte-level** (GPT-2's pattern `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`,
+//!   nothing or lower-casing before it). No alternative goes on from a letter, a digit or another mark into a character
+//!   of another class, but for the apostrophe before a letter: such a place ends a match, and what precedes it decides
+//!   nothing about what follows. Nor does any go on into white space from anything but white space; and the pattern's one
+//!   look ahead is from white space, which is never cut from what follows it.
+//! * **BERT** (its normalizer and its pre-tokenizer). Every step but the canonical decomposition goes character by
+//!   character, white space separates words, and punctuation and Chinese characters are words of their own. Decomposition
+//!   reorders marks, but none across a character of these classes.
+//!
+//! Whatever is not certain, is not cut: the tables of characters beyond ASCII need not be complete, only right. That they
+//! are is tested against `tokenizers` itself, character by character.
+
+use std::ops::Range;
+
+use tokenizers::models::ModelWrapper;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::PreTokenizerWrapper;
+
+/// Where a tokenizer's text may be cut.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cutter {
+    /// GPT-2's pattern.
+    ByteLevel,
+    /// BERT's words.
+    Bert {
+        /// Whether Chinese characters are words of their own.
+        chinese: bool,
+    },
+}
+
+/// What is certain about a character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Class {
+    /// White space.
+    Space,
+    /// A letter, and after lower-casing still one.
+    Letter,
+    /// A digit.
+    Digit,
+    /// Neither white space nor letter nor number.
+    Mark,
+    /// The apostrophe `'`.
+    Apostrophe,
+    /// A Chinese character (a letter, too).
+    Chinese,
+    /// Anything.
+    Unknown,
+}
+
+use Class::{Apostrophe, Chinese, Digit, Letter, Mark, Space, Unknown};
+
+const ASCII: [Class; 128] = ascii();
+
+const fn ascii() -> [Class; 128] {
+    let mut table = [Mark; 128];
+    let mut byte = 0;
+    while byte < 128 {
+        table[byte] = match byte as u8 {
+            b'\t'..=b'\r' | b' ' => Space,
+            b'a'..=b'z' | b'A'..=b'Z' => Letter,
+            b'0'..=b'9' => Digit,
+            b'\'' => Apostrophe,
+            _ => Mark,
+        };
+        byte += 1;
+    }
+    table
+}
+
+/// The class of a character beyond ASCII.
+fn beyond_ascii(character: char) -> Class {
+    match character {
+        // İ, whose lower case is two characters, and × and ÷ are left out.
+        '\u{C0}'..='\u{D6}'
+        | '\u{D8}'..='\u{F6}'
+        | '\u{F8}'..='\u{12F}'
+        | '\u{131}'..='\u{24F}' // Latin
+        | '\u{391}'..='\u{3A1}'
+        | '\u{3A3}'..='\u{3CE}' // Greek
+        | '\u{400}'..='\u{481}'
+        | '\u{48A}'..='\u{52F}' // Cyrillic
+        | '\u{5D0}'..='\u{5EA}' // Hebrew
+        | '\u{620}'..='\u{64A}' // Arabic
+        | '\u{AC00}'..='\u{D7A3}' => Letter, // Hangul
+        '\u{4E00}'..='\u{9FA5}' => Chinese,
+        // Dashes, quotation marks, bullets, ellipsis: all of them punctuation.
+        '\u{2010}'..='\u{2027}' => Mark,
+        _ => Unknown,
+    }
+}
+
+/// The class of the character at a byte of the text, and its bytes.
+#[inline]
+fn class(text: &str, at: usize) -> (Class, usize) {
+    let byte = text.as_bytes()[at];
+    if byte < 128 {
+        return (ASCII[byte as usize], 1);
+    }
+    text[at..].chars().next().map_or((Unknown, 1), |character| {
+        (beyond_ascii(character), character.len_utf8())
+    })
+}
+
+impl Cutter {
+    /// Where the text of a tokenizer may be cut; nothing for a tokenizer that is not known not to look across.
+    #[must_use]
+    pub fn of(tokenizer: &tokenizers::Tokenizer) -> Option<Self> {
+        let spelt = |token: &tokenizers::AddedToken| !token.special;
+        if !tokenizer.get_encode_special_tokens()
+            || tokenizer.get_added_tokens_decoder().values().any(spelt)
+            || matches!(tokenizer.get_model(), ModelWrapper::BPE(model) if model.dropout.is_some())
+        {
+            return None;
+        }
+        match (tokenizer.get_normalizer(), tokenizer.get_pre_tokenizer()?) {
+            (None | Some(NormalizerWrapper::Lowercase(_)), PreTokenizerWrapper::ByteLevel(bytes))
+                if bytes.use_regex && !bytes.add_prefix_space =>
+            {
+                Some(Self::ByteLevel)
+            }
+            (Some(NormalizerWrapper::BertNormalizer(bert)), PreTokenizerWrapper::BertPreTokenizer(_)) => {
+                Some(Self::Bert {
+                    chinese: bert.handle_chinese_chars,
+                })
+            }
+            _ => None,
+        }
+    }
+
+    /// The first chunk of the text at or after a byte (the end of the chunk before); nothing when there is no more.
+    #[inline]
+    #[must_use]
+    pub fn next(self, text: &str, at: usize) -> Option<Range<usize>> {
+        match self {
+            Self::ByteLevel => (at < text.len()).then(|| at..byte_level_end(text, at)),
+            Self::Bert { chinese } => bert_next(text, at, chinese),
+        }
+    }
+}
+
+/// The end of the byte-level chunk that begins at `start`.
+#[inline]
+fn byte_level_end(text: &str, start: usize) -> usize {
+    let bytes = text.as_bytes();
+    let (mut before, width) = class(text, start);
+    let mut at = start + width;
+    loop {
+        if before == Letter {
+            // Most of a text.
+            while bytes.get(at).is_some_and(u8::is_ascii_alphabetic) {
+                at += 1;
+            }
+        }
+        if at == bytes.len() {
+            return at;
+        }
+        let (after, width) = class(text, at);
+        let cut = match (before, after) {
+            (Space | Unknown, _)
+            | (_, Unknown)
+            | (Mark, Apostrophe)
+            | (Apostrophe, Mark | Letter | Chinese)
+            | (Chinese, Letter)
+            | (Letter, Chinese) => false,
+            (before, after) => before != after,
+        };
+        if cut {
+            return at;
+        }
+        before = after;
+        at += width;
+    }
+}
+
+/// Whether the byte begins a chunk of BERT's by itself: ASCII's punctuation.
+fn is_punctuation(byte: u8) -> bool {
+    byte.is_ascii_punctuation()
+}
+
+/// What BERT's normalizer makes a space of; the other white space of ASCII it takes out, as control characters.
+fn is_separator(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
+}
+
+fn bert_next(text: &str, at: usize, chinese: bool) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let start = at + bytes[at..].iter().position(|&byte| !is_separator(byte))?;
+    // The width of a character that is a chunk of its own.
+    let alone = |at: usize| {
+        let byte = bytes[at];
+        if byte < 128 {
+            return is_punctuation(byte).then_some(1);
+        }
+        let (class, width) = class(text, at);
+        (class == Mark || class == Chinese && chinese).then_some(width)
+    };
+    if let Some(width) = alone(start) {
+        return Some(start..start + width);
+    }
+    let mut end = start + 1;
+    while end < bytes.len() {
+        let byte = bytes[end];
+        let stop = if byte < 128 {
+            is_separator(byte) || is_punctuation(byte)
+        } else {
+            // Within a character nothing is cut.
+            byte >= 0xC0 && alone(end).is_some()
+        };
+        if stop {
+            break;
+        }
+        end += 1;
+    }
+    Some(start..end)
+}
+
+/// Whether a byte-level chunk is one word of GPT-2's pattern for certain: an optional space and characters of one class.
+#[must_use]
+pub fn is_word(chunk: &str) -> bool {
+    let rest = chunk.strip_prefix(' ').unwrap_or(chunk);
+    let kind = |at| match class(rest, at).0 {
+        Apostrophe => Mark,
+        Chinese => Letter,
+        class => class,
+    };
+    if rest.is_empty() || matches!(kind(0), Space | Unknown) {
+        return false;
+    }
+    let first = kind(0);
+    rest.char_indices().all(|(at, _)| kind(at) == first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    fn pieces(cutter: &impl PreTokenizer, text: &str) -> usize {
+        let mut text = PreTokenizedString::from(text);
+        cutter.pre_tokenize(&mut text).unwrap();
+        text.get_splits(OffsetReferential::Original, OffsetType::Byte)
+            .len()
+    }
+
+    /// What the tables say of every character, `tokenizers` does with it.
+    #[test]
+    fn certain_classes_are_right() {
+        let bytes = ByteLevel::new(false, true, true);
+        let mut certain = 0;
+        for character in '\0'..=char::MAX {
+            let mut buffer = [0; 4];
+            let text: &str = character.encode_utf8(&mut buffer);
+            let (class, width) = class(text, 0);
+            assert_eq!(width, text.len());
+            let lower: String = character.to_lowercase().collect();
+            let joins = |with: &str| {
+                [text, lower.as_str()]
+                    .iter()
+                    .all(|text| pieces(&bytes, &format!("{with}{text}{text}")) == 1)
+            };
+            certain += usize::from(class != Unknown);
+            let right = match class {
+                Letter | Chinese => joins("a"),
+                Digit => joins("1"),
+                Mark | Apostrophe => joins("!"),
+                Space => joins("\n\n"),
+                Unknown => continue,
+            };
+            assert!(right, "{character:?} is no {class:?}");
+            let alone = match class {
+                Mark if character.is_ascii() => character.is_ascii_punctuation(),
+                Mark | Apostrophe | Chinese => true,
+                Letter | Digit | Space | Unknown => false,
+            };
+            let isolated = pieces(&BertPreTokenizer, &format!("a{text}b")) == 3;
+            // The normalizer sees to Chinese characters.
+            assert!(
+                isolated == alone || class == Space || class == Chinese,
+                "{character:?}"
+            );
+        }
+        assert!(certain > 30_000, "{certain}");
+    }
+
+    fn chunks(cutter: Cutter, text: &str) -> Vec<&str> {
+        let mut all = Vec::new();
+        let mut at = 0;
+        while let Some(chunk) = cutter.next(text, at) {
+            at = chunk.end;
+            all.push(&text[chunk]);
+        }
+        all
+    }
+
+    #[test]
+    fn text_is_cut_as_stated() {
+        let cases: &[(&str, &[&str], &[&str])] = &[
+            ("", &[], &[]),
+            (" ", &[" "], &[]),
+            (
+                "It's 5 o'clock.",
+                &["It", "'s", " 5", " o", "'clock", "."],
+                &["It", "'", "s", "5", "o", "'", "clock", "."],
+            ),
+            ("a  b\n\nc ", &["a", "  b", "\n\nc", " "], &["a", "b", "c"]),
+            (
+                "x1--'re!'s",
+                &["x", "1", "--'re", "!'s"],
+                &["x1", "-", "-", "'", "re", "!", "'", "s"],
+            ),
+            ("Café—été", &["Café", "—", "été"], &["Café", "—", "été"]),
+            // Not known for certain, hence not cut.
+            ("a\u{a0} b", &["a\u{a0} b"], &["a\u{a0}", "b"]),
+            ("中文, 中", &["中文", ",", " 中"], &["中", "文", ",", "中"]),
+            ("e\u{301}x", &["e\u{301}x"], &["e\u{301}x"]),
+        ];
+        for (text, byte_level, bert) in cases {
+            assert_eq!(chunks(Cutter::ByteLevel, text), *byte_level, "{text:?}");
+            assert_eq!(chunks(Cutter::Bert { chinese: true }, text), *bert, "{text:?}");
+        }
+        assert_eq!(chunks(Cutter::Bert { chinese: false }, "a中文"), ["a中文"]);
+    }
+
+    #[test]
+    fn words_are_told_from_other_chunks() {
+        for word in ["a", " a", "été", " 12", " —", "--'", " '", "中文x"] {
+            assert!(is_word(word), "{word:?}");
+        }
+        for other in [
+            "", " ", "  a", "\na", "a1", "'s", "!a", "\u{a0}", "e\u{301}", "a ",
+        ] {
+            assert!(!is_word(other), "{other:?}");
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! What is wrong with the settings of a source.
+
+use super::super::corpora::Corpus;
+use super::super::fault::{Code, Draft, alternatives, quoted};
+use super::super::source::{CsvFormat, Format, Reading, RemoteFile, Source, SourceInput};
+use super::Entry;
+
+/// Settings that have no effect on, or are another's for, a synthetic source.
+const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit", "seed"];
+
+/// Checks a source.
+pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+    match &stage.input {
+        SourceInput::Files(input) => reading(entry, &input.read, faults),
+        SourceInput::Download(input) => {
+            reading(entry, &input.read, faults);
+            for (index, file) in input.files.iter().enumerate() {
+                pin(entry, file, index, faults);
+            }
+        }
+        SourceInput::Corpus(input) => {
+            let Some(corpus) = Corpus::find(&input.corpus) else {
+                return; // the schema's to tell
+            };
+            if corpus.part(input.split).is_none() {
+                let names: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
+                let message = format!("{} has no such part", quoted(&input.corpus));
+                let field = if entry.has("input/split") {
+                    "input/split"
+                } else {
+                    "input/corpus"
+                };
+                faults.push(
+                    entry
+                        .fault(Code::Corpus, field, message)
+                        .expected(format!("`split`: {}", alternatives(&names))),
+                );
+            }
+        }
+        SourceInput::Synthetic(_) => {
+            for field in FOR_FILES.into_iter().filter(|field| entry.has(field)) {
+                let hint = match field {
+                    "limit" => "`records` of its `input` says how many records are drawn",
+                    "seed" => "the seed of the draws is in its `input`",
+                    _ => "draw from a grammar that says what is wanted",
+                };
+                faults.push(
+                    entry
+                        .fault(
+                            Code::NoEffect,
+                            field,
+                            format!("{} is for text from files", quoted(field)),
+                        )
+                        .hint(hint),
+                );
+            }
+            return;
+        }
+    }
+    selection(entry, stage, faults);
+}
+
+/// A download has to be pinned, or to say that it is not.
+fn pin(entry: &Entry<'_>, file: &RemoteFile, index: usize, faults: &mut Vec<Draft>) {
+    let field = |name: &str| format!("input/files/{index}/{name}");
+    if file.sha256.is_some() && file.unpinned {
+        faults.push(
+            entry
+                .fault(Code::Pin, &field("unpinned"), "a file with a `sha256` is pinned")
+                .hint("leave `unpinned` out"),
+        );
+    } else if file.sha256.is_none() && !file.unpinned && !file.names_commit() {
+        let mut fault = entry
+            .fault(Code::Pin, &field("url"), "what the file holds is not pinned")
+            .expected(
+                "its `sha256` in hex, or `\"unpinned\": true`, which takes what it gets and records it",
+            );
+        if file.url.starts_with("hf://") {
+            fault = fault.hint("or name a commit: `hf://datasets/OWNER/NAME@COMMIT/path`, 40 hex digits");
+        }
+        faults.push(fault);
+    }
+}
+
+fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
+    for (index, pattern) in read.members.iter().enumerate() {
+        if let Err(error) = glob::Pattern::new(pattern) {
+            let field = format!("input/read/members/{index}");
+            faults.push(entry.fault(Code::Pattern, &field, format!("no glob: {}", error.msg)));
+        }
+    }
+    match &read.format {
+        Some(Format::JsonLines(format)) if !(format.field.is_empty() || format.field.starts_with('/')) => {
+            let hint = format!("did you mean `/{}`?", format.field);
+            faults.push(
+                entry
+                    .fault(Code::Pattern, "input/read/format/field", "no JSON pointer")
+                    .expected("nothing, or names that each follow a `/`: `/text`, `/article/0`")
+                    .hint(hint),
+            );
+        }
+        Some(
+            Format::Csv(CsvFormat {
+                columns,
+                header: false,
+                ..
+            })
+            | Format::Tsv(CsvFormat {
+                columns,
+                header: false,
+                ..
+            }),
+        ) => {
+            for (index, column) in columns.iter().enumerate() {
+                if !column.parse::<u32>().is_ok_and(|number| number > 0) {
+                    let field = format!("input/read/format/columns/{index}");
+                    let message = format!("without a header no column is called {}", quoted(column));
+                    faults.push(
+                        entry
+                            .fault(Code::Pattern, &field, message)
+                            .expected("a column's number from 1, for example `\"1\"`"),
+                    );
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+    if let Some(range) = &stage.range
+        && let Some(to) = range.to
+        && range.from >= to
+    {
+        let message = format!("the range from {} to {to} is empty", range.from);
+        faults.push(
+            entry
+                .fault(Code::NothingLeft, "range", message)
+                .expected("`from` below `to`"),
+        );
+    }
+    if let Some(filter) = &stage.filter {
+        if let (Some(min), Some(max)) = (filter.min_bytes, filter.max_bytes)
+            && min > max
+        {
+            let message = format!("no record has at least {min} and at most {max} bytes");
+            faults.push(entry.fault(Code::NothingLeft, "filter", message));
+        }
+        for (name, expression) in [("matches", &filter.matches), ("excludes", &filter.excludes)] {
+            if let Some(expression) = expression
+                && let Err(error) = regex::Regex::new(expression)
+            {
+                // The crate's message repeats the expression over several lines; the last one says what is wrong.
+                let text = error.to_string();
+                let last = text.lines().last().unwrap_or_default().trim();
+                let reason = last.strip_prefix("error: ").unwrap_or(last);
+                let field = format!("filter/{name}");
+                faults.push(
+                    entry
+                        .fault(Code::Pattern, &field, format!("no regular expression: {reason}"))
+                        .hint("the syntax is that of the Rust crate `regex`; in JSON a backslash is written twice"),
+                );
+            }
+        }
+    }
+    if stage.sample == Some(0.0) {
+        faults.push(
+            entry
+                .fault(Code::NothingLeft, "sample", "a share of 0 keeps nothing")
+                .expected("a share above 0"),
+        );
+    }
+    if entry.has("seed") && stage.sample.is_none() {
+        faults.push(
+            entry
+                .fault(Code::NoEffect, "seed", "nothing is drawn here")
+                .hint("`seed` is for `sample`"),
+        );
+    }
+}
