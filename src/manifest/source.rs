@@ -186,8 +186,9 @@ pub struct Reading {
     /// What the files are compressed with. Default: as their first bytes say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// Globs over the names of an archive's members (tar or zip, recognised by its first bytes); the members are read in
-    /// the archive's order. Default: every regular file.
+    /// Globs over the names of an archive's members (tar or zip, recognised by its first bytes; `*` stays within a folder,
+    /// `**` does not); the members are read in the archive's order, and those that are archives themselves are read
+    /// whole. Default: every regular file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub members: Vec<String>,
@@ -195,12 +196,12 @@ pub struct Reading {
     /// guessed at.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
-    /// Bytes of a record, at most; a longer one is an error. Default: our choice, far above any document of the usual
-    /// corpora; it bounds memory.
+    /// Bytes of a record, at most, and of the JSON value that it stands in; a longer one is an error. Default: our choice,
+    /// far above any document of the usual corpora; it bounds memory.
     #[serde(default = "default_longest_record")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub longest_record: u64,
-    /// Bytes that a compressed byte may become, at most; beyond it the file is taken for a bomb. Default: just below what
+    /// Bytes that a byte of the file may become, at most; beyond it (and a first MiB) the file is taken for a bomb. Default: just below what
     /// deflate can reach (1,032); text comes to 10 at most.
     #[serde(default = "default_largest_ratio")]
     #[schemars(range(min = 1))]
@@ -274,12 +275,21 @@ pub struct JsonLinesFormat {
     pub join: String,
 }
 
+impl Default for JsonLinesFormat {
+    fn default() -> Self {
+        Self {
+            field: text_pointer(),
+            join: line_break(),
+        }
+    }
+}
+
 /// Values separated by a delimiter.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvFormat {
-    /// The columns that make the text, by name or, without a header, by number from 1 (`"2"`). Default: the field's
-    /// usual name.
+    /// The columns that make the text, by name, or by number from 1 (`"2"`) where no column has that name or there is no
+    /// header. Default: the field's usual name.
     #[serde(default = "text_columns")]
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub columns: Vec<String>,
@@ -289,6 +299,16 @@ pub struct CsvFormat {
     /// Whether the first row names the columns. Default: most files have one.
     #[serde(default = "yes")]
     pub header: bool,
+}
+
+impl Default for CsvFormat {
+    fn default() -> Self {
+        Self {
+            columns: text_columns(),
+            join: space(),
+            header: true,
+        }
+    }
 }
 
 /// A column of a table.
@@ -303,6 +323,15 @@ pub struct ColumnFormat {
     /// Stands between the strings of a list. Default: our choice.
     #[serde(default = "line_break")]
     pub join: String,
+}
+
+impl Default for ColumnFormat {
+    fn default() -> Self {
+        Self {
+            column: text_column(),
+            join: line_break(),
+        }
+    }
 }
 
 /// What files are compressed with.

@@ -397,3 +397,40 @@ fn a_closed_pipe_is_quiet() {
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert!(output.status.success());
 }
+
+#[test]
+fn data_shows_what_stages_of_data_have_made() {
+    let project = Project::new(40);
+    assert!(project.mdlm("data", &["text"]).output().unwrap().status.code() == Some(2));
+    project.run(&[]);
+    insta::assert_snapshot!(
+        "data_text",
+        transcript(&mut project.mdlm("data", &["text", "--head", "2"]))
+    );
+    insta::assert_snapshot!(
+        "data_tokens",
+        transcript(&mut project.mdlm("data", &["tokens", "--head", "1", "--skip", "41"]))
+    );
+    insta::assert_snapshot!(
+        "data_rows",
+        transcript(&mut project.mdlm("data", &["rows", "--head", "2"]))
+    );
+    let shown = |arguments: &[&str]| {
+        let output = project.mdlm("data", arguments).output().unwrap();
+        assert!(output.status.success());
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect::<Vec<Value>>()
+    };
+    let rows = shown(&["rows", "--json", "--split", "validation", "--head", "1"]);
+    assert_eq!(rows[0]["tokens"].as_array().unwrap().len(), 32);
+    assert!(rows[0]["text"].as_str().unwrap().starts_with("[BOS]"));
+    assert_eq!(rows[0].get("counted"), None, "wrapped rows have no padding");
+    let records = shown(&["text", "--json", "--skip", "39", "--head", "2"]);
+    assert_eq!(records[0]["index"], 39);
+    assert!(records[1]["text"].as_str().unwrap().contains("hare number 0 "));
+    assert!(shown(&["text", "--json", "--skip", "1000"]).is_empty());
+    let refused = transcript(&mut project.mdlm("data", &["text", "--split", "train"]));
+    assert!(refused.contains("has no splits"), "{refused}");
+}

@@ -1,13 +1,54 @@
 //! Files of text in any of the forms that people have them → records.
+//!
+//! A stored file is looked at from the outside in: compression and archives are recognised by their first bytes, down to
+//! a few layers (`a.tar.xz` of `b.xz` of tars, as OpenWebText comes); what lies within is read by its format. Nothing is
+//! unpacked to disk; only Parquet and zip within another file, which are read from their end, are copied to a temporary
+//! file without a name.
+//!
+//! Input is taken to be hostile. Declared lengths are checked against the bytes that are there before anything is
+//! allocated, a record is never longer in memory than [`Reading::longest_record`], and what is decompressed or repeated
+//! may not become more than [`Reading::largest_ratio`] times what was read. What is at fault is an error that names file,
+//! member, record and byte.
 
+mod archive;
+mod arrow;
+mod compression;
+mod csv;
+mod fault;
+mod json;
+mod parquet;
+mod recognise;
+mod sink;
+mod stored;
+mod tar;
+#[cfg(test)]
+mod tests;
 mod text;
+mod thrift;
+mod zip;
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::path::PathBuf;
 
-use crate::error::Result;
-use crate::manifest::source::{Format, Reading, RecordUnit};
+use bytes::Bytes;
+
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::source::{Compression, Format, Reading};
+
+use archive::Archive;
+use compression::Meter;
+use sink::Sink;
+use stored::{READ_BYTES, ReadCount, Stored};
 
 pub use text::expand;
+
+/// Bytes that may come out whatever came in, before ratios count: a few zeros compress better than any text.
+const FREE_BYTES: u64 = 1 << 20;
+/// First bytes that tell what something is: as far as tar's magic.
+const HEAD_BYTES: usize = 512;
+/// Compressions and archives within each other, at most. OpenWebText has four.
+const DEEPEST: usize = 6;
 
 /// A file to read records from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +77,8 @@ pub struct Irregular {
     pub skipped: u64,
     /// Records without text: white space, or a null.
     pub empty: u64,
+    /// Members of archives that are no regular files (links, devices, sparse files), passed over.
+    pub members: u64,
 }
 
 impl Irregular {
@@ -51,16 +94,237 @@ impl Irregular {
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
-/// fault is told by file, archive member, record and byte. And the errors of `each`.
+/// fault is told by file, archive member, record and byte. And the errors of `each`, as they are.
 pub fn records(
     file: &TextFile,
     reading: &Reading,
     each: &mut dyn FnMut(&str, u64) -> Result<()>,
 ) -> Result<Irregular> {
-    let unit = match &reading.format {
-        Some(Format::Text(format)) => format.record,
-        _ => RecordUnit::Line,
+    let what = || format!("read `{}`", file.name);
+    let stored = File::open(&file.path).context(what)?;
+    let stored = Stored::file(stored).context(what)?;
+    records_stored(&stored, &file.name, reading, each)
+}
+
+/// Calls `each` with every record of a file whose bytes are in memory, as [`records`] does.
+///
+/// # Errors
+/// Those of [`records`].
+pub fn records_of(
+    bytes: Bytes,
+    name: &str,
+    reading: &Reading,
+    each: &mut dyn FnMut(&str, u64) -> Result<()>,
+) -> Result<Irregular> {
+    records_stored(&Stored::Bytes(bytes), name, reading, each)
+}
+
+fn records_stored(
+    stored: &Stored,
+    name: &str,
+    reading: &Reading,
+    each: &mut dyn FnMut(&str, u64) -> Result<()>,
+) -> Result<Irregular> {
+    let members = (reading.members.iter())
+        .map(|glob| archive::pattern(glob))
+        .collect::<Result<Vec<_>>>()?;
+    let mut sink = Sink::new(reading, stored.len(), each);
+    let count = sink.count.clone();
+    let meters = [(); DEEPEST].map(|()| Meter::new(&count, stored.len(), sink.ratio));
+    let mut opener = Opener {
+        reading,
+        members,
+        meters,
+        sink: &mut sink,
     };
-    text::records(Path::new(&file.path), unit, each)?;
-    Ok(Irregular::default())
+    let mut input = BufReader::with_capacity(READ_BYTES, stored.section(0, stored.len(), &count));
+    let result = opener.open(&mut input, Some(stored), name, 0, false);
+    match (sink.failed.take(), result) {
+        (Some(error), _) => Err(error),
+        (None, result) => result
+            .map(|()| sink.irregular)
+            .context(|| format!("read `{name}`")),
+    }
+}
+
+/// Looks into layers of compression and archives.
+struct Opener<'a, 's> {
+    reading: &'a Reading,
+    members: Vec<glob::Pattern>,
+    /// By layer.
+    meters: [Meter; DEEPEST],
+    sink: &'a mut Sink<'s>,
+}
+
+impl Opener<'_, '_> {
+    /// Reads what `input` holds; `stored` is the same where it can be sought in.
+    fn open(
+        &mut self,
+        input: &mut dyn BufRead,
+        stored: Option<&Stored>,
+        name: &str,
+        layer: usize,
+        in_archive: bool,
+    ) -> Result<()> {
+        let mut head = Vec::with_capacity(HEAD_BYTES);
+        (&mut *input)
+            .take(HEAD_BYTES as u64)
+            .read_to_end(&mut head)
+            .map_err(fault::landed)?;
+        if head.is_empty() && recognise::never_empty(name) {
+            return Err(fault::damaged("the file is empty"));
+        }
+        let found = compression::recognise(&head).unwrap_or(Compression::None);
+        let stated = self.reading.compression.filter(|_| layer == 0);
+        if let Some(stated) = stated.filter(|&stated| stated != Compression::None && stated != found) {
+            let found = match found {
+                Compression::None if head.is_empty() => "it is empty".to_owned(),
+                Compression::None => "its first bytes are of no compression".to_owned(),
+                found => format!("its first bytes are those of {}", compression::name(found)),
+            };
+            let stated = compression::name(stated);
+            return Err(Error::input(format!(
+                "the file is stated to be compressed with {stated}, but {found}"
+            ))
+            .hint("leave out `compression`: it is recognised"));
+        }
+        let compression = stated.unwrap_or(found);
+        let archive = match compression {
+            Compression::None => archive::recognise(&head, name),
+            _ => None,
+        };
+        let mut whole = Cursor::new(&head[..]).chain(&mut *input);
+        if layer + 1 >= DEEPEST && (compression != Compression::None || archive.is_some()) {
+            return Err(Error::input(format!(
+                "more than {DEEPEST} archives and compressions within each other"
+            ))
+            .hint("unpack the outer ones first"));
+        }
+        if compression != Compression::None {
+            let mut decoded = compression::decode(compression, whole, self.meters[layer].clone())?;
+            let inner = recognise::without_compression(name);
+            return self.open(&mut decoded, None, inner, layer + 1, in_archive);
+        }
+        match archive {
+            Some(Archive::Tar) => {
+                let outermost = !in_archive;
+                tar::members(&mut whole, &mut |member| match member {
+                    tar::Member::Regular(name, content) => self.member(content, name, layer + 1, outermost),
+                    tar::Member::Other => {
+                        self.sink.irregular.members += 1;
+                        Ok(false)
+                    }
+                })
+                .and_then(|names| self.any_member(&names, outermost))
+            }
+            Some(Archive::Zip) => {
+                let copy;
+                let (stored, count) = match stored {
+                    Some(stored) => (stored, self.sink.count.clone()),
+                    None => {
+                        copy = Stored::copy(&mut whole)?;
+                        (&copy, ReadCount::default())
+                    }
+                };
+                let outermost = !in_archive;
+                let mut directory = zip::Directory::open(stored, &count)?;
+                let mut names = archive::Names::default();
+                while let Some(entry) = directory.next()? {
+                    if !entry.regular {
+                        self.sink.irregular.members += 1;
+                        continue;
+                    }
+                    names.saw(&entry.name);
+                    if outermost && !self.wanted(&entry.name) {
+                        continue;
+                    }
+                    let what = || format!("member `{}`", entry.name);
+                    let meter = self.meters[layer].clone();
+                    let mut content = entry.open(stored, &count, meter).context(what)?;
+                    self.open(&mut content, None, &entry.name, layer + 1, true)
+                        .and_then(|()| drain(&mut content))
+                        .context(what)?;
+                    names.read();
+                }
+                self.any_member(&names, outermost)
+            }
+            None => {
+                if !self.members.is_empty() && !in_archive {
+                    return Err(Error::input("`members` are stated, but the file is no archive")
+                        .hint("leave out `members`; archives are tar and zip"));
+                }
+                self.format(&mut whole, stored, name, &head)
+            }
+        }
+    }
+
+    fn wanted(&self, member: &str) -> bool {
+        self.members.is_empty() || archive::matches(&self.members, member)
+    }
+
+    fn member(
+        &mut self,
+        content: &mut dyn BufRead,
+        name: &str,
+        layer: usize,
+        outermost: bool,
+    ) -> Result<bool> {
+        if outermost && !self.wanted(name) {
+            return Ok(false);
+        }
+        self.open(content, None, name, layer, true)
+            .context(|| format!("member `{name}`"))?;
+        Ok(true)
+    }
+
+    /// An archive of which nothing was wanted is a mistake.
+    fn any_member(&self, names: &archive::Names, outermost: bool) -> Result<()> {
+        if outermost && !self.members.is_empty() && !names.any_read() {
+            return Err(Error::input("no member of the archive matches `members`").hint(names.hint()));
+        }
+        Ok(())
+    }
+
+    fn format(
+        &mut self,
+        input: &mut dyn BufRead,
+        stored: Option<&Stored>,
+        name: &str,
+        head: &[u8],
+    ) -> Result<()> {
+        let recognised;
+        let format = match &self.reading.format {
+            Some(format) => format,
+            None => {
+                recognised = recognise::format(name, head);
+                &recognised
+            }
+        };
+        match format {
+            Format::Text(format) => text::read(input, format.record, self.sink),
+            Format::JsonLines(format) => json::read(input, format, self.sink),
+            Format::Csv(format) => csv::read(input, format, b',', self.sink),
+            Format::Tsv(format) => csv::read(input, format, b'\t', self.sink),
+            Format::Arrow(format) => arrow::read(input, format, self.sink),
+            Format::Parquet(format) => {
+                if let Some(stored) = stored {
+                    let count = self.sink.count.clone();
+                    return parquet::read(stored, &count, format, self.sink);
+                }
+                let copy = Stored::copy(input)?;
+                parquet::read(&copy, &ReadCount::default(), format, self.sink)
+            }
+        }
+    }
+}
+
+/// Reads to the end, where checksums are.
+fn drain(input: &mut dyn BufRead) -> Result<()> {
+    loop {
+        let count = input.fill_buf().map_err(fault::landed)?.len();
+        if count == 0 {
+            return Ok(());
+        }
+        input.consume(count);
+    }
 }

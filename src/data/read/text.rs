@@ -1,21 +1,21 @@
-//! Local text files, cut into records.
+//! Plain text, cut into records.
 //!
-//! Text must be UTF-8; what is not ends in an error that names file, line and byte. A byte-order mark at a file's
-//! start is dropped, `\r\n` counts as `\n`, and a record of nothing but white space is empty and is dropped. Nothing
-//! else is changed: leading spaces, tabs and control characters are the record's.
+//! A byte-order mark at a file's start is dropped, `\r\n` counts as `\n`, and a record of nothing but white space is empty
+//! and is dropped. Nothing else is changed: leading spaces, tabs, NULs and other control characters are the record's.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{BufRead, BufReader, Read};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use crate::data::records::MAX_RECORD_BYTES;
+use super::fault::landed;
+use super::recognise::other_encoding;
+use super::sink::Sink;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::source::RecordUnit;
+use crate::manifest::source::{InvalidUtf8, RecordUnit};
 
-const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-/// Bytes read from a file at a time.
-const READ_BYTES: usize = 1 << 20;
+/// U+FEFF in UTF-8.
+pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// The files that paths and globs stand for, relative to `base`: in the order of the patterns, the matches of a glob by
 /// name, each file once (where it comes first).
@@ -60,152 +60,183 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Calls `each` with every record of the file and with the bytes of the file read so far.
+/// Reads plain text.
 ///
 /// # Errors
-/// The file is absent or unreadable, is not UTF-8, or has a record that is too long; and the errors of `each`.
-pub fn records(path: &Path, unit: RecordUnit, mut each: impl FnMut(&str, u64) -> Result<()>) -> Result<()> {
-    let what = || format!("read `{}`", path.display());
-    let file = File::open(path).context(what)?;
+/// A record is too long, or is not UTF-8 where that is an error.
+pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> Result<()> {
     let mut lines = Lines {
-        reader: BufReader::with_capacity(READ_BYTES, file),
-        buffer: Vec::new(),
+        unit,
         line: 0,
         start: 0,
-        read: 0,
+        record: String::new(),
+        begun: false,
+        replaced: false,
+        skipped: false,
+        sink,
     };
-    let mut record = String::new();
-    while let Some(line) = lines.next().context(what)? {
-        let keep = match unit {
-            RecordUnit::Line => {
-                emit(line.text, line.read, &mut each).context(what)?;
-                false
-            }
-            RecordUnit::Paragraph => {
-                let blank = line.text.trim().is_empty();
-                if blank {
-                    emit(&record, line.read, &mut each).context(what)?;
-                    record.clear();
-                }
-                !blank
-            }
-            RecordUnit::File => true,
-        };
-        if keep {
-            if !(record.is_empty() && line.first_of_record(unit)) {
-                record.push('\n');
-            }
-            record.push_str(line.text);
-            if record.len() > MAX_RECORD_BYTES {
-                return Err(too_long(line.number).context(what()));
+    // A line that goes on in the next chunk.
+    let mut carried: Vec<u8> = Vec::new();
+    loop {
+        let chunk = input.fill_buf().map_err(landed)?;
+        if chunk.is_empty() {
+            break;
+        }
+        let mut rest = chunk;
+        while let Some(end) = memchr::memchr(b'\n', rest) {
+            let line = &rest[..end];
+            rest = &rest[end + 1..];
+            if carried.is_empty() {
+                lines.line(line, end + 1)?;
+            } else {
+                carried.extend_from_slice(line);
+                lines.line(&carried, carried.len() + 1)?;
+                carried.clear();
             }
         }
+        // The line's `\r` and a byte-order mark do not count.
+        if carried.len() + rest.len() > lines.sink.longest.saturating_add(1 + BYTE_ORDER_MARK.len()) {
+            lines.line += 1;
+            return Err(lines.too_long());
+        }
+        carried.extend_from_slice(rest);
+        let count = chunk.len();
+        input.consume(count);
     }
-    // The lines' breaks stand between them, so a file's last break is already gone.
-    let text = match unit {
-        RecordUnit::File => record.trim_end_matches('\n'),
-        RecordUnit::Line | RecordUnit::Paragraph => &record,
-    };
-    emit(text, lines.read, &mut each).context(what)
-}
-
-fn emit(text: &str, read: u64, each: &mut impl FnMut(&str, u64) -> Result<()>) -> Result<()> {
-    if text.trim().is_empty() {
-        return Ok(());
+    if !carried.is_empty() {
+        lines.line(&carried, carried.len())?;
     }
-    each(text, read)
+    lines.finish()
 }
 
-fn too_long(line: u64) -> Error {
-    Error::input(format!(
-        "line {line}: the record is longer than {} MB",
-        MAX_RECORD_BYTES >> 20
-    ))
-    .hint("cut it: `\"record\": \"line\"` or `\"paragraph\"` make smaller records")
-}
-
-struct Lines {
-    reader: BufReader<File>,
-    buffer: Vec<u8>,
-    /// 1-based number of the line in the buffer.
+/// Puts lines together to records.
+struct Lines<'l, 's> {
+    unit: RecordUnit,
+    /// Lines so far, so that the current one has this number, from 1.
     line: u64,
-    /// Bytes of the file before that line.
+    /// Bytes before the next line.
     start: u64,
-    read: u64,
+    /// The record of several lines.
+    record: String,
+    /// Whether it has a line.
+    begun: bool,
+    replaced: bool,
+    skipped: bool,
+    sink: &'l mut Sink<'s>,
 }
 
-struct Line<'a> {
-    text: &'a str,
-    number: u64,
-    read: u64,
-}
-
-impl Line<'_> {
-    /// Whether an empty record before this line means that the line begins it: a paragraph has no blank lines, and a
-    /// file begins with line 1.
-    fn first_of_record(&self, unit: RecordUnit) -> bool {
-        unit != RecordUnit::File || self.number == 1
-    }
-}
-
-impl Lines {
-    fn next(&mut self) -> Result<Option<Line<'_>>> {
-        self.buffer.clear();
-        self.start = self.read;
-        let limit = MAX_RECORD_BYTES as u64 + 2;
-        let read = self
-            .reader
-            .by_ref()
-            .take(limit)
-            .read_until(b'\n', &mut self.buffer)
-            .context(|| format!("after line {}", self.line))?;
-        if read == 0 {
-            return Ok(None);
-        }
+impl Lines<'_, '_> {
+    /// Takes a line without its `\n`; `length` is its length in the file.
+    fn line(&mut self, bytes: &[u8], length: usize) -> Result<()> {
         self.line += 1;
-        self.read += read as u64;
-        let mut bytes = &self.buffer[..];
-        bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
-        bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        if bytes.len() > MAX_RECORD_BYTES {
-            return Err(too_long(self.line));
-        }
-        let mut skipped = 0;
+        let start = self.start;
+        self.start += length as u64;
+        let mut bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let mut mark = 0;
         if self.line == 1
             && let Some(rest) = bytes.strip_prefix(BYTE_ORDER_MARK)
         {
             bytes = rest;
-            skipped = BYTE_ORDER_MARK.len();
+            mark = BYTE_ORDER_MARK.len();
         }
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Some(Line {
-                text,
-                number: self.line,
-                read: self.read,
-            })),
-            Err(error) => {
-                let at = error.valid_up_to();
-                let byte = bytes[at];
-                let utf16 =
-                    self.line == 1 && (bytes.starts_with(b"\xFF\xFE") || bytes.starts_with(b"\xFE\xFF"));
-                let from = if utf16 { "UTF-16" } else { "WINDOWS-1252" };
-                Err(Error::input(format!(
-                    "line {}: invalid UTF-8 (0x{byte:02X}) at byte {} of the line, {} of the file",
-                    self.line,
-                    skipped + at + 1,
-                    self.start + (skipped + at) as u64 + 1,
-                ))
-                .hint(format!(
-                    "convert the file first, for example with `iconv -f {from} -t UTF-8`"
-                )))
+        if bytes.len() > self.sink.longest {
+            return Err(self.too_long());
+        }
+        let mut left_out = false;
+        let text = match std::str::from_utf8(bytes) {
+            Ok(text) => Cow::Borrowed(text),
+            Err(fault) => match self.sink.policy() {
+                InvalidUtf8::Error => {
+                    let at = fault.valid_up_to();
+                    return Err(self.invalid(bytes, at, mark, start));
+                }
+                InvalidUtf8::Replace => {
+                    self.replaced = true;
+                    String::from_utf8_lossy(bytes)
+                }
+                InvalidUtf8::Skip => {
+                    self.skipped = true;
+                    left_out = true;
+                    Cow::Borrowed("")
+                }
+            },
+        };
+        match self.unit {
+            RecordUnit::Line => {
+                let line = self.line;
+                self.emit(&text).context(|| format!("line {line}"))
+            }
+            RecordUnit::Paragraph if !left_out && text.chars().all(char::is_whitespace) => self.finish(),
+            RecordUnit::Paragraph | RecordUnit::File => {
+                if self.begun {
+                    self.record.push('\n');
+                }
+                self.begun = true;
+                if self.record.len() + text.len() > self.sink.longest {
+                    return Err(self.too_long());
+                }
+                self.record.push_str(&text);
+                Ok(())
             }
         }
+    }
+
+    fn emit(&mut self, text: &str) -> Result<()> {
+        let replaced = std::mem::take(&mut self.replaced);
+        if std::mem::take(&mut self.skipped) {
+            self.sink.irregular.skipped += 1;
+            return Ok(());
+        }
+        self.sink.irregular.replaced += u64::from(replaced);
+        self.sink.emit(text)
+    }
+
+    /// Ends the record of several lines.
+    fn finish(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.begun) {
+            return Ok(());
+        }
+        let mut record = std::mem::take(&mut self.record);
+        // The lines' breaks stand between them, so a file's last break is already gone.
+        if self.unit == RecordUnit::File {
+            record.truncate(record.trim_end_matches('\n').len());
+        }
+        let line = self.line;
+        self.emit(&record)
+            .context(|| format!("the record that ends in line {line}"))?;
+        record.clear();
+        self.record = record;
+        Ok(())
+    }
+
+    fn too_long(&self) -> Error {
+        self.sink.too_long().context(format!("line {}", self.line))
+    }
+
+    fn invalid(&self, bytes: &[u8], at: usize, mark: usize, start: u64) -> Error {
+        let from = match other_encoding(bytes) {
+            Some(encoding) if self.line == 1 => encoding,
+            _ => "WINDOWS-1252",
+        };
+        Error::input(format!(
+            "line {}: invalid UTF-8 (0x{:02X}) at byte {} of the line, {} of the file",
+            self.line,
+            bytes[at],
+            mark + at + 1,
+            start + (mark + at) as u64 + 1,
+        ))
+        .hint(format!(
+            "convert the file first, for example with `iconv -f {from} -t UTF-8`, or say what becomes of such records: \
+             `\"invalid_utf8\": \"replace\"` or `\"skip\"`"
+        ))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::read::{TextFile, records};
+    use crate::manifest::source::{Compression, Format, Reading, TextFormat};
     use RecordUnit::{File as Whole, Line, Paragraph};
     use proptest::prelude::*;
 
@@ -213,9 +244,14 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.txt");
         std::fs::write(&path, bytes).unwrap();
+        let reading = Reading {
+            format: Some(Format::Text(TextFormat { record: unit })),
+            compression: Some(Compression::None),
+            ..Reading::default()
+        };
         let mut all = Vec::new();
         let mut last = 0;
-        records(&path, unit, |text, read| {
+        records(&TextFile::local(path), &reading, &mut |text, read| {
             assert!(read >= last && read <= bytes.len() as u64);
             last = read;
             all.push(text.to_owned());

@@ -1,0 +1,108 @@
+//! What tar and zip have in common: how they are recognised, and the names of their members.
+
+use super::recognise::names_tar;
+use super::tar;
+use crate::error::{Error, Kind, Result, Wrap as _};
+
+/// Names of members that a hint shows.
+const SHOWN: usize = 5;
+
+/// A form of archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// tar: ustar, pax, GNU or older.
+    Tar,
+    /// zip.
+    Zip,
+}
+
+/// The archive that the first bytes tell of; an empty or odd tar is told by its name.
+pub fn recognise(head: &[u8], name: &str) -> Option<Archive> {
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        Some(Archive::Zip)
+    } else if tar::is_header(head) || names_tar(name) {
+        Some(Archive::Tar)
+    } else {
+        None
+    }
+}
+
+/// A glob over members' names.
+///
+/// # Errors
+/// It is malformed.
+pub fn pattern(glob: &str) -> Result<glob::Pattern> {
+    glob::Pattern::new(glob)
+        .wrap(Kind::Input, || {
+            format!("the pattern `{glob}` of `members` is malformed")
+        })
+        .map_err(|error| error.hint("patterns have `*`, `?`, `[…]` and, as a folder of its own, `**`"))
+}
+
+/// Whether a pattern matches: `*` stays within a folder, `**` does not. A leading `./` of a name does not matter.
+pub fn matches(patterns: &[glob::Pattern], name: &str) -> bool {
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        ..glob::MatchOptions::default()
+    };
+    let name = name.strip_prefix("./").unwrap_or(name);
+    patterns.iter().any(|pattern| pattern.matches_with(name, options))
+}
+
+/// Refuses a name that leads out of the archive. Nothing is ever written under it, but whoever made it meant harm or
+/// was mistaken.
+///
+/// # Errors
+/// The name is absolute or has `..`.
+pub fn check(name: &str) -> Result<()> {
+    let mut parts = name.split(['/', '\\']);
+    let drive = name.as_bytes().get(1) == Some(&b':') && name.as_bytes()[0].is_ascii_alphabetic();
+    if name.starts_with(['/', '\\']) || drive || parts.any(|part| part == "..") {
+        return Err(Error::input(format!(
+            "the archive has a member `{name}`, whose name leads out of it"
+        ))
+        .hint("write the archive again with relative names, without `..`"));
+    }
+    Ok(())
+}
+
+/// Names that were seen in an archive, for a hint.
+#[derive(Default)]
+pub struct Names {
+    first: Vec<String>,
+    seen: u64,
+    read: u64,
+}
+
+impl Names {
+    /// A regular member is there.
+    pub fn saw(&mut self, name: &str) {
+        self.seen += 1;
+        if self.first.len() < SHOWN {
+            self.first.push(name.to_owned());
+        }
+    }
+
+    /// It was read.
+    pub fn read(&mut self) {
+        self.read += 1;
+    }
+
+    /// Whether any was.
+    pub fn any_read(&self) -> bool {
+        self.read > 0
+    }
+
+    /// What there is to choose from.
+    pub fn hint(&self) -> String {
+        if self.first.is_empty() {
+            return "the archive holds no regular file".to_owned();
+        }
+        let more = match self.seen - self.first.len() as u64 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let first: Vec<_> = self.first.iter().map(|name| format!("`{name}`")).collect();
+        format!("it holds {}{more}", first.join(", "))
+    }
+}

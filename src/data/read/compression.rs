@@ -1,0 +1,174 @@
+//! gzip, zstd, bzip2 and xz, each with any number of members one after the other; and what they may become at most.
+
+use std::cell::Cell;
+use std::io::{self, BufRead, BufReader, Read};
+use std::rc::Rc;
+
+use super::FREE_BYTES;
+use super::fault::{carry, damaged};
+use super::sink::bomb;
+use super::stored::{READ_BYTES, ReadCount};
+use crate::error::{Error, Result};
+use crate::manifest::source::Compression;
+
+/// Memory of an xz dictionary, at most, in KiB: `xz -9` takes 64 MiB.
+const XZ_KIBIBYTES: u32 = 1 << 20;
+/// Binary logarithm of a zstd window, at most: what `zstd --long=31` makes.
+const ZSTD_WINDOW: u32 = 31;
+
+/// The compression that the first bytes of a file tell of.
+///
+/// gzip: RFC 1952; zstd: RFC 8878, a frame or a skippable one; bzip2: its header and the magic of a first block (π) or
+/// of the end (√π); xz: its file format 1.2.1.
+pub fn recognise(head: &[u8]) -> Option<Compression> {
+    let bzip2 = |head: &[u8]| {
+        matches!(head, [b'B', b'Z', b'h', b'1'..=b'9', block @ ..] if block.starts_with(b"\x31\x41\x59\x26\x53\x59")
+            || block.starts_with(b"\x17\x72\x45\x38\x50\x90"))
+    };
+    match head {
+        [0x1F, 0x8B, 8, ..] => Some(Compression::Gzip),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Compression::Zstd),
+        [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+        head if bzip2(head) => Some(Compression::Bzip2),
+        _ => None,
+    }
+}
+
+/// The compression's name.
+pub fn name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "no compression",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        Compression::Bzip2 => "bzip2",
+        Compression::Xz => "xz",
+    }
+}
+
+/// Bytes that all decoders of one layer made of a stored file.
+#[derive(Clone)]
+pub struct Meter {
+    count: ReadCount,
+    length: u64,
+    ratio: u64,
+    produced: Rc<Cell<u64>>,
+}
+
+impl Meter {
+    /// Measures against what is read of a stored file of `length` bytes.
+    pub fn new(count: &ReadCount, length: u64, ratio: u64) -> Self {
+        Self {
+            count: count.clone(),
+            length,
+            ratio,
+            produced: Rc::default(),
+        }
+    }
+
+    /// Counts what a decoder made.
+    pub fn add(&self, produced: u64) -> Result<()> {
+        let total = self.produced.get().saturating_add(produced);
+        self.produced.set(total);
+        let read = self.count.get().min(self.length);
+        if total > FREE_BYTES.saturating_add(read.saturating_mul(self.ratio)) {
+            return Err(bomb(total, read, self.ratio));
+        }
+        Ok(())
+    }
+}
+
+/// Decodes what `input` holds.
+///
+/// # Errors
+/// The decoder cannot be made.
+pub fn decode<'r>(
+    compression: Compression,
+    input: impl BufRead + 'r,
+    meter: Meter,
+) -> Result<Box<dyn BufRead + 'r>> {
+    let decoder: Box<dyn Read + 'r> = match compression {
+        Compression::None => Box::new(input),
+        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
+        Compression::Zstd => {
+            let decoder = zstd::stream::read::Decoder::with_buffer(input).and_then(|mut decoder| {
+                decoder.window_log_max(ZSTD_WINDOW)?;
+                Ok(decoder)
+            });
+            Box::new(decoder.map_err(|error| Error::environment(format!("start zstd: {error}")))?)
+        }
+        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
+        Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_KIBIBYTES)),
+    };
+    Ok(buffered(Decoded::new(name(compression), decoder, meter)))
+}
+
+/// Decodes a deflate stream without a header, as zip has it.
+pub fn inflate<'r>(input: impl BufRead + 'r, meter: Meter) -> Box<dyn BufRead + 'r> {
+    buffered(Decoded::new(
+        "deflate",
+        Box::new(flate2::bufread::DeflateDecoder::new(input)),
+        meter,
+    ))
+}
+
+fn buffered<'r>(decoded: Decoded<'r>) -> Box<dyn BufRead + 'r> {
+    Box::new(BufReader::with_capacity(READ_BYTES, decoded))
+}
+
+/// What comes out of a decoder: counted, and with errors that say what is wrong with the file.
+struct Decoded<'r> {
+    name: &'static str,
+    decoder: Box<dyn Read + 'r>,
+    meter: Meter,
+    produced: u64,
+    /// A decoder is not asked again after an error.
+    failed: bool,
+}
+
+impl<'r> Decoded<'r> {
+    fn new(name: &'static str, decoder: Box<dyn Read + 'r>, meter: Meter) -> Self {
+        Self {
+            name,
+            decoder,
+            meter,
+            produced: 0,
+            failed: false,
+        }
+    }
+
+    fn fault(&self, error: io::Error) -> io::Error {
+        let error = match error.downcast::<Error>() {
+            Ok(error) => return carry(error),
+            Err(error) => error,
+        };
+        let (name, produced) = (self.name, self.produced);
+        let before = self.meter.count.get().min(self.meter.length);
+        carry(if error.kind() == io::ErrorKind::UnexpectedEof {
+            damaged(format!(
+                "the {name} data end too early, after {produced} decompressed bytes: the file is cut off"
+            ))
+        } else {
+            damaged(format!(
+                "the {name} data are damaged, before byte {before} of the file and after {produced} decompressed bytes: {error}"
+            ))
+        })
+    }
+}
+
+impl Read for Decoded<'_> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.failed {
+            return Err(carry(damaged(format!("the {} data are damaged", self.name))));
+        }
+        let result = match self.decoder.read(to) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => Err(self.fault(error)),
+            Ok(read) => {
+                self.produced += read as u64;
+                self.meter.add(read as u64).map(|()| read).map_err(carry)
+            }
+        };
+        self.failed = result.is_err();
+        result
+    }
+}

@@ -1,0 +1,113 @@
+//! What a name and first bytes tell of a file.
+
+use super::text::BYTE_ORDER_MARK;
+use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, TextFormat};
+
+/// Endings of compressed files.
+const COMPRESSIONS: &[&str] = &[".gz", ".zst", ".zstd", ".bz2", ".xz"];
+/// Endings that mean a compressed tar, and their other spelling.
+const TARS: &[&str] = &[".tgz", ".tbz", ".tbz2", ".txz", ".tzst"];
+
+/// The part of a name that can have endings: of a URL, its path.
+fn path(name: &str) -> &str {
+    match name.split_once("://") {
+        Some((_, rest)) => rest.split(['?', '#']).next().unwrap_or(rest),
+        None => name,
+    }
+}
+
+fn ends(name: &str, ending: &str) -> bool {
+    let start = name.len().checked_sub(ending.len());
+    start.is_some_and(|start| name.as_bytes()[start..].eq_ignore_ascii_case(ending.as_bytes()))
+}
+
+/// The name of what a compressed file holds.
+pub fn without_compression(name: &str) -> &str {
+    let name = path(name);
+    if let Some(ending) = COMPRESSIONS.iter().find(|ending| ends(name, ending)) {
+        return &name[..name.len() - ending.len()];
+    }
+    name
+}
+
+/// Whether the name is that of a tar, compressed or not.
+pub fn names_tar(name: &str) -> bool {
+    ends(without_compression(name), ".tar") || TARS.iter().any(|ending| ends(path(name), ending))
+}
+
+/// Whether the name is of a form that has bytes even where there is no text.
+pub fn never_empty(name: &str) -> bool {
+    let endings = [".zip", ".parquet", ".arrow", ".feather"];
+    let name = path(name);
+    names_tar(name)
+        || [COMPRESSIONS, &endings]
+            .concat()
+            .iter()
+            .any(|ending| ends(name, ending))
+}
+
+/// The format of a file that is neither compressed nor an archive.
+pub fn format(name: &str, head: &[u8]) -> Format {
+    if head.starts_with(b"PAR1") {
+        return Format::Parquet(ColumnFormat::default());
+    }
+    if head.starts_with(b"ARROW1") {
+        return Format::Arrow(ColumnFormat::default());
+    }
+    let name = without_compression(name);
+    let is = |endings: &[&str]| endings.iter().any(|ending| ends(name, ending));
+    if is(&[".jsonl", ".ndjson", ".json", ".jsonlines"]) {
+        Format::JsonLines(JsonLinesFormat::default())
+    } else if is(&[".csv"]) {
+        Format::Csv(CsvFormat::default())
+    } else if is(&[".tsv", ".tab"]) {
+        Format::Tsv(CsvFormat::default())
+    } else if is(&[".parquet"]) {
+        Format::Parquet(ColumnFormat::default())
+    } else if is(&[".arrow", ".feather"]) {
+        Format::Arrow(ColumnFormat::default())
+    } else {
+        Format::Text(TextFormat::default())
+    }
+}
+
+/// The encoding that a file's first bytes tell of, where that is not UTF-8.
+pub fn other_encoding(head: &[u8]) -> Option<&'static str> {
+    let utf16 = head.starts_with(b"\xFF\xFE") || head.starts_with(b"\xFE\xFF");
+    (utf16 && !head.starts_with(BYTE_ORDER_MARK)).then_some("UTF-16")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_tells_the_format() {
+        let cases = [
+            ("a.txt", "text"),
+            ("a", "text"),
+            ("", "text"),
+            ("é.TXT", "text"),
+            ("a.JSONL", "json_lines"),
+            ("a.ndjson.gz", "json_lines"),
+            ("a.json.zst", "json_lines"),
+            ("dir.csv/a", "text"),
+            ("a.csv.bz2", "csv"),
+            ("a.tsv.xz", "tsv"),
+            ("https://h/a.csv?download=a.txt", "csv"),
+            ("hf://datasets/a/b@main/c.parquet#x", "parquet"),
+            ("a.feather", "arrow"),
+        ];
+        for (name, expected) in cases {
+            let format = serde_json::to_value(format(name, b"x")).unwrap();
+            assert_eq!(format["kind"], expected, "{name}");
+        }
+        assert!(matches!(format("a.txt", b"PAR1"), Format::Parquet(_)));
+        assert!(matches!(format("a.txt", b"ARROW1\0\0"), Format::Arrow(_)));
+        for name in ["a.tgz", "a.tar", "a.tar.XZ", "https://h/a.tar.gz?x"] {
+            assert!(names_tar(name), "{name}");
+        }
+        assert!(!names_tar("a.txt.gz"));
+        assert!(never_empty("a.txt.gz") && never_empty("A.ZIP") && !never_empty("a.txt"));
+    }
+}

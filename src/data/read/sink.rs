@@ -1,0 +1,131 @@
+//! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
+
+use super::stored::ReadCount;
+use super::{FREE_BYTES, Irregular};
+use crate::data::records::MAX_RECORD_BYTES;
+use crate::error::{Error, Result};
+use crate::manifest::source::{InvalidUtf8, Reading};
+
+/// Takes the records of one stored file.
+pub struct Sink<'a> {
+    each: &'a mut dyn FnMut(&str, u64) -> Result<()>,
+    invalid_utf8: InvalidUtf8,
+    /// Bytes of a record, at most.
+    pub longest: usize,
+    /// Bytes that a byte of the stored file may become, at most.
+    pub ratio: u64,
+    /// Bytes read from the stored file.
+    pub count: ReadCount,
+    length: u64,
+    text: u64,
+    /// What was not as it should be.
+    pub irregular: Irregular,
+    /// The error of `each`, which is told without the place in the file.
+    pub failed: Option<Error>,
+}
+
+impl<'a> Sink<'a> {
+    /// Hands records of a file of `length` bytes to `each`.
+    pub fn new(reading: &Reading, length: u64, each: &'a mut dyn FnMut(&str, u64) -> Result<()>) -> Self {
+        Self {
+            each,
+            invalid_utf8: reading.invalid_utf8,
+            longest: usize::try_from(reading.longest_record)
+                .unwrap_or(usize::MAX)
+                .min(MAX_RECORD_BYTES),
+            ratio: reading.largest_ratio.into(),
+            count: ReadCount::default(),
+            length,
+            text: 0,
+            irregular: Irregular::default(),
+            failed: None,
+        }
+    }
+
+    /// What becomes of bytes that are not UTF-8.
+    pub fn policy(&self) -> InvalidUtf8 {
+        self.invalid_utf8
+    }
+
+    /// Bytes of the stored file that were read; what was read twice counts once.
+    pub fn read(&self) -> u64 {
+        self.count.get().min(self.length)
+    }
+
+    /// Takes a record of any bytes; `place` says where it stands.
+    pub fn push(&mut self, text: &[u8], place: impl FnOnce() -> String) -> Result<()> {
+        match std::str::from_utf8(text) {
+            Ok(text) => self.emit(text),
+            Err(fault) => match self.invalid_utf8 {
+                InvalidUtf8::Error => {
+                    let at = fault.valid_up_to();
+                    Err(Error::input(format!(
+                        "{}: invalid UTF-8 (0x{:02X}) at byte {} of the text",
+                        place(),
+                        text[at],
+                        at + 1
+                    ))
+                    .hint(
+                        "convert the file to UTF-8, or say what becomes of such records: `\"invalid_utf8\": \"replace\"` or \
+                         `\"skip\"`",
+                    ))
+                }
+                InvalidUtf8::Replace => {
+                    self.irregular.replaced += 1;
+                    self.emit(&String::from_utf8_lossy(text))
+                }
+                InvalidUtf8::Skip => {
+                    self.irregular.skipped += 1;
+                    Ok(())
+                }
+            },
+        }
+    }
+
+    /// Takes a record of text.
+    pub fn emit(&mut self, text: &str) -> Result<()> {
+        if text.chars().all(char::is_whitespace) {
+            self.irregular.empty += 1;
+            return Ok(());
+        }
+        if text.len() > self.longest {
+            return Err(self.too_long());
+        }
+        self.text += text.len() as u64;
+        let read = self.read();
+        // A dictionary or a view can repeat what the file holds once.
+        if self.text > FREE_BYTES.saturating_add(read.saturating_mul(self.ratio)) {
+            return Err(bomb(self.text, read, self.ratio));
+        }
+        (self.each)(text, read).map_err(|error| {
+            self.failed = Some(error);
+            Error::interrupted()
+        })
+    }
+
+    /// Counts a record without text.
+    pub fn empty(&mut self) {
+        self.irregular.empty += 1;
+    }
+
+    /// A record is longer than the limit.
+    pub fn too_long(&self) -> Error {
+        let limit = self.longest;
+        let limit = if limit >> 20 > 0 && limit.trailing_zeros() >= 20 {
+            format!("{} MiB", limit >> 20)
+        } else {
+            format!("{limit} bytes")
+        };
+        Error::input(format!("the record is longer than {limit}")).hint(
+            "cut it into shorter ones, or raise `longest_record` (1,073,741,824 at most): it is what memory is bounded by",
+        )
+    }
+}
+
+/// What was read became far more than text can.
+pub fn bomb(produced: u64, read: u64, ratio: u64) -> Error {
+    Error::input(format!(
+        "{read} bytes became {produced}: more than {ratio} times as many"
+    ))
+    .hint("the file is taken for a bomb; if it is not, raise `largest_ratio`")
+}
