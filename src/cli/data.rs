@@ -254,10 +254,10 @@ fn name(tokenizer: &Tokenizer, token: u32) -> String {
 fn shown(item: &Item, whole: bool, terminal: &Terminal) -> String {
     let mut head = format!("#{}", count(item.index));
     if let Some(tokens) = &item.tokens {
-        head.push_str(&format!("  {} tokens", count(tokens.len() as u64)));
+        head = format!("{head}  {} tokens", count(tokens.len() as u64));
     }
     if let Some(counted) = item.counted {
-        head.push_str(&format!(", {} count", count(counted as u64)));
+        head = format!("{head}, {} count", count(counted as u64));
     }
     let mut text = terminal.paint_output(Style::Faint, &head);
     text.push('\n');
