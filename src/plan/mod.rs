@@ -162,8 +162,13 @@ impl Plan {
         for name in wanted {
             let stage = manifest.stages[name].clone();
             let in_stage = || format!("stage `{name}`");
-            let parts = key::parts(&stage, manifest.seed).context(in_stage)?;
+            let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
             let (files, observed) = read_files(base, &parts.files).context(in_stage)?;
+            key::name_forms(
+                &stage,
+                files.iter().map(|file: &ExternalFile| file.path.as_str()),
+                &mut parts.config,
+            );
             let inputs = stage
                 .references()
                 .iter()

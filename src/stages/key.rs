@@ -6,6 +6,7 @@
 //! | every setting, with defaults spelt out, a shape with its dimensions | spelling: order of fields, white space, `1` or `1.0`, defaults written or not |
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | the contents of files outside the store, in order | their names, folders and times |
+//! | the form that a file's name tells, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus stands for | the name |
 //! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `max_bytes`) |
@@ -21,6 +22,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::data::read::form;
 use crate::error::{Error, Result};
 use crate::manifest::{Source, SourceInput, Stage, Tokenizer};
 use crate::shapes::Shape;
@@ -176,10 +178,35 @@ fn name_contents(source: &Source, config: &mut Map<String, Value>) -> Result<()>
             None if by_hand => json!({}),
             None => json!({ "url": file.url }),
         })
+        .zip(&files)
+        .map(|(mut content, file)| {
+            if read.format.is_none() {
+                content["form"] = json!(form(&file.url));
+            }
+            content
+        })
         .collect();
     let input = json!({ "kind": "download", "contents": contents, "read": value_of(&read)? });
     config.insert("input".to_owned(), input);
     Ok(())
+}
+
+/// Puts what the names of a source's local files tell of their form into its settings, where no format is stated: names
+/// are not in the key, but `a.txt` and `a.jsonl` are read in two ways.
+pub fn name_forms<'a>(stage: &Stage, names: impl Iterator<Item = &'a str>, config: &mut Value) {
+    let Stage::Source(source) = stage else { return };
+    let SourceInput::Files(input) = &source.input else {
+        return;
+    };
+    if input.read.format.is_some() {
+        return;
+    }
+    let mut forms: Vec<&str> = names.map(form).collect();
+    if forms.iter().all(|form| *form == forms[0]) {
+        forms.truncate(1);
+    }
+    config["input"]["forms"] = json!(forms);
+    *config = canonical(config.take());
 }
 
 fn value_of(settings: &impl serde::Serialize) -> Result<Value> {
@@ -300,6 +327,42 @@ mod tests {
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
         sample {"count":2,"given_ends":false,"sampler":"cached","steps":128,"temperature":1.0,"weights":"ema"} seed 1
         "#);
+    }
+
+    #[test]
+    fn a_name_is_in_the_key_as_far_as_it_tells_a_form() {
+        let forms = |read: Value, names: &[&str]| {
+            let stage = stage(json!({ "kind": "source", "input": { "kind": "files", "files": ["*"], "read": read } }));
+            let mut parts = parts(&stage, 1).unwrap();
+            name_forms(&stage, names.iter().copied(), &mut parts.config);
+            parts.config
+        };
+        let open = json!({});
+        assert_eq!(forms(open.clone(), &["a.txt"]), forms(open.clone(), &["b/c.txt", "d"]));
+        assert_ne!(forms(open.clone(), &["a.txt"]), forms(open.clone(), &["a.jsonl"]));
+        assert_ne!(forms(open.clone(), &["a.txt", "b.csv"]), forms(open.clone(), &["a.csv", "b.txt"]));
+        let stated = json!({ "format": { "kind": "text" } });
+        assert_eq!(forms(stated.clone(), &["a.txt"]), forms(stated, &["a.jsonl"]));
+    }
+
+    #[test]
+    fn a_download_is_known_by_its_content() {
+        let sha256 = "0123456789abcdef".repeat(4);
+        let download = |file: Value| {
+            let input = json!({ "kind": "download", "files": [file], "read": { "format": { "kind": "text" } } });
+            of(json!({ "kind": "source", "input": input }))
+        };
+        let pinned = |url: &str| download(json!({ "url": url, "sha256": sha256, "max_bytes": 10 }));
+        assert_eq!(pinned("https://a.org/x"), pinned("s3://bucket/y"));
+        let unpinned = |url: &str| download(json!({ "url": url, "unpinned": true }));
+        assert_ne!(unpinned("https://a.org/x"), unpinned("https://a.org/y"));
+        let corpus = |more: Value| {
+            let mut input = json!({ "kind": "corpus", "corpus": "lm1b", "split": "test" });
+            input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            of(json!({ "kind": "source", "input": input }))
+        };
+        assert_eq!(corpus(json!({})), corpus(json!({ "files": ["by-hand.tar.gz"] })), "checked against the same");
+        assert_ne!(corpus(json!({})).config, corpus(json!({ "split": "train" })).config);
     }
 
     #[test]

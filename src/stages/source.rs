@@ -87,6 +87,7 @@ fn told(info: &SourceInfo) -> Vec<(String, String)> {
         ("not sampled", sample),
         ("invalid UTF-8 replaced", info.irregular.replaced),
         ("invalid UTF-8 skipped", info.irregular.skipped),
+        ("links and devices in archives", info.irregular.members),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)
@@ -215,18 +216,20 @@ struct Batch {
     texts: Vec<String>,
     /// Bytes of the files read so far.
     read: u64,
+    /// What was not as it should be so far. With the batch, since the thread may be ahead of what is taken.
+    irregular: Irregular,
 }
 
 /// Reads all files, batch by batch; ends early when nobody takes them any more.
-fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) -> Result<Irregular> {
+fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) -> Result<()> {
     let mut irregular = Irregular::default();
     let mut texts = Vec::new();
     let (mut bytes, mut before) = (0, 0);
     for file in files {
         let mut here = 0;
         let mut taken = true;
-        let result = read::records(file, reading, &mut |text, read| {
-            here = read;
+        let result = read::records(file, reading, &mut |text, now| {
+            here = now.read;
             bytes += text.len();
             texts.push(text.to_owned());
             if bytes < BATCH_BYTES && texts.len() < BATCH_RECORDS {
@@ -235,22 +238,27 @@ fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) 
             bytes = 0;
             let batch = Batch {
                 texts: std::mem::take(&mut texts),
-                read: before + read,
+                read: before + now.read,
+                irregular: irregular.and(now.irregular),
             };
             taken = batches.send(batch).is_ok();
             // Any error ends the reading; this one is not told.
             if taken { Ok(()) } else { Err(Error::interrupted()) }
         });
         if !taken {
-            return Ok(irregular);
+            return Ok(());
         }
-        irregular.add(result?);
+        irregular = irregular.and(result?);
         before += here;
     }
-    let last = Batch { texts, read: before };
+    let last = Batch {
+        texts,
+        read: before,
+        irregular,
+    };
     // Nobody may be waiting for it any more.
     let _ = batches.send(last);
-    Ok(irregular)
+    Ok(())
 }
 
 /// Reads, selects and writes.
@@ -269,12 +277,14 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Lengths)> 
     let mut writer = RecordWriter::new(context.output);
     let mut lengths = Lengths([0; 64]);
     let (sender, batches) = sync_channel(WAITING_BATCHES);
-    let irregular = std::thread::scope(|scope| {
+    let mut irregular = Irregular::default();
+    std::thread::scope(|scope| {
         let (files, read) = (&files, &read);
         let reader = scope.spawn(move || read_all(files, read, &sender));
         let taken = (|| {
             for batch in &batches {
                 context.cancel.check()?;
+                irregular = batch.irregular;
                 for text in selection.apply(batch.texts)? {
                     lengths.count(text.len());
                     writer.push(&text)?;

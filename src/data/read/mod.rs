@@ -82,15 +82,43 @@ pub struct Irregular {
 }
 
 impl Irregular {
-    /// Adds the counts of another file.
-    pub fn add(&mut self, other: Self) {
-        self.replaced += other.replaced;
-        self.skipped += other.skipped;
-        self.empty += other.empty;
+    /// These counts and those of another file.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            replaced: self.replaced + other.replaced,
+            skipped: self.skipped + other.skipped,
+            empty: self.empty + other.empty,
+            members: self.members + other.members,
+        }
     }
 }
 
-/// Calls `each` with every record of the file and with the bytes of the file (as it is stored) read so far.
+/// How far a file is read when a record is handed on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Here {
+    /// Bytes of the file, as it is stored, read so far.
+    pub read: u64,
+    /// What was not as it should be so far.
+    pub irregular: Irregular,
+}
+
+/// What a file of that name is read as where nothing is stated and its first bytes tell nothing: part of a cache key,
+/// since two names of the same bytes may be read in two ways.
+#[must_use]
+pub fn form(name: &str) -> &'static str {
+    match recognise::format(name, b"") {
+        _ if recognise::names_tar(name) => "tar",
+        Format::Text(_) => "text",
+        Format::JsonLines(_) => "json_lines",
+        Format::Csv(_) => "csv",
+        Format::Tsv(_) => "tsv",
+        Format::Parquet(_) => "parquet",
+        Format::Arrow(_) => "arrow",
+    }
+}
+
+/// Calls `each` with every record of the file and with how far it is.
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
@@ -98,7 +126,7 @@ impl Irregular {
 pub fn records(
     file: &TextFile,
     reading: &Reading,
-    each: &mut dyn FnMut(&str, u64) -> Result<()>,
+    each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     let what = || format!("read `{}`", file.name);
     let stored = File::open(&file.path).context(what)?;
@@ -114,7 +142,7 @@ pub fn records_of(
     bytes: Bytes,
     name: &str,
     reading: &Reading,
-    each: &mut dyn FnMut(&str, u64) -> Result<()>,
+    each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     records_stored(&Stored::Bytes(bytes), name, reading, each)
 }
@@ -123,7 +151,7 @@ fn records_stored(
     stored: &Stored,
     name: &str,
     reading: &Reading,
-    each: &mut dyn FnMut(&str, u64) -> Result<()>,
+    each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     let members = (reading.members.iter())
         .map(|glob| archive::pattern(glob))

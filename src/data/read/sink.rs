@@ -1,14 +1,14 @@
 //! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
 
 use super::stored::ReadCount;
-use super::{FREE_BYTES, Irregular};
+use super::{FREE_BYTES, Here, Irregular};
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::manifest::source::{InvalidUtf8, Reading};
 
 /// Takes the records of one stored file.
 pub struct Sink<'a> {
-    each: &'a mut dyn FnMut(&str, u64) -> Result<()>,
+    each: &'a mut dyn FnMut(&str, Here) -> Result<()>,
     invalid_utf8: InvalidUtf8,
     /// Bytes of a record, at most.
     pub longest: usize,
@@ -26,7 +26,7 @@ pub struct Sink<'a> {
 
 impl<'a> Sink<'a> {
     /// Hands records of a file of `length` bytes to `each`.
-    pub fn new(reading: &Reading, length: u64, each: &'a mut dyn FnMut(&str, u64) -> Result<()>) -> Self {
+    pub fn new(reading: &Reading, length: u64, each: &'a mut dyn FnMut(&str, Here) -> Result<()>) -> Self {
         Self {
             each,
             invalid_utf8: reading.invalid_utf8,
@@ -97,7 +97,11 @@ impl<'a> Sink<'a> {
         if self.text > FREE_BYTES.saturating_add(read.saturating_mul(self.ratio)) {
             return Err(bomb(self.text, read, self.ratio));
         }
-        (self.each)(text, read).map_err(|error| {
+        let here = Here {
+            read,
+            irregular: self.irregular,
+        };
+        (self.each)(text, here).map_err(|error| {
             self.failed = Some(error);
             Error::interrupted()
         })

@@ -27,7 +27,7 @@ fn reading(settings: serde_json::Value) -> Reading {
 fn read(bytes: &[u8], name: &str, reading: &Reading) -> Result<(Vec<String>, Irregular)> {
     let mut all = Vec::new();
     let mut last = 0;
-    let irregular = records_of(bytes.to_vec().into(), name, reading, &mut |text, read| {
+    let irregular = records_of(bytes.to_vec().into(), name, reading, &mut |text, Here { read, .. }| {
         assert!(read >= last && read <= bytes.len() as u64);
         last = read;
         all.push(text.to_owned());
@@ -975,7 +975,7 @@ fn columns_that_are_cut_off_or_changed() {
 
 #[test]
 fn an_error_of_each_is_told_as_it_is() {
-    let mut each = |_: &str, _: u64| Err(Error::environment("disk full"));
+    let mut each = |_: &str, _: Here| Err(Error::environment("disk full"));
     let error = records_of(gzip(b"a").into(), "a", &Reading::default(), &mut each).unwrap_err();
     assert_eq!(error.to_string(), "disk full");
 }
@@ -1049,7 +1049,7 @@ fn in_pieces(
     settings: &Reading,
 ) -> std::result::Result<Vec<String>, String> {
     let mut all = Vec::new();
-    let mut each = |text: &str, _: u64| {
+    let mut each = |text: &str, _: Here| {
         all.push(text.to_owned());
         Ok(())
     };
