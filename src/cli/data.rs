@@ -189,7 +189,7 @@ fn tokenized(files: &TokenFiles, tokenizer: &Tokenizer, wanted: &std::ops::Range
         let batch = files.batch(batch)?;
         let count = batch.records() as u64;
         for index in wanted.start.max(first)..wanted.end.min(first + count) {
-            let tokens = batch.tokens((index - first) as usize).to_vec();
+            let tokens = batch.tokens((index - first) as usize);
             let mut pieces = Vec::new();
             for (number, &token) in tokens.iter().enumerate() {
                 if number > 0 {

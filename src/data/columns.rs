@@ -1,15 +1,17 @@
-//! Arrow IPC files: written in bounded batches, mapped and read batch by batch without a copy.
+//! Arrow IPC files: written in bounded batches; mapped and read batch by batch without a copy, or read batch by batch into
+//! memory. Rows are mapped, since they are read in any order. Records and tokens, which go by once from front to back, are
+//! read: what was mapped and touched would count as the process's memory, up to the whole corpus.
 //!
 //! The format is Arrow's "IPC file" (Feather 2) without compression, so that a mapped batch needs no decoding.
 //! A file is untrusted: every offset of the footer is checked before it is used.
 
 use std::fs::File;
-use std::io::BufWriter;
+use std::io::{BufWriter, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::RecordBatch;
-use arrow::buffer::Buffer;
+use arrow::buffer::{Buffer, MutableBuffer};
 use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -72,13 +74,44 @@ impl ColumnWriter {
     }
 }
 
-/// A mapped Arrow IPC file. Cheap to share between threads.
+/// An Arrow IPC file, mapped or read a batch at a time. Cheap to share between threads.
 pub struct ColumnFile {
     path: PathBuf,
-    bytes: Buffer,
+    content: Content,
     schema: SchemaRef,
     decoder: FileDecoder,
     blocks: Vec<Block>,
+}
+
+enum Content {
+    Mapped(Buffer),
+    /// On disk, that many bytes.
+    OnDisk(u64),
+}
+
+impl Content {
+    fn length(&self) -> u64 {
+        match self {
+            Self::Mapped(bytes) => bytes.len() as u64,
+            Self::OnDisk(length) => *length,
+        }
+    }
+
+    /// Some bytes of the content, within its length.
+    fn read(&self, path: &Path, start: u64, length: usize) -> Result<Buffer> {
+        match self {
+            Self::Mapped(bytes) => Ok(bytes.slice_with_length(start as usize, length)),
+            Self::OnDisk(_) => {
+                let what = || format!("read `{}`: {length} bytes at {start}", path.display());
+                // Opened each time: a corpus may have more shards than a process may have files open.
+                let mut file = File::open(path).context(what)?;
+                file.seek(SeekFrom::Start(start)).context(what)?;
+                let mut bytes = MutableBuffer::from_len_zeroed(length);
+                file.read_exact(&mut bytes).context(what)?;
+                Ok(bytes.into())
+            }
+        }
+    }
 }
 
 impl ColumnFile {
@@ -87,28 +120,35 @@ impl ColumnFile {
     /// # Errors
     /// The file is absent, or is not a whole Arrow IPC file.
     pub fn open(path: &Path) -> Result<Self> {
-        let bytes = Buffer::from(mapping::map(path)?);
-        Self::parse(path, bytes).context(|| format!("read `{}`", path.display()))
+        let content = Content::Mapped(Buffer::from(mapping::map(path)?));
+        Self::parse(path, content).context(|| format!("read `{}`", path.display()))
     }
 
-    fn parse(path: &Path, bytes: Buffer) -> Result<Self> {
-        let Some(trailer_start) = bytes.len().checked_sub(TRAILER) else {
-            return Err(damaged(format!(
-                "{} bytes are too few for an Arrow file",
-                bytes.len()
-            )));
+    /// Reads the file's footer. Each batch is read when it is asked for.
+    ///
+    /// # Errors
+    /// The file is absent, or is not a whole Arrow IPC file.
+    pub fn stream(path: &Path) -> Result<Self> {
+        let what = || format!("read `{}`", path.display());
+        let content = Content::OnDisk(std::fs::metadata(path).context(what)?.len());
+        Self::parse(path, content).context(what)
+    }
+
+    fn parse(path: &Path, content: Content) -> Result<Self> {
+        let whole = content.length();
+        let Some(trailer_start) = whole.checked_sub(TRAILER as u64) else {
+            return Err(damaged(format!("{whole} bytes are too few for an Arrow file")));
         };
         let mut trailer = [0; TRAILER];
-        trailer.copy_from_slice(&bytes[trailer_start..]);
+        trailer.copy_from_slice(&content.read(path, trailer_start, TRAILER)?);
         let length = read_footer_length(trailer).wrap(Kind::Input, || "the footer".to_owned())?;
-        let Some(footer_start) = trailer_start.checked_sub(length) else {
+        let Some(footer_start) = trailer_start.checked_sub(length as u64) else {
             return Err(damaged(format!(
-                "a footer of {length} bytes in a file of {} bytes",
-                bytes.len()
+                "a footer of {length} bytes in a file of {whole} bytes"
             )));
         };
-        let footer = root_as_footer(&bytes[footer_start..trailer_start])
-            .map_err(|e| damaged(format!("the footer is damaged: {e}")))?;
+        let footer = content.read(path, footer_start, length)?;
+        let footer = root_as_footer(&footer).map_err(|e| damaged(format!("the footer is damaged: {e}")))?;
         let schema = footer
             .schema()
             .ok_or_else(|| damaged("the footer has no schema".to_owned()))?;
@@ -124,7 +164,7 @@ impl ColumnFile {
             let end = parts.iter().try_fold(0i64, |sum, &part| {
                 (part >= 0).then_some(()).and_then(|()| sum.checked_add(part))
             });
-            let whole = end.is_some_and(|end| end as u64 <= footer_start as u64);
+            let whole = end.is_some_and(|end| end as u64 <= footer_start);
             if !whole || block.metaDataLength() < MESSAGE_PREFIX as i32 {
                 return Err(damaged(format!("batch {} lies outside the file", blocks.len())));
             }
@@ -133,7 +173,7 @@ impl ColumnFile {
         Ok(Self {
             path: path.to_owned(),
             decoder: FileDecoder::new(schema.clone(), footer.version()),
-            bytes,
+            content,
             schema,
             blocks,
         })
@@ -157,7 +197,7 @@ impl ColumnFile {
         self.blocks.len()
     }
 
-    /// A batch. Its columns point into the mapped file.
+    /// A batch. Its columns point into the mapped file, or into the one piece of memory that it was read into.
     ///
     /// # Errors
     /// The batch is damaged.
@@ -168,7 +208,7 @@ impl ColumnFile {
             .get(index)
             .ok_or_else(|| Error::internal(format!("no batch {index} of {}", self.blocks.len())))?;
         let length = block.metaDataLength() as usize + block.bodyLength() as usize;
-        let data = self.bytes.slice_with_length(block.offset() as usize, length);
+        let data = self.content.read(&self.path, block.offset() as u64, length)?;
         check_message(&data, block.metaDataLength() as usize).context(what)?;
         self.decoder
             .read_record_batch(block, &data)

@@ -3,7 +3,7 @@
 //! | artifact | files |
 //! |---|---|
 //! | source | `records-NNNNN.arrow` (column `text`, large UTF-8), `source.json` ([`SourceInfo`]), the grammar where synthetic |
-//! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
+//! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u16 or u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
 pub mod chunks;
@@ -28,7 +28,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Kind, Result, Wrap as _};
-use crate::manifest::Split;
+use crate::manifest::{Split, Tail};
 
 /// File name of [`SourceInfo`].
 pub const SOURCE_INFO: &str = "source.json";
@@ -71,6 +71,44 @@ pub struct SpecialIds {
     pub mask: u32,
 }
 
+/// The tokens of the four roles and how each was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Roles {
+    /// Begins a row.
+    pub bos: Role,
+    /// Ends a document.
+    pub eos: Role,
+    /// Fills up a padded row.
+    pub pad: Role,
+    /// The absorbing state.
+    pub mask: Role,
+}
+
+/// The token of a role and how it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Role {
+    /// As the vocabulary spells it.
+    pub token: String,
+    /// Why this one.
+    pub found: Found,
+}
+
+/// Why a token plays a role.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Found {
+    /// The manifest names it.
+    Manifest,
+    /// The kind of the tokenizer has it so: GPT-2's `<|endoftext|>` is BOS and EOS, BERT's `[CLS]` and `[SEP]` are.
+    Kind,
+    /// It has one of the role's usual names.
+    UsualName,
+    /// There is none of the usual names: the EOS token plays this role too.
+    Eos,
+    /// There was none: it was appended to the vocabulary.
+    Appended,
+}
+
 /// `tokens.json`: what a tokenize artifact holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TokensInfo {
@@ -78,6 +116,8 @@ pub struct TokensInfo {
     pub vocabulary: u32,
     /// Special roles.
     pub special: SpecialIds,
+    /// How their tokens were found.
+    pub roles: Roles,
     /// BLAKE3 of `tokenizer.json`, in hex.
     pub tokenizer_digest: String,
     /// Records.
@@ -97,7 +137,9 @@ pub struct RowsInfo {
     pub length: u32,
     /// Whether documents were joined and cut (`true`) or stand one a row (`false`).
     pub wrap: bool,
-    /// Whether padding counts in losses, as text does. Of wrapped rows, which have none: no.
+    /// What became of the tail of wrapped documents.
+    pub tail: Tail,
+    /// Whether padding counts in losses, as text does. Of wrapped rows: no.
     pub padding_counts: bool,
     /// Tokens in the vocabulary, the mask included.
     pub vocabulary: u32,
@@ -166,6 +208,16 @@ impl RowsInfo {
     /// The file is absent or damaged.
     pub fn open(artifact: &Path) -> Result<Self> {
         read_json(&artifact.join(ROWS_INFO))
+    }
+
+    /// Whether there may be padding that does not count, and hence a loss mask.
+    #[must_use]
+    pub fn masked(&self) -> bool {
+        if self.wrap {
+            self.tail == Tail::Pad
+        } else {
+            !self.padding_counts
+        }
     }
 
     /// The counts of a split.

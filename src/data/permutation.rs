@@ -71,6 +71,66 @@ impl Permutation {
     }
 }
 
+/// One of the processes that share every step of a training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rank {
+    /// Its number, from 0.
+    pub rank: u32,
+    /// How many there are.
+    pub world: u32,
+}
+
+impl Rank {
+    /// The one that shares with nobody.
+    pub const ALONE: Self = Self { rank: 0, world: 1 };
+}
+
+/// Which rows each step of a training learns: the endless sequence of the epochs' orders, cut into batches, of which every
+/// rank takes a part. A function of the step alone: a training that goes on needs no more than its number.
+#[derive(Clone, Copy, Debug)]
+pub struct Order {
+    permutation: Permutation,
+    batch: u64,
+    /// Where in a batch this rank's part begins and ends.
+    part: (u64, u64),
+}
+
+impl Order {
+    /// The order of `length` rows under `seed`, in batches of `batch` rows, for one of the ranks. The parts of the ranks
+    /// differ by one row at most.
+    ///
+    /// # Panics
+    /// When there is no row, or no such rank.
+    #[must_use]
+    pub fn new(seed: u64, length: u64, batch: u32, Rank { rank, world }: Rank) -> Self {
+        assert!(
+            length > 0 && rank < world,
+            "rank {rank} of {world}, {length} rows"
+        );
+        let bound = |rank: u32| u64::from(batch) * u64::from(rank) / u64::from(world);
+        Self {
+            permutation: Permutation::new(seed, length),
+            batch: u64::from(batch),
+            part: (bound(rank), bound(rank + 1)),
+        }
+    }
+
+    /// Rows of a step that are this rank's.
+    #[must_use]
+    pub fn rows(&self) -> usize {
+        (self.part.1 - self.part.0) as usize
+    }
+
+    /// This rank's rows of a step, counted from 0: the number of each in the endless sequence, and which row of the data
+    /// it is.
+    pub fn step(&self, step: u64) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let epoch = self.permutation.length();
+        let first = step * self.batch;
+        (first + self.part.0..first + self.part.1)
+            .map(move |number| (number, self.permutation.get(number / epoch, number % epoch)))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +154,39 @@ mod tests {
         fn a_row_of_a_large_set_stays_inside(seed: u64, length in 1u64..1 << 48, share in 0.0..1.0f64) {
             let index = ((length as f64 * share) as u64).min(length - 1);
             prop_assert!(Permutation::new(seed, length).get(3, index) < length);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn ranks_share_every_step_without_overlap(
+            seed: u64, length in 1u64..500, batch in 1u32..40, world in 1u32..50, step in 0u64..1000
+        ) {
+            let of = |rank, world| -> Vec<_> {
+                let order = Order::new(seed, length, batch, Rank { rank, world });
+                let rows: Vec<_> = order.step(step).collect();
+                assert_eq!(rows.len(), order.rows());
+                rows
+            };
+            let parts: Vec<_> = (0..world).map(|rank| of(rank, world)).collect();
+            let sizes = parts.iter().map(Vec::len);
+            prop_assert!(sizes.clone().max().unwrap() - sizes.min().unwrap() <= 1);
+            prop_assert_eq!(parts.concat(), of(0, 1));
+        }
+
+        #[test]
+        fn steps_go_through_every_row_of_an_epoch(seed: u64, length in 1u64..500, batch in 1u32..40) {
+            let order = Order::new(seed, length, batch, Rank::ALONE);
+            let steps = (2 * length).div_ceil(u64::from(batch));
+            let all: Vec<_> = (0..steps).flat_map(|step| order.step(step).collect::<Vec<_>>()).collect();
+            for epoch in all.chunks_exact(length as usize).take(2) {
+                let mut rows: Vec<_> = epoch.iter().map(|&(_, row)| row).collect();
+                rows.sort_unstable();
+                prop_assert_eq!(rows, (0..length).collect::<Vec<_>>());
+            }
+            prop_assert!(all.iter().map(|&(number, _)| number).eq(0..all.len() as u64));
         }
     }
 

@@ -123,7 +123,7 @@ impl RecordWriter {
     }
 }
 
-/// The records of a source artifact, batch by batch, mapped.
+/// The records of a source artifact, batch by batch.
 pub struct Records {
     info: SourceInfo,
     files: Vec<ColumnFile>,
@@ -186,7 +186,7 @@ pub(super) fn open_shards(path: impl Fn(usize) -> PathBuf) -> Result<Vec<ColumnF
         if !path.exists() {
             return Ok(files);
         }
-        files.push(ColumnFile::open(&path)?);
+        files.push(ColumnFile::stream(&path)?);
     }
 }
 

@@ -32,9 +32,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use crate::data::columns::{ColumnFile, ColumnWriter};
 use crate::data::{RowsInfo, SpecialIds, SplitInfo, split_name};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::{RowFormat, Split};
+use crate::manifest::{RowFormat, Split, Tail};
 
-pub use crate::data::permutation::Permutation;
+pub use crate::data::permutation::{Order, Permutation, Rank};
 
 /// Column of the tokens; the name that Hugging Face's models take.
 pub const TOKENS_COLUMN: &str = "input_ids";
@@ -72,7 +72,7 @@ impl Header {
             vocabulary: info.vocabulary,
             special: info.special,
             tokenizer_digest: info.tokenizer_digest.clone(),
-            padded: !info.wrap && !info.padding_counts,
+            padded: info.masked(),
         }
     }
 
@@ -716,6 +716,7 @@ impl Rows {
         let info = RowsInfo {
             length: length as u32,
             wrap: counted.is_none(),
+            tail: Tail::Drop,
             padding_counts: false,
             vocabulary,
             special,
@@ -866,6 +867,7 @@ mod tests {
         let info = RowsInfo {
             length: header.length,
             wrap: !header.padded,
+            tail: Tail::Drop,
             padding_counts: false,
             vocabulary: header.vocabulary,
             special: header.special,

@@ -16,6 +16,8 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::normalizers::utils::Lowercase;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::SplitPattern;
@@ -26,7 +28,7 @@ use tokenizers::{
 
 use crate::data::chunks::Cutter;
 use crate::data::merges::{Word, learn};
-use crate::data::{RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
+use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
 
@@ -57,6 +59,7 @@ const MASK_NAMES: [&str; 2] = ["[MASK]", "<mask>"];
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     special: SpecialIds,
+    roles: Option<Roles>,
     vocabulary: u32,
     unknown: Option<u32>,
     /// Ids of the characters, where the tokenizer is one of characters: Hugging Face's way takes a hundred bytes of
@@ -71,12 +74,14 @@ impl Tokenizer {
     /// # Errors
     /// A file is absent or damaged.
     pub fn open(artifact: &Path) -> Result<Self> {
-        let special = if artifact.join(TOKENS_INFO).exists() {
-            TokensInfo::open(artifact)?.special
-        } else {
-            RowsInfo::open(artifact)?.special
-        };
-        Self::load(&artifact.join(TOKENIZER), special)
+        let path = artifact.join(TOKENIZER);
+        if artifact.join(TOKENS_INFO).exists() {
+            let info = TokensInfo::open(artifact)?;
+            let mut this = Self::load(&path, info.special)?;
+            this.roles = Some(info.roles);
+            return Ok(this);
+        }
+        Self::load(&path, RowsInfo::open(artifact)?.special)
     }
 
     /// Reads a `tokenizer.json` whose roles are known.
@@ -87,7 +92,7 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let json = std::fs::read_to_string(path).context(what)?;
         let inner = parse(&json).context(what)?;
-        let this = Self::with_roles(inner, special, json);
+        let this = Self::with_roles(inner, special, None, json);
         let ids = [special.bos, special.eos, special.pad, special.mask];
         match ids.iter().find(|&&id| id >= this.vocabulary) {
             Some(id) => Err(Error::input(format!(
@@ -109,7 +114,7 @@ impl Tokenizer {
         let json = std::fs::read_to_string(&path).context(what)?;
         let inner = parse(&json).context(what)?;
         let roles = config.special.clone().unwrap_or_default();
-        Self::resolve(inner, &roles).context(what)
+        Self::resolve(inner, &roles, Found::Manifest).context(what)
     }
 
     /// GPT-2's byte-level BPE from `vocab.json` and `merges.txt`.
@@ -120,13 +125,18 @@ impl Tokenizer {
         let path = base.join(&config.vocabulary);
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read_to_string(&path).context(what)?;
-        let vocabulary: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
-        if let Some((token, id)) = vocabulary
-            .iter()
-            .find(|(_, id)| id.as_u64().is_none_or(|id| u32::try_from(id).is_err()))
-        {
-            return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
-        }
+        // As it should be, at once; else token by token, to say which is at fault.
+        let vocabulary: Vocab = match serde_json::from_str(&text) {
+            Ok(vocabulary) => vocabulary,
+            Err(_) => {
+                let tokens: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
+                let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+                let fault = tokens.iter().find(|(_, value)| id(value).is_none());
+                let (token, id) =
+                    fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
+                return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
+            }
+        };
         if !vocabulary.contains_key(END_OF_TEXT) {
             return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))
                 .context(what())
@@ -138,30 +148,35 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read_to_string(&path).context(what)?;
         let mut merges = Vec::new();
+        let mut made = String::new();
         for (number, line) in text.lines().enumerate() {
             if line.is_empty() || (number == 0 && line.starts_with("#version")) {
                 continue;
             }
-            let known = |token: &&str| vocabulary.contains_key(*token);
-            match line.split(' ').collect::<Vec<_>>()[..] {
-                [a, b] if known(&a) && known(&b) && known(&&*format!("{a}{b}")) => merges.push(json!([a, b])),
-                _ => {
-                    return Err(Error::input(format!(
-                        "line {}: `{line}` is not two tokens of the vocabulary that make a third",
-                        number + 1
-                    ))
-                    .context(what()));
-                }
-            }
+            let pair = line.split_once(' ').filter(|(a, b)| {
+                made.clear();
+                made.extend([*a, *b]);
+                [*a, *b, made.as_str()]
+                    .iter()
+                    .all(|&token| vocabulary.contains_key(token))
+            });
+            let Some((a, b)) = pair else {
+                return Err(Error::input(format!(
+                    "line {}: `{line}` is not two tokens of the vocabulary that make a third",
+                    number + 1
+                ))
+                .context(what()));
+            };
+            merges.push((a.to_owned(), b.to_owned()));
         }
-        let inner = byte_level(&vocabulary, &merges, &[END_OF_TEXT], false)?;
+        let inner = byte_level(vocabulary, merges, &[END_OF_TEXT], false)?;
         let role = || Some(END_OF_TEXT.to_owned());
         let roles = SpecialTokens {
             bos: role(),
             eos: role(),
             ..SpecialTokens::default()
         };
-        Self::resolve(inner, &roles)
+        Self::resolve(inner, &roles, Found::Kind)
     }
 
     /// BERT's WordPiece from its `vocab.txt`.
@@ -199,7 +214,7 @@ impl Tokenizer {
             eos: Some("[SEP]".to_owned()),
             ..SpecialTokens::default()
         };
-        Self::resolve(inner, &roles)
+        Self::resolve(inner, &roles, Found::Kind)
     }
 
     /// One token a character of `alphabet`, ids from 4 in its order.
@@ -229,7 +244,7 @@ impl Tokenizer {
             }),
             &SPECIAL,
         )?;
-        Self::resolve(inner, &SpecialTokens::default())
+        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
     }
 
     /// Trains a byte-level BPE on counted words.
@@ -260,12 +275,11 @@ impl Tokenizer {
                 return None;
             }
             let spelled = format!("{a}{b}");
-            pairs.push(json!([a, b]));
+            pairs.push((a.clone(), b.clone()));
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
-        let vocabulary = vocabulary_of(&symbols);
-        let inner = byte_level(&vocabulary, &pairs, &SPECIAL, config.lowercase)?;
-        Self::resolve(inner, &SpecialTokens::default())
+        let inner = byte_level(ids.into_iter().collect(), pairs, &SPECIAL, config.lowercase)?;
+        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
     }
 
     /// Trains a WordPiece vocabulary on counted words: the symbols of a byte-pair encoding with continuation prefixes,
@@ -331,28 +345,36 @@ impl Tokenizer {
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
         let inner = word_piece(&vocabulary_of(&symbols), &special, config.lowercase)?;
-        Self::resolve(inner, &SpecialTokens::default())
+        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
     }
 
-    /// Finds the tokens of the four roles and appends the mask where there is none.
-    fn resolve(mut inner: tokenizers::Tokenizer, names: &SpecialTokens) -> Result<Self> {
-        let before = size(&inner);
-        let bos = role(&inner, "bos", names.bos.as_deref(), &BOS_NAMES)?;
-        let eos = role(&inner, "eos", names.eos.as_deref(), &EOS_NAMES)?;
-        let pad = if names.pad.is_some() || PAD_NAMES.iter().any(|name| inner.token_to_id(name).is_some()) {
-            role(&inner, "pad", names.pad.as_deref(), &PAD_NAMES)?
+    /// Finds the tokens of the four roles and appends the mask where there is none. `why` is whose wish the names are.
+    fn resolve(mut inner: tokenizers::Tokenizer, names: &SpecialTokens, why: Found) -> Result<Self> {
+        let bos = role(&inner, "bos", names.bos.as_deref(), why, &BOS_NAMES)?;
+        let eos = role(&inner, "eos", names.eos.as_deref(), why, &EOS_NAMES)?;
+        let has = |names: &[&str]| names.iter().any(|name| inner.token_to_id(name).is_some());
+        let pad = if names.pad.is_some() || has(&PAD_NAMES) {
+            role(&inner, "pad", names.pad.as_deref(), why, &PAD_NAMES)?
         } else {
-            eos.clone()
+            Role {
+                token: eos.token.clone(),
+                found: Found::Eos,
+            }
         };
-        let named = names.mask.as_deref().or_else(|| {
-            MASK_NAMES
-                .into_iter()
-                .find(|name| inner.token_to_id(name).is_some())
-        });
-        let mask = named.unwrap_or(SPECIAL[3]).to_owned();
-        let appended = inner.token_to_id(&mask).is_none();
+        let mask = match names.mask.as_deref() {
+            Some(name) if inner.token_to_id(name).is_none() => appended(name),
+            None if !has(&MASK_NAMES) => appended(SPECIAL[3]),
+            named => role(&inner, "mask", named, why, &MASK_NAMES)?,
+        };
+        let before = if mask.found == Found::Appended {
+            size(&inner)
+        } else {
+            0
+        };
+        let roles = Roles { bos, eos, pad, mask };
+        let tokens = [&roles.bos, &roles.eos, &roles.pad, &roles.mask].map(|role| &role.token);
         let known = inner.get_added_tokens_decoder();
-        for name in [&bos, &eos, &pad, &mask] {
+        for name in tokens {
             if !known.values().any(|token| token.content == *name) {
                 inner.add_special_tokens(&[AddedToken::from(name.clone(), true)]);
             }
@@ -363,12 +385,12 @@ impl Tokenizer {
                 .ok_or_else(|| Error::internal(format!("token `{name}` was added and is not there")))
         };
         let special = SpecialIds {
-            bos: id(&bos)?,
-            eos: id(&eos)?,
-            pad: id(&pad)?,
-            mask: id(&mask)?,
+            bos: id(&roles.bos.token)?,
+            eos: id(&roles.eos.token)?,
+            pad: id(&roles.pad.token)?,
+            mask: id(&roles.mask.token)?,
         };
-        if appended && special.mask < before {
+        if special.mask < before {
             return Err(Error::input(format!(
                 "the ids of the vocabulary have gaps: a mask token would get the id {} of another token",
                 special.mask
@@ -376,22 +398,28 @@ impl Tokenizer {
             .hint("name a token of the vocabulary as `special.mask`"));
         }
         if [special.bos, special.eos, special.pad].contains(&special.mask) {
-            return Err(
-                Error::input(format!("token `{mask}` is the mask and plays another role too")).hint(
-                    "name another one as `special.mask`; a name that the vocabulary lacks is appended to it",
-                ),
-            );
+            return Err(Error::input(format!(
+                "token `{}` is the mask and plays another role too",
+                roles.mask.token
+            ))
+            .hint("name another one as `special.mask`; a name that the vocabulary lacks is appended to it"));
         }
         let mut json = inner
             .to_string(true)
             .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
         json.push('\n');
-        Ok(Self::with_roles(inner, special, json))
+        Ok(Self::with_roles(inner, special, Some(roles), json))
     }
 
-    fn with_roles(inner: tokenizers::Tokenizer, special: SpecialIds, json: String) -> Self {
+    fn with_roles(
+        inner: tokenizers::Tokenizer,
+        special: SpecialIds,
+        roles: Option<Roles>,
+        json: String,
+    ) -> Self {
         Self {
             special,
+            roles,
             vocabulary: size(&inner),
             unknown: unknown(&inner),
             characters: characters(&inner),
@@ -410,6 +438,12 @@ impl Tokenizer {
     #[must_use]
     pub fn special(&self) -> SpecialIds {
         self.special
+    }
+
+    /// The tokens of the special roles and how they were found; unknown of a tokenizer that comes with rows or a model.
+    #[must_use]
+    pub fn roles(&self) -> Option<&Roles> {
+        self.roles.as_ref()
     }
 
     /// The content of `tokenizer.json`.
@@ -576,7 +610,7 @@ impl WordCutter {
     /// # Errors
     /// An internal one.
     pub fn bpe(lowercase: bool) -> Result<Self> {
-        byte_level(&Map::new(), &[], &[], lowercase).map(Self::of)
+        byte_level(Vocab::default(), Vec::new(), &[], lowercase).map(Self::of)
     }
 
     /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
@@ -678,27 +712,29 @@ fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
     parse(&whole.to_string())
 }
 
+/// A byte-level BPE; `special` are tokens of the vocabulary.
 fn byte_level(
-    vocabulary: &Map<String, Value>,
-    merges: &[Value],
+    vocabulary: Vocab,
+    merges: Vec<(String, String)>,
     special: &[&str],
     lowercase: bool,
 ) -> Result<tokenizers::Tokenizer> {
-    let bytes =
-        json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    assemble(
-        &json!({
-            "normalizer": if lowercase { json!({"type": "Lowercase"}) } else { Value::Null },
-            "pre_tokenizer": bytes,
-            "decoder": bytes,
-            "model": {
-                "type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-                "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": false,
-                "vocab": vocabulary, "merges": merges,
-            },
-        }),
-        special,
-    )
+    // Put together here: by way of a `tokenizer.json` it takes several times as long.
+    let model = BPE::builder()
+        .vocab_and_merges(vocabulary, merges)
+        .build()
+        .wrap(Kind::Internal, || "make a BPE".to_owned())?;
+    let mut inner = tokenizers::Tokenizer::new(model);
+    if lowercase {
+        inner.with_normalizer(Some(Lowercase));
+    }
+    let bytes = ByteLevel::new(false, true, true);
+    inner.with_pre_tokenizer(Some(bytes));
+    inner.with_decoder(Some(bytes));
+    let special: Vec<_> = special.iter().map(|&name| AddedToken::from(name, true)).collect();
+    inner.add_special_tokens(&special);
+    inner.set_encode_special_tokens(true);
+    Ok(inner)
 }
 
 fn word_piece(
@@ -749,10 +785,28 @@ fn give_id(spelled: String, symbols: &mut Vec<String>, ids: &mut HashMap<String,
     id
 }
 
-fn role(inner: &tokenizers::Tokenizer, role: &str, named: Option<&str>, tried: &[&str]) -> Result<String> {
+/// The mask that the vocabulary lacks.
+fn appended(name: &str) -> Role {
+    Role {
+        token: name.to_owned(),
+        found: Found::Appended,
+    }
+}
+
+/// The token of a role: the one that is named, else the first of the usual ones.
+fn role(
+    inner: &tokenizers::Tokenizer,
+    role: &str,
+    named: Option<&str>,
+    why: Found,
+    usual: &[&str],
+) -> Result<Role> {
     if let Some(name) = named {
         if inner.token_to_id(name).is_some() {
-            return Ok(name.to_owned());
+            return Ok(Role {
+                token: name.to_owned(),
+                found: why,
+            });
         }
         let mut special: Vec<String> = inner
             .get_added_tokens_decoder()
@@ -770,14 +824,17 @@ fn role(inner: &tokenizers::Tokenizer, role: &str, named: Option<&str>, tried: &
             format!("its special tokens are {}", special.join(", "))
         }));
     }
-    tried
+    usual
         .iter()
         .find(|name| inner.token_to_id(name).is_some())
-        .map(|&name| name.to_owned())
+        .map(|&name| Role {
+            token: name.to_owned(),
+            found: Found::UsualName,
+        })
         .ok_or_else(|| {
             Error::input(format!(
                 "the vocabulary has no {role} token: tried {}",
-                tried.join(", ")
+                usual.join(", ")
             ))
             .hint(format!("name it as the tokenizer's `special.{role}`"))
         })

@@ -2,16 +2,18 @@
 //!
 //! | column | type | |
 //! |---|---|---|
-//! | `tokens` | list of `uint32` | the record's tokens, none of them special |
+//! | `tokens` | list of `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the record's tokens, none of them special |
 //! | `bytes` | `uint32` | bytes of the record's text |
 //! | `hash` | `uint64` | first eight bytes (little-endian) of the text's BLAKE3: decides the split |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::{Array, ListArray, PrimitiveArray, RecordBatch, UInt32Array, UInt64Array};
+use arrow::array::{
+    Array, AsArray as _, ListArray, PrimitiveArray, RecordBatch, UInt16Array, UInt32Array, UInt64Array,
+};
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, UInt16Type, UInt32Type, UInt64Type};
 
 use crate::data::TokensInfo;
 use crate::data::columns::{ColumnFile, ColumnWriter};
@@ -21,13 +23,22 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 /// Tokens of a shard, about: 512 MB.
 const SHARD_TOKENS: u64 = 128 << 20;
 
-fn schema() -> Schema {
-    let item = Arc::new(Field::new("item", DataType::UInt32, false));
+/// Whether ids of a vocabulary need 32 bits.
+fn is_wide(vocabulary: u32) -> bool {
+    vocabulary > 1 << 16
+}
+
+fn schema(wide: bool) -> Schema {
     Schema::new(vec![
-        Field::new("tokens", DataType::List(item), false),
+        Field::new("tokens", DataType::List(item(wide)), false),
         Field::new("bytes", DataType::UInt32, false),
         Field::new("hash", DataType::UInt64, false),
     ])
+}
+
+fn item(wide: bool) -> Arc<Field> {
+    let kind = if wide { DataType::UInt32 } else { DataType::UInt16 };
+    Arc::new(Field::new("item", kind, false))
 }
 
 fn shard(artifact: &Path, index: usize) -> PathBuf {
@@ -69,46 +80,56 @@ impl TokenBatch {
 /// Writes tokenized records.
 pub struct TokenWriter {
     artifact: PathBuf,
+    wide: bool,
     shard: Option<(ColumnWriter, u64)>,
     shards: usize,
 }
 
 impl TokenWriter {
-    /// Prepares to write below `artifact`.
+    /// Prepares to write tokens of a vocabulary below `artifact`.
     #[must_use]
-    pub fn new(artifact: &Path) -> Self {
+    pub fn new(artifact: &Path, vocabulary: u32) -> Self {
         Self {
+            wide: is_wide(vocabulary),
             artifact: artifact.to_owned(),
             shard: None,
             shards: 0,
         }
     }
 
-    /// Appends a batch.
+    /// Appends a batch, unless it is empty.
     ///
     /// # Errors
     /// The environment's: disk full.
     pub fn push(&mut self, batch: TokenBatch) -> Result<()> {
+        if batch.lengths.is_empty() {
+            return Ok(());
+        }
         let what = || "form a batch of tokens".to_owned();
         let count = batch.tokens.len() as u64;
         if i32::try_from(batch.tokens.len()).is_err() {
             return Err(Error::input(format!("a batch of {count} tokens is too long"))
                 .hint("cut the records of the source: `\"record\": \"line\"` or `\"paragraph\"`"));
         }
-        let item = Arc::new(Field::new("item", DataType::UInt32, false));
         let offsets = OffsetBuffer::from_lengths(batch.lengths.iter().map(|&n| n as usize));
-        let tokens = Arc::new(UInt32Array::from(batch.tokens));
-        let tokens = ListArray::try_new(item, offsets, tokens, None).wrap(Kind::Internal, what)?;
+        let tokens: Arc<dyn Array> = if self.wide {
+            Arc::new(UInt32Array::from(batch.tokens))
+        } else {
+            Arc::new(UInt16Array::from_iter_values(
+                batch.tokens.iter().map(|&id| id as u16),
+            ))
+        };
+        let tokens = ListArray::try_new(item(self.wide), offsets, tokens, None).wrap(Kind::Internal, what)?;
         let bytes = UInt32Array::from(batch.bytes);
         let hashes = UInt64Array::from(batch.hashes);
         let columns: Vec<Arc<dyn Array>> = vec![Arc::new(tokens), Arc::new(bytes), Arc::new(hashes)];
-        let batch = RecordBatch::try_new(Arc::new(schema()), columns).wrap(Kind::Internal, what)?;
+        let batch = RecordBatch::try_new(Arc::new(schema(self.wide)), columns).wrap(Kind::Internal, what)?;
         let (mut writer, mut written) = if let Some(open) = self.shard.take() {
             open
         } else {
             self.shards += 1;
             let path = shard(&self.artifact, self.shards - 1);
-            (ColumnWriter::create(&path, &schema())?, 0)
+            (ColumnWriter::create(&path, &schema(self.wide))?, 0)
         };
         writer.write(&batch)?;
         written += count;
@@ -132,7 +153,7 @@ impl TokenWriter {
     }
 }
 
-/// The tokenized records of a tokenize artifact, batch by batch, mapped.
+/// The tokenized records of a tokenize artifact, batch by batch.
 pub struct TokenFiles {
     info: TokensInfo,
     files: Vec<ColumnFile>,
@@ -140,14 +161,19 @@ pub struct TokenFiles {
     batches: Vec<(usize, usize)>,
 }
 
-/// A mapped batch of tokenized records.
+/// A batch of tokenized records as it lies on disk.
 pub struct MappedTokens {
-    tokens: ScalarBuffer<u32>,
+    tokens: Ids,
     offsets: OffsetBuffer<i32>,
     /// Bytes of each record's text.
     pub bytes: ScalarBuffer<u32>,
     /// Hash of each record's text.
     pub hashes: ScalarBuffer<u64>,
+}
+
+enum Ids {
+    Narrow(ScalarBuffer<u16>),
+    Wide(ScalarBuffer<u32>),
 }
 
 impl MappedTokens {
@@ -157,10 +183,32 @@ impl MappedTokens {
         self.bytes.len()
     }
 
+    /// How many tokens a record has.
+    #[must_use]
+    pub fn count(&self, record: usize) -> usize {
+        (self.offsets[record + 1] - self.offsets[record]) as usize
+    }
+
+    /// Appends the first tokens of a record.
+    ///
+    /// # Panics
+    /// When it has fewer.
+    pub fn append(&self, record: usize, count: usize, tokens: &mut Vec<u32>) {
+        assert!(count <= self.count(record), "{count} tokens of a record of fewer");
+        let start = self.offsets[record] as usize;
+        let range = start..start + count;
+        match &self.tokens {
+            Ids::Narrow(ids) => tokens.extend(ids[range].iter().map(|&id| u32::from(id))),
+            Ids::Wide(ids) => tokens.extend_from_slice(&ids[range]),
+        }
+    }
+
     /// The tokens of a record.
     #[must_use]
-    pub fn tokens(&self, record: usize) -> &[u32] {
-        &self.tokens[self.offsets[record] as usize..self.offsets[record + 1] as usize]
+    pub fn tokens(&self, record: usize) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        self.append(record, self.count(record), &mut tokens);
+        tokens
     }
 }
 
@@ -202,17 +250,27 @@ impl TokenFiles {
         let what = || format!("read `{}`", file.path().display());
         let batch = file.batch(batch)?;
         let list = column::<ListArray>(&batch, "tokens").context(what)?;
-        let tokens = list
-            .values()
-            .as_any()
-            .downcast_ref::<UInt32Array>()
-            .filter(|values| values.null_count() == 0)
-            .ok_or_else(|| Error::input("column `tokens` does not hold uint32").context(what()))?;
+        let ids = list.values();
+        let tokens = match ids.data_type() {
+            DataType::UInt16 => ids
+                .as_primitive_opt::<UInt16Type>()
+                .map(|ids| Ids::Narrow(ids.values().clone())),
+            _ => ids
+                .as_primitive_opt::<UInt32Type>()
+                .map(|ids| Ids::Wide(ids.values().clone())),
+        };
+        let tokens = tokens.filter(|_| ids.null_count() == 0).ok_or_else(|| {
+            let message = format!(
+                "column `tokens` holds {}, expected UInt16 or UInt32",
+                ids.data_type()
+            );
+            Error::input(message).context(what())
+        })?;
         Ok(MappedTokens {
-            tokens: tokens.values().clone(),
+            tokens,
             offsets: list.offsets().clone(),
-            bytes: primitive::<arrow::datatypes::UInt32Type>(&batch, "bytes").context(what)?,
-            hashes: primitive::<arrow::datatypes::UInt64Type>(&batch, "hash").context(what)?,
+            bytes: primitive::<UInt32Type>(&batch, "bytes").context(what)?,
+            hashes: primitive::<UInt64Type>(&batch, "hash").context(what)?,
         })
     }
 }

@@ -251,8 +251,8 @@ pub struct Pack {
     /// L: tokens a row, BOS and EOS included. The shape of the model that learns or judges the rows has the same L.
     #[schemars(range(min = 4, max = 65_536))]
     pub length: u32,
-    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; the tail
-    /// that does not fill a row is dropped, as the authors do. `false`: one record a row, BOS + record + EOS, truncated
+    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; what becomes
+    /// of the tail that does not fill a row is `tail`'s choice. `false`: one record a row, BOS + record + EOS, truncated
     /// and padded; what padding counts for is `padding`'s choice. The published LM1B figures (27.04, 23.00) are for `false`.
     /// Default: the authors' setting for OpenWebText.
     #[serde(default = "yes")]
@@ -260,6 +260,10 @@ pub struct Pack {
     /// What padding is to losses and bounds. Wrapped rows have none to count. Default: as the authors do.
     #[serde(default)]
     pub padding: Padding,
+    /// What becomes of the last tokens of each split's joined documents, which do not fill a row. Rows that are not
+    /// wrapped have no such tail. Default: as the authors do.
+    #[serde(default)]
+    pub tail: Tail,
     /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
     /// `train`. 1 for text that is for evaluation only. Default: nothing is held out that was not asked for.
     #[serde(default)]
@@ -287,6 +291,17 @@ pub enum Padding {
     Excluded,
     /// Counts like text: bounds are on the whole record, and compare with an entropy.
     Counted,
+}
+
+/// What becomes of tokens that do not fill a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Tail {
+    /// They are dropped.
+    #[default]
+    Drop,
+    /// They make a last row, padded; the padding is left out of every loss, and the shards carry a loss mask.
+    Pad,
 }
 
 /// File format of packed rows.

@@ -6,24 +6,27 @@
 //! duplicate of a held-out record is learnt.
 //!
 //! Wrapped, with L tokens a row: every document gets an EOS, the documents of a split are joined, cut into pieces of
-//! L − 2, and a row is BOS + piece + EOS; the tail that fills no row is dropped (the authors' way). Not wrapped: a row
-//! is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up. Padding that does not
+//! L − 2, and a row is BOS + piece + EOS; the tail that fills no row is dropped (the authors' way) or makes a last row
+//! that is padded. Not wrapped: a row is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up. Padding that does not
 //! count is left out of every loss, but the network sees it, and so the text's length: a bound on such rows is one given
 //! the length. Padding that counts is told by the record, so that the bound is on the whole record.
 
 use crate::data::rows::{Header, RowWriter};
-use crate::data::tokens::TokenFiles;
+use crate::data::tokens::{MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::{Pack, Padding, Split};
+use crate::manifest::{Pack, Padding, Split, Tail};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash.
-pub const VERSION: u32 = 1;
+/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` tells what became of the tail.
+pub const VERSION: u32 = 2;
+
+/// Tokens that wait before they are cut into rows.
+const WAITING_TOKENS: usize = 1 << 16;
 
 /// Runs the stage.
 ///
@@ -40,7 +43,11 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         vocabulary: from.vocabulary,
         special: from.special,
         tokenizer_digest: from.tokenizer_digest.clone(),
-        padded: !config.wrap && !counts,
+        padded: if config.wrap {
+            config.tail == Tail::Pad
+        } else {
+            !counts
+        },
     };
     let packer = |split| {
         let writer = RowWriter::new(
@@ -54,6 +61,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
             writer,
             length: config.length as usize,
             wrap: config.wrap,
+            tail: config.tail,
             padding_counts: counts,
             special: from.special,
             waiting: Vec::new(),
@@ -72,7 +80,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
                 Split::Train => &mut train,
                 Split::Validation => &mut validation,
             };
-            packer.push(batch.tokens(record), batch.bytes[record])?;
+            packer.push(&batch, record)?;
         }
         records += batch.records() as u64;
         context.progress(Progress {
@@ -92,6 +100,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let info = RowsInfo {
         length: config.length,
         wrap: config.wrap,
+        tail: config.tail,
         padding_counts: counts,
         vocabulary: from.vocabulary,
         special: from.special,
@@ -175,6 +184,7 @@ struct Packer {
     writer: RowWriter,
     length: usize,
     wrap: bool,
+    tail: Tail,
     padding_counts: bool,
     special: SpecialIds,
     /// Tokens that wait for a full row (wrapped).
@@ -188,27 +198,47 @@ impl Packer {
         self.writer.rows()
     }
 
-    fn push(&mut self, tokens: &[u32], bytes: u32) -> Result<()> {
+    /// Takes a record.
+    fn push(&mut self, batch: &MappedTokens, record: usize) -> Result<()> {
+        let count = batch.count(record);
         self.info.records += 1;
-        self.info.bytes += u64::from(bytes) + 1;
-        self.info.tokens += tokens.len() as u64 + 1;
+        self.info.bytes += u64::from(batch.bytes[record]) + 1;
+        self.info.tokens += count as u64 + 1;
         let piece = self.length - 2;
         if !self.wrap {
-            let kept = &tokens[..tokens.len().min(piece)];
-            self.row(kept)?;
-            self.info.kept_tokens += kept.len() as u64 + 1;
+            let kept = count.min(piece);
+            self.waiting.clear();
+            batch.append(record, kept, &mut self.waiting);
+            self.info.kept_tokens += kept as u64 + 1;
+            return self.rows_of(kept);
+        }
+        batch.append(record, count, &mut self.waiting);
+        self.waiting.push(self.special.eos);
+        // A batch of rows' worth at a time: the rest moves to the front once for many rows.
+        if self.waiting.len() < WAITING_TOKENS.max(piece) {
             return Ok(());
         }
-        self.waiting.extend_from_slice(tokens);
-        self.waiting.push(self.special.eos);
-        let mut waiting = std::mem::take(&mut self.waiting);
-        let whole = waiting.len() / piece * piece;
-        for piece in waiting[..whole].chunks_exact(piece) {
+        self.whole_rows()
+    }
+
+    /// Writes the whole pieces of what waits.
+    fn whole_rows(&mut self) -> Result<()> {
+        let whole = self.waiting.len() / (self.length - 2) * (self.length - 2);
+        self.info.kept_tokens += whole as u64;
+        self.rows_of(whole)
+    }
+
+    /// Writes the first tokens that wait as rows BOS + piece + EOS, the last one padded.
+    fn rows_of(&mut self, count: usize) -> Result<()> {
+        let waiting = std::mem::take(&mut self.waiting);
+        // No token at all is an empty record: a row all the same.
+        let pieces = waiting[..count].chunks(self.length - 2);
+        let empty: &[u32] = &[];
+        for piece in pieces.chain((count == 0 && !self.wrap).then_some(empty)) {
             self.row(piece)?;
         }
-        self.info.kept_tokens += whole as u64;
-        waiting.drain(..whole);
         self.waiting = waiting;
+        self.waiting.drain(..count);
         Ok(())
     }
 
@@ -227,6 +257,14 @@ impl Packer {
     }
 
     fn finish(mut self) -> Result<SplitInfo> {
+        if self.wrap {
+            self.whole_rows()?;
+            if self.tail == Tail::Pad && !self.waiting.is_empty() {
+                let rest = self.waiting.len();
+                self.info.kept_tokens += rest as u64;
+                self.rows_of(rest)?;
+            }
+        }
         self.info.shards = self.writer.finish()?;
         Ok(self.info)
     }

@@ -9,7 +9,7 @@ use crate::data::encoder::Encoders;
 use crate::data::records::Records;
 use crate::data::tokenizer::{ChunkCounts, Tokenizer, WordCounts, WordCutter};
 use crate::data::tokens::{TokenBatch, TokenWriter, text_hash};
-use crate::data::{TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
+use crate::data::{Found, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::{self, TrainTokenizer};
@@ -17,8 +17,9 @@ use crate::stages::{Context, Outcome};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text.
-pub const VERSION: u32 = 1;
+/// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
+/// where they fit; `tokens.json` tells how the special tokens were found.
+pub const VERSION: u32 = 2;
 
 /// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
 const PIECES_PER_THREAD: usize = 16;
@@ -47,9 +48,20 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     let path = context.output.join(TOKENIZER);
     std::fs::write(&path, tokenizer.json()).context(|| format!("write `{}`", path.display()))?;
 
+    let roles = tokenizer
+        .roles()
+        .ok_or_else(|| Error::internal("nobody knows how the special tokens were found"))?;
+    if roles.mask.found == Found::Appended {
+        context.note(format!(
+            "the vocabulary has no mask token: `{}` is appended to it, id {}",
+            roles.mask.token,
+            tokenizer.special().mask
+        ));
+    }
     let mut info = TokensInfo {
         vocabulary: tokenizer.vocabulary(),
         special: tokenizer.special(),
+        roles: roles.clone(),
         tokenizer_digest: tokenizer.digest(),
         records: 0,
         tokens: 0,
@@ -57,7 +69,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         unknown: 0,
     };
     let encoders = Encoders::new(&tokenizer)?;
-    let mut writer = TokenWriter::new(context.output);
+    let mut writer = TokenWriter::new(context.output, info.vocabulary);
     let mut done = TokenBatch::default();
     for index in 0..records.batches() {
         context.cancel.check()?;

@@ -237,6 +237,9 @@ fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) ->
             "tokens_per_second".to_owned(),
             json!(trained.tokens_per_second.round()),
         );
+        outcome
+            .provenance
+            .insert("data_wait".to_owned(), json!(trained.data_wait));
     }
     if let Some(peak) = memory::peak() {
         outcome

@@ -22,7 +22,7 @@ pub use checkpoint::{Keeper, State};
 pub use log::{Log, StepLine, Validation, ValidationLine};
 pub use optimizer::{AdamW, GradientNorm, Moments, ema_decay, gradient_norm, learning_rate};
 
-use crate::data::rows::{Permutation, Rows};
+use crate::data::rows::{Order, Rank, Rows};
 use crate::diffusion::{Noised, Objective, Place};
 use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
@@ -126,6 +126,8 @@ pub struct Trained {
     pub resumed_from: u64,
     /// Tokens trained on per second in this process; 0 when there was nothing left to train.
     pub tokens_per_second: f64,
+    /// Share of the steps' time that went by waiting for rows.
+    pub data_wait: f64,
 }
 
 impl Job<'_> {
@@ -176,6 +178,11 @@ impl Job<'_> {
         Ok(Trained {
             resumed_from,
             tokens_per_second: self.speed(&clock),
+            data_wait: if clock.seconds > 0.0 {
+                batch.waited / clock.seconds
+            } else {
+                0.0
+            },
             state,
         })
     }
@@ -439,7 +446,9 @@ impl<'a> Rehearsal<'a> {
 
 /// The rows of a step.
 struct GlobalBatch {
-    order: Permutation,
+    order: Order,
+    /// Seconds spent on reading.
+    waited: f64,
     /// (B, L).
     tokens: Vec<u32>,
     /// Positions of each row that count (B).
@@ -451,7 +460,8 @@ impl GlobalBatch {
     fn new(job: &Job<'_>) -> Self {
         let rows = job.recipe.batch as usize;
         Self {
-            order: Permutation::new(job.recipe.seed, job.rows.len()),
+            order: Order::new(job.recipe.seed, job.rows.len(), job.recipe.batch, Rank::ALONE),
+            waited: 0.0,
             tokens: vec![0; rows * job.rows.length()],
             counted: vec![0; rows],
             noised: Noised::default(),
@@ -460,12 +470,12 @@ impl GlobalBatch {
 
     /// Reads the rows of a step and returns how many of their positions count.
     fn read(&mut self, job: &Job<'_>, step: u64) -> Result<u64> {
-        let epoch = self.order.length();
-        let first = step * u64::from(job.recipe.batch);
+        let start = Instant::now();
         let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.counted);
-        for (g, (tokens, counted)) in (first..).zip(rows) {
-            *counted = job.rows.read(self.order.get(g / epoch, g % epoch), tokens)?;
+        for ((_, row), (tokens, counted)) in self.order.step(step).zip(rows) {
+            *counted = job.rows.read(row, tokens)?;
         }
+        self.waited += start.elapsed().as_secs_f64();
         Ok(self.counted.iter().map(|&n| n as u64).sum())
     }
 }

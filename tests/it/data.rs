@@ -6,7 +6,7 @@ use std::process::Command;
 use mdlm::data::rows::Rows;
 use mdlm::data::tokenizer::Tokenizer;
 use mdlm::data::tokens::{TokenFiles, text_hash};
-use mdlm::data::{RowsInfo, SourceInfo, TokensInfo};
+use mdlm::data::{Found, Roles, RowsInfo, SourceInfo, TokensInfo};
 use mdlm::error::{Kind, Result};
 use mdlm::event::{Cancel, Silent};
 use mdlm::manifest::{Split, Stage};
@@ -175,6 +175,32 @@ fn wrapped_rows_by_hand() {
         );
         assert_eq!(info.validation, mdlm::data::SplitInfo::default());
         assert!(project.path("rows/tokenizer.json").exists());
+    }
+}
+
+/// As `wrapped_rows_by_hand`, with the two tokens of the tail in a row of their own.
+#[test]
+fn a_tail_can_be_padded() {
+    for format in ["arrow", "parquet"] {
+        let project = Project::new();
+        project.source("ab\nc\nabc\nb\n", "line");
+        project.tokenize(letters()).unwrap();
+        let info = project
+            .pack(json!({"length": 5, "format": format, "tail": "pad"}))
+            .unwrap();
+        let rows = project.rows(Split::Train);
+        assert_eq!(rows[0], (vec![1, 4, 5, 2, 2], 5));
+        assert_eq!(rows[3..], [(vec![1, 5, 2, 2, 0], 4)]);
+        let train = &info.train;
+        assert_eq!((train.rows, train.tokens, train.kept_tokens), (4, 11, 11));
+        assert_eq!(train.counted, 5 + 5 + 5 + 4);
+        // Where nothing is left over, there is no row of padding alone; a split of a few tokens has its row.
+        project.source("ab\nab\n", "line");
+        project.tokenize(letters()).unwrap();
+        let pack = |length: u32| project.pack(json!({"length": length, "format": format, "tail": "pad"})).unwrap();
+        assert_eq!(pack(5).train.rows, 2);
+        assert_eq!(pack(64).train.rows, 1);
+        assert_eq!(project.rows(Split::Train)[0].1, 8);
     }
 }
 
@@ -453,6 +479,20 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
     assert_eq!(tokenizer.token(7).as_deref(), Some("[MASK]"));
     let info = TokensInfo::open(&project.path("tokens")).unwrap();
     assert_eq!((info.tokens, info.unknown, info.vocabulary), (5, 1, 8));
+    let found = |info: &TokensInfo| {
+        let Roles { bos, eos, pad, mask } = &info.roles;
+        [bos, eos, pad, mask].map(|role| (role.token.clone(), role.found))
+    };
+    let role = |token: &str, found| (token.to_owned(), found);
+    assert_eq!(
+        found(&info),
+        [
+            role("<s>", Found::UsualName),
+            role("</s>", Found::UsualName),
+            role("<pad>", Found::UsualName),
+            role("[MASK]", Found::Appended)
+        ]
+    );
     assert_eq!(info.tokenizer_digest, tokenizer.digest());
     assert_eq!(tokenizer.decode(&[1, 4, 7, 5, 2, 0, 0]).unwrap(), "one two");
 
@@ -461,6 +501,9 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
         .tokenize(file(json!({"pad": "<unk>", "mask": "<hole>"})))
         .unwrap();
     assert_eq!((tokenizer.special().pad, tokenizer.special().mask), (3, 7));
+    let info = TokensInfo::open(&project.path("tokens")).unwrap();
+    assert_eq!(found(&info)[2], role("<unk>", Found::Manifest));
+    assert_eq!(found(&info)[3], role("<hole>", Found::Appended));
     let error = project.tokenize(file(json!({"eos": "<end>"}))).err().unwrap();
     assert!(
         error
@@ -526,6 +569,11 @@ fn vocabularies_with_faults_are_refused() {
     assert_eq!(
         (special.bos, special.eos, special.pad, special.mask),
         (1, 2, 2, 5)
+    );
+    let roles = tokenizer.roles().unwrap();
+    assert_eq!(
+        [roles.bos.found, roles.eos.found, roles.pad.found, roles.mask.found],
+        [Found::Kind, Found::Kind, Found::Eos, Found::Appended]
     );
 
     project.write("vocab.json", "{\"a\": 0, \"b\": 1}");
@@ -709,50 +757,4 @@ fn wikitext_is_packed() {
     let all = rows.train.tokens + rows.validation.tokens;
     assert_eq!(all, tokens.tokens + tokens.records);
     assert_eq!(rows.train.rows, rows.train.tokens / 1022);
-}
-
-/// Other tools read the shards as they are: pyarrow, where Python has it.
-#[test]
-fn pyarrow_reads_the_shards() {
-    let script = "
-import json, sys
-import pyarrow as pa, pyarrow.ipc, pyarrow.parquet
-arrow, parquet = sys.argv[1:]
-for table in (pa.ipc.open_file(pa.memory_map(arrow)).read_all(), pa.parquet.read_table(parquet)):
-    tokens, mask = table.column('input_ids'), table.column('loss_mask')
-    print(tokens.type.value_type, tokens.type.list_size, mask.type.value_type, table.num_rows)
-    print(json.dumps(tokens.to_pylist()), json.dumps(mask.to_pylist()))
-    print(table.schema.metadata[b'mdlm.mask'].decode(), table.schema.metadata[b'mdlm.vocabulary'].decode())
-";
-    let python = std::env::var_os("MDLM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
-    let has = Command::new(&python).args(["-c", "import pyarrow"]).output();
-    if !has.is_ok_and(|output| output.status.success()) {
-        println!("skipped: {} has no pyarrow", python.to_string_lossy());
-        return;
-    }
-    let project = Project::new();
-    project.source("ab\nc\n", "line");
-    project.tokenize(letters()).unwrap();
-    let mut files = Vec::new();
-    for format in ["arrow", "parquet"] {
-        project
-            .pack(json!({"length": 4, "wrap": false, "format": format}))
-            .unwrap();
-        let to = project.path(&format!("shard.{format}"));
-        std::fs::copy(project.path(&format!("rows/train/00000.{format}")), &to).unwrap();
-        files.push(to);
-    }
-    let output = Command::new(&python)
-        .arg("-c")
-        .arg(script)
-        .args(files)
-        .output()
-        .unwrap();
-    let expected = "uint16 4 uint8 2\n[[1, 4, 5, 2], [1, 6, 2, 0]] [[1, 1, 1, 1], [1, 1, 1, 0]]\n3 7\n";
-    assert_eq!(
-        String::from_utf8_lossy(&output.stdout),
-        expected.repeat(2),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
 }

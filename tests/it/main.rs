@@ -7,8 +7,8 @@ mod manifest;
 mod memory;
 mod model;
 mod pipeline;
+mod readers;
 mod readme;
-
 mod run;
 mod support;
 mod train;

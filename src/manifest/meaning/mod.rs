@@ -14,7 +14,7 @@ use super::fault::{Code, Draft, alternatives, quoted, suggestion};
 use super::text::{Node, Span, pointer_join};
 use super::{
     Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
-    Tokenize, Tokenizer, Train,
+    Tail, Tokenize, Tokenizer, Train,
 };
 use crate::shapes::{SHAPES, Shape};
 
@@ -783,6 +783,14 @@ fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
                 .fault(Code::Padding, "padding", "wrapped rows have no padding to count")
                 .expected("`padding` only beside `\"wrap\": false`")
                 .hint("set `wrap` to false for one padded record a row, or drop `padding`"),
+        );
+    }
+    if !stage.wrap && stage.tail == Tail::Pad {
+        faults.push(
+            entry
+                .fault(Code::Padding, "tail", "rows of one record each have no tail")
+                .expected("`tail` only beside `\"wrap\": true`")
+                .hint("drop `tail`: every such row is padded anyway"),
         );
     }
 }
