@@ -1,8 +1,51 @@
 //! Files from elsewhere → local files, once.
+//!
+//! # Places
+//!
+//! | URL | how | pinned by |
+//! |---|---|---|
+//! | `https://…`, `http://…` | ranges, redirects (never from https down to http), proxies | `sha256` |
+//! | `hf://datasets/OWNER/NAME@REVISION/path-or-glob`, `hf://models/…` or `hf://OWNER/…`, `hf://spaces/…` | the hub's HTTP interface ([`hub`]) | `sha256`, or a commit as REVISION |
+//! | `s3://BUCKET/key-or-glob`, `gs://…`, `az://…` | `object_store` ([`bucket`]) | `sha256` |
+//!
+//! Whatever is not pinned has to be said to be `unpinned`; what is found at the first download is kept and stays.
+//!
+//! # Layout of the folder
+//!
+//! | below it | what |
+//! |---|---|
+//! | `sha256/ab/abcdef…` | whole files, read-only, named by their content |
+//! | `index/<hash>.json` | what a URL (or glob) was found to hold: it is found again without the network |
+//! | `partial/<hash>`, `partial/<hash>.json` | a begun download; its URL, validator (`ETag`), length, and how much of it was synced |
+//! | `locks/<hash>` | held by the process that downloads the URL; the others wait for it |
+//!
+//! `<hash>` is of the URL. A file is renamed to its place when it is whole, checked and on disk, so that a process may
+//! die at any byte: the next one goes on where it ended, or from the start, and never takes half for whole. It goes on
+//! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will tell.
 
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+mod bucket;
+mod cache;
+mod hub;
+mod place;
+mod settings;
+mod transfer;
+mod web;
+
+#[cfg(test)]
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use settings::{Proxies, Settings};
+
+use bucket::Bucket;
+use cache::{Cache, Entry, Expected, is_sha256};
+use place::{Place, shown};
+use transfer::{Job, Origin, Surroundings, within_limit};
+
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::manifest::source::RemoteFile;
 
@@ -11,7 +54,7 @@ use crate::manifest::source::RemoteFile;
 pub struct Fetched {
     /// Where it lies, named by its content.
     pub path: PathBuf,
-    /// Where it came from: the URL, of a glob that of the match.
+    /// Where it came from: the URL, of a glob that of the match; without user, password and query.
     pub url: String,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
@@ -22,7 +65,7 @@ pub struct Fetched {
 /// How far a download is.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchProgress<'a> {
-    /// The URL.
+    /// The URL; without user, password and query.
     pub url: &'a str,
     /// Bytes here.
     pub done: u64,
@@ -30,7 +73,7 @@ pub struct FetchProgress<'a> {
     pub total: Option<u64>,
 }
 
-/// The files that `remote` stands for, downloaded into `folder` unless they lie there already.
+/// The files that `remote` stands for, downloaded into `folder` unless they lie there already. Of a glob, by name.
 ///
 /// # Errors
 /// The network's, a wrong checksum, a file that is too large, a full disk; somebody asked to end.
@@ -40,8 +83,49 @@ pub fn fetch(
     cancel: &Cancel,
     progress: &dyn Fn(FetchProgress<'_>),
 ) -> Result<Vec<Fetched>> {
-    let _ = (folder, cancel, progress);
-    Err(Error::internal(format!("download `{}`", remote.url)))
+    fetch_with(&Settings::from_environment(), remote, folder, cancel, progress)
+}
+
+/// [`fetch`] with other settings than the environment's.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_with(
+    settings: &Settings,
+    remote: &RemoteFile,
+    folder: &Path,
+    cancel: &Cancel,
+    progress: &dyn Fn(FetchProgress<'_>),
+) -> Result<Vec<Fetched>> {
+    let context = || format!("download `{}`", shown(&remote.url));
+    let place = validated(remote).context(context)?;
+    let cache = Cache::at(folder);
+    let with = Surroundings {
+        cache: &cache,
+        settings,
+        cancel,
+        progress,
+    };
+    let entries = entries(remote, &place, with).context(context)?;
+    for entry in &entries {
+        within_limit(entry.bytes, remote.max_bytes).context(context)?;
+    }
+    let fetched = |entry: Entry| Fetched {
+        path: cache.path(&entry.sha256),
+        url: entry.url,
+        sha256: entry.sha256,
+        bytes: entry.bytes,
+    };
+    Ok(entries.into_iter().map(fetched).collect())
+}
+
+/// Whether `remote` is something that [`fetch`] would try: a URL that it knows, and pinned or said not to be.
+///
+/// # Errors
+/// It is not.
+pub fn validate(remote: &RemoteFile) -> Result<()> {
+    validated(remote).context(|| format!("download `{}`", shown(&remote.url)))?;
+    Ok(())
 }
 
 /// Checks a file that was brought by hand.
@@ -49,5 +133,274 @@ pub fn fetch(
 /// # Errors
 /// It is absent, or its SHA-256 is another.
 pub fn check(path: &Path, sha256: &str) -> Result<()> {
-    Err(Error::internal(format!("check `{}` against {sha256}", path.display())))
+    let found = cache::sha256_of(path)?;
+    if found == sha256 {
+        return Ok(());
+    }
+    let message = format!(
+        "check `{}`: its SHA-256 is {found} instead of {sha256}",
+        path.display()
+    );
+    Err(Error::input(message).hint(
+        "it is another version, or was damaged on its way: download it again, or compare with what its makers publish",
+    ))
+}
+
+fn validated(remote: &RemoteFile) -> Result<Place> {
+    let place = Place::parse(&remote.url)?;
+    if let Some(sha256) = &remote.sha256 {
+        if !is_sha256(sha256) {
+            return Err(Error::input(format!("take `{sha256}` for a SHA-256"))
+                .hint("it has 64 digits 0-9, a-f; `sha256sum FILE` shows it"));
+        }
+    } else if !remote.unpinned && !place.is_pinned() {
+        return Err(Error::input("it is not pinned: another time something else may lie there").hint(
+            "state its `sha256`, or `\"unpinned\": true`, which takes what is there and records it; on the hub a commit \
+             (`@` and 40 hex digits) pins all files",
+        ));
+    }
+    Ok(place)
+}
+
+/// What is here of it, where that is all.
+fn here(remote: &RemoteFile, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
+    match &remote.sha256 {
+        Some(sha256) => Some(vec![Entry {
+            url: shown(&remote.url),
+            sha256: sha256.clone(),
+            bytes: cache.find(sha256)?,
+        }]),
+        None => cache.known(identity),
+    }
+}
+
+fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result<Vec<Entry>> {
+    let Surroundings {
+        cache,
+        settings,
+        cancel,
+        progress,
+    } = with;
+    // The same key on another server is another file.
+    let identity = match place {
+        Place::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
+        _ => remote.url.clone(),
+    };
+    if let Some(entries) = here(remote, &identity, cache) {
+        return Ok(entries);
+    }
+    if settings.offline {
+        return Err(
+            Error::environment("it is not here, and HF_HUB_OFFLINE forbids to download")
+                .hint(web::NO_NETWORK),
+        );
+    }
+    let shown = shown(&remote.url);
+    let waiting = |done| {
+        progress(FetchProgress {
+            url: &shown,
+            done,
+            total: None,
+        });
+    };
+    let _lock = cache.lock(&identity, cancel, &waiting)?;
+    if let Some(entries) = here(remote, &identity, cache) {
+        return Ok(entries);
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+        .wrap(Kind::Environment, || "start to download".to_owned())?;
+    let entries = runtime.block_on(async {
+        match place {
+            Place::Web(url) => {
+                let client = web::client(settings, settings.connect_timeout, false)?;
+                let job = Job {
+                    origin: Origin::Web {
+                        client: &client,
+                        url: url.clone(),
+                        token: None,
+                    },
+                    identity: &identity,
+                    shown: &shown,
+                    expected: expected(remote),
+                    max_bytes: remote.max_bytes,
+                    keep: remote.sha256.is_none() || cache.known(&identity).is_none(),
+                };
+                Ok(vec![transfer::download(&job, with).await?])
+            }
+            Place::Hub(place) => hub_entries(remote, place, &identity, &shown, with).await,
+            Place::Bucket(place) => {
+                let bucket = Bucket::open_store(place, settings)?;
+                bucket_entries(&bucket, remote, place, &identity, &shown, with).await
+            }
+        }
+    });
+    // A name that is being looked up cannot be given up; it is not waited for.
+    runtime.shutdown_background();
+    entries
+}
+
+fn expected(remote: &RemoteFile) -> Expected {
+    Expected {
+        sha256: remote.sha256.clone(),
+        ..Expected::default()
+    }
+}
+
+/// A checksum is of one file.
+fn one_for_a_checksum(remote: &RemoteFile, files: usize) -> Result<()> {
+    if remote.sha256.is_some() && files != 1 {
+        return Err(
+            Error::input(format!("the glob matches {files} files, `sha256` is of one"))
+                .hint("name each file with its own `sha256`, or a commit of the hub, which pins all"),
+        );
+    }
+    Ok(())
+}
+
+async fn hub_entries(
+    remote: &RemoteFile,
+    place: &place::HubPlace,
+    identity: &str,
+    shown: &str,
+    with: Surroundings<'_>,
+) -> Result<Vec<Entry>> {
+    let Surroundings {
+        cache,
+        settings,
+        cancel,
+        progress,
+    } = with;
+    let client = web::client(settings, settings.connect_timeout, false)?;
+    let hub = hub::Hub {
+        client: &client,
+        settings,
+        cancel,
+    };
+    let files = hub.files(place).await?;
+    one_for_a_checksum(remote, files.len())?;
+    let mut entries = Vec::new();
+    for file in files {
+        let mut wanted = file.expected;
+        if let Some(sha256) = &remote.sha256 {
+            if let Some(listed) = wanted.sha256.as_ref().filter(|listed| *listed != sha256) {
+                let message = format!(
+                    "the hub has `{}` with SHA-256 {listed} instead of {sha256}",
+                    file.path
+                );
+                return Err(Error::input(message).hint("name the commit that has the version you want"));
+            }
+            wanted.sha256 = Some(sha256.clone());
+        }
+        if let Some(bytes) = wanted.bytes {
+            within_limit(bytes, remote.max_bytes).context(|| format!("`{}`", file.path))?;
+        }
+        let known = |sha256: &String| {
+            Some(Entry {
+                url: file.shown.clone(),
+                sha256: sha256.clone(),
+                bytes: cache.find(sha256)?,
+            })
+        };
+        let find = || match wanted.sha256.as_ref() {
+            Some(sha256) => known(sha256),
+            None => cache.known(&file.shown)?.into_iter().next(),
+        };
+        if let Some(entry) = find() {
+            entries.push(entry);
+            continue;
+        }
+        let waiting = |done| {
+            progress(FetchProgress {
+                url: &file.shown,
+                done,
+                total: wanted.bytes,
+            });
+        };
+        // Of a single file, the lock of the whole may be its lock.
+        let other = file.shown != identity;
+        let _lock = other
+            .then(|| cache.lock(&file.shown, cancel, &waiting))
+            .transpose()?;
+        if let Some(entry) = find() {
+            entries.push(entry);
+            continue;
+        }
+        let job = Job {
+            origin: Origin::Web {
+                client: &client,
+                url: file.url.clone(),
+                token: hub.token(),
+            },
+            identity: &file.shown,
+            shown: &file.shown,
+            expected: wanted.clone(),
+            max_bytes: remote.max_bytes,
+            keep: true,
+        };
+        let entry = transfer::download(&job, with).await;
+        entries.push(entry.context(|| format!("`{}`", file.path))?);
+    }
+    cache.remember(identity, shown, entries.clone())?;
+    Ok(entries)
+}
+
+async fn bucket_entries(
+    bucket: &Bucket,
+    remote: &RemoteFile,
+    place: &place::BucketPlace,
+    identity: &str,
+    shown: &str,
+    with: Surroundings<'_>,
+) -> Result<Vec<Entry>> {
+    let Surroundings {
+        cache,
+        settings,
+        cancel,
+        progress,
+    } = with;
+    let keys = bucket.keys(place, cancel).await?;
+    one_for_a_checksum(remote, keys.len())?;
+    let start = &remote.url[..remote.url.len() - place.key.len()];
+    let mut entries = Vec::new();
+    for key in keys {
+        let url = format!("{start}{key}");
+        let own = format!("{url}\0{}", place.cloud.endpoint(settings));
+        let waiting = |done| {
+            progress(FetchProgress {
+                url: &url,
+                done,
+                total: None,
+            });
+        };
+        // Of a single object, the lock of the whole is its lock.
+        let _lock = (own != identity)
+            .then(|| cache.lock(&own, cancel, &waiting))
+            .transpose()?;
+        if own != identity
+            && let Some(mut known) = cache.known(&own)
+        {
+            entries.append(&mut known);
+            continue;
+        }
+        let job = Job {
+            origin: Origin::Bucket {
+                bucket,
+                key: key.clone(),
+            },
+            identity: &own,
+            shown: &url,
+            expected: expected(remote),
+            max_bytes: remote.max_bytes,
+            keep: remote.sha256.is_none() || cache.known(&own).is_none(),
+        };
+        let entry = transfer::download(&job, with).await;
+        entries.push(entry.context(|| format!("`{key}`"))?);
+    }
+    if place.key != entries.first().map_or("", |entry| &entry.url[start.len()..]) {
+        cache.remember(identity, shown, entries.clone())?;
+    }
+    Ok(entries)
 }

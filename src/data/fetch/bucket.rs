@@ -1,0 +1,295 @@
+//! Objects in buckets: `s3://`, `gs://`, `az://`, through `object_store` and our own HTTP client.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use futures_util::StreamExt as _;
+use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
+use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
+use object_store::client::{ClientConfigKey, ClientOptions, HttpClient, HttpConnector};
+use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
+use object_store::path::Path;
+use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
+
+use super::place::{BucketPlace, Cloud, Pattern, is_glob, literal_folder};
+use super::settings::Settings;
+use super::transfer::{Answer, Body, Failure, unless_cancelled};
+use super::web;
+use crate::error::{Error, Result};
+use crate::event::Cancel;
+
+/// Objects that a glob looks at, at most: what memory is bounded by.
+const MOST_OBJECTS: usize = 1_000_000;
+/// Asking a machine of the cloud who it is: elsewhere nobody answers.
+const METADATA_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// A bucket.
+pub(super) struct Bucket {
+    store: Arc<dyn ObjectStore>,
+    /// What it takes to be let in.
+    credentials: &'static str,
+}
+
+impl Bucket {
+    /// The bucket of a place.
+    pub fn open_store(place: &BucketPlace, settings: &Settings) -> Result<Self> {
+        let options = ClientOptions::new()
+            .with_timeout_disabled()
+            .with_connect_timeout(settings.connect_timeout);
+        let connector = Connector {
+            settings: settings.clone(),
+            usual: options.get_config_value(&ClientConfigKey::ConnectTimeout),
+        };
+        let retry = RetryConfig {
+            backoff: BackoffConfig {
+                init_backoff: settings.first_wait,
+                max_backoff: settings.longest_wait,
+                base: 2.0,
+            },
+            max_retries: settings.retries as usize,
+            ..RetryConfig::default()
+        };
+        let buckets = &settings.buckets;
+        let built: object_store::Result<Arc<dyn ObjectStore>> = match place.cloud {
+            Cloud::S3 => {
+                let mut builder = AmazonS3Builder::new()
+                    .with_client_options(options)
+                    .with_retry(retry);
+                for (key, value) in known::<AmazonS3ConfigKey>(buckets, "aws_") {
+                    builder = builder.with_config(key, value);
+                }
+                let builder = builder
+                    .with_http_connector(connector)
+                    .with_bucket_name(&place.bucket);
+                builder.build().map(|store| Arc::new(store) as _)
+            }
+            Cloud::Gcs => {
+                let mut builder = GoogleCloudStorageBuilder::new()
+                    .with_client_options(options)
+                    .with_retry(retry);
+                for (key, value) in known::<GoogleConfigKey>(buckets, "google_") {
+                    builder = builder.with_config(key, value);
+                }
+                let builder = builder
+                    .with_http_connector(connector)
+                    .with_bucket_name(&place.bucket);
+                builder.build().map(|store| Arc::new(store) as _)
+            }
+            Cloud::Azure => {
+                let mut builder = MicrosoftAzureBuilder::new()
+                    .with_client_options(options)
+                    .with_retry(retry);
+                for (key, value) in known::<AzureConfigKey>(buckets, "azure_") {
+                    builder = builder.with_config(key, value);
+                }
+                let builder = builder
+                    .with_http_connector(connector)
+                    .with_container_name(&place.bucket);
+                builder.build().map(|store| Arc::new(store) as _)
+            }
+        };
+        let credentials = place.cloud.credentials();
+        match built {
+            Ok(store) => Ok(Self { store, credentials }),
+            Err(error) => {
+                let message = format!("make ready for the bucket `{}`: {}", place.bucket, told(&error));
+                Err(Error::environment(message).hint(credentials))
+            }
+        }
+    }
+
+    /// A store of another make.
+    #[cfg(test)]
+    pub fn of(store: Arc<dyn ObjectStore>) -> Self {
+        Self {
+            store,
+            credentials: "",
+        }
+    }
+
+    /// The keys that a key or glob stands for, in order.
+    pub async fn keys(&self, place: &BucketPlace, cancel: &Cancel) -> Result<Vec<String>> {
+        if !is_glob(&place.key) {
+            return Ok(vec![place.key.clone()]);
+        }
+        let pattern = Pattern::new(&place.key)?;
+        let folder = literal_folder(&place.key);
+        let prefix = if folder.is_empty() {
+            None
+        } else {
+            Some(path(folder)?)
+        };
+        let mut listed = self.store.list(prefix.as_ref());
+        let (mut seen, mut keys) = (0_usize, Vec::new());
+        while let Some(entry) = unless_cancelled(cancel, listed.next()).await? {
+            let entry = entry.map_err(|error| self.error(&error).context(format!("list `{folder}/`")))?;
+            seen += 1;
+            if seen > MOST_OBJECTS {
+                let message = format!(
+                    "`{}` has more than {MOST_OBJECTS} objects below `{folder}/`",
+                    place.bucket
+                );
+                return Err(Error::input(message).hint("name a folder in the glob"));
+            }
+            let key: &str = entry.location.as_ref();
+            if pattern.matches(key) {
+                keys.push(key.to_owned());
+            }
+        }
+        if keys.is_empty() {
+            let message = format!(
+                "`{}` matches none of the {seen} objects below `{folder}/`",
+                place.key
+            );
+            return Err(Error::input(message)
+                .hint("`*` matches within a folder, `**` as a whole part matches folders"));
+        }
+        keys.sort();
+        Ok(keys)
+    }
+
+    /// Asks for an object from byte `from` on, of the version with that tag where there is one.
+    pub async fn open(&self, key: &str, from: u64, etag: Option<&str>) -> Result<Answer, Failure> {
+        let options = GetOptions {
+            range: (from > 0).then_some(GetRange::Offset(from)),
+            if_match: etag.filter(|_| from > 0).map(str::to_owned),
+            ..GetOptions::default()
+        };
+        let result = match self.store.get_opts(&path(key)?, options).await {
+            Ok(result) => result,
+            Err(object_store::Error::Precondition { .. }) => {
+                return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
+            }
+            // Out of range, or a server without ranges: told apart from the rest by asking from the start.
+            Err(object_store::Error::Generic { .. }) if from > 0 => {
+                return Err(Failure::Stale(
+                    "the bucket does not go on from where it was".to_owned(),
+                ));
+            }
+            Err(error) => return Err(Failure::Final(self.error(&error))),
+        };
+        if result.range.start != from {
+            let start = result.range.start;
+            return Err(Failure::Stale(format!(
+                "the bucket answered from byte {start} when asked from {from}"
+            )));
+        }
+        if let (true, Some(etag), Some(found)) = (from > 0, etag, &result.meta.e_tag)
+            && etag != found
+        {
+            return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
+        }
+        Ok(Answer {
+            from,
+            total: Some(result.meta.size),
+            etag: result.meta.e_tag.clone().filter(|etag| !etag.starts_with("W/")),
+            ends: true,
+            body: Body::Bucket(result.into_stream()),
+        })
+    }
+
+    fn error(&self, error: &object_store::Error) -> Error {
+        use object_store::Error as Fault;
+        match error {
+            Fault::NotFound { path, .. } => {
+                Error::input(format!("there is no object `{path}`")).hint("check bucket and key")
+            }
+            Fault::PermissionDenied { path, .. } | Fault::Unauthenticated { path, .. } => {
+                Error::environment(format!("`{path}` may not be read: {}", web::cause(error)))
+                    .hint(self.credentials)
+            }
+            _ => Error::environment(told(error)).hint(format!("{}; {}", self.credentials, web::NO_NETWORK)),
+        }
+    }
+}
+
+impl Cloud {
+    fn credentials(self) -> &'static str {
+        match self {
+            Self::S3 => {
+                "credentials come from AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN, AWS_REGION and \
+                 AWS_ENDPOINT_URL (profiles in files are not read: `aws configure export-credentials --format env`); a \
+                 public bucket needs AWS_SKIP_SIGNATURE=true"
+            }
+            Self::Gcs => {
+                "credentials come from GOOGLE_APPLICATION_CREDENTIALS or GOOGLE_SERVICE_ACCOUNT; a public bucket needs \
+                 GOOGLE_SKIP_SIGNATURE=true"
+            }
+            Self::Azure => {
+                "credentials come from AZURE_STORAGE_ACCOUNT_NAME with AZURE_STORAGE_ACCOUNT_KEY or \
+                 AZURE_STORAGE_SAS_KEY; a public container needs AZURE_SKIP_SIGNATURE=true"
+            }
+        }
+    }
+
+    /// Which server the settings name, where they name one: the same bucket is another one there.
+    pub fn endpoint(self, settings: &Settings) -> &str {
+        let names: &[&str] = match self {
+            Self::S3 => &["aws_endpoint", "aws_endpoint_url", "aws_endpoint_url_s3"],
+            Self::Gcs => &["google_base_url"],
+            Self::Azure => &[
+                "azure_storage_account_name",
+                "azure_storage_endpoint",
+                "azure_endpoint",
+            ],
+        };
+        let mut values = names.iter().filter_map(|name| settings.buckets.get(*name));
+        values.next().map_or("", String::as_str)
+    }
+}
+
+/// The settings that a store knows; the others are somebody else's.
+fn known<K: FromStr>(buckets: &BTreeMap<String, String>, prefix: &str) -> Vec<(K, String)> {
+    let mine = buckets.iter().filter(|(name, _)| name.starts_with(prefix));
+    mine.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())))
+        .collect()
+}
+
+fn path(key: &str) -> Result<Path> {
+    Path::parse(key).map_err(|error| {
+        Error::input(format!("take `{key}` for a key: {}", web::cause(&error)))
+            .hint("a key has no empty, `.` or `..` parts")
+    })
+}
+
+/// The store's own words, and the cause where they leave it out.
+fn told(error: &object_store::Error) -> String {
+    let (text, cause) = (error.to_string(), web::cause(error));
+    if text.contains(&cause) {
+        text
+    } else {
+        format!("{text}: {cause}")
+    }
+}
+
+/// Gives the stores our client.
+struct Connector {
+    settings: Settings,
+    /// The timeout that we set: another one is of the stores' making, for asking the machine who it is.
+    usual: Option<String>,
+}
+
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        let http = options.get_config_value(&ClientConfigKey::AllowHttp);
+        let timeout = if options.get_config_value(&ClientConfigKey::ConnectTimeout) == self.usual {
+            self.settings.connect_timeout
+        } else {
+            METADATA_TIMEOUT
+        };
+        match web::client(&self.settings, timeout, http.as_deref() != Some("true")) {
+            Ok(client) => Ok(HttpClient::new(client)),
+            Err(error) => Err(object_store::Error::Generic {
+                store: "HTTP",
+                source: Box::new(error),
+            }),
+        }
+    }
+}

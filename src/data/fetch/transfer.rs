@@ -1,0 +1,323 @@
+//! One file: attempts until it is whole, each going on where the last one ended.
+
+use std::future::Future;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use reqwest::{Client, Url};
+
+use super::FetchProgress;
+use super::bucket::Bucket;
+use super::cache::{Cache, Entry, Expected, Partial};
+use super::settings::Settings;
+use super::web;
+use crate::error::{Error, Result};
+use crate::event::Cancel;
+
+/// How often it is seen that the user wants to end.
+const POLL: Duration = Duration::from_millis(100);
+/// How often progress is told.
+const TELL: Duration = Duration::from_millis(100);
+/// How often a file may turn out to be another while it comes in.
+const LARGEST_STALE: u32 = 3;
+
+/// Where the bytes of a file come from.
+pub(super) enum Origin<'a> {
+    /// A web server.
+    Web {
+        client: &'a Client,
+        url: Url,
+        token: Option<&'a str>,
+    },
+    /// An object of a bucket.
+    Bucket { bucket: &'a Bucket, key: String },
+}
+
+/// What a server answered.
+pub(super) struct Answer {
+    /// The first byte that comes.
+    pub from: u64,
+    /// Length of the file, where the server says.
+    pub total: Option<u64>,
+    /// Strong validator of this version.
+    pub etag: Option<String>,
+    /// Whether the end of the file can be told from the end of the connection.
+    pub ends: bool,
+    /// The bytes.
+    pub body: Body,
+}
+
+/// Bytes that come in.
+pub(super) enum Body {
+    Web(reqwest::Response),
+    Bucket(BoxStream<'static, object_store::Result<Bytes>>),
+}
+
+/// Why an attempt failed.
+pub(super) enum Failure {
+    /// Another attempt may do; the server may have said when.
+    Passing(Error, Option<Duration>),
+    /// What is here belongs to another version of the file: from the start. Says why.
+    Stale(String),
+    /// No attempt will do.
+    Final(Error),
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Final(error)
+    }
+}
+
+/// A file to download.
+pub(super) struct Job<'a> {
+    pub origin: Origin<'a>,
+    /// What its begun download and its lock are named by.
+    pub identity: &'a str,
+    /// How its URL is shown.
+    pub shown: &'a str,
+    pub expected: Expected,
+    pub max_bytes: Option<u64>,
+    /// Whether the identity is to be found again without the network.
+    pub keep: bool,
+}
+
+/// What a download runs with.
+#[derive(Clone, Copy)]
+pub(super) struct Surroundings<'a> {
+    pub cache: &'a Cache,
+    pub settings: &'a Settings,
+    pub cancel: &'a Cancel,
+    pub progress: &'a dyn Fn(FetchProgress<'_>),
+}
+
+/// Downloads a file. The caller holds the lock of its identity.
+pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<Entry> {
+    let Surroundings {
+        cache,
+        settings,
+        cancel,
+        progress,
+    } = with;
+    let mut partial = Partial::open(
+        cache,
+        job.identity,
+        job.shown,
+        &job.expected,
+        settings.sync_every,
+        cancel,
+    )?;
+    let mut resumed = partial.len() > 0;
+    let (mut failures, mut stale) = (0, 0);
+    // The furthest that any attempt came: one that comes no further brought nothing.
+    let mut furthest = partial.len();
+    loop {
+        let failure = if partial.is_whole() {
+            None
+        } else {
+            attempt(job, with, &mut partial).await.err()
+        };
+        let Some(failure) = failure else {
+            match partial.check(&job.expected) {
+                Ok(sha256) => {
+                    progress(FetchProgress {
+                        url: job.shown,
+                        done: partial.len(),
+                        total: Some(partial.len()),
+                    });
+                    let entry = Entry {
+                        url: job.shown.to_owned(),
+                        sha256,
+                        bytes: partial.len(),
+                    };
+                    partial.finish(cache, job.identity, &entry, job.keep)?;
+                    return Ok(entry);
+                }
+                // Perhaps what lay here before was the fault.
+                Err(_) if resumed => {
+                    resumed = false;
+                    partial.restart()?;
+                    continue;
+                }
+                Err(fault) => {
+                    partial.discard()?;
+                    return Err(Error::input(format!("{fault}: not the file that was expected")).hint(
+                        "the file has changed, or something on the way did: compare with what its makers publish, then \
+                         name the new `sha256` or another URL",
+                    ));
+                }
+            }
+        };
+        partial.sync()?;
+        match failure {
+            Failure::Final(error) => return Err(error),
+            Failure::Stale(why) => {
+                stale += 1;
+                if stale > LARGEST_STALE {
+                    let message = format!("{why}, {stale} times in a row");
+                    return Err(Error::environment(message)
+                        .hint("the server is at odds with itself: run it again later"));
+                }
+                resumed = false;
+                partial.restart()?;
+            }
+            Failure::Passing(error, wait) => {
+                if partial.len() > furthest {
+                    furthest = partial.len();
+                    failures = 0;
+                }
+                failures += 1;
+                if failures > settings.retries {
+                    let place = match partial.state.length {
+                        Some(length) => format!("{} of {length} bytes", partial.len()),
+                        None => format!("{} bytes", partial.len()),
+                    };
+                    return Err(error.context(format!("at {place}, attempt {failures} that brought nothing")));
+                }
+                // Nothing would tell that the rest is of another version.
+                if partial.state.etag.is_none() && !job.expected.is_checked() {
+                    partial.restart()?;
+                }
+                let backoff = settings.first_wait.saturating_mul(1 << (failures - 1).min(16));
+                let wait = wait.unwrap_or(backoff).min(settings.longest_wait);
+                unless_cancelled(cancel, tokio::time::sleep(wait)).await?;
+            }
+        }
+    }
+}
+
+async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -> Result<(), Failure> {
+    let Surroundings {
+        settings,
+        cancel,
+        progress,
+        ..
+    } = with;
+    let from = partial.len();
+    let etag = partial.state.etag.clone();
+    let answer = match &job.origin {
+        Origin::Web { client, url, token } => {
+            let open = web::open(client, url, *token, from, etag.as_deref(), settings);
+            unless_cancelled(cancel, open).await??
+        }
+        Origin::Bucket { bucket, key } => {
+            unless_cancelled(cancel, bucket.open(key, from, etag.as_deref())).await??
+        }
+    };
+    if answer.from == 0 && from > 0 {
+        partial.restart()?;
+    }
+    if let (true, Some(before), Some(now)) = (answer.from > 0, partial.state.length, answer.total)
+        && before != now
+    {
+        return Err(Failure::Stale(format!(
+            "the file had {before} bytes and has {now} now"
+        )));
+    }
+    if let Some(total) = answer.total {
+        within_limit(total, job.max_bytes)?;
+        if let Some(expected) = job.expected.bytes
+            && total != expected
+        {
+            let message = format!("the server's file has {total} bytes, its list says {expected}");
+            return Err(Failure::Final(
+                Error::environment(message).hint("the server is at odds with itself: run it again later"),
+            ));
+        }
+    }
+    if !answer.ends && !job.expected.is_checked() {
+        return Err(Failure::Final(
+            Error::environment(
+                "the server does not say where the file ends, so that half of it would look whole",
+            )
+            .hint("state its `sha256`"),
+        ));
+    }
+    let total = answer.total.or(partial.state.length);
+    partial.describe(answer.etag, total)?;
+    let mut body = answer.body;
+    let mut told: Option<Instant> = None;
+    let url = match &job.origin {
+        Origin::Web { url, .. } => Some(url),
+        Origin::Bucket { .. } => None,
+    };
+    loop {
+        if told.is_none_or(|told| told.elapsed() >= TELL) {
+            told = Some(Instant::now());
+            progress(FetchProgress {
+                url: job.shown,
+                done: partial.len(),
+                total,
+            });
+        }
+        cancel.check()?;
+        let bytes = match &mut body {
+            Body::Web(response) => match (unless_cancelled(cancel, response.chunk()).await?, url) {
+                (Ok(bytes), _) => bytes,
+                (Err(error), Some(url)) => return Err(web::failure(&error, url, settings)),
+                (Err(error), None) => return Err(Failure::Final(Error::internal(web::cause(&error)))),
+            },
+            Body::Bucket(stream) => match unless_cancelled(cancel, stream.next()).await? {
+                None => None,
+                Some(Ok(bytes)) => Some(bytes),
+                Some(Err(error)) => {
+                    let message = format!("the connection broke: {}", web::cause(&error));
+                    let error = Error::environment(message).hint(web::NO_NETWORK);
+                    return Err(Failure::Passing(error, None));
+                }
+            },
+        };
+        let Some(bytes) = bytes else { break };
+        let length = partial.len() + bytes.len() as u64;
+        within_limit(length, job.max_bytes)?;
+        if let Some(total) = total
+            && length > total
+        {
+            return Err(Failure::Stale(format!(
+                "the file has more than the {total} bytes that were announced"
+            )));
+        }
+        partial.push(&bytes)?;
+    }
+    match total {
+        Some(total) if partial.len() < total => {
+            let message = format!("the file ended after {} of {total} bytes", partial.len());
+            Err(Failure::Passing(
+                Error::environment(message).hint(web::NO_NETWORK),
+                None,
+            ))
+        }
+        _ if partial.len() == 0 && job.expected == Expected::default() => {
+            let error = Error::environment("the server sent an empty file");
+            Err(Failure::Final(error.hint(
+                "check the URL; if the file is meant to be empty, state its `sha256`",
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a file may be that large.
+pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
+    match max_bytes {
+        Some(limit) if bytes > limit => {
+            let message = format!("the file has {bytes} bytes or more, `max_bytes` allows {limit}");
+            Err(Error::input(message).hint("raise `max_bytes` if that is the file you want"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Waits for something, or for the user to lose patience.
+pub(super) async fn unless_cancelled<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T> {
+    let mut future = pin!(future);
+    loop {
+        cancel.check()?;
+        if let Ok(value) = tokio::time::timeout(POLL, &mut future).await {
+            return Ok(value);
+        }
+    }
+}
