@@ -196,13 +196,11 @@ impl Partial {
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
         let usable = match &state {
-            // Bytes of who knows what.
-            None => 0,
             Some(state) if there < state.synced || state.length.is_some_and(|length| there > length) => 0,
             Some(_) if expected.is_checked() => there,
-            // Without a validator nobody can tell whether the rest would be of the same version.
             Some(state) if state.etag.is_some() || state.length == Some(state.synced) => state.synced,
-            Some(_) => 0,
+            // Bytes of who knows what; or, without a validator, nobody can tell whether the rest is of the same version.
+            _ => 0,
         };
         let git = expected.git.as_ref().and(expected.bytes);
         let mut partial = Self {
@@ -409,7 +407,8 @@ fn git_context(bytes: u64) -> digest::Context {
     context
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes in hex.
+pub(super) fn hex(bytes: &[u8]) -> String {
     use std::fmt::Write as _;
     bytes.iter().fold(String::new(), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");

@@ -54,7 +54,7 @@ use crate::manifest::source::RemoteFile;
 pub struct Fetched {
     /// Where it lies, named by its content.
     pub path: PathBuf,
-    /// Where it came from: the URL, of a glob that of the match; without user, password and query.
+    /// Where it came from: the URL, of a glob that of the match; of a web URL without user, password and query.
     pub url: String,
     /// SHA-256 of its content, in hex.
     pub sha256: String,
@@ -65,7 +65,7 @@ pub struct Fetched {
 /// How far a download is.
 #[derive(Clone, Copy, Debug)]
 pub struct FetchProgress<'a> {
-    /// The URL; without user, password and query.
+    /// The URL; of a web URL without user, password and query.
     pub url: &'a str,
     /// Bytes here.
     pub done: u64,

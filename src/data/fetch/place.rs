@@ -212,8 +212,8 @@ impl Pattern {
     }
 }
 
-/// A URL as it may be shown and kept: without user and password, and with `…` for the query of a web URL, which may
-/// carry a signature.
+/// A URL as it may be shown and kept: of a web URL without user and password, and without the query, which may carry a
+/// signature. It ends as the file's name does.
 pub(super) fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
@@ -224,11 +224,8 @@ pub(super) fn shown(url: &str) -> String {
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, rest) = rest.split_at(end);
     let host = authority.rsplit('@').next().unwrap_or_default();
-    let rest = rest.split('#').next().unwrap_or_default();
-    match rest.split_once('?') {
-        Some((path, _)) => format!("{scheme}://{host}{path}?…"),
-        None => format!("{scheme}://{host}{rest}"),
-    }
+    let path = rest.split(['?', '#']).next().unwrap_or_default();
+    format!("{scheme}://{host}{path}")
 }
 
 #[cfg(test)]
@@ -341,7 +338,7 @@ mod tests {
     fn secrets_are_not_shown() {
         assert_eq!(
             shown("https://me:secret@host:8/a/b?sig=x#y"),
-            "https://host:8/a/b?…"
+            "https://host:8/a/b"
         );
         assert_eq!(shown("https://me:p@ss@host"), "https://host");
         assert_eq!(shown("http://host/a@b"), "http://host/a@b");

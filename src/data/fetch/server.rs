@@ -1,11 +1,41 @@
 //! A web server on loopback that misbehaves on request. For tests.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Write};
-use std::net::{TcpListener, TcpStream};
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
+
+/// A certificate for 127.0.0.1, of 2020 to 2120, signed by itself. It protects nothing: its key is below.
+///
+/// Made with OpenSSL 3.0: `openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj /CN=localhost`,
+/// then `openssl ca -selfsign -startdate 20200101000000Z -enddate 21200101000000Z` with `x509_extensions` of
+/// `subjectAltName=IP:127.0.0.1` and `basicConstraints=critical,CA:FALSE`.
+pub const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBWDCB/6ADAgECAgEBMAoGCCqGSM49BAMCMBQxEjAQBgNVBAMMCWxvY2FsaG9z
+dDAgFw0yMDAxMDEwMDAwMDBaGA8yMTIwMDEwMTAwMDAwMFowFDESMBAGA1UEAwwJ
+bG9jYWxob3N0MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAE16936tNAtAbQhwrj
+51RDorLHqjY5VmVs9Hk9374h4kgNrZbuv9cO3YnGa2jmlDjyh6S2J4XKb0g80E+k
+TA8xWKNAMD4wDwYDVR0RBAgwBocEfwAAATAMBgNVHRMBAf8EAjAAMB0GA1UdDgQW
+BBTNqchSaT6RWOrX1aukSHFR0xSV2TAKBggqhkjOPQQDAgNIADBFAiBueSKzFwLT
+phELk+rT/Vx1nxUYee+r0iuXeuYtWwg7MQIhAJA/aNU9QKbzn5T1R0kDfKHnqriT
+uEYP8paALsHgZGSt
+-----END CERTIFICATE-----
+";
+const KEY: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg/sdjxNicwmsOBHv4
+SQEHNMj2BcMF+sgrSzpC4H8UrDWhRANCAATXr3fq00C0BtCHCuPnVEOisseqNjlW
+ZWz0eT3fviHiSA2tlu6/1w7dicZraOaUOPKHpLYnhcpvSDzQT6RMDzFY
+-----END PRIVATE KEY-----
+";
 
 /// A request as it came.
 #[derive(Clone, Debug)]
@@ -96,41 +126,71 @@ pub fn file(request: &Request, content: &[u8], etag: Option<&str>) -> Reply {
 pub struct Server {
     /// `http://127.0.0.1:PORT`
     pub url: String,
-    requests: Arc<Mutex<Vec<Request>>>,
-    sent: Arc<AtomicU64>,
-    ended: Arc<AtomicBool>,
+    address: SocketAddr,
+    log: Arc<Log>,
+}
+
+/// What a server and its threads share.
+#[derive(Default)]
+struct Log {
+    requests: Mutex<Vec<Request>>,
+    sent: AtomicU64,
+    ended: AtomicBool,
 }
 
 impl Server {
     /// Answers every request as `handler` says.
     pub fn start(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        Self::listen(handler, None)
+    }
+
+    /// [`Server::start`] behind TLS, with [`CERTIFICATE`].
+    pub fn start_tls(handler: impl Fn(&Request) -> Reply + Send + Sync + 'static) -> Self {
+        let certificate = CertificateDer::from_pem_slice(CERTIFICATE.as_bytes()).unwrap();
+        let key = PrivateKeyDer::from_pem_slice(KEY.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate], key)
+            .unwrap();
+        Self::listen(handler, Some(Arc::new(config)))
+    }
+
+    fn listen(
+        handler: impl Fn(&Request) -> Reply + Send + Sync + 'static,
+        tls: Option<Arc<ServerConfig>>,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
+        let scheme = if tls.is_some() { "https" } else { "http" };
         let server = Self {
-            url: format!("http://{address}"),
-            requests: Arc::default(),
-            sent: Arc::default(),
-            ended: Arc::default(),
+            url: format!("{scheme}://{}", listener.local_addr().unwrap()),
+            address: listener.local_addr().unwrap(),
+            log: Arc::default(),
         };
-        let handler = Arc::new(handler);
-        let (requests, sent, ended) = (server.requests.clone(), server.sent.clone(), server.ended.clone());
+        let (handler, log) = (Arc::new(handler), server.log.clone());
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                if ended.load(Ordering::Acquire) {
+                if log.ended.load(Ordering::Acquire) {
                     return;
                 }
                 let Ok(stream) = stream else { continue };
-                let (handler, requests, sent, ended) =
-                    (handler.clone(), requests.clone(), sent.clone(), ended.clone());
+                let (handler, log, tls) = (handler.clone(), log.clone(), tls.clone());
                 std::thread::spawn(move || {
-                    let Some(mut request) = read(&stream) else { return };
-                    {
-                        let mut requests = requests.lock().unwrap();
-                        request.number = requests.len();
-                        requests.push(request.clone());
-                    }
                     // That the client goes away is its right.
-                    let _ = write(&stream, &handler(&request), &sent, &ended);
+                    let _ = match tls {
+                        None => serve(stream, &*handler, &log).map(drop),
+                        Some(tls) => serve(
+                            StreamOwned::new(ServerConnection::new(tls).unwrap(), stream),
+                            &*handler,
+                            &log,
+                        )
+                        .and_then(|mut stream| {
+                            stream.conn.send_close_notify();
+                            stream.flush()
+                        }),
+                    };
                 });
             }
         });
@@ -139,56 +199,77 @@ impl Server {
 
     /// What was asked so far.
     pub fn requests(&self) -> Vec<Request> {
-        self.requests.lock().unwrap().clone()
+        self.log.requests.lock().unwrap().clone()
     }
 
     /// Bytes of bodies sent so far.
     pub fn sent(&self) -> u64 {
-        self.sent.load(Ordering::Acquire)
+        self.log.sent.load(Ordering::Acquire)
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.ended.store(true, Ordering::Release);
-        let _ = TcpStream::connect(self.url.trim_start_matches("http://"));
+        self.log.ended.store(true, Ordering::Release);
+        let _ = TcpStream::connect(self.address);
     }
 }
 
-fn read(stream: &TcpStream) -> Option<Request> {
-    let mut lines = BufReader::new(stream).lines();
-    let first = lines.next()?.ok()?;
-    let mut parts = first.split(' ');
-    let (method, target) = (parts.next()?.to_owned(), parts.next()?.to_owned());
-    let mut headers = BTreeMap::new();
-    for line in lines {
-        let line = line.ok()?;
-        if line.is_empty() {
-            break;
-        }
-        let (name, value) = line.split_once(':')?;
-        headers.insert(name.to_lowercase(), value.trim().to_owned());
+fn serve<S: Read + Write>(
+    mut stream: S,
+    handler: &dyn Fn(&Request) -> Reply,
+    log: &Log,
+) -> std::io::Result<S> {
+    let Some(mut request) = read(&mut stream)? else {
+        return Ok(stream);
+    };
+    {
+        let mut requests = log.requests.lock().unwrap();
+        request.number = requests.len();
+        requests.push(request.clone());
     }
+    write(&mut stream, &handler(&request), log)?;
+    Ok(stream)
+}
+
+fn read(stream: &mut impl Read) -> std::io::Result<Option<Request>> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    Ok(parse(&String::from_utf8_lossy(&head)))
+}
+
+fn parse(head: &str) -> Option<Request> {
+    let mut lines = head.lines();
+    let mut parts = lines.next()?.split(' ');
+    let (method, target) = (parts.next()?.to_owned(), parts.next()?.to_owned());
+    let headers = lines
+        .filter_map(|line| line.split_once(':'))
+        .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()));
     Some(Request {
         number: 0,
         method,
         target,
-        headers,
+        headers: headers.collect(),
     })
 }
 
-fn write(mut stream: &TcpStream, reply: &Reply, sent: &AtomicU64, ended: &AtomicBool) -> std::io::Result<()> {
+fn write(stream: &mut impl Write, reply: &Reply, log: &Log) -> std::io::Result<()> {
     std::thread::sleep(reply.delay);
     let mut head = format!("HTTP/1.1 {} Because\r\nConnection: close\r\n", reply.status);
     for (name, value) in &reply.headers {
-        head.push_str(&format!("{name}: {value}\r\n"));
+        let _ = write!(head, "{name}: {value}\r\n");
     }
     if reply.chunked {
         head.push_str("Transfer-Encoding: chunked\r\n");
     } else if let Some(length) = reply.length {
-        head.push_str(&format!("Content-Length: {length}\r\n"));
+        let _ = write!(head, "Content-Length: {length}\r\n");
     }
     stream.write_all(format!("{head}\r\n").as_bytes())?;
+    stream.flush()?;
     let end = reply.body.len().min(reply.cut.unwrap_or(usize::MAX));
     let end = end.min(reply.stall.unwrap_or(usize::MAX));
     for piece in reply.body[..end].chunks(16 << 10) {
@@ -199,13 +280,14 @@ fn write(mut stream: &TcpStream, reply: &Reply, sent: &AtomicU64, ended: &Atomic
         if reply.chunked {
             stream.write_all(b"\r\n")?;
         }
-        sent.fetch_add(piece.len() as u64, Ordering::AcqRel);
+        stream.flush()?;
+        log.sent.fetch_add(piece.len() as u64, Ordering::AcqRel);
         std::thread::sleep(reply.pace);
     }
     if reply.chunked && end == reply.body.len() {
         stream.write_all(b"0\r\n\r\n")?;
     }
-    while reply.stall.is_some() && !ended.load(Ordering::Acquire) {
+    while reply.stall.is_some() && !log.ended.load(Ordering::Acquire) {
         std::thread::sleep(Duration::from_millis(20));
     }
     stream.flush()

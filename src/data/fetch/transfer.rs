@@ -190,12 +190,7 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
 }
 
 async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -> Result<(), Failure> {
-    let Surroundings {
-        settings,
-        cancel,
-        progress,
-        ..
-    } = with;
+    let Surroundings { settings, cancel, .. } = with;
     let from = partial.len();
     let etag = partial.state.etag.clone();
     let answer = match &job.origin {
@@ -238,7 +233,23 @@ async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -
     }
     let total = answer.total.or(partial.state.length);
     partial.describe(answer.etag, total)?;
-    let mut body = answer.body;
+    receive(job, with, answer.body, total, partial).await
+}
+
+/// Takes in what comes: all of it, or an error.
+async fn receive(
+    job: &Job<'_>,
+    with: Surroundings<'_>,
+    mut body: Body,
+    total: Option<u64>,
+    partial: &mut Partial,
+) -> Result<(), Failure> {
+    let Surroundings {
+        settings,
+        cancel,
+        progress,
+        ..
+    } = with;
     let mut told: Option<Instant> = None;
     let url = match &job.origin {
         Origin::Web { url, .. } => Some(url),

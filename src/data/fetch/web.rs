@@ -21,6 +21,9 @@ const USER_AGENT: &str = concat!("mdlm/", env!("CARGO_PKG_VERSION"));
 pub(super) const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without a network, bring the file by \
                                      hand and name it with `\"kind\": \"files\"`, or with `files` of a named corpus";
 
+/// Makes a proxy of a URL.
+type Make = fn(&str) -> reqwest::Result<Proxy>;
+
 /// A client for all of it: one TLS, one set of timeouts and proxies.
 pub(super) fn client(settings: &Settings, connect_timeout: Duration, https_only: bool) -> Result<Client> {
     // reqwest takes the process's provider. That somebody has set one already is as good.
@@ -41,7 +44,6 @@ pub(super) fn client(settings: &Settings, connect_timeout: Duration, https_only:
         .https_only(https_only)
         .no_proxy();
     let except = settings.proxies.except.as_deref().and_then(NoProxy::from_string);
-    type Make = fn(&str) -> reqwest::Result<Proxy>;
     let proxies: [(&Option<String>, Make, &str); 2] = [
         (&settings.proxies.http, |url| Proxy::http(url), "HTTP_PROXY"),
         (&settings.proxies.https, |url| Proxy::https(url), "HTTPS_PROXY"),
@@ -95,22 +97,23 @@ impl std::fmt::Display for Refused {
 impl std::error::Error for Refused {}
 
 fn follow(attempt: redirect::Attempt<'_>) -> redirect::Action {
-    if attempt.previous().len() > REDIRECTS {
-        return attempt.error(Refused(format!("redirected more than {REDIRECTS} times")));
+    match refuse(attempt.previous(), attempt.url()) {
+        Some(refused) => attempt.error(refused),
+        None => attempt.follow(),
     }
-    let secure = attempt
-        .previous()
-        .last()
-        .is_some_and(|url| url.scheme() == "https");
-    if secure && attempt.url().scheme() != "https" {
-        let (scheme, host) = (
-            attempt.url().scheme(),
-            attempt.url().host_str().unwrap_or_default(),
-        );
-        let refused = Refused(format!("redirected from https to {scheme}://{host}"));
-        return attempt.error(refused);
+}
+
+/// Why a redirect is not followed, if it is not: `previous` were asked so far.
+fn refuse(previous: &[Url], next: &Url) -> Option<Refused> {
+    if previous.len() > REDIRECTS {
+        return Some(Refused(format!("redirected more than {REDIRECTS} times")));
     }
-    attempt.follow()
+    let secure = previous.last().is_some_and(|url| url.scheme() == "https");
+    if secure && next.scheme() != "https" {
+        let (scheme, host) = (next.scheme(), next.host_str().unwrap_or_default());
+        return Some(Refused(format!("redirected from https to {scheme}://{host}")));
+    }
+    None
 }
 
 /// Asks for a file from byte `from` on: of the version with that validator where there is one, else of whichever is
