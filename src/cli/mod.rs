@@ -16,6 +16,7 @@ use crate::error::{Context, Kind, Result};
 
 pub mod bench;
 pub mod completions;
+pub mod corpora;
 pub mod data;
 pub mod graph;
 pub mod logits;
@@ -103,6 +104,9 @@ pub enum Command {
     /// List the compiled shapes, their parameters and memory
     #[command(long_about = shapes::LONG_ABOUT)]
     Shapes(shapes::Args),
+    /// List the corpora that manifests may name
+    #[command(long_about = corpora::LONG_ABOUT)]
+    Corpora(corpora::Args),
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
@@ -148,6 +152,7 @@ impl Command {
             }
             .to_owned(),
             Self::Shapes(_) => "list the shapes".to_owned(),
+            Self::Corpora(_) => "list the corpora".to_owned(),
             Self::Logits(_) => "compute logits".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
@@ -166,6 +171,7 @@ impl Command {
             Self::Validate(args) => validate::run(args, terminal),
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),
+            Self::Corpora(args) => corpora::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),

@@ -143,8 +143,8 @@ pub struct NamedCorpus {
     /// Which of its parts. Default: most sources are for training.
     #[serde(default)]
     pub split: CorpusSplit,
-    /// The corpus' files where they were brought by hand, relative to the manifest's folder, in the order in which
-    /// `mdlm corpora` lists them; checked against the same SHA-256. Default: they are downloaded.
+    /// The split's files where they were brought by hand, paths or globs relative to the manifest's folder, in the order
+    /// in which `mdlm corpora NAME` lists them; checked against the same SHA-256. Default: they are downloaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub files: Vec<String>,
@@ -391,15 +391,15 @@ pub enum RangeUnit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Detokenizer {
-    /// Penn Treebank: contractions, `$ 5`, `<unk>` and `N` as they are.
+    /// Penn Treebank: contractions close up, `N` becomes `1`, `$ N` `$1`, `<unk>` `?`.
     Ptb,
-    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, quotes, brackets, headings.
+    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, quotes, brackets, headings.
     Wikitext,
-    /// One Billion Word: spaced punctuation and quotes.
+    /// One Billion Word: punctuation, contractions, quotes, brackets, `/`, `$` and `£`.
     Lm1b,
-    /// LAMBADA: typographic quotes.
+    /// LAMBADA: typographic quotes become plain; each text begins with a line break, as the authors' do.
     Lambada,
-    /// Scientific papers: spaced punctuation, brackets.
+    /// Scientific papers: the rules of WikiText and One Billion Word.
     ScientificPapers,
 }
 

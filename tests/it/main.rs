@@ -1,6 +1,7 @@
 //! Integration tests of the `mdlm` program: one binary, one module per topic.
 
 mod cli;
+mod corpora;
 mod data;
 mod layers;
 mod manifest;

@@ -1,0 +1,393 @@
+//! `mdlm corpora`: the corpora that manifests may name.
+
+use serde::Serialize;
+
+use super::Terminal;
+use super::table::{self, WIDTH};
+use crate::error::{Error, Result};
+use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
+use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
+
+/// What `mdlm corpora --help` says.
+pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
+    A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the files once, \
+    checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
+    its files and checksums, its parts, and what to write into a manifest, also where the network is closed \
+    and the files were brought by hand.";
+
+/// Arguments of `mdlm corpora`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One corpus, in full
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the corpora to standard output.
+///
+/// # Errors
+/// There is no such corpus; standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let chosen = args.name.as_deref().map(find).transpose()?;
+    match (chosen, args.json) {
+        (Some(corpus), true) => terminal.output_json(&Description::of(corpus))?,
+        (Some(corpus), false) => terminal.output(&in_full(corpus))?,
+        (None, true) => terminal.output_json(&CORPORA.iter().map(Description::of).collect::<Vec<_>>())?,
+        (None, false) => terminal.output(&list())?,
+    }
+    Ok(0)
+}
+
+fn find(name: &str) -> Result<&'static Corpus> {
+    Corpus::find(name).ok_or_else(|| {
+        let names: Vec<_> = CORPORA.iter().map(|corpus| corpus.name).collect();
+        let near = names
+            .iter()
+            .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+            .min()
+            .filter(|(distance, candidate)| *distance <= candidate.len() / 3);
+        let hint = match near {
+            Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+            None => format!("there are {}", names.join(", ")),
+        };
+        Error::input(format!("no corpus is called `{name}`")).hint(hint)
+    })
+}
+
+/// A corpus as JSON.
+#[derive(Serialize)]
+struct Description {
+    name: &'static str,
+    title: &'static str,
+    licence: &'static str,
+    homepage: &'static str,
+    note: Option<&'static str>,
+    bytes: Option<u64>,
+    pinned: Option<&'static str>,
+    files: Vec<FileDescription>,
+    splits: Vec<SplitDescription>,
+}
+
+#[derive(Serialize)]
+struct FileDescription {
+    /// Of a series, every one.
+    urls: Vec<String>,
+    sha256: Option<&'static str>,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct SplitDescription {
+    split: &'static str,
+    records: Option<u64>,
+    files: Vec<RemoteFile>,
+    read: Reading,
+    detokenize: &'static [Detokenizer],
+    range: Option<Range>,
+}
+
+impl Description {
+    fn of(corpus: &'static Corpus) -> Self {
+        let file = |file: &CorpusFile| FileDescription {
+            urls: file.remote().into_iter().map(|file| file.url).collect(),
+            sha256: file.sha256,
+            bytes: file.bytes,
+        };
+        let split = |part: &'static Part| SplitDescription {
+            split: part.split.name(),
+            records: part.records,
+            files: part.remote(corpus),
+            read: part.reading(),
+            detokenize: part.detokenize,
+            range: part.range.clone(),
+        };
+        Self {
+            name: corpus.name,
+            title: corpus.title,
+            licence: corpus.licence,
+            homepage: corpus.homepage,
+            note: corpus.note,
+            bytes: corpus.bytes(),
+            pinned: match corpus.pin() {
+                Pin::Sha256 => Some("sha256"),
+                Pin::Commit => Some("commit"),
+                Pin::Nothing => None,
+            },
+            files: corpus.files.iter().map(file).collect(),
+            splits: corpus.parts.iter().map(split).collect(),
+        }
+    }
+}
+
+/// Columns of a label, the longest of which is `validation`.
+const LABEL: usize = 12;
+
+/// A line of a description, wrapped under itself.
+fn entry(label: &str, text: &str) -> String {
+    const INDENT: usize = LABEL + 2;
+    let mut out = String::new();
+    for (index, line) in table::wrap(text, WIDTH - INDENT).iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        out.push_str(&format!("  {label:<LABEL$}{line}\n"));
+    }
+    out
+}
+
+fn list() -> String {
+    let mut out = String::new();
+    for corpus in CORPORA {
+        out.push_str(&format!("{}\n", corpus.name));
+        out.push_str(&entry("what", corpus.title));
+        let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
+        out.push_str(&entry("splits", &splits.join(", ")));
+        out.push_str(&entry(
+            "size",
+            &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
+        ));
+        out.push_str(&entry("licence", corpus.licence));
+        out.push_str(&entry("from", &places(corpus)));
+        out.push('\n');
+    }
+    out.push_str(
+        "`mdlm corpora NAME` shows one in full, with what to write into a manifest. Where\n\
+         the network is closed, bring the files by hand and name them in `\"files\"`: the\n\
+         same checksum, the same result.\n",
+    );
+    out
+}
+
+/// Hosts, and how many files each has.
+fn places(corpus: &Corpus) -> String {
+    let mut hosts: Vec<(String, usize)> = Vec::new();
+    for url in corpus
+        .files
+        .iter()
+        .flat_map(CorpusFile::remote)
+        .map(|file| file.url)
+    {
+        let place = place(&url);
+        match hosts.iter_mut().find(|(host, _)| *host == place) {
+            Some((_, count)) => *count += 1,
+            None => hosts.push((place, 1)),
+        }
+    }
+    let told = hosts.into_iter().map(|(host, count)| match count {
+        1 => host,
+        count => format!("{host} ({count} files)"),
+    });
+    told.collect::<Vec<_>>().join(", ")
+}
+
+/// The host of a URL; of the hub, the repository.
+fn place(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if scheme == "hf" {
+        let repository = rest.split('@').next().unwrap_or(rest);
+        return format!("Hugging Face, {repository}");
+    }
+    rest.split('/').next().unwrap_or(rest).to_owned()
+}
+
+fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "of unknown size".to_owned(), table::bytes)
+}
+
+fn pinned(pin: Pin) -> &'static str {
+    match pin {
+        Pin::Sha256 => "pinned by SHA-256",
+        Pin::Commit => "pinned by the commit in its address",
+        Pin::Nothing => "not pinned: the first download is recorded",
+    }
+}
+
+fn in_full(corpus: &Corpus) -> String {
+    let mut out = format!("{}\n", corpus.name);
+    out.push_str(&entry("what", corpus.title));
+    out.push_str(&entry("licence", corpus.licence));
+    out.push_str(&entry("homepage", corpus.homepage));
+    out.push_str(&entry(
+        "size",
+        &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
+    ));
+    if let Some(note) = corpus.note {
+        out.push_str(&entry("note", note));
+    }
+    out.push_str("\nFiles\n");
+    for (index, file) in corpus.files.iter().enumerate() {
+        out.push_str(&described(index, file));
+    }
+    out.push_str("\nSplits\n");
+    for part in corpus.parts {
+        out.push_str(&entry(part.split.name(), &contents(corpus, part)));
+    }
+    // The last part is what most evaluate on.
+    let part = &corpus.parts[corpus.parts.len() - 1];
+    let split = part.split.name();
+    let name = corpus.name;
+    let input = format!("\"kind\": \"corpus\",\n      \"corpus\": \"{name}\",\n      \"split\": \"{split}\"");
+    out.push_str(&format!("\nIn a manifest\n{}", snippet(&input)));
+    let files: Vec<_> = part
+        .files
+        .iter()
+        .map(|&index| format!("\"{}\"", by_hand(&corpus.files[index])))
+        .collect();
+    let check = match corpus.pin() {
+        Pin::Sha256 => "checked against the same SHA-256",
+        Pin::Commit | Pin::Nothing => "which nothing checks: no checksum is known",
+    };
+    let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
+    out.push_str(&format!(
+        "\nWith files brought by hand, {check}\n{}",
+        snippet(&input)
+    ));
+    out
+}
+
+/// A source to paste into the stages of a manifest.
+fn snippet(input: &str) -> String {
+    format!("  \"text\": {{\n    \"kind\": \"source\",\n    \"input\": {{\n      {input}\n    }}\n  }}\n")
+}
+
+/// A file, its address on a line of its own so that it can be copied.
+fn described(index: usize, file: &CorpusFile) -> String {
+    let number = (index + 1).to_string();
+    let mut out = match file.remote().as_slice() {
+        [first, .., last] => format!(
+            "  {number:<LABEL$}{}\n  {:<LABEL$}to {}\n",
+            first.url,
+            "",
+            name_of(&last.url)
+        ),
+        _ => format!("  {number:<LABEL$}{}\n", file.url),
+    };
+    let series = match file.shards {
+        1 => String::new(),
+        count => format!("{count} files, "),
+    };
+    out.push_str(&entry("", &format!("{series}{}", size(file.bytes))));
+    match (file.sha256, file.pin()) {
+        (Some(sha256), _) => out.push_str(&entry("sha256", sha256)),
+        (None, pin) => out.push_str(&entry("", pinned(pin))),
+    }
+    out
+}
+
+/// What a part is made of.
+fn contents(corpus: &Corpus, part: &Part) -> String {
+    let mut told = Vec::new();
+    let counted = part
+        .range
+        .as_ref()
+        .is_some_and(|range| range.unit == RangeUnit::Records);
+    if let Some(records) = part.records.filter(|_| !counted) {
+        told.push(format!("{} records", table::count(records)));
+    }
+    if let Some(range) = &part.range {
+        let unit = match range.unit {
+            RangeUnit::Records => "records",
+            RangeUnit::Characters => "characters",
+        };
+        let to = range.to.map_or_else(|| "the end".to_owned(), table::count);
+        told.push(format!("{unit} {} to {to}", table::count(range.from)));
+    }
+    if corpus.files.len() > 1 {
+        let numbers: Vec<_> = part.files.iter().map(|index| (index + 1).to_string()).collect();
+        told.push(format!("file {}", numbers.join(", ")));
+    }
+    for member in part.members {
+        told.push(format!("`{member}` in the archive"));
+    }
+    told.push(match part.form {
+        Form::Lines => "a record a line".to_owned(),
+        Form::WholeFile => "one record".to_owned(),
+        Form::JsonLines(field) => format!("JSON lines, the text at `{field}`"),
+        Form::Csv(columns) => format!(
+            "CSV without a header, the text in columns {}",
+            columns.join(" and ")
+        ),
+        Form::Parquet(column) => format!("Parquet, the text in column `{column}`"),
+    });
+    for detokenizer in part.detokenize {
+        told.push(format!("detokenizer `{}`", spelt(*detokenizer)));
+    }
+    told.join("; ")
+}
+
+/// The manifest's spelling.
+fn spelt(detokenizer: Detokenizer) -> &'static str {
+    match detokenizer {
+        Detokenizer::Ptb => "ptb",
+        Detokenizer::Wikitext => "wikitext",
+        Detokenizer::Lm1b => "lm1b",
+        Detokenizer::Lambada => "lambada",
+        Detokenizer::ScientificPapers => "scientific_papers",
+    }
+}
+
+/// What a file that was brought by hand is called beside a manifest; of a series, a glob.
+fn by_hand(file: &CorpusFile) -> String {
+    let name = name_of(file.url).replace("{shard}", "*");
+    format!("../corpora/{name}")
+}
+
+/// The last part of a URL.
+fn name_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_fit_a_terminal_but_for_addresses_and_members() {
+        let fits = |line: &str| {
+            line.chars().count() <= WIDTH || line.contains("://") || line.contains("../corpora/")
+        };
+        for line in list().lines() {
+            assert!(line.chars().count() <= WIDTH, "{line}");
+        }
+        for corpus in CORPORA {
+            for line in in_full(corpus).lines() {
+                assert!(fits(line), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_pasted_is_a_source() {
+        for corpus in CORPORA {
+            let text = in_full(corpus);
+            for heading in ["In a manifest\n", "With files brought by hand"] {
+                let snippet = text.split(heading).nth(1).unwrap();
+                let snippet = &snippet[snippet.find("  \"text\"").unwrap()..];
+                let snippet = snippet.split("\n\n").next().unwrap();
+                let manifest = format!("{{ \"name\": \"x\", \"seed\": 1, \"stages\": {{ {snippet} }} }}");
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("x.json");
+                std::fs::write(&path, &manifest).unwrap();
+                if let Err(faults) = crate::manifest::Manifest::load(&path, &[]) {
+                    panic!("{manifest}: {faults}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_close_by_is_offered() {
+        let told = |name| find(name).err().unwrap().hint_text().unwrap().to_owned();
+        assert_eq!(told("wikitext-103"), "did you mean `wikitext103`?");
+        assert!(told("gutenberg").starts_with("there are lm1b, ptb"));
+    }
+
+    #[test]
+    fn spellings_are_the_manifests() {
+        use Detokenizer::{Lambada, Lm1b, Ptb, ScientificPapers, Wikitext};
+        for detokenizer in [Ptb, Wikitext, Lm1b, Lambada, ScientificPapers] {
+            assert_eq!(serde_json::to_value(detokenizer).unwrap(), spelt(detokenizer));
+        }
+    }
+}
