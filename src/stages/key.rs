@@ -332,15 +332,23 @@ mod tests {
     #[test]
     fn a_name_is_in_the_key_as_far_as_it_tells_a_form() {
         let forms = |read: Value, names: &[&str]| {
-            let stage = stage(json!({ "kind": "source", "input": { "kind": "files", "files": ["*"], "read": read } }));
+            let stage = stage(
+                json!({ "kind": "source", "input": { "kind": "files", "files": ["*"], "read": read } }),
+            );
             let mut parts = parts(&stage, 1).unwrap();
             name_forms(&stage, names.iter().copied(), &mut parts.config);
             parts.config
         };
         let open = json!({});
-        assert_eq!(forms(open.clone(), &["a.txt"]), forms(open.clone(), &["b/c.txt", "d"]));
+        assert_eq!(
+            forms(open.clone(), &["a.txt"]),
+            forms(open.clone(), &["b/c.txt", "d"])
+        );
         assert_ne!(forms(open.clone(), &["a.txt"]), forms(open.clone(), &["a.jsonl"]));
-        assert_ne!(forms(open.clone(), &["a.txt", "b.csv"]), forms(open.clone(), &["a.csv", "b.txt"]));
+        assert_ne!(
+            forms(open.clone(), &["a.txt", "b.csv"]),
+            forms(open.clone(), &["a.csv", "b.txt"])
+        );
         let stated = json!({ "format": { "kind": "text" } });
         assert_eq!(forms(stated.clone(), &["a.txt"]), forms(stated, &["a.jsonl"]));
     }
@@ -349,7 +357,8 @@ mod tests {
     fn a_download_is_known_by_its_content() {
         let sha256 = "0123456789abcdef".repeat(4);
         let download = |file: Value| {
-            let input = json!({ "kind": "download", "files": [file], "read": { "format": { "kind": "text" } } });
+            let input =
+                json!({ "kind": "download", "files": [file], "read": { "format": { "kind": "text" } } });
             of(json!({ "kind": "source", "input": input }))
         };
         let pinned = |url: &str| download(json!({ "url": url, "sha256": sha256, "max_bytes": 10 }));
@@ -358,11 +367,21 @@ mod tests {
         assert_ne!(unpinned("https://a.org/x"), unpinned("https://a.org/y"));
         let corpus = |more: Value| {
             let mut input = json!({ "kind": "corpus", "corpus": "lm1b", "split": "test" });
-            input.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            input
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
             of(json!({ "kind": "source", "input": input }))
         };
-        assert_eq!(corpus(json!({})), corpus(json!({ "files": ["by-hand.tar.gz"] })), "checked against the same");
-        assert_ne!(corpus(json!({})).config, corpus(json!({ "split": "train" })).config);
+        assert_eq!(
+            corpus(json!({})),
+            corpus(json!({ "files": ["by-hand.tar.gz"] })),
+            "checked against the same"
+        );
+        assert_ne!(
+            corpus(json!({})).config,
+            corpus(json!({ "split": "train" })).config
+        );
     }
 
     #[test]

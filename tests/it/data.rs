@@ -197,7 +197,11 @@ fn a_tail_can_be_padded() {
         // Where nothing is left over, there is no row of padding alone; a split of a few tokens has its row.
         project.source("ab\nab\n", "line");
         project.tokenize(letters()).unwrap();
-        let pack = |length: u32| project.pack(json!({"length": length, "format": format, "tail": "pad"})).unwrap();
+        let pack = |length: u32| {
+            project
+                .pack(json!({"length": length, "format": format, "tail": "pad"}))
+                .unwrap()
+        };
         assert_eq!(pack(5).train.rows, 2);
         assert_eq!(pack(64).train.rows, 1);
         assert_eq!(project.rows(Split::Train)[0].1, 8);
@@ -572,7 +576,12 @@ fn vocabularies_with_faults_are_refused() {
     );
     let roles = tokenizer.roles().unwrap();
     assert_eq!(
-        [roles.bos.found, roles.eos.found, roles.pad.found, roles.mask.found],
+        [
+            roles.bos.found,
+            roles.eos.found,
+            roles.pad.found,
+            roles.mask.found
+        ],
         [Found::Kind, Found::Kind, Found::Eos, Found::Appended]
     );
 

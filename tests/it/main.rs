@@ -11,5 +11,6 @@ mod pipeline;
 mod readers;
 mod readme;
 mod run;
+mod sources;
 mod support;
 mod train;

@@ -27,12 +27,17 @@ fn reading(settings: serde_json::Value) -> Reading {
 fn read(bytes: &[u8], name: &str, reading: &Reading) -> Result<(Vec<String>, Irregular)> {
     let mut all = Vec::new();
     let mut last = 0;
-    let irregular = records_of(bytes.to_vec().into(), name, reading, &mut |text, Here { read, .. }| {
-        assert!(read >= last && read <= bytes.len() as u64);
-        last = read;
-        all.push(text.to_owned());
-        Ok(())
-    })?;
+    let irregular = records_of(
+        bytes.to_vec().into(),
+        name,
+        reading,
+        &mut |text, Here { read, .. }| {
+            assert!(read >= last && read <= bytes.len() as u64);
+            last = read;
+            all.push(text.to_owned());
+            Ok(())
+        },
+    )?;
     Ok((all, irregular))
 }
 

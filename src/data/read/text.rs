@@ -251,12 +251,16 @@ mod tests {
         };
         let mut all = Vec::new();
         let mut last = 0;
-        records(&TextFile::local(path), &reading, &mut |text, crate::data::read::Here { read, .. }| {
-            assert!(read >= last && read <= bytes.len() as u64);
-            last = read;
-            all.push(text.to_owned());
-            Ok(())
-        })?;
+        records(
+            &TextFile::local(path),
+            &reading,
+            &mut |text, crate::data::read::Here { read, .. }| {
+                assert!(read >= last && read <= bytes.len() as u64);
+                last = read;
+                all.push(text.to_owned());
+                Ok(())
+            },
+        )?;
         Ok(all)
     }
 

@@ -1,0 +1,142 @@
+//! Sources through the program: forms that are recognised, downloads, what is left out.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use serde_json::{Value, json};
+
+use crate::support::mdlm;
+
+/// A project with one source and nothing else.
+fn project(source: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let manifest = json!({ "name": "sources", "seed": 1, "stages": { "text": source } });
+    fs::write(folder.path().join("a.json"), manifest.to_string()).unwrap();
+    folder
+}
+
+/// Runs the project's source: its records, or what was said.
+fn records(folder: &tempfile::TempDir) -> Result<Vec<String>, String> {
+    let run = mdlm()
+        .current_dir(folder.path())
+        .args(["run", "a.json"])
+        .output()
+        .unwrap();
+    if !run.status.success() {
+        return Err(String::from_utf8(run.stderr).unwrap());
+    }
+    let shown = mdlm()
+        .current_dir(folder.path())
+        .args(["data", "a.json", "text", "--json", "--head", "1000"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(shown.stdout).unwrap();
+    let record = |line: &str| {
+        serde_json::from_str::<Value>(line).unwrap()["text"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    Ok(text.lines().map(record).collect())
+}
+
+#[test]
+fn forms_are_recognised_and_a_renamed_file_is_read_anew() {
+    let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["corpus/*"] } }));
+    fs::create_dir(folder.path().join("corpus")).unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join("corpus").join(name), text).unwrap();
+    write(
+        "a.jsonl",
+        "{\"text\": \"one\"}\n{\"text\": [\"two\", \"three\"]}\n",
+    );
+    write("b.csv", "id,text\n1,\"four\nfive\"\n");
+    write("c.txt", "six\n\nseven\n");
+    assert_eq!(
+        records(&folder).unwrap(),
+        ["one", "two\nthree", "four\nfive", "six", "seven"]
+    );
+    // The same bytes under another name are another text.
+    fs::rename(
+        folder.path().join("corpus/a.jsonl"),
+        folder.path().join("corpus/a.txt"),
+    )
+    .unwrap();
+    assert_eq!(records(&folder).unwrap()[0], "{\"text\": \"one\"}");
+}
+
+#[test]
+fn what_is_left_out_is_told() {
+    let folder = project(&json!({
+        "kind": "source", "input": { "kind": "files", "files": ["a.txt"] },
+        "detokenize": ["wikitext"], "filter": { "min_bytes": 6, "unique": true, "excludes": "z" }, "limit": 2
+    }));
+    let text = "1 @,@ 000 men\nshort\n1 @,@ 000 men\nzebras\n\nthe end .\nnever read\n";
+    fs::write(folder.path().join("a.txt"), text).unwrap();
+    assert_eq!(records(&folder).unwrap(), ["1,000 men", "the end."]);
+    let show = mdlm()
+        .current_dir(folder.path())
+        .args(["show", "a.json", "text"])
+        .output()
+        .unwrap();
+    let show = String::from_utf8(show.stdout).unwrap();
+    for figure in [
+        "duplicates dropped",
+        "too short or long",
+        "left out by expression",
+        "record lengths",
+    ] {
+        assert!(show.contains(figure), "{figure} in\n{show}");
+    }
+    fs::write(folder.path().join("a.txt"), "short\n").unwrap();
+    let said = records(&folder).unwrap_err();
+    assert!(
+        said.contains("no record of `text` is left of the file: 1 too short or long"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_download_is_fetched_once_and_checked() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let requests = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&requests);
+    let body = "{\"body\": \"from afar\"}\n";
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            while lines
+                .next()
+                .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
+            {}
+            counted.fetch_add(1, SeqCst);
+            let head = format!(
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+                body.len()
+            );
+            let _ = stream.write_all(format!("{head}{body}").as_bytes());
+        }
+    });
+    let source = |sha256: &str, limit: u32| {
+        json!({ "kind": "source", "limit": limit, "input": { "kind": "download",
+            "files": [{ "url": format!("http://{address}/corpus.jsonl"), "sha256": sha256 }],
+            "read": { "format": { "kind": "json_lines", "field": "/body" } } } })
+    };
+    // sha256sum of the body.
+    let sha256 = "5fc686729c243a72c69e5ee6556dbf3305aa4898de362be94007bd5109831b1c";
+    let folder = project(&source(sha256, 1));
+    assert_eq!(records(&folder).unwrap(), ["from afar"]);
+    assert_eq!(requests.load(SeqCst), 1);
+    // Another stage over the same file asks nobody.
+    let manifest = json!({ "name": "again", "seed": 1, "stages": { "text": source(sha256, 2) } });
+    fs::write(folder.path().join("a.json"), manifest.to_string()).unwrap();
+    assert_eq!(records(&folder).unwrap(), ["from afar"]);
+    assert_eq!(requests.load(SeqCst), 1);
+    let wrong = project(&source(&"0123456789abcdef".repeat(4), 1));
+    let said = records(&wrong).unwrap_err();
+    assert!(said.contains("SHA-256") && said.contains(sha256), "{said}");
+}
