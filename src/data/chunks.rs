@@ -97,12 +97,18 @@ fn beyond_ascii(character: char) -> Class {
 }
 
 /// The class of the character at a byte of the text, and its bytes.
-#[inline]
+#[inline(always)]
 fn class(text: &str, at: usize) -> (Class, usize) {
     let byte = text.as_bytes()[at];
     if byte < 128 {
         return (ASCII[byte as usize], 1);
     }
+    wide_class(text, at)
+}
+
+/// [`class`] beyond ASCII; not inlined, so that what is usual stays short.
+#[inline(never)]
+fn wide_class(text: &str, at: usize) -> (Class, usize) {
     text[at..].chars().next().map_or((Unknown, 1), |character| {
         (beyond_ascii(character), character.len_utf8())
     })
@@ -135,7 +141,7 @@ impl Cutter {
     }
 
     /// The first chunk of the text at or after a byte (the end of the chunk before); nothing when there is no more.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn next(self, text: &str, at: usize) -> Option<Range<usize>> {
         match self {
@@ -146,7 +152,7 @@ impl Cutter {
 }
 
 /// The end of the byte-level chunk that begins at `start`.
-#[inline]
+#[inline(always)]
 fn byte_level_end(text: &str, start: usize) -> usize {
     let bytes = text.as_bytes();
     let (mut before, width) = class(text, start);

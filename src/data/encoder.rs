@@ -7,6 +7,7 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
+use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -125,12 +126,26 @@ impl Encoder<'_> {
     /// # Errors
     /// As [`Tokenizer::encode`].
     pub fn encode(&mut self, text: &str, tokens: &mut Vec<u32>) -> Result<u64> {
-        let Some(cutter) = self.shared.cutter else {
-            return self.shared.tokenizer.encode(text, tokens);
-        };
         let start = tokens.len();
+        // Each kind has a loop of its own, in which it is known.
+        match self.shared.cutter {
+            None => return self.shared.tokenizer.encode(text, tokens),
+            Some(Cutter::ByteLevel) => self.chunks(text, tokens, |at| Cutter::ByteLevel.next(text, at))?,
+            Some(bert @ Cutter::Bert { .. }) => self.chunks(text, tokens, |at| bert.next(text, at))?,
+        }
+        self.shared.tokenizer.check(&tokens[start..])
+    }
+
+    /// Appends the ids of the chunks of a text; `next` tells the one that begins at or after a byte.
+    #[inline(always)]
+    fn chunks(
+        &mut self,
+        text: &str,
+        tokens: &mut Vec<u32>,
+        next: impl Fn(usize) -> Option<Range<usize>>,
+    ) -> Result<()> {
         let mut at = 0;
-        while let Some(chunk) = cutter.next(text, at) {
+        while let Some(chunk) = next(at) {
             at = chunk.end;
             if chunk.len() > SLOT_BYTES {
                 self.long(&text[chunk], tokens)?;
@@ -150,7 +165,7 @@ impl Encoder<'_> {
             tokens.extend_from_slice(&first.ids);
             tokens.truncate(length);
         }
-        self.shared.tokenizer.check(&tokens[start..])
+        Ok(())
     }
 
     /// Appends the ids of a chunk that is in no slot, and puts it into one if it has few.
