@@ -147,14 +147,14 @@ impl Scan {
                         b'\\' => self.escaped = true,
                         b'"' if self.depth > 0 => self.within = Within::Structure,
                         // No string has a bare line break: what follows is not taken for a part of it.
-                        _ => return self.ended(at),
+                        _ => return Some(self.ended(at)),
                     }
                 }
                 Within::Scalar => {
                     let stop = |byte: &u8| byte.is_ascii_whitespace() || b"{}[]\",".contains(byte);
                     let length = bytes[at..].iter().position(stop)?;
                     // What cannot be passed over at the top is a value of its own, and a fault.
-                    return self.ended((at + length).max(usize::from(fresh)));
+                    return Some(self.ended((at + length).max(usize::from(fresh))));
                 }
                 Within::Structure | Within::Nothing => {
                     let byte = bytes[at];
@@ -165,7 +165,7 @@ impl Scan {
                         b'}' | b']' => {
                             self.depth = self.depth.saturating_sub(1);
                             if self.depth == 0 {
-                                return self.ended(at);
+                                return Some(self.ended(at));
                             }
                         }
                         _ => {}
@@ -176,9 +176,9 @@ impl Scan {
         None
     }
 
-    fn ended(&mut self, at: usize) -> Option<usize> {
+    fn ended(&mut self, at: usize) -> usize {
         *self = Self::default();
-        Some(at)
+        at
     }
 }
 

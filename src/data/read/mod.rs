@@ -247,12 +247,11 @@ impl Opener<'_, '_> {
             }
             Some(Archive::Zip) => {
                 let copy;
-                let (stored, count) = match stored {
-                    Some(stored) => (stored, self.sink.count.clone()),
-                    None => {
-                        copy = Stored::copy(&mut whole)?;
-                        (&copy, ReadCount::default())
-                    }
+                let (stored, count) = if let Some(stored) = stored {
+                    (stored, self.sink.count.clone())
+                } else {
+                    copy = Stored::copy(&mut whole)?;
+                    (&copy, ReadCount::default())
                 };
                 let outermost = !in_archive;
                 let mut directory = zip::Directory::open(stored, &count)?;
@@ -321,12 +320,11 @@ impl Opener<'_, '_> {
         head: &[u8],
     ) -> Result<()> {
         let recognised;
-        let format = match &self.reading.format {
-            Some(format) => format,
-            None => {
-                recognised = recognise::format(name, head);
-                &recognised
-            }
+        let format = if let Some(format) = &self.reading.format {
+            format
+        } else {
+            recognised = recognise::format(name, head);
+            &recognised
         };
         match format {
             Format::Text(format) => text::read(input, format.record, self.sink),

@@ -169,6 +169,8 @@ fn arrow_file(texts: &[&str]) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
+type Wrap = fn(&[u8]) -> Vec<u8>;
+
 /// Each format with the same three records.
 fn forms() -> Vec<(&'static str, Vec<u8>)> {
     let three = ["one", "two", "thrée"];
@@ -189,7 +191,6 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn every_format_is_read_in_every_wrapping() {
     let three = ["one", "two", "thrée"];
-    type Wrap = fn(&[u8]) -> Vec<u8>;
     let compressions: [(&str, Wrap); 4] = [
         ("", <[u8]>::to_vec),
         (".gz", gzip),

@@ -14,6 +14,10 @@ use crate::error::{Error, Result};
 /// Bytes of a page's header that are looked at first, and at most: some writers put whole strings into statistics.
 const FIRST_HEADER: u64 = 1 << 12;
 const LONGEST_HEADER: u64 = 64 << 20;
+/// Values of a column that may be stated whatever its bytes are, and for each byte and unit of the ratio: runs make many
+/// nulls of a few bytes, but not without end.
+const FREE_VALUES: u64 = 1 << 26;
+const VALUES_PER_BYTE: u64 = 64;
 /// Parquet's numbers of page types.
 const DATA: i64 = 0;
 const INDEX: i64 = 1;
@@ -176,6 +180,11 @@ impl<'p> Pages<'p> {
             let page = page.map_err(place)?;
             if let Page::Data(data) = &page {
                 self.values = self.values.saturating_add(data.values);
+                let read = self.at - self.chunk.start;
+                let most = read.saturating_mul(self.ratio).saturating_mul(VALUES_PER_BYTE);
+                if self.values > FREE_VALUES.saturating_add(most) {
+                    return Err(place(bomb(self.values, read, self.ratio)));
+                }
                 if self.values > self.chunk.values {
                     return Err(place(damaged(format!(
                         "there are {} values, stated are {}",

@@ -1,0 +1,22 @@
+//! What the fuzz targets share.
+
+use mdlm::data::read::records_of;
+use mdlm::manifest::source::Reading;
+
+/// Reads bytes as a file of this name, in every way that `settings` say: each ends in records or in an error of the
+/// input that has a way out, and no record is longer than it may be.
+pub fn read(bytes: &[u8], name: &str, settings: &[&str]) {
+    for settings in settings {
+        let mut reading: Reading = serde_json::from_str(settings).expect("settings");
+        reading.longest_record = 1 << 16;
+        let result = records_of(bytes.to_vec().into(), name, &reading, &mut |text, read| {
+            assert!(text.len() <= 1 << 16 && !text.trim().is_empty());
+            assert!(read <= bytes.len() as u64);
+            Ok(())
+        });
+        if let Err(error) = result {
+            assert_eq!(error.kind(), mdlm::error::Kind::Input, "{error}");
+            assert!(error.hint_text().is_some(), "no hint: {error}");
+        }
+    }
+}
