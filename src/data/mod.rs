@@ -52,10 +52,6 @@ pub struct SourceInfo {
     pub entropy_bits_per_byte: Option<f64>,
     /// Exact entropy of a record, in nats.
     pub entropy_nats_per_record: Option<f64>,
-    /// Records that were left out.
-    pub left_out: select::LeftOut,
-    /// Records that are not what they were in the files, or not there.
-    pub irregular: read::Irregular,
 }
 
 /// Ids of the tokens with special roles.

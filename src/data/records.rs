@@ -211,8 +211,6 @@ mod tests {
             grammar: None,
             entropy_bits_per_byte: None,
             entropy_nats_per_record: None,
-            left_out: crate::data::select::LeftOut::default(),
-            irregular: crate::data::read::Irregular::default(),
         };
         writer.finish().unwrap();
         write_json(&folder.path().join("source.json"), &info).unwrap();

@@ -24,8 +24,8 @@ use crate::stages::{Context, Outcome};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: text files and grammars. 2: `source.json` tells what was left out.
-pub const VERSION: u32 = 2;
+/// 1: the first.
+pub const VERSION: u32 = 1;
 
 /// File name of the grammar below a synthetic source's artifact.
 pub const GRAMMAR: &str = "records.grammar";
@@ -49,8 +49,8 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
         SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
             let mut input = Input::of(config, context)?;
             let provenance = std::mem::take(&mut input.provenance);
-            let (info, lengths) = read_files(input, context)?;
-            (info, provenance, lengths.figures())
+            let (info, figures) = read_files(input, context)?;
+            (info, provenance, figures)
         }
     };
     write_json(&context.output.join(SOURCE_INFO), &info)?;
@@ -61,15 +61,21 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
             ("bytes".to_owned(), info.bytes.to_string()),
         ],
     );
-    figures.extend(told(&info));
     if let Some(bits) = info.entropy_bits_per_byte {
         figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
     }
     Ok(Outcome { figures, provenance })
 }
 
-/// What a person wants to know of records that are not there, or not as they were.
-fn told(info: &SourceInfo) -> Vec<(String, String)> {
+/// Names and values for the summary.
+type Figures = Vec<(String, String)>;
+
+/// What counts records without text.
+const EMPTY: &str = "empty records";
+
+/// What a person wants to know of records that are not there, or not as they were. Of the summary and not of the
+/// artifact: a blank line more makes no other text.
+fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
     let LeftOut {
         range,
         empty,
@@ -77,17 +83,17 @@ fn told(info: &SourceInfo) -> Vec<(String, String)> {
         expression,
         duplicate,
         sample,
-    } = info.left_out;
+    } = left_out;
     [
         ("outside the range", range),
-        ("empty records", empty + info.irregular.empty),
+        (EMPTY, empty + irregular.empty),
         ("too short or long", length),
         ("left out by expression", expression),
         ("duplicates dropped", duplicate),
         ("not sampled", sample),
-        ("invalid UTF-8 replaced", info.irregular.replaced),
-        ("invalid UTF-8 skipped", info.irregular.skipped),
-        ("links and devices in archives", info.irregular.members),
+        ("invalid UTF-8 replaced", irregular.replaced),
+        ("invalid UTF-8 skipped", irregular.skipped),
+        ("links and devices in archives", irregular.members),
     ]
     .into_iter()
     .filter(|(_, count)| *count > 0)
@@ -262,7 +268,7 @@ fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) 
 }
 
 /// Reads, selects and writes.
-fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Lengths)> {
+fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> {
     let Input {
         files,
         read,
@@ -315,30 +321,28 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Lengths)> 
         grammar: None,
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
-        left_out: selection.left_out(),
-        irregular,
     };
+    let told = told(selection.left_out(), irregular);
     if info.records == 0 {
-        return Err(nothing_left(&info, files.len(), context));
+        return Err(nothing_left(&told, files.len(), context));
     }
     writer.finish()?;
-    Ok((info, lengths))
+    let mut figures = lengths.figures();
+    figures.extend(told);
+    Ok((info, figures))
 }
 
 /// The error of a source without records: what became of them.
-fn nothing_left(info: &SourceInfo, files: usize, context: &Context) -> Error {
+fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
     let (files, hold) = match files {
         1 => ("the file".to_owned(), "holds"),
         _ => (format!("the {files} files"), "hold"),
     };
-    let gone: Vec<String> = told(info)
-        .into_iter()
-        .map(|(what, count)| format!("{count} {what}"))
-        .collect();
-    if gone.is_empty() {
+    if told.iter().all(|(what, _)| what == EMPTY) {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
             .hint("empty records are dropped; look at what `files` and `read` stand for");
     }
+    let gone: Vec<String> = told.iter().map(|(what, count)| format!("{count} {what}")).collect();
     Error::input(format!(
         "no record of `{}` is left of {files}: {}",
         context.name,
@@ -356,7 +360,7 @@ impl Lengths {
     }
 
     /// A histogram in a line: `8 B ▁▃█▅▁ 128 B`.
-    fn figures(&self) -> Vec<(String, String)> {
+    fn figures(&self) -> Figures {
         const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
         let Some(first) = self.0.iter().position(|&count| count > 0) else {
             return vec![];
@@ -418,8 +422,6 @@ fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
         grammar: Some(GRAMMAR.to_owned()),
         entropy_bits_per_byte: Some(grammar.entropy().bits_per_byte()),
         entropy_nats_per_record: Some(grammar.entropy().nats_per_record),
-        left_out: LeftOut::default(),
-        irregular: Irregular::default(),
     };
     writer.finish()?;
     let copy = context.output.join(GRAMMAR);

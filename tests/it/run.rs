@@ -40,7 +40,7 @@ fn a_run_a_plan_and_a_rerun() {
     tokens  done    0.0 s  xxxxxxxx  never ran
     rows    done    0.0 s  xxxxxxxx  never ran
 
-    text    records 200, bytes 13824
+    text    records 200, bytes 13824, record lengths 64 B █ 128 B
     tokens  records 200, tokens 3902, vocabulary 320, tokens per byte 0.2823,
             unknown 0.000%
     rows    train rows 123, train records 181, train tokens dropped 0.700%,
@@ -84,7 +84,7 @@ fn a_run_a_plan_and_a_rerun() {
     tokens  done    0.0 s  xxxxxxxx  `tokenizer.vocabulary_size` 320 → 310
     rows    done    0.0 s  xxxxxxxx  `tokens` has other content
 
-    text    records 200, bytes 13824
+    text    records 200, bytes 13824, record lengths 64 B █ 128 B
     tokens  records 200, tokens 4270, vocabulary 310, tokens per byte 0.3089,
             unknown 0.000%
     rows    train rows 134, train records 181, train tokens dropped 0.716%,
@@ -244,7 +244,7 @@ fn faults_of_the_user_and_of_the_environment() {
         ");
     }
     fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
-    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r"
+    insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r#"
     exit 2
     --- stdout
     --- stderr
@@ -257,8 +257,8 @@ fn faults_of_the_user_and_of_the_environment() {
     rows    not run                   needs `tokens`
 
     error: failed to run `pipelines/tiny.json`: stage `text`: read `pipelines/../corpus/a.txt`: line 2: invalid UTF-8 (0xFF) at byte 5 of the line, 10 of the file
-    hint: convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`
-    ");
+    hint: convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`, or say what becomes of such records: `"invalid_utf8": "replace"` or `"skip"`
+    "#);
 }
 
 /// The program as a child that can be killed.
