@@ -131,7 +131,7 @@ fn entry(label: &str, text: &str) -> String {
     let mut out = String::new();
     for (index, line) in table::wrap(text, WIDTH - INDENT).iter().enumerate() {
         let label = if index == 0 { label } else { "" };
-        out.push_str(&format!("  {label:<LABEL$}{line}\n"));
+        out = format!("{out}  {label:<LABEL$}{line}\n");
     }
     out
 }
@@ -139,7 +139,7 @@ fn entry(label: &str, text: &str) -> String {
 fn list() -> String {
     let mut out = String::new();
     for corpus in CORPORA {
-        out.push_str(&format!("{}\n", corpus.name));
+        out = format!("{out}{}\n", corpus.name);
         out.push_str(&entry("what", corpus.title));
         let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
         out.push_str(&entry("splits", &splits.join(", ")));
@@ -228,7 +228,7 @@ fn in_full(corpus: &Corpus) -> String {
     let split = part.split.name();
     let name = corpus.name;
     let input = format!("\"kind\": \"corpus\",\n      \"corpus\": \"{name}\",\n      \"split\": \"{split}\"");
-    out.push_str(&format!("\nIn a manifest\n{}", snippet(&input)));
+    out = format!("{out}\nIn a manifest\n{}", snippet(&input));
     let files: Vec<_> = part
         .files
         .iter()
@@ -239,11 +239,10 @@ fn in_full(corpus: &Corpus) -> String {
         Pin::Commit | Pin::Nothing => "which nothing checks: no checksum is known",
     };
     let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
-    out.push_str(&format!(
-        "\nWith files brought by hand, {check}\n{}",
+    format!(
+        "{out}\nWith files brought by hand, {check}\n{}",
         snippet(&input)
-    ));
-    out
+    )
 }
 
 /// A source to paste into the stages of a manifest.

@@ -241,14 +241,13 @@ impl Encoder<'_> {
 #[inline(always)]
 fn key(text: &[u8], start: usize, length: usize) -> u128 {
     let word = |bytes: [u8; 16]| u128::from_le_bytes(bytes);
-    let bytes = match text.get(start..start + 16).map(<[u8; 16]>::try_from) {
-        Some(Ok(bytes)) => word(bytes),
+    let bytes = if let Some(Ok(bytes)) = text.get(start..start + 16).map(<[u8; 16]>::try_from) {
+        word(bytes)
+    } else {
         // The end of the text.
-        _ => {
-            let mut bytes = [0; 16];
-            bytes[..length].copy_from_slice(&text[start..start + length]);
-            word(bytes)
-        }
+        let mut bytes = [0; 16];
+        bytes[..length].copy_from_slice(&text[start..start + length]);
+        word(bytes)
     };
     bytes & ((1 << (8 * length)) - 1) | (length as u128) << 120
 }
@@ -337,14 +336,11 @@ impl Merges {
         for at in 0..length - 1 {
             made[at] = self.pair(symbols[at], symbols[at + 1]);
         }
-        loop {
-            let Some((at, &(rank, id))) = made[..length - 1]
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, (rank, _))| *rank)
-            else {
-                break;
-            };
+        while let Some((at, &(rank, id))) = made[..length - 1]
+            .iter()
+            .enumerate()
+            .min_by_key(|(_, (rank, _))| *rank)
+        {
             if rank == u32::MAX {
                 break;
             }

@@ -126,16 +126,14 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read_to_string(&path).context(what)?;
         // As it should be, at once; else token by token, to say which is at fault.
-        let vocabulary: Vocab = match serde_json::from_str(&text) {
-            Ok(vocabulary) => vocabulary,
-            Err(_) => {
-                let tokens: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
-                let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-                let fault = tokens.iter().find(|(_, value)| id(value).is_none());
-                let (token, id) =
-                    fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
-                return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
-            }
+        let vocabulary: Vocab = if let Ok(vocabulary) = serde_json::from_str(&text) {
+            vocabulary
+        } else {
+            let tokens: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
+            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
+            let fault = tokens.iter().find(|(_, value)| id(value).is_none());
+            let (token, id) = fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
+            return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
         };
         if !vocabulary.contains_key(END_OF_TEXT) {
             return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))

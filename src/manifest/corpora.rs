@@ -668,7 +668,7 @@ mod tests {
                 let archive = part
                     .remote(corpus)
                     .iter()
-                    .any(|file| file.url.ends_with(".zip") || file.url.ends_with(".tar.gz"));
+                    .any(|file| [".zip", ".tar.gz"].iter().any(|ending| file.url.ends_with(ending)));
                 assert_eq!(archive, !part.members.is_empty(), "{}", corpus.name);
             }
         }

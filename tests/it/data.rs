@@ -119,7 +119,7 @@ impl Project {
         let mut all = Vec::new();
         for index in 0..files.batches() {
             let batch = files.batch(index).unwrap();
-            all.extend((0..batch.records()).map(|record| batch.tokens(record).to_vec()));
+            all.extend((0..batch.records()).map(|record| batch.tokens(record)));
         }
         all
     }

@@ -9,6 +9,7 @@
 
 /// Which rules hold.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each rule holds or does not")]
 pub(super) struct Rules {
     /// `, . ; : ! ?` close up to the word before, brackets and quotes hug what they enclose, and so does `°`.
     pub punctuation: bool,
@@ -220,8 +221,7 @@ impl Line<'_> {
             [b'n' | b'N', b'\'', b't' | b'T'] => Verdict::LEFT,
             [b'n' | b'N'] if self.begins_not(after) => Verdict::LEFT,
             [b'\'', suffix @ ..] if is_suffix(suffix) => Verdict::LEFT,
-            [.., b'$'] if rules.currency == Currency::Always => Verdict::RIGHT,
-            [.., 0xC2, 0xA3] if rules.currency == Currency::Always => Verdict::RIGHT,
+            [.., b'$'] | [.., 0xC2, 0xA3] if rules.currency == Currency::Always => Verdict::RIGHT,
             [.., b'$' | b'#'] if rules.currency == Currency::BeforeNumbers && self.is_number(after) => {
                 Verdict::RIGHT
             }
