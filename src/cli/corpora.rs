@@ -239,10 +239,7 @@ fn in_full(corpus: &Corpus) -> String {
         Pin::Commit | Pin::Nothing => "which nothing checks: no checksum is known",
     };
     let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
-    format!(
-        "{out}\nWith files brought by hand, {check}\n{}",
-        snippet(&input)
-    )
+    format!("{out}\nWith files brought by hand, {check}\n{}", snippet(&input))
 }
 
 /// A source to paste into the stages of a manifest.

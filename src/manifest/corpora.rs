@@ -665,10 +665,11 @@ mod tests {
     fn archives_have_members_and_other_files_have_none() {
         for corpus in CORPORA {
             for part in corpus.parts {
-                let archive = part
-                    .remote(corpus)
-                    .iter()
-                    .any(|file| [".zip", ".tar.gz"].iter().any(|ending| file.url.ends_with(ending)));
+                let archive = part.remote(corpus).iter().any(|file| {
+                    [".zip", ".tar.gz"]
+                        .iter()
+                        .any(|ending| file.url.ends_with(ending))
+                });
                 assert_eq!(archive, !part.members.is_empty(), "{}", corpus.name);
             }
         }

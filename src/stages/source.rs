@@ -342,7 +342,10 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
             .hint("empty records are dropped; look at what `files` and `read` stand for");
     }
-    let gone: Vec<String> = told.iter().map(|(what, count)| format!("{count} {what}")).collect();
+    let gone: Vec<String> = told
+        .iter()
+        .map(|(what, count)| format!("{count} {what}"))
+        .collect();
     Error::input(format!(
         "no record of `{}` is left of {files}: {}",
         context.name,
