@@ -9,9 +9,9 @@ pub fn read(bytes: &[u8], name: &str, settings: &[&str]) {
     for settings in settings {
         let mut reading: Reading = serde_json::from_str(settings).expect("settings");
         reading.longest_record = 1 << 16;
-        let result = records_of(bytes.to_vec().into(), name, &reading, &mut |text, read| {
+        let result = records_of(bytes.to_vec().into(), name, &reading, &mut |text, here| {
             assert!(text.len() <= 1 << 16 && !text.trim().is_empty());
-            assert!(read <= bytes.len() as u64);
+            assert!(here.read <= bytes.len() as u64);
             Ok(())
         });
         if let Err(error) = result {
