@@ -1,4 +1,4 @@
-//! The system's allocator, told to keep what is freed.
+//! The system's allocator, told to keep what is freed, and the processor, told what it will need.
 //!
 //! glibc maps blocks of more than 128 KiB to 32 MiB afresh, and gives the top of its heap back to the kernel as soon as
 //! some of it is free. The activations of one operation are freed when the next has read them, so that operations would
@@ -22,4 +22,36 @@ pub fn keep() {
         }
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
+}
+
+/// Has the processor fetch the cache line in which a value begins, if it knows how.
+#[inline(always)]
+pub fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: every x86-64 processor knows the instruction, which reads nothing that a program could see.
+    unsafe {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
+
+/// Asks the system for large pages below a slice, where it gives them to those who ask: a table that is read at random
+/// has then few pages to be looked up.
+pub fn in_huge_pages<T>(slice: &mut [T]) {
+    #[cfg(target_os = "linux")]
+    {
+        const PAGE: usize = 1 << 12;
+        let range = slice.as_mut_ptr_range();
+        let start = range.start.addr().next_multiple_of(PAGE);
+        let end = range.end.addr() & !(PAGE - 1);
+        if start < end {
+            let pages = range.start.with_addr(start);
+            // SAFETY: the pages lie within the slice, and the advice changes nothing that they hold.
+            unsafe { libc::madvise(pages.cast(), end - start, libc::MADV_HUGEPAGE) };
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = slice;
 }

@@ -151,6 +151,47 @@ impl Cutter {
     }
 }
 
+/// How many bytes from `at` on are of a kind: eight at a time, so that a processor need not guess how long a word is.
+/// `eight` sets the high bit of those among eight that are, `one` tells it of a single one.
+#[inline(always)]
+fn run(bytes: &[u8], at: usize, eight: impl Fn(u64) -> u64, one: impl Fn(&u8) -> bool) -> usize {
+    let mut end = at;
+    while let Some(&next) = bytes.get(end..).and_then(<[u8]>::first_chunk) {
+        let others = !eight(u64::from_le_bytes(next)) & HIGH;
+        if others != 0 {
+            return end + others.trailing_zeros() as usize / 8 - at;
+        }
+        end += 8;
+    }
+    end + bytes[end..].iter().take_while(|byte| one(byte)).count() - at
+}
+
+/// The high bit of each of eight bytes.
+const HIGH: u64 = 0x8080_8080_8080_8080;
+
+/// A byte, eight times.
+const fn repeated(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// The high bit of those of eight bytes that lie between two of ASCII; `bytes` have no high bits, so that nothing is
+/// carried from one to the next.
+#[inline(always)]
+fn between(bytes: u64, first: u8, last: u8) -> u64 {
+    (bytes + repeated(0x80 - first)) & !(bytes + repeated(0x7F - last))
+}
+
+#[inline(always)]
+fn ascii_letters(bytes: u64) -> u64 {
+    let lower = (bytes & !HIGH) | repeated(0x20);
+    between(lower, b'a', b'z') & !bytes
+}
+
+#[inline(always)]
+fn ascii_words(bytes: u64) -> u64 {
+    ascii_letters(bytes) | between(bytes & !HIGH, b'0', b'9') & !bytes
+}
+
 /// The end of the byte-level chunk that begins at `start`.
 #[inline(always)]
 fn byte_level_end(text: &str, start: usize) -> usize {
@@ -160,9 +201,7 @@ fn byte_level_end(text: &str, start: usize) -> usize {
     loop {
         if before == Letter {
             // Most of a text.
-            while bytes.get(at).is_some_and(u8::is_ascii_alphabetic) {
-                at += 1;
-            }
+            at += run(bytes, at, ascii_letters, u8::is_ascii_alphabetic);
         }
         if at == bytes.len() {
             return at;
@@ -212,6 +251,10 @@ fn bert_next(text: &str, at: usize, chinese: bool) -> Option<Range<usize>> {
     }
     let mut end = start + 1;
     while end < bytes.len() {
+        end += run(bytes, end, ascii_words, u8::is_ascii_alphanumeric);
+        if end == bytes.len() {
+            break;
+        }
         let byte = bytes[end];
         let stop = if byte < 128 {
             is_separator(byte) || is_punctuation(byte)
@@ -295,6 +338,37 @@ mod tests {
             );
         }
         assert!(certain > 30_000, "{certain}");
+    }
+
+    #[test]
+    fn eight_bytes_are_told_like_one() {
+        for byte in 0..=255 {
+            for at in 0..8 {
+                let mut eight = *b"a1 \xc3Z[`{";
+                eight[at] = byte;
+                let number = u64::from_le_bytes(eight);
+                let high = |is: fn(&u8) -> bool| eight.map(|byte| u8::from(is(&byte)) << 7);
+                let found = |bits: u64| (bits & HIGH).to_le_bytes();
+                assert_eq!(
+                    found(ascii_letters(number)),
+                    high(u8::is_ascii_alphabetic),
+                    "{eight:?}"
+                );
+                assert_eq!(
+                    found(ascii_words(number)),
+                    high(u8::is_ascii_alphanumeric),
+                    "{eight:?}"
+                );
+            }
+        }
+        let text = b"abcdefghijklmnopqrs1tuvwxyz";
+        for start in 0..text.len() {
+            let expected = text[start..]
+                .iter()
+                .take_while(|byte| byte.is_ascii_alphabetic())
+                .count();
+            assert_eq!(run(text, start, ascii_letters, u8::is_ascii_alphabetic), expected);
+        }
     }
 
     fn chunks(cutter: Cutter, text: &str) -> Vec<&str> {

@@ -1,7 +1,7 @@
 //! Tokenizes at the speed of memory: the ids of `tokenizers`, made once for each word of a text and then looked up.
 //!
 //! A text is cut into chunks ([`crate::data::chunks`]), mostly single words. The ids of a chunk come from a table; where
-//! they are not in it, from byte-pair merges of our own for a plain word, and from `tokenizers` for anything else.
+//! they are not in it, from byte-pair merges or a search for pieces of our own for a plain word, and from `tokenizers` for anything else.
 //! What the table holds depends on what was tokenized before it, the ids do not. A tokenizer whose text cannot be cut
 //! goes to `tokenizers` as it is.
 
@@ -10,43 +10,122 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 
-use serde::Deserialize;
-use tokenizers::Model as _;
 use tokenizers::models::ModelWrapper;
-use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 
-use crate::data::chunks::{Cutter, is_word};
+use self::merges::Merges;
+use self::pieces::Pieces;
+use crate::data::chunks::Cutter;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::{Error, Kind, Result, Wrap as _};
+use crate::error::Result;
+use crate::memory::{in_huge_pages, prefetch};
+
+mod merges;
+mod pieces;
 
 /// Bytes of the longest chunk that a slot holds: a number of 128 bits with its length in the last byte. 99% of the
 /// chunks of English text.
 const SLOT_BYTES: usize = 15;
-/// Ids that a slot holds: with the key and their number they fill half a cache line.
-const SLOT_IDS: usize = 3;
-/// Pairs of slots, 4 MB for each thread: about the cache that a core has to itself.
-const PAIRS_OF_SLOTS: usize = 1 << 16;
+/// Ids that a slot holds, of 24 bits each; their number takes the last byte.
+const SLOT_IDS: usize = 5;
+/// Pairs of slots of a thread, 16 MB: what a text repeats is quicker to find in memory than to make again.
+const PAIRS: usize = 1 << 18;
+/// Pairs of slots of all threads, 128 MB, and the fewest of a thread.
+const PAIRS_IN_ALL: usize = 1 << 21;
+const FEWEST_PAIRS: usize = 1 << 14;
+/// Chunks that are cut before the first of them is looked up: where a chunk ends is hard to foresee for a processor,
+/// that it is in its slot is not, so that many slots are on their way from memory at once.
+const AHEAD: usize = 32;
 /// Chunks that do not fit a slot and are kept all the same, and the bytes of the longest of them: some 20 MB for each
 /// thread.
 const LONG_CHUNKS: usize = 1 << 16;
 const LONG_CHUNK_BYTES: usize = 128;
-/// Bytes of the longest word that is merged here: the time grows with the square of the length.
-const MERGED_BYTES: usize = 64;
 
 /// A chunk and its ids.
 #[derive(Clone, Copy, Default)]
 struct Slot {
     /// 0: the slot is free.
     key: u128,
-    ids: [u32; SLOT_IDS],
-    count: u32,
+    ids: Ids,
+}
+
+/// Some ids, 24 bits each, the first lowest; how many they are in the highest byte.
+#[derive(Clone, Copy, Default)]
+struct Ids(u128);
+
+impl Ids {
+    /// Nothing when they do not fit.
+    fn of(ids: &[u32]) -> Option<Self> {
+        if ids.len() > SLOT_IDS || ids.iter().any(|&id| id >= 1 << 24) {
+            return None;
+        }
+        let all = ids.iter().rev().fold(0, |all, &id| all << 24 | u128::from(id));
+        Some(Self(all | (ids.len() as u128) << 120))
+    }
+
+    #[inline(always)]
+    fn count(self) -> usize {
+        (self.0 >> 120) as usize
+    }
+
+    /// The ids; what is beyond their number means nothing.
+    #[inline(always)]
+    fn unpack(self) -> [u32; SLOT_IDS] {
+        std::array::from_fn(|at| (self.0 >> (24 * at)) as u32 & 0xFF_FFFF)
+    }
 }
 
 /// The slots that a chunk may be in, the one used last first.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
 struct Pair([Slot; 2]);
+
+/// Ids of chunks that are short, in slots; what is kept drives out what was used last but one in its place.
+struct Table {
+    /// A power of two of them.
+    pairs: Vec<Pair>,
+}
+
+impl Table {
+    fn new(pairs: usize) -> Self {
+        let count = pairs.next_power_of_two();
+        let mut pairs = Vec::with_capacity(count);
+        in_huge_pages(pairs.spare_capacity_mut());
+        pairs.resize(count, Pair::default());
+        Self { pairs }
+    }
+
+    #[inline(always)]
+    fn place(&self, key: u128) -> usize {
+        mix(key) & (self.pairs.len() - 1)
+    }
+
+    /// Has the slots of a key fetched.
+    #[inline(always)]
+    fn prefetch(&self, key: u128) {
+        prefetch(&self.pairs[self.place(key)]);
+    }
+
+    #[inline(always)]
+    fn find(&mut self, key: u128) -> Option<Ids> {
+        let place = self.place(key);
+        let Pair([first, second]) = &mut self.pairs[place];
+        if first.key != key {
+            if second.key != key {
+                return None;
+            }
+            std::mem::swap(first, second);
+        }
+        Some(first.ids)
+    }
+
+    #[inline(always)]
+    fn keep(&mut self, key: u128, ids: Ids) {
+        let place = self.place(key);
+        let Pair(pair) = &mut self.pairs[place];
+        *pair = [Slot { key, ids }, pair[0]];
+    }
+}
 
 /// Tokenizes for many threads.
 pub struct Encoders<'a> {
@@ -57,8 +136,27 @@ pub struct Encoders<'a> {
 struct Shared<'a> {
     tokenizer: &'a Tokenizer,
     cutter: Option<Cutter>,
-    merges: Option<Merges>,
+    words: Option<Words>,
 }
+
+/// What makes the ids of plain words.
+enum Words {
+    Merges(Merges),
+    Pieces(Pieces),
+}
+
+impl Words {
+    /// Appends the ids of a chunk, if it is a word that is plain enough.
+    fn word(&self, chunk: &str, ids: &mut Vec<u32>) -> bool {
+        match self {
+            Self::Merges(merges) => merges.word(chunk, ids),
+            Self::Pieces(pieces) => pieces.word(chunk, ids),
+        }
+    }
+}
+
+/// Hashes by [`Mixer`].
+type Mixed = BuildHasherDefault<Mixer>;
 
 /// Tokenizes for one thread, the faster the longer it has been at it.
 pub struct Encoder<'a> {
@@ -68,7 +166,7 @@ pub struct Encoder<'a> {
 
 /// Ids of chunks.
 struct Memory {
-    slots: Vec<Pair>,
+    table: Table,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
     /// Ids of the chunk at hand.
     ids: Vec<u32>,
@@ -82,18 +180,23 @@ impl<'a> Encoders<'a> {
     pub fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
         let inner = tokenizer.inner();
         let cutter = Cutter::of(inner);
-        let merges = match (cutter, inner.get_model()) {
-            (Some(Cutter::ByteLevel), ModelWrapper::BPE(model)) => {
-                let lowercase = matches!(inner.get_normalizer(), Some(NormalizerWrapper::Lowercase(_)));
-                Merges::of(model, tokenizer.json(), lowercase)?
+        let words = match (cutter, inner.get_model(), inner.get_normalizer()) {
+            (Some(Cutter::ByteLevel), ModelWrapper::BPE(model), normalizer) => {
+                let lowercase = matches!(normalizer, Some(NormalizerWrapper::Lowercase(_)));
+                Merges::of(model, tokenizer, lowercase)?.map(Words::Merges)
             }
+            (
+                Some(Cutter::Bert { .. }),
+                ModelWrapper::WordPiece(model),
+                Some(NormalizerWrapper::BertNormalizer(normalizer)),
+            ) => Pieces::of(model, normalizer).map(Words::Pieces),
             _ => None,
         };
         Ok(Self {
             shared: Shared {
                 tokenizer,
                 cutter,
-                merges,
+                words,
             },
             idle: Mutex::default(),
         })
@@ -101,13 +204,12 @@ impl<'a> Encoders<'a> {
 
     /// Lends an encoder to the calling thread.
     pub fn lend<T>(&self, work: impl FnOnce(&mut Encoder<'_>) -> T) -> T {
+        let threads = rayon::current_num_threads().next_power_of_two();
+        let pairs = (PAIRS_IN_ALL / threads).clamp(FEWEST_PAIRS, PAIRS);
+        let cuts = self.shared.cutter.is_some();
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let mut memory = idle().pop().unwrap_or_else(|| Memory {
-            slots: if self.shared.cutter.is_some() {
-                vec![Pair::default(); PAIRS_OF_SLOTS]
-            } else {
-                Vec::new()
-            },
+            table: Table::new(if cuts { pairs } else { 1 }),
             long: HashMap::new(),
             ids: Vec::new(),
         });
@@ -144,38 +246,54 @@ impl Encoder<'_> {
         tokens: &mut Vec<u32>,
         next: impl Fn(usize) -> Option<Range<usize>>,
     ) -> Result<()> {
+        let bytes = text.as_bytes();
         let mut at = 0;
-        while let Some(chunk) = next(at) {
-            at = chunk.end;
-            if chunk.len() > SLOT_BYTES {
-                self.long(&text[chunk], tokens)?;
-                continue;
+        let mut ahead = [(0, 0, 0); AHEAD];
+        loop {
+            let mut cut = 0;
+            while cut < AHEAD
+                && let Some(Range { start, end }) = next(at)
+            {
+                let key = if end - start > SLOT_BYTES {
+                    LONG
+                } else {
+                    let key = key(bytes, start, end - start);
+                    self.memory.table.prefetch(key);
+                    key
+                };
+                ahead[cut] = (start, end, key);
+                at = end;
+                cut += 1;
             }
-            let key = key(text.as_bytes(), chunk.start, chunk.len());
-            let Pair([first, second]) = &mut self.memory.slots[place(key)];
-            if first.key != key {
-                if second.key != key {
-                    self.short(&text[chunk], key, tokens)?;
+            // Whole slots are written, of which what counts stays.
+            let mut found = [0; (AHEAD + 1) * SLOT_IDS];
+            let mut count = 0;
+            for &(start, end, key) in &ahead[..cut] {
+                let Some(ids) = self.memory.table.find(key) else {
+                    tokens.extend_from_slice(&found[..count]);
+                    count = 0;
+                    self.absent(&text[start..end], key, tokens)?;
                     continue;
-                }
-                std::mem::swap(first, second);
+                };
+                found[count..count + SLOT_IDS].copy_from_slice(&ids.unpack());
+                count += ids.count();
             }
-            // All of them and then too many taken back: quicker than a number of them that is not known beforehand.
-            let length = tokens.len() + first.count as usize;
-            tokens.extend_from_slice(&first.ids);
-            tokens.truncate(length);
+            tokens.extend_from_slice(&found[..count]);
+            if cut < AHEAD {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Appends the ids of a chunk that is in no slot, and puts it into one if it has few.
     #[cold]
-    fn short(&mut self, chunk: &str, key: u128, tokens: &mut Vec<u32>) -> Result<()> {
-        let Some(merges) = &self.shared.merges else {
-            return self.put(chunk, key, tokens);
-        };
+    fn absent(&mut self, chunk: &str, key: u128, tokens: &mut Vec<u32>) -> Result<()> {
+        if key == LONG {
+            return self.long(chunk, tokens);
+        }
         self.memory.ids.clear();
-        if !merges.word(chunk, &mut self.memory.ids) {
+        let words = self.shared.words.as_ref();
+        if !words.is_some_and(|words| words.word(chunk, &mut self.memory.ids)) {
             return self.put(chunk, key, tokens);
         }
         self.keep(key);
@@ -183,7 +301,7 @@ impl Encoder<'_> {
         Ok(())
     }
 
-    /// [`Encoder::short`] of a chunk that is not a plain word.
+    /// [`Encoder::absent`] of a chunk that is not a plain word.
     fn put(&mut self, chunk: &str, key: u128, tokens: &mut Vec<u32>) -> Result<()> {
         let start = tokens.len();
         self.long(chunk, tokens)?;
@@ -195,18 +313,9 @@ impl Encoder<'_> {
 
     /// Puts the ids at hand into a slot, if they fit one.
     fn keep(&mut self, key: u128) {
-        let ids = &self.memory.ids;
-        if ids.len() > SLOT_IDS {
-            return;
+        if let Some(ids) = Ids::of(&self.memory.ids) {
+            self.memory.table.keep(key, ids);
         }
-        let mut slot = Slot {
-            key,
-            count: ids.len() as u32,
-            ..Slot::default()
-        };
-        slot.ids[..ids.len()].copy_from_slice(ids);
-        let Pair(pair) = &mut self.memory.slots[place(key)];
-        *pair = [slot, pair[0]];
     }
 
     /// Appends the ids of a chunk that fits no slot.
@@ -217,12 +326,8 @@ impl Encoder<'_> {
             return Ok(());
         }
         let start = tokens.len();
-        let merged = self
-            .shared
-            .merges
-            .as_ref()
-            .is_some_and(|merges| merges.word(chunk, tokens));
-        if !merged {
+        let words = self.shared.words.as_ref();
+        if !words.is_some_and(|words| words.word(chunk, tokens)) {
             self.shared.tokenizer.encode_whole(chunk, tokens)?;
         }
         let ids = &tokens[start..];
@@ -236,6 +341,9 @@ impl Encoder<'_> {
         Ok(())
     }
 }
+
+/// The key of chunks that fit no slot: no slot has it.
+const LONG: u128 = u128::MAX;
 
 /// A chunk of at most [`SLOT_BYTES`] bytes as a number, its length in the highest byte; never 0.
 #[inline(always)]
@@ -252,146 +360,16 @@ fn key(text: &[u8], start: usize, length: usize) -> u128 {
     bytes & ((1 << (8 * length)) - 1) | (length as u128) << 120
 }
 
-/// The pair of slots of a key.
+/// Spreads keys over all numbers.
 #[inline(always)]
-fn place(key: u128) -> usize {
+fn mix(key: u128) -> usize {
     // The multiplier is the golden ratio's; folding brings the high half of the product to the low bits.
     let product = u128::from(key as u64 ^ 0x9E37_79B9_7F4A_7C15)
         * u128::from((key >> 64) as u64 ^ 0xD1B5_4A32_D192_ED03);
-    (product as u64 ^ (product >> 64) as u64) as usize % PAIRS_OF_SLOTS
+    (product as u64 ^ (product >> 64) as u64) as usize
 }
 
-/// The merges of a byte-level BPE.
-struct Merges {
-    /// The id of every byte.
-    bytes: [u32; 256],
-    /// Rank and id of what two neighbouring ids make.
-    pairs: HashMap<u64, (u32, u32), BuildHasherDefault<Mixer>>,
-    lowercase: bool,
-}
-
-/// The part of a `tokenizer.json` that a BPE does not tell otherwise.
-#[derive(Deserialize)]
-struct Written {
-    model: WrittenModel,
-}
-
-#[derive(Deserialize)]
-struct WrittenModel {
-    merges: Vec<(String, String)>,
-}
-
-impl Merges {
-    /// The merges of a model; nothing for one with more to it than bytes and merges.
-    fn of(model: &BPE, json: &str, lowercase: bool) -> Result<Option<Self>> {
-        let plain = model.continuing_subword_prefix.is_none()
-            && model.end_of_word_suffix.is_none()
-            && !model.ignore_merges;
-        let mut bytes = [0; 256];
-        for (byte, spelt) in (0..=255).zip(spelling()) {
-            let Some(id) = model.token_to_id(spelt.encode_utf8(&mut [0; 4])) else {
-                return Ok(None);
-            };
-            bytes[usize::from(byte as u8)] = id;
-        }
-        if !plain {
-            return Ok(None);
-        }
-        let written: Written =
-            serde_json::from_str(json).wrap(Kind::Internal, || "read the tokenizer's merges".to_owned())?;
-        let mut pairs = HashMap::default();
-        for (rank, (a, b)) in (0..).zip(&written.model.merges) {
-            let id = |token: &str| {
-                model
-                    .token_to_id(token)
-                    .ok_or_else(|| Error::internal(format!("the merge of `{a}` and `{b}` is of no token")))
-            };
-            pairs.insert(pair(id(a)?, id(b)?), (rank, id(&format!("{a}{b}"))?));
-        }
-        Ok(Some(Self {
-            bytes,
-            pairs,
-            lowercase,
-        }))
-    }
-
-    /// Appends the ids of a chunk if it is a plain word: of adjacent symbols the pair of the lowest rank becomes one,
-    /// the first of equal ones first, until no pair has a rank (Sennrich et al., arXiv 1508.07909).
-    fn word(&self, chunk: &str, ids: &mut Vec<u32>) -> bool {
-        if chunk.len() > MERGED_BYTES || self.lowercase && !chunk.is_ascii() || !is_word(chunk) {
-            return false;
-        }
-        let mut symbols = [0; MERGED_BYTES];
-        for (symbol, byte) in symbols.iter_mut().zip(chunk.bytes()) {
-            let byte = if self.lowercase {
-                byte.to_ascii_lowercase()
-            } else {
-                byte
-            };
-            *symbol = self.bytes[usize::from(byte)];
-        }
-        // What symbols i and i + 1 make.
-        let mut made = [NOTHING; MERGED_BYTES];
-        let mut length = chunk.len();
-        for at in 0..length - 1 {
-            made[at] = self.pair(symbols[at], symbols[at + 1]);
-        }
-        while let Some((at, &(rank, id))) = made[..length - 1]
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, (rank, _))| *rank)
-        {
-            if rank == u32::MAX {
-                break;
-            }
-            symbols[at] = id;
-            symbols.copy_within(at + 2..length, at + 1);
-            if at + 2 < length {
-                made.copy_within(at + 2..length, at + 1);
-            }
-            length -= 1;
-            if at > 0 {
-                made[at - 1] = self.pair(symbols[at - 1], id);
-            }
-            if at + 1 < length {
-                made[at] = self.pair(id, symbols[at + 1]);
-            }
-        }
-        ids.extend_from_slice(&symbols[..length]);
-        true
-    }
-
-    fn pair(&self, a: u32, b: u32) -> (u32, u32) {
-        self.pairs.get(&pair(a, b)).copied().unwrap_or(NOTHING)
-    }
-}
-
-/// The rank of a pair that makes nothing.
-const NOTHING: (u32, u32) = (u32::MAX, 0);
-
-fn pair(a: u32, b: u32) -> u64 {
-    u64::from(a) << 32 | u64::from(b)
-}
-
-/// The character that spells each byte in a byte-level vocabulary (GPT-2's `bytes_to_unicode`): itself where it is
-/// visible, else the next from U+0100 on.
-fn spelling() -> Vec<char> {
-    let visible = |byte: u32| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut next = 0x100;
-    (0..=0xFF)
-        .map(|byte| {
-            let code = if visible(byte) {
-                byte
-            } else {
-                next += 1;
-                next - 1
-            };
-            char::from_u32(code).unwrap_or_default()
-        })
-        .collect()
-}
-
-/// Hashes a pair of ids: one multiplication.
+/// Hashes a number: one multiplication.
 #[derive(Default)]
 struct Mixer(u64);
 
@@ -404,6 +382,11 @@ impl Hasher for Mixer {
         for &byte in bytes {
             self.write_u64(u64::from(byte));
         }
+    }
+
+    fn write_u128(&mut self, number: u128) {
+        self.write_u64(number as u64);
+        self.write_u64((number >> 64) as u64);
     }
 
     fn write_u64(&mut self, number: u64) {
@@ -597,10 +580,10 @@ mod tests {
     fn chunks_that_share_a_slot_do_not_share_ids() {
         let tokenizer = &TRAINED[0];
         let encoders = Encoders::new(tokenizer).unwrap();
-        assert!(encoders.shared.merges.is_some());
+        assert!(encoders.shared.words.is_some());
         encoders.lend(|encoder| {
             // Twice as many as there are pairs of slots.
-            let words = || (0..2 * PAIRS_OF_SLOTS).map(|n| format!("w{:o}", n * 7));
+            let words = || (0..2 * PAIRS).map(|n| format!("w{:o}", n * 7));
             let mut tokens = Vec::new();
             for word in words() {
                 encoder.encode(&word, &mut tokens).unwrap();

@@ -122,7 +122,9 @@ pub struct TokensInfo {
     pub tokens: u64,
     /// Bytes of text in all records.
     pub bytes: u64,
-    /// Unknown tokens among them.
+    /// Words in all records: what lies between ASCII white space.
+    pub words: u64,
+    /// Unknown tokens among the tokens.
     pub unknown: u64,
 }
 

@@ -10,10 +10,12 @@
 //! gives the mask's id to text all the same (a word-level vocabulary that lists it as a word) is refused at the first
 //! record where that happens, because such a position could never be learnt.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
 use rayon::prelude::*;
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
@@ -66,6 +68,9 @@ pub struct Tokenizer {
     /// memory a character, which a record of text8's size does not allow.
     characters: Option<HashMap<char, u32>>,
     json: String,
+    /// Merges of a byte-level BPE in the order of their rank, where they are known: the ids of two tokens and of what
+    /// they make.
+    merges: Option<Vec<[u32; 3]>>,
 }
 
 impl Tokenizer {
@@ -145,20 +150,19 @@ impl Tokenizer {
         let path = base.join(&config.merges);
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read_to_string(&path).context(what)?;
-        let mut merges = Vec::new();
+        let (mut merges, mut ids) = (Vec::new(), Vec::new());
         let mut made = String::new();
         for (number, line) in text.lines().enumerate() {
             if line.is_empty() || (number == 0 && line.starts_with("#version")) {
                 continue;
             }
-            let pair = line.split_once(' ').filter(|(a, b)| {
+            let pair = line.split_once(' ').and_then(|(a, b)| {
                 made.clear();
-                made.extend([*a, *b]);
-                [*a, *b, made.as_str()]
-                    .iter()
-                    .all(|&token| vocabulary.contains_key(token))
+                made.extend([a, b]);
+                let id = |token: &str| vocabulary.get(token).copied();
+                Some((a, b, [id(a)?, id(b)?, id(&made)?]))
             });
-            let Some((a, b)) = pair else {
+            let Some((a, b, merge)) = pair else {
                 return Err(Error::input(format!(
                     "line {}: `{line}` is not two tokens of the vocabulary that make a third",
                     number + 1
@@ -166,6 +170,7 @@ impl Tokenizer {
                 .context(what()));
             };
             merges.push((a.to_owned(), b.to_owned()));
+            ids.push(merge);
         }
         let inner = byte_level(vocabulary, merges, &[END_OF_TEXT], false)?;
         let role = || Some(END_OF_TEXT.to_owned());
@@ -174,7 +179,9 @@ impl Tokenizer {
             eos: role(),
             ..SpecialTokens::default()
         };
-        Self::resolve(inner, &roles, Found::Kind)
+        let mut this = Self::resolve(inner, &roles, Found::Kind)?;
+        this.merges = Some(ids);
+        Ok(this)
     }
 
     /// BERT's WordPiece from its `vocab.txt`.
@@ -402,11 +409,10 @@ impl Tokenizer {
             ))
             .hint("name another one as `special.mask`; a name that the vocabulary lacks is appended to it"));
         }
-        let mut json = inner
+        let json = inner
             .to_string(true)
             .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
-        json.push('\n');
-        Ok(Self::with_roles(inner, special, Some(roles), json))
+        Ok(Self::with_roles(inner, special, Some(roles), json + "\n"))
     }
 
     fn with_roles(
@@ -422,8 +428,45 @@ impl Tokenizer {
             unknown: unknown(&inner),
             characters: characters(&inner),
             json,
+            merges: None,
             inner,
         }
+    }
+
+    /// Merges of a byte-level BPE in the order of their rank: the ids of two tokens and of what they make.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub(super) fn merges(&self, model: &BPE) -> Result<Cow<'_, [[u32; 3]]>> {
+        /// The part of a `tokenizer.json` that a BPE does not tell otherwise.
+        #[derive(Deserialize)]
+        struct Written {
+            model: WrittenModel,
+        }
+        #[derive(Deserialize)]
+        struct WrittenModel {
+            merges: Vec<(String, String)>,
+        }
+        if let Some(merges) = &self.merges {
+            return Ok(Cow::Borrowed(merges));
+        }
+        let written: Written = serde_json::from_str(&self.json)
+            .wrap(Kind::Internal, || "read the tokenizer's merges".to_owned())?;
+        let ids = |(a, b): &(String, String)| {
+            let id = |token: &str| {
+                model
+                    .token_to_id(token)
+                    .ok_or_else(|| Error::internal(format!("the merge of `{a}` and `{b}` is of no token")))
+            };
+            Ok([id(a)?, id(b)?, id(&format!("{a}{b}"))?])
+        };
+        written
+            .model
+            .merges
+            .iter()
+            .map(ids)
+            .collect::<Result<_>>()
+            .map(Cow::Owned)
     }
 
     /// Tokens in the vocabulary, the mask included: ids are below this.
@@ -498,14 +541,13 @@ impl Tokenizer {
 
     /// Fails when the tokens of a text have the mask among them, and returns how many are the unknown token.
     pub(super) fn check(&self, tokens: &[u32]) -> Result<u64> {
-        if tokens.contains(&self.special.mask) {
+        let count = |wanted| tokens.iter().filter(|&&id| id == wanted).count() as u64;
+        if count(self.special.mask) > 0 {
             let name = self.token(self.special.mask).unwrap_or_default();
             return Err(Error::input(format!("the text makes the mask token `{name}`"))
                 .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
         }
-        Ok(self.unknown.map_or(0, |unknown| {
-            tokens.iter().filter(|&&id| id == unknown).count() as u64
-        }))
+        Ok(self.unknown.map_or(0, count))
     }
 
     /// What `tokenizers` knows it as.
@@ -840,6 +882,11 @@ fn role(
 
 /// One more than the largest id.
 fn size(inner: &tokenizers::Tokenizer) -> u32 {
+    // Asked for one by one, ids without gaps are known soon; the whole vocabulary is slow to copy.
+    let count = inner.get_vocab_size(true) as u32;
+    if (0..count).rev().all(|id| inner.id_to_token(id).is_some()) {
+        return count;
+    }
     inner
         .get_vocab(true)
         .into_values()

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `tokens` | list of `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the record's tokens, none of them special |
 //! | `bytes` | `uint32` | bytes of the record's text |
-//! | `hash` | `uint64` | first eight bytes (little-endian) of the text's BLAKE3: decides the split |
+//! | `hash` | `uint64` | XXH3 (64 bits) of the text: decides the split |
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use arrow::array::{
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, UInt16Type, UInt32Type, UInt64Type};
+use twox_hash::XxHash3_64;
 
 use crate::data::TokensInfo;
 use crate::data::columns::{ColumnFile, ColumnWriter};
@@ -45,18 +46,16 @@ fn shard(artifact: &Path, index: usize) -> PathBuf {
     artifact.join(format!("tokens-{index:05}.arrow"))
 }
 
-/// The hash of a record's text that decides its split.
+/// The hash of a record's text that decides its split: XXH3. Nobody gains by a collision, which puts two records on the
+/// same side.
 #[must_use]
 pub fn text_hash(text: &str) -> u64 {
-    let digest = blake3::hash(text.as_bytes());
-    let mut first = [0; 8];
-    first.copy_from_slice(&digest.as_bytes()[..8]);
-    u64::from_le_bytes(first)
+    XxHash3_64::oneshot(text.as_bytes())
 }
 
-/// The tokenized records of a batch.
+/// Some tokenized records, one after another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TokenBatch {
+pub struct TokenPiece {
     /// Tokens of all records, one after another.
     pub tokens: Vec<u32>,
     /// Tokens of each record.
@@ -65,16 +64,6 @@ pub struct TokenBatch {
     pub bytes: Vec<u32>,
     /// Hash of each record's text.
     pub hashes: Vec<u64>,
-}
-
-impl TokenBatch {
-    /// Appends another batch.
-    pub fn append(&mut self, other: &Self) {
-        self.tokens.extend_from_slice(&other.tokens);
-        self.lengths.extend_from_slice(&other.lengths);
-        self.bytes.extend_from_slice(&other.bytes);
-        self.hashes.extend_from_slice(&other.hashes);
-    }
 }
 
 /// Writes tokenized records.
@@ -97,32 +86,40 @@ impl TokenWriter {
         }
     }
 
-    /// Appends a batch, unless it is empty.
+    /// Appends the records of some pieces, unless there are none.
     ///
     /// # Errors
     /// The environment's: disk full.
-    pub fn push(&mut self, batch: TokenBatch) -> Result<()> {
-        if batch.lengths.is_empty() {
+    pub fn push(&mut self, pieces: &[TokenPiece]) -> Result<()> {
+        if pieces.iter().all(|piece| piece.lengths.is_empty()) {
             return Ok(());
         }
         let what = || "form a batch of tokens".to_owned();
-        let count = batch.tokens.len() as u64;
-        if i32::try_from(batch.tokens.len()).is_err() {
+        let count: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
+        if i32::try_from(count).is_err() {
             return Err(Error::input(format!("a batch of {count} tokens is too long"))
                 .hint("cut the records of the source: `\"record\": \"line\"` or `\"paragraph\"`"));
         }
-        let offsets = OffsetBuffer::from_lengths(batch.lengths.iter().map(|&n| n as usize));
+        let lengths = pieces.iter().flat_map(|piece| &piece.lengths);
+        let offsets = OffsetBuffer::from_lengths(lengths.map(|&length| length as usize));
         let tokens: Arc<dyn Array> = if self.wide {
-            Arc::new(UInt32Array::from(batch.tokens))
+            let tokens: Vec<_> = pieces.iter().map(|piece| piece.tokens.as_slice()).collect();
+            Arc::new(UInt32Array::from(tokens.concat()))
         } else {
-            Arc::new(UInt16Array::from_iter_values(
-                batch.tokens.iter().map(|&id| id as u16),
-            ))
+            let mut narrow: Vec<u16> = Vec::with_capacity(count);
+            for piece in pieces {
+                narrow.extend(piece.tokens.iter().map(|&id| id as u16));
+            }
+            Arc::new(UInt16Array::from(narrow))
         };
         let tokens = ListArray::try_new(item(self.wide), offsets, tokens, None).wrap(Kind::Internal, what)?;
-        let bytes = UInt32Array::from(batch.bytes);
-        let hashes = UInt64Array::from(batch.hashes);
-        let columns: Vec<Arc<dyn Array>> = vec![Arc::new(tokens), Arc::new(bytes), Arc::new(hashes)];
+        let bytes: Vec<_> = pieces.iter().map(|piece| piece.bytes.as_slice()).collect();
+        let hashes: Vec<_> = pieces.iter().map(|piece| piece.hashes.as_slice()).collect();
+        let columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(tokens),
+            Arc::new(UInt32Array::from(bytes.concat())),
+            Arc::new(UInt64Array::from(hashes.concat())),
+        ];
         let batch = RecordBatch::try_new(Arc::new(schema(self.wide)), columns).wrap(Kind::Internal, what)?;
         let (mut writer, mut written) = if let Some(open) = self.shard.take() {
             open
@@ -132,7 +129,7 @@ impl TokenWriter {
             (ColumnWriter::create(&path, &schema(self.wide))?, 0)
         };
         writer.write(&batch)?;
-        written += count;
+        written += count as u64;
         if written >= SHARD_TOKENS {
             writer.finish()?;
         } else {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::data::encoder::Encoders;
 use crate::data::records::Records;
 use crate::data::tokenizer::{ChunkCounts, Tokenizer, WordCounts, WordCutter};
-use crate::data::tokens::{TokenBatch, TokenWriter, text_hash};
+use crate::data::tokens::{TokenPiece, TokenWriter, text_hash};
 use crate::data::{Found, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
@@ -18,8 +18,8 @@ use crate::stages::{Context, Outcome};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
-/// where they fit; `tokens.json` tells how the special tokens were found.
-pub const VERSION: u32 = 2;
+/// where they fit; `tokens.json` tells how the special tokens were found. 3: records are told apart by XXH3.
+pub const VERSION: u32 = 3;
 
 /// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
 const PIECES_PER_THREAD: usize = 16;
@@ -46,7 +46,12 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
     };
     let path = context.output.join(TOKENIZER);
-    std::fs::write(&path, tokenizer.json()).context(|| format!("write `{}`", path.display()))?;
+    let (written, encoders) = rayon::join(
+        || std::fs::write(&path, tokenizer.json()),
+        || Encoders::new(&tokenizer),
+    );
+    written.context(|| format!("write `{}`", path.display()))?;
+    let encoders = encoders?;
 
     let roles = tokenizer
         .roles()
@@ -66,25 +71,28 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         records: 0,
         tokens: 0,
         bytes: 0,
+        words: 0,
         unknown: 0,
     };
-    let encoders = Encoders::new(&tokenizer)?;
     let mut writer = TokenWriter::new(context.output, info.vocabulary);
-    let mut done = TokenBatch::default();
+    let mut done = Vec::new();
     for index in 0..records.batches() {
         context.cancel.check()?;
         // A batch is written while the next one is tokenized.
         let (written, next) = rayon::join(
-            || writer.push(std::mem::take(&mut done)),
+            || writer.push(&done),
             || tokenize(&encoders, &records.batch(index)?, info.records, context.threads),
         );
         written?;
-        let (batch, unknown) = next?;
-        info.records += batch.lengths.len() as u64;
-        info.tokens += batch.tokens.len() as u64;
-        info.bytes += batch.bytes.iter().map(|&n| u64::from(n)).sum::<u64>();
-        info.unknown += unknown;
-        done = batch;
+        done = Vec::new();
+        for (piece, Counts { words, unknown }) in next? {
+            info.records += piece.lengths.len() as u64;
+            info.tokens += piece.tokens.len() as u64;
+            info.bytes += piece.bytes.iter().map(|&n| u64::from(n)).sum::<u64>();
+            info.words += words;
+            info.unknown += unknown;
+            done.push(piece);
+        }
         context.progress(Progress {
             done: info.bytes,
             total: Some(records.info().bytes),
@@ -92,7 +100,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
             figures: vec![("tokens", info.tokens.to_string())],
         });
     }
-    writer.push(done)?;
+    writer.push(&done)?;
     writer.finish()?;
     if info.records != records.info().records {
         return Err(Error::input(format!(
@@ -112,6 +120,10 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
             (
                 "tokens per byte".to_owned(),
                 format!("{:.4}", share(info.tokens, info.bytes)),
+            ),
+            (
+                "tokens per word".to_owned(),
+                format!("{:.3}", share(info.tokens, info.words)),
             ),
             (
                 "unknown".to_owned(),
@@ -136,44 +148,67 @@ fn in_pieces<T: Send>(
         .collect()
 }
 
-/// Tokenizes a batch by all threads: its tokens and how many of them are unknown.
+/// Tokenizes a batch by all threads: its tokens in pieces, each with what was counted.
 fn tokenize(
     encoders: &Encoders<'_>,
     texts: &LargeStringArray,
     before: u64,
     threads: usize,
-) -> Result<(TokenBatch, u64)> {
-    let mut batch = TokenBatch::default();
-    let mut unknown = 0;
-    for piece in in_pieces(texts, threads, |range| encode(encoders, texts, range)) {
-        let (piece, more) = piece
-            .map_err(|(record, error)| error.context(format!("record {}", before + record as u64 + 1)))?;
-        unknown += more;
-        batch.append(&piece);
-    }
-    Ok((batch, unknown))
+) -> Result<Vec<(TokenPiece, Counts)>> {
+    let pieces = in_pieces(texts, threads, |range| encode(encoders, texts, range));
+    let record =
+        |(record, error): (usize, Error)| error.context(format!("record {}", before + record as u64 + 1));
+    pieces.into_iter().map(|piece| piece.map_err(record)).collect()
 }
 
-type Encoded = std::result::Result<(TokenBatch, u64), (usize, Error)>;
+/// What is counted of some records.
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    /// What lies between ASCII white space.
+    words: u64,
+    /// Unknown tokens.
+    unknown: u64,
+}
 
-/// Tokenizes some records of a batch: tokens and how many are unknown, or the first record at fault.
+type Encoded = std::result::Result<(TokenPiece, Counts), (usize, Error)>;
+
+/// Tokenizes some records of a batch, or tells the first record at fault.
 fn encode(encoders: &Encoders<'_>, texts: &LargeStringArray, range: std::ops::Range<usize>) -> Encoded {
     encoders.lend(|encoder| {
-        let mut batch = TokenBatch::default();
-        let mut unknown = 0;
+        let mut piece = TokenPiece::default();
+        let mut counts = Counts::default();
         for record in range {
             let text = texts.value(record);
-            let before = batch.tokens.len();
-            unknown += encoder
-                .encode(text, &mut batch.tokens)
+            let before = piece.tokens.len();
+            counts.unknown += encoder
+                .encode(text, &mut piece.tokens)
                 .map_err(|error| (record, error))?;
-            batch.lengths.push((batch.tokens.len() - before) as u32);
+            piece.lengths.push((piece.tokens.len() - before) as u32);
             // A record is shorter than 2^32 bytes: `records::MAX_RECORD_BYTES`.
-            batch.bytes.push(text.len() as u32);
-            batch.hashes.push(text_hash(text));
+            piece.bytes.push(text.len() as u32);
+            counts.words += words_in(text);
+            piece.hashes.push(text_hash(text));
         }
-        Ok((batch, unknown))
+        Ok((piece, counts))
     })
+}
+
+/// How many words a text has.
+fn words_in(text: &str) -> u64 {
+    let bytes = text.as_bytes();
+    let is_space = |byte: u8| matches!(byte, b' ' | b'\t'..=b'\r');
+    let first = bytes.first().map_or(0, |&byte| u64::from(!is_space(byte)));
+    let begins = |(&before, &after): (&u8, &u8)| u32::from(is_space(before) & !is_space(after));
+    // In pieces whose counts fit 32 bits, which is quicker.
+    let later: u64 = bytes
+        .chunks(1 << 16)
+        .zip(bytes.get(1..).unwrap_or_default().chunks(1 << 16))
+        .map(|(befores, afters)| {
+            let count: u32 = befores.iter().zip(afters).map(begins).sum();
+            u64::from(count)
+        })
+        .sum();
+    first + later
 }
 
 /// The words of the records, counted.
@@ -215,4 +250,28 @@ fn note_size(tokenizer: Tokenizer, training: &TrainTokenizer, context: &Context)
         ));
     }
     tokenizer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_lie_between_white_space() {
+        for text in [
+            "",
+            " ",
+            "a",
+            " a",
+            "a ",
+            "one two\n\tthree",
+            "é\u{a0}b c",
+            "\r\n x\u{b}y\u{c}z ",
+        ] {
+            let expected = text.split(|c: char| matches!(c, ' ' | '\t'..='\r'));
+            let expected = expected.filter(|word| !word.is_empty()).count();
+            assert_eq!(words_in(text), expected as u64, "{text:?}");
+        }
+        assert_eq!(words_in(&" ab".repeat(100_000)), 100_000);
+    }
 }

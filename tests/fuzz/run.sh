@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs every fuzz target for SECONDS (600 if not stated), one after the other, from the files of tests/it/golden/forms:
 #     tests/fuzz/run.sh [SECONDS [TARGET…]]
-# Needs a nightly toolchain and `cargo install cargo-fuzz`. What it finds lies in tests/fuzz/artifacts.
+# Needs `cargo install cargo-fuzz`; without sanitizers the stable toolchain will do (a nightly one will not: dfdx then
+# asks for what it no longer has). What it finds lies in tests/fuzz/artifacts.
 set -euo pipefail
 cd "$(dirname "$0")"
 seconds=${1:-600}
@@ -9,7 +10,7 @@ shift $(($# > 0))
 forms=../it/golden/forms
 targets=("$@")
 if ((${#targets[@]} == 0)); then
-    targets=(text json_lines csv parquet arrow gzip zstd bzip2 xz tar zip manifest grammar detokenize)
+    targets=(text json_lines csv parquet arrow gzip zstd bzip2 xz tar zip manifest grammar detokenize tokenizer)
 fi
 
 seed() {
@@ -30,6 +31,7 @@ seed zip $forms/*.zip
 seed manifest ../../pipelines/*.json
 seed grammar $(find ../../data ../../pipelines -name '*.grammar')
 seed detokenize ../../README.md
+seed tokenizer seeds/*.json
 mkdir -p corpus/tar
 for form in gnu posix ustar v7; do
     gzip -dc $forms/$form.tar.gz > corpus/tar/$form
@@ -38,7 +40,7 @@ done
 for target in "${targets[@]}"; do
     echo "== $target"
     # No sanitizer: the code is safe Rust but for zstd. Memory is what hostile files aim at.
-    cargo +nightly fuzz run --fuzz-dir . -s none --no-cfg-fuzzing "$target" -- \
+    cargo fuzz run --fuzz-dir . --target-dir ../../target/fuzz -s none --no-cfg-fuzzing "$target" -- \
         -max_total_time="$seconds" -rss_limit_mb=1024 -timeout=20 -max_len=65536 -print_final_stats=1 2>&1 |
         grep -E '^(==|SUMMARY|stat::number|stat::peak|Done|artifact|thread|ALARM)|ERROR|panicked' || true
 done

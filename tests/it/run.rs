@@ -41,11 +41,11 @@ fn a_run_a_plan_and_a_rerun() {
     rows    done    0.0 s  xxxxxxxx  never ran
 
     text    records 200, bytes 13824, record lengths 64 B █ 128 B
-    tokens  records 200, tokens 3902, vocabulary 320, tokens per byte 0.2823,
-            unknown 0.000%
-    rows    train rows 123, train records 181, train tokens dropped 0.700%,
-            validation rows 12, validation records 19, validation tokens dropped
-            6.736%
+    tokens  records 200, tokens 3902, vocabulary 320, tokens per byte 0.2823, tokens
+            per word 1.394, unknown 0.000%
+    rows    train rows 121, train records 178, train tokens dropped 0.466%,
+            validation rows 15, validation records 22, validation tokens dropped
+            1.099%
 
     report: .mdlm/reports/tiny.html
     ");

@@ -2,7 +2,7 @@
 
     cargo build --release
     cargo build --release --manifest-path tests/peers/fastest/Cargo.toml --target-dir target/fastest
-    python tests/peers/tokenize.py text.txt gpt2-bpe bert-base-uncased --record tests/bench/2026-11-23-tokenize.json
+    python tests/peers/text_to_rows.py text.txt gpt2-bpe bert-base-uncased --record tests/bench/2026-11-23-tokenize.json
 
 `text.txt` has one document a line; `gpt2-bpe` holds `encoder.json` and `vocab.bpe`, `bert-base-uncased` `vocab.txt`. Needs
 `datasets` and `tokenizers`. Every turn is a fresh process in a fresh folder. mdlm's time is that of the whole command
