@@ -85,11 +85,11 @@ fn a_run_a_plan_and_a_rerun() {
     rows    done    0.0 s  xxxxxxxx  `tokens` has other content
 
     text    records 200, bytes 13824, record lengths 64 B █ 128 B
-    tokens  records 200, tokens 4270, vocabulary 310, tokens per byte 0.3089,
-            unknown 0.000%
-    rows    train rows 134, train records 181, train tokens dropped 0.716%,
-            validation rows 14, validation records 19, validation tokens dropped
-            0.238%
+    tokens  records 200, tokens 4270, vocabulary 310, tokens per byte 0.3089, tokens
+            per word 1.525, unknown 0.000%
+    rows    train rows 132, train records 178, train tokens dropped 0.552%,
+            validation rows 16, validation records 22, validation tokens dropped
+            1.639%
 
     tiny ran with stages.tokens.tokenizer.vocabulary_size=310
 
