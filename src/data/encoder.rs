@@ -141,7 +141,7 @@ struct Shared<'a> {
 
 /// What makes the ids of plain words.
 enum Words {
-    Merges(Merges),
+    Merges(Box<Merges>),
     Pieces(Pieces),
 }
 
@@ -183,13 +183,13 @@ impl<'a> Encoders<'a> {
         let words = match (cutter, inner.get_model(), inner.get_normalizer()) {
             (Some(Cutter::ByteLevel), ModelWrapper::BPE(model), normalizer) => {
                 let lowercase = matches!(normalizer, Some(NormalizerWrapper::Lowercase(_)));
-                Merges::of(model, tokenizer, lowercase)?.map(Words::Merges)
+                Merges::of(model, tokenizer, lowercase)?.map(|merges| Words::Merges(Box::new(merges)))
             }
             (
                 Some(Cutter::Bert { .. }),
                 ModelWrapper::WordPiece(model),
                 Some(NormalizerWrapper::BertNormalizer(normalizer)),
-            ) => Pieces::of(model, normalizer).map(Words::Pieces),
+            ) => Pieces::of(model, *normalizer).map(Words::Pieces),
             _ => None,
         };
         Ok(Self {

@@ -111,27 +111,28 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         .hint("run the source stage again with `--force`"));
     }
     write_json(&context.output.join(TOKENS_INFO), &info)?;
-    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
     Ok(Outcome {
-        figures: vec![
-            ("records".to_owned(), info.records.to_string()),
-            ("tokens".to_owned(), info.tokens.to_string()),
-            ("vocabulary".to_owned(), info.vocabulary.to_string()),
-            (
-                "tokens per byte".to_owned(),
-                format!("{:.4}", share(info.tokens, info.bytes)),
-            ),
-            (
-                "tokens per word".to_owned(),
-                format!("{:.3}", share(info.tokens, info.words)),
-            ),
-            (
-                "unknown".to_owned(),
-                format!("{:.3}%", 100.0 * share(info.unknown, info.tokens)),
-            ),
-        ],
+        figures: figures(&info),
         ..Outcome::default()
     })
+}
+
+/// What a person wants to know.
+fn figures(info: &TokensInfo) -> Vec<(String, String)> {
+    let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+    let per_byte = share(info.tokens, info.bytes);
+    let per_word = share(info.tokens, info.words);
+    let unknown = 100.0 * share(info.unknown, info.tokens);
+    [
+        ("records", info.records.to_string()),
+        ("tokens", info.tokens.to_string()),
+        ("vocabulary", info.vocabulary.to_string()),
+        ("tokens per byte", format!("{per_byte:.4}")),
+        ("tokens per word", format!("{per_word:.3}")),
+        ("unknown", format!("{unknown:.3}%")),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .to_vec()
 }
 
 /// Calls `work` on consecutive ranges of the batch's records, in parallel; results in order.

@@ -3,6 +3,7 @@
 mod cli;
 mod corpora;
 mod data;
+mod kit;
 mod layers;
 mod manifest;
 mod memory;

@@ -20,7 +20,7 @@ pub(super) struct Pieces {
 
 impl Pieces {
     /// The pieces of a model; nothing for one whose limits a short word may exceed.
-    pub(super) fn of(model: &WordPiece, normalizer: &BertNormalizer) -> Option<Self> {
+    pub(super) fn of(model: &WordPiece, normalizer: BertNormalizer) -> Option<Self> {
         if model.max_input_chars_per_word < SLOT_BYTES {
             return None;
         }
