@@ -15,3 +15,4 @@ mod run;
 mod sources;
 mod support;
 mod train;
+mod validate;

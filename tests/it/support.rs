@@ -12,6 +12,7 @@ pub fn mdlm() -> Command {
     command
         .env_remove("NO_COLOR")
         .env_remove("CLICOLOR_FORCE")
+        .env_remove("GITHUB_WORKSPACE")
         .env_remove("RUST_BACKTRACE")
         .env("COLUMNS", "80");
     command
