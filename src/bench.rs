@@ -4,7 +4,6 @@
 //! of rows sampled. Rounds of a warm-up are left out (first touch of memory, of caches), and at least three are timed.
 //! Rounds on a shared machine differ by what else runs there, so that medians and quartiles are told.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -166,7 +165,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 alphabet,
                 recipe: recipe(options.batch, micro_batch),
                 // A rehearsal keeps nothing.
-                keeper: &Keeper::new(Path::new(""), ""),
+                keeper: &Keeper::default(),
                 cancel,
             };
             let mut rehearsal = Rehearsal::new(&job, &*network)?;

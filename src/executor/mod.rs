@@ -12,7 +12,7 @@ use serde::Serialize;
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::{Cancel, Event, Sink};
-use crate::manifest::Stage;
+use crate::manifest::{Stage, StageKind};
 use crate::plan::{Decision, Plan, Reason};
 use crate::stages::{Context, Device, Outcome, key, memory};
 use crate::store::{Digest, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
@@ -278,12 +278,17 @@ impl Run<'_> {
             .map(|(input, origin)| (input.role, self.store.artifact_path(&origin.artifact)))
             .collect();
         let downloads = self.store.downloads_path();
+        let checkpoints = self.store.checkpoints_path();
+        let goes_on = stage.kind() == StageKind::Train && !reasons.contains(&Reason::Forced);
+        let earlier = goes_on.then(|| self.store.earlier(key)).transpose()?;
         let context = Context {
             name: &stage.name,
             base: &plan.base,
             inputs: &inputs,
             output: &output,
             work: &work,
+            earlier: earlier.as_deref(),
+            checkpoints: &checkpoints,
             downloads: &downloads,
             seed: stage.seed,
             device: self.options.device,

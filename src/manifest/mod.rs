@@ -418,10 +418,31 @@ pub struct Train {
     #[serde(default = "default_checkpoint_every")]
     #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
+    /// Which checkpoints stay in the store when the training has ended. Not part of the cache key. A training with other
+    /// `steps`, or with learning rates that differ later on, goes on from the newest that it would have come through
+    /// itself; from the end of a shorter training it does so in any case. Default: none stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keep_checkpoints: Option<KeepCheckpoints>,
     /// Seed of weights, order, times, masks and dropout. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+/// Which checkpoints stay. Each has four times the size of the weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct KeepCheckpoints {
+    /// Those of every so many steps; 0 for none.
+    #[serde(default)]
+    pub every: u64,
+    /// That many of the last that are written (`checkpoint_every`).
+    #[serde(default)]
+    #[schemars(range(max = 1000))]
+    pub last: u32,
+    /// The one with the best validation bound.
+    #[serde(default)]
+    pub best: bool,
 }
 
 /// What the learning rate does after warm-up.

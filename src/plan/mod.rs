@@ -21,6 +21,7 @@ use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
 use crate::stages::key::{self, FileReference, Parts};
 use crate::store::digest::hash_file;
+use crate::store::stat::Known;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
 pub mod reason;
@@ -159,11 +160,12 @@ impl Plan {
             stages: Vec::new(),
             names: manifest.stages.keys().cloned().collect(),
         };
+        let known = Known::open(store.known_files_path());
         for name in wanted {
             let stage = manifest.stages[name].clone();
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
-            let (files, observed) = read_files(base, &parts.files).context(in_stage)?;
+            let (files, observed) = read_files(base, &parts.files, &known).context(in_stage)?;
             key::name_forms(
                 &stage,
                 files.iter().map(|file: &ExternalFile| file.path.as_str()),
@@ -199,6 +201,7 @@ impl Plan {
             });
             plan.decide(plan.stages.len() - 1, store)?;
         }
+        known.save();
         Ok(plan)
     }
 
@@ -440,13 +443,17 @@ fn observe(path: &Path) -> Result<Observed> {
     })
 }
 
-fn read_files(base: &Path, references: &[FileReference]) -> Result<(Vec<ExternalFile>, Vec<Observed>)> {
+fn read_files(
+    base: &Path,
+    references: &[FileReference],
+    known: &Known,
+) -> Result<(Vec<ExternalFile>, Vec<Observed>)> {
     // Looked at before they are read: a change during the reading shows up as one after it.
     let (paths, observed) = find_files(base, references)?;
     let files = paths
         .par_iter()
         .map(|(field, path)| {
-            let (bytes, digest) = hash_file(path)?;
+            let (bytes, digest) = known.hash(path)?;
             let path = path
                 .strip_prefix(base)
                 .unwrap_or(path)

@@ -11,7 +11,7 @@
 //! | what the name of a corpus stands for | the name |
 //! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `max_bytes`) |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
-//! | | `train`: `micro_batch`, `checkpoint_every` |
+//! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
 //!
 //! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU; the artifact's provenance
@@ -140,7 +140,7 @@ fn is_random(stage: &Stage) -> bool {
 /// Fields that change how a stage works and never what it makes.
 fn not_in_key(stage: &Stage) -> &'static [&'static str] {
     match stage {
-        Stage::Train(_) => &["micro_batch", "checkpoint_every"],
+        Stage::Train(_) => &["micro_batch", "checkpoint_every", "keep_checkpoints"],
         // Limits: what is beyond them fails.
         Stage::Source(_) => &["input/read/longest_record", "input/read/largest_ratio"],
         _ => &[],
@@ -395,6 +395,7 @@ mod tests {
         let parts = of(base.clone());
         assert_eq!(parts, with("micro_batch", json!(8)));
         assert_eq!(parts, with("checkpoint_every", json!(7)));
+        assert_eq!(parts, with("keep_checkpoints", json!({ "every": 5 })));
         assert_eq!(parts, with("from", json!("renamed")));
         assert_eq!(
             parts,

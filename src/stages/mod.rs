@@ -64,6 +64,11 @@ pub struct Context<'a> {
     pub output: &'a Path,
     /// A folder that survives interruption under the same key: checkpoints. Deleted after the commit.
     pub work: &'a Path,
+    /// What earlier runs of a training on the same rows have left: folders with a state in them, or with folders that
+    /// have one. Nothing when it is to begin anew.
+    pub earlier: Option<&'a [PathBuf]>,
+    /// The folder of the checkpoints that stay, shared between stages and runs.
+    pub checkpoints: &'a Path,
     /// The folder of downloaded files, shared between stages and runs.
     pub downloads: &'a Path,
     /// The effective seed: the stage's own or the pipeline's.

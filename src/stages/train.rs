@@ -8,7 +8,9 @@
 //! | `model.json` | what the weights are ([`ModelInfo`]) |
 //! | `tokenizer.json` | the tokenizer, so that the model is whole without its data |
 //!
-//! Checkpoints lie in the stage's work folder until the artifact is committed.
+//! Checkpoints lie in the stage's work folder until the artifact is committed. A training goes on from the newest state
+//! that it would have come through itself: its own checkpoint, that of a run that was not finished, one that was kept, or
+//! the artifact of a shorter run.
 
 use std::time::Instant;
 
@@ -27,7 +29,7 @@ use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, Outcome, memory};
-use crate::train::{AdamW, Hooks, Job, Keeper, Recipe, Report, Validation, checkpoint};
+use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention, Validation, checkpoint};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -79,7 +81,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         steps: config.steps,
         seed: context.seed,
     };
-    let fingerprint = fingerprint(config, &model, &rows, &held_out)?;
+    let history = history(config, &model, &rows, &held_out)?;
     let recipe = recipe(config, shape, context.seed);
     let micro_batch = recipe.micro_batch;
     let mut network = model::build(
@@ -112,11 +114,11 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         objective: &objective,
         alphabet,
         recipe,
-        keeper: &Keeper::new(context.work, &fingerprint),
+        keeper: &keeper(config, context, history.clone()),
         cancel: context.cancel,
     };
     let trained = job.run(&mut *network, &mut watcher)?;
-    checkpoint::write(context.output, &*network, &trained.state, &fingerprint)?;
+    checkpoint::write(context.output, &*network, &trained.state, &history)?;
     write_json(&context.output.join(MODEL_INFO), &model)?;
     let tokenizer = input.join(TOKENIZER);
     std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
@@ -189,29 +191,71 @@ fn precision(config: &Train) -> gemm::Precision {
     }
 }
 
-/// Tells runs apart by everything that decides their weights, so that a checkpoint is never taken up by another run.
-fn fingerprint(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> Result<String> {
+/// Everything that decides the weights, so that a checkpoint is never taken up by another run.
+fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> Result<History> {
     let what = || "describe a training run".to_owned();
-    let mut config = serde_json::to_value(config).wrap(Kind::Internal, what)?;
-    if let Value::Object(fields) = &mut config {
-        for field in ["from", "micro_batch", "checkpoint_every", "seed"] {
+    let mut settings = serde_json::to_value(config).wrap(Kind::Internal, what)?;
+    let mut model = serde_json::to_value(model).wrap(Kind::Internal, what)?;
+    if let Value::Object(fields) = &mut settings {
+        for field in [
+            "from",
+            "micro_batch",
+            "checkpoint_every",
+            "keep_checkpoints",
+            "seed",
+        ] {
+            fields.shift_remove(field);
+        }
+        // What decides the learning rates, and nothing else.
+        for field in ["steps", "learning_rate", "warmup_steps", "schedule"] {
             fields.shift_remove(field);
         }
     }
+    if let Value::Object(fields) = &mut model {
+        fields.shift_remove("steps");
+    }
     let run = json!({
         "version": VERSION,
-        "config": config,
+        "config": settings,
         "model": model,
         "rows": rows.split_info(),
         "validation": held_out.split_info(),
     });
-    Ok(blake3::hash(run.to_string().as_bytes()).to_hex().to_string())
+    Ok(History {
+        base: blake3::hash(run.to_string().as_bytes()).to_hex().to_string(),
+        learning_rate: config.learning_rate,
+        warmup_steps: config.warmup_steps,
+        schedule: config.schedule,
+        steps: config.steps,
+        validation_every: config.validation_every,
+    })
+}
+
+fn keeper(config: &Train, context: &Context<'_>, history: History) -> Keeper {
+    let keep = config.keep_checkpoints.unwrap_or_default();
+    let retention = Retention {
+        folder: context.checkpoints.to_owned(),
+        every: keep.every,
+        last: keep.last,
+        best: keep.best,
+    };
+    let keeper = Keeper::new(context.work, history).with_retention(retention);
+    match context.earlier {
+        Some(folders) => keeper.with_earlier(folders.to_vec()),
+        None => keeper,
+    }
 }
 
 fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) -> Outcome {
     let mut outcome = Outcome::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
-    figure("steps", config.steps.to_string());
+    figure(
+        "steps",
+        match trained.resumed_from {
+            0 => config.steps.to_string(),
+            step => format!("{} (from {step} on)", config.steps),
+        },
+    );
     if let Some(loss) = trained.state.log.recent_loss() {
         figure("loss", format!("{loss:.4} nats/token"));
     }

@@ -8,10 +8,12 @@
 //! | `artifacts/<digest>/…` | an artifact's files, named by their content ([`digest`]), read-only |
 //! | `actions/<kind>/<key>.json` | what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
 //! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
+//! | `checkpoints/…/` | checkpoints that trainings leave for others (`crate::train`) |
 //! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
 //! | `locks/<key>` | held by the process that works on the key ([`lock`]) |
 //! | `reports/<pipeline>.html` | the report of the last whole run |
+//! | `files.json` | what files outside the store looked like when they were hashed ([`stat`]) |
 //! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
 //!
 //! Everything is found by digests and by paths relative to the store: it can be moved.
@@ -37,6 +39,7 @@ pub mod digest;
 pub mod key;
 pub mod lock;
 pub mod record;
+pub mod stat;
 pub mod time;
 
 pub use digest::{Digest, FileEntry};
@@ -127,6 +130,28 @@ impl Store {
         self.root.join("downloads")
     }
 
+    /// The folder of the checkpoints that trainings leave for others.
+    #[must_use]
+    pub fn checkpoints_path(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// What stages of a kind have left that consumed the same: the artifacts, and the scratch of all keys that were
+    /// not finished.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn earlier(&self, key: &Key) -> Result<Vec<PathBuf>> {
+        let work = keys_below(&self.root.join("work"))?;
+        let work = work.iter().map(|key| self.work_path(key));
+        let records = self.records(&key.kind)?;
+        let made = records
+            .iter()
+            .filter(|record| record.key.inputs == key.inputs && record.key.version == key.version)
+            .map(|record| self.artifact_path(&record.artifact));
+        Ok(made.chain(work).collect())
+    }
+
     /// The folder in which the artifact of a key is written. Its owner is whoever holds the key's lock.
     #[must_use]
     pub fn staging_path(&self, key: &Digest) -> PathBuf {
@@ -146,6 +171,12 @@ impl Store {
     #[must_use]
     pub fn record_path(&self, kind: &str, key: &Digest) -> PathBuf {
         self.root.join("actions").join(kind).join(format!("{key}.json"))
+    }
+
+    /// The file of the [`stat::Known`] files.
+    #[must_use]
+    pub fn known_files_path(&self) -> PathBuf {
+        self.root.join("files.json")
     }
 
     fn lock_path(&self, key: &Digest) -> PathBuf {

@@ -8,11 +8,14 @@
 //! | `ema.safetensors` | their moving average, under the same names |
 //! | `optimizer.safetensors` | the moments, `exp_avg/…` and `exp_avg_sq/…` before the weight's name (PyTorch's words) |
 //! | `metrics.jsonl` | the metrics so far |
-//! | `state.json` | step, digests of the other files, fingerprint of the run |
+//! | `state.json` | step, digests of the other files, what decides the run ([`History`]) |
 //!
 //! Random numbers have no state (see [`crate::rng`]), and the position in the data is a function of the step: there is
 //! nothing else to keep. A checkpoint is written beside its place, fsynced and renamed; `state.json` holds the digests,
 //! so a folder that a crash or a disk has damaged is recognised and the one before it is taken.
+//!
+//! A run may go on from what another one left: a shorter one, or one that differs later on. It takes up a checkpoint
+//! whose steps are those that it would have made itself, to the bit ([`History::shares`]).
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -22,8 +25,9 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::log::Log;
-use super::optimizer::Moments;
+use super::optimizer::{Moments, learning_rate};
 use crate::error::{Context, Error, Kind, Result, Wrap};
+use crate::manifest::LearningRateSchedule;
 use crate::model::checkpoint::PREFIX;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{Network, Parameter};
@@ -43,10 +47,16 @@ pub const STATE: &str = "state.json";
 const FIRST: &str = "exp_avg";
 /// Arena of the second moment.
 const SECOND: &str = "exp_avg_sq";
+/// What names begin with that checkpoints are left under, by reason.
+const EVERY: &str = "every-";
+/// The last ones of a run.
+const LAST: &str = "last-";
+/// That with the best bound.
+const BEST: &str = "best-";
 /// Checkpoints kept: the newest, and one before it in case the newest turns out damaged.
 const KEPT: usize = 2;
-/// Version of the format; another one is not read. 1: the first.
-const FORMAT: u32 = 1;
+/// Version of the format; another one is not read. 1: the first. 2: the history instead of a digest of all of it.
+const FORMAT: u32 = 2;
 
 /// Everything about a run but its weights.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,11 +69,77 @@ pub struct State {
     pub log: Log,
 }
 
+/// What decides a run's states, step by step.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct History {
+    /// Digest of all that decides a step and its metrics, but for the learning rate.
+    pub base: String,
+    /// Learning rate after warm-up.
+    pub learning_rate: f64,
+    /// Updates over which it rises.
+    pub warmup_steps: u64,
+    /// What it does then.
+    pub schedule: LearningRateSchedule,
+    /// Updates of the whole run.
+    pub steps: u64,
+    /// Steps between validations; 0 for one at the end.
+    pub validation_every: u64,
+}
+
+impl History {
+    /// The learning rate of an update.
+    fn rate(&self, update: u64) -> f64 {
+        learning_rate(
+            update,
+            self.learning_rate,
+            self.warmup_steps,
+            self.steps,
+            self.schedule,
+        )
+    }
+
+    /// Whether the first `step` updates of both are the same.
+    #[must_use]
+    pub fn shares(&self, other: &Self, step: u64) -> bool {
+        // Told from the settings where they say it: a run may have a million steps.
+        let constant = self.schedule == LearningRateSchedule::Constant;
+        let same = self.schedule == other.schedule
+            && self.learning_rate == other.learning_rate
+            && self.warmup_steps == other.warmup_steps
+            && (constant || self.steps == other.steps);
+        let rates = || (1..=step).all(|update| self.rate(update).to_bits() == other.rate(update).to_bits());
+        self.base == other.base && step <= self.steps && step <= other.steps && (same || rates())
+    }
+
+    /// What tells runs with the same base apart, as far as any step of theirs may differ.
+    fn rates(&self) -> String {
+        let mut rates = self.clone();
+        if rates.schedule == LearningRateSchedule::Constant {
+            rates.steps = 0;
+        }
+        let text = serde_json::to_string(&rates).unwrap_or_default();
+        blake3::hash(text.as_bytes()).to_hex()[..16].to_owned()
+    }
+}
+
+/// Which checkpoints stay when their run has ended, and where. Whatever else is there stays, too.
+#[derive(Clone, Debug, Default)]
+pub struct Retention {
+    /// The folder, which runs share.
+    pub folder: PathBuf,
+    /// Those of every so many steps; 0 for none.
+    pub every: u64,
+    /// That many of the last.
+    pub last: u32,
+    /// The one with the best validation bound.
+    pub best: bool,
+}
+
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
 struct Record {
     format: u32,
-    fingerprint: String,
+    history: History,
     step: u64,
     log: Log,
     /// BLAKE3 of the other files, in hex.
@@ -74,7 +150,7 @@ struct Record {
 ///
 /// # Errors
 /// The disk is full or not writable, or the device failed.
-pub fn write(folder: &Path, network: &dyn Network, state: &State, fingerprint: &str) -> Result<()> {
+pub fn write(folder: &Path, network: &dyn Network, state: &State, history: &History) -> Result<()> {
     let parameters = network.parameters();
     let mut raw = vec![0.0; parameters.iter().map(Parameter::len).sum()];
     network.read(&mut raw)?;
@@ -89,7 +165,7 @@ pub fn write(folder: &Path, network: &dyn Network, state: &State, fingerprint: &
     }
     let record = Record {
         format: FORMAT,
-        fingerprint: fingerprint.to_owned(),
+        history: history.clone(),
         step: state.step,
         log: state.log.clone(),
         files,
@@ -105,10 +181,9 @@ pub fn write(folder: &Path, network: &dyn Network, state: &State, fingerprint: &
 ///
 /// # Errors
 /// The folder is incomplete or damaged, or belongs to another run.
-pub fn read(folder: &Path, network: &mut dyn Network, fingerprint: &str) -> Result<State> {
-    let text = fs::read_to_string(folder.join(STATE)).context(|| format!("read `{STATE}`"))?;
-    let record: Record = serde_json::from_str(&text).wrap(Kind::Environment, || format!("read `{STATE}`"))?;
-    if record.format != FORMAT || record.fingerprint != fingerprint {
+pub fn read(folder: &Path, network: &mut dyn Network, history: &History) -> Result<State> {
+    let record = Record::open(folder)?;
+    if !record.history.shares(history, record.step) {
         return Err(Error::environment("it belongs to another run"));
     }
     for (name, expected) in &record.files {
@@ -134,20 +209,75 @@ pub fn read(folder: &Path, network: &mut dyn Network, fingerprint: &str) -> Resu
     })
 }
 
-/// The checkpoints of one run below a folder that survives crashes.
+impl Record {
+    fn open(folder: &Path) -> Result<Self> {
+        let what = || format!("read `{STATE}`");
+        let text = fs::read_to_string(folder.join(STATE)).context(what)?;
+        let record: Self = serde_json::from_str(&text).wrap(Kind::Environment, what)?;
+        if record.format == FORMAT {
+            return Ok(record);
+        }
+        Err(Error::environment("it is of another version"))
+    }
+}
+
+/// The checkpoints of one run below a folder that survives crashes. The default keeps them in the current folder: for
+/// steps without checkpoints.
+#[derive(Clone, Debug, Default)]
 pub struct Keeper {
     folder: PathBuf,
-    fingerprint: String,
+    history: History,
+    earlier: Option<Vec<PathBuf>>,
+    retention: Retention,
+}
+
+/// What a run goes on from.
+#[derive(Debug, PartialEq)]
+pub struct Restored {
+    /// The state.
+    pub state: State,
+    /// Whether another run had made it.
+    pub foreign: bool,
 }
 
 impl Keeper {
-    /// Keeps checkpoints below `folder`. The fingerprint tells runs apart: what another one left is not taken up.
+    /// Keeps checkpoints below `folder`. The history tells runs apart: what another one left is taken up as far as it
+    /// is the same.
     #[must_use]
-    pub fn new(folder: &Path, fingerprint: &str) -> Self {
+    pub fn new(folder: &Path, history: History) -> Self {
         Self {
             folder: folder.to_owned(),
-            fingerprint: fingerprint.to_owned(),
+            history,
+            earlier: None,
+            retention: Retention::default(),
         }
+    }
+
+    /// Looks for what other runs have left, too: in folders that are checkpoints or that hold some, and among those
+    /// that stay.
+    #[must_use]
+    pub fn with_earlier(mut self, folders: Vec<PathBuf>) -> Self {
+        self.earlier = Some(folders);
+        self
+    }
+
+    /// Leaves checkpoints for other runs.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Whether a checkpoint is due after a step because it is to stay.
+    #[must_use]
+    pub fn stays(&self, step: u64) -> bool {
+        step > 0 && self.retention.every > 0 && step.is_multiple_of(self.retention.every)
+    }
+
+    /// Whether the best checkpoint is to stay.
+    #[must_use]
+    pub fn wants_best(&self) -> bool {
+        self.retention.best
     }
 
     /// Writes a checkpoint and lets go of those that are too old.
@@ -156,21 +286,97 @@ impl Keeper {
     /// The disk is full or not writable; what was there before is still there.
     pub fn save(&self, network: &dyn Network, state: &State) -> Result<()> {
         let what = || format!("keep a checkpoint of step {}", state.step);
-        let name = format!("step-{:08}", state.step);
+        let name = step_name(state.step);
         let place = self.folder.join(&name);
         let beside = self.folder.join(format!(".{name}.new"));
         remove(&beside).context(what)?;
         fs::create_dir_all(&beside).context(what)?;
-        write(&beside, network, state, &self.fingerprint).context(what)?;
+        write(&beside, network, state, &self.history).context(what)?;
         // Only a damaged one can be here already: a run never comes twice to the same step otherwise.
         remove(&place).context(what)?;
         fs::rename(&beside, &place).context(what)?;
         sync_folder(&self.folder).context(what)?;
+        if self.stays(state.step) {
+            self.leave(state.step, EVERY).context(what)?;
+        }
         let kept = self.list()?;
         for (_, old) in kept.iter().take(kept.len().saturating_sub(KEPT)) {
             remove(old).context(what)?;
         }
+        if self.retention.last > 0 {
+            self.leave(state.step, LAST).context(what)?;
+            self.drop_all_but(LAST, self.retention.last as usize)
+                .context(what)?;
+        }
         Ok(())
+    }
+
+    /// Takes note that the checkpoint of a step has the best validation bound so far.
+    ///
+    /// # Errors
+    /// The disk is full or not writable.
+    pub fn note_best(&self, step: u64) -> Result<()> {
+        let what = || format!("keep the checkpoint of step {step}");
+        self.leave(step, BEST).context(what)?;
+        self.drop_all_but(BEST, 1).context(what)
+    }
+
+    /// Leaves the checkpoint of a step for other runs, under a reason.
+    fn leave(&self, step: u64, why: &str) -> Result<()> {
+        let folder = self.left();
+        let name = format!("{why}{}", step_name(step));
+        let (from, place) = (self.folder.join(step_name(step)), folder.join(&name));
+        // It is there: the same run came here before, or one whose steps are the same. There is nothing to leave: the
+        // run began at this step, from what another one left.
+        if place.exists() || !from.exists() {
+            return Ok(());
+        }
+        let what = || format!("write `{}`", place.display());
+        let beside = folder.join(format!(".{name}.{}", std::process::id()));
+        remove(&beside).context(what)?;
+        fs::create_dir_all(&beside).context(what)?;
+        for file in [RAW, EMA, OPTIMIZER, METRICS, STATE] {
+            let (from, to) = (from.join(file), beside.join(file));
+            // Nobody writes to a checkpoint that has its name: one file may serve both.
+            if fs::hard_link(&from, &to).is_err() {
+                fs::copy(&from, &to).context(what)?;
+                File::open(&to).and_then(|file| file.sync_all()).context(what)?;
+            }
+        }
+        sync_folder(&beside)?;
+        match fs::rename(&beside, &place) {
+            // Somebody was quicker.
+            Err(_) if place.exists() => remove(&beside).context(what)?,
+            other => other.context(what)?,
+        }
+        sync_folder(&folder)
+    }
+
+    /// Removes all but the newest checkpoints that were left under a reason.
+    fn drop_all_but(&self, why: &str, count: usize) -> Result<()> {
+        let folder = self.left();
+        let what = || format!("look for checkpoints in `{}`", folder.display());
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&folder).context(what)? {
+            let name = entry.context(what)?.file_name();
+            if name.to_str().is_some_and(|name| name.starts_with(why)) {
+                names.push(name);
+            }
+        }
+        names.sort();
+        for name in &names[..names.len().saturating_sub(count)] {
+            remove(&folder.join(name)).context(what)?;
+        }
+        Ok(())
+    }
+
+    /// Where this run leaves checkpoints.
+    fn left(&self) -> PathBuf {
+        let base = &self.history.base;
+        self.retention
+            .folder
+            .join(&base[..base.len().min(32)])
+            .join(self.history.rates())
     }
 
     /// Takes up the newest checkpoint that is whole, and removes what a crash left half-written. Of each one that had
@@ -182,15 +388,90 @@ impl Keeper {
         &self,
         network: &mut dyn Network,
         skipped: &mut dyn FnMut(String),
-    ) -> Result<Option<State>> {
-        for (step, folder) in self.list()?.into_iter().rev() {
-            match read(&folder, network, &self.fingerprint) {
-                Ok(state) if state.step == step => return Ok(Some(state)),
-                Ok(_) => skipped(format!("the checkpoint of step {step} is of another step")),
-                Err(error) => skipped(format!("the checkpoint of step {step} cannot be used: {error}")),
+    ) -> Result<Option<Restored>> {
+        let own = self
+            .list()?
+            .into_iter()
+            .map(|(step, folder)| (step, true, folder));
+        let mut found: Vec<_> = own.collect();
+        let (mut apart, mut beyond) = (None, None);
+        for folder in self.foreign() {
+            // What is damaged or half there is none of this run's business.
+            let Ok(record) = Record::open(&folder) else {
+                continue;
+            };
+            if record.history.shares(&self.history, record.step) {
+                found.push((record.step, false, folder));
+            } else if record.history.base == self.history.base {
+                let far = record.step > self.history.steps;
+                let why = if far { &mut beyond } else { &mut apart };
+                *why = (*why).max(Some(record.step));
             }
         }
+        // Of the same step the run's own.
+        found.sort();
+        for (step, own, folder) in found.into_iter().rev() {
+            let of = if own {
+                String::new()
+            } else {
+                format!(" of an earlier run, `{}`,", folder.display())
+            };
+            match read(&folder, network, &self.history) {
+                Ok(mut state) if state.step == step => {
+                    if state.step < self.history.steps {
+                        state.log.forget_last_validation(self.history.validation_every);
+                    }
+                    return Ok(Some(Restored { state, foreign: !own }));
+                }
+                Ok(_) => skipped(format!("the checkpoint of step {step}{of} is of another step")),
+                Err(error) => skipped(format!(
+                    "the checkpoint of step {step}{of} cannot be used: {error}"
+                )),
+            }
+        }
+        if let Some(step) = apart {
+            let why = match self.history.schedule {
+                LearningRateSchedule::Cosine => "with the schedule `cosine` they depend on `steps`",
+                LearningRateSchedule::Constant => "the settings decide them from the first step on",
+            };
+            skipped(format!(
+                "begins anew: an earlier run has a checkpoint of step {step}, but other learning rates before it ({why})"
+            ));
+        } else if let Some(step) = beyond {
+            skipped(format!(
+                "begins anew: an earlier run has gone on to step {step} and has left no checkpoint of step {} or before \
+                 (`keep_checkpoints`)",
+                self.history.steps
+            ));
+        }
         Ok(None)
+    }
+
+    /// The checkpoints of other runs, whole or not.
+    fn foreign(&self) -> Vec<PathBuf> {
+        let below = |folder: &Path| -> Vec<PathBuf> {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect()
+        };
+        let Some(mut folders) = self.earlier.clone() else {
+            return Vec::new();
+        };
+        let base = &self.history.base;
+        if !self.retention.folder.as_os_str().is_empty() {
+            let left = self.retention.folder.join(&base[..base.len().min(32)]);
+            folders.extend(below(&left));
+        }
+        folders
+            .into_iter()
+            .flat_map(|folder| {
+                if folder.join(STATE).is_file() {
+                    vec![folder]
+                } else {
+                    below(&folder)
+                }
+            })
+            .filter(|folder| folder.join(STATE).is_file() && folder.parent() != Some(&self.folder))
+            .collect()
     }
 
     /// Checkpoints by step, ascending.
@@ -213,6 +494,11 @@ impl Keeper {
         found.sort();
         Ok(found)
     }
+}
+
+/// Names sort as steps do.
+fn step_name(step: u64) -> String {
+    format!("step-{step:08}")
 }
 
 fn remove(folder: &Path) -> std::io::Result<()> {

@@ -106,6 +106,30 @@ impl Log {
         self.validation = Some(line);
     }
 
+    /// Whether a bound is lower than all before it.
+    #[must_use]
+    pub fn is_best(&self, validation: &Validation) -> bool {
+        self.text
+            .lines()
+            .filter_map(|line| serde_json::from_str::<ValidationLine>(line).ok())
+            .all(|line| validation.nats_per_token < line.validation.nats_per_token)
+    }
+
+    /// Takes back a validation that was made only because its run ended there, as the last thing of it: a longer run
+    /// has none at that step.
+    pub fn forget_last_validation(&mut self, every: u64) {
+        let Some(last) = self.validation else { return };
+        if every > 0 && last.step.is_multiple_of(every) {
+            return;
+        }
+        let line = |text: &str| serde_json::from_str::<ValidationLine>(text).ok();
+        let start = self.text.trim_end().rfind('\n').map_or(0, |end| end + 1);
+        if line(&self.text[start..]) == Some(last) {
+            self.text.truncate(start);
+            self.validation = self.text.lines().rev().find_map(line);
+        }
+    }
+
     /// Mean of the last losses, in nats per token.
     #[must_use]
     pub fn recent_loss(&self) -> Option<f64> {
@@ -140,6 +164,29 @@ mod tests {
         assert_eq!((lines[99].step, lines[99].loss), (100, 100.0));
         assert_eq!((lines[101].step, lines[101].loss), (120, 115.5));
         assert_eq!(log.recent_loss(), Some(110.5));
+    }
+
+    #[test]
+    fn a_validation_at_the_end_of_a_shorter_run_is_taken_back() {
+        let bound = |value| Validation {
+            nats_per_token: value,
+            low: None,
+            high: Some(value + 0.1),
+            bits_per_byte: 1.0,
+            rows: 3,
+        };
+        let mut log = Log::default();
+        log.step(1, 0.5, 2.0, 1.0);
+        log.validation(4, bound(1.5));
+        log.step(5, 0.5, 2.0, 1.0);
+        let before = log.clone();
+        log.validation(6, bound(1.25));
+        log.forget_last_validation(4);
+        assert_eq!(log, before);
+        log.forget_last_validation(4);
+        assert_eq!(log, before, "one that is due stays");
+        log.forget_last_validation(0);
+        assert_eq!(log, before, "one that is not the last line stays");
     }
 
     #[test]

@@ -18,7 +18,7 @@ mod optimizer;
 
 use std::time::{Duration, Instant};
 
-pub use checkpoint::{Keeper, State};
+pub use checkpoint::{History, Keeper, Restored, Retention, State};
 pub use log::{Log, StepLine, Validation, ValidationLine};
 pub use optimizer::{AdamW, GradientNorm, Moments, ema_decay, gradient_norm, learning_rate};
 
@@ -138,8 +138,9 @@ impl Job<'_> {
     /// checkpoint stays); whatever the network, the data, the hooks or the disk fail with.
     pub fn run(&self, network: &mut dyn Network, hooks: &mut dyn Hooks) -> Result<Trained> {
         let mut state = match self.keeper.restore(network, &mut |text| hooks.warn(text))? {
-            Some(state) => {
-                hooks.note(format!("goes on from the checkpoint of step {}", state.step));
+            Some(Restored { state, foreign }) => {
+                let of = if foreign { " of an earlier run" } else { "" };
+                hooks.note(format!("goes on from the checkpoint of step {}{of}", state.step));
                 state
             }
             None => initial(network)?,
@@ -151,14 +152,20 @@ impl Job<'_> {
         let mut batch = GlobalBatch::new(self);
         while state.step < self.recipe.steps {
             let due = state.step.is_multiple_of(self.recipe.checkpoint_every)
+                || self.keeper.stays(state.step)
                 || last_save.elapsed() >= CHECKPOINT_AFTER;
-            let done = self.validate_when_due(network, &mut state, hooks).and_then(|()| {
-                if state.step > saved && due {
-                    self.keeper.save(network, &state)?;
-                    (saved, last_save) = (state.step, Instant::now());
-                }
-                clock.time(|| self.step(network, &mut state, &mut batch))
-            });
+            let done = self
+                .validate_when_due(network, &mut state, hooks)
+                .and_then(|best| {
+                    if state.step > saved && (due || best) {
+                        self.keeper.save(network, &state)?;
+                        (saved, last_save) = (state.step, Instant::now());
+                    }
+                    if best && saved == state.step {
+                        self.keeper.note_best(state.step)?;
+                    }
+                    clock.time(|| self.step(network, &mut state, &mut batch))
+                });
             if let Err(error) = done {
                 // Whatever was interrupted, the state is that after the last whole step.
                 if error.kind() == Kind::Interrupted && state.step > saved {
@@ -173,7 +180,9 @@ impl Job<'_> {
         if state.step > saved {
             self.keeper.save(network, &state)?;
         }
-        self.validate_when_due(network, &mut state, hooks)?;
+        if self.validate_when_due(network, &mut state, hooks)? {
+            self.keeper.note_best(state.step)?;
+        }
         hooks.report(self.report(&state, &clock));
         Ok(Trained {
             resumed_from,
@@ -297,25 +306,28 @@ impl Job<'_> {
         Ok(loss)
     }
 
-    /// Validates with the averaged weights when this step is one for it and it has not been done.
+    /// Validates with the averaged weights when this step is one for it and it has not been done. True when the
+    /// checkpoint of this step is to stay because its bound is the best so far.
     fn validate_when_due(
         &self,
         network: &mut dyn Network,
         state: &mut State,
         hooks: &mut dyn Hooks,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let every = self.recipe.validation_every;
         let due = state.step == self.recipe.steps || every > 0 && state.step.is_multiple_of(every);
         let done = state.log.validation.is_some_and(|line| line.step >= state.step);
         if !due || done || state.step == 0 {
-            return Ok(());
+            return Ok(false);
         }
         let mut raw = vec![0.0; state.moments.ema.len()];
         network.read(&mut raw)?;
         network.load(&state.moments.ema)?;
         let found = hooks.validate(network);
         network.load(&raw)?;
+        let mut best = false;
         if let Some(validation) = found? {
+            best = self.keeper.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
                 "step {}: validation bound {} nats/token, {:.4} bits/byte",
@@ -324,7 +336,7 @@ impl Job<'_> {
                 validation.bits_per_byte,
             ));
         }
-        Ok(())
+        Ok(best)
     }
 
     fn report(&self, state: &State, clock: &Clock) -> Report {
@@ -603,6 +615,18 @@ mod tests {
     }
 
     fn run(folder: &Path, recipe: Recipe, listener: &mut Listener) -> Result<(State, Vec<f32>)> {
+        let keeper = keeper(folder, &recipe);
+        run_with(&keeper, recipe, listener, None)
+    }
+
+    /// A run; its end is written to `artifact`.
+    fn run_with(
+        keeper: &Keeper,
+        recipe: Recipe,
+        listener: &mut Listener,
+        artifact: Option<&Path>,
+    ) -> Result<(State, Vec<f32>)> {
+        let history = history(&recipe);
         let (rows, objective) = (rows(), objective());
         let cancel = listener.cancel.clone();
         let job = Job {
@@ -612,15 +636,33 @@ mod tests {
                 mask: LETTERS,
                 size: LETTERS + 1,
             },
+            keeper,
             recipe,
-            keeper: &Keeper::new(folder, "toy"),
             cancel: &cancel,
         };
         let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
         let trained = job.run(&mut network, listener)?;
         let mut raw = vec![0.0; 42];
         network.read(&mut raw)?;
+        if let Some(folder) = artifact {
+            checkpoint::write(folder, &network, &trained.state, &history)?;
+        }
         Ok((trained.state, raw))
+    }
+
+    fn history(recipe: &Recipe) -> History {
+        History {
+            base: "toy".to_owned(),
+            learning_rate: recipe.learning_rate,
+            warmup_steps: recipe.warmup_steps,
+            schedule: recipe.schedule,
+            steps: recipe.steps,
+            validation_every: recipe.validation_every,
+        }
+    }
+
+    fn keeper(folder: &Path, recipe: &Recipe) -> Keeper {
+        Keeper::new(folder, history(recipe))
     }
 
     fn fresh(recipe: Recipe) -> (State, Vec<f32>) {
@@ -736,8 +778,146 @@ mod tests {
             ]
         );
         let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
-        let other = Keeper::new(folder.path(), "another run");
+        let another = History {
+            base: "another run".to_owned(),
+            ..history(&recipe())
+        };
+        let other = Keeper::new(folder.path(), another);
         assert_eq!(other.restore(&mut network, &mut |_| ()).unwrap(), None);
+    }
+
+    fn constant(steps: u64) -> Recipe {
+        Recipe {
+            steps,
+            schedule: LearningRateSchedule::Constant,
+            ..recipe()
+        }
+    }
+
+    /// A run that goes on from whatever is there: its notes, and what it made.
+    fn goes_on(earlier: &Path, kept: &Path, recipe: Recipe) -> (Vec<String>, (State, Vec<f32>)) {
+        let folder = tempfile::tempdir().unwrap();
+        let keeper = keeper(folder.path(), &recipe)
+            .with_retention(Retention {
+                folder: kept.to_owned(),
+                ..Retention::default()
+            })
+            .with_earlier(vec![earlier.to_owned()]);
+        let mut listener = Listener::default();
+        let made = run_with(&keeper, recipe, &mut listener, None).unwrap();
+        (listener.notes, made)
+    }
+
+    #[test]
+    fn a_longer_run_goes_on_from_a_shorter_ones_end() {
+        let (work, artifact) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let none = Path::new("");
+        // Step 12 is none for a validation but that it is the last.
+        let short = constant(12);
+        let mut listener = Listener::default();
+        let keeper = keeper(work.path(), &short);
+        run_with(&keeper, short, &mut listener, Some(artifact.path())).unwrap();
+        for recipe in [constant(20), constant(13), constant(12)] {
+            let (notes, made) = goes_on(artifact.path(), none, recipe.clone());
+            assert_eq!(
+                notes[0],
+                "goes on from the checkpoint of step 12 of an earlier run"
+            );
+            assert_eq!(made, fresh(recipe));
+        }
+        // A run that was not finished has left checkpoints.
+        let (notes, made) = goes_on(work.path(), none, constant(30));
+        assert_eq!(
+            notes[0],
+            "goes on from the checkpoint of step 12 of an earlier run"
+        );
+        assert_eq!(made, fresh(constant(30)));
+        // Another one's are none.
+        let other = Recipe {
+            learning_rate: 0.05,
+            ..constant(20)
+        };
+        let (notes, made) = goes_on(artifact.path(), none, other.clone());
+        assert_eq!(
+            notes[0],
+            "begins anew: an earlier run has a checkpoint of step 12, but other learning rates before it (the settings \
+             decide them from the first step on)"
+        );
+        assert_eq!(made, fresh(other));
+        let (notes, made) = goes_on(artifact.path(), none, constant(8));
+        assert_eq!(
+            notes[0],
+            "begins anew: an earlier run has gone on to step 12 and has left no checkpoint of step 8 or before \
+             (`keep_checkpoints`)"
+        );
+        assert_eq!(made, fresh(constant(8)));
+    }
+
+    #[test]
+    fn a_schedule_that_depends_on_the_steps_begins_anew_and_says_why() {
+        let (work, artifact) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let short = Recipe {
+            steps: 12,
+            ..recipe()
+        };
+        let keeper = keeper(work.path(), &short);
+        run_with(&keeper, short, &mut Listener::default(), Some(artifact.path())).unwrap();
+        let (notes, made) = goes_on(artifact.path(), Path::new(""), recipe());
+        assert!(
+            notes[0].ends_with("(with the schedule `cosine` they depend on `steps`)"),
+            "{notes:?}"
+        );
+        assert_eq!(made, fresh(recipe()));
+    }
+
+    #[test]
+    fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
+        let (work, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let long = constant(20);
+        let retention = Retention {
+            folder: kept.path().to_owned(),
+            every: 5,
+            last: 2,
+            best: true,
+        };
+        let own = keeper(work.path(), &long).with_retention(retention);
+        run_with(&own, long, &mut Listener::default(), None).unwrap();
+        let mut names = Vec::new();
+        for base in std::fs::read_dir(kept.path()).unwrap() {
+            for rates in std::fs::read_dir(base.unwrap().path()).unwrap() {
+                for left in std::fs::read_dir(rates.unwrap().path()).unwrap() {
+                    names.push(left.unwrap().file_name().into_string().unwrap());
+                }
+            }
+        }
+        names.sort();
+        let best = names.remove(0);
+        assert!(best.starts_with("best-step-"), "{best}");
+        assert_eq!(
+            names,
+            [
+                "every-step-00000005",
+                "every-step-00000010",
+                "every-step-00000015",
+                "every-step-00000020",
+                "last-step-00000015",
+                "last-step-00000020",
+            ]
+        );
+        let nothing = tempfile::tempdir().unwrap();
+        let (notes, made) = goes_on(nothing.path(), kept.path(), constant(17));
+        assert_eq!(
+            notes[0],
+            "goes on from the checkpoint of step 15 of an earlier run"
+        );
+        assert_eq!(made, fresh(constant(17)));
+        // The rates of both are the same until the warm-up ends.
+        let (notes, made) = goes_on(nothing.path(), kept.path(), recipe());
+        assert_eq!(
+            notes[0],
+            "goes on from the checkpoint of step 5 of an earlier run"
+        );
+        assert_eq!(made, fresh(recipe()));
     }
 
     #[test]
@@ -804,7 +984,7 @@ mod tests {
         let rows = chained_rows(shape);
         let mask = rows.info().special.mask;
         let objective = Mdlm { mask, ..objective() };
-        let (cancel, keeper) = (Cancel::default(), Keeper::new(Path::new(""), ""));
+        let (cancel, keeper) = (Cancel::default(), Keeper::default());
         let job = Job {
             rows: &rows,
             objective: &objective,

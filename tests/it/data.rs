@@ -57,6 +57,8 @@ impl Project {
             inputs: &inputs,
             output: &output,
             work: &work,
+            earlier: None,
+            checkpoints: &self.folder.path().join("checkpoints"),
             downloads: &self.folder.path().join("downloads"),
             seed: 5,
             device: Device::Cpu,

@@ -1,7 +1,6 @@
 //! Training takes what it needs in its first steps and nothing more: held by counting every allocation.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -111,7 +110,7 @@ fn train() {
             checkpoint_every: 1_000,
             seed: 1,
         },
-        keeper: &Keeper::new(Path::new(""), ""),
+        keeper: &Keeper::default(),
         cancel: &Cancel::default(),
     };
     let mut network = model::build(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();

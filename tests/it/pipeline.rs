@@ -57,6 +57,47 @@ fn a_change_of_training_leaves_the_data_alone() {
     assert_eq!(Project::artifacts(&elsewhere), Project::artifacts(&first));
 }
 
+#[test]
+fn a_longer_training_goes_on_from_a_shorter_one_and_makes_the_same() {
+    let project = Project::whole(100);
+    let steps = |steps: &str| format!("stages.model.steps={steps}");
+    // What the record of the training says that it went on from.
+    let goes_on = |summary: &Value, store: &str| {
+        let model = &summary["stages"][3]["artifact"];
+        let actions = std::fs::read_dir(project.path().join(store).join("actions/train")).unwrap();
+        let records = actions.map(|file| -> Value {
+            serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap()
+        });
+        let mut own = records.filter(|record| record["artifact"] == *model);
+        own.next().unwrap()["provenance"]["facts"]["resumed_from"].clone()
+    };
+    let short = project.run(&["--set", &steps("15")]);
+    assert_eq!(goes_on(&short, ".mdlm"), Value::Null, "{short}");
+    let long = project.run(&[
+        "--set",
+        &steps("35"),
+        "--set",
+        "stages.model.keep_checkpoints.every=10",
+    ]);
+    assert_eq!(goes_on(&long, ".mdlm"), 15);
+    // Back, to a step whose checkpoint was kept.
+    let shorter = project.run(&["--set", &steps("31")]);
+    assert_eq!(goes_on(&shorter, ".mdlm"), 30);
+    for (summary, steps) in [
+        (&short, steps("15")),
+        (&long, steps("35")),
+        (&shorter, steps("31")),
+    ] {
+        let afresh = project.run(&["--store", "afresh", "--force", "model", "--set", &steps]);
+        assert_eq!(goes_on(&afresh, "afresh"), Value::Null, "{steps}");
+        assert_eq!(
+            Project::artifacts(&afresh),
+            Project::artifacts(summary),
+            "{steps}"
+        );
+    }
+}
+
 /// `kill -9` at many moments, most of them within the training.
 #[test]
 fn a_training_killed_again_and_again_ends_in_the_same_bits() {

@@ -81,6 +81,8 @@ impl Lab {
                 inputs: &inputs,
                 output: &output,
                 work,
+                earlier: None,
+                checkpoints: &self.folder.path().join("checkpoints"),
                 downloads: &self.folder.path().join("downloads"),
                 seed: 3,
                 device: Device::Cpu,

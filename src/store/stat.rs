@@ -1,0 +1,264 @@
+//! Files that need not be hashed again: a file that looks as it did when it was hashed holds what it held.
+//!
+//! How a file looks: length, times of the last change of its content and of its inode (nanoseconds), inode and device.
+//! Whoever writes to a file within the tick of the clock in which it was hashed leaves no trace in its times. So a file
+//! that was as young as that when it was hashed is not trusted, and is hashed again until it is older (git's rule for
+//! racy entries).
+//!
+//! Losing the file costs time and nothing else: it is written without a sync, and one that cannot be read is none.
+
+use std::collections::BTreeMap;
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Digest, hash_file};
+use crate::error::{Context as _, Result};
+
+/// A file younger than this when it was hashed is not trusted: the coarsest clock of a file system in use (FAT's).
+const YOUNG: Duration = Duration::from_secs(2);
+/// Files that are remembered, at most; beyond, those that this run did not ask for are forgotten.
+const MOST: usize = 200_000;
+
+/// How a file looks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Look {
+    bytes: u64,
+    /// Nanoseconds since 1970.
+    modified: u64,
+    /// Of the inode: set by the system alone. 0 where there is none.
+    changed: u64,
+    inode: u64,
+    device: u64,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Entry {
+    #[serde(flatten)]
+    look: Look,
+    digest: Digest,
+}
+
+/// The files that a store knows. Shared by threads.
+#[derive(Debug, Default)]
+pub struct Known {
+    path: PathBuf,
+    old: BTreeMap<PathBuf, Entry>,
+    asked: Mutex<BTreeMap<PathBuf, Entry>>,
+}
+
+impl Look {
+    fn of(metadata: &Metadata) -> Option<Self> {
+        let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
+        let modified = u64::try_from(since.as_nanos()).ok()?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            let nanoseconds = |seconds: i64, rest: i64| {
+                u64::try_from(i128::from(seconds) * 1_000_000_000 + i128::from(rest)).ok()
+            };
+            Some(Self {
+                bytes: metadata.len(),
+                modified,
+                changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec())?,
+                inode: metadata.ino(),
+                device: metadata.dev(),
+            })
+        }
+        #[cfg(not(unix))]
+        Some(Self {
+            bytes: metadata.len(),
+            modified,
+            changed: 0,
+            inode: 0,
+            device: 0,
+        })
+    }
+
+    /// Whether the file had been left alone for a while at a time; a clock that went back makes it young.
+    fn is_settled(&self, at: SystemTime) -> bool {
+        let last = Duration::from_nanos(self.modified.max(self.changed));
+        at.duration_since(UNIX_EPOCH).is_ok_and(|now| last + YOUNG < now)
+    }
+}
+
+impl Known {
+    /// Reads what is known.
+    #[must_use]
+    pub fn open(path: PathBuf) -> Self {
+        let old = fs::read(&path)
+            .ok()
+            .and_then(|text| serde_json::from_slice(&text).ok())
+            .unwrap_or_default();
+        Self {
+            path,
+            old,
+            asked: Mutex::default(),
+        }
+    }
+
+    /// Length and BLAKE3 of a file: from memory, if it looks as it did.
+    ///
+    /// # Errors
+    /// As [`hash_file`].
+    pub fn hash(&self, path: &Path) -> Result<(u64, Digest)> {
+        let look = |path: &Path| -> Result<Option<Look>> {
+            let metadata = fs::metadata(path).context(|| format!("read `{}`", path.display()))?;
+            Ok(Look::of(&metadata))
+        };
+        let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let before = look(path)?;
+        if let Some(entry) = self.old.get(&place)
+            && before.as_ref() == Some(&entry.look)
+        {
+            self.note(place, entry.clone());
+            return Ok((entry.look.bytes, entry.digest));
+        }
+        let at = SystemTime::now();
+        let (bytes, digest) = hash_file(path)?;
+        if let Some(before) = before
+            && before.is_settled(at)
+            && look(path)?.as_ref() == Some(&before)
+        {
+            self.note(place, Entry { look: before, digest });
+        }
+        Ok((bytes, digest))
+    }
+
+    fn note(&self, place: PathBuf, entry: Entry) {
+        let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+        asked.insert(place, entry);
+    }
+
+    /// Remembers the files that were asked for. A store that cannot be written, or is not there, remembers nothing.
+    pub fn save(self) {
+        let mut asked = self.asked.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let new = asked
+            .iter()
+            .any(|(path, entry)| self.old.get(path).is_none_or(|old| old.look != entry.look));
+        if !new || !self.path.parent().is_some_and(Path::is_dir) {
+            return;
+        }
+        if self.old.len() + asked.len() <= MOST {
+            for (path, entry) in self.old {
+                asked.entry(path).or_insert(entry);
+            }
+        }
+        let beside = super::beside(&self.path);
+        let written = serde_json::to_vec(&asked)
+            .map_err(std::io::Error::other)
+            .and_then(|text| fs::write(&beside, text))
+            .and_then(|()| fs::rename(&beside, &self.path));
+        if written.is_err() {
+            let _ = fs::remove_file(&beside);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that was last written to long ago, as far as its content's time tells.
+    fn age(path: &Path) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(60))
+            .unwrap();
+    }
+
+    fn remembered(store: &Path, path: &Path) -> bool {
+        Known::open(store.to_owned())
+            .old
+            .contains_key(&fs::canonicalize(path).unwrap())
+    }
+
+    #[test]
+    fn a_file_as_young_as_its_hash_is_not_trusted() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
+        fs::write(&path, "one").unwrap();
+        // Its content is old, its inode is not.
+        age(&path);
+        let known = Known::open(store.clone());
+        assert_eq!(known.hash(&path).unwrap(), hash_file(&path).unwrap());
+        known.save();
+        assert!(!remembered(&store, &path));
+    }
+
+    /// What is remembered is taken as it is while the file looks the same, and not a moment longer.
+    #[test]
+    fn a_file_that_looks_the_same_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
+        fs::write(&path, "one").unwrap();
+        let look = || Look::of(&fs::metadata(&path).unwrap()).unwrap();
+        let told = Digest::of(b"told");
+        let remember = || {
+            let place = fs::canonicalize(&path).unwrap();
+            let entry = Entry {
+                look: look(),
+                digest: told,
+            };
+            fs::write(
+                &store,
+                serde_json::to_vec(&BTreeMap::from([(place, entry)])).unwrap(),
+            )
+            .unwrap();
+            Known::open(store.clone())
+        };
+        assert_eq!(remember().hash(&path).unwrap(), (3, told));
+        // Another time, another content of the same length with the old time, another file in its place.
+        let known = remember();
+        age(&path);
+        assert_eq!(known.hash(&path).unwrap(), hash_file(&path).unwrap());
+        let known = remember();
+        let time = fs::metadata(&path).unwrap().modified().unwrap();
+        std::thread::sleep(Duration::from_millis(20));
+        fs::write(&path, "two").unwrap();
+        fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_modified(time)
+            .unwrap();
+        assert_eq!(known.hash(&path).unwrap(), hash_file(&path).unwrap());
+        let known = remember();
+        fs::write(folder.path().join("b"), "two").unwrap();
+        fs::rename(folder.path().join("b"), &path).unwrap();
+        assert_eq!(known.hash(&path).unwrap(), hash_file(&path).unwrap());
+        // A damaged memory is none.
+        fs::write(&store, "{").unwrap();
+        assert_eq!(
+            Known::open(store.clone()).hash(&path).unwrap(),
+            hash_file(&path).unwrap()
+        );
+    }
+
+    #[test]
+    fn settled_files_are_remembered_with_those_of_before() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("files.json");
+        let mut all = Vec::new();
+        for name in ["a", "b"] {
+            let path = folder.path().join(name);
+            fs::write(&path, name).unwrap();
+            let look = Look::of(&fs::metadata(&path).unwrap()).unwrap();
+            assert!(look.is_settled(SystemTime::now() + Duration::from_secs(3)));
+            assert!(!look.is_settled(SystemTime::now()));
+            assert!(
+                !look.is_settled(SystemTime::now() - Duration::from_secs(9)),
+                "the clock went back"
+            );
+            let known = Known::open(store.clone());
+            let digest = Digest::of(name.as_bytes());
+            known.note(fs::canonicalize(&path).unwrap(), Entry { look, digest });
+            known.save();
+            all.push(path);
+        }
+        assert!(all.iter().all(|path| remembered(&store, path)));
+    }
+}
