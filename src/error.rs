@@ -4,7 +4,10 @@
 //! so that `read \`ptb.txt\`: line 7: invalid UTF-8 at byte 112` reads as one sentence. What the user can
 //! do about it goes into the hint, never into the message.
 
+use std::any::Any;
+use std::cell::Cell;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Whose turn it is after an error. Decides the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -183,6 +186,44 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
     }
 }
 
+/// Runs calls into a library that panics on some damaged input, and tells what the panic said. The last resort: what a
+/// library is known not to check is checked before.
+///
+/// # Errors
+/// What the panic said.
+pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    struct Guard(bool);
+    impl Drop for Guard {
+        fn drop(&mut self) {
+            GUARDED.set(self.0);
+        }
+    }
+    let guard = Guard(GUARDED.replace(true));
+    let done = catch_unwind(AssertUnwindSafe(work));
+    drop(guard);
+    done.map_err(|panic| panic_text(&*panic).to_owned())
+}
+
+/// Whether a panic of this thread is caught by [`guarded`]: it is no bug of ours, and nobody needs to hear of it.
+#[must_use]
+pub fn is_guarded() -> bool {
+    GUARDED.get()
+}
+
+thread_local! {
+    static GUARDED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What a panic said.
+#[must_use]
+pub fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    payload
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("no message")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,5 +249,17 @@ mod tests {
         let error = result.unwrap_err();
         assert!(error.to_string().starts_with("read `x`: No such file"));
         assert_eq!(error.kind(), Kind::Input);
+    }
+
+    #[test]
+    fn a_guarded_panic_is_a_text_and_the_guard_ends_with_it() {
+        assert_eq!(guarded(|| 3), Ok(3));
+        assert!(!is_guarded());
+        let told = guarded(|| {
+            assert!(guarded(|| ()).is_ok() && is_guarded());
+            panic!("on purpose {}", 1)
+        });
+        assert_eq!(told, Err::<(), _>("on purpose 1".to_owned()));
+        assert!(!is_guarded());
     }
 }

@@ -6,13 +6,12 @@
 //! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
 //! `match`es below it.
 
-use std::any::Any;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Context, Kind, Result};
+use crate::error::{Context, Kind, Result, is_guarded, panic_text};
 
 pub mod bench;
 pub mod completions;
@@ -200,6 +199,9 @@ pub fn main() -> ExitCode {
     let terminal = Terminal::new(cli.global.quiet, cli.global.color);
     let talker = terminal.clone();
     panic::set_hook(Box::new(move |info| {
+        if is_guarded() {
+            return;
+        }
         let place = info.location().map_or_else(String::new, |at| format!(" ({at})"));
         talker.error(
             &format!("this is a bug in mdlm: {}{place}", panic_text(info.payload())),
@@ -232,15 +234,6 @@ pub fn main() -> ExitCode {
         }
         Err(_) => ExitCode::from(Kind::Internal.exit_code()),
     }
-}
-
-/// What a panic said.
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 #[cfg(test)]

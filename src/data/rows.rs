@@ -31,7 +31,7 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 
 use crate::data::columns::{ColumnFile, ColumnWriter};
 use crate::data::{RowsInfo, SpecialIds, SplitInfo, split_name};
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::{RowFormat, Split, Tail};
 
 pub use crate::data::permutation::{Order, Permutation, Rank};
@@ -525,14 +525,7 @@ impl Parquet {
 
 /// Runs calls into the Parquet reader, which panics on some damaged files, and makes an error of the panic.
 fn guarded<T>(work: impl FnOnce() -> Result<T>) -> Result<T> {
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let reason = panic.downcast_ref::<String>().map(String::as_str);
-        let reason = reason.or_else(|| panic.downcast_ref::<&str>().copied());
-        Err(Error::input(format!(
-            "the file is damaged: {}",
-            reason.unwrap_or("the reader gave up")
-        )))
-    })
+    error::guarded(work).unwrap_or_else(|reason| Err(Error::input(format!("the file is damaged: {reason}"))))
 }
 
 /// Fails when a column chunk lies outside the file, on which the reader would panic.

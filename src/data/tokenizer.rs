@@ -31,7 +31,7 @@ use tokenizers::{
 use crate::data::chunks::Cutter;
 use crate::data::merges::{Word, learn};
 use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
 
 /// Special tokens of the tokenizers made here, ids 0 to 3.
@@ -531,10 +531,14 @@ impl Tokenizer {
 
     /// Appends the ids that `tokenizers` makes of a text.
     pub(super) fn encode_whole(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
-        let encoding = self
-            .inner
-            .encode_fast(text, false)
-            .wrap(Kind::Input, || "tokenize".to_owned())?;
+        let encoded = guarded(|| {
+            self.inner
+                .encode_fast(text, false)
+                .map_err(|error| error.to_string())
+        });
+        let encoding = encoded
+            .and_then(|encoded| encoded)
+            .map_err(|error| Error::input(format!("tokenize: {error}")))?;
         tokens.extend_from_slice(encoding.get_ids());
         Ok(())
     }
@@ -566,9 +570,9 @@ impl Tokenizer {
             .copied()
             .filter(|id| ![bos, eos, pad, mask].contains(id))
             .collect();
-        self.inner
-            .decode(&text, false)
-            .wrap(Kind::Internal, || "decode tokens".to_owned())
+        guarded(|| self.inner.decode(&text, false).map_err(|error| error.to_string()))
+            .and_then(|decoded| decoded)
+            .map_err(|error| Error::input(format!("decode tokens: {error}")))
     }
 }
 
@@ -722,7 +726,9 @@ impl WordCutter {
 }
 
 fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
-    let mut inner = tokenizers::Tokenizer::from_bytes(json).map_err(|error| {
+    // It panics where some field is absent.
+    let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
+    let mut inner = parsed.and_then(|parsed| parsed).map_err(|error| {
         Error::input(format!("this is no tokenizer: {error}"))
             .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
     })?;

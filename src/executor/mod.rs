@@ -4,13 +4,12 @@
 //! ones still run. An interruption ends the running stage at its next safe place and starts no other; what is committed
 //! stays committed, and the scratch folder of the interrupted stage (its checkpoints) is there for the next run.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
-use crate::error::{Context as _, Error, Kind, Result, Wrap};
+use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Sink};
 use crate::manifest::{Stage, StageKind};
 use crate::plan::{Decision, Plan, Reason};
@@ -359,15 +358,6 @@ impl Run<'_> {
             .emit(&stage.name, Event::StageFinished { seconds, figures });
         Ok(record)
     }
-}
-
-/// What a panic said.
-fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    payload
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
-        .unwrap_or("no message")
 }
 
 #[cfg(test)]

@@ -433,14 +433,14 @@ pub struct Train {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeepCheckpoints {
-    /// Those of every so many steps; 0 for none.
+    /// Those of every so many steps; 0 for none. Default: none, they take room.
     #[serde(default)]
     pub every: u64,
-    /// That many of the last that are written (`checkpoint_every`).
+    /// That many of the last that are written (`checkpoint_every`). Default: none, the artifact holds the last state.
     #[serde(default)]
     #[schemars(range(max = 1000))]
     pub last: u32,
-    /// The one with the best validation bound.
+    /// The one with the best validation bound. Default: no.
     #[serde(default)]
     pub best: bool,
 }

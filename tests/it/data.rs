@@ -650,6 +650,28 @@ fn a_trained_vocabulary_begins_with_its_special_tokens() {
     );
 }
 
+/// Files on which `tokenizers` panics, as fuzzing has found.
+#[test]
+fn a_tokenizer_on_which_the_library_gives_up_is_an_error_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.json");
+    for decoder in [r#"{":": 108}"#, r#"{"type": "ByteLevel"}"#, "3"] {
+        let model = r#"{"type": "WordLevel", "vocab": {"a": 0}, "unk_token": "a"}"#;
+        std::fs::write(
+            &path,
+            format!(r#"{{"version": "1.0", "decoder": {decoder}, "model": {model}}}"#),
+        )
+        .unwrap();
+        let config = mdlm::manifest::TokenizerFile {
+            path: "tokenizer.json".to_owned(),
+            special: None,
+        };
+        let error = Tokenizer::from_file(&config, folder.path()).err().unwrap();
+        assert_eq!(error.kind(), Kind::Input, "{error}");
+        assert!(error.to_string().contains("this is no tokenizer"), "{error}");
+    }
+}
+
 #[test]
 fn hashes_of_texts_are_those_of_xxh3() {
     // `xxhash.xxh3_64_intdigest` of the reference implementation, by way of Python.

@@ -8,7 +8,6 @@
 //! which it does not do itself. Strings are decoded as bytes, so that what is not UTF-8 is a matter of the policy.
 
 use std::io::{BufRead, Read as _};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use arrow::array::{
@@ -26,7 +25,7 @@ use arrow::ipc::{Block, Message, MessageHeader, root_as_footer, root_as_message}
 use super::fault::{damaged, landed};
 use super::sink::{Sink, bomb};
 use super::{FREE_BYTES, drain};
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::source::ColumnFormat;
 
 /// First and last bytes of an IPC file; at its start zeros follow.
@@ -298,14 +297,12 @@ fn check(message: &Message<'_>, body: u64, ratio: u64, content: &[u8]) -> Result
 }
 
 /// Runs the decoder. It is made for data that their writer vouches for and has assertions where a check would be due; a
-/// panic of it is an error of the file. The last resort: what is known to be unchecked is checked before.
+/// panic of it is an error of the file.
 fn guarded<T>(decode: impl FnOnce() -> std::result::Result<T, arrow::error::ArrowError>) -> Result<T> {
-    match catch_unwind(AssertUnwindSafe(decode)) {
-        Ok(result) => result
-            .wrap(Kind::Input, || "damaged Arrow data".to_owned())
-            .map_err(|error| error.hint(super::fault::BRING_AGAIN)),
-        Err(_) => Err(damaged("damaged Arrow data: the decoder gave up")),
-    }
+    error::guarded(decode)
+        .map_err(|_| damaged("damaged Arrow data: the decoder gave up"))?
+        .wrap(Kind::Input, || "damaged Arrow data".to_owned())
+        .map_err(|error| error.hint(super::fault::BRING_AGAIN))
 }
 
 /// Where the text is: a column, and fields within it.
