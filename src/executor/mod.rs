@@ -14,7 +14,7 @@ use crate::event::{Cancel, Event, Sink};
 use crate::manifest::{Stage, StageKind};
 use crate::plan::{Decision, Plan, Reason};
 use crate::stages::{Context, Device, Outcome, key, memory};
-use crate::store::{Digest, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
+use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
 pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);
@@ -320,28 +320,7 @@ impl Run<'_> {
             }
         };
         let figures = outcome.figures.clone();
-        let provenance = Provenance {
-            pipeline: plan.pipeline.clone(),
-            stage: stage.name.clone(),
-            manifest: self.options.manifest.clone(),
-            overrides: self.options.overrides.clone(),
-            config: key::settings(&stage.stage)?,
-            seed: stage.seed,
-            inputs: origins,
-            files: stage.files.clone(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            revision: option_env!("MDLM_GIT_REVISION").map(str::to_owned),
-            machine: Machine::this(),
-            device: match self.options.device {
-                Device::Cpu => "cpu".to_owned(),
-                Device::Cuda => "cuda".to_owned(),
-            },
-            threads: self.options.threads,
-            started: time::rfc3339(started),
-            seconds,
-            peak_memory_bytes: memory::peak(),
-            facts: outcome.provenance,
-        };
+        let provenance = self.provenance(plan, index, origins, started, seconds, outcome.provenance)?;
         let record = self
             .store
             .commit(lock, |artifact, files| Record {
@@ -357,6 +336,41 @@ impl Run<'_> {
         self.sink
             .emit(&stage.name, Event::StageFinished { seconds, figures });
         Ok(record)
+    }
+
+    /// How a stage came about.
+    fn provenance(
+        &self,
+        plan: &Plan,
+        index: usize,
+        inputs: Vec<InputOrigin>,
+        started: SystemTime,
+        seconds: f64,
+        facts: serde_json::Map<String, serde_json::Value>,
+    ) -> Result<Provenance> {
+        let stage = &plan.stages[index];
+        Ok(Provenance {
+            pipeline: plan.pipeline.clone(),
+            stage: stage.name.clone(),
+            manifest: self.options.manifest.clone(),
+            overrides: self.options.overrides.clone(),
+            config: key::settings(&stage.stage)?,
+            seed: stage.seed,
+            inputs,
+            files: stage.files.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            revision: option_env!("MDLM_GIT_REVISION").map(str::to_owned),
+            machine: Machine::this(),
+            device: match self.options.device {
+                Device::Cpu => "cpu".to_owned(),
+                Device::Cuda => "cuda".to_owned(),
+            },
+            threads: self.options.threads,
+            started: time::rfc3339(started),
+            seconds,
+            peak_memory_bytes: memory::peak(),
+            facts,
+        })
     }
 }
 
