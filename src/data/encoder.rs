@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
@@ -36,6 +36,9 @@ const FEWEST_PAIRS: usize = 1 << 14;
 /// Chunks that are cut before the first of them is looked up: where a chunk ends is hard to foresee for a processor,
 /// that it is in its slot is not, so that many slots are on their way from memory at once.
 const AHEAD: usize = 32;
+/// Stripes of what all threads know, and the chunks that each keeps: some 64 MB in all.
+const STRIPES: usize = 64;
+const STRIPE_CHUNKS: usize = 1 << 14;
 /// Chunks that do not fit a slot and are kept all the same, and the bytes of the longest of them: some 20 MB for each
 /// thread.
 const LONG_CHUNKS: usize = 1 << 16;
@@ -137,6 +140,34 @@ struct Shared<'a> {
     tokenizer: &'a Tokenizer,
     cutter: Option<Cutter>,
     words: Option<Words>,
+    known: Known,
+}
+
+/// What any thread has made of a chunk: looked up when a thread does not know it, since to make it takes ten times as
+/// long. In stripes, so that threads seldom wait for each other.
+struct Known([Mutex<HashMap<u128, Ids, Mixed>>; STRIPES]);
+
+impl Known {
+    fn new() -> Self {
+        Self(std::array::from_fn(|_| Mutex::default()))
+    }
+
+    fn stripe(&self, key: u128) -> MutexGuard<'_, HashMap<u128, Ids, Mixed>> {
+        // The hash maps take other bits.
+        let stripe = &self.0[(mix(key) >> 48) % STRIPES];
+        stripe.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn find(&self, key: u128) -> Option<Ids> {
+        self.stripe(key).get(&key).copied()
+    }
+
+    fn keep(&self, key: u128, ids: Ids) {
+        let mut stripe = self.stripe(key);
+        if stripe.len() < STRIPE_CHUNKS {
+            stripe.insert(key, ids);
+        }
+    }
 }
 
 /// What makes the ids of plain words.
@@ -197,6 +228,7 @@ impl<'a> Encoders<'a> {
                 tokenizer,
                 cutter,
                 words,
+                known: Known::new(),
             },
             idle: Mutex::default(),
         })
@@ -291,6 +323,11 @@ impl Encoder<'_> {
         if key == LONG {
             return self.long(chunk, tokens);
         }
+        if let Some(ids) = self.shared.known.find(key) {
+            self.memory.table.keep(key, ids);
+            tokens.extend_from_slice(&ids.unpack()[..ids.count()]);
+            return Ok(());
+        }
         self.memory.ids.clear();
         let words = self.shared.words.as_ref();
         if !words.is_some_and(|words| words.word(chunk, &mut self.memory.ids)) {
@@ -315,6 +352,7 @@ impl Encoder<'_> {
     fn keep(&mut self, key: u128) {
         if let Some(ids) = Ids::of(&self.memory.ids) {
             self.memory.table.keep(key, ids);
+            self.shared.known.keep(key, ids);
         }
     }
 
@@ -596,7 +634,7 @@ mod tests {
 
     #[test]
     fn tokenizers_that_look_across_are_not_cut() {
-        let json: serde_json::Value = serde_json::from_str(TRAINED[0].json()).unwrap();
+        let json: serde_json::Value = serde_json::from_str(TRAINED[0].json().unwrap()).unwrap();
         let cutter = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut json = json.clone();
             change(&mut json);

@@ -13,6 +13,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rayon::prelude::*;
 use serde::Deserialize;
@@ -67,7 +68,9 @@ pub struct Tokenizer {
     /// Ids of the characters, where the tokenizer is one of characters: Hugging Face's way takes a hundred bytes of
     /// memory a character, which a record of text8's size does not allow.
     characters: Option<HashMap<char, u32>>,
-    json: String,
+    /// Written when somebody asks for it: of a large vocabulary that takes a while, during which another thread can
+    /// tokenize.
+    json: OnceLock<String>,
     /// Merges of a byte-level BPE in the order of their rank, where they are known: the ids of two tokens and of what
     /// they make.
     merges: Option<Vec<[u32; 3]>>,
@@ -97,7 +100,7 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let json = std::fs::read_to_string(path).context(what)?;
         let inner = parse(&json).context(what)?;
-        let this = Self::with_roles(inner, special, None, json);
+        let this = Self::with_roles(inner, special, None, OnceLock::from(json));
         let ids = [special.bos, special.eos, special.pad, special.mask];
         match ids.iter().find(|&&id| id >= this.vocabulary) {
             Some(id) => Err(Error::input(format!(
@@ -409,17 +412,14 @@ impl Tokenizer {
             ))
             .hint("name another one as `special.mask`; a name that the vocabulary lacks is appended to it"));
         }
-        let json = inner
-            .to_string(true)
-            .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
-        Ok(Self::with_roles(inner, special, Some(roles), json + "\n"))
+        Ok(Self::with_roles(inner, special, Some(roles), OnceLock::new()))
     }
 
     fn with_roles(
         inner: tokenizers::Tokenizer,
         special: SpecialIds,
         roles: Option<Roles>,
-        json: String,
+        json: OnceLock<String>,
     ) -> Self {
         Self {
             special,
@@ -450,7 +450,7 @@ impl Tokenizer {
         if let Some(merges) = &self.merges {
             return Ok(Cow::Borrowed(merges));
         }
-        let written: Written = serde_json::from_str(&self.json)
+        let written: Written = serde_json::from_str(self.json()?)
             .wrap(Kind::Internal, || "read the tokenizer's merges".to_owned())?;
         let ids = |(a, b): &(String, String)| {
             let id = |token: &str| {
@@ -488,15 +488,27 @@ impl Tokenizer {
     }
 
     /// The content of `tokenizer.json`.
-    #[must_use]
-    pub fn json(&self) -> &str {
-        &self.json
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn json(&self) -> Result<&str> {
+        if self.json.get().is_none() {
+            let json = self
+                .inner
+                .to_string(true)
+                .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
+            // Two threads write the same.
+            let _ = self.json.set(json + "\n");
+        }
+        Ok(self.json.get().map_or("", String::as_str))
     }
 
     /// BLAKE3 of `tokenizer.json`, in hex.
-    #[must_use]
-    pub fn digest(&self) -> String {
-        blake3::hash(self.json.as_bytes()).to_hex().to_string()
+    ///
+    /// # Errors
+    /// An internal one.
+    pub fn digest(&self) -> Result<String> {
+        Ok(blake3::hash(self.json()?.as_bytes()).to_hex().to_string())
     }
 
     /// The token of an id, as the vocabulary spells it.

@@ -46,13 +46,6 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
     };
     let path = context.output.join(TOKENIZER);
-    let (written, encoders) = rayon::join(
-        || std::fs::write(&path, tokenizer.json()),
-        || Encoders::new(&tokenizer),
-    );
-    written.context(|| format!("write `{}`", path.display()))?;
-    let encoders = encoders?;
-
     let roles = tokenizer
         .roles()
         .ok_or_else(|| Error::internal("nobody knows how the special tokens were found"))?;
@@ -67,13 +60,45 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         vocabulary: tokenizer.vocabulary(),
         special: tokenizer.special(),
         roles: roles.clone(),
-        tokenizer_digest: tokenizer.digest(),
+        tokenizer_digest: String::new(),
         records: 0,
         tokens: 0,
         bytes: 0,
         words: 0,
         unknown: 0,
     };
+    let (digest, done) = rayon::join(
+        || {
+            let json = tokenizer.json()?;
+            std::fs::write(&path, json).context(|| format!("write `{}`", path.display()))?;
+            tokenizer.digest()
+        },
+        || tokenize_all(&Encoders::new(&tokenizer)?, &records, &mut info, context),
+    );
+    done?;
+    info.tokenizer_digest = digest?;
+    if info.records != records.info().records {
+        return Err(Error::input(format!(
+            "the source holds {} records, but its `source.json` says {}",
+            info.records,
+            records.info().records
+        ))
+        .hint("run the source stage again with `--force`"));
+    }
+    write_json(&context.output.join(TOKENS_INFO), &info)?;
+    Ok(Outcome {
+        figures: figures(&info),
+        ..Outcome::default()
+    })
+}
+
+/// Tokenizes all records and counts them.
+fn tokenize_all(
+    encoders: &Encoders<'_>,
+    records: &Records,
+    info: &mut TokensInfo,
+    context: &Context<'_>,
+) -> Result<()> {
     let mut writer = TokenWriter::new(context.output, info.vocabulary);
     let mut done = Vec::new();
     for index in 0..records.batches() {
@@ -81,7 +106,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         // A batch is written while the next one is tokenized.
         let (written, next) = rayon::join(
             || writer.push(&done),
-            || tokenize(&encoders, &records.batch(index)?, info.records, context.threads),
+            || tokenize(encoders, &records.batch(index)?, info.records, context.threads),
         );
         written?;
         done = Vec::new();
@@ -101,20 +126,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         });
     }
     writer.push(&done)?;
-    writer.finish()?;
-    if info.records != records.info().records {
-        return Err(Error::input(format!(
-            "the source holds {} records, but its `source.json` says {}",
-            info.records,
-            records.info().records
-        ))
-        .hint("run the source stage again with `--force`"));
-    }
-    write_json(&context.output.join(TOKENS_INFO), &info)?;
-    Ok(Outcome {
-        figures: figures(&info),
-        ..Outcome::default()
-    })
+    writer.finish()
 }
 
 /// What a person wants to know.
