@@ -17,6 +17,7 @@ pub mod bench;
 pub mod completions;
 pub mod corpora;
 pub mod data;
+pub mod downloads;
 pub mod graph;
 pub mod logits;
 pub mod path;
@@ -106,6 +107,9 @@ pub enum Command {
     /// List the corpora that manifests may name
     #[command(long_about = corpora::LONG_ABOUT)]
     Corpora(corpora::Args),
+    /// List what was downloaded, or forget some of it
+    #[command(long_about = downloads::LONG_ABOUT)]
+    Downloads(downloads::Args),
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
@@ -152,6 +156,12 @@ impl Command {
             .to_owned(),
             Self::Shapes(_) => "list the shapes".to_owned(),
             Self::Corpora(_) => "list the corpora".to_owned(),
+            Self::Downloads(args) => if args.forget.is_some() {
+                "forget downloads"
+            } else {
+                "list the downloads"
+            }
+            .to_owned(),
             Self::Logits(_) => "compute logits".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
@@ -171,6 +181,7 @@ impl Command {
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),
             Self::Corpora(args) => corpora::run(args, terminal),
+            Self::Downloads(args) => downloads::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),

@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::data::fetch::{self, FetchProgress, Fetched};
+use crate::data::fetch::{self, Downloads, FetchProgress, Fetched};
 use crate::data::grammar::Grammar;
 use crate::data::read::{self, Irregular, TextFile};
 use crate::data::records::RecordWriter;
@@ -107,6 +107,8 @@ struct Input {
     read: Reading,
     selection: Selection,
     provenance: serde_json::Map<String, Value>,
+    /// Keeps the files from being deleted until they are read.
+    _downloads: Option<Downloads>,
 }
 
 impl Input {
@@ -114,6 +116,7 @@ impl Input {
         let mut provenance = serde_json::Map::new();
         let mut detokenize = vec![];
         let mut range = None;
+        let mut downloads = None;
         let (files, read) = match &config.input {
             SourceInput::Files(input) => {
                 let files = read::expand(context.base, &input.files)?;
@@ -122,10 +125,13 @@ impl Input {
                     input.read.clone(),
                 )
             }
-            SourceInput::Download(input) => (
-                download(&input.files, context, &mut provenance)?,
-                input.read.clone(),
-            ),
+            SourceInput::Download(input) => {
+                let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
+                (
+                    download(&input.files, downloads, context, &mut provenance)?,
+                    input.read.clone(),
+                )
+            }
             SourceInput::Corpus(corpus) => {
                 let resolved = corpus
                     .resolve()
@@ -133,7 +139,8 @@ impl Input {
                 detokenize = resolved.detokenize;
                 range = resolved.range;
                 let files = if corpus.files.is_empty() {
-                    download(&resolved.files, context, &mut provenance)?
+                    let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
+                    download(&resolved.files, downloads, context, &mut provenance)?
                 } else {
                     by_hand(corpus, &resolved.files, context)?
                 };
@@ -152,6 +159,7 @@ impl Input {
             read,
             selection,
             provenance,
+            _downloads: downloads,
         })
     }
 }
@@ -159,6 +167,7 @@ impl Input {
 /// Downloads what is not there yet.
 fn download(
     remote: &[RemoteFile],
+    downloads: &Downloads,
     context: &Context,
     provenance: &mut serde_json::Map<String, Value>,
 ) -> Result<Vec<TextFile>> {
@@ -178,7 +187,7 @@ fn download(
             url,
             sha256,
             bytes,
-        } in fetch::fetch(file, context.downloads, context.cancel, &progress)?
+        } in fetch::fetch(file, downloads, context.cancel, &progress)?
         {
             origins.push(json!({ "url": url, "sha256": sha256, "bytes": bytes }));
             files.push(TextFile { path, name: url });
@@ -210,7 +219,7 @@ fn by_hand(corpus: &NamedCorpus, known: &[RemoteFile], context: &Context) -> Res
         .zip(known)
         .map(|(path, known)| {
             if let Some(sha256) = &known.sha256 {
-                fetch::check(&path, sha256)?;
+                fetch::check(&path, sha256, context.cancel)?;
             }
             Ok(TextFile::local(path))
         })

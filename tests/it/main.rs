@@ -3,6 +3,7 @@
 mod cli;
 mod corpora;
 mod data;
+mod downloads;
 mod kit;
 mod layers;
 mod manifest;

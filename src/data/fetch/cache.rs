@@ -15,7 +15,19 @@ use crate::event::Cancel;
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes read at once to be hashed.
 const BUFFER: usize = 1 << 18;
-const ROOM: &str = "make room, or put the store on another disk with `--store DIR`";
+const ROOM: &str =
+    "make room (`mdlm downloads` shows what is kept), or put the store on another disk with `--store DIR`";
+
+/// Folder of whole files.
+pub(super) const WHOLE: &str = "sha256";
+/// Folder of what URLs were found to hold.
+pub(super) const INDEX: &str = "index";
+/// Folder of begun downloads.
+pub(super) const PARTIAL: &str = "partial";
+/// Folder of locks.
+const LOCKS: &str = "locks";
+/// The lock of all whole files: shared by those who use them, held alone by who deletes them.
+const CONTENT: &str = "content";
 
 /// The folder of downloads.
 pub(super) struct Cache {
@@ -35,9 +47,14 @@ pub(super) struct Entry {
 
 /// What a URL was found to hold.
 #[derive(Debug, Serialize, Deserialize)]
-struct Index {
-    url: String,
-    files: Vec<Entry>,
+pub(super) struct Index {
+    /// The URL, or a glob.
+    pub url: String,
+    /// Whether a checksum or a commit said beforehand what it would be. Of an index that does not say, nobody knows.
+    #[serde(default)]
+    pub pinned: bool,
+    /// The files, of a glob by name.
+    pub files: Vec<Entry>,
 }
 
 /// The right to download a URL, until it is dropped or the process dies.
@@ -56,7 +73,7 @@ impl Cache {
 
     /// Where the file with that content lies, or would.
     pub fn path(&self, sha256: &str) -> PathBuf {
-        self.root.join("sha256").join(&sha256[..2]).join(sha256)
+        self.root.join(WHOLE).join(&sha256[..2]).join(sha256)
     }
 
     /// The size of the file with that content, if it is there. Files are renamed to their place when they are whole and
@@ -68,25 +85,39 @@ impl Cache {
 
     /// What an identity was found to hold, if all of it is here. A damaged index is none.
     pub fn known(&self, identity: &str) -> Option<Vec<Entry>> {
-        let text = fs::read(self.below("index", identity, ".json")).ok()?;
+        let text = fs::read(self.below(INDEX, identity, ".json")).ok()?;
         let index: Index = serde_json::from_slice(&text).ok()?;
         let here = |file: &Entry| is_sha256(&file.sha256) && self.find(&file.sha256) == Some(file.bytes);
         (!index.files.is_empty() && index.files.iter().all(here)).then_some(index.files)
     }
 
     /// Keeps what an identity was found to hold.
-    pub fn remember(&self, identity: &str, shown: &str, files: Vec<Entry>) -> Result<()> {
+    pub fn remember(&self, identity: &str, shown: &str, pinned: bool, files: Vec<Entry>) -> Result<()> {
         let index = Index {
             url: shown.to_owned(),
+            pinned,
             files,
         };
-        write_whole(&self.below("index", identity, ".json"), &index)
+        write_whole(&self.below(INDEX, identity, ".json"), &index)
     }
 
     /// Takes the lock of an identity, waiting for its holder. `waiting` is called while somebody else holds it, with the
     /// bytes that he has.
     pub fn lock(&self, identity: &str, cancel: &Cancel, waiting: &dyn Fn(u64)) -> Result<Lock> {
-        let path = self.below("locks", identity, "");
+        let name = name_of(identity);
+        loop {
+            if let Some(lock) = self.try_lock(&name)? {
+                return Ok(lock);
+            }
+            cancel.check()?;
+            waiting(fs::metadata(self.below(PARTIAL, identity, "")).map_or(0, |metadata| metadata.len()));
+            std::thread::sleep(POLL);
+        }
+    }
+
+    /// Takes the lock of that name, unless somebody holds it.
+    pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
+        let path = self.root.join(LOCKS).join(name);
         create_parent(&path)?;
         let context = || format!("lock `{}`", path.display());
         let file = OpenOptions::new()
@@ -96,29 +127,78 @@ impl Cache {
             .truncate(false)
             .open(&path)
             .wrap(Kind::Environment, context)?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(Lock { _file: file }),
-                Err(TryLockError::WouldBlock) => {}
-                Err(TryLockError::Error(error)) => {
-                    let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
-                    return Err(error.hint(
-                        "the file system of the store has no locks (some network mounts): put the store on a local \
-                         disk with `--store DIR`",
-                    ));
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Lock { _file: file })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => {
+                let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
+                Err(error.hint(
+                    "the file system of the store has no locks (some network mounts): put the store on a local \
+                     disk with `--store DIR`",
+                ))
+            }
+        }
+    }
+
+    /// Sees to it that no whole file is deleted while the value lives: [`Cache::try_delete`] gives way to it.
+    ///
+    /// A folder that cannot be written or locked has nobody who deletes either.
+    pub fn in_use(&self, cancel: &Cancel) -> Result<Option<Lock>> {
+        let path = self.root.join(LOCKS).join(CONTENT);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let created = create_parent(&path).is_ok();
+                let mut options = OpenOptions::new();
+                options.read(true).write(true).create(true).truncate(false);
+                match options.open(&path) {
+                    Ok(file) if created => file,
+                    _ => return Ok(None),
                 }
             }
+            Err(_) => return Ok(None),
+        };
+        loop {
+            match file.try_lock_shared() {
+                Ok(()) => return Ok(Some(Lock { _file: file })),
+                // Somebody deletes, which takes a moment.
+                Err(TryLockError::WouldBlock) => {}
+                Err(TryLockError::Error(_)) => return Ok(None),
+            }
             cancel.check()?;
-            waiting(fs::metadata(self.below("partial", identity, "")).map_or(0, |metadata| metadata.len()));
             std::thread::sleep(POLL);
         }
     }
 
+    /// The right to delete whole files, unless somebody uses them.
+    pub fn try_delete(&self) -> Result<Option<Lock>> {
+        self.try_lock(CONTENT)
+    }
+
+    /// A folder below the cache's.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        self.root.join(name)
+    }
+
     /// A file named by an identity, which may be anything: it is hashed.
     fn below(&self, folder: &str, identity: &str, suffix: &str) -> PathBuf {
-        let name = blake3::hash(identity.as_bytes()).to_hex();
-        self.root.join(folder).join(format!("{}{suffix}", &name[..32]))
+        let name = name_of(identity);
+        self.root.join(folder).join(format!("{name}{suffix}"))
     }
+}
+
+/// What an identity is called in the folders.
+fn name_of(identity: &str) -> String {
+    blake3::hash(identity.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// Whether an identity is to be found again without the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// It is; and whether its content was known beforehand.
+    Index { pinned: bool },
+    /// Its index says something else, that somebody goes by.
+    File,
 }
 
 /// What is known beforehand of a file.
@@ -178,8 +258,8 @@ impl Partial {
         sync_every: u64,
         cancel: &Cancel,
     ) -> Result<Self> {
-        let data = cache.below("partial", identity, "");
-        let state_path = cache.below("partial", identity, ".json");
+        let data = cache.below(PARTIAL, identity, "");
+        let state_path = cache.below(PARTIAL, identity, ".json");
         create_parent(&data)?;
         let file = OpenOptions::new()
             .read(true)
@@ -344,10 +424,10 @@ impl Partial {
     ///
     /// The index is written first: a process that dies in between leaves an index whose file is missing, which counts
     /// for nothing, and a whole download, which the next process only checks.
-    pub fn finish(mut self, cache: &Cache, identity: &str, entry: &Entry, keep: bool) -> Result<()> {
+    pub fn finish(mut self, cache: &Cache, identity: &str, entry: &Entry, keep: Keep) -> Result<()> {
         self.sync()?;
-        if keep {
-            cache.remember(identity, &entry.url, vec![entry.clone()])?;
+        if let Keep::Index { pinned } = keep {
+            cache.remember(identity, &entry.url, pinned, vec![entry.clone()])?;
         }
         let place = cache.path(&entry.sha256);
         create_parent(&place)?;
@@ -379,12 +459,13 @@ impl Partial {
 }
 
 /// SHA-256 of a file, in hex.
-pub(super) fn sha256_of(path: &Path) -> Result<String> {
+pub(super) fn sha256_of(path: &Path, cancel: &Cancel) -> Result<String> {
     let context = || format!("read `{}`", path.display());
     let mut file = File::open(path).context(context)?;
     let mut hash = digest::Context::new(&digest::SHA256);
     let mut buffer = vec![0; BUFFER];
     loop {
+        cancel.check()?;
         match file.read(&mut buffer) {
             Ok(0) => return Ok(hex(hash.finish().as_ref())),
             Ok(read) => hash.update(&buffer[..read]),
@@ -451,7 +532,7 @@ fn create_parent(path: &Path) -> Result<()> {
         .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
 }
 
-fn remove(path: &Path) -> Result<()> {
+pub(super) fn remove(path: &Path) -> Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
             Err(error).wrap(Kind::Environment, || format!("delete `{}`", path.display()))

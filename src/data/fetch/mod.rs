@@ -8,7 +8,8 @@
 //! | `hf://datasets/OWNER/NAME@REVISION/path-or-glob`, `hf://models/…` or `hf://OWNER/…`, `hf://spaces/…` | the hub's HTTP interface ([`hub`]) | `sha256`, or a commit as REVISION |
 //! | `s3://BUCKET/key-or-glob`, `gs://…`, `az://…` | `object_store` ([`bucket`]) | `sha256` |
 //!
-//! Whatever is not pinned has to be said to be `unpinned`; what is found at the first download is kept and stays.
+//! Whatever is not pinned has to be said to be `unpinned`; what is found at the first download is kept and stays, until
+//! it is [forgotten](forget).
 //!
 //! # Layout of the folder
 //!
@@ -18,6 +19,7 @@
 //! | `index/<hash>.json` | what a URL (or glob) was found to hold: it is found again without the network |
 //! | `partial/<hash>`, `partial/<hash>.json` | a begun download; its URL, validator (`ETag`), length, and how much of it was synced |
 //! | `locks/<hash>` | held by the process that downloads the URL; the others wait for it |
+//! | `locks/content` | shared by the processes that download or read whole files; whoever deletes one holds it alone |
 //!
 //! `<hash>` is of the URL. A file is renamed to its place when it is whole, checked and on disk, so that a process may
 //! die at any byte: the next one goes on where it ended, or from the start, and never takes half for whole. It goes on
@@ -28,20 +30,20 @@ use std::path::{Path, PathBuf};
 mod bucket;
 mod cache;
 mod hub;
+mod inventory;
 mod place;
 mod settings;
 mod transfer;
 mod web;
 
 #[cfg(test)]
-mod server;
-#[cfg(test)]
 mod tests;
 
+pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
 pub use settings::{Proxies, Settings};
 
 use bucket::Bucket;
-use cache::{Cache, Entry, Expected, is_sha256};
+use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
 use place::{Place, shown};
 use transfer::{Job, Origin, Surroundings, within_limit};
 
@@ -73,17 +75,38 @@ pub struct FetchProgress<'a> {
     pub total: Option<u64>,
 }
 
-/// The files that `remote` stands for, downloaded into `folder` unless they lie there already. Of a glob, by name.
+/// A folder of downloads in use: no file is deleted from it while the value lives.
+pub struct Downloads {
+    cache: Cache,
+    _in_use: Option<Lock>,
+}
+
+impl Downloads {
+    /// The downloads in that folder, which need not exist yet.
+    ///
+    /// # Errors
+    /// Somebody asked to end.
+    pub fn open(folder: &Path, cancel: &Cancel) -> Result<Self> {
+        let cache = Cache::at(folder);
+        let in_use = cache.in_use(cancel)?;
+        Ok(Self {
+            cache,
+            _in_use: in_use,
+        })
+    }
+}
+
+/// The files that `remote` stands for, downloaded into the folder unless they lie there already. Of a glob, by name.
 ///
 /// # Errors
 /// The network's, a wrong checksum, a file that is too large, a full disk; somebody asked to end.
 pub fn fetch(
     remote: &RemoteFile,
-    folder: &Path,
+    downloads: &Downloads,
     cancel: &Cancel,
     progress: &dyn Fn(FetchProgress<'_>),
 ) -> Result<Vec<Fetched>> {
-    fetch_with(&Settings::from_environment(), remote, folder, cancel, progress)
+    fetch_with(&Settings::from_environment(), remote, downloads, cancel, progress)
 }
 
 /// [`fetch`] with other settings than the environment's.
@@ -93,15 +116,15 @@ pub fn fetch(
 pub fn fetch_with(
     settings: &Settings,
     remote: &RemoteFile,
-    folder: &Path,
+    downloads: &Downloads,
     cancel: &Cancel,
     progress: &dyn Fn(FetchProgress<'_>),
 ) -> Result<Vec<Fetched>> {
     let context = || format!("download `{}`", shown(&remote.url));
     let place = validated(remote).context(context)?;
-    let cache = Cache::at(folder);
+    let cache = &downloads.cache;
     let with = Surroundings {
-        cache: &cache,
+        cache,
         settings,
         cancel,
         progress,
@@ -131,9 +154,9 @@ pub fn validate(remote: &RemoteFile) -> Result<()> {
 /// Checks a file that was brought by hand.
 ///
 /// # Errors
-/// It is absent, or its SHA-256 is another.
-pub fn check(path: &Path, sha256: &str) -> Result<()> {
-    let found = cache::sha256_of(path)?;
+/// It is absent, or its SHA-256 is another; somebody asked to end.
+pub fn check(path: &Path, sha256: &str, cancel: &Cancel) -> Result<()> {
+    let found = cache::sha256_of(path, cancel)?;
     if found == sha256 {
         return Ok(());
     }
@@ -226,7 +249,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
                     shown: &shown,
                     expected: expected(remote),
                     max_bytes: remote.max_bytes,
-                    keep: remote.sha256.is_none() || cache.known(&identity).is_none(),
+                    keep: keep(remote, &identity, cache),
                 };
                 Ok(vec![transfer::download(&job, with).await?])
             }
@@ -246,6 +269,17 @@ fn expected(remote: &RemoteFile) -> Expected {
     Expected {
         sha256: remote.sha256.clone(),
         ..Expected::default()
+    }
+}
+
+/// What is kept of a download beside the file: of one with a checksum an index of its own is of no use if there is one,
+/// which may be what somebody goes by who has none.
+fn keep(remote: &RemoteFile, identity: &str, cache: &Cache) -> Keep {
+    let pinned = remote.sha256.is_some();
+    if pinned && cache.known(identity).is_some() {
+        Keep::File
+    } else {
+        Keep::Index { pinned }
     }
 }
 
@@ -338,12 +372,14 @@ async fn hub_entries(
             shown: &file.shown,
             expected: wanted.clone(),
             max_bytes: remote.max_bytes,
-            keep: true,
+            // The commit in its name pins it.
+            keep: Keep::Index { pinned: true },
         };
         let entry = transfer::download(&job, with).await;
         entries.push(entry.context(|| format!("`{}`", file.path))?);
     }
-    cache.remember(identity, shown, entries.clone())?;
+    let pinned = remote.sha256.is_some() || place.is_commit();
+    cache.remember(identity, shown, pinned, entries.clone())?;
     Ok(entries)
 }
 
@@ -394,13 +430,13 @@ async fn bucket_entries(
             shown: &url,
             expected: expected(remote),
             max_bytes: remote.max_bytes,
-            keep: remote.sha256.is_none() || cache.known(&own).is_none(),
+            keep: keep(remote, &own, cache),
         };
         let entry = transfer::download(&job, with).await;
         entries.push(entry.context(|| format!("`{key}`"))?);
     }
     if place.key != entries.first().map_or("", |entry| &entry.url[start.len()..]) {
-        cache.remember(identity, shown, entries.clone())?;
+        cache.remember(identity, shown, remote.sha256.is_some(), entries.clone())?;
     }
     Ok(entries)
 }

@@ -11,7 +11,7 @@ use reqwest::{Client, Url};
 
 use super::FetchProgress;
 use super::bucket::Bucket;
-use super::cache::{Cache, Entry, Expected, Partial};
+use super::cache::{Cache, Entry, Expected, Keep, Partial};
 use super::settings::Settings;
 use super::web;
 use crate::error::{Error, Result};
@@ -81,8 +81,8 @@ pub(super) struct Job<'a> {
     pub shown: &'a str,
     pub expected: Expected,
     pub max_bytes: Option<u64>,
-    /// Whether the identity is to be found again without the network.
-    pub keep: bool,
+    /// What is kept of it beside the file.
+    pub keep: Keep,
 }
 
 /// What a download runs with.
