@@ -93,7 +93,7 @@ pub struct Forgotten {
 pub fn inventory(folder: &Path) -> Result<Inventory> {
     let cache = Cache::at(folder);
     let mut downloads: Vec<Download> = indices(&cache)?.into_iter().map(|found| found.download).collect();
-    let named = names(&downloads);
+    let named = names(downloads.iter());
     let mut unnamed = whole(&cache)?;
     unnamed.retain(|content| !named.contains(&content.sha256));
     let mut begun: Vec<Begun> = begun(&cache)?.into_iter().map(|(_, begun)| begun).collect();
@@ -117,7 +117,9 @@ pub fn forget(folder: &Path, pattern: &str) -> Result<Forgotten> {
     let mut forgotten = Forgotten::default();
     let mut busy = BTreeSet::new();
     let mut candidates = BTreeMap::new();
-    for Found { name, path, download } in indices(&cache)? {
+    let found = indices(&cache)?;
+    let named = names(found.iter().map(|found| &found.download));
+    for Found { name, path, download } in found {
         if !wanted.is(&download.url) && !download.files.iter().any(|file| wanted.is(&file.url)) {
             continue;
         }
@@ -149,11 +151,12 @@ pub fn forget(folder: &Path, pattern: &str) -> Result<Forgotten> {
         cache::remove(&data)?;
         forgotten.begun.push(begun);
     }
-    for content in whole(&cache)?
-        .into_iter()
-        .filter(|content| wanted.is(&content.url))
-    {
-        candidates.entry(content.sha256.clone()).or_insert(content);
+    // A file that a URL names goes with its URL, unless the file itself was asked for.
+    let by_content = pattern.starts_with(BY_CONTENT);
+    for content in whole(&cache)? {
+        if wanted.is(&content.url) && (by_content || !named.contains(&content.sha256)) {
+            candidates.entry(content.sha256.clone()).or_insert(content);
+        }
     }
     if candidates.is_empty()
         && forgotten.downloads.is_empty()
@@ -169,9 +172,9 @@ pub fn forget(folder: &Path, pattern: &str) -> Result<Forgotten> {
         return Ok(forgotten);
     }
     let lock = cache.try_delete()?;
-    // Read now: an entry is written before its file comes to its place, which takes the lock that we hold.
-    let left: Vec<Download> = indices(&cache)?.into_iter().map(|found| found.download).collect();
-    let named = names(&left);
+    // Read now: whoever downloads shares the lock that we hold, and writes its entries meanwhile.
+    let left = indices(&cache)?;
+    let named = names(left.iter().map(|found| &found.download));
     for content in candidates.into_values() {
         if named.contains(&content.sha256) {
             forgotten.named.push(content);
@@ -266,8 +269,8 @@ fn indices(cache: &Cache) -> Result<Vec<Found>> {
 }
 
 /// The contents that downloads name.
-fn names(downloads: &[Download]) -> BTreeSet<String> {
-    let files = downloads.iter().flat_map(|download| &download.files);
+fn names<'a>(downloads: impl Iterator<Item = &'a Download>) -> BTreeSet<String> {
+    let files = downloads.flat_map(|download| &download.files);
     files.map(|file| file.sha256.clone()).collect()
 }
 
