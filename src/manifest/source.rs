@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 pub const DEFAULT_LONGEST_RECORD: u64 = 64 << 20;
 /// Bytes a compressed byte may become, at most; see [`Reading::largest_ratio`].
 pub const DEFAULT_LARGEST_RATIO: u32 = 1_000;
+/// Bytes that a decoder holds at once, at most; see [`Reading::largest_buffer`].
+pub const DEFAULT_LARGEST_BUFFER: u64 = 128 << 20;
 
 /// Brings text in, as records.
 ///
@@ -206,6 +208,12 @@ pub struct Reading {
     #[serde(default = "default_largest_ratio")]
     #[schemars(range(min = 1))]
     pub largest_ratio: u32,
+    /// Bytes that a decoder may hold at once because the file says so, at most: a zstd window, an xz dictionary, a page of
+    /// Parquet, the buffers of a compressed Arrow batch; a file that takes more is an error. Default: what the `zstd`
+    /// command grants too (`--long=27`), twice what `xz -9` takes, 128 times a usual page; it bounds memory.
+    #[serde(default = "default_largest_buffer")]
+    #[schemars(range(min = 1_048_576, max = 2_147_483_648u64))]
+    pub largest_buffer: u64,
 }
 
 impl Default for Reading {
@@ -217,6 +225,7 @@ impl Default for Reading {
             invalid_utf8: InvalidUtf8::default(),
             longest_record: DEFAULT_LONGEST_RECORD,
             largest_ratio: DEFAULT_LARGEST_RATIO,
+            largest_buffer: DEFAULT_LARGEST_BUFFER,
         }
     }
 }
@@ -467,4 +476,5 @@ defaults! {
     space: String = " ".to_owned();
     default_longest_record: u64 = DEFAULT_LONGEST_RECORD;
     default_largest_ratio: u32 = DEFAULT_LARGEST_RATIO;
+    default_largest_buffer: u64 = DEFAULT_LARGEST_BUFFER;
 }

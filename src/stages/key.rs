@@ -9,7 +9,7 @@
 //! | the form that a file's name tells, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus stands for | the name |
-//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `max_bytes`) |
+//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`) |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
@@ -142,7 +142,11 @@ fn not_in_key(stage: &Stage) -> &'static [&'static str] {
     match stage {
         Stage::Train(_) => &["micro_batch", "checkpoint_every", "keep_checkpoints"],
         // Limits: what is beyond them fails.
-        Stage::Source(_) => &["input/read/longest_record", "input/read/largest_ratio"],
+        Stage::Source(_) => &[
+            "input/read/longest_record",
+            "input/read/largest_ratio",
+            "input/read/largest_buffer",
+        ],
         _ => &[],
     }
 }

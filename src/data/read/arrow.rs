@@ -23,7 +23,7 @@ use arrow::ipc::reader::FileDecoder;
 use arrow::ipc::{Block, Message, MessageHeader, root_as_footer, root_as_message};
 
 use super::fault::{damaged, landed};
-use super::sink::{Sink, bomb};
+use super::sink::{Sink, bomb, too_large};
 use super::{FREE_BYTES, drain};
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::source::ColumnFormat;
@@ -98,13 +98,7 @@ pub fn read(input: &mut dyn BufRead, format: &ColumnFormat, sink: &mut Sink<'_>)
     while let Some(message) = batches.message()? {
         let what = || format!("message {}", batches.number);
         let parsed = parse(&message.bytes).context(what)?;
-        check(
-            &parsed,
-            message.body,
-            rows.sink.ratio,
-            &message.bytes[message.start..],
-        )
-        .context(what)?;
+        check(&parsed, message.body, rows.sink, &message.bytes[message.start..]).context(what)?;
         let kind = parsed.header_type();
         // Only lengths matter to the decoder, which gets the message from its first byte.
         let block = Block::new(0, message.start as i32, message.body as i64);
@@ -244,7 +238,9 @@ fn parse(bytes: &[u8]) -> Result<Message<'_>> {
 }
 
 /// Checks the lengths of a batch against its body: the decoder takes them as they are.
-fn check(message: &Message<'_>, body: u64, ratio: u64, content: &[u8]) -> Result<()> {
+fn check(message: &Message<'_>, body: u64, limits: &Sink<'_>, content: &[u8]) -> Result<()> {
+    let ratio = limits.ratio;
+    let mut decompressed = 0_u64;
     let batch = match message.header_type() {
         MessageHeader::DictionaryBatch => message
             .header_as_dictionary_batch()
@@ -278,8 +274,12 @@ fn check(message: &Message<'_>, body: u64, ratio: u64, content: &[u8]) -> Result
             // -1: not compressed after all.
             let stated = i64::from_le_bytes(*stated);
             let stated = if stated == -1 { length - 8 } else { stated as u64 };
-            if stated > LONGEST_BATCH || stated > FREE_BYTES.saturating_add(length.saturating_mul(ratio)) {
+            if stated > FREE_BYTES.saturating_add(length.saturating_mul(ratio)) {
                 return Err(bomb(stated, length, ratio));
+            }
+            decompressed = decompressed.saturating_add(stated);
+            if decompressed > limits.buffer {
+                return Err(too_large("it", limits.buffer));
             }
             most = most.saturating_add(stated.saturating_mul(8));
         }

@@ -6,15 +6,15 @@ use std::rc::Rc;
 
 use super::FREE_BYTES;
 use super::fault::{carry, damaged};
-use super::sink::bomb;
+use super::sink::{bomb, too_large};
 use super::stored::{READ_BYTES, ReadCount};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
 
-/// Memory of an xz dictionary, at most, in KiB: `xz -9` takes 64 MiB.
-const XZ_KIBIBYTES: u32 = 1 << 20;
-/// Binary logarithm of a zstd window, at most: what `zstd --long=31` makes.
-const ZSTD_WINDOW: u32 = 31;
+/// What an xz decoder takes beside its dictionary, in KiB, and some to spare.
+const XZ_KIBIBYTES: u64 = 128;
+/// How the decoders say that a window or a dictionary is larger than they were allowed to take.
+const TOO_LARGE: [&str; 2] = ["Frame requires too much memory", "needed memory too big"];
 
 /// The compression that the first bytes of a file tell of.
 ///
@@ -51,16 +51,18 @@ pub struct Meter {
     count: ReadCount,
     length: u64,
     ratio: u64,
+    buffer: u64,
     produced: Rc<Cell<u64>>,
 }
 
 impl Meter {
-    /// Measures against what is read of a stored file of `length` bytes.
-    pub fn new(count: &ReadCount, length: u64, ratio: u64) -> Self {
+    /// Measures against what is read of a stored file of `length` bytes; decoders hold `buffer` bytes at most.
+    pub fn new(count: &ReadCount, length: u64, ratio: u64, buffer: u64) -> Self {
         Self {
             count: count.clone(),
             length,
             ratio,
+            buffer,
             produced: Rc::default(),
         }
     }
@@ -91,15 +93,24 @@ pub fn decode<'r>(
         Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
         Compression::Zstd => {
             let decoder = zstd::stream::read::Decoder::with_buffer(input).and_then(|mut decoder| {
-                decoder.window_log_max(ZSTD_WINDOW)?;
+                decoder.window_log_max(zstd_window(meter.buffer))?;
                 Ok(decoder)
             });
             Box::new(decoder.map_err(|error| Error::environment(format!("start zstd: {error}")))?)
         }
         Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
-        Compression::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_KIBIBYTES)),
+        Compression::Xz => {
+            let kibibytes = (meter.buffer / 1024).saturating_add(XZ_KIBIBYTES);
+            let kibibytes = u32::try_from(kibibytes).unwrap_or(u32::MAX);
+            Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, kibibytes))
+        }
     };
     Ok(buffered(Decoded::new(name(compression), decoder, meter)))
+}
+
+/// Binary logarithm of the largest zstd window that `buffer` bytes hold, within what zstd takes.
+pub fn zstd_window(buffer: u64) -> u32 {
+    buffer.max(1).ilog2().clamp(10, 31)
 }
 
 /// Decodes a deflate stream without a header, as zip has it.
@@ -143,13 +154,20 @@ impl<'r> Decoded<'r> {
         };
         let (name, produced) = (self.name, self.produced);
         let before = self.meter.count.get().min(self.meter.length);
-        carry(if error.kind() == io::ErrorKind::UnexpectedEof {
+        let text = error.to_string();
+        carry(if TOO_LARGE.iter().any(|words| text.contains(words)) {
+            let what = match name {
+                "xz" => "the dictionary of the xz data",
+                _ => "the window of the zstd data",
+            };
+            too_large(what, self.meter.buffer)
+        } else if error.kind() == io::ErrorKind::UnexpectedEof {
             damaged(format!(
                 "the {name} data end too early, after {produced} decompressed bytes: the file is cut off"
             ))
         } else {
             damaged(format!(
-                "the {name} data are damaged, before byte {before} of the file and after {produced} decompressed bytes: {error}"
+                "the {name} data are damaged, before byte {before} of the file and after {produced} decompressed bytes: {text}"
             ))
         })
     }

@@ -158,7 +158,7 @@ fn records_stored(
         .collect::<Result<Vec<_>>>()?;
     let mut sink = Sink::new(reading, stored.len(), each);
     let count = sink.count.clone();
-    let meters = [(); DEEPEST].map(|()| Meter::new(&count, stored.len(), sink.ratio));
+    let meters = [(); DEEPEST].map(|()| Meter::new(&count, stored.len(), sink.ratio, sink.buffer));
     let mut opener = Opener {
         reading,
         members,

@@ -14,6 +14,8 @@ pub struct Sink<'a> {
     pub longest: usize,
     /// Bytes that a byte of the stored file may become, at most.
     pub ratio: u64,
+    /// Bytes that a decoder may hold at once, at most.
+    pub buffer: u64,
     /// Bytes read from the stored file.
     pub count: ReadCount,
     length: u64,
@@ -34,6 +36,7 @@ impl<'a> Sink<'a> {
                 .unwrap_or(usize::MAX)
                 .min(MAX_RECORD_BYTES),
             ratio: reading.largest_ratio.into(),
+            buffer: reading.largest_buffer,
             count: ReadCount::default(),
             length,
             text: 0,
@@ -114,16 +117,28 @@ impl<'a> Sink<'a> {
 
     /// A record is longer than the limit.
     pub fn too_long(&self) -> Error {
-        let limit = self.longest;
-        let limit = if limit >> 20 > 0 && limit.trailing_zeros() >= 20 {
-            format!("{} MiB", limit >> 20)
-        } else {
-            format!("{limit} bytes")
-        };
+        let limit = limit(self.longest as u64);
         Error::input(format!("the record is longer than {limit}")).hint(
             "cut it into shorter ones, or raise `longest_record` (1,073,741,824 at most): it is what memory is bounded by",
         )
     }
+}
+
+/// A limit as people write it.
+fn limit(bytes: u64) -> String {
+    if bytes >> 20 > 0 && bytes.trailing_zeros() >= 20 {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        format!("{bytes} bytes")
+    }
+}
+
+/// A decoder would have to hold more at once than it may; `what` it is that is too large.
+pub fn too_large(what: impl std::fmt::Display, buffer: u64) -> Error {
+    Error::input(format!("{what} takes more than {} of memory", limit(buffer))).hint(
+        "raise `largest_buffer` (2,147,483,648 at most) if the file is to be trusted, or write it with smaller windows, \
+         dictionaries, pages or batches",
+    )
 }
 
 /// What was read became far more than text can.

@@ -363,7 +363,7 @@ fn archives_of_other_programs() {
     let count = ReadCount::default();
     let mut directory = zip::Directory::open(&stored, &count).unwrap();
     while let Some(entry) = directory.next().unwrap() {
-        let meter = Meter::new(&count, stored.len(), 1000);
+        let meter = Meter::new(&count, stored.len(), 1000, 1 << 20);
         let mut content = entry.open(&stored, &count, meter).unwrap();
         sink.clear();
         content.read_to_end(&mut sink).unwrap();
@@ -556,6 +556,53 @@ fn bombs_are_told() {
     let bytes = parquet_of(&many);
     assert!(bytes.len() < 200_000);
     assert!(fault(&bytes, "a", json!({"largest_ratio": 100})).contains("more than 100 times"));
+}
+
+/// A zstd frame of one stored block that asks for a window of that binary logarithm (RFC 8878, 3.1.1.1.2).
+fn zstd_frame(window: u8, text: &[u8]) -> Vec<u8> {
+    let block = (text.len() as u32) << 3 | 1;
+    let head = [0x28, 0xB5, 0x2F, 0xFD, 0, (window - 10) << 3];
+    [&head, &block.to_le_bytes()[..3], text].concat()
+}
+
+#[test]
+fn decoders_hold_no_more_than_stated() {
+    let long = "not so short ".repeat(100_000);
+    let arrow = {
+        let batch = batch(&[&long]);
+        let options = arrow::ipc::writer::IpcWriteOptions::default()
+            .try_with_compression(Some(arrow::ipc::CompressionType::ZSTD))
+            .unwrap();
+        let mut writer = StreamWriter::try_new_with_options(Vec::new(), &batch.schema(), options).unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        writer.into_inner().unwrap()
+    };
+    let cases = [
+        (
+            "a.txt.zst",
+            zstd_frame(21, b"one\n"),
+            "the window of the zstd data",
+        ),
+        ("a.txt.xz", golden("two.xz"), "the dictionary of the xz data"),
+        ("a.parquet", parquet_of(&[&long]), "page 1"),
+        ("a.arrow", arrow, "message"),
+    ];
+    for (name, bytes, what) in cases {
+        assert!(!texts(&bytes, name, json!({})).is_empty(), "{name}");
+        let message = fault(&bytes, name, json!({"largest_buffer": 1 << 20}));
+        assert!(
+            message.contains(what)
+                && message.contains("takes more than 1 MiB")
+                && message.contains("raise `largest_buffer`"),
+            "{name}: {message}"
+        );
+    }
+    // As the command `zstd` does: `--long=27` is granted, more has to be asked for.
+    assert_eq!(texts(&zstd_frame(27, b"one\n"), "a", json!({})), ["one"]);
+    let wide = zstd_frame(28, b"one\n");
+    assert!(fault(&wide, "a", json!({})).contains("takes more than 128 MiB"));
+    assert_eq!(texts(&wide, "a", json!({"largest_buffer": 1 << 28})), ["one"]);
 }
 
 #[test]

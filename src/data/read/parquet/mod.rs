@@ -39,7 +39,7 @@ pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
         let place = || format!("row group {}", group + 1);
         let before = rows.number + u64::from(rows.open);
         let mut dictionary = Dictionary::default();
-        let mut pages = Pages::new(stored, count, &column, chunk, rows.sink.ratio);
+        let mut pages = Pages::new(stored, count, &column, chunk, rows.sink);
         while let Some(page) = pages.next().context(place)? {
             match page {
                 Page::Dictionary(bytes, entries) => {

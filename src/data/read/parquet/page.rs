@@ -4,8 +4,9 @@ use std::io::Read as _;
 use std::ops::Range;
 
 use super::super::FREE_BYTES;
+use super::super::compression::zstd_window;
 use super::super::fault::damaged;
-use super::super::sink::bomb;
+use super::super::sink::{Sink, bomb, too_large};
 use super::super::stored::{ReadCount, Stored};
 use super::super::thrift::{Compact, Fault, kind};
 use super::footer::{Chunk, Column};
@@ -103,6 +104,7 @@ pub struct Pages<'p> {
     column: &'p Column,
     chunk: &'p Chunk,
     ratio: u64,
+    buffer_limit: u64,
     at: u64,
     values: u64,
     /// Pages so far.
@@ -117,14 +119,15 @@ impl<'p> Pages<'p> {
         count: &'p ReadCount,
         column: &'p Column,
         chunk: &'p Chunk,
-        ratio: u64,
+        limits: &Sink<'_>,
     ) -> Self {
         Self {
             stored,
             count,
             column,
             chunk,
-            ratio,
+            ratio: limits.ratio,
+            buffer_limit: limits.buffer,
             at: chunk.start,
             values: 0,
             number: 0,
@@ -169,12 +172,19 @@ impl<'p> Pages<'p> {
             if header.uncompressed > limit {
                 return Err(place(bomb(header.uncompressed, header.compressed, self.ratio)));
             }
+            if header.uncompressed.max(header.compressed) > self.buffer_limit {
+                return Err(place(too_large("it", self.buffer_limit)));
+            }
             self.stored
                 .exactly(body, header.compressed as usize, self.count, &mut self.buffer)
                 .map_err(place)?;
+            let codec = Codec {
+                number: self.chunk.codec,
+                buffer: self.buffer_limit,
+            };
             let page = match header.kind {
-                DICTIONARY => dictionary(&header, &self.buffer, self.chunk.codec),
-                DATA | DATA_2 => data(&header, &self.buffer, self.chunk.codec, self.column),
+                DICTIONARY => dictionary(&header, &self.buffer, codec),
+                DATA | DATA_2 => data(&header, &self.buffer, codec, self.column),
                 kind => Err(damaged(format!("it is of the unknown type {kind}"))),
             };
             let page = page.map_err(place)?;
@@ -247,7 +257,7 @@ fn parse(bytes: &[u8]) -> std::result::Result<Header, Fault> {
     Ok(header)
 }
 
-fn dictionary(header: &Header, compressed: &[u8], codec: i64) -> Result<Page> {
+fn dictionary(header: &Header, compressed: &[u8], codec: Codec) -> Result<Page> {
     if !matches!(header.encoding, PLAIN | PLAIN_DICTIONARY) {
         return Err(damaged(format!(
             "a dictionary of the encoding {}",
@@ -259,7 +269,7 @@ fn dictionary(header: &Header, compressed: &[u8], codec: i64) -> Result<Page> {
     Ok(Page::Dictionary(bytes, header.values))
 }
 
-fn data(header: &Header, compressed: &[u8], codec: i64, column: &Column) -> Result<Page> {
+fn data(header: &Header, compressed: &[u8], codec: Codec, column: &Column) -> Result<Page> {
     let mut bytes = Vec::new();
     let mut at = 0;
     let (repetition, definition);
@@ -276,7 +286,7 @@ fn data(header: &Header, compressed: &[u8], codec: i64, column: &Column) -> Resu
         bytes.extend_from_slice(levels);
         let left = header.uncompressed - levels.len() as u64;
         let codec = if header.plain || values.is_empty() {
-            0
+            codec.none()
         } else {
             codec
         };
@@ -316,12 +326,28 @@ fn data(header: &Header, compressed: &[u8], codec: i64, column: &Column) -> Resu
     }))
 }
 
+/// What pages are compressed with.
+#[derive(Clone, Copy)]
+struct Codec {
+    /// Parquet's number.
+    number: i64,
+    /// Bytes that it may hold at once, at most.
+    buffer: u64,
+}
+
+impl Codec {
+    /// No compression.
+    fn none(self) -> Self {
+        Self { number: 0, ..self }
+    }
+}
+
 /// Decompresses into exactly `length` bytes behind those that are there.
-fn decompress(codec: i64, compressed: &[u8], length: u64, to: &mut Vec<u8>) -> Result<()> {
+fn decompress(codec: Codec, compressed: &[u8], length: u64, to: &mut Vec<u8>) -> Result<()> {
     let before = to.len();
     let length = length as usize;
     let faulty = |error: String| damaged(format!("it does not decompress: {error}"));
-    match codec {
+    match codec.number {
         0 => to.extend_from_slice(compressed),
         1 => {
             let stated = snap::raw::decompress_len(compressed).map_err(|error| faulty(error.to_string()))?;
@@ -341,7 +367,10 @@ fn decompress(codec: i64, compressed: &[u8], length: u64, to: &mut Vec<u8>) -> R
         6 => {
             to.reserve(length);
             zstd::stream::read::Decoder::with_buffer(compressed)
-                .and_then(|decoder| decoder.take(length as u64 + 1).read_to_end(to))
+                .and_then(|mut decoder| {
+                    decoder.window_log_max(zstd_window(codec.buffer))?;
+                    decoder.take(length as u64 + 1).read_to_end(to)
+                })
                 .map_err(|error| faulty(error.to_string()))?;
         }
         7 => {
