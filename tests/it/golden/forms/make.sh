@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the files of this folder with GNU tar, gzip, bzip2, xz, zstd, Info-ZIP and pyarrow (24 when they were made): other
+# Makes the files of this folder with GNU tar, gzip, bzip2, xz, zstd, Info-ZIP and pyarrow (26 when they were made): other
 # writers than the program's, so that its readers are tested against what people have.
 set -euo pipefail
 cd "$(dirname "$0")"
