@@ -40,6 +40,12 @@ pub struct Args {
     /// What to run, and where.
     #[command(flatten)]
     pub execution: ExecutionArgs,
+    /// Hash every artifact in full before it is used
+    ///
+    /// Without it what a stage consumes is hashed by a sample, and what no stage consumes not at all. What is found
+    /// corrupt is moved to `.mdlm/quarantine` and made again.
+    #[arg(long)]
+    pub paranoid: bool,
     /// Print a summary as JSON to standard output at the end
     #[arg(long)]
     pub json: bool,
@@ -85,6 +91,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         overrides: args.project.set.clone(),
         threads: args.execution.compute.threads(),
         device: args.execution.compute.device()?,
+        paranoid: args.paranoid,
     };
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));

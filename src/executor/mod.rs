@@ -3,6 +3,7 @@
 //! Stages run one after the other, each with all threads. A stage that fails stops those that consume it; independent
 //! ones still run. An interruption ends the running stage at its next safe place and starts no other; what is committed
 //! stays committed, and the scratch folder of the interrupted stage (its checkpoints) is there for the next run.
+//! What is corrupt in the store is not consumed but made again ([`trust`]).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Instant, SystemTime};
@@ -12,9 +13,15 @@ use serde::Serialize;
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Sink};
 use crate::manifest::{Stage, StageKind};
-use crate::plan::{Decision, Plan, Reason};
+use crate::plan::{Decision, Plan, PlannedStage, Reason};
 use crate::stages::{Context, Device, Outcome, key, memory};
-use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
+use crate::store::{
+    Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
+};
+
+mod trust;
+
+use trust::Trust;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
 pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);
@@ -30,6 +37,8 @@ pub struct Options {
     pub threads: usize,
     /// Where to compute.
     pub device: Device,
+    /// Whether every artifact that is served is hashed in full first.
+    pub paranoid: bool,
 }
 
 /// What became of a plan.
@@ -39,6 +48,8 @@ pub struct Summary {
     pub stages: Vec<StageSummary>,
     /// The first failure, or the interruption.
     pub error: Option<Error>,
+    /// Keeps the artifacts where they are for as long as this lives.
+    pub pins: Vec<Pin>,
 }
 
 /// What became of a stage.
@@ -113,22 +124,15 @@ pub fn execute(
         sink,
         cancel,
         runner,
+        trust: Trust::default(),
     };
     let mut summary = Summary {
         stages: Vec::new(),
         error: None,
+        pins: Vec::new(),
     };
     for index in 0..plan.stages.len() {
-        let mut stage = StageSummary {
-            name: plan.stages[index].name.clone(),
-            kind: plan.stages[index].kind().name(),
-            status: Status::NotRun,
-            why: String::new(),
-            seconds: None,
-            artifact: None,
-            path: None,
-            figures: Vec::new(),
-        };
+        let mut stage = StageSummary::new(&plan.stages[index]);
         // Its inputs were not made, or nobody wants more: nothing to do but to say so.
         let lacking = plan.stages[index]
             .inputs
@@ -158,7 +162,11 @@ pub fn execute(
             summary.error.get_or_insert(error);
         }
         summary.stages.push(stage);
+        for (index, stage) in run.trust.redone() {
+            summary.stages[index] = stage;
+        }
     }
+    summary.pins = run.trust.into_pins();
     Ok(summary)
 }
 
@@ -169,30 +177,58 @@ struct Run<'a> {
     sink: &'a dyn Sink,
     cancel: &'a Cancel,
     runner: Runner<'a>,
+    trust: Trust,
+}
+
+impl StageSummary {
+    /// Of a stage that was not started.
+    fn new(stage: &PlannedStage) -> Self {
+        Self {
+            name: stage.name.clone(),
+            kind: stage.kind().name(),
+            status: Status::NotRun,
+            why: String::new(),
+            seconds: None,
+            artifact: None,
+            path: None,
+            figures: Vec::new(),
+        }
+    }
 }
 
 impl Run<'_> {
     /// Serves a stage from the store or runs it.
     fn stage(&self, plan: &mut Plan, index: usize, summary: &mut StageSummary) -> Result<()> {
-        plan.decide(index, self.store)?;
-        let record = match plan.stages[index].decision.clone() {
-            Decision::Cached(record) => self.served(summary, record, String::new()),
-            Decision::Run { key: None, .. } => {
-                return Err(Error::internal("its inputs are made and its key is not known"));
-            }
-            Decision::Run {
-                key: Some(key),
-                reasons,
-            } => {
-                let digest = key.digest();
-                let (lock, waited) = self.lock(&digest, &summary.name)?;
-                // Whoever held the lock may have made what we were about to make.
-                match self.store.lookup(&key)? {
-                    Lookup::Hit(record) if waited.is_some() || !plan.is_forced(index) => {
-                        let why = waited.map_or_else(String::new, |who| format!("made by {who}"));
-                        self.served(summary, record, why)
+        let record = loop {
+            plan.decide(index, self.store)?;
+            match plan.stages[index].decision.clone() {
+                Decision::Cached(record) => {
+                    if self.hold(&summary.name, &record)? {
+                        break self.served(summary, record, String::new());
                     }
-                    _ => self.run(plan, index, &key, &reasons, &lock, summary)?,
+                }
+                Decision::Run { key: None, .. } => {
+                    return Err(Error::internal("its inputs are made and its key is not known"));
+                }
+                Decision::Run {
+                    key: Some(key),
+                    reasons,
+                } => {
+                    if !self.inputs_are_sound(plan, index)? {
+                        continue;
+                    }
+                    let digest = key.digest();
+                    let (lock, waited) = self.lock(&digest, &summary.name)?;
+                    // Whoever held the lock may have made what we were about to make.
+                    match self.store.lookup(&key)? {
+                        Lookup::Hit(record) if waited.is_some() || !plan.is_forced(index) => {
+                            if self.hold(&summary.name, &record)? {
+                                let why = waited.map_or_else(String::new, |who| format!("made by {who}"));
+                                break self.served(summary, record, why);
+                            }
+                        }
+                        _ => break self.run(plan, index, &key, &reasons, &lock, summary)?,
+                    }
                 }
             }
         };
@@ -331,6 +367,8 @@ impl Run<'_> {
                 provenance,
             })
             .context(|| "commit".to_owned())?;
+        // While the key's lock is held: its record cannot go meanwhile.
+        self.hold_made(&record)?;
         summary.status = Status::Done;
         self.fill(summary, &record);
         self.sink

@@ -113,6 +113,7 @@ fn options() -> Options {
         overrides: vec![],
         threads: 2,
         device: Device::Cpu,
+        paranoid: false,
     }
 }
 
@@ -624,4 +625,149 @@ fn the_record_tells_how_the_artifact_came_about() {
     };
     let files: Vec<_> = source.provenance.files.iter().map(|file| &*file.path).collect();
     assert_eq!(files, ["corpus/a.txt", "corpus/b.txt"]);
+}
+
+/// Flips a bit of a stage's output, whose length stays, and tells how the damaged file reads.
+fn flip(project: &Project, stage: &str) -> Vec<u8> {
+    let plan = project.plan(&Selection::default());
+    let stage = plan.stages.iter().find(|planned| planned.name == stage).unwrap();
+    let file = project
+        .store()
+        .artifact_path(stage.artifact().unwrap())
+        .join("output");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[3] ^= 1;
+    fs::remove_file(&file).unwrap();
+    fs::write(&file, &bytes).unwrap();
+    bytes
+}
+
+fn warnings(project: &Project, options: &Options, runner: Runner<'_>) -> (Summary, Vec<String>) {
+    struct Warnings(Mutex<Vec<String>>);
+    impl Sink for Warnings {
+        fn emit(&self, stage: &str, event: Event) {
+            if let Event::Warning(text) = event {
+                self.0.lock().unwrap().push(format!("{stage}: {text}"));
+            }
+        }
+    }
+    let heard = Warnings(Mutex::default());
+    let mut plan = project.plan(&Selection::default());
+    let store = project.store();
+    let summary = execute(&mut plan, &store, options, &heard, &Cancel::default(), runner).unwrap();
+    (summary, heard.0.into_inner().unwrap())
+}
+
+/// A corrupt input is found before it is consumed, made again from what it was made of, and nothing else changes.
+#[test]
+fn a_corrupt_input_is_made_again_and_not_consumed() {
+    let mut project = Project::new();
+    project.run();
+    let sound: Vec<_> = project
+        .plan(&Selection::default())
+        .stages
+        .iter()
+        .map(|stage| *stage.artifact().unwrap())
+        .collect();
+    let damaged = flip(&project, "rows");
+    project.set("/stages/model/steps", json!(20));
+    let runner = |stage: &Stage, context: &Context<'_>| {
+        for (_, folder) in context.inputs {
+            assert_ne!(fs::read(folder.join("output")).unwrap(), damaged, "consumed");
+        }
+        stand_in(stage, context)
+    };
+    let (summary, warnings) = warnings(&project, &options(), &runner);
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    let start = "rows: its artifact is corrupt and is not used: `output` has other content; moved to `";
+    assert!(warnings[0].starts_with(start), "{warnings:?}");
+    assert_eq!(summary.stages[2].artifact, Some(sound[2]), "made again, the same");
+    let told = told(&summary);
+    assert!(
+        told.starts_with("rows: damaged: its artifact is in quarantine since "),
+        "{told}"
+    );
+    assert!(told.contains("model: `steps` 10 → 20"), "{told}");
+    let place = project.store().quarantine_path().join(sound[2].to_string());
+    assert_eq!(fs::read(place.join("output")).unwrap(), damaged);
+    drop(summary);
+    assert_eq!(project.run(), "");
+}
+
+/// What made the corrupt artifact is corrupt itself: both are made again, from the source.
+#[test]
+fn corruption_is_followed_upstream() {
+    let mut project = Project::new();
+    project.run();
+    for stage in ["text", "tokens", "rows"] {
+        flip(&project, stage);
+    }
+    project.set("/stages/model/steps", json!(20));
+    let (summary, warnings) = warnings(&project, &options(), &stand_in);
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    let ran: Vec<_> = summary.stages.iter().map(|stage| stage.status).collect();
+    assert_eq!(ran, [Status::Done; 6]);
+}
+
+/// What nobody consumes is not hashed, unless asked for.
+#[test]
+fn who_is_paranoid_hashes_everything_that_is_served() {
+    let project = Project::new();
+    project.run();
+    flip(&project, "texts");
+    flip(&project, "tokens");
+    assert_eq!(project.run(), "");
+    let paranoid = Options {
+        paranoid: true,
+        ..options()
+    };
+    let (summary, warnings) = warnings(&project, &paranoid, &stand_in);
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    let ran: Vec<_> = summary
+        .stages
+        .iter()
+        .filter(|stage| stage.status == Status::Done)
+        .map(|stage| stage.name.as_str())
+        .collect();
+    assert_eq!(ran, ["tokens", "texts"]);
+    drop(summary);
+    let (_, warnings) = self::warnings(&project, &paranoid, &stand_in);
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+/// The artifact goes between the decision to serve it and its use: it is made again.
+#[test]
+fn what_is_taken_away_meanwhile_is_made_again() {
+    let project = Project::new();
+    project.run();
+    let mut plan = project.plan(&Selection::default());
+    let store = project.store();
+    for stage in &plan.stages {
+        assert!(store.try_take(stage.artifact().unwrap()).unwrap().is_some());
+    }
+    fs::remove_dir_all(store.artifact_path(plan.stages[1].artifact().unwrap())).unwrap();
+    let ran = execute(
+        &mut plan,
+        &store,
+        &options(),
+        &Silent,
+        &Cancel::default(),
+        &stand_in,
+    )
+    .unwrap();
+    assert_eq!(told(&ran), "tokens: damaged: `output` of its artifact is missing");
+    for stage in &plan.stages {
+        let taken = store.try_take(stage.artifact().unwrap()).unwrap();
+        assert!(taken.is_none(), "pinned until the end of the run");
+    }
+    drop(ran);
+    assert!(
+        store
+            .try_take(plan.stages[1].artifact().unwrap())
+            .unwrap()
+            .is_some()
+    );
 }

@@ -86,6 +86,8 @@ impl Store {
         sync_folders(&staging)?;
         passed(Step::Synced)?;
         let place = self.artifact_path(&artifact);
+        // Nobody takes it away for want of a record that is on its way.
+        let _pin = self.pin(&artifact)?;
         self.publish(lock.key(), &place, &files)?;
         passed(Step::Published)?;
         sync_folder(&self.root().join("artifacts"))?;

@@ -92,6 +92,14 @@ impl<'de> Deserialize<'de> for Digest {
 /// # Errors
 /// The file cannot be read.
 pub fn hash_file(path: &Path) -> Result<(u64, Digest)> {
+    hash_file_paced(path, &|_| ())
+}
+
+/// [`hash_file`] that tells `read` how many bytes it has read each time, which may take its time.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn hash_file_paced(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<(u64, Digest)> {
     let context = || format!("read `{}`", path.display());
     let mut file = File::open(path).context(context)?;
     let length = file.metadata().context(context)?.len();
@@ -111,6 +119,7 @@ pub fn hash_file(path: &Path) -> Result<(u64, Digest)> {
         if filled == 0 {
             return Ok((bytes, Digest(*hasher.finalize().as_bytes())));
         }
+        read(filled as u64);
         hasher.update_rayon(&buffer[..filled]);
         bytes += filled as u64;
     }

@@ -1,4 +1,7 @@
-//! Locks of keys: the operating system's, so that they die with their process.
+//! Locks of keys and of artifacts: the operating system's, so that they die with their process.
+//!
+//! Whoever works on a key holds its lock alone. Whoever uses an artifact, or is about to publish it, pins it, together
+//! with others who do; only an artifact that nobody has pinned is moved or deleted.
 //!
 //! A lock file is never deleted: deleting one that somebody is about to lock would let two processes hold "the" lock.
 //! What is in it (who holds it) is for the eyes of those who wait.
@@ -43,7 +46,81 @@ impl KeyLock {
     }
 }
 
+/// The promise that an artifact stays where it is, until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct Pin {
+    /// Closing it gives the lock back.
+    _file: File,
+}
+
+/// The right to move or delete an artifact, which nobody uses meanwhile.
+#[derive(Debug)]
+pub struct ArtifactLock {
+    artifact: Digest,
+    /// Closing it gives the lock back.
+    _file: File,
+}
+
+impl ArtifactLock {
+    /// The artifact.
+    #[must_use]
+    pub fn artifact(&self) -> &Digest {
+        &self.artifact
+    }
+}
+
 impl Store {
+    /// Pins an artifact, be it there or not. Waits while somebody moves or deletes it, which takes no time.
+    ///
+    /// # Errors
+    /// The file system has no locks, or the store cannot be written.
+    pub fn pin(&self, artifact: &Digest) -> Result<Pin> {
+        let file = self.open_lock(artifact)?;
+        match file.lock_shared() {
+            Ok(()) => Ok(Pin { _file: file }),
+            Err(error) => Err(self.no_locks(artifact, error)),
+        }
+    }
+
+    /// Takes an artifact for oneself if nobody uses it.
+    ///
+    /// # Errors
+    /// The file system has no locks, or the store cannot be written.
+    pub fn try_take(&self, artifact: &Digest) -> Result<Option<ArtifactLock>> {
+        let file = self.open_lock(artifact)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(ArtifactLock {
+                artifact: *artifact,
+                _file: file,
+            })),
+            Err(TryLockError::WouldBlock) => Ok(None),
+            Err(TryLockError::Error(error)) => Err(self.no_locks(artifact, error)),
+        }
+    }
+
+    /// The file of a lock, which is made where it is missing.
+    fn open_lock(&self, name: &Digest) -> Result<File> {
+        let path = self.lock_path(name);
+        create_folder(&self.root().join("locks"))?;
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .wrap(Kind::Environment, || format!("lock `{}`", path.display()))
+            .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+    }
+
+    fn no_locks(&self, name: &Digest, error: std::io::Error) -> Error {
+        let context = || format!("lock `{}`", self.lock_path(name).display());
+        let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
+        error.hint(
+            "the file system of the store has no locks (some network mounts): put the store on a local disk with \
+             `--store DIR`",
+        )
+    }
+
     /// Takes the lock of a key if nobody holds it.
     ///
     /// # Errors
@@ -51,25 +128,11 @@ impl Store {
     pub fn try_lock(&self, key: &Digest) -> Result<Option<KeyLock>> {
         let path = self.lock_path(key);
         let context = || format!("lock `{}`", path.display());
-        create_folder(&self.root().join("locks"))?;
-        let mut file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .wrap(Kind::Environment, context)
-            .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))?;
+        let mut file = self.open_lock(key)?;
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
-            Err(TryLockError::Error(error)) => {
-                let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
-                return Err(error.hint(
-                    "the file system of the store has no locks (some network mounts): put the store on a local disk \
-                     with `--store DIR`",
-                ));
-            }
+            Err(TryLockError::Error(error)) => return Err(self.no_locks(key, error)),
         }
         let holder = Holder {
             pid: std::process::id(),
@@ -129,6 +192,27 @@ mod tests {
         assert_eq!(store.holder(&key).unwrap().pid, std::process::id());
         drop(lock);
         assert!(store.try_lock(&key).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_pinned_artifact_is_not_taken_and_pins_do_not_exclude_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("store"));
+        let artifact = Digest::of(b"artifact");
+        let (one, two) = (store.pin(&artifact).unwrap(), store.pin(&artifact).unwrap());
+        assert!(store.try_take(&artifact).unwrap().is_none());
+        drop(one);
+        assert!(store.try_take(&artifact).unwrap().is_none());
+        drop(two);
+        let taken = store.try_take(&artifact).unwrap().unwrap();
+        // Who pins meanwhile waits until it is given back.
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| store.pin(&artifact).unwrap());
+            std::thread::sleep(Duration::from_millis(20));
+            assert!(!waiting.is_finished());
+            drop(taken);
+            waiting.join().unwrap();
+        });
     }
 
     #[test]

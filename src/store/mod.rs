@@ -11,7 +11,8 @@
 //! | `checkpoints/…/` | checkpoints that trainings leave for others (`crate::train`) |
 //! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
-//! | `locks/<key>` | held by the process that works on the key ([`lock`]) |
+//! | `locks/<key>`, `locks/<artifact>` | held by the process that works on the key; by those that use the artifact ([`lock`]) |
+//! | `quarantine/<digest>/`, `quarantine/<digest>.json` | artifacts that were found corrupt, and what is wrong with them ([`verify`]) |
 //! | `reports/<pipeline>.html` | the report of the last whole run |
 //! | `files.json` | what files outside the store looked like when they were hashed ([`stat`]) |
 //! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
@@ -41,10 +42,11 @@ pub mod lock;
 pub mod record;
 pub mod stat;
 pub mod time;
+pub mod verify;
 
 pub use digest::{Digest, FileEntry};
 pub use key::Key;
-pub use lock::{Holder, KeyLock};
+pub use lock::{ArtifactLock, Holder, KeyLock, Pin};
 pub use record::{ExternalFile, InputOrigin, Machine, Provenance, Record};
 
 /// Name of the store's folder.
@@ -136,8 +138,8 @@ impl Store {
         self.root.join("checkpoints")
     }
 
-    /// What stages of a kind have left that consumed the same: the artifacts, and the scratch of all keys that were
-    /// not finished.
+    /// What stages of a kind have left that consumed the same: the artifacts that are sound as far as a sample tells,
+    /// and the scratch of all keys that were not finished.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -148,7 +150,13 @@ impl Store {
         let made = records
             .iter()
             .filter(|record| record.key.inputs == key.inputs && record.key.version == key.version)
-            .map(|record| self.artifact_path(&record.artifact));
+            .map(|record| (self.artifact_path(&record.artifact), record))
+            .filter(|(folder, record)| {
+                let (artifact, files) = (&record.artifact, Some(record.files.as_slice()));
+                verify::examine(folder, artifact, files, verify::SAMPLE, &verify::Pace::new(None))
+                    .is_ok_and(|faults| faults.is_empty())
+            })
+            .map(|(folder, _)| folder);
         Ok(made.chain(work).collect())
     }
 
@@ -308,8 +316,16 @@ impl Store {
         }
         Ok(match self.missing(&record)? {
             None => Lookup::Hit(Box::new(record)),
-            Some(fault) => Lookup::Damaged(fault),
+            Some(fault) => Lookup::Damaged(self.quarantined(&record.artifact).unwrap_or(fault)),
         })
+    }
+
+    /// Whether a record and its artifact's folder are still there: what may have changed before an artifact was
+    /// pinned that a lookup has found.
+    #[must_use]
+    pub fn still_has(&self, record: &Record) -> bool {
+        self.record_path(&record.key.kind, &record.key.digest()).is_file()
+            && self.artifact_path(&record.artifact).is_dir()
     }
 
     /// What is missing of a record's artifact, if anything.

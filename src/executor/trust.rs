@@ -1,0 +1,125 @@
+//! Corrupt artifacts are never consumed.
+//!
+//! A lookup sees that an artifact's files are there with their lengths. Before a stage consumes an artifact, its files
+//! are hashed: those of small artifacts all, those of large ones by a sample that is drawn anew each time
+//! ([`verify::SAMPLE`]), with `paranoid` all, and then those of every artifact that is served. What is found corrupt
+//! goes into quarantine and is made again, before its consumer runs.
+//!
+//! Artifacts that a run serves or makes are pinned until its end: nobody deletes them meanwhile.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{Run, StageSummary};
+use crate::error::{Context as _, Result};
+use crate::event::Event;
+use crate::plan::{Decision, Plan};
+use crate::store::verify::{self, Depth, Moved, Pace};
+use crate::store::{Digest, Pin, Record};
+
+/// What a run knows of the artifacts that it uses.
+#[derive(Debug, Default)]
+pub(super) struct Trust {
+    pins: Mutex<HashMap<Digest, Pin>>,
+    /// Made by this run, or hashed as deep as it is asked to.
+    sound: Mutex<HashSet<Digest>>,
+    /// The stages that were made again for one that consumes them, with their places in the plan.
+    redone: Mutex<Vec<(usize, StageSummary)>>,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Trust {
+    /// Artifacts that nobody may take away; to be held for as long as they are used.
+    pub(super) fn into_pins(self) -> Vec<Pin> {
+        let pins = self.pins.into_inner().unwrap_or_else(PoisonError::into_inner);
+        pins.into_values().collect()
+    }
+
+    /// The stages that were made again since they were last asked for.
+    pub(super) fn redone(&self) -> Vec<(usize, StageSummary)> {
+        std::mem::take(&mut *locked(&self.redone))
+    }
+}
+
+impl Run<'_> {
+    /// Pins what was made just now; it need not be looked at again.
+    pub(super) fn hold_made(&self, record: &Record) -> Result<()> {
+        let pin = self.store.pin(&record.artifact)?;
+        locked(&self.trust.pins).insert(record.artifact, pin);
+        locked(&self.trust.sound).insert(record.artifact);
+        Ok(())
+    }
+
+    /// Pins what is to be served, and with `paranoid` hashes it. Whether it is there and sound; if not, there is a
+    /// new decision to be made.
+    pub(super) fn hold(&self, stage: &str, record: &Record) -> Result<bool> {
+        let pin = self.store.pin(&record.artifact)?;
+        if !self.store.still_has(record) {
+            return Ok(false);
+        }
+        locked(&self.trust.pins).insert(record.artifact, pin);
+        if self.options.paranoid {
+            return self.is_sound(stage, record, Depth::Full);
+        }
+        Ok(true)
+    }
+
+    /// Makes sure that what a stage is about to consume is sound, and makes it again where it is not. Whether
+    /// everything was sound; if not, there is a new decision to be made.
+    pub(super) fn inputs_are_sound(&self, plan: &mut Plan, index: usize) -> Result<bool> {
+        let depth = if self.options.paranoid {
+            Depth::Full
+        } else {
+            verify::SAMPLE
+        };
+        let mut all = true;
+        for input in plan.stages[index].inputs.clone() {
+            let stage = &plan.stages[input.index];
+            let Decision::Cached(record) = &stage.decision else {
+                continue;
+            };
+            if self.is_sound(&stage.name, record, depth)? {
+                continue;
+            }
+            all = false;
+            let mut summary = StageSummary::new(stage);
+            let again = self.stage(plan, input.index, &mut summary);
+            again.context(|| format!("make `{}` again", summary.name))?;
+            locked(&self.trust.redone).push((input.index, summary));
+        }
+        Ok(all)
+    }
+
+    /// Hashes an artifact unless this run has done so. A corrupt one goes into quarantine.
+    fn is_sound(&self, stage: &str, record: &Record, depth: Depth) -> Result<bool> {
+        let artifact = &record.artifact;
+        if locked(&self.trust.sound).contains(artifact) {
+            return Ok(true);
+        }
+        let folder = self.store.artifact_path(artifact);
+        let pace = Pace::new(None);
+        let faults = verify::examine(&folder, artifact, Some(&record.files), depth, &pace)
+            .context(|| format!("verify what `{stage}` made"))?;
+        if faults.is_empty() {
+            locked(&self.trust.sound).insert(*artifact);
+            return Ok(true);
+        }
+        locked(&self.trust.pins).remove(artifact);
+        let moved = self
+            .store
+            .quarantine(artifact, Some(&record.files), &faults, true)
+            .context(|| format!("quarantine what `{stage}` made"))?;
+        if let Moved::To(place) = moved {
+            let what = verify::told(&faults);
+            let message = format!(
+                "its artifact is corrupt and is not used: {what}; moved to `{}`",
+                place.display()
+            );
+            self.sink.emit(stage, Event::Warning(message));
+        }
+        Ok(false)
+    }
+}
