@@ -1,13 +1,23 @@
 //! Objects in buckets: `s3://`, `gs://`, `az://`, through `object_store` and our own HTTP client.
+//!
+//! Another server than the cloud's own is named by `AWS_ENDPOINT_URL`, `GOOGLE_BASE_URL` or `AZURE_STORAGE_ENDPOINT`, with
+//! `…_ALLOW_HTTP=true` for one without TLS and `…_SKIP_SIGNATURE=true` for one without credentials; so all three are tested
+//! against servers on loopback that speak as much of each interface as reading takes. Not tested are the clouds themselves
+//! and their ways to sign.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
-use object_store::client::{ClientConfigKey, ClientOptions, HttpClient, HttpConnector};
+use object_store::client::{
+    ClientConfigKey, ClientOptions, HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest,
+    HttpResponse, HttpService,
+};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
@@ -22,7 +32,7 @@ use crate::event::Cancel;
 /// Objects that a glob looks at, at most: what memory is bounded by.
 const MOST_OBJECTS: usize = 1_000_000;
 /// Asking a machine of the cloud who it is: elsewhere nobody answers.
-const METADATA_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(1);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bucket.
 pub(super) struct Bucket {
@@ -48,7 +58,8 @@ impl Bucket {
                 base: 2.0,
             },
             max_retries: settings.retries as usize,
-            ..RetryConfig::default()
+            // The attempts are counted; the store's own limit in time would cut a long wait short.
+            retry_timeout: settings.longest_wait.saturating_mul(settings.retries + 1),
         };
         let buckets = &settings.buckets;
         let built: object_store::Result<Arc<dyn ObjectStore>> = match place.cloud {
@@ -162,7 +173,7 @@ impl Bucket {
                 return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
             }
             // Out of range, or a server without ranges: told apart from the rest by asking from the start.
-            Err(object_store::Error::Generic { .. }) if from > 0 => {
+            Err(error @ object_store::Error::Generic { .. }) if from > 0 && !is_passing(&error) => {
                 return Err(Failure::Stale(
                     "the bucket does not go on from where it was".to_owned(),
                 ));
@@ -191,6 +202,9 @@ impl Bucket {
 
     fn error(&self, error: &object_store::Error) -> Error {
         use object_store::Error as Fault;
+        if let Some(later) = find::<Later>(error) {
+            return Error::environment(later.to_string()).hint("run it again then: what is here is kept");
+        }
         match error {
             Fault::NotFound { path, .. } => {
                 Error::input(format!("there is no object `{path}`")).hint("check bucket and key")
@@ -224,7 +238,7 @@ impl Cloud {
     }
 
     /// Which server the settings name, where they name one: the same bucket is another one there.
-    pub fn endpoint(self, settings: &Settings) -> &str {
+    pub fn endpoint(self, settings: &Settings) -> String {
         let names: &[&str] = match self {
             Self::S3 => &["aws_endpoint", "aws_endpoint_url", "aws_endpoint_url_s3"],
             Self::Gcs => &["google_base_url"],
@@ -234,8 +248,8 @@ impl Cloud {
                 "azure_endpoint",
             ],
         };
-        let mut values = names.iter().filter_map(|name| settings.buckets.get(*name));
-        values.next().map_or("", String::as_str)
+        let values = names.iter().filter_map(|name| settings.buckets.get(*name));
+        values.map(String::as_str).collect::<Vec<_>>().join(" ")
     }
 }
 
@@ -263,6 +277,88 @@ fn told(error: &object_store::Error) -> String {
     }
 }
 
+/// The error of that type that another one came of.
+fn find<T: std::error::Error + 'static>(error: &object_store::Error) -> Option<&T> {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        source = error.source();
+    }
+    None
+}
+
+/// Whether a request failed for reasons that pass: the network's, or the server's for now. The library's own type, which
+/// would tell, is not public; its text has the status.
+fn is_passing(error: &object_store::Error) -> bool {
+    let text = error.to_string();
+    let status = |start: &str| text.contains(&format!("status code: {start}"));
+    find::<HttpError>(error).is_some() || status("5") || status("429") || status("408")
+}
+
+/// A server that wants to be left alone for longer than we wait.
+#[derive(Debug)]
+struct Later {
+    host: String,
+    status: u16,
+    wait: Duration,
+}
+
+impl std::fmt::Display for Later {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, status, wait } = self;
+        write!(
+            f,
+            "`{host}` answered {status} and asks to come back in {} s",
+            wait.as_secs()
+        )
+    }
+}
+
+impl std::error::Error for Later {}
+
+/// A client that waits for as long as a server asks for (`Retry-After`), which the stores do not: what they wait before
+/// the next attempt comes on top of it.
+#[derive(Debug)]
+struct Patient {
+    client: reqwest::Client,
+    longest_wait: Duration,
+}
+
+impl Patient {
+    async fn answer(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let host = request.uri().host().unwrap_or_default().to_owned();
+        let response = HttpService::call(&self.client, request).await?;
+        let status = response.status().as_u16();
+        if matches!(status, 408 | 429 | 500..=599)
+            && let Some(wait) = web::retry_after(response.headers())
+        {
+            if wait > self.longest_wait {
+                return Err(HttpError::new(
+                    HttpErrorKind::Unknown,
+                    Later { host, status, wait },
+                ));
+            }
+            tokio::time::sleep(wait).await;
+        }
+        Ok(response)
+    }
+}
+
+impl HttpService for Patient {
+    fn call<'a, 'b>(
+        &'a self,
+        request: HttpRequest,
+    ) -> Pin<Box<dyn Future<Output = Result<HttpResponse, HttpError>> + Send + 'b>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(self.answer(request))
+    }
+}
+
 /// Gives the stores our client.
 struct Connector {
     settings: Settings,
@@ -285,7 +381,10 @@ impl HttpConnector for Connector {
             METADATA_TIMEOUT
         };
         match web::client(&self.settings, timeout, http.as_deref() != Some("true")) {
-            Ok(client) => Ok(HttpClient::new(client)),
+            Ok(client) => Ok(HttpClient::new(Patient {
+                client,
+                longest_wait: self.settings.longest_wait,
+            })),
             Err(error) => Err(object_store::Error::Generic {
                 store: "HTTP",
                 source: Box::new(error),

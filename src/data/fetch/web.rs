@@ -287,7 +287,7 @@ fn parse_range(text: &str) -> Option<(u64, Option<u64>)> {
 }
 
 /// `Retry-After`: seconds or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse() {
         return Some(Duration::from_secs(seconds));

@@ -3,47 +3,51 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 use object_store::ObjectStoreExt as _;
 
 use super::*;
+use crate::data::fetch::place::Cloud;
 
-/// As much of S3 as reading takes: `GET` of objects with ranges and `If-Match`, lists in pages of one.
-fn s3(objects: BTreeMap<String, Vec<u8>>) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
+const CLOUDS: [Cloud; 3] = [Cloud::S3, Cloud::Gcs, Cloud::Azure];
+
+/// As much of a cloud's interface as reading takes: `GET` of objects with ranges and `If-Match`, lists in pages of one.
+fn serve(
+    cloud: Cloud,
+    objects: BTreeMap<String, Vec<u8>>,
+) -> impl Fn(&Request) -> Reply + Send + Sync + 'static {
     move |request| {
         let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+        let path = decoded(path);
         let Some(key) = path
             .strip_prefix("/bucket")
             .map(|key| key.trim_start_matches('/'))
         else {
             return Reply::new(404, "<Error><Code>NoSuchBucket</Code></Error>");
         };
-        if query.contains("list-type=2") {
-            let get = |name: &str| {
-                query
-                    .split('&')
-                    .find_map(|part| part.strip_prefix(name))
-                    .unwrap_or_default()
-            };
-            let prefix = get("prefix=").replace("%2F", "/");
-            let after = get("continuation-token=").replace("%2F", "/");
-            let keys: Vec<&String> = objects
-                .keys()
-                .filter(|key| key.starts_with(&prefix) && **key > after)
-                .collect();
-            let mut xml = format!(
-                "<?xml version=\"1.0\"?><ListBucketResult><IsTruncated>{}</IsTruncated>",
-                keys.len() > 1
-            );
-            if let Some(key) = keys.first() {
-                let size = objects[*key].len();
-                xml += "<Contents><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag>";
-                let _ = write!(xml, "<Key>{key}</Key><Size>{size}</Size></Contents>");
-                if keys.len() > 1 {
-                    let _ = write!(xml, "<NextContinuationToken>{key}</NextContinuationToken>");
-                }
-            }
-            return Reply::new(200, xml + "</ListBucketResult>");
+        let get = |name: &str| {
+            let mut parts = query.split('&').filter_map(|part| part.split_once('='));
+            parts
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| decoded(value))
+        };
+        let is_list = match cloud {
+            Cloud::S3 | Cloud::Gcs => get("list-type").as_deref() == Some("2"),
+            Cloud::Azure => get("comp").as_deref() == Some("list"),
+        };
+        if is_list {
+            let after = get(match cloud {
+                Cloud::S3 | Cloud::Gcs => "continuation-token",
+                Cloud::Azure => "marker",
+            });
+            let (prefix, after) = (get("prefix").unwrap_or_default(), after.unwrap_or_default());
+            let mut listed = objects
+                .iter()
+                .filter(|(key, _)| key.starts_with(&prefix) && **key > after);
+            let (first, more) = (listed.next(), listed.next().is_some());
+            return Reply::new(200, list(cloud, first, more));
         }
         let Some(bytes) = objects.get(key) else {
             return Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>");
@@ -60,23 +64,100 @@ fn s3(objects: BTreeMap<String, Vec<u8>>) -> impl Fn(&Request) -> Reply + Send +
     }
 }
 
-fn s3_settings(server: &Server) -> Settings {
-    let variables = [
-        ("AWS_ENDPOINT_URL", &*server.url),
-        ("AWS_ALLOW_HTTP", "true"),
-        ("AWS_ACCESS_KEY_ID", "key"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_REGION", "eu-central-1"),
-    ];
-    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text)
+        .decode_utf8()
+        .unwrap()
+        .into_owned()
+}
+
+/// A page of a list, of one object or none.
+fn list(cloud: Cloud, object: Option<(&String, &Vec<u8>)>, more: bool) -> String {
+    let mut xml = "<?xml version=\"1.0\" encoding=\"utf-8\"?>".to_owned();
+    let next = object.filter(|_| more).map(|(key, _)| key.as_str());
+    match cloud {
+        Cloud::S3 | Cloud::Gcs => {
+            let _ = write!(xml, "<ListBucketResult><IsTruncated>{more}</IsTruncated>");
+            if let Some((key, bytes)) = object {
+                xml += "<Contents><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>\"e\"</ETag>";
+                let _ = write!(xml, "<Key>{key}</Key><Size>{}</Size></Contents>", bytes.len());
+            }
+            if let Some(next) = next {
+                let _ = write!(xml, "<NextContinuationToken>{next}</NextContinuationToken>");
+            }
+            xml + "</ListBucketResult>"
+        }
+        Cloud::Azure => {
+            xml += "<EnumerationResults ContainerName=\"bucket\"><Blobs>";
+            if let Some((key, bytes)) = object {
+                let _ = write!(
+                    xml,
+                    "<Blob><Name>{key}</Name><Properties><Last-Modified>Mon, 01 Jan 2024 00:00:00 \
+                     GMT</Last-Modified><Etag>0x8D</Etag><Content-Length>{}</Content-Length><Content-Type>text/plain\
+                     </Content-Type><BlobType>BlockBlob</BlobType></Properties></Blob>",
+                    bytes.len()
+                );
+            }
+            let next = next.unwrap_or_default();
+            let _ = write!(
+                xml,
+                "</Blobs><NextMarker>{next}</NextMarker></EnumerationResults>"
+            );
+            xml
+        }
+    }
+}
+
+/// The variables that name a server, and let in whoever asks; of S3, with a signature.
+fn settings_of(cloud: Cloud, server: &Server) -> Settings {
+    let url = &*server.url;
+    let variables: &[(&str, &str)] = match cloud {
+        Cloud::S3 => &[
+            ("AWS_ENDPOINT_URL", url),
+            ("AWS_ALLOW_HTTP", "true"),
+            ("AWS_ACCESS_KEY_ID", "key"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_REGION", "eu-central-1"),
+        ],
+        Cloud::Gcs => &[
+            ("GOOGLE_BASE_URL", url),
+            ("GOOGLE_ALLOW_HTTP", "true"),
+            ("GOOGLE_SKIP_SIGNATURE", "true"),
+        ],
+        Cloud::Azure => &[
+            ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
+            ("AZURE_STORAGE_ENDPOINT", url),
+            ("AZURE_ALLOW_HTTP", "true"),
+            ("AZURE_SKIP_SIGNATURE", "true"),
+        ],
+    };
+    let variables = variables
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
     Settings {
-        buckets: Settings::from_variables(&variables.into()).buckets,
+        buckets: Settings::from_variables(&variables.collect()).buckets,
         ..settings()
     }
 }
 
+/// A URL of the bucket.
+fn at(cloud: Cloud, key: &str) -> String {
+    let scheme = match cloud {
+        Cloud::S3 => "s3",
+        Cloud::Gcs => "gs",
+        Cloud::Azure => "az",
+    };
+    format!("{scheme}://bucket/{key}")
+}
+
 #[test]
-fn objects_of_a_server_that_speaks_s3() {
+fn objects_of_servers_that_speak_s3_gcs_and_azure() {
+    for cloud in CLOUDS {
+        objects_of(cloud);
+    }
+}
+
+fn objects_of(cloud: Cloud) {
     let objects: BTreeMap<String, Vec<u8>> = [
         ("a/1.txt", 40),
         ("a/2.txt", 41),
@@ -87,11 +168,11 @@ fn objects_of_a_server_that_speaks_s3() {
     .into_iter()
     .map(|(key, seed)| (key.to_owned(), content(60_000, seed)))
     .collect();
-    let serve = s3(objects.clone());
+    let answer = serve(cloud, objects.clone());
     let server = Server::start(move |request| {
-        let mut reply = serve(request);
+        let mut reply = answer(request);
         // The first connection for an object breaks.
-        if request.target.contains(".txt")
+        if decoded(&request.target).contains(".txt")
             && !request.target.contains('?')
             && !request.headers.contains_key("range")
         {
@@ -101,13 +182,13 @@ fn objects_of_a_server_that_speaks_s3() {
     });
     let folder = tempfile::tempdir().unwrap();
     let fetched = get(
-        &s3_settings(&server),
-        &unpinned("s3://bucket/a/*.txt".to_owned()),
+        &settings_of(cloud, &server),
+        &unpinned(at(cloud, "a/*.txt")),
         folder.path(),
     )
     .unwrap();
     let urls: Vec<&str> = fetched.iter().map(|file| &*file.url).collect();
-    assert_eq!(urls, ["s3://bucket/a/1.txt", "s3://bucket/a/2.txt"]);
+    assert_eq!(urls, [at(cloud, "a/1.txt"), at(cloud, "a/2.txt")]);
     for (file, key) in fetched.iter().zip(["a/1.txt", "a/2.txt"]) {
         assert_eq!(fs::read(&file.path).unwrap(), objects[key]);
     }
@@ -123,43 +204,43 @@ fn objects_of_a_server_that_speaks_s3() {
 
     let before = requests.len();
     let again = get(
-        &s3_settings(&server),
-        &unpinned("s3://bucket/a/*.txt".to_owned()),
+        &settings_of(cloud, &server),
+        &unpinned(at(cloud, "a/*.txt")),
         folder.path(),
     )
     .unwrap();
     assert_eq!(again, fetched);
     let one = get(
-        &s3_settings(&server),
-        &unpinned("s3://bucket/a/2.txt".to_owned()),
+        &settings_of(cloud, &server),
+        &unpinned(at(cloud, "a/2.txt")),
         folder.path(),
     )
     .unwrap();
     assert_eq!(one, fetched[1..]);
     assert_eq!(server.requests().len(), before);
     let one = get(
-        &s3_settings(&server),
-        &pinned("s3://bucket/c/5.txt".to_owned(), &objects["c/5.txt"]),
+        &settings_of(cloud, &server),
+        &pinned(at(cloud, "c/5.txt"), &objects["c/5.txt"]),
         folder.path(),
     );
     assert_eq!(fs::read(&one.unwrap()[0].path).unwrap(), objects["c/5.txt"]);
 
-    let error = |url: &str| get(&s3_settings(&server), &unpinned(url.to_owned()), folder.path()).unwrap_err();
-    let missing = error("s3://bucket/none");
+    let error = |url: String| get(&settings_of(cloud, &server), &unpinned(url), folder.path()).unwrap_err();
+    let missing = error(at(cloud, "none"));
     assert!(
         missing.to_string().contains("there is no object `none`"),
         "{missing}"
     );
     assert!(
-        error("s3://bucket/a/*.csv")
+        error(at(cloud, "a/*.csv"))
             .to_string()
             .contains("none of the 4 objects")
     );
     // The same key of another server is another file.
-    let other = Server::start(s3([("a/2.txt".to_owned(), content(10, 45))].into()));
+    let other = Server::start(serve(cloud, [("a/2.txt".to_owned(), content(10, 45))].into()));
     let fetched = get(
-        &s3_settings(&other),
-        &unpinned("s3://bucket/a/2.txt".to_owned()),
+        &settings_of(cloud, &other),
+        &unpinned(at(cloud, "a/2.txt")),
         folder.path(),
     )
     .unwrap();
@@ -169,37 +250,88 @@ fn objects_of_a_server_that_speaks_s3() {
 #[test]
 fn an_object_that_changes_meanwhile_is_not_spliced() {
     let (old, new) = (content(60_000, 46), content(60_000, 47));
-    let (first, then) = (
-        s3([("x".to_owned(), old)].into()),
-        s3([("x".to_owned(), new.clone())].into()),
-    );
-    let server = Server::start(move |request| {
-        if request.number > 0 {
-            return then(request);
+    for cloud in CLOUDS {
+        let first = serve(cloud, [("x".to_owned(), old.clone())].into());
+        let then = serve(cloud, [("x".to_owned(), new.clone())].into());
+        let server = Server::start(move |request| {
+            if request.number > 0 {
+                return then(request);
+            }
+            Reply {
+                cut: Some(20_000),
+                ..first(request)
+            }
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let fetched = get(
+            &settings_of(cloud, &server),
+            &unpinned(at(cloud, "x")),
+            folder.path(),
+        )
+        .unwrap();
+        assert_eq!(fs::read(&fetched[0].path).unwrap(), new);
+    }
+}
+
+#[test]
+fn a_bucket_that_asks_for_patience_gets_it() {
+    let bytes = content(60_000, 48);
+    for cloud in CLOUDS {
+        let answer = serve(cloud, [("x".to_owned(), bytes.clone())].into());
+        let phase = Arc::new(AtomicUsize::new(0));
+        let now = phase.clone();
+        let server = Server::start(move |request| match now.load(Ordering::SeqCst) {
+            0 if request.number == 0 => Reply::new(503, "slow down").header("Retry-After", "1"),
+            0 if request.headers.contains_key("range") => Reply::new(503, "not now"),
+            0 => Reply {
+                cut: Some(20_000),
+                ..answer(request)
+            },
+            1 => Reply::new(429, "no").header("Retry-After", "3600"),
+            _ => answer(request),
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let settings = settings_of(cloud, &server);
+        let remote = unpinned(at(cloud, "x"));
+        let start = Instant::now();
+        // Twice in vain, and what has come in stays.
+        let error = get(&settings, &remote, folder.path()).unwrap_err();
+        assert!(start.elapsed() >= Duration::from_secs(1));
+        assert!(error.to_string().contains("503"), "{error}");
+        phase.store(1, Ordering::SeqCst);
+        let before = server.requests().len();
+        let error = get(&settings, &remote, folder.path()).unwrap_err();
+        assert_eq!(server.requests().len(), before + 1);
+        assert!(
+            error
+                .to_string()
+                .contains("`127.0.0.1` answered 429 and asks to come back in 3600 s"),
+            "{error}"
+        );
+        phase.store(2, Ordering::SeqCst);
+        let fetched = get(&settings, &remote, folder.path()).unwrap();
+        assert_eq!(fs::read(&fetched[0].path).unwrap(), bytes);
+        let requests = server.requests();
+        assert!(!requests[1].headers.contains_key("range"));
+        for request in &requests[2..] {
+            assert!(
+                request.headers["range"].starts_with("bytes=20000-"),
+                "{request:?}"
+            );
         }
-        Reply {
-            cut: Some(20_000),
-            ..first(request)
-        }
-    });
-    let folder = tempfile::tempdir().unwrap();
-    let fetched = get(
-        &s3_settings(&server),
-        &unpinned("s3://bucket/x".to_owned()),
-        folder.path(),
-    )
-    .unwrap();
-    assert_eq!(fs::read(&fetched[0].path).unwrap(), new);
+    }
 }
 
 #[test]
 fn a_bucket_is_not_asked_in_the_clear_unless_that_is_allowed() {
-    let server = Server::start(s3([("x".to_owned(), vec![1])].into()));
-    let mut settings = s3_settings(&server);
-    settings.buckets.remove("aws_allow_http");
-    let folder = tempfile::tempdir().unwrap();
-    get(&settings, &unpinned("s3://bucket/x".to_owned()), folder.path()).unwrap_err();
-    assert_eq!(server.requests().len(), 0);
+    for cloud in CLOUDS {
+        let server = Server::start(serve(cloud, [("x".to_owned(), vec![1])].into()));
+        let mut settings = settings_of(cloud, &server);
+        settings.buckets.retain(|name, _| !name.ends_with("_allow_http"));
+        let folder = tempfile::tempdir().unwrap();
+        get(&settings, &unpinned(at(cloud, "x")), folder.path()).unwrap_err();
+        assert_eq!(server.requests().len(), 0);
+    }
 }
 
 #[test]
