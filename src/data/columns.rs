@@ -16,7 +16,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
 use arrow::ipc::writer::FileWriter;
-use arrow::ipc::{Block, root_as_footer, root_as_message};
+use arrow::ipc::{self, Block, root_as_footer, root_as_message};
 
 use crate::data::mapping;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
@@ -237,14 +237,23 @@ fn check_message(data: &[u8], metadata: usize) -> Result<()> {
     }
     // No column has more elements than the file has bits; nulls are counted among them.
     let most = body.saturating_mul(8);
+    check_counts(&batch, most).map_err(damaged)
+}
+
+/// Checks that neither a column of a record batch nor the batch itself has more than `most` elements: the decoder takes
+/// their numbers as they are.
+///
+/// # Errors
+/// One has; says which.
+pub(super) fn check_counts(batch: &ipc::RecordBatch<'_>, most: u64) -> std::result::Result<(), String> {
     for node in batch.nodes().iter().flatten() {
         let (length, nulls) = (node.length(), node.null_count());
         if length < 0 || length as u64 > most || nulls < 0 || nulls > length {
-            return Err(damaged(format!("{length} elements of which {nulls} are null")));
+            return Err(format!("{length} elements of which {nulls} are null"));
         }
     }
     if batch.length() < 0 || batch.length() as u64 > most {
-        return Err(damaged(format!("{} rows in {body} bytes", batch.length())));
+        return Err(format!("{} rows where {most} are the most", batch.length()));
     }
     Ok(())
 }

@@ -25,6 +25,7 @@ use arrow::ipc::{Block, Message, MessageHeader, root_as_footer, root_as_message}
 use super::fault::{damaged, landed};
 use super::sink::{Sink, bomb, too_large};
 use super::{FREE_BYTES, drain};
+use crate::data::columns::check_counts;
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::source::ColumnFormat;
 
@@ -284,16 +285,7 @@ fn check(message: &Message<'_>, body: u64, limits: &Sink<'_>, content: &[u8]) ->
             most = most.saturating_add(stated.saturating_mul(8));
         }
     }
-    for node in batch.nodes().iter().flatten() {
-        let (length, nulls) = (node.length(), node.null_count());
-        if length < 0 || length as u64 > most || nulls < 0 || nulls > length {
-            return Err(damaged(format!("{length} elements of which {nulls} are null")));
-        }
-    }
-    if batch.length() < 0 || batch.length() as u64 > most {
-        return Err(damaged(format!("{} rows in {body} bytes", batch.length())));
-    }
-    Ok(())
+    check_counts(&batch, most).map_err(damaged)
 }
 
 /// Runs the decoder. It is made for data that their writer vouches for and has assertions where a check would be due; a

@@ -344,6 +344,15 @@ impl Opener<'_, '_> {
     }
 }
 
+/// [`Read::read`] of what has a buffer.
+fn read_buffered(input: &mut impl BufRead, to: &mut [u8]) -> std::io::Result<usize> {
+    let chunk = input.fill_buf()?;
+    let count = chunk.len().min(to.len());
+    to[..count].copy_from_slice(&chunk[..count]);
+    input.consume(count);
+    Ok(count)
+}
+
 /// Reads to the end, where checksums are.
 fn drain(input: &mut dyn BufRead) -> Result<()> {
     loop {

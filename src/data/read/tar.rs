@@ -7,6 +7,7 @@ use std::io::{self, BufRead, Read};
 
 use super::archive::{Names, check};
 use super::fault::{carry, damaged, landed};
+use super::read_buffered;
 use crate::error::{Error, Result};
 
 const BLOCK: usize = 512;
@@ -244,11 +245,7 @@ impl Content<'_> {
 
 impl Read for Content<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let chunk = self.fill_buf()?;
-        let count = chunk.len().min(to.len());
-        to[..count].copy_from_slice(&chunk[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, to)
     }
 }
 

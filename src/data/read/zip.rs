@@ -8,6 +8,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::archive::check;
 use super::compression::{self, Meter};
 use super::fault::{carry, damaged, landed};
+use super::read_buffered;
 use super::stored::{READ_BYTES, ReadCount, Section, Stored};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
@@ -298,11 +299,7 @@ struct Checked<'s> {
 
 impl Read for Checked<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        let chunk = self.fill_buf()?;
-        let count = chunk.len().min(to.len());
-        to[..count].copy_from_slice(&chunk[..count]);
-        self.consume(count);
-        Ok(count)
+        read_buffered(self, to)
     }
 }
 
