@@ -24,6 +24,8 @@ pub mod path;
 pub mod plan;
 pub mod progress;
 pub mod project;
+pub mod pull;
+pub mod push;
 pub mod report;
 pub mod run;
 pub mod schema;
@@ -110,6 +112,12 @@ pub enum Command {
     /// List what was downloaded, or forget some of it
     #[command(long_about = downloads::LONG_ABOUT)]
     Downloads(downloads::Args),
+    /// Put results into a cache that machines share
+    #[command(long_about = push::LONG_ABOUT)]
+    Push(push::Args),
+    /// Bring results out of a cache that machines share
+    #[command(long_about = pull::LONG_ABOUT, after_help = "Example: mdlm pull pipelines/lm1b.json --remote s3://team/mdlm")]
+    Pull(push::Args),
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
     Logits(logits::Args),
@@ -162,6 +170,8 @@ impl Command {
                 "list the downloads"
             }
             .to_owned(),
+            Self::Push(_) => "push".to_owned(),
+            Self::Pull(_) => "pull".to_owned(),
             Self::Logits(_) => "compute logits".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
@@ -182,6 +192,8 @@ impl Command {
             Self::Shapes(args) => shapes::run(args, terminal),
             Self::Corpora(args) => corpora::run(args, terminal),
             Self::Downloads(args) => downloads::run(args, terminal),
+            Self::Push(args) => push::run(args, terminal),
+            Self::Pull(args) => pull::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),

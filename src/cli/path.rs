@@ -45,13 +45,18 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     let selection = Selection {
         targets: vec![stage.to_owned()],
-        force: vec![],
+        ..Selection::default()
     };
     let mut plan = project.plan(&selection)?;
     // Planned for this stage, which stands last: after all that it needs.
     let decision = plan.stages.pop().map(|stage| stage.decision);
     match decision {
         Some(Decision::Cached(record)) => Ok(*record),
+        Some(Decision::Away(record) | Decision::Fetch(record)) => {
+            let message = format!("its files are not here (artifact {})", record.artifact.short());
+            let manifest = project.loaded.path.display();
+            Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}` brings them")))
+        }
         Some(Decision::Run { reasons, .. }) => {
             let message = format!("it has yet to run: {}", told(&reasons));
             let manifest = project.loaded.path.display();

@@ -54,7 +54,7 @@ struct Report<'a> {
 struct StageReport<'a> {
     name: &'a str,
     kind: &'static str,
-    /// `cached` or `run`.
+    /// `cached`, `away` (known, not here, not needed), `fetch` or `run`.
     decision: &'static str,
     reasons: Vec<ReasonReport<'a>>,
     /// Absent while an input is not known.
@@ -80,16 +80,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
+    let remote = args.execution.remote.open()?;
     let plan = args
         .execution
         .compute
         .pool()?
-        .install(|| project.plan(&args.execution.selection()))?;
-    let work = plan
-        .stages
-        .iter()
-        .filter(|stage| matches!(stage.decision, Decision::Run { .. }))
-        .count();
+        .install(|| project.plan_with(&args.execution.selection(), remote.clone()))?;
+    for trouble in remote.iter().flat_map(|remote| remote.troubles()) {
+        terminal.warn(&trouble);
+    }
+    let work = plan.stages.iter().filter(|stage| stage.has_work()).count();
     if args.json {
         terminal.output_json(&report(&plan, &project.store))?;
     } else {
@@ -105,6 +105,15 @@ fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
         .map(|stage| {
             let what = match &stage.decision {
                 Decision::Cached(record) => format!("cached {}", record.artifact.short()),
+                Decision::Away(record) => {
+                    format!(
+                        "known {}, its files are not here and not needed",
+                        record.artifact.short()
+                    )
+                }
+                Decision::Fetch(record) => {
+                    format!("will be fetched from the remote: {}", record.artifact.short())
+                }
                 Decision::Run { reasons, .. } => format!("will run: {}", told(reasons)),
             };
             vec![stage.name.clone(), stage.kind().name().to_owned(), what]
@@ -112,14 +121,24 @@ fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
         .collect();
     let total = plan.stages.len();
     let stages = if total == 1 { "stage" } else { "stages" };
-    let heading = match work {
-        0 => format!("{}: {total} {stages}, all cached", plan.pipeline),
-        _ => format!("{}: {total} {stages}, {work} to run", plan.pipeline),
+    let fetched = plan
+        .stages
+        .iter()
+        .filter(|stage| matches!(stage.decision, Decision::Fetch(_)))
+        .count();
+    let work = match (work - fetched, fetched) {
+        (0, 0) => "all cached".to_owned(),
+        (run, 0) => format!("{run} to run"),
+        (0, fetch) => format!("{fetch} to fetch"),
+        (run, fetch) => format!("{run} to run, {fetch} to fetch"),
     };
+    let heading = format!("{}: {total} {stages}, {work}", plan.pipeline);
     let table = columns(&rows, |row, column, cell| {
         match (column, &plan.stages[row].decision) {
             (0, _) => terminal.paint_output(Style::Strong, cell),
-            (1, _) | (2, Decision::Cached(_)) => terminal.paint_output(Style::Faint, cell),
+            (1, _) | (2, Decision::Cached(_) | Decision::Away(_)) => {
+                terminal.paint_output(Style::Faint, cell)
+            }
             _ => terminal.paint_output(Style::Accent, cell),
         }
     });
@@ -142,6 +161,8 @@ fn report<'a>(plan: &'a Plan, store: &Store) -> Report<'a> {
         .map(|stage| {
             let (decision, reasons, key, artifact) = match &stage.decision {
                 Decision::Cached(record) => ("cached", &[][..], Some(&record.key), Some(&record.artifact)),
+                Decision::Away(record) => ("away", &[][..], Some(&record.key), Some(&record.artifact)),
+                Decision::Fetch(record) => ("fetch", &[][..], Some(&record.key), Some(&record.artifact)),
                 Decision::Run { key, reasons } => ("run", reasons.as_slice(), key.as_deref(), None),
             };
             StageReport {

@@ -1,6 +1,7 @@
 //! What the commands on a manifest have in common: their arguments, the manifest, its store.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -9,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::executor;
 use crate::manifest::Loaded;
 use crate::plan::{Plan, Selection};
+use crate::remote::Remote;
 use crate::stages::Device;
 use crate::store::Store;
 
@@ -43,9 +45,52 @@ pub struct ExecutionArgs {
     /// Its consumers rerun only if it makes something else than before.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
+    /// Take what is known by its record alone for made
+    ///
+    /// Without it, the files of stages that nothing consumes are made or fetched where they are missing. With it they
+    /// are not, and of data files that are missing the digests of the last run are believed: a checkout of nothing but
+    /// manifests and records can be planned.
+    #[arg(long)]
+    pub allow_missing: bool,
+    /// A cache that machines share.
+    #[command(flatten)]
+    pub remote: RemoteArgs,
     /// Where and how to compute.
     #[command(flatten)]
     pub compute: ComputeArgs,
+}
+
+/// A cache that machines share.
+#[derive(Clone, Debug, clap::Args)]
+pub struct RemoteArgs {
+    /// Cache that machines share: s3://, gs://, az:// or file://
+    ///
+    /// `s3://BUCKET/folder`, `gs://…`, `az://…` or `file:///folder`. What is there is fetched instead of made, checked by
+    /// its digests; what is made is put there. Stated by the environment too: MDLM_REMOTE.
+    #[arg(long, value_name = "URL")]
+    pub remote: Option<String>,
+    /// Put nothing into the remote cache
+    ///
+    /// Stated by the environment too: MDLM_REMOTE_READ_ONLY=1.
+    #[arg(long)]
+    pub remote_read_only: bool,
+}
+
+impl RemoteArgs {
+    /// The remote, if one is named.
+    ///
+    /// # Errors
+    /// As [`Remote::open`].
+    pub fn open(&self) -> Result<Option<Arc<Remote>>> {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let Some(url) = self.remote.clone().or_else(|| variable("MDLM_REMOTE")) else {
+            return Ok(None);
+        };
+        let no = |value: String| matches!(&*value.to_lowercase(), "0" | "false" | "no");
+        let read_only =
+            self.remote_read_only || variable("MDLM_REMOTE_READ_ONLY").is_some_and(|value| !no(value));
+        Ok(Some(Arc::new(Remote::open(&url, read_only)?)))
+    }
 }
 
 /// Where and how to compute, neither of which changes what is made.
@@ -117,7 +162,16 @@ impl Project {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, selection: &Selection) -> Result<Plan> {
-        Plan::new(&self.loaded.manifest, self.loaded.base(), selection, &self.store)
+        self.plan_with(selection, None)
+    }
+
+    /// The plan of the whole manifest or of a selection, with a remote.
+    ///
+    /// # Errors
+    /// As [`Plan::with_remote`].
+    pub fn plan_with(&self, selection: &Selection, remote: Option<Arc<Remote>>) -> Result<Plan> {
+        let manifest = &self.loaded.manifest;
+        Plan::with_remote(manifest, self.loaded.base(), selection, &self.store, remote)
     }
 }
 
@@ -128,6 +182,7 @@ impl ExecutionArgs {
         Selection {
             targets: self.target.clone(),
             force: self.force.clone(),
+            allow_missing: self.allow_missing,
         }
     }
 }

@@ -68,7 +68,7 @@ fn write(project: &Project, plan: &Plan, path: &PathBuf) -> Result<()> {
             inputs: stage.inputs.iter().map(|input| input.index).collect(),
             done: match &stage.decision {
                 Decision::Cached(record) => Some((&**record, project.store.artifact_path(&record.artifact))),
-                Decision::Run { .. } => None,
+                Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => None,
             },
         })
         .collect();

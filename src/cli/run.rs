@@ -46,6 +46,26 @@ pub struct Args {
     /// corrupt is moved to `.mdlm/quarantine` and made again.
     #[arg(long)]
     pub paranoid: bool,
+    /// Stages to run side by side, at most
+    ///
+    /// They share the threads. More than one pays where stages are many and small (a sweep, many evaluations); one
+    /// after the other, each with all threads, is the rule.
+    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: u16,
+    /// Memory for stages side by side: 8GB
+    ///
+    /// A stage waits until what it is estimated to take is free, or until it is alone. Nine tenths of what is available
+    /// at the start unless told otherwise.
+    #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
+    pub memory: Option<u64>,
+    /// Start no other stage once one has failed
+    ///
+    /// Without it, stages that do not need the failed one still run.
+    #[arg(long, alias = "no-keep-going", conflicts_with = "keep_going")]
+    pub fail_fast: bool,
+    /// Run what does not need a failed stage: the default
+    #[arg(short, long)]
+    pub keep_going: bool,
     /// Print a summary as JSON to standard output at the end
     #[arg(long)]
     pub json: bool,
@@ -92,12 +112,19 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         threads: args.execution.compute.threads(),
         device: args.execution.compute.device()?,
         paranoid: args.paranoid,
+        jobs: usize::from(args.jobs),
+        memory: args
+            .memory
+            .or_else(|| stages::memory::available().map(|bytes| bytes / 10 * 9))
+            .unwrap_or(u64::MAX),
+        keep_going: !args.fail_fast,
     };
+    let remote = args.execution.remote.open()?;
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
     let ran = args.execution.compute.pool()?.install(|| {
-        let mut plan = project.plan(&args.execution.selection())?;
+        let mut plan = project.plan_with(&args.execution.selection(), remote)?;
         let summary = executor::execute(
             &mut plan,
             &project.store,
@@ -231,6 +258,8 @@ fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Termin
 fn word(status: Status) -> &'static str {
     match status {
         Status::Cached => "cached",
+        Status::Away => "not here",
+        Status::Fetched => "fetched",
         Status::Done => "done",
         Status::Failed => "failed",
         Status::Interrupted => "interrupted",
@@ -240,8 +269,8 @@ fn word(status: Status) -> &'static str {
 
 fn style(status: Status) -> Style {
     match status {
-        Status::Cached => Style::Faint,
-        Status::Done => Style::Good,
+        Status::Cached | Status::Away => Style::Faint,
+        Status::Fetched | Status::Done => Style::Good,
         Status::Failed => Style::Error,
         Status::Interrupted | Status::NotRun => Style::Warning,
     }

@@ -64,6 +64,41 @@ pub fn columns(rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> Strin
     text
 }
 
+/// A size as people write it: `800000`, `64MB`, `1.5 GB`, `2GiB`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit = text[digits.len()..].to_ascii_lowercase();
+    let factor = match unit.as_str() {
+        "" | "b" => 1.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        "tb" => 1e12,
+        "kib" => f64::from(1 << 10),
+        "mib" => f64::from(1 << 20),
+        "gib" => f64::from(1 << 30),
+        "tib" => f64::from(1 << 20) * f64::from(1 << 20),
+        _ => {
+            return Err(format!(
+                "`{unit}` is no unit: write kB, MB, GB, TB, KiB, MiB, GiB or TiB"
+            ));
+        }
+    };
+    let number: f64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| "write a number and a unit: `8GB`".to_owned())?;
+    let bytes = number * factor;
+    if (1.0..1e18).contains(&bytes) {
+        Ok(bytes as u64)
+    } else {
+        Err("it is not between 1 byte and 10^18".to_owned())
+    }
+}
+
 /// A whole number with its thousands set off: `1,234,567`.
 #[must_use]
 pub fn count(number: u64) -> String {
@@ -133,6 +168,22 @@ pub fn rate(per_second: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        for (text, bytes) in [
+            ("800", 800),
+            ("64MB", 64_000_000),
+            ("1.5 GB", 1_500_000_000),
+            ("2gib", 2 << 30),
+            ("1KiB", 1024),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for text in ["", "MB", "-1", "1e30", "0", "nan", "3 parsecs", "1.2.3kB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
+    }
 
     #[test]
     fn numbers_read_well() {

@@ -1,27 +1,40 @@
 //! Runs a plan: looks up, locks, runs, commits, and says so.
 //!
-//! Stages run one after the other, each with all threads. A stage that fails stops those that consume it; independent
-//! ones still run. An interruption ends the running stage at its next safe place and starts no other; what is committed
-//! stays committed, and the scratch folder of the interrupted stage (its checkpoints) is there for the next run.
-//! What is corrupt in the store is not consumed but made again ([`trust`]).
+//! Stages whose inputs are there run side by side, up to [`Options::jobs`] and within the threads, the memory and the
+//! devices that there are ([`budget`]); one after the other, each with all threads, unless told otherwise. A stage that
+//! fails stops those that consume it; independent ones still run, unless told otherwise. An interruption ends the running
+//! stages at their next safe place and starts no other; what is committed stays committed, and the scratch folders of the
+//! interrupted stages (their checkpoints) are there for the next run. What is corrupt in the store is not consumed but made
+//! again ([`trust`]). What is not here is made or fetched when a stage that runs consumes it, and not before.
+//!
+//! Nothing is tried again here: what fails by itself fails again. Transfers over a network have their own patience
+//! ([`crate::data::fetch`], [`crate::remote`]).
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
-use crate::event::{Cancel, Event, Sink};
+use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
+use crate::remote::Remote;
 use crate::stages::{Context, Device, Outcome, key, memory};
 use crate::store::{
     Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
 };
 
+pub mod budget;
 mod trust;
+mod upload;
 
+use budget::{Budget, Share};
 use trust::Trust;
+use upload::Uploads;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
 pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);
@@ -39,6 +52,12 @@ pub struct Options {
     pub device: Device,
     /// Whether every artifact that is served is hashed in full first.
     pub paranoid: bool,
+    /// Stages that run side by side at most.
+    pub jobs: usize,
+    /// Memory for stages that run side by side, in bytes; what one stage alone takes is not limited.
+    pub memory: u64,
+    /// Whether stages that do not depend on a failed one still run.
+    pub keep_going: bool,
 }
 
 /// What became of a plan.
@@ -79,6 +98,10 @@ pub struct StageSummary {
 pub enum Status {
     /// Served from the store.
     Cached,
+    /// Known by its record alone: its files are not here, and nothing needed them.
+    Away,
+    /// Taken from the remote.
+    Fetched,
     /// Ran and was committed.
     Done,
     /// Failed.
@@ -105,7 +128,7 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
         .wrap(Kind::Environment, || format!("start {threads} threads"))
 }
 
-/// Runs what the plan says has to run.
+/// Runs what the plan says has to run. Called in a [`pool`], whose threads are those of stages that run alone.
 ///
 /// # Errors
 /// The store cannot be made ready. What goes wrong later is in the summary.
@@ -118,67 +141,58 @@ pub fn execute(
     runner: Runner<'_>,
 ) -> Result<Summary> {
     store.prepare()?;
+    for index in 0..plan.stages.len() {
+        // What a plan foresees that a consumer will need is asked for again when the consumer runs.
+        plan.need(index, None);
+    }
+    let remote = plan.remote().cloned();
     let run = Run {
+        plan: Mutex::new(plan),
         store,
         options,
         sink,
         cancel,
         runner,
+        remote: remote.as_deref(),
         trust: Trust::default(),
+        uploads: Uploads::new(remote.clone()),
+        at_work: Mutex::default(),
     };
-    let mut summary = Summary {
-        stages: Vec::new(),
-        error: None,
-        pins: Vec::new(),
-    };
-    for index in 0..plan.stages.len() {
-        let mut stage = StageSummary::new(&plan.stages[index]);
-        // Its inputs were not made, or nobody wants more: nothing to do but to say so.
-        let lacking = plan.stages[index]
-            .inputs
-            .iter()
-            .map(|input| &summary.stages[input.index])
-            .find(|input| input.artifact.is_none());
-        if cancel.is_cancelled() {
-            stage.why.push_str("interrupted");
-            summary.error.get_or_insert_with(Error::interrupted);
-        } else if let Some(input) = lacking {
-            stage.why = format!("needs `{}`", input.name);
-        } else if let Err(error) = run.stage(plan, index, &mut stage) {
-            let error = error.context(format!("stage `{}`", stage.name));
-            if error.kind() == Kind::Interrupted {
-                stage.status = Status::Interrupted;
-                stage.why.push_str("interrupted");
-            } else {
-                stage.status = Status::Failed;
-                stage.why = error.to_string();
-                sink.emit(
-                    &stage.name,
-                    Event::StageFailed {
-                        message: error.to_string(),
-                    },
-                );
-            }
-            summary.error.get_or_insert(error);
-        }
-        summary.stages.push(stage);
-        for (index, stage) in run.trust.redone() {
-            summary.stages[index] = stage;
-        }
-    }
-    summary.pins = run.trust.into_pins();
-    Ok(summary)
+    let (stages, error) = std::thread::scope(|scope| {
+        scope.spawn(|| run.uploads.serve(store, sink, cancel));
+        let ran = catch_unwind(AssertUnwindSafe(|| run.all()));
+        // Whatever happened: who waits for more would wait for ever.
+        run.uploads.close();
+        ran.unwrap_or_else(|panic| resume_unwind(panic))
+    });
+    Ok(Summary {
+        stages,
+        error,
+        pins: run.trust.into_pins(),
+    })
 }
 
 /// What all stages of a run share.
 struct Run<'a> {
+    plan: Mutex<&'a mut Plan>,
     store: &'a Store,
     options: &'a Options,
     sink: &'a dyn Sink,
     cancel: &'a Cancel,
     runner: Runner<'a>,
+    remote: Option<&'a Remote>,
     trust: Trust,
+    uploads: Uploads,
+    /// The stages that run now, by their places in the plan, with those that ran beside them.
+    at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
 }
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A stage that ended: its place, its summary, and the error that it ended with.
+type Ended = (usize, StageSummary, Option<Error>);
 
 impl StageSummary {
     /// Of a stage that was not started.
@@ -197,14 +211,179 @@ impl StageSummary {
 }
 
 impl Run<'_> {
-    /// Serves a stage from the store or runs it.
-    fn stage(&self, plan: &mut Plan, index: usize, summary: &mut StageSummary) -> Result<()> {
+    /// Brings every stage of the plan to its end. What became of each, and the first error.
+    fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
+        let snapshot = locked(&self.plan).clone();
+        let mut ended: Vec<Option<StageSummary>> = vec![None; snapshot.stages.len()];
+        let mut first = None;
+        let mut running: BTreeMap<usize, Share> = BTreeMap::new();
+        let mut budget = Budget::new(self.options);
+        let (sender, receiver) = mpsc::channel::<Ended>();
+        std::thread::scope(|scope| {
+            loop {
+                // Those whose inputs have ended, in the order of the plan.
+                let ready: Vec<usize> = (0..ended.len())
+                    .filter(|index| ended[*index].is_none() && !running.contains_key(index))
+                    .filter(|index| {
+                        snapshot.stages[*index]
+                            .inputs
+                            .iter()
+                            .all(|input| ended[input.index].is_some())
+                    })
+                    .collect();
+                let mut waiting = Vec::new();
+                let mut settled = false;
+                for index in ready {
+                    let mut summary = StageSummary::new(&snapshot.stages[index]);
+                    let lacking = snapshot.stages[index]
+                        .inputs
+                        .iter()
+                        .filter_map(|input| ended[input.index].as_ref())
+                        .find(|input| input.artifact.is_none());
+                    if self.cancel.is_cancelled() {
+                        summary.why.push_str("interrupted");
+                        first.get_or_insert_with(Error::interrupted);
+                    } else if let Some(input) = lacking {
+                        summary.why = format!("needs `{}`", input.name);
+                    } else if first.is_some() && !self.options.keep_going {
+                        summary.why.push_str("another stage failed");
+                    } else {
+                        match self.serve(index, &mut summary) {
+                            Ok(true) => {}
+                            Ok(false) if self.options.jobs == 1 => {
+                                if let Err(error) = self.stage(index, self.options.threads, &mut summary) {
+                                    first.get_or_insert(self.failed(error, &mut summary));
+                                }
+                            }
+                            Ok(false) => {
+                                waiting.push(index);
+                                continue;
+                            }
+                            Err(error) => drop(first.get_or_insert(self.failed(error, &mut summary))),
+                        }
+                    }
+                    ended[index] = Some(summary);
+                    settled = true;
+                    if self.options.jobs == 1 {
+                        // What this one has changed may make an earlier one ready.
+                        break;
+                    }
+                }
+                if settled {
+                    continue;
+                }
+                let demands: Vec<_> = waiting
+                    .iter()
+                    .map(|index| (*index, budget::demand(&snapshot, *index, self.options.device)))
+                    .collect();
+                for (index, share) in budget.admit(&demands) {
+                    let threads = share.threads;
+                    running.insert(index, share);
+                    let (sender, planned) = (sender.clone(), &snapshot.stages[index]);
+                    scope.spawn(move || {
+                        let mut summary = StageSummary::new(planned);
+                        let ran = catch_unwind(AssertUnwindSafe(|| {
+                            pool(threads)?.install(|| self.stage(index, threads, &mut summary))
+                        }));
+                        let ran = ran.unwrap_or_else(|panic| Err(Error::internal(panic_text(&*panic))));
+                        let error = ran.err().map(|error| self.failed(error, &mut summary));
+                        // The receiver lives as long as this scope.
+                        let _ = sender.send((index, summary, error));
+                    });
+                }
+                if running.is_empty() {
+                    break;
+                }
+                let Ok((index, summary, error)) = receiver.recv() else {
+                    break;
+                };
+                if let Some(share) = running.remove(&index) {
+                    budget.give_back(&share);
+                }
+                ended[index] = Some(summary);
+                if let Some(error) = error {
+                    first.get_or_insert(error);
+                }
+            }
+        });
+        for (index, summary) in self.trust.redone() {
+            // Of two consumers that wanted it, the second found what the first had made.
+            let made = |status| matches!(status, Status::Done | Status::Fetched);
+            if made(summary.status) || ended[index].as_ref().is_none_or(|ended| !made(ended.status)) {
+                ended[index] = Some(summary);
+            }
+        }
+        let stages = ended
+            .into_iter()
+            .zip(&snapshot.stages)
+            .map(|(ended, stage)| ended.unwrap_or_else(|| StageSummary::new(stage)));
+        (stages.collect(), first)
+    }
+
+    /// Takes note of an error that a stage ended with, and says which stage it was.
+    fn failed(&self, error: Error, summary: &mut StageSummary) -> Error {
+        let error = error.context(format!("stage `{}`", summary.name));
+        if error.kind() == Kind::Interrupted {
+            summary.status = Status::Interrupted;
+            summary.why.push_str("interrupted");
+        } else {
+            summary.status = Status::Failed;
+            summary.why = error.to_string();
+            let message = error.to_string();
+            self.sink.emit(&summary.name, Event::StageFailed { message });
+        }
+        error
+    }
+
+    fn decide(&self, index: usize) -> Result<Decision> {
+        let mut plan = locked(&self.plan);
+        plan.decide(index, self.store)?;
+        let decision = plan.stages[index].decision.clone();
+        let name = plan.stages[index].name.clone();
+        drop(plan);
+        for trouble in self.remote.map(Remote::troubles).unwrap_or_default() {
+            self.sink.emit(&name, Event::Warning(trouble));
+        }
+        Ok(decision)
+    }
+
+    /// Takes note of a stage's record.
+    fn settle(&self, index: usize, record: Record, stage: &str) {
+        let mut plan = locked(&self.plan);
+        self.store.remember(&plan.pipeline, stage, &record.key);
+        plan.settle(index, record);
+    }
+
+    /// Serves a stage for which there is nothing to do. Whether there was not.
+    fn serve(&self, index: usize, summary: &mut StageSummary) -> Result<bool> {
+        match self.decide(index)? {
+            Decision::Cached(record) if self.hold(&summary.name, &record)? => {
+                let record = self.served(summary, record, String::new());
+                self.settle(index, record, &summary.name);
+            }
+            Decision::Away(record) => self.leave(summary, &record)?,
+            Decision::Cached(_) | Decision::Fetch(_) | Decision::Run { .. } => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Makes sure that a stage's artifact is here: serves it from the store, fetches it or runs it.
+    fn stage(&self, index: usize, threads: usize, summary: &mut StageSummary) -> Result<()> {
         let record = loop {
-            plan.decide(index, self.store)?;
-            match plan.stages[index].decision.clone() {
+            match self.decide(index)? {
                 Decision::Cached(record) => {
                     if self.hold(&summary.name, &record)? {
                         break self.served(summary, record, String::new());
+                    }
+                }
+                // Taken away since it was found to be here.
+                Decision::Away(record) => {
+                    self.leave(summary, &record)?;
+                    return Ok(());
+                }
+                Decision::Fetch(record) => {
+                    if let Some(record) = self.fetch(index, &record, summary)? {
+                        break record;
                     }
                 }
                 Decision::Run { key: None, .. } => {
@@ -214,27 +393,84 @@ impl Run<'_> {
                     key: Some(key),
                     reasons,
                 } => {
-                    if !self.inputs_are_sound(plan, index)? {
+                    if !self.inputs_are_sound(index, threads)? {
                         continue;
                     }
                     let digest = key.digest();
                     let (lock, waited) = self.lock(&digest, &summary.name)?;
                     // Whoever held the lock may have made what we were about to make.
+                    let forced = locked(&self.plan).is_forced(index);
                     match self.store.lookup(&key)? {
-                        Lookup::Hit(record) if waited.is_some() || !plan.is_forced(index) => {
+                        Lookup::Hit(record) if waited.is_some() || !forced => {
                             if self.hold(&summary.name, &record)? {
                                 let why = waited.map_or_else(String::new, |who| format!("made by {who}"));
                                 break self.served(summary, record, why);
                             }
                         }
-                        _ => break self.run(plan, index, &key, &reasons, &lock, summary)?,
+                        _ => break self.run(index, &key, &reasons, &lock, threads, summary)?,
                     }
                 }
             }
         };
-        self.store.remember(&plan.pipeline, &summary.name, &record.key);
-        plan.settle(index, record);
+        self.settle(index, record, &summary.name);
         Ok(())
+    }
+
+    /// Takes a stage's artifact from the remote. Nothing if that is not to be had there: it is made here then.
+    fn fetch(&self, index: usize, record: &Record, summary: &mut StageSummary) -> Result<Option<Record>> {
+        let Some(remote) = self.remote else {
+            return Err(Error::internal("fetch without a remote"));
+        };
+        let (lock, _) = self.lock(&record.key.digest(), &summary.name)?;
+        if let Lookup::Hit(record) = self.store.lookup(&record.key)?
+            && self.hold(&summary.name, &record)?
+        {
+            return Ok(Some(self.served(summary, record, String::new())));
+        }
+        let clock = Instant::now();
+        let of = locked(&self.plan).stages.len();
+        let why = format!("fetched from {}", remote.url());
+        self.sink.emit(
+            &summary.name,
+            Event::StageStarted {
+                index: index + 1,
+                of,
+                why: why.clone(),
+            },
+        );
+        let progress = |done, total| {
+            let progress = Progress {
+                done,
+                total: Some(total),
+                unit: "bytes",
+                figures: vec![],
+            };
+            self.sink.emit(&summary.name, Event::Progress(progress));
+        };
+        match remote.fetch(self.store, &lock, record, self.cancel, &progress) {
+            Ok(record) => {
+                self.hold_made(&record)?;
+                let seconds = clock.elapsed().as_secs_f64();
+                summary.status = Status::Fetched;
+                summary.why = why;
+                summary.seconds = Some(seconds);
+                self.fill(summary, &record);
+                let figures = summary.figures.clone();
+                self.sink
+                    .emit(&summary.name, Event::StageFinished { seconds, figures });
+                Ok(Some(record))
+            }
+            Err(error) if error.kind() == Kind::Interrupted => Err(error),
+            Err(error) => {
+                // What came of it is of no use to a stage that runs; a scratch of its own may have been there before.
+                let _ = std::fs::remove_dir_all(self.store.work_path(lock.key()).join(Remote::SCRATCH));
+                let _ = self.store.clear_staging(&lock);
+                let message = format!("it is made here instead: {error}");
+                self.sink.emit(&summary.name, Event::Warning(message));
+                locked(&self.plan).refuse(index);
+                Ok(None)
+            }
+        }
     }
 
     /// Takes a key's lock; says for whom it waits, and returns it.
@@ -245,7 +481,13 @@ impl Run<'_> {
             if waited.is_none() {
                 let who = holder.map_or_else(
                     || "another process".to_owned(),
-                    |holder| format!("process {} on {}", holder.pid, holder.host),
+                    |holder| {
+                        if holder.pid == std::process::id() {
+                            "another stage of this run".to_owned()
+                        } else {
+                            format!("process {} on {}", holder.pid, holder.host)
+                        }
+                    },
                 );
                 let since = holder.map_or_else(String::new, |holder| format!(" since {}", holder.since));
                 self.sink.emit(
@@ -264,12 +506,23 @@ impl Run<'_> {
         summary.why = why;
         self.fill(summary, &record);
         self.sink.emit(&summary.name, Event::StageCached);
+        self.uploads.add(&summary.name, &record);
         *record
+    }
+
+    /// Leaves a stage's artifact where it is, which is not here.
+    fn leave(&self, summary: &mut StageSummary, record: &Record) -> Result<()> {
+        self.store.keep(record)?;
+        summary.status = Status::Away;
+        self.fill(summary, record);
+        self.sink.emit(&summary.name, Event::StageCached);
+        Ok(())
     }
 
     fn fill(&self, summary: &mut StageSummary, record: &Record) {
         summary.artifact = Some(record.artifact);
-        summary.path = Some(self.store.artifact_path(&record.artifact).display().to_string());
+        let path = self.store.artifact_path(&record.artifact);
+        summary.path = (summary.status != Status::Away).then(|| path.display().to_string());
         summary.figures = record
             .figures
             .iter()
@@ -279,13 +532,14 @@ impl Run<'_> {
 
     fn run(
         &self,
-        plan: &Plan,
         index: usize,
         key: &Key,
         reasons: &[Reason],
         lock: &KeyLock,
+        threads: usize,
         summary: &mut StageSummary,
     ) -> Result<Record> {
+        let plan = &locked(&self.plan).clone();
         let stage = &plan.stages[index];
         summary.why = reasons
             .iter()
@@ -327,13 +581,13 @@ impl Run<'_> {
             downloads: &downloads,
             seed: stage.seed,
             device: self.options.device,
-            threads: self.options.threads,
+            threads,
             sink: self.sink,
             cancel: self.cancel,
         };
         let started = SystemTime::now();
         let clock = Instant::now();
-        memory::reset_peak();
+        self.begin(index);
         let made = catch_unwind(AssertUnwindSafe(|| (self.runner)(&stage.stage, &context)))
             .unwrap_or_else(|panic| {
                 Err(Error::internal(format!(
@@ -346,6 +600,7 @@ impl Run<'_> {
                 Ok(outcome)
             });
         let seconds = clock.elapsed().as_secs_f64();
+        let beside = self.end(index);
         summary.seconds = Some(seconds);
         let outcome = match made {
             Ok(outcome) => outcome,
@@ -356,7 +611,12 @@ impl Run<'_> {
             }
         };
         let figures = outcome.figures.clone();
-        let provenance = self.provenance(plan, index, origins, started, seconds, outcome.provenance)?;
+        let mut provenance = self.provenance(plan, index, origins, started, seconds, outcome.provenance)?;
+        provenance.threads = threads;
+        provenance.beside = beside
+            .iter()
+            .map(|index| plan.stages[*index].name.clone())
+            .collect();
         let record = self
             .store
             .commit(lock, |artifact, files| Record {
@@ -371,9 +631,28 @@ impl Run<'_> {
         self.hold_made(&record)?;
         summary.status = Status::Done;
         self.fill(summary, &record);
+        self.uploads.add(&stage.name, &record);
         self.sink
             .emit(&stage.name, Event::StageFinished { seconds, figures });
         Ok(record)
+    }
+
+    /// Takes note that a stage begins. Peak memory is the process's: it is measured anew when nothing else runs.
+    fn begin(&self, index: usize) {
+        let mut at_work = locked(&self.at_work);
+        let others: Vec<usize> = at_work.keys().copied().collect();
+        for beside in at_work.values_mut() {
+            beside.push(index);
+        }
+        if others.is_empty() {
+            memory::reset_peak();
+        }
+        at_work.insert(index, others);
+    }
+
+    /// Takes note that a stage ends. The stages that ran beside it.
+    fn end(&self, index: usize) -> Vec<usize> {
+        locked(&self.at_work).remove(&index).unwrap_or_default()
     }
 
     /// How a stage came about.
@@ -404,6 +683,7 @@ impl Run<'_> {
                 Device::Cuda => "cuda".to_owned(),
             },
             threads: self.options.threads,
+            beside: vec![],
             started: time::rfc3339(started),
             seconds,
             peak_memory_bytes: memory::peak(),

@@ -91,7 +91,8 @@ impl Project {
             .stages
             .iter()
             .filter_map(|stage| match &stage.decision {
-                Decision::Cached(_) => None,
+                Decision::Cached(_) | Decision::Away(_) => None,
+                Decision::Fetch(_) => Some(format!("{}: fetch", stage.name)),
                 Decision::Run { reasons, .. } => Some(format!(
                     "{}: {}",
                     stage.name,
@@ -114,6 +115,9 @@ fn options() -> Options {
         threads: 2,
         device: Device::Cpu,
         paranoid: false,
+        jobs: 1,
+        memory: u64::MAX,
+        keep_going: true,
     }
 }
 
@@ -151,6 +155,7 @@ fn forced(name: &str) -> Selection {
     Selection {
         targets: vec![],
         force: vec![name.to_owned()],
+        ..Selection::default()
     }
 }
 
@@ -368,7 +373,7 @@ fn a_target_runs_what_it_needs_and_no_more() {
     let project = Project::new();
     let target = |name: &str| Selection {
         targets: vec![name.to_owned()],
-        force: vec![],
+        ..Selection::default()
     };
     assert_eq!(
         project.run_selected(&target("rows")),
@@ -738,9 +743,10 @@ fn who_is_paranoid_hashes_everything_that_is_served() {
     assert!(warnings.is_empty(), "{warnings:?}");
 }
 
-/// The artifact goes between the decision to serve it and its use: it is made again.
+/// Artifacts go between the decision to serve them and their use: what is wanted is made again, and what is needed for it.
 #[test]
 fn what_is_taken_away_meanwhile_is_made_again() {
+    use Status::{Away, Cached, Done};
     let project = Project::new();
     project.run();
     let mut plan = project.plan(&Selection::default());
@@ -748,7 +754,9 @@ fn what_is_taken_away_meanwhile_is_made_again() {
     for stage in &plan.stages {
         assert!(store.try_take(stage.artifact().unwrap()).unwrap().is_some());
     }
-    fs::remove_dir_all(store.artifact_path(plan.stages[1].artifact().unwrap())).unwrap();
+    for index in [1, 3, 5] {
+        fs::remove_dir_all(store.artifact_path(plan.stages[index].artifact().unwrap())).unwrap();
+    }
     let ran = execute(
         &mut plan,
         &store,
@@ -758,7 +766,13 @@ fn what_is_taken_away_meanwhile_is_made_again() {
         &stand_in,
     )
     .unwrap();
-    assert_eq!(told(&ran), "tokens: damaged: `output` of its artifact is missing");
+    assert_eq!(
+        told(&ran),
+        "tokens: \nmodel: its files are not here, and `texts` needs them\ntexts: its files are not here"
+    );
+    let statuses: Vec<_> = ran.stages.iter().map(|stage| stage.status).collect();
+    assert_eq!(statuses, [Cached, Away, Cached, Done, Cached, Done]);
+    plan.stages.remove(1);
     for stage in &plan.stages {
         let taken = store.try_take(stage.artifact().unwrap()).unwrap();
         assert!(taken.is_none(), "pinned until the end of the run");
@@ -770,4 +784,355 @@ fn what_is_taken_away_meanwhile_is_made_again() {
             .unwrap()
             .is_some()
     );
+}
+
+/// Takes away the artifacts of stages, as if only their records had been brought here.
+fn take_away(project: &Project, stages: &[&str]) {
+    let plan = project.plan(&Selection::default());
+    for stage in plan.stages.iter().filter(|stage| stages.contains(&&*stage.name)) {
+        fs::remove_dir_all(project.store().artifact_path(stage.artifact().unwrap())).unwrap();
+    }
+}
+
+const ALL: [&str; 6] = ["text", "tokens", "rows", "model", "bound", "texts"];
+
+#[test]
+fn what_nobody_needs_may_be_away() {
+    let mut project = Project::new();
+    project.run();
+    take_away(&project, &["text", "tokens", "rows", "model"]);
+    assert_eq!(project.planned(), "", "results are here");
+    let summary = project.run_with(&Selection::default(), &options(), &stand_in);
+    assert!(
+        summary.stages[..4]
+            .iter()
+            .all(|stage| stage.status == Status::Away && stage.path.is_none())
+    );
+    // A change of one stage needs its inputs, and no more than those that are not here.
+    project.set("/stages/texts/count", json!(5));
+    let planned = project.planned();
+    assert_eq!(
+        planned,
+        "text: its files are not here, and `tokens` needs them\n\
+         tokens: its files are not here, and `rows` needs them\n\
+         rows: its files are not here, and `model` needs them\n\
+         model: its files are not here, and `texts` needs them\n\
+         texts: `count` 4 → 5"
+    );
+    assert_eq!(project.run(), planned);
+    assert_eq!(project.run(), "");
+    take_away(&project, &["tokens", "rows"]);
+    assert_eq!(
+        project.run_selected(&forced("bound")),
+        "tokens: its files are not here, and `rows` needs them\n\
+         rows: its files are not here, and `bound` needs them\nbound: forced"
+    );
+}
+
+/// What a consumer needs is made only once that runs: a rerun that ends before it makes nothing.
+#[test]
+fn what_is_away_is_made_at_the_last_moment() {
+    let project = Project::new();
+    let blind = |stage: &Stage, context: &Context<'_>| {
+        if stage.kind() == StageKind::Evaluate {
+            fs::write(context.output.join("output"), "always the same").unwrap();
+            return Ok(Outcome::default());
+        }
+        if stage.kind() == StageKind::Tokenize {
+            fs::write(context.output.join("output"), "tokens").unwrap();
+            return Ok(Outcome::default());
+        }
+        stand_in(stage, context)
+    };
+    project.run_with(&Selection::default(), &options(), &blind);
+    take_away(&project, &["rows", "model"]);
+    fs::write(project.base().join("corpus/b.txt"), "five\n").unwrap();
+    // The plan cannot know that the tokens stay as they were.
+    assert!(project.planned().contains("model: `rows` runs"));
+    let summary = project.run_with(&Selection::default(), &options(), &blind);
+    assert_eq!(
+        summary
+            .stages
+            .iter()
+            .map(|stage| stage.status)
+            .collect::<Vec<_>>(),
+        [
+            Status::Done,
+            Status::Done,
+            Status::Away,
+            Status::Away,
+            Status::Cached,
+            Status::Cached
+        ]
+    );
+}
+
+/// A checkout of manifests and records, without artifacts and without data.
+#[test]
+fn a_plan_needs_nothing_but_records_when_told_so() {
+    let project = Project::new();
+    project.run();
+    take_away(&project, &ALL);
+    fs::remove_dir_all(project.store().root().join("latest")).unwrap();
+    let believing = Selection {
+        allow_missing: true,
+        ..Selection::default()
+    };
+    let work = |project: &Project, selection: &Selection| {
+        let plan = Plan::new(&project.manifest(), project.base(), selection, &project.store());
+        plan.map(|plan| plan.stages.iter().filter(|stage| stage.has_work()).count())
+    };
+    assert_eq!(work(&project, &believing).unwrap(), 0);
+    assert_eq!(
+        work(&project, &Selection::default()).unwrap(),
+        6,
+        "the results are wanted"
+    );
+    let summary = project.run_with(&believing, &options(), &stand_in);
+    assert!(summary.stages.iter().all(|stage| stage.status == Status::Away));
+
+    fs::remove_dir_all(project.base().join("corpus")).unwrap();
+    assert!(work(&project, &Selection::default()).is_err());
+    assert_eq!(
+        work(&project, &believing).unwrap(),
+        0,
+        "the last run's digests are believed"
+    );
+    let mut other = project;
+    other.set("/stages/model/steps", json!(11));
+    assert_eq!(work(&other, &believing).unwrap(), 6, "what it takes to train");
+    // What has to be read has to be there.
+    let summary = other.run_with(&believing, &options(), &|stage, context| {
+        if let Stage::Source(_) = stage {
+            crate::data::read::expand(context.base, &["corpus/*.txt".to_owned()])?;
+        }
+        stand_in(stage, context)
+    });
+    assert_eq!(
+        summary.error.unwrap().to_string(),
+        "stage `model`: make `rows` again: make `tokens` again: make `text` again: no file matches `corpus/*.txt`"
+    );
+    // Other files are asked for than were read: nothing to believe.
+    other.set("/stages/text/input/files", json!(["prose/*.txt"]));
+    assert!(work(&other, &believing).is_err());
+}
+
+fn side_by_side(jobs: usize, threads: usize) -> Options {
+    Options {
+        jobs,
+        threads,
+        ..options()
+    }
+}
+
+#[test]
+fn independent_stages_run_side_by_side_within_the_threads() {
+    let project = Project::new();
+    let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let both = std::sync::Barrier::new(2);
+    let slow = |stage: &Stage, context: &Context<'_>| {
+        most.fetch_max(1 + running.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
+        assert_eq!(rayon::current_num_threads(), context.threads);
+        if matches!(stage, Stage::Evaluate(_) | Stage::Sample(_)) {
+            assert_eq!(context.threads, 2, "half of them");
+            // Each waits for the other: they do run at once.
+            both.wait();
+        } else {
+            assert_eq!(context.threads, 4, "alone with all of them");
+        }
+        running.fetch_sub(1, Ordering::SeqCst);
+        stand_in(stage, context)
+    };
+    let summary = project.run_with(&Selection::default(), &side_by_side(3, 4), &slow);
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    assert_eq!(most.into_inner(), 2);
+    let artifacts: Vec<_> = summary.stages.iter().map(|stage| stage.artifact).collect();
+    assert!(summary.stages.iter().all(|stage| stage.status == Status::Done));
+    // Told beside whom they ran.
+    let plan = project.plan(&Selection::default());
+    let beside = |index: usize| plan.stages[index].record().unwrap().provenance.beside.clone();
+    assert_eq!(
+        (beside(3), beside(4), beside(5)),
+        (vec![], vec!["texts".to_owned()], vec!["bound".to_owned()])
+    );
+    // The same is made as by one after the other.
+    let other = Project::new();
+    let summary = other.run_with(&Selection::default(), &options(), &stand_in);
+    assert_eq!(
+        artifacts,
+        summary
+            .stages
+            .iter()
+            .map(|stage| stage.artifact)
+            .collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_failure_stops_what_is_independent_only_when_asked_to() {
+    let failing = |stage: &Stage, context: &Context<'_>| {
+        if stage.kind() == StageKind::Evaluate {
+            return Err(Error::input("no row in the split"));
+        }
+        stand_in(stage, context)
+    };
+    for (jobs, keep_going, last) in [
+        (1, true, Status::Done),
+        (1, false, Status::NotRun),
+        // Both began at once: what runs is not stopped.
+        (2, false, Status::Done),
+    ] {
+        let project = Project::new();
+        let options = Options {
+            keep_going,
+            ..side_by_side(jobs, 2)
+        };
+        let summary = project.run_with(&Selection::default(), &options, &failing);
+        assert_eq!(
+            summary.error.unwrap().to_string(),
+            "stage `bound`: no row in the split"
+        );
+        assert_eq!(
+            (summary.stages[4].status, summary.stages[5].status),
+            (Status::Failed, last)
+        );
+        if last == Status::NotRun {
+            assert_eq!(summary.stages[5].why, "another stage failed");
+        }
+    }
+}
+
+/// Side by side, two consumers find that their input is away: one makes it, the other waits.
+#[test]
+fn what_two_stages_need_is_made_once() {
+    let mut project = Project::new();
+    project.run();
+    take_away(&project, &["text", "tokens", "rows", "model"]);
+    project.set("/stages/texts/count", json!(5));
+    project.set("/stages/bound/rows", json!(5));
+    let count = AtomicUsize::new(0);
+    let counting = |stage: &Stage, context: &Context<'_>| {
+        count.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+        stand_in(stage, context)
+    };
+    let summary = project.run_with(&Selection::default(), &side_by_side(2, 2), &counting);
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    assert_eq!(count.into_inner(), 6);
+    assert!(summary.stages.iter().all(|stage| stage.status == Status::Done));
+}
+
+fn with_remote(project: &Project, selection: &Selection, folder: &Path) -> Plan {
+    let url = format!("file://{}", folder.display());
+    let remote = std::sync::Arc::new(Remote::open(&url, false).unwrap());
+    Plan::with_remote(
+        &project.manifest(),
+        project.base(),
+        selection,
+        &project.store(),
+        Some(remote),
+    )
+    .unwrap()
+}
+
+fn run_with_remote(project: &Project, selection: &Selection, folder: &Path) -> (Summary, Vec<String>) {
+    struct Heard(Mutex<Vec<String>>);
+    impl Sink for Heard {
+        fn emit(&self, stage: &str, event: Event) {
+            if let Event::Warning(text) | Event::Note(text) = event {
+                self.0.lock().unwrap().push(format!("{stage}: {text}"));
+            }
+        }
+    }
+    let heard = Heard(Mutex::default());
+    let mut plan = with_remote(project, selection, folder);
+    let summary = execute(
+        &mut plan,
+        &project.store(),
+        &options(),
+        &heard,
+        &Cancel::default(),
+        &stand_in,
+    )
+    .unwrap();
+    assert!(summary.error.is_none(), "{:?}", summary.error);
+    (summary, heard.0.into_inner().unwrap())
+}
+
+fn statuses(summary: &Summary) -> Vec<Status> {
+    summary.stages.iter().map(|stage| stage.status).collect()
+}
+
+#[test]
+fn two_machines_with_one_remote_share_the_work() {
+    use Status::{Away, Cached, Done, Fetched};
+    let shared = tempfile::tempdir().unwrap();
+    let all = Selection::default();
+    let here = Project::new();
+    let (made, heard) = run_with_remote(&here, &all, shared.path());
+    assert_eq!(statuses(&made), [Done; 6]);
+    assert_eq!(heard.len(), 6, "{heard:?}");
+    assert!(heard[0].starts_with("text: pushed 1 file, "), "{heard:?}");
+    let (again, heard) = run_with_remote(&here, &all, shared.path());
+    assert_eq!((statuses(&again), heard.len()), (vec![Cached; 6], 0));
+
+    // Nothing is here: the results are fetched, and what they were made of is not.
+    let mut there = Project::new();
+    let plan = with_remote(&there, &all, shared.path());
+    assert!(matches!(plan.stages[5].decision, Decision::Fetch(_)));
+    let (fetched, heard) = run_with_remote(&there, &all, shared.path());
+    assert_eq!(
+        statuses(&fetched),
+        [Away, Away, Away, Away, Fetched, Fetched],
+        "{heard:?}"
+    );
+    let artifacts =
+        |summary: &Summary| -> Vec<_> { summary.stages.iter().map(|stage| stage.artifact).collect() };
+    assert_eq!(artifacts(&fetched), artifacts(&made));
+    // Its records are known from now on, without the remote too.
+    assert_eq!(there.run(), "text: \ntokens: \nrows: \nmodel: ");
+    // A change here: only what it consumes is fetched.
+    there.set("/stages/texts/count", json!(5));
+    let (changed, _) = run_with_remote(&there, &all, shared.path());
+    assert_eq!(statuses(&changed), [Away, Away, Away, Fetched, Cached, Done]);
+    // And the other machine finds what this one has made.
+    let mut here = here;
+    here.set("/stages/texts/count", json!(5));
+    assert_eq!(
+        statuses(&run_with_remote(&here, &all, shared.path()).0)[5],
+        Fetched
+    );
+}
+
+#[test]
+fn a_poisoned_remote_is_told_of_and_the_stage_is_made_here() {
+    use Status::{Away, Done};
+    let shared = tempfile::tempdir().unwrap();
+    let all = Selection::default();
+    let here = Project::new();
+    let (made, _) = run_with_remote(&here, &all, shared.path());
+    // Another content of the same length, in every file that lies there.
+    for folder in fs::read_dir(shared.path().join("files")).unwrap() {
+        for file in fs::read_dir(folder.unwrap().path()).unwrap() {
+            let path = file.unwrap().path();
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[3] ^= 1;
+            fs::write(&path, bytes).unwrap();
+        }
+    }
+    let there = Project::new();
+    let (summary, heard) = run_with_remote(&there, &all, shared.path());
+    assert_eq!(statuses(&summary), [Done; 6], "{heard:?}");
+    let artifacts =
+        |summary: &Summary| -> Vec<_> { summary.stages.iter().map(|stage| stage.artifact).collect() };
+    assert_eq!(artifacts(&summary), artifacts(&made));
+    let told = heard
+        .iter()
+        .filter(|text| text.contains("its content is not what its name says"));
+    assert_eq!(told.count(), 6, "{heard:?}");
+    // What was made here is there now, in place of the bad.
+    let third = Project::new();
+    let (summary, heard) = run_with_remote(&third, &all, shared.path());
+    assert_eq!(statuses(&summary)[..4], [Away; 4], "{heard:?}");
+    assert!(heard.is_empty(), "{heard:?}");
 }

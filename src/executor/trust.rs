@@ -3,17 +3,17 @@
 //! A lookup sees that an artifact's files are there with their lengths. Before a stage consumes an artifact, its files
 //! are hashed: those of small artifacts all, those of large ones by a sample that is drawn anew each time
 //! ([`verify::SAMPLE`]), with `paranoid` all, and then those of every artifact that is served. What is found corrupt
-//! goes into quarantine and is made again, before its consumer runs.
+//! goes into quarantine and is made again, before its consumer runs; so is, or is fetched, what is not here.
 //!
 //! Artifacts that a run serves or makes are pinned until its end: nobody deletes them meanwhile.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use super::{Run, StageSummary};
+use super::{Run, StageSummary, locked};
 use crate::error::{Context as _, Result};
 use crate::event::Event;
-use crate::plan::{Decision, Plan};
+use crate::plan::Decision;
 use crate::store::verify::{self, Depth, Moved, Pace};
 use crate::store::{Digest, Pin, Record};
 
@@ -25,10 +25,6 @@ pub(super) struct Trust {
     sound: Mutex<HashSet<Digest>>,
     /// The stages that were made again for one that consumes them, with their places in the plan.
     redone: Mutex<Vec<(usize, StageSummary)>>,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Trust {
@@ -69,24 +65,28 @@ impl Run<'_> {
 
     /// Makes sure that what a stage is about to consume is sound, and makes it again where it is not. Whether
     /// everything was sound; if not, there is a new decision to be made.
-    pub(super) fn inputs_are_sound(&self, plan: &mut Plan, index: usize) -> Result<bool> {
+    pub(super) fn inputs_are_sound(&self, index: usize, threads: usize) -> Result<bool> {
         let depth = if self.options.paranoid {
             Depth::Full
         } else {
             verify::SAMPLE
         };
         let mut all = true;
-        for input in plan.stages[index].inputs.clone() {
+        let plan = locked(&self.plan).clone();
+        let consumer = &plan.stages[index];
+        for input in &consumer.inputs {
             let stage = &plan.stages[input.index];
-            let Decision::Cached(record) = &stage.decision else {
-                continue;
-            };
-            if self.is_sound(&stage.name, record, depth)? {
-                continue;
+            match &stage.decision {
+                Decision::Cached(record) if self.is_sound(&stage.name, record, depth)? => continue,
+                Decision::Cached(_) => {}
+                // Of one that another stage is about to make again, the lock is waited for.
+                Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => {
+                    locked(&self.plan).need(input.index, Some(consumer.name.clone()));
+                }
             }
             all = false;
             let mut summary = StageSummary::new(stage);
-            let again = self.stage(plan, input.index, &mut summary);
+            let again = self.stage(input.index, threads, &mut summary);
             again.context(|| format!("make `{}` again", summary.name))?;
             locked(&self.trust.redone).push((input.index, summary));
         }

@@ -8,9 +8,17 @@
 //! one and the rerun ends there.
 //!
 //! `mdlm plan` and `mdlm run` make the same plan: a dry run cannot differ from a run.
+//!
+//! An action record without its artifact is as good for a key as one with it: the artifact's digest is all that the keys
+//! of its consumers take from it. So a stage whose files are not here ([`Decision::Away`]) is made or fetched only when a
+//! stage that runs consumes it, or when it is itself wanted: a stage that nothing consumes, or a target. With
+//! [`Selection::allow_missing`] nothing is wanted for its own sake, and of files outside the store that are not here the
+//! digests of the last run are believed: a checkout of nothing but manifests and records can be planned.
 
+use std::collections::HashSet;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use indexmap::IndexMap;
@@ -19,6 +27,7 @@ use rayon::prelude::*;
 use crate::data::read;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
+use crate::remote::Remote;
 use crate::stages::key::{self, FileReference, Parts};
 use crate::store::digest::hash_file;
 use crate::store::stat::Known;
@@ -35,6 +44,8 @@ pub struct Selection {
     pub targets: Vec<String>,
     /// Stages that run even when they are cached.
     pub force: Vec<String>,
+    /// Whether what is known by its record alone is good enough.
+    pub allow_missing: bool,
 }
 
 /// A manifest made ready to run.
@@ -46,8 +57,10 @@ pub struct Plan {
     pub base: PathBuf,
     /// The stages, each after those it consumes.
     pub stages: Vec<PlannedStage>,
-    /// The names of all stages of the manifest, wanted or not.
+    /// The names of all stages of the manifest, selected or not.
     names: Vec<String>,
+    /// Where what is not here may be found.
+    remote: Option<Arc<Remote>>,
 }
 
 /// A stage in its place.
@@ -67,7 +80,16 @@ pub struct PlannedStage {
     pub decision: Decision,
     parts: Parts,
     forced: bool,
-    observed: Vec<Observed>,
+    /// Wanted for its own sake.
+    wanted: bool,
+    /// The stage that needs its files, as far as that is known.
+    needed_by: Option<String>,
+    /// The last key for which its artifact was known, and that artifact. While it is made again its consumers' keys stand.
+    known: Option<(Digest, Digest)>,
+    /// Tried in vain: the remote has a record of it and not what it tells of.
+    unfetchable: bool,
+    /// The files as they looked; nothing where they are not here.
+    observed: Option<Vec<Observed>>,
 }
 
 /// A consumed stage.
@@ -84,6 +106,10 @@ pub struct Input {
 pub enum Decision {
     /// Its artifact is in the store.
     Cached(Box<Record>),
+    /// Its artifact is known and not here, and nothing needs it.
+    Away(Box<Record>),
+    /// Its artifact is known, not here, needed, and can be had from the remote.
+    Fetch(Box<Record>),
     /// It has to run.
     Run {
         /// Its key, once its inputs are known.
@@ -111,10 +137,34 @@ impl PlannedStage {
     /// Its artifact, once it is known.
     #[must_use]
     pub fn artifact(&self) -> Option<&Digest> {
+        self.record().map(|record| &record.artifact)
+    }
+
+    /// The record of its artifact, be that here or not, once it is known.
+    #[must_use]
+    pub fn record(&self) -> Option<&Record> {
         match &self.decision {
-            Decision::Cached(record) => Some(&record.artifact),
+            Decision::Cached(record) | Decision::Away(record) | Decision::Fetch(record) => Some(record),
             Decision::Run { .. } => None,
         }
+    }
+
+    /// Its artifact, also while that is made again from what it was made of.
+    fn expected(&self) -> Option<Digest> {
+        match (&self.decision, &self.known) {
+            (Decision::Run { key: Some(key), .. }, Some((known, artifact)))
+                if !self.forced && key.digest() == *known =>
+            {
+                Some(*artifact)
+            }
+            _ => self.artifact().copied(),
+        }
+    }
+
+    /// Whether there is something to do for it: to run it or to fetch its artifact.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        matches!(self.decision, Decision::Run { .. } | Decision::Fetch(_))
     }
 
     fn key(&self, inputs: IndexMap<String, Digest>) -> Key {
@@ -140,6 +190,20 @@ impl Plan {
     /// # Errors
     /// An unknown stage or a cycle, a file that is not there, an unreadable store.
     pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, store: &Store) -> Result<Self> {
+        Self::with_remote(manifest, base, selection, store, None)
+    }
+
+    /// Plans as [`Plan::new`] does, with a remote from which to take what is not here.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn with_remote(
+        manifest: &Manifest,
+        base: &Path,
+        selection: &Selection,
+        store: &Store,
+        remote: Option<Arc<Remote>>,
+    ) -> Result<Self> {
         store.check()?;
         for name in selection.targets.iter().chain(&selection.force) {
             known(manifest, name)?;
@@ -159,13 +223,25 @@ impl Plan {
             base: base.to_owned(),
             stages: Vec::new(),
             names: manifest.stages.keys().cloned().collect(),
+            remote,
         };
         let known = Known::open(store.known_files_path());
         for name in wanted {
             let stage = manifest.stages[name].clone();
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
-            let (files, observed) = read_files(base, &parts.files, &known).context(in_stage)?;
+            let (files, observed) = match read_files(base, &parts.files, &known) {
+                Ok((files, observed)) => (files, Some(observed)),
+                Err(error) => {
+                    let last = selection
+                        .allow_missing
+                        .then(|| plan.last_files(name, stage.kind(), &parts.files, store));
+                    match last.transpose()?.flatten() {
+                        Some(files) => (files, None),
+                        None => return Err(error).context(in_stage),
+                    }
+                }
+            };
             key::name_forms(
                 &stage,
                 files.iter().map(|file: &ExternalFile| file.path.as_str()),
@@ -196,13 +272,104 @@ impl Plan {
                 },
                 parts,
                 forced: selection.force.iter().any(|forced| forced == name),
+                wanted: false,
+                needed_by: None,
+                known: None,
+                unfetchable: false,
                 observed,
                 stage,
             });
-            plan.decide(plan.stages.len() - 1, store)?;
         }
         known.save();
+        if !selection.allow_missing {
+            plan.want(&selection.targets);
+        }
+        for index in 0..plan.stages.len() {
+            plan.decide(index, store)?;
+        }
+        plan.demand(store)?;
         Ok(plan)
+    }
+
+    /// Takes note of which stages are wanted for their own sake: the targets, or those that nothing consumes.
+    fn want(&mut self, targets: &[String]) {
+        let consumed: HashSet<usize> = self
+            .stages
+            .iter()
+            .flat_map(|stage| stage.inputs.iter().map(|input| input.index))
+            .collect();
+        for (index, stage) in self.stages.iter_mut().enumerate() {
+            stage.wanted = if targets.is_empty() {
+                !consumed.contains(&index)
+            } else {
+                targets.contains(&stage.name)
+            };
+        }
+    }
+
+    /// Decides anew what becomes of stages that are away and whose consumers run, from the last to the first.
+    fn demand(&mut self, store: &Store) -> Result<()> {
+        for index in (0..self.stages.len()).rev() {
+            if !matches!(self.stages[index].decision, Decision::Away(_)) {
+                continue;
+            }
+            let consumer = self.stages.iter().find(|stage| {
+                matches!(stage.decision, Decision::Run { .. })
+                    && stage.inputs.iter().any(|input| input.index == index)
+            });
+            if let Some(name) = consumer.map(|stage| stage.name.clone()) {
+                self.need(index, Some(name));
+                self.decide(index, store)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Says which stage needs the files of another one; [`Plan::decide`] goes by it.
+    pub fn need(&mut self, index: usize, by: Option<String>) {
+        self.stages[index].needed_by = by;
+    }
+
+    /// Says that the remote does not have what its record tells of; [`Plan::decide`] goes by it.
+    pub fn refuse(&mut self, index: usize) {
+        self.stages[index].unfetchable = true;
+    }
+
+    /// The remote, where there is one.
+    #[must_use]
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.as_ref()
+    }
+
+    /// The files that the stage's last run read, if it read those that are asked for.
+    fn last_files(
+        &self,
+        name: &str,
+        kind: StageKind,
+        references: &[FileReference],
+        store: &Store,
+    ) -> Result<Option<Vec<ExternalFile>>> {
+        let records = store.records(kind.name())?;
+        let newest = records
+            .iter()
+            .filter(|record| record.provenance.stage == name && record.provenance.pipeline == self.pipeline)
+            .max_by_key(|record| &record.provenance.started);
+        let last = store
+            .latest(&self.pipeline, name)
+            .filter(|record| record.key.kind == kind.name());
+        let Some(record) = last.as_ref().or(newest) else {
+            return Ok(None);
+        };
+        let files = &record.provenance.files;
+        for file in files {
+            let Some(reference) = references.iter().find(|reference| reference.field == file.field) else {
+                return Ok(None);
+            };
+            if !are_named(&reference.patterns, &file.path) {
+                return Ok(None);
+            }
+        }
+        Ok((!files.is_empty()).then(|| files.clone()))
     }
 
     /// Decides what becomes of a stage, given what became of those it consumes.
@@ -215,8 +382,8 @@ impl Plan {
         let mut reasons = Vec::new();
         for input in &stage.inputs {
             let other = &self.stages[input.index];
-            match other.artifact() {
-                Some(artifact) => drop(inputs.insert(input.role.to_owned(), *artifact)),
+            match other.expected() {
+                Some(artifact) => drop(inputs.insert(input.role.to_owned(), artifact)),
                 None => reasons.push(Reason::UpstreamRuns {
                     stage: other.name.clone(),
                 }),
@@ -234,9 +401,26 @@ impl Plan {
                 reasons: more,
             }
         };
-        let decision = match complete.then(|| store.lookup(&key)).transpose()? {
+        let needed = stage.wanted || stage.needed_by.is_some();
+        let away = || Reason::Away {
+            needed_by: stage.needed_by.clone(),
+        };
+        let found = complete.then(|| store.lookup(&key)).transpose()?;
+        let remote = match &found {
+            Some(Lookup::Hit(_)) | None => None,
+            Some(_) if stage.unfetchable || stage.forced => None,
+            Some(_) => self.remote.as_ref().and_then(|remote| remote.find(&key)),
+        };
+        let decision = match found {
             _ if stage.forced => run(vec![Reason::Forced]),
             Some(Lookup::Hit(record)) => Decision::Cached(record),
+            Some(_) if remote.is_some() => match remote {
+                Some(record) if needed => Decision::Fetch(Box::new(record)),
+                Some(record) => Decision::Away(Box::new(record)),
+                None => run(vec![Reason::NeverRan]),
+            },
+            Some(Lookup::Away(_)) if needed => run(vec![away()]),
+            Some(Lookup::Away(record)) => Decision::Away(record),
             Some(Lookup::Damaged(what)) => run(vec![Reason::Damaged { what }]),
             Some(Lookup::Absent) => run(self
                 .changes(stage, &key, store)?
@@ -249,13 +433,21 @@ impl Plan {
                 },
             },
         };
-        self.stages[index].decision = decision;
+        self.set(index, decision);
         Ok(())
     }
 
     /// Takes note of what a stage has made.
     pub fn settle(&mut self, index: usize, record: Record) {
-        self.stages[index].decision = Decision::Cached(Box::new(record));
+        self.set(index, Decision::Cached(Box::new(record)));
+    }
+
+    fn set(&mut self, index: usize, decision: Decision) {
+        let stage = &mut self.stages[index];
+        stage.decision = decision;
+        if let Some(record) = stage.record() {
+            stage.known = Some((record.key.digest(), record.artifact));
+        }
     }
 
     /// Whether the stage is to run even when it is cached.
@@ -269,9 +461,7 @@ impl Plan {
     pub fn origins(&self, index: usize) -> Vec<InputOrigin> {
         let origin = |input: &Input| {
             let other = &self.stages[input.index];
-            let Decision::Cached(record) = &other.decision else {
-                return None;
-            };
+            let record = other.record()?;
             Some(InputOrigin {
                 role: input.role.to_owned(),
                 stage: other.name.clone(),
@@ -289,6 +479,10 @@ impl Plan {
     /// An input error when one of them changed meanwhile.
     pub fn check_files(&self, index: usize) -> Result<()> {
         let stage = &self.stages[index];
+        let Some(observed) = &stage.observed else {
+            // What is not here cannot have been read: the stage itself says so.
+            return Ok(());
+        };
         let changed = |what: String| {
             Error::input(format!("{what} while the stage was reading it"))
                 .hint("run again when nobody writes to it")
@@ -297,11 +491,11 @@ impl Plan {
         if paths
             .iter()
             .map(|(_, path)| path)
-            .ne(stage.observed.iter().map(|file| &file.path))
+            .ne(observed.iter().map(|file| &file.path))
         {
             return Err(changed("the list of files changed".to_owned()));
         }
-        for (then, file) in stage.observed.iter().zip(&stage.files) {
+        for (then, file) in observed.iter().zip(&stage.files) {
             // A new time alone is no new content: a file may be touched.
             if observe(&then.path)? != *then && hash_file(&then.path)? != (file.bytes, file.digest) {
                 return Err(changed(format!("`{}` changed", file.path)));
@@ -415,6 +609,18 @@ fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<Vec<&'
         }
     }
     Ok(needed)
+}
+
+/// Whether a file that was read is one that the patterns of now name.
+fn are_named(patterns: &[String], path: &str) -> bool {
+    let options = glob::MatchOptions {
+        require_literal_separator: true,
+        ..glob::MatchOptions::new()
+    };
+    patterns.iter().any(|pattern| {
+        Path::new(pattern).components().eq(Path::new(path).components())
+            || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
+    })
 }
 
 type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);

@@ -21,6 +21,11 @@ pub enum Reason {
         /// What is wrong with it.
         what: String,
     },
+    /// What it makes is known, and is not here.
+    Away {
+        /// The stage that consumes it; nothing where it is itself what is wanted.
+        needed_by: Option<String>,
+    },
     /// A consumed stage runs; whether this one has to is known after it.
     UpstreamRuns {
         /// The consumed stage.
@@ -85,6 +90,10 @@ impl fmt::Display for Reason {
             Self::NeverRan => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
             Self::Damaged { what } => write!(f, "damaged: {what}"),
+            Self::Away { needed_by: None } => f.write_str("its files are not here"),
+            Self::Away {
+                needed_by: Some(stage),
+            } => write!(f, "its files are not here, and `{stage}` needs them"),
             Self::UpstreamRuns { stage } => write!(f, "`{stage}` runs"),
             Self::Setting { field, old, new } => {
                 write!(

@@ -45,8 +45,26 @@ pub fn resident() -> Option<u64> {
     field("VmRSS:")
 }
 
+/// Memory that processes may still take in bytes, where the system tells (Linux): of the machine, and of the control group
+/// that the process is in.
+#[must_use]
+pub fn available() -> Option<u64> {
+    let of_machine = number("/proc/meminfo", "MemAvailable:");
+    let group = |name: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/memory.{name}")).ok()?;
+        text.trim().parse::<u64>().ok()
+    };
+    let of_group = group("max").map(|max| max.saturating_sub(group("current").unwrap_or(0)));
+    of_machine.into_iter().chain(of_group).min()
+}
+
 fn field(name: &str) -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    number("/proc/self/status", name)
+}
+
+/// A number of kilobytes that a file of the system tells, in bytes.
+fn number(file: &str, name: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(file).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kilobytes * 1024)
@@ -91,6 +109,7 @@ mod tests {
     fn memory_is_told() {
         assert!(peak().unwrap() >= 1 << 20);
         assert!(resident().unwrap() <= peak().unwrap());
+        assert!((1 << 20..1 << 50).contains(&available().unwrap()));
         assert_eq!(readable(1_250_000_000), "1.25 GB");
         assert_eq!(readable(3_400_000), "3 MB");
     }

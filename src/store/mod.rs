@@ -66,6 +66,8 @@ pub struct Store {
 pub enum Lookup {
     /// The artifact is there.
     Hit(Box<Record>),
+    /// The record is there and all of its artifact is gone: deleted, or never brought here.
+    Away(Box<Record>),
     /// The key was never committed.
     Absent,
     /// There is a record, but it or its artifact is damaged: treated as absent. Says what is wrong.
@@ -314,10 +316,39 @@ impl Store {
         if record.key != *key {
             return Ok(Lookup::Damaged("its action record is of another key".to_owned()));
         }
-        Ok(match self.missing(&record)? {
-            None => Lookup::Hit(Box::new(record)),
-            Some(fault) => Lookup::Damaged(self.quarantined(&record.artifact).unwrap_or(fault)),
+        let Some(fault) = self.missing(&record)? else {
+            return Ok(Lookup::Hit(Box::new(record)));
+        };
+        if let Some(why) = self.quarantined(&record.artifact) {
+            return Ok(Lookup::Damaged(why));
+        }
+        let gone = fs::symlink_metadata(self.artifact_path(&record.artifact))
+            .is_err_and(|error| error.kind() == ErrorKind::NotFound);
+        Ok(if gone {
+            Lookup::Away(Box::new(record))
+        } else {
+            Lookup::Damaged(fault)
         })
+    }
+
+    /// Keeps a record from elsewhere, whose artifact is not here, unless there is one of its key or somebody works on
+    /// that: so that the next plan knows of it.
+    ///
+    /// # Errors
+    /// The store cannot be written.
+    pub fn keep(&self, record: &Record) -> Result<()> {
+        let key = record.key.digest();
+        let path = self.record_path(&record.key.kind, &key);
+        if path.is_file() {
+            return Ok(());
+        }
+        let Some(_lock) = self.try_lock(&key)? else {
+            return Ok(());
+        };
+        if let Some(folder) = path.parent() {
+            create_folder(folder)?;
+        }
+        write_new(&path, &record.to_text()?)
     }
 
     /// Whether a record and its artifact's folder are still there: what may have changed before an artifact was

@@ -57,6 +57,9 @@ pub struct Provenance {
     pub device: String,
     /// Threads.
     pub threads: usize,
+    /// The stages of the same run that ran meanwhile: time and peak memory are theirs too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub beside: Vec<String>,
     /// When it began, RFC 3339.
     pub started: String,
     /// How long the last, successful run took: without the runs that were interrupted before it.
@@ -188,7 +191,7 @@ impl Record {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+pub(crate) mod tests {
     use super::*;
     use serde_json::json;
 
@@ -220,6 +223,7 @@ pub(super) mod tests {
                 machine: Machine::this(),
                 device: "cpu".to_owned(),
                 threads: 2,
+                beside: vec![],
                 started: "2026-01-31T09:05:07.123Z".to_owned(),
                 seconds: 0.1 + 0.2,
                 peak_memory_bytes: Some(1 << 30),

@@ -13,6 +13,7 @@ mod pipeline;
 mod readers;
 mod readme;
 mod run;
+mod shared;
 mod sources;
 mod support;
 mod train;

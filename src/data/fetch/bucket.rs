@@ -36,9 +36,10 @@ const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bucket.
 pub(super) struct Bucket {
-    store: Arc<dyn ObjectStore>,
+    /// Its objects.
+    pub store: Arc<dyn ObjectStore>,
     /// What it takes to be let in.
-    credentials: &'static str,
+    pub credentials: &'static str,
 }
 
 impl Bucket {
@@ -268,7 +269,7 @@ fn path(key: &str) -> Result<Path> {
 }
 
 /// The store's own words, and the cause where they leave it out.
-fn told(error: &object_store::Error) -> String {
+pub(crate) fn told(error: &object_store::Error) -> String {
     let (text, cause) = (error.to_string(), web::cause(error));
     if text.contains(&cause) {
         text

@@ -26,6 +26,9 @@
 //! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will tell.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use object_store::ObjectStore;
 
 mod bucket;
 mod cache;
@@ -41,6 +44,9 @@ mod tests;
 
 pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
 pub use settings::{Proxies, Settings};
+
+pub(crate) use bucket::told;
+pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
 use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
@@ -94,6 +100,22 @@ impl Downloads {
             _in_use: in_use,
         })
     }
+}
+
+/// The bucket of a URL `s3://BUCKET/FOLDER`, `gs://…` or `az://…`, the folder, and what it takes to be let in.
+///
+/// # Errors
+/// Another kind of URL, or settings of the environment that make no sense.
+pub(crate) fn objects(
+    url: &str,
+    settings: &Settings,
+) -> Result<(Arc<dyn ObjectStore>, String, &'static str)> {
+    let Place::Bucket(place) = Place::parse(url.trim_end_matches('/'))? else {
+        return Err(Error::input(format!("`{}` is no bucket", shown(url)))
+            .hint("known are `s3://BUCKET/folder`, `gs://…`, `az://…` and `file:///folder`"));
+    };
+    let bucket = Bucket::open_store(&place, settings)?;
+    Ok((bucket.store, place.key, bucket.credentials))
 }
 
 /// The files that `remote` stands for, downloaded into the folder unless they lie there already. Of a glob, by name.

@@ -323,7 +323,7 @@ pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
 }
 
 /// Waits for something, or for the user to lose patience.
-pub(super) async fn unless_cancelled<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T> {
+pub(crate) async fn unless_cancelled<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T> {
     let mut future = pin!(future);
     loop {
         cancel.check()?;

@@ -1,0 +1,85 @@
+//! `mdlm pull`: a pipeline's results, out of the cache that machines share.
+
+use super::Terminal;
+use super::push::{Args, Line, Work};
+use super::table::bytes;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::plan::{Decision, Plan};
+use crate::store::{Lookup, Record};
+
+/// What `mdlm pull --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Bring results out of the cache that machines share: of all stages that are known there as the manifest is now, \
+    those that others consume too.\n\n\
+    Everything is checked by its digests on arrival; what is cut off goes on from there. `mdlm run --remote` fetches \
+    by itself what it needs, and no more.";
+
+/// Pulls.
+///
+/// # Errors
+/// No remote is named or it does not answer; what comes is not what its record tells.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let work = match args.prepare(terminal)? {
+        Ok(work) => work,
+        Err(code) => return Ok(code),
+    };
+    let pulled = args.compute.pool()?.install(|| {
+        work.project.store.prepare()?;
+        let mut plan = work
+            .project
+            .plan_with(&args.selection(), Some(work.remote.clone()))?;
+        let mut lines = Vec::new();
+        for index in 0..plan.stages.len() {
+            let name = plan.stages[index].name.clone();
+            plan.need(index, Some(name.clone()));
+            plan.decide(index, &work.project.store)?;
+            let line = pull(&work, &mut plan, index).context(|| format!("stage `{name}`"))?;
+            lines.push(line);
+        }
+        Ok::<_, Error>(lines)
+    });
+    let lines = pulled.inspect_err(|_| work.display.clear())?;
+    // A remote that does not answer is told here, where it is all that was asked for.
+    let silent = work.remote.is_silent();
+    work.tell(&lines, args.json, terminal)?;
+    if silent {
+        return Err(Error::environment(format!(
+            "`{}` does not answer",
+            work.remote.url()
+        )));
+    }
+    Ok(0)
+}
+
+fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {
+    let stage = plan.stages[index].name.clone();
+    let line = |status, told: &str| Line {
+        stage: stage.clone(),
+        status,
+        told: told.to_owned(),
+        bytes: 0,
+    };
+    let record = match &plan.stages[index].decision {
+        Decision::Cached(_) => return Ok(line("there", "here already")),
+        Decision::Run { .. } | Decision::Away(_) => return Ok(line("none", "not there")),
+        Decision::Fetch(record) => record.clone(),
+    };
+    let store = &work.project.store;
+    let lock = store.lock(&record.key.digest(), &mut |_| work.cancel.check())?;
+    let made: Record = match store.lookup(&record.key)? {
+        Lookup::Hit(record) => *record,
+        _ => work
+            .remote
+            .fetch(store, &lock, &record, &work.cancel, &work.progress(&stage))
+            .map_err(|error| match error.kind() {
+                Kind::Input => error.hint("the remote's copy is not used; `mdlm run` makes it here"),
+                _ => error,
+            })?,
+    };
+    let size = made.files.iter().map(|file| file.bytes).sum();
+    plan.settle(index, made);
+    Ok(Line {
+        bytes: size,
+        ..line("moved", &format!("pulled {}", bytes(size)))
+    })
+}

@@ -1,0 +1,211 @@
+//! What stages that run side by side share: threads, memory, devices.
+//!
+//! A stage that is admitted keeps its threads until it ends: those that are free then, divided among all that are admitted
+//! with it. Memory is an estimate ([`demand`]): a stage waits until what it is estimated to take is free, or until it is
+//! alone. Stages that compute on a GPU take turns.
+
+use std::collections::VecDeque;
+
+use super::Options;
+use crate::manifest::Stage;
+use crate::model::footprint::Footprint;
+use crate::plan::Plan;
+use crate::shapes::Shape;
+use crate::stages::{Device, memory};
+
+/// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
+/// threads; with more come buffers and tables of their own.
+const DATA_BYTES: u64 = 256 << 20;
+
+/// What a stage takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Demand {
+    /// Memory in bytes, estimated.
+    pub memory: u64,
+    /// Whether it computes on the GPU.
+    pub gpu: bool,
+}
+
+/// What a stage was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Threads.
+    pub threads: usize,
+    demand: Demand,
+}
+
+/// What is free.
+#[derive(Debug)]
+pub struct Budget {
+    jobs: usize,
+    threads: usize,
+    memory: u64,
+    gpu: bool,
+    running: usize,
+}
+
+impl Budget {
+    /// All of it.
+    #[must_use]
+    pub fn new(options: &Options) -> Self {
+        Self {
+            jobs: options.jobs,
+            threads: options.threads,
+            memory: options.memory,
+            gpu: true,
+            running: 0,
+        }
+    }
+
+    /// Which stages may begin, of those that could, and with what.
+    pub fn admit(&mut self, demands: &[(usize, Demand)]) -> Vec<(usize, Share)> {
+        let mut admitted: VecDeque<(usize, Demand)> = VecDeque::new();
+        for (index, demand) in demands {
+            let slots = self.jobs.saturating_sub(self.running).min(self.threads);
+            if admitted.len() == slots {
+                break;
+            }
+            let alone = self.running == 0 && admitted.is_empty();
+            if demand.gpu && !self.gpu || demand.memory > self.memory && !alone {
+                continue;
+            }
+            self.gpu &= !demand.gpu;
+            // Who is alone and takes more than there is takes what there is.
+            let memory = demand.memory.min(self.memory);
+            self.memory -= memory;
+            admitted.push_back((*index, Demand { memory, ..*demand }));
+        }
+        let mut shares = Vec::new();
+        while let Some((index, demand)) = admitted.pop_front() {
+            // The first ones take what does not divide.
+            let threads = self.threads.div_ceil(admitted.len() + 1);
+            self.threads -= threads;
+            self.running += 1;
+            shares.push((index, Share { threads, demand }));
+        }
+        shares
+    }
+
+    /// Takes back what a stage was given.
+    pub fn give_back(&mut self, share: &Share) {
+        self.threads += share.threads;
+        self.memory += share.demand.memory;
+        self.gpu |= share.demand.gpu;
+        self.running -= 1;
+    }
+}
+
+/// What a stage of a plan is estimated to take: trainings what [`Footprint`] tells of their shape and micro-batch;
+/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant.
+#[must_use]
+pub fn demand(plan: &Plan, index: usize, device: Device) -> Demand {
+    let stage = &plan.stages[index];
+    let shape = |name: &str| Shape::find(name).map(|shape| (shape, Footprint::of(shape)));
+    let of_model = || {
+        let trained = stage
+            .inputs
+            .iter()
+            .find_map(|input| match &plan.stages[input.index].stage {
+                Stage::Train(train) => shape(&train.shape),
+                _ => None,
+            });
+        trained.map(|(shape, footprint)| {
+            8 * footprint.parameters + memory::rows_at_a_time(shape) * footprint.training_per_row
+        })
+    };
+    let computed = match &stage.stage {
+        Stage::Train(train) => shape(&train.shape).map(|(shape, footprint)| {
+            let rows = train
+                .micro_batch
+                .unwrap_or_else(|| memory::micro_batch(shape, train.batch));
+            footprint.training + rows as usize * footprint.training_per_row
+        }),
+        Stage::Evaluate(_) | Stage::Sample(_) => of_model(),
+        _ => None,
+    };
+    let networks = matches!(
+        &stage.stage,
+        Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_)
+    );
+    Demand {
+        memory: computed.map_or(DATA_BYTES, |bytes| bytes as u64),
+        gpu: networks && device == Device::Cuda,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn budget(jobs: usize, threads: usize, memory: u64) -> Budget {
+        Budget {
+            jobs,
+            threads,
+            memory,
+            gpu: true,
+            running: 0,
+        }
+    }
+
+    fn admitted(budget: &mut Budget, demands: &[(usize, Demand)]) -> Vec<(usize, usize)> {
+        let shares = budget.admit(demands);
+        shares
+            .iter()
+            .map(|(index, share)| (*index, share.threads))
+            .collect()
+    }
+
+    const SMALL: Demand = Demand {
+        memory: 10,
+        gpu: false,
+    };
+
+    #[test]
+    fn threads_are_divided_and_none_is_given_twice() {
+        let mut budget = budget(4, 7, 1000);
+        let first = budget.admit(&[(0, SMALL), (1, SMALL), (2, SMALL)]);
+        let threads: Vec<_> = first.iter().map(|(_, share)| share.threads).collect();
+        assert_eq!(threads, [3, 2, 2]);
+        assert_eq!(admitted(&mut budget, &[(3, SMALL)]), [], "no thread is free");
+        budget.give_back(&first[1].1);
+        assert_eq!(admitted(&mut budget, &[(3, SMALL)]), [(3, 2)]);
+    }
+
+    #[test]
+    fn no_more_jobs_than_asked_for() {
+        let mut budget = budget(2, 16, 1000);
+        assert_eq!(
+            admitted(&mut budget, &[(0, SMALL), (1, SMALL), (2, SMALL)]),
+            [(0, 8), (1, 8)]
+        );
+        assert_eq!(admitted(&mut budget, &[(2, SMALL)]), []);
+    }
+
+    #[test]
+    fn memory_is_kept_but_for_who_is_alone() {
+        let large = Demand {
+            memory: 5000,
+            gpu: false,
+        };
+        let mut budget = budget(4, 4, 1000);
+        assert_eq!(
+            admitted(&mut budget, &[(0, SMALL), (1, large), (2, SMALL)]),
+            [(0, 2), (2, 2)],
+            "it waits, and what fits does not wait for it"
+        );
+        let mut budget = self::budget(4, 4, 1000);
+        let first = budget.admit(&[(1, large), (0, SMALL)]);
+        assert_eq!(first.len(), 1);
+        assert_eq!(first[0].1.threads, 4);
+    }
+
+    #[test]
+    fn the_gpu_is_one_stages_at_a_time() {
+        let gpu = Demand { memory: 1, gpu: true };
+        let mut budget = budget(4, 4, 1000);
+        let first = budget.admit(&[(0, gpu), (1, gpu), (2, SMALL)]);
+        assert_eq!(first.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [0, 2]);
+        budget.give_back(&first[0].1);
+        assert_eq!(admitted(&mut budget, &[(1, gpu)]), [(1, 2)]);
+    }
+}

@@ -1,0 +1,315 @@
+//! Two stores with one remote, and remotes that lie.
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::atomic::Ordering::SeqCst;
+
+use super::*;
+use crate::store::Lookup;
+use crate::store::record::tests::example;
+
+struct Fixture {
+    folder: tempfile::TempDir,
+    record: Record,
+}
+
+/// A file of more than one part, to go there in pieces.
+const LARGE: usize = PART + PART / 2;
+
+fn fixture() -> Fixture {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::at(folder.path().join("here"));
+    store.prepare().unwrap();
+    let key = example(1).key;
+    let lock = store.try_lock(&key.digest()).unwrap().unwrap();
+    let (staging, _) = store.stage(&lock).unwrap();
+    fs::create_dir(staging.join("train")).unwrap();
+    fs::write(staging.join("train/0.arrow"), vec![7; LARGE]).unwrap();
+    fs::write(staging.join("train/1.arrow"), [8; 1000]).unwrap();
+    fs::write(staging.join("train/2.arrow"), [8; 1000]).unwrap();
+    fs::write(staging.join("empty"), "").unwrap();
+    let commit = |artifact, files| Record {
+        artifact,
+        files,
+        ..example(1)
+    };
+    let record = store.commit(&lock, commit).unwrap();
+    Fixture { folder, record }
+}
+
+impl Fixture {
+    fn here(&self) -> Store {
+        Store::at(self.folder.path().join("here"))
+    }
+
+    /// Another machine's store.
+    fn there(&self) -> Store {
+        let store = Store::at(self.folder.path().join("there"));
+        store.prepare().unwrap();
+        store
+    }
+
+    fn shared(&self) -> PathBuf {
+        self.folder.path().join("shared")
+    }
+
+    fn remote(&self) -> Remote {
+        let url = format!("file://{}", self.shared().display());
+        let mut remote = Remote::open_with(&url, false, Settings::default()).unwrap();
+        remote.settings.first_wait = std::time::Duration::from_millis(1);
+        remote
+    }
+
+    fn push(&self, remote: &Remote) -> Result<Moved> {
+        remote.push(&self.here(), &self.record, &Cancel::default(), &|_, _| ())
+    }
+
+    fn pushed(&self) -> Remote {
+        self.push(&self.remote()).unwrap();
+        self.remote()
+    }
+
+    fn fetch(&self, remote: &Remote) -> Result<Record> {
+        let store = self.there();
+        let lock = store.try_lock(&self.record.key.digest()).unwrap().unwrap();
+        remote.fetch(&store, &lock, &self.record, &Cancel::default(), &|_, _| ())
+    }
+
+    fn record_path(&self) -> PathBuf {
+        let digest = self.record.key.digest();
+        self.shared()
+            .join(record_place(&self.record.key, &digest).to_string())
+    }
+
+    fn file_path(&self, file: &str) -> PathBuf {
+        let entry = self.record.files.iter().find(|entry| entry.path == file).unwrap();
+        self.shared().join(file_place(&entry.digest).to_string())
+    }
+
+    /// The record as it lies there, edited and with its checksum put right.
+    fn edit(&self, edit: impl FnOnce(&mut Record)) {
+        let mut record = self.record.clone();
+        edit(&mut record);
+        fs::write(self.record_path(), record.to_text().unwrap()).unwrap();
+    }
+}
+
+#[test]
+fn two_stores_share_what_one_of_them_made() {
+    let fixture = fixture();
+    let remote = fixture.remote();
+    assert!(remote.find(&fixture.record.key).is_none());
+    let moved = fixture.push(&fixture.remote()).unwrap();
+    // Equal files go there once.
+    assert_eq!(
+        moved,
+        Moved {
+            files: 3,
+            bytes: LARGE as u64 + 1000
+        }
+    );
+    assert_eq!(fixture.push(&fixture.remote()).unwrap(), Moved::default());
+
+    let remote = fixture.remote();
+    assert_eq!(remote.find(&fixture.record.key).as_ref(), Some(&fixture.record));
+    assert_eq!(fixture.fetch(&remote).unwrap(), fixture.record);
+    let store = fixture.there();
+    assert!(
+        matches!(store.lookup(&fixture.record.key).unwrap(), Lookup::Hit(record) if *record == fixture.record)
+    );
+    let pace = crate::store::verify::Pace::new(None);
+    let faults = crate::store::verify::examine(
+        &store.artifact_path(&fixture.record.artifact),
+        &fixture.record.artifact,
+        Some(&fixture.record.files),
+        crate::store::verify::Depth::Full,
+        &pace,
+    );
+    assert_eq!(faults.unwrap(), []);
+    assert_eq!(fs::read_dir(store.root().join("work")).unwrap().count(), 0);
+    assert_eq!(remote.troubles(), Vec::<String>::new());
+}
+
+#[test]
+fn a_poisoned_record_is_refused_and_told() {
+    let fixture = fixture();
+    fixture.pushed();
+    let refused = |why: &str| {
+        let remote = fixture.remote();
+        assert!(remote.find(&fixture.record.key).is_none(), "{why}");
+        let troubles = remote.troubles();
+        assert_eq!(troubles.len(), 1, "{troubles:?}");
+        assert!(troubles[0].contains(why), "{why}: {troubles:?}");
+        // The next push puts it right.
+        assert_eq!(fixture.push(&remote).unwrap(), Moved::default());
+        assert!(fixture.remote().find(&fixture.record.key).is_some(), "{why}");
+    };
+    let text = fs::read_to_string(fixture.record_path()).unwrap();
+    fs::write(fixture.record_path(), &text[..text.len() / 2]).unwrap();
+    refused("damaged");
+    fs::write(fixture.record_path(), [0xff, 0xfe]).unwrap();
+    refused("invalid utf-8");
+    fs::write(
+        fixture.record_path(),
+        text.replace("\"threads\": 2", "\"threads\": 3"),
+    )
+    .unwrap();
+    refused("the checksum differs");
+    fixture.edit(|record| record.key.version += 1);
+    refused("it is the record of another key");
+    fixture.edit(|record| record.files[1].digest = Digest::of(b"other"));
+    refused("its files do not make up its artifact");
+    fixture.edit(|record| {
+        record.files.swap(0, 1);
+        record.artifact = digest_of(&record.files);
+    });
+    refused("its files do not make up its artifact");
+    for path in ["../../escaped", "/etc/passwd", "a/../../b", "", "a\\..\\b", "./a"] {
+        fixture.edit(|record| {
+            record.files[0].path = path.to_owned();
+            record.artifact = digest_of(&record.files);
+        });
+        refused("lies outside its artifact");
+    }
+}
+
+#[test]
+fn a_poisoned_truncated_or_missing_file_is_refused_and_replaced() {
+    for (file, content, why) in [
+        (
+            "train/1.arrow",
+            Some(vec![9; 1000]),
+            "its content is not what its name says",
+        ),
+        ("train/0.arrow", Some(vec![7; LARGE - 1]), "instead of"),
+        ("train/1.arrow", None, "not found"),
+    ] {
+        let fixture = fixture();
+        let remote = fixture.pushed();
+        assert!(remote.find(&fixture.record.key).is_some());
+        match &content {
+            Some(content) => fs::write(fixture.file_path(file), content).unwrap(),
+            None => fs::remove_file(fixture.file_path(file)).unwrap(),
+        }
+        let error = fixture.fetch(&remote).unwrap_err();
+        assert!(error.to_string().to_lowercase().contains(why), "{why}: {error}");
+        let store = fixture.there();
+        assert!(matches!(
+            store.lookup(&fixture.record.key).unwrap(),
+            Lookup::Absent
+        ));
+        assert_eq!(fs::read_dir(store.root().join("artifacts")).unwrap().count(), 0);
+        // Who found it out and made it again puts it right.
+        fixture.push(&remote).unwrap();
+        fixture.fetch(&fixture.remote()).unwrap();
+    }
+}
+
+#[test]
+fn a_fetch_goes_on_where_it_was_cut_off() {
+    let fixture = fixture();
+    let remote = fixture.pushed();
+    let store = fixture.there();
+    let large = fixture
+        .record
+        .files
+        .iter()
+        .find(|file| file.bytes == LARGE as u64)
+        .unwrap();
+    let partial = store
+        .work_path(&fixture.record.key.digest())
+        .join(Remote::SCRATCH)
+        .join(large.digest.to_string());
+    let cut = |bytes: &[u8]| {
+        fs::create_dir_all(partial.parent().unwrap()).unwrap();
+        fs::write(&partial, bytes).unwrap();
+        let lock = store.try_lock(&fixture.record.key.digest()).unwrap().unwrap();
+        let came = AtomicU64::new(0);
+        let progress = |done, _| came.store(done, SeqCst);
+        let fetched = remote.fetch(&store, &lock, &fixture.record, &Cancel::default(), &progress);
+        fetched.unwrap();
+        fs::remove_dir_all(store.artifact_path(&fixture.record.artifact)).unwrap();
+        came.into_inner()
+    };
+    let small = 1000;
+    assert_eq!(cut(&vec![7; LARGE - 10]), 10 + small, "the rest alone");
+    assert_eq!(cut(&vec![7; LARGE]), small, "nothing");
+    // What lay there was of something else: it is found out, and fetched from the start.
+    assert_eq!(cut(&vec![6; LARGE - 10]), 10 + LARGE as u64 + small);
+    assert_eq!(cut(&vec![7; LARGE + 1]), LARGE as u64 + small);
+}
+
+#[test]
+fn nothing_is_pushed_that_is_corrupt_here_or_to_who_only_reads() {
+    let fixture = fixture();
+    let place = fixture.here().artifact_path(&fixture.record.artifact);
+    for (file, content) in [
+        ("train/1.arrow", vec![9; 1000]),
+        ("train/0.arrow", vec![9; LARGE]),
+    ] {
+        let path = place.join(file);
+        let sound = fs::read(&path).unwrap();
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, content).unwrap();
+        let remote = fixture.remote();
+        let error = fixture.push(&remote).unwrap_err();
+        assert!(
+            error.to_string().ends_with("is corrupt: it is not pushed"),
+            "{error}"
+        );
+        assert!(remote.find(&fixture.record.key).is_none());
+        assert!(!fixture.file_path(file).exists());
+        fs::write(&path, sound).unwrap();
+    }
+    let url = format!("file://{}", fixture.shared().display());
+    let reader = Remote::open_with(&url, true, Settings::default()).unwrap();
+    let error = fixture.push(&reader).unwrap_err();
+    assert!(error.to_string().ends_with("it is for reading only"), "{error}");
+    fixture.push(&fixture.remote()).unwrap();
+    fixture.fetch(&reader).unwrap();
+}
+
+#[test]
+fn what_is_no_remote_is_an_error_with_a_way_out() {
+    let error = |url: &str| {
+        let error = Remote::open_with(url, true, Settings::default()).unwrap_err();
+        assert!(error.hint_text().is_some(), "{error}");
+        error.to_string()
+    };
+    assert!(error("https://example.org/cache").contains("is no bucket"));
+    assert!(error("s3://bucket").contains("it names no object"));
+    assert!(error("cache").contains("it has no `://`"));
+    assert!(error("file://cache").contains("its path is not absolute"));
+}
+
+/// A remote that is not there is asked once, and told once.
+#[test]
+fn a_remote_that_does_not_answer_is_gone_on_without() {
+    let fixture = fixture();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let variables = [
+        ("AWS_ENDPOINT_URL", format!("http://{address}")),
+        ("AWS_ALLOW_HTTP", "true".to_owned()),
+        ("AWS_SKIP_SIGNATURE", "true".to_owned()),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value));
+    let settings = Settings {
+        retries: 1,
+        first_wait: std::time::Duration::from_millis(1),
+        buckets: Settings::from_variables(&variables.into_iter().collect()).buckets,
+        ..Settings::default()
+    };
+    let remote = Remote::open_with("s3://bucket/cache", false, settings).unwrap();
+    assert!(remote.find(&fixture.record.key).is_none());
+    assert!(remote.find(&example(2).key).is_none());
+    let troubles = remote.troubles();
+    assert_eq!(troubles.len(), 1, "{troubles:?}");
+    assert!(
+        troubles[0].starts_with("going on without the remote: "),
+        "{troubles:?}"
+    );
+    let error = fixture.push(&remote).unwrap_err();
+    assert!(error.to_string().contains("it did not answer before"), "{error}");
+}
