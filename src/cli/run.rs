@@ -33,6 +33,7 @@ pub const LONG_ABOUT: &str = "\
 #[command(after_help = "Examples:\n  \
         mdlm run pipelines/quickstart.json\n  \
         mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// The manifest and its store.
     #[command(flatten)]

@@ -191,6 +191,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How far a run is.
+struct State {
+    /// What became of the stages that ended.
+    ended: Vec<Option<StageSummary>>,
+    /// The first error.
+    first: Option<Error>,
+    /// The stages that run beside others.
+    running: BTreeMap<usize, Share>,
+}
+
 /// A stage that ended: its place, its summary, and the error that it ended with.
 type Ended = (usize, StageSummary, Option<Error>);
 
@@ -213,75 +223,29 @@ impl StageSummary {
 impl Run<'_> {
     /// Brings every stage of the plan to its end. What became of each, and the first error.
     fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
-        let snapshot = locked(&self.plan).clone();
-        let mut ended: Vec<Option<StageSummary>> = vec![None; snapshot.stages.len()];
-        let mut first = None;
-        let mut running: BTreeMap<usize, Share> = BTreeMap::new();
+        let plan = &locked(&self.plan).clone();
+        let mut state = State {
+            ended: vec![None; plan.stages.len()],
+            first: None,
+            running: BTreeMap::new(),
+        };
         let mut budget = Budget::new(self.options);
         let (sender, receiver) = mpsc::channel::<Ended>();
         std::thread::scope(|scope| {
             loop {
-                // Those whose inputs have ended, in the order of the plan.
-                let ready: Vec<usize> = (0..ended.len())
-                    .filter(|index| ended[*index].is_none() && !running.contains_key(index))
-                    .filter(|index| {
-                        snapshot.stages[*index]
-                            .inputs
-                            .iter()
-                            .all(|input| ended[input.index].is_some())
-                    })
-                    .collect();
-                let mut waiting = Vec::new();
-                let mut settled = false;
-                for index in ready {
-                    let mut summary = StageSummary::new(&snapshot.stages[index]);
-                    let lacking = snapshot.stages[index]
-                        .inputs
-                        .iter()
-                        .filter_map(|input| ended[input.index].as_ref())
-                        .find(|input| input.artifact.is_none());
-                    if self.cancel.is_cancelled() {
-                        summary.why.push_str("interrupted");
-                        first.get_or_insert_with(Error::interrupted);
-                    } else if let Some(input) = lacking {
-                        summary.why = format!("needs `{}`", input.name);
-                    } else if first.is_some() && !self.options.keep_going {
-                        summary.why.push_str("another stage failed");
-                    } else {
-                        match self.serve(index, &mut summary) {
-                            Ok(true) => {}
-                            Ok(false) if self.options.jobs == 1 => {
-                                if let Err(error) = self.stage(index, self.options.threads, &mut summary) {
-                                    first.get_or_insert(self.failed(error, &mut summary));
-                                }
-                            }
-                            Ok(false) => {
-                                waiting.push(index);
-                                continue;
-                            }
-                            Err(error) => drop(first.get_or_insert(self.failed(error, &mut summary))),
-                        }
-                    }
-                    ended[index] = Some(summary);
-                    settled = true;
-                    if self.options.jobs == 1 {
-                        // What this one has changed may make an earlier one ready.
-                        break;
-                    }
-                }
-                if settled {
+                let Some(waiting) = self.settle_ready(plan, &mut state) else {
                     continue;
-                }
+                };
                 let demands: Vec<_> = waiting
                     .iter()
-                    .map(|index| (*index, budget::demand(&snapshot, *index, self.options.device)))
+                    .map(|index| (*index, budget::demand(plan, *index, self.options.device)))
                     .collect();
                 for (index, share) in budget.admit(&demands) {
                     let threads = share.threads;
-                    running.insert(index, share);
-                    let (sender, planned) = (sender.clone(), &snapshot.stages[index]);
+                    state.running.insert(index, share);
+                    let sender = sender.clone();
                     scope.spawn(move || {
-                        let mut summary = StageSummary::new(planned);
+                        let mut summary = StageSummary::new(&plan.stages[index]);
                         let ran = catch_unwind(AssertUnwindSafe(|| {
                             pool(threads)?.install(|| self.stage(index, threads, &mut summary))
                         }));
@@ -291,21 +255,22 @@ impl Run<'_> {
                         let _ = sender.send((index, summary, error));
                     });
                 }
-                if running.is_empty() {
+                if state.running.is_empty() {
                     break;
                 }
                 let Ok((index, summary, error)) = receiver.recv() else {
                     break;
                 };
-                if let Some(share) = running.remove(&index) {
+                if let Some(share) = state.running.remove(&index) {
                     budget.give_back(&share);
                 }
-                ended[index] = Some(summary);
+                state.ended[index] = Some(summary);
                 if let Some(error) = error {
-                    first.get_or_insert(error);
+                    state.first.get_or_insert(error);
                 }
             }
         });
+        let mut ended = state.ended;
         for (index, summary) in self.trust.redone() {
             // Of two consumers that wanted it, the second found what the first had made.
             let made = |status| matches!(status, Status::Done | Status::Fetched);
@@ -315,9 +280,52 @@ impl Run<'_> {
         }
         let stages = ended
             .into_iter()
-            .zip(&snapshot.stages)
+            .zip(&plan.stages)
             .map(|(ended, stage)| ended.unwrap_or_else(|| StageSummary::new(stage)));
-        (stages.collect(), first)
+        (stages.collect(), state.first)
+    }
+
+    /// Brings stages to their end whose inputs have ended, in the order of the plan: those that there is nothing to do for,
+    /// and when one is run after the other, the first that there is. Nothing if there was such a stage, and others may be
+    /// ready for it; else those that wait to be run beside others.
+    fn settle_ready(&self, plan: &Plan, state: &mut State) -> Option<Vec<usize>> {
+        let mut waiting = Vec::new();
+        for index in 0..plan.stages.len() {
+            let stage = &plan.stages[index];
+            if state.ended[index].is_some() || state.running.contains_key(&index) {
+                continue;
+            }
+            let inputs: Option<Vec<&StageSummary>> = stage
+                .inputs
+                .iter()
+                .map(|input| state.ended[input.index].as_ref())
+                .collect();
+            let Some(inputs) = inputs else { continue };
+            let mut summary = StageSummary::new(stage);
+            if self.cancel.is_cancelled() {
+                summary.why.push_str("interrupted");
+                state.first.get_or_insert_with(Error::interrupted);
+            } else if let Some(input) = inputs.iter().find(|input| input.artifact.is_none()) {
+                summary.why = format!("needs `{}`", input.name);
+            } else if state.first.is_some() && !self.options.keep_going {
+                summary.why.push_str("another stage failed");
+            } else {
+                let ended = match self.serve(index, &mut summary) {
+                    Ok(false) if self.options.jobs > 1 => {
+                        waiting.push(index);
+                        continue;
+                    }
+                    Ok(false) => self.stage(index, self.options.threads, &mut summary),
+                    served => served.map(drop),
+                };
+                if let Err(error) = ended {
+                    state.first.get_or_insert(self.failed(error, &mut summary));
+                }
+            }
+            state.ended[index] = Some(summary);
+            return None;
+        }
+        Some(waiting)
     }
 
     /// Takes note of an error that a stage ended with, and says which stage it was.

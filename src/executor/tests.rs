@@ -919,8 +919,8 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
 
 fn side_by_side(jobs: usize, threads: usize) -> Options {
     Options {
-        jobs,
         threads,
+        jobs,
         ..options()
     }
 }

@@ -4,7 +4,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering::SeqCst;
 
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
+use crate::data::fetch::tests::server::{Reply, Request, Server, file};
 use crate::store::Lookup;
 use crate::store::record::tests::example;
 
@@ -312,4 +316,130 @@ fn a_remote_that_does_not_answer_is_gone_on_without() {
     );
     let error = fixture.push(&remote).unwrap_err();
     assert!(error.to_string().contains("it did not answer before"), "{error}");
+}
+
+/// As much of S3 as a remote takes: objects are put, whole or in parts, asked for and got with ranges.
+#[derive(Default)]
+struct S3 {
+    objects: BTreeMap<String, Vec<u8>>,
+    parts: BTreeMap<(String, usize), Vec<u8>>,
+}
+
+fn serve(s3: &Mutex<S3>, request: &Request) -> Reply {
+    let mut s3 = s3.lock().unwrap();
+    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
+    let key = path.strip_prefix("/bucket/").unwrap().to_owned();
+    let get = |name: &str| {
+        let mut parts = query
+            .split('&')
+            .map(|part| part.split_once('=').unwrap_or((part, "")));
+        parts
+            .find(|(key, _)| *key == name)
+            .map(|(_, value)| value.to_owned())
+    };
+    let body = request.body.to_vec();
+    match (&*request.method, get("uploadId"), get("partNumber")) {
+        ("POST", None, _) if get("uploads").is_some() => {
+            let xml =
+                "<InitiateMultipartUploadResult><UploadId>upload</UploadId></InitiateMultipartUploadResult>";
+            Reply::new(200, xml)
+        }
+        ("PUT", Some(_), Some(number)) => {
+            s3.parts.insert((key, number.parse().unwrap()), body);
+            Reply::new(200, "").header("ETag", "\"part\"")
+        }
+        ("POST", Some(_), None) => {
+            let whole = s3.parts.iter().filter(|((of, _), _)| *of == key);
+            let whole = whole.flat_map(|(_, bytes)| bytes.clone()).collect();
+            s3.objects.insert(key, whole);
+            Reply::new(
+                200,
+                "<CompleteMultipartUploadResult><ETag>e</ETag></CompleteMultipartUploadResult>",
+            )
+        }
+        ("PUT", None, _) => {
+            s3.objects.insert(key, body);
+            Reply::new(200, "").header("ETag", "\"e\"")
+        }
+        ("GET" | "HEAD", ..) => {
+            let Some(object) = s3.objects.get(&key) else {
+                return Reply::new(404, "<Error><Code>NoSuchKey</Code></Error>");
+            };
+            let mut reply = file(request, object, Some("\"e\""));
+            if request.method == "HEAD" {
+                reply.body.clear();
+            }
+            reply.header("Last-Modified", "Mon, 01 Jan 2024 00:00:00 GMT")
+        }
+        _ => Reply::new(405, ""),
+    }
+}
+
+/// A server that speaks S3, refuses every seventh request for now and cuts every other large answer off.
+#[test]
+fn a_bucket_behind_a_bad_line_is_a_remote() {
+    let fixture = fixture();
+    let (s3, count) = (Arc::new(Mutex::new(S3::default())), AtomicUsize::new(0));
+    let there = s3.clone();
+    let server = Server::start(move |request| {
+        let number = count.fetch_add(1, SeqCst);
+        if number % 7 == 3 {
+            return Reply::new(503, "<Error><Code>SlowDown</Code></Error>");
+        }
+        let mut reply = serve(&there, request);
+        if request.method == "GET" && reply.body.len() > 1 << 20 && number.is_multiple_of(2) {
+            reply.cut = Some(reply.body.len() / 2);
+        }
+        reply
+    });
+    let variables = [
+        ("AWS_ENDPOINT_URL", server.url.as_str()),
+        ("AWS_ALLOW_HTTP", "true"),
+        ("AWS_ACCESS_KEY_ID", "key"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_REGION", "eu-central-1"),
+    ];
+    let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let settings = Settings {
+        first_wait: std::time::Duration::from_millis(1),
+        buckets: Settings::from_variables(&variables.into_iter().collect()).buckets,
+        ..Settings::default()
+    };
+    let open = || Remote::open_with("s3://bucket/team/cache/", false, settings.clone()).unwrap();
+    let moved = fixture.push(&open()).unwrap();
+    assert_eq!(moved.bytes, LARGE as u64 + 1000);
+    assert_eq!(fixture.push(&open()).unwrap(), Moved::default());
+    assert!(
+        s3.lock()
+            .unwrap()
+            .objects
+            .keys()
+            .all(|key| key.starts_with("team/cache/"))
+    );
+    assert_eq!(s3.lock().unwrap().parts.len(), 2, "the large file went in parts");
+
+    let remote = open();
+    assert_eq!(remote.find(&fixture.record.key).as_ref(), Some(&fixture.record));
+    assert_eq!(fixture.fetch(&remote).unwrap(), fixture.record);
+    assert_eq!(remote.troubles(), Vec::<String>::new());
+    // Truncated there: refused, and replaced by who has it.
+    for object in s3
+        .lock()
+        .unwrap()
+        .objects
+        .values_mut()
+        .filter(|object| object.len() == 1000)
+    {
+        object.truncate(999);
+    }
+    fs::remove_dir_all(fixture.there().artifact_path(&fixture.record.artifact)).unwrap();
+    let remote = open();
+    assert!(remote.find(&fixture.record.key).is_some());
+    let error = fixture.fetch(&remote).unwrap_err();
+    assert!(
+        error.to_string().contains("it has 999 bytes instead of 1000"),
+        "{error}"
+    );
+    assert_eq!(fixture.push(&remote).unwrap().files, 1);
+    fixture.fetch(&open()).unwrap();
 }

@@ -4,6 +4,7 @@ mod cli;
 mod corpora;
 mod data;
 mod downloads;
+mod kill;
 mod kit;
 mod layers;
 mod manifest;

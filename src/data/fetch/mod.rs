@@ -40,7 +40,7 @@ mod transfer;
 mod web;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
 pub use settings::{Proxies, Settings};

@@ -13,7 +13,7 @@ mod buckets;
 mod cache;
 mod hub;
 mod inventory;
-mod server;
+pub(crate) mod server;
 mod transfers;
 mod web;
 

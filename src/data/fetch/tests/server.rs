@@ -48,6 +48,8 @@ pub struct Request {
     pub target: String,
     /// Headers, names in lower case.
     pub headers: BTreeMap<String, String>,
+    /// As long as its `Content-Length` says.
+    pub body: Arc<Vec<u8>>,
 }
 
 /// What is answered.
@@ -239,7 +241,17 @@ fn read(stream: &mut impl Read) -> std::io::Result<Option<Request>> {
         stream.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    Ok(parse(&String::from_utf8_lossy(&head)))
+    let Some(mut request) = parse(&String::from_utf8_lossy(&head)) else {
+        return Ok(None);
+    };
+    let length = request
+        .headers
+        .get("content-length")
+        .and_then(|length| length.parse().ok());
+    let mut body = vec![0; length.unwrap_or(0)];
+    stream.read_exact(&mut body)?;
+    request.body = Arc::new(body);
+    Ok(Some(request))
 }
 
 fn parse(head: &str) -> Option<Request> {
@@ -254,6 +266,7 @@ fn parse(head: &str) -> Option<Request> {
         method,
         target,
         headers: headers.collect(),
+        body: Arc::default(),
     })
 }
 
