@@ -1,5 +1,6 @@
 //! `mdlm graph`: the stages and what feeds what, for Graphviz or Mermaid.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 use std::path::PathBuf;
 
@@ -7,7 +8,7 @@ use clap::ValueEnum;
 
 use super::{Terminal, validate};
 use crate::error::Result;
-use crate::manifest::Manifest;
+use crate::manifest::{Manifest, Sweeps};
 use crate::plan::order;
 
 /// What `mdlm graph --help` says first.
@@ -57,13 +58,24 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(loaded) => loaded,
         Err(code) => return Ok(code),
     };
-    terminal.output(&draw(&loaded.manifest, args.format)?)?;
+    terminal.output(&draw(&loaded.manifest, &loaded.sweeps, args.format)?)?;
     Ok(0)
 }
 
-fn draw(manifest: &Manifest, format: Format) -> Result<String> {
-    let names = order(manifest)?;
-    let place = |name: &str| names.iter().position(|other| *other == name).unwrap_or_default();
+fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> {
+    let stages = order(manifest)?;
+    // A swept stage is one node, whatever the number of its instances.
+    let mut names: Vec<&str> = stages.iter().map(|name| sweeps.written(name)).collect();
+    let mut seen = HashSet::new();
+    names.retain(|name| seen.insert(*name));
+    let place = |name: &str| {
+        let written = sweeps.written(name);
+        names.iter().position(|other| *other == written).unwrap_or_default()
+    };
+    let first = |name: &str| {
+        let instance = sweeps.instances(name).and_then(|instances| instances.first());
+        &manifest.stages[instance.map_or(name, |instance| &*instance.name)]
+    };
     let mut text = match format {
         Format::Dot => format!(
             "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
@@ -72,7 +84,10 @@ fn draw(manifest: &Manifest, format: Format) -> Result<String> {
         Format::Mermaid => "flowchart LR\n".to_owned(),
     };
     for (index, name) in names.iter().enumerate() {
-        let kind = manifest.stages[*name].kind().name();
+        let times = sweeps
+            .instances(name)
+            .map_or_else(String::new, |instances| format!(" ×{}", instances.len()));
+        let kind = format!("{}{times}", first(name).kind().name());
         let _ = match format {
             Format::Dot => {
                 let name = name.replace('\\', "\\\\").replace('"', "\\\"");
@@ -84,15 +99,20 @@ fn draw(manifest: &Manifest, format: Format) -> Result<String> {
             }
         };
     }
-    for (index, name) in names.iter().enumerate() {
-        for reference in manifest.stages[*name].references() {
+    let mut drawn = HashSet::new();
+    for name in stages {
+        let index = place(name);
+        for reference in manifest.stages[name].references() {
             let from = place(reference.stage);
             let role = reference.field.split('/').next().unwrap_or_default();
-            // The usual role needs no word.
+            if !drawn.insert((from, index, role)) {
+                continue;
+            }
+            // The usual roles need no word.
             let _ = match (format, role) {
-                (Format::Dot, "from") => writeln!(text, "  s{from} -> s{index};"),
+                (Format::Dot, "from" | "of") => writeln!(text, "  s{from} -> s{index};"),
                 (Format::Dot, role) => writeln!(text, "  s{from} -> s{index} [label=\"{role}\"];"),
-                (Format::Mermaid, "from") => writeln!(text, "  s{from} --> s{index}"),
+                (Format::Mermaid, "from" | "of") => writeln!(text, "  s{from} --> s{index}"),
                 (Format::Mermaid, role) => writeln!(text, "  s{from} -- {role} --> s{index}"),
             };
         }
@@ -119,7 +139,7 @@ mod tests {
             }
         }))
         .unwrap();
-        insta::assert_snapshot!(draw(&manifest, Format::Dot).unwrap(), @r#"
+        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), Format::Dot).unwrap(), @r#"
         digraph "test" {
           rankdir=LR;
           node [shape=box, style=rounded, fontname="sans-serif"];
@@ -135,7 +155,7 @@ mod tests {
           s2 -> s4 [label="data"];
         }
         "#);
-        insta::assert_snapshot!(draw(&manifest, Format::Mermaid).unwrap(), @r#"
+        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), Format::Mermaid).unwrap(), @r#"
         flowchart LR
           s0["text<br/><i>source</i>"]
           s1["to#quot;kens<br/><i>tokenize</i>"]

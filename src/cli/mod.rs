@@ -14,6 +14,7 @@ use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 use crate::error::{Context, Kind, Result, is_guarded, panic_text};
 
 pub mod bench;
+pub mod compare;
 pub mod completions;
 pub mod corpora;
 pub mod data;
@@ -41,7 +42,7 @@ pub use terminal::{Color, Terminal};
 const LONG_ABOUT: &str = "\
     Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
     sampled model, rerunning only what changed.\n\n\
-    A manifest names stages (source, tokenize, pack, train, evaluate, sample) and what each consumes. `mdlm run` makes \
+    A manifest names stages (source, tokenize, pack, train, evaluate, sample, compare) and what each consumes. `mdlm run` makes \
     what is missing and keeps it in `.mdlm` beside the project; a later run takes from there whatever its change does \
     not touch, and says of the rest why it runs.\n\n\
     Data goes to standard output, talk to standard error.";
@@ -130,6 +131,9 @@ pub enum Command {
     /// Show records, tokens or rows of a stage
     #[command(long_about = data::LONG_ABOUT)]
     Data(data::Args),
+    /// Put results side by side: the instances of a sweep, runs
+    #[command(long_about = compare::LONG_ABOUT)]
+    Compare(compare::Args),
     /// Draw the graph of stages
     #[command(long_about = graph::LONG_ABOUT)]
     Graph(graph::Args),
@@ -153,6 +157,7 @@ impl Command {
             Self::Path(args) => format!("find the results of stage `{}`", args.stage),
             Self::Show(args) => format!("show the results of stage `{}`", args.stage),
             Self::Data(args) => format!("show the data of stage `{}`", args.stage),
+            Self::Compare(_) => "compare results".to_owned(),
             Self::Graph(_) => "draw the graph".to_owned(),
             Self::Report(_) => "write the report".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
@@ -185,6 +190,7 @@ impl Command {
             Self::Path(args) => path::run(args, terminal),
             Self::Show(args) => show::run(args, terminal),
             Self::Data(args) => data::run(args, terminal),
+            Self::Compare(args) => compare::run(args, terminal),
             Self::Graph(args) => graph::run(args, terminal),
             Self::Report(args) => report::run(args, terminal),
             Self::Validate(args) => validate::run(args, terminal),

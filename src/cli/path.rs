@@ -41,8 +41,24 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     Ok(0)
 }
 
+/// Instances of a sweep that are listed at most.
+const LISTED: usize = 20;
+
 /// The record of a stage that has run as the manifest is now.
 pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
+    if let Some(instances) = project.loaded.sweeps.instances(stage) {
+        let names: Vec<_> = instances
+            .iter()
+            .take(LISTED)
+            .map(|instance| format!("`{}`", instance.name))
+            .collect();
+        let more = match instances.len().saturating_sub(LISTED) {
+            0 => String::new(),
+            more => format!(" and {more} more, which `mdlm compare` lists"),
+        };
+        let message = format!("it is swept and has {} instances", instances.len());
+        return Err(Error::input(message).hint(format!("name one of {}{more}", names.join(", "))));
+    }
     let selection = Selection {
         targets: vec![stage.to_owned()],
         ..Selection::default()

@@ -38,6 +38,8 @@ pub struct ProjectArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ExecutionArgs {
     /// Run this stage and what it needs, nothing else; repeatable
+    ///
+    /// A swept stage stands for all its instances; one of them has a name of its own, such as `model@seed=1`.
     #[arg(long, value_name = "STAGE")]
     pub target: Vec<String>,
     /// Run this stage even if it is cached; repeatable
@@ -170,8 +172,14 @@ impl Project {
     /// # Errors
     /// As [`Plan::with_remote`].
     pub fn plan_with(&self, selection: &Selection, remote: Option<Arc<Remote>>) -> Result<Plan> {
-        let manifest = &self.loaded.manifest;
-        Plan::with_remote(manifest, self.loaded.base(), selection, &self.store, remote)
+        let Loaded { manifest, sweeps, .. } = &self.loaded;
+        // A swept stage stands for all its instances.
+        let selection = Selection {
+            targets: sweeps.spelt_out(&selection.targets),
+            force: sweeps.spelt_out(&selection.force),
+            ..*selection
+        };
+        Plan::with_remote(manifest, self.loaded.base(), &selection, &self.store, remote)
     }
 }
 

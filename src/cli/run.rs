@@ -1,18 +1,20 @@
 //! `mdlm run`: makes a pipeline's results, rerunning only what changed.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::progress::Display;
-use super::project::{ExecutionArgs, ProjectArgs, shown};
+use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
 use super::table::{WIDTH, columns, duration, wrap};
 use super::terminal::Style;
-use super::{Terminal, report};
+use super::{Terminal, compare, report};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
+use crate::manifest::Sweeps;
 use crate::stages;
 
 /// What `mdlm run --help` says first.
@@ -138,7 +140,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     });
     display.clear();
     let (plan, summary) = ran?;
-    let table = table(&summary, &project.loaded.manifest.name, &options, terminal);
+    let table = table(&summary, &project, &options, terminal);
     terminal.say(&format!("\n{table}"));
     if summary.error.is_some() {
         terminal.say("");
@@ -196,14 +198,30 @@ pub(super) fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     .wrap(Kind::Environment, || "listen for Ctrl-C".to_owned())
 }
 
-/// The summary: a row per stage, then the key figures.
-fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Terminal) -> String {
-    let heading = ["stage", "status", "time", "artifact", "why"]
-        .map(str::to_owned)
-        .to_vec();
-    let mut rows = vec![heading];
-    rows.extend(summary.stages.iter().map(|stage| {
-        vec![
+/// A row of the summary: a stage, or the instances of a sweep together.
+struct SummaryRow {
+    cells: Vec<String>,
+    status: Status,
+}
+
+/// The rows of the summary. The instances of a sweep share a row; those that failed have one of their own too.
+fn rows(summary: &Summary, sweeps: &Sweeps) -> Vec<SummaryRow> {
+    let mut rows = Vec::new();
+    let mut told = HashSet::new();
+    for stage in &summary.stages {
+        let name = sweeps.written(&stage.name);
+        if name != stage.name && told.insert(name) {
+            let all: Vec<_> = summary
+                .stages
+                .iter()
+                .filter(|other| sweeps.written(&other.name) == name)
+                .collect();
+            rows.push(together(name, &all));
+        }
+        if name != stage.name && stage.status != Status::Failed {
+            continue;
+        }
+        let cells = vec![
             stage.name.clone(),
             word(stage.status).to_owned(),
             stage.seconds.map_or_else(String::new, duration),
@@ -216,10 +234,76 @@ fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Termin
             } else {
                 stage.why.clone()
             },
-        ]
-    }));
+        ];
+        rows.push(SummaryRow {
+            cells,
+            status: stage.status,
+        });
+    }
+    rows
+}
+
+/// The instances of a sweep in one row: the status of most concern, and how many have which.
+fn together(name: &str, all: &[&StageSummary]) -> SummaryRow {
+    let concern = [
+        Status::Failed,
+        Status::Interrupted,
+        Status::NotRun,
+        Status::Done,
+        Status::Fetched,
+        Status::Away,
+        Status::Cached,
+    ];
+    let count = |status| all.iter().filter(|stage| stage.status == status).count();
+    let present: Vec<Status> = concern.into_iter().filter(|status| count(*status) > 0).collect();
+    let status = present.first().copied().unwrap_or(Status::NotRun);
+    let seconds: Vec<f64> = all.iter().filter_map(|stage| stage.seconds).collect();
+    let mut why: Vec<String> = Vec::new();
+    if present.len() > 1 {
+        let counts: Vec<_> = present
+            .iter()
+            .map(|status| format!("{} {}", count(*status), word(*status)))
+            .collect();
+        why.push(counts.join(", "));
+    }
+    // A reason is told where all share it; `mdlm plan` and the lines above tell each.
+    let mut reasons: Vec<&str> = all
+        .iter()
+        .map(|stage| stage.why.as_str())
+        .filter(|why| !why.is_empty())
+        .collect();
+    reasons.dedup();
+    if let [reason] = reasons.as_slice()
+        && status != Status::Failed
+    {
+        why.push((*reason).to_owned());
+    }
+    let cells = vec![
+        format!("{name} ×{}", all.len()),
+        word(status).to_owned(),
+        if seconds.is_empty() {
+            String::new()
+        } else {
+            duration(seconds.iter().sum())
+        },
+        String::new(),
+        why.join("; "),
+    ];
+    SummaryRow { cells, status }
+}
+
+/// The summary: a row per stage, then the key figures, then the tables of sweeps.
+fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Terminal) -> String {
+    let pipeline = &project.loaded.manifest.name;
+    let sweeps = &project.loaded.sweeps;
+    let told = rows(summary, sweeps);
+    let heading = ["stage", "status", "time", "artifact", "why"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut rows = vec![heading];
+    rows.extend(told.iter().map(|row| row.cells.clone()));
     let mut text = columns(&rows, |row, column, cell| {
-        let status = row.checked_sub(1).map(|row| summary.stages[row].status);
+        let status = row.checked_sub(1).map(|row| told[row].status);
         match (status, column) {
             (None, _) => terminal.paint(Style::Faint, cell),
             (Some(_), 0) => terminal.paint(Style::Strong, cell),
@@ -230,7 +314,7 @@ fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Termin
     let figures: Vec<_> = summary
         .stages
         .iter()
-        .filter(|stage| !stage.figures.is_empty())
+        .filter(|stage| !stage.figures.is_empty() && sweeps.written(&stage.name) == stage.name)
         .map(|stage| {
             let figures: Vec<_> = stage
                 .figures
@@ -247,6 +331,10 @@ fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Termin
             _ => cell.to_owned(),
         }));
     }
+    for (by, rows) in compare::of_run(project, summary) {
+        text.push('\n');
+        text.push_str(&compare::text(&rows, by, &|style, text| terminal.paint(style, text)));
+    }
     if !options.overrides.is_empty() {
         text.push('\n');
         let overrides = format!("{pipeline} ran with {}", options.overrides.join(" "));
@@ -256,7 +344,7 @@ fn table(summary: &Summary, pipeline: &str, options: &Options, terminal: &Termin
     text.trim_end().to_owned()
 }
 
-fn word(status: Status) -> &'static str {
+pub(super) fn word(status: Status) -> &'static str {
     match status {
         Status::Cached => "cached",
         Status::Away => "not here",

@@ -90,6 +90,8 @@ pub enum Code {
     NothingLeft,
     /// A setting of a source that has no effect there.
     NoEffect,
+    /// A sweep that cannot be spelt out.
+    Matrix,
     /// The schema takes what the program does not: a bug of ours, which a property test looks for.
     Disagreement,
 }

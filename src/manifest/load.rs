@@ -22,6 +22,7 @@ use serde_json::Value;
 
 use super::fault::{Code, Draft, Faults, SourceText, alternatives, quoted, suggestion};
 use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
+use super::matrix::{self, Sweeps};
 use super::{Manifest, meaning, structure};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
@@ -30,9 +31,11 @@ pub const MAX_BYTES: usize = 1 << 20;
 /// A manifest without faults, and what it was made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// What the file says, overrides applied.
+    /// What the file says, overrides applied and sweeps spelt out.
     pub manifest: Manifest,
-    /// The same as JSON, as it was written: defaults are not filled in.
+    /// Which of its stages are instances of sweeps.
+    pub sweeps: Sweeps,
+    /// The same as JSON, as it was written: defaults are not filled in, sweeps not spelt out.
     pub written: Value,
     /// The file.
     pub path: PathBuf,
@@ -93,17 +96,21 @@ impl Manifest {
             name: "--set".to_owned(),
             text: argument.clone(),
         }));
-        let (tree, drafts, omitted) = match encoding {
+        let (checked, drafts, omitted) = match encoding {
             Some(fault) => (None, vec![fault], 0),
             None => check(&sources[0].text, overrides),
         };
         if !drafts.is_empty() {
             return Err(Faults::new(sources, drafts, omitted));
         }
-        let written = tree.as_ref().map_or(Value::Null, Node::to_json);
-        match Self::deserialize_checked(&written) {
+        let (written, meant, sweeps) = match checked {
+            Some(checked) => (checked.written.to_json(), checked.meant.to_json(), checked.sweeps),
+            None => (Value::Null, Value::Null, Sweeps::default()),
+        };
+        match Self::deserialize_checked(&meant) {
             Ok(manifest) => Ok(Loaded {
                 manifest,
+                sweeps,
                 written,
                 path: PathBuf::from(name),
                 text: sources.swap_remove(0).text,
@@ -122,8 +129,17 @@ impl Manifest {
     }
 }
 
-/// The tree with overrides, its faults, and how many were left out.
-fn check(text: &str, overrides: &[String]) -> (Option<Node>, Vec<Draft>, usize) {
+/// A manifest's tree.
+struct Checked {
+    /// With overrides.
+    written: Node,
+    /// With sweeps spelt out.
+    meant: Node,
+    sweeps: Sweeps,
+}
+
+/// The tree, its faults, and how many were left out.
+fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usize) {
     if text.trim().is_empty() {
         let fault = Draft::new(Code::Empty, Span::default(), "", "the file is empty")
             .expected("a JSON object with `name`, `seed` and `stages`");
@@ -138,11 +154,17 @@ fn check(text: &str, overrides: &[String]) -> (Option<Node>, Vec<Draft>, usize) 
             drafts.extend(faults);
         }
     }
-    let (structural, omitted) = structure::check(&tree);
-    let semantic = meaning::check(&tree, &structural);
-    drafts.extend(structural);
-    drafts.extend(semantic);
-    (Some(tree), drafts, omitted)
+    let mut expansion = matrix::expand(&tree);
+    let (mut found, omitted) = structure::check(&expansion.tree);
+    found.extend(meaning::check(&expansion.tree, &found));
+    drafts.extend(expansion.bring_back(found));
+    drafts.append(&mut expansion.faults);
+    let checked = Checked {
+        written: tree,
+        meant: expansion.tree,
+        sweeps: expansion.sweeps,
+    };
+    (Some(checked), drafts, omitted)
 }
 
 #[expect(clippy::result_large_err, reason = "once a file")]

@@ -11,11 +11,14 @@
 //! | `source.rs` | the settings of source stages |
 //! | `corpora.rs` | the corpora that have names |
 //! | `schema.rs` | the JSON Schema of the types below |
+//! | `matrix.rs` | sweeps: a stage with a `matrix` spelt out as plain stages |
 //! | `structure.rs` | faults against the schema |
 //! | `meaning.rs` | faults that no schema can state |
 //! | `fault.rs` | what a fault tells |
 //!
 //! `Manifest` is what was written; what it means (a DAG with cache keys) is the plan's (`crate::plan`).
+
+use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 use schemars::JsonSchema;
@@ -24,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub mod corpora;
 pub mod fault;
 pub mod load;
+pub mod matrix;
 mod meaning;
 pub mod schema;
 pub mod source;
@@ -32,6 +36,7 @@ pub mod text;
 
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
+pub use matrix::{Instance, Point, Sweeps};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
 
@@ -88,9 +93,10 @@ pub struct Manifest {
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
     /// The stages by name: up to 64 letters, digits, `-` and `_`. A stage names the stages that it consumes, which
-    /// makes the graph; the order in the file has no meaning.
+    /// makes the graph; the order in the file has no meaning. A swept stage is consumed by its name, in all its
+    /// instances, or by that of one instance: `model@seed=1`.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 1000, "propertyNames" = {
-        "pattern": "^[A-Za-z0-9_-]{1,64}$", "patternErrorMessage": STAGE_NAME
+        "pattern": "^[A-Za-z0-9_-]{1,64}(@.{1,1000})?$", "patternErrorMessage": STAGE_NAME
     }))]
     pub stages: IndexMap<String, Stage>,
 }
@@ -116,6 +122,8 @@ pub enum Stage {
     Evaluate(Evaluate),
     /// Draws texts from a model.
     Sample(Sample),
+    /// Puts the results of several stages, or of all instances of a sweep, into one table.
+    Compare(Compare),
 }
 
 /// Turns records into tokens.
@@ -636,6 +644,50 @@ pub enum Sampler {
     Ancestral,
 }
 
+/// Puts the results of several stages into one table.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compare {
+    /// What is compared: an evaluate, sample or train stage, all instances of it where it is swept; or a list of such
+    /// stages. Training is compared by its last validation.
+    #[schemars(extend("patternErrorMessage" = COMPARED))]
+    pub of: Vec<Compared>,
+    /// The metric that orders the table, the best first. Default: the first that some row has of `bits_per_byte`,
+    /// `nats_per_token` and `grammatical`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sort: Option<Metric>,
+}
+
+/// What a compare stage takes, for a person.
+const COMPARED: &str = "the name of an evaluate, sample or train stage, or a list of such names";
+
+/// A row of a comparison: what `of` stands for once sweeps are spelt out.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Compared {
+    /// The stage.
+    pub stage: String,
+    /// What the row is called, where its values do not tell it from the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Its place in its sweep.
+    pub point: Point,
+}
+
+/// A number that stages are compared by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// The bound in bits per byte of text: comparable between tokenizers.
+    BitsPerByte,
+    /// The bound in nats per token.
+    NatsPerToken,
+    /// The bound on the perplexity per token.
+    Perplexity,
+    /// The share of sampled records that the grammar accepts.
+    Grammatical,
+}
+
 /// Characters of text8: 26 letters and the space.
 pub const TEXT8_ALPHABET: &str = " abcdefghijklmnopqrstuvwxyz";
 
@@ -697,6 +749,8 @@ pub enum StageKind {
     Evaluate,
     /// `sample`
     Sample,
+    /// `compare`
+    Compare,
 }
 
 impl StageKind {
@@ -710,6 +764,7 @@ impl StageKind {
             Self::Train => "train",
             Self::Evaluate => "evaluate",
             Self::Sample => "sample",
+            Self::Compare => "compare",
         }
     }
 }
@@ -717,12 +772,22 @@ impl StageKind {
 /// A field of a stage that names another stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reference<'a> {
-    /// The JSON pointer of the field below the stage: `from`, `tokenizer/stage`. Also the input's role.
+    /// The JSON pointer of the field below the stage: `from`, `tokenizer/stage`, `of/0`. Also the input's role.
     pub field: &'static str,
     /// The stage that it names.
     pub stage: &'a str,
-    /// The kind that stage must have.
-    pub expects: StageKind,
+    /// The kinds of which that stage must have one.
+    pub expects: &'static [StageKind],
+}
+
+/// The kinds of stages that can be compared.
+const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, StageKind::Train];
+
+/// The roles of what a compare stage consumes, in order: `of/0`, `of/1`, …
+pub(crate) fn compared_role(index: usize) -> Option<&'static str> {
+    static ROLES: LazyLock<Vec<String>> =
+        LazyLock::new(|| (0..matrix::MAX_STAGES).map(|index| format!("of/{index}")).collect());
+    ROLES.get(index).map(String::as_str)
 }
 
 impl Stage {
@@ -736,13 +801,14 @@ impl Stage {
             Self::Train(_) => StageKind::Train,
             Self::Evaluate(_) => StageKind::Evaluate,
             Self::Sample(_) => StageKind::Sample,
+            Self::Compare(_) => StageKind::Compare,
         }
     }
 
     /// The stages that this one consumes, in a fixed order.
     #[must_use]
     pub fn references(&self) -> Vec<Reference<'_>> {
-        let to = |field, stage, expects| Reference {
+        let to = |field, stage, expects: &'static [StageKind]| Reference {
             field,
             stage,
             expects,
@@ -750,27 +816,33 @@ impl Stage {
         match self {
             Self::Source(_) => vec![],
             Self::Tokenize(stage) => {
-                let mut all = vec![to("from", &*stage.from, StageKind::Source)];
+                let mut all = vec![to("from", &*stage.from, &[StageKind::Source])];
                 if let Tokenizer::Stage(other) = &stage.tokenizer {
-                    all.push(to("tokenizer/stage", &other.stage, StageKind::Tokenize));
+                    all.push(to("tokenizer/stage", &other.stage, &[StageKind::Tokenize]));
                 }
                 all
             }
-            Self::Pack(stage) => vec![to("from", &stage.from, StageKind::Tokenize)],
-            Self::Train(stage) => vec![to("from", &stage.from, StageKind::Pack)],
+            Self::Pack(stage) => vec![to("from", &stage.from, &[StageKind::Tokenize])],
+            Self::Train(stage) => vec![to("from", &stage.from, &[StageKind::Pack])],
             Self::Evaluate(stage) => {
                 let mut all = vec![
-                    to("model", &*stage.model, StageKind::Train),
-                    to("data", &stage.data, StageKind::Pack),
+                    to("model", &*stage.model, &[StageKind::Train]),
+                    to("data", &stage.data, &[StageKind::Pack]),
                 ];
-                all.extend(stage.grammar.iter().map(|g| to("grammar", g, StageKind::Source)));
+                all.extend(stage.grammar.iter().map(|g| to("grammar", g, &[StageKind::Source])));
                 all
             }
             Self::Sample(stage) => {
-                let mut all = vec![to("model", &*stage.model, StageKind::Train)];
-                all.extend(stage.grammar.iter().map(|g| to("grammar", g, StageKind::Source)));
+                let mut all = vec![to("model", &*stage.model, &[StageKind::Train])];
+                all.extend(stage.grammar.iter().map(|g| to("grammar", g, &[StageKind::Source])));
                 all
             }
+            Self::Compare(stage) => stage
+                .of
+                .iter()
+                .enumerate()
+                .filter_map(|(index, of)| Some(to(compared_role(index)?, &*of.stage, COMPARABLE)))
+                .collect(),
         }
     }
 }

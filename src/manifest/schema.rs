@@ -19,13 +19,112 @@ pub const SCHEMA_PATH: &str = "schemas/pipeline.schema.json";
 /// The command that regenerates the committed schema.
 pub const REGENERATE: &str = "mdlm schema > schemas/pipeline.schema.json";
 
-/// The schema, generated once.
-static SCHEMA: LazyLock<Value> = LazyLock::new(generate);
+/// The schema of what is written, made once.
+static SCHEMA: LazyLock<Value> = LazyLock::new(|| written(resolved().clone()));
+/// The schema of the types, generated once.
+static RESOLVED: LazyLock<Value> = LazyLock::new(generate);
 
 /// The JSON Schema (draft 2020-12) of a manifest.
 #[must_use]
 pub fn schema() -> &'static Value {
     &SCHEMA
+}
+
+/// The schema of a manifest whose sweeps are spelt out, which is what the types are.
+pub(super) fn resolved() -> &'static Value {
+    &RESOLVED
+}
+
+/// From the schema of the types to that of what is written: stages may have a `matrix`, which may hold what else they
+/// must have; compare stages name stages; names are those that people give.
+fn written(mut schema: Value) -> Value {
+    let stages = &mut schema["properties"]["stages"];
+    stages["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_-]{1,64}$");
+    let kinds = stages["additionalProperties"]["oneOf"].as_array_mut();
+    for kind in kinds.into_iter().flatten() {
+        if let Some(properties) = kind["properties"].as_object_mut() {
+            properties.insert("matrix".to_owned(), matrix());
+            if let Some(of) = properties.get_mut("of").and_then(Value::as_object_mut) {
+                for key in ["type", "items"] {
+                    of.shift_remove(key);
+                }
+                of.insert(
+                    "oneOf".to_owned(),
+                    json!([
+                        { "type": "string" },
+                        { "type": "array", "items": { "type": "string" }, "minItems": 1 }
+                    ]),
+                );
+            }
+        }
+        if let Some(kind) = kind.as_object_mut()
+            && let Some(Value::Array(required)) = kind.get_mut("required")
+        {
+            let unless_swept: Vec<Value> =
+                required.iter().filter(|name| *name != "kind").cloned().collect();
+            required.retain(|name| name == "kind");
+            if !unless_swept.is_empty() {
+                kind.insert("if".to_owned(), json!({ "not": { "required": ["matrix"] } }));
+                kind.insert("then".to_owned(), json!({ "required": unless_swept }));
+            }
+        }
+    }
+    schema
+}
+
+/// The schema of a stage's `matrix`.
+fn matrix() -> Value {
+    json!({
+        "title": "Matrix",
+        "description": "Sweeps fields of the stage: each names a field, names joined by points where it lies deeper \
+            (`noise.epsilon`), and has a list of values or a range. Every combination makes an instance of the stage, \
+            such as `model@seed=1`, and one of every stage that consumes it. Default: not swept.",
+        "type": "object",
+        "minProperties": 1,
+        "propertyNames": {
+            "pattern": "^(?!kind$|kind\\.|matrix$|matrix\\.)[^.]+(\\.[^.]+)*$",
+            "patternErrorMessage": "a field of the stage, names joined by points"
+        },
+        "additionalProperties": {
+            "oneOf": [
+                {
+                    "title": "List",
+                    "description": "The values, each once.",
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": super::matrix::MAX_STAGES,
+                    "uniqueItems": true
+                },
+                {
+                    "title": "Range",
+                    "description": "Numbers from one to another, both included.",
+                    "type": "object",
+                    "required": ["from", "to"],
+                    "properties": {
+                        "from": { "title": "From", "description": "The first value.", "type": "number" },
+                        "to": {
+                            "title": "To",
+                            "description": "The last value, where the steps come to it.",
+                            "type": "number"
+                        },
+                        "step": {
+                            "title": "Step",
+                            "description": "What a value is more than the one before; below zero to go down. Default: 1.",
+                            "type": "number"
+                        },
+                        "factor": {
+                            "title": "Factor",
+                            "description": "What a value is times the one before, in place of `step`: 10 for decades. \
+                                Default: by `step`.",
+                            "type": "number",
+                            "exclusiveMinimum": 0
+                        }
+                    },
+                    "additionalProperties": false
+                }
+            ]
+        }
+    })
 }
 
 /// The schema as it is committed: indented, with a newline at its end.
@@ -233,7 +332,11 @@ mod tests {
                 *closed == false || closed["oneOf"].is_array(),
                 "{at} takes any field"
             );
-            let required: Vec<_> = object["required"].as_array().into_iter().flatten().collect();
+            let required: Vec<_> = [&object["required"], &object["then"]["required"]]
+                .into_iter()
+                .filter_map(Value::as_array)
+                .flatten()
+                .collect();
             for (name, field) in object["properties"].as_object().into_iter().flatten() {
                 let at = format!("{at}/{name}");
                 let text = field["description"].as_str().unwrap_or_default();
@@ -245,7 +348,9 @@ mod tests {
                     None => "Default: ".to_owned(),
                 };
                 assert_eq!(optional, text.contains(&provenance), "{at}: {text:?}");
-                if field["type"] == "integer" || field["type"] == "number" {
+                // The bounds of a range are those of the field that is swept.
+                let bounded = !at.contains("/matrix/");
+                if bounded && (field["type"] == "integer" || field["type"] == "number") {
                     assert!(field["minimum"].is_number(), "{at} has no lower bound");
                 }
                 if field["type"] == "integer" {

@@ -11,12 +11,12 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
-use super::schema::schema;
+use super::schema::resolved;
 use super::text::{Node, Span, pointer_join};
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.
-static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| jsonschema::draft202012::new(schema()).ok());
+static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
 
 /// Names that other programs give to fields of ours.
 const SYNONYMS: &[(&str, &str)] = &[
@@ -56,6 +56,14 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
     let mut findings = Vec::new();
     for error in &errors {
         unfold(error, &instance, &mut findings);
+    }
+    // What is written once is told once, however many instances of a sweep have it.
+    if findings.len() > 1 {
+        let mut seen = HashSet::new();
+        findings.retain(|finding| {
+            let place = tree.at(finding.path).map(|node| node.span);
+            seen.insert((place, std::ptr::from_ref(finding.schema), format!("{:?}", finding.kind)))
+        });
     }
     // Wording costs a search for suggestions, so the surplus goes first.
     findings.sort_by_cached_key(|finding| tree.at(finding.path).map(|node| node.span));
@@ -103,7 +111,7 @@ fn unfold<'e>(error: &'e ValidationError<'_>, instance: &Value, out: &mut Vec<Fi
     let path = error.instance_path().as_str();
     let keyword = error.schema_path().as_str();
     let parent = keyword.rsplit_once('/').map_or("", |(parent, _)| parent);
-    let schema = schema().pointer(parent).unwrap_or(&Value::Null);
+    let schema = resolved().pointer(parent).unwrap_or(&Value::Null);
     if let Kind::OneOfNotValid { context } = error.kind()
         && let Some(kind) = instance.pointer(&pointer_join(path, "kind"))
         && let Some(branch) = tags(schema).iter().position(|tag| kind == tag)
@@ -286,6 +294,21 @@ impl Wording<'_> {
             .flat_map(|fields| fields.keys().map(String::as_str))
             .filter(|field| overrides || node.member(field).is_none())
             .collect();
+        // The schema of spelt-out stages does not know it, every stage as it is written may have it.
+        let is_stage = finding.path.starts_with("/stages/") && finding.path.matches('/').count() == 2;
+        if is_stage && did_you_mean(key, fields.iter().copied()).is_none() && did_you_mean(key, ["matrix"]).is_some() {
+            self.drafts.push(
+                Draft::new(
+                    Code::UnknownField,
+                    member.key_span,
+                    pointer_join(finding.path, key),
+                    format!("unknown field {}", quoted(key)),
+                )
+                .expected("`matrix`: fields to sweep, each with a list of values or a range")
+                .hint("did you mean `matrix`?"),
+            );
+            return;
+        }
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));

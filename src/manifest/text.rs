@@ -20,7 +20,7 @@ pub const MAX_DEPTH: usize = 64;
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_992.0;
 
 /// A range of bytes in one of the texts that make up a manifest.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Span {
     /// 0: the file; i + 1: the i-th `--set` argument.
     pub source: usize,

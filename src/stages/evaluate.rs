@@ -167,7 +167,7 @@ fn entropy(context: &Context<'_>) -> Result<f64> {
 }
 
 /// `1.2345 ± 0.0067`.
-fn plus_minus(interval: Interval, digits: usize) -> String {
+pub(super) fn plus_minus(interval: Interval, digits: usize) -> String {
     match interval.low.zip(interval.high) {
         Some((low, high)) => {
             format!("{:.digits$} ± {:.digits$}", interval.value, (high - low) / 2.0)

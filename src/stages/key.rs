@@ -6,6 +6,7 @@
 //! | every setting, with defaults spelt out, a shape with its dimensions | spelling: order of fields, white space, `1` or `1.0`, defaults written or not |
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | the contents of files outside the store, in order | their names, folders and times |
+//! | of a comparison what its rows are called: stages and swept values | |
 //! | the form that a file's name tells, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus stands for | the name |
@@ -24,7 +25,7 @@ use serde_json::{Map, Value, json};
 
 use crate::data::read::form;
 use crate::error::{Error, Result};
-use crate::manifest::{Source, SourceInput, Stage, Tokenizer};
+use crate::manifest::{Compare, Source, SourceInput, Stage, Tokenizer};
 use crate::shapes::Shape;
 use crate::store::key::canonical;
 
@@ -77,8 +78,13 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     for reference in &files {
         remove(&mut config, reference.field);
     }
-    for reference in stage.references() {
-        remove(&mut config, reference.field);
+    if let Stage::Compare(stage) = stage {
+        // What its rows are called is written into its table; which stages made them is not.
+        config.insert("of".to_owned(), rows_compared(stage)?);
+    } else {
+        for reference in stage.references() {
+            remove(&mut config, reference.field);
+        }
     }
     Ok(Parts {
         version: super::version(stage.kind()),
@@ -86,6 +92,18 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
         seed: is_random(stage).then(|| seed(stage, pipeline_seed)),
         files,
     })
+}
+
+/// The names and points of a comparison's rows, in order.
+fn rows_compared(stage: &Compare) -> Result<Value> {
+    let rows = stage.of.iter().map(|row| {
+        let point = value_of(&row.point)?;
+        Ok(match &row.name {
+            Some(name) => json!({ "name": name, "point": point }),
+            None => json!({ "point": point }),
+        })
+    });
+    rows.collect()
 }
 
 /// The settings of a stage with every default spelt out, as the manifest would have them.
@@ -106,6 +124,7 @@ pub fn seed(stage: &Stage, pipeline_seed: u64) -> u64 {
         Stage::Train(stage) => stage.seed,
         Stage::Evaluate(stage) => stage.seed,
         Stage::Sample(stage) => stage.seed,
+        Stage::Compare(_) => None,
     };
     own.unwrap_or(pipeline_seed)
 }
@@ -130,7 +149,7 @@ fn is_random(stage: &Stage) -> bool {
         Stage::Source(stage) => {
             matches!(stage.input, SourceInput::Synthetic(_)) || stage.sample.is_some_and(|share| share < 1.0)
         }
-        Stage::Tokenize(_) => false,
+        Stage::Tokenize(_) | Stage::Compare(_) => false,
         // Without a share to split off, or with nothing else, no hash decides.
         Stage::Pack(stage) => stage.validation > 0.0 && stage.validation < 1.0,
         Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) => true,
@@ -262,7 +281,7 @@ fn files(stage: &Stage) -> Vec<FileReference> {
             | Tokenizer::Characters(_)
             | Tokenizer::Stage(_) => vec![],
         },
-        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) => vec![],
+        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) | Stage::Compare(_) => vec![],
     }
 }
 
@@ -307,6 +326,9 @@ mod tests {
             json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10, "micro_batch": 4 }),
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "sample", "model": "a", "count": 2, "grammar": "c" }),
+            json!({ "kind": "compare", "of": [
+                { "stage": "b@seed=2", "point": { "seed": 2 } }, { "stage": "c", "name": "c", "point": {} }
+            ] }),
         ]
         .map(|value| {
             let kind = value["kind"].as_str().unwrap().to_owned();
@@ -330,6 +352,7 @@ mod tests {
         train {"antithetic":true,"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"noise":{"epsilon":0.001,"kind":"log_linear"},"precision":"f32","sampling_epsilon":0.001,"schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"time_conditioning":false,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
         sample {"count":2,"given_ends":false,"sampler":"cached","steps":128,"temperature":1.0,"weights":"ema"} seed 1
+        compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}
         "#);
     }
 

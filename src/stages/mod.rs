@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
 
+pub mod compare;
 pub mod evaluate;
 pub mod key;
 pub mod memory;
@@ -32,6 +33,7 @@ pub fn version(kind: StageKind) -> u32 {
         StageKind::Train => train::VERSION,
         StageKind::Evaluate => evaluate::VERSION,
         StageKind::Sample => sample::VERSION,
+        StageKind::Compare => compare::VERSION,
     }
 }
 
@@ -47,6 +49,7 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
         Stage::Train(config) => train::run(config, context),
         Stage::Evaluate(config) => evaluate::run(config, context),
         Stage::Sample(config) => sample::run(config, context),
+        Stage::Compare(config) => compare::run(config, context),
     }
 }
 

@@ -19,7 +19,7 @@ fn an_unknown_command_is_the_users_fault() {
     --- stderr
     error: unrecognized subcommand 'completion'
 
-      tip: a similar subcommand exists: 'completions'
+      tip: some similar subcommands exist: 'compare', 'completions'
 
     Usage: mdlm [OPTIONS] <COMMAND>
 

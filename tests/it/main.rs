@@ -17,5 +17,6 @@ mod run;
 mod shared;
 mod sources;
 mod support;
+mod sweep;
 mod train;
 mod validate;

@@ -33,7 +33,7 @@ fn shipped_manifests_are_valid_and_name_the_schema() {
         .iter()
         .map(|path| path.file_stem().unwrap().to_str().unwrap())
         .collect();
-    for needed in ["lm1b", "openwebtext", "quickstart", "text8"] {
+    for needed in ["lm1b", "openwebtext", "quickstart", "sweep", "text8"] {
         assert!(names.contains(&needed), "{needed} is not among {names:?}");
     }
     for (path, name) in files.iter().zip(&names) {
@@ -46,7 +46,7 @@ fn shipped_manifests_are_valid_and_name_the_schema() {
     exit 0
     --- stdout
     --- stderr
-    4 manifests are valid
+    5 manifests are valid
     ");
 }
 

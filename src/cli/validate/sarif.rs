@@ -329,6 +329,11 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "The setting has no effect here.",
             "Take it away, so that nobody relies on it.",
         ),
+        Code::Matrix => (
+            "The sweep cannot be spelt out.",
+            "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages in all \
+             at most.",
+        ),
         Code::Disagreement => (
             "The schema takes what the program does not.",
             "This is a bug in mdlm; please report it with the manifest.",

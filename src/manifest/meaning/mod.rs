@@ -11,10 +11,11 @@ use indexmap::IndexMap;
 use serde::Deserialize as _;
 
 use super::fault::{Code, Draft, alternatives, quoted, suggestion};
-use super::text::{Node, Span, pointer_join};
+use super::matrix::SIGN;
+use super::text::{Data, Node, Span, pointer_join};
 use super::{
-    Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
-    Tail, Tokenize, Tokenizer, Train,
+    COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
+    Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::shapes::{SHAPES, Shape};
 
@@ -25,31 +26,49 @@ const CHARACTER_SPECIAL_TOKENS: usize = 4;
 
 /// The fields that name stages: of which kind of stage, where, and the kind that they name.
 /// `Stage::references` says the same of a typed stage; a test holds them together.
-const REFERENCES: &[(StageKind, &str, StageKind)] = &[
-    (StageKind::Tokenize, "from", StageKind::Source),
-    (StageKind::Tokenize, "tokenizer/stage", StageKind::Tokenize),
-    (StageKind::Pack, "from", StageKind::Tokenize),
-    (StageKind::Train, "from", StageKind::Pack),
-    (StageKind::Evaluate, "model", StageKind::Train),
-    (StageKind::Evaluate, "data", StageKind::Pack),
-    (StageKind::Evaluate, "grammar", StageKind::Source),
-    (StageKind::Sample, "model", StageKind::Train),
-    (StageKind::Sample, "grammar", StageKind::Source),
+/// What a compare stage names is a list, see [`Entry::references`].
+pub(super) const REFERENCES: &[(StageKind, &str, &[StageKind])] = &[
+    (StageKind::Tokenize, "from", &[StageKind::Source]),
+    (StageKind::Tokenize, "tokenizer/stage", &[StageKind::Tokenize]),
+    (StageKind::Pack, "from", &[StageKind::Tokenize]),
+    (StageKind::Train, "from", &[StageKind::Pack]),
+    (StageKind::Evaluate, "model", &[StageKind::Train]),
+    (StageKind::Evaluate, "data", &[StageKind::Pack]),
+    (StageKind::Evaluate, "grammar", &[StageKind::Source]),
+    (StageKind::Sample, "model", &[StageKind::Train]),
+    (StageKind::Sample, "grammar", &[StageKind::Source]),
 ];
 
-const KINDS: [StageKind; 6] = [
+pub(super) const KINDS: [StageKind; 7] = [
     StageKind::Source,
     StageKind::Tokenize,
     StageKind::Pack,
     StageKind::Train,
     StageKind::Evaluate,
     StageKind::Sample,
+    StageKind::Compare,
 ];
+
+/// The stage of an instance.
+fn written(name: &str) -> &str {
+    name.split(SIGN).next().unwrap_or_default()
+}
 
 /// "a source stage", "an evaluate stage".
 fn a_stage(kind: StageKind) -> String {
     let article = if kind == StageKind::Evaluate { "an" } else { "a" };
     format!("{article} {} stage", kind.name())
+}
+
+/// "an evaluate, sample or train stage".
+fn a_stage_of(kinds: &[StageKind]) -> String {
+    match kinds {
+        [kind] => a_stage(*kind),
+        kinds => {
+            let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
+            format!("one of the kinds {}", alternatives(&names))
+        }
+    }
 }
 
 /// What is wrong with the meaning, given what is wrong with the structure.
@@ -138,7 +157,15 @@ impl Entry<'_> {
     }
 
     /// The stages that this one names: field, place, name, expected kind.
-    fn references(&self) -> impl Iterator<Item = (&'static str, Span, &str, StageKind)> {
+    fn references(&self) -> impl Iterator<Item = (&'static str, Span, &str, &'static [StageKind])> {
+        let compared = match self.node.member("of").map(|of| &of.value.data) {
+            Some(Data::Array(items)) if self.kind == Some(StageKind::Compare) => items.as_slice(),
+            _ => &[],
+        };
+        let compared = compared.iter().enumerate().filter_map(|(index, item)| {
+            let stage = &item.member("stage")?.value;
+            Some((compared_role(index)?, stage.span, stage.as_str()?, COMPARABLE))
+        });
         REFERENCES
             .iter()
             .filter(|(kind, ..)| self.kind == Some(*kind))
@@ -146,6 +173,7 @@ impl Entry<'_> {
                 let node = self.node.at(&format!("/{field}"))?;
                 Some((*field, node.span, node.as_str()?, *expects))
             })
+            .chain(compared)
     }
 }
 
@@ -168,24 +196,33 @@ impl<'t> Meaning<'t> {
         let mut faults = Vec::new();
         for (name, entry) in &self.stages {
             for (field, span, target, expects) in entry.references() {
-                let candidates: Vec<&str> = self
+                // Of a sweep its stage, unless an instance of it was meant.
+                let swept = target.split_once(SIGN).map(|(stage, _)| stage);
+                let known = |stage: &str| self.stages.keys().any(|name| written(name) == stage);
+                let of_sweep = swept.filter(|&stage| known(stage));
+                let mut candidates: Vec<&str> = self
                     .stages
                     .iter()
-                    .filter(|(other, entry)| entry.kind == Some(expects) && *other != name)
-                    .map(|(name, _)| *name)
+                    .filter(|(other, entry)| {
+                        entry.kind.is_some_and(|kind| expects.contains(&kind)) && *other != name
+                    })
+                    .filter(|(other, _)| of_sweep.is_none_or(|stage| written(other) == stage))
+                    .map(|(other, _)| if of_sweep.is_some() { *other } else { written(other) })
                     .collect();
+                candidates.dedup();
                 let wanted = match candidates.as_slice() {
-                    [] => format!("{}; there is none yet", a_stage(expects)),
+                    [] => format!("{}; there is none yet", a_stage_of(expects)),
                     some => {
                         let more = if some.len() > 12 { ", …" } else { "" };
                         format!(
                             "{}: {}{more}",
-                            a_stage(expects),
+                            a_stage_of(expects),
                             alternatives(&some[..some.len().min(12)])
                         )
                     }
                 };
                 let pointer = format!("{}/{field}", entry.pointer);
+                let field = if field.starts_with("of/") { "of" } else { field };
                 let draft = |code, message: String| {
                     Draft::new(code, span, pointer.clone(), message)
                         .value(&serde_json::Value::String(target.to_owned()))
@@ -196,7 +233,7 @@ impl<'t> Meaning<'t> {
                     continue;
                 }
                 let Some(found) = self.stages.get(target) else {
-                    let others = self.stages.keys().copied();
+                    let others = self.stages.keys().map(|name| written(name));
                     let hint =
                         suggestion(target, candidates.iter().copied()).or_else(|| suggestion(target, others));
                     faults.push(
@@ -208,7 +245,7 @@ impl<'t> Meaning<'t> {
                     );
                     continue;
                 };
-                let Some(kind) = found.kind.filter(|kind| *kind != expects) else {
+                let Some(kind) = found.kind.filter(|kind| !expects.contains(kind)) else {
                     continue;
                 };
                 let message = format!(
@@ -219,7 +256,7 @@ impl<'t> Meaning<'t> {
                     a_stage(kind)
                 );
                 let between = self.stages.iter().find(|(other, entry)| {
-                    entry.kind == Some(expects)
+                    entry.kind.is_some_and(|kind| expects.contains(&kind))
                         && entry.references().any(|(_, _, of, _)| of == target)
                         && *other != name
                 });
@@ -228,7 +265,7 @@ impl<'t> Meaning<'t> {
                         .maybe_hint(between.map(|(name, _)| {
                             format!(
                                 "did you mean {}, which consumes {}?",
-                                quoted(name),
+                                quoted(written(name)),
                                 quoted(target)
                             )
                         }))
@@ -328,7 +365,7 @@ impl<'t> Meaning<'t> {
                 Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
                 Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
                 Some(Stage::Source(stage)) => source::source(entry, stage, &mut faults),
-                None => {}
+                Some(Stage::Compare(_)) | None => {}
             }
         }
         self.faults.extend(faults);
@@ -826,6 +863,7 @@ mod tests {
             json!({ "kind": "evaluate", "model": "a", "data": "b", "grammar": "c" }),
             json!({ "kind": "evaluate", "model": "a", "data": "b" }),
             json!({ "kind": "sample", "model": "a", "count": 1, "grammar": "c" }),
+            json!({ "kind": "compare", "of": [{ "stage": "a", "point": {} }, { "stage": "b", "point": {} }] }),
         ];
         let mut kinds = HashSet::new();
         for stage in stages {
