@@ -158,7 +158,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
     }
     if projects.len() > 1 {
-        tell_apart(&mut rows, settings);
+        tell_apart(&mut rows, &settings);
     }
     let tables = by_kind(rows, args.sort);
     if args.json {
@@ -178,7 +178,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 fn is_manifest(name: &str) -> bool {
     // Names of stages have no point but behind their sign.
     let path = Path::new(name);
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) || name.contains('/')
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("json"))
+        || name.contains('/')
 }
 
 /// The stages to compare, by their written names or those of instances.
@@ -186,7 +188,10 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
     let loaded = &project.loaded;
     let first = |name: &str| -> Option<&Stage> {
         let instance = loaded.sweeps.instances(name).and_then(<[_]>::first);
-        loaded.manifest.stages.get(instance.map_or(name, |one| &*one.name))
+        loaded
+            .manifest
+            .stages
+            .get(instance.map_or(name, |one| &*one.name))
     };
     let mut written: Vec<&str> = Vec::new();
     for name in loaded.manifest.stages.keys() {
@@ -206,7 +211,10 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
                 stage.kind(),
                 StageKind::Evaluate | StageKind::Sample | StageKind::Train
             ) {
-                let message = format!("`{name}` is a stage of kind {}: it measures nothing", stage.kind().name());
+                let message = format!(
+                    "`{name}` is a stage of kind {}: it measures nothing",
+                    stage.kind().name()
+                );
                 return Err(Error::input(message).hint("name evaluate, sample or train stages"));
             }
         }
@@ -227,8 +235,10 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
         judged
     };
     if chosen.is_empty() {
-        return Err(Error::input(format!("`{}` has nothing to compare", loaded.manifest.name))
-            .hint("evaluate, sample and train stages measure something"));
+        return Err(
+            Error::input(format!("`{}` has nothing to compare", loaded.manifest.name))
+                .hint("evaluate, sample and train stages measure something"),
+        );
     }
     Ok(chosen)
 }
@@ -274,7 +284,12 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
 
 /// The settings of a stage and of all that it needs, by the names of stages: `model.learning_rate`.
 fn all_settings(project: &Project, plan: &Plan, name: &str) -> Result<Point> {
-    let mut open: Vec<usize> = plan.stages.iter().position(|stage| stage.name == name).into_iter().collect();
+    let mut open: Vec<usize> = plan
+        .stages
+        .iter()
+        .position(|stage| stage.name == name)
+        .into_iter()
+        .collect();
     let mut needed: Vec<usize> = Vec::new();
     while let Some(index) = open.pop() {
         if !needed.contains(&index) {
@@ -311,16 +326,20 @@ fn leaves(path: &str, value: &Value, all: &mut Point) {
 }
 
 /// Replaces the points of rows by what of their settings is not the same in all, and names them by their manifests.
-fn tell_apart(rows: &mut [Shown], settings: Vec<Point>) {
+fn tell_apart(rows: &mut [Shown], settings: &[Point]) {
     let mut labels: Vec<String> = Vec::new();
     for label in settings.iter().flat_map(Point::keys) {
         if !labels.contains(label) {
             labels.push(label.clone());
         }
     }
-    labels.retain(|label| settings.iter().any(|one| one.get(label) != settings[0].get(label)));
+    labels.retain(|label| {
+        settings
+            .iter()
+            .any(|one| one.get(label) != settings[0].get(label))
+    });
     // A pipeline's seed is that of all its stages: one column tells it.
-    let seeds: Vec<&String> = labels.iter().filter(|label| label.ends_with(".seed")).collect();
+    let seeds: Vec<&String> = labels.iter().filter(|label| is_seed(label)).collect();
     let same = |label: &str| {
         settings
             .iter()
@@ -328,12 +347,12 @@ fn tell_apart(rows: &mut [Shown], settings: Vec<Point>) {
     };
     let merged = seeds.len() > 1 && seeds.iter().all(|label| same(label));
     let first_seed = seeds.first().map(|&label| label.clone());
-    for (row, settings) in rows.iter_mut().zip(&settings) {
+    for (row, settings) in rows.iter_mut().zip(settings) {
         let differ = labels
             .iter()
-            .filter(|label| !merged || !label.ends_with(".seed") || Some(*label) == first_seed.as_ref())
+            .filter(|label| !merged || !is_seed(label) || Some(*label) == first_seed.as_ref())
             .filter_map(|label| {
-                let shown = if merged && label.ends_with(".seed") {
+                let shown = if merged && is_seed(label) {
                     "seed"
                 } else {
                     short(label, &labels)
@@ -341,10 +360,17 @@ fn tell_apart(rows: &mut [Shown], settings: Vec<Point>) {
                 Some((shown.to_owned(), settings.get(label)?.clone()))
             });
         row.row.point = differ.collect();
-        let manifest = Path::new(&row.manifest).file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let manifest = Path::new(&row.manifest)
+            .file_stem()
+            .map(|stem| stem.to_string_lossy().into_owned());
         let stage = row.row.name.take().unwrap_or_default();
         row.row.name = Some(format!("{} {stage}", manifest.unwrap_or_default()));
     }
+}
+
+/// Whether a setting is the seed of a stage.
+fn is_seed(label: &str) -> bool {
+    label.rsplit('.').next() == Some("seed")
 }
 
 /// A label without the names that no other label needs to be told from it: `learning_rate` for `model.learning_rate`.
@@ -383,9 +409,10 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
     let loaded = &project.loaded;
     let mut rows: Vec<Shown> = Vec::new();
     for stage in &summary.stages {
-        let (Some(point), Some(planned)) =
-            (loaded.sweeps.point(&stage.name), loaded.manifest.stages.get(&stage.name))
-        else {
+        let (Some(point), Some(planned)) = (
+            loaded.sweeps.point(&stage.name),
+            loaded.manifest.stages.get(&stage.name),
+        ) else {
             continue;
         };
         let path = stage.path.as_ref().map(PathBuf::from);
@@ -394,7 +421,10 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
                 name: Some(loaded.sweeps.written(&stage.name).to_owned()),
                 point: point.clone(),
                 // A table that lacks a number is no reason for a run to fail.
-                metrics: path.as_ref().and_then(|path| metrics(path).ok()).unwrap_or_default(),
+                metrics: path
+                    .as_ref()
+                    .and_then(|path| metrics(path).ok())
+                    .unwrap_or_default(),
             },
             stage: stage.name.clone(),
             kind: planned.kind(),
@@ -408,7 +438,13 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
     }
     let judges = |row: &Shown| matches!(row.kind, StageKind::Evaluate | StageKind::Sample);
     let judged = rows.iter().any(|row| judges(row) && !row.row.metrics.is_empty());
-    rows.retain(|row| if judged { judges(row) } else { row.kind == StageKind::Train });
+    rows.retain(|row| {
+        if judged {
+            judges(row)
+        } else {
+            row.kind == StageKind::Train
+        }
+    });
     let mut tables = by_kind(rows, None);
     tables.retain(|(by, _)| by.is_some());
     tables
@@ -460,13 +496,14 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
         1 => "1 result".to_owned(),
         many => format!("{many} results"),
     };
-    heading = format!("{heading}: {count}");
+    let mut parts = vec![format!("{heading}: {count}")];
     if ran < rows.len() {
-        heading += &format!(", {ran} of them there");
+        parts.push(format!("{ran} of them there"));
     }
     if let Some(by) = by.filter(|_| ran > 1) {
-        heading += &format!(", best {} first", by.name());
+        parts.push(format!("best {} first", by.name()));
     }
+    let heading = parts.join(", ");
     let mut left_out: Vec<&str> = Vec::new();
     if differ.len() > FIELDS {
         left_out.extend(differ.drain(FIELDS..));
@@ -532,7 +569,9 @@ fn grid(rows: &[Shown], named: bool, differ: &[&str], metrics: &[Metric]) -> Vec
         let values = differ.iter().map(|label| row.point.get(*label));
         line.extend(values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value)))));
         for place in 0..metrics.len().max(1) {
-            let found = metrics.get(place).and_then(|metric| Some((metric, row.metric(*metric)?)));
+            let found = metrics
+                .get(place)
+                .and_then(|metric| Some((metric, row.metric(*metric)?)));
             line.push(match found {
                 Some((metric, interval)) => metric.shown(interval),
                 None if place == 0 => shown.status.to_owned(),
@@ -540,7 +579,11 @@ fn grid(rows: &[Shown], named: bool, differ: &[&str], metrics: &[Metric]) -> Vec
             });
         }
         line.push(shown.seconds.map_or_else(String::new, duration));
-        line.push(shown.artifact.map_or_else(String::new, |artifact| artifact.short()));
+        line.push(
+            shown
+                .artifact
+                .map_or_else(String::new, |artifact| artifact.short()),
+        );
         line
     });
     std::iter::once(heading).chain(body).collect()
@@ -553,7 +596,10 @@ fn width(cells: &[Vec<String>]) -> usize {
         let cells = cells.iter().filter_map(|row| row.get(column));
         cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
-    (0..count).map(|column| widest(column) + 2).sum::<usize>().saturating_sub(2)
+    (0..count)
+        .map(|column| widest(column) + 2)
+        .sum::<usize>()
+        .saturating_sub(2)
 }
 
 #[cfg(test)]

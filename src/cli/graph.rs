@@ -70,7 +70,10 @@ fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> 
     names.retain(|name| seen.insert(*name));
     let place = |name: &str| {
         let written = sweeps.written(name);
-        names.iter().position(|other| *other == written).unwrap_or_default()
+        names
+            .iter()
+            .position(|other| *other == written)
+            .unwrap_or_default()
     };
     let first = |name: &str| {
         let instance = sweeps.instances(name).and_then(|instances| instances.first());

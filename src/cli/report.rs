@@ -64,6 +64,7 @@ fn write(project: &Project, plan: &Plan, path: &PathBuf) -> Result<()> {
         .iter()
         .map(|stage| Stage {
             name: &stage.name,
+            written: project.loaded.sweeps.written(&stage.name),
             kind: stage.kind(),
             inputs: stage.inputs.iter().map(|input| input.index).collect(),
             done: match &stage.decision {

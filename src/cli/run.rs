@@ -333,7 +333,9 @@ fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Ter
     }
     for (by, rows) in compare::of_run(project, summary) {
         text.push('\n');
-        text.push_str(&compare::text(&rows, by, &|style, text| terminal.paint(style, text)));
+        text.push_str(&compare::text(&rows, by, &|style, text| {
+            terminal.paint(style, text)
+        }));
     }
     if !options.overrides.is_empty() {
         text.push('\n');

@@ -21,8 +21,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::fault::{Code, Draft, Faults, SourceText, alternatives, quoted, suggestion};
-use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::matrix::{self, Sweeps};
+use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::{Manifest, meaning, structure};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.

@@ -126,7 +126,10 @@ impl Expansion {
         type Known = (Code, Span, String, String);
         // What follows from a faulty sweep is no fault of its own.
         let faulty = |stage: &str| {
-            let below = self.faults.iter().filter_map(|fault| fault.pointer.strip_prefix(stage));
+            let below = self
+                .faults
+                .iter()
+                .filter_map(|fault| fault.pointer.strip_prefix(stage));
             below.into_iter().any(|rest| rest.starts_with("/matrix"))
         };
         let follows = |draft: &Draft| match draft.code {
@@ -167,7 +170,8 @@ impl Expansion {
         for (place, messages) in places.into_values().filter(|(_, messages)| messages.len() > 1) {
             let more = messages.len() - 1;
             let instances = if more == 1 { "instance" } else { "instances" };
-            kept[place].message += &format!(", and so for {more} more {instances}");
+            let message = &mut kept[place].message;
+            *message = format!("{message}, and so for {more} more {instances}");
         }
         kept
     }
@@ -457,9 +461,8 @@ impl<'t> Expander<'t> {
                     at,
                     format!("{} cannot be swept", quoted(&field.key)),
                 );
-                self.faults.push(
-                    fault.expected("a field of the stage, names joined by points: `noise.epsilon`"),
-                );
+                self.faults
+                    .push(fault.expected("a field of the stage, names joined by points: `noise.epsilon`"));
                 continue;
             }
             match choices(&field.value, &at) {
@@ -471,9 +474,9 @@ impl<'t> Expander<'t> {
                 Err(fault) => self.faults.push(*fault),
             }
         }
-        let product = axes
-            .iter()
-            .fold(1_usize, |product, axis| product.saturating_mul(axis.choices.len()));
+        let product = axes.iter().fold(1_usize, |product, axis| {
+            product.saturating_mul(axis.choices.len())
+        });
         if product > MAX_STAGES {
             let factors: Vec<_> = axes.iter().map(|axis| axis.choices.len().to_string()).collect();
             let message = format!(
@@ -516,7 +519,10 @@ impl<'t> Expander<'t> {
             let before = waiting.len();
             let mut done = vec![];
             for &index in &waiting {
-                if targets[index].iter().all(|target| self.stages[*target].made.is_some()) {
+                if targets[index]
+                    .iter()
+                    .all(|target| self.stages[*target].made.is_some())
+                {
                     self.make(index);
                     done.push(index);
                 }
@@ -625,11 +631,19 @@ impl<'t> Expander<'t> {
     /// What a stage's combination inherits: for every joined point of the consumed stages its coordinates, and what the
     /// fields that name them are to say.
     #[expect(clippy::type_complexity, reason = "two lists")]
-    fn inherited(&mut self, node: &Node, stage_pointer: &str) -> Vec<(Vec<Coordinate>, Vec<(String, String)>)> {
+    fn inherited(
+        &mut self,
+        node: &Node,
+        stage_pointer: &str,
+    ) -> Vec<(Vec<Coordinate>, Vec<(String, String)>)> {
         let mut joined: Vec<(Vec<Coordinate>, Vec<(String, String)>)> = vec![(Vec::new(), Vec::new())];
         let mut before: Vec<String> = Vec::new();
         for (field, target) in references(node) {
-            let Some(made) = self.stages.get(target.as_str()).and_then(|stage| stage.made.as_ref()) else {
+            let Some(made) = self
+                .stages
+                .get(target.as_str())
+                .and_then(|stage| stage.made.as_ref())
+            else {
                 continue;
             };
             if made.iter().all(|instance| instance.coordinates.is_empty()) {
@@ -670,8 +684,13 @@ impl<'t> Expander<'t> {
                     quoted(&unpaired)
                 );
                 self.faults.push(
-                    Draft::new(Code::Matrix, place.span, format!("{stage_pointer}/{field}"), message)
-                        .expected("stages that sweep their common fields over the same values"),
+                    Draft::new(
+                        Code::Matrix,
+                        place.span,
+                        format!("{stage_pointer}/{field}"),
+                        message,
+                    )
+                    .expected("stages that sweep their common fields over the same values"),
                 );
             }
             if !next.is_empty() {
@@ -684,7 +703,9 @@ impl<'t> Expander<'t> {
 
     /// Spells out what a compare stage compares: a name or a list of names becomes an object for every instance.
     fn gather(&mut self, own: &mut Own, stage_pointer: &str) {
-        let Data::Object(fields) = &mut own.node.data else { return };
+        let Data::Object(fields) = &mut own.node.data else {
+            return;
+        };
         let Some(of) = fields.iter_mut().find(|field| field.key == "of") else {
             return;
         };
@@ -746,8 +767,7 @@ impl<'t> Expander<'t> {
                 targets.push((name.to_owned(), Point::new()));
             }
             for (target, point) in targets {
-                own.aliases
-                    .push((format!("/of/{}", items.len()), at.clone()));
+                own.aliases.push((format!("/of/{}", items.len()), at.clone()));
                 let text = |text: &str| Node {
                     span: node.span,
                     data: Data::String(text.to_owned()),
@@ -815,7 +835,9 @@ fn kind(node: &Node) -> Option<StageKind> {
 fn references(node: &Node) -> Vec<(String, String)> {
     let kind = kind(node);
     if kind == Some(StageKind::Compare) {
-        let Some(of) = node.member("of") else { return Vec::new() };
+        let Some(of) = node.member("of") else {
+            return Vec::new();
+        };
         let names = match &of.value.data {
             Data::String(name) => vec![name.as_str()],
             Data::Array(items) => items.iter().filter_map(Node::as_str).collect(),
@@ -840,7 +862,9 @@ fn references(node: &Node) -> Vec<(String, String)> {
 fn rename(node: &mut Node, field: &str, instance: &str) {
     let mut node = node;
     for name in field.split('/') {
-        let Data::Object(fields) = &mut node.data else { return };
+        let Data::Object(fields) = &mut node.data else {
+            return;
+        };
         let Some(member) = fields.iter_mut().find(|member| member.key == name) else {
             return;
         };
@@ -949,15 +973,14 @@ fn set(node: &mut Node, path: &str, key_span: Span, value: &Node) -> Result<(), 
 fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
     let wanted = "a list of values, `[1, 2]`, or a range, `{ \"from\": 1, \"to\": 4 }`";
     match &node.data {
-        Data::Array(items) if items.is_empty() => Err(Draft::new(
-            Code::Matrix,
-            node.span,
-            pointer,
-            "there are no values",
-        )
-        .expected(wanted)
-        .hint("leave the field out of `matrix` for one that is not swept")
-        .into()),
+        Data::Array(items) if items.is_empty() => {
+            Err(
+                Draft::new(Code::Matrix, node.span, pointer, "there are no values")
+                    .expected(wanted)
+                    .hint("leave the field out of `matrix` for one that is not swept")
+                    .into(),
+            )
+        }
         Data::Array(items) => list(items, pointer),
         Data::Object(_) => range(node, pointer),
         _ => {
@@ -992,10 +1015,7 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             .iter()
             .find(|other| other.value == value || other.text == text)
         {
-            let message = format!(
-                "{} is there twice",
-                quoted(&super::fault::shortened(&value))
-            );
+            let message = format!("{} is there twice", quoted(&super::fault::shortened(&value)));
             return Err(
                 Draft::new(Code::Matrix, node.span, format!("{pointer}/{place}"), message)
                     .value(&value)
@@ -1017,9 +1037,16 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
 /// The fields of a range.
 const RANGE: [&str; 4] = ["from", "to", "step", "factor"];
 
-fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
-    let form = "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` where that is not 1 more each";
-    let mut numbers: [Option<(f64, &Node)>; 4] = [None; 4];
+/// What a range looks like, for a person.
+const FORM: &str =
+    "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` where that is not 1 more each";
+
+/// The numbers of a range with their places.
+type Numbers<'n> = [Option<(f64, &'n Node)>; 4];
+
+/// The numbers of a range, in the order of [`RANGE`], with their places.
+fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>> {
+    let mut numbers: Numbers<'_> = [None; 4];
     for member in node.members() {
         let at = pointer_join(pointer, &member.key);
         let Some(place) = RANGE.iter().position(|name| *name == member.key) else {
@@ -1029,7 +1056,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
                 at,
                 format!("a range has no {}", quoted(&member.key)),
             )
-            .expected(form)
+            .expected(FORM)
             .maybe_hint(suggestion(&member.key, RANGE).or_else(|| {
                 Some("name a field within a field with a point, as in `noise.epsilon`".to_owned())
             }))
@@ -1049,6 +1076,12 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         };
         numbers[place] = Some((number, &member.value));
     }
+    Ok(numbers)
+}
+
+fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+    // A hundred-millionth of a step: decimal fractions are not what they look like.
+    const SLACK: f64 = 1e-8;
     let missing = |name: &str| -> Box<Draft> {
         Draft::new(
             Code::MissingField,
@@ -1056,10 +1089,10 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             pointer,
             format!("the range has no {}", quoted(name)),
         )
-        .expected(form)
+        .expected(FORM)
         .into()
     };
-    let [from, to, step, factor] = numbers;
+    let [from, to, step, factor] = numbers(node, pointer)?;
     let (from, _) = from.ok_or_else(|| missing("from"))?;
     let (to, to_node) = to.ok_or_else(|| missing("to"))?;
     if let (Some(_), Some((_, place))) = (step, factor) {
@@ -1069,7 +1102,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             format!("{pointer}/factor"),
             "a range goes by `step` or by `factor`, not by both",
         )
-        .expected(form)
+        .expected(FORM)
         .into());
     }
     let endless = |place: Span, how: String, hint: String| -> Box<Draft> {
@@ -1080,15 +1113,14 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             format!("the range never ends: {how}"),
         )
         .value(&node.to_json())
-        .expected(form)
+        .expected(FORM)
         .hint(hint)
         .into()
     };
-    // A hundred-millionth of a step: decimal fractions are not what they look like.
-    const SLACK: f64 = 1e-8;
     let count = if let Some((factor, place)) = factor {
         let rises = to >= from;
-        if from <= 0.0 || to <= 0.0 || factor <= 0.0 || (factor > 1.0) != rises && from != to || factor == 1.0 {
+        if from <= 0.0 || to <= 0.0 || factor <= 0.0 || (factor > 1.0) != rises && from != to || factor == 1.0
+        {
             return Err(endless(
                 place.span,
                 format!("{from} times {factor} again and again is never {to}"),
@@ -1115,8 +1147,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         (to - from) / by
     };
     let count = (count + SLACK).floor();
-    // Not a number would be more than that too.
-    if !(count < MAX_STAGES as f64) {
+    if count.is_nan() || count >= MAX_STAGES as f64 {
         let message = format!("the range has more than {} values", thousands(MAX_STAGES));
         return Err(Draft::new(Code::Matrix, node.span, pointer, message)
             .value(&node.to_json())
@@ -1134,7 +1165,11 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         // Steps too small for the numbers' size.
         if all.last().is_some_and(|before| before.value == number) {
             let hint = "set a larger `step`".to_owned();
-            return Err(endless(node.span, format!("{text} and a step is {text} again"), hint));
+            return Err(endless(
+                node.span,
+                format!("{text} and a step is {text} again"),
+                hint,
+            ));
         }
         all.push(Choice {
             node: Node {
@@ -1307,7 +1342,10 @@ mod tests {
             let models = names.into_iter().filter(|name| name.starts_with("model@"));
             models
                 .map(|name| {
-                    assert_eq!(model(&loaded, name).dropout, loaded.sweeps.point(name).unwrap()["dropout"]);
+                    assert_eq!(
+                        model(&loaded, name).dropout,
+                        loaded.sweeps.point(name).unwrap()["dropout"]
+                    );
                     name.rsplit_once('=').unwrap().1.to_owned()
                 })
                 .collect::<Vec<_>>()
@@ -1316,13 +1354,19 @@ mod tests {
             values(json!({ "from": 0, "to": 0.5, "step": 0.1 })),
             ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
         );
-        assert_eq!(values(json!({ "from": 0.5, "to": 0.1, "step": -0.2 })), ["0.5", "0.3", "0.1"]);
+        assert_eq!(
+            values(json!({ "from": 0.5, "to": 0.1, "step": -0.2 })),
+            ["0.5", "0.3", "0.1"]
+        );
         assert_eq!(values(json!({ "from": 0.3, "to": 0.3 })), ["0.3"]);
         assert_eq!(
             values(json!({ "from": 1e-9, "to": 0.5, "factor": 1000 })),
             ["1e-9", "1e-6", "0.001"]
         );
-        assert_eq!(values(json!({ "from": 0.4, "to": 0.05, "factor": 0.5 })), ["0.4", "0.2", "0.1", "0.05"]);
+        assert_eq!(
+            values(json!({ "from": 0.4, "to": 0.05, "factor": 0.5 })),
+            ["0.4", "0.2", "0.1", "0.05"]
+        );
     }
 
     #[test]
@@ -1331,7 +1375,14 @@ mod tests {
         let diamond = load(&[("rows/matrix", json!({ "seed": [1, 2] }))]).unwrap();
         assert_eq!(
             names(&diamond),
-            ["rows@seed=1", "rows@seed=2", "model@seed=1", "model@seed=2", "bound@seed=1", "bound@seed=2"]
+            [
+                "rows@seed=1",
+                "rows@seed=2",
+                "model@seed=1",
+                "model@seed=2",
+                "bound@seed=1",
+                "bound@seed=2"
+            ]
         );
         // A seed of its own is another one.
         let both = load(&[
@@ -1352,7 +1403,10 @@ mod tests {
         let Stage::Evaluate(bound) = &both.manifest.stages["bound@rows.seed=2,model.seed=1"] else {
             panic!("no evaluate stage");
         };
-        assert_eq!((&*bound.model, &*bound.data), ("model@rows.seed=2,model.seed=1", "rows@seed=2"));
+        assert_eq!(
+            (&*bound.model, &*bound.data),
+            ("model@rows.seed=2,model.seed=1", "rows@seed=2")
+        );
         // Sweeps that know nothing of each other: over one field they are joined, over two multiplied.
         let tests = json!({ "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1, "matrix": { "seed": [1, 2] } });
         let two = |field: &str, values: Value| {
@@ -1363,10 +1417,15 @@ mod tests {
             ])
         };
         assert_eq!(names(&two("seed", json!([2, 1])).unwrap()).len(), 6);
-        assert_eq!(names(&two("ema", json!([0.5, 0.6, 0.7])).unwrap()).len(), 2 + 3 + 6);
+        assert_eq!(
+            names(&two("ema", json!([0.5, 0.6, 0.7])).unwrap()).len(),
+            2 + 3 + 6
+        );
         let faults = two("seed", json!([1, 3])).unwrap_err().to_string();
         assert!(
-            faults.contains("the sweeps of `model` and `tests` do not go together: `model@seed=3` has no partner"),
+            faults.contains(
+                "the sweeps of `model` and `tests` do not go together: `model@seed=3` has no partner"
+            ),
             "{faults}"
         );
     }
@@ -1375,7 +1434,10 @@ mod tests {
     fn stages_may_be_swept_and_single_instances_named() {
         let loaded = load(&[
             ("rows/matrix", json!({ "wrap": [true, false] })),
-            ("/others", json!({ "kind": "pack", "from": "tokens", "length": 32 })),
+            (
+                "/others",
+                json!({ "kind": "pack", "from": "tokens", "length": 32 }),
+            ),
             ("model/matrix", json!({ "from": ["others", "rows@wrap=true"] })),
             ("bound/model", json!("model@from=others")),
             ("table/of", json!(["bound", "model", "model@from=others"])),
@@ -1383,13 +1445,31 @@ mod tests {
         .unwrap();
         assert_eq!(
             &names(&loaded)[2..],
-            ["model@from=others", "model@from=rows-wrap-true.9b0ac6", "bound@wrap=true", "bound@wrap=false"]
+            [
+                "model@from=others",
+                "model@from=rows-wrap-true.9b0ac6",
+                "bound@wrap=true",
+                "bound@wrap=false"
+            ]
         );
         let Stage::Compare(table) = &loaded.manifest.stages["table"] else {
             panic!("no compare stage");
         };
-        let rows: Vec<_> = table.of.iter().map(|row| (row.name.as_deref().unwrap(), row.point.len())).collect();
-        assert_eq!(rows, [("bound", 1), ("bound", 1), ("model", 1), ("model", 1), ("model", 1)]);
+        let rows: Vec<_> = table
+            .of
+            .iter()
+            .map(|row| (row.name.as_deref().unwrap(), row.point.len()))
+            .collect();
+        assert_eq!(
+            rows,
+            [
+                ("bound", 1),
+                ("bound", 1),
+                ("model", 1),
+                ("model", 1),
+                ("model", 1)
+            ]
+        );
     }
 
     #[test]
@@ -1422,7 +1502,9 @@ mod tests {
         assert_eq!(names.len(), odd.len(), "{names:?}");
         for name in names {
             assert!(
-                name.chars().all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c)) && !name.starts_with('.'),
+                name.chars()
+                    .all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
+                    && !name.starts_with('.'),
                 "{name}"
             );
         }
@@ -1435,16 +1517,36 @@ mod tests {
     fn there_is_a_limit_on_what_sweeps_make() {
         let range = |to: u32| json!({ "seed": { "from": 1, "to": to } });
         // 494 models and bounds, and the other stages.
-        assert_eq!(load(&[("model/matrix", range(498))]).unwrap().manifest.stages.len(), 1000);
+        assert_eq!(
+            load(&[("model/matrix", range(498))])
+                .unwrap()
+                .manifest
+                .stages
+                .len(),
+            1000
+        );
         let told = |changes: &[(&str, Value)]| load(changes).unwrap_err().to_string();
         let faults = told(&[("model/matrix", range(499))]);
-        assert!(faults.contains("the sweeps make more than 1,000 stages"), "{faults}");
+        assert!(
+            faults.contains("the sweeps make more than 1,000 stages"),
+            "{faults}"
+        );
         let faults = told(&[
             ("rows/matrix", range(400)),
             ("model/matrix", json!({ "ema": [0.5, 0.6, 0.7] })),
         ]);
-        assert!(faults.contains("the sweeps make more than 1,000 stages"), "{faults}");
-        let fields = ["seed", "steps", "batch", "micro_batch", "checkpoint_every", "validation_every"];
+        assert!(
+            faults.contains("the sweeps make more than 1,000 stages"),
+            "{faults}"
+        );
+        let fields = [
+            "seed",
+            "steps",
+            "batch",
+            "micro_batch",
+            "checkpoint_every",
+            "validation_every",
+        ];
         let wide: serde_json::Map<String, Value> = fields
             .iter()
             .map(|field| ((*field).to_owned(), json!({ "from": 1, "to": 1000 })))

@@ -785,8 +785,11 @@ const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, Stage
 
 /// The roles of what a compare stage consumes, in order: `of/0`, `of/1`, …
 pub(crate) fn compared_role(index: usize) -> Option<&'static str> {
-    static ROLES: LazyLock<Vec<String>> =
-        LazyLock::new(|| (0..matrix::MAX_STAGES).map(|index| format!("of/{index}")).collect());
+    static ROLES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        (0..matrix::MAX_STAGES)
+            .map(|index| format!("of/{index}"))
+            .collect()
+    });
     ROLES.get(index).map(String::as_str)
 }
 
@@ -829,12 +832,22 @@ impl Stage {
                     to("model", &*stage.model, &[StageKind::Train]),
                     to("data", &stage.data, &[StageKind::Pack]),
                 ];
-                all.extend(stage.grammar.iter().map(|g| to("grammar", g, &[StageKind::Source])));
+                all.extend(
+                    stage
+                        .grammar
+                        .iter()
+                        .map(|g| to("grammar", g, &[StageKind::Source])),
+                );
                 all
             }
             Self::Sample(stage) => {
                 let mut all = vec![to("model", &*stage.model, &[StageKind::Train])];
-                all.extend(stage.grammar.iter().map(|g| to("grammar", g, &[StageKind::Source])));
+                all.extend(
+                    stage
+                        .grammar
+                        .iter()
+                        .map(|g| to("grammar", g, &[StageKind::Source])),
+                );
                 all
             }
             Self::Compare(stage) => stage

@@ -60,8 +60,7 @@ fn written(mut schema: Value) -> Value {
         if let Some(kind) = kind.as_object_mut()
             && let Some(Value::Array(required)) = kind.get_mut("required")
         {
-            let unless_swept: Vec<Value> =
-                required.iter().filter(|name| *name != "kind").cloned().collect();
+            let unless_swept: Vec<Value> = required.iter().filter(|name| *name != "kind").cloned().collect();
             required.retain(|name| name == "kind");
             if !unless_swept.is_empty() {
                 kind.insert("if".to_owned(), json!({ "not": { "required": ["matrix"] } }));

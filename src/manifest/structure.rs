@@ -16,7 +16,8 @@ use super::text::{Node, Span, pointer_join};
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.
-static VALIDATOR: LazyLock<Option<Validator>> = LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
+static VALIDATOR: LazyLock<Option<Validator>> =
+    LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
 
 /// Names that other programs give to fields of ours.
 const SYNONYMS: &[(&str, &str)] = &[
@@ -62,7 +63,11 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
         let mut seen = HashSet::new();
         findings.retain(|finding| {
             let place = tree.at(finding.path).map(|node| node.span);
-            seen.insert((place, std::ptr::from_ref(finding.schema), format!("{:?}", finding.kind)))
+            seen.insert((
+                place,
+                std::ptr::from_ref(finding.schema),
+                format!("{:?}", finding.kind),
+            ))
         });
     }
     // Wording costs a search for suggestions, so the surplus goes first.
@@ -296,7 +301,10 @@ impl Wording<'_> {
             .collect();
         // The schema of spelt-out stages does not know it, every stage as it is written may have it.
         let is_stage = finding.path.starts_with("/stages/") && finding.path.matches('/').count() == 2;
-        if is_stage && did_you_mean(key, fields.iter().copied()).is_none() && did_you_mean(key, ["matrix"]).is_some() {
+        if is_stage
+            && did_you_mean(key, fields.iter().copied()).is_none()
+            && did_you_mean(key, ["matrix"]).is_some()
+        {
             self.drafts.push(
                 Draft::new(
                     Code::UnknownField,

@@ -22,8 +22,10 @@ use chart::{Chart, Level, Series, escape};
 /// A stage of the report, in topological order.
 #[derive(Debug)]
 pub struct Stage<'a> {
-    /// Its name in the manifest.
+    /// Its name, as an instance where it is one of a sweep.
     pub name: &'a str,
+    /// Its name in the manifest: that of the swept stage.
+    pub written: &'a str,
     /// Its kind.
     pub kind: StageKind,
     /// The stages that it consumes, by their place in the list.
@@ -51,24 +53,34 @@ pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Res
     if let Some(description) = description {
         let _ = writeln!(out, "<p class=\"lead\">{}</p>", escape(description));
     }
-    let nodes: Vec<dag::Node> = stages.iter().map(node).collect();
-    let _ = writeln!(out, "<div class=\"scroll\">{}</div>", dag::svg(&nodes));
-    for stage in stages {
+    let _ = writeln!(out, "<div class=\"scroll\">{}</div>", dag::svg(&nodes(stages)));
+    // Tables first: the instances of a sweep are looked at one by one, if at all.
+    let (tables, others): (Vec<_>, Vec<_>) =
+        stages.iter().partition(|stage| stage.kind == StageKind::Compare);
+    for stage in tables.into_iter().chain(others) {
         let Some((record, folder)) = &stage.done else {
             continue;
         };
         let section = match stage.kind {
             StageKind::Train => train(stage, stages, folder)?,
             StageKind::Sample => samples(folder)?,
+            StageKind::Compare => compared(folder)?,
             _ => String::new(),
         };
-        let _ = write!(
-            out,
-            "<section><h2>{} <span class=\"kind\">{}</span></h2>\n{}{section}</section>\n",
+        let heading = format!(
+            "<h2>{} <span class=\"kind\">{}</span></h2>",
             escape(stage.name),
-            stage.kind.name(),
-            figures(record),
+            stage.kind.name()
         );
+        let figures = figures(record);
+        let _ = if stage.name == stage.written {
+            write!(out, "<section>{heading}\n{figures}{section}</section>\n")
+        } else {
+            write!(
+                out,
+                "<section><details><summary>{heading}</summary>\n{figures}{section}</details></section>\n"
+            )
+        };
     }
     let _ = write!(
         out,
@@ -78,16 +90,82 @@ pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Res
     Ok(out)
 }
 
-fn node(stage: &Stage<'_>) -> dag::Node {
-    dag::Node {
-        name: stage.name.to_owned(),
-        kind: stage.kind.name().to_owned(),
-        note: match &stage.done {
-            Some((record, _)) => format!("{} · {}", stage.kind.name(), seconds(record.provenance.seconds)),
-            None => format!("{} · not run", stage.kind.name()),
-        },
-        inputs: stage.inputs.clone(),
+/// The nodes of the graph: one for all instances of a swept stage.
+fn nodes(stages: &[Stage<'_>]) -> Vec<dag::Node> {
+    let mut names: Vec<&str> = Vec::new();
+    for stage in stages {
+        if !names.contains(&stage.written) {
+            names.push(stage.written);
+        }
     }
+    let place = |stage: &Stage<'_>| names.iter().position(|name| *name == stage.written);
+    names
+        .iter()
+        .enumerate()
+        .map(|(index, name)| {
+            let all: Vec<_> = stages.iter().filter(|stage| stage.written == *name).collect();
+            let mut inputs: Vec<usize> = all
+                .iter()
+                .flat_map(|stage| &stage.inputs)
+                .filter_map(|input| place(&stages[*input]))
+                // A stage that consumes an instance of another, which consumes it in turn: no column shows that.
+                .filter(|input| *input < index)
+                .collect();
+            inputs.sort_unstable();
+            inputs.dedup();
+            let kind = all.first().map_or("", |stage| stage.kind.name());
+            let swept = all.iter().any(|stage| stage.name != stage.written);
+            let times = if swept {
+                format!(" ×{}", all.len())
+            } else {
+                String::new()
+            };
+            let took: Vec<f64> = all
+                .iter()
+                .filter_map(|stage| stage.done.as_ref())
+                .map(|(record, _)| record.provenance.seconds)
+                .collect();
+            let state = if took.is_empty() {
+                "not run".to_owned()
+            } else if took.len() < all.len() {
+                format!("{} run", took.len())
+            } else {
+                seconds(took.iter().sum())
+            };
+            dag::Node {
+                name: (*name).to_owned(),
+                kind: kind.to_owned(),
+                note: format!("{kind}{times} · {state}"),
+                inputs,
+            }
+        })
+        .collect()
+}
+
+/// The table of a comparison, as its stage has written it.
+fn compared(folder: &Path) -> Result<String> {
+    let path = folder.join(crate::stages::compare::TABLE_TEXT);
+    let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
+    let mut out = String::from("<div class=\"scroll\"><table>");
+    let rows = text
+        .lines()
+        .filter(|line| line.starts_with('|') && !line.starts_with("|---"));
+    for (index, row) in rows.enumerate() {
+        let tag = if index == 0 { "th" } else { "td" };
+        out.push_str("<tr>");
+        // A bar within a cell is escaped.
+        let row = row.trim_matches('|').replace("\\|", "\u{1}");
+        for cell in row.split('|') {
+            let _ = write!(
+                out,
+                "<{tag}>{}</{tag}>",
+                escape(cell.trim().replace('\u{1}', "|").as_str())
+            );
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</table></div>\n<p class=\"more\">Intervals are at 95%, each for its row alone.</p>\n");
+    Ok(out)
 }
 
 /// A duration as a person says it.
@@ -308,6 +386,7 @@ mod tests {
     fn a_pipeline_that_has_not_run_still_has_a_report_and_its_text_is_escaped() {
         let stages = [Stage {
             name: "a<b",
+            written: "a<b",
             kind: StageKind::Source,
             inputs: vec![],
             done: None,
@@ -315,5 +394,56 @@ mod tests {
         let page = html("x & y", Some("<script>"), &stages).unwrap();
         assert!(page.contains("x &amp; y") && page.contains("&lt;script&gt;") && page.contains("a&lt;b"));
         assert!(!page.contains("<script"));
+    }
+
+    #[test]
+    fn a_sweep_is_one_node() {
+        let stage = |name: &'static str, written, kind, inputs: &[usize]| Stage {
+            name,
+            written,
+            kind,
+            inputs: inputs.to_vec(),
+            done: None,
+        };
+        let stages = [
+            stage("rows", "rows", StageKind::Pack, &[]),
+            stage("m@a=1", "m", StageKind::Train, &[0]),
+            stage("b@a=1", "b", StageKind::Evaluate, &[0, 1]),
+            stage("m@a=2", "m", StageKind::Train, &[0]),
+            stage("b@a=2", "b", StageKind::Evaluate, &[0, 3]),
+            stage("t", "t", StageKind::Compare, &[2, 4]),
+        ];
+        let told: Vec<_> = nodes(&stages)
+            .into_iter()
+            .map(|node| (node.name, node.note, node.inputs))
+            .collect();
+        let node =
+            |name: &str, note: &str, inputs: &[usize]| (name.to_owned(), note.to_owned(), inputs.to_vec());
+        assert_eq!(
+            told,
+            [
+                node("rows", "pack · not run", &[]),
+                node("m", "train ×2 · not run", &[0]),
+                node("b", "evaluate ×2 · not run", &[0, 1]),
+                node("t", "compare · not run", &[2]),
+            ]
+        );
+        assert!(html("x", None, &stages).is_ok());
+    }
+
+    #[test]
+    fn a_comparison_is_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(crate::stages::compare::TABLE_TEXT);
+        fs::write(
+            path,
+            "# 1 results\n\n| note | bits |\n|---|---|\n| a\\|<b | 1 ± 2 |\n",
+        )
+        .unwrap();
+        let table = compared(folder.path()).unwrap();
+        assert!(
+            table.contains("<tr><th>note</th><th>bits</th></tr><tr><td>a|&lt;b</td><td>1 ± 2</td></tr>"),
+            "{table}"
+        );
     }
 }

@@ -19,8 +19,8 @@ use crate::data::write_json;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::Interval;
 use crate::manifest::{Compare, Metric, Point};
-use crate::train::checkpoint::METRICS;
 use crate::train::ValidationLine;
+use crate::train::checkpoint::METRICS;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -79,7 +79,10 @@ impl Metric {
                 let decimals = (3 - interval.value.abs().max(1.0).log10().floor() as i32).max(0) as usize;
                 match ends {
                     Some((low, high)) => {
-                        format!("{:.decimals$} ({low:.decimals$}–{high:.decimals$})", interval.value)
+                        format!(
+                            "{:.decimals$} ({low:.decimals$}–{high:.decimals$})",
+                            interval.value
+                        )
                     }
                     None => format!("{:.decimals$}", interval.value),
                 }
@@ -336,17 +339,28 @@ fn markdown(rows: &[Row], by: Option<Metric>) -> String {
         let _ = writeln!(text, "The best `{}` first.\n", by.name());
     }
     for (label, value) in &same {
-        let _ = writeln!(text, "The same in all: {} {}.\n", escaped(label), escaped(&cell(value)));
+        let _ = writeln!(
+            text,
+            "The same in all: {} {}.\n",
+            escaped(label),
+            escaped(cell(value))
+        );
     }
-    let _ = writeln!(text, "| {} |\n|{}", heading.join(" | "), "---|".repeat(heading.len()));
+    let _ = writeln!(
+        text,
+        "| {} |\n|{}",
+        heading.join(" | "),
+        "---|".repeat(heading.len())
+    );
     for row in rows {
         let name = named.then(|| row.name.clone().unwrap_or_default());
         let values = differ
             .iter()
             .map(|label| row.point.get(*label).map_or_else(String::new, cell));
-        let metrics = metrics
-            .iter()
-            .map(|metric| row.metric(*metric).map_or_else(String::new, |found| metric.shown(found)));
+        let metrics = metrics.iter().map(|metric| {
+            row.metric(*metric)
+                .map_or_else(String::new, |found| metric.shown(found))
+        });
         let cells: Vec<_> = name
             .into_iter()
             .chain(values)
@@ -444,9 +458,17 @@ mod tests {
     #[test]
     fn tables_put_the_best_first_and_say_what_differs() {
         let mut rows = vec![
-            row(None, &json!({ "rate": 0.1, "note": "a,b|c", "seed": 1 }), Some((2.0, 0.5))),
+            row(
+                None,
+                &json!({ "rate": 0.1, "note": "a,b|c", "seed": 1 }),
+                Some((2.0, 0.5)),
+            ),
             row(None, &json!({ "rate": 0.2, "note": null, "seed": 1 }), None),
-            row(None, &json!({ "rate": 0.3, "note": { "kind": "x" }, "seed": 1 }), Some((1.25, 0.125))),
+            row(
+                None,
+                &json!({ "rate": 0.3, "note": { "kind": "x" }, "seed": 1 }),
+                Some((1.25, 0.125)),
+            ),
         ];
         let by = order(&mut rows, None, |row| row);
         assert_eq!(by, Some(Metric::BitsPerByte));

@@ -119,12 +119,11 @@ pub fn settings(stage: &Stage) -> Result<Value> {
 pub fn seed(stage: &Stage, pipeline_seed: u64) -> u64 {
     let own = match stage {
         Stage::Source(stage) => stage.seed(),
-        Stage::Tokenize(_) => None,
+        Stage::Tokenize(_) | Stage::Compare(_) => None,
         Stage::Pack(stage) => stage.seed,
         Stage::Train(stage) => stage.seed,
         Stage::Evaluate(stage) => stage.seed,
         Stage::Sample(stage) => stage.seed,
-        Stage::Compare(_) => None,
     };
     own.unwrap_or(pipeline_seed)
 }
@@ -281,7 +280,9 @@ fn files(stage: &Stage) -> Vec<FileReference> {
             | Tokenizer::Characters(_)
             | Tokenizer::Stage(_) => vec![],
         },
-        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) | Stage::Compare(_) => vec![],
+        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) | Stage::Compare(_) => {
+            vec![]
+        }
     }
 }
 

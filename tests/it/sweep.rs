@@ -20,7 +20,7 @@ fn edit(project: &Project, changes: &[(&str, Value)]) {
 }
 
 /// A project whose model is swept over learning rates, with a table of the bounds; nothing has run.
-fn swept(rates: Value) -> Project {
+fn swept(rates: &Value) -> Project {
     let project = Project::whole(60);
     let changes = [
         ("/model/steps", json!(8)),
@@ -60,7 +60,7 @@ fn instances_are_the_plain_stages_and_a_further_value_runs_alone() {
     let plain = project.run(&[]);
     let manifest = project.path().join("pipelines/tiny.json");
     fs::copy(
-        swept(json!([1e-3, 5e-4])).path().join("pipelines/tiny.json"),
+        swept(&json!([1e-3, 5e-4])).path().join("pipelines/tiny.json"),
         &manifest,
     )
     .unwrap();
@@ -68,7 +68,11 @@ fn instances_are_the_plain_stages_and_a_further_value_runs_alone() {
     assert_eq!(
         parts(&summary),
         (
-            vec!["model@learning_rate=0.0005", "bound@learning_rate=0.0005", "table"],
+            vec![
+                "model@learning_rate=0.0005",
+                "bound@learning_rate=0.0005",
+                "table"
+            ],
             vec![
                 "text",
                 "tokens",
@@ -109,11 +113,14 @@ fn instances_are_the_plain_stages_and_a_further_value_runs_alone() {
 
 #[test]
 fn the_stage_and_the_command_make_one_table() {
-    let project = swept(json!([1e-3, 5e-4]));
+    let project = swept(&json!([1e-3, 5e-4]));
     let before = json_of(&project, "compare", &["--json"]);
     assert_eq!(before[0]["rows"].as_array().unwrap().len(), 2);
     for row in before[0]["rows"].as_array().unwrap() {
-        assert_eq!((&row["status"], &row["why"]), (&json!("not run"), &json!("never ran")));
+        assert_eq!(
+            (&row["status"], &row["why"]),
+            (&json!("not run"), &json!("never ran"))
+        );
         assert_eq!(row["metrics"], json!({}));
     }
     let summary = project.run(&[]);
@@ -127,7 +134,8 @@ fn the_stage_and_the_command_make_one_table() {
         .unwrap()
         .to_owned();
     let made: Value =
-        serde_json::from_slice(&fs::read(project.path().join(&folder).join("compare.json")).unwrap()).unwrap();
+        serde_json::from_slice(&fs::read(project.path().join(&folder).join("compare.json")).unwrap())
+            .unwrap();
     let shown = json_of(&project, "compare", &["--json"]);
     assert_eq!(shown[0]["kind"], "evaluate");
     for table in [&made, &shown[0]] {
@@ -140,7 +148,12 @@ fn the_stage_and_the_command_make_one_table() {
             .collect();
         assert!(bits.len() == 2 && bits[0] <= bits[1], "{bits:?}");
     }
-    for (made, shown) in made["rows"].as_array().unwrap().iter().zip(shown[0]["rows"].as_array().unwrap()) {
+    for (made, shown) in made["rows"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .zip(shown[0]["rows"].as_array().unwrap())
+    {
         assert_eq!(made["point"], shown["point"]);
         assert_eq!(made["metrics"], shown["metrics"]);
         let evaluation = Path::new(shown["path"].as_str().unwrap()).join("evaluation.json");
@@ -150,9 +163,15 @@ fn the_stage_and_the_command_make_one_table() {
         assert!(shown["metrics"]["perplexity"]["low"].is_number());
     }
     let text = fs::read_to_string(project.path().join(&folder).join("compare.md")).unwrap();
-    assert!(text.contains("| learning_rate | bits_per_byte | perplexity | nats_per_token |"), "{text}");
+    assert!(
+        text.contains("| learning_rate | bits_per_byte | perplexity | nats_per_token |"),
+        "{text}"
+    );
     assert_eq!(
-        fs::read_to_string(project.path().join(&folder).join("compare.csv")).unwrap().lines().count(),
+        fs::read_to_string(project.path().join(&folder).join("compare.csv"))
+            .unwrap()
+            .lines()
+            .count(),
         3
     );
 
@@ -160,10 +179,21 @@ fn the_stage_and_the_command_make_one_table() {
     let rates = "stages.model.matrix.learning_rate=[0.001,0.0005,0.25]";
     let output = project.mdlm("compare", &["--set", rates]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.starts_with("bound: 3 results, 2 of them there, best bits_per_byte first\n"), "{text}");
-    assert!(text.lines().any(|line| line.trim_end() == "0.25           not run"), "{text}");
+    assert!(
+        text.starts_with("bound: 3 results, 2 of them there, best bits_per_byte first\n"),
+        "{text}"
+    );
+    assert!(
+        text.lines()
+            .any(|line| line.trim_end() == "0.25           not run"),
+        "{text}"
+    );
     assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
-    let trained = json_of(&project, "compare", &["model", "--json", "--sort", "nats_per_token"]);
+    let trained = json_of(
+        &project,
+        "compare",
+        &["model", "--json", "--sort", "nats_per_token"],
+    );
     assert_eq!(trained[0]["sorted_by"], "nats_per_token");
     assert_eq!(trained[0]["rows"][1]["status"], "done");
     let refused = transcript(&mut project.mdlm("compare", &["rows"]));
@@ -181,14 +211,22 @@ fn manifests_are_compared_by_the_settings_that_differ() {
     let project = Project::whole(60);
     edit(&project, &[("/model/steps", json!(6))]);
     let manifest = project.path().join("pipelines/tiny.json");
-    let other = fs::read_to_string(&manifest).unwrap().replace("\"steps\":6", "\"steps\":7");
+    let other = fs::read_to_string(&manifest)
+        .unwrap()
+        .replace("\"steps\":6", "\"steps\":7");
     fs::write(project.path().join("pipelines/other.json"), other).unwrap();
     project.run(&[]);
     let tables = json_of(&project, "compare", &["pipelines/other.json", "bound", "--json"]);
     let rows = tables[0]["rows"].as_array().unwrap();
     let told: Vec<_> = rows
         .iter()
-        .map(|row| (row["manifest"].as_str().unwrap(), row["point"].clone(), row["status"].as_str().unwrap()))
+        .map(|row| {
+            (
+                row["manifest"].as_str().unwrap(),
+                row["point"].clone(),
+                row["status"].as_str().unwrap(),
+            )
+        })
         .collect();
     assert_eq!(
         told,
@@ -201,7 +239,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
 
 #[test]
 fn a_fault_of_an_instance_points_at_its_value() {
-    let project = swept(json!([1e-3, 5e-4]));
+    let project = swept(&json!([1e-3, 5e-4]));
     let manifest = project.path().join("pipelines/tiny.json");
     let text = r#"{
   "name": "tiny", "seed": 1,
@@ -225,7 +263,10 @@ fn a_fault_of_an_instance_points_at_its_value() {
     for fault in faults {
         assert_eq!(fault["code"], "micro-batch");
         assert_eq!(fault["pointer"], "/stages/model/matrix/micro_batch/1");
-        assert_eq!((&fault["place"]["line"], &fault["place"]["column"]), (&json!(9), &json!(56)));
+        assert_eq!(
+            (&fault["place"]["line"], &fault["place"]["column"]),
+            (&json!(9), &json!(56))
+        );
     }
 }
 
@@ -268,7 +309,10 @@ fn the_published_schema_takes_sweeps_and_refuses_broken_ones() {
         ("/model/matrix", json!({ "seed": [1, 1] })),
         ("/model/matrix", json!({ "seed": 1 })),
         ("/model/matrix", json!({ "seed": { "from": 1 } })),
-        ("/model/matrix", json!({ "seed": { "from": 1, "to": 2, "by": 1 } })),
+        (
+            "/model/matrix",
+            json!({ "seed": { "from": 1, "to": 2, "by": 1 } }),
+        ),
         ("/table/of", json!([])),
         ("/table/of", json!(3)),
         ("/table/sort", json!("loss")),
@@ -278,13 +322,19 @@ fn the_published_schema_takes_sweeps_and_refuses_broken_ones() {
         assert!(!valid, "{pointer}");
         // The program says the same.
         let bytes = manifest.to_string().into_bytes();
-        assert!(mdlm::manifest::Manifest::from_bytes("a.json", bytes, &[]).is_err(), "{pointer}");
+        assert!(
+            mdlm::manifest::Manifest::from_bytes("a.json", bytes, &[]).is_err(),
+            "{pointer}"
+        );
     }
 }
 
 #[test]
 fn a_graph_has_one_node_for_a_sweep() {
-    let output = mdlm().args(["graph", "pipelines/sweep.json", "--format", "mermaid"]).output().unwrap();
+    let output = mdlm()
+        .args(["graph", "pipelines/sweep.json", "--format", "mermaid"])
+        .output()
+        .unwrap();
     insta::assert_snapshot!(String::from_utf8(output.stdout).unwrap(), @r#"
     flowchart LR
       s0["text<br/><i>source</i>"]
@@ -301,4 +351,58 @@ fn a_graph_has_one_node_for_a_sweep() {
       s0 -- grammar --> s4
       s4 --> s5
     "#);
+}
+
+#[test]
+fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
+    let project = swept(&json!([1e-3, 5e-4]));
+    edit(&project, &[("/bound/matrix", json!({ "draws": [1, 2] }))]);
+    // A swept stage as target stands for its instances, one of them for itself.
+    let one = project.run(&["--target", "model@learning_rate=0.0005"]);
+    assert_eq!(parts(&one).0.last(), Some(&"model@learning_rate=0.0005"));
+    assert_eq!(one["stages"].as_array().unwrap().len(), 4);
+    let both = project.run(&["--target", "model"]);
+    assert_eq!(parts(&both).0, ["model@learning_rate=0.001"]);
+
+    let output = project.mdlm("run", &[]).output().unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{talk}");
+    let line = |start: &str| {
+        let line = talk.lines().find(|line| line.starts_with(start));
+        line.unwrap_or_else(|| panic!("no `{start}` in\n{talk}"))
+    };
+    assert!(line("model ×2").contains("cached"), "{talk}");
+    assert!(
+        line("bound ×4").contains("done") && line("bound ×4").contains("never ran"),
+        "{talk}"
+    );
+    line("bound: 4 results, best bits_per_byte first");
+    assert!(
+        talk.lines()
+            .filter(|line| !line.starts_with('['))
+            .all(|line| line.chars().count() <= 100),
+        "{talk}"
+    );
+    let page = fs::read_to_string(project.store().join("reports/tiny.html")).unwrap();
+    assert!(
+        page.contains("evaluate ×4") && page.contains("<th>learning_rate</th>"),
+        "no table"
+    );
+
+    insta::assert_snapshot!(transcript(&mut project.mdlm("path", &["model"])), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to find the results of stage `model`: it is swept and has 2 instances
+    hint: name one of `model@learning_rate=0.001`, `model@learning_rate=0.0005`
+    ");
+    let shown = project
+        .mdlm("show", &["model@learning_rate=0.001"])
+        .output()
+        .unwrap();
+    assert!(
+        String::from_utf8(shown.stdout)
+            .unwrap()
+            .contains("model@learning_rate=0.001 (train) of tiny")
+    );
 }

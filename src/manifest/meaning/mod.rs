@@ -14,8 +14,8 @@ use super::fault::{Code, Draft, alternatives, quoted, suggestion};
 use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
 use super::{
-    COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split, Stage, StageKind,
-    Tail, Tokenize, Tokenizer, Train, compared_role,
+    COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split,
+    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::shapes::{SHAPES, Shape};
 
@@ -207,7 +207,13 @@ impl<'t> Meaning<'t> {
                         entry.kind.is_some_and(|kind| expects.contains(&kind)) && *other != name
                     })
                     .filter(|(other, _)| of_sweep.is_none_or(|stage| written(other) == stage))
-                    .map(|(other, _)| if of_sweep.is_some() { *other } else { written(other) })
+                    .map(|(other, _)| {
+                        if of_sweep.is_some() {
+                            *other
+                        } else {
+                            written(other)
+                        }
+                    })
                     .collect();
                 candidates.dedup();
                 let wanted = match candidates.as_slice() {
