@@ -6,12 +6,13 @@
 //! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
 //! `match`es below it.
 
+use std::io::ErrorKind;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Context, Kind, Result, is_guarded, panic_text};
+use crate::error::{Context, Error, Kind, Result, is_guarded, panic_text};
 
 pub mod bench;
 pub mod compare;
@@ -19,6 +20,8 @@ pub mod completions;
 pub mod corpora;
 pub mod data;
 pub mod downloads;
+pub mod explain;
+pub mod gc;
 pub mod graph;
 pub mod logits;
 pub mod path;
@@ -27,14 +30,17 @@ pub mod progress;
 pub mod project;
 pub mod pull;
 pub mod push;
+pub mod reach;
 pub mod report;
 pub mod run;
 pub mod schema;
 pub mod shapes;
 pub mod show;
+pub mod status;
 pub mod table;
 pub mod terminal;
 pub mod validate;
+pub mod verify;
 
 pub use terminal::{Color, Terminal};
 
@@ -134,6 +140,18 @@ pub enum Command {
     /// Put results side by side: the instances of a sweep, runs
     #[command(long_about = compare::LONG_ABOUT)]
     Compare(compare::Args),
+    /// Explain a stage's cache key and the history of its runs
+    #[command(long_about = explain::LONG_ABOUT)]
+    Explain(explain::Args),
+    /// Show what the store holds, and how much of it could go
+    #[command(long_about = status::LONG_ABOUT)]
+    Status(status::Args),
+    /// Delete what nothing asks for any more
+    #[command(long_about = gc::LONG_ABOUT)]
+    Gc(gc::Args),
+    /// Hash what the store holds and put aside what is corrupt
+    #[command(long_about = verify::LONG_ABOUT)]
+    Verify(verify::Args),
     /// Draw the graph of stages
     #[command(long_about = graph::LONG_ABOUT)]
     Graph(graph::Args),
@@ -158,6 +176,13 @@ impl Command {
             Self::Show(args) => format!("show the results of stage `{}`", args.stage),
             Self::Data(args) => format!("show the data of stage `{}`", args.stage),
             Self::Compare(_) => "compare results".to_owned(),
+            Self::Explain(args) => format!("explain stage `{}`", args.stage),
+            Self::Status(_) => "show what the store holds".to_owned(),
+            Self::Gc(_) => "collect what nothing asks for".to_owned(),
+            Self::Verify(args) => match &args.chain {
+                Some(stage) => format!("verify the history of stage `{stage}`"),
+                None => "verify the store".to_owned(),
+            },
             Self::Graph(_) => "draw the graph".to_owned(),
             Self::Report(_) => "write the report".to_owned(),
             Self::Validate(_) => "validate".to_owned(),
@@ -191,6 +216,10 @@ impl Command {
             Self::Show(args) => show::run(args, terminal),
             Self::Data(args) => data::run(args, terminal),
             Self::Compare(args) => compare::run(args, terminal),
+            Self::Explain(args) => explain::run(args, terminal),
+            Self::Status(args) => status::run(args, terminal),
+            Self::Gc(args) => gc::run(args, terminal),
+            Self::Verify(args) => verify::run(args, terminal),
             Self::Graph(args) => graph::run(args, terminal),
             Self::Report(args) => report::run(args, terminal),
             Self::Validate(args) => validate::run(args, terminal),
@@ -256,7 +285,10 @@ pub fn main() -> ExitCode {
                         .or(Some("this is a bug in mdlm; please report it")),
                 ),
                 Kind::Input | Kind::Environment => {
-                    terminal.error(&format!("failed to {error}"), error.hint_text());
+                    terminal.error(
+                        &format!("failed to {error}"),
+                        error.hint_text().or(way_out(&error)),
+                    );
                 }
             }
             ExitCode::from(code)
@@ -264,6 +296,36 @@ pub fn main() -> ExitCode {
         Err(_) => ExitCode::from(Kind::Internal.exit_code()),
     }
 }
+
+/// What can be done about what the system refused, where whoever asked it had nothing better to say.
+fn way_out(error: &Error) -> Option<&'static str> {
+    let mut source = std::error::Error::source(error);
+    let mut cause = None;
+    while let Some(error) = source {
+        cause = error
+            .downcast_ref::<std::io::Error>()
+            .map(std::io::Error::kind)
+            .or(cause);
+        source = error.source();
+    }
+    // Some libraries hand on what the system said as text alone.
+    let full = || error.to_string().contains("os error 28");
+    match cause {
+        Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Some(FULL),
+        Some(ErrorKind::PermissionDenied) => {
+            Some("give this user the right to it, or keep results elsewhere with `--store DIR`")
+        }
+        Some(ErrorKind::ReadOnlyFilesystem) => Some(
+            "keep results where they can be written with `--store DIR`; what is there can be read all the same",
+        ),
+        _ if cfg!(target_os = "linux") && full() => Some(FULL),
+        _ => None,
+    }
+}
+
+/// What to do when the disk is full.
+const FULL: &str = "`mdlm status` shows what the store takes, and `mdlm gc --dry-run` what of it could go; then the \
+                    same command goes on from what is finished";
 
 #[cfg(test)]
 mod tests {

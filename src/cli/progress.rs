@@ -76,6 +76,11 @@ impl Display {
     fn start(&self, stage: &str, index: usize, of: usize, why: &str) {
         let place = self.terminal.paint(Style::Faint, &format!("[{index}/{of}]"));
         self.line(&format!("{place} {}: {why}", self.label(stage)));
+        self.begin(stage);
+    }
+
+    /// Makes ready for the progress of something that is no stage.
+    pub fn begin(&self, stage: &str) {
         let bar = self.terminal.is_live().then(|| {
             // Styled before it is added: adding draws it.
             let bar = ProgressBar::no_length()

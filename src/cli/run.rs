@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -15,7 +16,9 @@ use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
+use crate::plan::{Decision, Plan};
 use crate::stages;
+use crate::store::{RunNote, RunStage, Store, time};
 
 /// What `mdlm run --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -123,6 +126,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         keep_going: !args.fail_fast,
     };
     let remote = args.execution.remote.open()?;
+    let started = SystemTime::now();
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
@@ -141,6 +145,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     display.clear();
     let (plan, summary) = ran?;
     let table = table(&summary, &project, &options, terminal);
+    note(&project.store, &plan, &options, started, &summary, terminal);
     terminal.say(&format!("\n{table}"));
     if summary.error.is_some() {
         terminal.say("");
@@ -171,6 +176,44 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             Err(error.hint("finished stages and checkpoints are kept: the same command goes on from there"))
         }
         Some(error) => Err(error),
+    }
+}
+
+/// Takes note of the run: what it reached stays when `mdlm gc` keeps the last runs. Its results are there all the same
+/// when it cannot be noted.
+fn note(
+    store: &Store,
+    plan: &Plan,
+    options: &Options,
+    started: SystemTime,
+    summary: &Summary,
+    terminal: &Terminal,
+) {
+    let stages = plan.stages.iter().map(|stage| {
+        let (key, artifact) = match (stage.record(), &stage.decision) {
+            (Some(record), _) => (Some(record.key.digest()), Some(record.artifact)),
+            (None, Decision::Run { key, .. }) => (key.as_ref().map(|key| key.digest()), None),
+            (None, _) => (None, None),
+        };
+        RunStage {
+            stage: stage.name.clone(),
+            kind: stage.kind().name().to_owned(),
+            key,
+            artifact,
+        }
+    });
+    let run = RunNote {
+        pipeline: plan.pipeline.clone(),
+        manifest: options.manifest.clone(),
+        overrides: options.overrides.clone(),
+        started: time::rfc3339(started),
+        seconds: started.elapsed().unwrap_or_default().as_secs_f64(),
+        ok: summary.error.is_none(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        stages: stages.collect(),
+    };
+    if let Err(error) = store.note_run(&run) {
+        terminal.warn(&format!("failed to take note of the run: {error}"));
     }
 }
 

@@ -182,7 +182,7 @@ fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
 const LISTED: usize = 20;
 
 /// The leaves of a JSON object, with their paths.
-fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
+pub(super) fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
     match value {
         Value::Object(fields) => {
             for (name, value) in fields {

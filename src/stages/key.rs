@@ -412,6 +412,45 @@ mod tests {
         );
     }
 
+    /// A corpus by name and the same spelt out have one key.
+    #[test]
+    fn the_name_of_a_corpus_is_not_in_the_key() {
+        for (name, split) in [("lm1b", "test"), ("text8", "train"), ("wikitext2", "test")] {
+            let named =
+                json!({ "kind": "source", "input": { "kind": "corpus", "corpus": name, "split": split } });
+            let Stage::Source(source) = stage(named.clone()) else {
+                panic!("not a source")
+            };
+            let SourceInput::Corpus(corpus) = &source.input else {
+                panic!("not a corpus")
+            };
+            let resolved = corpus.resolve().unwrap();
+            let mut spelt = json!({
+                "kind": "source",
+                "input": { "kind": "download", "files": [], "read": value_of(&resolved.read).unwrap() },
+                "detokenize": value_of(&resolved.detokenize).unwrap(),
+            });
+            for file in &resolved.files {
+                let file =
+                    json!({ "url": file.url, "sha256": file.sha256, "unpinned": file.sha256.is_none() });
+                spelt["input"]["files"].as_array_mut().unwrap().push(file);
+            }
+            if let Some(range) = &resolved.range {
+                spelt["range"] = value_of(range).unwrap();
+            }
+            assert_eq!(of(named), of(spelt), "{name}");
+        }
+    }
+
+    #[test]
+    fn the_version_of_the_code_is_in_the_key() {
+        let pack = of(json!({ "kind": "pack", "from": "a", "length": 8 }));
+        assert_eq!(
+            pack.version,
+            crate::stages::version(crate::manifest::StageKind::Pack)
+        );
+    }
+
     #[test]
     fn what_is_not_in_the_key_does_not_change_it() {
         let base = json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10 });

@@ -9,7 +9,7 @@ use std::sync::mpsc::{SyncSender, sync_channel};
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
-use crate::data::fetch::{self, Downloads, FetchProgress, Fetched};
+use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
 use crate::data::grammar::Grammar;
 use crate::data::read::{self, Irregular, TextFile};
 use crate::data::records::RecordWriter;
@@ -63,6 +63,17 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     );
     if let Some(bits) = info.entropy_bits_per_byte {
         figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
+    }
+    // That the files came from elsewhere than the manifest says is for the summary too.
+    let environment = provenance.get("environment").and_then(Value::as_array);
+    let elsewhere: Vec<&str> = environment
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .filter(|variable| variable.contains('='))
+        .collect();
+    if !elsewhere.is_empty() {
+        figures.push(("environment".to_owned(), elsewhere.join(" ")));
     }
     Ok(Outcome { figures, provenance })
 }
@@ -194,6 +205,10 @@ fn download(
         }
     }
     provenance.insert("downloads".to_owned(), Value::Array(origins));
+    let environment = Settings::from_environment().told();
+    if !environment.is_empty() {
+        provenance.insert("environment".to_owned(), json!(environment));
+    }
     Ok(files)
 }
 

@@ -13,6 +13,7 @@
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
 //! | `locks/<key>`, `locks/<artifact>` | held by the process that works on the key; by those that use the artifact ([`lock`]) |
 //! | `quarantine/<digest>/`, `quarantine/<digest>.json` | artifacts that were found corrupt, and what is wrong with them ([`verify`]) |
+//! | `runs/<number>.json` | what a run reached ([`runs`]): the last ones keep it from being collected ([`gc`]) |
 //! | `reports/<pipeline>.html` | the report of the last whole run |
 //! | `files.json` | what files outside the store looked like when they were hashed ([`stat`]) |
 //! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
@@ -35,11 +36,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, Wrap};
 
+pub mod chain;
 pub mod commit;
 pub mod digest;
+pub mod gc;
 pub mod key;
 pub mod lock;
+pub mod locking;
 pub mod record;
+pub mod runs;
 pub mod stat;
 pub mod time;
 pub mod verify;
@@ -48,6 +53,7 @@ pub use digest::{Digest, FileEntry};
 pub use key::Key;
 pub use lock::{ArtifactLock, Holder, KeyLock, Pin};
 pub use record::{ExternalFile, InputOrigin, Machine, Provenance, Record};
+pub use runs::{RunNote, RunStage};
 
 /// Name of the store's folder.
 pub const FOLDER: &str = ".mdlm";
@@ -72,6 +78,27 @@ pub enum Lookup {
     Absent,
     /// There is a record, but it or its artifact is damaged: treated as absent. Says what is wrong.
     Damaged(String),
+}
+
+/// An action record as it lies in the store.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// The kind of stage by its folder.
+    pub kind: String,
+    /// The key by its name.
+    pub key: Digest,
+    /// Its file.
+    pub path: PathBuf,
+    /// What it says, or what is wrong with it.
+    pub record: Result<Record, String>,
+}
+
+impl Found {
+    /// The artifact that it names.
+    #[must_use]
+    pub fn artifact(&self) -> Option<Digest> {
+        self.record.as_ref().ok().map(|record| record.artifact)
+    }
 }
 
 /// The last key of a stage, by name.
@@ -242,6 +269,7 @@ impl Store {
             "Signature: 8a477f597d28d172789f06886806bc55\n# Written by mdlm; see https://bford.info/cachedir/\n",
         )?;
         write_new(&self.root.join("version"), &format!("{LAYOUT_VERSION}\n"))?;
+        self.check_locks()?;
         self.sweep()
     }
 
@@ -393,6 +421,34 @@ impl Store {
     pub fn records(&self, kind: &str) -> Result<Vec<Record>> {
         let keys = keys_below(&self.root.join("actions").join(kind))?;
         Ok(keys.iter().filter_map(|key| self.record(kind, key)).collect())
+    }
+
+    /// Every action record, damaged ones too, by kind and key.
+    ///
+    /// # Errors
+    /// The store cannot be read at all.
+    pub fn all_records(&self) -> Result<Vec<Found>> {
+        let mut all = Vec::new();
+        for kind in self.kinds()? {
+            for key in keys_below(&self.root.join("actions").join(&kind))? {
+                let path = self.record_path(&kind, &key);
+                let record = match Record::read(&path) {
+                    // Gone meanwhile.
+                    Ok(None) => continue,
+                    Ok(Some(record)) if record.key.digest() == key && record.key.kind == kind => Ok(record),
+                    Ok(Some(_)) => Err("its action record is of another key".to_owned()),
+                    Err(error) if error.kind() == Kind::Environment => return Err(error),
+                    Err(error) => Err(error.to_string()),
+                };
+                all.push(Found {
+                    kind: kind.clone(),
+                    key,
+                    path,
+                    record,
+                });
+            }
+        }
+        Ok(all)
     }
 
     /// The action record of a key's digest, if there is a readable one.

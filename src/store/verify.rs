@@ -5,6 +5,7 @@
 //! artifact out of the store. Its action records stay: the next run finds that their artifact is gone and why
 //! ([`Store::lookup`]), and makes it again.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
@@ -17,7 +18,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::digest::{digest_of, hash_file_paced};
-use super::{Digest, FileEntry, Store, beside, create_folder, remove_folder, time};
+use super::{Digest, FileEntry, Store, beside, create_folder, names_below, remove_folder, time};
 use crate::error::{Error, Kind, Result, Wrap};
 
 /// Something that is wrong with an artifact.
@@ -122,7 +123,7 @@ impl Pace {
     }
 
     /// Takes note of bytes that were read, and sleeps until they were due.
-    fn took(&self, bytes: u64) {
+    pub(super) fn took(&self, bytes: u64) {
         let read = self.read.fetch_add(bytes, Relaxed) + bytes;
         if let Some(limit) = self.bytes_per_second {
             let due = read as f64 / limit - self.started.elapsed().as_secs_f64();
@@ -253,6 +254,30 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>, faults: &mut Vec<F
     Ok(())
 }
 
+/// An artifact to be looked at.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// Its digest.
+    pub artifact: Digest,
+    /// Its files, where a record tells of them.
+    pub files: Option<Vec<FileEntry>>,
+    /// Who made it: `rows of tiny`; several stages may have made the same.
+    pub made_by: Vec<String>,
+}
+
+/// What there is to be looked at in a store.
+#[derive(Clone, Debug, Default)]
+pub struct Census {
+    /// The artifacts that are there.
+    pub present: Vec<Subject>,
+    /// Those that records tell of and that are not there, with what is known of why.
+    pub absent: Vec<(Subject, Option<String>)>,
+    /// Records that cannot be used: path below the store, and what is wrong.
+    pub damaged: Vec<(String, String)>,
+    /// Names among the artifacts that are no artifact's.
+    pub foreign: Vec<String>,
+}
+
 /// What became of an artifact that was found corrupt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moved {
@@ -274,6 +299,59 @@ struct Note {
 }
 
 impl Store {
+    /// Everything that could be verified.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn census(&self) -> Result<Census> {
+        let mut census = Census::default();
+        let mut subjects: BTreeMap<Digest, Subject> = BTreeMap::new();
+        for found in self.all_records()? {
+            let record = match found.record {
+                Ok(record) => record,
+                Err(what) => {
+                    let path = found.path.strip_prefix(self.root()).unwrap_or(&found.path);
+                    census.damaged.push((path.display().to_string(), what));
+                    continue;
+                }
+            };
+            let artifact = record.artifact;
+            let subject = subjects.entry(artifact).or_insert_with(|| Subject {
+                artifact,
+                files: None,
+                made_by: vec![],
+            });
+            subject.files.get_or_insert(record.files);
+            let made = &record.provenance;
+            let maker = format!("{} of {}", made.stage, made.pipeline);
+            if !subject.made_by.contains(&maker) {
+                subject.made_by.push(maker);
+            }
+        }
+        let mut names = names_below(&self.root().join("artifacts"))?;
+        names.sort();
+        for name in names {
+            let Ok(artifact) = name.parse() else {
+                census.foreign.push(name);
+                continue;
+            };
+            let subject = subjects.remove(&artifact);
+            census.present.push(subject.unwrap_or(Subject {
+                artifact,
+                files: None,
+                made_by: vec![],
+            }));
+        }
+        let absent = subjects.into_values();
+        census.absent = absent
+            .map(|subject| {
+                let why = self.quarantined(&subject.artifact);
+                (subject, why)
+            })
+            .collect();
+        Ok(census)
+    }
+
     /// The folder of what was found corrupt.
     #[must_use]
     pub fn quarantine_path(&self) -> PathBuf {

@@ -111,6 +111,11 @@ impl History {
         self.base == other.base && step <= self.steps && step <= other.steps && (same || rates())
     }
 
+    /// The folder of all runs that have the same base.
+    fn group(&self) -> &str {
+        &self.base[..self.base.len().min(32)]
+    }
+
     /// What tells runs with the same base apart, as far as any step of theirs may differ.
     fn rates(&self) -> String {
         let mut rates = self.clone();
@@ -219,6 +224,13 @@ impl Record {
         }
         Err(Error::environment("it is of another version"))
     }
+}
+
+/// The folder, among those of checkpoints that stay, in which a run leaves its own whose state lies in `folder` (an
+/// artifact or a checkpoint). Nothing when none lies there.
+#[must_use]
+pub fn group_of(folder: &Path) -> Option<String> {
+    Some(Record::open(folder).ok()?.history.group().to_owned())
 }
 
 /// The checkpoints of one run below a folder that survives crashes. The default keeps them in the current folder: for
@@ -372,10 +384,9 @@ impl Keeper {
 
     /// Where this run leaves checkpoints.
     fn left(&self) -> PathBuf {
-        let base = &self.history.base;
         self.retention
             .folder
-            .join(&base[..base.len().min(32)])
+            .join(self.history.group())
             .join(self.history.rates())
     }
 
@@ -456,9 +467,8 @@ impl Keeper {
         let Some(mut folders) = self.earlier.clone() else {
             return Vec::new();
         };
-        let base = &self.history.base;
         if !self.retention.folder.as_os_str().is_empty() {
-            let left = self.retention.folder.join(&base[..base.len().min(32)]);
+            let left = self.retention.folder.join(self.history.group());
             folders.extend(below(&left));
         }
         folders

@@ -43,6 +43,7 @@ mod web;
 pub(crate) mod tests;
 
 pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
+pub use place::shown;
 pub use settings::{Proxies, Settings};
 
 pub(crate) use bucket::told;
@@ -50,7 +51,7 @@ pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
 use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
-use place::{Place, shown};
+use place::Place;
 use transfer::{Job, Origin, Surroundings, within_limit};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};

@@ -214,7 +214,8 @@ impl Pattern {
 
 /// A URL as it may be shown and kept: of a web URL without user and password, and without the query, which may carry a
 /// signature. It ends as the file's name does.
-pub(super) fn shown(url: &str) -> String {
+#[must_use]
+pub fn shown(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else {
         return url.to_owned();
     };

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::place::shown;
+
 /// The hub, unless `HF_ENDPOINT` says otherwise.
 const HUB: &str = "https://huggingface.co";
 
@@ -119,6 +121,36 @@ impl Settings {
             ..default
         }
     }
+
+    /// What of the environment has a say in downloads, for those who read a record later: variables by name, and of those
+    /// that say where files come from what they say. No credentials.
+    #[must_use]
+    pub fn told(&self) -> Vec<String> {
+        let mut told = Vec::new();
+        if self.hub != HUB {
+            told.push(format!("HF_ENDPOINT={}", shown(&self.hub)));
+        }
+        for (is_set, name) in [
+            (self.hub_token.is_some(), "HF_TOKEN"),
+            (self.offline, "HF_HUB_OFFLINE"),
+            (self.proxies.http.is_some(), "HTTP_PROXY"),
+            (self.proxies.https.is_some(), "HTTPS_PROXY"),
+            (self.proxies.except.is_some(), "NO_PROXY"),
+        ] {
+            if is_set {
+                told.push(name.to_owned());
+            }
+        }
+        for (name, value) in &self.buckets {
+            let name = name.to_ascii_uppercase();
+            if name.contains("ENDPOINT") {
+                told.push(format!("{name}={}", shown(value)));
+            } else {
+                told.push(name);
+            }
+        }
+        told
+    }
 }
 
 fn token_path(get: &dyn Fn(&str) -> Option<String>) -> Option<PathBuf> {
@@ -163,6 +195,28 @@ mod tests {
         assert_eq!(proxies.https.as_deref(), Some("http://c"));
         assert_eq!(proxies.except.as_deref(), Some("x,y"));
         assert!(settings(&[("HTTPS_PROXY", " ")]).proxies == Proxies::default());
+    }
+
+    /// Where files come from is told, and who asks is not.
+    #[test]
+    fn what_the_environment_says_is_told_without_secrets() {
+        assert_eq!(Settings::default().told(), [""; 0]);
+        let told = settings(&[
+            ("HF_ENDPOINT", "https://me:secret@mirror.example/hub?key=secret"),
+            ("HF_TOKEN", "secret"),
+            ("HTTPS_PROXY", "http://me:secret@proxy"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("AWS_ENDPOINT_URL", "http://me:secret@localhost:9000"),
+        ])
+        .told();
+        let expected = [
+            "HF_ENDPOINT=https://mirror.example/hub",
+            "HF_TOKEN",
+            "HTTPS_PROXY",
+            "AWS_ENDPOINT_URL=http://localhost:9000",
+            "AWS_SECRET_ACCESS_KEY",
+        ];
+        assert_eq!(told, expected);
     }
 
     #[test]

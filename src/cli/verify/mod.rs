@@ -1,0 +1,398 @@
+//! `mdlm verify`: whether the store holds what its records say, and whether a result's history does ([`chain`]).
+
+use std::collections::HashSet;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use super::Terminal;
+use super::progress::Display;
+use super::project::shown;
+use super::reach::{StoreArgs, keep};
+use super::table::{bytes, columns, count};
+use super::terminal::Style;
+use crate::error::{Error, Kind, Result};
+use crate::event::{Event, Progress, Sink as _};
+use crate::executor;
+use crate::store::verify::{self, Census, Depth, Fault, Moved, Pace, Subject};
+use crate::store::{Digest, Store};
+
+mod chain;
+
+/// What `mdlm verify --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Hash what the store holds and put aside what is corrupt.\n\n\
+    Every artifact, or with manifests those that they reach, is read in full and compared with the digests \
+    in its records. What differs is moved to `.mdlm/quarantine`, and the next run that needs it makes it \
+    again. What a run uses meanwhile is told and left in its place.\n\n\
+    --chain follows the history of a stage's result instead: every record and artifact from it to its \
+    sources, and whether the files outside the store are still those that were read. It moves nothing.";
+
+/// Arguments of `mdlm verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+        mdlm verify --throttle 50MB\n  \
+        mdlm verify pipelines/quickstart.json --chain samples\n\n\
+        Exit codes: 0 all sound; 3 something is corrupt, in quarantine now or not;\n\
+        2 with --chain when only files outside the store have changed.")]
+pub struct Args {
+    /// The store.
+    #[command(flatten)]
+    pub store: StoreArgs,
+    /// Check the history of this stage's result, with one manifest
+    #[arg(long, value_name = "STAGE")]
+    pub chain: Option<String>,
+    /// Read no more than so many bytes a second: 50MB
+    #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
+    pub throttle: Option<u64>,
+    /// Threads; all processors unless told otherwise
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Tell what is corrupt and leave it where it is
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Report<'a> {
+    store: String,
+    /// Whether everything that was looked at is sound.
+    ok: bool,
+    /// Artifacts that are sound.
+    sound: usize,
+    /// Bytes that were hashed.
+    bytes: u64,
+    /// Artifacts that are not sound.
+    artifacts: Vec<&'a Verdict>,
+    /// Action records that cannot be used.
+    records: Vec<Damage<'a>>,
+    /// Artifacts that records tell of and that are not there.
+    absent: Vec<Absent<'a>>,
+    /// Names among the artifacts that are no artifact's.
+    foreign: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Damage<'a> {
+    path: &'a str,
+    what: &'a str,
+}
+
+#[derive(Serialize)]
+struct Absent<'a> {
+    artifact: Digest,
+    made_by: &'a [String],
+    why: Option<&'a str>,
+}
+
+/// What was found of an artifact.
+#[derive(Serialize)]
+struct Verdict {
+    artifact: Digest,
+    made_by: Vec<String>,
+    outcome: Outcome,
+    /// Where it was moved, or why it was not.
+    told: Option<String>,
+    faults: Vec<Fault>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Sound,
+    /// It was left where it is, as asked.
+    Corrupt,
+    Quarantined,
+    /// A run uses it.
+    InUse,
+    /// It went away meanwhile, or was put right.
+    Gone,
+    /// It may not be read.
+    Unreadable,
+}
+
+impl Outcome {
+    fn is_fine(self) -> bool {
+        matches!(self, Self::Sound | Self::Gone)
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sound => "sound",
+            Self::Corrupt => "corrupt",
+            Self::Quarantined => "quarantined",
+            Self::InUse => "in use",
+            Self::Gone => "gone",
+            Self::Unreadable => "unreadable",
+        }
+    }
+}
+
+/// Verifies the store, or a chain.
+///
+/// # Errors
+/// There is no store, a manifest cannot be planned, or the store cannot be read.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let threads = args.threads.map_or_else(
+        || std::thread::available_parallelism().map_or(1, usize::from),
+        usize::from,
+    );
+    let pool = executor::pool(threads)?;
+    let pace = Pace::new(args.throttle.map(|bytes| bytes as f64));
+    if let Some(stage) = &args.chain {
+        return chain::run(args, stage, &pool, &pace, terminal);
+    }
+    let store = args.store.open()?;
+    let mut census = store.census()?;
+    if !args.store.manifests.is_empty() {
+        let reached = match args.store.reached(&store, terminal)? {
+            Ok(reached) => reached,
+            Err(code) => return Ok(code),
+        };
+        let kept = store.kept(&keep(&reached, &store))?;
+        let wanted: HashSet<Digest> = kept.iter().map(|record| record.artifact).collect();
+        let is_wanted = |subject: &Subject| wanted.contains(&subject.artifact);
+        census.present.retain(is_wanted);
+        census.absent.retain(|(subject, _)| is_wanted(subject));
+        census.damaged.clear();
+        census.foreign.clear();
+    }
+    let total: u64 = census
+        .present
+        .iter()
+        .flat_map(|subject| subject.files.iter().flatten())
+        .map(|file| file.bytes)
+        .sum();
+    let work = || {
+        pool.install(|| {
+            census
+                .present
+                .par_iter()
+                .map(|subject| examine(&store, subject, args.dry_run, &pace))
+                .collect::<Result<Vec<Verdict>>>()
+        })
+    };
+    let verdicts = watched(terminal, "verify", &pace, total, work)?;
+    let bad: Vec<&Verdict> = verdicts
+        .iter()
+        .filter(|verdict| !verdict.outcome.is_fine())
+        .collect();
+    let ok = bad.is_empty() && census.damaged.is_empty();
+    if args.json {
+        terminal.output_json(&report(&store, ok, &verdicts, &bad, &census, &pace))?;
+    } else {
+        tell(&store, &verdicts, &bad, &census, &pace, terminal)?;
+    }
+    Ok(if ok { 0 } else { Kind::Environment.exit_code() })
+}
+
+/// Looks at an artifact, and moves it when it is corrupt.
+fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Result<Verdict> {
+    let Subject {
+        artifact,
+        files,
+        made_by,
+    } = subject;
+    let verdict = |outcome, told, faults| Verdict {
+        artifact: *artifact,
+        made_by: made_by.clone(),
+        outcome,
+        told,
+        faults,
+    };
+    let folder = store.artifact_path(artifact);
+    let faults = match verify::examine(&folder, artifact, files.as_deref(), Depth::Full, pace) {
+        Ok(faults) => faults,
+        Err(error) => return Ok(verdict(Outcome::Unreadable, Some(error.to_string()), vec![])),
+    };
+    if faults.is_empty() {
+        return Ok(verdict(Outcome::Sound, None, faults));
+    }
+    if !folder.exists() {
+        return Ok(verdict(Outcome::Gone, None, faults));
+    }
+    if dry_run {
+        return Ok(verdict(Outcome::Corrupt, None, faults));
+    }
+    Ok(
+        match store.quarantine(artifact, files.as_deref(), &faults, false) {
+            Ok(Moved::To(place)) => verdict(
+                Outcome::Quarantined,
+                Some(format!("moved to `{}`", shown(&place))),
+                faults,
+            ),
+            Ok(Moved::InUse) => verdict(
+                Outcome::InUse,
+                Some("a run uses it: verify again when it has ended".to_owned()),
+                faults,
+            ),
+            Ok(Moved::Gone) => verdict(Outcome::Gone, None, faults),
+            Err(error) => verdict(Outcome::Corrupt, Some(error.to_string()), faults),
+        },
+    )
+}
+
+/// Does some work and shows meanwhile how much was read.
+fn watched<T: Send>(
+    terminal: &Terminal,
+    name: &str,
+    pace: &Pace,
+    total: u64,
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    /// How often progress is told.
+    const TICK: Duration = Duration::from_millis(100);
+    let display = Display::new(terminal);
+    display.begin(name);
+    let result = std::thread::scope(|scope| {
+        let (done, ended) = channel::<()>();
+        let display = &display;
+        scope.spawn(move || {
+            while ended.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+                let progress = Progress {
+                    done: pace.read(),
+                    total: (total > 0).then_some(total),
+                    unit: "bytes",
+                    figures: vec![],
+                };
+                display.emit(name, Event::Progress(progress));
+            }
+        });
+        let result = work();
+        drop(done);
+        result
+    });
+    display.clear();
+    result
+}
+
+fn report<'a>(
+    store: &Store,
+    ok: bool,
+    verdicts: &[Verdict],
+    bad: &[&'a Verdict],
+    census: &'a Census,
+    pace: &Pace,
+) -> Report<'a> {
+    let sound = |verdict: &&Verdict| verdict.outcome == Outcome::Sound;
+    Report {
+        store: store.root().display().to_string(),
+        ok,
+        sound: verdicts.iter().filter(sound).count(),
+        bytes: pace.read(),
+        artifacts: bad.to_vec(),
+        records: census
+            .damaged
+            .iter()
+            .map(|(path, what)| Damage { path, what })
+            .collect(),
+        absent: census
+            .absent
+            .iter()
+            .map(|(subject, why)| Absent {
+                artifact: subject.artifact,
+                made_by: &subject.made_by,
+                why: why.as_deref(),
+            })
+            .collect(),
+        foreign: &census.foreign,
+    }
+}
+
+fn tell(
+    store: &Store,
+    verdicts: &[Verdict],
+    bad: &[&Verdict],
+    census: &Census,
+    pace: &Pace,
+    terminal: &Terminal,
+) -> Result<()> {
+    let makers = |made_by: &[String]| match made_by {
+        [] => "no record tells of it".to_owned(),
+        names => names.join(", "),
+    };
+    let mut rows: Vec<Vec<String>> = bad
+        .iter()
+        .map(|verdict| {
+            let mut text = makers(&verdict.made_by);
+            if !verdict.faults.is_empty() {
+                text = format!("{text}: {}", verify::told(&verdict.faults));
+            }
+            if let Some(told) = &verdict.told {
+                text = format!("{text}; {told}");
+            }
+            vec![verdict.outcome.word().to_owned(), verdict.artifact.short(), text]
+        })
+        .collect();
+    for (path, what) in &census.damaged {
+        rows.push(vec![
+            "damaged".to_owned(),
+            "record".to_owned(),
+            format!("{path}: {what}; the next run of its stage replaces it"),
+        ]);
+    }
+    terminal.output(&columns(&rows, |_, column, cell| match column {
+        0 => terminal.paint_output(Style::Error, cell),
+        _ => cell.to_owned(),
+    }))?;
+    for name in &census.foreign {
+        let path = store.root().join("artifacts").join(name);
+        terminal.warn(&format!("`{}` is no artifact", shown(&path)));
+    }
+    let absent = census.absent.len();
+    if absent > 0 {
+        let (things, are) = if absent == 1 {
+            ("artifact", "is")
+        } else {
+            ("artifacts", "are")
+        };
+        terminal.say(&format!(
+            "{} {things} that records tell of {are} not there: made again when a run needs them",
+            count(absent as u64)
+        ));
+    }
+    let all = verdicts.len();
+    let things = if all == 1 { "artifact" } else { "artifacts" };
+    let result = match bad.len() + census.damaged.len() {
+        0 => "all sound".to_owned(),
+        _ => {
+            let of_artifacts = if bad.is_empty() {
+                "all sound".to_owned()
+            } else {
+                format!("{} not sound", count(bad.len() as u64))
+            };
+            match census.damaged.len() {
+                0 => of_artifacts,
+                1 => format!("{of_artifacts}; 1 action record is damaged"),
+                more => format!(
+                    "{of_artifacts}; {} action records are damaged",
+                    count(more as u64)
+                ),
+            }
+        }
+    };
+    terminal.say(&format!(
+        "{} {things}, {}: {result}",
+        count(all as u64),
+        bytes(pace.read())
+    ));
+    Ok(())
+}
+
+/// The one manifest of `--chain`.
+fn only_manifest(args: &Args) -> Result<std::path::PathBuf> {
+    match args.store.manifests.as_slice() {
+        [manifest] => Ok(manifest.clone()),
+        manifests => Err(Error::input(format!(
+            "`--chain` takes one manifest and got {}",
+            manifests.len()
+        ))
+        .hint("`mdlm verify MANIFEST --chain STAGE`")),
+    }
+}

@@ -1,0 +1,810 @@
+//! What of a store may go, how much that is, and letting it go.
+//!
+//! What stays is told by [`Keep`]: keys that manifests reach, what the last runs reached, and what was made since the
+//! first of those runs began (by one that was killed, or is still under way). With a record stays its artifact, and
+//! with it the records and artifacts that it was made from. Of the rest goes:
+//!
+//! | what | unless |
+//! |---|---|
+//! | action records, artifacts | somebody has pinned the artifact, or is at work on the key |
+//! | scratch of unfinished keys | somebody is at work on the key |
+//! | checkpoints that trainings have left | a training that stays could go on from them, or anybody is at work at all |
+//! | quarantine | |
+//!
+//! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not to be had while a run has
+//! pinned it, and its records under the locks of their keys; what stays is asked for again once the locks are held,
+//! since a run may have ended meanwhile. Whoever planned with a record that is gone finds that out when it pins the
+//! artifact, and decides anew. An artifact leaves its place by one rename and its records go before it: a process that
+//! dies here leaves no half of one, and the next run sweeps what it has moved aside.
+
+use std::collections::{HashMap, HashSet};
+use std::fs;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::{
+    ArtifactLock, Digest, Found, Latest, Record, Store, keys_below, names_below, remove_file, remove_folder,
+    time,
+};
+use crate::error::{Kind, Result, Wrap};
+
+/// What stays.
+#[derive(Clone, Debug, Default)]
+pub struct Keep {
+    /// Every record that can be read, and all scratch and checkpoints.
+    pub everything: bool,
+    /// The records of these keys, and their scratch.
+    pub keys: HashSet<Digest>,
+    /// All scratch: some keys are not known yet.
+    pub scratch: bool,
+    /// What so many of the last runs reached, and what was made since.
+    pub last: Option<usize>,
+}
+
+/// A sort of thing in a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Sort {
+    /// What a stage made.
+    Artifact,
+    /// The record of what a key made.
+    Record,
+    /// What an interrupted stage goes on from.
+    Scratch,
+    /// What trainings have left for others: all of one network, data and settings.
+    Checkpoints,
+    /// Downloaded files.
+    Downloads,
+    /// What was found corrupt.
+    Quarantine,
+    /// Reports.
+    Reports,
+    /// Locks, notes and what is being written.
+    Other,
+}
+
+/// Something in a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Item {
+    /// What sort of thing it is.
+    pub sort: Sort,
+    /// The kind of stage that made it, where that is known.
+    pub kind: Option<String>,
+    /// Its path below the store.
+    pub path: String,
+    /// What it takes on disk: lengths of its files, each counted once.
+    pub bytes: u64,
+    /// Who made it: `rows of tiny`.
+    pub made_by: Option<String>,
+    /// When, RFC 3339.
+    pub made: Option<String>,
+}
+
+/// Something that stays although nothing asks for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Left {
+    /// What it is.
+    #[serde(flatten)]
+    pub item: Item,
+    /// Why.
+    pub why: String,
+}
+
+/// What went.
+#[derive(Clone, Debug, Default)]
+pub struct Collected {
+    /// What was deleted.
+    pub deleted: Vec<Item>,
+    /// What somebody uses.
+    pub left: Vec<Left>,
+}
+
+/// Tells the folder below [`Store::checkpoints_path`] to which the checkpoint in a folder belongs, if there is one.
+pub type GroupOf<'a> = &'a dyn Fn(&Path) -> Option<String>;
+
+/// What a store holds, and what of it stays.
+struct View {
+    records: Vec<Found>,
+    /// Keys of records that stay.
+    keys: HashSet<Digest>,
+    /// Since when what was made stays: RFC 3339.
+    since: Option<String>,
+}
+
+/// Artifacts whose locks are held at a time: well below the files that a process may open.
+const AT_ONCE: usize = 64;
+
+impl View {
+    fn stays(&self, found: &Found) -> bool {
+        found.record.is_ok() && self.keys.contains(&found.key)
+    }
+
+    fn kept(&self) -> impl Iterator<Item = &Record> {
+        let kept = self.records.iter().filter(|found| self.stays(found));
+        kept.filter_map(|found| found.record.as_ref().ok())
+    }
+
+    /// Artifacts that stay.
+    fn artifacts(&self) -> HashSet<Digest> {
+        self.kept().map(|record| record.artifact).collect()
+    }
+}
+
+/// Measures what lies on disk; a file with several names counts once.
+#[derive(Default)]
+struct Scale {
+    #[cfg(unix)]
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Scale {
+    /// Bytes of the files below a path. What cannot be read counts nothing: it may be going away just now.
+    fn bytes(&mut self, path: &Path) -> u64 {
+        let Ok(metadata) = fs::symlink_metadata(path) else {
+            return 0;
+        };
+        if metadata.is_dir() {
+            let entries = fs::read_dir(path).into_iter().flatten().flatten();
+            return entries.map(|entry| self.bytes(&entry.path())).sum();
+        }
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt as _;
+            if metadata.nlink() > 1 && !self.seen.insert((metadata.dev(), metadata.ino())) {
+                return 0;
+            }
+        }
+        metadata.len()
+    }
+}
+
+fn made_by(record: &Record) -> String {
+    format!("{} of {}", record.provenance.stage, record.provenance.pipeline)
+}
+
+impl Store {
+    /// Everything in the store, by sort and path; records and what is being written included.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn contents(&self) -> Result<Vec<Item>> {
+        let mut scale = Scale::default();
+        let records = self.all_records()?;
+        let mut items = self.artifact_items(&records, &mut scale)?;
+        items.extend(records.iter().map(|found| self.record_item(found, &mut scale)));
+        for (folder, sort) in [
+            ("work", Sort::Scratch),
+            ("checkpoints", Sort::Checkpoints),
+            ("quarantine", Sort::Quarantine),
+            ("reports", Sort::Reports),
+        ] {
+            items.extend(self.items_below(folder, sort, &mut scale)?);
+        }
+        let named = [
+            "artifacts",
+            "actions",
+            "work",
+            "checkpoints",
+            "quarantine",
+            "reports",
+        ];
+        for name in names_below(self.root())? {
+            let sort = match name.as_str() {
+                "downloads" => Sort::Downloads,
+                name if named.contains(&name) => continue,
+                _ => Sort::Other,
+            };
+            items.push(self.item(sort, name, &mut scale));
+        }
+        items.sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
+        Ok(items)
+    }
+
+    /// The records that stay.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn kept(&self, keep: &Keep) -> Result<Vec<Record>> {
+        Ok(self.view(keep)?.kept().cloned().collect())
+    }
+
+    /// What may go. Touches nothing, and does not look whether somebody uses it.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn garbage(&self, keep: &Keep, group_of: GroupOf) -> Result<Vec<Item>> {
+        let view = self.view(keep)?;
+        let mut scale = Scale::default();
+        let kept = view.artifacts();
+        let mut items = self.artifact_items(&view.records, &mut scale)?;
+        items.retain(|item| artifact_of(item).is_some_and(|artifact| !kept.contains(&artifact)));
+        let doomed = view.records.iter().filter(|found| !view.stays(found));
+        items.extend(doomed.map(|found| self.record_item(found, &mut scale)));
+        let scratch = self.scratch(keep, &view)?;
+        items.extend(
+            scratch
+                .iter()
+                .map(|key| self.item(Sort::Scratch, format!("work/{key}"), &mut scale)),
+        );
+        let groups = self.lost_groups(keep, &view, &scratch, group_of)?;
+        items.extend(
+            groups
+                .into_iter()
+                .map(|name| self.item(Sort::Checkpoints, format!("checkpoints/{name}"), &mut scale)),
+        );
+        items.extend(self.items_below("quarantine", Sort::Quarantine, &mut scale)?);
+        items.sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
+        Ok(items)
+    }
+
+    /// Deletes what may go and nobody uses. `told` hears of each thing as it goes.
+    ///
+    /// # Errors
+    /// The store cannot be read or written; what was deleted before is deleted.
+    pub fn collect(&self, keep: &Keep, group_of: GroupOf, told: &mut dyn FnMut(&Item)) -> Result<Collected> {
+        self.prepare()?;
+        let mut collected = Collected::default();
+        let mut delete = |item: Item, collected: &mut Collected| {
+            told(&item);
+            collected.deleted.push(item);
+        };
+        let mut scale = Scale::default();
+
+        // Records and artifacts, by artifact.
+        let view = self.view(keep)?;
+        let kept = view.artifacts();
+        let mut doomed: Vec<Digest> = self.artifacts()?;
+        doomed.extend(view.records.iter().filter_map(Found::artifact));
+        doomed.sort();
+        doomed.dedup();
+        // One that stays may have records that do not.
+        let going = view.records.iter().filter(|found| !view.stays(found));
+        let partly: HashSet<Digest> = going.filter_map(Found::artifact).collect();
+        doomed.retain(|artifact| !kept.contains(artifact) || partly.contains(artifact));
+        for some in doomed.chunks(AT_ONCE) {
+            let mut taken = Vec::new();
+            for artifact in some {
+                match self.try_take(artifact)? {
+                    Some(lock) => taken.push(lock),
+                    None if kept.contains(artifact) => {}
+                    None => {
+                        let item = self.artifact_item(artifact, &view.records, &mut scale);
+                        collected.left.push(Left {
+                            item,
+                            why: "a run uses it".to_owned(),
+                        });
+                    }
+                }
+            }
+            // A run may have ended before its artifact was taken: its records and its note are there now.
+            let view = self.view(keep)?;
+            let kept = view.artifacts();
+            for lock in taken {
+                self.collect_artifact(&lock, &view, &kept, &mut scale, &mut collected, &mut delete)?;
+            }
+        }
+        for found in view.records.iter().filter(|found| found.record.is_err()) {
+            if let Some(_lock) = self.try_lock(&found.key)?
+                && Record::read(&found.path).is_err()
+            {
+                let item = self.record_item(found, &mut scale);
+                remove_file(&found.path)?;
+                delete(item, &mut collected);
+            }
+        }
+
+        // Scratch.
+        let view = self.view(keep)?;
+        let scratch = self.scratch(keep, &view)?;
+        for key in &scratch {
+            let item = self.item(Sort::Scratch, format!("work/{key}"), &mut scale);
+            if let Some(lock) = self.try_lock(key)? {
+                self.clear_work(&lock)?;
+                delete(item, &mut collected);
+            } else {
+                let why = self.holder(key).map_or_else(
+                    || "a run is at work on it".to_owned(),
+                    |holder| format!("process {} on {} is at work on it", holder.pid, holder.host),
+                );
+                collected.left.push(Left { item, why });
+            }
+        }
+
+        // Checkpoints: a training that has yet to look for them says nothing of which ones.
+        let groups = self.lost_groups(keep, &view, &scratch, group_of)?;
+        let busy = if groups.is_empty() {
+            None
+        } else {
+            self.somebody_at_work()?
+        };
+        for name in groups {
+            let path = format!("checkpoints/{name}");
+            let item = self.item(Sort::Checkpoints, path.clone(), &mut scale);
+            if let Some(who) = &busy {
+                let why = format!("{who} is at work and may want them");
+                collected.left.push(Left { item, why });
+                continue;
+            }
+            // Out of the way in one step: nobody takes up half of a checkpoint.
+            let place = self.root().join(&path);
+            let aside = self.root().join(format!("checkpoints/.gone-{name}"));
+            remove_folder(&aside)?;
+            fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
+            remove_folder(&aside)?;
+            delete(item, &mut collected);
+        }
+
+        for item in self.items_below("quarantine", Sort::Quarantine, &mut scale)? {
+            let path = self.root().join(&item.path);
+            if path.is_dir() {
+                remove_folder(&path)?;
+            } else {
+                remove_file(&path)?;
+            }
+            delete(item, &mut collected);
+        }
+        self.forget_latest()?;
+        collected
+            .deleted
+            .sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
+        Ok(collected)
+    }
+
+    /// Deletes an artifact and the records that name it, those of them that do not stay.
+    fn collect_artifact(
+        &self,
+        lock: &ArtifactLock,
+        view: &View,
+        kept: &HashSet<Digest>,
+        scale: &mut Scale,
+        collected: &mut Collected,
+        delete: &mut dyn FnMut(Item, &mut Collected),
+    ) -> Result<()> {
+        let artifact = lock.artifact();
+        let naming = view
+            .records
+            .iter()
+            .filter(|found| found.artifact() == Some(*artifact));
+        let place = self.artifact_path(artifact);
+        let item = self.artifact_item(artifact, &view.records, scale);
+        let mut locks = Vec::new();
+        let mut doomed = Vec::new();
+        for found in naming.filter(|found| !view.stays(found)) {
+            let Some(lock) = self.try_lock(&found.key)? else {
+                let who = self.holder(&found.key).map_or_else(
+                    || "a run".to_owned(),
+                    |holder| format!("process {} on {}", holder.pid, holder.host),
+                );
+                let why = format!("{who} is at work on its key");
+                collected.left.push(Left { item, why });
+                return Ok(());
+            };
+            locks.push(lock);
+            doomed.push(found);
+        }
+        for found in doomed {
+            let item = self.record_item(found, scale);
+            remove_file(&found.path)?;
+            delete(item, collected);
+        }
+        if kept.contains(artifact) || !place.exists() {
+            return Ok(());
+        }
+        // Swept by the next run if this process dies now: `staging` holds nothing that anybody needs.
+        let aside = self.staging_path(artifact);
+        remove_folder(&aside)?;
+        fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
+        remove_folder(&aside)?;
+        delete(item, collected);
+        Ok(())
+    }
+
+    fn view(&self, keep: &Keep) -> Result<View> {
+        let records = self.all_records()?;
+        let mut keys = keep.keys.clone();
+        let mut since = None;
+        if let Some(last) = keep.last {
+            let runs = self.runs()?;
+            let first = runs.len().saturating_sub(last);
+            for run in &runs[first..] {
+                keys.extend(run.stages.iter().filter_map(|stage| stage.key));
+            }
+            // Fewer runs than asked for: nothing is known to be older than they are.
+            since = if runs.len() < last {
+                Some(String::new())
+            } else {
+                runs[first..].iter().map(|run| run.started.clone()).min()
+            };
+        }
+        let is_young = |record: &Record| {
+            since
+                .as_ref()
+                .is_some_and(|since| record.provenance.started >= *since)
+        };
+        let readable = || {
+            records
+                .iter()
+                .filter_map(|found| Some((found.key, found.record.as_ref().ok()?)))
+        };
+        keys.extend(
+            readable()
+                .filter(|(_, record)| keep.everything || is_young(record))
+                .map(|(key, _)| key),
+        );
+        // And what it was all made from.
+        let by_key: HashMap<Digest, &Record> = readable().collect();
+        let mut open: Vec<Digest> = keys.iter().copied().collect();
+        while let Some(key) = open.pop() {
+            let Some(record) = by_key.get(&key) else { continue };
+            for input in &record.provenance.inputs {
+                if keys.insert(input.key) {
+                    open.push(input.key);
+                }
+            }
+        }
+        Ok(View { records, keys, since })
+    }
+
+    /// Digests that name folders of artifacts.
+    fn artifacts(&self) -> Result<Vec<Digest>> {
+        let names = names_below(&self.root().join("artifacts"))?;
+        let mut artifacts: Vec<Digest> = names.iter().filter_map(|name| name.parse().ok()).collect();
+        artifacts.sort();
+        Ok(artifacts)
+    }
+
+    /// Keys whose scratch does not stay.
+    fn scratch(&self, keep: &Keep, view: &View) -> Result<Vec<Digest>> {
+        if keep.everything || keep.scratch {
+            return Ok(Vec::new());
+        }
+        let mut keys = keys_below(&self.root().join("work"))?;
+        keys.retain(|key| {
+            let young = || {
+                let modified = fs::metadata(self.work_path(key)).and_then(|metadata| metadata.modified());
+                let since = view.since.as_ref();
+                // What cannot be told is not deleted.
+                modified.map_or(true, |at| since.is_some_and(|since| time::rfc3339(at) >= *since))
+            };
+            !view.keys.contains(key) && !young()
+        });
+        Ok(keys)
+    }
+
+    /// Names of groups of checkpoints from which nothing goes on that stays.
+    fn lost_groups(
+        &self,
+        keep: &Keep,
+        view: &View,
+        scratch: &[Digest],
+        group_of: GroupOf,
+    ) -> Result<Vec<String>> {
+        if keep.everything {
+            return Ok(Vec::new());
+        }
+        let mut groups = names_below(&self.checkpoints_path())?;
+        if groups.is_empty() {
+            return Ok(groups);
+        }
+        let mut kept: HashSet<String> = view
+            .kept()
+            .filter_map(|record| group_of(&self.artifact_path(&record.artifact)))
+            .collect();
+        for key in keys_below(&self.root().join("work"))? {
+            if !scratch.contains(&key) {
+                let folder = self.work_path(&key);
+                let names = names_below(&folder)?;
+                kept.extend(names.iter().filter_map(|name| group_of(&folder.join(name))));
+            }
+        }
+        groups.retain(|name| !kept.contains(name));
+        groups.sort();
+        Ok(groups)
+    }
+
+    /// Somebody who is at work on a key.
+    fn somebody_at_work(&self) -> Result<Option<String>> {
+        for key in keys_below(&self.root().join("work"))? {
+            if self.try_lock(&key)?.is_none() {
+                return Ok(Some(self.holder(&key).map_or_else(
+                    || "a run".to_owned(),
+                    |holder| format!("process {} on {}", holder.pid, holder.host),
+                )));
+            }
+        }
+        Ok(None)
+    }
+
+    fn item(&self, sort: Sort, path: String, scale: &mut Scale) -> Item {
+        Item {
+            sort,
+            kind: None,
+            bytes: scale.bytes(&self.root().join(&path)),
+            path,
+            made_by: None,
+            made: None,
+        }
+    }
+
+    fn items_below(&self, folder: &str, sort: Sort, scale: &mut Scale) -> Result<Vec<Item>> {
+        let mut names = names_below(&self.root().join(folder))?;
+        names.sort();
+        Ok(names
+            .into_iter()
+            .map(|name| self.item(sort, format!("{folder}/{name}"), scale))
+            .collect())
+    }
+
+    fn artifact_items(&self, records: &[Found], scale: &mut Scale) -> Result<Vec<Item>> {
+        let artifacts = self.artifacts()?;
+        Ok(artifacts
+            .iter()
+            .map(|artifact| self.artifact_item(artifact, records, scale))
+            .collect())
+    }
+
+    fn artifact_item(&self, artifact: &Digest, records: &[Found], scale: &mut Scale) -> Item {
+        let mut makers = records.iter().filter_map(|found| found.record.as_ref().ok());
+        let maker = makers.find(|record| record.artifact == *artifact);
+        Item {
+            kind: maker.map(|record| record.key.kind.clone()),
+            made_by: maker.map(made_by),
+            made: maker.map(|record| record.provenance.started.clone()),
+            ..self.item(Sort::Artifact, format!("artifacts/{artifact}"), scale)
+        }
+    }
+
+    fn record_item(&self, found: &Found, scale: &mut Scale) -> Item {
+        let record = found.record.as_ref().ok();
+        Item {
+            kind: Some(found.kind.clone()),
+            made_by: record.map(made_by),
+            made: record.map(|record| record.provenance.started.clone()),
+            ..self.item(
+                Sort::Record,
+                format!("actions/{}/{}.json", found.kind, found.key),
+                scale,
+            )
+        }
+    }
+
+    /// Forgets last keys whose records are gone.
+    fn forget_latest(&self) -> Result<()> {
+        let folder = self.root().join("latest");
+        for name in names_below(&folder)? {
+            let path = folder.join(name);
+            let text = fs::read_to_string(&path).ok();
+            if let Some(latest) = text.and_then(|text| serde_json::from_str::<Latest>(&text).ok())
+                && !self.record_path(&latest.kind, &latest.key).exists()
+            {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The artifact that an item is.
+fn artifact_of(item: &Item) -> Option<Digest> {
+    item.path.strip_prefix("artifacts/")?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use indexmap::IndexMap;
+
+    use super::super::record::tests::example;
+    use super::super::{InputOrigin, RunNote, RunStage};
+    use super::*;
+
+    struct Fixture {
+        _folder: tempfile::TempDir,
+        store: Store,
+    }
+
+    fn fixture() -> Fixture {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join("store"));
+        store.prepare().unwrap();
+        Fixture {
+            _folder: folder,
+            store,
+        }
+    }
+
+    /// Makes something at a moment, from something else or from nothing.
+    fn act(store: &Store, seed: u64, started: &str, from: Option<&Record>) -> Record {
+        let mut record = example(seed);
+        record.provenance.started = started.to_owned();
+        if let Some(from) = from {
+            record.key.inputs = IndexMap::from([("from".to_owned(), from.artifact)]);
+            record.provenance.inputs = vec![InputOrigin {
+                role: "from".to_owned(),
+                stage: "rows".to_owned(),
+                kind: from.key.kind.clone(),
+                key: from.key.digest(),
+                artifact: from.artifact,
+            }];
+        }
+        let lock = store.try_lock(&record.key.digest()).unwrap().unwrap();
+        let (staging, _) = store.stage(&lock).unwrap();
+        fs::write(staging.join("output"), seed.to_string()).unwrap();
+        let committed = |artifact, files| Record {
+            artifact,
+            files,
+            ..record
+        };
+        store.commit(&lock, committed).unwrap()
+    }
+
+    fn keep(records: &[&Record]) -> Keep {
+        Keep {
+            keys: records.iter().map(|record| record.key.digest()).collect(),
+            ..Keep::default()
+        }
+    }
+
+    fn no_groups(_: &Path) -> Option<String> {
+        None
+    }
+
+    fn collect(store: &Store, keep: &Keep) -> Collected {
+        let would = store.garbage(keep, &no_groups).unwrap();
+        let mut told = 0;
+        let collected = store.collect(keep, &no_groups, &mut |_| told += 1).unwrap();
+        assert_eq!(told, collected.deleted.len());
+        if collected.left.is_empty() {
+            assert_eq!(collected.deleted, would, "a dry run says what is deleted");
+        }
+        collected
+    }
+
+    fn has(store: &Store, record: &Record) -> bool {
+        let (artifact, known) = (
+            store.artifact_path(&record.artifact).exists(),
+            store.record(&record.key.kind, &record.key.digest()).is_some(),
+        );
+        assert_eq!(artifact, known, "both or none");
+        artifact
+    }
+
+    const BEFORE: &str = "2026-01-01T00:00:00.000Z";
+
+    #[test]
+    fn what_a_result_was_made_from_stays_with_it() {
+        let Fixture { store, .. } = &fixture();
+        let one = act(store, 1, BEFORE, None);
+        let two = act(store, 2, BEFORE, Some(&one));
+        let other = act(store, 3, BEFORE, None);
+        let collected = collect(store, &keep(&[&two]));
+        assert_eq!(collected.deleted.len(), 2);
+        assert!(has(store, &one) && has(store, &two) && !has(store, &other));
+        assert!(collect(store, &keep(&[&two])).deleted.is_empty());
+        assert!(names_below(&store.root().join("staging")).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_pinned_or_worked_on_is_left() {
+        let Fixture { store, .. } = &fixture();
+        let (one, two) = (act(store, 1, BEFORE, None), act(store, 2, BEFORE, None));
+        let pin = store.pin(&one.artifact).unwrap();
+        let lock = store.try_lock(&two.key.digest()).unwrap().unwrap();
+        let busy = example(3).key.digest();
+        let working = store.try_lock(&busy).unwrap().unwrap();
+        store.stage(&working).unwrap();
+        let collected = collect(store, &Keep::default());
+        assert!(collected.deleted.is_empty());
+        let mut why: Vec<_> = collected.left.iter().map(|left| left.why.as_str()).collect();
+        why.sort_unstable();
+        let here = format!(
+            "process {} on {}",
+            std::process::id(),
+            super::super::record::host_name()
+        );
+        let mut expected = [
+            "a run uses it".to_owned(),
+            format!("{here} is at work on its key"),
+            format!("{here} is at work on it"),
+        ];
+        expected.sort();
+        assert_eq!(why, expected);
+        assert!(has(store, &one) && has(store, &two) && store.work_path(&busy).exists());
+        drop((pin, lock, working));
+        assert_eq!(collect(store, &Keep::default()).deleted.len(), 5);
+        assert!(!has(store, &one) && !has(store, &two) && !store.work_path(&busy).exists());
+    }
+
+    /// Two keys that made the same: the record of one goes, what both name stays.
+    #[test]
+    fn a_shared_artifact_stays_with_its_last_record() {
+        let Fixture { store, .. } = &fixture();
+        let one = act(store, 1, BEFORE, None);
+        let mut twin = example(2);
+        let lock = store.try_lock(&twin.key.digest()).unwrap().unwrap();
+        let (staging, _) = store.stage(&lock).unwrap();
+        fs::write(staging.join("output"), "1").unwrap();
+        twin = store
+            .commit(&lock, |artifact, files| Record {
+                artifact,
+                files,
+                ..twin
+            })
+            .unwrap();
+        drop(lock);
+        assert_eq!(one.artifact, twin.artifact);
+        let collected = collect(store, &keep(&[&one]));
+        let sorts: Vec<_> = collected.deleted.iter().map(|item| item.sort).collect();
+        assert_eq!(sorts, [Sort::Record]);
+        assert!(has(store, &one));
+    }
+
+    fn note(store: &Store, started: &str, record: &Record) {
+        let stage = RunStage {
+            stage: "model".to_owned(),
+            kind: record.key.kind.clone(),
+            key: Some(record.key.digest()),
+            artifact: Some(record.artifact),
+        };
+        store
+            .note_run(&RunNote {
+                pipeline: "pipeline".to_owned(),
+                manifest: "pipeline.json".to_owned(),
+                overrides: vec![],
+                started: started.to_owned(),
+                seconds: 1.0,
+                ok: true,
+                version: "0.1.0".to_owned(),
+                stages: vec![stage],
+            })
+            .unwrap();
+    }
+
+    /// A run that was killed is not noted; what it made is younger than the last run that was.
+    #[test]
+    fn what_was_made_since_the_first_of_the_last_runs_stays() {
+        let Fixture { store, .. } = &fixture();
+        let one = act(store, 1, "2026-01-01T00:00:00.000Z", None);
+        note(store, "2026-01-01T00:00:00.000Z", &one);
+        let between = act(store, 2, "2026-01-02T00:00:00.000Z", None);
+        let two = act(store, 3, "2026-01-03T00:00:00.000Z", None);
+        note(store, "2026-01-03T00:00:00.000Z", &two);
+        let killed = act(store, 4, "2026-01-04T00:00:00.000Z", None);
+        let last = |last| Keep {
+            last: Some(last),
+            ..Keep::default()
+        };
+        assert!(collect(store, &last(3)).deleted.is_empty(), "there are but two");
+        assert!(collect(store, &last(2)).deleted.is_empty());
+        assert_eq!(collect(store, &last(1)).deleted.len(), 4);
+        assert!(!has(store, &one) && !has(store, &between));
+        assert!(has(store, &two) && has(store, &killed));
+    }
+
+    #[test]
+    fn artifacts_without_records_and_damaged_records_go() {
+        let Fixture { store, .. } = &fixture();
+        let (one, two) = (act(store, 1, BEFORE, None), act(store, 2, BEFORE, None));
+        fs::remove_file(store.record_path(&one.key.kind, &one.key.digest())).unwrap();
+        fs::write(store.record_path(&two.key.kind, &two.key.digest()), "{").unwrap();
+        let everything = Keep {
+            everything: true,
+            ..Keep::default()
+        };
+        let collected = collect(store, &everything);
+        let sorts: Vec<_> = collected.deleted.iter().map(|item| item.sort).collect();
+        assert_eq!(sorts, [Sort::Artifact, Sort::Artifact, Sort::Record]);
+    }
+
+    /// Killed between the renaming and the deleting: the next run sweeps.
+    #[test]
+    fn what_was_moved_aside_is_swept() {
+        let Fixture { store, .. } = &fixture();
+        let one = act(store, 1, BEFORE, None);
+        let aside = store.staging_path(&one.artifact);
+        fs::remove_file(store.record_path(&one.key.kind, &one.key.digest())).unwrap();
+        fs::rename(store.artifact_path(&one.artifact), &aside).unwrap();
+        store.prepare().unwrap();
+        assert!(!aside.exists());
+    }
+}

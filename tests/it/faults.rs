@@ -1,0 +1,345 @@
+//! What goes wrong around a run: a full disk, a store or a file that is not to be written or read, files that change, a
+//! clock that goes back. After every fault the error is clear and names a way out, no artifact is half there, and the
+//! next run ends with what an undisturbed one makes.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, SystemTime};
+
+use mdlm::store::Record;
+
+use crate::support::{Project, mdlm};
+
+/// A small file system of its own; nothing where it may not be mounted.
+struct Disk {
+    folder: tempfile::TempDir,
+}
+
+impl Disk {
+    fn new(kilobytes: u64) -> Option<Self> {
+        let disk = Self {
+            folder: tempfile::tempdir().unwrap(),
+        };
+        let mounted = mount(
+            &["-t", "tmpfs", "-o", &format!("size={kilobytes}k"), "tmpfs"],
+            disk.path(),
+        );
+        if !mounted {
+            eprintln!("skipped: a file system of a test may not be mounted here");
+            // Nothing to unmount.
+            std::mem::forget(disk);
+            return None;
+        }
+        Some(disk)
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn remount(&self, option: &str) {
+        assert!(mount(&["-o", &format!("remount,{option}")], self.path()));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(self.path()).status();
+    }
+}
+
+fn mount(arguments: &[&str], place: &Path) -> bool {
+    let mut command = Command::new("mount");
+    command.args(arguments).arg(place).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn run(project: &Project, store: &Path, arguments: &[&str]) -> Output {
+    let store = store.to_str().unwrap();
+    let arguments = [&["--store", store], arguments].concat();
+    project.mdlm("run", &arguments).output().unwrap()
+}
+
+fn talk(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// Every artifact in a store is what its name says.
+fn assert_sound(project: &Project, store: &Path) {
+    let output = mdlm()
+        .current_dir(project.path())
+        .args(["verify", "--dry-run", "--store"])
+        .arg(store)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", talk(&output));
+}
+
+/// The disk is full again and again, each time a little later.
+#[test]
+fn a_full_disk() {
+    let Some(disk) = Disk::new(96) else { return };
+    let project = Project::whole(100);
+    let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
+    let store = disk.path().join("store");
+    let mut kilobytes = 96;
+    let mut faults = 0;
+    loop {
+        let output = run(&project, &store, &[]);
+        if output.status.success() {
+            break;
+        }
+        faults += 1;
+        let talk = talk(&output);
+        assert_eq!(output.status.code(), Some(3), "{talk}");
+        assert!(talk.contains("No space left on device"), "{talk}");
+        assert!(talk.contains("hint: ") && talk.contains("mdlm gc"), "{talk}");
+        if store.join("artifacts").is_dir() {
+            assert_sound(&project, &store);
+        }
+        kilobytes = kilobytes * 3 / 2;
+        assert!(kilobytes < 1 << 20, "{talk}");
+        disk.remount(&format!("size={kilobytes}k"));
+    }
+    assert!(faults >= 5, "{faults}");
+    let summary = project.run(&["--store", store.to_str().unwrap()]);
+    assert_eq!(Project::artifacts(&summary), undisturbed);
+    assert_sound(&project, &store);
+    assert_eq!(fs::read_dir(store.join("staging")).unwrap().count(), 0);
+}
+
+/// A store on a file system that is mounted read-only tells so, can be read, and goes on once it can be written.
+#[test]
+fn a_read_only_store() {
+    let Some(disk) = Disk::new(64 << 10) else { return };
+    let project = Project::new(60);
+    let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
+    let store = disk.path().join("store");
+    assert!(run(&project, &store, &["--target", "text"]).status.success());
+    disk.remount("ro");
+    let output = run(&project, &store, &[]);
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(
+        told.contains("Read-only file system") && told.contains("hint: "),
+        "{told}"
+    );
+    let arguments = ["--store", store.to_str().unwrap()];
+    let output = project.mdlm("plan", &arguments).output().unwrap();
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(plan.contains("3 stages, 2 to run"), "{plan}");
+    assert_sound(&project, &store);
+    disk.remount("rw");
+    let summary = project.run(&arguments);
+    assert_eq!(
+        Project::statuses(&summary),
+        "text: cached, tokens: done, rows: done"
+    );
+    assert_eq!(Project::artifacts(&summary), undisturbed);
+}
+
+/// Somebody without rights: this user, or a stranger where this user is root, whom nothing is denied.
+fn stranger(project: &Project, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));
+    command.current_dir(project.path()).args(arguments);
+    if fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0) {
+        command.uid(65_534).gid(65_534);
+    }
+    command
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+}
+
+/// Folders below a path, itself included.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let mut all = vec![path.to_owned()];
+    for entry in fs::read_dir(path).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            all.extend(folders(&path));
+        }
+    }
+    all
+}
+
+#[test]
+fn permission_denied() {
+    let project = Project::new(60);
+    let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
+    project.run(&["--target", "text"]);
+    set_mode(project.path(), 0o755);
+    let may_start = stranger(&project, &["--version"]).output();
+    if !may_start.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: the program cannot be started as another user here");
+        return;
+    }
+    // The store may be read and not written.
+    let locked = folders(&project.store());
+    locked.iter().for_each(|folder| set_mode(folder, 0o555));
+    let output = stranger(&project, &["run", "pipelines/tiny.json"])
+        .output()
+        .unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("Permission denied"), "{told}");
+    assert!(
+        told.contains("hint: choose a folder that can be written with `--store DIR`"),
+        "{told}"
+    );
+    let output = stranger(&project, &["plan", "pipelines/tiny.json"])
+        .output()
+        .unwrap();
+    let plan = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(plan.contains("3 stages, 2 to run"), "{plan}");
+    locked.iter().for_each(|folder| set_mode(folder, 0o755));
+
+    // A file of the corpus may not be read.
+    let corpus = project.path().join("corpus/b.txt");
+    set_mode(&corpus, 0o000);
+    let output = stranger(&project, &["run", "pipelines/tiny.json", "--store", "/tmp/never"])
+        .output()
+        .unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(
+        told.contains("corpus/b.txt`: Permission denied") && told.contains("hint: give"),
+        "{told}"
+    );
+    set_mode(&corpus, 0o644);
+
+    // What a stage has made may not be read: it is not taken for corrupt.
+    let summary = project.run(&["--target", "tokens"]);
+    let artifact = project
+        .store()
+        .join("artifacts")
+        .join(&Project::artifacts(&summary)[1]);
+    let shared = tempfile::tempdir().unwrap();
+    set_mode(shared.path(), 0o777);
+    let file = artifact.join("tokens-00000.arrow");
+    set_mode(&file, 0o000);
+    for folder in folders(&project.store()) {
+        set_mode(&folder, 0o777);
+    }
+    for name in fs::read_dir(project.store().join("locks")).unwrap() {
+        set_mode(&name.unwrap().path(), 0o666);
+    }
+    let output = stranger(&project, &["run", "pipelines/tiny.json"])
+        .output()
+        .unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(
+        told.contains("Permission denied") && told.contains("hint: "),
+        "{told}"
+    );
+    assert!(!project.store().join("quarantine").exists(), "{told}");
+    set_mode(&file, 0o444);
+
+    let summary = project.run(&[]);
+    assert_eq!(Project::artifacts(&summary), undisturbed);
+    assert_sound(&project, &project.store());
+}
+
+/// Somebody writes to a file of the corpus for as long as the run reads it.
+#[test]
+fn a_file_that_changes_while_it_is_read() {
+    let project = Project::new(5_000);
+    let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
+    let corpus = project.path().join("corpus/a.txt");
+    let text = fs::read(&corpus).unwrap();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut changed = text.clone();
+    while child.try_wait().unwrap().is_none() {
+        changed.extend_from_slice(b"one line more\n");
+        fs::write(&corpus, &changed).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(2), "{told}");
+    assert!(
+        told.contains("`../corpus/a.txt` changed while the stage was reading it"),
+        "{told}"
+    );
+    assert!(
+        told.contains("hint: run again when nobody writes to it"),
+        "{told}"
+    );
+    let made = fs::read_dir(project.store().join("artifacts")).unwrap().count();
+    assert_eq!(made, 0, "nothing is kept of what may be half of both");
+    fs::write(&corpus, text).unwrap();
+    assert_eq!(Project::artifacts(&project.run(&[])), undisturbed);
+}
+
+/// Records, files and runs from the future: the clock was wrong then, or is now.
+#[test]
+fn a_clock_that_goes_back() {
+    let project = Project::new(60);
+    let corpus = project.path().join("corpus/b.txt");
+    let future = SystemTime::now() + Duration::from_secs(40 * 365 * 86_400);
+    let touch = || {
+        fs::File::options()
+            .write(true)
+            .open(&corpus)
+            .unwrap()
+            .set_modified(future)
+            .unwrap()
+    };
+    touch();
+    let made = project.run(&[]);
+    for entry in ["source", "tokenize", "pack"] {
+        let folder = project.store().join("actions").join(entry);
+        let path = fs::read_dir(folder).unwrap().next().unwrap().unwrap().path();
+        let mut record = Record::read(&path).unwrap().unwrap();
+        record.provenance.started = "2099-01-31T09:05:07.123Z".to_owned();
+        fs::write(&path, record.to_text().unwrap()).unwrap();
+    }
+    let note = fs::read_dir(project.store().join("runs"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    let text = fs::read_to_string(&note).unwrap();
+    fs::write(&note, text.replace("\"started\": \"20", "\"started\": \"21")).unwrap();
+
+    assert_eq!(
+        Project::statuses(&project.run(&[])),
+        "text: cached, tokens: cached, rows: cached"
+    );
+    // Another content of the same length, at the same time from the future.
+    let text = fs::read_to_string(&corpus).unwrap();
+    fs::write(&corpus, text.replace("hare", "hart")).unwrap();
+    touch();
+    let changed = project.run(&[]);
+    assert_eq!(
+        Project::statuses(&changed),
+        "text: done, tokens: done, rows: done"
+    );
+    assert_eq!(changed["stages"][0]["why"], "`../corpus/b.txt` changed");
+    // The last run is the last one whatever the clock said.
+    let output = mdlm()
+        .current_dir(project.path())
+        .args(["gc", "--last", "1", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", talk(&output));
+    assert_eq!(
+        Project::statuses(&project.run(&[])),
+        "text: cached, tokens: cached, rows: cached"
+    );
+    fs::write(&corpus, text).unwrap();
+    assert_eq!(Project::artifacts(&project.run(&[])), Project::artifacts(&made));
+}
