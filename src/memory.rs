@@ -5,6 +5,8 @@
 //! pay for their pages over and over: an evaluation spends a quarter of its time there (`mdlm bench --task evaluate`, with
 //! and without). Other systems' allocators are left alone.
 
+use std::sync::atomic::AtomicU64;
+
 /// Largest block that comes from the heap, in bytes.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const FROM_HEAP: libc::c_int = 1 << 30;
@@ -22,6 +24,16 @@ pub fn keep() {
         }
         libc::mallopt(libc::M_TRIM_THRESHOLD, libc::c_int::MAX);
     }
+}
+
+/// That many numbers, all 0. Where the system has memory that is 0 already, none of it is touched before it is used.
+#[must_use]
+pub fn zeroed(count: usize) -> Box<[AtomicU64]> {
+    const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
+    let numbers = Box::into_raw(vec![0_u64; count].into_boxed_slice());
+    // SAFETY: an atomic number lies in memory as the number does, and is aligned like it (above); nobody else has the
+    // box, which was just made.
+    unsafe { Box::from_raw(numbers as *mut [AtomicU64]) }
 }
 
 /// Has the processor fetch the cache line in which a value begins, if it knows how.

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{BufWriter, Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 
 use arrow::array::RecordBatch;
 use arrow::buffer::{Buffer, MutableBuffer};
@@ -26,10 +27,18 @@ const TRAILER: usize = 10;
 /// Bytes of the continuation marker and the length before a message. Arrow columnar format, "Encapsulated message".
 const MESSAGE_PREFIX: usize = 8;
 
+/// Bytes after which the disk is told to take what it was given: while more is made, so that less is waited for when the
+/// file has to be on it.
+const BYTES_BEFORE_DISK: usize = 16 << 20;
+
 /// Writes one Arrow IPC file.
 pub struct ColumnWriter {
     path: PathBuf,
     writer: FileWriter<BufWriter<File>>,
+    /// Bytes that the disk was not told of.
+    waiting: usize,
+    /// Waits for the disk.
+    on_its_way: Option<JoinHandle<()>>,
 }
 
 impl ColumnWriter {
@@ -45,6 +54,8 @@ impl ColumnWriter {
         Ok(Self {
             path: path.to_owned(),
             writer,
+            waiting: 0,
+            on_its_way: None,
         })
     }
 
@@ -55,7 +66,22 @@ impl ColumnWriter {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer
             .write(batch)
-            .wrap(Kind::Environment, || format!("write `{}`", self.path.display()))
+            .wrap(Kind::Environment, || format!("write `{}`", self.path.display()))?;
+        self.waiting += batch.get_array_memory_size();
+        if self.waiting >= BYTES_BEFORE_DISK && self.on_its_way.as_ref().is_none_or(JoinHandle::is_finished) {
+            self.send_to_disk();
+        }
+        Ok(())
+    }
+
+    /// Has the disk take what was written so far. Of no consequence when it does not: whoever needs the file there asks
+    /// again, and is told.
+    fn send_to_disk(&mut self) {
+        self.waiting = 0;
+        if let Ok(file) = self.writer.get_ref().get_ref().try_clone() {
+            let sync = move || drop(file.sync_data());
+            self.on_its_way = std::thread::Builder::new().spawn(sync).ok();
+        }
     }
 
     /// Writes the footer and closes the file.

@@ -8,17 +8,19 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::Range;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::{Mutex, PoisonError};
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::normalizers::NormalizerWrapper;
 
 use self::merges::Merges;
 use self::pieces::Pieces;
-use crate::data::chunks::Cutter;
+use crate::data::chunks::{ByteLevelChunks, Cutter};
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
-use crate::memory::{in_huge_pages, prefetch};
+use crate::memory::{in_huge_pages, prefetch, zeroed};
 
 mod merges;
 mod pieces;
@@ -28,29 +30,20 @@ mod pieces;
 const SLOT_BYTES: usize = 15;
 /// Ids that a slot holds, of 24 bits each; their number takes the last byte.
 const SLOT_IDS: usize = 5;
-/// Pairs of slots of a thread, 16 MB: what a text repeats is quicker to find in memory than to make again.
-const PAIRS: usize = 1 << 18;
-/// Pairs of slots of all threads, 128 MB, and the fewest of a thread.
-const PAIRS_IN_ALL: usize = 1 << 21;
-const FEWEST_PAIRS: usize = 1 << 14;
+/// Pairs of slots of all threads for the longest of texts, 64 MB, and for the shortest.
+const MOST_PAIRS: usize = 1 << 20;
+const FEWEST_PAIRS: usize = 1 << 12;
+/// Text for which there is a pair of slots: of English, 60 MB have 300,000 chunks, which fill a quarter of the slots.
+const BYTES_OF_PAIR: u64 = 128;
+/// Pairs of slots of a thread, 4 MB, for what the slots of all have no room for.
+const OWN_PAIRS: usize = 1 << 16;
 /// Chunks that are cut before the first of them is looked up: where a chunk ends is hard to foresee for a processor,
 /// that it is in its slot is not, so that many slots are on their way from memory at once.
 const AHEAD: usize = 32;
-/// Stripes of what all threads know, and the chunks that each keeps: some 64 MB in all.
-const STRIPES: usize = 64;
-const STRIPE_CHUNKS: usize = 1 << 14;
 /// Chunks that do not fit a slot and are kept all the same, and the bytes of the longest of them: some 20 MB for each
 /// thread.
 const LONG_CHUNKS: usize = 1 << 16;
 const LONG_CHUNK_BYTES: usize = 128;
-
-/// A chunk and its ids.
-#[derive(Clone, Copy, Default)]
-struct Slot {
-    /// 0: the slot is free.
-    key: u128,
-    ids: Ids,
-}
 
 /// Some ids, 24 bits each, the first lowest; how many they are in the highest byte.
 #[derive(Clone, Copy, Default)]
@@ -78,41 +71,118 @@ impl Ids {
     }
 }
 
+/// What any thread has made of short chunks, looked up by all: pairs of slots, each in a line of the processor's cache.
+///
+/// A slot is filled once and never changes, so that no thread waits for another. It is four words: the low and the high
+/// half of the key, and those of the ids. The high half is 0 while the slot is free, [`TAKEN`] while a thread fills it,
+/// and of the key only when the other three are there.
+struct Known {
+    words: Box<[AtomicU64]>,
+    /// Words before the first that begins a line.
+    skipped: usize,
+    /// Pairs, a power of two.
+    pairs: usize,
+}
+
+/// The high half of a key in a slot that is being filled: no key has so long a chunk.
+const TAKEN: u64 = (u64::MAX >> 8) | 0xFE << 56;
+/// Words of a slot and of a pair.
+const SLOT: usize = 4;
+const PAIR: usize = 2 * SLOT;
+
+impl Known {
+    fn new(text_bytes: u64) -> Self {
+        let pairs = usize::try_from(text_bytes / BYTES_OF_PAIR).unwrap_or(MOST_PAIRS);
+        let pairs = pairs.clamp(FEWEST_PAIRS, MOST_PAIRS).next_power_of_two();
+        let mut words = zeroed(pairs * PAIR + PAIR - 1);
+        in_huge_pages(&mut words);
+        let line = PAIR * size_of::<AtomicU64>();
+        let skipped = (words.as_ptr().addr().wrapping_neg() % line) / size_of::<AtomicU64>();
+        Self {
+            words,
+            skipped,
+            pairs,
+        }
+    }
+
+    /// The number of a key's pair of slots.
+    #[inline(always)]
+    fn place(&self, key: u128) -> usize {
+        mix(key) & (self.pairs - 1)
+    }
+
+    #[inline(always)]
+    fn pair(&self, place: usize) -> &[AtomicU64] {
+        let start = self.skipped + place * PAIR;
+        &self.words[start..start + PAIR]
+    }
+
+    /// Has a pair of slots fetched.
+    #[inline(always)]
+    fn prefetch(&self, place: usize) {
+        prefetch(&self.pair(place)[0]);
+    }
+
+    #[inline(always)]
+    fn find(&self, place: usize, key: u128) -> Option<Ids> {
+        let (low, high) = (key as u64, (key >> 64) as u64);
+        let pair = self.pair(place);
+        let slots = [&pair[..SLOT], &pair[SLOT..PAIR]];
+        // What was written before the high half is seen after it.
+        let holds = |slot: &&[AtomicU64]| slot[1].load(Acquire) == high && slot[0].load(Relaxed) == low;
+        slots.into_iter().find(holds).map(|slot| {
+            let [low, high] = [&slot[2], &slot[3]].map(|half| u128::from(half.load(Relaxed)));
+            Ids(high << 64 | low)
+        })
+    }
+
+    /// Whether both slots of a key's pair are taken.
+    fn is_full(&self, key: u128) -> bool {
+        let pair = self.pair(self.place(key));
+        pair[1].load(Relaxed) != 0 && pair[SLOT + 1].load(Relaxed) != 0
+    }
+
+    /// Puts ids into a slot; false if there is none for them.
+    fn keep(&self, key: u128, ids: Ids) -> bool {
+        let (low, high) = (key as u64, (key >> 64) as u64);
+        self.pair(self.place(key)).chunks_exact(SLOT).any(|slot| {
+            match slot[1].compare_exchange(0, TAKEN, Relaxed, Acquire) {
+                Ok(_) => {
+                    slot[0].store(low, Relaxed);
+                    slot[2].store(ids.0 as u64, Relaxed);
+                    slot[3].store((ids.0 >> 64) as u64, Relaxed);
+                    slot[1].store(high, Release);
+                    true
+                }
+                // Another thread was quicker.
+                Err(there) => there == high && slot[0].load(Relaxed) == low,
+            }
+        })
+    }
+}
+
+/// A chunk and its ids.
+#[derive(Clone, Copy, Default)]
+struct Slot {
+    /// 0: the slot is free.
+    key: u128,
+    ids: Ids,
+}
+
 /// The slots that a chunk may be in, the one used last first.
 #[derive(Clone, Copy, Default)]
-#[repr(align(64))]
 struct Pair([Slot; 2]);
 
-/// Ids of chunks that are short, in slots; what is kept drives out what was used last but one in its place.
+/// Ids of short chunks that a thread keeps for itself; what is kept drives out what was used last but one in its place.
+#[derive(Default)]
 struct Table {
-    /// A power of two of them.
+    /// None as long as nothing was kept.
     pairs: Vec<Pair>,
 }
 
 impl Table {
-    fn new(pairs: usize) -> Self {
-        let count = pairs.next_power_of_two();
-        let mut pairs = Vec::with_capacity(count);
-        in_huge_pages(pairs.spare_capacity_mut());
-        pairs.resize(count, Pair::default());
-        Self { pairs }
-    }
-
-    #[inline(always)]
-    fn place(&self, key: u128) -> usize {
-        mix(key) & (self.pairs.len() - 1)
-    }
-
-    /// Has the slots of a key fetched.
-    #[inline(always)]
-    fn prefetch(&self, key: u128) {
-        prefetch(&self.pairs[self.place(key)]);
-    }
-
-    #[inline(always)]
     fn find(&mut self, key: u128) -> Option<Ids> {
-        let place = self.place(key);
-        let Pair([first, second]) = &mut self.pairs[place];
+        let Pair([first, second]) = self.pairs.get_mut(mix(key) & (OWN_PAIRS - 1))?;
         if first.key != key {
             if second.key != key {
                 return None;
@@ -122,10 +192,9 @@ impl Table {
         Some(first.ids)
     }
 
-    #[inline(always)]
     fn keep(&mut self, key: u128, ids: Ids) {
-        let place = self.place(key);
-        let Pair(pair) = &mut self.pairs[place];
+        self.pairs.resize(OWN_PAIRS, Pair::default());
+        let Pair(pair) = &mut self.pairs[mix(key) & (OWN_PAIRS - 1)];
         *pair = [Slot { key, ids }, pair[0]];
     }
 }
@@ -143,33 +212,6 @@ struct Shared<'a> {
     known: Known,
 }
 
-/// What any thread has made of a chunk: looked up when a thread does not know it, since to make it takes ten times as
-/// long. In stripes, so that threads seldom wait for each other.
-struct Known([Mutex<HashMap<u128, Ids, Mixed>>; STRIPES]);
-
-impl Known {
-    fn new() -> Self {
-        Self(std::array::from_fn(|_| Mutex::default()))
-    }
-
-    fn stripe(&self, key: u128) -> MutexGuard<'_, HashMap<u128, Ids, Mixed>> {
-        // The hash maps take other bits.
-        let stripe = &self.0[(mix(key) >> 48) % STRIPES];
-        stripe.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn find(&self, key: u128) -> Option<Ids> {
-        self.stripe(key).get(&key).copied()
-    }
-
-    fn keep(&self, key: u128, ids: Ids) {
-        let mut stripe = self.stripe(key);
-        if stripe.len() < STRIPE_CHUNKS {
-            stripe.insert(key, ids);
-        }
-    }
-}
-
 /// What makes the ids of plain words.
 enum Words {
     Merges(Box<Merges>),
@@ -177,6 +219,10 @@ enum Words {
 }
 
 impl Words {
+    fn of_merges(merges: Merges) -> Self {
+        Self::Merges(Box::new(merges))
+    }
+
     /// Appends the ids of a chunk, if it is a word that is plain enough.
     fn word(&self, chunk: &str, ids: &mut Vec<u32>) -> bool {
         match self {
@@ -196,25 +242,46 @@ pub struct Encoder<'a> {
 }
 
 /// Ids of chunks.
+#[derive(Default)]
 struct Memory {
-    table: Table,
+    own: Table,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
     /// Ids of the chunk at hand.
     ids: Vec<u32>,
 }
 
 impl<'a> Encoders<'a> {
-    /// Prepares to tokenize.
+    /// Prepares to tokenize about that many bytes of text.
     ///
     /// # Errors
     /// An internal one.
-    pub fn new(tokenizer: &'a Tokenizer) -> Result<Self> {
-        let inner = tokenizer.inner();
+    pub fn new(tokenizer: &'a Tokenizer, text_bytes: u64) -> Result<Self> {
+        let (cutter, words) = if let Some(files) = tokenizer.gpt2_files() {
+            let id = |token: &str| files.vocabulary.get(token).copied();
+            let merges = Merges::new(id, &files.merges, false);
+            (Some(Cutter::ByteLevel), merges.map(Words::of_merges))
+        } else {
+            Self::of(tokenizer)?
+        };
+        Ok(Self {
+            shared: Shared {
+                tokenizer,
+                cutter,
+                words,
+                known: Known::new(if cutter.is_some() { text_bytes } else { 0 }),
+            },
+            idle: Mutex::default(),
+        })
+    }
+
+    /// How text is cut and words are made into ids, as `tokenizers` tells.
+    fn of(tokenizer: &Tokenizer) -> Result<(Option<Cutter>, Option<Words>)> {
+        let inner = tokenizer.inner()?;
         let cutter = Cutter::of(inner);
         let words = match (cutter, inner.get_model(), inner.get_normalizer()) {
             (Some(Cutter::ByteLevel), ModelWrapper::BPE(model), normalizer) => {
                 let lowercase = matches!(normalizer, Some(NormalizerWrapper::Lowercase(_)));
-                Merges::of(model, tokenizer, lowercase)?.map(|merges| Words::Merges(Box::new(merges)))
+                Merges::of(model, tokenizer, lowercase)?.map(Words::of_merges)
             }
             (
                 Some(Cutter::Bert { .. }),
@@ -223,28 +290,13 @@ impl<'a> Encoders<'a> {
             ) => Pieces::of(model, *normalizer).map(Words::Pieces),
             _ => None,
         };
-        Ok(Self {
-            shared: Shared {
-                tokenizer,
-                cutter,
-                words,
-                known: Known::new(),
-            },
-            idle: Mutex::default(),
-        })
+        Ok((cutter, words))
     }
 
     /// Lends an encoder to the calling thread.
     pub fn lend<T>(&self, work: impl FnOnce(&mut Encoder<'_>) -> T) -> T {
-        let threads = rayon::current_num_threads().next_power_of_two();
-        let pairs = (PAIRS_IN_ALL / threads).clamp(FEWEST_PAIRS, PAIRS);
-        let cuts = self.shared.cutter.is_some();
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut memory = idle().pop().unwrap_or_else(|| Memory {
-            table: Table::new(if cuts { pairs } else { 1 }),
-            long: HashMap::new(),
-            ids: Vec::new(),
-        });
+        let mut memory = idle().pop().unwrap_or_default();
         let result = work(&mut Encoder {
             shared: &self.shared,
             memory: &mut memory,
@@ -264,44 +316,52 @@ impl Encoder<'_> {
         // Each kind has a loop of its own, in which it is known.
         match self.shared.cutter {
             None => return self.shared.tokenizer.encode(text, tokens),
-            Some(Cutter::ByteLevel) => self.chunks(text, tokens, |at| Cutter::ByteLevel.next(text, at))?,
-            Some(bert @ Cutter::Bert { .. }) => self.chunks(text, tokens, |at| bert.next(text, at))?,
+            Some(Cutter::ByteLevel) => self.chunks(text, tokens, ByteLevelChunks::new(text))?,
+            Some(bert @ Cutter::Bert { .. }) => {
+                let mut at = 0;
+                let next = || {
+                    let chunk = bert.next(text, at)?;
+                    at = chunk.end;
+                    Some(chunk)
+                };
+                self.chunks(text, tokens, std::iter::from_fn(next))?;
+            }
         }
         self.shared.tokenizer.check(&tokens[start..])
     }
 
-    /// Appends the ids of the chunks of a text; `next` tells the one that begins at or after a byte.
+    /// Appends the ids of the chunks of a text.
     #[inline(always)]
     fn chunks(
         &mut self,
         text: &str,
         tokens: &mut Vec<u32>,
-        next: impl Fn(usize) -> Option<Range<usize>>,
+        mut chunks: impl Iterator<Item = Range<usize>>,
     ) -> Result<()> {
+        let known = &self.shared.known;
         let bytes = text.as_bytes();
-        let mut at = 0;
-        let mut ahead = [(0, 0, 0); AHEAD];
+        let mut ahead = [(0, 0, 0, 0); AHEAD];
         loop {
             let mut cut = 0;
             while cut < AHEAD
-                && let Some(Range { start, end }) = next(at)
+                && let Some(Range { start, end }) = chunks.next()
             {
-                let key = if end - start > SLOT_BYTES {
-                    LONG
+                let (key, place) = if end - start > SLOT_BYTES {
+                    (LONG, 0)
                 } else {
                     let key = key(bytes, start, end - start);
-                    self.memory.table.prefetch(key);
-                    key
+                    let place = known.place(key);
+                    known.prefetch(place);
+                    (key, place)
                 };
-                ahead[cut] = (start, end, key);
-                at = end;
+                ahead[cut] = (start, end, place, key);
                 cut += 1;
             }
             // Whole slots are written, of which what counts stays.
             let mut found = [0; (AHEAD + 1) * SLOT_IDS];
             let mut count = 0;
-            for &(start, end, key) in &ahead[..cut] {
-                let Some(ids) = self.memory.table.find(key) else {
+            for &(start, end, place, key) in &ahead[..cut] {
+                let Some(ids) = known.find(place, key) else {
                     tokens.extend_from_slice(&found[..count]);
                     count = 0;
                     self.absent(&text[start..end], key, tokens)?;
@@ -317,14 +377,15 @@ impl Encoder<'_> {
         }
     }
 
-    /// Appends the ids of a chunk that is in no slot, and puts it into one if it has few.
+    /// Appends the ids of a chunk that is in no slot of all threads, and puts it into one if it has few.
     #[cold]
     fn absent(&mut self, chunk: &str, key: u128, tokens: &mut Vec<u32>) -> Result<()> {
         if key == LONG {
             return self.long(chunk, tokens);
         }
-        if let Some(ids) = self.shared.known.find(key) {
-            self.memory.table.keep(key, ids);
+        if self.shared.known.is_full(key)
+            && let Some(ids) = self.memory.own.find(key)
+        {
             tokens.extend_from_slice(&ids.unpack()[..ids.count()]);
             return Ok(());
         }
@@ -350,9 +411,10 @@ impl Encoder<'_> {
 
     /// Puts the ids at hand into a slot, if they fit one.
     fn keep(&mut self, key: u128) {
-        if let Some(ids) = Ids::of(&self.memory.ids) {
-            self.memory.table.keep(key, ids);
-            self.shared.known.keep(key, ids);
+        if let Some(ids) = Ids::of(&self.memory.ids)
+            && !self.shared.known.keep(key, ids)
+        {
+            self.memory.own.keep(key, ids);
         }
     }
 
@@ -364,8 +426,12 @@ impl Encoder<'_> {
             return Ok(());
         }
         let start = tokens.len();
-        let words = self.shared.words.as_ref();
-        if !words.is_some_and(|words| words.word(chunk, tokens)) {
+        let made = match &self.shared.words {
+            Some(Words::Merges(merges)) => merges.word(chunk, tokens) || merges.any(chunk, tokens)?,
+            Some(Words::Pieces(pieces)) => pieces.word(chunk, tokens),
+            None => false,
+        };
+        if !made {
             self.shared.tokenizer.encode_whole(chunk, tokens)?;
         }
         let ids = &tokens[start..];
@@ -440,6 +506,7 @@ mod tests {
     use crate::manifest::TrainTokenizer;
     use proptest::prelude::*;
     use std::sync::LazyLock;
+    use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
     /// What is hard about Unicode, about the patterns of tokenizers and about the limits here.
     const HARD: &[&str] = &[
@@ -586,8 +653,64 @@ mod tests {
             let words = words(WordCutter::wordpiece(lowercase).unwrap());
             trained.push(Tokenizer::train_wordpiece(&config, &words).unwrap());
         }
+        trained.push(gpt2(None));
         trained
     });
+
+    /// GPT-2's two files with some merges, its special token amid the vocabulary. `mask` is a token more.
+    fn gpt2(mask: Option<&str>) -> Tokenizer {
+        let folder = tempfile::tempdir().unwrap();
+        let mut bytes: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        bytes.sort_unstable();
+        let mut tokens: Vec<String> = bytes.iter().map(char::to_string).collect();
+        tokens.insert(100, "<|endoftext|>".to_owned());
+        let pairs = [
+            "h e", "l l", "Ġ a", "ll o", "he llo", "a a", "aa aa", "' l", "Ġ Ġ", "Ċ Ċ", "\" \"", "\\ \"",
+            "Ġa b", "Ã ©", "a bc",
+        ];
+        let made = pairs.map(|pair| pair.replace(' ', ""));
+        tokens.extend(made.iter().filter(|token| *token != "abc").cloned());
+        tokens.extend(["bc".to_owned(), "abc".to_owned()]);
+        tokens.extend(mask.map(str::to_owned));
+        let vocabulary: serde_json::Map<String, serde_json::Value> = (0..)
+            .zip(tokens)
+            .map(|(id, token): (u32, _)| (token, id.into()))
+            .collect();
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("vocab.json", serde_json::to_string(&vocabulary).unwrap());
+        write("merges.txt", format!("#version: 0.2\n{}\n", pairs.join("\n")));
+        let files = crate::manifest::Gpt2Files {
+            vocabulary: "vocab.json".into(),
+            merges: "merges.txt".into(),
+        };
+        Tokenizer::gpt2(&files, folder.path()).unwrap()
+    }
+
+    #[test]
+    fn files_of_gpt2_are_what_the_library_makes_of_them() {
+        let quick = gpt2(None);
+        assert!(quick.gpt2_files().is_some());
+        let ours = quick.json().unwrap();
+        let library = quick.inner().unwrap();
+        assert_eq!(ours, library.to_string(true).unwrap() + "\n");
+        assert_eq!(Cutter::of(library), Some(Cutter::ByteLevel));
+        // A mask that is appended, as `resolve` does it.
+        let last = library.get_vocab_size(true) as u32 - 1;
+        assert_eq!((quick.special().mask, quick.vocabulary()), (last, last + 1));
+        assert_eq!(quick.token(last).unwrap(), "[MASK]");
+        // One that is there already is another matter.
+        let other = gpt2(Some("[MASK]"));
+        assert!(other.gpt2_files().is_none());
+        assert_eq!(
+            (other.special(), other.vocabulary()),
+            (quick.special(), quick.vocabulary())
+        );
+        let found = |tokenizer: &Tokenizer| {
+            let roles = tokenizer.roles().unwrap();
+            [&roles.bos, &roles.eos, &roles.pad].map(|role| (role.token.clone(), role.found))
+        };
+        assert_eq!(found(&other), found(&quick));
+    }
 
     fn agree(tokenizer: &Tokenizer, encoder: &mut Encoder<'_>, text: &str) {
         let (mut expected, mut found) = (vec![7], vec![7]);
@@ -602,7 +725,7 @@ mod tests {
         #[test]
         fn the_ids_are_those_of_tokenizers(texts in proptest::collection::vec(hard(), 1..4)) {
             for tokenizer in &*TRAINED {
-                let encoders = Encoders::new(tokenizer).unwrap();
+                let encoders = Encoders::new(tokenizer, 0).unwrap();
                 prop_assert!(encoders.shared.cutter.is_some());
                 encoders.lend(|encoder| {
                     // At first they are made, then they are looked up.
@@ -617,11 +740,11 @@ mod tests {
     #[test]
     fn chunks_that_share_a_slot_do_not_share_ids() {
         let tokenizer = &TRAINED[0];
-        let encoders = Encoders::new(tokenizer).unwrap();
+        let encoders = Encoders::new(tokenizer, 0).unwrap();
         assert!(encoders.shared.words.is_some());
         encoders.lend(|encoder| {
-            // Twice as many as there are pairs of slots.
-            let words = || (0..2 * PAIRS).map(|n| format!("w{:o}", n * 7));
+            // More than there are slots, of all threads and of this one.
+            let words = || (0..2 * FEWEST_PAIRS + 3 * OWN_PAIRS).map(|n| format!("w{:o}", n * 7));
             let mut tokens = Vec::new();
             for word in words() {
                 encoder.encode(&word, &mut tokens).unwrap();

@@ -11,6 +11,7 @@ pub mod columns;
 pub mod detokenize;
 pub mod encoder;
 pub mod fetch;
+mod gpt2;
 pub mod grammar;
 mod mapping;
 mod merges;

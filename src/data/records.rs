@@ -31,6 +31,74 @@ fn shard(artifact: &Path, index: usize) -> PathBuf {
     artifact.join(format!("records-{index:05}.arrow"))
 }
 
+/// Some texts, one after another in one piece of memory.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    bytes: String,
+    /// Where each ends.
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// No texts, and room for that many bytes and half as many again.
+    #[must_use]
+    pub fn with_room(bytes: usize) -> Self {
+        Self {
+            bytes: String::with_capacity(bytes + bytes / 2),
+            ends: Vec::new(),
+        }
+    }
+
+    /// Appends a text.
+    pub fn push(&mut self, text: &str) {
+        self.bytes.push_str(text);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Bytes of all of them.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The text of a number.
+    ///
+    /// # Panics
+    /// There are fewer.
+    #[must_use]
+    pub fn get(&self, index: usize) -> &str {
+        let start = index.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..self.ends[index]]
+    }
+
+    /// All of them, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.len()).map(|index| self.get(index))
+    }
+}
+
+impl<'a> FromIterator<&'a str> for Texts {
+    fn from_iter<I: IntoIterator<Item = &'a str>>(texts: I) -> Self {
+        let mut all = Self::default();
+        for text in texts {
+            all.push(text);
+        }
+        all
+    }
+}
+
 /// Writes the records of a source.
 pub struct RecordWriter {
     artifact: PathBuf,
@@ -62,6 +130,10 @@ impl RecordWriter {
     /// # Errors
     /// The environment's: disk full.
     pub fn push(&mut self, text: &str) -> Result<bool> {
+        if self.batch.is_empty() {
+            // What a batch takes, so that it need not be moved as it grows.
+            self.batch = LargeStringBuilder::with_capacity(BATCH_RECORDS / 4, BATCH_BYTES + BATCH_BYTES / 4);
+        }
         self.batch.append_value(text);
         self.batch_bytes += text.len();
         self.records += 1;

@@ -206,7 +206,8 @@ impl RowWriter {
         let valid = tokens.len() == length
             && counted <= length
             && (self.header.padded || counted == length)
-            && tokens.iter().all(|&id| id < self.header.vocabulary);
+            // The largest of all, which takes no decision for each.
+            && tokens.iter().fold(0, |largest, &id| id.max(largest)) < self.header.vocabulary;
         if !valid {
             return Err(Error::internal(format!(
                 "row {} does not fit {:?}: {} tokens, {counted} counted",

@@ -1,5 +1,6 @@
 //! Which records stay, and as what: range, detokenizers, filter, sample, limit.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -7,6 +8,7 @@ use rayon::prelude::*;
 use regex::Regex;
 
 use crate::data::detokenize::detokenize_by_all;
+use crate::data::records::Texts;
 use crate::error::{Error, Result};
 use crate::manifest::source::{Detokenizer, Filter, Range, RangeUnit, Source};
 use crate::rng::Random;
@@ -80,13 +82,13 @@ impl Selection {
     ///
     /// # Errors
     /// None yet.
-    pub fn apply(&mut self, records: Vec<String>) -> Result<Vec<String>> {
+    pub fn apply<'a>(&mut self, records: &'a Texts) -> Result<Vec<Cow<'a, str>>> {
         if self.room == 0 {
             return Ok(vec![]);
         }
-        let records = match &mut self.window {
+        let records: Vec<&str> = match &mut self.window {
             Some(window) => window.cut(records, &mut self.left_out),
-            None => records,
+            None => records.iter().collect(),
         };
         let transform = &self.transform;
         let verdicts: Vec<Verdict> = records
@@ -184,16 +186,16 @@ impl Window {
     }
 
     /// What of the next records lies within.
-    fn cut(&mut self, records: Vec<String>, left_out: &mut LeftOut) -> Vec<String> {
+    fn cut<'a>(&mut self, records: &'a Texts, left_out: &mut LeftOut) -> Vec<&'a str> {
         let lengths: Vec<u64> = match self.unit {
             RangeUnit::Records => vec![1; records.len()],
-            RangeUnit::Characters => records
-                .par_iter()
-                .map(|text| text.chars().count() as u64)
+            RangeUnit::Characters => (0..records.len())
+                .into_par_iter()
+                .map(|index| records.get(index).chars().count() as u64)
                 .collect(),
         };
         let mut within = Vec::with_capacity(records.len());
-        for (text, length) in records.into_iter().zip(lengths) {
+        for (text, length) in records.iter().zip(lengths) {
             if self.is_past() {
                 break;
             }
@@ -208,7 +210,7 @@ impl Window {
             within.push(if from == 0 && to == length {
                 text
             } else {
-                characters(&text, from as usize, to as usize).to_owned()
+                characters(text, from as usize, to as usize)
             });
         }
         within
@@ -237,22 +239,18 @@ struct Transform {
     hash: bool,
 }
 
-enum Verdict {
+enum Verdict<'a> {
     /// The text, and its hash where asked for.
-    Text(String, u128),
+    Text(Cow<'a, str>, u128),
     Empty,
     Length,
     Expression,
 }
 
 impl Transform {
-    fn apply(&self, text: String) -> Verdict {
-        let text = if self.detokenize.is_empty() {
-            text
-        } else {
-            detokenize_by_all(&self.detokenize, &text).into_owned()
-        };
-        if text.trim().is_empty() {
+    fn apply<'a>(&self, text: &'a str) -> Verdict<'a> {
+        let text = detokenize_by_all(&self.detokenize, text);
+        if text.trim_start().is_empty() {
             return Verdict::Empty;
         }
         let bytes = text.len() as u64;
@@ -358,8 +356,8 @@ mod tests {
             if selection.is_full() {
                 break;
             }
-            let batch = batch.iter().map(|&text| text.to_owned()).collect();
-            kept.extend(selection.apply(batch).unwrap());
+            let batch: Texts = batch.iter().copied().collect();
+            kept.extend(selection.apply(&batch).unwrap().into_iter().map(Cow::into_owned));
         }
         (kept, selection.left_out(), selection.is_full())
     }
@@ -481,7 +479,7 @@ mod tests {
         assert!(kept.len().abs_diff(1000) < 164, "{}", kept.len());
         assert_eq!(kept.len() as u64 + left_out.sample, 4000);
         let mut other = Selection::new(&source, &[], None, Random::new(8, Stream::Split)).unwrap();
-        assert_ne!(other.apply(texts.clone()).unwrap(), kept);
+        assert_ne!(other.apply(&records.iter().copied().collect()).unwrap(), kept);
         source.sample = Some(1.0);
         assert_eq!(select(&source, &records, 999).0.len(), 4000);
     }

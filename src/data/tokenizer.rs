@@ -10,7 +10,6 @@
 //! gives the mask's id to text all the same (a word-level vocabulary that lists it as a word) is refused at the first
 //! record where that happens, because such a position could never be learnt.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::OnceLock;
@@ -20,7 +19,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::{BPE, Vocab};
-use tokenizers::normalizers::utils::Lowercase;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::SplitPattern;
@@ -30,6 +28,7 @@ use tokenizers::{
 };
 
 use crate::data::chunks::Cutter;
+use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
 use crate::data::merges::{Word, learn};
 use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
@@ -39,8 +38,6 @@ use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTo
 const SPECIAL: [&str; 4] = ["[PAD]", "[BOS]", "[EOS]", "[MASK]"];
 /// The unknown token of a trained WordPiece, id 4.
 const UNKNOWN: &str = "[UNK]";
-/// GPT-2's one special token, as in its `encoder.json`.
-const END_OF_TEXT: &str = "<|endoftext|>";
 /// Prefix of a WordPiece that continues a word; BERT's.
 const CONTINUATION: &str = "##";
 /// Characters that a WordPiece vocabulary keeps, at most; the default of Hugging Face's `BertWordPieceTokenizer`.
@@ -60,7 +57,10 @@ const MASK_NAMES: [&str; 2] = ["[MASK]", "<mask>"];
 
 /// A tokenizer with its roles resolved.
 pub struct Tokenizer {
-    inner: tokenizers::Tokenizer,
+    /// What `tokenizers` knows it as: of GPT-2's files made when somebody asks for it.
+    inner: OnceLock<tokenizers::Tokenizer>,
+    /// GPT-2's files, if they are plain and a mask is all that is appended to them.
+    gpt2: Option<gpt2::Files>,
     special: SpecialIds,
     roles: Option<Roles>,
     vocabulary: u32,
@@ -71,9 +71,6 @@ pub struct Tokenizer {
     /// Written when somebody asks for it: of a large vocabulary that takes a while, during which another thread can
     /// tokenize.
     json: OnceLock<String>,
-    /// Merges of a byte-level BPE in the order of their rank, where they are known: the ids of two tokens and of what
-    /// they make.
-    merges: Option<Vec<[u32; 3]>>,
 }
 
 impl Tokenizer {
@@ -121,8 +118,14 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let json = std::fs::read_to_string(&path).context(what)?;
         let inner = parse(&json).context(what)?;
+        let has_gaps = has_gaps(&inner).context(what)?;
         let roles = config.special.clone().unwrap_or_default();
-        Self::resolve(inner, &roles, Found::Manifest).context(what)
+        let this = Self::resolve(inner, &roles, Found::Manifest).context(what)?;
+        if has_gaps {
+            let rewritten = rewritten(&json, this.inner()?).context(what)?;
+            let _ = this.json.set(rewritten);
+        }
+        Ok(this)
     }
 
     /// GPT-2's byte-level BPE from `vocab.json` and `merges.txt`.
@@ -130,61 +133,45 @@ impl Tokenizer {
     /// # Errors
     /// A file is absent or not what it should be.
     pub fn gpt2(config: &Gpt2Files, base: &Path) -> Result<Self> {
-        let path = base.join(&config.vocabulary);
-        let what = || format!("read `{}`", path.display());
-        let text = std::fs::read_to_string(&path).context(what)?;
-        // As it should be, at once; else token by token, to say which is at fault.
-        let vocabulary: Vocab = if let Ok(vocabulary) = serde_json::from_str(&text) {
-            vocabulary
-        } else {
-            let tokens: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
-            let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
-            let fault = tokens.iter().find(|(_, value)| id(value).is_none());
-            let (token, id) = fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
-            return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
+        let files = gpt2::Files::read(&base.join(&config.vocabulary), &base.join(&config.merges))?;
+        let has = |names: &[&str]| names.iter().any(|&name| files.vocabulary.contains_key(name));
+        let role = |found| Role {
+            token: END_OF_TEXT.to_owned(),
+            found,
         };
-        if !vocabulary.contains_key(END_OF_TEXT) {
-            return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))
-                .context(what())
-                .hint(
-                    "a vocabulary with other special tokens goes in as a `tokenizer.json` of kind `file`",
-                ));
-        }
-        let path = base.join(&config.merges);
-        let what = || format!("read `{}`", path.display());
-        let text = std::fs::read_to_string(&path).context(what)?;
-        let (mut merges, mut ids) = (Vec::new(), Vec::new());
-        let mut made = String::new();
-        for (number, line) in text.lines().enumerate() {
-            if line.is_empty() || (number == 0 && line.starts_with("#version")) {
-                continue;
-            }
-            let pair = line.split_once(' ').and_then(|(a, b)| {
-                made.clear();
-                made.extend([a, b]);
-                let id = |token: &str| vocabulary.get(token).copied();
-                Some((a, b, [id(a)?, id(b)?, id(&made)?]))
-            });
-            let Some((a, b, merge)) = pair else {
-                return Err(Error::input(format!(
-                    "line {}: `{line}` is not two tokens of the vocabulary that make a third",
-                    number + 1
-                ))
-                .context(what()));
+        if has(&PAD_NAMES) || has(&MASK_NAMES) || !files.is_plain() {
+            let inner = files.tokenizer(&[END_OF_TEXT])?;
+            let name = || Some(END_OF_TEXT.to_owned());
+            let roles = SpecialTokens {
+                bos: name(),
+                eos: name(),
+                ..SpecialTokens::default()
             };
-            merges.push((a.to_owned(), b.to_owned()));
-            ids.push(merge);
+            return Self::resolve(inner, &roles, Found::Kind);
         }
-        let inner = byte_level(vocabulary, merges, &[END_OF_TEXT], false)?;
-        let role = || Some(END_OF_TEXT.to_owned());
-        let roles = SpecialTokens {
-            bos: role(),
-            eos: role(),
-            ..SpecialTokens::default()
-        };
-        let mut this = Self::resolve(inner, &roles, Found::Kind)?;
-        this.merges = Some(ids);
-        Ok(this)
+        // What `resolve` comes to.
+        let text = files.vocabulary[END_OF_TEXT];
+        let mask = files.vocabulary.len() as u32;
+        Ok(Self {
+            inner: OnceLock::new(),
+            gpt2: Some(files),
+            special: SpecialIds {
+                bos: text,
+                eos: text,
+                pad: text,
+                mask,
+            },
+            roles: Some(Roles {
+                bos: role(Found::Kind),
+                eos: role(Found::Kind),
+                pad: role(Found::Eos),
+                mask: appended(SPECIAL[3]),
+            }),
+            vocabulary: mask + 1,
+            unknown: None,
+            characters: None,
+            json: OnceLock::new(),
+        })
     }
 
     /// BERT's WordPiece from its `vocab.txt`.
@@ -428,16 +415,37 @@ impl Tokenizer {
             unknown: unknown(&inner),
             characters: characters(&inner),
             json,
-            merges: None,
-            inner,
+            gpt2: None,
+            inner: OnceLock::from(inner),
         }
     }
 
-    /// Merges of a byte-level BPE in the order of their rank: the ids of two tokens and of what they make.
+    /// GPT-2's files, where the tokenizer is what they tell and a mask.
+    pub(super) fn gpt2_files(&self) -> Option<&gpt2::Files> {
+        self.gpt2.as_ref()
+    }
+
+    /// What `tokenizers` knows it as.
     ///
     /// # Errors
     /// An internal one.
-    pub(super) fn merges(&self, model: &BPE) -> Result<Cow<'_, [[u32; 3]]>> {
+    pub(super) fn inner(&self) -> Result<&tokenizers::Tokenizer> {
+        if let Some(inner) = self.inner.get() {
+            return Ok(inner);
+        }
+        let files = self.gpt2.as_ref();
+        let files = files.ok_or_else(|| Error::internal("a tokenizer is made of nothing"))?;
+        let inner = files.tokenizer(&[END_OF_TEXT, SPECIAL[3]])?;
+        // Two threads make the same.
+        Ok(self.inner.get_or_init(|| inner))
+    }
+
+    /// Merges of a byte-level BPE in the order of their rank: the ids of two tokens and of what they make. Nothing where
+    /// they are written otherwise than `tokenizers` writes them today.
+    ///
+    /// # Errors
+    /// An internal one.
+    pub(super) fn merges(&self, model: &BPE) -> Result<Option<Vec<[u32; 3]>>> {
         /// The part of a `tokenizer.json` that a BPE does not tell otherwise.
         #[derive(Deserialize)]
         struct Written {
@@ -447,26 +455,12 @@ impl Tokenizer {
         struct WrittenModel {
             merges: Vec<(String, String)>,
         }
-        if let Some(merges) = &self.merges {
-            return Ok(Cow::Borrowed(merges));
-        }
-        let written: Written = serde_json::from_str(self.json()?)
-            .wrap(Kind::Internal, || "read the tokenizer's merges".to_owned())?;
-        let ids = |(a, b): &(String, String)| {
-            let id = |token: &str| {
-                model
-                    .token_to_id(token)
-                    .ok_or_else(|| Error::internal(format!("the merge of `{a}` and `{b}` is of no token")))
-            };
-            Ok([id(a)?, id(b)?, id(&format!("{a}{b}"))?])
+        let Ok(written) = serde_json::from_str::<Written>(self.json()?) else {
+            return Ok(None);
         };
-        written
-            .model
-            .merges
-            .iter()
-            .map(ids)
-            .collect::<Result<_>>()
-            .map(Cow::Owned)
+        let id = |token: &str| model.token_to_id(token);
+        let ids = |(a, b): &(String, String)| Some([id(a)?, id(b)?, id(&format!("{a}{b}"))?]);
+        Ok(written.model.merges.iter().map(ids).collect())
     }
 
     /// Tokens in the vocabulary, the mask included: ids are below this.
@@ -493,10 +487,12 @@ impl Tokenizer {
     /// An internal one.
     pub fn json(&self) -> Result<&str> {
         if self.json.get().is_none() {
-            let json = self
-                .inner
-                .to_string(true)
-                .wrap(Kind::Internal, || "write a tokenizer".to_owned())?;
+            let json = match &self.gpt2 {
+                Some(files) => files.json(SPECIAL[3])?,
+                None => {
+                    (self.inner()?.to_string(true)).wrap(Kind::Internal, || "write a tokenizer".to_owned())?
+                }
+            };
             // Two threads write the same.
             let _ = self.json.set(json + "\n");
         }
@@ -514,7 +510,7 @@ impl Tokenizer {
     /// The token of an id, as the vocabulary spells it.
     #[must_use]
     pub fn token(&self, id: u32) -> Option<String> {
-        self.inner.id_to_token(id)
+        self.inner().ok()?.id_to_token(id)
     }
 
     /// Appends the tokens of a text, none of them special, and returns how many of them are the unknown token.
@@ -543,11 +539,8 @@ impl Tokenizer {
 
     /// Appends the ids that `tokenizers` makes of a text.
     pub(super) fn encode_whole(&self, text: &str, tokens: &mut Vec<u32>) -> Result<()> {
-        let encoded = guarded(|| {
-            self.inner
-                .encode_fast(text, false)
-                .map_err(|error| error.to_string())
-        });
+        let inner = self.inner()?;
+        let encoded = guarded(|| inner.encode_fast(text, false).map_err(|error| error.to_string()));
         let encoding = encoded
             .and_then(|encoded| encoded)
             .map_err(|error| Error::input(format!("tokenize: {error}")))?;
@@ -566,11 +559,6 @@ impl Tokenizer {
         Ok(self.unknown.map_or(0, count))
     }
 
-    /// What `tokenizers` knows it as.
-    pub(super) fn inner(&self) -> &tokenizers::Tokenizer {
-        &self.inner
-    }
-
     /// The text of tokens; special ones and ids outside the vocabulary are left out.
     ///
     /// # Errors
@@ -582,7 +570,8 @@ impl Tokenizer {
             .copied()
             .filter(|id| ![bos, eos, pad, mask].contains(id))
             .collect();
-        guarded(|| self.inner.decode(&text, false).map_err(|error| error.to_string()))
+        let inner = self.inner()?;
+        guarded(|| inner.decode(&text, false).map_err(|error| error.to_string()))
             .and_then(|decoded| decoded)
             .map_err(|error| Error::input(format!("decode tokens: {error}")))
     }
@@ -752,6 +741,46 @@ fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
     Ok(inner)
 }
 
+/// Whether ids below the model's largest are of no token.
+///
+/// # Errors
+/// Two tokens have one id: which one it stands for is anybody's guess.
+fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
+    let mut tokens: Vec<(u32, String)> = inner
+        .get_vocab(false)
+        .into_iter()
+        .map(|(token, id)| (id, token))
+        .collect();
+    tokens.sort_unstable();
+    let same = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0);
+    if let Some([(id, one), (_, other)]) = same {
+        return Err(
+            Error::input(format!("the tokens `{one}` and `{other}` have one id, {id}"))
+                .hint("give every token of the vocabulary an id of its own"),
+        );
+    }
+    Ok(tokens.last().is_some_and(|&(id, _)| id as usize >= tokens.len()))
+}
+
+/// A `tokenizer.json` with the added tokens, truncation and padding of what was made of it. The library, asked to write
+/// ids with gaps, complains on the standard output, where only results belong.
+fn rewritten(json: &str, inner: &tokenizers::Tokenizer) -> Result<String> {
+    let what = || "write the tokenizer".to_owned();
+    let mut whole: Value = serde_json::from_str(json).wrap(Kind::Internal, what)?;
+    let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+    let mut written = Vec::new();
+    for (id, token) in added {
+        let mut token = serde_json::to_value(token).wrap(Kind::Internal, what)?;
+        token["id"] = json!(id);
+        written.push(token);
+    }
+    whole["added_tokens"] = Value::Array(written);
+    whole["truncation"] = Value::Null;
+    whole["padding"] = Value::Null;
+    let text = serde_json::to_string_pretty(&whole).wrap(Kind::Internal, what)?;
+    Ok(text + "\n")
+}
+
 fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
     let added: Vec<Value> = special
         .iter()
@@ -768,31 +797,6 @@ fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
         "decoder": parts["decoder"], "model": parts["model"],
     });
     parse(&whole.to_string())
-}
-
-/// A byte-level BPE; `special` are tokens of the vocabulary.
-fn byte_level(
-    vocabulary: Vocab,
-    merges: Vec<(String, String)>,
-    special: &[&str],
-    lowercase: bool,
-) -> Result<tokenizers::Tokenizer> {
-    // Put together here: by way of a `tokenizer.json` it takes several times as long.
-    let model = BPE::builder()
-        .vocab_and_merges(vocabulary, merges)
-        .build()
-        .wrap(Kind::Internal, || "make a BPE".to_owned())?;
-    let mut inner = tokenizers::Tokenizer::new(model);
-    if lowercase {
-        inner.with_normalizer(Some(Lowercase));
-    }
-    let bytes = ByteLevel::new(false, true, true);
-    inner.with_pre_tokenizer(Some(bytes));
-    inner.with_decoder(Some(bytes));
-    let special: Vec<_> = special.iter().map(|&name| AddedToken::from(name, true)).collect();
-    inner.add_special_tokens(&special);
-    inner.set_encode_special_tokens(true);
-    Ok(inner)
 }
 
 fn word_piece(

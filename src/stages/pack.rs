@@ -70,26 +70,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         }
     };
     let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
-    let mut records = 0;
-    for index in 0..tokens.batches() {
-        context.cancel.check()?;
-        let batch = tokens.batch(index)?;
-        for record in 0..batch.records() {
-            let split = split_of(random, batch.hashes[record], config.validation);
-            let packer = match split {
-                Split::Train => &mut train,
-                Split::Validation => &mut validation,
-            };
-            packer.push(&batch, record)?;
-        }
-        records += batch.records() as u64;
-        context.progress(Progress {
-            done: records,
-            total: Some(from.records),
-            unit: "records",
-            figures: vec![("rows", (train.rows() + validation.rows()).to_string())],
-        });
-    }
+    let records = pack_all(config, &tokens, random, [&mut train, &mut validation], context)?;
     if records != from.records {
         return Err(Error::input(format!(
             "the tokens hold {records} records, but their `tokens.json` says {}",
@@ -125,11 +106,57 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     })
 }
 
+/// Packs all records, and returns how many they are.
+fn pack_all(
+    config: &Pack,
+    tokens: &TokenFiles,
+    random: Random,
+    [train, validation]: [&mut Packer; 2],
+    context: &Context,
+) -> Result<u64> {
+    let mut records = 0;
+    let read = |index| {
+        (index < tokens.batches())
+            .then(|| tokens.batch(index))
+            .transpose()
+    };
+    let mut next = read(0)?;
+    let mut index = 0;
+    while let Some(batch) = next {
+        context.cancel.check()?;
+        index += 1;
+        let mut pack = || {
+            for record in 0..batch.records() {
+                let split = split_of(random, batch.hashes[record], config.validation);
+                let packer = match split {
+                    Split::Train => &mut *train,
+                    Split::Validation => &mut *validation,
+                };
+                packer.push(&batch, record)?;
+            }
+            Ok(())
+        };
+        // A batch is packed while the next one is read.
+        let (packed, read): (Result<()>, _) = rayon::join(&mut pack, || read(index));
+        packed?;
+        next = read?;
+        records += batch.records() as u64;
+        context.progress(Progress {
+            done: records,
+            total: Some(tokens.info().records),
+            unit: "records",
+            figures: vec![("rows", (train.rows() + validation.rows()).to_string())],
+        });
+    }
+    Ok(records)
+}
+
 /// The split of a record: validation when a uniform number that the text's hash keys is below the share.
 fn split_of(random: Random, hash: u64, share: f64) -> Split {
     let row = hash & ((1 << 48) - 1);
     let position = (hash >> 48) as u32;
-    if random.uniform(0, row, position) < share {
+    // Most corpora are not split: then no number is below the share, whatever it is.
+    if share > 0.0 && random.uniform(0, row, position) < share {
         Split::Validation
     } else {
         Split::Train

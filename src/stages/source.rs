@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
 use crate::data::grammar::Grammar;
 use crate::data::read::{self, Irregular, TextFile};
-use crate::data::records::RecordWriter;
+use crate::data::records::{RecordWriter, Texts};
 use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
@@ -243,7 +243,7 @@ fn by_hand(corpus: &NamedCorpus, known: &[RemoteFile], context: &Context) -> Res
 
 /// What the reading thread hands on.
 struct Batch {
-    texts: Vec<String>,
+    texts: Texts,
     /// Bytes of the files read so far.
     read: u64,
     /// What was not as it should be so far. With the batch, since the thread may be ahead of what is taken.
@@ -253,21 +253,19 @@ struct Batch {
 /// Reads all files, batch by batch; ends early when nobody takes them any more.
 fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) -> Result<()> {
     let mut irregular = Irregular::default();
-    let mut texts = Vec::new();
-    let (mut bytes, mut before) = (0, 0);
+    let mut texts = Texts::with_room(BATCH_BYTES);
+    let mut before = 0;
     for file in files {
         let mut here = 0;
         let mut taken = true;
         let result = read::records(file, reading, &mut |text, now| {
             here = now.read;
-            bytes += text.len();
-            texts.push(text.to_owned());
-            if bytes < BATCH_BYTES && texts.len() < BATCH_RECORDS {
+            texts.push(text);
+            if texts.bytes() < BATCH_BYTES && texts.len() < BATCH_RECORDS {
                 return Ok(());
             }
-            bytes = 0;
             let batch = Batch {
-                texts: std::mem::take(&mut texts),
+                texts: std::mem::replace(&mut texts, Texts::with_room(BATCH_BYTES)),
                 read: before + now.read,
                 irregular: irregular.and(now.irregular),
             };
@@ -315,7 +313,7 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> 
             for batch in &batches {
                 context.cancel.check()?;
                 irregular = batch.irregular;
-                for text in selection.apply(batch.texts)? {
+                for text in selection.apply(&batch.texts)? {
                     lengths.count(text.len());
                     writer.push(&text)?;
                 }

@@ -16,16 +16,16 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::digest::{digest_of, list_folder};
+use super::digest::{digest_of, hash_files, list_folder, paths_below};
 use super::{Digest, FileEntry, KeyLock, Record, Store, create_folder, remove_folder};
 use crate::error::{Error, Kind, Result, Wrap};
 
 /// The points between which a commit can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The staged files are hashed.
+    /// The staged files are hashed, and on disk themselves.
     Listed,
-    /// They and their folders are on disk.
+    /// Their folders are on disk, too.
     Synced,
     /// The artifact is at its place.
     Published,
@@ -77,12 +77,14 @@ impl Store {
     ) -> Result<Record> {
         let staging = self.staging_path(lock.key());
         drop_empty_folders(&staging)?;
-        let files = list_folder(&staging)?;
+        let paths = paths_below(&staging)?;
+        // The disk writes while the processor hashes.
+        let seal_all = || paths.par_iter().try_for_each(|path| seal(&staging.join(path)));
+        let (files, sealed) = rayon::join(|| hash_files(&staging, &paths), seal_all);
+        let files = files?;
         let artifact = digest_of(&files);
         passed(Step::Listed)?;
-        files
-            .par_iter()
-            .try_for_each(|file| seal(&staging.join(&file.path)))?;
+        sealed?;
         sync_folders(&staging)?;
         passed(Step::Synced)?;
         let place = self.artifact_path(&artifact);

@@ -103,26 +103,37 @@ pub fn hash_file_paced(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<(u64,
     let context = || format!("read `{}`", path.display());
     let mut file = File::open(path).context(context)?;
     let length = file.metadata().context(context)?.len();
-    let mut buffer = vec![0; READ_BYTES.min(usize::try_from(length).unwrap_or(READ_BYTES).max(4096) + 1)];
+    let size = READ_BYTES.min(usize::try_from(length).unwrap_or(READ_BYTES).max(4096) + 1);
+    // What was read last is hashed while more is read.
+    let (mut last, mut next) = (vec![0; size], vec![0; size]);
     let mut hasher = blake3::Hasher::new();
     let mut bytes = 0;
-    loop {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match file.read(&mut buffer[filled..]) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => return Err(error).context(context),
-            }
-        }
-        if filled == 0 {
-            return Ok((bytes, Digest(*hasher.finalize().as_bytes())));
-        }
+    let mut filled = fill(&mut file, &mut last).context(context)?;
+    while filled > 0 {
         read(filled as u64);
-        hasher.update_rayon(&buffer[..filled]);
         bytes += filled as u64;
+        let (more, _) = rayon::join(
+            || fill(&mut file, &mut next),
+            || hasher.update_rayon(&last[..filled]),
+        );
+        filled = more.context(context)?;
+        std::mem::swap(&mut last, &mut next);
     }
+    Ok((bytes, Digest(*hasher.finalize().as_bytes())))
+}
+
+/// Reads until a buffer is full or the file ends; the bytes read.
+fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.read(&mut buffer[filled..]) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 /// The files below a folder, by path, each hashed.
@@ -130,14 +141,34 @@ pub fn hash_file_paced(path: &Path, read: &(dyn Fn(u64) + Sync)) -> Result<(u64,
 /// # Errors
 /// Something that is not a plain file or folder, a name that is not UTF-8, or a file that cannot be read.
 pub fn list_folder(folder: &Path) -> Result<Vec<FileEntry>> {
+    hash_files(folder, &paths_below(folder)?)
+}
+
+/// The files below a folder: their paths relative to it with `/`, in order.
+///
+/// # Errors
+/// Something that is not a plain file or folder, or a name that is not UTF-8.
+pub(super) fn paths_below(folder: &Path) -> Result<Vec<String>> {
     let mut paths = Vec::new();
     walk(folder, "", &mut paths)?;
     paths.sort();
+    Ok(paths)
+}
+
+/// Hashes files below a folder.
+///
+/// # Errors
+/// A file cannot be read.
+pub(super) fn hash_files(folder: &Path, paths: &[String]) -> Result<Vec<FileEntry>> {
     paths
-        .into_par_iter()
+        .par_iter()
         .map(|path| {
-            let (bytes, digest) = hash_file(&folder.join(&path))?;
-            Ok(FileEntry { path, bytes, digest })
+            let (bytes, digest) = hash_file(&folder.join(path))?;
+            Ok(FileEntry {
+                path: path.clone(),
+                bytes,
+                digest,
+            })
         })
         .collect()
 }

@@ -672,6 +672,55 @@ fn a_tokenizer_on_which_the_library_gives_up_is_an_error_of_its_file() {
     }
 }
 
+/// What fuzzing has found: of two tokens with one id the library forgets one when it writes the tokenizer.
+#[test]
+fn two_tokens_of_one_id_are_refused() {
+    let project = Project::new();
+    project.source("a b\n", "line");
+    project.write(
+        "tokenizer.json",
+        word_level_of(&json!({"a": 0, "b": 1, "c": 1, "[BOS]": 2, "[EOS]": 3})),
+    );
+    let error = project
+        .tokenize(json!({"kind": "file", "path": "tokenizer.json"}))
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), Kind::Input);
+    assert!(
+        error
+            .to_string()
+            .ends_with("tokenizer.json`: the tokens `b` and `c` have one id, 1"),
+        "{error}"
+    );
+}
+
+/// The library says so on the standard output, where only results belong, when it is asked to write such a tokenizer.
+#[test]
+fn ids_with_gaps_are_kept_as_they_are() {
+    let project = Project::new();
+    project.source("a b\n", "line");
+    let vocabulary = json!({"a": 0, "b": 7, "[BOS]": 2, "[EOS]": 3, "[MASK]": 9});
+    project.write("tokenizer.json", word_level_of(&vocabulary));
+    let tokenizer = project
+        .tokenize(json!({"kind": "file", "path": "tokenizer.json"}))
+        .unwrap();
+    assert_eq!(project.tokens(), [[0, 7]]);
+    assert_eq!(tokenizer.vocabulary(), 10);
+    let written: Value = serde_json::from_str(tokenizer.json().unwrap()).unwrap();
+    assert_eq!(written["model"]["vocab"], vocabulary);
+    let added = written["added_tokens"].as_array().unwrap();
+    let ids: Vec<_> = added
+        .iter()
+        .map(|token| (&token["content"], &token["id"]))
+        .collect();
+    assert_eq!(json!(ids), json!([["[BOS]", 2], ["[EOS]", 3], ["[MASK]", 9]]));
+}
+
+fn word_level_of(vocabulary: &Value) -> String {
+    let model = json!({"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"});
+    json!({"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "model": model}).to_string()
+}
+
 #[test]
 fn hashes_of_texts_are_those_of_xxh3() {
     // `xxhash.xxh3_64_intdigest` of the reference implementation, by way of Python.

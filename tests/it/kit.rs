@@ -70,7 +70,7 @@ fn ids_of_published_vocabularies_are_those_of_tokenizers() {
         return;
     };
     for tokenizer in &tokenizers {
-        let encoders = Encoders::new(tokenizer).unwrap();
+        let encoders = Encoders::new(tokenizer, 0).unwrap();
         let same = |text: &str| {
             let (mut expected, mut found) = (Vec::new(), Vec::new());
             let unknown = tokenizer.encode(text, &mut expected).unwrap();

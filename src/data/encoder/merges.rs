@@ -2,23 +2,32 @@
 
 use std::collections::HashMap;
 
-use tokenizers::Model as _;
 use tokenizers::models::bpe::BPE;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _};
 
 use super::Mixed;
 use crate::data::chunks::is_word;
 use crate::data::tokenizer::Tokenizer;
-use crate::error::Result;
+use crate::error::{Error, Result, guarded};
 
-/// Bytes of the longest word that is merged here: the time grows with the square of the length.
+/// Bytes of the longest word that is merged here: the time grows with the square of the length, and a bit of a word tells
+/// of each byte.
 const MERGED_BYTES: usize = 64;
+
+/// Merges that are looked up first: what is known of so many takes 64 KB.
+const OFTEN: u64 = 3 << 10;
 
 /// The merges of a byte-level BPE.
 pub(super) struct Merges {
     /// The id of every byte.
     bytes: [u32; 256],
-    /// Rank and id of what two neighbouring ids make.
-    pairs: HashMap<u64, (u32, u32), Mixed>,
+    /// What two bytes make, which is half of what is looked up: 256 for each first one.
+    byte_pairs: Vec<u64>,
+    /// What two neighbouring ids make: the first merges, which are most of those that are found, so that they stay near
+    /// the processor; and the others.
+    often: HashMap<u64, u64, Mixed>,
+    seldom: HashMap<u64, u64, Mixed>,
     lowercase: bool,
 }
 
@@ -28,26 +37,43 @@ impl Merges {
         let plain = model.continuing_subword_prefix.is_none()
             && model.end_of_word_suffix.is_none()
             && !model.ignore_merges;
-        let mut bytes = [0; 256];
-        for (byte, spelt) in (0..=255).zip(spelling()) {
-            let Some(id) = model.token_to_id(spelt.encode_utf8(&mut [0; 4])) else {
-                return Ok(None);
-            };
-            bytes[usize::from(byte as u8)] = id;
-        }
         if !plain {
             return Ok(None);
         }
         let merges = tokenizer.merges(model)?;
-        let ranked = (0..).zip(merges.iter());
-        let pairs = ranked
-            .map(|(rank, &[a, b, made])| (pair(a, b), (rank, made)))
-            .collect();
-        Ok(Some(Self {
+        Ok(merges.and_then(|merges| Self::new(|token| model.token_to_id(token), &merges, lowercase)))
+    }
+
+    /// The merges by the ids of a vocabulary; nothing when it lacks a byte.
+    pub(super) fn new(
+        id: impl Fn(&str) -> Option<u32>,
+        merges: &[[u32; 3]],
+        lowercase: bool,
+    ) -> Option<Self> {
+        let mut bytes = [0; 256];
+        for (byte, spelt) in bytes.iter_mut().zip(spelling()) {
+            *byte = id(spelt.encode_utf8(&mut [0; 4]))?;
+        }
+        let mut this = Self {
             bytes,
-            pairs,
+            byte_pairs: Vec::new(),
+            often: HashMap::default(),
+            seldom: HashMap::with_capacity_and_hasher(merges.len(), Mixed::default()),
             lowercase,
-        }))
+        };
+        for (rank, &[a, b, id]) in (0_u64..).zip(merges) {
+            let (pair, made) = (pair(a, b), rank << 32 | u64::from(id));
+            if rank < OFTEN {
+                this.often.insert(pair, made);
+            } else {
+                // Told twice, it counts where it is told last.
+                this.often.remove(&pair);
+                this.seldom.insert(pair, made);
+            }
+        }
+        let of_byte = |&a: &u32| bytes.map(|b| this.made(a, b));
+        this.byte_pairs = bytes.iter().flat_map(of_byte).collect();
+        Some(this)
     }
 
     /// Appends the ids of a chunk if it is a plain word: of adjacent symbols the pair of the lowest rank becomes one,
@@ -56,72 +82,174 @@ impl Merges {
         if chunk.len() > MERGED_BYTES || self.lowercase && !chunk.is_ascii() || !is_word(chunk) {
             return false;
         }
-        let mut symbols = [0; MERGED_BYTES];
-        for (symbol, byte) in symbols.iter_mut().zip(chunk.bytes()) {
-            let byte = if self.lowercase {
-                byte.to_ascii_lowercase()
-            } else {
-                byte
-            };
-            *symbol = self.bytes[usize::from(byte)];
+        let mut word = [0; MERGED_BYTES];
+        let word = &mut word[..chunk.len()];
+        word.copy_from_slice(chunk.as_bytes());
+        if self.lowercase {
+            word.make_ascii_lowercase();
         }
-        // What symbols i and i + 1 make.
-        let mut made = [NOTHING; MERGED_BYTES];
-        let mut length = chunk.len();
-        for at in 0..length - 1 {
-            made[at] = self.pair(symbols[at], symbols[at + 1]);
-        }
-        while let Some((at, &(rank, id))) = made[..length - 1]
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, (rank, _))| *rank)
-        {
-            if rank == u32::MAX {
-                break;
-            }
-            symbols[at] = id;
-            symbols.copy_within(at + 2..length, at + 1);
-            if at + 2 < length {
-                made.copy_within(at + 2..length, at + 1);
-            }
-            length -= 1;
-            if at > 0 {
-                made[at - 1] = self.pair(symbols[at - 1], id);
-            }
-            if at + 1 < length {
-                made[at] = self.pair(id, symbols[at + 1]);
-            }
-        }
-        ids.extend_from_slice(&symbols[..length]);
+        self.merge_all(word, ids);
         true
     }
 
-    fn pair(&self, a: u32, b: u32) -> (u32, u32) {
-        self.pairs.get(&pair(a, b)).copied().unwrap_or(NOTHING)
+    /// Appends the ids of any chunk whose words are short enough, cut by GPT-2's pattern.
+    pub(super) fn any(&self, chunk: &str, ids: &mut Vec<u32>) -> Result<bool> {
+        if self.lowercase {
+            return Ok(false);
+        }
+        let pieces = guarded(|| {
+            let mut pieces = PreTokenizedString::from(chunk);
+            let cut = ByteLevel::new(false, true, true).pre_tokenize(&mut pieces);
+            cut.map(|()| pieces).map_err(|error| error.to_string())
+        });
+        let pieces = pieces
+            .and_then(|pieces| pieces)
+            .map_err(|error| Error::input(format!("cut text into words: {error}")))?;
+        let before = ids.len();
+        for (spelt, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
+            let mut word = [0; MERGED_BYTES];
+            let mut length = 0;
+            for character in spelt.chars() {
+                let Some((at, byte)) = word.get_mut(length).zip(byte_of(character)) else {
+                    ids.truncate(before);
+                    return Ok(false);
+                };
+                *at = byte;
+                length += 1;
+            }
+            self.merge_all(&word[..length], ids);
+        }
+        Ok(true)
+    }
+
+    /// Appends what is made of at most [`MERGED_BYTES`] bytes.
+    fn merge_all(&self, word: &[u8], ids: &mut Vec<u32>) {
+        // Most words are short, and less is to be cleared for them.
+        match word.len() {
+            0 => {}
+            1..=16 => self.merge::<16>(word, ids),
+            _ => self.merge::<MERGED_BYTES>(word, ids),
+        }
+    }
+
+    /// Appends what is made of at most N bytes, at least one and at most [`MERGED_BYTES`].
+    fn merge<const N: usize>(&self, word: &[u8], ids: &mut Vec<u32>) {
+        let last = word.len() - 1;
+        // By its first byte: the symbol, and what it makes with the next one.
+        let mut symbols = [0; N];
+        let mut made = [NOTHING; N];
+        for (at, &byte) in word.iter().enumerate() {
+            symbols[at] = self.bytes[usize::from(byte)];
+        }
+        for (at, bytes) in word.windows(2).enumerate() {
+            made[at] = self.byte_pairs[usize::from(bytes[0]) << 8 | usize::from(bytes[1])];
+        }
+        // The bytes that begin a symbol.
+        let mut begins = u64::MAX >> (63 - last);
+        loop {
+            let (mut at, mut best) = (0, NOTHING);
+            for (here, &made) in made[..last].iter().enumerate() {
+                if made < best {
+                    (at, best) = (here, made);
+                }
+            }
+            if best == NOTHING {
+                break;
+            }
+            let id = best as u32;
+            symbols[at] = id;
+            // The second of the pair is no more; it is there, since something was made with it.
+            let after = begins & (u64::MAX << at << 1);
+            let second = after.trailing_zeros() as usize % N;
+            begins &= !(1 << second);
+            made[second] = NOTHING;
+            let after = begins & (u64::MAX << at << 1);
+            made[at] = if after == 0 {
+                NOTHING
+            } else {
+                self.made(id, symbols[after.trailing_zeros() as usize % N])
+            };
+            let before = begins & !(u64::MAX << at);
+            if before != 0 {
+                let first = before.ilog2() as usize % N;
+                made[first] = self.made(symbols[first], id);
+            }
+        }
+        while begins != 0 {
+            ids.push(symbols[begins.trailing_zeros() as usize % N]);
+            begins &= begins - 1;
+        }
+    }
+
+    fn made(&self, a: u32, b: u32) -> u64 {
+        let pair = pair(a, b);
+        let made = self.often.get(&pair).or_else(|| self.seldom.get(&pair));
+        made.copied().unwrap_or(NOTHING)
     }
 }
 
-/// The rank of a pair that makes nothing.
-const NOTHING: (u32, u32) = (u32::MAX, 0);
+/// What a pair makes that makes nothing; else it is the rank, and in the low half the id.
+const NOTHING: u64 = u64::MAX;
 
 fn pair(a: u32, b: u32) -> u64 {
     u64::from(a) << 32 | u64::from(b)
 }
 
+/// Bytes that are visible as Latin-1 and spell themselves.
+const fn is_visible(byte: u8) -> bool {
+    matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF)
+}
+
 /// The character that spells each byte in a byte-level vocabulary (GPT-2's `bytes_to_unicode`): itself where it is
 /// visible, else the next from U+0100 on.
-fn spelling() -> Vec<char> {
-    let visible = |byte: u32| matches!(byte, 0x21..=0x7E | 0xA1..=0xAC | 0xAE..=0xFF);
-    let mut next = 0x100;
-    (0..=0xFF)
-        .map(|byte| {
-            let code = if visible(byte) {
-                byte
-            } else {
-                next += 1;
-                next - 1
-            };
-            char::from_u32(code).unwrap_or_default()
-        })
-        .collect()
+fn spelling() -> [char; 256] {
+    let mut hidden = '\u{100}'..;
+    std::array::from_fn(|byte| match byte as u8 {
+        byte if is_visible(byte) => char::from(byte),
+        _ => hidden.next().unwrap_or_default(),
+    })
+}
+
+/// The byte that a character spells.
+fn byte_of(character: char) -> Option<u8> {
+    /// The bytes that are not visible.
+    const HIDDEN: [u8; 68] = hidden();
+    match u8::try_from(character) {
+        Ok(byte) => is_visible(byte).then_some(byte),
+        Err(_) => HIDDEN.get(character as usize - 0x100).copied(),
+    }
+}
+
+const fn hidden() -> [u8; 68] {
+    let mut bytes = [0; 68];
+    let (mut byte, mut count) = (0, 0);
+    while byte < 256 {
+        if !is_visible(byte as u8) {
+            bytes[count] = byte as u8;
+            count += 1;
+        }
+        byte += 1;
+    }
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_spelt_as_the_library_does() {
+        let spelt = spelling();
+        let mut sorted = spelt.to_vec();
+        sorted.sort_unstable();
+        let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
+        alphabet.sort_unstable();
+        assert_eq!(sorted, alphabet);
+        for (byte, character) in (0..=255).zip(spelt) {
+            assert_eq!(byte_of(character), Some(byte));
+        }
+        for character in [' ', '\u{ad}', '\u{144}', '\u{10ffff}'] {
+            assert_eq!(byte_of(character), None);
+        }
+    }
 }

@@ -20,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(tokenizer) = Tokenizer::from_file(&config, Path::new("")) else {
         return;
     };
-    let encoders = Encoders::new(&tokenizer).expect("an encoder");
+    let encoders = Encoders::new(&tokenizer, 0).expect("an encoder");
     for text in ["the cat sat, it's 12 o'clock", " \u{e9}\u{4e2d}\n\n[MASK]", ""] {
         let (mut one, mut other) = (Vec::new(), Vec::new());
         let whole = tokenizer.encode(text, &mut one);
