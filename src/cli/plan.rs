@@ -145,13 +145,14 @@ fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
     format!("{heading}\n\n{table}")
 }
 
-/// Reasons in one line.
+/// Reasons in one line; of many, as of a comparison of a large sweep, the first.
 pub(super) fn told(reasons: &[Reason]) -> String {
-    reasons
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>()
-        .join("; ")
+    const TOLD: usize = 8;
+    let mut told: Vec<_> = reasons.iter().take(TOLD).map(ToString::to_string).collect();
+    if reasons.len() > TOLD {
+        told.push(format!("and {} more", reasons.len() - TOLD));
+    }
+    told.join("; ")
 }
 
 fn report<'a>(plan: &'a Plan, store: &Store) -> Report<'a> {

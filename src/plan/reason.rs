@@ -160,6 +160,14 @@ pub fn compare(
     names: &IndexMap<&str, &str>,
 ) -> Vec<Reason> {
     let mut reasons = Vec::new();
+    if let (Some(Value::Array(old)), Some(Value::Array(new))) =
+        (record.key.config.get("of"), key.config.get("of"))
+        && old != new
+    {
+        // Rows of a comparison came or went, and with them the places of the others.
+        rows(old, new, &mut reasons);
+        return reasons;
+    }
     settings("", Some(&record.key.config), Some(&key.config), &mut reasons);
     if record.key.seed != key.seed {
         reasons.push(Reason::Seed {
@@ -202,6 +210,41 @@ pub fn compare(
         });
     }
     reasons
+}
+
+/// The rows of a comparison that are new, that are gone or, where they are the same, that stand in another order.
+fn rows(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
+    let row = |value: &Value| {
+        let name = value.get("name").and_then(Value::as_str).map(str::to_owned);
+        let point = value.get("point").and_then(Value::as_object);
+        let values = point.into_iter().flatten().map(|(label, value)| {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            format!("{label}={value}")
+        });
+        let words: Vec<_> = name.into_iter().chain(values).collect();
+        Some(Value::from(words.join(",")))
+    };
+    let mut push = |old, new| {
+        reasons.push(Reason::Setting {
+            field: "of".to_owned(),
+            old,
+            new,
+        });
+    };
+    for value in new.iter().filter(|value| !old.contains(value)) {
+        push(None, row(value));
+    }
+    for value in old.iter().filter(|value| !new.contains(value)) {
+        push(row(value), None);
+    }
+    if reasons.is_empty() {
+        let order = |place: &str| Some(Value::from(format!("{place} order")));
+        reasons.push(Reason::Setting {
+            field: "of".to_owned(),
+            old: order("one"),
+            new: order("another"),
+        });
+    }
 }
 
 fn settings(path: &str, old: Option<&Value>, new: Option<&Value>, reasons: &mut Vec<Reason>) {
@@ -318,6 +361,28 @@ mod tests {
         ] {
             assert_eq!(difference(&old, &new), told);
         }
+    }
+
+    #[test]
+    fn rows_of_a_comparison_are_told_one_by_one() {
+        let row = |seed: u32| json!({ "name": "bound", "point": { "seed": seed, "noise": "cosine" } });
+        let told = |old: &[Value], new: &[Value]| {
+            let mut reasons = Vec::new();
+            rows(old, new, &mut reasons);
+            reasons
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join("; ")
+        };
+        assert_eq!(
+            told(&[row(1), row(2)], &[row(3), row(1)]),
+            "`of` unset → bound,seed=3,noise=cosine; `of` bound,seed=2,noise=cosine → unset"
+        );
+        assert_eq!(
+            told(&[row(1), row(2)], &[row(2), row(1)]),
+            "`of` one order → another order"
+        );
     }
 
     #[test]
