@@ -182,7 +182,9 @@ fn permission_denied() {
     }
     // The store may be read and not written.
     let locked = folders(&project.store());
-    locked.iter().for_each(|folder| set_mode(folder, 0o555));
+    for folder in &locked {
+        set_mode(folder, 0o555);
+    }
     let output = stranger(&project, &["run", "pipelines/tiny.json"])
         .output()
         .unwrap();
@@ -198,7 +200,9 @@ fn permission_denied() {
         .unwrap();
     let plan = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(plan.contains("3 stages, 2 to run"), "{plan}");
-    locked.iter().for_each(|folder| set_mode(folder, 0o755));
+    for folder in &locked {
+        set_mode(folder, 0o755);
+    }
 
     // A file of the corpus may not be read.
     let corpus = project.path().join("corpus/b.txt");
@@ -295,7 +299,7 @@ fn a_clock_that_goes_back() {
             .open(&corpus)
             .unwrap()
             .set_modified(future)
-            .unwrap()
+            .unwrap();
     };
     touch();
     let made = project.run(&[]);

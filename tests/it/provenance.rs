@@ -12,6 +12,7 @@ use crate::support::Project;
 mod build_script;
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "an arm for each field of the provenance")]
 fn provenance_is_whole_and_shown() {
     let project = Project::whole(60);
     let set = "stages.model.steps=4";

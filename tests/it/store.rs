@@ -43,8 +43,8 @@ fn steady(project: &Project, text: &str) -> String {
     let mut steady = String::new();
     let mut rest = text.replace(folder.to_str().unwrap(), "PROJECT");
     while let Some(at) = rest.find("20") {
-        let is_moment =
-            rest[at..].as_bytes().get(4) == Some(&b'-') && rest[at..].as_bytes().get(7) == Some(&b'-');
+        let byte = |place: usize| rest.as_bytes().get(at + place);
+        let is_moment = byte(4) == Some(&b'-') && byte(7) == Some(&b'-');
         let length = if is_moment {
             rest[at..].find('Z').map_or(rest.len() - at, |end| end + 1)
         } else {

@@ -175,10 +175,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 .present
                 .par_iter()
                 .map(|subject| examine(&store, subject, args.dry_run, &pace))
-                .collect::<Result<Vec<Verdict>>>()
+                .collect::<Vec<Verdict>>()
         })
     };
-    let verdicts = watched(terminal, "verify", &pace, total, work)?;
+    let verdicts = watched(terminal, "verify", &pace, total, work);
     let bad: Vec<&Verdict> = verdicts
         .iter()
         .filter(|verdict| !verdict.outcome.is_fine())
@@ -193,7 +193,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 }
 
 /// Looks at an artifact, and moves it when it is corrupt.
-fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Result<Verdict> {
+fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verdict {
     let Subject {
         artifact,
         files,
@@ -209,33 +209,30 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Resu
     let folder = store.artifact_path(artifact);
     let faults = match verify::examine(&folder, artifact, files.as_deref(), Depth::Full, pace) {
         Ok(faults) => faults,
-        Err(error) => return Ok(verdict(Outcome::Unreadable, Some(error.to_string()), vec![])),
+        Err(error) => return verdict(Outcome::Unreadable, Some(error.to_string()), vec![]),
     };
     if faults.is_empty() {
-        return Ok(verdict(Outcome::Sound, None, faults));
+        return verdict(Outcome::Sound, None, faults);
     }
     if !folder.exists() {
-        return Ok(verdict(Outcome::Gone, None, faults));
+        return verdict(Outcome::Gone, None, faults);
     }
     if dry_run {
-        return Ok(verdict(Outcome::Corrupt, None, faults));
+        return verdict(Outcome::Corrupt, None, faults);
     }
-    Ok(
-        match store.quarantine(artifact, files.as_deref(), &faults, false) {
-            Ok(Moved::To(place)) => verdict(
-                Outcome::Quarantined,
-                Some(format!("moved to `{}`", shown(&place))),
-                faults,
-            ),
-            Ok(Moved::InUse) => verdict(
-                Outcome::InUse,
-                Some("a run uses it: verify again when it has ended".to_owned()),
-                faults,
-            ),
-            Ok(Moved::Gone) => verdict(Outcome::Gone, None, faults),
-            Err(error) => verdict(Outcome::Corrupt, Some(error.to_string()), faults),
-        },
-    )
+    let (outcome, told) = match store.quarantine(artifact, files.as_deref(), &faults, false) {
+        Ok(Moved::To(place)) => (
+            Outcome::Quarantined,
+            Some(format!("moved to `{}`", shown(&place))),
+        ),
+        Ok(Moved::InUse) => (
+            Outcome::InUse,
+            Some("a run uses it: verify again when it has ended".to_owned()),
+        ),
+        Ok(Moved::Gone) => (Outcome::Gone, None),
+        Err(error) => (Outcome::Corrupt, Some(error.to_string())),
+    };
+    verdict(outcome, told, faults)
 }
 
 /// Does some work and shows meanwhile how much was read.
@@ -359,23 +356,15 @@ fn tell(
     }
     let all = verdicts.len();
     let things = if all == 1 { "artifact" } else { "artifacts" };
-    let result = match bad.len() + census.damaged.len() {
-        0 => "all sound".to_owned(),
-        _ => {
-            let of_artifacts = if bad.is_empty() {
-                "all sound".to_owned()
-            } else {
-                format!("{} not sound", count(bad.len() as u64))
-            };
-            match census.damaged.len() {
-                0 => of_artifacts,
-                1 => format!("{of_artifacts}; 1 action record is damaged"),
-                more => format!(
-                    "{of_artifacts}; {} action records are damaged",
-                    count(more as u64)
-                ),
-            }
-        }
+    let of_artifacts = if bad.is_empty() {
+        "all sound".to_owned()
+    } else {
+        format!("{} not sound", count(bad.len() as u64))
+    };
+    let result = match census.damaged.len() {
+        0 => of_artifacts,
+        1 => format!("{of_artifacts}; 1 action record is damaged"),
+        more => format!("{of_artifacts}; {} action records are damaged", count(more as u64)),
     };
     terminal.say(&format!(
         "{} {things}, {}: {result}",
