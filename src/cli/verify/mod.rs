@@ -364,7 +364,10 @@ fn tell(
     let result = match census.damaged.len() {
         0 => of_artifacts,
         1 => format!("{of_artifacts}; 1 action record is damaged"),
-        more => format!("{of_artifacts}; {} action records are damaged", count(more as u64)),
+        more => format!(
+            "{of_artifacts}; {} action records are damaged",
+            count(more as u64)
+        ),
     };
     terminal.say(&format!(
         "{} {things}, {}: {result}",
