@@ -243,6 +243,48 @@ impl ColumnFile {
     }
 }
 
+/// The files of a table that was cut into shards, read batch by batch.
+pub struct Shards {
+    files: Vec<ColumnFile>,
+    /// File and batch within it.
+    batches: Vec<(usize, usize)>,
+}
+
+impl Shards {
+    /// Opens the files of consecutive indices, up to the first that is not there.
+    ///
+    /// # Errors
+    /// A file is damaged.
+    pub fn open(path: impl Fn(usize) -> PathBuf) -> Result<Self> {
+        let (mut files, mut batches) = (Vec::new(), Vec::new());
+        loop {
+            let (index, path) = (files.len(), path(files.len()));
+            if !path.exists() {
+                return Ok(Self { files, batches });
+            }
+            let file = ColumnFile::stream(&path)?;
+            batches.extend((0..file.batches()).map(|batch| (index, batch)));
+            files.push(file);
+        }
+    }
+
+    /// Batches of all files.
+    #[must_use]
+    pub fn batches(&self) -> usize {
+        self.batches.len()
+    }
+
+    /// A batch, and the file in which it lies.
+    ///
+    /// # Errors
+    /// The batch is damaged.
+    pub fn batch(&self, index: usize) -> Result<(&Path, RecordBatch)> {
+        let (file, batch) = self.batches[index];
+        let file = &self.files[file];
+        Ok((file.path(), file.batch(batch)?))
+    }
+}
+
 /// Checks the buffers of a record batch's message against its body: the decoder slices them unchecked.
 fn check_message(data: &[u8], metadata: usize) -> Result<()> {
     let prefix = if data[..4] == [0xFF; 4] { 8 } else { 4 };

@@ -9,7 +9,7 @@ use arrow::array::{Array, ArrayBuilder as _, LargeStringArray, LargeStringBuilde
 use arrow::datatypes::{DataType, Field, Schema};
 
 use crate::data::SourceInfo;
-use crate::data::columns::{ColumnFile, ColumnWriter};
+use crate::data::columns::{ColumnWriter, Shards};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 
 /// Column of the text.
@@ -198,9 +198,7 @@ impl RecordWriter {
 /// The records of a source artifact, batch by batch.
 pub struct Records {
     info: SourceInfo,
-    files: Vec<ColumnFile>,
-    /// File and batch within it.
-    batches: Vec<(usize, usize)>,
+    shards: Shards,
 }
 
 impl Records {
@@ -210,13 +208,8 @@ impl Records {
     /// A file is absent or damaged.
     pub fn open(artifact: &Path) -> Result<Self> {
         let info = SourceInfo::open(artifact)?;
-        let files = open_shards(|index| shard(artifact, index))?;
-        let batches = files
-            .iter()
-            .enumerate()
-            .flat_map(|(file, columns)| (0..columns.batches()).map(move |batch| (file, batch)))
-            .collect();
-        Ok(Self { info, files, batches })
+        let shards = Shards::open(|index| shard(artifact, index))?;
+        Ok(Self { info, shards })
     }
 
     /// What the artifact says about its records.
@@ -228,7 +221,7 @@ impl Records {
     /// Batches.
     #[must_use]
     pub fn batches(&self) -> usize {
-        self.batches.len()
+        self.shards.batches()
     }
 
     /// The texts of a batch.
@@ -236,10 +229,8 @@ impl Records {
     /// # Errors
     /// The batch is damaged.
     pub fn batch(&self, index: usize) -> Result<LargeStringArray> {
-        let (file, batch) = self.batches[index];
-        let file = &self.files[file];
-        let what = || format!("read `{}`", file.path().display());
-        let batch = file.batch(batch)?;
+        let (path, batch) = self.shards.batch(index)?;
+        let what = || format!("read `{}`", path.display());
         batch
             .column_by_name(TEXT_COLUMN)
             .and_then(|column| column.as_any().downcast_ref::<LargeStringArray>())
@@ -247,18 +238,6 @@ impl Records {
             .cloned()
             .ok_or_else(|| Error::input(format!("column `{TEXT_COLUMN}` is not large UTF-8 without nulls")))
             .context(what)
-    }
-}
-
-/// Opens the files of consecutive indices, up to the first that is not there.
-pub(super) fn open_shards(path: impl Fn(usize) -> PathBuf) -> Result<Vec<ColumnFile>> {
-    let mut files = Vec::new();
-    loop {
-        let path = path(files.len());
-        if !path.exists() {
-            return Ok(files);
-        }
-        files.push(ColumnFile::stream(&path)?);
     }
 }
 

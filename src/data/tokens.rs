@@ -17,8 +17,7 @@ use arrow::datatypes::{DataType, Field, Schema, UInt16Type, UInt32Type, UInt64Ty
 use twox_hash::XxHash3_64;
 
 use crate::data::TokensInfo;
-use crate::data::columns::{ColumnFile, ColumnWriter};
-use crate::data::records::open_shards;
+use crate::data::columns::{ColumnWriter, Shards};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 
 /// Tokens of a shard, about: 512 MB.
@@ -153,9 +152,7 @@ impl TokenWriter {
 /// The tokenized records of a tokenize artifact, batch by batch.
 pub struct TokenFiles {
     info: TokensInfo,
-    files: Vec<ColumnFile>,
-    /// File and batch within it.
-    batches: Vec<(usize, usize)>,
+    shards: Shards,
 }
 
 /// A batch of tokenized records as it lies on disk.
@@ -216,13 +213,8 @@ impl TokenFiles {
     /// A file is absent or damaged.
     pub fn open(artifact: &Path) -> Result<Self> {
         let info = TokensInfo::open(artifact)?;
-        let files = open_shards(|index| shard(artifact, index))?;
-        let batches = files
-            .iter()
-            .enumerate()
-            .flat_map(|(file, columns)| (0..columns.batches()).map(move |batch| (file, batch)))
-            .collect();
-        Ok(Self { info, files, batches })
+        let shards = Shards::open(|index| shard(artifact, index))?;
+        Ok(Self { info, shards })
     }
 
     /// What the artifact says about its tokens.
@@ -234,7 +226,7 @@ impl TokenFiles {
     /// Batches.
     #[must_use]
     pub fn batches(&self) -> usize {
-        self.batches.len()
+        self.shards.batches()
     }
 
     /// The tokenized records of a batch.
@@ -242,10 +234,8 @@ impl TokenFiles {
     /// # Errors
     /// The batch is damaged.
     pub fn batch(&self, index: usize) -> Result<MappedTokens> {
-        let (file, batch) = self.batches[index];
-        let file = &self.files[file];
-        let what = || format!("read `{}`", file.path().display());
-        let batch = file.batch(batch)?;
+        let (path, batch) = self.shards.batch(index)?;
+        let what = || format!("read `{}`", path.display());
         let list = column::<ListArray>(&batch, "tokens").context(what)?;
         let ids = list.values();
         let tokens = match ids.data_type() {
