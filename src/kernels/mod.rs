@@ -5,6 +5,7 @@
 
 mod attention;
 pub mod composite;
+pub mod cuda;
 mod embed;
 mod fused;
 mod gated_residual;

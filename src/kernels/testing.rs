@@ -29,6 +29,11 @@ pub type Results = Vec<(&'static str, Vec<f32>)>;
 
 /// A computation that any backend can run.
 pub trait Case {
+    /// Whether the CUDA backend takes its shapes.
+    fn fits_cuda(&self) -> bool {
+        true
+    }
+
     /// Runs it, forward and backward.
     fn run<B: Backend>(&self, backend: &B) -> Result<Results>;
 }
@@ -88,31 +93,54 @@ pub fn gradient<B: Backend, S: ConstShape>(
     Ok(copy)
 }
 
-/// Runs the case on the fused backend and on the composite one in f64; each result may differ by `tolerance` times the
-/// reference's largest element.
+/// Of bf16's 8 bits of mantissa half of the last is 2^−9 of a number; some such roundings meet in a result.
+#[cfg(target_os = "linux")]
+const BF16: f64 = 0.03;
+
+/// Runs the case on the fused backend, on the emulated CUDA backend and on the composite one in f64; each result may differ
+/// by `tolerance` times the reference's largest element, in bf16 by [`BF16`] times.
 #[track_caller]
 pub fn compare(case: &impl Case, tolerance: f64) {
-    let fused = case.run(&Fused::default()).expect("fused");
     let reference = case
         .run(&Composite::<f64, dfdx::tensor::Cpu>::new(
             dfdx::tensor::Cpu::default(),
         ))
         .expect("composite");
-    assert_eq!(fused.len(), reference.len());
-    for ((name, found), (_, right)) in fused.iter().zip(&reference) {
-        assert_eq!(found.len(), right.len(), "{name}");
+    agree(
+        "fused",
+        &case.run(&Fused::default()).expect("fused"),
+        &reference,
+        tolerance,
+    );
+    #[cfg(target_os = "linux")]
+    if case.fits_cuda() {
+        use super::cuda::{Cuda, driver::Element, emulated::Emulated};
+        for (element, tolerance) in [(Element::F32, tolerance), (Element::Bf16, BF16)] {
+            let backend = Cuda::new(Box::new(Emulated::default()), element);
+            let found = case.run(&backend).expect("emulated");
+            agree(&format!("emulated {element:?}"), &found, &reference, tolerance);
+        }
+    }
+}
+
+#[track_caller]
+fn agree(who: &str, found: &Results, reference: &Results, tolerance: f64) {
+    assert_eq!(found.len(), reference.len());
+    for ((name, found), (_, right)) in found.iter().zip(reference) {
+        assert_eq!(found.len(), right.len(), "{who}, {name}");
         let scale = right.iter().fold(0.0_f64, |max, &x| max.max(f64::from(x).abs()));
-        let error = found
+        assert!(scale > 0.0, "{name}: all zero, the test tests nothing");
+        let differences = found
             .iter()
             .zip(right)
-            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs())
-            .fold(0.0, f64::max);
+            .map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+        // A NaN is the largest error of all.
+        let error = differences.fold(0.0, |max, x| if x > max || x.is_nan() { x } else { max });
         assert!(
             error <= tolerance * scale,
-            "{name}: off by {:e} of the largest",
+            "{who}, {name}: off by {:e} of the largest",
             error / scale
         );
-        assert!(scale > 0.0, "{name}: all zero, the test tests nothing");
     }
 }
 

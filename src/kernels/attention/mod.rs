@@ -44,6 +44,10 @@ mod tests {
     }
 
     impl<const D: usize, const D2: usize> Case for Attention<D, D2> {
+        fn fits_cuda(&self) -> bool {
+            (D / self.heads).is_multiple_of(16)
+        }
+
         fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
             backend.record(B::Gradients::default());
             let mut q = table::<B, D>(backend, self.scale, 1)?;

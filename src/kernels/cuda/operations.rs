@@ -1,0 +1,1012 @@
+//! The operations on matrices of a device: what is launched, forwards and backwards. Formulas and gradients stand at the
+//! head of each operation's folder.
+
+use std::ops::Range;
+use std::rc::Rc;
+
+use super::driver::{
+    ATTENTION, Address, Argument, Constant, EMBED, Element, GATED_RESIDUAL, GATHER, LINEAR, LINEAR_GELU,
+    Launch, MODULATED_NORM, NLL, Operand, Operation, Product, SILU, Value,
+};
+use super::memory::Buffer;
+use super::{Cuda, Gradients, Matrix, Slot, Weight, narrowed, widened};
+use crate::error::{Error, Result};
+use crate::kernels::{Alphabet, Dropout, TokenRows};
+
+/// Threads of a block that goes over a row, or over elements.
+const THREADS: usize = 256;
+/// Threads of a block that goes over columns, each down its own.
+const COLUMNS: usize = 128;
+/// Rows whose gradients a block of `embed_segments` adds up.
+const SEGMENT: usize = 256;
+/// Rows of a chunk of `column_sums`.
+const CHUNK: usize = 512;
+/// Bytes that logits and their gradients may take: a chunk of rows has so many.
+const LOGITS: usize = 256 << 20;
+/// Queries and keys of a tile of attention; its warps have 16 rows each.
+const TILE: usize = 64;
+/// Elements by which attention's tiles are wider than what they hold.
+const PADDING: usize = 8;
+/// Rows of a block of the norm: a warp each.
+const NORM_WARPS: usize = 4;
+/// Base of the rotary angles (arXiv 2104.09864).
+const ROTARY_BASE: f64 = 10_000.0;
+
+fn number(value: usize) -> Argument {
+    // Sizes of a micro-batch; the device has no more memory than that.
+    Argument::Number(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+/// The token rows that a matrix holds, on the device.
+#[derive(Clone)]
+struct Places {
+    /// Where each batch row's rows begin, and the last ones end.
+    starts: Rc<Buffer>,
+    /// The token rows, where they are listed.
+    listed: Option<Rc<Buffer>>,
+    length: usize,
+    /// The most rows of a batch row.
+    longest: usize,
+    batch: usize,
+}
+
+impl Places {
+    fn listed(&self) -> [Argument; 2] {
+        // Of no meaning where nothing is listed.
+        let at = self
+            .listed
+            .as_ref()
+            .map_or(self.starts.at(), |listed| listed.at());
+        [
+            Argument::At(at),
+            Argument::Number(u32::from(self.listed.is_some())),
+        ]
+    }
+}
+
+fn indices_below(what: &str, indices: &[u32], count: usize) -> Result<()> {
+    match indices.iter().find(|&&index| index as usize >= count) {
+        Some(index) => Err(Error::internal(format!("{what} {index} of {count}"))),
+        None => Ok(()),
+    }
+}
+
+/// The rows of a gradient by the entry that they belong to: in what order, where each entry's begin (and the last ones
+/// end), and the entries, ascending.
+fn by_entry(entries: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
+    // Stable: within an entry in the order of the rows.
+    order.sort_by_key(|&row| entries[row as usize]);
+    let (mut starts, mut distinct) = (Vec::new(), Vec::new());
+    for (i, &row) in order.iter().enumerate() {
+        let entry = entries[row as usize];
+        if distinct.last() != Some(&entry) {
+            distinct.push(entry);
+            starts.push(i as u32);
+        }
+    }
+    starts.push(entries.len() as u32);
+    (order, starts, distinct)
+}
+
+impl Cuda {
+    pub(super) fn matrix(&self, values: Buffer, rows: usize, columns: usize) -> Matrix {
+        Matrix {
+            values: Rc::new(values),
+            element: self.element,
+            rows,
+            columns,
+            gradient: Slot::default(),
+        }
+    }
+
+    /// A buffer of so many elements.
+    fn elements(&self, count: usize) -> Result<Buffer> {
+        self.pool.buffer(count * self.element.bytes())
+    }
+
+    fn floats(&self, count: usize) -> Result<Buffer> {
+        self.pool.buffer(count * Element::F32.bytes())
+    }
+
+    fn numbers(&self, numbers: &[u32]) -> Result<Rc<Buffer>> {
+        let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
+        self.pool.filled(&bytes).map(Rc::new)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
+    fn run(
+        &self,
+        operation: Operation,
+        kernel: &'static str,
+        constants: &[(&'static str, usize)],
+        grid: [usize; 3],
+        threads: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let constants: Vec<Constant> = constants
+            .iter()
+            .map(|(name, value)| (*name, Value::Whole(*value)))
+            .collect();
+        self.launch(operation, kernel, &constants, grid, threads, shared, arguments)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
+    fn launch(
+        &self,
+        operation: Operation,
+        kernel: &'static str,
+        constants: &[Constant],
+        grid: [usize; 3],
+        threads: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        if grid.contains(&0) {
+            return Ok(());
+        }
+        self.pool.driver().launch(&Launch {
+            operation,
+            kernel,
+            element: self.element,
+            constants,
+            grid,
+            threads,
+            shared,
+            arguments,
+        })
+    }
+
+    /// One thread an element.
+    fn each_element(
+        &self,
+        operation: Operation,
+        kernel: &'static str,
+        constants: &[(&'static str, usize)],
+        count: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let blocks = count.div_ceil(THREADS);
+        self.run(
+            operation,
+            kernel,
+            constants,
+            [blocks, 1, 1],
+            THREADS,
+            0,
+            arguments,
+        )
+    }
+
+    /// One block a row.
+    fn each_row(
+        &self,
+        operation: Operation,
+        kernel: &'static str,
+        constants: &[(&'static str, usize)],
+        rows: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        self.run(
+            operation,
+            kernel,
+            constants,
+            [rows, 1, 1],
+            THREADS,
+            shared,
+            arguments,
+        )
+    }
+
+    /// c = a · b, or c += a · b.
+    fn multiply(
+        &self,
+        sizes: [usize; 3],
+        [a, b]: [Operand; 2],
+        c: Address,
+        element: Element,
+        accumulate: bool,
+    ) -> Result<()> {
+        if sizes.contains(&0) {
+            return Ok(());
+        }
+        self.pool.driver().multiply(&Product {
+            sizes,
+            a,
+            b,
+            c,
+            element,
+            accumulate,
+        })
+    }
+
+    fn operand(&self, at: Address, transposed: bool) -> Operand {
+        Operand {
+            at,
+            element: self.element,
+            transposed,
+        }
+    }
+
+    /// Where a weight's gradient gathers.
+    pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
+        if let Some(buffer) = gradients.buffers.get(&weight.number) {
+            return Ok(buffer.at());
+        }
+        let buffer = self.pool.zeros(weight.count * Element::F32.bytes())?;
+        let at = buffer.at();
+        gradients.buffers.insert(weight.number, buffer);
+        Ok(at)
+    }
+
+    /// Gives an activation a gradient, on top of what it has.
+    fn give(&self, slot: &Slot, gradient: Buffer) -> Result<()> {
+        let there = slot.borrow_mut().take();
+        let sum = match there {
+            None => gradient,
+            Some(sum) => {
+                let count = sum.bytes() / self.element.bytes();
+                let arguments = [Argument::At(gradient.at()), Argument::At(sum.at()), number(count)];
+                // The width is of no meaning to it; the same as elsewhere, so that nothing is compiled for it alone.
+                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], count, &arguments)?;
+                sum
+            }
+        };
+        *slot.borrow_mut() = Some(sum);
+        Ok(())
+    }
+
+    /// An activation's gradient to write to, and whether it has to be added to.
+    fn target(&self, slot: &Slot, count: usize) -> Result<(Buffer, bool)> {
+        match slot.borrow_mut().take() {
+            Some(there) => Ok((there, true)),
+            None => Ok((self.elements(count)?, false)),
+        }
+    }
+
+    /// An activation's gradient to add to.
+    fn sum(&self, slot: &Slot, count: usize) -> Result<Buffer> {
+        match slot.borrow_mut().take() {
+            Some(there) => Ok(there),
+            None => self.pool.zeros(count * self.element.bytes()),
+        }
+    }
+
+    fn places(&self, rows: TokenRows<'_>, count: usize, batch: usize) -> Result<Places> {
+        let fits = match rows.listed {
+            None => count == batch * rows.length,
+            Some(listed) => {
+                listed.len() == count
+                    && listed.is_sorted_by(|a, b| a < b)
+                    && listed
+                        .last()
+                        .is_none_or(|&last| (last as usize) < batch * rows.length)
+            }
+        };
+        if !fits {
+            let message = format!(
+                "{count} rows as token rows of a batch of {batch} times {}",
+                rows.length
+            );
+            return Err(Error::internal(message));
+        }
+        self.spread(rows, &rows.starts(batch, count), batch)
+    }
+
+    /// The places of a modulation's rows: all rows are of its only one, or each batch row's of its own.
+    fn modulated(
+        &self,
+        rows: TokenRows<'_>,
+        count: usize,
+        modulation: &Matrix,
+        width: usize,
+        chunks: &[usize],
+    ) -> Result<Places> {
+        let fits = chunks
+            .iter()
+            .all(|chunk| (chunk + 1) * width <= modulation.columns);
+        if modulation.rows == 0 || !fits {
+            let (m, columns) = (modulation.rows, modulation.columns);
+            return Err(Error::internal(format!(
+                "modulation {m}x{columns} for width {width}, chunks {chunks:?}"
+            )));
+        }
+        if modulation.rows == 1 {
+            return self.spread(rows, &[0, count], 1);
+        }
+        self.places(rows, count, modulation.rows)
+    }
+
+    fn spread(&self, rows: TokenRows<'_>, starts: &[usize], batch: usize) -> Result<Places> {
+        let longest = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+        let starts: Vec<u32> = starts.iter().map(|&start| start as u32).collect();
+        Ok(Places {
+            starts: self.numbers(&starts)?,
+            listed: rows.listed.map(|listed| self.numbers(listed)).transpose()?,
+            length: rows.length,
+            longest,
+            batch,
+        })
+    }
+
+    pub(super) fn embed_rows(
+        &self,
+        table: &Rc<Weight>,
+        width: usize,
+        entries: usize,
+        tokens: &[u32],
+    ) -> Result<Matrix> {
+        indices_below("token", tokens, entries)?;
+        let y = self.elements(tokens.len() * width)?;
+        let list = self.numbers(tokens)?;
+        let constants = [("WIDTH", width)];
+        let arguments = [table.working().at(), list.at(), y.at()].map(Argument::At);
+        self.each_row(EMBED, "embed_forward", &constants, tokens.len(), 0, &arguments)?;
+        let y = self.matrix(y, tokens.len(), width);
+        if self.is_recording() {
+            let (table, slot, tokens) = (Rc::clone(table), y.gradient.clone(), tokens.to_vec());
+            self.push(move |cuda, gradients| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let (order, starts, entries) = by_entry(&tokens);
+                // Entries' rows cut into segments.
+                let (mut cuts, mut segments) = (Vec::new(), Vec::new());
+                for pair in starts.windows(2) {
+                    segments.push(cuts.len() as u32);
+                    cuts.extend((pair[0]..pair[1]).step_by(SEGMENT));
+                }
+                segments.push(cuts.len() as u32);
+                let count = cuts.len();
+                cuts.push(tokens.len() as u32);
+                let partial = cuda.floats(count * width)?;
+                let (order, cuts) = (cuda.numbers(&order)?, cuda.numbers(&cuts)?);
+                let arguments = [dy.at(), order.at(), cuts.at(), partial.at()].map(Argument::At);
+                cuda.each_row(EMBED, "embed_segments", &constants, count, 0, &arguments)?;
+                let to = cuda.weight_gradient(gradients, &table)?;
+                let (distinct, segments) = (cuda.numbers(&entries)?, cuda.numbers(&segments)?);
+                let arguments = [partial.at(), distinct.at(), segments.at(), to].map(Argument::At);
+                cuda.each_row(EMBED, "embed_entries", &constants, entries.len(), 0, &arguments)
+            });
+        }
+        Ok(y)
+    }
+
+    /// x · w[outputs]ᵀ, without a bias.
+    fn outputs(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>) -> Result<Buffer> {
+        let y = self.elements(x.rows * outputs.len())?;
+        let from = w
+            .working()
+            .at()
+            .offset(outputs.start * x.columns * self.element.bytes());
+        let operands = [self.operand(x.values.at(), false), self.operand(from, true)];
+        self.multiply(
+            [x.rows, outputs.len(), x.columns],
+            operands,
+            y.at(),
+            self.element,
+            false,
+        )?;
+        Ok(y)
+    }
+
+    pub(super) fn linear_rows(
+        &self,
+        x: &Matrix,
+        w: &Rc<Weight>,
+        outputs: Range<usize>,
+        b: Option<&Rc<Weight>>,
+    ) -> Result<Matrix> {
+        let y = self.outputs(x, w, &outputs)?;
+        let constants = [("WIDTH", outputs.len())];
+        if let Some(b) = b {
+            let arguments = [b.master.at(), y.at()].map(Argument::At);
+            self.each_row(LINEAR, "add_bias", &constants, x.rows, 0, &arguments)?;
+        }
+        let y = self.matrix(y, x.rows, outputs.len());
+        if self.is_recording() {
+            let (x, w, b, slot) = (x.clone(), Rc::clone(w), b.cloned(), y.gradient.clone());
+            self.push(move |cuda, gradients| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                cuda.linear_backward(&dy, &x, &w, outputs, b.as_deref(), gradients)
+            });
+        }
+        Ok(y)
+    }
+
+    fn linear_backward(
+        &self,
+        dy: &Buffer,
+        x: &Matrix,
+        w: &Weight,
+        outputs: Range<usize>,
+        b: Option<&Weight>,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        if let Some(b) = b {
+            self.add_column_sums(
+                dy.at(),
+                x.rows,
+                outputs.len(),
+                self.weight_gradient(gradients, b)?,
+            )?;
+        }
+        let first = outputs.start * x.columns;
+        let dw = self
+            .weight_gradient(gradients, w)?
+            .offset(first * Element::F32.bytes());
+        let operands = [self.operand(dy.at(), true), self.operand(x.values.at(), false)];
+        self.multiply(
+            [outputs.len(), x.columns, x.rows],
+            operands,
+            dw,
+            Element::F32,
+            true,
+        )?;
+        let (dx, add) = self.target(&x.gradient, x.rows * x.columns)?;
+        let from = w.working().at().offset(first * self.element.bytes());
+        let operands = [self.operand(dy.at(), false), self.operand(from, false)];
+        self.multiply(
+            [x.rows, x.columns, outputs.len()],
+            operands,
+            dx.at(),
+            self.element,
+            add,
+        )?;
+        *x.gradient.borrow_mut() = Some(dx);
+        Ok(())
+    }
+
+    /// total += the sums of the columns of y (rows, width).
+    fn add_column_sums(&self, y: Address, rows: usize, width: usize, total: Address) -> Result<()> {
+        let chunks = rows.div_ceil(CHUNK);
+        let partial = self.floats(chunks * width)?;
+        let constants = [("WIDTH", width)];
+        let blocks = width.div_ceil(COLUMNS);
+        let arguments = [
+            Argument::At(y),
+            Argument::At(partial.at()),
+            number(rows),
+            number(CHUNK),
+        ];
+        self.run(
+            LINEAR,
+            "column_sums",
+            &constants,
+            [blocks, chunks, 1],
+            COLUMNS,
+            0,
+            &arguments,
+        )?;
+        self.add_partial_sums(partial.at(), chunks, width, total)
+    }
+
+    fn add_partial_sums(&self, partial: Address, chunks: usize, width: usize, total: Address) -> Result<()> {
+        let arguments = [Argument::At(partial), Argument::At(total), number(chunks)];
+        let blocks = width.div_ceil(COLUMNS);
+        self.run(
+            LINEAR,
+            "add_partial_sums",
+            &[("WIDTH", width)],
+            [blocks, 1, 1],
+            COLUMNS,
+            0,
+            &arguments,
+        )
+    }
+
+    pub(super) fn linear_gelu_rows(&self, x: &Matrix, w: &Rc<Weight>, b: &Rc<Weight>) -> Result<Matrix> {
+        let width = b.count;
+        let u = self.outputs(x, w, &(0..width))?;
+        let y = self.elements(x.rows * width)?;
+        let constants = [("WIDTH", width)];
+        let arguments = [b.master.at(), u.at(), y.at()].map(Argument::At);
+        self.each_row(LINEAR_GELU, "bias_gelu", &constants, x.rows, 0, &arguments)?;
+        let y = self.matrix(y, x.rows, width);
+        if self.is_recording() {
+            let (x, w, b, slot) = (x.clone(), Rc::clone(w), Rc::clone(b), y.gradient.clone());
+            self.push(move |cuda, gradients| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let count = x.rows * width;
+                let arguments = [Argument::At(u.at()), Argument::At(dy.at()), number(count)];
+                cuda.each_element(LINEAR_GELU, "gelu_backward", &constants, count, &arguments)?;
+                drop(u);
+                cuda.linear_backward(&dy, &x, &w, 0..width, Some(&b), gradients)
+            });
+        }
+        Ok(y)
+    }
+
+    pub(super) fn silu_rows(&self, x: &Matrix) -> Result<Matrix> {
+        let count = x.rows * x.columns;
+        let y = self.elements(count)?;
+        let arguments = [Argument::At(x.values.at()), Argument::At(y.at()), number(count)];
+        self.each_element(SILU, "silu_forward", &[], count, &arguments)?;
+        let y = self.matrix(y, x.rows, x.columns);
+        if self.is_recording() {
+            let (x, slot) = (x.clone(), y.gradient.clone());
+            self.push(move |cuda, _| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let (dx, add) = cuda.target(&x.gradient, count)?;
+                let at = [x.values.at(), dy.at(), dx.at()].map(Argument::At);
+                let arguments = [&at[..], &[number(count), number(usize::from(add))]].concat();
+                cuda.each_element(SILU, "silu_backward", &[], count, &arguments)?;
+                *x.gradient.borrow_mut() = Some(dx);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    pub(super) fn norm_rows(
+        &self,
+        x: &Matrix,
+        weight: &Rc<Weight>,
+        modulation: &Matrix,
+        [shift, scale]: [usize; 2],
+        rows: TokenRows<'_>,
+    ) -> Result<Matrix> {
+        let (count, width) = (x.rows, x.columns);
+        let places = self.modulated(rows, count, modulation, width, &[shift, scale])?;
+        let constants = [
+            ("WIDTH", width),
+            ("COLUMNS", modulation.columns),
+            ("SHIFT", shift * width),
+            ("SCALE", scale * width),
+            ("LENGTH", places.length),
+        ];
+        let shared = number(usize::from(modulation.rows == 1));
+        let y = self.elements(count * width)?;
+        let statistics = self.floats(2 * count)?;
+        let at = [
+            x.values.at(),
+            weight.master.at(),
+            modulation.values.at(),
+            y.at(),
+            statistics.at(),
+        ]
+        .map(Argument::At);
+        let arguments = [&at[..], &places.listed(), &[number(count), shared]].concat();
+        let blocks = [count.div_ceil(NORM_WARPS), 1, 1];
+        self.run(
+            MODULATED_NORM,
+            "norm_forward",
+            &constants,
+            blocks,
+            NORM_WARPS * 32,
+            0,
+            &arguments,
+        )?;
+        let y = self.matrix(y, count, width);
+        if self.is_recording() {
+            let (x, weight, modulation, slot) = (
+                x.clone(),
+                Rc::clone(weight),
+                modulation.clone(),
+                y.gradient.clone(),
+            );
+            self.push(move |cuda, gradients| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                let partial = cuda.floats(places.batch * width)?;
+                let at = [
+                    x.values.at(),
+                    weight.master.at(),
+                    modulation.values.at(),
+                    statistics.at(),
+                    dy.at(),
+                ];
+                let more = [places.starts.at(), dmodulation.at(), partial.at()];
+                let arguments = [&at[..], &more].concat();
+                let arguments: Vec<_> = arguments.into_iter().map(Argument::At).collect();
+                let grid = [width.div_ceil(COLUMNS), places.batch, 1];
+                cuda.run(
+                    MODULATED_NORM,
+                    "norm_parameters",
+                    &constants,
+                    grid,
+                    COLUMNS,
+                    0,
+                    &arguments,
+                )?;
+                *modulation.gradient.borrow_mut() = Some(dmodulation);
+                let dweight = cuda.weight_gradient(gradients, &weight)?;
+                cuda.add_partial_sums(partial.at(), places.batch, width, dweight)?;
+                let (dx, add) = cuda.target(&x.gradient, count * width)?;
+                let arguments = [
+                    &at.map(Argument::At)[..],
+                    &[Argument::At(dx.at())],
+                    &places.listed(),
+                    &[number(count), shared, number(usize::from(add))],
+                ]
+                .concat();
+                cuda.run(
+                    MODULATED_NORM,
+                    "norm_backward",
+                    &constants,
+                    blocks,
+                    NORM_WARPS * 32,
+                    0,
+                    &arguments,
+                )?;
+                *x.gradient.borrow_mut() = Some(dx);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
+    fn turns(&self, length: usize, width: usize) -> Result<Rc<Buffer>> {
+        if let Some(known) = self.turns.borrow().get(&(length, width)) {
+            return Ok(Rc::clone(known));
+        }
+        let angle = |position: usize, pair: usize| {
+            position as f64 * ROTARY_BASE.powf(-2.0 * pair as f64 / width as f64)
+        };
+        let pairs = (0..length).flat_map(|position| (0..width / 2).map(move |pair| (position, pair)));
+        let values: Vec<f32> = pairs
+            .map(|(position, pair)| angle(position, pair))
+            .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
+            .collect();
+        let table = Rc::new(self.pool.filled(&narrowed(&values, Element::F32))?);
+        self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
+        Ok(table)
+    }
+
+    pub(super) fn attention_rows(
+        &self,
+        q: &Matrix,
+        kv: &Matrix,
+        heads: usize,
+        rows: TokenRows<'_>,
+    ) -> Result<Matrix> {
+        let (queries, keys, length, width) = (q.rows, kv.rows, rows.length, q.columns);
+        let fits = heads > 0 && width.is_multiple_of(heads) && (width / heads).is_multiple_of(16);
+        if !fits || kv.columns != 2 * width || length == 0 || !keys.is_multiple_of(length) {
+            let columns = kv.columns;
+            return Err(Error::internal(format!(
+                "attention over rows of {length} with {heads} heads on {keys}x{columns} to width {width}: a head's \
+                 width is a multiple of 16 here"
+            )));
+        }
+        let head = width / heads;
+        let places = self.places(rows, queries, keys / length)?;
+        let turns = self.turns(length, head)?;
+        let constants = [
+            ("HEAD", Value::Whole(head)),
+            ("HEADS", Value::Whole(heads)),
+            ("LENGTH", Value::Whole(length)),
+            ("SQRT_HEAD", Value::Real((head as f32).sqrt())),
+        ];
+        let bytes = self.element.bytes();
+        let tile = TILE * (head + PADDING) * bytes;
+        let across = head * (TILE + PADDING) * bytes;
+        let scores = TILE * (TILE + PADDING) * bytes;
+        let sums = 2 * TILE * Element::F32.bytes();
+        let y = self.elements(queries * width)?;
+        let logarithms = self.floats(queries * heads)?;
+        let inputs = [q.values.at(), kv.values.at(), turns.at(), places.starts.at()].map(Argument::At);
+        let inputs = [&inputs[..], &places.listed()].concat();
+        let outputs = [y.at(), logarithms.at()].map(Argument::At);
+        let grid = [places.longest.div_ceil(TILE), heads, places.batch];
+        let (warps, shared) = (TILE / 16 * 32, 2 * tile + across + scores);
+        let arguments = [&inputs[..], &outputs].concat();
+        self.launch(
+            ATTENTION,
+            "attention_forward",
+            &constants,
+            grid,
+            warps,
+            shared,
+            &arguments,
+        )?;
+        let y = self.matrix(y, queries, width);
+        if self.is_recording() {
+            let (q, kv, values, slot) = (q.clone(), kv.clone(), Rc::clone(&y.values), y.gradient.clone());
+            self.push(move |cuda, _| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                // Kept for as long as the launches are made.
+                let _kept = (&places, &turns);
+                let deltas = cuda.floats(queries * heads)?;
+                let arguments = [values.at(), dy.at(), deltas.at()].map(Argument::At);
+                cuda.launch(
+                    ATTENTION,
+                    "attention_deltas",
+                    &constants,
+                    [queries, 1, 1],
+                    heads * 32,
+                    0,
+                    &arguments,
+                )?;
+                let (dq, dkv) = (cuda.elements(queries * width)?, cuda.elements(keys * 2 * width)?);
+                let more = |to: &Buffer| [logarithms.at(), deltas.at(), dy.at(), to.at()].map(Argument::At);
+                let by_keys = [length.div_ceil(TILE), heads, places.batch];
+                let shared = 4 * tile + 2 * across + scores + sums;
+                let arguments = [&inputs[..], &more(&dkv)].concat();
+                cuda.launch(
+                    ATTENTION,
+                    "attention_keys",
+                    &constants,
+                    by_keys,
+                    warps,
+                    shared,
+                    &arguments,
+                )?;
+                let shared = 4 * tile + across + scores + sums;
+                let arguments = [&inputs[..], &more(&dq)].concat();
+                cuda.launch(
+                    ATTENTION,
+                    "attention_queries",
+                    &constants,
+                    grid,
+                    warps,
+                    shared,
+                    &arguments,
+                )?;
+                cuda.give(&q.gradient, dq)?;
+                cuda.give(&kv.gradient, dkv)
+            });
+        }
+        Ok(y)
+    }
+
+    /// What a kernel needs to know of dropout: key, step and first row in memory; threshold, scale and site as numbers.
+    fn drops(&self, dropout: Option<(Dropout, u32)>) -> Result<(Rc<Buffer>, [Argument; 3])> {
+        let words = |dropout: &Dropout| {
+            let ([first, second], step, row) = (dropout.random.key(), dropout.step, dropout.first_row);
+            let halves = |x: u64| [x as u32, (x >> 32) as u32];
+            let ([step, step_high], [row, row_high]) = (halves(step), halves(row));
+            [first, second, step, step_high, row, row_high]
+        };
+        let wanted = dropout.as_ref().map_or([0; 6], |(dropout, _)| words(dropout));
+        let arguments = match &dropout {
+            None => [Argument::Number(0), Argument::Real(1.0), Argument::Number(0)],
+            Some((dropout, site)) => [
+                Argument::Number(dropout.threshold()),
+                Argument::Real(1.0 / (1.0 - dropout.rate)),
+                Argument::Number(*site),
+            ],
+        };
+        if let Some((known, buffer)) = &*self.random.borrow()
+            && *known == wanted
+        {
+            return Ok((Rc::clone(buffer), arguments));
+        }
+        let buffer = self.numbers(&wanted)?;
+        *self.random.borrow_mut() = Some((wanted, Rc::clone(&buffer)));
+        Ok((buffer, arguments))
+    }
+
+    pub(super) fn residual_rows(
+        &self,
+        [x, branch]: [&Matrix; 2],
+        modulation: &Matrix,
+        gate: usize,
+        dropout: Option<(Dropout, u32)>,
+        rows: TokenRows<'_>,
+    ) -> Result<Matrix> {
+        let (count, width) = (x.rows, x.columns);
+        if branch.rows != count {
+            return Err(Error::internal(format!(
+                "a branch of {} rows for {count}",
+                branch.rows
+            )));
+        }
+        let places = self.modulated(rows, count, modulation, width, &[gate])?;
+        let constants = [
+            ("WIDTH", width),
+            ("COLUMNS", modulation.columns),
+            ("GATE", gate * width),
+            ("LENGTH", places.length),
+        ];
+        let shared = number(usize::from(modulation.rows == 1));
+        let (random, drops) = self.drops(dropout)?;
+        let y = self.elements(count * width)?;
+        let at = [x.values.at(), branch.values.at(), modulation.values.at(), y.at()].map(Argument::At);
+        let arguments = [
+            &at[..],
+            &places.listed(),
+            &[shared, Argument::At(random.at())],
+            &drops,
+        ]
+        .concat();
+        self.each_row(
+            GATED_RESIDUAL,
+            "residual_forward",
+            &constants,
+            count,
+            0,
+            &arguments,
+        )?;
+        let y = self.matrix(y, count, width);
+        if self.is_recording() {
+            let (x, branch, modulation, slot) = (
+                x.gradient.clone(),
+                branch.clone(),
+                modulation.clone(),
+                y.gradient.clone(),
+            );
+            self.push(move |cuda, _| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let dbranch = cuda.elements(count * width)?;
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                let at = [
+                    branch.values.at(),
+                    modulation.values.at(),
+                    dy.at(),
+                    places.starts.at(),
+                    dbranch.at(),
+                    dmodulation.at(),
+                ];
+                let at = at.map(Argument::At);
+                let arguments = [&at[..], &places.listed(), &[Argument::At(random.at())], &drops].concat();
+                let grid = [width.div_ceil(COLUMNS), places.batch, 1];
+                cuda.run(
+                    GATED_RESIDUAL,
+                    "residual_backward",
+                    &constants,
+                    grid,
+                    COLUMNS,
+                    0,
+                    &arguments,
+                )?;
+                *modulation.gradient.borrow_mut() = Some(dmodulation);
+                cuda.give(&branch.gradient, dbranch)?;
+                cuda.give(&x, dy)
+            });
+        }
+        Ok(y)
+    }
+
+    pub(super) fn gather_rows(&self, x: &Matrix, rows: &[u32]) -> Result<Matrix> {
+        indices_below("row", rows, x.rows)?;
+        let width = x.columns;
+        let y = self.elements(rows.len() * width)?;
+        let list = self.numbers(rows)?;
+        let constants = [("WIDTH", width)];
+        let arguments = [x.values.at(), list.at(), y.at()].map(Argument::At);
+        self.each_row(GATHER, "gather_forward", &constants, rows.len(), 0, &arguments)?;
+        let y = self.matrix(y, rows.len(), width);
+        if self.is_recording() {
+            let (into, count) = (x.gradient.clone(), x.rows * width);
+            let (slot, rows) = (y.gradient.clone(), rows.to_vec());
+            self.push(move |cuda, _| {
+                let Some(dy) = slot.borrow_mut().take() else {
+                    return Ok(());
+                };
+                let dx = cuda.sum(&into, count)?;
+                let (order, starts, entries) = by_entry(&rows);
+                let [order, starts] = [cuda.numbers(&order)?, cuda.numbers(&starts)?];
+                let list = cuda.numbers(&entries)?;
+                let arguments = [dy.at(), order.at(), starts.at(), list.at(), dx.at()].map(Argument::At);
+                cuda.each_row(
+                    GATHER,
+                    "gather_backward",
+                    &constants,
+                    entries.len(),
+                    0,
+                    &arguments,
+                )?;
+                *into.borrow_mut() = Some(dx);
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
+
+    pub(super) fn nll_rows(
+        &self,
+        h: &Matrix,
+        [w, b]: [&Rc<Weight>; 2],
+        alphabet: Alphabet,
+        targets: &[u32],
+        weights: &[f32],
+    ) -> Result<(Matrix, Vec<f32>)> {
+        let (count, width, vocabulary) = (h.rows, h.columns, b.count);
+        let lengths = [targets.len(), weights.len()];
+        if lengths != [count; 2] || alphabet.size as usize > vocabulary {
+            return Err(Error::internal(format!(
+                "{count} positions with {lengths:?} targets and weights, an alphabet of {} in {vocabulary}",
+                alphabet.size
+            )));
+        }
+        indices_below("target", targets, alphabet.size as usize)?;
+        if targets.contains(&alphabet.mask) {
+            return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
+        }
+        let is_recording = self.is_recording();
+        let constants = [("VOCABULARY", vocabulary)];
+        let tokens = [Argument::Number(alphabet.size), Argument::Number(alphabet.mask)];
+        let targets = self.numbers(targets)?;
+        let factors = self.pool.filled(&narrowed(weights, Element::F32))?;
+        let nll = self.floats(count)?;
+        let each = vocabulary * (Element::F32.bytes() + self.element.bytes());
+        let chunk = (LOGITS / each).clamp(1, count.max(1));
+        let logits = self.floats(chunk * vocabulary)?;
+        let size = self.element.bytes();
+        let mut dh = None;
+        if is_recording {
+            dh = Some((self.elements(count * width)?, self.elements(chunk * vocabulary)?));
+        }
+        for first in (0..count).step_by(chunk) {
+            let rows = chunk.min(count - first);
+            let hidden = h.values.at().offset(first * width * size);
+            let operands = [self.operand(hidden, false), self.operand(w.working().at(), true)];
+            self.multiply(
+                [rows, vocabulary, width],
+                operands,
+                logits.at(),
+                Element::F32,
+                false,
+            )?;
+            let (target, value) = (targets.at().offset(4 * first), nll.at().offset(4 * first));
+            let shared = 32 * Element::F32.bytes();
+            let Some((dh, slopes)) = &dh else {
+                let at = [logits.at(), b.master.at(), target, value].map(Argument::At);
+                self.each_row(
+                    NLL,
+                    "nll_forward",
+                    &constants,
+                    rows,
+                    shared,
+                    &[&at[..], &tokens].concat(),
+                )?;
+                continue;
+            };
+            let factor = factors.at().offset(4 * first);
+            let at = [logits.at(), b.master.at(), target, factor, value, slopes.at()].map(Argument::At);
+            self.each_row(
+                NLL,
+                "nll_gradient",
+                &constants,
+                rows,
+                shared,
+                &[&at[..], &tokens].concat(),
+            )?;
+            let operands = [
+                self.operand(slopes.at(), false),
+                self.operand(w.working().at(), false),
+            ];
+            let to = dh.at().offset(first * width * size);
+            self.multiply([rows, width, vocabulary], operands, to, self.element, false)?;
+            if let Some(recording) = &mut *self.recording.borrow_mut() {
+                let dw = self.weight_gradient(&mut recording.gradients, w)?;
+                let operands = [self.operand(slopes.at(), true), self.operand(hidden, false)];
+                self.multiply([vocabulary, width, rows], operands, dw, Element::F32, true)?;
+                let db = self.weight_gradient(&mut recording.gradients, b)?;
+                self.add_column_sums(slopes.at(), rows, vocabulary, db)?;
+            }
+        }
+        if let Some((dh, _)) = dh {
+            let slot = h.gradient.clone();
+            self.push(move |cuda, _| cuda.give(&slot, dh));
+        }
+        let nll = widened(&nll.read()?, Element::F32);
+        // Summed in f64: the loss of a large batch keeps its last digits.
+        let total: f64 = nll
+            .iter()
+            .zip(weights)
+            .map(|(&nll, &weight)| f64::from(nll) * f64::from(weight))
+            .sum();
+        let loss = Matrix {
+            element: Element::F32,
+            ..self.matrix(self.pool.filled(&narrowed(&[total as f32], Element::F32))?, 1, 1)
+        };
+        Ok((loss, nll))
+    }
+}
