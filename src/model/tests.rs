@@ -20,7 +20,11 @@ fn nano() -> &'static Shape {
 
 /// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
 fn weights() -> Vec<f32> {
-    let mut weights = initial(nano(), 3);
+    weights_of(nano())
+}
+
+fn weights_of(shape: &Shape) -> Vec<f32> {
+    let mut weights = initial(shape, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
         if *weight == 0.0 {
             *weight = 0.2 * (i as f32 * 78.233).sin();
@@ -44,8 +48,14 @@ struct Case {
 impl Case {
     /// `rows` rows with about half of the tokens masked; times shared or one per row.
     fn new(rows: usize, conditioned: bool, dropout: bool) -> Self {
+        Self::of(nano(), ALPHABET, rows, conditioned, dropout)
+    }
+
+    /// The same of another shape.
+    fn of(shape: &Shape, alphabet: Alphabet, rows: usize, conditioned: bool, dropout: bool) -> Self {
         let random = Random::new(11, Stream::Mask);
-        let length = nano().length;
+        let length = shape.length;
+        let tokens = u64::from(alphabet.mask);
         let mut case = Self {
             tokens: Vec::new(),
             sigma: if conditioned {
@@ -65,9 +75,9 @@ impl Case {
         };
         for row in 0..rows {
             for at in 0..length {
-                let draw = |place: usize| random.below(500, place as u64, row as u64, at as u32) as u32;
-                if draw(0) < 250 {
-                    case.tokens.push(ALPHABET.mask);
+                let draw = |place: usize| random.below(tokens, place as u64, row as u64, at as u32) as u32;
+                if u64::from(draw(0)) < tokens / 2 {
+                    case.tokens.push(alphabet.mask);
                     case.positions.push((row * length + at) as u32);
                     case.targets.push(draw(1));
                     case.weights.push(0.01 + draw(2) as f32 / 4000.0);
@@ -483,4 +493,148 @@ fn a_batch_that_is_none_of_this_shape_is_refused() {
         ..batch
     };
     assert_eq!(network.accumulate(&nothing, ALPHABET).unwrap(), Vec::<f32>::new());
+}
+
+/// The CUDA backend, its kernels emulated: against the CPU's.
+#[cfg(target_os = "linux")]
+mod cuda {
+    use dfdx::shapes::Const;
+
+    use super::*;
+    use crate::kernels::cuda::Cuda;
+    use crate::kernels::cuda::driver::Element;
+    use crate::kernels::cuda::emulated::Emulated;
+    use crate::model::dit::Arch;
+
+    /// Heads 64 wide, a vocabulary and a row that no tile divides.
+    struct Odd;
+
+    impl Arch for Odd {
+        type V = Const<131>;
+        type L = Const<72>;
+        type D = Const<128>;
+        type D2 = Const<256>;
+        type D3 = Const<384>;
+        type D6 = Const<768>;
+        type F = Const<512>;
+        type C = Const<32>;
+        const HEADS: usize = 2;
+        const BLOCKS: usize = 2;
+        const SHAPE: &'static Shape = &Shape {
+            name: "odd",
+            vocabulary: 131,
+            length: 72,
+            width: 128,
+            heads: 2,
+            blocks: 2,
+            conditioning: 32,
+        };
+    }
+
+    fn emulated<A: Arch>(element: Element) -> Erased<A, Cuda> {
+        let cuda = Cuda::new(Box::new(Emulated::default()), element);
+        Erased::new(cuda, &weights_of(A::SHAPE)).unwrap()
+    }
+
+    fn norm(values: impl Iterator<Item = f32>) -> f64 {
+        values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+    }
+
+    /// Loss, logits and every gradient, against the fused backend: `loss` off at most, and each parameter's gradient
+    /// `slope` of its norm.
+    fn agree<A: Arch>(alphabet: Alphabet, element: Element, loss: f32, slope: f64) {
+        for (conditioned, dropout) in [(false, false), (true, true)] {
+            let case = Case::of(A::SHAPE, alphabet, 3, conditioned, dropout);
+            let mut cuda = emulated::<A>(element);
+            let mut fused = Erased::<A, _>::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
+            let nll = cuda.accumulate(&case.batch(), alphabet).unwrap();
+            assert_close(&nll, &fused.accumulate(&case.batch(), alphabet).unwrap(), loss);
+            assert_close(&cuda.nll(&case.batch(), alphabet).unwrap(), &nll, loss);
+            let (found, expected) = (gradient(&mut cuda), gradient(&mut fused));
+            for parameter in parameters(A::SHAPE) {
+                let own = parameter.offset..parameter.offset + parameter.len();
+                let off = norm(
+                    found[own.clone()]
+                        .iter()
+                        .zip(&expected[own.clone()])
+                        .map(|(a, b)| a - b),
+                );
+                let whole = norm(expected[own].iter().copied());
+                assert!(
+                    off <= slope * whole,
+                    "{} in {element:?}: off by {} of its norm",
+                    parameter.name,
+                    off / whole
+                );
+            }
+            let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
+            let logits =
+                |network: &dyn Network| network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+            assert_close(&logits(&cuda), &logits(&fused), loss);
+        }
+    }
+
+    const ODD: Alphabet = Alphabet { mask: 129, size: 130 };
+
+    /// 1e-4: sums in another order, and exponentials of another library, through two blocks in f32.
+    #[test]
+    fn in_f32_the_emulated_network_agrees_with_the_cpus() {
+        agree::<Nano>(ALPHABET, Element::F32, 1e-4, 1e-4);
+        agree::<Odd>(ODD, Element::F32, 1e-4, 1e-4);
+    }
+
+    /// 2^-9 a rounding, through two blocks, on losses of order one to ten.
+    #[test]
+    fn in_bf16_the_emulated_network_is_near_the_cpus() {
+        agree::<Nano>(ALPHABET, Element::Bf16, 0.05, 0.05);
+        agree::<Odd>(ODD, Element::Bf16, 0.05, 0.05);
+    }
+
+    /// Steps of momentum on changing batches; the network's weights and the momentum after them.
+    fn train(network: &mut dyn Network, steps: std::ops::Range<u64>, momentum: &mut [f32]) -> Vec<f32> {
+        for step in steps {
+            let mut case = Case::new(2, false, true);
+            case.dropout = case.dropout.map(|dropout| Dropout { step, ..dropout });
+            network.accumulate(&case.batch(), ALPHABET).unwrap();
+            let update = &mut |parameter: &Parameter, values: &mut [f32], gradient: &mut [f32]| {
+                let momentum = &mut momentum[parameter.offset..][..values.len()];
+                for ((value, gradient), momentum) in values.iter_mut().zip(gradient).zip(momentum) {
+                    *momentum = 0.9 * *momentum + *gradient;
+                    *value -= 0.01 * *momentum;
+                    *gradient = 0.0;
+                }
+            };
+            network.visit(update).unwrap();
+        }
+        let mut values = vec![0.0; momentum.len()];
+        network.read(&mut values).unwrap();
+        values
+    }
+
+    #[test]
+    fn ten_steps_end_where_the_cpus_do_and_a_resumed_run_in_the_same_bits() {
+        let count = weights().len();
+        let expected = train(&mut fused(), 0..10, &mut vec![0.0; count]);
+        for (element, tolerance) in [(Element::F32, 1e-4), (Element::Bf16, 0.05)] {
+            let whole = train(&mut emulated::<Nano>(element), 0..10, &mut vec![0.0; count]);
+            let moved = norm(expected.iter().zip(&weights()).map(|(a, b)| a - b));
+            let off = norm(expected.iter().zip(&whole).map(|(a, b)| a - b));
+            assert!(
+                off <= tolerance * moved,
+                "{element:?}: off by {} of the way",
+                off / moved
+            );
+
+            let mut momentum = vec![0.0; count];
+            let half = train(&mut emulated::<Nano>(element), 0..5, &mut momentum);
+            let cuda = Cuda::new(Box::new(Emulated::default()), element);
+            let mut resumed = Erased::<Nano, _>::new(cuda, &half).unwrap();
+            let end = train(&mut resumed, 5..10, &mut momentum);
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert!(
+                bits(&end) == bits(&whole),
+                "{element:?}: other bits after a resumption"
+            );
+        }
+    }
 }

@@ -158,6 +158,10 @@ pub trait Driver {
     /// Gives memory back that [`Driver::allocate`] gave.
     fn free(&self, at: Address, bytes: usize);
 
+    /// Takes note that memory of [`Driver::allocate`] lies idle, or is in use again: whoever runs the kernels for a test
+    /// looks after it.
+    fn idle(&self, _at: Address, _is_idle: bool) {}
+
     /// Copies to the device.
     fn write(&self, to: Address, bytes: &[u8]) -> Result<()>;
 

@@ -7,7 +7,7 @@
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -30,6 +30,8 @@ const EMULATION: &str = include_str!("emulate.h");
 pub struct Emulated {
     /// Buffers by address, with their lengths.
     buffers: RefCell<BTreeMap<u64, usize>>,
+    /// Those that lie idle: to touch them is a fault.
+    idle: RefCell<BTreeSet<u64>>,
 }
 
 /// A compiled library. Its state is global: who runs one of its kernels holds it alone.
@@ -148,6 +150,8 @@ impl Emulated {
     fn check(&self, at: Address, bytes: usize) -> Result<()> {
         let buffers = self.buffers.borrow();
         let found = buffers.range(..=at.0).next_back();
+        let idle = self.idle.borrow();
+        let found = found.filter(|(first, _)| !idle.contains(first));
         if bytes == 0 || found.is_some_and(|(first, length)| at.0 + bytes as u64 <= first + *length as u64) {
             return Ok(());
         }
@@ -214,10 +218,23 @@ impl Driver for Emulated {
     }
 
     fn free(&self, at: Address, bytes: usize) {
+        self.idle.borrow_mut().remove(&at.0);
         let known = self.buffers.borrow_mut().remove(&at.0);
         assert_eq!(known, Some(bytes), "freed what was not allocated");
         // SAFETY: allocated with this layout, and forgotten now.
         unsafe { dealloc(at.0 as *mut u8, layout(bytes)) };
+    }
+
+    fn idle(&self, at: Address, is_idle: bool) {
+        if !is_idle {
+            self.idle.borrow_mut().remove(&at.0);
+            return;
+        }
+        if let Some(&bytes) = self.buffers.borrow().get(&at.0) {
+            // SAFETY: a live buffer of ours of that length, which nobody uses.
+            unsafe { (at.0 as *mut u8).write_bytes(POISON, bytes) };
+            self.idle.borrow_mut().insert(at.0);
+        }
     }
 
     fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
@@ -278,7 +295,8 @@ impl Driver for Emulated {
             let buffer: extern "C" fn(*mut c_void, usize) = std::mem::transmute(buffer);
             let kernel: extern "C" fn(*const u32, *const *const u64) = std::mem::transmute(kernel);
             forget();
-            for (&at, &bytes) in &*self.buffers.borrow() {
+            let idle = self.idle.borrow();
+            for (&at, &bytes) in self.buffers.borrow().iter().filter(|(at, _)| !idle.contains(at)) {
                 buffer(at as *mut c_void, bytes);
             }
             kernel(sizes.as_ptr(), addresses.as_ptr());

@@ -60,7 +60,10 @@ impl Pool {
         let size = bytes.max(1).next_multiple_of(STEP);
         let known = self.free.borrow_mut().get_mut(&size).and_then(Vec::pop);
         let at = match known {
-            Some(at) => at,
+            Some(at) => {
+                self.driver.idle(at, false);
+                at
+            }
             None => {
                 let at = self.reserve(size)?;
                 self.taken.borrow_mut().reserved += size;
@@ -161,6 +164,7 @@ impl Buffer {
 impl Drop for Buffer {
     fn drop(&mut self) {
         self.pool.taken.borrow_mut().used -= self.size;
+        self.pool.driver.idle(self.at, true);
         self.pool
             .free
             .borrow_mut()

@@ -718,8 +718,8 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                // Kept for as long as the launches are made.
-                let _kept = (&places, &turns);
+                // All of them, so that the closure holds what `inputs` are the addresses of.
+                let _kept = (&q, &kv, &places, &turns);
                 let deltas = cuda.floats(queries * heads)?;
                 let arguments = [values.at(), dy.at(), deltas.at()].map(Argument::At);
                 cuda.launch(
