@@ -502,7 +502,8 @@ mod cuda {
 
     use super::*;
     use crate::kernels::cuda::Cuda;
-    use crate::kernels::cuda::driver::Element;
+    use crate::kernels::cuda::device::Device;
+    use crate::kernels::cuda::driver::{Driver, Element};
     use crate::kernels::cuda::emulated::Emulated;
     use crate::model::dit::Arch;
 
@@ -543,9 +544,19 @@ mod cuda {
     /// Loss, logits and every gradient, against the fused backend: `loss` off at most, and each parameter's gradient
     /// `slope` of its norm.
     fn agree<A: Arch>(alphabet: Alphabet, element: Element, loss: f32, slope: f64) {
+        agree_on::<A>(&|| Box::new(Emulated::default()), alphabet, element, loss, slope);
+    }
+
+    fn agree_on<A: Arch>(
+        device: &dyn Fn() -> Box<dyn Driver>,
+        alphabet: Alphabet,
+        element: Element,
+        loss: f32,
+        slope: f64,
+    ) {
         for (conditioned, dropout) in [(false, false), (true, true)] {
             let case = Case::of(A::SHAPE, alphabet, 3, conditioned, dropout);
-            let mut cuda = emulated::<A>(element);
+            let mut cuda = Erased::<A, _>::new(Cuda::new(device(), element), &weights_of(A::SHAPE)).unwrap();
             let mut fused = Erased::<A, _>::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
             let nll = cuda.accumulate(&case.batch(), alphabet).unwrap();
             assert_close(&nll, &fused.accumulate(&case.batch(), alphabet).unwrap(), loss);
@@ -588,6 +599,25 @@ mod cuda {
     fn in_bf16_the_emulated_network_is_near_the_cpus() {
         agree::<Nano>(ALPHABET, Element::Bf16, 0.05, 0.05);
         agree::<Odd>(ODD, Element::Bf16, 0.05, 0.05);
+    }
+
+    /// The same on a real device, where there is one.
+    #[test]
+    fn on_a_device_the_network_agrees_with_the_cpus() {
+        let device = match Device::open(0) {
+            Ok(device) => device,
+            Err(error) => {
+                println!("skipped: {error}");
+                return;
+            }
+        };
+        println!("on {}", device.name());
+        drop(device);
+        let device: &dyn Fn() -> Box<dyn Driver> = &|| Box::new(Device::open(0).unwrap());
+        for (element, tolerance) in [(Element::F32, 1e-4), (Element::Bf16, 0.05)] {
+            agree_on::<Nano>(device, ALPHABET, element, tolerance, f64::from(tolerance));
+            agree_on::<Odd>(device, ODD, element, tolerance, f64::from(tolerance));
+        }
     }
 
     /// Steps of momentum on changing batches; the network's weights and the momentum after them.

@@ -9,12 +9,12 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
-use super::driver::{Address, Argument, Driver, Element, HEADER, Launch, Operand, Product, Value};
+use super::compiler;
+use super::driver::{Address, Argument, Driver, Element, HEADER, Launch, Operand, Product};
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
 
@@ -64,16 +64,7 @@ impl Library {
 
 /// The library of an operation for an element and constants, compiled unless it was before.
 fn library(launch: &Launch<'_>) -> Result<Arc<Mutex<Option<Library>>>> {
-    let mut options = String::new();
-    for (name, value) in launch.constants {
-        let _ = match value {
-            Value::Whole(value) => write!(options, " -D{name}={value}"),
-            Value::Real(value) => write!(options, " -D{name}={value:?}f"),
-        };
-    }
-    if launch.element == Element::Bf16 {
-        options.push_str(" -DELEMENT_BF16");
-    }
+    let options = compiler::options(launch.element, launch.constants).join(" ");
     let identity = [launch.operation.source, HEADER, EMULATION, &options].join("\0");
     let name = blake3::hash(identity.as_bytes()).to_hex().to_string();
     let entry = locked(&LIBRARIES).entry(name.clone()).or_default().clone();
@@ -119,7 +110,6 @@ fn compile(source: &str, options: &str, path: &Path) -> Result<()> {
     let output = Command::new(compiler)
         .current_dir(folder.path())
         .args([
-            "-std=c++17",
             "-O1",
             "-ffp-contract=off",
             "-w",

@@ -59,16 +59,13 @@ impl Pool {
     pub fn buffer(self: &Rc<Self>, bytes: usize) -> Result<Buffer> {
         let size = bytes.max(1).next_multiple_of(STEP);
         let known = self.free.borrow_mut().get_mut(&size).and_then(Vec::pop);
-        let at = match known {
-            Some(at) => {
-                self.driver.idle(at, false);
-                at
-            }
-            None => {
-                let at = self.reserve(size)?;
-                self.taken.borrow_mut().reserved += size;
-                at
-            }
+        let at = if let Some(at) = known {
+            self.driver.idle(at, false);
+            at
+        } else {
+            let at = self.reserve(size)?;
+            self.taken.borrow_mut().reserved += size;
+            at
         };
         let mut taken = self.taken.borrow_mut();
         taken.used += size;
@@ -92,7 +89,9 @@ impl Pool {
                 }
                 for (size, addresses) in idle {
                     self.taken.borrow_mut().reserved -= size * addresses.len();
-                    addresses.into_iter().for_each(|at| self.driver.free(at, size));
+                    for at in addresses {
+                        self.driver.free(at, size);
+                    }
                 }
                 self.driver.allocate(size)
             }
@@ -124,7 +123,9 @@ impl Drop for Pool {
     fn drop(&mut self) {
         // Buffers hold the pool: none is left.
         for (size, addresses) in std::mem::take(&mut *self.free.borrow_mut()) {
-            addresses.into_iter().for_each(|at| self.driver.free(at, size));
+            for at in addresses {
+                self.driver.free(at, size);
+            }
         }
     }
 }

@@ -16,6 +16,8 @@ use dfdx::shapes::{ConstDim, ConstShape, Shape};
 use super::{Alphabet, Backend, Dropout, TokenRows};
 use crate::error::{Error, Result};
 
+pub mod compiler;
+pub mod device;
 pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
@@ -184,7 +186,7 @@ impl Backend for Cuda {
         self.weights.set(number + 1);
         let working = match self.element {
             Element::F32 => None,
-            element => Some(self.pool.filled(&narrowed(values, element))?),
+            Element::Bf16 => Some(self.pool.filled(&narrowed(values, Element::Bf16))?),
         };
         let weight = Weight {
             number,
