@@ -1,5 +1,6 @@
 //! `mdlm compare`: results side by side.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -13,7 +14,7 @@ use super::terminal::Style;
 use crate::error::{Error, Result};
 use crate::executor::Summary;
 use crate::manifest::{Metric, Point, Stage, StageKind};
-use crate::plan::{Decision, Plan, Selection};
+use crate::plan::{self, Decision, Plan, Selection};
 use crate::stages::compare::{METRICS_IN_ORDER, Row, cell, fields, measured, metrics, metrics_json, order};
 use crate::stages::key;
 use crate::store::Digest;
@@ -28,6 +29,8 @@ pub const LONG_ABOUT: &str = "\
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
+/// Names of what has no room that are told at most.
+const LEFT_OUT: usize = 8;
 /// Characters of a value that are shown.
 const SHOWN: usize = 24;
 
@@ -141,6 +144,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let mut rows = Vec::new();
     let mut settings = Vec::new();
+    let mut called = BTreeMap::new();
     for project in &projects {
         let chosen = chosen(project, &stages)?;
         let selection = Selection {
@@ -151,7 +155,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         for name in project.loaded.sweeps.spelt_out(&chosen) {
             rows.push(shown(project, &plan, &name)?);
             settings.push(if projects.len() > 1 {
-                all_settings(project, &plan, &name)?
+                all_settings(project, &plan, &name, &mut called)?
             } else {
                 Point::new()
             });
@@ -203,9 +207,7 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
     if !stages.is_empty() {
         for &name in stages {
             let Some(stage) = first(name) else {
-                let names: Vec<_> = written.iter().map(|name| format!("`{name}`")).collect();
-                let message = format!("`{}` has no stage `{name}`", loaded.manifest.name);
-                return Err(Error::input(message).hint(format!("the stages are {}", names.join(", "))));
+                return Err(plan::unknown(&loaded.manifest, name));
             };
             if !matches!(
                 stage.kind(),
@@ -282,8 +284,14 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
     Ok(shown)
 }
 
-/// The settings of a stage and of all that it needs, by the names of stages: `model.learning_rate`.
-fn all_settings(project: &Project, plan: &Plan, name: &str) -> Result<Point> {
+/// The settings of a stage and of all that it needs, by the names of stages: `model.learning_rate`. The only one of its
+/// kind is `called` what the first such stage was: one that has another name in another manifest differs by that in nothing.
+fn all_settings(
+    project: &Project,
+    plan: &Plan,
+    name: &str,
+    called: &mut BTreeMap<&'static str, String>,
+) -> Result<Point> {
     let mut open: Vec<usize> = plan
         .stages
         .iter()
@@ -299,8 +307,19 @@ fn all_settings(project: &Project, plan: &Plan, name: &str) -> Result<Point> {
     }
     needed.sort_unstable();
     let mut all = Point::new();
-    for index in needed {
+    for &index in &needed {
         let stage = &plan.stages[index];
+        let kind = stage.kind();
+        let written = project.loaded.sweeps.written(&stage.name);
+        let alike = needed.iter().filter(|&&other| plan.stages[other].kind() == kind);
+        let label = if alike.count() == 1 {
+            called
+                .entry(kind.name())
+                .or_insert_with(|| written.to_owned())
+                .as_str()
+        } else {
+            written
+        };
         let mut settings = key::settings(&stage.stage)?;
         if let Some(fields) = settings.as_object_mut() {
             fields.insert("seed".to_owned(), Value::from(stage.seed));
@@ -308,7 +327,7 @@ fn all_settings(project: &Project, plan: &Plan, name: &str) -> Result<Point> {
                 fields.shift_remove(reference.field);
             }
         }
-        leaves(project.loaded.sweeps.written(&stage.name), &settings, &mut all);
+        leaves(label, &settings, &mut all);
     }
     Ok(all)
 }
@@ -513,6 +532,12 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
         left_out.extend(metrics.pop().map(Metric::name));
         cells = grid(rows, named, &differ, &metrics);
     }
+    let mut without = Vec::new();
+    while width(&cells) > WIDTH && differ.len() > 1 {
+        without.extend(differ.pop());
+        cells = grid(rows, named, &differ, &metrics);
+    }
+    left_out.splice(0..0, without.into_iter().rev());
     let mut text = wrap(&heading, WIDTH).join("\n") + "\n\n";
     let own_columns = usize::from(named) + differ.len();
     text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
@@ -530,7 +555,14 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
         notes.push(format!("the same in all: {}", same.join(", ")));
     }
     if !left_out.is_empty() {
-        notes.push(format!("no room for {}: see --json", left_out.join(", ")));
+        let more = left_out.len().saturating_sub(LEFT_OUT);
+        left_out.truncate(LEFT_OUT);
+        let and = if more > 0 {
+            format!(" and {more} more")
+        } else {
+            String::new()
+        };
+        notes.push(format!("no room for {}{and}: see --json", left_out.join(", ")));
     }
     if !notes.is_empty() {
         text.push('\n');

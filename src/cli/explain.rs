@@ -91,6 +91,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
+    super::path::one(&project, &args.stage)?;
     let plan = project.plan(&Selection {
         targets: vec![args.stage.clone()],
         ..Selection::default()

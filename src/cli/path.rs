@@ -44,8 +44,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 /// Instances of a sweep that are listed at most.
 const LISTED: usize = 20;
 
-/// The record of a stage that has run as the manifest is now.
-pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
+/// Checks that a name is not that of a swept stage, which has results of many instances and none of its own.
+///
+/// # Errors
+/// It is, with the names of the instances.
+pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
     if let Some(instances) = project.loaded.sweeps.instances(stage) {
         let names: Vec<_> = instances
             .iter()
@@ -59,6 +62,12 @@ pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
         let message = format!("it is swept and has {} instances", instances.len());
         return Err(Error::input(message).hint(format!("name one of {}{more}", names.join(", "))));
     }
+    Ok(())
+}
+
+/// The record of a stage that has run as the manifest is now.
+pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
+    one(project, stage)?;
     let selection = Selection {
         targets: vec![stage.to_owned()],
         ..Selection::default()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::table::{bytes, count, duration, rate};
+use super::table::{WIDTH, bytes, count, duration, rate};
 use super::terminal::{Style, Terminal};
 use crate::event::{Event, Progress, Sink};
 use crate::stages::memory;
@@ -131,7 +131,7 @@ impl Display {
         if let Some(bar) = &stage.bar {
             let gauge = share.map_or_else(String::new, gauge);
             bar.set_style(style(if figures.is_empty() { ONE_LINE } else { TWO_LINES }));
-            bar.set_prefix(format!("{name} {gauge}{amount}"));
+            bar.set_prefix(fitted(name, &gauge, &amount, room()));
             bar.set_message(figures);
         } else {
             let share = share.map_or_else(String::new, |share| format!("{:.0}%, ", 100.0 * share));
@@ -199,6 +199,38 @@ fn gauge(share: f64) -> String {
         "=".repeat(full) + tip,
         (100.0 * share).floor()
     )
+}
+
+/// Columns of the terminal that a bar's first line may take: all but those of the spinner, and the last, after which some
+/// terminals begin a line of their own.
+fn room() -> usize {
+    let width = console::Term::stderr()
+        .size_checked()
+        .map_or(WIDTH, |(_, columns)| usize::from(columns));
+    width.saturating_sub(3)
+}
+
+/// A bar's first line in so many columns. A line that wraps would be left behind when the bar is drawn again: a long name
+/// loses its middle, as those of a sweep's instances differ at their ends, after the gauge is gone.
+fn fitted(name: &str, gauge: &str, amount: &str, room: usize) -> String {
+    let length = |text: &str| text.chars().count();
+    let gauge = if length(name) + 1 + length(gauge) + length(amount) <= room {
+        gauge
+    } else {
+        ""
+    };
+    let left = room.saturating_sub(1 + length(gauge) + length(amount));
+    let name = if length(name) <= left {
+        name.to_owned()
+    } else {
+        let (head, tail) = (
+            left.saturating_sub(1) / 3,
+            left.saturating_sub(1) - left.saturating_sub(1) / 3,
+        );
+        let (begin, end) = (name.chars().take(head), name.chars().skip(length(name) - tail));
+        begin.chain(std::iter::once('…')).chain(end).collect()
+    };
+    format!("{name} {gauge}{amount}").chars().take(room).collect()
 }
 
 /// How far and how fast, `1,200/2,000 steps, 12.3/s, 1m 05s left`, and the figures, `loss 3.21, memory 812 MB`.
@@ -317,6 +349,22 @@ mod tests {
         assert_eq!(gauge(1.0), "[============] 100% ");
         for template in [ONE_LINE, TWO_LINES] {
             assert!(ProgressStyle::with_template(template).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_bar_fits_its_line() {
+        let (gauge, amount) = ("[=>          ]  10% ", "4/40 steps, 22.0/s, 1.7 s left");
+        let line = |name: &str, room| fitted(name, gauge, amount, room);
+        assert_eq!(
+            line("model", 77),
+            "model [=>          ]  10% 4/40 steps, 22.0/s, 1.7 s left"
+        );
+        let instance = "model@learning_rate=0.001,seed=2";
+        assert_eq!(line(instance, 77), format!("{instance} {amount}"));
+        assert_eq!(line(instance, 50), format!("model@…0.001,seed=2 {amount}"));
+        for room in 0..100 {
+            assert!(line(instance, room).chars().count() <= room, "{room}");
         }
     }
 

@@ -28,19 +28,31 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         let mut plan = work
             .project
             .plan_with(&args.selection(), Some(work.remote.clone()))?;
-        let mut lines = Vec::new();
+        let (mut lines, mut refused) = (Vec::new(), None);
         for index in 0..plan.stages.len() {
             let name = plan.stages[index].name.clone();
             plan.need(index, Some(name.clone()));
             plan.decide(index, &work.project.store)?;
-            let line = pull(&work, &mut plan, index).context(|| format!("stage `{name}`"))?;
-            lines.push(line);
+            match pull(&work, &mut plan, index).context(|| format!("stage `{name}`")) {
+                Ok(line) => lines.push(line),
+                // What is damaged there keeps nothing else from coming.
+                Err(error) if error.kind() == Kind::Input => {
+                    lines.push(Line {
+                        stage: name,
+                        status: "refused",
+                        told: "refused: not what its record tells".to_owned(),
+                        bytes: 0,
+                    });
+                    refused.get_or_insert(error);
+                }
+                Err(error) => return Err(error),
+            }
         }
-        Ok::<_, Error>(lines)
+        Ok::<_, Error>((lines, refused))
     });
-    let lines = pulled.inspect_err(|_| work.display.clear())?;
+    let (lines, refused) = pulled.inspect_err(|_| work.display.clear())?;
     // A remote that does not answer is told here, where it is all that was asked for.
-    let silent = work.remote.is_silent();
+    let silent = work.remote.answers().is_err();
     work.tell(&lines, args.json, terminal)?;
     if silent {
         return Err(Error::environment(format!(
@@ -48,7 +60,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             work.remote.url()
         )));
     }
-    Ok(0)
+    refused.map_or(Ok(0), Err)
 }
 
 fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {

@@ -48,7 +48,7 @@ pub struct Args {
 pub(super) struct Line {
     /// The stage.
     pub stage: String,
-    /// `moved`, `there` or `none`.
+    /// `moved`, `there`, `none` or `refused`.
     pub status: &'static str,
     /// What a person reads.
     pub told: String,
@@ -136,6 +136,7 @@ impl Work {
             match (column, lines[row].status) {
                 (0, _) => terminal.paint_output(Style::Strong, cell),
                 (_, "moved") => terminal.paint_output(Style::Good, cell),
+                (_, "refused") => terminal.paint_output(Style::Error, cell),
                 _ => terminal.paint_output(Style::Faint, cell),
             }
         }))

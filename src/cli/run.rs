@@ -99,7 +99,7 @@ struct ErrorReport {
 struct StageReport<'a> {
     #[serde(flatten)]
     stage: &'a StageSummary,
-    /// By name, in order; in place of the pairs of the summary.
+    /// By name, in order.
     figures: Map<String, Value>,
 }
 

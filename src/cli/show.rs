@@ -155,7 +155,12 @@ fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
     ));
     rows.push(row(
         "device",
-        format!("{}, {} threads", made.device, made.threads),
+        format!(
+            "{}, {} {}",
+            made.device,
+            made.threads,
+            if made.threads == 1 { "thread" } else { "threads" }
+        ),
     ));
     let machine = &made.machine;
     let processor = machine

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Terminal;
 use super::project::shown;
 use super::reach::{StoreArgs, keep};
-use super::table::{bytes, columns, count};
+use super::table::{WIDTH, bytes, columns, count, wrap};
 use super::terminal::Style;
 use crate::error::Result;
 use crate::store::gc::{Item, Keep, Sort};
@@ -94,12 +94,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     } else {
         "`mdlm gc` with these manifests deletes it, `--dry-run` lists it"
     };
-    terminal.say(&format!(
+    let total = format!(
         "{} in {}, {} reclaimable: {way}",
         bytes(report.bytes),
         shown(store.root()),
         bytes(report.reclaimable)
-    ));
+    );
+    terminal.say(&wrap(&total, WIDTH).join("\n"));
     Ok(0)
 }
 

@@ -88,7 +88,8 @@ pub struct StageSummary {
     pub artifact: Option<Digest>,
     /// Where that lies.
     pub path: Option<String>,
-    /// Key figures: name and value as text.
+    /// Key figures: name and value as text; of pairs whoever tells them makes what suits.
+    #[serde(skip)]
     pub figures: Vec<(String, String)>,
 }
 
@@ -333,7 +334,10 @@ impl Run<'_> {
         let error = error.context(format!("stage `{}`", summary.name));
         if error.kind() == Kind::Interrupted {
             summary.status = Status::Interrupted;
-            summary.why.push_str("interrupted");
+            // Why it ran stays, where it had begun.
+            if summary.why.is_empty() {
+                summary.why.push_str("interrupted");
+            }
         } else {
             summary.status = Status::Failed;
             summary.why = error.to_string();

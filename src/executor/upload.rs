@@ -7,7 +7,6 @@ use super::locked;
 use crate::error::Kind;
 use crate::event::{Cancel, Event, Sink};
 use crate::remote::Remote;
-use crate::stages::memory::readable;
 use crate::store::{Record, Store};
 
 /// Stages' names with their records, on their way.
@@ -15,6 +14,16 @@ pub(super) struct Uploads {
     remote: Option<Arc<Remote>>,
     sender: Mutex<Option<Sender<(String, Record)>>>,
     receiver: Mutex<Option<Receiver<(String, Record)>>>,
+}
+
+/// Bytes on their way as a person reads them: `212 kB`, `3.3 MB`.
+fn size(bytes: u64) -> String {
+    let bytes = bytes as f64;
+    match bytes {
+        bytes if bytes < 999_500.0 => format!("{:.0} kB", (bytes / 1e3).ceil()),
+        bytes if bytes < 999_950_000.0 => format!("{:.1} MB", bytes / 1e6),
+        bytes => format!("{:.2} GB", bytes / 1e9),
+    }
 }
 
 impl Uploads {
@@ -58,7 +67,7 @@ impl Uploads {
                     let text = format!(
                         "pushed {} {files}, {}, to {}",
                         moved.files,
-                        readable(moved.bytes),
+                        size(moved.bytes),
                         remote.url()
                     );
                     sink.emit(&stage, Event::Note(text));
@@ -66,12 +75,30 @@ impl Uploads {
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::Interrupted => return,
                 Err(error) => {
-                    sink.emit(&stage, Event::Warning(format!("not pushed: {error}")));
+                    // Why it does not answer has been told.
+                    let why = match remote.answers() {
+                        Ok(()) => error.to_string(),
+                        Err(_) => format!("`{}` does not answer", remote.url()),
+                    };
+                    sink.emit(&stage, Event::Warning(format!("not pushed: {why}")));
                     if error.kind() == Kind::Environment {
                         return;
                     }
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::size;
+
+    #[test]
+    fn small_files_have_a_size_too() {
+        assert_eq!(
+            [0, 1, 212_400, 999_600, 3_310_000, 1_250_000_000].map(size),
+            ["0 kB", "1 kB", "213 kB", "1.0 MB", "3.3 MB", "1.25 GB"]
+        );
     }
 }

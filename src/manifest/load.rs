@@ -14,13 +14,13 @@
 //! The commands show [`Faults`] with the lines at fault (`cli::validate::load`); [`Faults::into_error`] makes one
 //! error of them.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use super::fault::{Code, Draft, Faults, SourceText, alternatives, quoted, suggestion};
+use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, quoted, suggestion};
 use super::matrix::{self, Sweeps};
 use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::{Manifest, meaning, structure};
@@ -167,6 +167,22 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     (Some(checked), drafts, omitted)
 }
 
+/// The manifest in the same folder whose name is nearest to that of one that is not there.
+fn beside(path: &Path) -> Option<String> {
+    let stem = path.file_stem()?.to_str()?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let entries = fs::read_dir(folder.unwrap_or(Path::new("."))).ok()?;
+    let mut stems: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter_map(|name| name.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    stems.sort();
+    let near = did_you_mean(stem, stems.iter().map(String::as_str))?;
+    let meant = path.with_file_name(format!("{near}.json"));
+    (meant != path).then(|| format!("did you mean {}?", quoted(&meant.display().to_string())))
+}
+
 #[expect(clippy::result_large_err, reason = "once a file")]
 fn read(path: &Path) -> Result<Vec<u8>, Draft> {
     let unreadable = |error: std::io::Error| {
@@ -176,6 +192,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
             "",
             format!("the file cannot be read: {error}"),
         )
+        .maybe_hint(beside(path))
     };
     if path.is_dir() {
         let message = "this is a folder";

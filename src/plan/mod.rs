@@ -535,7 +535,10 @@ impl Plan {
             .filter(|record| own(record) || !self.names.contains(&record.provenance.stage))
             .map(compare)
             .min_by_key(Vec::len);
-        Ok(nearest.filter(|reasons| reasons.len() <= NEAR))
+        // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
+        // name a run that the run itself will find too far off.
+        let open = stage.inputs.len().saturating_sub(key.inputs.len());
+        Ok(nearest.filter(|reasons| reasons.len() + open <= NEAR))
     }
 }
 
@@ -546,18 +549,48 @@ fn known(manifest: &Manifest, name: &str) -> Result<()> {
     if manifest.stages.contains_key(name) {
         return Ok(());
     }
-    let nearest = manifest
-        .stages
-        .keys()
+    Err(unknown(manifest, name))
+}
+
+/// That a manifest has no such stage, with those it may have meant: of a swept one its own name, and its instances
+/// where one of them was asked for.
+#[must_use]
+pub fn unknown(manifest: &Manifest, name: &str) -> Error {
+    let written = |name: &str| name.split_once('@').map_or(name, |(stage, _)| stage).to_owned();
+    let mut stages: Vec<String> = manifest.stages.keys().map(|name| written(name)).collect();
+    stages.dedup();
+    let instances: Vec<String> = match name.split_once('@') {
+        Some((stage, _)) => manifest
+            .stages
+            .keys()
+            .filter(|other| other.starts_with(&format!("{stage}@")))
+            .cloned()
+            .collect(),
+        None => vec![],
+    };
+    let known = if instances.is_empty() { &stages } else { &instances };
+    let nearest = known
+        .iter()
         .map(|other| (strsim::damerau_levenshtein(name, other), other))
         .min()
         .filter(|(distance, _)| *distance <= 2.max(name.chars().count() / 3));
-    let all: Vec<_> = manifest.stages.keys().map(|name| format!("`{name}`")).collect();
-    let hint = match nearest {
-        Some((_, other)) => format!("did you mean `{other}`?"),
-        None => format!("the stages are {}", all.join(", ")),
+    let hint = match (nearest, instances.len()) {
+        (Some((_, other)), _) => format!("did you mean `{other}`?"),
+        (None, 0) => format!("the stages are {}", named(&stages)),
+        (None, _) => format!("its instances are {}", named(&instances)),
     };
-    Err(Error::input(format!("`{}` has no stage `{name}`", manifest.name)).hint(hint))
+    Error::input(format!("`{}` has no stage `{name}`", manifest.name)).hint(hint)
+}
+
+/// Names for a hint; of many the first.
+#[must_use]
+pub fn named<T: std::fmt::Display>(names: &[T]) -> String {
+    const NAMED: usize = 12;
+    let mut told: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    if names.len() > NAMED {
+        told.push(format!("and {} more", names.len() - NAMED));
+    }
+    told.join(", ")
 }
 
 /// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.

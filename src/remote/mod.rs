@@ -20,8 +20,8 @@ use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Write as _};
 use std::path::{Component, Path};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::local::LocalFileSystem;
@@ -61,8 +61,8 @@ pub struct Remote {
     /// Files that are not there although a record names them, or not what their names say: the next push replaces them.
     unfit: Mutex<HashSet<Digest>>,
     troubles: Mutex<Vec<String>>,
-    /// It did not answer: it is not asked again.
-    silent: AtomicBool,
+    /// Why it did not answer: it is not asked again.
+    silent: OnceLock<String>,
 }
 
 impl std::fmt::Debug for Remote {
@@ -120,6 +120,22 @@ impl Remote {
             }
             let folder = LocalFileSystem::new_with_prefix(path).wrap(Kind::Environment, opening)?;
             (Arc::new(folder), "the folder has to be there and readable")
+        } else if !["s3://", "gs://", "az://"]
+            .iter()
+            .any(|scheme| url.starts_with(scheme))
+        {
+            return Err(Error::input(format!(
+                "use the remote `{url}`: it is no URL of a place that machines share"
+            ))
+            .hint("write `s3://BUCKET/folder`, `gs://…`, `az://…`, or a folder as `file:///srv/mdlm`"));
+        } else if !url
+            .split_once("://")
+            .is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'))
+        {
+            return Err(
+                Error::input(format!("use the remote `{url}`: it names no folder of a bucket"))
+                    .hint(format!("write `{}/mdlm`", url.trim_end_matches('/'))),
+            );
         } else {
             let (objects, prefix, hint) = fetch::objects(url, &settings).context(opening)?;
             let prefix = Place::parse(&prefix).wrap(Kind::Input, opening)?;
@@ -139,7 +155,7 @@ impl Remote {
             found: Mutex::default(),
             unfit: Mutex::default(),
             troubles: Mutex::default(),
-            silent: AtomicBool::new(false),
+            silent: OnceLock::new(),
         })
     }
 
@@ -149,10 +165,15 @@ impl Remote {
         &self.url
     }
 
-    /// Whether it did not answer.
-    #[must_use]
-    pub fn is_silent(&self) -> bool {
-        self.silent.load(Relaxed)
+    /// That it did not answer and why, if it did not.
+    ///
+    /// # Errors
+    /// It did not answer.
+    pub fn answers(&self) -> Result<()> {
+        match self.silent.get() {
+            Some(why) => Err(Error::environment(why.clone()).hint(self.hint)),
+            None => Ok(()),
+        }
     }
 
     /// Whether nothing is written to it.
@@ -175,14 +196,15 @@ impl Remote {
         if let Some(known) = locked(&self.found).get(&digest) {
             return known.as_deref().cloned();
         }
-        if self.silent.load(Relaxed) {
+        if self.answers().is_err() {
             return None;
         }
         let found = self.runtime.block_on(self.read(key, &digest));
         let record = found.unwrap_or_else(|error| {
             if error.kind() == Kind::Environment {
-                self.silent.store(true, Relaxed);
                 self.trouble(format!("going on without the remote: {error}"));
+                // Of two that found out at once, either may tell.
+                let _ = self.silent.set(error.to_string());
             } else {
                 self.trouble(format!("{error}; it is not used"));
             }
@@ -418,12 +440,7 @@ impl Remote {
         {
             return Ok(Moved::default());
         }
-        if self.silent.load(Relaxed) {
-            return Err(Error::environment(format!(
-                "push to `{}`: it did not answer before",
-                self.url
-            )));
-        }
+        self.answers().context(|| format!("push to `{}`", self.url))?;
         let folder = store.artifact_path(&record.artifact);
         let mut contents: Vec<&FileEntry> = record.files.iter().collect();
         contents.sort_by_key(|file| file.digest);

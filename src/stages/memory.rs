@@ -70,7 +70,7 @@ fn number(file: &str, name: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Bytes as a person reads them: `1.25 GB`.
+/// Memory as a person reads it, in whole megabytes: `1.25 GB`.
 #[must_use]
 pub fn readable(bytes: u64) -> String {
     let bytes = bytes as f64;

@@ -111,6 +111,17 @@ impl History {
         self.base == other.base && step <= self.steps && step <= other.steps && (same || rates())
     }
 
+    /// Whether it is the same run with another number of steps, which one expects to go on. A run of another learning rate
+    /// has nothing to go on from, and the reason why it runs says so.
+    fn is_but_for_steps(&self, other: &Self) -> bool {
+        let like = Self {
+            steps: other.steps,
+            validation_every: other.validation_every,
+            ..self.clone()
+        };
+        like == *other
+    }
+
     /// The folder of all runs that have the same base.
     fn group(&self) -> &str {
         &self.base[..self.base.len().min(32)]
@@ -413,7 +424,7 @@ impl Keeper {
             };
             if record.history.shares(&self.history, record.step) {
                 found.push((record.step, false, folder));
-            } else if record.history.base == self.history.base {
+            } else if record.history.is_but_for_steps(&self.history) {
                 let far = record.step > self.history.steps;
                 let why = if far { &mut beyond } else { &mut apart };
                 *why = (*why).max(Some(record.step));
@@ -441,12 +452,9 @@ impl Keeper {
             }
         }
         if let Some(step) = apart {
-            let why = match self.history.schedule {
-                LearningRateSchedule::Cosine => "with the schedule `cosine` they depend on `steps`",
-                LearningRateSchedule::Constant => "the settings decide them from the first step on",
-            };
             skipped(format!(
-                "begins anew: an earlier run has a checkpoint of step {step}, but other learning rates before it ({why})"
+                "begins anew: an earlier run has a checkpoint of step {step}, but other learning rates before it (with \
+                 the schedule `cosine` they depend on `steps`)"
             ));
         } else if let Some(step) = beyond {
             skipped(format!(

@@ -838,10 +838,10 @@ mod tests {
             ..constant(20)
         };
         let (notes, made) = goes_on(artifact.path(), none, other.clone());
-        assert_eq!(
-            notes[0],
-            "begins anew: an earlier run has a checkpoint of step 12, but other learning rates before it (the settings \
-             decide them from the first step on)"
+        // It was asked for another one: there is nothing to warn of.
+        assert!(
+            !notes.iter().any(|note| note.starts_with("begins anew")),
+            "{notes:?}"
         );
         assert_eq!(made, fresh(other));
         let (notes, made) = goes_on(artifact.path(), none, constant(8));

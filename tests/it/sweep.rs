@@ -213,7 +213,11 @@ fn manifests_are_compared_by_the_settings_that_differ() {
     let manifest = project.path().join("pipelines/tiny.json");
     let other = fs::read_to_string(&manifest)
         .unwrap()
-        .replace("\"steps\":6", "\"steps\":7");
+        .replace("\"steps\":6", "\"steps\":7")
+        // Another name is no other setting.
+        .replace("\"model\":{", "\"net\":{")
+        .replace("\"model\":\"model\"", "\"model\":\"net\"");
+    assert!(other.contains("\"net\":{"), "{other}");
     fs::write(project.path().join("pipelines/other.json"), other).unwrap();
     project.run(&[]);
     let tables = json_of(&project, "compare", &["pipelines/other.json", "bound", "--json"]);
@@ -396,6 +400,31 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
     error: failed to find the results of stage `model`: it is swept and has 2 instances
     hint: name one of `model@learning_rate=0.001`, `model@learning_rate=0.0005`
     ");
+    // None of its instances is explained in place of all.
+    for arguments in [&["explain"][..], &["show"], &["verify", "--chain"]] {
+        let output = project
+            .mdlm(arguments[0], &[&arguments[1..], &["model"]].concat())
+            .output()
+            .unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains("it is swept and has 2 instances"), "{told}");
+    }
+    // What has no such name is told by the stages as they are written, or by the instances of the one that was meant.
+    for (name, hint) in [
+        ("modl", "did you mean `model`?"),
+        (
+            "nothing",
+            "the stages are `text`, `tokens`, `rows`, `model`, `bound`",
+        ),
+        (
+            "model@seed=1",
+            "its instances are `model@learning_rate=0.001`, `model@learning_rate=0.0005`",
+        ),
+    ] {
+        let output = project.mdlm("show", &[name]).output().unwrap();
+        let told = String::from_utf8(output.stderr).unwrap();
+        assert!(told.contains(&format!("hint: {hint}")), "{told}");
+    }
     let shown = project
         .mdlm("show", &["model@learning_rate=0.001"])
         .output()

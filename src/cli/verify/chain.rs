@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::plan::told;
 use super::super::project::ProjectArgs;
-use super::super::table::{bytes, columns, count};
+use super::super::table::{WIDTH, bytes, columns, count, wrap};
 use super::super::terminal::Style;
 use super::{Args, Terminal, only_manifest, watched};
 use crate::error::{Error, Kind, Result};
@@ -44,6 +44,7 @@ pub(super) fn run(
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
+    super::super::path::one(&project, stage)?;
     let pipeline = &project.loaded.manifest.name;
     let selection = Selection {
         targets: vec![stage.to_owned()],
@@ -93,9 +94,9 @@ pub(super) fn run(
         })?;
     } else {
         if let Some(why) = &why {
-            terminal.say(&format!(
-                "as the manifest is now `{stage}` has yet to run ({why}); this is its last result"
-            ));
+            let text =
+                format!("as the manifest is now `{stage}` has yet to run ({why}); this is its last result");
+            terminal.say(&wrap(&text, WIDTH).join("\n"));
         }
         terminal.output(&text(&links, terminal))?;
         let result = match (holds, sources_hold) {
