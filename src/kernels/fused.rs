@@ -115,7 +115,7 @@ impl Fused {
 }
 
 /// Indices below `count`, or an error that shows the first that is not.
-fn check_indices(what: &str, indices: &[u32], count: usize) -> Result<()> {
+pub(super) fn check_indices(what: &str, indices: &[u32], count: usize) -> Result<()> {
     match indices.iter().find(|&&index| index as usize >= count) {
         Some(index) => Err(Error::internal(format!("{what} {index} of {count}"))),
         None => Ok(()),
@@ -146,7 +146,7 @@ impl KeptRows {
 }
 
 /// Whether `count` rows that are those token rows of a batch of `batch` rows may be so.
-fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
+pub(super) fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
     let fits = match rows.listed {
         None => count == batch * rows.length,
         Some(listed) => {
@@ -167,7 +167,7 @@ fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
 }
 
 /// Whether a modulation of m rows and the chunks of it fit `count` rows of width D.
-fn check_modulation(
+pub(super) fn check_modulation(
     rows: TokenRows,
     count: usize,
     width: usize,

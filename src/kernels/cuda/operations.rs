@@ -11,6 +11,7 @@ use super::driver::{
 use super::memory::Buffer;
 use super::{Cuda, Gradients, Matrix, Slot, Weight, narrowed, widened};
 use crate::error::{Error, Result};
+use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
 use crate::kernels::{Alphabet, Dropout, TokenRows};
 
 /// Threads of a block that goes over a row, or over elements.
@@ -61,13 +62,6 @@ impl Places {
             Argument::At(at),
             Argument::Number(u32::from(self.listed.is_some())),
         ]
-    }
-}
-
-fn indices_below(what: &str, indices: &[u32], count: usize) -> Result<()> {
-    match indices.iter().find(|&&index| index as usize >= count) {
-        Some(index) => Err(Error::internal(format!("{what} {index} of {count}"))),
-        None => Ok(()),
     }
 }
 
@@ -275,23 +269,7 @@ impl Cuda {
     }
 
     fn places(&self, rows: TokenRows<'_>, count: usize, batch: usize) -> Result<Places> {
-        let fits = match rows.listed {
-            None => count == batch * rows.length,
-            Some(listed) => {
-                listed.len() == count
-                    && listed.is_sorted_by(|a, b| a < b)
-                    && listed
-                        .last()
-                        .is_none_or(|&last| (last as usize) < batch * rows.length)
-            }
-        };
-        if !fits {
-            let message = format!(
-                "{count} rows as token rows of a batch of {batch} times {}",
-                rows.length
-            );
-            return Err(Error::internal(message));
-        }
+        check_token_rows(rows, count, batch)?;
         self.spread(rows, &rows.starts(batch, count), batch)
     }
 
@@ -304,19 +282,11 @@ impl Cuda {
         width: usize,
         chunks: &[usize],
     ) -> Result<Places> {
-        let fits = chunks
-            .iter()
-            .all(|chunk| (chunk + 1) * width <= modulation.columns);
-        if modulation.rows == 0 || !fits {
-            let (m, columns) = (modulation.rows, modulation.columns);
-            return Err(Error::internal(format!(
-                "modulation {m}x{columns} for width {width}, chunks {chunks:?}"
-            )));
-        }
+        check_modulation(rows, count, width, (modulation.rows, modulation.columns), chunks)?;
         if modulation.rows == 1 {
             return self.spread(rows, &[0, count], 1);
         }
-        self.places(rows, count, modulation.rows)
+        self.spread(rows, &rows.starts(modulation.rows, count), modulation.rows)
     }
 
     fn spread(&self, rows: TokenRows<'_>, starts: &[usize], batch: usize) -> Result<Places> {
@@ -338,7 +308,7 @@ impl Cuda {
         entries: usize,
         tokens: &[u32],
     ) -> Result<Matrix> {
-        indices_below("token", tokens, entries)?;
+        check_indices("token", tokens, entries)?;
         let y = self.elements(tokens.len() * width)?;
         let list = self.numbers(tokens)?;
         let constants = [("WIDTH", width)];
@@ -874,7 +844,7 @@ impl Cuda {
     }
 
     pub(super) fn gather_rows(&self, x: &Matrix, rows: &[u32]) -> Result<Matrix> {
-        indices_below("row", rows, x.rows)?;
+        check_indices("row", rows, x.rows)?;
         let width = x.columns;
         let y = self.elements(rows.len() * width)?;
         let list = self.numbers(rows)?;
@@ -925,7 +895,7 @@ impl Cuda {
                 alphabet.size
             )));
         }
-        indices_below("target", targets, alphabet.size as usize)?;
+        check_indices("target", targets, alphabet.size as usize)?;
         if targets.contains(&alphabet.mask) {
             return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
         }
