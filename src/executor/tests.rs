@@ -892,7 +892,12 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
     assert!(summary.stages.iter().all(|stage| stage.status == Status::Away));
 
     fs::remove_dir_all(project.base().join("corpus")).unwrap();
-    assert!(work(&project, &Selection::default()).is_err());
+    let error = work(&project, &Selection::default()).unwrap_err();
+    let hint = error.hint_text().unwrap();
+    assert!(
+        hint.ends_with("; `--allow-missing` goes by what the last run read"),
+        "{hint}"
+    );
     assert_eq!(
         work(&project, &believing).unwrap(),
         0,

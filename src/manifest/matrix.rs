@@ -1154,16 +1154,17 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
             .into());
     }
+    let at = |index: i32| match (step, factor) {
+        (_, Some((factor, _))) => from * factor.powi(index),
+        (step, None) => step.map_or(1.0, |(step, _)| step).mul_add(f64::from(index), from),
+    };
     let mut all: Vec<Choice> = Vec::new();
     for index in 0..=(count as i32) {
-        let value = match (step, factor) {
-            (_, Some((factor, _))) => from * factor.powi(index),
-            (step, None) => step.map_or(1.0, |(step, _)| step).mul_add(f64::from(index), from),
-        };
-        let number = Value::Number(tidy(value).ok_or_else(|| missing("end"))?);
-        let text = spelling(&number);
+        let number = tidy(at(index)).ok_or_else(|| missing("end"))?;
+        let choice = choice(node, pointer, number);
         // Steps too small for the numbers' size.
-        if all.last().is_some_and(|before| before.value == number) {
+        if all.last().is_some_and(|before| before.value == choice.value) {
+            let text = &choice.text;
             let hint = "set a larger `step`".to_owned();
             return Err(endless(
                 node.span,
@@ -1171,20 +1172,23 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
                 hint,
             ));
         }
-        all.push(Choice {
-            node: Node {
-                span: node.span,
-                data: Data::Number(match &number {
-                    Value::Number(number) => number.clone(),
-                    _ => Number::from(0),
-                }),
-            },
-            value: number,
-            text,
-            pointer: pointer.to_owned(),
-        });
+        all.push(choice);
     }
     Ok(all)
+}
+
+/// A value of a range, which stands where the range does.
+fn choice(node: &Node, pointer: &str, number: Number) -> Choice {
+    let value = Value::Number(number.clone());
+    Choice {
+        node: Node {
+            span: node.span,
+            data: Data::Number(number),
+        },
+        text: spelling(&value),
+        value,
+        pointer: pointer.to_owned(),
+    }
 }
 
 /// A number without the dust of binary fractions, to 12 digits; an integer where it has an integer's value, as in texts.

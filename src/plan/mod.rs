@@ -232,15 +232,11 @@ impl Plan {
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
             let (files, observed) = match read_files(base, &parts.files, &known) {
                 Ok((files, observed)) => (files, Some(observed)),
-                Err(error) => {
-                    let last = selection
-                        .allow_missing
-                        .then(|| plan.last_files(name, stage.kind(), &parts.files, store));
-                    match last.transpose()?.flatten() {
-                        Some(files) => (files, None),
-                        None => return Err(error).context(in_stage),
-                    }
-                }
+                Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
+                    Some(files) if selection.allow_missing => (files, None),
+                    Some(_) => return Err(without_files(error)).context(in_stage),
+                    None => return Err(error).context(in_stage),
+                },
             };
             key::name_forms(
                 &stage,
@@ -654,6 +650,14 @@ fn are_named(patterns: &[String], path: &str) -> bool {
         Path::new(pattern).components().eq(Path::new(path).components())
             || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
     })
+}
+
+/// An error of data files that cannot be read and were read before, with the way to do without them.
+fn without_files(error: Error) -> Error {
+    let hint = error
+        .hint_text()
+        .map_or_else(String::new, |hint| format!("{hint}; "));
+    error.hint(format!("{hint}`--allow-missing` goes by what the last run read"))
 }
 
 type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
