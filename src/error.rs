@@ -90,6 +90,19 @@ impl Error {
         self
     }
 
+    /// Adds another way out to the one that is known.
+    #[must_use]
+    pub fn or_hint(mut self, hint: &str) -> Self {
+        match &mut self.0.hint {
+            Some(known) => {
+                known.push_str("; ");
+                known.push_str(hint);
+            }
+            none => *none = Some(hint.to_owned()),
+        }
+        self
+    }
+
     /// Adds what was being done.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {

@@ -234,7 +234,10 @@ impl Plan {
                 Ok((files, observed)) => (files, Some(observed)),
                 Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
                     Some(files) if selection.allow_missing => (files, None),
-                    Some(_) => return Err(without_files(error)).context(in_stage),
+                    Some(_) => {
+                        let error = error.or_hint("`--allow-missing` goes by what the last run read");
+                        return Err(error).context(in_stage);
+                    }
                     None => return Err(error).context(in_stage),
                 },
             };
@@ -650,14 +653,6 @@ fn are_named(patterns: &[String], path: &str) -> bool {
         Path::new(pattern).components().eq(Path::new(path).components())
             || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
     })
-}
-
-/// An error of data files that cannot be read and were read before, with the way to do without them.
-fn without_files(error: Error) -> Error {
-    let hint = error
-        .hint_text()
-        .map_or_else(String::new, |hint| format!("{hint}; "));
-    error.hint(format!("{hint}`--allow-missing` goes by what the last run read"))
 }
 
 type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
