@@ -24,6 +24,8 @@ const FROM_START: u64 = 60_000;
 const IN_STAGE: u64 = 20_000;
 /// The same for the training, which is not quick.
 const IN_TRAINING: u64 = 100_000;
+/// The pipeline's stages.
+const STAGES: [&str; 6] = ["text", "tokens", "rows", "model", "bound", "texts"];
 /// A short training.
 const SETTING: [&str; 2] = ["--set", "stages.model.steps=12"];
 
@@ -178,7 +180,9 @@ fn whatever_is_killed_when_the_results_are_those_of_an_undisturbed_run() {
     let mut hit: BTreeMap<String, usize> = BTreeMap::new();
     let (mut killed, mut whole) = (0, 0);
     let clock = Instant::now();
-    while killed < kills || whole == 0 {
+    let all_hit = |hit: &BTreeMap<String, usize>| STAGES.iter().all(|stage| hit.contains_key(*stage));
+    // The quick stages are met rarely: on until each was.
+    while killed < kills || whole == 0 || !all_hit(&hit) {
         let project = Project::whole(60);
         let shared = project.path().join("shared");
         let url = format!("file://{}", shared.display());
@@ -217,7 +221,4 @@ fn whatever_is_killed_when_the_results_are_those_of_an_undisturbed_run() {
         }
     }
     println!("{killed} kills in {whole} pipelines, by the stage at work: {hit:?}");
-    for stage in ["text", "tokens", "rows", "model", "bound", "texts"] {
-        assert!(hit.contains_key(stage), "{stage} was never at work: {hit:?}");
-    }
 }
