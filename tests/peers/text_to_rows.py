@@ -2,13 +2,14 @@
 
     cargo build --release
     cargo build --release --manifest-path tests/peers/fastest/Cargo.toml --target-dir target/fastest
-    python tests/peers/text_to_rows.py text.txt gpt2-bpe bert-base-uncased --record tests/bench/2026-11-23-tokenize.json
+    python tests/peers/text_to_rows.py text.txt gpt2-bpe bert-base-uncased --record tests/bench/2026-11-24-tokenize.json
 
 `text.txt` has one document a line; `gpt2-bpe` holds `encoder.json` and `vocab.bpe`, `bert-base-uncased` `vocab.txt`. Needs
 `datasets` and `tokenizers`. Every turn is a fresh process in a fresh folder. mdlm's time is that of the whole command
 `mdlm run` of source, tokenize and pack: starting, loading the tokenizer, hashing what was made and bringing it to the disk
 for good are in it. Hugging Face's is from the text file to the saved rows, without Python's start and imports. The
-library in memory reads and writes nothing; the best of its five turns in each process counts. What counts is the ratio
+library in memory reads and writes nothing; the best of its five turns in each process counts. Beside it stand the three
+stages alone, without the start of the program and the plan: the median of the ratios of turns that follow each other. What counts is the ratio
 of medians within one run, since machines are shared and clocks change.
 """
 
@@ -81,6 +82,7 @@ def main():
     parser.add_argument("bert", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--without-datasets", action="store_true", help="leave Hugging Face out, for more rounds")
     parser.add_argument("--megabytes", type=int, help="take the first of the text's lines, about this much")
     parser.add_argument("--mdlm", default=ROOT / "target/release/mdlm")
     parser.add_argument("--fastest", default=ROOT / "target/fastest/release/fastest")
@@ -120,6 +122,8 @@ def main():
                 "Hugging Face datasets.map": lambda: hf(arguments, text, theirs, length, ends),
                 "tokenizers 1.0.0-rc.3 in memory": lambda: fastest(arguments, text, theirs),
             }
+            if arguments.without_datasets:
+                del sides["Hugging Face datasets.map"]
             turns = {name: [] for name in sides}
             for number in range(arguments.rounds):
                 for name, side in sides.items():
@@ -140,6 +144,14 @@ def main():
                 }
                 seconds = ", ".join(f"{turn['seconds']:.2f}" for turn in list_of)
                 print(f"| {name} | {size / median[name] / 1e6:.1f} | {seconds} | {ratio:.2f}x |")
+            library = turns["tokenizers 1.0.0-rc.3 in memory"]
+            stages = [sum(turn["stages"].values()) for turn in turns["mdlm, Arrow"]]
+            share = statistics.median(theirs["seconds"] / ours for theirs, ours in zip(library, stages))
+            entry["kinds"][kind]["mdlm, Arrow"]["stages_alone"] = {
+                "megabytes_per_second": round(size / statistics.median(stages) / 1e6, 1),
+                "of_the_library_in_memory": round(share, 3),
+            }
+            print(f"\nThe three stages alone: {size / statistics.median(stages) / 1e6:.1f} MB/s, {share:.0%} of the library")
     if arguments.record:
         record = json.loads(arguments.record.read_text()) if arguments.record.exists() else []
         arguments.record.write_text(json.dumps([*record, entry], indent=1) + "\n")
