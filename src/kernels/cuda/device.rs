@@ -26,7 +26,7 @@ use cudarc::driver::sys::CUdevice_attribute::{
 use cudarc::driver::{result, sys};
 
 use super::compiler;
-use super::driver::{Address, Argument, Driver, Element, HEADER, Launch, Operand, Product};
+use super::driver::{Address, Driver, Element, HEADER, Launch, Operand, Product};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Memory for products' partial sums: what the library's own documentation asks for on Hopper.
@@ -336,16 +336,7 @@ impl Driver for Device {
         };
         let size = |n: usize| u32::try_from(n).wrap(Kind::Internal, doing);
         let [x, y, z] = launch.grid;
-        // Each argument's value in eight bytes of its own, low ones first.
-        let mut values: Vec<u64> = launch
-            .arguments
-            .iter()
-            .map(|argument| match argument {
-                Argument::At(address) => address.0,
-                Argument::Number(number) => u64::from(*number),
-                Argument::Real(real) => u64::from(real.to_bits()),
-            })
-            .collect();
+        let mut values: Vec<u64> = launch.arguments.iter().map(|argument| argument.bits()).collect();
         let mut addresses: Vec<*mut c_void> = values
             .iter_mut()
             .map(|value| std::ptr::from_mut(value).cast())

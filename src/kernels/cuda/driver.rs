@@ -117,6 +117,18 @@ pub enum Argument {
     Real(f32),
 }
 
+impl Argument {
+    /// Its value in eight bytes, low ones first: what a kernel reads at the argument's address.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        match self {
+            Self::At(address) => address.0,
+            Self::Number(number) => u64::from(number),
+            Self::Real(real) => u64::from(real.to_bits()),
+        }
+    }
+}
+
 /// A matrix that takes part in a product.
 #[derive(Clone, Copy, Debug)]
 pub struct Operand {

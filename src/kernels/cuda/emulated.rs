@@ -14,7 +14,7 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::compiler;
-use super::driver::{Address, Argument, Driver, Element, HEADER, Launch, Operand, Product};
+use super::driver::{Address, Driver, Element, HEADER, Launch, Operand, Product};
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
 
@@ -267,16 +267,7 @@ impl Driver for Emulated {
             1,
             size(launch.shared)?,
         ];
-        // Each argument's value in eight bytes of its own, low ones first.
-        let values: Vec<u64> = launch
-            .arguments
-            .iter()
-            .map(|argument| match argument {
-                Argument::At(address) => address.0,
-                Argument::Number(number) => u64::from(*number),
-                Argument::Real(real) => u64::from(real.to_bits()),
-            })
-            .collect();
+        let values: Vec<u64> = launch.arguments.iter().map(|argument| argument.bits()).collect();
         let addresses: Vec<*const u64> = values.iter().map(std::ptr::from_ref).collect();
         // SAFETY: the functions have these types in `emulate.h`. The kernel reads its arguments through `addresses` and
         // touches memory within the buffers that it is told of, which it checks itself; `values` outlives the call.
