@@ -11,6 +11,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::rc::Rc;
 
 use dfdx::prelude::{
     Axes2, Axes3, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
@@ -336,13 +337,16 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         alphabet: Alphabet,
         targets: &[u32],
         weights: &[f32],
-    ) -> Result<(Tensor<(), E, Dev>, Vec<f32>)> {
+    ) -> Result<(Tensor<(), E, Dev>, Tensor<(usize,), E, Dev>)> {
         let (count, vocabulary) = (h.shape().0, w.shape().0);
         if targets.len() != count || weights.len() != count {
             return Err(mismatch("targets", count, targets.len().min(weights.len())));
         }
         if count == 0 {
-            return Ok((self.tensor((), std::iter::once(0.0))?, Vec::new()));
+            return Ok((
+                self.tensor((), std::iter::once(0.0))?,
+                self.tensor((0,), std::iter::empty())?,
+            ));
         }
         let excluded = (0..vocabulary).map(|v| {
             let outside = v == alphabet.mask as usize || v >= alphabet.size as usize;
@@ -358,11 +362,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
                 .try_select::<(usize,), (usize,)>(targets)?
                 .try_negate()
         })?;
-        let values = nll
-            .as_vec()
-            .into_iter()
-            .map(|value| value.value() as f32)
-            .collect();
+        let values = nll.clone();
         let loss = self.run(nll, |nll| nll.try_mul(weights)?.try_sum::<(), Axis<0>>())?;
         Ok((loss, values))
     }
@@ -401,6 +401,7 @@ fn chunk<E: Number, Dev: Device<E>>(
 impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     type Param<S: ConstShape> = Weight<S, E, Dev>;
     type Act<S: Shape> = Tensor<S, E, Dev>;
+    type Tokens = Rc<[u32]>;
     type Gradients = Accumulated<E>;
 
     fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>> {
@@ -498,10 +499,14 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         Ok(x.as_vec().into_iter().map(|value| value.value() as f32).collect())
     }
 
+    fn tokens(&self, tokens: &[u32]) -> Result<Rc<[u32]>> {
+        Ok(tokens.into())
+    }
+
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Self::Param<(V, D)>,
-        tokens: &[u32],
+        tokens: &Rc<[u32]>,
     ) -> Result<Self::Act<(usize, D)>> {
         let tokens = self.indices(tokens.iter().map(|&token| token as usize).collect())?;
         let table = Self::matrix(&self.take(table));
@@ -642,7 +647,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         targets: &[u32],
         weights: &[f32],
         _groups: &[u32],
-    ) -> Result<(Self::Act<()>, Vec<f32>)> {
+    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
         let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
         self.nll_matrix(Self::matrix(h), w, b, alphabet, targets, weights)
     }
@@ -713,7 +718,7 @@ mod tests {
         let table = backend
             .param::<(Const<3>, Const<2>)>(&[1., 2., 3., 4., 5., 6.])
             .unwrap();
-        let x = backend.embed(&table, &[2, 0]).unwrap(); // [[5, 6], [1, 2]]
+        let x = backend.embed(&table, &[2, 0].into()).unwrap(); // [[5, 6], [1, 2]]
         assert_close(&backend.wide_values(&x), &[5., 6., 1., 2.]);
         let again = backend.gather(&x, &[1, 1, 0]).unwrap();
         assert_close(&backend.wide_values(&again), &[1., 2., 1., 2., 5., 6.]);
@@ -909,6 +914,7 @@ mod tests {
                 bias_gradient[v] += factor * (logit(v).exp() / total - one);
             }
         }
+        let nll = backend.values(&nll).unwrap();
         for (found, expected) in nll.iter().zip(&expected) {
             assert!(
                 (f64::from(*found) - expected).abs() < 1e-6,

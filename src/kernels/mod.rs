@@ -140,6 +140,8 @@ pub trait Backend: Sized + 'static {
     type Param<S: ConstShape>;
     /// An activation.
     type Act<S: Shape>: Clone;
+    /// Tokens, where the network computes.
+    type Tokens;
     /// The gradients of the weights, accumulated over micro-batches.
     type Gradients: Default;
 
@@ -169,11 +171,14 @@ pub trait Backend: Sized + 'static {
     /// Copies an activation's values out, row-major.
     fn values<S: Shape>(&self, x: &Self::Act<S>) -> Result<Vec<f32>>;
 
+    /// Brings tokens to where the network computes.
+    fn tokens(&self, tokens: &[u32]) -> Result<Self::Tokens>;
+
     /// y(R, D) = table(V, D)[tokens].
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Self::Param<(V, D)>,
-        tokens: &[u32],
+        tokens: &Self::Tokens,
     ) -> Result<Self::Act<(usize, D)>>;
 
     /// y(R, O) = x(R, I) · w(O, I)ᵀ + b(O).
@@ -242,7 +247,7 @@ pub trait Backend: Sized + 'static {
 
     /// The masked negative log-likelihood, never storing all of (n, V): with logits = h · wᵀ + b over the alphabet,
     /// nll_i = log Σ_v exp(logits_iv) − logits_i,target. Returns the scalar Σ_i weights_i · nll_i for
-    /// [`Backend::backward`] and the nll of each position, in nats.
+    /// [`Backend::backward`] and the nll of each position, in nats; a constant.
     ///
     /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row. The scalar is the end of
     /// the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute gradients right here.
@@ -256,5 +261,5 @@ pub trait Backend: Sized + 'static {
         targets: &[u32],
         weights: &[f32],
         groups: &[u32],
-    ) -> Result<(Self::Act<()>, Vec<f32>)>;
+    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
 }

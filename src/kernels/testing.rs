@@ -63,7 +63,7 @@ pub fn look_up<B: Backend, const N: usize>(
     rows: usize,
 ) -> Result<B::Act<(usize, Const<N>)>> {
     let tokens: Vec<u32> = (0..rows).map(|row| (row % TABLE) as u32).collect();
-    backend.embed(table, &tokens)
+    backend.embed(table, &backend.tokens(&tokens)?)
 }
 
 /// A scalar of an activation through a small head, whose gradient reaches every element; runs the tape.

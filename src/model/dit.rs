@@ -332,8 +332,14 @@ impl<A: Arch, B: Backend> Dit<A, B> {
 
     /// The masked negative log-likelihood: the scalar Σ weights · nll and the nll of each position, in nats.
     /// `batch.positions` is not empty.
-    pub fn nll(&self, b: &B, batch: &Batch<'_>, alphabet: Alphabet) -> Result<(B::Act<()>, Vec<f32>)> {
-        let h = self.hidden(b, batch.tokens, batch.sigma, batch.positions, batch.dropout)?;
+    pub fn nll(
+        &self,
+        b: &B,
+        batch: &Batch<'_>,
+        alphabet: Alphabet,
+    ) -> Result<(B::Act<()>, B::Act<(usize,)>)> {
+        let tokens = b.tokens(batch.tokens)?;
+        let h = self.hidden(b, &tokens, batch.sigma, batch.positions, batch.dropout)?;
         let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
         let (w, bias) = (&self.output.weight, &self.output.bias);
         b.nll(&h, w, bias, alphabet, batch.targets, batch.weights, &groups)
@@ -343,7 +349,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     pub fn logits(
         &self,
         b: &B,
-        tokens: &[u32],
+        tokens: &B::Tokens,
         sigma: &[f32],
         positions: &[u32],
     ) -> Result<B::Act<(usize, A::V)>> {
@@ -368,7 +374,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     fn hidden(
         &self,
         b: &B,
-        tokens: &[u32],
+        tokens: &B::Tokens,
         sigma: &[f32],
         positions: &[u32],
         dropout: Option<Dropout>,

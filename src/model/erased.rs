@@ -132,7 +132,7 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
         self.backend.record(std::mem::take(&mut self.gradients));
         let (loss, nll) = self.dit.nll(&self.backend, &batch, alphabet)?;
         self.gradients = self.backend.backward(loss)?;
-        Ok(nll)
+        self.backend.values(&nll)
     }
 
     fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
@@ -167,7 +167,8 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
         if batch.positions.is_empty() {
             return Ok(Vec::new());
         }
-        Ok(self.dit.nll(&self.backend, batch, alphabet)?.1)
+        let (_, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
+        self.backend.values(&nll)
     }
 
     fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
@@ -175,7 +176,8 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
         if positions.is_empty() {
             return Ok(Vec::new());
         }
-        let logits = self.dit.logits(&self.backend, tokens, sigma, positions)?;
+        let tokens = self.backend.tokens(tokens)?;
+        let logits = self.dit.logits(&self.backend, &tokens, sigma, positions)?;
         self.backend.values(&logits)
     }
 }

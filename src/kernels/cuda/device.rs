@@ -10,31 +10,31 @@
 //! It was written without a device at hand: it is type-checked, and its kernels and launches are those that the emulated
 //! driver runs; it has not been run.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CString, c_void};
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use cudarc::cublaslt::sys::cublasLtMatmulPreferenceAttributes_t::{
-    CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-};
-use cudarc::cublaslt::{result as lt, sys as lt_sys};
 use cudarc::driver::sys::CUdevice_attribute::{
     CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
 };
 use cudarc::driver::{result, sys};
 
 use super::compiler;
-use super::driver::{Address, Driver, Element, HEADER, Launch, Operand, Product};
+use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product, Ticket};
+use super::products::Products;
 use crate::error::{Error, Kind, Result, Wrap as _};
 
-/// Memory for products' partial sums: what the library's own documentation asks for on Hopper.
-const WORKSPACE: usize = 32 << 20;
 /// Shared memory that a kernel has without asking, in bytes.
 const USUAL_SHARED: usize = 48 << 10;
-/// CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE: partial sums in f32 in the workspace, added up by a second kernel.
-const IN_ORDER: u32 = 2;
+/// Lists of commands that are kept as graphs: a training has one for each number of padded masked rows, and few of those.
+const GRAPHS: usize = 16;
+/// Pieces of the host's memory that copies to and from the device pass through: while the device reads one, the next is
+/// filled.
+const STAGES: usize = 3;
+/// Bytes that are copied to the device at a time.
+const STAGE: usize = 64 << 20;
 /// The oldest architecture whose tensor cores know bf16.
 const OLDEST: (i32, i32) = (8, 0);
 
@@ -46,21 +46,70 @@ pub struct Device {
     architecture: String,
     context: sys::CUcontext,
     stream: sys::CUstream,
-    products: lt_sys::cublasLtHandle_t,
-    workspace: Address,
+    products: Products,
     /// Kernels by their operation's identity and their name.
     kernels: RefCell<HashMap<(String, &'static str), Kernel>>,
     /// Modules by the identity of what they were compiled from.
     modules: RefCell<HashMap<String, sys::CUmodule>>,
-    /// How to multiply, by kind of product.
-    plans: RefCell<HashMap<ProductKind, lt_sys::cublasLtMatmulAlgo_t>>,
+    /// Commands that were captured, the last used ones at the end.
+    graphs: RefCell<Vec<(Vec<Command>, sys::CUgraphExec)>>,
+    /// What is being written, in turns.
+    stages: RefCell<[Option<Pinned>; STAGES]>,
+    next_stage: Cell<usize>,
+    /// What was fetched and not collected, and pieces for what comes.
+    fetched: RefCell<HashMap<u64, Pinned>>,
+    idle: RefCell<Vec<Pinned>>,
+    tickets: Cell<u64>,
+}
+
+/// Memory of the host that the device copies to and from by itself, and the event after which it is done.
+struct Pinned {
+    at: *mut u8,
+    bytes: usize,
+    used: usize,
+    done: sys::CUevent,
+}
+
+impl Pinned {
+    /// So much, or some more.
+    fn new(bytes: usize) -> Result<Self, result::DriverError> {
+        let bytes = bytes.max(1).next_power_of_two();
+        // SAFETY: a context is current; given back by `Drop`.
+        let at = unsafe { result::malloc_host(bytes, 0) }?;
+        let done = result::event::create(sys::CUevent_flags::CU_EVENT_DISABLE_TIMING)?;
+        Ok(Self {
+            at: at.cast(),
+            bytes,
+            used: 0,
+            done,
+        })
+    }
+
+    /// Until the device is done with it.
+    fn wait(&self) -> Result<(), result::DriverError> {
+        // SAFETY: the event is there; one that was never recorded has ended.
+        unsafe { result::event::synchronize(self.done) }
+    }
+
+    fn content(&mut self) -> &mut [u8] {
+        // SAFETY: so many bytes are ours, and the device is not at them: callers have waited.
+        unsafe { std::slice::from_raw_parts_mut(self.at, self.used) }
+    }
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // SAFETY: made by `new` and given back once, when the device is done.
+        unsafe {
+            let _ = result::event::synchronize(self.done);
+            let _ = result::event::destroy(self.done);
+            let _ = result::free_host(self.at.cast());
+        }
+    }
 }
 
 #[derive(Clone, Copy)]
 struct Kernel(sys::CUfunction);
-
-/// What an algorithm is chosen for.
-type ProductKind = ([usize; 3], [(Element, bool); 2], Element, bool);
 
 fn failed(what: impl Display, error: impl Display) -> Error {
     Error::environment(format!("{what}: {error}"))
@@ -95,12 +144,7 @@ impl Device {
             return Err(Error::environment(message).hint("CUDA_VISIBLE_DEVICES says which are seen"));
         }
         compiler::require()?;
-        // SAFETY: loads a library of the system's and lets it go.
-        if !unsafe { lt_sys::is_culib_present() } {
-            return Err(Error::environment("multiply matrices: the library cublasLt is not there").hint(
-                "install the CUDA toolkit, or `pip install nvidia-cublas`, and name the library's folder in LD_LIBRARY_PATH",
-            ));
-        }
+        Products::require()?;
         let opening = |error: &dyn Display| failed(format!("open CUDA device {number}"), error);
         let ordinal = i32::try_from(number).wrap(Kind::Input, || format!("device {number}"))?;
         let device = result::device::get(ordinal).map_err(|error| opening(&error))?;
@@ -127,19 +171,21 @@ impl Device {
         };
         let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
             .map_err(|error| opening(&error))?;
-        let products = lt::create_handle().map_err(|error| opening(&error))?;
-        // SAFETY: a context is current.
-        let workspace = unsafe { result::malloc_sync(WORKSPACE) }.map_err(|error| opening(&error))?;
+        let products = Products::new().map_err(|error| opening(&error))?;
         Ok(Self {
             name,
             architecture: architecture(capability),
             context,
             stream,
             products,
-            workspace: Address(workspace),
             kernels: RefCell::default(),
             modules: RefCell::default(),
-            plans: RefCell::default(),
+            graphs: RefCell::default(),
+            stages: RefCell::default(),
+            next_stage: Cell::default(),
+            fetched: RefCell::default(),
+            idle: RefCell::default(),
+            tickets: Cell::default(),
         })
     }
 
@@ -157,8 +203,8 @@ impl Device {
     }
 
     /// A kernel, compiled and loaded unless it was before.
-    fn kernel(&self, launch: &Launch<'_>) -> Result<Kernel> {
-        let options = compiler::options(launch.element, launch.constants).join(" ");
+    fn kernel(&self, launch: &Launch) -> Result<Kernel> {
+        let options = compiler::options(launch.element, &launch.constants).join(" ");
         let identity = [launch.operation.source, HEADER, &options, &self.architecture].join("\0");
         let identity = blake3::hash(identity.as_bytes()).to_hex().to_string();
         let key = (identity, launch.kernel);
@@ -206,7 +252,7 @@ impl Device {
     }
 
     /// Machine code, from disk where it was compiled before. That it cannot be kept is nobody's concern.
-    fn code(&self, launch: &Launch<'_>, identity: &str) -> Result<Vec<u8>> {
+    fn code(&self, launch: &Launch, identity: &str) -> Result<Vec<u8>> {
         let path = cache().map(|folder| folder.join(format!("{}-{identity}.cubin", launch.operation.name)));
         if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok())
             && code.starts_with(b"\x7fELF")
@@ -216,7 +262,7 @@ impl Device {
         let code = compiler::compile(
             launch.operation,
             launch.element,
-            launch.constants,
+            &launch.constants,
             &self.architecture,
         )?;
         if let Some(path) = path
@@ -257,72 +303,17 @@ impl Drop for Device {
         // SAFETY: made by `open` and given back once; nothing runs any more after the synchronization.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
-            let _ = lt::destroy_handle(self.products);
-            let _ = result::free_sync(self.workspace.0);
+            for (_, graph) in self.graphs.get_mut().drain(..) {
+                let _ = result::graph::exec_destroy(graph);
+            }
+            self.products.close();
             let _ = result::stream::destroy(self.stream);
         }
     }
 }
 
-impl Driver for Device {
-    fn allocate(&self, bytes: usize) -> Result<Address> {
-        self.enter()?;
-        // SAFETY: a context is current.
-        let at = unsafe { result::malloc_sync(bytes) };
-        at.map(Address).map_err(|error| {
-            let free = result::mem_get_info().map_or_else(
-                |_| String::new(),
-                |(free, total)| format!(" ({} of {} MiB are free)", free >> 20, total >> 20),
-            );
-            failed(
-                format!("allocate {} MiB on `{}`{free}", bytes >> 20, self.name),
-                error,
-            )
-            .hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
-        })
-    }
-
-    fn free(&self, at: Address, _: usize) {
-        if self.enter().is_ok() {
-            // SAFETY: from `allocate`, and given back once; this waits until nothing runs that uses it.
-            let _ = unsafe { result::free_sync(at.0) };
-        }
-    }
-
-    fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.enter()?;
-        // SAFETY: the memory is the caller's; `bytes` is pageable, so the call returns when it is read.
-        unsafe { result::memcpy_htod_async(to.0, bytes, self.stream) }
-            .map_err(|error| failed(format!("write {} bytes to `{}`", bytes.len(), self.name), error))
-    }
-
-    fn read(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
-        self.enter()?;
-        let count = bytes.len();
-        // SAFETY: the memory is the caller's, and the copy has ended when this returns.
-        unsafe {
-            result::memcpy_dtoh_async(bytes, from.0, self.stream)
-                .and_then(|()| result::stream::synchronize(self.stream))
-        }
-        .map_err(|error| failed(format!("read {count} bytes from `{}`", self.name), error))
-    }
-
-    fn clear(&self, at: Address, bytes: usize) -> Result<()> {
-        self.enter()?;
-        // SAFETY: the memory is the caller's.
-        unsafe { result::memset_d8_async(at.0, 0, bytes, self.stream) }
-            .map_err(|error| failed(format!("clear {bytes} bytes of `{}`", self.name), error))
-    }
-
-    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        self.enter()?;
-        // SAFETY: both are the caller's.
-        unsafe { result::memcpy_dtod_async(to.0, from.0, bytes, self.stream) }
-            .map_err(|error| failed(format!("copy {bytes} bytes on `{}`", self.name), error))
-    }
-
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
-        self.enter()?;
+impl Device {
+    fn launch(&self, launch: &Launch) -> Result<()> {
         let kernel = self.kernel(launch)?;
         let doing = || {
             let Launch {
@@ -361,148 +352,217 @@ impl Driver for Device {
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
-        self.enter()?;
         let [m, n, k] = product.sizes;
         let doing = || format!("multiply ({m}, {k}) by ({k}, {n}) on `{}`", self.name);
-        let multiplied = Multiplication::new(product).and_then(|it| it.run(self, product));
+        let multiplied = self.products.multiply(product, self.stream);
         multiplied.map_err(|error| failed(doing(), error))
     }
-}
 
-/// cublasLt's descriptions of a product. It thinks in columns: what is row-major (r, c) here is its (c, r), so it computes
-/// cᵀ = bᵀ aᵀ.
-struct Multiplication {
-    what: lt_sys::cublasLtMatmulDesc_t,
-    /// Of b, a and c.
-    layouts: [lt_sys::cublasLtMatrixLayout_t; 3],
-}
-
-fn data_type(element: Element) -> lt_sys::cudaDataType {
-    match element {
-        Element::F32 => lt_sys::cudaDataType_t::CUDA_R_32F,
-        Element::Bf16 => lt_sys::cudaDataType_t::CUDA_R_16BF,
-    }
-}
-
-impl Multiplication {
-    fn new(product: &Product) -> Result<Self, lt::CublasError> {
-        use lt_sys::cublasLtMatmulDescAttributes_t::{
-            CUBLASLT_MATMUL_DESC_TRANSA, CUBLASLT_MATMUL_DESC_TRANSB,
-        };
-        let [m, n, k] = product.sizes;
-        let compute = lt_sys::cublasComputeType_t::CUBLAS_COMPUTE_32F;
-        let what = lt::create_matmul_desc(compute, lt_sys::cudaDataType_t::CUDA_R_32F)?;
-        // A matrix (rows, columns) as it lies: its rows are the library's columns.
-        let layout = |operand: &Operand, rows: usize, columns: usize| {
-            let (rows, columns) = if operand.transposed {
-                (columns, rows)
-            } else {
-                (rows, columns)
-            };
-            lt::create_matrix_layout(
-                data_type(operand.element),
-                columns as u64,
-                rows as u64,
-                columns as i64,
-            )
-        };
-        let c = Operand {
-            at: product.c,
-            element: product.element,
-            transposed: false,
-        };
-        let layouts = [
-            layout(&product.b, k, n)?,
-            layout(&product.a, m, k)?,
-            layout(&c, m, n)?,
-        ];
-        let operation = |operand: &Operand| i32::from(operand.transposed);
-        let sides = [
-            (CUBLASLT_MATMUL_DESC_TRANSA, operation(&product.b)),
-            (CUBLASLT_MATMUL_DESC_TRANSB, operation(&product.a)),
-        ];
-        for (attribute, operation) in &sides {
-            let operation = std::ptr::from_ref(operation).cast();
-            // SAFETY: the description was made just now; the value is an i32 (0: as it is, 1: transposed), which is copied.
-            unsafe { lt::set_matmul_desc_attribute(what, *attribute, operation, size_of::<i32>())? };
-        }
-        Ok(Self { what, layouts })
-    }
-
-    /// The fastest algorithm that the library knows, among those that add up partial sums in one order.
-    fn algorithm(
-        &self,
-        device: &Device,
-        product: &Product,
-    ) -> Result<lt_sys::cublasLtMatmulAlgo_t, lt::CublasError> {
-        let sides = [&product.a, &product.b].map(|operand| (operand.element, operand.transposed));
-        let kind = (product.sizes, sides, product.element, product.accumulate);
-        if let Some(known) = device.plans.borrow().get(&kind) {
-            return Ok(*known);
-        }
-        let preference = lt::create_matmul_pref()?;
-        let [b, a, c] = self.layouts;
-        // SAFETY: all descriptions are there; the values are copied, and have the types that the library states.
-        let found = unsafe {
-            lt::set_matmul_pref_attribute(
-                preference,
-                CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES,
-                std::ptr::from_ref(&WORKSPACE).cast(),
-                size_of::<usize>(),
-            )?;
-            lt::set_matmul_pref_attribute(
-                preference,
-                CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
-                std::ptr::from_ref(&IN_ORDER).cast(),
-                size_of::<u32>(),
-            )?;
-            let found = lt::get_matmul_algo_heuristic(device.products, self.what, b, a, c, c, preference);
-            lt::destroy_matmul_pref(preference)?;
-            found?
-        };
-        device.plans.borrow_mut().insert(kind, found.algo);
-        Ok(found.algo)
-    }
-
-    fn run(&self, device: &Device, product: &Product) -> Result<(), lt::CublasError> {
-        let algorithm = self.algorithm(device, product)?;
-        let (one, start) = (1.0_f32, if product.accumulate { 1.0_f32 } else { 0.0 });
-        let [b, a, c] = self.layouts;
-        let at = |address: Address| address.0 as *const c_void;
-        // SAFETY: the descriptions are there and tell the sizes of the matrices, which are the caller's; the factors are read
-        // before the call returns.
-        unsafe {
-            lt::matmul(
-                device.products,
-                self.what,
-                std::ptr::from_ref(&one).cast(),
-                std::ptr::from_ref(&start).cast(),
-                at(product.b.at),
-                b,
-                at(product.a.at),
-                a,
-                at(product.c),
-                c,
-                product.c.0 as *mut c_void,
-                c,
-                &raw const algorithm,
-                device.workspace.0 as *mut c_void,
-                WORKSPACE,
-                device.stream.cast(),
-            )
+    fn obey(&self, command: &Command) -> Result<()> {
+        match command {
+            Command::Launch(launch) => self.launch(launch),
+            Command::Multiply(product) => self.multiply(product),
+            Command::Clear { at, bytes } => {
+                // SAFETY: the memory is the caller's.
+                unsafe { result::memset_d8_async(at.0, 0, *bytes, self.stream) }
+                    .map_err(|error| failed(format!("clear {bytes} bytes of `{}`", self.name), error))
+            }
+            Command::Copy { from, to, bytes } => {
+                // SAFETY: both are the caller's.
+                unsafe { result::memcpy_dtod_async(to.0, from.0, *bytes, self.stream) }
+                    .map_err(|error| failed(format!("copy {bytes} bytes on `{}`", self.name), error))
+            }
+            Command::Live { .. } | Command::Idle { .. } => Ok(()),
         }
     }
-}
 
-impl Drop for Multiplication {
-    fn drop(&mut self) {
-        // SAFETY: made by `new` and destroyed once; the library has copied what a running product needs.
-        unsafe {
-            let _ = lt::destroy_matmul_desc(self.what);
-            for layout in self.layouts {
-                let _ = lt::destroy_matrix_layout(layout);
+    /// Compiles kernels and chooses how to multiply, which no capture may contain.
+    fn prepare(&self, commands: &[Command]) -> Result<()> {
+        for command in commands {
+            match command {
+                Command::Launch(launch) => drop(self.kernel(launch)?),
+                // An error shows when it is run.
+                Command::Multiply(product) => _ = self.products.knows(product),
+                _ => {}
             }
         }
+        Ok(())
+    }
+
+    /// Commands as a graph.
+    fn capture(&self, commands: &[Command]) -> Result<sys::CUgraphExec> {
+        let capturing = |error| failed(format!("capture a graph on `{}`", self.name), error);
+        self.prepare(commands)?;
+        // SAFETY: the stream is ours; what is captured is launched while the memory that it names is there: it is forgotten
+        // when memory moves, since the commands then name other addresses.
+        unsafe {
+            let mode = sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+            result::stream::begin_capture(self.stream, mode).map_err(capturing)?;
+            let done = commands.iter().try_for_each(|command| self.obey(command));
+            let graph = result::stream::end_capture(self.stream);
+            done?;
+            let graph = graph.map_err(capturing)?;
+            let executable = result::graph::instantiate(graph, sys::CUgraphInstantiate_flags(0));
+            let _ = result::graph::destroy(graph);
+            executable.map_err(capturing)
+        }
+    }
+
+    /// Copies so much as fits a piece of pinned memory.
+    fn write_piece(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        let writing = |error| failed(format!("write {} bytes to `{}`", bytes.len(), self.name), error);
+        let index = self.next_stage.get();
+        self.next_stage.set((index + 1) % STAGES);
+        let stage = &mut self.stages.borrow_mut()[index];
+        if stage.as_ref().is_none_or(|stage| stage.bytes < bytes.len()) {
+            *stage = Some(Pinned::new(bytes.len()).map_err(writing)?);
+        }
+        let Some(stage) = stage else { return Ok(()) };
+        stage.wait().map_err(writing)?;
+        stage.used = bytes.len();
+        stage.content().copy_from_slice(bytes);
+        // SAFETY: the memory is the caller's; the copy's source is ours, and left alone until the event has happened.
+        unsafe {
+            result::memcpy_htod_async(to.0, stage.content(), self.stream)
+                .and_then(|()| result::event::record(stage.done, self.stream))
+        }
+        .map_err(writing)
+    }
+
+    /// A piece of pinned memory that is not in use.
+    fn pinned(&self, bytes: usize) -> Result<Pinned, result::DriverError> {
+        let mut idle = self.idle.borrow_mut();
+        let found = idle.iter().position(|pinned| pinned.bytes >= bytes);
+        found.map_or_else(|| Pinned::new(bytes), |index| Ok(idle.swap_remove(index)))
+    }
+}
+
+impl Driver for Device {
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        self.enter()?;
+        // SAFETY: a context is current.
+        let at = unsafe { result::malloc_sync(bytes) };
+        at.map(Address).map_err(|error| {
+            let free = result::mem_get_info().map_or_else(
+                |_| String::new(),
+                |(free, total)| format!(" ({} of {} MiB are free)", free >> 20, total >> 20),
+            );
+            failed(
+                format!("allocate {} MiB on `{}`{free}", bytes >> 20, self.name),
+                error,
+            )
+            .hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
+        })
+    }
+
+    fn free(&self, at: Address, _: usize) {
+        if self.enter().is_ok() {
+            // SAFETY: from `allocate`, and given back once; this waits until nothing runs that uses it.
+            let _ = unsafe { result::free_sync(at.0) };
+        }
+    }
+
+    fn grow(&self, at: Address, bytes: usize, kept: usize, to: usize) -> Result<Address> {
+        let kept = kept.min(bytes);
+        if kept == 0 {
+            // Not both at once: the larger one may need the smaller one's room.
+            self.free(at, bytes);
+            return self.allocate(to);
+        }
+        let new = self.allocate(to)?;
+        self.obey(&Command::Copy {
+            from: at,
+            to: new,
+            bytes: kept,
+        })?;
+        self.free(at, bytes);
+        Ok(new)
+    }
+
+    fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.enter()?;
+        bytes
+            .chunks(STAGE)
+            .enumerate()
+            .try_for_each(|(index, bytes)| self.write_piece(to.offset(index * STAGE), bytes))
+    }
+
+    fn read(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        self.enter()?;
+        let count = bytes.len();
+        // SAFETY: the memory is the caller's, and the copy has ended when this returns.
+        unsafe {
+            result::memcpy_dtoh_async(bytes, from.0, self.stream)
+                .and_then(|()| result::stream::synchronize(self.stream))
+        }
+        .map_err(|error| failed(format!("read {count} bytes from `{}`", self.name), error))
+    }
+
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Ticket> {
+        self.enter()?;
+        let fetching = |error| failed(format!("read {bytes} bytes from `{}`", self.name), error);
+        let mut pinned = self.pinned(bytes).map_err(fetching)?;
+        pinned.used = bytes;
+        // SAFETY: the memory is the caller's; where it is copied to is ours, and left alone until the event has happened.
+        unsafe {
+            result::memcpy_dtoh_async(pinned.content(), from.0, self.stream)
+                .and_then(|()| result::event::record(pinned.done, self.stream))
+        }
+        .map_err(fetching)?;
+        let ticket = self.tickets.get();
+        self.tickets.set(ticket + 1);
+        self.fetched.borrow_mut().insert(ticket, pinned);
+        Ok(Ticket(ticket))
+    }
+
+    fn collect(&self, ticket: Ticket) -> Result<Vec<u8>> {
+        self.enter()?;
+        let fetched = self.fetched.borrow_mut().remove(&ticket.0);
+        let mut pinned = fetched.ok_or_else(|| Error::internal("nothing was fetched under this ticket"))?;
+        pinned
+            .wait()
+            .map_err(|error| failed(format!("wait for `{}`", self.name), error))?;
+        let content = pinned.content().to_vec();
+        self.idle.borrow_mut().push(pinned);
+        Ok(content)
+    }
+
+    fn run(&self, commands: Vec<Command>, again: bool) -> Result<()> {
+        self.enter()?;
+        if !again {
+            return commands.iter().try_for_each(|command| self.obey(command));
+        }
+        let mut graphs = self.graphs.borrow_mut();
+        let known = graphs.iter().position(|(known, _)| *known == commands);
+        if let Some(index) = known {
+            let graph = graphs.remove(index);
+            graphs.push(graph);
+        } else {
+            let graph = self.capture(&commands)?;
+            if graphs.len() == GRAPHS {
+                let (_, oldest) = graphs.remove(0);
+                // SAFETY: it was instantiated by us; where it still runs, the driver waits for its end.
+                let _ = unsafe { result::graph::exec_destroy(oldest) };
+            }
+            graphs.push((commands, graph));
+        }
+        let Some((_, graph)) = graphs.last() else {
+            return Ok(());
+        };
+        // SAFETY: the graph and the stream are ours.
+        unsafe { result::graph::launch(*graph, self.stream) }
+            .map_err(|error| failed(format!("run a step on `{}`", self.name), error))
+    }
+
+    fn fuses(&self, product: &Product) -> bool {
+        self.enter().is_ok() && self.products.knows(product)
+    }
+
+    fn capacity(&self) -> Result<Capacity> {
+        self.enter()?;
+        let (free, total) = result::mem_get_info()
+            .map_err(|error| failed(format!("ask for the memory of `{}`", self.name), error))?;
+        Ok(Capacity { free, total })
     }
 }
 

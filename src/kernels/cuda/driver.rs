@@ -86,8 +86,8 @@ pub enum Value {
 }
 
 /// A kernel to be run.
-#[derive(Clone, Copy, Debug)]
-pub struct Launch<'a> {
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
     /// The operation that it belongs to.
     pub operation: Operation,
     /// Its name.
@@ -95,7 +95,7 @@ pub struct Launch<'a> {
     /// What its source is compiled for.
     pub element: Element,
     /// The dimensions that it is compiled for.
-    pub constants: &'a [Constant],
+    pub constants: Vec<Constant>,
     /// Blocks.
     pub grid: [usize; 3],
     /// Threads of a block.
@@ -103,11 +103,11 @@ pub struct Launch<'a> {
     /// Bytes of shared memory.
     pub shared: usize,
     /// Its arguments.
-    pub arguments: &'a [Argument],
+    pub arguments: Vec<Argument>,
 }
 
 /// An argument of a kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Argument {
     /// An address.
     At(Address),
@@ -130,7 +130,7 @@ impl Argument {
 }
 
 /// A matrix that takes part in a product.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Operand {
     /// Its first element.
     pub at: Address,
@@ -140,8 +140,29 @@ pub struct Operand {
     pub transposed: bool,
 }
 
+/// What the elements of a product go through before they are stored.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Epilogue {
+    /// Nothing.
+    Plain,
+    /// A bias is added, one of c's elements a column.
+    Bias(Address),
+    /// u = c + bias is kept, and gelu(u), the tanh form, is c.
+    Gelu {
+        /// One of c's elements a column.
+        bias: Address,
+        /// Where u is kept, laid out as c.
+        kept: Address,
+    },
+    /// c is multiplied with gelu'(u).
+    GeluGradient {
+        /// u, laid out as c.
+        kept: Address,
+    },
+}
+
 /// c (m, n) = a (m, k) · b (k, n), row-major, added to what is there if `accumulate`; sums in f32.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Product {
     /// m, n, k.
     pub sizes: [usize; 3],
@@ -155,6 +176,91 @@ pub struct Product {
     pub element: Element,
     /// Whether c is added to.
     pub accumulate: bool,
+    /// Whether f32 factors may be rounded to tf32, of 11 significant bits.
+    pub tf32: bool,
+    /// What becomes of the sums.
+    pub epilogue: Epilogue,
+}
+
+/// What a device is asked to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Runs a kernel, compiling its source first where that was not done before.
+    Launch(Launch),
+    /// Multiplies two matrices.
+    Multiply(Product),
+    /// Sets memory to zero.
+    Clear {
+        /// Where.
+        at: Address,
+        /// How much.
+        bytes: usize,
+    },
+    /// Copies within the device.
+    Copy {
+        /// Where from.
+        from: Address,
+        /// Where to.
+        to: Address,
+        /// How much.
+        bytes: usize,
+    },
+    /// Nothing: from here on this piece of a larger one is a buffer, its content undefined. Who runs kernels for a test
+    /// looks after it.
+    Live {
+        /// Where it begins.
+        at: Address,
+        /// Its size.
+        bytes: usize,
+    },
+    /// Nothing: from here on nobody touches that buffer.
+    Idle {
+        /// Where it begins.
+        at: Address,
+    },
+}
+
+impl Command {
+    /// Calls `change` with every address in it.
+    pub fn relocate(&mut self, change: impl Fn(&mut Address)) {
+        match self {
+            Self::Launch(launch) => {
+                for argument in &mut launch.arguments {
+                    if let Argument::At(at) = argument {
+                        change(at);
+                    }
+                }
+            }
+            Self::Multiply(product) => {
+                change(&mut product.a.at);
+                change(&mut product.b.at);
+                change(&mut product.c);
+                match &mut product.epilogue {
+                    Epilogue::Plain => {}
+                    Epilogue::Bias(bias) => change(bias),
+                    Epilogue::Gelu { bias, kept } => {
+                        change(bias);
+                        change(kept);
+                    }
+                    Epilogue::GeluGradient { kept } => change(kept),
+                }
+            }
+            Self::Copy { from, to, .. } => {
+                change(from);
+                change(to);
+            }
+            Self::Clear { at, .. } | Self::Live { at, .. } | Self::Idle { at } => change(at),
+        }
+    }
+}
+
+/// Free and whole memory of a device, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capacity {
+    /// Nobody has it.
+    pub free: usize,
+    /// All there is.
+    pub total: usize,
 }
 
 /// A device, one stream of work on it, in order.
@@ -170,25 +276,33 @@ pub trait Driver {
     /// Gives memory back that [`Driver::allocate`] gave.
     fn free(&self, at: Address, bytes: usize);
 
-    /// Takes note that memory of [`Driver::allocate`] lies idle, or is in use again: whoever runs the kernels for a test
-    /// looks after it.
-    fn idle(&self, _at: Address, _is_idle: bool) {}
+    /// A larger piece of memory in place of one that [`Driver::allocate`] gave, the first `kept` bytes of which it begins
+    /// with.
+    fn grow(&self, at: Address, bytes: usize, kept: usize, to: usize) -> Result<Address>;
 
-    /// Copies to the device.
+    /// Copies to the device, after the work before; returns when `bytes` has been read, not when it is there.
     fn write(&self, to: Address, bytes: &[u8]) -> Result<()>;
 
     /// Copies from the device, when all work before is done.
     fn read(&self, from: Address, bytes: &mut [u8]) -> Result<()>;
 
-    /// Sets memory to zero.
-    fn clear(&self, at: Address, bytes: usize) -> Result<()>;
+    /// Copies from the device after the work before, without waiting: the ticket is for [`Driver::collect`].
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Ticket>;
 
-    /// Copies within the device.
-    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()>;
+    /// Waits for what was fetched.
+    fn collect(&self, ticket: Ticket) -> Result<Vec<u8>>;
 
-    /// Runs a kernel, compiling its source first where that was not done before.
-    fn launch(&self, launch: &Launch<'_>) -> Result<()>;
+    /// Runs commands in order. `again`: they are expected to come again as they are, so that it pays to keep them as a
+    /// graph, which is launched at once.
+    fn run(&self, commands: Vec<Command>, again: bool) -> Result<()>;
 
-    /// Multiplies two matrices.
-    fn multiply(&self, product: &Product) -> Result<()>;
+    /// Whether products of this kind (sizes, elements, epilogue; addresses do not matter) can be done with their epilogue.
+    fn fuses(&self, product: &Product) -> bool;
+
+    /// The device's memory.
+    fn capacity(&self) -> Result<Capacity>;
 }
+
+/// Names what was fetched.
+#[derive(Debug, PartialEq, Eq, Hash)]
+pub struct Ticket(pub u64);

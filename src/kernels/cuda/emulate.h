@@ -151,9 +151,9 @@ template <class T> struct Global {
 
   static Global of(T *at) {
     uintptr_t address = reinterpret_cast<uintptr_t>(at);
+    // Buffers may touch each other.
     for (unsigned i = 0; i < regions_used; i++)
-      if (regions[i].first <= address && address <= regions[i].end)
-        return {at, regions[i].first, regions[i].end};
+      if (regions[i].first <= address && address < regions[i].end) return {at, regions[i].first, regions[i].end};
     return {at, address, address}; // of no buffer: any access is outside
   }
   T &operator[](size_t i) const {

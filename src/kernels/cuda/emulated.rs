@@ -6,7 +6,7 @@
 //! compiled a moment ago from this crate's own sources.
 
 use std::alloc::{Layout, alloc, dealloc};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
@@ -14,7 +14,9 @@ use std::process::Command;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::compiler;
-use super::driver::{Address, Driver, Element, HEADER, Launch, Operand, Product};
+use super::driver::{
+    Address, Capacity, Command as Ask, Driver, Element, Epilogue, HEADER, Launch, Operand, Product, Ticket,
+};
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
 
@@ -28,10 +30,20 @@ const EMULATION: &str = include_str!("emulate.h");
 /// A driver that runs kernels on the CPU.
 #[derive(Default)]
 pub struct Emulated {
-    /// Buffers by address, with their lengths.
-    buffers: RefCell<BTreeMap<u64, usize>>,
-    /// Those that lie idle: to touch them is a fault.
-    idle: RefCell<BTreeSet<u64>>,
+    /// What was allocated, by address, with its length.
+    allocated: RefCell<BTreeMap<u64, usize>>,
+    /// What is cut into buffers: only the live ones may be touched.
+    arenas: RefCell<BTreeSet<u64>>,
+    /// The live ones.
+    live: RefCell<BTreeMap<u64, usize>>,
+    /// Commands that came to be kept, and how often they came.
+    graphs: RefCell<Vec<(Vec<Ask>, usize)>>,
+    fetched: RefCell<HashMap<u64, Vec<u8>>>,
+    tickets: Cell<u64>,
+    /// Bytes that may be allocated in all; 0 for no limit.
+    limit: usize,
+    /// Whether products do nothing but multiply.
+    plain: bool,
 }
 
 /// A compiled library. Its state is global: who runs one of its kernels holds it alone.
@@ -63,8 +75,8 @@ impl Library {
 }
 
 /// The library of an operation for an element and constants, compiled unless it was before.
-fn library(launch: &Launch<'_>) -> Result<Arc<Mutex<Option<Library>>>> {
-    let options = compiler::options(launch.element, launch.constants).join(" ");
+fn library(launch: &Launch) -> Result<Arc<Mutex<Option<Library>>>> {
+    let options = compiler::options(launch.element, &launch.constants).join(" ");
     let identity = [launch.operation.source, HEADER, EMULATION, &options].join("\0");
     let name = blake3::hash(identity.as_bytes()).to_hex().to_string();
     let entry = locked(&LIBRARIES).entry(name.clone()).or_default().clone();
@@ -136,13 +148,45 @@ fn compile(source: &str, options: &str, path: &Path) -> Result<()> {
 }
 
 impl Emulated {
-    /// Checks that memory lies within a buffer.
+    /// A device of so many bytes.
+    #[must_use]
+    pub fn of_bytes(limit: usize) -> Self {
+        let mut device = Self::default();
+        device.limit = limit;
+        device
+    }
+
+    /// One whose products know no epilogue.
+    #[must_use]
+    pub fn without_epilogues() -> Self {
+        let mut device = Self::default();
+        device.plain = true;
+        device
+    }
+
+    /// How often each list of commands came that was to be kept.
+    #[must_use]
+    pub fn replays(&self) -> Vec<usize> {
+        self.graphs.borrow().iter().map(|(_, count)| *count).collect()
+    }
+
+    /// What kernels may touch: buffers, and what is not cut into any.
+    fn regions(&self) -> BTreeMap<u64, usize> {
+        let arenas = self.arenas.borrow();
+        let mut regions = self.allocated.borrow().clone();
+        regions.retain(|at, _| !arenas.contains(at));
+        regions.extend(&*self.live.borrow());
+        regions
+    }
+
+    /// Checks that memory lies within one of those pieces.
+    fn inside(pieces: &BTreeMap<u64, usize>, at: Address, bytes: usize) -> bool {
+        let found = pieces.range(..=at.0).next_back();
+        bytes == 0 || found.is_some_and(|(first, length)| at.0 + bytes as u64 <= first + *length as u64)
+    }
+
     fn check(&self, at: Address, bytes: usize) -> Result<()> {
-        let buffers = self.buffers.borrow();
-        let found = buffers.range(..=at.0).next_back();
-        let idle = self.idle.borrow();
-        let found = found.filter(|(first, _)| !idle.contains(first));
-        if bytes == 0 || found.is_some_and(|(first, length)| at.0 + bytes as u64 <= first + *length as u64) {
+        if Self::inside(&self.regions(), at, bytes) {
             return Ok(());
         }
         Err(Error::internal(format!(
@@ -179,75 +223,8 @@ impl Emulated {
                 .collect(),
         })
     }
-}
 
-impl Drop for Emulated {
-    fn drop(&mut self) {
-        for (&at, &bytes) in &*self.buffers.borrow() {
-            // SAFETY: allocated with this layout and not freed.
-            unsafe { dealloc(at as *mut u8, layout(bytes)) };
-        }
-    }
-}
-
-fn layout(bytes: usize) -> Layout {
-    Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("a buffer of a sane size")
-}
-
-impl Driver for Emulated {
-    fn allocate(&self, bytes: usize) -> Result<Address> {
-        // SAFETY: the layout has a size of one byte at least.
-        let at = unsafe { alloc(layout(bytes)) };
-        if at.is_null() {
-            return Err(Error::environment(format!("allocate {bytes} bytes")));
-        }
-        // SAFETY: so many bytes were allocated just now.
-        unsafe { at.write_bytes(POISON, bytes) };
-        self.buffers.borrow_mut().insert(at as u64, bytes);
-        Ok(Address(at as u64))
-    }
-
-    fn free(&self, at: Address, bytes: usize) {
-        self.idle.borrow_mut().remove(&at.0);
-        let known = self.buffers.borrow_mut().remove(&at.0);
-        assert_eq!(known, Some(bytes), "freed what was not allocated");
-        // SAFETY: allocated with this layout, and forgotten now.
-        unsafe { dealloc(at.0 as *mut u8, layout(bytes)) };
-    }
-
-    fn idle(&self, at: Address, is_idle: bool) {
-        if !is_idle {
-            self.idle.borrow_mut().remove(&at.0);
-            return;
-        }
-        if let Some(&bytes) = self.buffers.borrow().get(&at.0) {
-            // SAFETY: a live buffer of ours of that length, which nobody uses.
-            unsafe { (at.0 as *mut u8).write_bytes(POISON, bytes) };
-            self.idle.borrow_mut().insert(at.0);
-        }
-    }
-
-    fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        self.bytes_mut(to, bytes.len())?.copy_from_slice(bytes);
-        Ok(())
-    }
-
-    fn read(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
-        bytes.copy_from_slice(self.bytes(from, bytes.len())?);
-        Ok(())
-    }
-
-    fn clear(&self, at: Address, bytes: usize) -> Result<()> {
-        self.bytes_mut(at, bytes)?.fill(0);
-        Ok(())
-    }
-
-    fn copy(&self, from: Address, to: Address, bytes: usize) -> Result<()> {
-        let copy = self.bytes(from, bytes)?.to_vec();
-        self.write(to, &copy)
-    }
-
-    fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    fn launch(&self, launch: &Launch) -> Result<()> {
         let entry = library(launch)?;
         let library = locked(&entry);
         let library = library
@@ -276,8 +253,7 @@ impl Driver for Emulated {
             let buffer: extern "C" fn(*mut c_void, usize) = std::mem::transmute(buffer);
             let kernel: extern "C" fn(*const u32, *const *const u64) = std::mem::transmute(kernel);
             forget();
-            let idle = self.idle.borrow();
-            for (&at, &bytes) in self.buffers.borrow().iter().filter(|(at, _)| !idle.contains(at)) {
+            for (at, bytes) in self.regions() {
                 buffer(at as *mut c_void, bytes);
             }
             kernel(sizes.as_ptr(), addresses.as_ptr());
@@ -287,7 +263,14 @@ impl Driver for Emulated {
 
     fn multiply(&self, wanted: &Product) -> Result<()> {
         let [m, n, k] = wanted.sizes;
-        let (a, b) = (self.matrix(wanted.a, m * k)?, self.matrix(wanted.b, k * n)?);
+        let factors = |operand: Operand, count: usize| {
+            let mut values = self.matrix(operand, count)?;
+            if wanted.tf32 && operand.element == Element::F32 {
+                values.iter_mut().for_each(|x| *x = rounded_to_tf32(*x));
+            }
+            Ok::<_, Error>(values)
+        };
+        let (a, b) = (factors(wanted.a, m * k)?, factors(wanted.b, k * n)?);
         let view = |values, transposed: bool, rows: usize, columns: usize| {
             if transposed {
                 View::strided(values, columns, rows, rows).t()
@@ -295,13 +278,16 @@ impl Driver for Emulated {
                 View::strided(values, rows, columns, columns)
             }
         };
-        let c = Operand {
-            at: wanted.c,
-            element: wanted.element,
-            transposed: false,
+        let like_c = |at: Address, count: usize| {
+            let operand = Operand {
+                at,
+                element: wanted.element,
+                transposed: false,
+            };
+            self.matrix(operand, count)
         };
         let mut values = if wanted.accumulate {
-            self.matrix(c, m * n)?
+            like_c(wanted.c, m * n)?
         } else {
             vec![0.0; m * n]
         };
@@ -311,6 +297,198 @@ impl Driver for Emulated {
             view(&b, wanted.b.transposed, k, n),
             &mut values,
         );
-        self.write(wanted.c, &super::narrowed(&values, wanted.element))
+        let add_bias = |values: &mut [f32], bias: &[f32]| {
+            for row in values.chunks_exact_mut(n) {
+                row.iter_mut().zip(bias).for_each(|(value, bias)| *value += bias);
+            }
+        };
+        match wanted.epilogue {
+            Epilogue::Plain => {}
+            Epilogue::Bias(bias) => add_bias(&mut values, &like_c(bias, n)?),
+            Epilogue::Gelu { bias, kept } => {
+                add_bias(&mut values, &like_c(bias, n)?);
+                self.put(kept, &super::narrowed(&values, wanted.element))?;
+                values.iter_mut().for_each(|u| *u = gelu(*u).0);
+            }
+            Epilogue::GeluGradient { kept } => {
+                let kept = like_c(kept, m * n)?;
+                values.iter_mut().zip(kept).for_each(|(c, u)| *c *= gelu(u).1);
+            }
+        }
+        self.put(wanted.c, &super::narrowed(&values, wanted.element))
+    }
+
+    fn put(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.bytes_mut(to, bytes.len())?.copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn obey(&self, command: &Ask) -> Result<()> {
+        match command {
+            Ask::Launch(launch) => self.launch(launch),
+            Ask::Multiply(product) => self.multiply(product),
+            Ask::Clear { at, bytes } => {
+                self.bytes_mut(*at, *bytes)?.fill(0);
+                Ok(())
+            }
+            Ask::Copy { from, to, bytes } => {
+                let copy = self.bytes(*from, *bytes)?.to_vec();
+                self.put(*to, &copy)
+            }
+            Ask::Live { at, bytes } => {
+                let allocated = self.allocated.borrow();
+                if !Self::inside(&allocated, *at, *bytes) {
+                    return Err(Error::internal(format!("a buffer at {:#x} in no memory", at.0)));
+                }
+                if let Some((&arena, _)) = allocated.range(..=at.0).next_back() {
+                    self.arenas.borrow_mut().insert(arena);
+                }
+                let mut live = self.live.borrow_mut();
+                let before = live.range(..at.0 + *bytes as u64).next_back();
+                if before.is_some_and(|(first, length)| first + *length as u64 > at.0) {
+                    return Err(Error::internal(format!(
+                        "a buffer at {:#x} over another one",
+                        at.0
+                    )));
+                }
+                live.insert(at.0, *bytes);
+                drop(live);
+                self.bytes_mut(*at, *bytes)?.fill(POISON);
+                Ok(())
+            }
+            Ask::Idle { at } => {
+                let gone = self.live.borrow_mut().remove(&at.0);
+                gone.map(drop)
+                    .ok_or_else(|| Error::internal(format!("no buffer at {:#x} to let go", at.0)))
+            }
+        }
+    }
+}
+
+/// gelu(u), the tanh form, and its slope.
+fn gelu(u: f32) -> (f32, f32) {
+    let (outer, cubic) = ((2.0 / std::f32::consts::PI).sqrt(), 0.044_715);
+    let tanh = (outer * (u + cubic * u * u * u)).tanh();
+    let slope = outer * (1.0 + 3.0 * cubic * u * u) * (1.0 - tanh * tanh);
+    (0.5 * u * (1.0 + tanh), 0.5 * (1.0 + tanh) + 0.5 * u * slope)
+}
+
+/// To the nearest number of 11 significant bits, ties away from zero (PTX ISA, cvt.rna.tf32.f32).
+fn rounded_to_tf32(x: f32) -> f32 {
+    if x.is_finite() {
+        f32::from_bits((x.to_bits() + (1 << 12)) & !((1 << 13) - 1))
+    } else {
+        x
+    }
+}
+
+impl Drop for Emulated {
+    fn drop(&mut self) {
+        for (&at, &bytes) in &*self.allocated.borrow() {
+            // SAFETY: allocated with this layout and not freed.
+            unsafe { dealloc(at as *mut u8, layout(bytes)) };
+        }
+    }
+}
+
+fn layout(bytes: usize) -> Layout {
+    Layout::from_size_align(bytes.max(1), ALIGNMENT).expect("a buffer of a sane size")
+}
+
+impl Driver for Emulated {
+    fn allocate(&self, bytes: usize) -> Result<Address> {
+        let taken: usize = self.allocated.borrow().values().sum();
+        // SAFETY: the layout has a size of one byte at least.
+        let at = unsafe { alloc(layout(bytes)) };
+        if at.is_null() || self.limit > 0 && taken + bytes > self.limit {
+            return Err(Error::environment(format!("allocate {bytes} bytes")));
+        }
+        // SAFETY: so many bytes were allocated just now.
+        unsafe { at.write_bytes(POISON, bytes) };
+        self.allocated.borrow_mut().insert(at as u64, bytes);
+        Ok(Address(at as u64))
+    }
+
+    fn free(&self, at: Address, bytes: usize) {
+        let known = self.allocated.borrow_mut().remove(&at.0);
+        assert_eq!(known, Some(bytes), "freed what was not allocated");
+        if self.arenas.borrow_mut().remove(&at.0) {
+            self.live
+                .borrow_mut()
+                .retain(|&buffer, _| !(at.0..at.0 + bytes as u64).contains(&buffer));
+        }
+        // SAFETY: allocated with this layout, and forgotten now.
+        unsafe { dealloc(at.0 as *mut u8, layout(bytes)) };
+    }
+
+    fn grow(&self, at: Address, bytes: usize, kept: usize, to: usize) -> Result<Address> {
+        let new = self.allocate(to)?;
+        // SAFETY: both are of our own, at least that long, and apart.
+        unsafe { std::ptr::copy_nonoverlapping(at.0 as *const u8, new.0 as *mut u8, kept.min(bytes)) };
+        let is_arena = self.arenas.borrow().contains(&at.0);
+        let moved: Vec<(u64, usize)> = self
+            .live
+            .borrow()
+            .range(at.0..at.0 + bytes as u64)
+            .map(|(&buffer, &bytes)| (buffer - at.0 + new.0, bytes))
+            .collect();
+        self.free(at, bytes);
+        if is_arena {
+            self.arenas.borrow_mut().insert(new.0);
+            self.live.borrow_mut().extend(moved);
+        }
+        Ok(new)
+    }
+
+    fn write(&self, to: Address, bytes: &[u8]) -> Result<()> {
+        self.put(to, bytes)
+    }
+
+    fn read(&self, from: Address, bytes: &mut [u8]) -> Result<()> {
+        bytes.copy_from_slice(self.bytes(from, bytes.len())?);
+        Ok(())
+    }
+
+    fn fetch(&self, from: Address, bytes: usize) -> Result<Ticket> {
+        let ticket = self.tickets.get();
+        self.tickets.set(ticket + 1);
+        let content = self.bytes(from, bytes)?.to_vec();
+        self.fetched.borrow_mut().insert(ticket, content);
+        Ok(Ticket(ticket))
+    }
+
+    fn collect(&self, ticket: Ticket) -> Result<Vec<u8>> {
+        let content = self.fetched.borrow_mut().remove(&ticket.0);
+        content.ok_or_else(|| Error::internal("nothing was fetched under this ticket"))
+    }
+
+    fn run(&self, commands: Vec<Ask>, again: bool) -> Result<()> {
+        if !again {
+            return commands.iter().try_for_each(|command| self.obey(command));
+        }
+        // What a graph runs is what was captured, not what comes now: these have to be the same.
+        let mut graphs = self.graphs.borrow_mut();
+        let index = match graphs.iter().position(|(known, _)| *known == commands) {
+            Some(index) => index,
+            None => {
+                graphs.push((commands, 0));
+                graphs.len() - 1
+            }
+        };
+        graphs[index].1 += 1;
+        graphs[index].0.iter().try_for_each(|command| self.obey(command))
+    }
+
+    fn fuses(&self, product: &Product) -> bool {
+        !self.plain || product.epilogue == Epilogue::Plain
+    }
+
+    fn capacity(&self) -> Result<Capacity> {
+        let taken: usize = self.allocated.borrow().values().sum();
+        let total = if self.limit > 0 { self.limit } else { 1 << 40 };
+        Ok(Capacity {
+            free: total - taken,
+            total,
+        })
     }
 }

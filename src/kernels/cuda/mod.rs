@@ -4,6 +4,9 @@
 //! sums are in f32 and in an order that depends on sizes alone: two runs on one device give the same bits. The tape is a list
 //! of closures; a gradient is let go when it is consumed, and what two operations share is added up.
 //!
+//! Nothing runs when an operation is called: what it asks of the device is [queued](queue), and handed over when a result is
+//! wanted or a step is complete.
+//!
 //! Every method of [`Backend`] is a thin typed wrapper: what does not depend on types is in [`operations`].
 
 use std::cell::{Cell, RefCell};
@@ -21,24 +24,33 @@ pub mod device;
 pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
-mod memory;
 mod operations;
+pub mod planning;
+mod products;
+mod queue;
+mod space;
+mod weights;
 
-use driver::{Driver, Element};
-pub use memory::Taken;
-use memory::{Buffer, Pool};
+use driver::{Address, Driver, Element};
+pub use queue::Taken;
+use queue::{Buffer, Queue};
+pub use weights::room;
+use weights::{Kept, Slab, Weight};
 
 /// The network's operations on a CUDA device.
 pub struct Cuda {
-    pool: Rc<Pool>,
+    queue: Rc<Queue>,
     element: Element,
+    /// Whether products of f32 may round their factors to tf32.
+    tf32: bool,
     recording: RefCell<Option<Recording>>,
-    /// Weights made so far: each has a number.
-    weights: Cell<usize>,
+    slabs: RefCell<Vec<Slab>>,
     /// Rotary tables by row length and head width; a network has one.
-    turns: RefCell<BTreeMap<(usize, usize), Rc<Buffer>>>,
+    turns: RefCell<BTreeMap<(usize, usize), Rc<Kept>>>,
     /// What dropout was last told: the same for all operations of a step.
     random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
+    /// Where losses are added up, an f64.
+    losses: Cell<Option<Address>>,
 }
 
 type Step = Box<dyn FnOnce(&Cuda, &mut Gradients) -> Result<()>>;
@@ -48,33 +60,16 @@ struct Recording {
     gradients: Gradients,
 }
 
-/// The gradients of the weights, f32, by the weights' numbers.
+/// The gradients of the weights: f32, a slab for each slab of weights, zeros where there is none yet.
 #[derive(Default)]
 pub struct Gradients {
-    buffers: BTreeMap<usize, Buffer>,
+    slabs: BTreeMap<usize, Kept>,
 }
 
 /// A weight.
 pub struct Param<S> {
     weight: Rc<Weight>,
     shape: PhantomData<S>,
-}
-
-/// A weight without its type.
-struct Weight {
-    number: usize,
-    count: usize,
-    /// f32.
-    master: Buffer,
-    /// In the backend's element, where that is another one.
-    working: Option<Buffer>,
-}
-
-impl Weight {
-    /// What products take.
-    fn working(&self) -> &Buffer {
-        self.working.as_ref().unwrap_or(&self.master)
-    }
 }
 
 /// An activation.
@@ -104,6 +99,15 @@ struct Matrix {
 
 /// Where the gradient of an activation gathers.
 type Slot = Rc<RefCell<Option<Buffer>>>;
+
+/// Tokens on the device.
+#[derive(Clone)]
+pub struct Tokens {
+    there: Rc<Buffer>,
+    /// What they are, where the host knows: an embedding's gradient needs it.
+    known: Option<Rc<[u32]>>,
+    count: usize,
+}
 
 /// Floats as a device keeps them.
 fn narrowed(values: &[f32], element: Element) -> Vec<u8> {
@@ -135,19 +139,78 @@ impl Cuda {
     #[must_use]
     pub fn new(driver: Box<dyn Driver>, element: Element) -> Self {
         Self {
-            pool: Rc::new(Pool::new(driver)),
+            queue: Rc::new(Queue::new(driver)),
             element,
+            tf32: false,
             recording: RefCell::default(),
-            weights: Cell::default(),
+            slabs: RefCell::default(),
             turns: RefCell::default(),
             random: RefCell::default(),
+            losses: Cell::default(),
         }
+    }
+
+    /// The same, the factors of f32 products rounded to tf32.
+    #[must_use]
+    pub fn with_tf32(self) -> Self {
+        Self { tf32: true, ..self }
     }
 
     /// The device's memory that is taken.
     #[must_use]
     pub fn taken(&self) -> Taken {
-        self.pool.taken()
+        self.queue.taken()
+    }
+
+    /// The device.
+    #[must_use]
+    pub fn driver(&self) -> &dyn Driver {
+        self.queue.driver()
+    }
+
+    /// Makes room for weights that together take `count` elements ([`room`] tells each one's): they will lie end to end.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn reserve(&self, count: usize) -> Result<()> {
+        let slab = Slab::new(&self.queue, self.element, count)?;
+        self.slabs.borrow_mut().push(slab);
+        Ok(())
+    }
+
+    /// A place for a weight.
+    fn place(&self, dims: &[usize]) -> Result<Weight> {
+        let fits = |slabs: &mut Vec<Slab>| slabs.last_mut().and_then(|slab| slab.take(dims));
+        let mut offset = fits(&mut self.slabs.borrow_mut());
+        if offset.is_none() {
+            self.reserve(room(dims))?;
+            offset = fits(&mut self.slabs.borrow_mut());
+        }
+        let (slabs, offset) = (self.slabs.borrow(), offset.unwrap_or(0));
+        let slab = slabs
+            .last()
+            .ok_or_else(|| Error::internal("no room for a weight"))?;
+        let master = slab.master.at().offset(offset * Element::F32.bytes());
+        let working = slab.working.as_ref();
+        Ok(Weight {
+            slab: slabs.len() - 1,
+            offset,
+            count: dims.iter().product(),
+            master,
+            working: working.map_or(master, |working| {
+                working.at().offset(offset * self.element.bytes())
+            }),
+        })
+    }
+
+    /// Gives a weight its values.
+    fn fill(&self, weight: &Weight, values: &[f32]) -> Result<()> {
+        self.queue.write(weight.master, &narrowed(values, Element::F32))?;
+        if self.element != Element::F32 {
+            self.queue
+                .write(weight.working, &narrowed(values, self.element))?;
+        }
+        Ok(())
     }
 
     fn is_recording(&self) -> bool {
@@ -172,6 +235,7 @@ impl Cuda {
 impl Backend for Cuda {
     type Param<S: ConstShape> = Param<S>;
     type Act<S: Shape> = Act<S>;
+    type Tokens = Tokens;
     type Gradients = Gradients;
 
     fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Param<S>> {
@@ -182,18 +246,8 @@ impl Backend for Cuda {
                 S::NUMEL
             )));
         }
-        let number = self.weights.get();
-        self.weights.set(number + 1);
-        let working = match self.element {
-            Element::F32 => None,
-            Element::Bf16 => Some(self.pool.filled(&narrowed(values, Element::Bf16))?),
-        };
-        let weight = Weight {
-            number,
-            count: values.len(),
-            master: self.pool.filled(&narrowed(values, Element::F32))?,
-            working,
-        };
+        let weight = self.place(S::default().concrete().as_ref())?;
+        self.fill(&weight, values)?;
         Ok(Param {
             weight: Rc::new(weight),
             shape: PhantomData,
@@ -201,15 +255,14 @@ impl Backend for Cuda {
     }
 
     fn read<S: ConstShape>(&self, param: &Param<S>, into: &mut [f32]) -> Result<()> {
-        let values = widened(&param.weight.master.read()?, Element::F32);
-        if values.len() != into.len() {
-            return Err(Error::internal(format!(
-                "{} values into {}",
-                values.len(),
-                into.len()
-            )));
+        if into.len() != S::NUMEL {
+            let message = format!("{} values into {}", S::NUMEL, into.len());
+            return Err(Error::internal(message));
         }
-        into.copy_from_slice(&values);
+        let bytes = self
+            .queue
+            .read(param.weight.master, S::NUMEL * Element::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, Element::F32));
         Ok(())
     }
 
@@ -219,20 +272,14 @@ impl Backend for Cuda {
         gradients: &mut Gradients,
         f: &mut dyn FnMut(&mut [f32], &mut [f32]),
     ) -> Result<()> {
-        let weight = &param.weight;
-        let at = self.weight_gradient(gradients, weight)?;
-        let mut values = widened(&weight.master.read()?, Element::F32);
-        let mut gradient = vec![0; weight.count * 4];
-        self.pool.driver().read(at, &mut gradient)?;
-        let mut gradient = widened(&gradient, Element::F32);
+        let at = self.weight_gradient(gradients, &param.weight)?;
+        let (mut values, mut gradient) = (vec![0.0; S::NUMEL], vec![0.0; S::NUMEL]);
+        self.read(param, &mut values)?;
+        let bytes = self.queue.read(at, S::NUMEL * Element::F32.bytes())?;
+        gradient.copy_from_slice(&widened(&bytes, Element::F32));
         f(&mut values, &mut gradient);
-        let driver = self.pool.driver();
-        driver.write(at, &narrowed(&gradient, Element::F32))?;
-        driver.write(weight.master.at(), &narrowed(&values, Element::F32))?;
-        if let Some(working) = &weight.working {
-            driver.write(working.at(), &narrowed(&values, self.element))?;
-        }
-        Ok(())
+        self.queue.write(at, &narrowed(&gradient, Element::F32))?;
+        self.fill(&param.weight, &values)
     }
 
     fn record(&self, gradients: Gradients) {
@@ -261,7 +308,7 @@ impl Backend for Cuda {
             return Err(Error::internal(format!("{} values for {shape:?}", values.len())));
         }
         let rows = values.len() / columns.max(1);
-        let buffer = self.pool.filled(&narrowed(values, self.element))?;
+        let buffer = self.queue.tell(&narrowed(values, self.element));
         Ok(Self::act(self.matrix(buffer, rows, columns)))
     }
 
@@ -269,10 +316,18 @@ impl Backend for Cuda {
         Ok(widened(&x.matrix.values.read()?, x.matrix.element))
     }
 
+    fn tokens(&self, tokens: &[u32]) -> Result<Tokens> {
+        Ok(Tokens {
+            there: self.numbers(tokens)?,
+            known: Some(tokens.into()),
+            count: tokens.len(),
+        })
+    }
+
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Param<(V, D)>,
-        tokens: &[u32],
+        tokens: &Tokens,
     ) -> Result<Act<(usize, D)>> {
         self.embed_rows(&table.weight, D::SIZE, V::SIZE, tokens)
             .map(Self::act)
@@ -375,12 +430,12 @@ impl Backend for Cuda {
         targets: &[u32],
         weights: &[f32],
         groups: &[u32],
-    ) -> Result<(Act<()>, Vec<f32>)> {
+    ) -> Result<(Act<()>, Act<(usize,)>)> {
         if groups.len() != h.matrix.rows {
             let message = format!("{} positions with {} groups", h.matrix.rows, groups.len());
             return Err(Error::internal(message));
         }
         let (loss, nll) = self.nll_rows(&h.matrix, [&w.weight, &b.weight], alphabet, targets, weights)?;
-        Ok((Self::act(loss), nll))
+        Ok((Self::act(loss), Self::act(nll)))
     }
 }

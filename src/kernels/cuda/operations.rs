@@ -5,11 +5,12 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::driver::{
-    ATTENTION, Address, Argument, Constant, EMBED, Element, GATED_RESIDUAL, GATHER, LINEAR, LINEAR_GELU,
-    Launch, MODULATED_NORM, NLL, Operand, Operation, Product, SILU, Value,
+    ATTENTION, Address, Argument, Command, Constant, EMBED, Element, Epilogue, GATED_RESIDUAL, GATHER,
+    LINEAR, LINEAR_GELU, Launch, MODULATED_NORM, NLL, Operand, Operation, Product, SILU, Value,
 };
-use super::memory::Buffer;
-use super::{Cuda, Gradients, Matrix, Slot, Weight, narrowed, widened};
+use super::queue::Buffer;
+use super::weights::{Kept, Weight};
+use super::{Cuda, Gradients, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
 use crate::kernels::{Alphabet, Dropout, TokenRows};
@@ -30,6 +31,8 @@ const TILE: usize = 64;
 const PADDING: usize = 8;
 /// Rows of a block of the norm: a warp each.
 const NORM_WARPS: usize = 4;
+/// Threads of the one block that adds up losses.
+const TOTAL_THREADS: usize = 256;
 /// Base of the rotary angles (arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
 
@@ -96,16 +99,21 @@ impl Cuda {
 
     /// A buffer of so many elements.
     fn elements(&self, count: usize) -> Result<Buffer> {
-        self.pool.buffer(count * self.element.bytes())
+        Ok(self.queue.buffer(count * self.element.bytes()))
     }
 
     fn floats(&self, count: usize) -> Result<Buffer> {
-        self.pool.buffer(count * Element::F32.bytes())
+        Ok(self.queue.buffer(count * Element::F32.bytes()))
     }
 
-    fn numbers(&self, numbers: &[u32]) -> Result<Rc<Buffer>> {
+    pub(super) fn numbers(&self, numbers: &[u32]) -> Result<Rc<Buffer>> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        self.pool.filled(&bytes).map(Rc::new)
+        Ok(Rc::new(self.queue.tell(&bytes)))
+    }
+
+    /// Floats of the host's.
+    pub(super) fn told(&self, values: &[f32]) -> Buffer {
+        self.queue.tell(&narrowed(values, Element::F32))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
@@ -140,16 +148,17 @@ impl Cuda {
         if grid.contains(&0) {
             return Ok(());
         }
-        self.pool.driver().launch(&Launch {
+        self.queue.push(Command::Launch(Launch {
             operation,
             kernel,
             element: self.element,
-            constants,
+            constants: constants.to_vec(),
             grid,
             threads,
             shared,
-            arguments,
-        })
+            arguments: arguments.to_vec(),
+        }));
+        Ok(())
     }
 
     /// One thread an element.
@@ -194,11 +203,32 @@ impl Cuda {
         )
     }
 
+    /// A product of the backend's elements, c = a · b, or c += a · b.
+    fn product(
+        &self,
+        sizes: [usize; 3],
+        [a, b]: [Operand; 2],
+        c: Address,
+        element: Element,
+        accumulate: bool,
+    ) -> Product {
+        Product {
+            sizes,
+            a,
+            b,
+            c,
+            element,
+            accumulate,
+            tf32: self.tf32,
+            epilogue: Epilogue::Plain,
+        }
+    }
+
     /// c = a · b, or c += a · b.
     fn multiply(
         &self,
         sizes: [usize; 3],
-        [a, b]: [Operand; 2],
+        operands: [Operand; 2],
         c: Address,
         element: Element,
         accumulate: bool,
@@ -206,14 +236,9 @@ impl Cuda {
         if sizes.contains(&0) {
             return Ok(());
         }
-        self.pool.driver().multiply(&Product {
-            sizes,
-            a,
-            b,
-            c,
-            element,
-            accumulate,
-        })
+        let product = self.product(sizes, operands, c, element, accumulate);
+        self.queue.push(Command::Multiply(product));
+        Ok(())
     }
 
     fn operand(&self, at: Address, transposed: bool) -> Operand {
@@ -226,13 +251,14 @@ impl Cuda {
 
     /// Where a weight's gradient gathers.
     pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
-        if let Some(buffer) = gradients.buffers.get(&weight.number) {
-            return Ok(buffer.at());
+        let at = |slab: &Kept| slab.at().offset(weight.offset * Element::F32.bytes());
+        if let Some(slab) = gradients.slabs.get(&weight.slab) {
+            return Ok(at(slab));
         }
-        let buffer = self.pool.zeros(weight.count * Element::F32.bytes())?;
-        let at = buffer.at();
-        gradients.buffers.insert(weight.number, buffer);
-        Ok(at)
+        let bytes = self.slabs.borrow()[weight.slab].count * Element::F32.bytes();
+        let slab = Kept::new(&self.queue, bytes)?;
+        self.queue.push(Command::Clear { at: slab.at(), bytes });
+        Ok(at(gradients.slabs.entry(weight.slab).or_insert(slab)))
     }
 
     /// Gives an activation a gradient, on top of what it has.
@@ -264,7 +290,7 @@ impl Cuda {
     fn sum(&self, slot: &Slot, count: usize) -> Result<Buffer> {
         match slot.borrow_mut().take() {
             Some(there) => Ok(there),
-            None => self.pool.zeros(count * self.element.bytes()),
+            None => Ok(self.queue.zeros(count * self.element.bytes())),
         }
     }
 
@@ -306,17 +332,22 @@ impl Cuda {
         table: &Rc<Weight>,
         width: usize,
         entries: usize,
-        tokens: &[u32],
+        tokens: &Tokens,
     ) -> Result<Matrix> {
-        check_indices("token", tokens, entries)?;
-        let y = self.elements(tokens.len() * width)?;
-        let list = self.numbers(tokens)?;
+        if let Some(known) = &tokens.known {
+            check_indices("token", known, entries)?;
+        }
+        let count = tokens.count;
+        let y = self.elements(count * width)?;
         let constants = [("WIDTH", width)];
-        let arguments = [table.working().at(), list.at(), y.at()].map(Argument::At);
-        self.each_row(EMBED, "embed_forward", &constants, tokens.len(), 0, &arguments)?;
-        let y = self.matrix(y, tokens.len(), width);
+        let arguments = [table.working, tokens.there.at(), y.at()].map(Argument::At);
+        self.each_row(EMBED, "embed_forward", &constants, count, 0, &arguments)?;
+        let y = self.matrix(y, count, width);
         if self.is_recording() {
-            let (table, slot, tokens) = (Rc::clone(table), y.gradient.clone(), tokens.to_vec());
+            let tokens = tokens.known.clone().ok_or_else(|| {
+                Error::internal("the gradient of an embedding of tokens that only the device knows")
+            })?;
+            let (table, slot) = (Rc::clone(table), y.gradient.clone());
             self.push(move |cuda, gradients| {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
@@ -347,10 +378,7 @@ impl Cuda {
     /// x · w[outputs]ᵀ, without a bias.
     fn outputs(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>) -> Result<Buffer> {
         let y = self.elements(x.rows * outputs.len())?;
-        let from = w
-            .working()
-            .at()
-            .offset(outputs.start * x.columns * self.element.bytes());
+        let from = w.working.offset(outputs.start * x.columns * self.element.bytes());
         let operands = [self.operand(x.values.at(), false), self.operand(from, true)];
         self.multiply(
             [x.rows, outputs.len(), x.columns],
@@ -372,7 +400,7 @@ impl Cuda {
         let y = self.outputs(x, w, &outputs)?;
         let constants = [("WIDTH", outputs.len())];
         if let Some(b) = b {
-            let arguments = [b.master.at(), y.at()].map(Argument::At);
+            let arguments = [b.master, y.at()].map(Argument::At);
             self.each_row(LINEAR, "add_bias", &constants, x.rows, 0, &arguments)?;
         }
         let y = self.matrix(y, x.rows, outputs.len());
@@ -418,7 +446,7 @@ impl Cuda {
             true,
         )?;
         let (dx, add) = self.target(&x.gradient, x.rows * x.columns)?;
-        let from = w.working().at().offset(first * self.element.bytes());
+        let from = w.working.offset(first * self.element.bytes());
         let operands = [self.operand(dy.at(), false), self.operand(from, false)];
         self.multiply(
             [x.rows, x.columns, outputs.len()],
@@ -474,7 +502,7 @@ impl Cuda {
         let u = self.outputs(x, w, &(0..width))?;
         let y = self.elements(x.rows * width)?;
         let constants = [("WIDTH", width)];
-        let arguments = [b.master.at(), u.at(), y.at()].map(Argument::At);
+        let arguments = [b.master, u.at(), y.at()].map(Argument::At);
         self.each_row(LINEAR_GELU, "bias_gelu", &constants, x.rows, 0, &arguments)?;
         let y = self.matrix(y, x.rows, width);
         if self.is_recording() {
@@ -538,7 +566,7 @@ impl Cuda {
         let statistics = self.floats(2 * count)?;
         let at = [
             x.values.at(),
-            weight.master.at(),
+            weight.master,
             modulation.values.at(),
             y.at(),
             statistics.at(),
@@ -571,7 +599,7 @@ impl Cuda {
                 let partial = cuda.floats(places.batch * width)?;
                 let at = [
                     x.values.at(),
-                    weight.master.at(),
+                    weight.master,
                     modulation.values.at(),
                     statistics.at(),
                     dy.at(),
@@ -617,7 +645,7 @@ impl Cuda {
     }
 
     /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
-    fn turns(&self, length: usize, width: usize) -> Result<Rc<Buffer>> {
+    fn turns(&self, length: usize, width: usize) -> Result<Rc<Kept>> {
         if let Some(known) = self.turns.borrow().get(&(length, width)) {
             return Ok(Rc::clone(known));
         }
@@ -629,7 +657,9 @@ impl Cuda {
             .map(|(position, pair)| angle(position, pair))
             .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
             .collect();
-        let table = Rc::new(self.pool.filled(&narrowed(&values, Element::F32))?);
+        let content = narrowed(&values, Element::F32);
+        let table = Rc::new(Kept::new(&self.queue, content.len())?);
+        self.queue.write(table.at(), &content)?;
         self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
         Ok(table)
     }
@@ -886,7 +916,7 @@ impl Cuda {
         alphabet: Alphabet,
         targets: &[u32],
         weights: &[f32],
-    ) -> Result<(Matrix, Vec<f32>)> {
+    ) -> Result<(Matrix, Matrix)> {
         let (count, width, vocabulary) = (h.rows, h.columns, b.count);
         let lengths = [targets.len(), weights.len()];
         if lengths != [count; 2] || alphabet.size as usize > vocabulary {
@@ -903,7 +933,7 @@ impl Cuda {
         let constants = [("VOCABULARY", vocabulary)];
         let tokens = [Argument::Number(alphabet.size), Argument::Number(alphabet.mask)];
         let targets = self.numbers(targets)?;
-        let factors = self.pool.filled(&narrowed(weights, Element::F32))?;
+        let factors = self.told(weights);
         let nll = self.floats(count)?;
         let each = vocabulary * (Element::F32.bytes() + self.element.bytes());
         let chunk = (LOGITS / each).clamp(1, count.max(1));
@@ -916,7 +946,7 @@ impl Cuda {
         for first in (0..count).step_by(chunk) {
             let rows = chunk.min(count - first);
             let hidden = h.values.at().offset(first * width * size);
-            let operands = [self.operand(hidden, false), self.operand(w.working().at(), true)];
+            let operands = [self.operand(hidden, false), self.operand(w.working, true)];
             self.multiply(
                 [rows, vocabulary, width],
                 operands,
@@ -927,7 +957,7 @@ impl Cuda {
             let (target, value) = (targets.at().offset(4 * first), nll.at().offset(4 * first));
             let shared = 32 * Element::F32.bytes();
             let Some((dh, slopes)) = &dh else {
-                let at = [logits.at(), b.master.at(), target, value].map(Argument::At);
+                let at = [logits.at(), b.master, target, value].map(Argument::At);
                 self.each_row(
                     NLL,
                     "nll_forward",
@@ -939,7 +969,7 @@ impl Cuda {
                 continue;
             };
             let factor = factors.at().offset(4 * first);
-            let at = [logits.at(), b.master.at(), target, factor, value, slopes.at()].map(Argument::At);
+            let at = [logits.at(), b.master, target, factor, value, slopes.at()].map(Argument::At);
             self.each_row(
                 NLL,
                 "nll_gradient",
@@ -948,10 +978,7 @@ impl Cuda {
                 shared,
                 &[&at[..], &tokens].concat(),
             )?;
-            let operands = [
-                self.operand(slopes.at(), false),
-                self.operand(w.working().at(), false),
-            ];
+            let operands = [self.operand(slopes.at(), false), self.operand(w.working, false)];
             let to = dh.at().offset(first * width * size);
             self.multiply([rows, width, vocabulary], operands, to, self.element, false)?;
             if let Some(recording) = &mut *self.recording.borrow_mut() {
@@ -966,17 +993,31 @@ impl Cuda {
             let slot = h.gradient.clone();
             self.push(move |cuda, _| cuda.give(&slot, dh));
         }
-        let nll = widened(&nll.read()?, Element::F32);
-        // Summed in f64: the loss of a large batch keeps its last digits.
-        let total: f64 = nll
-            .iter()
-            .zip(weights)
-            .map(|(&nll, &weight)| f64::from(nll) * f64::from(weight))
-            .sum();
-        let loss = Matrix {
-            element: Element::F32,
-            ..self.matrix(self.pool.filled(&narrowed(&[total as f32], Element::F32))?, 1, 1)
+        let loss = self.floats(1)?;
+        let own;
+        let losses = match self.losses.get() {
+            Some(losses) => losses,
+            None => {
+                own = self.queue.zeros(size_of::<f64>());
+                own.at()
+            }
         };
-        Ok((loss, nll))
+        let at = [nll.at(), factors.at(), losses, loss.at()].map(Argument::At);
+        let arguments = [&at[..], &[number(count)]].concat();
+        let shared = TOTAL_THREADS * size_of::<f64>();
+        self.run(
+            NLL,
+            "nll_total",
+            &constants,
+            [1, 1, 1],
+            TOTAL_THREADS,
+            shared,
+            &arguments,
+        )?;
+        let floats = |values: Buffer, rows| Matrix {
+            element: Element::F32,
+            ..self.matrix(values, rows, 1)
+        };
+        Ok((floats(loss, 1), floats(nll, count)))
     }
 }

@@ -21,7 +21,7 @@ mod tests {
             backend.record(B::Gradients::default());
             let mut table = weight::<B, (Const<9>, Const<19>)>(backend, 1.0, 1)?;
             let tokens: Vec<u32> = (0..self.0).map(|row| (row * row % 7 + row % 3) as u32).collect();
-            let y = backend.embed(&table, &tokens)?;
+            let y = backend.embed(&table, &backend.tokens(&tokens)?)?;
             let values = backend.values(&y)?;
             let mut gradients = descend(backend, &y)?;
             Ok(vec![
@@ -43,6 +43,6 @@ mod tests {
     fn a_token_outside_the_table_is_an_error() {
         let backend = Fused::default();
         let table = weight::<_, (Const<9>, Const<2>)>(&backend, 1.0, 1).unwrap();
-        assert!(backend.embed(&table, &[3, 9]).is_err());
+        assert!(backend.embed(&table, &[3, 9].into()).is_err());
     }
 }

@@ -57,3 +57,18 @@ extern "C" __global__ void nll_gradient(GLOBAL(const float) logits, GLOBAL(const
   }
 }
 KERNEL(nll_gradient)
+
+// losses += loss = Σ nll[i] · weights[i], in f64, in an order that depends on `count` alone; one block.
+extern "C" __global__ void nll_total(GLOBAL(const float) nll, GLOBAL(const float) weights, GLOBAL(double) losses,
+                                     GLOBAL(float) loss, uint32_t count) {
+  SHARED_ARRAY(double, partial, 0, blockDim.x);
+  double sum = 0.;
+  for (uint32_t i = threadIdx.x; i < count; i += blockDim.x) sum += double(nll[i]) * double(weights[i]);
+  partial[threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.x > 0) return;
+  for (uint32_t thread = 1; thread < blockDim.x; thread++) sum += partial[thread];
+  losses[0] += sum;
+  loss[0] = float(sum);
+}
+KERNEL(nll_total)

@@ -1,0 +1,154 @@
+//! A plan of one piece of memory: which part of it a buffer has, from when it is asked for until it is let go.
+//!
+//! Whoever asks in the same order from an empty plan gets the same places: the steps of a training are laid out alike, so
+//! that what was recorded of one can be run again for the next.
+
+use std::collections::BTreeMap;
+
+/// Buffers begin at multiples of this: what the device aligns its own allocations to.
+const STEP: usize = 256;
+
+/// Places in one piece of memory, whose size is what was needed so far.
+#[derive(Debug, Default)]
+pub struct Space {
+    /// Free parts below `end`, by their places; none touches another one, nor `end`.
+    free: BTreeMap<usize, usize>,
+    /// Everything from here on is free.
+    end: usize,
+    used: usize,
+    peak: usize,
+    most_used: usize,
+}
+
+impl Space {
+    /// The bytes that a buffer takes.
+    #[must_use]
+    pub fn size(bytes: usize) -> usize {
+        bytes.max(1).next_multiple_of(STEP)
+    }
+
+    /// A place for so many bytes: the smallest free part that holds them, the first among equals.
+    pub fn take(&mut self, bytes: usize) -> usize {
+        let size = Self::size(bytes);
+        self.used += size;
+        self.most_used = self.most_used.max(self.used);
+        let best = self
+            .free
+            .iter()
+            .filter(|&(_, &free)| free >= size)
+            .min_by_key(|&(&at, &free)| (free, at))
+            .map(|(&at, &free)| (at, free));
+        if let Some((at, free)) = best {
+            self.free.remove(&at);
+            if free > size {
+                self.free.insert(at + size, free - size);
+            }
+            return at;
+        }
+        let at = self.end;
+        self.end += size;
+        self.peak = self.peak.max(self.end);
+        at
+    }
+
+    /// Gives a place back.
+    pub fn give(&mut self, at: usize, bytes: usize) {
+        let (mut at, mut size) = (at, Self::size(bytes));
+        self.used -= size;
+        if let Some((&before, &free)) = self.free.range(..at).next_back()
+            && before + free == at
+        {
+            self.free.remove(&before);
+            at = before;
+            size += free;
+        }
+        if let Some(&free) = self.free.get(&(at + size)) {
+            self.free.remove(&(at + size));
+            size += free;
+        }
+        if at + size == self.end {
+            self.end = at;
+        } else {
+            self.free.insert(at, size);
+        }
+    }
+
+    /// Bytes in buffers now.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Bytes in buffers at most so far: less than the peak, as far as no part was free that was large enough.
+    #[must_use]
+    pub fn most_used(&self) -> usize {
+        self.most_used
+    }
+
+    /// Bytes that the whole needs, for what was asked so far.
+    #[must_use]
+    pub fn peak(&self) -> usize {
+        self.peak
+    }
+
+    /// Bytes below which all buffers lie now.
+    #[must_use]
+    pub fn end(&self) -> usize {
+        self.end
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Buffers never overlap, the peak bounds them, and an empty plan is as good as a new one.
+        #[test]
+        fn places_do_not_overlap_and_repeat(asks in prop::collection::vec((1_usize..5000, any::<prop::sample::Index>(), any::<bool>()), 1..60)) {
+            let mut space = Space::default();
+            let mut first = Vec::new();
+            for round in 0..2 {
+                let mut held: Vec<(usize, usize)> = Vec::new();
+                let mut places = Vec::new();
+                for (bytes, index, lets_go) in &asks {
+                    let at = space.take(*bytes);
+                    prop_assert!(at.is_multiple_of(STEP) && at + bytes <= space.peak());
+                    for &(other, length) in &held {
+                        prop_assert!(at + bytes <= other || other + length <= at, "{at} overlaps {other}");
+                    }
+                    places.push(at);
+                    held.push((at, *bytes));
+                    if *lets_go {
+                        let (at, bytes) = held.swap_remove(index.index(held.len()));
+                        space.give(at, bytes);
+                    }
+                }
+                for (at, bytes) in held {
+                    space.give(at, bytes);
+                }
+                prop_assert_eq!((space.used(), space.end()), (0, 0));
+                prop_assert!(space.free.is_empty());
+                if round == 0 {
+                    first = places;
+                } else {
+                    prop_assert_eq!(&places, &first);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_let_go_serves_again() {
+        let mut space = Space::default();
+        let (a, b, c) = (space.take(1000), space.take(300), space.take(1000));
+        assert_eq!((a, b, c, space.peak()), (0, 1024, 1536, 2560));
+        space.give(b, 300);
+        space.give(a, 1000);
+        // Both together hold it.
+        assert_eq!(space.take(1500), 0);
+        assert_eq!((space.peak(), space.most_used()), (2560, 2560));
+    }
+}

@@ -1,0 +1,126 @@
+//! Weights on a device: laid end to end in slabs, so that the norm of all gradients and the update are one pass each.
+//!
+//! A slab has f32 masters and, where the backend computes in another element, working copies in it; gradients, moments and
+//! averages are slabs of the same layout. Each weight begins at a multiple of [`ALIGNMENT`] elements, and has as many rows
+//! more, all zeros, as make its rows a multiple of [`ROWS`]: a product may then take whole tiles of it. What lies between
+//! weights has no gradient, so that it stays zero.
+
+use std::rc::Rc;
+
+use super::driver::{Address, Element};
+use super::queue::Queue;
+use crate::error::Result;
+
+/// Elements at whose multiples weights begin: 256 bytes of bf16.
+const ALIGNMENT: usize = 128;
+/// Rows of a weight come in multiples of this.
+pub const ROWS: usize = 64;
+
+/// Kept memory, given back when it is dropped.
+pub struct Kept {
+    at: Address,
+    bytes: usize,
+    queue: Rc<Queue>,
+}
+
+impl Kept {
+    /// What is in it is undefined.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(queue: &Rc<Queue>, bytes: usize) -> Result<Self> {
+        Ok(Self {
+            at: queue.keep(bytes)?,
+            bytes,
+            queue: Rc::clone(queue),
+        })
+    }
+
+    /// Where it begins.
+    #[must_use]
+    pub fn at(&self) -> Address {
+        self.at
+    }
+
+    /// Its length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.queue.drop_kept(self.at);
+    }
+}
+
+/// Weights end to end.
+pub struct Slab {
+    /// f32.
+    pub master: Kept,
+    /// In the backend's element, where that is another one.
+    pub working: Option<Kept>,
+    /// Elements, the gaps counted in.
+    pub count: usize,
+    /// Elements that weights have so far.
+    used: usize,
+}
+
+impl Slab {
+    /// Zeros.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(queue: &Rc<Queue>, element: Element, count: usize) -> Result<Self> {
+        let zeros = |bytes: usize| {
+            let kept = Kept::new(queue, bytes)?;
+            queue.push(super::driver::Command::Clear { at: kept.at(), bytes });
+            Ok(kept)
+        };
+        Ok(Self {
+            master: zeros(count * Element::F32.bytes())?,
+            working: match element {
+                Element::F32 => None,
+                Element::Bf16 => Some(zeros(count * element.bytes())?),
+            },
+            count,
+            used: 0,
+        })
+    }
+
+    /// The first element of a weight's place; nothing where there is no room.
+    pub fn take(&mut self, dims: &[usize]) -> Option<usize> {
+        let (at, end) = (self.used, self.used + room(dims));
+        (end <= self.count).then(|| {
+            self.used = end;
+            at
+        })
+    }
+}
+
+/// Elements that a weight of these dimensions takes.
+#[must_use]
+pub fn room(dims: &[usize]) -> usize {
+    let count = match dims {
+        [rows, columns @ ..] if !columns.is_empty() => {
+            rows.next_multiple_of(ROWS) * columns.iter().product::<usize>()
+        }
+        _ => dims.iter().product(),
+    };
+    count.next_multiple_of(ALIGNMENT)
+}
+
+/// A weight without its type.
+pub struct Weight {
+    /// Which slab it lies in.
+    pub slab: usize,
+    /// Its first element there.
+    pub offset: usize,
+    /// Its elements.
+    pub count: usize,
+    /// f32.
+    pub master: Address,
+    /// What products take.
+    pub working: Address,
+}
