@@ -168,7 +168,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 keeper: &Keeper::default(),
                 cancel,
             };
-            let mut rehearsal = Rehearsal::new(&job, &*network)?;
+            let mut rehearsal = Rehearsal::new(&job, &mut *network)?;
             timed(options, || rehearsal.step(&mut *network))?
         }
         Task::Evaluate => {

@@ -3,6 +3,7 @@
 //! Shape letters: B rows of a (micro-)batch, L tokens a row, R = B·L token rows, n masked positions, D width,
 //! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
 
+pub mod adamw;
 mod attention;
 pub mod composite;
 pub mod cuda;

@@ -183,7 +183,7 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
 }
 
 /// Elements of all parameters together.
-fn total(parameters: &[Parameter]) -> usize {
+pub(super) fn total(parameters: &[Parameter]) -> usize {
     parameters.iter().map(Parameter::len).sum()
 }
 
@@ -195,7 +195,7 @@ fn check_len(what: &str, expected: usize, found: usize) -> Result<()> {
 }
 
 /// Refuses what would end in a panic deep within a kernel.
-fn check_inputs(shape: &Shape, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<()> {
+pub(super) fn check_inputs(shape: &Shape, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<()> {
     let rows = tokens.len() / shape.length;
     check_len("tokens", rows.max(1) * shape.length, tokens.len())?;
     if sigma.len() != 1 {
@@ -221,7 +221,7 @@ fn check_inputs(shape: &Shape, tokens: &[u32], sigma: &[f32], positions: &[u32])
     Ok(())
 }
 
-fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
     check_inputs(shape, batch.tokens, batch.sigma, batch.positions)?;
     check_len("targets", batch.positions.len(), batch.targets.len())?;
     check_len("weights of positions", batch.positions.len(), batch.weights.len())?;

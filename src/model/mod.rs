@@ -5,15 +5,20 @@ pub mod dit;
 mod erased;
 pub mod footprint;
 mod initial;
+pub mod on_device;
 pub mod tensors;
 
 use crate::error::Result;
+use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
 pub use dit::parameters;
 pub use erased::{Erased, build};
 pub use initial::initial;
+pub use on_device::OnDevice;
+
+pub use crate::kernels::cuda::update::Outcome as StepOutcome;
 
 /// Where a network computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -114,6 +119,36 @@ pub trait Network {
     /// # Errors
     /// Out of memory.
     fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
+
+    /// The network as one that does whole steps by itself, where it lives on a device.
+    fn resident(&mut self) -> Option<&mut dyn Resident> {
+        None
+    }
+}
+
+/// A network that lives on a device with its optimizer. What it is asked is queued: nothing waits but what says so.
+///
+/// # Errors
+/// Every method fails when the device does, or runs out of memory; the network is of no further use then.
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Resident {
+    /// Takes over the optimizer's memory; before the first update.
+    fn take(&mut self, moments: &Moments) -> Result<()>;
+
+    /// Copies the optimizer's memory out; waits.
+    fn give(&self, moments: &mut Moments) -> Result<()>;
+
+    /// Forward and backward of a micro-batch: its gradient and its loss Σ weights · nll are added to the step's.
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()>;
+
+    /// Ends the step: clips its gradient's global norm to `clip` (0: no limit) and updates weights, moments and average.
+    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()>;
+
+    /// What came of the oldest update that was not asked for before; waits for it. Nothing when all were.
+    fn outcome(&mut self) -> Result<Option<StepOutcome>>;
+
+    /// The weights and their moving average change places.
+    fn swap_average(&mut self) -> Result<()>;
 }
 
 #[cfg(test)]

@@ -16,11 +16,12 @@ pub mod checkpoint;
 mod log;
 mod optimizer;
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 pub use checkpoint::{History, Keeper, Restored, Retention, State};
 pub use log::{Log, StepLine, Validation, ValidationLine};
-pub use optimizer::{AdamW, GradientNorm, Moments, ema_decay, gradient_norm, learning_rate};
+pub use optimizer::{AdamW, GradientNorm, Moments, Update, ema_decay, gradient_norm, learning_rate};
 
 use crate::data::rows::{Order, Rank, Rows};
 use crate::diffusion::{Noised, Objective, Place};
@@ -29,13 +30,16 @@ use crate::event::Cancel;
 use crate::kernels::profile::{self, Part};
 use crate::kernels::{Alphabet, Dropout};
 use crate::manifest::LearningRateSchedule;
-use crate::model::{Batch, Network};
+use crate::model::{Batch, Network, Resident};
 use crate::rng::{Random, Stream};
 
 /// A run has diverged when the mean loss of its last [`log::RECENT`] steps exceeds this many times log V, the loss of
 /// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
 /// rows a thousandfold.
 const DIVERGED: f64 = 4.0;
+
+/// Steps by which a device may be ahead of what is known of it: it never waits for the host to prepare the next one.
+const AHEAD: usize = 2;
 
 /// A checkpoint is due after so long, whatever the steps: what a crash can cost.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
@@ -145,6 +149,9 @@ impl Job<'_> {
             }
             None => initial(network)?,
         };
+        if let Some(resident) = network.resident() {
+            resident.take(&state.moments)?;
+        }
         let resumed_from = state.step;
         let mut saved = state.step;
         let mut last_save = Instant::now();
@@ -155,9 +162,10 @@ impl Job<'_> {
                 || self.keeper.stays(state.step)
                 || last_save.elapsed() >= CHECKPOINT_AFTER;
             let done = self
-                .validate_when_due(network, &mut state, hooks)
+                .validate_when_due(network, &mut state, &mut batch, hooks)
                 .and_then(|best| {
                     if state.step > saved && (due || best) {
+                        self.settle(network, &mut state, &mut batch)?;
                         self.keeper.save(network, &state)?;
                         (saved, last_save) = (state.step, Instant::now());
                     }
@@ -169,6 +177,7 @@ impl Job<'_> {
             if let Err(error) = done {
                 // Whatever was interrupted, the state is that after the last whole step.
                 if error.kind() == Kind::Interrupted && state.step > saved {
+                    self.settle(network, &mut state, &mut batch)?;
                     self.keeper.save(network, &state)?;
                     hooks.note(format!("kept a checkpoint of step {}", state.step));
                 }
@@ -178,9 +187,10 @@ impl Job<'_> {
         }
         // What follows (the last validation, the commit) can be interrupted too.
         if state.step > saved {
+            self.settle(network, &mut state, &mut batch)?;
             self.keeper.save(network, &state)?;
         }
-        if self.validate_when_due(network, &mut state, hooks)? {
+        if self.validate_when_due(network, &mut state, &mut batch, hooks)? {
             self.keeper.note_best(state.step)?;
         }
         hooks.report(self.report(&state, &clock));
@@ -202,35 +212,63 @@ impl Job<'_> {
             let _timer = profile::forward(Part::Noise);
             batch.read(self, state.step)?
         };
-        let loss = self.accumulate(network, state.step, batch, counted)?;
-        let _timer = profile::forward(Part::Update);
-        let norm = gradient_norm(network)?;
         let number = state.step + 1;
         let recipe = &self.recipe;
-        let rate = learning_rate(
+        let rate = self.rate(number);
+        let update = Update {
+            number,
+            learning_rate: rate,
+            ema_decay: ema_decay(number, recipe.ema),
+        };
+        if let Some(resident) = network.resident() {
+            self.micro_batches(state.step, batch, counted, &mut |_, batch| {
+                resident.accumulate(batch, self.alphabet)
+            })?;
+            resident.update(recipe.adam, update, recipe.gradient_clip)?;
+            state.step = number;
+            batch.waiting.push_back(number);
+            return self.hear(network, state, batch, AHEAD);
+        }
+        let mut loss = 0.0;
+        self.micro_batches(state.step, batch, counted, &mut |noised, batch| {
+            let nll = network.accumulate(batch, self.alphabet)?;
+            // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
+            for (&weight, nll) in noised.weights.iter().zip(nll) {
+                loss += f64::from(weight) * f64::from(nll);
+            }
+            Ok(())
+        })?;
+        let _timer = profile::forward(Part::Update);
+        let norm = gradient_norm(network)?;
+        if !loss.is_finite() || !norm.total.is_finite() {
+            return Err(self.diagnosis(state, number, loss, &norm, "is not finite"));
+        }
+        let clip = recipe.gradient_clip;
+        let scale = if clip > 0.0 && norm.total > clip {
+            clip / norm.total
+        } else {
+            1.0
+        };
+        optimizer::update(network, &mut state.moments, recipe.adam, update, scale as f32)?;
+        state.step = number;
+        self.note(state, number, loss, &norm)
+    }
+
+    /// The learning rate of an update.
+    fn rate(&self, number: u64) -> f64 {
+        let recipe = &self.recipe;
+        learning_rate(
             number,
             recipe.learning_rate,
             recipe.warmup_steps,
             recipe.steps,
             recipe.schedule,
-        );
-        if !loss.is_finite() || !norm.total.is_finite() {
-            return Err(self.diagnosis(state, number, loss, &norm, rate, "is not finite"));
-        }
-        let clip = recipe.gradient_clip;
-        let update = optimizer::Update {
-            number,
-            learning_rate: rate,
-            gradient_scale: if clip > 0.0 && norm.total > clip {
-                clip / norm.total
-            } else {
-                1.0
-            },
-            ema_decay: ema_decay(number, recipe.ema),
-        };
-        optimizer::update(network, &mut state.moments, recipe.adam, update)?;
-        state.step = number;
-        state.log.step(number, rate, loss, norm.total);
+        )
+    }
+
+    /// Writes an update down, and says so when the run has diverged.
+    fn note(&self, state: &mut State, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
+        state.log.step(number, self.rate(number), loss, norm.total);
         // An alphabet of one letter has nothing to guess.
         let uniform = f64::from(self.alphabet.size.saturating_sub(1).max(2)).ln();
         if state.log.recent.len() == log::RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
@@ -239,24 +277,63 @@ impl Job<'_> {
                 DIVERGED * uniform,
                 log::RECENT
             );
-            return Err(self.diagnosis(state, number, loss, &norm, rate, &rule));
+            return Err(self.diagnosis(state, number, loss, norm, &rule));
         }
         Ok(())
     }
 
-    /// Forward and backward over the global batch; returns the loss in nats per counted token.
-    fn accumulate(
+    /// Learns what came of the updates that a device has done, but for the last `ahead` ones.
+    fn hear(
         &self,
         network: &mut dyn Network,
+        state: &mut State,
+        batch: &mut GlobalBatch,
+        ahead: usize,
+    ) -> Result<()> {
+        while batch.waiting.len() > ahead {
+            let outcome = network.resident().map(Resident::outcome).transpose()?.flatten();
+            let (Some(outcome), Some(number)) = (outcome, batch.waiting.pop_front()) else {
+                return Err(Error::internal("an update without an outcome"));
+            };
+            if outcome.halted {
+                // No update has used the gradient up.
+                let norm = GradientNorm {
+                    total: outcome.norm,
+                    ..gradient_norm(network)?
+                };
+                return Err(self.diagnosis(state, number, outcome.loss, &norm, "is not finite"));
+            }
+            let norm = GradientNorm {
+                total: outcome.norm,
+                largest: None,
+            };
+            self.note(state, number, outcome.loss, &norm)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the state that after the last update where the network lives on a device: waits for it.
+    fn settle(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
+        self.hear(network, state, batch, 0)?;
+        match network.resident() {
+            Some(resident) => resident.give(&mut state.moments),
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
+    /// all of them is the loss in nats per counted token.
+    fn micro_batches(
+        &self,
         step: u64,
         batch: &mut GlobalBatch,
         counted: u64,
-    ) -> Result<f64> {
+        each: &mut dyn FnMut(&Noised, &Batch<'_>) -> Result<()>,
+    ) -> Result<()> {
         let recipe = &self.recipe;
         let length = self.rows.length();
         let scale = 1.0 / counted.max(1) as f64;
         let first_row = step * u64::from(recipe.batch);
-        let mut loss = 0.0;
         for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
             // A step of a large network on a small machine takes minutes.
             self.cancel.check()?;
@@ -287,23 +364,17 @@ impl Job<'_> {
                 step,
                 first_row: first_row + u64::from(start),
             });
-            let nll = network.accumulate(
-                &Batch {
-                    tokens: &noised.tokens,
-                    sigma: &noised.sigma,
-                    positions: &noised.positions,
-                    targets: &noised.targets,
-                    weights: &noised.weights,
-                    dropout,
-                },
-                self.alphabet,
-            )?;
-            // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
-            for (&weight, nll) in noised.weights.iter().zip(nll) {
-                loss += f64::from(weight) * f64::from(nll);
-            }
+            let micro_batch = Batch {
+                tokens: &noised.tokens,
+                sigma: &noised.sigma,
+                positions: &noised.positions,
+                targets: &noised.targets,
+                weights: &noised.weights,
+                dropout,
+            };
+            each(noised, &micro_batch)?;
         }
-        Ok(loss)
+        Ok(())
     }
 
     /// Validates with the averaged weights when this step is one for it and it has not been done. True when the
@@ -312,6 +383,7 @@ impl Job<'_> {
         &self,
         network: &mut dyn Network,
         state: &mut State,
+        batch: &mut GlobalBatch,
         hooks: &mut dyn Hooks,
     ) -> Result<bool> {
         let every = self.recipe.validation_every;
@@ -320,11 +392,20 @@ impl Job<'_> {
         if !due || done || state.step == 0 {
             return Ok(false);
         }
-        let mut raw = vec![0.0; state.moments.ema.len()];
-        network.read(&mut raw)?;
-        network.load(&state.moments.ema)?;
-        let found = hooks.validate(network);
-        network.load(&raw)?;
+        self.settle(network, state, batch)?;
+        let found = if let Some(resident) = network.resident() {
+            resident.swap_average()?;
+            let found = hooks.validate(network);
+            network.resident().map(Resident::swap_average).transpose()?;
+            found
+        } else {
+            let mut raw = vec![0.0; state.moments.ema.len()];
+            network.read(&mut raw)?;
+            network.load(&state.moments.ema)?;
+            let found = hooks.validate(network);
+            network.load(&raw)?;
+            found
+        };
         let mut best = false;
         if let Some(validation) = found? {
             best = self.keeper.wants_best() && state.log.is_best(&validation);
@@ -358,15 +439,7 @@ impl Job<'_> {
     }
 
     /// Why a run that went wrong went wrong, as far as its figures tell.
-    fn diagnosis(
-        &self,
-        state: &State,
-        step: u64,
-        loss: f64,
-        norm: &GradientNorm,
-        rate: f64,
-        what: &str,
-    ) -> Error {
+    fn diagnosis(&self, state: &State, step: u64, loss: f64, norm: &GradientNorm, what: &str) -> Error {
         let history: Vec<String> = state.log.recent.iter().map(|loss| format!("{loss:.3}")).collect();
         let history = if history.is_empty() {
             "none".to_owned()
@@ -390,10 +463,14 @@ impl Job<'_> {
         if self.recipe.gradient_clip == 0.0 {
             ways.push("switch `gradient_clip` on".to_owned());
         }
+        let largest = norm.largest.as_ref().map_or_else(String::new, |(name, norm)| {
+            format!(" (largest in `{name}`: {norm:.4e})")
+        });
         Error::input(format!(
-            "training diverged at step {step}: the {subject} {what}; loss {loss:.4}, gradient norm {:.4e} (largest in \
-             `{}`: {:.4e}), learning rate {rate:.3e}; losses before: {history}",
-            norm.total, norm.largest, norm.largest_norm,
+            "training diverged at step {step}: the {subject} {what}; loss {loss:.4}, gradient norm {:.4e}{largest}, \
+             learning rate {:.3e}; losses before: {history}",
+            norm.total,
+            self.rate(step),
         ))
         .hint(format!("{}; the last good checkpoint is kept", ways.join(", or ")))
     }
@@ -439,10 +516,14 @@ impl<'a> Rehearsal<'a> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn new(job: &'a Job<'a>, network: &dyn Network) -> Result<Self> {
+    pub fn new(job: &'a Job<'a>, network: &mut dyn Network) -> Result<Self> {
+        let state = initial(network)?;
+        if let Some(resident) = network.resident() {
+            resident.take(&state.moments)?;
+        }
         Ok(Self {
             job,
-            state: initial(network)?,
+            state,
             batch: GlobalBatch::new(job),
         })
     }
@@ -466,6 +547,8 @@ struct GlobalBatch {
     /// Positions of each row that count (B).
     counted: Vec<usize>,
     noised: Noised,
+    /// Updates that a device was asked for and whose outcome is not known yet.
+    waiting: VecDeque<u64>,
 }
 
 impl GlobalBatch {
@@ -477,6 +560,7 @@ impl GlobalBatch {
             tokens: vec![0; rows * job.rows.length()],
             counted: vec![0; rows],
             noised: Noised::default(),
+            waiting: VecDeque::new(),
         }
     }
 
@@ -509,6 +593,9 @@ impl Clock {
     }
 }
 
+#[cfg(all(test, target_os = "linux"))]
+mod on_device;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -537,7 +624,7 @@ mod tests {
         Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&counted)).unwrap()
     }
 
-    fn objective() -> Mdlm {
+    pub(super) fn objective() -> Mdlm {
         Mdlm {
             schedule: Schedule::LogLinear { epsilon: 1e-3 },
             sampling_epsilon: 1e-3,
@@ -548,7 +635,7 @@ mod tests {
         }
     }
 
-    fn recipe() -> Recipe {
+    pub(super) fn recipe() -> Recipe {
         Recipe {
             steps: 20,
             batch: 12,
@@ -961,7 +1048,7 @@ mod tests {
     }
 
     /// Text in which a token tells the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
-    fn chained_rows(shape: &Shape) -> Rows {
+    pub(super) fn chained_rows(shape: &Shape) -> Rows {
         let mask = shape.vocabulary as u32 - 1;
         let special = SpecialIds {
             bos: 0,

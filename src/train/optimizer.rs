@@ -7,6 +7,8 @@
 use rayon::prelude::*;
 
 use crate::error::Result;
+use crate::kernels::adamw::Factors;
+pub use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::manifest::LearningRateSchedule;
 use crate::model::Network;
 
@@ -14,30 +16,6 @@ use crate::model::Network;
 const CHUNK: usize = 1 << 14;
 /// Partial sums kept side by side, so that the fold of a chunk is not one long chain of additions.
 const LANES: usize = 8;
-
-/// AdamW (Loshchilov and Hutter, arXiv 1711.05101, algorithm 2), as PyTorch arranges it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct AdamW {
-    /// β1.
-    pub beta1: f64,
-    /// β2.
-    pub beta2: f64,
-    /// ε, added to the root.
-    pub epsilon: f64,
-    /// Decoupled weight decay.
-    pub weight_decay: f64,
-}
-
-/// The optimizer's memory, in the network's flat order.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Moments {
-    /// Average of the gradient.
-    pub first: Vec<f32>,
-    /// Average of the squared gradient.
-    pub second: Vec<f32>,
-    /// Moving average of the weights.
-    pub ema: Vec<f32>,
-}
 
 /// The learning rate of update n = 1, 2, …: rises linearly to `peak` at the last warm-up update, then stays or falls to
 /// zero along a half cosine at update `steps`.
@@ -68,10 +46,8 @@ pub fn ema_decay(update: u64, ema: f64) -> f64 {
 pub struct GradientNorm {
     /// √ Σ g².
     pub total: f64,
-    /// Name of the parameter with the largest norm; one that is not finite counts as largest.
-    pub largest: String,
-    /// That parameter's norm.
-    pub largest_norm: f64,
+    /// Name and norm of the parameter with the largest one, where it is known; one that is not finite counts as largest.
+    pub largest: Option<(String, f64)>,
 }
 
 /// The global norm of the accumulated gradient, summed in f64 in a fixed order.
@@ -91,8 +67,7 @@ pub fn gradient_norm(network: &mut dyn Network) -> Result<GradientNorm> {
     })?;
     Ok(GradientNorm {
         total: total.sqrt(),
-        largest: largest.0,
-        largest_norm: largest.1.max(0.0).sqrt(),
+        largest: Some((largest.0, largest.1.max(0.0).sqrt())),
     })
 }
 
@@ -115,25 +90,18 @@ fn chunk_sum_of_squares(values: &[f32]) -> f64 {
     lanes.iter().sum()
 }
 
-/// What an update needs besides the tensors.
-#[derive(Clone, Copy, Debug)]
-pub struct Update {
-    /// n = 1, 2, …
-    pub number: u64,
-    /// Learning rate.
-    pub learning_rate: f64,
-    /// Factor of the gradient: min(1, clip / norm).
-    pub gradient_scale: f64,
-    /// Decay of the moving average.
-    pub ema_decay: f64,
-}
-
-/// One update of all weights, their moments and their average; leaves the gradient zero.
+/// One update of all weights, their moments and their average, the gradient being multiplied with `scale`; leaves it zero.
 ///
 /// # Errors
 /// The device failed.
-pub fn update(network: &mut dyn Network, moments: &mut Moments, adam: AdamW, update: Update) -> Result<()> {
-    let scalars = Scalars::new(adam, update);
+pub fn update(
+    network: &mut dyn Network,
+    moments: &mut Moments,
+    adam: AdamW,
+    update: Update,
+    scale: f32,
+) -> Result<()> {
+    let factors = Factors::new(adam, update);
     network.visit(&mut |parameter, weights, gradient| {
         let span = parameter.offset..parameter.offset + parameter.len();
         let first = moments.first[span.clone()].par_chunks_mut(CHUNK);
@@ -144,75 +112,9 @@ pub fn update(network: &mut dyn Network, moments: &mut Moments, adam: AdamW, upd
             .zip(gradient.par_chunks_mut(CHUNK))
             .zip(first.zip(second).zip(ema))
             .for_each(|((weights, gradient), ((first, second), ema))| {
-                scalars.apply(weights, gradient, first, second, ema);
+                factors.apply(scale, weights, gradient, first, second, ema);
             });
     })
-}
-
-/// The update's factors, rounded to f32 once.
-#[derive(Clone, Copy)]
-struct Scalars {
-    gradient_scale: f32,
-    beta1: f32,
-    one_minus_beta1: f32,
-    beta2: f32,
-    one_minus_beta2: f32,
-    /// 1 − lr · weight decay.
-    keep: f32,
-    /// lr / (1 − β1^n).
-    step: f32,
-    /// 1 / √(1 − β2^n).
-    root: f32,
-    epsilon: f32,
-    one_minus_ema: f32,
-}
-
-impl Scalars {
-    fn new(adam: AdamW, update: Update) -> Self {
-        // Past 2^31 updates both corrections have long been 1.
-        let n = update.number.min(1 << 30) as i32;
-        Self {
-            gradient_scale: update.gradient_scale as f32,
-            beta1: adam.beta1 as f32,
-            one_minus_beta1: (1.0 - adam.beta1) as f32,
-            beta2: adam.beta2 as f32,
-            one_minus_beta2: (1.0 - adam.beta2) as f32,
-            keep: (1.0 - update.learning_rate * adam.weight_decay) as f32,
-            step: (update.learning_rate / (1.0 - adam.beta1.powi(n))) as f32,
-            root: (1.0 / (1.0 - adam.beta2.powi(n)).sqrt()) as f32,
-            epsilon: adam.epsilon as f32,
-            one_minus_ema: (1.0 - update.ema_decay) as f32,
-        }
-    }
-
-    fn apply(
-        self,
-        weights: &mut [f32],
-        gradient: &mut [f32],
-        first: &mut [f32],
-        second: &mut [f32],
-        ema: &mut [f32],
-    ) {
-        // Equal lengths let the compiler drop the bounds checks and vectorize.
-        let n = weights.len();
-        let (gradient, first, second, ema) = (
-            &mut gradient[..n],
-            &mut first[..n],
-            &mut second[..n],
-            &mut ema[..n],
-        );
-        for i in 0..n {
-            let g = gradient[i] * self.gradient_scale;
-            let m = self.beta1 * first[i] + self.one_minus_beta1 * g;
-            let v = self.beta2 * second[i] + self.one_minus_beta2 * (g * g);
-            let w = weights[i] * self.keep - self.step * m / (v.sqrt() * self.root + self.epsilon);
-            first[i] = m;
-            second[i] = v;
-            weights[i] = w;
-            ema[i] += self.one_minus_ema * (w - ema[i]);
-            gradient[i] = 0.0;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -319,10 +221,9 @@ mod tests {
             let step = Update {
                 number: n,
                 learning_rate: learning_rate(n, 0.01, 3, 10, LearningRateSchedule::Cosine),
-                gradient_scale: (1.0 / norm).min(1.0),
                 ema_decay: ema_decay(n, 0.5),
             };
-            update(network, moments, ADAM, step).unwrap();
+            update(network, moments, ADAM, step, (1.0 / norm).min(1.0) as f32).unwrap();
         }
     }
 
@@ -396,11 +297,11 @@ mod tests {
         let mut network = MadeUp::new(&[2, 3]);
         network.gradients.copy_from_slice(&[3.0, 0.0, 0.0, 4.0, 0.0]);
         let norm = gradient_norm(&mut network).unwrap();
-        assert_eq!((norm.total, &*norm.largest, norm.largest_norm), (5.0, "p3", 4.0));
+        assert_eq!((norm.total, norm.largest), (5.0, Some(("p3".to_owned(), 4.0))));
         network.gradients[1] = f32::NAN;
         let norm = gradient_norm(&mut network).unwrap();
         assert!(norm.total.is_nan());
-        assert_eq!(norm.largest, "p2");
+        assert_eq!(norm.largest.unwrap().0, "p2");
     }
 
     #[test]
@@ -441,10 +342,9 @@ mod tests {
         let step = Update {
             number: 1,
             learning_rate: 0.1,
-            gradient_scale: 1.0,
             ema_decay: 0.0,
         };
-        update(&mut network, &mut moments, ADAM, step).unwrap();
+        update(&mut network, &mut moments, ADAM, step, 1.0).unwrap();
         assert!(network.nll(&batch, alphabet).unwrap()[0] < before - 0.1);
     }
 }

@@ -114,7 +114,7 @@ fn train() {
         cancel: &Cancel::default(),
     };
     let mut network = model::build(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();
-    let mut rehearsal = Rehearsal::new(&job, &*network).unwrap();
+    let mut rehearsal = Rehearsal::new(&job, &mut *network).unwrap();
     let mut steps = |count| {
         PEAK.store(0, Relaxed);
         for _ in 0..count {

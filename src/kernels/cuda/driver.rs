@@ -62,6 +62,7 @@ macro_rules! operations {
 }
 
 operations! {
+    ADAMW "adamw";
     ATTENTION "attention";
     EMBED "embed";
     GATED_RESIDUAL "gated_residual";

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::{CStr, CString, c_void};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
 
 use super::compiler;
@@ -36,14 +37,27 @@ pub struct Emulated {
     arenas: RefCell<BTreeSet<u64>>,
     /// The live ones.
     live: RefCell<BTreeMap<u64, usize>>,
-    /// Commands that came to be kept, and how often they came.
-    graphs: RefCell<Vec<(Vec<Ask>, usize)>>,
+    graphs: Rc<RefCell<Graphs>>,
+    /// Bytes that were allocated at once, at most.
+    most: Rc<Cell<usize>>,
     fetched: RefCell<HashMap<u64, Vec<u8>>>,
     tickets: Cell<u64>,
     /// Bytes that may be allocated in all; 0 for no limit.
     limit: usize,
     /// Whether products do nothing but multiply.
     plain: bool,
+}
+
+/// Commands that came to be kept, and how often they came.
+#[derive(Default)]
+pub struct Graphs(Vec<(Vec<Ask>, usize)>);
+
+impl Graphs {
+    /// How often each list came.
+    #[must_use]
+    pub fn counts(graphs: &Rc<RefCell<Self>>) -> Vec<usize> {
+        graphs.borrow().0.iter().map(|(_, count)| *count).collect()
+    }
 }
 
 /// A compiled library. Its state is global: who runs one of its kernels holds it alone.
@@ -164,10 +178,16 @@ impl Emulated {
         device
     }
 
-    /// How often each list of commands came that was to be kept.
+    /// What is kept, to be looked at while the device works.
     #[must_use]
-    pub fn replays(&self) -> Vec<usize> {
-        self.graphs.borrow().iter().map(|(_, count)| *count).collect()
+    pub fn graphs(&self) -> Rc<RefCell<Graphs>> {
+        Rc::clone(&self.graphs)
+    }
+
+    /// The bytes that were allocated at once, at most.
+    #[must_use]
+    pub fn most(&self) -> Rc<Cell<usize>> {
+        Rc::clone(&self.most)
     }
 
     /// What kernels may touch: buffers, and what is not cut into any.
@@ -406,6 +426,7 @@ impl Driver for Emulated {
         // SAFETY: so many bytes were allocated just now.
         unsafe { at.write_bytes(POISON, bytes) };
         self.allocated.borrow_mut().insert(at as u64, bytes);
+        self.most.set(self.most.get().max(taken + bytes));
         Ok(Address(at as u64))
     }
 
@@ -467,14 +488,12 @@ impl Driver for Emulated {
             return commands.iter().try_for_each(|command| self.obey(command));
         }
         // What a graph runs is what was captured, not what comes now: these have to be the same.
-        let mut graphs = self.graphs.borrow_mut();
-        let index = match graphs.iter().position(|(known, _)| *known == commands) {
-            Some(index) => index,
-            None => {
-                graphs.push((commands, 0));
-                graphs.len() - 1
-            }
-        };
+        let Graphs(graphs) = &mut *self.graphs.borrow_mut();
+        let known = graphs.iter().position(|(known, _)| *known == commands);
+        let index = known.unwrap_or_else(|| {
+            graphs.push((commands, 0));
+            graphs.len() - 1
+        });
         graphs[index].1 += 1;
         graphs[index].0.iter().try_for_each(|command| self.obey(command))
     }

@@ -29,6 +29,7 @@ pub mod planning;
 mod products;
 mod queue;
 mod space;
+pub mod update;
 mod weights;
 
 use driver::{Address, Driver, Element};
@@ -283,6 +284,8 @@ impl Backend for Cuda {
     }
 
     fn record(&self, gradients: Gradients) {
+        // Told anew for each recording, so that each finds the feed alike.
+        *self.random.borrow_mut() = None;
         *self.recording.borrow_mut() = Some(Recording {
             tape: Vec::new(),
             gradients,

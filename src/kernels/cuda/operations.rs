@@ -658,8 +658,7 @@ impl Cuda {
             .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
             .collect();
         let content = narrowed(&values, Element::F32);
-        let table = Rc::new(Kept::new(&self.queue, content.len())?);
-        self.queue.write(table.at(), &content)?;
+        let table = Rc::new(Kept::filled(&self.queue, &content)?);
         self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
         Ok(table)
     }

@@ -249,11 +249,6 @@ impl Queue {
         self.flush(false)?;
         self.driver.write(at, content)
     }
-
-    /// Forgets what is queued and was not handed over: of no use where the driver has failed.
-    pub fn forget(&self) {
-        self.state.borrow_mut().commands.clear();
-    }
 }
 
 impl State {

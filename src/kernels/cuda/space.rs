@@ -73,12 +73,6 @@ impl Space {
         }
     }
 
-    /// Bytes in buffers now.
-    #[must_use]
-    pub fn used(&self) -> usize {
-        self.used
-    }
-
     /// Bytes in buffers at most so far: less than the peak, as far as no part was free that was large enough.
     #[must_use]
     pub fn most_used(&self) -> usize {
@@ -129,7 +123,7 @@ mod tests {
                 for (at, bytes) in held {
                     space.give(at, bytes);
                 }
-                prop_assert_eq!((space.used(), space.end()), (0, 0));
+                prop_assert_eq!((space.used, space.end()), (0, 0));
                 prop_assert!(space.free.is_empty());
                 if round == 0 {
                     first = places;

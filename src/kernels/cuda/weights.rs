@@ -36,6 +36,16 @@ impl Kept {
         })
     }
 
+    /// With this content. Nothing that is queued knows of it, so nothing has to be done first.
+    ///
+    /// # Errors
+    /// Out of memory, or the device failed.
+    pub fn filled(queue: &Rc<Queue>, content: &[u8]) -> Result<Self> {
+        let kept = Self::new(queue, content.len())?;
+        queue.driver().write(kept.at, content)?;
+        Ok(kept)
+    }
+
     /// Where it begins.
     #[must_use]
     pub fn at(&self) -> Address {

@@ -1,0 +1,289 @@
+//! The optimizer on the device: moments and averages beside the weights, an update in three launches, and what the host is
+//! told of it while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
+
+use super::driver::{ADAMW, Address, Argument, Command, Element, Launch, Ticket, Value};
+use super::weights::Kept;
+use super::{Cuda, Gradients, narrowed, widened};
+use crate::error::{Error, Result};
+use crate::kernels::adamw::{AdamW, Factors, Update};
+
+/// Threads of a block.
+const THREADS: usize = 256;
+/// Elements of a thread: enough loads at once to hide the memory's latency.
+const EACH_OF_NORM: usize = 16;
+const EACH_OF_UPDATE: usize = 4;
+
+/// The optimizer's memory on the device.
+pub struct Optimizer {
+    /// Average of the gradient, f32, laid out as the weights.
+    first: Kept,
+    /// Average of the squared gradient.
+    second: Kept,
+    /// Moving average of the weights.
+    average: Kept,
+    /// The loss so far and whether a step was not finite, f64.
+    totals: Kept,
+    /// The gradient's factor and whether weights move, f32.
+    control: Kept,
+    /// Loss, norm and whether a step was not finite, f64.
+    outcome: Kept,
+}
+
+/// Which of the numbers of a weight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Number {
+    /// Itself.
+    Weight,
+    /// The average of its gradient.
+    First,
+    /// The average of its squared gradient.
+    Second,
+    /// Its moving average.
+    Average,
+}
+
+/// What came of a step.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Σ weight · nll of its positions.
+    pub loss: f64,
+    /// The global norm of its gradient, before it was clipped.
+    pub norm: f64,
+    /// This step's loss or norm was not finite, or an earlier one's: nothing has changed since.
+    pub halted: bool,
+}
+
+impl Cuda {
+    /// An optimizer for the weights made so far, its moments zero and its average that of the weights. They lie in one slab
+    /// ([`Cuda::reserve`]). From here on losses are added up for it.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn optimizer(&self) -> Result<Optimizer> {
+        let bytes = self.slab_count()? * Element::F32.bytes();
+        let zeros = |bytes: usize| {
+            let kept = Kept::new(&self.queue, bytes)?;
+            self.queue.push(Command::Clear { at: kept.at(), bytes });
+            Ok::<_, Error>(kept)
+        };
+        let optimizer = Optimizer {
+            first: zeros(bytes)?,
+            second: zeros(bytes)?,
+            average: zeros(bytes)?,
+            totals: zeros(2 * size_of::<f64>())?,
+            control: zeros(2 * size_of::<f32>())?,
+            outcome: zeros(3 * size_of::<f64>())?,
+        };
+        self.queue.push(Command::Copy {
+            from: self.slabs.borrow()[0].master.at(),
+            to: optimizer.average.at(),
+            bytes,
+        });
+        self.losses.set(Some(optimizer.totals.at()));
+        Ok(optimizer)
+    }
+
+    /// Elements of the one slab.
+    fn slab_count(&self) -> Result<usize> {
+        match &self.slabs.borrow()[..] {
+            [slab] => Ok(slab.count),
+            slabs => Err(Error::internal(format!("weights in {} slabs", slabs.len()))),
+        }
+    }
+
+    fn of_all(
+        &self,
+        kernel: &'static str,
+        each: usize,
+        shared: usize,
+        arguments: &[Argument],
+    ) -> Result<usize> {
+        let count = self.slab_count()?;
+        let blocks = count.div_ceil(each * THREADS);
+        let all = u32::try_from(count).map_err(|_| Error::internal(format!("{count} weights")))?;
+        self.queue.push(Command::Launch(Launch {
+            operation: ADAMW,
+            kernel,
+            element: self.element,
+            constants: vec![("EACH", Value::Whole(each))],
+            grid: [blocks, 1, 1],
+            threads: THREADS,
+            shared,
+            arguments: [arguments, &[Argument::Number(all)]].concat(),
+        }));
+        Ok(blocks)
+    }
+
+    /// The working copies of the weights, where there are none the weights themselves.
+    fn working(&self) -> Address {
+        let slab = &self.slabs.borrow()[0];
+        slab.working.as_ref().unwrap_or(&slab.master).at()
+    }
+
+    /// Queues an update by the gradients, whose norm is kept within `clip` (0: no limit), and begins to fetch its outcome.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn update(
+        &self,
+        optimizer: &Optimizer,
+        gradients: &Gradients,
+        adam: AdamW,
+        update: Update,
+        clip: f64,
+    ) -> Result<Ticket> {
+        let gradient = gradients
+            .slabs
+            .get(&0)
+            .ok_or_else(|| Error::internal("an update without gradients"))?;
+        let blocks = self.slab_count()?.div_ceil(EACH_OF_NORM * THREADS);
+        let partial = self.queue.buffer(blocks * size_of::<f64>());
+        let settings = [&Factors::new(adam, update).all()[..], &[clip as f32]].concat();
+        let settings = self.told(&settings);
+        let at = [gradient.at(), partial.at()].map(Argument::At);
+        self.of_all("squares", EACH_OF_NORM, THREADS / 32 * size_of::<f64>(), &at)?;
+        let count = Argument::Number(u32::try_from(blocks).unwrap_or(u32::MAX));
+        let at = [
+            settings.at(),
+            optimizer.totals.at(),
+            optimizer.control.at(),
+            optimizer.outcome.at(),
+        ];
+        self.queue.push(Command::Launch(Launch {
+            operation: ADAMW,
+            kernel: "decide",
+            element: self.element,
+            constants: vec![("EACH", Value::Whole(EACH_OF_NORM))],
+            grid: [1, 1, 1],
+            threads: THREADS,
+            shared: THREADS * size_of::<f64>(),
+            arguments: [&[Argument::At(partial.at()), count], &at.map(Argument::At)[..]].concat(),
+        }));
+        let at = [
+            self.slabs.borrow()[0].master.at(),
+            self.working(),
+            gradient.at(),
+            optimizer.first.at(),
+            optimizer.second.at(),
+            optimizer.average.at(),
+            settings.at(),
+            optimizer.control.at(),
+        ];
+        self.of_all("update", EACH_OF_UPDATE, 0, &at.map(Argument::At))?;
+        drop((partial, settings));
+        self.queue.flush(true)?;
+        self.queue
+            .fetch(optimizer.outcome.at(), optimizer.outcome.bytes())
+    }
+
+    /// Waits for the outcome of an update.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn outcome(&self, ticket: Ticket) -> Result<Outcome> {
+        let bytes = self.queue.driver().collect(ticket)?;
+        let mut values = bytes
+            .chunks_exact(size_of::<f64>())
+            .map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default()));
+        let mut next = || values.next().unwrap_or(f64::NAN);
+        Ok(Outcome {
+            loss: next(),
+            norm: next(),
+            halted: next() != 0.0,
+        })
+    }
+
+    /// The weights and their average change places.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn swap_average(&self, optimizer: &Optimizer) -> Result<()> {
+        let master = self.slabs.borrow()[0].master.at();
+        let at = [master, self.working(), optimizer.average.at()].map(Argument::At);
+        self.of_all("swap_average", 1, 0, &at)?;
+        self.queue.flush(false)
+    }
+
+    fn number(&self, optimizer: Option<&Optimizer>, number: Number, offset: usize) -> Result<Address> {
+        let without = || Error::internal("moments without an optimizer");
+        let base = match number {
+            Number::Weight => self.slabs.borrow()[0].master.at(),
+            Number::First => optimizer.ok_or_else(without)?.first.at(),
+            Number::Second => optimizer.ok_or_else(without)?.second.at(),
+            Number::Average => optimizer.ok_or_else(without)?.average.at(),
+        };
+        Ok(base.offset(offset * Element::F32.bytes()))
+    }
+
+    /// Copies numbers of the weight at `offset` of the slab out.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read_numbers(
+        &self,
+        optimizer: Option<&Optimizer>,
+        number: Number,
+        offset: usize,
+        into: &mut [f32],
+    ) -> Result<()> {
+        let at = self.number(optimizer, number, offset)?;
+        let bytes = self.queue.read(at, into.len() * Element::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, Element::F32));
+        Ok(())
+    }
+
+    /// Replaces numbers of the weight at `offset` of the slab.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn write_numbers(
+        &self,
+        optimizer: Option<&Optimizer>,
+        number: Number,
+        offset: usize,
+        values: &[f32],
+    ) -> Result<()> {
+        let at = self.number(optimizer, number, offset)?;
+        self.queue.write(at, &narrowed(values, Element::F32))?;
+        if number == Number::Weight && self.element != Element::F32 {
+            let at = self.working().offset(offset * self.element.bytes());
+            self.queue.write(at, &narrowed(values, self.element))?;
+        }
+        Ok(())
+    }
+
+    /// The gradient of the weight at `offset` of the slab; zeros where there is none yet.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read_gradient(&self, gradients: &Gradients, offset: usize, into: &mut [f32]) -> Result<()> {
+        let Some(slab) = gradients.slabs.get(&0) else {
+            into.fill(0.0);
+            return Ok(());
+        };
+        let at = slab.at().offset(offset * Element::F32.bytes());
+        let bytes = self.queue.read(at, into.len() * Element::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, Element::F32));
+        Ok(())
+    }
+
+    /// Replaces the gradient of the weight at `offset` of the slab.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn write_gradient(&self, gradients: &Gradients, offset: usize, values: &[f32]) -> Result<()> {
+        let Some(slab) = gradients.slabs.get(&0) else {
+            return Ok(());
+        };
+        let at = slab.at().offset(offset * Element::F32.bytes());
+        self.queue.write(at, &narrowed(values, Element::F32))
+    }
+
+    /// Hands a step over: it is expected to come again as it is, but for what lies in memory.
+    ///
+    /// # Errors
+    /// Out of memory, or the device failed.
+    pub fn run_again(&self) -> Result<()> {
+        self.queue.flush(true)
+    }
+}

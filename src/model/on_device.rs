@@ -1,0 +1,342 @@
+//! A network whose weights, gradients, moments and activations stay on a CUDA device: what [`Erased`](super::Erased) does,
+//! without waiting for results, and with the optimizer beside the weights.
+//!
+//! What a step asks of the device depends on sizes alone: rows, and how many positions are answered. The latter is made a
+//! multiple of [`quantum`] by further positions that weigh nothing, so that few sizes occur and each one's commands are
+//! captured once.
+
+use std::collections::VecDeque;
+
+use super::dit::{Arch, Dit, parameters};
+use super::erased::{check_batch, check_inputs, total};
+use super::{Batch, Network, Parameter, Resident, StepOutcome};
+use crate::error::{Error, Result};
+use crate::kernels::adamw::{AdamW, Moments, Update};
+use crate::kernels::cuda::driver::Ticket;
+use crate::kernels::cuda::update::{Number, Optimizer};
+use crate::kernels::cuda::{Cuda, Gradients, Taken, room};
+use crate::kernels::{Alphabet, Backend as _, Dropout};
+use crate::rng::{Random, Stream};
+use crate::shapes::Shape;
+
+/// Positions come in multiples of this at least: rows of a product's tile.
+const TILE: usize = 64;
+/// The share of a micro-batch's tokens by which the number of positions is rounded up: of half the tokens that are masked on
+/// average, at most 1/16 is done in vain.
+const SHARE: usize = 32;
+
+/// What the number of answered positions is a multiple of, of a micro-batch of so many tokens.
+#[must_use]
+pub fn quantum(tokens: usize) -> usize {
+    (tokens / SHARE).next_multiple_of(TILE).max(TILE)
+}
+
+/// A network on a device.
+pub struct OnDevice<A: Arch> {
+    cuda: Cuda,
+    dit: Dit<A, Cuda>,
+    gradients: Gradients,
+    optimizer: Option<Optimizer>,
+    parameters: Vec<Parameter>,
+    /// Where each parameter begins on the device.
+    places: Vec<usize>,
+    /// Updates whose outcome nobody has asked for yet, the oldest first.
+    updates: VecDeque<Ticket>,
+}
+
+impl<A: Arch> OnDevice<A> {
+    /// The network with these weights in the flat order.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(cuda: Cuda, weights: &[f32]) -> Result<Self> {
+        let parameters = parameters(A::SHAPE);
+        let (mut places, mut end) = (Vec::new(), 0);
+        for parameter in &parameters {
+            places.push(end);
+            end += room(&parameter.dims);
+        }
+        cuda.reserve(end)?;
+        Ok(Self {
+            dit: Dit::new(&cuda, weights)?,
+            cuda,
+            gradients: Gradients::default(),
+            optimizer: None,
+            parameters,
+            places,
+            updates: VecDeque::new(),
+        })
+    }
+
+    /// The device's memory that is taken.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        self.cuda.taken()
+    }
+
+    /// Queues forward and backward; returns the likelihoods, those of `batch` among them, in the order of the positions.
+    fn queue(
+        &mut self,
+        batch: &Batch<'_>,
+        alphabet: Alphabet,
+    ) -> Result<<Cuda as crate::kernels::Backend>::Act<(usize,)>> {
+        self.cuda.record(std::mem::take(&mut self.gradients));
+        let (loss, nll) = self.dit.nll(&self.cuda, batch, alphabet)?;
+        self.gradients = self.cuda.backward(loss)?;
+        Ok(nll)
+    }
+
+    /// Calls `f` with each parameter, where it lies on the device, and its part of a flat vector.
+    fn each<T>(
+        &self,
+        flat: T,
+        mut split: impl FnMut(T, usize) -> (T, T),
+        mut f: impl FnMut(&Parameter, usize, T) -> Result<()>,
+    ) -> Result<()> {
+        let mut rest = flat;
+        for (parameter, place) in self.parameters.iter().zip(&self.places) {
+            let (own, others) = split(rest, parameter.len());
+            f(parameter, *place, own)?;
+            rest = others;
+        }
+        Ok(())
+    }
+
+    fn read_flat(&self, number: Number, into: &mut [f32]) -> Result<()> {
+        check_flat(&self.parameters, into.len())?;
+        self.each(
+            into,
+            |flat, at| flat.split_at_mut(at),
+            |_, place, own| {
+                self.cuda
+                    .read_numbers(self.optimizer.as_ref(), number, place, own)
+            },
+        )
+    }
+
+    fn write_flat(&self, number: Number, values: &[f32]) -> Result<()> {
+        check_flat(&self.parameters, values.len())?;
+        self.each(
+            values,
+            |flat, at| flat.split_at(at),
+            |_, place, own| {
+                self.cuda
+                    .write_numbers(self.optimizer.as_ref(), number, place, own)
+            },
+        )
+    }
+
+    fn optimizer(&self) -> Result<&Optimizer> {
+        let optimizer = self.optimizer.as_ref();
+        optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))
+    }
+}
+
+fn check_flat(parameters: &[Parameter], count: usize) -> Result<()> {
+    if total(parameters) == count {
+        return Ok(());
+    }
+    Err(Error::internal(format!(
+        "{count} weights where {} belong",
+        total(parameters)
+    )))
+}
+
+/// A batch with further positions, so that their number is a multiple of the quantum, as far as there are any.
+#[derive(Default)]
+struct Padded {
+    positions: Vec<u32>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    /// Where those of the batch are among them.
+    own: Vec<usize>,
+}
+
+impl Padded {
+    fn new(batch: &Batch<'_>, alphabet: Alphabet) -> Self {
+        let tokens = batch.tokens.len();
+        let count = batch.positions.len();
+        let wanted = count.next_multiple_of(quantum(tokens)).min(tokens);
+        // Any token but the mask will do: it weighs nothing.
+        let nothing = u32::from(alphabet.mask == 0);
+        let mut padded = Self::default();
+        let (mut next, mut missing) = (0, wanted - count);
+        for token_row in 0..tokens as u32 {
+            if batch.positions.get(next) == Some(&token_row) {
+                padded.own.push(padded.positions.len());
+                padded.positions.push(token_row);
+                padded.targets.push(batch.targets[next]);
+                padded.weights.push(batch.weights[next]);
+                next += 1;
+            } else if missing > 0 {
+                padded.positions.push(token_row);
+                padded.targets.push(nothing);
+                padded.weights.push(0.0);
+                missing -= 1;
+            } else if next == count {
+                break;
+            }
+        }
+        padded
+    }
+
+    fn batch<'a>(&'a self, batch: &Batch<'a>) -> Batch<'a> {
+        Batch {
+            positions: &self.positions,
+            targets: &self.targets,
+            weights: &self.weights,
+            ..*batch
+        }
+    }
+}
+
+impl<A: Arch> Network for OnDevice<A> {
+    fn shape(&self) -> &'static Shape {
+        A::SHAPE
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &self.parameters
+    }
+
+    fn load(&mut self, values: &[f32]) -> Result<()> {
+        self.gradients = Gradients::default();
+        self.write_flat(Number::Weight, values)
+    }
+
+    fn read(&self, values: &mut [f32]) -> Result<()> {
+        self.read_flat(Number::Weight, values)
+    }
+
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let padded = Padded::new(batch, alphabet);
+        let nll = self.queue(&padded.batch(batch), alphabet)?;
+        self.cuda.run_again()?;
+        let nll = self.cuda.values(&nll)?;
+        Ok(padded.own.iter().map(|&at| nll[at]).collect())
+    }
+
+    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
+        for (parameter, &place) in self.parameters.iter().zip(&self.places) {
+            let (mut values, mut gradient) = (vec![0.0; parameter.len()], vec![0.0; parameter.len()]);
+            self.cuda.read_numbers(None, Number::Weight, place, &mut values)?;
+            self.cuda.read_gradient(&self.gradients, place, &mut gradient)?;
+            f(parameter, &mut values, &mut gradient);
+            self.cuda.write_numbers(None, Number::Weight, place, &values)?;
+            self.cuda.write_gradient(&self.gradients, place, &gradient)?;
+        }
+        Ok(())
+    }
+
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let padded = Padded::new(batch, alphabet);
+        let (_, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), alphabet)?;
+        self.cuda.run_again()?;
+        let nll = self.cuda.values(&nll)?;
+        Ok(padded.own.iter().map(|&at| nll[at]).collect())
+    }
+
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        check_inputs(A::SHAPE, tokens, sigma, positions)?;
+        if positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokens = self.cuda.tokens(tokens)?;
+        let logits = self.dit.logits(&self.cuda, &tokens, sigma, positions)?;
+        self.cuda.values(&logits)
+    }
+
+    fn resident(&mut self) -> Option<&mut dyn Resident> {
+        Some(self)
+    }
+}
+
+impl<A: Arch> Resident for OnDevice<A> {
+    fn take(&mut self, moments: &Moments) -> Result<()> {
+        if self.optimizer.is_none() {
+            self.optimizer = Some(self.cuda.optimizer()?);
+        }
+        self.write_flat(Number::First, &moments.first)?;
+        self.write_flat(Number::Second, &moments.second)?;
+        self.write_flat(Number::Average, &moments.ema)
+    }
+
+    fn give(&self, moments: &mut Moments) -> Result<()> {
+        self.read_flat(Number::First, &mut moments.first)?;
+        self.read_flat(Number::Second, &mut moments.second)?;
+        self.read_flat(Number::Average, &mut moments.ema)
+    }
+
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(());
+        }
+        let padded = Padded::new(batch, alphabet);
+        let nll = self.queue(&padded.batch(batch), alphabet)?;
+        drop(nll);
+        self.cuda.run_again()
+    }
+
+    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
+        let ticket = self
+            .cuda
+            .update(self.optimizer()?, &self.gradients, adam, update, clip)?;
+        self.updates.push_back(ticket);
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<Option<StepOutcome>> {
+        let Some(ticket) = self.updates.pop_front() else {
+            return Ok(None);
+        };
+        self.cuda.outcome(ticket).map(Some)
+    }
+
+    fn swap_average(&mut self) -> Result<()> {
+        self.cuda.swap_average(self.optimizer()?)
+    }
+}
+
+/// What training needs of a device's memory in micro-batches of `rows` rows, half of their tokens masked: the plan of a step
+/// that is queued and not run. `cuda` is on a driver that does nothing.
+///
+/// # Errors
+/// None of its own.
+pub fn plan<A: Arch>(cuda: Cuda, rows: usize) -> Result<Taken> {
+    // Zeros that nobody reads take no memory.
+    let weights = vec![0.0; total(&parameters(A::SHAPE))];
+    let mut network = OnDevice::<A>::new(cuda, &weights)?;
+    drop(weights);
+    network.optimizer = Some(network.cuda.optimizer()?);
+    let tokens: Vec<u32> = (0..rows * A::SHAPE.length).map(|i| i as u32 % 2).collect();
+    let alphabet = Alphabet {
+        mask: 1,
+        size: A::SHAPE.vocabulary as u32,
+    };
+    let positions: Vec<u32> = (0..tokens.len() as u32).filter(|i| i % 2 == 1).collect();
+    let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
+    let batch = Batch {
+        tokens: &tokens,
+        sigma: &[0.0],
+        positions: &positions,
+        targets: &targets,
+        weights: &weights,
+        dropout: Some(Dropout {
+            rate: 0.1,
+            random: Random::new(1, Stream::Dropout),
+            step: 0,
+            first_row: 0,
+        }),
+    };
+    Resident::accumulate(&mut network, &batch, alphabet)?;
+    Ok(network.taken())
+}

@@ -1,0 +1,251 @@
+//! Tests of whole runs on a device, emulated: against the CPU's, and against themselves.
+
+use std::path::Path;
+
+use super::tests::{chained_rows, objective, recipe};
+use super::*;
+use crate::kernels::Fused;
+use crate::kernels::cuda::Cuda;
+use crate::kernels::cuda::driver::Element;
+use crate::kernels::cuda::emulated::{Emulated, Graphs};
+use crate::model::dit::Nano;
+use crate::model::{self, Erased, OnDevice};
+use crate::shapes::Shape;
+
+/// Validates by the sum of the weights, and asks to end after a step.
+#[derive(Default)]
+struct Listener {
+    cancel: Cancel,
+    stop_after: Option<u64>,
+    sums: Vec<f64>,
+}
+
+impl Hooks for Listener {
+    fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>> {
+        let mut weights = vec![0.0; network.parameters().iter().map(model::Parameter::len).sum()];
+        network.read(&mut weights)?;
+        let sum = weights.iter().map(|&w| f64::from(w).powi(2)).sum();
+        self.sums.push(sum);
+        Ok(Some(Validation {
+            nats_per_token: sum,
+            low: None,
+            high: None,
+            bits_per_byte: sum,
+            rows: 1,
+        }))
+    }
+    fn report(&mut self, report: Report) {
+        if self.stop_after == Some(report.step) {
+            self.cancel.cancel();
+        }
+    }
+    fn note(&mut self, _: String) {}
+    fn warn(&mut self, text: String) {
+        panic!("{text}");
+    }
+}
+
+fn nano() -> &'static Shape {
+    Shape::find("nano").unwrap()
+}
+
+fn weights() -> Vec<f32> {
+    model::initial(nano(), 1)
+}
+
+fn emulated(device: Emulated, element: Element) -> OnDevice<Nano> {
+    OnDevice::new(Cuda::new(Box::new(device), element), &weights()).unwrap()
+}
+
+/// Ten steps of four rows, two at a time, with checkpoints below `folder`.
+fn run(
+    network: &mut dyn Network,
+    folder: &Path,
+    listener: &mut Listener,
+    change: impl FnOnce(&mut Recipe),
+) -> Result<(State, Vec<f32>)> {
+    let rows = chained_rows(nano());
+    let mask = rows.info().special.mask;
+    let mut recipe = Recipe {
+        steps: 10,
+        batch: 4,
+        micro_batch: 2,
+        learning_rate: 1e-3,
+        dropout: 0.1,
+        warmup_steps: 2,
+        validation_every: 4,
+        checkpoint_every: 3,
+        ..recipe()
+    };
+    change(&mut recipe);
+    let history = History {
+        base: "on a device".to_owned(),
+        steps: recipe.steps,
+        ..History::default()
+    };
+    let cancel = std::mem::take(&mut listener.cancel);
+    let job = Job {
+        rows: &rows,
+        objective: &crate::diffusion::Mdlm { mask, ..objective() },
+        alphabet: Alphabet { mask, size: mask + 1 },
+        recipe,
+        keeper: &Keeper::new(folder, history),
+        cancel: &cancel,
+    };
+    listener.cancel = cancel.clone();
+    let trained = job.run(network, listener)?;
+    let mut weights = weights();
+    network.read(&mut weights)?;
+    Ok((trained.state, weights))
+}
+
+/// Of the way from `from` to `expected`, the share by which `found` misses it.
+fn off(found: &[f32], expected: &[f32], from: &[f32]) -> f64 {
+    let norm = |a: &[f32], b: &[f32]| {
+        let squares = a.iter().zip(b).map(|(a, b)| f64::from(a - b).powi(2));
+        squares.sum::<f64>().sqrt()
+    };
+    norm(found, expected) / norm(expected, from)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Weights, moments, averages, losses and norms of ten steps on either side.
+#[test]
+fn ten_steps_on_a_device_are_those_of_the_cpu() {
+    let folder = tempfile::tempdir().unwrap();
+    let (start, zeros) = (weights(), vec![0.0; weights().len()]);
+    let mut network = Erased::<Nano, _>::new(Fused::default(), &start).unwrap();
+    let mut heard = Listener::default();
+    let (expected, end) = run(&mut network, &folder.path().join("cpu"), &mut heard, |_| ()).unwrap();
+    // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
+    for (element, plain, tolerance) in [
+        (Element::F32, false, 2e-3),
+        (Element::F32, true, 2e-3),
+        (Element::Bf16, false, 0.2),
+    ] {
+        let device = if plain {
+            Emulated::without_epilogues()
+        } else {
+            Emulated::default()
+        };
+        let mut network = emulated(device, element);
+        let mut listener = Listener::default();
+        let place = folder.path().join(format!("{element:?} {plain}"));
+        let (found, found_end) = run(&mut network, &place, &mut listener, |_| ()).unwrap();
+        let found_moments = &found.moments;
+        for (what, found, expected, from) in [
+            ("weights", &found_end, &end, &start),
+            ("first", &found_moments.first, &expected.moments.first, &zeros),
+            ("second", &found_moments.second, &expected.moments.second, &zeros),
+            ("average", &found_moments.ema, &expected.moments.ema, &start),
+        ] {
+            let off = off(found, expected, from);
+            assert!(off < tolerance, "{element:?}: {what} are off by {off}");
+        }
+        let losses = |state: &State| state.log.recent.iter().copied().collect::<Vec<_>>();
+        for (found, expected) in losses(&found).iter().zip(losses(&expected)) {
+            assert!(
+                (found - expected).abs() < tolerance * expected,
+                "{found}, {expected}"
+            );
+        }
+        assert_eq!(found.log.recent.len(), expected.log.recent.len());
+        // Validated with the averages, which then went back.
+        assert_eq!(listener.sums.len(), 3);
+        for (found, expected) in listener.sums.iter().zip(&heard.sums) {
+            assert!((found - expected).abs() < 1e-4 * expected, "{found}, {expected}");
+        }
+    }
+}
+
+#[test]
+fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
+    for element in [Element::F32, Element::Bf16] {
+        let folder = tempfile::tempdir().unwrap();
+        let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
+        let device = Emulated::default();
+        let graphs = device.graphs();
+        let mut network = emulated(device, element);
+        let (state, end) = run(&mut network, &whole, &mut Listener::default(), |_| ()).unwrap();
+        // Twenty micro-batches and ten updates: of each, most are replays of few.
+        let replays = Graphs::counts(&graphs);
+        assert_eq!(replays.iter().sum::<usize>(), 30, "{replays:?}");
+        assert!(replays.len() <= 10, "{replays:?}");
+
+        let mut listener = Listener {
+            stop_after: Some(5),
+            ..Listener::default()
+        };
+        let mut network = emulated(Emulated::default(), element);
+        let error = run(&mut network, &parts, &mut listener, |_| ()).unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted);
+        let mut network = emulated(Emulated::default(), element);
+        let (resumed, resumed_end) = run(&mut network, &parts, &mut Listener::default(), |_| ()).unwrap();
+        assert!(bits(&resumed_end) == bits(&end), "{element:?}: other weights");
+        assert!(resumed.moments == state.moments, "{element:?}: other moments");
+        assert_eq!(resumed.log.text, state.log.text);
+    }
+}
+
+/// What is not finite stops the run before it spoils the weights, and is told by name.
+#[test]
+fn a_run_that_diverges_is_told_and_leaves_the_weights() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = emulated(Emulated::default(), Element::F32);
+    let mut spoilt = weights();
+    let parameter = network
+        .parameters()
+        .iter()
+        .find(|p| p.name == "blocks.1.mlp.2.bias")
+        .unwrap()
+        .clone();
+    spoilt[parameter.offset] = f32::INFINITY;
+    network.load(&spoilt).unwrap();
+    let error = run(&mut network, folder.path(), &mut Listener::default(), |_| ()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.starts_with("training diverged at step 1: the loss is not finite"),
+        "{text}"
+    );
+    assert!(text.contains("(largest in `"), "{text}");
+    let mut after = weights();
+    network.read(&mut after).unwrap();
+    assert_eq!(bits(&after), bits(&spoilt));
+}
+
+/// What a plan without a device tells is what a device is asked for.
+#[test]
+fn the_planned_memory_is_the_memory_taken() {
+    for element in [Element::F32, Element::Bf16] {
+        let planned = model::on_device::plan::<Nano>(
+            Cuda::new(
+                Box::new(crate::kernels::cuda::planning::Planning::default()),
+                element,
+            ),
+            4,
+        )
+        .unwrap();
+        let device = Emulated::default();
+        let most = device.most();
+        let cuda = Cuda::new(Box::new(device), element);
+        let taken = model::on_device::plan::<Nano>(cuda, 4).unwrap();
+        assert_eq!(taken, planned);
+        assert_eq!(most.get(), planned.total());
+        assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
+    }
+}
+
+/// Where memory ends the run ends, with the device's own words.
+#[test]
+fn out_of_memory_is_an_error_of_the_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    // Weights, gradients and moments fit, activations do not.
+    let mut network = emulated(Emulated::of_bytes(5 << 20), Element::F32);
+    let error = run(&mut network, folder.path(), &mut Listener::default(), |_| ())
+        .err()
+        .unwrap();
+    assert_eq!(error.kind(), Kind::Environment, "{error}");
+}
