@@ -64,6 +64,7 @@ macro_rules! operations {
 operations! {
     ADAMW "adamw";
     ATTENTION "attention";
+    DRAW "draw";
     EMBED "embed";
     GATED_RESIDUAL "gated_residual";
     GATHER "gather";

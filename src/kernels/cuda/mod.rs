@@ -19,6 +19,7 @@ use dfdx::shapes::{ConstDim, ConstShape, Shape};
 use super::{Alphabet, Backend, Dropout, TokenRows};
 use crate::error::{Error, Result};
 
+mod chain;
 pub mod compiler;
 pub mod device;
 pub mod driver;
@@ -32,6 +33,7 @@ mod space;
 pub mod update;
 mod weights;
 
+pub use chain::Chain;
 use driver::{Address, Driver, Element};
 pub use queue::Taken;
 use queue::{Buffer, Queue};

@@ -225,7 +225,7 @@ impl Cuda {
     }
 
     /// c = a · b, or c += a · b.
-    fn multiply(
+    pub(super) fn multiply(
         &self,
         sizes: [usize; 3],
         operands: [Operand; 2],
@@ -241,7 +241,7 @@ impl Cuda {
         Ok(())
     }
 
-    fn operand(&self, at: Address, transposed: bool) -> Operand {
+    pub(super) fn operand(&self, at: Address, transposed: bool) -> Operand {
         Operand {
             at,
             element: self.element,
