@@ -380,6 +380,12 @@ impl<A: Arch> Resident for OnDevice<A> {
     }
 }
 
+/// Whether the device's kernels take a shape: a head's width is a multiple of 16, a tensor core's depth.
+#[must_use]
+pub fn takes(shape: &Shape) -> bool {
+    (shape.width / shape.heads).is_multiple_of(16)
+}
+
 /// The network of the shape on a device, with these weights in the flat order.
 ///
 /// # Errors

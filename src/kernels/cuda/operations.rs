@@ -1,6 +1,7 @@
 //! The operations on matrices of a device: what is launched, forwards and backwards. Formulas and gradients stand at the
 //! head of each operation's folder.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -10,7 +11,7 @@ use super::driver::{
 };
 use super::queue::Buffer;
 use super::weights::{Kept, Weight};
-use super::{Cuda, Gradients, Matrix, Slot, Tokens, narrowed};
+use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
 use crate::kernels::{Alphabet, Dropout, TokenRows};
@@ -94,6 +95,7 @@ impl Cuda {
             rows,
             columns,
             gradient: Slot::default(),
+            inner: None,
         }
     }
 
@@ -233,12 +235,14 @@ impl Cuda {
         element: Element,
         accumulate: bool,
     ) -> Result<()> {
-        if sizes.contains(&0) {
-            return Ok(());
-        }
-        let product = self.product(sizes, operands, c, element, accumulate);
-        self.queue.push(Command::Multiply(product));
+        self.push_product(self.product(sizes, operands, c, element, accumulate));
         Ok(())
+    }
+
+    fn push_product(&self, product: Product) {
+        if !product.sizes.contains(&0) {
+            self.queue.push(Command::Multiply(product));
+        }
     }
 
     pub(super) fn operand(&self, at: Address, transposed: bool) -> Operand {
@@ -375,19 +379,21 @@ impl Cuda {
         Ok(y)
     }
 
-    /// x · w[outputs]ᵀ, without a bias.
-    fn outputs(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>) -> Result<Buffer> {
-        let y = self.elements(x.rows * outputs.len())?;
+    /// y = x · w[outputs]ᵀ, without a bias.
+    fn outputs_product(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>, y: &Buffer) -> Product {
         let from = w.working.offset(outputs.start * x.columns * self.element.bytes());
         let operands = [self.operand(x.values.at(), false), self.operand(from, true)];
-        self.multiply(
-            [x.rows, outputs.len(), x.columns],
-            operands,
-            y.at(),
-            self.element,
-            false,
-        )?;
-        Ok(y)
+        let sizes = [x.rows, outputs.len(), x.columns];
+        self.product(sizes, operands, y.at(), self.element, false)
+    }
+
+    /// Queues a product with its epilogue, if the device has it.
+    fn fused(&self, product: Product) -> bool {
+        let is_fused = !product.sizes.contains(&0) && self.queue.driver().fuses(&product);
+        if is_fused {
+            self.queue.push(Command::Multiply(product));
+        }
+        is_fused
     }
 
     pub(super) fn linear_rows(
@@ -397,11 +403,21 @@ impl Cuda {
         outputs: Range<usize>,
         b: Option<&Rc<Weight>>,
     ) -> Result<Matrix> {
-        let y = self.outputs(x, w, &outputs)?;
-        let constants = [("WIDTH", outputs.len())];
-        if let Some(b) = b {
-            let arguments = [b.master, y.at()].map(Argument::At);
-            self.each_row(LINEAR, "add_bias", &constants, x.rows, 0, &arguments)?;
+        let y = self.elements(x.rows * outputs.len())?;
+        let product = self.outputs_product(x, w, &outputs, &y);
+        let biased = b.is_some_and(|b| {
+            self.fused(Product {
+                epilogue: Epilogue::Bias(b.working),
+                ..product
+            })
+        });
+        if !biased {
+            self.push_product(product);
+            if let Some(b) = b {
+                let arguments = [b.master, y.at()].map(Argument::At);
+                let constants = [("WIDTH", outputs.len())];
+                self.each_row(LINEAR, "add_bias", &constants, x.rows, 0, &arguments)?;
+            }
         }
         let y = self.matrix(y, x.rows, outputs.len());
         if self.is_recording() {
@@ -448,13 +464,23 @@ impl Cuda {
         let (dx, add) = self.target(&x.gradient, x.rows * x.columns)?;
         let from = w.working.offset(first * self.element.bytes());
         let operands = [self.operand(dy.at(), false), self.operand(from, false)];
-        self.multiply(
-            [x.rows, x.columns, outputs.len()],
-            operands,
-            dx.at(),
-            self.element,
-            add,
-        )?;
+        let sizes = [x.rows, x.columns, outputs.len()];
+        let product = self.product(sizes, operands, dx.at(), self.element, add);
+        let reached = x.inner.as_ref().is_some_and(|inner| {
+            let epilogue = Epilogue::GeluGradient {
+                kept: inner.values.at(),
+            };
+            !add && self.fused(Product { epilogue, ..product })
+        });
+        if !reached {
+            self.push_product(product);
+        }
+        if let Some(inner) = &x.inner {
+            if add && inner.is_reached.get() {
+                return Err(Error::internal("two readers of a GELU's output"));
+            }
+            inner.is_reached.set(reached);
+        }
         *x.gradient.borrow_mut() = Some(dx);
         Ok(())
     }
@@ -499,22 +525,38 @@ impl Cuda {
 
     pub(super) fn linear_gelu_rows(&self, x: &Matrix, w: &Rc<Weight>, b: &Rc<Weight>) -> Result<Matrix> {
         let width = b.count;
-        let u = self.outputs(x, w, &(0..width))?;
+        let u = self.elements(x.rows * width)?;
         let y = self.elements(x.rows * width)?;
         let constants = [("WIDTH", width)];
-        let arguments = [b.master, u.at(), y.at()].map(Argument::At);
-        self.each_row(LINEAR_GELU, "bias_gelu", &constants, x.rows, 0, &arguments)?;
-        let y = self.matrix(y, x.rows, width);
+        let product = self.outputs_product(x, w, &(0..width), &y);
+        let epilogue = Epilogue::Gelu {
+            bias: b.working,
+            kept: u.at(),
+        };
+        if !self.fused(Product { epilogue, ..product }) {
+            self.push_product(Product { c: u.at(), ..product });
+            let arguments = [b.master, u.at(), y.at()].map(Argument::At);
+            self.each_row(LINEAR_GELU, "bias_gelu", &constants, x.rows, 0, &arguments)?;
+        }
+        let mut y = self.matrix(y, x.rows, width);
         if self.is_recording() {
+            let inner = Rc::new(Inner {
+                values: u,
+                is_reached: Cell::default(),
+            });
+            y.inner = Some(Rc::clone(&inner));
             let (x, w, b, slot) = (x.clone(), Rc::clone(w), Rc::clone(b), y.gradient.clone());
             self.push(move |cuda, gradients| {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let count = x.rows * width;
-                let arguments = [Argument::At(u.at()), Argument::At(dy.at()), number(count)];
-                cuda.each_element(LINEAR_GELU, "gelu_backward", &constants, count, &arguments)?;
-                drop(u);
+                if !inner.is_reached.get() {
+                    let count = x.rows * width;
+                    let at = [inner.values.at(), dy.at()].map(Argument::At);
+                    let arguments = [&at[..], &[number(count)]].concat();
+                    cuda.each_element(LINEAR_GELU, "gelu_backward", &constants, count, &arguments)?;
+                }
+                drop(inner);
                 cuda.linear_backward(&dy, &x, &w, 0..width, Some(&b), gradients)
             });
         }
