@@ -49,7 +49,11 @@ fn cuda(mode: Mode) -> Option<Cuda> {
     match Gpu::open(0) {
         Ok(gpu) => {
             let cuda = Cuda::new(Box::new(gpu), mode.element());
-            Some(if matches!(mode, Mode::Tf32) { cuda.with_tf32() } else { cuda })
+            Some(if matches!(mode, Mode::Tf32) {
+                cuda.with_tf32()
+            } else {
+                cuda
+            })
         }
         Err(error) => {
             println!("skipped: {error}");
@@ -99,7 +103,11 @@ impl Case {
         };
         let mut case = Self {
             tokens: Vec::new(),
-            sigma: if told { (0..rows).map(|row| 0.3 + row as f32).collect() } else { vec![0.0] },
+            sigma: if told {
+                (0..rows).map(|row| 0.3 + row as f32).collect()
+            } else {
+                vec![0.0]
+            },
             positions: Vec::new(),
             targets: Vec::new(),
             weights: Vec::new(),
@@ -172,7 +180,10 @@ fn losses_and_gradients_are_those_of_the_cpu() {
                 let found = network.accumulate(&case.batch(), case.alphabet).expect("device");
                 let error = off(&found, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
-                assert!(error < mode.tolerance(), "{name} {mode:?}: likelihoods off by {error}");
+                assert!(
+                    error < mode.tolerance(),
+                    "{name} {mode:?}: likelihoods off by {error}"
+                );
                 let found = gradient(&mut *network);
                 let worst = network
                     .parameters()
@@ -183,8 +194,16 @@ fn losses_and_gradients_are_those_of_the_cpu() {
                     })
                     .max_by(|a, b| a.0.total_cmp(&b.0))
                     .expect("parameters");
-                println!("{name} {mode:?}: gradients off by up to {:.1e}, of {}", worst.0, worst.1);
-                assert!(worst.0 < 2.0 * mode.tolerance(), "{name} {mode:?}: {} off by {}", worst.1, worst.0);
+                println!(
+                    "{name} {mode:?}: gradients off by up to {:.1e}, of {}",
+                    worst.0, worst.1
+                );
+                assert!(
+                    worst.0 < 2.0 * mode.tolerance(),
+                    "{name} {mode:?}: {} off by {}",
+                    worst.1,
+                    worst.0
+                );
             }
         }
     }
@@ -209,7 +228,9 @@ fn train(network: &mut dyn Network, moments: &Moments, steps: std::ops::Range<u6
     for step in steps {
         for half in 0..2 {
             let case = Case::new(shape, 3, 2 * step + half, false);
-            resident.accumulate(&case.batch(), case.alphabet).expect("a micro-batch");
+            resident
+                .accumulate(&case.batch(), case.alphabet)
+                .expect("a micro-batch");
         }
         let update = Update {
             number: step + 1,
@@ -251,14 +272,26 @@ fn runs_repeat_and_resume_in_the_same_bits() {
             let mut network = on_device::build(shape, cuda(mode)?, weights).expect("device");
             Some(train(&mut *network, moments, steps))
         };
-        let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else { return };
-        assert!(outcomes.iter().all(|outcome| outcome.loss.is_finite() && !outcome.halted));
+        let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
+            return;
+        };
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| outcome.loss.is_finite() && !outcome.halted)
+        );
         assert_ne!(bits(&end), bits(&start));
         let again = run(&start, &fresh, 0..10).expect("device");
-        assert!(bits(&again.0) == bits(&end) && again.1 == moments && again.2 == outcomes, "{mode:?}: again");
+        assert!(
+            bits(&again.0) == bits(&end) && again.1 == moments && again.2 == outcomes,
+            "{mode:?}: again"
+        );
         let half = run(&start, &fresh, 0..5).expect("device");
         let rest = run(&half.0, &half.1, 5..10).expect("device");
-        assert!(bits(&rest.0) == bits(&end) && rest.1 == moments, "{mode:?}: resumed");
+        assert!(
+            bits(&rest.0) == bits(&end) && rest.1 == moments,
+            "{mode:?}: resumed"
+        );
         assert_eq!(rest.2, outcomes[5..], "{mode:?}: resumed");
     }
 }
@@ -273,8 +306,15 @@ fn chains_are_those_of_the_cpu() {
     let cpu = model::build(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
     let case = Case::new(shape, 4, 0, false);
     let random = Random::new(9, Stream::Sample);
-    let uniforms: Vec<f64> = case.positions.iter().map(|&at| random.uniform(0, 0, at)).collect();
-    let mut chain = network.chain(&case.tokens).expect("memory").expect("it lives on a device");
+    let uniforms: Vec<f64> = case
+        .positions
+        .iter()
+        .map(|&at| random.uniform(0, 0, at))
+        .collect();
+    let mut chain = network
+        .chain(&case.tokens)
+        .expect("memory")
+        .expect("it lives on a device");
     chain
         .draw(&Asked {
             rows: &[0, 1, 2, 3],
@@ -288,12 +328,21 @@ fn chains_are_those_of_the_cpu() {
     let found = chain.tokens().expect("tokens");
     let logits = cpu.logits(&case.tokens, &[0.0], &case.positions).expect("CPU");
     let (mut expected, mut scratch) = (case.tokens.clone(), Vec::new());
-    for ((&at, logits), u) in case.positions.iter().zip(logits.chunks(shape.vocabulary)).zip(uniforms) {
+    for ((&at, logits), u) in case
+        .positions
+        .iter()
+        .zip(logits.chunks(shape.vocabulary))
+        .zip(uniforms)
+    {
         expected[at as usize] =
             mdlm::sample::draw(logits, case.alphabet, 0.7, u, &mut scratch).expect("finite logits");
     }
     let other = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
-    assert!(other * 50 <= case.positions.len(), "{other} of {} differ", case.positions.len());
+    assert!(
+        other * 50 <= case.positions.len(),
+        "{other} of {} differ",
+        case.positions.len()
+    );
 }
 
 /// What the plan says is what the device gives, but for what it keeps of its own.
@@ -305,7 +354,9 @@ fn the_plan_of_memory_is_its_use() {
     };
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
-    let planned = on_device::memory(shape, Element::Bf16, 8).expect("a plan").total();
+    let planned = on_device::memory(shape, Element::Bf16, 8)
+        .expect("a plan")
+        .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), Element::Bf16);
     let mut network = on_device::build(shape, cuda, &weights(shape)).expect("device");
     let count: usize = network.parameters().iter().map(Parameter::len).sum();
@@ -318,7 +369,9 @@ fn the_plan_of_memory_is_its_use() {
     let resident = network.resident().expect("it lives on a device");
     resident.take(&moments).expect("moments");
     let case = Case::new(shape, 8, 0, false);
-    resident.accumulate(&case.batch(), case.alphabet).expect("a micro-batch");
+    resident
+        .accumulate(&case.batch(), case.alphabet)
+        .expect("a micro-batch");
     let taken = before.saturating_sub(gpu.capacity().expect("memory").free);
     println!("planned {} MiB, taken {} MiB", planned >> 20, taken >> 20);
     // Masks are drawn: some more or fewer than half are answered. Modules, graphs and products' workspace come on top.
