@@ -50,7 +50,7 @@ pub struct Options {
     pub shape: &'static Shape,
     /// Where to compute.
     pub device: Device,
-    /// Precision of the linear layers' products.
+    /// Precision of products.
     pub precision: gemm::Precision,
     /// Rows of a round.
     pub batch: u32,

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
-use super::project::ComputeArgs;
+use super::project::{ComputeArgs, compute_on};
 use super::run::listen;
 use super::table::columns;
 use super::terminal::Style;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::shapes::{SHAPES, Shape};
-use crate::stages::memory;
+use crate::stages::{Device, memory};
 
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -58,7 +58,7 @@ pub struct Args {
     /// Reverse steps of sampling
     #[arg(long, value_name = "N", default_value_t = 128, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub steps: u32,
-    /// Precision of the linear layers' products: f32 or bf16
+    /// Precision of products: f32, tf32 or bf16; see `train.precision`
     #[arg(long, value_name = "NAME", default_value = "f32", hide_possible_values = true)]
     pub precision: PrecisionChoice,
     /// Seconds to measure each task for, after a quarter of that to warm up
@@ -77,7 +77,9 @@ pub struct Args {
 pub enum PrecisionChoice {
     /// 32-bit floats.
     F32,
-    /// Factors rounded to bfloat16.
+    /// Factors rounded to tf32 by a GPU; the same as f32 on a CPU.
+    Tf32,
+    /// bfloat16: factors rounded on a CPU, activations too on a GPU.
     Bf16,
 }
 
@@ -110,17 +112,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
     let all = [Task::Train, Task::Evaluate, Task::Sample, Task::Products];
-    let wanted = if args.task.is_empty() {
-        &all[..]
-    } else {
-        &args.task
-    };
     let time = Duration::from_secs(u64::from(args.seconds));
-    let options = Options {
+    let mut options = Options {
         shape,
-        device: args.compute.device()?,
+        device: Device::Cpu,
         precision: match args.precision {
             PrecisionChoice::F32 => gemm::Precision::Single,
+            PrecisionChoice::Tf32 => gemm::Precision::Tf32,
             PrecisionChoice::Bf16 => gemm::Precision::Rounded,
         },
         batch: args.batch.unwrap_or(ROWS),
@@ -130,7 +128,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         time,
     };
     if let Some(rows) = options.micro_batch
-        && wanted.contains(&Task::Train)
+        && (args.task.is_empty() || args.task.contains(&Task::Train))
         && !options.batch.is_multiple_of(rows)
     {
         return Err(Error::input(format!(
@@ -141,6 +139,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let cancel = Cancel::default();
     listen(&cancel, &Display::new(terminal).into())?;
+    let (device, _turn) = compute_on(args.compute.device()?, &cancel, terminal)?;
+    options.device = device;
+    let wanted = match &args.task[..] {
+        // Products alone are the CPU's.
+        [] if device.is_gpu() => &all[..3],
+        [] => &all,
+        tasks if device.is_gpu() && tasks.contains(&Task::Products) => {
+            return Err(
+                Error::input("measure products alone on a GPU: they are measured on the CPU")
+                    .hint("use `--device cpu`, or leave `products` out"),
+            );
+        }
+        tasks => tasks,
+    };
     let (mut tasks, mut products) = (Vec::new(), Vec::new());
     args.compute.pool()?.install(|| {
         for task in wanted {

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 
 use super::Terminal;
-use super::project::DeviceChoice;
+use super::project::{DeviceChoice, compute_on};
 use crate::error::{Context as _, Error, Result};
+use crate::event::Cancel;
 use crate::kernels::gemm::Precision;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{self, checkpoint};
@@ -46,15 +47,10 @@ pub struct Args {
     pub output: PathBuf,
     /// Where to compute: auto, cpu or cuda
     ///
-    /// auto takes the GPU if this mdlm was built for it, else the CPU.
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "auto",
-        hide_possible_values = true,
-        hide_default_value = true
-    )]
-    pub device: DeviceChoice,
+    /// auto, the default, takes the GPU if there is one that can be used, else the CPU. Stated by the environment too:
+    /// MDLM_DEVICE.
+    #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
+    pub device: Option<DeviceChoice>,
 }
 
 /// Computes the logits of the input's rows and writes them as they come.
@@ -64,9 +60,10 @@ pub struct Args {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
-    let device = args.device.resolve()?;
     let input = || format!("read `{}`", args.input.display());
     let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
+    let choice = DeviceChoice::or_stated(args.device)?;
+    let (device, _turn) = compute_on(choice, &Cancel::default(), terminal)?;
     let network = model::build(
         shape,
         device,

@@ -7,11 +7,13 @@ use clap::ValueEnum;
 
 use super::{Terminal, validate};
 use crate::error::{Error, Result};
+use crate::event::{Cancel, Event};
 use crate::executor;
 use crate::manifest::Loaded;
+use crate::model::Turn;
 use crate::plan::{Plan, Selection};
 use crate::remote::Remote;
-use crate::stages::Device;
+use crate::stages::{Choice, Device};
 use crate::store::Store;
 
 /// The manifest and where its results lie.
@@ -105,26 +107,24 @@ pub struct ComputeArgs {
     pub threads: Option<u16>,
     /// Where to compute: auto, cpu or cuda
     ///
-    /// auto takes the GPU if this mdlm was built for it, else the CPU.
-    #[arg(
-        long,
-        value_name = "DEVICE",
-        default_value = "auto",
-        hide_possible_values = true,
-        hide_default_value = true
-    )]
-    pub device: DeviceChoice,
+    /// auto, the default, takes the GPU if there is one that can be used, else the CPU; `mdlm doctor` tells which. Of
+    /// several GPUs, CUDA_VISIBLE_DEVICES chooses. Stated by the environment too: MDLM_DEVICE.
+    #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
+    pub device: Option<DeviceChoice>,
 }
 
 /// Where to compute, as asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum DeviceChoice {
-    /// The GPU if this program was built for it, else the CPU.
+    /// The GPU if there is one that can be used, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
     /// The GPU.
     Cuda,
+    /// dfdx's own CUDA device.
+    #[cfg(feature = "dfdx-cuda")]
+    DfdxCuda,
 }
 
 /// A manifest with its store.
@@ -213,33 +213,71 @@ impl ComputeArgs {
         executor::pool(self.threads())
     }
 
-    /// The device to compute on.
+    /// Where to compute, as asked for: by the command line, else by the environment.
     ///
     /// # Errors
-    /// As [`DeviceChoice::resolve`].
-    pub fn device(&self) -> Result<Device> {
-        self.device.resolve()
+    /// As [`DeviceChoice::or_stated`].
+    pub fn device(&self) -> Result<Choice> {
+        DeviceChoice::or_stated(self.device)
     }
 }
 
 impl DeviceChoice {
-    /// The device to compute on.
+    /// What the command line asks for, else the environment, else `auto`.
     ///
     /// # Errors
-    /// An environment error when this program was built without it.
-    pub fn resolve(self) -> Result<Device> {
-        let has_cuda = cfg!(feature = "dfdx-cuda");
+    /// The environment asks for what is no device.
+    pub fn or_stated(asked: Option<Self>) -> Result<Choice> {
+        if let Some(asked) = asked {
+            return Ok(asked.choice());
+        }
+        let Some(stated) = std::env::var("MDLM_DEVICE")
+            .ok()
+            .filter(|value| !value.is_empty())
+        else {
+            return Ok(Choice::Auto);
+        };
+        Self::from_str(&stated, false).map(Self::choice).map_err(|_| {
+            let names: Vec<_> = Self::value_variants()
+                .iter()
+                .filter_map(ValueEnum::to_possible_value)
+                .map(|value| value.get_name().to_owned())
+                .collect();
+            Error::input(format!("read MDLM_DEVICE: `{stated}` is no device"))
+                .hint(format!("it may be {}", names.join(", ")))
+        })
+    }
+
+    fn choice(self) -> Choice {
         match self {
-            Self::Cuda if !has_cuda => Err(Error::environment(
-                "use `--device cuda`: this mdlm was built without it",
-            )
-            .hint(
-                "build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit), or use \
-                 `--device cpu`",
-            )),
-            Self::Cuda => Ok(Device::Cuda),
-            Self::Auto if has_cuda => Ok(Device::Cuda),
-            Self::Auto | Self::Cpu => Ok(Device::Cpu),
+            Self::Auto => Choice::Auto,
+            Self::Cpu => Choice::On(Device::Cpu),
+            Self::Cuda => Choice::On(Device::Cuda),
+            #[cfg(feature = "dfdx-cuda")]
+            Self::DfdxCuda => Choice::On(Device::DfdxCuda),
         }
     }
+}
+
+/// The device of a command that computes at once, and the turn on it. Says which it is, and for whom it waits.
+///
+/// # Errors
+/// The GPU that was asked for cannot be used, or the interruption.
+pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<Turn>)> {
+    let (device, event) = choice.resolve()?;
+    match event {
+        Some(Event::Warning(text)) => terminal.warn(&text),
+        Some(Event::Note(text)) => terminal.say(&text),
+        _ => {}
+    }
+    let mut is_told = false;
+    let turn = device.turn(&mut |why| {
+        cancel.check()?;
+        if !is_told {
+            is_told = true;
+            terminal.say(why);
+        }
+        Ok(())
+    })?;
+    Ok((device, turn))
 }

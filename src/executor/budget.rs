@@ -11,7 +11,7 @@ use crate::manifest::Stage;
 use crate::model::footprint::Footprint;
 use crate::plan::Plan;
 use crate::shapes::Shape;
-use crate::stages::{Device, memory};
+use crate::stages::{self, memory};
 
 /// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
 /// threads; with more come buffers and tables of their own.
@@ -96,9 +96,10 @@ impl Budget {
 }
 
 /// What a stage of a plan is estimated to take: trainings what [`Footprint`] tells of their shape and micro-batch;
-/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant.
+/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant. Whether
+/// networks are computed on a GPU is asked where there is one to compute.
 #[must_use]
-pub fn demand(plan: &Plan, index: usize, device: Device) -> Demand {
+pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let stage = &plan.stages[index];
     let shape = |name: &str| Shape::find(name).map(|shape| (shape, Footprint::of(shape)));
     let of_model = || {
@@ -123,13 +124,9 @@ pub fn demand(plan: &Plan, index: usize, device: Device) -> Demand {
         Stage::Evaluate(_) | Stage::Sample(_) => of_model(),
         _ => None,
     };
-    let networks = matches!(
-        &stage.stage,
-        Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_)
-    );
     Demand {
         memory: computed.map_or(DATA_BYTES, |bytes| bytes as u64),
-        gpu: networks && device == Device::Cuda,
+        gpu: stages::computes(&stage.stage) && on_gpu(),
     }
 }
 

@@ -12,6 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
@@ -21,9 +22,10 @@ use serde::Serialize;
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
+use crate::model::Turn;
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
 use crate::remote::Remote;
-use crate::stages::{Context, Device, Outcome, key, memory};
+use crate::stages::{self, Choice, Context, Device, Outcome, key, memory};
 use crate::store::{
     Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
 };
@@ -48,8 +50,8 @@ pub struct Options {
     pub overrides: Vec<String>,
     /// Threads.
     pub threads: usize,
-    /// Where to compute.
-    pub device: Device,
+    /// Where to compute networks.
+    pub device: Choice,
     /// Whether every artifact that is served is hashed in full first.
     pub paranoid: bool,
     /// Stages that run side by side at most.
@@ -132,7 +134,8 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
 /// Runs what the plan says has to run. Called in a [`pool`], whose threads are those of stages that run alone.
 ///
 /// # Errors
-/// The store cannot be made ready. What goes wrong later is in the summary.
+/// The store cannot be made ready, or a network is to be computed on a GPU that cannot be used. What goes wrong later is in
+/// the summary.
 pub fn execute(
     plan: &mut Plan,
     store: &Store,
@@ -146,6 +149,13 @@ pub fn execute(
         // What a plan foresees that a consumer will need is asked for again when the consumer runs.
         plan.need(index, None);
     }
+    let computes = |stage: &PlannedStage| {
+        stages::computes(&stage.stage) && matches!(stage.decision, Decision::Run { .. })
+    };
+    if plan.stages.iter().any(computes) {
+        // Before hours are spent on what comes first.
+        options.device.check()?;
+    }
     let remote = plan.remote().cloned();
     let run = Run {
         plan: Mutex::new(plan),
@@ -158,6 +168,7 @@ pub fn execute(
         trust: Trust::default(),
         uploads: Uploads::new(remote.clone()),
         at_work: Mutex::default(),
+        told_device: AtomicBool::new(false),
     };
     let (stages, error) = std::thread::scope(|scope| {
         scope.spawn(|| run.uploads.serve(store, sink, cancel));
@@ -186,6 +197,8 @@ struct Run<'a> {
     uploads: Uploads,
     /// The stages that run now, by their places in the plan, with those that ran beside them.
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
+    /// Whether it was said where networks are computed.
+    told_device: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -237,9 +250,11 @@ impl Run<'_> {
                 let Some(waiting) = self.settle_ready(plan, &mut state) else {
                     continue;
                 };
+                // One that cannot be used is told by the stage.
+                let on_gpu = || self.options.device.resolve().is_ok_and(|(it, _)| it.is_gpu());
                 let demands: Vec<_> = waiting
                     .iter()
-                    .map(|index| (*index, budget::demand(plan, *index, self.options.device)))
+                    .map(|index| (*index, budget::demand(plan, *index, &on_gpu)))
                     .collect();
                 for (index, share) in budget.admit(&demands) {
                     let threads = share.threads;
@@ -570,6 +585,8 @@ impl Run<'_> {
             // Asked for anew: not from the checkpoint of an earlier attempt.
             self.store.clear_work(lock)?;
         }
+        let device = self.device(stage)?;
+        let turn = self.turn(device, &stage.name)?;
         let (output, work) = self.store.stage(lock)?;
         let origins = plan.origins(index);
         let inputs: Vec<_> = stage
@@ -592,7 +609,7 @@ impl Run<'_> {
             checkpoints: &checkpoints,
             downloads: &downloads,
             seed: stage.seed,
-            device: self.options.device,
+            device,
             threads,
             sink: self.sink,
             cancel: self.cancel,
@@ -611,6 +628,7 @@ impl Run<'_> {
                 plan.check_files(index)?;
                 Ok(outcome)
             });
+        drop(turn);
         let seconds = clock.elapsed().as_secs_f64();
         let beside = self.end(index);
         summary.seconds = Some(seconds);
@@ -625,6 +643,7 @@ impl Run<'_> {
         let figures = outcome.figures.clone();
         let mut provenance = self.provenance(plan, index, origins, started, seconds, outcome.provenance)?;
         provenance.threads = threads;
+        provenance.device = device.described();
         provenance.beside = beside
             .iter()
             .map(|index| plan.stages[*index].name.clone())
@@ -647,6 +666,33 @@ impl Run<'_> {
         self.sink
             .emit(&stage.name, Event::StageFinished { seconds, figures });
         Ok(record)
+    }
+
+    /// Where a stage computes: of what is no network, on the CPU. Says so the first time.
+    fn device(&self, stage: &PlannedStage) -> Result<Device> {
+        if !stages::computes(&stage.stage) {
+            return Ok(Device::Cpu);
+        }
+        let (device, event) = self.options.device.resolve()?;
+        if let Some(event) = event
+            && !self.told_device.swap(true, Ordering::Relaxed)
+        {
+            self.sink.emit(&stage.name, event);
+        }
+        Ok(device)
+    }
+
+    /// The turn on a GPU; says for whom it waits.
+    fn turn(&self, device: Device, stage: &str) -> Result<Option<Turn>> {
+        let mut is_told = false;
+        device.turn(&mut |why| {
+            self.cancel.check()?;
+            if !is_told {
+                is_told = true;
+                self.sink.emit(stage, Event::Note(why.to_owned()));
+            }
+            Ok(())
+        })
     }
 
     /// Takes note that a stage begins. Peak memory is the process's: it is measured anew when nothing else runs.
@@ -690,10 +736,7 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: option_env!("MDLM_GIT_REVISION").map(str::to_owned),
             machine: Machine::this(),
-            device: match self.options.device {
-                Device::Cpu => "cpu".to_owned(),
-                Device::Cuda => "cuda".to_owned(),
-            },
+            device: Device::Cpu.described(),
             threads: self.options.threads,
             beside: vec![],
             started: time::rfc3339(started),

@@ -113,7 +113,7 @@ fn options() -> Options {
         manifest: "test.json".to_owned(),
         overrides: vec![],
         threads: 2,
-        device: Device::Cpu,
+        device: Choice::On(Device::Cpu),
         paranoid: false,
         jobs: 1,
         memory: u64::MAX,
@@ -203,7 +203,7 @@ fn what_is_not_in_the_key_reruns_nothing() {
     // Other threads, another device.
     let elsewhere = Options {
         threads: 1,
-        device: Device::Cuda,
+        device: Choice::On(Device::Cuda),
         ..options()
     };
     let summary = project.run_with(&Selection::default(), &elsewhere, &stand_in);
@@ -218,6 +218,43 @@ fn what_is_not_in_the_key_reruns_nothing() {
     let text = fs::read(project.base().join("corpus/a.txt")).unwrap();
     fs::write(project.base().join("corpus/a.txt"), text).unwrap();
     assert_eq!(project.run(), "");
+}
+
+/// A GPU that cannot be used is told before the first stage of hours runs; where no network is computed nobody asks.
+#[test]
+fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
+    if Choice::On(Device::Cuda).check().is_ok() {
+        println!("skipped: there is a GPU");
+        return;
+    }
+    let project = Project::new();
+    let on_gpu = Options {
+        device: Choice::On(Device::Cuda),
+        ..options()
+    };
+    let run = |selection: &Selection, runner: Runner<'_>| {
+        let mut plan = project.plan(selection);
+        execute(
+            &mut plan,
+            &project.store(),
+            &on_gpu,
+            &Silent,
+            &Cancel::default(),
+            runner,
+        )
+    };
+    let error = run(&Selection::default(), &|_, _| panic!("a stage runs")).unwrap_err();
+    assert_eq!(error.kind(), Kind::Environment);
+    assert!(error.hint_text().unwrap().contains("`--device cpu`"), "{error}");
+    let rows = Selection {
+        targets: vec!["rows".to_owned()],
+        ..Selection::default()
+    };
+    let summary = run(&rows, &stand_in).unwrap();
+    assert_eq!(
+        told(&summary),
+        "text: never ran\ntokens: never ran\nrows: never ran"
+    );
 }
 
 #[test]

@@ -391,8 +391,9 @@ pub struct Train {
     #[serde(default = "default_dropout")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub dropout: f64,
-    /// Precision of the linear layers' products in training. Weights, gradients of weights, attention, sums and all else
-    /// are f32, as are evaluation and sampling whatever this says. Default: no rounding that was not asked for.
+    /// Precision of training. Weights, their gradients, the optimizer's state and all sums are f32 whatever this says.
+    /// Evaluation and sampling compute in f32, but on a GPU in bf16 where the model was trained in bf16. Default: no
+    /// rounding that was not asked for.
     #[serde(default)]
     pub precision: Precision,
     /// Noise schedule of the forward process: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Default: the
@@ -464,16 +465,28 @@ pub enum LearningRateSchedule {
     Cosine,
 }
 
-/// Precision of products.
+/// Precision of training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// Factors rounded to bfloat16, products summed in f32: faster where the processor has AVX512-BF16, slower elsewhere;
-    /// the same results on both.
+    /// On a GPU, the tensor cores round the factors of f32 products to tf32, 10 bits of mantissa: faster, and nearer to f32
+    /// than bf16. On a CPU, which has no such instructions, the same as f32.
+    Tf32,
+    /// On a GPU, activations and the factors of products in bfloat16; sums, master weights, gradients of weights and the
+    /// optimizer's state in f32. On a CPU, the factors of the linear layers' products rounded to bfloat16, all else in f32:
+    /// faster where the processor has AVX512-BF16, slower elsewhere; the same results on both.
     Bf16,
+}
+
+impl Precision {
+    /// Whether it is the default: what is written of a model leaves it out then.
+    #[must_use]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (masked). Formulas of arXiv 2406.07524, appendix E.

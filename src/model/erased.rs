@@ -3,18 +3,23 @@
 use dfdx::shapes::ConstShape;
 
 use super::dit::{Arch, Dit, Look, Touch, WithArch, parameters, with_arch};
-use super::{Batch, Device, Network, Parameter};
+use super::{Batch, Device, Network, OnDevice, Parameter};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
+use crate::kernels::cuda::driver::Element;
+use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend, Fused};
 use crate::shapes::Shape;
 
+/// What the width of a head has to be a multiple of on a GPU: its tensor cores take tiles of 16.
+const HEAD_TILE: usize = 16;
+
 /// A network of the shape on the device, with these weights in the flat order, its products in that precision.
 ///
 /// # Errors
-/// An input error when the device is not compiled in; otherwise the device's own.
+/// An input error when the shape or the precision is none of the device's; otherwise the device's own.
 pub fn build(
     shape: &Shape,
     device: Device,
@@ -23,20 +28,54 @@ pub fn build(
 ) -> Result<Box<dyn Network>> {
     match device {
         Device::Cpu => on(shape, weights, || Ok(Fused::with_precision(precision))),
+        Device::Cuda => on_gpu(shape, precision, weights),
         #[cfg(feature = "dfdx-cuda")]
-        Device::Cuda if precision == Precision::Rounded => {
-            Err(Error::input("the CUDA device computes in f32").hint("set `precision` to `f32`"))
+        Device::DfdxCuda if precision == Precision::Rounded => {
+            Err(Error::input("dfdx's CUDA device computes in f32").hint("set `precision` to `f32`"))
         }
         #[cfg(feature = "dfdx-cuda")]
-        Device::Cuda => on(shape, weights, || {
+        Device::DfdxCuda => on(shape, weights, || {
             let cuda = dfdx::prelude::Cuda::try_build(0, 0)
                 .map_err(|error| Error::environment(format!("open CUDA device 0: {error}")))?;
             Ok(Composite::<f32, _>::new(cuda))
         }),
-        #[cfg(not(feature = "dfdx-cuda"))]
-        Device::Cuda => Err(Error::input("this binary has no CUDA device")
-            .hint("build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit)")),
     }
+}
+
+/// The network of the shape on the GPU.
+fn on_gpu(shape: &Shape, precision: Precision, weights: &[f32]) -> Result<Box<dyn Network>> {
+    struct Build<'a>(Cuda, &'a [f32]);
+    impl WithArch for Build<'_> {
+        type Output = Result<Box<dyn Network>>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            Ok(Box::new(OnDevice::<A>::new(self.0, self.1)?))
+        }
+    }
+    check_heads(shape)?;
+    let element = match precision {
+        Precision::Single | Precision::Tf32 => Element::F32,
+        Precision::Rounded => Element::Bf16,
+    };
+    let cuda = Cuda::new(Box::new(cuda::device::Device::open(0)?), element);
+    let cuda = match precision {
+        Precision::Tf32 => cuda.with_tf32(),
+        Precision::Single | Precision::Rounded => cuda,
+    };
+    with_arch(shape.name, Build(cuda, weights))
+        .unwrap_or_else(|| Err(Error::internal(format!("shape `{}` is not compiled", shape.name))))
+}
+
+/// Refuses a shape whose heads a GPU cannot take.
+fn check_heads(shape: &Shape) -> Result<()> {
+    let head = shape.width / shape.heads.max(1);
+    if head.is_multiple_of(HEAD_TILE) {
+        return Ok(());
+    }
+    Err(Error::input(format!(
+        "compute shape `{}` on a GPU: its heads are {head} wide, a GPU's tensor cores take multiples of {HEAD_TILE}",
+        shape.name
+    ))
+    .hint("use `--device cpu`, or a shape whose width is 16, 32, 64, … times its heads (`mdlm shapes`)"))
 }
 
 /// The network of the shape on the backend that `backend` makes.
@@ -238,5 +277,26 @@ pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) 
             "target {} at {at} is not in the alphabet of {} tokens without the mask {}",
             batch.targets[at], alphabet.size, alphabet.mask
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shapes::SHAPES;
+
+    #[test]
+    fn heads_that_no_tile_divides_are_refused_on_a_gpu() {
+        for shape in SHAPES {
+            assert!(check_heads(shape).is_ok(), "{}", shape.name);
+        }
+        let odd = Shape {
+            width: 96,
+            heads: 4,
+            ..SHAPES[0]
+        };
+        let error = check_heads(&odd).unwrap_err();
+        assert_eq!(error.kind().exit_code(), 2);
+        assert!(error.to_string().contains("24 wide"), "{error}");
     }
 }

@@ -1,6 +1,7 @@
 //! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
 
 pub mod checkpoint;
+mod device;
 pub mod dit;
 mod erased;
 pub mod footprint;
@@ -13,22 +14,15 @@ use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
+pub use device::{Choice, Device};
 pub use dit::parameters;
 pub use erased::{Erased, build};
 pub use initial::initial;
 pub use on_device::OnDevice;
 
-pub use crate::kernels::cuda::update::Outcome as StepOutcome;
+pub use crate::kernels::cuda::turn::Turn;
 
-/// Where a network computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Device {
-    /// The fused operations on the CPU.
-    #[default]
-    Cpu,
-    /// dfdx's own CUDA device (cargo feature `dfdx-cuda`).
-    Cuda,
-}
+pub use crate::kernels::cuda::update::Outcome as StepOutcome;
 
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,7 @@
 //! `evaluate`: a model and rows → a bound with its uncertainty, as `evaluation.json` and `evaluation.md`.
+//!
+//! It computes in f32; on a GPU in bf16 where the model was trained in bf16 ([`ModelInfo::precision_on`]), and the provenance
+//! says so.
 
 use std::fmt::Write as _;
 
@@ -136,6 +139,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         "tokens_per_second".to_owned(),
         json!((network_tokens as f64 / seconds).round()),
     );
+    model.note_precision(context.device, &mut outcome);
     Ok(outcome)
 }
 

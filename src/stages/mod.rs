@@ -53,7 +53,13 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     }
 }
 
-pub use crate::model::Device;
+pub use crate::model::{Choice, Device};
+
+/// Whether a stage computes a network, and so where matters.
+#[must_use]
+pub fn computes(stage: &Stage) -> bool {
+    matches!(stage, Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_))
+}
 
 /// What a stage is given.
 pub struct Context<'a> {
@@ -76,7 +82,7 @@ pub struct Context<'a> {
     pub downloads: &'a Path,
     /// The effective seed: the stage's own or the pipeline's.
     pub seed: u64,
-    /// Where to compute.
+    /// Where to compute a network.
     pub device: Device,
     /// Threads of the pool that the stage runs in.
     pub threads: usize,

@@ -1,4 +1,7 @@
 //! `sample`: a model → texts, as `samples.jsonl`, `samples.txt` and the counts in `sample.json`.
+//!
+//! It computes in f32; on a GPU in bf16 where the model was trained in bf16 ([`ModelInfo::precision_on`]), and the provenance
+//! says so.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -172,6 +175,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     outcome
         .provenance
         .insert("tokens_per_second".to_owned(), json!(tokens.round()));
+    model.note_precision(context.device, &mut outcome);
     Ok(outcome)
 }
 

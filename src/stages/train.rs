@@ -33,7 +33,8 @@ use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order).
+/// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
+/// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before.
 pub const VERSION: u32 = 2;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
@@ -80,6 +81,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         time_conditioning: config.time_conditioning,
         steps: config.steps,
         seed: context.seed,
+        precision: config.precision,
     };
     let history = history(config, &model, &rows, &held_out)?;
     let recipe = recipe(config, shape, context.seed);
@@ -187,6 +189,7 @@ fn recipe(config: &Train, shape: &Shape, seed: u64) -> Recipe {
 fn precision(config: &Train) -> gemm::Precision {
     match config.precision {
         Precision::F32 => gemm::Precision::Single,
+        Precision::Tf32 => gemm::Precision::Tf32,
         Precision::Bf16 => gemm::Precision::Rounded,
     }
 }
@@ -213,6 +216,8 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
     }
     if let Value::Object(fields) = &mut model {
         fields.shift_remove("steps");
+        // Among the settings already.
+        fields.shift_remove("precision");
     }
     let run = json!({
         "version": VERSION,

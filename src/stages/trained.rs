@@ -8,9 +8,10 @@ use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
 use crate::diffusion::Mdlm;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::kernels::{Alphabet, gemm::Precision};
-use crate::manifest::{Noise, Weights};
+use crate::manifest::{self, Noise, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
+use crate::stages::Outcome;
 use crate::train::checkpoint::{EMA, RAW};
 
 /// File name of [`ModelInfo`].
@@ -41,6 +42,9 @@ pub struct ModelInfo {
     pub steps: u64,
     /// Seed of its training.
     pub seed: u64,
+    /// Precision of its training; left out where it is f32.
+    #[serde(default, skip_serializing_if = "manifest::Precision::is_default")]
+    pub precision: manifest::Precision,
 }
 
 impl ModelInfo {
@@ -88,7 +92,26 @@ impl ModelInfo {
         }
     }
 
-    /// The network of a train artifact with the weights asked for.
+    /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained
+    /// in bf16 is computed in bf16, as it was validated; all others in f32, those trained in tf32 too: a bound does not depend
+    /// on a rounding that its training did not have, or that nobody would see.
+    #[must_use]
+    pub fn precision_on(&self, device: Device) -> Precision {
+        match (device, self.precision) {
+            (Device::Cuda, manifest::Precision::Bf16) => Precision::Rounded,
+            _ => Precision::Single,
+        }
+    }
+
+    /// Takes note, for the provenance, of a precision that is not f32.
+    pub fn note_precision(&self, device: Device, outcome: &mut Outcome) {
+        if self.precision_on(device) == Precision::Rounded {
+            let value = serde_json::json!("bf16");
+            outcome.provenance.insert("precision".to_owned(), value);
+        }
+    }
+
+    /// The network of a train artifact with the weights asked for, in [`ModelInfo::precision_on`] the device.
     ///
     /// # Errors
     /// The weights are absent or damaged, or the device fails.
@@ -101,7 +124,7 @@ impl ModelInfo {
         model::build(
             shape,
             device,
-            Precision::Single,
+            self.precision_on(device),
             &checkpoint::read(&artifact.join(file), shape)?,
         )
     }
@@ -112,5 +135,49 @@ impl ModelInfo {
     /// The file is absent or damaged.
     pub fn tokenizer(&self, artifact: &Path) -> Result<Tokenizer> {
         Tokenizer::load(&artifact.join(TOKENIZER), self.special)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn info() -> serde_json::Value {
+        serde_json::json!({
+            "shape": "nano", "vocabulary": 512, "length": 32, "wrap": true,
+            "special": { "bos": 1, "eos": 1, "pad": 2, "mask": 511 }, "tokenizer_digest": "00",
+            "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "sampling_epsilon": 1e-3, "time_conditioning": false,
+            "steps": 10, "seed": 1
+        })
+    }
+
+    /// A model of an earlier version is one of f32, and is written as it was.
+    #[test]
+    fn the_default_precision_is_not_written() {
+        let old: ModelInfo = serde_json::from_value(info()).unwrap();
+        assert_eq!(old.precision, manifest::Precision::F32);
+        assert_eq!(serde_json::to_value(&old).unwrap(), info());
+        let bf16 = ModelInfo {
+            precision: manifest::Precision::Bf16,
+            ..old
+        };
+        let written = serde_json::to_value(&bf16).unwrap();
+        assert_eq!(written["precision"], "bf16");
+        assert_eq!(serde_json::from_value::<ModelInfo>(written).unwrap(), bf16);
+    }
+
+    #[test]
+    fn what_was_trained_in_bf16_is_computed_in_it_on_a_gpu_alone() {
+        let of = |precision, device| {
+            let info = ModelInfo {
+                precision,
+                ..serde_json::from_value(info()).unwrap()
+            };
+            info.precision_on(device)
+        };
+        assert_eq!(of(manifest::Precision::Bf16, Device::Cuda), Precision::Rounded);
+        assert_eq!(of(manifest::Precision::Bf16, Device::Cpu), Precision::Single);
+        assert_eq!(of(manifest::Precision::Tf32, Device::Cuda), Precision::Single);
+        assert_eq!(of(manifest::Precision::F32, Device::Cuda), Precision::Single);
     }
 }

@@ -53,7 +53,7 @@ pub struct Provenance {
     pub revision: Option<String>,
     /// Where it ran.
     pub machine: Machine,
-    /// The device: `cpu` or `cuda`.
+    /// Where its network was computed: `cpu`, or `cuda: ` with the GPU's name and the versions of driver and libraries.
     pub device: String,
     /// Threads.
     pub threads: usize,

@@ -240,15 +240,13 @@ fn faults_of_the_user_and_of_the_environment() {
     error: failed to run `pipelines/tiny.json`: use the store `corpus/a.txt`: it is not a folder
     hint: name a folder, new or old, with `--store DIR`
     ");
-    if !cfg!(feature = "dfdx-cuda") {
-        insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--device", "cuda"])), @r"
-        exit 3
-        --- stdout
-        --- stderr
-        error: failed to run `pipelines/tiny.json`: use `--device cuda`: this mdlm was built without it
-        hint: build it with `cargo build --release --features dfdx-cuda` (needs the CUDA toolkit), or use `--device cpu`
-        ");
-    }
+    insta::assert_snapshot!(transcript(project.mdlm("run", &[]).env("MDLM_DEVICE", "tpu")), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to run `pipelines/tiny.json`: read MDLM_DEVICE: `tpu` is no device
+    hint: it may be auto, cpu, cuda
+    ");
     fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
     insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r#"
     exit 2

@@ -16,14 +16,12 @@ use std::ffi::{CString, c_void};
 use std::fmt::Display;
 use std::path::PathBuf;
 
-use cudarc::driver::sys::CUdevice_attribute::{
-    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
-};
 use cudarc::driver::{result, sys};
 
-use super::compiler;
 use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product, Ticket};
+use super::findings::Trouble;
 use super::products::Products;
+use super::{compiler, probe, turn};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Shared memory that a kernel has without asking, in bytes.
@@ -35,8 +33,6 @@ const GRAPHS: usize = 16;
 const STAGES: usize = 3;
 /// Bytes that are copied to the device at a time.
 const STAGE: usize = 64 << 20;
-/// The oldest architecture whose tensor cores know bf16.
-const OLDEST: (i32, i32) = (8, 0);
 
 /// A CUDA device.
 pub struct Device {
@@ -115,54 +111,16 @@ fn failed(what: impl Display, error: impl Display) -> Error {
     Error::environment(format!("{what}: {error}"))
 }
 
-/// How many devices there are.
-///
-/// # Errors
-/// No driver is installed, or it does not start.
-pub fn count() -> Result<usize> {
-    // SAFETY: loads a library of the system's and lets it go.
-    if !unsafe { sys::is_culib_present() } {
-        return Err(
-            Error::environment("use a CUDA device: no CUDA driver (libcuda) is installed")
-                .hint("use `--device cpu`, or install NVIDIA's driver"),
-        );
-    }
-    result::init().map_err(|error| failed("start the CUDA driver", error))?;
-    let count = result::device::get_count().map_err(|error| failed("count the CUDA devices", error))?;
-    Ok(usize::try_from(count).unwrap_or(0))
-}
-
 impl Device {
     /// The device of that number.
     ///
     /// # Errors
-    /// No driver, no such device, one that is too old, libraries that are not there.
+    /// No such device, or one that cannot be used: as [`super::findings::Findings::usable`] says.
     pub fn open(number: usize) -> Result<Self> {
-        let there = count()?;
-        if number >= there {
-            let message = format!("use CUDA device {number}: there are {there}");
-            return Err(Error::environment(message).hint("CUDA_VISIBLE_DEVICES says which are seen"));
-        }
-        compiler::require()?;
-        Products::require()?;
+        let gpu = probe::findings().usable(number).map_err(Trouble::into_error)?;
         let opening = |error: &dyn Display| failed(format!("open CUDA device {number}"), error);
         let ordinal = i32::try_from(number).wrap(Kind::Input, || format!("device {number}"))?;
         let device = result::device::get(ordinal).map_err(|error| opening(&error))?;
-        let name = result::device::get_name(device).map_err(|error| opening(&error))?;
-        // SAFETY: the driver has started and the device is one of its own.
-        let capability = unsafe {
-            (
-                result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
-                    .map_err(|error| opening(&error))?,
-                result::device::get_attribute(device, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)
-                    .map_err(|error| opening(&error))?,
-            )
-        };
-        if capability < OLDEST {
-            let (major, minor) = capability;
-            let message = format!("use `{name}`: its compute capability is {major}.{minor}, bf16 needs 8.0");
-            return Err(Error::environment(message).hint("use `--device cpu`"));
-        }
         // SAFETY: the device is there; its primary context is made current for this thread.
         let context = unsafe {
             let context = result::primary_ctx::retain(device).map_err(|error| opening(&error))?;
@@ -173,8 +131,8 @@ impl Device {
             .map_err(|error| opening(&error))?;
         let products = Products::new().map_err(|error| opening(&error))?;
         Ok(Self {
-            name,
-            architecture: architecture(capability),
+            name: gpu.name.clone(),
+            architecture: gpu.architecture(),
             context,
             stream,
             products,
@@ -277,21 +235,10 @@ impl Device {
     }
 }
 
-/// What NVRTC calls a compute capability. Hopper's own instructions need its `a`.
-fn architecture((major, minor): (i32, i32)) -> String {
-    let own = if (major, minor) == (9, 0) { "a" } else { "" };
-    format!("sm_{major}{minor}{own}")
-}
-
 /// Where compiled kernels are kept: they belong to the machine, not to a project.
-fn cache() -> Option<PathBuf> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
-    Some(caches.join("mdlm/kernels"))
+#[must_use]
+pub fn cache() -> Option<PathBuf> {
+    Some(turn::caches()?.join("kernels"))
 }
 
 impl Drop for Device {
@@ -570,29 +517,12 @@ impl Driver for Device {
 mod tests {
     use super::*;
 
-    #[test]
-    fn architectures_are_called_as_the_compiler_calls_them() {
-        assert_eq!(architecture((8, 0)), "sm_80");
-        assert_eq!(architecture((9, 0)), "sm_90a");
-        assert_eq!(architecture((10, 0)), "sm_100");
-        assert_eq!(architecture((12, 0)), "sm_120");
-    }
-
     /// Where there is no device, opening one says why and what to do, and nothing panics.
     #[test]
     fn without_a_device_there_is_an_error_with_a_way_out() {
-        match count() {
-            Ok(count) => {
-                let error = Device::open(count).err().expect("no such device");
-                assert!(
-                    error.to_string().contains(&format!("there are {count}")),
-                    "{error}"
-                );
-            }
-            Err(error) => {
-                assert_eq!(error.kind(), Kind::Environment);
-                assert!(Device::open(0).is_err());
-            }
-        }
+        let there = probe::findings().gpus().len();
+        let error = Device::open(there).err().expect("no such device");
+        assert_eq!(error.kind(), Kind::Environment);
+        assert!(error.hint_text().unwrap().contains("`--device cpu`"), "{error}");
     }
 }

@@ -25,11 +25,14 @@ pub mod device;
 pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
+pub mod findings;
 mod operations;
 pub mod planning;
+pub mod probe;
 mod products;
 mod queue;
 mod space;
+pub mod turn;
 pub mod update;
 mod weights;
 

@@ -17,7 +17,7 @@ use cudarc::cublaslt::sys::{
 use cudarc::driver::{result, sys as driver_sys};
 
 use super::driver::{Address, Element, Epilogue, Operand, Product};
-use crate::error::{Error, Result};
+use crate::error::Result;
 
 /// Memory for partial sums: what the library's own documentation asks for on Hopper.
 const WORKSPACE: usize = 32 << 20;
@@ -44,20 +44,6 @@ struct Sort {
 }
 
 impl Products {
-    /// An error where the library is not there.
-    ///
-    /// # Errors
-    /// It is not there.
-    pub fn require() -> Result<()> {
-        // SAFETY: loads a library of the system's and lets it go.
-        if unsafe { sys::is_culib_present() } {
-            return Ok(());
-        }
-        Err(Error::environment("multiply matrices: the library cublasLt is not there").hint(
-            "install the CUDA toolkit, or `pip install nvidia-cublas`, and name the library's folder in LD_LIBRARY_PATH",
-        ))
-    }
-
     /// The library, for the current context.
     pub fn new() -> Result<Self, Box<dyn std::error::Error>> {
         let library = lt::create_handle()?;

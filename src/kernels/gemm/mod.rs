@@ -30,6 +30,9 @@ pub enum Precision {
     /// Takes them as they are.
     #[default]
     Single,
+    /// Lets a GPU's tensor cores round them to tf32, 10 bits of mantissa. A CPU has no such instructions: it takes them as
+    /// they are.
+    Tf32,
     /// Rounds them to bfloat16.
     Rounded,
 }
@@ -40,7 +43,7 @@ pub enum Precision {
 /// When the sizes do not fit.
 pub fn product_in(precision: Precision, start: Start, a: View, b: View, c: &mut [f32]) {
     match precision {
-        Precision::Single => product(start, a, b, c),
+        Precision::Single | Precision::Tf32 => product(start, a, b, c),
         Precision::Rounded => product_rounded(start, a, b, c),
     }
 }
@@ -182,6 +185,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A CPU has no instructions that round to tf32.
+    #[test]
+    fn in_tf32_a_cpu_computes_as_in_f32_and_in_bf16_it_does_not() {
+        let (a, b) = (noise(5 * 7, 1), noise(7 * 3, 2));
+        let product = |precision| {
+            let mut c = vec![0.0; 5 * 3];
+            product_in(precision, Start::Zero, View::new(&a, 7), View::new(&b, 3), &mut c);
+            c
+        };
+        assert_eq!(product(Precision::Tf32), product(Precision::Single));
+        assert_ne!(product(Precision::Rounded), product(Precision::Single));
     }
 
     fn check(m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool, kind: u8) {

@@ -1,0 +1,591 @@
+//! What is found of CUDA on a machine, as plain facts, and whether it is enough: a pure function of them.
+
+use std::fmt;
+
+use crate::error::Error;
+
+/// The oldest architecture whose tensor cores know bf16 and tf32.
+pub const OLDEST: (u32, u32) = (8, 0);
+
+/// A version as CUDA counts them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Version {
+    /// Of one major version, all go together.
+    pub major: u32,
+    /// Within it.
+    pub minor: u32,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+/// What became of looking for a library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Found<T> {
+    /// It is not installed, or not where libraries are looked for.
+    Absent,
+    /// It is there and does not do what is asked of it: its own words.
+    Broken(String),
+    /// It is there.
+    There(T),
+}
+
+impl<T> Found<T> {
+    /// What is there.
+    #[must_use]
+    pub fn there(&self) -> Option<&T> {
+        match self {
+            Self::There(there) => Some(there),
+            Self::Absent | Self::Broken(_) => None,
+        }
+    }
+}
+
+/// Everything that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Findings {
+    /// libcuda, which comes with the driver.
+    pub driver: Found<Installed>,
+    /// NVRTC, which compiles kernels.
+    pub compiler: Found<Compiler>,
+    /// cublasLt, which multiplies matrices.
+    pub products: Found<Version>,
+}
+
+/// A driver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The newest CUDA that it runs.
+    pub cuda: Version,
+    /// Its own number, where the system tells: `580.65.06`.
+    pub release: Option<String>,
+    /// The devices that it shows, or why it does not start.
+    pub gpus: Result<Vec<Gpu>, String>,
+}
+
+impl Installed {
+    /// Whether it runs what a library of that version makes: those of one major version go with every driver of it and of
+    /// later ones, not of earlier ones.
+    #[must_use]
+    pub fn runs(&self, version: Version) -> bool {
+        self.cuda.major >= version.major
+    }
+}
+
+/// A compiler of kernels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Compiler {
+    /// Its version.
+    pub version: Version,
+    /// The architectures that it knows: 90 for `sm_90`. Nothing where it does not tell.
+    pub architectures: Vec<u32>,
+    /// Whether it compiles, where that was tried: a part of it may be missing.
+    pub trial: Option<Result<(), String>>,
+}
+
+impl Compiler {
+    /// What to try it for: the device's architecture, or one that it knows.
+    #[must_use]
+    pub fn tried_for(&self, gpu: Option<&Gpu>) -> String {
+        let newest = self.architectures.iter().filter(|&&it| it <= 90).max();
+        gpu.map_or_else(|| format!("sm_{}", newest.unwrap_or(&80)), Gpu::architecture)
+    }
+}
+
+/// A device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its number among those that CUDA_VISIBLE_DEVICES shows.
+    pub number: usize,
+    /// As the driver calls it.
+    pub name: String,
+    /// What it is known by whatever its number, where the driver tells.
+    pub uuid: Option<String>,
+    /// Compute capability.
+    pub capability: (u32, u32),
+    /// Multiprocessors.
+    pub multiprocessors: u32,
+    /// Memory in bytes.
+    pub memory: u64,
+    /// Memory that is free, where that was asked: it takes a context on the device.
+    pub free: Option<u64>,
+    /// Whether it may be computed on: an administrator can close it.
+    pub is_open: bool,
+    /// The mdlm that computes on it, where that was asked.
+    pub holder: Option<Holder>,
+}
+
+impl Gpu {
+    /// What NVRTC calls its architecture. Hopper's own instructions need its `a`.
+    #[must_use]
+    pub fn architecture(&self) -> String {
+        let (major, minor) = self.capability;
+        let own = if self.capability == (9, 0) { "a" } else { "" };
+        format!("sm_{major}{minor}{own}")
+    }
+}
+
+/// A process that computes on a GPU.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// What it was started as, shortened: `mdlm run pipelines/lm1b.json`.
+    pub command: String,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} ({})", self.pid, self.command)
+    }
+}
+
+/// Why the GPU cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// There is no driver.
+    NoDriver,
+    /// The driver does not answer, or does not start.
+    Driver(String),
+    /// The driver shows no device of that number, but so many.
+    NoDevice(usize, usize),
+    /// The device's name: it is closed to computing.
+    Closed(String),
+    /// The device's name and compute capability.
+    OldDevice(String, (u32, u32)),
+    /// A library is missing, or does not answer; the driver's CUDA decides which one to install.
+    Library(Library, Option<String>, Version),
+    /// The library is of a later major version than the driver's CUDA.
+    OldDriver(Library, Version, Version),
+    /// NVRTC does not know the device's architecture.
+    OldCompiler(Version, String, String),
+}
+
+/// A library that is loaded at run time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// Compiles kernels.
+    Nvrtc,
+    /// Multiplies matrices.
+    CublasLt,
+}
+
+impl Library {
+    /// As its makers call it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Nvrtc => "NVRTC",
+            Self::CublasLt => "cublasLt",
+        }
+    }
+
+    /// How to get it for a driver of that CUDA: NVIDIA's packages have a name for every major version up to 12.
+    fn install(self, cuda: Version) -> String {
+        let package = match self {
+            Self::Nvrtc => "nvidia-cuda-nvrtc",
+            Self::CublasLt => "nvidia-cublas",
+        };
+        let major = cuda.major;
+        let suffix = if major < 13 {
+            format!("-cu{major}")
+        } else {
+            String::new()
+        };
+        format!(
+            "install the CUDA {major} toolkit, or `pip install {package}{suffix}`, and name the folder of the library in \
+             LD_LIBRARY_PATH"
+        )
+    }
+}
+
+impl Findings {
+    /// Nothing at all.
+    #[must_use]
+    pub fn nothing() -> Self {
+        Self {
+            driver: Found::Absent,
+            compiler: Found::Absent,
+            products: Found::Absent,
+        }
+    }
+
+    /// The devices, as far as they could be asked for.
+    #[must_use]
+    pub fn gpus(&self) -> &[Gpu] {
+        match self.driver.there().map(|driver| &driver.gpus) {
+            Some(Ok(gpus)) => gpus,
+            Some(Err(_)) | None => &[],
+        }
+    }
+
+    /// The device that is computed on: number 0 of those that are shown.
+    ///
+    /// # Errors
+    /// Why there is none.
+    pub fn verdict(&self) -> Result<&Gpu, Trouble> {
+        self.usable(0)
+    }
+
+    /// The device of that number, if it can be computed on.
+    ///
+    /// # Errors
+    /// Why it cannot.
+    pub fn usable(&self, number: usize) -> Result<&Gpu, Trouble> {
+        let driver = match &self.driver {
+            Found::There(driver) => driver,
+            Found::Absent => return Err(Trouble::NoDriver),
+            Found::Broken(words) => return Err(Trouble::Driver(words.clone())),
+        };
+        let gpus = driver
+            .gpus
+            .as_ref()
+            .map_err(|words| Trouble::Driver(words.clone()))?;
+        let gpu = gpus.get(number).ok_or(Trouble::NoDevice(number, gpus.len()))?;
+        if !gpu.is_open {
+            return Err(Trouble::Closed(gpu.name.clone()));
+        }
+        if gpu.capability < OLDEST {
+            return Err(Trouble::OldDevice(gpu.name.clone(), gpu.capability));
+        }
+        let missing = |library, words| Trouble::Library(library, words, driver.cuda);
+        let compiler = match &self.compiler {
+            Found::There(compiler) => compiler,
+            Found::Absent => return Err(missing(Library::Nvrtc, None)),
+            Found::Broken(words) => return Err(missing(Library::Nvrtc, Some(words.clone()))),
+        };
+        if let Some(Err(words)) = &compiler.trial {
+            return Err(missing(Library::Nvrtc, Some(words.clone())));
+        }
+        let products = match &self.products {
+            Found::There(products) => *products,
+            Found::Absent => return Err(missing(Library::CublasLt, None)),
+            Found::Broken(words) => return Err(missing(Library::CublasLt, Some(words.clone()))),
+        };
+        for (library, version) in [(Library::Nvrtc, compiler.version), (Library::CublasLt, products)] {
+            if !driver.runs(version) {
+                return Err(Trouble::OldDriver(library, version, driver.cuda));
+            }
+        }
+        let (major, minor) = gpu.capability;
+        let known = &compiler.architectures;
+        if !known.is_empty() && !known.contains(&(10 * major + minor)) {
+            return Err(Trouble::OldCompiler(
+                compiler.version,
+                gpu.name.clone(),
+                gpu.architecture(),
+            ));
+        }
+        Ok(gpu)
+    }
+
+    /// Name and versions, for the record of what was computed: `NVIDIA H100, driver 580.65.06 (CUDA 13.0), NVRTC 13.0, cublasLt
+    /// 13.1`.
+    #[must_use]
+    pub fn described(&self) -> String {
+        let mut parts: Vec<String> = self
+            .gpus()
+            .first()
+            .map(|gpu| gpu.name.clone())
+            .into_iter()
+            .collect();
+        if let Some(driver) = self.driver.there() {
+            parts.push(match &driver.release {
+                Some(release) => format!("driver {release} (CUDA {})", driver.cuda),
+                None => format!("driver for CUDA {}", driver.cuda),
+            });
+        }
+        if let Some(compiler) = self.compiler.there() {
+            parts.push(format!("NVRTC {}", compiler.version));
+        }
+        if let Some(products) = self.products.there() {
+            parts.push(format!("cublasLt {products}"));
+        }
+        parts.join(", ")
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoDriver => f.write_str("no CUDA driver (libcuda) is installed"),
+            Self::Driver(words) => write!(f, "the CUDA driver does not work: {words}"),
+            Self::NoDevice(_, 0) => f.write_str("the CUDA driver shows no GPU"),
+            Self::NoDevice(number, count) => {
+                write!(f, "there is no GPU {number}: the CUDA driver shows {count}")
+            }
+            Self::Closed(name) => write!(f, "`{name}` is closed to computing (compute mode `prohibited`)"),
+            Self::OldDevice(name, (major, minor)) => write!(
+                f,
+                "`{name}` has compute capability {major}.{minor}, {}.{} is needed",
+                OLDEST.0, OLDEST.1
+            ),
+            Self::Library(library, None, _) => {
+                let what = match library {
+                    Library::Nvrtc => "compiles kernels",
+                    Library::CublasLt => "multiplies matrices",
+                };
+                write!(f, "the library {}, which {what}, is not there", library.name())
+            }
+            Self::Library(library, Some(words), _) => {
+                write!(f, "the library {} does not work: {words}", library.name())
+            }
+            Self::OldDriver(library, version, driver) => write!(
+                f,
+                "the driver is for CUDA {driver}, but {} {version} needs one for CUDA {}",
+                library.name(),
+                version.major
+            ),
+            Self::OldCompiler(version, name, architecture) => {
+                write!(
+                    f,
+                    "NVRTC {version} does not know `{architecture}`, which is `{name}`"
+                )
+            }
+        }
+    }
+}
+
+impl Trouble {
+    /// What can be done about it.
+    #[must_use]
+    pub fn way_out(&self) -> String {
+        match self {
+            Self::NoDriver => "install NVIDIA's driver; a container has to be given it (`docker run --gpus all`)".to_owned(),
+            Self::Driver(_) => {
+                "`nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be \
+                 restarted"
+                    .to_owned()
+            }
+            Self::NoDevice(..) => "CUDA_VISIBLE_DEVICES says which are seen, `nvidia-smi -L` which there are".to_owned(),
+            Self::Closed(_) => "`nvidia-smi -c DEFAULT` opens it, and CUDA_VISIBLE_DEVICES chooses another".to_owned(),
+            Self::OldDevice(..) => {
+                "CUDA_VISIBLE_DEVICES chooses another; Ampere and what came after it (A100, RTX 30) will do".to_owned()
+            }
+            Self::Library(library, _, cuda) => library.install(*cuda),
+            Self::OldDriver(library, version, driver) => format!(
+                "update the driver to one for CUDA {}; or {}",
+                version.major,
+                library.install(*driver)
+            ),
+            Self::OldCompiler(..) => {
+                "install a newer NVRTC of the driver's major version, and name its folder in LD_LIBRARY_PATH".to_owned()
+            }
+        }
+    }
+
+    /// The error of whoever asked for the GPU.
+    #[must_use]
+    pub fn into_error(self) -> Error {
+        Error::environment(format!("use `--device cuda`: {self}"))
+            .hint(format!("{}; or use `--device cpu`", self.way_out()))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    fn version(major: u32, minor: u32) -> Version {
+        Version { major, minor }
+    }
+
+    /// A machine where all is well.
+    pub(crate) fn well() -> Findings {
+        let gpu = Gpu {
+            number: 0,
+            name: "NVIDIA H100 80GB HBM3".to_owned(),
+            uuid: Some("GPU-1".to_owned()),
+            capability: (9, 0),
+            multiprocessors: 132,
+            memory: 85_000_000_000,
+            free: Some(84_000_000_000),
+            is_open: true,
+            holder: None,
+        };
+        Findings {
+            driver: Found::There(Installed {
+                cuda: version(13, 0),
+                release: Some("580.65.06".to_owned()),
+                gpus: Ok(vec![gpu]),
+            }),
+            compiler: Found::There(Compiler {
+                version: version(13, 0),
+                architectures: vec![75, 80, 86, 89, 90, 100, 120],
+                trial: Some(Ok(())),
+            }),
+            products: Found::There(version(13, 1)),
+        }
+    }
+
+    fn driver(findings: &mut Findings) -> &mut Installed {
+        match &mut findings.driver {
+            Found::There(driver) => driver,
+            Found::Absent | Found::Broken(_) => panic!("there is one"),
+        }
+    }
+
+    fn gpu(findings: &mut Findings) -> &mut Gpu {
+        &mut driver(findings).gpus.as_mut().unwrap()[0]
+    }
+
+    #[test]
+    fn what_is_missing_is_told_with_the_way_out() {
+        type Spoil = fn(&mut Findings);
+        let cases: [(&str, Spoil); 14] = [
+            ("no driver", |it| *it = Findings::nothing()),
+            ("driver that does not answer", |it| {
+                it.driver = Found::Broken("Missing symbol cuInit".to_owned());
+            }),
+            ("driver that does not start", |it| {
+                driver(it).gpus = Err("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH".to_owned());
+            }),
+            ("no device", |it| driver(it).gpus = Ok(vec![])),
+            ("device closed", |it| gpu(it).is_open = false),
+            ("device too old", |it| {
+                gpu(it).name = "Tesla T4".to_owned();
+                gpu(it).capability = (7, 5);
+            }),
+            ("no NVRTC", |it| it.compiler = Found::Absent),
+            ("no NVRTC, driver of 12", |it| {
+                driver(it).cuda = version(12, 4);
+                it.compiler = Found::Absent;
+            }),
+            ("no cublasLt", |it| it.products = Found::Absent),
+            ("cublasLt that does not answer", |it| {
+                it.products = Found::Broken("Missing symbol cublasLtGetProperty".to_owned());
+            }),
+            ("driver too old for NVRTC", |it| driver(it).cuda = version(12, 4)),
+            ("driver too old for cublasLt", |it| {
+                driver(it).cuda = version(12, 4);
+                it.compiler = Found::There(Compiler {
+                    version: version(12, 9),
+                    architectures: vec![],
+                    trial: None,
+                });
+            }),
+            ("NVRTC that does not compile", |it| {
+                it.compiler = Found::There(Compiler {
+                    version: version(13, 0),
+                    architectures: vec![],
+                    trial: Some(Err("failed to open libnvrtc-builtins.so.13.0".to_owned())),
+                });
+            }),
+            ("NVRTC too old for the device", |it| gpu(it).capability = (12, 1)),
+        ];
+        let told = cases.map(|(what, spoil)| {
+            let mut findings = well();
+            spoil(&mut findings);
+            let trouble = findings.verdict().unwrap_err();
+            format!("{what}\n  {trouble}\n  hint: {}", trouble.way_out())
+        });
+        insta::assert_snapshot!(told.join("\n"), @r"
+        no driver
+          no CUDA driver (libcuda) is installed
+          hint: install NVIDIA's driver; a container has to be given it (`docker run --gpus all`)
+        driver that does not answer
+          the CUDA driver does not work: Missing symbol cuInit
+          hint: `nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be restarted
+        driver that does not start
+          the CUDA driver does not work: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
+          hint: `nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be restarted
+        no device
+          the CUDA driver shows no GPU
+          hint: CUDA_VISIBLE_DEVICES says which are seen, `nvidia-smi -L` which there are
+        device closed
+          `NVIDIA H100 80GB HBM3` is closed to computing (compute mode `prohibited`)
+          hint: `nvidia-smi -c DEFAULT` opens it, and CUDA_VISIBLE_DEVICES chooses another
+        device too old
+          `Tesla T4` has compute capability 7.5, 8.0 is needed
+          hint: CUDA_VISIBLE_DEVICES chooses another; Ampere and what came after it (A100, RTX 30) will do
+        no NVRTC
+          the library NVRTC, which compiles kernels, is not there
+          hint: install the CUDA 13 toolkit, or `pip install nvidia-cuda-nvrtc`, and name the folder of the library in LD_LIBRARY_PATH
+        no NVRTC, driver of 12
+          the library NVRTC, which compiles kernels, is not there
+          hint: install the CUDA 12 toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, and name the folder of the library in LD_LIBRARY_PATH
+        no cublasLt
+          the library cublasLt, which multiplies matrices, is not there
+          hint: install the CUDA 13 toolkit, or `pip install nvidia-cublas`, and name the folder of the library in LD_LIBRARY_PATH
+        cublasLt that does not answer
+          the library cublasLt does not work: Missing symbol cublasLtGetProperty
+          hint: install the CUDA 13 toolkit, or `pip install nvidia-cublas`, and name the folder of the library in LD_LIBRARY_PATH
+        driver too old for NVRTC
+          the driver is for CUDA 12.4, but NVRTC 13.0 needs one for CUDA 13
+          hint: update the driver to one for CUDA 13; or install the CUDA 12 toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, and name the folder of the library in LD_LIBRARY_PATH
+        driver too old for cublasLt
+          the driver is for CUDA 12.4, but cublasLt 13.1 needs one for CUDA 13
+          hint: update the driver to one for CUDA 13; or install the CUDA 12 toolkit, or `pip install nvidia-cublas-cu12`, and name the folder of the library in LD_LIBRARY_PATH
+        NVRTC that does not compile
+          the library NVRTC does not work: failed to open libnvrtc-builtins.so.13.0
+          hint: install the CUDA 13 toolkit, or `pip install nvidia-cuda-nvrtc`, and name the folder of the library in LD_LIBRARY_PATH
+        NVRTC too old for the device
+          NVRTC 13.0 does not know `sm_121`, which is `NVIDIA H100 80GB HBM3`
+          hint: install a newer NVRTC of the driver's major version, and name its folder in LD_LIBRARY_PATH
+        ");
+    }
+
+    /// Machine code of a compiler runs on drivers of its major version and of later ones.
+    #[test]
+    fn versions_go_together_by_their_major_numbers() {
+        let usable = |of_driver, compiler, products| {
+            let mut findings = well();
+            driver(&mut findings).cuda = of_driver;
+            findings.compiler = Found::There(Compiler {
+                version: compiler,
+                architectures: vec![90],
+                trial: None,
+            });
+            findings.products = Found::There(products);
+            findings.verdict().is_ok()
+        };
+        assert!(usable(version(13, 0), version(13, 2), version(13, 1)));
+        assert!(usable(version(13, 0), version(12, 9), version(12, 4)));
+        assert!(usable(version(12, 2), version(12, 9), version(12, 9)));
+        assert!(!usable(version(12, 9), version(13, 0), version(12, 9)));
+        assert!(!usable(version(12, 9), version(12, 9), version(13, 0)));
+        assert!(version(12, 9) < version(13, 0));
+    }
+
+    #[test]
+    fn where_all_is_well_the_first_device_is_used_though_another_process_has_it() {
+        let mut findings = well();
+        assert_eq!(findings.verdict().unwrap().number, 0);
+        gpu(&mut findings).holder = Some(Holder {
+            pid: 7,
+            command: "mdlm bench".to_owned(),
+        });
+        let used = findings.verdict().unwrap();
+        assert_eq!(
+            used.holder.as_ref().unwrap().to_string(),
+            "process 7 (mdlm bench)"
+        );
+        assert_eq!(
+            findings.described(),
+            "NVIDIA H100 80GB HBM3, driver 580.65.06 (CUDA 13.0), NVRTC 13.0, cublasLt 13.1"
+        );
+    }
+
+    #[test]
+    fn architectures_are_called_as_the_compiler_calls_them() {
+        let of = |capability| {
+            let mut findings = well();
+            gpu(&mut findings).capability = capability;
+            findings.gpus()[0].architecture()
+        };
+        assert_eq!(of((8, 0)), "sm_80");
+        assert_eq!(of((9, 0)), "sm_90a");
+        assert_eq!(of((10, 0)), "sm_100");
+        assert_eq!(of((12, 0)), "sm_120");
+    }
+
+    #[test]
+    fn the_error_of_who_asked_for_a_gpu_is_the_environments() {
+        let error = Trouble::NoDriver.into_error();
+        assert_eq!(error.kind().exit_code(), 3);
+        assert!(error.hint_text().unwrap().ends_with("or use `--device cpu`"));
+    }
+}

@@ -1,0 +1,305 @@
+//! Asks what there is of CUDA: the driver, its devices, NVRTC, cublasLt. Whether it is enough, [`Findings::verdict`] says.
+//!
+//! This is a seam file (invariant 7): these are C libraries. Bindings panic where a library or one of its functions is
+//! missing, so that presence is asked first and the rest is guarded: looking for a GPU never ends a process.
+
+use std::sync::OnceLock;
+
+use cudarc::cublaslt::sys as products;
+use cudarc::driver::sys::CUdevice_attribute::{
+    CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR,
+    CU_DEVICE_ATTRIBUTE_COMPUTE_MODE, CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT,
+};
+use cudarc::driver::{result, sys as driver};
+use cudarc::nvrtc::sys as compiler;
+
+use super::driver::Element;
+use super::findings::{Compiler, Findings, Found, Gpu, Installed, Version};
+use super::turn;
+use crate::error::guarded;
+
+/// CU_COMPUTEMODE_PROHIBITED
+const PROHIBITED: i32 = 2;
+
+/// What is there, asked once in a process: starting the driver takes tenths of a second.
+#[must_use]
+pub fn findings() -> &'static Findings {
+    static FINDINGS: OnceLock<Findings> = OnceLock::new();
+    FINDINGS.get_or_init(|| {
+        let mut findings = Findings {
+            driver: ask_for_driver(),
+            ..Findings::nothing()
+        };
+        // The libraries have hundreds of megabytes: they are looked for where they would be used.
+        if !findings.gpus().is_empty() {
+            (findings.compiler, findings.products) = ask_for_libraries();
+        }
+        findings
+    })
+}
+
+/// What is there, with what changes from moment to moment (free memory, who computes), and whether kernels compile.
+#[must_use]
+pub fn thorough() -> Findings {
+    let (compiler, products) = ask_for_libraries();
+    let mut findings = Findings {
+        driver: ask_for_driver(),
+        compiler,
+        products,
+    };
+    if let Found::There(Installed { gpus: Ok(gpus), .. }) = &mut findings.driver {
+        for gpu in gpus {
+            gpu.holder = gpu.uuid.as_deref().and_then(turn::holder);
+            gpu.free = guarded(|| free(gpu.number)).ok().flatten();
+        }
+    }
+    let gpu = findings.gpus().first().cloned();
+    if let Found::There(compiler) = &mut findings.compiler {
+        let architecture = compiler.tried_for(gpu.as_ref());
+        compiler.trial = Some(trial(&architecture));
+    }
+    findings
+}
+
+fn ask_for_driver() -> Found<Installed> {
+    // SAFETY: loads a library of the system's and lets it go.
+    asked(unsafe { driver::is_culib_present() }, ask_driver)
+}
+
+fn ask_for_libraries() -> (Found<Compiler>, Found<Version>) {
+    // SAFETY: each loads a library of the system's and lets it go.
+    let (compiler, products) = unsafe { (compiler::is_culib_present(), products::is_culib_present()) };
+    (asked(compiler, ask_compiler), asked(products, ask_products))
+}
+
+/// What a library says, if it is there and answers.
+fn asked<T>(is_there: bool, ask: impl FnOnce() -> Result<T, String>) -> Found<T> {
+    if !is_there {
+        return Found::Absent;
+    }
+    match guarded(ask).and_then(|answer| answer) {
+        Ok(there) => Found::There(there),
+        // What a panic says of a missing symbol goes on with where it was looked for.
+        Err(words) => Found::Broken(words.lines().next().unwrap_or_default().to_owned()),
+    }
+}
+
+/// CUDA counts 13000 for 13.0.
+fn version(number: i32) -> Version {
+    let number = u32::try_from(number).unwrap_or(0);
+    Version {
+        major: number / 1000,
+        minor: number % 1000 / 10,
+    }
+}
+
+fn ask_driver() -> Result<Installed, String> {
+    let mut number = 0;
+    // SAFETY: the driver is there; the number is written.
+    unsafe { driver::cuDriverGetVersion(&raw mut number) }
+        .result()
+        .map_err(|error| format!("{:?}", error.0))?;
+    // The name of a failure alone: what the driver makes of it is a sentence of its own.
+    let gpus = match result::init() {
+        Ok(()) => ask_gpus(),
+        Err(error) if error.0 == driver::CUresult::CUDA_ERROR_NO_DEVICE => Ok(vec![]),
+        Err(error) => Err(format!("{:?}", error.0)),
+    };
+    Ok(Installed {
+        cuda: version(number),
+        release: release(),
+        gpus,
+    })
+}
+
+/// The number of the driver's release, which its kernel module tells: `NVRM version: NVIDIA UNIX x86_64 Kernel Module
+/// 580.65.06 …`.
+fn release() -> Option<String> {
+    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
+    released(&text)
+}
+
+fn released(text: &str) -> Option<String> {
+    let is_release = |word: &&str| {
+        word.contains('.')
+            && word
+                .chars()
+                .all(|letter| letter.is_ascii_digit() || letter == '.')
+    };
+    let line = text.lines().find(|line| line.starts_with("NVRM version"))?;
+    line.split_whitespace().find(is_release).map(str::to_owned)
+}
+
+fn ask_gpus() -> Result<Vec<Gpu>, String> {
+    let told = |error: result::DriverError| format!("{:?}", error.0);
+    let count = result::device::get_count().map_err(told)?;
+    (0..count).map(|number| ask_gpu(number).map_err(told)).collect()
+}
+
+fn ask_gpu(number: i32) -> Result<Gpu, result::DriverError> {
+    let device = result::device::get(number)?;
+    // SAFETY: the driver has started and the device is one of its own.
+    let attribute = |which| unsafe { result::device::get_attribute(device, which) };
+    // SAFETY: likewise.
+    let memory = unsafe { result::device::total_mem(device) }?;
+    let natural = |number: i32| u32::try_from(number).unwrap_or(0);
+    Ok(Gpu {
+        number: usize::try_from(number).unwrap_or(0),
+        name: result::device::get_name(device)?,
+        uuid: result::device::get_uuid(device)
+            .ok()
+            .map(|uuid| named(&uuid.bytes)),
+        capability: (
+            natural(attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?),
+            natural(attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?),
+        ),
+        multiprocessors: natural(attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?),
+        memory: memory as u64,
+        free: None,
+        is_open: attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_MODE)? != PROHIBITED,
+        holder: None,
+    })
+}
+
+/// A device's UUID as `nvidia-smi -L` prints it.
+fn named(bytes: &[std::ffi::c_char; 16]) -> String {
+    let pairs = bytes.iter().enumerate().map(|(place, byte)| {
+        let dash = if matches!(place, 0 | 4 | 6 | 8 | 10) {
+            "-"
+        } else {
+            ""
+        };
+        format!("{dash}{:02x}", *byte as u8)
+    });
+    std::iter::once("GPU".to_owned()).chain(pairs).collect()
+}
+
+/// Free memory of a device, in bytes. That takes a context on it, which is given back.
+fn free(number: usize) -> Option<u64> {
+    let device = result::device::get(i32::try_from(number).ok()?).ok()?;
+    // SAFETY: the driver has started and the device is one of its own; the context is current while it is asked, and each
+    // is given back once.
+    unsafe {
+        let context = result::primary_ctx::retain(device).ok()?;
+        let before = result::ctx::get_current().ok().flatten();
+        let free = result::ctx::set_current(context)
+            .and_then(|()| result::mem_get_info())
+            .ok()
+            .map(|(free, _)| free as u64);
+        let _ = result::ctx::set_current(before.unwrap_or(std::ptr::null_mut()));
+        let _ = result::primary_ctx::release(device);
+        free
+    }
+}
+
+fn ask_compiler() -> Result<Compiler, String> {
+    let (mut major, mut minor) = (0, 0);
+    // SAFETY: the library is there; both numbers are written.
+    let status = unsafe { compiler::nvrtcVersion(&raw mut major, &raw mut minor) };
+    if status != compiler::nvrtcResult::NVRTC_SUCCESS {
+        return Err(format!("{status:?}"));
+    }
+    let natural = |number: i32| u32::try_from(number).unwrap_or(0);
+    Ok(Compiler {
+        version: Version {
+            major: natural(major),
+            minor: natural(minor),
+        },
+        // Old ones do not tell.
+        architectures: guarded(architectures).unwrap_or_default(),
+        trial: None,
+    })
+}
+
+/// Whether a kernel compiles for that architecture, or the compiler's words.
+fn trial(architecture: &str) -> Result<(), String> {
+    let compiled =
+        guarded(|| super::compiler::compile(super::driver::SILU, Element::F32, &[], architecture))?;
+    compiled.map(drop).map_err(|error| {
+        let words = error.to_string();
+        words.split_whitespace().collect::<Vec<_>>().join(" ")
+    })
+}
+
+fn architectures() -> Vec<u32> {
+    let mut count = 0;
+    // SAFETY: the library is there; the number is written.
+    let status = unsafe { compiler::nvrtcGetNumSupportedArchs(&raw mut count) };
+    let Ok(count) = usize::try_from(count) else {
+        return vec![];
+    };
+    let mut all = vec![0; count];
+    // SAFETY: there is room for as many as it says.
+    if status != compiler::nvrtcResult::NVRTC_SUCCESS
+        || unsafe { compiler::nvrtcGetSupportedArchs(all.as_mut_ptr()) }
+            != compiler::nvrtcResult::NVRTC_SUCCESS
+    {
+        return vec![];
+    }
+    all.into_iter()
+        .filter_map(|number| u32::try_from(number).ok())
+        .collect()
+}
+
+fn ask_products() -> Result<Version, String> {
+    let ask = |property| {
+        let mut value = 0;
+        // SAFETY: the library is there; the number is written.
+        let status = unsafe { products::cublasLtGetProperty(property, &raw mut value) };
+        if status == products::cublasStatus_t::CUBLAS_STATUS_SUCCESS {
+            Ok(u32::try_from(value).unwrap_or(0))
+        } else {
+            Err(format!("{status:?}"))
+        }
+    };
+    Ok(Version {
+        major: ask(products::libraryPropertyType_t::MAJOR_VERSION)?,
+        minor: ask(products::libraryPropertyType_t::MINOR_VERSION)?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_as_they_are_counted() {
+        let told = |number| version(number).to_string();
+        assert_eq!(
+            (&*told(13000), &*told(12040), &*told(12090)),
+            ("13.0", "12.4", "12.9")
+        );
+    }
+
+    #[test]
+    fn the_release_is_read_off_what_the_kernel_module_tells() {
+        let old = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:\n";
+        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
+        assert_eq!(released(old).as_deref(), Some("535.104.05"));
+        assert_eq!(released(open).as_deref(), Some("580.65.06"));
+        assert_eq!(released("something else"), None);
+    }
+
+    #[test]
+    fn a_uuid_reads_as_the_systems_tools_print_it() {
+        let bytes = std::array::from_fn(|place| place as std::ffi::c_char);
+        assert_eq!(named(&bytes), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
+    }
+
+    /// Whatever this machine has, asking does not panic, and what is missing is told.
+    #[test]
+    fn asking_never_panics() {
+        let found = thorough();
+        assert_eq!(found.verdict().is_ok(), findings().verdict().is_ok());
+        if let Err(trouble) = found.verdict() {
+            println!("{trouble}; {}", trouble.way_out());
+        }
+    }
+
+    #[test]
+    fn a_library_that_panics_is_broken() {
+        let found: Found<()> = asked(true, || panic!("Missing symbol x: y\nand more"));
+        assert_eq!(found, Found::Broken("Missing symbol x: y".to_owned()));
+        assert_eq!(asked(false, || Ok(())), Found::Absent);
+    }
+}

@@ -1,0 +1,195 @@
+//! One process at a time computes on a GPU: an advisory lock for each, which dies with its process.
+//!
+//! Two networks on one device are slower than one after the other, and one of them runs out of memory. The lock is a file
+//! beside the kernels that are kept, named after the device's UUID; what is in it is for the eyes of those who wait. Where it
+//! cannot be kept (no home, a file system without locks) nobody waits. As the store's locks, it is never deleted.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Seek as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use super::findings::Holder;
+use crate::error::Result;
+
+/// How often a GPU that somebody uses is asked for again.
+const POLL: Duration = Duration::from_millis(100);
+/// Characters of a command that are told at most.
+const COMMAND: usize = 60;
+
+/// The right to compute on a GPU, until it is dropped or the process dies.
+#[derive(Debug)]
+pub struct Turn {
+    /// Closing it gives the lock back. Nothing where locks cannot be kept.
+    _file: Option<File>,
+}
+
+/// Where mdlm keeps what belongs to the machine and not to a project.
+#[must_use]
+pub fn caches() -> Option<PathBuf> {
+    let variable = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
+    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
+    Some(caches.join("mdlm"))
+}
+
+/// Whether the user wants to share GPUs: MDLM_GPU_SHARED=1.
+#[must_use]
+pub fn are_shared() -> bool {
+    std::env::var("MDLM_GPU_SHARED")
+        .is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
+}
+
+/// Waits for the turn on the GPU of that UUID. `waiting` is called again and again while somebody has it, with who it is
+/// where that is known, and ends the waiting with an error of its own.
+///
+/// # Errors
+/// `waiting`'s.
+pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) -> Result<Turn> {
+    let folder = caches().filter(|_| !are_shared());
+    take_in(folder.as_deref(), uuid, waiting)
+}
+
+/// Who computes on the GPU of that UUID, where somebody does.
+#[must_use]
+pub fn holder(uuid: &str) -> Option<Holder> {
+    holder_in(&caches()?, uuid)
+}
+
+fn take_in(
+    folder: Option<&Path>,
+    uuid: &str,
+    waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>,
+) -> Result<Turn> {
+    let none = Turn { _file: None };
+    let Some(folder) = folder else { return Ok(none) };
+    let path = place(folder, uuid);
+    let Ok(mut file) = open(&path) else {
+        return Ok(none);
+    };
+    let mut is_first = true;
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::Error(_)) => return Ok(none),
+            // Somebody who only looks has it for an instant.
+            Err(TryLockError::WouldBlock) if is_first => is_first = false,
+            Err(TryLockError::WouldBlock) => waiting(told(&path).as_ref())?,
+        }
+        std::thread::sleep(POLL);
+    }
+    let own = Holder {
+        pid: std::process::id(),
+        command: command(std::env::args()),
+    };
+    // That it is not known who computes is no reason not to.
+    if let Ok(text) = serde_json::to_string(&own) {
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(text.as_bytes()));
+    }
+    Ok(Turn { _file: Some(file) })
+}
+
+fn holder_in(folder: &Path, uuid: &str) -> Option<Holder> {
+    let path = place(folder, uuid);
+    let file = File::open(&path).ok()?;
+    match file.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => told(&path),
+        Ok(()) | Err(TryLockError::Error(_)) => None,
+    }
+}
+
+fn place(folder: &Path, uuid: &str) -> PathBuf {
+    folder.join("gpus").join(format!("{uuid}.lock"))
+}
+
+fn open(path: &Path) -> std::io::Result<File> {
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder)?;
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    options.open(path)
+}
+
+/// Who wrote its name into the lock last.
+fn told(path: &Path) -> Option<Holder> {
+    serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
+}
+
+/// How this process was started, as a person would type it, cut where it gets long.
+fn command(arguments: impl Iterator<Item = String>) -> String {
+    let words: Vec<String> = arguments.skip(1).collect();
+    let whole = ["mdlm".to_owned(), words.join(" ")].join(" ");
+    match whole.char_indices().nth(COMMAND) {
+        Some((end, _)) => format!("{}…", whole[..end].trim_end()),
+        None => whole.trim_end().to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::Error;
+
+    #[test]
+    fn one_computes_and_the_other_waits_until_it_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let take = |waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>| {
+            take_in(Some(folder.path()), "GPU-1", waiting)
+        };
+        let turn = take(&mut |_| panic!("nobody has it")).unwrap();
+        assert_eq!(holder_in(folder.path(), "GPU-1").unwrap().pid, std::process::id());
+        // Who waits is told for whom, and may be interrupted.
+        let mut seen = None;
+        let error = take(&mut |holder| {
+            seen = holder.cloned();
+            Err(Error::interrupted())
+        })
+        .unwrap_err();
+        assert_eq!(error.kind().exit_code(), 130);
+        assert_eq!(seen.unwrap().pid, std::process::id());
+        // Another GPU is free.
+        assert!(take_in(Some(folder.path()), "GPU-2", &mut |_| panic!("nobody has it")).is_ok());
+        let mut turn = Some(turn);
+        let mut waited = 0;
+        let next = take(&mut |_| {
+            waited += 1;
+            drop(turn.take());
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(waited, 1);
+        drop(next);
+        assert_eq!(holder_in(folder.path(), "GPU-1"), None, "a name of the past");
+    }
+
+    #[test]
+    fn where_locks_cannot_be_kept_nobody_waits() {
+        assert!(take_in(None, "GPU-1", &mut |_| panic!("waits")).is_ok());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "no folder").unwrap();
+        assert!(take_in(Some(&file), "GPU-1", &mut |_| panic!("waits")).is_ok());
+        assert_eq!(holder_in(&file, "GPU-1"), None);
+    }
+
+    #[test]
+    fn a_command_is_told_as_it_was_typed() {
+        let of = |line: &str| command(line.split(' ').map(str::to_owned));
+        assert_eq!(
+            of("/usr/bin/mdlm run pipelines/lm1b.json"),
+            "mdlm run pipelines/lm1b.json"
+        );
+        assert_eq!(of("mdlm"), "mdlm");
+        assert_eq!(
+            of(&format!("mdlm {}", "é".repeat(100))).chars().count(),
+            COMMAND + 1
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Where networks compute: what is asked for, and what there is.
+//!
+//! Looking for a GPU takes tenths of a second where there is a driver, and nothing is asked of it where nothing is computed:
+//! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
+
+use crate::error::Result;
+use crate::event::Event;
+use crate::kernels::cuda::findings::{Holder, Trouble};
+use crate::kernels::cuda::probe;
+use crate::kernels::cuda::turn::{self, Turn};
+
+/// Where a network computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The fused operations on the CPU.
+    #[default]
+    Cpu,
+    /// Kernels of our own on a GPU: number 0 of those that CUDA_VISIBLE_DEVICES shows.
+    Cuda,
+    /// dfdx's own CUDA device.
+    #[cfg(feature = "dfdx-cuda")]
+    DfdxCuda,
+}
+
+/// Where a network is to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Choice {
+    /// On the GPU if there is one that can be used, else on the CPU.
+    #[default]
+    Auto,
+    /// There and nowhere else.
+    On(Device),
+}
+
+impl Choice {
+    /// Makes sure that what is asked for is there. `Auto` is content with what there is, and asks for nothing.
+    ///
+    /// # Errors
+    /// Why the GPU cannot be used, and the way out.
+    pub fn check(self) -> Result<()> {
+        match self {
+            Self::On(Device::Cuda) => probe::findings().verdict().map(drop).map_err(Trouble::into_error),
+            Self::Auto | Self::On(_) => Ok(()),
+        }
+    }
+
+    /// The device, and what there is to say about it: which GPU it is, or why it is none although there is a driver.
+    ///
+    /// # Errors
+    /// As [`Choice::check`].
+    pub fn resolve(self) -> Result<(Device, Option<Event>)> {
+        self.check()?;
+        match self {
+            Self::On(Device::Cuda) | Self::Auto => {
+                Ok(told(probe::findings().verdict().map(|gpu| &*gpu.name)))
+            }
+            Self::On(device) => Ok((device, None)),
+        }
+    }
+}
+
+/// What becomes of `auto`, given what was found.
+fn told(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
+    match found {
+        Ok(name) => (Device::Cuda, Some(Event::Note(format!("computes on {name}")))),
+        // Who has no driver expects nothing else.
+        Err(Trouble::NoDriver) => (Device::Cpu, None),
+        // All were hidden, most likely by intention.
+        Err(trouble @ Trouble::NoDevice(..)) => (
+            Device::Cpu,
+            Some(Event::Note(format!("computes on the CPU: {trouble}"))),
+        ),
+        Err(trouble) => {
+            let text = format!("computes on the CPU: {trouble}; `mdlm doctor` says more");
+            (Device::Cpu, Some(Event::Warning(text)))
+        }
+    }
+}
+
+impl Device {
+    /// Whether it is a GPU.
+    #[must_use]
+    pub fn is_gpu(self) -> bool {
+        self != Self::Cpu
+    }
+
+    /// What an artifact's provenance says of it: `cpu`, or a GPU with the versions of what it was driven by.
+    #[must_use]
+    pub fn described(self) -> String {
+        match self {
+            Self::Cpu => "cpu".to_owned(),
+            Self::Cuda => format!("cuda: {}", probe::findings().described()),
+            #[cfg(feature = "dfdx-cuda")]
+            Self::DfdxCuda => format!("dfdx-cuda: {}", probe::findings().described()),
+        }
+    }
+
+    /// Waits until no other process computes there; nobody does until what is returned is dropped. `waiting` is called again
+    /// and again meanwhile, with what there is to say, and ends the waiting with an error of its own.
+    ///
+    /// # Errors
+    /// `waiting`'s.
+    pub fn turn(self, waiting: &mut dyn FnMut(&str) -> Result<()>) -> Result<Option<Turn>> {
+        let all = if self == Self::Cuda {
+            probe::findings().gpus()
+        } else {
+            &[]
+        };
+        let Some((gpu, uuid)) = all.first().and_then(|gpu| Some((gpu, gpu.uuid.as_deref()?))) else {
+            return Ok(None);
+        };
+        turn::take(uuid, &mut |holder| waiting(&awaited(gpu.number, holder))).map(Some)
+    }
+}
+
+fn awaited(gpu: usize, holder: Option<&Holder>) -> String {
+    let by = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
+    format!("waiting for GPU {gpu}, used by {by}; MDLM_GPU_SHARED=1 does not wait")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_becomes_of_auto() {
+        let of = |found| {
+            let (device, event) = told(found);
+            let event = match event {
+                None => "nothing".to_owned(),
+                Some(Event::Note(text)) => format!("note: {text}"),
+                Some(Event::Warning(text)) => format!("warning: {text}"),
+                Some(other) => panic!("{other:?}"),
+            };
+            (device, event)
+        };
+        assert_eq!(of(Err(Trouble::NoDriver)), (Device::Cpu, "nothing".to_owned()));
+        assert_eq!(
+            of(Err(Trouble::NoDevice(0, 0))),
+            (
+                Device::Cpu,
+                "note: computes on the CPU: the CUDA driver shows no GPU".to_owned()
+            )
+        );
+        assert_eq!(
+            of(Err(Trouble::OldDevice("Tesla T4".to_owned(), (7, 5)))),
+            (
+                Device::Cpu,
+                "warning: computes on the CPU: `Tesla T4` has compute capability 7.5, 8.0 is needed; `mdlm doctor` says \
+                 more"
+                    .to_owned()
+            )
+        );
+        assert_eq!(
+            of(Ok("NVIDIA H100")),
+            (Device::Cuda, "note: computes on NVIDIA H100".to_owned())
+        );
+    }
+
+    #[test]
+    fn the_cpu_is_always_there_and_nobody_waits_for_it() {
+        let cpu = Choice::On(Device::Cpu).resolve().unwrap();
+        assert!(matches!(cpu, (Device::Cpu, None)));
+        assert!(Device::Cpu.turn(&mut |_| panic!("waits")).unwrap().is_none());
+        assert_eq!(Device::Cpu.described(), "cpu");
+        let holder = Holder {
+            pid: 7,
+            command: "mdlm run a.json".to_owned(),
+        };
+        assert_eq!(
+            awaited(0, Some(&holder)),
+            "waiting for GPU 0, used by process 7 (mdlm run a.json); MDLM_GPU_SHARED=1 does not wait"
+        );
+    }
+}
