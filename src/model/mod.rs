@@ -179,6 +179,12 @@ pub trait Resident {
     /// What came of the oldest update that was not asked for before; waits for it. Nothing when all were.
     fn outcome(&mut self) -> Result<Option<StepOutcome>>;
 
+    /// Bytes of the device's memory that the network has or may still take.
+    fn room(&self) -> Result<usize>;
+
+    /// Bytes of the device's memory that it has taken, at most so far.
+    fn taken(&self) -> usize;
+
     /// The weights and their moving average change places.
     fn swap_average(&mut self) -> Result<()>;
 }

@@ -16,6 +16,7 @@ use crate::kernels::cuda::driver::{Element, Ticket};
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
 use crate::kernels::cuda::{Chain, Cuda, Gradients, Taken, room};
+use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend as _, Dropout};
 use crate::rng::{Random, Stream};
 use crate::shapes::{SHAPES, Shape};
@@ -25,6 +26,11 @@ const TILE: usize = 64;
 /// The share of a micro-batch's tokens by which the number of positions is rounded up: of half the tokens that are masked on
 /// average, at most 1/16 is done in vain.
 const SHARE: usize = 32;
+
+/// Memory of the device that is left alone: for compiled kernels, graphs, products' partial sums, and who else uses it.
+const RESERVE: usize = 768 << 20;
+/// Tokens of a micro-batch at most: with more nothing is faster.
+const MOST_TOKENS: usize = 1 << 17;
 
 /// What the number of answered positions is a multiple of, of a micro-batch of so many tokens.
 #[must_use]
@@ -67,12 +73,6 @@ impl<A: Arch> OnDevice<A> {
             places,
             updates: VecDeque::new(),
         })
-    }
-
-    /// The device's memory that is taken.
-    #[must_use]
-    pub fn taken(&self) -> Taken {
-        self.cuda.taken()
     }
 
     /// Queues forward and backward; returns the likelihoods, those of `batch` among them, in the order of the positions.
@@ -375,15 +375,36 @@ impl<A: Arch> Resident for OnDevice<A> {
         self.cuda.outcome(ticket).map(Some)
     }
 
+    fn room(&self) -> Result<usize> {
+        let free = self.cuda.driver().capacity()?.free;
+        Ok((free + self.cuda.taken().total()).saturating_sub(RESERVE))
+    }
+
+    fn taken(&self) -> usize {
+        self.cuda.taken().total()
+    }
+
     fn swap_average(&mut self) -> Result<()> {
         self.cuda.swap_average(self.optimizer()?)
     }
 }
 
-/// Whether the device's kernels take a shape: a head's width is a multiple of 16, a tensor core's depth.
+/// What the width of a head has to be a multiple of: tensor cores take tiles of 16.
+pub const HEAD_TILE: usize = 16;
+
+/// Whether the device's kernels take a shape.
 #[must_use]
 pub fn takes(shape: &Shape) -> bool {
-    (shape.width / shape.heads).is_multiple_of(16)
+    (shape.width / shape.heads.max(1)).is_multiple_of(HEAD_TILE)
+}
+
+/// What activations are made of in a precision.
+#[must_use]
+pub fn element(precision: Precision) -> Element {
+    match precision {
+        Precision::Single | Precision::Tf32 => Element::F32,
+        Precision::Rounded => Element::Bf16,
+    }
 }
 
 /// The network of the shape on a device, with these weights in the flat order.
@@ -427,7 +448,8 @@ fn not_compiled<T>(shape: &Shape) -> Result<T> {
 /// # Errors
 /// Not even one row fits: the error says what does.
 pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Result<u32> {
-    let divisors: Vec<u32> = (1..=batch).filter(|rows| batch.is_multiple_of(*rows)).collect();
+    let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
+    let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
     let needed = |rows: u32| memory(shape, element, rows as usize).map(|taken| taken.total());
     // More rows need more memory: those that fit come first.
     let (mut fit, mut too_many) = (0, divisors.len());
@@ -494,5 +516,5 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize) -> Result<Taken> {
         }),
     };
     Resident::accumulate(&mut network, &batch, alphabet)?;
-    Ok(network.taken())
+    Ok(network.cuda.taken())
 }
