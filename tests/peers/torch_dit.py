@@ -46,26 +46,30 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
         self.adaLN_modulation = nn.Linear(conditioning, 6 * width)
 
-    def attention(self, x):
+    def attention(self, x, turns):
         rows, length, _ = x.shape
         qkv = self.attn_qkv(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-        q, k, v = rotate(qkv[0]), rotate(qkv[1]), qkv[2]  # (B, H, L, D / H)
+        q, k, v = rotate(qkv[0], *turns), rotate(qkv[1], *turns), qkv[2]  # (B, H, L, D / H)
         y = F.scaled_dot_product_attention(q, k, v)
         return self.attn_out(y.transpose(1, 2).reshape(rows, length, -1))
 
-    def forward(self, x, c):
+    def forward(self, x, c, turns):
         modulation = self.adaLN_modulation(c)[:, None].chunk(6, dim=-1)
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
-        x = x + gate_a * self.dropout(self.attention(self.norm1(x, shift_a, scale_a)))
+        x = x + gate_a * self.dropout(self.attention(self.norm1(x, shift_a, scale_a), turns))
         return x + gate_m * self.dropout(self.mlp(self.norm2(x, shift_m, scale_m)))
 
 
-def rotate(x):
+def turns(length, half, device):
+    """Cosines and sines of the rotary angles, (L, half) each."""
+    frequency = ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64, device=device) / half)
+    angle = torch.arange(length, dtype=torch.float64, device=device)[:, None] * frequency
+    return angle.cos(), angle.sin()
+
+
+def rotate(x, cos, sin):
     """Rotary positions over the two halves of each head (arXiv 2104.09864, in the half-split form)."""
-    length, half = x.shape[-2], x.shape[-1] // 2
-    frequency = ROTARY_BASE ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.arange(length, dtype=torch.float64)[:, None] * frequency
-    cos, sin = angle.cos().to(x), angle.sin().to(x)
+    cos, sin, half = cos.to(x.dtype), sin.to(x.dtype), x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
@@ -79,7 +83,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, sigma):
         half = TIME_FEATURES // 2
-        frequency = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float64) / half)
+        frequency = torch.exp(-math.log(MAX_PERIOD) * torch.arange(half, dtype=torch.float64, device=sigma.device) / half)
         angle = sigma.double()[:, None] * frequency
         features = torch.cat([angle.cos(), angle.sin()], dim=-1)
         return self.mlp(features.to(self.mlp[0].weight))
@@ -125,8 +129,9 @@ class Dit(nn.Module):
         """The final layer's normalized input, (B, L, D). One σ serves all rows."""
         x = self.vocab_embed(tokens)
         c = F.silu(self.sigma_map(sigma))
+        around = turns(tokens.shape[-1], x.shape[-1] // self.blocks[0].heads // 2, x.device)
         for block in self.blocks:
-            x = block(x, c)
+            x = block(x, c, around)
         return self.output_layer.hidden(x, c)
 
 

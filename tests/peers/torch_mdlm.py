@@ -1,4 +1,4 @@
-"""MDLM in PyTorch on the CPU: the peer that `mdlm bench` is compared with. Prints one line of JSON.
+"""MDLM in PyTorch: the peer that `mdlm bench` is compared with. Prints one line of JSON.
 
 Two forms of the same mathematics on the same network (`torch_dit.py`), written from the equations:
 
@@ -8,14 +8,20 @@ Two forms of the same mathematics on the same network (`torch_dit.py`), written 
     tuned   what a PyTorch user who profiles would write: only masked rows reach the output layer, cross-entropy,
             one conditioning row, fused AdamW, foreach clipping and averaging; in sampling only what is unmasked is drawn
 
-`--compile` puts the network through `torch.compile`. Training measures whole steps (noise, forward, backward, clip,
+`--compile` puts the network through `torch.compile`. With `--device cuda` both forms compute as one does there: bf16
+autocast, flash attention, TF32 where f32 is multiplied, fused AdamW; the tuned form answers a fixed number of positions,
+the masked ones first, so that no step waits for a count and compiled shapes are static. Training measures whole steps (noise, forward, backward, clip,
 AdamW, moving average); the first steps are left out.
 
     python tests/peers/torch_mdlm.py --task train --form tuned --shape mini --batch 32 --seconds 20
+    python tests/peers/torch_mdlm.py --device cuda --task train --form tuned --shape lm1b-small --batch 512 --compile
+    python tests/peers/torch_mdlm.py --device cuda --task ceilings
 """
 
 import argparse
+import contextlib
 import json
+import math
 import resource
 import time
 
@@ -30,6 +36,7 @@ SHAPES = {
     "tiny": (1024, 128, 128, 4, 4, 128),
     "mini": (8192, 128, 256, 8, 6, 128),
     "lm1b-small": (30522, 128, 768, 12, 12, 128),
+    "owt-small": (50258, 1024, 768, 12, 12, 128),
 }
 EPSILON = 1e-3  # of the log-linear schedule, and the smallest time
 DECAY = 0.9999
@@ -42,27 +49,35 @@ class Peer:
         self.vocabulary, self.length, width, heads, blocks, conditioning = SHAPES[arguments.shape]
         self.mask = self.vocabulary - 1
         self.batch = arguments.batch
+        self.micro_batch = arguments.micro_batch or arguments.batch
+        self.device = torch.device(arguments.device)
+        self.on_gpu = self.device.type == "cuda"
         torch.manual_seed(1)
-        self.network = Dit(self.vocabulary, width, heads, blocks, conditioning, dropout=0.1)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        self.network = Dit(self.vocabulary, width, heads, blocks, conditioning, dropout=0.1).to(self.device)
         # Embedding and output small, everything else as PyTorch begins: the arithmetic does not depend on it.
         torch.nn.init.uniform_(self.network.vocab_embed.embedding, -0.05, 0.05)
         self.forward, self.hidden = self.network.forward, self.network.hidden
         if arguments.compile:
             self.forward, self.hidden = torch.compile(self.forward), torch.compile(self.hidden)
-        self.text = torch.randint(0, self.mask, (64, self.batch, self.length))
+        self.text = torch.randint(0, self.mask, (64, self.batch, self.length)).to(self.device)
+
+    def autocast(self):
+        return torch.autocast("cuda", torch.bfloat16) if self.on_gpu else contextlib.nullcontext()
 
     def sigma(self):
         """The network ignores time: σ = 0, for every row or once."""
-        return torch.zeros(1 if self.tuned else self.batch)
+        return torch.zeros(1 if self.tuned else self.micro_batch, device=self.device)
 
     def noised(self, step):
         """Text, noised text and weights of a batch: antithetic times, log-linear noise."""
         x = self.text[step % len(self.text)]
-        u = (torch.rand(self.batch) / self.batch + torch.arange(self.batch) / self.batch) % 1
+        rows = torch.arange(self.batch, device=self.device)
+        u = (torch.rand(self.batch, device=self.device) / self.batch + rows / self.batch) % 1
         t = EPSILON + (1 - EPSILON) * u
         sigma = -torch.log1p(-(1 - EPSILON) * t)
         rate = (1 - EPSILON) / (1 - (1 - EPSILON) * t)
-        moved = torch.rand(self.batch, self.length) < -torch.expm1(-sigma)[:, None]
+        moved = torch.rand(self.batch, self.length, device=self.device) < -torch.expm1(-sigma)[:, None]
         return x, torch.where(moved, self.mask, x), (rate / torch.expm1(sigma))[:, None]
 
     def log_probabilities(self, z):
@@ -81,8 +96,29 @@ class Peer:
         logits[:, self.mask] = -torch.inf
         return logits
 
-    def loss(self, step):
-        x, z, weight = self.noised(step)
+    def losses(self, step):
+        """The loss of each micro-batch, their sum that of the batch."""
+        with self.autocast():
+            for x, z, weight in zip(*(part.split(self.micro_batch) for part in self.noised(step))):
+                yield self.loss(x, z, weight) * (len(x) / self.batch)
+
+    def masked_first(self, z):
+        """Flat positions, as many as are masked of a batch but once in some 10^15: half of them on average, R / 6 their
+        variance. The masked ones come first."""
+        tokens = z.numel()
+        count = min(tokens, (tokens // 2 + int(8 * math.sqrt(tokens / 6)) + 64) // 64 * 64)
+        return torch.argsort((z != self.mask).flatten().to(torch.int8), stable=True)[:count]
+
+    def loss(self, x, z, weight):
+        if self.tuned and self.on_gpu:
+            at = self.masked_first(z)
+            h = self.hidden(z, self.sigma()).flatten(0, 1)[at]
+            logits = self.network.output_layer.linear(h)
+            logits[:, self.mask] = -torch.inf
+            # A position that is not masked weighs nothing; any target but the mask will do for it.
+            weight = (weight.expand_as(z) * (z == self.mask)).flatten()[at]
+            nll = F.cross_entropy(logits.float(), x.flatten()[at], reduction="none")
+            return (nll * weight).sum() / z.numel()
         if self.tuned:
             at = z == self.mask
             nll = F.cross_entropy(self.masked_logits(z, at), x[at], reduction="none")
@@ -99,7 +135,8 @@ class Peer:
         step = 0
         while True:
             adam.zero_grad(set_to_none=True)
-            self.loss(step).backward()
+            for loss in self.losses(step):
+                loss.backward()
             torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=self.tuned)
             adam.step()
             step += 1
@@ -117,7 +154,8 @@ class Peer:
         step = 0
         while True:
             with torch.no_grad():
-                self.loss(step)
+                for _ in self.losses(step):
+                    pass
             step += 1
             yield self.batch * self.length
 
@@ -125,13 +163,13 @@ class Peer:
         """Whole batches of rows drawn in that many steps, as the cached sampler does: 64-bit draws."""
         self.network.eval()
         while True:
-            with torch.no_grad():
+            with torch.no_grad(), self.autocast():
                 self.tuned_rows(steps) if self.tuned else self.plain_rows(steps)
             yield self.batch * self.length
 
     def plain_rows(self, steps):
-        z = torch.full((self.batch, self.length), self.mask)
-        times, cache, calls = torch.linspace(1, EPSILON, steps + 1), None, 0
+        z = torch.full((self.batch, self.length), self.mask, device=self.device)
+        times, cache, calls = torch.linspace(1, EPSILON, steps + 1, device=self.device), None, 0
         for step in range(steps):
             t, s = (1 - EPSILON) * times[step], (1 - EPSILON) * times[step + 1]
             if cache is None:
@@ -146,23 +184,57 @@ class Peer:
         return self.log_probabilities(z).argmax(-1)
 
     def tuned_rows(self, steps):
-        z = torch.full((self.batch, self.length), self.mask)
-        times = torch.linspace(1, 0, steps + 1)
+        z = torch.full((self.batch, self.length), self.mask, device=self.device)
+        times = torch.linspace(1, 0, steps + 1, device=self.device)
         for step in range(steps):
             chance = (times[step] - times[step + 1]) / times[step]
-            chosen = (z == self.mask) & (torch.rand(z.shape) < chance)
+            chosen = (z == self.mask) & (torch.rand(z.shape, device=self.device) < chance)
             if chosen.any():
                 p = F.softmax(self.masked_logits(z, chosen).double(), dim=-1)
                 z[chosen] = torch.multinomial(p, 1).squeeze(-1)
         return z
 
 
+def synchronize(device):
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def ceilings(device):
+    """What no step exceeds on this card: bf16 products of random numbers, and copies, by events; medians of rounds."""
+
+    def seconds(work, rounds=20):
+        for _ in range(3):
+            work()
+        times = []
+        for _ in range(rounds):
+            begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            begin.record()
+            work()
+            end.record()
+            torch.cuda.synchronize()
+            times.append(begin.elapsed_time(end) / 1000)
+        return sorted(times)[rounds // 2]
+
+    products = {}
+    for m, n, k in [(8192, 8192, 8192), (65536, 2304, 768), (65536, 3072, 768), (65536, 768, 3072), (3072, 768, 65536)]:
+        a = torch.randn(m, k, device=device, dtype=torch.bfloat16)
+        b = torch.randn(n, k, device=device, dtype=torch.bfloat16)
+        products[f"{m}x{n}x{k}"] = round(2 * m * n * k / seconds(lambda: a @ b.T) / 1e12, 1)
+    source = torch.empty(1 << 31, device=device, dtype=torch.uint8).random_()
+    target = torch.empty_like(source)
+    copied = round(2 * source.numel() / seconds(lambda: target.copy_(source)) / 1e12, 3)
+    return {"card": torch.cuda.get_device_name(), "bf16_tflops": products, "copy_tb_per_second": copied}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--task", choices=("train", "evaluate", "sample"), required=True)
-    parser.add_argument("--form", choices=("plain", "tuned"), required=True)
-    parser.add_argument("--shape", choices=SHAPES, required=True)
-    parser.add_argument("--batch", type=int, required=True, help="rows")
+    parser.add_argument("--task", choices=("train", "evaluate", "sample", "ceilings"), required=True)
+    parser.add_argument("--form", choices=("plain", "tuned"), default="tuned")
+    parser.add_argument("--shape", choices=SHAPES, default="tiny")
+    parser.add_argument("--batch", type=int, default=32, help="rows")
+    parser.add_argument("--micro-batch", type=int, help="rows at a time; all unless told")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--steps", type=int, default=128, help="reverse steps of `sample`")
     parser.add_argument("--seconds", type=float, default=20, help="measure for about so long")
     parser.add_argument("--warmup", type=float, default=3, help="seconds that are left out first")
@@ -170,6 +242,10 @@ def main():
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    device = torch.device(arguments.device)
+    if arguments.task == "ceilings":
+        print(json.dumps(ceilings(device)))
+        return
     peer = Peer(arguments)
     tokens_of = peer.sample(arguments.steps) if arguments.task == "sample" else getattr(peer, arguments.task)()
     # At least one round is left out (compilation, first touch of memory) and one measured.
@@ -177,9 +253,11 @@ def main():
     next(tokens_of)
     while time.perf_counter() - begin < arguments.warmup:
         next(tokens_of)
+        synchronize(device)
     begin, tokens, rounds = time.perf_counter(), 0, 0
     while rounds == 0 or time.perf_counter() - begin < arguments.seconds:
         tokens += next(tokens_of)
+        synchronize(device)
         rounds += 1
     seconds = time.perf_counter() - begin
     record = {
@@ -192,6 +270,7 @@ def main():
         "rounds": rounds,
         "seconds": seconds,
         "tokens_per_second": tokens / seconds,
+        **({"device_memory_bytes": torch.cuda.max_memory_allocated()} if device.type == "cuda" else {}),
         "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }
     print(json.dumps(record))
