@@ -94,6 +94,9 @@ pub struct Measured {
     pub gflops: f64,
     /// Peak resident memory of the task in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
+    /// The GPU's memory that training takes, its plan.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_memory_bytes: Option<usize>,
     /// Where the time went.
     pub operations: Vec<Operation>,
 }
@@ -153,10 +156,13 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         mask: alphabet.mask,
         seed: SEED,
     };
-    let micro_batch = options.micro_batch.unwrap_or_else(|| match task {
-        Task::Train => memory::micro_batch(shape, options.batch),
-        Task::Evaluate | Task::Sample => memory::rows_at_a_time(shape) as u32,
-    });
+    let micro_batch = match (options.micro_batch, task) {
+        (Some(rows), _) => rows,
+        (None, Task::Train) => memory::micro_batch_of(&mut *network, options.precision, options.batch)?,
+        (None, Task::Evaluate | Task::Sample) => {
+            memory::rows_at_a_time(shape, options.device).min(options.batch as usize) as u32
+        }
+    };
     let rounds = match task {
         Task::Train => {
             let job = Job {
@@ -218,6 +224,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         tokens_per_second_quartiles: [third, first],
         gflops: rounds.operations.iter().map(Spent::flops).sum::<u64>() as f64 / seconds / 1e9,
         peak_memory_bytes: memory::peak(),
+        device_memory_bytes: network.resident().map(|resident| resident.taken()),
         operations: shares(&rounds.operations, seconds),
     })
 }

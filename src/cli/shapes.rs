@@ -1,10 +1,13 @@
 //! `mdlm shapes`: the compiled shapes, with what they cost.
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use super::Terminal;
 use crate::error::Result;
+use crate::kernels::cuda::driver::Element;
 use crate::model::footprint::Footprint;
+use crate::model::on_device;
 use crate::shapes::SHAPES;
 
 /// What `mdlm shapes --help` says.
@@ -12,14 +15,44 @@ pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and mem
     V vocabulary with the mask, L tokens a row, D width, H heads, N blocks, C conditioning width. \
     `training` is what training holds whatever the batch: weights, gradients, two moments and the \
     moving average, all f32. `+ a row` is what each row of a micro-batch adds: the activations that \
-    the backward pass needs, half of the tokens masked.";
+    the backward pass needs, half of the tokens masked.\n\n\
+    With `--device cuda`: what a GPU holds in training, weights, moments and activations, for \
+    micro-batches of some sizes. It is the plan that training itself makes; no GPU is needed to tell.";
+
+/// Rows of the micro-batches whose memory on a GPU is told.
+const ROWS: [usize; 4] = [1, 8, 64, 512];
 
 /// Arguments of `mdlm shapes`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Example: mdlm shapes --device cuda --precision bf16")]
 pub struct Args {
     /// Print JSON, in bytes, instead of the table
     #[arg(long)]
     pub json: bool,
+    /// Where training is to compute: cpu or cuda
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    pub device: Where,
+    /// Of activations and products on a GPU: bf16 or f32
+    #[arg(long, value_name = "PRECISION", default_value = "bf16", requires = "device")]
+    pub precision: Numbers,
+}
+
+/// Where training is to compute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Where {
+    /// The CPU.
+    Cpu,
+    /// A GPU.
+    Cuda,
+}
+
+/// What activations on a GPU are made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Numbers {
+    /// bfloat16.
+    Bf16,
+    /// 32-bit floats; tf32 needs as much.
+    F32,
 }
 
 #[derive(Serialize)]
@@ -36,11 +69,28 @@ struct Line {
     training_bytes_per_row: usize,
 }
 
+#[derive(Serialize)]
+struct OnDevice {
+    name: &'static str,
+    precision: &'static str,
+    micro_batch: usize,
+    /// Weights, gradients, moments and averages.
+    kept_bytes: usize,
+    /// What the host fills.
+    feed_bytes: usize,
+    /// Activations and their gradients.
+    arena_bytes: usize,
+    total_bytes: usize,
+}
+
 /// Prints the table to standard output.
 ///
 /// # Errors
 /// Standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    if args.device == Where::Cuda {
+        return on_device(args, terminal);
+    }
     let lines = SHAPES.iter().map(|shape| {
         let footprint = Footprint::of(shape);
         Line {
@@ -104,6 +154,56 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let table: String = std::iter::once(row(heading.map(str::to_owned)))
         .chain(rows)
         .collect();
+    terminal.output(&table)?;
+    Ok(0)
+}
+
+/// What training takes of a GPU's memory.
+fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let (element, precision) = match args.precision {
+        Numbers::Bf16 => (Element::Bf16, "bf16"),
+        Numbers::F32 => (Element::F32, "f32"),
+    };
+    let mut lines = Vec::new();
+    for shape in SHAPES.iter().filter(|shape| on_device::takes(shape)) {
+        for micro_batch in ROWS {
+            let taken = on_device::memory(shape, element, micro_batch)?;
+            lines.push(OnDevice {
+                name: shape.name,
+                precision,
+                micro_batch,
+                kept_bytes: taken.kept,
+                feed_bytes: taken.feed,
+                arena_bytes: taken.arena,
+                total_bytes: taken.total(),
+            });
+        }
+    }
+    if args.json {
+        terminal.output_json(&lines)?;
+        return Ok(0);
+    }
+    let mut table = format!(
+        "{:<12}{:>11}   in all, for a micro-batch of\n{:<12}{:>11}",
+        precision, "weights and", "shape", "moments"
+    );
+    for rows in ROWS {
+        table += &format!(
+            "{:>12}",
+            if rows == 1 {
+                "1 row".to_owned()
+            } else {
+                format!("{rows} rows")
+            }
+        );
+    }
+    for lines in lines.chunks(ROWS.len()) {
+        table += &format!("\n{:<12}{:>11}", lines[0].name, bytes(lines[0].kept_bytes));
+        for line in lines {
+            table += &format!("{:>12}", bytes(line.total_bytes));
+        }
+    }
+    table += "\n";
     terminal.output(&table)?;
     Ok(0)
 }

@@ -11,6 +11,7 @@ use crate::manifest::Stage;
 use crate::model::footprint::Footprint;
 use crate::plan::Plan;
 use crate::shapes::Shape;
+use crate::stages::Device;
 use crate::stages::{self, memory};
 
 /// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
@@ -111,7 +112,7 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
                 _ => None,
             });
         trained.map(|(shape, footprint)| {
-            8 * footprint.parameters + memory::rows_at_a_time(shape) * footprint.training_per_row
+            8 * footprint.parameters + memory::rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row
         })
     };
     let computed = match &stage.stage {

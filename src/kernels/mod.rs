@@ -7,6 +7,7 @@ pub mod adamw;
 mod attention;
 pub mod composite;
 pub mod cuda;
+mod draw;
 mod embed;
 mod fused;
 mod gated_residual;

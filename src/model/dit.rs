@@ -371,7 +371,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
 
     /// h (n, D): the final layer's normalized input at the wanted positions: embedding, the blocks, the last of them for
     /// the wanted positions alone. An activation is let go as soon as its last reader has run.
-    fn hidden(
+    pub fn hidden(
         &self,
         b: &B,
         tokens: &B::Tokens,

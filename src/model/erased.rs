@@ -3,18 +3,14 @@
 use dfdx::shapes::ConstShape;
 
 use super::dit::{Arch, Dit, Look, Touch, WithArch, parameters, with_arch};
-use super::{Batch, Device, Network, OnDevice, Parameter};
+use super::{Batch, Device, Network, Parameter, on_device};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
-use crate::kernels::cuda::driver::Element;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend, Fused};
 use crate::shapes::Shape;
-
-/// What the width of a head has to be a multiple of on a GPU: its tensor cores take tiles of 16.
-const HEAD_TILE: usize = 16;
 
 /// A network of the shape on the device, with these weights in the flat order, its products in that precision.
 ///
@@ -44,36 +40,26 @@ pub fn build(
 
 /// The network of the shape on the GPU.
 fn on_gpu(shape: &Shape, precision: Precision, weights: &[f32]) -> Result<Box<dyn Network>> {
-    struct Build<'a>(Cuda, &'a [f32]);
-    impl WithArch for Build<'_> {
-        type Output = Result<Box<dyn Network>>;
-        fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(OnDevice::<A>::new(self.0, self.1)?))
-        }
-    }
     check_heads(shape)?;
-    let element = match precision {
-        Precision::Single | Precision::Tf32 => Element::F32,
-        Precision::Rounded => Element::Bf16,
-    };
+    let element = on_device::element(precision);
     let cuda = Cuda::new(Box::new(cuda::device::Device::open(0)?), element);
     let cuda = match precision {
         Precision::Tf32 => cuda.with_tf32(),
         Precision::Single | Precision::Rounded => cuda,
     };
-    with_arch(shape.name, Build(cuda, weights))
-        .unwrap_or_else(|| Err(Error::internal(format!("shape `{}` is not compiled", shape.name))))
+    on_device::build(shape, cuda, weights)
 }
 
 /// Refuses a shape whose heads a GPU cannot take.
 fn check_heads(shape: &Shape) -> Result<()> {
     let head = shape.width / shape.heads.max(1);
-    if head.is_multiple_of(HEAD_TILE) {
+    if on_device::takes(shape) {
         return Ok(());
     }
     Err(Error::input(format!(
-        "compute shape `{}` on a GPU: its heads are {head} wide, a GPU's tensor cores take multiples of {HEAD_TILE}",
-        shape.name
+        "compute shape `{}` on a GPU: its heads are {head} wide, a GPU's tensor cores take multiples of {}",
+        shape.name,
+        on_device::HEAD_TILE,
     ))
     .hint("use `--device cpu`, or a shape whose width is 16, 32, 64, … times its heads (`mdlm shapes`)"))
 }

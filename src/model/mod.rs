@@ -114,10 +114,48 @@ pub trait Network {
     /// Out of memory.
     fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
 
+    /// Rows of tokens for a sampler, where the network lives on a device: they stay there until all are drawn.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn chain<'a>(&'a self, _tokens: &[u32]) -> Result<Option<Box<dyn Chain + 'a>>> {
+        Ok(None)
+    }
+
     /// The network as one that does whole steps by itself, where it lives on a device.
     fn resident(&mut self) -> Option<&mut dyn Resident> {
         None
     }
+}
+
+/// What a sampler asks of a network about some rows of a chain.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// The rows of the chain, ascending.
+    pub rows: &'a [u32],
+    /// Positions asked about, flat in the rows asked about, ascending.
+    pub positions: &'a [u32],
+    /// For each of them a number on [0, 1) by which its token is drawn; nothing where it is not.
+    pub uniforms: &'a [Option<f64>],
+    /// σ fed to the network.
+    pub sigma: f32,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// The tokens to draw from.
+    pub alphabet: Alphabet,
+}
+
+/// Rows of tokens on a device, drawn there. What it is asked is queued: only the end waits.
+///
+/// # Errors
+/// Every method fails when the device does.
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Chain {
+    /// Asks the network about rows as they are, and draws tokens in their place.
+    fn draw(&mut self, asked: &Asked<'_>) -> Result<()>;
+
+    /// All tokens. Fails where logits were not finite.
+    fn tokens(&self) -> Result<Vec<u32>>;
 }
 
 /// A network that lives on a device with its optimizer. What it is asked is queued: nothing waits but what says so.
@@ -140,6 +178,12 @@ pub trait Resident {
 
     /// What came of the oldest update that was not asked for before; waits for it. Nothing when all were.
     fn outcome(&mut self) -> Result<Option<StepOutcome>>;
+
+    /// Bytes of the device's memory that the network has or may still take.
+    fn room(&self) -> Result<usize>;
+
+    /// Bytes of the device's memory that it has taken, at most so far.
+    fn taken(&self) -> usize;
 
     /// The weights and their moving average change places.
     fn swap_average(&mut self) -> Result<()>;

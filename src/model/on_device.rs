@@ -7,23 +7,30 @@
 
 use std::collections::VecDeque;
 
-use super::dit::{Arch, Dit, parameters};
+use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
 use super::erased::{check_batch, check_inputs, total};
-use super::{Batch, Network, Parameter, Resident, StepOutcome};
+use super::{Asked, Batch, Network, Parameter, Resident, StepOutcome};
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{AdamW, Moments, Update};
-use crate::kernels::cuda::driver::Ticket;
+use crate::kernels::cuda::driver::{Element, Ticket};
+use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
-use crate::kernels::cuda::{Cuda, Gradients, Taken, room};
+use crate::kernels::cuda::{Chain, Cuda, Gradients, Taken, room};
+use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend as _, Dropout};
 use crate::rng::{Random, Stream};
-use crate::shapes::Shape;
+use crate::shapes::{SHAPES, Shape};
 
 /// Positions come in multiples of this at least: rows of a product's tile.
 const TILE: usize = 64;
 /// The share of a micro-batch's tokens by which the number of positions is rounded up: of half the tokens that are masked on
 /// average, at most 1/16 is done in vain.
 const SHARE: usize = 32;
+
+/// Memory of the device that is left alone: for compiled kernels, graphs, products' partial sums, and who else uses it.
+const RESERVE: usize = 768 << 20;
+/// Tokens of a micro-batch at most: with more nothing is faster.
+const MOST_TOKENS: usize = 1 << 17;
 
 /// What the number of answered positions is a multiple of, of a micro-batch of so many tokens.
 #[must_use]
@@ -66,12 +73,6 @@ impl<A: Arch> OnDevice<A> {
             places,
             updates: VecDeque::new(),
         })
-    }
-
-    /// The device's memory that is taken.
-    #[must_use]
-    pub fn taken(&self) -> Taken {
-        self.cuda.taken()
     }
 
     /// Queues forward and backward; returns the likelihoods, those of `batch` among them, in the order of the positions.
@@ -254,8 +255,81 @@ impl<A: Arch> Network for OnDevice<A> {
         self.cuda.values(&logits)
     }
 
+    fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Option<Box<dyn super::Chain + 'a>>> {
+        Ok(Some(Box::new(OwnChain {
+            tokens: Chain::new(&self.cuda, tokens),
+            count: tokens.len() / A::SHAPE.length,
+            network: self,
+        })))
+    }
+
     fn resident(&mut self) -> Option<&mut dyn Resident> {
         Some(self)
+    }
+}
+
+/// A sampler's tokens beside the network.
+struct OwnChain<'a, A: Arch> {
+    network: &'a OnDevice<A>,
+    tokens: Chain,
+    /// Rows.
+    count: usize,
+}
+
+impl<A: Arch> super::Chain for OwnChain<'_, A> {
+    fn draw(&mut self, asked: &Asked<'_>) -> Result<()> {
+        let length = A::SHAPE.length;
+        let Asked {
+            rows,
+            positions,
+            uniforms,
+            alphabet,
+            ..
+        } = *asked;
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let (dit, cuda) = (&self.network.dit, &self.network.cuda);
+        // Few numbers of rows and of positions, so that steps repeat: the last row is asked about once more for each that is
+        // missing, and nothing of it is drawn.
+        let few = self.count.div_ceil(8);
+        let mut rows = rows.to_vec();
+        let last = *rows
+            .last()
+            .ok_or_else(|| Error::internal("positions of no row"))?;
+        rows.resize(rows.len().next_multiple_of(few), last);
+        let asked_tokens = rows.len() * length;
+        check_inputs(A::SHAPE, &vec![0; asked_tokens], &[asked.sigma], positions)?;
+        let wanted = positions.len().next_multiple_of(TILE).min(asked_tokens);
+        let (mut all, mut drawn, mut into) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut next, mut missing) = (0, wanted - positions.len());
+        for at in 0..asked_tokens as u32 {
+            if positions.get(next) == Some(&at) {
+                let place = rows[at as usize / length] * length as u32 + at % length as u32;
+                all.push(at);
+                drawn.push(uniforms[next].unwrap_or(0.0));
+                into.push(if uniforms[next].is_some() { place } else { u32::MAX });
+                next += 1;
+            } else if missing > 0 {
+                all.push(at);
+                drawn.push(0.0);
+                into.push(u32::MAX);
+                missing -= 1;
+            } else if next == positions.len() {
+                break;
+            }
+        }
+        let tokens = self.tokens.rows(cuda, &rows, length)?;
+        let h = dit.hidden(cuda, &tokens, &[asked.sigma], &all, None)?;
+        let (w, b) = (&dit.output.weight, &dit.output.bias);
+        self.tokens
+            .draw(cuda, &h, w, b, alphabet, asked.temperature, &drawn, &into)?;
+        drop((tokens, h));
+        cuda.run_again()
+    }
+
+    fn tokens(&self) -> Result<Vec<u32>> {
+        self.tokens.tokens(&self.network.cuda)
     }
 }
 
@@ -301,9 +375,113 @@ impl<A: Arch> Resident for OnDevice<A> {
         self.cuda.outcome(ticket).map(Some)
     }
 
+    fn room(&self) -> Result<usize> {
+        let free = self.cuda.driver().capacity()?.free;
+        Ok((free + self.cuda.taken().total()).saturating_sub(RESERVE))
+    }
+
+    fn taken(&self) -> usize {
+        self.cuda.taken().total()
+    }
+
     fn swap_average(&mut self) -> Result<()> {
         self.cuda.swap_average(self.optimizer()?)
     }
+}
+
+/// What the width of a head has to be a multiple of: tensor cores take tiles of 16.
+pub const HEAD_TILE: usize = 16;
+
+/// Whether the device's kernels take a shape.
+#[must_use]
+pub fn takes(shape: &Shape) -> bool {
+    (shape.width / shape.heads.max(1)).is_multiple_of(HEAD_TILE)
+}
+
+/// What activations are made of in a precision.
+#[must_use]
+pub fn element(precision: Precision) -> Element {
+    match precision {
+        Precision::Single | Precision::Tf32 => Element::F32,
+        Precision::Rounded => Element::Bf16,
+    }
+}
+
+/// The network of the shape on a device, with these weights in the flat order.
+///
+/// # Errors
+/// Out of memory.
+pub fn build(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Network>> {
+    struct Build<'a>(Cuda, &'a [f32]);
+    impl WithArch for Build<'_> {
+        type Output = Result<Box<dyn Network>>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            Ok(Box::new(OnDevice::<A>::new(self.0, self.1)?))
+        }
+    }
+    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| not_compiled(shape))
+}
+
+/// What training needs of a device's memory in micro-batches of `rows` rows: [`plan`] of the shape, for activations of that
+/// element. No device is needed.
+///
+/// # Errors
+/// The shape is not compiled.
+pub fn memory(shape: &Shape, element: Element, rows: usize) -> Result<Taken> {
+    struct Plan(Cuda, usize);
+    impl WithArch for Plan {
+        type Output = Result<Taken>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            plan::<A>(self.0, self.1)
+        }
+    }
+    let cuda = Cuda::new(Box::new(Planning::default()), element);
+    with_arch(shape.name, Plan(cuda, rows)).unwrap_or_else(|| not_compiled(shape))
+}
+
+fn not_compiled<T>(shape: &Shape) -> Result<T> {
+    Err(Error::internal(format!("shape `{}` is not compiled", shape.name)))
+}
+
+/// Rows of a micro-batch in training: of the divisors of the batch the largest that fits into so many bytes.
+///
+/// # Errors
+/// Not even one row fits: the error says what does.
+pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Result<u32> {
+    let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
+    let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
+    let needed = |rows: u32| memory(shape, element, rows as usize).map(|taken| taken.total());
+    // More rows need more memory: those that fit come first.
+    let (mut fit, mut too_many) = (0, divisors.len());
+    while fit < too_many {
+        let middle = fit.midpoint(too_many);
+        if needed(divisors[middle])? <= bytes {
+            fit = middle + 1;
+        } else {
+            too_many = middle;
+        }
+    }
+    if fit > 0 {
+        return Ok(divisors[fit - 1]);
+    }
+    let (one, mib) = (needed(1)?, 1 << 20);
+    let others = SHAPES.iter().filter(|other| other.name != shape.name);
+    let smaller = others
+        .filter_map(|other| Some((memory(other, element, 1).ok()?.total(), other.name)))
+        .filter(|(needed, _)| *needed <= bytes)
+        .max();
+    let error = Error::environment(format!(
+        "train shape `{}`: a micro-batch of one row needs {} MiB of the device, {} MiB are free",
+        shape.name,
+        one.div_ceil(mib),
+        bytes / mib
+    ));
+    Err(match smaller {
+        Some((_, name)) => error.hint(format!(
+            "shape `{name}` would fit; `mdlm shapes --device cuda` tells what each needs"
+        )),
+        None => error.hint("end what else uses the device, or use `--device cpu`"),
+    })
 }
 
 /// What training needs of a device's memory in micro-batches of `rows` rows, half of their tokens masked: the plan of a step
@@ -338,5 +516,5 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize) -> Result<Taken> {
         }),
     };
     Resident::accumulate(&mut network, &batch, alphabet)?;
-    Ok(network.taken())
+    Ok(network.cuda.taken())
 }

@@ -85,7 +85,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         estimator: config.estimator,
         draws: config.draws,
         stream: Stream::Evaluate,
-        micro_batch: memory::rows_at_a_time(network.shape()),
+        micro_batch: memory::rows_at_a_time(network.shape(), context.device),
     };
     let started = std::time::Instant::now();
     let bound = task.run(&*network, context.cancel, &mut |done, total, nats| {

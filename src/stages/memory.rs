@@ -1,12 +1,17 @@
 //! How many rows may go through a network at a time, and what memory a stage took.
 
+use crate::error::Result;
+use crate::kernels::gemm::Precision;
 use crate::model::footprint::Footprint;
+use crate::model::{Device, Network, on_device};
 use crate::shapes::Shape;
 
 /// Token rows that go through the network at a time: enough for the matrix products to be at their speed, and few enough
 /// for an operation to find in the caches what the one before it has written. Measured with `mdlm bench --micro-batch`:
 /// `tiny` and `mini` train fastest with 16 rows of 128 tokens, a few per cent slower with 8 and 32, a quarter with 2.
 const TOKENS: usize = 2048;
+/// The same on a GPU: every one of its multiprocessors has some tiles of each product to do.
+const DEVICE_TOKENS: usize = 1 << 16;
 /// Memory for the activations of a micro-batch in training, beside weights, gradients and moments: bounds the large shapes.
 const ACTIVATIONS: usize = 1 << 30;
 
@@ -21,10 +26,27 @@ pub fn micro_batch(shape: &Shape, batch: u32) -> u32 {
         .unwrap_or(1)
 }
 
+/// Rows of a micro-batch in training, by that network: on a device as many as its memory holds.
+///
+/// # Errors
+/// Not even one row fits into the device's memory, or it failed.
+pub fn micro_batch_of(network: &mut dyn Network, precision: Precision, batch: u32) -> Result<u32> {
+    let shape = network.shape();
+    match network.resident() {
+        Some(resident) => on_device::fitting(shape, on_device::element(precision), batch, resident.room()?),
+        None => Ok(micro_batch(shape, batch)),
+    }
+}
+
 /// Rows that evaluation and sampling put through the network at a time.
 #[must_use]
-pub fn rows_at_a_time(shape: &Shape) -> usize {
-    (TOKENS / shape.length).max(1)
+pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
+    let tokens = if device == Device::Cuda {
+        DEVICE_TOKENS
+    } else {
+        TOKENS
+    };
+    (tokens / shape.length).max(1)
 }
 
 /// Lets [`peak`] begin anew. Where the system refuses, the peak stays that of the process's whole life.
@@ -99,7 +121,8 @@ mod tests {
             assert_eq!(512 % rows, 0);
             let (tokens, bytes) = (shape.length, Footprint::of(shape).training_per_row);
             assert!(rows == 1 || rows as usize * tokens <= TOKENS && rows as usize * bytes <= ACTIVATIONS);
-            assert!(rows_at_a_time(shape) >= 1);
+            assert!(rows_at_a_time(shape, Device::Cpu) >= 1);
+            assert!(rows_at_a_time(shape, Device::Cuda) > rows_at_a_time(shape, Device::Cpu));
         }
         let of = |name, batch| micro_batch(Shape::find(name).unwrap(), batch);
         assert_eq!(

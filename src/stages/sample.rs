@@ -118,7 +118,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         mdlm: model.mdlm(context.seed),
         alphabet: model.alphabet(),
         seed: context.seed,
-        micro_batch: memory::rows_at_a_time(network.shape()),
+        micro_batch: memory::rows_at_a_time(network.shape(), context.device),
     };
     let started = std::time::Instant::now();
     let drawn = task.run(&*network, context.cancel, &mut |done| {

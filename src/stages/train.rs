@@ -84,14 +84,14 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         precision: config.precision,
     };
     let history = history(config, &model, &rows, &held_out)?;
-    let recipe = recipe(config, shape, context.seed);
-    let micro_batch = recipe.micro_batch;
     let mut network = model::build(
         shape,
         context.device,
         precision(config),
         &model::initial(shape, context.seed),
     )?;
+    let recipe = recipe(config, &mut *network, context.seed)?;
+    let micro_batch = recipe.micro_batch;
     let mut watcher = Watcher {
         context,
         total: config.steps,
@@ -108,7 +108,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
             },
             draws: VALIDATION_DRAWS,
             stream: Stream::Validation,
-            micro_batch: memory::rows_at_a_time(shape),
+            micro_batch: memory::rows_at_a_time(shape, context.device),
         },
     };
     let job = Job {
@@ -161,13 +161,14 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
-fn recipe(config: &Train, shape: &Shape, seed: u64) -> Recipe {
-    Recipe {
+fn recipe(config: &Train, network: &mut dyn Network, seed: u64) -> Result<Recipe> {
+    Ok(Recipe {
         steps: config.steps,
         batch: config.batch,
-        micro_batch: config
-            .micro_batch
-            .unwrap_or_else(|| memory::micro_batch(shape, config.batch)),
+        micro_batch: config.micro_batch.map_or_else(
+            || memory::micro_batch_of(network, precision(config), config.batch),
+            Ok,
+        )?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         schedule: config.schedule,
@@ -183,7 +184,7 @@ fn recipe(config: &Train, shape: &Shape, seed: u64) -> Recipe {
         validation_every: config.validation_every,
         checkpoint_every: config.checkpoint_every,
         seed,
-    }
+    })
 }
 
 fn precision(config: &Train) -> gemm::Precision {

@@ -238,6 +238,37 @@ fn the_planned_memory_is_the_memory_taken() {
     }
 }
 
+/// The largest micro-batch that the plan finds room for, and what would fit where there is none.
+#[test]
+fn micro_batches_fill_the_memory_that_there_is() {
+    let needed = |rows| {
+        model::on_device::memory(nano(), Element::Bf16, rows)
+            .unwrap()
+            .total()
+    };
+    let fitting = |bytes| model::on_device::fitting(nano(), Element::Bf16, 12, bytes);
+    assert_eq!(fitting(usize::MAX).unwrap(), 12);
+    for (rows, next) in [(1, 2), (3, 4), (6, 12)] {
+        assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
+        assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
+    }
+    let error = fitting(needed(1) - 1).unwrap_err();
+    assert_eq!(error.kind(), Kind::Environment);
+    let shape = Shape::find("lm1b-small").unwrap();
+    let error = model::on_device::fitting(shape, Element::Bf16, 8, 1 << 30).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .ends_with("MiB of the device, 1024 MiB are free"),
+        "{error}"
+    );
+    assert!(
+        error.hint_text().unwrap().contains("shape `mini` would fit"),
+        "{:?}",
+        error.hint_text()
+    );
+}
+
 /// Where memory ends the run ends, with the device's own words.
 #[test]
 fn out_of_memory_is_an_error_of_the_environment() {

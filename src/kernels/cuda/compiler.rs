@@ -164,6 +164,8 @@ mod tests {
             ("VOCABULARY", shape.vocabulary),
             ("HEAD", head),
             ("HEADS", shape.heads),
+            ("EACH", 4),
+            ("STRIDE", shape.vocabulary.next_multiple_of(64)),
         ];
         let mut all: Vec<Constant> = whole
             .iter()

@@ -50,6 +50,90 @@ __device__ float wide(bf16 x) { return __uint_as_float(uint32_t(x.bits) << 16); 
 __device__ void narrow(float &y, float x) { y = x; }
 __device__ void narrow(bf16 &y, float x) { y.bits = uint16_t(rounded(x)); }
 
+// Two numbers as bf16 in a word, the first one in its lower half.
+__device__ uint32_t pair(float low, float high) {
+#ifdef __CUDACC_RTC__
+  uint32_t both;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+#else
+  return rounded(low) | rounded(high) << 16;
+#endif
+}
+
+// Elements that one access of 16 bytes moves.
+#ifdef ELEMENT_BF16
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+// N elements of a row as f32: LANES of them, or single ones where rows are not made of whole accesses.
+template <int N> struct Pack {
+  float at[N];
+};
+
+template <int N> __device__ Pack<N> load(GLOBAL(const element) from, size_t at) {
+  Pack<N> pack;
+  if constexpr (N == 1) {
+    pack.at[0] = wide(from[at]);
+  } else {
+    uint4 words = as<const uint4>(from)[at / LANES];
+    uint32_t all[4] = {words.x, words.y, words.z, words.w};
+    for (int i = 0; i < 4; i++) {
+#ifdef ELEMENT_BF16
+      pack.at[2 * i] = __uint_as_float(all[i] << 16);
+      pack.at[2 * i + 1] = __uint_as_float(all[i] & 0xFFFF0000u);
+#else
+      pack.at[i] = __uint_as_float(all[i]);
+#endif
+    }
+  }
+  return pack;
+}
+
+template <int N> __device__ void store(GLOBAL(element) to, size_t at, const Pack<N> &pack) {
+  if constexpr (N == 1) {
+    narrow(to[at], pack.at[0]);
+  } else {
+    uint32_t all[4];
+    for (int i = 0; i < 4; i++) {
+#ifdef ELEMENT_BF16
+      all[i] = pair(pack.at[2 * i], pack.at[2 * i + 1]);
+#else
+      all[i] = __float_as_uint(pack.at[i]);
+#endif
+    }
+    as<uint4>(to)[at / LANES] = uint4{all[0], all[1], all[2], all[3]};
+  }
+}
+
+// The same of f32 numbers, whatever elements are.
+template <int N> __device__ Pack<N> load_floats(GLOBAL(const float) from, size_t at) {
+  Pack<N> pack;
+  if constexpr (N == 1) {
+    pack.at[0] = from[at];
+  } else {
+    for (int i = 0; i < N / 4; i++) {
+      float4 four = as<const float4>(from)[at / 4 + i];
+      pack.at[4 * i] = four.x;
+      pack.at[4 * i + 1] = four.y;
+      pack.at[4 * i + 2] = four.z;
+      pack.at[4 * i + 3] = four.w;
+    }
+  }
+  return pack;
+}
+
+template <int N> __device__ void store_floats(GLOBAL(float) to, size_t at, const Pack<N> &pack) {
+  if constexpr (N == 1) {
+    to[at] = pack.at[0];
+  } else {
+    for (int i = 0; i < N / 4; i++)
+      as<float4>(to)[at / 4 + i] = float4{pack.at[4 * i], pack.at[4 * i + 1], pack.at[4 * i + 2], pack.at[4 * i + 3]};
+  }
+}
+
 __device__ float warp_sum(float x) {
   for (int mask = 16; mask; mask /= 2) x += __shfl_xor_sync(ALL_LANES, x, mask);
   return x;
@@ -81,7 +165,31 @@ __device__ float block_max(float x, SHARED(float) partial) {
   return max;
 }
 
-__device__ float sigmoid(float x) { return 1.f / (1.f + expf(-x)); }
+// Of bf16 elements two digits are kept: the hardware's own exponential, good for six, is exact enough there.
+__device__ float exponential(float x) {
+#if defined(__CUDACC_RTC__) && defined(ELEMENT_BF16)
+  return __expf(x);
+#else
+  return expf(x);
+#endif
+}
+__device__ float sigmoid(float x) { return 1.f / (1.f + exponential(-x)); }
+
+// Σ partial[c · stride + column] over c < count, by a block of 8 warps whose lanes are 32 columns: every warp adds up its
+// eighth of them, then the eighths are added, always in the same order. Warp 0 has the sum. `eighths`: 256 numbers.
+__device__ float column_total(GLOBAL(const float) partial, size_t first, size_t stride, uint32_t count, bool is_column,
+                              SHARED(float) eighths) {
+  uint32_t lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+  float sum = 0.f;
+  if (is_column)
+    for (uint32_t c = warp; c < count; c += 8) sum += partial[first + c * stride];
+  __syncthreads();
+  eighths[threadIdx.x] = sum;
+  __syncthreads();
+  if (warp > 0) return 0.f;
+  for (uint32_t other = 1; other < 8; other++) sum += eighths[other * 32 + lane];
+  return sum;
+}
 
 // Which batch row a row of an activation belongs to: rows are listed as token rows, or all are there in order.
 __device__ uint32_t token_row(GLOBAL(const uint32_t) listed, uint32_t is_listed, uint32_t row) {

@@ -64,6 +64,7 @@ macro_rules! operations {
 operations! {
     ADAMW "adamw";
     ATTENTION "attention";
+    DRAW "draw";
     EMBED "embed";
     GATED_RESIDUAL "gated_residual";
     GATHER "gather";
@@ -299,6 +300,11 @@ pub trait Driver {
 
     /// Whether products of this kind (sizes, elements, epilogue; addresses do not matter) can be done with their epilogue.
     fn fuses(&self, product: &Product) -> bool;
+
+    /// Whether nothing is ever done, so that no content need be prepared.
+    fn is_planning(&self) -> bool {
+        false
+    }
 
     /// The device's memory.
     fn capacity(&self) -> Result<Capacity>;

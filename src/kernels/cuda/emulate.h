@@ -15,6 +15,14 @@
 #include <ucontext.h>
 #endif
 
+// Of CUDA's own types.
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+
 #define __global__
 #define __device__ static inline
 #define __launch_bounds__(...)
@@ -163,6 +171,7 @@ template <class T> struct Global {
     return at[i];
   }
   Global operator+(size_t i) const { return {at + i, first, end}; }
+  operator Global<const T>() const { return {at, first, end}; }
 };
 
 template <class U, class T> static inline Global<U> as(Global<T> x) {

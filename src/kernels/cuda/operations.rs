@@ -1,6 +1,7 @@
 //! The operations on matrices of a device: what is launched, forwards and backwards. Formulas and gradients stand at the
 //! head of each operation's folder.
 
+use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
@@ -9,20 +10,29 @@ use super::driver::{
     LINEAR, LINEAR_GELU, Launch, MODULATED_NORM, NLL, Operand, Operation, Product, SILU, Value,
 };
 use super::queue::Buffer;
-use super::weights::{Kept, Weight};
-use super::{Cuda, Gradients, Matrix, Slot, Tokens, narrowed};
+use super::weights::{Kept, ROWS, Weight};
+use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
 use crate::kernels::{Alphabet, Dropout, TokenRows};
 
+/// Bytes that one access moves.
+const PACK: usize = 16;
 /// Threads of a block that goes over a row, or over elements.
 const THREADS: usize = 256;
-/// Threads of a block that goes over columns, each down its own.
+/// Threads of a block that goes over packs of columns, each down its own.
 const COLUMNS: usize = 128;
+/// Columns whose partial sums a block adds up.
+const TOTALS: usize = 32;
 /// Rows whose gradients a block of `embed_segments` adds up.
 const SEGMENT: usize = 256;
 /// Rows of a chunk of `column_sums`.
-const CHUNK: usize = 512;
+const CHUNK: usize = 128;
+/// Blocks that sums over all rows are cut into, about: some for each of a large device's multiprocessors, and not more to be
+/// added up than need be.
+const CHUNKS: usize = 512;
+/// Rows of such a chunk come in multiples of this: each warp of a block has as many.
+const CHUNK_ROWS: usize = 8;
 /// Bytes that logits and their gradients may take: a chunk of rows has so many.
 const LOGITS: usize = 256 << 20;
 /// Queries and keys of a tile of attention; its warps have 16 rows each.
@@ -49,7 +59,7 @@ struct Places {
     /// The token rows, where they are listed.
     listed: Option<Rc<Buffer>>,
     length: usize,
-    /// The most rows of a batch row.
+    /// The most rows that a batch row can have.
     longest: usize,
     batch: usize,
 }
@@ -69,11 +79,22 @@ impl Places {
 }
 
 /// The rows of a gradient by the entry that they belong to: in what order, where each entry's begin (and the last ones
-/// end), and the entries, ascending.
-fn by_entry(entries: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
-    let mut order: Vec<u32> = (0..entries.len() as u32).collect();
-    // Stable: within an entry in the order of the rows.
-    order.sort_by_key(|&row| entries[row as usize]);
+/// end), and the entries, ascending, of which there are `count`.
+fn by_entry(entries: &[u32], count: usize) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
+    // A counting sort: within an entry in the order of the rows.
+    let mut places = vec![0_u32; count + 1];
+    for &entry in entries {
+        places[entry as usize + 1] += 1;
+    }
+    for entry in 0..count {
+        places[entry + 1] += places[entry];
+    }
+    let mut order = vec![0_u32; entries.len()];
+    for (row, &entry) in (0_u32..).zip(entries) {
+        let place = &mut places[entry as usize];
+        order[*place as usize] = row;
+        *place += 1;
+    }
     let (mut starts, mut distinct) = (Vec::new(), Vec::new());
     for (i, &row) in order.iter().enumerate() {
         let entry = entries[row as usize];
@@ -86,6 +107,20 @@ fn by_entry(entries: &[u32]) -> (Vec<u32>, Vec<u32>, Vec<u32>) {
     (order, starts, distinct)
 }
 
+/// A list whose length does not depend on what is in it, its end repeated.
+fn padded(mut list: Vec<u32>, length: usize) -> Vec<u32> {
+    let last = list.last().copied().unwrap_or(0);
+    list.resize(length, last);
+    list
+}
+
+/// Rows of a chunk, and chunks of each of `batch` modulation rows, of which one has `longest` rows at most.
+fn chunks(longest: usize, batch: usize) -> (usize, usize) {
+    let rows = (longest * batch).div_ceil(CHUNKS).next_multiple_of(CHUNK_ROWS);
+    let rows = rows.min(longest.next_multiple_of(CHUNK_ROWS)).max(CHUNK_ROWS);
+    (rows, longest.div_ceil(rows).max(1))
+}
+
 impl Cuda {
     pub(super) fn matrix(&self, values: Buffer, rows: usize, columns: usize) -> Matrix {
         Matrix {
@@ -94,6 +129,7 @@ impl Cuda {
             rows,
             columns,
             gradient: Slot::default(),
+            inner: None,
         }
     }
 
@@ -182,6 +218,25 @@ impl Cuda {
         )
     }
 
+    /// One thread for each pack of elements of rows, or for each element where rows are not made of whole packs.
+    fn each_pack(
+        &self,
+        operation: Operation,
+        kernel: &'static str,
+        constants: &[(&'static str, usize)],
+        rows: usize,
+        width: usize,
+        arguments: &[Argument],
+    ) -> Result<()> {
+        let lanes = PACK / self.element.bytes();
+        let packs = if width.is_multiple_of(lanes) {
+            width / lanes
+        } else {
+            width
+        };
+        self.each_element(operation, kernel, constants, rows * packs, arguments)
+    }
+
     /// One block a row.
     fn each_row(
         &self,
@@ -225,7 +280,7 @@ impl Cuda {
     }
 
     /// c = a · b, or c += a · b.
-    fn multiply(
+    pub(super) fn multiply(
         &self,
         sizes: [usize; 3],
         operands: [Operand; 2],
@@ -233,15 +288,17 @@ impl Cuda {
         element: Element,
         accumulate: bool,
     ) -> Result<()> {
-        if sizes.contains(&0) {
-            return Ok(());
-        }
-        let product = self.product(sizes, operands, c, element, accumulate);
-        self.queue.push(Command::Multiply(product));
+        self.push_product(self.product(sizes, operands, c, element, accumulate));
         Ok(())
     }
 
-    fn operand(&self, at: Address, transposed: bool) -> Operand {
+    fn push_product(&self, product: Product) {
+        if !product.sizes.contains(&0) {
+            self.queue.push(Command::Multiply(product));
+        }
+    }
+
+    pub(super) fn operand(&self, at: Address, transposed: bool) -> Operand {
         Operand {
             at,
             element: self.element,
@@ -270,7 +327,8 @@ impl Cuda {
                 let count = sum.bytes() / self.element.bytes();
                 let arguments = [Argument::At(gradient.at()), Argument::At(sum.at()), number(count)];
                 // The width is of no meaning to it; the same as elsewhere, so that nothing is compiled for it alone.
-                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], count, &arguments)?;
+                let threads = count.div_ceil(PACK / self.element.bytes());
+                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], threads, &arguments)?;
                 sum
             }
         };
@@ -296,7 +354,7 @@ impl Cuda {
 
     fn places(&self, rows: TokenRows<'_>, count: usize, batch: usize) -> Result<Places> {
         check_token_rows(rows, count, batch)?;
-        self.spread(rows, &rows.starts(batch, count), batch)
+        self.spread(rows, &rows.starts(batch, count), count, batch)
     }
 
     /// The places of a modulation's rows: all rows are of its only one, or each batch row's of its own.
@@ -310,19 +368,19 @@ impl Cuda {
     ) -> Result<Places> {
         check_modulation(rows, count, width, (modulation.rows, modulation.columns), chunks)?;
         if modulation.rows == 1 {
-            return self.spread(rows, &[0, count], 1);
+            return self.spread(rows, &[0, count], count, 1);
         }
-        self.spread(rows, &rows.starts(modulation.rows, count), modulation.rows)
+        self.spread(rows, &rows.starts(modulation.rows, count), count, modulation.rows)
     }
 
-    fn spread(&self, rows: TokenRows<'_>, starts: &[usize], batch: usize) -> Result<Places> {
-        let longest = starts.windows(2).map(|pair| pair[1] - pair[0]).max().unwrap_or(0);
+    fn spread(&self, rows: TokenRows<'_>, starts: &[usize], count: usize, batch: usize) -> Result<Places> {
         let starts: Vec<u32> = starts.iter().map(|&start| start as u32).collect();
         Ok(Places {
             starts: self.numbers(&starts)?,
             listed: rows.listed.map(|listed| self.numbers(listed)).transpose()?,
             length: rows.length,
-            longest,
+            // What rows are listed must not show in what is launched.
+            longest: if batch == 1 { count } else { rows.length.min(count) },
             batch,
         })
     }
@@ -340,8 +398,9 @@ impl Cuda {
         let count = tokens.count;
         let y = self.elements(count * width)?;
         let constants = [("WIDTH", width)];
-        let arguments = [table.working, tokens.there.at(), y.at()].map(Argument::At);
-        self.each_row(EMBED, "embed_forward", &constants, count, 0, &arguments)?;
+        let at = [table.working, tokens.there.at(), y.at()].map(Argument::At);
+        let arguments = [&at[..], &[number(count)]].concat();
+        self.each_pack(EMBED, "embed_forward", &constants, count, width, &arguments)?;
         let y = self.matrix(y, count, width);
         if self.is_recording() {
             let tokens = tokens.known.clone().ok_or_else(|| {
@@ -352,7 +411,7 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let (order, starts, entries) = by_entry(&tokens);
+                let (order, starts, distinct) = by_entry(&tokens, entries);
                 // Entries' rows cut into segments.
                 let (mut cuts, mut segments) = (Vec::new(), Vec::new());
                 for pair in starts.windows(2) {
@@ -360,34 +419,51 @@ impl Cuda {
                     cuts.extend((pair[0]..pair[1]).step_by(SEGMENT));
                 }
                 segments.push(cuts.len() as u32);
-                let count = cuts.len();
                 cuts.push(tokens.len() as u32);
-                let partial = cuda.floats(count * width)?;
-                let (order, cuts) = (cuda.numbers(&order)?, cuda.numbers(&cuts)?);
+                // However the tokens are spread, there are no more entries and segments than these: the others are empty.
+                let most_entries = tokens.len().min(entries);
+                let most_segments = most_entries + tokens.len() / SEGMENT;
+                let [cuts, segments] = [(cuts, most_segments), (segments, most_entries)]
+                    .map(|(list, most)| cuda.numbers(&padded(list, most + 1)));
+                let (cuts, segments) = (cuts?, segments?);
+                let partial = cuda.floats(most_segments * width)?;
+                let order = cuda.numbers(&order)?;
                 let arguments = [dy.at(), order.at(), cuts.at(), partial.at()].map(Argument::At);
-                cuda.each_row(EMBED, "embed_segments", &constants, count, 0, &arguments)?;
+                let blocks = [most_segments, 1, 1];
+                cuda.run(
+                    EMBED,
+                    "embed_segments",
+                    &constants,
+                    blocks,
+                    COLUMNS,
+                    0,
+                    &arguments,
+                )?;
                 let to = cuda.weight_gradient(gradients, &table)?;
-                let (distinct, segments) = (cuda.numbers(&entries)?, cuda.numbers(&segments)?);
+                let distinct = cuda.numbers(&padded(distinct, most_entries))?;
                 let arguments = [partial.at(), distinct.at(), segments.at(), to].map(Argument::At);
-                cuda.each_row(EMBED, "embed_entries", &constants, entries.len(), 0, &arguments)
+                let blocks = [most_entries, 1, 1];
+                cuda.run(EMBED, "embed_entries", &constants, blocks, COLUMNS, 0, &arguments)
             });
         }
         Ok(y)
     }
 
-    /// x · w[outputs]ᵀ, without a bias.
-    fn outputs(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>) -> Result<Buffer> {
-        let y = self.elements(x.rows * outputs.len())?;
+    /// y = x · w[outputs]ᵀ, without a bias.
+    fn outputs_product(&self, x: &Matrix, w: &Weight, outputs: &Range<usize>, y: &Buffer) -> Product {
         let from = w.working.offset(outputs.start * x.columns * self.element.bytes());
         let operands = [self.operand(x.values.at(), false), self.operand(from, true)];
-        self.multiply(
-            [x.rows, outputs.len(), x.columns],
-            operands,
-            y.at(),
-            self.element,
-            false,
-        )?;
-        Ok(y)
+        let sizes = [x.rows, outputs.len(), x.columns];
+        self.product(sizes, operands, y.at(), self.element, false)
+    }
+
+    /// Queues a product with its epilogue, if the device has it.
+    fn fused(&self, product: Product) -> bool {
+        let is_fused = !product.sizes.contains(&0) && self.queue.driver().fuses(&product);
+        if is_fused {
+            self.queue.push(Command::Multiply(product));
+        }
+        is_fused
     }
 
     pub(super) fn linear_rows(
@@ -397,11 +473,22 @@ impl Cuda {
         outputs: Range<usize>,
         b: Option<&Rc<Weight>>,
     ) -> Result<Matrix> {
-        let y = self.outputs(x, w, &outputs)?;
-        let constants = [("WIDTH", outputs.len())];
-        if let Some(b) = b {
-            let arguments = [b.master, y.at()].map(Argument::At);
-            self.each_row(LINEAR, "add_bias", &constants, x.rows, 0, &arguments)?;
+        let y = self.elements(x.rows * outputs.len())?;
+        let product = self.outputs_product(x, w, &outputs, &y);
+        let biased = b.is_some_and(|b| {
+            self.fused(Product {
+                epilogue: Epilogue::Bias(b.working),
+                ..product
+            })
+        });
+        if !biased {
+            self.push_product(product);
+            if let Some(b) = b {
+                let at = [b.master, y.at()].map(Argument::At);
+                let arguments = [&at[..], &[number(x.rows)]].concat();
+                let width = outputs.len();
+                self.each_pack(LINEAR, "add_bias", &[("WIDTH", width)], x.rows, width, &arguments)?;
+            }
         }
         let y = self.matrix(y, x.rows, outputs.len());
         if self.is_recording() {
@@ -448,13 +535,23 @@ impl Cuda {
         let (dx, add) = self.target(&x.gradient, x.rows * x.columns)?;
         let from = w.working.offset(first * self.element.bytes());
         let operands = [self.operand(dy.at(), false), self.operand(from, false)];
-        self.multiply(
-            [x.rows, x.columns, outputs.len()],
-            operands,
-            dx.at(),
-            self.element,
-            add,
-        )?;
+        let sizes = [x.rows, x.columns, outputs.len()];
+        let product = self.product(sizes, operands, dx.at(), self.element, add);
+        let reached = x.inner.as_ref().is_some_and(|inner| {
+            let epilogue = Epilogue::GeluGradient {
+                kept: inner.values.at(),
+            };
+            !add && self.fused(Product { epilogue, ..product })
+        });
+        if !reached {
+            self.push_product(product);
+        }
+        if let Some(inner) = &x.inner {
+            if add && inner.is_reached.get() {
+                return Err(Error::internal("two readers of a GELU's output"));
+            }
+            inner.is_reached.set(reached);
+        }
         *x.gradient.borrow_mut() = Some(dx);
         Ok(())
     }
@@ -464,7 +561,13 @@ impl Cuda {
         let chunks = rows.div_ceil(CHUNK);
         let partial = self.floats(chunks * width)?;
         let constants = [("WIDTH", width)];
-        let blocks = width.div_ceil(COLUMNS);
+        let lanes = PACK / self.element.bytes();
+        let packs = if width.is_multiple_of(lanes) {
+            width / lanes
+        } else {
+            width
+        };
+        let blocks = packs.div_ceil(COLUMNS);
         let arguments = [
             Argument::At(y),
             Argument::At(partial.at()),
@@ -485,36 +588,58 @@ impl Cuda {
 
     fn add_partial_sums(&self, partial: Address, chunks: usize, width: usize, total: Address) -> Result<()> {
         let arguments = [Argument::At(partial), Argument::At(total), number(chunks)];
-        let blocks = width.div_ceil(COLUMNS);
         self.run(
             LINEAR,
             "add_partial_sums",
             &[("WIDTH", width)],
-            [blocks, 1, 1],
-            COLUMNS,
-            0,
+            [width.div_ceil(TOTALS), 1, 1],
+            THREADS,
+            THREADS * Element::F32.bytes(),
             &arguments,
         )
     }
 
     pub(super) fn linear_gelu_rows(&self, x: &Matrix, w: &Rc<Weight>, b: &Rc<Weight>) -> Result<Matrix> {
         let width = b.count;
-        let u = self.outputs(x, w, &(0..width))?;
+        let u = self.elements(x.rows * width)?;
         let y = self.elements(x.rows * width)?;
         let constants = [("WIDTH", width)];
-        let arguments = [b.master, u.at(), y.at()].map(Argument::At);
-        self.each_row(LINEAR_GELU, "bias_gelu", &constants, x.rows, 0, &arguments)?;
-        let y = self.matrix(y, x.rows, width);
+        let product = self.outputs_product(x, w, &(0..width), &y);
+        let epilogue = Epilogue::Gelu {
+            bias: b.working,
+            kept: u.at(),
+        };
+        if !self.fused(Product { epilogue, ..product }) {
+            self.push_product(Product { c: u.at(), ..product });
+            let at = [b.master, u.at(), y.at()].map(Argument::At);
+            let arguments = [&at[..], &[number(x.rows)]].concat();
+            self.each_pack(LINEAR_GELU, "bias_gelu", &constants, x.rows, width, &arguments)?;
+        }
+        let mut y = self.matrix(y, x.rows, width);
         if self.is_recording() {
+            let inner = Rc::new(Inner {
+                values: u,
+                is_reached: Cell::default(),
+            });
+            y.inner = Some(Rc::clone(&inner));
             let (x, w, b, slot) = (x.clone(), Rc::clone(w), Rc::clone(b), y.gradient.clone());
             self.push(move |cuda, gradients| {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let count = x.rows * width;
-                let arguments = [Argument::At(u.at()), Argument::At(dy.at()), number(count)];
-                cuda.each_element(LINEAR_GELU, "gelu_backward", &constants, count, &arguments)?;
-                drop(u);
+                if !inner.is_reached.get() {
+                    let at = [inner.values.at(), dy.at()].map(Argument::At);
+                    let arguments = [&at[..], &[number(x.rows)]].concat();
+                    cuda.each_pack(
+                        LINEAR_GELU,
+                        "gelu_backward",
+                        &constants,
+                        x.rows,
+                        width,
+                        &arguments,
+                    )?;
+                }
+                drop(inner);
                 cuda.linear_backward(&dy, &x, &w, 0..width, Some(&b), gradients)
             });
         }
@@ -595,48 +720,50 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
-                let partial = cuda.floats(places.batch * width)?;
+                let (chunk, chunks) = chunks(places.longest, places.batch);
+                let partial = cuda.floats(places.batch * chunks * 2 * width)?;
+                let (dx, add) = cuda.target(&x.gradient, count * width)?;
                 let at = [
                     x.values.at(),
                     weight.master,
                     modulation.values.at(),
                     statistics.at(),
                     dy.at(),
+                    dx.at(),
+                    places.starts.at(),
+                    partial.at(),
                 ];
-                let more = [places.starts.at(), dmodulation.at(), partial.at()];
-                let arguments = [&at[..], &more].concat();
-                let arguments: Vec<_> = arguments.into_iter().map(Argument::At).collect();
-                let grid = [width.div_ceil(COLUMNS), places.batch, 1];
-                cuda.run(
-                    MODULATED_NORM,
-                    "norm_parameters",
-                    &constants,
-                    grid,
-                    COLUMNS,
-                    0,
-                    &arguments,
-                )?;
-                *modulation.gradient.borrow_mut() = Some(dmodulation);
-                let dweight = cuda.weight_gradient(gradients, &weight)?;
-                cuda.add_partial_sums(partial.at(), places.batch, width, dweight)?;
-                let (dx, add) = cuda.target(&x.gradient, count * width)?;
-                let arguments = [
-                    &at.map(Argument::At)[..],
-                    &[Argument::At(dx.at())],
-                    &places.listed(),
-                    &[number(count), shared, number(usize::from(add))],
-                ]
-                .concat();
+                let numbers = [number(chunk), number(usize::from(add))];
                 cuda.run(
                     MODULATED_NORM,
                     "norm_backward",
                     &constants,
-                    blocks,
+                    [chunks, places.batch, 1],
                     NORM_WARPS * 32,
-                    0,
-                    &arguments,
+                    NORM_WARPS * 2 * width * Element::F32.bytes(),
+                    &[&at.map(Argument::At)[..], &numbers].concat(),
                 )?;
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                let weights = cuda.floats(places.batch * width)?;
+                let at = [
+                    weight.master,
+                    modulation.values.at(),
+                    partial.at(),
+                    dmodulation.at(),
+                    weights.at(),
+                ];
+                cuda.run(
+                    MODULATED_NORM,
+                    "norm_parameters",
+                    &constants,
+                    [width.div_ceil(TOTALS), places.batch, 1],
+                    THREADS,
+                    THREADS * Element::F32.bytes(),
+                    &[&at.map(Argument::At)[..], &[number(chunks)]].concat(),
+                )?;
+                *modulation.gradient.borrow_mut() = Some(dmodulation);
+                let dweight = cuda.weight_gradient(gradients, &weight)?;
+                cuda.add_partial_sums(weights.at(), places.batch, width, dweight)?;
                 *x.gradient.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -818,16 +945,16 @@ impl Cuda {
         let arguments = [
             &at[..],
             &places.listed(),
-            &[shared, Argument::At(random.at())],
+            &[number(count), shared, Argument::At(random.at())],
             &drops,
         ]
         .concat();
-        self.each_row(
+        self.each_pack(
             GATED_RESIDUAL,
             "residual_forward",
             &constants,
             count,
-            0,
+            width,
             &arguments,
         )?;
         let y = self.matrix(y, count, width);
@@ -842,27 +969,44 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
+                let (chunk, chunks) = chunks(places.longest, places.batch);
                 let dbranch = cuda.elements(count * width)?;
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                let partial = cuda.floats(places.batch * chunks * width)?;
                 let at = [
                     branch.values.at(),
                     modulation.values.at(),
                     dy.at(),
                     places.starts.at(),
                     dbranch.at(),
-                    dmodulation.at(),
+                    partial.at(),
                 ];
-                let at = at.map(Argument::At);
-                let arguments = [&at[..], &places.listed(), &[Argument::At(random.at())], &drops].concat();
-                let grid = [width.div_ceil(COLUMNS), places.batch, 1];
+                let arguments = [
+                    &at.map(Argument::At)[..],
+                    &[number(chunk)],
+                    &places.listed(),
+                    &[Argument::At(random.at())],
+                    &drops,
+                ]
+                .concat();
                 cuda.run(
                     GATED_RESIDUAL,
                     "residual_backward",
                     &constants,
-                    grid,
-                    COLUMNS,
-                    0,
+                    [chunks, places.batch, 1],
+                    NORM_WARPS * 32,
+                    NORM_WARPS * width * Element::F32.bytes(),
                     &arguments,
+                )?;
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                let at = [partial.at(), dmodulation.at()].map(Argument::At);
+                cuda.run(
+                    GATED_RESIDUAL,
+                    "residual_gates",
+                    &constants,
+                    [width.div_ceil(TOTALS), places.batch, 1],
+                    THREADS,
+                    THREADS * Element::F32.bytes(),
+                    &[&at[..], &[number(chunks)]].concat(),
                 )?;
                 *modulation.gradient.borrow_mut() = Some(dmodulation);
                 cuda.give(&branch.gradient, dbranch)?;
@@ -878,29 +1022,33 @@ impl Cuda {
         let y = self.elements(rows.len() * width)?;
         let list = self.numbers(rows)?;
         let constants = [("WIDTH", width)];
-        let arguments = [x.values.at(), list.at(), y.at()].map(Argument::At);
-        self.each_row(GATHER, "gather_forward", &constants, rows.len(), 0, &arguments)?;
+        let at = [x.values.at(), list.at(), y.at()].map(Argument::At);
+        let arguments = [&at[..], &[number(rows.len())]].concat();
+        self.each_pack(
+            GATHER,
+            "gather_forward",
+            &constants,
+            rows.len(),
+            width,
+            &arguments,
+        )?;
         let y = self.matrix(y, rows.len(), width);
         if self.is_recording() {
-            let (into, count) = (x.gradient.clone(), x.rows * width);
+            let (into, from, count) = (x.gradient.clone(), x.rows, x.rows * width);
             let (slot, rows) = (y.gradient.clone(), rows.to_vec());
             self.push(move |cuda, _| {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
                 let dx = cuda.sum(&into, count)?;
-                let (order, starts, entries) = by_entry(&rows);
-                let [order, starts] = [cuda.numbers(&order)?, cuda.numbers(&starts)?];
-                let list = cuda.numbers(&entries)?;
-                let arguments = [dy.at(), order.at(), starts.at(), list.at(), dx.at()].map(Argument::At);
-                cuda.each_row(
-                    GATHER,
-                    "gather_backward",
-                    &constants,
-                    entries.len(),
-                    0,
-                    &arguments,
-                )?;
+                let (order, starts, entries) = by_entry(&rows, from);
+                let most = rows.len();
+                let [order, entries] = [order, padded(entries, most)].map(|list| cuda.numbers(&list));
+                let (order, entries) = (order?, entries?);
+                let starts = cuda.numbers(&padded(starts, most + 1))?;
+                let at = [dy.at(), order.at(), starts.at(), entries.at(), dx.at()].map(Argument::At);
+                let arguments = [&at[..], &[number(most)]].concat();
+                cuda.each_pack(GATHER, "gather_backward", &constants, most, width, &arguments)?;
                 *into.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -929,30 +1077,26 @@ impl Cuda {
             return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
         }
         let is_recording = self.is_recording();
-        let constants = [("VOCABULARY", vocabulary)];
+        // Rows of whole tiles: the weight has as many, the last ones of which are zeros.
+        let stride = vocabulary.next_multiple_of(ROWS);
+        let constants = [("VOCABULARY", vocabulary), ("STRIDE", stride)];
         let tokens = [Argument::Number(alphabet.size), Argument::Number(alphabet.mask)];
         let targets = self.numbers(targets)?;
         let factors = self.told(weights);
         let nll = self.floats(count)?;
-        let each = vocabulary * (Element::F32.bytes() + self.element.bytes());
+        let each = stride * (Element::F32.bytes() + self.element.bytes());
         let chunk = (LOGITS / each).clamp(1, count.max(1));
-        let logits = self.floats(chunk * vocabulary)?;
+        let logits = self.floats(chunk * stride)?;
         let size = self.element.bytes();
         let mut dh = None;
         if is_recording {
-            dh = Some((self.elements(count * width)?, self.elements(chunk * vocabulary)?));
+            dh = Some((self.elements(count * width)?, self.elements(chunk * stride)?));
         }
         for first in (0..count).step_by(chunk) {
             let rows = chunk.min(count - first);
             let hidden = h.values.at().offset(first * width * size);
             let operands = [self.operand(hidden, false), self.operand(w.working, true)];
-            self.multiply(
-                [rows, vocabulary, width],
-                operands,
-                logits.at(),
-                Element::F32,
-                false,
-            )?;
+            self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false)?;
             let (target, value) = (targets.at().offset(4 * first), nll.at().offset(4 * first));
             let shared = 32 * Element::F32.bytes();
             let Some((dh, slopes)) = &dh else {
@@ -979,13 +1123,13 @@ impl Cuda {
             )?;
             let operands = [self.operand(slopes.at(), false), self.operand(w.working, false)];
             let to = dh.at().offset(first * width * size);
-            self.multiply([rows, width, vocabulary], operands, to, self.element, false)?;
+            self.multiply([rows, width, stride], operands, to, self.element, false)?;
             if let Some(recording) = &mut *self.recording.borrow_mut() {
                 let dw = self.weight_gradient(&mut recording.gradients, w)?;
                 let operands = [self.operand(slopes.at(), true), self.operand(hidden, false)];
-                self.multiply([vocabulary, width, rows], operands, dw, Element::F32, true)?;
+                self.multiply([stride, width, rows], operands, dw, Element::F32, true)?;
                 let db = self.weight_gradient(&mut recording.gradients, b)?;
-                self.add_column_sums(slopes.at(), rows, vocabulary, db)?;
+                self.add_column_sums(slopes.at(), rows, stride, db)?;
             }
         }
         if let Some((dh, _)) = dh {

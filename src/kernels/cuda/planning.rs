@@ -51,6 +51,10 @@ impl Driver for Planning {
         true
     }
 
+    fn is_planning(&self) -> bool {
+        true
+    }
+
     fn capacity(&self) -> Result<Capacity> {
         let all = usize::MAX;
         Ok(Capacity {

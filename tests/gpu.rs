@@ -1,0 +1,379 @@
+//! The parity suite on a real device: run where there is one, told as skipped where not.
+//!
+//! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this is the real driver's
+//! turn: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.
+//!
+//! `tests/peers/gpu.sh` runs this binary on a machine that builds nothing, under compute-sanitizer too.
+
+use mdlm::kernels::adamw::{AdamW, Moments, Update};
+use mdlm::kernels::cuda::Cuda;
+use mdlm::kernels::cuda::device::Device as Gpu;
+use mdlm::kernels::cuda::driver::{Driver as _, Element};
+use mdlm::kernels::gemm::Precision;
+use mdlm::kernels::{Alphabet, Dropout};
+use mdlm::model::{self, Asked, Batch, Device, Network, Parameter, StepOutcome, on_device};
+use mdlm::rng::{Random, Stream};
+use mdlm::shapes::Shape;
+
+/// How a network computes on the device.
+#[derive(Clone, Copy, Debug)]
+enum Mode {
+    F32,
+    Tf32,
+    Bf16,
+}
+
+impl Mode {
+    fn element(self) -> Element {
+        match self {
+            Self::F32 | Self::Tf32 => Element::F32,
+            Self::Bf16 => Element::Bf16,
+        }
+    }
+
+    /// Of a loss of order one to ten, and of a gradient's norm: sums in another order and other exponentials in f32; 2^-11 a
+    /// factor in tf32, 2^-9 a number in bf16, through the blocks.
+    fn tolerance(self) -> f64 {
+        match self {
+            Self::F32 => 2e-4,
+            Self::Tf32 => 0.02,
+            Self::Bf16 => 0.05,
+        }
+    }
+}
+
+const MODES: [Mode; 3] = [Mode::F32, Mode::Tf32, Mode::Bf16];
+
+/// The backend on the first device; nothing, with a message, where there is none.
+fn cuda(mode: Mode) -> Option<Cuda> {
+    match Gpu::open(0) {
+        Ok(gpu) => {
+            let cuda = Cuda::new(Box::new(gpu), mode.element());
+            Some(if matches!(mode, Mode::Tf32) {
+                cuda.with_tf32()
+            } else {
+                cuda
+            })
+        }
+        Err(error) => {
+            println!("skipped: {error}");
+            None
+        }
+    }
+}
+
+fn shape(name: &str) -> &'static Shape {
+    Shape::find(name).expect("a compiled shape")
+}
+
+/// Initial weights, those that begin at zero or one moved: at zero, most gradients vanish and prove nothing.
+fn weights(shape: &Shape) -> Vec<f32> {
+    let mut weights = model::initial(shape, 3);
+    for (i, weight) in weights.iter_mut().enumerate() {
+        if *weight == 0.0 {
+            *weight = 0.02 * (i as f32 * 78.233).sin();
+        } else if weight.to_bits() == 1.0_f32.to_bits() {
+            *weight += 0.2 * (i as f32 * 12.9898).sin();
+        }
+    }
+    weights
+}
+
+/// A micro-batch that owns its parts.
+struct Case {
+    tokens: Vec<u32>,
+    sigma: Vec<f32>,
+    positions: Vec<u32>,
+    targets: Vec<u32>,
+    weights: Vec<f32>,
+    dropout: Option<Dropout>,
+    alphabet: Alphabet,
+}
+
+impl Case {
+    /// `rows` rows of step `step`, about half of their tokens masked; a noise level a row, or one for all.
+    fn new(shape: &Shape, rows: usize, step: u64, told: bool) -> Self {
+        let alphabet = Alphabet {
+            mask: shape.vocabulary as u32 - 2,
+            size: shape.vocabulary as u32 - 1,
+        };
+        let random = Random::new(11 + step, Stream::Mask);
+        let draw = |place: u64, row: usize, l: usize| {
+            random.below(u64::from(alphabet.mask), place, row as u64, l as u32) as u32
+        };
+        let mut case = Self {
+            tokens: Vec::new(),
+            sigma: if told {
+                (0..rows).map(|row| 0.3 + row as f32).collect()
+            } else {
+                vec![0.0]
+            },
+            positions: Vec::new(),
+            targets: Vec::new(),
+            weights: Vec::new(),
+            dropout: Some(Dropout {
+                rate: 0.1,
+                random: Random::new(5, Stream::Dropout),
+                step,
+                first_row: step * rows as u64,
+            }),
+            alphabet,
+        };
+        let scale = 1.0 / (rows * shape.length) as f32;
+        for row in 0..rows {
+            for l in 0..shape.length {
+                if draw(0, row, l) < alphabet.mask / 2 {
+                    case.positions.push(case.tokens.len() as u32);
+                    case.tokens.push(alphabet.mask);
+                    case.targets.push(draw(1, row, l));
+                    case.weights.push(scale * (1.0 + (draw(2, row, l) % 7) as f32));
+                } else {
+                    case.tokens.push(draw(1, row, l));
+                }
+            }
+        }
+        case
+    }
+
+    fn batch(&self) -> Batch<'_> {
+        Batch {
+            tokens: &self.tokens,
+            sigma: &self.sigma,
+            positions: &self.positions,
+            targets: &self.targets,
+            weights: &self.weights,
+            dropout: self.dropout,
+        }
+    }
+}
+
+fn norm(values: impl Iterator<Item = f32>) -> f64 {
+    values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt()
+}
+
+fn off(found: &[f32], expected: &[f32]) -> f64 {
+    norm(found.iter().zip(expected).map(|(a, b)| a - b)) / norm(expected.iter().copied())
+}
+
+fn gradient(network: &mut dyn Network) -> Vec<f32> {
+    let mut all = Vec::new();
+    network
+        .visit(&mut |_, _, gradient| all.extend_from_slice(gradient))
+        .expect("gradients");
+    all
+}
+
+/// Likelihoods and every gradient against the CPU's, with dropout, at shapes of narrow heads and of heads 64 wide.
+#[test]
+fn losses_and_gradients_are_those_of_the_cpu() {
+    for (name, rows) in [("nano", 5), ("lm1b-small", 2)] {
+        let shape = shape(name);
+        let weights = weights(shape);
+        for told in [false, true] {
+            let case = Case::new(shape, rows, 3, told);
+            let mut cpu = model::build(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
+            let nll = cpu.accumulate(&case.batch(), case.alphabet).expect("CPU");
+            let expected = gradient(&mut *cpu);
+            for mode in MODES {
+                let Some(cuda) = cuda(mode) else { return };
+                let mut network = on_device::build(shape, cuda, &weights).expect("device");
+                let found = network.accumulate(&case.batch(), case.alphabet).expect("device");
+                let error = off(&found, &nll);
+                println!("{name} {mode:?}: likelihoods off by {error:.1e}");
+                assert!(
+                    error < mode.tolerance(),
+                    "{name} {mode:?}: likelihoods off by {error}"
+                );
+                let found = gradient(&mut *network);
+                let worst = network
+                    .parameters()
+                    .iter()
+                    .map(|parameter| {
+                        let own = parameter.offset..parameter.offset + parameter.len();
+                        (off(&found[own.clone()], &expected[own]), &parameter.name)
+                    })
+                    .max_by(|a, b| a.0.total_cmp(&b.0))
+                    .expect("parameters");
+                println!(
+                    "{name} {mode:?}: gradients off by up to {:.1e}, of {}",
+                    worst.0, worst.1
+                );
+                assert!(
+                    worst.0 < 2.0 * mode.tolerance(),
+                    "{name} {mode:?}: {} off by {}",
+                    worst.1,
+                    worst.0
+                );
+            }
+        }
+    }
+}
+
+/// Where a training stands: weights, then both moments and the averages.
+type Standing = (Vec<f32>, Moments, Vec<StepOutcome>);
+
+/// Steps `steps` of two micro-batches each, from weights and moments.
+fn train(network: &mut dyn Network, moments: &Moments, steps: std::ops::Range<u64>) -> Standing {
+    let shape = network.shape();
+    let count = network.parameters().iter().map(Parameter::len).sum();
+    let adam = AdamW {
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 0.01,
+    };
+    let resident = network.resident().expect("it lives on a device");
+    resident.take(moments).expect("moments");
+    let mut outcomes = Vec::new();
+    for step in steps {
+        for half in 0..2 {
+            let case = Case::new(shape, 3, 2 * step + half, false);
+            resident
+                .accumulate(&case.batch(), case.alphabet)
+                .expect("a micro-batch");
+        }
+        let update = Update {
+            number: step + 1,
+            learning_rate: 1e-3,
+            ema_decay: 0.9,
+        };
+        resident.update(adam, update, 1.0).expect("an update");
+    }
+    while let Some(outcome) = resident.outcome().expect("an outcome") {
+        outcomes.push(outcome);
+    }
+    let mut moments = Moments {
+        first: vec![0.0; count],
+        second: vec![0.0; count],
+        ema: vec![0.0; count],
+    };
+    resident.give(&mut moments).expect("moments");
+    let mut weights = vec![0.0; count];
+    network.read(&mut weights).expect("weights");
+    (weights, moments, outcomes)
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Two runs give the same bits, and so does one that was read out in the middle and taken up by another network.
+#[test]
+fn runs_repeat_and_resume_in_the_same_bits() {
+    let shape = shape("nano");
+    let start = weights(shape);
+    let fresh = Moments {
+        first: vec![0.0; start.len()],
+        second: vec![0.0; start.len()],
+        ema: start.clone(),
+    };
+    for mode in MODES {
+        let run = |weights: &[f32], moments: &Moments, steps| {
+            let mut network = on_device::build(shape, cuda(mode)?, weights).expect("device");
+            Some(train(&mut *network, moments, steps))
+        };
+        let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
+            return;
+        };
+        assert!(
+            outcomes
+                .iter()
+                .all(|outcome| outcome.loss.is_finite() && !outcome.halted)
+        );
+        assert_ne!(bits(&end), bits(&start));
+        let again = run(&start, &fresh, 0..10).expect("device");
+        assert!(
+            bits(&again.0) == bits(&end) && again.1 == moments && again.2 == outcomes,
+            "{mode:?}: again"
+        );
+        let half = run(&start, &fresh, 0..5).expect("device");
+        let rest = run(&half.0, &half.1, 5..10).expect("device");
+        assert!(
+            bits(&rest.0) == bits(&end) && rest.1 == moments,
+            "{mode:?}: resumed"
+        );
+        assert_eq!(rest.2, outcomes[5..], "{mode:?}: resumed");
+    }
+}
+
+/// In f32 a device draws the texts of the CPU, but for what lies at the very edge of a token.
+#[test]
+fn chains_are_those_of_the_cpu() {
+    let Some(cuda) = cuda(Mode::F32) else { return };
+    let shape = shape("nano");
+    let weights = weights(shape);
+    let network = on_device::build(shape, cuda, &weights).expect("device");
+    let cpu = model::build(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
+    let case = Case::new(shape, 4, 0, false);
+    let random = Random::new(9, Stream::Sample);
+    let uniforms: Vec<f64> = case
+        .positions
+        .iter()
+        .map(|&at| random.uniform(0, 0, at))
+        .collect();
+    let mut chain = network
+        .chain(&case.tokens)
+        .expect("memory")
+        .expect("it lives on a device");
+    chain
+        .draw(&Asked {
+            rows: &[0, 1, 2, 3],
+            positions: &case.positions,
+            uniforms: &uniforms.iter().copied().map(Some).collect::<Vec<_>>(),
+            sigma: 0.0,
+            temperature: 0.7,
+            alphabet: case.alphabet,
+        })
+        .expect("draws");
+    let found = chain.tokens().expect("tokens");
+    let logits = cpu.logits(&case.tokens, &[0.0], &case.positions).expect("CPU");
+    let (mut expected, mut scratch) = (case.tokens.clone(), Vec::new());
+    for ((&at, logits), u) in case
+        .positions
+        .iter()
+        .zip(logits.chunks(shape.vocabulary))
+        .zip(uniforms)
+    {
+        expected[at as usize] =
+            mdlm::sample::draw(logits, case.alphabet, 0.7, u, &mut scratch).expect("finite logits");
+    }
+    let other = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
+    assert!(
+        other * 50 <= case.positions.len(),
+        "{other} of {} differ",
+        case.positions.len()
+    );
+}
+
+/// What the plan says is what the device gives, but for what it keeps of its own.
+#[test]
+fn the_plan_of_memory_is_its_use() {
+    let Ok(gpu) = Gpu::open(0) else {
+        println!("skipped: no device");
+        return;
+    };
+    let before = gpu.capacity().expect("memory").free;
+    let shape = shape("lm1b-small");
+    let planned = on_device::memory(shape, Element::Bf16, 8)
+        .expect("a plan")
+        .total();
+    let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), Element::Bf16);
+    let mut network = on_device::build(shape, cuda, &weights(shape)).expect("device");
+    let count: usize = network.parameters().iter().map(Parameter::len).sum();
+    let zeros = vec![0.0; count];
+    let moments = Moments {
+        first: zeros.clone(),
+        second: zeros.clone(),
+        ema: zeros,
+    };
+    let resident = network.resident().expect("it lives on a device");
+    resident.take(&moments).expect("moments");
+    let case = Case::new(shape, 8, 0, false);
+    resident
+        .accumulate(&case.batch(), case.alphabet)
+        .expect("a micro-batch");
+    let taken = before.saturating_sub(gpu.capacity().expect("memory").free);
+    println!("planned {} MiB, taken {} MiB", planned >> 20, taken >> 20);
+    // Masks are drawn: some more or fewer than half are answered. Modules, graphs and products' workspace come on top.
+    assert!(taken as f64 > 0.9 * planned as f64 && taken < planned + planned / 10 + (512 << 20));
+}
