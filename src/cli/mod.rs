@@ -19,6 +19,7 @@ pub mod compare;
 pub mod completions;
 pub mod corpora;
 pub mod data;
+pub mod doctor;
 pub mod downloads;
 pub mod explain;
 pub mod gc;
@@ -158,6 +159,9 @@ pub enum Command {
     /// Write the results as one HTML file
     #[command(long_about = report::LONG_ABOUT)]
     Report(report::Args),
+    /// Show what this machine offers, and what mdlm does with it
+    #[command(long_about = doctor::LONG_ABOUT)]
+    Doctor(doctor::Args),
     /// Measure training, evaluation and sampling on this machine
     #[command(long_about = bench::LONG_ABOUT)]
     Bench(bench::Args),
@@ -203,6 +207,7 @@ impl Command {
             Self::Push(_) => "push".to_owned(),
             Self::Pull(_) => "pull".to_owned(),
             Self::Logits(_) => "compute logits".to_owned(),
+            Self::Doctor(_) => "examine this machine".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
         }
@@ -230,6 +235,7 @@ impl Command {
             Self::Push(args) => push::run(args, terminal),
             Self::Pull(args) => pull::run(args, terminal),
             Self::Logits(args) => logits::run(args, terminal),
+            Self::Doctor(args) => doctor::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),
         }

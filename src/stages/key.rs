@@ -15,8 +15,8 @@
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
 //!
-//! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU; the artifact's provenance
-//! names it. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
+//! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU, and there computes in bf16 what
+//! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
 //! stage's output raises the stage's version.
 //!
 //! Each stage's version is a constant beside its code, with its history in comments.

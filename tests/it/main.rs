@@ -3,6 +3,7 @@
 mod cli;
 mod corpora;
 mod data;
+mod doctor;
 mod downloads;
 mod faults;
 mod key;

@@ -146,8 +146,10 @@ fn ask_gpu(number: i32) -> Result<Gpu, result::DriverError> {
     Ok(Gpu {
         number: usize::try_from(number).unwrap_or(0),
         name: result::device::get_name(device)?,
-        uuid: result::device::get_uuid(device)
+        // Drivers before CUDA 11.4 have no such function.
+        uuid: guarded(|| result::device::get_uuid(device).ok())
             .ok()
+            .flatten()
             .map(|uuid| named(&uuid.bytes)),
         capability: (
             natural(attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?),

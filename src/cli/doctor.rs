@@ -1,0 +1,578 @@
+//! `mdlm doctor`: what this machine offers, and what mdlm does with it.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::Terminal;
+use super::project::{DeviceChoice, shown};
+use super::table::{WIDTH, bytes, columns, count, wrap};
+use super::terminal::Style;
+use crate::error::Result;
+use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
+use crate::kernels::cuda::{device, probe};
+use crate::kernels::simd;
+use crate::stages::{Choice, Device, memory};
+use crate::store::locking::System;
+use crate::store::{Machine, Store};
+
+/// What `mdlm doctor --help` says first.
+pub const LONG_ABOUT: &str = "\
+    Show what this machine offers, and what mdlm does with it.\n\n\
+    Processor, memory, the store's file system; of CUDA the driver, the GPUs, the libraries that are loaded at run time and \
+    whether each is new enough for the others; and whether `--device auto` takes the GPU, why, and what to install if it does \
+    not. A kernel is compiled to see that it works; nothing is computed.";
+
+/// Arguments of `mdlm doctor`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  \
+        mdlm doctor\n  \
+        mdlm doctor --device cuda")]
+pub struct Args {
+    /// End with exit code 3 if that device cannot be used: cuda
+    #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
+    pub device: Option<DeviceChoice>,
+    /// Folder of results, instead of `.mdlm` of this folder
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What there is.
+#[derive(Serialize)]
+struct Report {
+    version: &'static str,
+    revision: Option<&'static str>,
+    system: String,
+    processor: Option<String>,
+    /// That this process may use.
+    processors: usize,
+    /// What loops are compiled for.
+    vectors: &'static str,
+    /// Whether `bf16` has instructions of its own on the CPU.
+    has_bf16: bool,
+    memory_bytes: Option<u64>,
+    available_bytes: Option<u64>,
+    store: StoreReport,
+    driver: Part,
+    gpus: Vec<GpuReport>,
+    nvrtc: Part,
+    cublaslt: Part,
+    kernels: Option<Kernels>,
+    /// What the environment asks for where the command line does not.
+    stated_device: Option<String>,
+    verdict: Verdict,
+}
+
+#[derive(Serialize)]
+struct StoreReport {
+    path: String,
+    exists: bool,
+    /// Why it cannot be used; nothing where it can, or is not there yet.
+    fault: Option<String>,
+}
+
+/// A part of CUDA.
+#[derive(Default, Serialize)]
+struct Part {
+    found: bool,
+    version: Option<String>,
+    /// Of the driver its own number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    release: Option<String>,
+    /// Whether the driver is new enough for it, where both are there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fits_driver: Option<bool>,
+    /// What NVRTC compiles for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    architectures: Vec<String>,
+    /// What a kernel was compiled for to see that it works.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tried_for: Option<String>,
+    /// Why it does not work.
+    fault: Option<String>,
+}
+
+#[derive(Serialize)]
+struct GpuReport {
+    number: usize,
+    name: String,
+    uuid: Option<String>,
+    compute_capability: String,
+    architecture: String,
+    multiprocessors: u32,
+    memory_bytes: u64,
+    free_bytes: Option<u64>,
+    is_open: bool,
+    used_by: Option<Holder>,
+}
+
+/// The folder of compiled kernels.
+#[derive(Serialize)]
+struct Kernels {
+    path: String,
+    files: u64,
+    bytes: u64,
+}
+
+/// What `--device auto` does.
+#[derive(Serialize)]
+struct Verdict {
+    device: &'static str,
+    because: String,
+    way_out: Option<String>,
+}
+
+/// Looks, and tells.
+///
+/// # Errors
+/// The GPU was asked for and cannot be used; standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let findings = probe::thorough();
+    let store = args.store.clone().unwrap_or_else(|| {
+        // Where a manifest of this folder would have it.
+        Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
+    });
+    let report = report(&findings, &Store::at(store));
+    if args.json {
+        terminal.output_json(&report)?;
+    } else {
+        terminal.output(&text(&report, terminal))?;
+    }
+    let asked = match args.device {
+        Some(device) => DeviceChoice::or_stated(Some(device))?,
+        None => Choice::Auto,
+    };
+    match (asked, findings.verdict()) {
+        (Choice::On(Device::Cuda), Err(trouble)) => Err(trouble.into_error()),
+        _ => Ok(0),
+    }
+}
+
+fn report(findings: &Findings, store: &Store) -> Report {
+    let machine = Machine::this();
+    Report {
+        version: env!("CARGO_PKG_VERSION"),
+        revision: option_env!("MDLM_GIT_REVISION"),
+        system: machine.system,
+        processor: machine.processor,
+        processors: machine.processors,
+        vectors: simd::level(),
+        has_bf16: simd::has_bf16(),
+        memory_bytes: memory::installed(),
+        available_bytes: memory::available(),
+        store: of_store(store),
+        driver: of_driver(findings),
+        gpus: findings.gpus().iter().map(of_gpu).collect(),
+        nvrtc: of_compiler(findings),
+        cublaslt: of_library(findings, &findings.products, |version| *version),
+        kernels: device::cache().map(|folder| of_kernels(&folder)),
+        stated_device: std::env::var("MDLM_DEVICE").ok().filter(|it| !it.is_empty()),
+        verdict: verdict(findings),
+    }
+}
+
+fn of_store(store: &Store) -> StoreReport {
+    let exists = store.root().is_dir();
+    // One that is not there is not made either: that is for who has something to keep.
+    let checked = if exists {
+        store.check_locks_with(&System::this())
+    } else {
+        Ok(())
+    };
+    StoreReport {
+        path: shown(store.root()),
+        exists,
+        fault: checked.err().map(|error| error.to_string()),
+    }
+}
+
+fn of_driver(findings: &Findings) -> Part {
+    match &findings.driver {
+        Found::Absent => Part::default(),
+        Found::Broken(words) => Part {
+            found: true,
+            fault: Some(words.clone()),
+            ..Part::default()
+        },
+        Found::There(driver) => Part {
+            found: true,
+            version: Some(driver.cuda.to_string()),
+            release: driver.release.clone(),
+            fault: driver.gpus.as_ref().err().cloned(),
+            ..Part::default()
+        },
+    }
+}
+
+fn of_library<T>(findings: &Findings, library: &Found<T>, version: impl Fn(&T) -> Version) -> Part {
+    match library {
+        Found::Absent => Part::default(),
+        Found::Broken(words) => Part {
+            found: true,
+            fault: Some(words.clone()),
+            ..Part::default()
+        },
+        Found::There(library) => Part {
+            found: true,
+            version: Some(version(library).to_string()),
+            fits_driver: findings
+                .driver
+                .there()
+                .map(|driver| driver.runs(version(library))),
+            ..Part::default()
+        },
+    }
+}
+
+fn of_compiler(findings: &Findings) -> Part {
+    let part = of_library(findings, &findings.compiler, |compiler| compiler.version);
+    let Some(compiler) = findings.compiler.there() else {
+        return part;
+    };
+    let names = compiler.architectures.iter().map(|number| format!("sm_{number}"));
+    Part {
+        architectures: names.collect(),
+        tried_for: compiler
+            .trial
+            .as_ref()
+            .map(|_| compiler.tried_for(findings.gpus().first())),
+        fault: compiler
+            .trial
+            .as_ref()
+            .and_then(|trial| trial.as_ref().err().cloned()),
+        ..part
+    }
+}
+
+fn of_gpu(gpu: &Gpu) -> GpuReport {
+    let (major, minor) = gpu.capability;
+    GpuReport {
+        number: gpu.number,
+        name: gpu.name.clone(),
+        uuid: gpu.uuid.clone(),
+        compute_capability: format!("{major}.{minor}"),
+        architecture: gpu.architecture(),
+        multiprocessors: gpu.multiprocessors,
+        memory_bytes: gpu.memory,
+        free_bytes: gpu.free,
+        is_open: gpu.is_open,
+        used_by: gpu.holder.clone(),
+    }
+}
+
+fn of_kernels(folder: &Path) -> Kernels {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let lengths: Vec<u64> = entries
+        .filter_map(|entry| entry.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|file| file.len())
+        .collect();
+    Kernels {
+        path: shown(folder),
+        files: lengths.len() as u64,
+        bytes: lengths.iter().sum(),
+    }
+}
+
+/// What `--device auto` does, why, and what would make it take the GPU.
+fn verdict(findings: &Findings) -> Verdict {
+    match findings.verdict() {
+        Ok(gpu) => {
+            let turn = gpu.holder.as_ref().map_or_else(String::new, |holder| {
+                format!("; {holder} uses it now, so that a run waits, or with MDLM_GPU_SHARED=1 does not")
+            });
+            Verdict {
+                device: "cuda",
+                because: format!(
+                    "`{}` is there, and driver, NVRTC and cublasLt go together{turn}",
+                    gpu.name
+                ),
+                way_out: None,
+            }
+        }
+        Err(trouble) => Verdict {
+            device: "cpu",
+            because: trouble.to_string(),
+            way_out: Some(Trouble::way_out(&trouble)),
+        },
+    }
+}
+
+fn text(report: &Report, terminal: &Terminal) -> String {
+    let rows: Vec<Vec<String>> = machine_rows(report)
+        .into_iter()
+        .chain(cuda_rows(report))
+        .map(|(name, value)| vec![name, value])
+        .collect();
+    let mut text = columns(&rows, |_, column, cell| match column {
+        0 => terminal.paint_output(Style::Strong, cell),
+        _ => cell.to_owned(),
+    });
+    let Verdict {
+        device,
+        because,
+        way_out,
+    } = &report.verdict;
+    let device = if *device == "cpu" { "CPU" } else { "GPU" };
+    text.push('\n');
+    let mut say = |line: &str| {
+        text.push_str(&wrap(line, WIDTH).join("\n"));
+        text.push('\n');
+    };
+    say(&format!("`--device auto` takes the {device}: {because}"));
+    if let Some(way_out) = way_out {
+        say(&format!("to use a GPU: {way_out}"));
+    }
+    if let Some(stated) = &report.stated_device {
+        say(&format!(
+            "MDLM_DEVICE asks for `{stated}` where `--device` is not given"
+        ));
+    }
+    text
+}
+
+fn machine_rows(report: &Report) -> Vec<(String, String)> {
+    let row = |name: &str, value: String| (name.to_owned(), value);
+    let revision = report
+        .revision
+        .map_or_else(String::new, |revision| format!(" ({revision})"));
+    let processor = report
+        .processor
+        .as_ref()
+        .map_or_else(String::new, |name| format!("{name}, "));
+    let processors = report.processors;
+    let bf16 = if report.has_bf16 {
+        "AVX512-BF16, bf16 is faster than f32"
+    } else {
+        "without AVX512-BF16, bf16 is slower than f32"
+    };
+    let mut rows = vec![
+        row("mdlm", format!("{}{revision}", report.version)),
+        row("system", report.system.clone()),
+        row(
+            "processor",
+            format!(
+                "{processor}{processors} processor{}",
+                if processors == 1 { "" } else { "s" }
+            ),
+        ),
+        row(
+            "threads",
+            format!("{processors}, unless `--threads` says otherwise"),
+        ),
+        row("vectors", format!("{}; {bf16}", report.vectors)),
+    ];
+    if let Some(memory) = report.memory_bytes {
+        let available = report.available_bytes.map_or_else(String::new, |available| {
+            format!(", {} of it available", bytes(available))
+        });
+        rows.push(row("memory", format!("{}{available}", bytes(memory))));
+    }
+    let store = &report.store;
+    let state = match (&store.fault, store.exists) {
+        (Some(fault), _) => format!("cannot be used: {fault}"),
+        (None, true) => "its file system keeps locks".to_owned(),
+        (None, false) => "not there yet".to_owned(),
+    };
+    rows.push(row("store", format!("{}: {state}", store.path)));
+    rows
+}
+
+fn cuda_rows(report: &Report) -> Vec<(String, String)> {
+    let row = |name: &str, value: String| (name.to_owned(), value);
+    let driver = &report.driver;
+    let version = driver
+        .version
+        .as_ref()
+        .map_or_else(String::new, |version| format!("for CUDA up to {version}"));
+    let told = match (driver.found, &driver.fault) {
+        (false, _) => "not found (libcuda)".to_owned(),
+        (true, Some(fault)) => format!("{version} does not work: {fault}").trim().to_owned(),
+        (true, None) => [driver.release.clone().unwrap_or_default(), version]
+            .join(" ")
+            .trim()
+            .to_owned(),
+    };
+    let mut rows = vec![row("driver", told)];
+    if driver.version.is_some() && driver.fault.is_none() && report.gpus.is_empty() {
+        rows.push(row("GPU", "none is shown".to_owned()));
+    }
+    for gpu in &report.gpus {
+        let free = gpu
+            .free_bytes
+            .map_or_else(String::new, |free| format!("{} free of ", bytes(free)));
+        let used = match (&gpu.used_by, gpu.is_open) {
+            (_, false) => "; closed to computing".to_owned(),
+            (Some(holder), true) => format!("; used by {holder}"),
+            (None, true) => String::new(),
+        };
+        let GpuReport {
+            number,
+            name,
+            compute_capability,
+            architecture,
+            multiprocessors,
+            memory_bytes,
+            ..
+        } = gpu;
+        rows.push(row(
+            &format!("GPU {number}"),
+            format!(
+                "{name}: compute capability {compute_capability} ({architecture}), {multiprocessors} multiprocessors, \
+                 {free}{}{used}",
+                bytes(*memory_bytes)
+            ),
+        ));
+    }
+    let architectures = match report.nvrtc.architectures.as_slice() {
+        [] => String::new(),
+        names => format!("; compiles for {}", names.join(" ")),
+    };
+    let tried = match (&report.nvrtc.tried_for, &report.nvrtc.fault) {
+        (Some(architecture), None) => format!("; tried for {architecture}"),
+        _ => String::new(),
+    };
+    rows.push(row(
+        "NVRTC",
+        library(&report.nvrtc, &format!("{architectures}{tried}")),
+    ));
+    rows.push(row("cublasLt", library(&report.cublaslt, "")));
+    rows.extend(report.kernels.as_ref().map(|kernels| {
+        let files = match kernels.files {
+            0 => "none compiled yet".to_owned(),
+            1 => format!("1 file, {}", bytes(kernels.bytes)),
+            files => format!("{} files, {}", count(files), bytes(kernels.bytes)),
+        };
+        row("kernels", format!("{}: {files}", kernels.path))
+    }));
+    rows
+}
+
+/// A library, and whether it goes with the driver.
+fn library(part: &Part, more: &str) -> String {
+    let version = part.version.clone().unwrap_or_default();
+    if let Some(fault) = &part.fault {
+        return format!("{version} does not work: {fault}").trim().to_owned();
+    }
+    match part.fits_driver {
+        _ if !part.found => "not found".to_owned(),
+        Some(false) => format!("{version}: too new for the driver{more}"),
+        Some(true) => format!("{version}, goes with the driver{more}"),
+        None => format!("{version}{more}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::Color;
+    use crate::kernels::cuda::findings::tests::well;
+
+    fn told(findings: &Findings) -> String {
+        let report = Report {
+            version: "1.2.3",
+            revision: Some("0123abc"),
+            system: "linux x86_64".to_owned(),
+            processor: Some("Some Processor".to_owned()),
+            processors: 16,
+            vectors: "AVX-512",
+            has_bf16: true,
+            memory_bytes: Some(128 << 30),
+            available_bytes: Some(100 << 30),
+            store: StoreReport {
+                path: ".mdlm".to_owned(),
+                exists: true,
+                fault: None,
+            },
+            kernels: Some(Kernels {
+                path: "/home/me/.cache/mdlm/kernels".to_owned(),
+                files: 12,
+                bytes: 3_400_000,
+            }),
+            stated_device: None,
+            ..report(findings, &Store::at("/nowhere"))
+        };
+        let text = text(&report, &Terminal::new(false, Color::Never));
+        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        text
+    }
+
+    #[test]
+    fn a_machine_where_all_is_well() {
+        let mut findings = well();
+        if let Found::There(driver) = &mut findings.driver
+            && let Ok([gpu]) = driver.gpus.as_deref_mut()
+        {
+            gpu.holder = Some(Holder {
+                pid: 7,
+                command: "mdlm run pipelines/lm1b.json".to_owned(),
+            });
+        }
+        insta::assert_snapshot!(told(&findings), @r"
+        mdlm       1.2.3 (0123abc)
+        system     linux x86_64
+        processor  Some Processor, 16 processors, one thread each
+        vectors    AVX-512; bf16 by AVX512-BF16
+        memory     137 GB, 107 GB of it available
+        store      .mdlm: its file system keeps locks
+        driver     580.65.06 for CUDA up to 13.0
+        GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
+                   multiprocessors, 84.0 GB free of 85.0 GB; used by process 7 (mdlm run
+                   pipelines/lm1b.json)
+        NVRTC      13.0, goes with the driver; compiles for sm_75 sm_80 sm_86 sm_89
+                   sm_90 sm_100 sm_120; tried for sm_90a
+        cublasLt   13.1, goes with the driver
+        kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
+
+        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
+        NVRTC and cublasLt go together; process 7 (mdlm run pipelines/lm1b.json) uses it
+        now, so that a run waits, or with MDLM_GPU_SHARED=1 does not
+        ");
+    }
+
+    #[test]
+    fn a_driver_that_is_too_old() {
+        let mut findings = well();
+        if let Found::There(driver) = &mut findings.driver {
+            driver.cuda = Version { major: 12, minor: 4 };
+        }
+        findings.products = Found::Absent;
+        let cuda = told(&findings).lines().skip(7).collect::<Vec<_>>().join("\n");
+        insta::assert_snapshot!(cuda, @r"
+        driver     580.65.06 for CUDA up to 12.4
+        GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
+                   multiprocessors, 84.0 GB free of 85.0 GB
+        NVRTC      13.0: too new for the driver; compiles for sm_75 sm_80 sm_86 sm_89
+                   sm_90 sm_100 sm_120; tried for sm_90a
+        cublasLt   not found
+        kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
+
+        `--device auto` takes the CPU: the library cublasLt, which multiplies matrices,
+        is not there
+        to use a GPU: install the CUDA 12 toolkit, or `pip install nvidia-cublas-cu12`,
+        and name the folder of the library in LD_LIBRARY_PATH
+        ");
+    }
+
+    #[test]
+    fn a_machine_without_any_of_it() {
+        let cuda = told(&Findings::nothing())
+            .lines()
+            .skip(7)
+            .collect::<Vec<_>>()
+            .join("\n");
+        insta::assert_snapshot!(cuda, @r"
+        driver     not found (libcuda)
+        NVRTC      not found
+        cublasLt   not found
+        kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
+
+        `--device auto` takes the CPU: no CUDA driver (libcuda) is installed
+        to use a GPU: install NVIDIA's driver; a container has to be given it (`docker
+        run --gpus all`)
+        ");
+    }
+}
