@@ -1,115 +1,244 @@
-// y = softmax(rot(q) rot(k)ᵀ / √W) v per batch row and head, without the (L, L) matrix (arXiv 2205.14135); bidirectional.
+// y = softmax(rot(q) rot(k)ᵀ / √W) v per batch row and head, without the (L, L) matrix (arXiv 2205.14135, 2307.08691);
+// bidirectional.
 //
 // HEAD: W, a multiple of 16. HEADS: H. LENGTH: L, the keys of a batch row. Queries are rows of q (n, H·W), those of batch
 // row b being starts[b] ≤ i < starts[b + 1], at the positions of their token rows. k and v are the column blocks of kv
 // (B·L, 2·H·W). `turns`: cos and sin of the angle of pair j at position l, (L, W/2, 2).
 //
-// A block has four warps; a tile is 64 queries or keys, 16 of them a warp's. All products are a warp's a · bᵀ from shared
-// memory, where rows are padded by 8 elements so that the lanes of a fragment hit different banks.
+// A block has four warps; a tile is 64 queries or keys, 16 of them a warp's. A warp's 16 rows of a factor stay in its
+// registers as the tensor cores take them, the other factor's tile lies in shared memory for all warps, either as its rows
+// or, transposed by the load itself, as its columns. A product's result is laid out as the next one's factor is taken, so
+// that shares and their slopes never leave the registers. The next tile is on its way while the current one is multiplied.
+// Rows in shared memory are padded by 8 elements, so that the rows of a tile hit different banks. A tile is turned on its
+// way into shared memory: to turn q and k once beforehand would read and write both again, which at L = 128, where a key's
+// tile is wanted by two tiles of queries, costs more than turning it twice.
 #include "device.h"
 
 #define TILE 64
 #define ROWS 16
+#define THREADS 128
 #define WIDTH (HEADS * HEAD)
 #define SCALE (1.f / SQRT_HEAD)
-#define STRIDE (HEAD + 8)   // of a tile of heads' rows
-#define ACROSS (TILE + 8)   // of a transposed tile
+#define LOG2_E 1.4426950408889634f
+#define STRIDE (HEAD + 8)
 #define TILE_BYTES (TILE * STRIDE * sizeof(element))
-#define ACROSS_BYTES (HEAD * ACROSS * sizeof(element))
-#define SCORES_BYTES (TILE * ACROSS * sizeof(element))
+#define PACKS (HEAD / LANES)
+#define HALF (HEAD / 2)
 
-// d(16, 8·COUNT) += a(16, K) · b(8·COUNT, K)ᵀ by a warp. Lane 4g + t has of tile n the rows g and g + 8, columns 2t, 2t + 1:
-// d[n] = {(g, 2t), (g, 2t + 1), (g + 8, 2t), (g + 8, 2t + 1)}.
-template <int COUNT, int K>
-__device__ void multiply(float (&d)[COUNT][4], SHARED(element) a, int a_stride, SHARED(element) b, int b_stride) {
-  int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
+// A warp's 16 rows of a factor, K deep. Lane 4g + q has of each 8 columns 2q, 2q + 1 of the rows g and g + 8.
+template <int K> struct Fragments {
 #ifdef ELEMENT_BF16
-  SHARED(uint32_t) a_pairs = as<uint32_t>(a);
-  SHARED(uint32_t) b_pairs = as<uint32_t>(b);
-  for (int k = 0; k < K; k += 16) {
-    int at = (group * a_stride + k) / 2 + pair, below = at + 4 * a_stride;
-    uint32_t left[4] = {a_pairs[at], a_pairs[below], a_pairs[at + 4], a_pairs[below + 4]};
-    for (int n = 0; n < COUNT; n++) {
-      int from = ((n * 8 + group) * b_stride + k) / 2 + pair;
-      uint32_t right[2] = {b_pairs[from], b_pairs[from + 4]};
-      multiply_tile(d[n], left, right);
-    }
-  }
+  uint32_t at[K / 16][4];
 #else
-  for (int n = 0; n < COUNT; n++)
-    for (int i = 0; i < 4; i++) {
-      int row = (group + 8 * (i / 2)) * a_stride, column = (n * 8 + 2 * pair + i % 2) * b_stride;
-      float sum = 0.f;
-      for (int k = 0; k < K; k++) sum += a[row + k] * b[column + k];
-      d[n][i] += sum;
+  float at[K / 8][4];
+#endif
+};
+
+// Rows of a tile.
+template <int K> __device__ Fragments<K> rows_of(SHARED(element) tile) {
+  Fragments<K> own;
+  int lane = threadIdx.x % 32;
+#ifdef ELEMENT_BF16
+#pragma unroll
+  for (int k = 0; k < K / 16; k++) load_tiles(own.at[k], tile + (lane % 16 * STRIDE + k * 16 + lane / 16 * 8));
+#else
+  for (int n = 0; n < K / 8; n++)
+    for (int i = 0; i < 4; i++) own.at[n][i] = tile[(lane / 4 + 8 * (i / 2)) * STRIDE + n * 8 + lane % 4 * 2 + i % 2];
+#endif
+  return own;
+}
+
+// What a product left: d[n] = {(g, 2q), (g, 2q + 1), (g + 8, 2q), (g + 8, 2q + 1)} of its n-th 8 columns.
+template <int K> __device__ Fragments<K> factor_of(const float (&d)[K / 8][4]) {
+  Fragments<K> own;
+#ifdef ELEMENT_BF16
+#pragma unroll
+  for (int k = 0; k < K / 16; k++)
+    for (int i = 0; i < 4; i++) own.at[k][i] = pair(d[2 * k + i / 2][2 * (i % 2)], d[2 * k + i / 2][2 * (i % 2) + 1]);
+#else
+  for (int n = 0; n < K / 8; n++)
+    for (int i = 0; i < 4; i++) own.at[n][i] = d[n][i];
+#endif
+  return own;
+}
+
+#ifndef ELEMENT_BF16
+// For checking: a's elements go round the lanes that share its rows, b is read number by number.
+template <int COUNT, int K>
+__device__ void multiply_by(float (&d)[COUNT][4], const Fragments<K> &a, SHARED(element) b, int of_column, int of_depth) {
+  int lane = threadIdx.x % 32;
+  for (int k = 0; k < K; k++) {
+    int from = lane / 4 * 4 + k % 8 / 2;
+    float first = __shfl_sync(ALL_LANES, a.at[k / 8][k % 2], from);
+    float second = __shfl_sync(ALL_LANES, a.at[k / 8][2 + k % 2], from);
+    for (int n = 0; n < COUNT; n++)
+      for (int i = 0; i < 2; i++) {
+        float other = b[(n * 8 + lane % 4 * 2 + i) * of_column + k * of_depth];
+        d[n][i] += first * other;
+        d[n][2 + i] += second * other;
+      }
+  }
+}
+#endif
+
+// d(16, 8·COUNT) += a(16, K) · b(8·COUNT, K)ᵀ by a warp.
+template <int COUNT, int K>
+__device__ void multiply(float (&d)[COUNT][4], const Fragments<K> &a, SHARED(element) b) {
+#ifdef ELEMENT_BF16
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < K / 16; k++)
+#pragma unroll
+    for (int n = 0; n < COUNT; n += 2) {
+      uint32_t right[4];
+      load_tiles(right, b + ((n * 8 + lane % 8 + lane / 16 * 8) * STRIDE + k * 16 + lane / 8 % 2 * 8));
+      multiply_tile(d[n], a.at[k], right);
+      multiply_tile(d[n + 1], a.at[k], right + 2);
     }
+#else
+  multiply_by<COUNT, K>(d, a, b, STRIDE, 1);
 #endif
 }
 
-// Writes what `multiply` left to shared memory.
-template <int COUNT> __device__ void store(const float (&d)[COUNT][4], SHARED(element) to, int stride) {
-  int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
-  for (int n = 0; n < COUNT; n++)
-    for (int i = 0; i < 4; i++) narrow(to[(group + 8 * (i / 2)) * stride + n * 8 + 2 * pair + i % 2], d[n][i]);
+// d(16, 8·COUNT) += a(16, K) · b(K, 8·COUNT).
+template <int COUNT, int K>
+__device__ void multiply_across(float (&d)[COUNT][4], const Fragments<K> &a, SHARED(element) b) {
+#ifdef ELEMENT_BF16
+  int lane = threadIdx.x % 32;
+#pragma unroll
+  for (int k = 0; k < K / 16; k++)
+#pragma unroll
+    for (int n = 0; n < COUNT; n += 2) {
+      uint32_t right[4];
+      load_tiles_across(right, b + ((k * 16 + lane % 16) * STRIDE + n * 8 + lane / 16 * 8));
+      multiply_tile(d[n], a.at[k], right);
+      multiply_tile(d[n + 1], a.at[k], right + 2);
+    }
+#else
+  multiply_by<COUNT, K>(d, a, b, 1, STRIDE);
+#endif
 }
 
-// A tile of a head's rows: rows first ≤ r < end of `from`, which begin `offset` into rows of `columns`; beyond them zeros.
-// With `turns`, row r is turned as position `positions(r)`; with `across`, the transpose is written too.
+// Rows first ≤ r < end of a matrix of `columns`, from its column `offset` on: a head's part of a tile.
 struct Rows {
   uint32_t first, end;
   uint32_t columns, offset;
 };
 
-__device__ void place(SHARED(element) to, SHARED(element) across, bool is_straight, bool is_across, int row, int column,
-                      float value) {
-  if (is_straight) narrow(to[row * STRIDE + column], value);
-  if (is_across) narrow(across[column * ACROSS + row], value);
+// What a thread brings of a tile, on its way; rows that are not there are zeros.
+struct Straight {
+  uint4 packs[HEAD / 16 * 8 / LANES];
+};
+
+__device__ Straight fetch(GLOBAL(const element) from, Rows rows) {
+  Straight own;
+#pragma unroll
+  for (int i = 0; i < TILE * PACKS / THREADS; i++) {
+    uint32_t at = i * THREADS + threadIdx.x, row = rows.first + at / PACKS;
+    own.packs[i] = uint4{0, 0, 0, 0};
+    if (row < rows.end)
+      own.packs[i] = as<const uint4>(from)[(size_t(row) * rows.columns + rows.offset) / LANES + at % PACKS];
+  }
+  return own;
 }
 
-__device__ void load(GLOBAL(const element) from, Rows rows, SHARED(element) to, SHARED(element) across,
-                     bool is_straight, bool is_across) {
-  for (int i = threadIdx.x; i < TILE * HEAD; i += blockDim.x) {
-    uint32_t row = i / HEAD, column = i % HEAD;
-    float value = 0.f;
-    if (rows.first + row < rows.end) value = wide(from[size_t(rows.first + row) * rows.columns + rows.offset + column]);
-    place(to, across, is_straight, is_across, row, column, value);
+__device__ void place(const Straight &own, SHARED(element) to) {
+#pragma unroll
+  for (int i = 0; i < TILE * PACKS / THREADS; i++) {
+    uint32_t at = i * THREADS + threadIdx.x;
+    as<uint4>(to)[at / PACKS * (STRIDE / LANES) + at % PACKS] = own.packs[i];
   }
 }
 
-__device__ void load_turned(GLOBAL(const element) from, Rows rows, GLOBAL(const float) turns,
-                            GLOBAL(const uint32_t) listed, uint32_t is_listed, SHARED(element) to,
-                            SHARED(element) across, bool is_across) {
-  const int half = HEAD / 2;
-  for (int i = threadIdx.x; i < TILE * half; i += blockDim.x) {
-    uint32_t row = i / half, pair = i % half;
-    float first = 0.f, second = 0.f;
+// The same of a tile that is to be turned: of each pair of packs the one in the first half of a row and its partner.
+#define PAIRS (TILE * HALF / LANES)
+struct Turned {
+  uint4 packs[(PAIRS + THREADS - 1) / THREADS][2];
+};
+
+__device__ Turned fetch_turned(GLOBAL(const element) from, Rows rows) {
+  Turned own;
+#pragma unroll
+  for (int i = 0; i < (PAIRS + THREADS - 1) / THREADS; i++) {
+    uint32_t at = i * THREADS + threadIdx.x, row = rows.first + at / (HALF / LANES);
+    own.packs[i][0] = own.packs[i][1] = uint4{0, 0, 0, 0};
+    if (at < PAIRS && row < rows.end) {
+      size_t pack = (size_t(row) * rows.columns + rows.offset) / LANES + at % (HALF / LANES);
+      own.packs[i][0] = as<const uint4>(from)[pack];
+      own.packs[i][1] = as<const uint4>(from)[pack + HALF / LANES];
+    }
+  }
+  return own;
+}
+
+__device__ void place_turned(const Turned &own, Rows rows, GLOBAL(const float) turns, GLOBAL(const uint32_t) listed,
+                             uint32_t is_listed, SHARED(element) to) {
+#pragma unroll
+  for (int i = 0; i < (PAIRS + THREADS - 1) / THREADS; i++) {
+    uint32_t at = i * THREADS + threadIdx.x, row = at / (HALF / LANES), pack = at % (HALF / LANES);
+    if (at >= PAIRS) break;
+    Pack<LANES> first = unpacked(own.packs[i][0]), second = unpacked(own.packs[i][1]);
     if (rows.first + row < rows.end) {
-      size_t at = size_t(rows.first + row) * rows.columns + rows.offset + pair;
-      size_t turn = (size_t(token_row(listed, is_listed, rows.first + row) % LENGTH) * half + pair) * 2;
-      float a = wide(from[at]), b = wide(from[at + half]), cosine = turns[turn], sine = turns[turn + 1];
-      first = a * cosine - b * sine;
-      second = b * cosine + a * sine;
+      uint32_t position = token_row(listed, is_listed, rows.first + row) % LENGTH;
+      size_t turn = (size_t(position) * HALF + pack * LANES) * 2;
+#pragma unroll
+      for (int two = 0; two < LANES; two += 2) {
+        float4 both = as<const float4>(turns)[turn / 4 + two / 2];
+        float cosine[2] = {both.x, both.z}, sine[2] = {both.y, both.w};
+        for (int j = 0; j < 2; j++) {
+          float a = first.at[two + j], b = second.at[two + j];
+          first.at[two + j] = a * cosine[j] - b * sine[j];
+          second.at[two + j] = b * cosine[j] + a * sine[j];
+        }
+      }
     }
-    place(to, across, true, is_across, row, pair, first);
-    place(to, across, true, is_across, row, pair + half, second);
+    as<uint4>(to)[row * (STRIDE / LANES) + pack] = packed(first);
+    as<uint4>(to)[row * (STRIDE / LANES) + pack + HALF / LANES] = packed(second);
   }
 }
 
-// Turns a warp's rows of gradients back and writes them; row `first + r` for r < 16, below `end`.
-__device__ void store_turned_back(const float (&d)[HEAD / 8][4], GLOBAL(element) to, Rows rows,
-                                  GLOBAL(const float) turns, GLOBAL(const uint32_t) listed, uint32_t is_listed) {
-  const int half = HEAD / 2;
-  int lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
-  for (int n = 0; n < HEAD / 16; n++)
-    for (int i = 0; i < 4; i++) {
-      uint32_t row = rows.first + group + 8 * (i / 2), column = n * 8 + 2 * pair + i % 2;
-      if (row >= rows.end) continue;
-      size_t turn = (size_t(token_row(listed, is_listed, row) % LENGTH) * half + column) * 2;
-      float a = d[n][i], b = d[n + HEAD / 16][i], cosine = turns[turn], sine = turns[turn + 1];
-      size_t at = size_t(row) * rows.columns + rows.offset + column;
-      narrow(to[at], a * cosine + b * sine);
-      narrow(to[at + half], b * cosine - a * sine);
+// Writes a warp's rows of a result, `rows` being theirs, by way of its own rows of a tile.
+__device__ void write(const float (&d)[HEAD / 8][4], SHARED(element) own, GLOBAL(element) to, Rows rows) {
+  int lane = threadIdx.x % 32;
+  for (int n = 0; n < HEAD / 8; n++)
+    for (int r = 0; r < 2; r++) {
+      int at = (lane / 4 + 8 * r) * STRIDE + n * 8 + lane % 4 * 2;
+#ifdef ELEMENT_BF16
+      as<uint32_t>(own)[at / 2] = pair(d[n][2 * r], d[n][2 * r + 1]);
+#else
+      own[at] = d[n][2 * r];
+      own[at + 1] = d[n][2 * r + 1];
+#endif
     }
+  __syncwarp();
+  for (int i = lane; i < ROWS * PACKS; i += 32) {
+    uint32_t row = rows.first + i / PACKS;
+    if (row < rows.end)
+      as<uint4>(to)[(size_t(row) * rows.columns + rows.offset) / LANES + i % PACKS] =
+          as<uint4>(own)[i / PACKS * (STRIDE / LANES) + i % PACKS];
+  }
+  __syncwarp();
+}
+
+// Turns a warp's rows of gradients back.
+__device__ void turn_back(float (&d)[HEAD / 8][4], Rows rows, GLOBAL(const float) turns, GLOBAL(const uint32_t) listed,
+                          uint32_t is_listed) {
+  int lane = threadIdx.x % 32;
+  for (int r = 0; r < 2; r++) {
+    uint32_t row = rows.first + lane / 4 + 8 * r;
+    if (row >= rows.end) continue;
+    size_t turn = size_t(token_row(listed, is_listed, row) % LENGTH) * HALF * 2;
+#pragma unroll
+    for (int n = 0; n < HEAD / 16; n++) {
+      float4 both = as<const float4>(turns)[(turn + (n * 8 + lane % 4 * 2) * 2) / 4];
+      float cosine[2] = {both.x, both.z}, sine[2] = {both.y, both.w};
+      for (int i = 0; i < 2; i++) {
+        float a = d[n][2 * r + i], b = d[n + HEAD / 16][2 * r + i];
+        d[n][2 * r + i] = a * cosine[i] + b * sine[i];
+        d[n + HEAD / 16][2 * r + i] = b * cosine[i] - a * sine[i];
+      }
+    }
+  }
 }
 
 // Of each of the two rows that a lane has: over the four lanes that share them.
@@ -122,76 +251,92 @@ __device__ float over_row_sum(float x) {
   return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
-// Grid: (tiles of queries, H, B). logarithms[i, h]: of the softmax's denominator.
-extern "C" __global__ void attention_forward(GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns,
-                                  GLOBAL(const uint32_t) starts, GLOBAL(const uint32_t) listed, uint32_t is_listed,
-                                  GLOBAL(element) y, GLOBAL(float) logarithms) {
+// Grid: (tiles of queries, H, B). logarithms[i, h]: of the softmax's denominator, to base 2.
+extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(
+    GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns, GLOBAL(const uint32_t) starts,
+    GLOBAL(const uint32_t) listed, uint32_t is_listed, GLOBAL(element) y, GLOBAL(float) logarithms) {
   uint32_t head = blockIdx.y, batch = blockIdx.z;
   uint32_t first = starts[batch] + blockIdx.x * TILE, end = starts[batch + 1];
   if (first >= end) return;
-  SHARED_ARRAY(element, queries, 0, TILE * STRIDE);
-  SHARED_ARRAY(element, keys, TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, values, 2 * TILE_BYTES, HEAD * ACROSS);
-  SHARED_ARRAY(element, shares, 2 * TILE_BYTES + ACROSS_BYTES, TILE * ACROSS);
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
+  SHARED_ARRAY(element, keys, 0, TILE * STRIDE);
+  SHARED_ARRAY(element, values, TILE_BYTES, TILE * STRIDE);
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Rows of_queries = {first, end, WIDTH, head * HEAD};
-  load_turned(q, of_queries, turns, listed, is_listed, queries, queries, false);
+  Rows of_keys = {batch * LENGTH, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
+  Rows of_values = of_keys;
+  of_values.offset += WIDTH;
+  place_turned(fetch_turned(q, of_queries), of_queries, turns, listed, is_listed, keys);
+  Turned next_keys = fetch_turned(kv, of_keys);
+  Straight next_values = fetch(kv, of_values);
+  __syncthreads();
+  Fragments<HEAD> queries = rows_of<HEAD>(keys + warp * ROWS * STRIDE);
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f}, out[HEAD / 8][4] = {};
   for (uint32_t key = 0; key < LENGTH; key += TILE) {
     __syncthreads();
-    Rows of_keys = {batch * LENGTH + key, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
-    load_turned(kv, of_keys, turns, listed, 0, keys, keys, false);
-    of_keys.offset += WIDTH;
-    load(kv, of_keys, values, values, false, true);
+    place_turned(next_keys, of_keys, turns, listed, 0, keys);
+    place(next_values, values);
     __syncthreads();
+    of_keys.first += TILE;
+    of_values.first += TILE;
+    if (key + TILE < LENGTH) {
+      next_keys = fetch_turned(kv, of_keys);
+      next_values = fetch(kv, of_values);
+    }
     float scores[TILE / 8][4] = {};
-    multiply<TILE / 8, HEAD>(scores, queries + warp * ROWS * STRIDE, STRIDE, keys, STRIDE);
+    multiply<TILE / 8, HEAD>(scores, queries, keys);
     float top[2] = {max[0], max[1]};
+#pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        bool is_key = key + n * 8 + 2 * pair + i % 2 < LENGTH;
-        scores[n][i] = is_key ? scores[n][i] * SCALE : -INFINITY;
+        bool is_key = LENGTH % TILE == 0 || key + n * 8 + lane % 4 * 2 + i % 2 < LENGTH;
+        scores[n][i] = is_key ? scores[n][i] * (SCALE * LOG2_E) : -INFINITY;
         top[i / 2] = fmaxf(top[i / 2], scores[n][i]);
       }
     float shrink[2];
     for (int r = 0; r < 2; r++) {
       top[r] = over_row_max(top[r]);
-      shrink[r] = expf(max[r] - top[r]);
+      shrink[r] = power_of_two(max[r] - top[r]);
       max[r] = top[r];
       sum[r] *= shrink[r];
     }
+#pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        scores[n][i] = expf(scores[n][i] - max[i / 2]);
+        scores[n][i] = power_of_two(scores[n][i] - max[i / 2]);
         sum[i / 2] += scores[n][i];
       }
+#pragma unroll
     for (int n = 0; n < HEAD / 8; n++)
       for (int i = 0; i < 4; i++) out[n][i] *= shrink[i / 2];
-    store(scores, shares + warp * ROWS * ACROSS, ACROSS);
-    __syncwarp();
-    multiply<HEAD / 8, TILE>(out, shares + warp * ROWS * ACROSS, ACROSS, values, ACROSS);
-    __syncwarp();
+    multiply_across<HEAD / 8, TILE>(out, factor_of<TILE>(scores), values);
   }
+  of_queries.first += warp * ROWS;
   for (int r = 0; r < 2; r++) {
     sum[r] = over_row_sum(sum[r]);
-    uint32_t row = first + warp * ROWS + group + 8 * r;
-    if (row >= end) continue;
+    float share = 1.f / sum[r];
     for (int n = 0; n < HEAD / 8; n++)
-      for (int i = 0; i < 2; i++)
-        narrow(y[size_t(row) * WIDTH + head * HEAD + n * 8 + 2 * pair + i], out[n][2 * r + i] / sum[r]);
-    if (pair == 0) logarithms[size_t(row) * HEADS + head] = max[r] + logf(sum[r]);
+      for (int i = 0; i < 2; i++) out[n][2 * r + i] *= share;
+    uint32_t row = of_queries.first + lane / 4 + 8 * r;
+    if (row < end && lane % 4 == 0) logarithms[size_t(row) * HEADS + head] = max[r] + log2f(sum[r]);
   }
+  __syncthreads();
+  write(out, keys + warp * ROWS * STRIDE, y, of_queries);
 }
 KERNEL(attention_forward)
 
-// deltas[i, h] = Σ_w dy_iw y_iw; a block a query, a warp a head.
-extern "C" __global__ void attention_deltas(GLOBAL(const element) y, GLOBAL(const element) dy, GLOBAL(float) deltas) {
-  uint32_t head = threadIdx.x / 32;
-  size_t at = size_t(blockIdx.x) * WIDTH + head * HEAD;
+// deltas[i, h] = Σ_w dy_iw y_iw; a thread a query's head.
+extern "C" __global__ void attention_deltas(GLOBAL(const element) y, GLOBAL(const element) dy, GLOBAL(float) deltas,
+                                            uint32_t count) {
+  uint32_t at = blockIdx.x * blockDim.x + threadIdx.x;
+  if (at >= count) return;
   float sum = 0.f;
-  for (uint32_t column = threadIdx.x % 32; column < HEAD; column += 32) sum += wide(y[at + column]) * wide(dy[at + column]);
-  sum = warp_sum(sum);
-  if (threadIdx.x % 32 == 0) deltas[size_t(blockIdx.x) * HEADS + head] = sum;
+#pragma unroll
+  for (int pack = 0; pack < PACKS; pack++) {
+    Pack<LANES> left = load<LANES>(y, size_t(at) * HEAD + pack * LANES);
+    Pack<LANES> right = load<LANES>(dy, size_t(at) * HEAD + pack * LANES);
+    for (int j = 0; j < LANES; j++) sum += left.at[j] * right.at[j];
+  }
+  deltas[at] = sum;
 }
 KERNEL(attention_deltas)
 
@@ -206,114 +351,112 @@ __device__ void load_sums(GLOBAL(const float) logarithms, GLOBAL(const float) de
   }
 }
 
-// dk and dv of a tile of keys: over all queries, tile by tile, in order. Grid: (tiles of keys, H, B).
-extern "C" __global__ void attention_keys(GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns,
-                               GLOBAL(const uint32_t) starts, GLOBAL(const uint32_t) listed, uint32_t is_listed,
-                               GLOBAL(const float) logarithms, GLOBAL(const float) deltas, GLOBAL(const element) dy,
-                               GLOBAL(element) dkv) {
-  uint32_t head = blockIdx.y, batch = blockIdx.z, key = blockIdx.x * TILE;
-  SHARED_ARRAY(element, keys, 0, TILE * STRIDE);
-  SHARED_ARRAY(element, values, TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, queries, 2 * TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, slopes, 3 * TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, queries_across, 4 * TILE_BYTES, HEAD * ACROSS);
-  SHARED_ARRAY(element, slopes_across, 4 * TILE_BYTES + ACROSS_BYTES, HEAD * ACROSS);
-  SHARED_ARRAY(element, shares, 4 * TILE_BYTES + 2 * ACROSS_BYTES, TILE * ACROSS);
-  SHARED_ARRAY(float, sums, 4 * TILE_BYTES + 2 * ACROSS_BYTES + SCORES_BYTES, 2 * TILE);
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
-  Rows of_keys = {batch * LENGTH + key, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
-  load_turned(kv, of_keys, turns, listed, 0, keys, keys, false);
+// dk and dv of a tile of keys: over all queries, tile by tile, in order. Keys are rows and queries columns of the scores.
+// Grid: (tiles of keys, H, B).
+extern "C" __global__ void __launch_bounds__(THREADS) attention_keys(
+    GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns, GLOBAL(const uint32_t) starts,
+    GLOBAL(const uint32_t) listed, uint32_t is_listed, GLOBAL(const float) logarithms, GLOBAL(const float) deltas,
+    GLOBAL(const element) dy, GLOBAL(element) dkv) {
+  uint32_t head = blockIdx.y, batch = blockIdx.z;
+  SHARED_ARRAY(element, queries, 0, TILE * STRIDE);
+  SHARED_ARRAY(element, slopes, TILE_BYTES, TILE * STRIDE);
+  SHARED_ARRAY(float, sums, 2 * TILE_BYTES, 2 * TILE);
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  Rows of_keys = {batch * LENGTH + blockIdx.x * TILE, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
   Rows of_values = of_keys;
   of_values.offset += WIDTH;
-  load(kv, of_values, values, values, true, false);
-  SHARED(element) own_keys = keys + warp * ROWS * STRIDE;
-  SHARED(element) own_values = values + warp * ROWS * STRIDE;
-  SHARED(element) own_shares = shares + warp * ROWS * ACROSS;
+  place_turned(fetch_turned(kv, of_keys), of_keys, turns, listed, 0, queries);
+  place(fetch(kv, of_values), slopes);
+  __syncthreads();
+  Fragments<HEAD> keys = rows_of<HEAD>(queries + warp * ROWS * STRIDE);
+  Fragments<HEAD> values = rows_of<HEAD>(slopes + warp * ROWS * STRIDE);
   float dk[HEAD / 8][4] = {}, dv[HEAD / 8][4] = {};
   uint32_t end = starts[batch + 1];
-  for (uint32_t first = starts[batch]; first < end; first += TILE) {
+  for (Rows of_queries = {starts[batch], end, WIDTH, head * HEAD}; of_queries.first < end; of_queries.first += TILE) {
+    Turned next_queries = fetch_turned(q, of_queries);
+    Straight next_slopes = fetch(dy, of_queries);
     __syncthreads();
-    Rows of_queries = {first, end, WIDTH, head * HEAD};
-    load_turned(q, of_queries, turns, listed, is_listed, queries, queries_across, true);
-    load(dy, of_queries, slopes, slopes_across, true, true);
-    load_sums(logarithms, deltas, first, end, head, sums);
+    place_turned(next_queries, of_queries, turns, listed, is_listed, queries);
+    place(next_slopes, slopes);
+    load_sums(logarithms, deltas, of_queries.first, end, head, sums);
     __syncthreads();
-    // Keys are rows and queries columns here.
     float scores[TILE / 8][4] = {}, toward[TILE / 8][4] = {};
-    multiply<TILE / 8, HEAD>(scores, own_keys, STRIDE, queries, STRIDE);
-    multiply<TILE / 8, HEAD>(toward, own_values, STRIDE, slopes, STRIDE);
+    multiply<TILE / 8, HEAD>(scores, keys, queries);
+    multiply<TILE / 8, HEAD>(toward, values, slopes);
+#pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        int column = n * 8 + 2 * pair + i % 2;
-        scores[n][i] = expf(scores[n][i] * SCALE - sums[2 * column]);
+        int column = n * 8 + lane % 4 * 2 + i % 2;
+        scores[n][i] = power_of_two(scores[n][i] * (SCALE * LOG2_E) - sums[2 * column]);
         toward[n][i] = scores[n][i] * (toward[n][i] - sums[2 * column + 1]) * SCALE;
       }
-    store(scores, own_shares, ACROSS);
-    __syncwarp();
-    multiply<HEAD / 8, TILE>(dv, own_shares, ACROSS, slopes_across, ACROSS);
-    __syncwarp();
-    store(toward, own_shares, ACROSS);
-    __syncwarp();
-    multiply<HEAD / 8, TILE>(dk, own_shares, ACROSS, queries_across, ACROSS);
-    __syncwarp();
+    multiply_across<HEAD / 8, TILE>(dv, factor_of<TILE>(scores), slopes);
+    multiply_across<HEAD / 8, TILE>(dk, factor_of<TILE>(toward), queries);
   }
   of_keys.first += warp * ROWS;
   of_values.first += warp * ROWS;
-  store_turned_back(dk, dkv, of_keys, turns, listed, 0);
-  for (int n = 0; n < HEAD / 8; n++)
-    for (int i = 0; i < 4; i++) {
-      uint32_t row = of_values.first + group + 8 * (i / 2);
-      if (row >= of_values.end) continue;
-      narrow(dkv[size_t(row) * of_values.columns + of_values.offset + n * 8 + 2 * pair + i % 2], dv[n][i]);
-    }
+  turn_back(dk, of_keys, turns, listed, 0);
+  __syncthreads();
+  write(dk, queries + warp * ROWS * STRIDE, dkv, of_keys);
+  write(dv, queries + warp * ROWS * STRIDE, dkv, of_values);
 }
 KERNEL(attention_keys)
 
-// dq of a tile of queries: over all keys. Grid: (tiles of queries, H, B).
-extern "C" __global__ void attention_queries(GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns,
-                                  GLOBAL(const uint32_t) starts, GLOBAL(const uint32_t) listed, uint32_t is_listed,
-                                  GLOBAL(const float) logarithms, GLOBAL(const float) deltas, GLOBAL(const element) dy,
-                                  GLOBAL(element) dq) {
+// dq of a tile of queries: over all keys, tile by tile, in order. Grid: (tiles of queries, H, B).
+extern "C" __global__ void __launch_bounds__(THREADS) attention_queries(
+    GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns, GLOBAL(const uint32_t) starts,
+    GLOBAL(const uint32_t) listed, uint32_t is_listed, GLOBAL(const float) logarithms, GLOBAL(const float) deltas,
+    GLOBAL(const element) dy, GLOBAL(element) dq) {
   uint32_t head = blockIdx.y, batch = blockIdx.z;
   uint32_t first = starts[batch] + blockIdx.x * TILE, end = starts[batch + 1];
   if (first >= end) return;
-  SHARED_ARRAY(element, queries, 0, TILE * STRIDE);
-  SHARED_ARRAY(element, slopes, TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, keys, 2 * TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, values, 3 * TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(element, keys_across, 4 * TILE_BYTES, HEAD * ACROSS);
-  SHARED_ARRAY(element, shares, 4 * TILE_BYTES + ACROSS_BYTES, TILE * ACROSS);
-  SHARED_ARRAY(float, sums, 4 * TILE_BYTES + ACROSS_BYTES + SCORES_BYTES, 2 * TILE);
-  int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4, pair = lane % 4;
+  SHARED_ARRAY(element, keys, 0, TILE * STRIDE);
+  SHARED_ARRAY(element, values, TILE_BYTES, TILE * STRIDE);
+  int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Rows of_queries = {first, end, WIDTH, head * HEAD};
-  load_turned(q, of_queries, turns, listed, is_listed, queries, queries, false);
-  load(dy, of_queries, slopes, slopes, true, false);
-  load_sums(logarithms, deltas, first, end, head, sums);
-  SHARED(element) own_shares = shares + warp * ROWS * ACROSS;
-  float out[HEAD / 8][4] = {};
+  Rows of_keys = {batch * LENGTH, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
+  Rows of_values = of_keys;
+  of_values.offset += WIDTH;
+  place_turned(fetch_turned(q, of_queries), of_queries, turns, listed, is_listed, keys);
+  place(fetch(dy, of_queries), values);
+  Turned next_keys = fetch_turned(kv, of_keys);
+  Straight next_values = fetch(kv, of_values);
+  __syncthreads();
+  Fragments<HEAD> queries = rows_of<HEAD>(keys + warp * ROWS * STRIDE);
+  Fragments<HEAD> slopes = rows_of<HEAD>(values + warp * ROWS * STRIDE);
+  of_queries.first += warp * ROWS;
+  float logarithm[2], delta[2];
+  for (int r = 0; r < 2; r++) {
+    uint32_t row = of_queries.first + lane / 4 + 8 * r;
+    logarithm[r] = row < end ? logarithms[size_t(row) * HEADS + head] : INFINITY;
+    delta[r] = row < end ? deltas[size_t(row) * HEADS + head] : 0.f;
+  }
+  float own[HEAD / 8][4] = {};
   for (uint32_t key = 0; key < LENGTH; key += TILE) {
     __syncthreads();
-    Rows of_keys = {batch * LENGTH + key, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
-    load_turned(kv, of_keys, turns, listed, 0, keys, keys_across, true);
-    of_keys.offset += WIDTH;
-    load(kv, of_keys, values, values, true, false);
+    place_turned(next_keys, of_keys, turns, listed, 0, keys);
+    place(next_values, values);
     __syncthreads();
+    of_keys.first += TILE;
+    of_values.first += TILE;
+    if (key + TILE < LENGTH) {
+      next_keys = fetch_turned(kv, of_keys);
+      next_values = fetch(kv, of_values);
+    }
     float scores[TILE / 8][4] = {}, toward[TILE / 8][4] = {};
-    multiply<TILE / 8, HEAD>(scores, queries + warp * ROWS * STRIDE, STRIDE, keys, STRIDE);
-    multiply<TILE / 8, HEAD>(toward, slopes + warp * ROWS * STRIDE, STRIDE, values, STRIDE);
+    multiply<TILE / 8, HEAD>(scores, queries, keys);
+    multiply<TILE / 8, HEAD>(toward, slopes, values);
+#pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        int row = warp * ROWS + group + 8 * (i / 2);
-        bool is_key = key + n * 8 + 2 * pair + i % 2 < LENGTH;
-        float share = is_key ? expf(scores[n][i] * SCALE - sums[2 * row]) : 0.f;
-        toward[n][i] = share * (toward[n][i] - sums[2 * row + 1]) * SCALE;
+        bool is_key = LENGTH % TILE == 0 || key + n * 8 + lane % 4 * 2 + i % 2 < LENGTH;
+        float share = is_key ? power_of_two(scores[n][i] * (SCALE * LOG2_E) - logarithm[i / 2]) : 0.f;
+        toward[n][i] = share * (toward[n][i] - delta[i / 2]) * SCALE;
       }
-    store(toward, own_shares, ACROSS);
-    __syncwarp();
-    multiply<HEAD / 8, TILE>(out, own_shares, ACROSS, keys_across, ACROSS);
-    __syncwarp();
+    multiply_across<HEAD / 8, TILE>(own, factor_of<TILE>(toward), keys);
   }
-  of_queries.first += warp * ROWS;
-  store_turned_back(out, dq, of_queries, turns, listed, is_listed);
+  turn_back(own, of_queries, turns, listed, is_listed);
+  __syncthreads();
+  write(own, keys + warp * ROWS * STRIDE, dq, of_queries);
 }
 KERNEL(attention_queries)

@@ -21,6 +21,19 @@ __device__ inline void multiply_tile(float *d, const uint32_t *a, const uint32_t
                : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
                : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+
+// Four 8x8 tiles of bf16 from shared memory: lane l tells where row l % 8 of tile l / 8 begins, and gets of each tile the
+// elements (l / 4, 2 (l % 4)) and (l / 4, 2 (l % 4) + 1), or of its transpose.
+__device__ inline void load_tiles(uint32_t *tiles, const void *row) {
+  uint32_t at = uint32_t(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3]) : "r"(at));
+}
+__device__ inline void load_tiles_across(uint32_t *tiles, const void *row) {
+  uint32_t at = uint32_t(__cvta_generic_to_shared(row));
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
+               : "=r"(tiles[0]), "=r"(tiles[1]), "=r"(tiles[2]), "=r"(tiles[3]) : "r"(at));
+}
 #else
 #include "emulate.h"
 #endif
@@ -73,38 +86,45 @@ template <int N> struct Pack {
   float at[N];
 };
 
-template <int N> __device__ Pack<N> load(GLOBAL(const element) from, size_t at) {
-  Pack<N> pack;
-  if constexpr (N == 1) {
-    pack.at[0] = wide(from[at]);
-  } else {
-    uint4 words = as<const uint4>(from)[at / LANES];
-    uint32_t all[4] = {words.x, words.y, words.z, words.w};
-    for (int i = 0; i < 4; i++) {
+__device__ Pack<LANES> unpacked(uint4 words) {
+  Pack<LANES> pack;
+  uint32_t all[4] = {words.x, words.y, words.z, words.w};
+  for (int i = 0; i < 4; i++) {
 #ifdef ELEMENT_BF16
-      pack.at[2 * i] = __uint_as_float(all[i] << 16);
-      pack.at[2 * i + 1] = __uint_as_float(all[i] & 0xFFFF0000u);
+    pack.at[2 * i] = __uint_as_float(all[i] << 16);
+    pack.at[2 * i + 1] = __uint_as_float(all[i] & 0xFFFF0000u);
 #else
-      pack.at[i] = __uint_as_float(all[i]);
+    pack.at[i] = __uint_as_float(all[i]);
 #endif
-    }
   }
   return pack;
+}
+
+__device__ uint4 packed(const Pack<LANES> &pack) {
+  uint32_t all[4];
+  for (int i = 0; i < 4; i++) {
+#ifdef ELEMENT_BF16
+    all[i] = pair(pack.at[2 * i], pack.at[2 * i + 1]);
+#else
+    all[i] = __float_as_uint(pack.at[i]);
+#endif
+  }
+  return uint4{all[0], all[1], all[2], all[3]};
+}
+
+template <int N> __device__ Pack<N> load(GLOBAL(const element) from, size_t at) {
+  if constexpr (N == 1) {
+    return Pack<1>{{wide(from[at])}};
+  } else {
+    return unpacked(as<const uint4>(from)[at / LANES]);
+  }
 }
 
 template <int N> __device__ void store(GLOBAL(element) to, size_t at, const Pack<N> &pack) {
   if constexpr (N == 1) {
     narrow(to[at], pack.at[0]);
   } else {
-    uint32_t all[4];
-    for (int i = 0; i < 4; i++) {
-#ifdef ELEMENT_BF16
-      all[i] = pair(pack.at[2 * i], pack.at[2 * i + 1]);
-#else
-      all[i] = __float_as_uint(pack.at[i]);
-#endif
-    }
-    as<uint4>(to)[at / LANES] = uint4{all[0], all[1], all[2], all[3]};
+    as<uint4>(to)[at / LANES] = packed(pack);
   }
 }
 
@@ -171,6 +191,16 @@ __device__ float exponential(float x) {
   return __expf(x);
 #else
   return expf(x);
+#endif
+}
+// 2^x.
+__device__ float power_of_two(float x) {
+#if defined(__CUDACC_RTC__) && defined(ELEMENT_BF16)
+  float power;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+  return power;
+#else
+  return exp2f(x);
 #endif
 }
 __device__ float sigmoid(float x) { return 1.f / (1.f + exponential(-x)); }

@@ -358,3 +358,30 @@ static inline void multiply_tile(float *d, const uint32_t *a, const uint32_t *b)
   }
   wait(LANES, 9);
 }
+
+// ldmatrix.sync.aligned.m8n8.x4.b16, by the layout of its fragments (PTX ISA, "Warp-level matrix load instruction").
+namespace emulate {
+static const void *rows[THREADS];
+template <class T> static inline void load_tiles(uint32_t *tiles, Shared<T> row, bool across) {
+  if (reinterpret_cast<uintptr_t>(row.at) % 16) die("a row of a tile that is not aligned to 16 bytes");
+  if (row.length * sizeof(T) < 16) die("a row of a tile outside of a shared array");
+  unsigned own = current->number, first = own / WARP * WARP, lane = own % WARP;
+  rows[own] = row.at;
+  wait(LANES, across ? 12 : 10);
+  for (unsigned tile = 0; tile < 4; tile++) {
+    uint16_t both[2];
+    for (unsigned i = 0; i < 2; i++) {
+      unsigned r = across ? 2 * (lane % 4) + i : lane / 4, c = across ? lane / 4 : 2 * (lane % 4) + i;
+      memcpy(&both[i], static_cast<const char *>(rows[first + 8 * tile + r]) + 2 * c, 2);
+    }
+    tiles[tile] = both[0] | uint32_t(both[1]) << 16;
+  }
+  wait(LANES, across ? 13 : 11);
+}
+} // namespace emulate
+template <class T> static inline void load_tiles(uint32_t *tiles, emulate::Shared<T> row) {
+  emulate::load_tiles(tiles, row, false);
+}
+template <class T> static inline void load_tiles_across(uint32_t *tiles, emulate::Shared<T> row) {
+  emulate::load_tiles(tiles, row, true);
+}

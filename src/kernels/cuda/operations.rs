@@ -815,10 +815,7 @@ impl Cuda {
             ("LENGTH", Value::Whole(length)),
             ("SQRT_HEAD", Value::Real((head as f32).sqrt())),
         ];
-        let bytes = self.element.bytes();
-        let tile = TILE * (head + PADDING) * bytes;
-        let across = head * (TILE + PADDING) * bytes;
-        let scores = TILE * (TILE + PADDING) * bytes;
+        let tile = TILE * (head + PADDING) * self.element.bytes();
         let sums = 2 * TILE * Element::F32.bytes();
         let y = self.elements(queries * width)?;
         let logarithms = self.floats(queries * heads)?;
@@ -826,7 +823,7 @@ impl Cuda {
         let inputs = [&inputs[..], &places.listed()].concat();
         let outputs = [y.at(), logarithms.at()].map(Argument::At);
         let grid = [places.longest.div_ceil(TILE), heads, places.batch];
-        let (warps, shared) = (TILE / 16 * 32, 2 * tile + across + scores);
+        let (warps, shared) = (TILE / 16 * 32, 2 * tile);
         let arguments = [&inputs[..], &outputs].concat();
         self.launch(
             ATTENTION,
@@ -847,20 +844,22 @@ impl Cuda {
                 // All of them, so that the closure holds what `inputs` are the addresses of.
                 let _kept = (&q, &kv, &places, &turns);
                 let deltas = cuda.floats(queries * heads)?;
-                let arguments = [values.at(), dy.at(), deltas.at()].map(Argument::At);
+                let at = [values.at(), dy.at(), deltas.at()].map(Argument::At);
+                let arguments = [&at[..], &[number(queries * heads)]].concat();
+                let blocks = [(queries * heads).div_ceil(THREADS), 1, 1];
                 cuda.launch(
                     ATTENTION,
                     "attention_deltas",
                     &constants,
-                    [queries, 1, 1],
-                    heads * 32,
+                    blocks,
+                    THREADS,
                     0,
                     &arguments,
                 )?;
                 let (dq, dkv) = (cuda.elements(queries * width)?, cuda.elements(keys * 2 * width)?);
                 let more = |to: &Buffer| [logarithms.at(), deltas.at(), dy.at(), to.at()].map(Argument::At);
                 let by_keys = [length.div_ceil(TILE), heads, places.batch];
-                let shared = 4 * tile + 2 * across + scores + sums;
+                let shared = 2 * tile + sums;
                 let arguments = [&inputs[..], &more(&dkv)].concat();
                 cuda.launch(
                     ATTENTION,
@@ -871,7 +870,7 @@ impl Cuda {
                     shared,
                     &arguments,
                 )?;
-                let shared = 4 * tile + across + scores + sums;
+                let shared = 2 * tile;
                 let arguments = [&inputs[..], &more(&dq)].concat();
                 cuda.launch(
                     ATTENTION,
