@@ -82,6 +82,8 @@ pub struct Measured {
     pub steps: Option<u32>,
     /// Threads.
     pub threads: usize,
+    /// Where it was computed: `cpu`, or `cuda: ` with the GPU's name and the versions of driver and libraries.
+    pub device: String,
     /// Timed rounds.
     pub rounds: usize,
     /// Their time.
@@ -218,6 +220,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         micro_batch,
         steps: (task == Task::Sample).then_some(options.steps),
         threads: rayon::current_num_threads(),
+        device: options.device.described(),
         rounds: rounds.seconds.len(),
         seconds,
         tokens_per_second: median,
@@ -429,6 +432,7 @@ mod tests {
         for task in [Task::Train, Task::Evaluate, Task::Sample] {
             let measured = measure(task, &options, &cancel).unwrap();
             assert_eq!((measured.rounds, measured.micro_batch), (ROUNDS, 2));
+            assert_eq!(measured.device, "cpu");
             let [low, high] = measured.tokens_per_second_quartiles;
             assert!(0.0 < low && low <= measured.tokens_per_second && measured.tokens_per_second <= high);
             let products = measured

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::project::{ComputeArgs, compute_on};
 use super::run::listen;
-use super::table::columns;
+use super::table::{WIDTH, columns, wrap};
 use super::terminal::Style;
 use super::{Terminal, progress::Display};
 use crate::bench::{self, Measured, Options, Product};
@@ -216,6 +216,13 @@ fn tables(
         shape.conditioning,
         if threads == 1 { "" } else { "s" },
     );
+    if let Some(gpu) = tasks
+        .iter()
+        .map(|task| &*task.device)
+        .find(|device| *device != Device::Cpu.described())
+    {
+        let _ = writeln!(text, "{}", wrap(gpu, WIDTH).join("\n"));
+    }
     if !tasks.is_empty() {
         let mut rows = vec![heading(&[
             "task",

@@ -345,7 +345,7 @@ fn machine_rows(report: &Report) -> Vec<(String, String)> {
         .map_or_else(String::new, |name| format!("{name}, "));
     let processors = report.processors;
     let bf16 = if report.has_bf16 {
-        "AVX512-BF16, bf16 is faster than f32"
+        "with AVX512-BF16, bf16 is faster than f32"
     } else {
         "without AVX512-BF16, bf16 is slower than f32"
     };
@@ -391,10 +391,10 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
     let told = match (driver.found, &driver.fault) {
         (false, _) => "not found (libcuda)".to_owned(),
         (true, Some(fault)) => format!("{version} does not work: {fault}").trim().to_owned(),
-        (true, None) => [driver.release.clone().unwrap_or_default(), version]
-            .join(" ")
-            .trim()
-            .to_owned(),
+        (true, None) => match &driver.release {
+            Some(release) => format!("{release}, {version}"),
+            None => version,
+        },
     };
     let mut rows = vec![row("driver", told)];
     if driver.version.is_some() && driver.fault.is_none() && report.gpus.is_empty() {
@@ -514,11 +514,12 @@ mod tests {
         insta::assert_snapshot!(told(&findings), @r"
         mdlm       1.2.3 (0123abc)
         system     linux x86_64
-        processor  Some Processor, 16 processors, one thread each
-        vectors    AVX-512; bf16 by AVX512-BF16
+        processor  Some Processor, 16 processors
+        threads    16, unless `--threads` says otherwise
+        vectors    AVX-512; with AVX512-BF16, bf16 is faster than f32
         memory     137 GB, 107 GB of it available
         store      .mdlm: its file system keeps locks
-        driver     580.65.06 for CUDA up to 13.0
+        driver     580.65.06, for CUDA up to 13.0
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
                    multiprocessors, 84.0 GB free of 85.0 GB; used by process 7 (mdlm run
                    pipelines/lm1b.json)
@@ -542,7 +543,7 @@ mod tests {
         findings.products = Found::Absent;
         let cuda = told(&findings).lines().skip(7).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(cuda, @r"
-        driver     580.65.06 for CUDA up to 12.4
+        driver     580.65.06, for CUDA up to 12.4
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
                    multiprocessors, 84.0 GB free of 85.0 GB
         NVRTC      13.0: too new for the driver; compiles for sm_75 sm_80 sm_86 sm_89

@@ -40,6 +40,8 @@ pub struct Device {
     name: String,
     /// `sm_90a`
     architecture: String,
+    /// NVRTC's version: what a later one makes an earlier driver may refuse.
+    compiler: String,
     context: sys::CUcontext,
     stream: sys::CUstream,
     products: Products,
@@ -117,7 +119,8 @@ impl Device {
     /// # Errors
     /// No such device, or one that cannot be used: as [`super::findings::Findings::usable`] says.
     pub fn open(number: usize) -> Result<Self> {
-        let gpu = probe::findings().usable(number).map_err(Trouble::into_error)?;
+        let findings = probe::findings();
+        let gpu = findings.usable(number).map_err(Trouble::into_error)?;
         let opening = |error: &dyn Display| failed(format!("open CUDA device {number}"), error);
         let ordinal = i32::try_from(number).wrap(Kind::Input, || format!("device {number}"))?;
         let device = result::device::get(ordinal).map_err(|error| opening(&error))?;
@@ -133,6 +136,10 @@ impl Device {
         Ok(Self {
             name: gpu.name.clone(),
             architecture: gpu.architecture(),
+            compiler: findings
+                .compiler
+                .there()
+                .map_or_else(String::new, |compiler| compiler.version.to_string()),
             context,
             stream,
             products,
@@ -163,7 +170,14 @@ impl Device {
     /// A kernel, compiled and loaded unless it was before.
     fn kernel(&self, launch: &Launch) -> Result<Kernel> {
         let options = compiler::options(launch.element, &launch.constants).join(" ");
-        let identity = [launch.operation.source, HEADER, &options, &self.architecture].join("\0");
+        let parts = [
+            launch.operation.source,
+            HEADER,
+            &options,
+            &self.architecture,
+            &self.compiler,
+        ];
+        let identity = parts.join("\0");
         let identity = blake3::hash(identity.as_bytes()).to_hex().to_string();
         let key = (identity, launch.kernel);
         if let Some(kernel) = self.kernels.borrow().get(&key) {

@@ -2,7 +2,8 @@
 //!
 //! Two networks on one device are slower than one after the other, and one of them runs out of memory. The lock is a file
 //! beside the kernels that are kept, named after the device's UUID; what is in it is for the eyes of those who wait. Where it
-//! cannot be kept (no home, a file system without locks) nobody waits. As the store's locks, it is never deleted.
+//! cannot be kept (no home, a file system without locks) nobody waits, and other users' processes are not seen. As the store's
+//! locks, it is never deleted.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek as _, Write as _};
