@@ -179,7 +179,8 @@ pub trait Resident {
     /// What came of the oldest update that was not asked for before; waits for it. Nothing when all were.
     fn outcome(&mut self) -> Result<Option<StepOutcome>>;
 
-    /// Bytes of the device's memory that the network has or may still take.
+    /// Bytes of the device's memory that a network may take. They are a share of all there is, not of what is free just now:
+    /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run goes on.
     fn room(&self) -> Result<usize>;
 
     /// Bytes of the device's memory that it has taken, at most so far.

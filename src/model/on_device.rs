@@ -27,7 +27,7 @@ const TILE: usize = 64;
 /// average, at most 1/16 is done in vain.
 const SHARE: usize = 32;
 
-/// Memory of the device that is left alone: for compiled kernels, graphs, products' partial sums, and who else uses it.
+/// Memory of the device that is left alone, at least: for compiled kernels, graphs, products' partial sums, a screen.
 const RESERVE: usize = 768 << 20;
 /// Tokens of a micro-batch at most: with more nothing is faster.
 const MOST_TOKENS: usize = 1 << 17;
@@ -376,8 +376,8 @@ impl<A: Arch> Resident for OnDevice<A> {
     }
 
     fn room(&self) -> Result<usize> {
-        let free = self.cuda.driver().capacity()?.free;
-        Ok((free + self.cuda.taken().total()).saturating_sub(RESERVE))
+        let total = self.cuda.driver().capacity()?.total;
+        Ok(total.saturating_sub(RESERVE.max(total / 16)))
     }
 
     fn taken(&self) -> usize {
@@ -471,7 +471,7 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
         .filter(|(needed, _)| *needed <= bytes)
         .max();
     let error = Error::environment(format!(
-        "train shape `{}`: a micro-batch of one row needs {} MiB of the device, {} MiB are free",
+        "train shape `{}`: a micro-batch of one row needs {} MiB of the device, which has {} MiB for it",
         shape.name,
         one.div_ceil(mib),
         bytes / mib

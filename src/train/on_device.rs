@@ -259,7 +259,7 @@ fn micro_batches_fill_the_memory_that_there_is() {
     assert!(
         error
             .to_string()
-            .ends_with("MiB of the device, 1024 MiB are free"),
+            .ends_with("MiB of the device, which has 1024 MiB for it"),
         "{error}"
     );
     assert!(
