@@ -209,6 +209,26 @@ fn losses_and_gradients_are_those_of_the_cpu() {
     }
 }
 
+/// The composite network on dfdx's own device, against the fused one on the CPU.
+#[test]
+#[cfg(feature = "dfdx-cuda")]
+fn dfdxs_own_device_agrees_with_the_cpu() {
+    let shape = shape("nano");
+    let (weights, case) = (weights(shape), Case::new(shape, 3, 3, true));
+    let [found, expected] = [Device::DfdxCuda, Device::Cpu].map(|device| {
+        let mut network = model::build(shape, device, Precision::Single, &weights).expect("device");
+        let nll = network.accumulate(&case.batch(), case.alphabet).expect("device");
+        [nll, gradient(&mut *network)]
+    });
+    for (found, expected) in found.iter().zip(&expected) {
+        assert!(
+            off(found, expected) < Mode::F32.tolerance(),
+            "off by {}",
+            off(found, expected)
+        );
+    }
+}
+
 /// Where a training stands: weights, then both moments and the averages.
 type Standing = (Vec<f32>, Moments, Vec<StepOutcome>);
 

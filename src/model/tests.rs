@@ -532,9 +532,9 @@ mod cuda {
         };
     }
 
-    fn emulated<A: Arch>(element: Element) -> Erased<A, Cuda> {
+    fn emulated<A: Arch>(element: Element) -> OnDevice<A> {
         let cuda = Cuda::new(Box::new(Emulated::default()), element);
-        Erased::new(cuda, &weights_of(A::SHAPE)).unwrap()
+        OnDevice::new(cuda, &weights_of(A::SHAPE)).unwrap()
     }
 
     fn norm(values: impl Iterator<Item = f32>) -> f64 {
@@ -621,11 +621,17 @@ mod cuda {
     }
 
     /// Steps of momentum on changing batches; the network's weights and the momentum after them.
-    fn train(network: &mut dyn Network, steps: std::ops::Range<u64>, momentum: &mut [f32]) -> Vec<f32> {
+    fn train(
+        network: &mut dyn Network,
+        alphabet: Alphabet,
+        steps: std::ops::Range<u64>,
+        momentum: &mut [f32],
+    ) -> Vec<f32> {
+        let shape = network.shape();
         for step in steps {
-            let mut case = Case::new(2, false, true);
+            let mut case = Case::of(shape, alphabet, 2, false, true);
             case.dropout = case.dropout.map(|dropout| Dropout { step, ..dropout });
-            network.accumulate(&case.batch(), ALPHABET).unwrap();
+            network.accumulate(&case.batch(), alphabet).unwrap();
             let update = &mut |parameter: &Parameter, values: &mut [f32], gradient: &mut [f32]| {
                 let momentum = &mut momentum[parameter.offset..][..values.len()];
                 for ((value, gradient), momentum) in values.iter_mut().zip(gradient).zip(momentum) {
@@ -641,13 +647,14 @@ mod cuda {
         values
     }
 
-    #[test]
-    fn ten_steps_end_where_the_cpus_do_and_a_resumed_run_in_the_same_bits() {
-        let count = weights().len();
-        let expected = train(&mut fused(), 0..10, &mut vec![0.0; count]);
+    fn ten_steps<A: Arch>(alphabet: Alphabet) {
+        let start = weights_of(A::SHAPE);
+        let momentum = || vec![0.0; start.len()];
+        let mut fused = Erased::<A, _>::new(Fused::default(), &start).unwrap();
+        let expected = train(&mut fused, alphabet, 0..10, &mut momentum());
         for (element, tolerance) in [(Element::F32, 1e-4), (Element::Bf16, 0.05)] {
-            let whole = train(&mut emulated::<Nano>(element), 0..10, &mut vec![0.0; count]);
-            let moved = norm(expected.iter().zip(&weights()).map(|(a, b)| a - b));
+            let whole = train(&mut emulated::<A>(element), alphabet, 0..10, &mut momentum());
+            let moved = norm(expected.iter().zip(&start).map(|(a, b)| a - b));
             let off = norm(expected.iter().zip(&whole).map(|(a, b)| a - b));
             assert!(
                 off <= tolerance * moved,
@@ -655,16 +662,38 @@ mod cuda {
                 off / moved
             );
 
-            let mut momentum = vec![0.0; count];
-            let half = train(&mut emulated::<Nano>(element), 0..5, &mut momentum);
+            let mut momentum = momentum();
+            let half = train(&mut emulated::<A>(element), alphabet, 0..5, &mut momentum);
             let cuda = Cuda::new(Box::new(Emulated::default()), element);
-            let mut resumed = Erased::<Nano, _>::new(cuda, &half).unwrap();
-            let end = train(&mut resumed, 5..10, &mut momentum);
+            let mut resumed = OnDevice::<A>::new(cuda, &half).unwrap();
+            let end = train(&mut resumed, alphabet, 5..10, &mut momentum);
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert!(
                 bits(&end) == bits(&whole),
                 "{element:?}: other bits after a resumption"
             );
+        }
+    }
+
+    #[test]
+    fn ten_steps_end_where_the_cpus_do_and_a_resumed_run_in_the_same_bits() {
+        ten_steps::<Nano>(ALPHABET);
+        ten_steps::<Odd>(ODD);
+    }
+
+    /// What lies on one device is no tensor of another.
+    #[test]
+    fn devices_do_not_mix() {
+        let of = || Cuda::new(Box::new(Emulated::default()), Element::F32);
+        let (one, other) = (of(), of());
+        let table = one.param::<(Const<3>, Const<16>)>(&[1.0; 48]).unwrap();
+        let x = one.embed(&table, &one.tokens(&[0, 2]).unwrap()).unwrap();
+        assert!(one.gather(&x, &[1]).is_ok());
+        for error in [
+            other.gather(&x, &[1]).err().unwrap(),
+            other.embed(&table, &other.tokens(&[0]).unwrap()).err().unwrap(),
+        ] {
+            assert!(error.to_string().contains("of another device"), "{error}");
         }
     }
 }

@@ -58,6 +58,7 @@ pub struct Device {
     fetched: RefCell<HashMap<u64, Pinned>>,
     idle: RefCell<Vec<Pinned>>,
     tickets: Cell<u64>,
+    is_careful: bool,
 }
 
 /// Memory of the host that the device copies to and from by itself, and the event after which it is done.
@@ -109,8 +110,46 @@ impl Drop for Pinned {
 #[derive(Clone, Copy)]
 struct Kernel(sys::CUfunction);
 
+/// Set, it has every command waited for, so that one which fails is told by name.
+const CAREFUL: &str = "MDLM_GPU_CAREFUL";
+
 fn failed(what: impl Display, error: impl Display) -> Error {
     Error::environment(format!("{what}: {error}"))
+}
+
+/// What goes wrong on the device while it works is told by whatever waits next.
+fn failed_later(what: impl Display, error: impl Display) -> Error {
+    failed(what, error).hint(format!(
+        "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
+    ))
+}
+
+/// A command as an error tells it: a kernel by name, with the shape of its launch.
+fn described(command: &Command) -> String {
+    match command {
+        Command::Launch(launch) => {
+            let Launch {
+                operation,
+                kernel,
+                grid,
+                threads,
+                shared,
+                ..
+            } = launch;
+            format!(
+                "run the kernel `{kernel}` of `{}` on {grid:?} blocks of {threads} threads with {shared} bytes of shared \
+                 memory",
+                operation.name
+            )
+        }
+        Command::Multiply(product) => {
+            let [m, n, k] = product.sizes;
+            format!("multiply ({m}, {k}) by ({k}, {n})")
+        }
+        Command::Clear { bytes, .. } => format!("clear {bytes} bytes"),
+        Command::Copy { bytes, .. } => format!("copy {bytes} bytes"),
+        Command::Live { .. } | Command::Idle { .. } => "plan memory".to_owned(),
+    }
 }
 
 impl Device {
@@ -151,6 +190,7 @@ impl Device {
             fetched: RefCell::default(),
             idle: RefCell::default(),
             tickets: Cell::default(),
+            is_careful: std::env::var_os(CAREFUL).is_some_and(|value| !value.is_empty() && value != "0"),
         })
     }
 
@@ -276,16 +316,7 @@ impl Drop for Device {
 impl Device {
     fn launch(&self, launch: &Launch) -> Result<()> {
         let kernel = self.kernel(launch)?;
-        let doing = || {
-            let Launch {
-                kernel,
-                grid,
-                threads,
-                shared,
-                ..
-            } = launch;
-            format!("run the kernel `{kernel}` on {grid:?} blocks of {threads} threads with {shared} bytes")
-        };
+        let doing = || described(&Command::Launch(launch.clone()));
         let size = |n: usize| u32::try_from(n).wrap(Kind::Internal, doing);
         let [x, y, z] = launch.grid;
         let mut values: Vec<u64> = launch.arguments.iter().map(|argument| argument.bits()).collect();
@@ -306,10 +337,7 @@ impl Device {
                 &mut addresses,
             )
         }
-        .map_err(|error| {
-            failed(doing(), error)
-                .hint("CUDA_LAUNCH_BLOCKING=1 shows whether it is this one; compute-sanitizer says more")
-        })
+        .map_err(|error| failed(doing(), error))
     }
 
     fn multiply(&self, product: &Product) -> Result<()> {
@@ -371,7 +399,7 @@ impl Device {
 
     /// Copies so much as fits a piece of pinned memory.
     fn write_piece(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        let writing = |error| failed(format!("write {} bytes to `{}`", bytes.len(), self.name), error);
+        let writing = |error| failed_later(format!("write {} bytes to `{}`", bytes.len(), self.name), error);
         let index = self.next_stage.get();
         self.next_stage.set((index + 1) % STAGES);
         let stage = &mut self.stages.borrow_mut()[index];
@@ -456,7 +484,7 @@ impl Driver for Device {
             result::memcpy_dtoh_async(bytes, from.0, self.stream)
                 .and_then(|()| result::stream::synchronize(self.stream))
         }
-        .map_err(|error| failed(format!("read {count} bytes from `{}`", self.name), error))
+        .map_err(|error| failed_later(format!("read {count} bytes from `{}`", self.name), error))
     }
 
     fn fetch(&self, from: Address, bytes: usize) -> Result<Ticket> {
@@ -482,7 +510,7 @@ impl Driver for Device {
         let mut pinned = fetched.ok_or_else(|| Error::internal("nothing was fetched under this ticket"))?;
         pinned
             .wait()
-            .map_err(|error| failed(format!("wait for `{}`", self.name), error))?;
+            .map_err(|error| failed_later(format!("wait for `{}`", self.name), error))?;
         let content = pinned.content().to_vec();
         self.idle.borrow_mut().push(pinned);
         Ok(content)
@@ -490,6 +518,14 @@ impl Driver for Device {
 
     fn run(&self, commands: Vec<Command>, again: bool) -> Result<()> {
         self.enter()?;
+        if self.is_careful {
+            return commands.iter().try_for_each(|command| {
+                self.obey(command)?;
+                // SAFETY: the stream is ours.
+                unsafe { result::stream::synchronize(self.stream) }
+                    .map_err(|error| failed(format!("{} on `{}`", described(command), self.name), error))
+            });
+        }
         if !again {
             return commands.iter().try_for_each(|command| self.obey(command));
         }

@@ -215,7 +215,22 @@ impl Cuda {
             working: working.map_or(master, |working| {
                 working.at().offset(offset * self.element.bytes())
             }),
+            queue: Rc::clone(&self.queue),
         })
+    }
+
+    /// Refuses what lies on another device, or belongs to another network's backend: its addresses mean nothing here.
+    fn check_own(&self, matrices: &[&Matrix], weights: &[&Weight]) -> Result<()> {
+        let own = matrices.iter().all(|matrix| matrix.values.is_of(&self.queue))
+            && weights
+                .iter()
+                .all(|weight| Rc::ptr_eq(&weight.queue, &self.queue));
+        if own {
+            return Ok(());
+        }
+        Err(Error::internal(
+            "a tensor of another device takes part in an operation",
+        ))
     }
 
     /// Gives a weight its values.

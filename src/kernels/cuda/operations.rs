@@ -392,6 +392,7 @@ impl Cuda {
         entries: usize,
         tokens: &Tokens,
     ) -> Result<Matrix> {
+        self.check_own(&[], &[table])?;
         if let Some(known) = &tokens.known {
             check_indices("token", known, entries)?;
         }
@@ -473,6 +474,7 @@ impl Cuda {
         outputs: Range<usize>,
         b: Option<&Rc<Weight>>,
     ) -> Result<Matrix> {
+        self.check_own(&[x], &b.map_or_else(|| vec![&**w], |b| vec![&**w, &**b]))?;
         let y = self.elements(x.rows * outputs.len())?;
         let product = self.outputs_product(x, w, &outputs, &y);
         let biased = b.is_some_and(|b| {
@@ -601,6 +603,7 @@ impl Cuda {
 
     pub(super) fn linear_gelu_rows(&self, x: &Matrix, w: &Rc<Weight>, b: &Rc<Weight>) -> Result<Matrix> {
         let width = b.count;
+        self.check_own(&[x], &[w, b])?;
         let u = self.elements(x.rows * width)?;
         let y = self.elements(x.rows * width)?;
         let constants = [("WIDTH", width)];
@@ -647,6 +650,7 @@ impl Cuda {
     }
 
     pub(super) fn silu_rows(&self, x: &Matrix) -> Result<Matrix> {
+        self.check_own(&[x], &[])?;
         let count = x.rows * x.columns;
         let y = self.elements(count)?;
         let arguments = [Argument::At(x.values.at()), Argument::At(y.at()), number(count)];
@@ -677,6 +681,7 @@ impl Cuda {
         [shift, scale]: [usize; 2],
         rows: TokenRows<'_>,
     ) -> Result<Matrix> {
+        self.check_own(&[x, modulation], &[weight])?;
         let (count, width) = (x.rows, x.columns);
         let places = self.modulated(rows, count, modulation, width, &[shift, scale])?;
         let constants = [
@@ -797,6 +802,7 @@ impl Cuda {
         heads: usize,
         rows: TokenRows<'_>,
     ) -> Result<Matrix> {
+        self.check_own(&[q, kv], &[])?;
         let (queries, keys, length, width) = (q.rows, kv.rows, rows.length, q.columns);
         let fits = heads > 0 && width.is_multiple_of(heads) && (width / heads).is_multiple_of(16);
         if !fits || kv.columns != 2 * width || length == 0 || !keys.is_multiple_of(length) {
@@ -923,6 +929,7 @@ impl Cuda {
         dropout: Option<(Dropout, u32)>,
         rows: TokenRows<'_>,
     ) -> Result<Matrix> {
+        self.check_own(&[x, branch, modulation], &[])?;
         let (count, width) = (x.rows, x.columns);
         if branch.rows != count {
             return Err(Error::internal(format!(
@@ -1016,6 +1023,7 @@ impl Cuda {
     }
 
     pub(super) fn gather_rows(&self, x: &Matrix, rows: &[u32]) -> Result<Matrix> {
+        self.check_own(&[x], &[])?;
         check_indices("row", rows, x.rows)?;
         let width = x.columns;
         let y = self.elements(rows.len() * width)?;
@@ -1063,6 +1071,7 @@ impl Cuda {
         targets: &[u32],
         weights: &[f32],
     ) -> Result<(Matrix, Matrix)> {
+        self.check_own(&[h], &[w, b])?;
         let (count, width, vocabulary) = (h.rows, h.columns, b.count);
         let lengths = [targets.len(), weights.len()];
         if lengths != [count; 2] || alphabet.size as usize > vocabulary {

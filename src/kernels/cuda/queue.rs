@@ -292,6 +292,12 @@ impl Buffer {
         self.at
     }
 
+    /// Whether it is of that device.
+    #[must_use]
+    pub fn is_of(&self, queue: &Rc<Queue>) -> bool {
+        Rc::ptr_eq(&self.queue, queue)
+    }
+
     /// Its length in bytes, as asked for.
     #[must_use]
     pub fn bytes(&self) -> usize {

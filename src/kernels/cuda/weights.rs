@@ -133,4 +133,6 @@ pub struct Weight {
     pub master: Address,
     /// What products take.
     pub working: Address,
+    /// The device.
+    pub queue: Rc<Queue>,
 }
