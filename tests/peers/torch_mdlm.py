@@ -65,9 +65,9 @@ class Peer:
     def autocast(self):
         return torch.autocast("cuda", torch.bfloat16) if self.on_gpu else contextlib.nullcontext()
 
-    def sigma(self):
+    def sigma(self, z):
         """The network ignores time: σ = 0, for every row or once."""
-        return torch.zeros(1 if self.tuned else self.micro_batch, device=self.device)
+        return torch.zeros(1 if self.tuned else len(z), device=self.device)
 
     def noised(self, step):
         """Text, noised text and weights of a batch: antithetic times, log-linear noise."""
@@ -82,7 +82,7 @@ class Peer:
 
     def log_probabilities(self, z):
         """SUBS over the whole vocabulary, by assignment."""
-        logits = self.forward(z, self.sigma())
+        logits = self.forward(z, self.sigma(z))
         logits[:, :, self.mask] += MINUS_INFINITY
         logits = logits - torch.logsumexp(logits, dim=-1, keepdim=True)
         unmasked = z != self.mask
@@ -92,7 +92,7 @@ class Peer:
 
     def masked_logits(self, z, at):
         """Logits of the positions where `at` holds, (n, V)."""
-        logits = self.network.output_layer.linear(self.hidden(z, self.sigma())[at])
+        logits = self.network.output_layer.linear(self.hidden(z, self.sigma(z))[at])
         logits[:, self.mask] = -torch.inf
         return logits
 
@@ -112,7 +112,7 @@ class Peer:
     def loss(self, x, z, weight):
         if self.tuned and self.on_gpu:
             at = self.masked_first(z)
-            h = self.hidden(z, self.sigma()).flatten(0, 1)[at]
+            h = self.hidden(z, self.sigma(z)).flatten(0, 1)[at]
             logits = self.network.output_layer.linear(h)
             logits[:, self.mask] = -torch.inf
             # A position that is not masked weighs nothing; any target but the mask will do for it.
