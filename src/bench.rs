@@ -17,7 +17,7 @@ use crate::event::Cancel;
 use crate::kernels::profile::{self, Spent};
 use crate::kernels::{Alphabet, gemm};
 use crate::manifest::{Estimator, LearningRateSchedule, Noise, Sampler};
-use crate::model;
+use crate::model::{self, Network, Resident, Timed};
 use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
@@ -62,6 +62,8 @@ pub struct Options {
     pub warmup: Duration,
     /// Time for measuring.
     pub time: Duration,
+    /// Whether a GPU's kernels are timed one by one, in rounds of their own.
+    pub kernels: bool,
 }
 
 /// What was measured.
@@ -92,8 +94,9 @@ pub struct Measured {
     pub tokens_per_second: f64,
     /// First and third quartile.
     pub tokens_per_second_quartiles: [f64; 2],
-    /// Floating-point operations of matrix products, a billion a second over the whole time.
-    pub gflops: f64,
+    /// Floating-point operations of matrix products, a billion a second over the whole time; on the CPU.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gflops: Option<f64>,
     /// Peak resident memory of the task in bytes, where the system tells.
     pub peak_memory_bytes: Option<u64>,
     /// The GPU's memory that training takes, its plan.
@@ -101,6 +104,9 @@ pub struct Measured {
     pub device_memory_bytes: Option<usize>,
     /// Where the time went.
     pub operations: Vec<Operation>,
+    /// A GPU's kernels in a round, timed one by one.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<Timed>,
 }
 
 /// The time of one operation.
@@ -165,6 +171,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             memory::rows_at_a_time(shape, options.device).min(options.batch as usize) as u32
         }
     };
+    let kernels;
     let rounds = match task {
         Task::Train => {
             let job = Job {
@@ -177,7 +184,9 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 cancel,
             };
             let mut rehearsal = Rehearsal::new(&job, &mut *network)?;
-            timed(options, || rehearsal.step(&mut *network))?
+            let rounds = timed(options, || rehearsal.step(&mut *network))?;
+            kernels = kernels_of(options, &mut *network, &mut |network| rehearsal.step(network))?;
+            rounds
         }
         Task::Evaluate => {
             let task = evaluate::Task {
@@ -190,9 +199,10 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 stream: Stream::Evaluate,
                 micro_batch: micro_batch as usize,
             };
-            timed(options, || {
-                task.run(&*network, cancel, &mut |_, _, _| ()).map(drop)
-            })?
+            let run = |network: &mut dyn Network| task.run(network, cancel, &mut |_, _, _| ()).map(drop);
+            let rounds = timed(options, || run(&mut *network))?;
+            kernels = kernels_of(options, &mut *network, &mut |network| run(network))?;
+            rounds
         }
         Task::Sample => {
             let task = sample::Task {
@@ -206,7 +216,10 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 seed: SEED,
                 micro_batch: micro_batch as usize,
             };
-            timed(options, || task.run(&*network, cancel, &mut |_| ()).map(drop))?
+            let run = |network: &mut dyn Network| task.run(network, cancel, &mut |_| ()).map(drop);
+            let rounds = timed(options, || run(&mut *network))?;
+            kernels = kernels_of(options, &mut *network, &mut |network| run(network))?;
+            rounds
         }
     };
     let tokens = f64::from(options.batch) * shape.length as f64;
@@ -225,11 +238,35 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         seconds,
         tokens_per_second: median,
         tokens_per_second_quartiles: [third, first],
-        gflops: rounds.operations.iter().map(Spent::flops).sum::<u64>() as f64 / seconds / 1e9,
+        gflops: (!options.device.is_gpu())
+            .then(|| rounds.operations.iter().map(Spent::flops).sum::<u64>() as f64 / seconds / 1e9),
         peak_memory_bytes: memory::peak(),
         device_memory_bytes: network.resident().map(|resident| resident.taken()),
         operations: shares(&rounds.operations, seconds),
+        kernels,
     })
+}
+
+/// The time of each of a GPU's kernels in a round, the mean of some.
+fn kernels_of(
+    options: &Options,
+    network: &mut dyn Network,
+    round: &mut dyn FnMut(&mut dyn Network) -> Result<()>,
+) -> Result<Vec<Timed>> {
+    if !options.kernels || network.resident().is_none() {
+        return Ok(Vec::new());
+    }
+    network.resident().into_iter().for_each(Resident::time);
+    for _ in 0..ROUNDS {
+        round(network)?;
+    }
+    let timed = network.resident().map(Resident::timed).transpose()?;
+    let mean = |timed: Timed| Timed {
+        count: timed.count / ROUNDS as u64,
+        seconds: timed.seconds / ROUNDS as f64,
+        ..timed
+    };
+    Ok(timed.into_iter().flatten().map(mean).collect())
 }
 
 /// Measures matrix products at the sizes of a training step of `options.batch` rows: what the network cannot exceed.
@@ -427,6 +464,7 @@ mod tests {
             steps: 8,
             warmup: Duration::ZERO,
             time: Duration::ZERO,
+            kernels: false,
         };
         let cancel = Cancel::default();
         for task in [Task::Train, Task::Evaluate, Task::Sample] {
@@ -440,7 +478,7 @@ mod tests {
                 .iter()
                 .find(|o| o.operation == "linear")
                 .unwrap();
-            assert!(products.gflops > 0.0 && measured.gflops > 0.0);
+            assert!(products.gflops > 0.0 && measured.gflops > Some(0.0));
             let trained = measured.operations.iter().any(|o| o.operation == "update");
             assert_eq!(trained, task == Task::Train);
         }

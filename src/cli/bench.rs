@@ -64,6 +64,9 @@ pub struct Args {
     /// Seconds to measure each task for, after a quarter of that to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
+    /// Time a GPU's kernels one by one too, in rounds of their own
+    #[arg(long)]
+    pub kernels: bool,
     /// Print JSON instead of tables
     #[arg(long)]
     pub json: bool,
@@ -123,6 +126,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         },
         batch: args.batch.unwrap_or(ROWS),
         micro_batch: args.micro_batch,
+        kernels: args.kernels,
         steps: args.steps,
         warmup: time / 4,
         time,
@@ -239,8 +243,12 @@ fn tables(
                 task.batch.to_string(),
                 format!("{:.0}", task.tokens_per_second),
                 format!("{low:.0} to {high:.0}"),
-                format!("{:.0}", task.gflops),
-                task.peak_memory_bytes.map_or_else(String::new, memory::readable),
+                task.gflops
+                    .map_or_else(String::new, |gflops| format!("{gflops:.0}")),
+                task.device_memory_bytes
+                    .map(|bytes| bytes as u64)
+                    .or(task.peak_memory_bytes)
+                    .map_or_else(String::new, memory::readable),
             ]
         }));
         let _ = write!(text, "\n{}", columns(&rows, paint));
@@ -264,6 +272,24 @@ fn tables(
                 } else {
                     String::new()
                 },
+            ]
+        }));
+        let _ = write!(text, "\n{}", columns(&rows, paint));
+    }
+    for task in tasks.iter().filter(|task| !task.kernels.is_empty()) {
+        let all: f64 = task.kernels.iter().map(|kernel| kernel.seconds).sum();
+        let mut rows = vec![heading(&[
+            &format!("kernels of {}", name(task.task)),
+            "times",
+            "ms",
+            "share",
+        ])];
+        rows.extend(task.kernels.iter().map(|kernel| {
+            vec![
+                kernel.what.clone(),
+                kernel.count.to_string(),
+                format!("{:.3}", 1e3 * kernel.seconds),
+                format!("{:.1}%", 100.0 * kernel.seconds / all),
             ]
         }));
         let _ = write!(text, "\n{}", columns(&rows, paint));

@@ -20,6 +20,7 @@ pub use erased::{Erased, build};
 pub use initial::initial;
 pub use on_device::OnDevice;
 
+pub use crate::kernels::cuda::driver::Timed;
 pub use crate::kernels::cuda::turn::Turn;
 
 pub use crate::kernels::cuda::update::Outcome as StepOutcome;
@@ -185,6 +186,12 @@ pub trait Resident {
 
     /// Bytes of the device's memory that it has taken, at most so far.
     fn taken(&self) -> usize;
+
+    /// Begins to time kernels one by one.
+    fn time(&mut self);
+
+    /// The time of each kernel since then, in all, the longest first.
+    fn timed(&mut self) -> Result<Vec<Timed>>;
 
     /// The weights and their moving average change places.
     fn swap_average(&mut self) -> Result<()>;

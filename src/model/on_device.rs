@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
 use super::erased::{check_batch, check_inputs, total};
-use super::{Asked, Batch, Network, Parameter, Resident, StepOutcome};
+use super::{Asked, Batch, Network, Parameter, Resident, StepOutcome, Timed};
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::{Element, Ticket};
@@ -361,9 +361,12 @@ impl<A: Arch> Resident for OnDevice<A> {
     }
 
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
+        let optimizer = self.optimizer.as_ref();
+        let optimizer =
+            optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))?;
         let ticket = self
             .cuda
-            .update(self.optimizer()?, &self.gradients, adam, update, clip)?;
+            .update(optimizer, &mut self.gradients, adam, update, clip)?;
         self.updates.push_back(ticket);
         Ok(())
     }
@@ -382,6 +385,14 @@ impl<A: Arch> Resident for OnDevice<A> {
 
     fn taken(&self) -> usize {
         self.cuda.taken().total()
+    }
+
+    fn time(&mut self) {
+        self.cuda.driver().time();
+    }
+
+    fn timed(&mut self) -> Result<Vec<Timed>> {
+        self.cuda.driver().timed()
     }
 
     fn swap_average(&mut self) -> Result<()> {

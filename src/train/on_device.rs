@@ -238,6 +238,68 @@ fn the_planned_memory_is_the_memory_taken() {
     }
 }
 
+/// Kernels and products that are timed one by one are those of a step, and nothing is timed unasked.
+#[test]
+fn kernels_are_timed_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut network = emulated(Emulated::default(), Element::F32);
+    run(&mut network, folder.path(), &mut Listener::default(), |recipe| {
+        recipe.steps = 1
+    })
+    .unwrap();
+    assert_eq!(Resident::timed(&mut network).unwrap(), []);
+    network.time();
+    run(
+        &mut network,
+        &folder.path().join("2"),
+        &mut Listener::default(),
+        |recipe| recipe.steps = 2,
+    )
+    .unwrap();
+    let timed = Resident::timed(&mut network).unwrap();
+    let count = |what: &str| timed.iter().find(|timed| timed.what == what).unwrap().count;
+    // Two micro-batches of two blocks in each of two steps.
+    assert_eq!(
+        (
+            count("attention_forward"),
+            count("attention_keys"),
+            count("update")
+        ),
+        (8, 8, 2)
+    );
+    assert!(
+        timed.iter().any(|timed| timed.what.starts_with("multiply 64×")),
+        "{timed:?}"
+    );
+    assert!(timed.windows(2).all(|pair| pair[0].seconds >= pair[1].seconds));
+}
+
+/// A step in which nothing is masked moves averages and moments, as on the CPU.
+#[test]
+fn a_step_without_gradients_is_one() {
+    let mut network = emulated(Emulated::default(), Element::F32);
+    let ema = vec![0.5; weights().len()];
+    let zeros = vec![0.0; ema.len()];
+    let moments = Moments {
+        first: zeros.clone(),
+        second: zeros,
+        ema,
+    };
+    network.take(&moments).unwrap();
+    let update = Update {
+        number: 1,
+        learning_rate: 0.1,
+        ema_decay: 0.5,
+    };
+    network.update(recipe().adam, update, 1.0).unwrap();
+    let outcome = network.outcome().unwrap().unwrap();
+    assert_eq!((outcome.loss, outcome.norm, outcome.halted), (0.0, 0.0, false));
+    let mut after = moments.clone();
+    network.give(&mut after).unwrap();
+    assert_ne!(after.ema, moments.ema);
+    assert_eq!(after.first, moments.first);
+}
+
 /// The largest micro-batch that the plan finds room for, and what would fit where there is none.
 #[test]
 fn micro_batches_fill_the_memory_that_there_is() {

@@ -80,7 +80,8 @@ def kernels(shape):
 def main():
     print("# What a training step has to do on a GPU\n")
     print("No GPU has run this yet: nothing here is a measured time. The table is what `gpu_floor.py` beside it counts; the")
-    print("column for times is to be filled by a run of `tests/peers/gpu.sh`, which measures the card's own limits first.\n")
+    print("column for times is to be filled by a run of `tests/peers/gpu.sh`, which measures the card's own limits first and times")
+    print("each kernel (`mdlm bench --kernels`).\n")
     for shape, rows in ROWS.items():
         length = SHAPES[shape][1]
         tokens = rows * length

@@ -4,7 +4,8 @@
 
 First the card's own limits are measured (bf16 products, copies). Then, for each task, sides take turns (A B C A B C …), each
 turn a fresh process. The goals: training at least 1.3 times the best peer and 55% of the card's bf16 rate, counting only the
-operations that have to be done (gpu_floor.py); sampling 3 times the peer; 0.7 of its memory.
+operations that have to be done (gpu_floor.py); sampling 3 times the peer; 0.7 of its memory. A training's kernels are timed
+one by one too: what stands in tests/bench/gpu-floor.md beside their floors.
 """
 
 import argparse
@@ -50,6 +51,7 @@ def mdlm(arguments, task, shape, rows, steps, seconds):
     command = [arguments.mdlm, "bench", "--device", "cuda", "--precision", "bf16", "--json", "--task", task]
     command += ["--shape", shape, "--batch", str(rows), "--seconds", str(seconds)]
     command += ["--steps", str(steps)] if steps else []
+    command += ["--kernels"] if task == "train" else []
     found, why = run(command, arguments.limit)
     return (found["tasks"][0], None) if found else (None, why)
 
@@ -121,6 +123,8 @@ def main():
                 line += f"   {100 * share:.1f}% of the bf16 rate"
                 entry["share_of_bf16_rate"] = round(share, 4)
             print(line, flush=True)
+        for kernel in turns["mdlm"][0].get("kernels", [])[:14] if turns["mdlm"] else []:
+            print(f"    {kernel['what']:36}{kernel['count']:5} times{1000 * kernel['seconds']:9.3f} ms", flush=True)
     if arguments.record:
         arguments.record.parent.mkdir(parents=True, exist_ok=True)
         arguments.record.write_text(json.dumps(record, indent=1) + "\n")

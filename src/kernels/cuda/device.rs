@@ -18,7 +18,7 @@ use std::path::PathBuf;
 
 use cudarc::driver::{result, sys};
 
-use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product, Ticket};
+use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product, Ticket, Timed, Times};
 use super::findings::Trouble;
 use super::products::Products;
 use super::{compiler, probe, turn};
@@ -59,6 +59,7 @@ pub struct Device {
     idle: RefCell<Vec<Pinned>>,
     tickets: Cell<u64>,
     is_careful: bool,
+    times: RefCell<Option<Times>>,
 }
 
 /// Memory of the host that the device copies to and from by itself, and the event after which it is done.
@@ -190,6 +191,7 @@ impl Device {
             fetched: RefCell::default(),
             idle: RefCell::default(),
             tickets: Cell::default(),
+            times: RefCell::default(),
             is_careful: std::env::var_os(CAREFUL).is_some_and(|value| !value.is_empty() && value != "0"),
         })
     }
@@ -418,6 +420,35 @@ impl Device {
         .map_err(writing)
     }
 
+    /// Runs commands with an event before and after each one.
+    fn run_timed(&self, commands: &[Command], times: &mut Times) -> Result<()> {
+        let timing = |error| failed_later(format!("time kernels on `{}`", self.name), error);
+        self.prepare(commands)?;
+        let mark = || {
+            let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
+            // SAFETY: both are ours.
+            unsafe { result::event::record(event, self.stream) }.map(|()| event)
+        };
+        let mut marks = vec![mark().map_err(timing)?];
+        for command in commands {
+            self.obey(command)?;
+            marks.push(mark().map_err(timing)?);
+        }
+        // SAFETY: the stream is ours; so are the events, which have happened when it has come to its end, and are destroyed
+        // once.
+        unsafe {
+            result::stream::synchronize(self.stream).map_err(timing)?;
+            for (command, pair) in commands.iter().zip(marks.windows(2)) {
+                let milliseconds = result::event::elapsed(pair[0], pair[1]).map_err(timing)?;
+                times.add(command, f64::from(milliseconds) / 1e3);
+            }
+            for mark in marks {
+                result::event::destroy(mark).map_err(timing)?;
+            }
+        }
+        Ok(())
+    }
+
     /// A piece of pinned memory that is not in use.
     fn pinned(&self, bytes: usize) -> Result<Pinned, result::DriverError> {
         let mut idle = self.idle.borrow_mut();
@@ -526,6 +557,9 @@ impl Driver for Device {
                     .map_err(|error| failed(format!("{} on `{}`", described(command), self.name), error))
             });
         }
+        if let Some(times) = &mut *self.times.borrow_mut() {
+            return self.run_timed(&commands, times);
+        }
         if !again {
             return commands.iter().try_for_each(|command| self.obey(command));
         }
@@ -549,6 +583,14 @@ impl Driver for Device {
         // SAFETY: the graph and the stream are ours.
         unsafe { result::graph::launch(*graph, self.stream) }
             .map_err(|error| failed(format!("run a step on `{}`", self.name), error))
+    }
+
+    fn time(&self) {
+        *self.times.borrow_mut() = Some(Times::default());
+    }
+
+    fn timed(&self) -> Result<Vec<Timed>> {
+        Ok(self.times.borrow_mut().take().unwrap_or_default().sorted())
     }
 
     fn fuses(&self, product: &Product) -> bool {

@@ -1,6 +1,10 @@
 //! What the CUDA backend needs of a driver: memory, kernels, products. Two implementations: the real one, and one that runs
 //! the kernels' sources on the CPU, for tests.
 
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
 use crate::error::Result;
 
 /// An address in the device's memory.
@@ -301,6 +305,14 @@ pub trait Driver {
     /// Whether products of this kind (sizes, elements, epilogue; addresses do not matter) can be done with their epilogue.
     fn fuses(&self, product: &Product) -> bool;
 
+    /// Begins to time every command by itself, from nothing: they no longer follow each other as closely as they could.
+    fn time(&self) {}
+
+    /// What was timed, by kernel and by product, and an end of it.
+    fn timed(&self) -> Result<Vec<Timed>> {
+        Ok(Vec::new())
+    }
+
     /// Whether nothing is ever done, so that no content need be prepared.
     fn is_planning(&self) -> bool {
         false
@@ -308,6 +320,49 @@ pub trait Driver {
 
     /// The device's memory.
     fn capacity(&self) -> Result<Capacity>;
+}
+
+/// The time of a kernel, or of products of one size.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Timed {
+    /// The kernel's name, or `multiply m×n×k`.
+    pub what: String,
+    /// How often it ran.
+    pub count: u64,
+    /// For how long, in all.
+    pub seconds: f64,
+}
+
+/// Times by what was timed.
+#[derive(Default)]
+pub struct Times(BTreeMap<String, (u64, f64)>);
+
+impl Times {
+    /// Takes note of a command's time.
+    pub fn add(&mut self, command: &Command, seconds: f64) {
+        let what = match command {
+            Command::Launch(launch) => launch.kernel.to_owned(),
+            Command::Multiply(product) => {
+                let [m, n, k] = product.sizes;
+                format!("multiply {m}×{n}×{k}")
+            }
+            Command::Clear { .. } => "clear".to_owned(),
+            Command::Copy { .. } => "copy".to_owned(),
+            Command::Live { .. } | Command::Idle { .. } => return,
+        };
+        let (count, sum) = self.0.entry(what).or_default();
+        *count += 1;
+        *sum += seconds;
+    }
+
+    /// All of them, the longest first.
+    #[must_use]
+    pub fn sorted(self) -> Vec<Timed> {
+        let timed = |(what, (count, seconds))| Timed { what, count, seconds };
+        let mut all: Vec<Timed> = self.0.into_iter().map(timed).collect();
+        all.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        all
+    }
 }
 
 /// Names what was fetched.

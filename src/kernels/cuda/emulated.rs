@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::rc::Rc;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use super::compiler;
 use super::driver::{
     Address, Capacity, Command as Ask, Driver, Element, Epilogue, HEADER, Launch, Operand, Product, Ticket,
+    Timed, Times,
 };
 use crate::error::{Error, Kind, Result, Wrap as _};
 use crate::kernels::gemm::{Start, View, product};
@@ -42,6 +44,7 @@ pub struct Emulated {
     most: Rc<Cell<usize>>,
     fetched: RefCell<HashMap<u64, Vec<u8>>>,
     tickets: Cell<u64>,
+    times: RefCell<Option<Times>>,
     /// Bytes that may be allocated in all; 0 for no limit.
     limit: usize,
     /// Whether products do nothing but multiply.
@@ -344,6 +347,15 @@ impl Emulated {
     }
 
     fn obey(&self, command: &Ask) -> Result<()> {
+        let start = Instant::now();
+        self.carry_out(command)?;
+        if let Some(times) = &mut *self.times.borrow_mut() {
+            times.add(command, start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+
+    fn carry_out(&self, command: &Ask) -> Result<()> {
         match command {
             Ask::Launch(launch) => self.launch(launch),
             Ask::Multiply(product) => self.multiply(product),
@@ -496,6 +508,14 @@ impl Driver for Emulated {
         });
         graphs[index].1 += 1;
         graphs[index].0.iter().try_for_each(|command| self.obey(command))
+    }
+
+    fn time(&self) {
+        *self.times.borrow_mut() = Some(Times::default());
+    }
+
+    fn timed(&self) -> Result<Vec<Timed>> {
+        Ok(self.times.borrow_mut().take().unwrap_or_default().sorted())
     }
 
     fn fuses(&self, product: &Product) -> bool {

@@ -308,14 +308,21 @@ impl Cuda {
 
     /// Where a weight's gradient gathers.
     pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
-        let at = |slab: &Kept| slab.at().offset(weight.offset * Element::F32.bytes());
-        if let Some(slab) = gradients.slabs.get(&weight.slab) {
-            return Ok(at(slab));
+        let slab = self.gradient_slab(gradients, weight.slab)?;
+        Ok(slab.offset(weight.offset * Element::F32.bytes()))
+    }
+
+    /// Where the gradients of a slab of weights gather.
+    pub(super) fn gradient_slab(&self, gradients: &mut Gradients, slab: usize) -> Result<Address> {
+        if let Some(there) = gradients.slabs.get(&slab) {
+            return Ok(there.at());
         }
-        let bytes = self.slabs.borrow()[weight.slab].count * Element::F32.bytes();
-        let slab = Kept::new(&self.queue, bytes)?;
-        self.queue.push(Command::Clear { at: slab.at(), bytes });
-        Ok(at(gradients.slabs.entry(weight.slab).or_insert(slab)))
+        let bytes = self.slabs.borrow()[slab].count * Element::F32.bytes();
+        let new = Kept::new(&self.queue, bytes)?;
+        let at = new.at();
+        self.queue.push(Command::Clear { at, bytes });
+        gradients.slabs.insert(slab, new);
+        Ok(at)
     }
 
     /// Gives an activation a gradient, on top of what it has.

@@ -127,20 +127,18 @@ impl Cuda {
     pub fn update(
         &self,
         optimizer: &Optimizer,
-        gradients: &Gradients,
+        gradients: &mut Gradients,
         adam: AdamW,
         update: Update,
         clip: f64,
     ) -> Result<Ticket> {
-        let gradient = gradients
-            .slabs
-            .get(&0)
-            .ok_or_else(|| Error::internal("an update without gradients"))?;
+        // A step in which nothing was masked has none: it is zero.
+        let gradient = self.gradient_slab(gradients, 0)?;
         let blocks = self.slab_count()?.div_ceil(EACH_OF_NORM * THREADS);
         let partial = self.queue.buffer(blocks * size_of::<f64>());
         let settings = [&Factors::new(adam, update).all()[..], &[clip as f32]].concat();
         let settings = self.told(&settings);
-        let at = [gradient.at(), partial.at()].map(Argument::At);
+        let at = [gradient, partial.at()].map(Argument::At);
         self.of_all("squares", EACH_OF_NORM, THREADS / 32 * size_of::<f64>(), &at)?;
         let count = Argument::Number(u32::try_from(blocks).unwrap_or(u32::MAX));
         let at = [
@@ -162,7 +160,7 @@ impl Cuda {
         let at = [
             self.slabs.borrow()[0].master.at(),
             self.working(),
-            gradient.at(),
+            gradient,
             optimizer.first.at(),
             optimizer.second.at(),
             optimizer.average.at(),
