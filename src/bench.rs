@@ -141,6 +141,10 @@ pub struct Product {
 ///
 /// # Errors
 /// Out of memory, a device that is not there, or somebody asked to end.
+#[expect(
+    clippy::too_many_lines,
+    reason = "one task after the other, each in the terms of its own module"
+)]
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
     memory::reset_peak();

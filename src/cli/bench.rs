@@ -15,6 +15,7 @@ use super::{Terminal, progress::Display};
 use crate::bench::{self, Measured, Options, Product};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
+use crate::kernels::cuda::driver::Timed;
 use crate::kernels::gemm;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::{Device, memory};
@@ -277,22 +278,7 @@ fn tables(
         let _ = write!(text, "\n{}", columns(&rows, paint));
     }
     for task in tasks.iter().filter(|task| !task.kernels.is_empty()) {
-        let all: f64 = task.kernels.iter().map(|kernel| kernel.seconds).sum();
-        let mut rows = vec![heading(&[
-            &format!("kernels of {}", name(task.task)),
-            "times",
-            "ms",
-            "share",
-        ])];
-        rows.extend(task.kernels.iter().map(|kernel| {
-            vec![
-                kernel.what.clone(),
-                kernel.count.to_string(),
-                format!("{:.3}", 1e3 * kernel.seconds),
-                format!("{:.1}%", 100.0 * kernel.seconds / all),
-            ]
-        }));
-        let _ = write!(text, "\n{}", columns(&rows, paint));
+        let _ = write!(text, "\n{}", columns(&kernels(task), paint));
     }
     if !products.is_empty() {
         let mut rows = vec![heading(&["matrix product alone", "m", "n", "k", "GFLOP/s"])];
@@ -308,6 +294,24 @@ fn tables(
         let _ = write!(text, "\n{}", columns(&rows, paint));
     }
     text
+}
+
+/// A GPU's kernels in a round, the longest first.
+fn kernels(task: &Measured) -> Vec<Vec<String>> {
+    let all: f64 = task.kernels.iter().map(|kernel| kernel.seconds).sum();
+    let heading = format!("kernels of {}", name(task.task));
+    let heading = vec![heading, "times".to_owned(), "ms".to_owned(), "share".to_owned()];
+    let row = |kernel: &Timed| {
+        vec![
+            kernel.what.clone(),
+            kernel.count.to_string(),
+            format!("{:.3}", 1e3 * kernel.seconds),
+            format!("{:.1}%", 100.0 * kernel.seconds / all),
+        ]
+    };
+    std::iter::once(heading)
+        .chain(task.kernels.iter().map(row))
+        .collect()
 }
 
 fn name(task: bench::Task) -> &'static str {

@@ -1,5 +1,7 @@
 //! `mdlm shapes`: the compiled shapes, with what they cost.
 
+use std::fmt::Write as _;
+
 use clap::ValueEnum;
 use serde::Serialize;
 
@@ -188,19 +190,17 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
         precision, "weights and", "shape", "moments"
     );
     for rows in ROWS {
-        table += &format!(
-            "{:>12}",
-            if rows == 1 {
-                "1 row".to_owned()
-            } else {
-                format!("{rows} rows")
-            }
-        );
+        let heading = if rows == 1 {
+            "1 row".to_owned()
+        } else {
+            format!("{rows} rows")
+        };
+        let _ = write!(table, "{heading:>12}");
     }
     for lines in lines.chunks(ROWS.len()) {
-        table += &format!("\n{:<12}{:>11}", lines[0].name, bytes(lines[0].kept_bytes));
+        let _ = write!(table, "\n{:<12}{:>11}", lines[0].name, bytes(lines[0].kept_bytes));
         for line in lines {
-            table += &format!("{:>12}", bytes(line.total_bytes));
+            let _ = write!(table, "{:>12}", bytes(line.total_bytes));
         }
     }
     table += "\n";

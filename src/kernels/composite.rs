@@ -329,6 +329,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
     }
 
+    #[expect(clippy::type_complexity, reason = "as the backend's")]
     fn nll_matrix(
         &self,
         h: Matrix<E, Dev>,

@@ -254,6 +254,10 @@ pub trait Backend: Sized + 'static {
     /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row. The scalar is the end of
     /// the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute gradients right here.
     #[expect(clippy::too_many_arguments, reason = "one fused pass")]
+    #[expect(
+        clippy::type_complexity,
+        reason = "a scalar and a vector: named, they would be less clear"
+    )]
     fn nll<V: ConstDim, D: ConstDim>(
         &self,
         h: &Self::Act<(usize, D)>,

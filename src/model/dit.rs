@@ -332,6 +332,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
 
     /// The masked negative log-likelihood: the scalar Σ weights · nll and the nll of each position, in nats.
     /// `batch.positions` is not empty.
+    #[expect(clippy::type_complexity, reason = "as the backend's")]
     pub fn nll(
         &self,
         b: &B,

@@ -244,7 +244,7 @@ fn kernels_are_timed_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut network = emulated(Emulated::default(), Element::F32);
     run(&mut network, folder.path(), &mut Listener::default(), |recipe| {
-        recipe.steps = 1
+        recipe.steps = 1;
     })
     .unwrap();
     assert_eq!(Resident::timed(&mut network).unwrap(), []);

@@ -49,7 +49,7 @@ impl Chain {
         if let Some(row) = rows.iter().find(|&&row| row as usize >= there) {
             return Err(Error::internal(format!("row {row} of {there}")));
         }
-        let list = cuda.numbers(rows)?;
+        let list = cuda.numbers(rows);
         let picked = Rc::new(cuda.queue.buffer(rows.len() * length * size_of::<u32>()));
         let at = [self.tokens.at(), list.at(), picked.at()];
         cuda.queue.push(Command::Launch(Launch {
@@ -104,7 +104,7 @@ impl Chain {
             let rows = chunk.min(count - first);
             let hidden = h.matrix.values.at().offset(first * width * cuda.element.bytes());
             let operands = [cuda.operand(hidden, false), cuda.operand(w.weight.working, true)];
-            cuda.multiply([rows, stride, width], operands, logits.at(), Element::F32, false)?;
+            cuda.multiply([rows, stride, width], operands, logits.at(), Element::F32, false);
             // The temperature leads: a number of 64 bits is no argument.
             let numbers = std::iter::once(&temperature).chain(&uniforms[first..first + rows]);
             let told: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();

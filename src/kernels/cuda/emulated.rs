@@ -289,7 +289,9 @@ impl Emulated {
         let factors = |operand: Operand, count: usize| {
             let mut values = self.matrix(operand, count)?;
             if wanted.tf32 && operand.element == Element::F32 {
-                values.iter_mut().for_each(|x| *x = rounded_to_tf32(*x));
+                for x in &mut values {
+                    *x = rounded_to_tf32(*x);
+                }
             }
             Ok::<_, Error>(values)
         };
@@ -331,7 +333,9 @@ impl Emulated {
             Epilogue::Gelu { bias, kept } => {
                 add_bias(&mut values, &like_c(bias, n)?);
                 self.put(kept, &super::narrowed(&values, wanted.element))?;
-                values.iter_mut().for_each(|u| *u = gelu(*u).0);
+                for u in &mut values {
+                    *u = gelu(*u).0;
+                }
             }
             Epilogue::GeluGradient { kept } => {
                 let kept = like_c(kept, m * n)?;
@@ -529,5 +533,129 @@ impl Driver for Emulated {
             free: total - taken,
             total,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::driver::{Argument, Operation};
+    use super::*;
+
+    macro_rules! broken {
+        ($($name:literal $body:literal $message:literal;)*) => {
+            /// Kernels that do what a GPU leaves undefined, and what is said of it.
+            const BROKEN: &[(Operation, &str)] = &[$((
+                Operation {
+                    name: $name,
+                    source: concat!(
+                        "#include \"device.h\"\nextern \"C\" __global__ void broken(GLOBAL(float) out) {\n",
+                        $body,
+                        "\n}\nKERNEL(broken)\n"
+                    ),
+                },
+                $message,
+            )),*];
+        };
+    }
+
+    broken! {
+        "outside" "out[threadIdx.x + 40] = 1.f;" "an access outside of its buffer";
+        "misaligned" "as<uint4>(out + 1)[0] = uint4{0, 0, 0, 0};" "an access that is not aligned";
+        "shared" "SHARED_ARRAY(float, few, 0, 8); few[threadIdx.x] = 1.f;" "an access outside of a shared array";
+        "unasked" "SHARED_ARRAY(float, many, 0, 4096);" "a shared array outside of what was asked for at the launch";
+        "divergent" "if (threadIdx.x < 40) __syncthreads();" "a barrier that not all threads reach";
+        "lanes" "if (threadIdx.x < 16) __syncwarp(); else out[0] = warp_sum(1.f);" "lanes of a warp wait for different";
+        "tile" "SHARED_ARRAY(element, s, 0, 512); uint32_t t[4]; load_tiles(t, s + 1);" "a tile that is not aligned to 16";
+    }
+
+    fn launch(operation: Operation, at: Address) -> Ask {
+        Ask::Launch(Launch {
+            operation,
+            kernel: "broken",
+            element: Element::Bf16,
+            constants: Vec::new(),
+            grid: [1, 1, 1],
+            threads: 64,
+            shared: 1024,
+            arguments: vec![Argument::At(at)],
+        })
+    }
+
+    /// What a GPU would leave undefined ends the process, with its place.
+    #[test]
+    fn what_is_undefined_on_a_gpu_ends_the_process() {
+        for (operation, message) in BROKEN {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "--ignored",
+                    "kernels::cuda::emulated::tests::runs_a_broken_kernel",
+                ])
+                .arg("--nocapture")
+                .env("MDLM_TEST_KERNEL", operation.name)
+                .output()
+                .unwrap();
+            let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
+            let said = String::from_utf8_lossy(&child.stderr);
+            assert_eq!(signal, Some(libc::SIGABRT), "{}: {said}", operation.name);
+            assert!(said.contains("kernel broken, block (0, 0, 0)"), "{said}");
+            assert!(said.contains(message), "{}: {said}", operation.name);
+        }
+    }
+
+    /// Not a test of its own: the child of the one above.
+    #[test]
+    #[ignore = "run by `what_is_undefined_on_a_gpu_ends_the_process`"]
+    fn runs_a_broken_kernel() {
+        let name = std::env::var("MDLM_TEST_KERNEL").expect("run by the test above alone");
+        let (operation, _) = BROKEN
+            .iter()
+            .find(|(operation, _)| operation.name == name)
+            .unwrap();
+        let device = Emulated::default();
+        let at = device.allocate(256).unwrap();
+        let _ = device.run(vec![launch(*operation, at)], false);
+    }
+
+    /// Memory that nobody wrote holds NaNs; what was let go is no buffer any more, nor is one over another.
+    #[test]
+    fn memory_is_poisoned_and_watched() {
+        let device = Emulated::default();
+        let arena = device.allocate(1024).unwrap();
+        let (first, second) = (arena.offset(256), arena.offset(512));
+        let live = |at: Address, bytes| Ask::Live { at, bytes };
+        device
+            .run(vec![live(first, 256), live(second, 256)], false)
+            .unwrap();
+        let mut bytes = [0; 4];
+        device.read(first, &mut bytes).unwrap();
+        assert!(f32::from_le_bytes(bytes).is_nan());
+        assert!(device.read(arena, &mut bytes).is_err(), "no buffer begins there");
+        assert!(
+            device.run(vec![live(first.offset(128), 256)], false).is_err(),
+            "over both"
+        );
+        let shared = Operation {
+            name: "poison",
+            source: "#include \"device.h\"\nextern \"C\" __global__ void broken(GLOBAL(float) out) {\n\
+                     SHARED_ARRAY(float, s, 0, 64); out[threadIdx.x] = s[threadIdx.x];\n}\nKERNEL(broken)\n",
+        };
+        device
+            .run(
+                vec![
+                    Ask::Clear {
+                        at: first,
+                        bytes: 256,
+                    },
+                    launch(shared, first),
+                ],
+                false,
+            )
+            .unwrap();
+        device.read(first, &mut bytes).unwrap();
+        assert!(f32::from_le_bytes(bytes).is_nan(), "shared memory nobody wrote");
+        device.run(vec![Ask::Idle { at: first }], false).unwrap();
+        assert!(device.read(first, &mut bytes).is_err());
+        assert!(device.run(vec![Ask::Idle { at: first }], false).is_err());
     }
 }

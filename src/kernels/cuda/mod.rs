@@ -353,7 +353,7 @@ impl Backend for Cuda {
 
     fn tokens(&self, tokens: &[u32]) -> Result<Tokens> {
         Ok(Tokens {
-            there: self.numbers(tokens)?,
+            there: self.numbers(tokens),
             known: Some(tokens.into()),
             count: tokens.len(),
         })

@@ -134,17 +134,17 @@ impl Cuda {
     }
 
     /// A buffer of so many elements.
-    fn elements(&self, count: usize) -> Result<Buffer> {
-        Ok(self.queue.buffer(count * self.element.bytes()))
+    fn elements(&self, count: usize) -> Buffer {
+        self.queue.buffer(count * self.element.bytes())
     }
 
-    fn floats(&self, count: usize) -> Result<Buffer> {
-        Ok(self.queue.buffer(count * Element::F32.bytes()))
+    fn floats(&self, count: usize) -> Buffer {
+        self.queue.buffer(count * Element::F32.bytes())
     }
 
-    pub(super) fn numbers(&self, numbers: &[u32]) -> Result<Rc<Buffer>> {
+    pub(super) fn numbers(&self, numbers: &[u32]) -> Rc<Buffer> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        Ok(Rc::new(self.queue.tell(&bytes)))
+        Rc::new(self.queue.tell(&bytes))
     }
 
     /// Floats of the host's.
@@ -162,12 +162,12 @@ impl Cuda {
         threads: usize,
         shared: usize,
         arguments: &[Argument],
-    ) -> Result<()> {
+    ) {
         let constants: Vec<Constant> = constants
             .iter()
             .map(|(name, value)| (*name, Value::Whole(*value)))
             .collect();
-        self.launch(operation, kernel, &constants, grid, threads, shared, arguments)
+        self.launch(operation, kernel, &constants, grid, threads, shared, arguments);
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
@@ -180,9 +180,9 @@ impl Cuda {
         threads: usize,
         shared: usize,
         arguments: &[Argument],
-    ) -> Result<()> {
+    ) {
         if grid.contains(&0) {
-            return Ok(());
+            return;
         }
         self.queue.push(Command::Launch(Launch {
             operation,
@@ -194,7 +194,6 @@ impl Cuda {
             shared,
             arguments: arguments.to_vec(),
         }));
-        Ok(())
     }
 
     /// One thread an element.
@@ -205,7 +204,7 @@ impl Cuda {
         constants: &[(&'static str, usize)],
         count: usize,
         arguments: &[Argument],
-    ) -> Result<()> {
+    ) {
         let blocks = count.div_ceil(THREADS);
         self.run(
             operation,
@@ -215,7 +214,7 @@ impl Cuda {
             THREADS,
             0,
             arguments,
-        )
+        );
     }
 
     /// One thread for each pack of elements of rows, or for each element where rows are not made of whole packs.
@@ -227,14 +226,14 @@ impl Cuda {
         rows: usize,
         width: usize,
         arguments: &[Argument],
-    ) -> Result<()> {
+    ) {
         let lanes = PACK / self.element.bytes();
         let packs = if width.is_multiple_of(lanes) {
             width / lanes
         } else {
             width
         };
-        self.each_element(operation, kernel, constants, rows * packs, arguments)
+        self.each_element(operation, kernel, constants, rows * packs, arguments);
     }
 
     /// One block a row.
@@ -246,7 +245,7 @@ impl Cuda {
         rows: usize,
         shared: usize,
         arguments: &[Argument],
-    ) -> Result<()> {
+    ) {
         self.run(
             operation,
             kernel,
@@ -255,7 +254,7 @@ impl Cuda {
             THREADS,
             shared,
             arguments,
-        )
+        );
     }
 
     /// A product of the backend's elements, c = a · b, or c += a · b.
@@ -287,9 +286,8 @@ impl Cuda {
         c: Address,
         element: Element,
         accumulate: bool,
-    ) -> Result<()> {
+    ) {
         self.push_product(self.product(sizes, operands, c, element, accumulate));
-        Ok(())
     }
 
     fn push_product(&self, product: Product) {
@@ -326,7 +324,7 @@ impl Cuda {
     }
 
     /// Gives an activation a gradient, on top of what it has.
-    fn give(&self, slot: &Slot, gradient: Buffer) -> Result<()> {
+    fn give(&self, slot: &Slot, gradient: Buffer) {
         let there = slot.borrow_mut().take();
         let sum = match there {
             None => gradient,
@@ -335,33 +333,30 @@ impl Cuda {
                 let arguments = [Argument::At(gradient.at()), Argument::At(sum.at()), number(count)];
                 // The width is of no meaning to it; the same as elsewhere, so that nothing is compiled for it alone.
                 let threads = count.div_ceil(PACK / self.element.bytes());
-                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], threads, &arguments)?;
+                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], threads, &arguments);
                 sum
             }
         };
         *slot.borrow_mut() = Some(sum);
-        Ok(())
     }
 
     /// An activation's gradient to write to, and whether it has to be added to.
-    fn target(&self, slot: &Slot, count: usize) -> Result<(Buffer, bool)> {
+    fn target(&self, slot: &Slot, count: usize) -> (Buffer, bool) {
         match slot.borrow_mut().take() {
-            Some(there) => Ok((there, true)),
-            None => Ok((self.elements(count)?, false)),
+            Some(there) => (there, true),
+            None => (self.elements(count), false),
         }
     }
 
     /// An activation's gradient to add to.
-    fn sum(&self, slot: &Slot, count: usize) -> Result<Buffer> {
-        match slot.borrow_mut().take() {
-            Some(there) => Ok(there),
-            None => Ok(self.queue.zeros(count * self.element.bytes())),
-        }
+    fn sum(&self, slot: &Slot, count: usize) -> Buffer {
+        let there = slot.borrow_mut().take();
+        there.unwrap_or_else(|| self.queue.zeros(count * self.element.bytes()))
     }
 
     fn places(&self, rows: TokenRows<'_>, count: usize, batch: usize) -> Result<Places> {
         check_token_rows(rows, count, batch)?;
-        self.spread(rows, &rows.starts(batch, count), count, batch)
+        Ok(self.spread(rows, &rows.starts(batch, count), count, batch))
     }
 
     /// The places of a modulation's rows: all rows are of its only one, or each batch row's of its own.
@@ -375,21 +370,21 @@ impl Cuda {
     ) -> Result<Places> {
         check_modulation(rows, count, width, (modulation.rows, modulation.columns), chunks)?;
         if modulation.rows == 1 {
-            return self.spread(rows, &[0, count], count, 1);
+            return Ok(self.spread(rows, &[0, count], count, 1));
         }
-        self.spread(rows, &rows.starts(modulation.rows, count), count, modulation.rows)
+        Ok(self.spread(rows, &rows.starts(modulation.rows, count), count, modulation.rows))
     }
 
-    fn spread(&self, rows: TokenRows<'_>, starts: &[usize], count: usize, batch: usize) -> Result<Places> {
+    fn spread(&self, rows: TokenRows<'_>, starts: &[usize], count: usize, batch: usize) -> Places {
         let starts: Vec<u32> = starts.iter().map(|&start| start as u32).collect();
-        Ok(Places {
-            starts: self.numbers(&starts)?,
-            listed: rows.listed.map(|listed| self.numbers(listed)).transpose()?,
+        Places {
+            starts: self.numbers(&starts),
+            listed: rows.listed.map(|listed| self.numbers(listed)),
             length: rows.length,
             // What rows are listed must not show in what is launched.
             longest: if batch == 1 { count } else { rows.length.min(count) },
             batch,
-        })
+        }
     }
 
     pub(super) fn embed_rows(
@@ -404,11 +399,11 @@ impl Cuda {
             check_indices("token", known, entries)?;
         }
         let count = tokens.count;
-        let y = self.elements(count * width)?;
+        let y = self.elements(count * width);
         let constants = [("WIDTH", width)];
         let at = [table.working, tokens.there.at(), y.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();
-        self.each_pack(EMBED, "embed_forward", &constants, count, width, &arguments)?;
+        self.each_pack(EMBED, "embed_forward", &constants, count, width, &arguments);
         let y = self.matrix(y, count, width);
         if self.is_recording() {
             let tokens = tokens.known.clone().ok_or_else(|| {
@@ -433,9 +428,8 @@ impl Cuda {
                 let most_segments = most_entries + tokens.len() / SEGMENT;
                 let [cuts, segments] = [(cuts, most_segments), (segments, most_entries)]
                     .map(|(list, most)| cuda.numbers(&padded(list, most + 1)));
-                let (cuts, segments) = (cuts?, segments?);
-                let partial = cuda.floats(most_segments * width)?;
-                let order = cuda.numbers(&order)?;
+                let partial = cuda.floats(most_segments * width);
+                let order = cuda.numbers(&order);
                 let arguments = [dy.at(), order.at(), cuts.at(), partial.at()].map(Argument::At);
                 let blocks = [most_segments, 1, 1];
                 cuda.run(
@@ -446,12 +440,13 @@ impl Cuda {
                     COLUMNS,
                     0,
                     &arguments,
-                )?;
+                );
                 let to = cuda.weight_gradient(gradients, &table)?;
-                let distinct = cuda.numbers(&padded(distinct, most_entries))?;
+                let distinct = cuda.numbers(&padded(distinct, most_entries));
                 let arguments = [partial.at(), distinct.at(), segments.at(), to].map(Argument::At);
                 let blocks = [most_entries, 1, 1];
-                cuda.run(EMBED, "embed_entries", &constants, blocks, COLUMNS, 0, &arguments)
+                cuda.run(EMBED, "embed_entries", &constants, blocks, COLUMNS, 0, &arguments);
+                Ok(())
             });
         }
         Ok(y)
@@ -482,7 +477,7 @@ impl Cuda {
         b: Option<&Rc<Weight>>,
     ) -> Result<Matrix> {
         self.check_own(&[x], &b.map_or_else(|| vec![&**w], |b| vec![&**w, &**b]))?;
-        let y = self.elements(x.rows * outputs.len())?;
+        let y = self.elements(x.rows * outputs.len());
         let product = self.outputs_product(x, w, &outputs, &y);
         let biased = b.is_some_and(|b| {
             self.fused(Product {
@@ -496,7 +491,7 @@ impl Cuda {
                 let at = [b.master, y.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(x.rows)]].concat();
                 let width = outputs.len();
-                self.each_pack(LINEAR, "add_bias", &[("WIDTH", width)], x.rows, width, &arguments)?;
+                self.each_pack(LINEAR, "add_bias", &[("WIDTH", width)], x.rows, width, &arguments);
             }
         }
         let y = self.matrix(y, x.rows, outputs.len());
@@ -527,7 +522,7 @@ impl Cuda {
                 x.rows,
                 outputs.len(),
                 self.weight_gradient(gradients, b)?,
-            )?;
+            );
         }
         let first = outputs.start * x.columns;
         let dw = self
@@ -540,8 +535,8 @@ impl Cuda {
             dw,
             Element::F32,
             true,
-        )?;
-        let (dx, add) = self.target(&x.gradient, x.rows * x.columns)?;
+        );
+        let (dx, add) = self.target(&x.gradient, x.rows * x.columns);
         let from = w.working.offset(first * self.element.bytes());
         let operands = [self.operand(dy.at(), false), self.operand(from, false)];
         let sizes = [x.rows, x.columns, outputs.len()];
@@ -566,9 +561,9 @@ impl Cuda {
     }
 
     /// total += the sums of the columns of y (rows, width).
-    fn add_column_sums(&self, y: Address, rows: usize, width: usize, total: Address) -> Result<()> {
+    fn add_column_sums(&self, y: Address, rows: usize, width: usize, total: Address) {
         let chunks = rows.div_ceil(CHUNK);
-        let partial = self.floats(chunks * width)?;
+        let partial = self.floats(chunks * width);
         let constants = [("WIDTH", width)];
         let lanes = PACK / self.element.bytes();
         let packs = if width.is_multiple_of(lanes) {
@@ -591,11 +586,11 @@ impl Cuda {
             COLUMNS,
             0,
             &arguments,
-        )?;
-        self.add_partial_sums(partial.at(), chunks, width, total)
+        );
+        self.add_partial_sums(partial.at(), chunks, width, total);
     }
 
-    fn add_partial_sums(&self, partial: Address, chunks: usize, width: usize, total: Address) -> Result<()> {
+    fn add_partial_sums(&self, partial: Address, chunks: usize, width: usize, total: Address) {
         let arguments = [Argument::At(partial), Argument::At(total), number(chunks)];
         self.run(
             LINEAR,
@@ -605,14 +600,14 @@ impl Cuda {
             THREADS,
             THREADS * Element::F32.bytes(),
             &arguments,
-        )
+        );
     }
 
     pub(super) fn linear_gelu_rows(&self, x: &Matrix, w: &Rc<Weight>, b: &Rc<Weight>) -> Result<Matrix> {
         let width = b.count;
         self.check_own(&[x], &[w, b])?;
-        let u = self.elements(x.rows * width)?;
-        let y = self.elements(x.rows * width)?;
+        let u = self.elements(x.rows * width);
+        let y = self.elements(x.rows * width);
         let constants = [("WIDTH", width)];
         let product = self.outputs_product(x, w, &(0..width), &y);
         let epilogue = Epilogue::Gelu {
@@ -623,7 +618,7 @@ impl Cuda {
             self.push_product(Product { c: u.at(), ..product });
             let at = [b.master, u.at(), y.at()].map(Argument::At);
             let arguments = [&at[..], &[number(x.rows)]].concat();
-            self.each_pack(LINEAR_GELU, "bias_gelu", &constants, x.rows, width, &arguments)?;
+            self.each_pack(LINEAR_GELU, "bias_gelu", &constants, x.rows, width, &arguments);
         }
         let mut y = self.matrix(y, x.rows, width);
         if self.is_recording() {
@@ -647,7 +642,7 @@ impl Cuda {
                         x.rows,
                         width,
                         &arguments,
-                    )?;
+                    );
                 }
                 drop(inner);
                 cuda.linear_backward(&dy, &x, &w, 0..width, Some(&b), gradients)
@@ -659,9 +654,9 @@ impl Cuda {
     pub(super) fn silu_rows(&self, x: &Matrix) -> Result<Matrix> {
         self.check_own(&[x], &[])?;
         let count = x.rows * x.columns;
-        let y = self.elements(count)?;
+        let y = self.elements(count);
         let arguments = [Argument::At(x.values.at()), Argument::At(y.at()), number(count)];
-        self.each_element(SILU, "silu_forward", &[], count, &arguments)?;
+        self.each_element(SILU, "silu_forward", &[], count, &arguments);
         let y = self.matrix(y, x.rows, x.columns);
         if self.is_recording() {
             let (x, slot) = (x.clone(), y.gradient.clone());
@@ -669,10 +664,10 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let (dx, add) = cuda.target(&x.gradient, count)?;
+                let (dx, add) = cuda.target(&x.gradient, count);
                 let at = [x.values.at(), dy.at(), dx.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(count), number(usize::from(add))]].concat();
-                cuda.each_element(SILU, "silu_backward", &[], count, &arguments)?;
+                cuda.each_element(SILU, "silu_backward", &[], count, &arguments);
                 *x.gradient.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -699,8 +694,8 @@ impl Cuda {
             ("LENGTH", places.length),
         ];
         let shared = number(usize::from(modulation.rows == 1));
-        let y = self.elements(count * width)?;
-        let statistics = self.floats(2 * count)?;
+        let y = self.elements(count * width);
+        let statistics = self.floats(2 * count);
         let at = [
             x.values.at(),
             weight.master,
@@ -719,7 +714,7 @@ impl Cuda {
             NORM_WARPS * 32,
             0,
             &arguments,
-        )?;
+        );
         let y = self.matrix(y, count, width);
         if self.is_recording() {
             let (x, weight, modulation, slot) = (
@@ -733,8 +728,8 @@ impl Cuda {
                     return Ok(());
                 };
                 let (chunk, chunks) = chunks(places.longest, places.batch);
-                let partial = cuda.floats(places.batch * chunks * 2 * width)?;
-                let (dx, add) = cuda.target(&x.gradient, count * width)?;
+                let partial = cuda.floats(places.batch * chunks * 2 * width);
+                let (dx, add) = cuda.target(&x.gradient, count * width);
                 let at = [
                     x.values.at(),
                     weight.master,
@@ -754,9 +749,9 @@ impl Cuda {
                     NORM_WARPS * 32,
                     NORM_WARPS * 2 * width * Element::F32.bytes(),
                     &[&at.map(Argument::At)[..], &numbers].concat(),
-                )?;
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
-                let weights = cuda.floats(places.batch * width)?;
+                );
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
+                let weights = cuda.floats(places.batch * width);
                 let at = [
                     weight.master,
                     modulation.values.at(),
@@ -772,10 +767,10 @@ impl Cuda {
                     THREADS,
                     THREADS * Element::F32.bytes(),
                     &[&at.map(Argument::At)[..], &[number(chunks)]].concat(),
-                )?;
+                );
                 *modulation.gradient.borrow_mut() = Some(dmodulation);
                 let dweight = cuda.weight_gradient(gradients, &weight)?;
-                cuda.add_partial_sums(weights.at(), places.batch, width, dweight)?;
+                cuda.add_partial_sums(weights.at(), places.batch, width, dweight);
                 *x.gradient.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -830,8 +825,8 @@ impl Cuda {
         ];
         let tile = TILE * (head + PADDING) * self.element.bytes();
         let sums = 2 * TILE * Element::F32.bytes();
-        let y = self.elements(queries * width)?;
-        let logarithms = self.floats(queries * heads)?;
+        let y = self.elements(queries * width);
+        let logarithms = self.floats(queries * heads);
         let inputs = [q.values.at(), kv.values.at(), turns.at(), places.starts.at()].map(Argument::At);
         let inputs = [&inputs[..], &places.listed()].concat();
         let outputs = [y.at(), logarithms.at()].map(Argument::At);
@@ -846,7 +841,7 @@ impl Cuda {
             warps,
             shared,
             &arguments,
-        )?;
+        );
         let y = self.matrix(y, queries, width);
         if self.is_recording() {
             let (q, kv, values, slot) = (q.clone(), kv.clone(), Rc::clone(&y.values), y.gradient.clone());
@@ -856,7 +851,7 @@ impl Cuda {
                 };
                 // All of them, so that the closure holds what `inputs` are the addresses of.
                 let _kept = (&q, &kv, &places, &turns);
-                let deltas = cuda.floats(queries * heads)?;
+                let deltas = cuda.floats(queries * heads);
                 let at = [values.at(), dy.at(), deltas.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(queries * heads)]].concat();
                 let blocks = [(queries * heads).div_ceil(THREADS), 1, 1];
@@ -868,8 +863,8 @@ impl Cuda {
                     THREADS,
                     0,
                     &arguments,
-                )?;
-                let (dq, dkv) = (cuda.elements(queries * width)?, cuda.elements(keys * 2 * width)?);
+                );
+                let (dq, dkv) = (cuda.elements(queries * width), cuda.elements(keys * 2 * width));
                 let more = |to: &Buffer| [logarithms.at(), deltas.at(), dy.at(), to.at()].map(Argument::At);
                 let by_keys = [length.div_ceil(TILE), heads, places.batch];
                 let shared = 2 * tile + sums;
@@ -882,7 +877,7 @@ impl Cuda {
                     warps,
                     shared,
                     &arguments,
-                )?;
+                );
                 let shared = 2 * tile;
                 let arguments = [&inputs[..], &more(&dq)].concat();
                 cuda.launch(
@@ -893,16 +888,17 @@ impl Cuda {
                     warps,
                     shared,
                     &arguments,
-                )?;
-                cuda.give(&q.gradient, dq)?;
-                cuda.give(&kv.gradient, dkv)
+                );
+                cuda.give(&q.gradient, dq);
+                cuda.give(&kv.gradient, dkv);
+                Ok(())
             });
         }
         Ok(y)
     }
 
     /// What a kernel needs to know of dropout: key, step and first row in memory; threshold, scale and site as numbers.
-    fn drops(&self, dropout: Option<(Dropout, u32)>) -> Result<(Rc<Buffer>, [Argument; 3])> {
+    fn drops(&self, dropout: Option<(Dropout, u32)>) -> (Rc<Buffer>, [Argument; 3]) {
         let words = |dropout: &Dropout| {
             let ([first, second], step, row) = (dropout.random.key(), dropout.step, dropout.first_row);
             let halves = |x: u64| [x as u32, (x >> 32) as u32];
@@ -921,11 +917,11 @@ impl Cuda {
         if let Some((known, buffer)) = &*self.random.borrow()
             && *known == wanted
         {
-            return Ok((Rc::clone(buffer), arguments));
+            return (Rc::clone(buffer), arguments);
         }
-        let buffer = self.numbers(&wanted)?;
+        let buffer = self.numbers(&wanted);
         *self.random.borrow_mut() = Some((wanted, Rc::clone(&buffer)));
-        Ok((buffer, arguments))
+        (buffer, arguments)
     }
 
     pub(super) fn residual_rows(
@@ -952,8 +948,8 @@ impl Cuda {
             ("LENGTH", places.length),
         ];
         let shared = number(usize::from(modulation.rows == 1));
-        let (random, drops) = self.drops(dropout)?;
-        let y = self.elements(count * width)?;
+        let (random, drops) = self.drops(dropout);
+        let y = self.elements(count * width);
         let at = [x.values.at(), branch.values.at(), modulation.values.at(), y.at()].map(Argument::At);
         let arguments = [
             &at[..],
@@ -969,7 +965,7 @@ impl Cuda {
             count,
             width,
             &arguments,
-        )?;
+        );
         let y = self.matrix(y, count, width);
         if self.is_recording() {
             let (x, branch, modulation, slot) = (
@@ -983,8 +979,8 @@ impl Cuda {
                     return Ok(());
                 };
                 let (chunk, chunks) = chunks(places.longest, places.batch);
-                let dbranch = cuda.elements(count * width)?;
-                let partial = cuda.floats(places.batch * chunks * width)?;
+                let dbranch = cuda.elements(count * width);
+                let partial = cuda.floats(places.batch * chunks * width);
                 let at = [
                     branch.values.at(),
                     modulation.values.at(),
@@ -1009,8 +1005,8 @@ impl Cuda {
                     NORM_WARPS * 32,
                     NORM_WARPS * width * Element::F32.bytes(),
                     &arguments,
-                )?;
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns)?;
+                );
+                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
                 let at = [partial.at(), dmodulation.at()].map(Argument::At);
                 cuda.run(
                     GATED_RESIDUAL,
@@ -1020,10 +1016,11 @@ impl Cuda {
                     THREADS,
                     THREADS * Element::F32.bytes(),
                     &[&at[..], &[number(chunks)]].concat(),
-                )?;
+                );
                 *modulation.gradient.borrow_mut() = Some(dmodulation);
-                cuda.give(&branch.gradient, dbranch)?;
-                cuda.give(&x, dy)
+                cuda.give(&branch.gradient, dbranch);
+                cuda.give(&x, dy);
+                Ok(())
             });
         }
         Ok(y)
@@ -1033,8 +1030,8 @@ impl Cuda {
         self.check_own(&[x], &[])?;
         check_indices("row", rows, x.rows)?;
         let width = x.columns;
-        let y = self.elements(rows.len() * width)?;
-        let list = self.numbers(rows)?;
+        let y = self.elements(rows.len() * width);
+        let list = self.numbers(rows);
         let constants = [("WIDTH", width)];
         let at = [x.values.at(), list.at(), y.at()].map(Argument::At);
         let arguments = [&at[..], &[number(rows.len())]].concat();
@@ -1045,7 +1042,7 @@ impl Cuda {
             rows.len(),
             width,
             &arguments,
-        )?;
+        );
         let y = self.matrix(y, rows.len(), width);
         if self.is_recording() {
             let (into, from, count) = (x.gradient.clone(), x.rows, x.rows * width);
@@ -1054,15 +1051,14 @@ impl Cuda {
                 let Some(dy) = slot.borrow_mut().take() else {
                     return Ok(());
                 };
-                let dx = cuda.sum(&into, count)?;
+                let dx = cuda.sum(&into, count);
                 let (order, starts, entries) = by_entry(&rows, from);
                 let most = rows.len();
                 let [order, entries] = [order, padded(entries, most)].map(|list| cuda.numbers(&list));
-                let (order, entries) = (order?, entries?);
-                let starts = cuda.numbers(&padded(starts, most + 1))?;
+                let starts = cuda.numbers(&padded(starts, most + 1));
                 let at = [dy.at(), order.at(), starts.at(), entries.at(), dx.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(most)]].concat();
-                cuda.each_pack(GATHER, "gather_backward", &constants, most, width, &arguments)?;
+                cuda.each_pack(GATHER, "gather_backward", &constants, most, width, &arguments);
                 *into.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -1096,22 +1092,22 @@ impl Cuda {
         let stride = vocabulary.next_multiple_of(ROWS);
         let constants = [("VOCABULARY", vocabulary), ("STRIDE", stride)];
         let tokens = [Argument::Number(alphabet.size), Argument::Number(alphabet.mask)];
-        let targets = self.numbers(targets)?;
+        let targets = self.numbers(targets);
         let factors = self.told(weights);
-        let nll = self.floats(count)?;
+        let nll = self.floats(count);
         let each = stride * (Element::F32.bytes() + self.element.bytes());
         let chunk = (LOGITS / each).clamp(1, count.max(1));
-        let logits = self.floats(chunk * stride)?;
+        let logits = self.floats(chunk * stride);
         let size = self.element.bytes();
         let mut dh = None;
         if is_recording {
-            dh = Some((self.elements(count * width)?, self.elements(chunk * stride)?));
+            dh = Some((self.elements(count * width), self.elements(chunk * stride)));
         }
         for first in (0..count).step_by(chunk) {
             let rows = chunk.min(count - first);
             let hidden = h.values.at().offset(first * width * size);
             let operands = [self.operand(hidden, false), self.operand(w.working, true)];
-            self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false)?;
+            self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false);
             let (target, value) = (targets.at().offset(4 * first), nll.at().offset(4 * first));
             let shared = 32 * Element::F32.bytes();
             let Some((dh, slopes)) = &dh else {
@@ -1123,7 +1119,7 @@ impl Cuda {
                     rows,
                     shared,
                     &[&at[..], &tokens].concat(),
-                )?;
+                );
                 continue;
             };
             let factor = factors.at().offset(4 * first);
@@ -1135,31 +1131,28 @@ impl Cuda {
                 rows,
                 shared,
                 &[&at[..], &tokens].concat(),
-            )?;
+            );
             let operands = [self.operand(slopes.at(), false), self.operand(w.working, false)];
             let to = dh.at().offset(first * width * size);
-            self.multiply([rows, width, stride], operands, to, self.element, false)?;
+            self.multiply([rows, width, stride], operands, to, self.element, false);
             if let Some(recording) = &mut *self.recording.borrow_mut() {
                 let dw = self.weight_gradient(&mut recording.gradients, w)?;
                 let operands = [self.operand(slopes.at(), true), self.operand(hidden, false)];
-                self.multiply([stride, width, rows], operands, dw, Element::F32, true)?;
+                self.multiply([stride, width, rows], operands, dw, Element::F32, true);
                 let db = self.weight_gradient(&mut recording.gradients, b)?;
-                self.add_column_sums(slopes.at(), rows, stride, db)?;
+                self.add_column_sums(slopes.at(), rows, stride, db);
             }
         }
         if let Some((dh, _)) = dh {
             let slot = h.gradient.clone();
-            self.push(move |cuda, _| cuda.give(&slot, dh));
+            self.push(move |cuda, _| {
+                cuda.give(&slot, dh);
+                Ok(())
+            });
         }
-        let loss = self.floats(1)?;
-        let own;
-        let losses = match self.losses.get() {
-            Some(losses) => losses,
-            None => {
-                own = self.queue.zeros(size_of::<f64>());
-                own.at()
-            }
-        };
+        let loss = self.floats(1);
+        let own = self.queue.zeros(size_of::<f64>());
+        let losses = self.losses.get().unwrap_or(own.at());
         let at = [nll.at(), factors.at(), losses, loss.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();
         let shared = TOTAL_THREADS * size_of::<f64>();
@@ -1171,7 +1164,7 @@ impl Cuda {
             TOTAL_THREADS,
             shared,
             &arguments,
-        )?;
+        );
         let floats = |values: Buffer, rows| Matrix {
             element: Element::F32,
             ..self.matrix(values, rows, 1)
