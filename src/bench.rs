@@ -168,11 +168,11 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         mask: alphabet.mask,
         seed: SEED,
     };
-    let micro_batch = match (options.micro_batch, task) {
-        (Some(rows), _) => rows,
-        (None, Task::Train) => memory::micro_batch_of(&mut *network, options.precision, options.batch)?,
-        (None, Task::Evaluate | Task::Sample) => {
-            memory::rows_at_a_time(shape, options.device).min(options.batch as usize) as u32
+    let (batch, told) = (options.batch, options.micro_batch);
+    let micro_batch = match task {
+        Task::Train => memory::micro_batch_of(&mut *network, options.precision, batch, told)?,
+        Task::Evaluate | Task::Sample => {
+            told.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)
         }
     };
     let kernels;

@@ -5,15 +5,21 @@
 //!
 //! `tests/peers/gpu.sh` runs this binary on a machine that builds nothing, under compute-sanitizer too.
 
+use mdlm::data::SpecialIds;
+use mdlm::data::rows::Rows;
+use mdlm::diffusion::{Mdlm, Schedule};
+use mdlm::event::Cancel;
 use mdlm::kernels::adamw::{AdamW, Moments, Update};
 use mdlm::kernels::cuda::Cuda;
 use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{Driver as _, Element};
 use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Alphabet, Dropout};
+use mdlm::manifest::LearningRateSchedule;
 use mdlm::model::{self, Asked, Batch, Device, Network, Parameter, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
+use mdlm::train::{History, Hooks, Job, Keeper, Recipe, Report, Validation};
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]
@@ -313,6 +319,108 @@ fn runs_repeat_and_resume_in_the_same_bits() {
             "{mode:?}: resumed"
         );
         assert_eq!(rest.2, outcomes[5..], "{mode:?}: resumed");
+    }
+}
+
+/// Hears the mean loss after every step.
+#[derive(Default)]
+struct Curve(Vec<f64>);
+
+impl Hooks for Curve {
+    fn validate(&mut self, _: &dyn Network) -> mdlm::error::Result<Option<Validation>> {
+        Ok(None)
+    }
+    fn report(&mut self, report: Report) {
+        self.0.extend(report.loss);
+    }
+    fn note(&mut self, _: String) {}
+    fn warn(&mut self, text: String) {
+        panic!("{text}");
+    }
+}
+
+/// 300 steps on text in which a token tells the next one: the loss falls as on the CPU, whatever the precision.
+#[test]
+fn a_training_follows_the_cpus() {
+    let shape = shape("nano");
+    let mask = shape.vocabulary as u32 - 1;
+    let special = SpecialIds {
+        bos: 0,
+        eos: 0,
+        pad: 0,
+        mask,
+    };
+    let row = |first: u32| std::iter::successors(Some(first), |x| Some((3 * x + 1) % 40)).take(shape.length);
+    let rows = Rows::from_memory(
+        mask + 1,
+        special,
+        shape.length,
+        (0..40).flat_map(row).collect(),
+        None,
+    );
+    let rows = rows.expect("rows");
+    let curve = |network: &mut dyn Network| {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (keeper, cancel) = (Keeper::new(folder.path(), History::default()), Cancel::default());
+        let job = Job {
+            rows: &rows,
+            objective: &Mdlm {
+                schedule: Schedule::LogLinear { epsilon: 1e-3 },
+                sampling_epsilon: 1e-3,
+                antithetic: true,
+                time_conditioning: false,
+                mask,
+                seed: 4,
+            },
+            alphabet: Alphabet { mask, size: mask + 1 },
+            recipe: Recipe {
+                steps: 300,
+                batch: 16,
+                micro_batch: 8,
+                learning_rate: 2e-3,
+                warmup_steps: 20,
+                schedule: LearningRateSchedule::Constant,
+                adam: AdamW {
+                    beta1: 0.9,
+                    beta2: 0.999,
+                    epsilon: 1e-8,
+                    weight_decay: 0.0,
+                },
+                gradient_clip: 1.0,
+                ema: 0.99,
+                dropout: 0.1,
+                validation_every: 0,
+                checkpoint_every: u64::MAX,
+                seed: 4,
+            },
+            keeper: &keeper,
+            cancel: &cancel,
+        };
+        let mut curve = Curve::default();
+        job.run(network, &mut curve).expect("a training");
+        curve.0
+    };
+    let weights = model::initial(shape, 1);
+    let mut expected = None;
+    for mode in MODES {
+        let Some(cuda) = cuda(mode) else { return };
+        let expected = expected.get_or_insert_with(|| {
+            let cpu = model::build(shape, Device::Cpu, Precision::Single, &weights);
+            curve(&mut *cpu.expect("CPU"))
+        });
+        let found = curve(&mut *on_device::build(shape, cuda, &weights).expect("device"));
+        let (first, last) = (expected[20], expected[expected.len() - 1]);
+        assert!(last < 0.6 * first, "it learns: {first} to {last}");
+        // Means of twenty steps of the same batches, masks and dropout: they differ by what rounding has added up to.
+        let end = found[found.len() - 1];
+        println!(
+            "{mode:?}: from {:.4} to {end:.4}, on the CPU to {last:.4}",
+            found[20]
+        );
+        assert!(
+            (end - last).abs() < 0.05 * first,
+            "{mode:?}: {end} where the CPU has {last}"
+        );
     }
 }
 

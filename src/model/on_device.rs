@@ -454,6 +454,27 @@ fn not_compiled<T>(shape: &Shape) -> Result<T> {
     Err(Error::internal(format!("shape `{}` is not compiled", shape.name)))
 }
 
+/// Whether a micro-batch of so many rows fits into so many bytes.
+///
+/// # Errors
+/// It does not: the error says what does.
+pub fn fits(shape: &Shape, element: Element, rows: u32, batch: u32, bytes: usize) -> Result<()> {
+    let (needed, mib) = (memory(shape, element, rows as usize)?.total(), 1 << 20);
+    if needed <= bytes {
+        return Ok(());
+    }
+    let most = fitting(shape, element, batch, bytes)?;
+    let message = format!(
+        "train shape `{}`: a micro-batch of {rows} rows needs {} MiB of the device, which has {} MiB for it",
+        shape.name,
+        needed.div_ceil(mib),
+        bytes / mib
+    );
+    Err(Error::environment(message).hint(format!(
+        "set `micro_batch` to {most}, or leave it out: it is then chosen to fit"
+    )))
+}
+
 /// Rows of a micro-batch in training: of the divisors of the batch the largest that fits into so many bytes.
 ///
 /// # Errors

@@ -26,15 +26,25 @@ pub fn micro_batch(shape: &Shape, batch: u32) -> u32 {
         .unwrap_or(1)
 }
 
-/// Rows of a micro-batch in training, by that network: on a device as many as its memory holds.
+/// Rows of a micro-batch in training, by that network: those that are told, or as many as its device's memory holds, or the
+/// processor's caches.
 ///
 /// # Errors
-/// Not even one row fits into the device's memory, or it failed.
-pub fn micro_batch_of(network: &mut dyn Network, precision: Precision, batch: u32) -> Result<u32> {
+/// Not even one row fits into the device's memory, or not as many as are told; or the device failed.
+pub fn micro_batch_of(
+    network: &mut dyn Network,
+    precision: Precision,
+    batch: u32,
+    told: Option<u32>,
+) -> Result<u32> {
     let shape = network.shape();
-    match network.resident() {
-        Some(resident) => on_device::fitting(shape, on_device::element(precision), batch, resident.room()?),
-        None => Ok(micro_batch(shape, batch)),
+    let Some(resident) = network.resident() else {
+        return Ok(told.unwrap_or_else(|| micro_batch(shape, batch)));
+    };
+    let (element, room) = (on_device::element(precision), resident.room()?);
+    match told {
+        Some(rows) => on_device::fits(shape, element, rows, batch, room).map(|()| rows),
+        None => on_device::fitting(shape, element, batch, room),
     }
 }
 

@@ -165,10 +165,7 @@ fn recipe(config: &Train, network: &mut dyn Network, seed: u64) -> Result<Recipe
     Ok(Recipe {
         steps: config.steps,
         batch: config.batch,
-        micro_batch: config.micro_batch.map_or_else(
-            || memory::micro_batch_of(network, precision(config), config.batch),
-            Ok,
-        )?,
+        micro_batch: memory::micro_batch_of(network, precision(config), config.batch, config.micro_batch)?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         schedule: config.schedule,

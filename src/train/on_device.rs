@@ -314,6 +314,14 @@ fn micro_batches_fill_the_memory_that_there_is() {
         assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
         assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
     }
+    let fits = |rows, bytes| model::on_device::fits(nano(), Element::Bf16, rows, 12, bytes);
+    assert!(fits(4, needed(4)).is_ok());
+    let error = fits(6, needed(4)).unwrap_err();
+    assert!(
+        error.to_string().contains("a micro-batch of 6 rows needs"),
+        "{error}"
+    );
+    assert!(error.hint_text().unwrap().starts_with("set `micro_batch` to 4"));
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
     let shape = Shape::find("lm1b-small").unwrap();
