@@ -173,7 +173,10 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
         // Twenty micro-batches and ten updates: of each, most are replays of few.
         let replays = Graphs::counts(&graphs);
         assert_eq!(replays.iter().sum::<usize>(), 30, "{replays:?}");
-        assert!(replays.len() <= 10, "{replays:?}");
+        // The tokens, what is masked and what is dropped change from step to step: nothing of it shows in what is launched.
+        let mut most: Vec<usize> = replays.clone();
+        most.sort_unstable();
+        assert!(most.iter().rev().take(3).sum::<usize>() >= 22, "{replays:?}");
 
         let mut listener = Listener {
             stop_after: Some(5),
