@@ -84,3 +84,36 @@ fn help_reads_well() {
     insta::assert_snapshot!("help_run", help(&["run", "--help"]));
     insta::assert_snapshot!("help_plan_short", help(&["plan", "-h"]));
 }
+
+/// A GPU's memory is told without one: more for more rows, less in bf16, and it adds up.
+#[test]
+fn the_memory_of_a_gpu_is_told_without_one() {
+    let told = |precision: &str| -> Vec<serde_json::Value> {
+        let arguments = ["shapes", "--device", "cuda", "--precision", precision, "--json"];
+        let output = mdlm().args(arguments).output().unwrap();
+        assert!(output.status.success());
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let (bf16, f32) = (told("bf16"), told("f32"));
+    let number = |line: &serde_json::Value, field: &str| line[field].as_u64().unwrap();
+    for (line, wide) in bf16.iter().zip(&f32) {
+        let parts = ["kept_bytes", "feed_bytes", "arena_bytes"].map(|field| number(line, field));
+        assert_eq!(parts.iter().sum::<u64>(), number(line, "total_bytes"));
+        assert!(
+            number(line, "arena_bytes") < number(wide, "arena_bytes"),
+            "{line}"
+        );
+        // The working copy in bf16 is kept beside the masters.
+        assert!(number(line, "kept_bytes") > number(wide, "kept_bytes"), "{line}");
+    }
+    for rows in bf16.chunks(4) {
+        assert!(
+            rows.is_sorted_by_key(|line| number(line, "total_bytes")),
+            "{rows:?}"
+        );
+    }
+    let table = mdlm().args(["shapes", "--device", "cuda"]).output().unwrap();
+    let table = String::from_utf8(table.stdout).unwrap();
+    assert!(table.lines().all(|line| line.chars().count() <= 80), "{table}");
+    assert!(table.contains("lm1b-small"), "{table}");
+}
