@@ -50,22 +50,26 @@ impl Mode {
 
 const MODES: [Mode; 3] = [Mode::F32, Mode::Tf32, Mode::Bf16];
 
-/// The backend on the first device; nothing, with a message, where there is none.
-fn cuda(mode: Mode) -> Option<Cuda> {
+/// The first device; nothing, with a message, where there is none. `MDLM_TEST_GPU` says that there is one: a driver or a
+/// library that is missing then is no reason to skip.
+fn gpu() -> Option<Gpu> {
     match Gpu::open(0) {
-        Ok(gpu) => {
-            let cuda = Cuda::new(Box::new(gpu), mode.element());
-            Some(if matches!(mode, Mode::Tf32) {
-                cuda.with_tf32()
-            } else {
-                cuda
-            })
-        }
+        Ok(gpu) => Some(gpu),
         Err(error) => {
+            assert!(std::env::var_os("MDLM_TEST_GPU").is_none(), "{error}");
             println!("skipped: {error}");
             None
         }
     }
+}
+
+/// The backend on the first device.
+fn cuda(mode: Mode) -> Option<Cuda> {
+    let cuda = Cuda::new(Box::new(gpu()?), mode.element());
+    Some(match mode {
+        Mode::Tf32 => cuda.with_tf32(),
+        Mode::F32 | Mode::Bf16 => cuda,
+    })
 }
 
 fn shape(name: &str) -> &'static Shape {
@@ -476,10 +480,7 @@ fn chains_are_those_of_the_cpu() {
 /// What the plan says is what the device gives, but for what it keeps of its own.
 #[test]
 fn the_plan_of_memory_is_its_use() {
-    let Ok(gpu) = Gpu::open(0) else {
-        println!("skipped: no device");
-        return;
-    };
+    let Some(gpu) = gpu() else { return };
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
     let planned = on_device::memory(shape, Element::Bf16, 8)

@@ -235,15 +235,17 @@ pub(super) fn check_inputs(shape: &Shape, tokens: &[u32], sigma: &[f32], positio
             "token {token} at {at} of a vocabulary of {vocabulary}"
         )));
     }
+    check_positions(positions, tokens.len())
+}
+
+/// Refuses positions that do not ascend, or lie beyond so many tokens.
+pub(super) fn check_positions(positions: &[u32], tokens: usize) -> Result<()> {
     let ascending = positions.windows(2).all(|pair| pair[0] < pair[1]);
-    if !ascending
-        || positions
-            .last()
-            .is_some_and(|&last| last as usize >= tokens.len())
-    {
-        return Err(Error::internal("positions must ascend within the batch"));
+    let inside = positions.last().is_none_or(|&last| (last as usize) < tokens);
+    if ascending && inside {
+        return Ok(());
     }
-    Ok(())
+    Err(Error::internal("positions must ascend within the batch"))
 }
 
 pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {

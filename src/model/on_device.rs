@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::erased::{check_batch, check_inputs, total};
+use super::erased::{check_batch, check_inputs, check_positions, total};
 use super::{Asked, Batch, Network, Parameter, Resident, StepOutcome, Timed};
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{AdamW, Moments, Update};
@@ -126,11 +126,10 @@ impl<A: Arch> OnDevice<A> {
             },
         )
     }
+}
 
-    fn optimizer(&self) -> Result<&Optimizer> {
-        let optimizer = self.optimizer.as_ref();
-        optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))
-    }
+fn there(optimizer: Option<&Optimizer>) -> Result<&Optimizer> {
+    optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))
 }
 
 fn check_flat(parameters: &[Parameter], count: usize) -> Result<()> {
@@ -141,6 +140,23 @@ fn check_flat(parameters: &[Parameter], count: usize) -> Result<()> {
         "{count} weights where {} belong",
         total(parameters)
     )))
+}
+
+/// Positions, and the first others among so many tokens that make them `wanted`, in ascending order; of each of the given ones
+/// which it is.
+fn filled_up(positions: &[u32], tokens: usize, wanted: usize) -> Vec<(u32, Option<usize>)> {
+    let (mut next, mut missing) = (0, wanted - positions.len());
+    let mut all = Vec::with_capacity(wanted);
+    for token_row in 0..tokens as u32 {
+        if positions.get(next) == Some(&token_row) {
+            all.push((token_row, Some(next)));
+            next += 1;
+        } else if missing > 0 {
+            all.push((token_row, None));
+            missing -= 1;
+        }
+    }
+    all
 }
 
 /// A batch with further positions, so that their number is a multiple of the quantum, as far as there are any.
@@ -161,21 +177,12 @@ impl Padded {
         // Any token but the mask will do: it weighs nothing.
         let nothing = u32::from(alphabet.mask == 0);
         let mut padded = Self::default();
-        let (mut next, mut missing) = (0, wanted - count);
-        for token_row in 0..tokens as u32 {
-            if batch.positions.get(next) == Some(&token_row) {
-                padded.own.push(padded.positions.len());
-                padded.positions.push(token_row);
-                padded.targets.push(batch.targets[next]);
-                padded.weights.push(batch.weights[next]);
-                next += 1;
-            } else if missing > 0 {
-                padded.positions.push(token_row);
-                padded.targets.push(nothing);
-                padded.weights.push(0.0);
-                missing -= 1;
-            } else if next == count {
-                break;
+        for (token_row, own) in filled_up(batch.positions, tokens, wanted) {
+            padded.positions.push(token_row);
+            padded.targets.push(own.map_or(nothing, |own| batch.targets[own]));
+            padded.weights.push(own.map_or(0.0, |own| batch.weights[own]));
+            if own.is_some() {
+                padded.own.push(padded.positions.len() - 1);
             }
         }
         padded
@@ -299,25 +306,15 @@ impl<A: Arch> super::Chain for OwnChain<'_, A> {
             .ok_or_else(|| Error::internal("positions of no row"))?;
         rows.resize(rows.len().next_multiple_of(few), last);
         let asked_tokens = rows.len() * length;
-        check_inputs(A::SHAPE, &vec![0; asked_tokens], &[asked.sigma], positions)?;
+        check_positions(positions, asked_tokens)?;
         let wanted = positions.len().next_multiple_of(TILE).min(asked_tokens);
         let (mut all, mut drawn, mut into) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut next, mut missing) = (0, wanted - positions.len());
-        for at in 0..asked_tokens as u32 {
-            if positions.get(next) == Some(&at) {
-                let place = rows[at as usize / length] * length as u32 + at % length as u32;
-                all.push(at);
-                drawn.push(uniforms[next].unwrap_or(0.0));
-                into.push(if uniforms[next].is_some() { place } else { u32::MAX });
-                next += 1;
-            } else if missing > 0 {
-                all.push(at);
-                drawn.push(0.0);
-                into.push(u32::MAX);
-                missing -= 1;
-            } else if next == positions.len() {
-                break;
-            }
+        for (at, own) in filled_up(positions, asked_tokens, wanted) {
+            let uniform = own.and_then(|own| uniforms[own]);
+            let (row, l) = (rows[at as usize / length], at % length as u32);
+            all.push(at);
+            drawn.push(uniform.unwrap_or(0.0));
+            into.push(uniform.map_or(u32::MAX, |_| row * length as u32 + l));
         }
         let tokens = self.tokens.rows(cuda, &rows, length)?;
         let h = dit.hidden(cuda, &tokens, &[asked.sigma], &all, None)?;
@@ -361,9 +358,7 @@ impl<A: Arch> Resident for OnDevice<A> {
     }
 
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
-        let optimizer = self.optimizer.as_ref();
-        let optimizer =
-            optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))?;
+        let optimizer = there(self.optimizer.as_ref())?;
         let ticket = self
             .cuda
             .update(optimizer, &mut self.gradients, adam, update, clip)?;
@@ -396,7 +391,7 @@ impl<A: Arch> Resident for OnDevice<A> {
     }
 
     fn swap_average(&mut self) -> Result<()> {
-        self.cuda.swap_average(self.optimizer()?)
+        self.cuda.swap_average(there(self.optimizer.as_ref())?)
     }
 }
 

@@ -607,6 +607,8 @@ mod cuda {
         let device = match Device::open(0) {
             Ok(device) => device,
             Err(error) => {
+                // As tests/gpu.rs has it.
+                assert!(std::env::var_os("MDLM_TEST_GPU").is_none(), "{error}");
                 println!("skipped: {error}");
                 return;
             }

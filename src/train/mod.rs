@@ -392,7 +392,8 @@ impl Job<'_> {
         if !due || done || state.step == 0 {
             return Ok(false);
         }
-        self.settle(network, state, batch)?;
+        // The moments may stay where they are: the averages come in from beside the weights.
+        self.hear(network, state, batch, 0)?;
         let found = if let Some(resident) = network.resident() {
             resident.swap_average()?;
             let found = hooks.validate(network);
