@@ -262,6 +262,8 @@ template <class... A> struct Call {
   static void run(void *self) { static_cast<Call *>(self)->apply(typename Count<sizeof...(A)>::places()); }
 };
 
+template <class... A> constexpr unsigned arguments(void (*)(A...)) { return sizeof...(A); }
+
 template <class... A> static void launch(void (*what)(A...), const char *name, const unsigned *sizes, void **values) {
   kernel = name;
   current = nullptr;
@@ -309,6 +311,7 @@ extern "C" void emulate_no_buffers() { emulate::regions_used = 0; }
 #define SHARED(T) emulate::Shared<T>
 #define SHARED_ARRAY(T, name, offset, length) emulate::Shared<T> name = emulate::shared_array<T>(offset, length)
 #define KERNEL(name)                                                                                                   \
+  extern "C" const unsigned emulate_count_##name = emulate::arguments(name);                                           \
   extern "C" void emulate_##name(const unsigned *sizes, void **values) {                                               \
     emulate::launch(name, #name, sizes, values);                                                                       \
   }
