@@ -29,6 +29,7 @@
 #include <set>
 #include <sstream>
 #include <string>
+#include <thread>
 #include <vector>
 
 #define API extern "C" __attribute__((visibility("default")))
@@ -64,6 +65,8 @@ struct Stream {
   uint64_t queued = 0, done = 0; // tasks, in order
   Graph *capturing = nullptr;
   bool invalidated = false;
+  int mode = 0; // of the capture: 0 global, 1 of this thread, 2 relaxed
+  std::thread::id thread;
 };
 
 struct Event {
@@ -146,12 +149,13 @@ void advance_all() {
   for (void *stream : streams) advance(static_cast<Stream *>(stream), ~uint64_t(0));
 }
 
-// What no capture of this thread may contain: it makes the capture invalid.
+// What may not be called while somebody captures, as the capture's mode says: it makes the capture invalid.
 Result outside_of_captures() {
   Result result = SUCCESS;
   for (void *each : streams) {
     Stream *stream = static_cast<Stream *>(each);
-    if (!stream->capturing) continue;
+    if (!stream->capturing || stream->mode == 2) continue;
+    if (stream->mode == 1 && stream->thread != std::this_thread::get_id()) continue;
     stream->invalidated = true;
     result = CAPTURE_UNSUPPORTED;
   }
@@ -441,6 +445,8 @@ API Result cuStreamBeginCapture_v2(void *handle, int mode) {
   if (mode < 0 || mode > 2 || stream->capturing) return INVALID_VALUE;
   graphs.insert(stream->capturing = new Graph);
   stream->invalidated = false;
+  stream->mode = mode;
+  stream->thread = std::this_thread::get_id();
   return SUCCESS;
 }
 API Result cuStreamEndCapture(void *handle, void **graph) {
