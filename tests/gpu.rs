@@ -385,7 +385,11 @@ impl Hooks for Curve {
     }
 }
 
-/// 300 steps on text in which a token tells the next one: the loss falls as on the CPU, whatever the precision.
+/// Steps in which trainings stay together that differ by rounding alone: weights that differ in the seventh digit made a
+/// difference of 1e-6 on the CPU until then, and of 1e-2 after a hundred.
+const TOGETHER: usize = 40;
+
+/// Steps on text in which a token tells the next one: the losses are the CPU's, then fall as those do, whatever the precision.
 #[test]
 fn a_training_follows_the_cpus() {
     let shape = shape("nano");
@@ -420,7 +424,8 @@ fn a_training_follows_the_cpus() {
             },
             alphabet: Alphabet { mask, size: mask + 1 },
             recipe: Recipe {
-                steps: 300,
+                // The stand-in is slow. Losses of a device are heard two steps later.
+                steps: if is_stand_in() { 10 } else { 300 },
                 batch: 16,
                 micro_batch: 8,
                 learning_rate: 2e-3,
@@ -455,16 +460,32 @@ fn a_training_follows_the_cpus() {
             curve(&mut *cpu.expect("CPU"))
         });
         let found = curve(&mut *on_device::build(shape, cuda, &weights).expect("device"));
-        let (first, last) = (expected[20], expected[expected.len() - 1]);
-        assert!(last < 0.6 * first, "it learns: {first} to {last}");
-        // Means of twenty steps of the same batches, masks and dropout: they differ by what rounding has added up to.
-        let end = found[found.len() - 1];
-        println!(
-            "{mode:?}: from {:.4} to {end:.4}, on the CPU to {last:.4}",
-            found[20]
+        // The same batches, masks and dropout: at first they differ by rounding alone.
+        let apart = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
+        let apart = apart.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
+        println!("{mode:?}: the first losses are off by up to {apart:.1e}");
+        assert!(
+            apart < mode.tolerance(),
+            "{mode:?}: the first losses are off by {apart}"
+        );
+        if is_stand_in() {
+            continue;
+        }
+        // Later on they are other trainings. On the CPU, six from weights that differ in the seventh to the third digit
+        // ended between 0.91 and 1.41, where all had begun at 5.4.
+        let [first, end, last] = [
+            &expected[..20],
+            &found[found.len() - 50..],
+            &expected[expected.len() - 50..],
+        ]
+        .map(|losses| losses.iter().sum::<f64>() / losses.len() as f64);
+        println!("{mode:?}: from {first:.4} to {end:.4}, on the CPU to {last:.4}");
+        assert!(
+            end < 0.4 * first && last < 0.4 * first,
+            "{mode:?}: {first} to {end}, CPU {last}"
         );
         assert!(
-            (end - last).abs() < 0.05 * first,
+            (end - last).abs() < 0.15 * first,
             "{mode:?}: {end} where the CPU has {last}"
         );
     }

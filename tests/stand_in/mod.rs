@@ -34,7 +34,10 @@ impl StandIn {
                 .args([&library, &sources[0]])
                 .arg("-ldl")
                 .status();
-            assert!(status.expect("a C++ compiler").success(), "the stand-in does not compile");
+            assert!(
+                status.expect("a C++ compiler").success(),
+                "the stand-in does not compile"
+            );
             // One library by three names: what one part of it knows, the others do.
             for name in &LIBRARIES[1..] {
                 std::fs::hard_link(&library, beside.path().join(name)).expect("a link");
