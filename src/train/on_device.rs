@@ -12,7 +12,7 @@ use crate::model::dit::Nano;
 use crate::model::{self, Erased, OnDevice};
 use crate::shapes::Shape;
 
-/// Validates by the sum of the weights, and asks to end after a step.
+/// Validates by the sum of the weights, after likelihoods that nobody hears, and asks to end after a step.
 #[derive(Default)]
 struct Listener {
     cancel: Cancel,
@@ -26,6 +26,19 @@ impl Hooks for Listener {
         network.read(&mut weights)?;
         let sum = weights.iter().map(|&w| f64::from(w).powi(2)).sum();
         self.sums.push(sum);
+        let mask = nano().vocabulary as u32 - 1;
+        let (tokens, targets) = (vec![mask; nano().length], vec![1; nano().length]);
+        let positions: Vec<u32> = (0..nano().length as u32).collect();
+        let batch = model::Batch {
+            tokens: &tokens,
+            sigma: &[0.0],
+            positions: &positions,
+            targets: &targets,
+            weights: &vec![1.0; targets.len()],
+            dropout: None,
+        };
+        let all = network.nll(&batch, Alphabet { mask, size: mask + 1 })?;
+        assert!(all.iter().all(|nll| nll.is_finite()));
         Ok(Some(Validation {
             nats_per_token: sum,
             low: None,
@@ -170,9 +183,9 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
         let graphs = device.graphs();
         let mut network = emulated(device, element);
         let (state, end) = run(&mut network, &whole, &mut Listener::default(), |_| ()).unwrap();
-        // Twenty micro-batches and ten updates: of each, most are replays of few.
+        // Twenty micro-batches, ten updates and three validations: of each, most are replays of few.
         let replays = Graphs::counts(&graphs);
-        assert_eq!(replays.iter().sum::<usize>(), 30, "{replays:?}");
+        assert_eq!(replays.iter().sum::<usize>(), 33, "{replays:?}");
         // The tokens, what is masked and what is dropped change from step to step: nothing of it shows in what is launched.
         let mut most: Vec<usize> = replays.clone();
         most.sort_unstable();
@@ -261,14 +274,14 @@ fn kernels_are_timed_by_name() {
     .unwrap();
     let timed = Resident::timed(&mut network).unwrap();
     let count = |what: &str| timed.iter().find(|timed| timed.what == what).unwrap().count;
-    // Two micro-batches of two blocks in each of two steps.
+    // Two micro-batches of two blocks in each of two steps, and a validation.
     assert_eq!(
         (
             count("attention_forward"),
             count("attention_keys"),
             count("update")
         ),
-        (8, 8, 2)
+        (10, 8, 2)
     );
     assert!(
         timed.iter().any(|timed| timed.what.starts_with("multiply 64×")),

@@ -1152,7 +1152,8 @@ impl Cuda {
         }
         let loss = self.floats(1);
         let own = self.queue.zeros(size_of::<f64>());
-        let losses = self.losses.get().unwrap_or(own.at());
+        // An evaluation between two steps is none of the optimizer's.
+        let losses = self.losses.get().filter(|_| is_recording).unwrap_or(own.at());
         let at = [nll.at(), factors.at(), losses, loss.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();
         let shared = TOTAL_THREADS * size_of::<f64>();
