@@ -20,6 +20,7 @@ mod readme;
 mod run;
 mod shared;
 mod sources;
+mod stand_in;
 mod store;
 mod support;
 mod sweep;

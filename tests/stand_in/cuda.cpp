@@ -217,7 +217,10 @@ API Result cuGetErrorName(Result result, const char **name) {
   *name = found == names.end() ? nullptr : found->second;
   return found == names.end() ? INVALID_VALUE : SUCCESS;
 }
-API Result cuGetErrorString(Result result, const char **text) { return cuGetErrorName(result, text); }
+API Result cuGetErrorString(Result, const char **text) {
+  *text = "so says the stand-in";
+  return SUCCESS;
+}
 API Result cuDeviceGetCount(int *count) {
   if (!is_initialized) return NOT_INITIALIZED;
   *count = 1;
@@ -427,9 +430,6 @@ API Result cuEventElapsedTime_v2(float *milliseconds, void *from, void *to) {
   if (start->stream->done < start->number || end->stream->done < end->number) return NOT_READY;
   *milliseconds = float((end->seconds - start->seconds) * 1e3);
   return SUCCESS;
-}
-API Result cuEventElapsedTime(float *milliseconds, void *from, void *to) {
-  return cuEventElapsedTime_v2(milliseconds, from, to);
 }
 API Result cuEventDestroy_v2(void *handle) {
   Lock lock(mutex);

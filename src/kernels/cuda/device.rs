@@ -12,7 +12,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::ffi::{CString, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::fmt::Display;
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product,
 use super::findings::Trouble;
 use super::products::Products;
 use super::{compiler, probe, turn};
-use crate::error::{Error, Kind, Result, Wrap as _};
+use crate::error::{Error, Kind, Result, Wrap as _, guarded};
 
 /// Shared memory that a kernel has without asking, in bytes.
 const USUAL_SHARED: usize = 48 << 10;
@@ -114,15 +114,19 @@ struct Kernel(sys::CUfunction);
 /// Set, it has every command waited for, so that one which fails is told by name.
 const CAREFUL: &str = "MDLM_GPU_CAREFUL";
 
-fn failed(what: impl Display, error: impl Display) -> Error {
-    Error::environment(format!("{what}: {error}"))
-}
-
-/// What goes wrong on the device while it works is told by whatever waits next.
-fn failed_later(what: impl Display, error: impl Display) -> Error {
-    failed(what, error).hint(format!(
-        "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
-    ))
+/// What the driver did not do. A kernel that fails is told by whatever is asked next: what was asked need not be at fault.
+fn failed(what: impl Display, error: result::DriverError) -> Error {
+    let words = error.error_string().map(CStr::to_string_lossy);
+    let words = words.unwrap_or_else(|_| "the driver does not say why".into());
+    let told = Error::environment(format!("{what}: {words} ({:?})", error.0));
+    match error.0 {
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
+            told.hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
+        }
+        _ => told.hint(format!(
+            "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
+        )),
+    }
 }
 
 /// A command as an error tells it: a kernel by name, with the shape of its launch.
@@ -161,18 +165,19 @@ impl Device {
     pub fn open(number: usize) -> Result<Self> {
         let findings = probe::findings();
         let gpu = findings.usable(number).map_err(Trouble::into_error)?;
-        let opening = |error: &dyn Display| failed(format!("open CUDA device {number}"), error);
+        let doing = || format!("open CUDA device {number}");
+        let opening = |error| failed(doing(), error);
         let ordinal = i32::try_from(number).wrap(Kind::Input, || format!("device {number}"))?;
-        let device = result::device::get(ordinal).map_err(|error| opening(&error))?;
+        let device = result::device::get(ordinal).map_err(opening)?;
         // SAFETY: the device is there; its primary context is made current for this thread.
         let context = unsafe {
-            let context = result::primary_ctx::retain(device).map_err(|error| opening(&error))?;
-            result::ctx::set_current(context).map_err(|error| opening(&error))?;
+            let context = result::primary_ctx::retain(device).map_err(opening)?;
+            result::ctx::set_current(context).map_err(opening)?;
             context
         };
-        let stream = result::stream::create(result::stream::StreamKind::NonBlocking)
-            .map_err(|error| opening(&error))?;
-        let products = Products::new().map_err(|error| opening(&error))?;
+        let stream = result::stream::create(result::stream::StreamKind::NonBlocking).map_err(opening)?;
+        let products =
+            Products::new().map_err(|error| Error::environment(format!("{}: {error}", doing())))?;
         Ok(Self {
             name: gpu.name.clone(),
             architecture: gpu.architecture(),
@@ -346,7 +351,7 @@ impl Device {
         let [m, n, k] = product.sizes;
         let doing = || format!("multiply ({m}, {k}) by ({k}, {n}) on `{}`", self.name);
         let multiplied = self.products.multiply(product, self.stream);
-        multiplied.map_err(|error| failed(doing(), error))
+        multiplied.map_err(|error| Error::environment(format!("{}: {error}", doing())))
     }
 
     fn obey(&self, command: &Command) -> Result<()> {
@@ -401,7 +406,7 @@ impl Device {
 
     /// Copies so much as fits a piece of pinned memory.
     fn write_piece(&self, to: Address, bytes: &[u8]) -> Result<()> {
-        let writing = |error| failed_later(format!("write {} bytes to `{}`", bytes.len(), self.name), error);
+        let writing = |error| failed(format!("write {} bytes to `{}`", bytes.len(), self.name), error);
         let index = self.next_stage.get();
         self.next_stage.set((index + 1) % STAGES);
         let stage = &mut self.stages.borrow_mut()[index];
@@ -422,7 +427,7 @@ impl Device {
 
     /// Runs commands with an event before and after each one.
     fn run_timed(&self, commands: &[Command], times: &mut Times) -> Result<()> {
-        let timing = |error| failed_later(format!("time kernels on `{}`", self.name), error);
+        let timing = |error| failed(format!("time kernels on `{}`", self.name), error);
         self.prepare(commands)?;
         let mark = || {
             let event = result::event::create(sys::CUevent_flags::CU_EVENT_DEFAULT)?;
@@ -439,7 +444,13 @@ impl Device {
         unsafe {
             result::stream::synchronize(self.stream).map_err(timing)?;
             for (command, pair) in commands.iter().zip(marks.windows(2)) {
-                let milliseconds = result::event::elapsed(pair[0], pair[1]).map_err(timing)?;
+                let elapsed = guarded(|| result::event::elapsed(pair[0], pair[1])).map_err(|missing| {
+                    // Drivers before CUDA 12.8 lack the function's second version.
+                    let missing = missing.lines().next().unwrap_or_default().to_owned();
+                    Error::environment(format!("time kernels on `{}`: {missing}", self.name))
+                        .hint("a driver for CUDA 12.8 or later can time kernels; all else goes without")
+                })?;
+                let milliseconds = elapsed.map_err(timing)?;
                 times.add(command, f64::from(milliseconds) / 1e3);
             }
             for mark in marks {
@@ -471,7 +482,6 @@ impl Driver for Device {
                 format!("allocate {} MiB on `{}`{free}", bytes >> 20, self.name),
                 error,
             )
-            .hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
         })
     }
 
@@ -515,7 +525,7 @@ impl Driver for Device {
             result::memcpy_dtoh_async(bytes, from.0, self.stream)
                 .and_then(|()| result::stream::synchronize(self.stream))
         }
-        .map_err(|error| failed_later(format!("read {count} bytes from `{}`", self.name), error))
+        .map_err(|error| failed(format!("read {count} bytes from `{}`", self.name), error))
     }
 
     fn fetch(&self, from: Address, bytes: usize) -> Result<Ticket> {
@@ -541,7 +551,7 @@ impl Driver for Device {
         let mut pinned = fetched.ok_or_else(|| Error::internal("nothing was fetched under this ticket"))?;
         pinned
             .wait()
-            .map_err(|error| failed_later(format!("wait for `{}`", self.name), error))?;
+            .map_err(|error| failed(format!("wait for `{}`", self.name), error))?;
         let content = pinned.content().to_vec();
         self.idle.borrow_mut().push(pinned);
         Ok(content)

@@ -1,0 +1,161 @@
+//! Pipelines that compute by way of CUDA's libraries, where the stand-in takes their place: the calls are those that a GPU
+//! gets, what computes is the CPU. What is told of a GPU that fails is told by a GPU that is made to fail.
+
+use std::fs;
+use std::process::Output;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+use super::support::{self, Project};
+
+#[path = "../stand_in/mod.rs"]
+mod library;
+
+use library::StandIn;
+
+/// Where it tells what was asked of it.
+const CALLS: &str = "calls";
+
+struct Machine {
+    project: Project,
+    stand_in: StandIn,
+}
+
+impl Machine {
+    fn new() -> Self {
+        Self {
+            project: Project::whole(200),
+            stand_in: StandIn::build(),
+        }
+    }
+
+    fn on(&self, mut command: Command, settings: &[(&str, &str)]) -> Command {
+        command
+            .envs(self.stand_in.environment())
+            .env("STAND_IN_CALLS", self.project.path().join(CALLS))
+            .envs(settings.iter().copied());
+        command
+    }
+
+    /// `mdlm run` on the GPU, into a store of its own.
+    fn run(&self, arguments: &[&str], settings: &[(&str, &str)]) -> Output {
+        let all = [&["--device", "cuda", "--json"], arguments].concat();
+        self.on(self.project.mdlm("run", &all), settings)
+            .output()
+            .unwrap()
+    }
+
+    fn refused(&self, settings: &[(&str, &str)]) -> String {
+        let output = self.run(&[], settings);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    }
+
+    /// How often something was done.
+    fn calls(&self, what: &str) -> usize {
+        let text = fs::read_to_string(self.project.path().join(CALLS)).unwrap();
+        let found = text
+            .lines()
+            .find_map(|line| line.strip_prefix(what)?.trim().parse().ok());
+        found.unwrap_or(0)
+    }
+}
+
+/// The first number of a stage's figure.
+fn figure(summary: &Value, stage: &str, name: &str) -> f64 {
+    let stages = summary["stages"].as_array().unwrap();
+    let stage = stages.iter().find(|found| found["name"] == stage).unwrap();
+    let text = stage["figures"][name].as_str();
+    let number = text.and_then(|text| text.split_whitespace().next()?.parse().ok());
+    number.unwrap_or_else(|| panic!("no `{name}` in {stage}"))
+}
+
+/// The whole pipeline: validation between steps, checkpoints, an evaluation and samples, near to what the CPU makes of them.
+#[test]
+fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
+    let machine = Machine::new();
+    let told = |output: Output| -> Value {
+        let talk = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    let found = told(machine.run(&[], &[]));
+    assert!(machine.calls("launches of a graph") > 40 && machine.calls("graphs") < 30);
+    assert!(machine.calls("products with an epilogue") > 0);
+    let other = Project::whole(200);
+    let expected = other.run(&["--device", "cpu"]);
+    for (stage, name) in FIGURES {
+        let [found, expected] = [&found, &expected].map(|summary| figure(summary, stage, name));
+        assert!(
+            (found - expected).abs() < 2e-2 * expected,
+            "{stage} {name}: {found} {expected}"
+        );
+    }
+
+    // Without epilogues kernels do what they would have done.
+    fs::remove_dir_all(machine.project.store()).unwrap();
+    let plain = told(machine.run(&[], &[("STAND_IN_PLAIN", "1")]));
+    assert_eq!(machine.calls("products with an epilogue"), 0);
+    for (stage, name) in FIGURES {
+        let [found, expected] = [&plain, &expected].map(|summary| figure(summary, stage, name));
+        assert!(
+            (found - expected).abs() < 2e-2 * expected,
+            "{stage} {name}: {found} {expected}"
+        );
+    }
+}
+
+/// What is compared.
+const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bound", "bits/byte")];
+
+/// A kernel that fails is told by whatever waits next; run carefully, by its name and its launch.
+#[test]
+fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
+    let machine = Machine::new();
+    let broken = ("STAND_IN_FAILS", "attention_forward");
+    let talk = machine.refused(&[broken]);
+    assert!(talk.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{talk}");
+    assert!(talk.contains("hint: MDLM_GPU_CAREFUL=1"), "{talk}");
+    let talk = machine.refused(&[broken, ("MDLM_GPU_CAREFUL", "1")]);
+    assert!(
+        talk.contains("run the kernel `attention_forward` of `attention` on ["),
+        "{talk}"
+    );
+    assert!(talk.contains("blocks of") && talk.contains("Stand-in"), "{talk}");
+}
+
+/// Too little memory is told before anything is computed or when it runs out, with what to do.
+#[test]
+fn too_little_memory_is_told_with_a_way_out() {
+    let machine = Machine::new();
+    let talk = machine.refused(&[("STAND_IN_MEMORY", "41943040")]);
+    assert!(talk.contains("error: ") && talk.contains("\nhint: "), "{talk}");
+    assert!(talk.contains("MiB"), "{talk}");
+}
+
+/// Measuring runs the same steps, kernel by kernel.
+#[test]
+fn kernels_are_measured_by_name() {
+    let machine = Machine::new();
+    let mut bench = support::mdlm();
+    bench.args([
+        "bench",
+        "--shape",
+        "nano",
+        "--device",
+        "cuda",
+        "--task",
+        "train",
+        "--kernels",
+        "--batch",
+        "2",
+    ]);
+    let output = machine.on(bench, &[]).output().unwrap();
+    let (told, talk) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{talk}");
+    assert!(told.contains("attention_forward"), "{told}{talk}");
+}
