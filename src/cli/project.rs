@@ -265,11 +265,12 @@ impl DeviceChoice {
 /// The GPU that was asked for cannot be used, or the interruption.
 pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<Turn>)> {
     let (device, event) = choice.resolve()?;
-    match event {
+    let tell = |event| match event {
         Some(Event::Warning(text)) => terminal.warn(&text),
         Some(Event::Note(text)) => terminal.say(&text),
         _ => {}
-    }
+    };
+    tell(event);
     let mut is_told = false;
     let turn = device.turn(&mut |why| {
         cancel.check()?;
@@ -279,5 +280,7 @@ pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Resul
         }
         Ok(())
     })?;
+    let (device, event) = choice.trusted(device)?;
+    tell(event);
     Ok((device, turn))
 }

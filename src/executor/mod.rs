@@ -169,6 +169,7 @@ pub fn execute(
         uploads: Uploads::new(remote.clone()),
         at_work: Mutex::default(),
         told_device: AtomicBool::new(false),
+        told_distrust: AtomicBool::new(false),
     };
     let (stages, error) = std::thread::scope(|scope| {
         scope.spawn(|| run.uploads.serve(store, sink, cancel));
@@ -199,6 +200,7 @@ struct Run<'a> {
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
     /// Whether it was said where networks are computed.
     told_device: AtomicBool,
+    told_distrust: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -587,6 +589,7 @@ impl Run<'_> {
         }
         let device = self.device(stage)?;
         let turn = self.turn(device, &stage.name)?;
+        let device = self.trusted(device, &stage.name)?;
         let (output, work) = self.store.stage(lock)?;
         let origins = plan.origins(index);
         let inputs: Vec<_> = stage
@@ -678,6 +681,17 @@ impl Run<'_> {
             && !self.told_device.swap(true, Ordering::Relaxed)
         {
             self.sink.emit(&stage.name, event);
+        }
+        Ok(device)
+    }
+
+    /// Where a stage computes after all, if a GPU cannot be trusted. Says so the first time.
+    fn trusted(&self, resolved: Device, stage: &str) -> Result<Device> {
+        let (device, event) = self.options.device.trusted(resolved)?;
+        if let Some(event) = event
+            && !self.told_distrust.swap(true, Ordering::Relaxed)
+        {
+            self.sink.emit(stage, event);
         }
         Ok(device)
     }

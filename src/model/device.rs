@@ -3,6 +3,7 @@
 //! Looking for a GPU takes tenths of a second where there is a driver, and nothing is asked of it where nothing is computed:
 //! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
 
+use super::trial;
 use crate::error::Result;
 use crate::event::Event;
 use crate::kernels::cuda::findings::{Holder, Trouble};
@@ -55,6 +56,25 @@ impl Choice {
                 Ok(told(probe::findings().verdict().map(|gpu| &*gpu.name)))
             }
             Self::On(device) => Ok((device, None)),
+        }
+    }
+
+    /// The resolved device once it has been seen to compute rightly, which takes the turn on it: a GPU that does not is no
+    /// choice of `auto`'s, which says so.
+    ///
+    /// # Errors
+    /// The GPU that is asked for fails, or computes something else than the CPU.
+    pub fn trusted(self, resolved: Device) -> Result<(Device, Option<Event>)> {
+        if resolved != Device::Cuda {
+            return Ok((resolved, None));
+        }
+        match (self, trial::pass()) {
+            (_, Ok(())) => Ok((resolved, None)),
+            (Self::On(_), Err(error)) => Err(error),
+            (Self::Auto, Err(error)) => {
+                let text = format!("computes on the CPU: failed to {error}");
+                Ok((Device::Cpu, Some(Event::Warning(text))))
+            }
         }
     }
 }

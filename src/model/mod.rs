@@ -8,6 +8,7 @@ pub mod footprint;
 mod initial;
 pub mod on_device;
 pub mod tensors;
+mod trial;
 
 use crate::error::Result;
 use crate::kernels::adamw::{AdamW, Moments, Update};

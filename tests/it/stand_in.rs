@@ -159,3 +159,25 @@ fn kernels_are_measured_by_name() {
     assert!(output.status.success(), "{talk}");
     assert!(told.contains("attention_forward"), "{told}{talk}");
 }
+
+/// A GPU that computes something else is not used, and who insists on it is told.
+#[test]
+fn a_gpu_that_computes_something_else_is_not_trusted() {
+    let machine = Machine::new();
+    // Another driver: as such it has not passed before.
+    let wrong = [("STAND_IN_WRONG", "1"), ("STAND_IN_DRIVER", "13010")];
+    let talk = machine.refused(&wrong);
+    assert!(
+        talk.contains("trust the GPU: in a trial its likelihoods in f32 were off"),
+        "{talk}"
+    );
+    assert!(talk.contains("hint: use `--device cpu`"), "{talk}");
+    let run = machine.project.mdlm("run", &["--device", "auto"]);
+    let output = machine.on(run, &wrong).output().unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    assert!(
+        talk.contains("computes on the CPU: failed to trust the GPU"),
+        "{talk}"
+    );
+}

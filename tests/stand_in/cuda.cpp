@@ -9,7 +9,7 @@
 //
 // The environment: STAND_IN_MEMORY (bytes of the device), STAND_IN_DEVICES (0 for none), STAND_IN_DRIVER (13000 for CUDA 13.0),
 // STAND_IN_FAILS (a kernel that ends in an illegal address), STAND_IN_PLAIN (no epilogues), STAND_IN_CALLS (a file that is
-// told, at the end, how often each kind of work was done).
+// told, at the end, how often each kind of work was done), STAND_IN_WRONG (products of something else).
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
@@ -880,6 +880,7 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
     // op(A) by columns and op(B) by rows: a column of D is a sum of columns.
     std::vector<float> left = packed(a_at, a, !what.transposed[0], tf32), right = packed(b_at, b, what.transposed[1], tf32);
     size_t m = d.rows, n = d.columns, k = what.transposed[0] ? a.rows : a.columns;
+    if (setting("STAND_IN_WRONG", 0)) std::swap(left[0], left[1 % left.size()]), left[left.size() / 2] += 1e3f;
     std::vector<float> column(m);
     for (size_t j = 0; j < n; j++) {
       std::fill(column.begin(), column.end(), 0.f);

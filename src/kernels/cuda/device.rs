@@ -7,8 +7,8 @@
 //! This is a seam file (invariant 7): CUDA is a C library. Addresses that come in are those that [`Driver::allocate`] gave;
 //! what a kernel does with them the emulated driver's tests hold.
 //!
-//! It was written without a device at hand: it is type-checked, and its kernels and launches are those that the emulated
-//! driver runs; it has not been run.
+//! It was written without a device at hand. Its kernels and launches are those that the emulated driver runs; its calls were
+//! made of the stand-in for CUDA's libraries (`tests/stand_in`), which holds them to the documentation. No GPU has run it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -478,10 +478,7 @@ impl Driver for Device {
                 |_| String::new(),
                 |(free, total)| format!(" ({} of {} MiB are free)", free >> 20, total >> 20),
             );
-            failed(
-                format!("allocate {} MiB on `{}`{free}", bytes >> 20, self.name),
-                error,
-            )
+            failed(format!("allocate {bytes} bytes on `{}`{free}", self.name), error)
         })
     }
 

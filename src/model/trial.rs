@@ -1,0 +1,163 @@
+//! A GPU is tried before it is trusted: once for each driver, library and version of mdlm, the smallest network computes on it
+//! and on the CPU, in f32 and in bf16. What is wrong there (a driver that computes nonsense, memory that fails, a kernel of
+//! ours that a new architecture takes otherwise) would else show as a model that does not learn, or not show at all.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use super::{Batch, Device, Network, build, initial};
+use crate::error::{Error, Result, guarded};
+use crate::kernels::cuda::driver::{HEADER, OPERATIONS};
+use crate::kernels::cuda::{probe, turn};
+use crate::kernels::gemm::Precision;
+use crate::kernels::{Alphabet, Dropout};
+use crate::rng::{Random, Stream};
+use crate::shapes::Shape;
+
+/// Rows of the batch.
+const ROWS: usize = 3;
+/// How far a GPU's likelihoods and gradient may be from the CPU's, as a part of their norm. Rounding makes far less (f32 about
+/// 1e-6; bf16, which rounds to 2^-9, about 1e-2), a wrong index or a race far more.
+const TOLERANCES: [(Precision, f64); 2] = [(Precision::Single, 1e-2), (Precision::Rounded, 0.2)];
+
+/// Tries the GPU, unless it has passed before.
+///
+/// # Errors
+/// It computes something else than the CPU, or fails.
+pub fn pass() -> Result<()> {
+    static PASSED: OnceLock<Result<(), (String, String)>> = OnceLock::new();
+    let passed = PASSED.get_or_init(|| {
+        let record = record();
+        if record.as_ref().is_some_and(|record| record.exists()) {
+            return Ok(());
+        }
+        let tried = guarded(|| attempt(Device::Cuda)).unwrap_or_else(|panic| Err(Error::environment(panic)));
+        tried.map_err(|error| {
+            (
+                error.to_string(),
+                error.hint_text().unwrap_or_default().to_owned(),
+            )
+        })?;
+        // That it cannot be kept costs a trial the next time.
+        if let Some(record) = record
+            && let Some(folder) = record.parent()
+        {
+            let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&record, ""));
+        }
+        Ok(())
+    });
+    let error = |(what, hint): &(String, String)| Error::environment(what.clone()).hint(hint.clone());
+    passed.as_ref().copied().map_err(error)
+}
+
+/// The file that says that this GPU has passed, with these libraries and kernels.
+fn record() -> Option<PathBuf> {
+    let mut identity = blake3::Hasher::new();
+    let found = probe::findings().described();
+    let version = [
+        env!("CARGO_PKG_VERSION"),
+        option_env!("MDLM_GIT_REVISION").unwrap_or(""),
+    ];
+    let sources = OPERATIONS.iter().map(|operation| operation.source);
+    for part in version.into_iter().chain([&*found, HEADER]).chain(sources) {
+        identity.update(part.as_bytes()).update(b"\0");
+    }
+    Some(
+        turn::caches()?
+            .join("trials")
+            .join(identity.finalize().to_hex().as_str()),
+    )
+}
+
+fn attempt(device: Device) -> Result<()> {
+    let shape = Shape::find("nano").ok_or_else(|| Error::internal("there is no shape `nano`"))?;
+    let weights = initial(shape, 1);
+    // Of a fresh network most gradients are zero: those beyond the first gates too are to be seen.
+    let random = Random::new(2, Stream::Init);
+    let weights: Vec<f32> = weights
+        .iter()
+        .enumerate()
+        .map(|(at, weight)| weight + 0.1 * (random.uniform(0, at as u64, 0) as f32 - 0.5))
+        .collect();
+    for (precision, tolerance) in TOLERANCES {
+        let found = learnt(&mut *build(shape, device, precision, &weights)?)?;
+        let expected = learnt(&mut *build(shape, Device::Cpu, Precision::Single, &weights)?)?;
+        for (what, (found, expected)) in ["likelihoods", "gradient"]
+            .iter()
+            .zip(found.iter().zip(&expected))
+        {
+            let off = apart(found, expected);
+            // Not the other way about: NaN is off too.
+            if !(off <= tolerance) {
+                let mode = if precision == Precision::Single {
+                    "f32"
+                } else {
+                    "bf16"
+                };
+                return Err(Error::environment(format!(
+                    "trust the GPU: in a trial its {what} in {mode} were off from the CPU's by {off:.2} of their size"
+                ))
+                .hint("use `--device cpu`; another driver, NVRTC or cublasLt may compute rightly (`mdlm doctor`)"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Likelihoods and gradient of two passes, the second of which a GPU replays.
+fn learnt(network: &mut dyn Network) -> Result<[Vec<f32>; 2]> {
+    let shape = network.shape();
+    let alphabet = Alphabet {
+        mask: shape.vocabulary as u32 - 1,
+        size: shape.vocabulary as u32,
+    };
+    let random = Random::new(3, Stream::Mask);
+    let count = ROWS * shape.length;
+    let targets: Vec<u32> = (0..count as u64)
+        .map(|at| random.below(u64::from(alphabet.mask), 0, at, 0) as u32)
+        .collect();
+    let positions: Vec<u32> = (0..count as u32).filter(|at| at % 3 != 0).collect();
+    let mut tokens = targets.clone();
+    for &at in &positions {
+        tokens[at as usize] = alphabet.mask;
+    }
+    let targets: Vec<u32> = positions.iter().map(|&at| targets[at as usize]).collect();
+    let batch = Batch {
+        tokens: &tokens,
+        sigma: &[0.0],
+        positions: &positions,
+        targets: &targets,
+        weights: &vec![1.0 / count as f32; positions.len()],
+        dropout: Some(Dropout {
+            rate: 0.1,
+            random: Random::new(4, Stream::Dropout),
+            step: 0,
+            first_row: 0,
+        }),
+    };
+    network.accumulate(&batch, alphabet)?;
+    let nll = network.accumulate(&batch, alphabet)?;
+    let mut gradient = Vec::new();
+    network.visit(&mut |_, _, own| gradient.extend_from_slice(own))?;
+    Ok([nll, gradient])
+}
+
+/// |found - expected| / |expected|
+fn apart(found: &[f32], expected: &[f32]) -> f64 {
+    let norm =
+        |values: &mut dyn Iterator<Item = f32>| values.map(|x| f64::from(x).powi(2)).sum::<f64>().sqrt();
+    norm(&mut found.iter().zip(expected).map(|(a, b)| a - b)) / norm(&mut expected.iter().copied())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The CPU passes for a GPU, but for its bf16, which rounds factors alone.
+    #[test]
+    fn who_computes_the_same_passes() {
+        attempt(Device::Cpu).unwrap();
+        assert_eq!(apart(&[3.0, 0.0], &[3.0, 4.0]), 0.8);
+        assert!(apart(&[f32::NAN], &[1.0]).is_nan());
+    }
+}
