@@ -424,7 +424,7 @@ fn a_training_follows_the_cpus() {
             },
             alphabet: Alphabet { mask, size: mask + 1 },
             recipe: Recipe {
-                // The stand-in is slow. Losses of a device are heard two steps later.
+                // The stand-in is slow.
                 steps: if is_stand_in() { 10 } else { 300 },
                 batch: 16,
                 micro_batch: 8,

@@ -282,5 +282,5 @@ pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Resul
     })?;
     let (device, event) = choice.trusted(device)?;
     tell(event);
-    Ok((device, turn))
+    Ok((device, turn.filter(|_| device.is_gpu())))
 }

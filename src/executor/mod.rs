@@ -200,6 +200,7 @@ struct Run<'a> {
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
     /// Whether it was said where networks are computed.
     told_device: AtomicBool,
+    /// Whether it was said that a GPU is not trusted.
     told_distrust: AtomicBool,
 }
 
@@ -590,6 +591,8 @@ impl Run<'_> {
         let device = self.device(stage)?;
         let turn = self.turn(device, &stage.name)?;
         let device = self.trusted(device, &stage.name)?;
+        // Who computes elsewhere after all keeps nobody from the GPU.
+        let turn = turn.filter(|_| device.is_gpu());
         let (output, work) = self.store.stage(lock)?;
         let origins = plan.origins(index);
         let inputs: Vec<_> = stage

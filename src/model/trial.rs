@@ -79,9 +79,9 @@ fn attempt(device: Device) -> Result<()> {
         .enumerate()
         .map(|(at, weight)| weight + 0.1 * (random.uniform(0, at as u64, 0) as f32 - 0.5))
         .collect();
+    let expected = learnt(&mut *build(shape, Device::Cpu, Precision::Single, &weights)?)?;
     for (precision, tolerance) in TOLERANCES {
         let found = learnt(&mut *build(shape, device, precision, &weights)?)?;
-        let expected = learnt(&mut *build(shape, Device::Cpu, Precision::Single, &weights)?)?;
         for (what, (found, expected)) in ["likelihoods", "gradient"]
             .iter()
             .zip(found.iter().zip(&expected))

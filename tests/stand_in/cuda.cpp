@@ -322,9 +322,7 @@ API Result cuMemFreeHost(void *at) {
   Lock lock(mutex);
   auto piece = pinned.find(reinterpret_cast<uintptr_t>(at));
   if (piece == pinned.end()) return INVALID_VALUE;
-  // A driver waits; nobody should need that.
-  for (void *stream : streams)
-    if (!static_cast<Stream *>(stream)->waiting.empty()) advance_all();
+  advance_all();
   pinned.erase(piece);
   free(at);
   return SUCCESS;
@@ -617,9 +615,9 @@ API int nvrtcCompileProgram(void *handle, int count, const char *const *options)
     }
   }
   if (!has_architecture) return 5;
-  char folder[] = "/tmp/stand-in-XXXXXX";
-  if (!mkdtemp(folder)) return 1;
-  std::string at = folder;
+  const char *temporary = getenv("TMPDIR");
+  std::string at = std::string(temporary && *temporary ? temporary : "/tmp") + "/stand-in-XXXXXX";
+  if (!mkdtemp(&at[0])) return 1; // out of memory
   std::ofstream(at + "/kernels.cpp") << program->source;
   for (auto &header : program->headers) std::ofstream(at + "/" + header.first) << header.second;
   const char *compiler = getenv("CXX");
@@ -880,7 +878,7 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
     // op(A) by columns and op(B) by rows: a column of D is a sum of columns.
     std::vector<float> left = packed(a_at, a, !what.transposed[0], tf32), right = packed(b_at, b, what.transposed[1], tf32);
     size_t m = d.rows, n = d.columns, k = what.transposed[0] ? a.rows : a.columns;
-    if (setting("STAND_IN_WRONG", 0)) std::swap(left[0], left[1 % left.size()]), left[left.size() / 2] += 1e3f;
+    if (setting("STAND_IN_WRONG", 0)) left[left.size() / 2] += 1e3f;
     std::vector<float> column(m);
     for (size_t j = 0; j < n; j++) {
       std::fill(column.begin(), column.end(), 0.f);

@@ -123,10 +123,15 @@ fn failed(what: impl Display, error: result::DriverError) -> Error {
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
             told.hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
         }
-        _ => told.hint(format!(
-            "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
-        )),
+        _ => told.hint(careful()),
     }
+}
+
+/// How to learn which kernel it was.
+fn careful() -> String {
+    format!(
+        "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
+    )
 }
 
 /// A command as an error tells it: a kernel by name, with the shape of its launch.
@@ -351,7 +356,7 @@ impl Device {
         let [m, n, k] = product.sizes;
         let doing = || format!("multiply ({m}, {k}) by ({k}, {n}) on `{}`", self.name);
         let multiplied = self.products.multiply(product, self.stream);
-        multiplied.map_err(|error| Error::environment(format!("{}: {error}", doing())))
+        multiplied.map_err(|error| Error::environment(format!("{}: {error}", doing())).hint(careful()))
     }
 
     fn obey(&self, command: &Command) -> Result<()> {
