@@ -8,11 +8,11 @@ use super::Terminal;
 use super::project::{DeviceChoice, shown};
 use super::table::{WIDTH, bytes, columns, count, wrap};
 use super::terminal::Style;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
-use crate::kernels::cuda::{device, probe};
+use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
-use crate::stages::{Choice, Device, memory};
+use crate::stages::{Choice, Device, Trust, memory, trust};
 use crate::store::locking::System;
 use crate::store::{Machine, Store};
 
@@ -21,7 +21,8 @@ pub const LONG_ABOUT: &str = "\
     Show what this machine offers, and what mdlm does with it.\n\n\
     Processor, memory, the store's file system; of CUDA the driver, the GPUs, the libraries that are loaded at run time and \
     whether each is new enough for the others; and whether `--device auto` takes the GPU, why, and what to install if it does \
-    not. A kernel is compiled to see that it works; nothing is computed.";
+    not. A kernel is compiled to see that it works; on a GPU that nobody uses and that has not been tried before the smallest \
+    network computes what it computes on the CPU.";
 
 /// Arguments of `mdlm doctor`.
 #[derive(Debug, clap::Args)]
@@ -61,6 +62,8 @@ struct Report {
     nvrtc: Part,
     cublaslt: Part,
     kernels: Option<Kernels>,
+    /// Of a GPU that can be used: whether it computes what the CPU does.
+    trial: Option<TrialReport>,
     /// What the environment asks for where the command line does not.
     stated_device: Option<String>,
     verdict: Verdict,
@@ -117,6 +120,16 @@ struct Kernels {
     bytes: u64,
 }
 
+/// Whether a GPU computes what the CPU does.
+#[derive(Serialize)]
+struct TrialReport {
+    /// `passed`, `failed`, or `not_tried` since somebody uses it.
+    outcome: &'static str,
+    fault: Option<String>,
+    #[serde(skip)]
+    way_out: Option<String>,
+}
+
 /// What `--device auto` does.
 #[derive(Serialize)]
 struct Verdict {
@@ -135,7 +148,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         // Where a manifest of this folder would have it.
         Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
     });
-    let report = report(&findings, &Store::at(store));
+    let trust = findings.verdict().is_ok().then(trust);
+    let report = report(&findings, trust.as_ref(), &Store::at(store));
     if args.json {
         terminal.output_json(&report)?;
     } else {
@@ -145,13 +159,15 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Some(device) => DeviceChoice::or_stated(Some(device))?,
         None => Choice::Auto,
     };
-    match (asked, findings.verdict()) {
-        (Choice::On(Device::Cuda), Err(trouble)) => Err(trouble.into_error()),
+    match (asked, findings.verdict(), trust) {
+        (Choice::On(Device::Cuda), Err(trouble), _) => Err(trouble.into_error()),
+        (Choice::On(Device::Cuda), Ok(_), Some(Trust::Failed(error))) => Err(error),
         _ => Ok(0),
     }
 }
 
-fn report(findings: &Findings, store: &Store) -> Report {
+fn report(findings: &Findings, trust: Option<&Trust>, store: &Store) -> Report {
+    let trial = trust.map(of_trust);
     let machine = Machine::this();
     Report {
         version: env!("CARGO_PKG_VERSION"),
@@ -168,9 +184,26 @@ fn report(findings: &Findings, store: &Store) -> Report {
         gpus: findings.gpus().iter().map(of_gpu).collect(),
         nvrtc: of_compiler(findings),
         cublaslt: of_library(findings, &findings.products, |version| *version),
-        kernels: device::cache().map(|folder| of_kernels(&folder)),
+        kernels: cuda::device::cache().map(|folder| of_kernels(&folder)),
+        verdict: verdict(findings, trial.as_ref()),
+        trial,
         stated_device: std::env::var("MDLM_DEVICE").ok().filter(|it| !it.is_empty()),
-        verdict: verdict(findings),
+    }
+}
+
+fn of_trust(trust: &Trust) -> TrialReport {
+    let error = match trust {
+        Trust::Failed(error) => Some(error),
+        Trust::Passed | Trust::Busy => None,
+    };
+    TrialReport {
+        outcome: match trust {
+            Trust::Passed => "passed",
+            Trust::Failed(_) => "failed",
+            Trust::Busy => "not_tried",
+        },
+        fault: error.map(ToString::to_string),
+        way_out: error.and_then(Error::hint_text).map(str::to_owned),
     }
 }
 
@@ -278,9 +311,15 @@ fn of_kernels(folder: &Path) -> Kernels {
 }
 
 /// What `--device auto` does, why, and what would make it take the GPU.
-fn verdict(findings: &Findings) -> Verdict {
-    match findings.verdict() {
-        Ok(gpu) => {
+fn verdict(findings: &Findings, trial: Option<&TrialReport>) -> Verdict {
+    let distrust = trial.and_then(|trial| Some((trial.fault.as_ref()?, trial.way_out.clone())));
+    match (findings.verdict(), distrust) {
+        (Ok(_), Some((fault, way_out))) => Verdict {
+            device: "cpu",
+            because: format!("failed to {fault}"),
+            way_out,
+        },
+        (Ok(gpu), None) => {
             let turn = gpu.holder.as_ref().map_or_else(String::new, |holder| {
                 format!("; {holder} uses it now, so that a run waits, or with MDLM_GPU_SHARED=1 does not")
             });
@@ -293,7 +332,7 @@ fn verdict(findings: &Findings) -> Verdict {
                 way_out: None,
             }
         }
-        Err(trouble) => Verdict {
+        (Err(trouble), _) => Verdict {
             device: "cpu",
             because: trouble.to_string(),
             way_out: Some(Trouble::way_out(&trouble)),
@@ -448,6 +487,14 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
         };
         row("kernels", format!("{}: {files}", kernels.path))
     }));
+    rows.extend(report.trial.as_ref().map(|trial| {
+        let told = match trial.outcome {
+            "passed" => "computes what the CPU computes, in f32 and in bf16",
+            "failed" => "failed",
+            _ => "not tried while it is used",
+        };
+        row("trial", told.to_owned())
+    }));
     rows
 }
 
@@ -472,6 +519,11 @@ mod tests {
     use crate::kernels::cuda::findings::tests::well;
 
     fn told(findings: &Findings) -> String {
+        told_of(findings, &Trust::Passed)
+    }
+
+    fn told_of(findings: &Findings, trust: &Trust) -> String {
+        let trust = findings.verdict().is_ok().then_some(trust);
         let report = Report {
             version: "1.2.3",
             revision: Some("0123abc"),
@@ -493,7 +545,7 @@ mod tests {
                 bytes: 3_400_000,
             }),
             stated_device: None,
-            ..report(findings, &Store::at("/nowhere"))
+            ..report(findings, trust, &Store::at("/nowhere"))
         };
         let text = text(&report, &Terminal::new(false, Color::Never));
         assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
@@ -527,10 +579,35 @@ mod tests {
                    sm_90 sm_100 sm_120; tried for sm_90a
         cublasLt   13.1, goes with the driver
         kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
+        trial      computes what the CPU computes, in f32 and in bf16
 
         `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
         NVRTC and cublasLt go together; process 7 (mdlm run pipelines/lm1b.json) uses it
         now, so that a run waits, or with MDLM_GPU_SHARED=1 does not
+        ");
+    }
+
+    /// One that is not tried, or that computes something else.
+    #[test]
+    fn a_gpu_that_has_not_passed() {
+        let last = |trust: Trust| {
+            let told = told_of(&well(), &trust);
+            told.lines().skip(14).collect::<Vec<_>>().join("\n")
+        };
+        insta::assert_snapshot!(last(Trust::Busy), @r"
+        trial      not tried while it is used
+
+        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
+        NVRTC and cublasLt go together
+        ");
+        let error = Error::environment("trust the GPU: in a trial its gradient was off")
+            .hint("another driver may do");
+        insta::assert_snapshot!(last(Trust::Failed(error)), @r"
+        trial      failed
+
+        `--device auto` takes the CPU: failed to trust the GPU: in a trial its gradient
+        was off
+        to use a GPU: another driver may do
         ");
     }
 

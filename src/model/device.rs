@@ -4,11 +4,11 @@
 //! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
 
 use super::trial;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernels::cuda::findings::{Holder, Trouble};
-use crate::kernels::cuda::probe;
 use crate::kernels::cuda::turn::{self, Turn};
+use crate::kernels::cuda::{device, probe};
 
 /// Where a network computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -97,6 +97,29 @@ fn told(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
     }
 }
 
+/// What is known of whether a GPU computes rightly.
+#[derive(Debug)]
+pub enum Trust {
+    /// Its results are the CPU's.
+    Passed,
+    /// They are not, or it fails.
+    Failed(Error),
+    /// It was not tried: somebody computes there.
+    Busy,
+}
+
+/// Tries the GPU, unless it has passed before or somebody computes there. There is one that can be used.
+#[must_use]
+pub fn trust() -> Trust {
+    if trial::has_passed() {
+        return Trust::Passed;
+    }
+    let Ok(_turn) = Device::Cuda.turn(&mut |why| Err(Error::environment(why))) else {
+        return Trust::Busy;
+    };
+    trial::pass().map_or_else(Trust::Failed, |()| Trust::Passed)
+}
+
 impl Device {
     /// Whether it is a GPU.
     #[must_use]
@@ -109,7 +132,14 @@ impl Device {
     pub fn described(self) -> String {
         match self {
             Self::Cpu => "cpu".to_owned(),
-            Self::Cuda => format!("cuda: {}", probe::findings().described()),
+            Self::Cuda => {
+                let plain = if device::is_plain() {
+                    ", products without epilogues"
+                } else {
+                    ""
+                };
+                format!("cuda: {}{plain}", probe::findings().described())
+            }
             #[cfg(feature = "dfdx-cuda")]
             Self::DfdxCuda => format!("dfdx-cuda: {}", probe::findings().described()),
         }

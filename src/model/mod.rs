@@ -15,7 +15,7 @@ use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::{Alphabet, Dropout};
 use crate::shapes::Shape;
 
-pub use device::{Choice, Device};
+pub use device::{Choice, Device, Trust, trust};
 pub use dit::parameters;
 pub use erased::{Erased, build};
 pub use initial::initial;

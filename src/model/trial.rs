@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use super::{Batch, Device, Network, build, initial};
 use crate::error::{Error, Result, guarded};
 use crate::kernels::cuda::driver::{HEADER, OPERATIONS};
-use crate::kernels::cuda::{probe, turn};
+use crate::kernels::cuda::turn;
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Dropout};
 use crate::rng::{Random, Stream};
@@ -27,8 +27,7 @@ const TOLERANCES: [(Precision, f64); 2] = [(Precision::Single, 1e-2), (Precision
 pub fn pass() -> Result<()> {
     static PASSED: OnceLock<Result<(), (String, String)>> = OnceLock::new();
     let passed = PASSED.get_or_init(|| {
-        let record = record();
-        if record.as_ref().is_some_and(|record| record.exists()) {
+        if has_passed() {
             return Ok(());
         }
         let tried = guarded(|| attempt(Device::Cuda)).unwrap_or_else(|panic| Err(Error::environment(panic)));
@@ -39,7 +38,7 @@ pub fn pass() -> Result<()> {
             )
         })?;
         // That it cannot be kept costs a trial the next time.
-        if let Some(record) = record
+        if let Some(record) = record()
             && let Some(folder) = record.parent()
         {
             let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&record, ""));
@@ -50,10 +49,16 @@ pub fn pass() -> Result<()> {
     passed.as_ref().copied().map_err(error)
 }
 
+/// Whether the GPU has passed before.
+#[must_use]
+pub fn has_passed() -> bool {
+    record().is_some_and(|record| record.exists())
+}
+
 /// The file that says that this GPU has passed, with these libraries and kernels.
 fn record() -> Option<PathBuf> {
     let mut identity = blake3::Hasher::new();
-    let found = probe::findings().described();
+    let found = Device::Cuda.described();
     let version = [
         env!("CARGO_PKG_VERSION"),
         option_env!("MDLM_GIT_REVISION").unwrap_or(""),
@@ -96,7 +101,7 @@ fn attempt(device: Device) -> Result<()> {
                 return Err(Error::environment(format!(
                     "trust the GPU: in a trial its {what} in {mode} were off from the CPU's by {off:.2} of their size"
                 ))
-                .hint("use `--device cpu`; another driver, NVRTC or cublasLt may compute rightly (`mdlm doctor`)"));
+                .hint("another driver, NVRTC or cublasLt may compute rightly, `mdlm doctor` tells which there are; `--device cpu` needs none"));
             }
         }
     }

@@ -53,7 +53,7 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     }
 }
 
-pub use crate::model::{Choice, Device};
+pub use crate::model::{Choice, Device, Trust, trust};
 
 /// Whether a stage computes a network, and so where matters.
 #[must_use]

@@ -69,7 +69,7 @@ def kernels(shape):
         ("norms, backward", unit * 4 * (both + depth + n), 0),
         ("gate, dropout, residual, forward", unit * 3 * 2 * depth, 0),
         ("gate, dropout, residual, backward", unit * 3 * 2 * depth, 0),
-        ("gradients of biases", unit * (4 + 1) * depth, 0),
+        ("gradients of biases, where no product makes them", unit * (4 + 1) * depth, 0),
         ("embedding and its gradient", unit * 3, 0),
         ("output layer: logits in f32, slopes", n * v * (4 + 4 + 4 + 2 + 2 + 2), 3 * products_of["output layer"]),
         ("norm of the gradient, clip, AdamW, average", 46 * parameters(shape) / tokens, 0),

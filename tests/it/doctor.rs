@@ -277,16 +277,22 @@ mod pretended {
     }
 
     #[test]
-    fn a_machine_where_all_is_well_takes_the_gpu_and_a_run_waits_for_its_turn() {
+    fn a_gpu_is_tried_when_nobody_uses_it_and_a_run_waits_for_its_turn() {
         let machine = Machine::new(&ALL);
         let told = machine.doctor(&[]);
-        assert_eq!(told["verdict"]["device"], "cuda");
+        // All is there; that this GPU computes nothing shows in its trial.
+        assert_eq!(told["verdict"]["device"], "cpu");
+        let fault = told["trial"]["fault"].as_str().unwrap();
+        assert!(fault.contains("open CUDA device 0: "), "{fault}");
         assert_eq!(told["gpus"][0]["used_by"], Value::Null);
         assert_eq!(told["nvrtc"]["tried_for"], "sm_90a");
 
         let turn = machine.held();
-        assert_eq!(machine.doctor(&[])["gpus"][0]["used_by"]["pid"], 7);
-        // Who shares does not wait. That this GPU computes nothing shows in its trial.
+        let told = machine.doctor(&[]);
+        assert_eq!(told["gpus"][0]["used_by"]["pid"], 7);
+        assert_eq!(told["verdict"]["device"], "cuda");
+        assert_eq!(told["trial"]["outcome"], "not_tried");
+        // Who shares does not wait.
         let (code, talk) = machine.run(&[("MDLM_GPU_SHARED", "1")]);
         assert_eq!(code, Some(0), "{talk}");
         assert_eq!(

@@ -97,6 +97,15 @@ fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
     fs::remove_dir_all(machine.project.store()).unwrap();
     let plain = told(machine.run(&[], &[("STAND_IN_PLAIN", "1")]));
     assert_eq!(machine.calls("products with an epilogue"), 0);
+    fs::remove_dir_all(machine.project.store()).unwrap();
+    let asked = told(machine.run(&[], &[("MDLM_GPU_PLAIN", "1")]));
+    assert_eq!(machine.calls("products with an epilogue"), 0);
+    let artifacts = |summary: &Value| -> Vec<Value> {
+        let stages = summary["stages"].as_array().unwrap().iter();
+        stages.map(|stage| stage["artifact"].clone()).collect()
+    };
+    assert_eq!(artifacts(&plain), artifacts(&asked));
+    assert_ne!(artifacts(&found), artifacts(&asked));
     for (stage, name) in FIGURES {
         let [found, expected] = [&plain, &expected].map(|summary| figure(summary, stage, name));
         assert!(
@@ -171,7 +180,28 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
         talk.contains("trust the GPU: in a trial its likelihoods in f32 were off"),
         "{talk}"
     );
-    assert!(talk.contains("hint: use `--device cpu`"), "{talk}");
+    assert!(talk.contains("`--device cpu` needs none"), "{talk}");
+    let doctor = |settings: &[(&str, &str)]| {
+        let mut doctor = support::mdlm();
+        doctor.args(["doctor", "--json", "--device", "cuda"]);
+        let output = machine.on(doctor, settings).output().unwrap();
+        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), told)
+    };
+    let (code, told) = doctor(&wrong);
+    assert_eq!(
+        (code, &told["verdict"]["device"]),
+        (Some(3), &"cpu".into()),
+        "{told}"
+    );
+    assert_eq!(told["trial"]["outcome"], "failed", "{told}");
+    let (code, told) = doctor(&[]);
+    assert_eq!(
+        (code, &told["verdict"]["device"]),
+        (Some(0), &"cuda".into()),
+        "{told}"
+    );
+    assert_eq!(told["trial"]["outcome"], "passed", "{told}");
     let run = machine.project.mdlm("run", &["--device", "auto"]);
     let output = machine.on(run, &wrong).output().unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);

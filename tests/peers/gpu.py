@@ -11,6 +11,7 @@ one by one too: what stands in tests/bench/gpu-floor.md beside their floors.
 import argparse
 import datetime
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -35,10 +36,10 @@ PEERS = {
 }
 
 
-def run(command, limit):
+def run(command, limit, environment=None):
     """The last line of what a command prints, as JSON; what went wrong instead, in words."""
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=limit)
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=limit, env={**os.environ, **(environment or {})})
     except subprocess.TimeoutExpired:
         return None, f"took more than {limit} s"
     if done.returncode:
@@ -47,12 +48,17 @@ def run(command, limit):
     return json.loads(text if text.startswith("{\n") else text.splitlines()[-1]), None
 
 
-def mdlm(arguments, task, shape, rows, steps, seconds):
+def plain_mdlm(*rest):
+    """Products without epilogues, kernels for what they would have done."""
+    return mdlm(*rest, environment={"MDLM_GPU_PLAIN": "1"})
+
+
+def mdlm(arguments, task, shape, rows, steps, seconds, environment=None):
     command = [arguments.mdlm, "bench", "--device", "cuda", "--precision", "bf16", "--json", "--task", task]
     command += ["--shape", shape, "--batch", str(rows), "--seconds", str(seconds)]
     command += ["--steps", str(steps)] if steps else []
     command += ["--kernels"] if task == "train" else []
-    found, why = run(command, arguments.limit)
+    found, why = run(command, arguments.limit, environment)
     return (found["tasks"][0], None) if found else (None, why)
 
 
@@ -94,6 +100,8 @@ def main():
         sides = {"mdlm": mdlm} | {
             name: lambda *rest, options=options: torch(options, *rest) for name, options in PEERS.items()
         }
+        if task == "train":
+            sides["mdlm, plain products"] = plain_mdlm
         turns = {name: [] for name in sides}
         for _ in range(arguments.rounds):
             for name, side in sides.items():

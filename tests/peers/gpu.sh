@@ -57,7 +57,7 @@ step() { # limit in seconds, title, command…
   timeout "$limit" "$@" || { echo "-- $title: failed ($?)"; status=1; }
 }
 
-step 60 "what there is" "$mdlm" doctor --device cuda
+step 120 "what there is" "$mdlm" doctor --device cuda
 for test in ${tests[@]+"${tests[@]}"}; do
   # Of the library's tests the one on a real device; the others compile kernels for the CPU. All of tests/gpu.rs; under the
   # sanitizer, which is slow, what runs at the smallest shape.

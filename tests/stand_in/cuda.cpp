@@ -660,7 +660,7 @@ namespace {
 enum Status { DONE = 0, BAD_VALUE = 7, UNSUPPORTED = 15 };
 enum Type { F32 = 0, BF16 = 14 };
 enum Compute { IN_F32 = 68, IN_TF32 = 77 };
-enum Epilogue { PLAIN = 1, BIAS = 4, GELU_AUX_BIAS = 164, DGELU = 192 };
+enum Epilogue { PLAIN = 1, BIAS = 4, GELU_AUX_BIAS = 164, DGELU = 192, BGRADB = 512 };
 
 struct Layout {
   int type;
@@ -838,7 +838,8 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   const Layout &d = *static_cast<Layout *>(d_layout);
   *count = 0;
   if (wanted < 1 || !preference || !fit(what, a, b, d)) return BAD_VALUE;
-  bool is_known = what.epilogue == PLAIN || what.epilogue == BIAS || what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;
+  bool is_known = false;
+  for (uint32_t each : {PLAIN, BIAS, GELU_AUX_BIAS, DGELU, BGRADB}) is_known |= what.epilogue == each;
   if (!is_known || a.type != b.type || (what.compute == IN_TF32 && a.type != F32)) return UNSUPPORTED;
   if (a.type == F32 && d.type != F32) return UNSUPPORTED;
   if (what.epilogue != PLAIN && setting("STAND_IN_PLAIN", 0)) return UNSUPPORTED;
@@ -870,6 +871,7 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
   void *kept = reinterpret_cast<void *>(what.kept);
   size_t one = d.type == F32 ? 4 : 2;
   if (has_bias && !inside(memory, bias, d.rows * one)) die("a bias outside of the device's memory");
+  if (what.epilogue == BGRADB && !inside(memory, bias, d.columns * one)) die("sums outside of the device's memory");
   if (keeps && !inside(memory, kept, (what.kept_leading * (d.columns - 1) + d.rows) * one))
     die("what an epilogue keeps is outside of the device's memory");
   if (keeps && !is_aligned(kept, 16)) die("what an epilogue keeps is not aligned to 16 bytes");
@@ -898,6 +900,11 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
         if (what.epilogue == DGELU) value *= gelu_gradient(read(kept, d.type, j * what.kept_leading + i));
         write(d_at, d.type, j * d.leading + i, value);
       }
+    }
+    for (size_t j = 0; what.epilogue == BGRADB && j < n; j++) {
+      float sum = 0.f;
+      for (size_t l = 0; l < k; l++) sum += right[l * n + j];
+      write(const_cast<void *>(bias), d.type, j, sum);
     }
     calls[what.epilogue == PLAIN ? "products" : "products with an epilogue"]++;
   });

@@ -59,6 +59,8 @@ pub struct Device {
     idle: RefCell<Vec<Pinned>>,
     tickets: Cell<u64>,
     is_careful: bool,
+    /// Whether products do nothing but multiply.
+    is_plain: bool,
     times: RefCell<Option<Times>>,
 }
 
@@ -113,6 +115,15 @@ struct Kernel(sys::CUfunction);
 
 /// Set, it has every command waited for, so that one which fails is told by name.
 const CAREFUL: &str = "MDLM_GPU_CAREFUL";
+
+/// Set, it has products do nothing but multiply, and kernels what epilogues would have done.
+const PLAIN: &str = "MDLM_GPU_PLAIN";
+
+/// Whether products are to have no epilogues.
+#[must_use]
+pub fn is_plain() -> bool {
+    turn::is_set(PLAIN)
+}
 
 /// What the driver did not do. A kernel that fails is told by whatever is asked next: what was asked need not be at fault.
 fn failed(what: impl Display, error: result::DriverError) -> Error {
@@ -202,7 +213,8 @@ impl Device {
             idle: RefCell::default(),
             tickets: Cell::default(),
             times: RefCell::default(),
-            is_careful: std::env::var_os(CAREFUL).is_some_and(|value| !value.is_empty() && value != "0"),
+            is_careful: turn::is_set(CAREFUL),
+            is_plain: is_plain(),
         })
     }
 
@@ -606,7 +618,7 @@ impl Driver for Device {
     }
 
     fn fuses(&self, product: &Product) -> bool {
-        self.enter().is_ok() && self.products.knows(product)
+        !self.is_plain && self.enter().is_ok() && self.products.knows(product)
     }
 
     fn capacity(&self) -> Result<Capacity> {

@@ -165,6 +165,9 @@ pub enum Epilogue {
         /// u, laid out as c.
         kept: Address,
     },
+    /// Nothing, but the sums of a's rows, over k, are stored too, one of c's elements a row: where c is a weight's gradient,
+    /// its bias's.
+    RowSums(Address),
 }
 
 /// c (m, n) = a (m, k) · b (k, n), row-major, added to what is there if `accumulate`; sums in f32.
@@ -249,6 +252,7 @@ impl Command {
                         change(kept);
                     }
                     Epilogue::GeluGradient { kept } => change(kept),
+                    Epilogue::RowSums(sums) => change(sums),
                 }
             }
             Self::Copy { from, to, .. } => {

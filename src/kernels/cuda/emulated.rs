@@ -341,6 +341,17 @@ impl Emulated {
                 let kept = like_c(kept, m * n)?;
                 values.iter_mut().zip(kept).for_each(|(c, u)| *c *= gelu(u).1);
             }
+            Epilogue::RowSums(sums) => {
+                let at = |row: usize, l: usize| {
+                    a[if wanted.a.transposed {
+                        l * m + row
+                    } else {
+                        row * k + l
+                    }]
+                };
+                let totals: Vec<f32> = (0..m).map(|row| (0..k).map(|l| at(row, l)).sum()).collect();
+                self.put(sums, &super::narrowed(&totals, wanted.element))?;
+            }
         }
         self.put(wanted.c, &super::narrowed(&values, wanted.element))
     }

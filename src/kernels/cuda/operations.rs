@@ -516,26 +516,13 @@ impl Cuda {
         b: Option<&Weight>,
         gradients: &mut Gradients,
     ) -> Result<()> {
-        if let Some(b) = b {
-            self.add_column_sums(
-                dy.at(),
-                x.rows,
-                outputs.len(),
-                self.weight_gradient(gradients, b)?,
-            );
-        }
         let first = outputs.start * x.columns;
         let dw = self
             .weight_gradient(gradients, w)?
             .offset(first * Element::F32.bytes());
-        let operands = [self.operand(dy.at(), true), self.operand(x.values.at(), false)];
-        self.multiply(
-            [outputs.len(), x.columns, x.rows],
-            operands,
-            dw,
-            Element::F32,
-            true,
-        );
+        let db = b.map(|b| self.weight_gradient(gradients, b)).transpose()?;
+        let sizes = [outputs.len(), x.columns, x.rows];
+        self.add_gradients(sizes, dy.at(), x.values.at(), dw, db);
         let (dx, add) = self.target(&x.gradient, x.rows * x.columns);
         let from = w.working.offset(first * self.element.bytes());
         let operands = [self.operand(dy.at(), false), self.operand(from, false)];
@@ -558,6 +545,24 @@ impl Cuda {
         }
         *x.gradient.borrow_mut() = Some(dx);
         Ok(())
+    }
+
+    /// dw += dyᵀ · x and db += the sums of dy's columns, for sizes (outputs, inputs, rows). The product makes the sums if
+    /// the device knows how: it has read dy anyway. It stores them, so that they still have to be added.
+    fn add_gradients(&self, sizes: [usize; 3], dy: Address, x: Address, dw: Address, db: Option<Address>) {
+        let [outputs, _, rows] = sizes;
+        let operands = [self.operand(dy, true), self.operand(x, false)];
+        let product = self.product(sizes, operands, dw, Element::F32, true);
+        if let Some(db) = db {
+            let sums = self.floats(outputs);
+            let epilogue = Epilogue::RowSums(sums.at());
+            if self.fused(Product { epilogue, ..product }) {
+                return self.add_partial_sums(sums.at(), 1, outputs, db);
+            }
+            drop(sums);
+            self.add_column_sums(dy, rows, outputs, db);
+        }
+        self.push_product(product);
     }
 
     /// total += the sums of the columns of y (rows, width).
@@ -1137,10 +1142,8 @@ impl Cuda {
             self.multiply([rows, width, stride], operands, to, self.element, false);
             if let Some(recording) = &mut *self.recording.borrow_mut() {
                 let dw = self.weight_gradient(&mut recording.gradients, w)?;
-                let operands = [self.operand(slopes.at(), true), self.operand(hidden, false)];
-                self.multiply([stride, width, rows], operands, dw, Element::F32, true);
                 let db = self.weight_gradient(&mut recording.gradients, b)?;
-                self.add_column_sums(slopes.at(), rows, stride, db);
+                self.add_gradients([stride, width, rows], slopes.at(), hidden, dw, Some(db));
             }
         }
         if let Some((dh, _)) = dh {

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::driver::{Address, Capacity, Command, Driver, Product, Ticket};
+use super::driver::{Address, Capacity, Command, Driver, Epilogue, Product, Ticket};
 use crate::error::{Error, Result};
 
 /// Where made-up memory begins.
@@ -47,8 +47,9 @@ impl Driver for Planning {
         Ok(())
     }
 
-    fn fuses(&self, _: &Product) -> bool {
-        true
+    /// As for a device that takes the more memory for it: sums that no product makes have partial ones.
+    fn fuses(&self, product: &Product) -> bool {
+        !matches!(product.epilogue, Epilogue::RowSums(_))
     }
 
     fn is_planning(&self) -> bool {

@@ -151,6 +151,8 @@ fn ending(epilogue: Epilogue) -> Ending {
         Epilogue::Bias(_) => Ending::CUBLASLT_EPILOGUE_BIAS,
         Epilogue::Gelu { .. } => Ending::CUBLASLT_EPILOGUE_GELU_AUX_BIAS,
         Epilogue::GeluGradient { .. } => Ending::CUBLASLT_EPILOGUE_DGELU,
+        // Our a is its second factor.
+        Epilogue::RowSums(_) => Ending::CUBLASLT_EPILOGUE_BGRADB,
     }
 }
 
@@ -212,7 +214,8 @@ impl Description {
             Attribute::CUBLASLT_MATMUL_DESC_EPILOGUE,
             &(ending(product.epilogue) as u32),
         )?;
-        if let Epilogue::Bias(bias) | Epilogue::Gelu { bias, .. } = product.epilogue {
+        if let Epilogue::Bias(bias) | Epilogue::Gelu { bias, .. } | Epilogue::RowSums(bias) = product.epilogue
+        {
             description.set(Attribute::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias.0)?;
         }
         if let Epilogue::Gelu { kept, .. } | Epilogue::GeluGradient { kept } = product.epilogue {

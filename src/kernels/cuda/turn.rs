@@ -40,8 +40,13 @@ pub fn caches() -> Option<PathBuf> {
 /// Whether the user wants to share GPUs: MDLM_GPU_SHARED=1.
 #[must_use]
 pub fn are_shared() -> bool {
-    std::env::var("MDLM_GPU_SHARED")
-        .is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
+    is_set("MDLM_GPU_SHARED")
+}
+
+/// Whether a variable of the environment says yes.
+#[must_use]
+pub fn is_set(variable: &str) -> bool {
+    std::env::var(variable).is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
 }
 
 /// Waits for the turn on the GPU of that UUID. `waiting` is called again and again while somebody has it, with who it is
