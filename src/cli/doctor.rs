@@ -123,11 +123,19 @@ struct Kernels {
 /// Whether a GPU computes what the CPU does.
 #[derive(Serialize)]
 struct TrialReport {
-    /// `passed`, `failed`, or `not_tried` since somebody uses it.
-    outcome: &'static str,
+    outcome: Outcome,
     fault: Option<String>,
     #[serde(skip)]
     way_out: Option<String>,
+}
+
+#[derive(Clone, Copy, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Outcome {
+    Passed,
+    Failed,
+    /// Somebody uses the GPU.
+    NotTried,
 }
 
 /// What `--device auto` does.
@@ -198,9 +206,9 @@ fn of_trust(trust: &Trust) -> TrialReport {
     };
     TrialReport {
         outcome: match trust {
-            Trust::Passed => "passed",
-            Trust::Failed(_) => "failed",
-            Trust::Busy => "not_tried",
+            Trust::Passed => Outcome::Passed,
+            Trust::Failed(_) => Outcome::Failed,
+            Trust::Busy => Outcome::NotTried,
         },
         fault: error.map(ToString::to_string),
         way_out: error.and_then(Error::hint_text).map(str::to_owned),
@@ -489,9 +497,9 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
     }));
     rows.extend(report.trial.as_ref().map(|trial| {
         let told = match trial.outcome {
-            "passed" => "computes what the CPU computes, in f32 and in bf16",
-            "failed" => "failed",
-            _ => "not tried while it is used",
+            Outcome::Passed => "computes what the CPU computes, in f32 and in bf16",
+            Outcome::Failed => "failed",
+            Outcome::NotTried => "not tried while it is used",
         };
         row("trial", told.to_owned())
     }));

@@ -592,6 +592,9 @@ mod cuda {
     fn in_f32_the_emulated_network_agrees_with_the_cpus() {
         agree::<Nano>(ALPHABET, Element::F32, 1e-4, 1e-4);
         agree::<Odd>(ODD, Element::F32, 1e-4, 1e-4);
+        // Products may know no epilogue.
+        let plain: &dyn Fn() -> Box<dyn Driver> = &|| Box::new(Emulated::without_epilogues());
+        agree_on::<Odd>(plain, ODD, Element::F32, 1e-4, 1e-4);
     }
 
     /// 2^-9 a rounding, through two blocks, on losses of order one to ten.
