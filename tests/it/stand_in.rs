@@ -184,6 +184,8 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
     let doctor = |settings: &[(&str, &str)]| {
         let mut doctor = support::mdlm();
         doctor.args(["doctor", "--json", "--device", "cuda"]);
+        // Other tests compute there.
+        doctor.env("MDLM_GPU_SHARED", "1");
         let output = machine.on(doctor, settings).output().unwrap();
         let told: Value = serde_json::from_slice(&output.stdout).unwrap();
         (output.status.code(), told)

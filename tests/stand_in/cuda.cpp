@@ -863,7 +863,7 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
   if (!inside(memory, a_at, a.bytes()) || !inside(memory, b_at, b.bytes()) || !inside(memory, d_at, d.bytes()))
     die("a product outside of the device's memory");
   for (const void *at : {a_at, b_at, c_at, const_cast<const void *>(d_at)})
-    if (!is_aligned(at, 16)) die("a factor that is not aligned to 16 bytes, as the algorithm was chosen for");
+    if (!is_aligned(at, 256)) die("a factor that is not aligned to 256 bytes, as the algorithm was chosen for");
   float scale = *static_cast<const float *>(alpha), start = *static_cast<const float *>(beta);
   bool has_bias = what.epilogue == BIAS || what.epilogue == GELU_AUX_BIAS;
   bool keeps = what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;
