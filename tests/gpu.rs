@@ -550,7 +550,7 @@ fn the_plan_of_memory_is_its_use() {
     }
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
-    let planned = on_device::memory(shape, Element::Bf16, 8)
+    let planned = on_device::memory(shape, Element::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), Element::Bf16);

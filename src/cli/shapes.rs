@@ -19,7 +19,8 @@ pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and mem
     moving average, all f32. `+ a row` is what each row of a micro-batch adds: the activations that \
     the backward pass needs, half of the tokens masked.\n\n\
     With `--device cuda`: what a GPU holds in training, weights, moments and activations, for \
-    micro-batches of some sizes. It is the plan that training itself makes; no GPU is needed to tell.";
+    micro-batches of some sizes, all of their tokens masked: the last micro-batch of a large batch comes \
+    near it. It is the plan that training itself makes; no GPU is needed to tell.";
 
 /// Rows of the micro-batches whose memory on a GPU is told.
 const ROWS: [usize; 4] = [1, 8, 64, 512];
@@ -169,7 +170,7 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut lines = Vec::new();
     for shape in SHAPES.iter().filter(|shape| on_device::takes(shape)) {
         for micro_batch in ROWS {
-            let taken = on_device::memory(shape, element, micro_batch)?;
+            let taken = on_device::memory(shape, element, micro_batch, None)?;
             lines.push(OnDevice {
                 name: shape.name,
                 precision,

@@ -185,6 +185,10 @@ pub trait Resident {
     /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run goes on.
     fn room(&self) -> Result<usize>;
 
+    /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
+    /// else grow with their share of masked tokens, and what steps were captured with it would be of no use any more.
+    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()>;
+
     /// Bytes of the device's memory that it has taken, at most so far.
     fn taken(&self) -> usize;
 

@@ -378,6 +378,13 @@ impl<A: Arch> Resident for OnDevice<A> {
         Ok(total.saturating_sub(RESERVE.max(total / 16)))
     }
 
+    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()> {
+        let planning = Cuda::new(Box::new(Planning::default()), self.cuda.element());
+        let planned = plan::<A>(planning, rows, masked(A::SHAPE, rows, Some(batch)))?;
+        self.cuda.reserve_activations(planned.arena);
+        Ok(())
+    }
+
     fn taken(&self) -> usize {
         self.cuda.taken().total()
     }
@@ -428,21 +435,31 @@ pub fn build(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Netwo
     with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| not_compiled(shape))
 }
 
-/// What training needs of a device's memory in micro-batches of `rows` rows: [`plan`] of the shape, for activations of that
-/// element. No device is needed.
+/// What training needs of a device's memory in micro-batches of `rows` rows, of a batch of so many or of any: [`plan`] of the
+/// shape, for activations of that element. No device is needed.
 ///
 /// # Errors
 /// The shape is not compiled.
-pub fn memory(shape: &Shape, element: Element, rows: usize) -> Result<Taken> {
-    struct Plan(Cuda, usize);
+pub fn memory(shape: &Shape, element: Element, rows: usize, batch: Option<usize>) -> Result<Taken> {
+    struct Plan(Cuda, usize, usize);
     impl WithArch for Plan {
         type Output = Result<Taken>;
         fn apply<A: Arch>(self) -> Self::Output {
-            plan::<A>(self.0, self.1)
+            plan::<A>(self.0, self.1, self.2)
         }
     }
     let cuda = Cuda::new(Box::new(Planning::default()), element);
-    with_arch(shape.name, Plan(cuda, rows)).unwrap_or_else(|| not_compiled(shape))
+    let masked = masked(shape, rows, batch);
+    with_arch(shape.name, Plan(cuda, rows, masked)).unwrap_or_else(|| not_compiled(shape))
+}
+
+/// Tokens of a micro-batch that are masked, at most. Times are spread over a batch, row after row: its last micro-batch has
+/// the largest share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than chance adds.
+fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize {
+    let tokens = rows * shape.length;
+    let Some(batch) = batch else { return tokens };
+    let answered = tokens - tokens * rows / (2 * batch.max(rows));
+    tokens.min(answered + 4 * tokens.isqrt())
 }
 
 fn not_compiled<T>(shape: &Shape) -> Result<T> {
@@ -454,7 +471,8 @@ fn not_compiled<T>(shape: &Shape) -> Result<T> {
 /// # Errors
 /// It does not: the error says what does.
 pub fn fits(shape: &Shape, element: Element, rows: u32, batch: u32, bytes: usize) -> Result<()> {
-    let (needed, mib) = (memory(shape, element, rows as usize)?.total(), 1 << 20);
+    let needed = memory(shape, element, rows as usize, Some(batch as usize))?.total();
+    let mib = 1 << 20;
     if needed <= bytes {
         return Ok(());
     }
@@ -477,7 +495,8 @@ pub fn fits(shape: &Shape, element: Element, rows: u32, batch: u32, bytes: usize
 pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Result<u32> {
     let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
     let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
-    let needed = |rows: u32| memory(shape, element, rows as usize).map(|taken| taken.total());
+    let needed =
+        |rows: u32| memory(shape, element, rows as usize, Some(batch as usize)).map(|taken| taken.total());
     // More rows need more memory: those that fit come first.
     let (mut fit, mut too_many) = (0, divisors.len());
     while fit < too_many {
@@ -494,7 +513,12 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
     let (one, mib) = (needed(1)?, 1 << 20);
     let others = SHAPES.iter().filter(|other| other.name != shape.name);
     let smaller = others
-        .filter_map(|other| Some((memory(other, element, 1).ok()?.total(), other.name)))
+        .filter_map(|other| {
+            Some((
+                memory(other, element, 1, Some(batch as usize)).ok()?.total(),
+                other.name,
+            ))
+        })
         .filter(|(needed, _)| *needed <= bytes)
         .max();
     let error = Error::environment(format!(
@@ -511,23 +535,24 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
     })
 }
 
-/// What training needs of a device's memory in micro-batches of `rows` rows, half of their tokens masked: the plan of a step
+/// What training needs of a device's memory in micro-batches of `rows` rows with so many masked tokens: the plan of a step
 /// that is queued and not run. `cuda` is on a driver that does nothing.
 ///
 /// # Errors
 /// None of its own.
-pub fn plan<A: Arch>(cuda: Cuda, rows: usize) -> Result<Taken> {
+pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
     // Zeros that nobody reads take no memory.
     let weights = vec![0.0; total(&parameters(A::SHAPE))];
     let mut network = OnDevice::<A>::new(cuda, &weights)?;
     drop(weights);
     network.optimizer = Some(network.cuda.optimizer()?);
-    let tokens: Vec<u32> = (0..rows * A::SHAPE.length).map(|i| i as u32 % 2).collect();
+    let positions: Vec<u32> = (0..masked as u32).collect();
+    let mut tokens = vec![0; rows * A::SHAPE.length];
+    tokens[..masked].fill(1);
     let alphabet = Alphabet {
         mask: 1,
         size: A::SHAPE.vocabulary as u32,
     };
-    let positions: Vec<u32> = (0..tokens.len() as u32).filter(|i| i % 2 == 1).collect();
     let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
     let batch = Batch {
         tokens: &tokens,

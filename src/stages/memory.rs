@@ -42,10 +42,12 @@ pub fn micro_batch_of(
         return Ok(told.unwrap_or_else(|| micro_batch(shape, batch)));
     };
     let (element, room) = (on_device::element(precision), resident.room()?);
-    match told {
+    let rows = match told {
         Some(rows) => on_device::fits(shape, element, rows, batch, room).map(|()| rows),
         None => on_device::fitting(shape, element, batch, room),
-    }
+    }?;
+    resident.reserve(rows as usize, batch as usize)?;
+    Ok(rows)
 }
 
 /// Rows that evaluation and sampling put through the network at a time.

@@ -242,12 +242,13 @@ fn the_planned_memory_is_the_memory_taken() {
                 element,
             ),
             4,
+            2 * nano().length,
         )
         .unwrap();
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken = model::on_device::plan::<Nano>(cuda, 4).unwrap();
+        let taken = model::on_device::plan::<Nano>(cuda, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
@@ -320,7 +321,7 @@ fn a_step_without_gradients_is_one() {
 #[test]
 fn micro_batches_fill_the_memory_that_there_is() {
     let needed = |rows| {
-        model::on_device::memory(nano(), Element::Bf16, rows)
+        model::on_device::memory(nano(), Element::Bf16, rows, Some(12))
             .unwrap()
             .total()
     };
@@ -360,7 +361,8 @@ fn micro_batches_fill_the_memory_that_there_is() {
 fn out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
-    let mut network = emulated(Emulated::of_bytes(5 << 20), Element::F32);
+    let planned = model::on_device::memory(nano(), Element::F32, 2, None).unwrap();
+    let mut network = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), Element::F32);
     let error = run(&mut network, folder.path(), &mut Listener::default(), |_| ())
         .err()
         .unwrap();

@@ -88,11 +88,13 @@ struct Function {
   void (*run)(const unsigned *sizes, void **values);
   unsigned count; // of arguments
   unsigned shared = 48 << 10;
+  bool is_loaded = false; // it has been launched outside of a capture
 };
 
 std::recursive_mutex mutex;
 std::map<uintptr_t, size_t> memory, pinned;
 std::set<void *> streams, events, modules, functions, graphs, executables;
+std::set<std::vector<uint64_t>> multiplied; // products that have run outside of a capture
 std::map<std::string, size_t> calls;
 size_t used = 0;
 bool is_initialized = false;
@@ -161,6 +163,8 @@ Result outside_of_captures() {
   }
   return result;
 }
+
+bool is_capturing(void *stream) { return streams.count(stream) && static_cast<Stream *>(stream)->capturing; }
 
 Result queue(void *handle, Task task) {
   if (Result result = ready()) return result;
@@ -420,7 +424,7 @@ API Result cuEventSynchronize(void *handle) {
   }
   return ready();
 }
-API Result cuEventElapsedTime_v2(float *milliseconds, void *from, void *to) {
+API Result cuEventElapsedTime(float *milliseconds, void *from, void *to) {
   Lock lock(mutex);
   if (!events.count(from) || !events.count(to)) return INVALID_HANDLE;
   Event *start = static_cast<Event *>(from), *end = static_cast<Event *>(to);
@@ -508,6 +512,21 @@ API Result cuModuleLoadData(void **handle, const void *image) {
   modules.insert(*handle = module);
   return SUCCESS;
 }
+API Result cuModuleUnload(void *handle) {
+  Lock lock(mutex);
+  if (Result result = ready()) return result;
+  if (Result result = outside_of_captures()) return result;
+  if (!modules.erase(handle)) return INVALID_HANDLE;
+  advance_all();
+  for (auto each = functions.begin(); each != functions.end();) {
+    Function *function = static_cast<Function *>(*each);
+    bool goes = function->module == handle;
+    each = goes ? functions.erase(each) : std::next(each);
+    if (goes) delete function;
+  }
+  delete static_cast<Module *>(handle);
+  return SUCCESS;
+}
 API Result cuModuleGetFunction(void **handle, void *from, const char *name) {
   Lock lock(mutex);
   if (!modules.count(from)) return INVALID_HANDLE;
@@ -534,6 +553,9 @@ API Result cuLaunchKernel(void *handle, unsigned x, unsigned y, unsigned z, unsi
   uint64_t threads = uint64_t(threads_x) * threads_y * threads_z;
   if (!x || !y || !z || !threads || x > 0x7FFFFFFFu || y > 0xFFFFu || z > 0xFFFFu || threads > 1024) return INVALID_VALUE;
   if (shared > function->shared || extra || (function->count && !values)) return INVALID_VALUE;
+  // With lazy loading a kernel is loaded when it is launched first, which drivers may refuse within a capture.
+  if (!is_capturing(stream)) function->is_loaded = true;
+  if (!function->is_loaded) die("the kernel " + function->name + " is launched for the first time within a capture");
   // Arguments are read now. Each is of at most 64 bits, and stands in as many.
   std::vector<uint64_t> content;
   for (unsigned i = 0; i < function->count; i++) content.push_back(*static_cast<uint64_t *>(values[i]));
@@ -837,6 +859,8 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   const Layout &a = *static_cast<Layout *>(a_layout), &b = *static_cast<Layout *>(b_layout);
   const Layout &d = *static_cast<Layout *>(d_layout);
   *count = 0;
+  for (void *each : streams)
+    if (is_capturing(each)) die("an algorithm is asked for within a capture");
   if (wanted < 1 || !preference || !fit(what, a, b, d)) return BAD_VALUE;
   bool is_known = false;
   for (uint32_t each : {PLAIN, BIAS, GELU_AUX_BIAS, DGELU, BGRADB}) is_known |= what.epilogue == each;
@@ -859,6 +883,9 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
   if (!algorithm || !fit(what, a, b, d) || c.rows != d.rows || c.columns != d.columns || c.type != d.type) return BAD_VALUE;
   Algorithm own = algorithm_for(what, a, b, d);
   if (memcmp(&own, algorithm, sizeof own) != 0) return BAD_VALUE; // chosen for something else
+  std::vector<uint64_t> marks(own.marks, own.marks + 8);
+  if (!is_capturing(stream)) multiplied.insert(marks);
+  if (!multiplied.count(marks)) die("a product's kernel is launched for the first time within a capture");
   if (workspace_bytes && !inside(memory, workspace, workspace_bytes)) die("a workspace outside of the device's memory");
   if (!inside(memory, a_at, a.bytes()) || !inside(memory, b_at, b.bytes()) || !inside(memory, d_at, d.bytes()))
     die("a product outside of the device's memory");

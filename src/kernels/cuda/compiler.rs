@@ -69,6 +69,11 @@ pub fn compile(
     constants: &[Constant],
     architecture: &str,
 ) -> Result<Vec<u8>> {
+    translate(operation, options(element, constants), architecture).map(|(code, _)| code)
+}
+
+/// Machine code, and what the compiler had to say of it.
+fn translate(operation: Operation, mut all: Vec<String>, architecture: &str) -> Result<(Vec<u8>, String)> {
     require()?;
     let doing = || format!("compile the kernels of `{}` for {architecture}", operation.name);
     let c_string = |text: &str| CString::new(text).wrap(Kind::Internal, doing);
@@ -78,7 +83,6 @@ pub fn compile(
         c_string(HEADER)?,
         c_string("device.h")?,
     );
-    let mut all = options(element, constants);
     all.push(format!("--gpu-architecture={architecture}"));
     let all: Vec<CString> = all.iter().map(|option| c_string(option)).collect::<Result<_>>()?;
     let all: Vec<*const c_char> = all.iter().map(|option| option.as_ptr()).collect();
@@ -120,7 +124,7 @@ pub fn compile(
     if status != sys::nvrtcResult::NVRTC_SUCCESS {
         return Err(refused("no machine code", status, log(&program)));
     }
-    Ok(code)
+    Ok((code, log(&program)))
 }
 
 /// What the compiler had to say.
@@ -204,12 +208,29 @@ mod tests {
                     // It states its own.
                     constants.retain(|(name, _)| !matches!(*name, "WIDTH" | "SCALE"));
                 }
-                let code = compile(operation, element, &constants, architecture);
-                let code = code.unwrap_or_else(|error| panic!("{}: {error}", shape.name));
+                let mut all = options(element, &constants);
+                all.push("--ptxas-options=-v".to_owned());
+                let (code, log) = translate(operation, all, architecture)
+                    .unwrap_or_else(|error| panic!("{}: {error}", shape.name));
                 assert!(
                     code.starts_with(b"\x7fELF"),
                     "{} for {architecture}",
                     operation.name
+                );
+                // What is fast keeps its tiles in registers: no array of a thread's lies in memory. f32 is for checking.
+                let frames: Vec<&str> = log
+                    .lines()
+                    .filter(|line| line.contains("bytes stack frame"))
+                    .collect();
+                assert!(!frames.is_empty(), "{log}");
+                let in_registers = frames
+                    .iter()
+                    .all(|line| line.contains(" 0 bytes stack frame, 0 bytes spill stores"));
+                assert!(
+                    in_registers || element == Element::F32,
+                    "{} of {}: {log}",
+                    operation.name,
+                    shape.name
                 );
             });
     }

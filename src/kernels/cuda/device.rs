@@ -18,16 +18,20 @@ use std::path::PathBuf;
 
 use cudarc::driver::{result, sys};
 
-use super::driver::{Address, Capacity, Command, Driver, HEADER, Launch, Product, Ticket, Timed, Times};
+use super::driver::{
+    Address, Capacity, Command, Driver, Element, Epilogue, HEADER, Launch, Product, Ticket, Timed, Times,
+    Value,
+};
 use super::findings::Trouble;
 use super::products::Products;
 use super::{compiler, probe, turn};
-use crate::error::{Error, Kind, Result, Wrap as _, guarded};
+use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Shared memory that a kernel has without asking, in bytes.
 const USUAL_SHARED: usize = 48 << 10;
-/// Lists of commands that are kept as graphs: a training has one for each number of padded masked rows, and few of those.
-const GRAPHS: usize = 16;
+/// Lists of commands that are kept as graphs. A training has one for each number of padded masked rows: each of a step's
+/// micro-batches has its own share of masked tokens, and with it one or two numbers of its own.
+const GRAPHS: usize = 128;
 /// Pieces of the host's memory that copies to and from the device pass through: while the device reads one, the next is
 /// filled.
 const STAGES: usize = 3;
@@ -45,12 +49,11 @@ pub struct Device {
     context: sys::CUcontext,
     stream: sys::CUstream,
     products: Products,
-    /// Kernels by their operation's identity and their name.
-    kernels: RefCell<HashMap<(String, &'static str), Kernel>>,
+    kernels: RefCell<HashMap<Sort, Kernel>>,
     /// Modules by the identity of what they were compiled from.
     modules: RefCell<HashMap<String, sys::CUmodule>>,
-    /// Commands that were captured, the last used ones at the end.
-    graphs: RefCell<Vec<(Vec<Command>, sys::CUgraphExec)>>,
+    /// Commands that came to be kept, the last used ones at the end; captured when they come for the second time.
+    graphs: RefCell<Vec<(Vec<Command>, Option<sys::CUgraphExec>)>>,
     /// What is being written, in turns.
     stages: RefCell<[Option<Pinned>; STAGES]>,
     next_stage: Cell<usize>,
@@ -112,6 +115,32 @@ impl Drop for Pinned {
 
 #[derive(Clone, Copy)]
 struct Kernel(sys::CUfunction);
+
+/// What a kernel is compiled from: names of operation and kernel, what it is compiled for.
+#[derive(PartialEq, Eq, Hash)]
+struct Sort {
+    names: [&'static str; 2],
+    element: Element,
+    constants: Vec<(&'static str, u64)>,
+}
+
+impl Sort {
+    fn of(launch: &Launch) -> Self {
+        let bits = |value: &Value| match value {
+            Value::Whole(number) => *number as u64,
+            Value::Real(real) => u64::from(real.to_bits()),
+        };
+        Self {
+            names: [launch.operation.name, launch.kernel],
+            element: launch.element,
+            constants: launch
+                .constants
+                .iter()
+                .map(|(name, value)| (*name, bits(value)))
+                .collect(),
+        }
+    }
+}
 
 /// Set, it has every command waited for, so that one which fails is told by name.
 const CAREFUL: &str = "MDLM_GPU_CAREFUL";
@@ -233,6 +262,10 @@ impl Device {
 
     /// A kernel, compiled and loaded unless it was before.
     fn kernel(&self, launch: &Launch) -> Result<Kernel> {
+        let sort = Sort::of(launch);
+        if let Some(kernel) = self.kernels.borrow().get(&sort) {
+            return Ok(*kernel);
+        }
         let options = compiler::options(launch.element, &launch.constants).join(" ");
         let parts = [
             launch.operation.source,
@@ -243,25 +276,21 @@ impl Device {
         ];
         let identity = parts.join("\0");
         let identity = blake3::hash(identity.as_bytes()).to_hex().to_string();
-        let key = (identity, launch.kernel);
-        if let Some(kernel) = self.kernels.borrow().get(&key) {
-            return Ok(*kernel);
-        }
-        let known = self.modules.borrow().get(&key.0).copied();
+        let known = self.modules.borrow().get(&identity).copied();
         let module = if let Some(module) = known {
             module
         } else {
-            let code = self.code(launch, &key.0)?;
+            let code = self.code(launch, &identity)?;
             // SAFETY: machine code that NVRTC made for this architecture.
             let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
             let module = module
                 .map_err(|error| failed(format!("load the kernels of `{}`", launch.operation.name), error))?;
-            self.modules.borrow_mut().insert(key.0.clone(), module);
+            self.modules.borrow_mut().insert(identity, module);
             module
         };
         let finding = || format!("find the kernel `{}`", launch.kernel);
         let name = CString::new(launch.kernel).wrap(Kind::Internal, finding)?;
-        // SAFETY: the module is loaded and never unloaded.
+        // SAFETY: the module is loaded, and unloaded by the device's end alone.
         let function = unsafe { result::module::get_function(module, name) };
         let kernel = Kernel(function.map_err(|error| failed(finding(), error))?);
         if launch.shared > USUAL_SHARED {
@@ -283,7 +312,7 @@ impl Device {
                 failed(what, error)
             })?;
         }
-        self.kernels.borrow_mut().insert(key, kernel);
+        self.kernels.borrow_mut().insert(sort, kernel);
         Ok(kernel)
     }
 
@@ -325,16 +354,41 @@ impl Drop for Device {
         if self.enter().is_err() {
             return;
         }
-        // SAFETY: made by `open` and given back once; nothing runs any more after the synchronization.
+        // SAFETY: made by `open` and given back once; nothing runs any more after the synchronization. The primary context
+        // stays until the process ends, as CUDA's own runtime has it: who opens the device again finds it warm.
         unsafe {
             let _ = result::stream::synchronize(self.stream);
-            for (_, graph) in self.graphs.get_mut().drain(..) {
+            for graph in self.graphs.get_mut().drain(..).filter_map(|(_, graph)| graph) {
                 let _ = result::graph::exec_destroy(graph);
+            }
+            *self.stages.get_mut() = Default::default();
+            self.fetched.get_mut().clear();
+            self.idle.get_mut().clear();
+            for (_, module) in self.modules.get_mut().drain() {
+                let _ = result::module::unload(module);
             }
             self.products.close();
             let _ = result::stream::destroy(self.stream);
         }
     }
+}
+
+/// Milliseconds between two events that have happened. By the function's first name: drivers before CUDA 12.8 lack the
+/// second one, which the bindings call.
+///
+/// # Safety
+/// Both are events of the current context's.
+unsafe fn elapsed(from: sys::CUevent, to: sys::CUevent) -> Result<f64, result::DriverError> {
+    type Elapsed = unsafe extern "C" fn(*mut f32, sys::CUevent, sys::CUevent) -> sys::CUresult;
+    let mut milliseconds = 0.0_f32;
+    // SAFETY: the function has this type in all versions; the events are the caller's.
+    unsafe {
+        let Ok(function) = sys::culib().get::<Elapsed>(b"cuEventElapsedTime") else {
+            return Err(result::DriverError(sys::CUresult::CUDA_ERROR_NOT_FOUND));
+        };
+        function(&raw mut milliseconds, from, to).result()?;
+    }
+    Ok(f64::from(milliseconds))
 }
 
 impl Device {
@@ -389,7 +443,7 @@ impl Device {
         }
     }
 
-    /// Compiles kernels and chooses how to multiply, which no capture may contain.
+    /// Compiles kernels and chooses how to multiply, which is not to be timed and which no capture may contain.
     fn prepare(&self, commands: &[Command]) -> Result<()> {
         for command in commands {
             match command {
@@ -461,14 +515,7 @@ impl Device {
         unsafe {
             result::stream::synchronize(self.stream).map_err(timing)?;
             for (command, pair) in commands.iter().zip(marks.windows(2)) {
-                let elapsed = guarded(|| result::event::elapsed(pair[0], pair[1])).map_err(|missing| {
-                    // Drivers before CUDA 12.8 lack the function's second version.
-                    let missing = missing.lines().next().unwrap_or_default().to_owned();
-                    Error::environment(format!("time kernels on `{}`: {missing}", self.name))
-                        .hint("a driver for CUDA 12.8 or later can time kernels; all else goes without")
-                })?;
-                let milliseconds = elapsed.map_err(timing)?;
-                times.add(command, f64::from(milliseconds) / 1e3);
+                times.add(command, elapsed(pair[0], pair[1]).map_err(timing)? / 1e3);
             }
             for mark in marks {
                 result::event::destroy(mark).map_err(timing)?;
@@ -507,17 +554,11 @@ impl Driver for Device {
     }
 
     fn grow(&self, at: Address, bytes: usize, kept: usize, to: usize) -> Result<Address> {
-        let kept = kept.min(bytes);
-        if kept == 0 {
-            // Not both at once: the larger one may need the smaller one's room.
-            self.free(at, bytes);
-            return self.allocate(to);
-        }
         let new = self.allocate(to)?;
         self.obey(&Command::Copy {
             from: at,
             to: new,
-            bytes: kept,
+            bytes: kept.min(bytes),
         })?;
         self.free(at, bytes);
         Ok(new)
@@ -589,23 +630,27 @@ impl Driver for Device {
         }
         let mut graphs = self.graphs.borrow_mut();
         let known = graphs.iter().position(|(known, _)| *known == commands);
-        if let Some(index) = known {
-            let graph = graphs.remove(index);
-            graphs.push(graph);
-        } else {
-            let graph = self.capture(&commands)?;
-            if graphs.len() == GRAPHS {
-                let (_, oldest) = graphs.remove(0);
+        let Some(index) = known else {
+            // Not captured yet: drivers load a kernel when it first runs, which they may refuse within a capture, and many a
+            // list never comes again.
+            commands.iter().try_for_each(|command| self.obey(command))?;
+            if graphs.len() == GRAPHS
+                && let (_, Some(oldest)) = graphs.remove(0)
+            {
                 // SAFETY: it was instantiated by us; where it still runs, the driver waits for its end.
                 let _ = unsafe { result::graph::exec_destroy(oldest) };
             }
-            graphs.push((commands, graph));
-        }
-        let Some((_, graph)) = graphs.last() else {
+            graphs.push((commands, None));
             return Ok(());
         };
+        let (commands, graph) = graphs.remove(index);
+        let graph = match graph {
+            Some(graph) => graph,
+            None => self.capture(&commands)?,
+        };
+        graphs.push((commands, Some(graph)));
         // SAFETY: the graph and the stream are ours.
-        unsafe { result::graph::launch(*graph, self.stream) }
+        unsafe { result::graph::launch(graph, self.stream) }
             .map_err(|error| failed(format!("run a step on `{}`", self.name), error))
     }
 
@@ -618,7 +663,12 @@ impl Driver for Device {
     }
 
     fn fuses(&self, product: &Product) -> bool {
-        !self.is_plain && self.enter().is_ok() && self.products.knows(product)
+        // What f32 is for is checking: how exactly an epilogue computes tanh is not documented.
+        let is_rough = matches!(
+            product.epilogue,
+            Epilogue::Gelu { .. } | Epilogue::GeluGradient { .. }
+        ) && product.element == Element::F32;
+        !self.is_plain && !is_rough && self.enter().is_ok() && self.products.knows(product)
     }
 
     fn capacity(&self) -> Result<Capacity> {

@@ -287,7 +287,7 @@ pub trait Driver {
     fn free(&self, at: Address, bytes: usize);
 
     /// A larger piece of memory in place of one that [`Driver::allocate`] gave, the first `kept` bytes of which it begins
-    /// with.
+    /// with. Where there is none, the old one stays.
     fn grow(&self, at: Address, bytes: usize, kept: usize, to: usize) -> Result<Address>;
 
     /// Copies to the device, after the work before; returns when `bytes` has been read, not when it is there.

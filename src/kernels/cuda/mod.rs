@@ -171,6 +171,17 @@ impl Cuda {
         Self { tf32: true, ..self }
     }
 
+    /// What activations are made of.
+    #[must_use]
+    pub fn element(&self) -> Element {
+        self.element
+    }
+
+    /// Has so much memory for activations taken at once.
+    pub fn reserve_activations(&self, bytes: usize) {
+        self.queue.reserve(bytes);
+    }
+
     /// The device's memory that is taken.
     #[must_use]
     pub fn taken(&self) -> Taken {

@@ -1101,7 +1101,10 @@ impl Cuda {
         let factors = self.told(weights);
         let nll = self.floats(count);
         let each = stride * (Element::F32.bytes() + self.element.bytes());
-        let chunk = (LOGITS / each).clamp(1, count.max(1));
+        let most = LOGITS / each;
+        // Of whole tiles, so that each begins where products want to begin.
+        let most = if most > ROWS { most / ROWS * ROWS } else { most };
+        let chunk = most.clamp(1, count.max(1));
         let logits = self.floats(chunk * stride);
         let size = self.element.bytes();
         let mut dh = None;

@@ -12,7 +12,7 @@ use std::ffi::c_void;
 use cudarc::cublaslt::result::{self as lt, CublasError};
 use cudarc::cublaslt::sys::{
     self, cublasLtEpilogue_t as Ending, cublasLtMatmulDescAttributes_t as Attribute,
-    cublasLtMatmulPreferenceAttributes_t as Preference,
+    cublasLtMatmulPreferenceAttributes_t as Preference, cublasStatus_t as Status,
 };
 use cudarc::driver::{result, sys as driver_sys};
 
@@ -75,7 +75,7 @@ impl Products {
     pub fn multiply(&self, product: &Product, stream: driver_sys::CUstream) -> Result<(), CublasError> {
         let description = Description::new(product)?;
         let plan = self.plan(product, &description)?;
-        let plan = plan.ok_or(CublasError(sys::cublasStatus_t::CUBLAS_STATUS_NOT_SUPPORTED))?;
+        let plan = plan.ok_or(CublasError(Status::CUBLAS_STATUS_NOT_SUPPORTED))?;
         let (one, start) = (1.0_f32, if product.accumulate { 1.0_f32 } else { 0.0 });
         let [b, a, c] = description.layouts;
         let at = |address: Address| address.0 as *const c_void;
@@ -138,7 +138,15 @@ impl Products {
             )?;
             let found = lt::get_matmul_algo_heuristic(self.library, description.what, b, a, c, c, preference);
             lt::destroy_matmul_pref(preference)?;
-            found.ok().map(|found| found.algo)
+            found
+        };
+        let found = match found {
+            Ok(found) => Some(found.algo),
+            Err(CublasError(Status::CUBLAS_STATUS_NOT_SUPPORTED | Status::CUBLAS_STATUS_INVALID_VALUE)) => {
+                None
+            }
+            // No answer: the next time may get one.
+            Err(other) => return Err(other),
         };
         self.plans.borrow_mut().insert(sort, found);
         Ok(found)

@@ -49,17 +49,30 @@ struct State {
 #[derive(Default)]
 struct Piece {
     space: Space,
+    /// Bytes that it is to have at least.
+    least: usize,
     there: Option<(Address, usize)>,
 }
 
 impl Piece {
+    /// Bytes that it needs.
+    fn needed(&self) -> usize {
+        self.space.peak().max(self.least)
+    }
+
     /// Makes the memory as large as the plan, its first `kept` bytes kept. True if it has moved.
     fn fit(&mut self, driver: &dyn Driver, kept: usize) -> Result<bool> {
-        let needed = self.space.peak();
+        let needed = self.needed();
         match self.there {
             Some((_, size)) if size >= needed => return Ok(false),
             None if needed == 0 => return Ok(false),
             None => self.there = Some((driver.allocate(needed)?, needed)),
+            Some((at, size)) if kept == 0 => {
+                // Not both at once: the larger one may need the smaller one's room.
+                self.there = None;
+                driver.free(at, size);
+                self.there = Some((driver.allocate(needed)?, needed));
+            }
             Some((at, size)) => self.there = Some((driver.grow(at, size, kept, needed)?, needed)),
         }
         Ok(true)
@@ -73,7 +86,7 @@ pub struct Taken {
     pub kept: usize,
     /// What the host fills.
     pub feed: usize,
-    /// The arena: its plan at most so far.
+    /// The arena: its plan at most so far, or what was reserved.
     pub arena: usize,
     /// Buffers of the arena that were there at once, at most: what a perfect plan would need.
     pub arena_used: usize,
@@ -109,10 +122,16 @@ impl Queue {
         let state = self.state.borrow();
         Taken {
             kept: state.kept.iter().map(|(_, bytes)| bytes).sum(),
-            feed: state.feed.space.peak(),
-            arena: state.arena.space.peak(),
+            feed: state.feed.needed(),
+            arena: state.arena.needed(),
             arena_used: state.arena.space.most_used(),
         }
+    }
+
+    /// Has the arena taken so large at once, from the next flush on.
+    pub fn reserve(&self, bytes: usize) {
+        let arena = &mut self.state.borrow_mut().arena;
+        arena.least = arena.least.max(bytes);
     }
 
     /// Adds a command.
