@@ -860,7 +860,8 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   const Layout &d = *static_cast<Layout *>(d_layout);
   *count = 0;
   for (void *each : streams)
-    if (is_capturing(each)) die("an algorithm is asked for within a capture");
+    if (is_capturing(each) && static_cast<Stream *>(each)->thread == std::this_thread::get_id())
+      die("an algorithm is asked for within a capture");
   if (wanted < 1 || !preference || !fit(what, a, b, d)) return BAD_VALUE;
   bool is_known = false;
   for (uint32_t each : {PLAIN, BIAS, GELU_AUX_BIAS, DGELU, BGRADB}) is_known |= what.epilogue == each;
