@@ -196,7 +196,7 @@ fn parts(key: &Key, files: &[ExternalFile], inputs: &IndexMap<&str, &str>) -> Ve
     if let Some(seed) = key.seed {
         rows.push(vec!["seed".to_owned(), seed.to_string()]);
     }
-    flatten("", &key.config, &mut rows);
+    flatten(&key.config, &mut rows);
     for (role, artifact) in &key.inputs {
         let stage = inputs.get(role.as_str()).copied().unwrap_or_default();
         rows.push(vec![role.clone(), format!("{stage} {}", artifact.short())]);

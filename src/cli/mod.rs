@@ -242,6 +242,30 @@ impl Command {
     }
 }
 
+/// An error, as `--json` tells it.
+#[derive(serde::Serialize)]
+struct ErrorReport {
+    message: String,
+    hint: Option<String>,
+    exit_code: u8,
+}
+
+impl ErrorReport {
+    fn of(error: &Error) -> Self {
+        Self {
+            message: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+            exit_code: error.kind().exit_code(),
+        }
+    }
+
+    /// What a command that ends before it has anything to tell prints with `--json`: a reader gets JSON all the same.
+    fn print(error: &Error, terminal: &Terminal) {
+        // Where standard output cannot be written, standard error has it.
+        let _ = terminal.output_json(&serde_json::json!({ "ok": false, "error": Self::of(error) }));
+    }
+}
+
 /// The whole program: parses the arguments, runs the command, reports its error, returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -252,8 +276,14 @@ pub fn main() -> ExitCode {
         Color::Never => ColorChoice::Never,
     };
     let matches = Cli::command().color(choice).try_get_matches_from(arguments);
-    let cli = match matches.and_then(|mut matches| Cli::from_arg_matches_mut(&mut matches)) {
-        Ok(cli) => cli,
+    let parsed = matches.and_then(|mut matches| {
+        let is_json = matches
+            .subcommand()
+            .and_then(|(_, own)| own.try_get_one::<bool>("json").ok().flatten().copied());
+        Ok((Cli::from_arg_matches_mut(&mut matches)?, is_json == Some(true)))
+    });
+    let (cli, is_json) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
             let _ = error.print();
@@ -278,10 +308,20 @@ pub fn main() -> ExitCode {
     }));
     // The hook has spoken; what is left is the exit code, which would be 101.
     match panic::catch_unwind(AssertUnwindSafe(|| cli.command.run(&terminal))) {
-        Ok(Ok(code)) => ExitCode::from(code),
+        Ok(Ok(code)) => {
+            if is_json && code == Kind::Input.exit_code() && !terminal.has_output() {
+                let error = Error::input("the manifest is at fault")
+                    .hint("standard error tells its faults, and `mdlm validate --json` tells them as JSON");
+                ErrorReport::print(&error, &terminal);
+            }
+            ExitCode::from(code)
+        }
         Ok(Err(error)) => {
             let code = error.kind().exit_code();
             let error = Err::<(), _>(error).context(|| cli.command.doing()).unwrap_err();
+            if is_json && !terminal.has_output() {
+                ErrorReport::print(&error, &terminal);
+            }
             match error.kind() {
                 Kind::Interrupted => terminal.error("interrupted", error.hint_text()),
                 Kind::Internal => terminal.error(

@@ -78,7 +78,7 @@ pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     match decision {
         Some(Decision::Cached(record)) => Ok(*record),
         Some(Decision::Away(record) | Decision::Fetch(record)) => {
-            let message = format!("its files are not here (artifact {})", record.artifact.short());
+            let message = format!("its files are not here: artifact {}", record.artifact.short());
             let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}` brings them")))
         }

@@ -159,12 +159,17 @@ impl ProjectArgs {
 }
 
 impl Project {
-    /// The plan of the whole manifest or of a selection.
+    /// The plan of the whole manifest or of a selection, for who looks at results and makes none: where files are missing that
+    /// were read for them, it goes by what the last run read.
     ///
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, selection: &Selection) -> Result<Plan> {
-        self.plan_with(selection, None)
+        let selection = Selection {
+            allow_missing: true,
+            ..selection.clone()
+        };
+        self.plan_with(&selection, None)
     }
 
     /// The plan of the whole manifest or of a selection, with a remote.

@@ -19,7 +19,7 @@ pub const LONG_ABOUT: &str = "\
 /// # Errors
 /// No remote is named or it does not answer; what comes is not what its record tells.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let work = match args.prepare(terminal)? {
+    let work = match args.prepare(true, terminal)? {
         Ok(work) => work,
         Err(code) => return Ok(code),
     };

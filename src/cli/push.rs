@@ -77,16 +77,18 @@ impl Args {
         }
     }
 
-    /// Makes ready.
+    /// Makes ready; who only reads makes no folder for it.
     ///
     /// # Errors
     /// No remote is named, or none that can be used; the exit code where the manifest's faults have been told.
-    pub(super) fn prepare(&self, terminal: &Terminal) -> Result<Result<Work, u8>> {
+    pub(super) fn prepare(&self, only_reads: bool, terminal: &Terminal) -> Result<Result<Work, u8>> {
         let project = match self.project.open(terminal) {
             Ok(project) => project,
             Err(code) => return Ok(Err(code)),
         };
-        let remote = self.remote.open()?.ok_or_else(|| {
+        let mut remote = self.remote.clone();
+        remote.remote_read_only |= only_reads;
+        let remote = remote.open()?.ok_or_else(|| {
             Error::input("no remote is named")
                 .hint("name it with `--remote s3://BUCKET/folder`, or by MDLM_REMOTE in the environment")
         })?;
@@ -148,7 +150,7 @@ impl Work {
 /// # Errors
 /// No remote is named, it does not answer or may not be written; what is here is corrupt.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let work = match args.prepare(terminal)? {
+    let work = match args.prepare(false, terminal)? {
         Ok(work) => work,
         Err(code) => return Ok(code),
     };

@@ -11,7 +11,7 @@ use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
 use super::table::{WIDTH, columns, duration, wrap};
 use super::terminal::Style;
-use super::{Terminal, compare, report};
+use super::{ErrorReport, Terminal, compare, report};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
@@ -89,13 +89,6 @@ struct Report<'a> {
 }
 
 #[derive(Serialize)]
-struct ErrorReport {
-    message: String,
-    hint: Option<String>,
-    exit_code: u8,
-}
-
-#[derive(Serialize)]
 struct StageReport<'a> {
     #[serde(flatten)]
     stage: &'a StageSummary,
@@ -162,11 +155,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             store: project.store.root().display().to_string(),
             overrides: &options.overrides,
             ok: summary.error.is_none(),
-            error: summary.error.as_ref().map(|error| ErrorReport {
-                message: error.to_string(),
-                hint: error.hint_text().map(str::to_owned),
-                exit_code: error.kind().exit_code(),
-            }),
+            error: summary.error.as_ref().map(ErrorReport::of),
             stages: summary.stages.iter().map(stage_report).collect(),
         })?;
     }

@@ -9,6 +9,7 @@ use super::project::ProjectArgs;
 use super::table::{bytes, columns, count, duration};
 use super::terminal::Style;
 use crate::error::Result;
+use crate::report::leaves;
 use crate::store::{Digest, Record};
 
 /// What `mdlm show --help` says first.
@@ -72,9 +73,9 @@ fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
     let read =
         |path: &str, length: u64, digest: &Digest| row(path, format!("{} {}", bytes(length), digest.short()));
     let mut settings = Vec::new();
-    flatten("", &made.config, &mut settings);
+    flatten(&made.config, &mut settings);
     let mut facts = Vec::new();
-    flatten("", &Value::Object(made.facts.clone()), &mut facts);
+    flatten(&Value::Object(made.facts.clone()), &mut facts);
     let inputs = made.inputs.iter().map(|input| {
         let from = format!("{} {}", input.stage, input.artifact.short());
         row(&input.role, from)
@@ -187,19 +188,6 @@ fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
 const LISTED: usize = 20;
 
 /// The leaves of a JSON object, with their paths.
-pub(super) fn flatten(path: &str, value: &Value, rows: &mut Vec<Vec<String>>) {
-    match value {
-        Value::Object(fields) => {
-            for (name, value) in fields {
-                let below = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
-                flatten(&below, value, rows);
-            }
-        }
-        Value::String(text) => rows.push(row(path, text.clone())),
-        other => rows.push(row(path, other.to_string())),
-    }
+pub(super) fn flatten(value: &Value, rows: &mut Vec<Vec<String>>) {
+    rows.extend(leaves(value).into_iter().map(|(name, value)| row(&name, value)));
 }

@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::ValueEnum;
 
@@ -60,6 +62,8 @@ pub struct Terminal {
     color_out: bool,
     color_err: bool,
     live: bool,
+    /// Whether anything was written to standard output.
+    has_output: Arc<AtomicBool>,
 }
 
 impl Terminal {
@@ -82,6 +86,7 @@ impl Terminal {
             color_out: colored(io::stdout().is_terminal()),
             color_err: colored(err),
             live: err && std::env::var_os("TERM").is_none_or(|value| value != "dumb"),
+            has_output: Arc::default(),
         }
     }
 
@@ -121,12 +126,19 @@ impl Terminal {
         painted(self.color_out, style, text)
     }
 
+    /// Whether anything was written to standard output.
+    #[must_use]
+    pub fn has_output(&self) -> bool {
+        self.has_output.load(Ordering::Relaxed)
+    }
+
     /// Writes data to standard output as it is. A reader that has gone away (`mdlm … | head`) ends the process
     /// quietly.
     ///
     /// # Errors
     /// Standard output cannot be written: a full disk behind it.
     pub fn output(&self, data: &str) -> Result<()> {
+        self.has_output.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

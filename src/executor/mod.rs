@@ -380,7 +380,8 @@ impl Run<'_> {
     /// Takes note of a stage's record.
     fn settle(&self, index: usize, record: Record, stage: &str) {
         let mut plan = locked(&self.plan);
-        self.store.remember(&plan.pipeline, stage, &record.key);
+        self.store
+            .remember(&plan.pipeline, stage, &record.key, &plan.stages[index].files);
         plan.settle(index, record);
     }
 

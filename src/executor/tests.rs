@@ -477,7 +477,7 @@ fn a_renamed_stage_with_a_change_is_compared_with_its_old_self() {
     let mut texts = stages.shift_remove("texts").unwrap();
     texts["count"] = json!(7);
     stages.insert("drawn".to_owned(), texts.clone());
-    assert_eq!(project.run(), "drawn: `count` 4 → 7");
+    assert_eq!(project.run(), "drawn: `count` 4 → 7; compared with `texts`");
 }
 
 #[test]

@@ -218,6 +218,16 @@ impl Plan {
                     .collect()
             }
         };
+        let is_wanted = |name: &String| wanted.contains(&name.as_str());
+        if let Some(name) = selection.force.first()
+            && !selection.force.iter().any(is_wanted)
+        {
+            return Err(
+                Error::input(format!("`{name}` is to be forced, but no target needs it")).hint(format!(
+                    "name it as a target too, `--target {name}`, or leave `--force {name}` out"
+                )),
+            );
+        }
         let mut plan = Self {
             pipeline: manifest.name.clone(),
             base: base.to_owned(),
@@ -532,12 +542,20 @@ impl Plan {
         let nearest = records
             .iter()
             .filter(|record| own(record) || !self.names.contains(&record.provenance.stage))
-            .map(compare)
-            .min_by_key(Vec::len);
+            .map(|record| (compare(record), record))
+            .min_by_key(|(reasons, _)| reasons.len());
         // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
         // name a run that the run itself will find too far off.
         let open = stage.inputs.len().saturating_sub(key.inputs.len());
-        Ok(nearest.filter(|reasons| reasons.len() + open <= NEAR))
+        let near = nearest.filter(|(reasons, _)| reasons.len() + open <= NEAR);
+        Ok(near.map(|(mut reasons, record)| {
+            reasons.push(Reason::ComparedWith {
+                stage: record.provenance.stage.clone(),
+                pipeline: Some(record.provenance.pipeline.clone())
+                    .filter(|pipeline| *pipeline != self.pipeline),
+            });
+            reasons
+        }))
     }
 }
 

@@ -61,6 +61,13 @@ pub enum Reason {
         /// In what way.
         change: FileChange,
     },
+    /// What the other reasons compare with is no earlier run of this stage: nothing of that name has run.
+    ComparedWith {
+        /// The stage that ran.
+        stage: String,
+        /// Its pipeline, where that is another one.
+        pipeline: Option<String>,
+    },
     /// A consumed artifact has other content.
     Input {
         /// The field that names the stage.
@@ -96,12 +103,8 @@ impl fmt::Display for Reason {
             } => write!(f, "its files are not here, and `{stage}` needs them"),
             Self::UpstreamRuns { stage } => write!(f, "`{stage}` runs"),
             Self::Setting { field, old, new } => {
-                write!(
-                    f,
-                    "`{field}` {} → {}",
-                    setting(old.as_ref()),
-                    setting(new.as_ref())
-                )
+                let [old, new] = told_apart([setting(old.as_ref()), setting(new.as_ref())]);
+                write!(f, "`{field}` {old} → {new}")
             }
             Self::Seed { old, new } => {
                 let seed =
@@ -118,6 +121,10 @@ impl fmt::Display for Reason {
                 };
                 write!(f, "`{path}` {change}")
             }
+            Self::ComparedWith { stage, pipeline } => match pipeline {
+                Some(pipeline) => write!(f, "compared with `{stage}` of `{pipeline}`"),
+                None => write!(f, "compared with `{stage}`"),
+            },
             Self::Input { stage, .. } => write!(f, "`{stage}` has other content"),
         }
     }
@@ -128,17 +135,38 @@ const LONGEST: usize = 48;
 
 /// A setting as a person would write it.
 fn setting(value: Option<&Value>) -> String {
-    let text = match value {
+    match value {
         None => "unset".to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(Value::Number(number)) if number.is_f64() => number.as_f64().map_or_else(String::new, float),
         Some(other) => other.to_string(),
-    };
-    if text.chars().count() > LONGEST {
-        let start: String = text.chars().take(LONGEST - 1).collect();
-        return start + "…";
     }
-    text
+}
+
+/// Two texts cut to what can be told, so that where they differ is told of both.
+fn told_apart(texts: [String; 2]) -> [String; 2] {
+    let [old, new] = &texts;
+    let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
+    let longest = old.chars().count().max(new.chars().count());
+    // Some of what is the same goes before, unless the whole beginning fits.
+    let skipped = if same < LONGEST / 2 || longest <= LONGEST {
+        0
+    } else {
+        same - LONGEST / 4
+    };
+    texts.map(|text| {
+        let start = if skipped > 0 { "…" } else { "" };
+        let rest: Vec<char> = text.chars().skip(skipped).collect();
+        let room = LONGEST - start.chars().count();
+        if rest.len() <= room {
+            return start.chars().chain(rest).collect();
+        }
+        start
+            .chars()
+            .chain(rest[..room - 1].iter().copied())
+            .chain(['…'])
+            .collect()
+    })
 }
 
 /// Small and large numbers by their exponent: `3e-4`, `1e9`.
@@ -329,6 +357,21 @@ mod tests {
             .map(ToString::to_string)
             .collect::<Vec<_>>()
             .join("; ")
+    }
+
+    /// Of long values the place where they differ is told.
+    #[test]
+    fn long_settings_are_told_where_they_differ() {
+        let long = |end: &str| format!("{}{end}", "a".repeat(100));
+        let told = difference(&json!({ "x": long("bc") }), &json!({ "x": long("d") }));
+        assert_eq!(told, "`x` …aaaaaaaaaaaabc → …aaaaaaaaaaaad");
+        let (early, late) = (format!("b{}", "a".repeat(100)), "a".repeat(101));
+        let told = difference(&json!({ "x": early }), &json!({ "x": late }));
+        let rest = "a".repeat(46);
+        assert_eq!(told, format!("`x` b{rest}… → a{rest}…"));
+        let whole = "a".repeat(LONGEST);
+        let told = difference(&json!({ "x": whole }), &json!({ "x": "a" }));
+        assert_eq!(told, format!("`x` {whole} → a"));
     }
 
     #[test]

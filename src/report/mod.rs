@@ -72,13 +72,16 @@ pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Res
             escape(stage.name),
             stage.kind.name()
         );
-        let figures = figures(record);
+        let (figures, settings) = (figures(record), settings(record));
         let _ = if stage.name == stage.written {
-            write!(out, "<section>{heading}\n{figures}{section}</section>\n")
+            write!(
+                out,
+                "<section>{heading}\n{figures}{section}{settings}</section>\n"
+            )
         } else {
             write!(
                 out,
-                "<section><details><summary>{heading}</summary>\n{figures}{section}</details></section>\n"
+                "<section><details><summary>{heading}</summary>\n{figures}{section}{settings}</details></section>\n"
             )
         };
     }
@@ -194,6 +197,57 @@ fn figures(record: &Record) -> String {
     }
     out.push_str("</dl>\n");
     out
+}
+
+/// What a stage was told and what it read, as its record has it: overrides of the command line are in it.
+fn settings(record: &Record) -> String {
+    let made = &record.provenance;
+    let mut rows = leaves(&made.config);
+    if let Some(seed) = record.key.seed {
+        rows.push(("seed".to_owned(), seed.to_string()));
+    }
+    for file in &made.files {
+        rows.push((
+            "read".to_owned(),
+            format!("{} ({})", file.path, file.digest.short()),
+        ));
+    }
+    rows.push(("key".to_owned(), record.key.digest().to_string()));
+    let mut out = String::from("<details class=\"settings\"><summary>settings</summary><table><tbody>");
+    for (name, value) in rows {
+        let _ = write!(
+            out,
+            "<tr><th>{}</th><td>{}</td></tr>",
+            escape(&name),
+            escape(&value)
+        );
+    }
+    out.push_str("</tbody></table></details>\n");
+    out
+}
+
+/// The leaves of a JSON value, with their paths.
+#[must_use]
+pub fn leaves(value: &Value) -> Vec<(String, String)> {
+    fn walk(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let below = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
+                    walk(&below, value, rows);
+                }
+            }
+            Value::String(text) => rows.push((path.to_owned(), text.clone())),
+            other => rows.push((path.to_owned(), other.to_string())),
+        }
+    }
+    let mut rows = Vec::new();
+    walk("", value, &mut rows);
+    rows
 }
 
 fn read_lines(path: &Path) -> Result<Vec<Value>> {

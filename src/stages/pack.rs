@@ -97,6 +97,15 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
             return Err(no_rows(config, split, info.split(split)));
         }
     }
+    let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
+    if !config.wrap && info.train.tokens > 0 && cut > WORTH_TELLING {
+        context.warn(format!(
+            "{:.0}% of the tokens are cut off, since a row holds {} of a record's: `\"wrap\": true` joins records and cuts them \
+             into rows, a larger `length` keeps more",
+            100.0 * cut,
+            config.length - 2
+        ));
+    }
     let (copy, original) = (context.output.join(TOKENIZER), input.join(TOKENIZER));
     std::fs::copy(&original, &copy).context(|| format!("copy `{}`", original.display()))?;
     write_json(&context.output.join(ROWS_INFO), &info)?;
@@ -105,6 +114,9 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         ..Outcome::default()
     })
 }
+
+/// The share of tokens that are cut off from which on it is no accident of a few long records.
+const WORTH_TELLING: f64 = 0.1;
 
 /// Packs all records, and returns how many they are.
 fn pack_all(

@@ -266,7 +266,15 @@ fn text(row: &[u32], special: SpecialIds, tokenizer: &Tokenizer) -> Result<Strin
 
 /// A sample on one line, not too long.
 fn shown(text: &str) -> String {
-    let line = text.replace('\n', " / ");
+    // Terminals obey control characters.
+    let visible = |c: char| {
+        if c.is_control() {
+            c.escape_default().to_string()
+        } else {
+            c.to_string()
+        }
+    };
+    let line: String = text.replace('\n', " / ").chars().map(visible).collect();
     match line.char_indices().nth(SHOWN_CHARACTERS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,

@@ -108,6 +108,9 @@ struct Latest {
     stage: String,
     kind: String,
     key: Digest,
+    /// What it read from outside the store, as it names it: who made the artifact may have read the same from elsewhere.
+    #[serde(default)]
+    files: Vec<ExternalFile>,
 }
 
 impl Store {
@@ -463,14 +466,16 @@ impl Store {
         Ok(kinds)
     }
 
-    /// Remembers the key with which a stage was last served or run. Only the reasons of later runs depend on it, so
-    /// that a failure to write is nobody's concern.
-    pub fn remember(&self, pipeline: &str, stage: &str, key: &Key) {
+    /// Remembers the key with which a stage was last served or run, and the files outside the store that led to it. Only the
+    /// reasons of later runs depend on it, and what is known of files that are missing, so that a failure to write is nobody's
+    /// concern.
+    pub fn remember(&self, pipeline: &str, stage: &str, key: &Key, files: &[ExternalFile]) {
         let latest = Latest {
             pipeline: pipeline.to_owned(),
             stage: stage.to_owned(),
             kind: key.kind.clone(),
             key: key.digest(),
+            files: files.to_vec(),
         };
         let path = self.latest_path(pipeline, stage);
         if let Ok(text) = serde_json::to_string(&latest)
@@ -484,12 +489,17 @@ impl Store {
         }
     }
 
-    /// The record of the key with which a stage was last served or run, if it is still there.
+    /// The record of the key with which a stage was last served or run, if it is still there, with the files that this stage
+    /// read then.
     #[must_use]
     pub fn latest(&self, pipeline: &str, stage: &str) -> Option<Record> {
         let text = fs::read_to_string(self.latest_path(pipeline, stage)).ok()?;
         let latest: Latest = serde_json::from_str(&text).ok()?;
-        self.record(&latest.kind, &latest.key)
+        let mut record = self.record(&latest.kind, &latest.key)?;
+        if !latest.files.is_empty() {
+            record.provenance.files = latest.files;
+        }
+        Some(record)
     }
 }
 

@@ -454,7 +454,7 @@ impl Job<'_> {
         };
         let warm = self.recipe.warmup_steps;
         let mut ways = vec![format!(
-            "lower `learning_rate` ({:e}), for instance to {:e}",
+            "lower `learning_rate` ({:e}), for instance to {:.0e}",
             self.recipe.learning_rate,
             self.recipe.learning_rate / 3.0
         )];

@@ -22,6 +22,7 @@ mod shared;
 mod sources;
 mod stand_in;
 mod store;
+mod strangers;
 mod support;
 mod sweep;
 mod train;

@@ -702,6 +702,7 @@ struct Operation {
 struct Preference {
   uint64_t workspace = 0;
   uint32_t reductions = ~0u;
+  uint32_t alignments[4] = {256, 256, 256, 256}; // of A, B, C and D
 };
 
 // What an algorithm is chosen for. The library's is opaque and of so many bytes.
@@ -717,7 +718,8 @@ struct Heuristic {
   int reserved[4];
 };
 
-Algorithm algorithm_for(const Operation &what, const Layout &a, const Layout &b, const Layout &d) {
+Algorithm algorithm_for(const Operation &what, const Layout &a, const Layout &b, const Layout &d,
+                        const uint32_t *alignments) {
   Algorithm own = {};
   own.marks[0] = 0x57A4D141;
   own.marks[1] = uint64_t(what.compute) << 32 | what.epilogue;
@@ -725,6 +727,8 @@ Algorithm algorithm_for(const Operation &what, const Layout &a, const Layout &b,
   own.marks[3] = d.rows << 32 | d.columns;
   own.marks[4] = a.rows << 32 | a.columns;
   own.marks[5] = uint64_t(a.type) << 32 | b.type << 8 | d.type;
+  own.marks[6] = uint64_t(alignments[0]) << 32 | alignments[1];
+  own.marks[7] = uint64_t(alignments[2]) << 32 | alignments[3];
   return own;
 }
 
@@ -849,6 +853,8 @@ API int cublasLtMatmulPreferenceSetAttribute(void *handle, int attribute, const 
     memcpy(&preference->workspace, value, bytes);
   else if (attribute == 3 && bytes == 4)
     memcpy(&preference->reductions, value, bytes);
+  else if (attribute >= 5 && attribute <= 8 && bytes == 4)
+    memcpy(&preference->alignments[attribute - 5], value, bytes);
   else
     return BAD_VALUE;
   return DONE;
@@ -870,7 +876,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   if (what.epilogue != PLAIN && setting("STAND_IN_PLAIN", 0)) return UNSUPPORTED;
   bool keeps = what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;
   if (keeps && (what.kept_leading % 8 || what.kept_leading < int64_t(d.rows))) return UNSUPPORTED;
-  *found = Heuristic{algorithm_for(what, a, b, d), 0, DONE, 1.f, {}};
+  *found = Heuristic{algorithm_for(what, a, b, d, static_cast<Preference *>(preference)->alignments), 0, DONE, 1.f, {}};
   *count = 1;
   return DONE;
 }
@@ -882,7 +888,9 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
   const Layout a = *static_cast<Layout *>(a_layout), b = *static_cast<Layout *>(b_layout);
   const Layout c = *static_cast<Layout *>(c_layout), d = *static_cast<Layout *>(d_layout);
   if (!algorithm || !fit(what, a, b, d) || c.rows != d.rows || c.columns != d.columns || c.type != d.type) return BAD_VALUE;
-  Algorithm own = algorithm_for(what, a, b, d);
+  const uint32_t alignments[] = {uint32_t(algorithm->marks[6] >> 32), uint32_t(algorithm->marks[6]),
+                                 uint32_t(algorithm->marks[7] >> 32), uint32_t(algorithm->marks[7])};
+  Algorithm own = algorithm_for(what, a, b, d, alignments);
   if (memcmp(&own, algorithm, sizeof own) != 0) return BAD_VALUE; // chosen for something else
   std::vector<uint64_t> marks(own.marks, own.marks + 8);
   if (!is_capturing(stream)) multiplied.insert(marks);
@@ -890,8 +898,9 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
   if (workspace_bytes && !inside(memory, workspace, workspace_bytes)) die("a workspace outside of the device's memory");
   if (!inside(memory, a_at, a.bytes()) || !inside(memory, b_at, b.bytes()) || !inside(memory, d_at, d.bytes()))
     die("a product outside of the device's memory");
-  for (const void *at : {a_at, b_at, c_at, const_cast<const void *>(d_at)})
-    if (!is_aligned(at, 256)) die("a factor that is not aligned to 256 bytes, as the algorithm was chosen for");
+  const void *all[] = {a_at, b_at, c_at, d_at};
+  for (int i = 0; i < 4; i++)
+    if (!is_aligned(all[i], alignments[i])) die("a factor that is not aligned as the algorithm was chosen for");
   float scale = *static_cast<const float *>(alpha), start = *static_cast<const float *>(beta);
   bool has_bias = what.epilogue == BIAS || what.epilogue == GELU_AUX_BIAS;
   bool keeps = what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;

@@ -54,7 +54,7 @@ mod read;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::error::{Context as _, Result};
+use crate::error::{Context as _, Error, Result};
 use crate::rng::Random;
 
 pub use parse::Derivation;
@@ -185,7 +185,13 @@ impl Grammar {
     /// # Errors
     /// The file is absent or not UTF-8, or the grammar is at fault: `FILE:LINE:COLUMN: …`.
     pub fn open(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).context(|| format!("read `{}`", path.display()))?;
+        let doing = || format!("read `{}`", path.display());
+        let bytes = std::fs::read(path).context(doing)?;
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let at = error.utf8_error().valid_up_to();
+            Error::input(format!("{}: it is not UTF-8 at byte {}", doing(), at + 1))
+                .hint("convert it to UTF-8")
+        })?;
         Self::parse(&text, &path.display().to_string())
     }
 

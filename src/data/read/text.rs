@@ -48,6 +48,13 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
                 }
             }
             matches.sort();
+            if let Some(name) = unreadable(&literal) {
+                return Err(Error::input(format!(
+                    "`{pattern}` takes in `{}`, a name that is not UTF-8",
+                    name.display()
+                ))
+                .hint("rename it: what such a file is called cannot be told in a record"));
+            }
         }
         if matches.is_empty() {
             return Err(Error::input(format!("no file matches `{pattern}`")).hint(format!(
@@ -58,6 +65,16 @@ pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
         files.extend(matches.into_iter().filter(|path| seen.insert(path.clone())));
     }
     Ok(files)
+}
+
+/// A file that the last part of a pattern takes in and that matching leaves out without a word: its name is not UTF-8.
+fn unreadable(pattern: &Path) -> Option<PathBuf> {
+    let last = glob::Pattern::new(pattern.file_name()?.to_str()?).ok()?;
+    let entries = std::fs::read_dir(pattern.parent()?).ok()?;
+    let names = entries.flatten().map(|entry| PathBuf::from(entry.file_name()));
+    names
+        .filter(|name| name.to_str().is_none() && last.matches(&name.to_string_lossy()))
+        .min()
 }
 
 /// Reads plain text.

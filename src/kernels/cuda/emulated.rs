@@ -286,14 +286,6 @@ impl Emulated {
 
     fn multiply(&self, wanted: &Product) -> Result<()> {
         let [m, n, k] = wanted.sizes;
-        for at in [wanted.a.at, wanted.b.at, wanted.c] {
-            if !at.0.is_multiple_of(ALIGNMENT as u64) {
-                return Err(Error::internal(format!(
-                    "a factor at {:#x}: cublasLt chooses for multiples of {ALIGNMENT}",
-                    at.0
-                )));
-            }
-        }
         let factors = |operand: Operand, count: usize| {
             let mut values = self.matrix(operand, count)?;
             if wanted.tf32 && operand.element == Element::F32 {

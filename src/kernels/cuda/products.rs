@@ -41,6 +41,8 @@ struct Sort {
     accumulate: bool,
     tf32: bool,
     ending: u32,
+    /// Of b, a and c.
+    alignments: [u32; 3],
 }
 
 impl Products {
@@ -116,12 +118,20 @@ impl Products {
             accumulate: product.accumulate,
             tf32: product.tf32,
             ending: ending(product.epilogue) as u32,
+            alignments: [product.b.at, product.a.at, product.c].map(alignment),
         };
         if let Some(known) = self.plans.borrow().get(&sort) {
             return Ok(*known);
         }
         let preference = lt::create_matmul_pref()?;
         let [b, a, c] = description.layouts;
+        let [of_b, of_a, of_c] = sort.alignments;
+        let alignments = [
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_b),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_a),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, of_c),
+            (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES, of_c),
+        ];
         // SAFETY: all descriptions are there; the values are copied, and have the types that the library states.
         let found = unsafe {
             lt::set_matmul_pref_attribute(
@@ -136,6 +146,10 @@ impl Products {
                 std::ptr::from_ref(&IN_ORDER).cast(),
                 size_of::<u32>(),
             )?;
+            for (attribute, bytes) in alignments {
+                let value = std::ptr::from_ref(&bytes).cast();
+                lt::set_matmul_pref_attribute(preference, attribute, value, size_of::<u32>())?;
+            }
             let found = lt::get_matmul_algo_heuristic(self.library, description.what, b, a, c, c, preference);
             lt::destroy_matmul_pref(preference)?;
             found
@@ -151,6 +165,11 @@ impl Products {
         self.plans.borrow_mut().insert(sort, found);
         Ok(found)
     }
+}
+
+/// What an address is a multiple of, as far as algorithms care.
+fn alignment(at: Address) -> u32 {
+    1 << at.0.trailing_zeros().min(8)
 }
 
 fn ending(epilogue: Epilogue) -> Ending {
