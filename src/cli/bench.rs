@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::project::{ComputeArgs, compute_on};
 use super::run::listen;
-use super::table::{WIDTH, columns, wrap};
+use super::table::{columns, width, wrap};
 use super::terminal::Style;
 use super::{Terminal, progress::Display};
 use crate::bench::{self, Measured, Options, Product};
@@ -226,7 +226,7 @@ fn tables(
         .map(|task| &*task.device)
         .find(|device| *device != Device::Cpu.described())
     {
-        let _ = writeln!(text, "{}", wrap(gpu, WIDTH).join("\n"));
+        let _ = writeln!(text, "{}", wrap(gpu, width()).join("\n"));
     }
     if !tasks.is_empty() {
         let mut rows = vec![heading(&[

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Terminal;
 use super::plan::told;
 use super::project::{Project, ProjectArgs};
-use super::table::{WIDTH, columns, duration, wrap};
+use super::table::{columns, duration, width as table_width, wrap};
 use super::terminal::Style;
 use crate::error::{Error, Result};
 use crate::executor::Summary;
@@ -527,18 +527,24 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
     if differ.len() > FIELDS {
         left_out.extend(differ.drain(FIELDS..));
     }
-    let mut cells = grid(rows, named, &differ, &metrics);
-    while width(&cells) > WIDTH && metrics.len() > 1 {
+    let mut last = LAST.to_vec();
+    let mut cells = grid(rows, named, &differ, &metrics, &last);
+    while width(&cells) > table_width() && metrics.len() > 1 {
         left_out.extend(metrics.pop().map(Metric::name));
-        cells = grid(rows, named, &differ, &metrics);
+        cells = grid(rows, named, &differ, &metrics, &last);
+    }
+    // What tells rows apart goes last.
+    while width(&cells) > table_width() && !last.is_empty() {
+        left_out.push(last.remove(0));
+        cells = grid(rows, named, &differ, &metrics, &last);
     }
     let mut without = Vec::new();
-    while width(&cells) > WIDTH && differ.len() > 1 {
+    while width(&cells) > table_width() && differ.len() > 1 {
         without.extend(differ.pop());
-        cells = grid(rows, named, &differ, &metrics);
+        cells = grid(rows, named, &differ, &metrics, &last);
     }
     left_out.splice(0..0, without.into_iter().rev());
-    let mut text = wrap(&heading, WIDTH).join("\n") + "\n\n";
+    let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
     let own_columns = usize::from(named) + differ.len();
     text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
         None => paint(Style::Faint, cell),
@@ -567,7 +573,7 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
     if !notes.is_empty() {
         text.push('\n');
         for note in notes {
-            text.push_str(&wrap(&note, WIDTH).join("\n"));
+            text.push_str(&wrap(&note, table_width()).join("\n"));
             text.push('\n');
         }
     }
@@ -582,14 +588,20 @@ fn shortened(text: &str) -> String {
 }
 
 /// The cells of a table, its heading first.
-fn grid(rows: &[Shown], named: bool, differ: &[&str], metrics: &[Metric]) -> Vec<Vec<String>> {
+fn grid(
+    rows: &[Shown],
+    named: bool,
+    differ: &[&str],
+    metrics: &[Metric],
+    last: &[&'static str],
+) -> Vec<Vec<String>> {
     let heading: Vec<String> = named
         .then_some("stage")
         .into_iter()
         .chain(differ.iter().copied())
         .chain(metrics.iter().map(|metric| metric.name()))
         .chain(metrics.is_empty().then_some("status"))
-        .chain(["time", "artifact"])
+        .chain(last.iter().copied())
         .map(str::to_owned)
         .collect();
     let body = rows.iter().map(|shown| {
@@ -610,16 +622,21 @@ fn grid(rows: &[Shown], named: bool, differ: &[&str], metrics: &[Metric]) -> Vec
                 None => String::new(),
             });
         }
-        line.push(shown.seconds.map_or_else(String::new, duration));
-        line.push(
-            shown
-                .artifact
-                .map_or_else(String::new, |artifact| artifact.short()),
-        );
+        line.extend(last.iter().map(|column| {
+            match *column {
+                "time" => shown.seconds.map_or_else(String::new, duration),
+                _ => shown
+                    .artifact
+                    .map_or_else(String::new, |artifact| artifact.short()),
+            }
+        }));
         line
     });
     std::iter::once(heading).chain(body).collect()
 }
+
+/// Columns that no field and no metric fills.
+const LAST: [&str; 2] = ["time", "artifact"];
 
 /// The width of a table in characters.
 fn width(cells: &[Vec<String>]) -> usize {
@@ -682,7 +699,11 @@ mod tests {
         ];
         let (by, rows) = by_kind(rows, Some(Metric::Perplexity)).remove(0);
         let text = text(&rows, by, &|_, text| text.to_owned());
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
+            "{text}"
+        );
         insta::assert_snapshot!(text, @r"
         bound: 3 results, 2 of them there, best perplexity first
 

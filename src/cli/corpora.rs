@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::Terminal;
-use super::table::{self, WIDTH};
+use super::table;
 use crate::error::{Error, Result};
 use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
 use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
@@ -129,7 +129,7 @@ const LABEL: usize = 12;
 fn entry(label: &str, text: &str) -> String {
     const INDENT: usize = LABEL + 2;
     let mut out = String::new();
-    for (index, line) in table::wrap(text, WIDTH - INDENT).iter().enumerate() {
+    for (index, line) in table::wrap(text, table::width() - INDENT).iter().enumerate() {
         let label = if index == 0 { label } else { "" };
         out = format!("{out}  {label:<LABEL$}{line}\n");
     }
@@ -341,10 +341,10 @@ mod tests {
     #[test]
     fn texts_fit_a_terminal_but_for_addresses_and_members() {
         let fits = |line: &str| {
-            line.chars().count() <= WIDTH || line.contains("://") || line.contains("../corpora/")
+            line.chars().count() <= table::WIDTH || line.contains("://") || line.contains("../corpora/")
         };
         for line in list().lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
+            assert!(line.chars().count() <= table::WIDTH, "{line}");
         }
         for corpus in CORPORA {
             for line in in_full(corpus).lines() {

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Terminal;
 use super::project::{DeviceChoice, shown};
-use super::table::{WIDTH, bytes, columns, count, wrap};
+use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::{Error, Result};
 use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
@@ -366,7 +366,7 @@ fn text(report: &Report, terminal: &Terminal) -> String {
     let device = if *device == "cpu" { "CPU" } else { "GPU" };
     text.push('\n');
     let mut say = |line: &str| {
-        text.push_str(&wrap(line, WIDTH).join("\n"));
+        text.push_str(&wrap(line, width()).join("\n"));
         text.push('\n');
     };
     say(&format!("`--device auto` takes the {device}: {because}"));
@@ -556,7 +556,11 @@ mod tests {
             ..report(findings, trust, &Store::at("/nowhere"))
         };
         let text = text(&report, &Terminal::new(false, Color::Never));
-        assert!(text.lines().all(|line| line.chars().count() <= WIDTH), "{text}");
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
+            "{text}"
+        );
         text
     }
 

@@ -7,7 +7,9 @@ use super::project::{ExecutionArgs, ProjectArgs};
 use super::table::columns;
 use super::terminal::Style;
 use crate::error::Result;
+use crate::manifest::Stage;
 use crate::plan::{Decision, Plan, Reason};
+use crate::stages::train::{self, Traces};
 use crate::store::{Digest, Key, Store};
 
 /// Exit code of `--exit-code` when a run would have something to do.
@@ -57,6 +59,9 @@ struct StageReport<'a> {
     /// `cached`, `away` (known, not here, not needed), `fetch` or `run`.
     decision: &'static str,
     reasons: Vec<ReasonReport<'a>>,
+    /// The step of a checkpoint that a training will go on from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    goes_on_from: Option<u64>,
     /// Absent while an input is not known.
     key: Option<Digest>,
     artifact: Option<&'a Digest>,
@@ -90,19 +95,50 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.warn(&trouble);
     }
     let work = plan.stages.iter().filter(|stage| stage.has_work()).count();
+    let steps: Vec<Option<u64>> = (0..plan.stages.len())
+        .map(|index| goes_on_from(&plan, index, &project.store))
+        .collect();
     if args.json {
-        terminal.output_json(&report(&plan, &project.store))?;
+        terminal.output_json(&report(&plan, &steps, &project.store))?;
     } else {
-        terminal.output(&text(&plan, work, terminal))?;
+        terminal.output(&text(&plan, work, &steps, terminal))?;
     }
     Ok(if args.exit_code && work > 0 { WORK_TO_DO } else { 0 })
 }
 
-fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
+/// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
+fn goes_on_from(plan: &Plan, index: usize, store: &Store) -> Option<u64> {
+    let stage = &plan.stages[index];
+    let (
+        Stage::Train(config),
+        Decision::Run {
+            key: Some(key),
+            reasons,
+        },
+    ) = (&stage.stage, &stage.decision)
+    else {
+        return None;
+    };
+    if reasons.contains(&Reason::Forced) {
+        return None;
+    }
+    let input = stage.inputs.iter().find(|input| input.role == "from")?;
+    let rows = store.artifact_path(plan.stages[input.index].artifact()?);
+    let traces = Traces {
+        rows: &rows,
+        work: &store.work_path(&key.digest()),
+        earlier: store.earlier(key).ok()?,
+        checkpoints: &store.checkpoints_path(),
+    };
+    train::goes_on_from(config, stage.seed, traces).ok().flatten()
+}
+
+fn text(plan: &Plan, work: usize, steps: &[Option<u64>], terminal: &Terminal) -> String {
     let rows: Vec<_> = plan
         .stages
         .iter()
-        .map(|stage| {
+        .zip(steps)
+        .map(|(stage, step)| {
             let what = match &stage.decision {
                 Decision::Cached(record) => format!("cached {}", record.artifact.short()),
                 Decision::Away(record) => {
@@ -114,7 +150,10 @@ fn text(plan: &Plan, work: usize, terminal: &Terminal) -> String {
                 Decision::Fetch(record) => {
                     format!("will be fetched from the remote: {}", record.artifact.short())
                 }
-                Decision::Run { reasons, .. } => format!("will run: {}", told(reasons)),
+                Decision::Run { reasons, .. } => {
+                    let from = step.map_or_else(String::new, |step| format!(" from step {step} on"));
+                    format!("will run{from}: {}", told(reasons))
+                }
             };
             vec![stage.name.clone(), stage.kind().name().to_owned(), what]
         })
@@ -155,11 +194,12 @@ pub(super) fn told(reasons: &[Reason]) -> String {
     told.join("; ")
 }
 
-fn report<'a>(plan: &'a Plan, store: &Store) -> Report<'a> {
+fn report<'a>(plan: &'a Plan, steps: &[Option<u64>], store: &Store) -> Report<'a> {
     let stages = plan
         .stages
         .iter()
-        .map(|stage| {
+        .zip(steps)
+        .map(|(stage, step)| {
             let (decision, reasons, key, artifact) = match &stage.decision {
                 Decision::Cached(record) => ("cached", &[][..], Some(&record.key), Some(&record.artifact)),
                 Decision::Away(record) => ("away", &[][..], Some(&record.key), Some(&record.artifact)),
@@ -177,6 +217,7 @@ fn report<'a>(plan: &'a Plan, store: &Store) -> Report<'a> {
                         reason,
                     })
                     .collect(),
+                goes_on_from: *step,
                 key: key.map(Key::digest),
                 artifact,
                 parts: key,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 
 use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
-use super::table::{WIDTH, columns, duration, wrap};
+use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
 use super::{ErrorReport, Terminal, compare, report};
 use crate::error::{Error, Kind, Result, Wrap};
@@ -372,7 +372,7 @@ fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Ter
     if !options.overrides.is_empty() {
         text.push('\n');
         let overrides = format!("{pipeline} ran with {}", options.overrides.join(" "));
-        text.push_str(&wrap(&overrides, WIDTH).join("\n"));
+        text.push_str(&wrap(&overrides, width()).join("\n"));
         text.push('\n');
     }
     text.trim_end().to_owned()

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Terminal;
 use super::project::shown;
 use super::reach::{StoreArgs, keep};
-use super::table::{WIDTH, bytes, columns, count, wrap};
+use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::Result;
 use crate::store::gc::{Item, Keep, Sort};
@@ -100,7 +100,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         shown(store.root()),
         bytes(report.reclaimable)
     );
-    terminal.say(&wrap(&total, WIDTH).join("\n"));
+    terminal.say(&wrap(&total, width()).join("\n"));
     Ok(0)
 }
 

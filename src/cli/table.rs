@@ -2,6 +2,19 @@
 
 /// Columns of a terminal that everything fits into.
 pub const WIDTH: usize = 80;
+/// Columns beyond which lines are no longer easy to read.
+const WIDEST: usize = 160;
+
+/// Columns that text on standard output may take: those of its terminal, [`WIDTH`] where it is none.
+#[must_use]
+pub fn width() -> usize {
+    let size = console::Term::stdout().size_checked();
+    // Snapshots do not depend on where they are looked at.
+    let size = size.filter(|_| !cfg!(test));
+    size.map_or(WIDTH, |(_, columns)| {
+        usize::from(columns).clamp(WIDTH / 2, WIDEST)
+    })
+}
 
 /// Words broken into lines of at most `width` characters. A word that is longer has a line of its own.
 #[must_use]
@@ -49,7 +62,7 @@ pub fn columns(rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> Strin
             line.push_str(&padding);
         }
         let last = row.get(widths.len()).map_or("", String::as_str);
-        let lines = wrap(last, WIDTH.saturating_sub(indent).max(20));
+        let lines = wrap(last, width().saturating_sub(indent).max(20));
         for (number, part) in lines.iter().enumerate() {
             if number > 0 {
                 text.push_str(line.trim_end());

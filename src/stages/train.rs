@@ -12,6 +12,7 @@
 //! that it would have come through itself: its own checkpoint, that of a run that was not finished, one that was kept, or
 //! the artifact of a shorter run.
 
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -69,20 +70,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         mask: info.special.mask,
         seed: context.seed,
     };
-    let model = ModelInfo {
-        shape: shape.name.to_owned(),
-        vocabulary: info.vocabulary,
-        length: info.length,
-        wrap: info.wrap,
-        special: info.special,
-        tokenizer_digest: info.tokenizer_digest.clone(),
-        noise: config.noise,
-        sampling_epsilon: config.sampling_epsilon,
-        time_conditioning: config.time_conditioning,
-        steps: config.steps,
-        seed: context.seed,
-        precision: config.precision,
-    };
+    let model = described(config, context.seed, &rows);
     let history = history(config, &model, &rows, &held_out)?;
     let mut network = model::build(
         shape,
@@ -126,6 +114,54 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
         .context(|| format!("copy `{}`", tokenizer.display()))?;
     Ok(outcome(config, &trained, micro_batch))
+}
+
+fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
+    let info = rows.info();
+    ModelInfo {
+        shape: config.shape.clone(),
+        vocabulary: info.vocabulary,
+        length: info.length,
+        wrap: info.wrap,
+        special: info.special,
+        tokenizer_digest: info.tokenizer_digest.clone(),
+        noise: config.noise,
+        sampling_epsilon: config.sampling_epsilon,
+        time_conditioning: config.time_conditioning,
+        steps: config.steps,
+        seed,
+        precision: config.precision,
+    }
+}
+
+/// Where a training would find what to go on from.
+pub struct Traces<'a> {
+    /// The rows that it learns.
+    pub rows: &'a Path,
+    /// Its own work folder.
+    pub work: &'a Path,
+    /// What others have left that learnt the same.
+    pub earlier: Vec<PathBuf>,
+    /// The store's folder of checkpoints that stay.
+    pub checkpoints: &'a Path,
+}
+
+/// The step that a training would go on from, if there is one; changes nothing.
+///
+/// # Errors
+/// The rows or a folder cannot be read.
+pub fn goes_on_from(config: &Train, seed: u64, traces: Traces<'_>) -> Result<Option<u64>> {
+    let rows = Rows::open(traces.rows, Split::Train)?;
+    let held_out = Rows::open(traces.rows, Split::Validation)?;
+    let history = history(config, &described(config, seed, &rows), &rows, &held_out)?;
+    let retention = Retention {
+        folder: traces.checkpoints.to_owned(),
+        ..Retention::default()
+    };
+    Keeper::new(traces.work, history)
+        .with_retention(retention)
+        .with_earlier(traces.earlier)
+        .newest()
 }
 
 /// The semantic faults that a plan may have found already.

@@ -263,6 +263,17 @@ pub struct Restored {
     pub foreign: bool,
 }
 
+/// Checkpoints that a run may go on from.
+#[derive(Default)]
+struct Candidates {
+    /// By step, ascending; whether it is the run's own; where.
+    found: Vec<(u64, bool, PathBuf)>,
+    /// The last step of another run that differs in nothing but the rates that it had.
+    apart: Option<u64>,
+    /// The last step of one that has gone further than this one is to go.
+    beyond: Option<u64>,
+}
+
 impl Keeper {
     /// Keeps checkpoints below `folder`. The history tells runs apart: what another one left is taken up as far as it
     /// is the same.
@@ -322,6 +333,7 @@ impl Keeper {
         if self.stays(state.step) {
             self.leave(state.step, EVERY).context(what)?;
         }
+        self.clear()?;
         let kept = self.list()?;
         for (_, old) in kept.iter().take(kept.len().saturating_sub(KEPT)) {
             remove(old).context(what)?;
@@ -411,27 +423,8 @@ impl Keeper {
         network: &mut dyn Network,
         skipped: &mut dyn FnMut(String),
     ) -> Result<Option<Restored>> {
-        let own = self
-            .list()?
-            .into_iter()
-            .map(|(step, folder)| (step, true, folder));
-        let mut found: Vec<_> = own.collect();
-        let (mut apart, mut beyond) = (None, None);
-        for folder in self.foreign() {
-            // What is damaged or half there is none of this run's business.
-            let Ok(record) = Record::open(&folder) else {
-                continue;
-            };
-            if record.history.shares(&self.history, record.step) {
-                found.push((record.step, false, folder));
-            } else if record.history.is_but_for_steps(&self.history) {
-                let far = record.step > self.history.steps;
-                let why = if far { &mut beyond } else { &mut apart };
-                *why = (*why).max(Some(record.step));
-            }
-        }
-        // Of the same step the run's own.
-        found.sort();
+        self.clear()?;
+        let Candidates { found, apart, beyond } = self.candidates()?;
         for (step, own, folder) in found.into_iter().rev() {
             let of = if own {
                 String::new()
@@ -466,6 +459,40 @@ impl Keeper {
         Ok(None)
     }
 
+    /// The step that [`Keeper::restore`] would go on from, as far as names and histories tell; changes nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn newest(&self) -> Result<Option<u64>> {
+        let Candidates { found, .. } = self.candidates()?;
+        Ok(found.last().map(|(step, ..)| *step))
+    }
+
+    /// What there is to go on from.
+    fn candidates(&self) -> Result<Candidates> {
+        let own = self.list()?.into_iter();
+        let mut all = Candidates {
+            found: own.map(|(step, folder)| (step, true, folder)).collect(),
+            ..Candidates::default()
+        };
+        for folder in self.foreign() {
+            // What is damaged or half there is none of this run's business.
+            let Ok(record) = Record::open(&folder) else {
+                continue;
+            };
+            if record.history.shares(&self.history, record.step) {
+                all.found.push((record.step, false, folder));
+            } else if record.history.is_but_for_steps(&self.history) {
+                let far = record.step > self.history.steps;
+                let why = if far { &mut all.beyond } else { &mut all.apart };
+                *why = (*why).max(Some(record.step));
+            }
+        }
+        // Of the same step the run's own.
+        all.found.sort();
+        Ok(all)
+    }
+
     /// The checkpoints of other runs, whole or not.
     fn foreign(&self) -> Vec<PathBuf> {
         let below = |folder: &Path| -> Vec<PathBuf> {
@@ -492,6 +519,21 @@ impl Keeper {
             .collect()
     }
 
+    /// Removes what a crash left half-written.
+    fn clear(&self) -> Result<()> {
+        let what = || format!("look for checkpoints in `{}`", self.folder.display());
+        if !self.folder.exists() {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&self.folder).context(what)? {
+            let entry = entry.context(what)?;
+            if entry.file_name().to_string_lossy().starts_with(".step-") {
+                remove(&entry.path()).context(what)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Checkpoints by step, ascending.
     fn list(&self) -> Result<Vec<(u64, PathBuf)>> {
         let what = || format!("look for checkpoints in `{}`", self.folder.display());
@@ -503,9 +545,7 @@ impl Keeper {
             let entry = entry.context(what)?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
-            if name.starts_with(".step-") {
-                remove(&entry.path()).context(what)?;
-            } else if let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse().ok()) {
+            if let Some(step) = name.strip_prefix("step-").and_then(|s| s.parse().ok()) {
                 found.push((step, entry.path()));
             }
         }

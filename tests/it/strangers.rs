@@ -211,3 +211,27 @@ fn nothing_is_pulled_from_a_folder_that_is_not_there() {
     assert!(talk.contains("nowhere"), "{talk}");
     assert!(!remote.exists());
 }
+
+/// A plan says what is left to do of a training.
+#[test]
+fn a_plan_says_from_which_step_a_training_goes_on() {
+    let project = Project::whole(200);
+    let schedule = ["--set", "stages.model.schedule=constant", "--target", "model"];
+    project.run(&schedule);
+    let plan = |more: &[&str]| {
+        let arguments = [&schedule, more].concat();
+        let (code, plan, talk) = told(project.mdlm("plan", &arguments));
+        assert_eq!(code, Some(0), "{talk}");
+        plan.split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    let told = plan(&["--set", "stages.model.steps=40"]);
+    assert!(
+        told.contains("will run from step 30 on: `steps` 30 → 40"),
+        "{told}"
+    );
+    assert!(plan(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
+    // Another batch has nothing in common, and who forces wants it anew.
+    let told = plan(&["--set", "stages.model.batch=4"]);
+    assert!(told.contains("will run: `batch` 8 → 4"), "{told}");
+    assert!(plan(&["--force", "model"]).contains("will run: forced"));
+}

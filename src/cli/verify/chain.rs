@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::super::plan::told;
 use super::super::project::ProjectArgs;
-use super::super::table::{WIDTH, bytes, columns, count, wrap};
+use super::super::table::{bytes, columns, count, width, wrap};
 use super::super::terminal::Style;
 use super::{Args, Terminal, only_manifest, watched};
 use crate::error::{Error, Kind, Result};
@@ -96,7 +96,7 @@ pub(super) fn run(
         if let Some(why) = &why {
             let text =
                 format!("as the manifest is now `{stage}` has yet to run ({why}); this is its last result");
-            terminal.say(&wrap(&text, WIDTH).join("\n"));
+            terminal.say(&wrap(&text, width()).join("\n"));
         }
         terminal.output(&text(&links, terminal))?;
         let result = match (holds, sources_hold) {
