@@ -317,6 +317,32 @@ fn a_step_without_gradients_is_one() {
     assert_eq!(after.first, moments.first);
 }
 
+/// The last micro-batches of a step have the largest shares of masked tokens; what was reserved is enough for them.
+#[test]
+fn what_is_reserved_is_enough_for_every_micro_batch() {
+    for rows in [1, 2, 4] {
+        let folder = tempfile::tempdir().unwrap();
+        let planned = model::on_device::memory(nano(), Element::F32, rows, Some(4)).unwrap();
+        let mut network = emulated(Emulated::default(), Element::F32);
+        network.resident().unwrap().reserve(rows, 4).unwrap();
+        run(&mut network, folder.path(), &mut Listener::default(), |recipe| {
+            recipe.micro_batch = rows as u32;
+        })
+        .unwrap();
+        let taken = network.resident().unwrap().taken();
+        println!("{rows} rows: planned {planned:?}, taken {taken}");
+        // Two steps' lists may be told at once.
+        assert!(
+            taken <= planned.total() + planned.feed,
+            "{rows} rows: {taken} for {planned:?}"
+        );
+        assert!(
+            taken >= planned.kept + planned.arena,
+            "{rows} rows: {taken} for {planned:?}"
+        );
+    }
+}
+
 /// The largest micro-batch that the plan finds room for, and what would fit where there is none.
 #[test]
 fn micro_batches_fill_the_memory_that_there_is() {
