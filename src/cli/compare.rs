@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::Terminal;
 use super::plan::told;
 use super::project::{Project, ProjectArgs};
-use super::table::{columns, duration, width as table_width, wrap};
+use super::table::{columns, took, width as table_width, wrap};
 use super::terminal::Style;
 use crate::error::{Error, Result};
 use crate::executor::Summary;
@@ -91,6 +91,8 @@ pub(super) struct Shown {
     why: Option<String>,
     /// How long it ran.
     seconds: Option<f64>,
+    /// The step of a training from which on it ran for so long.
+    resumed_from: Option<u64>,
     /// What it made.
     artifact: Option<Digest>,
     /// Where that lies.
@@ -115,6 +117,8 @@ struct RowReport<'a> {
     why: Option<&'a str>,
     metrics: Map<String, Value>,
     seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_from: Option<u64>,
     artifact: Option<Digest>,
     path: Option<&'a Path>,
 }
@@ -262,6 +266,7 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
         status: "not run",
         why: None,
         seconds: None,
+        resumed_from: None,
         artifact: None,
         path: None,
     };
@@ -271,12 +276,14 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
             shown.row.metrics = metrics(&path)?;
             shown.status = "done";
             shown.seconds = Some(record.provenance.seconds);
+            shown.resumed_from = record.provenance.resumed_from();
             shown.artifact = Some(record.artifact);
             shown.path = Some(path);
         }
         Decision::Away(record) | Decision::Fetch(record) => {
             shown.status = AWAY;
             shown.seconds = Some(record.provenance.seconds);
+            shown.resumed_from = record.provenance.resumed_from();
             shown.artifact = Some(record.artifact);
         }
         Decision::Run { reasons, .. } => shown.why = Some(told(reasons)),
@@ -451,6 +458,8 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
             status: super::run::word(stage.status),
             why: None,
             seconds: stage.seconds,
+            // The run's own summary tells it.
+            resumed_from: None,
             artifact: stage.artifact,
             path,
         });
@@ -483,6 +492,7 @@ fn report(by: Option<Metric>, rows: &[Shown]) -> TableReport<'_> {
                 why: shown.why.as_deref(),
                 metrics: metrics_json(&shown.row.metrics),
                 seconds: shown.seconds,
+                resumed_from: shown.resumed_from,
                 artifact: shown.artifact,
                 path: shown.path.as_deref(),
             })
@@ -624,7 +634,9 @@ fn grid(
         }
         line.extend(last.iter().map(|column| {
             match *column {
-                "time" => shown.seconds.map_or_else(String::new, duration),
+                "time" => shown
+                    .seconds
+                    .map_or_else(String::new, |seconds| took(seconds, shown.resumed_from)),
                 _ => shown
                     .artifact
                     .map_or_else(String::new, |artifact| artifact.short()),
@@ -685,6 +697,7 @@ mod tests {
             status: if bits.is_some() { "done" } else { "not run" },
             why: None,
             seconds: bits,
+            resumed_from: None,
             artifact: bits.map(|_| Digest::of(b"it")),
             path: None,
         }

@@ -7,7 +7,7 @@ use super::Terminal;
 use super::plan::told;
 use super::project::ProjectArgs;
 use super::show::flatten;
-use super::table::{bytes, columns, duration};
+use super::table::{bytes, columns, took};
 use super::terminal::Style;
 use crate::error::{Error, Result};
 use crate::plan::{Decision, Reason, Selection, reason};
@@ -70,6 +70,8 @@ struct Run {
     stage: String,
     started: String,
     seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_from: Option<u64>,
     host: String,
     device: String,
     threads: usize,
@@ -149,7 +151,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         };
         rows.push(vec![
             "made".to_owned(),
-            format!("{}{by} in {}", run.started, duration(run.seconds)),
+            format!("{}{by} in {}", run.started, took(run.seconds, run.resumed_from)),
         ]);
     }
     text.push_str(&table(&rows, terminal));
@@ -251,6 +253,7 @@ fn history(
             stage: made.stage.clone(),
             started: made.started.clone(),
             seconds: made.seconds,
+            resumed_from: made.resumed_from(),
             host: made.machine.host.clone(),
             device: made.device.clone(),
             threads: made.threads,
@@ -292,7 +295,7 @@ fn runs(history: &[Run], terminal: &Terminal) -> String {
         }
         rows.push(vec![
             when,
-            duration(run.seconds),
+            took(run.seconds, run.resumed_from),
             run.artifact.short(),
             format!("{} {} {revision}", run.host, run.version)
                 .trim_end()

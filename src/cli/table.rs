@@ -77,6 +77,13 @@ pub fn columns(rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> Strin
     text
 }
 
+/// How long something ran; of a training that went on from an earlier state, from which step on.
+#[must_use]
+pub fn took(seconds: f64, resumed_from: Option<u64>) -> String {
+    let from = resumed_from.map_or_else(String::new, |step| format!(" from step {step} on"));
+    format!("{}{from}", duration(seconds))
+}
+
 /// A size as people write it: `800000`, `64MB`, `1.5 GB`, `2GiB`.
 ///
 /// # Errors

@@ -70,6 +70,17 @@ pub struct Provenance {
     pub facts: Map<String, Value>,
 }
 
+impl Provenance {
+    /// The step of a checkpoint that a training went on from: its time is that of the steps after it.
+    #[must_use]
+    pub fn resumed_from(&self) -> Option<u64> {
+        self.facts
+            .get("resumed_from")
+            .and_then(Value::as_u64)
+            .filter(|step| *step > 0)
+    }
+}
+
 /// A consumed artifact and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputOrigin {

@@ -230,6 +230,20 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
         "{told}"
     );
     assert!(plan(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
+    // Its time is that of what was left.
+    let longer = [&schedule, &["--set", "stages.model.steps=40"][..]].concat();
+    project.run(&longer);
+    for arguments in [&["model"][..], &["model", "--set", "stages.model.steps=40"]] {
+        let all = [arguments, &schedule[..2]].concat();
+        let resumed = arguments.len() > 1;
+        for command in ["compare", "explain"] {
+            let (code, out, talk) = self::told(project.mdlm(command, &all));
+            assert_eq!(code, Some(0), "{talk}");
+            let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
+            let made = out.split("History").next().unwrap();
+            assert_eq!(made.contains(" s from step 30 on"), resumed, "{command}: {out}");
+        }
+    }
     // Another batch has nothing in common, and who forces wants it anew.
     let told = plan(&["--set", "stages.model.batch=4"]);
     assert!(told.contains("will run: `batch` 8 → 4"), "{told}");
