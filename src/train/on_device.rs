@@ -330,7 +330,6 @@ fn what_is_reserved_is_enough_for_every_micro_batch() {
         })
         .unwrap();
         let taken = network.resident().unwrap().taken();
-        println!("{rows} rows: planned {planned:?}, taken {taken}");
         // Two steps' lists may be told at once.
         assert!(
             taken <= planned.total() + planned.feed,
