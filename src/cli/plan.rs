@@ -127,7 +127,7 @@ fn goes_on_from(plan: &Plan, index: usize, store: &Store) -> Option<u64> {
     let traces = Traces {
         rows: &rows,
         work: &store.work_path(&key.digest()),
-        earlier: store.earlier(key).ok()?,
+        earlier: store.earlier_unexamined(key).ok()?,
         checkpoints: &store.checkpoints_path(),
     };
     train::goes_on_from(config, stage.seed, traces).ok().flatten()

@@ -101,7 +101,10 @@ fn attempt(device: Device) -> Result<()> {
                 return Err(Error::environment(format!(
                     "trust the GPU: in a trial its {what} in {mode} were off from the CPU's by {off:.2} of their size"
                 ))
-                .hint("another driver, NVRTC or cublasLt may compute rightly, `mdlm doctor` tells which there are; `--device cpu` needs none"));
+                .hint(
+                    "another driver, NVRTC or cublasLt may compute rightly, `mdlm doctor` tells which there are; \
+                     `--device cpu` needs none",
+                ));
             }
         }
     }

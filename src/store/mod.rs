@@ -176,6 +176,22 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn earlier(&self, key: &Key) -> Result<Vec<PathBuf>> {
+        self.left_for(key, |folder, record| {
+            let (artifact, files) = (&record.artifact, Some(record.files.as_slice()));
+            verify::examine(folder, artifact, files, verify::SAMPLE, &verify::Pace::new(None))
+                .is_ok_and(|faults| faults.is_empty())
+        })
+    }
+
+    /// The same for who only looks: sound or not.
+    ///
+    /// # Errors
+    /// As [`Store::earlier`].
+    pub fn earlier_unexamined(&self, key: &Key) -> Result<Vec<PathBuf>> {
+        self.left_for(key, |folder, _| folder.is_dir())
+    }
+
+    fn left_for(&self, key: &Key, is_sound: impl Fn(&Path, &Record) -> bool) -> Result<Vec<PathBuf>> {
         let work = keys_below(&self.root.join("work"))?;
         let work = work.iter().map(|key| self.work_path(key));
         let records = self.records(&key.kind)?;
@@ -183,11 +199,7 @@ impl Store {
             .iter()
             .filter(|record| record.key.inputs == key.inputs && record.key.version == key.version)
             .map(|record| (self.artifact_path(&record.artifact), record))
-            .filter(|(folder, record)| {
-                let (artifact, files) = (&record.artifact, Some(record.files.as_slice()));
-                verify::examine(folder, artifact, files, verify::SAMPLE, &verify::Pace::new(None))
-                    .is_ok_and(|faults| faults.is_empty())
-            })
+            .filter(|(folder, record)| is_sound(folder, record))
             .map(|(folder, _)| folder);
         Ok(made.chain(work).collect())
     }
