@@ -188,8 +188,8 @@ impl Part {
             }),
             Form::Csv(columns) => Format::Csv(CsvFormat {
                 columns: columns.iter().map(|&column| column.to_owned()).collect(),
-                join: " ".to_owned(),
                 header: false,
+                ..CsvFormat::default()
             }),
             Form::Parquet(column) => Format::Parquet(ColumnFormat {
                 column: column.to_owned(),

@@ -308,6 +308,36 @@ pub struct CsvFormat {
     /// Whether the first row names the columns. Default: most files have one.
     #[serde(default = "yes")]
     pub header: bool,
+    /// The character between values, of ASCII: `";"`, `"|"`, `"\t"`. Default: a comma in `csv`, a tab in `tsv`; a first
+    /// line `sep=;`, as Excel writes it, counts too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "character")]
+    pub delimiter: Option<char>,
+    /// The character of ASCII that a quoted value begins and ends with; within the value it is doubled. `"none"`: quotes
+    /// are text, as in files whose writer never quotes. Default: `"\""`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^([!-~]|none)$"), extend("patternErrorMessage" = QUOTE))]
+    pub quote: Option<String>,
+    /// A character of ASCII that takes away the meaning of the one behind it: `"\\"` where a quote is written `\"`. The
+    /// character behind it is taken as it is, so `\n` is an `n`. Default: none; quotes are doubled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "character")]
+    pub escape: Option<char>,
+    /// Lines that begin with this character of ASCII are passed over. Default: none are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "character")]
+    pub comment: Option<char>,
+    /// Lines of a quoted value, at most: a quote that only looks like the start of a value takes in the rows below it.
+    /// Default: 1 in `tsv`, where line breaks are rare; 10,000 in `csv`, where it is also an error if every value of
+    /// more than one line reads as rows of its own. Stated, the number alone counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub quoted_lines: Option<u64>,
+    /// What becomes of a row that is not as the others: too few or too many values (empty ones at its end do not count),
+    /// text behind a closing quote, a quote that is not closed or goes on for more lines than `quoted_lines`, the header
+    /// once more. Default: text that is lost without notice is worse than an error.
+    #[serde(default, skip_serializing_if = "BadRows::is_default")]
+    pub bad_rows: BadRows,
 }
 
 impl Default for CsvFormat {
@@ -316,9 +346,36 @@ impl Default for CsvFormat {
             columns: text_columns(),
             join: space(),
             header: true,
+            delimiter: None,
+            quote: None,
+            escape: None,
+            comment: None,
+            quoted_lines: None,
+            bad_rows: BadRows::default(),
         }
     }
 }
+
+/// What becomes of a row that is not as the others.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum BadRows {
+    /// The stage fails and shows the place.
+    #[default]
+    Error,
+    /// The row is left out, and counted.
+    Skip,
+}
+
+impl BadRows {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+const QUOTE: &str = "a character of ASCII, or `none`";
+const CHARACTER: &str = "one character of ASCII; `\"\\t\"` is a tab";
 
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -453,6 +510,14 @@ pub struct SyntheticInput {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
+}
+
+fn character(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "string",
+        "pattern": r"^[\x01-\x09\x0B\x0C\x0E-\x7F]$",
+        "patternErrorMessage": CHARACTER,
+    })
 }
 
 fn corpus_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

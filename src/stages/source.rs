@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
 use crate::data::grammar::Grammar;
-use crate::data::read::{self, Irregular, TextFile};
+use crate::data::read::{self, Irregular, Observed, TextFile};
 use crate::data::records::{RecordWriter, Texts};
 use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
@@ -25,7 +25,8 @@ use crate::stages::{Context, Outcome};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: the first.
-pub const VERSION: u32 = 1;
+/// 2: text without a line feed ends its lines in carriage returns; byte order marks at the start of lines are left out.
+pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.
 pub const GRAMMAR: &str = "records.grammar";
@@ -104,6 +105,8 @@ fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
         ("not sampled", sample),
         ("invalid UTF-8 replaced", irregular.replaced),
         ("invalid UTF-8 skipped", irregular.skipped),
+        ("bad rows skipped", irregular.rows),
+        ("byte order marks left out", irregular.marks),
         ("links and devices in archives", irregular.members),
     ]
     .into_iter()
@@ -250,15 +253,21 @@ struct Batch {
     irregular: Irregular,
 }
 
-/// Reads all files, batch by batch; ends early when nobody takes them any more.
-fn read_all(files: &[TextFile], reading: &Reading, batches: &SyncSender<Batch>) -> Result<()> {
+/// Reads all files, batch by batch; ends early when nothing takes them any more. What is worth a warning goes to
+/// `observed`.
+fn read_all(
+    files: &[TextFile],
+    reading: &Reading,
+    observed: &mut Observed,
+    batches: &SyncSender<Batch>,
+) -> Result<()> {
     let mut irregular = Irregular::default();
     let mut texts = Texts::with_room(BATCH_BYTES);
     let mut before = 0;
     for file in files {
         let mut here = 0;
         let mut taken = true;
-        let result = read::records(file, reading, &mut |text, now| {
+        let result = read::records(file, reading, observed, &mut |text, now| {
             here = now.read;
             texts.push(text);
             if texts.bytes() < BATCH_BYTES && texts.len() < BATCH_RECORDS {
@@ -306,9 +315,10 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> 
     let mut lengths = Lengths([0; 64]);
     let (sender, batches) = sync_channel(WAITING_BATCHES);
     let mut irregular = Irregular::default();
-    std::thread::scope(|scope| {
-        let (files, read) = (&files, &read);
-        let reader = scope.spawn(move || read_all(files, read, &sender));
+    let mut observed = Observed::default();
+    let result = std::thread::scope(|scope| {
+        let (files, read, observed) = (&files, &read, &mut observed);
+        let reader = scope.spawn(move || read_all(files, read, observed, &sender));
         let taken = (|| {
             for batch in &batches {
                 context.cancel.check()?;
@@ -336,7 +346,11 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> 
             Err(panic) => std::panic::resume_unwind(panic),
         };
         taken.and(read)
-    })?;
+    });
+    for warning in observed.warnings() {
+        context.warn(warning);
+    }
+    result?;
     let info = SourceInfo {
         records: writer.records(),
         bytes: writer.bytes(),

@@ -25,5 +25,6 @@ mod store;
 mod strangers;
 mod support;
 mod sweep;
+mod tables;
 mod train;
 mod validate;

@@ -6,13 +6,12 @@ use std::rc::Rc;
 
 use super::FREE_BYTES;
 use super::fault::{carry, damaged};
+use super::members::Members;
 use super::sink::{bomb, too_large};
 use super::stored::{READ_BYTES, ReadCount};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
 
-/// What an xz decoder takes beside its dictionary, in KiB, and some to spare.
-const XZ_KIBIBYTES: u64 = 128;
 /// How the decoders say that a window or a dictionary is larger than they were allowed to take.
 const TOO_LARGE: [&str; 2] = ["Frame requires too much memory", "needed memory too big"];
 
@@ -90,20 +89,7 @@ pub fn decode<'r>(
 ) -> Result<Box<dyn BufRead + 'r>> {
     let decoder: Box<dyn Read + 'r> = match compression {
         Compression::None => Box::new(input),
-        Compression::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(input)),
-        Compression::Zstd => {
-            let decoder = zstd::stream::read::Decoder::with_buffer(input).and_then(|mut decoder| {
-                decoder.window_log_max(zstd_window(meter.buffer))?;
-                Ok(decoder)
-            });
-            Box::new(decoder.map_err(|error| Error::environment(format!("start zstd: {error}")))?)
-        }
-        Compression::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(input)),
-        Compression::Xz => {
-            let kibibytes = (meter.buffer / 1024).saturating_add(XZ_KIBIBYTES);
-            let kibibytes = u32::try_from(kibibytes).unwrap_or(u32::MAX);
-            Box::new(lzma_rust2::XzReader::new_mem_limit(input, true, kibibytes))
-        }
+        _ => Box::new(Members::new(compression, input, meter.buffer)),
     };
     Ok(buffered(Decoded::new(name(compression), decoder, meter)))
 }

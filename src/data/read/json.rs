@@ -10,7 +10,6 @@ use std::io::BufRead;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 use super::fault::landed;
-use super::recognise::other_encoding;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
 use crate::error::{Context as _, Error, Result};
@@ -30,6 +29,8 @@ pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'
         text: Vec::new(),
         number: 0,
         line: 1,
+        behind: false,
+        patched: Vec::new(),
         sink,
     };
     let mut scan = Scan::default();
@@ -43,10 +44,6 @@ pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'
         }
         let mut at = 0;
         if std::mem::take(&mut first) {
-            if let Some(encoding) = other_encoding(chunk) {
-                return Err(Error::input(format!("the file is {encoding}, not UTF-8"))
-                    .hint(format!("convert it: `iconv -f {encoding} -t UTF-8`")));
-            }
             if chunk.starts_with(BYTE_ORDER_MARK) {
                 at = BYTE_ORDER_MARK.len();
             }
@@ -54,10 +51,10 @@ pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'
         while at < chunk.len() {
             if !scan.begun() {
                 let Some(start) = chunk[at..].iter().position(|byte| !byte.is_ascii_whitespace()) else {
-                    values.line += newlines(&chunk[at..]);
+                    values.pass(&chunk[at..]);
                     break;
                 };
-                values.line += newlines(&chunk[at..at + start]);
+                values.pass(&chunk[at..at + start]);
                 at += start;
             }
             let rest = &chunk[at..];
@@ -191,10 +188,21 @@ struct Values<'v, 's> {
     number: u64,
     /// The line where the next value begins, from 1.
     line: u64,
+    /// Another value stands before it in that line.
+    behind: bool,
+    /// A value without the numbers that are no JSON.
+    patched: Vec<u8>,
     sink: &'v mut Sink<'s>,
 }
 
 impl Values<'_, '_> {
+    /// Passes over white space between values.
+    fn pass(&mut self, bytes: &[u8]) {
+        let lines = newlines(bytes);
+        self.line += lines;
+        self.behind &= lines == 0;
+    }
+
     /// Takes a value whose end was found.
     fn closed(&mut self, bytes: &[u8]) -> Result<()> {
         if bytes.ends_with(b"\n") {
@@ -211,7 +219,10 @@ impl Values<'_, '_> {
 
     fn value(&mut self, bytes: &[u8]) -> Result<()> {
         self.number += 1;
-        let found = self.parse(bytes).map_err(|error| self.fault(&error))?;
+        let found = match self.parse(bytes) {
+            Ok(found) => found,
+            Err(error) => self.without_numbers(bytes, &error)?,
+        };
         let (number, line) = (self.number, self.line);
         let place = || format!("record {number} (line {line})");
         match found {
@@ -219,14 +230,29 @@ impl Values<'_, '_> {
                 if std::str::from_utf8(&self.text).is_ok() {
                     self.sink.push(&self.text, String::new).context(place)?;
                 } else {
-                    self.sink.push(&self.text, place)?;
+                    let escaped = std::str::from_utf8(bytes).is_ok();
+                    self.sink.push_as(&self.text, escaped, place)?;
                 }
             }
             Found::Null => self.sink.empty(),
             Found::Missing => return Err(self.missing(bytes)),
         }
         self.line += newlines(bytes);
+        self.behind = true;
         Ok(())
+    }
+
+    /// Reads a value with `NaN`, `Infinity` or `-Infinity` in it, which Python's `json` writes, where none of them is
+    /// part of the text.
+    fn without_numbers(&mut self, bytes: &[u8], error: &serde_json::Error) -> Result<Found> {
+        let mut patched = std::mem::take(&mut self.patched);
+        if !error.is_syntax() || !patch(bytes, &mut patched) {
+            return Err(self.fault(error, bytes));
+        }
+        let found = self.parse(&patched);
+        self.patched = patched;
+        // Columns are the same in both.
+        found.map_err(|error| self.fault(&error, bytes))
     }
 
     fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<Found> {
@@ -246,25 +272,56 @@ impl Values<'_, '_> {
     }
 
     /// Says what is wrong with a value, and in which line and column.
-    fn fault(&self, error: &serde_json::Error) -> Error {
+    fn fault(&self, error: &serde_json::Error, bytes: &[u8]) -> Error {
         let message = error.to_string();
         let message = message
             .rfind(" at line ")
             .map_or(&message[..], |end| &message[..end]);
         let line = self.line + (error.line() as u64).saturating_sub(1);
-        let error_kind = error.classify();
+        let number = self.number;
+        if bytes.starts_with(BYTE_ORDER_MARK) {
+            let place = if self.behind { "in" } else { "at the start of" };
+            return Error::input(format!(
+                "record {number}: a byte order mark {place} line {line} (files put together?)"
+            ))
+            .hint(
+                "name the files one by one in `files`, or take the marks out: \
+                 `LC_ALL=C sed 's/\\xEF\\xBB\\xBF//g' FILE > NEW`",
+            );
+        }
+        if bytes.first() == Some(&0) {
+            return Error::input(format!("record {number}: a NUL byte in line {line}")).hint(
+                "a writer that was stopped leaves such bytes at the end of a file; take them out: \
+                 `tr -d '\\000' < FILE > NEW`",
+            );
+        }
+        if let Some(name) = number_before(bytes, error) {
+            return Error::input(format!(
+                "record {number}: line {line}, column {}: {name} is no JSON, and no text (Python's `json` writes it for \
+                 a number that is none)",
+                error.column()
+            ))
+            .hint("write null for a missing text, for example with `jq -c .`: a null is an empty record");
+        }
+        let kind = error.classify();
         let error = Error::input(format!(
-            "record {}: line {line}, column {}: {message}",
-            self.number,
+            "record {number}: line {line}, column {}: {message}",
             error.column()
         ));
-        match error_kind {
+        match kind {
             serde_json::error::Category::Data => {
                 error.hint("`field` has to point to a string or an array of strings")
             }
             serde_json::error::Category::Eof => {
                 error.hint("the value is cut off, or a bracket or quote is not closed")
             }
+            _ if bytes.starts_with(b"{'") || bytes.starts_with(b"['") => {
+                error.hint("this is how Python prints values, not JSON: write them with `json.dumps`")
+            }
+            _ if bytes == b"," => error.hint(
+                "no comma stands between the values of JSON lines; the elements of an array are written so: \
+                 `jq -c '.[]' FILE > NEW`",
+            ),
             _ => error.hint(
                 "the file has to be JSON values one after the other; state `format` if it is something else",
             ),
@@ -293,10 +350,63 @@ impl Values<'_, '_> {
         self.number += 1;
         // What swallowed the lines after it was broken before it was long.
         match self.parse(bytes) {
-            Err(error) if error.is_syntax() || error.is_data() => self.fault(&error),
+            Err(error) if error.is_syntax() || error.is_data() => self.fault(&error, bytes),
             _ => self.sink.too_long().context(self.place()),
         }
     }
+}
+
+/// Numbers that are no JSON, as Python writes them, and numbers of the same length.
+const NO_NUMBERS: [(&[u8], &[u8]); 3] = [
+    (b"-Infinity", b"-0.000000"),
+    (b"Infinity", b"0.000000"),
+    (b"NaN", b"0.0"),
+];
+
+/// Copies a value with numbers instead of those that are no JSON; whether there are some.
+fn patch(bytes: &[u8], to: &mut Vec<u8>) -> bool {
+    to.clear();
+    to.extend_from_slice(bytes);
+    let mut any = false;
+    let mut at = 0;
+    while let Some(next) = bytes.get(at) {
+        if *next == b'"' {
+            at += 1;
+            loop {
+                let Some(length) = memchr::memchr2(b'"', b'\\', bytes.get(at..).unwrap_or_default()) else {
+                    return any;
+                };
+                at += length + 1;
+                if bytes[at - 1] == b'"' {
+                    break;
+                }
+                // What is escaped.
+                at += 1;
+            }
+            continue;
+        }
+        let found = matches!(next, b'N' | b'I' | b'-')
+            .then(|| NO_NUMBERS.iter().find(|(word, _)| bytes[at..].starts_with(word)))
+            .flatten();
+        if let Some((word, number)) = found {
+            to[at..at + word.len()].copy_from_slice(number);
+            any = true;
+            at += word.len();
+        } else {
+            at += 1;
+        }
+    }
+    any
+}
+
+/// The number that is no JSON and that ends where the error is.
+fn number_before(bytes: &[u8], error: &serde_json::Error) -> Option<&'static str> {
+    let line = bytes
+        .split(|&byte| byte == b'\n')
+        .nth(error.line().checked_sub(1)?)?;
+    let before = line.get(..error.column().min(line.len()))?;
+    let (word, _) = NO_NUMBERS.iter().find(|(word, _)| before.ends_with(word))?;
+    std::str::from_utf8(word).ok()
 }
 
 /// The parts of a JSON pointer (RFC 6901).

@@ -14,8 +14,12 @@ mod archive;
 mod arrow;
 mod compression;
 mod csv;
+mod encoding;
 mod fault;
+mod foreign;
 mod json;
+mod members;
+mod observed;
 mod parquet;
 mod recognise;
 mod sink;
@@ -25,6 +29,7 @@ mod tar;
 mod tests;
 mod text;
 mod thrift;
+mod wrapped;
 mod zip;
 
 use std::fs::File;
@@ -41,6 +46,7 @@ use compression::Meter;
 use sink::Sink;
 use stored::{READ_BYTES, ReadCount, Stored};
 
+pub use observed::Observed;
 pub use text::expand;
 
 /// Bytes that may come out whatever came in, before ratios count: a few zeros compress better than any text.
@@ -79,6 +85,12 @@ pub struct Irregular {
     pub empty: u64,
     /// Members of archives that are no regular files (links, devices, sparse files), passed over.
     pub members: u64,
+    /// Rows of tables that are not as the others, left out.
+    #[serde(default)]
+    pub rows: u64,
+    /// Byte order marks within files, left out.
+    #[serde(default)]
+    pub marks: u64,
 }
 
 impl Irregular {
@@ -90,6 +102,8 @@ impl Irregular {
             skipped: self.skipped + other.skipped,
             empty: self.empty + other.empty,
             members: self.members + other.members,
+            rows: self.rows + other.rows,
+            marks: self.marks + other.marks,
         }
     }
 }
@@ -118,7 +132,7 @@ pub fn form(name: &str) -> &'static str {
     }
 }
 
-/// Calls `each` with every record of the file and with how far it is.
+/// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`.
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
@@ -126,12 +140,13 @@ pub fn form(name: &str) -> &'static str {
 pub fn records(
     file: &TextFile,
     reading: &Reading,
+    observed: &mut Observed,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     let what = || format!("read `{}`", file.name);
     let stored = File::open(&file.path).context(what)?;
     let stored = Stored::file(stored).context(what)?;
-    records_stored(&stored, &file.name, reading, each)
+    records_stored(&stored, &file.name, reading, observed, each)
 }
 
 /// Calls `each` with every record of a file whose bytes are in memory, as [`records`] does.
@@ -144,19 +159,26 @@ pub fn records_of(
     reading: &Reading,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
-    records_stored(&Stored::Bytes(bytes), name, reading, each)
+    records_stored(
+        &Stored::Bytes(bytes),
+        name,
+        reading,
+        &mut Observed::default(),
+        each,
+    )
 }
 
 fn records_stored(
     stored: &Stored,
     name: &str,
     reading: &Reading,
+    observed: &mut Observed,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     let members = (reading.members.iter())
         .map(|glob| archive::pattern(glob))
         .collect::<Result<Vec<_>>>()?;
-    let mut sink = Sink::new(reading, stored.len(), each);
+    let mut sink = Sink::new(reading, name, stored.len(), observed, each);
     let count = sink.count.clone();
     let meters = [(); DEEPEST].map(|()| Meter::new(&count, stored.len(), sink.ratio, sink.buffer));
     let mut opener = Opener {
@@ -207,7 +229,10 @@ impl Opener<'_, '_> {
         if let Some(stated) = stated.filter(|&stated| stated != Compression::None && stated != found) {
             let found = match found {
                 Compression::None if head.is_empty() => "it is empty".to_owned(),
-                Compression::None => "its first bytes are of no compression".to_owned(),
+                Compression::None => match foreign::name(name, &head) {
+                    Some(name) => format!("it is {name}, which is not read"),
+                    None => "its first bytes are of no compression".to_owned(),
+                },
                 found => format!("its first bytes are those of {}", compression::name(found)),
             };
             let stated = compression::name(stated);
@@ -280,7 +305,10 @@ impl Opener<'_, '_> {
                     return Err(Error::input("`members` are stated, but the file is no archive")
                         .hint("leave out `members`; archives are tar and zip"));
                 }
-                self.format(&mut whole, stored, name, &head)
+                self.sink.member(in_archive.then_some(name));
+                // `"compression": "none"` states that the bytes are what they seem.
+                let as_it_is = stated == Some(Compression::None);
+                self.format(&mut whole, stored, name, &head, as_it_is)
             }
         }
     }
@@ -318,6 +346,7 @@ impl Opener<'_, '_> {
         stored: Option<&Stored>,
         name: &str,
         head: &[u8],
+        as_it_is: bool,
     ) -> Result<()> {
         let recognised;
         let format = if let Some(format) = &self.reading.format {
@@ -326,6 +355,12 @@ impl Opener<'_, '_> {
             recognised = recognise::format(name, head);
             &recognised
         };
+        if !matches!(format, Format::Parquet(_) | Format::Arrow(_)) {
+            if !as_it_is {
+                foreign::check(name, head)?;
+            }
+            encoding::check(head)?;
+        }
         match format {
             Format::Text(format) => text::read(input, format.record, self.sink),
             Format::JsonLines(format) => json::read(input, format, self.sink),

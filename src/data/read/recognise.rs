@@ -1,6 +1,5 @@
 //! What a name and first bytes tell of a file.
 
-use super::text::BYTE_ORDER_MARK;
 use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, TextFormat};
 
 /// Endings of compressed files.
@@ -16,7 +15,8 @@ fn path(name: &str) -> &str {
     }
 }
 
-fn ends(name: &str, ending: &str) -> bool {
+/// Whether a name ends so, in capitals or not.
+pub fn ends(name: &str, ending: &str) -> bool {
     let start = name.len().checked_sub(ending.len());
     start.is_some_and(|start| name.as_bytes()[start..].eq_ignore_ascii_case(ending.as_bytes()))
 }
@@ -69,12 +69,6 @@ pub fn format(name: &str, head: &[u8]) -> Format {
     } else {
         Format::Text(TextFormat::default())
     }
-}
-
-/// The encoding that a file's first bytes tell of, where that is not UTF-8.
-pub fn other_encoding(head: &[u8]) -> Option<&'static str> {
-    let utf16 = head.starts_with(b"\xFF\xFE") || head.starts_with(b"\xFE\xFF");
-    (utf16 && !head.starts_with(BYTE_ORDER_MARK)).then_some("UTF-16")
 }
 
 #[cfg(test)]

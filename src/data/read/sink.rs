@@ -1,7 +1,8 @@
 //! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
 
+use super::encoding::surrogate;
 use super::stored::ReadCount;
-use super::{FREE_BYTES, Here, Irregular};
+use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::manifest::source::{InvalidUtf8, Reading};
@@ -20,6 +21,11 @@ pub struct Sink<'a> {
     pub count: ReadCount,
     length: u64,
     text: u64,
+    /// The file's name, and that of the archive's member.
+    file: String,
+    member: Option<String>,
+    /// What is worth a warning.
+    pub observed: &'a mut Observed,
     /// What was not as it should be.
     pub irregular: Irregular,
     /// The error of `each`, which is told without the place in the file.
@@ -27,8 +33,14 @@ pub struct Sink<'a> {
 }
 
 impl<'a> Sink<'a> {
-    /// Hands records of a file of `length` bytes to `each`.
-    pub fn new(reading: &Reading, length: u64, each: &'a mut dyn FnMut(&str, Here) -> Result<()>) -> Self {
+    /// Hands records of the file called so, of `length` bytes, to `each`.
+    pub fn new(
+        reading: &Reading,
+        file: &str,
+        length: u64,
+        observed: &'a mut Observed,
+        each: &'a mut dyn FnMut(&str, Here) -> Result<()>,
+    ) -> Self {
         Self {
             each,
             invalid_utf8: reading.invalid_utf8,
@@ -40,9 +52,30 @@ impl<'a> Sink<'a> {
             count: ReadCount::default(),
             length,
             text: 0,
+            file: file.to_owned(),
+            member: None,
+            observed,
             irregular: Irregular::default(),
             failed: None,
         }
+    }
+
+    /// States the member of an archive that is read.
+    pub fn member(&mut self, name: Option<&str>) {
+        match (name, &mut self.member) {
+            (Some(name), Some(member)) => name.clone_into(member),
+            (name, member) => *member = name.map(str::to_owned),
+        }
+    }
+
+    /// Takes a warning about what is read; one of a kind is kept.
+    pub fn warn(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        let place = match &self.member {
+            Some(member) => format!("`{}`: member `{member}`", self.file),
+            None => format!("`{}`", self.file),
+        };
+        self.observed
+            .warn(kind, &place, || format!("{place}: {}", text()));
     }
 
     /// What becomes of bytes that are not UTF-8.
@@ -57,11 +90,21 @@ impl<'a> Sink<'a> {
 
     /// Takes a record of any bytes; `place` says where it stands.
     pub fn push(&mut self, text: &[u8], place: impl FnOnce() -> String) -> Result<()> {
+        self.push_as(text, false, place)
+    }
+
+    /// As [`Self::push`]. In text that was `escaped`, half of a surrogate pair is the writer's; elsewhere it may be the
+    /// encoding's.
+    pub fn push_as(&mut self, text: &[u8], escaped: bool, place: impl FnOnce() -> String) -> Result<()> {
         match std::str::from_utf8(text) {
             Ok(text) => self.emit(text),
             Err(fault) => match self.invalid_utf8 {
                 InvalidUtf8::Error => {
                     let at = fault.valid_up_to();
+                    if let Some((message, hint)) = surrogate(text, at, escaped) {
+                        let message = format!("{}: {message} at byte {} of the text", place(), at + 1);
+                        return Err(Error::input(message).hint(hint));
+                    }
                     Err(Error::input(format!(
                         "{}: invalid UTF-8 (0x{:02X}) at byte {} of the text",
                         place(),

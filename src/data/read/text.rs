@@ -1,15 +1,16 @@
 //! Plain text, cut into records.
 //!
-//! A byte-order mark at a file's start is dropped, `\r\n` counts as `\n`, and a record of nothing but white space is empty
-//! and is dropped. Nothing else is changed: leading spaces, tabs, NULs and other control characters are the record's.
+//! A byte order mark at the start of a file, or of a line where files were put together, is dropped; `\r\n` counts as
+//! `\n`, as `\r` does in a file without any `\n`; and a record of nothing but white space is empty and is dropped. Nothing
+//! else is changed: leading spaces, tabs, NULs and other control characters are the record's.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use super::encoding::surrogate;
 use super::fault::landed;
-use super::recognise::other_encoding;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::source::{InvalidUtf8, RecordUnit};
@@ -90,17 +91,25 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
         begun: false,
         replaced: false,
         skipped: false,
+        returns: 0,
+        first_return: 0,
+        mark: memchr::memmem::Finder::new(BYTE_ORDER_MARK),
         sink,
     };
+    lines.sink.observed.wrapped.file();
     // A line that goes on in the next chunk.
     let mut carried: Vec<u8> = Vec::new();
+    let mut ending = b'\n';
+    // Whether a line has ended.
+    let mut broken = false;
     loop {
         let chunk = input.fill_buf().map_err(landed)?;
         if chunk.is_empty() {
             break;
         }
         let mut rest = chunk;
-        while let Some(end) = memchr::memchr(b'\n', rest) {
+        while let Some(end) = memchr::memchr(ending, rest) {
+            broken = true;
             let line = &rest[..end];
             rest = &rest[end + 1..];
             if carried.is_empty() {
@@ -111,19 +120,39 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
                 carried.clear();
             }
         }
-        // The line's `\r` and a byte-order mark do not count.
+        // The line's `\r` and a byte order mark do not count.
         if carried.len() + rest.len() > lines.sink.longest.saturating_add(1 + BYTE_ORDER_MARK.len()) {
-            lines.line += 1;
-            return Err(lines.too_long());
+            carried.extend_from_slice(rest);
+            rest = &[];
+            if broken || !has_returns(&carried) {
+                lines.line += 1;
+                return Err(lines.too_long());
+            }
+            // No `\n` so far, however far.
+            ending = b'\r';
+            broken = true;
+            lines.ends_in_returns();
+            carried = lines.split(&carried)?;
         }
         carried.extend_from_slice(rest);
         let count = chunk.len();
         input.consume(count);
     }
+    if !broken && has_returns(&carried) {
+        lines.ends_in_returns();
+        carried = lines.split(&carried)?;
+    }
     if !carried.is_empty() {
         lines.line(&carried, carried.len())?;
     }
-    lines.finish()
+    lines.finish()?;
+    lines.tell_returns();
+    Ok(())
+}
+
+/// Whether a `\r` stands before the end.
+fn has_returns(bytes: &[u8]) -> bool {
+    memchr::memchr(b'\r', bytes).is_some_and(|at| at + 1 < bytes.len())
 }
 
 /// Puts lines together to records.
@@ -139,6 +168,10 @@ struct Lines<'l, 's> {
     begun: bool,
     replaced: bool,
     skipped: bool,
+    /// Carriage returns within lines, and the first line that has one.
+    returns: u64,
+    first_return: u64,
+    mark: memchr::memmem::Finder<'static>,
     sink: &'l mut Sink<'s>,
 }
 
@@ -150,12 +183,33 @@ impl Lines<'_, '_> {
         self.start += length as u64;
         let mut bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
         let mut mark = 0;
-        if self.line == 1
-            && let Some(rest) = bytes.strip_prefix(BYTE_ORDER_MARK)
-        {
+        if let Some(rest) = bytes.strip_prefix(BYTE_ORDER_MARK) {
             bytes = rest;
             mark = BYTE_ORDER_MARK.len();
+            if self.line > 1 {
+                self.sink.irregular.marks += 1;
+                let line = self.line;
+                self.sink.warn("mark", || {
+                    format!(
+                        "a byte order mark at the start of line {line} (files put together?); it is left out"
+                    )
+                });
+            }
         }
+        if self.mark.find(bytes).is_some() {
+            let line = self.line;
+            self.sink.warn("mark within", || {
+                format!(
+                    "a byte order mark within line {line} (files put together without a line break between them?); it \
+                     stays in the text"
+                )
+            });
+        }
+        let returns = memchr::memchr_iter(b'\r', bytes).count() as u64;
+        if returns > 0 && self.returns == 0 {
+            self.first_return = self.line;
+        }
+        self.returns += returns;
         if bytes.len() > self.sink.longest {
             return Err(self.too_long());
         }
@@ -180,6 +234,7 @@ impl Lines<'_, '_> {
         };
         match self.unit {
             RecordUnit::Line => {
+                self.sink.observed.wrapped.line(&text);
                 let line = self.line;
                 self.emit(&text).context(|| format!("line {line}"))
             }
@@ -195,6 +250,36 @@ impl Lines<'_, '_> {
                 self.record.push_str(&text);
                 Ok(())
             }
+        }
+    }
+
+    /// Takes the lines of bytes without any `\n`, which end in `\r`; gives back the last one.
+    fn split(&mut self, bytes: &[u8]) -> Result<Vec<u8>> {
+        let mut rest = bytes;
+        while let Some(end) = memchr::memchr(b'\r', rest) {
+            self.line(&rest[..end], end + 1)?;
+            rest = &rest[end + 1..];
+        }
+        Ok(rest.to_vec())
+    }
+
+    fn ends_in_returns(&mut self) {
+        self.sink.warn("returns", || {
+            "no line ends in a line feed: each carriage return is taken for the end of a line".to_owned()
+        });
+    }
+
+    /// Warns where most lines seem to end in carriage returns.
+    fn tell_returns(&mut self) {
+        let (returns, lines, first) = (self.returns, self.line, self.first_return);
+        if returns > lines {
+            self.sink.warn("returns within", || {
+                format!(
+                    "{returns} carriage returns stand within {lines} line{}, the first in line {first}; if they end \
+                     lines, write them so: `tr '\\r' '\\n' < FILE > NEW`",
+                    if lines == 1 { "" } else { "s" }
+                )
+            });
         }
     }
 
@@ -231,20 +316,26 @@ impl Lines<'_, '_> {
     }
 
     fn invalid(&self, bytes: &[u8], at: usize, mark: usize, start: u64) -> Error {
-        let from = match other_encoding(bytes) {
-            Some(encoding) if self.line == 1 => encoding,
-            _ => "WINDOWS-1252",
+        let place = |message: &str| {
+            Error::input(format!(
+                "line {}: {message} at byte {} of the line, {} of the file",
+                self.line,
+                mark + at + 1,
+                start + (mark + at) as u64 + 1,
+            ))
         };
-        Error::input(format!(
-            "line {}: invalid UTF-8 (0x{:02X}) at byte {} of the line, {} of the file",
-            self.line,
-            bytes[at],
-            mark + at + 1,
-            start + (mark + at) as u64 + 1,
-        ))
-        .hint(format!(
-            "convert the file first, for example with `iconv -f {from} -t UTF-8`, or say what becomes of such records: \
-             `\"invalid_utf8\": \"replace\"` or `\"skip\"`"
+        if let Some((message, hint)) = surrogate(bytes, at, false) {
+            return place(&message).hint(hint);
+        }
+        let error = place(&format!("invalid UTF-8 (0x{:02X})", bytes[at]));
+        let policy = "or say what becomes of such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
+        if bytes.contains(&0) {
+            return error.hint(format!(
+                "there are NUL bytes as well, so this may be no text at all: `file FILE` says what it is; {policy}"
+            ));
+        }
+        error.hint(format!(
+            "convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`, {policy}"
         ))
     }
 }
@@ -252,7 +343,7 @@ impl Lines<'_, '_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::read::{TextFile, records};
+    use crate::data::read::{Observed, TextFile, records};
     use crate::manifest::source::{Compression, Format, Reading, TextFormat};
     use RecordUnit::{File as Whole, Line, Paragraph};
     use proptest::prelude::*;
@@ -271,6 +362,7 @@ mod tests {
         records(
             &TextFile::local(path),
             &reading,
+            &mut Observed::default(),
             &mut |text, crate::data::read::Here { read, .. }| {
                 assert!(read >= last && read <= bytes.len() as u64);
                 last = read;
@@ -289,8 +381,12 @@ mod tests {
             ("a\r\n\r\n b \r\n", Line, &["a", " b "]),
             ("\n\n  \n\t\n", Line, &[]),
             ("", Line, &[]),
-            ("\u{FEFF}a\n\u{FEFF}b", Line, &["a", "\u{FEFF}b"]),
+            ("\u{FEFF}a\n\u{FEFF}b", Line, &["a", "b"]),
             ("a\rb\n", Line, &["a\rb"]),
+            ("a\rb\r\rc", Line, &["a", "b", "c"]),
+            ("a\rb\r\rc\r", Paragraph, &["a\nb", "c"]),
+            ("a\rb", Whole, &["a\nb"]),
+            ("a\r", Line, &["a"]),
             ("a\0b", Line, &["a\0b"]),
             ("\n\na\nb\n\n \nc\n\n\n", Paragraph, &["a\nb", "c"]),
             ("a\r\nb\r\n\r\nc", Paragraph, &["a\nb", "c"]),
@@ -319,8 +415,8 @@ mod tests {
         );
         assert!(error.hint_text().unwrap().contains("WINDOWS-1252"));
         let error = read(b"\xFF\xFEa\0", Whole).unwrap_err();
-        assert!(error.to_string().contains("at byte 1 of the line, 1 of the file"));
-        assert!(error.hint_text().unwrap().contains("UTF-16"));
+        assert!(error.to_string().contains("the file is UTF-16, not UTF-8"));
+        assert!(error.hint_text().unwrap().contains("iconv -f UTF-16 "));
         // A character cut off by the end of the line.
         assert!(read(b"ab\xC3\ncd", Paragraph).is_err());
     }

@@ -1,0 +1,203 @@
+//! Encodings that are not UTF-8, by the first bytes of a file.
+
+use crate::error::{Error, Result};
+
+/// An encoding of two or four bytes a unit, by the name that `iconv` has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wide {
+    /// The name.
+    pub name: &'static str,
+    /// A byte order mark stands before the text.
+    pub marked: bool,
+}
+
+/// The encoding of a file's first bytes, where it is UTF-16 or UTF-32, with a byte order mark or without one.
+#[must_use]
+pub fn wide(head: &[u8]) -> Option<Wide> {
+    let marked = |name| Some(Wide { name, marked: true });
+    match head {
+        [0xFF, 0xFE, 0, 0, ..] | [0, 0, 0xFE, 0xFF, ..] => return marked("UTF-32"),
+        [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => return marked("UTF-16"),
+        _ => {}
+    }
+    let unmarked = |name| Some(Wide { name, marked: false });
+    let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    // Four bytes of anything else are no character.
+    let quads = |unit: fn([u8; 4]) -> u32| {
+        let units = head
+            .chunks_exact(4)
+            .map(|quad| unit([quad[0], quad[1], quad[2], quad[3]]));
+        head.len() >= 8 && units.map(char::from_u32).all(|c| c.is_some_and(is_text))
+    };
+    if quads(u32::from_le_bytes) {
+        return unmarked("UTF-32LE");
+    }
+    if quads(u32::from_be_bytes) {
+        return unmarked("UTF-32BE");
+    }
+    // The zeros of what is ASCII tell where the high bytes are.
+    let zeros = |place: usize| {
+        head.iter()
+            .skip(place)
+            .step_by(2)
+            .filter(|&&byte| byte == 0)
+            .count()
+    };
+    let (even, odd, pairs) = (zeros(0), zeros(1), head.len() / 2);
+    let (name, high, low, unit): (_, _, _, fn([u8; 2]) -> u16) = if odd > even {
+        ("UTF-16LE", odd, even, u16::from_le_bytes)
+    } else {
+        ("UTF-16BE", even, odd, u16::from_be_bytes)
+    };
+    // UTF-8 may have zeros too, but hardly in every other place.
+    let telling =
+        high > low && pairs >= 2 && (low == 0 && high >= 2 && high * 2 > pairs || !starts_as_utf8(head));
+    if !telling {
+        return None;
+    }
+    let units = head.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
+    let mut characters = char::decode_utf16(units).peekable();
+    while let Some(c) = characters.next() {
+        match c {
+            Ok(c) if is_text(c) => {}
+            // The head may end within a pair.
+            Err(_) if characters.peek().is_none() => {}
+            _ => return None,
+        }
+    }
+    unmarked(name)
+}
+
+/// Whether the bytes are UTF-8 but for a character that they cut off.
+#[must_use]
+pub fn starts_as_utf8(head: &[u8]) -> bool {
+    match std::str::from_utf8(head) {
+        Ok(_) => true,
+        Err(error) => error.error_len().is_none(),
+    }
+}
+
+/// Refuses a file of text that is UTF-16 or UTF-32.
+///
+/// # Errors
+/// It is.
+pub fn check(head: &[u8]) -> Result<()> {
+    let Some(Wide { name, marked }) = wide(head) else {
+        return Ok(());
+    };
+    let message = if marked {
+        format!("the file is {name}, not UTF-8: it begins with that byte order mark")
+    } else {
+        format!("the file looks like {name} without a byte order mark, not UTF-8")
+    };
+    Err(Error::input(message).hint(format!("convert it: `iconv -f {name} -t UTF-8 FILE > NEW`")))
+}
+
+/// What is wrong with text whose first `valid` bytes are UTF-8, where it is more than a wrong byte: a message and a hint.
+#[must_use]
+pub fn surrogate(text: &[u8], valid: usize, escaped: bool) -> Option<(String, &'static str)> {
+    let [0xED, second @ 0xA0..=0xBF, third, rest @ ..] = text.get(valid..)? else {
+        return None;
+    };
+    let unit = 0xD000 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F);
+    let pair = unit < 0xDC00 && matches!(rest, [0xED, 0xB0..=0xBF, ..]);
+    Some(if pair && !escaped {
+        (
+            "a surrogate pair (0xED): the text is CESU-8, not UTF-8".to_owned(),
+            "convert the file, in Python for example: `text.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", \
+             \"surrogatepass\").decode(\"utf-16\")`; or say what becomes of such records: `\"invalid_utf8\": \"replace\"` \
+             or `\"skip\"`",
+        )
+    } else {
+        (
+            format!("half of a surrogate pair, \\u{unit:04x}"),
+            "the writer cut a character in two; say what becomes of such records: `\"invalid_utf8\": \"replace\"` or \
+             `\"skip\"`",
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn utf16(text: &str, little: bool) -> Vec<u8> {
+        let bytes = |unit: u16| {
+            if little {
+                unit.to_le_bytes()
+            } else {
+                unit.to_be_bytes()
+            }
+        };
+        text.encode_utf16().flat_map(bytes).collect()
+    }
+
+    fn utf32(text: &str, little: bool) -> Vec<u8> {
+        let bytes = |c: char| {
+            if little {
+                (c as u32).to_le_bytes()
+            } else {
+                (c as u32).to_be_bytes()
+            }
+        };
+        text.chars().flat_map(bytes).collect()
+    }
+
+    #[test]
+    fn wide_encodings_are_recognised() {
+        let name = |bytes: &[u8]| wide(bytes).map(|wide| (wide.name, wide.marked));
+        for text in [
+            "hi\n",
+            "one two three\n",
+            "naïve café, 1.5 €\n",
+            "ab\n日本語のテキスト\n",
+            "x 😀 y\n",
+        ] {
+            assert_eq!(name(&utf16(text, true)), Some(("UTF-16LE", false)), "{text}");
+            assert_eq!(name(&utf16(text, false)), Some(("UTF-16BE", false)), "{text}");
+            assert_eq!(name(&utf32(text, true)), Some(("UTF-32LE", false)), "{text}");
+            assert_eq!(name(&utf32(text, false)), Some(("UTF-32BE", false)), "{text}");
+            let marked = format!("\u{FEFF}{text}");
+            assert_eq!(name(&utf16(&marked, true)), Some(("UTF-16", true)), "{text}");
+            assert_eq!(name(&utf16(&marked, false)), Some(("UTF-16", true)), "{text}");
+            assert_eq!(name(&utf32(&marked, true)), Some(("UTF-32", true)), "{text}");
+            assert_eq!(name(&utf32(&marked, false)), Some(("UTF-32", true)), "{text}");
+            assert_eq!(name(text.as_bytes()), None, "{text}");
+        }
+        for bytes in [
+            &b""[..],
+            b"a",
+            b"a\0b",
+            b"nul \0 in a text\n",
+            b"caf\xE9\n",
+            b"\0\0\0\0",
+            b"\xC3",
+        ] {
+            assert_eq!(name(bytes), None, "{bytes:?}");
+        }
+        assert_eq!(
+            name(&utf16("日本語の、テキスト。\n次の行\n", true)),
+            Some(("UTF-16LE", false))
+        );
+    }
+
+    #[test]
+    fn half_a_surrogate_pair_is_named() {
+        let words = |text: &[u8], escaped| surrogate(text, 1, escaped).map(|(message, _)| message);
+        assert_eq!(
+            words(b"a\xED\xA0\xBD", true).unwrap(),
+            "half of a surrogate pair, \\ud83d"
+        );
+        assert_eq!(
+            words(b"a\xED\xB8\x80b", false).unwrap(),
+            "half of a surrogate pair, \\ude00"
+        );
+        assert!(
+            words(b"a\xED\xA0\xBD\xED\xB8\x80", false)
+                .unwrap()
+                .contains("CESU-8")
+        );
+        assert_eq!(words(b"a\xFF", false), None);
+        assert_eq!(words(b"a\xED\xA0", false), None);
+    }
+}

@@ -1,0 +1,54 @@
+//! What is worth a warning although the files could be read.
+
+use super::wrapped::Wrapped;
+
+/// Warnings over all files of a source: one of each kind, however many files have it.
+#[derive(Default)]
+pub struct Observed {
+    warnings: Vec<Warning>,
+    /// Whether lines are pieces of paragraphs.
+    pub wrapped: Wrapped,
+}
+
+struct Warning {
+    kind: &'static str,
+    text: String,
+    /// Files with the same, beside the first one.
+    more: u64,
+    /// The file that had it last.
+    file: String,
+}
+
+impl Observed {
+    /// Takes a warning of a kind about a file; the text of a kind's first one is kept.
+    pub fn warn(&mut self, kind: &'static str, file: &str, text: impl FnOnce() -> String) {
+        if let Some(known) = self.warnings.iter_mut().find(|known| known.kind == kind) {
+            if known.file != file {
+                known.more += 1;
+                file.clone_into(&mut known.file);
+            }
+            return;
+        }
+        self.warnings.push(Warning {
+            kind,
+            text: text(),
+            more: 0,
+            file: file.to_owned(),
+        });
+    }
+
+    /// All warnings, in the order in which they came up.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let more = |warning: &Warning| match warning.more {
+            0 => warning.text.clone(),
+            1 => format!("{} (and 1 more file)", warning.text),
+            more => format!("{} (and {more} more files)", warning.text),
+        };
+        self.warnings
+            .iter()
+            .map(more)
+            .chain(self.wrapped.warning())
+            .collect()
+    }
+}

@@ -1,0 +1,266 @@
+//! What is at fault with a file is named, with a way out that works.
+
+use super::*;
+
+/// What comes out of a file, and the warnings.
+fn warned(bytes: &[u8], name: &str, settings: serde_json::Value) -> (Vec<String>, Irregular, Vec<String>) {
+    let mut all = Vec::new();
+    let mut observed = Observed::default();
+    let mut each = |text: &str, _: Here| {
+        all.push(text.to_owned());
+        Ok(())
+    };
+    let stored = Stored::Bytes(bytes.to_vec().into());
+    let irregular = records_stored(&stored, name, &reading(settings), &mut observed, &mut each)
+        .unwrap_or_else(|error| panic!("{name}: {error}"));
+    (all, irregular, observed.warnings())
+}
+
+#[test]
+fn byte_order_marks_where_files_were_put_together() {
+    let (records, irregular, warnings) = warned("a\n\u{FEFF}b\n\u{FEFF}c\n".as_bytes(), "a.txt", json!({}));
+    assert_eq!((records.join(" "), irregular.marks), ("a b c".to_owned(), 2));
+    assert_eq!(
+        warnings,
+        ["`a.txt`: a byte order mark at the start of line 2 (files put together?); it is left out"]
+    );
+    let (records, irregular, warnings) = warned("a\u{FEFF}b\n".as_bytes(), "a.txt", json!({}));
+    assert_eq!((records.join(" "), irregular.marks), ("a\u{FEFF}b".to_owned(), 0));
+    assert!(
+        warnings[0].contains("a byte order mark within line 1"),
+        "{warnings:?}"
+    );
+    assert!(warned("\u{FEFF}a\n".as_bytes(), "a.txt", json!({})).2.is_empty());
+    for (text, expected) in [
+        (
+            "{\"text\":\"a\"}\n\u{FEFF}{\"text\":\"b\"}\n",
+            "record 2: a byte order mark at the start of line 2 (files put together?)",
+        ),
+        (
+            "{\"text\":\"a\"}\u{FEFF}{\"text\":\"b\"}\n",
+            "record 2: a byte order mark in line 1 (files put together?)",
+        ),
+    ] {
+        let message = fault(text.as_bytes(), "a.jsonl", json!({}));
+        assert!(message.contains(expected) && message.contains("sed"), "{message}");
+    }
+}
+
+#[test]
+fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
+    let text = r#"{"text":"NaN \"NaN\" a","score":NaN,"x":[-Infinity,Infinity,{"y":NaN}]} {"x":-1,"text":"b","z":NaN}"#;
+    assert_eq!(
+        texts(text.as_bytes(), "a.jsonl", json!({})),
+        ["NaN \"NaN\" a", "b"]
+    );
+    for (text, expected) in [
+        (
+            "{\"text\":\"a\"}\n{\"text\":NaN}",
+            "record 2: line 2, column 11: NaN is no JSON, and no text",
+        ),
+        ("{\"text\":[\"a\",-Infinity]}", "-Infinity is no JSON"),
+        ("{\"id\":NaN,\"text\":\"a\",}", "trailing comma"),
+        ("{\"id\":NaN,\"text\":5}", "invalid type: integer `5`"),
+        ("{\"id\":nan,\"text\":\"a\"}", "expected ident"),
+    ] {
+        let message = fault(text.as_bytes(), "a.jsonl", json!({}));
+        assert!(message.contains(expected), "{text}: {message}");
+    }
+    let python = fault(b"{'text': 'a'}", "a.jsonl", json!({}));
+    assert!(python.contains("json.dumps"), "{python}");
+    let padded = fault(b"{\"text\":\"a\"}\n\0\0\0", "a.jsonl", json!({}));
+    assert!(
+        padded.contains("record 2: a NUL byte in line 2") && padded.contains("tr -d '\\000'"),
+        "{padded}"
+    );
+    let commas = fault(b"{\"text\":\"a\"},\n{\"text\":\"b\"}", "a.jsonl", json!({}));
+    assert!(commas.contains("jq -c '.[]'"), "{commas}");
+}
+
+#[test]
+fn half_surrogates_are_named() {
+    let half = fault(br#"{"text":"a \ud83d"}"#, "a.jsonl", json!({}));
+    assert!(
+        half.contains("record 1 (line 1): half of a surrogate pair, \\ud83d at byte 3 of the text"),
+        "{half}"
+    );
+    assert!(half.contains("\"invalid_utf8\": \"replace\""), "{half}");
+    assert_eq!(
+        texts(br#"{"x":"\ud83d","text":"a"}"#, "a.jsonl", json!({})),
+        ["a"]
+    );
+    for (name, start) in [
+        ("a.txt", &b"a"[..]),
+        ("a.csv", b"text\na"),
+        ("a.jsonl", b"{\"text\":\"a"),
+    ] {
+        let bytes = [
+            start,
+            b"\xED\xA0\xBD\xED\xB8\x80",
+            if name == "a.jsonl" { b"\"}" } else { b"" },
+        ]
+        .concat();
+        assert!(fault(&bytes, name, json!({})).contains("CESU-8"), "{name}");
+    }
+}
+
+#[test]
+fn wide_encodings_are_refused_whatever_the_policy() {
+    let wide: Vec<u8> = "text\nhello world\n"
+        .encode_utf16()
+        .flat_map(u16::to_le_bytes)
+        .collect();
+    for name in ["a.txt", "a.csv", "a.tsv", "a.jsonl"] {
+        for policy in ["error", "replace", "skip"] {
+            let message = fault(&wide, name, json!({"invalid_utf8": policy}));
+            assert!(
+                message.contains("looks like UTF-16LE without a byte order mark"),
+                "{message}"
+            );
+            assert!(message.contains("iconv -f UTF-16LE -t UTF-8"), "{message}");
+            let marked = [&b"\xFF\xFE"[..], &wide].concat();
+            let message = fault(&marked, name, json!({"invalid_utf8": policy}));
+            assert!(message.contains("the file is UTF-16, not UTF-8"), "{message}");
+        }
+    }
+    let archive = tar(&[("a.txt", b'0', &wide)]);
+    assert!(fault(&archive, "a.tar", json!({})).contains("UTF-16LE"));
+    assert!(fault(&gzip(&wide), "a.txt.gz", json!({})).contains("UTF-16LE"));
+    assert_eq!(texts(b"a\0b", "a.txt", json!({})), ["a\0b"]);
+    let binary = fault(b"\x80\x04\x95\0\0\0\0\0pickle\n", "a.txt", json!({}));
+    assert!(binary.contains("NUL bytes as well"), "{binary}");
+}
+
+#[test]
+fn carriage_returns_end_lines_where_nothing_else_does() {
+    let (records, _, warnings) = warned(b"one\rtwo\rthree", "cr.txt", json!({}));
+    assert_eq!(records, ["one", "two", "three"]);
+    assert!(
+        warnings[0].contains("each carriage return is taken for the end of a line"),
+        "{warnings:?}"
+    );
+    // With line feeds they are text, but that is told where they are many.
+    let (records, _, warnings) = warned(b"one\rtwo\rthree\n", "cr.txt", json!({}));
+    assert_eq!(records, ["one\rtwo\rthree"]);
+    assert!(
+        warnings[0].contains("2 carriage returns stand within 1 line, the first in line 1"),
+        "{warnings:?}"
+    );
+    for text in [&b"a\r\nb\r\n"[..], b"a\rb\nc\n", b"a\r", b"a\n"] {
+        assert!(warned(text, "a.txt", json!({})).2.is_empty(), "{text:?}");
+    }
+    // However long the file is.
+    let long = "0123456789\r".repeat(1000);
+    let (records, ..) = warned(long.as_bytes(), "a.txt", json!({"longest_record": 100}));
+    assert_eq!(records.len(), 1000);
+    assert!(records.iter().all(|record| record == "0123456789"));
+    assert!(fault(&[b'x'; 1000], "a.txt", json!({"longest_record": 100})).contains("longer than 100 bytes"));
+}
+
+#[test]
+fn forms_that_are_not_read_are_named() {
+    use std::io::Write as _;
+    let text: String = (0..50).map(|i| format!("line {i} of a text\n")).collect();
+    let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
+    lz4.write_all(text.as_bytes()).unwrap();
+    let lz4 = lz4.finish().unwrap();
+    let mut zlib = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::default());
+    zlib.write_all(text.as_bytes()).unwrap();
+    let zlib = zlib.finish().unwrap();
+    let cases: [(&str, &[u8], &str, &str); 6] = [
+        ("a.txt.lz4", &lz4, "LZ4 is not read", "lz4 -d"),
+        ("a.txt", &lz4, "LZ4 is not read", "lz4 -d"),
+        ("a.txt.z", &zlib, "zlib is not read", "zlib.decompress"),
+        (
+            "a.txt.br",
+            b"\x0b\x18\x80\xFFtext\x03",
+            "brotli is not read",
+            "brotli -d",
+        ),
+        (
+            "a.txt.lzma",
+            b"\x5D\0\0\x80\0\xFF\xFF\xFF\xFF",
+            "lzma is not read",
+            "xz -d",
+        ),
+        ("a.7z", b"7z\xBC\xAF\x27\x1C\0\x04", "7z is not read", "7z x"),
+    ];
+    for (name, bytes, what, way_out) in cases {
+        for policy in ["error", "replace", "skip"] {
+            let message = fault(bytes, name, json!({"invalid_utf8": policy}));
+            assert!(
+                message.contains(what) && message.contains(way_out),
+                "{name}: {message}"
+            );
+        }
+        let stated = fault(bytes, name, json!({"compression": "gzip"}));
+        assert!(stated.contains("which is not read"), "{name}: {stated}");
+        let member = fault(&tar(&[(name, b'0', bytes)]), "a.tar", json!({}));
+        assert!(member.contains(what), "{name}: {member}");
+        let as_it_is = json!({"compression": "none", "invalid_utf8": "replace", "format": {"kind": "text", "record": "file"}});
+        assert_eq!(texts(bytes, name, as_it_is).len(), 1, "{name}");
+    }
+    // A name alone makes nothing unreadable.
+    assert_eq!(texts(b"text\n", "a.txt.br", json!({})), ["text"]);
+}
+
+#[test]
+fn zeros_behind_the_last_member_are_padding_and_other_bytes_are_counted() {
+    for tool in ["gzip", "bzip2", "xz", "zstd"] {
+        let bytes = golden(&format!("two.{tool}"));
+        for zeros in [1, 3, 4, 512, 100_000] {
+            let padded = [&bytes[..], &vec![0; zeros]].concat();
+            assert_eq!(
+                texts(&padded, "a.txt", json!({})),
+                ["one", "two", "three"],
+                "{tool} {zeros}"
+            );
+            let again = [&padded[..], &bytes].concat();
+            assert_eq!(
+                texts(&again, "a.txt", json!({})),
+                ["one", "two", "threeone", "two", "three"],
+                "{tool} {zeros}"
+            );
+        }
+        for (garbage, expected) in [
+            (&b"garbage"[..], "7 bytes stand behind the last member"),
+            (b"\0\0x", "3 bytes stand behind"),
+            (b"x", "1 byte stands behind"),
+            (b"\x1F\x9Dold", "5 bytes stand behind"),
+        ] {
+            let message = fault(&[&bytes[..], garbage].concat(), "a.txt", json!({}));
+            assert!(
+                message.contains(expected) && message.contains(tool),
+                "{tool}: {message}"
+            );
+            let cut = format!("truncate -s -{}", garbage.len());
+            assert!(
+                message.contains(&cut) && !message.contains("cut off;"),
+                "{message}"
+            );
+        }
+    }
+}
+
+#[test]
+fn broken_prose_is_warned_of_once_for_all_files() {
+    let paragraph = "It was the best of times, it was the worst of times, it was the age of\nwisdom, it was the age of \
+                     foolishness, it was the epoch of belief, it was the\nepoch of incredulity, it was the season of \
+                     Light. It was the season of\nDarkness, it was the spring of hope, it was the winter of despair, \
+                     we had\neverything before us, we had nothing before us, we were all going direct to\nHeaven, we \
+                     were all going direct the other way.\n\n";
+    let (records, _, warnings) = warned(paragraph.repeat(3).as_bytes(), "a.txt", json!({}));
+    assert_eq!((records.len(), warnings.len()), (18, 1), "{warnings:?}");
+    assert!(
+        warnings[0].contains("`\"record\": \"paragraph\"`"),
+        "{warnings:?}"
+    );
+    let paragraphs = json!({"format": {"kind": "text", "record": "paragraph"}});
+    let (records, _, warnings) = warned(paragraph.repeat(3).as_bytes(), "a.txt", paragraphs);
+    assert_eq!((records.len(), warnings.len()), (3, 0), "{warnings:?}");
+    let archive = tar(&[
+        ("a.txt", b'0', paragraph.as_bytes()),
+        ("b.txt", b'0', paragraph.as_bytes()),
+    ]);
+    assert_eq!(warned(&archive, "a.tar", json!({})).2.len(), 1);
+}

@@ -1,0 +1,215 @@
+//! Texts that are broken at a column and texts that are not.
+
+use super::*;
+
+/// Words of English, from a small vocabulary, in sentences and paragraphs.
+fn prose(seed: u64, paragraphs: usize) -> Vec<String> {
+    const WORDS: &[&str] = &[
+        "the",
+        "a",
+        "of",
+        "and",
+        "in",
+        "house",
+        "which",
+        "letter",
+        "morning",
+        "considered",
+        "before",
+        "it",
+        "was",
+        "almost",
+        "impossible",
+        "to",
+        "say",
+        "how",
+        "long",
+        "they",
+        "walked",
+        "without",
+        "speaking",
+        "river",
+        "I",
+        "London",
+        "carriage",
+        "understanding",
+        "if",
+        "only",
+        "because",
+        "garden",
+        "never",
+        "again",
+        "quietly",
+    ];
+    let mut state = seed;
+    let mut next = |below: usize| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    (0..paragraphs)
+        .map(|_| {
+            let sentences: Vec<String> = (0..2 + next(6))
+                .map(|_| {
+                    let words: Vec<&str> = (0..4 + next(20)).map(|_| WORDS[next(WORDS.len())]).collect();
+                    let text = words.join(" ");
+                    format!("{}{}.", text[..1].to_uppercase(), &text[1..])
+                })
+                .collect();
+            sentences.join(" ")
+        })
+        .collect()
+}
+
+/// Breaks a paragraph as people and editors do: greedily.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let last = lines.last_mut().unwrap();
+        if !last.is_empty() && last.len() + 1 + word.len() > width {
+            lines.push(word.to_owned());
+        } else {
+            if !last.is_empty() {
+                last.push(' ');
+            }
+            last.push_str(word);
+        }
+    }
+    lines
+}
+
+fn column<S: AsRef<str>>(lines: &[S]) -> Option<usize> {
+    let mut wrapped = Wrapped::default();
+    wrapped.file();
+    lines.iter().for_each(|line| wrapped.line(line.as_ref()));
+    wrapped.column()
+}
+
+#[test]
+fn broken_prose_is_recognised() {
+    for seed in 0..20 {
+        for width in [60, 65, 72, 76, 80, 100] {
+            for paragraphs in [3, 40] {
+                let text = prose(seed, paragraphs);
+                let lines: Vec<String> = text
+                    .iter()
+                    .flat_map(|text| wrap(text, width).into_iter().chain([String::new()]))
+                    .collect();
+                let found = column(&lines)
+                    .unwrap_or_else(|| panic!("seed {seed} width {width}:\n{}", lines.join("\n")));
+                assert!((width - 3..=width).contains(&found), "{found} for {width}");
+                assert!(column(&text).is_none(), "one paragraph a line");
+            }
+        }
+    }
+    // A book's title, contents and verses are a small part of it.
+    let mut book: Vec<String> = [
+        "THE BOOK",
+        "",
+        "CONTENTS",
+        "",
+        "I. The House",
+        "II. The River",
+        "III. London",
+        "",
+    ]
+    .map(str::to_owned)
+    .into();
+    for text in prose(7, 30) {
+        book.extend(wrap(&text, 70));
+        book.push(String::new());
+    }
+    assert!(column(&book).is_some());
+    // The indent of a paragraph's first line, and no blank lines.
+    let mut indented = Vec::new();
+    for text in prose(3, 20) {
+        let mut lines = wrap(&format!("____{text}"), 72);
+        lines[0] = lines[0].replace("____", "    ");
+        indented.extend(lines);
+    }
+    assert!(column(&indented).is_some());
+}
+
+#[test]
+fn what_is_said_fits_the_text() {
+    let warning = |apart: bool| {
+        let mut wrapped = Wrapped::default();
+        wrapped.file();
+        for text in prose(1, 10) {
+            wrap(&text, 72).iter().for_each(|line| wrapped.line(line));
+            if apart {
+                wrapped.line("");
+            }
+        }
+        wrapped.warning().unwrap()
+    };
+    assert!(
+        warning(true).contains("`\"record\": \"paragraph\"` takes"),
+        "{}",
+        warning(true)
+    );
+    assert!(
+        warning(false).contains("`\"record\": \"file\"` takes"),
+        "{}",
+        warning(false)
+    );
+}
+
+#[test]
+fn other_lines_are_not_taken_for_it() {
+    // One sentence a line, as in LM1B; and in small letters without an end, as in Penn Treebank.
+    let sentences: Vec<String> = prose(11, 300)
+        .iter()
+        .flat_map(|text| {
+            text.split_inclusive(". ")
+                .map(|s| s.trim_end().to_owned())
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(column(&sentences), None);
+    let bare: Vec<String> = sentences
+        .iter()
+        .map(|s| s.trim_end_matches('.').to_lowercase())
+        .collect();
+    assert_eq!(column(&bare), None);
+    // Records that differ in a number only.
+    let made: Vec<String> = (0..200)
+        .map(|i| format!("the quick brown fox jumps over the lazy dog, for the time number {i}"))
+        .collect();
+    assert_eq!(column(&made), None);
+    let verses = "\
+Shall I compare thee to a summer's day?\nThou art more lovely and more temperate:\n\
+Rough winds do shake the darling buds of May,\nAnd summer's lease hath all too short a date;\n\
+Sometime too hot the eye of heaven shines,\nAnd often is his gold complexion dimm'd;\n\
+And every fair from fair sometime declines,\nBy chance or nature's changing course untrimm'd;\n\
+But thy eternal summer shall not fade,\nNor lose possession of that fair thou ow'st;\n\
+Nor shall death brag thou wander'st in his shade,\nWhen in eternal lines to time thou grow'st:\n\
+So long as men can breathe or eyes can see,\nSo long lives this, and this gives life to thee.";
+    assert_eq!(column(&verses.lines().collect::<Vec<_>>()), None);
+    let free = "\
+i carry your heart with me in all the long slow\nmornings\nwhen the light comes over the hill and does not ask\n\
+for us\nor for anything that we once said\nwe would keep\nand then it is noon again in the small white rooms\n\
+where nothing\nmoves but the curtain and the dust\nwhich has no name";
+    assert_eq!(column(&free.lines().collect::<Vec<_>>()), None);
+    let code = include_str!("../wrapped.rs");
+    assert_eq!(column(&code.lines().collect::<Vec<_>>()), None);
+    let base64: Vec<String> = (0..100)
+        .map(|i| {
+            blake3::hash(&[i])
+                .to_hex()
+                .chars()
+                .chain("0123456789ab".chars())
+                .collect()
+        })
+        .collect();
+    assert_eq!(column(&base64), None);
+    let table: Vec<String> = (0..100)
+        .map(|i| format!("{i:>10} {:>12} {:>14} {:>16} {:>9}", i * 7, i * 31, i * 97, i))
+        .collect();
+    assert_eq!(column(&table), None);
+    let short: Vec<String> = prose(2, 30).iter().flat_map(|text| wrap(text, 38)).collect();
+    assert_eq!(column(&short), None, "subtitles");
+    assert_eq!(column(&[""; 0]), None);
+    assert_eq!(column(&["", " ", "a"]), None);
+}
