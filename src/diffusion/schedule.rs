@@ -5,10 +5,8 @@ use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
 use crate::manifest::Noise;
 
 /// A noise schedule of the absorbing forward process (arXiv 2406.07524, section 3.1 and appendix E): at time
-/// t ∈ [0, 1] each token is kept with probability α(t) = e^(−σ(t)) and is the mask otherwise.
-///
-/// DIFFERENCE: the rates dσ/dt are the exact derivatives of σ; the published code puts the ε of the two cosine
-/// rates in another place. Only with the exact derivative is the bound invariant to the schedule.
+/// t ∈ [0, 1] each token is kept with probability α(t) = e^(−σ(t)) and is the mask otherwise. The rates dσ/dt are the
+/// exact derivatives of σ, as in the published code: only so is the bound invariant to the schedule.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Schedule {
     /// σ(t) = −log(1 − (1 − ε) t).

@@ -43,8 +43,8 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
-/// Points drawn per curve at most: two a pixel column tell no more.
-const POINTS: usize = 1_440;
+/// Pieces of a curve of which the lowest and the highest point are drawn: one a pixel column.
+const PIECES: usize = 720;
 
 /// Round steps (1, 2 or 5 times a power of ten) that split a range into about `wanted` parts.
 fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
@@ -80,19 +80,79 @@ fn label(value: f64, step: f64) -> String {
     format!("{value:.digits$}")
 }
 
-/// Thins a curve to [`POINTS`] by the mean of neighbours.
+/// Thins a curve to the lowest and the highest point of each of [`PIECES`]: what is drawn are points of the curve, and no
+/// means that it does not have.
 fn thin(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let chunk = points.len().div_ceil(POINTS).max(1);
+    if points.len() <= 2 * PIECES {
+        return points.to_vec();
+    }
+    let extremes = |piece: &[(f64, f64)]| {
+        let order = |a: &&(f64, f64), b: &&(f64, f64)| a.1.total_cmp(&b.1);
+        let mut ends: Vec<_> = piece
+            .iter()
+            .min_by(order)
+            .into_iter()
+            .chain(piece.iter().max_by(order))
+            .copied()
+            .collect();
+        ends.sort_by(|a, b| a.0.total_cmp(&b.0));
+        ends.dedup();
+        ends
+    };
     points
-        .chunks(chunk)
-        .map(|c| {
-            let n = c.len() as f64;
-            (
-                c.iter().map(|p| p.0).sum::<f64>() / n,
-                c.iter().map(|p| p.1).sum::<f64>() / n,
-            )
-        })
+        .chunks(points.len().div_ceil(PIECES))
+        .flat_map(extremes)
         .collect()
+}
+
+/// The parts of a curve between two heights, cut where it crosses them.
+fn between(points: &[(f64, f64)], low: f64, high: f64) -> Vec<Vec<(f64, f64)>> {
+    let mut parts: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut open = false;
+    for (index, &point) in points.iter().enumerate() {
+        let inside = (low..=high).contains(&point.1);
+        if let Some(&before) = index.checked_sub(1).and_then(|index| points.get(index)) {
+            let rise = point.1 - before.1;
+            // Where the line from the point before crosses, in its order.
+            let mut crossings: Vec<f64> = [low, high]
+                .into_iter()
+                .map(|height| (height - before.1) / rise)
+                // A point on the edge is inside, and is no crossing.
+                .filter(|part| *part > 0.0 && *part < 1.0)
+                .collect();
+            crossings.sort_by(f64::total_cmp);
+            for part in crossings {
+                let crossing = (
+                    before.0 + part * (point.0 - before.0),
+                    (before.1 + part * rise).clamp(low, high),
+                );
+                match parts.last_mut().filter(|_| open) {
+                    Some(last) => {
+                        last.push(crossing);
+                        open = false;
+                    }
+                    None => {
+                        parts.push(vec![crossing]);
+                        open = true;
+                    }
+                }
+            }
+        }
+        if inside {
+            match parts.last_mut().filter(|_| open) {
+                Some(last) => last.push(point),
+                None => parts.push(vec![point]),
+            }
+        }
+        open = inside;
+    }
+    parts
+}
+
+/// A value with four digits.
+fn four_digits(value: f64) -> String {
+    let digits = (3.0 - value.abs().max(1e-3).log10().floor()).clamp(0.0, 6.0) as usize;
+    format!("{value:.digits$}")
 }
 
 /// Escapes text for HTML and SVG.
@@ -135,7 +195,8 @@ impl Chart {
         if !x_low.is_finite() {
             return None;
         }
-        // The first fall of a loss curve would squeeze everything else flat: the scale ignores it.
+        // The first fall of a loss curve would squeeze everything else flat: the scale ignores it. A curve ends where it
+        // leaves the scale, and a note says how far it goes.
         let after = x_low + (x_high - x_low) * 0.1;
         let ys = || {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
@@ -150,7 +211,7 @@ impl Chart {
         y_high += pad;
         let x_span = if x_high > x_low { x_high - x_low } else { 1.0 };
         let x = |v: f64| LEFT + (v - x_low) / x_span * (WIDTH - LEFT - RIGHT);
-        let y = |v: f64| TOP + (y_high - v.clamp(y_low, y_high)) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
+        let y = |v: f64| TOP + (y_high - v) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
         let mut out = format!(
             "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\">",
             escape(&self.y_label),
@@ -172,31 +233,83 @@ impl Chart {
         }
         for (series, points) in self.series.iter().zip(&finite) {
             for (point, half) in series.points.iter().zip(&series.intervals) {
-                if point.1.is_finite() && half.is_finite() {
+                let (low, high) = ((point.1 - half).max(y_low), (point.1 + half).min(y_high));
+                if point.1.is_finite() && half.is_finite() && low < high {
                     let _ = write!(
                         out,
                         "<line class=\"{0} whisker\" x1=\"{1:.1}\" x2=\"{1:.1}\" y1=\"{2:.1}\" y2=\"{3:.1}\"/>",
                         series.class,
                         x(point.0),
-                        y(point.1 - half),
-                        y(point.1 + half),
+                        y(low),
+                        y(high),
                     );
                 }
             }
-            let path: Vec<String> = thin(points)
-                .iter()
-                .map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1)))
-                .collect();
-            let _ = write!(
-                out,
-                "<polyline class=\"{}\" points=\"{}\"/>",
-                series.class,
-                path.join(" ")
-            );
+            for part in between(&thin(points), y_low, y_high) {
+                let path: Vec<String> = part
+                    .iter()
+                    .map(|p| format!("{:.1},{:.1}", x(p.0), y(p.1)))
+                    .collect();
+                let _ = match &*path {
+                    [one] => {
+                        let (x, y) = one.split_once(',').unwrap_or_default();
+                        write!(
+                            out,
+                            "<circle class=\"{}\" cx=\"{x}\" cy=\"{y}\" r=\"2\"/>",
+                            series.class
+                        )
+                    }
+                    _ => write!(
+                        out,
+                        "<polyline class=\"{}\" points=\"{}\"/>",
+                        series.class,
+                        path.join(" ")
+                    ),
+                };
+            }
         }
+        self.beyond(&mut out, &finite, (y_low, y_high), &x);
         self.legend(&mut out);
         out.push_str("</svg>");
         Some(out)
+    }
+
+    /// Says how far the curves go that leave the scale.
+    fn beyond(
+        &self,
+        out: &mut String,
+        finite: &[Vec<(f64, f64)>],
+        (y_low, y_high): (f64, f64),
+        x: &dyn Fn(f64) -> f64,
+    ) {
+        for above in [true, false] {
+            let beyond = |p: &&(f64, f64)| if above { p.1 > y_high } else { p.1 < y_low };
+            let farther = |a: &&(f64, f64), b: &&(f64, f64)| {
+                let order = a.1.total_cmp(&b.1);
+                if above { order } else { order.reverse() }
+            };
+            // The first curve that does: others are means of it.
+            let curves = self.series.iter().zip(finite);
+            let found = curves.into_iter().find_map(|(series, points)| {
+                let farthest = points.iter().filter(beyond).max_by(farther)?;
+                let last = points.iter().filter(beyond).next_back()?;
+                Some((series, *farthest, last.0))
+            });
+            let Some((series, (at, value), last)) = found else {
+                continue;
+            };
+            let (sign, word) = if above { ("▲", "up") } else { ("▼", "down") };
+            let _ = write!(
+                out,
+                "<text class=\"beyond\" x=\"{:.1}\" y=\"{:.1}\">{sign} beyond the scale: {}, {word} to {} at {} {}</text>",
+                (x(last) + 10.0).min(WIDTH / 2.0),
+                if above { TOP + 12.0 } else { HEIGHT - BOTTOM - 6.0 },
+                escape(&series.name),
+                four_digits(value),
+                escape(&self.x_label),
+                label(at, 1.0),
+            );
+        }
     }
 
     fn axes(
@@ -255,7 +368,7 @@ impl Chart {
     fn legend(&self, out: &mut String) {
         let mut at = TOP + 14.0;
         for series in self.series.iter().filter(|s| !s.points.is_empty()) {
-            let (from, to) = (WIDTH - RIGHT - 200.0, WIDTH - RIGHT - 176.0);
+            let (from, to) = (WIDTH - RIGHT - 216.0, WIDTH - RIGHT - 192.0);
             let _ = write!(
                 out,
                 "<line class=\"{}\" x1=\"{from}\" x2=\"{to}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
@@ -285,6 +398,103 @@ mod tests {
     }
 
     #[test]
+    fn a_curve_ends_where_it_leaves_the_scale_and_a_note_says_how_far_it_goes() {
+        let loss: Vec<(f64, f64)> = (1..=100)
+            .map(|step| {
+                (
+                    f64::from(step),
+                    if step < 5 {
+                        14.0 - f64::from(step)
+                    } else {
+                        2.0 + 0.1 * f64::from(step % 2)
+                    },
+                )
+            })
+            .collect();
+        let chart = Chart {
+            x_label: "step".into(),
+            y_label: "loss".into(),
+            series: vec![Series {
+                name: "training loss".into(),
+                class: "raw",
+                points: loss,
+                intervals: vec![],
+            }],
+            levels: vec![],
+        };
+        let svg = chart.svg().unwrap();
+        assert!(
+            svg.contains("▲ beyond the scale: training loss, up to 13.00 at step 1"),
+            "{svg}"
+        );
+        let lines: Vec<&str> = svg
+            .split("points=\"")
+            .skip(1)
+            .map(|rest| rest.split('"').next().unwrap())
+            .collect();
+        assert_eq!(lines.len(), 1);
+        let heights: Vec<f64> = lines[0]
+            .split(' ')
+            .map(|p| p.split_once(',').unwrap().1.parse().unwrap())
+            .collect();
+        // One point on the upper edge, where it comes in; never two, which would be a line along it.
+        assert_eq!(
+            heights.iter().filter(|&&height| height == TOP).count(),
+            1,
+            "{heights:?}"
+        );
+        // From step 5 on, and the crossing.
+        assert_eq!(heights.len(), 97);
+    }
+
+    #[test]
+    fn parts_are_cut_where_they_cross() {
+        let zigzag = [(0.0, 0.0), (1.0, 4.0), (2.0, 0.0), (3.0, -4.0), (4.0, 1.0)];
+        assert_eq!(
+            between(&zigzag, -1.0, 2.0),
+            [
+                vec![(0.0, 0.0), (0.5, 2.0)],
+                vec![(1.5, 2.0), (2.0, 0.0), (2.25, -1.0)],
+                vec![(3.6, -1.0), (4.0, 1.0)]
+            ]
+        );
+        // Straight through, and wholly beyond.
+        assert_eq!(
+            between(&[(0.0, -2.0), (4.0, 2.0)], -1.0, 1.0),
+            [vec![(1.0, -1.0), (3.0, 1.0)]]
+        );
+        assert!(between(&[(0.0, 5.0), (1.0, 6.0)], -1.0, 1.0).is_empty());
+        let on_the_edge = [
+            (0.0, 1.0),
+            (1.0, 2.0),
+            (2.0, 1.0),
+            (3.0, 2.0),
+            (4.0, 3.0),
+            (5.0, 2.0),
+        ];
+        assert_eq!(
+            between(&on_the_edge, 0.0, 2.0),
+            [on_the_edge[..4].to_vec(), vec![(5.0, 2.0)]]
+        );
+        assert_eq!(
+            between(&[(0.0, 1.0), (1.0, 1.0)], 0.0, 2.0),
+            [vec![(0.0, 1.0), (1.0, 1.0)]]
+        );
+    }
+
+    #[test]
+    fn thinning_keeps_extremes() {
+        let points: Vec<(f64, f64)> = (0..100_000)
+            .map(|i| (f64::from(i), if i == 77_777 { 9.0 } else { f64::from(i % 3) }))
+            .collect();
+        let thinned = thin(&points);
+        assert!(thinned.len() <= 2 * PIECES);
+        assert!(thinned.contains(&(77_777.0, 9.0)));
+        assert!(thinned.iter().all(|point| points[point.0 as usize] == *point));
+        assert!(thinned.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
     fn a_chart_draws_every_finite_point_and_escapes_names() {
         let chart = Chart {
             x_label: "step".into(),
@@ -302,7 +512,7 @@ mod tests {
         };
         let svg = chart.svg().unwrap();
         assert!(svg.contains("a&lt;b") && !svg.contains("NaN"));
-        let path = svg.split("<polyline").nth(1).unwrap();
+        let path = svg.split("points=\"").nth(1).unwrap().split('"').next().unwrap();
         assert_eq!(path.matches(',').count(), 2, "{path}");
         assert!(Chart::default().svg().is_none());
     }
