@@ -16,7 +16,7 @@ use crate::evaluate;
 use crate::event::Cancel;
 use crate::kernels::profile::{self, Spent};
 use crate::kernels::{Alphabet, gemm};
-use crate::manifest::{Estimator, LearningRateSchedule, Noise, Sampler};
+use crate::manifest::{BoundEnds, Estimator, Grid, LearningRateSchedule, Noise, Sampler, WarmupRates};
 use crate::model::{self, Network, Resident, Timed};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -199,6 +199,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 mdlm,
                 alphabet,
                 estimator: Estimator::Time,
+                ends: BoundEnds::Valid,
                 draws: 1,
                 stream: Stream::Evaluate,
                 micro_batch: micro_batch as usize,
@@ -215,6 +216,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 steps: options.steps,
                 temperature: 1.0,
                 sampler: Sampler::Cached,
+                grid: Grid::Exact,
                 mdlm,
                 alphabet,
                 seed: SEED,
@@ -357,6 +359,7 @@ fn recipe(batch: u32, micro_batch: u32) -> Recipe {
         micro_batch,
         learning_rate: 1e-6,
         warmup_steps: 0,
+        warmup_rates: WarmupRates::FromOne,
         schedule: LearningRateSchedule::Constant,
         adam: AdamW {
             beta1: 0.9,

@@ -22,7 +22,7 @@ use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{Driver as _, Element};
 use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Alphabet, Dropout};
-use mdlm::manifest::LearningRateSchedule;
+use mdlm::manifest::{LearningRateSchedule, WarmupRates};
 use mdlm::model::{self, Asked, Batch, Device, Network, Parameter, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
@@ -430,6 +430,7 @@ fn a_training_follows_the_cpus() {
                 micro_batch: 8,
                 learning_rate: 2e-3,
                 warmup_steps: 20,
+                warmup_rates: WarmupRates::FromOne,
                 schedule: LearningRateSchedule::Constant,
                 adam: AdamW {
                     beta1: 0.9,

@@ -1,6 +1,6 @@
 //! `mdlm compare`: results side by side.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -11,18 +11,24 @@ use super::plan::told;
 use super::project::{Project, ProjectArgs};
 use super::table::{columns, took, width as table_width, wrap};
 use super::terminal::Style;
+use crate::data::Unit;
 use crate::error::{Error, Result};
 use crate::executor::Summary;
 use crate::manifest::{Metric, Point, Stage, StageKind};
 use crate::plan::{self, Decision, Plan, Selection};
-use crate::stages::compare::{METRICS_IN_ORDER, Row, cell, fields, measured, metrics, metrics_json, order};
+use crate::stages::compare::{
+    GroupReport, METRICS_IN_ORDER, Row, arrange, cell, fields, measured, metrics, metrics_json, remarks,
+};
 use crate::stages::key;
+use crate::stages::replicates::{self, Group, is_seed};
 use crate::store::Digest;
 
 /// What `mdlm compare --help` says first.
 pub const LONG_ABOUT: &str = "\
     Put results side by side: the instances of sweeps with the fields that differ and what was measured, each with its \
     95% interval, the best first.\n\n\
+    Results that differ in seeds alone are replicates: a table of their means and standard deviations comes first, the \
+    best mean first, and single results follow in the order of the manifest.\n\n\
     Without STAGE, all evaluate stages and all sample stages that a grammar judges; where there are none, all train \
     stages, by their last validation. Of several manifests the settings that differ are told, from the sources on.\n\n\
     What has yet to run is listed as such; `mdlm plan` says why.";
@@ -79,7 +85,9 @@ fn metric(name: &str) -> std::result::Result<Metric, String> {
 pub(super) struct Shown {
     /// Name, values, metrics.
     row: Row,
-    /// The stage, as an instance.
+    /// The stage, as the manifest has it.
+    written: String,
+    /// The same, as an instance.
     stage: String,
     /// Its kind.
     kind: StageKind,
@@ -99,11 +107,23 @@ pub(super) struct Shown {
     path: Option<PathBuf>,
 }
 
+/// The rows of stages of one kind, in order.
+pub(super) struct Table {
+    /// The metric that orders them.
+    by: Option<Metric>,
+    /// Rows that differ in seeds alone, where there are any.
+    groups: Option<Vec<Group>>,
+    rows: Vec<Shown>,
+}
+
 /// What `--json` prints, for every kind of stage.
 #[derive(Serialize)]
 struct TableReport<'a> {
     kind: &'static str,
+    /// Orders the groups, where there are any, else the rows.
     sorted_by: Option<Metric>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupReport<'a>>>,
     rows: Vec<RowReport<'a>>,
 }
 
@@ -116,6 +136,12 @@ struct RowReport<'a> {
     status: &'static str,
     why: Option<&'a str>,
     metrics: Map<String, Value>,
+    /// What nats and perplexity are per.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
+    /// Whether they are the published estimate, which is no bound.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    published: bool,
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed_from: Option<u64>,
@@ -170,12 +196,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let tables = by_kind(rows, args.sort);
     if args.json {
-        let reports: Vec<_> = tables.iter().map(|(by, rows)| report(*by, rows)).collect();
+        let reports: Vec<_> = tables.iter().map(report).collect();
         terminal.output_json(&reports)?;
     } else {
         let texts: Vec<_> = tables
             .iter()
-            .map(|(by, rows)| text(rows, *by, &|style, text| terminal.paint_output(style, text)))
+            .map(|table| text(table, &|style, text| terminal.paint_output(style, text)))
             .collect();
         terminal.output(&texts.join("\n"))?;
     }
@@ -258,8 +284,9 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
         row: Row {
             name: Some(sweeps.written(name).to_owned()),
             point: sweeps.point(name).cloned().unwrap_or_default(),
-            metrics: vec![],
+            ..Row::default()
         },
+        written: sweeps.written(name).to_owned(),
         stage: name.to_owned(),
         kind: stage.kind(),
         manifest: project.loaded.path.display().to_string(),
@@ -273,7 +300,7 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
     match &stage.decision {
         Decision::Cached(record) => {
             let path = project.store.artifact_path(&record.artifact);
-            shown.row.metrics = metrics(&path)?;
+            shown.row.take(metrics(&path)?);
             shown.status = "done";
             shown.seconds = Some(record.provenance.seconds);
             shown.resumed_from = record.provenance.resumed_from();
@@ -394,11 +421,6 @@ fn tell_apart(rows: &mut [Shown], settings: &[Point]) {
     }
 }
 
-/// Whether a setting is the seed of a stage.
-fn is_seed(label: &str) -> bool {
-    label.rsplit('.').next() == Some("seed")
-}
-
 /// A label without the names that no other label needs to be told from it: `learning_rate` for `model.learning_rate`.
 fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
     let mut short = label;
@@ -413,7 +435,7 @@ fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
 }
 
 /// A table for each kind of stage, in order: stages of one kind measure the same.
-fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<(Option<Metric>, Vec<Shown>)> {
+fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<Table> {
     let mut tables: Vec<Vec<Shown>> = Vec::new();
     for row in rows {
         match tables.iter_mut().find(|table| table[0].kind == row.kind) {
@@ -425,13 +447,20 @@ fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<(Option<Metric>, Vec<S
         .into_iter()
         .map(|mut rows| {
             let by = sort.filter(|by| rows.iter().any(|row| row.row.metric(*by).is_some()));
-            (order(&mut rows, by, |shown| &shown.row), rows)
+            // Of several manifests, each of which may have a seed of its own, the stages.
+            let (by, groups) = arrange(
+                &mut rows,
+                by,
+                |shown| &shown.row,
+                |shown| Some(shown.written.clone()),
+            );
+            Table { by, groups, rows }
         })
         .collect()
 }
 
 /// The instances of a run's sweeps: those that judge models, else those that train them.
-pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric>, Vec<Shown>)> {
+pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<Table> {
     let loaded = &project.loaded;
     let mut rows: Vec<Shown> = Vec::new();
     for stage in &summary.stages {
@@ -442,16 +471,18 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
             continue;
         };
         let path = stage.path.as_ref().map(PathBuf::from);
+        let written = loaded.sweeps.written(&stage.name).to_owned();
+        let mut row = Row {
+            name: Some(written.clone()),
+            point: point.clone(),
+            ..Row::default()
+        };
+        // A table that lacks a number is no reason for a run to fail.
+        let found = path.as_ref().and_then(|path| metrics(path).ok());
+        row.take(found.unwrap_or_default());
         rows.push(Shown {
-            row: Row {
-                name: Some(loaded.sweeps.written(&stage.name).to_owned()),
-                point: point.clone(),
-                // A table that lacks a number is no reason for a run to fail.
-                metrics: path
-                    .as_ref()
-                    .and_then(|path| metrics(path).ok())
-                    .unwrap_or_default(),
-            },
+            row,
+            written,
             stage: stage.name.clone(),
             kind: planned.kind(),
             manifest: String::new(),
@@ -474,15 +505,18 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<(Option<Metric
         }
     });
     let mut tables = by_kind(rows, None);
-    tables.retain(|(by, _)| by.is_some());
+    tables.retain(|table| table.by.is_some());
     tables
 }
 
-fn report(by: Option<Metric>, rows: &[Shown]) -> TableReport<'_> {
+fn report(table: &Table) -> TableReport<'_> {
+    let groups = table.groups.as_ref();
     TableReport {
-        kind: rows.first().map_or("", |row| row.kind.name()),
-        sorted_by: by,
-        rows: rows
+        kind: table.rows.first().map_or("", |row| row.kind.name()),
+        sorted_by: table.by,
+        groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+        rows: table
+            .rows
             .iter()
             .map(|shown| RowReport {
                 manifest: &shown.manifest,
@@ -491,6 +525,8 @@ fn report(by: Option<Metric>, rows: &[Shown]) -> TableReport<'_> {
                 status: shown.status,
                 why: shown.why.as_deref(),
                 metrics: metrics_json(&shown.row.metrics),
+                unit: shown.row.unit,
+                published: shown.row.published,
                 seconds: shown.seconds,
                 resumed_from: shown.resumed_from,
                 artifact: shown.artifact,
@@ -501,11 +537,12 @@ fn report(by: Option<Metric>, rows: &[Shown]) -> TableReport<'_> {
 }
 
 /// A table as text: what does not fit into a terminal's width is left out, and said to be.
-pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &str) -> String) -> String {
+pub(super) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
+    let Table { by, groups, rows } = table;
     let all: Vec<&Row> = rows.iter().map(|shown| &shown.row).collect();
     let (mut differ, same) = fields(&all);
     let mut metrics = measured(&all);
-    if let Some(by) = by {
+    if let Some(by) = *by {
         metrics.sort_by_key(|metric| *metric != by);
     }
     let mut names: Vec<&str> = Vec::new();
@@ -529,7 +566,12 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
     if ran < rows.len() {
         parts.push(format!("{ran} of them there"));
     }
-    if let Some(by) = by.filter(|_| ran > 1) {
+    let mut text = String::new();
+    if let Some(groups) = groups {
+        let heading = parts.join(", ");
+        text.push_str(&over_seeds(&heading, groups, *by, &differ, &metrics, paint));
+        parts = vec!["each result by itself, as the manifest has them".to_owned()];
+    } else if let Some(by) = by.filter(|_| ran > 1) {
         parts.push(format!("best {} first", by.name()));
     }
     let heading = parts.join(", ");
@@ -554,7 +596,7 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
         cells = grid(rows, named, &differ, &metrics, &last);
     }
     left_out.splice(0..0, without.into_iter().rev());
-    let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
+    text.push_str(&(wrap(&heading, table_width()).join("\n") + "\n\n"));
     let own_columns = usize::from(named) + differ.len();
     text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
         None => paint(Style::Faint, cell),
@@ -570,6 +612,7 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
             .collect();
         notes.push(format!("the same in all: {}", same.join(", ")));
     }
+    notes.extend(remarks(&all));
     if !left_out.is_empty() {
         let more = left_out.len().saturating_sub(LEFT_OUT);
         left_out.truncate(LEFT_OUT);
@@ -587,6 +630,80 @@ pub(super) fn text(rows: &[Shown], by: Option<Metric>, paint: &dyn Fn(Style, &st
             text.push('\n');
         }
     }
+    text
+}
+
+/// The table of means over seeds.
+fn over_seeds(
+    heading: &str,
+    groups: &[Group],
+    by: Option<Metric>,
+    differ: &[&str],
+    metrics: &[Metric],
+    paint: &dyn Fn(Style, &str) -> String,
+) -> String {
+    let mut heading = format!("{heading}, {}: mean ± sd over seeds", replicates::counted(groups));
+    if let Some(by) = by.filter(|_| groups.len() > 1) {
+        heading.push_str(&format!(", best mean {} first", by.name()));
+    }
+    let mut fields: Vec<&str> = differ.iter().copied().filter(|label| !is_seed(label)).collect();
+    let mut metrics = metrics.to_vec();
+    let names: HashSet<_> = groups.iter().map(|group| &group.name).collect();
+    let cells = |fields: &[&str], metrics: &[Metric]| -> Vec<Vec<String>> {
+        let stage = (names.len() > 1).then_some("stage");
+        let titles = metrics.iter().map(|metric| metric.name());
+        let first = stage
+            .into_iter()
+            .chain(fields.iter().copied())
+            .chain(["seeds"])
+            .chain(titles);
+        let body = groups.iter().map(|group| {
+            let name = stage.map(|_| group.name.clone().unwrap_or_default());
+            let values = fields.iter().map(|label| group.point.get(*label));
+            let values = values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value))));
+            let n = group
+                .metrics
+                .iter()
+                .map(|(_, spread)| spread.n)
+                .max()
+                .unwrap_or(0);
+            let seeds = match group.rows.len() {
+                all if all == n => n.to_string(),
+                all => format!("{n} of {all}"),
+            };
+            let metrics = metrics.iter().map(|metric| {
+                let found = group.metric(*metric);
+                found.map_or_else(String::new, |spread| metric.shown_spread(spread))
+            });
+            name.into_iter()
+                .chain(values)
+                .chain([seeds])
+                .chain(metrics)
+                .collect()
+        });
+        std::iter::once(first.map(str::to_owned).collect())
+            .chain(body)
+            .collect()
+    };
+    let mut grid = cells(&fields, &metrics);
+    while width(&grid) > table_width() && (metrics.len() > 1 || fields.len() > 1) {
+        if metrics.len() > 1 {
+            metrics.pop();
+        } else {
+            fields.pop();
+        }
+        grid = cells(&fields, &metrics);
+    }
+    let own_columns = usize::from(names.len() > 1) + fields.len();
+    let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
+    text.push_str(&columns(&grid, |row, column, cell| match row {
+        0 => paint(Style::Faint, cell),
+        _ if column < own_columns => paint(Style::Strong, cell),
+        _ => cell.to_owned(),
+    }));
+    text.push('\n');
+    text.push_str(&wrap(replicates::WHAT_IS_SPREAD, table_width()).join("\n"));
+    text.push_str("\n\n");
     text
 }
 
@@ -690,7 +807,10 @@ mod tests {
                     .map(|(label, value)| (label.to_owned(), value))
                     .into(),
                 metrics: metrics.unwrap_or_default(),
+                unit: bits.map(|_| Unit::Token),
+                ..Row::default()
             },
+            written: stage.to_owned(),
             stage: format!("{stage}@learning_rate={rate},seed=1"),
             kind: StageKind::Evaluate,
             manifest: "a.json".to_owned(),
@@ -710,8 +830,8 @@ mod tests {
             shown("bound", 0.01, None),
             shown("bound", 0.001, Some(1.5)),
         ];
-        let (by, rows) = by_kind(rows, Some(Metric::Perplexity)).remove(0);
-        let text = text(&rows, by, &|_, text| text.to_owned());
+        let table = by_kind(rows, Some(Metric::Perplexity)).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
         assert!(
             text.lines()
                 .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
@@ -726,8 +846,43 @@ mod tests {
         0.01           not run
 
         the same in all: seed 1
+        perplexity and nats_per_token: per token of text
         no room for nats_per_token: see --json
         ");
+    }
+
+    #[test]
+    fn seeds_are_no_ranking() {
+        let of = |rate: f64, seed: u32, bits| {
+            let mut shown = shown("bound", rate, bits);
+            shown.row.point.insert("seed".to_owned(), json!(seed));
+            shown
+        };
+        let rows = vec![
+            of(0.1, 1, Some(2.5)),
+            of(0.1, 2, Some(1.0)),
+            of(0.01, 1, Some(1.25)),
+            of(0.01, 2, Some(1.5)),
+            of(0.01, 3, None),
+        ];
+        let table = by_kind(rows, None).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
+            "{text}"
+        );
+        insta::assert_snapshot!(text);
+        let json = serde_json::to_value(report(&table)).unwrap();
+        assert_eq!(json["groups"][0]["metrics"]["bits_per_byte"]["mean"], 1.375);
+        assert_eq!(json["groups"][0]["rows"], json!([0, 1, 2]));
+        // Manifests that differ in their seeds alone.
+        let mut rows = vec![of(0.1, 1, Some(2.5)), of(0.1, 2, Some(1.0))];
+        for (row, manifest) in rows.iter_mut().zip(["a", "b"]) {
+            row.row.name = Some(format!("{manifest} bound"));
+        }
+        let table = by_kind(rows, None).remove(0);
+        assert_eq!(table.groups.unwrap()[0].rows, [0, 1]);
     }
 
     #[test]

@@ -363,11 +363,9 @@ fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Ter
             _ => cell.to_owned(),
         }));
     }
-    for (by, rows) in compare::of_run(project, summary) {
+    for table in compare::of_run(project, summary) {
         text.push('\n');
-        text.push_str(&compare::text(&rows, by, &|style, text| {
-            terminal.paint(style, text)
-        }));
+        text.push_str(&compare::text(&table, &|style, text| terminal.paint(style, text)));
     }
     if !options.overrides.is_empty() {
         text.push('\n');

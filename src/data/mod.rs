@@ -20,6 +20,7 @@ pub mod read;
 pub mod records;
 pub mod rows;
 pub mod select;
+pub mod spelling;
 pub mod tokenizer;
 pub mod tokens;
 
@@ -152,6 +153,38 @@ pub struct RowsInfo {
     pub validation: SplitInfo,
 }
 
+/// What a loss, a bound in nats and a perplexity are per.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Per token of text, BOS and EOS of rows included: padding, if there is any, is left out.
+    #[default]
+    #[serde(rename = "per token of text")]
+    Token,
+    /// Per position of a row: padding counts, and what is easy to guess lowers the mean.
+    #[serde(rename = "per position, padding included")]
+    Position,
+}
+
+impl Unit {
+    /// As a person reads it: `per token of text`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Token => "per token of text",
+            Self::Position => "per position, padding included",
+        }
+    }
+
+    /// The same in short, behind a slash: `token`.
+    #[must_use]
+    pub fn short(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Position => "position",
+        }
+    }
+}
+
 /// Counts of one split.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SplitInfo {
@@ -165,8 +198,15 @@ pub struct SplitInfo {
     pub tokens: u64,
     /// Tokens of those that are in rows (the dropped tail and truncation excluded).
     pub kept_tokens: u64,
-    /// Positions that count in a loss: all but padding.
+    /// Bytes of the text of those, one separator byte for each EOS of a record included. Exact for byte-level and
+    /// character tokenizers; of a record that others cut, to a few bytes (see [`spelling`]). Absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept_bytes: Option<u64>,
+    /// Positions that count in a loss: all but padding, or all where padding counts.
     pub counted: u64,
+    /// Positions that hold padding, whether it counts or not.
+    #[serde(default)]
+    pub padding: u64,
     /// Shard files in order, relative to the artifact.
     pub shards: Vec<String>,
 }
@@ -219,6 +259,16 @@ impl RowsInfo {
         }
     }
 
+    /// What losses and bounds on these rows are per.
+    #[must_use]
+    pub fn unit(&self) -> Unit {
+        if self.padding_counts {
+            Unit::Position
+        } else {
+            Unit::Token
+        }
+    }
+
     /// The counts of a split.
     #[must_use]
     pub fn split(&self, split: Split) -> &SplitInfo {
@@ -255,10 +305,25 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 impl SplitInfo {
-    /// Bytes of text per counted position: turns nats per counted position into bits per byte.
-    /// The text of dropped tokens is left out in proportion.
+    /// Bytes of text per counted position: turns nats per counted position into bits per byte. The text of tokens that are
+    /// in no row is left out.
     #[must_use]
     pub fn bytes_per_position(&self) -> f64 {
-        self.bytes as f64 * (self.kept_tokens as f64 / self.tokens as f64) / self.counted as f64
+        let kept = self.kept_bytes.map_or_else(
+            // Old artifacts do not have it: in proportion.
+            || self.bytes as f64 * (self.kept_tokens as f64 / self.tokens as f64),
+            |bytes| bytes as f64,
+        );
+        kept / self.counted as f64
+    }
+
+    /// Counted positions per position of text, BOS and EOS included: 1 but where padding counts.
+    #[must_use]
+    pub fn positions_per_token_of_text(&self, info: &RowsInfo) -> f64 {
+        let positions = self.rows * u64::from(info.length);
+        match info.unit() {
+            Unit::Token => 1.0,
+            Unit::Position => positions as f64 / positions.saturating_sub(self.padding).max(1) as f64,
+        }
     }
 }

@@ -704,6 +704,8 @@ impl Rows {
             bytes: positions,
             tokens: positions,
             kept_tokens: positions,
+            kept_bytes: Some(positions),
+            padding: tokens.len() as u64 - positions,
             counted: positions,
             shards: Vec::new(),
         };

@@ -26,7 +26,7 @@ use crate::diffusion::{Draw, Mdlm, Noised, shift};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::Alphabet;
-use crate::manifest::Estimator;
+use crate::manifest::{BoundEnds, Estimator};
 use crate::model::{Batch, Network};
 use crate::rng::{Random, Stream};
 
@@ -50,6 +50,8 @@ pub struct Task<'a> {
     pub alphabet: Alphabet,
     /// Which estimator.
     pub estimator: Estimator,
+    /// What of the noise levels is covered.
+    pub ends: BoundEnds,
     /// D: draws per row.
     pub draws: u32,
     /// The stream of times and masks.
@@ -108,6 +110,12 @@ impl Task<'_> {
                     .hint("use the estimator `time`"),
             );
         }
+        if self.estimator == Estimator::Count && self.ends == BoundEnds::Published {
+            return Err(Error::input(
+                "estimator `count` draws no times, of which the published number is a mean",
+            )
+            .hint("use the estimator `time`"));
+        }
         let total = self
             .limit
             .map_or(self.rows.len(), |limit| limit.min(self.rows.len()));
@@ -132,6 +140,7 @@ impl Task<'_> {
                 let part = (shift + phase(rank)).fract();
                 let draw = Draw {
                     estimator: self.estimator,
+                    ends: self.ends,
                     random,
                     draw,
                     row,
@@ -312,6 +321,7 @@ mod tests {
             },
             alphabet: truth.alphabet(),
             estimator,
+            ends: BoundEnds::Valid,
             draws: 8,
             stream: Stream::Evaluate,
             micro_batch: 64,
@@ -379,6 +389,7 @@ mod tests {
                 let offset = (draw as f64 + part) / 8.0;
                 let named = Draw {
                     estimator: Estimator::Count,
+                    ends: BoundEnds::Valid,
                     random,
                     draw,
                     row,

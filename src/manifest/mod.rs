@@ -10,6 +10,7 @@
 //! | `text.rs` | JSON → a tree that knows the place of everything |
 //! | `source.rs` | the settings of source stages |
 //! | `corpora.rs` | the corpora that have names |
+//! | `published.rs` | where the published code does otherwise, by name |
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `matrix.rs` | sweeps: a stage with a `matrix` spelt out as plain stages |
 //! | `structure.rs` | faults against the schema |
@@ -29,6 +30,7 @@ pub mod fault;
 pub mod load;
 pub mod matrix;
 mod meaning;
+mod published;
 pub mod schema;
 pub mod source;
 mod structure;
@@ -37,6 +39,7 @@ pub mod text;
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
+pub use published::{BoundEnds, Grid, WarmupRates};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
 
@@ -269,7 +272,7 @@ pub struct Pack {
     #[serde(default)]
     pub padding: Padding,
     /// What becomes of the last tokens of each split's joined documents, which do not fill a row. Rows that are not
-    /// wrapped have no such tail. Default: as the authors do.
+    /// wrapped have no such tail. Default: the authors drop tails, too, one of every 1,000 documents in every worker.
     #[serde(default)]
     pub tail: Tail,
     /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
@@ -353,6 +356,9 @@ pub struct Train {
     /// configuration (arXiv 2406.07524).
     #[serde(default = "default_warmup_steps")]
     pub warmup_steps: u64,
+    /// From which number updates are counted during warm-up. Default: no update without effect.
+    #[serde(default, skip_serializing_if = "published::is_default")]
+    pub warmup_rates: WarmupRates,
     /// What the learning rate does after warm-up. Default: the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub schedule: LearningRateSchedule,
@@ -555,6 +561,9 @@ pub struct Evaluate {
     /// How the bound is estimated. Both estimate the same quantity. Default: the authors' estimator (arXiv 2406.07524).
     #[serde(default)]
     pub estimator: Estimator,
+    /// What of the noise levels the bound covers. Default: all, since the published number is no bound.
+    #[serde(default, skip_serializing_if = "published::is_default")]
+    pub bound: BoundEnds,
     /// Monte-Carlo draws per row; the times of a row's draws are stratified, and the report has a 95% interval. Default:
     /// our choice; four times as many halve the interval.
     #[serde(default = "four")]
@@ -624,6 +633,9 @@ pub struct Sample {
     /// The sampler of the reverse process. Default: the authors' configuration (`ddpm_cache`, arXiv 2406.07524).
     #[serde(default)]
     pub sampler: Sampler,
+    /// From which masked share the first reverse step goes. Default: from that of an all-masked row.
+    #[serde(default, skip_serializing_if = "published::is_default")]
+    pub grid: Grid,
     /// Gives the sampler what every row has by construction, BOS first and EOS at the end of a wrapped row, instead of
     /// drawing them. The network sees positions only relative to each other, so this tells it where a row begins.
     /// Default: the authors' start, all masked.

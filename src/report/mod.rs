@@ -2,7 +2,7 @@
 //!
 //! The file stands alone: no script, no font, no image from elsewhere, so that it can be mailed, archived and opened
 //! in ten years. It shows what the artifacts and their records hold and computes nothing of its own but a running
-//! mean for the eye.
+//! mean for the eye. Means over seeds are those that a compare stage wrote.
 
 use std::fmt::Write;
 use std::fs;
@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::data::{RowsInfo, Unit};
 use crate::error::{Context, Kind, Result, Wrap};
 use crate::manifest::StageKind;
 use crate::store::Record;
@@ -149,11 +150,23 @@ fn nodes(stages: &[Stage<'_>]) -> Vec<dag::Node> {
 fn compared(folder: &Path) -> Result<String> {
     let path = folder.join(crate::stages::compare::TABLE_TEXT);
     let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
-    let mut out = String::from("<div class=\"scroll\"><table>");
-    let rows = text
-        .lines()
-        .filter(|line| line.starts_with('|') && !line.starts_with("|---"));
-    for (index, row) in rows.enumerate() {
+    let mut out = String::new();
+    let mut lines = text.lines().peekable();
+    while let Some(line) = lines.next() {
+        if line.starts_with('|') {
+            let rows = std::iter::from_fn(|| lines.next_if(|next| next.starts_with('|')));
+            table(&mut out, std::iter::once(line).chain(rows));
+        } else if !line.is_empty() && !line.starts_with('#') {
+            let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&line.replace('`', "")));
+        }
+    }
+    Ok(out)
+}
+
+/// A table from its lines in Markdown.
+fn table<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>) {
+    out.push_str("<div class=\"scroll\"><table>");
+    for (index, row) in lines.filter(|line| !line.starts_with("|---")).enumerate() {
         let tag = if index == 0 { "th" } else { "td" };
         out.push_str("<tr>");
         // A bar within a cell is escaped.
@@ -167,8 +180,7 @@ fn compared(folder: &Path) -> Result<String> {
         }
         out.push_str("</tr>");
     }
-    out.push_str("</table></div>\n<p class=\"more\">Intervals are at 95%, each for its row alone.</p>\n");
-    Ok(out)
+    out.push_str("</table></div>\n");
 }
 
 /// A duration as a person says it.
@@ -267,14 +279,17 @@ fn read_lines(path: &Path) -> Result<Vec<Value>> {
 fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
     let lines = read_lines(&folder.join("metrics.jsonl"))?;
     let number = |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64);
-    let mut loss = Vec::new();
+    let mut loss: Vec<Step> = Vec::new();
     let (mut bound, mut intervals, mut bits) = (Vec::new(), Vec::new(), Vec::new());
     for line in &lines {
         let Some(step) = number(line, "/step") else {
             continue;
         };
         if let Some(value) = number(line, "/loss") {
-            loss.push((step, value));
+            // Old artifacts do not say how many steps a line is the mean of: those since the one before.
+            let since = step - loss.last().map_or(0.0, |last| last.step);
+            let steps = number(line, "/steps").unwrap_or(since).max(1.0);
+            loss.push(Step { step, steps, value });
         }
         if let Some(value) = number(line, "/validation/nats_per_token") {
             bound.push((step, value));
@@ -294,18 +309,29 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
         })
         .into_iter()
         .collect();
+    let (single, means): (Vec<Step>, Vec<Step>) = loss.iter().partition(|line| line.steps <= 1.0);
+    let points = |lines: &[Step]| lines.iter().map(|line| (line.step, line.value)).collect();
+    let most = means.iter().map(|line| line.steps).fold(0.0, f64::max);
+    let equal = means.iter().all(|line| line.steps >= most);
+    let up_to = if equal { "" } else { "up to " };
     let chart = Chart {
         x_label: "step".into(),
-        y_label: "nats per token".into(),
+        y_label: format!("nats {}", unit(stage, stages)?.name()),
         series: vec![
             Series {
-                name: "training loss".into(),
+                name: "loss of single steps".into(),
                 class: "raw",
-                points: loss.clone(),
+                points: points(&single),
                 intervals: vec![],
             },
             Series {
-                name: "its running mean".into(),
+                name: format!("loss, means of {up_to}{most} steps"),
+                class: "means",
+                points: points(&means),
+                intervals: vec![],
+            },
+            Series {
+                name: "running mean of the loss".into(),
                 class: "smooth",
                 points: smooth(&loss),
                 intervals: vec![],
@@ -325,6 +351,16 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
         .unwrap_or_default())
 }
 
+/// What the loss and the bounds of a training are per, as its rows say.
+fn unit(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Unit> {
+    let mut inputs = stage.inputs.iter().map(|input| &stages[*input]);
+    let rows = inputs.find(|input| input.kind == StageKind::Pack);
+    match rows.and_then(|rows| rows.done.as_ref()) {
+        Some((_, folder)) => Ok(RowsInfo::open(folder)?.unit()),
+        None => Ok(Unit::Token),
+    }
+}
+
 /// The exact entropy in bits per byte of the synthetic source that the stage learnt from, if it did.
 fn entropy(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Option<f64>> {
     let mut behind = stage.inputs.clone();
@@ -342,19 +378,37 @@ fn entropy(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Option<f64>> {
     Ok(None)
 }
 
-/// A centred running mean.
-fn smooth(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
-    let half = ((points.len() as f64 * SMOOTHING) as usize).max(1);
-    let mut sums = vec![0.0];
-    for point in points {
-        sums.push(sums[sums.len() - 1] + point.1);
+/// A line of the metrics about the loss.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Step {
+    /// The last of its steps.
+    step: f64,
+    /// Steps that it is the mean of.
+    steps: f64,
+    /// The mean loss.
+    value: f64,
+}
+
+/// A centred running mean over steps, of which a line counts as many as it is the mean of; at least over its neighbours.
+fn smooth(lines: &[Step]) -> Vec<(f64, f64)> {
+    let range = lines.last().map_or(0.0, |last| last.step) - lines.first().map_or(0.0, |first| first.step);
+    let half = range * SMOOTHING;
+    let mut sums = vec![(0.0, 0.0)];
+    for line in lines {
+        let (value, weight): (f64, f64) = sums[sums.len() - 1];
+        sums.push((value + line.steps * line.value, weight + line.steps));
     }
-    points
+    lines
         .iter()
         .enumerate()
-        .map(|(i, point)| {
-            let (from, to) = (i.saturating_sub(half), (i + half + 1).min(points.len()));
-            (point.0, (sums[to] - sums[from]) / (to - from) as f64)
+        .map(|(i, line)| {
+            let from = lines.partition_point(|other| other.step < line.step - half);
+            let to = lines.partition_point(|other| other.step <= line.step + half);
+            let (from, to) = (from.min(i.saturating_sub(1)), to.max(i + 2).min(lines.len()));
+            (
+                line.step,
+                (sums[to].0 - sums[from].0) / (sums[to].1 - sums[from].1),
+            )
         })
         .collect()
 }
@@ -422,10 +476,21 @@ mod tests {
 
     #[test]
     fn a_running_mean_keeps_the_ends_and_the_mean() {
-        let points: Vec<(f64, f64)> = (0..100).map(|i| (f64::from(i), f64::from(i % 2))).collect();
-        let smooth = smooth(&points);
-        assert_eq!(smooth.len(), 100);
-        assert!(smooth[5..95].iter().all(|p| (p.1 - 0.5).abs() < 0.2));
+        let line = |step: i32, steps: i32, value: i32| Step {
+            step: f64::from(step),
+            steps: f64::from(steps),
+            value: f64::from(value),
+        };
+        let lines: Vec<Step> = (0..100).map(|i| line(i, 1, i % 2)).collect();
+        let means = smooth(&lines);
+        assert_eq!(means.len(), 100);
+        assert!(means[5..95].iter().all(|p| (p.1 - 0.5).abs() < 0.2));
+        // A line of ten steps counts ten times as much as one of one.
+        assert_eq!(
+            smooth(&[line(1, 1, 0), line(11, 10, 11)]),
+            [(1.0, 10.0), (11.0, 10.0)]
+        );
+        assert!(smooth(&[]).is_empty());
     }
 
     #[test]

@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::event::Cancel;
 use crate::kernels::Alphabet;
 use crate::kernels::profile::{self, Part};
-use crate::manifest::Sampler;
+use crate::manifest::{Grid, Sampler};
 use crate::model::{self, Chain, Network};
 use crate::rng::{Random, Stream};
 
@@ -49,6 +49,8 @@ pub struct Task {
     pub temperature: f64,
     /// When the network is asked.
     pub sampler: Sampler,
+    /// From which masked share the first step goes.
+    pub grid: Grid,
     /// The forward process.
     pub mdlm: Mdlm,
     /// The tokens to draw from.
@@ -94,7 +96,7 @@ impl Task {
         // before the end.
         let mut chain = network.chain(&drawn.tokens)?;
         for step in 0..self.steps {
-            let chance = self.mdlm.unmask_chance(step, self.steps);
+            let chance = self.mdlm.unmask_chance(step, self.steps, self.grid);
             let asked: Vec<Asked> = drawn
                 .tokens
                 .par_chunks(length)
@@ -250,6 +252,7 @@ mod tests {
             steps: 12,
             temperature: 1.0,
             sampler: Sampler::Cached,
+            grid: Grid::Exact,
             mdlm: Mdlm {
                 schedule,
                 sampling_epsilon: 1e-3,

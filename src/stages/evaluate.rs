@@ -9,19 +9,20 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::rows::Rows;
-use crate::data::{SourceInfo, split_name, write_json};
+use crate::data::{SourceInfo, Unit, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::evaluate::{Interval, Task};
 use crate::event::Progress;
-use crate::manifest::{Estimator, Evaluate, Split, Weights};
+use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Outcome, memory};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: the bound by time or count.
-pub const VERSION: u32 = 1;
+/// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
+/// bytes of the text that is kept.
+pub const VERSION: u32 = 2;
 
 /// File name of [`Evaluation`].
 pub const EVALUATION: &str = "evaluation.json";
@@ -43,10 +44,16 @@ pub struct Evaluation {
     pub rows_of_split: u64,
     /// Draws per row.
     pub draws: u32,
-    /// Counted tokens: padding excluded.
+    /// Counted tokens: padding excluded, but where it counts.
     pub tokens: u64,
-    /// Bytes of text per counted token, an exact count over the split.
+    /// Bytes of text per counted token, a count over the split (see [`crate::data::SplitInfo::kept_bytes`]).
     pub bytes_per_token: f64,
+    /// What of the noise levels is covered; where it is not all of them, the numbers are the published ones and no bounds.
+    #[serde(default, skip_serializing_if = "is_valid")]
+    pub bound: BoundEnds,
+    /// What a counted token is, and so what `nats_per_token` and `perplexity` are per.
+    #[serde(default)]
+    pub unit: Unit,
     /// The bound on the negative log-likelihood, per counted token.
     pub nats_per_token: Interval,
     /// Its standard error, clustered by row; absent for a single row.
@@ -55,12 +62,23 @@ pub struct Evaluation {
     pub monte_carlo_error: Option<f64>,
     /// The bound on the perplexity per counted token.
     pub perplexity: Interval,
+    /// Where padding counts: the same bound on the negative log-likelihood of whole rows, per token of text. Positions are
+    /// shared out by an exact count over the split.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nats_per_token_of_text: Option<Interval>,
+    /// Its perplexity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub perplexity_per_token_of_text: Option<Interval>,
     /// The bound in bits per byte of text.
     pub bits_per_byte: Interval,
     /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
     pub entropy_bits_per_byte: Option<f64>,
     /// Whether padding was left out: the bound is then one given the records' lengths.
     pub padding_excluded: bool,
+}
+
+fn is_valid(bound: &BoundEnds) -> bool {
+    *bound == BoundEnds::Valid
 }
 
 /// Runs the stage.
@@ -83,6 +101,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         mdlm: model.mdlm(context.seed),
         alphabet: model.alphabet(),
         estimator: config.estimator,
+        ends: config.bound,
         draws: config.draws,
         stream: Stream::Evaluate,
         micro_batch: memory::rows_at_a_time(network.shape(), context.device),
@@ -102,6 +121,11 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
     })?;
     let seconds = started.elapsed().as_secs_f64();
     let bytes_per_token = rows.split_info().bytes_per_position();
+    let unit = rows.info().unit();
+    let of_text = (unit == Unit::Position).then(|| {
+        let positions = rows.split_info().positions_per_token_of_text(rows.info());
+        bound.nats_per_token.map(|nats| nats * positions)
+    });
     let found = Evaluation {
         split: config.split,
         weights: config.weights,
@@ -111,10 +135,14 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         draws: bound.draws,
         tokens: bound.tokens,
         bytes_per_token,
+        bound: config.bound,
+        unit,
         nats_per_token: bound.nats_per_token,
         standard_error: bound.standard_error,
         monte_carlo_error: bound.monte_carlo_error,
         perplexity: bound.perplexity(),
+        nats_per_token_of_text: of_text,
+        perplexity_per_token_of_text: of_text.map(|nats| nats.map(f64::exp)),
         bits_per_byte: bound.bits_per_byte(bytes_per_token),
         entropy_bits_per_byte: entropy,
         padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
@@ -131,9 +159,18 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
             .figures
             .push(("entropy".to_owned(), format!("{entropy:.4} bits/byte (exact)")));
     }
-    outcome
-        .figures
-        .push(("perplexity".to_owned(), between(found.perplexity, 3)));
+    outcome.figures.push((
+        "perplexity".to_owned(),
+        format!("{} {}", between(found.perplexity, 3), unit.name()),
+    ));
+    if let Some(perplexity) = found.perplexity_per_token_of_text {
+        let text = format!("{} {}", between(perplexity, 3), Unit::Token.name());
+        outcome.figures.push(("perplexity of text".to_owned(), text));
+    }
+    if config.bound == BoundEnds::Published {
+        let kind = "published, no bound: both ends are left out";
+        outcome.figures.push(("kind".to_owned(), kind.to_owned()));
+    }
     let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
     outcome.provenance.insert(
         "tokens_per_second".to_owned(),
@@ -202,19 +239,36 @@ fn text(found: &Evaluation) -> String {
     };
     let mut text = format!(
         "# Bound on the {} split\n\n\
-         {weights} weights · estimator `{estimator}` · {} of {} rows · {} draws per row · {} tokens counted\n\n\
-         | quantity | upper bound | 95% interval |\n|---|---|---|\n",
+         {weights} weights · estimator `{estimator}` · {} of {} rows · {} draws per row · {} {} counted\n\n\
+         | quantity | {} | 95% interval |\n|---|---|---|\n",
         split_name(found.split),
         found.rows,
         found.rows_of_split,
         found.draws,
         found.tokens,
+        match found.unit {
+            Unit::Token => "tokens",
+            Unit::Position => "positions",
+        },
+        match found.bound {
+            BoundEnds::Valid => "upper bound",
+            BoundEnds::Published => "published estimate",
+        },
     );
-    for (name, interval) in [
-        ("nats per token", found.nats_per_token),
-        ("perplexity per token", found.perplexity),
-        ("bits per byte", found.bits_per_byte),
-    ] {
+    let per = |what: &str, unit: Unit| format!("{what} {}", unit.name());
+    let mut quantities = vec![
+        (per("nats", found.unit), found.nats_per_token),
+        (per("perplexity", found.unit), found.perplexity),
+    ];
+    quantities.extend(
+        found
+            .nats_per_token_of_text
+            .map(|nats| (per("nats", Unit::Token), nats)),
+    );
+    let of_text = found.perplexity_per_token_of_text;
+    quantities.extend(of_text.map(|perplexity| (per("perplexity", Unit::Token), perplexity)));
+    quantities.push(("bits per byte".to_owned(), found.bits_per_byte));
+    for (name, interval) in quantities {
         let ends = interval
             .low
             .zip(interval.high)
@@ -237,6 +291,18 @@ fn text(found: &Evaluation) -> String {
         let _ = write!(
             text,
             " More draws per row would remove at most {error:.4} nats of the standard error."
+        );
+    }
+    if found.bound == BoundEnds::Published {
+        text.push_str(
+            " The published estimate is the mean over the noise levels that training draws. It leaves out both ends, is lower \
+             than the bound, and bounds nothing: it is for comparison with published figures alone.",
+        );
+    }
+    if found.unit == Unit::Position {
+        text.push_str(
+            " Padding counts as text does: the number bounds the whole record with its length. Per position, what is easy to \
+             guess lowers the mean; perplexities compare per token of text, and between tokenizers bits per byte do.",
         );
     }
     if found.padding_excluded {
@@ -269,10 +335,14 @@ mod tests {
             draws: 4,
             tokens: 1200,
             bytes_per_token: 2.0,
+            bound: BoundEnds::Valid,
+            unit: Unit::Token,
             nats_per_token: interval,
             standard_error: Some(0.05),
             monte_carlo_error: Some(0.02),
             perplexity: interval.map(f64::exp),
+            nats_per_token_of_text: None,
+            perplexity_per_token_of_text: None,
             bits_per_byte: interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2),
             entropy_bits_per_byte: Some(0.7),
             padding_excluded: true,
@@ -284,13 +354,42 @@ mod tests {
 
         | quantity | upper bound | 95% interval |
         |---|---|---|
-        | nats per token | 1.0000 | 0.9000 to 1.1000 |
-        | perplexity per token | 2.7183 | 2.4596 to 3.0042 |
+        | nats per token of text | 1.0000 | 0.9000 to 1.1000 |
+        | perplexity per token of text | 2.7183 | 2.4596 to 3.0042 |
         | bits per byte | 0.7213 | 0.6492 to 0.7935 |
         | entropy of the grammar, bits per byte | 0.7000 | exact |
 
         The interval is value ± t · standard error, the error clustered by row: it covers which rows were held out and which times and masks were drawn. More draws per row would remove at most 0.0200 nats of the standard error. Padding is excluded, as the authors do it: the number bounds the text given its length, which the visible padding tells.
         ");
+        let padded = text(&Evaluation {
+            bound: BoundEnds::Published,
+            unit: Unit::Position,
+            nats_per_token_of_text: Some(interval.map(|nats| 1.5 * nats)),
+            perplexity_per_token_of_text: Some(interval.map(|nats| (1.5 * nats).exp())),
+            padding_excluded: false,
+            ..found
+        });
+        let lines = |start: &str| {
+            padded
+                .lines()
+                .filter(|line| line.starts_with(start))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            lines("| perplexity"),
+            [
+                "| perplexity per position, padding included | 2.7183 | 2.4596 to 3.0042 |",
+                "| perplexity per token of text | 4.4817 | 3.8574 to 5.2070 |"
+            ]
+        );
+        assert_eq!(
+            lines("| quantity"),
+            ["| quantity | published estimate | 95% interval |"]
+        );
+        assert!(
+            padded.contains("bounds nothing") && padded.contains("1200 positions counted"),
+            "{padded}"
+        );
         assert_eq!(plus_minus(interval, 2), "1.00 ± 0.10");
         assert_eq!(between(interval, 2), "1.00 (0.90 to 1.10)");
         assert_eq!(

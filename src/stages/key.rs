@@ -19,6 +19,9 @@
 //! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
 //! stage's output raises the stage's version.
 //!
+//! `bound`, `grid` and `warmup_rates`, which came later than the keys of others, are in the key only where the published
+//! way is taken.
+//!
 //! Each stage's version is a constant beside its code, with its history in comments.
 
 use serde_json::{Map, Value, json};

@@ -16,6 +16,7 @@ pub mod evaluate;
 pub mod key;
 pub mod memory;
 pub mod pack;
+pub mod replicates;
 pub mod sample;
 pub mod source;
 pub mod tokenize;

@@ -115,6 +115,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         steps: config.steps,
         temperature: config.temperature,
         sampler: config.sampler,
+        grid: config.grid,
         mdlm: model.mdlm(context.seed),
         alphabet: model.alphabet(),
         seed: context.seed,

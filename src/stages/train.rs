@@ -18,13 +18,13 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::data::rows::Rows;
-use crate::data::{TOKENIZER, write_json};
+use crate::data::{TOKENIZER, Unit, write_json};
 use crate::diffusion::{Mdlm, Schedule};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::{Alphabet, gemm};
-use crate::manifest::{Estimator, Precision, Split, Train};
+use crate::manifest::{BoundEnds, Estimator, Precision, Split, Train};
 use crate::model::{self, Network};
 use crate::rng::Stream;
 use crate::shapes::Shape;
@@ -35,8 +35,9 @@ use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
-/// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before.
-pub const VERSION: u32 = 2;
+/// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
+/// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per.
+pub const VERSION: u32 = 3;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
@@ -94,6 +95,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
             } else {
                 Estimator::Count
             },
+            ends: BoundEnds::Valid,
             draws: VALIDATION_DRAWS,
             stream: Stream::Validation,
             micro_batch: memory::rows_at_a_time(shape, context.device),
@@ -113,7 +115,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     let tokenizer = input.join(TOKENIZER);
     std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
         .context(|| format!("copy `{}`", tokenizer.display()))?;
-    Ok(outcome(config, &trained, micro_batch))
+    Ok(outcome(config, &trained, rows.info().unit(), micro_batch))
 }
 
 fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
@@ -204,6 +206,7 @@ fn recipe(config: &Train, network: &mut dyn Network, seed: u64) -> Result<Recipe
         micro_batch: memory::micro_batch_of(network, precision(config), config.batch, config.micro_batch)?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
+        warmup_rates: config.warmup_rates,
         schedule: config.schedule,
         adam: AdamW {
             beta1: config.beta1,
@@ -244,7 +247,13 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
             fields.shift_remove(field);
         }
         // What decides the learning rates, and nothing else.
-        for field in ["steps", "learning_rate", "warmup_steps", "schedule"] {
+        for field in [
+            "steps",
+            "learning_rate",
+            "warmup_steps",
+            "warmup_rates",
+            "schedule",
+        ] {
             fields.shift_remove(field);
         }
     }
@@ -264,6 +273,7 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
         base: blake3::hash(run.to_string().as_bytes()).to_hex().to_string(),
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
+        warmup_rates: config.warmup_rates,
         schedule: config.schedule,
         steps: config.steps,
         validation_every: config.validation_every,
@@ -285,7 +295,7 @@ fn keeper(config: &Train, context: &Context<'_>, history: History) -> Keeper {
     }
 }
 
-fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) -> Outcome {
+fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_batch: u32) -> Outcome {
     let mut outcome = Outcome::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
     figure(
@@ -296,7 +306,7 @@ fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) ->
         },
     );
     if let Some(loss) = trained.state.log.recent_loss() {
-        figure("loss", format!("{loss:.4} nats/token"));
+        figure("loss", format!("{loss:.4} nats/{}", unit.short()));
     }
     if let Some(line) = trained.state.log.validation {
         let Validation {
@@ -311,7 +321,10 @@ fn outcome(config: &Train, trained: &crate::train::Trained, micro_batch: u32) ->
         });
         figure(
             "bound",
-            format!("{nats_per_token:.4}{interval} nats/token, {bits_per_byte:.4} bits/byte"),
+            format!(
+                "{nats_per_token:.4}{interval} nats {}, {bits_per_byte:.4} bits/byte",
+                unit.name()
+            ),
         );
     }
     if trained.tokens_per_second > 0.0 {
@@ -358,6 +371,7 @@ impl Hooks for Watcher<'_> {
             .run(network, self.context.cancel, &mut |_, _, _| ())?;
         let bytes = self.validation.rows.split_info().bytes_per_position();
         Ok(Some(Validation {
+            unit: self.validation.rows.info().unit(),
             nats_per_token: bound.nats_per_token.value,
             low: bound.nats_per_token.low,
             high: bound.nats_per_token.high,

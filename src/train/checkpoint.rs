@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use super::log::Log;
 use super::optimizer::{Moments, learning_rate};
 use crate::error::{Context, Error, Kind, Result, Wrap};
-use crate::manifest::LearningRateSchedule;
+use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::checkpoint::PREFIX;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{Network, Parameter};
@@ -78,6 +78,9 @@ pub struct History {
     pub learning_rate: f64,
     /// Updates over which it rises.
     pub warmup_steps: u64,
+    /// From which number they are counted.
+    #[serde(default, skip_serializing_if = "is_from_one")]
+    pub warmup_rates: WarmupRates,
     /// What it does then.
     pub schedule: LearningRateSchedule,
     /// Updates of the whole run.
@@ -86,13 +89,17 @@ pub struct History {
     pub validation_every: u64,
 }
 
+fn is_from_one(rates: &WarmupRates) -> bool {
+    *rates == WarmupRates::FromOne
+}
+
 impl History {
     /// The learning rate of an update.
     fn rate(&self, update: u64) -> f64 {
         learning_rate(
             update,
             self.learning_rate,
-            self.warmup_steps,
+            (self.warmup_steps, self.warmup_rates),
             self.steps,
             self.schedule,
         )
@@ -106,6 +113,7 @@ impl History {
         let same = self.schedule == other.schedule
             && self.learning_rate == other.learning_rate
             && self.warmup_steps == other.warmup_steps
+            && self.warmup_rates == other.warmup_rates
             && (constant || self.steps == other.steps);
         let rates = || (1..=step).all(|update| self.rate(update).to_bits() == other.rate(update).to_bits());
         self.base == other.base && step <= self.steps && step <= other.steps && (same || rates())

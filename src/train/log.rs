@@ -3,16 +3,19 @@
 //! | field | meaning |
 //! |---|---|
 //! | `step` | updates done |
+//! | `steps` | how many steps the line is the mean of: each has a line of its own up to step 100, then every ten have |
 //! | `learning_rate` | of the last update |
-//! | `loss` | the training loss in nats per counted token, mean over the steps since the last line |
+//! | `loss` | the training loss in nats per counted token, mean over those steps |
 //! | `gradient_norm` | global norm before clipping, mean over the same steps |
-//! | `validation` | on a line of its own: the bound on held-out rows with the averaged weights |
+//! | `validation` | on a line of its own: the bound on held-out rows with the averaged weights; its `unit` is that of the loss, too |
 //!
 //! Its content is a function of the run alone: no times, no speeds.
 
 use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
+
+use crate::data::Unit;
 
 /// Every step has a line of its own up to here; after it every [`LINE_EVERY`]th. A rule that does not depend on the
 /// length of the run, so that a longer run's metrics begin with a shorter one's.
@@ -27,6 +30,9 @@ pub(super) const RECENT: usize = 20;
 pub struct StepLine {
     /// Updates done.
     pub step: u64,
+    /// Steps that it is the mean of; absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u64>,
     /// Learning rate of the last of them.
     pub learning_rate: f64,
     /// Mean training loss in nats per counted token.
@@ -38,6 +44,9 @@ pub struct StepLine {
 /// A bound on held-out rows, with the ends of its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
+    /// What a counted token is.
+    #[serde(default)]
+    pub unit: Unit,
     /// The bound, in nats per counted token.
     pub nats_per_token: f64,
     /// Lower end of its 95% interval; absent where one row leaves it undefined.
@@ -91,6 +100,7 @@ impl Log {
             let n = self.steps as f64;
             self.line(&StepLine {
                 step,
+                steps: Some(self.steps),
                 learning_rate,
                 loss: self.loss_sum / n,
                 gradient_norm: self.norm_sum / n,
@@ -163,12 +173,14 @@ mod tests {
         assert_eq!(lines.len(), 102);
         assert_eq!((lines[99].step, lines[99].loss), (100, 100.0));
         assert_eq!((lines[101].step, lines[101].loss), (120, 115.5));
+        assert_eq!((lines[99].steps, lines[101].steps), (Some(1), Some(10)));
         assert_eq!(log.recent_loss(), Some(110.5));
     }
 
     #[test]
     fn a_validation_at_the_end_of_a_shorter_run_is_taken_back() {
         let bound = |value| Validation {
+            unit: Unit::Token,
             nats_per_token: value,
             low: None,
             high: Some(value + 0.1),

@@ -29,7 +29,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
 use crate::kernels::profile::{self, Part};
 use crate::kernels::{Alphabet, Dropout};
-use crate::manifest::LearningRateSchedule;
+use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::{Batch, Network, Resident};
 use crate::rng::{Random, Stream};
 
@@ -57,6 +57,8 @@ pub struct Recipe {
     pub learning_rate: f64,
     /// Updates over which it rises.
     pub warmup_steps: u64,
+    /// From which number they are counted.
+    pub warmup_rates: WarmupRates,
     /// What it does then.
     pub schedule: LearningRateSchedule,
     /// The optimizer's constants.
@@ -260,7 +262,7 @@ impl Job<'_> {
         learning_rate(
             number,
             recipe.learning_rate,
-            recipe.warmup_steps,
+            (recipe.warmup_steps, recipe.warmup_rates),
             recipe.steps,
             recipe.schedule,
         )
@@ -412,9 +414,10 @@ impl Job<'_> {
             best = self.keeper.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
-                "step {}: validation bound {} nats/token, {:.4} bits/byte",
+                "step {}: validation bound {} nats {}, {:.4} bits/byte",
                 state.step,
                 with_interval(&validation),
+                validation.unit.name(),
                 validation.bits_per_byte,
             ));
         }
@@ -600,7 +603,7 @@ mod on_device;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::SpecialIds;
+    use crate::data::{SpecialIds, Unit};
     use crate::diffusion::{Mdlm, Schedule};
     use crate::kernels::{Fused, composite::Composite};
     use crate::model::dit::Nano;
@@ -643,6 +646,7 @@ mod tests {
             micro_batch: 12,
             learning_rate: 0.1,
             warmup_steps: 5,
+            warmup_rates: WarmupRates::FromOne,
             schedule: LearningRateSchedule::Cosine,
             adam: AdamW {
                 beta1: 0.9,
@@ -681,6 +685,7 @@ mod tests {
             network.read(&mut weights)?;
             let sum = weights.iter().map(|&w| f64::from(w.abs())).sum();
             Ok(Some(Validation {
+                unit: Unit::Token,
                 nats_per_token: sum,
                 low: None,
                 high: None,
@@ -743,6 +748,7 @@ mod tests {
             base: "toy".to_owned(),
             learning_rate: recipe.learning_rate,
             warmup_steps: recipe.warmup_steps,
+            warmup_rates: recipe.warmup_rates,
             schedule: recipe.schedule,
             steps: recipe.steps,
             validation_every: recipe.validation_every,

@@ -40,6 +40,7 @@ impl Hooks for Listener {
         let all = network.nll(&batch, Alphabet { mask, size: mask + 1 })?;
         assert!(all.iter().all(|nll| nll.is_finite()));
         Ok(Some(Validation {
+            unit: crate::data::Unit::Token,
             nats_per_token: sum,
             low: None,
             high: None,

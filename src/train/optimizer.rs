@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::kernels::adamw::Factors;
 pub use crate::kernels::adamw::{AdamW, Moments, Update};
-use crate::manifest::LearningRateSchedule;
+use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::Network;
 
 /// Elements of a chunk: 64 KB of f32 per array, so that the five arrays of an update share a second-level cache.
@@ -20,9 +20,20 @@ const LANES: usize = 8;
 /// The learning rate of update n = 1, 2, …: rises linearly to `peak` at the last warm-up update, then stays or falls to
 /// zero along a half cosine at update `steps`.
 ///
-/// DIFFERENCE: the authors' warm-up gives the first update a rate of zero; here it is `peak` / warm-up.
+/// DIFFERENCE: the authors' warm-up gives update n a rate of `peak` (n − 1) / warm-up, and the first one zero; here it is
+/// `peak` n / warm-up. [`WarmupRates::Published`] has theirs, what follows one update later, too.
 #[must_use]
-pub fn learning_rate(update: u64, peak: f64, warmup: u64, steps: u64, schedule: LearningRateSchedule) -> f64 {
+pub fn learning_rate(
+    update: u64,
+    peak: f64,
+    (warmup, rates): (u64, WarmupRates),
+    steps: u64,
+    schedule: LearningRateSchedule,
+) -> f64 {
+    let update = match rates {
+        WarmupRates::FromOne => update,
+        WarmupRates::Published => update.saturating_sub(1),
+    };
     if update < warmup {
         return peak * update as f64 / warmup as f64;
     }
@@ -220,7 +231,13 @@ mod tests {
             let norm = gradient_norm(network).unwrap().total;
             let step = Update {
                 number: n,
-                learning_rate: learning_rate(n, 0.01, 3, 10, LearningRateSchedule::Cosine),
+                learning_rate: learning_rate(
+                    n,
+                    0.01,
+                    (3, WarmupRates::FromOne),
+                    10,
+                    LearningRateSchedule::Cosine,
+                ),
                 ema_decay: ema_decay(n, 0.5),
             };
             update(network, moments, ADAM, step, (1.0 / norm).min(1.0) as f32).unwrap();
@@ -307,7 +324,7 @@ mod tests {
     #[test]
     fn rates_rise_then_stay_or_fall() {
         use LearningRateSchedule::{Constant, Cosine};
-        let rate = |n, schedule| learning_rate(n, 1.0, 4, 12, schedule);
+        let rate = |n, schedule| learning_rate(n, 1.0, (4, WarmupRates::FromOne), 12, schedule);
         assert_eq!(
             [1, 2, 4, 5, 99].map(|n| rate(n, Constant)),
             [0.25, 0.5, 1.0, 1.0, 1.0]
@@ -315,7 +332,23 @@ mod tests {
         assert_eq!(rate(4, Cosine), 1.0);
         assert!((rate(8, Cosine) - 0.5).abs() < 1e-12);
         assert!(rate(12, Cosine).abs() < 1e-12);
-        assert_eq!(learning_rate(1, 1.0, 0, 10, Constant), 1.0);
+        assert_eq!(
+            learning_rate(1, 1.0, (0, WarmupRates::FromOne), 10, Constant),
+            1.0
+        );
+        // The published code's, one update later: 0, 1/4, 2/4, 3/4, 1, …
+        let published = |n, schedule| learning_rate(n, 1.0, (4, WarmupRates::Published), 12, schedule);
+        assert_eq!(
+            [1, 2, 3, 4, 5, 99].map(|n| published(n, Constant)),
+            [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+        );
+        for n in 1..=12 {
+            assert_eq!(published(n + 1, Cosine), rate(n, Cosine), "update {n}");
+        }
+        assert_eq!(
+            learning_rate(1, 1.0, (0, WarmupRates::Published), 10, Constant),
+            1.0
+        );
         assert_eq!(ema_decay(1, 0.9999), 2.0 / 11.0);
         assert_eq!(ema_decay(1_000_000, 0.9999), 0.9999);
     }

@@ -171,6 +171,8 @@ fn wrapped_rows_by_hand() {
             (3, 4, 11, 11)
         );
         assert_eq!((train.kept_tokens, train.counted), (9, 15));
+        // All but `b` and its separator.
+        assert_eq!((train.kept_bytes, train.padding), (Some(9), 0));
         assert_eq!(
             train.shards,
             [format!("train/00000.{format}"), format!("train/00001.{format}")]
@@ -196,6 +198,7 @@ fn a_tail_can_be_padded() {
         let train = &info.train;
         assert_eq!((train.rows, train.tokens, train.kept_tokens), (4, 11, 11));
         assert_eq!(train.counted, 5 + 5 + 5 + 4);
+        assert_eq!((train.kept_bytes, train.padding), (Some(11), 1));
         // Where nothing is left over, there is no row of padding alone; a split of a few tokens has its row.
         project.source("ab\nab\n", "line");
         project.tokenize(letters()).unwrap();
@@ -231,6 +234,47 @@ fn padded_rows_by_hand() {
         (3, 3, 9, 9)
     );
     assert_eq!((train.kept_tokens, train.counted), (8, 11));
+    assert_eq!((train.kept_bytes, train.padding), (Some(8), 1));
+    // Padding is padding whatever counts.
+    let counted = project
+        .pack(json!({"length": 4, "wrap": false, "padding": "counted"}))
+        .unwrap();
+    assert_eq!((counted.train.counted, counted.train.padding), (12, 1));
+}
+
+/// Where tokens differ in bytes, their number says little about the bytes that are kept.
+#[test]
+fn bytes_are_of_what_is_kept() {
+    let project = Project::new();
+    let kept = |text: &str, tokenizer: Value, settings: Value| {
+        project.source(text, "line");
+        project.tokenize(tokenizer).unwrap();
+        let train = project.pack(settings).unwrap().train;
+        (train.kept_tokens, train.kept_bytes.unwrap())
+    };
+    let letters = || json!({"kind": "characters", "alphabet": "aé"});
+    // Of `ééaaaa`, two tokens of two bytes each and EOS: not a third of eight bytes.
+    let cut = json!({"length": 4, "wrap": false});
+    assert_eq!(kept("ééaaaa\n", letters(), cut.clone()), (3, 5));
+    assert_eq!(kept("aaaaéé\n", letters(), cut), (3, 3));
+    // Joined: é a EOS a é EOS; of pieces of four, é and EOS are dropped.
+    assert_eq!(kept("éa\naé\n", letters(), json!({"length": 6})), (4, 5));
+    // A record that lies in two pieces, of which the second is dropped but for its beginning.
+    assert_eq!(kept("aéé\n", letters(), json!({"length": 5})), (3, 5));
+    let padded = json!({"length": 5, "tail": "pad"});
+    assert_eq!(kept("aéé\n", letters(), padded), (4, 6));
+    // Byte-level merges: the text of the tokens that were kept, by decoding them.
+    let text = "the cat sat on the mat and the cat sat on the hat, naïve as ever\n".repeat(40);
+    let settings = json!({"length": 8, "wrap": false});
+    let (tokens, bytes) = kept(
+        &text,
+        json!({"kind": "train_bpe", "vocabulary_size": 320}),
+        settings,
+    );
+    let tokenizer = mdlm::data::tokenizer::Tokenizer::open(&project.path("tokens")).unwrap();
+    let row = project.rows(Split::Train)[0].0.clone();
+    let decoded = tokenizer.decode(&row[1..7]).unwrap();
+    assert_eq!((tokens, bytes), (40 * 7, 40 * (decoded.len() as u64 + 1)));
 }
 
 #[test]

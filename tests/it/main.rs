@@ -13,6 +13,7 @@ mod layers;
 mod manifest;
 mod memory;
 mod model;
+mod numbers;
 mod pipeline;
 mod provenance;
 mod readers;

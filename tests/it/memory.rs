@@ -10,7 +10,7 @@ use mdlm::diffusion::{Mdlm, Schedule};
 use mdlm::event::Cancel;
 use mdlm::kernels::Alphabet;
 use mdlm::kernels::gemm::Precision;
-use mdlm::manifest::LearningRateSchedule;
+use mdlm::manifest::{LearningRateSchedule, WarmupRates};
 use mdlm::model::{self, Device};
 use mdlm::shapes::Shape;
 use mdlm::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
@@ -96,6 +96,7 @@ fn train() {
             micro_batch: 8,
             learning_rate: 1e-3,
             warmup_steps: 0,
+            warmup_rates: WarmupRates::FromOne,
             schedule: LearningRateSchedule::Constant,
             adam: AdamW {
                 beta1: 0.9,

@@ -14,8 +14,8 @@ use super::fault::{Code, Draft, alternatives, quoted, suggestion};
 use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
 use super::{
-    COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput, Split,
-    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput,
+    Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::shapes::{SHAPES, Shape};
 
@@ -686,6 +686,19 @@ impl<'t> Meaning<'t> {
                         .hint("take `\"estimator\": \"time\"`, or train without time conditioning"),
                 );
             }
+        }
+        if stage.bound == BoundEnds::Published && stage.estimator == Estimator::Count {
+            faults.push(
+                entry
+                    .fault(
+                        Code::InvalidValue,
+                        "bound",
+                        "the estimator `count` draws no times, of which the published number is a mean"
+                            .to_owned(),
+                    )
+                    .expected("`\"valid\"`, or the estimator `time`")
+                    .hint("take `\"estimator\": \"time\"`, or leave `bound` out"),
+            );
         }
         self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);
     }

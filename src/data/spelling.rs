@@ -1,0 +1,233 @@
+//! How many bytes of text the first tokens of a record stand for.
+//!
+//! A tokens artifact has the bytes of a record and not those of its tokens. What a token spells is in the tokenizer's
+//! vocabulary: of a byte-level one its bytes, exactly; of one of characters its character; of others the piece without
+//! its marks (`##`, `▁`, `</w>`), where white space between words is no token's. With `s` the bytes that tokens spell, and
+//! `g` the gaps that may lie before them, the first k tokens of a record of `n` bytes stand for
+//!
+//! ```text
+//! Σ_k s + (n − Σ s) · Σ_k g / Σ g
+//! ```
+//!
+//! bytes: exact where tokens spell all of the text, and off by a few bytes of white space where a record is cut otherwise.
+
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::error::{Context as _, Kind, Result, Wrap as _};
+
+/// White space in the pieces of SentencePiece.
+const METASPACE: char = '▁';
+/// Bytes of a word that became the unknown token, its gap included: about the mean of English text.
+const UNKNOWN: u32 = 6;
+
+/// What the tokens of a vocabulary spell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Spelling {
+    /// By id: bytes that a token spells.
+    spelled: Vec<u32>,
+    /// By id: weight of what may lie before it and is no token's.
+    gaps: Vec<u32>,
+}
+
+impl Spelling {
+    /// Reads a `tokenizer.json`.
+    ///
+    /// # Errors
+    /// The file is absent or no JSON.
+    pub fn open(path: &Path) -> Result<Self> {
+        let what = || format!("read `{}`", path.display());
+        let text = std::fs::read(path).context(what)?;
+        let json: Value = serde_json::from_slice(&text).wrap(Kind::Input, what)?;
+        Ok(Self::of(&json))
+    }
+
+    fn of(json: &Value) -> Self {
+        let model = &json["model"];
+        let text = |field: &str| model[field].as_str().unwrap_or_default();
+        let byte_level =
+            has_kind(&json["decoder"], "ByteLevel") || has_kind(&json["pre_tokenizer"], "ByteLevel");
+        let (prefix, suffix, unknown) = (
+            text("continuing_subword_prefix"),
+            text("end_of_word_suffix"),
+            text("unk_token"),
+        );
+        // Of what is split at white space, the white space is lost; pieces of SentencePiece have it.
+        let metaspace =
+            has_kind(&json["decoder"], "Metaspace") || has_kind(&json["pre_tokenizer"], "Metaspace");
+        let mut spelling = Self::default();
+        for (token, id) in vocabulary(model) {
+            let (mut spelled, mut gap) = (0, 0);
+            if byte_level {
+                spelled = token.chars().count();
+            } else if token == unknown || model["unk_id"] == id {
+                gap = UNKNOWN;
+            } else if model["byte_fallback"] == true && is_byte(token) {
+                spelled = 1;
+            } else {
+                let rest = token.strip_prefix(prefix).filter(|_| !prefix.is_empty());
+                let begins = rest.is_none();
+                let piece = rest.unwrap_or(token);
+                let piece = piece.strip_suffix(suffix).unwrap_or(piece);
+                let spaces = piece.chars().filter(|&c| metaspace && c == METASPACE).count();
+                spelled = piece.len() - spaces * (METASPACE.len_utf8() - 1);
+                let is_word = piece.chars().next().is_some_and(char::is_alphanumeric);
+                gap = u32::from(begins && is_word && !metaspace);
+            }
+            let id = id as usize;
+            if id >= spelling.spelled.len() {
+                spelling.spelled.resize(id + 1, 0);
+                spelling.gaps.resize(id + 1, 0);
+            }
+            spelling.spelled[id] = spelled as u32;
+            spelling.gaps[id] = gap;
+        }
+        spelling
+    }
+
+    /// The bytes of the first `kept` of a record's tokens, given the bytes of the whole record.
+    ///
+    /// # Panics
+    /// When there are fewer tokens.
+    #[must_use]
+    pub fn bytes_of_first(&self, kept: usize, tokens: &[u32], bytes: u64) -> u64 {
+        let (first, rest) = tokens.split_at(kept);
+        if rest.is_empty() {
+            return bytes;
+        }
+        // Nothing lies before the first token.
+        let ((spelled, gaps), (more, more_gaps)) =
+            (self.sums(first, true), self.sums(rest, first.is_empty()));
+        let all = spelled + more;
+        if all > bytes {
+            // A space that was put before the text, or a text that grew when it was normalized.
+            let excess = all - bytes;
+            return if excess <= 1 {
+                spelled.saturating_sub(excess)
+            } else {
+                share(bytes, spelled, all)
+            };
+        }
+        match gaps + more_gaps {
+            0 => spelled + share(bytes - all, kept as u64, tokens.len() as u64),
+            gaps_of_all => spelled + share(bytes - all, gaps, gaps_of_all),
+        }
+    }
+
+    /// What tokens spell, and the gaps before them.
+    fn sums(&self, tokens: &[u32], at_start: bool) -> (u64, u64) {
+        let of = |all: &[u32], id: u32| u64::from(all.get(id as usize).copied().unwrap_or(0));
+        let spelled = tokens.iter().map(|&id| of(&self.spelled, id)).sum();
+        let before = tokens.iter().skip(usize::from(at_start));
+        let first = tokens.first().filter(|_| at_start);
+        // An unknown word is bytes, not a gap, also where it is the first.
+        let unknown = first.map_or(0, |&id| of(&self.gaps, id).saturating_sub(1));
+        (
+            spelled,
+            before.map(|&id| of(&self.gaps, id)).sum::<u64>() + unknown,
+        )
+    }
+}
+
+/// `whole · part / parts`, rounded.
+fn share(whole: u64, part: u64, parts: u64) -> u64 {
+    let parts = u128::from(parts.max(1));
+    ((u128::from(whole) * u128::from(part) + parts / 2) / parts) as u64
+}
+
+/// The tokens of a model with their ids.
+fn vocabulary(model: &Value) -> Vec<(&str, u64)> {
+    match &model["vocab"] {
+        Value::Object(tokens) => tokens
+            .iter()
+            .filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?)))
+            .filter(|(_, id)| *id <= u64::from(u32::MAX >> 4))
+            .collect(),
+        // Unigram: pieces with their scores, in the order of their ids.
+        Value::Array(pieces) => pieces
+            .iter()
+            .zip(0..)
+            .filter_map(|(piece, id)| Some((piece.get(0)?.as_str()?, id)))
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether a part of a tokenizer, or one of a sequence, is of that kind.
+fn has_kind(part: &Value, kind: &str) -> bool {
+    if part["type"] == kind {
+        return true;
+    }
+    ["decoders", "pretokenizers"]
+        .iter()
+        .filter_map(|field| part[*field].as_array())
+        .flatten()
+        .any(|part| has_kind(part, kind))
+}
+
+/// Whether a token is a byte that has no other: `<0x0A>`.
+fn is_byte(token: &str) -> bool {
+    token.len() == 6 && token.starts_with("<0x") && token.ends_with('>')
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn tokens_of_bytes_and_of_characters_are_exact() {
+        // `Ġ` is the space and `Ã` and `©` the two bytes of é.
+        let bytes = Spelling::of(&json!({
+            "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteLevel" }] },
+            "model": { "type": "BPE", "vocab": { "Ġthe": 0, "Ã": 1, "©": 2, "cafes": 3 } },
+        }));
+        assert_eq!(bytes.bytes_of_first(2, &[3, 0, 1, 2], 11), 9);
+        assert_eq!(bytes.bytes_of_first(3, &[3, 0, 1, 2], 11), 10);
+        assert_eq!(bytes.bytes_of_first(4, &[3, 0, 1, 2], 11), 11);
+        // With a space put before the text, which is not the text's.
+        assert_eq!(bytes.bytes_of_first(1, &[0, 0], 7), 3);
+        let characters = Spelling::of(&json!({
+            "model": { "type": "WordLevel", "vocab": { "[PAD]": 0, "a": 4, "é": 5, " ": 6 }, "unk_token": "?" },
+        }));
+        assert_eq!(characters.bytes_of_first(3, &[4, 5, 6, 4], 5), 4);
+        assert_eq!(characters.bytes_of_first(0, &[4, 5, 6, 4], 5), 0);
+    }
+
+    #[test]
+    fn white_space_is_shared_out_where_it_is_no_tokens() {
+        let pieces = Spelling::of(&json!({
+            "decoder": { "type": "WordPiece", "prefix": "##" },
+            "model": {
+                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                "vocab": { "[UNK]": 0, "the": 1, "cat": 2, "##s": 3, ".": 4, "sat": 5 },
+            },
+        }));
+        // `the cats sat.`
+        let tokens = [1, 2, 3, 5, 4];
+        let ends: Vec<u64> = (0..=5)
+            .map(|kept| pieces.bytes_of_first(kept, &tokens, 13))
+            .collect();
+        assert_eq!(ends, [0, 3, 7, 8, 12, 13]);
+        // `the ######## sat`: what was lost is the unknown token's.
+        assert_eq!(pieces.bytes_of_first(1, &[1, 0, 5], 16), 3);
+        assert_eq!(pieces.bytes_of_first(2, &[1, 0, 5], 16), 12);
+    }
+
+    #[test]
+    fn pieces_of_sentencepiece_hold_their_spaces() {
+        let pieces = Spelling::of(&json!({
+            "decoder": { "type": "Metaspace" },
+            "model": {
+                "type": "Unigram", "byte_fallback": true,
+                "vocab": [["<unk>", 0.0], ["▁the", -1.0], ["▁cat", -1.0], ["s", -1.0], ["<0xC3>", -1.0], ["<0xA9>", -1.0]],
+            },
+        }));
+        // `the catsé`, with a space put before it.
+        let tokens = [1, 2, 3, 4, 5];
+        assert_eq!(pieces.bytes_of_first(2, &tokens, 10), 7);
+        assert_eq!(pieces.bytes_of_first(3, &tokens, 10), 8);
+    }
+}
