@@ -26,6 +26,7 @@ use crate::stages::{Context, Outcome};
 ///
 /// 1: the first.
 /// 2: text without a line feed ends its lines in carriage returns; byte order marks at the start of lines are left out.
+/// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.

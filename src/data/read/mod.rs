@@ -2,8 +2,8 @@
 //!
 //! A stored file is looked at from the outside in: compression and archives are recognised by their first bytes, down to
 //! a few layers (`a.tar.xz` of `b.xz` of tars, as OpenWebText comes); what lies within is read by its format. Nothing is
-//! unpacked to disk; only Parquet and zip within another file, which are read from their end, are copied to a temporary
-//! file without a name.
+//! unpacked to disk; only Parquet, Arrow files and zip within another file, which are read from their end, are copied to
+//! a temporary file without a name.
 //!
 //! Input is taken to be hostile. Declared lengths are checked against the bytes that are there before anything is
 //! allocated, a record is never longer in memory than [`Reading::longest_record`], and what is decompressed or repeated
@@ -55,6 +55,8 @@ const FREE_BYTES: u64 = 1 << 20;
 const HEAD_BYTES: usize = 512;
 /// Compressions and archives within each other, at most. OpenWebText has four.
 const DEEPEST: usize = 6;
+/// Names of columns that a hint shows.
+const SHOWN: usize = 10;
 
 /// A file to read records from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -366,17 +368,38 @@ impl Opener<'_, '_> {
             Format::JsonLines(format) => json::read(input, format, self.sink),
             Format::Csv(format) => csv::read(input, format, b',', self.sink),
             Format::Tsv(format) => csv::read(input, format, b'\t', self.sink),
-            Format::Arrow(format) => arrow::read(input, format, self.sink),
-            Format::Parquet(format) => {
-                if let Some(stored) = stored {
-                    let count = self.sink.count.clone();
-                    return parquet::read(stored, &count, format, self.sink);
+            Format::Arrow(format) if !arrow::is_file(head) => arrow::streams(input, format, self.sink),
+            Format::Arrow(column) | Format::Parquet(column) => {
+                let copy;
+                let (stored, count) = if let Some(stored) = stored {
+                    (stored, self.sink.count.clone())
+                } else {
+                    copy = Stored::copy(input)?;
+                    (&copy, ReadCount::default())
+                };
+                if matches!(format, Format::Arrow(_)) {
+                    arrow::file(stored, &count, column, self.sink)
+                } else {
+                    parquet::read(stored, &count, column, self.sink)
                 }
-                let copy = Stored::copy(input)?;
-                parquet::read(&copy, &ReadCount::default(), format, self.sink)
             }
         }
     }
+}
+
+/// The way out where a column is none of strings: those that are, `names` of them and more.
+fn strings_hint(names: Vec<String>) -> String {
+    if names.is_empty() {
+        return "no column holds strings".to_owned();
+    }
+    let more = if names.len() > SHOWN { ", …" } else { "" };
+    let shown: Vec<_> = (names.iter().take(SHOWN))
+        .map(|name| format!("`{}`", name.chars().take(100).collect::<String>()))
+        .collect();
+    format!(
+        "its columns of strings are {}{more}; set `column`",
+        shown.join(", ")
+    )
 }
 
 /// [`Read::read`] of what has a buffer.

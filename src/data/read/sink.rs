@@ -158,6 +158,11 @@ impl<'a> Sink<'a> {
         self.irregular.empty += 1;
     }
 
+    /// Counts records without text.
+    pub fn empties(&mut self, count: u64) {
+        self.irregular.empty = self.irregular.empty.saturating_add(count);
+    }
+
     /// A record is longer than the limit.
     pub fn too_long(&self) -> Error {
         let limit = limit(self.longest as u64);

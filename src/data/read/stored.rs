@@ -1,9 +1,9 @@
 //! Files as they are stored: their bytes, how many of them were read, and temporary copies of what has to be sought in.
 
-use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, Read, Seek as _, SeekFrom, Write as _};
-use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 
@@ -51,8 +51,8 @@ impl Stored {
         if memory.len() < COPY_IN_MEMORY {
             return Ok(Self::Bytes(memory.into()));
         }
-        let hint = "Parquet and zip are read from their end; within an archive or a compressed file they are copied to \
-                    the folder of `TMPDIR` first";
+        let hint = "Parquet, Arrow files and zip are read from their end; within an archive or a compressed file they are \
+                    copied to the folder of `TMPDIR` first";
         let mut file = tempfile::tempfile().context(what).map_err(|e| e.hint(hint))?;
         file.write_all(&memory).context(what).map_err(|e| e.hint(hint))?;
         let mut length = memory.len() as u64;
@@ -111,20 +111,39 @@ impl Stored {
             "the file became shorter while it was read: {read} of {length} bytes from byte {start} on"
         )))
     }
+
+    /// Exactly `length` bytes from `start` on; of bytes in memory, without a copy.
+    ///
+    /// # Errors
+    /// As those of [`Self::exactly`].
+    pub fn bytes(&self, start: u64, length: usize, count: &ReadCount) -> Result<Bytes> {
+        if let Self::Bytes(bytes) = self
+            && let Some(end) = usize::try_from(start)
+                .ok()
+                .and_then(|start| start.checked_add(length))
+            && end <= bytes.len()
+        {
+            count.add(length as u64);
+            return Ok(bytes.slice(end - length..end));
+        }
+        let mut bytes = Vec::new();
+        self.exactly(start, length, count, &mut bytes)?;
+        Ok(bytes.into())
+    }
 }
 
 /// Bytes read from a stored file so far, shared by all who read it.
 #[derive(Clone, Default)]
-pub struct ReadCount(Rc<Cell<u64>>);
+pub struct ReadCount(Arc<AtomicU64>);
 
 impl ReadCount {
     /// The count.
     pub fn get(&self) -> u64 {
-        self.0.get()
+        self.0.load(Ordering::Relaxed)
     }
 
     fn add(&self, count: u64) {
-        self.0.set(self.0.get() + count);
+        self.0.fetch_add(count, Ordering::Relaxed);
     }
 }
 

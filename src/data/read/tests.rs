@@ -589,7 +589,7 @@ fn decoders_hold_no_more_than_stated() {
         ),
         ("a.txt.xz", golden("two.xz"), "the dictionary of the xz data"),
         ("a.parquet", parquet_of(&[&long]), "page 1"),
-        ("a.arrow", arrow, "message"),
+        ("a.arrow", arrow, "batch 1"),
     ];
     for (name, bytes, what) in cases {
         assert!(!texts(&bytes, name, json!({})).is_empty(), "{name}");
@@ -1134,7 +1134,9 @@ fn in_pieces(
         Format::Text(format) => text::read(&mut input, format.record, &mut sink),
         Format::JsonLines(format) => json::read(&mut input, &format, &mut sink),
         Format::Csv(format) | Format::Tsv(format) => csv::read(&mut input, &format, b',', &mut sink),
-        Format::Arrow(format) => arrow::read(&mut input, &format, &mut sink),
+        Format::Arrow(format) if arrow::is_file(bytes) => Stored::copy(&mut input)
+            .and_then(|copy| arrow::file(&copy, &ReadCount::default(), &format, &mut sink)),
+        Format::Arrow(format) => arrow::streams(&mut input, &format, &mut sink),
         Format::Parquet(_) => Ok(()),
     };
     result.map(|()| all).map_err(|error| error.to_string())
