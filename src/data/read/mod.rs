@@ -28,7 +28,6 @@ mod tar;
 #[cfg(test)]
 mod tests;
 mod text;
-mod thrift;
 mod wrapped;
 mod zip;
 

@@ -15,6 +15,7 @@ use serde_json::json;
 use super::*;
 use crate::manifest::source::InvalidUtf8;
 
+mod columns;
 mod diagnoses;
 
 fn golden(name: &str) -> Vec<u8> {

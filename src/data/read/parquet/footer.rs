@@ -1,51 +1,56 @@
-//! The footer: the schema, and where the column's parts are.
+//! The footer: the column, and where its parts are.
+
+use std::sync::Arc;
+
+use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+};
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, Type};
 
 use super::super::fault::damaged;
+use super::super::sink::too_large;
 use super::super::stored::{ReadCount, Stored};
-use super::super::thrift::{Compact, Fault, kind};
+use super::super::strings_hint;
+use super::guarded;
+use super::thrift::{Compact, Wrong, kind};
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8] = b"PAR1";
 const ENCRYPTED: &[u8] = b"PARE";
 /// Bytes of a footer's length and of the magic after it.
 const TRAILER: u64 = 8;
-/// Bytes of a footer, at most: it is held in memory. A million column chunks take about this much.
-const LONGEST_FOOTER: u64 = 512 << 20;
+/// A footer takes this many times its bytes of memory when it is parsed, by far at most: a column's part takes 20 bytes
+/// at least, and some hundreds in memory.
+const EXPANSION: u64 = 4;
 /// Groups within each other, at most.
 const DEEPEST: usize = 64;
-/// Names of columns that a hint shows.
-const SHOWN: usize = 10;
-/// Parquet's number of the type `BYTE_ARRAY`, which strings are of.
-const BYTE_ARRAY: i64 = 6;
-/// Parquet's number of the annotation `LIST`.
-const LIST: i64 = 3;
-const TYPES: [&str; 8] = [
-    "BOOLEAN",
-    "INT32",
-    "INT64",
-    "INT96",
-    "FLOAT",
-    "DOUBLE",
-    "BYTE_ARRAY",
-    "FIXED_LEN_BYTE_ARRAY",
-];
 
 /// A column, and where its parts are.
-#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Column {
+    /// The column's values alone, without levels.
+    pub values: ColumnDescPtr,
     /// The definition level of a value; a lower one is a null or an empty list.
     pub max_definition: u32,
     /// Lists within each other.
     pub max_repetition: u32,
+    /// The type is not of strings: every row has to be null.
+    pub wrong: Option<NoStrings>,
     /// By row group.
     pub chunks: Vec<Chunk>,
 }
 
+/// What is wrong with a column that holds something else.
+pub struct NoStrings {
+    pub message: String,
+    pub hint: String,
+}
+
 /// The column's part of a row group.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chunk {
-    /// Parquet's number of the compression.
-    pub codec: i64,
+    /// Where it is and what it is compressed with.
+    pub metadata: ColumnChunkMetaData,
     /// Where its first page is.
     pub start: u64,
     /// Bytes of all its pages.
@@ -56,19 +61,20 @@ pub struct Chunk {
     pub rows: u64,
 }
 
-/// Finds a column.
+/// Finds a column; a footer may take `buffer` bytes of memory.
 ///
 /// # Errors
-/// The footer is damaged; there is no such column, or it holds no strings.
-pub fn column(stored: &Stored, count: &ReadCount, name: &str) -> Result<Column> {
+/// The footer is damaged; there is no such column.
+pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Column> {
     let length = stored.len();
     let mut bytes = Vec::new();
     if length < TRAILER + MAGIC.len() as u64 {
         return Err(damaged(format!("{length} bytes are too few for a Parquet file")));
     }
     stored.exactly(length - TRAILER, TRAILER as usize, count, &mut bytes)?;
+    let encrypted = || Error::input("the Parquet file is encrypted").hint("write it without encryption");
     if bytes[4..] == *ENCRYPTED {
-        return Err(Error::input("the Parquet file is encrypted").hint("write it without encryption"));
+        return Err(encrypted());
     }
     if bytes[4..] != *MAGIC {
         return Err(damaged(
@@ -82,297 +88,238 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str) -> Result<Column> 
             "the Parquet file states a footer of {footer} bytes, it has {length} itself"
         )));
     }
-    if footer > LONGEST_FOOTER {
-        return Err(
-            Error::input(format!("the Parquet file has a footer of {footer} bytes"))
-                .hint("write it with fewer row groups"),
-        );
+    if footer > buffer / EXPANSION {
+        return Err(too_large(
+            format!("the Parquet file's footer of {footer} bytes"),
+            buffer,
+        ));
     }
     stored.exactly(pages - footer, footer as usize, count, &mut bytes)?;
-    let parsed = parse(&bytes, name).map_err(|fault| {
-        damaged(match fault {
-            Fault::Short => "the Parquet file's footer ends too early",
-            Fault::Wrong => "the Parquet file's footer is damaged",
-        })
-    })??;
-    for (number, chunk) in parsed.chunks.iter().enumerate() {
+    let wrong = || damaged("the Parquet file's footer is damaged");
+    if look(&bytes, buffer).map_err(|Wrong| wrong())? {
+        return Err(encrypted());
+    }
+    let options = ParquetMetaDataOptions::new()
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let parsed = guarded(|| ParquetMetaDataReader::decode_metadata_with_options(&bytes, Some(&options)))
+        .map_err(|error| error.context("footer"))?;
+    let schema = parsed.file_metadata().schema_descr();
+    let mut leaves = Leaves {
+        wanted: name,
+        next: 0,
+        found: None,
+        nulls: None,
+        strings: Vec::new(),
+    };
+    for field in schema.root_schema().get_fields() {
+        leaves.of(field, "", "", 0);
+    }
+    let hint = || strings_hint(leaves.strings.clone());
+    let no_column = || format!("the Parquet file has no column `{name}`");
+    let Some(index) = leaves.found.or(leaves.nulls) else {
+        return Err(Error::input(no_column()).hint(hint()));
+    };
+    let leaf = schema.column(index);
+    let wrong_type = if leaves.found.is_none() {
+        Some(no_column())
+    } else if leaf.physical_type() != Physical::BYTE_ARRAY {
+        Some(format!(
+            "the column `{name}` holds values of the type {}, not strings",
+            type_name(&leaf)
+        ))
+    } else {
+        None
+    };
+    let mut chunks = Vec::with_capacity(parsed.num_row_groups());
+    let (mut rows, mut bytes) = (0u64, 0u64);
+    for group in parsed.row_groups() {
+        let chunk = self::chunk(group.column(index), group.num_rows(), &leaf).ok_or_else(wrong)?;
         let end = chunk.start.checked_add(chunk.length);
         if end.is_none_or(|end| end > pages - footer) {
             return Err(damaged(format!(
                 "row group {}: its {} bytes from byte {} on lie outside the file's pages",
-                number + 1,
+                chunks.len() + 1,
                 chunk.length,
                 chunk.start
             )));
         }
+        rows = rows.checked_add(chunk.rows).ok_or_else(wrong)?;
+        bytes = bytes.saturating_add(chunk.length);
+        chunks.push(chunk);
     }
-    Ok(parsed)
+    // The same pages again and again would be a bomb.
+    if u64::try_from(parsed.file_metadata().num_rows()) != Ok(rows) || bytes > pages {
+        return Err(wrong());
+    }
+    Ok(Column {
+        max_definition: u32::try_from(leaf.max_def_level()).map_err(|_| wrong())?,
+        max_repetition: u32::try_from(leaf.max_rep_level()).map_err(|_| wrong())?,
+        values: Arc::new(ColumnDescriptor::new(
+            leaf.self_type_ptr(),
+            0,
+            0,
+            leaf.path().clone(),
+        )),
+        wrong: wrong_type.map(|message| NoStrings {
+            message,
+            hint: hint(),
+        }),
+        chunks,
+    })
 }
 
-type Parsed<T> = std::result::Result<T, Fault>;
-
-/// Parses a footer (`FileMetaData`); the inner error is that of the column.
-fn parse(footer: &[u8], name: &str) -> Parsed<Result<Column>> {
-    let mut leaves = Vec::new();
-    let mut wanted = None;
-    let mut column = Column::default();
-    let mut rows = None;
-    Compact::new(footer).structure(&mut |input, field, kind| {
-        match (field, kind) {
-            (2, kind::LIST) => {
-                leaves = schema(input)?;
-                wanted = leaves.iter().position(|leaf| leaf.is(name));
-            }
-            (3, kind::I64) => rows = Some(input.count()?),
-            (4, kind::LIST) => {
-                let (kind, groups) = input.list()?;
-                for _ in 0..groups {
-                    if kind != kind::STRUCT {
-                        return Err(Fault::Wrong);
-                    }
-                    let chunk = group(input, wanted)?;
-                    if wanted.is_some() {
-                        column.chunks.push(chunk.ok_or(Fault::Wrong)?);
-                    }
-                }
-            }
-            _ => return Ok(false),
-        }
-        Ok(true)
-    })?;
-    let Some(leaf) = wanted.map(|at| &leaves[at]) else {
-        return Ok(Err(no_column(name, &leaves)));
-    };
-    if leaf.kind != BYTE_ARRAY {
-        let kind = usize::try_from(leaf.kind).ok().and_then(|kind| TYPES.get(kind));
-        return Ok(Err(Error::input(format!(
-            "the column `{name}` holds values of the type {}, not strings",
-            kind.unwrap_or(&"unknown")
-        ))
-        .hint("set `column` to a column of strings")));
-    }
-    let sum = (column.chunks.iter()).try_fold(0u64, |sum, chunk| sum.checked_add(chunk.rows));
-    if rows.is_none() || sum != rows {
-        return Err(Fault::Wrong);
-    }
-    column.max_definition = leaf.definition;
-    column.max_repetition = leaf.repetition;
-    Ok(Ok(column))
+/// The column's part of a row group, as far as its numbers are possible.
+fn chunk(metadata: &ColumnChunkMetaData, rows: i64, leaf: &ColumnDescPtr) -> Option<Chunk> {
+    let data = u64::try_from(metadata.data_page_offset()).ok()?;
+    // Some writers state 0 where there is none.
+    let dictionary = (metadata.dictionary_page_offset()).filter(|&at| at > 0);
+    let start = dictionary.map_or(data, |at| data.min(at as u64));
+    let length = u64::try_from(metadata.compressed_size()).ok()?;
+    let values = u64::try_from(metadata.num_values()).ok()?;
+    let metadata = ColumnChunkMetaData::builder(leaf.clone())
+        .set_compression(metadata.compression())
+        .set_data_page_offset(i64::try_from(start).ok()?)
+        .set_total_compressed_size(i64::try_from(length).ok()?)
+        .set_num_values(metadata.num_values())
+        .build()
+        .ok()?;
+    Some(Chunk {
+        metadata,
+        start,
+        length,
+        values,
+        rows: u64::try_from(rows).ok()?,
+    })
 }
 
-/// A column of the schema.
-struct Leaf {
-    /// As a person calls it: lists are passed over.
-    name: String,
-    /// With the names of the groups that make lists.
-    path: String,
-    kind: i64,
-    definition: u32,
-    repetition: u32,
-}
-
-impl Leaf {
-    fn is(&self, name: &str) -> bool {
-        self.name == name || self.path == name
+/// A type as people know it.
+fn type_name(leaf: &ColumnDescriptor) -> String {
+    let physical = leaf.physical_type();
+    match (leaf.logical_type_ref(), leaf.converted_type()) {
+        (Some(LogicalType::Unknown), _) => "null".to_owned(),
+        (_, ConvertedType::NONE) => physical.to_string(),
+        (_, converted) => format!("{physical} ({converted})"),
     }
 }
 
-fn no_column(name: &str, leaves: &[Leaf]) -> Error {
-    let shown: Vec<_> = (leaves.iter().filter(|leaf| leaf.kind == BYTE_ARRAY))
-        .take(SHOWN)
-        .map(|leaf| format!("`{}`", leaf.name.chars().take(100).collect::<String>()))
-        .collect();
-    let error = Error::input(format!("the Parquet file has no column `{name}`"));
-    if shown.is_empty() {
-        error.hint("none of its columns holds strings")
-    } else {
-        error.hint(format!(
-            "its columns of strings are {}; set `column`",
-            shown.join(", ")
-        ))
-    }
+/// The columns of a schema, by name: as a person calls them, lists are passed over; or with the names of the groups that
+/// make lists.
+struct Leaves<'n> {
+    wanted: &'n str,
+    next: usize,
+    /// The column of the name.
+    found: Option<usize>,
+    /// A column of nulls, which stands for all that could be within it.
+    nulls: Option<usize>,
+    /// Names of some that hold strings.
+    strings: Vec<String>,
 }
 
-/// A group that is open while the schema is read.
-struct Group {
-    children: u64,
-    name: String,
-    path: String,
-    definition: u32,
-    repetition: u32,
-    /// Elements of a list down to its values do without names: 2 at the group itself, 1 within it.
-    list: u8,
-}
-
-/// Reads the schema: a list of elements in depth-first order.
-fn schema(input: &mut Compact<'_>) -> Parsed<Vec<Leaf>> {
-    let (kind, count) = input.list()?;
-    let mut leaves = Vec::new();
-    let mut open: Vec<Group> = Vec::new();
-    for index in 0..count {
-        if kind != kind::STRUCT {
-            return Err(Fault::Wrong);
-        }
-        let element = element(input)?;
-        while open.last().is_some_and(|group| group.children == 0) {
-            open.pop();
-        }
-        if index == 0 {
-            open.push(Group {
-                children: element.children,
-                name: String::new(),
-                path: String::new(),
-                definition: 0,
-                repetition: 0,
-                list: 0,
-            });
-            continue;
-        }
-        let parent = open.last_mut().ok_or(Fault::Wrong)?;
-        parent.children -= 1;
+impl Leaves<'_> {
+    /// Goes through a field; `list` says how many of the elements down to a list's values do without names: 2 at the list
+    /// itself, 1 within it.
+    fn of(&mut self, field: &Type, name: &str, path: &str, list: u8) {
         let dotted = |before: &str| {
             if before.is_empty() {
-                element.name.to_owned()
+                field.name().to_owned()
             } else {
-                format!("{before}.{}", element.name)
+                format!("{before}.{}", field.name())
             }
         };
-        let name = if parent.list > 0 {
-            parent.name.clone()
-        } else {
-            dotted(&parent.name)
-        };
-        let group = Group {
-            children: element.children,
-            path: dotted(&parent.path),
-            definition: parent.definition + u32::from(element.repetition != 0),
-            repetition: parent.repetition + u32::from(element.repetition == 2),
-            list: if element.list {
-                2
-            } else {
-                parent.list.saturating_sub(1)
-            },
-            name,
-        };
-        if let Some(kind) = element.kind {
-            leaves.push(Leaf {
-                name: group.name,
-                path: group.path,
-                kind,
-                definition: group.definition,
-                repetition: group.repetition,
-            });
-        } else {
-            // Names grow with the depth, so it is bounded.
-            if open.len() >= DEEPEST {
-                return Err(Fault::Wrong);
+        let path = dotted(path);
+        let name = if list > 0 { name.to_owned() } else { dotted(name) };
+        let basic = field.get_basic_info();
+        if field.is_group() {
+            let is_list = matches!(basic.logical_type_ref(), Some(LogicalType::List))
+                || basic.converted_type() == ConvertedType::LIST;
+            let list = if is_list { 2 } else { list.saturating_sub(1) };
+            for field in field.get_fields() {
+                self.of(field, &name, &path, list);
             }
-            open.push(group);
+            return;
+        }
+        let index = self.next;
+        self.next += 1;
+        let within = |name: &str| (self.wanted.strip_prefix(name)).is_some_and(|rest| rest.starts_with('.'));
+        if name == self.wanted || path == self.wanted {
+            self.found = self.found.or(Some(index));
+        } else if within(&name) && matches!(basic.logical_type_ref(), Some(LogicalType::Unknown)) {
+            self.nulls = self.nulls.or(Some(index));
+        }
+        // More are not shown.
+        if field.get_physical_type() == Physical::BYTE_ARRAY && self.strings.len() <= super::super::SHOWN {
+            self.strings.push(name);
         }
     }
-    if open.iter().any(|group| group.children > 0) {
-        return Err(Fault::Wrong);
-    }
-    Ok(leaves)
 }
 
-struct Element<'b> {
-    name: &'b str,
-    kind: Option<i64>,
-    repetition: i64,
-    children: u64,
-    list: bool,
-}
-
-/// Reads a `SchemaElement`.
-fn element<'b>(input: &mut Compact<'b>) -> Parsed<Element<'b>> {
-    let mut element = Element {
-        name: "",
-        kind: None,
-        repetition: 0,
-        children: 0,
-        list: false,
-    };
-    let mut name: &'b [u8] = &[];
-    input.structure(&mut |input, field, kind| {
+/// Looks at a footer before the crate parses it, which goes as deep as the schema does, reserves room for as many fields
+/// as a group states, and writes down the whole path of every column. Gives whether columns are encrypted.
+fn look(footer: &[u8], buffer: u64) -> std::result::Result<bool, Wrong> {
+    let mut encrypted = false;
+    Compact::new(footer).structure(&mut |input, field, kind| {
         match (field, kind) {
-            (1, kind::I32) => element.kind = Some(input.integer()?),
-            (3, kind::I32) => element.repetition = input.integer()?,
-            (4, kind::BINARY) => name = input.binary()?,
-            (5, kind::I32) => element.children = input.count()?,
-            (6, kind::I32) => element.list |= input.integer()? == LIST,
-            // The union `LogicalType`: its field 3 is a list.
-            (10, kind::STRUCT) => {
-                input.structure(&mut |_, field, _| {
-                    element.list |= field == LIST;
-                    Ok(false)
-                })?;
+            (2, kind::LIST) => schema(input, buffer)?,
+            (8, kind::STRUCT) => {
+                encrypted = true;
+                return Ok(false);
             }
             _ => return Ok(false),
         }
         Ok(true)
     })?;
-    element.name = std::str::from_utf8(name).map_err(|_| Fault::Wrong)?;
-    if element.children > 0 {
-        element.kind = None;
-    }
-    if !(0..=2).contains(&element.repetition) {
-        return Err(Fault::Wrong);
-    }
-    Ok(element)
+    Ok(encrypted)
 }
 
-/// Reads a `RowGroup`, and of its columns the one that is wanted.
-fn group(input: &mut Compact<'_>, wanted: Option<usize>) -> Parsed<Option<Chunk>> {
-    let mut chunk = None;
-    let mut rows = 0;
-    input.structure(&mut |input, field, kind| {
-        match (field, kind) {
-            (1, kind::LIST) => {
-                let (kind, count) = input.list()?;
-                for index in 0..count {
-                    if kind != kind::STRUCT {
-                        return Err(Fault::Wrong);
-                    }
-                    let here = self::chunk(input)?;
-                    if wanted == Some(index) {
-                        chunk = here;
-                    }
-                }
-            }
-            (3, kind::I64) => rows = input.count()?,
-            _ => return Ok(false),
+/// Looks at the schema: a list of elements in depth-first order.
+fn schema(input: &mut Compact<'_>, buffer: u64) -> std::result::Result<(), Wrong> {
+    let (kind, count) = input.list()?;
+    // Fields that are left of the groups that are open, and the length of their names.
+    let mut open: Vec<(u64, u64)> = Vec::new();
+    let mut names = 0u64;
+    let mut stated = 1u64;
+    for index in 0..count {
+        if kind != kind::STRUCT {
+            return Err(Wrong);
         }
-        Ok(true)
-    })?;
-    Ok(chunk.map(|chunk| Chunk { rows, ..chunk }))
-}
-
-/// Reads a `ColumnChunk`.
-fn chunk(input: &mut Compact<'_>) -> Parsed<Option<Chunk>> {
-    let mut chunk = None;
-    input.structure(&mut |input, field, kind| {
-        if (field, kind) != (3, kind::STRUCT) {
-            return Ok(false);
-        }
-        let mut here = Chunk::default();
-        let (mut data, mut dictionary) = (None, None);
+        let (mut name, mut children) = (0, 0);
         input.structure(&mut |input, field, kind| {
             match (field, kind) {
-                (4, kind::I32) => here.codec = input.integer()?,
-                (5, kind::I64) => here.values = input.count()?,
-                (7, kind::I64) => here.length = input.count()?,
-                (9, kind::I64) => data = Some(input.count()?),
-                // Some writers state 0 where there is none.
-                (11, kind::I64) => dictionary = Some(input.count()?).filter(|&at| at > 0),
+                (4, kind::BINARY) => name = input.binary()?.len() as u64,
+                (5, kind::I32) => children = input.count()?,
                 _ => return Ok(false),
             }
             Ok(true)
         })?;
-        let data = data.ok_or(Fault::Wrong)?;
-        here.start = dictionary.map_or(data, |dictionary| dictionary.min(data));
-        chunk = Some(here);
-        Ok(true)
-    })?;
-    Ok(chunk)
+        while open.last().is_some_and(|group| group.0 == 0) {
+            open.pop();
+        }
+        let before = match open.last_mut() {
+            Some(parent) => {
+                parent.0 -= 1;
+                parent.1
+            }
+            None if index == 0 => 0,
+            None => return Err(Wrong),
+        };
+        let path = before + name + 1;
+        stated = stated.saturating_add(children);
+        names = names.saturating_add(path);
+        if open.len() >= DEEPEST || stated > count as u64 || names > buffer {
+            return Err(Wrong);
+        }
+        open.push((children, path));
+    }
+    if stated == count as u64 {
+        Ok(())
+    } else {
+        Err(Wrong)
+    }
+}
+
+/// Puts an error of ours into one of the crate.
+pub fn carry(error: Error) -> ParquetError {
+    ParquetError::External(Box::new(error))
 }

@@ -1,32 +1,38 @@
 //! A column of strings out of a Parquet file.
 //!
-//! Pages are read and decoded here, not by the crate `parquet`: its readers are made for files of one's own. They
-//! allocate what a page's header declares, decompress gzip without a bound, decode a delta-encoded page's lengths at once
-//! and copy a repeated string for every row, so that a file of some kilobytes takes all memory. Here one page and one
-//! dictionary are in memory, and values are decoded one after the other.
+//! The crate `parquet` parses the footer, reads the pages, checks their checksums and decodes their values. It is made
+//! for files of one's own, so that around it are limits of ours: it allocates what a page's header declares and
+//! decompresses without a bound, so pages come from it as they are stored ([`pages`]); it follows a schema as deep as it
+//! goes and reserves what it declares ([`footer`]); it reads all values of a row and the lengths of a page at once
+//! ([`levels`], [`values`]). The tests show what it does without. One page and one dictionary are in memory.
 //!
 //! Read are flat columns, fields of structures and lists of strings, of any depth. The format: parquet-format 2.11.
 
 mod footer;
-mod page;
+mod levels;
+mod pages;
+mod thrift;
 mod values;
 
-use super::fault::damaged;
+use parquet::errors::ParquetError;
+
+use super::fault::{BRING_AGAIN, damaged};
 use super::sink::Sink;
 use super::stored::{ReadCount, Stored};
-use crate::error::{Context as _, Result};
+use crate::error::{self, Context as _, Error, Result};
 use crate::manifest::source::ColumnFormat;
 
 use footer::Column;
-use page::{Page, Pages};
-use values::{Dictionary, Levels, Values};
+use levels::Levels;
+use pages::{Data, Page, Pages};
+use values::Values;
 
 /// Reads the text of every row.
 ///
 /// # Errors
 /// The file is damaged, the column is not there or holds no strings, a row is too long.
 pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mut Sink<'_>) -> Result<()> {
-    let column = footer::column(stored, count, &format.column)?;
+    let column = footer::column(stored, count, &format.column, sink.buffer)?;
     let mut rows = Rows {
         join: format.join.as_bytes(),
         text: Vec::new(),
@@ -38,20 +44,16 @@ pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
     for (group, chunk) in column.chunks.iter().enumerate() {
         let place = || format!("row group {}", group + 1);
         let before = rows.number + u64::from(rows.open);
-        let mut dictionary = Dictionary::default();
-        let mut pages = Pages::new(stored, count, &column, chunk, rows.sink);
+        let mut values = Values::new(&column);
+        let mut pages = Pages::new(stored, count, &column, chunk, rows.sink).context(place)?;
         while let Some(page) = pages.next().context(place)? {
+            let number = pages.number;
             match page {
-                Page::Dictionary(bytes, entries) => {
-                    dictionary = Dictionary::new(bytes, entries).context(place)?;
-                }
-                Page::Data(data) => {
-                    let number = pages.number;
-                    rows.page(&column, &data, &dictionary)
-                        .map_err(|error| error.context(format!("page {number}")))
-                        .context(place)?;
-                }
+                Page::Dictionary(dictionary) => values.dictionary(dictionary),
+                Page::Data(data) => rows.page(&column, &data, &mut values),
             }
+            .context(|| format!("page {number}"))
+            .context(place)?;
         }
         rows.close().context(place)?;
         let found = rows.number - before;
@@ -60,6 +62,31 @@ pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
         }
     }
     Ok(())
+}
+
+/// Calls the crate. It has assertions where a check would be due; a panic of it is an error of the file.
+fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, ParquetError>) -> Result<T> {
+    let error = match error::guarded(call) {
+        Ok(Ok(value)) => return Ok(value),
+        Ok(Err(error)) => error,
+        Err(_) => return Err(damaged("damaged Parquet data: the decoder gave up")),
+    };
+    let text = match error {
+        // What our own source of bytes said.
+        ParquetError::External(error) => match error.downcast::<Error>() {
+            Ok(error) => return Err(*error),
+            Err(error) => error.to_string(),
+        },
+        ParquetError::General(text) | ParquetError::NYI(text) | ParquetError::EOF(text) => text,
+        error => error.to_string(),
+    };
+    // The crate's words for it; a test holds them.
+    if text.contains("CRC checksum mismatch") {
+        return Err(
+            Error::input("its bytes do not have the checksum that its header states").hint(BRING_AGAIN),
+        );
+    }
+    Err(damaged(format!("damaged Parquet data: {text}")))
 }
 
 /// Puts values together to rows.
@@ -77,10 +104,14 @@ struct Rows<'r, 's> {
 }
 
 impl Rows<'_, '_> {
-    fn page(&mut self, column: &Column, page: &page::Data, dictionary: &Dictionary) -> Result<()> {
-        let mut repetitions = Levels::new(page.repetition(), column.max_repetition);
-        let mut definitions = Levels::new(page.definition(), column.max_definition);
-        let mut values = Values::new(page, dictionary, self.sink.longest)?;
+    fn page(&mut self, column: &Column, page: &Data, values: &mut Values) -> Result<()> {
+        let mut repetitions = Levels::new(&page.repetition, column.max_repetition);
+        let mut definitions = Levels::new(&page.definition, column.max_definition);
+        let present = Levels::new(&page.definition, column.max_definition).highest(page.values)?;
+        if let Some(wrong) = column.wrong.as_ref().filter(|_| present > 0) {
+            return Err(Error::input(wrong.message.clone()).hint(wrong.hint.clone()));
+        }
+        values.page(page, present, self.sink.buffer)?;
         for _ in 0..page.values {
             let repetition = repetitions.next()?;
             let definition = definitions.next()?;

@@ -47,8 +47,8 @@ out=$PWD
 (cd "$tree" && TZ=UTC zip -qrX - a.txt d/e.txt | cat > "$out/stream.zip")
 
 python3 - "$PWD" <<'PYTHON'
-import sys
-import pyarrow as pa, pyarrow.feather as feather, pyarrow.parquet as pq
+import base64, sys
+import pyarrow as pa, pyarrow.feather as feather, pyarrow.parquet as pq, pyarrow.parquet.encryption as pe
 
 out = sys.argv[1]
 texts = ["one", "two\nlines", "", None, "thrée", "one"] + [f"row {i}" for i in range(6, 40)]
@@ -81,4 +81,19 @@ for name, compression in [("plain", None), ("lz4", "lz4"), ("zstd", "zstd")]:
     with pa.ipc.new_file(f"{out}/{name}.file.arrow", table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=16)
 feather.write_feather(table.select(["text"]), f"{out}/feather1.feather", version=1)
+# Checksums of pages, of dictionaries too; and a column that is encrypted below a footer that is not.
+two = plain.select(["id", "text"])
+for name, version, codec in [("checksums1", "1.0", "none"), ("checksums2", "2.0", "zstd")]:
+    pq.write_table(two, f"{out}/{name}.parquet", compression=codec, data_page_version=version, write_page_checksum=True, **pages)
+class Keys(pe.KmsClient):
+    def __init__(self, config):
+        super().__init__()
+    def wrap_key(self, key, name):
+        return base64.b64encode(key)
+    def unwrap_key(self, key, name):
+        return base64.b64decode(key)
+encryption = pe.EncryptionConfiguration(footer_key="f", column_keys={"k": ["text"]}, plaintext_footer=True)
+keys = pe.CryptoFactory(Keys).file_encryption_properties(pe.KmsConnectionConfig(), encryption)
+with pq.ParquetWriter(f"{out}/encrypted.parquet", two.schema, encryption_properties=keys) as writer:
+    writer.write_table(two)
 PYTHON

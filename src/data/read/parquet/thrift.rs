@@ -1,5 +1,5 @@
-//! Thrift's compact protocol, as far as Parquet's metadata need it: every length is checked against the bytes that are
-//! there, and nothing is allocated.
+//! Thrift's compact protocol, as far as a look at Parquet's footer needs it: every length is checked against the bytes
+//! that are there, and nothing is allocated.
 
 /// Structures within each other, at most; Parquet's have 6.
 const DEEPEST: usize = 32;
@@ -23,12 +23,7 @@ pub mod kind {
 
 /// The bytes are not what they should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// They end too early.
-    Short,
-    /// They are wrong.
-    Wrong,
-}
+pub struct Wrong;
 
 /// Reads values one after the other.
 pub struct Compact<'b> {
@@ -36,7 +31,7 @@ pub struct Compact<'b> {
     at: usize,
 }
 
-type Result<T> = std::result::Result<T, Fault>;
+type Result<T> = std::result::Result<T, Wrong>;
 
 impl<'b> Compact<'b> {
     /// Reads from the start of `bytes`.
@@ -44,13 +39,8 @@ impl<'b> Compact<'b> {
         Self { bytes, at: 0 }
     }
 
-    /// Bytes read so far.
-    pub fn position(&self) -> usize {
-        self.at
-    }
-
     fn byte(&mut self) -> Result<u8> {
-        let byte = *self.bytes.get(self.at).ok_or(Fault::Short)?;
+        let byte = *self.bytes.get(self.at).ok_or(Wrong)?;
         self.at += 1;
         Ok(byte)
     }
@@ -64,7 +54,7 @@ impl<'b> Compact<'b> {
                 return Ok(value);
             }
         }
-        Err(Fault::Wrong)
+        Err(Wrong)
     }
 
     /// An integer of 16, 32 or 64 bits.
@@ -75,14 +65,14 @@ impl<'b> Compact<'b> {
 
     /// A count or length: an integer that is not negative.
     pub fn count(&mut self) -> Result<u64> {
-        u64::try_from(self.integer()?).map_err(|_| Fault::Wrong)
+        u64::try_from(self.integer()?).map_err(|_| Wrong)
     }
 
     /// Bytes or text.
     pub fn binary(&mut self) -> Result<&'b [u8]> {
-        let length = usize::try_from(self.varint()?).map_err(|_| Fault::Wrong)?;
-        let end = self.at.checked_add(length).ok_or(Fault::Wrong)?;
-        let bytes = self.bytes.get(self.at..end).ok_or(Fault::Short)?;
+        let length = usize::try_from(self.varint()?).map_err(|_| Wrong)?;
+        let end = self.at.checked_add(length).ok_or(Wrong)?;
+        let bytes = self.bytes.get(self.at..end).ok_or(Wrong)?;
         self.at = end;
         Ok(bytes)
     }
@@ -91,11 +81,11 @@ impl<'b> Compact<'b> {
     pub fn list(&mut self) -> Result<(u8, usize)> {
         let head = self.byte()?;
         let count = match head >> 4 {
-            15 => usize::try_from(self.varint()?).map_err(|_| Fault::Wrong)?,
+            15 => usize::try_from(self.varint()?).map_err(|_| Wrong)?,
             count => count.into(),
         };
         if count > self.bytes.len() - self.at {
-            return Err(Fault::Short);
+            return Err(Wrong);
         }
         Ok((head & 0x0F, count))
     }
@@ -121,7 +111,7 @@ impl<'b> Compact<'b> {
                 step => number + i64::from(step),
             };
             if !(0..=i64::from(i16::MAX)).contains(&number) {
-                return Err(Fault::Wrong);
+                return Err(Wrong);
             }
             let kind = head & 0x0F;
             if !field(self, number, kind)? {
@@ -133,7 +123,7 @@ impl<'b> Compact<'b> {
     /// Passes over the value of a field.
     fn skip(&mut self, kind: u8, depth: usize) -> Result<()> {
         if depth == 0 {
-            return Err(Fault::Wrong);
+            return Err(Wrong);
         }
         match kind {
             kind::TRUE | kind::FALSE => Ok(()),
@@ -148,20 +138,20 @@ impl<'b> Compact<'b> {
                 (0..count).try_for_each(|_| self.skip_element(kind, depth - 1))
             }
             kind::MAP => {
-                let count = usize::try_from(self.varint()?).map_err(|_| Fault::Wrong)?;
+                let count = usize::try_from(self.varint()?).map_err(|_| Wrong)?;
                 if count == 0 {
                     return Ok(());
                 }
                 let kinds = self.byte()?;
                 if count > self.bytes.len() - self.at {
-                    return Err(Fault::Short);
+                    return Err(Wrong);
                 }
                 (0..count).try_for_each(|_| {
                     self.skip_element(kinds >> 4, depth - 1)?;
                     self.skip_element(kinds & 0x0F, depth - 1)
                 })
             }
-            _ => Err(Fault::Wrong),
+            _ => Err(Wrong),
         }
     }
 
@@ -175,7 +165,7 @@ impl<'b> Compact<'b> {
 
     fn pass(&mut self, count: usize) -> Result<()> {
         if count > self.bytes.len() - self.at {
-            return Err(Fault::Short);
+            return Err(Wrong);
         }
         self.at += count;
         Ok(())
