@@ -6,6 +6,9 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use arrow::array::{ArrayRef, Int64Array, NullArray, RecordBatch, StringArray};
+use arrow::datatypes::{Field, Schema};
+use arrow::ipc::writer::StreamWriter;
 use serde_json::{Value, json};
 
 use crate::support::mdlm;
@@ -139,4 +142,62 @@ fn a_download_is_fetched_once_and_checked() {
     let wrong = project(&source(&"0123456789abcdef".repeat(4), 1));
     let said = records(&wrong).unwrap_err();
     assert!(said.contains("SHA-256") && said.contains(sha256), "{said}");
+}
+
+/// Batches of texts as an Arrow stream.
+fn stream(column: ArrayRef) -> Vec<u8> {
+    let schema = Schema::new(vec![Field::new("text", column.data_type().clone(), true)]);
+    let batch = RecordBatch::try_new(Arc::new(schema), vec![column]).unwrap();
+    let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+    writer.write(&batch).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn shards_without_texts_and_streams_behind_each_other_are_read() {
+    let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["*.arrow"] } }));
+    let texts = |texts: &[&str]| stream(Arc::new(StringArray::from(texts.to_vec())));
+    let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
+    write(
+        "a.arrow",
+        &[texts(&["one", "two"]), texts(&["three", "four"])].concat(),
+    );
+    write("b.arrow", &stream(Arc::new(NullArray::new(2))));
+    assert_eq!(records(&folder).unwrap(), ["one", "two", "three", "four"]);
+    write(
+        "c.arrow",
+        &stream(Arc::new(Int64Array::from(vec![None, Some(1)]))),
+    );
+    let said = records(&folder).unwrap_err();
+    assert!(said.contains("c.arrow"), "{said}");
+    assert!(
+        said.contains("row 2: the column `text` holds values of the type Int64, not strings"),
+        "{said}"
+    );
+    assert!(said.contains("no column holds strings"), "{said}");
+}
+
+/// What is damaged ends in an error, where the file has a checksum.
+#[test]
+fn a_parquet_page_that_does_not_have_its_checksum_is_an_error() {
+    let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["a.parquet"] } }));
+    let golden = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/it/golden/forms/checksums1.parquet"
+    );
+    let mut bytes = fs::read(golden).unwrap();
+    let place = folder.path().join("a.parquet");
+    fs::write(&place, &bytes).unwrap();
+    assert_eq!(records(&folder).unwrap().len(), 38);
+    // In the dictionary, the first page of the column.
+    let at = bytes.windows(9).position(|part| part == b"two\nlines").unwrap();
+    bytes[at] ^= 1;
+    fs::write(&place, &bytes).unwrap();
+    let said = records(&folder).unwrap_err();
+    assert!(said.contains("row group 1: page 1 at byte"), "{said}");
+    assert!(
+        said.contains("do not have the checksum that its header states"),
+        "{said}"
+    );
 }

@@ -497,7 +497,18 @@ fn hostile_zips() {
         "{message}"
     );
     assert!(fault(&zip(&[("a", 0, b"text", b"tixt")]), "a", json!({})).contains("CRC-32"));
-    assert!(fault(&zip(&[("a", 97, b"text", b"text")]), "a", json!({})).contains("method 97"));
+    assert!(fault(&zip(&[("a", 97, b"text", b"text")]), "a", json!({})).contains("with method 97, which"));
+    assert!(fault(&zip(&[("a", 9, b"text", b"text")]), "a", json!({})).contains("with Deflate64, method 9"));
+    // What stands behind an archive, or before it, is no part of it; two archives are no archive.
+    let followed = [&whole[..], b"more"].concat();
+    let message = fault(&followed, "a", json!({}));
+    assert!(
+        message.contains("4 bytes follow")
+            && message.contains(&format!("`truncate -s {} FILE`", whole.len())),
+        "{message}"
+    );
+    let joined = [&whole[..], &whole].concat();
+    assert!(fault(&joined, "a", json!({})).contains("archives were joined"));
     let mut encrypted = zip(&[("a", 0, b"text", b"text")]);
     let entry = memchr::memmem::find(&encrypted, b"PK\x01\x02").unwrap();
     encrypted[entry + 8] |= 1;
@@ -507,6 +518,12 @@ fn hostile_zips() {
     let end = many.len() - 22;
     many[end + 8..end + 12].fill(0xFE);
     assert!(fault(&many, "a", json!({})).contains("65278 members"));
+}
+
+#[test]
+fn members_of_one_name_are_read_all() {
+    let same = zip(&[("a.txt", 0, b"one", b"one"), ("a.txt", 0, b"two", b"two")]);
+    assert_eq!(texts(&same, "a", json!({})), ["one", "two"]);
 }
 
 #[test]

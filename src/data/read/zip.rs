@@ -1,5 +1,9 @@
 //! zip (PKWARE's APPNOTE 6.3), read by its central directory, with the 64-bit extensions.
 //!
+//! The directory is read here, member by member, not by the crate `zip`: that one holds all of it in memory and makes room
+//! for as many members as an end record states, some hundred bytes each; and of members of one name it knows the last
+//! alone. Its decoders have no limits on what they hold, so that ours would be needed beside it.
+//!
 //! The directory is what counts; local headers are only passed over. Every member's bytes must lie before the directory,
 //! and what comes out of it must have the length and the CRC-32 that the directory states.
 
@@ -28,6 +32,14 @@ const LOCAL_BYTES: usize = 30;
 /// File type bits of a Unix mode, and those of a regular file.
 const UNIX_TYPE: u32 = 0o170_000;
 const UNIX_REGULAR: u32 = 0o100_000;
+/// Compressions that are not read, by number.
+const METHODS: [(u64, &str); 5] = [
+    (1, "shrink"),
+    (6, "implode"),
+    (9, "Deflate64"),
+    (14, "LZMA"),
+    (98, "PPMd"),
+];
 
 fn u16_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
@@ -82,7 +94,7 @@ impl<'s> Directory<'s> {
                 tail.len() - at >= END_BYTES as usize
                     && at + 22 + u16_at(&tail, at + 20) as usize == tail.len()
             })
-            .ok_or_else(|| damaged("the zip archive has no end record: it is cut off"))?;
+            .ok_or_else(|| no_end(&tail, tail_start))?;
         let end_at = tail_start + end as u64;
         let mut entries = u16_at(&tail, end + 10);
         let mut size = u32_at(&tail, end + 12);
@@ -125,6 +137,17 @@ impl<'s> Directory<'s> {
                 "the zip archive states a directory of {size} bytes from byte {offset} on, which lies outside its {length} bytes"
             )));
         };
+        // A program that unpacks itself has something else before its archive.
+        if base > 0 {
+            stored.exactly(0, LOCAL.len(), count, &mut bytes)?;
+            if bytes == LOCAL {
+                return Err(Error::input(format!(
+                    "the zip archive has {base} bytes before its first member that its directory does not know of: \
+                     archives were joined, or it is damaged"
+                ))
+                .hint("give the archives one by one"));
+            }
+        }
         if entries.saturating_mul(ENTRY_BYTES as u64) > size {
             return Err(damaged(format!(
                 "the zip archive states {entries} members in a directory of {size} bytes"
@@ -214,6 +237,24 @@ impl<'s> Directory<'s> {
     }
 }
 
+/// There is no end record at the end: perhaps before it.
+fn no_end(tail: &[u8], tail_start: u64) -> Error {
+    let end = memchr::memmem::rfind_iter(tail, END)
+        .filter(|&at| tail.len() - at >= END_BYTES as usize)
+        .map(|at| at + END_BYTES as usize + u16_at(tail, at + 20) as usize)
+        .find(|&end| end < tail.len());
+    match end {
+        Some(end) => {
+            let (more, end) = (tail.len() - end, tail_start + end as u64);
+            Error::input(format!(
+                "the zip archive ends at byte {end}, and {more} bytes follow: something was appended, or it is damaged"
+            ))
+            .hint(format!("if the archive is whole without them, cut them off: `truncate -s {end} FILE`"))
+        }
+        None => damaged("the zip archive has no end record: it is cut off"),
+    }
+}
+
 fn exact(input: &mut impl Read, to: &mut [u8], broken: impl Fn() -> Error) -> Result<()> {
     input.read_exact(to).map_err(|error| match error.kind() {
         io::ErrorKind::UnexpectedEof => broken(),
@@ -272,8 +313,10 @@ impl Entry {
             93 => compression::decode(Compression::Zstd, bytes, meter)?,
             95 => compression::decode(Compression::Xz, bytes, meter)?,
             method => {
+                let name = METHODS.iter().find(|(number, _)| *number == method);
                 return Err(Error::input(format!(
-                    "it is compressed in a way that is not known: method {method}"
+                    "it is compressed with {}method {method}, which is not read",
+                    name.map_or(String::new(), |(_, name)| format!("{name}, "))
                 ))
                 .hint("write the archive again with deflate, zstd, bzip2 or xz"));
             }
