@@ -126,7 +126,7 @@ impl Description {
 const LABEL: usize = 12;
 
 /// A line of a description, wrapped under itself.
-fn entry(label: &str, text: &str) -> String {
+pub(super) fn entry(label: &str, text: &str) -> String {
     const INDENT: usize = LABEL + 2;
     let mut out = String::new();
     for (index, line) in table::wrap(text, table::width() - INDENT).iter().enumerate() {

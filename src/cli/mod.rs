@@ -40,6 +40,7 @@ pub mod show;
 pub mod status;
 pub mod table;
 pub mod terminal;
+pub mod tokenizers;
 pub mod validate;
 pub mod verify;
 
@@ -117,6 +118,9 @@ pub enum Command {
     /// List the corpora that manifests may name
     #[command(long_about = corpora::LONG_ABOUT)]
     Corpora(corpora::Args),
+    /// List the tokenizers that manifests may name
+    #[command(long_about = tokenizers::LONG_ABOUT)]
+    Tokenizers(tokenizers::Args),
     /// List what was downloaded, or forget some of it
     #[command(long_about = downloads::LONG_ABOUT)]
     Downloads(downloads::Args),
@@ -198,6 +202,7 @@ impl Command {
             .to_owned(),
             Self::Shapes(_) => "list the shapes".to_owned(),
             Self::Corpora(_) => "list the corpora".to_owned(),
+            Self::Tokenizers(_) => "list the tokenizers".to_owned(),
             Self::Downloads(args) => if args.forget.is_some() {
                 "forget downloads"
             } else {
@@ -231,6 +236,7 @@ impl Command {
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),
             Self::Corpora(args) => corpora::run(args, terminal),
+            Self::Tokenizers(args) => tokenizers::run(args, terminal),
             Self::Downloads(args) => downloads::run(args, terminal),
             Self::Push(args) => push::run(args, terminal),
             Self::Pull(args) => pull::run(args, terminal),

@@ -4,11 +4,11 @@ use serde::Serialize;
 
 use super::Terminal;
 use super::project::{ExecutionArgs, ProjectArgs};
-use super::table::columns;
+use super::table::{bytes, columns};
 use super::terminal::Style;
 use crate::error::Result;
 use crate::manifest::Stage;
-use crate::plan::{Decision, Plan, Reason};
+use crate::plan::{Decision, Needed, Plan, Reason};
 use crate::stages::train::{self, Traces};
 use crate::store::{Digest, Key, Store};
 
@@ -19,7 +19,8 @@ const WORK_TO_DO: u8 = 10;
 pub const LONG_ABOUT: &str = "\
     Say what `mdlm run` would do, and why, without doing it.\n\n\
     The same planner serves both commands, so that a dry run never differs from a run. It reads the \
-    files that the manifest names, to see whether they changed, and the store; it writes nothing.\n\n\
+    files that the manifest names, to see whether they changed, and the store; it writes nothing and \
+    asks no network: what a run would download is listed.\n\n\
     Behind a stage that runs, a plan cannot know whether its consumers will have to: if it makes what it \
     had made before, they are served from the store.";
 
@@ -62,6 +63,9 @@ struct StageReport<'a> {
     /// The step of a checkpoint that a training will go on from.
     #[serde(skip_serializing_if = "Option::is_none")]
     goes_on_from: Option<u64>,
+    /// The files from elsewhere that a run would download.
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    downloads: &'a [String],
     /// Absent while an input is not known.
     key: Option<Digest>,
     artifact: Option<&'a Digest>,
@@ -95,19 +99,42 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.warn(&trouble);
     }
     let work = plan.stages.iter().filter(|stage| stage.has_work()).count();
-    let steps: Vec<Option<u64>> = (0..plan.stages.len())
-        .map(|index| goes_on_from(&plan, index, &project.store))
+    let mut trainings = train::Outlook::default();
+    let outlook: Vec<Outlook> = (0..plan.stages.len())
+        .map(|index| Outlook {
+            step: goes_on_from(&plan, index, &project.store, &mut trainings),
+            downloads: plan.downloads(index, &project.store),
+        })
         .collect();
     if args.json {
-        terminal.output_json(&report(&plan, &steps, &project.store))?;
+        terminal.output_json(&report(&plan, &outlook, &project.store))?;
     } else {
-        terminal.output(&text(&plan, work, &steps, terminal))?;
+        terminal.output(&text(&plan, work, &outlook, terminal))?;
     }
     Ok(if args.exit_code && work > 0 { WORK_TO_DO } else { 0 })
 }
 
+/// What a run of a stage would begin with.
+struct Outlook {
+    /// The step that a training goes on from.
+    step: Option<u64>,
+    /// The files that have to be downloaded.
+    downloads: Option<Needed>,
+}
+
+/// What has to be downloaded, in some words.
+fn needed(needed: &Needed) -> String {
+    let size = needed
+        .bytes
+        .map_or_else(String::new, |size| format!(", {}", bytes(size)));
+    match needed.urls.as_slice() {
+        [url] => format!("; downloads {}{size}", url.rsplit('/').next().unwrap_or(url)),
+        urls => format!("; downloads {} files{size}", urls.len()),
+    }
+}
+
 /// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
-fn goes_on_from(plan: &Plan, index: usize, store: &Store) -> Option<u64> {
+fn goes_on_from(plan: &Plan, index: usize, store: &Store, trainings: &mut train::Outlook) -> Option<u64> {
     let stage = &plan.stages[index];
     let (
         Stage::Train(config),
@@ -127,18 +154,21 @@ fn goes_on_from(plan: &Plan, index: usize, store: &Store) -> Option<u64> {
     let traces = Traces {
         rows: &rows,
         work: &store.work_path(&key.digest()),
-        earlier: store.earlier_unexamined(key).ok()?,
+        earlier: &|| {
+            let past = plan.past().of(&key.kind, store)?;
+            store.earlier_unexamined(key, &past.records)
+        },
         checkpoints: &store.checkpoints_path(),
     };
-    train::goes_on_from(config, stage.seed, traces).ok().flatten()
+    trainings.goes_on_from(config, stage.seed, &traces).ok().flatten()
 }
 
-fn text(plan: &Plan, work: usize, steps: &[Option<u64>], terminal: &Terminal) -> String {
+fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> String {
     let rows: Vec<_> = plan
         .stages
         .iter()
-        .zip(steps)
-        .map(|(stage, step)| {
+        .zip(outlook)
+        .map(|(stage, outlook)| {
             let what = match &stage.decision {
                 Decision::Cached(record) => format!("cached {}", record.artifact.short()),
                 Decision::Away(record) => {
@@ -151,8 +181,11 @@ fn text(plan: &Plan, work: usize, steps: &[Option<u64>], terminal: &Terminal) ->
                     format!("will be fetched from the remote: {}", record.artifact.short())
                 }
                 Decision::Run { reasons, .. } => {
-                    let from = step.map_or_else(String::new, |step| format!(" from step {step} on"));
-                    format!("will run{from}: {}", told(reasons))
+                    let from = outlook
+                        .step
+                        .map_or_else(String::new, |step| format!(" from step {step} on"));
+                    let downloads = outlook.downloads.as_ref().map_or_else(String::new, needed);
+                    format!("will run{from}: {}{downloads}", told(reasons))
                 }
             };
             vec![stage.name.clone(), stage.kind().name().to_owned(), what]
@@ -194,12 +227,12 @@ pub(super) fn told(reasons: &[Reason]) -> String {
     told.join("; ")
 }
 
-fn report<'a>(plan: &'a Plan, steps: &[Option<u64>], store: &Store) -> Report<'a> {
+fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> Report<'a> {
     let stages = plan
         .stages
         .iter()
-        .zip(steps)
-        .map(|(stage, step)| {
+        .zip(outlook)
+        .map(|(stage, outlook)| {
             let (decision, reasons, key, artifact) = match &stage.decision {
                 Decision::Cached(record) => ("cached", &[][..], Some(&record.key), Some(&record.artifact)),
                 Decision::Away(record) => ("away", &[][..], Some(&record.key), Some(&record.artifact)),
@@ -217,7 +250,8 @@ fn report<'a>(plan: &'a Plan, steps: &[Option<u64>], store: &Store) -> Report<'a
                         reason,
                     })
                     .collect(),
-                goes_on_from: *step,
+                goes_on_from: outlook.step,
+                downloads: outlook.downloads.as_ref().map_or(&[], |needed| &needed.urls),
                 key: key.map(Key::digest),
                 artifact,
                 parts: key,

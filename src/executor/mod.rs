@@ -620,6 +620,7 @@ impl Run<'_> {
             threads,
             sink: self.sink,
             cancel: self.cancel,
+            room: plan.room(index),
         };
         let started = SystemTime::now();
         let clock = Instant::now();

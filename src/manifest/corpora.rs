@@ -208,6 +208,15 @@ impl Part {
 }
 
 impl NamedCorpus {
+    /// Bytes to download for the part, where known.
+    #[must_use]
+    pub fn bytes(&self) -> Option<u64> {
+        let corpus = Corpus::find(&self.corpus)?;
+        let part = corpus.part(self.split)?;
+        let files = part.files.iter().map(|&index| corpus.files.get(index));
+        files.map(|file| file?.bytes).sum()
+    }
+
     /// What the name stands for; nothing if there is no such corpus or part.
     #[must_use]
     pub fn resolve(&self) -> Option<Resolved> {

@@ -21,6 +21,7 @@
 //! A field is named as in `--set`: names joined by points. `null` in a list takes the field away, as there.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use indexmap::IndexMap;
 use serde_json::{Number, Value};
@@ -28,6 +29,7 @@ use serde_json::{Number, Value};
 use super::StageKind;
 use super::fault::{Code, Draft, alternatives, quoted, suggestion};
 use super::meaning::{KINDS, REFERENCES};
+use super::order::order;
 use super::text::{Data, Member, Node, Span, pointer_join};
 
 /// Stages that a manifest may have once its sweeps are spelt out.
@@ -272,11 +274,13 @@ pub(super) fn expand(tree: &Node) -> Expansion {
     };
     let mut expander = Expander {
         stages: IndexMap::with_capacity(members.len()),
+        names: Rc::default(),
         faults: Vec::new(),
     };
     for (index, member) in members.iter().enumerate() {
         expander.read(index, member);
     }
+    expander.names = expander.stages.keys().copied().collect();
     expander.connect();
     let names: Vec<&str> = members.iter().map(|member| member.key.as_str()).collect();
     let mut total = 0;
@@ -361,6 +365,8 @@ fn point(coordinates: &[Coordinate], names: &[&str]) -> Point {
 
 struct Expander<'t> {
     stages: IndexMap<&'t str, Written<'t>>,
+    /// The names of the stages, in their order.
+    names: Rc<[&'t str]>,
     faults: Vec<Draft>,
 }
 
@@ -514,32 +520,16 @@ impl<'t> Expander<'t> {
                 targets
             })
             .collect();
-        let mut waiting: Vec<usize> = (0..self.stages.len()).collect();
-        while !waiting.is_empty() {
-            let before = waiting.len();
-            let mut done = vec![];
-            for &index in &waiting {
-                if targets[index]
-                    .iter()
-                    .all(|target| self.stages[*target].made.is_some())
-                {
-                    self.make(index);
-                    done.push(index);
-                }
-            }
-            waiting.retain(|index| !done.contains(index));
-            if waiting.len() == before {
-                // A circle, which is told elsewhere.
-                for index in std::mem::take(&mut waiting) {
-                    self.make(index);
-                }
-            }
+        let order = order(&targets);
+        // A circle is told elsewhere.
+        for index in order.ordered.into_iter().chain(order.circular) {
+            self.make(index);
         }
     }
 
     /// Makes the instances of a stage, given those of the stages that it consumes.
     fn make(&mut self, index: usize) {
-        let names: Vec<&str> = self.stages.keys().copied().collect();
+        let names = self.names.clone();
         let stage_pointer = pointer_join("/stages", names[index]);
         let own = std::mem::take(&mut self.stages[index].own);
         let mut made = Vec::new();
@@ -731,7 +721,7 @@ impl<'t> Expander<'t> {
         }
         let several = names.len() > 1;
         let listed = matches!(of.value.data, Data::Array(_));
-        let all: Vec<&str> = self.stages.keys().copied().collect();
+        let all = self.names.clone();
         let mut items = Vec::new();
         let mut seen = HashSet::new();
         for (place, node) in names.into_iter().enumerate() {

@@ -11,6 +11,8 @@
 //! | `source.rs` | the settings of source stages |
 //! | `corpora.rs` | the corpora that have names |
 //! | `published.rs` | where the published code does otherwise, by name |
+//! | `order.rs` | stages, each after those it consumes |
+//! | `vocabularies.rs` | the tokenizers that have names |
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `matrix.rs` | sweeps: a stage with a `matrix` spelt out as plain stages |
 //! | `structure.rs` | faults against the schema |
@@ -30,11 +32,13 @@ pub mod fault;
 pub mod load;
 pub mod matrix;
 mod meaning;
+pub mod order;
 mod published;
 pub mod schema;
 pub mod source;
 mod structure;
 pub mod text;
+pub mod vocabularies;
 
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
@@ -42,6 +46,7 @@ pub use matrix::{Instance, Point, Sweeps};
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
+pub use vocabularies::{PublishedTokenizer, TokenizerDownload};
 
 /// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
 pub const DEFAULT_LEARNING_RATE: f64 = 3e-4;
@@ -143,6 +148,12 @@ pub struct Tokenize {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Tokenizer {
+    /// A tokenizer by the name under which it is published, downloaded once or brought by hand; `mdlm tokenizers` lists
+    /// them.
+    Published(PublishedTokenizer),
+    /// A Hugging Face `tokenizer.json` from `http(s)`, the Hugging Face hub (`hf://`) or a bucket, downloaded once or
+    /// brought by hand.
+    Download(TokenizerDownload),
     /// A Hugging Face `tokenizer.json`. Truncation and padding fixed in the file are switched off.
     File(TokenizerFile),
     /// GPT-2's byte-level BPE from its vocabulary and merges. BOS and EOS are `<|endoftext|>`; the mask token is

@@ -132,8 +132,8 @@ impl RemoteFile {
     }
 }
 
-const URL: &str = "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
-const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
+pub(super) const URL: &str = "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
+pub(super) const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
 
 /// A corpus by name.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -15,7 +15,7 @@
 //! [`Selection::allow_missing`] nothing is wanted for its own sake, and of files outside the store that are not here the
 //! digests of the last run are believed: a checkout of nothing but manifests and records can be planned.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,15 +26,19 @@ use rayon::prelude::*;
 
 use crate::data::read;
 use crate::error::{Context, Error, Result};
-use crate::manifest::{Manifest, Stage, StageKind};
+use crate::manifest::{Manifest, Stage, StageKind, order};
 use crate::remote::Remote;
 use crate::stages::key::{self, FileReference, Parts};
 use crate::store::digest::hash_file;
 use crate::store::stat::Known;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
+mod foresee;
+mod past;
 pub mod reason;
 
+pub use foresee::Needed;
+pub use past::{OfKind, Past};
 pub use reason::{FileChange, Reason};
 
 /// What a plan is made for.
@@ -57,8 +61,8 @@ pub struct Plan {
     pub base: PathBuf,
     /// The stages, each after those it consumes.
     pub stages: Vec<PlannedStage>,
-    /// The names of all stages of the manifest, selected or not.
-    names: Vec<String>,
+    /// What the store knew when the plan was made.
+    past: Arc<Past>,
     /// Where what is not here may be found.
     remote: Option<Arc<Remote>>,
 }
@@ -188,7 +192,8 @@ impl Plan {
     /// store's records.
     ///
     /// # Errors
-    /// An unknown stage or a cycle, a file that is not there, an unreadable store.
+    /// An unknown stage or a cycle, a file that is not there, or is another one than the published in whose place it was
+    /// brought by hand, a tokenizer that a network has no room for, an unreadable store.
     pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, store: &Store) -> Result<Self> {
         Self::with_remote(manifest, base, selection, store, None)
     }
@@ -218,9 +223,9 @@ impl Plan {
                     .collect()
             }
         };
-        let is_wanted = |name: &String| wanted.contains(&name.as_str());
+        let forced: HashSet<&str> = selection.force.iter().map(String::as_str).collect();
         if let Some(name) = selection.force.first()
-            && !selection.force.iter().any(is_wanted)
+            && !wanted.iter().any(|name| forced.contains(name))
         {
             return Err(
                 Error::input(format!("`{name}` is to be forced, but no target needs it")).hint(format!(
@@ -232,10 +237,11 @@ impl Plan {
             pipeline: manifest.name.clone(),
             base: base.to_owned(),
             stages: Vec::new(),
-            names: manifest.stages.keys().cloned().collect(),
+            past: Arc::new(Past::new(manifest.stages.keys().cloned())),
             remote,
         };
         let known = Known::open(store.known_files_path());
+        let mut places: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
         for name in wanted {
             let stage = manifest.stages[name].clone();
             let in_stage = || format!("stage `{name}`");
@@ -251,6 +257,7 @@ impl Plan {
                     None => return Err(error).context(in_stage),
                 },
             };
+            let files: Vec<ExternalFile> = files.into_iter().chain(parts.known.iter().cloned()).collect();
             key::name_forms(
                 &stage,
                 files.iter().map(|file: &ExternalFile| file.path.as_str()),
@@ -260,16 +267,13 @@ impl Plan {
                 .references()
                 .iter()
                 .filter_map(|reference| {
-                    let index = plan
-                        .stages
-                        .iter()
-                        .position(|other| other.name == reference.stage)?;
                     Some(Input {
                         role: reference.field,
-                        index,
+                        index: *places.get(reference.stage)?,
                     })
                 })
                 .collect();
+            places.insert(name, plan.stages.len());
             plan.stages.push(PlannedStage {
                 name: name.to_owned(),
                 seed: key::seed(&stage, manifest.seed),
@@ -280,7 +284,7 @@ impl Plan {
                     reasons: vec![Reason::NeverRan],
                 },
                 parts,
-                forced: selection.force.iter().any(|forced| forced == name),
+                forced: forced.contains(name),
                 wanted: false,
                 needed_by: None,
                 known: None,
@@ -297,6 +301,9 @@ impl Plan {
             plan.decide(index, store)?;
         }
         plan.demand(store)?;
+        if !selection.allow_missing {
+            plan.foresee(store)?;
+        }
         Ok(plan)
     }
 
@@ -307,26 +314,31 @@ impl Plan {
             .iter()
             .flat_map(|stage| stage.inputs.iter().map(|input| input.index))
             .collect();
+        let named: HashSet<&String> = targets.iter().collect();
         for (index, stage) in self.stages.iter_mut().enumerate() {
             stage.wanted = if targets.is_empty() {
                 !consumed.contains(&index)
             } else {
-                targets.contains(&stage.name)
+                named.contains(&stage.name)
             };
         }
     }
 
     /// Decides anew what becomes of stages that are away and whose consumers run, from the last to the first.
     fn demand(&mut self, store: &Store) -> Result<()> {
+        let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.stages.len()];
+        for (consumer, stage) in self.stages.iter().enumerate() {
+            for input in &stage.inputs {
+                consumers[input.index].push(consumer);
+            }
+        }
         for index in (0..self.stages.len()).rev() {
             if !matches!(self.stages[index].decision, Decision::Away(_)) {
                 continue;
             }
-            let consumer = self.stages.iter().find(|stage| {
-                matches!(stage.decision, Decision::Run { .. })
-                    && stage.inputs.iter().any(|input| input.index == index)
-            });
-            if let Some(name) = consumer.map(|stage| stage.name.clone()) {
+            let mut consumers = consumers[index].iter().map(|&consumer| &self.stages[consumer]);
+            let runs = consumers.find(|stage| matches!(stage.decision, Decision::Run { .. }));
+            if let Some(name) = runs.map(|stage| stage.name.clone()) {
                 self.need(index, Some(name));
                 self.decide(index, store)?;
             }
@@ -344,6 +356,12 @@ impl Plan {
         self.stages[index].unfetchable = true;
     }
 
+    /// What the store knew when the plan was made.
+    #[must_use]
+    pub fn past(&self) -> &Past {
+        &self.past
+    }
+
     /// The remote, where there is one.
     #[must_use]
     pub fn remote(&self) -> Option<&Arc<Remote>> {
@@ -358,10 +376,10 @@ impl Plan {
         references: &[FileReference],
         store: &Store,
     ) -> Result<Option<Vec<ExternalFile>>> {
-        let records = store.records(kind.name())?;
-        let newest = records
-            .iter()
-            .filter(|record| record.provenance.stage == name && record.provenance.pipeline == self.pipeline)
+        let past = self.past.of(kind.name(), store)?;
+        let newest = past
+            .own(name)
+            .filter(|record| record.provenance.pipeline == self.pipeline)
             .max_by_key(|record| &record.provenance.started);
         let last = store
             .latest(&self.pipeline, name)
@@ -530,23 +548,36 @@ impl Plan {
         }
         // Without a note of the last key: the newest run of this stage, else (the stage or the pipeline was renamed) the
         // run that differs least, unless it is another stage's.
-        let records = store.records(&key.kind)?;
-        let own = |record: &&Record| record.provenance.stage == stage.name;
-        let newest = records
-            .iter()
-            .filter(|record| own(record) && record.provenance.pipeline == self.pipeline)
+        let past = self.past.of(&key.kind, store)?;
+        let newest = past
+            .own(&stage.name)
+            .filter(|record| record.provenance.pipeline == self.pipeline)
             .max_by_key(|record| &record.provenance.started);
         if let Some(record) = newest {
             return Ok(Some(compare(record)));
         }
-        let nearest = records
-            .iter()
-            .filter(|record| own(record) || !self.names.contains(&record.provenance.stage))
-            .map(|record| (compare(record), record))
-            .min_by_key(|(reasons, _)| reasons.len());
         // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
         // name a run that the run itself will find too far off.
         let open = stage.inputs.len().saturating_sub(key.inputs.len());
+        let mut nearest: Option<(Vec<Reason>, &Record)> = None;
+        let mut most = NEAR.saturating_sub(open);
+        for record in past.own_and_strangers(&stage.name) {
+            if !reason::may_differ_in(record, key, most) {
+                continue;
+            }
+            let reasons = compare(record);
+            if nearest
+                .as_ref()
+                .is_some_and(|(least, _)| least.len() <= reasons.len())
+            {
+                continue;
+            }
+            // The first of those that differ least: the others have to differ in less.
+            let less = reasons.len().checked_sub(1);
+            nearest = Some((reasons, record));
+            let Some(less) = less else { break };
+            most = most.min(less);
+        }
         let near = nearest.filter(|(reasons, _)| reasons.len() + open <= NEAR);
         Ok(near.map(|(mut reasons, record)| {
             reasons.push(Reason::ComparedWith {
@@ -615,41 +646,50 @@ pub fn named<T: std::fmt::Display>(names: &[T]) -> String {
 /// # Errors
 /// An unknown stage or a cycle.
 pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
-    let mut waiting: Vec<&str> = manifest.stages.keys().map(String::as_str).collect();
-    let mut ordered: Vec<&str> = Vec::new();
-    while !waiting.is_empty() {
-        let ready = waiting.iter().position(|name| {
-            let consumed = manifest.stages[*name].references();
-            consumed
+    let consumed: Vec<Vec<usize>> = manifest
+        .stages
+        .values()
+        .map(|stage| {
+            let references = stage.references();
+            let place = |name: &str| manifest.stages.get_index_of(name).unwrap_or(usize::MAX);
+            references
                 .iter()
-                .all(|reference| ordered.contains(&reference.stage))
-        });
-        if let Some(place) = ready {
-            ordered.push(waiting.remove(place));
-            continue;
-        }
-        for name in &waiting {
-            for reference in manifest.stages[*name].references() {
-                known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
-            }
-        }
-        let names: Vec<_> = waiting.iter().map(|name| format!("`{name}`")).collect();
-        return Err(Error::input(format!(
-            "order the stages: {} form a cycle",
-            names.join(", ")
-        )));
+                .map(|reference| place(reference.stage))
+                .collect()
+        })
+        .collect();
+    let order::Order {
+        ordered, circular, ..
+    } = order::order(&consumed);
+    let name = |index: &usize| {
+        let stage = manifest.stages.get_index(*index);
+        stage.map_or("", |(name, _)| name.as_str())
+    };
+    if circular.is_empty() {
+        return Ok(ordered.iter().map(name).collect());
     }
-    Ok(ordered)
+    for name in circular.iter().map(name) {
+        for reference in manifest.stages[name].references() {
+            known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
+        }
+    }
+    let names: Vec<_> = circular
+        .iter()
+        .map(|index| format!("`{}`", name(index)))
+        .collect();
+    Err(Error::input(format!(
+        "order the stages: {} form a cycle",
+        names.join(", ")
+    )))
 }
 
 /// The stages that `targets` need, themselves included.
-fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<Vec<&'a str>> {
-    let mut needed: Vec<&str> = Vec::new();
+fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
+    let mut needed: HashSet<&str> = HashSet::new();
     let mut open: Vec<&str> = targets.iter().map(String::as_str).collect();
     while let Some(name) = open.pop() {
         known(manifest, name)?;
-        if !needed.contains(&name) {
-            needed.push(name);
+        if needed.insert(name) {
             open.extend(
                 manifest.stages[name]
                     .references()

@@ -1,5 +1,6 @@
 //! Why a stage runs: the parts of its key that changed.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use indexmap::{IndexMap, IndexSet};
@@ -240,6 +241,33 @@ pub fn compare(
     reasons
 }
 
+/// Whether [`compare`] may find so few reasons: what is sure to be one is counted, and no text is made of it.
+#[must_use]
+pub fn may_differ_in(record: &Record, key: &Key, most: usize) -> bool {
+    let old = &record.key;
+    let mut differ = usize::from(old.seed != key.seed) + usize::from(old.version != key.version);
+    differ += key
+        .inputs
+        .iter()
+        .filter(|(role, digest)| old.inputs.get(*role) != Some(digest))
+        .count();
+    let (Value::Object(before), Value::Object(after)) = (&old.config, &key.config) else {
+        return true;
+    };
+    // Rows of a comparison are the reason before all others.
+    if before.get("of") != after.get("of") {
+        return true;
+    }
+    let mut fields = after.iter();
+    while differ <= most {
+        let Some((field, value)) = fields.next() else {
+            return true;
+        };
+        differ += usize::from(before.get(field) != Some(value));
+    }
+    false
+}
+
 /// The rows of a comparison that are new, that are gone or, where they are the same, that stand in another order.
 fn rows(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
     let row = |value: &Value| {
@@ -259,10 +287,12 @@ fn rows(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
             new,
         });
     };
-    for value in new.iter().filter(|value| !old.contains(value)) {
+    let spelt = |rows: &[Value]| -> HashSet<String> { rows.iter().map(Value::to_string).collect() };
+    let (before, after) = (spelt(old), spelt(new));
+    for value in new.iter().filter(|value| !before.contains(&value.to_string())) {
         push(None, row(value));
     }
-    for value in old.iter().filter(|value| !new.contains(value)) {
+    for value in old.iter().filter(|value| !after.contains(&value.to_string())) {
         push(row(value), None);
     }
     if reasons.is_empty() {

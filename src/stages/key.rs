@@ -9,7 +9,7 @@
 //! | of a comparison what its rows are called: stages and swept values | |
 //! | the form that a file's name tells, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
-//! | what the name of a corpus stands for | the name |
+//! | what the name of a corpus, or of a published tokenizer, stands for | the name |
 //! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`) |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
@@ -28,8 +28,10 @@ use serde_json::{Map, Value, json};
 
 use crate::data::read::form;
 use crate::error::{Error, Result};
-use crate::manifest::{Compare, Source, SourceInput, Stage, Tokenizer};
+use crate::manifest::vocabularies::{Family, Published};
+use crate::manifest::{BertFile, Compare, Gpt2Files, Source, SourceInput, Stage, Tokenizer, TokenizerFile};
 use crate::shapes::Shape;
+use crate::store::ExternalFile;
 use crate::store::key::canonical;
 
 /// What a stage brings to its key by itself.
@@ -43,6 +45,8 @@ pub struct Parts {
     pub seed: Option<u64>,
     /// The files outside the store that it reads, by the field that names them.
     pub files: Vec<FileReference>,
+    /// Files from elsewhere whose content is known beforehand: in the key as if they had been read here.
+    pub known: Vec<ExternalFile>,
 }
 
 /// A field that names files outside the store.
@@ -65,8 +69,11 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     config.shift_remove("kind");
     config.shift_remove("seed");
     remove(&mut config, "input/seed");
-    if let Stage::Source(source) = stage {
-        name_contents(source, &mut config)?;
+    let mut known = Vec::new();
+    match stage {
+        Stage::Source(source) => name_contents(source, &mut config)?,
+        Stage::Tokenize(stage) => known = name_tokenizer(&stage.tokenizer, &mut config)?,
+        _ => {}
     }
     for field in not_in_key(stage) {
         remove(&mut config, field);
@@ -94,6 +101,7 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
         config: canonical(Value::Object(config)),
         seed: is_random(stage).then(|| seed(stage, pipeline_seed)),
         files,
+        known,
     })
 }
 
@@ -216,6 +224,64 @@ fn name_contents(source: &Source, config: &mut Map<String, Value>) -> Result<()>
     Ok(())
 }
 
+/// Puts what a tokenizer from elsewhere stands for into the settings: the kind that reads its files, and their
+/// checksums instead of places. Gives the files whose digests are known.
+fn name_tokenizer(tokenizer: &Tokenizer, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+    let mut known = Vec::new();
+    let settings = match tokenizer {
+        Tokenizer::Published(named) => {
+            // An unknown name is a fault of the manifest, found before.
+            let Some(published) = Published::find(&named.name) else {
+                return Ok(known);
+            };
+            let nowhere = String::new;
+            let mut settings = value_of(&match published.family {
+                Family::Gpt2 => Tokenizer::Gpt2(Gpt2Files {
+                    vocabulary: nowhere(),
+                    merges: nowhere(),
+                }),
+                Family::Bert { lowercase } => Tokenizer::Bert(BertFile {
+                    vocabulary: nowhere(),
+                    lowercase,
+                }),
+            })?;
+            for file in published.files {
+                if let Some(blake3) = file.blake3 {
+                    // As of a file that is named by its path.
+                    if let Some(settings) = settings.as_object_mut() {
+                        settings.shift_remove(file.field);
+                    }
+                    known.push(ExternalFile {
+                        field: format!("tokenizer/{}", file.field),
+                        path: file.url.to_owned(),
+                        bytes: file.bytes,
+                        digest: blake3.parse()?,
+                    });
+                } else {
+                    settings[file.field] = json!({ "sha256": file.sha256 });
+                }
+            }
+            settings
+        }
+        Tokenizer::Download(download) => {
+            let mut settings = value_of(&Tokenizer::File(TokenizerFile {
+                path: String::new(),
+                special: download.special.clone(),
+            }))?;
+            settings["path"] = match (&download.sha256, &download.path) {
+                (Some(sha256), _) => json!({ "sha256": sha256 }),
+                // Its own content is in the key.
+                (None, Some(_)) => Value::Null,
+                (None, None) => json!({ "url": download.url }),
+            };
+            settings
+        }
+        _ => return Ok(known),
+    };
+    config.insert("tokenizer".to_owned(), settings);
+    Ok(known)
+}
+
 /// Puts what the names of a source's local files tell of their form into its settings, where no format is stated: names
 /// are not in the key, but `a.txt` and `a.jsonl` are read in two ways.
 pub fn name_forms<'a>(stage: &Stage, names: impl Iterator<Item = &'a str>, config: &mut Value) {
@@ -270,6 +336,13 @@ fn files(stage: &Stage) -> Vec<FileReference> {
             },
         },
         Stage::Tokenize(stage) => match &stage.tokenizer {
+            // Told by its checksums, which are settings or known files.
+            Tokenizer::Published(_) => vec![],
+            // Checked against the checksum; where there is none the content of what was brought by hand counts.
+            Tokenizer::Download(download) => match (&download.path, &download.sha256) {
+                (Some(path), None) => vec![one("tokenizer/path", path)],
+                _ => vec![],
+            },
             Tokenizer::File(file) => vec![one("tokenizer/path", &file.path)],
             Tokenizer::Gpt2(files) => {
                 vec![
@@ -323,6 +396,10 @@ mod tests {
             json!({ "kind": "tokenize", "from": "a",
                 "tokenizer": { "kind": "gpt2", "vocabulary": "v", "merges": "m" } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "bert", "vocabulary": "v" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "published", "name": "gpt2" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "published", "name": "bert-base-cased" } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer":
+                { "kind": "download", "url": "hf://o/n@main/t.json", "unpinned": true } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "train_bpe", "vocabulary_size": 512 } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
             json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "stage", "stage": "b" } }),
@@ -339,8 +416,9 @@ mod tests {
             let parts = of(value);
             let seed = parts.seed.map(|seed| format!("seed {seed}"));
             let files = parts.files.iter().map(|file| file.field.to_owned());
+            let known = parts.known.iter().map(|file| format!("{} known", file.field));
             let words: Vec<_> =
-                [kind, parts.config.to_string()].into_iter().chain(seed).chain(files).collect();
+                [kind, parts.config.to_string()].into_iter().chain(seed).chain(files).chain(known).collect();
             words.join(" ")
         });
         insta::assert_snapshot!(keys.join("\n"), @r#"
@@ -349,6 +427,9 @@ mod tests {
         tokenize {"tokenizer":{"kind":"file"}} tokenizer/path
         tokenize {"tokenizer":{"kind":"gpt2"}} tokenizer/vocabulary tokenizer/merges
         tokenize {"tokenizer":{"kind":"bert","lowercase":true}} tokenizer/vocabulary
+        tokenize {"tokenizer":{"kind":"gpt2"}} tokenizer/vocabulary known tokenizer/merges known
+        tokenize {"tokenizer":{"kind":"bert","lowercase":false,"vocabulary":{"sha256":"eeaa9875b23b04b4c54ef759d03db9d1ba1554838f8fb26c5d96fa551df93d02"}}}
+        tokenize {"tokenizer":{"kind":"file","path":{"url":"hf://o/n@main/t.json"}}}
         tokenize {"tokenizer":{"kind":"train_bpe","lowercase":false,"min_frequency":2,"vocabulary_size":512}}
         tokenize {"tokenizer":{"alphabet":" abcdefghijklmnopqrstuvwxyz","kind":"characters"}}
         tokenize {"tokenizer":{"kind":"stage"}}
@@ -413,6 +494,65 @@ mod tests {
             corpus(json!({})).config,
             corpus(json!({ "split": "train" })).config
         );
+    }
+
+    /// A tokenizer by its name and by its files, from the network and by hand: one key.
+    #[test]
+    fn where_a_tokenizer_comes_from_is_not_in_the_key() {
+        let tokenize =
+            |tokenizer: Value| of(json!({ "kind": "tokenize", "from": "a", "tokenizer": tokenizer }));
+        let named = |name: &str| tokenize(json!({ "kind": "published", "name": name }));
+        for (name, by_path, files) in [
+            (
+                "gpt2",
+                json!({ "kind": "gpt2", "vocabulary": "v", "merges": "m" }),
+                ["tokenizer/vocabulary", "tokenizer/merges"].as_slice(),
+            ),
+            (
+                "bert-base-uncased",
+                json!({ "kind": "bert", "vocabulary": "v" }),
+                ["tokenizer/vocabulary"].as_slice(),
+            ),
+        ] {
+            let (named, by_path) = (named(name), tokenize(by_path));
+            assert_eq!(named.config, by_path.config);
+            let known: Vec<_> = named.known.iter().map(|file| file.field.as_str()).collect();
+            let read: Vec<_> = by_path.files.iter().map(|file| file.field).collect();
+            assert_eq!((known, read), (files.to_vec(), files.to_vec()));
+            let by_hand = tokenize(json!({ "kind": "published", "name": name, "path": "here" }));
+            assert_eq!(named, by_hand, "checked against the same");
+        }
+        assert_ne!(named("bert-base-uncased"), named("bert-base-cased"));
+        let sha256 = "0123456789abcdef".repeat(4);
+        let download = |url: &str, more: Value| {
+            let mut settings = json!({ "kind": "download", "url": url });
+            settings
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            tokenize(settings)
+        };
+        let pinned = download("https://a.org/t.json", json!({ "sha256": sha256 }));
+        assert_eq!(
+            pinned,
+            download("hf://o/n@main/t.json", json!({ "sha256": sha256 }))
+        );
+        assert_eq!(
+            pinned,
+            download(
+                "https://a.org/t.json",
+                json!({ "sha256": sha256, "path": "t.json" })
+            )
+        );
+        let roles = json!({ "sha256": sha256, "special": { "mask": "<m>" } });
+        assert_ne!(pinned.config, download("https://a.org/t.json", roles).config);
+        let unpinned = |url: &str| download(url, json!({ "unpinned": true }));
+        assert_ne!(unpinned("https://a.org/t.json"), unpinned("https://b.org/t.json"));
+        let by_hand = download(
+            "https://a.org/t.json",
+            json!({ "unpinned": true, "path": "t.json" }),
+        );
+        assert_eq!(by_hand, tokenize(json!({ "kind": "file", "path": "t.json" })));
     }
 
     /// A corpus by name and the same spelt out have one key.

@@ -11,8 +11,10 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
 
+pub mod by_hand;
 pub mod compare;
 pub mod evaluate;
+pub mod fetched;
 pub mod key;
 pub mod memory;
 pub mod pack;
@@ -91,6 +93,8 @@ pub struct Context<'a> {
     pub sink: &'a dyn Sink,
     /// Asks to end at the next safe place.
     pub cancel: &'a Cancel,
+    /// Of a tokenize stage, the smallest network that is to learn its tokens.
+    pub room: Option<tokenize::Room>,
 }
 
 /// What a stage says when it is done. None of it is part of the artifact's content.

@@ -3,13 +3,13 @@
 //! One thread reads, decompresses and parses; the stage's pool detokenizes and filters; records are written in the order
 //! in which they were read.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rayon::prelude::*;
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
+use crate::data::fetch::{self, Downloads};
 use crate::data::grammar::Grammar;
 use crate::data::read::{self, Irregular, Observed, TextFile};
 use crate::data::records::{RecordWriter, Texts};
@@ -17,10 +17,10 @@ use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::source::{NamedCorpus, Reading, RemoteFile};
+use crate::manifest::source::{Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, Outcome};
+use crate::stages::{Context, Outcome, by_hand, fetched};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -67,16 +67,7 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
         figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
     }
     // That the files came from elsewhere than the manifest says is for the summary too.
-    let environment = provenance.get("environment").and_then(Value::as_array);
-    let elsewhere: Vec<&str> = environment
-        .into_iter()
-        .flatten()
-        .filter_map(Value::as_str)
-        .filter(|variable| variable.contains('='))
-        .collect();
-    if !elsewhere.is_empty() {
-        figures.push(("environment".to_owned(), elsewhere.join(" ")));
-    }
+    figures.extend(fetched::elsewhere(&provenance));
     Ok(Outcome { figures, provenance })
 }
 
@@ -157,7 +148,9 @@ impl Input {
                     let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
                     download(&resolved.files, downloads, context, &mut provenance)?
                 } else {
-                    by_hand(corpus, &resolved.files, context)?
+                    let sha256 = |path: &Path| fetch::sha256_of(path, context.cancel);
+                    let paths = by_hand::corpus(corpus, context.base, &sha256)?;
+                    paths.into_iter().map(TextFile::local).collect()
                 };
                 (files, resolved.read)
             }
@@ -186,63 +179,12 @@ fn download(
     context: &Context,
     provenance: &mut serde_json::Map<String, Value>,
 ) -> Result<Vec<TextFile>> {
-    let mut files = Vec::new();
-    let mut origins = Vec::new();
-    for file in remote {
-        let progress = |progress: FetchProgress<'_>| {
-            context.progress(Progress {
-                done: progress.done,
-                total: progress.total,
-                unit: "bytes",
-                figures: vec![("downloading", name_of(progress.url).to_owned())],
-            });
-        };
-        for Fetched {
-            path,
-            url,
-            sha256,
-            bytes,
-        } in fetch::fetch(file, downloads, context.cancel, &progress)?
-        {
-            origins.push(json!({ "url": url, "sha256": sha256, "bytes": bytes }));
-            files.push(TextFile { path, name: url });
-        }
-    }
-    provenance.insert("downloads".to_owned(), Value::Array(origins));
-    let environment = Settings::from_environment().told();
-    if !environment.is_empty() {
-        provenance.insert("environment".to_owned(), json!(environment));
-    }
-    Ok(files)
-}
-
-/// The last part of a URL.
-fn name_of(url: &str) -> &str {
-    url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url)
-}
-
-/// The files of a corpus that somebody has brought, checked against its checksums.
-fn by_hand(corpus: &NamedCorpus, known: &[RemoteFile], context: &Context) -> Result<Vec<TextFile>> {
-    let paths: Vec<PathBuf> = read::expand(context.base, &corpus.files)?;
-    if paths.len() != known.len() {
-        return Err(Error::input(format!(
-            "`{}` takes {} files, and `files` names {}",
-            corpus.corpus,
-            known.len(),
-            paths.len()
-        ))
-        .hint(format!("`mdlm corpora {}` lists them in order", corpus.corpus)));
-    }
-    paths
-        .into_iter()
-        .zip(known)
-        .map(|(path, known)| {
-            if let Some(sha256) = &known.sha256 {
-                fetch::check(&path, sha256, context.cancel)?;
-            }
-            Ok(TextFile::local(path))
-        })
-        .collect()
+    let files = fetched::download(remote, downloads, context, provenance)?;
+    let named = files.into_iter().map(|file| TextFile {
+        path: file.path,
+        name: file.url,
+    });
+    Ok(named.collect())
 }
 
 /// What the reading thread hands on.

@@ -2,24 +2,32 @@
 //!
 //! Records are tokenized by all threads and written in their order; which thread had which record leaves no trace.
 
+use std::path::Path;
+
 use arrow::array::{Array as _, LargeStringArray};
 use rayon::prelude::*;
 
 use crate::data::encoder::Encoders;
+use crate::data::fetch;
 use crate::data::records::Records;
 use crate::data::tokenizer::{ChunkCounts, Tokenizer, WordCounts, WordCutter};
 use crate::data::tokens::{TokenPiece, TokenWriter, text_hash};
 use crate::data::{Found, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
+use crate::manifest::vocabularies::Published;
 use crate::manifest::{self, TrainTokenizer};
-use crate::stages::{Context, Outcome};
+use crate::shapes::SHAPES;
+use crate::stages::{Context, Outcome, fetched};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
 /// where they fit; `tokens.json` tells how the special tokens were found. 3: records are told apart by XXH3.
 pub const VERSION: u32 = 3;
+
+/// What the summary calls the size of the vocabulary, the mask included.
+pub const VOCABULARY: &str = "vocabulary";
 
 /// Pieces of a batch for each thread: enough that a thread with long records is waited for only shortly.
 const PIECES_PER_THREAD: usize = 16;
@@ -33,7 +41,13 @@ const WORDS_AT_ONCE: usize = 256;
 /// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, somebody asked to end.
 pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     let records = Records::open(context.input("from")?)?;
-    let tokenizer = match &config.tokenizer {
+    let mut provenance = serde_json::Map::new();
+    let mut downloads = None;
+    let local = fetched::tokenizer(&config.tokenizer, &mut downloads, context, &mut provenance)?;
+    let tokenizer = match &local {
+        manifest::Tokenizer::Published(_) | manifest::Tokenizer::Download(_) => {
+            return Err(Error::internal("a tokenizer from elsewhere is not here"));
+        }
         manifest::Tokenizer::File(file) => Tokenizer::from_file(file, context.base)?,
         manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
         manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, context.base)?,
@@ -48,6 +62,11 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         manifest::Tokenizer::Characters(characters) => Tokenizer::characters(&characters.alphabet)?,
         manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
     };
+    // Read; its files may go.
+    drop(downloads);
+    if let Some(room) = &context.room {
+        room.takes(tokenizer.vocabulary())?;
+    }
     let path = context.output.join(TOKENIZER);
     let roles = tokenizer
         .roles()
@@ -96,10 +115,79 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         .hint("run the source stage again with `--force`"));
     }
     write_json(&context.output.join(TOKENS_INFO), &info)?;
-    Ok(Outcome {
-        figures: figures(&info),
-        ..Outcome::default()
-    })
+    let mut figures = figures(&info);
+    figures.extend(fetched::elsewhere(&provenance));
+    Ok(Outcome { figures, provenance })
+}
+
+/// The network that is to learn a tokenizer's tokens, as far as its vocabulary goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// The train stage.
+    pub stage: String,
+    /// Its shape.
+    pub shape: &'static str,
+    /// Tokens that the shape takes, the mask included.
+    pub vocabulary: usize,
+}
+
+impl Room {
+    /// Whether a vocabulary fits: before hours are spent on tokens that cannot be learnt.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn takes(&self, vocabulary: u32) -> Result<()> {
+        if vocabulary as usize <= self.vocabulary {
+            return Ok(());
+        }
+        let large: Vec<_> = SHAPES
+            .iter()
+            .filter(|shape| shape.vocabulary >= vocabulary as usize)
+            .map(|shape| format!("`{}`", shape.name))
+            .collect();
+        let hint = if large.is_empty() {
+            "take a smaller tokenizer; `mdlm shapes` lists what the shapes take".to_owned()
+        } else {
+            format!(
+                "take a smaller tokenizer, or a shape with room for it and rows of its length: {}",
+                large.join(", ")
+            )
+        };
+        Err(Error::input(format!(
+            "the tokenizer has {vocabulary} tokens, and shape `{}` of `{}` has room for {}",
+            self.shape, self.stage, self.vocabulary
+        ))
+        .hint(hint))
+    }
+}
+
+/// The size of a tokenizer whose files are on this machine; nothing where it is known only once it is trained or
+/// downloaded, or where the files are at fault, which the stage tells.
+#[must_use]
+pub fn vocabulary(config: &manifest::Tokenizer, base: &Path, downloads: &Path) -> Option<u32> {
+    let tokenizer = match config {
+        manifest::Tokenizer::Published(config) => return Some(Published::find(&config.name)?.vocabulary),
+        manifest::Tokenizer::Download(config) => {
+            let path = match &config.path {
+                Some(path) => base.join(path),
+                None => fetch::place_of(&config.remote(), downloads)?,
+            };
+            let file = manifest::TokenizerFile {
+                path: path.to_str()?.to_owned(),
+                special: config.special.clone(),
+            };
+            Tokenizer::from_file(&file, base)
+        }
+        manifest::Tokenizer::File(file) => Tokenizer::from_file(file, base),
+        manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, base),
+        manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, base),
+        // The manifest's faults say more of the largest that they may become.
+        manifest::Tokenizer::TrainBpe(_)
+        | manifest::Tokenizer::TrainWordpiece(_)
+        | manifest::Tokenizer::Characters(_)
+        | manifest::Tokenizer::Stage(_) => return None,
+    };
+    Some(tokenizer.ok()?.vocabulary())
 }
 
 /// Tokenizes all records and counts them.
@@ -148,7 +236,7 @@ fn figures(info: &TokensInfo) -> Vec<(String, String)> {
     [
         ("records", info.records.to_string()),
         ("tokens", info.tokens.to_string()),
-        ("vocabulary", info.vocabulary.to_string()),
+        (VOCABULARY, info.vocabulary.to_string()),
         ("tokens per byte", format!("{per_byte:.4}")),
         ("tokens per word", format!("{per_word:.3}")),
         ("unknown", format!("{unknown:.3}%")),

@@ -12,6 +12,7 @@
 //! that it would have come through itself: its own checkpoint, that of a run that was not finished, one that was kept, or
 //! the artifact of a shorter run.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -30,6 +31,7 @@ use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, Outcome, memory};
+use crate::train::checkpoint::Left;
 use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention, Validation, checkpoint};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
@@ -142,28 +144,45 @@ pub struct Traces<'a> {
     pub rows: &'a Path,
     /// Its own work folder.
     pub work: &'a Path,
-    /// What others have left that learnt the same.
-    pub earlier: Vec<PathBuf>,
+    /// What others have left that learnt the same rows: asked for once for all of them.
+    pub earlier: &'a dyn Fn() -> Result<Vec<PathBuf>>,
     /// The store's folder of checkpoints that stay.
     pub checkpoints: &'a Path,
 }
 
-/// The step that a training would go on from, if there is one; changes nothing.
-///
-/// # Errors
-/// The rows or a folder cannot be read.
-pub fn goes_on_from(config: &Train, seed: u64, traces: Traces<'_>) -> Result<Option<u64>> {
-    let rows = Rows::open(traces.rows, Split::Train)?;
-    let held_out = Rows::open(traces.rows, Split::Validation)?;
-    let history = history(config, &described(config, seed, &rows), &rows, &held_out)?;
-    let retention = Retention {
-        folder: traces.checkpoints.to_owned(),
-        ..Retention::default()
-    };
-    Keeper::new(traces.work, history)
-        .with_retention(retention)
-        .with_earlier(traces.earlier)
-        .newest()
+/// What trainings would go on from. What several of them look at is read once.
+#[derive(Default)]
+pub struct Outlook {
+    /// The rows to learn and to watch, by their folder, and what trainings on them have left.
+    rows: HashMap<PathBuf, (Rows, Rows, Left)>,
+    /// What stays, by the base of its history.
+    stays: HashMap<String, Left>,
+}
+
+impl Outlook {
+    /// The step that a training would go on from, if there is one; changes nothing.
+    ///
+    /// # Errors
+    /// The rows or a folder cannot be read.
+    pub fn goes_on_from(&mut self, config: &Train, seed: u64, traces: &Traces<'_>) -> Result<Option<u64>> {
+        if !self.rows.contains_key(traces.rows) {
+            let rows = Rows::open(traces.rows, Split::Train)?;
+            let held_out = Rows::open(traces.rows, Split::Validation)?;
+            let left = Left::in_folders((traces.earlier)()?);
+            self.rows.insert(traces.rows.to_owned(), (rows, held_out, left));
+        }
+        let Some((rows, held_out, left)) = self.rows.get(traces.rows) else {
+            return Ok(None);
+        };
+        let history = history(config, &described(config, seed, rows), rows, held_out)?;
+        let stays = self
+            .stays
+            .entry(history.base.clone())
+            .or_insert_with(|| Left::to_stay(traces.checkpoints, &history));
+        let others = [&*left, &*stays].map(|left| left.newest(&history, traces.work));
+        let own = Keeper::new(traces.work, history).newest()?;
+        Ok(own.max(others[0]).max(others[1]))
+    }
 }
 
 /// The semantic faults that a plan may have found already.

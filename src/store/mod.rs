@@ -16,6 +16,7 @@
 //! | `runs/<number>.json` | what a run reached ([`runs`]): the last ones keep it from being collected ([`gc`]) |
 //! | `reports/<pipeline>.html` | the report of the last whole run |
 //! | `files.json` | what files outside the store looked like when they were hashed ([`stat`]) |
+//! | `checksums.json` | the same of files that were brought by hand, with their SHA-256 |
 //! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
 //!
 //! Everything is found by digests and by paths relative to the store: it can be moved.
@@ -176,25 +177,29 @@ impl Store {
     /// # Errors
     /// The store cannot be read.
     pub fn earlier(&self, key: &Key) -> Result<Vec<PathBuf>> {
-        self.left_for(key, |folder, record| {
+        self.left_for(key, &self.records(&key.kind)?, |folder, record| {
             let (artifact, files) = (&record.artifact, Some(record.files.as_slice()));
             verify::examine(folder, artifact, files, verify::SAMPLE, &verify::Pace::new(None))
                 .is_ok_and(|faults| faults.is_empty())
         })
     }
 
-    /// The same for who only looks: sound or not.
+    /// The same for who only looks, sound or not, among the records that are known of the key's kind.
     ///
     /// # Errors
     /// As [`Store::earlier`].
-    pub fn earlier_unexamined(&self, key: &Key) -> Result<Vec<PathBuf>> {
-        self.left_for(key, |folder, _| folder.is_dir())
+    pub fn earlier_unexamined(&self, key: &Key, records: &[Record]) -> Result<Vec<PathBuf>> {
+        self.left_for(key, records, |folder, _| folder.is_dir())
     }
 
-    fn left_for(&self, key: &Key, is_sound: impl Fn(&Path, &Record) -> bool) -> Result<Vec<PathBuf>> {
+    fn left_for(
+        &self,
+        key: &Key,
+        records: &[Record],
+        is_sound: impl Fn(&Path, &Record) -> bool,
+    ) -> Result<Vec<PathBuf>> {
         let work = keys_below(&self.root.join("work"))?;
         let work = work.iter().map(|key| self.work_path(key));
-        let records = self.records(&key.kind)?;
         let made = records
             .iter()
             .filter(|record| record.key.inputs == key.inputs && record.key.version == key.version)
@@ -229,6 +234,12 @@ impl Store {
     #[must_use]
     pub fn known_files_path(&self) -> PathBuf {
         self.root.join("files.json")
+    }
+
+    /// The file of the [`stat::Known`] files that were brought by hand, with their SHA-256.
+    #[must_use]
+    pub fn known_checksums_path(&self) -> PathBuf {
+        self.root.join("checksums.json")
     }
 
     fn lock_path(&self, key: &Digest) -> PathBuf {

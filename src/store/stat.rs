@@ -106,6 +106,19 @@ impl Known {
     /// # Errors
     /// As [`hash_file`].
     pub fn hash(&self, path: &Path) -> Result<(u64, Digest)> {
+        self.hash_with(path, &hash_file)
+    }
+
+    /// Length and digest of a file: from memory, if it looks as it did, else by `hash`, which is the same for all files of
+    /// what is known.
+    ///
+    /// # Errors
+    /// As `hash`.
+    pub fn hash_with(
+        &self,
+        path: &Path,
+        hash: &dyn Fn(&Path) -> Result<(u64, Digest)>,
+    ) -> Result<(u64, Digest)> {
         let look = |path: &Path| -> Result<Option<Look>> {
             let metadata = fs::metadata(path).context(|| format!("read `{}`", path.display()))?;
             Ok(Look::of(&metadata))
@@ -119,7 +132,7 @@ impl Known {
             return Ok((entry.look.bytes, entry.digest));
         }
         let at = SystemTime::now();
-        let (bytes, digest) = hash_file(path)?;
+        let (bytes, digest) = hash(path)?;
         if let Some(before) = before
             && before.is_settled(at)
             && look(path)?.as_ref() == Some(&before)

@@ -17,7 +17,7 @@
 //! A run may go on from what another one left: a shorter one, or one that differs later on. It takes up a checkpoint
 //! whose steps are those that it would have made itself, to the bit ([`History::shares`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -262,6 +262,67 @@ pub struct Keeper {
     retention: Retention,
 }
 
+/// What runs have left, read once for all that look for something to go on from.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Step, history and folder of each state, by the base of its history.
+    states: HashMap<String, Vec<(u64, History, PathBuf)>>,
+}
+
+impl Left {
+    /// What lies in folders that are checkpoints or that hold some.
+    #[must_use]
+    pub fn in_folders(folders: Vec<PathBuf>) -> Self {
+        let mut left = Self::default();
+        for folder in states_in(folders) {
+            // What is damaged or half there is no state.
+            if let Ok(Record { step, history, .. }) = Record::open(&folder) {
+                let states = left.states.entry(history.base.clone()).or_default();
+                states.push((step, history, folder));
+            }
+        }
+        left
+    }
+
+    /// What trainings with the same base have left to stay.
+    #[must_use]
+    pub fn to_stay(folder: &Path, history: &History) -> Self {
+        Self::in_folders(below(&folder.join(history.group())))
+    }
+
+    /// The step of the newest state that a run with this history would have come through itself, and that lies not in a
+    /// folder of its own.
+    #[must_use]
+    pub fn newest(&self, history: &History, own: &Path) -> Option<u64> {
+        let states = self.states.get(&history.base).into_iter().flatten();
+        states
+            .filter(|(_, _, folder)| folder.parent() != Some(own))
+            .filter(|(step, other, _)| other.shares(history, *step))
+            .map(|(step, ..)| *step)
+            .max()
+    }
+}
+
+/// The folders with a state: of those that are given, or in them.
+fn states_in(folders: Vec<PathBuf>) -> impl Iterator<Item = PathBuf> {
+    folders
+        .into_iter()
+        .flat_map(|folder| {
+            if folder.join(STATE).is_file() {
+                vec![folder]
+            } else {
+                below(&folder)
+            }
+        })
+        .filter(|folder| folder.join(STATE).is_file())
+}
+
+/// What lies in a folder.
+fn below(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.map(|entry| entry.path()).collect()
+}
+
 /// What a run goes on from.
 #[derive(Debug, PartialEq)]
 pub struct Restored {
@@ -472,8 +533,7 @@ impl Keeper {
     /// # Errors
     /// The folder cannot be read.
     pub fn newest(&self) -> Result<Option<u64>> {
-        let Candidates { found, .. } = self.candidates()?;
-        Ok(found.last().map(|(step, ..)| *step))
+        Ok(self.list()?.last().map(|(step, _)| *step))
     }
 
     /// What there is to go on from.
@@ -503,27 +563,14 @@ impl Keeper {
 
     /// The checkpoints of other runs, whole or not.
     fn foreign(&self) -> Vec<PathBuf> {
-        let below = |folder: &Path| -> Vec<PathBuf> {
-            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-            entries.map(|entry| entry.path()).collect()
-        };
         let Some(mut folders) = self.earlier.clone() else {
             return Vec::new();
         };
         if !self.retention.folder.as_os_str().is_empty() {
-            let left = self.retention.folder.join(self.history.group());
-            folders.extend(below(&left));
+            folders.extend(below(&self.retention.folder.join(self.history.group())));
         }
-        folders
-            .into_iter()
-            .flat_map(|folder| {
-                if folder.join(STATE).is_file() {
-                    vec![folder]
-                } else {
-                    below(&folder)
-                }
-            })
-            .filter(|folder| folder.join(STATE).is_file() && folder.parent() != Some(&self.folder))
+        states_in(folders)
+            .filter(|folder| folder.parent() != Some(&self.folder))
             .collect()
     }
 

@@ -65,6 +65,7 @@ impl Project {
             threads: self.threads,
             sink: &Silent,
             cancel: &Cancel::default(),
+            room: None,
         };
         pool.install(|| stages::run(&stage, &context))
             .map(|outcome| outcome.figures)

@@ -224,7 +224,10 @@ const ROWS: &[(&str, &[Case])] = &[
         }],
     ),
     ("of a download its SHA-256", &[]),
-    ("what the name of a corpus stands for", &[]),
+    (
+        "what the name of a corpus, or of a published tokenizer, stands for",
+        &[],
+    ),
     (
         "`source`: limits on what is read",
         &[set(

@@ -27,5 +27,6 @@ mod strangers;
 mod support;
 mod sweep;
 mod tables;
+mod tokenizers;
 mod train;
 mod validate;

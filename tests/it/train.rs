@@ -89,6 +89,7 @@ impl Lab {
                 threads,
                 sink: events,
                 cancel: &events.cancel,
+                room: None,
             };
             stages::run(&stage, &context)
         })?;

@@ -174,22 +174,33 @@ pub fn validate(remote: &RemoteFile) -> Result<()> {
     Ok(())
 }
 
-/// Checks a file that was brought by hand.
+/// SHA-256 of a file, in hex: what a file that was brought by hand is checked by.
 ///
 /// # Errors
-/// It is absent, or its SHA-256 is another; somebody asked to end.
-pub fn check(path: &Path, sha256: &str, cancel: &Cancel) -> Result<()> {
-    let found = cache::sha256_of(path, cancel)?;
-    if found == sha256 {
-        return Ok(());
+/// It cannot be read; somebody asked to end.
+pub fn sha256_of(path: &Path, cancel: &Cancel) -> Result<String> {
+    cache::sha256_of(path, cancel)
+}
+
+/// Whether [`fetch`] would have to ask the network for `remote`, given the folder of downloads.
+#[must_use]
+pub fn is_missing(remote: &RemoteFile, folder: &Path) -> bool {
+    in_folder(remote, folder).is_none()
+}
+
+/// Where the file that `remote` names lies in the folder of downloads, if it is there and is one file.
+#[must_use]
+pub fn place_of(remote: &RemoteFile, folder: &Path) -> Option<PathBuf> {
+    match in_folder(remote, folder)?.as_slice() {
+        [entry] => Some(Cache::at(folder).path(&entry.sha256)),
+        _ => None,
     }
-    let message = format!(
-        "check `{}`: its SHA-256 is {found} instead of {sha256}",
-        path.display()
-    );
-    Err(Error::input(message).hint(
-        "it is another version, or was damaged on its way: download it again, or compare with what its makers publish",
-    ))
+}
+
+fn in_folder(remote: &RemoteFile, folder: &Path) -> Option<Vec<Entry>> {
+    let place = validated(remote).ok()?;
+    let identity = identity(remote, &place, &Settings::from_environment());
+    here(remote, &identity, &Cache::at(folder))
 }
 
 fn validated(remote: &RemoteFile) -> Result<Place> {
@@ -220,6 +231,14 @@ fn here(remote: &RemoteFile, identity: &str, cache: &Cache) -> Option<Vec<Entry>
     }
 }
 
+/// What a download is known by in the cache: the same key on another server is another file.
+fn identity(remote: &RemoteFile, place: &Place, settings: &Settings) -> String {
+    match place {
+        Place::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
+        _ => remote.url.clone(),
+    }
+}
+
 fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result<Vec<Entry>> {
     let Surroundings {
         cache,
@@ -227,11 +246,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
         cancel,
         progress,
     } = with;
-    // The same key on another server is another file.
-    let identity = match place {
-        Place::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
-        _ => remote.url.clone(),
-    };
+    let identity = identity(remote, place, settings);
     if let Some(entries) = here(remote, &identity, cache) {
         return Ok(entries);
     }

@@ -4,15 +4,17 @@
 //! follows a chain of stages is checked where every stage of the chain is without structural fault.
 
 mod source;
+mod tokenizer;
 
 use std::collections::HashSet;
 
 use indexmap::IndexMap;
 use serde::Deserialize as _;
 
-use super::fault::{Code, Draft, alternatives, quoted, suggestion};
+use super::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, suggestion};
 use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
+use super::vocabularies::Published;
 use super::{
     BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput,
     Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
@@ -194,12 +196,19 @@ impl<'t> Meaning<'t> {
     /// Unknown stages, stages of the wrong kind, stages that name themselves.
     fn references(&mut self) {
         let mut faults = Vec::new();
+        let stages: HashSet<&str> = self.stages.keys().map(|name| written(name)).collect();
         for (name, entry) in &self.stages {
             for (field, span, target, expects) in entry.references() {
+                let is_right = |found: &Entry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
+                // What follows is for faults, and looks at all stages. Beyond those that are told it is not wanted.
+                if target != *name && self.stages.get(target).is_some_and(is_right)
+                    || faults.len() >= MAX_FAULTS
+                {
+                    continue;
+                }
                 // Of a sweep its stage, unless an instance of it was meant.
                 let swept = target.split_once(SIGN).map(|(stage, _)| stage);
-                let known = |stage: &str| self.stages.keys().any(|name| written(name) == stage);
-                let of_sweep = swept.filter(|&stage| known(stage));
+                let of_sweep = swept.filter(|stage| stages.contains(stage));
                 let mut candidates: Vec<&str> = self
                     .stages
                     .iter()
@@ -306,17 +315,22 @@ impl<'t> Meaning<'t> {
             .collect();
         // Depth first with an explicit stack: a manifest may hold a chain of a thousand stages.
         let mut done = vec![false; edges.len()];
+        // Where a stage stands in the path.
+        let mut places: Vec<Option<usize>> = vec![None; edges.len()];
         for root in 0..edges.len() {
             let mut path: Vec<(usize, usize)> = vec![(root, 0)];
+            places[root] = Some(0);
             while let Some((stage, next)) = path.last_mut() {
                 let Some((target, ..)) = edges[*stage].get(*next).filter(|_| !done[*stage]) else {
                     done[*stage] = true;
+                    places[*stage] = None;
                     path.pop();
                     continue;
                 };
                 *next += 1;
-                let Some(start) = path.iter().position(|(stage, _)| stage == target) else {
+                let Some(start) = places[*target] else {
                     if !done[*target] {
+                        places[*target] = Some(path.len());
                         path.push((*target, 0));
                     }
                     continue;
@@ -365,7 +379,7 @@ impl<'t> Meaning<'t> {
         let mut faults = Vec::new();
         for entry in self.stages.values() {
             match &entry.stage {
-                Some(Stage::Tokenize(stage)) => tokenize(entry, stage, &mut faults),
+                Some(Stage::Tokenize(stage)) => tokenizer::tokenize(entry, stage, &mut faults),
                 Some(Stage::Pack(stage)) => pack(entry, stage, &mut faults),
                 Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
                 Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
@@ -557,6 +571,10 @@ impl<'t> Meaning<'t> {
         };
         let (size, field, how) = match &chain.tokenize.tokenizer {
             Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
+            Tokenizer::Published(named) => match Published::find(&named.name) {
+                Some(published) => (published.vocabulary as usize, "tokenizer/name", "has"),
+                None => return, // the schema's to tell
+            },
             Tokenizer::TrainBpe(train) | Tokenizer::TrainWordpiece(train) => (
                 train.vocabulary_size as usize,
                 "tokenizer/vocabulary_size",
@@ -566,8 +584,8 @@ impl<'t> Meaning<'t> {
                 let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
                 (size, "tokenizer/alphabet", "has, with the special ones,")
             }
-            // Their size stands in their files.
-            Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Stage(_) => return,
+            // Their size stands in their files, which a plan looks at.
+            Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Download(_) | Tokenizer::Stage(_) => return,
         };
         if size <= shape.vocabulary {
             return;
@@ -797,37 +815,6 @@ impl<'t> Meaning<'t> {
                     .hint("the exact entropy of a grammar says nothing about other text"),
             );
         }
-    }
-}
-
-/// Repeated characters of an alphabet.
-fn tokenize(entry: &Entry<'_>, stage: &Tokenize, faults: &mut Vec<Draft>) {
-    let Tokenizer::Characters(characters) = &stage.tokenizer else {
-        return;
-    };
-    let mut seen = HashSet::new();
-    let mut twice: Vec<String> = characters
-        .alphabet
-        .chars()
-        .filter(|c| !seen.insert(*c))
-        .map(|c| c.to_string())
-        .collect();
-    twice.dedup();
-    if !twice.is_empty() {
-        twice.truncate(10);
-        let verb = if twice.len() == 1 { "is" } else { "are" };
-        faults.push(
-            entry
-                .fault(
-                    Code::Alphabet,
-                    "tokenizer/alphabet",
-                    format!(
-                        "{} {verb} in the alphabet more than once",
-                        alternatives(&twice).replace(" or ", " and ")
-                    ),
-                )
-                .expected("every character once"),
-        );
     }
 }
 

@@ -4,6 +4,7 @@ use super::super::corpora::Corpus;
 use super::super::fault::{Code, Draft, alternatives, quoted};
 use super::super::source::{CsvFormat, Format, Reading, RemoteFile, Source, SourceInput};
 use super::Entry;
+use super::tokenizer::{local, remote};
 
 /// Settings that have no effect on, or are another's for, a synthetic source.
 const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit", "seed"];
@@ -11,14 +12,28 @@ const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit"
 /// Checks a source.
 pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     match &stage.input {
-        SourceInput::Files(input) => reading(entry, &input.read, faults),
+        SourceInput::Files(input) => {
+            for (index, path) in input.files.iter().enumerate() {
+                let hint = format!(
+                    "take `\"input\": {{ \"kind\": \"download\", \"files\": [{{ {} }}] }}`, which downloads it once",
+                    remote(path)
+                );
+                local(entry, &format!("input/files/{index}"), path, &hint, faults);
+            }
+            reading(entry, &input.read, faults);
+        }
         SourceInput::Download(input) => {
             reading(entry, &input.read, faults);
             for (index, file) in input.files.iter().enumerate() {
-                pin(entry, file, index, faults);
+                pin(entry, file, &format!("input/files/{index}"), faults);
             }
         }
         SourceInput::Corpus(input) => {
+            for (index, path) in input.files.iter().enumerate() {
+                let hint =
+                    "`files` is for what was brought by hand; leave it out to have the corpus downloaded";
+                local(entry, &format!("input/files/{index}"), path, hint, faults);
+            }
             let Some(corpus) = Corpus::find(&input.corpus) else {
                 return; // the schema's to tell
             };
@@ -37,7 +52,9 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
                 );
             }
         }
-        SourceInput::Synthetic(_) => {
+        SourceInput::Synthetic(input) => {
+            let hint = "a grammar is read from this machine: download it and name the file";
+            local(entry, "input/grammar", &input.grammar, hint, faults);
             for field in FOR_FILES.into_iter().filter(|field| entry.has(field)) {
                 let hint = match field {
                     "limit" => "`records` of its `input` says how many records are drawn",
@@ -61,8 +78,8 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
 }
 
 /// A download has to be pinned, or to say that it is not.
-fn pin(entry: &Entry<'_>, file: &RemoteFile, index: usize, faults: &mut Vec<Draft>) {
-    let field = |name: &str| format!("input/files/{index}/{name}");
+pub(super) fn pin(entry: &Entry<'_>, file: &RemoteFile, object: &str, faults: &mut Vec<Draft>) {
+    let field = |name: &str| format!("{object}/{name}");
     if file.sha256.is_some() && file.unpinned {
         faults.push(
             entry
@@ -76,7 +93,14 @@ fn pin(entry: &Entry<'_>, file: &RemoteFile, index: usize, faults: &mut Vec<Draf
                 "its `sha256` in hex, or `\"unpinned\": true`, which takes what it gets and records it",
             );
         if file.url.starts_with("hf://") {
-            fault = fault.hint("or name a commit: `hf://datasets/OWNER/NAME@COMMIT/path`, 40 hex digits");
+            let kind = if file.url.starts_with("hf://datasets/") {
+                "datasets/"
+            } else {
+                ""
+            };
+            fault = fault.hint(format!(
+                "or name a commit: `hf://{kind}OWNER/NAME@COMMIT/path`, 40 hex digits"
+            ));
         }
         faults.push(fault);
     }
