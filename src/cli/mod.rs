@@ -24,6 +24,7 @@ pub mod downloads;
 pub mod explain;
 pub mod gc;
 pub mod graph;
+pub mod init;
 pub mod logits;
 pub mod path;
 pub mod plan;
@@ -100,6 +101,9 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Write a first manifest for text of your own
+    #[command(long_about = init::LONG_ABOUT)]
+    Init(init::Args),
     /// Make a pipeline's results, rerunning only what changed
     #[command(long_about = run::LONG_ABOUT)]
     Run(run::Args),
@@ -178,6 +182,7 @@ impl Command {
     /// What the command does, as it reads after "failed to".
     fn doing(&self) -> String {
         match self {
+            Self::Init(_) => "write a manifest".to_owned(),
             Self::Run(args) => format!("run `{}`", args.project.manifest.display()),
             Self::Plan(args) => format!("plan `{}`", args.project.manifest.display()),
             Self::Path(args) => format!("find the results of stage `{}`", args.stage),
@@ -220,6 +225,7 @@ impl Command {
 
     fn run(&self, terminal: &Terminal) -> Result<u8> {
         match self {
+            Self::Init(args) => init::run(args, terminal),
             Self::Run(args) => run::run(args, terminal),
             Self::Plan(args) => plan::run(args, terminal),
             Self::Path(args) => path::run(args, terminal),

@@ -10,7 +10,7 @@ use regex::Regex;
 use crate::data::detokenize::detokenize_by_all;
 use crate::data::records::Texts;
 use crate::error::{Error, Result};
-use crate::manifest::source::{Detokenizer, Filter, Range, RangeUnit, Source};
+use crate::manifest::source::{Detokenization, Filter, Range, RangeUnit, Source};
 use crate::rng::Random;
 
 /// What was left out, by reason. What comes after the last record that can stay is not read to its end, and not counted.
@@ -50,7 +50,7 @@ impl Selection {
     /// A regular expression is malformed, or takes too much memory.
     pub fn new(
         source: &Source,
-        detokenize: &[Detokenizer],
+        detokenize: &[Detokenization],
         range: Option<&Range>,
         random: Random,
     ) -> Result<Self> {
@@ -230,7 +230,7 @@ fn characters(text: &str, from: usize, to: usize) -> &str {
 
 /// What is done to each record by itself.
 struct Transform {
-    detokenize: Vec<Detokenizer>,
+    detokenize: Vec<Detokenization>,
     min_bytes: u64,
     max_bytes: u64,
     matches: Option<Regex>,
@@ -314,7 +314,7 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::source::{LocalFiles, Reading, SourceInput};
+    use crate::manifest::source::{Detokenizer, LocalFiles, Reading, SourceInput};
     use crate::rng::Stream;
     use proptest::prelude::*;
 
@@ -418,7 +418,7 @@ mod tests {
     #[test]
     fn filters_see_the_natural_text_and_say_why() {
         let mut source = source();
-        source.detokenize = Some(vec![Detokenizer::Lm1b]);
+        source.detokenize = Some(vec![Detokenizer::Lm1b.into()]);
         source.filter = Some(Filter {
             min_bytes: Some(2),
             max_bytes: Some(9),
@@ -530,7 +530,7 @@ mod tests {
                     };
                     range(unit, from, to)
                 }),
-                detokenize: natural.then(|| vec![Detokenizer::Wikitext]),
+                detokenize: natural.then(|| vec![Detokenizer::Wikitext.into()]),
                 filter: filter.map(|(min_bytes, max_bytes, matches, unique)| Filter {
                     min_bytes,
                     max_bytes,

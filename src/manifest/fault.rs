@@ -84,6 +84,8 @@ pub enum Code {
     Pin,
     /// A part that a corpus does not have.
     Corpus,
+    /// Detokenizers that do not go together, or not with the corpus.
+    Detokenize,
     /// A regular expression, glob, JSON pointer or column that cannot be one.
     Pattern,
     /// Settings that leave no record.

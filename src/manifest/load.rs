@@ -154,7 +154,9 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
             drafts.extend(faults);
         }
     }
-    let mut expansion = matrix::expand(&tree);
+    let mut meant = tree.clone();
+    drafts.extend(take_descriptions(&mut meant));
+    let mut expansion = matrix::expand(&meant);
     let (mut found, omitted) = structure::check(&expansion.tree);
     found.extend(meaning::check(&expansion.tree, &found));
     drafts.extend(expansion.bring_back(found));
@@ -165,6 +167,41 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
         sweeps: expansion.sweeps,
     };
     (Some(checked), drafts, omitted)
+}
+
+/// Takes the stages' descriptions away, which are for readers alone; what is no text is a fault.
+fn take_descriptions(tree: &mut Node) -> Vec<Draft> {
+    let mut faults = Vec::new();
+    let Data::Object(members) = &mut tree.data else {
+        return faults;
+    };
+    let stages = members.iter_mut().find(|member| member.key == "stages");
+    let Some(Data::Object(stages)) = stages.map(|stages| &mut stages.value.data) else {
+        return faults;
+    };
+    for stage in stages {
+        let Data::Object(fields) = &mut stage.value.data else {
+            continue;
+        };
+        let Some(place) = fields.iter().position(|field| field.key == "description") else {
+            continue;
+        };
+        let description = fields.remove(place).value;
+        if !matches!(description.data, Data::String(_)) {
+            let pointer = pointer_join(&pointer_join("/stages", &stage.key), "description");
+            faults.push(
+                Draft::new(
+                    Code::WrongType,
+                    description.span,
+                    pointer,
+                    "a description is no text",
+                )
+                .value(&description.to_json())
+                .expected("a string"),
+            );
+        }
+    }
+    faults
 }
 
 /// The manifest in the same folder whose name is nearest to that of one that is not there.

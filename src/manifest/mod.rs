@@ -28,6 +28,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub mod corpora;
+pub mod detokenize;
 pub mod fault;
 pub mod load;
 pub mod matrix;

@@ -35,7 +35,7 @@ pub(super) fn resolved() -> &'static Value {
     &RESOLVED
 }
 
-/// From the schema of the types to that of what is written: stages may have a `matrix`, which may hold what else they
+/// From the schema of the types to that of what is written: stages may have a `description` and a `matrix`, which may hold what else they
 /// must have; compare stages name stages; names are those that people give.
 fn written(mut schema: Value) -> Value {
     let stages = &mut schema["properties"]["stages"];
@@ -43,6 +43,7 @@ fn written(mut schema: Value) -> Value {
     let kinds = stages["additionalProperties"]["oneOf"].as_array_mut();
     for kind in kinds.into_iter().flatten() {
         if let Some(properties) = kind["properties"].as_object_mut() {
+            properties.shift_insert(1, "description".to_owned(), description());
             properties.insert("matrix".to_owned(), matrix());
             if let Some(of) = properties.get_mut("of").and_then(Value::as_object_mut) {
                 for key in ["type", "items"] {
@@ -69,6 +70,15 @@ fn written(mut schema: Value) -> Value {
         }
     }
     schema
+}
+
+/// The schema of a stage's `description`.
+fn description() -> Value {
+    json!({
+        "title": "Description",
+        "description": "What the stage is for, for those who read the manifest. Has no effect on what runs. Default: none.",
+        "type": "string"
+    })
 }
 
 /// The schema of a stage's `matrix`.

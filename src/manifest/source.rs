@@ -3,6 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use super::detokenize::{Detokenization, Spelling};
+
 /// Bytes of one record, at most; see [`Reading::longest_record`].
 pub const DEFAULT_LONGEST_RECORD: u64 = 64 << 20;
 /// Bytes a compressed byte may become, at most; see [`Reading::largest_ratio`].
@@ -23,10 +25,16 @@ pub struct Source {
     /// Default: all of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
-    /// Turns a corpus' tokenized spelling (`do n't`, `1 @,@ 000`) into natural text, in the order given. Default: none,
-    /// and for a named corpus its own.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detokenize: Option<Vec<Detokenizer>>,
+    /// Turns a corpus' tokenized spelling (`do n't`, `1 @,@ 000`) into natural text: a rule set or a list of them, done in
+    /// the order given. A name alone is ours; `{ "rules": "ptb", "as": "published" }` is what the authors of arXiv
+    /// 2406.07524 do, to put numbers beside theirs. Default: none, and for a named corpus its own, as ours.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "super::detokenize::one_or_more"
+    )]
+    #[schemars(schema_with = "super::detokenize::schema")]
+    pub detokenize: Option<Vec<Detokenization>>,
     /// Records to keep. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
@@ -459,9 +467,9 @@ pub enum RangeUnit {
 pub enum Detokenizer {
     /// Penn Treebank: contractions close up, `N` becomes `1`, `$ N` `$1`, `<unk>` `?`.
     Ptb,
-    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, quotes, brackets, headings.
+    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, names (`O 'Reilly`), quotes, brackets, headings.
     Wikitext,
-    /// One Billion Word: punctuation, contractions, quotes, brackets, `/`, `$` and `£`.
+    /// One Billion Word: punctuation, contractions, names (`O 'Reilly`), quotes, brackets, `/`, `$` and `£`.
     Lm1b,
     /// LAMBADA: typographic quotes become plain; each text begins with a line break, as the authors' do.
     Lambada,

@@ -127,6 +127,15 @@ fn unfold<'e>(error: &'e ValidationError<'_>, instance: &Value, out: &mut Vec<Fi
         }
         return;
     }
+    if let Kind::OneOfNotValid { context } = error.kind()
+        && let Some(branch) = only_branch_of_its_type(schema, instance.pointer(path))
+        && let Some(findings) = context.get(branch)
+    {
+        for finding in findings {
+            unfold(finding, instance, out);
+        }
+        return;
+    }
     out.push(Finding {
         kind: error.kind(),
         path,
@@ -134,8 +143,24 @@ fn unfold<'e>(error: &'e ValidationError<'_>, instance: &Value, out: &mut Vec<Fi
     });
 }
 
+/// Of an object or array that may be one of several things, the branch that is for objects or arrays, if it is the only
+/// one.
+fn only_branch_of_its_type(schema: &Value, value: Option<&Value>) -> Option<usize> {
+    let name = match value? {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        _ => return None,
+    };
+    if !tags(schema).is_empty() {
+        return None;
+    }
+    let branches = schema["oneOf"].as_array()?;
+    let mut of_type = (0..branches.len()).filter(|&index| branches[index]["type"] == name);
+    of_type.next().filter(|_| of_type.next().is_none())
+}
+
 /// The kinds of a tagged union; empty for any other schema.
-fn tags(schema: &'static Value) -> Vec<&'static str> {
+fn tags(schema: &Value) -> Vec<&str> {
     let branches = schema["oneOf"].as_array().map(Vec::as_slice).unwrap_or_default();
     branches
         .iter()

@@ -27,6 +27,8 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 /// 1: the first.
 /// 2: text without a line feed ends its lines in carriage returns; byte order marks at the start of lines are left out.
 /// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
+/// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
+///    ends.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.
@@ -142,7 +144,7 @@ impl Input {
                 let resolved = corpus
                     .resolve()
                     .ok_or_else(|| Error::internal(format!("corpus `{}` has no such part", corpus.corpus)))?;
-                detokenize = resolved.detokenize;
+                detokenize = resolved.detokenize.into_iter().map(Into::into).collect();
                 range = resolved.range;
                 let files = if corpus.files.is_empty() {
                     let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);

@@ -437,3 +437,24 @@ proptest! {
         survive(serde_json::to_vec(&value).unwrap(), &[]);
     }
 }
+
+/// A stage's description is for readers: it is not in the key, and it is text.
+#[test]
+fn a_stage_may_be_described() {
+    let project = crate::support::Project::new(40);
+    let path = project.path().join("pipelines/tiny.json");
+    let plan = || project.mdlm("plan", &["--json"]).output().unwrap();
+    let before = plan();
+    let text = std::fs::read_to_string(&path).unwrap();
+    let with = |description: &str| {
+        let told = format!("\"kind\": \"pack\", \"description\": {description},");
+        std::fs::write(&path, text.replace("\"kind\": \"pack\",", &told)).unwrap();
+    };
+    with("\"rows of 32\"");
+    assert_eq!(plan().stdout, before.stdout);
+    with("32");
+    let output = plan();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(said.contains("a description is no text"), "{said}");
+}

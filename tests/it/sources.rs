@@ -201,3 +201,105 @@ fn a_parquet_page_that_does_not_have_its_checksum_is_an_error() {
         "{said}"
     );
 }
+
+/// Names, quotes and separators that the tokenizers of WikiText and of One Billion Word set apart, in whole lines.
+#[test]
+fn detokenizers_join_names_quotes_and_separators() {
+    let source = |rules: &str| {
+        project(
+            &json!({ "kind": "source", "input": { "kind": "files", "files": ["a.txt"] }, "detokenize": [rules] }),
+        )
+    };
+    let wikitext = source("wikitext");
+    let text = "They called O 'Reilly 's remarks a coup d 'état , said Yar 'Adua .\n\
+                the song goes ' I want my child back ' .\n\
+                \" She will receive Hamas 's ' kisses , \" ' it said .\n\
+                ' C ' and ' D ' — from\n\
+                It opened in 1932 @,@\n@-@ and closed\n";
+    fs::write(wikitext.path().join("a.txt"), text).unwrap();
+    assert_eq!(
+        records(&wikitext).unwrap(),
+        [
+            "They called O'Reilly's remarks a coup d'état, said Yar'Adua.",
+            "the song goes 'I want my child back'.",
+            "\"She will receive Hamas's 'kisses,\"' it said.",
+            "'C' and 'D' — from",
+            "It opened in 1932,",
+            "-and closed",
+        ]
+    );
+    let lm1b = source("lm1b");
+    fs::write(
+        lm1b.path().join("a.txt"),
+        "K 'awiil says ' the players ' union ' is big .\n",
+    )
+    .unwrap();
+    assert_eq!(
+        records(&lm1b).unwrap(),
+        ["K'awiil says 'the players' union' is big."]
+    );
+}
+
+/// The published rules, by name, beside ours; the short form and the long form of ours are one text and one key.
+#[test]
+fn detokenizers_as_published() {
+    let folder = project(&json!({}));
+    let write = |detokenize: Value| {
+        let source = json!({ "kind": "source", "input": { "kind": "files", "files": ["a.txt"] },
+            "detokenize": detokenize });
+        let manifest = json!({ "name": "sources", "seed": 1, "stages": { "text": source } });
+        fs::write(folder.path().join("a.json"), manifest.to_string()).unwrap();
+    };
+    let published = |rules: &str| json!({ "rules": rules, "as": "published" });
+    fs::write(folder.path().join("a.txt"), "he 'd pay $ N in nov. N\n").unwrap();
+    write(json!(["ptb"]));
+    assert_eq!(records(&folder).unwrap(), ["he'd pay $1 in nov. 1"]);
+    for same in [
+        json!("ptb"),
+        json!({ "rules": "ptb" }),
+        json!([{ "rules": "ptb", "as": "natural" }]),
+    ] {
+        write(same.clone());
+        let plan = mdlm()
+            .current_dir(folder.path())
+            .args(["plan", "a.json", "--exit-code"])
+            .output();
+        assert_eq!(plan.unwrap().status.code(), Some(0), "{same}");
+    }
+    write(json!([published("ptb")]));
+    assert_eq!(records(&folder).unwrap(), ["he 'd pay $1 in nov. N"]);
+    write(published("ptb"));
+    assert_eq!(records(&folder).unwrap(), ["he 'd pay $1 in nov. N"]);
+
+    fs::write(folder.path().join("a.txt"), " = Title = \n\n a , b .\n").unwrap();
+    write(json!("wikitext"));
+    assert_eq!(records(&folder).unwrap(), ["= Title =", "a, b."]);
+    write(published("wikitext"));
+    assert_eq!(records(&folder).unwrap(), [" = Title =\n", " a, b .\n"]);
+
+    for (detokenize, said) in [
+        (
+            json!([published("ptb"), "lm1b"]),
+            "for every rule set or for none",
+        ),
+        (
+            json!([{ "rules": "ptb", "as": "publsihed" }]),
+            "did you mean `published`?",
+        ),
+        (json!({ "rule": "ptb" }), "did you mean `rules`?"),
+        (json!(["pbt"]), "did you mean `ptb`?"),
+        (json!("wikitxt"), "did you mean `wikitext`?"),
+    ] {
+        write(detokenize);
+        let faults = records(&folder).unwrap_err();
+        assert!(faults.contains(said), "{faults}");
+    }
+    let corpus = json!({ "kind": "source", "input": { "kind": "corpus", "corpus": "wikitext2-raw" },
+        "detokenize": [published("ptb")] });
+    let wrong = project(&corpus);
+    let faults = records(&wrong).unwrap_err();
+    assert!(
+        faults.contains("{ \"rules\": \"wikitext\", \"as\": \"published\" }"),
+        "{faults}"
+    );
+}

@@ -317,6 +317,10 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "The corpus has no such part.",
             "`mdlm corpora NAME` lists the parts that it has.",
         ),
+        Code::Detokenize => (
+            "Detokenizers do not go together, or not with the corpus.",
+            "Take every rule set as published, or none; on a named corpus its own.",
+        ),
         Code::Pattern => (
             "A regular expression, glob, JSON pointer or column cannot be one.",
             "Correct it as the message says.",

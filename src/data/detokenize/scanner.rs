@@ -5,7 +5,11 @@
 //! the ends of a line, where the gap to take away is missing the second time too. Two tokens that close up must then
 //! not make a new one that sets off a rule: `' s`, `n 't` and `@ @-@ @` are the pairs that could, and are taken care of
 //! where they arise. What a rule asks about its neighbours, their first or last character, does not change when they
-//! close up with others.
+//! close up with others. A word's second half, `'Reilly`, looks as a quoted word does in natural text: it closes up where
+//! the line is set apart (another rule takes a gap away), which it is not the second time; in other lines only after
+//! what begins a name; and never where a quote closes later.
+
+use super::quotes::{self, Join, Quotes};
 
 /// Which rules hold.
 #[derive(Debug)]
@@ -13,7 +17,7 @@
 pub(super) struct Rules {
     /// `, . ; : ! ?` close up to the word before, brackets and quotes hug what they enclose, and so does `°`.
     pub punctuation: bool,
-    /// `@-@`, `@,@`, `@.@` join what they stand between.
+    /// `@-@`, `@,@`, `@.@` join what they stand between, or close up to the one neighbour that they have.
     pub separators: bool,
     /// `= =` becomes `==`.
     pub headings: bool,
@@ -74,8 +78,8 @@ pub(super) fn apply(rules: &Rules, text: &str) -> String {
         Line {
             rules,
             text: line.trim_matches(' '),
-            double_open: false,
-            single_open: false,
+            quotes: None,
+            spelling: None,
         }
         .write(&mut out);
     }
@@ -84,9 +88,21 @@ pub(super) fn apply(rules: &Rules, text: &str) -> String {
 
 /// Where a token stands in its line.
 #[derive(Clone, Copy)]
-struct Token {
-    start: usize,
-    end: usize,
+pub(super) struct Token {
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The first token of a line at or after a place.
+#[inline]
+pub(super) fn token_from(line: &str, place: usize) -> Option<Token> {
+    let bytes = line.as_bytes();
+    let start = place + bytes[place..].iter().position(|&byte| byte != b' ')?;
+    let length = bytes[start..].iter().position(|&byte| byte == b' ');
+    Some(Token {
+        start,
+        end: length.map_or(bytes.len(), |length| start + length),
+    })
 }
 
 /// What becomes of a token.
@@ -124,13 +140,22 @@ struct Line<'a> {
     rules: &'a Rules,
     /// Without spaces at its ends.
     text: &'a str,
-    /// A `"` waits for its other.
-    double_open: bool,
-    /// A `'` waits for its other.
-    single_open: bool,
+    /// Its quotes, once there is one.
+    quotes: Option<Quotes<'a>>,
+    /// How it is spelt, once a word asks.
+    spelling: Option<Spelling>,
 }
 
-impl Line<'_> {
+/// What a word that begins with an apostrophe asks of its line.
+#[derive(Clone, Copy)]
+struct Spelling {
+    /// Tokens are set apart: a rule takes a gap away.
+    set_apart: bool,
+    /// Where the last apostrophe stands that closes up to a word before and that no letter follows.
+    last_closing: usize,
+}
+
+impl<'a> Line<'a> {
     fn write(&mut self, out: &mut String) {
         let Some(mut token) = self.token_from(0) else {
             return;
@@ -167,16 +192,9 @@ impl Line<'_> {
         out.push_str(&self.text[copied..]);
     }
 
-    /// The first token at or after a place.
     #[inline]
     fn token_from(&self, place: usize) -> Option<Token> {
-        let bytes = self.text.as_bytes();
-        let start = place + bytes[place..].iter().position(|&byte| byte != b' ')?;
-        let length = bytes[start..].iter().position(|&byte| byte == b' ');
-        Some(Token {
-            start,
-            end: length.map_or(bytes.len(), |length| start + length),
-        })
+        token_from(self.text, place)
     }
 
     fn bytes(&self, token: Token) -> &[u8] {
@@ -199,14 +217,29 @@ impl Line<'_> {
     }
 
     fn judge_notable(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
+        match self.bytes(token) {
+            b"\"" if self.rules.punctuation => self.quote(),
+            b"'" if self.rules.punctuation => self.quote(),
+            b"'" => self.apostrophe(before, after),
+            [b'\'', suffix @ ..] if self.rules.punctuation && !is_suffix(suffix) => {
+                let verdict = self.judge_without_quotes(before, token, after);
+                let left = before.is_some_and(|before| self.is_second_half(before, token));
+                Verdict {
+                    left: verdict.left || left,
+                    ..verdict
+                }
+            }
+            _ => self.judge_without_quotes(before, token, after),
+        }
+    }
+
+    fn judge_without_quotes(&self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
         let rules = self.rules;
         match self.bytes(token) {
             b"," | b"." | b";" | b":" | b"!" | b"?" | b")" | b"]" | b"}" if rules.punctuation => {
                 Verdict::LEFT
             }
             b"(" | b"[" | b"{" if rules.punctuation => Verdict::RIGHT,
-            b"\"" if rules.punctuation => self.double_quote(after),
-            b"'" => self.apostrophe(before, after),
             b"/" if rules.slashes => Verdict::BOTH,
             b"=" if rules.headings && self.is(before, b"=") => Verdict::LEFT,
             b"N" if rules.treebank => Verdict {
@@ -216,9 +249,9 @@ impl Line<'_> {
             b"@-@" if rules.separators => self.separator("-", before, after),
             b"@,@" if rules.separators => self.separator(",", before, after),
             b"@.@" if rules.separators => self.separator(".", before, after),
-            // Nothing follows: the sign is the number's. Nothing comes before: it is nobody's.
+            // Nothing follows: the sign is the number's. Nothing comes before: it stays.
             b"\xC2\xB0" if rules.punctuation && before.is_some() => Verdict::BOTH,
-            [b'n' | b'N', b'\'', b't' | b'T'] => Verdict::LEFT,
+            [b'n' | b'N', b'\'', b't' | b'T'] if !self.ends_in_apostrophe(before) => Verdict::LEFT,
             [b'n' | b'N'] if self.begins_not(after) => Verdict::LEFT,
             [b'\'', suffix @ ..] if is_suffix(suffix) => Verdict::LEFT,
             [.., b'$'] | [.., 0xC2, 0xA3] if rules.currency == Currency::Always => Verdict::RIGHT,
@@ -229,46 +262,107 @@ impl Line<'_> {
         }
     }
 
-    /// The quotes that stand alone open and close in turn.
-    fn double_quote(&mut self, after: Option<Token>) -> Verdict {
-        let closes = self.double_open || after.is_none();
-        self.double_open = !closes;
-        if closes { Verdict::LEFT } else { Verdict::RIGHT }
+    /// A quote that stands alone.
+    fn quote(&mut self) -> Verdict {
+        let text = self.text;
+        match self.quotes.get_or_insert_with(|| Quotes::new(text)).next() {
+            Join::Stays => Verdict::STAYS,
+            Join::Left => Verdict::LEFT,
+            Join::Right => Verdict::RIGHT,
+            Join::Both => Verdict::BOTH,
+        }
     }
 
-    /// An apostrophe that stands alone is part of a contraction, closes a quote, marks a possessive (`the players '`),
-    /// stands for a century (`the ' 80s`), or opens a quote; tried in this order.
-    fn apostrophe(&mut self, before: Option<Token>, after: Option<Token>) -> Verdict {
+    /// An apostrophe that stands alone where there are no quotes: part of a contraction, or of a possessive
+    /// (`the players '`).
+    fn apostrophe(&self, before: Option<Token>, after: Option<Token>) -> Verdict {
         if after.is_some_and(|after| is_suffix(self.bytes(after))) {
             return Verdict::BOTH;
         }
-        let plural = before.is_some_and(|before| matches!(self.bytes(before).last(), Some(b's' | b'S')));
-        if !self.rules.punctuation {
-            // Without punctuation there are no quotes.
-            return if plural { Verdict::LEFT } else { Verdict::STAYS };
+        match before {
+            Some(before) if quotes::is_plural(self.string(before), None) => Verdict::LEFT,
+            _ => Verdict::STAYS,
         }
-        if self.single_open || plural || after.is_none() {
-            self.single_open = false;
-            return Verdict::LEFT;
-        }
-        let decade =
-            |token| matches!(self.bytes(token), [a, b, b's'] if a.is_ascii_digit() && b.is_ascii_digit());
-        self.single_open = !after.is_some_and(decade);
-        Verdict::RIGHT
     }
 
-    /// `@-@` between two tokens, unless they would make a new one.
+    /// Whether a token such as `'Reilly` is the second half of the word before it.
+    fn is_second_half(&mut self, before: Token, token: Token) -> bool {
+        let (first, second) = (self.string(before), &self.string(token)[1..]);
+        let is_word = first == "<unk>" || first.ends_with(char::is_alphabetic);
+        if !is_word || !second.starts_with(char::is_alphabetic) {
+            return false;
+        }
+        let spelling = self.spelling();
+        if spelling.last_closing > token.start {
+            return false;
+        }
+        spelling.set_apart || (begins_name(first) && !quotes::is_clipped(second))
+    }
+
+    fn spelling(&mut self) -> Spelling {
+        if let Some(spelling) = self.spelling {
+            return spelling;
+        }
+        let spelling = Spelling {
+            set_apart: self.is_set_apart(),
+            last_closing: self.last_closing(),
+        };
+        self.spelling = Some(spelling);
+        spelling
+    }
+
+    /// Whether a rule takes a gap away, but for those about a word's second half.
+    fn is_set_apart(&self) -> bool {
+        let mut before = None;
+        let mut next = self.token_from(0);
+        while let Some(token) = next {
+            next = self.token_from(token.end);
+            let verdict = match self.bytes(token) {
+                b"\"" | b"'" => Verdict::BOTH,
+                _ => self.judge_without_quotes(before, token, next),
+            };
+            if (verdict.left && before.is_some()) || (verdict.right && next.is_some()) {
+                return true;
+            }
+            before = Some(token);
+        }
+        false
+    }
+
+    /// Where the last apostrophe stands that closes up to a word before and that no letter follows; 0 where there is none.
+    fn last_closing(&self) -> usize {
+        let text = self.text;
+        let closes = |&place: &usize| {
+            let (before, after) = (&text[..place], &text[place + 1..]);
+            before.chars().next_back().is_some_and(|last| last != ' ')
+                && !after.starts_with(char::is_alphanumeric)
+        };
+        text.rmatch_indices('\'')
+            .map(|(place, _)| place)
+            .find(closes)
+            .unwrap_or(0)
+    }
+
+    /// `@-@` beside a token or between two, unless they would make a new one.
     fn separator(&self, sign: &'static str, before: Option<Token>, after: Option<Token>) -> Verdict {
         let bytes = self.text.as_bytes();
         match (before, after) {
-            (Some(before), Some(after)) if bytes[before.end - 1] != b'@' || bytes[after.start] != b'@' => {
-                Verdict {
-                    instead: Some(sign),
-                    ..Verdict::BOTH
-                }
+            (Some(before), Some(after)) if bytes[before.end - 1] == b'@' && bytes[after.start] == b'@' => {
+                Verdict::STAYS
             }
-            _ => Verdict::STAYS,
+            _ => Verdict {
+                instead: Some(sign),
+                ..Verdict::BOTH
+            },
         }
+    }
+
+    fn ends_in_apostrophe(&self, token: Option<Token>) -> bool {
+        token.is_some_and(|token| self.bytes(token).ends_with(b"'"))
+    }
+
+    fn string(&self, token: Token) -> &'a str {
+        &self.text[token.start..token.end]
     }
 
     /// Whether `'t` follows an `n` that stands alone.
@@ -296,7 +390,24 @@ impl Line<'_> {
     }
 }
 
-fn is_suffix(bytes: &[u8]) -> bool {
+/// Whether a word looks like the first part of a name or of a French noun: a capital, or a letter alone.
+fn begins_name(word: &str) -> bool {
+    let letters = word
+        .rsplit(|c: char| !c.is_alphabetic())
+        .next()
+        .unwrap_or_default();
+    let rest = &word[..word.len() - letters.len()];
+    let mut chars = letters.chars();
+    match (chars.next(), chars.next()) {
+        _ if rest.ends_with('\'') => false,
+        (Some(letter), None) => !matches!(letter, 'a' | 'A' | 'I'),
+        (Some(first), Some(_)) => first.is_uppercase(),
+        (None, _) => word == "<unk>",
+    }
+}
+
+/// Whether it is what a contraction leaves after its apostrophe.
+pub(super) fn is_suffix(bytes: &[u8]) -> bool {
     bytes.len() <= 2 && SUFFIXES.iter().any(|suffix| bytes.eq_ignore_ascii_case(suffix))
 }
 

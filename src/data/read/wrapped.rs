@@ -124,6 +124,12 @@ impl Wrapped {
         breaks.then_some(column)
     }
 
+    /// Whether paragraphs between blank lines were broken.
+    #[must_use]
+    pub fn is_paragraphs(&self) -> bool {
+        self.blank > 0 && self.column().is_some()
+    }
+
     /// What to say of it.
     pub fn warning(&self) -> Option<String> {
         let column = self.column()?;

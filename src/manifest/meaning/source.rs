@@ -2,7 +2,7 @@
 
 use super::super::corpora::Corpus;
 use super::super::fault::{Code, Draft, alternatives, quoted};
-use super::super::source::{CsvFormat, Format, Reading, RemoteFile, Source, SourceInput};
+use super::super::source::{CsvFormat, Format, Reading, RemoteFile, Source, SourceInput, Spelling};
 use super::Entry;
 use super::tokenizer::{local, remote};
 
@@ -151,7 +151,58 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
     }
 }
 
+/// Published rules make numbers that can be put beside published ones: all of them, on the text that they are for.
+fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+    let all = stage.detokenize.as_deref().unwrap_or_default();
+    let is_published = |spelling| spelling == Spelling::Published;
+    if !all.iter().any(|one| is_published(one.spelling)) {
+        return;
+    }
+    if !all.iter().all(|one| is_published(one.spelling)) {
+        faults.push(
+            entry
+                .fault(
+                    Code::Detokenize,
+                    "detokenize",
+                    "rules as published and rules of ours, whose text is neither's",
+                )
+                .expected("`\"as\": \"published\"` for every rule set or for none"),
+        );
+        return;
+    }
+    let SourceInput::Corpus(input) = &stage.input else {
+        return;
+    };
+    let Some(part) = Corpus::find(&input.corpus).and_then(|corpus| corpus.part(input.split)) else {
+        return;
+    };
+    if all
+        .iter()
+        .map(|one| one.rules)
+        .eq(part.detokenize.iter().copied())
+    {
+        return;
+    }
+    let message = format!(
+        "the published numbers on {} have other rules",
+        quoted(&input.corpus)
+    );
+    let fault = entry.fault(Code::Detokenize, "detokenize", message);
+    let names: Vec<String> = part
+        .detokenize
+        .iter()
+        .filter_map(|rules| serde_json::to_string(rules).ok())
+        .map(|name| format!("{{ \"rules\": {name}, \"as\": \"published\" }}"))
+        .collect();
+    faults.push(if names.is_empty() {
+        fault.hint("leave `detokenize` out: the authors take this corpus as it is")
+    } else {
+        fault.expected(names.join(", "))
+    });
+}
+
 fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+    published(entry, stage, faults);
     if let Some(range) = &stage.range
         && let Some(to) = range.to
         && range.from >= to

@@ -1,15 +1,17 @@
 #![no_main]
-use mdlm::data::detokenize::detokenize;
-use mdlm::manifest::source::Detokenizer;
+use mdlm::data::detokenize::detokenize_by_all;
+use mdlm::manifest::source::{Detokenization, Detokenizer, Spelling};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
-    for by in [
+    for rules in [
         Detokenizer::Ptb,
         Detokenizer::Wikitext,
         Detokenizer::Lm1b,
         Detokenizer::Lambada,
         Detokenizer::ScientificPapers,
     ] {
-        let _ = detokenize(by, text);
+        for spelling in [Spelling::Natural, Spelling::Published] {
+            let _ = detokenize_by_all(&[Detokenization { rules, spelling }], text);
+        }
     }
 });

@@ -1,0 +1,305 @@
+//! What the files hold: how they are read, and how much text there is.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::data::read::{self, Observed, TextFile};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::manifest::source::Reading;
+
+/// Text that is read, at most; what there is beyond it is estimated by size.
+const LOOKED_AT: u64 = 16 << 20;
+/// Bytes of a file's beginning that show how it is written.
+const HEAD: u64 = 256 << 10;
+/// Below that many bytes of text there is nothing to learn.
+const LEAST: u64 = 4_000;
+/// Names that fields and columns of text have, the likeliest first.
+const NAMES: [&str; 12] = [
+    "text",
+    "content",
+    "body",
+    "article",
+    "article_text",
+    "document",
+    "story",
+    "sentence",
+    "message",
+    "comment",
+    "review",
+    "description",
+];
+
+/// What was found.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// Files.
+    pub files: usize,
+    /// Bytes of text, estimated where not all was read.
+    pub bytes: u64,
+    /// Records, likewise.
+    pub records: u64,
+    /// Whether all of it was read.
+    pub is_whole: bool,
+    /// The manifest's `read`, where names and contents alone do not say how the files are read.
+    pub read: Option<Value>,
+    /// What was chosen, and why.
+    pub notes: Vec<(String, &'static str)>,
+}
+
+/// Looks at the files that patterns take in, as seen from a folder.
+///
+/// # Errors
+/// Nothing matches; a file cannot be read as its name says; there is too little text.
+pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
+    let paths = read::expand(folder, patterns)?;
+    let mut notes = Vec::new();
+    let mut stated = None;
+    let forms: Vec<&str> = paths
+        .iter()
+        .map(|path| read::form(&path.to_string_lossy()))
+        .collect();
+    if let Some(&form) = forms.first()
+        && forms.iter().all(|other| *other == form)
+        && let Some((format, note)) = format(form, &head(&paths[0])?)
+    {
+        stated = Some(json!({ "format": format }));
+        notes.push(note);
+    }
+    let mut counted = count(&paths, &reading(stated.as_ref())?)?;
+    if stated.is_none() && counted.is_paragraphs {
+        stated = Some(json!({ "format": { "kind": "text", "record": "paragraph" } }));
+        notes.push((
+            "a record is a paragraph".to_owned(),
+            "lines are broken within sentences, and blank lines stand between paragraphs",
+        ));
+        counted = count(&paths, &reading(stated.as_ref())?)?;
+    }
+    let Counted {
+        bytes,
+        records,
+        is_whole,
+        ..
+    } = counted;
+    if bytes < LEAST {
+        let files = paths.len();
+        let plural = if files == 1 { "" } else { "s" };
+        return Err(Error::input(format!(
+            "{bytes} bytes of text in {files} file{plural} are too little to learn from"
+        ))
+        .hint("name more files; some hundred kB of text make a start"));
+    }
+    Ok(Text {
+        files: paths.len(),
+        bytes,
+        records,
+        is_whole,
+        read: stated,
+        notes,
+    })
+}
+
+fn reading(stated: Option<&Value>) -> Result<Reading> {
+    let Some(read) = stated else {
+        return Ok(Reading::default());
+    };
+    serde_json::from_value(read.clone())
+        .map_err(|error| Error::internal(format!("read the chosen format: {error}")))
+}
+
+/// How much text there is, and whether its lines are pieces of paragraphs.
+struct Counted {
+    bytes: u64,
+    records: u64,
+    is_whole: bool,
+    is_paragraphs: bool,
+}
+
+fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
+    let mut stored = 0;
+    for path in paths {
+        stored += std::fs::metadata(path)
+            .context(|| format!("read `{}`", path.display()))?
+            .len();
+    }
+    let (mut bytes, mut records, mut done) = (0, 0, 0);
+    let mut is_whole = true;
+    let mut observed = Observed::default();
+    for path in paths {
+        let file = TextFile::local(path.clone());
+        let mut here = 0;
+        let result = read::records(&file, reading, &mut observed, &mut |text, now| {
+            bytes += text.len() as u64;
+            records += 1;
+            here = now.read;
+            // An error ends the reading; this one means enough.
+            if bytes < LOOKED_AT {
+                Ok(())
+            } else {
+                Err(Error::interrupted())
+            }
+        });
+        match result {
+            Ok(_) => done += std::fs::metadata(path).map_or(here, |metadata| metadata.len()),
+            Err(error) if error.kind() == Kind::Interrupted && bytes >= LOOKED_AT => {
+                done += here;
+                is_whole = done >= stored;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if !is_whole && done > 0 {
+        let more = stored as f64 / done as f64;
+        bytes = (bytes as f64 * more) as u64;
+        records = (records as f64 * more) as u64;
+    }
+    Ok(Counted {
+        bytes,
+        records,
+        is_whole,
+        is_paragraphs: observed.wrapped.is_paragraphs(),
+    })
+}
+
+/// The beginning of a file, cut at its last line break; nothing where it is compressed or no UTF-8.
+fn head(path: &Path) -> Result<String> {
+    let doing = || format!("read `{}`", path.display());
+    let mut bytes = Vec::new();
+    File::open(path)
+        .context(doing)?
+        .take(HEAD)
+        .read_to_end(&mut bytes)
+        .context(doing)?;
+    if bytes.len() as u64 == HEAD {
+        let end = bytes
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |end| end + 1);
+        bytes.truncate(end);
+    }
+    Ok(String::from_utf8(bytes).unwrap_or_default())
+}
+
+/// The format to state for files that begin so, with a note; nothing where the usual one fits.
+fn format(form: &str, head: &str) -> Option<(Value, (String, &'static str))> {
+    match form {
+        "json_lines" => {
+            let field = json_field(head).filter(|field| field != "/text")?;
+            let note = (
+                format!("the text is at `{field}`"),
+                "no value has the usual `/text`",
+            );
+            Some((json!({ "kind": "json_lines", "field": field }), note))
+        }
+        "csv" | "tsv" => {
+            let column =
+                column(head, if form == "csv" { ',' } else { '\t' }).filter(|name| name != "text")?;
+            let note = (
+                format!("the text is in column `{column}`"),
+                "no column has the usual name `text`",
+            );
+            Some((json!({ "kind": form, "columns": [column] }), note))
+        }
+        _ => None,
+    }
+}
+
+/// The pointer of the text in JSON lines: a usual name, or the longest string of the first value.
+fn json_field(head: &str) -> Option<String> {
+    let first = head.lines().find(|line| !line.trim().is_empty())?;
+    match serde_json::from_str(first).ok()? {
+        Value::String(_) => Some(String::new()),
+        Value::Object(fields) => {
+            let length = |value: &Value| match value {
+                Value::String(text) => Some(text.len()),
+                Value::Array(parts) => parts.iter().map(|part| part.as_str().map(str::len)).sum(),
+                _ => None,
+            };
+            let texts: Vec<(&str, usize)> = fields
+                .iter()
+                .filter_map(|(name, value)| Some((name.as_str(), length(value)?)))
+                .collect();
+            let name = likeliest(&texts)?;
+            Some(format!("/{}", name.replace('~', "~0").replace('/', "~1")))
+        }
+        _ => None,
+    }
+}
+
+/// The column of the text: a usual name, or the one whose first value is longest.
+fn column(head: &str, delimiter: char) -> Option<String> {
+    let mut rows = head.lines().map(|line| values(line, delimiter));
+    let (names, first) = (rows.next()?, rows.next()?);
+    let texts: Vec<(&str, usize)> = names
+        .iter()
+        .zip(&first)
+        .map(|(name, value)| (name.as_str(), value.len()))
+        .collect();
+    likeliest(&texts)
+        .filter(|name| !name.is_empty())
+        .map(str::to_owned)
+}
+
+/// The values of a row, quotes taken off.
+fn values(row: &str, delimiter: char) -> Vec<String> {
+    let mut values = vec![String::new()];
+    let mut quoted = false;
+    for c in row.trim_start_matches('\u{feff}').chars() {
+        match c {
+            '"' => quoted = !quoted,
+            c if c == delimiter && !quoted => values.push(String::new()),
+            c => {
+                if let Some(last) = values.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    values
+}
+
+fn likeliest<'a>(texts: &[(&'a str, usize)]) -> Option<&'a str> {
+    let named = NAMES
+        .iter()
+        .find_map(|usual| texts.iter().find(|(name, _)| name == usual));
+    // The first of the longest.
+    let longest = texts.iter().rev().max_by_key(|(_, length)| *length);
+    named.or(longest).map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_format_is_stated_where_the_usual_one_does_not_fit() {
+        let chosen = |form, head: &str| format(form, head).map(|(format, _)| format.to_string());
+        let json = |text: &str| chosen("json_lines", text);
+        assert_eq!(json("{\"id\":1,\"text\":\"a\",\"body\":\"longer\"}\n"), None);
+        assert_eq!(
+            json("{\"id\":\"1\",\"body\":\"b\"}\n").unwrap(),
+            r#"{"kind":"json_lines","field":"/body"}"#
+        );
+        assert_eq!(
+            json("{\"a/b\":[\"x\",\"yy\"],\"c\":\"d\"}\n").unwrap(),
+            r#"{"kind":"json_lines","field":"/a~1b"}"#
+        );
+        assert_eq!(
+            json("\"just text\"\n").unwrap(),
+            r#"{"kind":"json_lines","field":""}"#
+        );
+        assert_eq!(json("{ \"broken\n"), None);
+        assert_eq!(chosen("csv", "text,label\nx,1\n"), None);
+        assert_eq!(
+            chosen("csv", "id,\"what, said\"\n1,\"hello, you\"\n").unwrap(),
+            r#"{"kind":"csv","columns":["what, said"]}"#
+        );
+        assert_eq!(
+            chosen("tsv", "id\tbody\n1\tx\n").unwrap(),
+            r#"{"kind":"tsv","columns":["body"]}"#
+        );
+    }
+}

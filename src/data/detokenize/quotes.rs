@@ -1,0 +1,492 @@
+//! What a quote that stands alone between gaps does: it opens, closes, marks a possessive or belongs to a word.
+//!
+//! A single quote is ambiguous: `the players ' union`, `he says ' no ' .`, `the ' 80s`, `singin ' it`, `' C ' and ' D '`.
+//! One quote alone does not say which; all quotes of a line together mostly do, because what opens closes. Every reading
+//! of a quote has a cost, small where the words beside it fit, and the readings of the line whose costs sum to the
+//! least are taken (Viterbi over what is open). Double quotes take part: they open and close in turn unless the line
+//! has an odd number of them.
+//!
+//! The costs order the readings as English does and were tried on natural text that was set apart by the rules of the
+//! Moses tokenizer and put together again: only their order matters.
+
+use super::scanner::{Token, is_suffix, token_from};
+
+/// Which gaps beside a quote go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Join {
+    /// None: the quote is the whole line.
+    Stays,
+    /// The gap before.
+    Left,
+    /// The gap after.
+    Right,
+    /// Both.
+    Both,
+}
+
+/// Quotes that are decided together, at most: it bounds memory, and no line of prose has as many.
+const TOGETHER: usize = 4096;
+
+/// A quote is open at the end of the line.
+const UNCLOSED: u32 = 20;
+/// A quote closes that did not open.
+const UNOPENED: u32 = 26;
+/// A reading that the words beside it speak against.
+const UNLIKELY: u32 = 30;
+/// Tokens within single quotes that cost 1: long quotes are rare.
+const TOKENS_A_COST: u32 = 8;
+
+/// Words in `s` that are no plurals: an apostrophe after them opens.
+const NO_PLURALS: [&str; 38] = [
+    "adds",
+    "always",
+    "announces",
+    "as",
+    "asks",
+    "concludes",
+    "declares",
+    "does",
+    "explains",
+    "goes",
+    "has",
+    "hers",
+    "his",
+    "includes",
+    "is",
+    "its",
+    "means",
+    "perhaps",
+    "plus",
+    "proclaims",
+    "reads",
+    "replies",
+    "says",
+    "sometimes",
+    "suggests",
+    "tells",
+    "that's",
+    "theirs",
+    "thinks",
+    "this",
+    "thus",
+    "towards",
+    "us",
+    "versus",
+    "was",
+    "whispers",
+    "writes",
+    "yes",
+];
+
+/// Words that begin with an apostrophe for letters left out.
+const CLIPPED: [&str; 14] = [
+    "em", "er", "til", "till", "n", "cause", "cos", "bout", "round", "twas", "tis", "tween", "neath",
+    "gainst",
+];
+
+/// Whether a word is one that begins with an apostrophe for letters left out, as in `'em`.
+pub(super) fn is_clipped(word: &str) -> bool {
+    CLIPPED.iter().any(|clipped| word.eq_ignore_ascii_case(clipped))
+}
+
+/// The quotes of a line, decided in the line's order.
+pub(super) struct Quotes<'a> {
+    text: &'a str,
+    /// Where the next token is looked for.
+    place: usize,
+    /// The tokens before it, the last one first.
+    before: [Option<Token>; 2],
+    /// Tokens so far.
+    number: u32,
+    open: Open,
+    decided: std::vec::IntoIter<Join>,
+}
+
+/// What is open, and since which token.
+#[derive(Clone, Copy, Debug, Default)]
+struct Open {
+    single: Option<u32>,
+    double: Option<u32>,
+    /// Whether the last quote opened.
+    opened: bool,
+}
+
+impl Open {
+    /// Its number among the states of the search.
+    fn state(self) -> usize {
+        usize::from(self.single.is_some())
+            | usize::from(self.double.is_some()) << 1
+            | usize::from(self.opened) << 2
+    }
+}
+
+/// The states of the search.
+const STATES: usize = 8;
+
+/// The best readings so far that end in a state.
+#[derive(Clone, Copy)]
+struct Path {
+    cost: u32,
+    open: Open,
+}
+
+/// A quote and the words beside it.
+#[derive(Clone, Copy)]
+struct Site<'a> {
+    is_double: bool,
+    /// The token's number in the line.
+    number: u32,
+    before2: Option<&'a str>,
+    before: Option<&'a str>,
+    after: Option<&'a str>,
+    after2: Option<&'a str>,
+}
+
+impl<'a> Quotes<'a> {
+    /// Of a line without spaces at its ends.
+    pub(super) fn new(text: &'a str) -> Self {
+        Self {
+            text,
+            place: 0,
+            before: [None; 2],
+            number: 0,
+            open: Open::default(),
+            decided: vec![].into_iter(),
+        }
+    }
+
+    /// What the next quote of the line does.
+    pub(super) fn next(&mut self) -> Join {
+        if let Some(join) = self.decided.next() {
+            return join;
+        }
+        let sites = self.sites();
+        self.decided = self.decide(&sites).into_iter();
+        self.decided.next().unwrap_or(Join::Stays)
+    }
+
+    /// The next quotes.
+    fn sites(&mut self) -> Vec<Site<'a>> {
+        let text = self.text;
+        let of = |token: Token| &text[token.start..token.end];
+        let mut sites = Vec::new();
+        while sites.len() < TOGETHER
+            && let Some(token) = token_from(text, self.place)
+        {
+            if let "'" | "\"" = of(token) {
+                let after = token_from(text, token.end);
+                let after2 = after.and_then(|after| token_from(text, after.end));
+                sites.push(Site {
+                    is_double: of(token) == "\"",
+                    number: self.number,
+                    before2: self.before[1].map(of),
+                    before: self.before[0].map(of),
+                    after: after.map(of),
+                    after2: after2.map(of),
+                });
+            }
+            self.before = [Some(token), self.before[0]];
+            self.place = token.end;
+            self.number = self.number.saturating_add(1);
+        }
+        sites
+    }
+
+    /// The readings of the least cost.
+    fn decide(&mut self, sites: &[Site<'_>]) -> Vec<Join> {
+        let mut paths: [Option<Path>; STATES] = [None; STATES];
+        paths[self.open.state()] = Some(Path {
+            cost: 0,
+            open: self.open,
+        });
+        // Of each quote and state, the state before and what the quote does.
+        let mut steps: Vec<[(u8, Join); STATES]> = Vec::with_capacity(sites.len());
+        for site in sites {
+            let mut next: [Option<Path>; STATES] = [None; STATES];
+            let mut step = [(0, Join::Stays); STATES];
+            for (from, path) in paths.iter().enumerate() {
+                let Some(path) = path else { continue };
+                site.readings(path.open, &mut |join, cost, open| {
+                    let cost = path.cost.saturating_add(cost);
+                    let state = open.state();
+                    if next[state].is_none_or(|best| cost < best.cost) {
+                        next[state] = Some(Path { cost, open });
+                        step[state] = (from as u8, join);
+                    }
+                });
+            }
+            paths = next;
+            steps.push(step);
+        }
+        let is_end = token_from(self.text, self.place).is_none();
+        let cost = |path: &Path| {
+            let open = u32::from(path.open.single.is_some()) + u32::from(path.open.double.is_some());
+            path.cost.saturating_add(if is_end { UNCLOSED * open } else { 0 })
+        };
+        let best = paths.iter().flatten().min_by_key(|path| cost(path));
+        let Some(best) = best else { return vec![] };
+        self.open = best.open;
+        let mut state = best.open.state();
+        let mut joins: Vec<Join> = steps
+            .iter()
+            .rev()
+            .map(|step| {
+                let (from, join) = step[state];
+                state = usize::from(from);
+                join
+            })
+            .collect();
+        joins.reverse();
+        joins
+    }
+}
+
+impl Site<'_> {
+    /// Calls `take` with every reading of the quote where that much is open: what it does, what it costs, and what is
+    /// open then. There is one at least.
+    fn readings(&self, open: Open, take: &mut dyn FnMut(Join, u32, Open)) {
+        let closed = Open {
+            opened: false,
+            ..open
+        };
+        match (self.before, self.after) {
+            (None, None) => take(Join::Stays, 0, closed),
+            _ if self.is_double => self.double(open, take),
+            _ => self.single(open, take),
+        }
+    }
+
+    fn double(&self, open: Open, take: &mut dyn FnMut(Join, u32, Open)) {
+        let closed = Open {
+            opened: false,
+            ..open
+        };
+        if open.double.is_none() && self.after.is_some() {
+            let cost = if self.ends_something() { UNLIKELY } else { 0 };
+            let double = Some(self.number);
+            take(
+                Join::Right,
+                cost,
+                Open {
+                    double,
+                    opened: true,
+                    ..open
+                },
+            );
+        }
+        let Some(before) = self.before else { return };
+        if let Some(since) = open.double {
+            let mut cost = if self.is_empty(open) { UNLIKELY } else { 0 };
+            // A single quote within it is still open: it was none.
+            if open.single.is_some_and(|single| single > since) {
+                cost += 15;
+            }
+            take(
+                Join::Left,
+                cost,
+                Open {
+                    double: None,
+                    ..closed
+                },
+            );
+        } else {
+            // `… ," he said` is the end of what began on another line.
+            let cost = if is_stop(before) { UNOPENED - 3 } else { UNOPENED };
+            take(Join::Left, cost, closed);
+        }
+    }
+
+    fn single(&self, open: Open, take: &mut dyn FnMut(Join, u32, Open)) {
+        let closed = Open {
+            opened: false,
+            ..open
+        };
+        let is_open = open.single.is_some();
+        let before = self.before.unwrap_or_default();
+        let after = self.after.unwrap_or_default();
+        let suffix = is_suffix(after.as_bytes());
+        if matches!(before, "n" | "N") && matches!(after, "t" | "T") {
+            return take(Join::Both, 0, closed);
+        }
+        if is_decade(after) {
+            return take(Join::Right, 0, closed);
+        }
+        let possessive = is_plural(before, self.before2);
+        if suffix {
+            take(Join::Both, contraction(before, after), closed);
+        }
+        // A single letter in quotes must not become `'s` that stands alone.
+        let is_quoted_letter = suffix && self.after2 == Some("'");
+        if !is_open && self.after.is_some() && (!suffix || is_quoted_letter) {
+            let mut cost = if self.ends_something() { UNLIKELY } else { 0 };
+            cost += match possessive {
+                true if !is_verb_or_particle(before) => 13 + if begins_lower(after) { 5 } else { 0 },
+                _ if is_word(before) => 2,
+                _ => 0,
+            };
+            if suffix {
+                cost += 5;
+            }
+            let single = Some(self.number);
+            take(
+                Join::Right,
+                cost,
+                Open {
+                    single,
+                    opened: true,
+                    ..open
+                },
+            );
+        }
+        if self.before.is_some() {
+            if let Some(since) = open.single {
+                let mut cost = if self.after.is_none() || self.ends_something() || after == "\"" {
+                    0
+                } else {
+                    3
+                };
+                if self.is_empty(open) {
+                    cost += UNLIKELY;
+                }
+                if !is_word(before) && !is_stop(before) && !matches!(before, "\"" | "..." | "…" | ")" | "]")
+                {
+                    cost += 20;
+                }
+                cost += ((self.number - since) / TOKENS_A_COST).min(15);
+                take(
+                    Join::Left,
+                    cost,
+                    Open {
+                        single: None,
+                        ..closed
+                    },
+                );
+            }
+            let within = if is_open { 2 } else { 0 };
+            if possessive {
+                let mut cost = match after.chars().next() {
+                    None => 9,
+                    Some(_) if self.ends_something() => 9,
+                    Some(first) if first.is_uppercase() => 6,
+                    Some(_) => 3,
+                };
+                if is_verb_or_particle(before) {
+                    cost += 20;
+                }
+                take(Join::Left, cost + within, closed);
+            }
+            take(Join::Left, self.clipped_end(before) + within, closed);
+        }
+        // Not after a letter in quotes, whose closing quote this is.
+        let after_letter = self.before2 == Some("'") && is_suffix(before.as_bytes());
+        if self.after.is_some() && !suffix && !after_letter {
+            if is_clipped(after) && !(possessive && begins_upper(after)) {
+                take(Join::Right, if possessive { 8 } else { 4 }, closed);
+            } else if after.len() == 2 && after.bytes().all(|byte| byte.is_ascii_digit()) {
+                take(Join::Right, 8, closed);
+            }
+        }
+        // `O ' Reilly`.
+        if is_initial(before)
+            && self.before2 != Some("'")
+            && after.starts_with(char::is_alphabetic)
+            && !suffix
+        {
+            take(Join::Both, 10, closed);
+        }
+    }
+
+    /// Whether what follows goes with the word before: a quote before it does not open.
+    fn ends_something(&self) -> bool {
+        self.after.is_some_and(|after| {
+            is_stop(after)
+                || matches!(after, ")" | "]" | "}" | "@-@" | "@,@" | "@.@")
+                || after.starts_with("'s")
+        })
+    }
+
+    /// Whether the quote would close what the one just before opened.
+    fn is_empty(&self, open: Open) -> bool {
+        open.opened && matches!(self.before, Some("'" | "\""))
+    }
+
+    /// What it costs that the quote ends a word that has lost letters, or is a sign of minutes or feet.
+    fn clipped_end(&self, before: &str) -> u32 {
+        let last = before.chars().next_back().unwrap_or(' ');
+        if before.bytes().all(|byte| byte.is_ascii_digit()) {
+            let degrees = self.before2.is_some_and(|token| token.ends_with('°'))
+                || matches!(self.after, Some("N" | "E" | "S" | "W"));
+            return if degrees { 3 } else { 12 };
+        }
+        if !is_word(before) {
+            return 2 * UNCLOSED;
+        }
+        match last {
+            'n' if before.len() > 3 && before.ends_with("in") => 6,
+            // K'ak', Mo'
+            _ if before.starts_with('\'') && !is_suffix(&before.as_bytes()[1..]) => 10,
+            'x' | 'z' | '>' => 13,
+            _ if before.ends_with("ce") => 16,
+            _ if self.after.is_none() || self.ends_something() => 20,
+            _ => 30,
+        }
+    }
+}
+
+/// What it costs that `before ' after` is a contraction or a possessive set apart.
+fn contraction(before: &str, after: &str) -> u32 {
+    let shouts = after.starts_with(|first: char| first.is_ascii_uppercase());
+    let fits = match before.chars().next_back() {
+        Some(last) if last.is_lowercase() => !shouts,
+        _ => true,
+    };
+    let mut cost = if fits { 0 } else { UNLIKELY };
+    if !is_word(before) {
+        cost += if matches!(before, "" | "\"" | ")" | "]") {
+            5
+        } else {
+            UNLIKELY
+        };
+    }
+    cost
+}
+
+/// Whether a word may be a plural, or a name in `s`, that an apostrophe makes a possessive.
+pub(super) fn is_plural(word: &str, before: Option<&str>) -> bool {
+    let contracted =
+        word.starts_with('\'') || word.ends_with("'s") || (before == Some("'") && is_suffix(word.as_bytes()));
+    word.ends_with(['s', 'S']) && !contracted
+}
+
+fn is_verb_or_particle(word: &str) -> bool {
+    NO_PLURALS.iter().any(|other| word.eq_ignore_ascii_case(other))
+}
+
+fn is_decade(word: &str) -> bool {
+    matches!(word.as_bytes(), [a, b, b's'] if a.is_ascii_digit() && b.is_ascii_digit())
+}
+
+/// Punctuation that closes up to the word before.
+fn is_stop(token: &str) -> bool {
+    matches!(token, "," | "." | ";" | ":" | "!" | "?")
+}
+
+/// Whether a token ends as words do.
+fn is_word(token: &str) -> bool {
+    token == "<unk>" || token.chars().next_back().is_some_and(char::is_alphanumeric)
+}
+
+/// A letter alone that is no word: `O` of `O'Reilly`, `d` of `d'état`.
+fn is_initial(token: &str) -> bool {
+    let mut letters = token.chars();
+    matches!((letters.next(), letters.next()), (Some(letter), None)
+        if letter.is_alphabetic() && !matches!(letter, 'a' | 'A' | 'I'))
+}
+
+fn begins_upper(token: &str) -> bool {
+    token.chars().next().is_some_and(char::is_uppercase)
+}
+
+fn begins_lower(token: &str) -> bool {
+    token.chars().next().is_some_and(char::is_lowercase)
+}

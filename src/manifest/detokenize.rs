@@ -1,0 +1,170 @@
+//! Which detokenizers a source has: rule sets, as ours or as published.
+
+use std::fmt;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer, StrDeserializer};
+use serde::de::{Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
+
+use super::source::Detokenizer;
+
+/// Whose rules a detokenizer follows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Spelling {
+    /// Ours: the text as a person would write it.
+    #[default]
+    Natural,
+    /// Those of the authors of arXiv 2406.07524, for numbers that are put beside theirs. They differ from ours. PTB: `N`
+    /// becomes `1` only between two spaces (`nov. N` at a record's end, `$ N` stay), of `'re`, `'ve`, `'ll` none closes up.
+    /// WikiText: a record keeps the space that it begins with and ends with a line break; marks close up only before a
+    /// space, single quotes pair across apostrophes, ` N ` becomes ` 1 ` (lines without text, which the authors keep as
+    /// records of an end mark alone, are dropped all the same). One Billion Word: a full stop closes up only to letters
+    /// and digits, and every word that begins with an apostrophe closes up. Scientific papers: a stop before a line
+    /// break stays apart. LAMBADA: no difference.
+    Published,
+}
+
+/// A detokenizer: `"ptb"`, or `{ "rules": "ptb", "as": "published" }`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detokenization {
+    /// Of which corpus.
+    pub rules: Detokenizer,
+    /// Whose.
+    pub spelling: Spelling,
+}
+
+impl From<Detokenizer> for Detokenization {
+    fn from(rules: Detokenizer) -> Self {
+        Self {
+            rules,
+            spelling: Spelling::Natural,
+        }
+    }
+}
+
+/// The long form.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    /// The rule set.
+    rules: Detokenizer,
+    /// Whose rules. Default: the better English.
+    #[serde(default, rename = "as")]
+    spelling: Spelling,
+}
+
+/// Ours are written by their name alone, however they were spelt: a cache key has one form.
+impl Serialize for Detokenization {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.spelling {
+            Spelling::Natural => self.rules.serialize(serializer),
+            spelling => Named {
+                rules: self.rules,
+                spelling,
+            }
+            .serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Detokenization {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct One;
+        impl<'de> Visitor<'de> for One {
+            type Value = Detokenization;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a rule set, or an object with `rules`")
+            }
+
+            fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+                Detokenizer::deserialize(StrDeserializer::new(name)).map(Detokenization::from)
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                let Named { rules, spelling } = Named::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(Detokenization { rules, spelling })
+            }
+        }
+        deserializer.deserialize_any(One)
+    }
+}
+
+/// Reads a list of detokenizers, or one without a list.
+///
+/// # Errors
+/// Those of the format.
+pub(super) fn one_or_more<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Detokenization>>, D::Error> {
+    struct OneOrMore;
+    impl<'de> Visitor<'de> for OneOrMore {
+        type Value = Vec<Detokenization>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a rule set, or a list of them")
+        }
+
+        fn visit_str<E: Error>(self, name: &str) -> Result<Self::Value, E> {
+            Detokenization::deserialize(StrDeserializer::new(name)).map(|one| vec![one])
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+            Detokenization::deserialize(MapAccessDeserializer::new(map)).map(|one| vec![one])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, list: A) -> Result<Self::Value, A::Error> {
+            Vec::deserialize(SeqAccessDeserializer::new(list))
+        }
+    }
+    deserializer.deserialize_any(OneOrMore).map(Some)
+}
+
+/// The schema of the field: a name, an object or a list of them.
+pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
+    let mut branches = match generator.subschema_for::<Detokenizer>().get("oneOf") {
+        Some(Value::Array(names)) => names.clone(),
+        _ => vec![],
+    };
+    branches.push(generator.subschema_for::<Named>().to_value());
+    let one = json_schema!({
+        "description": "A rule set, by its name or with whose rules they are.",
+        "oneOf": branches,
+    });
+    branches.push(json_schema!({ "type": "array", "items": one }).to_value());
+    json_schema!({ "oneOf": branches })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[derive(Deserialize)]
+    struct Field {
+        #[serde(default, deserialize_with = "one_or_more")]
+        detokenize: Option<Vec<Detokenization>>,
+    }
+
+    fn read(value: Value) -> Value {
+        let field: Field = serde_json::from_value(json!({ "detokenize": value })).unwrap();
+        serde_json::to_value(field.detokenize).unwrap()
+    }
+
+    #[test]
+    fn every_form_has_one_spelling_in_a_key() {
+        assert_eq!(read(json!(["ptb"])), json!(["ptb"]));
+        assert_eq!(read(json!("ptb")), json!(["ptb"]));
+        assert_eq!(read(json!({ "rules": "ptb" })), json!(["ptb"]));
+        assert_eq!(read(json!([{ "rules": "ptb", "as": "natural" }])), json!(["ptb"]));
+        let published = json!({ "rules": "ptb", "as": "published" });
+        assert_eq!(read(published.clone()), json!([published]));
+        assert_eq!(read(json!([published, "lm1b"])), json!([published, "lm1b"]));
+        assert_eq!(read(json!([])), json!([]));
+        let absent: Field = serde_json::from_value(json!({})).unwrap();
+        assert_eq!(absent.detokenize, None);
+    }
+}

@@ -1,0 +1,231 @@
+//! `mdlm init`: a first manifest for text of one's own.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::support::{mdlm, transcript};
+
+/// Prose of that many lines: words by a rule, so that there is something to learn.
+fn prose(lines: usize) -> String {
+    let line = |n: usize| {
+        let (a, b, c) = (n * 7919 % 101, n * 104_729 % 997, n * 31 % 7);
+        format!(
+            "on day {a} the {c} hares of the valley met {b} foxes, and word{} was said.\n",
+            a * b % 1009
+        )
+    };
+    (0..lines).map(line).collect()
+}
+
+fn project(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+    folder
+}
+
+fn init(folder: &Path, arguments: &[&str]) -> assert_cmd::Command {
+    let mut command = mdlm();
+    command.current_dir(folder).arg("init").args(arguments);
+    command
+}
+
+fn written(path: impl AsRef<Path>) -> Value {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn a_manifest_for_a_folder_of_texts() {
+    let folder = project(&[("texts/a.txt", &prose(2000)), ("texts/b.txt", &prose(100))]);
+    insta::assert_snapshot!(
+        "init",
+        transcript(&mut init(folder.path(), &["poems", "--files", "texts/*.txt"]))
+    );
+    let text = fs::read_to_string(folder.path().join("poems/poems.json")).unwrap();
+    insta::assert_snapshot!("init_manifest", text);
+    for command in ["validate", "plan"] {
+        let output = mdlm()
+            .current_dir(folder.path())
+            .args([command, "poems/poems.json"])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+/// Little text, so few steps that a test can wait: what is written runs from text to samples.
+#[test]
+fn what_is_written_runs() {
+    let folder = project(&[("a.txt", &prose(300))]);
+    let output = init(folder.path(), &["--files", "*.txt", "--name", "hares", "--json"])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(report["manifest"], "hares.json");
+    assert_eq!(report["shape"], "nano");
+    assert_eq!(report["records"], 300);
+    let run = mdlm()
+        .current_dir(folder.path())
+        .args(["run", "hares.json", "--json", "--set", "stages.model.steps=30"])
+        .args([
+            "--set",
+            "stages.samples.count=2",
+            "--set",
+            "stages.model.warmup_steps=3",
+        ])
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+    let summary: Value = serde_json::from_slice(&run.stdout).unwrap();
+    assert_eq!(summary["stages"].as_array().unwrap().len(), 6);
+}
+
+#[test]
+fn a_file_that_is_there_is_kept() {
+    let folder = project(&[("a.txt", &prose(300)), ("p/mine.json", "precious")]);
+    let arguments = ["p", "--files", "a.txt", "--name", "mine"];
+    let output = init(folder.path(), &arguments).output().unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        said.contains("is there already") && said.contains("--force"),
+        "{said}"
+    );
+    let path = folder.path().join("p/mine.json");
+    assert_eq!(fs::read_to_string(&path).unwrap(), "precious");
+    let output = init(folder.path(), &[&arguments[..], &["--force"]].concat())
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(written(path)["name"], "mine");
+}
+
+#[test]
+fn what_cannot_be_is_said_with_a_way_out() {
+    let folder = project(&[
+        ("a.txt", &prose(300)),
+        ("short.txt", "not much\n"),
+        ("data.json", &"{\"text\": \"some words in a row\"}\n".repeat(400)),
+    ]);
+    let cases: [(&[&str], &str, &str); 6] = [
+        (&[], "no text is named", "--files 'texts/*.txt'"),
+        (
+            &["--files", "b*.txt"],
+            "no file matches `b*.txt`",
+            "paths start at",
+        ),
+        (
+            &["--files", "short.txt"],
+            "9 bytes of text in 1 file are too little",
+            "name more files",
+        ),
+        (
+            &["--files", "a.txt", "short.txt"],
+            "`short.txt` is a file",
+            "a glob stands in quotes",
+        ),
+        (
+            &["--files", "a.txt", "--name", "no name"],
+            "`no name` is no name",
+            "up to 64 letters",
+        ),
+        (
+            &["--files", "*.json"],
+            "takes in the manifest itself",
+            "a folder of its own",
+        ),
+    ];
+    for (arguments, message, hint) in cases {
+        let output = init(folder.path(), arguments).write_stdin("").output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(message) && said.contains(hint), "{said}");
+    }
+    let names = fs::read_dir(folder.path()).unwrap().count();
+    assert_eq!(names, 3, "nothing was written");
+}
+
+#[test]
+fn formats_are_stated_where_names_do_not_say_them() {
+    let json: String = prose(400)
+        .lines()
+        .map(|line| format!("{{\"id\": 1, \"body\": \"{line}\"}}\n"))
+        .collect();
+    let csv: String = prose(400).lines().map(|line| format!("1,\"{line}\"\n")).collect();
+    let mut broken = String::new();
+    for paragraph in prose(400).lines().collect::<Vec<_>>().chunks(5) {
+        let mut column = 0;
+        for word in paragraph.join(" ").split(' ') {
+            let gap = match column {
+                0 => "",
+                _ if column + 1 + word.len() > 64 => "\n",
+                _ => " ",
+            };
+            column = if gap == "\n" {
+                word.len()
+            } else {
+                column + gap.len() + word.len()
+            };
+            broken.push_str(gap);
+            broken.push_str(word);
+        }
+        broken.push_str("\n\n");
+    }
+    let folder = project(&[
+        ("a.jsonl", &json),
+        ("b.csv", &format!("id,review\n{csv}")),
+        ("c.txt", &broken),
+    ]);
+    for (file, expected) in [
+        ("a.jsonl", r#"{"format":{"kind":"json_lines","field":"/body"}}"#),
+        ("b.csv", r#"{"format":{"kind":"csv","columns":["review"]}}"#),
+        ("c.txt", r#"{"format":{"kind":"text","record":"paragraph"}}"#),
+    ] {
+        let name = &file[..1];
+        let output = init(folder.path(), &["m", "--files", file, "--name", name])
+            .output()
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let manifest = written(folder.path().join(format!("m/{name}.json")));
+        let input = &manifest["stages"]["text"]["input"];
+        assert_eq!(input["files"][0], format!("../{file}"));
+        assert_eq!(input["read"].to_string(), expected);
+    }
+}
+
+#[test]
+fn the_schema_is_written_beside_it_if_asked() {
+    let folder = project(&[("a.txt", &prose(300))]);
+    let output = init(folder.path(), &["m", "--files", "a.txt", "--schema"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert_eq!(
+        written(folder.path().join("m/m.json"))["$schema"],
+        "pipeline.schema.json"
+    );
+    let check = mdlm()
+        .current_dir(folder.path())
+        .args(["schema", "--check", "m/pipeline.schema.json"])
+        .output()
+        .unwrap();
+    assert!(check.status.success());
+}
