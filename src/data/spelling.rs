@@ -9,7 +9,8 @@
 //! Σ_k s + (n − Σ s) · Σ_k g / Σ g
 //! ```
 //!
-//! bytes: exact where tokens spell all of the text, and off by a few bytes of white space where a record is cut otherwise.
+//! bytes: exact where tokens spell all of the text, and elsewhere where white space lies as it does in most text, before
+//! words and opening marks and not behind apostrophes and hyphens; else off by a few bytes for a record that is cut.
 
 use std::path::Path;
 
@@ -19,6 +20,10 @@ use crate::error::{Context as _, Kind, Result, Wrap as _};
 
 /// White space in the pieces of SentencePiece.
 const METASPACE: char = '▁';
+/// Marks that have white space before them and none behind.
+const OPENING: &str = "([{<$£€#@";
+/// Marks that have none on either side.
+const JOINING: &str = "'’-/_&\\";
 /// Bytes of a word that became the unknown token, its gap included: about the mean of English text.
 const UNKNOWN: u32 = 6;
 
@@ -29,21 +34,23 @@ pub struct Spelling {
     spelled: Vec<u32>,
     /// By id: weight of what may lie before it and is no token's.
     gaps: Vec<u32>,
+    /// By id: whether there is no gap behind it.
+    joins: Vec<bool>,
 }
 
 impl Spelling {
-    /// Reads a `tokenizer.json`.
+    /// Reads a `tokenizer.json` whose ids are below `vocabulary`.
     ///
     /// # Errors
     /// The file is absent or no JSON.
-    pub fn open(path: &Path) -> Result<Self> {
+    pub fn open(path: &Path, vocabulary: u32) -> Result<Self> {
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read(path).context(what)?;
         let json: Value = serde_json::from_slice(&text).wrap(Kind::Input, what)?;
-        Ok(Self::of(&json))
+        Ok(Self::of(&json, vocabulary as usize))
     }
 
-    fn of(json: &Value) -> Self {
+    fn of(json: &Value, size: usize) -> Self {
         let model = &json["model"];
         let text = |field: &str| model[field].as_str().unwrap_or_default();
         let byte_level =
@@ -56,9 +63,13 @@ impl Spelling {
         // Of what is split at white space, the white space is lost; pieces of SentencePiece have it.
         let metaspace =
             has_kind(&json["decoder"], "Metaspace") || has_kind(&json["pre_tokenizer"], "Metaspace");
-        let mut spelling = Self::default();
+        let mut spelling = Self {
+            spelled: vec![0; size],
+            gaps: vec![0; size],
+            joins: vec![false; size],
+        };
         for (token, id) in vocabulary(model) {
-            let (mut spelled, mut gap) = (0, 0);
+            let (mut spelled, mut gap, mut joins) = (0, 0, false);
             if byte_level {
                 spelled = token.chars().count();
             } else if token == unknown || model["unk_id"] == id {
@@ -72,16 +83,16 @@ impl Spelling {
                 let piece = piece.strip_suffix(suffix).unwrap_or(piece);
                 let spaces = piece.chars().filter(|&c| metaspace && c == METASPACE).count();
                 spelled = piece.len() - spaces * (METASPACE.len_utf8() - 1);
-                let is_word = piece.chars().next().is_some_and(char::is_alphanumeric);
-                gap = u32::from(begins && is_word && !metaspace);
+                let word = |c: char| c.is_alphanumeric() || OPENING.contains(c);
+                gap = u32::from(begins && !metaspace && piece.starts_with(word));
+                joins = piece.ends_with(|c| OPENING.contains(c) || JOINING.contains(c));
             }
-            let id = id as usize;
-            if id >= spelling.spelled.len() {
-                spelling.spelled.resize(id + 1, 0);
-                spelling.gaps.resize(id + 1, 0);
-            }
+            let Some(id) = usize::try_from(id).ok().filter(|&id| id < size) else {
+                continue;
+            };
             spelling.spelled[id] = spelled as u32;
             spelling.gaps[id] = gap;
+            spelling.joins[id] = joins;
         }
         spelling
     }
@@ -96,9 +107,8 @@ impl Spelling {
         if rest.is_empty() {
             return bytes;
         }
-        // Nothing lies before the first token.
-        let ((spelled, gaps), (more, more_gaps)) =
-            (self.sums(first, true), self.sums(rest, first.is_empty()));
+        let (spelled, gaps) = self.sums(None, first);
+        let (more, more_gaps) = self.sums(first.last().copied(), rest);
         let all = spelled + more;
         if all > bytes {
             // A space that was put before the text, or a text that grew when it was normalized.
@@ -115,18 +125,18 @@ impl Spelling {
         }
     }
 
-    /// What tokens spell, and the gaps before them.
-    fn sums(&self, tokens: &[u32], at_start: bool) -> (u64, u64) {
+    /// What tokens spell, and the gaps before them, behind a token that may be there.
+    fn sums(&self, mut before: Option<u32>, tokens: &[u32]) -> (u64, u64) {
         let of = |all: &[u32], id: u32| u64::from(all.get(id as usize).copied().unwrap_or(0));
-        let spelled = tokens.iter().map(|&id| of(&self.spelled, id)).sum();
-        let before = tokens.iter().skip(usize::from(at_start));
-        let first = tokens.first().filter(|_| at_start);
-        // An unknown word is bytes, not a gap, also where it is the first.
-        let unknown = first.map_or(0, |&id| of(&self.gaps, id).saturating_sub(1));
-        (
-            spelled,
-            before.map(|&id| of(&self.gaps, id)).sum::<u64>() + unknown,
-        )
+        let (mut spelled, mut gaps) = (0, 0);
+        for &id in tokens {
+            spelled += of(&self.spelled, id);
+            // Nothing lies before the first token. An unknown word is more than a gap.
+            let none = before.is_none_or(|before| self.joins.get(before as usize) == Some(&true));
+            gaps += of(&self.gaps, id).saturating_sub(u64::from(none));
+            before = Some(id);
+        }
+        (spelled, gaps)
     }
 }
 
@@ -142,7 +152,6 @@ fn vocabulary(model: &Value) -> Vec<(&str, u64)> {
         Value::Object(tokens) => tokens
             .iter()
             .filter_map(|(token, id)| Some((token.as_str(), id.as_u64()?)))
-            .filter(|(_, id)| *id <= u64::from(u32::MAX >> 4))
             .collect(),
         // Unigram: pieces with their scores, in the order of their ids.
         Value::Array(pieces) => pieces
@@ -180,37 +189,61 @@ mod tests {
     #[test]
     fn tokens_of_bytes_and_of_characters_are_exact() {
         // `Ġ` is the space and `Ã` and `©` the two bytes of é.
-        let bytes = Spelling::of(&json!({
-            "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteLevel" }] },
-            "model": { "type": "BPE", "vocab": { "Ġthe": 0, "Ã": 1, "©": 2, "cafes": 3 } },
-        }));
+        let bytes = Spelling::of(
+            &json!({
+                "decoder": { "type": "Sequence", "decoders": [{ "type": "ByteLevel" }] },
+                "model": { "type": "BPE", "vocab": { "Ġthe": 0, "Ã": 1, "©": 2, "cafes": 3 } },
+            }),
+            10,
+        );
         assert_eq!(bytes.bytes_of_first(2, &[3, 0, 1, 2], 11), 9);
         assert_eq!(bytes.bytes_of_first(3, &[3, 0, 1, 2], 11), 10);
         assert_eq!(bytes.bytes_of_first(4, &[3, 0, 1, 2], 11), 11);
         // With a space put before the text, which is not the text's.
         assert_eq!(bytes.bytes_of_first(1, &[0, 0], 7), 3);
-        let characters = Spelling::of(&json!({
-            "model": { "type": "WordLevel", "vocab": { "[PAD]": 0, "a": 4, "é": 5, " ": 6 }, "unk_token": "?" },
-        }));
+        let characters = Spelling::of(
+            &json!({
+                "model": { "type": "WordLevel", "vocab": { "[PAD]": 0, "a": 4, "é": 5, " ": 6 }, "unk_token": "?" },
+            }),
+            10,
+        );
         assert_eq!(characters.bytes_of_first(3, &[4, 5, 6, 4], 5), 4);
         assert_eq!(characters.bytes_of_first(0, &[4, 5, 6, 4], 5), 0);
     }
 
     #[test]
     fn white_space_is_shared_out_where_it_is_no_tokens() {
-        let pieces = Spelling::of(&json!({
-            "decoder": { "type": "WordPiece", "prefix": "##" },
-            "model": {
-                "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
-                "vocab": { "[UNK]": 0, "the": 1, "cat": 2, "##s": 3, ".": 4, "sat": 5 },
-            },
-        }));
+        let pieces = Spelling::of(
+            &json!({
+                "decoder": { "type": "WordPiece", "prefix": "##" },
+                "model": {
+                    "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                    "vocab": { "[UNK]": 0, "the": 1, "cat": 2, "##s": 3, ".": 4, "sat": 5 },
+                },
+            }),
+            10,
+        );
         // `the cats sat.`
         let tokens = [1, 2, 3, 5, 4];
         let ends: Vec<u64> = (0..=5)
             .map(|kept| pieces.bytes_of_first(kept, &tokens, 13))
             .collect();
         assert_eq!(ends, [0, 3, 7, 8, 12, 13]);
+        // Behind an apostrophe and a hyphen there is none, before a parenthesis there is: `the cat-cat's (sat)`.
+        let marks = Spelling::of(
+            &json!({
+                "model": {
+                    "type": "WordPiece", "unk_token": "[UNK]", "continuing_subword_prefix": "##",
+                    "vocab": { "the": 1, "cat": 2, "s": 3, "-": 4, "'": 5, "(": 6, ")": 7, "sat": 8 },
+                },
+            }),
+            10,
+        );
+        let tokens = [1, 2, 4, 2, 5, 3, 6, 8, 7];
+        let ends: Vec<u64> = (1..=9)
+            .map(|kept| marks.bytes_of_first(kept, &tokens, 19))
+            .collect();
+        assert_eq!(ends, [3, 7, 8, 11, 12, 13, 15, 18, 19]);
         // `the ######## sat`: what was lost is the unknown token's.
         assert_eq!(pieces.bytes_of_first(1, &[1, 0, 5], 16), 3);
         assert_eq!(pieces.bytes_of_first(2, &[1, 0, 5], 16), 12);
@@ -218,13 +251,16 @@ mod tests {
 
     #[test]
     fn pieces_of_sentencepiece_hold_their_spaces() {
-        let pieces = Spelling::of(&json!({
-            "decoder": { "type": "Metaspace" },
-            "model": {
-                "type": "Unigram", "byte_fallback": true,
-                "vocab": [["<unk>", 0.0], ["▁the", -1.0], ["▁cat", -1.0], ["s", -1.0], ["<0xC3>", -1.0], ["<0xA9>", -1.0]],
-            },
-        }));
+        let pieces = Spelling::of(
+            &json!({
+                "decoder": { "type": "Metaspace" },
+                "model": {
+                    "type": "Unigram", "byte_fallback": true,
+                    "vocab": [["<unk>", 0.0], ["▁the", -1.0], ["▁cat", -1.0], ["s", -1.0], ["<0xC3>", -1.0], ["<0xA9>", -1.0]],
+                },
+            }),
+            10,
+        );
         // `the catsé`, with a space put before it.
         let tokens = [1, 2, 3, 4, 5];
         assert_eq!(pieces.bytes_of_first(2, &tokens, 10), 7);

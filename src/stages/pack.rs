@@ -44,7 +44,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let tokens = TokenFiles::open(input)?;
     let from = tokens.info();
     let random = Random::new(context.seed, Stream::Split);
-    let spelling = Spelling::open(&input.join(TOKENIZER))?;
+    let spelling = Spelling::open(&input.join(TOKENIZER), from.vocabulary)?;
     let counts = !config.wrap && config.padding == Padding::Counted;
     let header = Header {
         length: config.length,
