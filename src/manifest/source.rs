@@ -343,7 +343,7 @@ pub struct CsvFormat {
     pub quoted_lines: Option<u64>,
     /// What becomes of a row that is not as the others: too few or too many values (empty ones at its end do not count),
     /// text behind a closing quote, a quote that is not closed or goes on for more lines than `quoted_lines`, the header
-    /// once more. Default: text that is lost without notice is worse than an error.
+    /// once more. Default: an error; text that is lost without notice is worse.
     #[serde(default, skip_serializing_if = "BadRows::is_default")]
     pub bad_rows: BadRows,
 }

@@ -11,16 +11,22 @@ const LOOKED_AT: usize = 4_000;
 const FEWEST: usize = 6;
 /// Columns at which people break prose.
 const WIDTHS: std::ops::RangeInclusive<usize> = 45..=120;
-/// Share of these lines that the next word would have made too long, at least.
+/// Share of these lines that the next word would have made too long, or nearly, at least.
 const FULL: f64 = 0.85;
+/// Columns that people and their editors leave free.
+const SPARE: usize = 8;
 /// Share of these lines that end a sentence, at most: in prose every tenth does, of one sentence a line nearly all.
-const ENDING: f64 = 0.4;
+const ENDING: f64 = 0.3;
 /// Share of lines that begin with a capital letter, at most: verses do, and sentences.
-const CAPITAL: f64 = 0.6;
+const CAPITAL: f64 = 0.55;
 /// Share of lines that begin as the one before, at most: made texts do.
-const ALIKE: f64 = 0.3;
+const ALIKE: f64 = 0.2;
+/// Share of these lines within which a sentence ends, at least, where not all are full to the last word.
+const INNER: f64 = 0.03;
+/// That share, and the lines it takes, where sentences do not show.
+const FULL_ALONE: (f64, usize) = (0.9, 12);
 /// Share of lines that are no words, at most: tables and code.
-const ODD: f64 = 0.2;
+const ODD: f64 = 0.15;
 
 /// What was seen of the lines so far.
 #[derive(Default)]
@@ -47,6 +53,8 @@ struct Line {
     alike: bool,
     /// Ends a sentence.
     ends: bool,
+    /// A sentence ends within it.
+    inner: bool,
     /// Too many characters are neither letters nor spaces, or there are too few words.
     odd: bool,
 }
@@ -91,6 +99,11 @@ impl Wrapped {
             capital: initial.is_none_or(char::is_uppercase),
             alike: self.before == first,
             ends: end.ends_with(['.', '!', '?', ':', ';', '…', '。', '।']),
+            inner: text.as_bytes().windows(3).any(|three| match three {
+                [_, b'.' | b'!' | b'?', b' '] => true,
+                [b'.' | b'!' | b'?', quote, b' '] => !quote.is_ascii_alphanumeric(),
+                _ => false,
+            }),
             odd: long || plain * 4 < length * 3 || words < 4,
         });
         self.apart = false;
@@ -113,10 +126,13 @@ impl Wrapped {
         let share = |of: &dyn Fn(&[Line]) -> bool| {
             pairs().filter(|pair| of(pair)).count() as f64 / lengths.len() as f64
         };
-        let full = share(&|pair| pair[0].length + 1 + pair[1].first > column);
+        let full = |spare: usize| share(&|pair| pair[0].length + 1 + pair[1].first + spare > column);
+        let prose =
+            share(&|pair| pair[0].inner) >= INNER || full(0) >= FULL_ALONE.0 && lengths.len() >= FULL_ALONE.1;
         let breaks = WIDTHS.contains(&column)
             && lengths[0] < column
-            && full >= FULL
+            && full(SPARE) >= FULL
+            && prose
             && share(&|pair| pair[0].ends) <= ENDING
             && share(&|pair| pair[1].capital) <= CAPITAL
             && share(&|pair| pair[1].alike) <= ALIKE

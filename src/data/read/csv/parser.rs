@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 
 /// Bytes that may be read again for rows that were skipped, beside a multiple of what was read: what open quotes take in
 /// is looked at anew, and input is hostile.
-const READ_AGAIN: u64 = 64 << 20;
+const READ_AGAIN: u64 = 16 << 20;
 /// That multiple.
 const TIMES_AGAIN: u64 = 16;
 /// Coincidences that make an error of quoted values that read as rows.
