@@ -78,7 +78,7 @@ pub struct Bound {
 }
 
 impl Bound {
-    /// Perplexity per token: the exponential of the nats.
+    /// Perplexity per counted token: the exponential of the nats.
     #[must_use]
     pub fn perplexity(&self) -> Interval {
         self.nats_per_token.map(f64::exp)

@@ -689,7 +689,8 @@ pub struct Compare {
     /// stages. Training is compared by its last validation.
     #[schemars(extend("patternErrorMessage" = COMPARED))]
     pub of: Vec<Compared>,
-    /// The metric that orders the table, the best first. Default: the first that some row has of `bits_per_byte`,
+    /// The metric that orders the table, the best first; where rows differ in seeds alone, the best mean over seeds, and
+    /// the rows of a mean by no rank. Default: the first that some row has of `bits_per_byte`,
     /// `nats_per_token` and `grammatical`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<Metric>,
@@ -717,9 +718,9 @@ pub struct Compared {
 pub enum Metric {
     /// The bound in bits per byte of text: comparable between tokenizers.
     BitsPerByte,
-    /// The bound in nats per token.
+    /// The bound in nats per token of text, or per position where padding counts.
     NatsPerToken,
-    /// The bound on the perplexity per token.
+    /// The bound on the perplexity per token of text, or per position where padding counts.
     Perplexity,
     /// The share of sampled records that the grammar accepts.
     Grammatical,

@@ -140,7 +140,7 @@ impl Log {
         }
     }
 
-    /// Mean of the last losses, in nats per token.
+    /// Mean of the last losses, in nats per counted token.
     #[must_use]
     pub fn recent_loss(&self) -> Option<f64> {
         (!self.recent.is_empty()).then(|| self.recent.iter().sum::<f64>() / self.recent.len() as f64)

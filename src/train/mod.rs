@@ -82,7 +82,7 @@ pub struct Recipe {
 pub struct Report {
     /// Updates done.
     pub step: u64,
-    /// Mean training loss of the last steps, in nats per token.
+    /// Mean training loss of the last steps, in nats per counted token.
     pub loss: Option<f64>,
     /// The last validation.
     pub validation: Option<ValidationLine>,
