@@ -57,8 +57,8 @@ pub struct Args {
     pub more: Vec<String>,
     /// The metric that orders: `bits_per_byte`, perplexity, ...
     ///
-    /// One of `bits_per_byte`, `perplexity`, `nats_per_token` and `grammatical`; the first of these that was measured
-    /// unless told.
+    /// One of `bits_per_byte`, `bits_per_byte_normalized` (of a tokenizer that changes the text), `perplexity`,
+    /// `nats_per_token` and `grammatical`; the first of these that was measured unless told.
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub sort: Option<Metric>,
     /// Set a field for this time: stages.model.steps=200

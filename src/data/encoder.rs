@@ -18,12 +18,15 @@ use tokenizers::normalizers::NormalizerWrapper;
 use self::merges::Merges;
 use self::pieces::Pieces;
 use crate::data::chunks::{ByteLevelChunks, Cutter};
+use crate::data::loss::Loss;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::Result;
 use crate::memory::{in_huge_pages, prefetch, zeroed};
 
 mod merges;
 mod pieces;
+
+pub(super) use self::merges::byte_of;
 
 /// Bytes of the longest chunk that a slot holds: a number of 128 bits with its length in the last byte. 99% of the
 /// chunks of English text.
@@ -246,6 +249,8 @@ pub struct Encoder<'a> {
 struct Memory {
     own: Table,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
+    /// What chunks lose, of texts that lose something.
+    losses: HashMap<Box<[u8]>, Loss>,
     /// Ids of the chunk at hand.
     ids: Vec<u32>,
 }
@@ -307,11 +312,11 @@ impl<'a> Encoders<'a> {
 }
 
 impl Encoder<'_> {
-    /// Appends the tokens of a text, none of them special, and returns how many of them are the unknown token.
+    /// Appends the tokens of a text, none of them special, and returns what they leave out of it.
     ///
     /// # Errors
     /// As [`Tokenizer::encode`].
-    pub fn encode(&mut self, text: &str, tokens: &mut Vec<u32>) -> Result<u64> {
+    pub fn encode(&mut self, text: &str, tokens: &mut Vec<u32>) -> Result<Loss> {
         let start = tokens.len();
         // Each kind has a loop of its own, in which it is known.
         match self.shared.cutter {
@@ -327,7 +332,49 @@ impl Encoder<'_> {
                 self.chunks(text, tokens, std::iter::from_fn(next))?;
             }
         }
-        self.shared.tokenizer.check(&tokens[start..])
+        let tokenizer = self.shared.tokenizer;
+        let mut loss = Loss {
+            unknown: tokenizer.unknown_in(&tokens[start..]),
+            changed: tokenizer.losses().changes(text),
+            ..Loss::default()
+        };
+        // Most texts lose nothing, and are looked at once.
+        if loss.unknown > 0 || tokenizer.losses().drops() {
+            self.lost(text, &mut loss)?;
+        }
+        Ok(loss)
+    }
+
+    /// Adds what the chunks of a text lose.
+    #[cold]
+    fn lost(&mut self, text: &str, loss: &mut Loss) -> Result<()> {
+        let Some(cutter) = self.shared.cutter else {
+            return Ok(());
+        };
+        let known = &mut self.memory.losses;
+        let mut at = 0;
+        while let Some(chunk) = cutter.next(text, at) {
+            at = chunk.end;
+            let chunk = &text[chunk];
+            let lost = if let Some(&lost) = known.get(chunk.as_bytes()) {
+                lost
+            } else {
+                let lost = Loss {
+                    unknown: 0,
+                    changed: false,
+                    ..self.shared.tokenizer.encode_and_count(chunk, &mut Vec::new())?
+                };
+                if chunk.len() <= LONG_CHUNK_BYTES {
+                    if known.len() == LONG_CHUNKS {
+                        known.clear();
+                    }
+                    known.insert(chunk.as_bytes().into(), lost);
+                }
+                lost
+            };
+            loss.add(lost);
+        }
+        Ok(())
     }
 
     /// Appends the ids of the chunks of a text.
@@ -394,6 +441,7 @@ impl Encoder<'_> {
         if !words.is_some_and(|words| words.word(chunk, &mut self.memory.ids)) {
             return self.put(chunk, key, tokens);
         }
+        self.shared.tokenizer.refuse_special(&self.memory.ids, None)?;
         self.keep(key);
         tokens.extend_from_slice(&self.memory.ids);
         Ok(())
@@ -435,6 +483,8 @@ impl Encoder<'_> {
             self.shared.tokenizer.encode_whole(chunk, tokens)?;
         }
         let ids = &tokens[start..];
+        // Here and in `absent`, where ids are made: those that are looked up were seen before.
+        self.shared.tokenizer.refuse_special(ids, None)?;
         if chunk.len() <= LONG_CHUNK_BYTES && (chunk.len() > SLOT_BYTES || ids.len() > SLOT_IDS) {
             let long = &mut self.memory.long;
             if long.len() == LONG_CHUNKS {
@@ -714,8 +764,8 @@ mod tests {
 
     fn agree(tokenizer: &Tokenizer, encoder: &mut Encoder<'_>, text: &str) {
         let (mut expected, mut found) = (vec![7], vec![7]);
-        let unknown = tokenizer.encode(text, &mut expected).unwrap();
-        assert_eq!(encoder.encode(text, &mut found).unwrap(), unknown, "{text:?}");
+        let loss = tokenizer.encode(text, &mut expected).unwrap();
+        assert_eq!(encoder.encode(text, &mut found).unwrap(), loss, "{text:?}");
         assert_eq!(found, expected, "{text:?}");
     }
 

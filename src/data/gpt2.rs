@@ -11,7 +11,8 @@ use tokenizers::normalizers::utils::Lowercase;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::data::vocabulary;
+use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// GPT-2's one special token, as in its `encoder.json`.
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
@@ -31,10 +32,10 @@ impl Files {
     ///
     /// # Errors
     /// A file is absent or not what it should be.
-    pub(super) fn read(vocabulary: &Path, merges: &Path) -> Result<Self> {
-        let vocabulary = read_vocabulary(vocabulary)?;
+    pub(super) fn read(vocabulary: &Path, merges: &Path, warnings: &mut Vec<String>) -> Result<Self> {
+        let vocabulary = read_vocabulary(vocabulary, warnings)?;
         let what = || format!("read `{}`", merges.display());
-        let text = std::fs::read_to_string(merges).context(what)?;
+        let text = vocabulary::read(merges, warnings)?;
         let lines: Vec<(usize, &str)> = lines(&text).collect();
         let merged: Vec<Option<[u32; 3]>> = lines
             .par_iter()
@@ -163,9 +164,9 @@ fn lines(merges: &str) -> impl Iterator<Item = (usize, &str)> {
     merges.lines().enumerate().filter(is_merge)
 }
 
-fn read_vocabulary(path: &Path) -> Result<Vocab> {
+fn read_vocabulary(path: &Path, warnings: &mut Vec<String>) -> Result<Vocab> {
     let what = || format!("read `{}`", path.display());
-    let text = std::fs::read_to_string(path).context(what)?;
+    let text = vocabulary::read(path, warnings)?;
     // As it should be, at once; else token by token, to say which is at fault.
     let vocabulary: Vocab = if let Ok(vocabulary) = serde_json::from_str(&text) {
         vocabulary
@@ -174,7 +175,12 @@ fn read_vocabulary(path: &Path) -> Result<Vocab> {
         let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
         let fault = tokens.iter().find(|(_, value)| id(value).is_none());
         let (token, id) = fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
-        return Err(Error::input(format!("token `{token}` has the id {id}")).context(what()));
+        let error = Error::input(format!("token `{token}` has the id {id}")).context(what());
+        return Err(if tokens.contains_key("model") {
+            error.hint("this is a whole `tokenizer.json`: it goes with kind `file`")
+        } else {
+            error
+        });
     };
     if !vocabulary.contains_key(END_OF_TEXT) {
         return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))

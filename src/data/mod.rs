@@ -13,6 +13,7 @@ pub mod encoder;
 pub mod fetch;
 mod gpt2;
 pub mod grammar;
+pub mod loss;
 mod mapping;
 mod merges;
 pub mod permutation;
@@ -23,6 +24,7 @@ pub mod select;
 pub mod spelling;
 pub mod tokenizer;
 pub mod tokens;
+mod vocabulary;
 
 use std::path::Path;
 
@@ -128,6 +130,35 @@ pub struct TokensInfo {
     pub words: u64,
     /// Unknown tokens among the tokens.
     pub unknown: u64,
+    /// Characters that no token spells: what unknown tokens stand for, and what the model drops. 0 where absent, as the
+    /// next ones.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_characters: u64,
+    /// Their bytes.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_bytes: u64,
+    /// Records that lose some.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_records: u64,
+    /// Records whose tokens are those of other texts, too, since the tokenizer changes letter case, accents, white space or
+    /// forms of characters: see [`loss`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub normalized_records: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_nought(number: &f64) -> bool {
+    *number == 0.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+pub(crate) fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// `rows.json`: what a pack artifact holds.
@@ -147,6 +178,10 @@ pub struct RowsInfo {
     pub special: SpecialIds,
     /// BLAKE3 of `tokenizer.json`, in hex.
     pub tokenizer_digest: String,
+    /// Whether tokens are those of other texts, too, since the tokenizer normalizes text: bits per byte are then those of
+    /// normalized text. `false` where absent.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub normalized: bool,
     /// The `train` split.
     pub train: SplitInfo,
     /// The `validation` split.
@@ -207,6 +242,9 @@ pub struct SplitInfo {
     /// Positions that hold padding, whether it counts or not.
     #[serde(default)]
     pub padding: u64,
+    /// Bits that spell out what no token of those records does: see [`loss`]. 0 where absent.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub lost_bits: u64,
     /// Shard files in order, relative to the artifact.
     pub shards: Vec<String>,
 }
@@ -325,5 +363,11 @@ impl SplitInfo {
             Unit::Token => 1.0,
             Unit::Position => positions as f64 / positions.saturating_sub(self.padding).max(1) as f64,
         }
+    }
+
+    /// What it takes to spell out the text that no token does, in bits per byte of all records of the split.
+    #[must_use]
+    pub fn lost_bits_per_byte(&self) -> f64 {
+        self.lost_bits as f64 / self.bytes.max(1) as f64
     }
 }

@@ -707,6 +707,7 @@ impl Rows {
             kept_bytes: Some(positions),
             padding: tokens.len() as u64 - positions,
             counted: positions,
+            lost_bits: 0,
             shards: Vec::new(),
         };
         let info = RowsInfo {
@@ -717,6 +718,7 @@ impl Rows {
             vocabulary,
             special,
             tokenizer_digest: String::new(),
+            normalized: false,
             train: split.clone(),
             validation: split,
         };
@@ -868,6 +870,7 @@ mod tests {
             vocabulary: header.vocabulary,
             special: header.special,
             tokenizer_digest: header.tokenizer_digest.clone(),
+            normalized: false,
             train: SplitInfo {
                 rows,
                 shards,

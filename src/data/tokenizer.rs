@@ -7,8 +7,10 @@
 //!
 //! The text of a record never makes a special token: where it spells one (`[MASK]`, `<|endoftext|>`), the spelling is
 //! tokenized like any other text (the `split_special_tokens` of Hugging Face's tokenizers). A tokenizer whose *model*
-//! gives the mask's id to text all the same (a word-level vocabulary that lists it as a word) is refused at the first
-//! record where that happens, because such a position could never be learnt.
+//! gives the id of a special token to text all the same (a Unigram or word-level vocabulary that lists it as a piece) is
+//! refused at the first record where that happens. Meant are the tokens of the four roles and those that the file marks as
+//! special, but for the unknown token, which text may make and which is counted. A manifest may allow all of them but the
+//! mask, whose position could never be learnt.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
@@ -29,8 +31,9 @@ use tokenizers::{
 
 use crate::data::chunks::Cutter;
 use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
+use crate::data::loss::{Loss, Losses};
 use crate::data::merges::{Word, learn};
-use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo};
+use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
 
@@ -65,6 +68,12 @@ pub struct Tokenizer {
     roles: Option<Roles>,
     vocabulary: u32,
     unknown: Option<u32>,
+    /// What it may leave out of a text.
+    losses: Losses,
+    /// Ids that text must not make, ascending: those of special tokens.
+    refused: Vec<u32>,
+    /// What a person should know of the files that it was read from.
+    warnings: Vec<String>,
     /// Ids of the characters, where the tokenizer is one of characters: Hugging Face's way takes a hundred bytes of
     /// memory a character, which a record of text8's size does not allow.
     characters: Option<HashMap<char, u32>>,
@@ -96,7 +105,7 @@ impl Tokenizer {
     pub fn load(path: &Path, special: SpecialIds) -> Result<Self> {
         let what = || format!("read `{}`", path.display());
         let json = std::fs::read_to_string(path).context(what)?;
-        let inner = parse(&json).context(what)?;
+        let inner = parse(&json, &mut Vec::new()).context(what)?;
         let this = Self::with_roles(inner, special, None, OnceLock::from(json));
         let ids = [special.bos, special.eos, special.pad, special.mask];
         match ids.iter().find(|&&id| id >= this.vocabulary) {
@@ -116,11 +125,13 @@ impl Tokenizer {
     pub fn from_file(config: &TokenizerFile, base: &Path) -> Result<Self> {
         let path = base.join(&config.path);
         let what = || format!("read `{}`", path.display());
-        let json = std::fs::read_to_string(&path).context(what)?;
-        let inner = parse(&json).context(what)?;
+        let mut warnings = Vec::new();
+        let json = vocabulary::read(&path, &mut warnings)?;
+        let inner = parse(&json, &mut warnings).context(what)?;
         let has_gaps = has_gaps(&inner).context(what)?;
         let roles = config.special.clone().unwrap_or_default();
-        let this = Self::resolve(inner, &roles, Found::Manifest).context(what)?;
+        let mut this = Self::resolve(inner, &roles, Found::Manifest).context(what)?;
+        this.warnings = warnings;
         if has_gaps {
             let rewritten = rewritten(&json, this.inner()?).context(what)?;
             let _ = this.json.set(rewritten);
@@ -133,7 +144,9 @@ impl Tokenizer {
     /// # Errors
     /// A file is absent or not what it should be.
     pub fn gpt2(config: &Gpt2Files, base: &Path) -> Result<Self> {
-        let files = gpt2::Files::read(&base.join(&config.vocabulary), &base.join(&config.merges))?;
+        let mut warnings = Vec::new();
+        let path = base.join(&config.vocabulary);
+        let files = gpt2::Files::read(&path, &base.join(&config.merges), &mut warnings)?;
         let has = |names: &[&str]| names.iter().any(|&name| files.vocabulary.contains_key(name));
         let role = |found| Role {
             token: END_OF_TEXT.to_owned(),
@@ -141,18 +154,23 @@ impl Tokenizer {
         };
         if has(&PAD_NAMES) || has(&MASK_NAMES) || !files.is_plain() {
             let inner = files.tokenizer(&[END_OF_TEXT])?;
+            has_gaps(&inner).context(|| format!("read `{}`", path.display()))?;
             let name = || Some(END_OF_TEXT.to_owned());
             let roles = SpecialTokens {
                 bos: name(),
                 eos: name(),
                 ..SpecialTokens::default()
             };
-            return Self::resolve(inner, &roles, Found::Kind);
+            let this = Self::resolve(inner, &roles, Found::Kind)?;
+            return Ok(Self { warnings, ..this });
         }
         // What `resolve` comes to.
         let text = files.vocabulary[END_OF_TEXT];
         let mask = files.vocabulary.len() as u32;
         Ok(Self {
+            losses: Losses::of_gpt2(|token| files.vocabulary.contains_key(token)),
+            refused: vec![text.min(mask), text.max(mask)],
+            warnings,
             inner: OnceLock::new(),
             gpt2: Some(files),
             special: SpecialIds {
@@ -181,16 +199,11 @@ impl Tokenizer {
     pub fn bert(config: &BertFile, base: &Path) -> Result<Self> {
         let path = base.join(&config.vocabulary);
         let what = || format!("read `{}`", path.display());
-        let text = std::fs::read_to_string(&path).context(what)?;
-        let mut vocabulary = Map::new();
-        for (id, line) in text.lines().enumerate() {
-            if vocabulary.insert(line.trim_end().to_owned(), json!(id)).is_some() {
-                return Err(
-                    Error::input(format!("line {}: `{}` is there twice", id + 1, line.trim_end()))
-                        .context(what()),
-                );
-            }
-        }
+        let mut warnings = Vec::new();
+        let text = vocabulary::read(&path, &mut warnings)?;
+        let lines = vocabulary::lines(&text).context(what)?;
+        let ids = lines.into_iter().enumerate();
+        let vocabulary: Map<String, Value> = ids.map(|(id, line)| (line.to_owned(), json!(id))).collect();
         let names = ["[PAD]", UNKNOWN, "[CLS]", "[SEP]", "[MASK]"];
         for needed in [UNKNOWN, "[CLS]", "[SEP]"] {
             if !vocabulary.contains_key(needed) {
@@ -209,7 +222,8 @@ impl Tokenizer {
             eos: Some("[SEP]".to_owned()),
             ..SpecialTokens::default()
         };
-        Self::resolve(inner, &roles, Found::Kind)
+        let this = Self::resolve(inner, &roles, Found::Kind)?;
+        Ok(Self { warnings, ..this })
     }
 
     /// One token a character of `alphabet`, ids from 4 in its order.
@@ -408,16 +422,46 @@ impl Tokenizer {
         roles: Option<Roles>,
         json: OnceLock<String>,
     ) -> Self {
+        let unknown = unknown(&inner);
+        let SpecialIds { bos, eos, pad, mask } = special;
+        let added = inner.get_added_tokens_decoder();
+        let added = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id);
+        let mut refused: Vec<u32> = added
+            .chain([bos, eos, pad])
+            .filter(|&id| Some(id) != unknown)
+            .chain([mask])
+            .collect();
+        refused.sort_unstable();
+        refused.dedup();
         Self {
             special,
             roles,
             vocabulary: size(&inner),
-            unknown: unknown(&inner),
+            losses: Losses::of(&inner, unknown),
+            unknown,
+            refused,
+            warnings: Vec::new(),
             characters: characters(&inner),
             json,
             gpt2: None,
             inner: OnceLock::from(inner),
         }
+    }
+
+    /// Lets text make special tokens, all but the mask.
+    pub fn allow_special_tokens(&mut self) {
+        self.refused = vec![self.special.mask];
+    }
+
+    /// What a person should know of the files that it was read from.
+    #[must_use]
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// What it may leave out of a text.
+    pub(super) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// GPT-2's files, where the tokenizer is what they tell and a mask.
@@ -513,11 +557,11 @@ impl Tokenizer {
         self.inner().ok()?.id_to_token(id)
     }
 
-    /// Appends the tokens of a text, none of them special, and returns how many of them are the unknown token.
+    /// Appends the tokens of a text, none of them special, and returns what they leave out of it.
     ///
     /// # Errors
-    /// A character is not in the alphabet, or the model makes the mask of text.
-    pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<u64> {
+    /// A character is not in the alphabet, or the model makes a special token of text.
+    pub fn encode(&self, text: &str, tokens: &mut Vec<u32>) -> Result<Loss> {
         if let Some(ids) = &self.characters {
             for (at, character) in text.char_indices() {
                 let Some(&id) = ids.get(&character) else {
@@ -530,11 +574,20 @@ impl Tokenizer {
                 };
                 tokens.push(id);
             }
-            return Ok(0);
+            return Ok(Loss::default());
         }
         let start = tokens.len();
-        self.encode_whole(text, tokens)?;
-        self.check(&tokens[start..])
+        let loss = self.encode_and_count(text, tokens)?;
+        self.refuse_special(&tokens[start..], Some(text))?;
+        Ok(loss)
+    }
+
+    /// Appends the ids that `tokenizers` makes of a text, and returns what they leave out of it.
+    pub(super) fn encode_and_count(&self, text: &str, tokens: &mut Vec<u32>) -> Result<Loss> {
+        let inner = self.inner()?;
+        guarded(|| self.losses.encode(inner, text, tokens))
+            .and_then(|loss| loss)
+            .map_err(|error| Error::input(format!("tokenize: {error}")))
     }
 
     /// Appends the ids that `tokenizers` makes of a text.
@@ -548,15 +601,42 @@ impl Tokenizer {
         Ok(())
     }
 
-    /// Fails when the tokens of a text have the mask among them, and returns how many are the unknown token.
-    pub(super) fn check(&self, tokens: &[u32]) -> Result<u64> {
-        let count = |wanted| tokens.iter().filter(|&&id| id == wanted).count() as u64;
-        if count(self.special.mask) > 0 {
-            let name = self.token(self.special.mask).unwrap_or_default();
+    /// How many of the tokens are the unknown token.
+    pub(super) fn unknown_in(&self, tokens: &[u32]) -> u64 {
+        let count = |unknown| tokens.iter().filter(|&&id| id == unknown).count() as u64;
+        self.unknown.map_or(0, count)
+    }
+
+    /// Fails when text has made special tokens; `text` is all of the record's, where it is at hand.
+    pub(super) fn refuse_special(&self, tokens: &[u32], text: Option<&str>) -> Result<()> {
+        let Some(&id) = tokens.iter().find(|id| self.refused.binary_search(id).is_ok()) else {
+            return Ok(());
+        };
+        let name = self.token(id).unwrap_or_default();
+        let at = text.and_then(|text| text.find(&name));
+        let place = at.map_or(String::new(), |at| format!(" at byte {}", at + 1));
+        let SpecialIds { bos, eos, pad, mask } = self.special;
+        if id == mask {
             return Err(Error::input(format!("the text makes the mask token `{name}`"))
                 .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
         }
-        Ok(self.unknown.map_or(0, count))
+        let roles = [("BOS", bos), ("EOS", eos), ("PAD", pad)];
+        let roles: Vec<&str> = roles
+            .iter()
+            .filter(|(_, role)| *role == id)
+            .map(|(name, _)| *name)
+            .collect();
+        let role = if roles.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", roles.join(", "))
+        };
+        Err(
+            Error::input(format!("the text makes the special token `{name}`{role}{place}")).hint(
+                "remove it from the text, or set `\"special_tokens_in_text\": \"allow\"` in the tokenize stage to have it \
+                 as that token",
+            ),
+        )
     }
 
     /// The text of tokens; special ones and ids outside the vocabulary are left out.
@@ -726,7 +806,9 @@ impl WordCutter {
     }
 }
 
-fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
+/// A tokenizer without what depends on more than the text: truncation, padding, and the merges that dropout leaves out by
+/// chance, of which `warnings` has a line.
+fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers::Tokenizer> {
     // It panics where some field is absent.
     let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
     let mut inner = parsed.and_then(|parsed| parsed).map_err(|error| {
@@ -738,6 +820,18 @@ fn parse(json: &str) -> Result<tokenizers::Tokenizer> {
         .wrap(Kind::Internal, || "switch truncation off".to_owned())?;
     inner.with_padding(None);
     inner.set_encode_special_tokens(true);
+    // Nothing else in a tokenizer draws random numbers: a Unigram's samples are asked for, never made of text as it is.
+    if let ModelWrapper::BPE(model) = inner.get_model()
+        && let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0)
+    {
+        let mut model = model.clone();
+        model.dropout = None;
+        inner.with_model(model);
+        warnings.push(format!(
+            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text has the \
+             same tokens each time"
+        ));
+    }
     Ok(inner)
 }
 
@@ -777,6 +871,11 @@ fn rewritten(json: &str, inner: &tokenizers::Tokenizer) -> Result<String> {
     whole["added_tokens"] = Value::Array(written);
     whole["truncation"] = Value::Null;
     whole["padding"] = Value::Null;
+    if let Some(dropout) = whole["model"].get_mut("dropout")
+        && dropout.as_f64() != Some(0.0)
+    {
+        *dropout = Value::Null;
+    }
     let text = serde_json::to_string_pretty(&whole).wrap(Kind::Internal, what)?;
     Ok(text + "\n")
 }
@@ -796,7 +895,7 @@ fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
         "normalizer": parts["normalizer"], "pre_tokenizer": parts["pre_tokenizer"], "post_processor": null,
         "decoder": parts["decoder"], "model": parts["model"],
     });
-    parse(&whole.to_string())
+    parse(&whole.to_string(), &mut Vec::new())
 }
 
 fn word_piece(

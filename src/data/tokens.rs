@@ -5,6 +5,9 @@
 //! | `tokens` | list of `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the record's tokens, none of them special |
 //! | `bytes` | `uint32` | bytes of the record's text |
 //! | `hash` | `uint64` | XXH3 (64 bits) of the text: decides the split |
+//!
+//! Where tokens leave out some of the text, there is `lost-00000.arrow` beside them: `record` (`uint64`, from 0) and `bits`
+//! (`uint64`, what it takes to spell out what is lost, see [`crate::data::loss`]) of each record that loses some.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +44,17 @@ fn item(wide: bool) -> Arc<Field> {
     Arc::new(Field::new("item", kind, false))
 }
 
+fn lost_schema() -> Schema {
+    Schema::new(vec![
+        Field::new("record", DataType::UInt64, false),
+        Field::new("bits", DataType::UInt64, false),
+    ])
+}
+
+fn lost_shard(artifact: &Path, index: usize) -> PathBuf {
+    artifact.join(format!("lost-{index:05}.arrow"))
+}
+
 fn shard(artifact: &Path, index: usize) -> PathBuf {
     artifact.join(format!("tokens-{index:05}.arrow"))
 }
@@ -63,6 +77,8 @@ pub struct TokenPiece {
     pub bytes: Vec<u32>,
     /// Hash of each record's text.
     pub hashes: Vec<u64>,
+    /// The records that lose text, by their place among these, and the bits that spell it out.
+    pub lost: Vec<(usize, u64)>,
 }
 
 /// Writes tokenized records.
@@ -71,6 +87,8 @@ pub struct TokenWriter {
     wide: bool,
     shard: Option<(ColumnWriter, u64)>,
     shards: usize,
+    records: u64,
+    lost: Option<ColumnWriter>,
 }
 
 impl TokenWriter {
@@ -82,6 +100,8 @@ impl TokenWriter {
             artifact: artifact.to_owned(),
             shard: None,
             shards: 0,
+            records: 0,
+            lost: None,
         }
     }
 
@@ -93,6 +113,7 @@ impl TokenWriter {
         if pieces.iter().all(|piece| piece.lengths.is_empty()) {
             return Ok(());
         }
+        self.push_lost(pieces)?;
         let what = || "form a batch of tokens".to_owned();
         let count: usize = pieces.iter().map(|piece| piece.tokens.len()).sum();
         if i32::try_from(count).is_err() {
@@ -137,11 +158,40 @@ impl TokenWriter {
         Ok(())
     }
 
+    /// Counts the records of some pieces, and writes those that lose text.
+    fn push_lost(&mut self, pieces: &[TokenPiece]) -> Result<()> {
+        let (mut records, mut bits) = (Vec::new(), Vec::new());
+        for piece in pieces {
+            records.extend(piece.lost.iter().map(|&(at, _)| self.records + at as u64));
+            bits.extend(piece.lost.iter().map(|&(_, bits)| bits));
+            self.records += piece.lengths.len() as u64;
+        }
+        if records.is_empty() {
+            return Ok(());
+        }
+        let columns: Vec<Arc<dyn Array>> = vec![
+            Arc::new(UInt64Array::from(records)),
+            Arc::new(UInt64Array::from(bits)),
+        ];
+        let batch = RecordBatch::try_new(Arc::new(lost_schema()), columns)
+            .wrap(Kind::Internal, || "form a batch of what is lost".to_owned())?;
+        let mut writer = match self.lost.take() {
+            Some(writer) => writer,
+            None => ColumnWriter::create(&lost_shard(&self.artifact, 0), &lost_schema())?,
+        };
+        writer.write(&batch)?;
+        self.lost = Some(writer);
+        Ok(())
+    }
+
     /// Closes the last shard.
     ///
     /// # Errors
     /// The environment's: disk full.
     pub fn finish(self) -> Result<()> {
+        if let Some(lost) = self.lost {
+            lost.finish()?;
+        }
         match self.shard {
             Some((writer, _)) => writer.finish(),
             None => Ok(()),
@@ -259,6 +309,48 @@ impl TokenFiles {
             bytes: primitive::<UInt32Type>(&batch, "bytes").context(what)?,
             hashes: primitive::<UInt64Type>(&batch, "hash").context(what)?,
         })
+    }
+}
+
+/// The records of a tokenize artifact that lose text, in order.
+pub struct LostRecords {
+    shards: Shards,
+    /// The next batch.
+    next: usize,
+    /// Records and bits of the batch at hand, the next record last.
+    waiting: Vec<(u64, u64)>,
+}
+
+impl LostRecords {
+    /// Opens them; there need not be any.
+    ///
+    /// # Errors
+    /// The file is damaged.
+    pub fn open(artifact: &Path) -> Result<Self> {
+        Ok(Self {
+            shards: Shards::open(|index| lost_shard(artifact, index))?,
+            next: 0,
+            waiting: Vec::new(),
+        })
+    }
+
+    /// The bits that spell out what a record loses. Records are asked for in their order.
+    ///
+    /// # Errors
+    /// A batch is damaged.
+    pub fn bits(&mut self, record: u64) -> Result<u64> {
+        while self.waiting.is_empty() && self.next < self.shards.batches() {
+            let (path, batch) = self.shards.batch(self.next)?;
+            let column =
+                |name| primitive::<UInt64Type>(&batch, name).context(|| format!("read `{}`", path.display()));
+            let (records, bits) = (column("record")?, column("bits")?);
+            self.waiting = records.iter().copied().zip(bits.iter().copied()).rev().collect();
+            self.next += 1;
+        }
+        Ok(self
+            .waiting
+            .pop_if(|(lost, _)| *lost == record)
+            .map_or(0, |(_, bits)| bits))
     }
 }
 

@@ -143,6 +143,28 @@ pub struct Tokenize {
     pub from: String,
     /// The tokenizer: loaded, trained on these records, or another stage's.
     pub tokenizer: Tokenizer,
+    /// Whether text may make special tokens, as a vocabulary does that has them among its pieces or words (`</s>` of a
+    /// Unigram). Meant are the tokens of the roles and all that the tokenizer marks as special, but for the unknown token.
+    /// The mask is refused whatever is set here. Default: such a record is an error.
+    #[serde(default, skip_serializing_if = "SpecialTokensInText::is_default")]
+    pub special_tokens_in_text: SpecialTokensInText,
+}
+
+/// Whether text may make special tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum SpecialTokensInText {
+    /// A record whose text makes one is an error.
+    #[default]
+    Refuse,
+    /// They are made: the text `</s>` ends a document.
+    Allow,
+}
+
+impl SpecialTokensInText {
+    fn is_default(&self) -> bool {
+        *self == Self::Refuse
+    }
 }
 
 /// A tokenizer: loaded, trained on the records, or another stage's.
@@ -155,12 +177,13 @@ pub enum Tokenizer {
     /// A Hugging Face `tokenizer.json` from `http(s)`, the Hugging Face hub (`hf://`) or a bucket, downloaded once or
     /// brought by hand.
     Download(TokenizerDownload),
-    /// A Hugging Face `tokenizer.json`. Truncation and padding fixed in the file are switched off.
+    /// A Hugging Face `tokenizer.json`. Truncation, padding and dropout fixed in the file are switched off.
     File(TokenizerFile),
     /// GPT-2's byte-level BPE from its vocabulary and merges. BOS and EOS are `<|endoftext|>`; the mask token is
     /// appended (id 50,257).
     Gpt2(Gpt2Files),
-    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`.
+    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`. It does not tell
+    /// white space, so that bits per byte are those of normalized text; what `[UNK]` stands for is spelled out in them.
     Bert(BertFile),
     /// Trains a byte-level BPE on the records.
     TrainBpe(TrainTokenizer),
@@ -242,7 +265,8 @@ pub struct TrainTokenizer {
     #[serde(default = "two")]
     #[schemars(range(min = 1))]
     pub min_frequency: u32,
-    /// Lower-cases the text first; what is sampled is then lower case too. Default: the text stays what it is.
+    /// Lower-cases the text first; what is sampled is then lower case too, and bits per byte are those of lower-cased text.
+    /// Default: the text stays what it is.
     #[serde(default)]
     pub lowercase: bool,
 }
@@ -716,8 +740,12 @@ pub struct Compared {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The bound in bits per byte of text: comparable between tokenizers.
+    /// The bound in bits per byte of text: comparable between tokenizers. What a tokenizer loses is spelled out in it.
+    /// Bounds on normalized text (see `bits_per_byte_normalized`) come after all others.
     BitsPerByte,
+    /// The bound in bits per byte where the tokenizer changes the text (letter case, accents, white space): a bound on the
+    /// text as it is then, lower than one on the text itself.
+    BitsPerByteNormalized,
     /// The bound in nats per token of text, or per position where padding counts.
     NatsPerToken,
     /// The bound on the perplexity per token of text, or per position where padding counts.

@@ -296,7 +296,9 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
             let ends = number(line, "/validation/low").zip(number(line, "/validation/high"));
             intervals.push(ends.map_or(f64::NAN, |(low, high)| (high - low) / 2.0));
             if let Some(per_byte) = number(line, "/validation/bits_per_byte") {
-                bits.push((value, per_byte));
+                // What spells out lost text is the same for every model.
+                let lost = number(line, "/validation/lost_bits_per_byte").unwrap_or(0.0);
+                bits.push((value, per_byte - lost));
             }
         }
     }

@@ -39,12 +39,17 @@ pub const TABLE_TEXT: &str = "compare.md";
 const TABLE_CSV: &str = "compare.csv";
 
 /// The metrics, in the order of their columns; of these the first that some row has orders a table unless told.
-pub const METRICS_IN_ORDER: [Metric; 4] = [
+pub const METRICS_IN_ORDER: [Metric; 5] = [
     Metric::BitsPerByte,
+    Metric::BitsPerByteNormalized,
     Metric::Perplexity,
     Metric::NatsPerToken,
     Metric::Grammatical,
 ];
+
+/// What a reader has to know of [`Metric::BitsPerByteNormalized`].
+const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white space), so that \
+    this bounds changed text and does not compare with bits_per_byte";
 
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
@@ -55,6 +60,7 @@ impl Metric {
     pub fn name(self) -> &'static str {
         match self {
             Self::BitsPerByte => "bits_per_byte",
+            Self::BitsPerByteNormalized => "bits_per_byte_normalized",
             Self::NatsPerToken => "nats_per_token",
             Self::Perplexity => "perplexity",
             Self::Grammatical => "grammatical",
@@ -65,6 +71,15 @@ impl Metric {
     #[must_use]
     pub fn find(name: &str) -> Option<Self> {
         METRICS_IN_ORDER.into_iter().find(|metric| metric.name() == name)
+    }
+
+    /// Bits per byte, of text or of normalized text.
+    fn bits_per_byte(normalized: bool) -> Self {
+        if normalized {
+            Self::BitsPerByteNormalized
+        } else {
+            Self::BitsPerByte
+        }
     }
 
     /// Whether more of it is better.
@@ -93,7 +108,7 @@ impl Metric {
     #[must_use]
     pub fn shown_spread(self, Spread { mean, sd, .. }: Spread) -> String {
         let (scale, unit, decimals) = match self {
-            Self::BitsPerByte | Self::NatsPerToken => (1.0, "", 4),
+            Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => (1.0, "", 4),
             Self::Perplexity => (1.0, "", four_digits(mean)),
             Self::Grammatical => (100.0, "%", 1),
         };
@@ -109,7 +124,7 @@ impl Metric {
     pub fn shown(self, interval: Interval) -> String {
         let ends = interval.low.zip(interval.high);
         match self {
-            Self::BitsPerByte | Self::NatsPerToken => plus_minus(interval, 4),
+            Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => plus_minus(interval, 4),
             Self::Perplexity => {
                 let decimals = four_digits(interval.value);
                 match ends {
@@ -277,7 +292,7 @@ pub fn metrics(folder: &Path) -> Result<Found> {
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
         return Ok(Found {
             metrics: vec![
-                (Metric::BitsPerByte, found.bits_per_byte),
+                (Metric::bits_per_byte(found.normalized), found.bits_per_byte),
                 (Metric::Perplexity, found.perplexity),
                 (Metric::NatsPerToken, found.nats_per_token),
             ],
@@ -314,10 +329,14 @@ pub fn metrics(folder: &Path) -> Result<Found> {
             low: found.low,
             high: found.high,
         };
-        // Bits per byte are proportional to nats per token.
-        let bits = nats.map(|end| end * found.bits_per_byte / found.nats_per_token);
+        // Bits per byte are proportional to nats per token, but for what spells out lost text.
+        let lost = found.lost_bits_per_byte;
+        let bits = nats.map(|end| end * (found.bits_per_byte - lost) / found.nats_per_token + lost);
         Found {
-            metrics: vec![(Metric::BitsPerByte, bits), (Metric::NatsPerToken, nats)],
+            metrics: vec![
+                (Metric::bits_per_byte(found.normalized), bits),
+                (Metric::NatsPerToken, nats),
+            ],
             unit: Some(found.unit),
             published: false,
         }
@@ -337,7 +356,7 @@ pub fn arrange<T>(
     let Some(mut groups) = groups(&all, |index| name(&rows[index])) else {
         return (order(rows, by, row), None);
     };
-    let by = by.or_else(|| first_metric(&all));
+    let by = ordering(by, &all);
     if let Some(by) = by {
         replicates::order(&mut groups, by);
     }
@@ -350,9 +369,20 @@ pub fn arrange<T>(
     (by, Some(groups))
 }
 
-/// The first metric that some row has.
-fn first_metric(rows: &[&Row]) -> Option<Metric> {
-    measured(rows).first().copied()
+/// The metric that orders rows: the one asked for, else the first that some row has. Where all of them are bounds on
+/// normalized text, bits per byte are those.
+fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
+    let measured = measured(rows);
+    match by {
+        Some(Metric::BitsPerByte)
+            if !measured.contains(&Metric::BitsPerByte)
+                && measured.contains(&Metric::BitsPerByteNormalized) =>
+        {
+            Some(Metric::BitsPerByteNormalized)
+        }
+        Some(by) => Some(by),
+        None => measured.first().copied(),
+    }
 }
 
 /// What must be said about the metrics of some rows: what they are per, and which are no bounds.
@@ -374,6 +404,9 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
             "{per_token}: {token} in {some} rows, {position} in {others}; the two do not compare"
         )),
     }
+    if measured(rows).contains(&Metric::BitsPerByteNormalized) {
+        remarks.push(NORMALIZED.to_owned());
+    }
     let published = rows.iter().filter(|row| row.published).count();
     if published > 0 {
         remarks.push(format!(
@@ -387,9 +420,16 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
 /// Puts the best first, by a metric or by the first that some row has, and says by which; rows without it come last, in
 /// the order in which they were.
 pub fn order<T>(rows: &mut [T], by: Option<Metric>, row: impl Fn(&T) -> &Row) -> Option<Metric> {
-    let by = by.or_else(|| first_metric(&rows.iter().map(&row).collect::<Vec<_>>()))?;
-    let value = |one: &T| row(one).metric(by).map(|interval| interval.value);
-    rows.sort_by(|a, b| by.order(value(a), value(b)));
+    let by = ordering(by, &rows.iter().map(&row).collect::<Vec<_>>())?;
+    let value = |one: &T, by| row(one).metric(by).map(|interval| interval.value);
+    rows.sort_by(|a, b| {
+        let order = by.order(value(a, by), value(b, by));
+        // Bounds on normalized text, all lower than those on the text itself, come after them.
+        order.then_with(|| {
+            let by = Metric::BitsPerByteNormalized;
+            by.order(value(a, by), value(b, by))
+        })
+    });
     Some(by)
 }
 

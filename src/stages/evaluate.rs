@@ -26,6 +26,8 @@ pub const VERSION: u32 = 2;
 
 /// File name of [`Evaluation`].
 pub const EVALUATION: &str = "evaluation.json";
+/// What bits per byte are of where the tokenizer changes the text.
+pub(super) const NORMALIZED: &str = " of normalized text";
 /// The same for people.
 const EVALUATION_TEXT: &str = "evaluation.md";
 
@@ -69,8 +71,15 @@ pub struct Evaluation {
     /// Its perplexity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity_per_token_of_text: Option<Interval>,
-    /// The bound in bits per byte of text.
+    /// The bound in bits per byte of text, what spells out lost text included.
     pub bits_per_byte: Interval,
+    /// What of it spells out text that no token does ([`crate::data::loss`]); 0 where absent.
+    #[serde(default, skip_serializing_if = "crate::data::is_nought")]
+    pub lost_bits_per_byte: f64,
+    /// Whether bits per byte are those of the text as the tokenizer normalizes it, and no bound on the text itself; `false`
+    /// where absent.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub normalized: bool,
     /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
     pub entropy_bits_per_byte: Option<f64>,
     /// Whether padding was left out: the bound is then one given the records' lengths.
@@ -126,6 +135,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         let positions = rows.split_info().positions_per_token_of_text(rows.info());
         bound.nats_per_token.map(|nats| nats * positions)
     });
+    let lost = rows.split_info().lost_bits_per_byte();
     let found = Evaluation {
         split: config.split,
         weights: config.weights,
@@ -143,7 +153,9 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         perplexity: bound.perplexity(),
         nats_per_token_of_text: of_text,
         perplexity_per_token_of_text: of_text.map(|nats| nats.map(f64::exp)),
-        bits_per_byte: bound.bits_per_byte(bytes_per_token),
+        bits_per_byte: bound.bits_per_byte(bytes_per_token).map(|bits| bits + lost),
+        lost_bits_per_byte: lost,
+        normalized: rows.info().normalized,
         entropy_bits_per_byte: entropy,
         padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
     };
@@ -151,9 +163,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
     let path = context.output.join(EVALUATION_TEXT);
     std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
     let mut outcome = Outcome::default();
-    outcome
-        .figures
-        .push(("bits/byte".to_owned(), plus_minus(found.bits_per_byte, 4)));
+    outcome.figures.push(("bits/byte".to_owned(), bits(&found)));
     if let Some(entropy) = entropy {
         outcome
             .figures
@@ -205,6 +215,18 @@ fn entropy(context: &Context<'_>) -> Result<f64> {
         Error::input("the stage that `grammar` names is no synthetic source: its entropy is not known")
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })
+}
+
+/// Bits per byte with what they are of.
+fn bits(found: &Evaluation) -> String {
+    let mut text = plus_minus(found.bits_per_byte, 4);
+    if found.normalized {
+        text.push_str(NORMALIZED);
+    }
+    if found.lost_bits_per_byte > 0.0 {
+        let _ = write!(text, ", {:.4} of it for lost text", found.lost_bits_per_byte);
+    }
+    text
 }
 
 /// `1.2345 ± 0.0067`.
@@ -267,7 +289,8 @@ fn text(found: &Evaluation) -> String {
     );
     let of_text = found.perplexity_per_token_of_text;
     quantities.extend(of_text.map(|perplexity| (per("perplexity", Unit::Token), perplexity)));
-    quantities.push(("bits per byte".to_owned(), found.bits_per_byte));
+    let of = if found.normalized { NORMALIZED } else { "" };
+    quantities.push((format!("bits per byte{of}"), found.bits_per_byte));
     for (name, interval) in quantities {
         let ends = interval
             .low
@@ -303,6 +326,21 @@ fn text(found: &Evaluation) -> String {
         text.push_str(
             " Padding counts as text does: the number bounds the whole record with its length. Per position, what is easy to \
              guess lowers the mean; perplexities compare per token of text, and between tokenizers bits per byte do.",
+        );
+    }
+    if found.lost_bits_per_byte > 0.0 {
+        let _ = write!(
+            text,
+            " No token spells some of the text (unknown tokens, dropped characters): {:.4} of the bits per byte spell it out, \
+             8 bits a byte, 8 that end it, and 33 for the place of what has no token. Perplexity and nats leave it out.",
+            found.lost_bits_per_byte
+        );
+    }
+    if found.normalized {
+        text.push_str(
+            " The tokenizer changes the text (letter case, accents, white space or forms of characters), so that bits per \
+             byte bound the text as it normalizes it, per byte of the original: they are no bound on the original text, and \
+             do not compare with those of a tokenizer that keeps it.",
         );
     }
     if found.padding_excluded {
@@ -344,6 +382,8 @@ mod tests {
             nats_per_token_of_text: None,
             perplexity_per_token_of_text: None,
             bits_per_byte: interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2),
+            lost_bits_per_byte: 0.0,
+            normalized: false,
             entropy_bits_per_byte: Some(0.7),
             padding_excluded: true,
         };
@@ -390,6 +430,24 @@ mod tests {
             padded.contains("bounds nothing") && padded.contains("1200 positions counted"),
             "{padded}"
         );
+        assert_eq!(bits(&found), "0.7213 ± 0.0721");
+        let lossy = Evaluation {
+            lost_bits_per_byte: 0.25,
+            normalized: true,
+            ..found
+        };
+        assert_eq!(
+            bits(&lossy),
+            "0.7213 ± 0.0721 of normalized text, 0.2500 of it for lost text"
+        );
+        let text = text(&lossy);
+        for expected in [
+            "| bits per byte of normalized text | 0.7213 | 0.6492 to 0.7935 |",
+            "0.2500 of the bits per byte spell it out",
+            "they are no bound on the original text",
+        ] {
+            assert!(text.contains(expected), "{text}");
+        }
         assert_eq!(plus_minus(interval, 2), "1.00 ± 0.10");
         assert_eq!(between(interval, 2), "1.00 (0.90 to 1.10)");
         assert_eq!(

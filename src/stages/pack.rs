@@ -18,7 +18,7 @@ use std::collections::VecDeque;
 
 use crate::data::rows::{Header, RowWriter};
 use crate::data::spelling::Spelling;
-use crate::data::tokens::{MappedTokens, TokenFiles};
+use crate::data::tokens::{LostRecords, MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
@@ -80,7 +80,9 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         }
     };
     let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
-    let records = pack_all(config, &tokens, random, [&mut train, &mut validation], context)?;
+    let lost = LostRecords::open(input)?;
+    let splits = [&mut train, &mut validation];
+    let records = pack_all(config, &tokens, lost, random, splits, context)?;
     if records != from.records {
         return Err(Error::input(format!(
             "the tokens hold {records} records, but their `tokens.json` says {}",
@@ -96,6 +98,7 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         vocabulary: from.vocabulary,
         special: from.special,
         tokenizer_digest: from.tokenizer_digest.clone(),
+        normalized: from.normalized_records > 0,
         train: train.finish()?,
         validation: validation.finish()?,
     };
@@ -132,6 +135,7 @@ const WORTH_TELLING: f64 = 0.1;
 fn pack_all(
     config: &Pack,
     tokens: &TokenFiles,
+    mut lost: LostRecords,
     random: Random,
     [train, validation]: [&mut Packer<'_>; 2],
     context: &Context,
@@ -154,6 +158,7 @@ fn pack_all(
                     Split::Train => &mut *train,
                     Split::Validation => &mut *validation,
                 };
+                packer.info.lost_bits += lost.bits(records + record as u64)?;
                 packer.push(&batch, record)?;
             }
             Ok(())
@@ -370,6 +375,10 @@ impl Packer<'_> {
                 self.keep(rest as u64, bytes);
                 self.rows_of(rest)?;
             }
+        }
+        if self.info.lost_bits > 0 {
+            // A bit says of each record whether it loses any.
+            self.info.lost_bits += self.info.records;
         }
         self.info.shards = self.writer.finish()?;
         Ok(self.info)

@@ -137,8 +137,15 @@ fn seeds_of(row: &Row) -> Vec<String> {
 
 /// Puts the best mean first; groups without the metric come last, in the order in which they were.
 pub fn order(groups: &mut [Group], by: Metric) {
-    let mean = |group: &Group| group.metric(by).map(|spread| spread.mean);
-    groups.sort_by(|a, b| by.order(mean(a), mean(b)));
+    let mean = |group: &Group, by| group.metric(by).map(|spread| spread.mean);
+    groups.sort_by(|a, b| {
+        let order = by.order(mean(a, by), mean(b, by));
+        // Bounds on normalized text, all lower than those on the text itself, come after them.
+        order.then_with(|| {
+            let by = Metric::BitsPerByteNormalized;
+            by.order(mean(a, by), mean(b, by))
+        })
+    });
 }
 
 /// `3 settings, 2 seeds each`, or how many seeds they have at least and at most.

@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use crate::data::encoder::Encoders;
 use crate::data::fetch;
+use crate::data::loss::Loss;
 use crate::data::records::Records;
 use crate::data::tokenizer::{ChunkCounts, Tokenizer, WordCounts, WordCutter};
 use crate::data::tokens::{TokenPiece, TokenWriter, text_hash};
@@ -16,15 +17,19 @@ use crate::data::{Found, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::vocabularies::Published;
-use crate::manifest::{self, TrainTokenizer};
+use crate::manifest::{self, SpecialTokensInText, TrainTokenizer};
 use crate::shapes::SHAPES;
 use crate::stages::{Context, Outcome, fetched};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
-/// where they fit; `tokens.json` tells how the special tokens were found. 3: records are told apart by XXH3.
-pub const VERSION: u32 = 3;
+/// where they fit; `tokens.json` tells how the special tokens were found. 3: records are told apart by XXH3. 4: what tokens
+/// leave out of the text is counted, dropout is off, text makes no special token.
+pub const VERSION: u32 = 4;
+
+/// The share of the text's bytes from which on its loss is a warning.
+const WORTH_WARNING: f64 = 0.001;
 
 /// What the summary calls the size of the vocabulary, the mask included.
 pub const VOCABULARY: &str = "vocabulary";
@@ -44,7 +49,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     let mut provenance = serde_json::Map::new();
     let mut downloads = None;
     let local = fetched::tokenizer(&config.tokenizer, &mut downloads, context, &mut provenance)?;
-    let tokenizer = match &local {
+    let mut tokenizer = match &local {
         manifest::Tokenizer::Published(_) | manifest::Tokenizer::Download(_) => {
             return Err(Error::internal("a tokenizer from elsewhere is not here"));
         }
@@ -67,6 +72,12 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     if let Some(room) = &context.room {
         room.takes(tokenizer.vocabulary())?;
     }
+    for warning in tokenizer.warnings() {
+        context.warn(warning.clone());
+    }
+    if config.special_tokens_in_text == SpecialTokensInText::Allow {
+        tokenizer.allow_special_tokens();
+    }
     let path = context.output.join(TOKENIZER);
     let roles = tokenizer
         .roles()
@@ -88,6 +99,10 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
         bytes: 0,
         words: 0,
         unknown: 0,
+        lost_characters: 0,
+        lost_bytes: 0,
+        lost_records: 0,
+        normalized_records: 0,
     };
     let (digest, done) = rayon::join(
         || {
@@ -113,6 +128,17 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
             records.info().records
         ))
         .hint("run the source stage again with `--force`"));
+    }
+    if let Some(lost) = lost(&info) {
+        let told = format!(
+            "no token spells {lost}: bits per byte will have in them what it takes to spell it out; a byte-level tokenizer \
+             loses nothing"
+        );
+        if info.lost_bytes as f64 >= WORTH_WARNING * info.bytes as f64 {
+            context.warn(told);
+        } else {
+            context.note(told);
+        }
     }
     write_json(&context.output.join(TOKENS_INFO), &info)?;
     let mut figures = figures(&info);
@@ -208,12 +234,16 @@ fn tokenize_all(
         );
         written?;
         done = Vec::new();
-        for (piece, Counts { words, unknown }) in next? {
+        for (piece, counts) in next? {
             info.records += piece.lengths.len() as u64;
             info.tokens += piece.tokens.len() as u64;
             info.bytes += piece.bytes.iter().map(|&n| u64::from(n)).sum::<u64>();
-            info.words += words;
-            info.unknown += unknown;
+            info.words += counts.words;
+            info.unknown += counts.loss.unknown;
+            info.lost_characters += counts.loss.characters;
+            info.lost_bytes += counts.loss.bytes;
+            info.lost_records += piece.lost.len() as u64;
+            info.normalized_records += counts.changed;
             done.push(piece);
         }
         context.progress(Progress {
@@ -233,16 +263,32 @@ fn figures(info: &TokensInfo) -> Vec<(String, String)> {
     let per_byte = share(info.tokens, info.bytes);
     let per_word = share(info.tokens, info.words);
     let unknown = 100.0 * share(info.unknown, info.tokens);
-    [
+    let mut figures = vec![
         ("records", info.records.to_string()),
         ("tokens", info.tokens.to_string()),
         (VOCABULARY, info.vocabulary.to_string()),
         ("tokens per byte", format!("{per_byte:.4}")),
         ("tokens per word", format!("{per_word:.3}")),
         ("unknown", format!("{unknown:.3}%")),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .to_vec()
+    ];
+    if let Some(lost) = lost(info) {
+        figures.push(("lost", lost));
+    }
+    figures
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
+}
+
+/// How much of the text no token spells, if any.
+fn lost(info: &TokensInfo) -> Option<String> {
+    (info.lost_characters > 0).then(|| {
+        format!(
+            "{} characters ({:.3}% of the bytes)",
+            info.lost_characters,
+            100.0 * info.lost_bytes as f64 / info.bytes.max(1) as f64
+        )
+    })
 }
 
 /// Calls `work` on consecutive ranges of the batch's records, in parallel; results in order.
@@ -277,8 +323,10 @@ fn tokenize(
 struct Counts {
     /// What lies between ASCII white space.
     words: u64,
-    /// Unknown tokens.
-    unknown: u64,
+    /// What tokens leave out of the text.
+    loss: Loss,
+    /// Records that are changed before they are tokenized.
+    changed: u64,
 }
 
 type Encoded = std::result::Result<(TokenPiece, Counts), (usize, Error)>;
@@ -291,9 +339,14 @@ fn encode(encoders: &Encoders<'_>, texts: &LargeStringArray, range: std::ops::Ra
         for record in range {
             let text = texts.value(record);
             let before = piece.tokens.len();
-            counts.unknown += encoder
+            let loss = encoder
                 .encode(text, &mut piece.tokens)
                 .map_err(|error| (record, error))?;
+            if loss.bits > 0 {
+                piece.lost.push((piece.lengths.len(), loss.bits));
+            }
+            counts.changed += u64::from(loss.changed);
+            counts.loss.add(loss);
             piece.lengths.push((piece.tokens.len() - before) as u32);
             // A record is shorter than 2^32 bytes: `records::MAX_RECORD_BYTES`.
             piece.bytes.push(text.len() as u32);

@@ -330,7 +330,6 @@ fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_ba
     if let Some(line) = trained.state.log.validation {
         let Validation {
             nats_per_token,
-            bits_per_byte,
             low,
             high,
             ..
@@ -341,8 +340,9 @@ fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_ba
         figure(
             "bound",
             format!(
-                "{nats_per_token:.4}{interval} nats {}, {bits_per_byte:.4} bits/byte",
-                unit.name()
+                "{nats_per_token:.4}{interval} nats {}, {}",
+                unit.name(),
+                line.validation.bits()
             ),
         );
     }
@@ -388,13 +388,17 @@ impl Hooks for Watcher<'_> {
         let bound = self
             .validation
             .run(network, self.context.cancel, &mut |_, _, _| ())?;
-        let bytes = self.validation.rows.split_info().bytes_per_position();
+        let rows = self.validation.rows;
+        let bytes = rows.split_info().bytes_per_position();
+        let lost = rows.split_info().lost_bits_per_byte();
         Ok(Some(Validation {
             unit: self.validation.rows.info().unit(),
             nats_per_token: bound.nats_per_token.value,
             low: bound.nats_per_token.low,
             high: bound.nats_per_token.high,
-            bits_per_byte: bound.bits_per_byte(bytes).value,
+            bits_per_byte: bound.bits_per_byte(bytes).value + lost,
+            lost_bits_per_byte: lost,
+            normalized: rows.info().normalized,
             rows: bound.rows,
         }))
     }

@@ -53,10 +53,29 @@ pub struct Validation {
     pub low: Option<f64>,
     /// Upper end.
     pub high: Option<f64>,
-    /// The bound, in bits per byte of text.
+    /// The bound, in bits per byte of text, what spells out lost text included.
     pub bits_per_byte: f64,
+    /// What of it spells out text that no token does ([`crate::data::loss`]); 0 where absent.
+    #[serde(default, skip_serializing_if = "crate::data::is_nought")]
+    pub lost_bits_per_byte: f64,
+    /// Whether bits per byte are those of the text as the tokenizer normalizes it; `false` where absent.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub normalized: bool,
     /// Rows that it rests on.
     pub rows: u64,
+}
+
+impl Validation {
+    /// Bits per byte with what they are of.
+    #[must_use]
+    pub fn bits(&self) -> String {
+        let of = if self.normalized {
+            " of normalized text"
+        } else {
+            ""
+        };
+        format!("{:.4} bits/byte{of}", self.bits_per_byte)
+    }
 }
 
 /// A line of `metrics.jsonl` about a validation.
@@ -185,6 +204,8 @@ mod tests {
             low: None,
             high: Some(value + 0.1),
             bits_per_byte: 1.0,
+            lost_bits_per_byte: 0.0,
+            normalized: false,
             rows: 3,
         };
         let mut log = Log::default();

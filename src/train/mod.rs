@@ -414,11 +414,11 @@ impl Job<'_> {
             best = self.keeper.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
-                "step {}: validation bound {} nats {}, {:.4} bits/byte",
+                "step {}: validation bound {} nats {}, {}",
                 state.step,
                 with_interval(&validation),
                 validation.unit.name(),
-                validation.bits_per_byte,
+                validation.bits(),
             ));
         }
         Ok(best)
@@ -690,6 +690,8 @@ mod tests {
                 low: None,
                 high: None,
                 bits_per_byte: sum,
+                lost_bits_per_byte: 0.0,
+                normalized: false,
                 rows: 1,
             }))
         }

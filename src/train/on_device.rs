@@ -45,6 +45,8 @@ impl Hooks for Listener {
             low: None,
             high: None,
             bits_per_byte: sum,
+            lost_bits_per_byte: 0.0,
+            normalized: false,
             rows: 1,
         }))
     }

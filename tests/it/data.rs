@@ -578,6 +578,7 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
             .contains("the vocabulary has no eos token: tried [EOS], </s>, [SEP]")
     );
     // Without PAD, EOS fills up.
+    project.source("nine\n", "line");
     let tokenizer = project.tokenize(file(json!({"eos": "one"}))).unwrap();
     assert_eq!((tokenizer.special().eos, tokenizer.special().pad), (2, 2));
 

@@ -11,6 +11,7 @@ mod key;
 mod kill;
 mod kit;
 mod layers;
+mod losses;
 mod manifest;
 mod memory;
 mod model;

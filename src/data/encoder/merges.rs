@@ -210,8 +210,8 @@ fn spelling() -> [char; 256] {
     })
 }
 
-/// The byte that a character spells.
-fn byte_of(character: char) -> Option<u8> {
+/// The byte that a character spells in a byte-level vocabulary.
+pub(crate) fn byte_of(character: char) -> Option<u8> {
     /// The bytes that are not visible.
     const HIDDEN: [u8; 68] = hidden();
     match u8::try_from(character) {

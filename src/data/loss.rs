@@ -1,0 +1,472 @@
+//! What the tokens of a text leave out of it.
+//!
+//! Bits per byte bound a text only where its tokens are those of no other text. Two things may be in the way:
+//!
+//! * **Lost text**: characters that no token spells. An unknown token stands for some; a byte-pair encoding without an
+//!   unknown token drops them. They are counted, and what it takes to spell them out by a fixed code is added to bits per
+//!   byte: [`BITS_OF_BYTE`] for each byte and as many for an end mark (a byte that UTF-8 never has) behind each unknown
+//!   token. Where there is no unknown token, each gap also has its place, [`BITS_OF_PLACE`] bits, and a bit that says
+//!   whether another one follows. One bit a record says whether it has any.
+//! * **Normalized text**: letter case, accents, white space or forms of characters are changed before the model sees the
+//!   text. No price is set on that: bits per byte are then those of the text as the tokenizer normalizes it, and say so.
+//!
+//! Which text is changed is found word by word: the words that the model sees, spelled back (`▁` is a space, a byte-level
+//! word is its bytes), have to be the text, one after another. BERT's words never tell white space, so that every text of
+//! theirs is a changed one; lower-casing changes the texts with capital letters.
+
+use tokenizers::models::ModelWrapper;
+use tokenizers::models::bpe::BPE;
+use tokenizers::normalizers::NormalizerWrapper;
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{
+    Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, Token, Tokenizer,
+};
+
+use crate::data::chunks::Cutter;
+use crate::data::encoder::byte_of;
+use crate::error::guarded;
+
+/// Bits that spell out a byte of lost text.
+pub const BITS_OF_BYTE: u64 = 8;
+/// Bits that say where in its record lost text without a token of its own lies: a record has less than 2^32 bytes.
+pub const BITS_OF_PLACE: u64 = 32;
+
+/// SentencePiece's sign for a space.
+const SPACE_SIGN: char = '\u{2581}';
+
+/// What the tokens of a text leave out of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// Tokens that are the unknown token.
+    pub unknown: u64,
+    /// Characters that no token spells.
+    pub characters: u64,
+    /// Bytes that no token spells.
+    pub bytes: u64,
+    /// Bits that spell them out.
+    pub bits: u64,
+    /// Whether other texts, normalized, have the same tokens.
+    pub changed: bool,
+}
+
+impl Loss {
+    /// Adds what another text loses.
+    pub fn add(&mut self, other: Self) {
+        self.unknown += other.unknown;
+        self.characters += other.characters;
+        self.bytes += other.bytes;
+        self.bits += other.bits;
+        self.changed |= other.changed;
+    }
+}
+
+/// What a tokenizer may lose.
+#[derive(Clone, Debug)]
+pub(super) struct Losses {
+    /// How its text is cut, if it may be.
+    cutter: Option<Cutter>,
+    /// Whether text is lower-cased where it is cut by [`Cutter::ByteLevel`].
+    lowercase: bool,
+    /// Whether the words that the model sees spell bytes.
+    byte_level: bool,
+    /// Whether words have a sign in place of a space.
+    signs_space: bool,
+    /// Whether a space at the start of a text is the same as none.
+    swallows_space: bool,
+    /// Whether the model leaves out what it does not know.
+    drops: bool,
+    /// The unknown token.
+    unknown: Option<u32>,
+}
+
+impl Losses {
+    /// What GPT-2's two files lose: nothing where the vocabulary has every byte.
+    pub(super) fn of_gpt2(has: impl Fn(&str) -> bool) -> Self {
+        Self {
+            cutter: Some(Cutter::ByteLevel),
+            lowercase: false,
+            byte_level: true,
+            signs_space: false,
+            swallows_space: false,
+            drops: !has_every_byte(has),
+            unknown: None,
+        }
+    }
+
+    /// What is known of a tokenizer.
+    pub(super) fn of(inner: &Tokenizer, unknown: Option<u32>) -> Self {
+        let words = |text: &str| -> Option<Vec<String>> {
+            let pieces = guarded(|| pieces(inner, text)).ok()?.ok()?;
+            let words = pieces.get_splits(OffsetReferential::Normalized, OffsetType::None);
+            Some(words.into_iter().map(|(word, _, _)| word.to_owned()).collect())
+        };
+        let byte_level = words("\u{e9}").is_some_and(|words| words.concat().contains("Ã©"));
+        let drops = match inner.get_model() {
+            ModelWrapper::BPE(model) => model.unk_token.is_none() && !is_complete(model, byte_level),
+            _ => false,
+        };
+        Self {
+            cutter: Cutter::of(inner),
+            lowercase: matches!(inner.get_normalizer(), Some(NormalizerWrapper::Lowercase(_))),
+            byte_level,
+            signs_space: words("a a").is_some_and(|words| words.concat().contains(SPACE_SIGN)),
+            swallows_space: words("a") == words(" a"),
+            drops,
+            unknown,
+        }
+    }
+
+    /// Whether text may be lost without an unknown token for it.
+    pub(super) fn drops(&self) -> bool {
+        self.drops
+    }
+
+    /// Whether the tokens of a text that is cut are those of other texts, too.
+    pub(super) fn changes(&self, text: &str) -> bool {
+        match self.cutter {
+            Some(Cutter::Bert { .. }) => !text.is_empty(),
+            Some(Cutter::ByteLevel) if self.lowercase => {
+                text.bytes().any(|byte| byte.is_ascii_uppercase())
+                    || !text.is_ascii() && text.chars().flat_map(char::to_lowercase).ne(text.chars())
+            }
+            Some(Cutter::ByteLevel) | None => false,
+        }
+    }
+
+    /// Appends the ids that `tokenizers` makes of a text.
+    ///
+    /// # Errors
+    /// What the library says.
+    pub(super) fn encode(
+        &self,
+        inner: &Tokenizer,
+        text: &str,
+        tokens: &mut Vec<u32>,
+    ) -> Result<Loss, String> {
+        let pieces = pieces(inner, text)?;
+        let model = inner.get_model();
+        let mut loss = Loss::default();
+        // Text before here is told by the words so far.
+        let mut at = 0;
+        for (word, (from, to), added) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            let told = if let Some(added) = added {
+                tokens.extend(added.iter().map(|token| token.id));
+                self.unknown_in(word, added, &mut loss);
+                let spelled: String = added
+                    .iter()
+                    .filter_map(|token| inner.id_to_token(token.id))
+                    .collect();
+                text.get(from..to) == Some(&*spelled)
+            } else {
+                let made = model.tokenize(word).map_err(|error| error.to_string())?;
+                tokens.extend(made.iter().map(|token| token.id));
+                self.unknown_in(word, &made, &mut loss);
+                self.dropped(word, &made, model, &mut loss);
+                text.get(from..to)
+                    .is_some_and(|text| self.tells(word, text, from == 0))
+            };
+            loss.changed |= from != at || !told;
+            at = to;
+        }
+        loss.changed = if self.cutter.is_some() {
+            self.changes(text)
+        } else {
+            loss.changed || at != text.len()
+        };
+        Ok(loss)
+    }
+
+    /// Counts what unknown tokens stand for.
+    fn unknown_in(&self, word: &str, made: &[Token], loss: &mut Loss) {
+        for token in made.iter().filter(|token| Some(token.id) == self.unknown) {
+            let (from, to) = token.offsets;
+            loss.unknown += 1;
+            self.lost(word.get(from..to).unwrap_or(word), 0, loss);
+        }
+    }
+
+    /// Counts the characters of a word that a byte-pair encoding leaves out.
+    fn dropped(&self, word: &str, made: &[Token], model: &ModelWrapper, loss: &mut Loss) {
+        let covered: usize = made.iter().map(|token| token.offsets.1 - token.offsets.0).sum();
+        let ModelWrapper::BPE(model) = model else {
+            return;
+        };
+        if !self.drops || covered >= word.len() {
+            return;
+        }
+        let mut gap: Option<usize> = None;
+        for (at, character) in word.char_indices() {
+            let end = at + character.len_utf8();
+            match (knows(model, character, at == 0, end == word.len()), gap) {
+                (false, None) => gap = Some(at),
+                (true, Some(from)) => {
+                    self.lost(&word[from..at], BITS_OF_PLACE + 1, loss);
+                    gap = None;
+                }
+                _ => {}
+            }
+        }
+        if let Some(from) = gap {
+            self.lost(&word[from..], BITS_OF_PLACE + 1, loss);
+        }
+    }
+
+    /// Counts lost text and what it takes to spell it out, apart from its bytes and their end.
+    fn lost(&self, text: &str, more: u64, loss: &mut Loss) {
+        let (characters, bytes) = if self.byte_level {
+            let bytes = text.chars().count();
+            let begins = |&c: &char| byte_of(c).is_some_and(|byte| byte & 0xC0 != 0x80);
+            (text.chars().filter(begins).count().max(1), bytes)
+        } else {
+            (text.chars().count(), text.len())
+        };
+        loss.characters += characters as u64;
+        loss.bytes += bytes as u64;
+        loss.bits += more + BITS_OF_BYTE * (bytes as u64 + 1);
+    }
+
+    /// Whether a word, as the model sees it, is that text and no other.
+    fn tells(&self, word: &str, text: &str, first: bool) -> bool {
+        if first && self.swallows_space && text.starts_with(' ') {
+            return false;
+        }
+        if self.byte_level {
+            let is = |word: &str| word.chars().map(byte_of).eq(text.bytes().map(Some));
+            return is(word) || first && word.strip_prefix('Ġ').is_some_and(is);
+        }
+        if !self.signs_space {
+            return word == text;
+        }
+        // A sign that the text has itself is no longer told from a space.
+        let spelled = |word: &str| word.replace(SPACE_SIGN, " ");
+        let is = |word: &str| !text.contains(SPACE_SIGN) && spelled(word) == text;
+        is(word) || first && word.strip_prefix(SPACE_SIGN).is_some_and(is)
+    }
+}
+
+/// A text as the model sees it: normalized and cut into words, added tokens cut out.
+///
+/// # Errors
+/// What the library says.
+fn pieces(inner: &Tokenizer, text: &str) -> Result<PreTokenizedString, String> {
+    let added = inner.get_added_vocabulary();
+    let mut pieces = added.extract_and_normalize(inner.get_normalizer(), text);
+    if let Some(cutter) = inner.get_pre_tokenizer() {
+        cutter
+            .pre_tokenize(&mut pieces)
+            .map_err(|error| error.to_string())?;
+    }
+    Ok(pieces)
+}
+
+/// Whether every byte has the token that spells it in a byte-level vocabulary.
+fn has_every_byte(has: impl Fn(&str) -> bool) -> bool {
+    ByteLevel::alphabet()
+        .into_iter()
+        .all(|character| has(character.encode_utf8(&mut [0; 4])))
+}
+
+/// Whether a byte-pair encoding knows whatever it may see.
+fn is_complete(model: &BPE, byte_level: bool) -> bool {
+    let has = |token: &str| model.token_to_id(token).is_some();
+    let affixes = model.continuing_subword_prefix.is_some() || model.end_of_word_suffix.is_some();
+    byte_level && !affixes && has_every_byte(has)
+        || model.byte_fallback && (0..=u8::MAX).all(|byte| has(&of_byte(byte)))
+}
+
+/// The token that a byte falls back on.
+fn of_byte(byte: u8) -> String {
+    format!("<{byte:#04X}>")
+}
+
+/// Whether a byte-pair encoding knows a character of a word.
+fn knows(model: &BPE, character: char, first: bool, last: bool) -> bool {
+    let before = model.continuing_subword_prefix.as_deref().filter(|_| !first);
+    let after = model.end_of_word_suffix.as_deref().filter(|_| last);
+    let symbol = format!(
+        "{}{character}{}",
+        before.unwrap_or_default(),
+        after.unwrap_or_default()
+    );
+    let has = |token: &str| model.token_to_id(token).is_some();
+    has(&symbol) || model.byte_fallback && symbol.bytes().all(|byte| has(&of_byte(byte)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn tokenizer(parts: &Value) -> Tokenizer {
+        let mut whole = json!({"version": "1.0", "model": parts["model"], "added_tokens": []});
+        for part in ["normalizer", "pre_tokenizer", "added_tokens"] {
+            if let Some(given) = parts.get(part) {
+                whole[part] = given.clone();
+            }
+        }
+        let mut inner = Tokenizer::from_bytes(whole.to_string()).unwrap();
+        inner.set_encode_special_tokens(true);
+        inner
+    }
+
+    fn added(id: u32, content: &str, special: bool) -> Value {
+        json!({"id": id, "content": content, "single_word": false, "lstrip": true, "rstrip": false,
+               "normalized": false, "special": special})
+    }
+
+    fn of(inner: &Tokenizer, unknown: Option<u32>, text: &str) -> (Vec<u32>, Loss) {
+        let mut tokens = vec![7];
+        let loss = Losses::of(inner, unknown)
+            .encode(inner, text, &mut tokens)
+            .unwrap();
+        let ids = tokens.split_off(1);
+        let library = inner.encode_fast(text, false).unwrap();
+        assert_eq!(ids, library.get_ids(), "{text:?}");
+        (ids, loss)
+    }
+
+    /// Characters, bytes and bits that are lost, and whether the text is changed.
+    fn loses(parts: &Value, unknown: Option<u32>, cases: &[(&str, [u64; 3], bool)]) {
+        let inner = tokenizer(parts);
+        for &(text, lost, changed) in cases {
+            let (_, loss) = of(&inner, unknown, text);
+            assert_eq!([loss.characters, loss.bytes, loss.bits], lost, "{text:?}");
+            assert_eq!(loss.changed, changed, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_pair_encoding_without_unknown_token_drops_what_it_does_not_know() {
+        let model =
+            json!({"type": "BPE", "vocab": {"h": 0, "u": 1, "g": 2, "ug": 3, " ": 4}, "merges": ["u g"]});
+        // A gap has 33 bits for its place, 8 for its end, and its bytes.
+        loses(
+            &json!({"model": model}),
+            None,
+            &[
+                ("", [0; 3], false),
+                ("hug hug", [0; 3], false),
+                ("hug мир", [3, 6, 41 + 48], false),
+                ("мhиuр", [3, 6, 3 * 41 + 48], false),
+                ("xx", [2, 2, 41 + 16], false),
+            ],
+        );
+        loses(
+            &json!({"model": model, "pre_tokenizer": {"type": "Whitespace"}}),
+            None,
+            &[("hug", [0; 3], false), ("hug мир", [3, 6, 41 + 48], true)],
+        );
+        // With the whole words that are in the vocabulary, and with bytes to fall back on.
+        let mut whole = model.clone();
+        whole["vocab"]["xx"] = json!(5);
+        whole["ignore_merges"] = json!(true);
+        loses(&json!({"model": whole}), None, &[("xx", [0; 3], false)]);
+        let mut bytes = model.clone();
+        for byte in 0..=255_u32 {
+            bytes["vocab"][format!("<0x{byte:02X}>")] = json!(6 + byte);
+        }
+        bytes["byte_fallback"] = json!(true);
+        loses(&json!({"model": bytes}), None, &[("hug мир\n", [0; 3], false)]);
+    }
+
+    #[test]
+    fn unknown_tokens_stand_for_lost_text() {
+        let words = json!({"type": "WordLevel", "vocab": {"<unk>": 0, "one": 1}, "unk_token": "<unk>"});
+        loses(
+            &json!({"model": words, "pre_tokenizer": {"type": "WhitespaceSplit"}}),
+            Some(0),
+            &[
+                ("one", [0; 3], false),
+                ("one  one", [0; 3], true),
+                ("мир one", [3, 6, 8 + 48], true),
+                ("мир x", [4, 7, 2 * 8 + 56], true),
+            ],
+        );
+        let pairs = |fuse: bool| json!({"type": "BPE", "vocab": {"<unk>": 0, "a": 1}, "merges": [], "unk_token": "<unk>", "fuse_unk": fuse});
+        loses(
+            &json!({"model": pairs(false)}),
+            Some(0),
+            &[("aябa", [2, 4, 2 * 8 + 32], false)],
+        );
+        loses(
+            &json!({"model": pairs(true)}),
+            Some(0),
+            &[("aябa", [2, 4, 8 + 32], false)],
+        );
+        let pieces = json!({"type": "Unigram", "unk_id": 0,
+            "vocab": [["<unk>", 0.0], ["\u{2581}", -2.0], ["\u{2581}a", -1.0], ["b", -2.0]]});
+        let metaspace = json!({"type": "Metaspace", "replacement": "\u{2581}", "prepend_scheme": "always", "split": true});
+        loses(
+            &json!({"model": pieces, "pre_tokenizer": metaspace}),
+            Some(0),
+            &[
+                ("a b a", [0; 3], false),
+                ("a  b", [0; 3], false),
+                ("a яб", [2, 4, 8 + 32], false),
+                // The space that is put in front is no longer told from one that was there.
+                (" a", [0; 3], true),
+                ("a\u{2581}b", [0; 3], true),
+            ],
+        );
+    }
+
+    #[test]
+    fn normalizers_change_text_and_byte_level_words_tell_it() {
+        let mut vocabulary = serde_json::Map::new();
+        for (id, character) in (0_u32..).zip(ByteLevel::alphabet()) {
+            vocabulary.insert(character.to_string(), json!(id));
+        }
+        let bytes =
+            json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
+        let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+        let with =
+            |normalizer: Value| json!({"model": model, "pre_tokenizer": bytes, "normalizer": normalizer});
+        loses(
+            &with(json!({"type": "NFC"})),
+            None,
+            &[
+                (" the cat\n\n sat, é 中 Ġ", [0; 3], false),
+                ("e\u{301}", [0; 3], true),
+            ],
+        );
+        loses(
+            &with(json!({"type": "Lowercase"})),
+            None,
+            &[
+                ("cat é", [0; 3], false),
+                ("Cat", [0; 3], true),
+                ("É", [0; 3], true),
+            ],
+        );
+        loses(
+            &with(json!({"type": "Strip", "strip_left": true, "strip_right": true})),
+            None,
+            &[("cat", [0; 3], false), ("cat ", [0; 3], true)],
+        );
+        // Two of three bytes of a character have no token.
+        let mut few = model.clone();
+        let vocabulary = few["vocab"].as_object_mut().unwrap();
+        for byte in ["ä", "¸"] {
+            assert!(vocabulary.remove(byte).is_some());
+        }
+        loses(
+            &json!({"model": few, "pre_tokenizer": bytes}),
+            None,
+            &[("a中", [1, 2, 41 + 16], false), ("abc", [0; 3], false)],
+        );
+    }
+
+    #[test]
+    fn added_tokens_tell_what_they_spell() {
+        let model = json!({"type": "BPE", "vocab": {"a": 0, " ": 1}, "merges": []});
+        let parts = json!({"model": model, "added_tokens": [added(2, "<x>", false), added(3, "</s>", true)]});
+        let inner = tokenizer(&parts);
+        let (ids, loss) = of(&inner, None, "a<x>a");
+        assert_eq!((ids, loss.changed), (vec![0, 2, 0], false));
+        // White space on its left goes with it.
+        let (ids, loss) = of(&inner, None, "a <x>a");
+        assert_eq!((ids, loss.changed), (vec![0, 2, 0], true));
+        let (ids, loss) = of(&inner, None, "a</s>");
+        assert_eq!((ids, loss.characters), (vec![0], 4));
+    }
+}

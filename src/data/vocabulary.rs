@@ -1,0 +1,208 @@
+//! Files of tokenizers and vocabularies as text, whatever a download or an editor has made of them.
+
+use std::path::Path;
+
+use crate::error::{Context as _, Error, Result};
+
+/// The byte order mark of UTF-8.
+const MARK: &str = "\u{feff}";
+/// What Git has in place of a file that is kept elsewhere.
+const POINTER: &str = "version https://git-lfs.github.com/spec/";
+/// Bytes at the start of a file in which a page of HTML says that it is one.
+const HEAD: usize = 1024;
+
+/// Reads a file of a tokenizer. A byte order mark is left out, and `warnings` has a line about it.
+///
+/// # Errors
+/// The file is absent, is no text in UTF-8, or is plainly another thing: a web page, a pointer of Git LFS, an archive.
+pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Result<String> {
+    let what = || format!("read `{}`", path.display());
+    let bytes = std::fs::read(path).context(what)?;
+    let text = decoded(bytes).context(what)?;
+    let Some(rest) = text.strip_prefix(MARK) else {
+        return Ok(text);
+    };
+    warnings.push(format!(
+        "`{}` begins with a byte order mark, which is left out",
+        path.display()
+    ));
+    Ok(rest.to_owned())
+}
+
+/// The text of a file.
+fn decoded(bytes: Vec<u8>) -> Result<String> {
+    let packed = match &*bytes {
+        [0x1F, 0x8B, ..] => Some("compressed by gzip"),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some("compressed by zstd"),
+        [b'P', b'K', 3 | 5, 4 | 6, ..] => Some("a zip archive"),
+        _ => None,
+    };
+    if let Some(packed) = packed {
+        return Err(Error::input(format!("the file is {packed}")).hint("unpack it first"));
+    }
+    if let Some(name) = utf16(&bytes) {
+        return Err(Error::input(format!("the file is {name}, and UTF-8 is expected"))
+            .hint(format!("convert it: `iconv -f {name} -t UTF-8`")));
+    }
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let (before, byte) = (&error.as_bytes()[..at], error.as_bytes()[at]);
+        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
+        Error::input(format!(
+            "line {line}: invalid UTF-8 (0x{byte:02X}) at byte {column} of the line, {} of the file",
+            at + 1
+        ))
+        .hint("convert it to UTF-8, or download it again")
+    })?;
+    let start = text.trim_start_matches(MARK).trim_start();
+    if start.is_empty() {
+        return Err(Error::input("the file is empty").hint("download it again"));
+    }
+    if start.starts_with(POINTER) {
+        return Err(
+            Error::input("the file is a pointer of Git LFS, not the file itself")
+                .hint("fetch it with `git lfs pull`, or download the file itself"),
+        );
+    }
+    let head: String = start.chars().take(HEAD).collect();
+    let head = head.to_ascii_lowercase();
+    if head.starts_with('<')
+        && ["<!doctype html", "<html", "<head", "<body"]
+            .iter()
+            .any(|tag| head.contains(tag))
+    {
+        return Err(Error::input("the file is a web page (HTML)").hint(
+            "download the file itself: on Hugging Face its address has `/resolve/` where that of its page has `/blob/`, and \
+             a page may be asking for a login",
+        ));
+    }
+    Ok(text)
+}
+
+/// The name of the encoding of a text in UTF-16: by its mark, or by the NUL of each character of ASCII.
+fn utf16(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xFF, 0xFE, ..] => return Some("UTF-16LE"),
+        [0xFE, 0xFF, ..] => return Some("UTF-16BE"),
+        _ => {}
+    }
+    let head = &bytes[..bytes.len().min(HEAD)];
+    let nul = |odd: usize| {
+        head.iter()
+            .skip(odd)
+            .step_by(2)
+            .filter(|&&byte| byte == 0)
+            .count()
+    };
+    let most = head.len() / 4;
+    match (nul(0), nul(1)) {
+        (0, little) if head.len() > 3 && little > most => Some("UTF-16LE"),
+        (big, 0) if head.len() > 3 && big > most => Some("UTF-16BE"),
+        _ => None,
+    }
+}
+
+/// The tokens of a vocabulary of one token a line, in the order of their ids. Empty lines at the end are no tokens.
+///
+/// # Errors
+/// A line is empty or is there twice; the lines do not end as lines do.
+pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
+    if !text.contains('\n') && text.trim_end().contains('\r') {
+        return Err(
+            Error::input("the lines end in a carriage return alone (old Mac OS)")
+                .hint("convert them: `tr '\\r' '\\n'`"),
+        );
+    }
+    let mut lines: Vec<&str> = text.lines().map(str::trim_end).collect();
+    while lines.last().is_some_and(|line| line.is_empty()) {
+        lines.pop();
+    }
+    if let Some(empty) = lines.iter().position(|line| line.is_empty()) {
+        return Err(
+            Error::input(format!("line {}: there is no token", empty + 1)).hint(
+                "the number of its line is the id of a token: compare the file with the published one, and take out the line \
+                 where it was not there",
+            ),
+        );
+    }
+    let mut first = std::collections::HashMap::with_capacity(lines.len());
+    for (at, line) in lines.iter().enumerate() {
+        if let Some(before) = first.insert(*line, at) {
+            return Err(Error::input(format!("line {}: `{line}` is there twice", at + 1))
+                .hint(format!("its first place is line {}", before + 1)));
+        }
+    }
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read_bytes(bytes: &[u8]) -> (Result<String>, Vec<String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vocab.txt");
+        std::fs::write(&path, bytes).unwrap();
+        let mut warnings = Vec::new();
+        (read(&path, &mut warnings), warnings)
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_left_out_and_said() {
+        let (text, warnings) = read_bytes(b"\xEF\xBB\xBF[PAD]\r\na\r\n");
+        assert_eq!(text.unwrap(), "[PAD]\r\na\r\n");
+        assert!(warnings[0].ends_with("vocab.txt` begins with a byte order mark, which is left out"));
+        let (text, warnings) = read_bytes("{\"é\": 1}".as_bytes());
+        assert_eq!((&*text.unwrap(), warnings.len()), ("{\"é\": 1}", 0));
+    }
+
+    #[test]
+    fn what_is_plainly_another_thing_is_named() {
+        let utf16 = |text: &str, order: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            text.encode_utf16().flat_map(order).collect()
+        };
+        for (bytes, expected) in [
+            (b"\x1F\x8B\x08\0rest".to_vec(), "compressed by gzip"),
+            (b"PK\x03\x04rest".to_vec(), "a zip archive"),
+            (b"\x28\xB5\x2F\xFDrest".to_vec(), "compressed by zstd"),
+            (utf16("\u{feff}[PAD]\na", u16::to_le_bytes), "UTF-16LE"),
+            (utf16("\u{feff}[PAD]\na", u16::to_be_bytes), "UTF-16BE"),
+            (utf16("{\"model\": {}}", u16::to_le_bytes), "UTF-16LE"),
+            (utf16("{\"model\": {}}", u16::to_be_bytes), "UTF-16BE"),
+            (
+                b"one\ntw\xFF\n".to_vec(),
+                "line 2: invalid UTF-8 (0xFF) at byte 3 of the line, 7 of the file",
+            ),
+            (b" \n".to_vec(), "the file is empty"),
+            (b"".to_vec(), "the file is empty"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n".to_vec(),
+                "pointer of Git LFS",
+            ),
+            (b"\n<!DOCTYPE html>\n<html>".to_vec(), "a web page (HTML)"),
+            (
+                b"<?xml version=\"1.0\"?><html lang=\"en\">".to_vec(),
+                "a web page (HTML)",
+            ),
+        ] {
+            let error = read_bytes(&bytes).0.unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+            assert!(error.hint_text().is_some(), "{error}");
+        }
+        // A vocabulary may begin with such a token.
+        assert!(read_bytes(b"<pad>\n<s>\n").0.is_ok());
+    }
+
+    #[test]
+    fn lines_are_tokens() {
+        assert_eq!(lines("a\r\nb \r\n\r\n").unwrap(), ["a", "b"]);
+        let fault = |text: &str| lines(text).unwrap_err().to_string();
+        assert_eq!(fault("a\n\nb\n"), "line 2: there is no token");
+        assert_eq!(fault("a\nb\na\n"), "line 3: `a` is there twice");
+        assert_eq!(
+            fault("a\rb\r"),
+            "the lines end in a carriage return alone (old Mac OS)"
+        );
+    }
+}
