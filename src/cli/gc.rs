@@ -273,6 +273,7 @@ fn named(item: &Item) -> String {
         (Sort::Record, maker) => format!("record of {}", maker.as_deref().unwrap_or(&short)),
         (Sort::Scratch, _) => format!("scratch {short}"),
         (Sort::Checkpoints, _) => format!("checkpoints {short}"),
+        (Sort::Piped, _) => format!("piped text {short}"),
         (Sort::Quarantine, _) => format!("quarantine {name}"),
         (Sort::Downloads, url) => url.clone().unwrap_or_default(),
         (Sort::Reports | Sort::Other, _) => item.path.clone(),
@@ -288,6 +289,7 @@ fn told(items: &[Item]) -> String {
         (Sort::Scratch, "scratch folder", "scratch folders"),
         (Sort::Checkpoints, "group of checkpoints", "groups of checkpoints"),
         (Sort::Downloads, "download", "downloads"),
+        (Sort::Piped, "piped text", "piped texts"),
         (Sort::Quarantine, "thing in quarantine", "things in quarantine"),
     ] {
         let number = items.iter().filter(|item| item.sort == sort).count();

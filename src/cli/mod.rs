@@ -27,6 +27,7 @@ pub mod graph;
 pub mod init;
 pub mod logits;
 pub mod path;
+mod piped;
 pub mod plan;
 pub mod progress;
 pub mod project;

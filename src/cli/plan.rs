@@ -2,11 +2,12 @@
 
 use serde::Serialize;
 
-use super::Terminal;
 use super::project::{ExecutionArgs, ProjectArgs};
 use super::table::{bytes, columns};
 use super::terminal::Style;
+use super::{Terminal, piped};
 use crate::error::Result;
+use crate::event::Cancel;
 use crate::manifest::Stage;
 use crate::plan::{Decision, Needed, Plan, Reason};
 use crate::stages::train::{self, Traces};
@@ -90,11 +91,22 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Err(code) => return Ok(code),
     };
     let remote = args.execution.remote.open()?;
+    let mut selection = args.execution.selection();
+    selection.piped = piped::take(
+        &project,
+        &selection,
+        piped::Use::Hash,
+        &Cancel::default(),
+        terminal,
+    )?;
     let plan = args
         .execution
         .compute
         .pool()?
-        .install(|| project.plan_with(&args.execution.selection(), remote.clone()))?;
+        .install(|| project.plan_with(&selection, remote.clone()))?;
+    for note in plan.notes() {
+        terminal.say(note);
+    }
     for trouble in remote.iter().flat_map(|remote| remote.troubles()) {
         terminal.warn(&trouble);
     }

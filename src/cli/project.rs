@@ -10,6 +10,7 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event};
 use crate::executor;
 use crate::manifest::Loaded;
+use crate::manifest::source::is_open_file;
 use crate::model::Turn;
 use crate::plan::{Plan, Selection};
 use crate::remote::Remote;
@@ -150,7 +151,13 @@ impl ProjectArgs {
     /// The exit code, the manifest's faults having been told.
     pub fn open(&self, terminal: &Terminal) -> Result<Project, u8> {
         let loaded = validate::load(&self.manifest, &self.set, terminal)?;
-        let root = self.store.clone().unwrap_or_else(|| Store::locate(&loaded.path));
+        let root = self.store.clone().unwrap_or_else(|| {
+            if is_open_file(&loaded.path.to_string_lossy()) {
+                let here = std::env::current_dir().unwrap_or_default();
+                return Store::locate(&here.join(&loaded.manifest.name));
+            }
+            Store::locate(&loaded.path)
+        });
         Ok(Project {
             loaded,
             store: Store::at(root),
@@ -182,7 +189,8 @@ impl Project {
         let selection = Selection {
             targets: sweeps.spelt_out(&selection.targets),
             force: sweeps.spelt_out(&selection.force),
-            ..*selection
+            allow_missing: selection.allow_missing,
+            piped: selection.piped.clone(),
         };
         Plan::with_remote(manifest, self.loaded.base(), &selection, &self.store, remote)
     }
@@ -196,6 +204,7 @@ impl ExecutionArgs {
             targets: self.target.clone(),
             force: self.force.clone(),
             allow_missing: self.allow_missing,
+            piped: vec![],
         }
     }
 }

@@ -11,7 +11,7 @@ use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
 use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
-use super::{ErrorReport, Terminal, compare, report};
+use super::{ErrorReport, Terminal, compare, piped, report};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
@@ -123,8 +123,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let cancel = Cancel::default();
     let display = Arc::new(Display::new(terminal));
     listen(&cancel, &display)?;
+    let mut selection = args.execution.selection();
+    selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
     let ran = args.execution.compute.pool()?.install(|| {
-        let mut plan = project.plan_with(&args.execution.selection(), remote)?;
+        let mut plan = project.plan_with(&selection, remote)?;
+        for note in plan.notes() {
+            display.line(note);
+        }
         let summary = executor::execute(
             &mut plan,
             &project.store,

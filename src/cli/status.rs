@@ -152,6 +152,7 @@ fn table(report: &Report, terminal: &Terminal) -> String {
             (Sort::Scratch, _) => "scratch".to_owned(),
             (Sort::Checkpoints, _) => "checkpoints".to_owned(),
             (Sort::Downloads, _) => "downloads".to_owned(),
+            (Sort::Piped, _) => "piped text".to_owned(),
             (Sort::Quarantine, _) => "quarantine".to_owned(),
             (Sort::Reports, _) => "reports".to_owned(),
             (Sort::Other, _) => "locks and notes".to_owned(),

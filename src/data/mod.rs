@@ -11,6 +11,7 @@ pub mod columns;
 pub mod detokenize;
 pub mod encoder;
 pub mod fetch;
+pub mod files;
 mod gpt2;
 pub mod grammar;
 pub mod loss;

@@ -322,6 +322,7 @@ mod tests {
         Source {
             input: SourceInput::Files(LocalFiles {
                 files: vec!["x".to_owned()],
+                exclude: vec![],
                 read: Reading::default(),
             }),
             range: None,

@@ -614,6 +614,7 @@ impl Run<'_> {
             work: &work,
             earlier: earlier.as_deref(),
             checkpoints: &checkpoints,
+            piped: stage.piped(),
             downloads: &downloads,
             seed: stage.seed,
             device,
@@ -633,7 +634,7 @@ impl Run<'_> {
                 )))
             })
             .and_then(|outcome| {
-                plan.check_files(index)?;
+                plan.check_files(index, &outcome.consumed)?;
                 Ok(outcome)
             });
         drop(turn);

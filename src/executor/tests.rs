@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::data::files;
 use crate::event::Silent;
 use crate::manifest::{Manifest, StageKind};
 use crate::plan::Selection;
@@ -131,12 +132,16 @@ fn told(summary: &Summary) -> String {
     lines.join("\n")
 }
 
+fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
+    Ok(files::expand(base, files::Named::by(patterns))?.paths())
+}
+
 /// A stage whose output is a function of its settings in the key, its seed and its inputs' contents.
 fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     let parts = key::parts(stage, context.seed)?;
     let mut text = format!("{} {} {:?}\n", stage.kind().name(), parts.config, parts.seed);
     for reference in &parts.files {
-        for path in crate::data::read::expand(context.base, &reference.patterns)? {
+        for path in expand(context.base, &reference.patterns)? {
             text += &fs::read_to_string(path).unwrap();
         }
     }
@@ -576,6 +581,70 @@ fn an_interruption_keeps_finished_stages_and_the_scratch() {
     );
 }
 
+/// Length and time of a file are those of before, its content is not, or was not when it was read.
+#[test]
+fn a_change_that_length_and_time_do_not_show_is_found() {
+    use crate::data::read::{TextFile, Witness, records};
+    use crate::manifest::source::Reading;
+    /// Writes a file as some editors and all who mean harm do: its time stays.
+    fn edit(path: &Path, text: &str) {
+        let file = fs::File::options().write(true).open(path).unwrap();
+        let time = file.metadata().unwrap().modified().unwrap();
+        fs::write(path, text).unwrap();
+        file.set_modified(time).unwrap();
+    }
+    let before = "four\n";
+    // What is written, whether that is put right again, how many records are read, and what comes of it.
+    let cases: [(&str, bool, usize, bool); 6] = [
+        ("FOUR\n", false, 9, false),
+        ("FOUR\n", true, 9, false),
+        ("FOUR\n", true, 0, false),
+        ("FOUR\n", false, 0, false),
+        (before, false, 9, true),
+        (before, false, 0, true),
+    ];
+    for (text, restored, most, holds) in cases {
+        let project = Project::new();
+        let racing = |stage: &Stage, context: &Context<'_>| {
+            let mut outcome = stand_in(stage, context)?;
+            if stage.kind() == StageKind::Source {
+                let path = context.base.join("corpus/b.txt");
+                edit(&path, text);
+                let witness = Witness::default();
+                let mut taken = 0;
+                let read = records(
+                    &TextFile::local(path.clone()),
+                    &Reading::default(),
+                    &mut crate::data::read::Observed::default(),
+                    &witness,
+                    &mut |_, _| {
+                        taken += 1;
+                        if taken > most {
+                            Err(Error::interrupted())
+                        } else {
+                            Ok(())
+                        }
+                    },
+                );
+                assert_eq!(read.is_err(), most == 0);
+                outcome.consumed.push((path.clone(), witness.consumed()));
+                if restored {
+                    edit(&path, before);
+                }
+            }
+            Ok(outcome)
+        };
+        let summary = project.run_with(&Selection::default(), &options(), &racing);
+        let error = summary.error.map(|error| error.to_string());
+        let expected = "stage `text`: `corpus/b.txt` changed while the stage was reading it";
+        assert_eq!(
+            error.as_deref(),
+            (!holds).then_some(expected),
+            "{text:?} {restored} {most}"
+        );
+    }
+}
+
 #[test]
 fn a_file_that_changes_while_it_is_read_is_not_committed() {
     let project = Project::new();
@@ -946,7 +1015,7 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
     // What has to be read has to be there.
     let summary = other.run_with(&believing, &options(), &|stage, context| {
         if let Stage::Source(_) = stage {
-            crate::data::read::expand(context.base, &["corpus/*.txt".to_owned()])?;
+            expand(context.base, &["corpus/*.txt".to_owned()])?;
         }
         stand_in(stage, context)
     });

@@ -15,13 +15,14 @@
 //! error of them.
 
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
 use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, quoted, suggestion};
 use super::matrix::{self, Sweeps};
+use super::source::{STANDARD_INPUT, is_open_file};
 use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::{Manifest, meaning, structure};
 
@@ -46,9 +47,13 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The folder that the manifest's relative paths start from: the file's.
+    /// The folder that the manifest's relative paths start from: the file's; of one that comes through a pipe the current
+    /// one.
     #[must_use]
     pub fn base(&self) -> &Path {
+        if is_open_file(&self.path.to_string_lossy()) {
+            return Path::new(".");
+        }
         match self.path.parent() {
             Some(folder) if folder != Path::new("") => folder,
             _ => Path::new("."),
@@ -220,6 +225,39 @@ fn beside(path: &Path) -> Option<String> {
     (meant != path).then(|| format!("did you mean {}?", quoted(&meant.display().to_string())))
 }
 
+/// What lies at a path, if it is nothing that a manifest can be read from. A pipe that the shell opened can be read; one by
+/// a name of its own would be waited for.
+fn no_file(path: &Path) -> Option<String> {
+    let metadata = match fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(_) => {
+            let to = fs::read_link(path).ok()?;
+            return Some(format!(
+                "a symbolic link to `{}`, which is not there",
+                to.display()
+            ));
+        }
+    };
+    if metadata.is_dir() {
+        return Some("a folder".to_owned());
+    }
+    if metadata.is_file() || is_open_file(&path.to_string_lossy()) {
+        return None;
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::FileTypeExt as _;
+        let kind = metadata.file_type();
+        if kind.is_fifo() {
+            return Some("a named pipe".to_owned());
+        }
+        if kind.is_socket() {
+            return Some("a socket".to_owned());
+        }
+    }
+    Some("a device".to_owned())
+}
+
 #[expect(clippy::result_large_err, reason = "once a file")]
 fn read(path: &Path) -> Result<Vec<u8>, Draft> {
     let unreadable = |error: std::io::Error| {
@@ -231,13 +269,18 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
         )
         .maybe_hint(beside(path))
     };
-    if path.is_dir() {
-        let message = "this is a folder";
+    let from_standard_input = path == Path::new(STANDARD_INPUT);
+    if let Some(what) = no_file(path).filter(|_| !from_standard_input) {
+        let message = format!("this is {what}");
         return Err(
             Draft::new(Code::Unreadable, Span::default(), "", message).expected("a manifest: a JSON file")
         );
     }
-    let file = File::open(path).map_err(unreadable)?;
+    let file: Box<dyn Read> = if from_standard_input {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(unreadable)?)
+    };
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that is too large, be it a pipe without a size.
     file.take(MAX_BYTES as u64 + 1)

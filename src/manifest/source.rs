@@ -12,6 +12,20 @@ pub const DEFAULT_LARGEST_RATIO: u32 = 1_000;
 /// Bytes that a decoder holds at once, at most; see [`Reading::largest_buffer`].
 pub const DEFAULT_LARGEST_BUFFER: u64 = 128 << 20;
 
+/// Standard input among the files of a source.
+pub const STANDARD_INPUT: &str = "-";
+
+/// Whether a path is one of the names of an open file of the process: standard input or another pipe of the shell's.
+#[must_use]
+pub fn is_open_file(path: &str) -> bool {
+    path == STANDARD_INPUT
+        || path == "/dev/stdin"
+        || ["/dev/fd/", "/proc/self/fd/"].iter().any(|folder| {
+            (path.strip_prefix(folder))
+                .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+        })
+}
+
 /// Brings text in, as records.
 ///
 /// What becomes of a record, in this order: the `range` is cut out of the text as it was read, `detokenize`, `filter`,
@@ -82,9 +96,17 @@ pub enum SourceInput {
 #[serde(deny_unknown_fields)]
 pub struct LocalFiles {
     /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
-    /// of a glob by name.
+    /// of a glob by name, each file once, where it comes first: device and inode tell what is one file, whatever links
+    /// lead to it. `-` is standard input: a run keeps what is piped in, and later ones go by it where nothing is. A glob passes over what the summary then counts: hidden files and folders
+    /// (`.git`) unless the pattern has their point; system files (`__MACOSX/`, `._*`, `.DS_Store`, `_SUCCESS`, `Thumbs.db`)
+    /// unless it has their name; results, reports and manifests of mdlm; pipes and devices.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
+    /// Paths or globs of files and folders that are not read although `files` matches them, relative to the manifest's
+    /// folder: `data/old`, `**/*.bak.txt`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub exclude: Vec<String>,
     /// How the files are read. Default: as their names and contents say.
     #[serde(default)]
     pub read: Reading,
@@ -198,7 +220,7 @@ pub struct Reading {
     pub compression: Option<Compression>,
     /// Globs over the names of an archive's members (tar or zip, recognised by its first bytes; `*` stays within a folder,
     /// `**` does not); the members are read in the archive's order, and those that are archives themselves are read
-    /// whole. Default: every regular file.
+    /// whole. Default: every regular file. Hidden ones and system files are passed over as in a folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub members: Vec<String>,

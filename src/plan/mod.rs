@@ -16,7 +16,6 @@
 //! digests of the last run are believed: a checkout of nothing but manifests and records can be planned.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -24,13 +23,14 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use crate::data::read;
+use crate::data::files::{self, Found, Named, Piped};
+use crate::data::read::Consumed;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind, order};
 use crate::remote::Remote;
 use crate::stages::key::{self, FileReference, Parts};
 use crate::store::digest::hash_file;
-use crate::store::stat::Known;
+use crate::store::stat::{Known, Look};
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
 mod foresee;
@@ -50,6 +50,8 @@ pub struct Selection {
     pub force: Vec<String>,
     /// Whether what is known by its record alone is good enough.
     pub allow_missing: bool,
+    /// What has come through pipes.
+    pub piped: Vec<Piped>,
 }
 
 /// A manifest made ready to run.
@@ -65,6 +67,8 @@ pub struct Plan {
     past: Arc<Past>,
     /// Where what is not here may be found.
     remote: Option<Arc<Remote>>,
+    /// What is worth saying of it.
+    notes: Vec<String>,
 }
 
 /// A stage in its place.
@@ -94,6 +98,8 @@ pub struct PlannedStage {
     unfetchable: bool,
     /// The files as they looked; nothing where they are not here.
     observed: Option<Vec<Observed>>,
+    /// What came through pipes, now or before.
+    piped: Vec<Piped>,
 }
 
 /// A consumed stage.
@@ -127,11 +133,18 @@ pub enum Decision {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Observed {
     path: PathBuf,
-    bytes: u64,
-    modified: Option<SystemTime>,
+    look: Look,
+    /// Whether it had been left alone for a while, so that a later change shows.
+    settled: bool,
 }
 
 impl PlannedStage {
+    /// What came through pipes for it, now or before.
+    #[must_use]
+    pub fn piped(&self) -> &[Piped] {
+        &self.piped
+    }
+
     /// Its kind.
     #[must_use]
     pub fn kind(&self) -> StageKind {
@@ -239,6 +252,7 @@ impl Plan {
             stages: Vec::new(),
             past: Arc::new(Past::new(manifest.stages.keys().cloned())),
             remote,
+            notes: vec![],
         };
         let known = Known::open(store.known_files_path());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
@@ -246,7 +260,8 @@ impl Plan {
             let stage = manifest.stages[name].clone();
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
-            let (files, observed) = match read_files(base, &parts.files, &known) {
+            let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, store)?;
+            let (files, observed) = match read_files(base, &parts.files, &piped, &known) {
                 Ok((files, observed)) => (files, Some(observed)),
                 Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
                     Some(files) if selection.allow_missing => (files, None),
@@ -290,6 +305,7 @@ impl Plan {
                 known: None,
                 unfetchable: false,
                 observed,
+                piped,
                 stage,
             });
         }
@@ -362,10 +378,58 @@ impl Plan {
         &self.past
     }
 
+    /// What is worth saying of the plan: what it goes by where nothing comes through a pipe.
+    #[must_use]
+    pub fn notes(&self) -> &[String] {
+        &self.notes
+    }
+
     /// The remote, where there is one.
     #[must_use]
     pub fn remote(&self) -> Option<&Arc<Remote>> {
         self.remote.as_ref()
+    }
+
+    /// What comes through the pipes that a stage names; where nothing comes, what came for its last run, if the store has
+    /// it.
+    fn piped_before(
+        &mut self,
+        name: &str,
+        kind: StageKind,
+        references: &[FileReference],
+        now: &[Piped],
+        store: &Store,
+    ) -> Result<Vec<Piped>> {
+        let mut all = now.to_vec();
+        let pipes = references
+            .iter()
+            .filter(|reference| reference.takes_pipes)
+            .flat_map(|reference| &reference.patterns)
+            .filter(|pattern| {
+                files::is_open_file(pattern) && now.iter().all(|piped| piped.name != **pattern)
+            });
+        let pipes: Vec<_> = pipes.collect();
+        if pipes.is_empty() {
+            return Ok(all);
+        }
+        let last = self.last_files(name, kind, references, store)?;
+        for pipe in pipes {
+            let last = last.iter().flatten().find(|file| file.path == *pipe);
+            if let Some(file) = last
+                && let Some(path) = store.piped(&file.digest)
+            {
+                self.notes.push(format!(
+                    "`{name}` goes by what came through `{pipe}` for its last run: nothing comes now"
+                ));
+                all.push(Piped {
+                    name: pipe.clone(),
+                    path: Some(path),
+                    bytes: file.bytes,
+                    digest: file.digest,
+                });
+            }
+        }
+        Ok(all)
     }
 
     /// The files that the stage's last run read, if it read those that are asked for.
@@ -500,11 +564,15 @@ impl Plan {
         self.stages[index].inputs.iter().filter_map(origin).collect()
     }
 
-    /// Checks that the files that a stage has read are those that were hashed.
+    /// Checks that the files that a stage has read are those that were hashed. `consumed` is what it has read of them.
+    ///
+    /// A file that was read from start to end is known by the digest of what was read. Of one that was read in part, or by
+    /// a stage that takes no note of it, that it looks as it did is enough (length, times, inode, device); else it has to
+    /// hold what it held, and what was read of it.
     ///
     /// # Errors
     /// An input error when one of them changed meanwhile.
-    pub fn check_files(&self, index: usize) -> Result<()> {
+    pub fn check_files(&self, index: usize, consumed: &[(PathBuf, Consumed)]) -> Result<()> {
         let stage = &self.stages[index];
         let Some(observed) = &stage.observed else {
             // What is not here cannot have been read: the stage itself says so.
@@ -514,17 +582,27 @@ impl Plan {
             Error::input(format!("{what} while the stage was reading it"))
                 .hint("run again when nobody writes to it")
         };
-        let (paths, _) = find_files(&self.base, &stage.parts.files)?;
-        if paths
-            .iter()
-            .map(|(_, path)| path)
-            .ne(observed.iter().map(|file| &file.path))
-        {
+        let (found, _) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
+        let paths = found.iter().map(|(_, file)| &file.path);
+        if paths.ne(observed.iter().map(|file| &file.path)) {
             return Err(changed("the list of files changed".to_owned()));
         }
-        for (then, file) in observed.iter().zip(&stage.files) {
+        for ((then, file), (_, now)) in observed.iter().zip(&stage.files).zip(&found) {
+            let consumed = consumed.iter().find(|(path, _)| *path == then.path);
+            let consumed = consumed.map(|(_, consumed)| consumed);
+            if let Some(digest) = consumed.and_then(|consumed| consumed.digest(file.bytes)) {
+                if digest != file.digest {
+                    return Err(changed(format!("`{}` changed", file.path)));
+                }
+                continue;
+            }
+            if now.look == then.look && then.settled {
+                continue;
+            }
             // A new time alone is no new content: a file may be touched.
-            if observe(&then.path)? != *then && hash_file(&then.path)? != (file.bytes, file.digest) {
+            if hash_file(&then.path)? != (file.bytes, file.digest)
+                || !consumed.map_or(Ok(true), |consumed| consumed.is_in(&then.path))?
+            {
                 return Err(changed(format!("`{}` changed", file.path)));
             }
         }
@@ -683,6 +761,17 @@ pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
     )))
 }
 
+/// The stages that are wanted: those that `targets` need, themselves included; all where there is no target.
+///
+/// # Errors
+/// An unknown stage.
+pub fn wanted<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
+    if targets.is_empty() {
+        return Ok(manifest.stages.keys().map(String::as_str).collect());
+    }
+    needed_by(manifest, targets)
+}
+
 /// The stages that `targets` need, themselves included.
 fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
     let mut needed: HashSet<&str> = HashSet::new();
@@ -708,56 +797,57 @@ fn are_named(patterns: &[String], path: &str) -> bool {
         ..glob::MatchOptions::new()
     };
     patterns.iter().any(|pattern| {
+        let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
         Path::new(pattern).components().eq(Path::new(path).components())
             || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
     })
 }
 
-type Found = (Vec<(&'static str, PathBuf)>, Vec<Observed>);
+/// Files, each with the field that names it, and how they look now.
+type FoundFiles = (Vec<(&'static str, Found)>, Vec<Observed>);
 
 /// The files that fields name, in order, and how they look now.
-fn find_files(base: &Path, references: &[FileReference]) -> Result<Found> {
-    let mut paths = Vec::new();
+fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Result<FoundFiles> {
+    let mut all = Vec::new();
+    let at = SystemTime::now();
     for reference in references {
-        let found = read::expand(base, &reference.patterns)
-            .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
-        paths.extend(found.into_iter().map(|path| (reference.field, path)));
+        let named = Named {
+            files: &reference.patterns,
+            exclude: &reference.exclude,
+            piped: reference.takes_pipes.then_some(piped),
+        };
+        let found =
+            files::expand(base, named).context(|| format!("`{}`", reference.field.replace('/', ".")))?;
+        all.extend(found.files.into_iter().map(|file| (reference.field, file)));
     }
-    let observed = paths
-        .iter()
-        .map(|(_, path)| observe(path))
-        .collect::<Result<_>>()?;
-    Ok((paths, observed))
-}
-
-fn observe(path: &Path) -> Result<Observed> {
-    let metadata = fs::metadata(path).context(|| format!("read `{}`", path.display()))?;
-    Ok(Observed {
-        path: path.to_owned(),
-        bytes: metadata.len(),
-        modified: metadata.modified().ok(),
-    })
+    let observed = all.iter().map(|(_, file)| Observed {
+        path: file.path.clone(),
+        settled: file.look.is_settled(at),
+        look: file.look.clone(),
+    });
+    let observed = observed.collect();
+    Ok((all, observed))
 }
 
 fn read_files(
     base: &Path,
     references: &[FileReference],
+    piped: &[Piped],
     known: &Known,
 ) -> Result<(Vec<ExternalFile>, Vec<Observed>)> {
     // Looked at before they are read: a change during the reading shows up as one after it.
-    let (paths, observed) = find_files(base, references)?;
-    let files = paths
+    let (found, observed) = find_files(base, references, piped)?;
+    let files = found
         .par_iter()
-        .map(|(field, path)| {
-            let (bytes, digest) = known.hash(path)?;
-            let path = path
-                .strip_prefix(base)
-                .unwrap_or(path)
-                .to_string_lossy()
-                .into_owned();
+        .map(|(field, file)| {
+            let from = piped.iter().find(|piped| piped.name == file.name);
+            let (bytes, digest) = match from {
+                Some(piped) => (piped.bytes, piped.digest),
+                None => known.hash(&file.path)?,
+            };
             Ok(ExternalFile {
                 field: (*field).to_owned(),
-                path,
+                path: file.name.clone(),
                 bytes,
                 digest,
             })

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::data::files::own::GENERATOR;
 use crate::data::{RowsInfo, Unit};
 use crate::error::{Context, Kind, Result, Wrap};
 use crate::manifest::StageKind;
@@ -46,7 +47,7 @@ const SMOOTHING: f64 = 0.02;
 /// An artifact's file that cannot be read or is not what its stage writes.
 pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Result<String> {
     let mut out = format!(
-        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{GENERATOR}\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
          <title>{0} — mdlm report</title><style>{STYLE}</style></head><body><main>\n<h1>{0}</h1>\n",
         escape(title)

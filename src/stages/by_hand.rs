@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::data::read;
+use crate::data::files::{self, Named};
 use crate::error::{Error, Result};
 use crate::manifest::corpora::Resolved;
 use crate::manifest::source::{DEFAULT_LONGEST_RECORD, NamedCorpus};
@@ -55,7 +55,8 @@ pub fn is_here(stage: &Stage, base: &Path) -> bool {
     match stage {
         Stage::Source(source) => match &source.input {
             SourceInput::Corpus(named) => named.files.iter().any(|pattern| {
-                base.join(pattern).exists() || read::expand(base, std::slice::from_ref(pattern)).is_ok()
+                base.join(pattern).exists()
+                    || files::expand(base, Named::by(std::slice::from_ref(pattern))).is_ok()
             }),
             _ => false,
         },
@@ -176,7 +177,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
     if let Some(folder) = named.files.iter().find(|pattern| base.join(pattern).is_dir()) {
         return Err(a_folder(named, &resolved, base, folder));
     }
-    let paths = read::expand(base, &named.files)?;
+    let paths = files::expand(base, Named::by(&named.files))?.paths();
     if paths.len() != known.len() {
         if let Some(member) = paths.iter().find(|path| is_member(&resolved, path)) {
             return Err(extracted(named, &resolved, member, None));
@@ -340,7 +341,12 @@ mod tests {
         let SourceInput::Files(files) = &source.input else {
             panic!("{source:?}")
         };
-        assert!(!read::expand(folder, &files.files).unwrap().is_empty());
+        assert!(
+            !super::files::expand(folder, Named::by(&files.files))
+                .unwrap()
+                .files
+                .is_empty()
+        );
         assert!(source.detokenize.is_some() || source.range.is_some());
     }
 

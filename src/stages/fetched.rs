@@ -1,6 +1,7 @@
 //! What stages have from elsewhere: files that are downloaded once. What was brought by hand in their place is
 //! [`super::by_hand`]'s.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::{Map, Value, json};
@@ -37,7 +38,8 @@ pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
     }
 }
 
-/// Downloads what is not there yet, and takes note of where it came from.
+/// Downloads what is not there yet, and takes note of where it came from. A file that two patterns match, or a name and a
+/// pattern, is there once; `repeated` counts the others.
 ///
 /// # Errors
 /// As [`fetch::fetch`].
@@ -46,8 +48,10 @@ pub fn download(
     downloads: &Downloads,
     context: &Context,
     provenance: &mut Map<String, Value>,
+    repeated: &mut u64,
 ) -> Result<Vec<Fetched>> {
     let mut files = Vec::new();
+    let mut seen = HashSet::new();
     for file in remote {
         let progress = |progress: FetchProgress<'_>| {
             context.progress(Progress {
@@ -57,7 +61,13 @@ pub fn download(
                 figures: vec![("downloading", name_of(progress.url).to_owned())],
             });
         };
-        files.extend(fetch::fetch(file, downloads, context.cancel, &progress)?);
+        for file in fetch::fetch(file, downloads, context.cancel, &progress)? {
+            if seen.insert((without_revision(&file.url), file.sha256.clone())) {
+                files.push(file);
+            } else {
+                *repeated += 1;
+            }
+        }
     }
     let origins = files.iter().map(
         |Fetched {
@@ -85,6 +95,18 @@ pub fn elsewhere(provenance: &Map<String, Value>) -> Option<(String, String)> {
     (!elsewhere.is_empty()).then(|| ("environment".to_owned(), elsewhere.join(" ")))
 }
 
+/// A URL of the hub without the commit or branch that it names: the same file by two names.
+fn without_revision(url: &str) -> String {
+    let parts = url
+        .strip_prefix("hf://")
+        .and_then(|rest| rest.split_once('@'))
+        .and_then(|(repository, rest)| Some((repository, rest.split_once('/')?.1)));
+    match parts {
+        Some((repository, path)) => format!("hf://{repository}/{path}"),
+        None => url.to_owned(),
+    }
+}
+
 /// The last part of a URL.
 fn name_of(url: &str) -> &str {
     url.rsplit('/').find(|part| !part.is_empty()).unwrap_or(url)
@@ -105,7 +127,7 @@ pub fn tokenizer(
     let mut fetched = Vec::new();
     if !remote.is_empty() {
         let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
-        fetched = download(&remote, downloads, context, provenance)?;
+        fetched = download(&remote, downloads, context, provenance, &mut 0)?;
     }
     match config {
         Tokenizer::Published(config) => {

@@ -10,7 +10,7 @@
 //! | the form that a file's name tells, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus, or of a published tokenizer, stands for | the name |
-//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`) |
+//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`); `exclude`, since the files that are left are |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
@@ -56,6 +56,10 @@ pub struct FileReference {
     pub field: &'static str,
     /// Paths and, where the field takes them, globs.
     pub patterns: Vec<String>,
+    /// Globs over what is not read.
+    pub exclude: Vec<String>,
+    /// Whether `-` may stand among the patterns.
+    pub takes_pipes: bool,
 }
 
 /// What `stage` brings to its key, given the pipeline's seed.
@@ -175,6 +179,8 @@ fn not_in_key(stage: &Stage) -> &'static [&'static str] {
             "input/read/longest_record",
             "input/read/largest_ratio",
             "input/read/largest_buffer",
+            // What is read is in the key by its content.
+            "input/exclude",
         ],
         _ => &[],
     }
@@ -309,6 +315,8 @@ fn files(stage: &Stage) -> Vec<FileReference> {
     let one = |field, path: &String| FileReference {
         field,
         patterns: vec![path.clone()],
+        exclude: vec![],
+        takes_pipes: false,
     };
     match stage {
         Stage::Source(stage) => match &stage.input {
@@ -316,6 +324,8 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                 vec![FileReference {
                     field: "input/files",
                     patterns: input.files.clone(),
+                    exclude: input.exclude.clone(),
+                    takes_pipes: true,
                 }]
             }
             SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
@@ -330,6 +340,8 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                     vec![FileReference {
                         field: "input/files",
                         patterns: corpus.files.clone(),
+                        exclude: vec![],
+                        takes_pipes: false,
                     }]
                 }
                 _ => vec![],

@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::data::files::Piped;
+use crate::data::read::Consumed;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
@@ -81,6 +83,8 @@ pub struct Context<'a> {
     pub earlier: Option<&'a [PathBuf]>,
     /// The folder of the checkpoints that stay, shared between stages and runs.
     pub checkpoints: &'a Path,
+    /// What has come through pipes, and where it was copied to.
+    pub piped: &'a [Piped],
     /// The folder of downloaded files, shared between stages and runs.
     pub downloads: &'a Path,
     /// The effective seed: the stage's own or the pipeline's.
@@ -104,6 +108,8 @@ pub struct Outcome {
     pub figures: Vec<(String, String)>,
     /// Facts for the provenance: speed, peak memory, device.
     pub provenance: serde_json::Map<String, serde_json::Value>,
+    /// What was read of files outside the store, by their paths: to be compared with what the key says of them.
+    pub consumed: Vec<(PathBuf, Consumed)>,
 }
 
 impl Context<'_> {

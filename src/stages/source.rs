@@ -3,15 +3,16 @@
 //! One thread reads, decompresses and parses; the stage's pool detokenizes and filters; records are written in the order
 //! in which they were read.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::data::fetch::{self, Downloads};
+use crate::data::files::{self, Named};
 use crate::data::grammar::Grammar;
-use crate::data::read::{self, Irregular, Observed, TextFile};
+use crate::data::read::{self, Consumed, Irregular, Observed, TextFile, Witness};
 use crate::data::records::{RecordWriter, Texts};
 use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
@@ -29,6 +30,7 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 /// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
 /// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
 ///    ends.
+/// 2: hidden members of archives and system files in them are passed over.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.
@@ -48,12 +50,16 @@ const WAITING_BATCHES: usize = 2;
 /// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
 /// full; somebody asked to end.
 pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
+    let mut consumed = vec![];
     let (info, provenance, mut figures) = match &config.input {
-        SourceInput::Synthetic(input) => (generate(input, context)?, serde_json::Map::new(), vec![]),
+        SourceInput::Synthetic(input) => {
+            let info = generate(input, context, &mut consumed)?;
+            (info, serde_json::Map::new(), vec![])
+        }
         SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
             let mut input = Input::of(config, context)?;
             let provenance = std::mem::take(&mut input.provenance);
-            let (info, figures) = read_files(input, context)?;
+            let (info, figures) = read_files(input, context, &mut consumed)?;
             (info, provenance, figures)
         }
     };
@@ -70,7 +76,11 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     }
     // That the files came from elsewhere than the manifest says is for the summary too.
     figures.extend(fetched::elsewhere(&provenance));
-    Ok(Outcome { figures, provenance })
+    Ok(Outcome {
+        figures,
+        provenance,
+        consumed,
+    })
 }
 
 /// Names and values for the summary.
@@ -81,7 +91,7 @@ const EMPTY: &str = "empty records";
 
 /// What a person wants to know of records that are not there, or not as they were. Of the summary and not of the
 /// artifact: a blank line more makes no other text.
-fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
+fn told(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figures {
     let LeftOut {
         range,
         empty,
@@ -90,6 +100,15 @@ fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
         duplicate,
         sample,
     } = left_out;
+    // A member of an archive and a file in a folder are left out for the same reasons.
+    let of_files = |sort: files::Sort| {
+        let in_archives = match sort {
+            files::Sort::Hidden => irregular.hidden,
+            files::Sort::System => irregular.system,
+            _ => 0,
+        };
+        (sort.name(), files.count(sort) + in_archives)
+    };
     [
         ("outside the range", range),
         (EMPTY, empty + irregular.empty),
@@ -104,6 +123,7 @@ fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
         ("links and devices in archives", irregular.members),
     ]
     .into_iter()
+    .chain(files::Sort::ALL.into_iter().map(of_files))
     .filter(|(_, count)| *count > 0)
     .map(|(what, count)| (what.to_owned(), count.to_string()))
     .collect()
@@ -112,6 +132,7 @@ fn told(left_out: LeftOut, irregular: Irregular) -> Figures {
 /// The files of a source, ready to be read.
 struct Input {
     files: Vec<TextFile>,
+    left_out: files::LeftOut,
     read: Reading,
     selection: Selection,
     provenance: serde_json::Map<String, Value>,
@@ -125,18 +146,32 @@ impl Input {
         let mut detokenize = vec![];
         let mut range = None;
         let mut downloads = None;
+        let mut left_out = files::LeftOut::default();
+        let mut repeated = 0;
         let (files, read) = match &config.input {
             SourceInput::Files(input) => {
-                let files = read::expand(context.base, &input.files)?;
+                let named = Named {
+                    files: &input.files,
+                    exclude: &input.exclude,
+                    piped: Some(context.piped),
+                };
+                let found = files::expand(context.base, named)?;
+                left_out = found.left_out;
+                for line in left_out.told() {
+                    context.note(line);
+                }
+                for warning in left_out.warnings() {
+                    context.warn(warning);
+                }
                 (
-                    files.into_iter().map(TextFile::local).collect(),
+                    found.files.into_iter().map(TextFile::found).collect(),
                     input.read.clone(),
                 )
             }
             SourceInput::Download(input) => {
                 let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
                 (
-                    download(&input.files, downloads, context, &mut provenance)?,
+                    download(&input.files, downloads, context, &mut provenance, &mut repeated)?,
                     input.read.clone(),
                 )
             }
@@ -148,7 +183,13 @@ impl Input {
                 range = resolved.range;
                 let files = if corpus.files.is_empty() {
                     let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
-                    download(&resolved.files, downloads, context, &mut provenance)?
+                    download(
+                        &resolved.files,
+                        downloads,
+                        context,
+                        &mut provenance,
+                        &mut repeated,
+                    )?
                 } else {
                     let sha256 = |path: &Path| fetch::sha256_of(path, context.cancel);
                     let paths = by_hand::corpus(corpus, context.base, &sha256)?;
@@ -158,6 +199,10 @@ impl Input {
             }
             SourceInput::Synthetic(_) => return Err(Error::internal("a synthetic source has no files")),
         };
+        left_out.add_counts(files::Sort::Repeated, repeated);
+        if let Some(downloads) = &downloads {
+            left_out.add_counts(files::Sort::System, downloads.passed_over());
+        }
         let selection = Selection::new(
             config,
             config.detokenize.as_deref().unwrap_or(&detokenize),
@@ -166,6 +211,7 @@ impl Input {
         )?;
         Ok(Self {
             files,
+            left_out,
             read,
             selection,
             provenance,
@@ -180,8 +226,9 @@ fn download(
     downloads: &Downloads,
     context: &Context,
     provenance: &mut serde_json::Map<String, Value>,
+    repeated: &mut u64,
 ) -> Result<Vec<TextFile>> {
-    let files = fetched::download(remote, downloads, context, provenance)?;
+    let files = fetched::download(remote, downloads, context, provenance, repeated)?;
     let named = files.into_iter().map(|file| TextFile {
         path: file.path,
         name: file.url,
@@ -198,21 +245,23 @@ struct Batch {
     irregular: Irregular,
 }
 
-/// Reads all files, batch by batch; ends early when nothing takes them any more. What is worth a warning goes to
-/// `observed`.
+/// Reads all files, batch by batch; ends early when nothing takes them any more. What was read of each; what is worth a
+/// warning goes to `observed`.
 fn read_all(
     files: &[TextFile],
     reading: &Reading,
     observed: &mut Observed,
     batches: &SyncSender<Batch>,
-) -> Result<()> {
+) -> Result<Vec<(PathBuf, Consumed)>> {
+    let mut consumed = Vec::new();
     let mut irregular = Irregular::default();
     let mut texts = Texts::with_room(BATCH_BYTES);
     let mut before = 0;
     for file in files {
         let mut here = 0;
         let mut taken = true;
-        let result = read::records(file, reading, observed, &mut |text, now| {
+        let witness = Witness::default();
+        let result = read::records(file, reading, observed, &witness, &mut |text, now| {
             here = now.read;
             texts.push(text);
             if texts.bytes() < BATCH_BYTES && texts.len() < BATCH_RECORDS {
@@ -227,8 +276,9 @@ fn read_all(
             // Any error ends the reading; this one is not told.
             if taken { Ok(()) } else { Err(Error::interrupted()) }
         });
+        consumed.push((file.path.clone(), witness.consumed()));
         if !taken {
-            return Ok(());
+            return Ok(consumed);
         }
         irregular = irregular.and(result?);
         before += here;
@@ -240,13 +290,18 @@ fn read_all(
     };
     // Nobody may be waiting for it any more.
     let _ = batches.send(last);
-    Ok(())
+    Ok(consumed)
 }
 
 /// Reads, selects and writes.
-fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> {
+fn read_files(
+    input: Input,
+    context: &Context,
+    consumed: &mut Vec<(PathBuf, Consumed)>,
+) -> Result<(SourceInfo, Figures)> {
     let Input {
         files,
+        left_out,
         read,
         mut selection,
         ..
@@ -290,7 +345,7 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> 
             Ok(read) => read,
             Err(panic) => std::panic::resume_unwind(panic),
         };
-        taken.and(read)
+        taken.and(read).map(|read| *consumed = read)
     });
     for warning in observed.warnings() {
         context.warn(warning);
@@ -303,7 +358,7 @@ fn read_files(input: Input, context: &Context) -> Result<(SourceInfo, Figures)> 
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
     };
-    let told = told(selection.left_out(), irregular);
+    let told = told(selection.left_out(), irregular, &left_out);
     if info.records == 0 {
         return Err(nothing_left(&told, files.len(), context));
     }
@@ -319,14 +374,25 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         1 => ("the file".to_owned(), "holds"),
         _ => (format!("the {files} files"), "hold"),
     };
-    if told.iter().all(|(what, _)| what == EMPTY) {
-        return Error::input(format!("{files} of `{}` {hold} no text", context.name))
-            .hint("empty records are dropped; look at what `files` and `read` stand for");
-    }
     let gone: Vec<String> = told
         .iter()
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
+    let of_files = |what: &String| files::Sort::ALL.iter().any(|sort| sort.name() == what);
+    if told.iter().all(|(what, _)| what == EMPTY) {
+        return Error::input(format!("{files} of `{}` {hold} no text", context.name))
+            .hint("empty records are dropped; look at what `files` and `read` stand for");
+    }
+    if told.iter().all(|(what, _)| what == EMPTY || of_files(what)) {
+        return Error::input(format!(
+            "{files} of `{}` {hold} no text: {}",
+            context.name,
+            gone.join(", ")
+        ))
+        .hint(
+            "hidden files and system files are read where `files`, or of an archive `members`, names them",
+        );
+    }
     Error::input(format!(
         "no record of `{}` is left of {files}: {}",
         context.name,
@@ -376,9 +442,14 @@ fn bytes(count: u64) -> String {
 
 /// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records
 /// begin with the same ones.
-fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
+fn generate(
+    input: &SyntheticInput,
+    context: &Context,
+    consumed: &mut Vec<(PathBuf, Consumed)>,
+) -> Result<SourceInfo> {
     let path = context.base.join(&input.grammar);
-    let grammar = Grammar::open(&path)?;
+    let (grammar, bytes) = Grammar::open_with_text(&path)?;
+    consumed.push((path, Consumed::whole(bytes.as_bytes())));
     let random = Random::new(context.seed, Stream::Synthetic);
     let mut writer = RecordWriter::new(context.output);
     let mut start = 0;
@@ -409,6 +480,7 @@ fn generate(input: &SyntheticInput, context: &Context) -> Result<SourceInfo> {
     };
     writer.finish()?;
     let copy = context.output.join(GRAMMAR);
-    std::fs::copy(&path, &copy).context(|| format!("copy `{}`", path.display()))?;
+    // As it was read, whatever has become of the file meanwhile.
+    std::fs::write(&copy, bytes).context(|| format!("write `{}`", copy.display()))?;
     Ok(info)
 }

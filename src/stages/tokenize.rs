@@ -143,7 +143,11 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     write_json(&context.output.join(TOKENS_INFO), &info)?;
     let mut figures = figures(&info);
     figures.extend(fetched::elsewhere(&provenance));
-    Ok(Outcome { figures, provenance })
+    Ok(Outcome {
+        figures,
+        provenance,
+        ..Outcome::default()
+    })
 }
 
 /// The network that is to learn a tokenizer's tokens, as far as its vocabulary goes.

@@ -40,6 +40,12 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// The digest that a hasher has come to.
+    #[must_use]
+    pub fn from_hash(hash: blake3::Hash) -> Self {
+        Self(*hash.as_bytes())
+    }
+
     /// The first eight digits: enough for a reader to tell two artifacts apart.
     #[must_use]
     pub fn short(&self) -> String {

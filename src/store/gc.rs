@@ -9,6 +9,7 @@
 //! | action records, artifacts | somebody has pinned the artifact, or is at work on the key |
 //! | scratch of unfinished keys | somebody is at work on the key |
 //! | checkpoints that trainings have left | a training that stays could go on from them, or anybody is at work at all |
+//! | text that came through pipes | a record that stays tells of it, or it is of the last day |
 //! | quarantine | |
 //!
 //! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not to be had while a run has
@@ -56,6 +57,8 @@ pub enum Sort {
     Checkpoints,
     /// Downloaded files.
     Downloads,
+    /// Text that came through pipes.
+    Piped,
     /// What was found corrupt.
     Quarantine,
     /// Reports.
@@ -176,6 +179,7 @@ impl Store {
         for (folder, sort) in [
             ("work", Sort::Scratch),
             ("checkpoints", Sort::Checkpoints),
+            ("piped", Sort::Piped),
             ("quarantine", Sort::Quarantine),
             ("reports", Sort::Reports),
         ] {
@@ -186,6 +190,7 @@ impl Store {
             "actions",
             "work",
             "checkpoints",
+            "piped",
             "quarantine",
             "reports",
         ];
@@ -233,6 +238,9 @@ impl Store {
                 .into_iter()
                 .map(|name| self.item(Sort::Checkpoints, format!("checkpoints/{name}"), &mut scale)),
         );
+        for path in self.lost_pipes(view.kept())? {
+            items.push(self.item(Sort::Piped, path, &mut scale));
+        }
         items.extend(self.items_below("quarantine", Sort::Quarantine, &mut scale)?);
         items.sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
         Ok(items)
@@ -332,6 +340,12 @@ impl Store {
             remove_folder(&aside)?;
             fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
             remove_folder(&aside)?;
+            delete(item, &mut collected);
+        }
+
+        for path in self.lost_pipes(self.view(keep)?.kept())? {
+            let item = self.item(Sort::Piped, path, &mut scale);
+            remove_file(&self.root().join(&item.path))?;
             delete(item, &mut collected);
         }
 

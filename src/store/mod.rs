@@ -10,6 +10,7 @@
 //! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
 //! | `checkpoints/…/` | checkpoints that trainings leave for others (`crate::train`) |
 //! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
+//! | `piped/<digest>` | text that came through pipes, by content ([`piped`]) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
 //! | `locks/<key>`, `locks/<artifact>` | held by the process that works on the key; by those that use the artifact ([`lock`]) |
 //! | `quarantine/<digest>/`, `quarantine/<digest>.json` | artifacts that were found corrupt, and what is wrong with them ([`verify`]) |
@@ -44,6 +45,7 @@ pub mod gc;
 pub mod key;
 pub mod lock;
 pub mod locking;
+pub mod piped;
 pub mod record;
 pub mod runs;
 pub mod stat;
@@ -61,6 +63,25 @@ pub const FOLDER: &str = ".mdlm";
 
 /// Version of the layout. 1: the first.
 pub const LAYOUT_VERSION: u32 = 1;
+
+/// What lies in a store, or in a cache that machines share.
+const ENTRIES: &[&str] = &[
+    "actions",
+    "artifacts",
+    "checkpoints",
+    "downloads",
+    "files.json",
+    "latest",
+    "locks",
+    "piped",
+    "quarantine",
+    "reports",
+    "runs",
+    "staging",
+    "version",
+    "work",
+    "CACHEDIR.TAG",
+];
 
 /// A store on disk. Cheap to clone; holds no file open.
 #[derive(Clone, Debug)]
@@ -119,6 +140,29 @@ impl Store {
     #[must_use]
     pub fn at(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
+    }
+
+    /// Whether a folder is a store, or a cache that machines share, by what lies in it, whatever it is called.
+    #[must_use]
+    pub fn is_at(folder: &Path) -> bool {
+        let has = |name: &str| folder.join(name).is_dir();
+        if !has("actions") {
+            return false;
+        }
+        let kinds = || {
+            [
+                "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
+            ]
+        };
+        (has("artifacts") && folder.join("version").is_file())
+            || (has("files") && kinds().iter().any(|kind| has(&format!("actions/{kind}"))))
+    }
+
+    /// Whether what is called so in a store's folder is the store's.
+    #[must_use]
+    pub fn is_entry(folder: &Path, name: &str) -> bool {
+        // Of a shared cache alone: in a store's folder others may call something so.
+        ENTRIES.contains(&name) || (name == "files" && !folder.join("artifacts").is_dir())
     }
 
     /// Where the store of a manifest lies unless told otherwise: `.mdlm` in the nearest folder above the manifest that

@@ -25,8 +25,8 @@ const YOUNG: Duration = Duration::from_secs(2);
 const MOST: usize = 200_000;
 
 /// How a file looks.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Look {
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Look {
     bytes: u64,
     /// Nanoseconds since 1970.
     modified: u64,
@@ -52,35 +52,47 @@ pub struct Known {
 }
 
 impl Look {
-    fn of(metadata: &Metadata) -> Option<Self> {
-        let since = metadata.modified().ok()?.duration_since(UNIX_EPOCH).ok()?;
-        let modified = u64::try_from(since.as_nanos()).ok()?;
+    /// How a file looks by its metadata. Times before 1970 count as 1970.
+    #[must_use]
+    pub fn of(metadata: &Metadata) -> Self {
+        let since = metadata
+            .modified()
+            .ok()
+            .and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        let modified = u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX);
         #[cfg(unix)]
-        {
+        let (changed, inode, device) = {
             use std::os::unix::fs::MetadataExt as _;
-            let nanoseconds = |seconds: i64, rest: i64| {
-                u64::try_from(i128::from(seconds) * 1_000_000_000 + i128::from(rest)).ok()
-            };
-            Some(Self {
-                bytes: metadata.len(),
-                modified,
-                changed: nanoseconds(metadata.ctime(), metadata.ctime_nsec())?,
-                inode: metadata.ino(),
-                device: metadata.dev(),
-            })
-        }
+            let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            let changed = u64::try_from(changed.max(0)).unwrap_or(u64::MAX);
+            (changed, metadata.ino(), metadata.dev())
+        };
         #[cfg(not(unix))]
-        Some(Self {
+        let (changed, inode, device) = (0, 0, 0);
+        Self {
             bytes: metadata.len(),
             modified,
-            changed: 0,
-            inode: 0,
-            device: 0,
-        })
+            changed,
+            inode,
+            device,
+        }
+    }
+
+    /// Length in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Whether the system tells which file it is.
+    #[must_use]
+    pub fn has_inode(&self) -> bool {
+        self.inode != 0
     }
 
     /// Whether the file had been left alone for a while at a time; a clock that went back makes it young.
-    fn is_settled(&self, at: SystemTime) -> bool {
+    #[must_use]
+    pub fn is_settled(&self, at: SystemTime) -> bool {
         let last = Duration::from_nanos(self.modified.max(self.changed));
         at.duration_since(UNIX_EPOCH).is_ok_and(|now| last + YOUNG < now)
     }
@@ -119,24 +131,21 @@ impl Known {
         path: &Path,
         hash: &dyn Fn(&Path) -> Result<(u64, Digest)>,
     ) -> Result<(u64, Digest)> {
-        let look = |path: &Path| -> Result<Option<Look>> {
+        let look = |path: &Path| -> Result<Look> {
             let metadata = fs::metadata(path).context(|| format!("read `{}`", path.display()))?;
             Ok(Look::of(&metadata))
         };
         let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let before = look(path)?;
         if let Some(entry) = self.old.get(&place)
-            && before.as_ref() == Some(&entry.look)
+            && before == entry.look
         {
             self.note(place, entry.clone());
             return Ok((entry.look.bytes, entry.digest));
         }
         let at = SystemTime::now();
         let (bytes, digest) = hash(path)?;
-        if let Some(before) = before
-            && before.is_settled(at)
-            && look(path)?.as_ref() == Some(&before)
-        {
+        if before.is_settled(at) && look(path)? == before {
             self.note(place, Entry { look: before, digest });
         }
         Ok((bytes, digest))
@@ -208,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
         fs::write(&path, "one").unwrap();
-        let look = || Look::of(&fs::metadata(&path).unwrap()).unwrap();
+        let look = || Look::of(&fs::metadata(&path).unwrap());
         let told = Digest::of(b"told");
         let remember = || {
             let place = fs::canonicalize(&path).unwrap();
@@ -259,7 +268,7 @@ mod tests {
         for name in ["a", "b"] {
             let path = folder.path().join(name);
             fs::write(&path, name).unwrap();
-            let look = Look::of(&fs::metadata(&path).unwrap()).unwrap();
+            let look = Look::of(&fs::metadata(&path).unwrap());
             assert!(look.is_settled(SystemTime::now() + Duration::from_secs(3)));
             assert!(!look.is_settled(SystemTime::now()));
             assert!(

@@ -59,6 +59,7 @@ impl Project {
             work: &work,
             earlier: None,
             checkpoints: &self.folder.path().join("checkpoints"),
+            piped: &[],
             downloads: &self.folder.path().join("downloads"),
             seed: 5,
             device: Device::Cpu,

@@ -6,6 +6,7 @@ mod data;
 mod doctor;
 mod downloads;
 mod faults;
+mod files;
 mod init;
 mod key;
 mod kill;

@@ -83,6 +83,7 @@ impl Lab {
                 work,
                 earlier: None,
                 checkpoints: &self.folder.path().join("checkpoints"),
+                piped: &[],
                 downloads: &self.folder.path().join("downloads"),
                 seed: 3,
                 device: Device::Cpu,

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::data::read::{self, Observed, TextFile};
+use crate::data::files::{self, Named};
+use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::manifest::source::Reading;
 
@@ -54,7 +55,7 @@ pub(super) struct Text {
 /// # Errors
 /// Nothing matches; a file cannot be read as its name says; there is too little text.
 pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
-    let paths = read::expand(folder, patterns)?;
+    let paths = files::expand(folder, Named::by(patterns))?.paths();
     let mut notes = Vec::new();
     let mut stated = None;
     let forms: Vec<&str> = paths
@@ -130,17 +131,23 @@ fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
     for path in paths {
         let file = TextFile::local(path.clone());
         let mut here = 0;
-        let result = read::records(&file, reading, &mut observed, &mut |text, now| {
-            bytes += text.len() as u64;
-            records += 1;
-            here = now.read;
-            // An error ends the reading; this one means enough.
-            if bytes < LOOKED_AT {
-                Ok(())
-            } else {
-                Err(Error::interrupted())
-            }
-        });
+        let result = read::records(
+            &file,
+            reading,
+            &mut observed,
+            &Witness::default(),
+            &mut |text, now| {
+                bytes += text.len() as u64;
+                records += 1;
+                here = now.read;
+                // An error ends the reading; this one means enough.
+                if bytes < LOOKED_AT {
+                    Ok(())
+                } else {
+                    Err(Error::interrupted())
+                }
+            },
+        );
         match result {
             Ok(_) => done += std::fs::metadata(path).map_or(here, |metadata| metadata.len()),
             Err(error) if error.kind() == Kind::Interrupted && bytes >= LOOKED_AT => {

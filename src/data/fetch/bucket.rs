@@ -121,9 +121,9 @@ impl Bucket {
     }
 
     /// The keys that a key or glob stands for, in order.
-    pub async fn keys(&self, place: &BucketPlace, cancel: &Cancel) -> Result<Vec<String>> {
+    pub async fn keys(&self, place: &BucketPlace, cancel: &Cancel) -> Result<(Vec<String>, u64)> {
         if !is_glob(&place.key) {
-            return Ok(vec![place.key.clone()]);
+            return Ok((vec![place.key.clone()], 0));
         }
         let pattern = Pattern::new(&place.key)?;
         let folder = literal_folder(&place.key);
@@ -133,7 +133,7 @@ impl Bucket {
             Some(path(folder)?)
         };
         let mut listed = self.store.list(prefix.as_ref());
-        let (mut seen, mut keys) = (0_usize, Vec::new());
+        let (mut seen, mut keys, mut passed_over) = (0_usize, Vec::new(), 0);
         while let Some(entry) = unless_cancelled(cancel, listed.next()).await? {
             let entry = entry.map_err(|error| self.error(&error).context(format!("list `{folder}/`")))?;
             seen += 1;
@@ -145,20 +145,23 @@ impl Bucket {
                 return Err(Error::input(message).hint("name a folder in the glob"));
             }
             let key: &str = entry.location.as_ref();
-            if pattern.matches(key) {
+            if pattern.takes(key) {
                 keys.push(key.to_owned());
+            } else if pattern.matches(key) {
+                passed_over += 1;
             }
         }
         if keys.is_empty() {
             let message = format!(
-                "`{}` matches none of the {seen} objects below `{folder}/`",
-                place.key
+                "`{}` matches none of the {seen} objects below `{folder}/`{}",
+                place.key,
+                super::passed_over(passed_over),
             );
             return Err(Error::input(message)
                 .hint("`*` matches within a folder, `**` as a whole part matches folders"));
         }
         keys.sort();
-        Ok(keys)
+        Ok((keys, passed_over))
     }
 
     /// Asks for an object from byte `from` on, of the version with that tag where there is one.

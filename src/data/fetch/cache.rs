@@ -3,6 +3,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use ring::digest;
@@ -32,6 +33,8 @@ const CONTENT: &str = "content";
 /// The folder of downloads.
 pub(super) struct Cache {
     root: PathBuf,
+    /// Files that globs have passed over.
+    pub passed_over: AtomicU64,
 }
 
 /// A file of the cache, as the index knows it.
@@ -55,6 +58,14 @@ pub(super) struct Index {
     pub pinned: bool,
     /// The files, of a glob by name.
     pub files: Vec<Entry>,
+    /// Files that the glob passes over.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub passed_over: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// The right to download a URL, until it is dropped or the process dies.
@@ -68,6 +79,7 @@ impl Cache {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            passed_over: AtomicU64::new(0),
         }
     }
 
@@ -85,18 +97,31 @@ impl Cache {
 
     /// What an identity was found to hold, if all of it is here. A damaged index is none.
     pub fn known(&self, identity: &str) -> Option<Vec<Entry>> {
+        Some(self.known_index(identity)?.files)
+    }
+
+    /// The same, with what else was found.
+    pub fn known_index(&self, identity: &str) -> Option<Index> {
         let text = fs::read(self.below(INDEX, identity, ".json")).ok()?;
         let index: Index = serde_json::from_slice(&text).ok()?;
         let here = |file: &Entry| is_sha256(&file.sha256) && self.find(&file.sha256) == Some(file.bytes);
-        (!index.files.is_empty() && index.files.iter().all(here)).then_some(index.files)
+        (!index.files.is_empty() && index.files.iter().all(here)).then_some(index)
     }
 
-    /// Keeps what an identity was found to hold.
-    pub fn remember(&self, identity: &str, shown: &str, pinned: bool, files: Vec<Entry>) -> Result<()> {
+    /// Keeps what an identity was found to hold, and how many files it passes over.
+    pub fn remember(
+        &self,
+        identity: &str,
+        shown: &str,
+        pinned: bool,
+        files: Vec<Entry>,
+        passed_over: u64,
+    ) -> Result<()> {
         let index = Index {
             url: shown.to_owned(),
             pinned,
             files,
+            passed_over,
         };
         write_whole(&self.below(INDEX, identity, ".json"), &index)
     }
@@ -427,7 +452,7 @@ impl Partial {
     pub fn finish(mut self, cache: &Cache, identity: &str, entry: &Entry, keep: Keep) -> Result<()> {
         self.sync()?;
         if let Keep::Index { pinned } = keep {
-            cache.remember(identity, &entry.url, pinned, vec![entry.clone()])?;
+            cache.remember(identity, &entry.url, pinned, vec![entry.clone()], 0)?;
         }
         let place = cache.path(&entry.sha256);
         create_parent(&place)?;

@@ -109,8 +109,8 @@ impl Hub<'_> {
         self.settings.hub_token.as_deref().filter(|_| here)
     }
 
-    /// The files that a place stands for, by path.
-    pub async fn files(&self, place: &HubPlace) -> Result<Vec<HubFile>> {
+    /// The files that a place stands for, by path, and how many a glob passes over.
+    pub async fn files(&self, place: &HubPlace) -> Result<(Vec<HubFile>, u64)> {
         let commit = if place.is_commit() {
             place.revision.clone()
         } else {
@@ -152,22 +152,30 @@ impl Hub<'_> {
             .transpose()?;
         let listed = entries.len();
         let mut files = Vec::new();
+        let mut passed_over = 0;
         for entry in entries {
-            let matches = match &pattern {
-                Some(pattern) => pattern.matches(&entry.path),
+            let takes = match &pattern {
+                Some(pattern) => pattern.takes(&entry.path),
                 None => entry.path == place.path,
             };
-            if matches {
+            passed_over += u64::from(
+                !takes
+                    && pattern
+                        .as_ref()
+                        .is_some_and(|pattern| pattern.matches(&entry.path)),
+            );
+            if takes {
                 files.push(self.file(place, &commit, entry)?);
             }
         }
         if files.is_empty() {
             let message = format!(
-                "`{}` matches none of the {listed} files below `{folder}/` of {}{} at `{}`",
+                "`{}` matches none of the {listed} files below `{folder}/` of {}{} at `{}`{}",
                 place.path,
                 place.kind.prefix(),
                 place.repository,
-                place.revision
+                place.revision,
+                super::passed_over(passed_over),
             );
             return Err(Error::input(message).hint(format!(
                 "see what there is at {}/{}{}/tree/{}",
@@ -179,7 +187,7 @@ impl Hub<'_> {
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
-        Ok(files)
+        Ok((files, passed_over))
     }
 
     fn file(&self, place: &HubPlace, commit: &str, entry: TreeEntry) -> Result<HubFile> {

@@ -240,7 +240,10 @@ fn indices(cache: &Cache) -> Result<Vec<Found>> {
         let index = fs::read(&path)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
-        let Some(Index { url, pinned, files }) = index else {
+        let Some(Index {
+            url, pinned, files, ..
+        }) = index
+        else {
             continue;
         };
         if !files.iter().all(|file| is_sha256(&file.sha256)) {

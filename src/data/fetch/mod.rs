@@ -27,6 +27,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use object_store::ObjectStore;
 
@@ -100,6 +101,20 @@ impl Downloads {
             cache,
             _in_use: in_use,
         })
+    }
+
+    /// Hidden files and system files that the globs that were fetched pass over.
+    #[must_use]
+    pub fn passed_over(&self) -> u64 {
+        self.cache.passed_over.load(Relaxed)
+    }
+}
+
+/// How many files a glob that matches nothing else passes over, to end a message.
+fn passed_over(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        count => format!("; {count} hidden or system files are passed over unless it names them"),
     }
 }
 
@@ -200,7 +215,7 @@ pub fn place_of(remote: &RemoteFile, folder: &Path) -> Option<PathBuf> {
 fn in_folder(remote: &RemoteFile, folder: &Path) -> Option<Vec<Entry>> {
     let place = validated(remote).ok()?;
     let identity = identity(remote, &place, &Settings::from_environment());
-    here(remote, &identity, &Cache::at(folder))
+    here(remote, &place, &identity, &Cache::at(folder))
 }
 
 fn validated(remote: &RemoteFile) -> Result<Place> {
@@ -220,14 +235,27 @@ fn validated(remote: &RemoteFile) -> Result<Place> {
 }
 
 /// What is here of it, where that is all.
-fn here(remote: &RemoteFile, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
+fn here(remote: &RemoteFile, place: &Place, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
     match &remote.sha256 {
         Some(sha256) => Some(vec![Entry {
             url: shown(&remote.url),
             sha256: sha256.clone(),
             bytes: cache.find(sha256)?,
         }]),
-        None => cache.known(identity),
+        None => {
+            let mut index = cache.known_index(identity)?;
+            let listed = index.files.len();
+            // One of before may hold what globs pass over now.
+            if let Some(pattern) = place.glob() {
+                let pattern = place::Pattern::new(pattern).ok()?;
+                index
+                    .files
+                    .retain(|entry| place.path_of(&entry.url).is_none_or(|path| pattern.takes(path)));
+            }
+            let passed_over = index.passed_over + (listed - index.files.len()) as u64;
+            cache.passed_over.fetch_add(passed_over, Relaxed);
+            (!index.files.is_empty()).then_some(index.files)
+        }
     }
 }
 
@@ -247,7 +275,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
         progress,
     } = with;
     let identity = identity(remote, place, settings);
-    if let Some(entries) = here(remote, &identity, cache) {
+    if let Some(entries) = here(remote, place, &identity, cache) {
         return Ok(entries);
     }
     if settings.offline {
@@ -265,7 +293,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
         });
     };
     let _lock = cache.lock(&identity, cancel, &waiting)?;
-    if let Some(entries) = here(remote, &identity, cache) {
+    if let Some(entries) = here(remote, place, &identity, cache) {
         return Ok(entries);
     }
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -351,7 +379,8 @@ async fn hub_entries(
         settings,
         cancel,
     };
-    let files = hub.files(place).await?;
+    let (files, passed_over) = hub.files(place).await?;
+    cache.passed_over.fetch_add(passed_over, Relaxed);
     one_for_a_checksum(remote, files.len())?;
     let mut entries = Vec::new();
     for file in files {
@@ -417,7 +446,7 @@ async fn hub_entries(
         entries.push(entry.context(|| format!("`{}`", file.path))?);
     }
     let pinned = remote.sha256.is_some() || place.is_commit();
-    cache.remember(identity, shown, pinned, entries.clone())?;
+    cache.remember(identity, shown, pinned, entries.clone(), passed_over)?;
     Ok(entries)
 }
 
@@ -435,7 +464,8 @@ async fn bucket_entries(
         cancel,
         progress,
     } = with;
-    let keys = bucket.keys(place, cancel).await?;
+    let (keys, passed_over) = bucket.keys(place, cancel).await?;
+    cache.passed_over.fetch_add(passed_over, Relaxed);
     one_for_a_checksum(remote, keys.len())?;
     let start = &remote.url[..remote.url.len() - place.key.len()];
     let mut entries = Vec::new();
@@ -474,7 +504,13 @@ async fn bucket_entries(
         entries.push(entry.context(|| format!("`{key}`"))?);
     }
     if place.key != entries.first().map_or("", |entry| &entry.url[start.len()..]) {
-        cache.remember(identity, shown, remote.sha256.is_some(), entries.clone())?;
+        cache.remember(
+            identity,
+            shown,
+            remote.sha256.is_some(),
+            entries.clone(),
+            passed_over,
+        )?;
     }
     Ok(entries)
 }

@@ -2,6 +2,7 @@
 
 use reqwest::Url;
 
+use crate::data::files::names::unwanted_path;
 use crate::error::{Error, Result};
 
 /// Characters of a glob.
@@ -112,6 +113,26 @@ impl Place {
         }
     }
 
+    /// The glob in a repository or a bucket, if it is one.
+    pub fn glob(&self) -> Option<&str> {
+        match self {
+            Self::Web(_) => None,
+            Self::Hub(place) => Some(place.path.as_str()).filter(|path| is_glob(path)),
+            Self::Bucket(place) => Some(place.key.as_str()).filter(|key| is_glob(key)),
+        }
+    }
+
+    /// The path in the repository or the bucket of a file's URL, as [`super::Fetched`] has it.
+    pub fn path_of<'u>(&self, url: &'u str) -> Option<&'u str> {
+        let (_, rest) = url.split_once("://")?;
+        match self {
+            Self::Web(_) => None,
+            // The commit has no slash.
+            Self::Hub(_) => Some(rest.split_once('@')?.1.split_once('/')?.1),
+            Self::Bucket(_) => Some(rest.split_once('/')?.1),
+        }
+    }
+
     /// Whether the URL itself says which content it means: a commit of the hub.
     pub fn is_pinned(&self) -> bool {
         matches!(self, Self::Hub(place) if place.is_commit())
@@ -200,6 +221,11 @@ impl Pattern {
                 "`*` matches within a folder, `**` as a whole part matches folders, `[[]` is a bracket",
             )),
         }
+    }
+
+    /// Whether it matches a path that has nothing that globs pass over: hidden files and system files.
+    pub fn takes(&self, path: &str) -> bool {
+        self.matches(path) && unwanted_path(path, &[self.0.as_str()]).is_none()
     }
 
     pub fn matches(&self, path: &str) -> bool {
@@ -329,6 +355,13 @@ mod tests {
         assert!(matches("a/**/*.txt", "a/b/c.txt"));
         assert!(matches("a/**/*.txt", "a/c.txt"));
         assert!(Pattern::new("a**b").is_err());
+        let takes = |pattern: &str, path: &str| Pattern::new(pattern).unwrap().takes(path);
+        assert!(takes("**/*", "a/b.txt"));
+        assert!(takes(".git*", ".gitattributes"));
+        assert!(takes(".a/*", ".a/b"));
+        for path in [".gitattributes", "a/_SUCCESS", "a/.part-0.txt.crc", ".a/b"] {
+            assert!(!takes("**/*", path), "{path}");
+        }
         assert_eq!(literal_folder("a/b/c*.txt"), "a/b");
         assert_eq!(literal_folder("a/b*/c.txt"), "a");
         assert_eq!(literal_folder("*.txt"), "");

@@ -54,6 +54,7 @@ mod read;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use crate::data::files::special;
 use crate::error::{Context as _, Error, Result};
 use crate::rng::Random;
 
@@ -185,14 +186,24 @@ impl Grammar {
     /// # Errors
     /// The file is absent or not UTF-8, or the grammar is at fault: `FILE:LINE:COLUMN: …`.
     pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self::open_with_text(path)?.0)
+    }
+
+    /// Reads a grammar file, and gives its text too.
+    ///
+    /// # Errors
+    /// As [`Grammar::open`].
+    pub fn open_with_text(path: &Path) -> Result<(Self, String)> {
         let doing = || format!("read `{}`", path.display());
+        special::check(path).context(doing)?;
         let bytes = std::fs::read(path).context(doing)?;
         let text = String::from_utf8(bytes).map_err(|error| {
             let at = error.utf8_error().valid_up_to();
             Error::input(format!("{}: it is not UTF-8 at byte {}", doing(), at + 1))
                 .hint("convert it to UTF-8")
         })?;
-        Self::parse(&text, &path.display().to_string())
+        let grammar = Self::parse(&text, &path.display().to_string())?;
+        Ok((grammar, text))
     }
 
     /// Reads a grammar from text; `file` is its name in errors.

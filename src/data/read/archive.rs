@@ -39,14 +39,17 @@ pub fn pattern(glob: &str) -> Result<glob::Pattern> {
         .map_err(|error| error.hint("patterns have `*`, `?`, `[…]` and, as a folder of its own, `**`"))
 }
 
-/// Whether a pattern matches: `*` stays within a folder, `**` does not. A leading `./` of a name does not matter.
-pub fn matches(patterns: &[glob::Pattern], name: &str) -> bool {
+/// The patterns that match a name: `*` stays within a folder, `**` does not. A leading `./` of a name does not matter.
+pub fn matching<'p>(patterns: &'p [glob::Pattern], name: &str) -> Vec<&'p str> {
     let options = glob::MatchOptions {
         require_literal_separator: true,
         ..glob::MatchOptions::default()
     };
     let name = name.strip_prefix("./").unwrap_or(name);
-    patterns.iter().any(|pattern| pattern.matches_with(name, options))
+    let matches = patterns
+        .iter()
+        .filter(|pattern| pattern.matches_with(name, options));
+    matches.map(glob::Pattern::as_str).collect()
 }
 
 /// Refuses a name that leads out of the archive. Nothing is ever written under it, but whoever made it meant harm or

@@ -28,6 +28,7 @@ mod tar;
 #[cfg(test)]
 mod tests;
 mod text;
+mod witness;
 mod wrapped;
 mod zip;
 
@@ -37,6 +38,8 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
+use crate::data::files::names::{Unwanted, unwanted_path};
+use crate::data::files::{Found, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{Compression, Format, Reading};
 
@@ -46,7 +49,7 @@ use sink::Sink;
 use stored::{READ_BYTES, ReadCount, Stored};
 
 pub use observed::Observed;
-pub use text::expand;
+pub use witness::{Consumed, Witness};
 
 /// Bytes that may come out whatever came in, before ratios count: a few zeros compress better than any text.
 const FREE_BYTES: u64 = 1 << 20;
@@ -73,6 +76,22 @@ impl TextFile {
         let name = path.display().to_string();
         Self { path, name }
     }
+
+    /// A file that a manifest names.
+    #[must_use]
+    pub fn found(file: Found) -> Self {
+        if is_open_file(&file.name) {
+            let name = match file.name.as_str() {
+                STANDARD_INPUT => "standard input".to_owned(),
+                _ => file.name,
+            };
+            return Self {
+                path: file.path,
+                name,
+            };
+        }
+        Self::local(file.path)
+    }
 }
 
 /// Records that are not what they were in the file, or not there at all.
@@ -92,6 +111,10 @@ pub struct Irregular {
     /// Byte order marks within files, left out.
     #[serde(default)]
     pub marks: u64,
+    /// Hidden members of archives, passed over.
+    pub hidden: u64,
+    /// Members that are system files, passed over.
+    pub system: u64,
 }
 
 impl Irregular {
@@ -105,6 +128,8 @@ impl Irregular {
             members: self.members + other.members,
             rows: self.rows + other.rows,
             marks: self.marks + other.marks,
+            hidden: self.hidden + other.hidden,
+            system: self.system + other.system,
         }
     }
 }
@@ -133,7 +158,8 @@ pub fn form(name: &str) -> &'static str {
     }
 }
 
-/// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`.
+/// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`, and
+/// `witness` takes note of what is read.
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
@@ -142,11 +168,13 @@ pub fn records(
     file: &TextFile,
     reading: &Reading,
     observed: &mut Observed,
+    witness: &Witness,
     each: &mut dyn FnMut(&str, Here) -> Result<()>,
 ) -> Result<Irregular> {
     let what = || format!("read `{}`", file.name);
+    special::check(&file.path).context(what)?;
     let stored = File::open(&file.path).context(what)?;
-    let stored = Stored::file(stored).context(what)?;
+    let stored = Stored::file(stored, witness).context(what)?;
     records_stored(&stored, &file.name, reading, observed, each)
 }
 
@@ -288,7 +316,7 @@ impl Opener<'_, '_> {
                         continue;
                     }
                     names.saw(&entry.name);
-                    if outermost && !self.wanted(&entry.name) {
+                    if !self.wanted(&entry.name, outermost) {
                         continue;
                     }
                     let what = || format!("member `{}`", entry.name);
@@ -314,8 +342,19 @@ impl Opener<'_, '_> {
         }
     }
 
-    fn wanted(&self, member: &str) -> bool {
-        self.members.is_empty() || archive::matches(&self.members, member)
+    /// Whether a member is to be read; counts it where it is passed over for its name, as in a folder.
+    fn wanted(&mut self, member: &str, outermost: bool) -> bool {
+        let patterns = if outermost { &self.members[..] } else { &[] };
+        let matching = archive::matching(patterns, member);
+        if !patterns.is_empty() && matching.is_empty() {
+            return false;
+        }
+        match unwanted_path(member, &matching) {
+            None => return true,
+            Some(Unwanted::Hidden) => self.sink.irregular.hidden += 1,
+            Some(Unwanted::System) => self.sink.irregular.system += 1,
+        }
+        false
     }
 
     fn member(
@@ -325,7 +364,7 @@ impl Opener<'_, '_> {
         layer: usize,
         outermost: bool,
     ) -> Result<bool> {
-        if outermost && !self.wanted(name) {
+        if !self.wanted(name, outermost) {
             return Ok(false);
         }
         self.open(content, None, name, layer, true)
@@ -336,7 +375,13 @@ impl Opener<'_, '_> {
     /// An archive of which nothing was wanted is a mistake.
     fn any_member(&self, names: &archive::Names, outermost: bool) -> Result<()> {
         if outermost && !self.members.is_empty() && !names.any_read() {
-            return Err(Error::input("no member of the archive matches `members`").hint(names.hint()));
+            let error = Error::input("no member of the archive matches `members`").hint(names.hint());
+            let passed_over = self.sink.irregular.hidden + self.sink.irregular.system;
+            return Err(if passed_over > 0 {
+                error.or_hint("hidden members and system files are passed over unless a pattern names them")
+            } else {
+                error
+            });
         }
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use super::fault::{carry, landed};
+use super::witness::Witness;
 use crate::error::{Context as _, Error, Result};
 
 /// Bytes read at a time.
@@ -15,10 +16,10 @@ pub const READ_BYTES: usize = 1 << 18;
 /// A copy of up to this many bytes stays in memory; a longer one goes to a temporary file.
 const COPY_IN_MEMORY: usize = 8 << 20;
 
-/// A file, or the bytes of one.
+/// A file, or the bytes of one. Whatever is read of it is read by [`Stored::section`], which takes note of it.
 pub enum Stored {
-    /// A file on disk.
-    File(File, u64),
+    /// A file on disk, its length, and what takes note of what is read of it.
+    File(File, u64, Witness),
     /// Bytes in memory.
     Bytes(Bytes),
 }
@@ -28,12 +29,12 @@ impl Stored {
     ///
     /// # Errors
     /// The file's own; it is a folder.
-    pub fn file(file: File) -> Result<Self> {
+    pub fn file(file: File, witness: &Witness) -> Result<Self> {
         let metadata = file.metadata().context(|| "ask for its length".to_owned())?;
         if metadata.is_dir() {
             return Err(Error::input("it is a folder").hint("name the files in it"));
         }
-        Ok(Self::File(file, metadata.len()))
+        Ok(Self::File(file, metadata.len(), witness.clone()))
     }
 
     /// Copies what a reader gives, so that it can be sought in: into memory or, if it is long, into a temporary file
@@ -59,7 +60,7 @@ impl Stored {
         loop {
             let chunk = input.fill_buf().map_err(landed)?;
             if chunk.is_empty() {
-                return Ok(Self::File(file, length));
+                return Ok(Self::File(file, length, Witness::default()));
             }
             file.write_all(chunk).context(what).map_err(|e| e.hint(hint))?;
             length += chunk.len() as u64;
@@ -71,7 +72,7 @@ impl Stored {
     /// Bytes.
     pub fn len(&self) -> u64 {
         match self {
-            Self::File(_, length) => *length,
+            Self::File(_, length, _) => *length,
             Self::Bytes(bytes) => bytes.len() as u64,
         }
     }
@@ -162,16 +163,19 @@ impl Read for Section<'_> {
         let to = &mut to[..length];
         let read = match self.stored {
             // One at a time reads the file, so that its position is a matter of this call.
-            Stored::File(file, _) => {
+            Stored::File(file, _, witness) => {
                 let mut file = file;
-                file.seek(SeekFrom::Start(self.at))
+                let read = file
+                    .seek(SeekFrom::Start(self.at))
                     .and_then(|_| file.read(to))
                     .or_else(|error| match error.kind() {
                         io::ErrorKind::Interrupted => Err(error),
                         _ => Err(error)
                             .context(|| format!("at byte {}", self.at))
                             .map_err(carry),
-                    })?
+                    })?;
+                witness.saw(self.at, &to[..read]);
+                read
             }
             Stored::Bytes(bytes) => {
                 let start = usize::try_from(self.at).unwrap_or(usize::MAX);

@@ -420,6 +420,56 @@ fn members_are_chosen_by_globs_in_the_archives_order() {
     );
 }
 
+/// What a glob passes over in a folder is passed over in an archive, also in one within another.
+#[test]
+fn hidden_members_and_system_files_are_passed_over() {
+    let members = [
+        "a.txt",
+        ".DS_Store",
+        "__MACOSX/._a.txt",
+        "d/._b.txt",
+        "d/b.txt",
+        "d/_SUCCESS",
+        ".git/c",
+    ];
+    let tar_of = |names: &[&'static str]| {
+        tar(&names
+            .iter()
+            .map(|name| (*name, b'0', name.as_bytes()))
+            .collect::<Vec<_>>())
+    };
+    let zip_of = |names: &[&'static str]| {
+        zip(&names
+            .iter()
+            .map(|name| (*name, 0, name.as_bytes(), name.as_bytes()))
+            .collect::<Vec<_>>())
+    };
+    let inner = zip_of(&members);
+    let nested = tar(&[("x.zip", b'0', &inner), ("._x.zip", b'0', b"\0\x05\x16\x07\xff")]);
+    for (archive, system) in [
+        (tar_of(&members), 4),
+        (zip_of(&members), 4),
+        (gzip(&tar_of(&members)), 4),
+        (nested, 5),
+    ] {
+        let (records, irregular) = read(&archive, "a", &Reading::default()).unwrap();
+        assert_eq!(records, ["a.txt", "d/b.txt"]);
+        assert_eq!((irregular.hidden, irregular.system), (1, system));
+    }
+    for archive in [tar_of(&members), zip_of(&members)] {
+        let named = json!({"members": [".git/*", "d/_SUCCESS", "d/._*", "*"]});
+        assert_eq!(
+            texts(&archive, "a", named),
+            ["a.txt", "d/._b.txt", "d/_SUCCESS", ".git/c"]
+        );
+        let message = fault(&archive, "a", json!({"members": ["*Store"]}));
+        assert!(
+            message.contains("passed over unless a pattern names them"),
+            "{message}"
+        );
+    }
+}
+
 #[test]
 fn hostile_tars() {
     for name in ["../a", "/etc/passwd", "a/../../b", "..", "C:\\x", "a\\..\\b"] {
@@ -1080,6 +1130,7 @@ fn files_are_read_from_disk_and_large_copies_go_there() {
         &TextFile::local(path),
         &Reading::default(),
         &mut Observed::default(),
+        &Witness::default(),
         &mut |text, _| {
             assert_eq!(text, many[count]);
             count += 1;
@@ -1092,6 +1143,7 @@ fn files_are_read_from_disk_and_large_copies_go_there() {
         &TextFile::local(folder.path().to_owned()),
         &Reading::default(),
         &mut Observed::default(),
+        &Witness::default(),
         &mut |_, _| Ok(()),
     );
     assert!(error.unwrap_err().to_string().contains("folder"));
@@ -1100,6 +1152,7 @@ fn files_are_read_from_disk_and_large_copies_go_there() {
         &missing,
         &Reading::default(),
         &mut Observed::default(),
+        &Witness::default(),
         &mut |_, _| Ok(()),
     )
     .unwrap_err();

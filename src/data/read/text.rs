@@ -5,78 +5,16 @@
 //! else is changed: leading spaces, tabs, NULs and other control characters are the record's.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 use std::io::BufRead;
-use std::path::{Path, PathBuf};
 
 use super::encoding::surrogate;
 use super::fault::landed;
 use super::sink::Sink;
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{InvalidUtf8, RecordUnit};
 
 /// U+FEFF in UTF-8.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-
-/// The files that paths and globs stand for, relative to `base`: in the order of the patterns, the matches of a glob by
-/// name, each file once (where it comes first).
-///
-/// A pattern that is the name of an existing file stands for that file, whatever characters it has.
-///
-/// # Errors
-/// A pattern is malformed, matches nothing, or names a folder.
-pub fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
-    let mut seen = BTreeSet::new();
-    let mut files = Vec::new();
-    for pattern in patterns {
-        let literal = base.join(pattern);
-        let mut matches = Vec::new();
-        if literal.is_dir() {
-            return Err(Error::input(format!("`{pattern}` is a folder")).hint(format!(
-                "name its files, for example `{}/*.txt`",
-                pattern.trim_end_matches('/')
-            )));
-        } else if literal.exists() {
-            matches.push(literal);
-        } else {
-            let escaped = Path::new(&glob::Pattern::escape(&base.to_string_lossy())).join(pattern);
-            let paths = glob::glob(&escaped.to_string_lossy())
-                .wrap(Kind::Input, || format!("the pattern `{pattern}` is malformed"))?;
-            for path in paths {
-                let path = path.wrap(Kind::Environment, || format!("list `{pattern}`"))?;
-                if path.is_file() {
-                    matches.push(path);
-                }
-            }
-            matches.sort();
-            if let Some(name) = unreadable(&literal) {
-                return Err(Error::input(format!(
-                    "`{pattern}` takes in `{}`, a name that is not UTF-8",
-                    name.display()
-                ))
-                .hint("rename it: what such a file is called cannot be told in a record"));
-            }
-        }
-        if matches.is_empty() {
-            return Err(Error::input(format!("no file matches `{pattern}`")).hint(format!(
-                "paths start at the manifest's folder, `{}`",
-                base.display()
-            )));
-        }
-        files.extend(matches.into_iter().filter(|path| seen.insert(path.clone())));
-    }
-    Ok(files)
-}
-
-/// A file that the last part of a pattern takes in and that matching leaves out without a word: its name is not UTF-8.
-fn unreadable(pattern: &Path) -> Option<PathBuf> {
-    let last = glob::Pattern::new(pattern.file_name()?.to_str()?).ok()?;
-    let entries = std::fs::read_dir(pattern.parent()?).ok()?;
-    let names = entries.flatten().map(|entry| PathBuf::from(entry.file_name()));
-    names
-        .filter(|name| name.to_str().is_none() && last.matches(&name.to_string_lossy()))
-        .min()
-}
 
 /// Reads plain text.
 ///
@@ -363,6 +301,7 @@ mod tests {
             &TextFile::local(path),
             &reading,
             &mut Observed::default(),
+            &crate::data::read::Witness::default(),
             &mut |text, crate::data::read::Here { read, .. }| {
                 assert!(read >= last && read <= bytes.len() as u64);
                 last = read;
@@ -419,46 +358,6 @@ mod tests {
         assert!(error.hint_text().unwrap().contains("iconv -f UTF-16 "));
         // A character cut off by the end of the line.
         assert!(read(b"ab\xC3\ncd", Paragraph).is_err());
-    }
-
-    #[test]
-    fn globs_expand_in_order_and_once() {
-        let folder = tempfile::tempdir().unwrap();
-        let base = folder.path().join("a[0]b");
-        std::fs::create_dir_all(base.join("deep/er")).unwrap();
-        for name in ["z.txt", "a.txt", "b[1].txt", "deep/er/c.txt", "deep/d.md"] {
-            std::fs::write(base.join(name), "x").unwrap();
-        }
-        let names = |patterns: &[&str]| -> Result<Vec<String>> {
-            let patterns: Vec<String> = patterns.iter().map(|&p| p.to_owned()).collect();
-            Ok(expand(&base, &patterns)?
-                .iter()
-                .map(|p| p.strip_prefix(&base).unwrap().to_string_lossy().into_owned())
-                .collect())
-        };
-        assert_eq!(
-            names(&["z.txt", "*.txt"]).unwrap(),
-            ["z.txt", "a.txt", "b[1].txt"]
-        );
-        assert_eq!(names(&["b[1].txt"]).unwrap(), ["b[1].txt"]);
-        assert_eq!(
-            names(&["**/*"]).unwrap(),
-            ["a.txt", "b[1].txt", "deep/d.md", "deep/er/c.txt", "z.txt"]
-        );
-        assert!(
-            names(&["*.csv"])
-                .unwrap_err()
-                .to_string()
-                .contains("no file matches `*.csv`")
-        );
-        assert!(
-            names(&["deep"])
-                .unwrap_err()
-                .hint_text()
-                .unwrap()
-                .contains("deep/*.txt")
-        );
-        assert!(names(&["a**"]).unwrap_err().to_string().contains("malformed"));
     }
 
     proptest! {

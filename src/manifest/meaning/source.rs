@@ -20,6 +20,7 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
                 );
                 local(entry, &format!("input/files/{index}"), path, &hint, faults);
             }
+            globs(entry, "exclude", &input.exclude, faults);
             reading(entry, &input.read, faults);
         }
         SourceInput::Download(input) => {
@@ -106,13 +107,18 @@ pub(super) fn pin(entry: &Entry<'_>, file: &RemoteFile, object: &str, faults: &m
     }
 }
 
-fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
-    for (index, pattern) in read.members.iter().enumerate() {
+/// Patterns have to be globs.
+fn globs(entry: &Entry<'_>, field: &str, patterns: &[String], faults: &mut Vec<Draft>) {
+    for (index, pattern) in patterns.iter().enumerate() {
         if let Err(error) = glob::Pattern::new(pattern) {
-            let field = format!("input/read/members/{index}");
+            let field = format!("input/{field}/{index}");
             faults.push(entry.fault(Code::Pattern, &field, format!("no glob: {}", error.msg)));
         }
     }
+}
+
+fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
+    globs(entry, "read/members", &read.members, faults);
     match &read.format {
         Some(Format::JsonLines(format)) if !(format.field.is_empty() || format.field.starts_with('/')) => {
             let hint = format!("did you mean `/{}`?", format.field);

@@ -376,7 +376,7 @@ fn objects_in_memory() {
         progress: &|_| (),
     };
     runtime.block_on(async {
-        for key in ["a/1", "a/2", "b/3"] {
+        for key in ["a/1", "a/2", "a/_SUCCESS", "b/3"] {
             store
                 .put(&key.into(), key.as_bytes().to_vec().into())
                 .await
@@ -393,5 +393,6 @@ fn objects_in_memory() {
         let read = |entry: &Entry| fs::read_to_string(cache.path(&entry.sha256)).unwrap();
         assert_eq!(entries.iter().map(read).collect::<Vec<_>>(), ["a/1", "a/2"]);
         assert_eq!(cache.known("identity"), Some(entries));
+        assert_eq!(cache.known_index("identity").unwrap().passed_over, 1);
     });
 }

@@ -200,6 +200,38 @@ fn files_of_the_hub_are_listed_checked_and_found_again() {
     assert_eq!(case.server.requests().len(), before);
 }
 
+/// A repository has files beside its text, and a bucket marks of those who wrote to it.
+#[test]
+fn globs_pass_over_hidden_files_and_system_files() {
+    let case = Hub::new(&[
+        (".gitattributes", content(10, 40), false),
+        ("a.txt", content(20, 41), false),
+        ("_SUCCESS", content(30, 42), false),
+        ("data/.b.txt.crc", content(40, 43), false),
+        ("data/b.txt", content(50, 44), false),
+    ]);
+    let downloads = Downloads::open(case.folder.path(), &Cancel::default()).unwrap();
+    let names = |url: &str| -> Result<Vec<String>> {
+        let remote = unpinned(format!("hf://datasets/owner/name@main/{url}"));
+        let fetched = fetch_with(&case.settings(), &remote, &downloads, &Cancel::default(), &|_| ())?;
+        let name = |file: Fetched| file.url.split_once(&format!("{COMMIT}/")).unwrap().1.to_owned();
+        Ok(fetched.into_iter().map(name).collect())
+    };
+    assert_eq!(names("**/*").unwrap(), ["a.txt", "data/b.txt"]);
+    assert_eq!(downloads.passed_over(), 3);
+    // Found again without the network, and counted again.
+    assert_eq!(names("**/*").unwrap(), ["a.txt", "data/b.txt"]);
+    assert_eq!(downloads.passed_over(), 6);
+    assert_eq!(names("*").unwrap(), ["a.txt"]);
+    assert_eq!(names(".gitattributes").unwrap(), [".gitattributes"]);
+    assert_eq!(names(".git*").unwrap(), [".gitattributes"]);
+    let error = names("data/*.crc").unwrap_err().to_string();
+    assert!(
+        error.contains("1 hidden or system files are passed over"),
+        "{error}"
+    );
+}
+
 #[test]
 fn what_the_hub_does_not_have() {
     let case = Hub::new(&[

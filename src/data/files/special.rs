@@ -1,0 +1,104 @@
+//! What a path leads to, when it does not lead to a plain file: a folder, a link to nothing, a pipe, a socket, a device.
+//! To open some of these is to wait for ever; so a path is looked at before it is opened.
+
+use std::fs::{self, Metadata};
+use std::io::ErrorKind;
+use std::path::Path;
+
+use super::is_open_file;
+use crate::error::{Error, Kind, Result, Wrap as _};
+
+/// What lies at a path.
+#[derive(Debug)]
+pub enum Place {
+    /// A plain file, through links or not.
+    File(Metadata),
+    /// A folder, likewise.
+    Folder(Metadata),
+    /// Something else, and what to call it: `a named pipe`.
+    Special(&'static str),
+    /// A symbolic link that leads nowhere, and where it points.
+    Dangling(String),
+    /// Nothing.
+    Nothing,
+}
+
+impl Place {
+    /// Looks at a path without opening it.
+    ///
+    /// # Errors
+    /// The system does not let it be looked at.
+    pub fn of(path: &Path) -> Result<Self> {
+        let looking = || format!("look at `{}`", path.display());
+        match fs::metadata(path) {
+            Ok(metadata) if metadata.is_file() => Ok(Self::File(metadata)),
+            Ok(metadata) if metadata.is_dir() => Ok(Self::Folder(metadata)),
+            Ok(metadata) => Ok(Self::Special(match special(&metadata) {
+                "a named pipe" if is_open_file(&path.to_string_lossy()) => "a pipe",
+                what => what,
+            })),
+            Err(error) => match fs::read_link(path) {
+                Ok(to) => Ok(Self::Dangling(to.display().to_string())),
+                Err(_) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+                    Ok(Self::Nothing)
+                }
+                // A name that no file system can have, such as one of 300 characters.
+                Err(_) if error.kind() == ErrorKind::InvalidFilename => Ok(Self::Nothing),
+                Err(_) => Err(error).wrap(Kind::Environment, looking),
+            },
+        }
+    }
+}
+
+#[cfg(unix)]
+fn special(metadata: &Metadata) -> &'static str {
+    use std::os::unix::fs::FileTypeExt as _;
+    let kind = metadata.file_type();
+    if kind.is_fifo() {
+        "a named pipe"
+    } else if kind.is_socket() {
+        "a socket"
+    } else {
+        "a device"
+    }
+}
+
+#[cfg(not(unix))]
+fn special(_: &Metadata) -> &'static str {
+    "a device"
+}
+
+/// That something is no plain file, with the way out. `name` is what the user wrote.
+#[must_use]
+pub fn refused(name: &str, what: &str) -> Error {
+    Error::input(format!("`{name}` is {what}, not a file"))
+        .hint("write what comes from it to a file, and name that")
+}
+
+/// That a link leads nowhere, with the way out.
+#[must_use]
+pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
+    // One that leads to itself is there, and yet leads nowhere.
+    let target = path.parent().map_or_else(|| to.into(), |folder| folder.join(to));
+    let why = if fs::symlink_metadata(target).is_ok() {
+        "which leads nowhere either"
+    } else {
+        "which is not there"
+    };
+    Error::input(format!("`{name}` is a symbolic link to `{to}`, {why}"))
+        .hint("bring the file that it stands for, or point the link elsewhere: `ln -sfn FILE LINK`")
+}
+
+/// Checks that a path leads to a plain file, if to anything: what is not there is left to whoever opens it.
+///
+/// # Errors
+/// It leads to a folder, a pipe, a socket, a device, or to a link to nothing.
+pub fn check(path: &Path) -> Result<()> {
+    let name = path.display().to_string();
+    match Place::of(path)? {
+        Place::File(_) | Place::Nothing => Ok(()),
+        Place::Folder(_) => Err(refused(&name, "a folder")),
+        Place::Special(what) => Err(refused(&name, what)),
+        Place::Dangling(to) => Err(dangling(path, &name, &to)),
+    }
+}

@@ -1,0 +1,359 @@
+//! The files that a glob matches, looked for folder by folder.
+//!
+//! A folder is entered once for each part of the pattern that it is reached with, whatever the way to it: symbolic links
+//! that lead back, or to a folder that is entered anyway, end there. Links are followed last, so that a file has its own
+//! name rather than that of a link where both match.
+
+use std::collections::{BTreeSet, HashSet, VecDeque};
+use std::fs::{self, Metadata};
+use std::path::{Path, PathBuf};
+
+use super::names::{Unwanted, is_glob, unwanted};
+use super::special::{Place, dangling};
+use super::{Excluded, LeftOut, Sort, own};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::store::Store;
+
+/// A part of a pattern between slashes.
+enum Part {
+    /// `**`: any number of folders.
+    Folders,
+    /// Without wildcards.
+    Literal(String),
+    /// With wildcards: as written, and compiled.
+    Glob(String, glob::Pattern),
+}
+
+/// A file that was found.
+pub struct Match {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// How it looks.
+    pub metadata: Metadata,
+    /// Whether a symbolic link is on the way to it.
+    pub linked: bool,
+}
+
+/// A folder that waits to be entered.
+struct Folder {
+    path: PathBuf,
+    /// The parts of the pattern that are to match next.
+    at: BTreeSet<usize>,
+    linked: bool,
+    /// Whether the pattern spells it out.
+    named: bool,
+}
+
+/// A search for the files of one pattern.
+pub struct Walk<'a> {
+    pattern: &'a str,
+    base: &'a Path,
+    parts: Vec<Part>,
+    excluded: &'a mut Excluded,
+    left_out: &'a mut LeftOut,
+    found: Vec<Match>,
+    /// Folders that were entered, each with a part.
+    entered: HashSet<(PathBuf, usize)>,
+    links: VecDeque<Folder>,
+}
+
+impl<'a> Walk<'a> {
+    /// The files that `pattern` matches below `base`, by name.
+    ///
+    /// # Errors
+    /// The pattern is malformed, a folder cannot be read, a name is not UTF-8, or a link leads nowhere.
+    pub fn run(
+        base: &'a Path,
+        pattern: &'a str,
+        excluded: &'a mut Excluded,
+        left_out: &'a mut LeftOut,
+    ) -> Result<Vec<Match>> {
+        let malformed = || format!("the pattern `{pattern}` is malformed");
+        glob::Pattern::new(pattern).wrap(Kind::Input, malformed)?;
+        let mut parts = Vec::new();
+        for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
+            parts.push(match part {
+                "**" => Part::Folders,
+                part if is_glob(part) => {
+                    let compiled = glob::Pattern::new(part).wrap(Kind::Input, malformed)?;
+                    Part::Glob(part.to_owned(), compiled)
+                }
+                part => Part::Literal(part.to_owned()),
+            });
+        }
+        if pattern.ends_with('/') {
+            // Of folders alone.
+            return Ok(vec![]);
+        }
+        if matches!(parts.last(), Some(Part::Folders)) {
+            let every = glob::Pattern::new("*").wrap(Kind::Input, malformed)?;
+            parts.push(Part::Glob("*".to_owned(), every));
+        }
+        // What stands before the first wildcard is not looked for.
+        let spelt: Vec<_> = (parts.iter())
+            .map_while(|part| match part {
+                Part::Literal(name) => Some(name.clone()),
+                _ => None,
+            })
+            .collect();
+        let root = if pattern.starts_with('/') {
+            Path::new("/")
+        } else {
+            base
+        };
+        let start = spelt.iter().fold(root.to_owned(), |path, name| path.join(name));
+        let mut walk = Self {
+            pattern,
+            base,
+            parts,
+            excluded,
+            left_out,
+            found: Vec::new(),
+            entered: HashSet::new(),
+            links: VecDeque::new(),
+        };
+        if walk.excluded.covers(&start) {
+            walk.leave(Sort::Excluded, &start, true);
+            return Ok(vec![]);
+        }
+        match Place::of(&start)? {
+            Place::Folder(_) => walk.enter(Folder {
+                path: start,
+                at: BTreeSet::from([spelt.len()]),
+                linked: false,
+                // `.mdlm/**` can mean nothing but the store; `data/**` may mean what else lies there.
+                named: spelt.last().is_some_and(|name| name.starts_with('.')),
+            })?,
+            Place::Dangling(to) => return Err(dangling(&start, &walk.name(&start), &to)),
+            Place::File(_) | Place::Special(_) | Place::Nothing => {}
+        }
+        while let Some(folder) = walk.links.pop_front() {
+            walk.enter(folder)?;
+        }
+        let mut found = walk.found;
+        found.sort_by(|a, b| a.path.cmp(&b.path));
+        found.dedup_by(|a, b| a.path == b.path);
+        Ok(found)
+    }
+
+    /// A path as the user would write it.
+    fn name(&self, path: &Path) -> String {
+        path.strip_prefix(self.base).unwrap_or(path).display().to_string()
+    }
+
+    fn leave(&mut self, sort: Sort, path: &Path, is_folder: bool) {
+        let slash = if is_folder { "/" } else { "" };
+        let name = format!("{}{slash}", self.name(path));
+        self.left_out.add(sort, name);
+    }
+
+    /// Looks through a folder.
+    fn enter(&mut self, folder: Folder) -> Result<()> {
+        let pattern = self.pattern;
+        let reading = || format!("list `{}` for `{pattern}`", folder.path.display());
+        // A `**` may stand for no folder at all.
+        let mut at = folder.at.clone();
+        for &part in &folder.at {
+            let folders = self.parts[part..]
+                .iter()
+                .take_while(|part| matches!(part, Part::Folders));
+            at.extend(part + 1..=part + folders.count());
+        }
+        let identity = fs::canonicalize(&folder.path).wrap(Kind::Environment, reading)?;
+        let before = at.len();
+        at.retain(|part| self.entered.insert((identity.clone(), *part)));
+        if at.is_empty() && before > 0 {
+            if folder.linked {
+                self.leave(Sort::Repeated, &folder.path, true);
+            }
+            return Ok(());
+        }
+        for part in at.clone() {
+            if let Part::Literal(name) = &self.parts[part] {
+                let path = folder.path.join(name);
+                self.literal(&folder, path, part)?;
+                at.remove(&part);
+            }
+        }
+        if at.is_empty() {
+            return Ok(());
+        }
+        let own = !folder.named && Store::is_at(&folder.path);
+        let mut entries = fs::read_dir(&folder.path)
+            .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
+            .wrap(Kind::Environment, reading)?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            self.entry(&folder, &at, &entry, own)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what the pattern spells out, if it is there.
+    fn literal(&mut self, folder: &Folder, path: PathBuf, part: usize) -> Result<()> {
+        let is_last = part + 1 == self.parts.len();
+        if self.excluded.matches(&path) {
+            self.leave(Sort::Excluded, &path, !is_last);
+            return Ok(());
+        }
+        let linked = folder.linked || path.is_symlink();
+        match Place::of(&path)? {
+            Place::File(metadata) if is_last => self.found.push(Match {
+                path,
+                metadata,
+                linked,
+            }),
+            Place::Folder(_) if !is_last => {
+                let named = path
+                    .file_name()
+                    .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+                self.enter_or_wait(Folder {
+                    path,
+                    at: BTreeSet::from([part + 1]),
+                    linked,
+                    named,
+                })?;
+            }
+            Place::Dangling(to) if is_last => return Err(self.dangling(&path, &to)),
+            Place::Special(_) if is_last => self.leave(Sort::Special, &path, false),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Takes an entry of a folder, if the pattern matches it and nothing is against it.
+    fn entry(
+        &mut self,
+        folder: &Folder,
+        at: &BTreeSet<usize>,
+        entry: &fs::DirEntry,
+        own: bool,
+    ) -> Result<()> {
+        let path = entry.path();
+        let file_name = entry.file_name();
+        let name = file_name.to_string_lossy();
+        // Whether it matches as a file, and what is against it; the parts that follow it as a folder, and what is against
+        // that.
+        let mut as_file: Option<Option<Unwanted>> = None;
+        let mut next = BTreeSet::new();
+        let mut against: Option<Unwanted> = None;
+        for &part in at {
+            let (written, follows) = match &self.parts[part] {
+                Part::Folders => (None, part),
+                Part::Glob(written, pattern) if pattern.matches(&name) => (Some(written.as_str()), part + 1),
+                Part::Glob(..) | Part::Literal(_) => continue,
+            };
+            let why = unwanted(&name, written);
+            if follows == self.parts.len() {
+                as_file = Some(why);
+            } else if why.is_some() {
+                against = against.max(why);
+            } else {
+                next.insert(follows);
+            }
+        }
+        if as_file.is_none() && next.is_empty() && against.is_none() {
+            return Ok(());
+        }
+        let kind = entry
+            .file_type()
+            .wrap(Kind::Environment, || format!("look at `{}`", path.display()))?;
+        let mut linked = folder.linked;
+        let place = if kind.is_symlink() {
+            linked = true;
+            Place::of(&path)?
+        } else if kind.is_dir() {
+            Place::Folder(
+                entry
+                    .metadata()
+                    .context(|| format!("look at `{}`", path.display()))?,
+            )
+        } else {
+            Place::of(&path)?
+        };
+        let is_folder = matches!(place, Place::Folder(_));
+        // A file on the way of `**`, a folder where a file is looked for.
+        let (concerned, why) = if is_folder {
+            (
+                !next.is_empty() || against.is_some(),
+                against.filter(|_| next.is_empty()),
+            )
+        } else {
+            (as_file.is_some(), as_file.flatten())
+        };
+        if !concerned {
+            return Ok(());
+        }
+        if self.excluded.matches(&path) {
+            self.leave(Sort::Excluded, &path, is_folder);
+            return Ok(());
+        }
+        if let Some(why) = why {
+            let sort = match why {
+                _ if is_folder && Store::is_at(&path) => Sort::Store,
+                Unwanted::Hidden => Sort::Hidden,
+                Unwanted::System => Sort::System,
+            };
+            self.leave(sort, &path, is_folder);
+            return Ok(());
+        }
+        if own && Store::is_entry(&folder.path, &name) {
+            self.leave(Sort::Store, &path, is_folder);
+            return Ok(());
+        }
+        if file_name.to_str().is_none() {
+            return Err(Error::input(format!(
+                "`{}` takes in `{}`, a name that is not UTF-8",
+                self.pattern,
+                path.display()
+            ))
+            .hint("rename it: what such a file is called cannot be told in a record"));
+        }
+        match place {
+            Place::Folder(_) => {
+                if Store::is_at(&path) {
+                    self.leave(Sort::Store, &path, true);
+                    return Ok(());
+                }
+                self.enter_or_wait(Folder {
+                    path,
+                    at: next,
+                    linked,
+                    named: false,
+                })?;
+            }
+            Place::File(metadata) => {
+                if own::is_output(&path, &metadata, self.base) {
+                    self.leave(Sort::Own, &path, false);
+                    return Ok(());
+                }
+                self.found.push(Match {
+                    path,
+                    metadata,
+                    linked,
+                });
+            }
+            Place::Special(_) => self.leave(Sort::Special, &path, false),
+            Place::Dangling(to) => return Err(self.dangling(&path, &to)),
+            // Gone since the folder was listed.
+            Place::Nothing => {}
+        }
+        Ok(())
+    }
+
+    /// Enters a folder, or waits with it until those are done that no link leads to.
+    fn enter_or_wait(&mut self, folder: Folder) -> Result<()> {
+        if folder.path.is_symlink() {
+            self.links.push_back(folder);
+            return Ok(());
+        }
+        self.enter(folder)
+    }
+
+    fn dangling(&self, path: &Path, to: &str) -> Error {
+        let name = self.name(path);
+        dangling(path, &name, to)
+            .context(format!("`{}` takes in a link", self.pattern))
+            .or_hint(&format!("or leave it out: `\"exclude\": [\"{name}\"]`"))
+    }
+}

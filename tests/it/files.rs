@@ -1,0 +1,360 @@
+//! Which files a manifest stands for, through the program: what globs leave out, what is one file, what is none.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::mdlm;
+
+/// A folder with a manifest `m.json` of sources by name, each with its input.
+struct Sources(tempfile::TempDir);
+
+impl Sources {
+    fn new(inputs: &Value) -> Self {
+        let this = Self(tempfile::tempdir().unwrap());
+        this.set(inputs);
+        this
+    }
+
+    fn set(&self, inputs: &Value) {
+        let stages: serde_json::Map<String, Value> = inputs
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, input)| {
+                let mut input = input.clone();
+                input["kind"] = json!("files");
+                (name.clone(), json!({ "kind": "source", "input": input }))
+            })
+            .collect();
+        let manifest = json!({ "name": "files", "seed": 1, "stages": stages });
+        self.write("m.json", &manifest.to_string());
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, text).unwrap();
+    }
+
+    fn mdlm(&self, arguments: &[&str]) -> Output {
+        let mut command = mdlm();
+        command.current_dir(self.path()).args(arguments);
+        command.output().unwrap()
+    }
+
+    /// The summary of a run, and what it said.
+    fn run(&self, arguments: &[&str]) -> (Value, String) {
+        let output = self.mdlm(&[&["run", "m.json", "--json"], arguments].concat());
+        let talk = text(&output.stderr);
+        assert!(output.status.success(), "{talk}");
+        (serde_json::from_slice(&output.stdout).unwrap(), talk)
+    }
+
+    fn records(&self, stage: &str, arguments: &[&str]) -> Vec<String> {
+        let output = self.mdlm(&[&["data", "m.json", stage, "--json", "--head", "100"], arguments].concat());
+        let record = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            line["text"].as_str().unwrap().to_owned()
+        };
+        text(&output.stdout).lines().map(record).collect()
+    }
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// The figures of the stage `text` of a summary.
+fn figures(summary: &Value) -> &Value {
+    let stages = summary["stages"].as_array().unwrap();
+    let text = stages.iter().find(|stage| stage["name"] == "text");
+    &text.unwrap()["figures"]
+}
+
+/// Runs a command that must not wait for anything.
+fn at_once(mut command: Command) -> Output {
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let start = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if start.elapsed() > Duration::from_secs(60) {
+            child.kill().unwrap();
+            panic!("it waits: {command:?}");
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    child.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_second_run_does_not_read_what_the_first_has_made() {
+    let sources = Sources::new(&json!({ "text": { "files": ["**/*"] } }));
+    sources.write("data/a.txt", "one\n");
+    sources.write(".ipynb_checkpoints/a-checkpoint.txt", "one\n");
+    sources.write(".venv/words.txt", "two\n");
+    for store in [&[][..], &["--store", "results"]] {
+        let (first, talk) = sources.run(store);
+        assert_eq!(sources.records("text", store), ["one"], "{talk}");
+        let left_out = figures(&first);
+        assert_eq!(left_out["hidden left out"], "1");
+        assert_eq!(left_out["system files left out"], "1");
+        assert_ne!(left_out["reports and manifests left out"], Value::Null);
+        assert!(talk.contains("hidden left out: `.venv/`"), "{talk}");
+        let report = sources.mdlm(&[&["report", "m.json", "--output", "report.html"], store].concat());
+        assert!(report.status.success(), "{}", text(&report.stderr));
+        let (second, _) = sources.run(store);
+        assert_eq!(second["stages"][0]["status"], "cached");
+        let explained = sources.mdlm(&[&["plan", "m.json", "--exit-code"], store].concat());
+        assert_eq!(explained.status.code(), Some(0), "{}", text(&explained.stdout));
+    }
+    // One that lies among the text and is called as it likes is known by what is in it.
+    let (third, talk) = sources.run(&["--force", "text", "--store", "other"]);
+    assert_eq!(figures(&third)["stores left out"], "3", "{talk}");
+    assert_eq!(figures(&third)["reports and manifests left out"], "2", "{talk}");
+    assert!(talk.contains("`results/`"), "{talk}");
+}
+
+#[test]
+fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
+    let sources = Sources::new(&json!({ "text": { "files": ["*.txt"], "exclude": ["b.txt", "c/*"] } }));
+    sources.write("a.txt", "one\n");
+    sources.write("b.txt", "two\n");
+    let (summary, talk) = sources.run(&[]);
+    assert_eq!(sources.records("text", &[]), ["one"]);
+    assert_eq!(figures(&summary)["excluded"], "1");
+    assert!(
+        talk.contains("`exclude` pattern `c/*` matches nothing that `files` matches"),
+        "{talk}"
+    );
+    // The same files by other words.
+    sources.set(&json!({ "text": { "files": ["a.txt"] } }));
+    assert_eq!(sources.run(&[]).0["stages"][0]["status"], "cached");
+    sources.set(&json!({ "text": { "files": ["a.txt"], "exclude": ["a**"] } }));
+    let validated = sources.mdlm(&["validate", "m.json"]);
+    assert!(
+        text(&validated.stderr).contains("no glob"),
+        "{}",
+        text(&validated.stderr)
+    );
+}
+
+#[test]
+fn a_file_is_read_once_and_it_is_said() {
+    let sources = Sources::new(&json!({
+        "text": { "files": ["*.txt", "a.txt", "b-link.txt"] },
+        "link": { "files": ["data/**/*.txt"] },
+    }));
+    sources.write("a.txt", "one\n");
+    sources.write("b.txt", "two\n");
+    sources.write("data/x.txt", "three\n");
+    symlink(".", sources.path().join("data/current")).unwrap();
+    symlink("b.txt", sources.path().join("b-link.txt")).unwrap();
+    let (summary, talk) = sources.run(&[]);
+    assert_eq!(sources.records("text", &[]), ["one", "two"]);
+    assert_eq!(sources.records("link", &[]), ["three"]);
+    assert!(
+        talk.contains("`b-link.txt` is the same file as `b.txt`, and is read once, under that name"),
+        "{talk}"
+    );
+    assert!(talk.contains("repeats left out: `data/current/`"), "{talk}");
+    assert_eq!(figures(&summary)["repeats left out"], "2");
+}
+
+#[test]
+fn pipes_devices_and_links_to_nothing_are_answered_at_once() {
+    let sources = Sources::new(&json!({}));
+    let made = Command::new("mkfifo").arg(sources.path().join("p")).status();
+    assert!(made.unwrap().success());
+    symlink("gone.txt", sources.path().join("l")).unwrap();
+    symlink("p", sources.path().join("lp")).unwrap();
+    let stages = |path: &str| {
+        [
+            json!({ "text": { "kind": "source", "input": { "kind": "files", "files": [path] } } }),
+            json!({ "text": { "kind": "source", "input": { "kind": "synthetic", "grammar": path, "records": 3 } } }),
+            json!({ "text": { "kind": "source", "input": { "kind": "corpus", "corpus": "text8", "files": [path] } } }),
+            json!({
+                "text": { "kind": "source", "input": { "kind": "files", "files": ["m.json"] } },
+                "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "file", "path": path } }
+            }),
+        ]
+    };
+    for (path, what) in [
+        ("p", "is a named pipe, not a file"),
+        ("lp", "is a named pipe, not a file"),
+        ("/dev/zero", "is a device, not a file"),
+        ("l", "is a symbolic link to `gone.txt`, which is not there"),
+    ] {
+        for stages in stages(path) {
+            let manifest = json!({ "name": "files", "seed": 1, "stages": stages });
+            sources.write("m.json", &manifest.to_string());
+            for command in ["plan", "run"] {
+                // A corpus by name is known by its checksums: a plan does not look at it.
+                if command == "plan" && manifest.to_string().contains("text8") {
+                    continue;
+                }
+                let mut mdlm = Command::new(env!("CARGO_BIN_EXE_mdlm"));
+                mdlm.current_dir(sources.path()).args([command, "m.json"]);
+                let output = at_once(mdlm);
+                let talk = text(&output.stderr);
+                assert_eq!(output.status.code(), Some(2), "{command} {manifest}: {talk}");
+                assert!(
+                    talk.contains(what) && talk.contains("hint: "),
+                    "{command} {manifest}: {talk}"
+                );
+            }
+        }
+    }
+    // A manifest is a file too.
+    for command in ["plan", "run", "validate"] {
+        let mut mdlm = Command::new(env!("CARGO_BIN_EXE_mdlm"));
+        mdlm.current_dir(sources.path()).args([command, "p"]);
+        let output = at_once(mdlm);
+        let talk = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{talk}");
+        assert!(talk.contains("this is a named pipe"), "{talk}");
+    }
+}
+
+/// Runs `mdlm` with something piped in.
+fn piped(sources: &Sources, arguments: &[&str], input: &str) -> Output {
+    let mut command = mdlm();
+    command
+        .current_dir(sources.path())
+        .args(arguments)
+        .write_stdin(input.to_owned());
+    command.output().unwrap()
+}
+
+/// Runs `mdlm` with nothing on standard input.
+fn alone(sources: &Sources, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));
+    command
+        .current_dir(sources.path())
+        .args(arguments)
+        .env("MDLM_DEVICE", "cpu");
+    at_once(command)
+}
+
+#[test]
+fn text_is_piped_in_and_found_again() {
+    let sources = Sources::new(&json!({ "text": { "files": ["-", "a.txt"] } }));
+    sources.write("a.txt", "file\n");
+    // Without a pipe, ever.
+    for command in ["plan", "run"] {
+        let output = alone(&sources, &[command, "m.json"]);
+        let talk = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{talk}");
+        assert!(
+            talk.contains("`-` is standard input, and nothing comes from there")
+                && talk.contains("mdlm run MANIFEST < FILE"),
+            "{talk}"
+        );
+    }
+    let empty = piped(&sources, &["run", "m.json"], "");
+    assert_eq!(empty.status.code(), Some(2));
+    assert!(text(&empty.stderr).contains("read `-`: nothing came through it"));
+    // A plan tells of the pipe, and keeps nothing.
+    let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "one\ntwo\n");
+    assert_eq!(plan.status.code(), Some(10), "{}", text(&plan.stderr));
+    assert!(!sources.path().join(".mdlm/piped").exists());
+    let run = piped(&sources, &["run", "m.json"], "one\ntwo\n");
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    assert_eq!(sources.records("text", &[]), ["one", "two", "file"]);
+    // The key names the content: the same text again, and what is known of it without a pipe.
+    let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "one\ntwo\n");
+    assert_eq!(plan.status.code(), Some(0), "{}", text(&plan.stdout));
+    let plan = sources.mdlm(&["plan", "m.json", "--exit-code"]);
+    assert_eq!(plan.status.code(), Some(0), "{}", text(&plan.stderr));
+    assert!(
+        text(&plan.stderr).contains("`text` goes by what came through `-` for its last run"),
+        "{}",
+        text(&plan.stderr)
+    );
+    // Another setting over the same text, which is not piped in again.
+    let again = alone(&sources, &["run", "m.json", "--set", "stages.text.limit=1"]);
+    assert!(again.status.success(), "{}", text(&again.stderr));
+    let limited = ["--set", "stages.text.limit=1"];
+    assert_eq!(sources.records("text", &limited), ["one"]);
+    // Other text is another stage.
+    let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "three\n");
+    assert_eq!(plan.status.code(), Some(10), "{}", text(&plan.stdout));
+    // The store counts it, and keeps it for as long as a record tells of it.
+    let status = sources.mdlm(&["status"]);
+    assert!(
+        text(&status.stdout).contains("piped text"),
+        "{}",
+        text(&status.stdout)
+    );
+    // Gone from the store, it cannot be read again: that is said.
+    fs::remove_dir_all(sources.path().join(".mdlm/piped")).unwrap();
+    let gone = alone(&sources, &["run", "m.json", "--set", "stages.text.limit=2"]);
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(
+        text(&gone.stderr).contains("nothing comes from there"),
+        "{}",
+        text(&gone.stderr)
+    );
+    assert_eq!(
+        sources.records("text", &limited),
+        ["one"],
+        "what was made is there"
+    );
+}
+
+#[test]
+fn the_shells_pipes_are_read() {
+    let sources = Sources::new(&json!({ "text": { "files": ["/dev/stdin"] } }));
+    sources.write("a.txt", "from a file\n");
+    let shell = |line: &str| {
+        let output = Command::new("bash")
+            .args(["-c", line])
+            .current_dir(sources.path())
+            .env("MDLM", env!("CARGO_BIN_EXE_mdlm"))
+            .env("MDLM_DEVICE", "cpu")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        let talk = text(&output.stderr);
+        assert!(output.status.success(), "{line}: {talk}");
+        text(&output.stdout)
+    };
+    shell("$MDLM run m.json < a.txt");
+    assert_eq!(sources.records("text", &[]), ["from a file"]);
+    shell("echo from a command | $MDLM run m.json");
+    assert_eq!(sources.records("text", &[]), ["from a command"]);
+    shell("$MDLM run m.json --set stages.text.input.files.0=<(echo substituted)");
+    shell("mkfifo p; (echo named > p &); $MDLM run m.json --set stages.text.input.files.0=- < p");
+    assert_eq!(
+        sources.records("text", &["--set", "stages.text.input.files.0=-"]),
+        ["named"]
+    );
+    // The manifest itself may come through one; its paths start at the current folder.
+    shell("sed s:/dev/stdin:a.txt: m.json | $MDLM run -");
+    shell("$MDLM validate <(cat m.json) && $MDLM plan <(sed s:/dev/stdin:a.txt: m.json) --exit-code");
+    let both = piped(
+        &sources,
+        &["run", "-"],
+        &fs::read_to_string(sources.path().join("m.json")).unwrap(),
+    );
+    assert_eq!(both.status.code(), Some(2));
+    assert!(
+        text(&both.stderr).contains("is standard input, which the manifest comes from"),
+        "{}",
+        text(&both.stderr)
+    );
+}
