@@ -289,13 +289,20 @@ mod tests {
         for file in PUBLISHED.iter().flat_map(|published| published.files) {
             let Some(blake3) = file.blake3 else { continue };
             let length = usize::try_from(file.bytes).unwrap();
-            // A member of a tar archive begins at a multiple of 512 bytes.
+            // A member of a tar archive follows a block of 512 bytes that has its size in octal digits.
+            let size = format!("{length:011o}");
             let found = (0..bytes.len() / 512)
-                .filter_map(|block| bytes.get(block * 512..block * 512 + length))
+                .map(|block| block * 512)
+                .filter(|at| bytes[at + 124..].starts_with(size.as_bytes()))
+                .filter_map(|at| bytes.get(at + 512..at + 512 + length))
                 .any(|content| {
                     let digest = ring::digest::digest(&ring::digest::SHA256, content);
-                    let hex: String = digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect();
-                    hex == file.sha256 && blake3::hash(content).to_hex().as_str() == blake3
+                    let hex = |text: &str| {
+                        (0..32)
+                            .map(|at| u8::from_str_radix(&text[2 * at..][..2], 16).unwrap())
+                            .collect::<Vec<_>>()
+                    };
+                    digest.as_ref() == hex(file.sha256) && blake3::hash(content).to_hex().as_str() == blake3
                 });
             assert!(found, "{}", file.url);
         }

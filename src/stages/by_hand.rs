@@ -109,8 +109,8 @@ pub fn tokenizer(published: &Published, path: &Path, sha256: Sha256<'_>) -> Resu
         let Some(error) = mismatch(path, file.sha256, sha256)? else {
             continue;
         };
-        let is_json = path.extension().is_some_and(|extension| extension == "json");
-        return Err(if is_json && !file.names[0].ends_with(".json") {
+        let is_json = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
+        return Err(if is_json(path) && !is_json(Path::new(file.names[0])) {
             error.hint(format!(
                 "`{}` is made of {}; a `tokenizer.json` of your own goes in as `\"tokenizer\": {{ \"kind\": \"file\", \
                  \"path\": … }}`",

@@ -348,8 +348,6 @@ fn files(stage: &Stage) -> Vec<FileReference> {
             },
         },
         Stage::Tokenize(stage) => match &stage.tokenizer {
-            // Told by its checksums, which are settings or known files.
-            Tokenizer::Published(_) => vec![],
             // Checked against the checksum; where there is none the content of what was brought by hand counts.
             Tokenizer::Download(download) => match (&download.path, &download.sha256) {
                 (Some(path), None) => vec![one("tokenizer/path", path)],
@@ -363,7 +361,9 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                 ]
             }
             Tokenizer::Bert(file) => vec![one("tokenizer/vocabulary", &file.vocabulary)],
-            Tokenizer::TrainBpe(_)
+            // What is published is told by its checksums, which are settings or known files.
+            Tokenizer::Published(_)
+            | Tokenizer::TrainBpe(_)
             | Tokenizer::TrainWordpiece(_)
             | Tokenizer::Characters(_)
             | Tokenizer::Stage(_) => vec![],

@@ -179,7 +179,7 @@ impl Outlook {
             .stays
             .entry(history.base.clone())
             .or_insert_with(|| Left::to_stay(traces.checkpoints, &history));
-        let others = [&*left, &*stays].map(|left| left.newest(&history, traces.work));
+        let others = [left, stays].map(|left| left.newest(&history, traces.work));
         let own = Keeper::new(traces.work, history).newest()?;
         Ok(own.max(others[0]).max(others[1]))
     }

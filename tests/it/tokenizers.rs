@@ -1,6 +1,7 @@
 //! Tokenizers by name and from elsewhere; what was brought by hand in place of a download; vocabularies that no network
 //! has room for.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 use std::process::Output;
@@ -50,7 +51,10 @@ fn hub(files: &[(&str, Vec<u8>)]) -> Server {
 
 fn sha256(bytes: &[u8]) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, bytes);
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    digest.as_ref().iter().fold(String::new(), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
 }
 
 /// A folder with some text.
@@ -70,6 +74,10 @@ impl Project {
     }
 
     /// Writes a manifest of the text, a tokenizer and some more stages.
+    #[expect(
+        clippy::needless_pass_by_value,
+        reason = "calls read better with `json!` in place"
+    )]
     fn manifest(&self, tokenizer: Value, more: Value) {
         let mut stages = json!({
             "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
