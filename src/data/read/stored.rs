@@ -101,6 +101,7 @@ impl Stored {
             ))
             .hint(super::fault::BRING_AGAIN));
         }
+        to.reserve_exact(length);
         let read = self
             .section(start, length as u64, count)
             .read_to_end(to)

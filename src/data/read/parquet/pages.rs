@@ -1,5 +1,6 @@
 //! Pages: found and checked by the crate `parquet`, as they are stored; decompressed here, within the limits.
 
+use std::cell::Cell;
 use std::io::{BufReader, Read as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,8 @@ use crate::error::{Error, Result};
 
 /// Bytes of a page's header that are read at a time.
 const HEADER: usize = 512;
+/// Bytes that room is made for before a page is decompressed.
+const FIRST_ROOM: usize = 1 << 16;
 /// Values of a column that may be stated whatever its bytes are, and for each byte and unit of the ratio: runs make many
 /// nulls of a few bytes, but not without end.
 const FREE_VALUES: u64 = 1 << 26;
@@ -132,6 +135,7 @@ impl<'p> Pages<'p> {
             compression: chunk.metadata.compression(),
             buffer: limits.buffer,
             ratio: limits.ratio,
+            last: Cell::new(FIRST_ROOM),
         };
         // To the crate, nothing is compressed: it would decompress a page into whatever memory that takes.
         let as_stored = (chunk.metadata.clone().into_builder())
@@ -296,6 +300,8 @@ struct Codec {
     /// Bytes that a page may become, at most; and each of its bytes.
     buffer: u64,
     ratio: u64,
+    /// Bytes that the last page became: room for as many is made for the next.
+    last: Cell<usize>,
 }
 
 impl Codec {
@@ -304,7 +310,7 @@ impl Codec {
         let compressed = page.slice(start..);
         let by_ratio = FREE_BYTES.saturating_add((page.len() as u64).saturating_mul(self.ratio));
         let most = self.buffer.min(by_ratio);
-        let mut to = Vec::new();
+        let mut to = Vec::with_capacity(self.last.get());
         // One more than there may be, so that it shows.
         let done = match self.compression {
             Compression::UNCOMPRESSED => return Ok(compressed),
@@ -330,6 +336,7 @@ impl Codec {
             });
         }
         done.map_err(|error| damaged(format!("it does not decompress: {error}")))?;
+        self.last.set(to.len().max(FIRST_ROOM));
         Ok(to.into())
     }
 }
@@ -346,7 +353,7 @@ fn snappy(compressed: &[u8], most: u64, to: &mut Vec<u8>) -> std::io::Result<()>
 
 /// A block does not say how long it is: room is made until it fits.
 fn lz4(compressed: &[u8], most: u64, to: &mut Vec<u8>) -> std::io::Result<()> {
-    let mut room = compressed.len().saturating_mul(8).max(1 << 16);
+    let mut room = to.capacity().max(compressed.len());
     loop {
         let full = room as u64 > most;
         to.resize(room.min(most as usize + 1), 0);
