@@ -233,8 +233,9 @@ impl Excluded {
             ..glob::MatchOptions::new()
         };
         let mut any = false;
+        let text = path.to_string_lossy();
         for own in &mut self.patterns {
-            if own.literal == path || own.pattern.matches_path_with(path, options) {
+            if own.literal == path || own.pattern.matches_with(&text, options) {
                 own.used = true;
                 any = true;
             }

@@ -38,13 +38,17 @@ impl Place {
                 what => what,
             })),
             Err(error) => match fs::read_link(path) {
-                Ok(to) => Ok(Self::Dangling(to.display().to_string())),
+                Ok(to) if error.kind() != ErrorKind::PermissionDenied => {
+                    Ok(Self::Dangling(to.display().to_string()))
+                }
                 Err(_) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
                     Ok(Self::Nothing)
                 }
-                // A name that no file system can have, such as one of 300 characters.
-                Err(_) if error.kind() == ErrorKind::InvalidFilename => Ok(Self::Nothing),
-                Err(_) => Err(error).wrap(Kind::Environment, looking),
+                // A name that no file can have, such as one of 300 characters.
+                Err(_) if matches!(error.kind(), ErrorKind::InvalidFilename | ErrorKind::InvalidInput) => {
+                    Ok(Self::Nothing)
+                }
+                _ => Err(error).wrap(Kind::Environment, looking),
             },
         }
     }

@@ -387,6 +387,32 @@ fn a_link_to_nothing_is_told_as_that() {
     assert!(fault.contains("`dir` is a symbolic link to `gone`"), "{fault}");
 }
 
+/// A folder by another encoding's name is no reason to read nothing beside it.
+#[test]
+fn names_that_are_not_utf8() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = Folder::new(&["a.txt", "b/c.txt"]);
+    let odd = folder.base().join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
+    if fs::create_dir(&odd).is_err() {
+        // The file system takes no such name.
+        return;
+    }
+    fs::write(odd.join("x.md"), "x").unwrap();
+    assert_eq!(folder.names(&["**/*.txt"], &[]).0, ["a.txt", "b/c.txt"]);
+    let fault = folder.fault(&["**/*.md"], &[]);
+    assert!(
+        fault.contains("takes in `caf\u{FFFD}/x.md`, a name that is not UTF-8"),
+        "{fault}"
+    );
+    assert_eq!(
+        folder.names(&["**/*"], &["caf*"]).0,
+        ["a.txt", "b/c.txt"],
+        "it can be excluded"
+    );
+    assert!(folder.fault(&["a\0.txt"], &[]).contains("no file matches"));
+    assert!(folder.fault(&[&"a".repeat(300)], &[]).contains("no file matches"));
+}
+
 #[test]
 fn what_comes_through_pipes_has_its_own_name() {
     let folder = Folder::new(&["spool"]);

@@ -301,14 +301,6 @@ impl<'a> Walk<'a> {
             self.leave(Sort::Store, &path, is_folder);
             return Ok(());
         }
-        if file_name.to_str().is_none() {
-            return Err(Error::input(format!(
-                "`{}` takes in `{}`, a name that is not UTF-8",
-                self.pattern,
-                path.display()
-            ))
-            .hint("rename it: what such a file is called cannot be told in a record"));
-        }
         match place {
             Place::Folder(_) => {
                 if Store::is_at(&path) {
@@ -323,6 +315,7 @@ impl<'a> Walk<'a> {
                 })?;
             }
             Place::File(metadata) => {
+                self.is_text(&path)?;
                 if own::is_output(&path, &metadata, self.base) {
                     self.leave(Sort::Own, &path, false);
                     return Ok(());
@@ -348,6 +341,23 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         self.enter(folder)
+    }
+
+    /// Checks that the name of a file is UTF-8, and those of its folders below the manifest's.
+    fn is_text(&self, path: &Path) -> Result<()> {
+        let below = path.strip_prefix(self.base).unwrap_or(path);
+        if below.to_str().is_some() {
+            return Ok(());
+        }
+        let own = Path::new(path.file_name().unwrap_or_default());
+        let shown = if own.to_str().is_some() { below } else { own };
+        let message = format!(
+            "`{}` takes in `{}`, a name that is not UTF-8",
+            self.pattern,
+            shown.display()
+        );
+        Err(Error::input(message)
+            .hint("rename it, since a record cannot hold such a name; or leave it out with `exclude`"))
     }
 
     fn dangling(&self, path: &Path, to: &str) -> Error {
