@@ -358,8 +358,8 @@ pub struct CsvFormat {
     #[schemars(schema_with = "character")]
     pub comment: Option<char>,
     /// Lines of a quoted value, at most: a quote that only looks like the start of a value takes in the rows below it.
-    /// Default: 1 in `tsv`, where line breaks are rare; 10,000 in `csv`, where it is also an error if every value of
-    /// more than one line reads as rows of its own. Stated, the number alone counts.
+    /// Default: 1 where tabs separate values, since line breaks are rare there; 10,000 elsewhere, where it is also an
+    /// error if every value of more than one line reads as rows of its own. Stated, the number alone counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quoted_lines: Option<u64>,
