@@ -18,7 +18,7 @@ pub enum Kind {
     Input,
     /// The environment: disk, permissions, network, GPU (exit code 3).
     Environment,
-    /// The user asked to stop (exit code 130).
+    /// The user or the system asked to stop (exit code 130, or that of the signal).
     Interrupted,
 }
 
@@ -114,6 +114,23 @@ impl Error {
     #[must_use]
     pub fn kind(&self) -> Kind {
         self.0.kind
+    }
+
+    /// Whether the system refused to write or read: a right is missing, or the file system is read-only.
+    #[must_use]
+    pub fn is_denied(&self) -> bool {
+        let mut source = std::error::Error::source(self);
+        while let Some(error) = source {
+            let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+            if matches!(
+                kind,
+                Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)
+            ) {
+                return true;
+            }
+            source = error.source();
+        }
+        false
     }
 
     /// What can be done about it.

@@ -8,7 +8,7 @@ use clap::builder::PossibleValuesParser;
 use serde::Serialize;
 
 use super::project::{ComputeArgs, compute_on};
-use super::run::listen;
+use super::signals::listen;
 use super::table::{columns, width, wrap};
 use super::terminal::Style;
 use super::{Terminal, progress::Display};
@@ -186,7 +186,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     } else {
         terminal.output(&tables(
             shape,
-            args.compute.threads(),
+            args.compute.threads()?,
             &tasks,
             &products,
             terminal,

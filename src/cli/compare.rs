@@ -67,6 +67,8 @@ pub struct Args {
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Folder of results, instead of `.mdlm` beside the project
+    ///
+    /// Stated by the environment too: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Print the tables as JSON

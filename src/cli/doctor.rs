@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::Terminal;
 use super::project::{DeviceChoice, shown};
 use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
+use super::{Terminal, stated};
 use crate::error::{Error, Result};
 use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
 use crate::kernels::cuda::{self, probe};
@@ -34,6 +34,8 @@ pub struct Args {
     #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
     pub device: Option<DeviceChoice>,
     /// Folder of results, instead of `.mdlm` of this folder
+    ///
+    /// Stated by the environment too: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Print JSON
@@ -152,7 +154,7 @@ struct Verdict {
 /// The GPU was asked for and cannot be used; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let findings = probe::thorough();
-    let store = args.store.clone().unwrap_or_else(|| {
+    let store = stated::store(args.store.as_ref())?.unwrap_or_else(|| {
         // Where a manifest of this folder would have it.
         Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
     });
@@ -195,7 +197,7 @@ fn report(findings: &Findings, trust: Option<&Trust>, store: &Store) -> Report {
         kernels: cuda::device::cache().map(|folder| of_kernels(&folder)),
         verdict: verdict(findings, trial.as_ref()),
         trial,
-        stated_device: std::env::var("MDLM_DEVICE").ok().filter(|it| !it.is_empty()),
+        stated_device: stated::variable("MDLM_DEVICE"),
     }
 }
 

@@ -5,10 +5,10 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::Terminal;
 use super::project::shown;
 use super::table::{bytes, columns, count};
 use super::terminal::Style;
+use super::{Terminal, stated};
 use crate::data::fetch::{self, Begun, Content, Download, Forgotten, Inventory};
 use crate::error::{Error, Result};
 use crate::store::{Store, time};
@@ -41,6 +41,8 @@ pub struct Args {
     #[arg(long)]
     pub json: bool,
     /// Folder of results, instead of `.mdlm` of the project
+    ///
+    /// Stated by the environment too: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -112,8 +114,8 @@ fn store(args: &Args) -> Result<Store> {
         return Err(Error::input(format!("there is no `{}`", manifest.display()))
             .hint("name a manifest of the project, or its store with `--store DIR`"));
     }
-    let root = match (&args.store, &args.manifest) {
-        (Some(store), _) => store.clone(),
+    let root = match (stated::store(args.store.as_ref())?, &args.manifest) {
+        (Some(store), _) => store,
         (None, Some(manifest)) => Store::locate(manifest),
         // Where a manifest of this folder would have it.
         (None, None) => Store::locate(&std::path::absolute("manifest.json").unwrap_or_default()),

@@ -154,6 +154,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             format!("{}{by} in {}", run.started, took(run.seconds, run.resumed_from)),
         ]);
     }
+    rows.extend(stage.lacking().map(|lacking| vec!["lacks".to_owned(), lacking]));
     text.push_str(&table(&rows, terminal));
     section(&mut text, "Key", terminal);
     match key {
@@ -198,7 +199,12 @@ fn parts(key: &Key, files: &[ExternalFile], inputs: &IndexMap<&str, &str>) -> Ve
     if let Some(seed) = key.seed {
         rows.push(vec!["seed".to_owned(), seed.to_string()]);
     }
-    flatten(&key.config, &mut rows);
+    let mut settings = Vec::new();
+    flatten(&key.config, &mut settings);
+    for setting in &mut settings {
+        setting[0] = reason::field_name(&setting[0]);
+    }
+    rows.extend(settings);
     for (role, artifact) in &key.inputs {
         let stage = inputs.get(role.as_str()).copied().unwrap_or_default();
         rows.push(vec![role.clone(), format!("{stage} {}", artifact.short())]);

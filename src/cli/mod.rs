@@ -1,8 +1,8 @@
 //! The command line: one file per command, and the only place that prints.
 //!
 //! Data goes to standard output, talk to standard error. The exit code tells whose turn it is (see
-//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a fault of this program, 130
-//! interrupted. A command is a file with `Args` (a clap struct whose doc comments are the help text) and
+//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a fault of this program, 130 and others
+//! interrupted (see [`signals`]). A command is a file with `Args` (a clap struct whose doc comments are the help text) and
 //! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
 //! `match`es below it.
 
@@ -39,12 +39,15 @@ pub mod run;
 pub mod schema;
 pub mod shapes;
 pub mod show;
+pub mod signals;
+pub mod stated;
 pub mod status;
 pub mod table;
 pub mod terminal;
 pub mod tokenizers;
 pub mod validate;
 pub mod verify;
+mod words;
 
 pub use terminal::{Color, Terminal};
 
@@ -69,7 +72,8 @@ const LONG_ABOUT: &str = "\
     arg_required_else_help = true,
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in \
-                  mdlm, 130 interrupted."
+                  mdlm, 130 interrupted (128 and the number of the signal).\n\
+                  `mdlm help COMMAND` says more of one."
 )]
 pub struct Cli {
     /// What every command takes.
@@ -268,7 +272,7 @@ impl ErrorReport {
         Self {
             message: error.to_string(),
             hint: error.hint_text().map(str::to_owned),
-            exit_code: error.kind().exit_code(),
+            exit_code: signals::exit_code(error),
         }
     }
 
@@ -282,13 +286,13 @@ impl ErrorReport {
 /// The whole program: parses the arguments, runs the command, reports its error, returns the exit code.
 #[must_use]
 pub fn main() -> ExitCode {
-    let arguments: Vec<_> = std::env::args_os().collect();
+    let arguments = words::spelt_out(std::env::args_os().collect());
     let choice = match terminal::requested_color(&arguments) {
         Color::Auto => ColorChoice::Auto,
         Color::Always => ColorChoice::Always,
         Color::Never => ColorChoice::Never,
     };
-    let matches = Cli::command().color(choice).try_get_matches_from(arguments);
+    let matches = Cli::command().color(choice).try_get_matches_from(&arguments);
     let parsed = matches.and_then(|mut matches| {
         let is_json = matches
             .subcommand()
@@ -298,6 +302,11 @@ pub fn main() -> ExitCode {
     let (cli, is_json) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
+            if let Some((message, hint)) = words::answer(&error, &arguments) {
+                let color = terminal::requested_color(&arguments);
+                Terminal::new(false, color).error(&message, Some(&hint));
+                return ExitCode::from(Kind::Input.exit_code());
+            }
             // Help and version come this way too, with exit code 0. A closed pipe is not worth a word.
             let _ = error.print();
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
@@ -330,13 +339,13 @@ pub fn main() -> ExitCode {
             ExitCode::from(code)
         }
         Ok(Err(error)) => {
-            let code = error.kind().exit_code();
+            let code = signals::exit_code(&error);
             let error = Err::<(), _>(error).context(|| cli.command.doing()).unwrap_err();
             if is_json && !terminal.has_output() {
                 ErrorReport::print(&error, &terminal);
             }
             match error.kind() {
-                Kind::Interrupted => terminal.error("interrupted", error.hint_text()),
+                Kind::Interrupted => terminal.error(&signals::told(), error.hint_text()),
                 Kind::Internal => terminal.error(
                     &format!("failed to {error}"),
                     error

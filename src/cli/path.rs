@@ -4,7 +4,7 @@ use super::plan::told;
 use super::project::ProjectArgs;
 use super::{Terminal, project::Project};
 use crate::error::{Error, Result};
-use crate::plan::{Decision, Selection};
+use crate::plan::{Decision, PlannedStage, Selection};
 use crate::store::Record;
 
 /// What `mdlm path --help` says first.
@@ -67,6 +67,11 @@ pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
 
 /// The record of a stage that has run as the manifest is now.
 pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
+    find_lacking(project, stage).map(|(record, _)| record)
+}
+
+/// The same, with what its artifact lacks of what is asked for.
+pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Option<String>)> {
     one(project, stage)?;
     let selection = Selection {
         targets: vec![stage.to_owned()],
@@ -74,9 +79,10 @@ pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     };
     let mut plan = project.plan(&selection)?;
     // Planned for this stage, which stands last: after all that it needs.
-    let decision = plan.stages.pop().map(|stage| stage.decision);
-    match decision {
-        Some(Decision::Cached(record)) => Ok(*record),
+    let planned = plan.stages.pop();
+    let lacking = planned.as_ref().and_then(PlannedStage::lacking);
+    match planned.map(|stage| stage.decision) {
+        Some(Decision::Cached(record)) => Ok((*record, lacking)),
         Some(Decision::Away(record) | Decision::Fetch(record)) => {
             let message = format!("its files are not here: artifact {}", record.artifact.short());
             let manifest = project.loaded.path.display();

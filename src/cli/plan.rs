@@ -61,6 +61,9 @@ struct StageReport<'a> {
     /// `cached`, `away` (known, not here, not needed), `fetch` or `run`.
     decision: &'static str,
     reasons: Vec<ReasonReport<'a>>,
+    /// What the artifact that serves it lacks of what is asked for.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    lacks: &'a [String],
     /// The step of a checkpoint that a training will go on from.
     #[serde(skip_serializing_if = "Option::is_none")]
     goes_on_from: Option<u64>,
@@ -182,7 +185,10 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
         .zip(outlook)
         .map(|(stage, outlook)| {
             let what = match &stage.decision {
-                Decision::Cached(record) => format!("cached {}", record.artifact.short()),
+                Decision::Cached(record) => match stage.lacking() {
+                    None => format!("cached {}", record.artifact.short()),
+                    Some(lacking) => format!("cached {}: {lacking}", record.artifact.short()),
+                },
                 Decision::Away(record) => {
                     format!(
                         "known {}, its files are not here and not needed",
@@ -262,6 +268,7 @@ fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> Report<'
                         reason,
                     })
                     .collect(),
+                lacks: &stage.lacks,
                 goes_on_from: outlook.step,
                 downloads: outlook.downloads.as_ref().map_or(&[], |needed| &needed.urls),
                 key: key.map(Key::digest),

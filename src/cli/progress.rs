@@ -1,8 +1,9 @@
-//! What a person sees while a pipeline runs: a bar per stage on a terminal, else plain lines at a steady pace.
+//! What a person sees while a pipeline runs: a bar per stage on a terminal, else plain lines with the time, which grow
+//! rarer the longer a stage runs.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -10,11 +11,17 @@ use super::table::{WIDTH, bytes, count, duration, rate};
 use super::terminal::{Style, Terminal};
 use crate::event::{Event, Progress, Sink};
 use crate::stages::memory;
+use crate::store::time;
 
 /// How often a bar is redrawn at most.
 const REDRAW: Duration = Duration::from_millis(100);
-/// How often a plain line is written at most.
-const PACE: Duration = Duration::from_secs(5);
+/// How often a stage writes a plain line at most, by how long it has run: a log of a minute says that something goes on,
+/// one of a week is read to its end.
+const PACES: [(Duration, Duration); 3] = [
+    (Duration::from_secs(60), Duration::from_secs(5)),
+    (Duration::from_secs(3600), Duration::from_secs(60)),
+    (Duration::MAX, Duration::from_secs(600)),
+];
 /// The rate is that of this last stretch of time: long enough to be calm, short enough to follow a change.
 const WINDOW: Duration = Duration::from_secs(15);
 
@@ -22,6 +29,8 @@ const WINDOW: Duration = Duration::from_secs(15);
 pub struct Display {
     terminal: Terminal,
     bars: MultiProgress,
+    /// How often a plain line is written, where that is stated.
+    pace: Option<Duration>,
     stages: Mutex<HashMap<String, Stage>>,
 }
 
@@ -46,14 +55,30 @@ impl Display {
         Self {
             terminal: terminal.clone(),
             bars: MultiProgress::with_draw_target(target),
+            pace: None,
             stages: Mutex::default(),
         }
     }
 
-    /// Says a line above the bars, unless quiet.
+    /// Writes plain lines of progress so often, if that is stated.
+    #[must_use]
+    pub fn with_pace(mut self, pace: Option<Duration>) -> Self {
+        self.pace = pace;
+        self
+    }
+
+    /// Says a line above the bars, unless quiet. Without bars it begins with the time.
     pub fn line(&self, text: &str) {
-        // `suspend` takes the bars away, lets the line be written, and draws them again.
-        self.bars.suspend(|| self.terminal.say(text));
+        if self.terminal.is_live() {
+            // `suspend` takes the bars away, lets the line be written, and draws them again.
+            self.bars.suspend(|| self.terminal.say(text));
+        } else {
+            // To the second: `2026-01-31T09:05:07Z`.
+            let now = time::rfc3339(SystemTime::now());
+            let now = now.split('.').next().unwrap_or_default();
+            let now = self.terminal.paint(Style::Faint, &format!("{now}Z"));
+            self.terminal.say(&format!("{now} {text}"));
+        }
     }
 
     /// Takes all bars away: that of a stage that was interrupted too.
@@ -112,7 +137,11 @@ impl Display {
         {
             stage.observe(now, progress.done);
         }
-        let pace = if stage.bar.is_some() { REDRAW } else { PACE };
+        let pace = match (&stage.bar, self.pace) {
+            (Some(_), _) => REDRAW,
+            (None, Some(stated)) => stated,
+            (None, None) => pace(now.duration_since(stage.began)),
+        };
         // Without a bar, nothing is said of what takes less than one pace.
         let last = match (&stage.bar, stage.drawn) {
             (Some(_), None) => None,
@@ -140,8 +169,7 @@ impl Display {
             } else {
                 format!(", {figures}")
             };
-            self.terminal
-                .say(&format!("{}: {share}{amount}{figures}", self.label(name)));
+            self.line(&format!("{}: {share}{amount}{figures}", self.label(name)));
         }
     }
 
@@ -176,6 +204,12 @@ impl Stage {
         let seconds = now.duration_since(*then).as_secs_f64();
         (seconds > 0.2 && done > before).then(|| (done - before) as f64 / seconds)
     }
+}
+
+/// How often a stage that has run for so long writes a plain line.
+fn pace(run: Duration) -> Duration {
+    let due = PACES.iter().find(|(until, _)| run < *until);
+    due.map_or(Duration::MAX, |(_, pace)| *pace)
 }
 
 /// A bar without figures: its prefix is all of it.
@@ -350,6 +384,21 @@ mod tests {
         for template in [ONE_LINE, TWO_LINES] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
+    }
+
+    /// A stage of a week writes some thousand lines.
+    #[test]
+    fn plain_lines_grow_rarer() {
+        let mut at = Duration::ZERO;
+        let mut lines = Vec::new();
+        while at < Duration::from_secs(7 * 86_400) {
+            at += pace(at);
+            lines.push(at.as_secs());
+        }
+        assert_eq!(lines[..3], [5, 10, 15]);
+        assert_eq!(lines[11..14], [60, 120, 180]);
+        assert_eq!(lines[70..73], [3600, 4200, 4800]);
+        assert!(lines.len() < 1_200, "{}", lines.len());
     }
 
     #[test]

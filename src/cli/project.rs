@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use clap::ValueEnum;
 
-use super::{Terminal, validate};
+use super::{Terminal, stated, validate};
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event};
 use crate::executor;
@@ -32,7 +32,8 @@ pub struct ProjectArgs {
     /// Folder of results, instead of `.mdlm` beside the project
     ///
     /// Unless told otherwise, results are kept in `.mdlm` in the nearest folder above the manifest that has one; else
-    /// beside the manifest, or beside its folder when that is called `pipelines`.
+    /// beside the manifest, or beside its folder when that is called `pipelines`. Stated by the environment too:
+    /// MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -103,7 +104,7 @@ impl RemoteArgs {
 pub struct ComputeArgs {
     /// Threads; all processors unless told otherwise
     ///
-    /// Their number changes the time that it takes, never what is made.
+    /// Their number changes the time that it takes, never what is made. Stated by the environment too: MDLM_THREADS.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Where to compute: auto, cpu or cuda
@@ -151,7 +152,11 @@ impl ProjectArgs {
     /// The exit code, the manifest's faults having been told.
     pub fn open(&self, terminal: &Terminal) -> Result<Project, u8> {
         let loaded = validate::load(&self.manifest, &self.set, terminal)?;
-        let root = self.store.clone().unwrap_or_else(|| {
+        let stated = stated::store(self.store.as_ref()).map_err(|error| {
+            terminal.error(&format!("failed to {error}"), error.hint_text());
+            error.kind().exit_code()
+        })?;
+        let root = stated.unwrap_or_else(|| {
             if is_open_file(&loaded.path.to_string_lossy()) {
                 let here = std::env::current_dir().unwrap_or_default();
                 return Store::locate(&here.join(&loaded.manifest.name));
@@ -211,20 +216,19 @@ impl ExecutionArgs {
 
 impl ComputeArgs {
     /// The number of threads.
-    #[must_use]
-    pub fn threads(&self) -> usize {
-        self.threads.map_or_else(
-            || std::thread::available_parallelism().map_or(1, usize::from),
-            usize::from,
-        )
+    ///
+    /// # Errors
+    /// The environment states what is no number of threads.
+    pub fn threads(&self) -> Result<usize> {
+        stated::threads(self.threads)
     }
 
     /// A pool of that many threads.
     ///
     /// # Errors
-    /// The system gives no threads.
+    /// The system gives no threads, or the environment states no number of them.
     pub fn pool(&self) -> Result<rayon::ThreadPool> {
-        executor::pool(self.threads())
+        executor::pool(self.threads()?)
     }
 
     /// Where to compute, as asked for: by the command line, else by the environment.
@@ -245,10 +249,7 @@ impl DeviceChoice {
         if let Some(asked) = asked {
             return Ok(asked.choice());
         }
-        let Some(stated) = std::env::var("MDLM_DEVICE")
-            .ok()
-            .filter(|value| !value.is_empty())
-        else {
+        let Some(stated) = stated::variable("MDLM_DEVICE") else {
             return Ok(Choice::Auto);
         };
         Self::from_str(&stated, false).map(Self::choice).map_err(|_| {

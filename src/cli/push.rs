@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Terminal;
 use super::progress::Display;
 use super::project::{ComputeArgs, Project, ProjectArgs, RemoteArgs};
-use super::run::listen;
+use super::signals::listen;
 use super::table::{bytes, columns};
 use super::terminal::Style;
 use crate::error::{Context as _, Error, Result};
@@ -168,7 +168,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 continue;
             };
             let store = &work.project.store;
-            let _pin = store.pin(&record.artifact)?;
+            let _pin = store.pin_if_writable(&record.artifact)?;
             let pushed = work
                 .remote
                 .push(store, record, &work.cancel, &work.progress(&stage.name));

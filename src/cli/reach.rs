@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Terminal, validate};
+use super::{Terminal, stated, validate};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::Manifest;
 use crate::plan::{Decision, Plan, Selection};
@@ -16,6 +16,8 @@ pub struct StoreArgs {
     #[arg(value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
     /// Folder of results, instead of `.mdlm` of the project
+    ///
+    /// Stated by the environment too: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -40,8 +42,8 @@ impl StoreArgs {
                     .hint("name a manifest of the project, or its store with `--store DIR`"));
             }
         }
-        let mut roots: Vec<PathBuf> = match &self.store {
-            Some(store) => vec![store.clone()],
+        let mut roots: Vec<PathBuf> = match stated::store(self.store.as_ref())? {
+            Some(store) => vec![store],
             // Where a manifest of this folder would have it.
             None if self.manifests.is_empty() => {
                 vec![Store::locate(

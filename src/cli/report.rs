@@ -1,13 +1,15 @@
 //! `mdlm report`: the results of a pipeline as one HTML file.
 
 use std::fs;
-use std::path::PathBuf;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 
 use super::Terminal;
-use super::project::{Project, ProjectArgs};
+use super::project::{Project, ProjectArgs, shown};
 use crate::error::{Context, Error, Result};
 use crate::plan::{Decision, Plan, Selection};
 use crate::report::{self, Stage};
+use crate::store::Digest;
 
 /// What `mdlm report --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -24,6 +26,8 @@ pub struct Args {
     #[command(flatten)]
     pub project: ProjectArgs,
     /// The file to write, instead of `reports/NAME.html` in the folder of results
+    ///
+    /// Of two manifests of one name the second has `reports/NAME-DIGEST.html`, and says so.
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
 }
@@ -44,21 +48,83 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let path = match &args.output {
         Some(path) => path.clone(),
-        None => default_path(&project),
+        None => default_path(&project, terminal),
     };
-    write(&project, &plan, &path)?;
+    write(&project, &plan, &path).map_err(|error| match args.output {
+        None if error.is_denied() => error.hint("name a file that can be written with `--output FILE`"),
+        _ => error,
+    })?;
     terminal.output(&format!("{}\n", path.display()))?;
     Ok(0)
 }
 
-/// `reports/NAME.html` in the folder of results.
-fn default_path(project: &Project) -> PathBuf {
-    let name = format!("{}.html", project.loaded.manifest.name);
-    project.store.root().join("reports").join(name)
+/// `reports/NAME.html` in the folder of results. Where that is the report of another manifest of the same name, which is
+/// still there, `reports/NAME-DIGEST.html` by the manifest's place; says so.
+fn default_path(project: &Project, terminal: &Terminal) -> PathBuf {
+    let name = &project.loaded.manifest.name;
+    let reports = project.store.root().join("reports");
+    let path = reports.join(format!("{name}.html"));
+    let own = place(project);
+    let root = project_root(project);
+    let other = owner(&path).filter(|other| *other != own && root.join(other).is_file());
+    let Some(other) = other else { return path };
+    let digest = Digest::of(own.as_bytes()).short();
+    let path = reports.join(format!("{name}-{digest}.html"));
+    terminal.warn(&format!(
+        "{} is the report of `{}`, which has the same name; that of `{}` goes to {}",
+        shown(&reports.join(format!("{name}.html"))),
+        shown(&root.join(other)),
+        project.loaded.path.display(),
+        shown(&path)
+    ));
+    path
+}
+
+/// The folder that the store lies in.
+fn project_root(project: &Project) -> PathBuf {
+    let root = fs::canonicalize(project.store.root()).unwrap_or_else(|_| project.store.root().to_owned());
+    root.parent().map(Path::to_owned).unwrap_or(root)
+}
+
+/// Where a project's manifest lies: seen from its store where it lies beside or below it, so that both can be moved.
+fn place(project: &Project) -> String {
+    let path = fs::canonicalize(&project.loaded.path).unwrap_or_else(|_| project.loaded.path.clone());
+    let below = path.strip_prefix(project_root(project)).unwrap_or(&path);
+    below.to_string_lossy().into_owned()
+}
+
+/// What a report begins with that tells whose it is; it ends with a quote and a bracket.
+const OWNER: &str = "<meta name=\"mdlm-manifest\" content=\"";
+
+/// The manifest whose report lies in a file, if it says so.
+fn owner(path: &Path) -> Option<String> {
+    let mut head = Vec::new();
+    fs::File::open(path)
+        .ok()?
+        .take(1 << 16)
+        .read_to_end(&mut head)
+        .ok()?;
+    let head = String::from_utf8_lossy(&head);
+    let (owner, _) = head.split_once(OWNER)?.1.split_once("\">")?;
+    Some(
+        owner
+            .replace("&quot;", "\"")
+            .replace("&lt;", "<")
+            .replace("&amp;", "&"),
+    )
+}
+
+/// A page that says whose report it is.
+fn owned(page: &str, project: &Project) -> String {
+    let own = place(project)
+        .replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('"', "&quot;");
+    page.replacen("<head>", &format!("<head>{OWNER}{own}\">"), 1)
 }
 
 /// Writes the report of a plan as it stands.
-fn write(project: &Project, plan: &Plan, path: &PathBuf) -> Result<()> {
+fn write(project: &Project, plan: &Plan, path: &Path) -> Result<()> {
     let stages: Vec<Stage<'_>> = plan
         .stages
         .iter()
@@ -75,6 +141,11 @@ fn write(project: &Project, plan: &Plan, path: &PathBuf) -> Result<()> {
         .collect();
     let manifest = &project.loaded.manifest;
     let page = report::html(&manifest.name, manifest.description.as_deref(), &stages)?;
+    let page = owned(&page, project);
+    // Of a store that can only be read, it is there already.
+    if fs::read(path).is_ok_and(|before| before == page.as_bytes()) {
+        return Ok(());
+    }
     let writing = || format!("write `{}`", path.display());
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).context(writing)?;
@@ -86,8 +157,8 @@ fn write(project: &Project, plan: &Plan, path: &PathBuf) -> Result<()> {
 ///
 /// # Errors
 /// As [`run`].
-pub(super) fn after_run(project: &Project, plan: &Plan) -> Result<PathBuf> {
-    let path = default_path(project);
+pub(super) fn after_run(project: &Project, plan: &Plan, terminal: &Terminal) -> Result<PathBuf> {
+    let path = default_path(project, terminal);
     write(project, plan, &path)?;
     Ok(path)
 }

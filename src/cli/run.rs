@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
+use super::signals::listen;
 use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
-use super::{ErrorReport, Terminal, compare, piped, report};
+use super::{ErrorReport, Terminal, compare, piped, report, stated};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
@@ -28,16 +29,21 @@ pub const LONG_ABOUT: &str = "\
     all defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, \
     folders, device and number of threads rerun nothing; `mdlm plan` tells beforehand. A stage that \
     makes what it had made before does not wake its consumers.\n\n\
-    Ctrl-C ends the run at the next safe place with exit code 130; finished stages and the last \
-    checkpoint are kept, and the same command goes on from there with the same result. A second Ctrl-C \
-    ends it at once, and loses no more than the work since that checkpoint. Two runs at once share the \
-    work: one waits for the other and takes its result.";
+    Ctrl-C ends the run at the next safe place; finished stages and a checkpoint of that moment are kept, \
+    and the same command goes on from there with the same result. A second Ctrl-C ends it at once, and loses \
+    no more than the work since the last checkpoint. So do SIGTERM, SIGHUP (the terminal closes; `nohup` \
+    goes on), SIGUSR1, SIGUSR2 and SIGXCPU. Two runs at once share the work: one waits for the other and \
+    takes its result.";
 
 /// Arguments of `mdlm run`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Examples:\n  \
         mdlm run pipelines/quickstart.json\n  \
-        mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model")]
+        mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model\n  \
+        nohup mdlm run pipelines/lm1b.json > lm1b.log 2>&1 &\n\n\
+        Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in\n\
+        mdlm; ended by a signal 128 and its number: 130 SIGINT (Ctrl-C), 143 SIGTERM,\n\
+        129 SIGHUP, 138 SIGUSR1, 140 SIGUSR2, 152 SIGXCPU.")]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Args {
     /// The manifest and its store.
@@ -52,12 +58,12 @@ pub struct Args {
     /// corrupt is moved to `.mdlm/quarantine` and made again.
     #[arg(long)]
     pub paranoid: bool,
-    /// Stages to run side by side, at most
+    /// Stages to run side by side, at most; 1 unless told otherwise
     ///
     /// They share the threads. More than one pays where stages are many and small (a sweep, many evaluations); one
-    /// after the other, each with all threads, is the rule.
-    #[arg(short, long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1024))]
-    pub jobs: u16,
+    /// after the other, each with all threads, is the rule. Stated by the environment too: MDLM_JOBS.
+    #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub jobs: Option<u16>,
     /// Memory for stages side by side: 8GB
     ///
     /// A stage waits until what it is estimated to take is free, or until it is alone. Nine tenths of what is available
@@ -72,6 +78,12 @@ pub struct Args {
     /// Run what does not need a failed stage: the default
     #[arg(short, long)]
     pub keep_going: bool,
+    /// Write a line of progress this often to a log: 30s, 10m
+    ///
+    /// Where standard error is no terminal, a stage at work writes a line every 5 seconds in its first minute, every
+    /// minute in its first hour, and then every ten minutes, unless told otherwise.
+    #[arg(long, value_name = "TIME", value_parser = super::table::parse_duration)]
+    pub log_every: Option<Duration>,
     /// Print a summary as JSON to standard output at the end
     #[arg(long)]
     pub json: bool,
@@ -108,10 +120,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let options = Options {
         manifest: args.project.manifest.display().to_string(),
         overrides: args.project.set.clone(),
-        threads: args.execution.compute.threads(),
+        threads: args.execution.compute.threads()?,
         device: args.execution.compute.device()?,
         paranoid: args.paranoid,
-        jobs: usize::from(args.jobs),
+        jobs: stated::jobs(args.jobs)?,
         memory: args
             .memory
             .or_else(|| stages::memory::available().map(|bytes| bytes / 10 * 9))
@@ -121,7 +133,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let remote = args.execution.remote.open()?;
     let started = SystemTime::now();
     let cancel = Cancel::default();
-    let display = Arc::new(Display::new(terminal));
+    let display = Arc::new(Display::new(terminal).with_pace(args.log_every));
     listen(&cancel, &display)?;
     let mut selection = args.execution.selection();
     selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
@@ -149,12 +161,17 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.say("");
     } else if args.execution.target.is_empty() {
         // The results are there; that their report is not is no reason to fail.
-        match report::after_run(&project, &plan) {
+        match report::after_run(&project, &plan, terminal) {
             Ok(path) => terminal.say(&format!("\nreport: {}", shown(&path))),
+            // A store that can only be read has served what there was to serve.
+            Err(error) if error.is_denied() => terminal.say(
+                "\nno report is written into a store that can only be read: \
+                 `mdlm report MANIFEST --output FILE` writes one elsewhere",
+            ),
             Err(error) => terminal.warn(&format!("failed to write the report: {error}")),
         }
     }
-    if args.json {
+    let printed = if args.json {
         terminal.output_json(&Report {
             pipeline: &project.loaded.manifest.name,
             store: project.store.root().display().to_string(),
@@ -162,10 +179,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             ok: summary.error.is_none(),
             error: summary.error.as_ref().map(ErrorReport::of),
             stages: summary.stages.iter().map(stage_report).collect(),
-        })?;
-    }
+        })
+    } else {
+        Ok(())
+    };
     match summary.error {
-        None => Ok(0),
+        None => printed.map(|()| 0),
         Some(error) if error.kind() == Kind::Interrupted => {
             Err(error.hint("finished stages and checkpoints are kept: the same command goes on from there"))
         }
@@ -206,7 +225,10 @@ fn note(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         stages: stages.collect(),
     };
-    if let Err(error) = store.note_run(&run) {
+    // One that could not be noted because the store can only be read has made nothing either.
+    if let Err(error) = store.note_run(&run)
+        && !error.is_denied()
+    {
         terminal.warn(&format!("failed to take note of the run: {error}"));
     }
 }
@@ -218,21 +240,6 @@ fn stage_report(stage: &StageSummary) -> StageReport<'_> {
         .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
         .collect();
     StageReport { stage, figures }
-}
-
-/// Ends the run on Ctrl-C, or when the system asks: at the next safe place, or at once when asked again.
-pub(super) fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
-    let cancel = cancel.clone();
-    let display = Arc::clone(display);
-    ctrlc::set_handler(move || {
-        if cancel.is_cancelled() {
-            // Safe at any moment: nothing counts before it is committed, and locks die with the process.
-            std::process::exit(i32::from(Error::interrupted().kind().exit_code()));
-        }
-        cancel.cancel();
-        display.line("interrupted: ending at the next safe place; press Ctrl-C again to end at once");
-    })
-    .wrap(Kind::Environment, || "listen for Ctrl-C".to_owned())
 }
 
 /// A row of the summary: a stage, or the instances of a sweep together.

@@ -4,7 +4,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::Terminal;
-use super::path::find;
+use super::path::find_lacking;
 use super::project::ProjectArgs;
 use super::table::{bytes, columns, count, duration};
 use super::terminal::Style;
@@ -37,6 +37,9 @@ pub struct Args {
 struct Report<'a> {
     path: String,
     key_digest: Digest,
+    /// What the artifact lacks of what the manifest asks for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lacks: Option<&'a str>,
     #[serde(flatten)]
     record: &'a Record,
 }
@@ -50,7 +53,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
-    let record = find(&project, &args.stage)?;
+    let (record, lacking) = find_lacking(&project, &args.stage)?;
     let path = project
         .store
         .artifact_path(&record.artifact)
@@ -60,15 +63,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.output_json(&Report {
             path,
             key_digest: record.key.digest(),
+            lacks: lacking.as_deref(),
             record: &record,
         })?;
     } else {
-        terminal.output(&text(&record, &path, terminal))?;
+        terminal.output(&text(&record, &path, lacking.as_deref(), terminal))?;
     }
     Ok(0)
 }
 
-fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
+fn text(record: &Record, path: &str, lacking: Option<&str>, terminal: &Terminal) -> String {
     let made = &record.provenance;
     let read =
         |path: &str, length: u64, digest: &Digest| row(path, format!("{} {}", bytes(length), digest.short()));
@@ -89,7 +93,7 @@ fn text(record: &Record, path: &str, terminal: &Terminal) -> String {
         files.push(row("…", format!("and {more} more: see --json")));
     }
     let sections = [
-        ("", about(record, path)),
+        ("", about(record, path, lacking)),
         (
             "Figures",
             record
@@ -130,7 +134,7 @@ fn row(name: &str, value: String) -> Vec<String> {
 }
 
 /// What, when, where, with what.
-fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
+fn about(record: &Record, path: &str, lacking: Option<&str>) -> Vec<Vec<String>> {
     let made = &record.provenance;
     let kind = &record.key.kind;
     let mut rows = vec![
@@ -141,6 +145,7 @@ fn about(record: &Record, path: &str) -> Vec<Vec<String>> {
         row("started", made.started.clone()),
         row("took", duration(made.seconds)),
     ];
+    rows.extend(lacking.map(|lacking| row("lacks", lacking.to_owned())));
     rows.extend(made.peak_memory_bytes.map(|peak| row("peak memory", bytes(peak))));
     rows.push(row("seed", made.seed.to_string()));
     let revision = made

@@ -1,5 +1,7 @@
 //! Tables of text that fit a terminal of 80 columns, and numbers as people read them.
 
+use std::time::Duration;
+
 /// Columns of a terminal that everything fits into.
 pub const WIDTH: usize = 80;
 /// Columns beyond which lines are no longer easy to read.
@@ -116,6 +118,31 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         Ok(bytes as u64)
     } else {
         Err("it is not between 1 byte and 10^18".to_owned())
+    }
+}
+
+/// A stretch of time as people write it: `30`, `30s`, `10m`, `1.5h`, `1d`.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "s" | "sec" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        "d" => 86_400.0,
+        unit => return Err(format!("`{unit}` is no unit: write s, m, h or d")),
+    };
+    let number: f64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| "write a number and a unit: `30s`".to_owned())?;
+    let seconds = number * factor;
+    if (0.1..1e9).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("it is not between 0.1 seconds and 10^9".to_owned())
     }
 }
 

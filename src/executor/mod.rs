@@ -144,7 +144,11 @@ pub fn execute(
     cancel: &Cancel,
     runner: Runner<'_>,
 ) -> Result<Summary> {
-    store.prepare()?;
+    match store.prepare() {
+        // What is there can be served without a word written.
+        Err(error) if error.is_denied() && !plan.stages.iter().any(PlannedStage::has_work) => {}
+        prepared => prepared?,
+    }
     for index in 0..plan.stages.len() {
         // What a plan foresees that a consumer will need is asked for again when the consumer runs.
         plan.need(index, None);
@@ -365,6 +369,11 @@ impl Run<'_> {
         error
     }
 
+    /// What the artifact that serves a stage lacks of what is asked for.
+    fn lacking(&self, index: usize) -> String {
+        locked(&self.plan).stages[index].lacking().unwrap_or_default()
+    }
+
     fn decide(&self, index: usize) -> Result<Decision> {
         let mut plan = locked(&self.plan);
         plan.decide(index, self.store)?;
@@ -389,7 +398,7 @@ impl Run<'_> {
     fn serve(&self, index: usize, summary: &mut StageSummary) -> Result<bool> {
         match self.decide(index)? {
             Decision::Cached(record) if self.hold(&summary.name, &record)? => {
-                let record = self.served(summary, record, String::new());
+                let record = self.served(summary, record, self.lacking(index));
                 self.settle(index, record, &summary.name);
             }
             Decision::Away(record) => self.leave(summary, &record)?,
@@ -404,7 +413,7 @@ impl Run<'_> {
             match self.decide(index)? {
                 Decision::Cached(record) => {
                     if self.hold(&summary.name, &record)? {
-                        break self.served(summary, record, String::new());
+                        break self.served(summary, record, self.lacking(index));
                     }
                 }
                 // Taken away since it was found to be here.
@@ -574,7 +583,11 @@ impl Run<'_> {
         let stage = &plan.stages[index];
         summary.why = reasons
             .iter()
-            .map(ToString::to_string)
+            .map(|reason| match reason {
+                // It runs now: "never ran" beside "done" would contradict itself.
+                Reason::NeverRan => "first run".to_owned(),
+                reason => reason.to_string(),
+            })
             .collect::<Vec<_>>()
             .join("; ");
         self.sink.emit(

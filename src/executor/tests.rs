@@ -168,12 +168,12 @@ fn forced(name: &str) -> Selection {
 fn a_first_run_runs_everything_and_a_second_nothing() {
     let project = Project::new();
     insta::assert_snapshot!(project.run(), @r"
-    text: never ran
-    tokens: never ran
-    rows: never ran
-    model: never ran
-    bound: never ran
-    texts: never ran
+    text: first run
+    tokens: first run
+    rows: first run
+    model: first run
+    bound: first run
+    texts: first run
     ");
     assert_eq!(project.run(), "");
     assert_eq!(project.planned(), "");
@@ -258,7 +258,7 @@ fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
     let summary = run(&rows, &stand_in).unwrap();
     assert_eq!(
         told(&summary),
-        "text: never ran\ntokens: never ran\nrows: never ran"
+        "text: first run\ntokens: first run\nrows: first run"
     );
 }
 
@@ -419,13 +419,13 @@ fn a_target_runs_what_it_needs_and_no_more() {
     };
     assert_eq!(
         project.run_selected(&target("rows")),
-        "text: never ran\ntokens: never ran\nrows: never ran"
+        "text: first run\ntokens: first run\nrows: first run"
     );
     assert_eq!(
         project.run_selected(&target("bound")),
-        "model: never ran\nbound: never ran"
+        "model: first run\nbound: first run"
     );
-    assert_eq!(project.run(), "texts: never ran");
+    assert_eq!(project.run(), "texts: first run");
 }
 
 #[test]
@@ -492,7 +492,7 @@ fn a_second_stage_of_a_kind_is_not_the_first_one_changed() {
     let mut texts = project.manifest["stages"]["texts"].clone();
     texts["count"] = json!(8);
     project.set("/stages/more", texts);
-    assert_eq!(project.run(), "more: never ran");
+    assert_eq!(project.run(), "more: first run");
 }
 
 #[test]
@@ -573,7 +573,7 @@ fn an_interruption_keeps_finished_stages_and_the_scratch() {
     let summary = project.run_with(&Selection::default(), &options(), &training);
     assert_eq!(
         told(&summary),
-        "model: never ran\nbound: never ran\ntexts: never ran"
+        "model: first run\nbound: first run\ntexts: first run"
     );
     assert_eq!(
         fs::read_dir(project.base().join(".mdlm/work")).unwrap().count(),

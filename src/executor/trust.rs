@@ -52,11 +52,13 @@ impl Run<'_> {
     /// Pins what is to be served, and with `paranoid` hashes it. Whether it is there and sound; if not, there is a
     /// new decision to be made.
     pub(super) fn hold(&self, stage: &str, record: &Record) -> Result<bool> {
-        let pin = self.store.pin(&record.artifact)?;
+        let pin = self.store.pin_if_writable(&record.artifact)?;
         if !self.store.still_has(record) {
             return Ok(false);
         }
-        locked(&self.trust.pins).insert(record.artifact, pin);
+        if let Some(pin) = pin {
+            locked(&self.trust.pins).insert(record.artifact, pin);
+        }
         if self.options.paranoid {
             return self.is_sound(stage, record, Depth::Full);
         }

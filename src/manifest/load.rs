@@ -134,6 +134,9 @@ impl Manifest {
     }
 }
 
+/// The fields at the top of a manifest.
+const FIELDS: [&str; 5] = ["$schema", "name", "description", "seed", "stages"];
+
 /// A manifest's tree.
 struct Checked {
     /// With overrides.
@@ -152,6 +155,11 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     }
     let (tree, mut drafts) = parse(text, 0);
     let Some(mut tree) = tree else {
+        if let Some(hint) = other_language(text)
+            && let Some(fault) = drafts.last_mut()
+        {
+            fault.hint = Some(hint.to_owned());
+        }
         return (None, drafts, 0);
     };
     for (i, argument) in overrides.iter().enumerate() {
@@ -207,6 +215,28 @@ fn take_descriptions(tree: &mut Node) -> Vec<Draft> {
         }
     }
     faults
+}
+
+/// The way out where a manifest is written in another language than JSON, by its first line that says something.
+fn other_language(text: &str) -> Option<&'static str> {
+    let mut lines = text.lines().map(str::trim_end);
+    let first = lines.find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))?;
+    let key = |line: &str, separator: char| {
+        let key = line.split(separator).next().unwrap_or_default().trim();
+        let is_plain = |c: char| c.is_alphanumeric() || "_-.$".contains(c);
+        line.contains(separator) && !key.is_empty() && key.chars().all(is_plain)
+    };
+    if first == "---" || first.starts_with("%YAML") || first.starts_with("- ") || key(first, ':') {
+        return Some(
+            "a manifest is JSON, and this looks like YAML: `yq -o json FILE` or `python -c \"import json, sys, yaml; \
+             json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2)\"` converts it",
+        );
+    }
+    let is_toml = key(first, '=') || first.starts_with('[') && first.ends_with(']') && !first.contains(',');
+    is_toml.then_some(
+        "a manifest is JSON, and this looks like TOML: `yq -p toml -o json FILE` converts it; \
+         `schemas/pipeline.schema.json` says what it holds",
+    )
 }
 
 /// The manifest in the same folder whose name is nearest to that of one that is not there.
@@ -371,6 +401,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
         start = end + 1;
     }
 
+    let meant = structure::meant_path(tree, path);
     let mut node = tree;
     let mut pointer = String::new();
     for (i, (segment, key_span)) in segments.iter().enumerate() {
@@ -386,6 +417,17 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                         members.remove(index);
                     }
                     return Ok(());
+                }
+                if found.is_none()
+                    && pointer.is_empty()
+                    && !FIELDS.contains(segment)
+                    && let Some(meant) = &meant
+                {
+                    return Err(vec![
+                        at(format!("a manifest has no field {}", quoted(segment)))
+                            .expected("a path from the manifest's top")
+                            .hint(format!("did you mean `--set {meant}={text}`?")),
+                    ]);
                 }
                 if found.is_none() && pointer == "/stages" && !(last && matches!(value.data, Data::Object(_)))
                 {
@@ -463,14 +505,33 @@ fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<D
                 })
                 .collect())
         }
-        _ => Ok(Node {
-            span: Span {
+        _ => {
+            let span = Span {
                 source,
                 start,
                 end: start + text.len(),
-            },
-            data: Data::String(text.to_owned()),
-        }),
+            };
+            // Some shells pass them on, and then a file of that name is looked for.
+            let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+            if let Some(inner) = inner {
+                return Err(vec![
+                    Draft::new(
+                        Code::Override,
+                        span,
+                        "",
+                        format!("{} is in single quotes", quoted(text)),
+                    )
+                    .expected("JSON, or text without quotes")
+                    .hint(format!(
+                        "write {inner}, in double quotes for the shell where it needs any"
+                    )),
+                ]);
+            }
+            Ok(Node {
+                span,
+                data: Data::String(text.to_owned()),
+            })
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod order;
 mod published;
 pub mod schema;
 pub mod source;
+mod spelling;
 mod structure;
 pub mod text;
 pub mod vocabularies;
@@ -47,6 +48,7 @@ pub use matrix::{Instance, Point, Sweeps};
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
+pub use structure::stage_field;
 pub use vocabularies::{PublishedTokenizer, TokenizerDownload};
 
 /// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
@@ -456,11 +458,12 @@ pub struct Train {
     /// network's output. Default: the authors' configuration for MDLM (arXiv 2406.07524).
     #[serde(default)]
     pub time_conditioning: bool,
-    /// Steps between validations; 0 validates at the end only. Default: our choice; the authors' `val_check_interval`
+    /// Steps between validations; 0 validates at the end only. It cannot change the weights: a training that differs in
+    /// this and in `validation_rows` alone is not repeated, unless `--force` asks for it. Default: our choice; the authors' `val_check_interval`
     /// is 10,000.
     #[serde(default = "default_validation_every")]
     pub validation_every: u64,
-    /// Rows of each validation, at most. Default: our choice, enough for a bound within about 1%.
+    /// Rows of each validation, at most. As `validation_every`, it cannot change the weights. Default: our choice, enough for a bound within about 1%.
     #[serde(default = "default_validation_rows")]
     #[schemars(range(min = 1))]
     pub validation_rows: u32,
@@ -471,7 +474,8 @@ pub struct Train {
     pub checkpoint_every: u64,
     /// Which checkpoints stay in the store when the training has ended. Not part of the cache key. A training with other
     /// `steps`, or with learning rates that differ later on, goes on from the newest that it would have come through
-    /// itself; from the end of a shorter training it does so in any case. Default: none stay.
+    /// itself; from the end of a shorter training it does so in any case. Of a training that is done already, `--force`
+    /// makes them. Default: none stay.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_checkpoints: Option<KeepCheckpoints>,
     /// Seed of weights, order, times, masks and dropout. Default: the pipeline's seed.

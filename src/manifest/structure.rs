@@ -12,7 +12,8 @@ use serde_json::Value;
 
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
 use super::schema::resolved;
-use super::text::{Node, Span, pointer_join};
+use super::spelling;
+use super::text::{Node, Span, pointer_join, pointer_tokens};
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.
@@ -24,21 +25,268 @@ const SYNONYMS: &[(&str, &str)] = &[
     ("batch_size", "batch"),
     ("block_size", "length"),
     ("ckpt_every", "checkpoint_every"),
+    ("clip_grad_norm", "gradient_clip"),
     ("context_length", "length"),
     ("depends_on", "from"),
+    ("deps", "from"),
+    ("dropout_rate", "dropout"),
+    ("dtype", "precision"),
+    ("ema_decay", "ema"),
+    ("eps", "epsilon"),
+    ("eval_every", "validation_every"),
+    ("eval_interval", "validation_every"),
+    ("eval_steps", "validation_every"),
+    ("global_batch_size", "batch"),
+    ("grad_clip", "gradient_clip"),
     ("input", "from"),
+    ("inputs", "from"),
+    ("iterations", "steps"),
     ("lr", "learning_rate"),
+    ("lr_scheduler", "schedule"),
+    ("max_grad_norm", "gradient_clip"),
+    ("max_iters", "steps"),
     ("max_length", "length"),
+    ("max_seq_length", "length"),
     ("max_steps", "steps"),
+    ("micro_batch_size", "micro_batch"),
+    ("mixed_precision", "precision"),
+    ("needs", "from"),
     ("num_samples", "count"),
     ("num_steps", "steps"),
+    ("save_every", "checkpoint_every"),
+    ("save_steps", "checkpoint_every"),
+    ("scheduler", "schedule"),
     ("seq_len", "length"),
+    ("seq_length", "length"),
+    ("sequence_length", "length"),
+    ("total_steps", "steps"),
+    ("train_batch_size", "batch"),
     ("type", "kind"),
+    ("val_check_interval", "validation_every"),
+    ("val_every", "validation_every"),
     ("vocab", "vocabulary"),
     ("vocab_file", "vocabulary"),
     ("vocab_size", "vocabulary_size"),
     ("warmup", "warmup_steps"),
 ];
+
+/// Names of what other programs have in their configuration, and what does it here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &[
+            "epoch",
+            "epochs",
+            "max_epochs",
+            "n_epochs",
+            "num_epochs",
+            "num_train_epochs",
+        ],
+        "`steps` of the train stage says how long it trains: an epoch is the train rows (`mdlm show` of the pack stage) \
+         divided by `batch`",
+    ),
+    (
+        &[
+            "anchors",
+            "base",
+            "base_config",
+            "defaults",
+            "extend",
+            "extends",
+            "import",
+            "imports",
+            "include",
+            "includes",
+            "inherit",
+            "inherits",
+            "parent",
+            "<<",
+        ],
+        "a manifest is one file: `--set PATH=VALUE` changes a field for a run, and `matrix` makes variants of a stage",
+    ),
+    (
+        &[
+            "constants",
+            "env",
+            "environment",
+            "param",
+            "params",
+            "vars",
+            "variables",
+        ],
+        "a manifest reads no variables: write the value where it belongs, or give it with `--set PATH=VALUE`",
+    ),
+    (
+        &["cmd", "command", "commands", "exec", "run", "script", "shell"],
+        "a manifest runs no programs: prepare the files first, and name them in `files` of a source",
+    ),
+    (
+        &["accelerator", "cuda", "device", "devices", "gpu", "gpus"],
+        "where it computes is no setting: `mdlm run --device cpu|cuda`, or MDLM_DEVICE",
+    ),
+    (
+        &[
+            "cores",
+            "cpus",
+            "n_jobs",
+            "num_proc",
+            "num_workers",
+            "parallel",
+            "resources",
+            "threads",
+            "workers",
+        ],
+        "the number of threads is no setting: `mdlm run --threads N`, and `--jobs N` for stages side by side",
+    ),
+    (
+        &[
+            "dest",
+            "out",
+            "out_dir",
+            "output",
+            "output_dir",
+            "output_path",
+            "outputs",
+            "outs",
+            "results",
+            "save_dir",
+            "save_path",
+        ],
+        "results are kept in the store: `mdlm path MANIFEST STAGE` prints their folder, and `--store DIR` names another \
+         store",
+    ),
+    (
+        &[
+            "ckpt_path",
+            "restart",
+            "resume",
+            "resume_from",
+            "resume_from_checkpoint",
+        ],
+        "leave it out: an interrupted training goes on from its checkpoint when the same command runs again",
+    ),
+    (
+        &[
+            "foreach",
+            "grid",
+            "grid_search",
+            "search_space",
+            "strategy",
+            "sweep",
+            "sweeps",
+        ],
+        "`matrix` of a stage sweeps its fields: `\"matrix\": { \"learning_rate\": [1e-3, 3e-3] }`",
+    ),
+    (
+        &[
+            "d_model",
+            "depth",
+            "dim",
+            "embedding_size",
+            "heads",
+            "hidden_size",
+            "layers",
+            "n_embd",
+            "n_head",
+            "n_heads",
+            "n_layer",
+            "n_layers",
+            "num_heads",
+            "num_hidden_layers",
+            "num_layers",
+            "width",
+        ],
+        "the network's sizes are those of its `shape`; `mdlm shapes` lists them",
+    ),
+    (
+        &["optim", "optimizer"],
+        "the optimizer is AdamW: `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay` are its settings",
+    ),
+    (
+        &[
+            "accumulate_grad_batches",
+            "gradient_accumulation",
+            "gradient_accumulation_steps",
+        ],
+        "`batch` is the whole batch, and `micro_batch` the rows of it that go through the network at a time",
+    ),
+    (
+        &[
+            "log_every",
+            "log_interval",
+            "logging",
+            "logging_steps",
+            "tensorboard",
+            "wandb",
+        ],
+        "`metrics.jsonl` in the folder that `mdlm path` prints has the losses; `mdlm run --log-every` paces the log",
+    ),
+];
+
+/// What does here what a name of another program's configuration says.
+fn elsewhere(key: &str) -> Option<&'static str> {
+    let key = key.to_lowercase().replace('-', "_");
+    let found = ELSEWHERE.iter().find(|(names, _)| names.contains(&&*key));
+    found.map(|(_, hint)| *hint)
+}
+
+/// The fields of a kind of stage.
+fn fields(kind: &str) -> impl Iterator<Item = &'static str> {
+    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
+    let own = kinds
+        .as_array()
+        .into_iter()
+        .flatten()
+        .find(|branch| branch["properties"]["kind"]["const"] == kind);
+    let fields = own.and_then(|branch| branch["properties"].as_object());
+    fields
+        .into_iter()
+        .flat_map(|fields| fields.keys().map(String::as_str))
+}
+
+/// The field of some kind of stage that a name stands for, be it another program's name.
+#[must_use]
+pub fn stage_field(name: &str) -> Option<&'static str> {
+    let name = SYNONYMS
+        .iter()
+        .find(|(other, _)| *other == name)
+        .map_or(name, |(_, ours)| *ours);
+    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
+    let kinds = kinds.as_array().into_iter().flatten();
+    let fields = kinds.filter_map(|branch| branch["properties"].as_object());
+    let mut names = fields.flat_map(|fields| fields.keys());
+    names
+        .find(|field| *field == name && *field != "kind")
+        .map(String::as_str)
+}
+
+/// What was meant by the path of an override that begins with no field of a manifest: the path of a stage without
+/// `stages.`, or that of a field without its stage.
+pub(super) fn meant_path(tree: &Node, path: &str) -> Option<String> {
+    let stages = tree.member("stages")?.value.members();
+    let (first, rest) = match path.split_once('.') {
+        Some((first, rest)) => (first, Some(rest)),
+        None => (path, None),
+    };
+    if let Some(rest) = rest {
+        let names = stages.iter().map(|stage| stage.key.as_str());
+        let stage = did_you_mean(first, names)?;
+        return Some(format!("stages.{stage}.{rest}"));
+    }
+    let field = SYNONYMS.iter().find(|(other, _)| *other == first);
+    let field = field.map_or(first, |(_, ours)| *ours);
+    let has = |stage: &&super::text::Member| {
+        let kind = stage
+            .value
+            .member("kind")
+            .and_then(|member| member.value.as_str());
+        kind.is_some_and(|kind| fields(kind).any(|own| own == field && own != "kind"))
+    };
+    let mut found = stages.iter().filter(has);
+    let (Some(stage), None) = (found.next(), found.next()) else {
+        return None;
+    };
+    Some(format!("stages.{}.{field}", stage.key))
+}
 
 /// What is wrong with the structure, and how many faults were left out.
 pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
@@ -241,11 +489,13 @@ impl Wording<'_> {
                     return;
                 }
                 let options = options(finding.schema);
-                self.drafts.push(
-                    draft(Code::InvalidValue, format!("unknown value {}", quoted(written)))
+                let draft = draft(Code::InvalidValue, format!("unknown value {}", quoted(written)));
+                self.drafts.push(match suggestion(written, options) {
+                    None if spelling::is_nothing(written) => draft
                         .expected(expected)
-                        .maybe_hint(suggestion(written, options)),
-                );
+                        .hint("leave the field out for its default; of `--set`, `null` takes it away"),
+                    hint => draft.expected(expected).maybe_hint(hint),
+                });
             }
             Kind::Type { .. } => self.drafts.push(wrong_type(node, path, &json, &expected)),
             Kind::Minimum { .. }
@@ -345,9 +595,12 @@ impl Wording<'_> {
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
-        let meant = synonym
-            .map(|(_, ours)| *ours)
-            .or_else(|| did_you_mean(key, fields.iter().copied()));
+        let elsewhere = elsewhere(key).filter(|_| synonym.is_none());
+        let meant = match synonym {
+            Some((_, ours)) => Some(*ours),
+            None if elsewhere.is_some() => None,
+            None => did_you_mean(key, fields.iter().copied()),
+        };
         if let Some(field) = meant {
             self.renamed.insert((finding.path.to_owned(), field.to_owned()));
         }
@@ -372,7 +625,8 @@ impl Wording<'_> {
                     (None, [one]) => quoted(one),
                     (None, several) => format!("one of {}", alternatives(several)),
                 })
-                .maybe_hint(meant.map(|field| format!("did you mean {}?", quoted(field)))),
+                .maybe_hint(meant.map(|field| format!("did you mean {}?", quoted(field))))
+                .maybe_hint(elsewhere.map(str::to_owned)),
         );
     }
 
@@ -434,6 +688,9 @@ fn handle(tree: &Node, pointer: &str) -> Span {
 }
 
 fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
+    let is_number = expected.contains("number") || expected.contains("integer");
+    // The value of an override that is no JSON is text without quotes.
+    let bare = |text: &str| node.span.end - node.span.start == text.len();
     let found = match json {
         Value::Null => "`null` is no value".to_owned(),
         Value::Bool(value) => format!("`{value}` is a boolean"),
@@ -441,6 +698,9 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
             format!("`{number}` is not an integer")
         }
         Value::Number(number) => format!("`{number}` is a number"),
+        Value::String(text) if is_number && bare(text) && spelling::number_hint(text).is_some() => {
+            format!("{} is not a JSON number", quoted(text))
+        }
         Value::String(text) => format!("{} is a string", quoted(text)),
         Value::Array(_) => "this is an array".to_owned(),
         Value::Object(_) => "this is an object".to_owned(),
@@ -450,24 +710,65 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
         .expected(expected);
     match json {
         Value::Null => draft.hint("leave the field out for its default"),
-        Value::String(text)
-            if (expected.contains("number") || expected.contains("integer"))
-                && text.parse::<f64>().is_ok() =>
-        {
-            draft.hint(format!("write {} without quotes", text.trim()))
-        }
-        Value::String(text) if expected.contains("`true`") && matches!(&**text, "true" | "false") => {
-            draft.hint(format!("write {text} without quotes"))
+        Value::String(text) => {
+            let quotes = if bare(text) { "" } else { " without quotes" };
+            let plain = spelling::unquoted(text);
+            if is_number && spelling::is_json_number(plain) {
+                return draft.hint(format!("write {plain} without quotes"));
+            }
+            if is_number && let Some(hint) = spelling::number_hint(text) {
+                return draft.hint(format!("{hint}{quotes}"));
+            }
+            if expected.contains("`true`")
+                && let Some(value) = spelling::boolean(text)
+            {
+                return draft.hint(format!("write {value}{quotes}"));
+            }
+            if spelling::is_nothing(text) {
+                return draft.hint(if bare(text) {
+                    "`null` takes the field away, so that its default holds"
+                } else {
+                    "leave the field out for its default"
+                });
+            }
+            if expected.starts_with("an array") {
+                let text = super::fault::shortened(&Value::String(text.clone()));
+                return draft.hint(format!("write [{text}]"));
+            }
+            draft
         }
         Value::Number(number) if expected.starts_with("a string") => {
             draft.hint(format!("write \"{number}\""))
         }
-        Value::String(text) if expected.starts_with("an array") => draft.hint(format!(
-            "write [{}]",
-            super::fault::shortened(&Value::String(text.clone()))
-        )),
+        Value::Array(_) if path == "/stages" => {
+            draft.hint("stages have names: `\"stages\": { \"text\": { \"kind\": \"source\", … }, … }`")
+        }
+        Value::Array(_) => draft.maybe_hint(swept(node, path, json, expected)),
         _ => draft,
     }
+}
+
+/// The way out where a field that takes one value has a list of them: a sweep.
+fn swept(node: &Node, path: &str, json: &Value, expected: &str) -> Option<String> {
+    let mut tokens = pointer_tokens(path);
+    if tokens.next().as_deref() != Some("stages") {
+        return None;
+    }
+    let stage = tokens.next()?;
+    let field = tokens.collect::<Vec<_>>().join(".");
+    let takes_a_value = ["a number", "an integer", "`true`", "one of", "a compiled shape"];
+    if field.is_empty() || !takes_a_value.iter().any(|start| expected.starts_with(start)) {
+        return None;
+    }
+    let values = super::fault::shortened(json);
+    Some(if node.span.source > 0 {
+        format!("to sweep it: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
+    } else {
+        format!(
+            "to sweep it, move it into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
+            quoted(&stage)
+        )
+    })
 }
 
 /// The way out where a shape is not compiled: another one, or the line to add.

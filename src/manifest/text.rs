@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Number, Value};
 
 use super::fault::{Code, Draft, quoted};
+use super::spelling::{boolean, is_endless, is_json_number, is_nothing, number_hint};
 
 /// Deepest nesting of arrays and objects that is read. A manifest needs 6.
 pub const MAX_DEPTH: usize = 64;
@@ -223,7 +224,7 @@ impl<'a> Parser<'a> {
                 .syntax(start, start, "the text ends too early")
                 .expected(expected);
         };
-        if first == '/' {
+        if matches!(first, '/' | '#') {
             let line = self.rest().lines().next().unwrap_or_default();
             return self
                 .syntax(start, start + line.trim_end().len(), "a comment")
@@ -241,12 +242,18 @@ impl<'a> Parser<'a> {
         let fault = self
             .syntax(start, end, format!("unexpected {}", quoted(found)))
             .expected(expected);
+        let is_word = word > 0 && !first.is_ascii_digit();
         match found {
-            "'" => fault.hint("strings and keys take double quotes"),
-            "True" | "TRUE" => fault.hint("write `true`"),
-            "False" | "FALSE" => fault.hint("write `false`"),
-            "None" | "nil" | "undefined" => fault.hint("leave the field out for its default"),
-            _ => fault,
+            "'" | "`" | "“" | "”" | "„" | "‘" | "’" | "«" => {
+                fault.hint("strings and keys take double quotes")
+            }
+            _ if expected.starts_with("a field name") && is_word => fault.hint(format!("write \"{found}\"")),
+            _ if expected != "a value" || !is_word => fault,
+            _ if is_nothing(found) => fault.hint("leave the field out for its default"),
+            _ => match boolean(found) {
+                Some(value) => fault.hint(format!("write `{value}`")),
+                None => fault.hint(format!("text takes double quotes: write \"{found}\"")),
+            },
         }
     }
 
@@ -300,10 +307,14 @@ impl<'a> Parser<'a> {
                         self.position += word.len();
                         data
                     }
-                    None if self.rest().starts_with("NaN") || self.rest().starts_with("Infinity") => {
-                        return Err(self.not_finite().into());
+                    None => {
+                        let rest = self.rest();
+                        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+                        if is_endless(&rest[..end]) {
+                            return Err(self.not_finite().into());
+                        }
+                        return Err(self.unexpected("a value").into());
                     }
-                    None => return Err(self.unexpected("a value").into()),
                 }
             }
         };
@@ -527,28 +538,19 @@ impl<'a> Parser<'a> {
     fn number(&mut self) -> Step<Number> {
         let start = self.position;
         let rest = self.rest();
-        let unsigned = rest.trim_start_matches(['-', '+']);
-        if unsigned.starts_with("Infinity") || unsigned.starts_with("NaN") {
-            return Err(self.not_finite().into());
-        }
         let length = rest
             .find(|c: char| !(c.is_alphanumeric() || "+-._".contains(c)))
             .unwrap_or(rest.len());
         let literal = &rest[..length];
         let end = start + length;
+        if is_endless(literal) {
+            return Err(self.not_finite().into());
+        }
         if !is_json_number(literal) {
             let fault = self
                 .syntax(start, end, format!("{} is not a JSON number", quoted(literal)))
                 .expected("digits, perhaps with a fraction `.5` after them and an exponent `e-4`");
-            return Err(match literal {
-                _ if literal.contains('_') => fault.hint("leave the underscores out"),
-                _ if literal.starts_with('+') => fault.hint("leave the `+` out"),
-                _ if literal.starts_with("0x") => fault.hint("write it in decimal"),
-                _ if unsigned.starts_with('.') => fault.hint("write a 0 before the point"),
-                _ if literal.ends_with('.') => fault.hint("leave the point out or write a 0 after it"),
-                _ => fault,
-            }
-            .into());
+            return Err(fault.maybe_hint(number_hint(literal)).into());
         }
         self.position = end;
         if let Ok(integer) = literal.parse::<u64>() {
@@ -593,24 +595,6 @@ impl<'a> Parser<'a> {
         )
         .expected("a finite number")
     }
-}
-
-/// RFC 8259: `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`.
-fn is_json_number(literal: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let unsigned = literal.strip_prefix('-').unwrap_or(literal);
-    let (mantissa, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, Some(exponent)),
-        None => (unsigned, None),
-    };
-    let (integer, fraction) = match mantissa.split_once('.') {
-        Some((integer, fraction)) => (integer, Some(fraction)),
-        None => (mantissa, None),
-    };
-    digits(integer)
-        && (integer == "0" || !integer.starts_with('0'))
-        && fraction.is_none_or(digits)
-        && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ use crate::store::stat::{Known, Look};
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
 mod foresee;
+mod lacks;
 mod past;
 pub mod reason;
 
@@ -86,6 +87,9 @@ pub struct PlannedStage {
     pub files: Vec<ExternalFile>,
     /// What becomes of it.
     pub decision: Decision,
+    /// What the artifact that serves it lacks of what is asked for, each as a lowercase fragment: the result is the same,
+    /// and to run the stage by force is the way to get the rest.
+    pub lacks: Vec<String>,
     parts: Parts,
     forced: bool,
     /// Wanted for its own sake.
@@ -176,6 +180,13 @@ impl PlannedStage {
             }
             _ => self.artifact().copied(),
         }
+    }
+
+    /// What the artifact that serves it lacks, and the way to get it; nothing where it lacks nothing.
+    #[must_use]
+    pub fn lacking(&self) -> Option<String> {
+        let lacks = self.lacks.join("; ");
+        (!lacks.is_empty()).then(|| format!("{lacks} (`--force {}` trains it again)", self.name))
     }
 
     /// Whether there is something to do for it: to run it or to fetch its artifact.
@@ -298,6 +309,7 @@ impl Plan {
                     key: None,
                     reasons: vec![Reason::NeverRan],
                 },
+                lacks: Vec::new(),
                 parts,
                 forced: forced.contains(name),
                 wanted: false,
@@ -496,7 +508,13 @@ impl Plan {
         let away = || Reason::Away {
             needed_by: stage.needed_by.clone(),
         };
-        let found = complete.then(|| store.lookup(&key)).transpose()?;
+        let mut found = complete.then(|| store.lookup(&key)).transpose()?;
+        if matches!(found, Some(Lookup::Absent))
+            && !stage.forced
+            && let Some(record) = lacks::stand_in(&stage.stage, &key, &self.past, store)?
+        {
+            found = Some(Lookup::Hit(record));
+        }
         let remote = match &found {
             Some(Lookup::Hit(_)) | None => None,
             Some(_) if stage.unfetchable || stage.forced => None,
@@ -525,6 +543,11 @@ impl Plan {
             },
         };
         self.set(index, decision);
+        let stage = &self.stages[index];
+        self.stages[index].lacks = match &stage.decision {
+            Decision::Cached(record) => lacks::of(stage, record, store),
+            _ => Vec::new(),
+        };
         Ok(())
     }
 
@@ -634,12 +657,16 @@ impl Plan {
         if let Some(record) = newest {
             return Ok(Some(compare(record)));
         }
+        // What another pipeline ran explains something where both have learnt from the same.
+        let related = |record: &&Record| {
+            record.provenance.pipeline == self.pipeline || have_common_content(&record.key, key)
+        };
         // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
         // name a run that the run itself will find too far off.
         let open = stage.inputs.len().saturating_sub(key.inputs.len());
         let mut nearest: Option<(Vec<Reason>, &Record)> = None;
         let mut most = NEAR.saturating_sub(open);
-        for record in past.own_and_strangers(&stage.name) {
+        for record in past.own_and_strangers(&stage.name).filter(related) {
             if !reason::may_differ_in(record, key, most) {
                 continue;
             }
@@ -666,6 +693,17 @@ impl Plan {
             reasons
         }))
     }
+}
+
+/// Whether something that one key was made from is in the other too: an input, a file, or all that a source names.
+fn have_common_content(one: &Key, other: &Key) -> bool {
+    let files = |key: &Key| key.files.values().flatten().copied().collect::<HashSet<Digest>>();
+    let input = |key: &Key| key.config.get("input").cloned();
+    one.inputs
+        .values()
+        .any(|digest| other.inputs.values().any(|same| same == digest))
+        || !files(one).is_disjoint(&files(other))
+        || one.files.is_empty() && input(one).is_some() && input(one) == input(other)
 }
 
 /// A run under another name that differs in more parts than these explains nothing.
@@ -816,8 +854,12 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
             exclude: &reference.exclude,
             piped: reference.takes_pipes.then_some(piped),
         };
-        let found =
-            files::expand(base, named).context(|| format!("`{}`", reference.field.replace('/', ".")))?;
+        let found = files::expand(base, named)
+            .map_err(|error| match shell_words(&reference.patterns) {
+                Some(hint) => error.or_hint(&hint),
+                None => error,
+            })
+            .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
         all.extend(found.files.into_iter().map(|file| (reference.field, file)));
     }
     let observed = all.iter().map(|(_, file)| Observed {
@@ -827,6 +869,31 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
     });
     let observed = observed.collect();
     Ok((all, observed))
+}
+
+/// What to write in place of what a shell would have put into a path.
+fn shell_words(patterns: &[String]) -> Option<String> {
+    let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
+    for pattern in patterns {
+        if let Some(rest) = pattern.strip_prefix("~/") {
+            let path = home.map_or_else(|| format!("/home/NAME/{rest}"), |home| format!("{home}/{rest}"));
+            return Some(format!("a manifest knows no `~`: write `{path}`"));
+        }
+        let is_variable = pattern.contains("${")
+            || pattern
+                .split('$')
+                .skip(1)
+                .any(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
+            || pattern.starts_with('%') && pattern.matches('%').count() > 1;
+        if is_variable {
+            return Some(
+                "a manifest reads no variables of the environment: write the path, or give it when you run, \
+                 `--set \"stages.STAGE.input.files.0=$HOME/…\"`, where the shell fills it in"
+                    .to_owned(),
+            );
+        }
+    }
+    None
 }
 
 fn read_files(

@@ -41,6 +41,13 @@ pub enum Reason {
         /// Its value now; nothing where it is absent.
         new: Option<Value>,
     },
+    /// What the names of a source's files say of their form changed.
+    Form {
+        /// The forms then.
+        old: Vec<String>,
+        /// The forms now.
+        new: Vec<String>,
+    },
     /// The effective seed changed.
     Seed {
         /// Then; nothing where no random number was drawn.
@@ -106,6 +113,10 @@ impl fmt::Display for Reason {
             Self::Setting { field, old, new } => {
                 let [old, new] = told_apart([setting(old.as_ref()), setting(new.as_ref())]);
                 write!(f, "`{field}` {old} → {new}")
+            }
+            Self::Form { old, new } => {
+                let [old, new] = told_apart([old.join(", "), new.join(", ")]);
+                write!(f, "by their names its files are {new} instead of {old}")
             }
             Self::Seed { old, new } => {
                 let seed =
@@ -305,9 +316,61 @@ fn rows(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
     }
 }
 
+/// What a setting of a key is called for a person: the keys of sources hold more than their manifests say.
+#[must_use]
+pub fn field_name(path: &str) -> String {
+    for (internal, name) in [("input.forms", "form by name"), ("input.contents", "input.files")] {
+        match path.strip_prefix(internal) {
+            Some("") => return name.to_owned(),
+            Some(rest) if rest.starts_with(['.', '[', ' ']) => return format!("{name}{rest}"),
+            _ => {}
+        }
+    }
+    path.to_owned()
+}
+
+/// What a key holds of the files of a download: their URLs, or their checksums in short.
+fn contents(value: Option<&Value>) -> Option<Value> {
+    let files = value?.as_array()?.iter().map(|file| {
+        let url = file.get("url").and_then(Value::as_str);
+        let sha256 = file.get("sha256").and_then(Value::as_str);
+        match (url, sha256) {
+            (Some(url), _) => url.to_owned(),
+            (None, Some(sha256)) => format!("sha256:{}", sha256.get(..8).unwrap_or(sha256)),
+            (None, None) => "a file".to_owned(),
+        }
+    });
+    Some(Value::from(files.collect::<Vec<_>>().join(", ")))
+}
+
 fn settings(path: &str, old: Option<&Value>, new: Option<&Value>, reasons: &mut Vec<Reason>) {
     if old == new {
         return;
+    }
+    match path {
+        "input.forms" => {
+            // Where a form was stated, or is now, that setting changed and says so.
+            if let (Some(Value::Array(old)), Some(Value::Array(new))) = (old, new) {
+                let names = |forms: &[Value]| {
+                    let names = forms.iter().filter_map(Value::as_str);
+                    names.map(str::to_owned).collect()
+                };
+                reasons.push(Reason::Form {
+                    old: names(old),
+                    new: names(new),
+                });
+            }
+            return;
+        }
+        "input.contents" => {
+            reasons.push(Reason::Setting {
+                field: field_name(path),
+                old: contents(old),
+                new: contents(new),
+            });
+            return;
+        }
+        _ => {}
     }
     let changed = |old: Option<&Value>, new: Option<&Value>| Reason::Setting {
         field: path.to_owned(),

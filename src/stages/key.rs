@@ -15,6 +15,9 @@
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
 //!
+//! Of a training `validation_every` and `validation_rows` are in the key, since they decide what `metrics.jsonl` holds; but
+//! they cannot change the weights, so that a training that differs in nothing else serves all the same ([`watched`]).
+//!
 //! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU, and there computes in bf16 what
 //! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
 //! stage's output raises the stage's version.
@@ -182,6 +185,16 @@ fn not_in_key(stage: &Stage) -> &'static [&'static str] {
             // What is read is in the key by its content.
             "input/exclude",
         ],
+        _ => &[],
+    }
+}
+
+/// Fields in the key that change what a stage writes down beside its result, and never the result: when a training
+/// validates, and on how many rows. An artifact that differs in them serves a stage until it is asked for anew.
+#[must_use]
+pub fn watched(stage: &Stage) -> &'static [&'static str] {
+    match stage {
+        Stage::Train(_) => &["validation_every", "validation_rows"],
         _ => &[],
     }
 }

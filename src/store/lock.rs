@@ -82,6 +82,18 @@ impl Store {
         }
     }
 
+    /// Pins an artifact where the store can be written; nothing where it can only be read.
+    ///
+    /// # Errors
+    /// The file system has no locks.
+    pub fn pin_if_writable(&self, artifact: &Digest) -> Result<Option<Pin>> {
+        match self.pin(artifact) {
+            Ok(pin) => Ok(Some(pin)),
+            Err(error) if error.is_denied() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Takes an artifact for oneself if nobody uses it.
     ///
     /// # Errors

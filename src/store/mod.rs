@@ -493,6 +493,27 @@ impl Store {
         Ok(keys.iter().filter_map(|key| self.record(kind, key)).collect())
     }
 
+    /// Of some records those whose keys are one but for some settings, and whose artifacts are here.
+    #[must_use]
+    pub fn alike<'a>(&self, records: &'a [Record], key: &Key, but_for: &[&str]) -> Vec<&'a Record> {
+        let without = |key: &Key| {
+            let mut config = key.config.clone();
+            if let Some(config) = config.as_object_mut() {
+                config.retain(|field, _| !but_for.contains(&field.as_str()));
+            }
+            config
+        };
+        let wanted = without(key);
+        let is_alike = |other: &Key| {
+            (&other.kind, other.version, other.seed) == (&key.kind, key.version, key.seed)
+                && (&other.inputs, &other.files) == (&key.inputs, &key.files)
+                && without(other) == wanted
+        };
+        let is_here = |record: &Record| self.missing(record).is_ok_and(|missing| missing.is_none());
+        let alike = records.iter().filter(|record| is_alike(&record.key));
+        alike.filter(|record| is_here(record)).collect()
+    }
+
     /// Every action record, damaged ones too, by kind and key.
     ///
     /// # Errors

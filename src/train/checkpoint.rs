@@ -252,6 +252,50 @@ pub fn group_of(folder: &Path) -> Option<String> {
     Some(Record::open(folder).ok()?.history.group().to_owned())
 }
 
+/// What is not there of the checkpoints that a run was to leave, whose state lies in the folder `artifact`: each as a
+/// lowercase fragment. Nothing where no state lies there.
+#[must_use]
+pub fn not_kept(artifact: &Path, retention: &Retention, checkpoint_every: u64) -> Vec<String> {
+    let Ok(record) = Record::open(artifact) else {
+        return Vec::new();
+    };
+    let steps = record.step;
+    let keeper = Keeper::new(artifact, record.history).with_retention(retention.clone());
+    let names: Vec<String> = fs::read_dir(keeper.left())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let count = |why: &str| names.iter().filter(|name| name.starts_with(why)).count() as u64;
+    let mut missing = Vec::new();
+    if retention.every > 0 {
+        // The last state is the artifact's own.
+        let due = (1..)
+            .map(|number| number * retention.every)
+            .take_while(|step| *step < steps);
+        let there = |step: &u64| names.contains(&format!("{EVERY}{}", step_name(*step)));
+        let (kept, gone): (Vec<u64>, Vec<u64>) = due.partition(there);
+        if !gone.is_empty() {
+            let all = kept.len() + gone.len();
+            missing.push(format!(
+                "of its checkpoints of every {} steps {} of {all} are kept",
+                retention.every,
+                kept.len()
+            ));
+        }
+    }
+    let written = steps.div_ceil(checkpoint_every.max(1));
+    let last = u64::from(retention.last).min(written);
+    if count(LAST) < last {
+        missing.push(format!("of its last {last} checkpoints {} are kept", count(LAST)));
+    }
+    if retention.best && count(BEST) == 0 && record.log.validation.is_some() {
+        missing.push("its best checkpoint is not kept".to_owned());
+    }
+    missing
+}
+
 /// The checkpoints of one run below a folder that survives crashes. The default keeps them in the current folder: for
 /// steps without checkpoints.
 #[derive(Clone, Debug, Default)]

@@ -143,6 +143,97 @@ fn a_read_only_store() {
     assert_eq!(Project::artifacts(&summary), undisturbed);
 }
 
+/// The commands that only read, in a store that can only be read. `mdlm` starts one, and `output` is a file that can be
+/// written.
+fn assert_readable(mut mdlm: impl FnMut(&[&str]) -> Command, store: &str, output: &Path) {
+    let manifest = "pipelines/tiny.json";
+    let output = output.to_str().unwrap();
+    for line in [
+        format!("run {manifest} --store {store}"),
+        format!("run {manifest} --store {store} --target tokens"),
+        format!("run {manifest} --store {store} --json --paranoid --jobs 2"),
+        format!("plan {manifest} --store {store} --exit-code"),
+        format!("show {manifest} rows --store {store}"),
+        format!("path {manifest} rows --store {store}"),
+        format!("data {manifest} rows --store {store}"),
+        format!("data {manifest} text --store {store}"),
+        format!("explain {manifest} tokens --store {store}"),
+        format!("graph {manifest}"),
+        format!("report {manifest} --store {store} --output {output}"),
+        format!("status --store {store}"),
+        format!("status {manifest} --store {store}"),
+        format!("verify --store {store}"),
+        format!("verify {manifest} --store {store}"),
+        format!("verify {manifest} --chain rows --store {store}"),
+        format!("gc {manifest} --dry-run --store {store}"),
+        format!("downloads --store {store}"),
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        let output = mdlm(&words).env("MDLM_DEVICE", "cpu").output().unwrap();
+        let told = talk(&output);
+        assert!(output.status.success(), "{line}: {told}");
+        assert!(
+            !told.contains("warning") && !told.contains("error"),
+            "{line}: {told}"
+        );
+    }
+}
+
+/// A run with nothing to do, and all that only looks, succeed in a store on a file system that is mounted read-only.
+#[test]
+fn a_read_only_store_serves_what_it_has() {
+    let Some(disk) = Disk::new(64 << 10) else { return };
+    let project = Project::new(60);
+    let store = disk.path().join("store");
+    assert!(run(&project, &store, &[]).status.success());
+    disk.remount("ro");
+    let output = project.path().join("report.html");
+    let here = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));
+        command.current_dir(project.path()).args(words);
+        command
+    };
+    assert_readable(here, store.to_str().unwrap(), &output);
+    assert!(output.is_file());
+    // What has to be made still says why it cannot be.
+    let refused = run(&project, &store, &["--force", "rows"]);
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(
+        talk(&refused).contains("Read-only file system"),
+        "{}",
+        talk(&refused)
+    );
+    disk.remount("rw");
+}
+
+/// The same for a user who may read the store and not write it.
+#[test]
+fn a_store_of_another_user_serves_what_it_has() {
+    let project = Project::new(60);
+    project.run(&[]);
+    set_mode(project.path(), 0o755);
+    let may_start = stranger(&project, &["--version"]).output();
+    if !may_start.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: the program cannot be started as another user here");
+        return;
+    }
+    let locked = folders(&project.store());
+    for folder in &locked {
+        set_mode(folder, 0o555);
+    }
+    for name in fs::read_dir(project.store().join("locks")).unwrap() {
+        set_mode(&name.unwrap().path(), 0o444);
+    }
+    let place = tempfile::tempdir().unwrap();
+    set_mode(place.path(), 0o777);
+    let output = place.path().join("report.html");
+    assert_readable(|words| stranger(&project, words), ".mdlm", &output);
+    assert!(output.is_file());
+    for folder in &locked {
+        set_mode(folder, 0o755);
+    }
+}
+
 /// Somebody without rights: this user, or a stranger where this user is root, whom nothing is denied.
 fn stranger(project: &Project, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));

@@ -14,7 +14,7 @@ use mdlm::store::verify::{Depth, Pace, examine};
 use mdlm::store::{Digest, Store};
 use serde_json::Value;
 
-use crate::support::Project;
+use crate::support::{Project, untimed};
 
 /// How often a run is killed; more with `MDLM_TEST_KILLS`.
 const KILLS: usize = 200;
@@ -84,7 +84,7 @@ fn kill(mut run: Child, when: &When) -> (bool, String) {
         When::InStage(begun, time, training) => {
             let (mut left, mut at) = (*begun, talk.len());
             while left > 0 && stderr.read_line(&mut talk).unwrap() > 0 {
-                left -= usize::from(talk[at..].starts_with('['));
+                left -= usize::from(untimed(&talk[at..]).starts_with('['));
                 if left > 0 {
                     at = talk.len();
                 }
@@ -105,12 +105,15 @@ fn kill(mut run: Child, when: &When) -> (bool, String) {
 
 /// The stage that was at work: the last one that was begun and not ended.
 fn at_work(talk: &str) -> &str {
-    let begun = talk.lines().rev().find(|line| line.starts_with('['));
+    let begun = talk.lines().rev().map(untimed).find(|line| line.starts_with('['));
     let Some(stage) = begun.and_then(|line| line.split_once("] ")?.1.split_once(':')) else {
         return "none";
     };
     let stage = stage.0;
-    if talk.contains(&format!("\n{stage}: done")) {
+    if talk
+        .lines()
+        .any(|line| untimed(line).starts_with(&format!("{stage}: done")))
+    {
         "none"
     } else {
         stage

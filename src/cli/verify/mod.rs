@@ -7,12 +7,12 @@ use std::time::Duration;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::Terminal;
 use super::progress::Display;
 use super::project::shown;
 use super::reach::{StoreArgs, keep};
 use super::table::{bytes, columns, count};
 use super::terminal::Style;
+use super::{Terminal, stated};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Progress, Sink as _};
 use crate::executor;
@@ -47,7 +47,7 @@ pub struct Args {
     /// Read no more than so many bytes a second: 50MB
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub throttle: Option<u64>,
-    /// Threads; all processors unless told otherwise
+    /// Threads; all processors unless told otherwise, here or by `MDLM_THREADS`
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Tell what is corrupt and leave it where it is
@@ -139,11 +139,7 @@ impl Outcome {
 /// # Errors
 /// There is no store, a manifest cannot be planned, or the store cannot be read.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let threads = args.threads.map_or_else(
-        || std::thread::available_parallelism().map_or(1, usize::from),
-        usize::from,
-    );
-    let pool = executor::pool(threads)?;
+    let pool = executor::pool(stated::threads(args.threads)?)?;
     let pace = Pace::new(args.throttle.map(|bytes| bytes as f64));
     if let Some(stage) = &args.chain {
         return chain::run(args, stage, &pool, &pace, terminal);

@@ -1,0 +1,509 @@
+//! Words that people bring along from make, cargo, dvc, snakemake and training scripts, and what does here what they do
+//! there: an answer instead of "unrecognized".
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+
+use crate::manifest::stage_field;
+
+/// Commands that there are not.
+const COMMANDS: &[(&[&str], &str)] = &[
+    (
+        &[
+            "all",
+            "build",
+            "exec",
+            "execute",
+            "go",
+            "make",
+            "rebuild",
+            "repro",
+            "reproduce",
+            "rerun",
+            "start",
+        ],
+        "`mdlm run MANIFEST` makes the results, rerunning only what changed",
+    ),
+    (
+        &[
+            "eval",
+            "evaluate",
+            "fit",
+            "generate",
+            "pack",
+            "prepare",
+            "preprocess",
+            "pretrain",
+            "sample",
+            "test",
+            "tokenize",
+            "train",
+            "tune",
+        ],
+        "`mdlm run MANIFEST --target STAGE` runs that stage of a manifest and what it needs",
+    ),
+    (
+        &["continue", "restart", "resume", "retry"],
+        "the same `mdlm run MANIFEST` again goes on from what is finished and from the last checkpoint",
+    ),
+    (
+        &["dry-run", "dryrun", "preview", "todo", "what-if", "why"],
+        "`mdlm plan MANIFEST` says what a run would do, and why",
+    ),
+    (
+        &[
+            "clean", "clear", "delete", "prune", "purge", "remove", "reset", "rm", "wipe",
+        ],
+        "`mdlm gc MANIFEST…` deletes what these manifests do not reach, and `--dry-run` says what that is; \
+         `mdlm run MANIFEST --force STAGE` makes a stage again",
+    ),
+    (
+        &["changes", "diff"],
+        "`mdlm plan MANIFEST` says what has changed since the last run, and `mdlm compare A.json B.json` which fields of two \
+         manifests differ, beside their results",
+    ),
+    (
+        &["history", "journal", "log", "logs", "tail"],
+        "`mdlm explain MANIFEST STAGE` lists a stage's runs; a training's losses are in metrics.jsonl of the folder that \
+         `mdlm path MANIFEST STAGE` prints",
+    ),
+    (
+        &["list", "ls", "stages", "tree"],
+        "`mdlm plan MANIFEST` lists the stages with their state, `mdlm status` what the store holds",
+    ),
+    (
+        &["cache", "df", "disk", "du", "size", "store", "usage"],
+        "`mdlm status` shows what the store holds, `mdlm gc` deletes from it, and `mdlm push` and `mdlm pull` share it",
+    ),
+    (
+        &["dag", "draw", "viz", "visualise", "visualize"],
+        "`mdlm graph MANIFEST` draws the stages for Graphviz or Mermaid",
+    ),
+    (
+        &["plot", "plots", "summary"],
+        "`mdlm report MANIFEST` writes curves, bounds and samples as one HTML file",
+    ),
+    (
+        &[
+            "exp",
+            "experiments",
+            "leaderboard",
+            "metrics",
+            "results",
+            "sweep",
+            "tensorboard",
+        ],
+        "`mdlm compare MANIFEST…` puts results side by side, and `mdlm report MANIFEST` draws their curves",
+    ),
+    (
+        &["check", "lint", "parse"],
+        "`mdlm validate FILE…` checks manifests; `mdlm verify` checks what the store holds",
+    ),
+    (
+        &["audit", "fsck", "repair"],
+        "`mdlm verify` hashes what the store holds and puts aside what is corrupt",
+    ),
+    (
+        &["create", "new", "scaffold", "setup", "template"],
+        "`mdlm init` writes a first manifest for your own text",
+    ),
+    (
+        &[
+            "cat", "describe", "get", "head", "info", "inspect", "print", "view",
+        ],
+        "`mdlm show MANIFEST STAGE` tells how a result came about, `mdlm data MANIFEST STAGE` shows its records, and \
+         `mdlm path MANIFEST STAGE` prints its folder",
+    ),
+    (
+        &["download", "fetch", "import", "import-url"],
+        "`mdlm run MANIFEST` downloads what its sources name, `mdlm pull` fetches what another machine has made, and \
+         `mdlm downloads` lists what was downloaded",
+    ),
+    (
+        &["checkout", "sync"],
+        "`mdlm pull MANIFEST` fetches what another machine has made",
+    ),
+    (
+        &["export", "save", "upload"],
+        "`mdlm path MANIFEST STAGE` prints the folder of a result, to copy from; `mdlm push` shares it",
+    ),
+    (
+        &["add", "commit", "track"],
+        "nothing has to be added: a run hashes the files that its manifest names",
+    ),
+    (
+        &["remote"],
+        "a remote is named by `--remote URL` or MDLM_REMOTE, of `mdlm run`, `mdlm push` and `mdlm pull`",
+    ),
+    (
+        &["config", "options", "settings"],
+        "settings are fields of the manifest: `mdlm schema` prints all of them",
+    ),
+    (
+        &["dataset", "datasets"],
+        "`mdlm corpora` lists the corpora that have names",
+    ),
+    (&["models", "sizes"], "`mdlm shapes` lists the compiled shapes"),
+    (
+        &["cancel", "kill", "stop"],
+        "Ctrl-C, or `kill` with the number of the process, ends a run and keeps a checkpoint",
+    ),
+    (
+        &["device", "devices", "env", "gpu", "gpus", "system"],
+        "`mdlm doctor` shows what this machine offers",
+    ),
+    (
+        &["benchmark", "profile", "speed", "time"],
+        "`mdlm bench` measures this machine",
+    ),
+    (&["shell"], "`mdlm completions SHELL` prints a completion script"),
+    (
+        &["forget"],
+        "`mdlm downloads --forget URL` has a download asked again",
+    ),
+    (
+        &["explore", "browse", "ui"],
+        "`mdlm report MANIFEST` writes the results as one HTML file",
+    ),
+];
+
+/// Options that there are not, with the commands whose options they are not: all where none is named.
+const OPTIONS: &[(&[&str], &[&str], &str)] = &[
+    (
+        &[
+            "--dry-run",
+            "--dryrun",
+            "--just-print",
+            "--preview",
+            "--what-if",
+            "-n",
+        ],
+        &[],
+        "`mdlm plan MANIFEST` says what a run would do, and why",
+    ),
+    (
+        &[
+            "--continue",
+            "--restart",
+            "--resume",
+            "--resume-from",
+            "--resume-from-checkpoint",
+        ],
+        &["run", "plan"],
+        "leave it out: a run goes on from what is finished and from the last checkpoint by itself",
+    ),
+    (
+        &[
+            "--clean",
+            "--force-all",
+            "--forceall",
+            "--forcerun",
+            "--from-scratch",
+            "--ignore-cache",
+            "--no-cache",
+            "--overwrite",
+            "--rebuild",
+            "--rerun",
+            "-B",
+            "-F",
+            "-R",
+            "-f",
+        ],
+        &[],
+        "`--force STAGE` runs a stage although its result is there; repeat it for others",
+    ),
+    (
+        &["--all", "-a"],
+        &["run", "plan", "report"],
+        "leave it out: all stages of the manifest are meant, unless `--target STAGE` names some",
+    ),
+    (
+        &[
+            "--config",
+            "--file",
+            "--makefile",
+            "--manifest",
+            "--pipeline",
+            "--snakefile",
+            "-c",
+            "-s",
+        ],
+        &[],
+        "the manifest is named without an option, as in `mdlm run pipelines/quickstart.json`",
+    ),
+    (
+        &[
+            "--define",
+            "--override",
+            "--param",
+            "--params",
+            "--set-param",
+            "-D",
+            "-P",
+            "-S",
+            "-p",
+        ],
+        &[],
+        "`--set PATH=VALUE` sets a field, as in `--set stages.model.steps=200`",
+    ),
+    (
+        &[
+            "--cores",
+            "--cpus",
+            "--num-proc",
+            "--num-workers",
+            "--parallel",
+            "--workers",
+            "-t",
+            "-w",
+        ],
+        &[],
+        "`--threads N` is the number of threads, and `--jobs N` of `mdlm run` that of stages side by side",
+    ),
+    (
+        &["--jobs", "-j"],
+        &[],
+        "`--jobs N` is an option of `mdlm run`; `--threads N` is the number of threads",
+    ),
+    (
+        &["--accelerator", "--cpu", "--cuda", "--gpu", "--gpus"],
+        &[],
+        "`--device cpu` or `--device cuda` says where to compute; of several GPUs CUDA_VISIBLE_DEVICES chooses",
+    ),
+    (
+        &["--debug", "--log-level", "--trace", "--verbose", "-v", "-vv"],
+        &[],
+        "leave it out: a run says what it does unless `--quiet`; `mdlm explain` and `mdlm show` say more of a stage",
+    ),
+    (
+        &["--out", "--output", "--output-dir", "--save-dir", "-O", "-o"],
+        &[],
+        "results are kept in the store: `--store DIR` names another one, and `mdlm path MANIFEST STAGE` prints a result's \
+         folder",
+    ),
+    (
+        &[
+            "--downstream",
+            "--from",
+            "--only",
+            "--stage",
+            "--stages",
+            "--step",
+            "--until",
+        ],
+        &[],
+        "`--target STAGE` runs that stage and what it needs, nothing else",
+    ),
+    (&["--format"], &[], "`--json` prints JSON"),
+    (
+        &["--no-color", "--no-colour", "--nocolor"],
+        &[],
+        "`--color never`, or NO_COLOR=1 in the environment",
+    ),
+    (
+        &["--assume-yes", "--yes", "-y"],
+        &[],
+        "leave it out: nothing is asked",
+    ),
+    (
+        &["--log", "--log-file"],
+        &[],
+        "the log is standard error: `2> FILE` keeps it",
+    ),
+    (
+        &["--epochs", "--max-epochs", "--num-epochs"],
+        &[],
+        "`--set stages.STAGE.steps=N` says how long a stage trains: an epoch is its train rows divided by `batch`",
+    ),
+    (&["--seed"], &[], "`--set seed=N` sets the pipeline's seed"),
+    (
+        &["--remote-url"],
+        &[],
+        "`--remote URL` names a cache that machines share",
+    ),
+];
+
+/// The arguments, with `mdlm help COMMAND` as `mdlm COMMAND --help` and `mdlm version` as `mdlm --version`.
+pub(super) fn spelt_out(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    match arguments.get(1).and_then(|word| word.to_str()) {
+        Some("help") => {
+            arguments.remove(1);
+            arguments.push("--help".into());
+        }
+        Some("version") if arguments.len() == 2 => arguments[1] = "--version".into(),
+        _ => {}
+    }
+    arguments
+}
+
+/// What is wrong with arguments that clap does not know, and what to write instead; nothing where there is no better
+/// answer than clap's.
+pub(super) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<(String, String)> {
+    let context = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    match error.kind() {
+        ErrorKind::InvalidSubcommand => {
+            let word = context(ContextKind::InvalidSubcommand)?;
+            let hint = command(word)?;
+            Some((format!("there is no command `{word}`"), hint))
+        }
+        ErrorKind::UnknownArgument => {
+            let word = context(ContextKind::InvalidArg)?;
+            let hint = option(word, arguments)?;
+            Some((format!("unexpected argument `{word}`"), hint))
+        }
+        _ => None,
+    }
+}
+
+fn command(word: &str) -> Option<String> {
+    let is_json = Path::new(word)
+        .extension()
+        .is_some_and(|ending| ending.eq_ignore_ascii_case("json"));
+    if is_json {
+        return Some(format!("`mdlm run {word}` runs a manifest"));
+    }
+    let plain = word.to_lowercase().replace('_', "-");
+    let found = COMMANDS.iter().find(|(words, _)| words.contains(&plain.as_str()));
+    found.map(|(_, hint)| (*hint).to_owned())
+}
+
+fn option(word: &str, arguments: &[OsString]) -> Option<String> {
+    let command = arguments
+        .get(1)
+        .and_then(|word| word.to_str())
+        .unwrap_or_default();
+    let runs = matches!(command, "run" | "plan");
+    if !word.starts_with('-') {
+        return match word.split_once('=') {
+            Some((path, _)) if path.contains('.') || path == "seed" => {
+                Some(format!("every field has an option of its own: `--set {word}`"))
+            }
+            _ if !runs => None,
+            _ if Path::new(word).extension().is_some_and(|ending| ending == "json") => {
+                Some("one manifest at a time".to_owned())
+            }
+            _ => Some(format!("a stage is named by an option: `--target {word}`")),
+        };
+    }
+    let name = word.split('=').next().unwrap_or(word);
+    let found = OPTIONS.iter().find(|(names, commands, _)| {
+        names.contains(&name) && (commands.is_empty() || commands.contains(&command))
+    });
+    if let Some((.., hint)) = found {
+        return Some((*hint).to_owned());
+    }
+    let field = name.strip_prefix("--").filter(|_| runs)?;
+    let field = stage_field(&field.replace('-', "_"))?;
+    let value = value(name, arguments).unwrap_or_else(|| "VALUE".to_owned());
+    Some(format!(
+        "`--set stages.STAGE.{field}={value}` sets it, where STAGE is the stage's name"
+    ))
+}
+
+/// The value that an unknown option was given.
+fn value(name: &str, arguments: &[OsString]) -> Option<String> {
+    let mut words = arguments.iter().filter_map(|word| word.to_str());
+    let word = words.find(|word| word.split('=').next() == Some(name))?;
+    let value = match word.split_once('=') {
+        Some((_, value)) => value,
+        None => words.next().filter(|next| !next.starts_with("--"))?,
+    };
+    Some(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+    use crate::cli::Cli;
+
+    fn parsed(line: &str) -> Option<(String, String)> {
+        let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+        let error = Cli::command()
+            .try_get_matches_from(arguments.clone())
+            .unwrap_err();
+        answer(&error, &arguments)
+    }
+
+    #[test]
+    fn every_hint_names_commands_and_options_that_there_are() {
+        let cli = Cli::command();
+        let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
+        let all = COMMANDS
+            .iter()
+            .map(|(_, hint)| hint)
+            .chain(OPTIONS.iter().map(|(.., hint)| hint));
+        for hint in all {
+            for after in hint.split("`mdlm ").skip(1) {
+                let name = after.split([' ', '`']).next().unwrap();
+                assert!(names.contains(&name), "{hint}");
+            }
+        }
+        for (words, _) in COMMANDS {
+            assert!(words.iter().all(|word| !names.contains(word)), "{words:?}");
+        }
+    }
+
+    #[test]
+    fn every_word_is_answered_once() {
+        let mut all: Vec<&str> = COMMANDS.iter().flat_map(|(words, _)| *words).copied().collect();
+        let count = all.len();
+        all.sort_unstable();
+        all.dedup();
+        assert_eq!(all.len(), count);
+        for word in all {
+            assert!(parsed(&format!("mdlm {word}")).is_some(), "{word}");
+        }
+    }
+
+    #[test]
+    fn words_of_other_programs_are_answered() {
+        for (line, part) in [
+            ("mdlm clean", "`mdlm gc MANIFEST…`"),
+            ("mdlm LS", "`mdlm plan MANIFEST`"),
+            ("mdlm pipelines/a.json", "`mdlm run pipelines/a.json`"),
+            ("mdlm run a.json --dry-run", "`mdlm plan MANIFEST`"),
+            ("mdlm run a.json -n", "`mdlm plan MANIFEST`"),
+            ("mdlm run a.json --resume", "leave it out"),
+            ("mdlm run a.json --resume=x", "leave it out"),
+            ("mdlm run a.json -f", "`--force STAGE`"),
+            ("mdlm plan a.json -j 4", "`--threads N`"),
+            ("mdlm run a.json model", "`--target model`"),
+            ("mdlm run a.json --set a.b=1 stages.c.d=2", "`--set stages.c.d=2`"),
+            (
+                "mdlm run a.json --learning-rate 1e-3",
+                "`--set stages.STAGE.learning_rate=1e-3`",
+            ),
+            (
+                "mdlm run a.json --lr=1e-3",
+                "`--set stages.STAGE.learning_rate=1e-3`",
+            ),
+            ("mdlm run a.json --batch-size 8", "`--set stages.STAGE.batch=8`"),
+            ("mdlm run a.json --seed 3", "`--set seed=N`"),
+        ] {
+            let (_, hint) = parsed(line).unwrap_or_else(|| panic!("{line}"));
+            assert!(hint.contains(part), "{line}: {hint}");
+        }
+        assert_eq!(parsed("mdlm frobnicate"), None);
+        assert_eq!(parsed("mdlm run a.json --frobnicate"), None);
+    }
+
+    #[test]
+    fn help_and_version_are_commands_too() {
+        let spelt = |line: &str| {
+            let words = spelt_out(line.split(' ').map(OsString::from).collect());
+            let words: Vec<_> = words.iter().map(|word| word.to_str().unwrap()).collect();
+            words.join(" ")
+        };
+        assert_eq!(spelt("mdlm help"), "mdlm --help");
+        assert_eq!(spelt("mdlm help run"), "mdlm run --help");
+        assert_eq!(spelt("mdlm version"), "mdlm --version");
+        assert_eq!(spelt("mdlm run help"), "mdlm run help");
+    }
+}

@@ -1,0 +1,113 @@
+//! What the artifact that serves a stage lacks of what the manifest asks for, though its result is the same: the points of
+//! a validation curve, checkpoints that were to stay.
+
+use serde_json::Value;
+
+use super::{Past, PlannedStage};
+use crate::manifest::Stage;
+use crate::stages::key::watched;
+use crate::store::{Key, Record, Store};
+use crate::train::Retention;
+use crate::train::checkpoint::not_kept;
+
+/// Of the trainings whose weights are those that a key asks for, the one that lacks least of it; the newest of several.
+pub(super) fn stand_in(
+    stage: &Stage,
+    key: &Key,
+    past: &Past,
+    store: &Store,
+) -> crate::error::Result<Option<Box<Record>>> {
+    let but_for = watched(stage);
+    if but_for.is_empty() {
+        return Ok(None);
+    }
+    let past = past.of(&key.kind, store)?;
+    let alike = store.alike(&past.records, key, but_for).into_iter();
+    let steps = steps(stage);
+    let best = alike.max_by(|a, b| {
+        let lacks = |record: &Record| validations(&record.key.config, &key.config, steps).len();
+        let order = lacks(b).cmp(&lacks(a));
+        order.then_with(|| a.provenance.started.cmp(&b.provenance.started))
+    });
+    Ok(best.map(|record| Box::new(record.clone())))
+}
+
+/// What an artifact lacks, each as a lowercase fragment.
+pub(super) fn of(stage: &PlannedStage, record: &Record, store: &Store) -> Vec<String> {
+    let Stage::Train(train) = &stage.stage else {
+        return Vec::new();
+    };
+    let mut lacks = validations(&record.key.config, &stage.parts.config, train.steps);
+    if let Some(keep) = train.keep_checkpoints {
+        let retention = Retention {
+            folder: store.checkpoints_path(),
+            every: keep.every,
+            last: keep.last,
+            best: keep.best,
+        };
+        let artifact = store.artifact_path(&record.artifact);
+        lacks.extend(not_kept(&artifact, &retention, train.checkpoint_every));
+    }
+    lacks
+}
+
+fn steps(stage: &Stage) -> u64 {
+    match stage {
+        Stage::Train(train) => train.steps,
+        _ => 0,
+    }
+}
+
+/// The validations that a training was not asked for and now is.
+fn validations(made: &Value, asked: &Value, steps: u64) -> Vec<String> {
+    let number = |config: &Value, field: &str| config.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let mut lacks = Vec::new();
+    let (then, now) = (
+        number(made, "validation_every"),
+        number(asked, "validation_every"),
+    );
+    let is_covered = now == 0 || now >= steps || then > 0 && now.is_multiple_of(then);
+    if !is_covered {
+        lacks.push(if then == 0 || then >= steps {
+            format!("validated at its end alone, not every {now} steps")
+        } else {
+            format!("validated every {then} steps, not every {now}")
+        });
+    }
+    let (then, now) = (number(made, "validation_rows"), number(asked, "validation_rows"));
+    if now > then {
+        lacks.push(format!("validated on at most {then} rows, not {now}"));
+    }
+    lacks
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_was_validated_more_often_lacks_nothing() {
+        let lacks = |then: (u64, u64), now: (u64, u64)| {
+            let config = |(every, rows)| json!({ "validation_every": every, "validation_rows": rows });
+            validations(&config(then), &config(now), 100).join("; ")
+        };
+        assert_eq!(lacks((10, 8), (10, 8)), "");
+        assert_eq!(lacks((10, 8), (50, 8)), "", "its points are among them");
+        assert_eq!(lacks((10, 8), (0, 8)), "");
+        assert_eq!(lacks((0, 8), (100, 8)), "", "both at the end");
+        assert_eq!(lacks((10, 8), (10, 4)), "");
+        assert_eq!(lacks((10, 8), (5, 8)), "validated every 10 steps, not every 5");
+        assert_eq!(lacks((10, 8), (15, 8)), "validated every 10 steps, not every 15");
+        assert_eq!(
+            lacks((0, 8), (5, 8)),
+            "validated at its end alone, not every 5 steps"
+        );
+        assert_eq!(
+            lacks((100, 8), (5, 8)),
+            "validated at its end alone, not every 5 steps"
+        );
+        assert_eq!(lacks((10, 8), (10, 9)), "validated on at most 8 rows, not 9");
+    }
+}

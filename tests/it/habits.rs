@@ -1,0 +1,428 @@
+//! What people bring along: words and options of other programs, numbers as other languages spell them, settings in the
+//! environment, settings that change nothing of the result. All are answered with what does it here.
+
+use std::fs;
+
+use serde_json::{Value, json};
+
+use crate::support::{Project, mdlm};
+
+/// Exit code, standard output, standard error.
+fn told(command: &mut assert_cmd::Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// A table's lines as words.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn a_number_that_is_no_json_is_told_how_to_be_written() {
+    let project = Project::whole(5);
+    for (written, part) in [
+        (".001", "`.001` is not a JSON number"),
+        (".001", "hint: write 0.001\n"),
+        ("1.", "hint: write 1\n"),
+        ("+1", "hint: write 1\n"),
+        ("+.5e+3", "hint: write 0.5e3\n"),
+        ("0x10", "hint: write 16\n"),
+        ("1_000", "hint: write 1000\n"),
+        ("007", "hint: write 7\n"),
+        ("0,5", "hint: write 0.5\n"),
+        ("10%", "hint: write 0.1\n"),
+        ("inf", "hint: write a finite number\n"),
+        ("-Infinity", "hint: write a finite number\n"),
+        ("nan", "hint: write a finite number\n"),
+        ("1e", "hint: write an exponent after the `e`, as in 1e-4\n"),
+        ("'0.5'", "hint: write 0.5"),
+        ("\"0.5\"", "hint: write 0.5 without quotes\n"),
+        ("\".5\"", "hint: write 0.5 without quotes\n"),
+        ("None", "hint: `null` takes the field away"),
+        ("many", "`many` is a string"),
+    ] {
+        let set = format!("stages.model.learning_rate={written}");
+        let (code, _, talk) = told(&mut project.mdlm("plan", &["--set", &set]));
+        assert_eq!(code, Some(2), "{written}");
+        assert!(talk.contains(part), "{written}: {talk}");
+    }
+    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", "stages.rows.wrap=True"]));
+    assert!(talk.contains("hint: write true\n"), "{talk}");
+    let sweep = "stages.model.learning_rate=[1e-3,4e-3]";
+    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", sweep]));
+    let way = "--set 'stages.model.matrix={\"learning_rate\":[0.001,0.004]}'";
+    assert!(talk.contains(way), "{talk}");
+    let way = "stages.model.matrix={\"learning_rate\":[0.001,0.004]}";
+    let (code, plan, talk) = told(&mut project.mdlm("plan", &["--set", way]));
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(plan.contains("model@learning_rate=0.004"), "{plan}");
+}
+
+/// The same inside a file, where each is a fault at its place.
+#[test]
+fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
+    let project = Project::whole(5);
+    let path = project.path().join("pipelines/tiny.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    for (from, to, part) in [
+        ("0.001", ".001", "hint: write 0.001"),
+        ("0.001", "+1", "hint: write 1"),
+        ("0.001", "1.", "hint: write 1"),
+        ("0.001", "1_000", "hint: write 1000"),
+        ("0.001", "0x10", "hint: write 16"),
+        ("0.001", "NaN", "expected a finite number"),
+        ("0.001", "-inf", "expected a finite number"),
+        ("0.001", "inf", "expected a finite number"),
+        ("0.001", "1e", "as in 1e-4"),
+        ("0.001", "\".001\"", "hint: write 0.001 without quotes"),
+        ("0.001", "None", "hint: leave the field out for its default"),
+        ("0.001", "# lr\n 0.001", "hint: JSON has no comments"),
+        (
+            "0.001",
+            "[0.001, 0.004]",
+            "move it into `matrix` of `model`: \"matrix\": { \"learning_rate\": [0.001,0.004] }",
+        ),
+        ("\"nano\"", "'nano'", "hint: strings and keys take double quotes"),
+        (
+            "\"nano\"",
+            "nano",
+            "hint: text takes double quotes: write \"nano\"",
+        ),
+        ("\"steps\"", "steps", "hint: write \"steps\""),
+        (
+            "\"steps\"",
+            "\"epochs\"",
+            "`steps` of the train stage says how long it trains",
+        ),
+        ("\"steps\"", "\"max_steps\"", "did you mean `steps`?"),
+        ("\"seed\"", "\"extends\"", "a manifest is one file"),
+        ("\"seed\"", "\"env\"", "a manifest reads no variables"),
+        ("\"batch\"", "\"gpus\"", "`mdlm run --device cpu|cuda`"),
+    ] {
+        assert!(manifest.contains(from), "{from} in {manifest}");
+        fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
+        let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+        assert_eq!(code, Some(2), "{to}");
+        assert!(
+            words(&talk.replace(" | ", " ")).contains(&words(part)),
+            "{to}: {talk}"
+        );
+    }
+    fs::write(&path, "# of dvc\nname: tiny\nseed: 1\nstages:\n  text: {}\n").unwrap();
+    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    assert!(talk.contains("this looks like YAML"), "{talk}");
+    fs::write(&path, "name = \"tiny\"\n[stages.text]\n").unwrap();
+    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    assert!(talk.contains("this looks like TOML"), "{talk}");
+}
+
+#[test]
+fn words_of_other_programs_are_answered() {
+    let project = Project::whole(5);
+    for (line, part) in [
+        (
+            "clean",
+            "error: there is no command `clean`\nhint: `mdlm gc MANIFEST…`",
+        ),
+        ("repro", "`mdlm run MANIFEST`"),
+        ("diff", "`mdlm compare A.json B.json`"),
+        ("logs", "`mdlm explain MANIFEST STAGE`"),
+        ("help ls", "`mdlm plan MANIFEST` lists the stages"),
+        ("pipelines/tiny.json", "`mdlm run pipelines/tiny.json`"),
+        ("run pipelines/tiny.json --dry-run", "`mdlm plan MANIFEST`"),
+        ("run pipelines/tiny.json -n", "`mdlm plan MANIFEST`"),
+        ("run pipelines/tiny.json --resume", "leave it out"),
+        ("run pipelines/tiny.json model", "`--target model`"),
+        (
+            "plan pipelines/tiny.json --set model.steps=5",
+            "did you mean `--set stages.model.steps=5`?",
+        ),
+        (
+            "plan pipelines/tiny.json --set modle.steps=5",
+            "did you mean `--set stages.model.steps=5`?",
+        ),
+        (
+            "plan pipelines/tiny.json --set lr=1e-3",
+            "did you mean `--set stages.model.learning_rate=1e-3`?",
+        ),
+        (
+            "plan pipelines/tiny.json --lr 1e-3",
+            "`--set stages.STAGE.learning_rate=1e-3`",
+        ),
+    ] {
+        let (code, _, talk) = told(mdlm().current_dir(project.path()).args(line.split(' ')));
+        assert_eq!(code, Some(2), "{line}: {talk}");
+        assert!(
+            words(&talk.replace(" | ", " ")).contains(&words(part)),
+            "{line}: {talk}"
+        );
+    }
+    for (line, same) in [
+        ("help", "--help"),
+        ("help run", "run --help"),
+        ("version", "--version"),
+    ] {
+        let (code, text, _) = told(mdlm().args(line.split(' ')));
+        assert_eq!(code, Some(0), "{line}");
+        assert_eq!(text, told(mdlm().args(same.split(' '))).1, "{line}");
+    }
+}
+
+/// What a shell would have put into a path is answered with how to write it.
+#[test]
+fn a_path_is_no_shell() {
+    let project = Project::new(5);
+    let home = project.path().to_str().unwrap();
+    for (path, part) in [
+        (
+            "~/corpus/*.txt",
+            &*format!("a manifest knows no `~`: write `{home}/corpus/*.txt`"),
+        ),
+        (
+            "${HOME}/corpus/*.txt",
+            "`--set \"stages.STAGE.input.files.0=$HOME/…\"`",
+        ),
+        ("$HOME/corpus/*.txt", "a manifest reads no variables"),
+    ] {
+        let set = format!("stages.text.input.files.0={path}");
+        let (code, _, talk) = told(project.mdlm("plan", &["--set", &set]).env("HOME", home));
+        assert_eq!(code, Some(2), "{talk}");
+        assert!(talk.contains(part), "{path}: {talk}");
+    }
+    let (code, _, talk) = told(project.mdlm("run", &["--store=~/store"]).env("HOME", home));
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(talk.contains(&format!("hint: write `{home}/store`")), "{talk}");
+    assert!(!project.path().join("~").exists());
+}
+
+#[test]
+fn the_environment_states_what_the_command_line_does_not() {
+    let project = Project::new(60);
+    let stored = |folder: &str| project.path().join(folder).join("artifacts").is_dir();
+    let run = |arguments: &[&str], variables: &[(&str, &str)]| {
+        told(project.mdlm("run", arguments).envs(variables.iter().copied()))
+    };
+    let (code, _, talk) = run(
+        &["--target", "text"],
+        &[("MDLM_STORE", "here"), ("MDLM_THREADS", "1"), ("MDLM_JOBS", "2")],
+    );
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(stored("here") && !stored(".mdlm"));
+    let variables = [("MDLM_STORE", "here")];
+    for line in [
+        "path pipelines/tiny.json text",
+        "status",
+        "verify",
+        "downloads",
+        "status pipelines/tiny.json",
+    ] {
+        let (code, out, talk) = told(
+            mdlm()
+                .current_dir(project.path())
+                .args(line.split(' '))
+                .envs(variables),
+        );
+        assert_eq!(code, Some(0), "{line}: {talk}");
+        let shown = out + &talk;
+        assert!(shown.contains("here") || line == "verify", "{line}: {shown}");
+    }
+    // A flag wins, and an empty variable is none.
+    let empty = [("MDLM_STORE", "never"), ("MDLM_THREADS", ""), ("MDLM_JOBS", "")];
+    let (code, _, talk) = run(
+        &["--target", "text", "--store", "there", "--threads", "2"],
+        &empty,
+    );
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(stored("there") && !stored("never"));
+    let show = ["text", "--json", "--store", "there"];
+    let shown: Value = serde_json::from_slice(&project.mdlm("show", &show).output().unwrap().stdout).unwrap();
+    assert_eq!(shown["provenance"]["threads"], 2);
+    let show = ["text", "--json", "--store", "here"];
+    let shown: Value = serde_json::from_slice(&project.mdlm("show", &show).output().unwrap().stdout).unwrap();
+    assert_eq!(shown["provenance"]["threads"], 1);
+    for (name, value) in [
+        ("MDLM_THREADS", "many"),
+        ("MDLM_THREADS", "0"),
+        ("MDLM_JOBS", "-1"),
+        ("MDLM_JOBS", "99999"),
+    ] {
+        let (code, _, talk) = run(&[], &[(name, value)]);
+        assert_eq!(code, Some(2), "{talk}");
+        let message = format!("read {name}: `{value}` is no whole number from 1 to 1024");
+        assert!(talk.contains(&message), "{talk}");
+    }
+    // A flag wins over a bad value too.
+    let (code, _, talk) = run(&["--threads", "1"], &[("MDLM_THREADS", "many")]);
+    assert_eq!(code, Some(0), "{talk}");
+}
+
+/// When a training validates and which checkpoints it keeps cannot change its weights: it is not trained again, and what it
+/// lacks is said.
+#[test]
+fn what_cannot_change_the_weights_does_not_retrain() {
+    let project = Project::whole(60);
+    let made = project.run(&[]);
+    let set = |field: &str| ["--set".to_owned(), format!("stages.model.{field}")];
+    let run = |fields: &[&str], more: &[&str]| {
+        let fields: Vec<String> = fields.iter().flat_map(|field| set(field)).collect();
+        let mut arguments: Vec<&str> = fields.iter().map(String::as_str).collect();
+        arguments.extend(more);
+        project.run(&arguments)
+    };
+    let cached = "text: cached, tokens: cached, rows: cached, model: cached, bound: cached, texts: cached";
+    for (field, lacks) in [
+        ("checkpoint_every=7", None),
+        ("validation_every=20", None),
+        ("validation_every=0", None),
+        ("validation_rows=4", None),
+        (
+            "validation_every=5",
+            Some("validated every 10 steps, not every 5"),
+        ),
+        ("validation_rows=9", Some("validated on at most 8 rows, not 9")),
+        (
+            "keep_checkpoints={\"every\":10}",
+            Some("of its checkpoints of every 10 steps 0 of 2 are kept"),
+        ),
+        (
+            "keep_checkpoints={\"last\":2}",
+            Some("of its last 2 checkpoints 0 are kept"),
+        ),
+        (
+            "keep_checkpoints={\"best\":true}",
+            Some("its best checkpoint is not kept"),
+        ),
+    ] {
+        let [set, value] = set(field);
+        let (code, plan, talk) = told(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
+        assert_eq!(code, Some(0), "{field}: {plan}{talk}");
+        let summary = run(&[field], &[]);
+        assert_eq!(Project::statuses(&summary), cached, "{field}");
+        assert_eq!(Project::artifacts(&summary), Project::artifacts(&made));
+        let why = summary["stages"][3]["why"].as_str().unwrap();
+        let (_, shown, _) = told(&mut project.mdlm("show", &["model", &set, &value]));
+        match lacks {
+            None => {
+                assert_eq!(why, "", "{field}");
+                assert!(
+                    !plan.contains("--force") && !shown.contains("--force"),
+                    "{field}: {plan}"
+                );
+            }
+            Some(lacks) => {
+                let expected = format!("{lacks} (`--force model` trains it again)");
+                assert_eq!(why, expected, "{field}");
+                assert!(words(&plan).contains(&expected), "{field}: {plan}");
+                assert!(
+                    words(&shown).contains(&format!("lacks {expected}")),
+                    "{field}: {shown}"
+                );
+            }
+        }
+    }
+    // The way to get it works, and the weights are those of before.
+    let digest = |summary: &Value| {
+        let folder = summary["stages"][3]["path"].as_str().unwrap();
+        mdlm::store::digest::hash_file(std::path::Path::new(&format!("{folder}/ema.safetensors"))).unwrap()
+    };
+    let asked = [
+        "validation_every=5",
+        "keep_checkpoints={\"every\":10,\"last\":2,\"best\":true}",
+    ];
+    let again = run(&asked, &["--force", "model"]);
+    assert_eq!(again["stages"][3]["status"], "done");
+    assert_eq!(digest(&again), digest(&made));
+    let metrics = |summary: &Value| {
+        let folder = summary["stages"][3]["path"].as_str().unwrap();
+        let text = fs::read_to_string(format!("{folder}/metrics.jsonl")).unwrap();
+        text.lines()
+            .filter(|line| line.contains("\"validation\""))
+            .count()
+    };
+    assert_eq!((metrics(&made), metrics(&again)), (3, 6));
+    let summary = run(&asked, &[]);
+    assert_eq!(summary["stages"][3]["why"], "", "it lacks nothing");
+    // What can change the weights still trains.
+    let [set, value] = set("dropout=0.2");
+    let (code, ..) = told(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
+    assert_eq!(code, Some(10));
+}
+
+/// A second pipeline of the same name has a report of its own, and both are told apart.
+#[test]
+fn two_manifests_of_one_name_have_two_reports() {
+    let project = Project::new(60);
+    let report = |name: &str| project.store().join("reports").join(name);
+    project.run(&[]);
+    let first = fs::read_to_string(report("tiny.html")).unwrap();
+    let other = project.path().join("pipelines/other.json");
+    let text = fs::read_to_string(project.path().join("pipelines/tiny.json")).unwrap();
+    fs::write(&other, text.replace("\"length\": 32", "\"length\": 16")).unwrap();
+    let run = |manifest: &str| told(mdlm().current_dir(project.path()).args(["run", manifest]));
+    let (code, _, talk) = run("pipelines/other.json");
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(
+        words(&talk).contains("is the report of `pipelines/tiny.json`, which has the same name"),
+        "{talk}"
+    );
+    assert_eq!(fs::read_to_string(report("tiny.html")).unwrap(), first);
+    let second = talk
+        .lines()
+        .find_map(|line| line.strip_prefix("report: "))
+        .unwrap();
+    assert!(
+        second.starts_with(".mdlm/reports/tiny-") && project.path().join(second).is_file(),
+        "{talk}"
+    );
+    // One that was renamed is the same pipeline.
+    fs::remove_file(project.path().join("pipelines/tiny.json")).unwrap();
+    let (_, _, talk) = run("pipelines/other.json");
+    assert!(talk.contains("report: .mdlm/reports/tiny.html"), "{talk}");
+}
+
+/// A pipeline that has learnt from other text is no earlier state of a new one.
+#[test]
+fn an_unrelated_pipelines_changes_are_no_reasons() {
+    let project = Project::new(60);
+    project.run(&[]);
+    fs::create_dir(project.path().join("mine")).unwrap();
+    fs::write(project.path().join("mine/notes.txt"), "other words\n".repeat(50)).unwrap();
+    let text = fs::read_to_string(project.path().join("pipelines/tiny.json")).unwrap();
+    let text = text
+        .replace("\"tiny\"", "\"mine\"")
+        .replace("../corpus/*.txt", "../mine/*.txt");
+    fs::write(project.path().join("pipelines/mine.json"), text).unwrap();
+    let (_, plan, _) = told(
+        mdlm()
+            .current_dir(project.path())
+            .args(["plan", "pipelines/mine.json"]),
+    );
+    assert!(words(&plan).contains("text source will run: never ran"), "{plan}");
+    assert!(
+        !plan.contains("compared with") && !plan.contains("is gone"),
+        "{plan}"
+    );
+}
+
+/// What a key holds beside the settings is told in the words of the manifest.
+#[test]
+fn the_form_of_files_is_told_in_words() {
+    let project = Project::new(5);
+    project.run(&["--target", "text"]);
+    let line = json!({ "text": "some words" }).to_string() + "\n";
+    fs::write(project.path().join("corpus/a.jsonl"), line.repeat(9)).unwrap();
+    let set = ["--set", "stages.text.input.files.0=../corpus/*.jsonl"];
+    let (_, plan, _) = told(&mut project.mdlm("plan", &[&set[..], &["--target", "text"]].concat()));
+    assert!(
+        words(&plan).contains("by their names its files are json_lines instead of text"),
+        "{plan}"
+    );
+    let (_, explained, _) = told(&mut project.mdlm("explain", &[&["text"], &set[..]].concat()));
+    assert!(words(&explained).contains("form by name"), "{explained}");
+    assert!(
+        !plan.contains("input.forms") && !explained.contains("input.forms"),
+        "{explained}"
+    );
+}

@@ -1,0 +1,255 @@
+//! Signals that ask a run to end: each keeps what is finished and a checkpoint, and has an exit code of its own. And the
+//! log of a run that nobody watches.
+
+#![cfg(unix)]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::support::{Project, untimed};
+
+/// A training that does not end by itself, and keeps no checkpoint unless it is asked to end.
+const ENDLESS: [&str; 4] = [
+    "--set",
+    "stages.model.steps=1000000",
+    "--set",
+    "stages.model.checkpoint_every=1000000",
+];
+
+/// The program; where the tests themselves were started with signals ignored, which children inherit, without that.
+fn program() -> Command {
+    let binary = env!("CARGO_BIN_EXE_mdlm");
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // SIGPIPE is ignored by Rust, and set back for children.
+    if mask.is_none_or(|mask| mask & !(1 << 12) == 0) {
+        return Command::new(binary);
+    }
+    let mut command = Command::new("env");
+    command.args(["--default-signal", binary]);
+    command
+}
+
+fn start(mut command: Command, project: &Project, arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
+    let mut child = command
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json"])
+        .args(arguments)
+        .env("MDLM_DEVICE", "cpu")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let talk = BufReader::new(child.stderr.take().unwrap());
+    (child, talk)
+}
+
+/// Reads until a stage has begun, and lets it work for a while.
+fn until(stage: &str, talk: &mut BufReader<ChildStderr>) {
+    let mut line = String::new();
+    while !line.contains(&format!("] {stage}:")) {
+        line.clear();
+        assert!(talk.read_line(&mut line).unwrap() > 0, "`{stage}` never began");
+    }
+    sleep(Duration::from_millis(300));
+}
+
+fn send(signal: &str, child: &Child) {
+    let id = child.id().to_string();
+    let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status();
+    assert!(sent.unwrap().success());
+}
+
+fn end(mut child: Child, mut talk: BufReader<ChildStderr>) -> (Option<i32>, String) {
+    let mut rest = String::new();
+    talk.read_to_string(&mut rest).unwrap();
+    (child.wait().unwrap().code(), rest)
+}
+
+/// The step of a checkpoint that was kept.
+fn kept(talk: &str) -> Option<u64> {
+    let (_, rest) = talk.split_once("kept a checkpoint of step ")?;
+    rest.lines().next()?.parse().ok()
+}
+
+#[test]
+fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
+    let project = Project::whole(60);
+    project.run(&["--target", "rows"]);
+    let mut before = 0;
+    for (signal, code) in [
+        ("INT", 130),
+        ("TERM", 143),
+        ("HUP", 129),
+        ("USR1", 138),
+        ("USR2", 140),
+        ("XCPU", 152),
+    ] {
+        if code > 143 && !cfg!(target_os = "linux") {
+            continue;
+        }
+        let (child, mut talk) = start(program(), &project, &ENDLESS);
+        until("model", &mut talk);
+        send(signal, &child);
+        let (ended, talk) = end(child, talk);
+        let expected = if cfg!(target_os = "linux") || code < 138 {
+            Some(code)
+        } else {
+            ended
+        };
+        assert_eq!(ended, expected, "{signal}: {talk}");
+        let told = match signal {
+            "INT" => "error: interrupted\nhint: finished stages and checkpoints are kept".to_owned(),
+            _ => format!("error: interrupted by SIG{signal}\nhint: finished stages and checkpoints are kept"),
+        };
+        assert!(talk.contains(&told), "{talk}");
+        let step = kept(&talk).unwrap_or_else(|| panic!("{signal}: {talk}"));
+        assert!(step > before, "{signal} went on from step {before}: {talk}");
+        if before > 0 {
+            let from = format!("goes on from the checkpoint of step {before}");
+            assert!(talk.contains(&from), "{signal}: {talk}");
+        }
+        before = step;
+    }
+    let plan = project.mdlm("plan", &ENDLESS).output().unwrap();
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(
+        plan.contains(&format!("will run from step {before} on")),
+        "{plan}"
+    );
+}
+
+#[test]
+fn a_signal_ends_every_kind_of_stage() {
+    let project = Project::new(20_000);
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let _ = fs::remove_dir_all(project.store());
+        let (child, talk) = start(program(), &project, &[]);
+        // Once the first stage is committed, the second is at work for a while.
+        let began = Instant::now();
+        let committed = project.store().join("actions/source");
+        while fs::read_dir(&committed).map_or(0, Iterator::count) == 0 {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "the first stage never ended"
+            );
+            sleep(Duration::from_millis(5));
+        }
+        send(signal, &child);
+        let (ended, talk) = end(child, talk);
+        assert_eq!(ended, Some(code), "{talk}");
+        assert!(!talk.contains("bug"), "{talk}");
+        let plan = project.mdlm("plan", &["--json"]).output().unwrap();
+        let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        assert_eq!(plan["stages"][0]["decision"], "cached");
+        assert_eq!(plan["stages"][1]["decision"], "run");
+    }
+    let project = Project::whole(60);
+    project.run(&["--target", "model"]);
+    for (stage, setting) in [
+        ("bound", "stages.bound.draws=100000"),
+        ("texts", "stages.texts.count=1000000"),
+    ] {
+        let arguments = ["--set", setting, "--target", stage];
+        let (child, mut talk) = start(program(), &project, &arguments);
+        until(stage, &mut talk);
+        send("USR1", &child);
+        let (ended, talk) = end(child, talk);
+        assert_eq!(ended.map(|code| code > 128), Some(true), "{stage}: {talk}");
+        assert!(talk.contains("interrupted by SIGUSR1"), "{stage}: {talk}");
+    }
+}
+
+/// `nohup mdlm run … &`: the signal was ignored when the program was started, and stays ignored.
+#[cfg(target_os = "linux")]
+#[test]
+fn what_was_ignored_stays_ignored() {
+    let project = Project::whole(60);
+    project.run(&["--target", "rows"]);
+    let mut shell = Command::new("sh");
+    shell.args([
+        "-c",
+        "trap '' HUP USR1; exec \"$0\" \"$@\"",
+        env!("CARGO_BIN_EXE_mdlm"),
+    ]);
+    let (mut child, mut talk) = start(shell, &project, &ENDLESS);
+    until("model", &mut talk);
+    send("HUP", &child);
+    send("USR1", &child);
+    sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it ended");
+    send("TERM", &child);
+    let (ended, talk) = end(child, talk);
+    assert_eq!(ended, Some(143), "{talk}");
+    assert!(!talk.contains("HUP") && !talk.contains("USR1"), "{talk}");
+    assert!(kept(&talk).is_some(), "{talk}");
+}
+
+/// `timeout` sends its signal to the program and again to its group: that is one signal.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one() {
+    let project = Project::whole(60);
+    project.run(&["--target", "rows"]);
+    let mut timeout = Command::new("timeout");
+    timeout.args(["--preserve-status", "-s", "TERM", "3", env!("CARGO_BIN_EXE_mdlm")]);
+    let (child, talk) = start(timeout, &project, &ENDLESS);
+    let (ended, talk) = end(child, talk);
+    assert_eq!(ended, Some(143), "{talk}");
+    assert!(kept(&talk).is_some(), "{talk}");
+}
+
+/// A file that may not grow any more is a fault that is told, not the end of the process.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_limit_on_the_size_of_files_is_told() {
+    let project = Project::new(2_000);
+    let mut shell = Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_mdlm");
+    shell.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\"", binary]);
+    let (child, talk) = start(shell, &project, &[]);
+    let (ended, talk) = end(child, talk);
+    assert_eq!(ended, Some(3), "{talk}");
+    assert!(talk.contains("File too large"), "{talk}");
+    assert!(!project.store().join("staging").join("artifacts").exists());
+    project.run(&[]);
+}
+
+/// Plain lines begin with the time, and `--log-every` paces them.
+#[test]
+fn a_log_has_times() {
+    let project = Project::whole(60);
+    project.run(&["--target", "rows"]);
+    let arguments = ["--set", "stages.model.steps=400", "--target", "model"];
+    let output = project
+        .mdlm("run", &[&arguments[..], &["--log-every", "0.1s"]].concat())
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{talk}");
+    let log: Vec<&str> = talk.lines().take_while(|line| !line.is_empty()).collect();
+    assert!(log.iter().all(|line| untimed(line) != *line), "{talk}");
+    assert!(untimed(log[0]).starts_with("[4/4] model: first run"), "{talk}");
+    let progress = log
+        .iter()
+        .filter(|line| untimed(line).contains("/400 steps"))
+        .count();
+    assert!(progress > 1, "{talk}");
+    // Less often than it takes: not once.
+    let seed = ["--set", "stages.model.seed=2", "--log-every", "1h"];
+    let output = project
+        .mdlm("run", &[&arguments[..], &seed].concat())
+        .output()
+        .unwrap();
+    let talk = String::from_utf8(output.stderr).unwrap();
+    assert!(!talk.contains("/400 steps"), "{talk}");
+    let output = project.mdlm("run", &["--log-every", "often"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+}
