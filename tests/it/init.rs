@@ -130,7 +130,7 @@ fn what_cannot_be_is_said_with_a_way_out() {
         ),
         (
             &["--files", "short.txt"],
-            "9 bytes of text in 1 file are too little",
+            "8 bytes of text in 1 file are too little",
             "name more files",
         ),
         (
