@@ -45,7 +45,7 @@ impl From<Detokenizer> for Detokenization {
     }
 }
 
-/// The long form.
+/// A rule set, and whose rules.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Named {
