@@ -13,7 +13,7 @@ use super::signals::listen;
 use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
 use super::{ErrorReport, Terminal, compare, piped, report, stated};
-use crate::error::{Error, Kind, Result, Wrap};
+use crate::error::{Kind, Result};
 use crate::event::Cancel;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
