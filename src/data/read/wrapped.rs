@@ -149,14 +149,14 @@ impl Wrapped {
     /// What to say of it.
     pub fn warning(&self) -> Option<String> {
         let column = self.column()?;
-        let record = if self.blank > 0 {
-            "`\"record\": \"paragraph\"` takes what stands between blank lines as a record"
+        let (what, record) = if self.blank > 0 {
+            ("what stands between blank lines", "paragraph")
         } else {
-            "`\"record\": \"file\"` takes a file as a record, and `\"paragraph\"` what stands between blank lines"
+            ("each file", "file")
         };
         Some(format!(
-            "each line is a record, but the lines look like paragraphs broken at {column} columns: \
-             `\"read\": {{\"format\": {{\"kind\": \"text\", …}}}}` with {record}"
+            "each line is a record, but the lines look like paragraphs broken at {column} columns; to take {what} as a \
+             record: `\"read\": {{\"format\": {{\"kind\": \"text\", \"record\": \"{record}\"}}}}`"
         ))
     }
 }

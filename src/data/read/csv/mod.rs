@@ -447,7 +447,7 @@ impl Table<'_> {
         } else {
             "the first row"
         };
-        let has = |width: usize| format!(" has {}, {whole} has {width}", values(width));
+        let has = |count: usize| format!(" has {}, {whole} has {width}", values(count));
         if row.width > width && seen.beyond {
             let at = row.beyond.map_or_else(String::new, |(line, column)| {
                 format!(": value {} begins in line {line}, column {column}", width + 1)

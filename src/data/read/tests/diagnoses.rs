@@ -252,7 +252,7 @@ fn broken_prose_is_warned_of_once_for_all_files() {
     let (records, _, warnings) = warned(paragraph.repeat(3).as_bytes(), "a.txt", json!({}));
     assert_eq!((records.len(), warnings.len()), (18, 1), "{warnings:?}");
     assert!(
-        warnings[0].contains("`\"record\": \"paragraph\"`"),
+        warnings[0].contains("\"record\": \"paragraph\"}}`"),
         "{warnings:?}"
     );
     let paragraphs = json!({"format": {"kind": "text", "record": "paragraph"}});

@@ -145,12 +145,12 @@ fn what_is_said_fits_the_text() {
         wrapped.warning().unwrap()
     };
     assert!(
-        warning(true).contains("`\"record\": \"paragraph\"` takes"),
+        warning(true).contains("\"record\": \"paragraph\"}}`"),
         "{}",
         warning(true)
     );
     assert!(
-        warning(false).contains("`\"record\": \"file\"` takes"),
+        warning(false).contains("\"record\": \"file\"}}`"),
         "{}",
         warning(false)
     );
