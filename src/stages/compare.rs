@@ -410,7 +410,7 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
     let published = rows.iter().filter(|row| row.published).count();
     if published > 0 {
         remarks.push(format!(
-            "the published estimate in {published} of {} rows: lower than a bound, and none",
+            "the published estimate in {published} of {} rows: it is lower than a bound and is none, so that it comes last",
             rows.len()
         ));
     }
@@ -423,7 +423,9 @@ pub fn order<T>(rows: &mut [T], by: Option<Metric>, row: impl Fn(&T) -> &Row) ->
     let by = ordering(by, &rows.iter().map(&row).collect::<Vec<_>>())?;
     let value = |one: &T, by| row(one).metric(by).map(|interval| interval.value);
     rows.sort_by(|a, b| {
-        let order = by.order(value(a, by), value(b, by));
+        // What is no bound comes after bounds.
+        let order = row(a).published.cmp(&row(b).published);
+        let order = order.then_with(|| by.order(value(a, by), value(b, by)));
         // Bounds on normalized text, all lower than those on the text itself, come after them.
         order.then_with(|| {
             let by = Metric::BitsPerByteNormalized;
@@ -874,10 +876,14 @@ mod tests {
             remarks(&[&token, &position]),
             [
                 "perplexity: per token of text in 1 rows, per position, padding included in 1; the two do not compare",
-                "the published estimate in 1 of 2 rows: lower than a bound, and none"
+                "the published estimate in 1 of 2 rows: it is lower than a bound and is none, so that it comes last"
             ]
         );
         assert!(remarks(&[&Row::default()]).is_empty());
+        let mut rows = [position, token];
+        rows[0].metrics[0].1.value = 0.5;
+        order(&mut rows, None, |row| row);
+        assert!(!rows[0].published, "the lower number is no bound");
     }
 
     #[test]

@@ -51,6 +51,8 @@ pub struct Group {
     pub rows: Vec<usize>,
     /// Its metrics over seeds.
     pub metrics: Vec<(Metric, Spread)>,
+    /// Whether some of them are the published estimate, which is no bound.
+    pub published: bool,
 }
 
 impl Group {
@@ -94,12 +96,16 @@ pub fn groups(rows: &[&Row], name: impl Fn(usize) -> Option<String>) -> Option<V
             .iter_mut()
             .find(|group| group.name == name && group.point == point)
         {
-            Some(group) => group.rows.push(index),
+            Some(group) => {
+                group.rows.push(index);
+                group.published |= row.published;
+            }
             None => groups.push(Group {
                 name,
                 point,
                 rows: vec![index],
                 metrics: Vec::new(),
+                published: row.published,
             }),
         }
     }
@@ -139,7 +145,9 @@ fn seeds_of(row: &Row) -> Vec<String> {
 pub fn order(groups: &mut [Group], by: Metric) {
     let mean = |group: &Group, by| group.metric(by).map(|spread| spread.mean);
     groups.sort_by(|a, b| {
-        let order = by.order(mean(a, by), mean(b, by));
+        // What is no bound comes after bounds.
+        let order = a.published.cmp(&b.published);
+        let order = order.then_with(|| by.order(mean(a, by), mean(b, by)));
         // Bounds on normalized text, all lower than those on the text itself, come after them.
         order.then_with(|| {
             let by = Metric::BitsPerByteNormalized;
