@@ -101,7 +101,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         if !input.is_terminal() {
             return Err(Error::input("no text is named").hint("name it: mdlm init --files 'texts/*.txt'"));
         }
-        asked(&mut input.lock(), &here, terminal)?
+        asked(&mut input.lock(), &here, &mut |failed| ask(failed, terminal))?
     } else {
         let patterns: Vec<String> = args.files.iter().map(|pattern| at_home(pattern)).collect();
         let text = look::at(&here, &patterns)?;
@@ -172,14 +172,25 @@ fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal
     }
 }
 
+/// Asks for the text, after what was wrong with the last answer. A question is no news: it is asked quiet or not.
+fn ask(failed: Option<&Error>, terminal: &Terminal) {
+    if let Some(error) = failed {
+        terminal.error(&error.to_string(), error.hint_text());
+    }
+    let mut out = std::io::stderr().lock();
+    let _ = write!(out, "text files (a path or a glob, for example texts/*.txt): ");
+    let _ = out.flush();
+}
+
 /// Asks for the text until there is some.
-fn asked(input: &mut dyn BufRead, here: &Path, terminal: &Terminal) -> Result<(Vec<String>, Text)> {
+fn asked(
+    input: &mut dyn BufRead,
+    here: &Path,
+    ask: &mut dyn FnMut(Option<&Error>),
+) -> Result<(Vec<String>, Text)> {
+    let mut failed = None;
     loop {
-        // A question is no news: it is asked quiet or not.
-        let mut out = std::io::stderr().lock();
-        let _ = write!(out, "text files (a path or a glob, for example texts/*.txt): ");
-        let _ = out.flush();
-        drop(out);
+        ask(failed.take().as_ref());
         let mut line = String::new();
         let read = input
             .read_line(&mut line)
@@ -194,7 +205,7 @@ fn asked(input: &mut dyn BufRead, here: &Path, terminal: &Terminal) -> Result<(V
         let patterns = vec![at_home(answer)];
         match look::at(here, &patterns) {
             Ok(text) => return Ok((patterns, text)),
-            Err(error) => terminal.error(&error.to_string(), error.hint_text()),
+            Err(error) => failed = Some(error),
         }
     }
 }
@@ -352,7 +363,6 @@ fn quoted_for_shell(argument: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Color;
 
     #[test]
     fn patterns_are_seen_from_the_manifests_folder() {
@@ -384,14 +394,18 @@ mod tests {
     fn text_is_asked_for() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("a.txt"), "one line of text here\n".repeat(400)).unwrap();
-        let terminal = Terminal::new(true, Color::Never);
+        let mut asked_for = Vec::new();
+        let mut ask = |failed: Option<&Error>| asked_for.push(failed.map(Error::to_string));
         let mut answers = "\nmissing*.txt\n'*.txt'\n".as_bytes();
-        let (patterns, text) = asked(&mut answers, folder.path(), &terminal).unwrap();
+        let (patterns, text) = asked(&mut answers, folder.path(), &mut ask).unwrap();
         assert_eq!(
             (patterns, text.files, text.records),
             (vec!["*.txt".to_owned()], 1, 400)
         );
-        let error = asked(&mut "nothing\n".as_bytes(), folder.path(), &terminal).unwrap_err();
+        let error = asked(&mut "nothing\n".as_bytes(), folder.path(), &mut ask).unwrap_err();
         assert_eq!(error.to_string(), "no text is named");
+        let missing = |pattern: &str| Some(format!("no file matches `{pattern}`"));
+        let expected = [None, None, missing("missing*.txt"), None, missing("nothing")];
+        assert_eq!(asked_for, expected);
     }
 }
