@@ -6,6 +6,7 @@ use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ColumnChunkMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
+    RowGroupMetaData,
 };
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, Type};
 
@@ -24,6 +25,9 @@ const TRAILER: u64 = 8;
 /// A footer takes this many times its bytes of memory when it is parsed, by far at most: a column's part takes 20 bytes
 /// at least, and some hundreds in memory.
 const EXPANSION: u64 = 4;
+/// Bytes of a Parquet file, at least; and of one that are looked at at a time.
+const SHORTEST: u64 = 64;
+const LOOK: u64 = 1 << 20;
 /// Groups within each other, at most.
 const DEEPEST: usize = 64;
 
@@ -153,6 +157,14 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
     if u64::try_from(parsed.file_metadata().num_rows()) != Ok(rows) || bytes > pages {
         return Err(wrong());
     }
+    let known = parsed.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let known = known.fold(0u64, |sum, column| sum.saturating_add(bytes_of(column)));
+    if known.saturating_add(SHORTEST) < pages - footer && joined(stored, pages - footer)? {
+        return Err(Error::input(
+            "the Parquet file has pages that its footer does not know of: files were joined",
+        )
+        .hint("give the files one by one; Parquet files cannot be joined"));
+    }
     Ok(Column {
         max_definition: u32::try_from(leaf.max_def_level()).map_err(|_| wrong())?,
         max_repetition: u32::try_from(leaf.max_rep_level()).map_err(|_| wrong())?,
@@ -168,6 +180,39 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
         }),
         chunks,
     })
+}
+
+/// Bytes that a footer says a column's part has, with its indexes.
+fn bytes_of(column: &ColumnChunkMetaData) -> u64 {
+    let indexes = [
+        column.offset_index_length(),
+        column.column_index_length(),
+        column.bloom_filter_length(),
+    ];
+    let indexes: i64 = indexes.into_iter().flatten().map(i64::from).sum();
+    u64::try_from(column.compressed_size().saturating_add(indexes)).unwrap_or(0)
+}
+
+/// Whether a file ends and another one begins before the footer, which counts from its own file's start and would make
+/// sense of the wrong one's pages. Looked for where a footer does not account for the bytes before it.
+fn joined(stored: &Stored, end: u64) -> Result<bool> {
+    let seam = [MAGIC, MAGIC].concat();
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while at < end {
+        let length = (end - at).min(LOOK);
+        stored.exactly(at, length as usize, &ReadCount::default(), &mut bytes)?;
+        if memchr::memmem::find(&bytes, &seam).is_some() {
+            return Ok(true);
+        }
+        // The seam may lie across two looks.
+        at += if length == LOOK {
+            LOOK - seam.len() as u64
+        } else {
+            length
+        };
+    }
+    Ok(false)
 }
 
 /// The column's part of a row group, as far as its numbers are possible.

@@ -368,6 +368,21 @@ fn checksums_of_parquet_pages_are_checked() {
 }
 
 #[test]
+fn joined_parquet_files_are_no_file() {
+    let file = parquet_of(&["one", "two"]);
+    for joined in [
+        [&file[..], &file].concat(),
+        [&golden("none.parquet")[..], &file].concat(),
+    ] {
+        let message = fault(&joined, "a.parquet", json!({}));
+        assert!(
+            message.contains("files were joined") && message.contains("one by one"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn every_codec_and_encoding_is_read_however_much_it_compresses() {
     let long: Vec<String> = (0..300)
         .map(|number| format!("{number} {}", "very long ".repeat(900)))
