@@ -1,7 +1,7 @@
 //! Cuts text into chunks that a tokenizer treats one by one: its ids of a text are those of the chunks, one after another.
 //!
 //! Natural text repeats its words, so what is done once for each chunk is done for a few per cent of the text alone:
-//! [`crate::data::encoder`] looks ids up, [`crate::data::tokenizer::WordCutter`] counts chunks before it cuts them into
+//! [`crate::data::encoder`] looks ids up, [`crate::data::words::WordCutter`] counts chunks before it cuts them into
 //! words. Both rest on the cuts being exact, which they are because a text is only cut between two characters where
 //! the class of either is certain and the tokenizer is known not to look across:
 //!

@@ -552,7 +552,7 @@ impl Hasher for Mixer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::tokenizer::{ChunkCounts, WordCutter};
+    use crate::data::words::{ChunkCounts, WordCutter};
     use crate::manifest::TrainTokenizer;
     use proptest::prelude::*;
     use std::sync::LazyLock;

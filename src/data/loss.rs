@@ -62,6 +62,10 @@ impl Loss {
 
 /// What a tokenizer may lose.
 #[derive(Clone, Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "properties of a tokenizer, each of its own"
+)]
 pub(super) struct Losses {
     /// How its text is cut, if it may be.
     cutter: Option<Cutter>,

@@ -26,6 +26,7 @@ pub mod spelling;
 pub mod tokenizer;
 pub mod tokens;
 mod vocabulary;
+pub mod words;
 
 use std::path::Path;
 

@@ -16,23 +16,20 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::OnceLock;
 
-use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tokenizers::models::ModelWrapper;
-use tokenizers::models::bpe::{BPE, Vocab};
+use tokenizers::models::bpe::BPE;
 use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::pre_tokenizers::split::SplitPattern;
-use tokenizers::{
-    AddedToken, Model as _, NormalizedString, Normalizer as _, OffsetReferential, OffsetType,
-    PreTokenizedString, PreTokenizer as _,
-};
+use tokenizers::{AddedToken, Model as _};
 
-use crate::data::chunks::Cutter;
 use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
 use crate::data::loss::{Loss, Losses};
 use crate::data::merges::{Word, learn};
+use crate::data::vocabulary::{has_gaps, parse, rewritten};
+use crate::data::words::WordCounts;
 use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
@@ -40,7 +37,7 @@ use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTo
 /// Special tokens of the tokenizers made here, ids 0 to 3.
 const SPECIAL: [&str; 4] = ["[PAD]", "[BOS]", "[EOS]", "[MASK]"];
 /// The unknown token of a trained WordPiece, id 4.
-const UNKNOWN: &str = "[UNK]";
+pub(super) const UNKNOWN: &str = "[UNK]";
 /// Prefix of a WordPiece that continues a word; BERT's.
 const CONTINUATION: &str = "##";
 /// Characters that a WordPiece vocabulary keeps, at most; the default of Hugging Face's `BertWordPieceTokenizer`.
@@ -49,9 +46,6 @@ const ALPHABET_LIMIT: usize = 1000;
 const MAX_WORD_CHARACTERS: usize = 100;
 /// One character a piece (Oniguruma's `.` leaves out the line break).
 const ANY_CHARACTER: &str = r"[\s\S]";
-
-/// Chunks that are counted for training at a time, at most: some 400 MB. English text of several gigabytes has fewer.
-const MOST_CHUNKS: usize = 1 << 22;
 
 const BOS_NAMES: [&str; 4] = ["[BOS]", "<s>", "[CLS]", END_OF_TEXT];
 const EOS_NAMES: [&str; 4] = ["[EOS]", "</s>", "[SEP]", END_OF_TEXT];
@@ -657,229 +651,6 @@ impl Tokenizer {
     }
 }
 
-/// The words that a tokenizer is trained on, counted.
-#[derive(Debug, Default)]
-pub struct WordCounts(HashMap<String, u64>);
-
-impl WordCounts {
-    fn add(&mut self, word: &str, count: u64) {
-        match self.0.get_mut(word) {
-            Some(known) => *known += count,
-            None => {
-                self.0.insert(word.to_owned(), count);
-            }
-        }
-    }
-
-    fn append(mut self, other: Self) -> Self {
-        if self.0.len() < other.0.len() {
-            return other.append(self);
-        }
-        for (word, count) in other.0 {
-            *self.0.entry(word).or_default() += count;
-        }
-        self
-    }
-
-    fn sorted(&self) -> Vec<(&str, u64)> {
-        let mut words: Vec<(&str, u64)> = self.0.iter().map(|(w, &n)| (w.as_str(), n)).collect();
-        words.sort_unstable();
-        words
-    }
-}
-
-/// The chunks of text that a tokenizer cuts one by one, counted: what [`WordCutter::words`] makes words of.
-#[derive(Debug, Default)]
-pub struct ChunkCounts(HashMap<Box<str>, u64>);
-
-impl ChunkCounts {
-    /// Adds the counts of another.
-    pub fn append(&mut self, other: Self) {
-        if self.0.is_empty() {
-            self.0 = other.0;
-            return;
-        }
-        for (chunk, count) in other.0 {
-            *self.0.entry(chunk).or_default() += count;
-        }
-    }
-
-    /// Forgets the rarest chunks when there are more than [`MOST_CHUNKS`], until half as many are left. Depends on what
-    /// was counted until here alone; a chunk that comes back is counted from zero.
-    pub fn bound(&mut self) {
-        self.shrink(MOST_CHUNKS);
-    }
-
-    fn shrink(&mut self, most: usize) {
-        if self.0.len() <= most {
-            return;
-        }
-        let mut least = 1;
-        while self.0.len() > most / 2 {
-            self.0.retain(|_, count| *count > least);
-            least *= 2;
-        }
-        self.0.shrink_to_fit();
-    }
-}
-
-/// Cuts text into words as the tokenizer to be trained will.
-pub struct WordCutter {
-    inner: tokenizers::Tokenizer,
-    cutter: Option<Cutter>,
-}
-
-impl WordCutter {
-    /// The words of a byte-level BPE: GPT-2's pattern, bytes spelled as characters.
-    ///
-    /// # Errors
-    /// An internal one.
-    pub fn bpe(lowercase: bool) -> Result<Self> {
-        byte_level(Vocab::default(), Vec::new(), &[], lowercase).map(Self::of)
-    }
-
-    /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
-    ///
-    /// # Errors
-    /// An internal one.
-    pub fn wordpiece(lowercase: bool) -> Result<Self> {
-        word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self::of)
-    }
-
-    fn of(inner: tokenizers::Tokenizer) -> Self {
-        Self {
-            cutter: Cutter::of(&inner),
-            inner,
-        }
-    }
-
-    /// Counts the chunks of a text.
-    pub fn count(&self, text: &str, counts: &mut ChunkCounts) {
-        let mut at = 0;
-        let mut next = || match self.cutter {
-            Some(cutter) => cutter.next(text, at).map(|chunk| {
-                at = chunk.end;
-                &text[chunk]
-            }),
-            None => (std::mem::replace(&mut at, text.len()) < text.len()).then_some(text),
-        };
-        while let Some(chunk) = next() {
-            match counts.0.get_mut(chunk) {
-                Some(count) => *count += 1,
-                None => {
-                    counts.0.insert(chunk.into(), 1);
-                }
-            }
-        }
-    }
-
-    /// The words of counted chunks.
-    ///
-    /// # Errors
-    /// An internal one.
-    pub fn words(&self, chunks: &ChunkCounts) -> Result<WordCounts> {
-        chunks
-            .0
-            .par_iter()
-            .try_fold(WordCounts::default, |mut words, (chunk, &count)| {
-                self.cut(chunk, count, &mut words)?;
-                Ok(words)
-            })
-            .try_reduce(WordCounts::default, |a, b| Ok(a.append(b)))
-    }
-
-    /// Counts the words of a text that occurs so often.
-    fn cut(&self, text: &str, count: u64, words: &mut WordCounts) -> Result<()> {
-        let what = || "cut a text into words".to_owned();
-        let mut normalized = NormalizedString::from(text);
-        if let Some(normalizer) = self.inner.get_normalizer() {
-            normalizer.normalize(&mut normalized).wrap(Kind::Internal, what)?;
-        }
-        let mut pieces = PreTokenizedString::from(normalized);
-        if let Some(cutter) = self.inner.get_pre_tokenizer() {
-            cutter.pre_tokenize(&mut pieces).wrap(Kind::Internal, what)?;
-        }
-        for (word, _, _) in pieces.get_splits(OffsetReferential::Normalized, OffsetType::None) {
-            words.add(word, count);
-        }
-        Ok(())
-    }
-}
-
-/// A tokenizer without what depends on more than the text: truncation, padding, and the merges that dropout leaves out by
-/// chance, of which `warnings` has a line.
-fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers::Tokenizer> {
-    // It panics where some field is absent.
-    let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
-    let mut inner = parsed.and_then(|parsed| parsed).map_err(|error| {
-        Error::input(format!("this is no tokenizer: {error}"))
-            .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
-    })?;
-    inner
-        .with_truncation(None)
-        .wrap(Kind::Internal, || "switch truncation off".to_owned())?;
-    inner.with_padding(None);
-    inner.set_encode_special_tokens(true);
-    // Nothing else in a tokenizer draws random numbers: a Unigram's samples are asked for, never made of text as it is.
-    if let ModelWrapper::BPE(model) = inner.get_model()
-        && let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0)
-    {
-        let mut model = model.clone();
-        model.dropout = None;
-        inner.with_model(model);
-        warnings.push(format!(
-            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text has the \
-             same tokens each time"
-        ));
-    }
-    Ok(inner)
-}
-
-/// Whether ids below the model's largest are of no token.
-///
-/// # Errors
-/// Two tokens have one id: which one it stands for is anybody's guess.
-fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
-    let mut tokens: Vec<(u32, String)> = inner
-        .get_vocab(false)
-        .into_iter()
-        .map(|(token, id)| (id, token))
-        .collect();
-    tokens.sort_unstable();
-    let same = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0);
-    if let Some([(id, one), (_, other)]) = same {
-        return Err(
-            Error::input(format!("the tokens `{one}` and `{other}` have one id, {id}"))
-                .hint("give every token of the vocabulary an id of its own"),
-        );
-    }
-    Ok(tokens.last().is_some_and(|&(id, _)| id as usize >= tokens.len()))
-}
-
-/// A `tokenizer.json` with the added tokens, truncation and padding of what was made of it. The library, asked to write
-/// ids with gaps, complains on the standard output, where only results belong.
-fn rewritten(json: &str, inner: &tokenizers::Tokenizer) -> Result<String> {
-    let what = || "write the tokenizer".to_owned();
-    let mut whole: Value = serde_json::from_str(json).wrap(Kind::Internal, what)?;
-    let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
-    let mut written = Vec::new();
-    for (id, token) in added {
-        let mut token = serde_json::to_value(token).wrap(Kind::Internal, what)?;
-        token["id"] = json!(id);
-        written.push(token);
-    }
-    whole["added_tokens"] = Value::Array(written);
-    whole["truncation"] = Value::Null;
-    whole["padding"] = Value::Null;
-    if let Some(dropout) = whole["model"].get_mut("dropout")
-        && dropout.as_f64() != Some(0.0)
-    {
-        *dropout = Value::Null;
-    }
-    let text = serde_json::to_string_pretty(&whole).wrap(Kind::Internal, what)?;
-    Ok(text + "\n")
-}
-
 fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
     let added: Vec<Value> = special
         .iter()
@@ -898,7 +669,7 @@ fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
     parse(&whole.to_string(), &mut Vec::new())
 }
 
-fn word_piece(
+pub(super) fn word_piece(
     vocabulary: &Map<String, Value>,
     special: &[&str],
     lowercase: bool,
@@ -921,7 +692,7 @@ fn word_piece(
     )
 }
 
-fn special_vocabulary(names: &[&str]) -> Map<String, Value> {
+pub(super) fn special_vocabulary(names: &[&str]) -> Map<String, Value> {
     let ids = names.iter().enumerate();
     ids.map(|(id, &name)| (name.to_owned(), json!(id))).collect()
 }

@@ -1,8 +1,13 @@
 //! Files of tokenizers and vocabularies as text, whatever a download or an editor has made of them.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use crate::error::{Context as _, Error, Result};
+use serde_json::{Value, json};
+use tokenizers::AddedToken;
+use tokenizers::models::ModelWrapper;
+
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 
 /// The byte order mark of UTF-8.
 const MARK: &str = "\u{feff}";
@@ -47,7 +52,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String> {
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let (before, byte) = (&error.as_bytes()[..at], error.as_bytes()[at]);
-        let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
+        let line = before.split(|&byte| byte == b'\n').count();
         let column = before.iter().rev().take_while(|&&byte| byte != b'\n').count() + 1;
         Error::input(format!(
             "line {line}: invalid UTF-8 (0x{byte:02X}) at byte {column} of the line, {} of the file",
@@ -126,7 +131,7 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
             ),
         );
     }
-    let mut first = std::collections::HashMap::with_capacity(lines.len());
+    let mut first = HashMap::with_capacity(lines.len());
     for (at, line) in lines.iter().enumerate() {
         if let Some(before) = first.insert(*line, at) {
             return Err(Error::input(format!("line {}: `{line}` is there twice", at + 1))
@@ -134,6 +139,80 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
         }
     }
     Ok(lines)
+}
+
+/// A tokenizer without what depends on more than the text: truncation, padding, and the merges that dropout leaves out by
+/// chance, of which `warnings` has a line.
+pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers::Tokenizer> {
+    // It panics where some field is absent.
+    let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
+    let mut inner = parsed.and_then(|parsed| parsed).map_err(|error| {
+        Error::input(format!("this is no tokenizer: {error}"))
+            .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
+    })?;
+    inner
+        .with_truncation(None)
+        .wrap(Kind::Internal, || "switch truncation off".to_owned())?;
+    inner.with_padding(None);
+    inner.set_encode_special_tokens(true);
+    // Nothing else in a tokenizer draws random numbers: a Unigram's samples are asked for, never made of text as it is.
+    if let ModelWrapper::BPE(model) = inner.get_model()
+        && let Some(dropout) = model.dropout.filter(|&dropout| dropout != 0.0)
+    {
+        let mut model = model.clone();
+        model.dropout = None;
+        inner.with_model(model);
+        warnings.push(format!(
+            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text has the \
+             same tokens each time"
+        ));
+    }
+    Ok(inner)
+}
+
+/// Whether ids below the model's largest are of no token.
+///
+/// # Errors
+/// Two tokens have one id: which one it stands for is anybody's guess.
+pub(super) fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
+    let mut tokens: Vec<(u32, String)> = inner
+        .get_vocab(false)
+        .into_iter()
+        .map(|(token, id)| (id, token))
+        .collect();
+    tokens.sort_unstable();
+    let same = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0);
+    if let Some([(id, one), (_, other)]) = same {
+        return Err(
+            Error::input(format!("the tokens `{one}` and `{other}` have one id, {id}"))
+                .hint("give every token of the vocabulary an id of its own"),
+        );
+    }
+    Ok(tokens.last().is_some_and(|&(id, _)| id as usize >= tokens.len()))
+}
+
+/// A `tokenizer.json` with the added tokens, truncation and padding of what was made of it. The library, asked to write
+/// ids with gaps, complains on the standard output, where only results belong.
+pub(super) fn rewritten(json: &str, inner: &tokenizers::Tokenizer) -> Result<String> {
+    let what = || "write the tokenizer".to_owned();
+    let mut whole: Value = serde_json::from_str(json).wrap(Kind::Internal, what)?;
+    let added: BTreeMap<u32, AddedToken> = inner.get_added_tokens_decoder().into_iter().collect();
+    let mut written = Vec::new();
+    for (id, token) in added {
+        let mut token = serde_json::to_value(token).wrap(Kind::Internal, what)?;
+        token["id"] = json!(id);
+        written.push(token);
+    }
+    whole["added_tokens"] = Value::Array(written);
+    whole["truncation"] = Value::Null;
+    whole["padding"] = Value::Null;
+    if let Some(dropout) = whole["model"].get_mut("dropout")
+        && dropout.as_f64() != Some(0.0)
+    {
+        *dropout = Value::Null;
+    }
+    let text = serde_json::to_string_pretty(&whole).wrap(Kind::Internal, what)?;
+    Ok(text + "\n")
 }
 
 #[cfg(test)]

@@ -189,7 +189,7 @@ pub enum Tokenizer {
     Bert(BertFile),
     /// Trains a byte-level BPE on the records.
     TrainBpe(TrainTokenizer),
-    /// Trains a WordPiece vocabulary on the records.
+    /// Trains a WordPiece vocabulary on the records. As with `bert`, bits per byte are those of normalized text.
     TrainWordpiece(TrainTokenizer),
     /// One token a character of a fixed alphabet, as for text8; any other character is an error that shows its place.
     Characters(Characters),
