@@ -55,7 +55,16 @@ pub(super) struct Text {
 /// # Errors
 /// Nothing matches; a file cannot be read as its name says; there is too little text.
 pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
-    let paths = files::expand(folder, Named::by(patterns))?.paths();
+    let found = files::expand(folder, Named::by(patterns)).map_err(|error| {
+        if error.to_string().starts_with("no file matches") {
+            return Error::input(error.to_string()).hint(format!(
+                "paths start at the current folder, `{}`",
+                folder.display()
+            ));
+        }
+        error
+    })?;
+    let paths = found.paths();
     let mut notes = Vec::new();
     let mut stated = None;
     let forms: Vec<&str> = paths
