@@ -88,6 +88,8 @@ type Figures = Vec<(String, String)>;
 
 /// What counts records without text.
 const EMPTY: &str = "empty records";
+/// What counts rows that are not as the others.
+const BAD_ROWS: &str = "bad rows skipped";
 
 /// What a person wants to know of records that are not there, or not as they were. Of the summary and not of the
 /// artifact: a blank line more makes no other text.
@@ -118,7 +120,7 @@ fn told(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figu
         ("not sampled", sample),
         ("invalid UTF-8 replaced", irregular.replaced),
         ("invalid UTF-8 skipped", irregular.skipped),
-        ("bad rows skipped", irregular.rows),
+        (BAD_ROWS, irregular.rows),
         ("byte order marks left out", irregular.marks),
         ("links and devices in archives", irregular.members),
     ]
@@ -398,7 +400,11 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         context.name,
         gone.join(", ")
     ))
-    .hint("loosen `range`, `filter` or `sample`")
+    .hint(if told.iter().any(|(what, _)| what == BAD_ROWS) {
+        "leave out `\"bad_rows\": \"skip\"`: what is wrong with the first row is an error then"
+    } else {
+        "loosen `range`, `filter` or `sample`"
+    })
 }
 
 /// How long records are: counts by powers of two of bytes.

@@ -60,6 +60,11 @@ fn no_row_of_a_table_is_lost_without_a_word() {
     let (well, said, records) = run("a.csv", beyond, &csv(json!({ "bad_rows": "skip" })));
     assert!(well && said.contains("bad rows skipped 1"), "{said}");
     assert_eq!(records, ["bye"]);
+    let (well, said, _) = run("a.csv", b"id,text\n1,a,b\n", &csv(json!({ "bad_rows": "skip" })));
+    assert!(
+        !well && said.contains("leave out `\"bad_rows\": \"skip\"`"),
+        "{said}"
+    );
     let lone = b"note,text\n\"odd,two\nx,three\ny\",four\nz,five\n";
     let (well, said, _) = run("a.csv", lone, &json!({}));
     assert!(
