@@ -79,19 +79,12 @@ impl Meter {
 }
 
 /// Decodes what `input` holds.
-///
-/// # Errors
-/// The decoder cannot be made.
-pub fn decode<'r>(
-    compression: Compression,
-    input: impl BufRead + 'r,
-    meter: Meter,
-) -> Result<Box<dyn BufRead + 'r>> {
+pub fn decode<'r>(compression: Compression, input: impl BufRead + 'r, meter: Meter) -> Box<dyn BufRead + 'r> {
     let decoder: Box<dyn Read + 'r> = match compression {
         Compression::None => Box::new(input),
         _ => Box::new(Members::new(compression, input, meter.buffer)),
     };
-    Ok(buffered(Decoded::new(name(compression), decoder, meter)))
+    buffered(Decoded::new(name(compression), decoder, meter))
 }
 
 /// Binary logarithm of the largest zstd window that `buffer` bytes hold, within what zstd takes.

@@ -43,10 +43,8 @@ pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'
             break;
         }
         let mut at = 0;
-        if std::mem::take(&mut first) {
-            if chunk.starts_with(BYTE_ORDER_MARK) {
-                at = BYTE_ORDER_MARK.len();
-            }
+        if std::mem::take(&mut first) && chunk.starts_with(BYTE_ORDER_MARK) {
+            at = BYTE_ORDER_MARK.len();
         }
         while at < chunk.len() {
             if !scan.begun() {

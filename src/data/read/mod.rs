@@ -283,7 +283,7 @@ impl Opener<'_, '_> {
             .hint("unpack the outer ones first"));
         }
         if compression != Compression::None {
-            let mut decoded = compression::decode(compression, whole, self.meters[layer].clone())?;
+            let mut decoded = compression::decode(compression, whole, self.meters[layer].clone());
             let inner = recognise::without_compression(name);
             return self.open(&mut decoded, None, inner, layer + 1, in_archive);
         }

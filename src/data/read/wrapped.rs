@@ -41,6 +41,7 @@ pub struct Wrapped {
     before: String,
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a share of its own")]
 struct Line {
     /// Characters.
     length: usize,

@@ -307,11 +307,11 @@ impl Entry {
         let section = stored.section(start, self.compressed, count);
         let bytes = BufReader::with_capacity(READ_BYTES, section);
         let content = match self.method {
-            0 => compression::decode(Compression::None, bytes, meter)?,
+            0 => compression::decode(Compression::None, bytes, meter),
             8 => compression::inflate(bytes, meter),
-            12 => compression::decode(Compression::Bzip2, bytes, meter)?,
-            93 => compression::decode(Compression::Zstd, bytes, meter)?,
-            95 => compression::decode(Compression::Xz, bytes, meter)?,
+            12 => compression::decode(Compression::Bzip2, bytes, meter),
+            93 => compression::decode(Compression::Zstd, bytes, meter),
+            95 => compression::decode(Compression::Xz, bytes, meter),
             method => {
                 let name = METHODS.iter().find(|(number, _)| *number == method);
                 return Err(Error::input(format!(

@@ -62,12 +62,11 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
     let width = head.len();
     rows.parser.expect(width);
     let stated = format.delimiter.is_some();
-    let columns = match wanted {
-        Some(columns) => columns,
-        None => {
-            rows.number = 0;
-            columns(format, &head, delimiter, stated)?
-        }
+    let columns = if let Some(columns) = wanted {
+        columns
+    } else {
+        rows.number = 0;
+        columns(format, &head, delimiter, stated)?
     };
     let mut table = Table {
         format,
@@ -308,7 +307,7 @@ impl Rows<'_> {
     }
 
     fn place(&self) -> String {
-        format!("row {} (line {})", self.number, self.parser.line())
+        format!("row {} (line {})", self.number, self.parser.row_line())
     }
 }
 

@@ -19,10 +19,10 @@ struct Found {
 fn in_pieces(
     text: &[u8],
     size: usize,
-    settings: &serde_json::Value,
+    settings: serde_json::Value,
     delimiter: u8,
 ) -> std::result::Result<Found, String> {
-    let format: CsvFormat = serde_json::from_value(settings.clone()).unwrap();
+    let format: CsvFormat = serde_json::from_value(settings).unwrap();
     let mut records = Vec::new();
     let mut observed = Observed::default();
     let mut each = |text: &str, _: crate::data::read::Here| {
@@ -47,14 +47,14 @@ fn in_pieces(
 }
 
 fn csv(text: &str, settings: serde_json::Value) -> Vec<String> {
-    let found = in_pieces(text.as_bytes(), 1 << 16, &settings, b',')
+    let found = in_pieces(text.as_bytes(), 1 << 16, settings, b',')
         .unwrap_or_else(|error| panic!("{text:?}: {error}"));
     assert!(found.warnings.is_empty(), "{text:?}: {:?}", found.warnings);
     found.records
 }
 
 fn fault(text: &str, settings: serde_json::Value) -> String {
-    match in_pieces(text.as_bytes(), 1 << 16, &settings, b',') {
+    match in_pieces(text.as_bytes(), 1 << 16, settings, b',') {
         Ok(found) => panic!("{text:?}: {:?}", found.records),
         Err(error) => error,
     }
@@ -128,6 +128,7 @@ fn the_characters_with_a_meaning_are_settings() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of cases")]
 fn a_row_that_is_not_as_the_others_is_placed() {
     let cases: &[(serde_json::Value, &str, &[&str])] = &[
         (
@@ -235,7 +236,7 @@ fn a_row_that_is_not_as_the_others_is_placed() {
         let mut skipping = settings.clone();
         skipping["bad_rows"] = "skip".into();
         if message.contains("row ") && !message.contains("is wanted") {
-            let found = in_pieces(text.as_bytes(), 1 << 16, &skipping, b',').unwrap();
+            let found = in_pieces(text.as_bytes(), 1 << 16, skipping, b',').unwrap();
             // Lines that an open quote took in are rows of their own again.
             let expected = 1..=1 + u64::from(text.contains('"')) * 2;
             assert!(expected.contains(&found.skipped), "{text:?}: {:?}", found.records);
@@ -247,7 +248,7 @@ fn a_row_that_is_not_as_the_others_is_placed() {
         [""; 0]
     );
     let file = b"a;b\nc;d\ne;f\n";
-    let found = in_pieces(file, 100, &json!({"header": false, "columns": ["1"]}), b',').unwrap();
+    let found = in_pieces(file, 100, json!({"header": false, "columns": ["1"]}), b',').unwrap();
     assert!(
         found.warnings[0].contains("set `\"delimiter\": \";\"`"),
         "{:?}",
@@ -282,7 +283,7 @@ fn a_lone_quote_does_not_swallow_rows() {
     let found = in_pieces(
         b"id,text\n1,\"Hello\nI am here, you too\"\n",
         100,
-        &json!({}),
+        json!({}),
         b',',
     )
     .unwrap();
@@ -294,20 +295,20 @@ fn a_lone_quote_does_not_swallow_rows() {
     );
     // In TSV a quoted value stays in its line.
     let tsv = b"id\ttext\n1\t\"odd\n2\ttwo\n3\tthree\"\n4\tfour\n";
-    let error = in_pieces(tsv, 100, &json!({}), b'\t').err().unwrap();
+    let error = in_pieces(tsv, 100, json!({}), b'\t').err().unwrap();
     assert!(
         error.contains("row 1 (line 2): the quote opened in line 2, column 3 is not closed in that line"),
         "{error}"
     );
-    let none = in_pieces(tsv, 100, &json!({"quote": "none"}), b'\t').unwrap();
+    let none = in_pieces(tsv, 100, json!({"quote": "none"}), b'\t').unwrap();
     assert_eq!(none.records, ["\"odd", "two", "three\"", "four"]);
-    let found = in_pieces(tsv, 100, &json!({"bad_rows": "skip"}), b'\t').unwrap();
+    let found = in_pieces(tsv, 100, json!({"bad_rows": "skip"}), b'\t').unwrap();
     assert_eq!(
         (found.records, found.skipped),
         (vec!["two".to_owned(), "three\"".into(), "four".into()], 1)
     );
     assert_eq!(
-        in_pieces(tsv, 100, &json!({"quoted_lines": 9}), b'\t')
+        in_pieces(tsv, 100, json!({"quoted_lines": 9}), b'\t')
             .unwrap()
             .records
             .len(),
@@ -317,26 +318,27 @@ fn a_lone_quote_does_not_swallow_rows() {
 
 #[test]
 fn what_an_open_quote_took_in_is_read_again() {
-    let rows: String = (0..1000).map(|i| format!("{i},row {i}\n")).collect();
+    let rows: Vec<String> = (0..1000).map(|i| format!("{i},row {i}\n")).collect();
+    let rows = rows.concat();
     for (quoted, size) in [("\n", 7), ("\r\n", 8), ("\n", 1 << 16)] {
         let text = format!("id,text\n0,\"open\n{rows}").replace('\n', quoted);
-        let found = in_pieces(text.as_bytes(), size, &json!({"bad_rows": "skip"}), b',').unwrap();
+        let found = in_pieces(text.as_bytes(), size, json!({"bad_rows": "skip"}), b',').unwrap();
         assert_eq!((found.records.len(), found.skipped), (1000, 1));
         assert_eq!(found.records[999], "row 999");
         let limited = json!({"bad_rows": "skip", "quoted_lines": 3});
         let many = format!("id,text\n{}", "0,\"open\n1,a\n2,b\n3,c\n".repeat(50)).replace('\n', quoted);
-        let found = in_pieces(many.as_bytes(), size, &limited, b',').unwrap();
+        let found = in_pieces(many.as_bytes(), size, limited.clone(), b',').unwrap();
         assert_eq!((found.records.len(), found.skipped), (150, 50));
     }
     // Line numbers stay right.
     let text = "id,text\r\n0,\"open\r\n1,a\r\n\r\n2,b,c\r\n";
-    let error = in_pieces(text.as_bytes(), 3, &json!({"quoted_lines": 1}), b',')
+    let error = in_pieces(text.as_bytes(), 3, json!({"quoted_lines": 1}), b',')
         .err()
         .unwrap();
     assert!(error.contains("row 1 (line 2)"), "{error}");
     // Input that makes every row go back is refused before it takes its time.
     let hostile = format!("id,text\n{}", "b\",\"\n".repeat(60_000));
-    let error = in_pieces(hostile.as_bytes(), 1 << 16, &json!({"bad_rows": "skip"}), b',')
+    let error = in_pieces(hostile.as_bytes(), 1 << 16, json!({"bad_rows": "skip"}), b',')
         .err()
         .unwrap();
     assert!(
@@ -359,7 +361,7 @@ proptest! {
         ]),
     ) {
         let text = format!("text,n\n{}", rows.concat());
-        let all = |size| in_pieces(text.as_bytes(), size, &settings, b',')
+        let all = |size| in_pieces(text.as_bytes(), size, settings.clone(), b',')
             .map(|found| (found.records, found.skipped, found.warnings));
         prop_assert_eq!(all(1 << 16), all(size));
     }
@@ -369,9 +371,10 @@ proptest! {
         texts in proptest::collection::vec(("[a-z,\"é ]{1,9}", "[a-z\",\n ]{0,5}"), 0..8), ending in prop::sample::select(vec!["\n", "\r\n"]),
     ) {
         let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));
-        let rows: String = texts.iter().map(|(text, other)| format!("{},{}{ending}", quoted(other), quoted(text))).collect();
+        let rows: Vec<String> = texts.iter().map(|(text, other)| format!("{},{}{ending}", quoted(other), quoted(text))).collect();
+        let rows = rows.concat();
         let settings = json!({"quoted_lines": 100});
-        let found = in_pieces(format!("n,text{ending}{rows}").as_bytes(), 64, &settings, b',').unwrap();
+        let found = in_pieces(format!("n,text{ending}{rows}").as_bytes(), 64, settings.clone(), b',').unwrap();
         let kept: Vec<&String> = texts.iter().map(|(text, _)| text).filter(|text| !text.trim().is_empty()).collect();
         prop_assert_eq!(found.records.iter().collect::<Vec<_>>(), kept);
     }
