@@ -540,14 +540,33 @@ impl Sniff {
     }
 }
 
-/// Quoted values of several lines that all read as rows: an error where that is no coincidence.
+/// Quoted values of several lines that read as rows: an error where all do and that is no coincidence.
 fn suspected(suspicion: Suspicion, width: usize, sink: &mut Sink<'_>) -> Result<()> {
     let Suspicion {
         first: (line, column),
         lines,
         values,
         strong,
+        mixed,
     } = suspicion;
+    if mixed {
+        let some = match values {
+            1 => "a quoted value of more than two lines reads".to_owned(),
+            count => format!("{count} quoted values of more than two lines read"),
+        };
+        let place = match values {
+            1 => "it begins",
+            _ => "the first begins",
+        };
+        sink.warn("quotes", || {
+            format!(
+                "{some} as whole rows of {width} values too; {place} in line {line}, column {column}; if that quote is \
+                 text, quote the value and double the quote within it: `\"\"\"odd\"`; if the lines belong together: \
+                 `\"quoted_lines\": {lines}`"
+            )
+        });
+        return Ok(());
+    }
     let every = match values {
         1 => "the only quoted value of more than one line reads".to_owned(),
         count => format!("all {count} quoted values of more than one line read"),

@@ -211,17 +211,19 @@ impl<'i> Parser<'i> {
     }
 }
 
-/// Quoted values of more than one line, each of which reads as rows as well.
+/// Quoted values of more than one line that read as rows as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Suspicion {
     /// Line and column of the first one's quote.
     pub first: (u64, u64),
-    /// The lines of the longest.
+    /// The lines of the longest quoted value.
     pub lines: u64,
     /// How many there are.
     pub values: u64,
     /// Whether it is more than a coincidence.
     pub strong: bool,
+    /// Other values of more than one line do not read as rows.
+    pub mixed: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -540,9 +542,9 @@ impl Machine {
     /// Looks at the lines of a quoted value; how much of it belongs to the value.
     fn within(&mut self, bytes: &[u8], start: u64) -> usize {
         let mut from = 0;
-        let looks =
-            self.dialect.suspicious && !self.lines.ruled_out && self.expected.is_some_and(|width| width > 1);
-        while let Some(at) = if looks {
+        let suspects = self.dialect.suspicious && self.expected.is_some_and(|width| width > 1);
+        // A value that does not read as rows is not looked at any further.
+        while let Some(at) = if suspects && self.lines.regular {
             memchr::memchr3(b'\n', b'\r', self.dialect.delimiter, &bytes[from..])
         } else {
             memchr::memchr2(b'\n', b'\r', &bytes[from..])
@@ -552,6 +554,7 @@ impl Machine {
             let position = start + at as u64;
             if bytes[at] == self.dialect.delimiter {
                 self.lines.delimiters += 1;
+                self.lines.regular &= self.expected.is_some_and(|width| self.lines.delimiters < width);
                 continue;
             }
             if !self.line_break(bytes[at], position) {
@@ -564,7 +567,7 @@ impl Machine {
                     behind_return: bytes[at] == b'\r',
                 });
             }
-            self.lines.line(self.column, self.expected.filter(|_| looks));
+            self.lines.line(self.column, self.expected.filter(|_| suspects));
             if self.lines.count > self.dialect.quoted_lines {
                 let (line, column) = self.opened;
                 let within = match self.dialect.quoted_lines {
@@ -606,7 +609,8 @@ impl Machine {
 }
 
 /// Whether quoted values of several lines read as rows, line by line: where that holds for all of them, a writer that
-/// knows no quotes is likelier than one whose texts happen to have the right delimiters in every line.
+/// knows no quotes is likelier than one whose texts happen to have the right delimiters in every line. Where it holds for
+/// some, those that have whole lines within are worth a warning: one lone quote takes in the rows up to the next.
 #[derive(Default)]
 struct Lines {
     /// Lines of the current value so far.
@@ -622,6 +626,10 @@ struct Lines {
     /// Over all values that do.
     found: Option<Suspicion>,
     found_coincidences: u64,
+    /// Over those of them that have lines between the first and the last, whatever other values read as.
+    whole: Option<Suspicion>,
+    /// Lines of the longest value.
+    longest: u64,
 }
 
 impl Lines {
@@ -650,26 +658,36 @@ impl Lines {
     }
 
     fn close(&mut self, column: usize, expected: Option<usize>, opened: (u64, u64)) {
-        if self.count == 1 || self.ruled_out || expected.is_none() {
+        if self.count == 1 || expected.is_none() {
             return;
         }
+        self.longest = self.longest.max(self.count);
         if !self.regular || self.delimiters != column {
             self.ruled_out = true;
             return;
         }
         self.found_coincidences += self.coincidences + u64::from(column > 0);
-        let found = self.found.get_or_insert(Suspicion {
+        let none = Suspicion {
             first: opened,
             lines: 0,
             values: 0,
             strong: false,
-        });
-        found.lines = found.lines.max(self.count);
+            mixed: false,
+        };
+        let found = self.found.get_or_insert(none);
         found.values += 1;
         found.strong = self.found_coincidences >= COINCIDENCES;
+        if self.count > 2 {
+            self.whole.get_or_insert(none).values += 1;
+        }
     }
 
     fn suspicion(&self) -> Option<Suspicion> {
-        self.found.filter(|_| !self.ruled_out)
+        let found = if self.ruled_out { self.whole } else { self.found };
+        found.map(|found| Suspicion {
+            lines: self.longest,
+            mixed: self.ruled_out,
+            ..found
+        })
     }
 }

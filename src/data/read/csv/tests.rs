@@ -274,9 +274,33 @@ fn a_lone_quote_does_not_swallow_rows() {
         "{message}"
     );
     assert_eq!(csv(lone, json!({"quoted_lines": 3})), ["four", "five"]);
-    // A value of several lines that does not read as rows speaks for quotes.
-    let right = format!("{lone}\"a\nb\",six\n");
-    assert_eq!(csv(&right, json!({})), ["four", "five", "six"]);
+    // A value of several lines that does not read as rows speaks for quotes, before and behind: it is read, and told.
+    for (text, line, records) in [
+        (format!("{lone}\"a\nb\",six\n"), 2, ["four", "five", "six"]),
+        (
+            lone.replace("text\n", "text\n\"a\nb\nc\nd\",six\n"),
+            6,
+            ["six", "four", "five"],
+        ),
+    ] {
+        let found = in_pieces(text.as_bytes(), 100, json!({}), b',').unwrap();
+        assert_eq!(found.records, records);
+        let place = format!("reads as whole rows of 2 values too; it begins in line {line}, column 1");
+        assert!(
+            found.warnings.len() == 1 && found.warnings[0].contains(&place),
+            "{:?}",
+            found.warnings
+        );
+        let lines = if line == 2 { 3 } else { 4 };
+        let stated = format!("`\"quoted_lines\": {lines}`");
+        assert!(found.warnings[0].contains(&stated), "{:?}", found.warnings);
+        assert_eq!(csv(&text, json!({ "quoted_lines": lines })), records);
+    }
+    // Two lines are no whole row between others: a coincidence beside honest values.
+    assert_eq!(
+        csv("id,text\n1,\"Hello\nI am, you too\"\n2,\"a\nb\"\n", json!({})).len(),
+        2
+    );
     let single = "text\n\"a, b\nc\"\n";
     assert_eq!(csv(single, json!({})), ["a, b\nc"]);
     // One coincidence is told, and read.
