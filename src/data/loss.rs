@@ -7,6 +7,8 @@
 //!   byte: [`BITS_OF_BYTE`] for each byte and as many for an end mark (a byte that UTF-8 never has) behind each unknown
 //!   token. Where there is no unknown token, each gap also has its place, [`BITS_OF_PLACE`] bits, and a bit that says
 //!   whether another one follows. One bit a record says whether it has any.
+//!   What a pre-tokenizer removes, or a normalizer replaces by nothing, is lost as well, but for white space, control
+//!   characters and combining marks: it is a gap for each run of such characters.
 //! * **Normalized text**: letter case, accents, white space or forms of characters are changed before the model sees the
 //!   text. No price is set on that: bits per byte are then those of the text as the tokenizer normalizes it, and say so.
 //!
@@ -19,7 +21,8 @@ use tokenizers::models::bpe::BPE;
 use tokenizers::normalizers::NormalizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{
-    Model as _, OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer as _, Token, Tokenizer,
+    Model as _, NormalizedString, Normalizer as _, OffsetReferential, OffsetType, PreTokenizedString,
+    PreTokenizer as _, Token, Tokenizer,
 };
 
 use crate::data::chunks::Cutter;
@@ -150,8 +153,9 @@ impl Losses {
         let pieces = pieces(inner, text)?;
         let model = inner.get_model();
         let mut loss = Loss::default();
-        // Text before here is told by the words so far.
-        let mut at = 0;
+        let exact = self.cutter.is_some();
+        // Text before here is told by the words so far, the last of which begins at `begun`.
+        let (mut begun, mut at) = (0, 0);
         for (word, (from, to), added) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {
             let told = if let Some(added) = added {
                 tokens.extend(added.iter().map(|token| token.id));
@@ -169,15 +173,106 @@ impl Losses {
                 text.get(from..to)
                     .is_some_and(|text| self.tells(word, text, from == 0))
             };
+            if !exact {
+                self.removed(inner, text, [begun, at, from], &mut loss)?;
+            }
             loss.changed |= from != at || !told;
-            at = to;
+            (begun, at) = (from, to);
         }
-        loss.changed = if self.cutter.is_some() {
-            self.changes(text)
+        if exact {
+            loss.changed = self.changes(text);
         } else {
-            loss.changed || at != text.len()
-        };
+            self.removed(inner, text, [begun, at, text.len()], &mut loss)?;
+            self.erased(inner, text, &mut loss)?;
+            loss.changed |= at != text.len();
+        }
         Ok(loss)
+    }
+
+    /// Counts what the pre-tokenizer removes between two words: the first from `begun` to `at`, the next from `from` on.
+    fn removed(
+        &self,
+        inner: &Tokenizer,
+        text: &str,
+        [begun, at, from]: [usize; 3],
+        loss: &mut Loss,
+    ) -> Result<(), String> {
+        let Some(gap) = text
+            .get(at..from)
+            .filter(|gap| !gap.chars().all(char::is_whitespace))
+        else {
+            return Ok(());
+        };
+        let (Some(normalizer), Some(word), Some(whole)) =
+            (inner.get_normalizer(), text.get(begun..at), text.get(begun..from))
+        else {
+            self.gaps(gap, loss);
+            return Ok(());
+        };
+        // A normalizer may compose the word's last character and what follows it, or leave nothing of the gap.
+        let (word, whole) = (normalized(normalizer, word)?, normalized(normalizer, whole)?);
+        let gap: String = whole.chars().skip(word.chars().count()).collect();
+        self.gaps(&gap, loss);
+        Ok(())
+    }
+
+    /// Counts what normalizers replace by nothing.
+    fn erased(&self, inner: &Tokenizer, text: &str, loss: &mut Loss) -> Result<(), String> {
+        let Some(normalizer) = inner.get_normalizer().filter(|one| erases(one)) else {
+            return Ok(());
+        };
+        // Added tokens are cut out before the rest is normalized.
+        let added = inner.get_added_vocabulary();
+        let pieces = added.extract_and_normalize(None::<&NormalizerWrapper>, text);
+        for (piece, _, added) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {
+            if added.is_none() {
+                self.erased_by(normalizer, piece.to_owned(), loss)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts what a normalizer replaces by nothing in a text, and returns what it makes of that text.
+    fn erased_by(
+        &self,
+        normalizer: &NormalizerWrapper,
+        text: String,
+        loss: &mut Loss,
+    ) -> Result<String, String> {
+        if let NormalizerWrapper::Sequence(steps) = normalizer {
+            return steps
+                .as_ref()
+                .iter()
+                .try_fold(text, |text, step| self.erased_by(step, text, loss));
+        }
+        let made = normalized(normalizer, &text)?;
+        if erases(normalizer) {
+            // What is left is a part of the text, character by character.
+            let mut left = made.chars().peekable();
+            let mut gap = String::new();
+            for character in text.chars() {
+                if left.next_if_eq(&character).is_some() {
+                    self.gaps(&std::mem::take(&mut gap), loss);
+                } else {
+                    gap.push(character);
+                }
+            }
+            self.gaps(&gap, loss);
+        }
+        Ok(made)
+    }
+
+    /// Counts text that no word covers, as it is before it is spelled in bytes.
+    fn gaps(&self, text: &str, loss: &mut Loss) {
+        let passed_over = |character: char| {
+            character.is_whitespace()
+                || character.is_control()
+                || is_mark(character)
+                || self.signs_space && character == SPACE_SIGN
+        };
+        for gap in text.split(passed_over).filter(|gap| !gap.is_empty()) {
+            count(gap.chars().count(), gap.len(), BITS_OF_PLACE + 1, loss);
+        }
     }
 
     /// Counts what unknown tokens stand for.
@@ -224,9 +319,7 @@ impl Losses {
         } else {
             (text.chars().count(), text.len())
         };
-        loss.characters += characters as u64;
-        loss.bytes += bytes as u64;
-        loss.bits += more + BITS_OF_BYTE * (bytes as u64 + 1);
+        count(characters, bytes, more, loss);
     }
 
     /// Whether a word, as the model sees it, is that text and no other.
@@ -246,6 +339,56 @@ impl Losses {
         let is = |word: &str| !text.contains(SPACE_SIGN) && spelled(word) == text;
         is(word) || first && word.strip_prefix(SPACE_SIGN).is_some_and(is)
     }
+}
+
+/// Counts characters and bytes that are lost, and what it takes to spell them out: their bytes, an end and `more` bits.
+fn count(characters: usize, bytes: usize, more: u64, loss: &mut Loss) {
+    loss.characters += characters as u64;
+    loss.bytes += bytes as u64;
+    loss.bits += more + BITS_OF_BYTE * (bytes as u64 + 1);
+}
+
+/// What a normalizer makes of a text.
+///
+/// # Errors
+/// What the library says.
+fn normalized(normalizer: &NormalizerWrapper, text: &str) -> Result<String, String> {
+    let mut made = NormalizedString::from(text);
+    normalizer
+        .normalize(&mut made)
+        .map_err(|error| error.to_string())?;
+    Ok(made.get().to_owned())
+}
+
+/// Whether a normalizer replaces characters by nothing, whichever its pattern names.
+fn erases(normalizer: &NormalizerWrapper) -> bool {
+    match normalizer {
+        NormalizerWrapper::Sequence(steps) => steps.as_ref().iter().any(erases),
+        NormalizerWrapper::Replace(replace) => replace.content.is_empty(),
+        _ => false,
+    }
+}
+
+/// Whether a character is a combining mark or has no width: what accents and forms of characters are made of.
+fn is_mark(character: char) -> bool {
+    matches!(
+        character,
+        '\u{AD}'
+            | '\u{300}'..='\u{36F}'
+            | '\u{483}'..='\u{489}'
+            | '\u{591}'..='\u{5BD}'
+            | '\u{610}'..='\u{61A}'
+            | '\u{64B}'..='\u{65F}'
+            | '\u{1AB0}'..='\u{1AFF}'
+            | '\u{1DC0}'..='\u{1DFF}'
+            | '\u{200B}'..='\u{200F}'
+            | '\u{202A}'..='\u{202E}'
+            | '\u{2060}'..='\u{2064}'
+            | '\u{20D0}'..='\u{20FF}'
+            | '\u{FE00}'..='\u{FE0F}'
+            | '\u{FE20}'..='\u{FE2F}'
+            | '\u{FEFF}'
+    )
 }
 
 /// A text as the model sees it: normalized and cut into words, added tokens cut out.
@@ -371,6 +514,74 @@ mod tests {
         }
         bytes["byte_fallback"] = json!(true);
         loses(&json!({"model": bytes}), None, &[("hug мир\n", [0; 3], false)]);
+    }
+
+    #[test]
+    fn what_a_pre_tokenizer_or_normalizer_removes_is_lost() {
+        let vocabulary: serde_json::Map<String, Value> = (0_u32..)
+            .zip('a'..='z')
+            .map(|(id, letter)| (letter.to_string(), json!(id)))
+            .collect();
+        let model = json!({"type": "BPE", "vocab": vocabulary, "merges": []});
+        let regex = |pattern: &str| json!({"Regex": pattern});
+        let split =
+            json!({"type": "Split", "pattern": regex("[^a-z]+"), "behavior": "Removed", "invert": false});
+        let replace = |pattern: &str| json!({"type": "Replace", "pattern": regex(pattern), "content": ""});
+        // A gap has 33 bits for its place, 8 for its end, and its bytes. White space is normalized, not lost.
+        let cases: [(&str, [u64; 3], bool); 6] = [
+            ("hug", [0; 3], false),
+            ("hug \n hug ", [0; 3], true),
+            ("hug мир hug", [3, 6, 41 + 48], true),
+            ("hug мир, мир", [7, 13, 2 * 41 + 104], true),
+            ("мир hug", [3, 6, 41 + 48], true),
+            ("мир", [3, 6, 41 + 48], true),
+        ];
+        loses(&json!({"model": model, "pre_tokenizer": split}), None, &cases);
+        // The same behind a normalizer.
+        loses(
+            &json!({"model": model, "pre_tokenizer": split, "normalizer": {"type": "NFC"}}),
+            None,
+            &cases,
+        );
+        let spaces = json!({"type": "WhitespaceSplit"});
+        loses(
+            &json!({"model": model, "pre_tokenizer": spaces, "normalizer": replace("[^a-z\\s]")}),
+            None,
+            &cases,
+        );
+        loses(
+            &json!({"model": model, "pre_tokenizer": spaces, "normalizer": {"type": "Sequence",
+                "normalizers": [{"type": "Lowercase"}, replace("[^a-z\\s]")]}}),
+            None,
+            &[
+                ("huмg", [1, 2, 41 + 16], true),
+                ("HUG Мир", [3, 6, 41 + 48], true),
+            ],
+        );
+        loses(
+            &json!({"model": model, "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+                {"type": "Punctuation", "behavior": "Removed"}, spaces]}}),
+            None,
+            &[("hug, hug!", [2, 2, 2 * 41 + 16], true)],
+        );
+        // What a normalizer composes or takes off a letter is not lost.
+        let mut composed = model.clone();
+        composed["vocab"]["é"] = json!(26);
+        composed["vocab"]["한"] = json!(27);
+        loses(
+            &json!({"model": composed, "pre_tokenizer": spaces, "normalizer": {"type": "NFC"}}),
+            None,
+            &[
+                ("e\u{301} e\u{301}", [0; 3], true),
+                ("\u{1112}\u{1161}\u{11AB} a", [0; 3], true),
+            ],
+        );
+        loses(
+            &json!({"model": model, "pre_tokenizer": spaces, "normalizer": {"type": "Sequence",
+                "normalizers": [{"type": "NFD"}, {"type": "StripAccents"}]}}),
+            None,
+            &[("caf\u{e9} e\u{301} e\u{301}", [0; 3], true)],
+        );
     }
 
     #[test]
