@@ -6,6 +6,8 @@ use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, 
 const COMPRESSIONS: &[&str] = &[".gz", ".zst", ".zstd", ".bz2", ".xz"];
 /// Endings that mean a compressed tar, and their other spelling.
 const TARS: &[&str] = &[".tgz", ".tbz", ".tbz2", ".txz", ".tzst"];
+/// Endings of Arrow IPC: files, streams, and either.
+const ARROWS: &[&str] = &[".arrow", ".arrows", ".ipc", ".feather"];
 
 /// The part of a name that can have endings: of a URL, its path.
 fn path(name: &str) -> &str {
@@ -37,13 +39,21 @@ pub fn names_tar(name: &str) -> bool {
 
 /// Whether the name is of a form that has bytes even where there is no text.
 pub fn never_empty(name: &str) -> bool {
-    let endings = [".zip", ".parquet", ".arrow", ".feather"];
     let name = path(name);
     names_tar(name)
-        || [COMPRESSIONS, &endings]
+        || [COMPRESSIONS, &[".zip", ".parquet"], ARROWS]
             .concat()
             .iter()
             .any(|ending| ends(name, ending))
+}
+
+/// Whether the bytes begin as a message of an Arrow IPC stream does: a mark, and a length that is a multiple of eight.
+fn starts_as_arrow_stream(head: &[u8]) -> bool {
+    let [0xFF, 0xFF, 0xFF, 0xFF, a, b, c, d, ..] = *head else {
+        return false;
+    };
+    let length = i32::from_le_bytes([a, b, c, d]);
+    length > 0 && length % 8 == 0
 }
 
 /// The format of a file that is neither compressed nor an archive.
@@ -51,7 +61,7 @@ pub fn format(name: &str, head: &[u8]) -> Format {
     if head.starts_with(b"PAR1") {
         return Format::Parquet(ColumnFormat::default());
     }
-    if head.starts_with(b"ARROW1") {
+    if head.starts_with(b"ARROW1") || starts_as_arrow_stream(head) {
         return Format::Arrow(ColumnFormat::default());
     }
     let name = without_compression(name);
@@ -64,7 +74,7 @@ pub fn format(name: &str, head: &[u8]) -> Format {
         Format::Tsv(CsvFormat::default())
     } else if is(&[".parquet"]) {
         Format::Parquet(ColumnFormat::default())
-    } else if is(&[".arrow", ".feather"]) {
+    } else if is(ARROWS) {
         Format::Arrow(ColumnFormat::default())
     } else {
         Format::Text(TextFormat::default())
@@ -91,6 +101,8 @@ mod tests {
             ("https://h/a.csv?download=a.txt", "csv"),
             ("hf://datasets/a/b@main/c.parquet#x", "parquet"),
             ("a.feather", "arrow"),
+            ("a.arrows", "arrow"),
+            ("a.IPC.zst", "arrow"),
         ];
         for (name, expected) in cases {
             let format = serde_json::to_value(format(name, b"x")).unwrap();
@@ -98,6 +110,18 @@ mod tests {
         }
         assert!(matches!(format("a.txt", b"PAR1"), Format::Parquet(_)));
         assert!(matches!(format("a.txt", b"ARROW1\0\0"), Format::Arrow(_)));
+        let stream = b"\xFF\xFF\xFF\xFF\x20\0\0\0";
+        assert!(matches!(format("a.txt", stream), Format::Arrow(_)));
+        for head in [
+            &stream[..5],
+            b"\xFF\xFF\xFF\xFF\x21\0\0\0",
+            b"\xFF\xFF\xFF\xFF\0\0\0\0",
+        ] {
+            assert!(matches!(format("a.txt", head), Format::Text(_)), "{head:?}");
+        }
+        for name in ["a.arrow", "a.arrows", "a.ipc"] {
+            assert!(never_empty(name), "{name}");
+        }
         for name in ["a.tgz", "a.tar", "a.tar.XZ", "https://h/a.tar.gz?x"] {
             assert!(names_tar(name), "{name}");
         }
