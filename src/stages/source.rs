@@ -31,6 +31,7 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 /// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
 ///    ends.
 /// 2: hidden members of archives and system files in them are passed over.
+/// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.

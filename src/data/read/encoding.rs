@@ -21,7 +21,7 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
         _ => {}
     }
     let unmarked = |name| Some(Wide { name, marked: false });
-    let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t');
+    let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{C}');
     // Four bytes of anything else are no character.
     let quads = |unit: fn([u8; 4]) -> u32| {
         let units = head
@@ -44,17 +44,16 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
             .count()
     };
     let (even, odd, pairs) = (zeros(0), zeros(1), head.len() / 2);
-    let (name, high, low, unit): (_, _, _, fn([u8; 2]) -> u16) = if odd > even {
-        ("UTF-16LE", odd, even, u16::from_le_bytes)
-    } else {
-        ("UTF-16BE", even, odd, u16::from_be_bytes)
-    };
+    let (high, low) = (odd.max(even), odd.min(even));
     // UTF-8 may have zeros too, but hardly in every other place.
     let telling =
         high > low && pairs >= 2 && (low == 0 && high >= 2 && high * 2 > pairs || !starts_as_utf8(head));
-    if !telling {
-        return None;
-    }
+    let little = if telling { odd > even } else { controls_tell(head)? };
+    let (name, unit): (_, fn([u8; 2]) -> u16) = if little {
+        ("UTF-16LE", u16::from_le_bytes)
+    } else {
+        ("UTF-16BE", u16::from_be_bytes)
+    };
     let units = head.chunks_exact(2).map(|pair| unit([pair[0], pair[1]]));
     let mut characters = char::decode_utf16(units).peekable();
     while let Some(c) = characters.next() {
@@ -66,6 +65,41 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
         }
     }
     unmarked(name)
+}
+
+/// Whether a byte is a control character that text has no use for.
+#[must_use]
+pub fn is_control(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r' | b'\x0C')
+}
+
+/// Whether bytes that are UTF-8 look like UTF-16 instead, and then whether its units begin with their low bytes.
+///
+/// Cyrillic, Arabic, Devanagari and Thai in UTF-16 are valid UTF-8, with few zeros: those of spaces and line ends. But
+/// their high bytes are nearly all the same, below that of a space, so that the UTF-8 is full of control characters.
+fn controls_tell(head: &[u8]) -> Option<bool> {
+    let pairs = head.len() / 2;
+    let controls = head.iter().filter(|&&byte| is_control(byte)).count();
+    if head.len() % 2 != 0 || pairs < 2 || controls < 2 || controls * 32 < head.len() || !starts_as_utf8(head)
+    {
+        return None;
+    }
+    // Of the pairs, those that the high bytes of one script have, and those of ASCII and of punctuation.
+    let one_script = |place: usize| {
+        let mut counts = [0_usize; 256];
+        for pair in head.chunks_exact(2) {
+            counts[usize::from(pair[place])] += 1;
+        }
+        // The others separate values or records in some UTF-8.
+        let script = counts[0x03..=0x1B].iter().copied().max().unwrap_or(0);
+        let of_script = script + counts[0];
+        let all = of_script + counts[0x20];
+        (script > 0 && of_script * 4 >= pairs * 3 && all * 10 >= pairs * 9).then_some(of_script)
+    };
+    match (one_script(1), one_script(0)) {
+        (None, None) => None,
+        (little, big) => Some(little >= big),
+    }
 }
 
 /// Whether the bytes are UTF-8 but for a character that they cut off.
@@ -179,6 +213,40 @@ mod tests {
             name(&utf16("日本語の、テキスト。\n次の行\n", true)),
             Some(("UTF-16LE", false))
         );
+    }
+
+    #[test]
+    fn scripts_whose_utf16_is_valid_utf8_are_recognised() {
+        let name = |bytes: &[u8]| wide(bytes).map(|wide| (wide.name, wide.marked));
+        for text in [
+            "Привет мир\n",
+            "да\n",
+            "Это первая строка — и “вторая”, 12.5 %\r\nи третья\n",
+            "مرحبا بالعالم\n",
+            "नमस्ते दुनिया\n",
+            "สวัสดีชาวโลก",
+            "สวัสดี\u{C}ชาวโลก\n",
+        ] {
+            for little in [true, false] {
+                let expected = if little { "UTF-16LE" } else { "UTF-16BE" };
+                let bytes = utf16(text, little);
+                assert_eq!(name(&bytes), Some((expected, false)), "{text}");
+                let long = utf16(&text.repeat(200), little);
+                assert_eq!(name(&long[..512]), Some((expected, false)), "{text}");
+            }
+            assert_eq!(name(text.as_bytes()), None, "{text}");
+        }
+        for bytes in [
+            &b"1\n0\n1\n1\n0\n"[..],
+            b"1\t2\n3\t4\n",
+            b"1\x012\x013\x014\x015\x016\x01",
+            b"\x1B[1mbold\x1B[0m and \x1B[31mred\x1B[0m\n",
+            b"a\x08_b\x08_c\x08_ d\n",
+            b"one\0two\0three\0four\n",
+            b"page one\n\x0Cpage two\n",
+        ] {
+            assert_eq!(name(bytes), None, "{bytes:?}");
+        }
     }
 
     #[test]

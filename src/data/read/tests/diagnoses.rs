@@ -126,6 +126,10 @@ fn wide_encodings_are_refused_whatever_the_policy() {
     let archive = tar(&[("a.txt", b'0', &wide)]);
     assert!(fault(&archive, "a.tar", json!({})).contains("UTF-16LE"));
     assert!(fault(&gzip(&wide), "a.txt.gz", json!({})).contains("UTF-16LE"));
+    // Valid UTF-8, too, with zeros at the space and the line's end alone.
+    let russian: Vec<u8> = "Привет мир\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    assert!(std::str::from_utf8(&russian).is_ok());
+    assert!(fault(&russian, "a.txt", json!({})).contains("iconv -f UTF-16LE -t UTF-8"));
     assert_eq!(texts(b"a\0b", "a.txt", json!({})), ["a\0b"]);
     let binary = fault(b"\x80\x04\x95\0\0\0\0\0pickle\n", "a.txt", json!({}));
     assert!(binary.contains("NUL bytes as well"), "{binary}");
