@@ -747,7 +747,8 @@ fn grid(
                 .and_then(|metric| Some((metric, row.metric(*metric)?)));
             line.push(match found {
                 Some((metric, interval)) => metric.shown(interval),
-                None if place == 0 => shown.status.to_owned(),
+                // Measured, but by another metric: its status would stand there like a value.
+                None if place == 0 && row.metrics.is_empty() => shown.status.to_owned(),
                 None => String::new(),
             });
         }
@@ -851,6 +852,19 @@ mod tests {
         perplexity and nats_per_token: per token of text
         no room for nats_per_token: see --json
         ");
+    }
+
+    #[test]
+    fn a_row_with_another_metric_has_an_empty_cell() {
+        let mut other = shown("other", 0.1, Some(0.82));
+        other.row.metrics[0].0 = Metric::BitsPerByteNormalized;
+        let rows = [shown("bound", 0.1, Some(2.5)), other, shown("bound", 0.01, None)];
+        let metrics = [Metric::BitsPerByte, Metric::BitsPerByteNormalized];
+        let cells = grid(&rows, true, &[], &metrics, &[]);
+        assert_eq!(cells[1][1..], ["2.5000 ± 0.2500", ""]);
+        assert_eq!(cells[2][1], "");
+        assert!(cells[2][2].starts_with("0.82"), "{cells:?}");
+        assert_eq!(cells[3][1..], ["not run", ""]);
     }
 
     #[test]
