@@ -2,10 +2,12 @@
 //! rarer the longer a stage runs.
 
 use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
 use super::table::{WIDTH, bytes, count, duration, rate};
 use super::terminal::{Style, Terminal};
@@ -15,6 +17,8 @@ use crate::store::time;
 
 /// How often a bar is redrawn at most.
 const REDRAW: Duration = Duration::from_millis(100);
+/// How often all bars together are redrawn in a second at most.
+const REDRAWS: u8 = 20;
 /// How often a stage writes a plain line at most, by how long it has run: a log of a minute says that something goes on,
 /// one of a week is read to its end.
 const PACES: [(Duration, Duration); 3] = [
@@ -24,6 +28,79 @@ const PACES: [(Duration, Duration); 3] = [
 ];
 /// The rate is that of this last stretch of time: long enough to be calm, short enough to follow a change.
 const WINDOW: Duration = Duration::from_secs(15);
+
+/// A terminal that may close: after the first error nothing more is drawn. The bars panic on an error, and a run is to end
+/// with a checkpoint when its terminal closes.
+#[derive(Debug)]
+struct Forgiving<T> {
+    term: T,
+    is_gone: AtomicBool,
+}
+
+impl<T> Forgiving<T> {
+    fn new(term: T) -> Self {
+        Self {
+            term,
+            is_gone: AtomicBool::new(false),
+        }
+    }
+
+    fn attempt(&self, draw: impl FnOnce(&T) -> io::Result<()>) {
+        if !self.is_gone.load(Ordering::Relaxed) && draw(&self.term).is_err() {
+            self.is_gone.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<T: TermLike> TermLike for Forgiving<T> {
+    fn width(&self) -> u16 {
+        self.term.width()
+    }
+
+    fn height(&self) -> u16 {
+        self.term.height()
+    }
+
+    fn move_cursor_up(&self, n: usize) -> io::Result<()> {
+        self.attempt(|term| term.move_cursor_up(n));
+        Ok(())
+    }
+
+    fn move_cursor_down(&self, n: usize) -> io::Result<()> {
+        self.attempt(|term| term.move_cursor_down(n));
+        Ok(())
+    }
+
+    fn move_cursor_right(&self, n: usize) -> io::Result<()> {
+        self.attempt(|term| term.move_cursor_right(n));
+        Ok(())
+    }
+
+    fn move_cursor_left(&self, n: usize) -> io::Result<()> {
+        self.attempt(|term| term.move_cursor_left(n));
+        Ok(())
+    }
+
+    fn write_line(&self, text: &str) -> io::Result<()> {
+        self.attempt(|term| term.write_line(text));
+        Ok(())
+    }
+
+    fn write_str(&self, text: &str) -> io::Result<()> {
+        self.attempt(|term| term.write_str(text));
+        Ok(())
+    }
+
+    fn clear_line(&self) -> io::Result<()> {
+        self.attempt(TermLike::clear_line);
+        Ok(())
+    }
+
+    fn flush(&self) -> io::Result<()> {
+        self.attempt(TermLike::flush);
+        Ok(())
+    }
+}
 
 /// Shows events to a person.
 pub struct Display {
@@ -48,7 +125,8 @@ impl Display {
     #[must_use]
     pub fn new(terminal: &Terminal) -> Self {
         let target = if terminal.is_live() && !terminal.quiet() {
-            ProgressDrawTarget::stderr()
+            let term = Forgiving::new(console::Term::buffered_stderr());
+            ProgressDrawTarget::term_like_with_hz(Box::new(term), REDRAWS)
         } else {
             ProgressDrawTarget::hidden()
         };
@@ -384,6 +462,73 @@ mod tests {
         for template in [ONE_LINE, TWO_LINES] {
             assert!(ProgressStyle::with_template(template).is_ok());
         }
+    }
+
+    /// A terminal that has closed: every write fails.
+    #[derive(Debug, Default)]
+    struct Closed {
+        writes: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    }
+
+    impl Closed {
+        fn fail(&self) -> io::Result<()> {
+            self.writes.fetch_add(1, Ordering::Relaxed);
+            Err(io::Error::other("the terminal has closed"))
+        }
+    }
+
+    impl TermLike for Closed {
+        fn width(&self) -> u16 {
+            80
+        }
+
+        fn move_cursor_up(&self, _: usize) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn move_cursor_down(&self, _: usize) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn move_cursor_right(&self, _: usize) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn move_cursor_left(&self, _: usize) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn write_line(&self, _: &str) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn write_str(&self, _: &str) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn clear_line(&self) -> io::Result<()> {
+            self.fail()
+        }
+
+        fn flush(&self) -> io::Result<()> {
+            self.fail()
+        }
+    }
+
+    #[test]
+    fn bars_outlive_their_terminal() {
+        let closed = Closed::default();
+        let writes = std::sync::Arc::clone(&closed.writes);
+        let target = ProgressDrawTarget::term_like(Box::new(Forgiving::new(closed)));
+        let bars = MultiProgress::with_draw_target(target);
+        let bar = bars.add(ProgressBar::no_length().with_style(style(ONE_LINE)));
+        bar.tick();
+        let mut lines = 0;
+        bars.suspend(|| lines += 1);
+        bars.suspend(|| lines += 1);
+        bar.finish_and_clear();
+        assert_eq!(lines, 2);
+        assert_eq!(writes.load(Ordering::Relaxed), 1);
     }
 
     /// A stage of a week writes some thousand lines.

@@ -126,6 +126,61 @@ fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
     );
 }
 
+/// A terminal that closes takes the bars with it; the run ends with a checkpoint all the same.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_terminal_that_closes_under_the_bars_ends_the_run_in_order() {
+    let has_script = Command::new("script")
+        .arg("--version")
+        .output()
+        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux"));
+    if !has_script {
+        println!("skipped: there is no `script` of util-linux");
+        return;
+    }
+    let project = Project::whole(60);
+    project.run(&["--target", "rows"]);
+    // The shell waits for the program's exit code, and leaves it in a file.
+    let run = format!(
+        "trap : HUP\nenv --default-signal '{}' run pipelines/tiny.json {}\necho $? > code.part\nmv code.part code\n",
+        env!("CARGO_BIN_EXE_mdlm"),
+        ENDLESS.join(" ")
+    );
+    fs::write(project.path().join("run.sh"), run).unwrap();
+    let mut terminal = Command::new("script")
+        .current_dir(project.path())
+        .args(["-q", "-c", "sh run.sh; true", "/dev/null"])
+        .env("MDLM_DEVICE", "cpu")
+        .env("SHELL", "/bin/sh")
+        .env("TERM", "xterm")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // Until the bar tells of steps.
+    let mut shown = terminal.stdout.take().unwrap();
+    let mut seen = String::new();
+    let mut buffer = [0; 4096];
+    while !seen.contains("steps") {
+        let count = shown.read(&mut buffer).unwrap();
+        assert!(count > 0, "{seen}");
+        seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
+    }
+    terminal.kill().unwrap();
+    terminal.wait().unwrap();
+    let code = project.path().join("code");
+    let limit = Instant::now() + Duration::from_secs(60);
+    while !code.exists() {
+        assert!(Instant::now() < limit, "the run does not end");
+        sleep(Duration::from_millis(20));
+    }
+    assert_eq!(fs::read_to_string(code).unwrap(), "129\n");
+    let plan = project.mdlm("plan", &ENDLESS).output().unwrap();
+    let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(plan.contains("will run from step "), "{plan}");
+}
+
 #[test]
 fn a_signal_ends_every_kind_of_stage() {
     let project = Project::new(20_000);
