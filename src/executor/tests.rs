@@ -485,6 +485,21 @@ fn a_renamed_stage_with_a_change_is_compared_with_its_old_self() {
     assert_eq!(project.run(), "drawn: `count` 4 → 7; compared with `texts`");
 }
 
+/// A run that differs in nothing that is known yet is no change that a plan could name.
+#[test]
+fn a_renamed_stage_without_a_known_change_is_compared_with_nothing() {
+    let mut project = Project::new();
+    project.run();
+    project.set("/stages/model/steps", json!(20));
+    let stages = project.manifest["stages"].as_object_mut().unwrap();
+    let texts = stages.shift_remove("texts").unwrap();
+    stages.insert("drawn".to_owned(), texts);
+    assert_eq!(
+        project.planned(),
+        "model: `steps` 10 → 20\nbound: `model` runs\ndrawn: never ran"
+    );
+}
+
 #[test]
 fn a_second_stage_of_a_kind_is_not_the_first_one_changed() {
     let mut project = Project::new();

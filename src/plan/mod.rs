@@ -683,7 +683,8 @@ impl Plan {
             let Some(less) = less else { break };
             most = most.min(less);
         }
-        let near = nearest.filter(|(reasons, _)| reasons.len() + open <= NEAR);
+        // A run that differs in nothing that is compared explains nothing either.
+        let near = nearest.filter(|(reasons, _)| !reasons.is_empty() && reasons.len() + open <= NEAR);
         Ok(near.map(|(mut reasons, record)| {
             reasons.push(Reason::ComparedWith {
                 stage: record.provenance.stage.clone(),
