@@ -266,7 +266,13 @@ fn history(
             version: made.version.clone(),
             revision: made.revision.clone(),
             overrides: made.overrides.clone(),
-            changes: changes.into_iter().map(explained).collect(),
+            changes: changes
+                .into_iter()
+                .map(|reason| ReasonReport {
+                    text: reason.of_a_run(),
+                    reason,
+                })
+                .collect(),
             same_artifact: before.is_some_and(|before| before.artifact == record.artifact),
         });
         before = Some(record);

@@ -583,11 +583,7 @@ impl Run<'_> {
         let stage = &plan.stages[index];
         summary.why = reasons
             .iter()
-            .map(|reason| match reason {
-                // It runs now: "never ran" beside "done" would contradict itself.
-                Reason::NeverRan => "first run".to_owned(),
-                reason => reason.to_string(),
-            })
+            .map(Reason::of_a_run)
             .collect::<Vec<_>>()
             .join("; ");
         self.sink.emit(

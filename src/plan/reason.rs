@@ -99,6 +99,17 @@ pub enum FileChange {
     Moved,
 }
 
+impl Reason {
+    /// The reason as it is written of a run that has begun: "never ran" would contradict it.
+    #[must_use]
+    pub fn of_a_run(&self) -> String {
+        match self {
+            Self::NeverRan => "first run".to_owned(),
+            reason => reason.to_string(),
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -525,7 +525,7 @@ fn explain_tells_the_key_and_the_history() {
         ),
         "`tokenizer.vocabulary_size` 300 → 320; `text` has other content".to_owned(),
         digest(&one),
-        "never ran".to_owned(),
+        "first run".to_owned(),
     ] {
         assert!(words.contains(&part), "{part} in\n{told}");
     }
