@@ -169,8 +169,14 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Options that there are not, with the commands whose options they are not: all where none is named.
+/// Options that there are not, with the commands whose options they are not: all where none is named. The first that fits
+/// answers.
 const OPTIONS: &[(&[&str], &[&str], &str)] = &[
+    (
+        &["--count", "--limit", "--lines", "--num", "-n"],
+        &["data"],
+        "`--head N` shows so many records",
+    ),
     (
         &[
             "--dry-run",
@@ -383,6 +389,7 @@ fn option(word: &str, arguments: &[OsString]) -> Option<String> {
             Some((path, _)) if path.contains('.') || path == "seed" => {
                 Some(format!("every field has an option of its own: `--set {word}`"))
             }
+            _ if command == "init" => Some(format!("text is named by an option: `--files {word}`")),
             _ if !runs => None,
             _ if Path::new(word).extension().is_some_and(|ending| ending == "json") => {
                 Some("one manifest at a time".to_owned())
@@ -470,6 +477,10 @@ mod tests {
             ("mdlm pipelines/a.json", "`mdlm run pipelines/a.json`"),
             ("mdlm run a.json --dry-run", "`mdlm plan MANIFEST`"),
             ("mdlm run a.json -n", "`mdlm plan MANIFEST`"),
+            ("mdlm data a.json rows -n 5", "`--head N`"),
+            ("mdlm data a.json rows --limit 5", "`--head N`"),
+            ("mdlm data a.json rows --count=5", "`--head N`"),
+            ("mdlm init poems texts/p0.txt", "`--files texts/p0.txt`"),
             ("mdlm run a.json --resume", "leave it out"),
             ("mdlm run a.json --resume=x", "leave it out"),
             ("mdlm run a.json -f", "`--force STAGE`"),
