@@ -1,13 +1,15 @@
 //! Text that comes through pipes: `-` among the files of a source, and what the shell puts into its place.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::time::Duration;
 
 use super::Terminal;
 use super::project::Project;
 use super::table::bytes;
 use crate::data::files::Piped;
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::manifest::source::is_open_file;
 use crate::manifest::{SourceInput, Stage};
@@ -46,7 +48,7 @@ pub fn take(
                 });
                 continue;
             }
-            let Some(mut input) = standard() else { continue };
+            let Some(input) = standard() else { continue };
             if is_open_file(&project.loaded.path.to_string_lossy())
                 && descriptor(&project.loaded.path.to_string_lossy()) == 0
             {
@@ -55,11 +57,11 @@ pub fn take(
                 ))
                 .hint("name the manifest's file, or that of the text"));
             }
-            let piped = one(&name, &mut input, project, how, cancel, terminal).context(reading)?;
+            let piped = one(&name, input, project, how, cancel, terminal).context(reading)?;
             all.extend(piped.clone());
             standard_input = piped;
-        } else if let Some(mut input) = open(&name).context(reading)? {
-            all.extend(one(&name, &mut input, project, how, cancel, terminal).context(reading)?);
+        } else if let Some(input) = open(&name).context(reading)? {
+            all.extend(one(&name, Box::new(input), project, how, cancel, terminal).context(reading)?);
         }
     }
     Ok(all)
@@ -99,7 +101,7 @@ fn descriptor(name: &str) -> u32 {
 
 /// Standard input, where something comes from it: a pipe, a file, a socket.
 #[cfg(unix)]
-fn standard() -> Option<Box<dyn Read>> {
+fn standard() -> Option<Box<dyn Read + Send>> {
     use std::os::fd::AsFd as _;
     use std::os::unix::fs::FileTypeExt as _;
     let stdin = std::io::stdin();
@@ -110,7 +112,7 @@ fn standard() -> Option<Box<dyn Read>> {
 }
 
 #[cfg(not(unix))]
-fn standard() -> Option<Box<dyn Read>> {
+fn standard() -> Option<Box<dyn Read + Send>> {
     use std::io::IsTerminal as _;
     let stdin = std::io::stdin();
     (!stdin.is_terminal()).then(|| Box::new(stdin) as _)
@@ -131,15 +133,76 @@ fn open(_: &str) -> std::io::Result<Option<File>> {
     Ok(None)
 }
 
+/// How long a read waits before it looks whether the command is to end.
+const PATIENCE: Duration = Duration::from_millis(100);
+/// Bytes that are read at a time.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// A pipe that is read on a thread of its own: to wait for what comes through it keeps no command from ending. When the
+/// command is to end, the pipe ends too.
+struct Waiting {
+    blocks: Receiver<io::Result<Vec<u8>>>,
+    block: io::Cursor<Vec<u8>>,
+    cancel: Cancel,
+}
+
+impl Waiting {
+    fn on(mut input: Box<dyn Read + Send>, cancel: &Cancel) -> Result<Self> {
+        let (sender, blocks) = sync_channel(1);
+        // The thread ends with the pipe, on an error, when the reader is gone, or with the process.
+        std::thread::Builder::new()
+            .name("pipe".to_owned())
+            .spawn(move || {
+                let mut buffer = vec![0; BLOCK_BYTES];
+                loop {
+                    let block = match input.read(&mut buffer) {
+                        Ok(0) => return,
+                        Ok(count) => Ok(buffer[..count].to_vec()),
+                        Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                        Err(error) => Err(error),
+                    };
+                    let is_last = block.is_err();
+                    if sender.send(block).is_err() || is_last {
+                        return;
+                    }
+                }
+            })
+            .wrap(Kind::Environment, || "start a thread".to_owned())?;
+        Ok(Self {
+            blocks,
+            block: io::Cursor::default(),
+            cancel: cancel.clone(),
+        })
+    }
+}
+
+impl Read for Waiting {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let count = self.block.read(buffer)?;
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            match self.blocks.recv_timeout(PATIENCE) {
+                Ok(block) => self.block = io::Cursor::new(block?),
+                Err(RecvTimeoutError::Disconnected) => return Ok(0),
+                Err(RecvTimeoutError::Timeout) if self.cancel.is_cancelled() => return Ok(0),
+                Err(RecvTimeoutError::Timeout) => {}
+            }
+        }
+    }
+}
+
 fn one(
     name: &str,
-    input: &mut dyn Read,
+    input: Box<dyn Read + Send>,
     project: &Project,
     how: Use,
     cancel: &Cancel,
     terminal: &Terminal,
 ) -> Result<Option<Piped>> {
     terminal.say(&format!("reading `{name}`"));
+    let input = &mut Waiting::on(input, cancel)?;
     let mut go_on = |_: u64| cancel.check();
     let (length, digest, path) = match how {
         Use::Copy => {
@@ -175,4 +238,39 @@ fn one(
         bytes: length,
         digest,
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Blocks until the other end is dropped.
+    struct Silent(Receiver<()>);
+
+    impl Read for Silent {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(0)
+        }
+    }
+
+    #[test]
+    fn a_pipe_is_read_to_its_end() {
+        let text: Vec<u8> = (0..3 * BLOCK_BYTES).map(|n| (n % 251) as u8).collect();
+        let input = io::Cursor::new(text.clone());
+        let mut read = Vec::new();
+        let mut waiting = Waiting::on(Box::new(input), &Cancel::default()).unwrap();
+        waiting.read_to_end(&mut read).unwrap();
+        assert!(read == text);
+    }
+
+    #[test]
+    fn a_pipe_that_nothing_comes_through_ends_with_the_command() {
+        let (writer, input) = sync_channel(0);
+        let cancel = Cancel::default();
+        let mut waiting = Waiting::on(Box::new(Silent(input)), &cancel).unwrap();
+        cancel.cancel();
+        assert_eq!(waiting.read(&mut [0; 8]).unwrap(), 0);
+        drop(writer);
+    }
 }

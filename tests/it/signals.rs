@@ -126,6 +126,36 @@ fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
     );
 }
 
+/// The first signal ends a run that waits for text on standard input.
+#[test]
+fn a_signal_ends_the_wait_for_a_pipe() {
+    let project = Project::new(1);
+    let manifest = project.path().join("pipelines/tiny.json");
+    let text = fs::read_to_string(&manifest).unwrap();
+    fs::write(&manifest, text.replace("../corpus/*.txt", "-")).unwrap();
+    let mut child = program()
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json"])
+        .env("MDLM_DEVICE", "cpu")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Held open: `wait` closes it.
+    let writer = child.stdin.take();
+    let mut talk = BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("reading `-`") {
+        line.clear();
+        assert!(talk.read_line(&mut line).unwrap() > 0, "nothing was read");
+    }
+    send("INT", &child);
+    let (code, rest) = end(child, talk);
+    assert_eq!(code, Some(130), "{rest}");
+    drop(writer);
+}
+
 /// A terminal that closes takes the bars with it; the run ends with a checkpoint all the same.
 #[cfg(target_os = "linux")]
 #[test]
