@@ -58,6 +58,7 @@ pub(super) fn is_url(path: &str) -> bool {
 /// A field that takes a file on this machine, and was given a URL.
 pub(super) fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faults: &mut Vec<Draft>) {
     if is_url(path) {
+        let hint = plain_path(path).unwrap_or_else(|| hint.to_owned());
         faults.push(
             entry
                 .fault(
@@ -69,6 +70,23 @@ pub(super) fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faul
                 .hint(hint),
         );
     }
+}
+
+/// What to take instead of a `file://` URL: there is nothing to download.
+fn plain_path(url: &str) -> Option<String> {
+    let (scheme, rest) = url.split_once("://")?;
+    if !scheme.eq_ignore_ascii_case("file") {
+        return None;
+    }
+    let path = match rest.strip_prefix("localhost") {
+        Some(path) if path.starts_with('/') => path,
+        _ => rest,
+    };
+    Some(if path.contains('%') {
+        "take the plain path of the file, without `file://` and without escapes like `%20`".to_owned()
+    } else {
+        format!("take the plain path: `{path}`")
+    })
 }
 
 /// The settings of a file from elsewhere, as an object would hold them: pinned where the URL does not do it.
@@ -173,6 +191,16 @@ mod tests {
         ] {
             assert!(!is_url(path), "{path}");
         }
+        for (url, path) in [
+            ("file:///tmp/x.txt", "`/tmp/x.txt`"),
+            ("FILE://localhost/tmp/x.txt", "`/tmp/x.txt`"),
+            ("file://x.txt", "`x.txt`"),
+            ("file:///a%20b.txt", "`%20`"),
+        ] {
+            let hint = plain_path(url).unwrap();
+            assert!(hint.contains(path) && !hint.contains("download"), "{hint}");
+        }
+        assert_eq!(plain_path("https://a.org/x"), None);
         let commit = "0123456789abcdef0123456789abcdef01234567";
         assert!(remote("hf://o/n@main/x").contains("sha256"));
         assert!(!remote(&format!("hf://o/n@{commit}/x")).contains("sha256"));
