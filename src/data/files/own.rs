@@ -10,7 +10,7 @@ use crate::manifest::load::MAX_BYTES;
 
 /// What a report says of itself near its start.
 pub const GENERATOR: &str = "<meta name=\"generator\" content=\"mdlm\">";
-/// Bytes of a page in which it says so, at most.
+/// Bytes of a page in which it says so, at most, and of a manifest in which its first field begins.
 const HEAD_BYTES: u64 = 512;
 
 /// Kinds of stages.
@@ -18,22 +18,41 @@ const KINDS: [&str; 7] = [
     "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
 ];
 
-/// Whether a file is a report, or a manifest beside the one that names files relative to the folder `base`.
+/// Fields of a manifest, one of which comes first.
+const FIELDS: [&str; 5] = ["$schema", "name", "description", "seed", "stages"];
+
+/// Whether a file is a report or a manifest, in whatever folder.
 #[must_use]
-pub fn is_output(path: &Path, metadata: &Metadata, base: &Path) -> bool {
+pub fn is_output(path: &Path, metadata: &Metadata) -> bool {
     let has = |extension: &str| {
         path.extension()
             .is_some_and(|own| own.eq_ignore_ascii_case(extension))
     };
-    if has("html") {
+    let head = || {
         let mut head = Vec::new();
         let read = File::open(path).and_then(|file| file.take(HEAD_BYTES).read_to_end(&mut head));
-        return read.is_ok() && memchr::memmem::find(&head, GENERATOR.as_bytes()).is_some();
+        read.is_ok().then_some(head)
+    };
+    if has("html") {
+        return head().is_some_and(|head| memchr::memmem::find(&head, GENERATOR.as_bytes()).is_some());
     }
     has("json")
         && metadata.len() <= MAX_BYTES as u64
-        && path.parent().is_some_and(|folder| folder == base)
+        // There may be very many files of JSON: most show by their first field that they are none.
+        && head().is_some_and(|head| begins_manifest(&head))
         && std::fs::read(path).is_ok_and(|text| is_manifest(&text))
+}
+
+/// Whether a text begins as manifests do: an object whose first field is one of theirs.
+fn begins_manifest(head: &[u8]) -> bool {
+    let inside = head.trim_ascii_start().strip_prefix(b"{");
+    let field = inside.and_then(|inside| inside.trim_ascii_start().strip_prefix(b"\""));
+    field.is_some_and(|field| {
+        FIELDS
+            .iter()
+            .filter_map(|own| field.strip_prefix(own.as_bytes()))
+            .any(|rest| rest.starts_with(b"\""))
+    })
 }
 
 /// Whether a text is a manifest: an object with a name and stages, each of a kind that there is.
@@ -62,9 +81,21 @@ mod tests {
 
     #[test]
     fn manifests_are_known_by_what_they_say() {
-        assert!(is_manifest(
-            br#"{ "name": "a", "seed": 1, "stages": { "text": { "kind": "source" } } }"#
-        ));
+        let manifest = br#"{ "name": "a", "seed": 1, "stages": { "text": { "kind": "source" } } }"#;
+        assert!(is_manifest(manifest));
+        assert!(begins_manifest(manifest));
+        assert!(begins_manifest(b"\n{\n  \"$schema\": \"pipeline.schema.json\","));
+        for other in [
+            "",
+            "{}",
+            "[1]",
+            "\"name\"",
+            r#"{ "names": 1 }"#,
+            r#"{ "text": "a" }"#,
+            "{ \"name",
+        ] {
+            assert!(!begins_manifest(other.as_bytes()), "{other}");
+        }
         for other in [
             "",
             "{}",

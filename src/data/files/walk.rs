@@ -316,7 +316,7 @@ impl<'a> Walk<'a> {
             }
             Place::File(metadata) => {
                 self.is_text(&path)?;
-                if own::is_output(&path, &metadata, self.base) {
+                if own::is_output(&path, &metadata) {
                     self.leave(Sort::Own, &path, false);
                     return Ok(());
                 }
