@@ -91,6 +91,8 @@ type Figures = Vec<(String, String)>;
 const EMPTY: &str = "empty records";
 /// What counts rows that are not as the others.
 const BAD_ROWS: &str = "bad rows skipped";
+/// What counts records that are not UTF-8.
+const SKIPPED: &str = "invalid UTF-8 skipped";
 
 /// What a person wants to know of records that are not there, or not as they were. Of the summary and not of the
 /// artifact: a blank line more makes no other text.
@@ -120,7 +122,7 @@ fn told(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figu
         ("duplicates dropped", duplicate),
         ("not sampled", sample),
         ("invalid UTF-8 replaced", irregular.replaced),
-        ("invalid UTF-8 skipped", irregular.skipped),
+        (SKIPPED, irregular.skipped),
         (BAD_ROWS, irregular.rows),
         ("byte order marks left out", irregular.marks),
         ("links and devices in archives", irregular.members),
@@ -381,6 +383,7 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         .iter()
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
+    let has = |name: &str| told.iter().any(|(what, _)| what == name);
     let of_files = |what: &String| files::Sort::ALL.iter().any(|sort| sort.name() == what);
     if told.iter().all(|(what, _)| what == EMPTY) {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
@@ -401,8 +404,10 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         context.name,
         gone.join(", ")
     ))
-    .hint(if told.iter().any(|(what, _)| what == BAD_ROWS) {
+    .hint(if has(BAD_ROWS) {
         "leave out `\"bad_rows\": \"skip\"`: what is wrong with the first row is an error then"
+    } else if has(SKIPPED) {
+        "leave out `\"invalid_utf8\": \"skip\"`: the first record that is not UTF-8 is an error then"
     } else {
         "loosen `range`, `filter` or `sample`"
     })

@@ -42,6 +42,21 @@ fn run(name: &str, content: &[u8], read: &Value) -> (bool, String, Vec<String>) 
 }
 
 #[test]
+fn where_every_record_is_invalid_the_way_to_see_why_is_named() {
+    let (well, said, _) = run(
+        "a.txt",
+        b"caf\xE9\nna\xEFve\n",
+        &json!({ "invalid_utf8": "skip" }),
+    );
+    assert!(
+        !well
+            && said.contains("2 invalid UTF-8 skipped")
+            && said.contains("leave out `\"invalid_utf8\": \"skip\"`"),
+        "{said}"
+    );
+}
+
+#[test]
 fn no_row_of_a_table_is_lost_without_a_word() {
     let csv = |more: Value| {
         let mut format = json!({ "kind": "csv" });
