@@ -32,6 +32,7 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 ///    ends.
 /// 2: hidden members of archives and system files in them are passed over.
 /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
+/// 2: half of a surrogate pair is replaced by one U+FFFD.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.

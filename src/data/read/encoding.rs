@@ -151,6 +151,41 @@ pub fn surrogate(text: &[u8], valid: usize, escaped: bool) -> Option<(String, &'
     })
 }
 
+/// The text with U+FFFD for every faulty sequence; half of a surrogate pair, three bytes, is one.
+#[must_use]
+pub fn lossy(text: &[u8]) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(chunk) = rest.utf8_chunks().next() {
+        out.push_str(chunk.valid());
+        let valid = chunk.valid().len();
+        let faulty = match &rest[valid..] {
+            [] => 0,
+            [0xED, 0xA0..=0xBF, 0x80..=0xBF, ..] => 3,
+            _ => chunk.invalid().len(),
+        };
+        if faulty > 0 {
+            out.push(char::REPLACEMENT_CHARACTER);
+        }
+        rest = &rest[valid + faulty..];
+    }
+    out
+}
+
+/// Whether all bytes that are not ASCII stand alone, as letters and signs of WINDOWS-1252 do among ASCII, and are such.
+///
+/// In other encodings of a byte or two a character, words are of such bytes.
+#[must_use]
+pub fn looks_like_windows_1252(text: &[u8]) -> bool {
+    let mut before = b' ';
+    text.iter().all(|&byte| {
+        let alone = before.is_ascii() || byte.is_ascii();
+        before = byte;
+        // Of the signs below the letters, those that are usual: Shift-JIS begins its kana with 0x81 to 0x83.
+        alone && matches!(byte, 0..=0x80 | 0x85 | 0x8A | 0x8C | 0x8E | 0x91..=0x97 | 0x99 | 0x9A | 0x9C | 0x9E..)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,6 +281,49 @@ mod tests {
             b"page one\n\x0Cpage two\n",
         ] {
             assert_eq!(name(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn every_faulty_sequence_is_replaced_once() {
+        for (text, expected) in [
+            (&b""[..], ""),
+            (b"a", "a"),
+            (b"a \xED\xA0\xBD b", "a \u{FFFD} b"),
+            (b"\xED\xB8\x80", "\u{FFFD}"),
+            (b"\xED\xA0\xBD\xED\xB8\x80x", "\u{FFFD}\u{FFFD}x"),
+            (b"\xED\xA0", "\u{FFFD}\u{FFFD}"),
+        ] {
+            assert_eq!(lossy(text), expected, "{text:?}");
+        }
+        for text in [
+            &b"tw\xFFo"[..],
+            b"\xC3\xA9\xC3",
+            b"\xF0\x9F\x98x\xE2\x82",
+            b"\x80\x80\xED\x9F\xBF",
+        ] {
+            assert_eq!(lossy(text), String::from_utf8_lossy(text), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn windows_1252_is_told_from_encodings_of_other_scripts() {
+        for text in [
+            &b"caf\xE9 na\xEFve"[..],
+            b"not \xFF fine",
+            b"\x93quoted\x94 it\x92s 5 \x80",
+        ] {
+            assert!(looks_like_windows_1252(text), "{text:?}");
+        }
+        for text in [
+            // Shift-JIS, GBK, KOI8-R, and UTF-8 with a wrong byte.
+            &b"\x83e\x83X\x83g"[..],
+            b"\x93\xFA\x96{\x8C\xEA",
+            b"\xC4\xE3\xBA\xC3",
+            b"\xF0\xD2\xC9\xD7\xC5\xD4",
+            b"tw\xC3\xA9 \xFFo",
+        ] {
+            assert!(!looks_like_windows_1252(text), "{text:?}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
 
-use super::encoding::surrogate;
+use super::encoding::{lossy, surrogate};
 use super::stored::ReadCount;
 use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
@@ -118,7 +118,7 @@ impl<'a> Sink<'a> {
                 }
                 InvalidUtf8::Replace => {
                     self.irregular.replaced += 1;
-                    self.emit(&String::from_utf8_lossy(text))
+                    self.emit(&lossy(text))
                 }
                 InvalidUtf8::Skip => {
                     self.irregular.skipped += 1;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::BufRead;
 
-use super::encoding::surrogate;
+use super::encoding::{looks_like_windows_1252, lossy, surrogate};
 use super::fault::landed;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Result};
@@ -161,7 +161,7 @@ impl Lines<'_, '_> {
                 }
                 InvalidUtf8::Replace => {
                     self.replaced = true;
-                    String::from_utf8_lossy(bytes)
+                    Cow::Owned(lossy(bytes))
                 }
                 InvalidUtf8::Skip => {
                     self.skipped = true;
@@ -272,6 +272,12 @@ impl Lines<'_, '_> {
                 "there are NUL bytes as well, so this may be no text at all: `file FILE` says what it is; {policy}"
             ));
         }
+        if !looks_like_windows_1252(bytes) {
+            return error.hint(format!(
+                "find its encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING -t UTF-8 FILE > \
+                 NEW`; {policy}"
+            ));
+        }
         error.hint(format!(
             "convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`, {policy}"
         ))
@@ -352,7 +358,12 @@ mod tests {
             text.ends_with("line 2: invalid UTF-8 (0xFF) at byte 6 of the line, 13 of the file"),
             "{text}"
         );
+        assert!(error.hint_text().unwrap().contains("iconv -f ENCODING"));
+        let error = read(b"caf\xE9\n", Line).unwrap_err();
         assert!(error.hint_text().unwrap().contains("WINDOWS-1252"));
+        // KOI8-R.
+        let error = read(b"\xF0\xD2\xC9\xD7\xC5\xD4\n", Line).unwrap_err();
+        assert!(error.hint_text().unwrap().contains("file -i FILE"));
         let error = read(b"\xFF\xFEa\0", Whole).unwrap_err();
         assert!(error.to_string().contains("the file is UTF-16, not UTF-8"));
         assert!(error.hint_text().unwrap().contains("iconv -f UTF-16 "));

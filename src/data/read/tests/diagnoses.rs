@@ -86,6 +86,14 @@ fn half_surrogates_are_named() {
     );
     assert!(half.contains("\"invalid_utf8\": \"replace\""), "{half}");
     assert_eq!(
+        texts(
+            br#"{"text":"a \ud83d b"}"#,
+            "a.jsonl",
+            json!({"invalid_utf8": "replace"})
+        ),
+        ["a \u{FFFD} b"]
+    );
+    assert_eq!(
         texts(br#"{"x":"\ud83d","text":"a"}"#, "a.jsonl", json!({})),
         ["a"]
     );
