@@ -188,11 +188,11 @@ fn a_terminal_that_closes_under_the_bars_ends_the_run_in_order() {
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    // Until the bar tells of steps.
+    // Until the bar shows a rate: steps have been made.
     let mut shown = terminal.stdout.take().unwrap();
     let mut seen = String::new();
     let mut buffer = [0; 4096];
-    while !seen.contains("steps") {
+    while !seen.contains(" left") {
         let count = shown.read(&mut buffer).unwrap();
         assert!(count > 0, "{seen}");
         seen.push_str(&String::from_utf8_lossy(&buffer[..count]));
