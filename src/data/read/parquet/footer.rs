@@ -115,6 +115,7 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
         next: 0,
         found: None,
         nulls: None,
+        below: None,
         strings: Vec::new(),
     };
     for field in schema.root_schema().get_fields() {
@@ -122,7 +123,9 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
     }
     let hint = || strings_hint(leaves.strings.clone());
     let no_column = || format!("the Parquet file has no column `{name}`");
-    let Some(index) = leaves.found.or(leaves.nulls) else {
+    // A group without rows has no text, whatever lies within it.
+    let below = leaves.below.filter(|_| parsed.file_metadata().num_rows() == 0);
+    let Some(index) = leaves.found.or(leaves.nulls).or(below) else {
         return Err(Error::input(no_column()).hint(hint()));
     };
     let leaf = schema.column(index);
@@ -258,6 +261,8 @@ struct Leaves<'n> {
     found: Option<usize>,
     /// A column of nulls, which stands for all that could be within it.
     nulls: Option<usize>,
+    /// The first column within a group of the name.
+    below: Option<usize>,
     /// Names of some that hold strings.
     strings: Vec<String>,
 }
@@ -292,6 +297,11 @@ impl Leaves<'_> {
             self.found = self.found.or(Some(index));
         } else if within(&name) && matches!(basic.logical_type_ref(), Some(LogicalType::Unknown)) {
             self.nulls = self.nulls.or(Some(index));
+        }
+        let lies_below =
+            |name: &str| (name.strip_prefix(self.wanted)).is_some_and(|rest| rest.starts_with('.'));
+        if lies_below(&name) || lies_below(&path) {
+            self.below = self.below.or(Some(index));
         }
         // More are not shown.
         if field.get_physical_type() == Physical::BYTE_ARRAY && self.strings.len() <= super::super::SHOWN {

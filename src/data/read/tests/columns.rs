@@ -257,6 +257,18 @@ fn a_shard_without_texts_has_empty_records() {
         ("text", new_null_array(&DataType::Utf8, 2), "text", 2),
         ("text", new_empty_array(&DataType::Float64), "text", 0),
         ("text", nulls(0), "text", 0),
+        (
+            "article",
+            structure(new_empty_array(&DataType::Int64)),
+            "article",
+            0,
+        ),
+        (
+            "article",
+            structure(new_empty_array(&DataType::Utf8)),
+            "article",
+            0,
+        ),
     ];
     for (column, array, wanted, empty) in cases {
         let batch = batch_of(column, array);
