@@ -165,6 +165,7 @@ impl LeftOut {
         if let Some((name, read)) = self.links.first() {
             let more = match self.links.len() - 1 {
                 0 => String::new(),
+                1 => "; so is one more".to_owned(),
                 more => format!("; so are {more} more"),
             };
             warnings.push(format!(
@@ -365,7 +366,8 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
                     continue;
                 }
             };
-            let same = lexical(&absolute(&file.path)) == lexical(&absolute(&base.join(&read)));
+            let same =
+                file.name == read || lexical(&absolute(&file.path)) == lexical(&absolute(&base.join(&read)));
             left_out.add(Sort::Repeated, file.name.clone());
             if !same {
                 left_out.links.push((file.name, read));
@@ -485,7 +487,8 @@ fn matches(
 
 /// That a pattern stands for no file, with what it matches and what is left out.
 fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
-    if left_out.sorts.is_empty() {
+    // A link to a folder that is entered anyway hides no file.
+    if left_out.sorts.keys().all(|sort| *sort == Sort::Repeated) {
         return Error::input(format!("no file matches `{pattern}`")).hint(format!(
             "paths start at the manifest's folder, `{}`",
             base.display()

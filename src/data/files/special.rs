@@ -8,6 +8,9 @@ use std::path::Path;
 use super::is_open_file;
 use crate::error::{Error, Kind, Result, Wrap as _};
 
+/// Links behind each other that the system follows, at most.
+const LINKS: usize = 40;
+
 /// What lies at a path.
 #[derive(Debug)]
 pub enum Place {
@@ -79,10 +82,27 @@ pub fn refused(name: &str, what: &str) -> Error {
         .hint("write what comes from it to a file, and name that")
 }
 
+/// Whether a link leads to no end, as the system sees it.
+fn leads_back(path: &Path) -> bool {
+    let mut at = path.to_owned();
+    for _ in 0..LINKS {
+        let Ok(to) = fs::read_link(&at) else { return false };
+        at.pop();
+        at.push(to);
+    }
+    true
+}
+
 /// That a link leads nowhere, with the way out.
 #[must_use]
 pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
-    // One that leads to itself is there, and yet leads nowhere.
+    if leads_back(path) {
+        return Error::input(format!(
+            "`{name}` is a symbolic link to `{to}`, which leads back to itself"
+        ))
+        .hint("point the link at a file: `ln -sfn FILE LINK`");
+    }
+    // A link to a link to nothing.
     let target = path.parent().map_or_else(|| to.into(), |folder| folder.join(to));
     let why = if fs::symlink_metadata(target).is_ok() {
         "which leads nowhere either"

@@ -288,6 +288,8 @@ fn a_file_is_read_once_whatever_leads_to_it() {
         warnings,
         ["`a.txt` is the same file as `data/a-link.txt`, and is read once, under that name"]
     );
+    let fault = folder.fault(&["data/**/*.csv"], &[]);
+    assert!(fault.contains("no file matches `data/**/*.csv`"), "{fault}");
     // Where a link alone is asked for it is followed.
     assert_eq!(
         folder.names(&["data/current/*.txt"], &[]).0,
@@ -308,6 +310,9 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     let found = folder.expand(&["?.txt"], &[]).unwrap();
     assert_eq!(found.files.len(), 3);
     assert!(found.left_out.warnings()[0].contains("`c.txt` is the same file as `a.txt`"));
+    fs::hard_link(folder.base().join("a.txt"), folder.base().join("e.txt")).unwrap();
+    let warnings = folder.expand(&["?.txt"], &[]).unwrap().left_out.warnings();
+    assert!(warnings[0].ends_with("; so is one more"), "{warnings:?}");
 }
 
 /// Folders that all lead to each other have ways without number.
@@ -371,7 +376,18 @@ fn a_link_to_nothing_is_told_as_that() {
     );
     let fault = folder.fault(&["c.txt"], &[]);
     assert!(
-        fault.contains("`c.txt` is a symbolic link to `c.txt`, which leads nowhere"),
+        fault.contains("`c.txt` is a symbolic link to `c.txt`, which leads back to itself")
+            && fault.contains("hint: point the link at a file")
+            && !fault.contains("bring the file"),
+        "{fault}"
+    );
+    folder.link("e.md", "d.md");
+    folder.link("d.md", "e.md");
+    folder.link("a.txt", "f.md");
+    assert!(folder.fault(&["d.md"], &[]).contains("leads back to itself"));
+    let fault = folder.fault(&["f.md"], &[]);
+    assert!(
+        fault.contains("leads nowhere either") && fault.contains("bring the file"),
         "{fault}"
     );
     // Of several files one is missing: that is no smaller corpus.
@@ -432,6 +448,21 @@ fn what_comes_through_pipes_has_its_own_name() {
     let found = expand(folder.base(), named).unwrap().files;
     assert_eq!(found[0].name, "-");
     assert_eq!(Some(&found[0].path), piped[0].path.as_ref());
+    let twice = ["-".to_owned(), "-".to_owned()];
+    let found = expand(
+        folder.base(),
+        Named {
+            files: &twice,
+            ..named
+        },
+    )
+    .unwrap();
+    assert_eq!(found.files.len(), 1);
+    assert!(
+        found.left_out.warnings().is_empty(),
+        "{:?}",
+        found.left_out.warnings()
+    );
     for name in ["-", "/dev/stdin", "/dev/fd/63", "/proc/self/fd/3"] {
         assert!(is_open_file(name), "{name}");
     }
