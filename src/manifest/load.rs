@@ -606,6 +606,15 @@ mod tests {
              mean `steps`?",
         );
         check(
+            "stages.model.learning_rate=",
+            "--set:1:28: there is no value; expected a number from 0 to 10; hint: give a value after the `=`, or `null` to remove \
+             the field",
+        );
+        check(
+            "stages.model.learning_rate=1e400",
+            "--set:1:28: `1e400` is not a finite number; expected a number from 0 to 10; hint: write a finite number",
+        );
+        check(
             "stages.modle.steps=7",
             "--set:1:1: there is no stage `modle`; expected a stage: `text`, `tokens`, `rows` or `model`; \
              hint: did you mean `model`?",
@@ -631,6 +640,30 @@ mod tests {
             "--set:1:20: shape `nano` has rows of 32 tokens, but `rows` packs rows of 16; expected a shape with \
              rows of 16; hint: set `\"length\": 32` in `rows`",
         );
+    }
+
+    #[test]
+    fn a_setting_of_a_format_is_told_where_it_belongs() {
+        for (argument, hint) in [
+            (
+                r#"stages.text.input.read={"bad_rows":"skip"}"#,
+                r#""read": { "format": { "kind": "csv", "bad_rows": "skip" } }"#,
+            ),
+            (
+                r#"stages.text.input.read={"format":{"kind":"tsv"},"quoted_lines":3}"#,
+                r#""read": { "format": { "kind": "tsv", "quoted_lines": 3 } }"#,
+            ),
+            (
+                "stages.text.input.record=file",
+                r#""read": { "format": { "kind": "text", "record": "file" } }"#,
+            ),
+        ] {
+            let faults = load(&[argument]).unwrap_err().to_string();
+            assert!(
+                faults.contains("unknown field") && faults.contains(hint),
+                "{argument}: {faults}"
+            );
+        }
     }
 
     #[test]

@@ -18,6 +18,23 @@ pub(super) fn is_json_number(literal: &str) -> bool {
         && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
 }
 
+/// What a number of JSON is not that 64 bits do not hold, and the way out: `1e400`, `1e-400`.
+pub(super) fn beyond(text: &str) -> Option<(&'static str, &'static str)> {
+    let plain = unquoted(text);
+    let value: f64 = plain.parse().ok().filter(|_| is_json_number(plain))?;
+    let mantissa = plain.split(['e', 'E']).next().unwrap_or_default();
+    if !value.is_finite() {
+        Some(("is not a finite number", "write a finite number"))
+    } else if value == 0.0 && mantissa.bytes().any(|digit| matches!(digit, b'1'..=b'9')) {
+        Some((
+            "is too small for a 64-bit number",
+            "write 0, or a magnitude of at least 2.3e-308",
+        ))
+    } else {
+        None
+    }
+}
+
 /// The way out for a text that was meant as a number and is none in JSON: `.001` is `0.001`. Nothing for a text that
 /// nobody means as a number, or that is one already.
 pub(super) fn number_hint(text: &str) -> Option<String> {
@@ -231,5 +248,16 @@ mod tests {
             assert_eq!(number_hint(text), None, "{text}");
         }
         assert_eq!(number_hint("0.5"), None, "it is one");
+        for (text, what) in [
+            ("1e400", "is not a finite number"),
+            ("-1E+309", "is not a finite number"),
+            ("'1e400'", "is not a finite number"),
+            ("1e-400", "is too small for a 64-bit number"),
+        ] {
+            assert_eq!(beyond(text).map(|(what, _)| what), Some(what), "{text}");
+        }
+        for text in ["1e308", "0e-400", "-0.0", "inf", "many", ""] {
+            assert_eq!(beyond(text), None, "{text}");
+        }
     }
 }

@@ -229,6 +229,35 @@ fn elsewhere(key: &str) -> Option<&'static str> {
     found.map(|(_, hint)| *hint)
 }
 
+/// The way out for a setting of a format that stands outside it: at `read`, or beside that.
+fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
+    let has = |field: &str| schema["properties"][field].is_object();
+    let is_read = has("format") && has("longest_record");
+    if !is_read && !has("read") {
+        return None;
+    }
+    let usual = match key {
+        "bad_rows" | "columns" | "comment" | "delimiter" | "escape" | "header" | "quote" | "quoted_lines" => {
+            "csv"
+        }
+        "column" => "parquet",
+        "field" => "json_lines",
+        "record" => "text",
+        _ => return None,
+    };
+    let stated = node.member("format").filter(|_| is_read);
+    let stated = stated.map(|format| format.value.to_json()["kind"].clone());
+    let kind = match (usual, stated.as_ref().and_then(Value::as_str)) {
+        ("csv", Some("tsv")) => "tsv",
+        ("parquet", Some("arrow")) => "arrow",
+        _ => usual,
+    };
+    let value = super::fault::shortened(&node.member(key)?.value.to_json());
+    Some(format!(
+        "it is a setting of `format`: \"read\": {{ \"format\": {{ \"kind\": \"{kind}\", \"{key}\": {value} }} }}"
+    ))
+}
+
 /// The fields of a kind of stage.
 fn fields(kind: &str) -> impl Iterator<Item = &'static str> {
     let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
@@ -595,7 +624,9 @@ impl Wording<'_> {
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
-        let elsewhere = elsewhere(key).filter(|_| synonym.is_none());
+        let elsewhere = in_format(finding.schema, node, key)
+            .or_else(|| elsewhere(key).map(str::to_owned))
+            .filter(|_| synonym.is_none());
         let meant = match synonym {
             Some((_, ours)) => Some(*ours),
             None if elsewhere.is_some() => None,
@@ -626,7 +657,7 @@ impl Wording<'_> {
                     (None, several) => format!("one of {}", alternatives(several)),
                 })
                 .maybe_hint(meant.map(|field| format!("did you mean {}?", quoted(field))))
-                .maybe_hint(elsewhere.map(str::to_owned)),
+                .maybe_hint(elsewhere),
         );
     }
 
@@ -698,6 +729,10 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
             format!("`{number}` is not an integer")
         }
         Value::Number(number) => format!("`{number}` is a number"),
+        Value::String(text) if bare(text) && text.trim().is_empty() => "there is no value".to_owned(),
+        Value::String(text) if is_number && let Some((what, _)) = spelling::beyond(text) => {
+            format!("{} {what}", quoted(text))
+        }
         Value::String(text) if is_number && bare(text) && spelling::number_hint(text).is_some() => {
             format!("{} is not a JSON number", quoted(text))
         }
@@ -713,6 +748,12 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
         Value::String(text) => {
             let quotes = if bare(text) { "" } else { " without quotes" };
             let plain = spelling::unquoted(text);
+            if bare(text) && plain.is_empty() {
+                return draft.hint("give a value after the `=`, or `null` to remove the field");
+            }
+            if is_number && let Some((_, way)) = spelling::beyond(text) {
+                return draft.hint(way);
+            }
             if is_number && spelling::is_json_number(plain) {
                 return draft.hint(format!("write {plain} without quotes"));
             }

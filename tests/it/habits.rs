@@ -40,6 +40,8 @@ fn a_number_that_is_no_json_is_told_how_to_be_written() {
         ("'0.5'", "hint: write 0.5"),
         ("\"0.5\"", "hint: write 0.5 without quotes\n"),
         ("\".5\"", "hint: write 0.5 without quotes\n"),
+        ("1e400", "hint: write a finite number\n"),
+        ("", "hint: give a value"),
         ("None", "hint: `null` takes the field away"),
         ("many", "`many` is a string"),
     ] {
