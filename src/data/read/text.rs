@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::BufRead;
 
-use super::encoding::{looks_like_windows_1252, lossy, surrogate};
+use super::encoding::{is_control, looks_like_windows_1252, lossy, surrogate};
 use super::fault::landed;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Result};
@@ -31,6 +31,8 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
         skipped: false,
         returns: 0,
         first_return: 0,
+        controls: 0,
+        first_control: 0,
         mark: memchr::memmem::Finder::new(BYTE_ORDER_MARK),
         sink,
     };
@@ -85,6 +87,7 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
     }
     lines.finish()?;
     lines.tell_returns();
+    lines.tell_controls();
     Ok(())
 }
 
@@ -109,6 +112,9 @@ struct Lines<'l, 's> {
     /// Carriage returns within lines, and the first line that has one.
     returns: u64,
     first_return: u64,
+    /// Control characters that text has no use for, and the first line that has one.
+    controls: u64,
+    first_control: u64,
     mark: memchr::memmem::Finder<'static>,
     sink: &'l mut Sink<'s>,
 }
@@ -148,6 +154,11 @@ impl Lines<'_, '_> {
             self.first_return = self.line;
         }
         self.returns += returns;
+        let controls = bytes.iter().filter(|&&byte| is_control(byte)).count() as u64;
+        if controls > 0 && self.controls == 0 {
+            self.first_control = self.line;
+        }
+        self.controls += controls;
         if bytes.len() > self.sink.longest {
             return Err(self.too_long());
         }
@@ -216,6 +227,23 @@ impl Lines<'_, '_> {
                     "{returns} carriage returns stand within {lines} line{}, the first in line {first}; if they end \
                      lines, write them so: `tr '\\r' '\\n' < FILE > NEW`",
                     if lines == 1 { "" } else { "s" }
+                )
+            });
+        }
+    }
+
+    /// Warns of NULs and the like: the file may be in another encoding, or no text.
+    fn tell_controls(&mut self) {
+        let (controls, first) = (self.controls, self.first_control);
+        if controls > 0 {
+            self.sink.warn("controls", || {
+                let (characters, stand, stay) = match controls {
+                    1 => ("character", "stands", "it stays"),
+                    _ => ("characters", "stand", "they stay"),
+                };
+                format!(
+                    "{controls} control {characters} (NUL or another below U+0020) {stand} in the text, the first in line \
+                     {first}; {stay}"
                 )
             });
         }

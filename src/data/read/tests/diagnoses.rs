@@ -170,6 +170,23 @@ fn carriage_returns_end_lines_where_nothing_else_does() {
 }
 
 #[test]
+fn control_characters_in_text_are_counted_in_a_warning() {
+    let (records, _, warnings) = warned(b"one\ntw\0o\nthree\x04\n", "a.txt", json!({}));
+    assert_eq!(records, ["one", "tw\0o", "three\x04"]);
+    assert_eq!(
+        warnings,
+        [
+            "`a.txt`: 2 control characters (NUL or another below U+0020) stand in the text, the first in line 2; they stay"
+        ]
+    );
+    let (_, _, warnings) = warned(b"one \x1B\n", "a.txt", json!({}));
+    assert!(warnings[0].contains("1 control character (NUL"), "{warnings:?}");
+    for text in [&b"a\tb\r\n"[..], b"page\n\x0Cpage\n"] {
+        assert!(warned(text, "a.txt", json!({})).2.is_empty(), "{text:?}");
+    }
+}
+
+#[test]
 fn forms_that_are_not_read_are_named() {
     use std::io::Write as _;
     let text: String = (0..50).map(|i| format!("line {i} of a text\n")).collect();
