@@ -568,6 +568,13 @@ impl Run<'_> {
             .iter()
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect();
+        // A stage that has run has counted anew what lies beside its files; a record tells what lay there once.
+        if matches!(summary.status, Status::Cached | Status::Fetched | Status::Away) {
+            let plan = locked(&self.plan);
+            if let Some(stage) = plan.stages.iter().find(|stage| stage.name == summary.name) {
+                stage.refresh(&mut summary.figures);
+            }
+        }
     }
 
     fn run(

@@ -23,7 +23,7 @@ use std::time::SystemTime;
 use indexmap::IndexMap;
 use rayon::prelude::*;
 
-use crate::data::files::{self, Found, Named, Piped};
+use crate::data::files::{self, Found, LeftOut, Named, Piped};
 use crate::data::read::Consumed;
 use crate::error::{Context, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind, order};
@@ -33,6 +33,7 @@ use crate::store::digest::hash_file;
 use crate::store::stat::{Known, Look};
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
+mod figures;
 mod foresee;
 mod lacks;
 mod past;
@@ -102,6 +103,8 @@ pub struct PlannedStage {
     unfetchable: bool,
     /// The files as they looked; nothing where they are not here.
     observed: Option<Vec<Observed>>,
+    /// What the globs of its files leave out; nothing where the files are not here.
+    left_out: Option<LeftOut>,
     /// What came through pipes, now or before.
     piped: Vec<Piped>,
 }
@@ -272,10 +275,10 @@ impl Plan {
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
             let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, store)?;
-            let (files, observed) = match read_files(base, &parts.files, &piped, &known) {
-                Ok((files, observed)) => (files, Some(observed)),
+            let (files, observed, left_out) = match read_files(base, &parts.files, &piped, &known) {
+                Ok((files, observed, left_out)) => (files, Some(observed), Some(left_out)),
                 Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
-                    Some(files) if selection.allow_missing => (files, None),
+                    Some(files) if selection.allow_missing => (files, None, None),
                     Some(_) => {
                         let error = error.or_hint("`--allow-missing` goes by what the last run read");
                         return Err(error).context(in_stage);
@@ -317,6 +320,7 @@ impl Plan {
                 known: None,
                 unfetchable: false,
                 observed,
+                left_out,
                 piped,
                 stage,
             });
@@ -605,7 +609,7 @@ impl Plan {
             Error::input(format!("{what} while the stage was reading it"))
                 .hint("run again when nobody writes to it")
         };
-        let (found, _) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
+        let (found, ..) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
         let paths = found.iter().map(|(_, file)| &file.path);
         if paths.ne(observed.iter().map(|file| &file.path)) {
             return Err(changed("the list of files changed".to_owned()));
@@ -842,12 +846,13 @@ fn are_named(patterns: &[String], path: &str) -> bool {
     })
 }
 
-/// Files, each with the field that names it, and how they look now.
-type FoundFiles = (Vec<(&'static str, Found)>, Vec<Observed>);
+/// Files, each with the field that names it, how they look now, and what is left out of them.
+type FoundFiles = (Vec<(&'static str, Found)>, Vec<Observed>, LeftOut);
 
 /// The files that fields name, in order, and how they look now.
 fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Result<FoundFiles> {
     let mut all = Vec::new();
+    let mut left_out = LeftOut::default();
     let at = SystemTime::now();
     for reference in references {
         let named = Named {
@@ -862,6 +867,7 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
             })
             .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
         all.extend(found.files.into_iter().map(|file| (reference.field, file)));
+        left_out.and(found.left_out);
     }
     let observed = all.iter().map(|(_, file)| Observed {
         path: file.path.clone(),
@@ -869,7 +875,7 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
         look: file.look.clone(),
     });
     let observed = observed.collect();
-    Ok((all, observed))
+    Ok((all, observed, left_out))
 }
 
 /// What to write in place of what a shell would have put into a path.
@@ -902,9 +908,9 @@ fn read_files(
     references: &[FileReference],
     piped: &[Piped],
     known: &Known,
-) -> Result<(Vec<ExternalFile>, Vec<Observed>)> {
+) -> Result<(Vec<ExternalFile>, Vec<Observed>, LeftOut)> {
     // Looked at before they are read: a change during the reading shows up as one after it.
-    let (found, observed) = find_files(base, references, piped)?;
+    let (found, observed, left_out) = find_files(base, references, piped)?;
     let files = found
         .par_iter()
         .map(|(field, file)| {
@@ -921,5 +927,5 @@ fn read_files(
             })
         })
         .collect::<Result<_>>()?;
-    Ok((files, observed))
+    Ok((files, observed, left_out))
 }

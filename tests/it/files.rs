@@ -154,6 +154,35 @@ fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
 }
 
 #[test]
+fn a_cached_source_tells_what_is_left_out_now() {
+    let run = |sources: &Sources| {
+        let (summary, talk) = sources.run(&[]);
+        (
+            summary["stages"][0]["status"].clone(),
+            figures(&summary).clone(),
+            talk,
+        )
+    };
+    let sources = Sources::new(&json!({ "text": { "files": ["*.txt", "*.txt"] } }));
+    sources.write("a.txt", "one\n");
+    let (_, first, talk) = run(&sources);
+    assert_eq!(first["repeats left out"], "1", "{talk}");
+    sources.set(&json!({ "text": { "files": ["a.txt"] } }));
+    let (status, alone, talk) = run(&sources);
+    assert_eq!(status, "cached", "{talk}");
+    assert_eq!(alone["repeats left out"], Value::Null, "{talk}");
+    assert_eq!(alone["records"], first["records"]);
+    // What has come since.
+    sources.write(".b.txt", "two\n");
+    sources.write("c.txt", "three\n");
+    sources.set(&json!({ "text": { "files": ["*.txt"], "exclude": ["c.txt"] } }));
+    let (status, now, talk) = run(&sources);
+    assert_eq!(status, "cached", "{talk}");
+    assert_eq!(now["hidden left out"], "1", "{talk}");
+    assert_eq!(now["excluded"], "1", "{talk}");
+}
+
+#[test]
 fn a_file_is_read_once_and_it_is_said() {
     let sources = Sources::new(&json!({
         "text": { "files": ["*.txt", "a.txt", "b-link.txt"] },

@@ -105,7 +105,8 @@ impl LeftOut {
         }
     }
 
-    fn and(&mut self, other: Self) {
+    /// Adds what other patterns matched.
+    pub fn and(&mut self, other: Self) {
         for (sort, names) in other.sorts {
             let uncounted = names.count - names.known.len() as u64;
             // The first in the order in which they were found.

@@ -158,6 +158,12 @@ pub fn form(name: &str) -> &'static str {
     }
 }
 
+/// Whether the name is that of an archive: a zip, or a tar, compressed or not.
+#[must_use]
+pub fn names_archive(name: &str) -> bool {
+    recognise::names_tar(name) || recognise::ends(name, ".zip")
+}
+
 /// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`, and
 /// `witness` takes note of what is read.
 ///

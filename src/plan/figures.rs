@@ -1,0 +1,35 @@
+//! The figures of a stage that is served from the store, where they are about files that globs match and leave out.
+//!
+//! Such files are in no key: those that are read are the same, whatever lies beside them. So a record may have been made
+//! when other files lay there, or for other globs, and its counts of them are replaced by those of now.
+
+use crate::data::files::Sort;
+use crate::data::read::names_archive;
+use crate::manifest::{SourceInput, Stage};
+use crate::plan::PlannedStage;
+
+impl PlannedStage {
+    /// Puts what globs leave out now in place of what they left out when the record with these figures was made.
+    ///
+    /// Hidden files and system files within archives count among those of folders, and a record does not tell one from
+    /// the other: where an archive is read, its count stays unless there are more of them now.
+    pub fn refresh(&self, figures: &mut Vec<(String, String)>) {
+        let Stage::Source(source) = &self.stage else {
+            return;
+        };
+        let (SourceInput::Files(_), Some(left_out)) = (&source.input, &self.left_out) else {
+            return;
+        };
+        let archives = self.files.iter().any(|file| names_archive(&file.path));
+        for sort in Sort::ALL {
+            let place = figures.iter().position(|(name, _)| name == sort.name());
+            let before = place.map(|place| figures.remove(place).1);
+            let before = before.and_then(|count| count.parse().ok()).unwrap_or(0);
+            let in_archives = archives && matches!(sort, Sort::Hidden | Sort::System);
+            let count = left_out.count(sort).max(if in_archives { before } else { 0 });
+            if count > 0 {
+                figures.push((sort.name().to_owned(), count.to_string()));
+            }
+        }
+    }
+}
