@@ -730,13 +730,14 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
         }
         Value::Number(number) => format!("`{number}` is a number"),
         Value::String(text) if bare(text) && text.trim().is_empty() => "there is no value".to_owned(),
-        Value::String(text) if is_number && let Some((what, _)) = spelling::beyond(text) => {
-            format!("{} {what}", quoted(text))
-        }
         Value::String(text) if is_number && bare(text) && spelling::number_hint(text).is_some() => {
             format!("{} is not a JSON number", quoted(text))
         }
-        Value::String(text) => format!("{} is a string", quoted(text)),
+        Value::String(text) => {
+            let beyond = spelling::beyond(text).filter(|_| is_number);
+            let what = beyond.map_or("is a string", |(what, _)| what);
+            format!("{} {what}", quoted(text))
+        }
         Value::Array(_) => "this is an array".to_owned(),
         Value::Object(_) => "this is an object".to_owned(),
     };
