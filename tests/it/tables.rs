@@ -90,6 +90,14 @@ fn no_row_of_a_table_is_lost_without_a_word() {
         run("a.csv", lone, &csv(json!({ "quote": "none" }))).2,
         ["two", "three", "four", "five"]
     );
+    // One honest value of several lines keeps it from being an error, not from being told.
+    let mixed = [&lone[..], b"\"legit\nmulti\",six\n"].concat();
+    let (well, said, records) = run("a.csv", &mixed, &json!({}));
+    assert!(
+        well && said.contains("as whole rows of 2 values too; it begins in line 2, column 1"),
+        "{said}"
+    );
+    assert_eq!(records, ["four", "five", "six"]);
     let other = b"id;text\n1;a, b\n";
     let (well, said, _) = run("a.csv", other, &json!({}));
     assert!(!well && said.contains("`\"delimiter\": \";\"`"), "{said}");
