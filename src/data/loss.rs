@@ -170,8 +170,10 @@ impl Losses {
                 tokens.extend(made.iter().map(|token| token.id));
                 self.unknown_in(word, &made, &mut loss);
                 self.dropped(word, &made, model, &mut loss);
-                text.get(from..to)
-                    .is_some_and(|text| self.tells(word, text, from == 0))
+                !spells_byte(word, &made, model)
+                    && text
+                        .get(from..to)
+                        .is_some_and(|text| self.tells(word, text, from == 0))
             };
             if !exact {
                 self.removed(inner, text, [begun, at, from], &mut loss)?;
@@ -421,6 +423,27 @@ fn is_complete(model: &BPE, byte_level: bool) -> bool {
         || model.byte_fallback && (0..=u8::MAX).all(|byte| has(&of_byte(byte)))
 }
 
+/// Whether a word has the spelling of a byte, `<0x41>`, whose token is that of the byte: it is no longer told from `A`.
+fn spells_byte(word: &str, made: &[Token], model: &ModelWrapper) -> bool {
+    let falls_back = match model {
+        ModelWrapper::BPE(model) => model.byte_fallback,
+        ModelWrapper::Unigram(model) => model.byte_fallback(),
+        _ => false,
+    };
+    falls_back
+        && word.contains("<0x")
+        && made.iter().any(|token| {
+            let (from, to) = token.offsets;
+            let byte = token
+                .value
+                .strip_prefix("<0x")
+                .and_then(|value| value.strip_suffix('>'))
+                .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            byte.is_some_and(|byte| of_byte(byte) == token.value)
+                && word.get(from..to) == Some(token.value.as_str())
+        })
+}
+
 /// The token that a byte falls back on.
 fn of_byte(byte: u8) -> String {
     format!("<{byte:#04X}>")
@@ -621,6 +644,23 @@ mod tests {
                 // The space that is put in front is no longer told from one that was there.
                 (" a", [0; 3], true),
                 ("a\u{2581}b", [0; 3], true),
+            ],
+        );
+    }
+
+    #[test]
+    fn the_spelling_of_a_byte_is_not_told_from_the_byte() {
+        let letters = [("<unk>", 0.0), ("o", -5.0), ("n", -5.0), ("e", -5.0)];
+        let mut vocabulary: Vec<Value> = letters.iter().map(|piece| json!(piece)).collect();
+        vocabulary.extend((0..=u8::MAX).map(|byte| json!([of_byte(byte), -1.0])));
+        let model = json!({"type": "Unigram", "unk_id": 0, "vocab": vocabulary, "byte_fallback": true});
+        loses(
+            &json!({"model": model}),
+            Some(0),
+            &[
+                ("oneA", [0; 3], false),
+                ("one<0x4", [0; 3], false),
+                ("one<0x41>", [0; 3], true),
             ],
         );
     }
