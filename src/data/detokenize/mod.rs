@@ -272,6 +272,43 @@ mod tests {
         check(Ptb, &[("hamas 's ' kisses", "hamas's ' kisses")]);
     }
 
+    /// A letter or a contraction's end between quotes is quoted after words that no contraction follows.
+    #[test]
+    fn quoted_letters() {
+        let cases = [
+            ("the letter ' s ' and ' t ' are", "the letter 's' and 't' are"),
+            (
+                "the letters ' d ' , ' m ' , and ' s ' .",
+                "the letters 'd', 'm', and 's'.",
+            ),
+            (
+                "the word ' re ' and ' ve ' and ' ll ' mean",
+                "the word 're' and 've' and 'll' mean",
+            ),
+            ("do n't say ' d ' or ' ll '", "don't say 'd' or 'll'"),
+            ("' s ' and ' t '", "'s' and 't'"),
+            (
+                "the boys ' letters ' s ' and ' t ' .",
+                "the boys' letters 's' and 't'.",
+            ),
+            (
+                "the ' s ' in the players ' union",
+                "the 's' in the players' union",
+            ),
+            ("replace ' s ' with ' t '", "replace 's' with 't'"),
+            // Contractions and possessives before quotes, and within them.
+            ("it ' s ' fun ' and he ' s ' sad '", "it's 'fun' and he's 'sad'"),
+            ("he says ' the dog ' s '", "he says 'the dog's'"),
+            ("dog 's ' bone '", "dog's 'bone'"),
+            ("in ' s ' 80s style", "in 's' 80s style"),
+            ("it ' s ' 80s style", "it's '80s style"),
+            ("ma 'am", "ma'am"),
+            ("Yes , ma ' am .", "Yes, ma'am."),
+        ];
+        check(Lm1b, &cases);
+        check(Wikitext, &cases);
+    }
+
     /// Quotes are decided some thousands at a time; a line with more of them loses none.
     #[test]
     fn a_line_of_very_many_quotes() {

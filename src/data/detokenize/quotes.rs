@@ -78,6 +78,70 @@ const NO_PLURALS: [&str; 38] = [
     "yes",
 ];
 
+/// Words that a contraction or possessive does not follow: a letter between quotes after them is quoted, as in `an ' s '`.
+const NO_STEMS: [&str; 44] = [
+    "a",
+    "an",
+    "the",
+    "and",
+    "or",
+    "nor",
+    "of",
+    "in",
+    "by",
+    "with",
+    "as",
+    "to",
+    "from",
+    "between",
+    "before",
+    "after",
+    "into",
+    "like",
+    "say",
+    "says",
+    "said",
+    "saying",
+    "write",
+    "writes",
+    "wrote",
+    "written",
+    "add",
+    "adds",
+    "added",
+    "spell",
+    "spelt",
+    "spelled",
+    "drop",
+    "drops",
+    "dropped",
+    "pronounce",
+    "pronounced",
+    "called",
+    "means",
+    "pronounces",
+    "spells",
+    "using",
+    "without",
+    "than",
+];
+
+/// Words that introduce letters in quotes, where no quote is open.
+const INTRODUCING: [&str; 9] = [
+    "letter",
+    "letters",
+    "words",
+    "sounds",
+    "suffix",
+    "suffixes",
+    "endings",
+    "contractions",
+    "consonants",
+];
+
+/// What it costs to take a quoted letter after such a word for a contraction or a possessive.
+const QUOTED_LETTER: u32 = 12;
+
 /// Words that begin with an apostrophe for letters left out.
 const CLIPPED: [&str; 14] = [
     "em", "er", "til", "till", "n", "cause", "cos", "bout", "round", "twas", "tis", "tween", "neath",
@@ -308,23 +372,33 @@ impl Site<'_> {
         if matches!(before, "n" | "N") && matches!(after, "t" | "T") {
             return take(Join::Both, 0, closed);
         }
-        if is_decade(after) {
+        if is_maam(before, after) {
+            return take(Join::Both, 0, closed);
+        }
+        // What opened before a quoted letter closes behind it.
+        let opened_letter =
+            is_suffix(before.as_bytes()) && open.single.is_some_and(|since| since + 2 == self.number);
+        if is_decade(after) && !opened_letter {
             return take(Join::Right, 0, closed);
         }
         let possessive = is_plural(before, self.before2);
-        if suffix {
-            take(Join::Both, contraction(before, after), closed);
-        }
         // A single letter in quotes must not become `'s` that stands alone.
         let is_quoted_letter = suffix && self.after2 == Some("'");
+        let is_introduced = is_quoted_letter && introduces(before, is_open);
+        let quoted_letter = if is_introduced { QUOTED_LETTER } else { 0 };
+        if suffix {
+            take(Join::Both, contraction(before, after) + quoted_letter, closed);
+        }
         if !is_open && self.after.is_some() && (!suffix || is_quoted_letter) {
             let mut cost = if self.ends_something() { UNLIKELY } else { 0 };
             cost += match possessive {
-                true if !is_verb_or_particle(before) => 13 + if begins_lower(after) { 5 } else { 0 },
+                true if !is_verb_or_particle(before) && !is_introduced => {
+                    13 + if begins_lower(after) { 5 } else { 0 }
+                }
                 _ if is_word(before) => 2,
                 _ => 0,
             };
-            if suffix {
+            if suffix && !is_introduced {
                 cost += 5;
             }
             let single = Some(self.number);
@@ -369,7 +443,7 @@ impl Site<'_> {
                     Some(_) if self.ends_something() => 9,
                     Some(first) if first.is_uppercase() => 6,
                     Some(_) => 3,
-                };
+                } + quoted_letter;
                 if is_verb_or_particle(before) {
                     cost += 20;
                 }
@@ -460,6 +534,18 @@ pub(super) fn is_plural(word: &str, before: Option<&str>) -> bool {
 
 fn is_verb_or_particle(word: &str) -> bool {
     NO_PLURALS.iter().any(|other| word.eq_ignore_ascii_case(other))
+}
+
+/// Whether a letter between quotes after a word is a quoted one. The line's beginning counts as such a word.
+fn introduces(word: &str, is_open: bool) -> bool {
+    let is_in = |words: &[&str]| words.iter().any(|other| word.eq_ignore_ascii_case(other));
+    word.is_empty() || is_in(&NO_STEMS) || (!is_open && is_in(&INTRODUCING))
+}
+
+/// Whether two words are the parts of `ma'am`.
+pub(super) fn is_maam(first: &str, second: &str) -> bool {
+    let first = first.trim_start_matches(|c: char| !c.is_alphabetic());
+    first.eq_ignore_ascii_case("ma") && second.eq_ignore_ascii_case("am")
 }
 
 fn is_decade(word: &str) -> bool {

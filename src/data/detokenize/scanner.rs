@@ -288,6 +288,9 @@ impl<'a> Line<'a> {
     /// Whether a token such as `'Reilly` is the second half of the word before it.
     fn is_second_half(&mut self, before: Token, token: Token) -> bool {
         let (first, second) = (self.string(before), &self.string(token)[1..]);
+        if quotes::is_maam(first, second) {
+            return true;
+        }
         let is_word = first == "<unk>" || first.ends_with(char::is_alphabetic);
         if !is_word || !second.starts_with(char::is_alphabetic) {
             return false;
