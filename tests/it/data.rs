@@ -780,9 +780,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
     #[test]
-    fn byte_level_tokens_decode_to_the_text(texts in proptest::collection::vec("[^\r\n]{0,40}", 1..8)) {
+    fn byte_level_tokens_decode_to_the_text(
+        // A byte order mark at the start of a line is left out of the text.
+        texts in proptest::collection::vec("[^\r\n\\x{FEFF}]{0,40}", 1..8)
+    ) {
         let kept: Vec<&String> = texts.iter().filter(|t| !t.trim().is_empty()).collect();
-        prop_assume!(!kept.is_empty() && !texts[0].starts_with('\u{FEFF}'));
+        prop_assume!(!kept.is_empty());
         let project = Project::new();
         project.source(&texts.join("\n"), "line");
         let tokenizer = project.tokenize(json!({"kind": "train_bpe", "vocabulary_size": 300, "min_frequency": 1})).unwrap();
