@@ -369,16 +369,11 @@ impl Site<'_> {
         let before = self.before.unwrap_or_default();
         let after = self.after.unwrap_or_default();
         let suffix = is_suffix(after.as_bytes());
-        if matches!(before, "n" | "N") && matches!(after, "t" | "T") {
+        let is_not = matches!(before, "n" | "N") && matches!(after, "t" | "T");
+        if is_not || is_maam(before, after) {
             return take(Join::Both, 0, closed);
         }
-        if is_maam(before, after) {
-            return take(Join::Both, 0, closed);
-        }
-        // What opened before a quoted letter closes behind it.
-        let opened_letter =
-            is_suffix(before.as_bytes()) && open.single.is_some_and(|since| since + 2 == self.number);
-        if is_decade(after) && !opened_letter {
+        if is_decade(after) && !self.ends_letter(open) {
             return take(Join::Right, 0, closed);
         }
         let possessive = is_plural(before, self.before2);
@@ -468,6 +463,12 @@ impl Site<'_> {
         {
             take(Join::Both, 10, closed);
         }
+    }
+
+    /// Whether the quote stands behind a letter that an opening quote stands before: it closes.
+    fn ends_letter(&self, open: Open) -> bool {
+        let is_letter = self.before.is_some_and(|before| is_suffix(before.as_bytes()));
+        is_letter && open.single.is_some_and(|since| since + 2 == self.number)
     }
 
     /// Whether what follows goes with the word before: a quote before it does not open.
