@@ -394,7 +394,7 @@ impl<'a> Line<'a> {
 }
 
 /// Whether a word looks like the first part of a name or of a French noun: a capital, or a letter alone.
-fn begins_name(word: &str) -> bool {
+pub(super) fn begins_name(word: &str) -> bool {
     let letters = word
         .rsplit(|c: char| !c.is_alphabetic())
         .next()
