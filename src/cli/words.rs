@@ -113,7 +113,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         &[
             "cat", "describe", "get", "head", "info", "inspect", "print", "view",
         ],
-        "`mdlm show MANIFEST STAGE` tells how a result came about, `mdlm data MANIFEST STAGE` shows its records, and \
+        "`mdlm show MANIFEST STAGE` shows how a result came about, `mdlm data MANIFEST STAGE` shows its records, and \
          `mdlm path MANIFEST STAGE` prints its folder",
     ),
     (
@@ -387,7 +387,7 @@ fn option(word: &str, arguments: &[OsString]) -> Option<String> {
     if !word.starts_with('-') {
         return match word.split_once('=') {
             Some((path, _)) if path.contains('.') || path == "seed" => {
-                Some(format!("every field has an option of its own: `--set {word}`"))
+                Some(format!("set each field with its own option: `--set {word}`"))
             }
             _ if command == "init" => Some(format!("text is named by an option: `--files {word}`")),
             _ if !runs => None,

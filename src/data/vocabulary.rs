@@ -185,7 +185,7 @@ pub(super) fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
     if let Some([(id, one), (_, other)]) = same {
         return Err(
             Error::input(format!("the tokens `{one}` and `{other}` have one id, {id}"))
-                .hint("give every token of the vocabulary an id of its own"),
+                .hint("give every token of the vocabulary a different id"),
         );
     }
     Ok(tokens.last().is_some_and(|&(id, _)| id as usize >= tokens.len()))

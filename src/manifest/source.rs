@@ -363,7 +363,7 @@ pub struct CsvFormat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quoted_lines: Option<u64>,
-    /// What becomes of a row that is not as the others: too few or too many values (empty ones at its end do not count),
+    /// What to do with a row that does not fit the others: too few or too many values (empty ones at its end do not count),
     /// text behind a closing quote, a quote that is not closed or goes on for more lines than `quoted_lines`, the header
     /// once more. Default: an error; text that is lost without notice is worse.
     #[serde(default, skip_serializing_if = "BadRows::is_default")]
@@ -386,7 +386,7 @@ impl Default for CsvFormat {
     }
 }
 
-/// What becomes of a row that is not as the others.
+/// What to do with a row that does not fit the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRows {

@@ -146,7 +146,7 @@ fn what_cannot_be_is_said_with_a_way_out() {
         (
             &["--files", "*.json"],
             "takes in the manifest itself",
-            "a folder of its own",
+            "into another folder",
         ),
     ];
     for (arguments, message, hint) in cases {

@@ -316,7 +316,7 @@ fn takes_in(here: &Path, patterns: &[String], manifest: &Path) -> Result<()> {
                 "`{pattern}` takes in the manifest itself, `{}`",
                 manifest.display()
             ))
-            .hint("put it into a folder of its own: mdlm init pipelines --files …"));
+            .hint("write the manifest into another folder: mdlm init pipelines --files …"));
         }
     }
     Ok(())
