@@ -156,10 +156,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     )?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
-    let alphabet = Alphabet {
-        mask: info.special.mask,
-        size: info.vocabulary,
-    };
+    let alphabet = Alphabet::without_mask(info.special.mask, info.vocabulary);
     let mdlm = Mdlm {
         schedule: Schedule::from(Noise::default()),
         sampling_epsilon: 1e-3,

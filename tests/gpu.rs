@@ -140,10 +140,7 @@ struct Case {
 impl Case {
     /// `rows` rows of step `step`, about half of their tokens masked; a noise level a row, or one for all.
     fn new(shape: &Shape, rows: usize, step: u64, told: bool) -> Self {
-        let alphabet = Alphabet {
-            mask: shape.vocabulary as u32 - 2,
-            size: shape.vocabulary as u32 - 1,
-        };
+        let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 2, shape.vocabulary as u32 - 1);
         let random = Random::new(11 + step, Stream::Mask);
         let draw = |place: u64, row: usize, l: usize| {
             random.below(u64::from(alphabet.mask), place, row as u64, l as u32) as u32
@@ -190,6 +187,7 @@ impl Case {
             targets: &self.targets,
             weights: &self.weights,
             dropout: self.dropout,
+            ..Batch::default()
         }
     }
 }
@@ -422,7 +420,7 @@ fn a_training_follows_the_cpus() {
                 mask,
                 seed: 4,
             },
-            alphabet: Alphabet { mask, size: mask + 1 },
+            alphabet: Alphabet::without_mask(mask, mask + 1),
             recipe: Recipe {
                 // The stand-in is slow.
                 steps: if is_stand_in() { 10 } else { 300 },

@@ -173,7 +173,7 @@ impl Task<'_> {
                 positions: &noised.positions,
                 targets: &noised.targets,
                 weights: &noised.weights,
-                dropout: None,
+                ..Batch::default()
             };
             network.nll(&batch, self.alphabet)?
         };

@@ -15,12 +15,11 @@ use std::rc::Rc;
 
 use dfdx::prelude::{
     Axes2, Axes3, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
-    Gradients, HasShape as _, OwnedTape, PermuteTo as _, PutTape as _, RealizeTo as _, ReshapeTo as _,
-    SelectTo as _, Shape, SplitTape as _, SumTo as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _,
-    TrySub as _,
+    Gradients, HasShape as _, OwnedTape, PermuteTo as _, PutTape as _, RealizeTo as _, ReshapeTo as _, Shape,
+    SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _, TrySub as _,
 };
 
-use super::{Alphabet, Backend, Dropout, TokenRows};
+use super::{Backend, Dropout, Readout, TokenRows};
 use crate::error::{Error, Result};
 
 /// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
@@ -28,10 +27,6 @@ const NORM_EPSILON: f64 = 1e-5;
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
-
-/// Added to the logit of a token outside the alphabet: e^x is exactly zero in f32 and f64, yet no NaN can follow
-/// from it as from −∞.
-const EXCLUDED: f64 = -1e30;
 
 /// The numbers that the composite backend computes with.
 pub trait Number: Dtype {
@@ -59,9 +54,9 @@ impl Number for f64 {
     }
 }
 
-type Traced<S, E, Dev> = Tensor<S, E, Dev, OwnedTape<E, Dev>>;
-type Matrix<E, Dev> = Tensor<(usize, usize), E, Dev>;
-type TracedMatrix<E, Dev> = Traced<(usize, usize), E, Dev>;
+pub(super) type Traced<S, E, Dev> = Tensor<S, E, Dev, OwnedTape<E, Dev>>;
+pub(super) type Matrix<E, Dev> = Tensor<(usize, usize), E, Dev>;
+pub(super) type TracedMatrix<E, Dev> = Traced<(usize, usize), E, Dev>;
 
 /// Copies the gradient of one weight out of dfdx's gradients.
 type Collect<E, Dev> = Box<dyn FnOnce(&mut Gradients<E, Dev>) -> Result<Vec<E>>>;
@@ -134,7 +129,12 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         Some(gradient.iter().map(|&g| g.value()).collect())
     }
 
-    fn tensor<S: Shape>(&self, shape: S, values: impl Iterator<Item = f64>) -> Result<Tensor<S, E, Dev>> {
+    /// A tensor of these numbers, rounded to the backend's.
+    pub(super) fn tensor<S: Shape>(
+        &self,
+        shape: S,
+        values: impl Iterator<Item = f64>,
+    ) -> Result<Tensor<S, E, Dev>> {
         let values: Vec<E> = values.map(E::of).collect();
         if values.len() != shape.num_elements() {
             return Err(mismatch(
@@ -148,7 +148,8 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
             .map_err(device_failed)
     }
 
-    fn indices(&self, indices: Vec<usize>) -> Result<Tensor<(usize,), usize, Dev>> {
+    /// Indices on the device.
+    pub(super) fn indices(&self, indices: Vec<usize>) -> Result<Tensor<(usize,), usize, Dev>> {
         let count = indices.len();
         self.device
             .try_tensor_from_vec(indices, (count,))
@@ -157,7 +158,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
 
     /// Runs dfdx operations on `x` with the backend's tape. Without a recording the tape is a fresh one and dropped:
     /// what the operation saved lives no longer than the operation.
-    fn run<S: Shape, O: Shape>(
+    pub(super) fn run<S: Shape, O: Shape>(
         &self,
         x: Tensor<S, E, Dev>,
         operation: impl FnOnce(Traced<S, E, Dev>) -> Result<Traced<O, E, Dev>, Dev::Err>,
@@ -328,49 +329,10 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         let rows = self.indices(rows.collect())?;
         self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
     }
-
-    #[expect(clippy::type_complexity, reason = "as the backend's")]
-    fn nll_matrix(
-        &self,
-        h: Matrix<E, Dev>,
-        w: Matrix<E, Dev>,
-        b: Tensor<(usize,), E, Dev>,
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
-    ) -> Result<(Tensor<(), E, Dev>, Tensor<(usize,), E, Dev>)> {
-        let (count, vocabulary) = (h.shape().0, w.shape().0);
-        if targets.len() != count || weights.len() != count {
-            return Err(mismatch("targets", count, targets.len().min(weights.len())));
-        }
-        if count == 0 {
-            return Ok((
-                self.tensor((), std::iter::once(0.0))?,
-                self.tensor((0,), std::iter::empty())?,
-            ));
-        }
-        let excluded = (0..vocabulary).map(|v| {
-            let outside = v == alphabet.mask as usize || v >= alphabet.size as usize;
-            if outside { EXCLUDED } else { 0.0 }
-        });
-        let excluded = self.tensor((vocabulary,), excluded)?;
-        let targets = self.indices(targets.iter().map(|&token| token as usize).collect())?;
-        let weights = self.tensor((count,), weights.iter().map(|&weight| f64::from(weight)))?;
-        let nll = self.run(h, |h| {
-            linear(h, w, Some(b))?
-                .try_add(excluded.try_broadcast_like::<_, Axis<0>>(&(count, vocabulary))?)?
-                .try_log_softmax::<Axis<1>>()?
-                .try_select::<(usize,), (usize,)>(targets)?
-                .try_negate()
-        })?;
-        let values = nll.clone();
-        let loss = self.run(nll, |nll| nll.try_mul(weights)?.try_sum::<(), Axis<0>>())?;
-        Ok((loss, values))
-    }
 }
 
 /// x · wᵀ + b.
-fn linear<E: Number, Dev: Device<E>>(
+pub(super) fn linear<E: Number, Dev: Device<E>>(
     x: TracedMatrix<E, Dev>,
     w: Matrix<E, Dev>,
     b: Option<Tensor<(usize,), E, Dev>>,
@@ -639,18 +601,15 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         Self::typed(self.gather_matrix(Self::matrix(x), rows.iter().map(|&row| row as usize))?)
     }
 
-    fn nll<V: ConstDim, D: ConstDim>(
+    fn readout<V: ConstDim, D: ConstDim>(
         &self,
         h: &Self::Act<(usize, D)>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
-        _groups: &[u32],
+        readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
         let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
-        self.nll_matrix(Self::matrix(h), w, b, alphabet, targets, weights)
+        self.readout_matrix(Self::matrix(h), w, b, readout)
     }
 }
 
@@ -687,6 +646,7 @@ pub fn dropout_factors(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Alphabet;
     use crate::rng::{Random, Stream};
     use dfdx::prelude::{Const, Cpu};
 
@@ -888,17 +848,16 @@ mod tests {
     }
 
     #[test]
-    fn nll_ranges_over_the_alphabet_and_its_gradient_is_softmax_minus_one_hot() {
+    fn cross_entropy_ranges_over_the_support_and_its_gradient_is_softmax_minus_one_hot() {
         let backend = backend();
         let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
         let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
         let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
         let mut b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
-        let alphabet = Alphabet { mask: 1, size: 4 }; // tokens 0, 2, 3
+        let alphabet = Alphabet::without_mask(1, 4); // tokens 0, 2, 3
         backend.record(Accumulated::default());
-        let (loss, nll) = backend
-            .nll(&h, &w, &b, alphabet, &[2, 0], &[2.0, 0.5], &[0, 0])
-            .unwrap();
+        let readout = Readout::cross_entropy(alphabet, &[2, 0], &[2.0, 0.5]);
+        let (loss, nll) = backend.readout(&h, &w, &b, &readout).unwrap();
         let mut bias_gradient = [0.0f64; 5];
         let mut expected = Vec::new();
         for (row, h) in [[1.0, -1.0], [0.5, 2.0]].iter().enumerate() {
@@ -951,17 +910,16 @@ mod tests {
         let w = backend.param::<(Const<3>, Const<2>)>(&numbers(6, 0.1)).unwrap();
         let b = backend.param::<(Const<3>,)>(&numbers(3, 0.2)).unwrap();
         let h = numbers(8, 0.5);
-        let alphabet = Alphabet { mask: 3, size: 3 };
+        let alphabet = Alphabet::without_mask(3, 3);
         let step = |rows: std::ops::Range<usize>, gradients| {
             backend.record(gradients);
             let targets: Vec<u32> = rows.clone().map(|row| row as u32 % 3).collect();
-            let (weights, groups) = (vec![1.0; rows.len()], vec![0; rows.len()]);
+            let weights = vec![1.0; rows.len()];
+            let readout = Readout::cross_entropy(alphabet, &targets, &weights);
             let h = backend
                 .input((rows.len(), Const::<2>), &h[2 * rows.start..2 * rows.end])
                 .unwrap();
-            let (loss, _) = backend
-                .nll(&h, &w, &b, alphabet, &targets, &weights, &groups)
-                .unwrap();
+            let (loss, _) = backend.readout(&h, &w, &b, &readout).unwrap();
             backend.backward(loss).unwrap()
         };
         let whole = step(0..4, Accumulated::default());

@@ -19,8 +19,8 @@ use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile::{self, Part};
-use super::{Alphabet, Backend, Dropout, TokenRows, seam};
-use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, nll, silu};
+use super::{Backend, Dropout, Readout, TokenRows, seam};
+use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 type Grads = TapeGradients<f32, Cpu>;
@@ -54,7 +54,7 @@ type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
 
 impl Fused {
     /// The backend whose linear layers multiply in that precision, forwards and towards the activations; gradients of
-    /// weights, attention and forward passes of the likelihood without a gradient stay in f32.
+    /// weights, attention and readouts without a gradient stay in f32.
     #[must_use]
     pub fn with_precision(precision: Precision) -> Self {
         Self {
@@ -571,38 +571,17 @@ impl Backend for Fused {
         Ok(y)
     }
 
-    fn nll<V: ConstDim, D: ConstDim>(
+    fn readout<V: ConstDim, D: ConstDim>(
         &self,
         h: &Matrix<D>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
-        groups: &[u32],
+        readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
-        let _timer = profile::forward(Part::Nll);
+        let _timer = profile::forward(Part::Readout);
         let count = h.shape().0;
-        if [targets.len(), weights.len(), groups.len()] != [count; 3] {
-            return Err(Error::internal(format!(
-                "{count} positions with {} targets, {} weights and {} groups",
-                targets.len(),
-                weights.len(),
-                groups.len()
-            )));
-        }
-        if alphabet.size as usize > V::SIZE {
-            return Err(Error::internal(format!(
-                "an alphabet of {} in {}",
-                alphabet.size,
-                V::SIZE
-            )));
-        }
-        check_indices("target", targets, alphabet.size as usize)?;
-        if targets.contains(&alphabet.mask) {
-            return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
-        }
-        let mut nll = seam::zeros(count)?;
+        readout.check(count, V::SIZE)?;
+        let mut losses = seam::zeros(count)?;
         let (values, w_values, b_values) = (seam::slice(h), seam::slice(w), seam::slice(b));
         let recorded = self
             .recording
@@ -617,39 +596,37 @@ impl Backend for Fused {
             // Taken out and put back, to have both gradients at once.
             let mut db = std::mem::take(&mut **gradients.get_or_alloc_mut(b).map_err(allocation)?);
             let dw = gradients.get_or_alloc_mut(w).map_err(allocation)?;
-            nll::cpu::forward_backward(
+            readout::cpu::forward_backward(
                 self.precision,
                 values,
                 w_values,
                 b_values,
-                alphabet,
-                targets,
-                weights,
-                &mut nll,
+                readout,
+                &mut losses,
                 &mut dh,
                 dw,
                 &mut db,
             );
             **gradients.get_or_alloc_mut(b).map_err(allocation)? = db;
         } else {
-            nll::cpu::forward(values, w_values, b_values, alphabet, targets, &mut nll);
+            readout::cpu::forward(values, w_values, b_values, readout, &mut losses);
         }
         // Summed in f64: the loss of a large batch keeps its last digits.
-        let total: f64 = nll
+        let total: f64 = losses
             .iter()
-            .zip(weights)
-            .map(|(&nll, &weight)| f64::from(nll) * f64::from(weight))
+            .zip(readout.weights)
+            .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
             .sum();
         let loss = self.tensor((), vec![total as f32])?;
         if recorded.is_some() {
             let h = h.ghost();
-            self.push_from(Part::Nll, &loss, move |dloss, activations, _| {
+            self.push_from(Part::Readout, &loss, move |dloss, activations, _| {
                 debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
                 add(activations.get_or_alloc_mut(&h)?, &dh);
                 Ok(())
             });
         }
-        Ok((loss, self.tensor((count,), nll)?))
+        Ok((loss, self.tensor((count,), losses)?))
     }
 }
 
@@ -694,6 +671,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::testing::{gradient, noise, on_threads, weight};
+    use crate::kernels::{Alphabet, Constants, Loss};
     use crate::rng::{Random, Stream};
 
     const LENGTH: usize = 8;
@@ -713,11 +691,19 @@ mod tests {
         down: Weight<24, 96>,
         head: Weight<40, 24>,
         head_bias: Vector<40>,
+        loss: Loss,
+        support: Alphabet,
     }
 
     impl Net {
-        fn new(backend: &Fused) -> Result<Self> {
+        fn new(backend: &Fused, loss: Loss) -> Result<Self> {
+            let support = match loss {
+                Loss::AbsorbingKl => Alphabet::with_mask(39, 40),
+                Loss::CrossEntropy | Loss::ScoreEntropy => Alphabet::without_mask(39, 40),
+            };
             Ok(Self {
+                loss,
+                support,
                 table: weight(backend, 1.0, 1)?,
                 condition: weight(backend, 0.5, 2)?,
                 norms: [weight(backend, 1.0, 3)?, weight(backend, 1.0, 11)?],
@@ -770,25 +756,31 @@ mod tests {
             let h = backend.gated_residual(&x, &h, &modulation, 5, Some((dropout, 1)), rows)?;
             let targets: Vec<u32> = masked.iter().map(|p| (p * 11 % 39) as u32).collect();
             let weights: Vec<f32> = masked.iter().map(|p| 1.0 / (1 + p / LENGTH) as f32).collect();
-            let groups: Vec<u32> = masked.iter().map(|p| (p / LENGTH - first) as u32).collect();
-            let alphabet = Alphabet { mask: 39, size: 40 };
-            let (loss, _) = backend.nll(
-                &h,
-                &self.head,
-                &self.head_bias,
-                alphabet,
-                &targets,
-                &weights,
-                &groups,
-            )?;
+            // The constants of a loss are the positions' own, whatever batch they come in.
+            let constants: Vec<Constants> = masked
+                .iter()
+                .map(|p| match self.loss {
+                    Loss::AbsorbingKl => [0.1 * (p % 7) as f32, 0.5, 0.25 * (p % 3) as f32],
+                    _ => [0.5 + (p % 5) as f32, 0.1 * (p % 4) as f32, 0.0],
+                })
+                .collect();
+            let is_plain = self.loss == Loss::CrossEntropy;
+            let readout = Readout {
+                support: self.support,
+                loss: self.loss,
+                constants: if is_plain { &[] } else { &constants },
+                targets: &targets,
+                weights: &weights,
+            };
+            let (loss, _) = backend.readout(&h, &self.head, &self.head_bias, &readout)?;
             backend.backward(loss)
         }
     }
 
     /// The bits of every weight's gradient after a batch in micro-batches of `micro` rows.
-    fn gradients(micro: usize) -> Result<Vec<Vec<u32>>> {
+    fn gradients(loss: Loss, micro: usize) -> Result<Vec<Vec<u32>>> {
         let backend = Fused::default();
-        let mut net = Net::new(&backend)?;
+        let mut net = Net::new(&backend, loss)?;
         let mut g = Gradients::default();
         for first in (0..ROWS).step_by(micro) {
             g = net.accumulate(&backend, g, first, micro)?;
@@ -818,14 +810,16 @@ mod tests {
 
     #[test]
     fn gradients_have_the_same_bits_for_any_micro_batch_and_any_threads() {
-        let whole = on_threads(1, || gradients(ROWS)).unwrap();
-        for micro in [1, 2, 4] {
-            for threads in [1, 2, 3] {
-                let found = on_threads(threads, || gradients(micro)).unwrap();
-                assert!(
-                    found == whole,
-                    "micro-batches of {micro} rows on {threads} threads"
-                );
+        for loss in [Loss::CrossEntropy, Loss::AbsorbingKl, Loss::ScoreEntropy] {
+            let whole = on_threads(1, || gradients(loss, ROWS)).unwrap();
+            for micro in [1, 2, 4] {
+                for threads in [1, 2, 3] {
+                    let found = on_threads(threads, || gradients(loss, micro)).unwrap();
+                    assert!(
+                        found == whole,
+                        "{loss:?}: micro-batches of {micro} rows on {threads} threads"
+                    );
+                }
             }
         }
     }
@@ -862,15 +856,12 @@ mod tests {
         let mut values = noise(24 * LENGTH, 1);
         values[30] = f32::NAN;
         let x = backend.input((LENGTH, Const::<24>), &values).unwrap();
-        let net = Net::new(&backend).unwrap();
+        let net = Net::new(&backend, Loss::CrossEntropy).unwrap();
         let q = backend.linear_part::<_, _, Const<24>>(&x, &net.qkv, 0).unwrap();
         let kv = backend.linear_part::<_, _, Const<48>>(&x, &net.qkv, 24).unwrap();
         let h = backend.attention(&q, &kv, 2, TokenRows::all(LENGTH)).unwrap();
-        let alphabet = Alphabet { mask: 39, size: 40 };
-        let (tokens, ones, zeros) = ([1; LENGTH], [1.0; LENGTH], [0; LENGTH]);
-        let (loss, nll) = backend
-            .nll(&h, &net.head, &net.head_bias, alphabet, &tokens, &ones, &zeros)
-            .unwrap();
+        let readout = Readout::cross_entropy(Alphabet::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
+        let (loss, nll) = backend.readout(&h, &net.head, &net.head_bias, &readout).unwrap();
         assert!(
             backend.values(&nll).unwrap().iter().all(|x| x.is_nan()),
             "attention mixes all positions of the row"

@@ -18,8 +18,8 @@ mod linear;
 mod linear_gelu;
 pub mod math;
 mod modulated_norm;
-mod nll;
 pub mod profile;
+pub mod readout;
 mod rows;
 mod scratch;
 mod seam;
@@ -29,6 +29,7 @@ pub mod simd;
 mod testing;
 
 pub use fused::{Fused, Gradients};
+pub use readout::{Constants, Loss, Readout};
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
@@ -59,13 +60,50 @@ impl Dropout {
     }
 }
 
-/// The tokens that a softmax ranges over (SUBS's zero masking probability).
+/// The vocabulary support: the tokens that a softmax ranges over. The logits of all others are −∞.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Alphabet {
-    /// The mask token: its logit is −∞.
+    /// The mask token.
     pub mask: u32,
-    /// Tokens of the tokenizer, the mask included; ids from here to V (a shape may be larger) have logit −∞ too.
+    /// Tokens of the tokenizer, the mask included; ids from here to V (a shape may be larger) are not in the support.
     pub size: u32,
+    /// Whether the mask is in the support: it is in D3PM's; SUBS, with its zero masking probability, AR, MLM and SEDD leave
+    /// it out.
+    pub includes_mask: bool,
+}
+
+impl Alphabet {
+    /// The tokens below `size` without the mask.
+    #[must_use]
+    pub const fn without_mask(mask: u32, size: u32) -> Self {
+        Self {
+            mask,
+            size,
+            includes_mask: false,
+        }
+    }
+
+    /// The tokens below `size`, the mask among them.
+    #[must_use]
+    pub const fn with_mask(mask: u32, size: u32) -> Self {
+        Self {
+            mask,
+            size,
+            includes_mask: true,
+        }
+    }
+
+    /// The token below `size` that is not in the support; a number that no token has where all are.
+    #[must_use]
+    pub const fn excluded(self) -> u32 {
+        if self.includes_mask { u32::MAX } else { self.mask }
+    }
+
+    /// Whether a token is in the support.
+    #[must_use]
+    pub const fn contains(self, token: u32) -> bool {
+        token < self.size && token != self.excluded()
+    }
 }
 
 /// Which token rows of a micro-batch an activation holds: the last block goes on with the wanted positions alone.
@@ -247,25 +285,22 @@ pub trait Backend: Sized + 'static {
     /// y(n, D) = x(R, D)[rows]; `rows` may repeat: the gradient adds up.
     fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>>;
 
-    /// The masked negative log-likelihood, never storing all of (n, V): with logits = h · wᵀ + b over the alphabet,
-    /// nll_i = log Σ_v exp(logits_iv) − logits_i,target. Returns the scalar Σ_i weights_i · nll_i for
-    /// [`Backend::backward`] and the nll of each position, in nats; a constant.
+    /// The output layer and a loss in one pass, never storing all of (n, V): with logits = h · wᵀ + b over the readout's
+    /// support, the loss of each position is a function of their log-sum-exp, the target's logit and the mask's logit
+    /// ([`readout`] states it). Returns the scalar Σ_i weights_i · loss_i for [`Backend::backward`], and the loss of each
+    /// position, in nats; a constant.
     ///
-    /// `groups[i]` is the batch row of position i (ascending): gradients are folded row by row. The scalar is the end of
-    /// the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute gradients right here.
-    #[expect(clippy::too_many_arguments, reason = "one fused pass")]
+    /// The scalar is the end of the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute
+    /// gradients right here.
     #[expect(
         clippy::type_complexity,
         reason = "a scalar and a vector: named, they would be less clear"
     )]
-    fn nll<V: ConstDim, D: ConstDim>(
+    fn readout<V: ConstDim, D: ConstDim>(
         &self,
         h: &Self::Act<(usize, D)>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
-        groups: &[u32],
+        readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
 }

@@ -26,8 +26,8 @@ pub enum Part {
     GatedResidual,
     /// Rows picked.
     Gather,
-    /// Output layer, softmax, likelihood; in training with their gradients.
-    Nll,
+    /// Output layer, softmax, loss; in training with their gradients.
+    Readout,
     /// Rows read and noised.
     Noise,
     /// Norm of the gradient, optimizer, moving average.
@@ -46,7 +46,7 @@ const PARTS: [(Part, &str); 12] = [
     (Part::Attention, "attention"),
     (Part::GatedResidual, "gated_residual"),
     (Part::Gather, "gather"),
-    (Part::Nll, "nll"),
+    (Part::Readout, "readout"),
     (Part::Noise, "noise"),
     (Part::Update, "update"),
     (Part::Draw, "draw"),

@@ -3,7 +3,7 @@
 use dfdx::shapes::{Const, ConstShape};
 
 use super::composite::Composite;
-use super::{Alphabet, Backend, Fused};
+use super::{Alphabet, Backend, Fused, Readout};
 use crate::error::Result;
 use crate::rng::{Random, Stream};
 
@@ -76,9 +76,8 @@ pub fn descend<B: Backend, const N: usize>(
     let bias = weight::<B, (Const<7>,)>(backend, 1.0, 102)?;
     let targets: Vec<u32> = (0..rows).map(|row| (row * 5 % 6) as u32).collect();
     let weights: Vec<f32> = (0..rows).map(|row| 0.5 + (row % 3) as f32).collect();
-    let alphabet = Alphabet { mask: 6, size: 7 };
-    let groups = vec![0; rows];
-    let (loss, _) = backend.nll(y, &head, &bias, alphabet, &targets, &weights, &groups)?;
+    let readout = Readout::cross_entropy(Alphabet::without_mask(6, 7), &targets, &weights);
+    let (loss, _) = backend.readout(y, &head, &bias, &readout)?;
     backend.backward(loss)
 }
 

@@ -330,8 +330,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         in_order!(self, visitor.touch, iter_mut, mut)
     }
 
-    /// The masked negative log-likelihood: the scalar Σ weights · nll and the nll of each position, in nats.
-    /// `batch.positions` is not empty.
+    /// The batch's loss: the scalar Σ weights · loss and the loss of each position, in nats. `batch.positions` is not empty.
     #[expect(clippy::type_complexity, reason = "as the backend's")]
     pub fn nll(
         &self,
@@ -341,9 +340,8 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     ) -> Result<(B::Act<()>, B::Act<(usize,)>)> {
         let tokens = b.tokens(batch.tokens)?;
         let h = self.hidden(b, &tokens, batch.sigma, batch.positions, batch.dropout)?;
-        let groups: Vec<u32> = batch.positions.iter().map(|&at| at / A::L::SIZE as u32).collect();
         let (w, bias) = (&self.output.weight, &self.output.bias);
-        b.nll(&h, w, bias, alphabet, batch.targets, batch.weights, &groups)
+        b.readout(&h, w, bias, &batch.readout(alphabet))
     }
 
     /// Logits (n, V) at the wanted positions.

@@ -250,22 +250,9 @@ pub(super) fn check_positions(positions: &[u32], tokens: usize) -> Result<()> {
 
 pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
     check_inputs(shape, batch.tokens, batch.sigma, batch.positions)?;
-    check_len("targets", batch.positions.len(), batch.targets.len())?;
-    check_len("weights of positions", batch.positions.len(), batch.weights.len())?;
-    if alphabet.size as usize > shape.vocabulary {
-        return Err(Error::internal(format!(
-            "an alphabet of {} tokens for a vocabulary of {}",
-            alphabet.size, shape.vocabulary
-        )));
-    }
-    let outside = |&token: &u32| token >= alphabet.size || token == alphabet.mask;
-    match batch.targets.iter().position(outside) {
-        None => Ok(()),
-        Some(at) => Err(Error::internal(format!(
-            "target {} at {at} is not in the alphabet of {} tokens without the mask {}",
-            batch.targets[at], alphabet.size, alphabet.mask
-        ))),
-    }
+    batch
+        .readout(alphabet)
+        .check(batch.positions.len(), shape.vocabulary)
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ mod trial;
 
 use crate::error::Result;
 use crate::kernels::adamw::{AdamW, Moments, Update};
-use crate::kernels::{Alphabet, Dropout};
+use crate::kernels::{Alphabet, Constants, Dropout, Loss, Readout};
 use crate::shapes::Shape;
 
 pub use device::{Choice, Device, Trust, trust};
@@ -27,7 +27,7 @@ pub use crate::kernels::cuda::turn::Turn;
 pub use crate::kernels::cuda::update::Outcome as StepOutcome;
 
 /// One micro-batch for the network. R = rows · L.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Batch<'a> {
     /// `x_t`, row-major (rows, L).
     pub tokens: &'a [u32],
@@ -37,10 +37,28 @@ pub struct Batch<'a> {
     pub positions: &'a [u32],
     /// The true token at each of `positions` (n).
     pub targets: &'a [u32],
-    /// Factor of each position's negative log-likelihood in the loss (n).
+    /// Factor of each position's loss in the gradient (n).
     pub weights: &'a [f32],
+    /// The loss of a position.
+    pub loss: Loss,
+    /// Its constants at each of `positions` (n); empty for [`Loss::CrossEntropy`].
+    pub constants: &'a [Constants],
     /// Dropout, in training only.
     pub dropout: Option<Dropout>,
+}
+
+impl<'a> Batch<'a> {
+    /// What the batch asks of the output layer.
+    #[must_use]
+    pub fn readout(&self, support: Alphabet) -> Readout<'a> {
+        Readout {
+            support,
+            loss: self.loss,
+            constants: self.constants,
+            targets: self.targets,
+            weights: self.weights,
+        }
+    }
 }
 
 /// A parameter of the network, in the canonical (flat) order.
@@ -88,8 +106,9 @@ pub trait Network {
     /// The device failed.
     fn read(&self, values: &mut [f32]) -> Result<()>;
 
-    /// Forward and backward: adds the gradient of Σ weights·nll to the accumulated one, and returns each position's
-    /// negative log-likelihood in nats. Without positions nothing is computed.
+    /// Forward and backward: adds the gradient of Σ weights · loss to the accumulated one, and returns each position's
+    /// loss in nats, that of the cross-entropy being the target's negative log-likelihood. Without positions nothing is
+    /// computed.
     ///
     /// # Errors
     /// Out of memory, or a batch that is no batch of this shape (an internal error: callers check what users write).
@@ -104,7 +123,7 @@ pub trait Network {
     #[expect(clippy::type_complexity, reason = "named, it would be less clear")]
     fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()>;
 
-    /// Forward only: each position's negative log-likelihood in nats.
+    /// Forward only: each position's loss in nats.
     ///
     /// # Errors
     /// Out of memory.
@@ -172,7 +191,7 @@ pub trait Resident {
     /// Copies the optimizer's memory out; waits.
     fn give(&self, moments: &mut Moments) -> Result<()>;
 
-    /// Forward and backward of a micro-batch: its gradient and its loss Σ weights · nll are added to the step's.
+    /// Forward and backward of a micro-batch: its gradient and its loss Σ weights · loss are added to the step's.
     fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()>;
 
     /// Ends the step: clips its gradient's global norm to `clip` (0: no limit) and updates weights, moments and average.

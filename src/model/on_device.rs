@@ -17,7 +17,7 @@ use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
 use crate::kernels::cuda::{Chain, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Backend as _, Dropout};
+use crate::kernels::{Alphabet, Backend as _, Constants, Dropout, Loss};
 use crate::rng::{Random, Stream};
 use crate::shapes::{SHAPES, Shape};
 
@@ -75,7 +75,7 @@ impl<A: Arch> OnDevice<A> {
         })
     }
 
-    /// Queues forward and backward; returns the likelihoods, those of `batch` among them, in the order of the positions.
+    /// Queues forward and backward; returns the losses, those of `batch` among them, in the order of the positions.
     fn queue(
         &mut self,
         batch: &Batch<'_>,
@@ -165,6 +165,7 @@ struct Padded {
     positions: Vec<u32>,
     targets: Vec<u32>,
     weights: Vec<f32>,
+    constants: Vec<Constants>,
     /// Where those of the batch are among them.
     own: Vec<usize>,
 }
@@ -181,6 +182,10 @@ impl Padded {
             padded.positions.push(token_row);
             padded.targets.push(own.map_or(nothing, |own| batch.targets[own]));
             padded.weights.push(own.map_or(0.0, |own| batch.weights[own]));
+            if batch.loss != Loss::CrossEntropy {
+                let constants = own.map_or(batch.loss.weightless(), |own| batch.constants[own]);
+                padded.constants.push(constants);
+            }
             if own.is_some() {
                 padded.own.push(padded.positions.len() - 1);
             }
@@ -193,6 +198,7 @@ impl Padded {
             positions: &self.positions,
             targets: &self.targets,
             weights: &self.weights,
+            constants: &self.constants,
             ..*batch
         }
     }
@@ -549,10 +555,7 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
     let positions: Vec<u32> = (0..masked as u32).collect();
     let mut tokens = vec![0; rows * A::SHAPE.length];
     tokens[..masked].fill(1);
-    let alphabet = Alphabet {
-        mask: 1,
-        size: A::SHAPE.vocabulary as u32,
-    };
+    let alphabet = Alphabet::without_mask(1, A::SHAPE.vocabulary as u32);
     let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
     let batch = Batch {
         tokens: &tokens,
@@ -566,6 +569,7 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
             step: 0,
             first_row: 0,
         }),
+        ..Batch::default()
     };
     Resident::accumulate(&mut network, &batch, alphabet)?;
     Ok(network.cuda.taken())

@@ -12,7 +12,7 @@ use crate::rng::{Random, Stream};
 
 type Exact = Composite<f64, Cpu>;
 
-const ALPHABET: Alphabet = Alphabet { mask: 500, size: 501 };
+const ALPHABET: Alphabet = Alphabet::without_mask(500, 501);
 
 fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
@@ -97,6 +97,7 @@ impl Case {
             targets: &self.targets,
             weights: &self.weights,
             dropout: self.dropout,
+            ..Batch::default()
         }
     }
 
@@ -585,7 +586,7 @@ mod cuda {
         }
     }
 
-    const ODD: Alphabet = Alphabet { mask: 129, size: 130 };
+    const ODD: Alphabet = Alphabet::without_mask(129, 130);
 
     /// 1e-4: sums in another order, and exponentials of another library, through two blocks in f32.
     #[test]

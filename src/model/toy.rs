@@ -65,10 +65,7 @@ impl Distribution {
     }
 
     pub fn alphabet(&self) -> Alphabet {
-        Alphabet {
-            mask: self.mask(),
-            size: self.letters as u32 + 1,
-        }
+        Alphabet::without_mask(self.mask(), self.letters as u32 + 1)
     }
 
     /// The row with that index.

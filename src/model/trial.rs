@@ -114,10 +114,7 @@ fn attempt(device: Device) -> Result<()> {
 /// Likelihoods and gradient of two passes, the second of which a GPU replays.
 fn learnt(network: &mut dyn Network) -> Result<[Vec<f32>; 2]> {
     let shape = network.shape();
-    let alphabet = Alphabet {
-        mask: shape.vocabulary as u32 - 1,
-        size: shape.vocabulary as u32,
-    };
+    let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 1, shape.vocabulary as u32);
     let random = Random::new(3, Stream::Mask);
     let count = ROWS * shape.length;
     let targets: Vec<u32> = (0..count as u64)
@@ -141,6 +138,7 @@ fn learnt(network: &mut dyn Network) -> Result<[Vec<f32>; 2]> {
             step: 0,
             first_row: 0,
         }),
+        ..Batch::default()
     };
     network.accumulate(&batch, alphabet)?;
     let nll = network.accumulate(&batch, alphabet)?;

@@ -8,7 +8,7 @@
 use crate::error::{Error, Result};
 use crate::kernels::Alphabet;
 
-/// Draws a token from logits (V) at `u` on [0, 1). The mask and ids outside the alphabet have probability zero.
+/// Draws a token from logits (V) at `u` on [0, 1). Ids outside the alphabet have probability zero.
 /// `scratch` keeps its memory from draw to draw.
 ///
 /// # Errors
@@ -22,10 +22,10 @@ pub fn draw(
 ) -> Result<u32> {
     let size = logits.len().min(alphabet.size as usize);
     let logits = &logits[..size];
-    let mask = alphabet.mask as usize;
+    let excluded = alphabet.excluded() as usize;
     let mut top = f32::NEG_INFINITY;
     for (v, &logit) in logits.iter().enumerate() {
-        if v != mask && (logit > top || logit.is_nan()) {
+        if v != excluded && (logit > top || logit.is_nan()) {
             top = logit;
         }
     }
@@ -36,7 +36,7 @@ pub fn draw(
     let mut total = 0.0;
     scratch.clear();
     scratch.extend(logits.iter().enumerate().map(|(v, &logit)| {
-        if v != mask {
+        if v != excluded {
             // An f32 difference would round the exponent; a hot temperature would show it.
             total += ((f64::from(logit) - f64::from(top)) / temperature).exp();
         }
@@ -55,7 +55,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn alphabet(mask: u32, size: u32) -> Alphabet {
-        Alphabet { mask, size }
+        Alphabet::without_mask(mask, size)
     }
 
     fn at(logits: &[f32], alphabet: Alphabet, u: f64) -> u32 {

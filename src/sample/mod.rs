@@ -322,7 +322,7 @@ mod tests {
                 mask: 500,
                 ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0]).mdlm
             },
-            alphabet: Alphabet { mask: 500, size: 501 },
+            alphabet: Alphabet::without_mask(500, 501),
             ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
         };
         let cpu = Erased::<Nano, _>::new(Fused::default(), &weights).unwrap();

@@ -61,10 +61,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         context.warn("there are no validation rows: no bound is watched during training");
     }
     let info = rows.info();
-    let alphabet = Alphabet {
-        mask: info.special.mask,
-        size: info.vocabulary,
-    };
+    let alphabet = Alphabet::without_mask(info.special.mask, info.vocabulary);
     let objective = Mdlm {
         schedule: Schedule::from(config.noise),
         sampling_epsilon: config.sampling_epsilon,

@@ -73,10 +73,7 @@ impl ModelInfo {
     /// The tokens that the softmax ranges over.
     #[must_use]
     pub fn alphabet(&self) -> Alphabet {
-        Alphabet {
-            mask: self.special.mask,
-            size: self.vocabulary,
-        }
+        Alphabet::without_mask(self.special.mask, self.vocabulary)
     }
 
     /// The forward process and its objective, its random numbers under `seed`.

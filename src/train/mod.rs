@@ -373,6 +373,7 @@ impl Job<'_> {
                 targets: &noised.targets,
                 weights: &noised.weights,
                 dropout,
+                ..Batch::default()
             };
             each(noised, &micro_batch)?;
         }
@@ -727,10 +728,7 @@ mod tests {
         let job = Job {
             rows: &rows,
             objective: &objective,
-            alphabet: Alphabet {
-                mask: LETTERS,
-                size: LETTERS + 1,
-            },
+            alphabet: Alphabet::without_mask(LETTERS, LETTERS + 1),
             keeper,
             recipe,
             cancel: &cancel,
@@ -1084,7 +1082,7 @@ mod tests {
         let job = Job {
             rows: &rows,
             objective: &objective,
-            alphabet: Alphabet { mask, size: mask + 1 },
+            alphabet: Alphabet::without_mask(mask, mask + 1),
             recipe: Recipe {
                 steps: 200,
                 batch: 4,

@@ -35,9 +35,9 @@ impl Hooks for Listener {
             positions: &positions,
             targets: &targets,
             weights: &vec![1.0; targets.len()],
-            dropout: None,
+            ..model::Batch::default()
         };
-        let all = network.nll(&batch, Alphabet { mask, size: mask + 1 })?;
+        let all = network.nll(&batch, Alphabet::without_mask(mask, mask + 1))?;
         assert!(all.iter().all(|nll| nll.is_finite()));
         Ok(Some(Validation {
             unit: crate::data::Unit::Token,
@@ -103,7 +103,7 @@ fn run(
     let job = Job {
         rows: &rows,
         objective: &crate::diffusion::Mdlm { mask, ..objective() },
-        alphabet: Alphabet { mask, size: mask + 1 },
+        alphabet: Alphabet::without_mask(mask, mask + 1),
         recipe,
         keeper: &Keeper::new(folder, history),
         cancel: &cancel,

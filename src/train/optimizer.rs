@@ -362,9 +362,9 @@ mod tests {
             positions: &[1],
             targets: &[2],
             weights: &[1.0],
-            dropout: None,
+            ..Batch::default()
         };
-        let alphabet = Alphabet { mask: 3, size: 4 };
+        let alphabet = Alphabet::without_mask(3, 4);
         let n = 20;
         let mut moments = Moments {
             first: vec![0.0; n],

@@ -89,7 +89,7 @@ fn train() {
     let job = Job {
         rows: &rows,
         objective: &objective,
-        alphabet: Alphabet { mask, size: mask + 1 },
+        alphabet: Alphabet::without_mask(mask, mask + 1),
         recipe: Recipe {
             steps: 1_000,
             batch: 16,

@@ -116,7 +116,7 @@ impl Chain {
                 into.at().offset(first * size_of::<u32>()),
                 self.tokens.at(),
             ];
-            let tokens = [alphabet.size, alphabet.mask].map(Argument::Number);
+            let tokens = [alphabet.size, alphabet.excluded()].map(Argument::Number);
             cuda.queue.push(Command::Launch(Launch {
                 operation: DRAW,
                 kernel: "draw_tokens",

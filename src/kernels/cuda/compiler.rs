@@ -150,13 +150,13 @@ fn log(program: &Program) -> String {
 mod tests {
     use rayon::prelude::*;
 
-    use super::super::driver::OPERATIONS;
+    use super::super::driver::{OPERATIONS, READOUT};
     use super::*;
     use crate::shapes::{SHAPES, Shape};
 
     /// Every dimension that any kernel of a shape is compiled for. Of a width the widest is taken: registers are what may
-    /// run out.
-    fn constants(shape: &Shape) -> Vec<Constant> {
+    /// run out. `variant` counts what operations come in.
+    fn constants(shape: &Shape, variant: usize) -> Vec<Constant> {
         let (width, head) = (shape.width, shape.width / shape.heads);
         let whole = [
             ("WIDTH", width),
@@ -170,6 +170,7 @@ mod tests {
             ("HEADS", shape.heads),
             ("EACH", 4),
             ("STRIDE", shape.vocabulary.next_multiple_of(64)),
+            ("LOSS", variant),
         ];
         let mut all: Vec<Constant> = whole
             .iter()
@@ -177,6 +178,11 @@ mod tests {
             .collect();
         all.push(("SQRT_HEAD", Value::Real((head as f32).sqrt())));
         all
+    }
+
+    /// How many variants an operation has: losses of the readout.
+    fn variants(operation: Operation) -> usize {
+        if operation == READOUT { 3 } else { 1 }
     }
 
     /// The kernels of a small shape, a usual one and the largest, in f32 and bf16, for the architectures that they are
@@ -195,15 +201,17 @@ mod tests {
             for operation in OPERATIONS {
                 for element in [Element::F32, Element::Bf16] {
                     for architecture in ["sm_80", "sm_90", "sm_90a", "sm_100"] {
-                        wanted.push((shape, *operation, element, architecture));
+                        for variant in 0..variants(*operation) {
+                            wanted.push((shape, *operation, element, architecture, variant));
+                        }
                     }
                 }
             }
         }
         wanted
             .into_par_iter()
-            .for_each(|(shape, operation, element, architecture)| {
-                let mut constants = constants(shape);
+            .for_each(|(shape, operation, element, architecture, variant)| {
+                let mut constants = constants(shape, variant);
                 if operation.name == "attention" {
                     // It states its own.
                     constants.retain(|(name, _)| !matches!(*name, "WIDTH" | "SCALE"));

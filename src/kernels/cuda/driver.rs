@@ -75,7 +75,7 @@ operations! {
     LINEAR "linear";
     LINEAR_GELU "linear_gelu";
     MODULATED_NORM "modulated_norm";
-    NLL "nll";
+    READOUT "readout";
     SILU "silu";
 }
 

@@ -16,7 +16,7 @@ use std::rc::Rc;
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
-use super::{Alphabet, Backend, Dropout, TokenRows};
+use super::{Backend, Dropout, Readout, TokenRows};
 use crate::error::{Error, Result};
 
 mod chain;
@@ -467,21 +467,14 @@ impl Backend for Cuda {
         self.gather_rows(&x.matrix, rows).map(Self::act)
     }
 
-    fn nll<V: ConstDim, D: ConstDim>(
+    fn readout<V: ConstDim, D: ConstDim>(
         &self,
         h: &Act<(usize, D)>,
         w: &Param<(V, D)>,
         b: &Param<(V,)>,
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
-        groups: &[u32],
+        readout: &Readout<'_>,
     ) -> Result<(Act<()>, Act<(usize,)>)> {
-        if groups.len() != h.matrix.rows {
-            let message = format!("{} positions with {} groups", h.matrix.rows, groups.len());
-            return Err(Error::internal(message));
-        }
-        let (loss, nll) = self.nll_rows(&h.matrix, [&w.weight, &b.weight], alphabet, targets, weights)?;
-        Ok((Self::act(loss), Self::act(nll)))
+        let (loss, losses) = self.readout_rows(&h.matrix, [&w.weight, &b.weight], readout)?;
+        Ok((Self::act(loss), Self::act(losses)))
     }
 }

@@ -7,14 +7,14 @@ use std::rc::Rc;
 
 use super::driver::{
     ATTENTION, Address, Argument, Command, Constant, EMBED, Element, Epilogue, GATED_RESIDUAL, GATHER,
-    LINEAR, LINEAR_GELU, Launch, MODULATED_NORM, NLL, Operand, Operation, Product, SILU, Value,
+    LINEAR, LINEAR_GELU, Launch, MODULATED_NORM, Operand, Operation, Product, READOUT, SILU, Value,
 };
 use super::queue::Buffer;
 use super::weights::{Kept, ROWS, Weight};
 use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
-use crate::kernels::{Alphabet, Dropout, TokenRows};
+use crate::kernels::{Dropout, Loss, Readout, TokenRows};
 
 /// Bytes that one access moves.
 const PACK: usize = 16;
@@ -49,6 +49,15 @@ const ROTARY_BASE: f64 = 10_000.0;
 fn number(value: usize) -> Argument {
     // Sizes of a micro-batch; the device has no more memory than that.
     Argument::Number(u32::try_from(value).unwrap_or(u32::MAX))
+}
+
+/// The number of a loss in `readout.cu`.
+fn loss_number(loss: Loss) -> usize {
+    match loss {
+        Loss::CrossEntropy => 0,
+        Loss::AbsorbingKl => 1,
+        Loss::ScoreEntropy => 2,
+    }
 }
 
 /// The token rows that a matrix holds, on the device.
@@ -1071,35 +1080,35 @@ impl Cuda {
         Ok(y)
     }
 
-    pub(super) fn nll_rows(
+    pub(super) fn readout_rows(
         &self,
         h: &Matrix,
         [w, b]: [&Rc<Weight>; 2],
-        alphabet: Alphabet,
-        targets: &[u32],
-        weights: &[f32],
+        readout: &Readout<'_>,
     ) -> Result<(Matrix, Matrix)> {
         self.check_own(&[h], &[w, b])?;
         let (count, width, vocabulary) = (h.rows, h.columns, b.count);
-        let lengths = [targets.len(), weights.len()];
-        if lengths != [count; 2] || alphabet.size as usize > vocabulary {
-            return Err(Error::internal(format!(
-                "{count} positions with {lengths:?} targets and weights, an alphabet of {} in {vocabulary}",
-                alphabet.size
-            )));
-        }
-        check_indices("target", targets, alphabet.size as usize)?;
-        if targets.contains(&alphabet.mask) {
-            return Err(Error::internal(format!("the mask {} as a target", alphabet.mask)));
-        }
+        readout.check(count, vocabulary)?;
         let is_recording = self.is_recording();
         // Rows of whole tiles: the weight has as many, the last ones of which are zeros.
         let stride = vocabulary.next_multiple_of(ROWS);
-        let constants = [("VOCABULARY", vocabulary), ("STRIDE", stride)];
-        let tokens = [Argument::Number(alphabet.size), Argument::Number(alphabet.mask)];
-        let targets = self.numbers(targets);
-        let factors = self.told(weights);
-        let nll = self.floats(count);
+        let constants = [
+            ("VOCABULARY", vocabulary),
+            ("STRIDE", stride),
+            ("LOSS", loss_number(readout.loss)),
+        ];
+        let support = readout.support;
+        let tokens = [support.size, support.mask, support.excluded()].map(Argument::Number);
+        let targets = self.numbers(readout.targets);
+        let factors = self.told(readout.weights);
+        let of_positions =
+            (readout.loss != Loss::CrossEntropy).then(|| self.told(readout.constants.as_flattened()));
+        // The cross-entropy reads none.
+        let of_position = |first: usize| {
+            let from = of_positions.as_ref().map_or(factors.at(), Buffer::at);
+            from.offset(if of_positions.is_some() { 12 * first } else { 0 })
+        };
+        let losses = self.floats(count);
         let each = stride * (Element::F32.bytes() + self.element.bytes());
         let most = LOGITS / each;
         // Of whole tiles, so that each begins where products want to begin.
@@ -1116,13 +1125,14 @@ impl Cuda {
             let hidden = h.values.at().offset(first * width * size);
             let operands = [self.operand(hidden, false), self.operand(w.working, true)];
             self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false);
-            let (target, value) = (targets.at().offset(4 * first), nll.at().offset(4 * first));
+            let (target, value) = (targets.at().offset(4 * first), losses.at().offset(4 * first));
             let shared = 32 * Element::F32.bytes();
             let Some((dh, slopes)) = &dh else {
-                let at = [logits.at(), b.master, target, value].map(Argument::At);
+                let own = of_position(first);
+                let at = [logits.at(), b.master, target, own, value].map(Argument::At);
                 self.each_row(
-                    NLL,
-                    "nll_forward",
+                    READOUT,
+                    "readout_forward",
                     &constants,
                     rows,
                     shared,
@@ -1131,10 +1141,19 @@ impl Cuda {
                 continue;
             };
             let factor = factors.at().offset(4 * first);
-            let at = [logits.at(), b.master, target, factor, value, slopes.at()].map(Argument::At);
+            let at = [
+                logits.at(),
+                b.master,
+                target,
+                of_position(first),
+                factor,
+                value,
+                slopes.at(),
+            ];
+            let at = at.map(Argument::At);
             self.each_row(
-                NLL,
-                "nll_gradient",
+                READOUT,
+                "readout_gradient",
                 &constants,
                 rows,
                 shared,
@@ -1159,13 +1178,13 @@ impl Cuda {
         let loss = self.floats(1);
         let own = self.queue.zeros(size_of::<f64>());
         // An evaluation between two steps is none of the optimizer's.
-        let losses = self.losses.get().filter(|_| is_recording).unwrap_or(own.at());
-        let at = [nll.at(), factors.at(), losses, loss.at()].map(Argument::At);
+        let total = self.losses.get().filter(|_| is_recording).unwrap_or(own.at());
+        let at = [losses.at(), factors.at(), total, loss.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();
         let shared = TOTAL_THREADS * size_of::<f64>();
         self.run(
-            NLL,
-            "nll_total",
+            READOUT,
+            "readout_total",
             &constants,
             [1, 1, 1],
             TOTAL_THREADS,
@@ -1176,6 +1195,6 @@ impl Cuda {
             element: Element::F32,
             ..self.matrix(values, rows, 1)
         };
-        Ok((floats(loss, 1), floats(nll, count)))
+        Ok((floats(loss, 1), floats(losses, count)))
     }
 }

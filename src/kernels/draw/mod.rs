@@ -42,8 +42,8 @@ mod tests {
     #[test]
     fn tokens_are_those_that_a_search_in_f64_finds() {
         for (alphabet, temperature) in [
-            (Alphabet { mask: 129, size: 130 }, 1.0),
-            (Alphabet { mask: 0, size: 60 }, 0.3),
+            (Alphabet::without_mask(129, 130), 1.0),
+            (Alphabet::without_mask(0, 60), 0.3),
         ] {
             let cuda = Cuda::new(Box::new(Emulated::default()), Element::F32);
             let w = weight::<_, (Const<V>, Const<D>)>(&cuda, 2.0, 1).unwrap();
@@ -102,7 +102,7 @@ mod tests {
         let mut h = noise(2 * D, 3);
         h[D] = f32::NAN;
         let hidden = cuda.input((2, Const::<D>), &h).unwrap();
-        let alphabet = Alphabet { mask: 129, size: 130 };
+        let alphabet = Alphabet::without_mask(129, 130);
         chain
             .draw(&cuda, &hidden, &w, &b, alphabet, 1.0, &[0.5, 0.5], &[0, 1])
             .unwrap();
