@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::data::SpecialIds;
 use crate::data::rows::Rows;
-use crate::diffusion::{Mdlm, Schedule};
-use crate::error::Result;
+use crate::diffusion::objective;
+use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::event::Cancel;
+use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
-use crate::kernels::{Alphabet, gemm};
-use crate::manifest::{BoundEnds, Estimator, Grid, LearningRateSchedule, Noise, Sampler, WarmupRates};
+use crate::manifest::{BoundEnds, Estimator, Grid, LearningRateSchedule, Objective, Sampler, WarmupRates};
 use crate::model::{self, Network, Resident, Timed};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -156,15 +156,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     )?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
-    let alphabet = Alphabet::without_mask(info.special.mask, info.vocabulary);
-    let mdlm = Mdlm {
-        schedule: Schedule::from(Noise::default()),
-        sampling_epsilon: 1e-3,
-        antithetic: true,
-        time_conditioning: false,
-        mask: alphabet.mask,
-        seed: SEED,
-    };
+    let objective = objective::build(&Objective::default(), info.special.mask, info.vocabulary, SEED);
     let (batch, told) = (options.batch, options.micro_batch);
     let micro_batch = match task {
         Task::Train => memory::micro_batch_of(&mut *network, options.precision, batch, told)?,
@@ -177,8 +169,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         Task::Train => {
             let job = Job {
                 rows: &rows,
-                objective: &mdlm,
-                alphabet,
+                objective: &*objective,
                 recipe: recipe(options.batch, micro_batch),
                 // A rehearsal keeps nothing.
                 keeper: &Keeper::default(),
@@ -193,8 +184,8 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             let task = evaluate::Task {
                 rows: &rows,
                 limit: Some(u64::from(options.batch)),
-                mdlm,
-                alphabet,
+                objective: &*objective,
+                seed: SEED,
                 estimator: Estimator::Time,
                 ends: BoundEnds::Valid,
                 draws: 1,
@@ -207,6 +198,9 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             rounds
         }
         Task::Sample => {
+            let posterior = objective
+                .posterior()
+                .ok_or_else(|| Error::internal("the default objective has no reverse step"))?;
             let task = sample::Task {
                 given: [None; 2],
                 count: options.batch,
@@ -214,8 +208,8 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 temperature: 1.0,
                 sampler: Sampler::Cached,
                 grid: Grid::Exact,
-                mdlm,
-                alphabet,
+                posterior,
+                alphabet: objective.support(),
                 seed: SEED,
                 micro_batch: micro_batch as usize,
             };

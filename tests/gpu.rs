@@ -14,7 +14,7 @@ mod stand_in;
 
 use mdlm::data::SpecialIds;
 use mdlm::data::rows::Rows;
-use mdlm::diffusion::{Mdlm, Schedule};
+use mdlm::diffusion::objective;
 use mdlm::event::Cancel;
 use mdlm::kernels::adamw::{AdamW, Moments, Update};
 use mdlm::kernels::cuda::Cuda;
@@ -22,7 +22,7 @@ use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{Driver as _, Element};
 use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Alphabet, Dropout};
-use mdlm::manifest::{LearningRateSchedule, WarmupRates};
+use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Asked, Batch, Device, Network, Parameter, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
@@ -412,15 +412,7 @@ fn a_training_follows_the_cpus() {
         let (keeper, cancel) = (Keeper::new(folder.path(), History::default()), Cancel::default());
         let job = Job {
             rows: &rows,
-            objective: &Mdlm {
-                schedule: Schedule::LogLinear { epsilon: 1e-3 },
-                sampling_epsilon: 1e-3,
-                antithetic: true,
-                time_conditioning: false,
-                mask,
-                seed: 4,
-            },
-            alphabet: Alphabet::without_mask(mask, mask + 1),
+            objective: &*objective::build(&Objective::default(), mask, mask + 1, 4),
             recipe: Recipe {
                 // The stand-in is slow.
                 steps: if is_stand_in() { 10 } else { 300 },

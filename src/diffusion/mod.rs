@@ -1,108 +1,41 @@
-//! The mathematics of masked diffusion: noise schedules and objectives, without input or output and without a
-//! network.
+//! The mathematics of diffusion over tokens: noise, parameterizations, reverse steps and objectives, without input or
+//! output and without a network.
 //!
-//! - [`Schedule`]: how likely a token is masked at time t.
-//! - [`Objective`]: what training asks of a network about a row: which tokens it sees, at which positions it must
-//!   answer, and what each answer's negative log-likelihood weighs.
-//! - [`Mdlm`]: the objective of arXiv 2406.07524, its two estimators of the bound and its reverse step.
+//! From the paper (Sahoo et al., arXiv 2406.07524) to the code, x_0 being the paper's x and x_t its z_t:
 //!
-//! Shape letters: B rows of the global batch, L tokens a row, n positions that need an answer.
+//! | in the paper | here |
+//! |---|---|
+//! | α_t, σ(t) = −log α_t, dσ/dt (section 3.1, appendix E) | [`Schedule::alpha`], [`Schedule::sigma`], [`Schedule::sigma_rate`] |
+//! | 1 − α_t, the move chance | [`Schedule::move_chance`] |
+//! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π) (section 3.1) | [`ForwardProcess::q_xt`]; π is [`Prior`] |
+//! | x_θ(x_t, t): SUBS, zero masking probabilities and carry-over (section 3.2.3) | [`Subs::log_p_x0`] |
+//! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`] |
+//! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Mdlm::level_of_bound`] |
+//! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Schedule::loss_weight`] |
+//! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; its mean and interval are [`crate::evaluate`]'s |
+//! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Mdlm::time`] |
+//! | low-discrepancy times (appendix C.3) | [`low_discrepancy_time`] |
+//!
+//! What a step of training does with a row: the objective draws t, [`ForwardProcess::q_xt`] moves tokens to the mask,
+//! [`NoisedBatch`] holds what the network sees, the positions that it predicts, and the weight of each; the network's
+//! readout computes −log p(x_0 | x_t) there.
+//!
+//! An objective is one file in `objective/`, a variant of the manifest's `objective`, and a line in
+//! [`objective::build`]. Training, evaluation, sampling and the benchmark use the trait [`Objective`] and do not know
+//! which objective it is.
+//!
+//! Shape letters: B rows of the global batch, L tokens a row, n positions that are predicted.
 
-mod mdlm;
+mod forward;
+pub mod objective;
+mod parameterization;
+mod posterior;
 mod schedule;
 
-pub use mdlm::{Draw, Level, Mdlm, shift, spread};
+pub use forward::{ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, low_discrepancy_time};
+pub use objective::{Draw, Mdlm, Objective, shift};
+pub use parameterization::Subs;
+pub use posterior::Posterior;
 #[cfg(test)]
 pub(crate) use schedule::EVERY_SCHEDULE;
 pub use schedule::Schedule;
-
-/// Where a training row stands: every random number about it is a function of this and the seed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Optimizer step, from 0.
-    pub step: u64,
-    /// Rows trained on before this one, over all steps: step · batch + index.
-    pub row: u64,
-    /// Position within the global batch.
-    pub index: u32,
-    /// B: rows of the global batch.
-    pub batch: u32,
-}
-
-/// What training asks of a network.
-pub trait Objective {
-    /// Draws the noise of the row `x` (L tokens, of which the first `counted` count in the loss) and appends to
-    /// `into` what the network is to see and to answer.
-    fn noise(&self, place: Place, x: &[u32], counted: usize, into: &mut Noised);
-}
-
-/// Rows under noise, laid out as the network takes them.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Noised {
-    /// `x_t`, row-major (rows, L).
-    pub tokens: Vec<u32>,
-    /// σ fed to the network: one value for all rows where time conditioning is off (0, as the authors do), else one
-    /// per row.
-    pub sigma: Vec<f32>,
-    /// Flat positions in `tokens` whose answer is wanted, ascending (n).
-    pub positions: Vec<u32>,
-    /// The true token at each of `positions` (n).
-    pub targets: Vec<u32>,
-    /// Weight of each position's negative log-likelihood (n).
-    pub weights: Vec<f32>,
-    /// End of each row's entries in `positions` (rows).
-    pub ends: Vec<usize>,
-}
-
-impl Noised {
-    /// Forgets all rows and keeps the memory.
-    pub fn clear(&mut self) {
-        self.tokens.clear();
-        self.sigma.clear();
-        self.positions.clear();
-        self.targets.clear();
-        self.weights.clear();
-        self.ends.clear();
-    }
-
-    /// Rows held.
-    #[must_use]
-    pub fn rows(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// Each row's span of `positions`, in order.
-    pub fn spans(&self) -> impl Iterator<Item = std::ops::Range<usize>> + '_ {
-        let starts = std::iter::once(0).chain(self.ends.iter().copied());
-        starts.zip(&self.ends).map(|(start, &end)| start..end)
-    }
-
-    /// Appends a row whose positions with `masked(l)` show the token `mask`. Those below `counted` are to be answered,
-    /// with that weight; `sigma` is the row's noise level where the network is to be told.
-    pub fn push_masked(
-        &mut self,
-        x: &[u32],
-        counted: usize,
-        mask: u32,
-        weight: f64,
-        sigma: Option<f64>,
-        mut masked: impl FnMut(usize) -> bool,
-    ) {
-        let start = self.tokens.len() as u32;
-        for (l, &token) in x.iter().enumerate() {
-            let hidden = masked(l);
-            self.tokens.push(if hidden { mask } else { token });
-            if hidden && l < counted {
-                self.positions.push(start + l as u32);
-                self.targets.push(token);
-                self.weights.push(weight as f32);
-            }
-        }
-        match sigma {
-            Some(sigma) => self.sigma.push(sigma as f32),
-            None if self.sigma.is_empty() => self.sigma.push(0.0),
-            None => {}
-        }
-        self.ends.push(self.positions.len());
-    }
-}

@@ -71,7 +71,7 @@ impl Schedule {
 
     /// The noise rate dσ/dt.
     #[must_use]
-    pub fn rate(self, t: f64) -> f64 {
+    pub fn sigma_rate(self, t: f64) -> f64 {
         match self {
             Self::LogLinear { epsilon } => (1.0 - epsilon) / self.alpha(t),
             Self::Cosine { epsilon } => FRAC_PI_2 * (1.0 - epsilon) * (FRAC_PI_2 * t).sin() / self.alpha(t),
@@ -81,7 +81,7 @@ impl Schedule {
         }
     }
 
-    /// α(t): the probability that a token is still visible.
+    /// α(t): the probability that a token is still its own.
     #[must_use]
     pub fn alpha(self, t: f64) -> f64 {
         match self {
@@ -92,9 +92,9 @@ impl Schedule {
         }
     }
 
-    /// 1 − α(t): the probability that a token is masked ("move chance"), without the cancellation near t = 0.
+    /// 1 − α(t): the probability that a token has moved to the mask, without the cancellation near t = 0.
     #[must_use]
-    pub fn masked(self, t: f64) -> f64 {
+    pub fn move_chance(self, t: f64) -> f64 {
         match self {
             Self::LogLinear { epsilon } => (1.0 - epsilon) * t,
             // 1 − cos 2a = 2 sin² a
@@ -108,8 +108,8 @@ impl Schedule {
     /// log-likelihood in the continuous-time bound (arXiv 2406.07524, eq. 10; there written −α′/(1 − α)).
     /// 1/t for the log-linear schedule.
     #[must_use]
-    pub fn weight(self, t: f64) -> f64 {
-        self.rate(t) * self.alpha(t) / self.masked(t)
+    pub fn loss_weight(self, t: f64) -> f64 {
+        self.sigma_rate(t) * self.alpha(t) / self.move_chance(t)
     }
 }
 
@@ -144,29 +144,33 @@ mod tests {
             let h = 1e-6;
             let difference = (schedule.sigma(t + h) - schedule.sigma(t - h)) / (2.0 * h);
             // Central difference: error h² σ‴ / 6 plus rounding 1e-16 σ / h.
-            close(difference, schedule.rate(t), 1e-6);
+            close(difference, schedule.sigma_rate(t), 1e-6);
         }
 
         #[test]
-        fn alpha_sigma_masked_and_weight_belong_together(t in 1e-3f64..1.0, index in 0usize..5) {
+        fn alpha_sigma_move_chance_and_loss_weight_belong_together(t in 1e-3f64..1.0, index in 0usize..5) {
             let schedule = EVERY_SCHEDULE[index];
             close(schedule.alpha(t), (-schedule.sigma(t)).exp(), 1e-12);
-            close(schedule.masked(t), 1.0 - schedule.alpha(t), 1e-9);
-            close(schedule.weight(t), schedule.rate(t) / schedule.sigma(t).exp_m1(), 1e-8);
+            close(schedule.move_chance(t), 1.0 - schedule.alpha(t), 1e-9);
+            close(schedule.loss_weight(t), schedule.sigma_rate(t) / schedule.sigma(t).exp_m1(), 1e-8);
         }
 
         #[test]
         fn noise_grows_with_time(t in 0.0f64..0.999, index in 0usize..5) {
             let schedule = EVERY_SCHEDULE[index];
             prop_assert!(schedule.sigma(t + 1e-3) > schedule.sigma(t));
-            prop_assert!(schedule.rate(t + 1e-3) > 0.0);
+            prop_assert!(schedule.sigma_rate(t + 1e-3) > 0.0);
         }
     }
 
     #[test]
     fn the_log_linear_weight_is_one_over_t() {
         for t in [1e-6, 1e-3, 0.1, 0.5, 1.0] {
-            close(Schedule::LogLinear { epsilon: 1e-3 }.weight(t), 1.0 / t, 1e-12);
+            close(
+                Schedule::LogLinear { epsilon: 1e-3 }.loss_weight(t),
+                1.0 / t,
+                1e-12,
+            );
         }
     }
 

@@ -1,6 +1,6 @@
 //! The bound on a model's negative log-likelihood, estimated by Monte Carlo, with its uncertainty.
 //!
-//! Each row x gets D draws whose expectation is its NELBO ([`Mdlm::noise_of_bound`]). The draws of a row are
+//! Each row x gets D draws whose expectation is its NELBO ([`Objective::noise_of_bound`]). The draws of a row are
 //! stratified: draw d takes its time or count from the d-th of D equal parts, at the place frac(shift + phase) within it,
 //! where the rows' phases, frac(r · golden ratio), are spread evenly and the draws' shifts are random, so that every
 //! offset is uniform by itself. With y the mean of a row's draws and n its counted tokens, the estimate in nats per
@@ -22,10 +22,9 @@ mod statistics;
 pub use statistics::Interval;
 
 use crate::data::rows::{Permutation, Rows};
-use crate::diffusion::{Draw, Mdlm, Noised, shift};
+use crate::diffusion::{Draw, NoisedBatch, Objective, shift};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
-use crate::kernels::Alphabet;
 use crate::manifest::{BoundEnds, Estimator};
 use crate::model::{Batch, Network};
 use crate::rng::{Random, Stream};
@@ -44,10 +43,10 @@ pub struct Task<'a> {
     pub rows: &'a Rows,
     /// Rows to use, at most: the first of a seeded permutation.
     pub limit: Option<u64>,
-    /// The forward process. Its `seed` names times, masks and the choice of rows.
-    pub mdlm: Mdlm,
-    /// The tokens that the softmax ranges over.
-    pub alphabet: Alphabet,
+    /// What the model was trained for: it says what the network sees and predicts.
+    pub objective: &'a dyn Objective,
+    /// Seed of times, masks and the choice of rows.
+    pub seed: u64,
     /// Which estimator.
     pub estimator: Estimator,
     /// What of the noise levels is covered.
@@ -104,18 +103,7 @@ impl Task<'_> {
         cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64, f64),
     ) -> Result<Bound> {
-        if self.estimator == Estimator::Count && self.mdlm.time_conditioning {
-            return Err(
-                Error::input("estimator `count` needs a model without time conditioning")
-                    .hint("use the estimator `time`"),
-            );
-        }
-        if self.estimator == Estimator::Count && self.ends == BoundEnds::Published {
-            return Err(Error::input(
-                "estimator `count` draws no times, of which the published number is a mean",
-            )
-            .hint("use the estimator `time`"));
-        }
+        self.objective.check_estimator(self.estimator, self.ends)?;
         let total = self
             .limit
             .map_or(self.rows.len(), |limit| limit.min(self.rows.len()));
@@ -123,14 +111,14 @@ impl Task<'_> {
             return Err(Error::input("there are no rows to evaluate on")
                 .hint("raise `validation` of the pack stage, or evaluate the `train` split"));
         }
-        let random = Random::new(self.mdlm.seed, self.stream);
+        let random = Random::new(self.seed, self.stream);
         let shifts: Vec<f64> = (0..u64::from(self.draws))
             .map(|draw| shift(random, draw))
             .collect();
         // All rows are taken as they lie: reading them in order is quickest.
-        let order = (total < self.rows.len()).then(|| Permutation::new(self.mdlm.seed, self.rows.len()));
+        let order = (total < self.rows.len()).then(|| Permutation::new(self.seed, self.rows.len()));
         let mut sums = Sums::new(self.draws);
-        let mut noised = Noised::default();
+        let mut noised = NoisedBatch::default();
         let mut x = vec![0; self.rows.length()];
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
@@ -146,7 +134,7 @@ impl Task<'_> {
                     row,
                     offset: (draw as f64 + part) / f64::from(self.draws),
                 };
-                self.mdlm.noise_of_bound(draw, &x, counted, &mut noised);
+                self.objective.noise_of_bound(draw, &x, counted, &mut noised);
                 if noised.rows() == self.micro_batch {
                     cancel.check()?;
                     self.answer(network, &mut noised, &mut sums)?;
@@ -163,7 +151,7 @@ impl Task<'_> {
     }
 
     /// Asks the network about the rows gathered, and adds each draw's value.
-    fn answer(&self, network: &dyn Network, noised: &mut Noised, sums: &mut Sums) -> Result<()> {
+    fn answer(&self, network: &dyn Network, noised: &mut NoisedBatch, sums: &mut Sums) -> Result<()> {
         let nll = if noised.positions.is_empty() {
             Vec::new()
         } else {
@@ -173,9 +161,11 @@ impl Task<'_> {
                 positions: &noised.positions,
                 targets: &noised.targets,
                 weights: &noised.weights,
+                loss: self.objective.loss(),
+                constants: &noised.constants,
                 ..Batch::default()
             };
-            network.nll(&batch, self.alphabet)?
+            network.nll(&batch, self.objective.support())?
         };
         for span in noised.spans() {
             let pairs = noised.weights[span.clone()].iter().zip(&nll[span]);
@@ -277,7 +267,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::data::SpecialIds;
-    use crate::diffusion::{EVERY_SCHEDULE, Schedule};
+    use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
     use crate::model::toy::{Bag, Distribution, Posterior};
 
     /// Rows drawn from a distribution, and their exact −log p.
@@ -307,19 +297,24 @@ mod tests {
         (rows, exact)
     }
 
+    fn objective(
+        schedule: Schedule,
+        truth: &Distribution,
+        time_conditioning: bool,
+    ) -> &'static dyn Objective {
+        // It lives as long as the program: a test may leak a few dozen bytes.
+        Box::leak(Box::new(Mdlm {
+            time_conditioning,
+            ..Mdlm::with_schedule(schedule, truth.mask(), 11)
+        }))
+    }
+
     fn task<'a>(rows: &'a Rows, truth: &Distribution, schedule: Schedule, estimator: Estimator) -> Task<'a> {
         Task {
             rows,
             limit: None,
-            mdlm: Mdlm {
-                schedule,
-                sampling_epsilon: 1e-3,
-                antithetic: true,
-                time_conditioning: false,
-                mask: truth.mask(),
-                seed: 11,
-            },
-            alphabet: truth.alphabet(),
+            objective: objective(schedule, truth, false),
+            seed: 11,
             estimator,
             ends: BoundEnds::Valid,
             draws: 8,
@@ -370,21 +365,24 @@ mod tests {
 
     #[test]
     fn masked_only_answers_equal_the_full_computation() {
-        // All positions asked and the visible ones' answers thrown away, as an implementation without SUBS's
-        // carry-over would do it.
+        // All positions computed, the visible ones with the log-probability 0 of SUBS's carry-over.
         let truth = Distribution::random(4, 3, 6);
         let network = Posterior::new(truth.clone());
         let (rows, _) = drawn(&truth, 40, true);
         let task = task(&rows, &truth, EVERY_SCHEDULE[0], Estimator::Count);
         let bound = run(&task, &network);
         let random = Random::new(11, Stream::Evaluate);
+        let subs = Subs {
+            mask: truth.mask(),
+            vocabulary: truth.mask() + 1,
+        };
         let (mut sum, mut tokens) = (0.0, 0);
         let mut x = vec![0; 4];
         for row in 0..40 {
             let counted = rows.read(row, &mut x).unwrap();
             tokens += counted;
             for draw in 0..8_u64 {
-                let mut noised = Noised::default();
+                let mut noised = NoisedBatch::default();
                 let part = (shift(random, draw) + phase(row)).fract();
                 let offset = (draw as f64 + part) / 8.0;
                 let named = Draw {
@@ -395,16 +393,13 @@ mod tests {
                     row,
                     offset,
                 };
-                task.mdlm.noise_of_bound(named, &x, counted, &mut noised);
+                task.objective.noise_of_bound(named, &x, counted, &mut noised);
                 let hidden = noised.tokens.iter().filter(|&&z| z == truth.mask()).count();
                 let all: Vec<u32> = (0..4).collect();
                 let logits = network.logits(&noised.tokens, &[0.0], &all).unwrap();
                 for l in 0..counted {
-                    if noised.tokens[l] == truth.mask() {
-                        let logits = &logits[l * 6..][..3];
-                        let total: f64 = logits.iter().map(|&v| f64::from(v).exp()).sum();
-                        sum += 4.0 / hidden as f64 * (total.ln() - f64::from(logits[x[l] as usize])) / 8.0;
-                    }
+                    let log_p = subs.log_p_x0(noised.tokens[l], &logits[l * 6..][..6]);
+                    sum -= 4.0 / hidden as f64 * log_p[x[l] as usize] / 8.0;
                 }
             }
         }
@@ -461,7 +456,7 @@ mod tests {
                 let rows = Rows::from_memory(3, special, 6, tokens, None).unwrap();
                 let mut task = task(&rows, &truth, EVERY_SCHEDULE[0], estimator);
                 task.draws = draws;
-                task.mdlm.seed = part;
+                task.seed = part;
                 let interval = run(&task, &network).nats_per_token;
                 let entropy = truth.entropy() / 6.0;
                 covered += u32::from(interval.low.unwrap() < entropy && entropy < interval.high.unwrap());
@@ -501,7 +496,7 @@ mod tests {
         let part = run(&task, &network);
         assert_eq!((whole.rows, part.rows), (50, 20));
         assert_ne!(part.nats_per_token, whole.nats_per_token);
-        task.mdlm.time_conditioning = true;
+        task.objective = objective(EVERY_SCHEDULE[1], &truth, true);
         task.estimator = Estimator::Count;
         let error = task
             .run(&network, &Cancel::default(), &mut |_, _, _| ())

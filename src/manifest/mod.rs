@@ -10,6 +10,7 @@
 //! | `text.rs` | JSON → a tree that knows the place of everything |
 //! | `source.rs` | the settings of source stages |
 //! | `corpora.rs` | the corpora that have names |
+//! | `objective.rs` | the objectives of train stages |
 //! | `published.rs` | where the published code does otherwise, by name |
 //! | `order.rs` | stages, each after those it consumes |
 //! | `vocabularies.rs` | the tokenizers that have names |
@@ -33,6 +34,7 @@ pub mod fault;
 pub mod load;
 pub mod matrix;
 mod meaning;
+mod objective;
 pub mod order;
 mod published;
 pub mod schema;
@@ -45,6 +47,7 @@ pub mod vocabularies;
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
+pub use objective::{MdlmObjective, Noise, NoiseEpsilon, NoiseRange, Objective};
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
@@ -535,55 +538,6 @@ impl Precision {
     }
 }
 
-/// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (masked). Formulas of arXiv 2406.07524, appendix E.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum Noise {
-    /// σ(t) = −log(1 − (1 − ε) t): the masked share grows linearly.
-    LogLinear(NoiseEpsilon),
-    /// σ(t) = −log(ε + (1 − ε) cos(πt/2)).
-    Cosine(NoiseEpsilon),
-    /// σ(t) = −log(ε + (1 − ε) cos²(πt/2)).
-    CosineSquared(NoiseEpsilon),
-    /// σ(t) = σ_min + t (σ_max − σ_min).
-    Linear(NoiseRange),
-    /// σ(t) = σ_min^(1−t) σ_max^t.
-    Geometric(NoiseRange),
-}
-
-impl Default for Noise {
-    fn default() -> Self {
-        Self::LogLinear(NoiseEpsilon {
-            epsilon: DEFAULT_NOISE_EPSILON,
-        })
-    }
-}
-
-/// The offset that keeps a schedule off its singular end.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoiseEpsilon {
-    /// ε of the schedule, which keeps α above zero at t = 1. Default: the authors' configuration (arXiv 2406.07524).
-    #[serde(default = "default_noise_epsilon")]
-    #[schemars(range(min = 1e-9, max = 0.1))]
-    #[schemars(title = "ε")]
-    pub epsilon: f64,
-}
-
-/// The ends of a schedule's total noise.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NoiseRange {
-    /// σ at t = 0.
-    #[schemars(range(min = 1e-12, max = 1.0))]
-    #[schemars(title = "Smallest σ")]
-    pub sigma_min: f64,
-    /// σ at t = 1.
-    #[schemars(range(min = 1.0, max = 1000.0))]
-    #[schemars(title = "Largest σ")]
-    pub sigma_max: f64,
-}
-
 /// Bounds the perplexity of a model on packed rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -797,7 +751,6 @@ defaults! {
     default_ema: f64 = DEFAULT_EMA;
     default_dropout: f64 = DEFAULT_DROPOUT;
     default_sampling_epsilon: f64 = DEFAULT_SAMPLING_EPSILON;
-    default_noise_epsilon: f64 = DEFAULT_NOISE_EPSILON;
     default_validation_every: u64 = DEFAULT_VALIDATION_EVERY;
     default_validation_rows: u32 = DEFAULT_VALIDATION_ROWS;
     default_checkpoint_every: u64 = DEFAULT_CHECKPOINT_EVERY;

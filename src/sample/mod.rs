@@ -24,7 +24,7 @@ pub use wilson::wilson;
 
 use rayon::prelude::*;
 
-use crate::diffusion::Mdlm;
+use crate::diffusion::Posterior;
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::kernels::Alphabet;
@@ -51,8 +51,8 @@ pub struct Task {
     pub sampler: Sampler,
     /// From which masked share the first step goes.
     pub grid: Grid,
-    /// The forward process.
-    pub mdlm: Mdlm,
+    /// The reverse step.
+    pub posterior: Posterior,
     /// The tokens to draw from.
     pub alphabet: Alphabet,
     /// Seed of the draws.
@@ -84,7 +84,7 @@ impl Task {
         let length = network.shape().length;
         let count = self.count as usize;
         let mut drawn = Drawn {
-            tokens: vec![self.mdlm.mask; count * length],
+            tokens: vec![self.posterior.mask(); count * length],
             network_calls: vec![0; count],
         };
         for row in drawn.tokens.chunks_exact_mut(length) {
@@ -96,19 +96,14 @@ impl Task {
         // before the end.
         let mut chain = network.chain(&drawn.tokens)?;
         for step in 0..self.steps {
-            let chance = self.mdlm.unmask_chance(step, self.steps, self.grid);
+            let chance = self.posterior.unmask_probability(step, self.steps, self.grid);
             let asked: Vec<Asked> = drawn
                 .tokens
                 .par_chunks(length)
                 .enumerate()
                 .filter_map(|(row, tokens)| self.decide(random, step, row, tokens, chance))
                 .collect();
-            let time = 1.0 - f64::from(step) / f64::from(self.steps);
-            let sigma = if self.mdlm.time_conditioning {
-                self.mdlm.schedule.sigma(time)
-            } else {
-                0.0
-            };
+            let sigma = self.posterior.sigma(step, self.steps);
             for group in self.groups(&asked, network.shape().vocabulary) {
                 cancel.check()?;
                 match &mut chain {
@@ -126,7 +121,8 @@ impl Task {
 
     /// Which masked positions of a row this step unmasks; `None` when the network need not be asked.
     fn decide(&self, random: Random, step: u32, row: usize, tokens: &[u32], chance: f64) -> Option<Asked> {
-        let masked = || (0..tokens.len()).filter(|&l| tokens[l] == self.mdlm.mask);
+        let mask = self.posterior.mask();
+        let masked = || (0..tokens.len()).filter(|&l| tokens[l] == mask);
         // Even positions of the stream decide whether, odd ones which token.
         let unmasked = |l: u32| random.uniform(u64::from(step), row as u64, 2 * l) < chance;
         let wanted: Vec<(u32, bool)> = masked()
@@ -242,8 +238,18 @@ struct Asked {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{EVERY_SCHEDULE, Schedule};
-    use crate::model::toy::{Distribution, Posterior};
+    use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Prior, Schedule};
+    use crate::model::toy::{self, Distribution};
+
+    fn posterior(schedule: Schedule, mask: u32) -> Posterior {
+        Posterior {
+            forward: ForwardProcess {
+                schedule,
+                prior: Prior::Mask(mask),
+            },
+            time_conditioning: false,
+        }
+    }
 
     fn task(truth: &Distribution, schedule: Schedule) -> Task {
         Task {
@@ -253,14 +259,7 @@ mod tests {
             temperature: 1.0,
             sampler: Sampler::Cached,
             grid: Grid::Exact,
-            mdlm: Mdlm {
-                schedule,
-                sampling_epsilon: 1e-3,
-                antithetic: true,
-                time_conditioning: false,
-                mask: truth.mask(),
-                seed: 0,
-            },
+            posterior: posterior(schedule, truth.mask()),
             alphabet: truth.alphabet(),
             seed: 3,
             micro_batch: 16,
@@ -270,7 +269,7 @@ mod tests {
     #[test]
     fn given_ends_stay_and_the_rest_follows_their_condition() {
         let truth = Distribution::random(3, 3, 4);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let task = Task {
             given: [Some(1), None],
             count: 20_000,
@@ -318,10 +317,7 @@ mod tests {
             count: 6,
             steps: 5,
             temperature: 0.8,
-            mdlm: Mdlm {
-                mask: 500,
-                ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0]).mdlm
-            },
+            posterior: posterior(EVERY_SCHEDULE[0], 500),
             alphabet: Alphabet::without_mask(500, 501),
             ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
         };
@@ -345,14 +341,14 @@ mod tests {
         assert!(few.len() > 50, "{few:?}");
     }
 
-    fn run(task: Task, network: &Posterior) -> Drawn {
+    fn run(task: Task, network: &toy::Posterior) -> Drawn {
         task.run(network, &Cancel::default(), &mut |_| ()).unwrap()
     }
 
     #[test]
     fn with_the_exact_posterior_and_many_steps_the_draws_have_its_distribution() {
         let truth = Distribution::random(3, 3, 4);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let task = Task {
             count: 20_000,
             steps: 1000,
@@ -376,7 +372,7 @@ mod tests {
     #[test]
     fn one_step_draws_every_token_from_its_own_marginal() {
         let truth = Distribution::random(2, 3, 4);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let drawn = run(
             Task {
                 count: 10_000,
@@ -405,7 +401,7 @@ mod tests {
     #[test]
     fn cached_draws_what_ancestral_draws_with_fewer_calls() {
         let truth = Distribution::random(4, 3, 5);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         for schedule in EVERY_SCHEDULE {
             for steps in [1, 3, 60] {
                 let cached = Task {
@@ -432,7 +428,7 @@ mod tests {
     #[test]
     fn draws_depend_on_seed_and_row_alone() {
         let truth = Distribution::random(4, 3, 5);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let base = task(&truth, EVERY_SCHEDULE[0]);
         let whole = run(base, &network);
         assert_eq!(
@@ -454,7 +450,7 @@ mod tests {
                 .unwrap();
             let cancel = Cancel::default();
             let sampled = pool.scope(|_| {
-                base.run(&Posterior::new(truth.clone()), &cancel, &mut |_| ())
+                base.run(&toy::Posterior::new(truth.clone()), &cancel, &mut |_| ())
                     .unwrap()
             });
             assert_eq!(sampled, whole);
@@ -465,7 +461,7 @@ mod tests {
     #[test]
     fn a_low_temperature_takes_the_favourite() {
         let truth = Distribution::random(1, 3, 5);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let drawn = run(
             Task {
                 temperature: 1e-3,
@@ -482,7 +478,7 @@ mod tests {
     #[test]
     fn it_ends_when_asked_to() {
         let truth = Distribution::random(2, 3, 5);
-        let network = Posterior::new(truth.clone());
+        let network = toy::Posterior::new(truth.clone());
         let cancel = Cancel::default();
         let task = task(&truth, EVERY_SCHEDULE[0]);
         let error = task.run(&network, &cancel, &mut |_| cancel.cancel()).unwrap_err();

@@ -104,11 +104,12 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         None => None,
     };
     let network = model.network(artifact, config.weights, context.device)?;
+    let objective = model.objective(context.seed);
     let task = Task {
         rows: &rows,
         limit: config.rows,
-        mdlm: model.mdlm(context.seed),
-        alphabet: model.alphabet(),
+        objective: &*objective,
+        seed: context.seed,
         estimator: config.estimator,
         ends: config.bound,
         draws: config.draws,

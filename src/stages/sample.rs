@@ -105,6 +105,10 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         None => None,
     };
     let network = model.network(artifact, config.weights, context.device)?;
+    let objective = model.objective(context.seed);
+    let posterior = objective
+        .posterior()
+        .ok_or_else(|| Error::input("texts of this model are not drawn by reverse diffusion steps"))?;
     let task = Task {
         given: if config.given_ends {
             [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
@@ -116,8 +120,8 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         temperature: config.temperature,
         sampler: config.sampler,
         grid: config.grid,
-        mdlm: model.mdlm(context.seed),
-        alphabet: model.alphabet(),
+        posterior,
+        alphabet: objective.support(),
         seed: context.seed,
         micro_batch: memory::rows_at_a_time(network.shape(), context.device),
     };

@@ -20,12 +20,12 @@ use serde_json::{Value, json};
 
 use crate::data::rows::Rows;
 use crate::data::{TOKENIZER, Unit, write_json};
-use crate::diffusion::{Mdlm, Schedule};
+use crate::diffusion::objective;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
-use crate::kernels::{Alphabet, gemm};
-use crate::manifest::{BoundEnds, Estimator, Precision, Split, Train};
+use crate::kernels::gemm;
+use crate::manifest::{self, BoundEnds, Precision, Split, Train};
 use crate::model::{self, Network};
 use crate::rng::Stream;
 use crate::shapes::Shape;
@@ -61,15 +61,13 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         context.warn("there are no validation rows: no bound is watched during training");
     }
     let info = rows.info();
-    let alphabet = Alphabet::without_mask(info.special.mask, info.vocabulary);
-    let objective = Mdlm {
-        schedule: Schedule::from(config.noise),
+    let objective = manifest::Objective::Mdlm(manifest::MdlmObjective {
+        noise: config.noise,
         sampling_epsilon: config.sampling_epsilon,
         antithetic: config.antithetic,
         time_conditioning: config.time_conditioning,
-        mask: info.special.mask,
-        seed: context.seed,
-    };
+    });
+    let objective = objective::build(&objective, info.special.mask, info.vocabulary, context.seed);
     let model = described(config, context.seed, &rows);
     let history = history(config, &model, &rows, &held_out)?;
     let mut network = model::build(
@@ -87,13 +85,9 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         validation: evaluate::Task {
             rows: &held_out,
             limit: Some(u64::from(config.validation_rows)),
-            mdlm: objective,
-            alphabet,
-            estimator: if config.time_conditioning {
-                Estimator::Time
-            } else {
-                Estimator::Count
-            },
+            objective: &*objective,
+            seed: context.seed,
+            estimator: objective.validation_estimator(),
             ends: BoundEnds::Valid,
             draws: VALIDATION_DRAWS,
             stream: Stream::Validation,
@@ -102,8 +96,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     };
     let job = Job {
         rows: &rows,
-        objective: &objective,
-        alphabet,
+        objective: &*objective,
         recipe,
         keeper: &keeper(config, context, history.clone()),
         cancel: context.cancel,

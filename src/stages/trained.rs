@@ -5,10 +5,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
-use crate::diffusion::Mdlm;
+use crate::diffusion::{Objective, objective};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
-use crate::kernels::{Alphabet, gemm::Precision};
-use crate::manifest::{self, Noise, Weights};
+use crate::kernels::gemm::Precision;
+use crate::manifest::{self, MdlmObjective, Noise, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
 use crate::stages::Outcome;
@@ -70,23 +70,16 @@ impl ModelInfo {
         })
     }
 
-    /// The tokens that the softmax ranges over.
+    /// What it was trained for, its random numbers under `seed`.
     #[must_use]
-    pub fn alphabet(&self) -> Alphabet {
-        Alphabet::without_mask(self.special.mask, self.vocabulary)
-    }
-
-    /// The forward process and its objective, its random numbers under `seed`.
-    #[must_use]
-    pub fn mdlm(&self, seed: u64) -> Mdlm {
-        Mdlm {
-            schedule: self.noise.into(),
+    pub fn objective(&self, seed: u64) -> Box<dyn Objective> {
+        let objective = manifest::Objective::Mdlm(MdlmObjective {
+            noise: self.noise,
             sampling_epsilon: self.sampling_epsilon,
             antithetic: true,
             time_conditioning: self.time_conditioning,
-            mask: self.special.mask,
-            seed,
-        }
+        });
+        objective::build(&objective, self.special.mask, self.vocabulary, seed)
     }
 
     /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained

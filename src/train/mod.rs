@@ -24,11 +24,11 @@ pub use log::{Log, StepLine, Validation, ValidationLine};
 pub use optimizer::{AdamW, GradientNorm, Moments, Update, ema_decay, gradient_norm, learning_rate};
 
 use crate::data::rows::{Order, Rank, Rows};
-use crate::diffusion::{Noised, Objective, Place};
+use crate::diffusion::{NoisedBatch, Objective, RowIndex};
 use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
+use crate::kernels::Dropout;
 use crate::kernels::profile::{self, Part};
-use crate::kernels::{Alphabet, Dropout};
 use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::{Batch, Network, Resident};
 use crate::rng::{Random, Stream};
@@ -114,8 +114,6 @@ pub struct Job<'a> {
     pub rows: &'a Rows,
     /// What is asked of the network.
     pub objective: &'a dyn Objective,
-    /// The tokens that its softmax ranges over.
-    pub alphabet: Alphabet,
     /// How to train.
     pub recipe: Recipe,
     /// Where checkpoints go and come from.
@@ -216,6 +214,7 @@ impl Job<'_> {
         };
         let number = state.step + 1;
         let recipe = &self.recipe;
+        let support = self.objective.support();
         let rate = self.rate(number);
         let update = Update {
             number,
@@ -224,7 +223,7 @@ impl Job<'_> {
         };
         if let Some(resident) = network.resident() {
             self.micro_batches(state.step, batch, counted, &mut |_, batch| {
-                resident.accumulate(batch, self.alphabet)
+                resident.accumulate(batch, support)
             })?;
             resident.update(recipe.adam, update, recipe.gradient_clip)?;
             state.step = number;
@@ -233,7 +232,7 @@ impl Job<'_> {
         }
         let mut loss = 0.0;
         self.micro_batches(state.step, batch, counted, &mut |noised, batch| {
-            let nll = network.accumulate(batch, self.alphabet)?;
+            let nll = network.accumulate(batch, support)?;
             // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
             for (&weight, nll) in noised.weights.iter().zip(nll) {
                 loss += f64::from(weight) * f64::from(nll);
@@ -272,7 +271,7 @@ impl Job<'_> {
     fn note(&self, state: &mut State, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
         state.log.step(number, self.rate(number), loss, norm.total);
         // An alphabet of one letter has nothing to guess.
-        let uniform = f64::from(self.alphabet.size.saturating_sub(1).max(2)).ln();
+        let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
         if state.log.recent.len() == log::RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
             let rule = format!(
                 "has exceeded {DIVERGED} · log V = {:.2} on average over {} steps",
@@ -330,7 +329,7 @@ impl Job<'_> {
         step: u64,
         batch: &mut GlobalBatch,
         counted: u64,
-        each: &mut dyn FnMut(&Noised, &Batch<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&NoisedBatch, &Batch<'_>) -> Result<()>,
     ) -> Result<()> {
         let recipe = &self.recipe;
         let length = self.rows.length();
@@ -343,7 +342,7 @@ impl Job<'_> {
             let noised = &mut batch.noised;
             noised.clear();
             for index in start..start + recipe.micro_batch {
-                let place = Place {
+                let at = RowIndex {
                     step,
                     row: first_row + u64::from(index),
                     index,
@@ -351,7 +350,7 @@ impl Job<'_> {
                 };
                 let tokens = &batch.tokens[index as usize * length..][..length];
                 self.objective
-                    .noise(place, tokens, batch.counted[index as usize], noised);
+                    .noise(at, tokens, batch.counted[index as usize], noised);
             }
             if noised.positions.is_empty() {
                 continue;
@@ -372,8 +371,9 @@ impl Job<'_> {
                 positions: &noised.positions,
                 targets: &noised.targets,
                 weights: &noised.weights,
+                loss: self.objective.loss(),
+                constants: &noised.constants,
                 dropout,
-                ..Batch::default()
             };
             each(noised, &micro_batch)?;
         }
@@ -551,7 +551,7 @@ struct GlobalBatch {
     tokens: Vec<u32>,
     /// Positions of each row that count (B).
     counted: Vec<usize>,
-    noised: Noised,
+    noised: NoisedBatch,
     /// Updates that a device was asked for and whose outcome is not known yet.
     waiting: VecDeque<u64>,
 }
@@ -564,7 +564,7 @@ impl GlobalBatch {
             waited: 0.0,
             tokens: vec![0; rows * job.rows.length()],
             counted: vec![0; rows],
-            noised: Noised::default(),
+            noised: NoisedBatch::default(),
             waiting: VecDeque::new(),
         }
     }
@@ -605,8 +605,9 @@ mod on_device;
 mod tests {
     use super::*;
     use crate::data::{SpecialIds, Unit};
-    use crate::diffusion::{Mdlm, Schedule};
+    use crate::diffusion::Mdlm;
     use crate::kernels::{Fused, composite::Composite};
+    use crate::manifest::MdlmObjective;
     use crate::model::dit::Nano;
     use crate::model::toy::Bag;
     use crate::model::{self, Erased};
@@ -629,15 +630,8 @@ mod tests {
         Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&counted)).unwrap()
     }
 
-    pub(super) fn objective() -> Mdlm {
-        Mdlm {
-            schedule: Schedule::LogLinear { epsilon: 1e-3 },
-            sampling_epsilon: 1e-3,
-            antithetic: true,
-            time_conditioning: false,
-            mask: LETTERS,
-            seed: 4,
-        }
+    pub(super) fn objective(mask: u32) -> Mdlm {
+        Mdlm::new(&MdlmObjective::default(), mask, mask + 1, 4)
     }
 
     pub(super) fn recipe() -> Recipe {
@@ -723,12 +717,11 @@ mod tests {
         artifact: Option<&Path>,
     ) -> Result<(State, Vec<f32>)> {
         let history = history(&recipe);
-        let (rows, objective) = (rows(), objective());
+        let (rows, objective) = (rows(), objective(LETTERS));
         let cancel = listener.cancel.clone();
         let job = Job {
             rows: &rows,
             objective: &objective,
-            alphabet: Alphabet::without_mask(LETTERS, LETTERS + 1),
             keeper,
             recipe,
             cancel: &cancel,
@@ -1077,12 +1070,11 @@ mod tests {
         let shape = Shape::find("nano").unwrap();
         let rows = chained_rows(shape);
         let mask = rows.info().special.mask;
-        let objective = Mdlm { mask, ..objective() };
+        let objective = objective(mask);
         let (cancel, keeper) = (Cancel::default(), Keeper::default());
         let job = Job {
             rows: &rows,
             objective: &objective,
-            alphabet: Alphabet::without_mask(mask, mask + 1),
             recipe: Recipe {
                 steps: 200,
                 batch: 4,

@@ -37,7 +37,7 @@ impl Hooks for Listener {
             weights: &vec![1.0; targets.len()],
             ..model::Batch::default()
         };
-        let all = network.nll(&batch, Alphabet::without_mask(mask, mask + 1))?;
+        let all = network.nll(&batch, objective(mask).support())?;
         assert!(all.iter().all(|nll| nll.is_finite()));
         Ok(Some(Validation {
             unit: crate::data::Unit::Token,
@@ -102,8 +102,7 @@ fn run(
     let cancel = std::mem::take(&mut listener.cancel);
     let job = Job {
         rows: &rows,
-        objective: &crate::diffusion::Mdlm { mask, ..objective() },
-        alphabet: Alphabet::without_mask(mask, mask + 1),
+        objective: &objective(mask),
         recipe,
         keeper: &Keeper::new(folder, history),
         cancel: &cancel,

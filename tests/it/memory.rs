@@ -6,11 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use mdlm::data::SpecialIds;
 use mdlm::data::rows::Rows;
-use mdlm::diffusion::{Mdlm, Schedule};
+use mdlm::diffusion::objective;
 use mdlm::event::Cancel;
-use mdlm::kernels::Alphabet;
 use mdlm::kernels::gemm::Precision;
-use mdlm::manifest::{LearningRateSchedule, WarmupRates};
+use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
 use mdlm::shapes::Shape;
 use mdlm::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
@@ -78,18 +77,10 @@ fn train() {
     };
     let tokens = (0..64 * shape.length as u32).map(|i| i * i % mask).collect();
     let rows = Rows::from_memory(mask + 1, special, shape.length, tokens, None).unwrap();
-    let objective = Mdlm {
-        schedule: Schedule::LogLinear { epsilon: 1e-3 },
-        sampling_epsilon: 1e-3,
-        antithetic: true,
-        time_conditioning: false,
-        mask,
-        seed: 1,
-    };
+    let objective = objective::build(&Objective::default(), mask, mask + 1, 1);
     let job = Job {
         rows: &rows,
-        objective: &objective,
-        alphabet: Alphabet::without_mask(mask, mask + 1),
+        objective: &*objective,
         recipe: Recipe {
             steps: 1_000,
             batch: 16,

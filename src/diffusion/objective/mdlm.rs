@@ -1,6 +1,16 @@
 //! MDLM: masked diffusion with the SUBS parameterization in continuous time (arXiv 2406.07524).
 //!
-//! The bound on a row x of L tokens (eq. 10), with the masked share m = 1 − α(t) as the variable of integration:
+//! | equation | function |
+//! |---|---|
+//! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π), π the mask | [`ForwardProcess::q_xt`] |
+//! | log p(x_0 \| x_t) from logits: SUBS | [`Subs::log_p_x0`], [`Subs::support`] |
+//! | t = ε′ + (1 − ε′) u | [`Mdlm::time`] |
+//! | w(t) · Σ_masked −log p(x_0 \| x_t), the bound of eq. 10 | [`Mdlm::level`] has w(t), [`Objective::noise`] draws t and the mask |
+//! | the same with both ends of the noise levels | [`Mdlm::level_of_bound`] |
+//! | L / k · Σ_masked −log p(x_0 \| x_t), k tokens masked | [`Mdlm::weight_of_count`] |
+//! | p(x_s \| x_t) = q(x_s \| x_t, x̂_0), eq. 7 | [`Posterior::unmask_probability`] |
+//!
+//! The bound on a row x of L tokens (eq. 10), with the move chance m = 1 − α(t) as the variable of integration:
 //!
 //! ```text
 //! NELBO(x) = ∫ w(t) E[Σ_masked −log p(x_l | z_t)] dt = ∫ (1/m) E_m[Σ_masked −log p(x_l | z)] dm,  m from 0 to 1
@@ -10,55 +20,56 @@
 //!
 //! - *time*: t uniform, each token masked with probability m(t), weight w(t);
 //! - *count* (arXiv 2502.09992): k uniform on 1..L, a uniformly random k-subset masked, weight L / k. It is the same
-//!   integral with the number of masked tokens in place of the share: `∫ m^(k−1) (1 − m)^(L−k) C(L, k) dm = 1 / k`.
+//!   integral with the number of masked tokens in place of the move chance:
+//!   `∫ m^(k−1) (1 − m)^(L−k) C(L, k) dm = 1 / k`. A time-conditioned network has no noise level to be fed there.
 //!
 //! Padding is treated as the authors do: padded positions are masked like all others and the network sees them, only
 //! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length.
 
-use super::{Noised, Objective, Place, Schedule};
-use crate::manifest::{BoundEnds, Estimator, Grid};
-use crate::rng::{Random, Stream, unit};
-
-/// The draw that an estimate's rows share takes this position, beyond every token's.
-const ROW_LEVEL: u32 = u32::MAX;
+use super::{Draw, Objective};
+use crate::diffusion::forward::{
+    ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, ascending_uniforms, low_discrepancy_time,
+};
+use crate::diffusion::{Posterior, Subs};
+use crate::error::{Error, Result};
+use crate::kernels::{Alphabet, Loss};
+use crate::manifest::{BoundEnds, Estimator, MdlmObjective};
+use crate::rng::{Random, Stream};
 
 /// The MDLM objective.
 #[derive(Clone, Copy, Debug)]
 pub struct Mdlm {
-    /// How noise grows with time.
-    pub schedule: Schedule,
+    /// The noise schedule and the mask.
+    pub forward: ForwardProcess,
+    /// From logits to log p(x_0 | x_t).
+    pub parameterization: Subs,
     /// ε′: the smallest time drawn.
     pub sampling_epsilon: f64,
-    /// Whether the times of a batch are spread evenly.
+    /// Whether the times of a batch are a low-discrepancy draw.
     pub antithetic: bool,
-    /// Whether the network is told the noise level.
+    /// Whether the network is fed the noise level.
     pub time_conditioning: bool,
-    /// Id of the mask token.
-    pub mask: u32,
-    /// Seed of times and masks.
+    /// Seed of the times and masks of training rows.
     pub seed: u64,
 }
 
-/// A noise level of one row.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Level {
-    /// σ(t), for a network that is told.
-    pub sigma: f64,
-    /// m: probability that a token is masked.
-    pub masked: f64,
-    /// Weight of a masked token's negative log-likelihood.
-    pub weight: f64,
-}
-
-/// The low-discrepancy draw of row i among B: (u/B + i/B) mod 1 with u uniform on [0, 1), independent per row
-/// (arXiv 2406.07524, appendix C.3; after Kingma et al. 2021).
-#[must_use]
-pub fn spread(u: f64, index: u32, batch: u32) -> f64 {
-    // (u + i) / B < 1 but for rounding, which the modulus folds back.
-    ((u + f64::from(index)) / f64::from(batch)) % 1.0
-}
-
 impl Mdlm {
+    /// The objective with a manifest's settings.
+    #[must_use]
+    pub fn new(settings: &MdlmObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
+        Self {
+            forward: ForwardProcess {
+                schedule: settings.noise.into(),
+                prior: Prior::Mask(mask),
+            },
+            parameterization: Subs { mask, vocabulary },
+            sampling_epsilon: settings.sampling_epsilon,
+            antithetic: settings.antithetic,
+            time_conditioning: settings.time_conditioning,
+            seed,
+        }
+    }
+
     /// t = ε′ + (1 − ε′) u.
     #[must_use]
     pub fn time(&self, u: f64) -> f64 {
@@ -67,18 +78,14 @@ impl Mdlm {
 
     /// The noise at time t, weighed with w(t): the training loss of eq. 10.
     #[must_use]
-    pub fn level(&self, t: f64) -> Level {
-        Level {
-            sigma: self.schedule.sigma(t),
-            masked: self.schedule.masked(t),
-            weight: self.schedule.weight(t),
-        }
+    pub fn level(&self, t: f64) -> NoiseLevel {
+        self.forward.level(t)
     }
 
     /// The noise level at u uniform on [0, 1) whose expectation of weight · Σ −log p is a bound without gaps.
     ///
-    /// Training draws t from [ε′, 1] and so leaves out both ends of the masked share: m < m(ε′), where the weight has
-    /// no bounded variance, and m > m(1), which a schedule with α(1) > 0 never reaches. Here the shares of u are
+    /// Training draws t from [ε′, 1] and so leaves out both ends of the move chance: m < m(ε′), where the weight has
+    /// no bounded variance, and m > m(1), which a schedule with α(1) > 0 never reaches. Here [0, 1) is divided into parts of
     ///
     /// - m(ε′): what is still masked at ε′ is decoded at once, `E[Σ −log p(x_l | z_ε′)]`, the reconstruction term of the
     ///   discrete-time bound (arXiv 2406.07524, eq. 5);
@@ -89,51 +96,75 @@ impl Mdlm {
     /// Every part is a term of a valid variational bound, hence so is the sum, for any network and schedule.
     ///
     /// DIFFERENCE: the published number is the mean over t in [ε′, 1] alone ([`BoundEnds::Published`]). With f(m) the mean
-    /// nats of a masked token at masked share m, B this bound and A that mean, both per token,
+    /// nats of a masked token at move chance m, B this bound and A that mean, both per token,
     ///
     /// ```text
     /// A = (B − m(ε′) f(m(ε′)) − α(1) f(1)) / (1 − ε′),   with the defaults (B − 1e-3 f(0) − 1e-3 f(1)) / (1 − 1e-3).
     /// ```
     #[must_use]
-    pub fn level_of_bound(&self, u: f64) -> Level {
-        let first = self.schedule.masked(self.sampling_epsilon);
-        let last = self.schedule.masked(1.0);
+    pub fn level_of_bound(&self, u: f64) -> NoiseLevel {
+        let schedule = self.forward.schedule;
+        let first = schedule.move_chance(self.sampling_epsilon);
+        let last = schedule.move_chance(1.0);
         if u < first {
-            return Level {
-                sigma: self.schedule.sigma(self.sampling_epsilon),
-                masked: first,
+            return NoiseLevel {
+                sigma: schedule.sigma(self.sampling_epsilon),
+                move_chance: first,
                 weight: 1.0 / first,
             };
         }
         if u >= last {
-            return Level {
-                sigma: self.schedule.sigma(1.0),
-                masked: 1.0,
+            return NoiseLevel {
+                sigma: schedule.sigma(1.0),
+                move_chance: 1.0,
                 weight: 1.0,
             };
         }
-        let t = self.time((u - first) / (last - first));
-        Level {
-            sigma: self.schedule.sigma(t),
-            masked: self.schedule.masked(t),
-            weight: self.schedule.weight(t) * (1.0 - self.sampling_epsilon) / (last - first),
+        let level = self.level(self.time((u - first) / (last - first)));
+        NoiseLevel {
+            weight: level.weight * (1.0 - self.sampling_epsilon) / (last - first),
+            ..level
         }
     }
 
-    /// Appends the row `x` under the noise of one Monte-Carlo draw of the bound. The expectation of
-    /// Σ weight · −log p over the row's positions is its NELBO in nats; of the published kind, the mean of eq. 10 over
-    /// [ε′, 1], which only the estimator by time has.
-    pub fn noise_of_bound(&self, draw: Draw, x: &[u32], counted: usize, into: &mut Noised) {
+    /// L / k: the factor of each of k masked tokens' negative log-likelihood where their number is drawn, not the time
+    /// (arXiv 2502.09992).
+    #[must_use]
+    pub fn weight_of_count(length: usize, count: usize) -> f64 {
+        length as f64 / count as f64
+    }
+
+    /// σ of a row, where the network is fed it.
+    fn conditioning(&self, level: NoiseLevel) -> Option<f64> {
+        self.time_conditioning.then_some(level.sigma)
+    }
+}
+
+impl Objective for Mdlm {
+    fn noise(&self, index: RowIndex, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+        let u = Random::new(self.seed, Stream::Time).uniform(index.step, index.row, 0);
+        let u = if self.antithetic {
+            low_discrepancy_time(u, index.index, index.batch)
+        } else {
+            u
+        };
+        let level = self.level(self.time(u));
+        let mut uniforms = ascending_uniforms(Random::new(self.seed, Stream::Mask), index.step, index.row);
+        into.push(x, valid, level.weight, self.conditioning(level), |l| {
+            self.forward.q_xt(level.move_chance, uniforms(l))
+        });
+    }
+
+    fn noise_of_bound(&self, draw: Draw, x: &[u32], valid: usize, into: &mut NoisedBatch) {
         match draw.estimator {
             Estimator::Time => {
                 let level = match draw.ends {
                     BoundEnds::Valid => self.level_of_bound(draw.offset),
                     BoundEnds::Published => self.level(self.time(draw.offset)),
                 };
-                let told = self.time_conditioning.then_some(level.sigma);
                 let mut uniforms = draw.uniforms();
-                into.push_masked(x, counted, self.mask, level.weight, told, |l| {
-                    uniforms(l) < level.masked
+                into.push(x, valid, level.weight, self.conditioning(level), |l| {
+                    self.forward.q_xt(level.move_chance, uniforms(l))
                 });
             }
             Estimator::Count => {
@@ -142,129 +173,81 @@ impl Mdlm {
                 let mut keys: Vec<_> = (0..length).map(|l| (draw.bits(l), l)).collect();
                 // The k smallest of independent keys are a uniformly random k-subset; ties go by position.
                 let last = *keys.select_nth_unstable(count - 1).1;
-                let weight = length as f64 / count as f64;
-                into.push_masked(x, counted, self.mask, weight, None, |l| (draw.bits(l), l) <= last);
+                into.push(x, valid, Self::weight_of_count(length, count), None, |l| {
+                    ((draw.bits(l), l) <= last).then_some(self.forward.mask())
+                });
             }
         }
     }
 
-    /// The masked share at boundary `i` of a reverse chain of `steps` steps, from 1 at boundary 0 to 0 at the last.
-    ///
-    /// Between them it is 1 − α(t) at t = 1 − i / steps. The ends are exact by construction, also for a schedule with
-    /// α(1) > 0 or α(0) < 1: the chain begins all masked, and its last step unmasks whatever is left.
-    #[must_use]
-    pub fn share(&self, i: u32, steps: u32) -> f64 {
-        if i == 0 {
-            1.0
-        } else if i >= steps {
-            0.0
+    fn check_estimator(&self, estimator: Estimator, ends: BoundEnds) -> Result<()> {
+        if estimator == Estimator::Count && self.time_conditioning {
+            return Err(
+                Error::input("estimator `count` needs a model without time conditioning")
+                    .hint("use the estimator `time`"),
+            );
+        }
+        if estimator == Estimator::Count && ends == BoundEnds::Published {
+            return Err(Error::input(
+                "estimator `count` draws no times, of which the published number is a mean",
+            )
+            .hint("use the estimator `time`"));
+        }
+        Ok(())
+    }
+
+    fn validation_estimator(&self) -> Estimator {
+        if self.time_conditioning {
+            Estimator::Time
         } else {
-            self.schedule.masked(1.0 - f64::from(i) / f64::from(steps))
+            Estimator::Count
         }
     }
 
-    /// The probability that a token masked at boundary `i` is unmasked in the step to the next one:
-    /// (α(s) − α(t)) / (1 − α(t)) = 1 − m(s) / m(t) (arXiv 2406.07524, eq. 7).
-    ///
-    /// DIFFERENCE: m is 1 at the first boundary, where the published samplers have m(1) = 1 − α(1) ([`Grid::Published`]). Of
-    /// T steps of the log-linear schedule the first unmasks 1/T + ε (1 − 1/T) here, and 1/T there.
-    #[must_use]
-    pub fn unmask_chance(&self, i: u32, steps: u32, grid: Grid) -> f64 {
-        let share = match grid {
-            Grid::Published if i == 0 => self.schedule.masked(1.0),
-            _ => self.share(i, steps),
-        };
-        1.0 - self.share(i + 1, steps) / share
+    fn support(&self) -> Alphabet {
+        self.parameterization.support()
+    }
+
+    fn loss(&self) -> Loss {
+        Loss::CrossEntropy
+    }
+
+    fn is_time_conditioned(&self) -> bool {
+        self.time_conditioning
+    }
+
+    fn posterior(&self) -> Option<Posterior> {
+        Some(Posterior {
+            forward: self.forward,
+            time_conditioning: self.time_conditioning,
+        })
     }
 }
 
-/// One Monte-Carlo draw of a row's bound, named among the random numbers.
-#[derive(Clone, Copy, Debug)]
-pub struct Draw {
-    /// How the bound is estimated.
-    pub estimator: Estimator,
-    /// What of the noise levels it covers.
-    pub ends: BoundEnds,
-    /// The stream that masks come from.
-    pub random: Random,
-    /// Which draw of the row.
-    pub draw: u64,
-    /// Which row of the split.
-    pub row: u64,
-    /// On [0, 1), uniform over draws: places the time or the count.
-    pub offset: f64,
-}
-
-impl Draw {
-    fn bits(&self, position: usize) -> u64 {
-        self.random.bits(self.draw, self.row, position as u32)
-    }
-
-    /// Uniforms by ascending position.
-    fn uniforms(&self) -> impl FnMut(usize) -> f64 {
-        ascending(self.random, self.draw, self.row)
-    }
-}
-
-/// A shift of the times of a draw that is common to all rows: uniform on [0, 1).
-#[must_use]
-pub fn shift(random: Random, draw: u64) -> f64 {
-    random.uniform(draw, 0, ROW_LEVEL)
-}
-
-/// [`Random::uniform`] for positions 0, 1, 2, … in this order: a block of the generator serves two of them.
-fn ascending(random: Random, step: u64, row: u64) -> impl FnMut(usize) -> f64 {
-    let mut words = [0; 4];
-    move |l| {
-        if l.is_multiple_of(2) {
-            words = random.block(step, row, l as u32 / 2);
-        }
-        let pair = if l.is_multiple_of(2) {
-            [words[0], words[1]]
-        } else {
-            [words[2], words[3]]
-        };
-        unit(u64::from(pair[0]) | u64::from(pair[1]) << 32)
-    }
-}
-
-impl Objective for Mdlm {
-    fn noise(&self, place: Place, x: &[u32], counted: usize, into: &mut Noised) {
-        let u = Random::new(self.seed, Stream::Time).uniform(place.step, place.row, 0);
-        let u = if self.antithetic {
-            spread(u, place.index, place.batch)
-        } else {
-            u
-        };
-        let level = self.level(self.time(u));
-        let told = self.time_conditioning.then_some(level.sigma);
-        let mut uniforms = ascending(Random::new(self.seed, Stream::Mask), place.step, place.row);
-        into.push_masked(x, counted, self.mask, level.weight, told, |l| {
-            uniforms(l) < level.masked
-        });
+#[cfg(test)]
+impl Mdlm {
+    /// The default objective with another schedule, for tests: masks below the last id, no time conditioning.
+    pub(crate) fn with_schedule(schedule: crate::diffusion::Schedule, mask: u32, seed: u64) -> Self {
+        let mut mdlm = Self::new(&MdlmObjective::default(), mask, mask + 1, seed);
+        mdlm.forward.schedule = schedule;
+        mdlm
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::{ROW_LEVEL, shift};
     use super::*;
-    use crate::diffusion::EVERY_SCHEDULE;
+    use crate::diffusion::{EVERY_SCHEDULE, Schedule};
     use crate::model::toy::Distribution;
     use proptest::prelude::*;
     use rayon::prelude::*;
 
     fn mdlm(schedule: Schedule) -> Mdlm {
-        Mdlm {
-            schedule,
-            sampling_epsilon: 1e-3,
-            antithetic: true,
-            time_conditioning: false,
-            mask: 3,
-            seed: 5,
-        }
+        Mdlm::with_schedule(schedule, 3, 5)
     }
 
-    /// E over rows of `truth` and masks with share m of `Σ_masked −log q(x_l | z)`, by enumeration.
+    /// E over rows of `truth` and masks with move chance m of `Σ_masked −log q(x_l | z)`, by enumeration.
     fn masked_loss(truth: &Distribution, denoiser: &Distribution) -> impl Fn(f64) -> f64 + use<> {
         let length = truth.length;
         // Loss of every mask set, summed over rows: m enters afterwards.
@@ -291,8 +274,8 @@ mod tests {
     fn integral(mdlm: &Mdlm, loss: impl Fn(f64) -> f64) -> f64 {
         let cuts = [
             0.0,
-            mdlm.schedule.masked(mdlm.sampling_epsilon),
-            mdlm.schedule.masked(1.0),
+            mdlm.forward.schedule.move_chance(mdlm.sampling_epsilon),
+            mdlm.forward.schedule.move_chance(1.0),
             1.0,
         ];
         let points = 20_000;
@@ -302,7 +285,7 @@ mod tests {
                 let part: f64 = (0..points)
                     .map(|i| {
                         let level = mdlm.level_of_bound(cut[0] + (f64::from(i) + 0.5) * step);
-                        level.weight * loss(level.masked)
+                        level.weight * loss(level.move_chance)
                     })
                     .sum();
                 part * step
@@ -316,7 +299,7 @@ mod tests {
         let loss = masked_loss(&truth, &truth);
         for schedule in EVERY_SCHEDULE {
             let excess = integral(&mdlm(schedule), &loss) - truth.entropy();
-            // Above by what decoding the first and last share at once costs: of order m(ε′)² and α(1)².
+            // Above by what decoding both ends at once costs: of order m(ε′)² and α(1)².
             assert!((-1e-7..2e-4).contains(&excess), "{schedule:?}: {excess}");
         }
     }
@@ -347,13 +330,13 @@ mod tests {
             let points = 20_000;
             let values = (0..points).map(|i| {
                 let level = mdlm.level(mdlm.time((f64::from(i) + 0.5) / f64::from(points)));
-                level.weight * loss(level.masked)
+                level.weight * loss(level.move_chance)
             });
             values.sum::<f64>() / f64::from(points)
         };
         for schedule in EVERY_SCHEDULE {
             let mdlm = mdlm(schedule);
-            let (first, last) = (schedule.masked(1e-3), schedule.alpha(1.0));
+            let (first, last) = (schedule.move_chance(1e-3), schedule.alpha(1.0));
             let expected = (integral(&mdlm, &loss) - loss(first) - last * loss(1.0)) / (1.0 - 1e-3);
             let found = published(&mdlm);
             assert!(
@@ -384,33 +367,12 @@ mod tests {
                 row,
                 offset: 0.0,
             };
-            let mut noised = Noised::default();
+            let mut noised = NoisedBatch::default();
             (0..10_000).for_each(|row| mdlm.noise_of_bound(draw(row), &[0, 1, 2], 3, &mut noised));
             assert!(noised.weights.iter().all(|&weight| weight == level.weight as f32));
             let share = noised.positions.len() as f64 / 30_000.0;
-            assert!((share - level.masked).abs() < 1e-3, "{ends:?}: {share}");
+            assert!((share - level.move_chance).abs() < 1e-3, "{ends:?}: {share}");
         }
-    }
-
-    #[test]
-    fn the_published_grid_unmasks_less_at_first() {
-        let mdlm = mdlm(EVERY_SCHEDULE[0]);
-        for steps in [2, 128, 10_000] {
-            let part = 1.0 / f64::from(steps);
-            let chance = |i, grid| mdlm.unmask_chance(i, steps, grid);
-            assert!((chance(0, Grid::Published) - part).abs() < 1e-12);
-            assert!((chance(0, Grid::Exact) - (part + 1e-3 * (1.0 - part))).abs() < 1e-12);
-            for i in 1..steps {
-                assert_eq!(chance(i, Grid::Published), chance(i, Grid::Exact));
-            }
-        }
-        // Of 1024 tokens in 10,000 steps: 0.10 and 1.13.
-        let tokens = |grid| 1024.0 * mdlm.unmask_chance(0, 10_000, grid);
-        assert_eq!(
-            format!("{:.2} {:.2}", tokens(Grid::Published), tokens(Grid::Exact)),
-            "0.10 1.13"
-        );
-        assert_eq!(mdlm.unmask_chance(0, 1, Grid::Published), 1.0);
     }
 
     #[test]
@@ -418,7 +380,7 @@ mod tests {
         let truth = Distribution::random(3, 3, 3);
         let mdlm = mdlm(EVERY_SCHEDULE[0]);
         let random = Random::new(9, Stream::Evaluate);
-        let mut noised = Noised::default();
+        let mut noised = NoisedBatch::default();
         let (mut sum, mut squares) = (0.0, 0.0);
         let draws = 30_000;
         for draw in 0..draws {
@@ -465,7 +427,7 @@ mod tests {
         let mut sets = [0_u32; 16];
         let draws = 24_000;
         for row in 0..draws {
-            let mut noised = Noised::default();
+            let mut noised = NoisedBatch::default();
             let offset = random.uniform(1, row, ROW_LEVEL);
             let draw = Draw {
                 estimator: Estimator::Count,
@@ -493,44 +455,27 @@ mod tests {
     }
 
     #[test]
-    fn antithetic_times_are_one_a_stratum_and_uniform() {
-        let batch = 8;
-        let mut bins = [0_u32; 64];
-        let random = Random::new(1, Stream::Time);
-        for step in 0..4000 {
-            for index in 0..batch {
-                let u = spread(random.uniform(step, u64::from(index), 0), index, batch);
-                assert_eq!((u * f64::from(batch)) as u32, index, "one time in each stratum");
-                bins[(u * 64.0) as usize] += 1;
-            }
-        }
-        let chi: f64 = bins.iter().map(|&n| (f64::from(n) - 500.0).powi(2) / 500.0).sum();
-        // 56 degrees of freedom (each stratum's total is fixed), 1e-4 quantile 104.
-        assert!(chi < 104.0, "chi-square {chi}");
-    }
-
-    #[test]
     fn noise_is_the_same_for_any_grouping_of_rows_and_any_thread() {
         let mdlm = Mdlm {
             time_conditioning: true,
             ..mdlm(EVERY_SCHEDULE[1])
         };
         let row = |index: u32| (0..10).map(|l| (index + l) % 3).collect::<Vec<u32>>();
-        let place = |index: u32| Place {
+        let at = |index: u32| RowIndex {
             step: 7,
             row: u64::from(7 * 16 + index),
             index,
             batch: 16,
         };
-        let mut together = Noised::default();
+        let mut together = NoisedBatch::default();
         for index in 0..16 {
-            mdlm.noise(place(index), &row(index), 9, &mut together);
+            mdlm.noise(at(index), &row(index), 9, &mut together);
         }
-        let apart: Vec<Noised> = (0..16_u32)
+        let apart: Vec<NoisedBatch> = (0..16_u32)
             .into_par_iter()
             .map(|index| {
-                let mut noised = Noised::default();
-                mdlm.noise(place(index), &row(index), 9, &mut noised);
+                let mut noised = NoisedBatch::default();
+                mdlm.noise(at(index), &row(index), 9, &mut noised);
                 noised
             })
             .collect();
@@ -547,15 +492,15 @@ mod tests {
         fn unmasked_positions_carry_over(
             x in prop::collection::vec(0_u32..3, 1..40), seed: u64, step in 0_u64..1000, part in 0.0..1.0
         ) {
-            let counted = (x.len() as f64 * part) as usize;
+            let valid = (x.len() as f64 * part) as usize;
             let mdlm = Mdlm { seed, ..mdlm(EVERY_SCHEDULE[0]) };
-            let mut noised = Noised::default();
-            mdlm.noise(Place { step, row: step, index: 0, batch: 1 }, &x, counted, &mut noised);
+            let mut noised = NoisedBatch::default();
+            mdlm.noise(RowIndex { step, row: step, index: 0, batch: 1 }, &x, valid, &mut noised);
             let masked: Vec<u32> = (0..x.len() as u32).filter(|&l| noised.tokens[l as usize] == 3).collect();
             for (&z, &x) in noised.tokens.iter().zip(&x) {
                 prop_assert!(z == x || z == 3);
             }
-            let wanted: Vec<u32> = masked.into_iter().filter(|&l| (l as usize) < counted).collect();
+            let wanted: Vec<u32> = masked.into_iter().filter(|&l| (l as usize) < valid).collect();
             prop_assert_eq!(&noised.positions, &wanted);
             let truth: Vec<u32> = wanted.iter().map(|&l| x[l as usize]).collect();
             prop_assert_eq!(&noised.targets, &truth);
@@ -563,23 +508,10 @@ mod tests {
             prop_assert_eq!(&noised.sigma, &[0.0]);
             let uniforms = Random::new(seed, Stream::Mask);
             let u = Random::new(seed, Stream::Time).uniform(step, step, 0);
-            let chance = mdlm.level(mdlm.time(u)).masked;
+            let chance = mdlm.level(mdlm.time(u)).move_chance;
             for l in 0..x.len() {
                 prop_assert_eq!(noised.tokens[l] == 3, uniforms.uniform(step, step, l as u32) < chance);
             }
-        }
-
-        #[test]
-        fn the_reverse_chain_unmasks_everything(steps in 1_u32..300, index in 0_usize..5) {
-            let mdlm = mdlm(EVERY_SCHEDULE[index]);
-            let mut masked = 1.0;
-            for i in 0..steps {
-                let chance = mdlm.unmask_chance(i, steps, Grid::Exact);
-                prop_assert!((0.0..=1.0).contains(&chance));
-                masked *= 1.0 - chance;
-                prop_assert!((masked - mdlm.share(i + 1, steps)).abs() < 1e-9);
-            }
-            prop_assert_eq!(mdlm.unmask_chance(steps - 1, steps, Grid::Exact), 1.0);
         }
     }
 }
