@@ -17,7 +17,7 @@ use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
 use crate::manifest::{BoundEnds, Estimator, Grid, LearningRateSchedule, Objective, Sampler, WarmupRates};
-use crate::model::{self, Network, Resident, Timed};
+use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
@@ -148,39 +148,38 @@ pub struct Product {
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
     memory::reset_peak();
-    let mut network = model::build(
-        shape,
-        options.device,
-        options.precision,
-        &model::initial(shape, SEED),
-    )?;
+    let mut subject = Subject::new(task, options)?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
     let objective = objective::build(&Objective::default(), info.special.mask, info.vocabulary, SEED);
     let (batch, told) = (options.batch, options.micro_batch);
-    let micro_batch = match task {
-        Task::Train => memory::micro_batch_of(&mut *network, options.precision, batch, told)?,
-        Task::Evaluate | Task::Sample => {
+    let micro_batch = match &mut subject {
+        Subject::Learner(learner) => learner.micro_batch(batch, told)?,
+        Subject::Network(_) => {
             told.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)
         }
     };
     let kernels;
-    let rounds = match task {
-        Task::Train => {
+    let rounds = match (task, &mut subject) {
+        (Task::Train, Subject::Learner(learner)) => {
             let job = Job {
                 rows: &rows,
                 objective: &*objective,
                 recipe: recipe(options.batch, micro_batch),
                 // A rehearsal keeps nothing.
                 keeper: &Keeper::default(),
+                all_reduce: None,
                 cancel,
             };
-            let mut rehearsal = Rehearsal::new(&job, &mut *network)?;
-            let rounds = timed(options, || rehearsal.step(&mut *network))?;
-            kernels = kernels_of(options, &mut *network, &mut |network| rehearsal.step(network))?;
+            let mut rehearsal = Rehearsal::new(&job, &mut **learner)?;
+            let rounds = timed(options, || rehearsal.step())?;
+            for _ in 0..kernel_rounds(options, rehearsal.network()) {
+                rehearsal.step()?;
+            }
+            kernels = kernel_times(rehearsal.network())?;
             rounds
         }
-        Task::Evaluate => {
+        (Task::Evaluate, Subject::Network(network)) => {
             let task = evaluate::Task {
                 rows: &rows,
                 limit: Some(u64::from(options.batch)),
@@ -192,12 +191,12 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 stream: Stream::Evaluate,
                 micro_batch: micro_batch as usize,
             };
-            let run = |network: &mut dyn Network| task.run(network, cancel, &mut |_, _, _| ()).map(drop);
-            let rounds = timed(options, || run(&mut *network))?;
-            kernels = kernels_of(options, &mut *network, &mut |network| run(network))?;
+            let run = || task.run(&**network, cancel, &mut |_, _, _| ()).map(drop);
+            let rounds = timed(options, run)?;
+            kernels = kernels_of(options, &**network, run)?;
             rounds
         }
-        Task::Sample => {
+        (Task::Sample, Subject::Network(network)) => {
             let posterior = objective
                 .posterior()
                 .ok_or_else(|| Error::internal("the default objective has no reverse step"))?;
@@ -213,11 +212,12 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 seed: SEED,
                 micro_batch: micro_batch as usize,
             };
-            let run = |network: &mut dyn Network| task.run(network, cancel, &mut |_| ()).map(drop);
-            let rounds = timed(options, || run(&mut *network))?;
-            kernels = kernels_of(options, &mut *network, &mut |network| run(network))?;
+            let run = || task.run(&**network, cancel, &mut |_| ()).map(drop);
+            let rounds = timed(options, run)?;
+            kernels = kernels_of(options, &**network, run)?;
             rounds
         }
+        _ => return Err(Error::internal("another subject than the task's")),
     };
     let tokens = f64::from(options.batch) * shape.length as f64;
     let [first, median, third] = quartiles(&rounds.seconds).map(|seconds| tokens / seconds);
@@ -238,32 +238,71 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         gflops: (!options.device.is_gpu())
             .then(|| rounds.operations.iter().map(Spent::flops).sum::<u64>() as f64 / seconds / 1e9),
         peak_memory_bytes: memory::peak(),
-        device_memory_bytes: network.resident().map(|resident| resident.taken()),
+        device_memory_bytes: subject.network().device_memory(),
         operations: shares(&rounds.operations, seconds),
         kernels,
     })
 }
 
-/// The time of each of a GPU's kernels in a round, the mean of some.
-fn kernels_of(
-    options: &Options,
-    network: &mut dyn Network,
-    round: &mut dyn FnMut(&mut dyn Network) -> Result<()>,
-) -> Result<Vec<Timed>> {
-    if !options.kernels || network.resident().is_none() {
-        return Ok(Vec::new());
+/// What is measured: training takes an optimizer along.
+enum Subject {
+    Learner(Box<dyn Learner>),
+    Network(Box<dyn Network>),
+}
+
+impl Subject {
+    fn new(task: Task, options: &Options) -> Result<Self> {
+        let Options {
+            shape,
+            device,
+            precision,
+            ..
+        } = *options;
+        let weights = model::initial(shape, SEED);
+        Ok(match task {
+            Task::Train => Self::Learner(model::build_learner(shape, device, precision, &weights)?),
+            Task::Evaluate | Task::Sample => Self::Network(model::build(shape, device, precision, &weights)?),
+        })
     }
-    network.resident().into_iter().for_each(Resident::time);
-    for _ in 0..ROUNDS {
-        round(network)?;
+
+    fn network(&self) -> &dyn Network {
+        match self {
+            Self::Learner(learner) => learner.network(),
+            Self::Network(network) => &**network,
+        }
     }
-    let timed = network.resident().map(Resident::timed).transpose()?;
+}
+
+/// Rounds in which a GPU's kernels are timed one by one; none unless asked for, or on the CPU.
+fn kernel_rounds(options: &Options, network: &dyn Network) -> usize {
+    if options.kernels && network.device_memory().is_some() {
+        network.time_kernels();
+        ROUNDS
+    } else {
+        0
+    }
+}
+
+/// The time of each kernel in one of those rounds, their mean.
+fn kernel_times(network: &dyn Network) -> Result<Vec<Timed>> {
     let mean = |timed: Timed| Timed {
         count: timed.count / ROUNDS as u64,
         seconds: timed.seconds / ROUNDS as f64,
         ..timed
     };
-    Ok(timed.into_iter().flatten().map(mean).collect())
+    Ok(network.kernel_times()?.into_iter().map(mean).collect())
+}
+
+/// Runs further rounds if a GPU's kernels are to be timed, and returns their times.
+fn kernels_of(
+    options: &Options,
+    network: &dyn Network,
+    mut round: impl FnMut() -> Result<()>,
+) -> Result<Vec<Timed>> {
+    for _ in 0..kernel_rounds(options, network) {
+        round()?;
+    }
+    kernel_times(network)
 }
 
 /// Measures matrix products at the sizes of a training step of `options.batch` rows: what the network cannot exceed.
@@ -274,7 +313,7 @@ pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
     let shape = options.shape;
     let micro_batch = options
         .micro_batch
-        .unwrap_or_else(|| memory::micro_batch(shape, options.batch));
+        .unwrap_or_else(|| footprint::micro_batch(shape, options.batch));
     let rows = micro_batch as usize * shape.length;
     let (d, f) = (shape.width, shape.hidden());
     let sizes = [

@@ -23,7 +23,7 @@ use mdlm::kernels::cuda::driver::{Driver as _, Element};
 use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Alphabet, Dropout};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
-use mdlm::model::{self, Asked, Batch, Device, Network, Parameter, StepOutcome, on_device};
+use mdlm::model::{self, Asked, Batch, Device, Learner, Network, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
 use mdlm::train::{History, Hooks, Job, Keeper, Recipe, Report, Validation};
@@ -200,12 +200,23 @@ fn off(found: &[f32], expected: &[f32]) -> f64 {
     norm(found.iter().zip(expected).map(|(a, b)| a - b)) / norm(expected.iter().copied())
 }
 
-fn gradient(network: &mut dyn Network) -> Vec<f32> {
+fn gradient(learner: &mut dyn Learner) -> Vec<f32> {
     let mut all = Vec::new();
-    network
-        .visit(&mut |_, _, gradient| all.extend_from_slice(gradient))
-        .expect("gradients");
+    let copy = &mut |gradient: &mut [f32], _: &mut f64| {
+        all = gradient.to_vec();
+        Ok(())
+    };
+    learner.reduce(copy).expect("gradients");
     all
+}
+
+/// Likelihoods and gradient of a batch.
+fn learnt(learner: &mut dyn Learner, case: &Case) -> [Vec<f32>; 2] {
+    learner
+        .accumulate(&case.batch(), case.alphabet)
+        .expect("a gradient");
+    let nll = learner.network().nll(&case.batch(), case.alphabet);
+    [nll.expect("likelihoods"), gradient(learner)]
 }
 
 /// Likelihoods and every gradient against the CPU's, with dropout, at shapes of narrow heads and of heads 64 wide.
@@ -221,21 +232,20 @@ fn losses_and_gradients_are_those_of_the_cpu() {
         let weights = weights(shape);
         for told in [false, true] {
             let case = Case::new(shape, rows, 3, told);
-            let mut cpu = model::build(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
-            let nll = cpu.accumulate(&case.batch(), case.alphabet).expect("CPU");
-            let expected = gradient(&mut *cpu);
+            let mut cpu = model::build_learner(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
+            let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
                 let Some(cuda) = cuda(mode) else { return };
-                let mut network = on_device::build(shape, cuda, &weights).expect("device");
-                let found = network.accumulate(&case.batch(), case.alphabet).expect("device");
-                let error = off(&found, &nll);
+                let mut learner = on_device::build_learner(shape, cuda, &weights).expect("device");
+                let [likelihoods, found] = learnt(&mut *learner, &case);
+                let error = off(&likelihoods, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
                 assert!(
                     error < mode.tolerance(),
                     "{name} {mode:?}: likelihoods off by {error}"
                 );
-                let found = gradient(&mut *network);
-                let worst = network
+                let worst = learner
+                    .network()
                     .parameters()
                     .iter()
                     .map(|parameter| {
@@ -266,9 +276,8 @@ fn dfdxs_own_device_agrees_with_the_cpu() {
     let shape = shape("nano");
     let (weights, case) = (weights(shape), Case::new(shape, 3, 3, true));
     let [found, expected] = [Device::DfdxCuda, Device::Cpu].map(|device| {
-        let mut network = model::build(shape, device, Precision::Single, &weights).expect("device");
-        let nll = network.accumulate(&case.batch(), case.alphabet).expect("device");
-        [nll, gradient(&mut *network)]
+        let learner = model::build_learner(shape, device, Precision::Single, &weights);
+        learnt(&mut *learner.expect("device"), &case)
     });
     for (found, expected) in found.iter().zip(&expected) {
         assert!(
@@ -283,22 +292,25 @@ fn dfdxs_own_device_agrees_with_the_cpu() {
 type Standing = (Vec<f32>, Moments, Vec<StepOutcome>);
 
 /// Steps `steps` of two micro-batches each, from weights and moments.
-fn train(network: &mut dyn Network, moments: &Moments, steps: std::ops::Range<u64>) -> Standing {
-    let shape = network.shape();
-    let count = network.parameters().iter().map(Parameter::len).sum();
+fn train(
+    learner: &mut dyn Learner,
+    weights: &[f32],
+    moments: &Moments,
+    steps: std::ops::Range<u64>,
+) -> Standing {
+    let shape = learner.network().shape();
     let adam = AdamW {
         beta1: 0.9,
         beta2: 0.999,
         epsilon: 1e-8,
         weight_decay: 0.01,
     };
-    let resident = network.resident().expect("it lives on a device");
-    resident.take(moments).expect("moments");
+    learner.load(weights, moments.clone()).expect("moments");
     let mut outcomes = Vec::new();
     for step in steps {
         for half in 0..2 {
             let case = Case::new(shape, 3, 2 * step + half, false);
-            resident
+            learner
                 .accumulate(&case.batch(), case.alphabet)
                 .expect("a micro-batch");
         }
@@ -307,19 +319,14 @@ fn train(network: &mut dyn Network, moments: &Moments, steps: std::ops::Range<u6
             learning_rate: 1e-3,
             ema_decay: 0.9,
         };
-        resident.update(adam, update, 1.0).expect("an update");
+        learner.update(adam, update, 1.0).expect("an update");
     }
-    while let Some(outcome) = resident.outcome().expect("an outcome") {
+    while let Some(outcome) = learner.outcome().expect("an outcome") {
         outcomes.push(outcome);
     }
-    let mut moments = Moments {
-        first: vec![0.0; count],
-        second: vec![0.0; count],
-        ema: vec![0.0; count],
-    };
-    resident.give(&mut moments).expect("moments");
-    let mut weights = vec![0.0; count];
-    network.read(&mut weights).expect("weights");
+    let mut weights = vec![0.0; weights.len()];
+    learner.network().read(&mut weights).expect("weights");
+    let moments = learner.moments().expect("moments");
     (weights, moments, outcomes)
 }
 
@@ -332,15 +339,11 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn runs_repeat_and_resume_in_the_same_bits() {
     let shape = shape("nano");
     let start = weights(shape);
-    let fresh = Moments {
-        first: vec![0.0; start.len()],
-        second: vec![0.0; start.len()],
-        ema: start.clone(),
-    };
+    let fresh = Moments::before(&start);
     for mode in MODES {
         let run = |weights: &[f32], moments: &Moments, steps| {
-            let mut network = on_device::build(shape, cuda(mode)?, weights).expect("device");
-            Some(train(&mut *network, moments, steps))
+            let mut learner = on_device::build_learner(shape, cuda(mode)?, &start).expect("device");
+            Some(train(&mut *learner, weights, moments, steps))
         };
         let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
             return;
@@ -407,7 +410,7 @@ fn a_training_follows_the_cpus() {
         None,
     );
     let rows = rows.expect("rows");
-    let curve = |network: &mut dyn Network| {
+    let curve = |learner: &mut dyn Learner| {
         let folder = tempfile::tempdir().expect("a folder");
         let (keeper, cancel) = (Keeper::new(folder.path(), History::default()), Cancel::default());
         let job = Job {
@@ -436,10 +439,11 @@ fn a_training_follows_the_cpus() {
                 seed: 4,
             },
             keeper: &keeper,
+            all_reduce: None,
             cancel: &cancel,
         };
         let mut curve = Curve::default();
-        job.run(network, &mut curve).expect("a training");
+        job.run(learner, &mut curve).expect("a training");
         curve.0
     };
     let weights = model::initial(shape, 1);
@@ -447,10 +451,10 @@ fn a_training_follows_the_cpus() {
     for mode in MODES {
         let Some(cuda) = cuda(mode) else { return };
         let expected = expected.get_or_insert_with(|| {
-            let cpu = model::build(shape, Device::Cpu, Precision::Single, &weights);
+            let cpu = model::build_learner(shape, Device::Cpu, Precision::Single, &weights);
             curve(&mut *cpu.expect("CPU"))
         });
-        let found = curve(&mut *on_device::build(shape, cuda, &weights).expect("device"));
+        let found = curve(&mut *on_device::build_learner(shape, cuda, &weights).expect("device"));
         // The same batches, masks and dropout: at first they differ by rounding alone.
         let apart = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
         let apart = apart.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
@@ -545,18 +549,9 @@ fn the_plan_of_memory_is_its_use() {
         .expect("a plan")
         .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), Element::Bf16);
-    let mut network = on_device::build(shape, cuda, &weights(shape)).expect("device");
-    let count: usize = network.parameters().iter().map(Parameter::len).sum();
-    let zeros = vec![0.0; count];
-    let moments = Moments {
-        first: zeros.clone(),
-        second: zeros.clone(),
-        ema: zeros,
-    };
-    let resident = network.resident().expect("it lives on a device");
-    resident.take(&moments).expect("moments");
+    let mut learner = on_device::build_learner(shape, cuda, &weights(shape)).expect("device");
     let case = Case::new(shape, 8, 0, false);
-    resident
+    learner
         .accumulate(&case.batch(), case.alphabet)
         .expect("a micro-batch");
     let taken = before.saturating_sub(gpu.capacity().expect("memory").free);

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use super::Options;
 use crate::manifest::Stage;
-use crate::model::footprint::Footprint;
+use crate::model::footprint::{self, Footprint};
 use crate::plan::Plan;
 use crate::shapes::Shape;
 use crate::stages::Device;
@@ -119,7 +119,7 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
         Stage::Train(train) => shape(&train.shape).map(|(shape, footprint)| {
             let rows = train
                 .micro_batch
-                .unwrap_or_else(|| memory::micro_batch(shape, train.batch));
+                .unwrap_or_else(|| footprint::micro_batch(shape, train.batch));
             footprint.training + rows as usize * footprint.training_per_row
         }),
         Stage::Evaluate(_) | Stage::Sample(_) => of_model(),

@@ -19,7 +19,9 @@ use dfdx::prelude::{
     SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _, TrySub as _,
 };
 
-use super::{Backend, Dropout, Readout, TokenRows};
+use super::flat::{self, Weights};
+use super::fused::check_count;
+use super::{Backend, Dropout, HostBackend, Readout, TokenRows};
 use crate::error::{Error, Result};
 
 /// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
@@ -65,7 +67,9 @@ type Collect<E, Dev> = Box<dyn FnOnce(&mut Gradients<E, Dev>) -> Result<Vec<E>>>
 pub struct Composite<E: Number, Dev: Device<E>> {
     device: Dev,
     recording: RefCell<Option<Recording<E, Dev>>>,
-    parameters: Cell<usize>,
+    weights: Weights,
+    /// Counts the times that all weights were lent: tensors made before are out of date.
+    version: Cell<u64>,
 }
 
 struct Recording<E: Number, Dev: Device<E>> {
@@ -77,19 +81,27 @@ struct Recording<E: Number, Dev: Device<E>> {
     used: BTreeMap<usize, Collect<E, Dev>>,
 }
 
-/// A weight: a tensor and its number among the backend's weights.
+/// A weight: its place among the backend's weights, and its values as a tensor, copied when they have changed.
 pub struct Weight<S: Shape, E: Number, Dev: Device<E>> {
-    tensor: Tensor<S, E, Dev>,
-    index: usize,
+    flat: flat::Weight<S>,
+    tensor: RefCell<(u64, Tensor<S, E, Dev>)>,
 }
 
-/// The gradients of the weights by their number, on the host.
+/// The gradients of the weights on the host, laid out as the weights; empty before the first.
 #[derive(Clone, Debug)]
-pub struct Accumulated<E>(BTreeMap<usize, Vec<E>>);
+pub struct Accumulated<E>(Vec<E>);
+
+impl<E: Number> Accumulated<E> {
+    /// All of them in the backend's own precision.
+    #[must_use]
+    pub fn wide(&self) -> Vec<f64> {
+        self.0.iter().map(|&gradient| gradient.value()).collect()
+    }
+}
 
 impl<E> Default for Accumulated<E> {
     fn default() -> Self {
-        Self(BTreeMap::new())
+        Self(Vec::new())
     }
 }
 
@@ -108,7 +120,8 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         Self {
             device,
             recording: RefCell::new(None),
-            parameters: Cell::new(0),
+            weights: Weights::default(),
+            version: Cell::new(0),
         }
     }
 
@@ -120,12 +133,12 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
 
     /// A weight's accumulated gradient in the backend's own precision, row-major; `None` when it has none yet.
     #[must_use]
-    pub fn wide_gradient<S: Shape>(
+    pub fn wide_gradient<S: ConstShape>(
         &self,
         weight: &Weight<S, E, Dev>,
         gradients: &Accumulated<E>,
     ) -> Option<Vec<f64>> {
-        let gradient = gradients.0.get(&weight.index)?;
+        let gradient = gradients.0.get(weight.flat.range())?;
         Some(gradient.iter().map(|&g| g.value()).collect())
     }
 
@@ -177,18 +190,28 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     }
 
     /// The tensor of a weight that takes part in an operation.
-    fn take<S: ConstShape>(&self, weight: &Weight<S, E, Dev>) -> Tensor<S, E, Dev> {
-        if let Some(recording) = &mut *self.recording.borrow_mut() {
-            recording.used.entry(weight.index).or_insert_with(|| {
-                let tensor = weight.tensor.clone();
-                Box::new(move |gradients| {
-                    // Zeros where the operation had nothing to compute.
-                    gradients.try_alloc_for(&tensor).map_err(device_failed)?;
-                    Ok(gradients.get(&tensor).as_vec())
-                })
-            });
+    fn take<S: ConstShape>(&self, weight: &Weight<S, E, Dev>) -> Result<Tensor<S, E, Dev>> {
+        let mut cached = weight.tensor.borrow_mut();
+        if cached.0 != self.version.get() {
+            let values = weight.flat.values();
+            let tensor = self.tensor(S::default(), values.iter().map(|&value| f64::from(value)))?;
+            *cached = (self.version.get(), tensor);
         }
-        weight.tensor.clone()
+        let tensor = &cached.1;
+        if let Some(recording) = &mut *self.recording.borrow_mut() {
+            recording
+                .used
+                .entry(weight.flat.range().start)
+                .or_insert_with(|| {
+                    let tensor = tensor.clone();
+                    Box::new(move |gradients| {
+                        // Zeros where the operation had nothing to compute.
+                        gradients.try_alloc_for(&tensor).map_err(device_failed)?;
+                        Ok(gradients.get(&tensor).as_vec())
+                    })
+                });
+        }
+        Ok(tensor.clone())
     }
 
     fn matrix<A: dfdx::prelude::Dim, B: dfdx::prelude::Dim>(x: &Tensor<(A, B), E, Dev>) -> Matrix<E, Dev> {
@@ -368,52 +391,31 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     type Gradients = Accumulated<E>;
 
     fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>> {
-        let index = self.parameters.get();
-        self.parameters.set(index + 1);
         let tensor = self.tensor(S::default(), values.iter().map(|&value| f64::from(value)))?;
-        Ok(Weight { tensor, index })
+        Ok(Weight {
+            flat: self.weights.push(values)?,
+            tensor: RefCell::new((self.version.get(), tensor)),
+        })
     }
 
     fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()> {
-        if into.len() != S::NUMEL {
-            return Err(mismatch("a weight's copy", S::NUMEL, into.len()));
-        }
-        for (into, value) in into.iter_mut().zip(param.tensor.as_vec()) {
-            *into = value.value() as f32;
-        }
+        check_count(S::NUMEL, into.len())?;
+        into.copy_from_slice(&param.flat.values());
         Ok(())
     }
 
-    fn with_param<S: ConstShape>(
+    fn gradient<S: ConstShape>(
         &self,
-        param: &mut Self::Param<S>,
-        gradients: &mut Self::Gradients,
-        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+        param: &Self::Param<S>,
+        gradients: &Self::Gradients,
+        into: &mut [f32],
     ) -> Result<()> {
-        let mut values = param.tensor.as_vec();
-        let gradient = gradients
-            .0
-            .entry(param.index)
-            .or_insert_with(|| vec![E::of(0.0); S::NUMEL]);
-        let single = |values: &[E]| {
-            values
-                .iter()
-                .map(|value| value.value() as f32)
-                .collect::<Vec<_>>()
-        };
-        let (mut values_lent, mut gradient_lent) = (single(&values), single(gradient));
-        f(&mut values_lent, &mut gradient_lent);
-        // Only what changed is taken back: f64 is not rounded to f32 by being looked at.
-        let restore = |own: &mut [E], lent: &[f32]| {
-            for (own, &lent) in own.iter_mut().zip(lent) {
-                if (own.value() as f32).to_bits() != lent.to_bits() {
-                    *own = E::of(f64::from(lent));
-                }
-            }
-        };
-        restore(gradient, &gradient_lent);
-        restore(&mut values, &values_lent);
-        param.tensor.copy_from(&values);
+        check_count(S::NUMEL, into.len())?;
+        into.fill(0.0);
+        let gradient = gradients.0.get(param.flat.range());
+        for (into, value) in into.iter_mut().zip(gradient.into_iter().flatten()) {
+            *into = value.value() as f32;
+        }
         Ok(())
     }
 
@@ -438,17 +440,11 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
             ));
         };
         let mut from_tape = loss.put_tape(tape).try_backward().map_err(device_failed)?;
-        for (index, collect) in used {
+        gradients.0.resize(self.weights.len(), E::of(0.0));
+        for (start, collect) in used {
             let gradient = collect(&mut from_tape)?;
-            match gradients.0.entry(index) {
-                std::collections::btree_map::Entry::Vacant(entry) => {
-                    entry.insert(gradient);
-                }
-                std::collections::btree_map::Entry::Occupied(mut entry) => {
-                    for (sum, gradient) in entry.get_mut().iter_mut().zip(gradient) {
-                        *sum += gradient;
-                    }
-                }
+            for (sum, gradient) in gradients.0[start..].iter_mut().zip(gradient) {
+                *sum += gradient;
             }
         }
         Ok(gradients)
@@ -472,7 +468,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         tokens: &Rc<[u32]>,
     ) -> Result<Self::Act<(usize, D)>> {
         let tokens = self.indices(tokens.iter().map(|&token| token as usize).collect())?;
-        let table = Self::matrix(&self.take(table));
+        let table = Self::matrix(&self.take(table)?);
         Self::typed(self.run(table, |table| table.try_gather::<(usize, usize), _>(tokens))?)
     }
 
@@ -482,7 +478,8 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         w: &Self::Param<(O, I)>,
         b: Option<&Self::Param<(O,)>>,
     ) -> Result<Self::Act<(usize, O)>> {
-        let (w, b) = (Self::matrix(&self.take(w)), b.map(|b| self.take(b).realize()));
+        let w = Self::matrix(&self.take(w)?);
+        let b = b.map(|b| Ok::<_, Error>(self.take(b)?.realize())).transpose()?;
         Self::typed(self.linear_matrix(Self::matrix(x), w, b, false)?)
     }
 
@@ -493,7 +490,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         first: usize,
     ) -> Result<Self::Act<(usize, P)>> {
         let rows = self.indices((first..first + P::SIZE).collect())?;
-        let w = Self::matrix(&self.take(w));
+        let w = Self::matrix(&self.take(w)?);
         let w = w.put_tape(OwnedTape::default());
         let y = self.run(Self::matrix(x), |x| {
             let w = w
@@ -510,7 +507,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         w: &Self::Param<(O, I)>,
         b: &Self::Param<(O,)>,
     ) -> Result<Self::Act<(usize, O)>> {
-        let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
+        let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
         Self::typed(self.linear_matrix(Self::matrix(x), w, Some(b), true)?)
     }
 
@@ -532,7 +529,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>> {
         let (x, modulation) = (Self::matrix(x), Self::matrix(modulation));
-        let weight: Tensor<(usize,), E, Dev> = self.take(weight).realize();
+        let weight: Tensor<(usize,), E, Dev> = self.take(weight)?.realize();
         let shape = *x.shape();
         let shift = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, shift)?;
         let scale = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, scale)?;
@@ -608,8 +605,34 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         b: &Self::Param<(V,)>,
         readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
-        let (w, b) = (Self::matrix(&self.take(w)), self.take(b).realize());
+        let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
         self.readout_matrix(Self::matrix(h), w, b, readout)
+    }
+}
+
+impl<E: Number, Dev: Device<E>> HostBackend for Composite<E, Dev> {
+    fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
+        self.weights.with(f);
+        self.version.set(self.version.get() + 1);
+        Ok(())
+    }
+
+    fn with_gradients(
+        &self,
+        gradients: &mut Accumulated<E>,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()> {
+        gradients.0.resize(self.weights.len(), E::of(0.0));
+        let single = |value: &E| value.value() as f32;
+        let mut lent: Vec<f32> = gradients.0.iter().map(single).collect();
+        self.with_weights(&mut |weights| f(weights, &mut lent))?;
+        // Only what changed is taken back: f64 is not rounded to f32 by being looked at.
+        for (own, &lent) in gradients.0.iter_mut().zip(&lent) {
+            if single(own).to_bits() != lent.to_bits() {
+                *own = E::of(f64::from(lent));
+            }
+        }
+        Ok(())
     }
 }
 
@@ -853,7 +876,7 @@ mod tests {
         let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
         let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
         let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
-        let mut b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
+        let b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
         let alphabet = Alphabet::without_mask(1, 4); // tokens 0, 2, 3
         backend.record(Accumulated::default());
         let readout = Readout::cross_entropy(alphabet, &[2, 0], &[2.0, 0.5]);
@@ -888,20 +911,22 @@ mod tests {
         let mut gradients = backend.backward(loss).unwrap();
         assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
         // Looking at a gradient does not round it; writing one does write it, and the weight too.
-        backend
-            .with_param(&mut b, &mut gradients, &mut |_, _| {})
-            .unwrap();
+        backend.with_gradients(&mut gradients, &mut |_, _| {}).unwrap();
         assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
         backend
-            .with_param(&mut b, &mut gradients, &mut |values, gradient| {
-                values[4] = 8.0;
-                gradient.fill(0.25);
+            .with_gradients(&mut gradients, &mut |values, gradient| {
+                let own = b.flat.range();
+                assert_eq!(values.len(), own.end, "the last weight");
+                values[own.end - 1] = 8.0;
+                gradient[own].fill(0.25);
             })
             .unwrap();
         assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &[0.25; 5]);
         let mut read = [0.0; 5];
         backend.read(&b, &mut read).unwrap();
         assert_eq!(read.map(f32::to_bits)[3..], [0.4f32, 8.0].map(f32::to_bits));
+        let taken = backend.take(&b).unwrap().as_vec();
+        assert_eq!(taken[4], 8.0, "an operation takes the weight as it is now");
     }
 
     #[test]
@@ -930,7 +955,7 @@ mod tests {
         );
         // Nothing to score: no gradient, no failure.
         let none = step(0..0, Accumulated::default());
-        assert!(none.0.values().flatten().all(|&gradient| gradient == 0.0));
+        assert!(none.0.iter().all(|&gradient| gradient == 0.0));
 
         let loss = backend.input((), &[1.0]).unwrap();
         assert!(

@@ -2,8 +2,8 @@
 //!
 //! Every method here is a thin typed wrapper: it takes slices of the tensors, calls the operation's `cpu` functions,
 //! and puts a closure on the tape. Activations' gradients live in the tape's own gradients and are taken out when
-//! they are consumed, so that each is freed as early as it can be; the weights' gradients live beside the tape, across
-//! micro-batches.
+//! they are consumed, so that each is freed as early as it can be. Weights and their gradients are [ranges of two
+//! vectors](super::flat), the latter beside the tape, across micro-batches.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -15,11 +15,12 @@ use dfdx::prelude::{
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use super::attention::cpu::{Heads, Inputs};
+use super::flat::{Gradients, Weight, Weights};
 use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile::{self, Part};
-use super::{Backend, Dropout, Readout, TokenRows, seam};
+use super::{Backend, Dropout, HostBackend, Readout, TokenRows, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -30,6 +31,7 @@ type Grads = TapeGradients<f32, Cpu>;
 pub struct Fused {
     device: Cpu,
     precision: Precision,
+    weights: Weights,
     recording: RefCell<Option<Recording>>,
     /// Rotary tables by shape; a network has one.
     heads: RefCell<Vec<Rc<Heads>>>,
@@ -37,17 +39,7 @@ pub struct Fused {
 
 struct Recording {
     tape: OwnedTape<f32, Cpu>,
-    weights: Rc<RefCell<Grads>>,
-}
-
-/// The gradients of the weights, as dfdx keeps them.
-#[derive(Debug)]
-pub struct Gradients(Grads);
-
-impl Default for Gradients {
-    fn default() -> Self {
-        Self(Grads::leaky())
-    }
+    weights: Rc<RefCell<Gradients>>,
 }
 
 type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
@@ -76,7 +68,7 @@ impl Fused {
     }
 
     /// Puts an operation's gradient on the tape: a function of the activations' and of the weights' gradients.
-    fn push(&self, gradient: impl FnOnce(&mut Grads, &mut Grads) -> Result<(), CpuError> + 'static) {
+    fn push(&self, gradient: impl FnOnce(&mut Grads, &mut Gradients) -> Result<(), CpuError> + 'static) {
         if let Some(recording) = &mut *self.recording.borrow_mut() {
             let weights = Rc::clone(&recording.weights);
             recording
@@ -90,7 +82,7 @@ impl Fused {
         &self,
         part: Part,
         y: &Tensor<S, f32, Cpu>,
-        gradient: impl FnOnce(&mut [f32], &mut Grads, &mut Grads) -> Result<(), CpuError> + 'static,
+        gradient: impl FnOnce(&mut [f32], &mut Grads, &mut Gradients) -> Result<(), CpuError> + 'static,
     ) {
         let y = y.ghost();
         self.push(move |activations, weights| {
@@ -112,6 +104,14 @@ impl Fused {
         known.push(Rc::clone(&heads));
         heads
     }
+}
+
+/// Whether as many values are asked for as there are.
+pub(super) fn check_count(expected: usize, found: usize) -> Result<()> {
+    if expected == found {
+        return Ok(());
+    }
+    Err(Error::internal(format!("{expected} values into {found}")))
 }
 
 /// Indices below `count`, or an error that shows the first that is not.
@@ -187,46 +187,39 @@ pub(super) fn check_modulation(
 }
 
 impl Backend for Fused {
-    type Param<S: ConstShape> = Tensor<S, f32, Cpu>;
+    type Param<S: ConstShape> = Weight<S>;
     type Act<S: Shape> = Tensor<S, f32, Cpu>;
     type Tokens = Rc<[u32]>;
     type Gradients = Gradients;
 
     fn param<S: ConstShape>(&self, values: &[f32]) -> Result<Self::Param<S>> {
-        self.input(S::default(), values)
+        self.weights.push(values)
     }
 
     fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()> {
-        let values = seam::slice(param);
-        if values.len() != into.len() {
-            return Err(Error::internal(format!(
-                "{} values into {}",
-                values.len(),
-                into.len()
-            )));
-        }
-        into.copy_from_slice(values);
+        check_count(S::NUMEL, into.len())?;
+        into.copy_from_slice(&param.values());
         Ok(())
     }
 
-    fn with_param<S: ConstShape>(
+    fn gradient<S: ConstShape>(
         &self,
-        param: &mut Self::Param<S>,
-        gradients: &mut Self::Gradients,
-        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+        param: &Self::Param<S>,
+        gradients: &Self::Gradients,
+        into: &mut [f32],
     ) -> Result<()> {
-        let gradient = gradients
-            .0
-            .get_or_alloc_mut(&*param)
-            .wrap(Kind::Environment, || "allocate a gradient".to_owned())?;
-        f(seam::slice_mut(param), gradient);
+        check_count(S::NUMEL, into.len())?;
+        match gradients.get(param) {
+            Some(gradient) => into.copy_from_slice(gradient),
+            None => into.fill(0.0),
+        }
         Ok(())
     }
 
     fn record(&self, gradients: Self::Gradients) {
         *self.recording.borrow_mut() = Some(Recording {
             tape: OwnedTape::default(),
-            weights: Rc::new(RefCell::new(gradients.0)),
+            weights: Rc::new(RefCell::new(gradients)),
         });
     }
 
@@ -240,7 +233,7 @@ impl Backend for Fused {
             .try_backward()
             .wrap(Kind::Environment, || "run the backward pass".to_owned())?;
         match Rc::try_unwrap(weights) {
-            Ok(weights) => Ok(Gradients(weights.into_inner())),
+            Ok(weights) => Ok(weights.into_inner()),
             Err(_) => Err(Error::internal("the tape outlived its run")),
         }
     }
@@ -267,12 +260,12 @@ impl Backend for Fused {
         let _timer = profile::forward(Part::Embed);
         check_indices("token", tokens, V::SIZE)?;
         let mut y = seam::zeros(tokens.len() * D::SIZE)?;
-        embed::cpu::forward(seam::slice(table), tokens, D::SIZE, &mut y);
+        embed::cpu::forward(&table.values(), tokens, D::SIZE, &mut y);
         let y = self.tensor((tokens.len(), D::default()), y)?;
         if self.is_recording() {
             let (table, tokens) = (table.clone(), Rc::clone(tokens));
             self.push_from(Part::Embed, &y, move |dy, _, weights| {
-                embed::cpu::backward(dy, &tokens, D::SIZE, weights.get_or_alloc_mut(&table)?);
+                embed::cpu::backward(dy, &tokens, D::SIZE, weights.of(&table));
                 Ok(())
             });
         }
@@ -292,8 +285,8 @@ impl Backend for Fused {
         linear::cpu::forward(
             precision,
             seam::slice(x),
-            seam::slice(w),
-            b.map(seam::slice),
+            &w.values(),
+            b.map(Weight::values).as_deref(),
             I::SIZE,
             &mut y,
         );
@@ -328,7 +321,7 @@ impl Backend for Fused {
         linear::cpu::forward(
             precision,
             seam::slice(x),
-            &seam::slice(w)[part.clone()],
+            &w.values()[part.clone()],
             None,
             I::SIZE,
             &mut y,
@@ -337,10 +330,10 @@ impl Backend for Fused {
         if self.is_recording() {
             let (x, w) = (x.clone(), w.clone());
             self.push_from(Part::Linear, &y, move |dy, activations, weights| {
-                let dw = &mut weights.get_or_alloc_mut(&w)?[part.clone()];
+                let dw = &mut weights.of(&w)[part.clone()];
                 linear::cpu::weight_gradient(dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
                 let dx = activations.get_or_alloc_mut(&x)?;
-                linear::cpu::input_gradient(precision, dy, &seam::slice(&w)[part], I::SIZE, P::SIZE, dx);
+                linear::cpu::input_gradient(precision, dy, &w.values()[part], I::SIZE, P::SIZE, dx);
                 Ok(())
             });
         }
@@ -360,8 +353,8 @@ impl Backend for Fused {
         linear_gelu::cpu::forward(
             precision,
             seam::slice(x),
-            seam::slice(w),
-            seam::slice(b),
+            &w.values(),
+            &b.values(),
             I::SIZE,
             &mut u,
             &mut y,
@@ -418,20 +411,20 @@ impl Backend for Fused {
             places,
             rows,
         };
-        modulated_norm::cpu::forward(seam::slice(x), seam::slice(weight), view, &mut y, &mut statistics);
+        modulated_norm::cpu::forward(seam::slice(x), &weight.values(), view, &mut y, &mut statistics);
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
             let rows = KeptRows::of(rows);
             self.push_from(Part::ModulatedNorm, &y, move |dy, activations, weights| {
-                let (values, weight_values) = (seam::slice(&x), seam::slice(&weight));
+                let (values, weight_values) = (seam::slice(&x), &*weight.values());
                 let view = Modulation {
                     values: seam::slice(&modulation),
                     places,
                     rows: rows.view(),
                 };
                 let dmodulation = activations.get_or_alloc_mut(&modulation)?;
-                let dweight = weights.get_or_alloc_mut(&weight)?;
+                let dweight = weights.of(&weight);
                 modulated_norm::cpu::parameter_gradients(
                     dy,
                     values,
@@ -582,7 +575,7 @@ impl Backend for Fused {
         let count = h.shape().0;
         readout.check(count, V::SIZE)?;
         let mut losses = seam::zeros(count)?;
-        let (values, w_values, b_values) = (seam::slice(h), seam::slice(w), seam::slice(b));
+        let (values, w_values, b_values) = (seam::slice(h), &*w.values(), &*b.values());
         let recorded = self
             .recording
             .borrow()
@@ -591,11 +584,8 @@ impl Backend for Fused {
         let mut dh = Vec::new();
         if let Some(gradients) = &recorded {
             let mut gradients = gradients.borrow_mut();
-            let allocation = |_| Error::environment("allocate a gradient");
             dh = seam::zeros(values.len())?;
-            // Taken out and put back, to have both gradients at once.
-            let mut db = std::mem::take(&mut **gradients.get_or_alloc_mut(b).map_err(allocation)?);
-            let dw = gradients.get_or_alloc_mut(w).map_err(allocation)?;
+            let [dw, db] = gradients.of_both(w, b)?;
             readout::cpu::forward_backward(
                 self.precision,
                 values,
@@ -605,9 +595,8 @@ impl Backend for Fused {
                 &mut losses,
                 &mut dh,
                 dw,
-                &mut db,
+                db,
             );
-            **gradients.get_or_alloc_mut(b).map_err(allocation)? = db;
         } else {
             readout::cpu::forward(values, w_values, b_values, readout, &mut losses);
         }
@@ -630,6 +619,23 @@ impl Backend for Fused {
     }
 }
 
+impl HostBackend for Fused {
+    fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
+        self.weights.with(f);
+        Ok(())
+    }
+
+    fn with_gradients(
+        &self,
+        gradients: &mut Gradients,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()> {
+        gradients.reach(self.weights.len())?;
+        self.weights.with(|weights| f(weights, gradients.all()));
+        Ok(())
+    }
+}
+
 /// into += from.
 fn add(into: &mut [f32], from: &[f32]) {
     super::rows::zip(
@@ -645,19 +651,19 @@ fn linear_backward<I: ConstDim, O: ConstDim>(
     precision: Precision,
     dy: &[f32],
     x: &Matrix<I>,
-    w: &Tensor<(O, I), f32, Cpu>,
-    b: Option<&Tensor<(O,), f32, Cpu>>,
+    w: &Weight<(O, I)>,
+    b: Option<&Weight<(O,)>>,
     activations: &mut Grads,
-    weights: &mut Grads,
+    weights: &mut Gradients,
 ) -> Result<(), CpuError> {
     if let Some(b) = b {
-        linear::cpu::bias_gradient(dy, weights.get_or_alloc_mut(b)?);
+        linear::cpu::bias_gradient(dy, weights.of(b));
     }
-    linear::cpu::weight_gradient(dy, seam::slice(x), I::SIZE, O::SIZE, weights.get_or_alloc_mut(w)?);
+    linear::cpu::weight_gradient(dy, seam::slice(x), I::SIZE, O::SIZE, weights.of(w));
     linear::cpu::input_gradient(
         precision,
         dy,
-        seam::slice(w),
+        &w.values(),
         I::SIZE,
         O::SIZE,
         activations.get_or_alloc_mut(x)?,
@@ -677,19 +683,19 @@ mod tests {
     const LENGTH: usize = 8;
     const ROWS: usize = 4;
 
-    type Weight<const A: usize, const B: usize> = Tensor<(Const<A>, Const<B>), f32, Cpu>;
-    type Vector<const A: usize> = Tensor<(Const<A>,), f32, Cpu>;
+    type Matrix<const A: usize, const B: usize> = Weight<(Const<A>, Const<B>)>;
+    type Vector<const A: usize> = Weight<(Const<A>,)>;
 
     /// One block of a network: every operation, each weight after every kind of operation.
     struct Net {
-        table: Weight<40, 24>,
-        condition: Weight<144, 5>,
+        table: Matrix<40, 24>,
+        condition: Matrix<144, 5>,
         norms: [Vector<24>; 2],
-        qkv: Weight<72, 24>,
-        up: Weight<96, 24>,
+        qkv: Matrix<72, 24>,
+        up: Matrix<96, 24>,
         up_bias: Vector<96>,
-        down: Weight<24, 96>,
-        head: Weight<40, 24>,
+        down: Matrix<24, 96>,
+        head: Matrix<40, 24>,
         head_bias: Vector<40>,
         loss: Loss,
         support: Alphabet,
@@ -780,23 +786,23 @@ mod tests {
     /// The bits of every weight's gradient after a batch in micro-batches of `micro` rows.
     fn gradients(loss: Loss, micro: usize) -> Result<Vec<Vec<u32>>> {
         let backend = Fused::default();
-        let mut net = Net::new(&backend, loss)?;
+        let net = Net::new(&backend, loss)?;
         let mut g = Gradients::default();
         for first in (0..ROWS).step_by(micro) {
             g = net.accumulate(&backend, g, first, micro)?;
         }
-        let g = &mut g;
+        let g = &g;
         let all = [
-            gradient(&backend, &mut net.table, g)?,
-            gradient(&backend, &mut net.condition, g)?,
-            gradient(&backend, &mut net.norms[0], g)?,
-            gradient(&backend, &mut net.norms[1], g)?,
-            gradient(&backend, &mut net.qkv, g)?,
-            gradient(&backend, &mut net.up, g)?,
-            gradient(&backend, &mut net.up_bias, g)?,
-            gradient(&backend, &mut net.down, g)?,
-            gradient(&backend, &mut net.head, g)?,
-            gradient(&backend, &mut net.head_bias, g)?,
+            gradient(&backend, &net.table, g)?,
+            gradient(&backend, &net.condition, g)?,
+            gradient(&backend, &net.norms[0], g)?,
+            gradient(&backend, &net.norms[1], g)?,
+            gradient(&backend, &net.qkv, g)?,
+            gradient(&backend, &net.up, g)?,
+            gradient(&backend, &net.up_bias, g)?,
+            gradient(&backend, &net.down, g)?,
+            gradient(&backend, &net.head, g)?,
+            gradient(&backend, &net.head_bias, g)?,
         ];
         assert!(
             all.iter().all(|gradient| gradient.iter().any(|&x| x != 0.0)),
@@ -825,22 +831,26 @@ mod tests {
     }
 
     #[test]
-    fn lending_a_weight_writes_it_in_place_and_keeps_the_gradient() {
+    fn weights_and_gradients_lie_end_to_end_and_are_written_in_place() {
         let backend = Fused::default();
-        let mut w: Vector<3> = backend.param(&[1.0, 2.0, 3.0]).unwrap();
+        let v: Vector<2> = backend.param(&[8.0, 9.0]).unwrap();
+        let w: Vector<3> = backend.param(&[1.0, 2.0, 3.0]).unwrap();
         let mut g = Gradients::default();
+        assert_eq!(gradient(&backend, &w, &g).unwrap(), [0.0; 3]);
         backend
-            .with_param(&mut w, &mut g, &mut |values, gradient| {
-                assert_eq!(gradient, [0.0; 3]);
-                values[1] = 5.0;
-                gradient[2] = 4.0;
+            .with_gradients(&mut g, &mut |values, gradient| {
+                assert_eq!(values, [8.0, 9.0, 1.0, 2.0, 3.0]);
+                assert_eq!(gradient, [0.0; 5]);
+                values[3] = 5.0;
+                gradient[4] = 4.0;
             })
             .unwrap();
-        assert_eq!(gradient(&backend, &mut w, &mut g).unwrap(), [0.0, 0.0, 4.0]);
-        let mut copy = [0.0; 3];
-        backend.read(&w, &mut copy).unwrap();
-        assert_eq!(copy, [1.0, 5.0, 3.0]);
-        assert!(backend.read(&w, &mut [0.0; 2]).is_err());
+        assert_eq!(gradient(&backend, &w, &g).unwrap(), [0.0, 0.0, 4.0]);
+        assert_eq!(gradient(&backend, &v, &g).unwrap(), [0.0; 2]);
+        assert_eq!(*w.values(), [1.0, 5.0, 3.0]);
+        assert!(g.of_both(&v, &w).is_ok());
+        assert!(g.of_both(&w, &w).is_err());
+        assert!(backend.param::<(Const<3>,)>(&[0.0; 2]).is_err());
     }
 
     #[test]

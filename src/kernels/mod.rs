@@ -9,6 +9,7 @@ pub mod composite;
 pub mod cuda;
 mod draw;
 mod embed;
+mod flat;
 mod fused;
 mod gated_residual;
 mod gather;
@@ -28,7 +29,8 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 
-pub use fused::{Fused, Gradients};
+pub use flat::{Gradients, Weight};
+pub use fused::Fused;
 pub use readout::{Constants, Loss, Readout};
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
@@ -191,12 +193,12 @@ pub trait Backend: Sized + 'static {
     /// Copies a weight's values out, row-major.
     fn read<S: ConstShape>(&self, param: &Self::Param<S>, into: &mut [f32]) -> Result<()>;
 
-    /// Lends a weight's values and its gradient (zeros when it has none yet) to `f`, row-major, and takes both back.
-    fn with_param<S: ConstShape>(
+    /// Copies the gradient of a weight out, row-major; zeros where it has none yet.
+    fn gradient<S: ConstShape>(
         &self,
-        param: &mut Self::Param<S>,
-        gradients: &mut Self::Gradients,
-        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+        param: &Self::Param<S>,
+        gradients: &Self::Gradients,
+        into: &mut [f32],
     ) -> Result<()>;
 
     /// Starts recording; gradients will be added to `gradients`.
@@ -303,4 +305,21 @@ pub trait Backend: Sized + 'static {
         b: &Self::Param<(V,)>,
         readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
+}
+
+/// A backend whose weights lie on the host, end to end in the order in which they were made.
+///
+/// # Errors
+/// Every method fails when memory runs out.
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait HostBackend: Backend {
+    /// Lends all weights to `f`.
+    fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()>;
+
+    /// Lends all weights and their gradients (zeros where there are none yet) to `f`.
+    fn with_gradients(
+        &self,
+        gradients: &mut Self::Gradients,
+        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+    ) -> Result<()>;
 }

@@ -84,11 +84,11 @@ pub fn descend<B: Backend, const N: usize>(
 /// A copy of a weight's gradient.
 pub fn gradient<B: Backend, S: ConstShape>(
     backend: &B,
-    param: &mut B::Param<S>,
-    gradients: &mut B::Gradients,
+    param: &B::Param<S>,
+    gradients: &B::Gradients,
 ) -> Result<Vec<f32>> {
-    let mut copy = Vec::new();
-    backend.with_param(param, gradients, &mut |_, gradient| copy = gradient.to_vec())?;
+    let mut copy = vec![0.0; S::NUMEL];
+    backend.gradient(param, gradients, &mut copy)?;
     Ok(copy)
 }
 

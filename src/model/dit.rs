@@ -240,52 +240,6 @@ impl<B: Backend> Source<'_, B> {
     }
 }
 
-/// Looks at every weight, whatever its shape.
-pub trait Look<B: Backend> {
-    /// Looks at one.
-    ///
-    /// # Errors
-    /// Its own.
-    fn look<S: ConstShape>(&mut self, weight: &B::Param<S>) -> Result<()>;
-}
-
-/// Changes every weight, whatever its shape.
-pub trait Touch<B: Backend> {
-    /// Changes one.
-    ///
-    /// # Errors
-    /// Its own.
-    fn touch<S: ConstShape>(&mut self, weight: &mut B::Param<S>) -> Result<()>;
-}
-
-/// The canonical order, written once for both kinds of visit.
-macro_rules! in_order {
-    ($dit:ident, $visitor:ident.$visit:ident, $iter:ident $(, $mutable:tt)?) => {{
-        $visitor.$visit(&$($mutable)? $dit.embedding)?;
-        $visitor.$visit(&$($mutable)? $dit.time_in.weight)?;
-        $visitor.$visit(&$($mutable)? $dit.time_in.bias)?;
-        $visitor.$visit(&$($mutable)? $dit.time_out.weight)?;
-        $visitor.$visit(&$($mutable)? $dit.time_out.bias)?;
-        for block in $dit.blocks.$iter() {
-            $visitor.$visit(&$($mutable)? block.norm1)?;
-            $visitor.$visit(&$($mutable)? block.attn_qkv)?;
-            $visitor.$visit(&$($mutable)? block.attn_out)?;
-            $visitor.$visit(&$($mutable)? block.norm2)?;
-            $visitor.$visit(&$($mutable)? block.mlp_in.weight)?;
-            $visitor.$visit(&$($mutable)? block.mlp_in.bias)?;
-            $visitor.$visit(&$($mutable)? block.mlp_out.weight)?;
-            $visitor.$visit(&$($mutable)? block.mlp_out.bias)?;
-            $visitor.$visit(&$($mutable)? block.modulation.weight)?;
-            $visitor.$visit(&$($mutable)? block.modulation.bias)?;
-        }
-        $visitor.$visit(&$($mutable)? $dit.norm_final)?;
-        $visitor.$visit(&$($mutable)? $dit.output.weight)?;
-        $visitor.$visit(&$($mutable)? $dit.output.bias)?;
-        $visitor.$visit(&$($mutable)? $dit.modulation_final.weight)?;
-        $visitor.$visit(&$($mutable)? $dit.modulation_final.bias)
-    }};
-}
-
 #[expect(
     clippy::missing_errors_doc,
     reason = "each fails as the backend's operations do: when memory runs out"
@@ -318,16 +272,6 @@ impl<A: Arch, B: Backend> Dit<A, B> {
             "{} weights are left over",
             from.values.len()
         )))
-    }
-
-    /// Looks at every weight in canonical order.
-    pub fn look(&self, visitor: &mut impl Look<B>) -> Result<()> {
-        in_order!(self, visitor.look, iter)
-    }
-
-    /// Changes every weight in canonical order.
-    pub fn touch(&mut self, visitor: &mut impl Touch<B>) -> Result<()> {
-        in_order!(self, visitor.touch, iter_mut, mut)
     }
 
     /// The batch's loss: the scalar Σ weights · loss and the loss of each position, in nats. `batch.positions` is not empty.

@@ -1,15 +1,13 @@
-//! The one place of type erasure: a compiled shape and a backend become a `Box<dyn Network>`.
+//! The one place of type erasure: a compiled shape and a backend become a `Box<dyn Network>`, or a `Box<dyn Learner>`.
 
-use dfdx::shapes::ConstShape;
-
-use super::dit::{Arch, Dit, Look, Touch, WithArch, parameters, with_arch};
-use super::{Batch, Device, Network, Parameter, on_device};
+use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
+use super::{Batch, Device, HostLearner, HostNetwork, Learner, Network, Parameter, on_device};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Backend, Fused};
+use crate::kernels::{Alphabet, Fused, HostBackend};
 use crate::shapes::Shape;
 
 /// A network of the shape on the device, with these weights in the flat order, its products in that precision.
@@ -23,31 +21,51 @@ pub fn build(
     weights: &[f32],
 ) -> Result<Box<dyn Network>> {
     match device {
-        Device::Cpu => on(shape, weights, || Ok(Fused::with_precision(precision))),
-        Device::Cuda => on_gpu(shape, precision, weights),
+        Device::Cpu => on(shape, weights, Fused::with_precision(precision)),
+        Device::Cuda => on_device::build(shape, gpu(shape, precision)?, weights),
         #[cfg(feature = "dfdx-cuda")]
-        Device::DfdxCuda if precision == Precision::Rounded => {
-            Err(Error::input("dfdx's CUDA device computes in f32").hint("set `precision` to `f32`"))
-        }
-        #[cfg(feature = "dfdx-cuda")]
-        Device::DfdxCuda => on(shape, weights, || {
-            let cuda = dfdx::prelude::Cuda::try_build(0, 0)
-                .map_err(|error| Error::environment(format!("open CUDA device 0: {error}")))?;
-            Ok(Composite::<f32, _>::new(cuda))
-        }),
+        Device::DfdxCuda => on(shape, weights, dfdx_cuda(precision)?),
     }
 }
 
-/// The network of the shape on the GPU.
-fn on_gpu(shape: &Shape, precision: Precision, weights: &[f32]) -> Result<Box<dyn Network>> {
+/// A learner of the shape on the device that begins from these weights: otherwise as [`build`].
+///
+/// # Errors
+/// As there.
+pub fn build_learner(
+    shape: &Shape,
+    device: Device,
+    precision: Precision,
+    weights: &[f32],
+) -> Result<Box<dyn Learner>> {
+    match device {
+        Device::Cpu => learner_on(shape, weights, Fused::with_precision(precision)),
+        Device::Cuda => on_device::build_learner(shape, gpu(shape, precision)?, weights),
+        #[cfg(feature = "dfdx-cuda")]
+        Device::DfdxCuda => learner_on(shape, weights, dfdx_cuda(precision)?),
+    }
+}
+
+/// The backend of the GPU.
+fn gpu(shape: &Shape, precision: Precision) -> Result<Cuda> {
     check_heads(shape)?;
     let element = on_device::element(precision);
     let cuda = Cuda::new(Box::new(cuda::device::Device::open(0)?), element);
-    let cuda = match precision {
+    Ok(match precision {
         Precision::Tf32 => cuda.with_tf32(),
         Precision::Single | Precision::Rounded => cuda,
-    };
-    on_device::build(shape, cuda, weights)
+    })
+}
+
+/// dfdx's own backend of the GPU.
+#[cfg(feature = "dfdx-cuda")]
+fn dfdx_cuda(precision: Precision) -> Result<Composite<f32, dfdx::prelude::Cuda>> {
+    if precision == Precision::Rounded {
+        return Err(Error::input("dfdx's CUDA device computes in f32").hint("set `precision` to `f32`"));
+    }
+    let cuda = dfdx::prelude::Cuda::try_build(0, 0)
+        .map_err(|error| Error::environment(format!("open CUDA device 0: {error}")))?;
+    Ok(Composite::new(cuda))
 }
 
 /// Refuses a shape whose heads a GPU cannot take.
@@ -64,32 +82,45 @@ fn check_heads(shape: &Shape) -> Result<()> {
     .hint("use `--device cpu`, or a shape whose width is 16, 32, 64, … times its heads (`mdlm shapes`)"))
 }
 
-/// The network of the shape on the backend that `backend` makes.
-fn on<B: Backend>(
-    shape: &Shape,
-    weights: &[f32],
-    backend: impl FnOnce() -> Result<B>,
-) -> Result<Box<dyn Network>> {
-    struct Build<'a, F>(F, &'a [f32]);
-    impl<B: Backend, F: FnOnce() -> Result<B>> WithArch for Build<'_, F> {
+/// The network of the shape on the backend.
+fn on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Result<Box<dyn Network>> {
+    struct Build<'a, B>(B, &'a [f32]);
+    impl<B: HostBackend> WithArch for Build<'_, B> {
         type Output = Result<Box<dyn Network>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(Erased::<A, B>::new(self.0()?, self.1)?))
+            Ok(Box::new(Erased::<A, B>::new(self.0, self.1)?))
         }
     }
-    with_arch(shape.name, Build(backend, weights))
-        .unwrap_or_else(|| Err(Error::internal(format!("shape `{}` is not compiled", shape.name))))
+    with_arch(shape.name, Build(backend, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
-/// A network whose types are hidden behind [`Network`].
-pub struct Erased<A: Arch, B: Backend> {
+/// The learner of the shape on the backend.
+fn learner_on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Result<Box<dyn Learner>> {
+    struct Build<'a, B>(B, &'a [f32]);
+    impl<B: HostBackend> WithArch for Build<'_, B> {
+        type Output = Result<Box<dyn Learner>>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            let network = Erased::<A, B>::new(self.0, self.1)?;
+            Ok(Box::new(HostLearner::new(network)?))
+        }
+    }
+    with_arch(shape.name, Build(backend, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+}
+
+pub(super) fn not_compiled(shape: &Shape) -> Error {
+    Error::internal(format!("shape `{}` is not compiled", shape.name))
+}
+
+/// A network whose types are hidden behind [`Network`]. Its weights are the first of its backend, and the only ones: the
+/// backend's flat order is the network's.
+pub struct Erased<A: Arch, B: HostBackend> {
     backend: B,
     dit: Dit<A, B>,
     gradients: B::Gradients,
     parameters: Vec<Parameter>,
 }
 
-impl<A: Arch, B: Backend> Erased<A, B> {
+impl<A: Arch, B: HostBackend> Erased<A, B> {
     /// The network with these weights in the flat order.
     ///
     /// # Errors
@@ -104,7 +135,7 @@ impl<A: Arch, B: Backend> Erased<A, B> {
     }
 }
 
-impl<A: Arch, B: Backend> Network for Erased<A, B> {
+impl<A: Arch, B: HostBackend> Network for Erased<A, B> {
     fn shape(&self) -> &'static Shape {
         A::SHAPE
     }
@@ -114,30 +145,38 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
     }
 
     fn load(&mut self, values: &[f32]) -> Result<()> {
-        self.gradients = B::Gradients::default();
-        self.dit = Dit::new(&self.backend, values)?;
-        Ok(())
+        check_len("weights", total(&self.parameters), values.len())?;
+        self.backend
+            .with_weights(&mut |weights| weights.copy_from_slice(values))
     }
 
     fn read(&self, values: &mut [f32]) -> Result<()> {
-        struct Read<'a, B> {
-            backend: &'a B,
-            values: &'a mut [f32],
-        }
-        impl<B: Backend> Look<B> for Read<'_, B> {
-            fn look<S: ConstShape>(&mut self, weight: &B::Param<S>) -> Result<()> {
-                let (own, rest) = std::mem::take(&mut self.values).split_at_mut(S::NUMEL);
-                self.values = rest;
-                self.backend.read(weight, own)
-            }
-        }
         check_len("weights", total(&self.parameters), values.len())?;
-        self.dit.look(&mut Read {
-            backend: &self.backend,
-            values,
-        })
+        self.backend
+            .with_weights(&mut |weights| values.copy_from_slice(weights))
     }
 
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (_, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
+        self.backend.values(&nll)
+    }
+
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        check_inputs(A::SHAPE, tokens, sigma, positions)?;
+        if positions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let tokens = self.backend.tokens(tokens)?;
+        let logits = self.dit.logits(&self.backend, &tokens, sigma, positions)?;
+        self.backend.values(&logits)
+    }
+}
+
+impl<A: Arch, B: HostBackend> HostNetwork for Erased<A, B> {
     fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
         check_batch(A::SHAPE, batch, alphabet)?;
         if batch.positions.is_empty() {
@@ -160,50 +199,16 @@ impl<A: Arch, B: Backend> Network for Erased<A, B> {
         self.backend.values(&nll)
     }
 
-    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
-        struct Visit<'a, B: Backend, F> {
-            backend: &'a B,
-            gradients: &'a mut B::Gradients,
-            parameters: std::slice::Iter<'a, Parameter>,
-            f: F,
-        }
-        impl<B: Backend, F: FnMut(&Parameter, &mut [f32], &mut [f32])> Touch<B> for Visit<'_, B, F> {
-            fn touch<S: ConstShape>(&mut self, weight: &mut B::Param<S>) -> Result<()> {
-                let Some(parameter) = self.parameters.next() else {
-                    return Err(Error::internal("more weights than parameters"));
-                };
-                let f = &mut self.f;
-                self.backend
-                    .with_param(weight, self.gradients, &mut |values, gradient| {
-                        f(parameter, values, gradient);
-                    })
-            }
-        }
-        self.dit.touch(&mut Visit {
-            backend: &self.backend,
-            gradients: &mut self.gradients,
-            parameters: self.parameters.iter(),
-            f,
-        })
+    fn with_weights(&mut self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
+        self.backend.with_weights(f)
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        check_batch(A::SHAPE, batch, alphabet)?;
-        if batch.positions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (_, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
-        self.backend.values(&nll)
-    }
-
-    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
-        check_inputs(A::SHAPE, tokens, sigma, positions)?;
-        if positions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let tokens = self.backend.tokens(tokens)?;
-        let logits = self.dit.logits(&self.backend, &tokens, sigma, positions)?;
-        self.backend.values(&logits)
+    fn with_gradient(&mut self, f: &mut dyn FnMut(&[Parameter], &mut [f32], &mut [f32])) -> Result<()> {
+        let parameters = &self.parameters;
+        self.backend
+            .with_gradients(&mut self.gradients, &mut |weights, gradient| {
+                f(parameters, weights, gradient);
+            })
     }
 }
 

@@ -1,30 +1,33 @@
 //! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
 
 pub mod checkpoint;
+mod cuda_learner;
 mod device;
 pub mod dit;
 mod erased;
 pub mod footprint;
+mod host_learner;
 mod initial;
+pub mod learner;
 pub mod on_device;
 pub mod tensors;
 mod trial;
 
 use crate::error::Result;
-use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::{Alphabet, Constants, Dropout, Loss, Readout};
 use crate::shapes::Shape;
 
+pub use cuda_learner::CudaLearner;
 pub use device::{Choice, Device, Trust, trust};
 pub use dit::parameters;
-pub use erased::{Erased, build};
+pub use erased::{Erased, build, build_learner};
+pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;
+pub use learner::{Arena, GradientNorm, Learner, Reduction, StepOutcome};
 pub use on_device::OnDevice;
 
 pub use crate::kernels::cuda::driver::Timed;
 pub use crate::kernels::cuda::turn::Turn;
-
-pub use crate::kernels::cuda::update::Outcome as StepOutcome;
 
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,7 +89,8 @@ impl Parameter {
     }
 }
 
-/// A denoiser with its shape erased: the one place where types become data.
+/// A denoiser with its shape erased: the one place where types become data. It computes with the weights that it has; a
+/// [`Learner`] changes them.
 pub trait Network {
     /// Its dimensions.
     fn shape(&self) -> &'static Shape;
@@ -94,7 +98,7 @@ pub trait Network {
     /// Its parameters in canonical order.
     fn parameters(&self) -> &[Parameter];
 
-    /// Replaces all weights from the flat order; accumulated gradients are dropped.
+    /// Replaces all weights from the flat order.
     ///
     /// # Errors
     /// Out of memory.
@@ -105,23 +109,6 @@ pub trait Network {
     /// # Errors
     /// The device failed.
     fn read(&self, values: &mut [f32]) -> Result<()>;
-
-    /// Forward and backward: adds the gradient of Σ weights · loss to the accumulated one, and returns each position's
-    /// loss in nats, that of the cross-entropy being the target's negative log-likelihood. Without positions nothing is
-    /// computed.
-    ///
-    /// # Errors
-    /// Out of memory, or a batch that is no batch of this shape (an internal error: callers check what users write).
-    /// A network that failed is of no further use.
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
-
-    /// Lends every parameter with its accumulated gradient to `f`, in canonical order. Gradients persist: a second
-    /// visit sees what the first left (clip, then update); the caller zeroes them.
-    ///
-    /// # Errors
-    /// The device failed.
-    #[expect(clippy::type_complexity, reason = "named, it would be less clear")]
-    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()>;
 
     /// Forward only: each position's loss in nats.
     ///
@@ -143,9 +130,20 @@ pub trait Network {
         Ok(None)
     }
 
-    /// The network as one that does whole steps by itself, where it lives on a device.
-    fn resident(&mut self) -> Option<&mut dyn Resident> {
+    /// Bytes of a device's memory that it has taken, at most so far; absent where it computes on the host.
+    fn device_memory(&self) -> Option<usize> {
         None
+    }
+
+    /// Begins to time a device's kernels one by one.
+    fn time_kernels(&self) {}
+
+    /// The time of each kernel since then, in all, the longest first.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn kernel_times(&self) -> Result<Vec<Timed>> {
+        Ok(Vec::new())
     }
 }
 
@@ -177,48 +175,6 @@ pub trait Chain {
 
     /// All tokens. Fails where logits were not finite.
     fn tokens(&self) -> Result<Vec<u32>>;
-}
-
-/// A network that lives on a device with its optimizer. What it is asked is queued: nothing waits but what says so.
-///
-/// # Errors
-/// Every method fails when the device does, or runs out of memory; the network is of no further use then.
-#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
-pub trait Resident {
-    /// Takes over the optimizer's memory; before the first update.
-    fn take(&mut self, moments: &Moments) -> Result<()>;
-
-    /// Copies the optimizer's memory out; waits.
-    fn give(&self, moments: &mut Moments) -> Result<()>;
-
-    /// Forward and backward of a micro-batch: its gradient and its loss Σ weights · loss are added to the step's.
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()>;
-
-    /// Ends the step: clips its gradient's global norm to `clip` (0: no limit) and updates weights, moments and average.
-    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()>;
-
-    /// What came of the oldest update that was not asked for before; waits for it. Nothing when all were.
-    fn outcome(&mut self) -> Result<Option<StepOutcome>>;
-
-    /// Bytes of the device's memory that a network may take. They are a share of all there is, not of what is free just now:
-    /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run goes on.
-    fn room(&self) -> Result<usize>;
-
-    /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
-    /// else grow with their share of masked tokens, and what steps were captured with it would be of no use any more.
-    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()>;
-
-    /// Bytes of the device's memory that it has taken, at most so far.
-    fn taken(&self) -> usize;
-
-    /// Begins to time kernels one by one.
-    fn time(&mut self);
-
-    /// The time of each kernel since then, in all, the longest first.
-    fn timed(&mut self) -> Result<Vec<Timed>>;
-
-    /// The weights and their moving average change places.
-    fn swap_average(&mut self) -> Result<()>;
 }
 
 #[cfg(test)]

@@ -1,18 +1,15 @@
-//! A network whose weights, gradients, moments and activations stay on a CUDA device: what [`Erased`](super::Erased) does,
-//! without waiting for results, and with the optimizer beside the weights.
+//! A network whose weights and activations stay on a CUDA device: what [`Erased`](super::Erased) does, and the plan of the
+//! memory that [learning](super::CudaLearner) there takes.
 //!
 //! What a step asks of the device depends on sizes alone: rows, and how many positions are answered. The latter is made a
 //! multiple of [`quantum`] by further positions that weigh nothing, so that few sizes occur and each one's commands are
 //! captured once.
 
-use std::collections::VecDeque;
-
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::erased::{check_batch, check_inputs, check_positions, total};
-use super::{Asked, Batch, Network, Parameter, Resident, StepOutcome, Timed};
+use super::erased::{check_batch, check_inputs, check_positions, not_compiled, total};
+use super::{Asked, Batch, CudaLearner, Learner, Network, Parameter, Timed};
 use crate::error::{Error, Result};
-use crate::kernels::adamw::{AdamW, Moments, Update};
-use crate::kernels::cuda::driver::{Element, Ticket};
+use crate::kernels::cuda::driver::Element;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
 use crate::kernels::cuda::{Chain, Cuda, Gradients, Taken, room};
@@ -27,8 +24,6 @@ const TILE: usize = 64;
 /// average, at most 1/16 is done in vain.
 const SHARE: usize = 32;
 
-/// Memory of the device that is left alone, at least: for compiled kernels, graphs, products' partial sums, a screen.
-const RESERVE: usize = 768 << 20;
 /// Tokens of a micro-batch at most: with more nothing is faster.
 const MOST_TOKENS: usize = 1 << 17;
 
@@ -40,15 +35,11 @@ pub fn quantum(tokens: usize) -> usize {
 
 /// A network on a device.
 pub struct OnDevice<A: Arch> {
-    cuda: Cuda,
+    pub(super) cuda: Cuda,
     dit: Dit<A, Cuda>,
-    gradients: Gradients,
-    optimizer: Option<Optimizer>,
-    parameters: Vec<Parameter>,
+    pub(super) parameters: Vec<Parameter>,
     /// Where each parameter begins on the device.
     places: Vec<usize>,
-    /// Updates whose outcome nobody has asked for yet, the oldest first.
-    updates: VecDeque<Ticket>,
 }
 
 impl<A: Arch> OnDevice<A> {
@@ -67,28 +58,34 @@ impl<A: Arch> OnDevice<A> {
         Ok(Self {
             dit: Dit::new(&cuda, weights)?,
             cuda,
-            gradients: Gradients::default(),
-            optimizer: None,
             parameters,
             places,
-            updates: VecDeque::new(),
         })
     }
 
-    /// Queues forward and backward; returns the losses, those of `batch` among them, in the order of the positions.
-    fn queue(
-        &mut self,
+    /// Queues forward and backward of a micro-batch; its gradient is added to those, its loss to the optimizer's, where there
+    /// is one.
+    pub(super) fn accumulate(
+        &self,
+        gradients: Gradients,
         batch: &Batch<'_>,
         alphabet: Alphabet,
-    ) -> Result<<Cuda as crate::kernels::Backend>::Act<(usize,)>> {
-        self.cuda.record(std::mem::take(&mut self.gradients));
-        let (loss, nll) = self.dit.nll(&self.cuda, batch, alphabet)?;
-        self.gradients = self.cuda.backward(loss)?;
-        Ok(nll)
+    ) -> Result<Gradients> {
+        check_batch(A::SHAPE, batch, alphabet)?;
+        if batch.positions.is_empty() {
+            return Ok(gradients);
+        }
+        let padded = Padded::new(batch, alphabet);
+        self.cuda.record(gradients);
+        let (loss, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), alphabet)?;
+        let gradients = self.cuda.backward(loss)?;
+        drop(nll);
+        self.cuda.run_again()?;
+        Ok(gradients)
     }
 
     /// Calls `f` with each parameter, where it lies on the device, and its part of a flat vector.
-    fn each<T>(
+    pub(super) fn each<T>(
         &self,
         flat: T,
         mut split: impl FnMut(T, usize) -> (T, T),
@@ -103,33 +100,33 @@ impl<A: Arch> OnDevice<A> {
         Ok(())
     }
 
-    fn read_flat(&self, number: Number, into: &mut [f32]) -> Result<()> {
+    pub(super) fn read_flat(
+        &self,
+        optimizer: Option<&Optimizer>,
+        number: Number,
+        into: &mut [f32],
+    ) -> Result<()> {
         check_flat(&self.parameters, into.len())?;
         self.each(
             into,
             |flat, at| flat.split_at_mut(at),
-            |_, place, own| {
-                self.cuda
-                    .read_numbers(self.optimizer.as_ref(), number, place, own)
-            },
+            |_, place, own| self.cuda.read_numbers(optimizer, number, place, own),
         )
     }
 
-    fn write_flat(&self, number: Number, values: &[f32]) -> Result<()> {
+    pub(super) fn write_flat(
+        &self,
+        optimizer: Option<&Optimizer>,
+        number: Number,
+        values: &[f32],
+    ) -> Result<()> {
         check_flat(&self.parameters, values.len())?;
         self.each(
             values,
             |flat, at| flat.split_at(at),
-            |_, place, own| {
-                self.cuda
-                    .write_numbers(self.optimizer.as_ref(), number, place, own)
-            },
+            |_, place, own| self.cuda.write_numbers(optimizer, number, place, own),
         )
     }
-}
-
-fn there(optimizer: Option<&Optimizer>) -> Result<&Optimizer> {
-    optimizer.ok_or_else(|| Error::internal("an update before the moments were taken"))
 }
 
 fn check_flat(parameters: &[Parameter], count: usize) -> Result<()> {
@@ -214,36 +211,11 @@ impl<A: Arch> Network for OnDevice<A> {
     }
 
     fn load(&mut self, values: &[f32]) -> Result<()> {
-        self.gradients = Gradients::default();
-        self.write_flat(Number::Weight, values)
+        self.write_flat(None, Number::Weight, values)
     }
 
     fn read(&self, values: &mut [f32]) -> Result<()> {
-        self.read_flat(Number::Weight, values)
-    }
-
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        check_batch(A::SHAPE, batch, alphabet)?;
-        if batch.positions.is_empty() {
-            return Ok(Vec::new());
-        }
-        let padded = Padded::new(batch, alphabet);
-        let nll = self.queue(&padded.batch(batch), alphabet)?;
-        self.cuda.run_again()?;
-        let nll = self.cuda.values(&nll)?;
-        Ok(padded.own.iter().map(|&at| nll[at]).collect())
-    }
-
-    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
-        for (parameter, &place) in self.parameters.iter().zip(&self.places) {
-            let (mut values, mut gradient) = (vec![0.0; parameter.len()], vec![0.0; parameter.len()]);
-            self.cuda.read_numbers(None, Number::Weight, place, &mut values)?;
-            self.cuda.read_gradient(&self.gradients, place, &mut gradient)?;
-            f(parameter, &mut values, &mut gradient);
-            self.cuda.write_numbers(None, Number::Weight, place, &values)?;
-            self.cuda.write_gradient(&self.gradients, place, &gradient)?;
-        }
-        Ok(())
+        self.read_flat(None, Number::Weight, values)
     }
 
     fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
@@ -276,8 +248,16 @@ impl<A: Arch> Network for OnDevice<A> {
         })))
     }
 
-    fn resident(&mut self) -> Option<&mut dyn Resident> {
-        Some(self)
+    fn device_memory(&self) -> Option<usize> {
+        Some(self.cuda.taken().total())
+    }
+
+    fn time_kernels(&self) {
+        self.cuda.driver().time();
+    }
+
+    fn kernel_times(&self) -> Result<Vec<Timed>> {
+        self.cuda.driver().timed()
     }
 }
 
@@ -336,78 +316,6 @@ impl<A: Arch> super::Chain for OwnChain<'_, A> {
     }
 }
 
-impl<A: Arch> Resident for OnDevice<A> {
-    fn take(&mut self, moments: &Moments) -> Result<()> {
-        if self.optimizer.is_none() {
-            self.optimizer = Some(self.cuda.optimizer()?);
-        }
-        self.write_flat(Number::First, &moments.first)?;
-        self.write_flat(Number::Second, &moments.second)?;
-        self.write_flat(Number::Average, &moments.ema)
-    }
-
-    fn give(&self, moments: &mut Moments) -> Result<()> {
-        self.read_flat(Number::First, &mut moments.first)?;
-        self.read_flat(Number::Second, &mut moments.second)?;
-        self.read_flat(Number::Average, &mut moments.ema)
-    }
-
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
-        check_batch(A::SHAPE, batch, alphabet)?;
-        if batch.positions.is_empty() {
-            return Ok(());
-        }
-        let padded = Padded::new(batch, alphabet);
-        let nll = self.queue(&padded.batch(batch), alphabet)?;
-        drop(nll);
-        self.cuda.run_again()
-    }
-
-    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
-        let optimizer = there(self.optimizer.as_ref())?;
-        let ticket = self
-            .cuda
-            .update(optimizer, &mut self.gradients, adam, update, clip)?;
-        self.updates.push_back(ticket);
-        Ok(())
-    }
-
-    fn outcome(&mut self) -> Result<Option<StepOutcome>> {
-        let Some(ticket) = self.updates.pop_front() else {
-            return Ok(None);
-        };
-        self.cuda.outcome(ticket).map(Some)
-    }
-
-    fn room(&self) -> Result<usize> {
-        let total = self.cuda.driver().capacity()?.total;
-        Ok(total.saturating_sub(RESERVE.max(total / 16)))
-    }
-
-    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()> {
-        let planning = Cuda::new(Box::new(Planning::default()), self.cuda.element());
-        let planned = plan::<A>(planning, rows, masked(A::SHAPE, rows, Some(batch)))?;
-        self.cuda.reserve_activations(planned.arena);
-        Ok(())
-    }
-
-    fn taken(&self) -> usize {
-        self.cuda.taken().total()
-    }
-
-    fn time(&mut self) {
-        self.cuda.driver().time();
-    }
-
-    fn timed(&mut self) -> Result<Vec<Timed>> {
-        self.cuda.driver().timed()
-    }
-
-    fn swap_average(&mut self) -> Result<()> {
-        self.cuda.swap_average(there(self.optimizer.as_ref())?)
-    }
-}
-
 /// What the width of a head has to be a multiple of: tensor cores take tiles of 16.
 pub const HEAD_TILE: usize = 16;
 
@@ -438,7 +346,22 @@ pub fn build(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Netwo
             Ok(Box::new(OnDevice::<A>::new(self.0, self.1)?))
         }
     }
-    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| not_compiled(shape))
+    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+}
+
+/// A learner of the shape on a device that begins from these weights in the flat order.
+///
+/// # Errors
+/// Out of memory.
+pub fn build_learner(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Learner>> {
+    struct Build<'a>(Cuda, &'a [f32]);
+    impl WithArch for Build<'_> {
+        type Output = Result<Box<dyn Learner>>;
+        fn apply<A: Arch>(self) -> Self::Output {
+            Ok(Box::new(CudaLearner::<A>::new(self.0, self.1)?))
+        }
+    }
+    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
 /// What training needs of a device's memory in micro-batches of `rows` rows, of a batch of so many or of any: [`plan`] of the
@@ -456,20 +379,16 @@ pub fn memory(shape: &Shape, element: Element, rows: usize, batch: Option<usize>
     }
     let cuda = Cuda::new(Box::new(Planning::default()), element);
     let masked = masked(shape, rows, batch);
-    with_arch(shape.name, Plan(cuda, rows, masked)).unwrap_or_else(|| not_compiled(shape))
+    with_arch(shape.name, Plan(cuda, rows, masked)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
 /// Tokens of a micro-batch that are masked, at most. Times are spread over a batch, row after row: its last micro-batch has
 /// the largest share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than chance adds.
-fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize {
+pub(super) fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize {
     let tokens = rows * shape.length;
     let Some(batch) = batch else { return tokens };
     let answered = tokens - tokens * rows / (2 * batch.max(rows));
     tokens.min(answered + 4 * tokens.isqrt())
-}
-
-fn not_compiled<T>(shape: &Shape) -> Result<T> {
-    Err(Error::internal(format!("shape `{}` is not compiled", shape.name)))
 }
 
 /// Whether a micro-batch of so many rows fits into so many bytes.
@@ -545,13 +464,12 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
 /// that is queued and not run. `cuda` is on a driver that does nothing.
 ///
 /// # Errors
-/// None of its own.
+/// Out of memory.
 pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
     // Zeros that nobody reads take no memory.
     let weights = vec![0.0; total(&parameters(A::SHAPE))];
-    let mut network = OnDevice::<A>::new(cuda, &weights)?;
+    let mut learner = CudaLearner::<A>::new(cuda, &weights)?;
     drop(weights);
-    network.optimizer = Some(network.cuda.optimizer()?);
     let positions: Vec<u32> = (0..masked as u32).collect();
     let mut tokens = vec![0; rows * A::SHAPE.length];
     tokens[..masked].fill(1);
@@ -571,6 +489,6 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
         }),
         ..Batch::default()
     };
-    Resident::accumulate(&mut network, &batch, alphabet)?;
-    Ok(network.cuda.taken())
+    learner.accumulate(&batch, alphabet)?;
+    Ok(learner.taken())
 }

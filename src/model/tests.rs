@@ -2,10 +2,11 @@
 
 use dfdx::prelude::Cpu;
 
-use super::dit::{Dit, Look, Nano};
+use super::dit::{Dit, Nano};
 use super::erased::Erased;
 use super::*;
-use crate::kernels::composite::{Accumulated, Composite, Weight};
+use crate::kernels::adamw::Moments;
+use crate::kernels::composite::{Accumulated, Composite};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend, Fused};
 use crate::rng::{Random, Stream};
@@ -130,46 +131,30 @@ impl Case {
     }
 }
 
-fn gradient(network: &mut dyn Network) -> Vec<f32> {
+fn gradient(network: &mut dyn HostNetwork) -> Vec<f32> {
     let mut all = Vec::new();
     network
-        .visit(&mut |_, _, gradient| all.extend_from_slice(gradient))
+        .with_gradient(&mut |_, _, gradient| all = gradient.to_vec())
         .unwrap();
     all
-}
-
-/// Every gradient of a network in f64, in canonical order.
-struct Gather<'a>(&'a Exact, &'a Accumulated<f64>, Vec<f64>);
-
-impl Look<Exact> for Gather<'_> {
-    fn look<S: dfdx::shapes::ConstShape>(&mut self, weight: &Weight<S, f64, Cpu>) -> Result<()> {
-        self.2.extend(
-            self.0
-                .wide_gradient(weight, self.1)
-                .expect("every weight takes part"),
-        );
-        Ok(())
-    }
 }
 
 /// The gradient of the loss in f64 against central differences, at two entries of every parameter.
 #[test]
 fn gradients_of_the_whole_network_match_finite_differences() {
-    let backend = Exact::new(Cpu::default());
     let case = Case::new(2, true, true);
     let weights = weights();
     let loss = |weights: &[f32]| {
+        let backend = Exact::new(Cpu::default());
         let dit = Dit::<Nano, Exact>::new(&backend, weights).unwrap();
         let (loss, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
         backend.wide_values(&loss)[0]
     };
+    let backend = Exact::new(Cpu::default());
     let dit = Dit::<Nano, Exact>::new(&backend, &weights).unwrap();
     backend.record(Accumulated::default());
     let (total, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
-    let gradients = backend.backward(total).unwrap();
-    let mut gather = Gather(&backend, &gradients, Vec::new());
-    dit.look(&mut gather).unwrap();
-    let gradient = gather.2;
+    let gradient = backend.backward(total).unwrap().wide();
     for (index, parameter) in parameters(nano()).iter().enumerate() {
         let own = &gradient[parameter.offset..][..parameter.len()];
         assert!(own.iter().any(|&g| g != 0.0), "{}: no gradient", parameter.name);
@@ -396,7 +381,7 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
 }
 
 #[test]
-fn weights_go_in_and_out_unchanged_and_loading_drops_gradients() {
+fn weights_go_in_and_out_unchanged_and_are_lent_with_their_gradients() {
     let (mut network, weights) = (exact(), weights());
     let mut read = vec![0.0; weights.len()];
     network.read(&mut read).unwrap();
@@ -404,11 +389,13 @@ fn weights_go_in_and_out_unchanged_and_loading_drops_gradients() {
     let case = Case::new(1, false, false);
     network.accumulate(&case.batch(), ALPHABET).unwrap();
     assert!(gradient(&mut network).iter().any(|&g| g != 0.0));
-    // A visit changes weights and gradients for good.
+    // Lent, they change for good.
     network
-        .visit(&mut |parameter, values, gradient| {
-            assert_eq!(values, &weights[parameter.offset..][..parameter.len()]);
-            values[0] = 7.0;
+        .with_gradient(&mut |parameters, values, gradient| {
+            assert_eq!(values, weights);
+            for parameter in parameters {
+                values[parameter.offset] = 7.0;
+            }
             gradient.fill(0.5);
         })
         .unwrap();
@@ -426,10 +413,18 @@ fn weights_go_in_and_out_unchanged_and_loading_drops_gradients() {
             parameter.name
         );
     }
-    network.load(&weights).unwrap();
-    assert!(gradient(&mut network).iter().all(|&g| g == 0.0));
-    network.read(&mut read).unwrap();
+    let other = network.nll(&case.batch(), ALPHABET).unwrap();
+    let mut learner = HostLearner::new(network).unwrap();
+    learner.load(&weights, Moments::before(&weights)).unwrap();
+    assert_eq!(learner.gradient_norm().unwrap().total, 0.0);
+    learner.network().read(&mut read).unwrap();
     assert_eq!(read, weights);
+    let network = learner.network();
+    assert_ne!(network.nll(&case.batch(), ALPHABET).unwrap(), other);
+    assert_eq!(
+        network.nll(&case.batch(), ALPHABET).unwrap(),
+        exact().nll(&case.batch(), ALPHABET).unwrap()
+    );
 }
 
 #[test]
@@ -502,6 +497,7 @@ mod cuda {
     use dfdx::shapes::Const;
 
     use super::*;
+    use crate::kernels::adamw::{AdamW, Update};
     use crate::kernels::cuda::Cuda;
     use crate::kernels::cuda::device::Device;
     use crate::kernels::cuda::driver::{Driver, Element};
@@ -533,9 +529,26 @@ mod cuda {
         };
     }
 
-    fn emulated<A: Arch>(element: Element) -> OnDevice<A> {
+    fn emulated<A: Arch>(element: Element) -> CudaLearner<A> {
         let cuda = Cuda::new(Box::new(Emulated::default()), element);
-        OnDevice::new(cuda, &weights_of(A::SHAPE)).unwrap()
+        CudaLearner::new(cuda, &weights_of(A::SHAPE)).unwrap()
+    }
+
+    fn host<A: Arch>() -> HostLearner<Erased<A, Fused>> {
+        let network = Erased::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
+        HostLearner::new(network).unwrap()
+    }
+
+    /// Gradient and loss accumulated so far.
+    fn accumulated(learner: &mut dyn Learner) -> (Vec<f32>, f64) {
+        let mut found = (Vec::new(), 0.0);
+        learner
+            .reduce(&mut |gradient, loss| {
+                found = (gradient.to_vec(), *loss);
+                Ok(())
+            })
+            .unwrap();
+        found
     }
 
     fn norm(values: impl Iterator<Item = f32>) -> f64 {
@@ -557,12 +570,21 @@ mod cuda {
     ) {
         for (conditioned, dropout) in [(false, false), (true, true)] {
             let case = Case::of(A::SHAPE, alphabet, 3, conditioned, dropout);
-            let mut cuda = Erased::<A, _>::new(Cuda::new(device(), element), &weights_of(A::SHAPE)).unwrap();
-            let mut fused = Erased::<A, _>::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
-            let nll = cuda.accumulate(&case.batch(), alphabet).unwrap();
-            assert_close(&nll, &fused.accumulate(&case.batch(), alphabet).unwrap(), loss);
-            assert_close(&cuda.nll(&case.batch(), alphabet).unwrap(), &nll, loss);
-            let (found, expected) = (gradient(&mut cuda), gradient(&mut fused));
+            let cuda = Cuda::new(device(), element);
+            let mut cuda = CudaLearner::<A>::new(cuda, &weights_of(A::SHAPE)).unwrap();
+            let mut fused = host::<A>();
+            for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
+                learner.accumulate(&case.batch(), alphabet).unwrap();
+            }
+            let nll = fused.network().nll(&case.batch(), alphabet).unwrap();
+            assert_close(&cuda.network().nll(&case.batch(), alphabet).unwrap(), &nll, loss);
+            let ((found, found_loss), (expected, expected_loss)) =
+                (accumulated(&mut cuda), accumulated(&mut fused));
+            let scale: f64 = case.weights.iter().map(|&weight| f64::from(weight)).sum();
+            assert!(
+                (found_loss - expected_loss).abs() <= f64::from(loss) * (scale + expected_loss),
+                "{found_loss}, {expected_loss}"
+            );
             for parameter in parameters(A::SHAPE) {
                 let own = parameter.offset..parameter.offset + parameter.len();
                 let off = norm(
@@ -582,7 +604,7 @@ mod cuda {
             let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
             let logits =
                 |network: &dyn Network| network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
-            assert_close(&logits(&cuda), &logits(&fused), loss);
+            assert_close(&logits(cuda.network()), &logits(fused.network()), loss);
         }
     }
 
@@ -626,40 +648,43 @@ mod cuda {
         }
     }
 
-    /// Steps of momentum on changing batches; the network's weights and the momentum after them.
+    /// Steps of AdamW on changing batches; the weights and moments after them.
     fn train(
-        network: &mut dyn Network,
+        learner: &mut dyn Learner,
         alphabet: Alphabet,
         steps: std::ops::Range<u64>,
-        momentum: &mut [f32],
-    ) -> Vec<f32> {
-        let shape = network.shape();
+    ) -> (Vec<f32>, Moments) {
+        let shape = learner.network().shape();
+        let adam = AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        };
         for step in steps {
             let mut case = Case::of(shape, alphabet, 2, false, true);
             case.dropout = case.dropout.map(|dropout| Dropout { step, ..dropout });
-            network.accumulate(&case.batch(), alphabet).unwrap();
-            let update = &mut |parameter: &Parameter, values: &mut [f32], gradient: &mut [f32]| {
-                let momentum = &mut momentum[parameter.offset..][..values.len()];
-                for ((value, gradient), momentum) in values.iter_mut().zip(gradient).zip(momentum) {
-                    *momentum = 0.9 * *momentum + *gradient;
-                    *value -= 0.01 * *momentum;
-                    *gradient = 0.0;
-                }
+            learner.accumulate(&case.batch(), alphabet).unwrap();
+            let update = Update {
+                number: step + 1,
+                learning_rate: 1e-3,
+                ema_decay: 0.9,
             };
-            network.visit(update).unwrap();
+            learner.update(adam, update, 1.0).unwrap();
+            assert!(!learner.outcome().unwrap().unwrap().halted);
         }
-        let mut values = vec![0.0; momentum.len()];
-        network.read(&mut values).unwrap();
-        values
+        let moments = learner.moments().unwrap();
+        let mut weights = vec![0.0; moments.ema.len()];
+        learner.network().read(&mut weights).unwrap();
+        (weights, moments)
     }
 
     fn ten_steps<A: Arch>(alphabet: Alphabet) {
         let start = weights_of(A::SHAPE);
-        let momentum = || vec![0.0; start.len()];
-        let mut fused = Erased::<A, _>::new(Fused::default(), &start).unwrap();
-        let expected = train(&mut fused, alphabet, 0..10, &mut momentum());
-        for (element, tolerance) in [(Element::F32, 1e-4), (Element::Bf16, 0.05)] {
-            let whole = train(&mut emulated::<A>(element), alphabet, 0..10, &mut momentum());
+        let (expected, _) = train(&mut host::<A>(), alphabet, 0..10);
+        // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
+        for (element, tolerance) in [(Element::F32, 2e-3), (Element::Bf16, 0.2)] {
+            let (whole, whole_moments) = train(&mut emulated::<A>(element), alphabet, 0..10);
             let moved = norm(expected.iter().zip(&start).map(|(a, b)| a - b));
             let off = norm(expected.iter().zip(&whole).map(|(a, b)| a - b));
             assert!(
@@ -668,17 +693,82 @@ mod cuda {
                 off / moved
             );
 
-            let mut momentum = momentum();
-            let half = train(&mut emulated::<A>(element), alphabet, 0..5, &mut momentum);
-            let cuda = Cuda::new(Box::new(Emulated::default()), element);
-            let mut resumed = OnDevice::<A>::new(cuda, &half).unwrap();
-            let end = train(&mut resumed, alphabet, 5..10, &mut momentum);
+            let (half, moments) = train(&mut emulated::<A>(element), alphabet, 0..5);
+            let mut resumed = emulated::<A>(element);
+            resumed.load(&half, moments).unwrap();
+            let (end, moments) = train(&mut resumed, alphabet, 5..10);
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert!(
-                bits(&end) == bits(&whole),
+                bits(&end) == bits(&whole) && moments == whole_moments,
                 "{element:?}: other bits after a resumption"
             );
         }
+    }
+
+    /// Two learners, each with some rows of a batch, sum gradients and losses: each makes the update of the whole batch.
+    fn halves<'a>(whole: &'a mut dyn Learner, ranks: [&'a mut dyn Learner; 2], tolerance: f64) {
+        let case = Case::of(nano(), ALPHABET, 4, false, true);
+        whole.accumulate(&case.batch(), ALPHABET).unwrap();
+        let (gradient, loss) = accumulated(whole);
+        let [first, second] = ranks;
+        first.accumulate(&case.part(0..1).batch(), ALPHABET).unwrap();
+        second.accumulate(&case.part(1..4).batch(), ALPHABET).unwrap();
+        let parts = [accumulated(first), accumulated(second)];
+        for rank in [&mut *first, &mut *second] {
+            rank.reduce(&mut |gradient, loss| {
+                for (i, sum) in gradient.iter_mut().enumerate() {
+                    *sum = parts[0].0[i] + parts[1].0[i];
+                }
+                *loss = parts[0].1 + parts[1].1;
+                Ok(())
+            })
+            .unwrap();
+            let (summed, summed_loss) = accumulated(rank);
+            let off = norm(summed.iter().zip(&gradient).map(|(a, b)| a - b));
+            assert!(off <= tolerance * norm(gradient.iter().copied()), "off by {off}");
+            assert!((summed_loss - loss).abs() <= tolerance * loss);
+        }
+        let update = Update {
+            number: 1,
+            learning_rate: 1e-3,
+            ema_decay: 0.5,
+        };
+        let adam = AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.01,
+        };
+        let ends = [first, second].map(|rank| {
+            rank.update(adam, update, 1.0).unwrap();
+            let outcome = rank.outcome().unwrap().unwrap();
+            assert!((outcome.loss - loss).abs() <= tolerance * loss);
+            let mut weights = vec![0.0; gradient.len()];
+            rank.network().read(&mut weights).unwrap();
+            (outcome.norm.total, weights, rank.moments().unwrap())
+        });
+        assert!(ends[0] == ends[1], "the ranks go different ways");
+    }
+
+    #[test]
+    fn an_all_reduce_over_parts_of_a_batch_is_the_whole_batch_on_either_device() {
+        // 1e-5: the parts are summed in another order.
+        halves(
+            &mut host::<Nano>(),
+            [&mut host::<Nano>(), &mut host::<Nano>()],
+            1e-5,
+        );
+        let device = || emulated::<Nano>(Element::F32);
+        halves(&mut device(), [&mut device(), &mut device()], 1e-5);
+        // A rank without a masked token has no gradient of its own, and takes the others'.
+        let mut idle = device();
+        assert_eq!(accumulated(&mut idle).0, vec![0.0; weights().len()]);
+        idle.reduce(&mut |gradient, _| {
+            gradient.fill(0.25);
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(accumulated(&mut idle).0, vec![0.25; weights().len()]);
     }
 
     #[test]

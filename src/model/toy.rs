@@ -1,8 +1,8 @@
 //! Denoisers small enough to know everything about, for the tests of what is built on a network.
 
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::Alphabet;
-use crate::model::{Batch, Network, Parameter};
+use crate::model::{Batch, HostNetwork, Network, Parameter};
 use crate::rng::{Random, Stream};
 use crate::shapes::Shape;
 
@@ -146,14 +146,6 @@ impl Network for Posterior {
         Ok(())
     }
 
-    fn accumulate(&mut self, _: &Batch<'_>, _: Alphabet) -> Result<Vec<f32>> {
-        Err(Error::internal("an exact posterior has nothing to learn"))
-    }
-
-    fn visit(&mut self, _: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
-        Ok(())
-    }
-
     fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
         let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
         Ok(logits
@@ -210,6 +202,10 @@ impl Bag {
         }
     }
 
+    pub fn weights(&self) -> &[f32] {
+        &self.values
+    }
+
     fn row_logits(&self, z: &[u32]) -> Vec<f32> {
         let vocabulary = self.shape.vocabulary;
         let mut logits = self.values[vocabulary * vocabulary..].to_vec();
@@ -242,6 +238,25 @@ impl Network for Bag {
         Ok(())
     }
 
+    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
+        Ok(logits
+            .chunks(self.shape.vocabulary)
+            .zip(batch.targets)
+            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
+            .collect())
+    }
+
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+        let length = self.shape.length;
+        Ok(positions
+            .iter()
+            .flat_map(|&position| self.row_logits(&tokens[position as usize / length * length..][..length]))
+            .collect())
+    }
+}
+
+impl HostNetwork for Bag {
     fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
         let (vocabulary, length) = (self.shape.vocabulary, self.shape.length);
         let nll = self.nll(batch, alphabet)?;
@@ -264,32 +279,13 @@ impl Network for Bag {
         Ok(nll)
     }
 
-    fn visit(&mut self, f: &mut dyn FnMut(&Parameter, &mut [f32], &mut [f32])) -> Result<()> {
-        for parameter in &self.parameters {
-            let span = parameter.offset..parameter.offset + parameter.len();
-            f(
-                parameter,
-                &mut self.values[span.clone()],
-                &mut self.gradients[span],
-            );
-        }
+    fn with_weights(&mut self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
+        f(&mut self.values);
         Ok(())
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
-        Ok(logits
-            .chunks(self.shape.vocabulary)
-            .zip(batch.targets)
-            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
-            .collect())
-    }
-
-    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
-        let length = self.shape.length;
-        Ok(positions
-            .iter()
-            .flat_map(|&position| self.row_logits(&tokens[position as usize / length * length..][..length]))
-            .collect())
+    fn with_gradient(&mut self, f: &mut dyn FnMut(&[Parameter], &mut [f32], &mut [f32])) -> Result<()> {
+        f(&self.parameters, &mut self.values, &mut self.gradients);
+        Ok(())
     }
 }

@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use super::{Batch, Device, Network, build, initial};
+use super::{Batch, Device, Learner, build_learner, initial};
 use crate::error::{Error, Result, guarded};
 use crate::kernels::cuda::driver::{HEADER, OPERATIONS};
 use crate::kernels::cuda::turn;
@@ -84,9 +84,14 @@ fn attempt(device: Device) -> Result<()> {
         .enumerate()
         .map(|(at, weight)| weight + 0.1 * (random.uniform(0, at as u64, 0) as f32 - 0.5))
         .collect();
-    let expected = learnt(&mut *build(shape, Device::Cpu, Precision::Single, &weights)?)?;
+    let expected = learnt(&mut *build_learner(
+        shape,
+        Device::Cpu,
+        Precision::Single,
+        &weights,
+    )?)?;
     for (precision, tolerance) in TOLERANCES {
-        let found = learnt(&mut *build(shape, device, precision, &weights)?)?;
+        let found = learnt(&mut *build_learner(shape, device, precision, &weights)?)?;
         for (what, (found, expected)) in ["likelihoods", "gradient"]
             .iter()
             .zip(found.iter().zip(&expected))
@@ -111,9 +116,9 @@ fn attempt(device: Device) -> Result<()> {
     Ok(())
 }
 
-/// Likelihoods and gradient of two passes, the second of which a GPU replays.
-fn learnt(network: &mut dyn Network) -> Result<[Vec<f32>; 2]> {
-    let shape = network.shape();
+/// Likelihoods and gradient of two passes each, the second of which a GPU replays.
+fn learnt(learner: &mut dyn Learner) -> Result<[Vec<f32>; 2]> {
+    let shape = learner.network().shape();
     let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 1, shape.vocabulary as u32);
     let random = Random::new(3, Stream::Mask);
     let count = ROWS * shape.length;
@@ -140,10 +145,16 @@ fn learnt(network: &mut dyn Network) -> Result<[Vec<f32>; 2]> {
         }),
         ..Batch::default()
     };
-    network.accumulate(&batch, alphabet)?;
-    let nll = network.accumulate(&batch, alphabet)?;
+    for _ in 0..2 {
+        learner.accumulate(&batch, alphabet)?;
+    }
+    learner.network().nll(&batch, alphabet)?;
+    let nll = learner.network().nll(&batch, alphabet)?;
     let mut gradient = Vec::new();
-    network.visit(&mut |_, _, own| gradient.extend_from_slice(own))?;
+    learner.reduce(&mut |all, _| {
+        gradient = all.to_vec();
+        Ok(())
+    })?;
     Ok([nll, gradient])
 }
 

@@ -1,54 +1,12 @@
-//! How many rows may go through a network at a time, and what memory a stage took.
+//! How many rows evaluation and sampling put through a network at a time, and what memory a stage took.
 
-use crate::error::Result;
-use crate::kernels::gemm::Precision;
-use crate::model::footprint::Footprint;
-use crate::model::{Device, Network, on_device};
+use crate::model::Device;
+use crate::model::footprint::TOKENS;
 use crate::shapes::Shape;
 
-/// Token rows that go through the network at a time: enough for the matrix products to be at their speed, and few enough
-/// for an operation to find in the caches what the one before it has written. Measured with `mdlm bench --micro-batch`:
-/// `tiny` and `mini` train fastest with 16 rows of 128 tokens, a few per cent slower with 8 and 32, a quarter with 2.
-const TOKENS: usize = 2048;
-/// The same on a GPU: every one of its multiprocessors has some tiles of each product to do.
+/// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
+/// each product to do.
 const DEVICE_TOKENS: usize = 1 << 16;
-/// Memory for the activations of a micro-batch in training, beside weights, gradients and moments: bounds the large shapes.
-const ACTIVATIONS: usize = 1 << 30;
-
-/// Rows of a micro-batch in training: the largest divisor of the batch within [`TOKENS`] and [`ACTIVATIONS`]. The result
-/// of training does not depend on it.
-#[must_use]
-pub fn micro_batch(shape: &Shape, batch: u32) -> u32 {
-    let fitting = (TOKENS / shape.length).min(ACTIVATIONS / Footprint::of(shape).training_per_row);
-    (1..=batch)
-        .rev()
-        .find(|&rows| batch.is_multiple_of(rows) && rows as usize <= fitting)
-        .unwrap_or(1)
-}
-
-/// Rows of a micro-batch in training, by that network: those that are told, or as many as its device's memory holds, or the
-/// processor's caches.
-///
-/// # Errors
-/// Not even one row fits into the device's memory, or not as many as are told; or the device failed.
-pub fn micro_batch_of(
-    network: &mut dyn Network,
-    precision: Precision,
-    batch: u32,
-    told: Option<u32>,
-) -> Result<u32> {
-    let shape = network.shape();
-    let Some(resident) = network.resident() else {
-        return Ok(told.unwrap_or_else(|| micro_batch(shape, batch)));
-    };
-    let (element, room) = (on_device::element(precision), resident.room()?);
-    let rows = match told {
-        Some(rows) => on_device::fits(shape, element, rows, batch, room).map(|()| rows),
-        None => on_device::fitting(shape, element, batch, room),
-    }?;
-    resident.reserve(rows as usize, batch as usize)?;
-    Ok(rows)
-}
 
 /// Rows that evaluation and sampling put through the network at a time.
 #[must_use]
@@ -127,22 +85,11 @@ mod tests {
     use crate::shapes::SHAPES;
 
     #[test]
-    fn micro_batches_divide_and_shrink_with_the_rows() {
+    fn a_gpu_takes_more_rows_at_a_time() {
         for shape in SHAPES {
-            let rows = micro_batch(shape, 512);
-            assert_eq!(512 % rows, 0);
-            let (tokens, bytes) = (shape.length, Footprint::of(shape).training_per_row);
-            assert!(rows == 1 || rows as usize * tokens <= TOKENS && rows as usize * bytes <= ACTIVATIONS);
             assert!(rows_at_a_time(shape, Device::Cpu) >= 1);
             assert!(rows_at_a_time(shape, Device::Cuda) > rows_at_a_time(shape, Device::Cpu));
         }
-        let of = |name, batch| micro_batch(Shape::find(name).unwrap(), batch);
-        assert_eq!(
-            (of("nano", 512), of("mini", 512), of("lm1b-small", 512)),
-            (64, 16, 8)
-        );
-        assert_eq!((of("nano", 7), of("mini", 24), of("mini", 23)), (7, 12, 1));
-        assert_eq!(of("owt-medium", 512), 1);
     }
 
     #[test]

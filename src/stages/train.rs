@@ -26,7 +26,7 @@ use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
 use crate::manifest::{self, BoundEnds, Precision, Split, Train};
-use crate::model::{self, Network};
+use crate::model::{self, Learner, Network};
 use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
@@ -70,13 +70,13 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     let objective = objective::build(&objective, info.special.mask, info.vocabulary, context.seed);
     let model = described(config, context.seed, &rows);
     let history = history(config, &model, &rows, &held_out)?;
-    let mut network = model::build(
+    let mut learner = model::build_learner(
         shape,
         context.device,
         precision(config),
         &model::initial(shape, context.seed),
     )?;
-    let recipe = recipe(config, &mut *network, context.seed)?;
+    let recipe = recipe(config, &mut *learner, context.seed)?;
     let micro_batch = recipe.micro_batch;
     let mut watcher = Watcher {
         context,
@@ -99,10 +99,11 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         objective: &*objective,
         recipe,
         keeper: &keeper(config, context, history.clone()),
+        all_reduce: None,
         cancel: context.cancel,
     };
-    let trained = job.run(&mut *network, &mut watcher)?;
-    checkpoint::write(context.output, &*network, &trained.state, &history)?;
+    let trained = job.run(&mut *learner, &mut watcher)?;
+    checkpoint::write(context.output, &*learner, &trained.state, &history)?;
     write_json(&context.output.join(MODEL_INFO), &model)?;
     let tokenizer = input.join(TOKENIZER);
     std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
@@ -208,11 +209,11 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
-fn recipe(config: &Train, network: &mut dyn Network, seed: u64) -> Result<Recipe> {
+fn recipe(config: &Train, learner: &mut dyn Learner, seed: u64) -> Result<Recipe> {
     Ok(Recipe {
         steps: config.steps,
         batch: config.batch,
-        micro_batch: memory::micro_batch_of(network, precision(config), config.batch, config.micro_batch)?,
+        micro_batch: learner.micro_batch(config.batch, config.micro_batch)?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         warmup_rates: config.warmup_rates,

@@ -30,7 +30,7 @@ use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::checkpoint::PREFIX;
 use crate::model::tensors::{Reader, Writer};
-use crate::model::{Network, Parameter};
+use crate::model::{Arena, Learner, Parameter};
 
 /// Weights of the last step.
 pub const RAW: &str = "raw.safetensors";
@@ -58,13 +58,11 @@ const KEPT: usize = 2;
 /// Version of the format; another one is not read. 1: the first. 2: the history instead of a digest of all of it.
 const FORMAT: u32 = 2;
 
-/// Everything about a run but its weights.
+/// Everything about a run but its weights and the optimizer's memory, which the learner has.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct State {
     /// Updates done.
     pub step: u64,
-    /// The optimizer's memory.
-    pub moments: Moments,
     /// Metrics so far.
     pub log: Log,
 }
@@ -174,14 +172,11 @@ struct Record {
 ///
 /// # Errors
 /// The disk is full or not writable, or the device failed.
-pub fn write(folder: &Path, network: &dyn Network, state: &State, history: &History) -> Result<()> {
-    let parameters = network.parameters();
-    let mut raw = vec![0.0; parameters.iter().map(Parameter::len).sum()];
-    network.read(&mut raw)?;
-    tensors(&folder.join(RAW), parameters, &[("", &raw)])?;
-    tensors(&folder.join(EMA), parameters, &[("", &state.moments.ema)])?;
-    let moments = [(FIRST, &*state.moments.first), (SECOND, &*state.moments.second)];
-    tensors(&folder.join(OPTIMIZER), parameters, &moments)?;
+pub fn write(folder: &Path, learner: &dyn Learner, state: &State, history: &History) -> Result<()> {
+    tensors(&folder.join(RAW), learner, &[("", Arena::Weights)])?;
+    tensors(&folder.join(EMA), learner, &[("", Arena::Average)])?;
+    let moments = [(FIRST, Arena::FirstMoment), (SECOND, Arena::SecondMoment)];
+    tensors(&folder.join(OPTIMIZER), learner, &moments)?;
     durable(&folder.join(METRICS), state.log.text.as_bytes())?;
     let mut files = BTreeMap::new();
     for name in [RAW, EMA, OPTIMIZER, METRICS] {
@@ -201,11 +196,11 @@ pub fn write(folder: &Path, network: &dyn Network, state: &State, history: &Hist
     sync_folder(folder)
 }
 
-/// Reads a checkpoint: the network takes the weights, the rest is returned.
+/// Reads a checkpoint: the learner takes weights and moments, the rest is returned.
 ///
 /// # Errors
 /// The folder is incomplete or damaged, or belongs to another run.
-pub fn read(folder: &Path, network: &mut dyn Network, history: &History) -> Result<State> {
+pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Result<State> {
     let record = Record::open(folder)?;
     if !record.history.shares(history, record.step) {
         return Err(Error::environment("it belongs to another run"));
@@ -217,7 +212,7 @@ pub fn read(folder: &Path, network: &mut dyn Network, history: &History) -> Resu
             return Err(Error::environment(format!("`{name}` is damaged")));
         }
     }
-    let parameters = network.parameters().to_vec();
+    let parameters = learner.network().parameters().to_vec();
     let moments = Moments {
         first: flat(&folder.join(OPTIMIZER), &parameters, FIRST)?,
         second: flat(&folder.join(OPTIMIZER), &parameters, SECOND)?,
@@ -225,10 +220,9 @@ pub fn read(folder: &Path, network: &mut dyn Network, history: &History) -> Resu
     };
     let mut log = record.log;
     log.text = fs::read_to_string(folder.join(METRICS)).context(|| format!("read `{METRICS}`"))?;
-    network.load(&flat(&folder.join(RAW), &parameters, "")?)?;
+    learner.load(&flat(&folder.join(RAW), &parameters, "")?, moments)?;
     Ok(State {
         step: record.step,
-        moments,
         log,
     })
 }
@@ -431,14 +425,14 @@ impl Keeper {
     ///
     /// # Errors
     /// The disk is full or not writable; what was there before is still there.
-    pub fn save(&self, network: &dyn Network, state: &State) -> Result<()> {
+    pub fn save(&self, learner: &dyn Learner, state: &State) -> Result<()> {
         let what = || format!("keep a checkpoint of step {}", state.step);
         let name = step_name(state.step);
         let place = self.folder.join(&name);
         let beside = self.folder.join(format!(".{name}.new"));
         remove(&beside).context(what)?;
         fs::create_dir_all(&beside).context(what)?;
-        write(&beside, network, state, &self.history).context(what)?;
+        write(&beside, learner, state, &self.history).context(what)?;
         // Only a damaged one can be here already: a run never comes twice to the same step otherwise.
         remove(&place).context(what)?;
         fs::rename(&beside, &place).context(what)?;
@@ -533,7 +527,7 @@ impl Keeper {
     /// The folder cannot be read.
     pub fn restore(
         &self,
-        network: &mut dyn Network,
+        learner: &mut dyn Learner,
         skipped: &mut dyn FnMut(String),
     ) -> Result<Option<Restored>> {
         self.clear()?;
@@ -544,7 +538,7 @@ impl Keeper {
             } else {
                 format!(" of an earlier run, `{}`,", folder.display())
             };
-            match read(&folder, network, &self.history) {
+            match read(&folder, learner, &self.history) {
                 Ok(mut state) if state.step == step => {
                     if state.step < self.history.steps {
                         state.log.forget_last_validation(self.history.validation_every);
@@ -689,8 +683,10 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hasher.finalize().to_hex().to_string())
 }
 
-/// Writes arenas (name, values in the flat order) as tensors `ARENA/backbone.NAME`; the weights' arena has no name.
-fn tensors(path: &Path, parameters: &[Parameter], arenas: &[(&str, &[f32])]) -> Result<()> {
+/// Writes arenas of a learner as tensors `NAME/backbone.PARAMETER`; that of the weights has no name. One is in memory at a
+/// time.
+fn tensors(path: &Path, learner: &dyn Learner, arenas: &[(&str, Arena)]) -> Result<()> {
+    let parameters = learner.network().parameters();
     let names: Vec<_> = arenas
         .iter()
         .flat_map(|(arena, _)| {
@@ -699,9 +695,11 @@ fn tensors(path: &Path, parameters: &[Parameter], arenas: &[(&str, &[f32])]) -> 
                 .map(|own| (tensor_name(arena, own), own.dims.clone()))
         })
         .collect();
+    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
     let mut writer = Writer::create(path, &names, &[("format", "pt")])?;
-    for (_, values) in arenas {
-        writer.append(values)?;
+    for (_, arena) in arenas {
+        learner.read(*arena, &mut values)?;
+        writer.append(&values)?;
     }
     writer.finish()
 }

@@ -1,13 +1,14 @@
 //! The training loop: batches from packed rows, gradients from a network, AdamW, checkpoints, and a diagnosis when it
-//! goes wrong. It is generic over the network ([`Network`]) and the objective ([`Objective`]), and knows neither
-//! stages nor the store.
+//! goes wrong. It is generic over the learner ([`Learner`]: a network with its optimizer, on any device) and the objective
+//! ([`Objective`]), and knows neither stages nor the store.
 //!
 //! One step, for the rows g = step · B + i of the endless, epoch-wise permuted order of the data:
 //!
 //! 1. the objective draws each row's noise;
 //! 2. the loss is Σ w · nll / (counted tokens of all B rows), a mean over tokens as the authors take it (padding
 //!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
-//! 3. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
+//! 3. ranks that share a batch sum their gradients ([`Job::all_reduce`]);
+//! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
 //!
 //! The state after step n is a function of the configuration, the data and the seed: not of threads, micro-batches or
 //! of how often the run was interrupted.
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use checkpoint::{History, Keeper, Restored, Retention, State};
 pub use log::{Log, StepLine, Validation, ValidationLine};
-pub use optimizer::{AdamW, GradientNorm, Moments, Update, ema_decay, gradient_norm, learning_rate};
+pub use optimizer::{AdamW, Moments, Update, ema_decay, learning_rate};
 
 use crate::data::rows::{Order, Rank, Rows};
 use crate::diffusion::{NoisedBatch, Objective, RowIndex};
@@ -30,16 +31,13 @@ use crate::event::Cancel;
 use crate::kernels::Dropout;
 use crate::kernels::profile::{self, Part};
 use crate::manifest::{LearningRateSchedule, WarmupRates};
-use crate::model::{Batch, Network, Resident};
+use crate::model::{Batch, GradientNorm, Learner, Network};
 use crate::rng::{Random, Stream};
 
 /// A run has diverged when the mean loss of its last [`log::RECENT`] steps exceeds this many times log V, the loss of
 /// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
 /// rows a thousandfold.
 const DIVERGED: f64 = 4.0;
-
-/// Steps by which a device may be ahead of what is known of it: it never waits for the host to prepare the next one.
-const AHEAD: usize = 2;
 
 /// A checkpoint is due after so long, whatever the steps: what a crash can cost.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
@@ -108,6 +106,9 @@ pub trait Hooks {
     fn warn(&mut self, text: String);
 }
 
+/// Replaces the gradient of a part of a batch (in the flat order) and that part's loss by those of the whole batch.
+pub type AllReduce<'a> = dyn Fn(&mut [f32], &mut f64) -> Result<()> + 'a;
+
 /// What a run works on.
 pub struct Job<'a> {
     /// The data.
@@ -118,13 +119,16 @@ pub struct Job<'a> {
     pub recipe: Recipe,
     /// Where checkpoints go and come from.
     pub keeper: &'a Keeper,
+    /// Sums gradients over the ranks that share each batch, between the last micro-batch and the update; absent where this
+    /// process has whole batches.
+    pub all_reduce: Option<&'a AllReduce<'a>>,
     /// Asks to end.
     pub cancel: &'a Cancel,
 }
 
 /// The end of a run.
 pub struct Trained {
-    /// The state after the last step; the network holds the raw weights.
+    /// Step and metrics after the last step; the learner holds weights and moments.
     pub state: State,
     /// The step that the run went on from: 0 for one from the beginning.
     pub resumed_from: u64,
@@ -135,23 +139,23 @@ pub struct Trained {
 }
 
 impl Job<'_> {
-    /// Trains `network` from its initial weights, or from the newest checkpoint, to the last step.
+    /// Trains from the learner's weights, or from the newest checkpoint, to the last step.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] after a checkpoint when asked to end; a diagnosis when the run diverges (the last
-    /// checkpoint stays); whatever the network, the data, the hooks or the disk fail with.
-    pub fn run(&self, network: &mut dyn Network, hooks: &mut dyn Hooks) -> Result<Trained> {
-        let mut state = match self.keeper.restore(network, &mut |text| hooks.warn(text))? {
+    /// checkpoint stays); whatever the learner, the data, the hooks or the disk fail with.
+    pub fn run(&self, learner: &mut dyn Learner, hooks: &mut dyn Hooks) -> Result<Trained> {
+        let mut state = match self.keeper.restore(learner, &mut |text| hooks.warn(text))? {
             Some(Restored { state, foreign }) => {
                 let of = if foreign { " of an earlier run" } else { "" };
                 hooks.note(format!("goes on from the checkpoint of step {}{of}", state.step));
                 state
             }
-            None => initial(network)?,
+            None => {
+                learner.restart()?;
+                State::default()
+            }
         };
-        if let Some(resident) = network.resident() {
-            resident.take(&state.moments)?;
-        }
         let resumed_from = state.step;
         let mut saved = state.step;
         let mut last_save = Instant::now();
@@ -162,23 +166,23 @@ impl Job<'_> {
                 || self.keeper.stays(state.step)
                 || last_save.elapsed() >= CHECKPOINT_AFTER;
             let done = self
-                .validate_when_due(network, &mut state, &mut batch, hooks)
+                .validate_when_due(learner, &mut state, &mut batch, hooks)
                 .and_then(|best| {
                     if state.step > saved && (due || best) {
-                        self.settle(network, &mut state, &mut batch)?;
-                        self.keeper.save(network, &state)?;
+                        self.collect(learner, &mut state, &mut batch, 0)?;
+                        self.keeper.save(learner, &state)?;
                         (saved, last_save) = (state.step, Instant::now());
                     }
                     if best && saved == state.step {
                         self.keeper.note_best(state.step)?;
                     }
-                    clock.time(|| self.step(network, &mut state, &mut batch))
+                    clock.time(|| self.step(learner, &mut state, &mut batch))
                 });
             if let Err(error) = done {
                 // Whatever was interrupted, the state is that after the last whole step.
                 if error.kind() == Kind::Interrupted && state.step > saved {
-                    self.settle(network, &mut state, &mut batch)?;
-                    self.keeper.save(network, &state)?;
+                    self.collect(learner, &mut state, &mut batch, 0)?;
+                    self.keeper.save(learner, &state)?;
                     hooks.note(format!("kept a checkpoint of step {}", state.step));
                 }
                 return Err(error);
@@ -187,10 +191,10 @@ impl Job<'_> {
         }
         // What follows (the last validation, the commit) can be interrupted too.
         if state.step > saved {
-            self.settle(network, &mut state, &mut batch)?;
-            self.keeper.save(network, &state)?;
+            self.collect(learner, &mut state, &mut batch, 0)?;
+            self.keeper.save(learner, &state)?;
         }
-        if self.validate_when_due(network, &mut state, &mut batch, hooks)? {
+        if self.validate_when_due(learner, &mut state, &mut batch, hooks)? {
             self.keeper.note_best(state.step)?;
         }
         hooks.report(self.report(&state, &clock));
@@ -207,52 +211,30 @@ impl Job<'_> {
     }
 
     /// One update. Asked to end, it leaves weights and state as they were.
-    fn step(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
+    fn step(&self, learner: &mut dyn Learner, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
         let counted = {
             let _timer = profile::forward(Part::Noise);
             batch.read(self, state.step)?
         };
+        let support = self.objective.support();
+        self.micro_batches(state.step, batch, counted, &mut |batch| {
+            learner.accumulate(batch, support)
+        })?;
+        if let Some(all_reduce) = self.all_reduce {
+            learner.reduce(&mut |gradient, loss| all_reduce(gradient, loss))?;
+        }
         let number = state.step + 1;
         let recipe = &self.recipe;
-        let support = self.objective.support();
-        let rate = self.rate(number);
         let update = Update {
             number,
-            learning_rate: rate,
+            learning_rate: self.rate(number),
             ema_decay: ema_decay(number, recipe.ema),
         };
-        if let Some(resident) = network.resident() {
-            self.micro_batches(state.step, batch, counted, &mut |_, batch| {
-                resident.accumulate(batch, support)
-            })?;
-            resident.update(recipe.adam, update, recipe.gradient_clip)?;
-            state.step = number;
-            batch.waiting.push_back(number);
-            return self.hear(network, state, batch, AHEAD);
-        }
-        let mut loss = 0.0;
-        self.micro_batches(state.step, batch, counted, &mut |noised, batch| {
-            let nll = network.accumulate(batch, support)?;
-            // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
-            for (&weight, nll) in noised.weights.iter().zip(nll) {
-                loss += f64::from(weight) * f64::from(nll);
-            }
-            Ok(())
-        })?;
-        let _timer = profile::forward(Part::Update);
-        let norm = gradient_norm(network)?;
-        if !loss.is_finite() || !norm.total.is_finite() {
-            return Err(self.diagnosis(state, number, loss, &norm, "is not finite"));
-        }
-        let clip = recipe.gradient_clip;
-        let scale = if clip > 0.0 && norm.total > clip {
-            clip / norm.total
-        } else {
-            1.0
-        };
-        optimizer::update(network, &mut state.moments, recipe.adam, update, scale as f32)?;
+        learner.update(recipe.adam, update, recipe.gradient_clip)?;
         state.step = number;
-        self.note(state, number, loss, &norm)
+        batch.waiting.push_back(number);
+        let ahead = learner.queued_updates();
+        self.collect(learner, state, batch, ahead)
     }
 
     /// The learning rate of an update.
@@ -283,43 +265,30 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Learns what came of the updates that a device has done, but for the last `ahead` ones.
-    fn hear(
+    /// Collects the outcomes of updates, but for the last `ahead` ones, and writes them down. With none ahead, the learner is
+    /// where the state is.
+    fn collect(
         &self,
-        network: &mut dyn Network,
+        learner: &mut dyn Learner,
         state: &mut State,
         batch: &mut GlobalBatch,
         ahead: usize,
     ) -> Result<()> {
         while batch.waiting.len() > ahead {
-            let outcome = network.resident().map(Resident::outcome).transpose()?.flatten();
-            let (Some(outcome), Some(number)) = (outcome, batch.waiting.pop_front()) else {
+            let (Some(outcome), Some(number)) = (learner.outcome()?, batch.waiting.pop_front()) else {
                 return Err(Error::internal("an update without an outcome"));
             };
             if outcome.halted {
                 // No update has used the gradient up.
                 let norm = GradientNorm {
-                    total: outcome.norm,
-                    ..gradient_norm(network)?
+                    total: outcome.norm.total,
+                    ..learner.gradient_norm()?
                 };
                 return Err(self.diagnosis(state, number, outcome.loss, &norm, "is not finite"));
             }
-            let norm = GradientNorm {
-                total: outcome.norm,
-                largest: None,
-            };
-            self.note(state, number, outcome.loss, &norm)?;
+            self.note(state, number, outcome.loss, &outcome.norm)?;
         }
         Ok(())
-    }
-
-    /// Makes the state that after the last update where the network lives on a device: waits for it.
-    fn settle(&self, network: &mut dyn Network, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
-        self.hear(network, state, batch, 0)?;
-        match network.resident() {
-            Some(resident) => resident.give(&mut state.moments),
-            None => Ok(()),
-        }
     }
 
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
@@ -329,7 +298,7 @@ impl Job<'_> {
         step: u64,
         batch: &mut GlobalBatch,
         counted: u64,
-        each: &mut dyn FnMut(&NoisedBatch, &Batch<'_>) -> Result<()>,
+        each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
         let recipe = &self.recipe;
         let length = self.rows.length();
@@ -375,7 +344,7 @@ impl Job<'_> {
                 constants: &noised.constants,
                 dropout,
             };
-            each(noised, &micro_batch)?;
+            each(&micro_batch)?;
         }
         Ok(())
     }
@@ -384,7 +353,7 @@ impl Job<'_> {
     /// checkpoint of this step is to stay because its bound is the best so far.
     fn validate_when_due(
         &self,
-        network: &mut dyn Network,
+        learner: &mut dyn Learner,
         state: &mut State,
         batch: &mut GlobalBatch,
         hooks: &mut dyn Hooks,
@@ -395,23 +364,14 @@ impl Job<'_> {
         if !due || done || state.step == 0 {
             return Ok(false);
         }
-        // The moments may stay where they are: the averages come in from beside the weights.
-        self.hear(network, state, batch, 0)?;
-        let found = if let Some(resident) = network.resident() {
-            resident.swap_average()?;
-            let found = hooks.validate(network);
-            network.resident().map(Resident::swap_average).transpose()?;
-            found
-        } else {
-            let mut raw = vec![0.0; state.moments.ema.len()];
-            network.read(&mut raw)?;
-            network.load(&state.moments.ema)?;
-            let found = hooks.validate(network);
-            network.load(&raw)?;
-            found
-        };
+        self.collect(learner, state, batch, 0)?;
+        let mut found = None;
+        learner.with_average(&mut |network| {
+            found = hooks.validate(network)?;
+            Ok(())
+        })?;
         let mut best = false;
-        if let Some(validation) = found? {
+        if let Some(validation) = found {
             best = self.keeper.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
@@ -489,46 +449,25 @@ fn with_interval(validation: &Validation) -> String {
     }
 }
 
-/// The state before the first step.
-fn initial(network: &dyn Network) -> Result<State> {
-    let count = network
-        .parameters()
-        .iter()
-        .map(crate::model::Parameter::len)
-        .sum();
-    let mut ema = vec![0.0; count];
-    network.read(&mut ema)?;
-    Ok(State {
-        step: 0,
-        moments: Moments {
-            first: vec![0.0; count],
-            second: vec![0.0; count],
-            ema,
-        },
-        log: Log::default(),
-    })
-}
-
 /// A run step by step, without validations and checkpoints: what steps cost.
 pub struct Rehearsal<'a> {
     job: &'a Job<'a>,
+    learner: &'a mut dyn Learner,
     state: State,
     batch: GlobalBatch,
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Begins from the network's weights.
+    /// Begins from the learner's weights.
     ///
     /// # Errors
     /// The device failed.
-    pub fn new(job: &'a Job<'a>, network: &mut dyn Network) -> Result<Self> {
-        let state = initial(network)?;
-        if let Some(resident) = network.resident() {
-            resident.take(&state.moments)?;
-        }
+    pub fn new(job: &'a Job<'a>, learner: &'a mut dyn Learner) -> Result<Self> {
+        learner.restart()?;
         Ok(Self {
             job,
-            state,
+            learner,
+            state: State::default(),
             batch: GlobalBatch::new(job),
         })
     }
@@ -537,8 +476,14 @@ impl<'a> Rehearsal<'a> {
     ///
     /// # Errors
     /// As [`Job::run`].
-    pub fn step(&mut self, network: &mut dyn Network) -> Result<()> {
-        self.job.step(network, &mut self.state, &mut self.batch)
+    pub fn step(&mut self) -> Result<()> {
+        self.job.step(self.learner, &mut self.state, &mut self.batch)
+    }
+
+    /// The network that learns.
+    #[must_use]
+    pub fn network(&self) -> &dyn Network {
+        self.learner.network()
     }
 }
 
@@ -552,7 +497,7 @@ struct GlobalBatch {
     /// Positions of each row that count (B).
     counted: Vec<usize>,
     noised: NoisedBatch,
-    /// Updates that a device was asked for and whose outcome is not known yet.
+    /// Numbers of the updates whose outcome was not collected yet.
     waiting: VecDeque<u64>,
 }
 
@@ -610,7 +555,7 @@ mod tests {
     use crate::manifest::MdlmObjective;
     use crate::model::dit::Nano;
     use crate::model::toy::Bag;
-    use crate::model::{self, Erased};
+    use crate::model::{self, Erased, HostLearner};
     use crate::shapes::Shape;
     use std::path::Path;
 
@@ -704,7 +649,14 @@ mod tests {
         }
     }
 
-    fn run(folder: &Path, recipe: Recipe, listener: &mut Listener) -> Result<(State, Vec<f32>)> {
+    /// Where a run ends: its state, weights and moments.
+    type End = (State, Vec<f32>, Moments);
+
+    fn bag() -> HostLearner<Bag> {
+        HostLearner::new(Bag::new(LETTERS as usize + 1, LENGTH)).unwrap()
+    }
+
+    fn run(folder: &Path, recipe: Recipe, listener: &mut Listener) -> Result<End> {
         let keeper = keeper(folder, &recipe);
         run_with(&keeper, recipe, listener, None)
     }
@@ -715,7 +667,7 @@ mod tests {
         recipe: Recipe,
         listener: &mut Listener,
         artifact: Option<&Path>,
-    ) -> Result<(State, Vec<f32>)> {
+    ) -> Result<End> {
         let history = history(&recipe);
         let (rows, objective) = (rows(), objective(LETTERS));
         let cancel = listener.cancel.clone();
@@ -724,16 +676,17 @@ mod tests {
             objective: &objective,
             keeper,
             recipe,
+            all_reduce: None,
             cancel: &cancel,
         };
-        let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
-        let trained = job.run(&mut network, listener)?;
+        let mut learner = bag();
+        let trained = job.run(&mut learner, listener)?;
         let mut raw = vec![0.0; 42];
-        network.read(&mut raw)?;
+        learner.network().read(&mut raw)?;
         if let Some(folder) = artifact {
-            checkpoint::write(folder, &network, &trained.state, &history)?;
+            checkpoint::write(folder, &learner, &trained.state, &history)?;
         }
-        Ok((trained.state, raw))
+        Ok((trained.state, raw, learner.moments()?))
     }
 
     fn history(recipe: &Recipe) -> History {
@@ -752,14 +705,14 @@ mod tests {
         Keeper::new(folder, history(recipe))
     }
 
-    fn fresh(recipe: Recipe) -> (State, Vec<f32>) {
+    fn fresh(recipe: Recipe) -> End {
         let folder = tempfile::tempdir().unwrap();
         run(folder.path(), recipe, &mut Listener::default()).unwrap()
     }
 
     #[test]
     fn it_learns_what_is_there_to_learn() {
-        let (state, _) = fresh(Recipe {
+        let (state, ..) = fresh(Recipe {
             steps: 300,
             ..recipe()
         });
@@ -864,13 +817,12 @@ mod tests {
                 "goes on from the checkpoint of step 14"
             ]
         );
-        let mut network = Bag::new(LETTERS as usize + 1, LENGTH);
         let another = History {
             base: "another run".to_owned(),
             ..history(&recipe())
         };
         let other = Keeper::new(folder.path(), another);
-        assert_eq!(other.restore(&mut network, &mut |_| ()).unwrap(), None);
+        assert_eq!(other.restore(&mut bag(), &mut |_| ()).unwrap(), None);
     }
 
     fn constant(steps: u64) -> Recipe {
@@ -882,7 +834,7 @@ mod tests {
     }
 
     /// A run that goes on from whatever is there: its notes, and what it made.
-    fn goes_on(earlier: &Path, kept: &Path, recipe: Recipe) -> (Vec<String>, (State, Vec<f32>)) {
+    fn goes_on(earlier: &Path, kept: &Path, recipe: Recipe) -> (Vec<String>, End) {
         let folder = tempfile::tempdir().unwrap();
         let keeper = keeper(folder.path(), &recipe)
             .with_retention(Retention {
@@ -1047,6 +999,48 @@ mod tests {
         );
     }
 
+    /// Two ranks that have the same half of every batch, say: what the sum makes of a step is what AdamW sees.
+    #[test]
+    fn an_all_reduce_sees_each_steps_gradient_and_loss_and_what_it_makes_of_them_counts() {
+        let (rows, objective, keeper) = (rows(), objective(LETTERS), Keeper::default());
+        let cancel = Cancel::default();
+        let seen = std::cell::RefCell::new(Vec::new());
+        let double = |gradient: &mut [f32], loss: &mut f64| {
+            seen.borrow_mut().push((gradient.to_vec(), *loss));
+            gradient.iter_mut().for_each(|g| *g *= 2.0);
+            *loss *= 2.0;
+            Ok(())
+        };
+        let steps = |all_reduce: Option<&AllReduce<'_>>| {
+            let job = Job {
+                rows: &rows,
+                objective: &objective,
+                keeper: &keeper,
+                recipe: Recipe {
+                    gradient_clip: 0.0,
+                    ..recipe()
+                },
+                all_reduce,
+                cancel: &cancel,
+            };
+            let mut learner = bag();
+            let mut rehearsal = Rehearsal::new(&job, &mut learner).unwrap();
+            rehearsal.step().unwrap();
+            let loss = rehearsal.state.log.recent[0];
+            (loss, learner.moments().unwrap())
+        };
+        let (alone, ranks) = (steps(None), steps(Some(&double)));
+        let seen = seen.into_inner();
+        assert_eq!(seen.len(), 1, "once a step");
+        assert_eq!((seen[0].1, 2.0 * alone.0), (alone.0, ranks.0));
+        // The first moment is a tenth of the gradient.
+        for (moment, gradient) in ranks.1.first.iter().zip(&seen[0].0) {
+            assert!((moment - 0.2 * gradient).abs() < 1e-7 * (1.0 + gradient.abs()));
+        }
+        let doubled: Vec<f32> = alone.1.first.iter().map(|moment| 2.0 * moment).collect();
+        assert_eq!(ranks.1.first, doubled);
+    }
+
     /// Text in which a token tells the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
     pub(super) fn chained_rows(shape: &Shape) -> Rows {
         let mask = shape.vocabulary as u32 - 1;
@@ -1084,21 +1078,24 @@ mod tests {
                 ..recipe()
             },
             keeper: &keeper,
+            all_reduce: None,
             cancel: &cancel,
         };
-        let curve = |network: &mut dyn Network| -> Vec<f64> {
-            let mut rehearsal = Rehearsal::new(&job, network).unwrap();
+        let curve = |learner: &mut dyn Learner| -> Vec<f64> {
+            let mut rehearsal = Rehearsal::new(&job, learner).unwrap();
             (0..200)
                 .map(|_| {
-                    rehearsal.step(network).unwrap();
+                    rehearsal.step().unwrap();
                     *rehearsal.state.log.recent.back().unwrap()
                 })
                 .collect()
         };
         let weights = model::initial(shape, 1);
         let exact = Composite::<f64, _>::new(dfdx::prelude::Cpu::default());
-        let expected = curve(&mut Erased::<Nano, _>::new(exact, &weights).unwrap());
-        let found = curve(&mut Erased::<Nano, _>::new(Fused::default(), &weights).unwrap());
+        let exact = Erased::<Nano, _>::new(exact, &weights).unwrap();
+        let fused = Erased::<Nano, _>::new(Fused::default(), &weights).unwrap();
+        let expected = curve(&mut HostLearner::new(exact).unwrap());
+        let found = curve(&mut HostLearner::new(fused).unwrap());
         let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
         let (first, last) = (mean(&expected[..20]), mean(&expected[180..]));
         assert!(last < 0.5 * first, "it learns: {first} to {last}");

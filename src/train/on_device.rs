@@ -9,7 +9,7 @@ use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::driver::Element;
 use crate::kernels::cuda::emulated::{Emulated, Graphs};
 use crate::model::dit::Nano;
-use crate::model::{self, Erased, OnDevice};
+use crate::model::{self, CudaLearner, Erased, HostLearner};
 use crate::shapes::Shape;
 
 /// Validates by the sum of the weights, after likelihoods that nobody hears, and asks to end after a step.
@@ -69,17 +69,20 @@ fn weights() -> Vec<f32> {
     model::initial(nano(), 1)
 }
 
-fn emulated(device: Emulated, element: Element) -> OnDevice<Nano> {
-    OnDevice::new(Cuda::new(Box::new(device), element), &weights()).unwrap()
+fn emulated(device: Emulated, element: Element) -> CudaLearner<Nano> {
+    CudaLearner::new(Cuda::new(Box::new(device), element), &weights()).unwrap()
 }
+
+/// Where a run ends: its state, weights and moments.
+type End = (State, Vec<f32>, Moments);
 
 /// Ten steps of four rows, two at a time, with checkpoints below `folder`.
 fn run(
-    network: &mut dyn Network,
+    learner: &mut dyn Learner,
     folder: &Path,
     listener: &mut Listener,
     change: impl FnOnce(&mut Recipe),
-) -> Result<(State, Vec<f32>)> {
+) -> Result<End> {
     let rows = chained_rows(nano());
     let mask = rows.info().special.mask;
     let mut recipe = Recipe {
@@ -105,13 +108,14 @@ fn run(
         objective: &objective(mask),
         recipe,
         keeper: &Keeper::new(folder, history),
+        all_reduce: None,
         cancel: &cancel,
     };
     listener.cancel = cancel.clone();
-    let trained = job.run(network, listener)?;
+    let trained = job.run(learner, listener)?;
     let mut weights = weights();
-    network.read(&mut weights)?;
-    Ok((trained.state, weights))
+    learner.network().read(&mut weights)?;
+    Ok((trained.state, weights, learner.moments()?))
 }
 
 /// Of the way from `from` to `expected`, the share by which `found` misses it.
@@ -132,9 +136,11 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn ten_steps_on_a_device_are_those_of_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let (start, zeros) = (weights(), vec![0.0; weights().len()]);
-    let mut network = Erased::<Nano, _>::new(Fused::default(), &start).unwrap();
+    let network = Erased::<Nano, _>::new(Fused::default(), &start).unwrap();
+    let mut learner = HostLearner::new(network).unwrap();
     let mut heard = Listener::default();
-    let (expected, end) = run(&mut network, &folder.path().join("cpu"), &mut heard, |_| ()).unwrap();
+    let (expected, end, expected_moments) =
+        run(&mut learner, &folder.path().join("cpu"), &mut heard, |_| ()).unwrap();
     // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
     for (element, plain, tolerance) in [
         (Element::F32, false, 2e-3),
@@ -146,16 +152,15 @@ fn ten_steps_on_a_device_are_those_of_the_cpu() {
         } else {
             Emulated::default()
         };
-        let mut network = emulated(device, element);
+        let mut learner = emulated(device, element);
         let mut listener = Listener::default();
         let place = folder.path().join(format!("{element:?} {plain}"));
-        let (found, found_end) = run(&mut network, &place, &mut listener, |_| ()).unwrap();
-        let found_moments = &found.moments;
+        let (found, found_end, found_moments) = run(&mut learner, &place, &mut listener, |_| ()).unwrap();
         for (what, found, expected, from) in [
             ("weights", &found_end, &end, &start),
-            ("first", &found_moments.first, &expected.moments.first, &zeros),
-            ("second", &found_moments.second, &expected.moments.second, &zeros),
-            ("average", &found_moments.ema, &expected.moments.ema, &start),
+            ("first", &found_moments.first, &expected_moments.first, &zeros),
+            ("second", &found_moments.second, &expected_moments.second, &zeros),
+            ("average", &found_moments.ema, &expected_moments.ema, &start),
         ] {
             let off = off(found, expected, from);
             assert!(off < tolerance, "{element:?}: {what} are off by {off}");
@@ -183,8 +188,8 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
         let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
         let device = Emulated::default();
         let graphs = device.graphs();
-        let mut network = emulated(device, element);
-        let (state, end) = run(&mut network, &whole, &mut Listener::default(), |_| ()).unwrap();
+        let mut learner = emulated(device, element);
+        let (state, end, moments) = run(&mut learner, &whole, &mut Listener::default(), |_| ()).unwrap();
         // Twenty micro-batches, ten updates and three validations: of each, most are replays of few.
         let replays = Graphs::counts(&graphs);
         assert_eq!(replays.iter().sum::<usize>(), 33, "{replays:?}");
@@ -197,13 +202,14 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
             stop_after: Some(5),
             ..Listener::default()
         };
-        let mut network = emulated(Emulated::default(), element);
-        let error = run(&mut network, &parts, &mut listener, |_| ()).unwrap_err();
+        let mut learner = emulated(Emulated::default(), element);
+        let error = run(&mut learner, &parts, &mut listener, |_| ()).unwrap_err();
         assert_eq!(error.kind(), Kind::Interrupted);
-        let mut network = emulated(Emulated::default(), element);
-        let (resumed, resumed_end) = run(&mut network, &parts, &mut Listener::default(), |_| ()).unwrap();
+        let mut learner = emulated(Emulated::default(), element);
+        let (resumed, resumed_end, resumed_moments) =
+            run(&mut learner, &parts, &mut Listener::default(), |_| ()).unwrap();
         assert!(bits(&resumed_end) == bits(&end), "{element:?}: other weights");
-        assert!(resumed.moments == state.moments, "{element:?}: other moments");
+        assert!(resumed_moments == moments, "{element:?}: other moments");
         assert_eq!(resumed.log.text, state.log.text);
     }
 }
@@ -212,17 +218,18 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
 #[test]
 fn a_run_that_diverges_is_told_and_leaves_the_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = emulated(Emulated::default(), Element::F32);
+    let mut learner = emulated(Emulated::default(), Element::F32);
     let mut spoilt = weights();
-    let parameter = network
+    let parameter = learner
+        .network()
         .parameters()
         .iter()
         .find(|p| p.name == "blocks.1.mlp.2.bias")
         .unwrap()
         .clone();
     spoilt[parameter.offset] = f32::INFINITY;
-    network.load(&spoilt).unwrap();
-    let error = run(&mut network, folder.path(), &mut Listener::default(), |_| ()).unwrap_err();
+    learner.load(&spoilt, Moments::before(&spoilt)).unwrap();
+    let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(
         text.starts_with("training diverged at step 1: the loss is not finite"),
@@ -230,7 +237,7 @@ fn a_run_that_diverges_is_told_and_leaves_the_weights() {
     );
     assert!(text.contains("(largest in `"), "{text}");
     let mut after = weights();
-    network.read(&mut after).unwrap();
+    learner.network().read(&mut after).unwrap();
     assert_eq!(bits(&after), bits(&spoilt));
 }
 
@@ -261,21 +268,21 @@ fn the_planned_memory_is_the_memory_taken() {
 #[test]
 fn kernels_are_timed_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let mut network = emulated(Emulated::default(), Element::F32);
-    run(&mut network, folder.path(), &mut Listener::default(), |recipe| {
+    let mut learner = emulated(Emulated::default(), Element::F32);
+    run(&mut learner, folder.path(), &mut Listener::default(), |recipe| {
         recipe.steps = 1;
     })
     .unwrap();
-    assert_eq!(Resident::timed(&mut network).unwrap(), []);
-    network.time();
+    assert_eq!(learner.network().kernel_times().unwrap(), []);
+    learner.network().time_kernels();
     run(
-        &mut network,
+        &mut learner,
         &folder.path().join("2"),
         &mut Listener::default(),
         |recipe| recipe.steps = 2,
     )
     .unwrap();
-    let timed = Resident::timed(&mut network).unwrap();
+    let timed = learner.network().kernel_times().unwrap();
     let count = |what: &str| timed.iter().find(|timed| timed.what == what).unwrap().count;
     // Two micro-batches of two blocks in each of two steps, and a validation.
     assert_eq!(
@@ -296,25 +303,22 @@ fn kernels_are_timed_by_name() {
 /// A step in which nothing is masked moves averages and moments, as on the CPU.
 #[test]
 fn a_step_without_gradients_is_one() {
-    let mut network = emulated(Emulated::default(), Element::F32);
-    let ema = vec![0.5; weights().len()];
-    let zeros = vec![0.0; ema.len()];
-    let moments = Moments {
-        first: zeros.clone(),
-        second: zeros,
-        ema,
-    };
-    network.take(&moments).unwrap();
+    let mut learner = emulated(Emulated::default(), Element::F32);
+    let mut moments = Moments::before(&weights());
+    moments.ema.fill(0.5);
+    learner.load(&weights(), moments.clone()).unwrap();
     let update = Update {
         number: 1,
         learning_rate: 0.1,
         ema_decay: 0.5,
     };
-    network.update(recipe().adam, update, 1.0).unwrap();
-    let outcome = network.outcome().unwrap().unwrap();
-    assert_eq!((outcome.loss, outcome.norm, outcome.halted), (0.0, 0.0, false));
-    let mut after = moments.clone();
-    network.give(&mut after).unwrap();
+    learner.update(recipe().adam, update, 1.0).unwrap();
+    let outcome = learner.outcome().unwrap().unwrap();
+    assert_eq!(
+        (outcome.loss, outcome.norm.total, outcome.halted),
+        (0.0, 0.0, false)
+    );
+    let after = learner.moments().unwrap();
     assert_ne!(after.ema, moments.ema);
     assert_eq!(after.first, moments.first);
 }
@@ -325,13 +329,13 @@ fn what_is_reserved_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
         let planned = model::on_device::memory(nano(), Element::F32, rows, Some(4)).unwrap();
-        let mut network = emulated(Emulated::default(), Element::F32);
-        network.resident().unwrap().reserve(rows, 4).unwrap();
-        run(&mut network, folder.path(), &mut Listener::default(), |recipe| {
+        let mut learner = emulated(Emulated::default(), Element::F32);
+        assert_eq!(learner.micro_batch(4, Some(rows as u32)).unwrap(), rows as u32);
+        run(&mut learner, folder.path(), &mut Listener::default(), |recipe| {
             recipe.micro_batch = rows as u32;
         })
         .unwrap();
-        let taken = network.resident().unwrap().taken();
+        let taken = learner.taken().total();
         // Two steps' lists may be told at once.
         assert!(
             taken <= planned.total() + planned.feed,
@@ -389,8 +393,8 @@ fn out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
     let planned = model::on_device::memory(nano(), Element::F32, 2, None).unwrap();
-    let mut network = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), Element::F32);
-    let error = run(&mut network, folder.path(), &mut Listener::default(), |_| ())
+    let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), Element::F32);
+    let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ())
         .err()
         .unwrap();
     assert_eq!(error.kind(), Kind::Environment, "{error}");

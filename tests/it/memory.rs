@@ -103,14 +103,16 @@ fn train() {
             seed: 1,
         },
         keeper: &Keeper::default(),
+        all_reduce: None,
         cancel: &Cancel::default(),
     };
-    let mut network = model::build(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();
-    let mut rehearsal = Rehearsal::new(&job, &mut *network).unwrap();
+    let mut learner =
+        model::build_learner(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();
+    let mut rehearsal = Rehearsal::new(&job, &mut *learner).unwrap();
     let mut steps = |count| {
         PEAK.store(0, Relaxed);
         for _ in 0..count {
-            rehearsal.step(&mut *network).unwrap();
+            rehearsal.step().unwrap();
         }
         (ALIVE.load(Relaxed), PEAK.load(Relaxed))
     };

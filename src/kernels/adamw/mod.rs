@@ -42,6 +42,18 @@ pub struct Moments {
     pub ema: Vec<f32>,
 }
 
+impl Moments {
+    /// Those before the first update of weights: zeros, and the average is the weights.
+    #[must_use]
+    pub fn before(weights: &[f32]) -> Self {
+        Self {
+            first: vec![0.0; weights.len()],
+            second: vec![0.0; weights.len()],
+            ema: weights.to_vec(),
+        }
+    }
+}
+
 /// What tells an update from the others.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {

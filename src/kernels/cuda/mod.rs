@@ -16,6 +16,7 @@ use std::rc::Rc;
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
+use super::fused::check_count;
 use super::{Backend, Dropout, Readout, TokenRows};
 use crate::error::{Error, Result};
 
@@ -299,10 +300,7 @@ impl Backend for Cuda {
     }
 
     fn read<S: ConstShape>(&self, param: &Param<S>, into: &mut [f32]) -> Result<()> {
-        if into.len() != S::NUMEL {
-            let message = format!("{} values into {}", S::NUMEL, into.len());
-            return Err(Error::internal(message));
-        }
+        check_count(S::NUMEL, into.len())?;
         let bytes = self
             .queue
             .read(param.weight.master, S::NUMEL * Element::F32.bytes())?;
@@ -310,20 +308,21 @@ impl Backend for Cuda {
         Ok(())
     }
 
-    fn with_param<S: ConstShape>(
+    fn gradient<S: ConstShape>(
         &self,
-        param: &mut Param<S>,
-        gradients: &mut Gradients,
-        f: &mut dyn FnMut(&mut [f32], &mut [f32]),
+        param: &Param<S>,
+        gradients: &Gradients,
+        into: &mut [f32],
     ) -> Result<()> {
-        let at = self.weight_gradient(gradients, &param.weight)?;
-        let (mut values, mut gradient) = (vec![0.0; S::NUMEL], vec![0.0; S::NUMEL]);
-        self.read(param, &mut values)?;
+        check_count(S::NUMEL, into.len())?;
+        let Some(slab) = gradients.slabs.get(&param.weight.slab) else {
+            into.fill(0.0);
+            return Ok(());
+        };
+        let at = slab.at().offset(param.weight.offset * Element::F32.bytes());
         let bytes = self.queue.read(at, S::NUMEL * Element::F32.bytes())?;
-        gradient.copy_from_slice(&widened(&bytes, Element::F32));
-        f(&mut values, &mut gradient);
-        self.queue.write(at, &narrowed(&gradient, Element::F32))?;
-        self.fill(&param.weight, &values)
+        into.copy_from_slice(&widened(&bytes, Element::F32));
+        Ok(())
     }
 
     fn record(&self, gradients: Gradients) {

@@ -268,13 +268,38 @@ impl Cuda {
     /// Replaces the gradient of the weight at `offset` of the slab.
     ///
     /// # Errors
-    /// The device failed.
-    pub fn write_gradient(&self, gradients: &Gradients, offset: usize, values: &[f32]) -> Result<()> {
-        let Some(slab) = gradients.slabs.get(&0) else {
-            return Ok(());
-        };
-        let at = slab.at().offset(offset * Element::F32.bytes());
+    /// Out of memory, or the device failed.
+    pub fn write_gradient(&self, gradients: &mut Gradients, offset: usize, values: &[f32]) -> Result<()> {
+        let at = self.gradient_slab(gradients, 0)?;
+        let at = at.offset(offset * Element::F32.bytes());
         self.queue.write(at, &narrowed(values, Element::F32))
+    }
+
+    /// The loss that micro-batches have added up since the last update.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn read_loss(&self, optimizer: &Optimizer) -> Result<f64> {
+        let bytes = self.queue.read(optimizer.totals.at(), size_of::<f64>())?;
+        let loss = bytes.first_chunk().copied().map(f64::from_le_bytes);
+        loss.ok_or_else(|| Error::internal("a loss of no bytes"))
+    }
+
+    /// Replaces it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn write_loss(&self, optimizer: &Optimizer, loss: f64) -> Result<()> {
+        self.queue.write(optimizer.totals.at(), &loss.to_le_bytes())
+    }
+
+    /// Drops the loss that micro-batches have added up, and that a step was not finite.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn forget_steps(&self, optimizer: &Optimizer) -> Result<()> {
+        self.queue
+            .write(optimizer.totals.at(), &vec![0; optimizer.totals.bytes()])
     }
 
     /// Hands a step over: it is expected to come again as it is, but for what lies in memory.

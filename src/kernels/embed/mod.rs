@@ -19,14 +19,14 @@ mod tests {
     impl Case for Embed {
         fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
             backend.record(B::Gradients::default());
-            let mut table = weight::<B, (Const<9>, Const<19>)>(backend, 1.0, 1)?;
+            let table = weight::<B, (Const<9>, Const<19>)>(backend, 1.0, 1)?;
             let tokens: Vec<u32> = (0..self.0).map(|row| (row * row % 7 + row % 3) as u32).collect();
             let y = backend.embed(&table, &backend.tokens(&tokens)?)?;
             let values = backend.values(&y)?;
-            let mut gradients = descend(backend, &y)?;
+            let gradients = descend(backend, &y)?;
             Ok(vec![
                 ("y", values),
-                ("dtable", gradient(backend, &mut table, &mut gradients)?),
+                ("dtable", gradient(backend, &table, &gradients)?),
             ])
         }
     }

@@ -39,9 +39,9 @@ mod tests {
 
     fn run<B: Backend, const D: usize, const M: usize>(case: &Residual, backend: &B) -> Result<Results> {
         backend.record(B::Gradients::default());
-        let mut x = table::<B, D>(backend, 1.0, 1)?;
-        let mut branch = table::<B, D>(backend, 1.0, 2)?;
-        let mut modulation = table::<B, M>(backend, 1.0, 3)?;
+        let x = table::<B, D>(backend, 1.0, 1)?;
+        let branch = table::<B, D>(backend, 1.0, 2)?;
+        let modulation = table::<B, M>(backend, 1.0, 3)?;
         let listed: Vec<u32> = (0..case.rows as u32).step_by(case.every).collect();
         let rows = TokenRows {
             length: case.length,
@@ -56,12 +56,12 @@ mod tests {
             rows,
         )?;
         let values = backend.values(&y)?;
-        let mut g = descend(backend, &y)?;
+        let g = descend(backend, &y)?;
         Ok(vec![
             ("y", values),
-            ("dx", gradient(backend, &mut x, &mut g)?),
-            ("dbranch", gradient(backend, &mut branch, &mut g)?),
-            ("dmodulation", gradient(backend, &mut modulation, &mut g)?),
+            ("dx", gradient(backend, &x, &g)?),
+            ("dbranch", gradient(backend, &branch, &g)?),
+            ("dmodulation", gradient(backend, &modulation, &g)?),
         ])
     }
 

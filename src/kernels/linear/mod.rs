@@ -24,19 +24,19 @@ mod tests {
     impl Case for Linear {
         fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
             backend.record(B::Gradients::default());
-            let mut x = table::<B, 45>(backend, 1.0, 1)?;
-            let mut w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
-            let mut b = weight::<B, (Const<70>,)>(backend, 1.0, 3)?;
+            let x = table::<B, 45>(backend, 1.0, 1)?;
+            let w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
+            let b = weight::<B, (Const<70>,)>(backend, 1.0, 3)?;
             let y = backend.linear(&look_up(backend, &x, self.rows)?, &w, self.bias.then_some(&b))?;
             let values = backend.values(&y)?;
-            let mut g = descend(backend, &y)?;
+            let g = descend(backend, &y)?;
             let mut results = vec![
                 ("y", values),
-                ("dx", gradient(backend, &mut x, &mut g)?),
-                ("dw", gradient(backend, &mut w, &mut g)?),
+                ("dx", gradient(backend, &x, &g)?),
+                ("dw", gradient(backend, &w, &g)?),
             ];
             if self.bias {
-                results.push(("db", gradient(backend, &mut b, &mut g)?));
+                results.push(("db", gradient(backend, &b, &g)?));
             }
             Ok(results)
         }
@@ -50,14 +50,14 @@ mod tests {
             let mut results = Vec::new();
             for first in [0, 33] {
                 backend.record(B::Gradients::default());
-                let mut x = table::<B, 45>(backend, 1.0, 1)?;
-                let mut w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
+                let x = table::<B, 45>(backend, 1.0, 1)?;
+                let w = weight::<B, (Const<70>, Const<45>)>(backend, 0.3, 2)?;
                 let y = backend.linear_part::<_, _, Const<37>>(&look_up(backend, &x, 50)?, &w, first)?;
                 let values = backend.values(&y)?;
-                let mut g = descend(backend, &y)?;
+                let g = descend(backend, &y)?;
                 results.push(("y", values));
-                results.push(("dx", gradient(backend, &mut x, &mut g)?));
-                results.push(("dw", gradient(backend, &mut w, &mut g)?));
+                results.push(("dx", gradient(backend, &x, &g)?));
+                results.push(("dw", gradient(backend, &w, &g)?));
             }
             Ok(results)
         }

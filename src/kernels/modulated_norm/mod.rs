@@ -31,9 +31,9 @@ mod tests {
     impl Case for Norm {
         fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
             backend.record(B::Gradients::default());
-            let mut x = table::<B, 150>(backend, 2.0, 1)?;
-            let mut w = weight::<B, (Const<150>,)>(backend, 1.0, 2)?;
-            let mut modulation = table::<B, 450>(backend, 0.5, 3)?;
+            let x = table::<B, 150>(backend, 2.0, 1)?;
+            let w = weight::<B, (Const<150>,)>(backend, 1.0, 2)?;
+            let modulation = table::<B, 450>(backend, 0.5, 3)?;
             let length = (self.rows / self.modulation_rows).max(1);
             let listed: Vec<u32> = (0..self.rows as u32).step_by(self.every).collect();
             let rows = TokenRows {
@@ -49,12 +49,12 @@ mod tests {
                 rows,
             )?;
             let values = backend.values(&y)?;
-            let mut g = descend(backend, &y)?;
+            let g = descend(backend, &y)?;
             Ok(vec![
                 ("y", values),
-                ("dx", gradient(backend, &mut x, &mut g)?),
-                ("dw", gradient(backend, &mut w, &mut g)?),
-                ("dmodulation", gradient(backend, &mut modulation, &mut g)?),
+                ("dx", gradient(backend, &x, &g)?),
+                ("dw", gradient(backend, &w, &g)?),
+                ("dmodulation", gradient(backend, &modulation, &g)?),
             ])
         }
     }

@@ -1,0 +1,167 @@
+//! Learning on a CUDA device: gradients, moments and averages stay beside the weights, and nothing waits for results.
+
+use std::collections::VecDeque;
+
+use super::dit::Arch;
+use super::on_device::{OnDevice, fits, fitting, masked, plan};
+use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome};
+use crate::error::Result;
+use crate::kernels::Alphabet;
+use crate::kernels::adamw::{AdamW, Moments, Update};
+use crate::kernels::cuda::driver::Ticket;
+use crate::kernels::cuda::planning::Planning;
+use crate::kernels::cuda::update::{Number, Optimizer};
+use crate::kernels::cuda::{Cuda, Gradients, Taken};
+
+/// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
+const AHEAD: usize = 2;
+
+/// Memory of the device that is left alone, at least: for compiled kernels, graphs, products' partial sums, a screen.
+const RESERVE: usize = 768 << 20;
+
+/// A network on a device with its optimizer.
+pub struct CudaLearner<A: Arch> {
+    network: OnDevice<A>,
+    gradients: Gradients,
+    optimizer: Optimizer,
+    /// Updates whose outcome was not collected yet, the oldest first.
+    updates: VecDeque<Ticket>,
+}
+
+impl<A: Arch> CudaLearner<A> {
+    /// A learner that begins from these weights in the flat order.
+    ///
+    /// # Errors
+    /// Out of memory.
+    pub fn new(cuda: Cuda, weights: &[f32]) -> Result<Self> {
+        let network = OnDevice::new(cuda, weights)?;
+        Ok(Self {
+            optimizer: network.cuda.optimizer()?,
+            network,
+            gradients: Gradients::default(),
+            updates: VecDeque::new(),
+        })
+    }
+
+    /// The device's memory that is taken.
+    #[must_use]
+    pub fn taken(&self) -> Taken {
+        self.network.cuda.taken()
+    }
+
+    /// Bytes of the device's memory that a learner may take. They are a share of all there is, not of what is free just now:
+    /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run goes on.
+    fn room(&self) -> Result<usize> {
+        let total = self.network.cuda.driver().capacity()?.total;
+        Ok(total.saturating_sub(RESERVE.max(total / 16)))
+    }
+
+    /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
+    /// else grow with their share of masked tokens, and what steps were captured with it would be of no use any more.
+    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()> {
+        let planning = Cuda::new(Box::new(Planning::default()), self.network.cuda.element());
+        let planned = plan::<A>(planning, rows, masked(A::SHAPE, rows, Some(batch)))?;
+        self.network.cuda.reserve_activations(planned.arena);
+        Ok(())
+    }
+}
+
+impl<A: Arch> Learner for CudaLearner<A> {
+    fn network(&self) -> &dyn Network {
+        &self.network
+    }
+
+    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32> {
+        let (element, room) = (self.network.cuda.element(), self.room()?);
+        let rows = match wanted {
+            Some(rows) => fits(A::SHAPE, element, rows, batch, room).map(|()| rows),
+            None => fitting(A::SHAPE, element, batch, room),
+        }?;
+        self.reserve(rows as usize, batch as usize)?;
+        Ok(rows)
+    }
+
+    fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()> {
+        while self.outcome()?.is_some() {}
+        self.gradients = Gradients::default();
+        let optimizer = Some(&self.optimizer);
+        for (number, values) in [
+            (Number::Weight, weights),
+            (Number::First, &moments.first),
+            (Number::Second, &moments.second),
+            (Number::Average, &moments.ema),
+        ] {
+            self.network.write_flat(optimizer, number, values)?;
+        }
+        self.network.cuda.forget_steps(&self.optimizer)
+    }
+
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()> {
+        let number = match arena {
+            Arena::Weights => Number::Weight,
+            Arena::FirstMoment => Number::First,
+            Arena::SecondMoment => Number::Second,
+            Arena::Average => Number::Average,
+        };
+        self.network.read_flat(Some(&self.optimizer), number, into)
+    }
+
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+        let gradients = std::mem::take(&mut self.gradients);
+        self.gradients = self.network.accumulate(gradients, batch, alphabet)?;
+        Ok(())
+    }
+
+    fn reduce(&mut self, reduction: &mut Reduction<'_>) -> Result<()> {
+        let (network, cuda) = (&self.network, &self.network.cuda);
+        let mut flat = vec![0.0; network.parameters.iter().map(super::Parameter::len).sum()];
+        network.each(
+            &mut *flat,
+            |flat, at| flat.split_at_mut(at),
+            |_, place, own| cuda.read_gradient(&self.gradients, place, own),
+        )?;
+        let mut loss = cuda.read_loss(&self.optimizer)?;
+        reduction(&mut flat, &mut loss)?;
+        let gradients = &mut self.gradients;
+        network.each(
+            &*flat,
+            |flat, at| flat.split_at(at),
+            |_, place, own| cuda.write_gradient(gradients, place, own),
+        )?;
+        cuda.write_loss(&self.optimizer, loss)
+    }
+
+    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()> {
+        let cuda = &self.network.cuda;
+        let ticket = cuda.update(&self.optimizer, &mut self.gradients, adam, update, clip)?;
+        self.updates.push_back(ticket);
+        Ok(())
+    }
+
+    fn outcome(&mut self) -> Result<Option<StepOutcome>> {
+        let Some(ticket) = self.updates.pop_front() else {
+            return Ok(None);
+        };
+        let outcome = self.network.cuda.outcome(ticket)?;
+        Ok(Some(StepOutcome {
+            loss: outcome.loss,
+            // The device keeps the sum alone.
+            norm: GradientNorm {
+                total: outcome.norm,
+                largest: None,
+            },
+            halted: outcome.halted,
+        }))
+    }
+
+    fn queued_updates(&self) -> usize {
+        AHEAD
+    }
+
+    fn with_average(&mut self, f: &mut dyn FnMut(&dyn Network) -> Result<()>) -> Result<()> {
+        self.network.cuda.swap_average(&self.optimizer)?;
+        let result = f(&self.network);
+        self.network.cuda.swap_average(&self.optimizer)?;
+        result
+    }
+}

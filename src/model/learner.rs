@@ -1,0 +1,158 @@
+//! Learning, the same face for every device: accumulate gradients over micro-batches, reduce them over ranks, update.
+//!
+//! ```text
+//! accumulate … accumulate → reduce → update → outcome
+//! ```
+//!
+//! A learner has five numbers per parameter: weight, gradient, two moments and the weights' moving average. Each lies in an
+//! [arena](Arena) of its own in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
+//! loop.
+
+use super::{Batch, Network, Parameter};
+use crate::error::Result;
+use crate::kernels::Alphabet;
+use crate::kernels::adamw::cpu::sums_of_squares;
+use crate::kernels::adamw::{AdamW, Moments, Update};
+
+/// Numbers that a learner keeps of every parameter, in the flat order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arena {
+    /// The weights.
+    Weights,
+    /// Average of the gradient.
+    FirstMoment,
+    /// Average of the squared gradient.
+    SecondMoment,
+    /// Moving average of the weights.
+    Average,
+}
+
+/// Replaces the accumulated gradient (in the flat order) and the loss of the step's micro-batches by those of the whole
+/// batch: a sum over all that have a part of it.
+pub type Reduction<'a> = dyn FnMut(&mut [f32], &mut f64) -> Result<()> + 'a;
+
+/// What came of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Σ weight · loss of its positions.
+    pub loss: f64,
+    /// The global norm of its gradient, before it was clipped.
+    pub norm: GradientNorm,
+    /// This step's loss or norm was not finite, or an earlier one's: nothing has changed since.
+    pub halted: bool,
+}
+
+/// The norm of the accumulated gradient: of all of it, and of the parameter where it is largest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GradientNorm {
+    /// √ Σ g².
+    pub total: f64,
+    /// Name and norm of the parameter with the largest one, where it is known; one that is not finite counts as largest.
+    pub largest: Option<(String, f64)>,
+}
+
+impl GradientNorm {
+    /// That of a gradient in the flat order of the parameters, summed in f64 in a fixed order.
+    #[must_use]
+    pub fn of(parameters: &[Parameter], gradient: &[f32]) -> Self {
+        let ranges: Vec<_> = parameters
+            .iter()
+            .map(|parameter| parameter.offset..parameter.offset + parameter.len())
+            .collect();
+        let mut total = 0.0;
+        let mut largest: Option<(&Parameter, f64)> = None;
+        for (parameter, squares) in parameters.iter().zip(sums_of_squares(&ranges, gradient)) {
+            total += squares;
+            let worse = if squares.is_nan() { f64::INFINITY } else { squares };
+            if largest.is_none_or(|(_, most)| worse > most) {
+                largest = Some((parameter, worse));
+            }
+        }
+        Self {
+            total: total.sqrt(),
+            largest: largest.map(|(parameter, squares)| (parameter.name.clone(), squares.sqrt())),
+        }
+    }
+}
+
+/// A network with its gradients and its optimizer. On a device, work is queued: only what says so waits for it.
+///
+/// # Errors
+/// Every method fails when memory runs out or the device fails; the learner is of no further use then.
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Learner {
+    /// The network, with the weights as they are.
+    fn network(&self) -> &dyn Network;
+
+    /// Rows that go through the network at a time, of a batch of so many: those that are wanted, or as many as its memory or
+    /// its caches hold. Memory for them may be taken at once.
+    ///
+    /// Fails, too, where not even one row fits, or fewer than wanted.
+    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32>;
+
+    /// Replaces weights and moments. Accumulated gradients and outcomes that were not collected are dropped.
+    fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()>;
+
+    /// Copies an arena out; waits.
+    fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()>;
+
+    /// Forward and backward of a micro-batch: the gradient of its loss Σ weights · loss of each position, and that sum, are added to the step's.
+    /// Without positions nothing is computed.
+    ///
+    /// Fails, too, for a batch that is none of this shape (an internal error: callers check what users write).
+    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()>;
+
+    /// Lends the gradient (zeros where there is none yet) and the loss accumulated since the last update; waits. What
+    /// `reduction` makes of them goes into the update.
+    fn reduce(&mut self, reduction: &mut Reduction<'_>) -> Result<()>;
+
+    /// Ends the step: clips its gradient's global norm to `clip` (0: no limit), updates weights, moments and average, and
+    /// leaves the gradient zero. A step whose loss or norm is not finite changes nothing, and none after it does.
+    fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()>;
+
+    /// What came of the oldest update whose outcome was not collected before; waits for it. Absent when all were.
+    fn outcome(&mut self) -> Result<Option<StepOutcome>>;
+
+    /// Updates that may be queued before the outcome of the first is collected, so that the device never waits for the host.
+    fn queued_updates(&self) -> usize;
+
+    /// Lends the network with the moving average in the place of the weights.
+    fn with_average(&mut self, f: &mut dyn FnMut(&dyn Network) -> Result<()>) -> Result<()>;
+
+    /// Forgets all updates: moments become zero, the average becomes the weights.
+    fn restart(&mut self) -> Result<()> {
+        let mut weights = vec![0.0; count(self.network())];
+        self.read(Arena::Weights, &mut weights)?;
+        self.load(&weights, Moments::before(&weights))
+    }
+
+    /// The norm of the gradient accumulated so far; waits.
+    fn gradient_norm(&mut self) -> Result<GradientNorm> {
+        let parameters = self.network().parameters().to_vec();
+        let mut norm = GradientNorm::default();
+        self.reduce(&mut |gradient, _| {
+            norm = GradientNorm::of(&parameters, gradient);
+            Ok(())
+        })?;
+        Ok(norm)
+    }
+
+    /// A copy of the moments; waits.
+    fn moments(&self) -> Result<Moments> {
+        let copy = |arena| {
+            let mut copy = vec![0.0; count(self.network())];
+            self.read(arena, &mut copy)?;
+            Ok::<_, crate::error::Error>(copy)
+        };
+        Ok(Moments {
+            first: copy(Arena::FirstMoment)?,
+            second: copy(Arena::SecondMoment)?,
+            ema: copy(Arena::Average)?,
+        })
+    }
+}
+
+/// Elements of all parameters.
+fn count(network: &dyn Network) -> usize {
+    network.parameters().iter().map(Parameter::len).sum()
+}
