@@ -24,9 +24,10 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::log::Log;
-use super::optimizer::{Moments, learning_rate};
+use super::learning_rate::learning_rate;
+use super::metrics::Log;
 use crate::error::{Context, Error, Kind, Result, Wrap};
+use crate::kernels::adamw::Moments;
 use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::checkpoint::PREFIX;
 use crate::model::tensors::{Reader, Writer};

@@ -1,6 +1,5 @@
 //! The learning rate and the decay of the weights' moving average at each update.
 
-pub use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::manifest::{LearningRateSchedule, WarmupRates};
 
 /// The learning rate of update n = 1, 2, …: rises linearly to `peak` at the last warm-up update, then stays or falls to

@@ -2,15 +2,19 @@
 
 use std::path::Path;
 
-use super::tests::{chained_rows, objective, recipe};
-use super::*;
+use super::{chained_rows, objective, recipe};
+use crate::error::{Kind, Result};
+use crate::event::Cancel;
+use crate::diffusion::Objective as _;
 use crate::kernels::Fused;
 use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::driver::Element;
 use crate::kernels::cuda::emulated::{Emulated, Graphs};
 use crate::model::dit::Nano;
 use crate::model::{self, CudaLearner, Erased, HostLearner};
+use crate::model::{Learner, Network};
 use crate::shapes::Shape;
+use crate::train::*;
 
 /// Validates by the sum of the weights, after likelihoods that nobody hears, and asks to end after a step.
 #[derive(Default)]

@@ -1,0 +1,112 @@
+//! The rows of a step, under noise, in micro-batches.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use super::Job;
+use crate::data::rows::{Order, Rank};
+use crate::diffusion::{NoisedBatch, RowIndex};
+use crate::error::Result;
+use crate::kernels::Dropout;
+use crate::kernels::profile::{self, Part};
+use crate::model::Batch;
+use crate::rng::{Random, Stream};
+
+/// The rows of a step.
+pub(super) struct GlobalBatch {
+    order: Order,
+    /// Seconds spent on reading.
+    pub(super) waited: f64,
+    /// (B, L).
+    tokens: Vec<u32>,
+    /// Positions of each row that count (B).
+    counted: Vec<usize>,
+    noised: NoisedBatch,
+    /// Numbers of the updates whose outcome was not collected yet.
+    pub(super) waiting: VecDeque<u64>,
+}
+
+impl GlobalBatch {
+    pub(super) fn new(job: &Job<'_>) -> Self {
+        let rows = job.recipe.batch as usize;
+        Self {
+            order: Order::new(job.recipe.seed, job.rows.len(), job.recipe.batch, Rank::ALONE),
+            waited: 0.0,
+            tokens: vec![0; rows * job.rows.length()],
+            counted: vec![0; rows],
+            noised: NoisedBatch::default(),
+            waiting: VecDeque::new(),
+        }
+    }
+
+    /// Reads the rows of a step and returns how many of their positions count.
+    pub(super) fn read(&mut self, job: &Job<'_>, step: u64) -> Result<u64> {
+        let start = Instant::now();
+        let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.counted);
+        for ((_, row), (tokens, counted)) in self.order.step(step).zip(rows) {
+            *counted = job.rows.read(row, tokens)?;
+        }
+        self.waited += start.elapsed().as_secs_f64();
+        Ok(self.counted.iter().map(|&n| n as u64).sum())
+    }
+}
+
+impl Job<'_> {
+    /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
+    /// all of them is the loss in nats per counted token.
+    pub(super) fn micro_batches(
+        &self,
+        step: u64,
+        batch: &mut GlobalBatch,
+        counted: u64,
+        each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let recipe = &self.recipe;
+        let length = self.rows.length();
+        let scale = 1.0 / counted.max(1) as f64;
+        let first_row = step * u64::from(recipe.batch);
+        for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
+            // A step of a large network on a small machine takes minutes.
+            self.cancel.check()?;
+            let timer = profile::forward(Part::Noise);
+            let noised = &mut batch.noised;
+            noised.clear();
+            for index in start..start + recipe.micro_batch {
+                let at = RowIndex {
+                    step,
+                    row: first_row + u64::from(index),
+                    index,
+                    batch: recipe.batch,
+                };
+                let tokens = &batch.tokens[index as usize * length..][..length];
+                self.objective
+                    .noise(at, tokens, batch.counted[index as usize], noised);
+            }
+            if noised.positions.is_empty() {
+                continue;
+            }
+            for weight in &mut noised.weights {
+                *weight = (f64::from(*weight) * scale) as f32;
+            }
+            drop(timer);
+            let dropout = (recipe.dropout > 0.0).then(|| Dropout {
+                rate: recipe.dropout as f32,
+                random: Random::new(recipe.seed, Stream::Dropout),
+                step,
+                first_row: first_row + u64::from(start),
+            });
+            let micro_batch = Batch {
+                tokens: &noised.tokens,
+                sigma: &noised.sigma,
+                positions: &noised.positions,
+                targets: &noised.targets,
+                weights: &noised.weights,
+                loss: self.objective.loss(),
+                constants: &noised.constants,
+                dropout,
+            };
+            each(&micro_batch)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,73 @@
+//! When a run has gone wrong, and why as far as its figures say.
+
+use super::metrics::RECENT;
+use super::{Job, State};
+use crate::error::{Error, Result};
+use crate::model::GradientNorm;
+
+/// A run has diverged when the mean loss of its last [`RECENT`] steps exceeds this many times log V, the loss of
+/// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
+/// rows a thousandfold.
+const DIVERGED: f64 = 4.0;
+
+impl Job<'_> {
+    /// Writes an update down, and says so when the run has diverged.
+    pub(super) fn note(&self, state: &mut State, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
+        state.log.step(number, self.rate(number), loss, norm.total);
+        // An alphabet of one letter has nothing to guess.
+        let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
+        if state.log.recent.len() == RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
+            let rule = format!(
+                "has exceeded {DIVERGED} · log V = {:.2} on average over {} steps",
+                DIVERGED * uniform,
+                RECENT
+            );
+            return Err(self.diagnosis(state, number, loss, norm, &rule));
+        }
+        Ok(())
+    }
+
+    /// Why a run that went wrong went wrong, as far as its figures tell.
+    pub(super) fn diagnosis(
+        &self,
+        state: &State,
+        step: u64,
+        loss: f64,
+        norm: &GradientNorm,
+        what: &str,
+    ) -> Error {
+        let history: Vec<String> = state.log.recent.iter().map(|loss| format!("{loss:.3}")).collect();
+        let history = if history.is_empty() {
+            "none".to_owned()
+        } else {
+            history.join(", ")
+        };
+        let subject = if norm.total.is_finite() || !loss.is_finite() {
+            "loss"
+        } else {
+            "gradient"
+        };
+        let warm = self.recipe.warmup_steps;
+        let mut ways = vec![format!(
+            "lower `learning_rate` ({:e}), for instance to {:.0e}",
+            self.recipe.learning_rate,
+            self.recipe.learning_rate / 3.0
+        )];
+        if step > warm && warm < 500 {
+            ways.push(format!("raise `warmup_steps` ({warm})"));
+        }
+        if self.recipe.gradient_clip == 0.0 {
+            ways.push("switch `gradient_clip` on".to_owned());
+        }
+        let largest = norm.largest.as_ref().map_or_else(String::new, |(name, norm)| {
+            format!(" (largest in `{name}`: {norm:.4e})")
+        });
+        Error::input(format!(
+            "training diverged at step {step}: the {subject} {what}; loss {loss:.4}, gradient norm {:.4e}{largest}, \
+             learning rate {:.3e}; losses before: {history}",
+            norm.total,
+            self.rate(step),
+        ))
+        .hint(format!("{}; the last good checkpoint is kept", ways.join(", or ")))
+    }
+}
