@@ -196,6 +196,7 @@ impl Project {
             force: sweeps.spelt_out(&selection.force),
             allow_missing: selection.allow_missing,
             piped: selection.piped.clone(),
+            manifest: (!is_open_file(&self.loaded.path.to_string_lossy())).then(|| self.loaded.path.clone()),
         };
         Plan::with_remote(manifest, self.loaded.base(), &selection, &self.store, remote)
     }
@@ -210,6 +211,7 @@ impl ExecutionArgs {
             force: self.force.clone(),
             allow_missing: self.allow_missing,
             piped: vec![],
+            manifest: None,
         }
     }
 }

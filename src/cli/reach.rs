@@ -92,6 +92,7 @@ impl StoreArgs {
             // Files that are not here now may be again tomorrow: what they led to is reached.
             let selection = Selection {
                 allow_missing: true,
+                manifest: Some(path.clone()),
                 ..Selection::default()
             };
             let plan = Plan::new(&loaded.manifest, loaded.base(), &selection, store)

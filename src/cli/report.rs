@@ -64,8 +64,8 @@ fn default_path(project: &Project, terminal: &Terminal) -> PathBuf {
     let name = &project.loaded.manifest.name;
     let reports = project.store.root().join("reports");
     let path = reports.join(format!("{name}.html"));
-    let own = place(project);
-    let root = project_root(project);
+    let own = project.store.place(&project.loaded.path);
+    let root = project.store.project();
     let other = owner(&path).filter(|other| *other != own && root.join(other).is_file());
     let Some(other) = other else { return path };
     let digest = Digest::of(own.as_bytes()).short();
@@ -78,19 +78,6 @@ fn default_path(project: &Project, terminal: &Terminal) -> PathBuf {
         shown(&path)
     ));
     path
-}
-
-/// The folder that the store lies in.
-fn project_root(project: &Project) -> PathBuf {
-    let root = fs::canonicalize(project.store.root()).unwrap_or_else(|_| project.store.root().to_owned());
-    root.parent().map(Path::to_owned).unwrap_or(root)
-}
-
-/// Where a project's manifest lies: seen from its store where it lies beside or below it, so that both can be moved.
-fn place(project: &Project) -> String {
-    let path = fs::canonicalize(&project.loaded.path).unwrap_or_else(|_| project.loaded.path.clone());
-    let below = path.strip_prefix(project_root(project)).unwrap_or(&path);
-    below.to_string_lossy().into_owned()
 }
 
 /// What a report begins with that tells whose it is; it ends with a quote and a bracket.
@@ -116,7 +103,9 @@ fn owner(path: &Path) -> Option<String> {
 
 /// A page that says whose report it is.
 fn owned(page: &str, project: &Project) -> String {
-    let own = place(project)
+    let own = project
+        .store
+        .place(&project.loaded.path)
         .replace('&', "&amp;")
         .replace('<', "&lt;")
         .replace('"', "&quot;");

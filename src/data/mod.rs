@@ -280,6 +280,17 @@ impl TokensInfo {
     }
 }
 
+impl SplitInfo {
+    /// The same but for the files that the rows are in: what decides what comes of them.
+    #[must_use]
+    pub fn without_shards(&self) -> Self {
+        Self {
+            shards: vec![],
+            ..self.clone()
+        }
+    }
+}
+
 impl RowsInfo {
     /// Reads `rows.json` of a pack artifact.
     ///

@@ -33,6 +33,7 @@ use crate::data::columns::{ColumnFile, ColumnWriter};
 use crate::data::{RowsInfo, SpecialIds, SplitInfo, split_name};
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::{RowFormat, Split, Tail};
+use crate::store::Digest;
 
 pub use crate::data::permutation::{Order, Permutation, Rank};
 
@@ -152,6 +153,15 @@ fn same_list(a: &DataType, b: &DataType) -> bool {
     }
 }
 
+/// What a [`RowWriter`] has written.
+#[derive(Debug)]
+pub struct Written {
+    /// The shards' names relative to the artifact, in order.
+    pub shards: Vec<String>,
+    /// Digest of the rows one after the other, tokens and masks, whatever the shards' format and size.
+    pub content: Digest,
+}
+
 /// Writes the rows of one split as shards.
 pub struct RowWriter {
     folder: PathBuf,
@@ -168,6 +178,8 @@ pub struct RowWriter {
     shard: Option<(ShardWriter, u64)>,
     shards: Vec<String>,
     rows: u64,
+    /// Of the tokens written so far, and of the masks: each column on its own, since a batch's rows depend on the shards.
+    hashers: [blake3::Hasher; 2],
 }
 
 enum ShardWriter {
@@ -193,6 +205,7 @@ impl RowWriter {
             shard: None,
             shards: Vec::new(),
             rows: 0,
+            hashers: [blake3::Hasher::new(), blake3::Hasher::new()],
             header,
         }
     }
@@ -243,14 +256,18 @@ impl RowWriter {
         self.rows
     }
 
-    /// Writes what is pending, closes the last shard, and returns the shards' names relative to the artifact.
+    /// Writes what is pending, closes the last shard, and returns what was written.
     ///
     /// # Errors
     /// The environment's: disk full.
-    pub fn finish(mut self) -> Result<Vec<String>> {
+    pub fn finish(mut self) -> Result<Written> {
         self.flush()?;
         self.close_shard()?;
-        Ok(self.shards)
+        let [tokens, mask] = self.hashers.map(|hasher| hasher.finalize());
+        Ok(Written {
+            shards: self.shards,
+            content: Digest::of(&[*tokens.as_bytes(), *mask.as_bytes()].concat()),
+        })
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -259,13 +276,14 @@ impl RowWriter {
         }
         let length = self.header.length;
         let tokens: ArrayRef = if self.header.wide() {
-            list::<UInt32Type>(length, std::mem::take(&mut self.wide))?
+            list::<UInt32Type>(length, std::mem::take(&mut self.wide), &mut self.hashers[0])?
         } else {
-            list::<UInt16Type>(length, std::mem::take(&mut self.narrow))?
+            list::<UInt16Type>(length, std::mem::take(&mut self.narrow), &mut self.hashers[0])?
         };
         let mut columns = vec![tokens];
         if self.header.padded {
-            columns.push(list::<UInt8Type>(length, std::mem::take(&mut self.mask))?);
+            let mask = std::mem::take(&mut self.mask);
+            columns.push(list::<UInt8Type>(length, mask, &mut self.hashers[1])?);
         }
         let schema = Arc::new(self.header.schema());
         let batch = RecordBatch::try_new(schema, columns)
@@ -347,8 +365,15 @@ fn create_parquet(path: PathBuf, header: &Header, batch_rows: usize) -> Result<S
     Ok(ShardWriter::Parquet(path, Box::new(writer)))
 }
 
-fn list<T: ArrowPrimitiveType>(length: u32, values: Vec<T::Native>) -> Result<ArrayRef> {
-    let values = PrimitiveArray::<T>::new(ScalarBuffer::from(values), None);
+/// A column of lists, whose values are hashed on the way.
+fn list<T: ArrowPrimitiveType>(
+    length: u32,
+    values: Vec<T::Native>,
+    hasher: &mut blake3::Hasher,
+) -> Result<ArrayRef> {
+    let values = ScalarBuffer::from(values);
+    hasher.update_rayon(values.inner().as_slice());
+    let values = PrimitiveArray::<T>::new(values, None);
     let item = Arc::new(Field::new("item", T::DATA_TYPE, false));
     let list = FixedSizeListArray::try_new(item, length as i32, Arc::new(values), None)
         .wrap(Kind::Internal, || "form a column of rows".to_owned())?;
@@ -861,7 +886,7 @@ mod tests {
             let (tokens, counted) = row(header, r);
             writer.push(&tokens, counted).unwrap();
         }
-        let shards = writer.finish().unwrap();
+        let shards = writer.finish().unwrap().shards;
         let info = RowsInfo {
             length: header.length,
             wrap: !header.padded,

@@ -389,8 +389,12 @@ impl Run<'_> {
     /// Takes note of a stage's record.
     fn settle(&self, index: usize, record: Record, stage: &str) {
         let mut plan = locked(&self.plan);
-        self.store
-            .remember(&plan.pipeline, stage, &record.key, &plan.stages[index].files);
+        self.store.remember(
+            (&plan.pipeline, plan.place.as_deref()),
+            stage,
+            &record.key,
+            &plan.stages[index].files,
+        );
         plan.settle(index, record);
     }
 
@@ -678,6 +682,7 @@ impl Run<'_> {
             .commit(lock, |artifact, files| Record {
                 key: key.clone(),
                 artifact,
+                content: outcome.content,
                 files,
                 figures: outcome.figures.into_iter().collect(),
                 provenance,
@@ -764,6 +769,7 @@ impl Run<'_> {
             pipeline: plan.pipeline.clone(),
             stage: stage.name.clone(),
             manifest: self.options.manifest.clone(),
+            place: plan.place.clone(),
             overrides: self.options.overrides.clone(),
             config: key::settings(&stage.stage)?,
             seed: stage.seed,

@@ -1,4 +1,5 @@
-//! What would go wrong later: files that were brought by hand and are other ones, tokenizers that no network has room for.
+//! What would go wrong later: files that were brought by hand and are other ones, tokenizers whose files are damaged or that
+//! no network has room for.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,7 +8,7 @@ use super::{Decision, Plan, PlannedStage};
 use crate::data::fetch;
 use crate::error::{Context as _, Result};
 use crate::event::Cancel;
-use crate::manifest::{Stage, Tokenizer};
+use crate::manifest::Stage;
 use crate::shapes::Shape;
 use crate::stages::tokenize::{self, Room};
 use crate::stages::{by_hand, fetched};
@@ -79,8 +80,9 @@ impl Plan {
         std::iter::successors(tokens, |&index| consumed(&self.stages[index], "tokenizer/stage")).collect()
     }
 
-    /// Fails where a tokenizer whose size is known is larger than the network that is to learn its tokens, and where a
-    /// file that was brought by hand is another one than the published: also where the results of both are known.
+    /// Fails where the files of a tokenizer that are here are no tokenizer, where one whose size is known is larger than the
+    /// network that is to learn its tokens, and where a file that was brought by hand is another one than the published:
+    /// also where the results of both are known.
     ///
     /// # Errors
     /// That; or a file that was brought by hand is absent and its stage runs.
@@ -111,18 +113,22 @@ impl Plan {
     }
 
     fn check_vocabularies(&self, store: &Store) -> Result<()> {
-        let mut sizes: HashMap<usize, Option<u32>> = HashMap::new();
+        let mut sizes: HashMap<usize, u32> = HashMap::new();
+        for (index, stage) in self.stages.iter().enumerate() {
+            if let Some(size) = self
+                .vocabulary(index, store)
+                .context(|| format!("stage `{}`", stage.name))?
+            {
+                sizes.insert(index, size);
+            }
+        }
         for train in 0..self.stages.len() {
             let Some(room) = self.room_of(train) else {
                 continue;
             };
             let tokenizers = self.tokenizers(train);
-            let size = tokenizers.iter().find_map(|&index| {
-                *sizes
-                    .entry(index)
-                    .or_insert_with(|| self.vocabulary(index, store))
-            });
-            if let (Some(size), Some(&tokens)) = (size, tokenizers.last()) {
+            let size = tokenizers.iter().find_map(|index| sizes.get(index));
+            if let (Some(&size), Some(&tokens)) = (size, tokenizers.last()) {
                 room.takes(size)
                     .context(|| format!("stage `{}`", self.stages[tokens].name))?;
             }
@@ -130,18 +136,21 @@ impl Plan {
         Ok(())
     }
 
-    /// The size of a stage's tokenizer: as its record says, else as the files say that are here.
-    fn vocabulary(&self, index: usize, store: &Store) -> Option<u32> {
+    /// The size of a stage's tokenizer: as its record says, else as the files say that are here. Those of a stage that runs
+    /// are read for it.
+    ///
+    /// # Errors
+    /// As [`tokenize::vocabulary`].
+    fn vocabulary(&self, index: usize, store: &Store) -> Result<Option<u32>> {
         let stage = &self.stages[index];
+        let Stage::Tokenize(config) = &stage.stage else {
+            return Ok(None);
+        };
         if let Some(record) = stage.record() {
-            return record.figures.get(tokenize::VOCABULARY)?.parse().ok();
+            let size = record.figures.get(tokenize::VOCABULARY);
+            return Ok(size.and_then(|size| size.parse().ok()));
         }
-        match &stage.stage {
-            Stage::Tokenize(config) if !matches!(config.tokenizer, Tokenizer::Stage(_)) => {
-                tokenize::vocabulary(&config.tokenizer, &self.base, &store.downloads_path())
-            }
-            _ => None,
-        }
+        tokenize::vocabulary(&config.tokenizer, &self.base, &store.downloads_path())
     }
 }
 

@@ -8,7 +8,7 @@ use crate::manifest::Stage;
 use crate::stages::key::watched;
 use crate::store::{Key, Record, Store};
 use crate::train::Retention;
-use crate::train::checkpoint::not_kept;
+use crate::train::checkpoint::{not_kept, not_validated};
 
 /// Of the trainings whose weights are those that a key asks for, the one that lacks least of it; the newest of several.
 pub(super) fn stand_in(
@@ -38,6 +38,10 @@ pub(super) fn of(stage: &PlannedStage, record: &Record, store: &Store) -> Vec<St
         return Vec::new();
     };
     let mut lacks = validations(&record.key.config, &stage.parts.config, train.steps);
+    let artifact = store.artifact_path(&record.artifact);
+    if lacks.is_empty() {
+        lacks.extend(not_validated(&artifact, train.validation_every));
+    }
     if let Some(keep) = train.keep_checkpoints {
         let retention = Retention {
             folder: store.checkpoints_path(),
@@ -45,7 +49,6 @@ pub(super) fn of(stage: &PlannedStage, record: &Record, store: &Store) -> Vec<St
             last: keep.last,
             best: keep.best,
         };
-        let artifact = store.artifact_path(&record.artifact);
         lacks.extend(not_kept(&artifact, &retention, train.checkpoint_every));
     }
     lacks

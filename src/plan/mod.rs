@@ -5,7 +5,8 @@
 //! [`crate::store::Key`]. A key names its inputs by content. So the key of a stage is known only once its inputs'
 //! artifacts are: behind a stage that has to run, a plan says "`rows` runs" and nothing more. The executor asks again
 //! ([`Plan::decide`]) when the inputs are there; if the upstream stage made what it had made before, the key is an old
-//! one and the rerun ends there.
+//! one and the rerun ends there. Packed rows are known by what they hold: in another format, or in shards of another size,
+//! they are the same ([`Record::consumed`]).
 //!
 //! `mdlm plan` and `mdlm run` make the same plan: a dry run cannot differ from a run.
 //!
@@ -18,28 +19,31 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use indexmap::IndexMap;
-use rayon::prelude::*;
 
-use crate::data::files::{self, Found, LeftOut, Named, Piped};
-use crate::data::read::Consumed;
-use crate::error::{Context, Error, Result};
-use crate::manifest::{Manifest, Stage, StageKind, order};
+use crate::data::files::{LeftOut, Piped};
+use crate::error::{Context as _, Error, Result};
+use crate::manifest::{Manifest, Stage, StageKind};
 use crate::remote::Remote;
-use crate::stages::key::{self, FileReference, Parts};
-use crate::store::digest::hash_file;
-use crate::store::stat::{Known, Look};
+use crate::stages::key::{self, Parts};
+use crate::store::stat::Known;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
 
+mod changes;
 mod figures;
+mod files;
 mod foresee;
+mod graph;
 mod lacks;
 mod past;
 pub mod reason;
 
+use files::{Observed, read_files};
+use graph::{known, needed_by};
+
 pub use foresee::Needed;
+pub use graph::{named, order, unknown, wanted};
 pub use past::{OfKind, Past};
 pub use reason::{FileChange, Reason};
 
@@ -54,6 +58,8 @@ pub struct Selection {
     pub allow_missing: bool,
     /// What has come through pipes.
     pub piped: Vec<Piped>,
+    /// The manifest's file, where it is one: by it the pipeline is known in the store's records.
+    pub manifest: Option<PathBuf>,
 }
 
 /// A manifest made ready to run.
@@ -63,6 +69,8 @@ pub struct Plan {
     pub pipeline: String,
     /// Folder of the manifest.
     pub base: PathBuf,
+    /// Where the manifest lies, seen from the store ([`Store::place`]); nothing where it is no file.
+    pub place: Option<String>,
     /// The stages, each after those it consumes.
     pub stages: Vec<PlannedStage>,
     /// What the store knew when the plan was made.
@@ -97,7 +105,8 @@ pub struct PlannedStage {
     wanted: bool,
     /// The stage that needs its files, as far as that is known.
     needed_by: Option<String>,
-    /// The last key for which its artifact was known, and that artifact. While it is made again its consumers' keys stand.
+    /// The last key for which its artifact was known, and what its consumers' keys have of that. While it is made again
+    /// their keys stand.
     known: Option<(Digest, Digest)>,
     /// Tried in vain: the remote has a record of it and not what it tells of.
     unfetchable: bool,
@@ -136,15 +145,6 @@ pub enum Decision {
     },
 }
 
-/// A file as it was when it was hashed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Observed {
-    path: PathBuf,
-    look: Look,
-    /// Whether it had been left alone for a while, so that a later change shows.
-    settled: bool,
-}
-
 impl PlannedStage {
     /// What came through pipes for it, now or before.
     #[must_use]
@@ -173,15 +173,15 @@ impl PlannedStage {
         }
     }
 
-    /// Its artifact, also while that is made again from what it was made of.
+    /// What its consumers' keys have of its artifact, also while that is made again from what it was made of.
     fn expected(&self) -> Option<Digest> {
         match (&self.decision, &self.known) {
-            (Decision::Run { key: Some(key), .. }, Some((known, artifact)))
+            (Decision::Run { key: Some(key), .. }, Some((known, consumed)))
                 if !self.forced && key.digest() == *known =>
             {
-                Some(*artifact)
+                Some(*consumed)
             }
-            _ => self.artifact().copied(),
+            _ => self.record().map(Record::consumed),
         }
     }
 
@@ -263,6 +263,7 @@ impl Plan {
         let mut plan = Self {
             pipeline: manifest.name.clone(),
             base: base.to_owned(),
+            place: selection.manifest.as_ref().map(|path| store.place(path)),
             stages: Vec::new(),
             past: Arc::new(Past::new(manifest.stages.keys().cloned())),
             remote,
@@ -406,79 +407,6 @@ impl Plan {
         self.remote.as_ref()
     }
 
-    /// What comes through the pipes that a stage names; where nothing comes, what came for its last run, if the store has
-    /// it.
-    fn piped_before(
-        &mut self,
-        name: &str,
-        kind: StageKind,
-        references: &[FileReference],
-        now: &[Piped],
-        store: &Store,
-    ) -> Result<Vec<Piped>> {
-        let mut all = now.to_vec();
-        let pipes = references
-            .iter()
-            .filter(|reference| reference.takes_pipes)
-            .flat_map(|reference| &reference.patterns)
-            .filter(|pattern| {
-                files::is_open_file(pattern) && now.iter().all(|piped| piped.name != **pattern)
-            });
-        let pipes: Vec<_> = pipes.collect();
-        if pipes.is_empty() {
-            return Ok(all);
-        }
-        let last = self.last_files(name, kind, references, store)?;
-        for pipe in pipes {
-            let last = last.iter().flatten().find(|file| file.path == *pipe);
-            if let Some(file) = last
-                && let Some(path) = store.piped(&file.digest)
-            {
-                self.notes.push(format!(
-                    "`{name}` goes by what came through `{pipe}` for its last run: nothing comes now"
-                ));
-                all.push(Piped {
-                    name: pipe.clone(),
-                    path: Some(path),
-                    bytes: file.bytes,
-                    digest: file.digest,
-                });
-            }
-        }
-        Ok(all)
-    }
-
-    /// The files that the stage's last run read, if it read those that are asked for.
-    fn last_files(
-        &self,
-        name: &str,
-        kind: StageKind,
-        references: &[FileReference],
-        store: &Store,
-    ) -> Result<Option<Vec<ExternalFile>>> {
-        let past = self.past.of(kind.name(), store)?;
-        let newest = past
-            .own(name)
-            .filter(|record| record.provenance.pipeline == self.pipeline)
-            .max_by_key(|record| &record.provenance.started);
-        let last = store
-            .latest(&self.pipeline, name)
-            .filter(|record| record.key.kind == kind.name());
-        let Some(record) = last.as_ref().or(newest) else {
-            return Ok(None);
-        };
-        let files = &record.provenance.files;
-        for file in files {
-            let Some(reference) = references.iter().find(|reference| reference.field == file.field) else {
-                return Ok(None);
-            };
-            if !are_named(&reference.patterns, &file.path) {
-                return Ok(None);
-            }
-        }
-        Ok((!files.is_empty()).then(|| files.clone()))
-    }
-
     /// Decides what becomes of a stage, given what became of those it consumes.
     ///
     /// # Errors
@@ -490,7 +418,7 @@ impl Plan {
         for input in &stage.inputs {
             let other = &self.stages[input.index];
             match other.expected() {
-                Some(artifact) => drop(inputs.insert(input.role.to_owned(), artifact)),
+                Some(consumed) => drop(inputs.insert(input.role.to_owned(), consumed)),
                 None => reasons.push(Reason::UpstreamRuns {
                     stage: other.name.clone(),
                 }),
@@ -564,7 +492,7 @@ impl Plan {
         let stage = &mut self.stages[index];
         stage.decision = decision;
         if let Some(record) = stage.record() {
-            stage.known = Some((record.key.digest(), record.artifact));
+            stage.known = Some((record.key.digest(), record.consumed()));
         }
     }
 
@@ -586,346 +514,9 @@ impl Plan {
                 kind: other.kind().name().to_owned(),
                 key: record.key.digest(),
                 artifact: record.artifact,
+                content: record.content,
             })
         };
         self.stages[index].inputs.iter().filter_map(origin).collect()
     }
-
-    /// Checks that the files that a stage has read are those that were hashed. `consumed` is what it has read of them.
-    ///
-    /// A file that was read from start to end is known by the digest of what was read. Of one that was read in part, or by
-    /// a stage that takes no note of it, that it looks as it did is enough (length, times, inode, device); else it has to
-    /// hold what it held, and what was read of it.
-    ///
-    /// # Errors
-    /// An input error when one of them changed meanwhile.
-    pub fn check_files(&self, index: usize, consumed: &[(PathBuf, Consumed)]) -> Result<()> {
-        let stage = &self.stages[index];
-        let Some(observed) = &stage.observed else {
-            // What is not here cannot have been read: the stage itself says so.
-            return Ok(());
-        };
-        let changed = |what: String| {
-            Error::input(format!("{what} while the stage was reading it"))
-                .hint("run again when nobody writes to it")
-        };
-        let (found, ..) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
-        let paths = found.iter().map(|(_, file)| &file.path);
-        if paths.ne(observed.iter().map(|file| &file.path)) {
-            return Err(changed("the list of files changed".to_owned()));
-        }
-        for ((then, file), (_, now)) in observed.iter().zip(&stage.files).zip(&found) {
-            let consumed = consumed.iter().find(|(path, _)| *path == then.path);
-            let consumed = consumed.map(|(_, consumed)| consumed);
-            if let Some(digest) = consumed.and_then(|consumed| consumed.digest(file.bytes)) {
-                if digest != file.digest {
-                    return Err(changed(format!("`{}` changed", file.path)));
-                }
-                continue;
-            }
-            if now.look == then.look && then.settled {
-                continue;
-            }
-            // A new time alone is no new content: a file may be touched.
-            if hash_file(&then.path)? != (file.bytes, file.digest)
-                || !consumed.map_or(Ok(true), |consumed| consumed.is_in(&then.path))?
-            {
-                return Err(changed(format!("`{}` changed", file.path)));
-            }
-        }
-        Ok(())
-    }
-
-    /// What changed in a key since the stage was last run or served; nothing when there is nothing to compare with.
-    /// Inputs that are not in the key, because they are not known yet, are left out.
-    fn changes(&self, stage: &PlannedStage, key: &Key, store: &Store) -> Result<Option<Vec<Reason>>> {
-        let names: IndexMap<&str, &str> = stage
-            .inputs
-            .iter()
-            .map(|input| (input.role, self.stages[input.index].name.as_str()))
-            .collect();
-        let compare = |record: &Record| reason::compare(record, key, &stage.files, &names);
-        if let Some(record) = store
-            .latest(&self.pipeline, &stage.name)
-            .filter(|r| r.key.kind == key.kind)
-        {
-            return Ok(Some(compare(&record)));
-        }
-        // Without a note of the last key: the newest run of this stage, else (the stage or the pipeline was renamed) the
-        // run that differs least, unless it is another stage's.
-        let past = self.past.of(&key.kind, store)?;
-        let newest = past
-            .own(&stage.name)
-            .filter(|record| record.provenance.pipeline == self.pipeline)
-            .max_by_key(|record| &record.provenance.started);
-        if let Some(record) = newest {
-            return Ok(Some(compare(record)));
-        }
-        // What another pipeline ran explains something where both have learnt from the same.
-        let related = |record: &&Record| {
-            record.provenance.pipeline == self.pipeline || have_common_content(&record.key, key)
-        };
-        // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
-        // name a run that the run itself will find too far off.
-        let open = stage.inputs.len().saturating_sub(key.inputs.len());
-        let mut nearest: Option<(Vec<Reason>, &Record)> = None;
-        let mut most = NEAR.saturating_sub(open);
-        for record in past.own_and_strangers(&stage.name).filter(related) {
-            if !reason::may_differ_in(record, key, most) {
-                continue;
-            }
-            let reasons = compare(record);
-            if nearest
-                .as_ref()
-                .is_some_and(|(least, _)| least.len() <= reasons.len())
-            {
-                continue;
-            }
-            // The first of those that differ least: the others have to differ in less.
-            let less = reasons.len().checked_sub(1);
-            nearest = Some((reasons, record));
-            let Some(less) = less else { break };
-            most = most.min(less);
-        }
-        // A run that differs in nothing that is compared explains nothing either.
-        let near = nearest.filter(|(reasons, _)| !reasons.is_empty() && reasons.len() + open <= NEAR);
-        Ok(near.map(|(mut reasons, record)| {
-            reasons.push(Reason::ComparedWith {
-                stage: record.provenance.stage.clone(),
-                pipeline: Some(record.provenance.pipeline.clone())
-                    .filter(|pipeline| *pipeline != self.pipeline),
-            });
-            reasons
-        }))
-    }
-}
-
-/// Whether something that one key was made from is in the other too: an input, a file, or all that a source names.
-fn have_common_content(one: &Key, other: &Key) -> bool {
-    let files = |key: &Key| key.files.values().flatten().copied().collect::<HashSet<Digest>>();
-    let input = |key: &Key| key.config.get("input").cloned();
-    one.inputs
-        .values()
-        .any(|digest| other.inputs.values().any(|same| same == digest))
-        || !files(one).is_disjoint(&files(other))
-        || one.files.is_empty() && input(one).is_some() && input(one) == input(other)
-}
-
-/// A run under another name that differs in more parts than these explains nothing.
-const NEAR: usize = 2;
-
-fn known(manifest: &Manifest, name: &str) -> Result<()> {
-    if manifest.stages.contains_key(name) {
-        return Ok(());
-    }
-    Err(unknown(manifest, name))
-}
-
-/// That a manifest has no such stage, with those it may have meant: of a swept one its own name, and its instances
-/// where one of them was asked for.
-#[must_use]
-pub fn unknown(manifest: &Manifest, name: &str) -> Error {
-    let written = |name: &str| name.split_once('@').map_or(name, |(stage, _)| stage).to_owned();
-    let mut stages: Vec<String> = manifest.stages.keys().map(|name| written(name)).collect();
-    stages.dedup();
-    let instances: Vec<String> = match name.split_once('@') {
-        Some((stage, _)) => manifest
-            .stages
-            .keys()
-            .filter(|other| other.starts_with(&format!("{stage}@")))
-            .cloned()
-            .collect(),
-        None => vec![],
-    };
-    let known = if instances.is_empty() { &stages } else { &instances };
-    let nearest = known
-        .iter()
-        .map(|other| (strsim::damerau_levenshtein(name, other), other))
-        .min()
-        .filter(|(distance, _)| *distance <= 2.max(name.chars().count() / 3));
-    let hint = match (nearest, instances.len()) {
-        (Some((_, other)), _) => format!("did you mean `{other}`?"),
-        (None, 0) => format!("the stages are {}", named(&stages)),
-        (None, _) => format!("its instances are {}", named(&instances)),
-    };
-    Error::input(format!("`{}` has no stage `{name}`", manifest.name)).hint(hint)
-}
-
-/// Names for a hint; of many the first.
-#[must_use]
-pub fn named<T: std::fmt::Display>(names: &[T]) -> String {
-    const NAMED: usize = 12;
-    let mut told: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
-    if names.len() > NAMED {
-        told.push(format!("and {} more", names.len() - NAMED));
-    }
-    told.join(", ")
-}
-
-/// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.
-///
-/// # Errors
-/// An unknown stage or a cycle.
-pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
-    let consumed: Vec<Vec<usize>> = manifest
-        .stages
-        .values()
-        .map(|stage| {
-            let references = stage.references();
-            let place = |name: &str| manifest.stages.get_index_of(name).unwrap_or(usize::MAX);
-            references
-                .iter()
-                .map(|reference| place(reference.stage))
-                .collect()
-        })
-        .collect();
-    let order::Order {
-        ordered, circular, ..
-    } = order::order(&consumed);
-    let name = |index: &usize| {
-        let stage = manifest.stages.get_index(*index);
-        stage.map_or("", |(name, _)| name.as_str())
-    };
-    if circular.is_empty() {
-        return Ok(ordered.iter().map(name).collect());
-    }
-    for name in circular.iter().map(name) {
-        for reference in manifest.stages[name].references() {
-            known(manifest, reference.stage).context(|| format!("stage `{name}`"))?;
-        }
-    }
-    let names: Vec<_> = circular
-        .iter()
-        .map(|index| format!("`{}`", name(index)))
-        .collect();
-    Err(Error::input(format!(
-        "order the stages: {} form a cycle",
-        names.join(", ")
-    )))
-}
-
-/// The stages that are wanted: those that `targets` need, themselves included; all where there is no target.
-///
-/// # Errors
-/// An unknown stage.
-pub fn wanted<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
-    if targets.is_empty() {
-        return Ok(manifest.stages.keys().map(String::as_str).collect());
-    }
-    needed_by(manifest, targets)
-}
-
-/// The stages that `targets` need, themselves included.
-fn needed_by<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
-    let mut needed: HashSet<&str> = HashSet::new();
-    let mut open: Vec<&str> = targets.iter().map(String::as_str).collect();
-    while let Some(name) = open.pop() {
-        known(manifest, name)?;
-        if needed.insert(name) {
-            open.extend(
-                manifest.stages[name]
-                    .references()
-                    .iter()
-                    .map(|reference| reference.stage),
-            );
-        }
-    }
-    Ok(needed)
-}
-
-/// Whether a file that was read is one that the patterns of now name.
-fn are_named(patterns: &[String], path: &str) -> bool {
-    let options = glob::MatchOptions {
-        require_literal_separator: true,
-        ..glob::MatchOptions::new()
-    };
-    patterns.iter().any(|pattern| {
-        let pattern = pattern.strip_prefix("./").unwrap_or(pattern);
-        Path::new(pattern).components().eq(Path::new(path).components())
-            || glob::Pattern::new(pattern).is_ok_and(|pattern| pattern.matches_with(path, options))
-    })
-}
-
-/// Files, each with the field that names it, how they look now, and what is left out of them.
-type FoundFiles = (Vec<(&'static str, Found)>, Vec<Observed>, LeftOut);
-
-/// The files that fields name, in order, and how they look now.
-fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Result<FoundFiles> {
-    let mut all = Vec::new();
-    let mut left_out = LeftOut::default();
-    let at = SystemTime::now();
-    for reference in references {
-        let named = Named {
-            files: &reference.patterns,
-            exclude: &reference.exclude,
-            piped: reference.takes_pipes.then_some(piped),
-        };
-        let found = files::expand(base, named)
-            .map_err(|error| match shell_words(&reference.patterns) {
-                Some(hint) => error.or_hint(&hint),
-                None => error,
-            })
-            .context(|| format!("`{}`", reference.field.replace('/', ".")))?;
-        all.extend(found.files.into_iter().map(|file| (reference.field, file)));
-        left_out.and(found.left_out);
-    }
-    let observed = all.iter().map(|(_, file)| Observed {
-        path: file.path.clone(),
-        settled: file.look.is_settled(at),
-        look: file.look.clone(),
-    });
-    let observed = observed.collect();
-    Ok((all, observed, left_out))
-}
-
-/// What to write in place of what a shell would have put into a path.
-fn shell_words(patterns: &[String]) -> Option<String> {
-    let home = std::env::var("HOME").ok().filter(|home| !home.is_empty());
-    for pattern in patterns {
-        if let Some(rest) = pattern.strip_prefix("~/") {
-            let path = home.map_or_else(|| format!("/home/NAME/{rest}"), |home| format!("{home}/{rest}"));
-            return Some(format!("a manifest knows no `~`: write `{path}`"));
-        }
-        let is_variable = pattern.contains("${")
-            || pattern
-                .split('$')
-                .skip(1)
-                .any(|name| name.starts_with(|c: char| c.is_ascii_uppercase()))
-            || pattern.starts_with('%') && pattern.matches('%').count() > 1;
-        if is_variable {
-            return Some(
-                "a manifest reads no variables of the environment: write the path, or give it when you run, \
-                 `--set \"stages.STAGE.input.files.0=$HOME/…\"`, where the shell fills it in"
-                    .to_owned(),
-            );
-        }
-    }
-    None
-}
-
-fn read_files(
-    base: &Path,
-    references: &[FileReference],
-    piped: &[Piped],
-    known: &Known,
-) -> Result<(Vec<ExternalFile>, Vec<Observed>, LeftOut)> {
-    // Looked at before they are read: a change during the reading shows up as one after it.
-    let (found, observed, left_out) = find_files(base, references, piped)?;
-    let files = found
-        .par_iter()
-        .map(|(field, file)| {
-            let from = piped.iter().find(|piped| piped.name == file.name);
-            let (bytes, digest) = match from {
-                Some(piped) => (piped.bytes, piped.digest),
-                None => known.hash(&file.path)?,
-            };
-            Ok(ExternalFile {
-                field: (*field).to_owned(),
-                path: file.name.clone(),
-                bytes,
-                digest,
-            })
-        })
-        .collect::<Result<_>>()?;
-    Ok((files, observed, left_out))
 }

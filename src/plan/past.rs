@@ -11,6 +11,8 @@ use crate::store::{Record, Store};
 pub struct Past {
     /// The names of all stages of the manifest.
     names: HashSet<String>,
+    /// Whether a manifest is at a place, as far as it was asked for.
+    places: Mutex<HashMap<String, bool>>,
     kinds: Mutex<HashMap<String, Arc<OfKind>>>,
 }
 
@@ -30,8 +32,20 @@ impl Past {
     pub fn new(names: impl IntoIterator<Item = String>) -> Self {
         Self {
             names: names.into_iter().collect(),
+            places: Mutex::default(),
             kinds: Mutex::default(),
         }
+    }
+
+    /// Whether a manifest of the store's project is at that place ([`Store::place`]).
+    pub fn is_manifest(&self, place: &str, store: &Store) -> bool {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(&known) = places.get(place) {
+            return known;
+        }
+        let is_file = store.project().join(place).is_file();
+        places.insert(place.to_owned(), is_file);
+        is_file
     }
 
     /// The records of a kind.
@@ -70,7 +84,7 @@ impl OfKind {
     pub fn own_and_strangers<'a>(&'a self, stage: &str) -> impl Iterator<Item = &'a Record> {
         let own = self.own.get(stage).map_or(&[][..], Vec::as_slice);
         let mut places: Vec<usize> = self.strangers.clone();
-        // A stage that the manifest lacks is nobody's own.
+        // A stage that the manifest lacks is among both.
         places.extend(own);
         places.sort_unstable();
         places.dedup();

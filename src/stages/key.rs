@@ -5,6 +5,7 @@
 //! | the stage's kind and the version of its code | names of stages and of the pipeline, `description`, `$schema` |
 //! | every setting, with defaults spelt out, a shape with its dimensions | spelling: order of fields, white space, `1` or `1.0`, defaults written or not |
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
+//! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
 //! | of a comparison what its rows are called: stages and swept values | |
 //! | the form that a file's name tells, where none is stated | the rest of its name |

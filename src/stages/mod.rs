@@ -12,6 +12,7 @@ use crate::data::read::Consumed;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
+use crate::store::Digest;
 
 pub mod by_hand;
 pub mod compare;
@@ -110,6 +111,9 @@ pub struct Outcome {
     pub provenance: serde_json::Map<String, serde_json::Value>,
     /// What was read of files outside the store, by their paths: to be compared with what the key says of them.
     pub consumed: Vec<(PathBuf, Consumed)>,
+    /// What the artifact holds, whatever it is kept in: consumers run again when this is another one. Nothing where the
+    /// artifact itself is what they depend on.
+    pub content: Option<Digest>,
 }
 
 impl Context<'_> {

@@ -16,20 +16,22 @@
 
 use std::collections::VecDeque;
 
-use crate::data::rows::{Header, RowWriter};
+use crate::data::rows::{Header, RowWriter, Written};
 use crate::data::spelling::Spelling;
 use crate::data::tokens::{LostRecords, MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
-use crate::error::{Context as _, Error, Result};
+use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Progress;
 use crate::manifest::{Pack, Padding, Split, Tail};
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
+use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` tells what became of the tail.
-/// 3: `rows.json` has the bytes that are kept and the positions that are padding.
+/// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
+/// rows, whatever they are kept in.
 pub const VERSION: u32 = 3;
 
 /// Tokens that wait before they are cut into rows.
@@ -90,6 +92,8 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         ))
         .hint("run the tokenize stage again with `--force`"));
     }
+    let (train, train_rows) = train.finish()?;
+    let (validation, validation_rows) = validation.finish()?;
     let info = RowsInfo {
         length: config.length,
         wrap: config.wrap,
@@ -99,8 +103,8 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
         special: from.special,
         tokenizer_digest: from.tokenizer_digest.clone(),
         normalized: from.normalized_records > 0,
-        train: train.finish()?,
-        validation: validation.finish()?,
+        train,
+        validation,
     };
     for (split, wanted) in [
         (Split::Train, config.validation < 1.0),
@@ -124,8 +128,22 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     write_json(&context.output.join(ROWS_INFO), &info)?;
     Ok(Outcome {
         figures: figures(&info),
+        content: Some(content(&info, [train_rows, validation_rows])?),
         ..Outcome::default()
     })
+}
+
+/// Digest of what the artifact holds, but for the files that it is in: those who learn the rows or measure on them depend
+/// on nothing else.
+fn content(info: &RowsInfo, rows: [Digest; 2]) -> Result<Digest> {
+    let info = RowsInfo {
+        train: info.train.without_shards(),
+        validation: info.validation.without_shards(),
+        ..info.clone()
+    };
+    let described = serde_json::to_string(&(info, rows.map(|rows| rows.to_string())))
+        .wrap(Kind::Internal, || "describe the rows".to_owned())?;
+    Ok(Digest::of(described.as_bytes()))
 }
 
 /// The share of tokens that are cut off from which on it is no accident of a few long records.
@@ -366,7 +384,8 @@ impl Packer<'_> {
         self.writer.push(&self.row, counted)
     }
 
-    fn finish(mut self) -> Result<SplitInfo> {
+    /// The counts of the split, and the digest of its rows.
+    fn finish(mut self) -> Result<(SplitInfo, Digest)> {
         if self.wrap {
             self.whole_rows()?;
             if self.tail == Tail::Pad && !self.waiting.is_empty() {
@@ -380,7 +399,8 @@ impl Packer<'_> {
             // A bit says of each record whether it loses any.
             self.info.lost_bits += self.info.records;
         }
-        self.info.shards = self.writer.finish()?;
-        Ok(self.info)
+        let Written { shards, content } = self.writer.finish()?;
+        self.info.shards = shards;
+        Ok((self.info, content))
     }
 }

@@ -82,6 +82,7 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
         figures,
         provenance,
         consumed,
+        content: None,
     })
 }
 

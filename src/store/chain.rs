@@ -76,7 +76,7 @@ impl Store {
         while let Some(record) = open.pop_front() {
             let mut link = self.link(&record, base, pace)?;
             for input in &record.provenance.inputs {
-                if record.key.inputs.get(&input.role) != Some(&input.artifact) {
+                if record.key.inputs.get(&input.role) != Some(&input.consumed()) {
                     let role = &input.role;
                     link.faults.push(format!(
                         "its key has another artifact for `{role}` than its record"
@@ -112,6 +112,12 @@ impl Store {
                         input.artifact.short(),
                         input.stage,
                         maker.artifact.short()
+                    ));
+                }
+                if maker.artifact == input.artifact && maker.content != input.content {
+                    let stage = &input.stage;
+                    link.faults.push(format!(
+                        "the record of `{stage}` states another content than it consumed"
                     ));
                 }
                 if seen.insert(input.key) {

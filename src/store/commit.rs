@@ -553,7 +553,7 @@ mod tests {
         assert!(store.latest("p", "model").is_none());
         for seed in [1, 2, 1] {
             act(store, seed, &mut |_| Ok(())).unwrap();
-            store.remember("p", "model", &key(seed), &[]);
+            store.remember(("p", None), "model", &key(seed), &[]);
             assert_eq!(store.latest("p", "model").unwrap().key, key(seed));
         }
         assert!(store.latest("p", "../model").is_none());

@@ -639,6 +639,7 @@ mod tests {
                 kind: from.key.kind.clone(),
                 key: from.key.digest(),
                 artifact: from.artifact,
+                content: from.content,
             }];
         }
         let lock = store.try_lock(&record.key.digest()).unwrap().unwrap();

@@ -121,7 +121,7 @@ impl Store {
             .truncate(false)
             .open(&path)
             .wrap(Kind::Environment, || format!("lock `{}`", path.display()))
-            .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+            .map_err(|error| error.hint(super::ELSEWHERE))
     }
 
     fn no_locks(&self, name: &Digest, error: std::io::Error) -> Error {

@@ -88,7 +88,7 @@ impl Store {
             options
                 .open(&path)
                 .wrap(Kind::Environment, context)
-                .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+                .map_err(|error| error.hint(super::ELSEWHERE))
         };
         let (one, other) = (open()?, open()?);
         match (system.try_lock_shared)(&one) {

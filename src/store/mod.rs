@@ -133,7 +133,13 @@ struct Latest {
     /// What it read from outside the store, as it names it: who made the artifact may have read the same from elsewhere.
     #[serde(default)]
     files: Vec<ExternalFile>,
+    /// Where the manifest lies that the stage is of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    place: Option<String>,
 }
+
+/// The way out for those who make results where the store cannot be written.
+pub const ELSEWHERE: &str = "choose a folder that can be written with `--store DIR`";
 
 impl Store {
     /// The store at that folder, which need not exist yet. Touches nothing.
@@ -294,6 +300,24 @@ impl Store {
         // Names may be anything, files may not: the name is hashed.
         let name = blake3::hash(format!("{pipeline}\0{stage}").as_bytes()).to_hex();
         self.root.join("latest").join(format!("{}.json", &name[..32]))
+    }
+
+    /// The folder that the store lies in.
+    #[must_use]
+    pub fn project(&self) -> PathBuf {
+        let folder = match self.root.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        fs::canonicalize(folder).unwrap_or_else(|_| std::path::absolute(folder).unwrap_or_default())
+    }
+
+    /// Where a manifest lies: seen from the store's folder where it lies below that, so that both can be moved.
+    #[must_use]
+    pub fn place(&self, manifest: &Path) -> String {
+        let path = fs::canonicalize(manifest).unwrap_or_else(|_| manifest.to_owned());
+        let below = path.strip_prefix(self.project()).unwrap_or(&path);
+        below.to_string_lossy().into_owned()
     }
 
     /// Checks that the store, if there is one, has a layout that this version reads.
@@ -557,13 +581,20 @@ impl Store {
     /// Remembers the key with which a stage was last served or run, and the files outside the store that led to it. Only the
     /// reasons of later runs depend on it, and what is known of files that are missing, so that a failure to write is nobody's
     /// concern.
-    pub fn remember(&self, pipeline: &str, stage: &str, key: &Key, files: &[ExternalFile]) {
+    pub fn remember(
+        &self,
+        (pipeline, place): (&str, Option<&str>),
+        stage: &str,
+        key: &Key,
+        files: &[ExternalFile],
+    ) {
         let latest = Latest {
             pipeline: pipeline.to_owned(),
             stage: stage.to_owned(),
             kind: key.kind.clone(),
             key: key.digest(),
             files: files.to_vec(),
+            place: place.map(str::to_owned),
         };
         let path = self.latest_path(pipeline, stage);
         if let Ok(text) = serde_json::to_string(&latest)
@@ -578,7 +609,7 @@ impl Store {
     }
 
     /// The record of the key with which a stage was last served or run, if it is still there, with the files that this stage
-    /// read then.
+    /// read then, and the place of the manifest that the stage is of.
     #[must_use]
     pub fn latest(&self, pipeline: &str, stage: &str) -> Option<Record> {
         let text = fs::read_to_string(self.latest_path(pipeline, stage)).ok()?;
@@ -587,6 +618,7 @@ impl Store {
         if !latest.files.is_empty() {
             record.provenance.files = latest.files;
         }
+        record.provenance.place = latest.place;
         Some(record)
     }
 }
@@ -625,7 +657,7 @@ fn read(path: &Path) -> String {
 fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path)
         .wrap(Kind::Environment, || format!("create `{}`", path.display()))
-        .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+        .map_err(|error| error.hint(ELSEWHERE))
 }
 
 /// Writes a small file unless it is there. Renamed to its place, so that no other process reads half of it.

@@ -20,6 +20,10 @@ pub struct Record {
     pub key: Key,
     /// The artifact.
     pub artifact: Digest,
+    /// What the artifact holds, whatever it is kept in, where the stage states it: the keys of its consumers have this
+    /// instead of the artifact.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
     /// Its files, by path.
     pub files: Vec<FileEntry>,
     /// Key figures of the run: name and value as text.
@@ -37,6 +41,10 @@ pub struct Provenance {
     pub stage: String,
     /// Path of the manifest, as given.
     pub manifest: String,
+    /// Where the manifest lies: [`Store::place`](super::Store::place). Absent in old records, and of one that came
+    /// through a pipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
     /// Overrides that were in force, as given: `stages.model.steps=200`.
     pub overrides: Vec<String>,
     /// The stage's settings, every default spelt out, with what is not in the key.
@@ -94,6 +102,17 @@ pub struct InputOrigin {
     pub key: Digest,
     /// The artifact.
     pub artifact: Digest,
+    /// What it holds, where its maker states it: [`Record::content`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Digest>,
+}
+
+impl InputOrigin {
+    /// What the consumer's key has for it.
+    #[must_use]
+    pub fn consumed(&self) -> Digest {
+        self.content.unwrap_or(self.artifact)
+    }
 }
 
 /// A file outside the store that a stage read.
@@ -152,6 +171,12 @@ pub fn host_name() -> String {
 const CHECKSUM: &str = "checksum";
 
 impl Record {
+    /// What the keys of its consumers have for it.
+    #[must_use]
+    pub fn consumed(&self) -> Digest {
+        self.content.unwrap_or(self.artifact)
+    }
+
     /// The record as it is written: indented JSON whose last field is the BLAKE3 of the others as JSON without spaces.
     ///
     /// # Errors
@@ -218,12 +243,14 @@ pub(crate) mod tests {
                 files: IndexMap::from([("input/files".to_owned(), vec![Digest::of(b"text")])]),
             },
             artifact: Digest::of(b"artifact"),
+            content: None,
             files: vec![],
             figures: IndexMap::from([("loss".to_owned(), "3.21".to_owned())]),
             provenance: Provenance {
                 pipeline: "pipeline".to_owned(),
                 stage: "model".to_owned(),
                 manifest: "pipelines/pipeline.json".to_owned(),
+                place: None,
                 overrides: vec!["seed=7".to_owned()],
                 config: json!({ "learning_rate": 3e-4, "steps": 100, "micro_batch": 8 }),
                 seed,

@@ -46,7 +46,7 @@ fn write(folder: &Path, header: &Header, format: RowFormat) -> String {
         let counted = if header.padded { counted(row) } else { LENGTH };
         writer.push(&tokens, counted as usize).unwrap();
     }
-    let shards = writer.finish().unwrap();
+    let shards = writer.finish().unwrap().shards;
     folder.join(&shards[0]).to_str().unwrap().to_owned()
 }
 
