@@ -38,7 +38,8 @@ use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention
 ///
 /// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
 /// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
-/// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per.
+/// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per. Still 3: in `state.json` the digest
+/// of what decides the steps is of neither the validations nor the files that the rows are in.
 pub const VERSION: u32 = 3;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
@@ -253,6 +254,9 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
             "checkpoint_every",
             "keep_checkpoints",
             "seed",
+            // They decide what is watched, and no step.
+            "validation_every",
+            "validation_rows",
         ] {
             fields.shift_remove(field);
         }
@@ -276,8 +280,8 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
         "version": VERSION,
         "config": settings,
         "model": model,
-        "rows": rows.split_info(),
-        "validation": held_out.split_info(),
+        "rows": rows.split_info().without_shards(),
+        "validation": held_out.split_info().without_shards(),
     });
     Ok(History {
         base: blake3::hash(run.to_string().as_bytes()).to_hex().to_string(),
@@ -287,6 +291,8 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
         schedule: config.schedule,
         steps: config.steps,
         validation_every: config.validation_every,
+        // As many as there are: a larger limit changes nothing.
+        validation_rows: u64::from(config.validation_rows).min(held_out.split_info().rows),
     })
 }
 

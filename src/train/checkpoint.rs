@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::learning_rate::learning_rate;
-use super::metrics::Log;
+use super::metrics::{Log, Watch};
 use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
 use crate::manifest::{LearningRateSchedule, WarmupRates};
@@ -86,6 +86,9 @@ pub struct History {
     pub steps: u64,
     /// Steps between validations; 0 for one at the end.
     pub validation_every: u64,
+    /// Rows that a validation rests on.
+    #[serde(default)]
+    pub validation_rows: u64,
 }
 
 fn is_from_one(rates: &WarmupRates) -> bool {
@@ -93,6 +96,14 @@ fn is_from_one(rates: &WarmupRates) -> bool {
 }
 
 impl History {
+    /// When it validates.
+    fn watch(&self) -> Watch {
+        Watch {
+            every: self.validation_every,
+            rows: self.validation_rows,
+        }
+    }
+
     /// The learning rate of an update.
     fn rate(&self, update: u64) -> f64 {
         learning_rate(
@@ -124,6 +135,7 @@ impl History {
         let like = Self {
             steps: other.steps,
             validation_every: other.validation_every,
+            validation_rows: other.validation_rows,
             ..self.clone()
         };
         like == *other
@@ -221,6 +233,10 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
     };
     let mut log = record.log;
     log.text = fs::read_to_string(folder.join(METRICS)).context(|| format!("read `{METRICS}`"))?;
+    let (then, now) = (record.history.watch(), history.watch());
+    if then != now {
+        log.watch_otherwise(record.step, then, now);
+    }
     learner.load(&flat(&folder.join(RAW), &parameters, "")?, moments)?;
     Ok(State {
         step: record.step,
@@ -238,6 +254,15 @@ impl Record {
         }
         Err(Error::environment("it is of another version"))
     }
+}
+
+/// What a training lacks of the validations of every so many steps, because it went on from one that had validated
+/// otherwise: a lowercase fragment. Its state lies in the folder `artifact`; nothing where no state does.
+#[must_use]
+pub fn not_validated(artifact: &Path, every: u64) -> Option<String> {
+    let record = Record::open(artifact).ok()?;
+    let rows = record.history.validation_rows;
+    record.log.otherwise?.lacks(Watch { every, rows })
 }
 
 /// The folder, among those of checkpoints that stay, in which a run leaves its own whose state lies in `folder` (an
@@ -414,6 +439,12 @@ impl Keeper {
     #[must_use]
     pub fn stays(&self, step: u64) -> bool {
         step > 0 && self.retention.every > 0 && step.is_multiple_of(self.retention.every)
+    }
+
+    /// When the run validates.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.history.watch()
     }
 
     /// Whether the best checkpoint is to stay.

@@ -87,6 +87,55 @@ pub struct ValidationLine {
     pub validation: Validation,
 }
 
+/// When a run validates, and on how many rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watch {
+    /// Steps between validations; 0 for one at the end.
+    pub every: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// That a run went on from one that had validated otherwise, so that it lacks validations.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Otherwise {
+    /// The step up to which that was so.
+    pub until: u64,
+    /// Steps between those validations; 0 for none before the end.
+    pub every: u64,
+    /// Rows that they rest on.
+    pub rows: u64,
+}
+
+impl Otherwise {
+    /// What a run lacks that was to validate as `now` says, as a lowercase fragment; nothing where it lacks nothing.
+    #[must_use]
+    pub fn lacks(&self, now: Watch) -> Option<String> {
+        let Self { until, every, rows } = *self;
+        // The validation of the step itself is made when the run goes on.
+        if now.every == 0 || now.every >= until {
+            return None;
+        }
+        if rows != now.rows {
+            return Some(format!(
+                "up to step {until} it was validated on {rows} rows, not {}",
+                now.rows
+            ));
+        }
+        match every {
+            0 => Some(format!(
+                "up to step {until} it was not validated every {} steps",
+                now.every
+            )),
+            then if now.every.is_multiple_of(then) => None,
+            then => Some(format!(
+                "up to step {until} it was validated every {then} steps, not every {}",
+                now.every
+            )),
+        }
+    }
+}
+
 /// The metrics so far and what the next line needs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Log {
@@ -103,6 +152,9 @@ pub struct Log {
     pub(super) recent: VecDeque<f64>,
     /// The last validation, and after which step.
     pub validation: Option<ValidationLine>,
+    /// How it was validated before, where validations of now are missing for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<Otherwise>,
 }
 
 impl Log {
@@ -157,6 +209,27 @@ impl Log {
             self.text.truncate(start);
             self.validation = self.text.lines().rev().find_map(line);
         }
+    }
+
+    /// Goes over to other validations after `step`: those that are not due now go, so that what is left is what a run would
+    /// have that always validated so; what is missing of that is noted.
+    pub fn watch_otherwise(&mut self, step: u64, then: Watch, now: Watch) {
+        let is_due = |line: &ValidationLine| now.every > 0 && line.step.is_multiple_of(now.every);
+        let kept = self.text.split_inclusive('\n').filter(|text| {
+            let line = serde_json::from_str::<ValidationLine>(text).ok();
+            line.is_none_or(|line| is_due(&line) && then.rows == now.rows)
+        });
+        let kept: String = kept.collect();
+        let line = |text: &str| serde_json::from_str::<ValidationLine>(text).ok();
+        self.validation = kept.lines().rev().find_map(line);
+        self.text = kept;
+        let last = Otherwise {
+            until: step,
+            every: then.every,
+            rows: then.rows,
+        };
+        let mut known = [Some(last), self.otherwise].into_iter().flatten();
+        self.otherwise = known.find(|otherwise| otherwise.lacks(now).is_some());
     }
 
     /// Mean of the last losses, in nats per counted token.
@@ -220,6 +293,70 @@ mod tests {
         assert_eq!(log, before, "one that is due stays");
         log.forget_last_validation(0);
         assert_eq!(log, before, "one that is not the last line stays");
+    }
+
+    #[test]
+    fn other_validations_leave_what_a_run_would_have_that_always_had_them() {
+        let bound = |value, rows| Validation {
+            unit: Unit::Token,
+            nats_per_token: value,
+            low: None,
+            high: None,
+            bits_per_byte: 1.0,
+            lost_bits_per_byte: 0.0,
+            normalized: false,
+            rows,
+        };
+        let log = |every: u64, rows: u64| {
+            let mut log = Log::default();
+            for step in 1..=9 {
+                if every > 0 && step > 1 && (step - 1_u64).is_multiple_of(every) {
+                    log.validation(step - 1, bound(1.0 / step as f64, rows));
+                }
+                log.step(step, 0.5, 2.0, 1.0);
+            }
+            log
+        };
+        let over = |then: (u64, u64), now: (u64, u64)| {
+            let mut made = log(then.0, then.1);
+            let watch = |(every, rows)| Watch { every, rows };
+            made.watch_otherwise(9, watch(then), watch(now));
+            let lacks = made.otherwise.and_then(|otherwise| otherwise.lacks(watch(now)));
+            assert_eq!(lacks.is_none(), made == log(now.0, now.1), "{then:?} {now:?}");
+            lacks.unwrap_or_default()
+        };
+        assert_eq!(over((2, 5), (4, 5)), "");
+        assert_eq!(over((2, 5), (0, 5)), "");
+        assert_eq!(over((2, 5), (100, 5)), "");
+        assert_eq!(
+            over((4, 5), (9, 5)),
+            "",
+            "that of the last step is made when it goes on"
+        );
+        assert_eq!(
+            over((4, 5), (2, 5)),
+            "up to step 9 it was validated every 4 steps, not every 2"
+        );
+        assert_eq!(
+            over((0, 5), (2, 5)),
+            "up to step 9 it was not validated every 2 steps"
+        );
+        assert_eq!(
+            over((2, 5), (2, 6)),
+            "up to step 9 it was validated on 5 rows, not 6"
+        );
+        // What an earlier change has left out is not forgotten by a later one that leaves out nothing more.
+        let watch = |every| Watch { every, rows: 5 };
+        let mut twice = log(4, 5);
+        twice.watch_otherwise(9, watch(4), watch(2));
+        twice.watch_otherwise(9, watch(2), watch(6));
+        assert_eq!(
+            twice
+                .otherwise
+                .and_then(|otherwise| otherwise.lacks(watch(6)))
+                .as_deref(),
+            Some("up to step 9 it was validated every 4 steps, not every 6")
+        );
     }
 
     #[test]

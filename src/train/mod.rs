@@ -24,7 +24,7 @@ mod trainer;
 pub use checkpoint::{History, Keeper, Restored, Retention, State};
 pub use config::Recipe;
 pub use learning_rate::{ema_decay, learning_rate};
-pub use metrics::{Log, StepLine, Validation, ValidationLine};
+pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
 pub use trainer::{AllReduce, Hooks, Job, Rehearsal, Report, Trained};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};

@@ -88,7 +88,13 @@ impl Job<'_> {
         let mut state = match self.keeper.restore(learner, &mut |text| hooks.warn(text))? {
             Some(Restored { state, foreign }) => {
                 let of = if foreign { " of an earlier run" } else { "" };
-                hooks.note(format!("goes on from the checkpoint of step {}{of}", state.step));
+                let otherwise = state.log.otherwise;
+                let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.keeper.watch()));
+                let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
+                hooks.note(format!(
+                    "goes on from the checkpoint of step {}{of}{watched}",
+                    state.step
+                ));
                 state
             }
             None => {

@@ -27,6 +27,8 @@ struct Events {
     cancel: Cancel,
     /// Ask to end at the first sign of progress.
     stop: bool,
+    /// What other runs have left, where one goes on from them.
+    earlier: Option<Vec<PathBuf>>,
     notes: std::sync::Mutex<Vec<String>>,
 }
 
@@ -81,7 +83,7 @@ impl Lab {
                 inputs: &inputs,
                 output: &output,
                 work,
-                earlier: None,
+                earlier: events.earlier.as_deref(),
                 checkpoints: &self.folder.path().join("checkpoints"),
                 piped: &[],
                 downloads: &self.folder.path().join("downloads"),
@@ -177,6 +179,94 @@ fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
 
 fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> T {
     serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
+}
+
+/// More steps and other validations are no other steps: an unfinished training is gone on with, and what its validations
+/// lack is said.
+#[test]
+fn an_unfinished_training_is_gone_on_with_for_more_steps_and_other_validations() {
+    let lab = Lab::new();
+    let rows = lab.rows(32, true);
+    let work = lab.folder("work");
+    let stop = |config: &Value, work: &Path| {
+        let events = Events {
+            stop: true,
+            ..Events::default()
+        };
+        let error = lab
+            .run_with(&train(config), &[("from", &rows)], work, 2, &events)
+            .unwrap_err();
+        assert_eq!(error.kind(), Kind::Interrupted, "{error}");
+    };
+    let short = json!({"validation_every": 2, "validation_rows": 10});
+    // It ends after its first step each time.
+    for _ in 0..5 {
+        stop(&short, &work);
+    }
+    for (change, lacks) in [
+        (json!({"steps": 12}), None),
+        (json!({"steps": 12, "validation_every": 4}), None),
+        (json!({"validation_every": 0}), None),
+        (
+            json!({"steps": 12, "validation_every": 3}),
+            Some("up to step 5 it was validated every 2 steps, not every 3"),
+        ),
+        (
+            json!({"validation_rows": 7}),
+            Some("up to step 5 it was validated on 10 rows, not 7"),
+        ),
+    ] {
+        let mut config = short.clone();
+        for (name, value) in change.as_object().unwrap() {
+            config[name] = value.clone();
+        }
+        let events = Events {
+            earlier: Some(vec![work.clone()]),
+            ..Events::default()
+        };
+        let fresh = lab.run(&train(&config), &[("from", &rows)]);
+        let own = lab.folder("work");
+        let (made, _) = lab
+            .run_with(&train(&config), &[("from", &rows)], &own, 2, &events)
+            .unwrap();
+        let notes = events.notes.lock().unwrap().clone();
+        let note = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
+        assert!(
+            notes.contains(&format!(
+                "goes on from the checkpoint of step 5 of an earlier run{note}"
+            )),
+            "{change}: {notes:?}"
+        );
+        let (mut made, mut fresh) = (files(&made), files(&fresh));
+        if lacks.is_some() {
+            assert_ne!(made.remove("metrics.jsonl"), fresh.remove("metrics.jsonl"));
+            // It has the digest of the other.
+            assert_ne!(made.remove("state.json"), fresh.remove("state.json"));
+        }
+        for (name, bytes) in &fresh {
+            assert!(made[name] == *bytes, "{change}: {name}");
+        }
+    }
+    // Learning rates that depend on the number of steps were others before: it says so.
+    let work = lab.folder("work");
+    let mut cosine = short.clone();
+    (cosine["schedule"], cosine["warmup_steps"]) = (json!("cosine"), json!(0));
+    stop(&cosine, &work);
+    cosine["steps"] = json!(12);
+    let events = Events {
+        earlier: Some(vec![work]),
+        ..Events::default()
+    };
+    let own = lab.folder("work");
+    lab.run_with(&train(&cosine), &[("from", &rows)], &own, 2, &events)
+        .unwrap();
+    let notes = events.notes.lock().unwrap().clone();
+    assert!(
+        notes
+            .iter()
+            .any(|note| note.starts_with("begins anew") && note.contains("with the schedule `cosine`")),
+        "{notes:?}"
+    );
 }
 
 #[test]

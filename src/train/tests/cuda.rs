@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use super::{chained_rows, objective, recipe};
+use crate::diffusion::Objective as _;
 use crate::error::{Kind, Result};
 use crate::event::Cancel;
-use crate::diffusion::Objective as _;
 use crate::kernels::Fused;
 use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::driver::Element;

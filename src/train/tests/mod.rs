@@ -158,6 +158,7 @@ fn history(recipe: &Recipe) -> History {
         schedule: recipe.schedule,
         steps: recipe.steps,
         validation_every: recipe.validation_every,
+        validation_rows: 1,
     }
 }
 
