@@ -28,7 +28,7 @@ use tokenizers::{AddedToken, Model as _};
 use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
 use crate::data::loss::{Loss, Losses};
 use crate::data::merges::{Word, learn};
-use crate::data::vocabulary::{has_gaps, parse, rewritten};
+use crate::data::vocabulary::{has_gaps, parse, parse_file, rewritten};
 use crate::data::words::WordCounts;
 use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
@@ -99,7 +99,7 @@ impl Tokenizer {
     pub fn load(path: &Path, special: SpecialIds) -> Result<Self> {
         let what = || format!("read `{}`", path.display());
         let json = std::fs::read_to_string(path).context(what)?;
-        let inner = parse(&json, &mut Vec::new()).context(what)?;
+        let inner = parse_file(path, &json, &mut Vec::new())?;
         let this = Self::with_roles(inner, special, None, OnceLock::from(json));
         let ids = [special.bos, special.eos, special.pad, special.mask];
         match ids.iter().find(|&&id| id >= this.vocabulary) {
@@ -121,7 +121,7 @@ impl Tokenizer {
         let what = || format!("read `{}`", path.display());
         let mut warnings = Vec::new();
         let json = vocabulary::read(&path, &mut warnings)?;
-        let inner = parse(&json, &mut warnings).context(what)?;
+        let inner = parse_file(&path, &json, &mut warnings)?;
         let has_gaps = has_gaps(&inner).context(what)?;
         let roles = config.special.clone().unwrap_or_default();
         let mut this = Self::resolve(inner, &roles, Found::Manifest).context(what)?;

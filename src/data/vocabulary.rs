@@ -141,6 +141,34 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
     Ok(lines)
 }
 
+/// The tokenizer of a file, as [`parse`] makes it.
+///
+/// # Errors
+/// The text is no tokenizer: the path, and where it is known the line and the column.
+pub(super) fn parse_file(
+    path: &Path,
+    json: &str,
+    warnings: &mut Vec<String>,
+) -> Result<tokenizers::Tokenizer> {
+    let error = match parse(json, warnings) {
+        Ok(inner) => return Ok(inner),
+        Err(error) => error,
+    };
+    let place = place_of(json, &error.to_string());
+    let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
+    Err(error.context(format!("read `{}{place}`", path.display())))
+}
+
+/// Where a text is no tokenizer: where it is no JSON, else where the message says, as `serde_json` words it.
+fn place_of(json: &str, message: &str) -> Option<(usize, usize)> {
+    if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(json) {
+        return Some((error.line(), error.column()));
+    }
+    let (_, place) = message.rsplit_once(" at line ")?;
+    let (line, column) = place.split_once(" column ")?;
+    Some((line.parse().ok()?, column.trim().parse().ok()?))
+}
+
 /// A tokenizer without what depends on more than the text: truncation, padding, and the merges that dropout leaves out by
 /// chance, of which `warnings` has a line.
 pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers::Tokenizer> {

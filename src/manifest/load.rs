@@ -61,6 +61,37 @@ impl Loaded {
     }
 }
 
+impl Loaded {
+    /// Faults of what fields name, as those who have read it found them: the pointer of the field in the manifest as it is
+    /// written, what is wrong, and the way out.
+    #[must_use]
+    pub fn faults(&self, found: Vec<(String, String, Option<String>)>) -> Faults {
+        let mut sources = vec![SourceText {
+            name: self.path.display().to_string(),
+            text: self.text.clone(),
+        }];
+        sources.extend(self.overrides.iter().map(|argument| SourceText {
+            name: "--set".to_owned(),
+            text: argument.clone(),
+        }));
+        let (checked, ..) = check(&self.text, &self.overrides);
+        let span = |pointer: &str| {
+            let tree = &checked.as_ref()?.written;
+            // A field that a sweep sets is within its `matrix`: then the stage is the place.
+            let above = std::iter::successors(Some(pointer), |pointer| Some(pointer.rsplit_once('/')?.0));
+            above
+                .into_iter()
+                .find_map(|pointer| tree.at(pointer))
+                .map(|node| node.span)
+        };
+        let drafts = found.into_iter().map(|(pointer, message, hint)| {
+            let span = span(&pointer).unwrap_or_default();
+            Draft::new(Code::InvalidValue, span, pointer, message).maybe_hint(hint)
+        });
+        Faults::new(sources, drafts.collect(), 0)
+    }
+}
+
 impl Manifest {
     /// Reads the file, applies the `--set` arguments, and checks everything that can be checked without data.
     ///
@@ -154,6 +185,9 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
         return (None, vec![fault], 0);
     }
     let (tree, mut drafts) = parse(text, 0);
+    for fault in &mut drafts {
+        structure::correct_hint(fault, text);
+    }
     let Some(mut tree) = tree else {
         if let Some(hint) = other_language(text)
             && let Some(fault) = drafts.last_mut()
@@ -255,6 +289,18 @@ fn beside(path: &Path) -> Option<String> {
     (meant != path).then(|| format!("did you mean {}?", quoted(&meant.display().to_string())))
 }
 
+/// The way out where a path begins with a `~` that no shell has replaced, which happens to one in quotes.
+fn at_home(path: &Path) -> Option<String> {
+    let rest = path.strip_prefix("~").ok()?;
+    let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
+    let home = home.map_or_else(|| PathBuf::from("/home/NAME"), PathBuf::from);
+    let path = home.join(rest);
+    Some(format!(
+        "`~` stands for the home folder in a shell alone, and not within quotes: write `{}`",
+        path.display()
+    ))
+}
+
 /// What lies at a path, if it is nothing that a manifest can be read from. A pipe that the shell opened can be read; one by
 /// a name of its own would be waited for.
 fn no_file(path: &Path) -> Option<String> {
@@ -298,6 +344,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
             format!("the file cannot be read: {error}"),
         )
         .maybe_hint(beside(path))
+        .maybe_hint(at_home(path))
     };
     let from_standard_input = path == Path::new(STANDARD_INPUT);
     if let Some(what) = no_file(path).filter(|_| !from_standard_input) {

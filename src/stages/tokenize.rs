@@ -192,19 +192,44 @@ impl Room {
     }
 }
 
-/// The size of a tokenizer whose files are on this machine; nothing where it is known only once it is trained or
-/// downloaded, or where the files are at fault, which the stage tells.
+/// What is wrong with the files of a tokenizer that are named by their paths, with the field that names the first of them:
+/// nothing where one of them is not there, or where no file is named.
 #[must_use]
-pub fn vocabulary(config: &manifest::Tokenizer, base: &Path, downloads: &Path) -> Option<u32> {
+pub fn damaged(config: &manifest::Tokenizer, base: &Path) -> Option<(&'static str, Error)> {
+    let (field, files) = match config {
+        manifest::Tokenizer::File(file) => ("path", vec![&file.path]),
+        manifest::Tokenizer::Gpt2(files) => ("vocabulary", vec![&files.vocabulary, &files.merges]),
+        manifest::Tokenizer::Bert(file) => ("vocabulary", vec![&file.vocabulary]),
+        _ => return None,
+    };
+    if !files.iter().all(|file| base.join(file).is_file()) {
+        return None;
+    }
+    // No download is asked for.
+    let error = vocabulary(config, base, Path::new("")).err()?;
+    Some((field, error))
+}
+
+/// The size of a tokenizer whose files are on this machine; nothing where it is known only once it is trained or
+/// downloaded.
+///
+/// # Errors
+/// A file is at fault: before an hour is spent on the text.
+pub fn vocabulary(config: &manifest::Tokenizer, base: &Path, downloads: &Path) -> Result<Option<u32>> {
     let tokenizer = match config {
-        manifest::Tokenizer::Published(config) => return Some(Published::find(&config.name)?.vocabulary),
+        manifest::Tokenizer::Published(config) => {
+            return Ok(Published::find(&config.name).map(|published| published.vocabulary));
+        }
         manifest::Tokenizer::Download(config) => {
             let path = match &config.path {
-                Some(path) => base.join(path),
-                None => fetch::place_of(&config.remote(), downloads)?,
+                Some(path) => Some(base.join(path)),
+                None => fetch::place_of(&config.remote(), downloads),
+            };
+            let Some(path) = path.as_ref().and_then(|path| path.to_str()) else {
+                return Ok(None);
             };
             let file = manifest::TokenizerFile {
-                path: path.to_str()?.to_owned(),
+                path: path.to_owned(),
                 special: config.special.clone(),
             };
             Tokenizer::from_file(&file, base)
@@ -216,9 +241,9 @@ pub fn vocabulary(config: &manifest::Tokenizer, base: &Path, downloads: &Path) -
         manifest::Tokenizer::TrainBpe(_)
         | manifest::Tokenizer::TrainWordpiece(_)
         | manifest::Tokenizer::Characters(_)
-        | manifest::Tokenizer::Stage(_) => return None,
+        | manifest::Tokenizer::Stage(_) => return Ok(None),
     };
-    Some(tokenizer.ok()?.vocabulary())
+    tokenizer.map(|tokenizer| Some(tokenizer.vocabulary()))
 }
 
 /// Tokenizes all records and counts them.

@@ -16,7 +16,8 @@ use super::Terminal;
 use super::terminal::Style;
 use crate::error::{Kind, Result};
 use crate::manifest::fault::quoted;
-use crate::manifest::{Fault, Faults, Loaded, Manifest, Place};
+use crate::manifest::{Fault, Faults, Loaded, Manifest, Place, Stage};
+use crate::stages::tokenize;
 
 pub mod github;
 pub mod sarif;
@@ -24,7 +25,8 @@ pub mod sarif;
 /// What `mdlm validate --help` says first.
 pub const LONG_ABOUT: &str = "\
     Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
-    All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. \
+    All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. The \
+    files of tokenizers are checked where they are there. \
     Exits with 0 when every file is valid, else with 2.\n\n\
     For a team's checks there are `--format github`, which puts the faults at their lines of a pull \
     request, and `--format sarif`, which code scanning and editors read (SARIF 2.1.0). Both name files as \
@@ -136,7 +138,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .par_iter()
         .map(|file| Checked {
             file,
-            faults: Manifest::load(file, &args.set).err(),
+            faults: match Manifest::load(file, &args.set) {
+                Ok(loaded) => damaged_tokenizers(&loaded),
+                Err(faults) => Some(faults),
+            },
         })
         .collect();
     let invalid = checked.iter().filter(|checked| checked.faults.is_some()).count();
@@ -239,6 +244,22 @@ pub fn load(path: &Path, overrides: &[String], terminal: &Terminal) -> Result<Lo
         show(&faults, terminal);
         Kind::Input.exit_code()
     })
+}
+
+/// Faults of the tokenizers' files that are there: no text has to be read to find them.
+fn damaged_tokenizers(loaded: &Loaded) -> Option<Faults> {
+    let mut found: Vec<(String, String, Option<String>)> = Vec::new();
+    for (name, stage) in &loaded.manifest.stages {
+        let Stage::Tokenize(config) = stage else { continue };
+        let Some((field, error)) = tokenize::damaged(&config.tokenizer, loaded.base()) else {
+            continue;
+        };
+        let pointer = format!("/stages/{}/tokenizer/{field}", loaded.sweeps.written(name));
+        if found.iter().all(|(known, ..)| *known != pointer) {
+            found.push((pointer, error.to_string(), error.hint_text().map(str::to_owned)));
+        }
+    }
+    (!found.is_empty()).then(|| loaded.faults(found))
 }
 
 /// Shows every fault with its line on standard error.
