@@ -2,9 +2,9 @@
 
 use serde::Serialize;
 
-use super::Terminal;
-use super::table;
-use crate::error::{Error, Result};
+use super::named::{LABEL, Named, entry, show};
+use super::{Terminal, table};
+use crate::error::Result;
 use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
 use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
 
@@ -31,35 +31,44 @@ pub struct Args {
 /// # Errors
 /// There is no such corpus; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let chosen = args.name.as_deref().map(find).transpose()?;
-    match (chosen, args.json) {
-        (Some(corpus), true) => terminal.output_json(&Description::of(corpus))?,
-        (Some(corpus), false) => terminal.output(&in_full(corpus))?,
-        (None, true) => terminal.output_json(&CORPORA.iter().map(Description::of).collect::<Vec<_>>())?,
-        (None, false) => terminal.output(&list())?,
-    }
-    Ok(0)
+    show::<Corpus>(args.name.as_deref(), args.json, terminal)
 }
 
-fn find(name: &str) -> Result<&'static Corpus> {
-    Corpus::find(name).ok_or_else(|| {
-        let names: Vec<_> = CORPORA.iter().map(|corpus| corpus.name).collect();
-        let near = names
-            .iter()
-            .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-            .min()
-            .filter(|(distance, candidate)| *distance <= candidate.len() / 3);
-        let hint = match near {
-            Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-            None => format!("there are {}", names.join(", ")),
-        };
-        Error::input(format!("no corpus is called `{name}`")).hint(hint)
-    })
+impl Named for Corpus {
+    const WHAT: &'static str = "corpus";
+    const OTHERWISE: &'static str = "";
+    type Description = Description;
+
+    fn all() -> &'static [Self] {
+        CORPORA
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn described(&'static self) -> Description {
+        Description::of(self)
+    }
+
+    fn in_short(&self) -> String {
+        in_short(self)
+    }
+
+    fn in_full(&self) -> String {
+        in_full(self)
+    }
+
+    fn epilogue() -> &'static str {
+        "`mdlm corpora NAME` shows one in full, with what to write into a manifest. Where\n\
+         the network is closed, bring the files by hand and name them in `\"files\"`: the\n\
+         same checksum, the same result.\n"
+    }
 }
 
 /// A corpus as JSON.
 #[derive(Serialize)]
-struct Description {
+pub(super) struct Description {
     name: &'static str,
     title: &'static str,
     licence: &'static str,
@@ -122,40 +131,16 @@ impl Description {
     }
 }
 
-/// Columns of a label, the longest of which is `validation`.
-const LABEL: usize = 12;
-
-/// A line of a description, wrapped under itself.
-pub(super) fn entry(label: &str, text: &str) -> String {
-    const INDENT: usize = LABEL + 2;
-    let mut out = String::new();
-    for (index, line) in table::wrap(text, table::width() - INDENT).iter().enumerate() {
-        let label = if index == 0 { label } else { "" };
-        out = format!("{out}  {label:<LABEL$}{line}\n");
-    }
-    out
-}
-
-fn list() -> String {
-    let mut out = String::new();
-    for corpus in CORPORA {
-        out = format!("{out}{}\n", corpus.name);
-        out.push_str(&entry("what", corpus.title));
-        let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
-        out.push_str(&entry("splits", &splits.join(", ")));
-        out.push_str(&entry(
-            "size",
-            &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
-        ));
-        out.push_str(&entry("licence", corpus.licence));
-        out.push_str(&entry("from", &places(corpus)));
-        out.push('\n');
-    }
-    out.push_str(
-        "`mdlm corpora NAME` shows one in full, with what to write into a manifest. Where\n\
-         the network is closed, bring the files by hand and name them in `\"files\"`: the\n\
-         same checksum, the same result.\n",
-    );
+fn in_short(corpus: &Corpus) -> String {
+    let mut out = entry("what", corpus.title);
+    let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
+    out.push_str(&entry("splits", &splits.join(", ")));
+    out.push_str(&entry(
+        "size",
+        &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
+    ));
+    out.push_str(&entry("licence", corpus.licence));
+    out.push_str(&entry("from", &places(corpus)));
     out
 }
 
@@ -336,6 +321,7 @@ fn name_of(url: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use super::super::named::{find, list};
     use super::*;
 
     #[test]
@@ -343,7 +329,7 @@ mod tests {
         let fits = |line: &str| {
             line.chars().count() <= table::WIDTH || line.contains("://") || line.contains("../corpora/")
         };
-        for line in list().lines() {
+        for line in list::<Corpus>().lines() {
             assert!(line.chars().count() <= table::WIDTH, "{line}");
         }
         for corpus in CORPORA {
@@ -374,7 +360,14 @@ mod tests {
 
     #[test]
     fn a_name_close_by_is_offered() {
-        let told = |name| find(name).err().unwrap().hint_text().unwrap().to_owned();
+        let told = |name| {
+            find::<Corpus>(name)
+                .err()
+                .unwrap()
+                .hint_text()
+                .unwrap()
+                .to_owned()
+        };
         assert_eq!(told("wikitext-103"), "did you mean `wikitext103`?");
         assert!(told("gutenberg").starts_with("there are lm1b, ptb"));
     }

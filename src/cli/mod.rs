@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Context, Error, Kind, Result, is_guarded, panic_text};
+use crate::store::ELSEWHERE;
 
 pub mod bench;
 pub mod compare;
@@ -26,6 +27,7 @@ pub mod gc;
 pub mod graph;
 pub mod init;
 pub mod logits;
+mod named;
 pub mod path;
 mod piped;
 pub mod plan;
@@ -228,6 +230,25 @@ impl Command {
         }
     }
 
+    /// Whether another store is of no help to the command: it changes the one that is there.
+    fn changes_store(&self) -> bool {
+        matches!(self, Self::Gc(_) | Self::Verify(_) | Self::Downloads(_))
+    }
+
+    /// What to do where the system refuses to read or to write, and those who asked it had nothing better to say.
+    fn denied(&self, is_read_only: bool) -> &'static str {
+        match (self, is_read_only) {
+            (Self::Run(_) | Self::Pull(_), true) => {
+                "keep results where they can be written with `--store DIR`; what is there can be read all the same"
+            }
+            (Self::Run(_) | Self::Pull(_), false) => {
+                "give this user the right to it, or keep results elsewhere with `--store DIR`"
+            }
+            (_, true) => "mount its file system for writing, or name a place that can be written",
+            (_, false) => "give this user the right to it",
+        }
+    }
+
     fn run(&self, terminal: &Terminal) -> Result<u8> {
         match self {
             Self::Init(args) => init::run(args, terminal),
@@ -353,10 +374,7 @@ pub fn main() -> ExitCode {
                         .or(Some("this is a bug in mdlm; please report it")),
                 ),
                 Kind::Input | Kind::Environment => {
-                    terminal.error(
-                        &format!("failed to {error}"),
-                        error.hint_text().or(way_out(&error)),
-                    );
+                    terminal.error(&format!("failed to {error}"), hint(&error, &cli.command));
                 }
             }
             ExitCode::from(code)
@@ -365,8 +383,20 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The way out of an error: what those say who met it, unless it is no way for this command.
+fn hint<'a>(error: &'a Error, command: &Command) -> Option<&'a str> {
+    match error.hint_text() {
+        Some(ELSEWHERE) if command.changes_store() => Some(
+            "the command changes the store itself: run it as the user who owns the store, or give this user the right to \
+             write there",
+        ),
+        Some(hint) => Some(hint),
+        None => way_out(error, command),
+    }
+}
+
 /// What can be done about what the system refused, where whoever asked it had nothing better to say.
-fn way_out(error: &Error) -> Option<&'static str> {
+fn way_out(error: &Error, command: &Command) -> Option<&'static str> {
     let mut source = std::error::Error::source(error);
     let mut cause = None;
     while let Some(error) = source {
@@ -380,12 +410,8 @@ fn way_out(error: &Error) -> Option<&'static str> {
     let full = || error.to_string().contains("os error 28");
     match cause {
         Some(ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => Some(FULL),
-        Some(ErrorKind::PermissionDenied) => {
-            Some("give this user the right to it, or keep results elsewhere with `--store DIR`")
-        }
-        Some(ErrorKind::ReadOnlyFilesystem) => Some(
-            "keep results where they can be written with `--store DIR`; what is there can be read all the same",
-        ),
+        Some(ErrorKind::PermissionDenied) => Some(command.denied(false)),
+        Some(ErrorKind::ReadOnlyFilesystem) => Some(command.denied(true)),
         _ if cfg!(target_os = "linux") && full() => Some(FULL),
         _ => None,
     }

@@ -142,6 +142,12 @@ impl Terminal {
         let mut out = io::stdout().lock();
         match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+            // What the store holds has nothing to do with it.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error)
+                .wrap(Kind::Environment, || "write to standard output".to_owned())
+                .map_err(|error: Error| {
+                    error.hint("make room where standard output goes, or send it elsewhere")
+                }),
             result => result.wrap(Kind::Environment, || "write to standard output".to_owned()),
         }
     }

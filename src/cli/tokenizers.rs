@@ -2,10 +2,9 @@
 
 use serde::Serialize;
 
-use super::Terminal;
-use super::corpora::entry;
-use super::table;
-use crate::error::{Error, Result};
+use super::named::{Named, entry, show};
+use super::{Terminal, table};
+use crate::error::Result;
 use crate::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile};
 
 /// What `mdlm tokenizers --help` says.
@@ -30,40 +29,45 @@ pub struct Args {
 /// # Errors
 /// There is no such tokenizer; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let chosen = args.name.as_deref().map(find).transpose()?;
-    match (chosen, args.json) {
-        (Some(published), true) => terminal.output_json(&Description::of(published))?,
-        (Some(published), false) => terminal.output(&in_full(published))?,
-        (None, true) => {
-            terminal.output_json(&PUBLISHED.iter().map(Description::of).collect::<Vec<_>>())?;
-        }
-        (None, false) => terminal.output(&list())?,
-    }
-    Ok(0)
+    show::<Published>(args.name.as_deref(), args.json, terminal)
 }
 
-fn find(name: &str) -> Result<&'static Published> {
-    Published::find(name).ok_or_else(|| {
-        let names: Vec<_> = PUBLISHED.iter().map(|published| published.name).collect();
-        let near = names
-            .iter()
-            .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
-            .min()
-            .filter(|(distance, candidate)| *distance <= candidate.len() / 3);
-        let hint = match near {
-            Some((_, candidate)) => format!("did you mean `{candidate}`?"),
-            None => format!(
-                "there are {}; any other goes in by its `tokenizer.json`: `\"kind\": \"download\"` with its `url`",
-                names.join(", ")
-            ),
-        };
-        Error::input(format!("no tokenizer is called `{name}`")).hint(hint)
-    })
+impl Named for Published {
+    const WHAT: &'static str = "tokenizer";
+    const OTHERWISE: &'static str =
+        "; any other goes in by its `tokenizer.json`: `\"kind\": \"download\"` with its `url`";
+    type Description = Description;
+
+    fn all() -> &'static [Self] {
+        PUBLISHED
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn described(&'static self) -> Description {
+        Description::of(self)
+    }
+
+    fn in_short(&self) -> String {
+        facts(self)
+    }
+
+    fn in_full(&self) -> String {
+        in_full(self)
+    }
+
+    fn epilogue() -> &'static str {
+        "`mdlm tokenizers NAME` shows one in full, with what to write into a manifest.\n\
+         Any other goes in by its `tokenizer.json`: `\"kind\": \"file\"` with its `path`,\n\
+         or `\"kind\": \"download\"` with its `url`.\n"
+    }
 }
 
 /// A tokenizer as JSON.
 #[derive(Serialize)]
-struct Description {
+pub(super) struct Description {
     name: &'static str,
     title: &'static str,
     licence: &'static str,
@@ -99,21 +103,6 @@ impl Description {
             files: published.files.iter().map(file).collect(),
         }
     }
-}
-
-fn list() -> String {
-    let mut out = String::new();
-    for published in PUBLISHED {
-        out = format!("{out}{}\n", published.name);
-        out.push_str(&facts(published));
-        out.push('\n');
-    }
-    out.push_str(
-        "`mdlm tokenizers NAME` shows one in full, with what to write into a manifest.\n\
-         Any other goes in by its `tokenizer.json`: `\"kind\": \"file\"` with its `path`,\n\
-         or `\"kind\": \"download\"` with its `url`.\n",
-    );
-    out
 }
 
 fn facts(published: &Published) -> String {
@@ -175,12 +164,13 @@ fn snippet(tokenizer: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::named::{find, list};
     use super::*;
 
     #[test]
     fn texts_fit_a_terminal_but_for_addresses() {
         let fits = |line: &str| line.chars().count() <= table::WIDTH || line.contains("://");
-        for line in list().lines() {
+        for line in list::<Published>().lines() {
             assert!(fits(line), "{line}");
         }
         for published in PUBLISHED {
@@ -210,7 +200,14 @@ mod tests {
 
     #[test]
     fn a_name_close_by_is_offered() {
-        let told = |name| find(name).err().unwrap().hint_text().unwrap().to_owned();
+        let told = |name| {
+            find::<Published>(name)
+                .err()
+                .unwrap()
+                .hint_text()
+                .unwrap()
+                .to_owned()
+        };
         assert_eq!(told("gpt-2"), "did you mean `gpt2`?");
         assert!(told("sentencepiece").starts_with("there are gpt2, bert-base-uncased"));
     }

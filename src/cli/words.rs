@@ -4,9 +4,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use crate::manifest::stage_field;
+use super::Cli;
+use crate::manifest::{Manifest, stage_field};
+use crate::plan::named;
 
 /// Commands that there are not.
 const COMMANDS: &[(&[&str], &str)] = &[
@@ -74,7 +77,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`mdlm plan MANIFEST` lists the stages with their state, `mdlm status` what the store holds",
     ),
     (
-        &["cache", "df", "disk", "du", "size", "store", "usage"],
+        &["cache", "df", "disk", "du", "size", "stats", "store", "usage"],
         "`mdlm status` shows what the store holds, `mdlm gc` deletes from it, and `mdlm push` and `mdlm pull` share it",
     ),
     (
@@ -164,14 +167,54 @@ const COMMANDS: &[(&[&str], &str)] = &[
         "`mdlm downloads --forget URL` has a download asked again",
     ),
     (
-        &["explore", "browse", "ui"],
-        "`mdlm report MANIFEST` writes the results as one HTML file",
+        &["explore", "browse", "open", "ui"],
+        "`mdlm report MANIFEST` writes the results as one HTML file, and prints its path to open it by",
+    ),
+    (
+        &["auth", "login", "logout"],
+        "nothing has to be logged into: downloads take HF_TOKEN, and remotes the variables of their clouds, from the \
+         environment",
+    ),
+    (
+        &["doc", "docs", "man", "manual"],
+        "`--help` after a command says all of it, as in `mdlm run --help`; README.md says the rest",
+    ),
+    (
+        &["self-update", "update", "upgrade"],
+        "mdlm does not replace itself: `cargo install --locked --path .` in its source folder installs a newer one; \
+         `mdlm run MANIFEST` brings results up to date",
+    ),
+    (
+        &["serve", "server", "watch"],
+        "nothing waits for changes: the same `mdlm run MANIFEST` again reruns only what changed",
     ),
 ];
 
 /// Options that there are not, with the commands whose options they are not: all where none is named. The first that fits
 /// answers.
 const OPTIONS: &[(&[&str], &[&str], &str)] = &[
+    (
+        &["--all", "-a"],
+        &["gc"],
+        "`mdlm gc MANIFEST…` deletes all but what these manifests reach, `mdlm gc --last 1` all but the results of the last \
+         run; for none to stay, delete the folder of results, which `mdlm status` names",
+    ),
+    (
+        &["--file", "--input", "--text", "-f", "-i"],
+        &["init"],
+        "text is named by `--files`, as in `mdlm init --files 'texts/*.txt'`; `--force` overwrites a manifest",
+    ),
+    (
+        &["--changes", "--diff", "--explain", "--why"],
+        &["run", "plan"],
+        "leave it out: of each stage that runs `mdlm plan MANIFEST` says what changed; `mdlm explain MANIFEST STAGE` says it \
+         of all runs of a stage",
+    ),
+    (
+        &["--auto", "--poll", "--watch"],
+        &[],
+        "nothing waits for changes: the same command again reruns only what changed",
+    ),
     (
         &["--count", "--limit", "--lines", "--num", "-n"],
         &["data"],
@@ -352,6 +395,14 @@ pub(super) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<(Str
         _ => None,
     };
     match error.kind() {
+        ErrorKind::MissingRequiredArgument => {
+            let Some(ContextValue::Strings(missing)) = error.get(ContextKind::InvalidArg) else {
+                return None;
+            };
+            (missing.as_slice() == ["<STAGE>"])
+                .then(|| Some(("no stage is named".to_owned(), stages(arguments)?)))
+                .flatten()
+        }
         ErrorKind::InvalidSubcommand => {
             let word = context(ContextKind::InvalidSubcommand)?;
             let hint = command(word)?;
@@ -366,6 +417,30 @@ pub(super) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<(Str
     }
 }
 
+/// The stages of the manifest that a command names, to choose one of.
+fn stages(arguments: &[OsString]) -> Option<String> {
+    let command = arguments.get(1)?.to_str()?;
+    let manifest = arguments
+        .iter()
+        .skip(2)
+        .map(Path::new)
+        .find(|path| path.is_file())?;
+    let loaded = Manifest::load(manifest, &[]).ok()?;
+    let mut names: Vec<&str> = loaded
+        .manifest
+        .stages
+        .keys()
+        .map(|name| loaded.sweeps.written(name))
+        .collect();
+    names.dedup();
+    Some(format!(
+        "the stages of `{0}` are {1}: `mdlm {command} {0} {2}`",
+        manifest.display(),
+        named(&names),
+        names.last()?,
+    ))
+}
+
 fn command(word: &str) -> Option<String> {
     let is_json = Path::new(word)
         .extension()
@@ -374,6 +449,10 @@ fn command(word: &str) -> Option<String> {
         return Some(format!("`mdlm run {word}` runs a manifest"));
     }
     let plain = word.to_lowercase().replace('_', "-");
+    let cli = Cli::command();
+    if cli.get_subcommands().any(|command| command.get_name() == plain) {
+        return Some(format!("commands are in lower case: `mdlm {plain}`"));
+    }
     let found = COMMANDS.iter().find(|(words, _)| words.contains(&plain.as_str()));
     found.map(|(_, hint)| (*hint).to_owned())
 }
@@ -425,13 +504,10 @@ fn value(name: &str, arguments: &[OsString]) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
-    use crate::cli::Cli;
 
     fn parsed(line: &str) -> Option<(String, String)> {
-        let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+        let arguments = spelt_out(line.split(' ').map(OsString::from).collect());
         let error = Cli::command()
             .try_get_matches_from(arguments.clone())
             .unwrap_err();
@@ -474,6 +550,18 @@ mod tests {
         for (line, part) in [
             ("mdlm clean", "`mdlm gc MANIFEST…`"),
             ("mdlm LS", "`mdlm plan MANIFEST`"),
+            ("mdlm Run", "commands are in lower case: `mdlm run`"),
+            ("mdlm RUN a.json", "commands are in lower case: `mdlm run`"),
+            ("mdlm help Plan", "commands are in lower case: `mdlm plan`"),
+            ("mdlm stats", "`mdlm status`"),
+            ("mdlm open", "`mdlm report MANIFEST`"),
+            ("mdlm login", "HF_TOKEN"),
+            ("mdlm man", "`mdlm run --help`"),
+            ("mdlm update", "`cargo install --locked --path .`"),
+            ("mdlm gc --all", "`mdlm gc --last 1`"),
+            ("mdlm plan a.json --diff", "`mdlm explain MANIFEST STAGE`"),
+            ("mdlm plan a.json --watch", "the same command again"),
+            ("mdlm init -f x", "`mdlm init --files 'texts/*.txt'`"),
             ("mdlm pipelines/a.json", "`mdlm run pipelines/a.json`"),
             ("mdlm run a.json --dry-run", "`mdlm plan MANIFEST`"),
             ("mdlm run a.json -n", "`mdlm plan MANIFEST`"),

@@ -30,6 +30,7 @@ use serde::{Deserialize, Serialize};
 
 pub mod corpora;
 pub mod detokenize;
+mod elsewhere;
 pub mod fault;
 pub mod load;
 pub mod matrix;
@@ -44,6 +45,7 @@ mod structure;
 pub mod text;
 pub mod vocabularies;
 
+pub use elsewhere::tokenizer as tokenizer_object;
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};

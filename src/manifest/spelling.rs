@@ -81,6 +81,11 @@ pub(super) fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// Whether a text is a truth value in words, as other languages spell them: `True`, `FALSE`.
+pub(super) fn is_truth(text: &str) -> bool {
+    matches!(unquoted(text).to_ascii_lowercase().as_str(), "true" | "false")
+}
+
 /// Whether a text means that there is no value.
 pub(super) fn is_nothing(text: &str) -> bool {
     let word = unquoted(text).to_ascii_lowercase();

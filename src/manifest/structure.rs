@@ -10,6 +10,7 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
+use super::elsewhere::{SYNONYMS, elsewhere, object_to_write};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
 use super::schema::resolved;
 use super::spelling;
@@ -19,215 +20,6 @@ use crate::shapes::SHAPES;
 /// The compiled schema: built once, a millisecond or so.
 static VALIDATOR: LazyLock<Option<Validator>> =
     LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
-
-/// Names that other programs give to fields of ours.
-const SYNONYMS: &[(&str, &str)] = &[
-    ("batch_size", "batch"),
-    ("block_size", "length"),
-    ("ckpt_every", "checkpoint_every"),
-    ("clip_grad_norm", "gradient_clip"),
-    ("context_length", "length"),
-    ("depends_on", "from"),
-    ("deps", "from"),
-    ("dropout_rate", "dropout"),
-    ("dtype", "precision"),
-    ("ema_decay", "ema"),
-    ("eps", "epsilon"),
-    ("eval_every", "validation_every"),
-    ("eval_interval", "validation_every"),
-    ("eval_steps", "validation_every"),
-    ("global_batch_size", "batch"),
-    ("grad_clip", "gradient_clip"),
-    ("input", "from"),
-    ("inputs", "from"),
-    ("iterations", "steps"),
-    ("lr", "learning_rate"),
-    ("lr_scheduler", "schedule"),
-    ("max_grad_norm", "gradient_clip"),
-    ("max_iters", "steps"),
-    ("max_length", "length"),
-    ("max_seq_length", "length"),
-    ("max_steps", "steps"),
-    ("micro_batch_size", "micro_batch"),
-    ("mixed_precision", "precision"),
-    ("needs", "from"),
-    ("num_samples", "count"),
-    ("num_steps", "steps"),
-    ("save_every", "checkpoint_every"),
-    ("save_steps", "checkpoint_every"),
-    ("scheduler", "schedule"),
-    ("seq_len", "length"),
-    ("seq_length", "length"),
-    ("sequence_length", "length"),
-    ("total_steps", "steps"),
-    ("train_batch_size", "batch"),
-    ("type", "kind"),
-    ("val_check_interval", "validation_every"),
-    ("val_every", "validation_every"),
-    ("vocab", "vocabulary"),
-    ("vocab_file", "vocabulary"),
-    ("vocab_size", "vocabulary_size"),
-    ("warmup", "warmup_steps"),
-];
-
-/// Names of what other programs have in their configuration, and what does it here.
-const ELSEWHERE: &[(&[&str], &str)] = &[
-    (
-        &[
-            "epoch",
-            "epochs",
-            "max_epochs",
-            "n_epochs",
-            "num_epochs",
-            "num_train_epochs",
-        ],
-        "`steps` of the train stage says how long it trains: an epoch is the train rows (`mdlm show` of the pack stage) \
-         divided by `batch`",
-    ),
-    (
-        &[
-            "anchors",
-            "base",
-            "base_config",
-            "defaults",
-            "extend",
-            "extends",
-            "import",
-            "imports",
-            "include",
-            "includes",
-            "inherit",
-            "inherits",
-            "parent",
-            "<<",
-        ],
-        "a manifest is one file: `--set PATH=VALUE` changes a field for a run, and `matrix` makes variants of a stage",
-    ),
-    (
-        &[
-            "constants",
-            "env",
-            "environment",
-            "param",
-            "params",
-            "vars",
-            "variables",
-        ],
-        "a manifest reads no variables: write the value where it belongs, or give it with `--set PATH=VALUE`",
-    ),
-    (
-        &["cmd", "command", "commands", "exec", "run", "script", "shell"],
-        "a manifest runs no programs: prepare the files first, and name them in `files` of a source",
-    ),
-    (
-        &["accelerator", "cuda", "device", "devices", "gpu", "gpus"],
-        "where it computes is no setting: `mdlm run --device cpu|cuda`, or MDLM_DEVICE",
-    ),
-    (
-        &[
-            "cores",
-            "cpus",
-            "n_jobs",
-            "num_proc",
-            "num_workers",
-            "parallel",
-            "resources",
-            "threads",
-            "workers",
-        ],
-        "the number of threads is no setting: `mdlm run --threads N`, and `--jobs N` for stages side by side",
-    ),
-    (
-        &[
-            "dest",
-            "out",
-            "out_dir",
-            "output",
-            "output_dir",
-            "output_path",
-            "outputs",
-            "outs",
-            "results",
-            "save_dir",
-            "save_path",
-        ],
-        "results are kept in the store: `mdlm path MANIFEST STAGE` prints their folder, and `--store DIR` names another \
-         store",
-    ),
-    (
-        &[
-            "ckpt_path",
-            "restart",
-            "resume",
-            "resume_from",
-            "resume_from_checkpoint",
-        ],
-        "leave it out: an interrupted training goes on from its checkpoint when the same command runs again",
-    ),
-    (
-        &[
-            "foreach",
-            "grid",
-            "grid_search",
-            "search_space",
-            "strategy",
-            "sweep",
-            "sweeps",
-        ],
-        "`matrix` of a stage sweeps its fields: `\"matrix\": { \"learning_rate\": [1e-3, 3e-3] }`",
-    ),
-    (
-        &[
-            "d_model",
-            "depth",
-            "dim",
-            "embedding_size",
-            "heads",
-            "hidden_size",
-            "layers",
-            "n_embd",
-            "n_head",
-            "n_heads",
-            "n_layer",
-            "n_layers",
-            "num_heads",
-            "num_hidden_layers",
-            "num_layers",
-            "width",
-        ],
-        "the network's sizes are those of its `shape`; `mdlm shapes` lists them",
-    ),
-    (
-        &["optim", "optimizer"],
-        "the optimizer is AdamW: `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay` are its settings",
-    ),
-    (
-        &[
-            "accumulate_grad_batches",
-            "gradient_accumulation",
-            "gradient_accumulation_steps",
-        ],
-        "`batch` is the whole batch, and `micro_batch` the rows of it that go through the network at a time",
-    ),
-    (
-        &[
-            "log_every",
-            "log_interval",
-            "logging",
-            "logging_steps",
-            "tensorboard",
-            "wandb",
-        ],
-        "`metrics.jsonl` in the folder that `mdlm path` prints has the losses; `mdlm run --log-every` paces the log",
-    ),
-];
-
-/// What does here what a name of another program's configuration says.
-fn elsewhere(key: &str) -> Option<&'static str> {
-    let key = key.to_lowercase().replace('-', "_");
-    let found = ELSEWHERE.iter().find(|(names, _)| names.contains(&&*key));
-    found.map(|(_, hint)| *hint)
-}
 
 /// The way out for a setting of a format that stands outside it: at `read`, or beside that.
 fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
@@ -258,15 +50,16 @@ fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
     ))
 }
 
+/// The schema of a kind of stage.
+pub(super) fn stage_schema(kind: &str) -> Option<&'static Value> {
+    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
+    let mut kinds = kinds.as_array().into_iter().flatten();
+    kinds.find(|branch| branch["properties"]["kind"]["const"] == kind)
+}
+
 /// The fields of a kind of stage.
 fn fields(kind: &str) -> impl Iterator<Item = &'static str> {
-    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
-    let own = kinds
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|branch| branch["properties"]["kind"]["const"] == kind);
-    let fields = own.and_then(|branch| branch["properties"].as_object());
+    let fields = stage_schema(kind).and_then(|branch| branch["properties"].as_object());
     fields
         .into_iter()
         .flat_map(|fields| fields.keys().map(String::as_str))
@@ -376,7 +169,71 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
             .filter(|(at, _)| !renamed.contains(at))
             .map(|(_, draft)| draft),
     );
+    for draft in drafts.iter_mut().filter(|draft| draft.hint.is_none()) {
+        draft.hint = object_to_write(tree, &draft.pointer);
+    }
     (drafts, omitted)
+}
+
+/// The schema of a field of some kind of stage that takes a number, and whether a stage has to have it.
+fn number_field(name: &str) -> Option<(&'static Value, bool)> {
+    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
+    let is_number = |schema: &Value| matches!(schema["type"].as_str(), Some("integer" | "number"));
+    let mut kinds = kinds.as_array().into_iter().flatten();
+    kinds.find_map(|kind| {
+        let schema = kind["properties"].get(name).filter(|schema| is_number(schema))?;
+        let required = kind["required"]
+            .as_array()
+            .is_some_and(|all| all.iter().any(|field| field == name));
+        Some((schema, required))
+    })
+}
+
+/// Corrects the hint of a fault of the syntax where it suits no number, and the field takes one: `"steps": True`.
+pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
+    let Some(name) = pointer_tokens(&fault.pointer).last() else {
+        return;
+    };
+    let word = text.get(fault.span.start..fault.span.end).unwrap_or_default();
+    let Some((schema, is_required)) = number_field(&name) else {
+        return;
+    };
+    let hint = match spelling::boolean(word) {
+        Some(value) => number_for(value, schema),
+        None if spelling::is_nothing(word) && is_required => {
+            format!("write a number: {} is {}", quoted(&name), describe(schema))
+        }
+        None => return,
+    };
+    fault.hint = Some(hint);
+}
+
+/// The number to write for a truth value.
+fn number_for(value: bool, schema: &'static Value) -> String {
+    if !value && schema["minimum"].as_f64() == Some(0.0) {
+        return "write 0".to_owned();
+    }
+    format!("write a number: {}", describe(schema))
+}
+
+/// Whether a stage, or the manifest, has to have the field at a pointer.
+fn is_required(tree: &Node, pointer: &str) -> bool {
+    let tokens: Vec<_> = pointer_tokens(pointer).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let has = |required: &Value, field: &str| {
+        required
+            .as_array()
+            .is_some_and(|all| all.iter().any(|name| name == field))
+    };
+    match tokens.as_slice() {
+        [field] => has(&resolved()["required"], field),
+        ["stages", stage, field] => {
+            let kind = tree.at(&pointer_join(&pointer_join("/stages", stage), "kind"));
+            let own = kind.and_then(Node::as_str).and_then(stage_schema);
+            own.is_some_and(|branch| has(&branch["required"], field))
+        }
+        _ => false,
+    }
 }
 
 /// One finding of the validator.
@@ -483,7 +340,8 @@ impl Wording<'_> {
                         self.missing_field(finding, "kind");
                     } else {
                         let expected = format!("an object with a `kind`: {one_of}");
-                        self.drafts.push(wrong_type(node, path, &json, &expected));
+                        self.drafts
+                            .push(wrong_type(self.tree, node, path, &json, &expected));
                     }
                     return;
                 };
@@ -499,12 +357,13 @@ impl Wording<'_> {
                     .value(&value)
                     .expected(one_of)
                     .maybe_hint(suggestion(kind, kinds)),
-                    _ => wrong_type(&member.value, &at, &value, &one_of),
+                    _ => wrong_type(self.tree, &member.value, &at, &value, &one_of),
                 });
             }
             Kind::OneOfNotValid { .. } | Kind::Enum { .. } | Kind::Constant { .. } => {
                 let Value::String(written) = &json else {
-                    self.drafts.push(wrong_type(node, path, &json, &expected));
+                    self.drafts
+                        .push(wrong_type(self.tree, node, path, &json, &expected));
                     return;
                 };
                 if path.ends_with("/shape") {
@@ -526,7 +385,10 @@ impl Wording<'_> {
                     hint => draft.expected(expected).maybe_hint(hint),
                 });
             }
-            Kind::Type { .. } => self.drafts.push(wrong_type(node, path, &json, &expected)),
+            Kind::Type { .. } => self.drafts.push(
+                self.wrong_number(finding, node, &json)
+                    .unwrap_or_else(|| wrong_type(self.tree, node, path, &json, &expected)),
+            ),
             Kind::Minimum { .. }
             | Kind::Maximum { .. }
             | Kind::ExclusiveMinimum { .. }
@@ -591,6 +453,19 @@ impl Wording<'_> {
                 .expected(format!("{expected} (`{}`)", other.keyword())),
             ),
         }
+    }
+
+    /// Of a truth value where a number belongs, the number to write.
+    fn wrong_number(&self, finding: &Finding<'_>, node: &Node, json: &Value) -> Option<Draft> {
+        let is_number = matches!(finding.schema["type"].as_str(), Some("integer" | "number"));
+        let value = match json {
+            Value::Bool(value) => *value,
+            Value::String(text) if spelling::is_truth(text) => spelling::boolean(text)?,
+            _ => return None,
+        };
+        let draft = wrong_type(self.tree, node, finding.path, json, &describe(finding.schema));
+        let hint = number_for(value, finding.schema);
+        is_number.then(|| draft.hint(hint))
     }
 
     fn unknown_field(&mut self, finding: &Finding<'_>, node: &Node, key: &str) {
@@ -718,7 +593,7 @@ fn handle(tree: &Node, pointer: &str) -> Span {
         .map_or(brace, |member| member.key_span)
 }
 
-fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
+fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
     let is_number = expected.contains("number") || expected.contains("integer");
     // The value of an override that is no JSON is text without quotes.
     let bare = |text: &str| node.span.end - node.span.start == text.len();
@@ -745,6 +620,7 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
         .value(json)
         .expected(expected);
     match json {
+        Value::Null if is_required(tree, path) => draft.hint("write a value: the field has no default"),
         Value::Null => draft.hint("leave the field out for its default"),
         Value::String(text) => {
             let quotes = if bare(text) { "" } else { " without quotes" };
@@ -765,6 +641,9 @@ fn wrong_type(node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
                 && let Some(value) = spelling::boolean(text)
             {
                 return draft.hint(format!("write {value}{quotes}"));
+            }
+            if spelling::is_nothing(text) && is_required(tree, path) {
+                return draft.hint("write a value: the field has no default");
             }
             if spelling::is_nothing(text) {
                 return draft.hint(if bare(text) {
@@ -839,7 +718,7 @@ fn unknown_shape(draft: Draft, written: &str) -> Draft {
 }
 
 /// The strings that an enum takes.
-fn options(schema: &'static Value) -> Vec<&'static str> {
+pub(super) fn options(schema: &'static Value) -> Vec<&'static str> {
     let one_of = schema["oneOf"]
         .as_array()
         .into_iter()

@@ -260,6 +260,55 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// Another store helps those who make results; who changes this one, or writes elsewhere, needs another way out.
+#[test]
+fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
+    let project = Project::new(60);
+    project.run(&["--set", "stages.rows.length=16"]);
+    project.run(&[]);
+    set_mode(project.path(), 0o755);
+    let may_start = stranger(&project, &["--version"]).output();
+    if !may_start.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: the program cannot be started as another user here");
+        return;
+    }
+    let locked = folders(&project.store());
+    for folder in &locked {
+        set_mode(folder, 0o555);
+    }
+    for name in fs::read_dir(project.store().join("locks")).unwrap() {
+        set_mode(&name.unwrap().path(), 0o444);
+    }
+    let output = stranger(&project, &["gc", "pipelines/tiny.json"])
+        .output()
+        .unwrap();
+    let told = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(
+        told.contains("hint: the command changes the store itself: run it as the user who owns the store")
+            || told.contains("hint: give this user the right to it\n"),
+        "{told}"
+    );
+    assert!(!told.contains("--store"), "{told}");
+    for folder in &locked {
+        set_mode(folder, 0o755);
+    }
+    let shut = project.path().join("shut");
+    fs::create_dir(&shut).unwrap();
+    set_mode(&shut, 0o555);
+    for folder in ["shut", "shut/new"] {
+        let output = stranger(&project, &["init", folder, "--files", "corpus/*.txt"])
+            .output()
+            .unwrap();
+        let told = talk(&output);
+        assert_eq!(output.status.code(), Some(3), "{told}");
+        assert!(
+            told.contains("hint: name a folder that can be written: `mdlm init DIR"),
+            "{told}"
+        );
+    }
+}
+
 #[test]
 fn permission_denied() {
     let project = Project::new(60);

@@ -408,6 +408,285 @@ fn an_unrelated_pipelines_changes_are_no_reasons() {
     );
 }
 
+/// A pipeline that has never run is not explained by another one that is there, though both read the same files; one
+/// that was renamed is.
+#[test]
+fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
+    let project = Project::whole(60);
+    project.run(&[]);
+    let manifest = |name: &str| project.path().join(format!("pipelines/{name}.json"));
+    let text = fs::read_to_string(manifest("tiny")).unwrap();
+    let plan = |name: &str, more: &[&str]| {
+        let mut mdlm = mdlm();
+        mdlm.current_dir(project.path())
+            .args(["plan", &format!("pipelines/{name}.json")])
+            .args(more);
+        let (code, plan, talk) = told(&mut mdlm);
+        assert_eq!(code, Some(0), "{talk}");
+        words(&plan)
+    };
+    // A sweep beside it, as `pipelines/sweep.json` is beside `quickstart.json`.
+    let mut sweep: Value = serde_json::from_str(&text).unwrap();
+    sweep["name"] = json!("sweep");
+    sweep["stages"]["model"]["matrix"] = json!({ "learning_rate": [2e-3, 4e-3] });
+    sweep["stages"]["bound"]["draws"] = json!(2);
+    fs::write(manifest("sweep"), sweep.to_string()).unwrap();
+    let told = plan("sweep", &[]);
+    assert!(
+        told.contains("model@learning_rate=0.002 train will run: never ran"),
+        "{told}"
+    );
+    assert!(!told.contains("compared with") && !told.contains('→'), "{told}");
+    // Its own changes are: of a stage that ran, and of one that was renamed.
+    let second = text
+        .replace("\"tiny\"", "\"second\"")
+        .replace("\"length\":32", "\"length\": 32");
+    fs::write(manifest("second"), &second).unwrap();
+    let run = |name: &str| {
+        let mut mdlm = mdlm();
+        mdlm.current_dir(project.path())
+            .args(["run", &format!("pipelines/{name}.json")]);
+        assert!(mdlm.output().unwrap().status.success());
+    };
+    run("second");
+    let told = plan("second", &["--set", "stages.model.steps=40"]);
+    assert!(
+        told.contains("model train will run from step 30 on: `steps` 30 → 40"),
+        "{told}"
+    );
+    // Of two manifests of one name each has its own past.
+    fs::write(manifest("twin"), &text).unwrap();
+    let told = plan("twin", &["--set", "stages.model.dropout=0.3"]);
+    assert!(told.contains("model train will run: never ran"), "{told}");
+    fs::remove_file(manifest("twin")).unwrap();
+    // Another name within, or another file: the same pipeline.
+    fs::write(manifest("tiny"), text.replace("\"tiny\"", "\"other\"")).unwrap();
+    let told = plan("tiny", &["--set", "stages.model.dropout=0.3"]);
+    assert!(
+        told.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{told}"
+    );
+    fs::write(manifest("tiny"), &text).unwrap();
+    fs::rename(manifest("tiny"), manifest("moved")).unwrap();
+    let told = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    assert!(
+        told.contains("model train will run: `dropout` 0.1 → 0.3"),
+        "{told}"
+    );
+    // Both at once, while nothing else is where it was.
+    fs::write(manifest("moved"), text.replace("\"tiny\"", "\"both\"")).unwrap();
+    let told = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    assert!(
+        told.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{told}"
+    );
+}
+
+/// Rows are what they hold: in another format, and in shards of another size, they are learnt and measured on already.
+#[test]
+fn rows_in_another_container_do_not_retrain() {
+    let project = Project::whole(60);
+    let made = project.run(&[]);
+    for set in ["stages.rows.format=parquet", "stages.rows.shard_rows=7"] {
+        let summary = project.run(&["--set", set]);
+        assert_eq!(
+            Project::statuses(&summary),
+            "text: cached, tokens: cached, rows: done, model: cached, bound: cached, texts: cached",
+            "{set}"
+        );
+        let artifact = |summary: &Value, stage: usize| Project::artifacts(summary)[stage].clone();
+        assert_ne!(artifact(&summary, 2), artifact(&made, 2), "{set}");
+        assert_eq!(artifact(&summary, 3), artifact(&made, 3), "{set}");
+        let (code, _, talk) = told(&mut project.mdlm("plan", &["--set", set, "--exit-code"]));
+        assert_eq!(code, Some(0), "{set}: {talk}");
+    }
+    // What is made from either is the same, to the bit.
+    let parquet = ["--set", "stages.rows.format=parquet"];
+    let again = project.run(&[&parquet[..], &["--force", "model", "--force", "bound"]].concat());
+    assert_eq!(Project::artifacts(&again)[3..5], Project::artifacts(&made)[3..5]);
+    // Its history leads to its sources all the same.
+    let (code, out, talk) = told(&mut project.mdlm("verify", &["--chain", "bound"]));
+    assert_eq!(code, Some(0), "{out}{talk}");
+    // Other rows are learnt anew.
+    let summary = project.run(&["--set", "stages.rows.validation=0.2"]);
+    assert!(Project::statuses(&summary).contains("model: done"));
+}
+
+/// Words with a name in them where an object belongs.
+#[test]
+fn a_name_in_place_of_an_object_is_answered_with_the_object() {
+    let project = Project::new(5);
+    let path = project.path().join("pipelines/tiny.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let own = "{ \"kind\": \"train_bpe\", \"vocabulary_size\": 320 }";
+    assert!(manifest.contains(own));
+    let gpt2 = "hint: write { \"kind\": \"published\", \"name\": \"gpt2\" }";
+    let roberta = "hint: write { \"kind\": \"download\", \"url\": \"hf://FacebookAI/roberta-base@main/tokenizer.json\", \
+                   \"unpinned\": true }";
+    for (tokenizer, part) in [
+        ("\"gpt2\"", gpt2),
+        ("\"roberta-base\"", roberta),
+        ("{ \"kind\": \"hf\" }", &gpt2[6..]),
+        ("{ \"kind\": \"hf\", \"name\": \"roberta-base\" }", roberta),
+        ("{ \"kind\": \"gpt2-medium\" }", "did you mean `gpt2`"),
+        ("{ \"kind\": \"published\", \"name\": \"roberta-base\" }", roberta),
+        ("{ \"name\": \"gpt2\" }", gpt2),
+        (
+            "{ \"kind\": \"file\", \"path\": \"gpt2\" }",
+            "write \"tokenizer\": { \"kind\": \"published\", \"name\": \"gpt2\" }",
+        ),
+    ] {
+        fs::write(&path, manifest.replace(own, tokenizer)).unwrap();
+        let (code, _, talk) = told(&mut project.mdlm("plan", &[]));
+        assert_eq!(code, Some(2), "{tokenizer}");
+        assert!(
+            words(&talk.replace(" | ", " ")).contains(&words(part)),
+            "{tokenizer}: {talk}"
+        );
+    }
+    let input = "\"kind\": \"source\",";
+    fs::write(
+        &path,
+        manifest.replace(input, &format!("{input} \"detokenize\": \"published\",")),
+    )
+    .unwrap();
+    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    let part = "hint: write { \"rules\": \"ptb\", \"as\": \"published\" }";
+    assert!(words(&talk.replace(" | ", " ")).contains(part), "{talk}");
+}
+
+/// Python's words are no numbers: the hint for a field that takes one says which.
+#[test]
+fn a_truth_value_is_no_number() {
+    let project = Project::whole(5);
+    let path = project.path().join("pipelines/tiny.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    for (from, to, part) in [
+        (
+            "\"steps\":30",
+            "\"steps\":True",
+            "hint: write a number: an integer from 1 to",
+        ),
+        (
+            "\"steps\":30",
+            "\"steps\":true",
+            "hint: write a number: an integer from 1 to",
+        ),
+        (
+            "\"steps\":30",
+            "\"steps\":None",
+            "hint: write a number: `steps` is an integer from 1 to",
+        ),
+        (
+            "\"steps\":30",
+            "\"steps\":null",
+            "hint: write a value: the field has no default",
+        ),
+        ("\"warmup_steps\":3", "\"warmup_steps\":False", "hint: write 0"),
+        (
+            "\"warmup_steps\":3",
+            "\"warmup_steps\":\"False\"",
+            "hint: write 0",
+        ),
+        (
+            "\"warmup_steps\":3",
+            "\"warmup_steps\":None",
+            "hint: leave the field out for its default",
+        ),
+    ] {
+        assert!(manifest.contains(from), "{from} in {manifest}");
+        fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
+        let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+        assert_eq!(code, Some(2), "{to}");
+        assert!(words(&talk.replace(" | ", " ")).contains(part), "{to}: {talk}");
+    }
+    fs::write(&path, manifest).unwrap();
+    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", "stages.model.warmup_steps=False"]));
+    assert!(talk.contains("hint: write 0\n"), "{talk}");
+}
+
+/// Who names no stage sees them; a manifest's path is as literal as the others.
+#[test]
+fn a_stage_that_is_not_named_is_chosen_from_a_list() {
+    let project = Project::whole(5);
+    for command in ["show", "path", "data", "explain"] {
+        let (code, _, talk) = told(&mut project.mdlm(command, &[]));
+        assert_eq!(code, Some(2), "{talk}");
+        assert!(
+            words(&talk).contains(&format!(
+                "error: no stage is named hint: the stages of `pipelines/tiny.json` are `text`, `tokens`, `rows`, `model`, \
+                 `bound`, `texts`: `mdlm {command} pipelines/tiny.json texts`"
+            )),
+            "{talk}"
+        );
+    }
+    let (code, _, talk) = told(mdlm().args(["run", "~/x.json"]).env("HOME", "/home/ada"));
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(
+        words(&talk.replace(" | ", " ")).contains("write `/home/ada/x.json`"),
+        "{talk}"
+    );
+}
+
+/// Standard output that takes no more is nothing that the store could make room for.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_no_full_store() {
+    let project = Project::new(5);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["plan", "pipelines/tiny.json"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{talk}");
+    assert!(
+        talk.contains("write to standard output") && talk.contains("make room where standard output goes"),
+        "{talk}"
+    );
+    assert!(!talk.contains("gc"), "{talk}");
+}
+
+/// The files of a tokenizer are looked at before the text is, at the place of the fault.
+#[test]
+fn a_damaged_tokenizer_is_found_before_anything_runs() {
+    let project = Project::new(5);
+    let path = project.path().join("pipelines/tiny.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let own = "{ \"kind\": \"train_bpe\", \"vocabulary_size\": 320 }";
+    fs::write(
+        &path,
+        manifest.replace(own, "{ \"kind\": \"file\", \"path\": \"../tokenizer.json\" }"),
+    )
+    .unwrap();
+    for (text, place) in [
+        (
+            "{\n  \"version\": \"1.0\",\n  \"model\": {,\n}",
+            ":3:13`: this is no tokenizer",
+        ),
+        (
+            "{\n  \"version\": \"1.0\",\n  \"model\": { \"type\": \"BPE\" }\n}\n",
+            "this is no tokenizer",
+        ),
+    ] {
+        fs::write(project.path().join("tokenizer.json"), text).unwrap();
+        for command in ["plan", "run", "validate"] {
+            let (code, _, talk) = told(&mut project.mdlm(command, &[]));
+            let talk = words(&talk.replace(" | ", " "));
+            assert_eq!(code, Some(2), "{command}: {talk}");
+            assert!(talk.contains(place), "{command}: {talk}");
+            assert!(talk.contains("tokenizer.json:"), "{command}: {talk}");
+        }
+        assert!(!project.store().join("artifacts").exists());
+    }
+    // Whoever validates needs no data.
+    fs::remove_file(project.path().join("tokenizer.json")).unwrap();
+    let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+    assert_eq!(code, Some(0), "{talk}");
+}
+
 /// What a key holds beside the settings is told in the words of the manifest.
 #[test]
 fn the_form_of_files_is_told_in_words() {

@@ -115,11 +115,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .collect();
     let written = draft::manifest(&name, &files, &text, &choice, schema.is_some());
 
+    let elsewhere = |error: Error| match error.is_denied() {
+        true => error.hint("name a folder that can be written: `mdlm init DIR --files GLOB`"),
+        false => error,
+    };
     std::fs::create_dir_all(&args.folder)
-        .context(|| format!("make the folder `{}`", args.folder.display()))?;
-    write(&manifest, &written, args.force)?;
+        .context(|| format!("make the folder `{}`", args.folder.display()))
+        .map_err(elsewhere)?;
+    write(&manifest, &written, args.force).map_err(elsewhere)?;
     if let Some(schema) = &schema {
-        write(schema, &schema_text(), args.force)?;
+        write(schema, &schema_text(), args.force).map_err(elsewhere)?;
     }
     if text.bytes < draft::LITTLE_TEXT {
         terminal.warn(&format!(

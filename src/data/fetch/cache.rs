@@ -554,7 +554,7 @@ fn create_parent(path: &Path) -> Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(folder)
         .wrap(Kind::Environment, || format!("create `{}`", folder.display()))
-        .map_err(|error| error.hint("choose a folder that can be written with `--store DIR`"))
+        .map_err(|error| error.hint(crate::store::ELSEWHERE))
 }
 
 pub(super) fn remove(path: &Path) -> Result<()> {

@@ -1,0 +1,92 @@
+//! What the lists of things that have names in manifests have in common: `mdlm corpora`, `mdlm tokenizers`.
+
+use serde::Serialize;
+
+use super::{Terminal, table};
+use crate::error::{Error, Result};
+
+/// Things that manifests may name.
+pub(super) trait Named: Sized + 'static {
+    /// What one of them is: `corpus`.
+    const WHAT: &'static str;
+    /// What else to do where none has the name, after the names; empty for nothing.
+    const OTHERWISE: &'static str;
+    /// One as JSON.
+    type Description: Serialize;
+
+    /// All of them.
+    fn all() -> &'static [Self];
+
+    /// Its name.
+    fn name(&self) -> &'static str;
+
+    /// It as JSON.
+    fn described(&'static self) -> Self::Description;
+
+    /// What a list says of it.
+    fn in_short(&self) -> String;
+
+    /// All that there is to say of it.
+    fn in_full(&self) -> String;
+
+    /// What ends the list.
+    fn epilogue() -> &'static str;
+}
+
+/// Prints all of them, or the one of a name in full; as text or as JSON.
+///
+/// # Errors
+/// None has the name; standard output cannot be written.
+pub(super) fn show<T: Named>(name: Option<&str>, is_json: bool, terminal: &Terminal) -> Result<u8> {
+    let chosen = name.map(find::<T>).transpose()?;
+    match (chosen, is_json) {
+        (Some(one), true) => terminal.output_json(&one.described())?,
+        (Some(one), false) => terminal.output(&one.in_full())?,
+        (None, true) => terminal.output_json(&T::all().iter().map(T::described).collect::<Vec<_>>())?,
+        (None, false) => terminal.output(&list::<T>())?,
+    }
+    Ok(0)
+}
+
+/// The one of that name.
+///
+/// # Errors
+/// None has it: with the nearest, or all names.
+pub(super) fn find<T: Named>(name: &str) -> Result<&'static T> {
+    if let Some(found) = T::all().iter().find(|one| one.name() == name) {
+        return Ok(found);
+    }
+    let names: Vec<_> = T::all().iter().map(T::name).collect();
+    let near = names
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(name, candidate), candidate))
+        .min()
+        .filter(|(distance, candidate)| *distance <= candidate.len() / 3);
+    let hint = match near {
+        Some((_, candidate)) => format!("did you mean `{candidate}`?"),
+        None => format!("there are {}{}", names.join(", "), T::OTHERWISE),
+    };
+    Err(Error::input(format!("no {} is called `{name}`", T::WHAT)).hint(hint))
+}
+
+/// The list of all.
+pub(super) fn list<T: Named>() -> String {
+    let entries = T::all()
+        .iter()
+        .map(|one| format!("{}\n{}\n", one.name(), one.in_short()));
+    entries.collect::<String>() + T::epilogue()
+}
+
+/// Columns of a label, the longest of which is `validation`.
+pub(super) const LABEL: usize = 12;
+
+/// A line of a description, wrapped under itself.
+pub(super) fn entry(label: &str, text: &str) -> String {
+    const INDENT: usize = LABEL + 2;
+    let mut out = String::new();
+    for (index, line) in table::wrap(text, table::width() - INDENT).iter().enumerate() {
+        let label = if index == 0 { label } else { "" };
+        out = format!("{out}  {label:<LABEL$}{line}\n");
+    }
+    out
+}

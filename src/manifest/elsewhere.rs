@@ -1,0 +1,407 @@
+//! Names that people bring along from other programs' configurations: of fields, and of tokenizers.
+
+use super::fault::alternatives;
+use super::structure::{options, stage_schema};
+use super::text::{Node, pointer_join, pointer_tokens};
+use super::vocabularies::Published;
+
+/// Names that other programs give to fields of ours.
+pub(super) const SYNONYMS: &[(&str, &str)] = &[
+    ("batch_size", "batch"),
+    ("block_size", "length"),
+    ("ckpt_every", "checkpoint_every"),
+    ("clip_grad_norm", "gradient_clip"),
+    ("context_length", "length"),
+    ("depends_on", "from"),
+    ("deps", "from"),
+    ("dropout_rate", "dropout"),
+    ("dtype", "precision"),
+    ("ema_decay", "ema"),
+    ("eps", "epsilon"),
+    ("eval_every", "validation_every"),
+    ("eval_interval", "validation_every"),
+    ("eval_steps", "validation_every"),
+    ("global_batch_size", "batch"),
+    ("grad_clip", "gradient_clip"),
+    ("input", "from"),
+    ("inputs", "from"),
+    ("iterations", "steps"),
+    ("lr", "learning_rate"),
+    ("lr_scheduler", "schedule"),
+    ("max_grad_norm", "gradient_clip"),
+    ("max_iters", "steps"),
+    ("max_length", "length"),
+    ("max_seq_length", "length"),
+    ("max_steps", "steps"),
+    ("micro_batch_size", "micro_batch"),
+    ("mixed_precision", "precision"),
+    ("needs", "from"),
+    ("num_samples", "count"),
+    ("num_steps", "steps"),
+    ("save_every", "checkpoint_every"),
+    ("save_steps", "checkpoint_every"),
+    ("scheduler", "schedule"),
+    ("seq_len", "length"),
+    ("seq_length", "length"),
+    ("sequence_length", "length"),
+    ("total_steps", "steps"),
+    ("train_batch_size", "batch"),
+    ("type", "kind"),
+    ("val_check_interval", "validation_every"),
+    ("val_every", "validation_every"),
+    ("vocab", "vocabulary"),
+    ("vocab_file", "vocabulary"),
+    ("vocab_size", "vocabulary_size"),
+    ("warmup", "warmup_steps"),
+];
+
+/// Names of what other programs have in their configuration, and what does it here.
+const ELSEWHERE: &[(&[&str], &str)] = &[
+    (
+        &[
+            "epoch",
+            "epochs",
+            "max_epochs",
+            "n_epochs",
+            "num_epochs",
+            "num_train_epochs",
+        ],
+        "`steps` of the train stage says how long it trains: an epoch is the train rows (`mdlm show` of the pack stage) \
+         divided by `batch`",
+    ),
+    (
+        &[
+            "anchors",
+            "base",
+            "base_config",
+            "defaults",
+            "extend",
+            "extends",
+            "import",
+            "imports",
+            "include",
+            "includes",
+            "inherit",
+            "inherits",
+            "parent",
+            "<<",
+        ],
+        "a manifest is one file: `--set PATH=VALUE` changes a field for a run, and `matrix` makes variants of a stage",
+    ),
+    (
+        &[
+            "constants",
+            "env",
+            "environment",
+            "param",
+            "params",
+            "vars",
+            "variables",
+        ],
+        "a manifest reads no variables: write the value where it belongs, or give it with `--set PATH=VALUE`",
+    ),
+    (
+        &["cmd", "command", "commands", "exec", "run", "script", "shell"],
+        "a manifest runs no programs: prepare the files first, and name them in `files` of a source",
+    ),
+    (
+        &["accelerator", "cuda", "device", "devices", "gpu", "gpus"],
+        "where it computes is no setting: `mdlm run --device cpu|cuda`, or MDLM_DEVICE",
+    ),
+    (
+        &[
+            "cores",
+            "cpus",
+            "n_jobs",
+            "num_proc",
+            "num_workers",
+            "parallel",
+            "resources",
+            "threads",
+            "workers",
+        ],
+        "the number of threads is no setting: `mdlm run --threads N`, and `--jobs N` for stages side by side",
+    ),
+    (
+        &[
+            "dest",
+            "out",
+            "out_dir",
+            "output",
+            "output_dir",
+            "output_path",
+            "outputs",
+            "outs",
+            "results",
+            "save_dir",
+            "save_path",
+        ],
+        "results are kept in the store: `mdlm path MANIFEST STAGE` prints their folder, and `--store DIR` names another \
+         store",
+    ),
+    (
+        &[
+            "ckpt_path",
+            "restart",
+            "resume",
+            "resume_from",
+            "resume_from_checkpoint",
+        ],
+        "leave it out: an interrupted training goes on from its checkpoint when the same command runs again",
+    ),
+    (
+        &[
+            "foreach",
+            "grid",
+            "grid_search",
+            "search_space",
+            "strategy",
+            "sweep",
+            "sweeps",
+        ],
+        "`matrix` of a stage sweeps its fields: `\"matrix\": { \"learning_rate\": [1e-3, 3e-3] }`",
+    ),
+    (
+        &[
+            "d_model",
+            "depth",
+            "dim",
+            "embedding_size",
+            "heads",
+            "hidden_size",
+            "layers",
+            "n_embd",
+            "n_head",
+            "n_heads",
+            "n_layer",
+            "n_layers",
+            "num_heads",
+            "num_hidden_layers",
+            "num_layers",
+            "width",
+        ],
+        "the network's sizes are those of its `shape`; `mdlm shapes` lists them",
+    ),
+    (
+        &["optim", "optimizer"],
+        "the optimizer is AdamW: `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay` are its settings",
+    ),
+    (
+        &[
+            "accumulate_grad_batches",
+            "gradient_accumulation",
+            "gradient_accumulation_steps",
+        ],
+        "`batch` is the whole batch, and `micro_batch` the rows of it that go through the network at a time",
+    ),
+    (
+        &[
+            "log_every",
+            "log_interval",
+            "logging",
+            "logging_steps",
+            "tensorboard",
+            "wandb",
+        ],
+        "`metrics.jsonl` in the folder that `mdlm path` prints has the losses; `mdlm run --log-every` paces the log",
+    ),
+];
+
+/// What does here what a name of another program's configuration says.
+pub(super) fn elsewhere(key: &str) -> Option<&'static str> {
+    let key = key.to_lowercase().replace('-', "_");
+    let found = ELSEWHERE.iter().find(|(names, _)| names.contains(&&*key));
+    found.map(|(_, hint)| *hint)
+}
+
+/// Names of published tokenizers that others go by.
+const SAME_VOCABULARY: &[(&str, &str)] = &[
+    ("bert-large-cased", "bert-base-cased"),
+    ("bert-large-uncased", "bert-base-uncased"),
+    ("gpt-2", "gpt2"),
+    ("gpt2-large", "gpt2"),
+    ("gpt2-medium", "gpt2"),
+    ("gpt2-xl", "gpt2"),
+];
+
+/// Owners of models on Hugging Face that are named without one.
+const OWNERS: &[(&str, &str)] = &[
+    ("albert-", "albert"),
+    ("distilbert-", "distilbert"),
+    ("distilgpt2", "distilbert"),
+    ("distilroberta-", "distilbert"),
+    ("gpt2", "openai-community"),
+    ("bert-", "google-bert"),
+    ("roberta-", "FacebookAI"),
+    ("t5-", "google-t5"),
+    ("xlm-roberta-", "FacebookAI"),
+    ("xlnet-", "xlnet"),
+];
+
+/// The object to write for a tokenizer that is called by its name alone: one of those that have a name here, one of
+/// Hugging Face, a file, or a way to train one.
+#[must_use]
+pub fn tokenizer(name: &str) -> Option<String> {
+    let name = name.trim();
+    let plain = name.strip_prefix("hf://").unwrap_or(name);
+    let plain = plain.strip_prefix("https://huggingface.co/").unwrap_or(plain);
+    let bare = plain.rsplit('/').next().unwrap_or(plain).to_lowercase();
+    let same = SAME_VOCABULARY.iter().find(|(other, _)| *other == bare);
+    let published = same.map_or(bare.as_str(), |(_, ours)| *ours);
+    let is_id = |text: &str| {
+        !text.is_empty()
+            && text
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+    };
+    let owned: Vec<&str> = plain.split('/').collect();
+    let is_owned = matches!(owned.as_slice(), [owner, _] if is_id(owner) && !owner.starts_with('.'));
+    if Published::find(published).is_some() && (owned.len() == 1 || is_owned) {
+        return Some(format!(
+            "{{ \"kind\": \"published\", \"name\": \"{published}\" }}"
+        ));
+    }
+    if bare.ends_with(".json") || bare.ends_with(".txt") {
+        return (!name.contains("://")).then(|| format!("{{ \"kind\": \"file\", \"path\": \"{name}\" }}"));
+    }
+    match bare.as_str() {
+        "bpe" | "byte_bpe" | "bytelevel" | "byte-level" | "train_bpe" => {
+            return Some("{ \"kind\": \"train_bpe\", \"vocabulary_size\": 4096 }".to_owned());
+        }
+        "wordpiece" | "train_wordpiece" => {
+            return Some("{ \"kind\": \"train_wordpiece\", \"vocabulary_size\": 4096 }".to_owned());
+        }
+        "char" | "chars" | "character" | "characters" => {
+            return Some("{ \"kind\": \"characters\" }".to_owned());
+        }
+        _ => {}
+    }
+    let repository = match owned.as_slice() {
+        [owner, model] if is_owned && is_id(model) => format!("{owner}/{model}"),
+        [model] if is_id(model) => {
+            let owner = OWNERS.iter().find(|(start, _)| bare.starts_with(start));
+            format!("{}/{model}", owner.map_or("OWNER", |(_, owner)| owner))
+        }
+        _ => return None,
+    };
+    Some(format!(
+        "{{ \"kind\": \"download\", \"url\": \"hf://{repository}@main/tokenizer.json\", \"unpinned\": true }}"
+    ))
+}
+
+/// The object to write where a tokenizer or a detokenizer is called by a name alone.
+pub(super) fn object_to_write(tree: &Node, pointer: &str) -> Option<String> {
+    let tokens: Vec<_> = pointer_tokens(pointer).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let node = tree.at(pointer)?;
+    match tokens.as_slice() {
+        ["stages", _, "detokenize"] | ["stages", _, "detokenize", _] => {
+            let names = options(&stage_schema("source")?["properties"]["detokenize"]);
+            let first = names.first().copied().unwrap_or("ptb");
+            let others = alternatives(&names);
+            (node.as_str()? == "published").then(|| {
+                format!("write {{ \"rules\": \"{first}\", \"as\": \"published\" }}; the rules are {others}")
+            })
+        }
+        ["stages", _, "tokenizer"] if !node.is_object() => written_tokenizer(node.as_str()?),
+        ["stages", _, "tokenizer", "name"] => written_tokenizer(node.as_str()?),
+        ["stages", stage, "tokenizer"] | ["stages", stage, "tokenizer", "kind"] => {
+            let stage = pointer_join("/stages", stage);
+            let written = tree.at(&pointer_join(&stage, "tokenizer"))?;
+            let text = |field: &str| written.member(field)?.value.as_str();
+            let kind = text("kind").filter(|kind| !NAMELESS.contains(kind));
+            let named = NAMED.iter().find_map(|field| text(field));
+            match named.or(kind) {
+                Some(name) => written_tokenizer(name),
+                None if text("kind").is_some() => Some(format!(
+                    "write {}, or {}",
+                    tokenizer("gpt2")?,
+                    tokenizer("OWNER/NAME")?
+                )),
+                None => None,
+            }
+        }
+        _ => None,
+    }
+}
+
+/// Fields in which other programs name a tokenizer.
+const NAMED: [&str; 9] = [
+    "name",
+    "repo",
+    "repo_id",
+    "repository",
+    "model",
+    "id",
+    "pretrained",
+    "pretrained_model_name_or_path",
+    "path",
+];
+
+/// What other programs call a kind of tokenizer that is named by another field.
+const NAMELESS: [&str; 9] = [
+    "auto",
+    "autotokenizer",
+    "hf",
+    "hub",
+    "huggingface",
+    "pretrained",
+    "sentencepiece",
+    "tokenizers",
+    "transformers",
+];
+
+fn written_tokenizer(name: &str) -> Option<String> {
+    tokenizer(name).map(|object| format!("write {object}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::Manifest;
+
+    #[test]
+    fn a_tokenizer_that_is_named_is_an_object_that_a_manifest_takes() {
+        for (name, part) in [
+            ("gpt2", "\"published\", \"name\": \"gpt2\""),
+            ("openai-community/gpt2", "\"published\", \"name\": \"gpt2\""),
+            (
+                "bert-base-uncased",
+                "\"published\", \"name\": \"bert-base-uncased\"",
+            ),
+            (
+                "bert-large-uncased",
+                "\"published\", \"name\": \"bert-base-uncased\"",
+            ),
+            (
+                "roberta-base",
+                "\"hf://FacebookAI/roberta-base@main/tokenizer.json\"",
+            ),
+            (
+                "EleutherAI/gpt-neox-20b",
+                "\"hf://EleutherAI/gpt-neox-20b@main/tokenizer.json\"",
+            ),
+            ("some-model", "\"hf://OWNER/some-model@main/tokenizer.json\""),
+            (
+                "../kit/tokenizer.json",
+                "\"file\", \"path\": \"../kit/tokenizer.json\"",
+            ),
+            ("bpe", "\"train_bpe\""),
+            ("characters", "\"characters\""),
+        ] {
+            let object = tokenizer(name).unwrap();
+            assert!(object.contains(part), "{name}: {object}");
+            let manifest = format!(
+                "{{ \"name\": \"x\", \"seed\": 1, \"stages\": {{
+                    \"text\": {{ \"kind\": \"source\", \"input\": {{ \"kind\": \"files\", \"files\": [\"a\"] }} }},
+                    \"tokens\": {{ \"kind\": \"tokenize\", \"from\": \"text\", \"tokenizer\": {object} }} }} }}"
+            );
+            if let Err(faults) = Manifest::from_bytes("x", manifest.into_bytes(), &[]) {
+                panic!("{name}: {faults}");
+            }
+        }
+        for name in ["", "a b", "a/b/c", "https://a.org/tokenizer.json"] {
+            assert_eq!(tokenizer(name), None, "{name}");
+        }
+    }
+}
