@@ -140,11 +140,14 @@ fn about(record: &Record, path: &str, lacking: Option<&str>) -> Vec<Vec<String>>
     let mut rows = vec![
         row("stage", format!("{} ({kind}) of {}", made.stage, made.pipeline)),
         row("artifact", record.artifact.to_string()),
+    ];
+    rows.extend(record.content.map(|content| row("content", content.to_string())));
+    rows.extend([
         row("path", path.to_owned()),
         row("key", record.key.digest().to_string()),
         row("started", made.started.clone()),
         row("took", duration(made.seconds)),
-    ];
+    ]);
     rows.extend(lacking.map(|lacking| row("lacks", lacking.to_owned())));
     rows.extend(made.peak_memory_bytes.map(|peak| row("peak memory", bytes(peak))));
     rows.push(row("seed", made.seed.to_string()));
@@ -181,6 +184,8 @@ fn about(record: &Record, path: &str, lacking: Option<&str>) -> Vec<Vec<String>>
         ),
     ));
     rows.push(row("manifest", made.manifest.clone()));
+    // As seen from the store, which is what a pipeline is known by.
+    rows.extend(made.place.as_ref().map(|place| row("its place", place.clone())));
     rows.extend(
         made.overrides
             .iter()

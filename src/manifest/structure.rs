@@ -200,20 +200,20 @@ pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
     };
     let hint = match spelling::boolean(word) {
         Some(value) => number_for(value, schema),
-        None if spelling::is_nothing(word) && is_required => {
-            format!("write a number: {} is {}", quoted(&name), describe(schema))
-        }
+        None if spelling::is_nothing(word) && is_required => "write a number",
         None => return,
     };
-    fault.hint = Some(hint);
+    fault.expected = Some(describe(schema));
+    fault.hint = Some(hint.to_owned());
 }
 
-/// The number to write for a truth value.
-fn number_for(value: bool, schema: &'static Value) -> String {
+/// What to write in place of a truth value.
+fn number_for(value: bool, schema: &'static Value) -> &'static str {
     if !value && schema["minimum"].as_f64() == Some(0.0) {
-        return "write 0".to_owned();
+        "write 0"
+    } else {
+        "write a number"
     }
-    format!("write a number: {}", describe(schema))
 }
 
 /// Whether a stage, or the manifest, has to have the field at a pointer.

@@ -562,21 +562,9 @@ fn a_truth_value_is_no_number() {
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();
     for (from, to, part) in [
-        (
-            "\"steps\":30",
-            "\"steps\":True",
-            "hint: write a number: an integer from 1 to",
-        ),
-        (
-            "\"steps\":30",
-            "\"steps\":true",
-            "hint: write a number: an integer from 1 to",
-        ),
-        (
-            "\"steps\":30",
-            "\"steps\":None",
-            "hint: write a number: `steps` is an integer from 1 to",
-        ),
+        ("\"steps\":30", "\"steps\":True", "hint: write a number"),
+        ("\"steps\":30", "\"steps\":true", "hint: write a number"),
+        ("\"steps\":30", "\"steps\":None", "hint: write a number"),
         (
             "\"steps\":30",
             "\"steps\":null",

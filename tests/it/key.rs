@@ -160,6 +160,21 @@ const ROWS: &[(&str, &[Case])] = &[
         ],
     ),
     (
+        "of packed rows what they hold",
+        &[
+            set(
+                "their format",
+                |m| m["stages"]["short"]["format"] = json!("parquet"),
+                "short",
+            ),
+            set(
+                "the size of their shards",
+                |m| m["stages"]["short"]["shard_rows"] = json!(3),
+                "short",
+            ),
+        ],
+    ),
+    (
         "the contents of files outside the store, in order",
         &[
             files(

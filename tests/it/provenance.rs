@@ -46,6 +46,7 @@ fn provenance_is_whole_and_shown() {
                 )),
                 "stage" => assert_eq!(string("stage"), stage),
                 "manifest" => shown("manifest pipelines/tiny.json"),
+                "place" => shown("its place pipelines/tiny.json"),
                 "overrides" => {
                     assert_eq!(value, &serde_json::json!([set, "seed=7"]));
                     shown(&format!("override {set}"));
@@ -73,7 +74,10 @@ fn provenance_is_whole_and_shown() {
                             text("stage"),
                             &text("artifact")[..8]
                         ));
-                        assert_eq!(record["key"]["inputs"][&text("role")], input["artifact"]);
+                        // Of packed rows what they hold.
+                        let consumed = input.get("content").unwrap_or(&input["artifact"]);
+                        assert_eq!(input.get("content").is_some(), text("kind") == "pack");
+                        assert_eq!(record["key"]["inputs"][&text("role")], *consumed);
                     }
                 }
                 "files" => {
