@@ -16,7 +16,7 @@ use crate::evaluate;
 use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
-use crate::manifest::{BoundEnds, Estimator, Grid, LearningRateSchedule, Objective, Sampler, WarmupRates};
+use crate::manifest::{BoundEnds, Estimator, LearningRateSchedule, Objective, Sampler, WarmupRates};
 use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -205,8 +205,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 count: options.batch,
                 steps: options.steps,
                 temperature: 1.0,
-                sampler: Sampler::Cached,
-                grid: Grid::Exact,
+                sampler: Sampler::default(),
                 posterior,
                 alphabet: objective.support(),
                 seed: SEED,

@@ -21,9 +21,9 @@ use mdlm::kernels::cuda::Cuda;
 use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{Driver as _, Element};
 use mdlm::kernels::gemm::Precision;
-use mdlm::kernels::{Alphabet, Dropout};
+use mdlm::kernels::{Alphabet, Dropout, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
-use mdlm::model::{self, Asked, Batch, Device, Learner, Network, StepOutcome, on_device};
+use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
 use mdlm::train::{History, Hooks, Job, Keeper, Recipe, Report, Validation};
@@ -501,15 +501,23 @@ fn chains_are_those_of_the_cpu() {
         .iter()
         .map(|&at| random.uniform(0, 0, at))
         .collect();
-    let mut chain = network
-        .chain(&case.tokens)
-        .expect("memory")
-        .expect("it lives on a device");
-    chain
-        .draw(&Asked {
+    // Every third draw is reported, with its numbers, instead of taking its place.
+    let is_reported = |i: usize| i % 3 == 2;
+    let action = |i| {
+        if is_reported(i) {
+            Action::Report
+        } else {
+            Action::Commit
+        }
+    };
+    let mut chain = network.chain(&case.tokens).expect("memory");
+    let reported = chain
+        .draw(&Request {
             rows: &[0, 1, 2, 3],
             positions: &case.positions,
-            uniforms: &uniforms.iter().copied().map(Some).collect::<Vec<_>>(),
+            actions: &(0..uniforms.len()).map(action).collect::<Vec<_>>(),
+            uniforms: &uniforms,
+            confidence: true,
             sigma: 0.0,
             temperature: 0.7,
             alphabet: case.alphabet,
@@ -518,15 +526,41 @@ fn chains_are_those_of_the_cpu() {
     let found = chain.tokens().expect("tokens");
     let logits = cpu.logits(&case.tokens, &[0.0], &case.positions).expect("CPU");
     let (mut expected, mut scratch) = (case.tokens.clone(), Vec::new());
-    for ((&at, logits), u) in case
+    let (mut reported, mut elsewhere) = (reported.into_iter(), 0);
+    for (i, ((&at, logits), u)) in case
         .positions
         .iter()
         .zip(logits.chunks(shape.vocabulary))
         .zip(uniforms)
+        .enumerate()
     {
-        expected[at as usize] =
-            mdlm::sample::draw(logits, case.alphabet, 0.7, u, &mut scratch).expect("finite logits");
+        let right = categorical::cpu::draw(logits, case.alphabet, 0.7, u, true, &mut scratch);
+        let right = right.expect("finite logits");
+        if !is_reported(i) {
+            expected[at as usize] = right.token;
+            continue;
+        }
+        let draw = reported.next().expect("a report");
+        elsewhere += usize::from(draw.token != right.token);
+        let (found, right) = (
+            draw.confidence.expect("asked for"),
+            right.confidence.expect("asked for"),
+        );
+        // Logits are sums of f32 in another order, divided by 0.7.
+        assert!(
+            (found.entropy - right.entropy).abs() < 1e-3,
+            "{found:?} {right:?}"
+        );
+        assert!(
+            (found.largest[0] - right.largest[0]).abs() < 1e-3,
+            "{found:?} {right:?}"
+        );
     }
+    assert!(reported.next().is_none());
+    assert!(
+        elsewhere * 50 <= case.positions.len(),
+        "{elsewhere} reports differ"
+    );
     let other = found.iter().zip(&expected).filter(|(a, b)| a != b).count();
     assert!(
         other * 50 <= case.positions.len(),

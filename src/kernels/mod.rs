@@ -5,9 +5,9 @@
 
 pub mod adamw;
 mod attention;
+pub mod categorical;
 pub mod composite;
 pub mod cuda;
-mod draw;
 mod embed;
 mod flat;
 mod fused;

@@ -33,7 +33,7 @@ pub enum Part {
     /// Norm of the gradient, optimizer, moving average.
     Update,
     /// Tokens drawn from logits.
-    Draw,
+    Categorical,
 }
 
 /// Every part, in the order of [`Part`], with its name.
@@ -49,7 +49,7 @@ const PARTS: [(Part, &str); 12] = [
     (Part::Readout, "readout"),
     (Part::Noise, "noise"),
     (Part::Update, "update"),
-    (Part::Draw, "draw"),
+    (Part::Categorical, "categorical"),
 ];
 
 /// Nanoseconds, calls and floating-point operations, forward then backward.

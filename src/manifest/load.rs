@@ -24,7 +24,7 @@ use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, 
 use super::matrix::{self, Sweeps};
 use super::source::{STANDARD_INPUT, is_open_file};
 use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
-use super::{Manifest, meaning, structure};
+use super::{Manifest, kinds, meaning, structure};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -486,14 +486,10 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                     ]);
                 }
                 let index = found.unwrap_or_else(|| {
-                    let empty = Node {
-                        span: *key_span,
-                        data: Data::Object(Vec::new()),
-                    };
                     members.push(Member {
                         key: (*segment).to_owned(),
                         key_span: *key_span,
-                        value: empty,
+                        value: kinds::absent(segment, *key_span),
                     });
                     members.len() - 1
                 });

@@ -28,6 +28,7 @@ use serde_json::{Number, Value};
 
 use super::StageKind;
 use super::fault::{Code, Draft, alternatives, quoted, suggestion};
+use super::kinds;
 use super::meaning::{KINDS, REFERENCES};
 use super::order::order;
 use super::text::{Data, Member, Node, Span, pointer_join};
@@ -925,11 +926,7 @@ fn set(node: &mut Node, path: &str, key_span: Span, value: &Node) -> Result<(), 
                     return Ok(());
                 }
                 let place = found.unwrap_or_else(|| {
-                    let empty = Node {
-                        span: key_span,
-                        data: Data::Object(Vec::new()),
-                    };
-                    members.push(field_of(key_span, name, empty));
+                    members.push(field_of(key_span, name, kinds::absent(name, key_span)));
                     members.len() - 1
                 });
                 if last {

@@ -12,11 +12,13 @@
 //! | `corpora.rs` | the corpora that have names |
 //! | `objective.rs` | the objectives of train stages |
 //! | `published.rs` | where the published code does otherwise, by name |
+//! | `sampler.rs` | samplers and their settings |
 //! | `order.rs` | stages, each after those it consumes |
 //! | `vocabularies.rs` | the tokenizers that have names |
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `matrix.rs` | sweeps: a stage with a `matrix` spelt out as plain stages |
 //! | `structure.rs` | faults against the schema |
+//! | `kinds.rs` | objects with a `kind`: their defaults, and former fields that they took in |
 //! | `meaning.rs` | faults that no schema can state |
 //! | `fault.rs` | what a fault tells |
 //!
@@ -32,12 +34,14 @@ pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
 pub mod fault;
+mod kinds;
 pub mod load;
 pub mod matrix;
 mod meaning;
 mod objective;
 pub mod order;
 mod published;
+mod sampler;
 pub mod schema;
 pub mod source;
 mod spelling;
@@ -51,6 +55,7 @@ pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
 pub use objective::{MdlmObjective, Noise, NoiseEpsilon, NoiseRange, Objective};
 pub use published::{BoundEnds, Grid, WarmupRates};
+pub use sampler::{AncestralSteps, Sampler};
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
 pub use structure::stage_field;
@@ -629,9 +634,6 @@ pub struct Sample {
     /// The sampler of the reverse process. Default: the authors' configuration (`ddpm_cache`, arXiv 2406.07524).
     #[serde(default)]
     pub sampler: Sampler,
-    /// From which masked share the first reverse step goes. Default: from that of an all-masked row.
-    #[serde(default, skip_serializing_if = "published::is_default")]
-    pub grid: Grid,
     /// Gives the sampler what every row has by construction, BOS first and EOS at the end of a wrapped row, instead of
     /// drawing them. The network sees positions only relative to each other, so this tells it where a row begins.
     /// Default: the authors' start, all masked.
@@ -651,18 +653,6 @@ pub struct Sample {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
-}
-
-/// A sampler of the reverse process.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Sampler {
-    /// Ancestral sampling that asks the network again only when a token changed (`ddpm_cache`). Draws the same texts as
-    /// `ancestral`, with at most min(steps, length) network calls a row. For a model without time conditioning.
-    #[default]
-    Cached,
-    /// Ancestral sampling with a network call every step (`ddpm`).
-    Ancestral,
 }
 
 /// Puts the results of several stages into one table.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::elsewhere::{SYNONYMS, elsewhere, object_to_write};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
+use super::kinds;
 use super::schema::resolved;
 use super::spelling;
 use super::text::{Node, Span, pointer_join, pointer_tokens};
@@ -333,15 +334,19 @@ impl Wording<'_> {
                 self.missing_field(finding, name);
             }
             Kind::OneOfNotValid { .. } if !tags(finding.schema).is_empty() => {
-                let kinds = tags(finding.schema);
-                let one_of = format!("one of {}", alternatives(&kinds));
+                let tags = tags(finding.schema);
+                let one_of = format!("one of {}", alternatives(&tags));
                 let Some(member) = node.member("kind") else {
                     if node.is_object() {
                         self.missing_field(finding, "kind");
                     } else {
                         let expected = format!("an object with a `kind`: {one_of}");
+                        let draft = wrong_type(self.tree, node, path, &json, &expected);
                         self.drafts
-                            .push(wrong_type(self.tree, node, path, &json, &expected));
+                            .push(match kinds::named_by_string(self.tree, path, &tags) {
+                                Some(hint) => draft.hint(hint),
+                                None => draft,
+                            });
                     }
                     return;
                 };
@@ -356,7 +361,7 @@ impl Wording<'_> {
                     )
                     .value(&value)
                     .expected(one_of)
-                    .maybe_hint(suggestion(kind, kinds)),
+                    .maybe_hint(suggestion(kind, tags)),
                     _ => wrong_type(self.tree, &member.value, &at, &value, &one_of),
                 });
             }
@@ -499,7 +504,8 @@ impl Wording<'_> {
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
-        let elsewhere = in_format(finding.schema, node, key)
+        let elsewhere = kinds::moved(self.tree, finding.path, key)
+            .or_else(|| in_format(finding.schema, node, key))
             .or_else(|| elsewhere(key).map(str::to_owned))
             .filter(|_| synonym.is_none());
         let meant = match synonym {

@@ -1,5 +1,6 @@
 //! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
 
+mod chain;
 pub mod checkpoint;
 mod cuda_learner;
 mod device;
@@ -16,7 +17,9 @@ mod trial;
 use crate::error::Result;
 use crate::kernels::{Alphabet, Constants, Dropout, Loss, Readout};
 use crate::shapes::Shape;
+use chain::HostChain;
 
+pub use chain::{Action, Chain, Request};
 pub use cuda_learner::CudaLearner;
 pub use device::{Choice, Device, Trust, trust};
 pub use dit::parameters;
@@ -122,12 +125,12 @@ pub trait Network {
     /// Out of memory.
     fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
 
-    /// Rows of tokens for a sampler, where the network lives on a device: they stay there until all are drawn.
+    /// Rows of tokens for a sampler, where the network computes: a device keeps them until they are asked for.
     ///
     /// # Errors
     /// Out of memory.
-    fn chain<'a>(&'a self, _tokens: &[u32]) -> Result<Option<Box<dyn Chain + 'a>>> {
-        Ok(None)
+    fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Box<dyn Chain + 'a>> {
+        Ok(Box::new(HostChain::new(self, tokens)))
     }
 
     /// Bytes of a device's memory that it has taken, at most so far; absent where it computes on the host.
@@ -145,36 +148,6 @@ pub trait Network {
     fn kernel_times(&self) -> Result<Vec<Timed>> {
         Ok(Vec::new())
     }
-}
-
-/// What a sampler asks of a network about some rows of a chain.
-#[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
-    /// The rows of the chain, ascending.
-    pub rows: &'a [u32],
-    /// Positions asked about, flat in the rows asked about, ascending.
-    pub positions: &'a [u32],
-    /// For each of them a number on [0, 1) by which its token is drawn; nothing where it is not.
-    pub uniforms: &'a [Option<f64>],
-    /// σ fed to the network.
-    pub sigma: f32,
-    /// Divides the logits.
-    pub temperature: f64,
-    /// The tokens to draw from.
-    pub alphabet: Alphabet,
-}
-
-/// Rows of tokens on a device, drawn there. What it is asked is queued: only the end waits.
-///
-/// # Errors
-/// Every method fails when the device does.
-#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
-pub trait Chain {
-    /// Asks the network about rows as they are, and draws tokens in their place.
-    fn draw(&mut self, asked: &Asked<'_>) -> Result<()>;
-
-    /// All tokens. Fails where logits were not finite.
-    fn tokens(&self) -> Result<Vec<u32>>;
 }
 
 #[cfg(test)]

@@ -7,12 +7,14 @@
 
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
 use super::erased::{check_batch, check_inputs, check_positions, not_compiled, total};
-use super::{Asked, Batch, CudaLearner, Learner, Network, Parameter, Timed};
+use super::{Action, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed};
 use crate::error::{Error, Result};
+use crate::kernels::categorical::Draw;
+use crate::kernels::categorical::cuda::{Destination, Positions};
 use crate::kernels::cuda::driver::Element;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
-use crate::kernels::cuda::{Chain, Cuda, Gradients, Taken, room};
+use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Alphabet, Backend as _, Constants, Dropout, Loss};
 use crate::rng::{Random, Stream};
@@ -240,12 +242,22 @@ impl<A: Arch> Network for OnDevice<A> {
         self.cuda.values(&logits)
     }
 
-    fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Option<Box<dyn super::Chain + 'a>>> {
-        Ok(Some(Box::new(OwnChain {
-            tokens: Chain::new(&self.cuda, tokens),
+    fn chain<'a>(&'a self, tokens: &[u32]) -> Result<Box<dyn Chain + 'a>> {
+        // Places are 32-bit numbers; the last two say that a draw has none.
+        let rows = (u32::MAX as usize - 1) / A::SHAPE.length;
+        if tokens.len() > rows * A::SHAPE.length {
+            let asked = tokens.len() / A::SHAPE.length;
+            return Err(
+                Error::input(format!("draw {asked} rows on a GPU: it takes {rows} at a time")).hint(format!(
+                    "set `count` to {rows} or less, and sample again with another `seed`"
+                )),
+            );
+        }
+        Ok(Box::new(DeviceChain {
+            tokens: cuda::Chain::new(&self.cuda, tokens),
             count: tokens.len() / A::SHAPE.length,
             network: self,
-        })))
+        }))
     }
 
     fn device_memory(&self) -> Option<usize> {
@@ -261,54 +273,66 @@ impl<A: Arch> Network for OnDevice<A> {
     }
 }
 
-/// A sampler's tokens beside the network.
-struct OwnChain<'a, A: Arch> {
+/// A chain on the device, beside the network.
+struct DeviceChain<'a, A: Arch> {
     network: &'a OnDevice<A>,
-    tokens: Chain,
+    tokens: cuda::Chain,
     /// Rows.
     count: usize,
 }
 
-impl<A: Arch> super::Chain for OwnChain<'_, A> {
-    fn draw(&mut self, asked: &Asked<'_>) -> Result<()> {
-        let length = A::SHAPE.length;
-        let Asked {
-            rows,
-            positions,
-            uniforms,
-            alphabet,
-            ..
-        } = *asked;
-        if positions.is_empty() {
-            return Ok(());
-        }
+impl<A: Arch> Chain for DeviceChain<'_, A> {
+    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
+        request.check()?;
+        let (length, positions) = (A::SHAPE.length, request.positions);
+        let (Some(&last), false) = (request.rows.last(), positions.is_empty()) else {
+            return Ok(Vec::new());
+        };
         let (dit, cuda) = (&self.network.dit, &self.network.cuda);
         // Few numbers of rows and of positions, so that steps repeat: the last row is asked about once more for each that is
         // missing, and nothing of it is drawn.
         let few = self.count.div_ceil(8);
-        let mut rows = rows.to_vec();
-        let last = *rows
-            .last()
-            .ok_or_else(|| Error::internal("positions of no row"))?;
+        let mut rows = request.rows.to_vec();
         rows.resize(rows.len().next_multiple_of(few), last);
         let asked_tokens = rows.len() * length;
         check_positions(positions, asked_tokens)?;
         let wanted = positions.len().next_multiple_of(TILE).min(asked_tokens);
-        let (mut all, mut drawn, mut into) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut all, mut uniforms, mut into) = (Vec::new(), Vec::new(), Vec::new());
         for (at, own) in filled_up(positions, asked_tokens, wanted) {
-            let uniform = own.and_then(|own| uniforms[own]);
-            let (row, l) = (rows[at as usize / length], at % length as u32);
+            let action = own.map_or(Action::Evaluate, |own| request.actions[own]);
             all.push(at);
-            drawn.push(uniform.unwrap_or(0.0));
-            into.push(uniform.map_or(u32::MAX, |_| row * length as u32 + l));
+            uniforms.push(own.map_or(0.0, |own| request.uniforms[own]));
+            into.push(match action {
+                Action::Evaluate => Destination::Nowhere,
+                Action::Commit => Destination::Place(request.place(at, length) as u32),
+                Action::Report => Destination::Report,
+            });
         }
         let tokens = self.tokens.rows(cuda, &rows, length)?;
-        let h = dit.hidden(cuda, &tokens, &[asked.sigma], &all, None)?;
+        let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, None)?;
         let (w, b) = (&dit.output.weight, &dit.output.bias);
-        self.tokens
-            .draw(cuda, &h, w, b, alphabet, asked.temperature, &drawn, &into)?;
+        let drawn = Positions {
+            alphabet: request.alphabet,
+            temperature: request.temperature,
+            uniforms: &uniforms,
+            into: &into,
+        };
+        let is_reported = request.actions.contains(&Action::Report);
+        let report = is_reported.then_some(request.confidence);
+        let report = self.tokens.draw(cuda, &h, w, b, &drawn, report)?;
         drop((tokens, h));
-        cuda.run_again()
+        cuda.run_again()?;
+        let Some(report) = report else {
+            return Ok(Vec::new());
+        };
+        let draws = report.read(&into)?.into_iter().zip(&into);
+        let reported = draws.filter(|(_, into)| **into == Destination::Report);
+        Ok(reported.filter_map(|(draw, _)| draw).collect())
+    }
+
+    fn write(&mut self, places: &[usize], tokens: &[u32]) -> Result<()> {
+        let places: Vec<u32> = places.iter().map(|&place| place as u32).collect();
+        self.tokens.write(&self.network.cuda, &places, tokens)
     }
 
     fn tokens(&self) -> Result<Vec<u32>> {

@@ -1,40 +1,128 @@
 //! Samplers of the reverse process: from rows of masks to rows of tokens.
 //!
-//! Ancestral sampling (arXiv 2406.07524, eq. 7): in the step from time t to s every masked token is unmasked with
-//! probability (α(s) − α(t)) / (1 − α(t)), then drawn from the network's distribution; unmasked tokens never change.
-//! The chain begins all masked and its last step unmasks what is left with a draw.
+//! A sampler is a file: a [`Sampler`] says which positions of a row the network is asked about in a step, and what is done
+//! with the answers. The loop here is the same for all samplers and devices: it asks the sampler about every row, has the
+//! network's [`Chain`] draw, and hands reported draws back. Tokens lie in the chain, where the network computes; a device
+//! draws there, and returns what is reported, nothing else.
 //!
-//! Both decisions about a token take random numbers that are functions of (step, row, position). Hence what a network
-//! without time conditioning is asked depends on nothing but the tokens, and its answer is wanted only in a step in
-//! which some token of the row is unmasked, for those tokens alone. The cached sampler asks exactly then, at most
-//! min(steps, L) times a row, and draws the same texts as one that asks every step.
+//! Every decision takes random numbers that are functions of (step, row, position): even positions of the stream for the
+//! sampler's own, odd ones for the tokens. So a row depends on the seed and its index alone, never on the rows beside it.
 //!
 //! The network has no absolute positions (rotary embeddings are relative), so that it cannot tell the places of an
 //! all-masked row apart. What every row has by construction, BOS at its begin and EOS at the end of a wrapped one, can
 //! be given to it ([`Task::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
 //!
-//! DIFFERENCE: the authors' cached sampler keeps the last answer over V · L numbers and asks anew after a change; asking
-//! just before one needs no memory, is never more often, and needs the unmasked positions' logits only.
+//! A new sampler takes a file here, a line in [`build`], and a kind with its settings in the manifest
+//! (`manifest/sampler.rs`).
 
-mod categorical;
+pub mod ancestral;
+pub mod cached;
 mod wilson;
 
-pub use categorical::draw;
 pub use wilson::wilson;
 
 use rayon::prelude::*;
 
 use crate::diffusion::Posterior;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::Alphabet;
-use crate::kernels::profile::{self, Part};
-use crate::manifest::{Grid, Sampler};
-use crate::model::{self, Chain, Network};
+use crate::kernels::categorical::Draw;
+use crate::manifest::{self, Grid};
+use crate::model::{Action, Chain, Network, Request};
 use crate::rng::{Random, Stream};
 
 /// Largest number of logits held at a time: 256 MiB of f32.
 const LOGITS: usize = 1 << 26;
+
+/// In the tokens that a sampler sees: drawn with [`Action::Commit`], which token stays with the network.
+pub const UNSEEN: u32 = u32::MAX;
+
+/// One of the steps of the reverse process.
+#[derive(Clone, Copy, Debug)]
+pub struct Step<'a> {
+    /// Which one, from 0.
+    pub index: u32,
+    /// Of how many.
+    pub count: u32,
+    /// The reverse step that it takes.
+    pub posterior: &'a Posterior,
+    random: Random,
+}
+
+impl Step<'_> {
+    /// The probability that a masked token is unmasked in this step.
+    #[must_use]
+    pub fn unmask_probability(&self, grid: Grid) -> f64 {
+        self.posterior.unmask_probability(self.index, self.count, grid)
+    }
+
+    /// A number uniform on [0, 1) for the sampler's decision about a position of a row in this step.
+    #[must_use]
+    pub fn uniform(&self, row: usize, position: u32) -> f64 {
+        self.random
+            .uniform(u64::from(self.index), row as u64, 2 * position)
+    }
+
+    /// The number by which the position's token is drawn.
+    fn uniform_of_token(&self, row: usize, position: u32) -> f64 {
+        self.random
+            .uniform(u64::from(self.index), row as u64, 2 * position + 1)
+    }
+}
+
+/// The masked positions of a row, ascending.
+pub fn masked(step: &Step<'_>, tokens: &[u32]) -> impl Iterator<Item = u32> {
+    let mask = step.posterior.mask();
+    (0..)
+        .zip(tokens)
+        .filter(move |&(_, &token)| token == mask)
+        .map(|(position, _)| position)
+}
+
+/// What a sampler asks about a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// The position in its row.
+    pub position: u32,
+    /// What is done with the network's answer.
+    pub action: Action,
+}
+
+/// A sampler of the reverse process.
+pub trait Sampler: Sync {
+    /// The positions of a row that the network is asked about in this step, ascending, and what is done with the answers.
+    /// Without any the network is not asked about the row. In `tokens` (L), those drawn with [`Action::Commit`] are
+    /// [`UNSEEN`].
+    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query>;
+
+    /// What the step changes in a row, given the row's draws that were to be reported: positions and their new tokens, the
+    /// mask among them. What is given ([`Task::given`]) stays. It is called once for each row and step, for rows in no
+    /// particular order.
+    fn commit(
+        &mut self,
+        _step: &Step<'_>,
+        _row: usize,
+        _tokens: &[u32],
+        _draws: &[(u32, Draw)],
+    ) -> Vec<(u32, u32)> {
+        Vec::new()
+    }
+
+    /// Whether reported draws carry the two largest probabilities and the entropy.
+    fn wants_confidence(&self) -> bool {
+        false
+    }
+}
+
+/// The sampler that a manifest names.
+#[must_use]
+pub fn build(settings: manifest::Sampler) -> Box<dyn Sampler> {
+    match settings {
+        manifest::Sampler::Cached(settings) => Box::new(cached::Cached { grid: settings.grid }),
+        manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral { grid: settings.grid }),
+    }
+}
 
 /// What to draw, and how.
 #[derive(Clone, Copy, Debug)]
@@ -47,10 +135,8 @@ pub struct Task {
     pub steps: u32,
     /// Divides the logits.
     pub temperature: f64,
-    /// When the network is asked.
-    pub sampler: Sampler,
-    /// From which masked share the first step goes.
-    pub grid: Grid,
+    /// The sampler, with its settings.
+    pub sampler: manifest::Sampler,
     /// The reverse step.
     pub posterior: Posterior,
     /// The tokens to draw from.
@@ -71,65 +157,89 @@ pub struct Drawn {
 }
 
 impl Task {
-    /// Draws the rows. `progress` hears the steps done.
+    /// Draws the rows. `progress` is called with the number of steps done.
     ///
     /// # Errors
-    /// The network failed or its logits are not finite, or somebody asked to end.
+    /// The network failed, its logits are not finite, or the run was cancelled.
     pub fn run(
         &self,
         network: &dyn Network,
         cancel: &Cancel,
         progress: &mut dyn FnMut(u32),
     ) -> Result<Drawn> {
+        self.run_with(&mut *build(self.sampler), network, cancel, progress)
+    }
+
+    /// Draws the rows with any sampler, whatever [`Task::sampler`] names.
+    ///
+    /// # Errors
+    /// As [`Task::run`]; an internal error where the sampler commits what is no token, or beyond its row.
+    pub fn run_with(
+        &self,
+        sampler: &mut dyn Sampler,
+        network: &dyn Network,
+        cancel: &Cancel,
+        progress: &mut dyn FnMut(u32),
+    ) -> Result<Drawn> {
         let length = network.shape().length;
         let count = self.count as usize;
-        let mut drawn = Drawn {
-            tokens: vec![self.posterior.mask(); count * length],
-            network_calls: vec![0; count],
-        };
-        for row in drawn.tokens.chunks_exact_mut(length) {
+        let mut tokens = vec![self.posterior.mask(); count * length];
+        for row in tokens.chunks_exact_mut(length) {
             row[0] = self.given[0].unwrap_or(row[0]);
             row[length - 1] = self.given[1].unwrap_or(row[length - 1]);
         }
-        let random = Random::new(self.seed, Stream::Sample);
-        // Which tokens a step unmasks does not depend on what they are: where the network keeps them, nothing comes back
-        // before the end.
-        let mut chain = network.chain(&drawn.tokens)?;
-        for step in 0..self.steps {
-            let chance = self.posterior.unmask_probability(step, self.steps, self.grid);
-            let asked: Vec<Asked> = drawn
-                .tokens
-                .par_chunks(length)
-                .enumerate()
-                .filter_map(|(row, tokens)| self.decide(random, step, row, tokens, chance))
-                .collect();
-            let sigma = self.posterior.sigma(step, self.steps);
+        let mut rows = Rows {
+            chain: network.chain(&tokens)?,
+            tokens,
+            length,
+            alphabet: self.alphabet,
+            is_given: self.given.map(|token| token.is_some()),
+            changed: Vec::new(),
+        };
+        let mut network_calls = vec![0; count];
+        for index in 0..self.steps {
+            let step = Step {
+                index,
+                count: self.steps,
+                posterior: &self.posterior,
+                random: Random::new(self.seed, Stream::Sample),
+            };
+            let asked: Vec<Asked> = {
+                let sampler = &*sampler;
+                let rows = rows.tokens.par_chunks(length).enumerate();
+                rows.map(|(row, tokens)| Asked {
+                    row,
+                    queries: sampler.query(&step, row, tokens),
+                })
+                .filter(|asked| !asked.queries.is_empty())
+                .collect()
+            };
+            let mut next = asked.iter().map(|asked| asked.row).peekable();
+            for row in (0..count).filter(|row| next.next_if_eq(row).is_none()) {
+                let changes = sampler.commit(&step, row, rows.row(row), &[]);
+                rows.change(row, &changes)?;
+            }
+            rows.write_changes()?;
             for group in self.groups(&asked, network.shape().vocabulary) {
                 cancel.check()?;
-                match &mut chain {
-                    Some(chain) => self.ask(&mut **chain, random, step, sigma as f32, group, &mut drawn)?,
-                    None => self.unmask(network, random, step, sigma as f32, group, &mut drawn)?,
+                let mut draws = self
+                    .draw(&step, group, sampler.wants_confidence(), &mut rows)?
+                    .into_iter();
+                for Asked { row, queries } in group {
+                    network_calls[*row] += 1;
+                    let reported = queries.iter().filter(|query| query.action == Action::Report);
+                    let draws: Vec<_> = reported.map(|query| query.position).zip(&mut draws).collect();
+                    let changes = sampler.commit(&step, *row, rows.row(*row), &draws);
+                    rows.change(*row, &changes)?;
                 }
+                rows.write_changes()?;
             }
-            progress(step + 1);
+            progress(index + 1);
         }
-        if let Some(chain) = chain {
-            drawn.tokens = chain.tokens()?;
-        }
-        Ok(drawn)
-    }
-
-    /// Which masked positions of a row this step unmasks; `None` when the network need not be asked.
-    fn decide(&self, random: Random, step: u32, row: usize, tokens: &[u32], chance: f64) -> Option<Asked> {
-        let mask = self.posterior.mask();
-        let masked = || (0..tokens.len()).filter(|&l| tokens[l] == mask);
-        // Even positions of the stream decide whether, odd ones which token.
-        let unmasked = |l: u32| random.uniform(u64::from(step), row as u64, 2 * l) < chance;
-        let wanted: Vec<(u32, bool)> = masked()
-            .map(|l| (l as u32, unmasked(l as u32)))
-            .filter(|&(_, unmasked)| unmasked || self.sampler == Sampler::Ancestral)
-            .collect();
-        (!wanted.is_empty()).then_some(Asked { row, wanted })
+        Ok(Drawn {
+            tokens: rows.chain.tokens()?,
+            network_calls,
+        })
     }
 
     /// Cuts the rows into groups that go through the network together: no more rows than a micro-batch, and no more
@@ -142,7 +252,7 @@ impl Task {
                 .iter()
                 .take(self.micro_batch.max(1))
                 .take_while(|row| {
-                    positions += row.wanted.len();
+                    positions += row.queries.len();
                     positions * vocabulary <= LOGITS
                 })
                 .count();
@@ -153,92 +263,105 @@ impl Task {
         groups
     }
 
-    /// Has the tokens of a group of rows drawn where the network computes. What is unmasked is noted, by a token that is none.
-    fn ask(
+    /// Asks the network about a group of rows and draws their tokens. Returns the reported draws, in order.
+    fn draw(
         &self,
-        chain: &mut dyn Chain,
-        random: Random,
-        step: u32,
-        sigma: f32,
+        step: &Step<'_>,
         group: &[Asked],
-        drawn: &mut Drawn,
-    ) -> Result<()> {
-        let length = drawn.tokens.len() / self.count.max(1) as usize;
-        let (mut rows, mut positions, mut uniforms) = (Vec::new(), Vec::new(), Vec::new());
+        confidence: bool,
+        rows: &mut Rows<'_>,
+    ) -> Result<Vec<Draw>> {
+        let length = rows.length;
+        let (mut positions, mut actions, mut uniforms) = (Vec::new(), Vec::new(), Vec::new());
         for (i, asked) in group.iter().enumerate() {
-            rows.push(asked.row as u32);
-            drawn.network_calls[asked.row] += 1;
-            for &(l, unmasked) in &asked.wanted {
-                positions.push((i * length) as u32 + l);
-                uniforms.push(unmasked.then(|| random.uniform(u64::from(step), asked.row as u64, 2 * l + 1)));
-                if unmasked {
-                    drawn.tokens[asked.row * length + l as usize] = u32::MAX;
+            for &Query { position, action } in &asked.queries {
+                positions.push((i * length) as u32 + position);
+                actions.push(action);
+                uniforms.push(match action {
+                    Action::Evaluate => 0.0,
+                    Action::Commit | Action::Report => step.uniform_of_token(asked.row, position),
+                });
+                if action == Action::Commit {
+                    rows.tokens[asked.row * length + position as usize] = UNSEEN;
                 }
             }
         }
-        chain.draw(&model::Asked {
-            rows: &rows,
+        rows.chain.draw(&Request {
+            rows: &group.iter().map(|asked| asked.row as u32).collect::<Vec<_>>(),
             positions: &positions,
+            actions: &actions,
             uniforms: &uniforms,
-            sigma,
+            confidence,
+            sigma: self.posterior.sigma(step.index, step.count) as f32,
             temperature: self.temperature,
             alphabet: self.alphabet,
         })
-    }
-
-    /// Asks the network about a group of rows and draws the tokens to unmask.
-    fn unmask(
-        &self,
-        network: &dyn Network,
-        random: Random,
-        step: u32,
-        sigma: f32,
-        group: &[Asked],
-        drawn: &mut Drawn,
-    ) -> Result<()> {
-        let (length, vocabulary) = (network.shape().length, network.shape().vocabulary);
-        let mut tokens = Vec::with_capacity(group.len() * length);
-        let mut positions = Vec::new();
-        for (i, asked) in group.iter().enumerate() {
-            tokens.extend_from_slice(&drawn.tokens[asked.row * length..][..length]);
-            positions.extend(asked.wanted.iter().map(|(l, _)| (i * length) as u32 + l));
-            drawn.network_calls[asked.row] += 1;
-        }
-        let logits = network.logits(&tokens, &[sigma], &positions)?;
-        let _timer = profile::forward(Part::Draw);
-        let places: Vec<_> = group
-            .iter()
-            .flat_map(|asked| asked.wanted.iter().map(|&(l, unmasked)| (asked.row, l, unmasked)))
-            .collect();
-        let found: Vec<Option<u32>> = places
-            .par_iter()
-            .zip(logits.par_chunks(vocabulary))
-            .map_init(Vec::new, |scratch, (&(row, l, unmasked), logits)| {
-                let u = random.uniform(u64::from(step), row as u64, 2 * l + 1);
-                let token = unmasked.then(|| draw(logits, self.alphabet, self.temperature, u, scratch));
-                token.transpose()
-            })
-            .collect::<Result<_>>()?;
-        for ((row, l, _), token) in places.into_iter().zip(found) {
-            if let Some(token) = token {
-                drawn.tokens[row * length + l as usize] = token;
-            }
-        }
-        Ok(())
     }
 }
 
 /// A row about which the network is asked.
 struct Asked {
     row: usize,
-    /// The positions asked about, and whether this step unmasks them.
-    wanted: Vec<(u32, bool)>,
+    queries: Vec<Query>,
+}
+
+/// The rows: in their chain, and as far as a sampler sees them.
+struct Rows<'a> {
+    chain: Box<dyn Chain + 'a>,
+    /// (count, L), [`UNSEEN`] where only the chain has the token.
+    tokens: Vec<u32>,
+    length: usize,
+    alphabet: Alphabet,
+    /// Whether the first and the last token of a row are given.
+    is_given: [bool; 2],
+    /// Places whose tokens the chain does not have yet.
+    changed: Vec<usize>,
+}
+
+impl Rows<'_> {
+    fn row(&self, row: usize) -> &[u32] {
+        &self.tokens[row * self.length..][..self.length]
+    }
+
+    /// Puts a sampler's tokens at positions of a row; the chain has them after [`Rows::write_changes`].
+    fn change(&mut self, row: usize, changes: &[(u32, u32)]) -> Result<()> {
+        let [first, last] = self.is_given;
+        for &(position, token) in changes {
+            let l = position as usize;
+            if l >= self.length || (token >= self.alphabet.size && token != self.alphabet.mask) {
+                return Err(Error::internal(format!(
+                    "the sampler commits token {token} at position {position} of {}",
+                    self.length
+                )));
+            }
+            if (first && l == 0) || (last && l + 1 == self.length) {
+                continue;
+            }
+            let place = row * self.length + l;
+            self.tokens[place] = token;
+            self.changed.push(place);
+        }
+        Ok(())
+    }
+
+    fn write_changes(&mut self) -> Result<()> {
+        if self.changed.is_empty() {
+            return Ok(());
+        }
+        let places = std::mem::take(&mut self.changed);
+        // As they are now: a place that changed twice has one token.
+        let tokens: Vec<u32> = places.iter().map(|&place| self.tokens[place]).collect();
+        self.chain.write(&places, &tokens)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
+
     use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Prior, Schedule};
+    use crate::manifest::{AncestralSteps, Sampler as Named};
     use crate::model::toy::{self, Distribution};
 
     fn posterior(schedule: Schedule, mask: u32) -> Posterior {
@@ -251,14 +374,17 @@ mod tests {
         }
     }
 
+    fn ancestral() -> Named {
+        Named::Ancestral(AncestralSteps::default())
+    }
+
     fn task(truth: &Distribution, schedule: Schedule) -> Task {
         Task {
             given: [None; 2],
             count: 40,
             steps: 12,
             temperature: 1.0,
-            sampler: Sampler::Cached,
-            grid: Grid::Exact,
+            sampler: Named::default(),
             posterior: posterior(schedule, truth.mask()),
             alphabet: truth.alphabet(),
             seed: 3,
@@ -298,7 +424,142 @@ mod tests {
         }
     }
 
-    /// On a device, emulated: the texts of the CPU, by either sampler, in groups of any size.
+    /// A sampler whose tokens are reported and committed from here, instead of taking their places where they are drawn.
+    struct Reported<S>(S);
+
+    impl<S: Sampler> Sampler for Reported<S> {
+        fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
+            let mut queries = self.0.query(step, row, tokens);
+            for query in &mut queries {
+                if query.action == Action::Commit {
+                    query.action = Action::Report;
+                }
+            }
+            queries
+        }
+
+        fn commit(&mut self, _: &Step<'_>, _: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {
+            draws
+                .iter()
+                .map(|&(position, draw)| (position, draw.token))
+                .collect()
+        }
+    }
+
+    /// Commits a row's most probable draws, in every step an equal share of what is masked; the second step masks the first
+    /// committed token again.
+    #[derive(Default)]
+    struct MostProbable {
+        /// Draws seen in a row.
+        seen: BTreeMap<usize, usize>,
+    }
+
+    impl Sampler for MostProbable {
+        fn query(&self, step: &Step<'_>, _: usize, tokens: &[u32]) -> Vec<Query> {
+            masked(step, tokens)
+                .map(|position| Query {
+                    position,
+                    action: Action::Report,
+                })
+                .collect()
+        }
+
+        fn commit(
+            &mut self,
+            step: &Step<'_>,
+            row: usize,
+            tokens: &[u32],
+            draws: &[(u32, Draw)],
+        ) -> Vec<(u32, u32)> {
+            *self.seen.entry(row).or_default() += draws.len();
+            for (_, draw) in draws {
+                let confidence = draw.confidence.expect("it was asked for");
+                let [first, second] = confidence.largest;
+                assert!(first >= second && second >= 0.0 && first + second < 1.0 + 1e-9);
+                assert!(draw.log_probability.exp() < first + 1e-9);
+                assert!((-first.ln() - 1e-9..7.0).contains(&confidence.entropy));
+            }
+            let mut draws = draws.to_vec();
+            draws.sort_by(|(_, a), (_, b)| b.log_probability.total_cmp(&a.log_probability));
+            let share = draws.len().div_ceil((step.count - step.index) as usize);
+            let committed = draws[..share]
+                .iter()
+                .map(|(position, draw)| (*position, draw.token));
+            let mask = step.posterior.mask();
+            let first = tokens.iter().position(|&token| token != mask);
+            let again = first
+                .filter(|_| step.index == 1)
+                .map(|position| (position as u32, mask));
+            committed.chain(again).collect()
+        }
+
+        fn wants_confidence(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_sampler_may_commit_from_reports_what_another_commits_in_place() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::new(truth.clone());
+        for schedule in EVERY_SCHEDULE {
+            let task = Task {
+                sampler: ancestral(),
+                ..task(&truth, schedule)
+            };
+            let mut sampler = Reported(ancestral::Ancestral { grid: Grid::Exact });
+            let cancel = Cancel::default();
+            let reported = task
+                .run_with(&mut sampler, &network, &cancel, &mut |_| ())
+                .unwrap();
+            assert_eq!(reported, run(task, &network));
+        }
+    }
+
+    #[test]
+    fn a_sampler_may_choose_by_confidence_and_mask_again() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::new(truth.clone());
+        let task = Task {
+            steps: 4,
+            count: 3,
+            ..task(&truth, EVERY_SCHEDULE[0])
+        };
+        let mut sampler = MostProbable::default();
+        let drawn = task
+            .run_with(&mut sampler, &network, &Cancel::default(), &mut |_| ())
+            .unwrap();
+        assert!(drawn.tokens.iter().all(|&token| token < 3));
+        // Of 4 masked one is committed; of 3 one, and one is masked again; of 3 two; the last.
+        assert_eq!(sampler.seen, BTreeMap::from([(0, 11), (1, 11), (2, 11)]));
+        assert_eq!(drawn.network_calls, [4; 3]);
+    }
+
+    #[test]
+    fn a_sampler_that_commits_no_token_is_an_internal_error() {
+        struct Wrong((u32, u32));
+        impl Sampler for Wrong {
+            fn query(&self, _: &Step<'_>, _: usize, _: &[u32]) -> Vec<Query> {
+                Vec::new()
+            }
+            fn commit(&mut self, _: &Step<'_>, _: usize, _: &[u32], _: &[(u32, Draw)]) -> Vec<(u32, u32)> {
+                vec![self.0]
+            }
+        }
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::new(truth.clone());
+        let task = task(&truth, EVERY_SCHEDULE[0]);
+        for change in [(4, 0), (0, 4), (0, UNSEEN)] {
+            let found = task.run_with(&mut Wrong(change), &network, &Cancel::default(), &mut |_| ());
+            assert_eq!(
+                found.unwrap_err().kind(),
+                crate::error::Kind::Internal,
+                "{change:?}"
+            );
+        }
+    }
+
+    /// On a device, emulated: the texts of the CPU, by every sampler, in groups of any size.
     #[test]
     #[cfg(target_os = "linux")]
     fn a_chain_on_a_device_draws_what_the_cpu_draws() {
@@ -308,7 +569,7 @@ mod tests {
         use crate::model::{Erased, OnDevice};
         use crate::shapes::Shape;
 
-        let mut weights = model::initial(Shape::find("nano").unwrap(), 3);
+        let mut weights = crate::model::initial(Shape::find("nano").unwrap(), 3);
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight += 0.1 * (i as f32 * 78.233).sin();
         }
@@ -322,22 +583,38 @@ mod tests {
             ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
         };
         let cpu = Erased::<Nano, _>::new(Fused::default(), &weights).unwrap();
-        let expected = task.run(&cpu, &Cancel::default(), &mut |_| ()).unwrap();
-        for (sampler, micro_batch) in [(Sampler::Cached, 4), (Sampler::Ancestral, 16)] {
+        let samplers = || -> [(&str, Box<dyn Sampler>); 4] {
+            [
+                ("cached", build(Named::default())),
+                ("ancestral", build(ancestral())),
+                (
+                    "reported",
+                    Box::new(Reported(cached::Cached { grid: Grid::Exact })),
+                ),
+                ("most probable", Box::new(MostProbable::default())),
+            ]
+        };
+        let run = |sampler: &mut dyn Sampler, network: &dyn Network, micro_batch| {
+            Task { micro_batch, ..task }
+                .run_with(sampler, network, &Cancel::default(), &mut |_| ())
+                .unwrap()
+        };
+        let expected = samplers().map(|(_, mut sampler)| run(&mut *sampler, &cpu, 16).tokens);
+        assert_eq!(expected[0], expected[1]);
+        assert_eq!(expected[0], expected[2]);
+        assert_ne!(expected[0], expected[3]);
+        for (((name, mut sampler), expected), micro_batch) in
+            samplers().into_iter().zip(&expected).zip([4, 16, 4, 16])
+        {
             let cuda = Cuda::new(Box::new(Emulated::default()), Element::F32);
             let device = OnDevice::<Nano>::new(cuda, &weights).unwrap();
-            let task = Task {
-                sampler,
-                micro_batch,
-                ..task
-            };
-            let drawn = task.run(&device, &Cancel::default(), &mut |_| ()).unwrap();
+            let drawn = run(&mut *sampler, &device, micro_batch);
             // Logits differ in their last bits, so that a draw at the very edge of a token may fall to its neighbour.
-            let same = drawn.tokens.iter().zip(&expected.tokens).filter(|(a, b)| a == b);
-            assert_eq!(same.count(), expected.tokens.len(), "{sampler:?}");
+            assert_eq!(&drawn.tokens, expected, "{name}");
+            assert!(drawn.tokens.chunks(32).all(|row| row[0] == 3), "{name}");
             assert!(drawn.tokens.iter().all(|&token| token < 500));
         }
-        let few: std::collections::BTreeSet<_> = expected.tokens.iter().collect();
+        let few: std::collections::BTreeSet<_> = expected[0].iter().collect();
         assert!(few.len() > 50, "{few:?}");
     }
 
@@ -409,7 +686,7 @@ mod tests {
                     ..task(&truth, schedule)
                 };
                 let ancestral = Task {
-                    sampler: Sampler::Ancestral,
+                    sampler: ancestral(),
                     ..cached
                 };
                 let (cached, ancestral) = (run(cached, &network), run(ancestral, &network));
@@ -423,6 +700,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_published_grid_changes_what_the_first_step_unmasks() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::new(truth.clone());
+        // α(1) of the first schedule is 0.001: over many rows the two grids part.
+        let base = Task {
+            count: 20_000,
+            steps: 2,
+            ..task(&truth, EVERY_SCHEDULE[0])
+        };
+        let published = Named::Cached(AncestralSteps {
+            grid: Grid::Published,
+        });
+        let other = run(
+            Task {
+                sampler: published,
+                ..base
+            },
+            &network,
+        );
+        let same = run(base, &network);
+        let rows = other.tokens.chunks(4).zip(same.tokens.chunks(4));
+        let different = rows.filter(|(a, b)| a != b).count();
+        assert!((1..300).contains(&different), "{different} rows");
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
 //! stage's output raises the stage's version.
 //!
-//! `bound`, `grid` and `warmup_rates`, which came later than the keys of others, are in the key only where the published
+//! `bound`, `sampler.grid` and `warmup_rates`, which came later than the keys of others, are in the key only where the published
 //! way is taken.
 //!
 //! Each stage's version is a constant beside its code, with its history in comments.
@@ -462,7 +462,7 @@ mod tests {
         pack {"format":"arrow","length":8,"padding":"excluded","shard_rows":131072,"tail":"drop","validation":0.0,"wrap":true}
         train {"antithetic":true,"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"noise":{"epsilon":0.001,"kind":"log_linear"},"precision":"f32","sampling_epsilon":0.001,"schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"time_conditioning":false,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
-        sample {"count":2,"given_ends":false,"sampler":"cached","steps":128,"temperature":1.0,"weights":"ema"} seed 1
+        sample {"count":2,"given_ends":false,"sampler":{"kind":"cached"},"steps":128,"temperature":1.0,"weights":"ema"} seed 1
         compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}
         "#);
     }

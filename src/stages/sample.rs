@@ -22,7 +22,7 @@ use crate::stages::{Context, Outcome, memory};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: cached and ancestral.
+/// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`.
 pub const VERSION: u32 = 1;
 
 /// File name of the samples, JSON lines of [`Line`].
@@ -62,7 +62,7 @@ pub struct Summary {
     pub rows: u32,
     /// Reverse steps.
     pub steps: u32,
-    /// When the network was asked.
+    /// The sampler, with its settings.
     pub sampler: Sampler,
     /// Divisor of the logits.
     pub temperature: f64,
@@ -119,7 +119,6 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         steps: config.steps,
         temperature: config.temperature,
         sampler: config.sampler,
-        grid: config.grid,
         posterior,
         alphabet: objective.support(),
         seed: context.seed,

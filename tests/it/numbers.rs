@@ -174,7 +174,7 @@ fn the_published_ways_have_names() {
     };
     let published = [
         "stages.bound.bound=published",
-        "stages.texts.grid=published",
+        "stages.texts.sampler.grid=published",
         "stages.model.warmup_rates=published",
     ];
     assert!(validate(&published).is_empty());
@@ -193,7 +193,7 @@ fn the_published_ways_have_names() {
     };
     let defaults = [
         "stages.bound.bound=valid",
-        "stages.texts.grid=exact",
+        "stages.texts.sampler.grid=exact",
         "stages.model.warmup_rates=from_one",
     ];
     assert_eq!(keys(&[]), keys(&defaults));

@@ -350,7 +350,8 @@ fn a_model_learns_and_both_estimators_bound_it_alike() {
 fn cached_and_ancestral_samples_are_the_same_texts() {
     let (lab, _, model) = trained();
     let sample = |sampler: &str| -> (Vec<Line>, Summary) {
-        let config = json!({"kind": "sample", "model": "m", "count": 5, "steps": 40, "sampler": sampler});
+        let config =
+            json!({"kind": "sample", "model": "m", "count": 5, "steps": 40, "sampler": {"kind": sampler}});
         let output = lab.run(&config, &[("model", model)]);
         let lines = std::fs::read_to_string(output.join("samples.jsonl")).unwrap();
         let lines = lines
@@ -376,7 +377,7 @@ fn padded_rows_and_a_told_noise_level_go_through() {
     let config = train(&json!({"steps": 3, "time_conditioning": true, "noise": {"kind": "cosine"}}));
     let model = lab.run(&config, &[("from", &rows)]);
     lab.run(
-        &json!({"kind": "sample", "model": "m", "count": 2, "steps": 3, "sampler": "ancestral"}),
+        &json!({"kind": "sample", "model": "m", "count": 2, "steps": 3, "sampler": {"kind": "ancestral"}}),
         &[("model", &model)],
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "estimator": "count"});

@@ -68,7 +68,7 @@ macro_rules! operations {
 operations! {
     ADAMW "adamw";
     ATTENTION "attention";
-    DRAW "draw";
+    CATEGORICAL "categorical";
     EMBED "embed";
     GATED_RESIDUAL "gated_residual";
     GATHER "gather";

@@ -20,7 +20,6 @@ use super::fused::check_count;
 use super::{Backend, Dropout, Readout, TokenRows};
 use crate::error::{Error, Result};
 
-mod chain;
 pub mod compiler;
 pub mod device;
 pub mod driver;
@@ -37,17 +36,19 @@ pub mod turn;
 pub mod update;
 mod weights;
 
-pub use chain::Chain;
+pub use super::categorical::cuda::Chain;
 use driver::{Address, Driver, Element};
+pub(super) use queue::Buffer;
+use queue::Queue;
 pub use queue::Taken;
-use queue::{Buffer, Queue};
+pub(super) use weights::ROWS;
 pub use weights::room;
 use weights::{Kept, Slab, Weight};
 
 /// The network's operations on a CUDA device.
 pub struct Cuda {
-    queue: Rc<Queue>,
-    element: Element,
+    pub(super) queue: Rc<Queue>,
+    pub(super) element: Element,
     /// Whether products of f32 may round their factors to tf32.
     tf32: bool,
     recording: RefCell<Option<Recording>>,
@@ -75,13 +76,13 @@ pub struct Gradients {
 
 /// A weight.
 pub struct Param<S> {
-    weight: Rc<Weight>,
+    pub(super) weight: Rc<Weight>,
     shape: PhantomData<S>,
 }
 
 /// An activation.
 pub struct Act<S> {
-    matrix: Matrix,
+    pub(super) matrix: Matrix,
     shape: PhantomData<S>,
 }
 
@@ -96,10 +97,10 @@ impl<S> Clone for Act<S> {
 
 /// An activation without its type.
 #[derive(Clone)]
-struct Matrix {
-    values: Rc<Buffer>,
+pub(super) struct Matrix {
+    pub(super) values: Rc<Buffer>,
     element: Element,
-    rows: usize,
+    pub(super) rows: usize,
     columns: usize,
     gradient: Slot,
     /// Of the output of a GELU its input: a product that makes this one's gradient may make that one's at once.
@@ -119,10 +120,10 @@ type Slot = Rc<RefCell<Option<Buffer>>>;
 /// Tokens on the device.
 #[derive(Clone)]
 pub struct Tokens {
-    there: Rc<Buffer>,
+    pub(super) there: Rc<Buffer>,
     /// What they are, where the host knows: an embedding's gradient needs it.
-    known: Option<Rc<[u32]>>,
-    count: usize,
+    pub(super) known: Option<Rc<[u32]>>,
+    pub(super) count: usize,
 }
 
 /// Floats as a device keeps them.

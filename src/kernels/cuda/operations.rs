@@ -151,7 +151,7 @@ impl Cuda {
         self.queue.buffer(count * Element::F32.bytes())
     }
 
-    pub(super) fn numbers(&self, numbers: &[u32]) -> Rc<Buffer> {
+    pub(in crate::kernels) fn numbers(&self, numbers: &[u32]) -> Rc<Buffer> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
         Rc::new(self.queue.tell(&bytes))
     }
@@ -288,7 +288,7 @@ impl Cuda {
     }
 
     /// c = a · b, or c += a · b.
-    pub(super) fn multiply(
+    pub(in crate::kernels) fn multiply(
         &self,
         sizes: [usize; 3],
         operands: [Operand; 2],
@@ -305,7 +305,7 @@ impl Cuda {
         }
     }
 
-    pub(super) fn operand(&self, at: Address, transposed: bool) -> Operand {
+    pub(in crate::kernels) fn operand(&self, at: Address, transposed: bool) -> Operand {
         Operand {
             at,
             element: self.element,

@@ -16,8 +16,8 @@ use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Sampler, Source, SourceInput,
-    Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
+    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::shapes::{SHAPES, Shape};
 
@@ -725,17 +725,18 @@ impl<'t> Meaning<'t> {
         if self
             .train_of(&stage.model)
             .is_some_and(|model| model.time_conditioning)
-            && stage.sampler == Sampler::Cached
+            && stage.sampler.ignores_time()
         {
-            let written = entry.node.member("sampler").is_some();
-            let what = if written {
-                "sampler `cached`"
+            let kind = quoted(stage.sampler.kind());
+            let what = if entry.node.member("sampler").is_some() {
+                format!("sampler {kind}")
             } else {
-                "the default sampler, `cached`,"
+                format!("the default sampler, {kind},")
             };
+            let way = "take `\"sampler\": { \"kind\": \"ancestral\" }`, or train without time conditioning";
             faults.push(
-                self.needs_no_time(entry, "sampler", what, &stage.model)
-                    .hint("take `\"sampler\": \"ancestral\"`, or train without time conditioning"),
+                self.needs_no_time(entry, "sampler", &what, &stage.model)
+                    .hint(way),
             );
         }
         self.grammar(entry, stage.grammar.as_deref(), None, faults);

@@ -1,15 +1,11 @@
-//! Categorical draws in 64 bits.
-//!
-//! A draw inverts the cumulative distribution: with `c_v` the sum of `exp((logit − max) / temperature)` over the tokens up
-//! to v, the token is the first whose `c_v` exceeds U · c, c the total and U uniform on multiples of 2^−53. A token's probability is then off by
-//! at most 2^−53 and the rounding of f64 sums (V · 2^−53 relative). Gumbel-max draws in f32, by contrast, never see
-//! uniforms above 1 − 2^−24 and so cut the tail off, which silently lowers the temperature (arXiv 2409.02908).
+//! The categorical draw on the CPU.
 
-use crate::error::{Error, Result};
+use super::{Confidence, Draw, not_finite};
+use crate::error::Result;
 use crate::kernels::Alphabet;
 
-/// Draws a token from logits (V) at `u` on [0, 1). Ids outside the alphabet have probability zero.
-/// `scratch` keeps its memory from draw to draw.
+/// Draws a token from logits (V) at `u` on [0, 1). Ids outside the alphabet have probability zero; with
+/// `confidence` the draw has the two largest probabilities and the entropy. `scratch` keeps its memory from draw to draw.
 ///
 /// # Errors
 /// No token has a finite logit, or one is not a number.
@@ -18,8 +14,13 @@ pub fn draw(
     alphabet: Alphabet,
     temperature: f64,
     u: f64,
+    confidence: bool,
     scratch: &mut Vec<f64>,
-) -> Result<u32> {
+) -> Result<Draw> {
+    let mask = alphabet.mask as usize;
+    let mask_logit = logits
+        .get(mask)
+        .map_or(f64::NEG_INFINITY, |&logit| f64::from(logit));
     let size = logits.len().min(alphabet.size as usize);
     let logits = &logits[..size];
     let excluded = alphabet.excluded() as usize;
@@ -30,22 +31,54 @@ pub fn draw(
         }
     }
     if !top.is_finite() {
-        return Err(Error::input("the model's logits are not finite")
-            .hint("its weights are damaged, or its training diverged"));
+        return Err(not_finite());
     }
+    // An f32 difference would round the exponent; a hot temperature would show it.
+    let exponent = |logit: f32| (f64::from(logit) - f64::from(top)) / temperature;
     let mut total = 0.0;
     scratch.clear();
     scratch.extend(logits.iter().enumerate().map(|(v, &logit)| {
         if v != excluded {
-            // An f32 difference would round the exponent; a hot temperature would show it.
-            total += ((f64::from(logit) - f64::from(top)) / temperature).exp();
+            total += exponent(logit).exp();
         }
         total
     }));
     // u ≤ 1 − 2^−53, so u · total rounds to less than the total, and the last cumulative sum exceeds it. A token of
     // probability zero repeats its predecessor's sum, so it is never the first to exceed anything.
     let target = u * total;
-    Ok(scratch.partition_point(|&sum| sum <= target) as u32)
+    let token = scratch.partition_point(|&sum| sum <= target);
+    let log_total = total.ln();
+    Ok(Draw {
+        token: token as u32,
+        log_probability: exponent(logits[token]) - log_total,
+        log_sum_exp: f64::from(top) / temperature + log_total,
+        mask_logit: mask_logit / temperature,
+        confidence: confidence.then(|| {
+            let exponents = logits.iter().enumerate().filter(|&(v, _)| v != excluded);
+            confidence_of(exponents.map(|(_, &logit)| exponent(logit)), total)
+        }),
+    })
+}
+
+/// The confidence of the distribution with weights exp(x) that sum to `total`, for these x.
+fn confidence_of(exponents: impl Iterator<Item = f64>, total: f64) -> Confidence {
+    let (mut largest, mut weighted) = ([0.0_f64; 2], 0.0);
+    for exponent in exponents {
+        let weight = exponent.exp();
+        // 0 ln 0 is 0.
+        if weight > 0.0 {
+            weighted += weight * exponent;
+        }
+        if weight > largest[0] {
+            largest = [weight, largest[0]];
+        } else if weight > largest[1] {
+            largest[1] = weight;
+        }
+    }
+    Confidence {
+        largest: largest.map(|weight| weight / total),
+        entropy: total.ln() - weighted / total,
+    }
 }
 
 #[cfg(test)]
@@ -59,7 +92,9 @@ mod tests {
     }
 
     fn at(logits: &[f32], alphabet: Alphabet, u: f64) -> u32 {
-        draw(logits, alphabet, 1.0, u, &mut Vec::new()).unwrap()
+        draw(logits, alphabet, 1.0, u, false, &mut Vec::new())
+            .unwrap()
+            .token
     }
 
     #[test]
@@ -89,7 +124,11 @@ mod tests {
         let rare = (0..draws)
             .filter(|&i| {
                 let u = random.uniform(0, 0, i);
-                draw(&logits, alphabet(3_001, 3_002), 1.0, u, &mut scratch).unwrap() > 0
+                let alphabet = alphabet(3_001, 3_002);
+                draw(&logits, alphabet, 1.0, u, false, &mut scratch)
+                    .unwrap()
+                    .token
+                    > 0
             })
             .count() as f64;
         let expected = f64::from(draws) * 0.003 / 1.003;
@@ -120,8 +159,8 @@ mod tests {
             let random = Random::new(2, Stream::Sample);
             for i in 0..20_000 {
                 let u = random.uniform(1, 0, i);
-                let token = draw(&logits, alphabet(2, 5), temperature, u, &mut Vec::new()).unwrap();
-                counts[token as usize] += 1;
+                let draw = draw(&logits, alphabet(2, 5), temperature, u, false, &mut Vec::new()).unwrap();
+                counts[draw.token as usize] += 1;
             }
             assert_eq!(
                 (counts[2], counts[5]),
@@ -143,10 +182,60 @@ mod tests {
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(draw(&[bad, bad], alphabet(2, 2), 1.0, 0.5, &mut Vec::new()).is_err());
+            assert!(draw(&[bad, bad], alphabet(2, 2), 1.0, 0.5, false, &mut Vec::new()).is_err());
         }
-        assert!(draw(&[0.0, f32::NAN, 1.0], alphabet(3, 3), 1.0, 0.5, &mut Vec::new()).is_err());
+        assert!(
+            draw(
+                &[0.0, f32::NAN, 1.0],
+                alphabet(3, 3),
+                1.0,
+                0.5,
+                false,
+                &mut Vec::new()
+            )
+            .is_err()
+        );
         assert_eq!(at(&[f32::NEG_INFINITY, 0.0], alphabet(2, 2), 0.0), 1);
+    }
+
+    #[test]
+    fn numbers_of_a_draw_are_those_of_its_distribution() {
+        // Weights 1, 2 and 4 at temperature 1; the mask weighs 3.
+        let logits = [1.0_f64, 2.0, 3.0, 4.0].map(|x| x.ln() as f32);
+        let drawn = |temperature: f64, u: f64| {
+            draw(&logits, alphabet(2, 4), temperature, u, true, &mut Vec::new()).unwrap()
+        };
+        let found = drawn(1.0, 0.2);
+        let p = [1.0_f64 / 7.0, 2.0 / 7.0, 4.0 / 7.0];
+        let entropy = -p.iter().map(|p| p * p.ln()).sum::<f64>();
+        let confidence = found.confidence.unwrap();
+        // Logits are rounded to f32.
+        let near = |a: f64, b: f64| assert!((a - b).abs() < 1e-6, "{a} is not {b}");
+        assert_eq!(found.token, 1);
+        near(found.log_probability, p[1].ln());
+        near(found.log_sum_exp, 7.0_f64.ln());
+        near(found.mask_logit, 3.0_f64.ln());
+        near(confidence.largest[0], p[2]);
+        near(confidence.largest[1], p[1]);
+        near(confidence.entropy, entropy);
+        // At half the temperature weights are squared.
+        let found = drawn(0.5, 0.99);
+        assert_eq!(found.token, 3);
+        near(found.log_probability, (16.0_f64 / 21.0).ln());
+        near(found.log_sum_exp, 21.0_f64.ln());
+        near(found.mask_logit, 9.0_f64.ln());
+        // Of one token there is no second, and a token of probability zero adds nothing.
+        let logits = [f32::NEG_INFINITY, 3.0];
+        let found = draw(&logits, alphabet(2, 2), 1.0, 0.5, true, &mut Vec::new()).unwrap();
+        let confidence = Confidence {
+            largest: [1.0, 0.0],
+            entropy: 0.0,
+        };
+        assert_eq!((found.token, found.confidence), (1, Some(confidence)));
+        assert_eq!(
+            (found.log_probability, found.mask_logit),
+            (0.0, f64::NEG_INFINITY)
+        );
     }
 
     proptest! {

@@ -1,0 +1,154 @@
+//! Chains: rows of tokens that a sampler changes step by step. They lie where the network computes, and tokens are drawn
+//! there; back comes only what is asked for.
+
+use rayon::prelude::*;
+
+use super::Network;
+use crate::error::{Error, Result};
+use crate::kernels::Alphabet;
+use crate::kernels::categorical::{Draw, cpu};
+use crate::kernels::profile::{self, Part};
+
+/// What is done with the network's answer at a position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Nothing: the network is asked, no token is drawn.
+    Evaluate,
+    /// A token is drawn and takes the position.
+    Commit,
+    /// A token is drawn and reported with its numbers; the position stays as it is.
+    Report,
+}
+
+/// What a sampler asks of the network about some rows of a chain, in one step.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The rows of the chain, ascending.
+    pub rows: &'a [u32],
+    /// Positions asked about, flat in the rows asked about, ascending (n).
+    pub positions: &'a [u32],
+    /// What is done at each of them (n).
+    pub actions: &'a [Action],
+    /// For each of them a number on [0, 1) by which its token is drawn (n).
+    pub uniforms: &'a [f64],
+    /// Whether reported draws carry the two largest probabilities and the entropy.
+    pub confidence: bool,
+    /// σ fed to the network.
+    pub sigma: f32,
+    /// Divides the logits.
+    pub temperature: f64,
+    /// The tokens to draw from.
+    pub alphabet: Alphabet,
+}
+
+impl Request<'_> {
+    /// Refuses lists of different lengths.
+    pub(super) fn check(&self) -> Result<()> {
+        let count = self.positions.len();
+        if [self.actions.len(), self.uniforms.len()] == [count; 2] && !(count > 0 && self.rows.is_empty()) {
+            return Ok(());
+        }
+        Err(Error::internal(format!(
+            "{} actions and {} numbers for {count} positions of {} rows",
+            self.actions.len(),
+            self.uniforms.len(),
+            self.rows.len()
+        )))
+    }
+
+    /// The place in the chain of a position, in rows of `length` tokens.
+    pub(super) fn place(&self, position: u32, length: usize) -> usize {
+        let position = position as usize;
+        self.rows[position / length] as usize * length + position % length
+    }
+}
+
+/// Rows of tokens where the network computes. On a device, commands are queued: only reports and [`Chain::tokens`] wait.
+///
+/// # Errors
+/// Every method fails when the device does, or on places beyond the chain's.
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Chain {
+    /// Asks the network about rows as they are, and draws tokens. Returns the draws of the positions with
+    /// [`Action::Report`], in order. A draw whose logits are not finite is an error here or in [`Chain::tokens`].
+    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>>;
+
+    /// Writes tokens to places of the chain, flat in all of its rows.
+    fn write(&mut self, places: &[usize], tokens: &[u32]) -> Result<()>;
+
+    /// All tokens.
+    fn tokens(&self) -> Result<Vec<u32>>;
+}
+
+/// A chain in the host's memory, beside any network.
+pub(super) struct HostChain<'a, N: ?Sized> {
+    network: &'a N,
+    tokens: Vec<u32>,
+}
+
+impl<'a, N: Network + ?Sized> HostChain<'a, N> {
+    /// These tokens.
+    pub(super) fn new(network: &'a N, tokens: &[u32]) -> Self {
+        Self {
+            network,
+            tokens: tokens.to_vec(),
+        }
+    }
+}
+
+impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
+    fn draw(&mut self, request: &Request<'_>) -> Result<Vec<Draw>> {
+        request.check()?;
+        let (length, vocabulary) = (self.network.shape().length, self.network.shape().vocabulary);
+        let mut tokens = Vec::with_capacity(request.rows.len() * length);
+        for &row in request.rows {
+            let row = row as usize * length;
+            let row = self.tokens.get(row..row + length);
+            tokens.extend_from_slice(row.ok_or_else(|| Error::internal("a row beyond the chain's last"))?);
+        }
+        let logits = self
+            .network
+            .logits(&tokens, &[request.sigma], request.positions)?;
+        let _timer = profile::forward(Part::Categorical);
+        let draws: Vec<Option<Draw>> = request
+            .actions
+            .par_iter()
+            .zip(request.uniforms)
+            .zip(logits.par_chunks(vocabulary))
+            .map_init(Vec::new, |scratch, ((&action, &u), logits)| {
+                let confidence = match action {
+                    Action::Evaluate => return Ok(None),
+                    Action::Commit => false,
+                    Action::Report => request.confidence,
+                };
+                let Request {
+                    alphabet,
+                    temperature,
+                    ..
+                } = *request;
+                cpu::draw(logits, alphabet, temperature, u, confidence, scratch).map(Some)
+            })
+            .collect::<Result<_>>()?;
+        let mut reported = Vec::new();
+        for ((&position, action), draw) in request.positions.iter().zip(request.actions).zip(draws) {
+            match (action, draw) {
+                (Action::Commit, Some(draw)) => self.tokens[request.place(position, length)] = draw.token,
+                (Action::Report, Some(draw)) => reported.push(draw),
+                _ => {}
+            }
+        }
+        Ok(reported)
+    }
+
+    fn write(&mut self, places: &[usize], tokens: &[u32]) -> Result<()> {
+        for (&place, &token) in places.iter().zip(tokens) {
+            let place = self.tokens.get_mut(place);
+            *place.ok_or_else(|| Error::internal("a place beyond the chain's last"))? = token;
+        }
+        Ok(())
+    }
+
+    fn tokens(&self) -> Result<Vec<u32>> {
+        Ok(self.tokens.clone())
+    }
+}

@@ -1,0 +1,31 @@
+//! Ancestral sampling (`ddpm`): the network is asked about every masked token in every step.
+
+use super::{Query, Sampler, Step, masked};
+use crate::manifest::Grid;
+use crate::model::Action;
+
+/// In the step from time t to s every masked token is unmasked with probability (α(s) − α(t)) / (1 − α(t)), drawn from the
+/// network's distribution (arXiv 2406.07524, eq. 7); unmasked tokens never change.
+pub struct Ancestral {
+    /// The masked share that the first step goes from.
+    pub grid: Grid,
+}
+
+impl Sampler for Ancestral {
+    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let probability = step.unmask_probability(self.grid);
+        let action = |position| {
+            if step.uniform(row, position) < probability {
+                Action::Commit
+            } else {
+                Action::Evaluate
+            }
+        };
+        masked(step, tokens)
+            .map(|position| Query {
+                position,
+                action: action(position),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,32 @@
+//! Cached ancestral sampling (`ddpm_cache`): the network is asked when one of a row's tokens is unmasked, and about those
+//! tokens alone.
+//!
+//! What a network without time conditioning answers depends on nothing but the tokens, and which of them a step unmasks
+//! does not depend on the answer. So the answer is wanted only in a step that unmasks a token of the row: at most
+//! min(steps, L) times a row, and the texts are those of [`Ancestral`](super::ancestral::Ancestral).
+//!
+//! DIFFERENCE: the authors' cached sampler keeps the last answer over V · L numbers and asks anew after a change; asking
+//! just before one needs no memory, is never more often, and needs the unmasked positions' logits only.
+
+use super::{Query, Sampler, Step, masked};
+use crate::manifest::Grid;
+use crate::model::Action;
+
+/// Ancestral sampling that asks the network as seldom as it can.
+pub struct Cached {
+    /// The masked share that the first step goes from.
+    pub grid: Grid,
+}
+
+impl Sampler for Cached {
+    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let probability = step.unmask_probability(self.grid);
+        masked(step, tokens)
+            .filter(|&position| step.uniform(row, position) < probability)
+            .map(|position| Query {
+                position,
+                action: Action::Commit,
+            })
+            .collect()
+    }
+}
