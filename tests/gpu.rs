@@ -12,6 +12,8 @@
 #[path = "stand_in/mod.rs"]
 mod stand_in;
 
+use std::path::Path;
+
 use mdlm::data::SpecialIds;
 use mdlm::data::rows::Rows;
 use mdlm::diffusion::objective;
@@ -26,7 +28,7 @@ use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, on_device};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
-use mdlm::train::{History, Hooks, Job, Keeper, Recipe, Report, Validation};
+use mdlm::train::{Checkpoints, History, Hooks, Job, Keeper, Recipe, Report, Validation};
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]
@@ -412,7 +414,10 @@ fn a_training_follows_the_cpus() {
     let rows = rows.expect("rows");
     let curve = |learner: &mut dyn Learner| {
         let folder = tempfile::tempdir().expect("a folder");
-        let (keeper, cancel) = (Keeper::new(folder.path(), History::default()), Cancel::default());
+        let (keeper, cancel) = (
+            Keeper::new(Checkpoints::new(folder.path(), Path::new("")), History::default()),
+            Cancel::default(),
+        );
         let job = Job {
             rows: &rows,
             objective: &*objective::build(&Objective::default(), mask, mask + 1, 4),

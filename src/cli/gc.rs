@@ -12,9 +12,9 @@ use super::terminal::Style;
 use crate::data::fetch::{self, Inventory};
 use crate::error::{Error, Result};
 use crate::manifest::{SourceInput, Stage};
+use crate::plan::resume::group_of;
 use crate::store::gc::{Collected, Item, Keep, Left, Sort};
 use crate::store::{Record, Store};
-use crate::train::checkpoint::group_of;
 
 /// What `mdlm gc --help` says first.
 pub const LONG_ABOUT: &str = "\

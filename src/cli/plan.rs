@@ -8,9 +8,8 @@ use super::terminal::Style;
 use super::{Terminal, piped};
 use crate::error::Result;
 use crate::event::Cancel;
-use crate::manifest::Stage;
+use crate::plan::resume::Resumption;
 use crate::plan::{Decision, Needed, Plan, Reason};
-use crate::stages::train::{self, Traces};
 use crate::store::{Digest, Key, Store};
 
 /// Exit code of `--exit-code` when a run would have something to do.
@@ -114,10 +113,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.warn(&trouble);
     }
     let work = plan.stages.iter().filter(|stage| stage.has_work()).count();
-    let mut trainings = train::Outlook::default();
+    let mut resumption = Resumption::default();
     let outlook: Vec<Outlook> = (0..plan.stages.len())
         .map(|index| Outlook {
-            step: goes_on_from(&plan, index, &project.store, &mut trainings),
+            step: resumption.step(&plan, index, &project.store),
             downloads: plan.downloads(index, &project.store),
         })
         .collect();
@@ -146,36 +145,6 @@ fn needed(needed: &Needed) -> String {
         [url] => format!("; downloads {}{size}", url.rsplit('/').next().unwrap_or(url)),
         urls => format!("; downloads {} files{size}", urls.len()),
     }
-}
-
-/// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
-fn goes_on_from(plan: &Plan, index: usize, store: &Store, trainings: &mut train::Outlook) -> Option<u64> {
-    let stage = &plan.stages[index];
-    let (
-        Stage::Train(config),
-        Decision::Run {
-            key: Some(key),
-            reasons,
-        },
-    ) = (&stage.stage, &stage.decision)
-    else {
-        return None;
-    };
-    if reasons.contains(&Reason::Forced) {
-        return None;
-    }
-    let input = stage.inputs.iter().find(|input| input.role == "from")?;
-    let rows = store.artifact_path(plan.stages[input.index].artifact()?);
-    let traces = Traces {
-        rows: &rows,
-        work: &store.work_path(&key.digest()),
-        earlier: &|| {
-            let past = plan.past().of(&key.kind, store)?;
-            store.earlier_unexamined(key, &past.records)
-        },
-        checkpoints: &store.checkpoints_path(),
-    };
-    trainings.goes_on_from(config, stage.seed, &traces).ok().flatten()
 }
 
 fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> String {

@@ -10,8 +10,8 @@ use super::reach::{StoreArgs, keep};
 use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::Result;
+use crate::plan::resume::group_of;
 use crate::store::gc::{Item, Keep, Sort};
-use crate::train::checkpoint::group_of;
 
 /// What `mdlm status --help` says first.
 pub const LONG_ABOUT: &str = "\

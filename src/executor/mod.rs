@@ -21,8 +21,9 @@ use serde::Serialize;
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
-use crate::manifest::{Stage, StageKind};
+use crate::manifest::Stage;
 use crate::model::Turn;
+use crate::plan::resume::Start;
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
 use crate::remote::Remote;
 use crate::stages::{self, Choice, Context, Device, Outcome, key, memory};
@@ -605,8 +606,8 @@ impl Run<'_> {
                 why: summary.why.clone(),
             },
         );
-        if reasons.contains(&Reason::Forced) {
-            // Asked for anew: not from the checkpoint of an earlier attempt.
+        let start = Start::of(stage.kind(), reasons);
+        if start == Start::Anew {
             self.store.clear_work(lock)?;
         }
         let device = self.device(stage)?;
@@ -623,16 +624,13 @@ impl Run<'_> {
             .map(|(input, origin)| (input.role, self.store.artifact_path(&origin.artifact)))
             .collect();
         let downloads = self.store.downloads_path();
-        let checkpoints = self.store.checkpoints_path();
-        let goes_on = stage.kind() == StageKind::Train && !reasons.contains(&Reason::Forced);
-        let earlier = goes_on.then(|| self.store.earlier(key)).transpose()?;
+        let checkpoints = start.checkpoints(key, self.store)?;
         let context = Context {
             name: &stage.name,
             base: &plan.base,
             inputs: &inputs,
             output: &output,
             work: &work,
-            earlier: earlier.as_deref(),
             checkpoints: &checkpoints,
             piped: stage.piped(),
             downloads: &downloads,

@@ -29,16 +29,22 @@ fn file_name(arena: &str, parameter: &Parameter) -> String {
     format!("{arena}{slash}{PREFIX}{}", parameter.name)
 }
 
-/// Writes arenas (name and values in the flat order; the name of the weights is empty) to a safetensors file, with
-/// `metadata` in its header. Atomic and durable: readers see the file that was there or the whole new one.
+/// Writes arenas (their names; that of the weights is empty) to a safetensors file, with `metadata` in its header: `fill` is
+/// asked for the values of one after the other, in the flat order. Atomic and durable: readers see the file that was there or
+/// the whole new one.
 ///
 /// # Errors
-/// The environment's; an internal error when an arena's length is not the shape's.
-pub fn write(path: &Path, shape: &Shape, arenas: &[(&str, &[f32])], metadata: &[(&str, &str)]) -> Result<()> {
-    let parameters = parameters(shape);
+/// The environment's, and those of `fill`.
+pub fn write(
+    path: &Path,
+    parameters: &[Parameter],
+    arenas: &[&str],
+    metadata: &[(&str, &str)],
+    fill: &mut dyn FnMut(&mut [f32]) -> Result<()>,
+) -> Result<()> {
     let tensors: Vec<_> = arenas
         .iter()
-        .flat_map(|(arena, _)| {
+        .flat_map(|arena| {
             parameters
                 .iter()
                 .map(|parameter| (file_name(arena, parameter), parameter.dims.clone()))
@@ -50,10 +56,33 @@ pub fn write(path: &Path, shape: &Shape, arenas: &[(&str, &[f32])], metadata: &[
         .chain(metadata.iter().copied())
         .collect();
     let mut writer = Writer::create(path, &tensors, &metadata)?;
-    for (_, values) in arenas {
-        writer.append(values)?;
+    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+    for _ in arenas {
+        fill(&mut values)?;
+        writer.append(&values)?;
     }
     writer.finish()
+}
+
+/// Reads an arena of a file that [`write`] has written for these parameters into the flat order.
+///
+/// # Errors
+/// The file is damaged or is one of other parameters: of the environment, as it is one of ours.
+pub fn read_arena(path: &Path, parameters: &[Parameter], arena: &str) -> Result<Vec<f32>> {
+    let mut reader = Reader::open(path)?;
+    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+    for own in parameters {
+        let name = file_name(arena, own);
+        if reader.info(&name).is_none_or(|info| info.shape != own.dims) {
+            return Err(Error::environment(format!(
+                "`{}` has no tensor `{name}` {:?}",
+                path.display(),
+                own.dims
+            )));
+        }
+        reader.floats(&name, 0, &mut values[own.offset..][..own.len()])?;
+    }
+    Ok(values)
 }
 
 /// A checkpoint whose header has been read.
@@ -241,7 +270,14 @@ mod tests {
                 (0..total() as u32).map(|i| f32::from_bits((i ^ salt).wrapping_mul(2_654_435_761))).collect()
             };
             let (weights, ema) = (bits(seed), bits(!seed));
-            let write = || write(&path, nano(), &[("", &weights), ("ema", &ema)], &[("state", &state)]).unwrap();
+            let write = || {
+                let mut arenas = [&weights, &ema].into_iter();
+                let fill = &mut |values: &mut [f32]| {
+                    values.copy_from_slice(arenas.next().unwrap());
+                    Ok(())
+                };
+                write(&path, &parameters(nano()), &["", "ema"], &[("state", &state)], fill).unwrap();
+            };
             write();
             let bytes = fs::read(&path).unwrap();
             let mut checkpoint = Checkpoint::open(&path).unwrap();
@@ -251,6 +287,9 @@ mod tests {
             }
             prop_assert_eq!(checkpoint.metadata("state"), Some(&*state));
             prop_assert!(checkpoint.read(nano(), "moments").is_err());
+            let found = read_arena(&path, &parameters(nano()), "ema").unwrap();
+            prop_assert!(found.iter().map(|v| v.to_bits()).eq(ema.iter().map(|v| v.to_bits())));
+            prop_assert!(read_arena(&path, &parameters(nano()), "moments").is_err());
             // The same content gives the same bytes, and the file's folder holds the file alone.
             write();
             prop_assert!(fs::read(&path).unwrap() == bytes);

@@ -6,8 +6,8 @@ use serde_json::Value;
 use super::{Past, PlannedStage};
 use crate::manifest::Stage;
 use crate::stages::key::watched;
+use crate::stages::train::retention;
 use crate::store::{Key, Record, Store};
-use crate::train::Retention;
 use crate::train::checkpoint::{not_kept, not_validated};
 
 /// Of the trainings whose weights are those that a key asks for, the one that lacks least of it; the newest of several.
@@ -43,13 +43,13 @@ pub(super) fn of(stage: &PlannedStage, record: &Record, store: &Store) -> Vec<St
         lacks.extend(not_validated(&artifact, train.validation_every));
     }
     if let Some(keep) = train.keep_checkpoints {
-        let retention = Retention {
-            folder: store.checkpoints_path(),
-            every: keep.every,
-            last: keep.last,
-            best: keep.best,
-        };
-        lacks.extend(not_kept(&artifact, &retention, train.checkpoint_every));
+        let shared = store.checkpoints_path();
+        lacks.extend(not_kept(
+            &artifact,
+            &shared,
+            &retention(keep),
+            train.checkpoint_every,
+        ));
     }
     lacks
 }

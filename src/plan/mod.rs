@@ -38,6 +38,7 @@ mod graph;
 mod lacks;
 mod past;
 pub mod reason;
+pub mod resume;
 
 use files::{Observed, read_files};
 use graph::{known, needed_by};

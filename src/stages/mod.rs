@@ -13,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::{Stage, StageKind};
 use crate::store::Digest;
+use crate::store::checkpoints::Checkpoints;
 
 pub mod by_hand;
 pub mod compare;
@@ -77,13 +78,11 @@ pub struct Context<'a> {
     pub inputs: &'a [(&'static str, PathBuf)],
     /// An empty folder for the artifact's files; committed when the stage returns.
     pub output: &'a Path,
-    /// A folder that survives interruption under the same key: checkpoints. Deleted after the commit.
+    /// A folder that survives interruption under the same key. Deleted after the commit.
     pub work: &'a Path,
-    /// What earlier runs of a training on the same rows have left: folders with a state in them, or with folders that
-    /// have one. Nothing when it is to begin anew.
-    pub earlier: Option<&'a [PathBuf]>,
-    /// The folder of the checkpoints that stay, shared between stages and runs.
-    pub checkpoints: &'a Path,
+    /// Where a training finds states to go on from, and where it leaves its own: in that folder, and what is to stay in one
+    /// that stages and runs share.
+    pub checkpoints: &'a Checkpoints,
     /// What has come through pipes, and where it was copied to.
     pub piped: &'a [Piped],
     /// The folder of downloaded files, shared between stages and runs.

@@ -25,14 +25,16 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
-use crate::manifest::{self, BoundEnds, Precision, Split, Train};
+use crate::manifest::{self, BoundEnds, KeepCheckpoints, Precision, Split, Train};
 use crate::model::{self, Learner, Network};
 use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, Outcome, memory};
 use crate::train::checkpoint::Left;
-use crate::train::{AdamW, History, Hooks, Job, Keeper, Recipe, Report, Retention, Validation, checkpoint};
+use crate::train::{
+    AdamW, Checkpoints, History, Hooks, Job, Keeper, Recipe, Report, Retention, Validation, checkpoint,
+};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -130,18 +132,6 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
     }
 }
 
-/// Where a training would find what to go on from.
-pub struct Traces<'a> {
-    /// The rows that it learns.
-    pub rows: &'a Path,
-    /// Its own work folder.
-    pub work: &'a Path,
-    /// What others have left that learnt the same rows: asked for once for all of them.
-    pub earlier: &'a dyn Fn() -> Result<Vec<PathBuf>>,
-    /// The store's folder of checkpoints that stay.
-    pub checkpoints: &'a Path,
-}
-
 /// What trainings would go on from. What several of them look at is read once.
 #[derive(Default)]
 pub struct Outlook {
@@ -152,27 +142,37 @@ pub struct Outlook {
 }
 
 impl Outlook {
-    /// The step that a training would go on from, if there is one; changes nothing.
+    /// The step that a training would go on from, if there is one; changes nothing. It learns the rows in the folder `rows`,
+    /// and leaves its own states where `checkpoints` says; `earlier` is asked once for what others have left that learnt the
+    /// same rows.
     ///
     /// # Errors
     /// The rows or a folder cannot be read.
-    pub fn goes_on_from(&mut self, config: &Train, seed: u64, traces: &Traces<'_>) -> Result<Option<u64>> {
-        if !self.rows.contains_key(traces.rows) {
-            let rows = Rows::open(traces.rows, Split::Train)?;
-            let held_out = Rows::open(traces.rows, Split::Validation)?;
-            let left = Left::in_folders((traces.earlier)()?);
-            self.rows.insert(traces.rows.to_owned(), (rows, held_out, left));
+    pub fn goes_on_from(
+        &mut self,
+        config: &Train,
+        seed: u64,
+        rows: &Path,
+        checkpoints: &Checkpoints,
+        earlier: &dyn Fn() -> Result<Vec<PathBuf>>,
+    ) -> Result<Option<u64>> {
+        let folder = rows;
+        if !self.rows.contains_key(folder) {
+            let rows = Rows::open(folder, Split::Train)?;
+            let held_out = Rows::open(folder, Split::Validation)?;
+            let left = Left::in_folders(earlier()?);
+            self.rows.insert(folder.to_owned(), (rows, held_out, left));
         }
-        let Some((rows, held_out, left)) = self.rows.get(traces.rows) else {
+        let Some((rows, held_out, left)) = self.rows.get(folder) else {
             return Ok(None);
         };
         let history = history(config, &described(config, seed, rows), rows, held_out)?;
         let stays = self
             .stays
             .entry(history.base.clone())
-            .or_insert_with(|| Left::to_stay(traces.checkpoints, &history));
-        let others = [left, stays].map(|left| left.newest(&history, traces.work));
-        let own = Keeper::new(traces.work, history).newest()?;
+            .or_insert_with(|| Left::to_stay(checkpoints, &history));
+        let others = [left, stays].map(|left| left.newest(&history, checkpoints));
+        let own = Keeper::new(checkpoints.clone(), history).newest()?;
         Ok(own.max(others[0]).max(others[1]))
     }
 }
@@ -298,16 +298,16 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
 
 fn keeper(config: &Train, context: &Context<'_>, history: History) -> Keeper {
     let keep = config.keep_checkpoints.unwrap_or_default();
-    let retention = Retention {
-        folder: context.checkpoints.to_owned(),
+    Keeper::new(context.checkpoints.clone(), history).with_retention(retention(keep))
+}
+
+/// Which checkpoints a training is to keep.
+#[must_use]
+pub fn retention(keep: KeepCheckpoints) -> Retention {
+    Retention {
         every: keep.every,
         last: keep.last,
         best: keep.best,
-    };
-    let keeper = Keeper::new(context.work, history).with_retention(retention);
-    match context.earlier {
-        Some(folders) => keeper.with_earlier(folders.to_vec()),
-        None => keeper,
     }
 }
 

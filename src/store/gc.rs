@@ -497,7 +497,7 @@ impl Store {
         if keep.everything {
             return Ok(Vec::new());
         }
-        let mut groups = names_below(&self.checkpoints_path())?;
+        let mut groups = self.checkpoint_groups()?;
         if groups.is_empty() {
             return Ok(groups);
         }

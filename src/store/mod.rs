@@ -7,8 +7,8 @@
 //! | `version` | layout version; another one is refused |
 //! | `artifacts/<digest>/…` | an artifact's files, named by their content ([`digest`]), read-only |
 //! | `actions/<kind>/<key>.json` | what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
-//! | `work/<key>/` | scratch that survives interruption (checkpoints of a training); deleted once the key is committed |
-//! | `checkpoints/…/` | checkpoints that trainings leave for others (`crate::train`) |
+//! | `work/<key>/` | scratch that survives interruption ([`checkpoints`] of a training); deleted once the key is committed |
+//! | `checkpoints/…/` | [`checkpoints`] that trainings keep for others |
 //! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
 //! | `piped/<digest>` | text that came through pipes, by content ([`piped`]) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
@@ -39,6 +39,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result, Wrap};
 
 pub mod chain;
+pub mod checkpoints;
 pub mod commit;
 pub mod digest;
 pub mod gc;
@@ -213,50 +214,6 @@ impl Store {
     #[must_use]
     pub fn downloads_path(&self) -> PathBuf {
         self.root.join("downloads")
-    }
-
-    /// The folder of the checkpoints that trainings leave for others.
-    #[must_use]
-    pub fn checkpoints_path(&self) -> PathBuf {
-        self.root.join("checkpoints")
-    }
-
-    /// What stages of a kind have left that consumed the same: the artifacts that are sound as far as a sample tells,
-    /// and the scratch of all keys that were not finished.
-    ///
-    /// # Errors
-    /// The store cannot be read.
-    pub fn earlier(&self, key: &Key) -> Result<Vec<PathBuf>> {
-        self.left_for(key, &self.records(&key.kind)?, |folder, record| {
-            let (artifact, files) = (&record.artifact, Some(record.files.as_slice()));
-            verify::examine(folder, artifact, files, verify::SAMPLE, &verify::Pace::new(None))
-                .is_ok_and(|faults| faults.is_empty())
-        })
-    }
-
-    /// The same for who only looks, sound or not, among the records that are known of the key's kind.
-    ///
-    /// # Errors
-    /// As [`Store::earlier`].
-    pub fn earlier_unexamined(&self, key: &Key, records: &[Record]) -> Result<Vec<PathBuf>> {
-        self.left_for(key, records, |folder, _| folder.is_dir())
-    }
-
-    fn left_for(
-        &self,
-        key: &Key,
-        records: &[Record],
-        is_sound: impl Fn(&Path, &Record) -> bool,
-    ) -> Result<Vec<PathBuf>> {
-        let work = keys_below(&self.root.join("work"))?;
-        let work = work.iter().map(|key| self.work_path(key));
-        let made = records
-            .iter()
-            .filter(|record| record.key.inputs == key.inputs && record.key.version == key.version)
-            .map(|record| (self.artifact_path(&record.artifact), record))
-            .filter(|(folder, record)| is_sound(folder, record))
-            .map(|(folder, _)| folder);
-        Ok(made.chain(work).collect())
     }
 
     /// The folder in which the artifact of a key is written. Its owner is whoever holds the key's lock.

@@ -1,6 +1,7 @@
 //! The training loop: batches from packed rows, gradients from a network, AdamW, checkpoints, and a diagnosis when it
 //! goes wrong. It is generic over the learner ([`Learner`]: a network with its optimizer, on any device) and the objective
-//! ([`Objective`]), and knows neither stages nor the store.
+//! ([`Objective`]), and knows no stages; where checkpoints lie it asks
+//! [`crate::store::checkpoints`].
 //!
 //! One step, for the rows g = step · B + i of the endless, epoch-wise permuted order of the data:
 //!
@@ -21,13 +22,14 @@ mod learning_rate;
 mod metrics;
 mod trainer;
 
-pub use checkpoint::{History, Keeper, Restored, Retention, State};
+pub use checkpoint::{History, Keeper, Restored, State};
 pub use config::Recipe;
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
 pub use trainer::{AllReduce, Hooks, Job, Rehearsal, Report, Trained};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};
+pub use crate::store::checkpoints::{Checkpoints, Retention};
 
 #[cfg(test)]
 mod tests;

@@ -11,6 +11,7 @@ use mdlm::error::{Kind, Result};
 use mdlm::event::{Cancel, Silent};
 use mdlm::manifest::{Split, Stage};
 use mdlm::stages::{self, Context, Device};
+use mdlm::store::checkpoints::Checkpoints;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -57,8 +58,7 @@ impl Project {
             inputs: &inputs,
             output: &output,
             work: &work,
-            earlier: None,
-            checkpoints: &self.folder.path().join("checkpoints"),
+            checkpoints: &Checkpoints::default(),
             piped: &[],
             downloads: &self.folder.path().join("downloads"),
             seed: 5,

@@ -34,6 +34,15 @@ fn the_shapes_are_listed() {
     assert_eq!(shapes.as_array().unwrap().len(), mdlm::shapes::SHAPES.len());
 }
 
+/// Writes weights in the flat order of a shape.
+fn write_weights(path: &Path, shape: &Shape, weights: &[f32]) {
+    let fill = &mut |values: &mut [f32]| {
+        values.copy_from_slice(weights);
+        Ok(())
+    };
+    checkpoint::write(path, &mdlm::model::parameters(shape), &[""], &[], fill).unwrap();
+}
+
 /// A folder with a checkpoint of shape `nano` and an input, and what `mdlm logits` makes of them.
 struct Case {
     folder: tempfile::TempDir,
@@ -44,13 +53,7 @@ impl Case {
         let folder = tempfile::tempdir().unwrap();
         let nano = Shape::find("nano").unwrap();
         let weights: Vec<f32> = (0..204_160).map(|i| (i as f32 * 0.37).sin() * 0.1).collect();
-        checkpoint::write(
-            &folder.path().join("weights.safetensors"),
-            nano,
-            &[("", &weights)],
-            &[],
-        )
-        .unwrap();
+        write_weights(&folder.path().join("weights.safetensors"), nano, &weights);
         Self { folder }
     }
 
@@ -134,13 +137,7 @@ fn logits_match_those_of_pytorch() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/nano_logits.safetensors");
     let case = Case::new();
     let nano = Shape::find("nano").unwrap();
-    checkpoint::write(
-        &case.path("weights.safetensors"),
-        nano,
-        &[("", &golden_weights())],
-        &[],
-    )
-    .unwrap();
+    write_weights(&case.path("weights.safetensors"), nano, &golden_weights());
     std::fs::copy(&golden, case.path("input.safetensors")).unwrap();
     let ((dims, ours), (_, theirs)) = (case.logits(), read(&golden));
     assert_eq!(dims, [2, 32, 512]);

@@ -12,6 +12,7 @@ use mdlm::manifest::Stage;
 use mdlm::stages::evaluate::Evaluation;
 use mdlm::stages::sample::{Line, Summary};
 use mdlm::stages::{self, Context, Device, Outcome};
+use mdlm::store::checkpoints::Checkpoints;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -77,14 +78,17 @@ impl Lab {
             .build()
             .unwrap();
         let outcome = pool.install(|| {
+            let checkpoints = Checkpoints::new(work, &self.folder.path().join("checkpoints"));
             let context = Context {
                 name: "stage",
                 base: self.folder.path(),
                 inputs: &inputs,
                 output: &output,
                 work,
-                earlier: events.earlier.as_deref(),
-                checkpoints: &self.folder.path().join("checkpoints"),
+                checkpoints: &match events.earlier.clone() {
+                    Some(folders) => checkpoints.with_earlier(folders),
+                    None => checkpoints,
+                },
                 piped: &[],
                 downloads: &self.folder.path().join("downloads"),
                 seed: 3,

@@ -111,7 +111,7 @@ fn run(
         rows: &rows,
         objective: &objective(mask),
         recipe,
-        keeper: &Keeper::new(folder, history),
+        keeper: &Keeper::new(Checkpoints::new(folder, Path::new("")), history),
         all_reduce: None,
         cancel: &cancel,
     };

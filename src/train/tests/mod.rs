@@ -163,7 +163,7 @@ fn history(recipe: &Recipe) -> History {
 }
 
 fn keeper(folder: &Path, recipe: &Recipe) -> Keeper {
-    Keeper::new(folder, history(recipe))
+    Keeper::new(Checkpoints::new(folder, Path::new("")), history(recipe))
 }
 
 fn fresh(recipe: Recipe) -> End {
@@ -282,8 +282,28 @@ fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
         base: "another run".to_owned(),
         ..history(&recipe())
     };
-    let other = Keeper::new(folder.path(), another);
+    let other = Keeper::new(Checkpoints::new(folder.path(), Path::new("")), another);
     assert_eq!(other.restore(&mut bag(), &mut |_| ()).unwrap(), None);
+}
+
+/// A state that is not the one that its folder's name says leaves the weights as they are.
+#[test]
+fn a_checkpoint_under_another_steps_name_is_passed_over() {
+    let whole = fresh(recipe());
+    let folder = tempfile::tempdir().unwrap();
+    let mut first = Listener {
+        stop_after: Some(5),
+        ..Listener::default()
+    };
+    run(folder.path(), recipe(), &mut first).unwrap_err();
+    std::fs::rename(
+        folder.path().join("step-00000005"),
+        folder.path().join("step-00000006"),
+    )
+    .unwrap();
+    let mut second = Listener::default();
+    assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+    assert_eq!(second.notes[0], "the checkpoint of step 6 is of another step");
 }
 
 fn constant(steps: u64) -> Recipe {
@@ -297,12 +317,8 @@ fn constant(steps: u64) -> Recipe {
 /// A run that goes on from whatever is there: its notes, and what it made.
 fn goes_on(earlier: &Path, kept: &Path, recipe: Recipe) -> (Vec<String>, End) {
     let folder = tempfile::tempdir().unwrap();
-    let keeper = keeper(folder.path(), &recipe)
-        .with_retention(Retention {
-            folder: kept.to_owned(),
-            ..Retention::default()
-        })
-        .with_earlier(vec![earlier.to_owned()]);
+    let checkpoints = Checkpoints::new(folder.path(), kept).with_earlier(vec![earlier.to_owned()]);
+    let keeper = Keeper::new(checkpoints, history(&recipe));
     let mut listener = Listener::default();
     let made = run_with(&keeper, recipe, &mut listener, None).unwrap();
     (listener.notes, made)
@@ -375,12 +391,12 @@ fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
     let (work, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let long = constant(20);
     let retention = Retention {
-        folder: kept.path().to_owned(),
         every: 5,
         last: 2,
         best: true,
     };
-    let own = keeper(work.path(), &long).with_retention(retention);
+    let checkpoints = Checkpoints::new(work.path(), kept.path());
+    let own = Keeper::new(checkpoints, history(&long)).with_retention(retention);
     run_with(&own, long, &mut Listener::default(), None).unwrap();
     let mut names = Vec::new();
     for base in std::fs::read_dir(kept.path()).unwrap() {

@@ -1,0 +1,98 @@
+//! Whether a stage that is to run goes on from what is left of earlier attempts and of other trainings, and from where: one
+//! decision, for the run that follows it and for those who show it.
+
+use super::{Decision, Plan, Reason};
+use crate::error::Result;
+use crate::manifest::{Stage, StageKind};
+use crate::stages::train;
+use crate::store::checkpoints::Checkpoints;
+use crate::store::{Key, Store};
+
+pub use crate::train::checkpoint::group_of;
+
+/// How a stage that is to run begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// Anew: its scratch is discarded, and nothing of other trainings is looked at.
+    Anew,
+    /// From its own scratch, if there is some.
+    Scratch,
+    /// From the newest state that it would have come through itself: its own, or that of another training.
+    State,
+}
+
+impl Start {
+    /// That of a stage which runs for these reasons.
+    #[must_use]
+    pub fn of(kind: StageKind, reasons: &[Reason]) -> Self {
+        if reasons.contains(&Reason::Forced) {
+            Self::Anew
+        } else if kind == StageKind::Train {
+            Self::State
+        } else {
+            Self::Scratch
+        }
+    }
+
+    /// Where the stage with that key finds states, and leaves its own.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn checkpoints(self, key: &Key, store: &Store) -> Result<Checkpoints> {
+        match self {
+            Self::State => store.checkpoints(key),
+            Self::Anew | Self::Scratch => Ok(store.own_checkpoints(key)),
+        }
+    }
+}
+
+/// The steps that the trainings of a plan go on from. What several of them look at is read once.
+#[derive(Default)]
+pub struct Resumption {
+    trainings: train::Outlook,
+}
+
+impl Resumption {
+    /// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
+    pub fn step(&mut self, plan: &Plan, index: usize, store: &Store) -> Option<u64> {
+        let stage = &plan.stages[index];
+        let Decision::Run {
+            key: Some(key),
+            reasons,
+        } = &stage.decision
+        else {
+            return None;
+        };
+        let Stage::Train(config) = &stage.stage else {
+            return None;
+        };
+        if Start::of(stage.kind(), reasons) != Start::State {
+            return None;
+        }
+        let input = stage.inputs.iter().find(|input| input.role == "from")?;
+        let rows = store.artifact_path(plan.stages[input.index].artifact()?);
+        let earlier = || {
+            let past = plan.past().of(&key.kind, store)?;
+            store.earlier_unexamined(key, &past.records)
+        };
+        self.trainings
+            .goes_on_from(config, stage.seed, &rows, &store.own_checkpoints(key), &earlier)
+            .ok()
+            .flatten()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_training_resumes_unless_it_is_forced() {
+        let (forced, first) = ([Reason::NeverRan, Reason::Forced], [Reason::NeverRan]);
+        assert_eq!(Start::of(StageKind::Train, &first), Start::State);
+        assert_eq!(Start::of(StageKind::Pack, &first), Start::Scratch);
+        for kind in [StageKind::Train, StageKind::Pack] {
+            assert_eq!(Start::of(kind, &forced), Start::Anew);
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! What a run writes, what of it stays, and what it takes up.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::History;
+use super::format::{self, Record, State, is_state};
+use crate::error::{Context as _, Result};
+use crate::model::Learner;
+use crate::store::checkpoints::{Checkpoints, Reason, Retention, states_in};
+use crate::train::Watch;
+
+/// What is not there of the checkpoints that a run was to keep, whose state lies in the folder `artifact`: each as a
+/// lowercase fragment. Nothing where no state lies there. Checkpoints that stay lie below `shared`.
+#[must_use]
+pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoint_every: u64) -> Vec<String> {
+    let Ok(record) = Record::open(artifact) else {
+        return Vec::new();
+    };
+    let steps = record.step;
+    let checkpoints = Checkpoints::new(artifact, shared);
+    let count = |reason| record.history.on_shelf(|shelf| checkpoints.kept(reason, shelf));
+    let mut missing = Vec::new();
+    if retention.every > 0 {
+        // The last state is the artifact's own.
+        let due = (1..)
+            .map(|number| number * retention.every)
+            .take_while(|step| *step < steps);
+        let there = |step: &u64| {
+            record
+                .history
+                .on_shelf(|shelf| checkpoints.has_kept(*step, Reason::Every, shelf))
+        };
+        let (kept, gone): (Vec<u64>, Vec<u64>) = due.partition(there);
+        if !gone.is_empty() {
+            let all = kept.len() + gone.len();
+            missing.push(format!(
+                "of its checkpoints of every {} steps {} of {all} are kept",
+                retention.every,
+                kept.len()
+            ));
+        }
+    }
+    let written = steps.div_ceil(checkpoint_every.max(1));
+    let (last, kept) = (u64::from(retention.last).min(written), count(Reason::Last));
+    if kept < last {
+        missing.push(format!("of its last {last} checkpoints {kept} are kept"));
+    }
+    if retention.best && count(Reason::Best) == 0 && record.log.validation.is_some() {
+        missing.push("its best checkpoint is not kept".to_owned());
+    }
+    missing
+}
+
+/// The checkpoints of one run: written to survive crashes, kept as asked for, taken up where they are its own steps. The
+/// default keeps them in the current folder: for steps without checkpoints.
+#[derive(Clone, Debug, Default)]
+pub struct Keeper {
+    checkpoints: Checkpoints,
+    history: History,
+    retention: Retention,
+}
+
+/// What runs have left, read once for all that look for something to go on from.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Step, history and folder of each state, by the base of its history.
+    states: HashMap<String, Vec<(u64, History, PathBuf)>>,
+}
+
+impl Left {
+    /// What lies in folders that are checkpoints or that hold some.
+    #[must_use]
+    pub fn in_folders(folders: Vec<PathBuf>) -> Self {
+        let mut left = Self::default();
+        for folder in states_in(folders, &is_state) {
+            // What is damaged or half there is no state.
+            if let Ok(Record { step, history, .. }) = Record::open(&folder) {
+                let states = left.states.entry(history.base.clone()).or_default();
+                states.push((step, history, folder));
+            }
+        }
+        left
+    }
+
+    /// What trainings with the same base have left to stay.
+    #[must_use]
+    pub fn to_stay(checkpoints: &Checkpoints, history: &History) -> Self {
+        Self::in_folders(checkpoints.that_stay(history.group(), &is_state))
+    }
+
+    /// The step of the newest state that a run with this history would have come through itself, and that lies not in a
+    /// folder of its own.
+    #[must_use]
+    pub fn newest(&self, history: &History, own: &Checkpoints) -> Option<u64> {
+        let states = self.states.get(&history.base).into_iter().flatten();
+        states
+            .filter(|(_, _, folder)| !own.is_own(folder))
+            .filter(|(step, other, _)| other.shares(history, *step))
+            .map(|(step, ..)| *step)
+            .max()
+    }
+}
+
+/// What a run goes on from.
+#[derive(Debug, PartialEq)]
+pub struct Restored {
+    /// The state.
+    pub state: State,
+    /// Whether another run had made it.
+    pub foreign: bool,
+}
+
+/// Checkpoints that a run may go on from.
+#[derive(Default)]
+struct Candidates {
+    /// By step, ascending; whether it is the run's own; where.
+    found: Vec<(u64, bool, PathBuf)>,
+    /// The last step of another run that differs in nothing but the rates that it had.
+    apart: Option<u64>,
+    /// The last step of one that has gone further than this one is to go.
+    beyond: Option<u64>,
+}
+
+impl Keeper {
+    /// Keeps checkpoints where they are to lie. The history tells runs apart: what another one left is taken up as far as it
+    /// is the same.
+    #[must_use]
+    pub fn new(checkpoints: Checkpoints, history: History) -> Self {
+        Self {
+            checkpoints,
+            history,
+            retention: Retention::default(),
+        }
+    }
+
+    /// Leaves checkpoints for other runs.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
+        self
+    }
+
+    /// Whether a checkpoint is due after a step because it is to stay.
+    #[must_use]
+    pub fn stays(&self, step: u64) -> bool {
+        self.retention.stays(step)
+    }
+
+    /// When the run validates.
+    #[must_use]
+    pub fn watch(&self) -> Watch {
+        self.history.watch()
+    }
+
+    /// Whether the best checkpoint is to stay.
+    #[must_use]
+    pub fn wants_best(&self) -> bool {
+        self.retention.best
+    }
+
+    /// Writes a checkpoint and lets go of those that are too old.
+    ///
+    /// # Errors
+    /// The disk is full or not writable; what was there before is still there.
+    pub fn save(&self, learner: &dyn Learner, state: &State) -> Result<()> {
+        let what = || format!("keep a checkpoint of step {}", state.step);
+        let write = &mut |folder: &Path| format::write(folder, learner, state, &self.history);
+        self.checkpoints.publish(state.step, write).context(what)?;
+        if self.stays(state.step) {
+            self.keep(state.step, Reason::Every).context(what)?;
+        }
+        self.checkpoints.let_go().context(what)?;
+        if self.retention.last > 0 {
+            self.keep(state.step, Reason::Last).context(what)?;
+            self.keep_only(self.retention.last as usize, Reason::Last)
+                .context(what)?;
+        }
+        Ok(())
+    }
+
+    /// Takes note that the checkpoint of a step has the best validation bound so far.
+    ///
+    /// # Errors
+    /// The disk is full or not writable.
+    pub fn note_best(&self, step: u64) -> Result<()> {
+        let what = || format!("keep the checkpoint of step {step}");
+        self.keep(step, Reason::Best).context(what)?;
+        self.keep_only(1, Reason::Best).context(what)
+    }
+
+    fn keep(&self, step: u64, reason: Reason) -> Result<()> {
+        self.history
+            .on_shelf(|shelf| self.checkpoints.keep(step, reason, shelf))
+    }
+
+    fn keep_only(&self, count: usize, reason: Reason) -> Result<()> {
+        self.history
+            .on_shelf(|shelf| self.checkpoints.keep_only(count, reason, shelf))
+    }
+
+    /// Takes up the newest checkpoint that is whole, and removes what a crash left half-written. Of each one that had
+    /// to be passed over, `skipped` hears why.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn restore(
+        &self,
+        learner: &mut dyn Learner,
+        skipped: &mut dyn FnMut(String),
+    ) -> Result<Option<Restored>> {
+        self.checkpoints.clear()?;
+        let Candidates { found, apart, beyond } = self.candidates()?;
+        for (step, own, folder) in found.into_iter().rev() {
+            let of = if own {
+                String::new()
+            } else {
+                format!(" of an earlier run, `{}`,", folder.display())
+            };
+            // Before the learner takes anything of it.
+            if Record::open(&folder).is_ok_and(|record| record.step != step) {
+                skipped(format!("the checkpoint of step {step}{of} is of another step"));
+                continue;
+            }
+            match format::read(&folder, learner, &self.history) {
+                Ok(mut state) => {
+                    if state.step < self.history.steps {
+                        state.log.forget_last_validation(self.history.validation_every);
+                    }
+                    return Ok(Some(Restored { state, foreign: !own }));
+                }
+                Err(error) => skipped(format!(
+                    "the checkpoint of step {step}{of} cannot be used: {error}"
+                )),
+            }
+        }
+        if let Some(step) = apart {
+            skipped(format!(
+                "begins anew: an earlier run has a checkpoint of step {step}, but other learning rates before it (with \
+                 the schedule `cosine` they depend on `steps`)"
+            ));
+        } else if let Some(step) = beyond {
+            skipped(format!(
+                "begins anew: an earlier run has gone on to step {step} and has left no checkpoint of step {} or before \
+                 (`keep_checkpoints`)",
+                self.history.steps
+            ));
+        }
+        Ok(None)
+    }
+
+    /// The step that [`Keeper::restore`] would go on from, as far as names and histories tell; changes nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn newest(&self) -> Result<Option<u64>> {
+        Ok(self.checkpoints.own()?.last().map(|(step, _)| *step))
+    }
+
+    /// What there is to go on from.
+    fn candidates(&self) -> Result<Candidates> {
+        let own = self.checkpoints.own()?.into_iter();
+        let mut all = Candidates {
+            found: own.map(|(step, folder)| (step, true, folder)).collect(),
+            ..Candidates::default()
+        };
+        for folder in self.checkpoints.others(self.history.group(), &is_state) {
+            // What is damaged or half there is no state.
+            let Ok(record) = Record::open(&folder) else {
+                continue;
+            };
+            if record.history.shares(&self.history, record.step) {
+                all.found.push((record.step, false, folder));
+            } else if record.history.is_but_for_steps(&self.history) {
+                let far = record.step > self.history.steps;
+                let why = if far { &mut all.beyond } else { &mut all.apart };
+                *why = (*why).max(Some(record.step));
+            }
+        }
+        // Of the same step the run's own.
+        all.found.sort();
+        Ok(all)
+    }
+}
