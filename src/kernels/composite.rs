@@ -611,6 +611,10 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
 }
 
 impl<E: Number, Dev: Device<E>> HostBackend for Composite<E, Dev> {
+    fn reserve(&self, count: usize) -> Result<()> {
+        self.weights.reserve(count)
+    }
+
     fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
         self.weights.with(f);
         self.version.set(self.version.get() + 1);

@@ -30,19 +30,24 @@ impl Weights {
         }
         let mut all = self.0.borrow_mut();
         let start = all.len();
-        all.try_reserve(values.len()).map_err(|_| {
-            Error::environment(format!(
-                "allocate {} MiB of memory for weights",
-                ((start + values.len()) >> 20) * size_of::<f32>()
-            ))
-            .hint("choose a smaller shape")
-        })?;
+        all.try_reserve(values.len())
+            .map_err(|_| out_of_memory(start + values.len()))?;
         all.extend_from_slice(values);
         Ok(Weight {
             all: self.clone(),
             start,
             shape: PhantomData,
         })
+    }
+
+    /// Makes room for so many elements more, so that what is there need not move when they come.
+    ///
+    /// # Errors
+    /// Memory runs out.
+    pub fn reserve(&self, count: usize) -> Result<()> {
+        let mut all = self.0.borrow_mut();
+        let room = all.try_reserve_exact(count);
+        room.map_err(|_| out_of_memory(all.len() + count))
     }
 
     /// How many elements there are.
@@ -55,6 +60,14 @@ impl Weights {
     pub fn with<R>(&self, f: impl FnOnce(&mut [f32]) -> R) -> R {
         f(&mut self.0.borrow_mut())
     }
+}
+
+fn out_of_memory(count: usize) -> Error {
+    Error::environment(format!(
+        "allocate {} MiB of memory for weights",
+        (count >> 20) * size_of::<f32>()
+    ))
+    .hint("choose a smaller shape")
 }
 
 /// A weight: its place among its backend's weights.

@@ -620,6 +620,10 @@ impl Backend for Fused {
 }
 
 impl HostBackend for Fused {
+    fn reserve(&self, count: usize) -> Result<()> {
+        self.weights.reserve(count)
+    }
+
     fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
         self.weights.with(f);
         Ok(())

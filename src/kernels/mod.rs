@@ -313,6 +313,9 @@ pub trait Backend: Sized + 'static {
 /// Every method fails when memory runs out.
 #[expect(clippy::missing_errors_doc, reason = "stated once, above")]
 pub trait HostBackend: Backend {
+    /// Makes room for weights of so many elements together.
+    fn reserve(&self, count: usize) -> Result<()>;
+
     /// Lends all weights to `f`.
     fn with_weights(&self, f: &mut dyn FnMut(&mut [f32])) -> Result<()>;
 

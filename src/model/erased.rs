@@ -126,6 +126,7 @@ impl<A: Arch, B: HostBackend> Erased<A, B> {
     /// # Errors
     /// Out of memory.
     pub fn new(backend: B, weights: &[f32]) -> Result<Self> {
+        backend.reserve(weights.len())?;
         Ok(Self {
             dit: Dit::new(&backend, weights)?,
             backend,

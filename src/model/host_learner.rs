@@ -48,15 +48,26 @@ impl<N: HostNetwork> HostLearner<N> {
     /// # Errors
     /// Out of memory.
     pub fn new(network: N) -> Result<Self> {
-        let mut learner = Self {
+        let mut average = vec![0.0; network.parameters().iter().map(Parameter::len).sum()];
+        network.read(&mut average)?;
+        Ok(Self {
+            moments: Moments {
+                first: vec![0.0; average.len()],
+                second: vec![0.0; average.len()],
+                ema: average,
+            },
             network,
-            moments: Moments::default(),
             loss: 0.0,
             outcomes: VecDeque::new(),
             halted: false,
-        };
-        learner.restart()?;
-        Ok(learner)
+        })
+    }
+
+    /// Drops what was accumulated and not collected.
+    fn forget(&mut self) {
+        self.loss = 0.0;
+        self.outcomes.clear();
+        self.halted = false;
     }
 
     fn swap_average(&mut self) -> Result<()> {
@@ -87,9 +98,20 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
         self.network
             .with_gradient(&mut |_, _, gradient| gradient.fill(0.0))?;
         self.moments = moments;
-        self.loss = 0.0;
-        self.outcomes.clear();
-        self.halted = false;
+        self.forget();
+        Ok(())
+    }
+
+    fn restart(&mut self) -> Result<()> {
+        let Moments { first, second, ema } = &mut self.moments;
+        // In place: a copy of the weights would be the largest of all allocations.
+        self.network.with_gradient(&mut |_, weights, gradient| {
+            gradient.fill(0.0);
+            first.fill(0.0);
+            second.fill(0.0);
+            ema.copy_from_slice(weights);
+        })?;
+        self.forget();
         Ok(())
     }
 
@@ -368,6 +390,18 @@ mod tests {
         let norm = learner.gradient_norm().unwrap();
         assert!(norm.total.is_nan());
         assert_eq!(norm.largest.unwrap().0, "p2");
+    }
+
+    #[test]
+    fn a_restart_forgets_all_updates_and_keeps_the_weights() {
+        let mut learner = learner(&[2, 3]);
+        run(&mut learner, 2);
+        learner.network.fill(3);
+        let weights = learner.network.weights.clone();
+        learner.restart().unwrap();
+        assert_eq!(learner.network.weights, weights);
+        assert_eq!(learner.network.gradients, [0.0; 5]);
+        assert_eq!(learner.moments, Moments::before(&weights));
     }
 
     #[test]
