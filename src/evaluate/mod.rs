@@ -163,6 +163,7 @@ impl Task<'_> {
                 weights: &noised.weights,
                 loss: self.objective.loss(),
                 constants: &noised.constants,
+                pattern: self.objective.pattern(),
                 ..Batch::default()
             };
             network.nll(&batch, self.objective.support())?

@@ -14,21 +14,22 @@ use std::fmt;
 use std::rc::Rc;
 
 use dfdx::prelude::{
-    Axes2, Axes3, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
+    Axes2, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
     Gradients, HasShape as _, OwnedTape, PermuteTo as _, PutTape as _, RealizeTo as _, ReshapeTo as _, Shape,
-    SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _, TrySub as _,
+    SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _,
 };
 
 use super::flat::{self, Weights};
 use super::fused::check_count;
-use super::{Backend, Dropout, HostBackend, Readout, TokenRows};
+use super::{Backend, Dropout, HostBackend, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 
 /// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
 const NORM_EPSILON: f64 = 1e-5;
 
-/// Base of the rotary angles (Su et al., arXiv 2104.09864).
-const ROTARY_BASE: f64 = 10_000.0;
+/// Added to the logit of a token outside the support, or to the score of a key that is not attended to: e^x is exactly
+/// zero in f32 and f64, yet no NaN can follow from it as from −∞.
+pub(super) const EXCLUDED: f64 = -1e30;
 
 /// The numbers that the composite backend computes with.
 pub trait Number: Dtype {
@@ -260,95 +261,11 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         self.indices((0..count).map(|i| row(i) * chunks + chunk).collect())
     }
 
-    /// Attention of as many queries as keys.
-    fn attention_matrix(
+    pub(super) fn gather_matrix(
         &self,
-        q: Matrix<E, Dev>,
-        kv: &Matrix<E, Dev>,
-        length: usize,
-        heads: usize,
+        x: Matrix<E, Dev>,
+        rows: impl Iterator<Item = usize>,
     ) -> Result<Matrix<E, Dev>> {
-        let (rows, columns) = *q.shape();
-        let (width, half) = (columns / heads, columns / 2 / heads);
-        if !rows.is_multiple_of(length) || half * 2 * heads != columns || *kv.shape() != (rows, 2 * columns) {
-            return Err(Error::internal(format!(
-                "attention over rows of {length} with {heads} heads on {rows}x{columns} and {:?}",
-                kv.shape()
-            )));
-        }
-        let batch = rows / length;
-        let sequences = batch * heads;
-        // Row of (b, h, l) and part p of `parts` in the matrix (R · parts · H, width); its halves lie at twice that, and
-        // one further, in the matrix (R · parts · H · 2, width / 2).
-        let places = |parts: usize, part: usize| {
-            (0..batch).flat_map(move |b| {
-                (0..heads).flat_map(move |h| {
-                    (0..length).map(move |l| ((b * length + l) * parts + part) * heads + h)
-                })
-            })
-        };
-        let halves =
-            |parts, part, half| self.indices(places(parts, part).map(|place| 2 * place + half).collect());
-        let (q_first, q_second) = (halves(1, 0, 0)?, halves(1, 0, 1)?);
-        let (k_first, k_second) = (halves(2, 0, 0)?, halves(2, 0, 1)?);
-        let values = self.indices(places(2, 1).collect())?;
-        // Back from (b, h, l) to (b, l, h).
-        let back = self.indices(
-            (0..batch)
-                .flat_map(|b| {
-                    (0..length).flat_map(move |l| (0..heads).map(move |h| (b * heads + h) * length + l))
-                })
-                .collect(),
-        )?;
-        let angle = |l: usize, j: usize| l as f64 * ROTARY_BASE.powf(-(2.0 * j as f64) / width as f64);
-        let angles = || (0..length).flat_map(|l| (0..half).map(move |j| angle(l, j)));
-        let cosine = self.tensor((length, half), angles().map(f64::cos))?;
-        let sine = self.tensor((length, half), angles().map(f64::sin))?;
-        let scale = E::of(1.0 / (width as f64).sqrt());
-        self.run(q, |q| {
-            let shape = (sequences, length, half);
-            let pick = |x: TracedMatrix<E, Dev>, index| {
-                let (rows, columns) = *x.shape();
-                x.try_reshape_like(&(rows * columns / half, half))?
-                    .try_gather::<(usize, usize), _>(index)?
-                    .try_reshape_like(&shape)
-            };
-            let rotate = |a: Traced<(usize, usize, usize), E, Dev>, b: Traced<_, E, Dev>| {
-                let cosine = cosine.clone().try_broadcast_like::<_, Axis<0>>(&shape)?;
-                let sine = sine.clone().try_broadcast_like::<_, Axis<0>>(&shape)?;
-                let (a_again, b_again) = (a.retaped::<OwnedTape<E, Dev>>(), b.retaped::<OwnedTape<E, Dev>>());
-                let first = a.try_mul(cosine.clone())?.try_sub(b.try_mul(sine.clone())?)?;
-                let second = b_again.try_mul(cosine)?.try_add(a_again.try_mul(sine)?)?;
-                Ok::<_, Dev::Err>((first, second))
-            };
-            let again = || q.retaped::<OwnedTape<E, Dev>>();
-            let keys = || kv.retaped::<OwnedTape<E, Dev>>();
-            let turned = rotate(pick(again(), q_first)?, pick(again(), q_second)?)?;
-            let k = rotate(pick(keys(), k_first)?, pick(keys(), k_second)?)?;
-            let v = keys()
-                .try_reshape_like(&(rows * 2 * heads, width))?
-                .try_gather::<(usize, usize), _>(values)?
-                .try_reshape_like(&(sequences, length, width))?;
-            let scores = turned
-                .0
-                .try_matmul(k.0.try_permute::<_, Axes3<0, 2, 1>>()?)?
-                .try_add(turned.1.try_matmul(k.1.try_permute::<_, Axes3<0, 2, 1>>()?)?)?
-                .try_mul(scale)?;
-            let (context, tape) = scores
-                .try_softmax::<Axis<2>>()?
-                .try_matmul(v)?
-                .try_reshape_like(&(sequences * length, width))?
-                .try_gather::<(usize, usize), _>(back)?
-                .try_reshape_like(&(rows, heads * width))?
-                .split_tape();
-            // The operations above hang on empty tapes of their own; the backend's tape joins them last. A tape runs
-            // by the time of its operations, so the order of joining does not matter.
-            let (_, backend_tape) = q.split_tape();
-            Ok(context.put_tape(dfdx::prelude::Merge::merge(backend_tape, tape)))
-        })
-    }
-
-    fn gather_matrix(&self, x: Matrix<E, Dev>, rows: impl Iterator<Item = usize>) -> Result<Matrix<E, Dev>> {
         let rows = self.indices(rows.collect())?;
         self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
     }
@@ -550,19 +467,9 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         kv: &Self::Act<(usize, D2)>,
         heads: usize,
         rows: TokenRows<'_>,
+        pattern: Pattern,
     ) -> Result<Self::Act<(usize, D)>> {
-        let (q, kv) = (Self::matrix(q), Self::matrix(kv));
-        let Some(listed) = rows.listed else {
-            return Self::typed(self.attention_matrix(q, &kv, rows.length, heads)?);
-        };
-        // Token rows that are not listed take a query that is: what it finds is not looked at.
-        let mut query_of = vec![0; kv.shape().0];
-        for (i, &at) in listed.iter().enumerate() {
-            query_of[at as usize] = i;
-        }
-        let q = self.gather_matrix(q, query_of.into_iter())?;
-        let y = self.attention_matrix(q, &kv, rows.length, heads)?;
-        Self::typed(self.gather_matrix(y, listed.iter().map(|&at| at as usize))?)
+        Self::typed(self.attention_rows(Self::matrix(q), &Self::matrix(kv), heads, rows, pattern)?)
     }
 
     fn gated_residual<D: ConstDim, M: ConstDim>(
@@ -773,70 +680,6 @@ mod tests {
                 40.,
             ],
         );
-    }
-
-    /// Attention as loops over scalars, straight from the contract.
-    fn attention_by_loops(qkv: &[f32], rows: usize, length: usize, width: usize, heads: usize) -> Vec<f64> {
-        let head = width / heads;
-        let at = |row: usize, part: usize, h: usize, j: usize| {
-            f64::from(qkv[row * 3 * width + part * width + h * head + j])
-        };
-        let rotated = |row: usize, part: usize, h: usize, j: usize| {
-            let pair = j % (head / 2);
-            let angle = (row % length) as f64 * 10_000f64.powf(-2.0 * pair as f64 / head as f64);
-            let (first, second) = (at(row, part, h, pair), at(row, part, h, pair + head / 2));
-            if j < head / 2 {
-                first * angle.cos() - second * angle.sin()
-            } else {
-                second * angle.cos() + first * angle.sin()
-            }
-        };
-        let mut y = vec![0.0; rows * width];
-        for row in 0..rows {
-            let start = row / length * length;
-            for h in 0..heads {
-                let score = |other: usize| {
-                    let dot: f64 = (0..head)
-                        .map(|j| rotated(row, 0, h, j) * rotated(other, 1, h, j))
-                        .sum();
-                    (dot / (head as f64).sqrt()).exp()
-                };
-                let total: f64 = (start..start + length).map(score).sum();
-                for j in 0..head {
-                    y[row * width + h * head + j] = (start..start + length)
-                        .map(|other| score(other) / total * at(other, 2, h, j))
-                        .sum();
-                }
-            }
-        }
-        y
-    }
-
-    #[test]
-    fn attention_matches_loops_over_scalars() {
-        let backend = backend();
-        let values = numbers(6 * 24, 0.3);
-        let columns = |from: usize, to: usize| -> Vec<f32> {
-            values
-                .chunks(24)
-                .flat_map(|row| row[from..to].iter().copied())
-                .collect()
-        };
-        let q = backend.input((6, Const::<8>), &columns(0, 8)).unwrap();
-        let kv = backend.input((6, Const::<16>), &columns(8, 24)).unwrap();
-        let expected = attention_by_loops(&values, 6, 3, 8, 2);
-        let y = backend.attention(&q, &kv, 2, TokenRows::all(3)).unwrap();
-        assert_close(&backend.wide_values(&y), &expected);
-        // Some queries: what they find among all.
-        let q = backend.gather(&q, &[1, 3, 5]).unwrap();
-        let y = backend
-            .attention(&q, &kv, 2, TokenRows::listed(3, &[1, 3, 5]))
-            .unwrap();
-        let some: Vec<f64> = [1, 3, 5]
-            .iter()
-            .flat_map(|row| expected[row * 8..][..8].to_vec())
-            .collect();
-        assert_close(&backend.wide_values(&y), &some);
     }
 
     #[test]

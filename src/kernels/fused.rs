@@ -20,7 +20,7 @@ use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile::{self, Part};
-use super::{Backend, Dropout, HostBackend, Readout, TokenRows, seam};
+use super::{Backend, Dropout, HostBackend, Pattern, Readout, TokenRows, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -448,6 +448,7 @@ impl Backend for Fused {
         kv: &Matrix<D2>,
         heads: usize,
         rows: TokenRows<'_>,
+        pattern: Pattern,
     ) -> Result<Matrix<D>> {
         let _timer = profile::forward(Part::Attention);
         let (queries, keys, length) = (q.shape().0, kv.shape().0, rows.length);
@@ -464,6 +465,7 @@ impl Backend for Fused {
             )));
         }
         check_token_rows(rows, queries, keys / length)?;
+        pattern.check()?;
         let heads = self.heads(length, heads, D::SIZE / heads);
         let mut y = seam::zeros(queries * D::SIZE)?;
         let mut denominators = seam::zeros(queries * heads.count)?;
@@ -471,6 +473,7 @@ impl Backend for Fused {
             q: seam::slice(q),
             kv: seam::slice(kv),
             rows,
+            pattern,
         };
         attention::cpu::forward(inputs, &heads, &mut y, &mut denominators);
         let y = self.tensor(*q.shape(), y)?;
@@ -484,6 +487,7 @@ impl Backend for Fused {
                     q: seam::slice(&q),
                     kv: seam::slice(&kv),
                     rows: rows.view(),
+                    pattern,
                 };
                 let y = seam::slice(&y_again);
                 attention::cpu::backward(dy, inputs, y, &denominators, &heads, &mut dq, dkv);
@@ -703,6 +707,7 @@ mod tests {
         head_bias: Vector<40>,
         loss: Loss,
         support: Alphabet,
+        pattern: Pattern,
     }
 
     impl Net {
@@ -714,6 +719,12 @@ mod tests {
             Ok(Self {
                 loss,
                 support,
+                // Each loss with another pattern.
+                pattern: match loss {
+                    Loss::CrossEntropy => Pattern::Full,
+                    Loss::AbsorbingKl => Pattern::Causal,
+                    Loss::ScoreEntropy => Pattern::BlockCausal { block: 3 },
+                },
                 table: weight(backend, 1.0, 1)?,
                 condition: weight(backend, 0.5, 2)?,
                 norms: [weight(backend, 1.0, 3)?, weight(backend, 1.0, 11)?],
@@ -757,7 +768,7 @@ mod tests {
             let h = backend.modulated_norm(&x, &self.norms[0], &modulation, 0, 1, all)?;
             let kv = backend.linear_part::<_, _, Const<48>>(&h, &self.qkv, 24)?;
             let q = backend.linear_part::<_, _, Const<24>>(&backend.gather(&h, &listed)?, &self.qkv, 0)?;
-            let h = backend.attention(&q, &kv, 2, rows)?;
+            let h = backend.attention(&q, &kv, 2, rows, self.pattern)?;
             let x = backend.gather(&x, &listed)?;
             let x = backend.gated_residual(&x, &h, &modulation, 2, Some((dropout, 0)), rows)?;
             let h = backend.modulated_norm(&x, &self.norms[1], &modulation, 3, 4, rows)?;
@@ -873,7 +884,9 @@ mod tests {
         let net = Net::new(&backend, Loss::CrossEntropy).unwrap();
         let q = backend.linear_part::<_, _, Const<24>>(&x, &net.qkv, 0).unwrap();
         let kv = backend.linear_part::<_, _, Const<48>>(&x, &net.qkv, 24).unwrap();
-        let h = backend.attention(&q, &kv, 2, TokenRows::all(LENGTH)).unwrap();
+        let h = backend
+            .attention(&q, &kv, 2, TokenRows::all(LENGTH), Pattern::Full)
+            .unwrap();
         let readout = Readout::cross_entropy(Alphabet::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
         let (loss, nll) = backend.readout(&h, &net.head, &net.head_bias, &readout).unwrap();
         assert!(

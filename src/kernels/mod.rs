@@ -4,7 +4,7 @@
 //! H heads, F = 4D hidden width, C conditioning width, V vocabulary. A dimension that depends on data is `usize`.
 
 pub mod adamw;
-mod attention;
+pub mod attention;
 pub mod categorical;
 pub mod composite;
 pub mod cuda;
@@ -29,6 +29,7 @@ pub mod simd;
 #[cfg(test)]
 mod testing;
 
+pub use attention::Pattern;
 pub use flat::{Gradients, Weight};
 pub use fused::Fused;
 pub use readout::{Constants, Loss, Readout};
@@ -261,8 +262,8 @@ pub trait Backend: Sized + 'static {
         rows: TokenRows<'_>,
     ) -> Result<Self::Act<(usize, D)>>;
 
-    /// Bidirectional attention with rotary positions, per row of L tokens and per head:
-    /// y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v. Columns of `kv` (R, 2D) are [k | v]; they and q are split into `heads`.
+    /// Attention with rotary positions, per row of L tokens and per head: y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v, over the
+    /// keys that `pattern` lets a query attend to. Columns of `kv` (R, 2D) are [k | v]; they and q are split into `heads`.
     /// There are queries for the token rows of `rows` alone, keys and values for all.
     /// Rotary: base 10000 over the two halves of each head, angle of pair j at position l is l · 10000^(−2j/(D/H)).
     fn attention<D: ConstDim, D2: ConstDim>(
@@ -271,6 +272,7 @@ pub trait Backend: Sized + 'static {
         kv: &Self::Act<(usize, D2)>,
         heads: usize,
         rows: TokenRows<'_>,
+        pattern: Pattern,
     ) -> Result<Self::Act<(usize, D)>>;
 
     /// y = x + gate · dropout(branch). `site` tells the network's dropouts apart.

@@ -35,7 +35,7 @@ use dfdx::shapes::{Const, ConstDim, ConstShape};
 
 use super::{Batch, Parameter};
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, Backend, Dropout, TokenRows};
+use crate::kernels::{Alphabet, Backend, Dropout, Pattern, TokenRows};
 use crate::shapes::Shape;
 use crate::with_compiled_shapes;
 
@@ -283,7 +283,8 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         alphabet: Alphabet,
     ) -> Result<(B::Act<()>, B::Act<(usize,)>)> {
         let tokens = b.tokens(batch.tokens)?;
-        let h = self.hidden(b, &tokens, batch.sigma, batch.positions, batch.dropout)?;
+        let (pattern, dropout) = (batch.pattern, batch.dropout);
+        let h = self.hidden(b, &tokens, batch.sigma, batch.positions, pattern, dropout)?;
         let (w, bias) = (&self.output.weight, &self.output.bias);
         b.readout(&h, w, bias, &batch.readout(alphabet))
     }
@@ -296,7 +297,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         sigma: &[f32],
         positions: &[u32],
     ) -> Result<B::Act<(usize, A::V)>> {
-        let h = self.hidden(b, tokens, sigma, positions, None)?;
+        let h = self.hidden(b, tokens, sigma, positions, Pattern::Full, None)?;
         b.linear(&h, &self.output.weight, Some(&self.output.bias))
     }
 
@@ -320,6 +321,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         tokens: &B::Tokens,
         sigma: &[f32],
         positions: &[u32],
+        pattern: Pattern,
         dropout: Option<Dropout>,
     ) -> Result<B::Act<(usize, A::D)>> {
         let c = self.conditioning(b, sigma)?;
@@ -337,6 +339,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
                 &x,
                 &c,
                 rows,
+                pattern,
                 sites.map(|site| dropout.map(|dropout| (dropout, site))),
             )?;
         }
@@ -367,6 +370,7 @@ impl<A: Arch, B: Backend> Block<A, B> {
         x: &B::Act<(usize, A::D)>,
         c: &B::Act<(usize, A::C)>,
         rows: TokenRows<'_>,
+        pattern: Pattern,
         [drop_a, drop_m]: [Option<(Dropout, u32)>; 2],
     ) -> Result<B::Act<(usize, A::D)>> {
         const SHIFT_A: usize = 0;
@@ -387,7 +391,7 @@ impl<A: Arch, B: Backend> Block<A, B> {
         };
         let q = b.linear_part::<_, _, A::D>(&h, &self.attn_qkv, 0)?;
         drop(h);
-        let a = b.attention(&q, &kv, A::HEADS, rows)?;
+        let a = b.attention(&q, &kv, A::HEADS, rows, pattern)?;
         drop((q, kv));
         let a = b.linear(&a, &self.attn_out, None)?;
         let x = b.gated_residual(&x, &a, &modulation, GATE_A, drop_a, rows)?;

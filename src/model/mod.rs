@@ -15,7 +15,7 @@ pub mod tensors;
 mod trial;
 
 use crate::error::Result;
-use crate::kernels::{Alphabet, Constants, Dropout, Loss, Readout};
+use crate::kernels::{Alphabet, Constants, Dropout, Loss, Pattern, Readout};
 use crate::shapes::Shape;
 use chain::HostChain;
 
@@ -49,6 +49,8 @@ pub struct Batch<'a> {
     pub loss: Loss,
     /// Its constants at each of `positions` (n); empty for [`Loss::CrossEntropy`].
     pub constants: &'a [Constants],
+    /// Which positions attend to which.
+    pub pattern: Pattern,
     /// Dropout, in training only.
     pub dropout: Option<Dropout>,
 }

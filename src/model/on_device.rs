@@ -16,7 +16,7 @@ use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
 use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Backend as _, Constants, Dropout, Loss};
+use crate::kernels::{Alphabet, Backend as _, Constants, Dropout, Loss, Pattern};
 use crate::rng::{Random, Stream};
 use crate::shapes::{SHAPES, Shape};
 
@@ -309,7 +309,7 @@ impl<A: Arch> Chain for DeviceChain<'_, A> {
             });
         }
         let tokens = self.tokens.rows(cuda, &rows, length)?;
-        let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, None)?;
+        let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, Pattern::Full, None)?;
         let (w, b) = (&dit.output.weight, &dit.output.bias);
         let drawn = Positions {
             alphabet: request.alphabet,

@@ -610,6 +610,57 @@ mod cuda {
 
     const ODD: Alphabet = Alphabet::without_mask(129, 130);
 
+    /// Every loss, each with another pattern; the device fills positions up, and those weigh nothing.
+    #[test]
+    fn losses_and_patterns_agree_with_the_cpus() {
+        let blocks = Pattern::BlockCausal { block: 20 };
+        let with_mask = Alphabet::with_mask(129, 130);
+        for (loss, alphabet, pattern, own) in [
+            (Loss::CrossEntropy, ODD, Pattern::Causal, None),
+            (Loss::AbsorbingKl, with_mask, blocks, Some([0.1, 3.0, 2.0])),
+            (Loss::ScoreEntropy, ODD, Pattern::Full, Some([0.7, 5.0, 0.0])),
+        ] {
+            let case = Case::of(Odd::SHAPE, alphabet, 3, false, false);
+            let constants: Vec<Constants> = case.positions.iter().filter_map(|_| own).collect();
+            let batch = Batch {
+                loss,
+                constants: &constants,
+                pattern,
+                ..case.batch()
+            };
+            let mut cuda = emulated::<Odd>(Element::F32);
+            let mut fused = host::<Odd>();
+            let losses = fused.network().nll(&batch, alphabet).unwrap();
+            // 1e-4 as below.
+            assert_close(&cuda.network().nll(&batch, alphabet).unwrap(), &losses, 1e-4);
+            for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
+                learner.accumulate(&batch, alphabet).unwrap();
+            }
+            let ((found, found_loss), (expected, expected_loss)) =
+                (accumulated(&mut cuda), accumulated(&mut fused));
+            let off = norm(found.iter().zip(&expected).map(|(a, b)| a - b));
+            assert!(off <= 1e-4 * norm(expected.iter().copied()), "{loss:?}: {off}");
+            let weighted = losses.iter().zip(&case.weights);
+            let total: f64 = weighted.map(|(&l, &w)| f64::from(l) * f64::from(w)).sum();
+            for found in [found_loss, expected_loss] {
+                assert!(
+                    (found - total).abs() <= 1e-4 * (1.0 + total.abs()),
+                    "{loss:?}: {found}, {total}"
+                );
+            }
+            // Another pattern, other losses.
+            let full = Batch {
+                pattern: if pattern == Pattern::Full {
+                    Pattern::Causal
+                } else {
+                    Pattern::Full
+                },
+                ..batch
+            };
+            assert_ne!(fused.network().nll(&full, alphabet).unwrap(), losses);
+        }
+    }
+
     /// 1e-4: sums in another order, and exponentials of another library, through two blocks in f32.
     #[test]
     fn in_f32_the_emulated_network_agrees_with_the_cpus() {

@@ -103,6 +103,7 @@ impl Job<'_> {
                 weights: &noised.weights,
                 loss: self.objective.loss(),
                 constants: &noised.constants,
+                pattern: self.objective.pattern(),
                 dropout,
             };
             each(&micro_batch)?;

@@ -32,7 +32,7 @@ use crate::diffusion::forward::{
 };
 use crate::diffusion::{Posterior, Subs};
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, Loss};
+use crate::kernels::{Alphabet, Loss, Pattern};
 use crate::manifest::{BoundEnds, Estimator, MdlmObjective};
 use crate::rng::{Random, Stream};
 
@@ -210,6 +210,10 @@ impl Objective for Mdlm {
 
     fn loss(&self) -> Loss {
         Loss::CrossEntropy
+    }
+
+    fn pattern(&self) -> Pattern {
+        Pattern::Full
     }
 
     fn is_time_conditioned(&self) -> bool {

@@ -9,7 +9,7 @@ pub use mdlm::Mdlm;
 
 use super::{NoisedBatch, Posterior, RowIndex};
 use crate::error::Result;
-use crate::kernels::{Alphabet, Loss};
+use crate::kernels::{Alphabet, Loss, Pattern};
 use crate::manifest::{self, BoundEnds, Estimator};
 use crate::rng::Random;
 
@@ -43,6 +43,9 @@ pub trait Objective: Send + Sync {
     /// The loss of a position, a function of its logits over the support; [`NoisedBatch::constants`] has what else it
     /// depends on.
     fn loss(&self) -> Loss;
+
+    /// Which positions of a row attend to which.
+    fn pattern(&self) -> Pattern;
 
     /// Whether the network is fed the noise level of each row, or zero.
     fn is_time_conditioned(&self) -> bool;

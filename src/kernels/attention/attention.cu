@@ -1,5 +1,8 @@
-// y = softmax(rot(q) rot(k)ᵀ / √W) v per batch row and head, without the (L, L) matrix (arXiv 2205.14135, 2307.08691);
-// bidirectional.
+// y = softmax(rot(q) rot(k)ᵀ / √W) v per batch row and head, without the (L, L) matrix (arXiv 2205.14135, 2307.08691).
+//
+// SPAN: 0 where a query attends to all keys of its row. Else it attends to those of its own block of SPAN positions and of
+// the blocks before, a prefix; SPAN < LENGTH. Tiles of keys that no query of a tile sees, and tiles of queries that see no
+// key of a tile, are passed over; within the others, scores that are not seen have no share.
 //
 // HEAD: W, a multiple of 16. HEADS: H. LENGTH: L, the keys of a batch row. Queries are rows of q (n, H·W), those of batch
 // row b being starts[b] ≤ i < starts[b + 1], at the positions of their token rows. k and v are the column blocks of kv
@@ -24,6 +27,23 @@
 #define TILE_BYTES (TILE * STRIDE * sizeof(element))
 #define PACKS (HEAD / LANES)
 #define HALF (HEAD / 2)
+// Numbers that attention_keys keeps of a query.
+#if SPAN
+#define SUMS 3
+#else
+#define SUMS 2
+#endif
+
+// Where the keys end that the query of a row of q sees: a position of its batch row.
+__device__ uint32_t visible(GLOBAL(const uint32_t) listed, uint32_t is_listed, uint32_t row) {
+#if SPAN
+  uint32_t position = token_row(listed, is_listed, row) % LENGTH;
+  uint32_t end = (position / SPAN + 1) * SPAN;
+  return end < LENGTH ? end : LENGTH;
+#else
+  return LENGTH;
+#endif
+}
 
 // A warp's 16 rows of a factor, K deep. Lane 4g + q has of each 8 columns 2q, 2q + 1 of the rows g and g + 8.
 template <int K> struct Fragments {
@@ -251,6 +271,42 @@ __device__ float over_row_sum(float x) {
   return x + __shfl_xor_sync(ALL_LANES, x, 2);
 }
 
+// Where the keys end that any of a tile's queries sees: the last one's, as positions ascend.
+__device__ uint32_t last_visible(GLOBAL(const uint32_t) listed, uint32_t is_listed, uint32_t first, uint32_t end) {
+#if SPAN
+  return visible(listed, is_listed, (first + TILE < end ? first + TILE : end) - 1);
+#else
+  return LENGTH;
+#endif
+}
+
+// Where the keys end that each of the two queries sees that a lane has, of a warp's that begin at `first`.
+struct Ends {
+#if SPAN
+  uint32_t at[2];
+#endif
+};
+
+__device__ Ends ends_of(GLOBAL(const uint32_t) listed, uint32_t is_listed, uint32_t first, uint32_t end) {
+  Ends ends;
+#if SPAN
+  for (int r = 0; r < 2; r++) {
+    uint32_t row = first + threadIdx.x % 32 / 4 + 8 * r;
+    ends.at[r] = row < end ? visible(listed, is_listed, row) : LENGTH;
+  }
+#endif
+  return ends;
+}
+
+// Whether a lane's query attends to the key at a position of its row.
+__device__ bool is_seen(const Ends &ends, int which, uint32_t key) {
+#if SPAN
+  return key < ends.at[which];
+#else
+  return LENGTH % TILE == 0 || key < LENGTH;
+#endif
+}
+
 // Grid: (tiles of queries, H, B). logarithms[i, h]: of the softmax's denominator, to base 2.
 extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(
     GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns, GLOBAL(const uint32_t) starts,
@@ -271,25 +327,27 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_forward(
   __syncthreads();
   Fragments<HEAD> queries = rows_of<HEAD>(keys + warp * ROWS * STRIDE);
   float max[2] = {-INFINITY, -INFINITY}, sum[2] = {0.f, 0.f}, out[HEAD / 8][4] = {};
-  for (uint32_t key = 0; key < LENGTH; key += TILE) {
+  uint32_t keys_end = last_visible(listed, is_listed, first, end);
+  for (uint32_t key = 0; key < keys_end; key += TILE) {
     __syncthreads();
     place_turned(next_keys, of_keys, turns, listed, 0, keys);
     place(next_values, values);
     __syncthreads();
     of_keys.first += TILE;
     of_values.first += TILE;
-    if (key + TILE < LENGTH) {
+    if (key + TILE < keys_end) {
       next_keys = fetch_turned(kv, of_keys);
       next_values = fetch(kv, of_values);
     }
     float scores[TILE / 8][4] = {};
     multiply<TILE / 8, HEAD>(scores, queries, keys);
+    // Found anew for each tile: to keep them would take registers that the products need.
+    Ends ends = ends_of(listed, is_listed, first + warp * ROWS, end);
     float top[2] = {max[0], max[1]};
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        bool is_key = LENGTH % TILE == 0 || key + n * 8 + lane % 4 * 2 + i % 2 < LENGTH;
-        scores[n][i] = is_key ? scores[n][i] * (SCALE * LOG2_E) : -INFINITY;
+        scores[n][i] = is_seen(ends, i / 2, key + n * 8 + lane % 4 * 2 + i % 2) ? scores[n][i] * (SCALE * LOG2_E) : -INFINITY;
         top[i / 2] = fmaxf(top[i / 2], scores[n][i]);
       }
     float shrink[2];
@@ -340,14 +398,19 @@ extern "C" __global__ void attention_deltas(GLOBAL(const element) y, GLOBAL(cons
 }
 KERNEL(attention_deltas)
 
-// The logarithms and deltas of a tile of queries; of those that are not there, what makes their shares 0.
-__device__ void load_sums(GLOBAL(const float) logarithms, GLOBAL(const float) deltas, uint32_t first, uint32_t end,
-                          uint32_t head, SHARED(float) sums) {
+// The logarithms and deltas of a tile of queries, and where the keys end that they see; of queries that are not there, what
+// makes their shares 0.
+__device__ void load_sums(GLOBAL(const float) logarithms, GLOBAL(const float) deltas, GLOBAL(const uint32_t) listed,
+                          uint32_t is_listed, uint32_t first, uint32_t end, uint32_t head, SHARED(float) sums) {
   for (uint32_t i = threadIdx.x; i < TILE; i += blockDim.x) {
     bool is_query = first + i < end;
     size_t at = size_t(first + i) * HEADS + head;
     sums[2 * i] = is_query ? logarithms[at] : INFINITY;
     sums[2 * i + 1] = is_query ? deltas[at] : 0.f;
+#if SPAN
+    // Below 2^24: exact.
+    sums[2 * TILE + i] = is_query ? float(visible(listed, is_listed, first + i)) : 0.f;
+#endif
   }
 }
 
@@ -360,7 +423,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_keys(
   uint32_t head = blockIdx.y, batch = blockIdx.z;
   SHARED_ARRAY(element, queries, 0, TILE * STRIDE);
   SHARED_ARRAY(element, slopes, TILE_BYTES, TILE * STRIDE);
-  SHARED_ARRAY(float, sums, 2 * TILE_BYTES, 2 * TILE);
+  SHARED_ARRAY(float, sums, 2 * TILE_BYTES, SUMS * TILE);
   int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   Rows of_keys = {batch * LENGTH + blockIdx.x * TILE, (batch + 1) * LENGTH, 2 * WIDTH, head * HEAD};
   Rows of_values = of_keys;
@@ -371,14 +434,19 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_keys(
   Fragments<HEAD> keys = rows_of<HEAD>(queries + warp * ROWS * STRIDE);
   Fragments<HEAD> values = rows_of<HEAD>(slopes + warp * ROWS * STRIDE);
   float dk[HEAD / 8][4] = {}, dv[HEAD / 8][4] = {};
-  uint32_t end = starts[batch + 1];
-  for (Rows of_queries = {starts[batch], end, WIDTH, head * HEAD}; of_queries.first < end; of_queries.first += TILE) {
+  uint32_t from = starts[batch], end = starts[batch + 1];
+#if SPAN
+  // Queries before the block of the tile's first key do not see it, nor any after it.
+  while (from < end && last_visible(listed, is_listed, from, end) <= blockIdx.x * TILE) from += TILE;
+  float own_key = float(blockIdx.x * TILE + warp * ROWS + lane / 4);
+#endif
+  for (Rows of_queries = {from, end, WIDTH, head * HEAD}; of_queries.first < end; of_queries.first += TILE) {
     Turned next_queries = fetch_turned(q, of_queries);
     Straight next_slopes = fetch(dy, of_queries);
     __syncthreads();
     place_turned(next_queries, of_queries, turns, listed, is_listed, queries);
     place(next_slopes, slopes);
-    load_sums(logarithms, deltas, of_queries.first, end, head, sums);
+    load_sums(logarithms, deltas, listed, is_listed, of_queries.first, end, head, sums);
     __syncthreads();
     float scores[TILE / 8][4] = {}, toward[TILE / 8][4] = {};
     multiply<TILE / 8, HEAD>(scores, keys, queries);
@@ -388,6 +456,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_keys(
       for (int i = 0; i < 4; i++) {
         int column = n * 8 + lane % 4 * 2 + i % 2;
         scores[n][i] = power_of_two(scores[n][i] * (SCALE * LOG2_E) - sums[2 * column]);
+#if SPAN
+        if (own_key + float(8 * (i / 2)) >= sums[2 * TILE + column]) scores[n][i] = 0.f;
+#endif
         toward[n][i] = scores[n][i] * (toward[n][i] - sums[2 * column + 1]) * SCALE;
       }
     multiply_across<HEAD / 8, TILE>(dv, factor_of<TILE>(scores), slopes);
@@ -432,14 +503,16 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_queries(
     delta[r] = row < end ? deltas[size_t(row) * HEADS + head] : 0.f;
   }
   float own[HEAD / 8][4] = {};
-  for (uint32_t key = 0; key < LENGTH; key += TILE) {
+  uint32_t keys_end = last_visible(listed, is_listed, first, end);
+  Ends ends = ends_of(listed, is_listed, of_queries.first, end);
+  for (uint32_t key = 0; key < keys_end; key += TILE) {
     __syncthreads();
     place_turned(next_keys, of_keys, turns, listed, 0, keys);
     place(next_values, values);
     __syncthreads();
     of_keys.first += TILE;
     of_values.first += TILE;
-    if (key + TILE < LENGTH) {
+    if (key + TILE < keys_end) {
       next_keys = fetch_turned(kv, of_keys);
       next_values = fetch(kv, of_values);
     }
@@ -449,7 +522,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_queries(
 #pragma unroll
     for (int n = 0; n < TILE / 8; n++)
       for (int i = 0; i < 4; i++) {
-        bool is_key = LENGTH % TILE == 0 || key + n * 8 + lane % 4 * 2 + i % 2 < LENGTH;
+        bool is_key = is_seen(ends, i / 2, key + n * 8 + lane % 4 * 2 + i % 2);
         float share = is_key ? power_of_two(scores[n][i] * (SCALE * LOG2_E) - logarithm[i / 2]) : 0.f;
         toward[n][i] = share * (toward[n][i] - delta[i / 2]) * SCALE;
       }

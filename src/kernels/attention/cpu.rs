@@ -4,13 +4,18 @@ use rayon::prelude::*;
 
 use crate::kernels::gemm::{Packed, STRIDE, Start, View, in_place_size, product_packed, product_serial};
 use crate::kernels::seam::Tile;
-use crate::kernels::{TokenRows, lanes, math, scratch, simd};
+use crate::kernels::{Pattern, TokenRows, lanes, math, scratch, simd};
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
 
 /// Query rows whose scores are in the cache together.
 const QUERIES: usize = 128;
+/// The same where a pattern hides keys of short rows: a block goes as far as its last query sees, so that more blocks pass
+/// over more keys. How queries are cut does not show in any bit.
+const FEW_QUERIES: usize = 32;
+/// Rows of so many keys are not short: some blocks of [`QUERIES`] pass over most that is hidden.
+const LONG: usize = 4 * QUERIES;
 
 /// L, H and W with the rotary's cosines and sines (L, W/2).
 #[derive(Debug)]
@@ -121,6 +126,8 @@ pub struct Inputs<'a> {
     pub kv: &'a [f32],
     /// The token rows of the queries.
     pub rows: TokenRows<'a>,
+    /// Which keys they attend to.
+    pub pattern: Pattern,
 }
 
 impl<'a> Inputs<'a> {
@@ -129,6 +136,21 @@ impl<'a> Inputs<'a> {
         let model = heads.count * heads.width;
         let batch = self.kv.len() / (2 * model * heads.length);
         self.rows.starts(batch, self.q.len() / model)
+    }
+
+    /// Queries of a block.
+    fn block(&self, length: usize) -> usize {
+        if self.pattern == Pattern::Full || length >= LONG {
+            QUERIES
+        } else {
+            FEW_QUERIES
+        }
+    }
+
+    /// How many keys query `i` attends to.
+    #[inline(always)]
+    fn visible(&self, heads: &Heads, i: usize) -> usize {
+        self.pattern.visible(self.rows.place(i).1, heads.length)
     }
 
     /// The part of row `row` of the batch and head `head`, whose queries begin at `first`.
@@ -194,23 +216,25 @@ pub fn forward(inputs: Inputs, heads: &Heads, y: &mut [f32], denominators: &mut 
                 return;
             }
             let (q_rows, k_rows, v_rows) = inputs.part(heads, row, head, first);
-            let block = QUERIES.min(queries);
+            let block = inputs.block(length).min(queries);
+            // What the last query sees is what any does.
+            let keys = inputs.visible(heads, first + queries - 1);
             let (query_stride, score_stride) = (heads.query_stride(), heads.score_stride());
             let sizes = [
                 memory_of(block, query_stride),
-                length * width,
-                Packed::size(width, length),
-                Packed::size(length, width),
+                keys * width,
+                Packed::size(width, keys),
+                Packed::size(keys, width),
                 memory_of(block, score_stride),
             ];
             scratch::with(sizes.iter().sum(), |memory| {
                 let [q, k, k_packed, v_packed, scores] = cut(memory, sizes);
                 simd::vectorized(
                     #[inline(always)]
-                    || heads.rotate(length, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
+                    || heads.rotate(keys, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
                 );
                 let k_packed = Packed::serial(View::new(k, width).t(), k_packed);
-                let v = View::strided(v_rows, length, width, 2 * model);
+                let v = View::strided(v_rows, keys, width, 2 * model);
                 let v_packed = Packed::serial(v, v_packed);
                 for from in (0..queries).step_by(block) {
                     let rows = block.min(queries - from);
@@ -221,16 +245,19 @@ pub fn forward(inputs: Inputs, heads: &Heads, y: &mut [f32], denominators: &mut 
                         || heads.rotate(rows, q_rows, position, heads.scale(), (q, query_stride)),
                     );
                     let q = View::strided(q, rows, width, query_stride);
+                    let visible = |i| inputs.visible(heads, first + from + i);
+                    let end = visible(rows - 1);
                     let mut tile = Tile::whole(scores, score_stride);
-                    product_packed(Start::Zero, q, k_packed, &mut tile.part(0, rows, 0, length));
+                    let mut tile = tile.part(0, rows, 0, end);
+                    product_packed(Start::Zero, q, k_packed.columns_to(end), &mut tile);
                     let denominators = &mut denominators[from..from + rows];
                     simd::vectorized(
                         #[inline(always)]
-                        || softmax(scores, score_stride, length, denominators),
+                        || softmax(scores, score_stride, (end, visible), denominators),
                     );
-                    let p = View::strided(scores, rows, length, score_stride);
+                    let p = View::strided(scores, rows, end, score_stride);
                     let mut y = y.part(from, rows, 0, width);
-                    product_packed(Start::Zero, p, v_packed, &mut y);
+                    product_packed(Start::Zero, p, v_packed.rows_to(end), &mut y);
                 }
             });
         });
@@ -245,11 +272,17 @@ fn memory_of(rows: usize, stride: usize) -> usize {
     }
 }
 
-/// Each row of scores becomes its softmax; λ = log Σ exp.
+/// Each row of `end` scores becomes its softmax over those that are visible in it, 0 beyond; λ = log Σ exp.
 #[inline(always)]
-fn softmax(scores: &mut [f32], stride: usize, length: usize, denominators: &mut [f32]) {
-    for (scores, denominator) in scores.chunks_mut(stride).zip(denominators) {
-        let scores = &mut scores[..length];
+fn softmax(
+    scores: &mut [f32],
+    stride: usize,
+    (end, visible): (usize, impl Fn(usize) -> usize),
+    denominators: &mut [f32],
+) {
+    for (i, (scores, denominator)) in scores.chunks_mut(stride).zip(denominators).enumerate() {
+        let (scores, others) = scores[..end].split_at_mut(visible(i));
+        others.fill(0.0);
         let max = math::max(scores);
         let sum = lanes::replace_and_sum(
             scores,
@@ -264,9 +297,13 @@ fn softmax(scores: &mut [f32], stride: usize, length: usize, denominators: &mut 
     }
 }
 
-/// A row of scores becomes its softmax P, and dP becomes dS.
+/// A row of scores becomes its softmax P, and dP becomes dS; as many as are visible, 0 beyond.
 #[inline(always)]
-fn to_gradient(scores: &mut [f32], ds: &mut [f32], denominator: f32, delta: f32) {
+fn to_gradient(scores: &mut [f32], ds: &mut [f32], visible: usize, denominator: f32, delta: f32) {
+    let (scores, others) = scores.split_at_mut(visible);
+    others.fill(0.0);
+    let (ds, others) = ds.split_at_mut(visible);
+    others.fill(0.0);
     lanes::update(
         [scores, ds],
         [],
@@ -312,14 +349,16 @@ pub fn backward(
             let dy = &dy[first * model + head * width..];
             let y = &y[first * model + head * width..];
             let denominators = &denominators[first * count + head * queries..][..queries];
-            let block = QUERIES.min(queries);
+            let block = inputs.block(length).min(queries);
+            // What the last query sees is what any does; keys beyond have no gradient.
+            let keys = inputs.visible(heads, first + queries - 1);
             let (query_stride, score_stride) = (heads.query_stride(), heads.score_stride());
-            let (across, along) = (Packed::size(width, length), Packed::size(length, width));
+            let (across, along) = (Packed::size(width, keys), Packed::size(keys, width));
             let sizes = [
                 memory_of(block, query_stride),
-                length * width,
+                keys * width,
                 queries * width,
-                length * width,
+                keys * width,
                 across,
                 along,
                 across,
@@ -331,13 +370,15 @@ pub fn backward(
                 let [q, k, dq_turned, dk_turned, k_across, k_along, v_across, p, ds] = cut(memory, sizes);
                 simd::vectorized(
                     #[inline(always)]
-                    || heads.rotate(length, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
+                    || heads.rotate(keys, (k_rows, 2 * model), |l| l, 1.0, (k, width)),
                 );
                 let k_across = Packed::serial(View::new(k, width).t(), k_across);
                 let k_along = Packed::serial(View::new(k, width), k_along);
-                let v = View::strided(v_rows, length, width, 2 * model);
+                let v = View::strided(v_rows, keys, width, 2 * model);
                 let v_across = Packed::serial(v.t(), v_across);
                 let dy_view = View::strided(dy, queries, width, model);
+                // Up to here keys were reached by the queries so far.
+                let mut reached = 0;
                 for from in (0..queries).step_by(block) {
                     let to = queries.min(from + block);
                     let rows = to - from;
@@ -349,10 +390,14 @@ pub fn backward(
                     );
                     let q = View::strided(q, rows, width, query_stride);
                     let dy_rows = dy_view.rows(from, to);
+                    let visible = |i| inputs.visible(heads, first + i);
+                    let end = visible(to - 1);
                     let mut scores = Tile::whole(p, score_stride);
-                    product_packed(Start::Zero, q, k_across, &mut scores.part(0, rows, 0, length));
+                    let mut scores = scores.part(0, rows, 0, end);
+                    product_packed(Start::Zero, q, k_across.columns_to(end), &mut scores);
                     let mut dp = Tile::whole(ds, score_stride);
-                    product_packed(Start::Zero, dy_rows, v_across, &mut dp.part(0, rows, 0, length));
+                    let mut dp = dp.part(0, rows, 0, end);
+                    product_packed(Start::Zero, dy_rows, v_across.columns_to(end), &mut dp);
                     simd::vectorized(
                         #[inline(always)]
                         || {
@@ -360,17 +405,21 @@ pub fn backward(
                             for (row, (p, ds)) in (from..to).zip(scores) {
                                 let at = row * model..row * model + width;
                                 let delta = math::dot(&dy[at.clone()], &y[at]);
-                                to_gradient(&mut p[..length], ds, denominators[row], delta);
+                                let (p, ds) = (&mut p[..end], &mut ds[..end]);
+                                to_gradient(p, ds, visible(row), denominators[row], delta);
                             }
                         },
                     );
-                    let p = View::strided(p, rows, length, score_stride);
-                    let ds = View::strided(ds, rows, length, score_stride);
-                    let start = if from == 0 { Start::Zero } else { Start::Accumulate };
-                    product_serial(Start::Accumulate, p.t(), dy_rows, &mut dv);
-                    product_serial(start, ds.t(), q, &mut Tile::whole(dk_turned, width));
+                    let p = View::strided(p, rows, end, score_stride);
+                    let ds = View::strided(ds, rows, end, score_stride);
+                    product_serial(Start::Accumulate, p.t(), dy_rows, &mut dv.part(0, end, 0, width));
+                    dk_turned[reached * width..end * width].fill(0.0);
+                    reached = end;
+                    let mut turned = Tile::whole(&mut dk_turned[..end * width], width);
+                    product_serial(Start::Accumulate, ds.t(), q, &mut turned);
                     let mut dq = Tile::whole(dq_turned, width);
-                    product_packed(Start::Zero, ds, k_along, &mut dq.part(from, rows, 0, width));
+                    let mut dq = dq.part(from, rows, 0, width);
+                    product_packed(Start::Zero, ds, k_along.rows_to(end), &mut dq);
                 }
                 simd::vectorized(
                     #[inline(always)]

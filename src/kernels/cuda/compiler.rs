@@ -150,7 +150,7 @@ fn log(program: &Program) -> String {
 mod tests {
     use rayon::prelude::*;
 
-    use super::super::driver::{OPERATIONS, READOUT};
+    use super::super::driver::{ATTENTION, OPERATIONS, READOUT};
     use super::*;
     use crate::shapes::{SHAPES, Shape};
 
@@ -171,6 +171,7 @@ mod tests {
             ("EACH", 4),
             ("STRIDE", shape.vocabulary.next_multiple_of(64)),
             ("LOSS", variant),
+            ("SPAN", [0, 1, 96][variant]),
         ];
         let mut all: Vec<Constant> = whole
             .iter()
@@ -180,9 +181,13 @@ mod tests {
         all
     }
 
-    /// How many variants an operation has: losses of the readout.
+    /// How many variants an operation has: losses of the readout, patterns of attention.
     fn variants(operation: Operation) -> usize {
-        if operation == READOUT { 3 } else { 1 }
+        if [READOUT, ATTENTION].contains(&operation) {
+            3
+        } else {
+            1
+        }
     }
 
     /// The kernels of a small shape, a usual one and the largest, in f32 and bf16, for the architectures that they are

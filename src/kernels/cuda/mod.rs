@@ -17,7 +17,7 @@ use std::rc::Rc;
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use super::fused::check_count;
-use super::{Backend, Dropout, Readout, TokenRows};
+use super::{Backend, Dropout, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 
 pub mod compiler;
@@ -439,8 +439,9 @@ impl Backend for Cuda {
         kv: &Act<(usize, D2)>,
         heads: usize,
         rows: TokenRows<'_>,
+        pattern: Pattern,
     ) -> Result<Act<(usize, D)>> {
-        self.attention_rows(&q.matrix, &kv.matrix, heads, rows)
+        self.attention_rows(&q.matrix, &kv.matrix, heads, rows, pattern)
             .map(Self::act)
     }
 

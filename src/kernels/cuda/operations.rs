@@ -1,20 +1,21 @@
 //! The operations on matrices of a device: what is launched, forwards and backwards. Formulas and gradients stand at the
-//! head of each operation's folder.
+//! head of each operation's folder; operations whose launches are more than a few have them there too, as modules of this
+//! one.
 
 use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
 use super::driver::{
-    ATTENTION, Address, Argument, Command, Constant, EMBED, Element, Epilogue, GATED_RESIDUAL, GATHER,
-    LINEAR, LINEAR_GELU, Launch, MODULATED_NORM, Operand, Operation, Product, READOUT, SILU, Value,
+    Address, Argument, Command, Constant, EMBED, Element, Epilogue, GATED_RESIDUAL, GATHER, LINEAR,
+    LINEAR_GELU, Launch, Operand, Operation, Product, SILU, Value,
 };
 use super::queue::Buffer;
-use super::weights::{Kept, ROWS, Weight};
+use super::weights::{Kept, Weight};
 use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
-use crate::kernels::{Dropout, Loss, Readout, TokenRows};
+use crate::kernels::{Dropout, TokenRows};
 
 /// Bytes that one access moves.
 const PACK: usize = 16;
@@ -33,31 +34,19 @@ const CHUNK: usize = 128;
 const CHUNKS: usize = 512;
 /// Rows of such a chunk come in multiples of this: each warp of a block has as many.
 const CHUNK_ROWS: usize = 8;
-/// Bytes that logits and their gradients may take: a chunk of rows has so many.
-const LOGITS: usize = 256 << 20;
-/// Queries and keys of a tile of attention; its warps have 16 rows each.
-const TILE: usize = 64;
-/// Elements by which attention's tiles are wider than what they hold.
-const PADDING: usize = 8;
 /// Rows of a block of the norm: a warp each.
 const NORM_WARPS: usize = 4;
-/// Threads of the one block that adds up losses.
-const TOTAL_THREADS: usize = 256;
-/// Base of the rotary angles (arXiv 2104.09864).
-const ROTARY_BASE: f64 = 10_000.0;
+
+#[path = "../attention/cuda.rs"]
+mod attention;
+#[path = "../modulated_norm/cuda.rs"]
+mod modulated_norm;
+#[path = "../readout/cuda.rs"]
+mod readout;
 
 fn number(value: usize) -> Argument {
     // Sizes of a micro-batch; the device has no more memory than that.
     Argument::Number(u32::try_from(value).unwrap_or(u32::MAX))
-}
-
-/// The number of a loss in `readout.cu`.
-fn loss_number(loss: Loss) -> usize {
-    match loss {
-        Loss::CrossEntropy => 0,
-        Loss::AbsorbingKl => 1,
-        Loss::ScoreEntropy => 2,
-    }
 }
 
 /// The token rows that a matrix holds, on the device.
@@ -689,228 +678,6 @@ impl Cuda {
         Ok(y)
     }
 
-    pub(super) fn norm_rows(
-        &self,
-        x: &Matrix,
-        weight: &Rc<Weight>,
-        modulation: &Matrix,
-        [shift, scale]: [usize; 2],
-        rows: TokenRows<'_>,
-    ) -> Result<Matrix> {
-        self.check_own(&[x, modulation], &[weight])?;
-        let (count, width) = (x.rows, x.columns);
-        let places = self.modulated(rows, count, modulation, width, &[shift, scale])?;
-        let constants = [
-            ("WIDTH", width),
-            ("COLUMNS", modulation.columns),
-            ("SHIFT", shift * width),
-            ("SCALE", scale * width),
-            ("LENGTH", places.length),
-        ];
-        let shared = number(usize::from(modulation.rows == 1));
-        let y = self.elements(count * width);
-        let statistics = self.floats(2 * count);
-        let at = [
-            x.values.at(),
-            weight.master,
-            modulation.values.at(),
-            y.at(),
-            statistics.at(),
-        ]
-        .map(Argument::At);
-        let arguments = [&at[..], &places.listed(), &[number(count), shared]].concat();
-        let blocks = [count.div_ceil(NORM_WARPS), 1, 1];
-        self.run(
-            MODULATED_NORM,
-            "norm_forward",
-            &constants,
-            blocks,
-            NORM_WARPS * 32,
-            0,
-            &arguments,
-        );
-        let y = self.matrix(y, count, width);
-        if self.is_recording() {
-            let (x, weight, modulation, slot) = (
-                x.clone(),
-                Rc::clone(weight),
-                modulation.clone(),
-                y.gradient.clone(),
-            );
-            self.push(move |cuda, gradients| {
-                let Some(dy) = slot.borrow_mut().take() else {
-                    return Ok(());
-                };
-                let (chunk, chunks) = chunks(places.longest, places.batch);
-                let partial = cuda.floats(places.batch * chunks * 2 * width);
-                let (dx, add) = cuda.target(&x.gradient, count * width);
-                let at = [
-                    x.values.at(),
-                    weight.master,
-                    modulation.values.at(),
-                    statistics.at(),
-                    dy.at(),
-                    dx.at(),
-                    places.starts.at(),
-                    partial.at(),
-                ];
-                let numbers = [number(chunk), number(usize::from(add))];
-                cuda.run(
-                    MODULATED_NORM,
-                    "norm_backward",
-                    &constants,
-                    [chunks, places.batch, 1],
-                    NORM_WARPS * 32,
-                    NORM_WARPS * 2 * width * Element::F32.bytes(),
-                    &[&at.map(Argument::At)[..], &numbers].concat(),
-                );
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
-                let weights = cuda.floats(places.batch * width);
-                let at = [
-                    weight.master,
-                    modulation.values.at(),
-                    partial.at(),
-                    dmodulation.at(),
-                    weights.at(),
-                ];
-                cuda.run(
-                    MODULATED_NORM,
-                    "norm_parameters",
-                    &constants,
-                    [width.div_ceil(TOTALS), places.batch, 1],
-                    THREADS,
-                    THREADS * Element::F32.bytes(),
-                    &[&at.map(Argument::At)[..], &[number(chunks)]].concat(),
-                );
-                *modulation.gradient.borrow_mut() = Some(dmodulation);
-                let dweight = cuda.weight_gradient(gradients, &weight)?;
-                cuda.add_partial_sums(weights.at(), places.batch, width, dweight);
-                *x.gradient.borrow_mut() = Some(dx);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
-    fn turns(&self, length: usize, width: usize) -> Result<Rc<Kept>> {
-        if let Some(known) = self.turns.borrow().get(&(length, width)) {
-            return Ok(Rc::clone(known));
-        }
-        let angle = |position: usize, pair: usize| {
-            position as f64 * ROTARY_BASE.powf(-2.0 * pair as f64 / width as f64)
-        };
-        let pairs = (0..length).flat_map(|position| (0..width / 2).map(move |pair| (position, pair)));
-        let values: Vec<f32> = pairs
-            .map(|(position, pair)| angle(position, pair))
-            .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
-            .collect();
-        let content = narrowed(&values, Element::F32);
-        let table = Rc::new(Kept::filled(&self.queue, &content)?);
-        self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
-        Ok(table)
-    }
-
-    pub(super) fn attention_rows(
-        &self,
-        q: &Matrix,
-        kv: &Matrix,
-        heads: usize,
-        rows: TokenRows<'_>,
-    ) -> Result<Matrix> {
-        self.check_own(&[q, kv], &[])?;
-        let (queries, keys, length, width) = (q.rows, kv.rows, rows.length, q.columns);
-        let fits = heads > 0 && width.is_multiple_of(heads) && (width / heads).is_multiple_of(16);
-        if !fits || kv.columns != 2 * width || length == 0 || !keys.is_multiple_of(length) {
-            let columns = kv.columns;
-            return Err(Error::internal(format!(
-                "attention over rows of {length} with {heads} heads on {keys}x{columns} to width {width}: a head's \
-                 width is a multiple of 16 here"
-            )));
-        }
-        let head = width / heads;
-        let places = self.places(rows, queries, keys / length)?;
-        let turns = self.turns(length, head)?;
-        let constants = [
-            ("HEAD", Value::Whole(head)),
-            ("HEADS", Value::Whole(heads)),
-            ("LENGTH", Value::Whole(length)),
-            ("SQRT_HEAD", Value::Real((head as f32).sqrt())),
-        ];
-        let tile = TILE * (head + PADDING) * self.element.bytes();
-        let sums = 2 * TILE * Element::F32.bytes();
-        let y = self.elements(queries * width);
-        let logarithms = self.floats(queries * heads);
-        let inputs = [q.values.at(), kv.values.at(), turns.at(), places.starts.at()].map(Argument::At);
-        let inputs = [&inputs[..], &places.listed()].concat();
-        let outputs = [y.at(), logarithms.at()].map(Argument::At);
-        let grid = [places.longest.div_ceil(TILE), heads, places.batch];
-        let (warps, shared) = (TILE / 16 * 32, 2 * tile);
-        let arguments = [&inputs[..], &outputs].concat();
-        self.launch(
-            ATTENTION,
-            "attention_forward",
-            &constants,
-            grid,
-            warps,
-            shared,
-            &arguments,
-        );
-        let y = self.matrix(y, queries, width);
-        if self.is_recording() {
-            let (q, kv, values, slot) = (q.clone(), kv.clone(), Rc::clone(&y.values), y.gradient.clone());
-            self.push(move |cuda, _| {
-                let Some(dy) = slot.borrow_mut().take() else {
-                    return Ok(());
-                };
-                // All of them, so that the closure holds what `inputs` are the addresses of.
-                let _kept = (&q, &kv, &places, &turns);
-                let deltas = cuda.floats(queries * heads);
-                let at = [values.at(), dy.at(), deltas.at()].map(Argument::At);
-                let arguments = [&at[..], &[number(queries * heads)]].concat();
-                let blocks = [(queries * heads).div_ceil(THREADS), 1, 1];
-                cuda.launch(
-                    ATTENTION,
-                    "attention_deltas",
-                    &constants,
-                    blocks,
-                    THREADS,
-                    0,
-                    &arguments,
-                );
-                let (dq, dkv) = (cuda.elements(queries * width), cuda.elements(keys * 2 * width));
-                let more = |to: &Buffer| [logarithms.at(), deltas.at(), dy.at(), to.at()].map(Argument::At);
-                let by_keys = [length.div_ceil(TILE), heads, places.batch];
-                let shared = 2 * tile + sums;
-                let arguments = [&inputs[..], &more(&dkv)].concat();
-                cuda.launch(
-                    ATTENTION,
-                    "attention_keys",
-                    &constants,
-                    by_keys,
-                    warps,
-                    shared,
-                    &arguments,
-                );
-                let shared = 2 * tile;
-                let arguments = [&inputs[..], &more(&dq)].concat();
-                cuda.launch(
-                    ATTENTION,
-                    "attention_queries",
-                    &constants,
-                    grid,
-                    warps,
-                    shared,
-                    &arguments,
-                );
-                cuda.give(&q.gradient, dq);
-                cuda.give(&kv.gradient, dkv);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
     /// What a kernel needs to know of dropout: key, step and first row in memory; threshold, scale and site as numbers.
     fn drops(&self, dropout: Option<(Dropout, u32)>) -> (Rc<Buffer>, [Argument; 3]) {
         let words = |dropout: &Dropout| {
@@ -1078,123 +845,5 @@ impl Cuda {
             });
         }
         Ok(y)
-    }
-
-    pub(super) fn readout_rows(
-        &self,
-        h: &Matrix,
-        [w, b]: [&Rc<Weight>; 2],
-        readout: &Readout<'_>,
-    ) -> Result<(Matrix, Matrix)> {
-        self.check_own(&[h], &[w, b])?;
-        let (count, width, vocabulary) = (h.rows, h.columns, b.count);
-        readout.check(count, vocabulary)?;
-        let is_recording = self.is_recording();
-        // Rows of whole tiles: the weight has as many, the last ones of which are zeros.
-        let stride = vocabulary.next_multiple_of(ROWS);
-        let constants = [
-            ("VOCABULARY", vocabulary),
-            ("STRIDE", stride),
-            ("LOSS", loss_number(readout.loss)),
-        ];
-        let support = readout.support;
-        let tokens = [support.size, support.mask, support.excluded()].map(Argument::Number);
-        let targets = self.numbers(readout.targets);
-        let factors = self.told(readout.weights);
-        let of_positions =
-            (readout.loss != Loss::CrossEntropy).then(|| self.told(readout.constants.as_flattened()));
-        // The cross-entropy reads none.
-        let of_position = |first: usize| {
-            let from = of_positions.as_ref().map_or(factors.at(), Buffer::at);
-            from.offset(if of_positions.is_some() { 12 * first } else { 0 })
-        };
-        let losses = self.floats(count);
-        let each = stride * (Element::F32.bytes() + self.element.bytes());
-        let most = LOGITS / each;
-        // Of whole tiles, so that each begins where products want to begin.
-        let most = if most > ROWS { most / ROWS * ROWS } else { most };
-        let chunk = most.clamp(1, count.max(1));
-        let logits = self.floats(chunk * stride);
-        let size = self.element.bytes();
-        let mut dh = None;
-        if is_recording {
-            dh = Some((self.elements(count * width), self.elements(chunk * stride)));
-        }
-        for first in (0..count).step_by(chunk) {
-            let rows = chunk.min(count - first);
-            let hidden = h.values.at().offset(first * width * size);
-            let operands = [self.operand(hidden, false), self.operand(w.working, true)];
-            self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false);
-            let (target, value) = (targets.at().offset(4 * first), losses.at().offset(4 * first));
-            let shared = 32 * Element::F32.bytes();
-            let Some((dh, slopes)) = &dh else {
-                let own = of_position(first);
-                let at = [logits.at(), b.master, target, own, value].map(Argument::At);
-                self.each_row(
-                    READOUT,
-                    "readout_forward",
-                    &constants,
-                    rows,
-                    shared,
-                    &[&at[..], &tokens].concat(),
-                );
-                continue;
-            };
-            let factor = factors.at().offset(4 * first);
-            let at = [
-                logits.at(),
-                b.master,
-                target,
-                of_position(first),
-                factor,
-                value,
-                slopes.at(),
-            ];
-            let at = at.map(Argument::At);
-            self.each_row(
-                READOUT,
-                "readout_gradient",
-                &constants,
-                rows,
-                shared,
-                &[&at[..], &tokens].concat(),
-            );
-            let operands = [self.operand(slopes.at(), false), self.operand(w.working, false)];
-            let to = dh.at().offset(first * width * size);
-            self.multiply([rows, width, stride], operands, to, self.element, false);
-            if let Some(recording) = &mut *self.recording.borrow_mut() {
-                let dw = self.weight_gradient(&mut recording.gradients, w)?;
-                let db = self.weight_gradient(&mut recording.gradients, b)?;
-                self.add_gradients([stride, width, rows], slopes.at(), hidden, dw, Some(db));
-            }
-        }
-        if let Some((dh, _)) = dh {
-            let slot = h.gradient.clone();
-            self.push(move |cuda, _| {
-                cuda.give(&slot, dh);
-                Ok(())
-            });
-        }
-        let loss = self.floats(1);
-        let own = self.queue.zeros(size_of::<f64>());
-        // An evaluation between two steps is none of the optimizer's.
-        let total = self.losses.get().filter(|_| is_recording).unwrap_or(own.at());
-        let at = [losses.at(), factors.at(), total, loss.at()].map(Argument::At);
-        let arguments = [&at[..], &[number(count)]].concat();
-        let shared = TOTAL_THREADS * size_of::<f64>();
-        self.run(
-            READOUT,
-            "readout_total",
-            &constants,
-            [1, 1, 1],
-            TOTAL_THREADS,
-            shared,
-            &arguments,
-        );
-        let floats = |values: Buffer, rows| Matrix {
-            element: Element::F32,
-            ..self.matrix(values, rows, 1)
-        };
-        Ok((floats(loss, 1), floats(losses, count)))
     }
 }

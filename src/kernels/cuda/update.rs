@@ -45,7 +45,7 @@ pub enum Number {
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Outcome {
-    /// Σ weight · nll of its positions.
+    /// Σ weight · loss of its positions.
     pub loss: f64,
     /// The global norm of its gradient, before it was clipped.
     pub norm: f64,

@@ -73,9 +73,16 @@ pub fn in_place_size(rows: usize) -> usize {
 /// A matrix B packed for many products, in memory of the caller's.
 #[derive(Clone, Copy)]
 pub struct Packed<'a> {
-    panels: &'a [f32],
+    panels: Panels<'a>,
     depth: usize,
     columns: usize,
+}
+
+/// Panels of B, and the depth of each: products may take less of it.
+#[derive(Clone, Copy)]
+struct Panels<'a> {
+    values: &'a [f32],
+    depth: usize,
 }
 
 impl<'a> Packed<'a> {
@@ -83,6 +90,26 @@ impl<'a> Packed<'a> {
     #[must_use]
     pub fn size(depth: usize, columns: usize) -> usize {
         columns.next_multiple_of(this_register().columns) * depth
+    }
+
+    /// The first columns of the packed B.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn columns_to(self, columns: usize) -> Self {
+        assert!(columns <= self.columns, "{columns} columns of {}", self.columns);
+        Self { columns, ..self }
+    }
+
+    /// The first rows of the packed B.
+    ///
+    /// # Panics
+    /// When there are fewer.
+    #[must_use]
+    pub fn rows_to(self, depth: usize) -> Self {
+        assert!(depth <= self.depth, "{depth} rows of {}", self.depth);
+        Self { depth, ..self }
     }
 
     /// Packs B (k, n) on all threads.
@@ -105,7 +132,10 @@ impl<'a> Packed<'a> {
         let panels = &mut memory[..Self::size(b.rows, b.columns)];
         pack_columns(b, panels, parallel);
         Self {
-            panels,
+            panels: Panels {
+                values: panels,
+                depth: b.rows,
+            },
             depth: b.rows,
             columns: b.columns,
         }
@@ -151,7 +181,10 @@ pub fn product(start: Start, a: View, b: View, c: &mut [f32]) {
                 let c = c.part(0, a.rows, column, columns);
                 share((register.rows, register.columns), c, &|row, column, c| {
                     let start = start.columns(column, c.columns());
-                    let panels = &b.panels[column * a.columns..];
+                    let panels = Panels {
+                        values: &b.panels.values[column * a.columns..],
+                        ..b.panels
+                    };
                     block(start, a.rows(row, row + c.rows()), panels, c);
                 });
             });
@@ -297,7 +330,7 @@ fn pack_rows<const M: usize>(x: View, out: &mut [f32]) {
 }
 
 /// C = start + A · B with packed B, on the calling thread.
-fn block(start: Start, a: View, panels: &[f32], c: &mut Tile) {
+fn block(start: Start, a: View, panels: Panels, c: &mut Tile) {
     // Borrowed here: what is called through a closure would be compiled without the SIMD level's instructions.
     let rows = a.rows.next_multiple_of(this_register().rows);
     match Lies::of(a, rows) {
@@ -312,7 +345,7 @@ fn block(start: Start, a: View, panels: &[f32], c: &mut Tile) {
     }
 }
 
-fn dispatch<const BY: u8>(start: Start, a: View, panels: &[f32], copy: &mut [f32], c: &mut Tile) {
+fn dispatch<const BY: u8>(start: Start, a: View, panels: Panels, copy: &mut [f32], c: &mut Tile) {
     Arch::new().dispatch(Block::<BY> {
         start,
         a,
@@ -362,7 +395,7 @@ const BY_COLUMNS: u8 = 2;
 struct Block<'a, 'c, 't, const BY: u8> {
     start: Start<'a>,
     a: View<'a>,
-    panels: &'a [f32],
+    panels: Panels<'a>,
     copy: &'c mut [f32],
     c: &'c mut Tile<'t>,
 }
@@ -408,7 +441,7 @@ impl<const BY: u8> Block<'_, '_, '_, BY> {
                 copy
             };
             for column in (0..n).step_by(width) {
-                let b = &panels[column * k + level * width..][..depth * width];
+                let b = &panels.values[column * panels.depth + level * width..][..depth * width];
                 let columns = width.min(n - column);
                 let start = start.columns(column, columns);
                 for row in (0..m).step_by(M) {

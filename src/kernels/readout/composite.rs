@@ -7,11 +7,7 @@ use dfdx::prelude::{
 
 use super::{Loss, Readout};
 use crate::error::Result;
-use crate::kernels::composite::{Composite, Matrix, Number, linear};
-
-/// Added to the logit of a token outside the support: e^x is exactly zero in f32 and f64, yet no NaN can follow from it as
-/// from −∞.
-const EXCLUDED: f64 = -1e30;
+use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number, linear};
 
 impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     /// The scalar Σ weights · loss and each position's loss, of h (n, D), w (V, D) and b (V).

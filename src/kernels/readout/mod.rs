@@ -110,9 +110,9 @@ mod tests {
     impl Case for Of {
         fn run<B: Backend>(&self, backend: &B) -> Result<Results> {
             backend.record(B::Gradients::default());
-            let mut h = table::<B, 21>(backend, self.scale, 1)?;
-            let mut w = weight::<B, (Const<1100>, Const<21>)>(backend, 1.0, 2)?;
-            let mut b = weight::<B, (Const<1100>,)>(backend, 1.0, 3)?;
+            let h = table::<B, 21>(backend, self.scale, 1)?;
+            let w = weight::<B, (Const<1100>, Const<21>)>(backend, 1.0, 2)?;
+            let b = weight::<B, (Const<1100>,)>(backend, 1.0, 3)?;
             let Alphabet { mask, size, .. } = self.support;
             let not_the_mask = |token: u32| {
                 if token == mask {
@@ -135,15 +135,15 @@ mod tests {
             let x = look_up(backend, &h, self.rows)?;
             let (loss, losses) = backend.readout(&x, &w, &b, &readout)?;
             let value = backend.values(&loss)?;
-            let mut g = backend.backward(loss)?;
+            let g = backend.backward(loss)?;
             let (_, again) = backend.readout(&x, &w, &b, &readout)?;
             Ok(vec![
                 ("loss", value),
                 ("losses", backend.values(&losses)?),
                 ("losses without recording", backend.values(&again)?),
-                ("dh", gradient(backend, &mut h, &mut g)?),
-                ("dw", gradient(backend, &mut w, &mut g)?),
-                ("db", gradient(backend, &mut b, &mut g)?),
+                ("dh", gradient(backend, &h, &g)?),
+                ("dw", gradient(backend, &w, &g)?),
+                ("db", gradient(backend, &b, &g)?),
             ])
         }
     }
@@ -201,11 +201,11 @@ mod tests {
         backend.record(Gradients::default());
         let h = backend.input((1, Const::<1>), &[1.0]).unwrap();
         let w = backend.param::<(Const<V>, Const<1>)>(&[0.0; V]).unwrap();
-        let mut b = backend.param::<(Const<V>,)>(&logits).unwrap();
+        let b = backend.param::<(Const<V>,)>(&logits).unwrap();
         let (loss, losses) = backend.readout(&h, &w, &b, readout).unwrap();
-        let mut g = backend.backward(loss).unwrap();
+        let g = backend.backward(loss).unwrap();
         let value = backend.values(&losses).unwrap()[0];
-        (f64::from(value), gradient(&backend, &mut b, &mut g).unwrap())
+        (f64::from(value), gradient(&backend, &b, &g).unwrap())
     }
 
     /// Σ p ln(p / q) of the posteriors, from their definition: no algebra of the operation's.
@@ -321,20 +321,15 @@ mod tests {
     fn nothing_masked_is_a_loss_of_zero() {
         let backend = Fused::default();
         let h = backend.input((0, Const::<4>), &[]).unwrap();
-        let mut w = weight::<_, (Const<9>, Const<4>)>(&backend, 1.0, 1).unwrap();
+        let w = weight::<_, (Const<9>, Const<4>)>(&backend, 1.0, 1).unwrap();
         let b = weight::<_, (Const<9>,)>(&backend, 1.0, 2).unwrap();
         backend.record(Gradients::default());
         let readout = Readout::cross_entropy(Alphabet::without_mask(8, 9), &[], &[]);
         let (loss, losses) = backend.readout(&h, &w, &b, &readout).unwrap();
         assert!(backend.values(&losses).unwrap().is_empty());
         assert_eq!(backend.values(&loss).unwrap(), [0.0]);
-        let mut g = backend.backward(loss).unwrap();
-        assert!(
-            gradient(&backend, &mut w, &mut g)
-                .unwrap()
-                .iter()
-                .all(|&g| g == 0.0)
-        );
+        let g = backend.backward(loss).unwrap();
+        assert!(gradient(&backend, &w, &g).unwrap().iter().all(|&g| g == 0.0));
     }
 
     #[test]

@@ -23,10 +23,7 @@ mod tests {
             let y = backend.silu(&look_up(backend, &x, self.0)?)?;
             let values = backend.values(&y)?;
             let gradients = descend(backend, &y)?;
-            Ok(vec![
-                ("y", values),
-                ("dx", gradient(backend, &x, &gradients)?),
-            ])
+            Ok(vec![("y", values), ("dx", gradient(backend, &x, &gradients)?)])
         }
     }
 
