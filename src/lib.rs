@@ -17,7 +17,7 @@
 //! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the loop, AdamW, EMA; perplexity; samplers; artifacts that machines share |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | what the user wrote; artifacts; what a run can say; tensor operations |
-//! | 0 | [`error`], [`memory`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counter-based random streams; the table of compiled shapes |
+//! | 0 | [`error`], [`memory`], [`plural`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counts with their nouns; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!
@@ -49,6 +49,7 @@ pub mod manifest;
 pub mod memory;
 pub mod model;
 pub mod plan;
+pub mod plural;
 pub mod remote;
 pub mod report;
 pub mod rng;

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::cuda::driver::Timed;
 use crate::kernels::gemm;
+use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::{Device, memory};
 
@@ -137,7 +138,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         && !options.batch.is_multiple_of(rows)
     {
         return Err(Error::input(format!(
-            "a micro-batch of {rows} rows does not divide a batch of {}",
+            "a micro-batch of {} does not divide a batch of {}",
+            counted(rows, "row"),
             options.batch
         ))
         .hint("leave `--micro-batch` out: it is then chosen to fit"));
@@ -211,7 +213,7 @@ fn tables(
         }
     };
     let mut text = format!(
-        "{}: V {}, L {}, D {}, H {}, N {}, C {}; {threads} thread{}\n",
+        "{}: V {}, L {}, D {}, H {}, N {}, C {}; {}\n",
         shape.name,
         shape.vocabulary,
         shape.length,
@@ -219,7 +221,7 @@ fn tables(
         shape.heads,
         shape.blocks,
         shape.conditioning,
-        if threads == 1 { "" } else { "s" },
+        counted(threads, "thread"),
     );
     if let Some(gpu) = tasks
         .iter()

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::executor::Summary;
 use crate::manifest::{Metric, Point, Stage, StageKind};
 use crate::plan::{self, Decision, Plan, Selection};
+use crate::plural::counted;
 use crate::stages::compare::{
     GroupReport, METRICS_IN_ORDER, Row, arrange, cell, fields, measured, metrics, metrics_json, remarks,
 };
@@ -560,10 +561,7 @@ pub(super) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> Stri
     if names.len() > 3 {
         heading.push_str(", …");
     }
-    let count = match rows.len() {
-        1 => "1 result".to_owned(),
-        many => format!("{many} results"),
-    };
+    let count = counted(rows.len(), "result");
     let mut parts = vec![format!("{heading}: {count}")];
     if ran < rows.len() {
         parts.push(format!("{ran} of them there"));

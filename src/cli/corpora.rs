@@ -7,6 +7,7 @@ use super::{Terminal, table};
 use crate::error::Result;
 use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
 use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
+use crate::plural;
 
 /// What `mdlm corpora --help` says.
 pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
@@ -264,7 +265,11 @@ fn contents(corpus: &Corpus, part: &Part) -> String {
         .as_ref()
         .is_some_and(|range| range.unit == RangeUnit::Records);
     if let Some(records) = part.records.filter(|_| !counted) {
-        told.push(format!("{} records", table::count(records)));
+        told.push(format!(
+            "{} {}",
+            table::count(records),
+            plural::of(records, "record")
+        ));
     }
     if let Some(range) = &part.range {
         let unit = match range.unit {

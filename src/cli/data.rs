@@ -15,6 +15,7 @@ use crate::data::tokens::TokenFiles;
 use crate::data::{SpecialIds, split_name};
 use crate::error::{Error, Result};
 use crate::manifest::{Split, StageKind};
+use crate::plural;
 
 /// What `mdlm data --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -254,10 +255,18 @@ fn name(tokenizer: &Tokenizer, token: u32) -> String {
 fn shown(item: &Item, whole: bool, terminal: &Terminal) -> String {
     let mut head = format!("#{}", count(item.index));
     if let Some(tokens) = &item.tokens {
-        head = format!("{head}  {} tokens", count(tokens.len() as u64));
+        head = format!(
+            "{head}  {} {}",
+            count(tokens.len() as u64),
+            plural::of(tokens.len(), "token")
+        );
     }
     if let Some(counted) = item.counted {
-        head = format!("{head}, {} count", count(counted as u64));
+        head = format!(
+            "{head}, {} {}",
+            count(counted as u64),
+            plural::agreeing(counted, "counts", "count")
+        );
     }
     let mut text = terminal.paint_output(Style::Faint, &head);
     text.push('\n');

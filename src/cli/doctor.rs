@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
+use crate::plural::{self, counted};
 use crate::stages::{Choice, Device, Trust, memory, trust};
 use crate::store::locking::System;
 use crate::store::{Machine, Store};
@@ -403,10 +404,7 @@ fn machine_rows(report: &Report) -> Vec<(String, String)> {
         row("system", report.system.clone()),
         row(
             "processor",
-            format!(
-                "{processor}{processors} processor{}",
-                if processors == 1 { "" } else { "s" }
-            ),
+            format!("{processor}{}", counted(processors, "processor")),
         ),
         row(
             "threads",
@@ -492,8 +490,12 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
     rows.extend(report.kernels.as_ref().map(|kernels| {
         let files = match kernels.files {
             0 => "none compiled yet".to_owned(),
-            1 => format!("1 file, {}", bytes(kernels.bytes)),
-            files => format!("{} files, {}", count(files), bytes(kernels.bytes)),
+            files => format!(
+                "{} {}, {}",
+                count(files),
+                plural::of(files, "file"),
+                bytes(kernels.bytes)
+            ),
         };
         row("kernels", format!("{}: {files}", kernels.path))
     }));

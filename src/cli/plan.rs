@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::event::Cancel;
 use crate::plan::resume::Resumption;
 use crate::plan::{Decision, Needed, Plan, Reason};
+use crate::plural;
 use crate::store::{Digest, Key, Store};
 
 /// Exit code of `--exit-code` when a run would have something to do.
@@ -179,7 +180,7 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
         })
         .collect();
     let total = plan.stages.len();
-    let stages = if total == 1 { "stage" } else { "stages" };
+    let stages = plural::of(total, "stage");
     let fetched = plan
         .stages
         .iter()

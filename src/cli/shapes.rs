@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::kernels::cuda::driver::Element;
 use crate::model::footprint::Footprint;
 use crate::model::on_device;
+use crate::plural::counted;
 use crate::shapes::SHAPES;
 
 /// What `mdlm shapes --help` says.
@@ -191,11 +192,7 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
         precision, "weights and", "shape", "moments"
     );
     for rows in ROWS {
-        let heading = if rows == 1 {
-            "1 row".to_owned()
-        } else {
-            format!("{rows} rows")
-        };
+        let heading = counted(rows, "row");
         let _ = write!(table, "{heading:>12}");
     }
     for lines in lines.chunks(ROWS.len()) {

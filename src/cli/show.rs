@@ -9,6 +9,7 @@ use super::project::ProjectArgs;
 use super::table::{bytes, columns, count, duration};
 use super::terminal::Style;
 use crate::error::Result;
+use crate::plural::counted;
 use crate::report::leaves;
 use crate::store::{Digest, Record};
 
@@ -164,12 +165,7 @@ fn about(record: &Record, path: &str, lacking: Option<&str>) -> Vec<Vec<String>>
     ));
     rows.push(row(
         "device",
-        format!(
-            "{}, {} {}",
-            made.device,
-            made.threads,
-            if made.threads == 1 { "thread" } else { "threads" }
-        ),
+        format!("{}, {}", made.device, counted(made.threads, "thread")),
     ));
     let machine = &made.machine;
     let processor = machine
@@ -179,8 +175,10 @@ fn about(record: &Record, path: &str, lacking: Option<&str>) -> Vec<Vec<String>>
     rows.push(row(
         "machine",
         format!(
-            "{} ({}{processor}, {} processors)",
-            machine.host, machine.system, machine.processors
+            "{} ({}{processor}, {})",
+            machine.host,
+            machine.system,
+            counted(machine.processors, "processor")
         ),
     ));
     rows.push(row("manifest", made.manifest.clone()));

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::plural::counted;
+
 /// Columns of a terminal that everything fits into.
 pub const WIDTH: usize = 80;
 /// Columns beyond which lines are no longer easy to read.
@@ -168,7 +170,7 @@ pub fn bytes(bytes: u64) -> String {
         // What would round up to 1000 belongs to the next unit.
         if size < 999.5 {
             return if unit == "bytes" {
-                format!("{bytes} bytes")
+                counted(bytes, "byte")
             } else {
                 format!("{} {unit}", three(size))
             };

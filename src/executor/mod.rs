@@ -25,6 +25,7 @@ use crate::manifest::Stage;
 use crate::model::Turn;
 use crate::plan::resume::Start;
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
+use crate::plural::counted;
 use crate::remote::Remote;
 use crate::stages::{self, Choice, Context, Device, Outcome, key, memory};
 use crate::store::{
@@ -129,7 +130,9 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
         .stack_size(STACK_BYTES)
         .thread_name(|index| format!("mdlm-{index}"))
         .build()
-        .wrap(Kind::Environment, || format!("start {threads} threads"))
+        .wrap(Kind::Environment, || {
+            format!("start {}", counted(threads, "thread"))
+        })
 }
 
 /// Runs what the plan says has to run. Called in a [`pool`], whose threads are those of stages that run alone.

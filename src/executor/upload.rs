@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::locked;
 use crate::error::Kind;
 use crate::event::{Cancel, Event, Sink};
+use crate::plural::counted;
 use crate::remote::Remote;
 use crate::store::{Record, Store};
 
@@ -63,10 +64,9 @@ impl Uploads {
             }
             match pushed {
                 Ok(moved) if moved.files > 0 => {
-                    let files = if moved.files == 1 { "file" } else { "files" };
                     let text = format!(
-                        "pushed {} {files}, {}, to {}",
-                        moved.files,
+                        "pushed {}, {}, to {}",
+                        counted(moved.files, "file"),
                         size(moved.bytes),
                         remote.url()
                     );

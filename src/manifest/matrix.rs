@@ -32,6 +32,7 @@ use super::kinds;
 use super::meaning::{KINDS, REFERENCES};
 use super::order::order;
 use super::text::{Data, Member, Node, Span, pointer_join};
+use crate::plural;
 
 /// Stages that a manifest may have once its sweeps are spelt out.
 pub const MAX_STAGES: usize = 1_000;
@@ -172,9 +173,11 @@ impl Expansion {
         }
         for (place, messages) in places.into_values().filter(|(_, messages)| messages.len() > 1) {
             let more = messages.len() - 1;
-            let instances = if more == 1 { "instance" } else { "instances" };
             let message = &mut kept[place].message;
-            *message = format!("{message}, and so for {more} more {instances}");
+            *message = format!(
+                "{message}, and so for {more} more {}",
+                plural::of(more, "instance")
+            );
         }
         kept
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::{Past, PlannedStage};
 use crate::manifest::Stage;
+use crate::plural::counted;
 use crate::stages::key::watched;
 use crate::stages::train::retention;
 use crate::store::{Key, Record, Store};
@@ -61,6 +62,14 @@ fn steps(stage: &Stage) -> u64 {
     }
 }
 
+/// What follows "every": `step`, `3 steps`.
+fn every(steps: u64) -> String {
+    match steps {
+        1 => "step".to_owned(),
+        steps => counted(steps, "step"),
+    }
+}
+
 /// The validations that a training was not asked for and now is.
 fn validations(made: &Value, asked: &Value, steps: u64) -> Vec<String> {
     let number = |config: &Value, field: &str| config.get(field).and_then(Value::as_u64).unwrap_or(0);
@@ -72,14 +81,21 @@ fn validations(made: &Value, asked: &Value, steps: u64) -> Vec<String> {
     let is_covered = now == 0 || now >= steps || then > 0 && now.is_multiple_of(then);
     if !is_covered {
         lacks.push(if then == 0 || then >= steps {
-            format!("validated at its end alone, not every {now} steps")
+            format!("validated at its end alone, not every {}", every(now))
         } else {
-            format!("validated every {then} steps, not every {now}")
+            format!(
+                "validated every {}, not every {}",
+                every(then),
+                every(now).trim_end_matches(" steps")
+            )
         });
     }
     let (then, now) = (number(made, "validation_rows"), number(asked, "validation_rows"));
     if now > then {
-        lacks.push(format!("validated on at most {then} rows, not {now}"));
+        lacks.push(format!(
+            "validated on at most {}, not {now}",
+            counted(then, "row")
+        ));
     }
     lacks
 }

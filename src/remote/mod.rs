@@ -33,6 +33,7 @@ use tokio::runtime::Runtime;
 use crate::data::fetch::{self, Settings};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
+use crate::plural::counted;
 use crate::store::digest::{digest_of, hash_file};
 use crate::store::{Digest, FileEntry, Key, KeyLock, Record, Store};
 
@@ -381,7 +382,7 @@ impl Remote {
         let size = answer.meta.size;
         if size != file.bytes {
             locked(&self.unfit).insert(file.digest);
-            let message = format!("it has {size} bytes instead of {}", file.bytes);
+            let message = format!("it has {} instead of {}", counted(size, "byte"), file.bytes);
             return Err(Trouble::Final(Error::input(message)));
         }
         if answer.range.start != have {
@@ -400,14 +401,17 @@ impl Remote {
             let bytes = bytes.map_err(|error| Trouble::Passing(self.fault(&error)))?;
             have += bytes.len() as u64;
             if have > file.bytes {
-                let message = format!("more than its {} bytes came", file.bytes);
+                let message = format!("more than its {} came", counted(file.bytes, "byte"));
                 return Err(Trouble::Final(Error::input(message)));
             }
             local.write_all(&bytes).wrap(Kind::Environment, writing)?;
             took(bytes.len() as u64);
         }
         if have < file.bytes {
-            let message = format!("the connection broke after {have} of {} bytes", file.bytes);
+            let message = format!(
+                "the connection broke after {have} of {}",
+                counted(file.bytes, "byte")
+            );
             return Err(Trouble::Passing(Error::environment(message)));
         }
         Ok(())

@@ -15,6 +15,7 @@ use crate::manifest::corpora::Resolved;
 use crate::manifest::source::{DEFAULT_LONGEST_RECORD, NamedCorpus};
 use crate::manifest::vocabularies::{Published, PublishedFile};
 use crate::manifest::{SourceInput, Stage, Tokenizer};
+use crate::plural::counted;
 
 /// Computes, or remembers, the SHA-256 of a file in hex.
 pub type Sha256<'a> = &'a dyn Fn(&Path) -> Result<String>;
@@ -216,10 +217,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
 }
 
 fn count(files: usize) -> String {
-    match files {
-        1 => "1 file".to_owned(),
-        files => format!("{files} files"),
-    }
+    counted(files, "file")
 }
 
 /// The last part of a URL.

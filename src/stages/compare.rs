@@ -23,12 +23,14 @@ use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::Interval;
 use crate::manifest::{BoundEnds, Compare, Metric, Point};
+use crate::plural::counted;
 use crate::train::ValidationLine;
 use crate::train::checkpoint::METRICS;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: fields, metrics, intervals. 2: means over seeds; what nats and perplexity are per.
+/// 1: fields, metrics, intervals. 2: means over seeds; what nats and perplexity are per; a count of one has a noun in the
+/// singular.
 pub const VERSION: u32 = 2;
 
 /// File name of the table as JSON.
@@ -262,10 +264,10 @@ fn best(rows: &[Row], by: Metric, groups: Option<&[Group]>) -> Option<(String, S
     let group = groups.first()?;
     let spread = group.metric(by)?;
     let told = format!(
-        "{} {}, mean ± sd of {} seeds",
+        "{} {}, mean ± sd of {}",
         by.name(),
         by.shown_spread(spread),
-        spread.n
+        counted(spread.n, "seed")
     );
     Some(match groups.len() {
         1 => ("mean".to_owned(), told),
@@ -401,7 +403,8 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
         [(_, 0), (_, 0)] => {}
         [(unit, 1..), (_, 0)] | [(_, 0), (unit, 1..)] => remarks.push(format!("{per_token}: {unit}")),
         [(token, some), (position, others)] => remarks.push(format!(
-            "{per_token}: {token} in {some} rows, {position} in {others}; the two do not compare"
+            "{per_token}: {token} in {}, {position} in {others}; the two do not compare",
+            counted(some, "row")
         )),
     }
     if measured(rows).contains(&Metric::BitsPerByteNormalized) {
@@ -410,8 +413,8 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
     let published = rows.iter().filter(|row| row.published).count();
     if published > 0 {
         remarks.push(format!(
-            "the published estimate in {published} of {} rows: it is lower than a bound and is none, so that it comes last",
-            rows.len()
+            "the published estimate in {published} of {}: it is lower than a bound and is none, so that it comes last",
+            counted(rows.len(), "row")
         ));
     }
     remarks
@@ -574,7 +577,7 @@ fn markdown(rows: &[Row], by: Option<Metric>, groups: Option<&[Group]>) -> Strin
             .map(escaped)
             .collect()
     };
-    let mut text = format!("# {} results\n\n", rows.len());
+    let mut text = format!("# {}\n\n", counted(rows.len(), "result"));
     match (by, groups) {
         (Some(by), None) => {
             let _ = writeln!(text, "The best `{}` first.\n", by.name());

@@ -14,6 +14,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::evaluate::{Interval, Task};
 use crate::event::Progress;
 use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
+use crate::plural::counted;
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Outcome, memory};
@@ -21,7 +22,7 @@ use crate::stages::{Context, Outcome, memory};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
-/// bytes of the text that is kept.
+/// bytes of the text that is kept; a count of one has a noun in the singular.
 pub const VERSION: u32 = 2;
 
 /// File name of [`Evaluation`].
@@ -202,8 +203,9 @@ fn check(model: &ModelInfo, rows: &Rows) -> Result<()> {
     }
     if info.length != model.length {
         return Err(Error::input(format!(
-            "the rows have {} tokens, the model's have {}",
-            info.length, model.length
+            "the rows have {}, the model's have {}",
+            counted(info.length, "token"),
+            model.length
         ))
         .hint(format!("set `length` of the pack stage to {}", model.length)));
     }
@@ -262,17 +264,19 @@ fn text(found: &Evaluation) -> String {
     };
     let mut text = format!(
         "# Bound on the {} split\n\n\
-         {weights} weights · estimator `{estimator}` · {} of {} rows · {} draws per row · {} {} counted\n\n\
+         {weights} weights · estimator `{estimator}` · {} of {} · {} per row · {} counted\n\n\
          | quantity | {} | 95% interval |\n|---|---|---|\n",
         split_name(found.split),
         found.rows,
-        found.rows_of_split,
-        found.draws,
-        found.tokens,
-        match found.unit {
-            Unit::Token => "tokens",
-            Unit::Position => "positions",
-        },
+        counted(found.rows_of_split, "row"),
+        counted(found.draws, "draw"),
+        counted(
+            found.tokens,
+            match found.unit {
+                Unit::Token => "token",
+                Unit::Position => "position",
+            }
+        ),
         match found.bound {
             BoundEnds::Valid => "upper bound",
             BoundEnds::Published => "published estimate",

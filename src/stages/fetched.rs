@@ -12,6 +12,7 @@ use crate::event::Progress;
 use crate::manifest::source::RemoteFile;
 use crate::manifest::vocabularies::{Family, Published};
 use crate::manifest::{BertFile, Gpt2Files, Source, SourceInput, Stage, Tokenize, Tokenizer, TokenizerFile};
+use crate::plural::counted;
 use crate::stages::{Context, by_hand};
 
 /// The files that a stage downloads unless they are here, and their size where it is known beforehand.
@@ -166,7 +167,7 @@ pub fn tokenizer(
                 }
                 (None, [file]) => file.path.clone(),
                 (None, files) => {
-                    let message = format!("`{}` matches {} files", config.url, files.len());
+                    let message = format!("`{}` matches {}", config.url, counted(files.len(), "file"));
                     return Err(Error::input(message).hint("name one `tokenizer.json`"));
                 }
             };

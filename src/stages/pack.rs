@@ -23,6 +23,7 @@ use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_n
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Progress;
 use crate::manifest::{Pack, Padding, Split, Tail};
+use crate::plural::counted;
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome};
 use crate::store::Digest;
@@ -87,7 +88,8 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let records = pack_all(config, &tokens, lost, random, splits, context)?;
     if records != from.records {
         return Err(Error::input(format!(
-            "the tokens hold {records} records, but their `tokens.json` says {}",
+            "the tokens hold {}, but their `tokens.json` says {}",
+            counted(records, "record"),
             from.records
         ))
         .hint("run the tokenize stage again with `--force`"));
@@ -211,9 +213,9 @@ fn split_of(random: Random, hash: u64, share: f64) -> Split {
 fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
     let name = split_name(split);
     let error = Error::input(format!(
-        "the `{name}` split gets no row: {} records with {} tokens fell to it, and a row takes {}",
-        counts.records,
-        counts.tokens,
+        "the `{name}` split gets no row: {} with {} fell to it, and a row takes {}",
+        counted(counts.records, "record"),
+        counted(counts.tokens, "token"),
         if config.wrap {
             format!("{}", config.length - 2)
         } else {

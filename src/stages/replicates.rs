@@ -7,6 +7,7 @@
 
 use super::compare::{Row, cell, measured};
 use crate::manifest::{Metric, Point};
+use crate::plural;
 
 /// Whether a swept field is a seed, of whichever stage: `seed`, `model.seed`, `input.seed`.
 #[must_use]
@@ -161,13 +162,10 @@ pub fn order(groups: &mut [Group], by: Metric) {
 pub fn counted(groups: &[Group]) -> String {
     let counts = || groups.iter().map(|group| group.rows.len());
     let (least, most) = (counts().min().unwrap_or(0), counts().max().unwrap_or(0));
-    let settings = match groups.len() {
-        1 => "1 setting".to_owned(),
-        many => format!("{many} settings"),
-    };
+    let settings = plural::counted(groups.len(), "setting");
     match (groups.len(), least == most) {
-        (1, _) => format!("{settings}, {most} seeds"),
-        (_, true) => format!("{settings}, {most} seeds each"),
+        (1, _) => format!("{settings}, {}", plural::counted(most, "seed")),
+        (_, true) => format!("{settings}, {} each", plural::counted(most, "seed")),
         (_, false) => format!("{settings}, {least} to {most} seeds each"),
     }
 }

@@ -16,6 +16,7 @@ use crate::data::{SourceInfo, SpecialIds, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
 use crate::manifest::{Sample, Sampler, Weights};
+use crate::plural::counted;
 use crate::sample::{Task, wilson};
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Outcome, memory};
@@ -202,11 +203,11 @@ fn outcome(summary: &Summary) -> Outcome {
                 || "no complete record".to_owned(),
                 |(share, (low, high))| {
                     format!(
-                        "{:.1}% ({:.1}% to {:.1}%) of {} records",
+                        "{:.1}% ({:.1}% to {:.1}%) of {}",
                         100.0 * share,
                         100.0 * low,
                         100.0 * high,
-                        judgement.records
+                        counted(judgement.records, "record")
                     )
                 },
             );

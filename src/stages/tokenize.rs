@@ -19,6 +19,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::vocabularies::Published;
 use crate::manifest::{self, SpecialTokensInText, TrainTokenizer};
+use crate::plural::counted;
 use crate::shapes::SHAPES;
 use crate::stages::{Context, Outcome, fetched};
 
@@ -124,8 +125,8 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     info.tokenizer_digest = digest?;
     if info.records != records.info().records {
         return Err(Error::input(format!(
-            "the source holds {} records, but its `source.json` says {}",
-            info.records,
+            "the source holds {}, but its `source.json` says {}",
+            counted(info.records, "record"),
             records.info().records
         ))
         .hint("run the source stage again with `--force`"));
@@ -314,8 +315,8 @@ fn figures(info: &TokensInfo) -> Vec<(String, String)> {
 fn lost(info: &TokensInfo) -> Option<String> {
     (info.lost_characters > 0).then(|| {
         format!(
-            "{} characters ({:.3}% of the bytes)",
-            info.lost_characters,
+            "{} ({:.3}% of the bytes)",
+            counted(info.lost_characters, "character"),
             100.0 * info.lost_bytes as f64 / info.bytes.max(1) as f64
         )
     })

@@ -27,6 +27,7 @@ use crate::event::Progress;
 use crate::kernels::gemm;
 use crate::manifest::{self, BoundEnds, KeepCheckpoints, Precision, Split, Train};
 use crate::model::{self, Learner, Network};
+use crate::plural::counted;
 use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
@@ -182,8 +183,10 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     let info = rows.info();
     if info.length as usize != shape.length {
         return Err(Error::input(format!(
-            "the rows have {} tokens, shape `{}` has {}",
-            info.length, shape.name, shape.length
+            "the rows have {}, shape `{}` has {}",
+            counted(info.length, "token"),
+            shape.name,
+            shape.length
         ))
         .hint(format!("set `length` of the pack stage to {}", shape.length)));
     }

@@ -37,6 +37,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Kind, Result, Wrap};
+use crate::plural::counted;
 
 pub mod chain;
 pub mod checkpoints;
@@ -447,9 +448,9 @@ impl Store {
                 Ok(metadata) if metadata.is_file() && metadata.len() == file.bytes => {}
                 Ok(metadata) if metadata.is_file() => {
                     return Ok(Some(format!(
-                        "`{}` of its artifact has {} bytes instead of {}",
+                        "`{}` of its artifact has {} instead of {}",
                         file.path,
-                        metadata.len(),
+                        counted(metadata.len(), "byte"),
                         file.bytes
                     )));
                 }

@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use super::digest::{digest_of, hash_file_paced};
 use super::{Digest, FileEntry, Store, beside, create_folder, names_below, remove_folder, time};
 use crate::error::{Error, Kind, Result, Wrap};
+use crate::plural::counted;
 
 /// Something that is wrong with an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,7 +65,9 @@ impl fmt::Display for Fault {
         }
         match &self.flaw {
             Flaw::Missing => f.write_str(" is missing"),
-            Flaw::Length { found, expected } => write!(f, " has {found} bytes instead of {expected}"),
+            Flaw::Length { found, expected } => {
+                write!(f, " has {} instead of {expected}", counted(*found, "byte"))
+            }
             Flaw::Content => f.write_str(" has other content"),
             Flaw::Extra => f.write_str(" does not belong to it"),
             Flaw::Unreadable { message } => write!(f, " cannot be read: {message}"),

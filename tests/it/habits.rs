@@ -675,6 +675,57 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
     assert_eq!(code, Some(0), "{talk}");
 }
 
+/// One record, one file, one row: a count of one has its noun in the singular.
+#[test]
+fn a_single_thing_is_no_plural() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "a.txt",
+        &("one two three four five six seven eight ".repeat(300) + "\n"),
+    );
+    write("bad.txt", "a\n\u{feff}b\0\n");
+    let manifest = json!({ "name": "one", "seed": 1, "stages": {
+        "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
+        "bad": { "kind": "source", "input": { "kind": "files", "files": ["bad.txt"] } },
+        "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "train_bpe", "vocabulary_size": 300 } },
+        "rows": { "kind": "pack", "from": "tokens", "length": 32, "wrap": false },
+    } });
+    write("m.json", &manifest.to_string());
+    let call = |arguments: &[&str]| {
+        let mut command = mdlm();
+        let (code, output, talk) = told(command.current_dir(folder.path()).args(arguments));
+        assert_eq!(code, Some(0), "{arguments:?}: {output}{talk}");
+        output + &talk
+    };
+    let mut all = String::new();
+    for arguments in [
+        &["run", "m.json", "--threads", "1"][..],
+        &["plan", "m.json", "--target", "text"],
+        &["show", "m.json", "rows"],
+        &["data", "m.json", "text"],
+        &["data", "m.json", "tokens"],
+        &["verify", "m.json"],
+        &["status", "m.json"],
+        &["init", "m", "--files", "a.txt"],
+    ] {
+        all += &call(arguments);
+    }
+    assert!(all.contains("1 file, "), "{all}");
+    assert!(all.contains(" in 1 record: "), "{all}");
+    assert!(all.contains("one: 1 stage, all cached"), "{all}");
+    assert!(all.contains("1 thread"), "{all}");
+    for line in all.lines() {
+        let words: Vec<&str> = line
+            .split(|c: char| !c.is_alphanumeric() && c != '.' && c != ',')
+            .collect();
+        for pair in words.windows(2) {
+            let is_plural = pair[1].len() > 3 && pair[1].ends_with('s') && !pair[1].ends_with("ss");
+            assert!(pair[0] != "1" || !is_plural, "{line}\n{all}");
+        }
+    }
+}
+
 /// What a key holds beside the settings is told in the words of the manifest.
 #[test]
 fn the_form_of_files_is_told_in_words() {

@@ -3,6 +3,7 @@
 
 use super::{Checked, Root};
 use crate::manifest::Fault;
+use crate::plural;
 
 /// A line for each fault: `::error file=…,line=…,…::message`.
 ///
@@ -24,7 +25,11 @@ pub fn annotations(checked: &[Checked<'_>], root: &Root) -> String {
         if checked.omitted() > 0 {
             text.push_str(&command(
                 &[("file", file.clone()), ("title", "mdlm".to_owned())],
-                &format!("{file}: and {} more faults", checked.omitted()),
+                &format!(
+                    "{file}: and {} more {}",
+                    checked.omitted(),
+                    plural::of(checked.omitted(), "fault")
+                ),
             ));
         }
     }

@@ -17,6 +17,7 @@ use super::terminal::Style;
 use crate::error::{Kind, Result};
 use crate::manifest::fault::quoted;
 use crate::manifest::{Fault, Faults, Loaded, Manifest, Place, Stage};
+use crate::plural::counted;
 use crate::stages::tokenize;
 
 pub mod github;
@@ -181,7 +182,6 @@ fn conclude(checked: &[Checked<'_>], terminal: &Terminal) {
         .filter_map(|checked| checked.faults.as_ref())
         .map(Faults::count)
         .sum();
-    let counted = |n: usize, one: &str, many: &str| format!("{n} {}", if n == 1 { one } else { many });
     if invalid == 0 {
         let subject = match checked {
             [only] => format!("{} is", only.file.display()),
@@ -191,9 +191,9 @@ fn conclude(checked: &[Checked<'_>], terminal: &Terminal) {
     } else {
         terminal.say(&format!(
             "{} in {} of {}",
-            terminal.paint(Style::Error, &counted(faults, "fault", "faults")),
+            terminal.paint(Style::Error, &counted(faults, "fault")),
             invalid,
-            counted(checked.len(), "manifest", "manifests")
+            counted(checked.len(), "manifest")
         ));
     }
 }

@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 use super::{Checked, Root};
 use crate::error::Kind;
 use crate::manifest::{Code, Fault, Place};
+use crate::plural;
 use crate::store::Digest;
 
 /// Where the schema of such logs lies.
@@ -45,7 +46,7 @@ pub fn log(checked: &[Checked<'_>], root: &Root) -> Value {
         if checked.omitted() > 0 {
             notifications.push(json!({
                 "level": "warning",
-                "message": { "text": format!("and {} more faults", checked.omitted()) },
+                "message": { "text": format!("and {} more {}", checked.omitted(), plural::of(checked.omitted(), "fault")) },
                 "locations": [{ "physicalLocation": { "artifactLocation": location } }]
             }));
         }

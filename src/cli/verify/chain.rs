@@ -9,6 +9,7 @@ use super::super::terminal::Style;
 use super::{Args, Terminal, only_manifest, watched};
 use crate::error::{Error, Kind, Result};
 use crate::plan::{Decision, Selection};
+use crate::plural;
 use crate::store::Record;
 use crate::store::chain::{Link, SourceState};
 use crate::store::verify::Pace;
@@ -105,7 +106,7 @@ pub(super) fn run(
             (false, _) => "the chain is broken",
         };
         let number = links.len();
-        let things = if number == 1 { "link" } else { "links" };
+        let things = plural::of(number, "link");
         terminal.say(&format!(
             "{} {things}, {}: {result}",
             count(number as u64),

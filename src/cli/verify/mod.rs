@@ -16,6 +16,7 @@ use super::{Terminal, stated};
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Progress, Sink as _};
 use crate::executor;
+use crate::plural;
 use crate::store::verify::{self, Census, Depth, Fault, Moved, Pace, Subject};
 use crate::store::{Digest, Store};
 
@@ -340,18 +341,17 @@ fn tell(
     }
     let absent = census.absent.len();
     if absent > 0 {
-        let (things, are) = if absent == 1 {
-            ("artifact", "is")
-        } else {
-            ("artifacts", "are")
-        };
+        let (things, are) = (
+            plural::of(absent, "artifact"),
+            plural::agreeing(absent, "is", "are"),
+        );
         terminal.say(&format!(
             "{} {things} that records tell of {are} not there: made again when a run needs them",
             count(absent as u64)
         ));
     }
     let all = verdicts.len();
-    let things = if all == 1 { "artifact" } else { "artifacts" };
+    let things = plural::of(all, "artifact");
     let of_artifacts = if bad.is_empty() {
         "all sound".to_owned()
     } else {

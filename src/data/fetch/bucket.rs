@@ -28,6 +28,7 @@ use super::transfer::{Answer, Body, Failure, unless_cancelled};
 use super::web;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
+use crate::plural::counted;
 
 /// Objects that a glob looks at, at most: what memory is bounded by.
 const MOST_OBJECTS: usize = 1_000_000;
@@ -153,8 +154,9 @@ impl Bucket {
         }
         if keys.is_empty() {
             let message = format!(
-                "`{}` matches none of the {seen} objects below `{folder}/`{}",
+                "`{}` matches none of the {} below `{folder}/`{}",
                 place.key,
+                counted(seen, "object"),
                 super::passed_over(passed_over),
             );
             return Err(Error::input(message)

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context as _, Kind, Result, Wrap as _};
 use crate::event::Cancel;
+use crate::plural::counted;
 
 /// How often a lock that somebody holds is asked for again, in which time it is also seen that the user wants to end.
 const POLL: Duration = Duration::from_millis(50);
@@ -428,7 +429,10 @@ impl Partial {
         if let Some(bytes) = expected.bytes
             && bytes != self.length
         {
-            return Err(format!("it has {} bytes instead of {bytes}", self.length));
+            return Err(format!(
+                "it has {} instead of {bytes}",
+                counted(self.length, "byte")
+            ));
         }
         let sha256 = hex(self.sha256.clone().finish().as_ref());
         if let Some(wanted) = &expected.sha256

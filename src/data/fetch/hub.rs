@@ -18,6 +18,7 @@ use super::transfer::{Failure, unless_cancelled};
 use super::web;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
+use crate::plural::counted;
 
 /// Bytes of a page of a list, at most; the hub's have a thousand entries.
 const LONGEST_PAGE: usize = 64 << 20;
@@ -170,8 +171,9 @@ impl Hub<'_> {
         }
         if files.is_empty() {
             let message = format!(
-                "`{}` matches none of the {listed} files below `{folder}/` of {}{} at `{}`{}",
+                "`{}` matches none of the {} below `{folder}/` of {}{} at `{}`{}",
                 place.path,
+                counted(listed, "file"),
                 place.kind.prefix(),
                 place.repository,
                 place.revision,
@@ -261,7 +263,7 @@ impl Hub<'_> {
             };
             failures += 1;
             if failures > self.settings.retries {
-                return Err(error).context(|| format!("ask `{}` {failures} times", url.path()));
+                return Err(error).context(|| format!("ask `{}` {}", url.path(), counted(failures, "time")));
             }
             let backoff = self
                 .settings

@@ -58,6 +58,7 @@ use transfer::{Job, Origin, Surroundings, within_limit};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::manifest::source::RemoteFile;
+use crate::plural::counted;
 
 /// A downloaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -352,10 +353,11 @@ fn keep(remote: &RemoteFile, identity: &str, cache: &Cache) -> Keep {
 /// A checksum is of one file.
 fn one_for_a_checksum(remote: &RemoteFile, files: usize) -> Result<()> {
     if remote.sha256.is_some() && files != 1 {
-        return Err(
-            Error::input(format!("the glob matches {files} files, `sha256` is of one"))
-                .hint("name each file with its own `sha256`, or a commit of the hub, which pins all"),
-        );
+        return Err(Error::input(format!(
+            "the glob matches {}, `sha256` is of one",
+            counted(files, "file")
+        ))
+        .hint("name each file with its own `sha256`, or a commit of the hub, which pins all"));
     }
     Ok(())
 }

@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::web;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
+use crate::plural::counted;
 
 /// How often it is seen that the user wants to end.
 const POLL: Duration = Duration::from_millis(100);
@@ -172,8 +173,8 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                 failures += 1;
                 if failures > settings.retries {
                     let place = match partial.state.length {
-                        Some(length) => format!("{} of {length} bytes", partial.len()),
-                        None => format!("{} bytes", partial.len()),
+                        Some(length) => format!("{} of {}", partial.len(), counted(length, "byte")),
+                        None => counted(partial.len(), "byte"),
                     };
                     return Err(error.context(format!("at {place}, attempt {failures} that brought nothing")));
                 }
@@ -209,7 +210,8 @@ async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -
         && before != now
     {
         return Err(Failure::Stale(format!(
-            "the file had {before} bytes and has {now} now"
+            "the file had {} and has {now} now",
+            counted(before, "byte")
         )));
     }
     if let Some(total) = answer.total {
@@ -217,7 +219,10 @@ async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -
         if let Some(expected) = job.expected.bytes
             && total != expected
         {
-            let message = format!("the server's file has {total} bytes, its list says {expected}");
+            let message = format!(
+                "the server's file has {}, its list says {expected}",
+                counted(total, "byte")
+            );
             return Err(Failure::Final(
                 Error::environment(message).hint("the server is at odds with itself: run it again later"),
             ));
@@ -288,14 +293,19 @@ async fn receive(
             && length > total
         {
             return Err(Failure::Stale(format!(
-                "the file has more than the {total} bytes that were announced"
+                "the file has more than the {} announced",
+                counted(total, "byte")
             )));
         }
         partial.push(&bytes)?;
     }
     match total {
         Some(total) if partial.len() < total => {
-            let message = format!("the file ended after {} of {total} bytes", partial.len());
+            let message = format!(
+                "the file ended after {} of {}",
+                partial.len(),
+                counted(total, "byte")
+            );
             Err(Failure::Passing(
                 Error::environment(message).hint(web::NO_NETWORK),
                 None,
@@ -315,7 +325,10 @@ async fn receive(
 pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
     match max_bytes {
         Some(limit) if bytes > limit => {
-            let message = format!("the file has {bytes} bytes or more, `max_bytes` allows {limit}");
+            let message = format!(
+                "the file has {} or more, `max_bytes` allows {limit}",
+                counted(bytes, "byte")
+            );
             Err(Error::input(message).hint("raise `max_bytes` if that is the file you want"))
         }
         _ => Ok(()),

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{Alternative, Class, Form, Grammar, Item, Rule, Token, split_marks};
 use crate::error::{Error, Result};
+use crate::plural::counted;
 
 /// Entries of a feature, at most: the parser tries each.
 const FEATURE_ENTRIES: usize = 8;
@@ -292,8 +293,8 @@ impl<'t> Reader<'t> {
             return Err(self.at(
                 &head,
                 &format!(
-                    "`{name}` has {} entries; {allowed} are needed",
-                    class.entries.len()
+                    "`{name}` has {}; {allowed} are needed",
+                    counted(class.entries.len(), "entry")
                 ),
             ));
         }
@@ -334,9 +335,9 @@ impl<'t> Reader<'t> {
                 .at(
                     &pattern,
                     &format!(
-                        "{} forms for the {} columns of `{}`",
-                        forms.len(),
-                        class.columns.len(),
+                        "{} for the {} of `{}`",
+                        counted(forms.len(), "form"),
+                        counted(class.columns.len(), "column"),
                         class.name
                     ),
                 )

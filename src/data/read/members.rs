@@ -10,6 +10,7 @@ use super::compression::{name, recognise, zstd_window};
 use super::fault::carry;
 use crate::error::Error;
 use crate::manifest::source::Compression;
+use crate::plural::{agreeing, counted};
 
 /// Bytes that tell whether another member follows: as far as bzip2's magic.
 const HEAD: usize = 10;
@@ -99,14 +100,11 @@ impl<R: BufRead> Members<R> {
             }
             if !begins(self.compression, head) {
                 let count = zeros + input.drain()?;
-                let (verb, bytes) = if count == 1 {
-                    ("stands", "byte")
-                } else {
-                    ("stand", "bytes")
-                };
+                let verb = agreeing(count, "stands", "stand");
                 return Err(carry(
                     Error::input(format!(
-                        "{count} {bytes} {verb} behind the last member of the {} data",
+                        "{} {verb} behind the last member of the {} data",
+                        counted(count, "byte"),
                         name(self.compression)
                     ))
                     .hint(format!(

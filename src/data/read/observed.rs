@@ -1,6 +1,7 @@
 //! What is worth a warning although the files could be read.
 
 use super::wrapped::Wrapped;
+use crate::plural;
 
 /// Warnings over all files of a source: one of each kind, however many files have it.
 #[derive(Default)]
@@ -42,8 +43,7 @@ impl Observed {
     pub fn warnings(&self) -> Vec<String> {
         let more = |warning: &Warning| match warning.more {
             0 => warning.text.clone(),
-            1 => format!("{} (and 1 more file)", warning.text),
-            more => format!("{} (and {more} more files)", warning.text),
+            more => format!("{} (and {more} more {})", warning.text, plural::of(more, "file")),
         };
         self.warnings
             .iter()

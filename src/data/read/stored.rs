@@ -10,6 +10,7 @@ use bytes::Bytes;
 use super::fault::{carry, landed};
 use super::witness::Witness;
 use crate::error::{Context as _, Error, Result};
+use crate::plural::{agreeing, counted};
 
 /// Bytes read at a time.
 pub const READ_BYTES: usize = 1 << 18;
@@ -96,8 +97,10 @@ impl Stored {
         let end = start.checked_add(length as u64);
         if end.is_none_or(|end| end > self.len()) {
             return Err(Error::input(format!(
-                "{length} bytes from byte {start} on lie outside the {} bytes there are",
-                self.len()
+                "{} from byte {start} on {} outside the {} there are",
+                counted(length, "byte"),
+                agreeing(length, "lies", "lie"),
+                counted(self.len(), "byte")
             ))
             .hint(super::fault::BRING_AGAIN));
         }
@@ -110,7 +113,8 @@ impl Stored {
             return Ok(());
         }
         Err(Error::environment(format!(
-            "the file became shorter while it was read: {read} of {length} bytes from byte {start} on"
+            "the file became shorter while it was read: {read} of {} from byte {start} on",
+            counted(length, "byte")
         )))
     }
 

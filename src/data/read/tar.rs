@@ -9,6 +9,7 @@ use super::archive::{Names, check};
 use super::fault::{carry, damaged, landed};
 use super::read_buffered;
 use crate::error::{Error, Result};
+use crate::plural::counted;
 
 const BLOCK: usize = 512;
 /// Bytes of a long name or of a pax header, at most; names of files have 4,096 at most on Linux.
@@ -258,7 +259,7 @@ impl BufRead for Content<'_> {
         let chunk = self.input.fill_buf()?;
         if chunk.is_empty() {
             return Err(carry(cut_off(
-                &format!("{left} bytes before the end of a member"),
+                &format!("{} before the end of a member", counted(left, "byte")),
                 at,
             )));
         }

@@ -19,6 +19,7 @@ use super::{
     BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
     Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
+use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
 
 /// Tokens of GPT-2's vocabulary with the mask token appended.
@@ -472,8 +473,9 @@ impl<'t> Meaning<'t> {
                 None => ("steps", "the default "),
             };
             let message = format!(
-                "{written}warm-up of {} steps is longer than the training of {}",
-                stage.warmup_steps, stage.steps
+                "{written}warm-up of {} is longer than the training of {}",
+                counted(stage.warmup_steps, "step"),
+                stage.steps
             );
             faults.push(
                 entry
@@ -541,9 +543,9 @@ impl<'t> Meaning<'t> {
                 )
             };
             let message = format!(
-                "shape {} has rows of {} tokens, but {} packs rows of {}",
+                "shape {} has rows of {}, but {} packs rows of {}",
                 quoted(shape.name),
-                shape.length,
+                counted(shape.length, "token"),
                 quoted(&stage.from),
                 pack.length
             );
@@ -656,9 +658,9 @@ impl<'t> Meaning<'t> {
                 && pack.length as usize != shape.length
             {
                 let message = format!(
-                    "{} packs rows of {} tokens, but the model {} has rows of {}",
+                    "{} packs rows of {}, but the model {} has rows of {}",
                     quoted(&stage.data),
-                    pack.length,
+                    counted(pack.length, "token"),
                     quoted(&stage.model),
                     shape.length
                 );

@@ -5,6 +5,7 @@ use super::super::fault::{Code, Draft, alternatives, quoted};
 use super::super::source::{CsvFormat, Format, Reading, RemoteFile, Source, SourceInput, Spelling};
 use super::Entry;
 use super::tokenizer::{local, remote};
+use crate::plural::counted;
 
 /// Settings that have no effect on, or are another's for, a synthetic source.
 const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit", "seed"];
@@ -224,7 +225,10 @@ fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
         if let (Some(min), Some(max)) = (filter.min_bytes, filter.max_bytes)
             && min > max
         {
-            let message = format!("no record has at least {min} and at most {max} bytes");
+            let message = format!(
+                "no record has at least {min} and at most {}",
+                counted(max, "byte")
+            );
             faults.push(entry.fault(Code::NothingLeft, "filter", message));
         }
         for (name, expression) in [("matches", &filter.matches), ("excludes", &filter.excludes)] {

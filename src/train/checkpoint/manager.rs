@@ -7,6 +7,7 @@ use super::History;
 use super::format::{self, Record, State, is_state};
 use crate::error::{Context as _, Result};
 use crate::model::Learner;
+use crate::plural::{agreeing, counted};
 use crate::store::checkpoints::{Checkpoints, Reason, Retention, states_in};
 use crate::train::Watch;
 
@@ -35,8 +36,8 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
         if !gone.is_empty() {
             let all = kept.len() + gone.len();
             missing.push(format!(
-                "of its checkpoints of every {} steps {} of {all} are kept",
-                retention.every,
+                "of its checkpoints of every {} {} of {all} are kept",
+                counted(retention.every, "step"),
                 kept.len()
             ));
         }
@@ -44,7 +45,11 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
     let written = steps.div_ceil(checkpoint_every.max(1));
     let (last, kept) = (u64::from(retention.last).min(written), count(Reason::Last));
     if kept < last {
-        missing.push(format!("of its last {last} checkpoints {kept} are kept"));
+        missing.push(format!(
+            "of its last {} {kept} {} kept",
+            counted(last, "checkpoint"),
+            agreeing(kept, "is", "are")
+        ));
     }
     if retention.best && count(Reason::Best) == 0 && record.log.validation.is_some() {
         missing.push("its best checkpoint is not kept".to_owned());

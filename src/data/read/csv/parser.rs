@@ -11,6 +11,7 @@ use std::io::BufRead;
 use super::super::fault::landed;
 use super::super::text::BYTE_ORDER_MARK;
 use crate::error::{Error, Result};
+use crate::plural::counted;
 
 /// Bytes that may be read again for rows that were skipped, beside a multiple of what was read: what open quotes take in
 /// is looked at anew, and input is hostile.
@@ -572,7 +573,7 @@ impl Machine {
                 let (line, column) = self.opened;
                 let within = match self.dialect.quoted_lines {
                     1 => "in that line".to_owned(),
-                    limit => format!("within {limit} lines"),
+                    limit => format!("within {}", counted(limit, "line")),
                 };
                 self.fault = Some(Fault {
                     message: format!("the quote opened in line {line}, column {column} is not closed {within}"),
