@@ -48,6 +48,12 @@ impl Files {
             })
             .collect();
         let fault = lines.iter().zip(&merged).find(|(_, merged)| merged.is_none());
+        if let Some(((number, line), _)) = fault
+            && line.contains('\u{feff}')
+        {
+            let error = vocabulary::mark_within(line).context(format!("line {}", number + 1));
+            return Err(error.context(what()));
+        }
         if let Some(((number, line), _)) = fault {
             return Err(Error::input(format!(
                 "line {}: `{line}` is not two tokens of the vocabulary that make a third",
@@ -171,6 +177,10 @@ fn read_vocabulary(path: &Path, warnings: &mut Vec<String>) -> Result<Vocab> {
     let vocabulary: Vocab = if let Ok(vocabulary) = serde_json::from_str(&text) {
         vocabulary
     } else {
+        if let Some(fault) = vocabulary::json_fault(&text) {
+            let what = vocabulary::reading(path, &text, "");
+            return Err(fault.context(what));
+        }
         let tokens: Map<String, Value> = serde_json::from_str(&text).wrap(Kind::Input, what)?;
         let id = |id: &Value| id.as_u64().and_then(|id| u32::try_from(id).ok());
         let fault = tokens.iter().find(|(_, value)| id(value).is_none());

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod files;
 mod gpt2;
 pub mod grammar;
+mod literals;
 pub mod loss;
 mod mapping;
 mod merges;

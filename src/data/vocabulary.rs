@@ -7,12 +7,12 @@ use serde_json::{Value, json};
 use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
+use crate::data::literals::Literal;
+use crate::data::read::LFS_POINTER;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 
 /// The byte order mark of UTF-8.
 const MARK: &str = "\u{feff}";
-/// What Git has in place of a file that is kept elsewhere.
-const POINTER: &str = "version https://git-lfs.github.com/spec/";
 /// Bytes at the start of a file in which a page of HTML says that it is one.
 const HEAD: usize = 1024;
 
@@ -64,7 +64,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String> {
     if start.is_empty() {
         return Err(Error::input("the file is empty").hint("download it again"));
     }
-    if start.starts_with(POINTER) {
+    if start.starts_with(LFS_POINTER) {
         return Err(
             Error::input("the file is a pointer of Git LFS, not the file itself")
                 .hint("fetch it with `git lfs pull`, or download the file itself"),
@@ -111,7 +111,7 @@ fn utf16(bytes: &[u8]) -> Option<&'static str> {
 /// The tokens of a vocabulary of one token a line, in the order of their ids. Empty lines at the end are no tokens.
 ///
 /// # Errors
-/// A line is empty or is there twice; the lines do not end as lines do.
+/// A line is empty, is there twice or has a byte order mark; the lines do not end as lines do.
 pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
     if !text.contains('\n') && text.trim_end().contains('\r') {
         return Err(
@@ -130,6 +130,9 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
                  where it was not there",
             ),
         );
+    }
+    if let Some(at) = lines.iter().position(|line| line.contains(MARK)) {
+        return Err(mark_within(lines[at]).context(format!("line {}", at + 1)));
     }
     let mut first = HashMap::with_capacity(lines.len());
     for (at, line) in lines.iter().enumerate() {
@@ -154,9 +157,15 @@ pub(super) fn parse_file(
         Ok(inner) => return Ok(inner),
         Err(error) => error,
     };
-    let place = place_of(json, &error.to_string());
+    let what = reading(path, json, &error.to_string());
+    Err(error.context(what))
+}
+
+/// The reading of a file that a message is about, with the line and the column where they are known.
+pub(super) fn reading(path: &Path, json: &str, message: &str) -> String {
+    let place = place_of(json, message);
     let place = place.map_or_else(String::new, |(line, column)| format!(":{line}:{column}"));
-    Err(error.context(format!("read `{}{place}`", path.display())))
+    format!("read `{}{place}`", path.display())
 }
 
 /// Where a text is no tokenizer: where it is no JSON, else where the message says, as `serde_json` words it.
@@ -169,12 +178,38 @@ fn place_of(json: &str, message: &str) -> Option<(usize, usize)> {
     Some((line.parse().ok()?, column.trim().parse().ok()?))
 }
 
+/// The fault of a byte order mark behind the start of a file: another file was appended. Its tokens may have other ids
+/// than they had there.
+pub(super) fn mark_within(line: &str) -> Error {
+    let shown = line.replace(MARK, "\\u{feff}");
+    Error::input(format!("a byte order mark in `{shown}` (files put together?)")).hint(
+        "bring the file as it was published; to take the marks out: `LC_ALL=C sed 's/\\xEF\\xBB\\xBF//g' FILE > NEW`",
+    )
+}
+
+/// What is wrong with a file of JSON, where it is more than a parser says: a word that is no JSON, a byte order mark
+/// behind its start.
+pub(super) fn json_fault(json: &str) -> Option<Error> {
+    let error = serde_json::from_str::<serde::de::IgnoredAny>(json).err()?;
+    if let Some(literal) = Literal::at(json.as_bytes(), &error) {
+        return Some(literal.fault());
+    }
+    let line = json.split('\n').nth(error.line().checked_sub(1)?)?;
+    let rest = line.as_bytes().get(error.column().checked_sub(1)?..)?;
+    let shown: String = line.chars().take(40).collect();
+    rest.starts_with(MARK.as_bytes())
+        .then(|| mark_within(if shown.contains(MARK) { &shown } else { MARK }))
+}
+
 /// A tokenizer without what depends on more than the text: truncation, padding, and the merges that dropout leaves out by
 /// chance, of which `warnings` has a line.
 pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers::Tokenizer> {
     // It panics where some field is absent.
     let parsed = guarded(|| tokenizers::Tokenizer::from_bytes(json).map_err(|error| error.to_string()));
     let mut inner = parsed.and_then(|parsed| parsed).map_err(|error| {
+        if let Some(fault) = json_fault(json) {
+            return fault;
+        }
         Error::input(format!("this is no tokenizer: {error}"))
             .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
     })?;
@@ -302,11 +337,46 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_json_in_a_tokenizer_is_named() {
+        for (json, expected, hint) in [
+            (
+                "{\"model\": {\"type\": \"Unigram\",\n \"vocab\": [[\"a\", NaN]]}}",
+                "`NaN` is no JSON (Python's `json` writes it for a number that is none)",
+                "json.dumps",
+            ),
+            (
+                "{\"model\": {\"unk_token\": None}}",
+                "`None` is no JSON (Python prints it for null)",
+                "json.dumps",
+            ),
+            (
+                "{\"version\": \"1.0\"}\n\u{feff}{\"version\": \"1.0\"}",
+                "a byte order mark in `\\u{feff}{\"version\": \"1.0\"}` (files put together?)",
+                "LC_ALL=C sed",
+            ),
+            ("{\"version\": 1.0", "this is no tokenizer: ", "tokenizer.json"),
+        ] {
+            let error = parse(json, &mut Vec::new()).map(drop).unwrap_err();
+            assert!(error.to_string().starts_with(expected), "{error}");
+            assert!(error.hint_text().unwrap().contains(hint), "{error}");
+        }
+    }
+
+    #[test]
     fn lines_are_tokens() {
         assert_eq!(lines("a\r\nb \r\n\r\n").unwrap(), ["a", "b"]);
         let fault = |text: &str| lines(text).unwrap_err().to_string();
         assert_eq!(fault("a\n\nb\n"), "line 2: there is no token");
         assert_eq!(fault("a\nb\na\n"), "line 3: `a` is there twice");
+        // Files that were put together.
+        assert_eq!(
+            fault("[PAD]\na\n\u{feff}[PAD]\nb\n"),
+            "line 3: a byte order mark in `\\u{feff}[PAD]` (files put together?)"
+        );
+        assert_eq!(
+            fault("a\nb\u{feff}c\n"),
+            "line 2: a byte order mark in `b\\u{feff}c` (files put together?)"
+        );
         assert_eq!(
             fault("a\rb\r"),
             "the lines end in a carriage return alone (old Mac OS)"

@@ -20,6 +20,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::source::{Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
+use crate::plural::agreeing;
 use crate::rng::{Random, Stream};
 use crate::stages::{Context, Outcome, by_hand, fetched};
 
@@ -33,6 +34,7 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 /// 2: hidden members of archives and system files in them are passed over.
 /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
 /// 2: half of a surrogate pair is replaced by one U+FFFD.
+/// 2: `\r\r\n` ends a line as `\r\n` does. Text that begins with `PAR1` or `ARROW1` is text.
 pub const VERSION: u32 = 2;
 
 /// File name of the grammar below a synthetic source's artifact.
@@ -377,9 +379,10 @@ fn read_files(
 
 /// The error of a source without records: what became of them.
 fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
-    let (files, hold) = match files {
-        1 => ("the file".to_owned(), "holds"),
-        _ => (format!("the {files} files"), "hold"),
+    let hold = agreeing(files, "holds", "hold");
+    let files = match files {
+        1 => "the file".to_owned(),
+        _ => format!("the {files} files"),
     };
     let gone: Vec<String> = told
         .iter()

@@ -261,7 +261,7 @@ fn faults_of_the_user_and_of_the_environment() {
     rows    not run                   needs `tokens`
 
     error: failed to run `pipelines/tiny.json`: stage `text`: read `pipelines/../corpus/a.txt`: line 2: invalid UTF-8 (0xFF) at byte 5 of the line, 10 of the file
-    hint: convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`, or say what becomes of such records: `"invalid_utf8": "replace"` or `"skip"`
+    hint: convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; or state what to do with such records: `"invalid_utf8": "replace"` or `"skip"`
     "#);
 }
 

@@ -127,25 +127,77 @@ pub fn check(head: &[u8]) -> Result<()> {
     Err(Error::input(message).hint(format!("convert it: `iconv -f {name} -t UTF-8 FILE > NEW`")))
 }
 
+/// What text that is not UTF-8 stands in: the way out is another one in each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// A file of text.
+    Text,
+    /// A CSV or TSV file.
+    Table,
+    /// A file of JSON values. In text that was `escaped`, half of a surrogate pair is the writer's; elsewhere it may be
+    /// the encoding's.
+    Json {
+        /// The file itself is UTF-8.
+        escaped: bool,
+    },
+    /// A column of strings or bytes: the file is no text, and no program that converts text helps.
+    Column,
+}
+
+/// What to do about text that is not UTF-8.
+#[must_use]
+pub fn way_out(text: &[u8], holder: Holder) -> String {
+    let policy = "or state what to do with such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
+    if holder == Holder::Column {
+        let encoding = if looks_like_windows_1252(text) {
+            "cp1252"
+        } else {
+            "ENCODING"
+        };
+        return format!(
+            "the column holds bytes that are no UTF-8: decode them where the file is written, in Python for example \
+             `value.decode(\"{encoding}\")`, or name another column; {policy}"
+        );
+    }
+    if text.contains(&0) {
+        return format!(
+            "there are NUL bytes as well, so this may be no text at all: `file FILE` says what it is; {policy}"
+        );
+    }
+    let writer = match holder {
+        Holder::Table => "save the table as UTF-8 (in Excel: `CSV UTF-8`), or ",
+        Holder::Json { .. } => "write it as UTF-8 (in Python: `open(FILE, \"w\", encoding=\"utf-8\")`), or ",
+        Holder::Text | Holder::Column => "",
+    };
+    if looks_like_windows_1252(text) {
+        format!("{writer}convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; {policy}")
+    } else {
+        format!(
+            "{writer}find the file's encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING -t UTF-8 \
+             FILE > NEW`; {policy}"
+        )
+    }
+}
+
 /// What is wrong with text whose first `valid` bytes are UTF-8, where it is more than a wrong byte: a message and a hint.
 #[must_use]
-pub fn surrogate(text: &[u8], valid: usize, escaped: bool) -> Option<(String, &'static str)> {
+pub fn surrogate(text: &[u8], valid: usize, holder: Holder) -> Option<(String, &'static str)> {
     let [0xED, second @ 0xA0..=0xBF, third, rest @ ..] = text.get(valid..)? else {
         return None;
     };
     let unit = 0xD000 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F);
     let pair = unit < 0xDC00 && matches!(rest, [0xED, 0xB0..=0xBF, ..]);
-    Some(if pair && !escaped {
+    Some(if pair && holder != (Holder::Json { escaped: true }) {
         (
             "a surrogate pair (0xED): the text is CESU-8, not UTF-8".to_owned(),
             "convert the file, in Python for example: `text.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", \
-             \"surrogatepass\").decode(\"utf-16\")`; or say what becomes of such records: `\"invalid_utf8\": \"replace\"` \
+             \"surrogatepass\").decode(\"utf-16\")`; or state what to do with such records: `\"invalid_utf8\": \"replace\"` \
              or `\"skip\"`",
         )
     } else {
         (
             format!("half of a surrogate pair, \\u{unit:04x}"),
-            "the writer cut a character in two; say what becomes of such records: `\"invalid_utf8\": \"replace\"` or \
+            "the writer cut a character in two; state what to do with such records: `\"invalid_utf8\": \"replace\"` or \
              `\"skip\"`",
         )
     })
@@ -329,7 +381,8 @@ mod tests {
 
     #[test]
     fn half_a_surrogate_pair_is_named() {
-        let words = |text: &[u8], escaped| surrogate(text, 1, escaped).map(|(message, _)| message);
+        let words =
+            |text: &[u8], escaped| surrogate(text, 1, Holder::Json { escaped }).map(|(message, _)| message);
         assert_eq!(
             words(b"a\xED\xA0\xBD", true).unwrap(),
             "half of a surrogate pair, \\ud83d"

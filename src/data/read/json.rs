@@ -9,9 +9,11 @@ use std::io::BufRead;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::encoding::Holder;
 use super::fault::landed;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
+use crate::data::literals::{Literal, is_single_quote};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::JsonLinesFormat;
 
@@ -229,7 +231,7 @@ impl Values<'_, '_> {
                     self.sink.push(&self.text, String::new).context(place)?;
                 } else {
                     let escaped = std::str::from_utf8(bytes).is_ok();
-                    self.sink.push_as(&self.text, escaped, place)?;
+                    self.sink.push_of(&self.text, Holder::Json { escaped }, place)?;
                 }
             }
             Found::Null => self.sink.empty(),
@@ -301,11 +303,13 @@ impl Values<'_, '_> {
             ))
             .hint("write null for a missing text, for example with `jq -c .`: a null is an empty record");
         }
+        let place = format!("record {number}: line {line}, column {}", error.column());
+        if let Some(literal) = Literal::at(bytes, error) {
+            return literal.fault().context(place);
+        }
+        let quoted = is_single_quote(bytes, error);
         let kind = error.classify();
-        let error = Error::input(format!(
-            "record {number}: line {line}, column {}: {message}",
-            error.column()
-        ));
+        let error = Error::input(format!("{place}: {message}"));
         match kind {
             serde_json::error::Category::Data => {
                 error.hint("`field` has to point to a string or an array of strings")
@@ -313,7 +317,7 @@ impl Values<'_, '_> {
             serde_json::error::Category::Eof => {
                 error.hint("the value is cut off, or a bracket or quote is not closed")
             }
-            _ if bytes.starts_with(b"{'") || bytes.starts_with(b"['") => {
+            _ if quoted => {
                 error.hint("this is how Python prints values, not JSON: write them with `json.dumps`")
             }
             _ if bytes == b"," => error.hint(

@@ -48,6 +48,7 @@ use compression::Meter;
 use sink::Sink;
 use stored::{READ_BYTES, ReadCount, Stored};
 
+pub use foreign::LFS_POINTER;
 pub use observed::Observed;
 pub use witness::{Consumed, Witness};
 
@@ -180,8 +181,30 @@ pub fn records(
     let what = || format!("read `{}`", file.name);
     special::check(&file.path).context(what)?;
     let stored = File::open(&file.path).context(what)?;
+    has_length(&stored).context(what)?;
     let stored = Stored::file(stored, witness).context(what)?;
     records_stored(&stored, &file.name, reading, observed, each)
+}
+
+/// Refuses a file that has content and states no length: one that a system makes when it is read, below `/proc` or in some
+/// mounted services. What is read is bounded by the length, so that such a file would pass for an empty one.
+fn has_length(file: &File) -> Result<()> {
+    let metadata = file.metadata().context(|| "ask for its length".to_owned())?;
+    if metadata.len() > 0 || metadata.is_dir() {
+        return Ok(());
+    }
+    // A file may grow meanwhile: then its length is asked for once more.
+    let mut one = [0];
+    let read = (&mut &*file)
+        .read(&mut one)
+        .context(|| "read its first byte".to_owned())?;
+    if read == 0 || file.metadata().is_ok_and(|metadata| metadata.len() > 0) {
+        return Ok(());
+    }
+    Err(Error::input(
+        "it has content, but its length is given as 0: the system makes it while it is read, as those below `/proc`",
+    )
+    .hint("copy it to a plain file, which can be checked and read again: `cat FILE > NEW`"))
 }
 
 /// Calls `each` with every record of a file whose bytes are in memory, as [`records`] does.
@@ -261,6 +284,10 @@ impl Opener<'_, '_> {
         }
         let found = compression::recognise(&head).unwrap_or(Compression::None);
         let stated = self.reading.compression.filter(|_| layer == 0);
+        // `"compression": "none"` states that the bytes are what they seem.
+        if stated != Some(Compression::None) {
+            foreign::check_pointer(&head)?;
+        }
         if let Some(stated) = stated.filter(|&stated| stated != Compression::None && stated != found) {
             let found = match found {
                 Compression::None if head.is_empty() => "it is empty".to_owned(),

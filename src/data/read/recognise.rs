@@ -1,5 +1,6 @@
 //! What a name and first bytes tell of a file.
 
+use super::encoding::{is_control, starts_as_utf8};
 use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, TextFormat};
 
 /// Endings of compressed files.
@@ -56,12 +57,19 @@ fn starts_as_arrow_stream(head: &[u8]) -> bool {
     length > 0 && length % 8 == 0
 }
 
+/// Whether the bytes are those of Parquet. A text may begin with its magic, but a Parquet file goes on with a page or its
+/// footer, whose first fields are control characters.
+fn starts_as_parquet(head: &[u8]) -> bool {
+    head.starts_with(b"PAR1") && (head.iter().any(|&byte| is_control(byte)) || !starts_as_utf8(head))
+}
+
 /// The format of a file that is neither compressed nor an archive.
 pub fn format(name: &str, head: &[u8]) -> Format {
-    if head.starts_with(b"PAR1") {
+    if starts_as_parquet(head) {
         return Format::Parquet(ColumnFormat::default());
     }
-    if head.starts_with(b"ARROW1") || starts_as_arrow_stream(head) {
+    // The magic of a file is filled up to eight bytes with zeros.
+    if head.starts_with(b"ARROW1\0\0") || starts_as_arrow_stream(head) {
         return Format::Arrow(ColumnFormat::default());
     }
     let name = without_compression(name);
@@ -108,7 +116,22 @@ mod tests {
             let format = serde_json::to_value(format(name, b"x")).unwrap();
             assert_eq!(format["kind"], expected, "{name}");
         }
-        assert!(matches!(format("a.txt", b"PAR1"), Format::Parquet(_)));
+        assert!(matches!(
+            format("a.txt", b"PAR1\x15\x04\x15\x80"),
+            Format::Parquet(_)
+        ));
+        for text in [
+            &b"PAR1"[..],
+            b"PAR1: the first paragraph\n",
+            b"ARROW1 points left\n",
+        ] {
+            assert!(matches!(format("a.txt", text), Format::Text(_)), "{text:?}");
+            assert!(
+                matches!(format("a.jsonl", text), Format::JsonLines(_)),
+                "{text:?}"
+            );
+        }
+        assert!(matches!(format("a.parquet", b"PAR1"), Format::Parquet(_)));
         assert!(matches!(format("a.txt", b"ARROW1\0\0"), Format::Arrow(_)));
         let stream = b"\xFF\xFF\xFF\xFF\x20\0\0\0";
         assert!(matches!(format("a.txt", stream), Format::Arrow(_)));

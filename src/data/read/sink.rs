@@ -1,11 +1,12 @@
 //! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
 
-use super::encoding::{lossy, surrogate};
+use super::encoding::{Holder, lossy, surrogate, way_out};
 use super::stored::ReadCount;
 use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::manifest::source::{InvalidUtf8, Reading};
+use crate::plural::counted;
 
 /// Takes the records of one stored file.
 pub struct Sink<'a> {
@@ -88,20 +89,19 @@ impl<'a> Sink<'a> {
         self.count.get().min(self.length)
     }
 
-    /// Takes a record of any bytes; `place` says where it stands.
+    /// Takes a record of any bytes, of a column of strings; `place` says where it stands.
     pub fn push(&mut self, text: &[u8], place: impl FnOnce() -> String) -> Result<()> {
-        self.push_as(text, false, place)
+        self.push_of(text, Holder::Column, place)
     }
 
-    /// As [`Self::push`]. In text that was `escaped`, half of a surrogate pair is the writer's; elsewhere it may be the
-    /// encoding's.
-    pub fn push_as(&mut self, text: &[u8], escaped: bool, place: impl FnOnce() -> String) -> Result<()> {
+    /// As [`Self::push`], of another kind of file: the way out of bytes that are no UTF-8 is another one.
+    pub fn push_of(&mut self, text: &[u8], holder: Holder, place: impl FnOnce() -> String) -> Result<()> {
         match std::str::from_utf8(text) {
             Ok(text) => self.emit(text),
             Err(fault) => match self.invalid_utf8 {
                 InvalidUtf8::Error => {
                     let at = fault.valid_up_to();
-                    if let Some((message, hint)) = surrogate(text, at, escaped) {
+                    if let Some((message, hint)) = surrogate(text, at, holder) {
                         let message = format!("{}: {message} at byte {} of the text", place(), at + 1);
                         return Err(Error::input(message).hint(hint));
                     }
@@ -111,10 +111,7 @@ impl<'a> Sink<'a> {
                         text[at],
                         at + 1
                     ))
-                    .hint(
-                        "convert the file to UTF-8, or say what becomes of such records: `\"invalid_utf8\": \"replace\"` or \
-                         `\"skip\"`",
-                    ))
+                    .hint(way_out(text, holder)))
                 }
                 InvalidUtf8::Replace => {
                     self.irregular.replaced += 1;
@@ -177,7 +174,7 @@ fn limit(bytes: u64) -> String {
     if bytes >> 20 > 0 && bytes.trailing_zeros() >= 20 {
         format!("{} MiB", bytes >> 20)
     } else {
-        format!("{bytes} bytes")
+        counted(bytes, "byte")
     }
 }
 
@@ -192,7 +189,8 @@ pub fn too_large(what: impl std::fmt::Display, buffer: u64) -> Error {
 /// What was read became far more than text can.
 pub fn bomb(produced: u64, read: u64, ratio: u64) -> Error {
     Error::input(format!(
-        "{read} bytes became {produced}: more than {ratio} times as many"
+        "{} became {produced}: more than {ratio} times as many",
+        counted(read, "byte")
     ))
     .hint("the file is taken for a bomb; if it is not, raise `largest_ratio`")
 }

@@ -1,17 +1,18 @@
 //! Plain text, cut into records.
 //!
 //! A byte order mark at the start of a file, or of a line where files were put together, is dropped; `\r\n` counts as
-//! `\n`, as `\r` does in a file without any `\n`; and a record of nothing but white space is empty and is dropped. Nothing
+//! `\n`, as `\r\r\n` does (a conversion that was done twice) and `\r` in a file without any `\n`; and a record of nothing but white space is empty and is dropped. Nothing
 //! else is changed: leading spaces, tabs, NULs and other control characters are the record's.
 
 use std::borrow::Cow;
 use std::io::BufRead;
 
-use super::encoding::{is_control, looks_like_windows_1252, lossy, surrogate};
+use super::encoding::{Holder, is_control, lossy, surrogate, way_out};
 use super::fault::landed;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{InvalidUtf8, RecordUnit};
+use crate::plural::{agreeing, counted};
 
 /// U+FEFF in UTF-8.
 pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -31,6 +32,8 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
         skipped: false,
         returns: 0,
         first_return: 0,
+        doubled: 0,
+        first_doubled: 0,
         controls: 0,
         first_control: 0,
         mark: memchr::memmem::Finder::new(BYTE_ORDER_MARK),
@@ -87,6 +90,7 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
     }
     lines.finish()?;
     lines.tell_returns();
+    lines.tell_doubled();
     lines.tell_controls();
     Ok(())
 }
@@ -112,6 +116,9 @@ struct Lines<'l, 's> {
     /// Carriage returns within lines, and the first line that has one.
     returns: u64,
     first_return: u64,
+    /// Lines that end in more than one carriage return, and the first of them.
+    doubled: u64,
+    first_doubled: u64,
     /// Control characters that text has no use for, and the first line that has one.
     controls: u64,
     first_control: u64,
@@ -125,7 +132,17 @@ impl Lines<'_, '_> {
         self.line += 1;
         let start = self.start;
         self.start += length as u64;
-        let mut bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        let end = bytes
+            .iter()
+            .rposition(|&byte| byte != b'\r')
+            .map_or(0, |last| last + 1);
+        if bytes.len() > end + 1 {
+            if self.doubled == 0 {
+                self.first_doubled = self.line;
+            }
+            self.doubled += 1;
+        }
+        let mut bytes = &bytes[..end];
         let mut mark = 0;
         if let Some(rest) = bytes.strip_prefix(BYTE_ORDER_MARK) {
             bytes = rest;
@@ -224,9 +241,24 @@ impl Lines<'_, '_> {
         if returns > lines {
             self.sink.warn("returns within", || {
                 format!(
-                    "{returns} carriage returns stand within {lines} line{}, the first in line {first}; if they end \
-                     lines, write them so: `tr '\\r' '\\n' < FILE > NEW`",
-                    if lines == 1 { "" } else { "s" }
+                    "{returns} carriage returns stand within {}, the first in line {first}; if they end lines, write \
+                     them so: `tr '\\r' '\\n' < FILE > NEW`",
+                    counted(lines, "line")
+                )
+            });
+        }
+    }
+
+    /// Warns of line ends that were converted twice.
+    fn tell_doubled(&mut self) {
+        let (doubled, first) = (self.doubled, self.first_doubled);
+        if doubled > 0 {
+            let lines = counted(doubled, "line");
+            let end = agreeing(doubled, "ends", "end");
+            self.sink.warn("doubled", || {
+                format!(
+                    "{lines} {end} in `\\r\\r\\n`, the first is line {first} (line ends that were converted twice?); each \
+                     is taken for one line end"
                 )
             });
         }
@@ -290,25 +322,10 @@ impl Lines<'_, '_> {
                 start + (mark + at) as u64 + 1,
             ))
         };
-        if let Some((message, hint)) = surrogate(bytes, at, false) {
+        if let Some((message, hint)) = surrogate(bytes, at, Holder::Text) {
             return place(&message).hint(hint);
         }
-        let error = place(&format!("invalid UTF-8 (0x{:02X})", bytes[at]));
-        let policy = "or say what becomes of such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
-        if bytes.contains(&0) {
-            return error.hint(format!(
-                "there are NUL bytes as well, so this may be no text at all: `file FILE` says what it is; {policy}"
-            ));
-        }
-        if !looks_like_windows_1252(bytes) {
-            return error.hint(format!(
-                "find its encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING -t UTF-8 FILE > \
-                 NEW`; {policy}"
-            ));
-        }
-        error.hint(format!(
-            "convert the file first, for example with `iconv -f WINDOWS-1252 -t UTF-8`, {policy}"
-        ))
+        place(&format!("invalid UTF-8 (0x{:02X})", bytes[at])).hint(way_out(bytes, Holder::Text))
     }
 }
 

@@ -9,10 +9,12 @@ mod tests;
 
 use std::io::BufRead;
 
+use super::encoding::Holder;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{BadRows, CsvFormat};
+use crate::plural::counted;
 
 use parser::{Dialect, Fault, Parser, Row, Suspicion};
 
@@ -39,6 +41,7 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
     let mut rows = Rows {
         parser: Parser::new(input, dialect, skips, sink.longest),
         number: 0,
+        in_header: false,
     };
     let wanted = if format.header {
         None
@@ -83,9 +86,11 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
                 column + 1
             ));
             return Err(error.hint(match other_delimiter(&head, delimiter) {
-                Some(other) if !stated => use_delimiter(other),
-                _ => "`columns` are numbers from 1; state `delimiter` if the values are separated otherwise"
-                    .to_owned(),
+                Some(other) => use_delimiter(other, stated.then_some(delimiter)),
+                None => {
+                    "`columns` are numbers from 1; state `delimiter` if the values are separated otherwise"
+                        .to_owned()
+                }
             }));
         }
         let first: Vec<_> = columns.iter().map(|&column| head[column].clone()).collect();
@@ -133,7 +138,16 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
 fn dialect(format: &CsvFormat, delimiter: u8) -> Result<Dialect> {
     let ascii = |what: &str, character: char| {
         u8::try_from(character).ok().filter(u8::is_ascii).ok_or_else(|| {
-            Error::input(format!("`{what}` is `{character}`")).hint("it is a character of ASCII")
+            let example = match what {
+                "delimiter" => "`,`, `;`, `|` or `\\t`",
+                "quote" => "`\"` or `'`",
+                "escape" => "`\\\\`",
+                _ => "`#`",
+            };
+            Error::input(format!(
+                "`{what}` is `{character}`, which is no character of ASCII"
+            ))
+            .hint(format!("state one of ASCII, such as {example}"))
         })
     };
     let of =
@@ -199,19 +213,35 @@ fn other_delimiter(head: &[Vec<u8>], delimiter: u8) -> Option<u8> {
     (count(most) > 0).then_some(most)
 }
 
-fn use_delimiter(other: u8) -> String {
+/// The way out where the values are separated by `other`, in place of what is `stated`.
+fn use_delimiter(other: u8, stated: Option<u8>) -> String {
     let shown = char::from(other).escape_default();
-    format!("the values seem to be separated by `{shown}`: set `\"delimiter\": \"{shown}\"`")
+    let instead = stated.map_or_else(String::new, |stated| {
+        format!(" in place of `{}`", char::from(stated).escape_default())
+    });
+    format!("the values seem to be separated by `{shown}`: set `\"delimiter\": \"{shown}\"`{instead}")
 }
 
 /// A count of values in words.
 fn values(count: usize) -> String {
-    format!("{count} value{}", if count == 1 { "" } else { "s" })
+    counted(count, "value")
+}
+
+/// A name of a column as a person can read it, control characters escaped.
+fn shown(name: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&name[..name.len().min(100)]);
+    let escaped = |character: char| match character {
+        character if character.is_control() => character.escape_default().to_string(),
+        character => character.to_string(),
+    };
+    format!("`{}`", text.chars().map(escaped).collect::<String>())
 }
 
 /// Where the columns stand that a header names, from 0.
 fn columns(format: &CsvFormat, names: &[Vec<u8>], delimiter: u8, stated: bool) -> Result<Vec<usize>> {
-    let other = other_delimiter(names, delimiter).filter(|_| !stated);
+    let other = other_delimiter(names, delimiter);
+    // NULs in names come from another encoding that the first bytes of the file do not show.
+    let binary = names.iter().any(|name| name.contains(&0));
     let find = |wanted: &String| {
         let mut found = (names.iter().enumerate()).filter(|(_, name)| name.as_slice() == wanted.as_bytes());
         match (found.next(), found.next()) {
@@ -221,19 +251,27 @@ fn columns(format: &CsvFormat, names: &[Vec<u8>], delimiter: u8, stated: bool) -
             .hint("name it by its number, from 1")),
             (Some((column, _)), None) => Ok(column),
             (None, _) => match wanted.parse::<usize>() {
-                Ok(number) if (1..=names.len()).contains(&number) && other.is_none() => Ok(number - 1),
+                Ok(number) if (1..=names.len()).contains(&number) && (stated || other.is_none()) => {
+                    Ok(number - 1)
+                }
                 _ => {
-                    let shown: Vec<_> = names
-                        .iter()
-                        .take(SHOWN)
-                        .map(|name| format!("`{}`", String::from_utf8_lossy(&name[..name.len().min(100)])))
-                        .collect();
+                    let shown: Vec<_> = names.iter().take(SHOWN).map(|name| shown(name)).collect();
                     let more = if names.len() > SHOWN { ", …" } else { "" };
                     if let Some(other) = other {
                         return Err(
                             Error::input(format!("the header is one value, {}", shown.join(", ")))
-                                .hint(use_delimiter(other)),
+                                .hint(use_delimiter(other, stated.then_some(delimiter))),
                         );
+                    }
+                    if binary {
+                        return Err(Error::input(format!(
+                            "the header has no column `{wanted}`, and has NUL bytes: {}{more}",
+                            shown.join(", ")
+                        ))
+                        .hint(
+                            "the file may be UTF-16: `file FILE` says what it is; convert it: `iconv -f UTF-16 -t UTF-8 FILE \
+                             > NEW`",
+                        ));
                     }
                     Err(Error::input(format!("the header has no column `{wanted}`")).hint(format!(
                         "its columns are {}{more}; set `columns`, or `\"header\": false` if the first row is data",
@@ -263,6 +301,8 @@ struct Rows<'i> {
     parser: Parser<'i>,
     /// Rows so far, so that the current one has this number, from 1; a header does not count.
     number: u64,
+    /// The row is the header.
+    in_header: bool,
 }
 
 impl Rows<'_> {
@@ -276,6 +316,7 @@ impl Rows<'_> {
     fn head(&mut self, kept: Option<&[usize]>, sink: &Sink<'_>) -> Result<Option<Vec<Vec<u8>>>> {
         let mut names = vec![Vec::new()];
         let mut bytes = 0;
+        self.in_header = kept.is_none();
         let row = self.row(&mut |column, mut piece| {
             names.resize(names.len().max(column + 1), Vec::new());
             match kept {
@@ -303,11 +344,16 @@ impl Rows<'_> {
             return Err(Error::input(format!("{}: {}", self.place(), fault.message)).hint(fault.hint));
         }
         names.resize(row.width, Vec::new());
+        self.in_header = false;
         Ok(Some(names))
     }
 
     fn place(&self) -> String {
-        format!("row {} (line {})", self.number, self.parser.row_line())
+        let line = self.parser.row_line();
+        if self.in_header {
+            return format!("the header (line {line})");
+        }
+        format!("row {} (line {line})", self.number)
     }
 }
 
@@ -416,7 +462,7 @@ impl Table<'_> {
         if std::str::from_utf8(record).is_ok() {
             sink.push(record, String::new).context(|| rows.place())
         } else {
-            sink.push(record, || rows.place())
+            sink.push_of(record, Holder::Table, || rows.place())
         }
     }
 
@@ -533,7 +579,7 @@ impl Sniff {
             sink.warn("delimiter", || {
                 format!(
                     "every row is one value, with {count} `{shown}` in it; {}",
-                    use_delimiter(other)
+                    use_delimiter(other, None)
                 )
             });
         }

@@ -120,7 +120,12 @@ fn the_characters_with_a_meaning_are_settings() {
             json!({"delimiter": "#", "comment": "#"}),
             "`delimiter` and `comment` are both `#`",
         ),
-        (json!({"delimiter": "¦"}), "`delimiter` is `¦`"),
+        (
+            json!({"delimiter": "¦"}),
+            "`delimiter` is `¦`, which is no character of ASCII; state one of ASCII, such as `,`, `;`, `|` or `\\t`",
+        ),
+        (json!({"escape": "·"}), "such as `\\\\`"),
+        (json!({"comment": "–"}), "such as `#`"),
     ] {
         let message = fault("text\na\n", settings);
         assert!(message.contains(expected), "{message}");

@@ -61,7 +61,10 @@ fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
         ("{\"text\":[\"a\",-Infinity]}", "-Infinity is no JSON"),
         ("{\"id\":NaN,\"text\":\"a\",}", "trailing comma"),
         ("{\"id\":NaN,\"text\":5}", "invalid type: integer `5`"),
-        ("{\"id\":nan,\"text\":\"a\"}", "expected ident"),
+        (
+            "{\"id\":nan,\"text\":\"a\"}",
+            "record 1: line 1, column 8: `nan` is no JSON (Python prints it for a number that is none)",
+        ),
     ] {
         let message = fault(text.as_bytes(), "a.jsonl", json!({}));
         assert!(message.contains(expected), "{text}: {message}");
@@ -75,6 +78,249 @@ fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
     );
     let commas = fault(b"{\"text\":\"a\"},\n{\"text\":\"b\"}", "a.jsonl", json!({}));
     assert!(commas.contains("jq -c '.[]'"), "{commas}");
+}
+
+#[test]
+fn values_as_python_prints_them_are_named() {
+    for (text, expected) in [
+        (
+            "{\"text\":\"a\"}\n{\"id\":None,\"text\":\"b\"}",
+            "record 2: line 2, column 7: `None` is no JSON (Python prints it for null)",
+        ),
+        ("{\"text\":None}", "column 9: `None` is no JSON"),
+        ("{\"text\":\"a\",\"good\":True}", "`True` is no JSON"),
+        ("[False]", "`False` is no JSON"),
+        ("{\"score\":-inf,\"text\":\"a\"}", "`-inf` is no JSON"),
+        // What Python's `json` writes is read; the fault is the word beside it.
+        (
+            "{\"x\":NaN,\"y\":nan,\"text\":\"a\"}",
+            "column 15: `nan` is no JSON",
+        ),
+        ("None", "column 1: `None` is no JSON"),
+        ("{\"text\":\"a\", 'b': 1}", "key must be a string"),
+        ("{\"text\": 'a'}", "expected value"),
+    ] {
+        let message = fault(text.as_bytes(), "a.jsonl", json!({}));
+        assert!(
+            message.contains(expected) && message.contains("json.dumps"),
+            "{text}: {message}"
+        );
+    }
+    let script = fault(b"{\"text\":undefined}", "a.jsonl", json!({}));
+    assert!(script.contains("JSON.stringify"), "{script}");
+    // A word of a text is none of a value.
+    let other = fault(b"{\"text\":\"C:\\None\"}", "a.jsonl", json!({}));
+    assert!(
+        other.contains("invalid escape") && !other.contains("json.dumps"),
+        "{other}"
+    );
+}
+
+#[test]
+fn line_ends_that_were_converted_twice_are_one() {
+    for (unit, expected) in [
+        ("line", &["a", "b", "c"][..]),
+        ("paragraph", &["a\nb", "c"]),
+        ("file", &["a\nb\n\nc"]),
+    ] {
+        let format = json!({"format": {"kind": "text", "record": unit}});
+        let (records, _, warnings) = warned(b"a\r\nb\r\r\n\r\r\nc\r\r\n", "a.txt", format);
+        assert_eq!(records, expected, "{unit}");
+        assert_eq!(
+            warnings,
+            [
+                "`a.txt`: 3 lines end in `\\r\\r\\n`, the first is line 2 (line ends that were converted twice?); each is \
+                 taken for one line end"
+            ]
+        );
+    }
+    let (records, _, warnings) = warned(b"a\r\r\n", "a.txt", json!({}));
+    assert_eq!(records, ["a"]);
+    assert!(warnings[0].contains("1 line ends in"), "{warnings:?}");
+}
+
+#[test]
+fn a_text_may_begin_with_the_magic_of_another_form() {
+    for text in ["PAR1 is a magic\n", "ARROW1\n", "ARROW1 -> ARROW2\n", "PAR1"] {
+        assert_eq!(texts(text.as_bytes(), "a.txt", json!({})), [text.trim_end()]);
+        assert_eq!(
+            texts(&gzip(text.as_bytes()), "a.gz", json!({})),
+            [text.trim_end()]
+        );
+    }
+    assert_eq!(
+        texts(
+            b"PAR1\nx\n",
+            "a.csv",
+            json!({"format": {"kind": "csv", "columns": ["PAR1"]}})
+        ),
+        ["x"]
+    );
+    for texts_of in [parquet_of(&["one"]), arrow_file(&["one"]), parquet_of(&[])] {
+        // By their bytes, whatever they are called.
+        assert_eq!(
+            texts(&texts_of, "a.txt", json!({})).len(),
+            texts(&texts_of, "a.parquet", json!({})).len()
+        );
+    }
+}
+
+#[test]
+fn a_pointer_is_not_the_file() {
+    let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2\n\
+                size 12345\n";
+    let annex = b"/annex/objects/SHA256E-s12--ab.txt\n";
+    for name in [
+        "a.txt",
+        "a.jsonl",
+        "a.csv",
+        "a.parquet",
+        "a.arrow",
+        "a.txt.gz",
+        "a.tar",
+        "a.zip",
+        "a",
+    ] {
+        for settings in [json!({}), json!({"invalid_utf8": "skip"})] {
+            let message = fault(lfs, name, settings.clone());
+            assert!(
+                message.contains("pointer of Git LFS") && message.contains("`git lfs pull`"),
+                "{name}: {message}"
+            );
+            let message = fault(annex, name, settings);
+            assert!(message.contains("`git annex get FILE`"), "{name}: {message}");
+        }
+        let message = fault(lfs, name, json!({"compression": "gzip"}));
+        assert!(message.contains("`git lfs pull`"), "{name}: {message}");
+        let message = fault(&tar(&[(name, b'0', lfs)]), "b.tar", json!({}));
+        assert!(message.contains("`git lfs pull`"), "{name}: {message}");
+    }
+    // A text about it is a text.
+    let about = "version https://git-lfs.github.com/spec/v1 is how a pointer begins\n";
+    assert_eq!(texts(about.as_bytes(), "a.txt", json!({})), [about.trim_end()]);
+    assert_eq!(texts(lfs, "a.txt", json!({"compression": "none"})).len(), 3);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_file_without_a_length_is_refused() {
+    let read = |path: &str| {
+        let mut count = 0;
+        let file = TextFile::local(path.into());
+        let mut each = |_: &str, _: Here| {
+            count += 1;
+            Ok(())
+        };
+        records(
+            &file,
+            &Reading::default(),
+            &mut Observed::default(),
+            &Witness::default(),
+            &mut each,
+        )
+        .map(|_| count)
+    };
+    let error = read("/proc/self/status").unwrap_err();
+    assert!(error.to_string().contains("its length is given as 0"), "{error}");
+    assert!(error.hint_text().unwrap().contains("`cat FILE > NEW`"), "{error}");
+    let empty = tempfile::NamedTempFile::new().unwrap();
+    assert_eq!(read(empty.path().to_str().unwrap()).unwrap(), 0);
+}
+
+#[test]
+fn bytes_that_are_no_utf8_have_a_way_out_by_form() {
+    let columns = |bytes: &[u8]| {
+        use ::arrow::array::BinaryArray;
+        let field = Field::new("text", DataType::Binary, true);
+        let array: ArrayRef = Arc::new(BinaryArray::from(vec![Some(bytes)]));
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(vec![field])), vec![array]).unwrap();
+        let mut writer = StreamWriter::try_new(Vec::new(), &batch.schema()).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    };
+    let cases: [(&str, Vec<u8>, &[&str], &[&str]); 6] = [
+        (
+            "a.txt",
+            b"caf\xE9\n".to_vec(),
+            &["`iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`"],
+            &["Excel", "open("],
+        ),
+        (
+            "a.csv",
+            b"text\ncaf\xE9\n".to_vec(),
+            &["in Excel: `CSV UTF-8`", "iconv -f WINDOWS-1252"],
+            &["open("],
+        ),
+        (
+            "a.tsv",
+            b"text\n\xF0\xD2\xC9\xD7\xC5\xD4\n".to_vec(),
+            &["in Excel", "`file -i FILE`", "iconv -f ENCODING"],
+            &["open("],
+        ),
+        (
+            "a.jsonl",
+            b"{\"text\":\"caf\xE9\"}".to_vec(),
+            &["encoding=\"utf-8\"", "iconv -f WINDOWS-1252"],
+            &["Excel"],
+        ),
+        (
+            "a.arrow",
+            columns(b"caf\xE9"),
+            &["`value.decode(\"cp1252\")`", "name another column"],
+            &["iconv", "Excel"],
+        ),
+        (
+            "a.arrow",
+            columns(b"\x80\x04\x95\0\0"),
+            &["value.decode(\"ENCODING\")"],
+            &["iconv"],
+        ),
+    ];
+    for (name, bytes, wanted, unwanted) in cases {
+        let message = fault(&bytes, name, json!({}));
+        for part in wanted.iter().chain(&["\"invalid_utf8\": \"replace\""]) {
+            assert!(message.contains(part), "{name} {part}: {message}");
+        }
+        for part in unwanted {
+            assert!(!message.contains(part), "{name} {part}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_header_is_called_so_and_is_shown_readably() {
+    let long = format!("\"a\" b,{}\n1,2\n", "x".repeat(2 << 20));
+    for (text, settings, expected) in [
+        (
+            "\"text\" x,id\na,1\n",
+            json!({}),
+            "the header (line 1): text follows a closing quote in line 1, column 7",
+        ),
+        (
+            "# made\n\"text\" x,id\na,1\n",
+            json!({"comment": "#"}),
+            "the header (line 2): text follows",
+        ),
+        (
+            &long,
+            json!({"quote": "none"}),
+            "the header (line 1): the header is longer than",
+        ),
+        ("te\0xt,\x1B[1m\na,b\n", json!({}), "`te\\u{0}xt`, `\\u{1b}[1m`"),
+    ] {
+        let mut format = json!({"kind": "csv"});
+        let more = settings.as_object().unwrap().clone();
+        format.as_object_mut().unwrap().extend(more);
+        let message = fault(text.as_bytes(), "a.csv", json!({ "format": format }));
+        assert!(message.contains(expected), "{message}");
+        assert!(!message.contains("row 1 "), "{message}");
+        assert!(!message.chars().any(|c| c.is_control()), "{message:?}");
+    }
+    let nul = fault(b"te\0xt,b\na,b\n", "a.csv", json!({}));
+    assert!(
+        nul.contains("has NUL bytes") && nul.contains("iconv -f UTF-16"),
+        "{nul}"
+    );
 }
 
 #[test]
