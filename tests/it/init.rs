@@ -211,6 +211,98 @@ fn formats_are_stated_where_names_do_not_say_them() {
     }
 }
 
+/// Lines of prose broken at so many columns.
+fn broken(paragraph: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in paragraph.split(' ') {
+        let line = lines.last_mut().unwrap();
+        if !line.is_empty() && line.len() + 1 + word.len() > columns {
+            lines.push(word.to_owned());
+            continue;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    lines
+}
+
+#[test]
+fn what_a_run_warns_of_is_said_before_it_and_read_better_where_that_can_be() {
+    let prose = prose(400);
+    let sentences: Vec<&str> = prose.lines().collect();
+    let indented: String = (sentences.chunks(5))
+        .flat_map(|paragraph| broken(&format!("____{}", paragraph.join(" ")), 64))
+        .map(|line| line.replace("____", "    ") + "\n")
+        .collect();
+    let blank: String = (sentences.chunks(5))
+        .flat_map(|paragraph| {
+            broken(&format!("____{}", paragraph.join(" ")), 64)
+                .into_iter()
+                .chain([String::new()])
+        })
+        .map(|line| line.replace("____", "    ") + "\n")
+        .collect();
+    let marks = format!("{prose}\u{feff}{prose}");
+    let folder = project(&[
+        ("indented.txt", &indented),
+        ("blank.txt", &blank),
+        ("marks.txt", &marks),
+    ]);
+    let many: Vec<String> = (0..30).map(|index| format!("many/{index}.txt")).collect();
+    for (path, sentences) in many.iter().zip(sentences.chunks(13)) {
+        let path = folder.path().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, broken(&sentences.join(" "), 64).join("\n")).unwrap();
+    }
+    for (files, record, warning) in [
+        (
+            "indented.txt",
+            None,
+            Some("columns; to take each file as a record"),
+        ),
+        ("blank.txt", Some("paragraph"), None),
+        (
+            "marks.txt",
+            None,
+            Some("`marks.txt`: a byte order mark at the start of line 401"),
+        ),
+        ("many/*.txt", Some("file"), None),
+    ] {
+        let name = files.split(['.', '/']).next().unwrap();
+        let output = init(folder.path(), &["m", "--files", files, "--name", name, "--json"])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.success(), "{said}");
+        let input = &written(folder.path().join(format!("m/{name}.json")))["stages"]["text"]["input"];
+        assert_eq!(
+            input["read"]["format"]["record"].as_str(),
+            record,
+            "{files}: {said}"
+        );
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let warnings = report["warnings"].as_array().unwrap();
+        match warning {
+            None => assert!(
+                warnings.is_empty() && !said.contains("warning"),
+                "{files}: {said}"
+            ),
+            Some(warning) => {
+                assert!(
+                    warnings[0].as_str().unwrap().contains(warning),
+                    "{files}: {warnings:?}"
+                );
+                assert!(
+                    said.contains("warning: ") && said.contains(warning),
+                    "{files}: {said}"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn the_schema_is_written_beside_it_if_asked() {
     let folder = project(&[("a.txt", &prose(300))]);

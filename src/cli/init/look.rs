@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use crate::data::files::{self, Named};
 use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::manifest::source::Reading;
+use crate::manifest::source::{Reading, RecordUnit};
+use crate::plural::{agreeing, counted as noun_of};
 
 /// Text that is read, at most; what there is beyond it is estimated by size.
 const LOOKED_AT: u64 = 16 << 20;
@@ -17,6 +18,8 @@ const LOOKED_AT: u64 = 16 << 20;
 const HEAD: u64 = 256 << 10;
 /// Below that many bytes of text there is nothing to learn.
 const LEAST: u64 = 4_000;
+/// Files from which each may be a record: enough to hold some of them out.
+const FILES_AS_RECORDS: u64 = 25;
 /// Names that fields and columns of text have, the likeliest first.
 const NAMES: [&str; 12] = [
     "text",
@@ -48,6 +51,8 @@ pub(super) struct Text {
     pub read: Option<Value>,
     /// What was chosen, and why.
     pub notes: Vec<(String, &'static str)>,
+    /// What is odd about the files as they are read with that.
+    pub warnings: Vec<String>,
 }
 
 /// Looks at the files that patterns take in, as seen from a folder.
@@ -79,25 +84,42 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         notes.push(note);
     }
     let mut counted = count(&paths, &reading(stated.as_ref())?)?;
-    if stated.is_none() && counted.is_paragraphs {
-        stated = Some(json!({ "format": { "kind": "text", "record": "paragraph" } }));
-        notes.push((
-            "a record is a paragraph".to_owned(),
-            "lines are broken within sentences, and blank lines stand between paragraphs",
-        ));
-        counted = count(&paths, &reading(stated.as_ref())?)?;
+    if stated.is_none()
+        && let Some(record) = counted.observed.wrapped.record()
+    {
+        let why = match record {
+            RecordUnit::Paragraph => {
+                Some("lines are broken within sentences, and blank lines stand between paragraphs")
+            }
+            // Of one file there would be one record, and nothing to hold out: that is left to the user.
+            _ if paths.len() as u64 >= FILES_AS_RECORDS => {
+                Some("lines are broken within sentences, and no blank lines stand between paragraphs")
+            }
+            _ => None,
+        };
+        if let Some(why) = why {
+            stated = Some(json!({ "format": { "kind": "text", "record": record } }));
+            let what = if record == RecordUnit::Paragraph {
+                "paragraph"
+            } else {
+                "file"
+            };
+            notes.push((format!("a record is a {what}"), why));
+            counted = count(&paths, &reading(stated.as_ref())?)?;
+        }
     }
     let Counted {
         bytes,
         records,
         is_whole,
-        ..
+        observed,
     } = counted;
     if bytes < LEAST {
-        let files = paths.len();
-        let plural = if files == 1 { "" } else { "s" };
         return Err(Error::input(format!(
-            "{bytes} bytes of text in {files} file{plural} are too little to learn from"
+            "{} of text in {} {} too little to learn from",
+            noun_of(bytes, "byte"),
+            noun_of(paths.len(), "file"),
+            agreeing(bytes, "is", "are")
         ))
         .hint("name more files; some hundred kB of text make a start"));
     }
@@ -108,6 +130,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         is_whole,
         read: stated,
         notes,
+        warnings: observed.warnings(),
     })
 }
 
@@ -119,12 +142,12 @@ fn reading(stated: Option<&Value>) -> Result<Reading> {
         .map_err(|error| Error::internal(format!("read the chosen format: {error}")))
 }
 
-/// How much text there is, and whether its lines are pieces of paragraphs.
+/// How much text there is, and what was seen of it.
 struct Counted {
     bytes: u64,
     records: u64,
     is_whole: bool,
-    is_paragraphs: bool,
+    observed: Observed,
 }
 
 fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
@@ -176,7 +199,7 @@ fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
         bytes,
         records,
         is_whole,
-        is_paragraphs: observed.wrapped.is_paragraphs(),
+        observed,
     })
 }
 

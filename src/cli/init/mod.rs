@@ -10,6 +10,7 @@ use super::table::{bytes, count};
 use super::terminal::Style;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::schema::schema_text;
+use crate::plural;
 
 mod draft;
 mod look;
@@ -70,6 +71,7 @@ struct Report<'a> {
     records: u64,
     shape: &'static str,
     steps: u64,
+    warnings: &'a [String],
 }
 
 /// Looks at the text and writes the manifest.
@@ -126,6 +128,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if let Some(schema) = &schema {
         write(schema, &schema_text(), args.force).map_err(elsewhere)?;
     }
+    for warning in &text.warnings {
+        terminal.warn(warning);
+    }
     if text.bytes < draft::LITTLE_TEXT {
         terminal.warn(&format!(
             "{} of text is little: samples will be poor; some hundred kB make a start",
@@ -142,6 +147,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             records: text.records,
             shape: choice.shape.name,
             steps: choice.steps,
+            warnings: &text.warnings,
         })?;
     } else {
         terminal.output(&format!("{}\n", manifest.display()))?;
@@ -153,14 +159,16 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 /// What was found, and what to do next.
 fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal) {
     let about = if text.is_whole { "" } else { "about " };
-    let plural = if text.files == 1 { "" } else { "s" };
     terminal.say(&format!(
-        "{} file{plural}, {about}{} of text in {about}{} records: shape `{}`, {} steps",
+        "{} {}, {about}{} of text in {about}{} {}: shape `{}`, {} {}",
         count(text.files as u64),
+        plural::of(text.files, "file"),
         bytes(text.bytes),
         count(text.records),
+        plural::of(text.records, "record"),
         choice.shape.name,
         count(choice.steps),
+        plural::of(choice.steps, "step"),
     ));
     for (what, why) in &text.notes {
         terminal.say(&format!("{what}: {why}"));

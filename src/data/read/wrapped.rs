@@ -5,16 +5,18 @@
 //! one. Verses, sentences and code end their lines wherever their sense ends, far from the longest. Beside it, the lines
 //! of prose begin in the middle of sentences and end there.
 
+use crate::manifest::source::RecordUnit;
+
 /// Lines that are looked at.
 const LOOKED_AT: usize = 4_000;
 /// Lines followed by another of their paragraph, at least.
 const FEWEST: usize = 6;
 /// Columns at which people break prose.
-const WIDTHS: std::ops::RangeInclusive<usize> = 45..=120;
+const WIDTHS: std::ops::RangeInclusive<usize> = 32..=120;
 /// Share of these lines that the next word would have made too long, or nearly, at least.
 const FULL: f64 = 0.85;
-/// Columns that people and their editors leave free.
-const SPARE: usize = 8;
+/// Columns that people and their editors leave free: of 9, one.
+const SPARE: usize = 9;
 /// Share of these lines that end a sentence, at most: in prose every tenth does, of one sentence a line nearly all.
 const ENDING: f64 = 0.3;
 /// Share of lines that begin with a capital letter, at most: verses do, and sentences.
@@ -27,17 +29,25 @@ const INNER: f64 = 0.03;
 const FULL_ALONE: (f64, usize) = (0.9, 12);
 /// Share of lines that are no words, at most: tables and code.
 const ODD: f64 = 0.15;
+/// Share of lines that end a paragraph without a blank line behind it, at most: a list of sentences is none.
+const LAST: f64 = 0.6;
+/// Share of lines of capitals alone, from which capitals say nothing of where a line begins.
+const SHOUTED: f64 = 0.8;
 
 /// What was seen of the lines so far.
 #[derive(Default)]
 pub struct Wrapped {
     lines: Vec<Line>,
-    /// Blank lines between others.
+    /// Blank lines between others of a file.
     blank: u64,
-    /// The last line was blank, or the first of its file is next.
+    /// The last line was blank, and not the first of its file.
+    gap: bool,
+    /// The last line was blank or quoted otherwise, or the first of its file is next.
     apart: bool,
     /// The last line began with white space.
     indented: bool,
+    /// Marks of quotation before the last line.
+    quoted: usize,
     before: String,
 }
 
@@ -47,7 +57,7 @@ struct Line {
     length: usize,
     /// Characters of its first word.
     first: usize,
-    /// It follows another one, in the same paragraph.
+    /// It follows another one, in the same paragraph as far as blank lines and indents tell.
     follows: bool,
     capital: bool,
     /// Begins with the word with which the one before begins.
@@ -58,12 +68,15 @@ struct Line {
     inner: bool,
     /// Too many characters are neither letters nor spaces, or there are too few words.
     odd: bool,
+    /// All of its letters are capitals.
+    shouted: bool,
 }
 
 impl Wrapped {
     /// A file begins.
     pub fn file(&mut self) {
         self.apart = true;
+        self.gap = false;
     }
 
     /// Looks at a line.
@@ -71,25 +84,31 @@ impl Wrapped {
         if self.lines.len() >= LOOKED_AT {
             return;
         }
-        let text = text.trim_end();
+        let (quoted, text) = unquoted(text.trim_end());
         let Some(first) = text.split_whitespace().next() else {
-            self.blank += u64::from(!self.apart && !self.lines.is_empty());
+            // A record may end at a blank line, not at a mark alone.
+            self.gap |= quoted == 0 && !self.apart;
             self.apart = true;
             return;
         };
+        self.blank += u64::from(std::mem::take(&mut self.gap));
         // An indent begins a paragraph.
         let indented = text.starts_with([' ', '\t']);
-        let apart = self.apart || indented && !self.indented;
+        let apart = self.apart || indented && !self.indented || quoted != self.quoted;
         self.indented = indented;
+        self.quoted = quoted;
         // No line of wrapped prose is so long; what is not looked at costs nothing.
         let long = text.len() > 8 * WIDTHS.end();
         let mut length = 0;
         let mut plain = 0;
         let mut words = 1;
+        let (mut upper, mut lower) = (0, 0);
         for character in text.chars().take(8 * WIDTHS.end()) {
             length += 1;
             plain += usize::from(character.is_alphabetic() || character == ' ');
             words += usize::from(character == ' ');
+            upper += usize::from(character.is_uppercase());
+            lower += usize::from(character.is_lowercase());
         }
         let end = text.trim_end_matches(['"', '\'', '”', '’', ')', ']', '»', '*', '_']);
         let initial = first.chars().find(|character| character.is_alphanumeric());
@@ -106,6 +125,7 @@ impl Wrapped {
                 _ => false,
             }),
             odd: long || plain * 4 < length * 3 || words < 4,
+            shouted: upper > 0 && lower == 0,
         });
         self.apart = false;
         self.before.clear();
@@ -116,35 +136,47 @@ impl Wrapped {
 
     /// The column at which the lines were broken, if they were.
     fn column(&self) -> Option<usize> {
-        let pairs = || self.lines.windows(2).filter(|pair| pair[1].follows);
-        let mut lengths: Vec<usize> = pairs().map(|pair| pair[0].length).collect();
+        let following = || self.lines.windows(2).filter(|pair| pair[1].follows);
+        let mut lengths: Vec<usize> = following().map(|pair| pair[0].length).collect();
         if lengths.len() < FEWEST {
             return None;
         }
         lengths.sort_unstable();
         // A line that could not be broken, of a URL say, does not count.
         let column = lengths[(lengths.len() - 1) * 49 / 50];
-        let share = |of: &dyn Fn(&[Line]) -> bool| {
-            pairs().filter(|pair| of(pair)).count() as f64 / lengths.len() as f64
-        };
-        let full = |spare: usize| share(&|pair| pair[0].length + 1 + pair[1].first + spare > column);
-        let prose =
-            share(&|pair| pair[0].inner) >= INNER || full(0) >= FULL_ALONE.0 && lengths.len() >= FULL_ALONE.1;
+        let is_full = |pair: &[Line], spare: usize| pair[0].length + 1 + pair[1].first + spare > column;
+        // Without blank lines a paragraph's last line shows by what it leaves free.
+        let is_last = |pair: &[Line]| pair[0].ends && pair[1].capital && !is_full(pair, column / SPARE);
+        let pairs = || following().filter(|pair| !is_last(pair));
+        let count = pairs().count();
+        if count < FEWEST || ((lengths.len() - count) as f64) > LAST * lengths.len() as f64 {
+            return None;
+        }
+        let share =
+            |of: &dyn Fn(&[Line]) -> bool| pairs().filter(|pair| of(pair)).count() as f64 / count as f64;
+        let full = |spare: usize| share(&|pair| is_full(pair, spare));
+        let prose = share(&|pair| pair[0].inner) >= INNER || full(0) >= FULL_ALONE.0 && count >= FULL_ALONE.1;
         let breaks = WIDTHS.contains(&column)
             && lengths[0] < column
-            && full(SPARE) >= FULL
+            && full(column / SPARE) >= FULL
             && prose
             && share(&|pair| pair[0].ends) <= ENDING
-            && share(&|pair| pair[1].capital) <= CAPITAL
+            && (share(&|pair| pair[1].capital) <= CAPITAL || share(&|pair| pair[1].shouted) >= SHOUTED)
             && share(&|pair| pair[1].alike) <= ALIKE
             && share(&|pair| pair[0].odd) <= ODD;
         breaks.then_some(column)
     }
 
-    /// Whether paragraphs between blank lines were broken.
+    /// What a record had better be than a line, if lines were broken: a paragraph where blank lines stand between them, or
+    /// else a file.
     #[must_use]
-    pub fn is_paragraphs(&self) -> bool {
-        self.blank > 0 && self.column().is_some()
+    pub fn record(&self) -> Option<RecordUnit> {
+        self.column()?;
+        Some(if self.blank > 0 {
+            RecordUnit::Paragraph
+        } else {
+            RecordUnit::File
+        })
     }
 
     /// What to say of it.
@@ -160,6 +192,17 @@ impl Wrapped {
              record: `\"read\": {{\"format\": {{\"kind\": \"text\", \"record\": \"{record}\"}}}}`"
         ))
     }
+}
+
+/// How many marks of quotation stand before a line, as mails have them (`> `), and the line behind them.
+fn unquoted(text: &str) -> (usize, &str) {
+    let mut marks = 0;
+    let mut rest = text;
+    while let Some(behind) = rest.strip_prefix('>') {
+        marks += 1;
+        rest = behind.strip_prefix(' ').unwrap_or(behind);
+    }
+    (marks, rest)
 }
 
 #[cfg(test)]

@@ -89,7 +89,7 @@ fn column<S: AsRef<str>>(lines: &[S]) -> Option<usize> {
 #[test]
 fn broken_prose_is_recognised() {
     for seed in 0..20 {
-        for width in [60, 65, 72, 76, 80, 100] {
+        for width in [40, 60, 65, 72, 76, 80, 100] {
             for paragraphs in [3, 40] {
                 let text = prose(seed, paragraphs);
                 let lines: Vec<String> = text
@@ -129,6 +129,89 @@ fn broken_prose_is_recognised() {
         indented.extend(lines);
     }
     assert!(column(&indented).is_some());
+}
+
+#[test]
+fn paragraphs_without_blank_lines_are_recognised() {
+    for seed in 0..20 {
+        for width in [40, 60, 72, 80, 100] {
+            let text = prose(seed, 40);
+            let lines: Vec<String> = text.iter().flat_map(|text| wrap(text, width)).collect();
+            let found = column(&lines).unwrap_or_else(|| panic!("seed {seed} width {width}"));
+            assert!((width - 3..=width).contains(&found), "{found} for {width}");
+            // Dialogue: a paragraph of a sentence or two.
+            let sentences: Vec<String> = (text.iter())
+                .flat_map(|text| text.split_inclusive(". "))
+                .map(|sentence| sentence.trim_end().to_owned())
+                .collect();
+            let lines: Vec<String> = (sentences.chunks(2))
+                .flat_map(|spoken| wrap(&format!("“{}”", spoken.join(" ")), width.min(72)))
+                .collect();
+            assert!(
+                column(&lines).is_some(),
+                "seed {seed} width {width}:\n{}",
+                lines.join("\n")
+            );
+        }
+    }
+}
+
+#[test]
+fn quoted_and_shouted_prose_is_recognised() {
+    for seed in 0..20 {
+        for width in [40, 60, 72] {
+            let text = prose(seed, 30);
+            let quoted = |mark: &str, apart: &str| -> Vec<String> {
+                (text.iter())
+                    .flat_map(|text| {
+                        let lines = wrap(text, width).into_iter().map(|line| format!("{mark}{line}"));
+                        lines
+                            .chain((!apart.is_empty()).then(|| apart.trim_end().to_owned()))
+                            .collect::<Vec<_>>()
+                    })
+                    .collect()
+            };
+            for lines in [
+                quoted("> ", "> "),
+                quoted("> ", ""),
+                quoted(">> ", ">> "),
+                quoted(">", ">"),
+            ] {
+                let found = column(&lines).unwrap_or_else(|| panic!("seed {seed}:\n{}", lines.join("\n")));
+                assert!((width - 3..=width).contains(&found), "{found} for {width}");
+            }
+            let shouted: Vec<String> = (text.iter())
+                .flat_map(|text| wrap(&text.to_uppercase(), width))
+                .collect();
+            assert!(column(&shouted).is_some(), "seed {seed}:\n{}", shouted.join("\n"));
+        }
+    }
+    // A mail and what it answers.
+    let mut mail = Vec::new();
+    for (index, text) in prose(5, 20).iter().enumerate() {
+        let mark = if index % 2 == 0 { "> " } else { "" };
+        mail.extend(wrap(text, 68).into_iter().map(|line| format!("{mark}{line}")));
+    }
+    assert!(column(&mail).is_some());
+}
+
+#[test]
+fn a_mark_of_quotation_alone_is_no_blank_line() {
+    let mut wrapped = Wrapped::default();
+    for _ in 0..2 {
+        wrapped.file();
+        wrapped.line("");
+        for text in prose(1, 10) {
+            wrap(&text, 72)
+                .iter()
+                .for_each(|line| wrapped.line(&format!("> {line}")));
+            wrapped.line(">");
+        }
+        wrapped.line("");
+    }
+    // Blank lines at the start and the end of a file part no paragraphs either.
+    assert_eq!(wrapped.record(), Some(RecordUnit::File));
+    assert!(wrapped.warning().unwrap().contains("each file"));
 }
 
 #[test]
@@ -178,6 +261,32 @@ fn other_lines_are_not_taken_for_it() {
         .map(|i| format!("the quick brown fox jumps over the lazy dog, for the time number {i}"))
         .collect();
     assert_eq!(column(&made), None);
+    // One sentence a line: all capitals, of mixed lengths; and lists, of many items and of headings.
+    let shouted: Vec<String> = sentences.iter().map(|s| s.to_uppercase()).collect();
+    assert_eq!(column(&shouted), None);
+    let quoted: Vec<String> = sentences.iter().map(|s| format!("> {s}")).collect();
+    assert_eq!(column(&quoted), None);
+    let first = |text: &String, count: usize| text.split(' ').take(count).collect::<Vec<_>>().join(" ");
+    let items: Vec<String> = (sentences.iter().enumerate())
+        .map(|(index, s)| format!("- {}", first(s, 2 + index * 7 % 8)))
+        .collect();
+    assert_eq!(column(&items), None);
+    let headings: Vec<String> = (sentences.iter().enumerate())
+        .map(|(index, s)| first(s, 4 + index * 5 % 4).to_uppercase())
+        .collect();
+    assert_eq!(column(&headings), None);
+    let rows: Vec<String> = (sentences.iter().enumerate())
+        .map(|(index, s)| format!("{index},\"{s}\",{}", s.len()))
+        .collect();
+    assert_eq!(column(&rows), None, "CSV read as text");
+    // Clauses, each on its line, and lines of so many words: verse without capitals.
+    let words: Vec<&str> = sentences.iter().flat_map(|s| s.split(' ')).collect();
+    for count in [6, 8, 11] {
+        let verses: Vec<String> = words.chunks(count).map(|line| line.join(" ")).collect();
+        assert_eq!(column(&verses), None, "{count} words a line");
+        let shouted: Vec<String> = verses.iter().map(|verse| verse.to_uppercase()).collect();
+        assert_eq!(column(&shouted), None, "{count} words a line, in capitals");
+    }
     let verses = "\
 Shall I compare thee to a summer's day?\nThou art more lovely and more temperate:\n\
 Rough winds do shake the darling buds of May,\nAnd summer's lease hath all too short a date;\n\
@@ -187,6 +296,8 @@ But thy eternal summer shall not fade,\nNor lose possession of that fair thou ow
 Nor shall death brag thou wander'st in his shade,\nWhen in eternal lines to time thou grow'st:\n\
 So long as men can breathe or eyes can see,\nSo long lives this, and this gives life to thee.";
     assert_eq!(column(&verses.lines().collect::<Vec<_>>()), None);
+    let shouted = verses.to_uppercase();
+    assert_eq!(column(&shouted.lines().collect::<Vec<_>>()), None);
     let free = "\
 i carry your heart with me in all the long slow\nmornings\nwhen the light comes over the hill and does not ask\n\
 for us\nor for anything that we once said\nwe would keep\nand then it is noon again in the small white rooms\n\
@@ -208,8 +319,23 @@ where nothing\nmoves but the curtain and the dust\nwhich has no name";
         .map(|i| format!("{i:>10} {:>12} {:>14} {:>16} {:>9}", i * 7, i * 31, i * 97, i))
         .collect();
     assert_eq!(column(&table), None);
-    let short: Vec<String> = prose(2, 30).iter().flat_map(|text| wrap(text, 38)).collect();
-    assert_eq!(column(&short), None, "subtitles");
+    let short: Vec<String> = prose(2, 30).iter().flat_map(|text| wrap(text, 24)).collect();
+    assert_eq!(column(&short), None, "narrower than prose is broken");
+    let subtitles: Vec<String> = (prose(2, 40).iter().enumerate())
+        .flat_map(|(index, text)| {
+            let place = [
+                format!("{}", index + 1),
+                format!("00:01:{index:02},000 --> 00:01:{index:02},900"),
+            ];
+            let spoken = wrap(text, 38).into_iter().take(2);
+            place
+                .into_iter()
+                .chain(spoken)
+                .chain([String::new()])
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    assert_eq!(column(&subtitles), None);
     assert_eq!(column(&[""; 0]), None);
     assert_eq!(column(&["", " ", "a"]), None);
 }
