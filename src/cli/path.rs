@@ -5,6 +5,7 @@ use super::project::ProjectArgs;
 use super::{Terminal, project::Project};
 use crate::error::{Error, Result};
 use crate::plan::{Decision, PlannedStage, Selection};
+use crate::plural::counted;
 use crate::store::Record;
 
 /// What `mdlm path --help` says first.
@@ -59,7 +60,7 @@ pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
             0 => String::new(),
             more => format!(" and {more} more, which `mdlm compare` lists"),
         };
-        let message = format!("it is swept and has {} instances", instances.len());
+        let message = format!("it is swept and has {}", counted(instances.len(), "instance"));
         return Err(Error::input(message).hint(format!("name one of {}{more}", names.join(", "))));
     }
     Ok(())
@@ -81,8 +82,16 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
     // Planned for this stage, which stands last: after all that it needs.
     let planned = plan.stages.pop();
     let lacking = planned.as_ref().and_then(PlannedStage::lacking);
+    // What globs leave out is counted while planning, as a run does.
+    let figures = planned.as_ref().and_then(|planned| match &planned.decision {
+        Decision::Cached(record) => Some(planned.figures(record)),
+        _ => None,
+    });
     match planned.map(|stage| stage.decision) {
-        Some(Decision::Cached(record)) => Ok((*record, lacking)),
+        Some(Decision::Cached(mut record)) => {
+            record.figures = figures.unwrap_or_default().into_iter().collect();
+            Ok((*record, lacking))
+        }
         Some(Decision::Away(record) | Decision::Fetch(record)) => {
             let message = format!("its files are not here: artifact {}", record.artifact.short());
             let manifest = project.loaded.path.display();

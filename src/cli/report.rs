@@ -126,6 +126,10 @@ fn write(project: &Project, plan: &Plan, path: &Path) -> Result<()> {
                 Decision::Cached(record) => Some((&**record, project.store.artifact_path(&record.artifact))),
                 Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => None,
             },
+            figures: match &stage.decision {
+                Decision::Cached(record) => stage.figures(record),
+                Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => vec![],
+            },
         })
         .collect();
     let manifest = &project.loaded.manifest;

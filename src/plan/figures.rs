@@ -7,8 +7,20 @@ use crate::data::files::Sort;
 use crate::data::read::names_archive;
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::PlannedStage;
+use crate::store::Record;
 
 impl PlannedStage {
+    /// The figures of this stage's record, with what globs leave out now: the same as in the summary of a run that
+    /// serves the record.
+    #[must_use]
+    pub fn figures(&self, record: &Record) -> Vec<(String, String)> {
+        let mut figures = (record.figures.iter())
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect();
+        self.refresh(&mut figures);
+        figures
+    }
+
     /// Puts what globs leave out now in place of what they left out when the record with these figures was made.
     ///
     /// Hidden files and system files within archives count among those of folders, and a record does not tell one from

@@ -14,6 +14,7 @@ use crate::data::files::own::GENERATOR;
 use crate::data::{RowsInfo, Unit};
 use crate::error::{Context, Kind, Result, Wrap};
 use crate::manifest::StageKind;
+use crate::plural::counted;
 use crate::store::Record;
 
 pub mod chart;
@@ -34,6 +35,8 @@ pub struct Stage<'a> {
     pub inputs: Vec<usize>,
     /// Its record and its artifact's folder, when it has run.
     pub done: Option<(&'a Record, PathBuf)>,
+    /// The record's key figures, with what a plan counts anew.
+    pub figures: Vec<(String, String)>,
 }
 
 /// Sampled rows shown at most.
@@ -74,7 +77,7 @@ pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Res
             escape(stage.name),
             stage.kind.name()
         );
-        let (figures, settings) = (figures(record), settings(record));
+        let (figures, settings) = (figures(&stage.figures), settings(record));
         let _ = if stage.name == stage.written {
             write!(
                 out,
@@ -198,9 +201,9 @@ fn seconds(seconds: f64) -> String {
 }
 
 /// The stage's key figures as a row of cards.
-fn figures(record: &Record) -> String {
+fn figures(figures: &[(String, String)]) -> String {
     let mut out = String::from("<dl class=\"figures\">");
-    for (name, value) in &record.figures {
+    for (name, value) in figures {
         let _ = write!(
             out,
             "<div><dt>{}</dt><dd>{}</dd></div>",
@@ -449,9 +452,9 @@ fn provenance(stages: &[Stage<'_>]) -> String {
             .peak_memory_bytes
             .map_or_else(String::new, |b| format!("{:.2} GB", b as f64 / 1e9));
         let place = format!(
-            "{}, {} threads, {}",
+            "{}, {}, {}",
             p.device,
-            p.threads,
+            counted(p.threads, "thread"),
             p.machine.processor.as_deref().unwrap_or(&p.machine.system)
         );
         let digest = record.artifact.to_string();
@@ -512,6 +515,7 @@ mod tests {
             kind: StageKind::Source,
             inputs: vec![],
             done: None,
+            figures: vec![],
         }];
         let page = html("x & y", Some("<script>"), &stages).unwrap();
         assert!(page.contains("x &amp; y") && page.contains("&lt;script&gt;") && page.contains("a&lt;b"));
@@ -526,6 +530,7 @@ mod tests {
             kind,
             inputs: inputs.to_vec(),
             done: None,
+            figures: vec![],
         };
         let stages = [
             stage("rows", "rows", StageKind::Pack, &[]),

@@ -183,6 +183,44 @@ fn a_cached_source_tells_what_is_left_out_now() {
 }
 
 #[test]
+fn what_is_left_out_is_the_same_wherever_it_is_shown() {
+    let sources = Sources::new(&json!({ "text": { "files": ["*.txt", "*.txt"] } }));
+    sources.write("a.txt", "one\n");
+    sources.run(&[]);
+    sources.write(".b.txt", "two\n");
+    sources.write("c.txt", "three\n");
+    sources.set(&json!({ "text": { "files": ["*.txt"], "exclude": ["c.txt"] } }));
+    // What `show` and the report say before and after a run that serves the source from the store.
+    for _ in 0..2 {
+        let shown = text(&sources.mdlm(&["show", "m.json", "text"]).stdout);
+        let figure = |name: &str| {
+            let mut lines = shown.lines().map(str::trim);
+            lines.find_map(|line| line.strip_prefix(name).map(|rest| rest.trim().to_owned()))
+        };
+        assert_eq!(figure("hidden left out").as_deref(), Some("1"), "{shown}");
+        assert_eq!(figure("excluded").as_deref(), Some("1"), "{shown}");
+        assert_eq!(figure("repeats left out"), None, "{shown}");
+        assert_eq!(figure("records").as_deref(), Some("1"), "{shown}");
+        let json: Value =
+            serde_json::from_slice(&sources.mdlm(&["show", "m.json", "text", "--json"]).stdout).unwrap();
+        assert_eq!(json["figures"]["excluded"], "1", "{json}");
+        assert_eq!(json["figures"]["repeats left out"], Value::Null, "{json}");
+        let report = sources.mdlm(&["report", "m.json", "--output", "report.html"]);
+        assert!(report.status.success(), "{}", text(&report.stderr));
+        let page = fs::read_to_string(sources.path().join("report.html")).unwrap();
+        assert!(
+            page.contains("<dt>hidden left out</dt><dd>1</dd>")
+                && page.contains("<dt>excluded</dt><dd>1</dd>"),
+            "{page}"
+        );
+        assert!(!page.contains("repeats left out"), "{page}");
+        let (summary, _) = sources.run(&[]);
+        assert_eq!(summary["stages"][0]["status"], "cached");
+        assert_eq!(figures(&summary)["excluded"], "1");
+    }
+}
+
+#[test]
 fn a_file_is_read_once_and_it_is_said() {
     let sources = Sources::new(&json!({
         "text": { "files": ["*.txt", "a.txt", "b-link.txt"] },
