@@ -2,6 +2,8 @@
 
 use std::fs;
 
+use serde_json::Value;
+
 use super::support::mdlm;
 
 /// The commands of README's `sh` blocks, one a line.
@@ -18,6 +20,22 @@ fn commands() -> Vec<String> {
         }
     }
     commands
+}
+
+/// README's blocks of output: those that are said to be text.
+fn outputs() -> Vec<String> {
+    let readme = fs::read_to_string("README.md").expect("read README.md");
+    let blocks = readme.split("```text\n").skip(1);
+    blocks
+        .filter_map(|block| block.split("```").next())
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Whether a summary contradicts itself: a stage that is done and never ran.
+fn contradicts(summary: &str) -> bool {
+    let mut lines = summary.lines();
+    lines.any(|line| line.split_whitespace().nth(1) == Some("done") && line.contains("never ran"))
 }
 
 /// Makes the pipeline of the first command short: the same stages, less of everything.
@@ -62,6 +80,7 @@ fn every_command_of_the_readme_runs() {
         assert!(output.status.success(), "{command}\n{talk}");
         if arguments[0] == "run" {
             assert!(talk.contains("entropy") && talk.contains("grammatical"), "{talk}");
+            assert!(talk.contains("done") && !contradicts(&talk), "{talk}");
             assert!(folder.path().join(".mdlm/reports/quickstart.html").is_file());
         }
         if arguments[0] == "plan" {
@@ -76,6 +95,77 @@ fn every_command_of_the_readme_runs() {
             assert!(line("model").contains("learning_rate"), "{plan}");
         }
     }
+}
+
+/// What numbers are of stands beside them, in README as in what the program prints.
+#[test]
+fn the_readmes_output_says_what_its_numbers_are_of() {
+    let outputs = outputs();
+    let with = |words: &str| {
+        let found = outputs.iter().find(|output| output.contains(words));
+        found
+            .map(|output| output.split_whitespace().collect::<Vec<_>>().join(" "))
+            .unwrap_or_else(|| panic!("README has no output with {words:?}"))
+    };
+    for output in &outputs {
+        assert!(!contradicts(output), "{output}");
+    }
+    let quickstart = with("stage    status");
+    for words in [
+        "nats/position",
+        "nats per position, padding included",
+        "per position, padding included, perplexity of text",
+        "per token of text",
+        "bits/byte (exact)",
+        "train padding 39.1%, counted",
+        "of 128 records",
+    ] {
+        assert!(quickstart.contains(words), "{words}: {quickstart}");
+    }
+    let sweep = with("learning_rate  seeds");
+    for words in [
+        "mean ± sd over seeds",
+        "± over seeds is the standard deviation of single results",
+        "per token of text",
+    ] {
+        assert!(sweep.contains(words), "{words}: {sweep}");
+    }
+}
+
+/// README's claims about padding: how much of the quickstart's rows it is, and that it counts.
+#[test]
+fn the_readmes_padding_is_the_quickstarts() {
+    let folder = tempfile::tempdir().expect("make a folder");
+    let manifest = fs::canonicalize("pipelines/quickstart.json").expect("find the quickstart");
+    let output = mdlm()
+        .current_dir(folder.path())
+        .arg("run")
+        .arg(manifest)
+        .args(["--target", "rows", "--json", "--store", "store"])
+        .output()
+        .expect("start mdlm");
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    let summary: Value = serde_json::from_slice(&output.stdout).expect("a summary");
+    let stages = summary["stages"].as_array().expect("stages");
+    let line = |name: &str| {
+        let stage = stages
+            .iter()
+            .find(|stage| stage["name"] == name)
+            .expect("a stage");
+        let figures = stage["figures"].as_object().expect("figures");
+        let pairs = figures
+            .iter()
+            .map(|(name, value)| format!("{name} {}", value.as_str().unwrap_or_default()));
+        pairs.collect::<Vec<_>>().join(", ")
+    };
+    let readme = outputs().join("\n");
+    let readme = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    for name in ["text", "tokens", "rows"] {
+        let line = line(name);
+        assert!(readme.contains(&line), "README's `{name}` is not {line}");
+    }
+    assert!(line("rows").contains("padding"), "{}", line("rows"));
 }
 
 #[test]
