@@ -101,14 +101,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let (items, what, total) = match kind {
         Some(StageKind::Source) => {
             let records = Records::open(&artifact)?;
-            (source(&records, &wanted)?, "records", records.info().records)
+            (source(&records, &wanted)?, "record", records.info().records)
         }
         Some(StageKind::Tokenize) => {
             let tokens = TokenFiles::open(&artifact)?;
             let tokenizer = Tokenizer::open(&artifact)?;
             (
                 tokenized(&tokens, &tokenizer, &wanted)?,
-                "records",
+                "record",
                 tokens.info().records,
             )
         }
@@ -121,8 +121,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             };
             let tokenizer = Tokenizer::open(&artifact)?;
             let what = match rows.split() {
-                Split::Train => "train rows",
-                Split::Validation => "validation rows",
+                Split::Train => "train row",
+                Split::Validation => "validation row",
             };
             (packed(&rows, &tokenizer, &wanted)?, what, rows.len())
         }
@@ -147,9 +147,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
         terminal.output(&text)?;
         terminal.say(&format!(
-            "{} of {} {what} of `{}`",
+            "{} of {} {} of `{}`",
             count(items.len() as u64),
             count(total),
+            plural::of(total, what),
             args.stage
         ));
     }

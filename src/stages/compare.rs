@@ -878,7 +878,7 @@ mod tests {
         assert_eq!(
             remarks(&[&token, &position]),
             [
-                "perplexity: per token of text in 1 rows, per position, padding included in 1; the two do not compare",
+                "perplexity: per token of text in 1 row, per position, padding included in 1; the two do not compare",
                 "the published estimate in 1 of 2 rows: it is lower than a bound and is none, so that it comes last"
             ]
         );

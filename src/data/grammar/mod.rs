@@ -578,7 +578,7 @@ rule intro w:who =
         ),
         (
             "feature a: b\n  x\n",
-            "g:1:9: `a` has 1 entries; 2 to 8 are needed",
+            "g:1:9: `a` has 1 entry; 2 to 8 are needed",
         ),
         (
             "class a: b c\n  x / y\n  z\n",

@@ -148,6 +148,11 @@ pub enum Holder {
 #[must_use]
 pub fn way_out(text: &[u8], holder: Holder) -> String {
     let policy = "or state what to do with such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
+    if holder == Holder::Column && text.contains(&0) {
+        return format!(
+            "there are NUL bytes as well, so the column may hold no text at all: name another column; {policy}"
+        );
+    }
     if holder == Holder::Column {
         let encoding = if looks_like_windows_1252(text) {
             "cp1252"
