@@ -901,10 +901,10 @@ mod tests {
 
     #[test]
     fn labels_are_as_short_as_they_can_be() {
-        let all = ["model.noise.epsilon", "model.epsilon", "rows.length"].map(str::to_owned);
+        let all = ["model.objective.noise.epsilon", "model.epsilon", "rows.length"].map(str::to_owned);
         let short = |label| short(label, &all);
         assert_eq!(short("rows.length"), "length");
-        assert_eq!(short("model.noise.epsilon"), "noise.epsilon");
+        assert_eq!(short("model.objective.noise.epsilon"), "noise.epsilon");
         assert_eq!(short("model.epsilon"), "model.epsilon");
     }
 }

@@ -302,10 +302,10 @@ fn a_change_reruns_its_consumers_and_says_why() {
         "model: `learning_rate` 3e-4 → 1e-4\nbound: `model` has other content\ntexts: `model` has other content",
     );
     check(
-        "/stages/model/noise",
-        json!({ "kind": "cosine" }),
-        "model: `noise` log_linear → cosine\nbound: `model` runs\ntexts: `model` runs",
-        "model: `noise` log_linear → cosine\nbound: `model` has other content\ntexts: `model` has other content",
+        "/stages/model/objective",
+        json!({ "kind": "mdlm", "noise": { "kind": "cosine" } }),
+        "model: `objective.noise` log_linear → cosine\nbound: `model` runs\ntexts: `model` runs",
+        "model: `objective.noise` log_linear → cosine\nbound: `model` has other content\ntexts: `model` has other content",
     );
     check(
         "/stages/bound/rows",

@@ -3,11 +3,18 @@
 
 use serde_json::{Map, Value, json};
 
+use super::matrix::SIGN;
 use super::schema::resolved;
 use super::text::{Data, Member, Node, Span, pointer_tokens};
 
 /// Former fields of a stage: its kind, the field, and the object that has the field now.
-const MOVED: &[(&str, &str, &str)] = &[("sample", "grid", "sampler")];
+const MOVED: &[(&str, &str, &str)] = &[
+    ("train", "noise", "objective"),
+    ("train", "sampling_epsilon", "objective"),
+    ("train", "antithetic", "objective"),
+    ("train", "time_conditioning", "objective"),
+    ("sample", "grid", "sampler"),
+];
 
 /// The `kind` of the default of the field `name`, where it has a default with a `kind`.
 fn default_kind(name: &str) -> Option<&'static str> {
@@ -23,8 +30,8 @@ fn default_kind(name: &str) -> Option<&'static str> {
     find(resolved(), name)
 }
 
-/// The object that a path such as `sampler.grid` makes of an absent `sampler`: of the default kind, or empty where the
-/// field has no such default.
+/// The object that a path such as `objective.noise` makes of an absent `objective`: of the default kind, or empty where
+/// the field has no such default.
 pub(super) fn absent(name: &str, span: Span) -> Node {
     let member = |kind: &str| Member {
         key: "kind".to_owned(),
@@ -40,6 +47,22 @@ pub(super) fn absent(name: &str, span: Span) -> Node {
     }
 }
 
+/// The fields that paths (of `--set`, of a `matrix`) have set in a member, names joined by points, each with its value;
+/// the member itself where it was written as a whole.
+fn set_by_paths(member: &Member) -> Vec<(String, Value)> {
+    // What a path makes on its way stands where the path's name stands: see `absent`.
+    let is_made = |member: &Member| member.value.span == member.key_span;
+    if !(is_made(member) && member.value.is_object()) {
+        return vec![(member.key.clone(), member.value.to_json())];
+    }
+    let members = member.value.members().iter();
+    members
+        .filter(|below| !is_made(below) || below.value.is_object())
+        .flat_map(set_by_paths)
+        .map(|(path, value)| (format!("{}.{path}", member.key), value))
+        .collect()
+}
+
 /// The way out for a field of the stage at `pointer` that moved into an object.
 pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<String> {
     let stage = tree.at(pointer)?;
@@ -48,12 +71,26 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<String> {
         .iter()
         .find(|(stage, field, _)| *stage == kind && *field == key)?;
     let name = pointer_tokens(pointer).last()?;
+    let (name, point) = name.split_once(SIGN).unwrap_or((name.as_str(), ""));
     let member = stage.member(key)?;
-    Some(if member.key_span.source > 0 {
-        let value = plain(&member.value.to_json());
-        format!("it moved into `{into}`: `--set stages.{name}.{into}.{key}={value}`")
-    } else if name.contains(&format!("@{key}=")) || name.contains(&format!(",{key}=")) {
-        format!("it moved into `{into}`: `matrix` sweeps it as `{into}.{key}`")
+    let set = set_by_paths(member);
+    let is_swept = |path: &str| {
+        let field = format!("{path}=");
+        point.starts_with(&field) || point.contains(&format!(",{field}"))
+    };
+    Some(if set.iter().any(|(path, _)| is_swept(path)) {
+        let swept = set.iter().map(|(path, _)| format!("`{into}.{path}`"));
+        let swept: Vec<_> = swept.collect();
+        format!(
+            "it moved into `{into}`: `matrix` sweeps it as {}",
+            swept.join(" and ")
+        )
+    } else if member.key_span.source > 0 {
+        let arguments = set
+            .iter()
+            .map(|(path, value)| argument(&format!("stages.{name}.{into}.{path}"), value));
+        let arguments: Vec<_> = arguments.collect();
+        format!("it moved into `{into}`: `{}`", arguments.join(" "))
     } else {
         format!(
             "it moved into `{into}`: write {}",
@@ -62,13 +99,22 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<String> {
     })
 }
 
-/// The way out where the field at `pointer` names one of `kinds` as a string, not as an object.
-pub(super) fn named_by_string(tree: &Node, pointer: &str, kinds: &[&str]) -> Option<String> {
+/// The way out where the field at `pointer`, one with a default kind, has the name of a kind of its `schema` in place of an
+/// object; nothing for a kind that needs further fields.
+pub(super) fn named_by_string(tree: &Node, pointer: &str, schema: &Value) -> Option<String> {
     let node = tree.at(pointer)?;
-    let kind = node.as_str().filter(|kind| kinds.contains(kind))?;
+    let kind = node.as_str()?;
     let (parent, field) = pointer.rsplit_once('/')?;
+    default_kind(field)?;
+    let mut branches = schema["oneOf"].as_array()?.iter();
+    let branch = branches.find(|branch| branch["properties"]["kind"]["const"] == kind)?;
+    if branch["required"] != json!(["kind"]) {
+        return None;
+    }
     if node.span.source > 0 {
-        let path: Vec<_> = pointer_tokens(pointer).collect();
+        // What was set is the stage, not an instance of it.
+        let path = pointer_tokens(pointer).map(|name| name.split(SIGN).next().unwrap_or_default().to_owned());
+        let path: Vec<_> = path.collect();
         return Some(format!("`--set {}.kind={kind}`", path.join(".")));
     }
     let owner = tree.at(parent)?;
@@ -119,16 +165,142 @@ fn spaced(value: &Value) -> String {
     }
 }
 
-/// A value as an override has it: text without its quotes.
-fn plain(value: &Value) -> String {
-    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+/// An override of a field: text without its quotes, and quoted for a shell where it holds JSON.
+fn argument(path: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("--set {path}={text}"),
+        Value::Array(_) | Value::Object(_) => format!("--set '{path}={value}'"),
+        other => format!("--set {path}={other}"),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
-    use crate::manifest::Manifest;
+    use crate::manifest::{Manifest, Objective, Stage};
+
+    /// A manifest with these settings of its train stage, as they are written and with `--set`.
+    fn load(settings: &serde_json::Value, overrides: &[&str]) -> Result<Manifest, Vec<String>> {
+        let mut stage = json!({ "kind": "train", "from": "r", "shape": "nano", "steps": 5000 });
+        let members = settings.as_object().unwrap().clone();
+        stage.as_object_mut().unwrap().extend(members);
+        let manifest = json!({ "name": "p", "seed": 1, "stages": {
+            "t": { "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } },
+            "k": { "kind": "tokenize", "from": "t", "tokenizer": { "kind": "characters" } },
+            "r": { "kind": "pack", "from": "k", "length": 32 },
+            "m": stage,
+        } });
+        let overrides: Vec<String> = overrides.iter().map(|&text| text.to_owned()).collect();
+        let loaded = Manifest::from_bytes("p.json", manifest.to_string().into_bytes(), &overrides);
+        let hints = |faults: crate::manifest::Faults| {
+            let hint = |fault: &crate::manifest::Fault| fault.hint.clone().unwrap_or_default();
+            faults.list.iter().map(hint).collect()
+        };
+        loaded.map(|loaded| loaded.manifest).map_err(hints)
+    }
+
+    #[test]
+    fn former_fields_and_a_string_are_refused_with_the_object_to_write() {
+        let all = r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" }, "sampling_epsilon": 0.01, "antithetic": false, "time_conditioning": true }`"#;
+        for (settings, expected) in [
+            (
+                json!({ "noise": { "kind": "cosine" } }),
+                vec![
+                    r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" } }`"#,
+                ],
+            ),
+            (
+                json!({
+                    "noise": { "kind": "cosine" }, "sampling_epsilon": 0.01, "antithetic": false, "time_conditioning": true
+                }),
+                vec![all; 4],
+            ),
+            (
+                json!({ "time_conditioning": true, "objective": { "kind": "mdlm", "antithetic": false } }),
+                vec![
+                    r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "antithetic": false, "time_conditioning": true }`"#,
+                ],
+            ),
+            (
+                json!({ "objective": "mdlm" }),
+                vec![r#"write `"objective": { "kind": "mdlm" }`"#],
+            ),
+            (
+                json!({ "matrix": { "antithetic": [true, false] } }),
+                vec!["it moved into `objective`: `matrix` sweeps it as `objective.antithetic`"],
+            ),
+            (
+                json!({ "matrix": { "noise.epsilon": [0.01], "noise.kind": ["cosine", "log_linear"] } }),
+                vec![
+                    "it moved into `objective`: `matrix` sweeps it as `objective.noise.kind` and `objective.noise.epsilon`",
+                ],
+            ),
+        ] {
+            assert_eq!(load(&settings, &[]).unwrap_err(), expected, "{settings}");
+        }
+        let sweep = json!({ "matrix": { "seed": [1, 2] } });
+        for (argument, expected) in [
+            (
+                "stages.m.noise.kind=cosine",
+                "it moved into `objective`: `--set stages.m.objective.noise.kind=cosine`",
+            ),
+            (
+                r#"stages.m.noise={"kind":"cosine"}"#,
+                r#"it moved into `objective`: `--set 'stages.m.objective.noise={"kind":"cosine"}'`"#,
+            ),
+            (
+                "stages.m.time_conditioning=true",
+                "it moved into `objective`: `--set stages.m.objective.time_conditioning=true`",
+            ),
+            ("stages.m.objective=mdlm", "`--set stages.m.objective.kind=mdlm`"),
+        ] {
+            for settings in [json!({}), sweep.clone()] {
+                assert_eq!(
+                    load(&settings, &[argument]).unwrap_err(),
+                    [expected],
+                    "{argument}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_the_hints_say_to_write_is_taken() {
+        let objective = |settings: &serde_json::Value, overrides: &[&str]| {
+            let manifest = load(settings, overrides).unwrap();
+            let stage = manifest
+                .stages
+                .into_iter()
+                .find(|(name, _)| name.starts_with('m'));
+            match stage.unwrap().1 {
+                Stage::Train(stage) => serde_json::to_value(stage.objective).unwrap(),
+                other => panic!("{other:?}"),
+            }
+        };
+        let none = json!({});
+        let default = serde_json::to_value(Objective::default()).unwrap();
+        assert_eq!(objective(&none, &[]), default);
+        let cosine = json!({ "objective": { "kind": "mdlm", "noise": { "kind": "cosine" } } });
+        let expected = objective(&cosine, &[]);
+        assert_eq!(expected["noise"], json!({ "kind": "cosine", "epsilon": 0.001 }));
+        assert_eq!(
+            objective(&none, &["stages.m.objective.noise.kind=cosine"]),
+            expected
+        );
+        assert_eq!(
+            objective(&none, &[r#"stages.m.objective.noise={"kind":"cosine"}"#]),
+            expected
+        );
+        let swept = json!({ "matrix": { "objective.noise.kind": ["cosine"] } });
+        assert_eq!(objective(&swept, &[]), expected);
+        let epsilon = objective(&none, &["stages.m.objective.noise.epsilon=0.01"]);
+        assert_eq!(epsilon["noise"], json!({ "kind": "log_linear", "epsilon": 0.01 }));
+        let swept = json!({ "matrix": { "objective.time_conditioning": [true] } });
+        assert_eq!(objective(&swept, &[])["time_conditioning"], true);
+        assert_eq!(objective(&none, &["stages.m.objective.kind=mdlm"]), default);
+        assert_eq!(objective(&cosine, &["stages.m.objective=null"]), default);
+    }
 
     /// The hints about a sample stage with these settings, as the manifest has them and with `--set`.
     fn hints(settings: &serde_json::Value, overrides: &[&str]) -> Vec<String> {
@@ -154,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_string_and_former_fields_are_refused_with_the_object_to_write() {
+    fn a_sampler_as_a_string_and_its_former_field_are_refused_with_the_object_to_write() {
         for (settings, expected) in [
             (
                 json!({ "sampler": "ancestral" }),
@@ -195,7 +367,7 @@ mod tests {
             ),
             ("stages.s.sampler.kind=ancestral", vec![]),
             ("stages.s.sampler.grid=published", vec![]),
-            ("stages.m.noise.epsilon=0.01", vec![]),
+            ("stages.m.objective.noise.epsilon=0.01", vec![]),
         ] {
             assert_eq!(hints(&json!({}), &[argument]), expected, "{argument}");
         }

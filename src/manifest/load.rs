@@ -615,17 +615,22 @@ mod tests {
         let loaded = load(&[
             "stages.model.steps=3000",
             "stages.model.steps=2600",
-            "stages.model.noise.kind=cosine",
+            "stages.model.objective.noise.kind=cosine",
             "stages.text.input.files.1=c.txt",
             "name=\"quoted\"",
         ])
         .unwrap();
         assert_eq!(train(&loaded).steps, 2600);
-        assert!(matches!(train(&loaded).noise, super::super::Noise::Cosine(_)));
+        let super::super::Objective::Mdlm(objective) = &train(&loaded).objective;
+        assert!(matches!(objective.noise, super::super::Noise::Cosine(_)));
         assert_eq!(loaded.written["stages"]["text"]["input"]["files"][1], "c.txt");
         assert_eq!(loaded.manifest.name, "quoted");
         assert_eq!(loaded.overrides.len(), 5);
-        let removed = load(&["stages.model.noise.kind=cosine", "stages.model.noise=null"]).unwrap();
+        let removed = load(&[
+            "stages.model.objective.noise.kind=cosine",
+            "stages.model.objective=null",
+        ])
+        .unwrap();
         assert_eq!(removed.manifest, load(&[]).unwrap().manifest);
         let added = load(&[r#"stages.more={"kind":"sample","model":"model","count":3}"#]).unwrap();
         assert_eq!(added.manifest.stages.len(), 5);

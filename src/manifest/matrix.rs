@@ -415,7 +415,7 @@ impl<'t> Expander<'t> {
         for (axis, choice) in axes.iter().zip(choices) {
             if let Err(message) = set(&mut node, &axis.field, axis.key_span, &choice.node) {
                 let fault = Draft::new(Code::Matrix, axis.key_span, choice.pointer.clone(), message)
-                    .expected("a field of the stage, names joined by points: `noise.epsilon`");
+                    .expected("a field of the stage, names joined by points: `objective.noise.epsilon`");
                 // Once for all values.
                 if !self.faults.iter().any(|other| other.span == fault.span) {
                     self.faults.push(fault);
@@ -471,8 +471,9 @@ impl<'t> Expander<'t> {
                     at,
                     format!("{} cannot be swept", quoted(&field.key)),
                 );
-                self.faults
-                    .push(fault.expected("a field of the stage, names joined by points: `noise.epsilon`"));
+                self.faults.push(
+                    fault.expected("a field of the stage, names joined by points: `objective.noise.epsilon`"),
+                );
                 continue;
             }
             match choices(&field.value, &at) {
@@ -1048,7 +1049,7 @@ fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>>
             )
             .expected(FORM)
             .maybe_hint(suggestion(&member.key, RANGE).or_else(|| {
-                Some("name a field within a field with a point, as in `noise.epsilon`".to_owned())
+                Some("name a field within a field with a point, as in `objective.noise.epsilon`".to_owned())
             }))
             .into());
         };
@@ -1286,31 +1287,34 @@ mod tests {
     fn a_sweep_is_stages_as_one_would_write_them_and_consumers_fan_out() {
         let swept = load(&[(
             "model/matrix",
-            json!({ "learning_rate": [1e-4, 3e-4], "noise.epsilon": [1e-3, 1e-2], "noise.kind": ["cosine"] }),
+            json!({ "learning_rate": [1e-4, 3e-4], "objective.noise.epsilon": [1e-3, 1e-2], "objective.noise.kind": ["cosine"] }),
         )])
         .unwrap();
         assert_eq!(
             names(&swept),
             [
-                "model@learning_rate=0.0001,noise.epsilon=0.001,noise.kind=cosine",
-                "model@learning_rate=0.0001,noise.epsilon=0.01,noise.kind=cosine",
-                "model@learning_rate=0.0003,noise.epsilon=0.001,noise.kind=cosine",
-                "model@learning_rate=0.0003,noise.epsilon=0.01,noise.kind=cosine",
-                "bound@learning_rate=0.0001,noise.epsilon=0.001,noise.kind=cosine",
-                "bound@learning_rate=0.0001,noise.epsilon=0.01,noise.kind=cosine",
-                "bound@learning_rate=0.0003,noise.epsilon=0.001,noise.kind=cosine",
-                "bound@learning_rate=0.0003,noise.epsilon=0.01,noise.kind=cosine",
+                "model@learning_rate=0.0001,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+                "model@learning_rate=0.0001,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+                "model@learning_rate=0.0003,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+                "model@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+                "bound@learning_rate=0.0001,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+                "bound@learning_rate=0.0001,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+                "bound@learning_rate=0.0003,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+                "bound@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
             ]
         );
         let by_hand = load(&[
             ("model/learning_rate", json!(3e-4)),
-            ("model/noise", json!({ "kind": "cosine", "epsilon": 0.01 })),
+            (
+                "model/objective",
+                json!({ "kind": "mdlm", "noise": { "kind": "cosine", "epsilon": 0.01 } }),
+            ),
         ])
         .unwrap();
-        let name = "model@learning_rate=0.0003,noise.epsilon=0.01,noise.kind=cosine";
+        let name = "model@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine";
         assert_eq!(model(&swept, name), model(&by_hand, "model"));
         assert_eq!(swept.sweeps.written(name), "model");
-        assert_eq!(swept.sweeps.point(name).unwrap()["noise.epsilon"], 0.01);
+        assert_eq!(swept.sweeps.point(name).unwrap()["objective.noise.epsilon"], 0.01);
         assert_eq!(swept.sweeps.point("rows"), None);
         let Stage::Evaluate(bound) = &swept.manifest.stages[&name.replace("model@", "bound@")] else {
             panic!("no evaluate stage");

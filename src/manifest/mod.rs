@@ -137,7 +137,7 @@ pub enum Stage {
     Tokenize(Tokenize),
     /// Cuts tokens into rows of fixed length, wrapped or padded, and splits them for training and validation.
     Pack(Pack),
-    /// Trains a denoiser with the MDLM objective (SUBS parameterization, continuous time; arXiv 2406.07524).
+    /// Trains a network on packed rows for the objective that `objective` names, masked diffusion by default.
     Train(Train),
     /// Bounds the perplexity of a model on packed rows.
     Evaluate(Evaluate),
@@ -374,7 +374,7 @@ pub enum RowFormat {
     Parquet,
 }
 
-/// Trains a denoiser with the MDLM objective (SUBS parameterization, continuous time).
+/// Trains a network on packed rows for the objective that `objective` names.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
@@ -450,24 +450,9 @@ pub struct Train {
     /// rounding that was not asked for.
     #[serde(default)]
     pub precision: Precision,
-    /// Noise schedule of the forward process: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Default: the
-    /// authors' configuration (arXiv 2406.07524).
+    /// What the model is trained for. Default: MDLM in the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
-    pub noise: Noise,
-    /// Smallest diffusion time drawn: t = ε + (1 − ε) u, u uniform. Default: the authors' configuration
-    /// (`sampling_eps`, arXiv 2406.07524).
-    #[serde(default = "default_sampling_epsilon")]
-    #[schemars(range(min = 1e-6, max = 0.5))]
-    #[schemars(title = "Smallest time")]
-    pub sampling_epsilon: f64,
-    /// Spreads the times of a batch evenly (low-discrepancy draw) instead of drawing them independently. Default: the
-    /// authors' configuration (arXiv 2406.07524).
-    #[serde(default = "yes")]
-    pub antithetic: bool,
-    /// Feeds the network the noise level of each row. Off, every row is fed zero: faster, and the sampler can reuse the
-    /// network's output. Default: the authors' configuration for MDLM (arXiv 2406.07524).
-    #[serde(default)]
-    pub time_conditioning: bool,
+    pub objective: Objective,
     /// Steps between validations; 0 validates at the end only. It cannot change the weights: a training that differs in
     /// this and in `validation_rows` alone is not repeated, unless `--force` asks for it. Default: our choice; the authors' `val_check_interval`
     /// is 10,000.
@@ -742,7 +727,6 @@ defaults! {
     default_gradient_clip: f64 = DEFAULT_GRADIENT_CLIP;
     default_ema: f64 = DEFAULT_EMA;
     default_dropout: f64 = DEFAULT_DROPOUT;
-    default_sampling_epsilon: f64 = DEFAULT_SAMPLING_EPSILON;
     default_validation_every: u64 = DEFAULT_VALIDATION_EVERY;
     default_validation_rows: u32 = DEFAULT_VALIDATION_ROWS;
     default_checkpoint_every: u64 = DEFAULT_CHECKPOINT_EVERY;

@@ -86,7 +86,7 @@ fn matrix() -> Value {
     json!({
         "title": "Matrix",
         "description": "Sweeps fields of the stage: each names a field, names joined by points where it lies deeper \
-            (`noise.epsilon`), and has a list of values or a range. Every combination makes an instance of the stage, \
+            (`objective.noise.epsilon`), and has a list of values or a range. Every combination makes an instance of the stage, \
             such as `model@seed=1`, and one of every stage that consumes it. Default: not swept.",
         "type": "object",
         "minProperties": 1,

@@ -342,11 +342,11 @@ impl Wording<'_> {
                     } else {
                         let expected = format!("an object with a `kind`: {one_of}");
                         let draft = wrong_type(self.tree, node, path, &json, &expected);
-                        self.drafts
-                            .push(match kinds::named_by_string(self.tree, path, &tags) {
-                                Some(hint) => draft.hint(hint),
-                                None => draft,
-                            });
+                        let object = kinds::named_by_string(self.tree, path, finding.schema);
+                        self.drafts.push(match object {
+                            Some(hint) => draft.hint(hint),
+                            None => draft,
+                        });
                     }
                     return;
                 };

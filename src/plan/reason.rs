@@ -491,9 +491,9 @@ mod tests {
             (json!({}), json!({ "rows": 5 }), "`rows` unset → 5"),
             (json!({ "rows": 5 }), json!({}), "`rows` 5 → unset"),
             (
-                json!({ "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "wrap": true }),
-                json!({ "noise": { "kind": "linear", "sigma_min": 1e-4, "sigma_max": 20.0 }, "wrap": false }),
-                "`noise` log_linear → linear; `wrap` true → false",
+                json!({ "objective": { "kind": "mdlm", "noise": { "kind": "log_linear", "epsilon": 1e-3 } }, "wrap": true }),
+                json!({ "objective": { "kind": "mdlm", "noise": { "kind": "linear", "sigma_min": 1e-4, "sigma_max": 20.0 } }, "wrap": false }),
+                "`objective.noise` log_linear → linear; `wrap` true → false",
             ),
             (
                 json!({ "noise": { "kind": "cosine", "epsilon": 1e-3 } }),

@@ -105,7 +105,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
         None => None,
     };
     let network = model.network(artifact, config.weights, context.device)?;
-    let objective = model.objective(context.seed);
+    let objective = model.build_objective(context.seed);
     let task = Task {
         rows: &rows,
         limit: config.rows,

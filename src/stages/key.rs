@@ -23,8 +23,10 @@
 //! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
 //! stage's output raises the stage's version.
 //!
-//! `bound`, `sampler.grid` and `warmup_rates`, which came later than the keys of others, are in the key only where the published
-//! way is taken.
+//! A field that comes later than the keys of its stage is in the key only where it is not at the default that keeps old
+//! results: `skip_serializing_if` in the manifest leaves it out, as it does `bound`, `sampler.grid` and `warmup_rates`. So artifacts
+//! made before the field are found. A test holds the list of the fields that are in a key at their defaults; it does not
+//! grow.
 //!
 //! Each stage's version is a constant beside its code, with its history in comments.
 
@@ -460,11 +462,110 @@ mod tests {
         tokenize {"tokenizer":{"alphabet":" abcdefghijklmnopqrstuvwxyz","kind":"characters"}}
         tokenize {"tokenizer":{"kind":"stage"}}
         pack {"format":"arrow","length":8,"padding":"excluded","shard_rows":131072,"tail":"drop","validation":0.0,"wrap":true}
-        train {"antithetic":true,"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"noise":{"epsilon":0.001,"kind":"log_linear"},"precision":"f32","sampling_epsilon":0.001,"schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"time_conditioning":false,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
+        train {"batch":512,"beta1":0.9,"beta2":0.999,"dropout":0.1,"ema":0.9999,"epsilon":1e-8,"gradient_clip":1.0,"learning_rate":0.0003,"objective":{"antithetic":true,"kind":"mdlm","noise":{"epsilon":0.001,"kind":"log_linear"},"sampling_epsilon":0.001,"time_conditioning":false},"precision":"f32","schedule":"constant","shape":"nano V512 L32 D64 H2 N2 C32","steps":10,"validation_every":1000,"validation_rows":256,"warmup_steps":2500,"weight_decay":0.0} seed 1
         evaluate {"draws":4,"estimator":"time","split":"validation","weights":"ema"} seed 1
         sample {"count":2,"given_ends":false,"sampler":{"kind":"cached"},"steps":128,"temperature":1.0,"weights":"ema"} seed 1
         compare {"of":[{"point":{"seed":2}},{"name":"c","point":{}}]}
         "#);
+    }
+
+    /// The settings that are in the keys of [`smallest`] stages, at their defaults or required. The list does not grow: a
+    /// field that comes later has `skip_serializing_if = "published::is_default"` in the manifest, or is an `Option`.
+    const IN_THE_KEY: [(&str, &str); 7] = [
+        ("source", "input.kind input.read.invalid_utf8"),
+        ("tokenize", "tokenizer.alphabet tokenizer.kind"),
+        ("pack", "format length padding shard_rows tail validation wrap"),
+        (
+            "train",
+            "batch beta1 beta2 dropout ema epsilon gradient_clip learning_rate objective.antithetic objective.kind \
+             objective.noise.epsilon objective.noise.kind objective.sampling_epsilon objective.time_conditioning precision \
+             schedule shape steps validation_every validation_rows warmup_steps weight_decay",
+        ),
+        ("evaluate", "draws estimator split weights"),
+        (
+            "sample",
+            "count given_ends sampler.kind steps temperature weights",
+        ),
+        ("compare", "of"),
+    ];
+
+    /// A stage of each kind with nothing but what it must have.
+    fn smallest() -> [Value; 7] {
+        [
+            json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }),
+            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
+            json!({ "kind": "pack", "from": "a", "length": 8 }),
+            json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10 }),
+            json!({ "kind": "evaluate", "model": "a", "data": "b" }),
+            json!({ "kind": "sample", "model": "a", "count": 2 }),
+            json!({ "kind": "compare", "of": [] }),
+        ]
+    }
+
+    fn paths(value: &Value) -> Vec<String> {
+        let Value::Object(fields) = value else {
+            return vec![String::new()];
+        };
+        let below = fields.iter().flat_map(|(field, value)| {
+            let below = paths(value).into_iter();
+            below.map(move |path| format!("{field}.{path}"))
+        });
+        below.map(|path| path.trim_end_matches('.').to_owned()).collect()
+    }
+
+    #[test]
+    fn a_new_field_at_its_default_stays_out_of_the_key() {
+        for (stage, (kind, known)) in smallest().into_iter().zip(IN_THE_KEY) {
+            assert_eq!(stage["kind"], kind);
+            let found = paths(&of(stage).config).join(" ");
+            assert_eq!(
+                found, known,
+                "the key of a {kind} stage: leave a new field out at its default, so that artifacts made before it are found"
+            );
+        }
+    }
+
+    /// The defaults of an object's fields, and of the fields of default objects, each as the object that states it.
+    fn stated_defaults(schema: &Value) -> Vec<Value> {
+        let mut all = Vec::new();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let Some(default) = field.get("default") else {
+                continue;
+            };
+            all.push(json!({ name: default }));
+            let branches = field["oneOf"].as_array().into_iter().flatten();
+            let mut of_default =
+                branches.filter(|branch| branch["properties"]["kind"]["const"] == default["kind"]);
+            if let (Some(branch), Some(kind)) = (of_default.next(), default.get("kind")) {
+                all.push(json!({ name: { "kind": kind } }));
+                for mut below in stated_defaults(branch) {
+                    below["kind"] = kind.clone();
+                    all.push(json!({ name: below }));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn a_default_left_out_and_a_default_written_give_the_same_key() {
+        let kinds = &crate::manifest::schema()["properties"]["stages"]["additionalProperties"]["oneOf"];
+        let mut objectives = 0;
+        for stage in smallest() {
+            let kind = kinds.as_array().unwrap().iter();
+            let mut kind = kind.filter(|branch| branch["properties"]["kind"]["const"] == stage["kind"]);
+            for fields in stated_defaults(kind.next().unwrap()) {
+                objectives += usize::from(fields.get("objective").is_some());
+                let mut written = stage.clone();
+                written
+                    .as_object_mut()
+                    .unwrap()
+                    .extend(fields.as_object().unwrap().clone());
+                assert_eq!(of(written), of(stage.clone()), "{fields}");
+            }
+        }
+        // The whole, its kind, its four fields, and of its noise the kind and ε.
+        assert_eq!(objectives, 8);
     }
 
     #[test]

@@ -106,7 +106,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         None => None,
     };
     let network = model.network(artifact, config.weights, context.device)?;
-    let objective = model.objective(context.seed);
+    let objective = model.build_objective(context.seed);
     let posterior = objective
         .posterior()
         .ok_or_else(|| Error::input("texts of this model are not drawn by reverse diffusion steps"))?;

@@ -25,7 +25,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
-use crate::manifest::{self, BoundEnds, KeepCheckpoints, Precision, Split, Train};
+use crate::manifest::{BoundEnds, KeepCheckpoints, Precision, Split, Train};
 use crate::model::{self, Learner, Network};
 use crate::plural::counted;
 use crate::rng::Stream;
@@ -42,7 +42,9 @@ use crate::train::{
 /// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
 /// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
 /// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per. Still 3: in `state.json` the digest
-/// of what decides the steps is of neither the validations nor the files that the rows are in.
+/// of what decides the steps is of neither the validations nor the files that the rows are in. Still 3: `objective` in the
+/// settings and in `model.json`, in place of `noise`, `sampling_epsilon`, `antithetic` and `time_conditioning`; the weights
+/// are the same.
 pub const VERSION: u32 = 3;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
@@ -65,13 +67,12 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         context.warn("there are no validation rows: no bound is watched during training");
     }
     let info = rows.info();
-    let objective = manifest::Objective::Mdlm(manifest::MdlmObjective {
-        noise: config.noise,
-        sampling_epsilon: config.sampling_epsilon,
-        antithetic: config.antithetic,
-        time_conditioning: config.time_conditioning,
-    });
-    let objective = objective::build(&objective, info.special.mask, info.vocabulary, context.seed);
+    let objective = objective::build(
+        &config.objective,
+        info.special.mask,
+        info.vocabulary,
+        context.seed,
+    );
     let model = described(config, context.seed, &rows);
     let history = history(config, &model, &rows, &held_out)?;
     let mut learner = model::build_learner(
@@ -124,9 +125,7 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
         wrap: info.wrap,
         special: info.special,
         tokenizer_digest: info.tokenizer_digest.clone(),
-        noise: config.noise,
-        sampling_epsilon: config.sampling_epsilon,
-        time_conditioning: config.time_conditioning,
+        objective: config.objective.clone(),
         steps: config.steps,
         seed,
         precision: config.precision,

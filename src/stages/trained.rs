@@ -8,7 +8,7 @@ use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
 use crate::diffusion::{Objective, objective};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::kernels::gemm::Precision;
-use crate::manifest::{self, MdlmObjective, Noise, Weights};
+use crate::manifest::{self, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
 use crate::stages::Outcome;
@@ -32,12 +32,8 @@ pub struct ModelInfo {
     pub special: SpecialIds,
     /// BLAKE3 of `tokenizer.json`, in hex.
     pub tokenizer_digest: String,
-    /// The forward process.
-    pub noise: Noise,
-    /// Smallest diffusion time of its training.
-    pub sampling_epsilon: f64,
-    /// Whether the network is told the noise level.
-    pub time_conditioning: bool,
+    /// What it was trained for.
+    pub objective: manifest::Objective,
     /// Updates.
     pub steps: u64,
     /// Seed of its training.
@@ -70,16 +66,10 @@ impl ModelInfo {
         })
     }
 
-    /// What it was trained for, its random numbers under `seed`.
+    /// The objective that it was trained for, with random numbers under `seed`.
     #[must_use]
-    pub fn objective(&self, seed: u64) -> Box<dyn Objective> {
-        let objective = manifest::Objective::Mdlm(MdlmObjective {
-            noise: self.noise,
-            sampling_epsilon: self.sampling_epsilon,
-            antithetic: true,
-            time_conditioning: self.time_conditioning,
-        });
-        objective::build(&objective, self.special.mask, self.vocabulary, seed)
+    pub fn build_objective(&self, seed: u64) -> Box<dyn Objective> {
+        objective::build(&self.objective, self.special.mask, self.vocabulary, seed)
     }
 
     /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained
@@ -136,7 +126,10 @@ mod tests {
         serde_json::json!({
             "shape": "nano", "vocabulary": 512, "length": 32, "wrap": true,
             "special": { "bos": 1, "eos": 1, "pad": 2, "mask": 511 }, "tokenizer_digest": "00",
-            "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "sampling_epsilon": 1e-3, "time_conditioning": false,
+            "objective": {
+                "kind": "mdlm", "noise": { "kind": "log_linear", "epsilon": 1e-3 }, "sampling_epsilon": 1e-3,
+                "antithetic": true, "time_conditioning": false
+            },
             "steps": 10, "seed": 1
         })
     }

@@ -391,9 +391,9 @@ proptest! {
 
     #[test]
     fn arbitrary_overrides_never_panic(
-        argument in "(stages|seed|name|x)?(\\.(model|text|rows|input|files|0|steps|noise|kind)){0,4}=?.{0,12}",
+        argument in "(stages|seed|name|x)?(\\.(model|text|rows|input|files|0|steps|objective|noise|kind)){0,4}=?.{0,12}",
         value in any_value(),
-        path in "stages\\.(model|rows|tokens|bound|new)(\\.(steps|noise|tokenizer|kind|length))?",
+        path in "stages\\.(model|rows|tokens|bound|new)(\\.(steps|objective|noise|tokenizer|kind|length))?",
     ) {
         let quickstart = fs::read(root().join("pipelines/quickstart.json")).unwrap();
         survive(quickstart, &[argument, format!("{path}={value}")]);

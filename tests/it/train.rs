@@ -378,7 +378,9 @@ fn cached_and_ancestral_samples_are_the_same_texts() {
 fn padded_rows_and_a_told_noise_level_go_through() {
     let lab = Lab::new();
     let rows = lab.rows(32, false);
-    let config = train(&json!({"steps": 3, "time_conditioning": true, "noise": {"kind": "cosine"}}));
+    let config = train(&json!({
+        "steps": 3, "objective": {"kind": "mdlm", "time_conditioning": true, "noise": {"kind": "cosine"}}
+    }));
     let model = lab.run(&config, &[("from", &rows)]);
     lab.run(
         &json!({"kind": "sample", "model": "m", "count": 2, "steps": 3, "sampler": {"kind": "ancestral"}}),

@@ -16,8 +16,8 @@ use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
-    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Objective, Pack, Padding, Sample, Source, SourceInput,
+    Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
@@ -487,14 +487,15 @@ impl<'t> Meaning<'t> {
                     )),
             );
         }
-        if let Noise::Linear(range) | Noise::Geometric(range) = &stage.noise
+        let Objective::Mdlm(objective) = &stage.objective;
+        if let Noise::Linear(range) | Noise::Geometric(range) = &objective.noise
             && range.sigma_min >= range.sigma_max
         {
             faults.push(
                 entry
                     .fault(
                         Code::Noise,
-                        "noise/sigma_max",
+                        "objective/noise/sigma_max",
                         format!(
                             "the noise does not rise: from {} to {}",
                             range.sigma_min, range.sigma_max
@@ -700,7 +701,7 @@ impl<'t> Meaning<'t> {
                 }
                 faults.push(fault);
             }
-            if model.time_conditioning && stage.estimator == Estimator::Count {
+            if model.objective.is_time_conditioned() && stage.estimator == Estimator::Count {
                 faults.push(
                     self.needs_no_time(entry, "estimator", "estimator `count`", &stage.model)
                         .hint("take `\"estimator\": \"time\"`, or train without time conditioning"),
@@ -726,7 +727,7 @@ impl<'t> Meaning<'t> {
     fn sample(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
         if self
             .train_of(&stage.model)
-            .is_some_and(|model| model.time_conditioning)
+            .is_some_and(|model| model.objective.is_time_conditioned())
             && stage.sampler.ignores_time()
         {
             let kind = quoted(stage.sampler.kind());
@@ -753,7 +754,7 @@ impl<'t> Meaning<'t> {
             .fault(Code::TimeConditioning, field, message)
             .expected("a model without `time_conditioning`");
         match self.entry(model) {
-            Some(model) => fault.related(model.span("time_conditioning"), "fed the time here"),
+            Some(model) => fault.related(model.span("objective/time_conditioning"), "fed the time here"),
             None => fault,
         }
     }
