@@ -1,12 +1,16 @@
 //! What a run can say while it runs. Layers below `cli` emit events; `cli` alone prints them.
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Something worth telling.
-#[derive(Clone, Debug)]
+/// What a stage reports while it runs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Event {
     /// The executor took a stage up: 1-based index among the stages of the plan, and why it runs.
@@ -41,7 +45,7 @@ pub enum Event {
 }
 
 /// A position within a stage's work.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Progress {
     /// Units done.
     pub done: u64,
@@ -51,6 +55,41 @@ pub struct Progress {
     pub unit: &'static str,
     /// Figures to show beside the bar: loss, bound, tokens/s.
     pub figures: Vec<(&'static str, String)>,
+}
+
+/// The label with this text. Labels are constants of this program, so the set of those that another process of it sends
+/// is small; each is kept for the life of the process.
+fn interned(text: &str) -> &'static str {
+    static LABELS: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut labels = LABELS.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(label) = labels.get(text) {
+        return label;
+    }
+    let label: &'static str = Box::leak(text.to_owned().into_boxed_str());
+    labels.insert(label);
+    label
+}
+
+/// [`Progress`] as it is read.
+#[derive(Deserialize)]
+struct Received {
+    done: u64,
+    total: Option<u64>,
+    unit: String,
+    figures: Vec<(String, String)>,
+}
+
+impl<'de> Deserialize<'de> for Progress {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let received = Received::deserialize(deserializer)?;
+        let figures = received.figures.into_iter();
+        Ok(Self {
+            done: received.done,
+            total: received.total,
+            unit: interned(&received.unit),
+            figures: figures.map(|(name, value)| (interned(&name), value)).collect(),
+        })
+    }
 }
 
 /// Takes events. `stage` is the stage's name in the manifest.

@@ -22,6 +22,7 @@ pub mod corpora;
 pub mod data;
 pub mod doctor;
 pub mod downloads;
+pub mod events;
 pub mod explain;
 pub mod gc;
 pub mod graph;

@@ -1,24 +1,29 @@
 //! `mdlm run`: makes a pipeline's results, rerunning only what changed.
 
 use std::collections::HashSet;
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::events::{EventLines, cancel_on_input};
 use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
 use super::signals::listen;
 use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
 use super::{ErrorReport, Terminal, compare, piped, report, stated};
-use crate::error::{Kind, Result};
-use crate::event::Cancel;
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::event::{Cancel, Sink};
+use crate::executor::isolate::Isolation;
 use crate::executor::{self, Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
+use crate::manifest::source::is_open_file;
 use crate::plan::{Decision, Plan};
-use crate::stages;
+use crate::stages::{self, Choice, Device};
 use crate::store::{RunNote, RunStage, Store, time};
 
 /// What `mdlm run --help` says first.
@@ -40,6 +45,7 @@ pub const LONG_ABOUT: &str = "\
 #[command(after_help = "Examples:\n  \
         mdlm run pipelines/quickstart.json\n  \
         mdlm run pipelines/quickstart.json --set stages.model.steps=200 --target model\n  \
+        mdlm run pipelines/quickstart.json --only tokens\n  \
         nohup mdlm run pipelines/lm1b.json > lm1b.log 2>&1 &\n\n\
         Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in\n\
         mdlm; ended by a signal 128 and its number: 130 SIGINT (Ctrl-C), 143 SIGTERM,\n\
@@ -84,6 +90,21 @@ pub struct Args {
     /// minute in its first hour, and then every ten minutes, unless told otherwise.
     #[arg(long, value_name = "TIME", value_parser = super::table::parse_duration)]
     pub log_every: Option<Duration>,
+    /// Run this stage alone; fail if it needs another one
+    ///
+    /// Its inputs have to be in the store, or in the remote cache. Exit code 2 names those that are not. One instance of
+    /// a swept stage has a name like `model@seed=1`.
+    #[arg(long, value_name = "STAGE", conflicts_with_all = ["target", "jobs"])]
+    pub only: Option<String>,
+    /// Run each stage in a process of its own
+    ///
+    /// A crash in a GPU driver then fails one stage and not the run, and memory returns to the system after each stage.
+    /// Results are the same. A stage that reads a pipe runs in this process.
+    #[arg(long, conflicts_with = "only")]
+    pub isolate: bool,
+    /// Report events as JSON lines on standard output, and end when standard input says `cancel`
+    #[arg(long, hide = true, requires = "only", conflicts_with = "json")]
+    pub events: bool,
     /// Print a summary as JSON to standard output at the end
     #[arg(long)]
     pub json: bool,
@@ -117,6 +138,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok(project) => project,
         Err(code) => return Ok(code),
     };
+    let only = args.only.as_deref().map(|name| only_stage(&project, name));
     let options = Options {
         manifest: args.project.manifest.display().to_string(),
         overrides: args.project.set.clone(),
@@ -129,6 +151,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             .or_else(|| stages::memory::available().map(|bytes| bytes / 10 * 9))
             .unwrap_or(u64::MAX),
         keep_going: !args.fail_fast,
+        only: only.transpose()?,
+        isolation: args.isolate.then(|| isolation(args, &project)).transpose()?,
     };
     let remote = args.execution.remote.open()?;
     let started = SystemTime::now();
@@ -136,22 +160,25 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let display = Arc::new(Display::new(terminal).with_pace(args.log_every));
     listen(&cancel, &display)?;
     let mut selection = args.execution.selection();
+    selection.targets.extend(options.only.clone());
     selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
-    let ran = args.execution.compute.pool()?.install(|| {
-        let mut plan = project.plan_with(&selection, remote)?;
-        for note in plan.notes() {
-            display.line(note);
-        }
-        let summary = executor::execute(
-            &mut plan,
-            &project.store,
-            &options,
-            &*display,
-            &cancel,
-            &stages::run,
-        )?;
-        Ok((plan, summary))
-    });
+    let execute = |sink: &dyn Sink| {
+        args.execution.compute.pool()?.install(|| {
+            let mut plan = project.plan_with(&selection, remote)?;
+            for note in plan.notes() {
+                display.line(note);
+            }
+            let summary =
+                executor::execute(&mut plan, &project.store, &options, sink, &cancel, &stages::run)?;
+            Ok((plan, summary))
+        })
+    };
+    if args.events {
+        cancel_on_input(&cancel)?;
+        let ran = execute(&EventLines).and_then(|(_, summary)| summary.error.map_or(Ok(0), Err));
+        return ran.inspect_err(|error| EventLines.failed(error));
+    }
+    let ran = execute(&*display);
     display.clear();
     let (plan, summary) = ran?;
     let table = table(&summary, &project, &options, terminal);
@@ -159,7 +186,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     terminal.say(&format!("\n{table}"));
     if summary.error.is_some() {
         terminal.say("");
-    } else if args.execution.target.is_empty() {
+    } else if selection.targets.is_empty() {
         // The results are there; that their report is not is no reason to fail.
         match report::after_run(&project, &plan, terminal) {
             Ok(path) => terminal.say(&format!("\nreport: {}", shown(&path))),
@@ -190,6 +217,69 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
         Some(error) => Err(error),
     }
+}
+
+/// The stage that `--only` names: one stage, or one instance of a swept one.
+///
+/// # Errors
+/// It names a swept stage, which has several instances.
+fn only_stage(project: &Project, name: &str) -> Result<String> {
+    match project.loaded.sweeps.spelt_out(&[name.to_owned()]).as_slice() {
+        [] => Ok(name.to_owned()),
+        [one] => Ok(one.clone()),
+        [first, others @ ..] => {
+            let message = format!(
+                "run `{name}` alone: it is swept and has {} instances",
+                others.len() + 1
+            );
+            Err(Error::input(message).hint(format!(
+                "name one of them, for instance `--only {first}`; `--target {name}` runs all"
+            )))
+        }
+    }
+}
+
+/// How to start a process for each stage: this program, with what this run was asked for.
+///
+/// # Errors
+/// The program's own path is not known.
+fn isolation(args: &Args, project: &Project) -> Result<Isolation> {
+    if is_open_file(&project.loaded.path.to_string_lossy()) {
+        let message =
+            "isolate stages: each process reads the manifest again, and this one came through a pipe";
+        return Err(Error::input(message).hint("save the manifest to a file, or leave `--isolate` out"));
+    }
+    let mut arguments: Vec<OsString> = vec!["run".into(), project.loaded.path.clone().into()];
+    for set in &args.project.set {
+        arguments.extend(["--set".into(), set.into()]);
+    }
+    arguments.extend(["--store".into(), project.store.root().into(), "--events".into()]);
+    let device = args
+        .execution
+        .compute
+        .device
+        .and_then(|device| device.to_possible_value());
+    let device: Option<OsString> = device.map(|value| value.get_name().into());
+    arguments.extend(device.iter().flat_map(|name| ["--device".into(), name.clone()]));
+    // The processes inherit MDLM_DEVICE; the check needs a device by name.
+    let check = match args.execution.compute.device()? {
+        Choice::On(Device::Cuda) => Some(["doctor", "--device", "cuda"].map(OsString::from).to_vec()),
+        Choice::Auto | Choice::On(_) => None,
+    };
+    for (asked, flag) in [
+        (args.paranoid, "--paranoid"),
+        (args.execution.allow_missing, "--allow-missing"),
+    ] {
+        if asked {
+            arguments.push(flag.into());
+        }
+    }
+    let program = std::env::current_exe().context(|| "find this program".to_owned())?;
+    Ok(Isolation {
+        program,
+        arguments,
+        check,
+    })
 }
 
 /// Takes note of the run: what it reached stays when `mdlm gc` keeps the last runs. Its results are there all the same

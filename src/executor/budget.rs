@@ -15,7 +15,7 @@ use crate::stages::Device;
 use crate::stages::{self, memory};
 
 /// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
-/// threads; with more come buffers and tables of their own.
+/// threads; each further stage brings its buffers and tables.
 const DATA_BYTES: u64 = 256 << 20;
 
 /// What a stage takes.
@@ -71,7 +71,7 @@ impl Budget {
                 continue;
             }
             self.gpu &= !demand.gpu;
-            // Who is alone and takes more than there is takes what there is.
+            // A stage that runs alone may exceed the budget; it gets all of it.
             let memory = demand.memory.min(self.memory);
             self.memory -= memory;
             admitted.push_back((*index, Demand { memory, ..*demand }));
@@ -96,7 +96,7 @@ impl Budget {
     }
 }
 
-/// What a stage of a plan is estimated to take: trainings what [`Footprint`] tells of their shape and micro-batch;
+/// What a stage of a plan is estimated to take: trainings what [`Footprint`] computes from their shape and micro-batch;
 /// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant. Whether
 /// networks are computed on a GPU is asked where there is one to compute.
 #[must_use]

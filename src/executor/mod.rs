@@ -1,8 +1,8 @@
 //! Runs a plan: looks up, locks, runs, commits, and says so.
 //!
 //! Stages whose inputs are there run side by side, up to [`Options::jobs`] and within the threads, the memory and the
-//! devices that there are ([`budget`]); one after the other, each with all threads, unless told otherwise. A stage that
-//! fails stops those that consume it; independent ones still run, unless told otherwise. An interruption ends the running
+//! available devices ([`budget`]); by default one after the other, each with all threads. A stage that fails stops
+//! those that consume it; independent ones still run by default. An interruption ends the running
 //! stages at their next safe place and starts no other; what is committed stays committed, and the scratch folders of the
 //! interrupted stages (their checkpoints) are there for the next run. What is corrupt in the store is not consumed but made
 //! again ([`trust`]). What is not here is made or fetched when a stage that runs consumes it, and not before.
@@ -33,17 +33,19 @@ use crate::store::{
 };
 
 pub mod budget;
+pub mod isolate;
 mod trust;
 mod upload;
 
 use budget::{Budget, Share};
+use isolate::Isolation;
 use trust::Trust;
 use upload::Uploads;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
 pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);
 
-/// How to run, none of which changes what is made.
+/// How to run. No option changes the result.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Path of the manifest, as given: for the provenance.
@@ -62,9 +64,13 @@ pub struct Options {
     pub memory: u64,
     /// Whether stages that do not depend on a failed one still run.
     pub keep_going: bool,
+    /// The one stage that may run. Everything that it consumes has to be in the store, or in the remote cache.
+    pub only: Option<String>,
+    /// How to start a process for each stage that runs; absent, stages run in this process.
+    pub isolation: Option<Isolation>,
 }
 
-/// What became of a plan.
+/// The result of running a plan.
 #[derive(Debug)]
 pub struct Summary {
     /// The stages, in the order of the plan.
@@ -75,14 +81,14 @@ pub struct Summary {
     pub pins: Vec<Pin>,
 }
 
-/// What became of a stage.
+/// The result of a stage.
 #[derive(Clone, Debug, Serialize)]
 pub struct StageSummary {
     /// Its name.
     pub name: String,
     /// Its kind.
     pub kind: &'static str,
-    /// What became of it.
+    /// How it ended.
     pub status: Status,
     /// Why it ran, or why it did not.
     pub why: String,
@@ -92,12 +98,12 @@ pub struct StageSummary {
     pub artifact: Option<Digest>,
     /// Where that lies.
     pub path: Option<String>,
-    /// Key figures: name and value as text; of pairs whoever tells them makes what suits.
+    /// Key figures: name and value as text. Each renderer serializes them its way.
     #[serde(skip)]
     pub figures: Vec<(String, String)>,
 }
 
-/// What became of a stage.
+/// How a stage ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
@@ -149,7 +155,7 @@ pub fn execute(
     runner: Runner<'_>,
 ) -> Result<Summary> {
     match store.prepare() {
-        // What is there can be served without a word written.
+        // Cached results can be served without writing.
         Err(error) if error.is_denied() && !plan.stages.iter().any(PlannedStage::has_work) => {}
         prepared => prepared?,
     }
@@ -157,12 +163,18 @@ pub fn execute(
         // What a plan foresees that a consumer will need is asked for again when the consumer runs.
         plan.need(index, None);
     }
+    if let Some(only) = &options.only {
+        check_only(plan, only)?;
+    }
     let computes = |stage: &PlannedStage| {
         stages::computes(&stage.stage) && matches!(stage.decision, Decision::Run { .. })
     };
     if plan.stages.iter().any(computes) {
-        // Before hours are spent on what comes first.
-        options.device.check()?;
+        // Before hours are spent on what comes first. A driver that may crash is not loaded into a scheduler of processes.
+        match &options.isolation {
+            None => options.device.check()?,
+            Some(isolation) => isolation.check_device()?,
+        }
     }
     let remote = plan.remote().cloned();
     let run = Run {
@@ -176,13 +188,13 @@ pub fn execute(
         trust: Trust::default(),
         uploads: Uploads::new(remote.clone()),
         at_work: Mutex::default(),
-        told_device: AtomicBool::new(false),
-        told_distrust: AtomicBool::new(false),
+        reported_device: AtomicBool::new(false),
+        reported_distrust: AtomicBool::new(false),
     };
     let (stages, error) = std::thread::scope(|scope| {
         scope.spawn(|| run.uploads.serve(store, sink, cancel));
         let ran = catch_unwind(AssertUnwindSafe(|| run.all()));
-        // Whatever happened: who waits for more would wait for ever.
+        // In any case: the uploader would otherwise wait for ever.
         run.uploads.close();
         ran.unwrap_or_else(|panic| resume_unwind(panic))
     });
@@ -190,6 +202,43 @@ pub fn execute(
         stages,
         error,
         pins: run.trust.into_pins(),
+    })
+}
+
+/// Checks that nothing but the stage `only` has to run.
+///
+/// # Errors
+/// It consumes the output of stages that are not in the store.
+fn check_only(plan: &Plan, only: &str) -> Result<()> {
+    let has_work = |stage: &PlannedStage| matches!(stage.decision, Decision::Run { .. });
+    let Some(stage) = plan.stages.iter().find(|stage| stage.name == only) else {
+        return Err(Error::internal(format!("stage `{only}` is not in the plan")));
+    };
+    let missing: Vec<&str> = plan
+        .stages
+        .iter()
+        .filter(|other| other.name != only && has_work(other))
+        .map(|other| other.name.as_str())
+        .collect();
+    if stage.has_work() && !missing.is_empty() {
+        return Err(needs(only, &missing));
+    }
+    Ok(())
+}
+
+/// The error of a stage whose inputs are not in the store while only that stage may run.
+fn needs(only: &str, missing: &[&str]) -> Error {
+    let names: Vec<_> = missing.iter().map(|name| format!("`{name}`")).collect();
+    let first = missing.first().copied().unwrap_or_default();
+    Error::input(format!(
+        "stage `{only}` needs {}, which {} not in the store",
+        names.join(", "),
+        if missing.len() == 1 { "is" } else { "are" }
+    ))
+    .hint(if missing.len() == 1 {
+        format!("run it first with `--only {first}`, or run both with `--target {only}`")
+    } else {
+        format!("run them first in this order, each with `--only`, or run all with `--target {only}`")
     })
 }
 
@@ -207,9 +256,9 @@ struct Run<'a> {
     /// The stages that run now, by their places in the plan, with those that ran beside them.
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
     /// Whether it was said where networks are computed.
-    told_device: AtomicBool,
+    reported_device: AtomicBool,
     /// Whether it was said that a GPU is not trusted.
-    told_distrust: AtomicBool,
+    reported_distrust: AtomicBool,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -218,7 +267,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// How far a run is.
 struct State {
-    /// What became of the stages that ended.
+    /// The summaries of the stages that ended.
     ended: Vec<Option<StageSummary>>,
     /// The first error.
     first: Option<Error>,
@@ -246,7 +295,7 @@ impl StageSummary {
 }
 
 impl Run<'_> {
-    /// Brings every stage of the plan to its end. What became of each, and the first error.
+    /// Runs, fetches or serves every stage of the plan. Returns a summary of each, and the first error.
     fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
         let plan = &locked(&self.plan).clone();
         let mut state = State {
@@ -261,8 +310,12 @@ impl Run<'_> {
                 let Some(waiting) = self.settle_ready(plan, &mut state) else {
                     continue;
                 };
-                // One that cannot be used is told by the stage.
-                let on_gpu = || self.options.device.resolve().is_ok_and(|(it, _)| it.is_gpu());
+                let on_gpu = || match &self.options.isolation {
+                    // The stage itself reports a GPU that cannot be used.
+                    None => self.options.device.resolve().is_ok_and(|(it, _)| it.is_gpu()),
+                    // The processes queue for the GPU by its lock.
+                    Some(_) => matches!(self.options.device, Choice::On(device) if device.is_gpu()),
+                };
                 let demands: Vec<_> = waiting
                     .iter()
                     .map(|index| (*index, budget::demand(plan, *index, &on_gpu)))
@@ -355,7 +408,7 @@ impl Run<'_> {
         Some(waiting)
     }
 
-    /// Takes note of an error that a stage ended with, and says which stage it was.
+    /// Records the error of a stage in its summary, and adds the stage's name to it.
     fn failed(&self, error: Error, summary: &mut StageSummary) -> Error {
         let error = error.context(format!("stage `{}`", summary.name));
         if error.kind() == Kind::Interrupted {
@@ -390,7 +443,7 @@ impl Run<'_> {
         Ok(decision)
     }
 
-    /// Takes note of a stage's record.
+    /// Remembers a stage's record in the store and in the plan.
     fn settle(&self, index: usize, record: Record, stage: &str) {
         let mut plan = locked(&self.plan);
         self.store.remember(
@@ -441,12 +494,23 @@ impl Run<'_> {
                     key: Some(key),
                     reasons,
                 } => {
+                    if let Some(only) = &self.options.only
+                        && *only != summary.name
+                    {
+                        // Found corrupt, or deleted, since the plan was made.
+                        return Err(needs(only, &[&summary.name]));
+                    }
                     if !self.inputs_are_sound(index, threads)? {
                         continue;
                     }
+                    if let Some(isolation) = &self.options.isolation
+                        && locked(&self.plan).stages[index].piped().is_empty()
+                    {
+                        break self.isolated(isolation, index, &key, &reasons, threads, summary)?;
+                    }
                     let digest = key.digest();
                     let (lock, waited) = self.lock(&digest, &summary.name)?;
-                    // Whoever held the lock may have made what we were about to make.
+                    // The process that held the lock may have made this artifact.
                     let forced = locked(&self.plan).is_forced(index);
                     match self.store.lookup(&key)? {
                         Lookup::Hit(record) if waited.is_some() || !forced => {
@@ -510,7 +574,7 @@ impl Run<'_> {
             }
             Err(error) if error.kind() == Kind::Interrupted => Err(error),
             Err(error) => {
-                // What came of it is of no use to a stage that runs; a scratch of its own may have been there before.
+                // A partial download is of no use to a stage that runs; the stage's scratch folder may exist from before.
                 let _ = std::fs::remove_dir_all(self.store.work_path(lock.key()).join(Remote::SCRATCH));
                 let _ = self.store.clear_staging(&lock);
                 let message = format!("it is made here instead: {error}");
@@ -576,7 +640,7 @@ impl Run<'_> {
             .iter()
             .map(|(n, v)| (n.clone(), v.clone()))
             .collect();
-        // A stage that has run has counted anew what lies beside its files; a record tells what lay there once.
+        // A stage that has run has counted the files left out; a record has the counts of an earlier run.
         if matches!(summary.status, Status::Cached | Status::Fetched | Status::Away) {
             let plan = locked(&self.plan);
             if let Some(stage) = plan.stages.iter().find(|stage| stage.name == summary.name) {
@@ -616,7 +680,7 @@ impl Run<'_> {
         let device = self.device(stage)?;
         let turn = self.turn(device, &stage.name)?;
         let device = self.trusted(device, &stage.name)?;
-        // Who computes elsewhere after all keeps nobody from the GPU.
+        // A stage that computes on the CPU after all releases the GPU.
         let turn = turn.filter(|_| device.is_gpu());
         let (output, work) = self.store.stage(lock)?;
         let origins = plan.origins(index);
@@ -665,7 +729,7 @@ impl Run<'_> {
         let outcome = match made {
             Ok(outcome) => outcome,
             Err(error) => {
-                // The scratch stays, for the next attempt; half an artifact is of use to nobody.
+                // The scratch folder stays for the next attempt; half an artifact is deleted.
                 let _ = self.store.clear_staging(lock);
                 return Err(error);
             }
@@ -706,7 +770,7 @@ impl Run<'_> {
         }
         let (device, event) = self.options.device.resolve()?;
         if let Some(event) = event
-            && !self.told_device.swap(true, Ordering::Relaxed)
+            && !self.reported_device.swap(true, Ordering::Relaxed)
         {
             self.sink.emit(&stage.name, event);
         }
@@ -717,7 +781,7 @@ impl Run<'_> {
     fn trusted(&self, resolved: Device, stage: &str) -> Result<Device> {
         let (device, event) = self.options.device.trusted(resolved)?;
         if let Some(event) = event
-            && !self.told_distrust.swap(true, Ordering::Relaxed)
+            && !self.reported_distrust.swap(true, Ordering::Relaxed)
         {
             self.sink.emit(stage, event);
         }
@@ -726,11 +790,11 @@ impl Run<'_> {
 
     /// The turn on a GPU; says for whom it waits.
     fn turn(&self, device: Device, stage: &str) -> Result<Option<Turn>> {
-        let mut is_told = false;
+        let mut is_reported = false;
         device.turn(&mut |why| {
             self.cancel.check()?;
-            if !is_told {
-                is_told = true;
+            if !is_reported {
+                is_reported = true;
                 self.sink.emit(stage, Event::Note(why.to_owned()));
             }
             Ok(())

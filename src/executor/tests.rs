@@ -77,10 +77,10 @@ impl Project {
     fn run_selected(&self, selection: &Selection) -> String {
         let summary = self.run_with(selection, &options(), &stand_in);
         assert!(summary.error.is_none(), "{:?}", summary.error);
-        told(&summary)
+        rerun(&summary)
     }
 
-    /// Runs everything and tells what ran, and why.
+    /// Runs everything. Returns what ran, and why.
     fn run(&self) -> String {
         self.run_selected(&Selection::default())
     }
@@ -119,10 +119,12 @@ fn options() -> Options {
         jobs: 1,
         memory: u64::MAX,
         keep_going: true,
+        only: None,
+        isolation: None,
     }
 }
 
-fn told(summary: &Summary) -> String {
+fn rerun(summary: &Summary) -> String {
     let lines: Vec<_> = summary
         .stages
         .iter()
@@ -212,7 +214,7 @@ fn what_is_not_in_the_key_reruns_nothing() {
         ..options()
     };
     let summary = project.run_with(&Selection::default(), &elsewhere, &stand_in);
-    assert_eq!(told(&summary), "");
+    assert_eq!(rerun(&summary), "");
 
     // Touched, and renamed within the order of the glob.
     fs::rename(
@@ -225,7 +227,7 @@ fn what_is_not_in_the_key_reruns_nothing() {
     assert_eq!(project.run(), "");
 }
 
-/// A GPU that cannot be used is told before the first stage of hours runs; where no network is computed nobody asks.
+/// A GPU that cannot be used is an error before the first stage runs; a run without networks does not look for one.
 #[test]
 fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
     if Choice::On(Device::Cuda).check().is_ok() {
@@ -257,7 +259,7 @@ fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
     };
     let summary = run(&rows, &stand_in).unwrap();
     assert_eq!(
-        told(&summary),
+        rerun(&summary),
         "text: first run\ntokens: first run\nrows: first run"
     );
 }
@@ -394,12 +396,12 @@ fn an_identical_output_stops_the_rerun() {
     fs::write(project.base().join("corpus/a.txt"), "ONE two\nthree\n").unwrap();
     let summary = project.run_with(&Selection::default(), &options(), &blind);
     assert_eq!(
-        told(&summary),
+        rerun(&summary),
         "text: `corpus/a.txt` changed\ntokens: `text` has other content"
     );
     project.set("/stages/texts/count", json!(5));
     let summary = project.run_with(&Selection::default(), &options(), &blind);
-    assert_eq!(told(&summary), "texts: `count` 4 → 5");
+    assert_eq!(rerun(&summary), "texts: `count` 4 → 5");
 }
 
 #[test]
@@ -587,7 +589,7 @@ fn an_interruption_keeps_finished_stages_and_the_scratch() {
 
     let summary = project.run_with(&Selection::default(), &options(), &training);
     assert_eq!(
-        told(&summary),
+        rerun(&summary),
         "model: first run\nbound: first run\ntexts: first run"
     );
     assert_eq!(
@@ -753,7 +755,7 @@ fn the_record_tells_how_the_artifact_came_about() {
     assert_eq!(files, ["corpus/a.txt", "corpus/b.txt"]);
 }
 
-/// Flips a bit of a stage's output, whose length stays, and tells how the damaged file reads.
+/// Flips a bit of a stage's output, whose length stays, and returns the damaged file's bytes.
 fn flip(project: &Project, stage: &str) -> Vec<u8> {
     let plan = project.plan(&Selection::default());
     let stage = plan.stages.iter().find(|planned| planned.name == stage).unwrap();
@@ -809,12 +811,12 @@ fn a_corrupt_input_is_made_again_and_not_consumed() {
     let start = "rows: its artifact is corrupt and is not used: `output` has other content; moved to `";
     assert!(warnings[0].starts_with(start), "{warnings:?}");
     assert_eq!(summary.stages[2].artifact, Some(sound[2]), "made again, the same");
-    let told = told(&summary);
+    let text = rerun(&summary);
     assert!(
-        told.starts_with("rows: damaged: its artifact is in quarantine since "),
-        "{told}"
+        text.starts_with("rows: damaged: its artifact is in quarantine since "),
+        "{text}"
     );
-    assert!(told.contains("model: `steps` 10 → 20"), "{told}");
+    assert!(text.contains("model: `steps` 10 → 20"), "{text}");
     let place = project.store().quarantine_path().join(sound[2].to_string());
     assert_eq!(fs::read(place.join("output")).unwrap(), damaged);
     drop(summary);
@@ -837,7 +839,7 @@ fn corruption_is_followed_upstream() {
     assert_eq!(ran, [Status::Done; 6]);
 }
 
-/// What nobody consumes is not hashed, unless asked for.
+/// Artifacts without consumers are hashed with `paranoid` alone.
 #[test]
 fn who_is_paranoid_hashes_everything_that_is_served() {
     let project = Project::new();
@@ -888,7 +890,7 @@ fn what_is_taken_away_meanwhile_is_made_again() {
     )
     .unwrap();
     assert_eq!(
-        told(&ran),
+        rerun(&ran),
         "tokens: \nmodel: its files are not here, and `texts` needs them\ntexts: its files are not here"
     );
     let statuses: Vec<_> = ran.stages.iter().map(|stage| stage.status).collect();
@@ -1074,7 +1076,7 @@ fn independent_stages_run_side_by_side_within_the_threads() {
     assert_eq!(most.into_inner(), 2);
     let artifacts: Vec<_> = summary.stages.iter().map(|stage| stage.artifact).collect();
     assert!(summary.stages.iter().all(|stage| stage.status == Status::Done));
-    // Told beside whom they ran.
+    // The provenance names the stages that ran beside.
     let plan = project.plan(&Selection::default());
     let beside = |index: usize| plan.stages[index].record().unwrap().provenance.beside.clone();
     assert_eq!(
@@ -1252,10 +1254,10 @@ fn a_poisoned_remote_is_told_of_and_the_stage_is_made_here() {
     let artifacts =
         |summary: &Summary| -> Vec<_> { summary.stages.iter().map(|stage| stage.artifact).collect() };
     assert_eq!(artifacts(&summary), artifacts(&made));
-    let told = heard
+    let reported = heard
         .iter()
         .filter(|text| text.contains("its content is not what its name says"));
-    assert_eq!(told.count(), 6, "{heard:?}");
+    assert_eq!(reported.count(), 6, "{heard:?}");
     // What was made here is there now, in place of the bad.
     let third = Project::new();
     let (summary, heard) = run_with_remote(&third, &all, shared.path());

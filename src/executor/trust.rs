@@ -5,7 +5,7 @@
 //! ([`verify::SAMPLE`]), with `paranoid` all, and then those of every artifact that is served. What is found corrupt
 //! goes into quarantine and is made again, before its consumer runs; so is, or is fetched, what is not here.
 //!
-//! Artifacts that a run serves or makes are pinned until its end: nobody deletes them meanwhile.
+//! Artifacts that a run serves or makes are pinned until its end: no other process deletes them meanwhile.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -28,7 +28,7 @@ pub(super) struct Trust {
 }
 
 impl Trust {
-    /// Artifacts that nobody may take away; to be held for as long as they are used.
+    /// Pins that keep artifacts from deletion; to be held for as long as they are used.
     pub(super) fn into_pins(self) -> Vec<Pin> {
         let pins = self.pins.into_inner().unwrap_or_else(PoisonError::into_inner);
         pins.into_values().collect()
@@ -115,7 +115,7 @@ impl Run<'_> {
             .quarantine(artifact, Some(&record.files), &faults, true)
             .context(|| format!("quarantine what `{stage}` made"))?;
         if let Moved::To(place) = moved {
-            let what = verify::told(&faults);
+            let what = verify::summary(&faults);
             let message = format!(
                 "its artifact is corrupt and is not used: {what}; moved to `{}`",
                 place.display()

@@ -42,7 +42,7 @@ impl Uploads {
     /// Takes a record up.
     pub(super) fn add(&self, stage: &str, record: &Record) {
         if let Some(sender) = &*locked(&self.sender) {
-            // Nobody listens any more: the remote does not answer, which has been said.
+            // The uploader has ended: the remote does not answer, which was reported.
             let _ = sender.send((stage.to_owned(), record.clone()));
         }
     }
@@ -52,7 +52,7 @@ impl Uploads {
         locked(&self.sender).take();
     }
 
-    /// Pushes until no more will come. What goes wrong is told, and stops no stage.
+    /// Pushes until the queue is closed. A failure is reported and stops no stage.
     pub(super) fn serve(&self, store: &Store, sink: &dyn Sink, cancel: &Cancel) {
         let (Some(remote), Some(receiver)) = (&self.remote, locked(&self.receiver).take()) else {
             return;
@@ -75,7 +75,7 @@ impl Uploads {
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::Interrupted => return,
                 Err(error) => {
-                    // Why it does not answer has been told.
+                    // The reason was reported.
                     let why = match remote.answers() {
                         Ok(()) => error.to_string(),
                         Err(_) => format!("`{}` does not answer", remote.url()),

@@ -341,4 +341,37 @@ mod pretended {
             "{talk}"
         );
     }
+
+    /// A driver that aborts the process: with `--isolate` one stage fails, and the run says which and why.
+    #[test]
+    fn isolate_survives_a_driver_that_crashes() {
+        let machine = Machine::new(&ALL);
+        let run = |facts: &[(&str, &str)]| {
+            let output = machine
+                .project
+                .mdlm("run", &["--isolate", "--json"])
+                .envs(machine.settings(facts))
+                .output()
+                .unwrap();
+            let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+            let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+            (output.status.code(), Project::statuses(&summary), talk)
+        };
+        let (code, statuses, talk) = run(&[("FAKE_CRASH", "1")]);
+        assert_eq!(code, Some(3), "{talk}");
+        assert_eq!(
+            statuses, "text: done, tokens: done, rows: done, model: failed, bound: not_run, texts: not_run",
+            "{talk}"
+        );
+        assert!(
+            talk.contains("stage `model`: its process crashed (signal: 6 (SIGABRT)"),
+            "{talk}"
+        );
+        let (code, statuses, talk) = run(&[]);
+        assert_eq!(code, Some(0), "{talk}");
+        assert_eq!(
+            statuses, "text: cached, tokens: cached, rows: cached, model: done, bound: done, texts: done",
+            "{talk}"
+        );
+    }
 }

@@ -1,6 +1,6 @@
 // Stands for libcuda, NVRTC and cublasLt where there is no GPU: tells of a machine what the environment says of it, and
 // computes nothing. FAKE_DRIVER and FAKE_NVRTC are versions (13000, 13), FAKE_CAPABILITY is a compute capability (90),
-// FAKE_DEVICES a number, FAKE_INIT a status of cuInit.
+// FAKE_DEVICES a number, FAKE_INIT a status of cuInit; with FAKE_CRASH set, the process aborts when a device is opened.
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -58,6 +58,7 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) {
   return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int device) {
+  if (number("FAKE_CRASH", 0)) abort();
   (void)context;
   (void)device;
   return UNKNOWN;

@@ -9,6 +9,7 @@ mod faults;
 mod files;
 mod habits;
 mod init;
+mod isolate;
 mod key;
 mod kill;
 mod kit;

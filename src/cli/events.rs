@@ -1,0 +1,53 @@
+//! Events of a stage as JSON lines on standard output: what the process of an isolated stage reports to its scheduler
+//! ([`executor::isolate`]).
+
+use std::io::{BufRead, Write};
+
+use crate::error::{Error, Kind, Result, Wrap};
+use crate::event::{Cancel, Event, Sink};
+use crate::executor::isolate::{CANCEL, Message};
+
+/// Writes each event as a line.
+pub struct EventLines;
+
+impl EventLines {
+    /// Writes the error that ends the process.
+    pub fn failed(&self, error: &Error) {
+        write(&Message::of(error));
+    }
+}
+
+impl Sink for EventLines {
+    fn emit(&self, stage: &str, event: Event) {
+        let stage = stage.to_owned();
+        write(&Message::Event { stage, event });
+    }
+}
+
+fn write(message: &Message) {
+    // Without a scheduler that reads, the stage goes on: its result is committed all the same.
+    if let Ok(mut line) = serde_json::to_vec(message) {
+        line.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&line).and_then(|()| out.flush());
+    }
+}
+
+/// Cancels when standard input says so. An end of standard input does not cancel: a stage outlives its scheduler.
+///
+/// # Errors
+/// The system starts no thread.
+pub fn cancel_on_input(cancel: &Cancel) -> Result<()> {
+    let cancel = cancel.clone();
+    std::thread::Builder::new()
+        .name("cancel".to_owned())
+        .spawn(move || {
+            for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
+                if line == CANCEL {
+                    cancel.cancel();
+                }
+            }
+        })
+        .map(drop)
+        .wrap(Kind::Environment, || "start a thread".to_owned())
+}

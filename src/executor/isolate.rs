@@ -1,0 +1,312 @@
+//! Runs each stage in a separate process, so that a crash in a driver ends one stage and not the scheduler, and the
+//! memory of a stage returns to the system when it ends.
+//!
+//! The process is this program again with `run MANIFEST --only STAGE --events`: it takes the key's lock, runs the stage
+//! and commits, as any run does. Its standard output is one [`Message`] per line as JSON. Its standard input takes the
+//! line [`CANCEL`], which asks it to end at the next safe place. It outlives a scheduler that is killed: it then finishes
+//! and commits its stage, and the next run finds the result.
+
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::{Duration, Instant};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Run, StageSummary, Status};
+use crate::error::{Context as _, Error, Kind, Result};
+use crate::event::Event;
+use crate::plan::Reason;
+use crate::store::{Key, Lookup, Record};
+
+/// How to start a process for a stage.
+#[derive(Clone, Debug)]
+pub struct Isolation {
+    /// The program: this one.
+    pub program: PathBuf,
+    /// Its arguments but for those that differ from stage to stage.
+    pub arguments: Vec<OsString>,
+    /// Arguments with which it only checks that the device which is asked for can be used; absent where none has to be.
+    pub check: Option<Vec<OsString>>,
+}
+
+impl Isolation {
+    /// Checks, in a process, that the device can be used.
+    ///
+    /// # Errors
+    /// It cannot be used, or the process crashes.
+    pub fn check_device(&self) -> Result<()> {
+        let Some(arguments) = &self.check else {
+            return Ok(());
+        };
+        let output = Command::new(&self.program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .output()
+            .context(|| format!("start `{}`", self.program.display()))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let talk = String::from_utf8_lossy(&output.stderr);
+        let line = |prefix| talk.lines().find_map(|line| line.strip_prefix(prefix));
+        Err(match (line("error: failed to "), line("hint: ")) {
+            (Some(message), Some(hint)) => Error::environment(message).hint(hint),
+            (Some(message), None) => Error::environment(message),
+            (None, _) => crashed(output.status, talk.lines().last().map(str::to_owned)),
+        })
+    }
+}
+
+/// The line on standard input that asks the process of a stage to end at the next safe place.
+pub const CANCEL: &str = "cancel";
+
+/// How long to wait for a message before looking whether the run is to end.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// A line that the process of a stage writes to its standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Message {
+    /// Something happened.
+    Event {
+        /// The stage.
+        stage: String,
+        /// What happened.
+        event: Event,
+    },
+    /// The stage failed. Nothing follows.
+    Failed {
+        /// What kind of error.
+        kind: Kind,
+        /// The error, with its contexts.
+        message: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
+}
+
+impl Message {
+    /// The message of an error.
+    #[must_use]
+    pub fn of(error: &Error) -> Self {
+        Self::Failed {
+            kind: error.kind(),
+            message: error.to_string(),
+            hint: error.hint_text().map(str::to_owned),
+        }
+    }
+}
+
+/// What came from a process.
+enum Line {
+    Message(Message),
+    /// Text that is not a message: a driver that writes to standard output, or anything on standard error.
+    Text(String),
+}
+
+impl Run<'_> {
+    /// Runs a stage in a separate process and takes its record from the store.
+    ///
+    /// # Errors
+    /// The stage's own error; the process cannot be started, crashes, or commits nothing under the key.
+    pub(super) fn isolated(
+        &self,
+        isolation: &Isolation,
+        index: usize,
+        key: &Key,
+        reasons: &[Reason],
+        threads: usize,
+        summary: &mut StageSummary,
+    ) -> Result<Record> {
+        let clock = Instant::now();
+        let of = super::locked(&self.plan).stages.len();
+        summary.why = reasons
+            .iter()
+            .map(Reason::of_a_run)
+            .collect::<Vec<_>>()
+            .join("; ");
+        self.sink.emit(
+            &summary.name,
+            Event::StageStarted {
+                index: index + 1,
+                of,
+                why: summary.why.clone(),
+            },
+        );
+        let mut command = Command::new(&isolation.program);
+        command
+            .args(&isolation.arguments)
+            .arg("--only")
+            .arg(&summary.name)
+            .arg("--threads")
+            .arg(threads.to_string());
+        if reasons.contains(&Reason::Forced) {
+            command.arg("--force").arg(&summary.name);
+        }
+        let ran = self.attend(command, &summary.name);
+        summary.seconds = Some(clock.elapsed().as_secs_f64());
+        let is_cached = ran?;
+        let Lookup::Hit(record) = self.store.lookup(key)? else {
+            return Err(Error::environment(
+                "its process ended well but committed nothing under the expected key: a file changed while it ran",
+            )
+            .hint("run again"));
+        };
+        self.hold_made(&record)?;
+        summary.status = if is_cached { Status::Cached } else { Status::Done };
+        self.fill(summary, &record);
+        self.uploads.add(&summary.name, &record);
+        let seconds = clock.elapsed().as_secs_f64();
+        let figures = summary.figures.clone();
+        self.sink
+            .emit(&summary.name, Event::StageFinished { seconds, figures });
+        Ok(*record)
+    }
+
+    /// Starts the process of a stage, passes its events on and waits for its end. Whether it found the stage's result
+    /// made by another run.
+    fn attend(&self, mut command: Command, stage: &str) -> Result<bool> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        // Ctrl-C in a terminal goes to all processes of the group; here the scheduler passes it on, once.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let mut child = command
+            .spawn()
+            .context(|| format!("start `{}`", command.get_program().display()))?;
+        let mut input = child.stdin.take();
+        let (sender, receiver) = mpsc::channel();
+        let mut failure = None;
+        let mut is_cached = false;
+        let mut last_text = None;
+        std::thread::scope(|scope| {
+            read_lines(scope, child.stdout.take(), sender.clone());
+            read_lines(scope, child.stderr.take(), sender);
+            loop {
+                match receiver.recv_timeout(PATIENCE) {
+                    Ok(Line::Message(Message::Event { stage: of, event })) => match event {
+                        _ if of != stage => {}
+                        Event::StageCached => is_cached = true,
+                        // The scheduler says when a stage starts, ends and fails.
+                        Event::StageStarted { .. }
+                        | Event::StageFinished { .. }
+                        | Event::StageFailed { .. } => {}
+                        event => self.sink.emit(stage, event),
+                    },
+                    Ok(Line::Message(message @ Message::Failed { .. })) => failure = Some(message),
+                    Ok(Line::Text(text)) => {
+                        self.sink.emit(stage, Event::Note(text.clone()));
+                        last_text = Some(text);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {}
+                    // Both streams have ended.
+                    Err(RecvTimeoutError::Disconnected) => break,
+                }
+                if self.cancel.is_cancelled()
+                    && let Some(mut input) = input.take()
+                {
+                    // A process that has ended by itself takes no more.
+                    let _ = writeln!(input, "{CANCEL}");
+                }
+            }
+        });
+        let status = wait(&mut child)?;
+        match failure {
+            Some(Message::Failed { kind, message, hint }) => {
+                let prefix = format!("stage `{stage}`: ");
+                let message = message.strip_prefix(&prefix).unwrap_or(&message);
+                let error = Error::new(kind, message);
+                Err(match hint {
+                    Some(hint) => error.hint(hint),
+                    None => error,
+                })
+            }
+            _ if status.success() => Ok(is_cached),
+            _ => Err(crashed(status, last_text)),
+        }
+    }
+}
+
+/// Reads a stream of a process to its end, line by line, in a thread.
+fn read_lines<'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    stream: Option<impl std::io::Read + Send + 'scope>,
+    sender: mpsc::Sender<Line>,
+) {
+    let Some(stream) = stream else { return };
+    scope.spawn(move || {
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        while stream.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            line.clear();
+            let sent = match serde_json::from_str(&text) {
+                Ok(message) => sender.send(Line::Message(message)),
+                Err(_) if text.is_empty() => Ok(()),
+                Err(_) => sender.send(Line::Text(text)),
+            };
+            if sent.is_err() {
+                break;
+            }
+        }
+    });
+}
+
+fn wait(child: &mut Child) -> Result<ExitStatus> {
+    child
+        .wait()
+        .context(|| "wait for the process of the stage".to_owned())
+}
+
+/// The error of a process that ended without saying why.
+fn crashed(status: ExitStatus, last_text: Option<String>) -> Error {
+    let last = last_text.map_or_else(String::new, |text| format!("; its last words: {text}"));
+    // `ExitStatus` prints `signal: 11 (SIGSEGV) (core dumped)` or `exit status: 3`.
+    Error::new(Kind::Environment, format!("its process crashed ({status}){last}")).hint(
+        "the other stages went on and what is committed stays; the same command runs this stage again from its last \
+         checkpoint",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Progress;
+
+    #[test]
+    fn messages_survive_a_line_of_json() {
+        let progress = Progress {
+            done: 3,
+            total: Some(10),
+            unit: "steps",
+            figures: vec![("loss", "1.25\n".to_owned())],
+        };
+        let event = |event| Message::Event {
+            stage: "model".to_owned(),
+            event,
+        };
+        let started = Event::StageStarted {
+            index: 1,
+            of: 2,
+            why: "never ran".to_owned(),
+        };
+        let error = Error::input("rows are too few")
+            .hint("add text")
+            .context("stage `model`");
+        for message in [
+            event(Event::Progress(progress)),
+            event(started),
+            event(Event::StageCached),
+            event(Event::Note("a \"note\"".to_owned())),
+            Message::of(&error),
+        ] {
+            let line = serde_json::to_string(&message).unwrap();
+            assert!(!line.contains('\n'), "{line}");
+            assert_eq!(serde_json::from_str::<Message>(&line).unwrap(), message);
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! `mdlm run --only`: one stage by itself. `mdlm run --isolate`: every stage in a process of its own.
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::support::Project;
+
+/// Exit code and standard error of a run.
+fn run(project: &Project, arguments: &[&str]) -> (Option<i32>, String) {
+    let output = project.mdlm("run", arguments).output().unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status.code(), talk)
+}
+
+#[test]
+fn only_runs_one_stage_and_never_another() {
+    let project = Project::whole(200);
+    let (code, talk) = run(&project, &["--only", "model"]);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(
+        talk.contains("stage `model` needs `text`, `tokens`, `rows`, which are not in the store"),
+        "{talk}"
+    );
+    assert!(talk.contains("hint: run them first in this order"), "{talk}");
+    let artifacts = project.store().join("artifacts");
+    let count = || fs::read_dir(&artifacts).map_or(0, Iterator::count);
+    assert_eq!(count(), 0);
+
+    for (done, stage) in ["text", "tokens", "rows"].into_iter().enumerate() {
+        let (code, talk) = run(&project, &["--only", stage]);
+        assert_eq!(code, Some(0), "{talk}");
+        assert_eq!(count(), done + 1, "{talk}");
+    }
+    let (code, talk) = run(&project, &["--only", "bound"]);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(
+        talk.contains("stage `bound` needs `model`, which is not in the store"),
+        "{talk}"
+    );
+    assert!(talk.contains("hint: run it first with `--only model`"), "{talk}");
+    let (code, talk) = run(&project, &["--only", "model"]);
+    assert_eq!(code, Some(0), "{talk}");
+    assert_eq!(count(), 4);
+
+    // Made one by one, the stages are those of a whole run.
+    let summary = project.run(&[]);
+    assert_eq!(
+        Project::statuses(&summary),
+        "text: cached, tokens: cached, rows: cached, model: cached, bound: done, texts: done"
+    );
+    let (code, talk) = run(&project, &["--only", "model", "--force", "rows"]);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(talk.contains("stage `model` needs `rows`"), "{talk}");
+    let (code, talk) = run(&project, &["--only", "modle"]);
+    assert_eq!(code, Some(2), "{talk}");
+}
+
+#[test]
+fn only_does_not_make_a_corrupt_input_again() {
+    let project = Project::whole(200);
+    project.run(&["--target", "rows"]);
+    let output = project.mdlm("path", &["rows"]).output().unwrap();
+    let folder = String::from_utf8(output.stdout).unwrap();
+    let shard = fs::read_dir(folder.trim())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|extension| extension == "arrow"))
+        .unwrap();
+    let mut bytes = fs::read(&shard).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let mut permissions = fs::metadata(&shard).unwrap().permissions();
+    #[expect(clippy::permissions_set_readonly_false, reason = "a file of this test")]
+    permissions.set_readonly(false);
+    fs::set_permissions(&shard, permissions).unwrap();
+    fs::write(&shard, bytes).unwrap();
+    let (code, talk) = run(&project, &["--only", "model"]);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(talk.contains("its artifact is corrupt"), "{talk}");
+    assert!(talk.contains("stage `model` needs `rows`"), "{talk}");
+}
+
+#[test]
+fn only_takes_one_instance_of_a_swept_stage() {
+    let project = Project::whole(200);
+    let path = project.path().join("pipelines/tiny.json");
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    manifest["stages"]["model"]["matrix"] = serde_json::json!({ "seed": [1, 2] });
+    fs::write(&path, manifest.to_string()).unwrap();
+    project.run(&["--target", "rows"]);
+    let (code, talk) = run(&project, &["--only", "model"]);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(
+        talk.contains("run `model` alone: it is swept and has 2 instances")
+            && talk.contains("`--only model@seed=1`"),
+        "{talk}"
+    );
+    let (code, talk) = run(&project, &["--only", "model@seed=2"]);
+    assert_eq!(code, Some(0), "{talk}");
+}
+
+/// The same artifacts as in one process; a second run finds all of it.
+#[test]
+fn isolate_makes_the_same_artifacts() {
+    let together = Project::whole(200);
+    let apart = Project::whole(200);
+    let expected = together.run(&[]);
+    let summary = apart.run(&["--isolate", "--jobs", "2"]);
+    assert_eq!(Project::artifacts(&summary), Project::artifacts(&expected));
+    assert_eq!(Project::statuses(&summary), Project::statuses(&expected));
+    assert_eq!(summary["stages"][3]["figures"], expected["stages"][3]["figures"]);
+    let again = apart.run(&["--isolate"]);
+    assert!(!Project::statuses(&again).contains("done"), "{again}");
+    let forced = apart.run(&["--isolate", "--force", "texts"]);
+    assert!(
+        Project::statuses(&forced).ends_with("bound: cached, texts: done"),
+        "{forced}"
+    );
+}
+
+/// Events of the processes reach the log: notes of a validation, warnings. A stage's error is the run's, with its hint
+/// and its exit code.
+#[test]
+fn isolate_reports_what_stages_report() {
+    let project = Project::whole(200);
+    let (code, talk) = run(&project, &["--isolate"]);
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(talk.contains("model: step 10: validation bound"), "{talk}");
+    assert_eq!(talk.matches("] model: ").count(), 1, "{talk}");
+
+    let failing = [
+        "--set",
+        "stages.model.batch=100000",
+        "--set",
+        "stages.model.steps=1",
+    ];
+    let (code, talk) = run(&project, &failing);
+    let (isolated, also) = run(&project, &[&failing[..], &["--isolate"]].concat());
+    assert_eq!(isolated, code, "{also}");
+    let error = |talk: &str| {
+        talk.lines()
+            .filter(|line| line.starts_with("error"))
+            .collect::<Vec<_>>()
+            .join("\n")
+    };
+    assert_eq!(error(&also), error(&talk));
+}
+
+/// An interruption reaches the process of the stage, which keeps a checkpoint; the next run goes on from it.
+#[cfg(unix)]
+#[test]
+fn isolate_passes_an_interruption_on() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let project = Project::whole(200);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json", "--isolate"])
+        .args([
+            "--set",
+            "stages.model.steps=1000000",
+            "--set",
+            "stages.model.checkpoint_every=1000000",
+        ])
+        .env("MDLM_DEVICE", "cpu")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut talk = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    // The note of a validation shows that the training is under way.
+    while !said.contains("step 10: validation bound") {
+        assert!(talk.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    let sent = Command::new("kill")
+        .args(["-TERM", &child.id().to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+    std::io::Read::read_to_string(&mut talk, &mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
+    assert!(said.contains("model: kept a checkpoint of step "), "{said}");
+    // No process of a stage stays behind: the lock of the key is free at once.
+    let (code, talk) = run(&project, &["--only", "rows"]);
+    assert_eq!(code, Some(0), "{talk}");
+}
