@@ -1,4 +1,4 @@
-//! The system's allocator, told to keep what is freed, and the processor, told what it will need.
+//! Settings of the system's allocator, which keeps freed memory, and prefetching for the processor.
 //!
 //! glibc maps blocks of more than 128 KiB to 32 MiB afresh, and gives the top of its heap back to the kernel as soon as
 //! some of it is free. The activations of one operation are freed when the next has read them, so that operations would
@@ -26,13 +26,13 @@ pub fn keep() {
     }
 }
 
-/// That many numbers, all 0. Where the system has memory that is 0 already, none of it is touched before it is used.
+/// That many numbers, all 0. Where the system has memory that is 0 already, no page is touched before it is used.
 #[must_use]
 pub fn zeroed(count: usize) -> Box<[AtomicU64]> {
     const { assert!(align_of::<AtomicU64>() == align_of::<u64>()) };
     let numbers = Box::into_raw(vec![0_u64; count].into_boxed_slice());
-    // SAFETY: an atomic number lies in memory as the number does, and is aligned like it (above); nobody else has the
-    // box, which was just made.
+    // SAFETY: an atomic number lies in memory as the number does, and is aligned like it (above); the box was just made and
+    // has no other owner.
     unsafe { Box::from_raw(numbers as *mut [AtomicU64]) }
 }
 

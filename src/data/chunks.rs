@@ -152,7 +152,7 @@ impl Cutter {
 }
 
 /// How many bytes from `at` on are of a kind: eight at a time, so that a processor need not guess how long a word is.
-/// `eight` sets the high bit of those among eight that are, `one` tells it of a single one.
+/// `eight` sets the high bit of those among eight that are, `one` decides it for a single one.
 #[inline(always)]
 fn run(bytes: &[u8], at: usize, eight: impl Fn(u64) -> u64, one: impl Fn(&u8) -> bool) -> usize {
     let mut end = at;
@@ -312,7 +312,7 @@ impl Iterator for ByteLevelChunks<'_> {
 }
 
 /// The ends of byte-level chunks before each byte of a block but the first, as [`byte_level_end`] finds them between bytes
-/// of ASCII. Bytes are told apart by arithmetic alone, so that a processor does it for many at a time.
+/// of ASCII. Bytes are classified by arithmetic alone, so that a processor does it for many at a time.
 #[inline(always)]
 fn ascii_ends(block: &[u8; BLOCK]) -> u64 {
     const LETTER: u8 = 1;

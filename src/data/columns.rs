@@ -27,15 +27,14 @@ const TRAILER: usize = 10;
 /// Bytes of the continuation marker and the length before a message. Arrow columnar format, "Encapsulated message".
 const MESSAGE_PREFIX: usize = 8;
 
-/// Bytes after which the disk is told to take what it was given: while more is made, so that less is waited for when the
-/// file has to be on it.
+/// Bytes after which written data is sent to the disk, while more is made: the final sync then waits for less.
 const BYTES_BEFORE_DISK: usize = 16 << 20;
 
 /// Writes one Arrow IPC file.
 pub struct ColumnWriter {
     path: PathBuf,
     writer: FileWriter<BufWriter<File>>,
-    /// Bytes that the disk was not told of.
+    /// Bytes that were not sent to the disk yet.
     waiting: usize,
     /// Waits for the disk.
     on_its_way: Option<JoinHandle<()>>,
@@ -74,8 +73,7 @@ impl ColumnWriter {
         Ok(())
     }
 
-    /// Has the disk take what was written so far. Of no consequence when it does not: whoever needs the file there asks
-    /// again, and is told.
+    /// Sends what was written so far to the disk. A failure is ignored here: the final sync reports it.
     fn send_to_disk(&mut self) {
         self.waiting = 0;
         if let Ok(file) = self.writer.get_ref().get_ref().try_clone() {

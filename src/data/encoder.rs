@@ -279,7 +279,7 @@ impl<'a> Encoders<'a> {
         })
     }
 
-    /// How text is cut and words are made into ids, as `tokenizers` tells.
+    /// How text is cut and words are made into ids, as `tokenizers` describes it.
     fn of(tokenizer: &Tokenizer) -> Result<(Option<Cutter>, Option<Words>)> {
         let inner = tokenizer.inner()?;
         let cutter = Cutter::of(inner);

@@ -13,8 +13,8 @@
 //!   text. No price is set on that: bits per byte are then those of the text as the tokenizer normalizes it, and say so.
 //!
 //! Which text is changed is found word by word: the words that the model sees, spelled back (`▁` is a space, a byte-level
-//! word is its bytes), have to be the text, one after another. BERT's words never tell white space, so that every text of
-//! theirs is a changed one; lower-casing changes the texts with capital letters.
+//! word is its bytes), have to be the text, one after another. BERT's words never contain white space, so that every text
+//! counts as changed; lower-casing changes the texts with capital letters.
 
 use tokenizers::models::ModelWrapper;
 use tokenizers::models::bpe::BPE;
@@ -154,10 +154,10 @@ impl Losses {
         let model = inner.get_model();
         let mut loss = Loss::default();
         let exact = self.cutter.is_some();
-        // Text before here is told by the words so far, the last of which begins at `begun`.
+        // Text before here is spelled by the words so far, the last of which begins at `begun`.
         let (mut begun, mut at) = (0, 0);
         for (word, (from, to), added) in pieces.get_splits(OffsetReferential::Original, OffsetType::Byte) {
-            let told = if let Some(added) = added {
+            let is_spelled = if let Some(added) = added {
                 tokens.extend(added.iter().map(|token| token.id));
                 self.unknown_in(word, added, &mut loss);
                 let spelled: String = added
@@ -173,12 +173,12 @@ impl Losses {
                 !spells_byte(word, &made, model)
                     && text
                         .get(from..to)
-                        .is_some_and(|text| self.tells(word, text, from == 0))
+                        .is_some_and(|text| self.spells(word, text, from == 0))
             };
             if !exact {
                 self.removed(inner, text, [begun, at, from], &mut loss)?;
             }
-            loss.changed |= from != at || !told;
+            loss.changed |= from != at || !is_spelled;
             (begun, at) = (from, to);
         }
         if exact {
@@ -325,7 +325,7 @@ impl Losses {
     }
 
     /// Whether a word, as the model sees it, is that text and no other.
-    fn tells(&self, word: &str, text: &str, first: bool) -> bool {
+    fn spells(&self, word: &str, text: &str, first: bool) -> bool {
         if first && self.swallows_space && text.starts_with(' ') {
             return false;
         }
@@ -336,7 +336,7 @@ impl Losses {
         if !self.signs_space {
             return word == text;
         }
-        // A sign that the text has itself is no longer told from a space.
+        // A sign in the text itself cannot be distinguished from a space any more.
         let spelled = |word: &str| word.replace(SPACE_SIGN, " ");
         let is = |word: &str| !text.contains(SPACE_SIGN) && spelled(word) == text;
         is(word) || first && word.strip_prefix(SPACE_SIGN).is_some_and(is)
@@ -423,7 +423,7 @@ fn is_complete(model: &BPE, byte_level: bool) -> bool {
         || model.byte_fallback && (0..=u8::MAX).all(|byte| has(&of_byte(byte)))
 }
 
-/// Whether a word has the spelling of a byte, `<0x41>`, whose token is that of the byte: it is no longer told from `A`.
+/// Whether a word has the spelling of a byte, `<0x41>`, whose token is that of the byte: it cannot be distinguished from `A`.
 fn spells_byte(word: &str, made: &[Token], model: &ModelWrapper) -> bool {
     let falls_back = match model {
         ModelWrapper::BPE(model) => model.byte_fallback,
@@ -641,7 +641,7 @@ mod tests {
                 ("a b a", [0; 3], false),
                 ("a  b", [0; 3], false),
                 ("a яб", [2, 4, 8 + 32], false),
-                // The space that is put in front is no longer told from one that was there.
+                // The space that is put in front cannot be distinguished from one in the text.
                 (" a", [0; 3], true),
                 ("a\u{2581}b", [0; 3], true),
             ],

@@ -81,7 +81,7 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The one that shares with nobody.
+    /// The only rank.
     pub const ALONE: Self = Self { rank: 0, world: 1 };
 }
 

@@ -1,6 +1,6 @@
 //! Records on disk: the text of a source, in Arrow IPC files `records-NNNNN.arrow` with one column `text` (large UTF-8).
 //!
-//! Batches are bounded by bytes and by records, so that whoever reads them needs little memory; a record is never cut.
+//! Batches are bounded by bytes and by records, so that a reader needs little memory; a record is never cut.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

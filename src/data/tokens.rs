@@ -59,8 +59,8 @@ fn shard(artifact: &Path, index: usize) -> PathBuf {
     artifact.join(format!("tokens-{index:05}.arrow"))
 }
 
-/// The hash of a record's text that decides its split: XXH3. Nobody gains by a collision, which puts two records on the
-/// same side.
+/// The hash of a record's text that decides its split: XXH3. A collision only puts two records on the same
+/// side.
 #[must_use]
 pub fn text_hash(text: &str) -> u64 {
     XxHash3_64::oneshot(text.as_bytes())

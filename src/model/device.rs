@@ -1,4 +1,4 @@
-//! Where networks compute: what is asked for, and what there is.
+//! Where networks compute: the requested device and the available ones.
 //!
 //! Looking for a GPU takes tenths of a second where there is a driver, and nothing is asked of it where nothing is computed:
 //! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
@@ -34,7 +34,7 @@ pub enum Choice {
 }
 
 impl Choice {
-    /// Makes sure that what is asked for is there. `Auto` is content with what there is, and asks for nothing.
+    /// Checks that the requested device can be used. `Auto` accepts any machine and checks nothing.
     ///
     /// # Errors
     /// Why the GPU cannot be used, and the way out.
@@ -45,7 +45,7 @@ impl Choice {
         }
     }
 
-    /// The device, and what there is to say about it: which GPU it is, or why it is none although there is a driver.
+    /// The device, and an event about it: which GPU it is, or why no GPU is used although there is a driver.
     ///
     /// # Errors
     /// As [`Choice::check`].
@@ -53,7 +53,7 @@ impl Choice {
         self.check()?;
         match self {
             Self::On(Device::Cuda) | Self::Auto => {
-                Ok(told(probe::findings().verdict().map(|gpu| &*gpu.name)))
+                Ok(automatic(probe::findings().verdict().map(|gpu| &*gpu.name)))
             }
             Self::On(device) => Ok((device, None)),
         }
@@ -79,8 +79,8 @@ impl Choice {
     }
 }
 
-/// What becomes of `auto`, given what was found.
-fn told(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
+/// The choice of `auto`, given what was found.
+fn automatic(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
     match found {
         Ok(name) => (Device::Cuda, Some(Event::Note(format!("computes on {name}")))),
         // Who has no driver expects nothing else.
@@ -104,11 +104,11 @@ pub enum Trust {
     Passed,
     /// They are not, or it fails.
     Failed(Error),
-    /// It was not tried: somebody computes there.
+    /// It was not tried: another process computes there.
     Busy,
 }
 
-/// Tries the GPU, unless it has passed before or somebody computes there. There is one that can be used.
+/// Tries the GPU, unless it has passed before or another process computes there. There must be one that can be used.
 #[must_use]
 pub fn trust() -> Trust {
     if trial::has_passed() {
@@ -145,8 +145,8 @@ impl Device {
         }
     }
 
-    /// Waits until no other process computes there; nobody does until what is returned is dropped. `waiting` is called again
-    /// and again meanwhile, with what there is to say, and ends the waiting with an error of its own.
+    /// Waits until no other process computes there; no other one does until the returned lock is dropped. `waiting` is
+    /// called repeatedly meanwhile, with the reason; an error of `waiting` ends the waiting.
     ///
     /// # Errors
     /// `waiting`'s.
@@ -175,7 +175,7 @@ mod tests {
     #[test]
     fn what_becomes_of_auto() {
         let of = |found| {
-            let (device, event) = told(found);
+            let (device, event) = automatic(found);
             let event = match event {
                 None => "nothing".to_owned(),
                 Some(Event::Note(text)) => format!("note: {text}"),

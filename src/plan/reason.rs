@@ -122,11 +122,11 @@ impl fmt::Display for Reason {
             } => write!(f, "its files are not here, and `{stage}` needs them"),
             Self::UpstreamRuns { stage } => write!(f, "`{stage}` runs"),
             Self::Setting { field, old, new } => {
-                let [old, new] = told_apart([setting(old.as_ref()), setting(new.as_ref())]);
+                let [old, new] = distinguished([setting(old.as_ref()), setting(new.as_ref())]);
                 write!(f, "`{field}` {old} → {new}")
             }
             Self::Form { old, new } => {
-                let [old, new] = told_apart([old.join(", "), new.join(", ")]);
+                let [old, new] = distinguished([old.join(", "), new.join(", ")]);
                 write!(f, "by their names its files are {new} instead of {old}")
             }
             Self::Seed { old, new } => {
@@ -166,8 +166,8 @@ fn setting(value: Option<&Value>) -> String {
     }
 }
 
-/// Two texts cut to what can be told, so that where they differ is told of both.
-fn told_apart(texts: [String; 2]) -> [String; 2] {
+/// Two texts cut to a readable length around the place where they differ.
+fn distinguished(texts: [String; 2]) -> [String; 2] {
     let [old, new] = &texts;
     let same = old.chars().zip(new.chars()).take_while(|(a, b)| a == b).count();
     let longest = old.chars().count().max(new.chars().count());
@@ -463,24 +463,24 @@ mod tests {
             .join("; ")
     }
 
-    /// Of long values the place where they differ is told.
+    /// Long values are shown around the place where they differ.
     #[test]
     fn long_settings_are_told_where_they_differ() {
         let long = |end: &str| format!("{}{end}", "a".repeat(100));
-        let told = difference(&json!({ "x": long("bc") }), &json!({ "x": long("d") }));
-        assert_eq!(told, "`x` …aaaaaaaaaaaabc → …aaaaaaaaaaaad");
+        let text = difference(&json!({ "x": long("bc") }), &json!({ "x": long("d") }));
+        assert_eq!(text, "`x` …aaaaaaaaaaaabc → …aaaaaaaaaaaad");
         let (early, late) = (format!("b{}", "a".repeat(100)), "a".repeat(101));
-        let told = difference(&json!({ "x": early }), &json!({ "x": late }));
+        let text = difference(&json!({ "x": early }), &json!({ "x": late }));
         let rest = "a".repeat(46);
-        assert_eq!(told, format!("`x` b{rest}… → a{rest}…"));
+        assert_eq!(text, format!("`x` b{rest}… → a{rest}…"));
         let whole = "a".repeat(LONGEST);
-        let told = difference(&json!({ "x": whole }), &json!({ "x": "a" }));
-        assert_eq!(told, format!("`x` {whole} → a"));
+        let text = difference(&json!({ "x": whole }), &json!({ "x": "a" }));
+        assert_eq!(text, format!("`x` {whole} → a"));
     }
 
     #[test]
-    fn settings_are_told_as_a_person_would() {
-        for (old, new, told) in [
+    fn settings_are_shown_as_a_person_writes_them() {
+        for (old, new, text) in [
             (json!({ "lr": 3e-4 }), json!({ "lr": 1e-4 }), "`lr` 3e-4 → 1e-4"),
             (json!({ "lr": 0.001 }), json!({ "lr": 0.01 }), "`lr` 0.001 → 0.01"),
             (
@@ -506,14 +506,14 @@ mod tests {
                 &*format!("`a` {}… → y", "x".repeat(47)),
             ),
         ] {
-            assert_eq!(difference(&old, &new), told);
+            assert_eq!(difference(&old, &new), text);
         }
     }
 
     #[test]
     fn rows_of_a_comparison_are_told_one_by_one() {
         let row = |seed: u32| json!({ "name": "bound", "point": { "seed": seed, "noise": "cosine" } });
-        let told = |old: &[Value], new: &[Value]| {
+        let text = |old: &[Value], new: &[Value]| {
             let mut reasons = Vec::new();
             rows(old, new, &mut reasons);
             reasons
@@ -523,11 +523,11 @@ mod tests {
                 .join("; ")
         };
         assert_eq!(
-            told(&[row(1), row(2)], &[row(3), row(1)]),
+            text(&[row(1), row(2)], &[row(3), row(1)]),
             "`of` unset → bound,seed=3,noise=cosine; `of` bound,seed=2,noise=cosine → unset"
         );
         assert_eq!(
-            told(&[row(1), row(2)], &[row(2), row(1)]),
+            text(&[row(1), row(2)], &[row(2), row(1)]),
             "`of` one order → another order"
         );
     }
@@ -540,7 +540,7 @@ mod tests {
             bytes: text.len() as u64,
             digest: crate::store::Digest::of(text.as_bytes()),
         };
-        let told = |before: &[ExternalFile], after: &[ExternalFile]| {
+        let text = |before: &[ExternalFile], after: &[ExternalFile]| {
             file_changes(before, after)
                 .iter()
                 .map(ToString::to_string)
@@ -549,13 +549,13 @@ mod tests {
         };
         let (a, b) = (file("a", "1"), file("b", "2"));
         assert_eq!(
-            told(&[a.clone(), b.clone()], &[a.clone(), file("b", "3")]),
+            text(&[a.clone(), b.clone()], &[a.clone(), file("b", "3")]),
             "`b` changed"
         );
-        assert_eq!(told(from_ref(&a), &[a.clone(), b.clone()]), "`b` is new");
-        assert_eq!(told(&[a.clone(), b.clone()], from_ref(&b)), "`a` is gone");
+        assert_eq!(text(from_ref(&a), &[a.clone(), b.clone()]), "`b` is new");
+        assert_eq!(text(&[a.clone(), b.clone()], from_ref(&b)), "`a` is gone");
         assert_eq!(
-            told(&[a.clone(), b.clone()], &[b, a]),
+            text(&[a.clone(), b.clone()], &[b, a]),
             "`b` has another place in the order"
         );
     }

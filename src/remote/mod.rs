@@ -7,10 +7,10 @@
 //! | `actions/<kind>/<key>.json` | the action record of a key, as the store writes it ([`crate::store::record`]) |
 //! | `files/<ab>/<digest>` | a file of an artifact, by the BLAKE3 of its content: equal files of many artifacts lie there once |
 //!
-//! A push writes the files that are not there, then the record: whoever finds a record finds its files. A pull believes
+//! A push writes the files that are not there, then the record: a process that finds a record finds its files. A pull believes
 //! nothing: the record has to be of the key that was asked for and whole, its files' digests have to make up its artifact's,
-//! their paths have to stay within it, and what arrives has to have the length and the digest that the record tells. What
-//! does not is refused, told ([`Remote::troubles`]) and made again, and a later push puts it right. What a record claims a
+//! their paths have to stay within it, and what arrives has to have the length and the digest of the record. What
+//! does not is refused, reported ([`Remote::troubles`]) and made again, and a later push puts it right. What a record claims a
 //! key to have made cannot be checked but by making it: who may write to a remote is trusted that far.
 //!
 //! What has arrived of a file stays in the key's scratch folder, so that a pull that was cut off or killed goes on from
@@ -183,7 +183,7 @@ impl Remote {
         self.read_only
     }
 
-    /// What went wrong since this was last asked, a line each: none of it stops a run.
+    /// What went wrong since the last call, a line each; no run stops for it.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
         std::mem::take(&mut *locked(&self.troubles))
@@ -204,7 +204,7 @@ impl Remote {
         let record = found.unwrap_or_else(|error| {
             if error.kind() == Kind::Environment {
                 self.trouble(format!("going on without the remote: {error}"));
-                // Of two that found out at once, either may tell.
+                // Of two threads that find out at once, either may report.
                 let _ = self.silent.set(error.to_string());
             } else {
                 self.trouble(format!("{error}; it is not used"));
@@ -243,7 +243,7 @@ impl Remote {
     /// Brings the artifact of a record into the store, whose key's lock is held, and commits it.
     ///
     /// # Errors
-    /// The network's, what arrives is not what the record tells, a full disk; somebody asked to end.
+    /// The network fails, the contents do not match the record, the disk is full, or the run is cancelled.
     pub fn fetch(
         &self,
         store: &Store,
@@ -420,7 +420,7 @@ impl Remote {
     /// Puts the artifact of a record, and then the record, where they are not there already.
     ///
     /// # Errors
-    /// The remote is for reading only, the network's, a file of the artifact cannot be read; somebody asked to end.
+    /// The remote is read-only, the network fails, a file of the artifact cannot be read, or the run is cancelled.
     pub fn push(
         &self,
         store: &Store,
@@ -535,7 +535,7 @@ impl Remote {
                     Ok(bytes) if bytes.is_empty() => break,
                     Ok(bytes) => upload.put(bytes.into()),
                     Err(error) => {
-                        // What was begun is of use to nobody; that it cannot be taken back is no news beside the cause.
+                        // The partial upload is useless; a failure to delete it matters less than the cause.
                         let _ = upload.abort().await;
                         return Err(error);
                     }
@@ -553,7 +553,7 @@ impl Remote {
     }
 
     fn fault(&self, error: &object_store::Error) -> Error {
-        Error::environment(fetch::told(error)).hint(self.hint)
+        Error::environment(fetch::explained(error)).hint(self.hint)
     }
 }
 
@@ -571,7 +571,7 @@ impl From<Error> for Trouble {
     }
 }
 
-/// Checks that a record is of a key, and that what it tells of its artifact holds together.
+/// Checks that a record has the key, and that its artifact's digest, files and lengths agree.
 fn check(record: &Record, key: &Key) -> Result<()> {
     if record.key != *key {
         return Err(Error::input("it is the record of another key"));

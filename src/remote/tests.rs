@@ -297,7 +297,7 @@ fn what_is_no_remote_is_an_error_with_a_way_out() {
     assert!(error("file://cache").contains("its path is not absolute"));
 }
 
-/// A remote that is not there is asked once, and told once.
+/// An unreachable remote is asked once and reported once.
 #[test]
 fn a_remote_that_does_not_answer_is_gone_on_without() {
     let fixture = fixture();

@@ -76,7 +76,7 @@ pub fn download(
          }| json!({ "url": url, "sha256": sha256, "bytes": bytes }),
     );
     provenance.insert("downloads".to_owned(), origins.collect());
-    let environment = Settings::from_environment().told();
+    let environment = Settings::from_environment().shown();
     if !environment.is_empty() {
         provenance.insert("environment".to_owned(), json!(environment));
     }

@@ -166,7 +166,7 @@ impl Input {
                 };
                 let found = files::expand(context.base, named)?;
                 left_out = found.left_out;
-                for line in left_out.told() {
+                for line in left_out.lines() {
                     context.note(line);
                 }
                 for warning in left_out.warnings() {

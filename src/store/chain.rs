@@ -39,15 +39,15 @@ pub struct Link {
 /// Something outside the store that a stage read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Source {
-    /// Its path, as the record tells it, or its URL.
+    /// Its path as recorded, or its URL.
     pub place: String,
     /// BLAKE3 of a file, SHA-256 of a download, as they were.
     pub digest: String,
-    /// What became of it.
+    /// Its present state.
     pub state: SourceState,
 }
 
-/// What became of something that a stage read.
+/// The present state of something that a stage read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SourceState {
@@ -136,8 +136,8 @@ impl Store {
         if folder.exists() {
             let found = verify::examine(&folder, &record.artifact, Some(&record.files), Depth::Full, pace)?;
             if !found.is_empty() {
-                let told = verify::told(&found);
-                faults.push(format!("the artifact is not what was made: {told}"));
+                let list = verify::summary(&found);
+                faults.push(format!("the artifact is not what was made: {list}"));
             } else if super::digest::digest_of(&record.files) != record.artifact {
                 faults.push("the record's files are not those of its artifact".to_owned());
             }

@@ -65,7 +65,7 @@ impl Store {
         self.commit_with(lock, record, &mut |_| Ok(()))
     }
 
-    /// [`Store::commit`] that tells `passed` after each step, for tests of what happens when it goes no further.
+    /// [`Store::commit`] that calls `passed` after each step, for tests that end it there.
     ///
     /// # Errors
     /// As [`Store::commit`], or `passed`'s.
@@ -88,7 +88,7 @@ impl Store {
         sync_folders(&staging)?;
         passed(Step::Synced)?;
         let place = self.artifact_path(&artifact);
-        // Nobody takes it away for want of a record that is on its way.
+        // `gc` does not delete it although its record is not written yet.
         let _pin = self.pin(&artifact)?;
         self.publish(lock.key(), &place, &files)?;
         passed(Step::Published)?;
@@ -298,7 +298,7 @@ mod tests {
         }
     }
 
-    /// Whoever looks at a store while another process makes it ready finds its version whole or not at all.
+    /// A process that opens a store while another one creates it finds the version file whole or absent.
     #[test]
     fn a_new_store_can_be_made_ready_by_many_at_once() {
         for _ in 0..100 {
@@ -375,7 +375,7 @@ mod tests {
         }
     }
 
-    /// Not a test of its own: the child of the one above.
+    /// Not a separate test: the child process of the one above.
     #[test]
     #[ignore = "run by `death_between_any_two_steps_leaves_all_or_nothing`"]
     fn dies_on_request() {

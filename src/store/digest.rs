@@ -46,7 +46,7 @@ impl Digest {
         Self(*hash.as_bytes())
     }
 
-    /// The first eight digits: enough for a reader to tell two artifacts apart.
+    /// The first eight digits: enough to distinguish two artifacts.
     #[must_use]
     pub fn short(&self) -> String {
         self.to_string()[..8].to_owned()
@@ -93,7 +93,7 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// Length and BLAKE3 of a file. Read, not mapped: a file that somebody truncates meanwhile must not kill the process.
+/// Length and BLAKE3 of a file. Read, not mapped: a file that is truncated meanwhile must not kill the process.
 ///
 /// # Errors
 /// The file cannot be read.
@@ -101,7 +101,7 @@ pub fn hash_file(path: &Path) -> Result<(u64, Digest)> {
     hash_file_paced(path, &|_| ())
 }
 
-/// [`hash_file`] that tells `read` how many bytes it has read each time, which may take its time.
+/// [`hash_file`] that calls `read` with the number of bytes of each block; `read` may block.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -1,20 +1,20 @@
 //! What of a store may go, how much that is, and letting it go.
 //!
-//! What stays is told by [`Keep`]: keys that manifests reach, what the last runs reached, and what was made since the
+//! [`Keep`] says what stays: keys that manifests reach, what the last runs reached, and what was made since the
 //! first of those runs began (by one that was killed, or is still under way). With a record stays its artifact, and
 //! with it the records and artifacts that it was made from. Of the rest goes:
 //!
 //! | what | unless |
 //! |---|---|
-//! | action records, artifacts | somebody has pinned the artifact, or is at work on the key |
-//! | scratch of unfinished keys | somebody is at work on the key |
+//! | action records, artifacts | a process has pinned the artifact, or works on the key |
+//! | scratch of unfinished keys | a process works on the key |
 //! | checkpoints that trainings have left | a training that stays could go on from them, or anybody is at work at all |
-//! | text that came through pipes | a record that stays tells of it, or it is of the last day |
+//! | text that came through pipes | a kept record names it, or it is less than a day old |
 //! | quarantine | |
 //!
 //! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not to be had while a run has
 //! pinned it, and its records under the locks of their keys; what stays is asked for again once the locks are held,
-//! since a run may have ended meanwhile. Whoever planned with a record that is gone finds that out when it pins the
+//! since a run may have ended meanwhile. A run that planned with a deleted record finds that out when it pins the
 //! artifact, and decides anew. An artifact leaves its place by one rename and its records go before it: a process that
 //! dies here leaves no half of one, and the next run sweeps what it has moved aside.
 
@@ -99,11 +99,11 @@ pub struct Left {
 pub struct Collected {
     /// What was deleted.
     pub deleted: Vec<Item>,
-    /// What somebody uses.
+    /// What is in use.
     pub left: Vec<Left>,
 }
 
-/// Tells the folder below [`Store::checkpoints_path`] to which the checkpoint in a folder belongs, if there is one.
+/// Returns the folder below [`Store::checkpoints_path`] to which the checkpoint in a folder belongs, if there is one.
 pub type GroupOf<'a> = &'a dyn Fn(&Path) -> Option<String>;
 
 /// What a store holds, and what of it stays.
@@ -134,7 +134,7 @@ impl View {
     }
 }
 
-/// Measures what lies on disk; a file with several names counts once.
+/// Measures space on disk; a file with several names counts once.
 #[derive(Default)]
 struct Scale {
     #[cfg(unix)]
@@ -214,7 +214,7 @@ impl Store {
         Ok(self.view(keep)?.kept().cloned().collect())
     }
 
-    /// What may go. Touches nothing, and does not look whether somebody uses it.
+    /// What may be deleted. Deletes nothing, and does not check what is in use.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -246,15 +246,20 @@ impl Store {
         Ok(items)
     }
 
-    /// Deletes what may go and nobody uses. `told` hears of each thing as it goes.
+    /// Deletes what may be deleted and is not in use. Calls `deleted` with each item.
     ///
     /// # Errors
     /// The store cannot be read or written; what was deleted before is deleted.
-    pub fn collect(&self, keep: &Keep, group_of: GroupOf, told: &mut dyn FnMut(&Item)) -> Result<Collected> {
+    pub fn collect(
+        &self,
+        keep: &Keep,
+        group_of: GroupOf,
+        deleted: &mut dyn FnMut(&Item),
+    ) -> Result<Collected> {
         self.prepare()?;
         let mut collected = Collected::default();
         let mut delete = |item: Item, collected: &mut Collected| {
-            told(&item);
+            deleted(&item);
             collected.deleted.push(item);
         };
         let mut scale = Scale::default();
@@ -334,7 +339,7 @@ impl Store {
                 collected.left.push(Left { item, why });
                 continue;
             }
-            // Out of the way in one step: nobody takes up half of a checkpoint.
+            // Renamed in one step: no process resumes from half of a checkpoint.
             let place = self.root().join(&path);
             let aside = self.root().join(format!("checkpoints/.gone-{name}"));
             remove_folder(&aside)?;
@@ -478,7 +483,7 @@ impl Store {
             let young = || {
                 let modified = fs::metadata(self.work_path(key)).and_then(|metadata| metadata.modified());
                 let since = view.since.as_ref();
-                // What cannot be told is not deleted.
+                // What cannot be identified is not deleted.
                 modified.map_or(true, |at| since.is_some_and(|since| time::rfc3339(at) >= *since))
             };
             !view.keys.contains(key) && !young()
@@ -517,7 +522,7 @@ impl Store {
         Ok(groups)
     }
 
-    /// Somebody who is at work on a key.
+    /// A process that works on a key.
     fn somebody_at_work(&self) -> Result<Option<String>> {
         for key in keys_below(&self.root().join("work"))? {
             if self.try_lock(&key)?.is_none() {
@@ -666,9 +671,9 @@ mod tests {
 
     fn collect(store: &Store, keep: &Keep) -> Collected {
         let would = store.garbage(keep, &no_groups).unwrap();
-        let mut told = 0;
-        let collected = store.collect(keep, &no_groups, &mut |_| told += 1).unwrap();
-        assert_eq!(told, collected.deleted.len());
+        let mut calls = 0;
+        let collected = store.collect(keep, &no_groups, &mut |_| calls += 1).unwrap();
+        assert_eq!(calls, collected.deleted.len());
         if collected.left.is_empty() {
             assert_eq!(collected.deleted, would, "a dry run says what is deleted");
         }

@@ -1,10 +1,10 @@
 //! Locks of keys and of artifacts: the operating system's, so that they die with their process.
 //!
-//! Whoever works on a key holds its lock alone. Whoever uses an artifact, or is about to publish it, pins it, together
-//! with others who do; only an artifact that nobody has pinned is moved or deleted.
+//! A process that works on a key holds its lock exclusively. A process that uses an artifact, or is about to publish it,
+//! pins it with a shared lock; only an artifact without pins is moved or deleted.
 //!
-//! A lock file is never deleted: deleting one that somebody is about to lock would let two processes hold "the" lock.
-//! What is in it (who holds it) is for the eyes of those who wait.
+//! A lock file is never deleted: deleting one that another process is about to lock would let two processes hold "the" lock.
+//! Its contents (the holder) are shown to waiting processes.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
@@ -16,7 +16,7 @@ use super::record::host_name;
 use super::{Digest, Store, create_folder, time};
 use crate::error::{Error, Kind, Result, Wrap};
 
-/// How often a lock that somebody holds is asked for again.
+/// Interval between attempts to take a lock that is held.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Who holds a lock.
@@ -53,7 +53,7 @@ pub struct Pin {
     _file: File,
 }
 
-/// The right to move or delete an artifact, which nobody uses meanwhile.
+/// The right to move or delete an artifact; no process uses it meanwhile.
 #[derive(Debug)]
 pub struct ArtifactLock {
     artifact: Digest,
@@ -70,7 +70,7 @@ impl ArtifactLock {
 }
 
 impl Store {
-    /// Pins an artifact, be it there or not. Waits while somebody moves or deletes it, which takes no time.
+    /// Pins an artifact, whether it exists or not. Waits while another process moves or deletes it, which is quick.
     ///
     /// # Errors
     /// The file system has no locks, or the store cannot be written.
@@ -94,7 +94,7 @@ impl Store {
         }
     }
 
-    /// Takes an artifact for oneself if nobody uses it.
+    /// Takes an artifact exclusively if no process uses it.
     ///
     /// # Errors
     /// The file system has no locks, or the store cannot be written.
@@ -133,7 +133,7 @@ impl Store {
         )
     }
 
-    /// Takes the lock of a key if nobody holds it.
+    /// Takes the lock of a key if it is free.
     ///
     /// # Errors
     /// The file system has no locks, or the store cannot be written.
@@ -163,8 +163,8 @@ impl Store {
         }))
     }
 
-    /// Takes the lock of a key, waiting for its holder. `waiting` is called again and again while somebody holds it,
-    /// with who it is where that is known, and ends the waiting with an error of its own.
+    /// Takes the lock of a key, waiting for its holder. `waiting` is called repeatedly while another process holds it,
+    /// with the holder where it is known; an error of `waiting` ends the waiting.
     ///
     /// # Errors
     /// As [`Store::try_lock`], or `waiting`'s.

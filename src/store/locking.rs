@@ -57,7 +57,7 @@ impl Store {
     /// Makes sure that the store's file system keeps locks.
     ///
     /// # Errors
-    /// As it says; with the kind of file system where the system tells it.
+    /// The reason, with the kind of file system where the system reports it.
     pub fn check_locks_with(&self, system: &System) -> Result<()> {
         let folder = self.root().join("locks");
         create_folder(&folder)?;
@@ -100,7 +100,7 @@ impl Store {
         match (system.try_lock)(&other) {
             Err(TryLockError::WouldBlock) => Ok(()),
             Err(TryLockError::Error(error)) => refused(&format!("has no locks: {error}")),
-            Ok(()) => refused("does not keep locks: one that is held was given to somebody else"),
+            Ok(()) => refused("does not support file locks (a held lock was granted twice)"),
         }
     }
 }
@@ -207,10 +207,10 @@ mod tests {
             try_lock_shared: |_| Ok(()),
             mounts: Some("1 1 0:1 / / rw - fuse.lazy lazy rw\n".to_owned()),
         };
-        let told = refusal(&system).unwrap().to_string();
+        let text = refusal(&system).unwrap().to_string();
         let expected =
-            "its file system (fuse.lazy) does not keep locks: one that is held was given to somebody else";
-        assert!(told.ends_with(expected), "{told}");
+            "its file system (fuse.lazy) does not support file locks (a held lock was granted twice)";
+        assert!(text.ends_with(expected), "{text}");
     }
 
     #[test]
@@ -220,10 +220,10 @@ mod tests {
             try_lock_shared: |_| Err(TryLockError::Error(std::io::Error::other("no locks available"))),
             mounts: None,
         };
-        let told = refusal(&system).unwrap().to_string();
+        let text = refusal(&system).unwrap().to_string();
         assert!(
-            told.ends_with("its file system has no locks: no locks available"),
-            "{told}"
+            text.ends_with("its file system has no locks: no locks available"),
+            "{text}"
         );
     }
 
@@ -233,10 +233,10 @@ mod tests {
             mounts: Some("1 1 0:1 / / rw - nfs server:/ rw,vers=3,nolock\n".to_owned()),
             ..System::this()
         };
-        let told = refusal(&system).unwrap().to_string();
+        let text = refusal(&system).unwrap().to_string();
         assert!(
-            told.contains("(nfs) keeps locks on this machine alone (`nolock`)"),
-            "{told}"
+            text.contains("(nfs) keeps locks on this machine alone (`nolock`)"),
+            "{text}"
         );
         let shared = System {
             mounts: Some("1 1 0:1 / / rw - nfs4 server:/ rw,vers=4.2,local_lock=none\n".to_owned()),

@@ -24,7 +24,7 @@
 //!
 //! # Commit
 //!
-//! Whoever holds the lock of a key owns `staging/<key>` and `work/<key>`. A commit hashes the staged files, makes them
+//! The holder of a key's lock owns `staging/<key>` and `work/<key>`. A commit hashes the staged files, makes them
 //! read-only, syncs them and their folders, renames the folder to its place, writes and syncs the record, and renames
 //! that ([`commit`]). A process that dies anywhere leaves either no record, and its leftovers are swept by the next
 //! run, or a complete one. A record whose artifact is not there in full is a miss that says so.
@@ -66,7 +66,7 @@ pub const FOLDER: &str = ".mdlm";
 /// Version of the layout. 1: the first.
 pub const LAYOUT_VERSION: u32 = 1;
 
-/// What lies in a store, or in a cache that machines share.
+/// The contents of a store, or of a shared cache.
 const ENTRIES: &[&str] = &[
     "actions",
     "artifacts",
@@ -150,7 +150,7 @@ impl Store {
         Self { root: root.into() }
     }
 
-    /// Whether a folder is a store, or a cache that machines share, by what lies in it, whatever it is called.
+    /// Whether a folder is a store, or a cache that machines share, by its contents, whatever its name.
     #[must_use]
     pub fn is_at(folder: &Path) -> bool {
         let has = |name: &str| folder.join(name).is_dir();
@@ -173,7 +173,7 @@ impl Store {
         ENTRIES.contains(&name) || (name == "files" && !folder.join("artifacts").is_dir())
     }
 
-    /// Where the store of a manifest lies unless told otherwise: `.mdlm` in the nearest folder above the manifest that
+    /// Default folder of a manifest's store: `.mdlm` in the nearest folder above the manifest that
     /// has one; else beside the manifest, or beside its folder when that is called `pipelines`.
     #[must_use]
     pub fn locate(manifest: &Path) -> PathBuf {
@@ -205,7 +205,7 @@ impl Store {
         self.root.join("artifacts").join(artifact.to_string())
     }
 
-    /// The scratch folder of a key. Its owner is whoever holds the key's lock.
+    /// The scratch folder of a key. The holder of the key's lock owns it.
     #[must_use]
     pub fn work_path(&self, key: &Digest) -> PathBuf {
         self.root.join("work").join(key.to_string())
@@ -328,7 +328,7 @@ impl Store {
     /// Deletes what processes that died have left: staged files, and scratch whose key was committed.
     fn sweep(&self) -> Result<()> {
         for key in keys_below(&self.root.join("staging"))? {
-            // Locked: somebody is at work. Not locked: nobody is, whatever lies there.
+            // Locked: a process works on it. Not locked: no process does, whatever files remain.
             if let Some(lock) = self.try_lock(&key)? {
                 self.clear_staging(&lock)?;
             }
@@ -411,7 +411,7 @@ impl Store {
         })
     }
 
-    /// Keeps a record from elsewhere, whose artifact is not here, unless there is one of its key or somebody works on
+    /// Keeps a record from elsewhere, whose artifact is not here, unless there is one of its key or another process works on
     /// that: so that the next plan knows of it.
     ///
     /// # Errors
@@ -537,8 +537,7 @@ impl Store {
     }
 
     /// Remembers the key with which a stage was last served or run, and the files outside the store that led to it. Only the
-    /// reasons of later runs depend on it, and what is known of files that are missing, so that a failure to write is nobody's
-    /// concern.
+    /// reasons of later runs and the digests of missing files depend on it, so a failure to write is ignored.
     pub fn remember(
         &self,
         (pipeline, place): (&str, Option<&str>),
@@ -636,7 +635,7 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
         .wrap(Kind::Environment, || format!("write `{}`", path.display()))
 }
 
-/// A name beside a path that nobody else uses.
+/// A name beside a path that no other process uses.
 fn beside(path: &Path) -> PathBuf {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let mut name = path.as_os_str().to_owned();

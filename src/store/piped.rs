@@ -88,7 +88,7 @@ impl Store {
         copied
     }
 
-    /// Names below the store of what came through pipes and no record of `kept` tells of.
+    /// Names below the store of piped text that no record of `kept` names.
     pub(super) fn lost_pipes<'a>(&self, kept: impl Iterator<Item = &'a Record>) -> Result<Vec<String>> {
         let mut names = names_below(&self.piped_folder())?;
         names.retain(|name| !is_young(&self.piped_folder().join(name)));
@@ -149,7 +149,7 @@ mod tests {
         let error = store.keep_piped(&mut &b"two\n"[..], &mut |_| Err(Error::interrupted()));
         assert_eq!(error.unwrap_err().kind(), Kind::Interrupted);
         assert_eq!(fs::read_dir(store.piped_folder()).unwrap().count(), 1);
-        // What no record tells of goes in a while.
+        // Text without a record is deleted after a while.
         let kept = example(1);
         assert!(store.lost_pipes([&kept].into_iter()).unwrap().is_empty());
         let path = store.piped(&digest).unwrap();

@@ -1,6 +1,6 @@
 //! Action records: what a stage with a given key made, and how.
 //!
-//! A record is a JSON file that ends with the BLAKE3 of itself, so that a torn or edited one is told from a whole one.
+//! A record is a JSON file that ends with the BLAKE3 of itself, so that a torn or edited one is recognized.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -72,7 +72,7 @@ pub struct Provenance {
     pub started: String,
     /// How long the last, successful run took: without the runs that were interrupted before it.
     pub seconds: f64,
-    /// The process's peak resident memory during the stage, where the system tells.
+    /// The process's peak resident memory during the stage, where the system reports it.
     pub peak_memory_bytes: Option<u64>,
     /// What the stage itself has to say: speed, steps resumed from.
     pub facts: Map<String, Value>,
@@ -135,7 +135,7 @@ pub struct Machine {
     pub host: String,
     /// Operating system and architecture: `linux x86_64`.
     pub system: String,
-    /// The processor, where the system tells.
+    /// The processor, where the system reports it.
     pub processor: Option<String>,
     /// Processors that the process may use.
     pub processors: usize,

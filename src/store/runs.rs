@@ -1,7 +1,7 @@
 //! Runs that were made with a store: what the last of them reach is what `mdlm gc --last` keeps.
 //!
 //! A run is noted when it ends, a file each, named by consecutive numbers: a clock that goes back changes no order. One
-//! that was killed leaves no note; what it had finished is younger than the run before it, and is told by that
+//! that was killed leaves no note; what it had finished is younger than the run before it, and is recognized by that
 //! ([`super::gc`]).
 
 use std::fs::{self, File};
@@ -55,7 +55,7 @@ impl Store {
         self.root().join("runs")
     }
 
-    /// Takes note of a run. One that reached what the run before it reached counts as that one: a thousand runs with
+    /// Records a run. One that reached what the run before it reached counts as that one: a thousand runs with
     /// nothing to do push nothing out.
     ///
     /// # Errors
@@ -92,7 +92,7 @@ impl Store {
             }
         }
         for old in names.iter().rev().skip(MOST - 1) {
-            // Somebody else may have been quicker.
+            // Another process may have been quicker.
             let _ = fs::remove_file(folder.join(old));
         }
         Ok(())

@@ -1,7 +1,7 @@
 //! Files that need not be hashed again: a file that looks as it did when it was hashed holds what it held.
 //!
 //! How a file looks: length, times of the last change of its content and of its inode (nanoseconds), inode and device.
-//! Whoever writes to a file within the tick of the clock in which it was hashed leaves no trace in its times. So a file
+//! A write within the clock tick in which a file was hashed does not change its times. So a file
 //! that was as young as that when it was hashed is not trusted, and is hashed again until it is older (git's rule for
 //! racy entries).
 //!
@@ -84,7 +84,7 @@ impl Look {
         self.bytes
     }
 
-    /// Whether the system tells which file it is.
+    /// Whether the system identifies the file.
     #[must_use]
     pub fn has_inode(&self) -> bool {
         self.inode != 0
@@ -185,7 +185,7 @@ impl Known {
 mod tests {
     use super::*;
 
-    /// A file that was last written to long ago, as far as its content's time tells.
+    /// A file that was last written to long ago, by its modification time.
     fn age(path: &Path) {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(60))
@@ -218,12 +218,12 @@ mod tests {
         let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
         fs::write(&path, "one").unwrap();
         let look = || Look::of(&fs::metadata(&path).unwrap());
-        let told = Digest::of(b"told");
+        let expected = Digest::of(b"expected");
         let remember = || {
             let place = fs::canonicalize(&path).unwrap();
             let entry = Entry {
                 look: look(),
-                digest: told,
+                digest: expected,
             };
             fs::write(
                 &store,
@@ -232,7 +232,7 @@ mod tests {
             .unwrap();
             Known::open(store.clone())
         };
-        assert_eq!(remember().hash(&path).unwrap(), (3, told));
+        assert_eq!(remember().hash(&path).unwrap(), (3, expected));
         // Another time, another content of the same length with the old time, another file in its place.
         let known = remember();
         age(&path);

@@ -1,4 +1,4 @@
-//! Whether artifacts are what their names say, and what becomes of those that are not.
+//! Checks that artifacts match their digests, and moves those that do not into quarantine.
 //!
 //! A disk that returns other bytes than were written, or a hand that edits what is read-only, leaves an artifact whose
 //! content is not its digest's. [`examine`] finds out, in full or by a sample; [`Store::quarantine`] takes a corrupt
@@ -77,8 +77,8 @@ impl fmt::Display for Fault {
 
 /// Faults in one line, the first few by name.
 #[must_use]
-pub fn told(faults: &[Fault]) -> String {
-    /// Faults that are told by name.
+pub fn summary(faults: &[Fault]) -> String {
+    /// Faults that are named; the rest is counted.
     const NAMED: usize = 3;
     let mut text: Vec<_> = faults.iter().take(NAMED).map(ToString::to_string).collect();
     if faults.len() > NAMED {
@@ -125,7 +125,7 @@ impl Pace {
         self.read.load(Relaxed)
     }
 
-    /// Takes note of bytes that were read, and sleeps until they were due.
+    /// Counts bytes that were read, and sleeps until they were due.
     pub(super) fn took(&self, bytes: u64) {
         let read = self.read.fetch_add(bytes, Relaxed) + bytes;
         if let Some(limit) = self.bytes_per_second {
@@ -138,7 +138,7 @@ impl Pace {
 }
 
 /// What is wrong with the artifact of that digest in a folder; nothing when it is sound. `files` are those that a
-/// record tells of; without them all files are hashed and only the whole can be judged.
+/// record lists; without them all files are hashed and only the whole can be judged.
 ///
 /// # Errors
 /// The folder may not be read at all: a matter of permissions, not of content.
@@ -262,18 +262,18 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>, faults: &mut Vec<F
 pub struct Subject {
     /// Its digest.
     pub artifact: Digest,
-    /// Its files, where a record tells of them.
+    /// Its files, where a record lists them.
     pub files: Option<Vec<FileEntry>>,
     /// Who made it: `rows of tiny`; several stages may have made the same.
     pub made_by: Vec<String>,
 }
 
-/// What there is to be looked at in a store.
+/// What a verification examines in a store.
 #[derive(Clone, Debug, Default)]
 pub struct Census {
     /// The artifacts that are there.
     pub present: Vec<Subject>,
-    /// Those that records tell of and that are not there, with what is known of why.
+    /// Recorded artifacts that are missing, with the reason where it is known.
     pub absent: Vec<(Subject, Option<String>)>,
     /// Records that cannot be used: path below the store, and what is wrong.
     pub damaged: Vec<(String, String)>,
@@ -281,12 +281,12 @@ pub struct Census {
     pub foreign: Vec<String>,
 }
 
-/// What became of an artifact that was found corrupt.
+/// What was done with a corrupt artifact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Moved {
     /// It is in quarantine, there.
     To(PathBuf),
-    /// Somebody uses it: it was left where it is.
+    /// Another process uses it: it was left in place.
     InUse,
     /// It was gone, or another process had put a sound one into its place.
     Gone,
@@ -361,8 +361,8 @@ impl Store {
         self.root().join("quarantine")
     }
 
-    /// Moves a corrupt artifact out of the store. While somebody uses it, only with `force`: whoever has its files
-    /// open keeps them, whoever opens more of them fails, and nobody goes on to use bytes that are known to be wrong.
+    /// Moves a corrupt artifact out of the store. While another process uses it, only with `force`: open files
+    /// stay readable, opening more of them fails, and no process reads more of the bytes that are known to be wrong.
     ///
     /// # Errors
     /// The store cannot be written.
@@ -436,7 +436,7 @@ impl Store {
         Some(format!(
             "its artifact is in quarantine since {}: {}",
             note.since,
-            told(&note.faults)
+            summary(&note.faults)
         ))
     }
 
@@ -503,8 +503,8 @@ mod tests {
             .unwrap()
         }
 
-        fn told(&self) -> String {
-            told(&self.faults(Depth::Full))
+        fn summary(&self) -> String {
+            summary(&self.faults(Depth::Full))
         }
 
         fn write(&self, file: &str, content: &[u8]) {
@@ -524,14 +524,14 @@ mod tests {
     #[test]
     fn every_kind_of_damage_is_told() {
         let fixture = fixture();
-        assert_eq!(fixture.told(), "");
+        assert_eq!(fixture.summary(), "");
         fixture.write("train/0.arrow", &[6; 1000]);
-        assert_eq!(fixture.told(), "`train/0.arrow` has other content");
+        assert_eq!(fixture.summary(), "`train/0.arrow` has other content");
         fixture.write("rows.json", b"{ }");
         fixture.write("train/extra.arrow", b"");
         fs::remove_file(fixture.place().join("train/1.arrow")).unwrap();
         assert_eq!(
-            fixture.told(),
+            fixture.summary(),
             "`rows.json` has 3 bytes instead of 2, `train/0.arrow` has other content, `train/1.arrow` is missing, and \
              1 more"
         );
@@ -542,9 +542,9 @@ mod tests {
             Depth::Full,
             &Pace::new(None),
         );
-        assert_eq!(told(&unknown.unwrap()), "it has other content");
+        assert_eq!(summary(&unknown.unwrap()), "it has other content");
         fs::remove_dir_all(fixture.place()).unwrap();
-        assert_eq!(fixture.told(), "it is missing");
+        assert_eq!(fixture.summary(), "it is missing");
     }
 
     #[cfg(unix)]
@@ -552,7 +552,7 @@ mod tests {
     fn a_link_does_not_belong_to_an_artifact() {
         let fixture = fixture();
         std::os::unix::fs::symlink("/etc/passwd", fixture.place().join("train/2.arrow")).unwrap();
-        assert_eq!(fixture.told(), "`train/2.arrow` does not belong to it");
+        assert_eq!(fixture.summary(), "`train/2.arrow` does not belong to it");
     }
 
     /// One file at least is drawn, and over many draws every one.
@@ -622,7 +622,7 @@ mod tests {
         assert_eq!(fixture.why(), "`rows.json` of its artifact is missing");
     }
 
-    /// Somebody who uses it is no reason to go on with it.
+    /// A corrupt artifact that is in use is not served.
     #[test]
     fn by_force_an_artifact_in_use_is_moved_too() {
         let fixture = fixture();
@@ -642,7 +642,7 @@ mod tests {
         let stale = [fault("rows.json", Flaw::Content)];
         let moved = store.quarantine(&record.artifact, Some(&record.files), &stale, false);
         assert_eq!(moved.unwrap(), Moved::Gone);
-        assert_eq!(fixture.told(), "");
+        assert_eq!(fixture.summary(), "");
         assert!(matches!(store.lookup(&record.key).unwrap(), Lookup::Hit(_)));
     }
 }

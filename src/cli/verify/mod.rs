@@ -316,7 +316,7 @@ fn tell(
         .map(|verdict| {
             let mut text = makers(&verdict.made_by);
             if !verdict.faults.is_empty() {
-                text = format!("{text}: {}", verify::told(&verdict.faults));
+                text = format!("{text}: {}", verify::summary(&verdict.faults));
             }
             if let Some(told) = &verdict.told {
                 text = format!("{text}; {told}");

@@ -105,7 +105,7 @@ pub(super) fn token_from(line: &str, place: usize) -> Option<Token> {
     })
 }
 
-/// What becomes of a token.
+/// What to do with a token.
 #[derive(Default)]
 struct Verdict {
     /// The gap before it goes.

@@ -11,8 +11,8 @@ use crate::data::chunks::is_word;
 use crate::data::tokenizer::Tokenizer;
 use crate::error::{Error, Result, guarded};
 
-/// Bytes of the longest word that is merged here: the time grows with the square of the length, and a bit of a word tells
-/// of each byte.
+/// Bytes of the longest word that is merged here: the time grows with the square of the length, and each byte has a bit
+/// of a word.
 const MERGED_BYTES: usize = 64;
 
 /// Merges that are looked up first: what is known of so many takes 64 KB.
@@ -66,7 +66,7 @@ impl Merges {
             if rank < OFTEN {
                 this.often.insert(pair, made);
             } else {
-                // Told twice, it counts where it is told last.
+                // Listed twice, it counts where it is listed last.
                 this.often.remove(&pair);
                 this.seldom.insert(pair, made);
             }

@@ -32,7 +32,7 @@ use crate::plural::counted;
 
 /// Objects that a glob looks at, at most: what memory is bounded by.
 const MOST_OBJECTS: usize = 1_000_000;
-/// Asking a machine of the cloud who it is: elsewhere nobody answers.
+/// For the metadata server of a cloud machine; elsewhere there is no answer.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A bucket.
@@ -106,7 +106,7 @@ impl Bucket {
         match built {
             Ok(store) => Ok(Self { store, credentials }),
             Err(error) => {
-                let message = format!("make ready for the bucket `{}`: {}", place.bucket, told(&error));
+                let message = format!("make ready for the bucket `{}`: {}", place.bucket, explained(&error));
                 Err(Error::environment(message).hint(credentials))
             }
         }
@@ -154,7 +154,7 @@ impl Bucket {
         }
         if keys.is_empty() {
             let message = format!(
-                "`{}` matches none of the {} below `{folder}/`{}",
+                "`{}` matches no one of {} below `{folder}/`{}",
                 place.key,
                 counted(seen, "object"),
                 super::passed_over(passed_over),
@@ -178,7 +178,7 @@ impl Bucket {
             Err(object_store::Error::Precondition { .. }) => {
                 return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
             }
-            // Out of range, or a server without ranges: told apart from the rest by asking from the start.
+            // Out of range, or a server without ranges: distinguished from the rest by asking from the start.
             Err(error @ object_store::Error::Generic { .. }) if from > 0 && !is_passing(&error) => {
                 return Err(Failure::Stale(
                     "the bucket does not go on from where it was".to_owned(),
@@ -219,7 +219,7 @@ impl Bucket {
                 Error::environment(format!("`{path}` may not be read: {}", web::cause(error)))
                     .hint(self.credentials)
             }
-            _ => Error::environment(told(error)).hint(format!("{}; {}", self.credentials, web::NO_NETWORK)),
+            _ => Error::environment(explained(error)).hint(format!("{}; {}", self.credentials, web::NO_NETWORK)),
         }
     }
 }
@@ -259,7 +259,7 @@ impl Cloud {
     }
 }
 
-/// The settings that a store knows; the others are somebody else's.
+/// The settings that a store knows; the others are ignored.
 fn known<K: FromStr>(buckets: &BTreeMap<String, String>, prefix: &str) -> Vec<(K, String)> {
     let mine = buckets.iter().filter(|(name, _)| name.starts_with(prefix));
     mine.filter_map(|(name, value)| Some((name.parse().ok()?, value.clone())))
@@ -274,7 +274,7 @@ fn path(key: &str) -> Result<Path> {
 }
 
 /// The store's own words, and the cause where they leave it out.
-pub(crate) fn told(error: &object_store::Error) -> String {
+pub(crate) fn explained(error: &object_store::Error) -> String {
     let (text, cause) = (error.to_string(), web::cause(error));
     if text.contains(&cause) {
         text
@@ -296,7 +296,7 @@ fn find<T: std::error::Error + 'static>(error: &object_store::Error) -> Option<&
 }
 
 /// Whether a request failed for reasons that pass: the network's, or the server's for now. The library's own type, which
-/// would tell, is not public; its text has the status.
+/// would say so, is not public; its text has the status.
 fn is_passing(error: &object_store::Error) -> bool {
     let text = error.to_string();
     let status = |start: &str| text.contains(&format!("status code: {start}"));

@@ -13,7 +13,7 @@ use crate::error::{Context as _, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::plural::counted;
 
-/// How often a lock that somebody holds is asked for again, in which time it is also seen that the user wants to end.
+/// Interval between attempts to take a lock that is held, and between checks for an interruption.
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes read at once to be hashed.
 const BUFFER: usize = 1 << 18;
@@ -54,7 +54,7 @@ pub(super) struct Entry {
 pub(super) struct Index {
     /// The URL, or a glob.
     pub url: String,
-    /// Whether a checksum or a commit said beforehand what it would be. Of an index that does not say, nobody knows.
+    /// Whether a checksum or a commit said beforehand what it would be. Unknown for an index that does not say.
     #[serde(default)]
     pub pinned: bool,
     /// The files, of a glob by name.
@@ -71,7 +71,7 @@ fn is_zero(number: &u64) -> bool {
 
 /// The right to download a URL, until it is dropped or the process dies.
 pub(super) struct Lock {
-    /// Closing it gives the lock back. The file stays: deleting one that somebody is about to lock would let two
+    /// Closing it gives the lock back. The file stays: deleting one that another process is about to lock would let two
     /// processes hold "the" lock.
     _file: File,
 }
@@ -127,8 +127,8 @@ impl Cache {
         write_whole(&self.below(INDEX, identity, ".json"), &index)
     }
 
-    /// Takes the lock of an identity, waiting for its holder. `waiting` is called while somebody else holds it, with the
-    /// bytes that he has.
+    /// Takes the lock of an identity, waiting for its holder. `waiting` is called while another process holds it, with the
+    /// bytes that it has.
     pub fn lock(&self, identity: &str, cancel: &Cancel, waiting: &dyn Fn(u64)) -> Result<Lock> {
         let name = name_of(identity);
         loop {
@@ -141,7 +141,7 @@ impl Cache {
         }
     }
 
-    /// Takes the lock of that name, unless somebody holds it.
+    /// Takes the lock of that name, unless it is held.
     pub fn try_lock(&self, name: &str) -> Result<Option<Lock>> {
         let path = self.root.join(LOCKS).join(name);
         create_parent(&path)?;
@@ -168,7 +168,7 @@ impl Cache {
 
     /// Sees to it that no whole file is deleted while the value lives: [`Cache::try_delete`] gives way to it.
     ///
-    /// A folder that cannot be written or locked has nobody who deletes either.
+    /// In a folder that cannot be written or locked no process deletes.
     pub fn in_use(&self, cancel: &Cancel) -> Result<Option<Lock>> {
         let path = self.root.join(LOCKS).join(CONTENT);
         let file = match File::open(&path) {
@@ -187,7 +187,7 @@ impl Cache {
         loop {
             match file.try_lock_shared() {
                 Ok(()) => return Ok(Some(Lock { _file: file })),
-                // Somebody deletes, which takes a moment.
+                // Another process deletes, which takes a moment.
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(_)) => return Ok(None),
             }
@@ -196,7 +196,7 @@ impl Cache {
         }
     }
 
-    /// The right to delete whole files, unless somebody uses them.
+    /// The right to delete whole files, unless they are in use.
     pub fn try_delete(&self) -> Result<Option<Lock>> {
         self.try_lock(CONTENT)
     }
@@ -223,7 +223,7 @@ fn name_of(identity: &str) -> String {
 pub(super) enum Keep {
     /// It is; and whether its content was known beforehand.
     Index { pinned: bool },
-    /// Its index says something else, that somebody goes by.
+    /// Its index says something else, on which another manifest relies.
     File,
 }
 
@@ -248,7 +248,7 @@ impl Expected {
 /// What is known of a begun download, in the file beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
-    /// Where it comes from, for the eyes of a person.
+    /// Where it comes from, to be shown.
     pub url: String,
     /// The server's strong validator of the version that was begun.
     pub etag: Option<String>,
@@ -272,7 +272,7 @@ pub(super) struct Partial {
 }
 
 impl Partial {
-    /// Opens what an earlier process has left, or begins anew.
+    /// Opens the partial file of an earlier process, or an empty one.
     ///
     /// Where the content is checked at the end, every byte of the file counts. Where it is not, those alone count that
     /// were synced: after a power failure the others may be anything.
@@ -305,7 +305,7 @@ impl Partial {
             Some(state) if there < state.synced || state.length.is_some_and(|length| there > length) => 0,
             Some(_) if expected.is_checked() => there,
             Some(state) if state.etag.is_some() || state.length == Some(state.synced) => state.synced,
-            // Bytes of who knows what; or, without a validator, nobody can tell whether the rest is of the same version.
+            // Bytes of unknown origin; or, without a validator, the rest may be of another version.
             _ => 0,
         };
         let git = expected.git.as_ref().and(expected.bytes);

@@ -171,7 +171,7 @@ impl Hub<'_> {
         }
         if files.is_empty() {
             let message = format!(
-                "`{}` matches none of the {} below `{folder}/` of {}{} at `{}`{}",
+                "`{}` matches no one of {} below `{folder}/` of {}{} at `{}`{}",
                 place.path,
                 counted(listed, "file"),
                 place.kind.prefix(),
@@ -180,7 +180,7 @@ impl Hub<'_> {
                 super::passed_over(passed_over),
             );
             return Err(Error::input(message).hint(format!(
-                "see what there is at {}/{}{}/tree/{}",
+                "its files are listed at {}/{}{}/tree/{}",
                 self.settings.hub,
                 place.kind.prefix(),
                 place.repository,
@@ -301,7 +301,7 @@ impl Hub<'_> {
             .get_all(LINK)
             .iter()
             .find_map(|value| next_page(value.to_str().ok()?));
-        // A page of another host would be told the token.
+        // A page of another host would receive the token.
         let next = next
             .and_then(|next| url.join(&next).ok())
             .filter(|next| next.origin() == url.origin());

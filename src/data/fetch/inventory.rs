@@ -1,7 +1,7 @@
 //! What the folder of downloads holds, and forgetting it.
 //!
-//! An entry of the index is taken away under the lock of its URL, and not while somebody downloads it. A whole file is
-//! deleted when no entry names it any more and nobody reads downloads ([`super::Downloads`]); until then it stays, and
+//! An entry of the index is taken away under the lock of its URL, and not while another process downloads it. A whole file is
+//! deleted when no entry names it any more and no process reads downloads ([`super::Downloads`]); until then it stays, and
 //! is listed as one that no URL names.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,9 +80,9 @@ pub struct Forgotten {
     pub deleted: Vec<Content>,
     /// Files that other URLs name.
     pub named: Vec<Content>,
-    /// Files that stay because somebody may be reading them.
+    /// Files that stay because another process may be reading them.
     pub in_use: Vec<Content>,
-    /// URLs that somebody is downloading, which stay as they are.
+    /// URLs that another process is downloading, which stay as they are.
     pub busy: Vec<String>,
 }
 
@@ -172,7 +172,7 @@ pub fn forget(folder: &Path, pattern: &str) -> Result<Forgotten> {
         return Ok(forgotten);
     }
     let lock = cache.try_delete()?;
-    // Read now: whoever downloads shares the lock that we hold, and writes its entries meanwhile.
+    // Read now: a process that downloads shares the lock that we hold, and writes its entries meanwhile.
     let left = indices(&cache)?;
     let named = names(left.iter().map(|found| &found.download));
     for content in candidates.into_values() {
@@ -212,7 +212,7 @@ impl<'a> Wanted<'a> {
     fn nothing(&self) -> Error {
         match &self.glob {
             Ok(_) => Error::input(format!("nothing that was downloaded is `{}`", self.shown))
-                .hint("`mdlm downloads` lists what there is; in a glob, `*` stands for anything"),
+                .hint("`mdlm downloads` lists all downloads; in a glob, `*` stands for anything"),
             Err(error) => Error::input(format!("read the glob `{}`: {error}", self.text))
                 .hint("`*` stands for anything, `?` for a character, `[[]` for a bracket"),
         }
@@ -328,7 +328,7 @@ fn whole(cache: &Cache) -> Result<Vec<Content>> {
     Ok(contents)
 }
 
-/// What lies in a folder, by name; of one that is not there, nothing.
+/// The paths in a folder, by name; none where the folder does not exist.
 fn paths_below(folder: &Path) -> Result<Vec<PathBuf>> {
     let context = || format!("list `{}`", folder.display());
     let entries = match fs::read_dir(folder) {

@@ -19,11 +19,11 @@
 //! | `index/<hash>.json` | what a URL (or glob) was found to hold: it is found again without the network |
 //! | `partial/<hash>`, `partial/<hash>.json` | a begun download; its URL, validator (`ETag`), length, and how much of it was synced |
 //! | `locks/<hash>` | held by the process that downloads the URL; the others wait for it |
-//! | `locks/content` | shared by the processes that download or read whole files; whoever deletes one holds it alone |
+//! | `locks/content` | shared by the processes that download or read whole files; a process that deletes one holds it exclusively |
 //!
 //! `<hash>` is of the URL. A file is renamed to its place when it is whole, checked and on disk, so that a process may
 //! die at any byte: the next one goes on where it ended, or from the start, and never takes half for whole. It goes on
-//! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will tell.
+//! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will show it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -47,7 +47,7 @@ pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inve
 pub use place::shown;
 pub use settings::{Proxies, Settings};
 
-pub(crate) use bucket::told;
+pub(crate) use bucket::explained;
 pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
@@ -94,7 +94,7 @@ impl Downloads {
     /// The downloads in that folder, which need not exist yet.
     ///
     /// # Errors
-    /// Somebody asked to end.
+    /// The run is cancelled.
     pub fn open(folder: &Path, cancel: &Cancel) -> Result<Self> {
         let cache = Cache::at(folder);
         let in_use = cache.in_use(cancel)?;
@@ -138,7 +138,7 @@ pub(crate) fn objects(
 /// The files that `remote` stands for, downloaded into the folder unless they lie there already. Of a glob, by name.
 ///
 /// # Errors
-/// The network's, a wrong checksum, a file that is too large, a full disk; somebody asked to end.
+/// The network fails, a checksum is wrong, a file is too large, the disk is full, or the run is cancelled.
 pub fn fetch(
     remote: &RemoteFile,
     downloads: &Downloads,
@@ -193,7 +193,7 @@ pub fn validate(remote: &RemoteFile) -> Result<()> {
 /// SHA-256 of a file, in hex: what a file that was brought by hand is checked by.
 ///
 /// # Errors
-/// It cannot be read; somebody asked to end.
+/// It cannot be read, or the run is cancelled.
 pub fn sha256_of(path: &Path, cancel: &Cancel) -> Result<String> {
     cache::sha256_of(path, cancel)
 }
@@ -227,8 +227,8 @@ fn validated(remote: &RemoteFile) -> Result<Place> {
                 .hint("it has 64 digits 0-9, a-f; `sha256sum FILE` shows it"));
         }
     } else if !remote.unpinned && !place.is_pinned() {
-        return Err(Error::input("it is not pinned: another time something else may lie there").hint(
-            "state its `sha256`, or `\"unpinned\": true`, which takes what is there and records it; on the hub a commit \
+        return Err(Error::input("not pinned: the contents may change between runs").hint(
+            "state its `sha256`, or `\"unpinned\": true`, which takes the present contents and records them; on the hub a commit \
              (`@` and 40 hex digits) pins all files",
         ));
     }
@@ -339,8 +339,8 @@ fn expected(remote: &RemoteFile) -> Expected {
     }
 }
 
-/// What is kept of a download beside the file: of one with a checksum an index of its own is of no use if there is one,
-/// which may be what somebody goes by who has none.
+/// What is kept of a download beside the file: of one with a checksum a separate index is of no use if there is one,
+/// on which a manifest without a checksum may rely.
 fn keep(remote: &RemoteFile, identity: &str, cache: &Cache) -> Keep {
     let pinned = remote.sha256.is_some();
     if pinned && cache.known(identity).is_some() {

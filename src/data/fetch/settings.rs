@@ -125,10 +125,10 @@ impl Settings {
     /// What of the environment has a say in downloads, for those who read a record later: variables by name, and of those
     /// that say where files come from what they say. No credentials.
     #[must_use]
-    pub fn told(&self) -> Vec<String> {
-        let mut told = Vec::new();
+    pub fn shown(&self) -> Vec<String> {
+        let mut lines = Vec::new();
         if self.hub != HUB {
-            told.push(format!("HF_ENDPOINT={}", shown(&self.hub)));
+            lines.push(format!("HF_ENDPOINT={}", shown(&self.hub)));
         }
         for (is_set, name) in [
             (self.hub_token.is_some(), "HF_TOKEN"),
@@ -138,18 +138,18 @@ impl Settings {
             (self.proxies.except.is_some(), "NO_PROXY"),
         ] {
             if is_set {
-                told.push(name.to_owned());
+                lines.push(name.to_owned());
             }
         }
         for (name, value) in &self.buckets {
             let name = name.to_ascii_uppercase();
             if name.contains("ENDPOINT") {
-                told.push(format!("{name}={}", shown(value)));
+                lines.push(format!("{name}={}", shown(value)));
             } else {
-                told.push(name);
+                lines.push(name);
             }
         }
-        told
+        lines
     }
 }
 
@@ -197,18 +197,18 @@ mod tests {
         assert!(settings(&[("HTTPS_PROXY", " ")]).proxies == Proxies::default());
     }
 
-    /// Where files come from is told, and who asks is not.
+    /// Servers are shown, credentials are not.
     #[test]
-    fn what_the_environment_says_is_told_without_secrets() {
-        assert_eq!(Settings::default().told(), [""; 0]);
-        let told = settings(&[
+    fn settings_of_the_environment_are_shown_without_secrets() {
+        assert_eq!(Settings::default().shown(), [""; 0]);
+        let lines = settings(&[
             ("HF_ENDPOINT", "https://me:secret@mirror.example/hub?key=secret"),
             ("HF_TOKEN", "secret"),
             ("HTTPS_PROXY", "http://me:secret@proxy"),
             ("AWS_SECRET_ACCESS_KEY", "secret"),
             ("AWS_ENDPOINT_URL", "http://me:secret@localhost:9000"),
         ])
-        .told();
+        .shown();
         let expected = [
             "HF_ENDPOINT=https://mirror.example/hub",
             "HF_TOKEN",
@@ -216,7 +216,7 @@ mod tests {
             "AWS_ENDPOINT_URL=http://localhost:9000",
             "AWS_SECRET_ACCESS_KEY",
         ];
-        assert_eq!(told, expected);
+        assert_eq!(lines, expected);
     }
 
     #[test]

@@ -20,8 +20,8 @@ use crate::plural::counted;
 
 /// How often it is seen that the user wants to end.
 const POLL: Duration = Duration::from_millis(100);
-/// How often progress is told.
-const TELL: Duration = Duration::from_millis(100);
+/// Interval between reports of progress.
+const REPORT: Duration = Duration::from_millis(100);
 /// How often a file may turn out to be another while it comes in.
 const LARGEST_STALE: u32 = 3;
 
@@ -45,7 +45,7 @@ pub(super) struct Answer {
     pub total: Option<u64>,
     /// Strong validator of this version.
     pub etag: Option<String>,
-    /// Whether the end of the file can be told from the end of the connection.
+    /// Whether the end of the file is distinguished from the end of the connection.
     pub ends: bool,
     /// The bytes.
     pub body: Body,
@@ -178,7 +178,7 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                     };
                     return Err(error.context(format!("at {place}, attempt {failures} that brought nothing")));
                 }
-                // Nothing would tell that the rest is of another version.
+                // A rest of another version would not be noticed.
                 if partial.state.etag.is_none() && !job.expected.is_checked() {
                     partial.restart()?;
                 }
@@ -255,14 +255,14 @@ async fn receive(
         progress,
         ..
     } = with;
-    let mut told: Option<Instant> = None;
+    let mut reported: Option<Instant> = None;
     let url = match &job.origin {
         Origin::Web { url, .. } => Some(url),
         Origin::Bucket { .. } => None,
     };
     loop {
-        if told.is_none_or(|told| told.elapsed() >= TELL) {
-            told = Some(Instant::now());
+        if reported.is_none_or(|reported| reported.elapsed() >= REPORT) {
+            reported = Some(Instant::now());
             progress(FetchProgress {
                 url: job.shown,
                 done: partial.len(),

@@ -26,7 +26,7 @@ type Make = fn(&str) -> reqwest::Result<Proxy>;
 
 /// A client for all of it: one TLS, one set of timeouts and proxies.
 pub(super) fn client(settings: &Settings, connect_timeout: Duration, https_only: bool) -> Result<Client> {
-    // reqwest takes the process's provider. That somebody has set one already is as good.
+    // reqwest takes the process's provider. A provider that is set already is as good.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
     // What is hashed is what lies on the server.
@@ -36,7 +36,7 @@ pub(super) fn client(settings: &Settings, connect_timeout: Duration, https_only:
         .default_headers(headers)
         .connect_timeout(connect_timeout)
         .read_timeout(settings.idle_timeout)
-        // The next host is not told an address that may carry a signature.
+        // The address may carry a signature, which the next host must not see.
         .referer(false)
         .redirect(redirect::Policy::custom(follow))
         // Of one file at a time, HTTP/2 has nothing to gain.

@@ -127,7 +127,7 @@ impl LeftOut {
         }
     }
 
-    /// What there is of each sort.
+    /// The number of files of each sort.
     pub fn counts(&self) -> impl Iterator<Item = (Sort, u64)> {
         self.sorts.iter().map(|(sort, names)| (*sort, names.count))
     }
@@ -147,7 +147,7 @@ impl LeftOut {
 
     /// A line for each sort: `hidden left out: .git/, .cache/ and 3 more`.
     #[must_use]
-    pub fn told(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         let line = |(sort, names): (&Sort, &Names)| {
             let more = match names.count - names.first.len() as u64 {
                 0 => String::new(),
@@ -251,7 +251,7 @@ fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// A path without `.` and `..`, as far as its text tells.
+/// A path without `.` and `..`, by its text alone.
 fn lexical(path: &Path) -> PathBuf {
     let mut plain = PathBuf::new();
     for part in path.components() {
@@ -383,7 +383,7 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
     Ok(all)
 }
 
-/// What tells that two names are of one file. Length and time too, since some network file systems give two files one
+/// Identifies a file: two names with equal values are one file. Length and time too, since some network file systems give two files one
 /// inode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Identity {
@@ -515,7 +515,7 @@ fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
     }
     Error::input(format!(
         "no file is left of what `{pattern}` matches: {}",
-        left_out.told().join("; ")
+        left_out.lines().join("; ")
     ))
     .hint(ways.join("; "))
 }

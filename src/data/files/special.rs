@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result, Wrap as _};
 /// Links behind each other that the system follows, at most.
 const LINKS: usize = 40;
 
-/// What lies at a path.
+/// The kind of file at a path.
 #[derive(Debug)]
 pub enum Place {
     /// A plain file, through links or not.
@@ -113,7 +113,7 @@ pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
         .hint("bring the file that it stands for, or point the link elsewhere: `ln -sfn FILE LINK`")
 }
 
-/// Checks that a path leads to a plain file, if to anything: what is not there is left to whoever opens it.
+/// Checks that a path leads to a plain file, if to anything: a missing file is reported when it is opened.
 ///
 /// # Errors
 /// It leads to a folder, a pipe, a socket, a device, or to a link to nothing.

@@ -51,8 +51,8 @@ impl Folder {
     /// The names of the files, and what was left out.
     fn names(&self, files: &[&str], exclude: &[&str]) -> (Vec<String>, Vec<String>) {
         let found = self.expand(files, exclude).unwrap();
-        let told = found.left_out.told();
-        (found.files.into_iter().map(|file| file.name).collect(), told)
+        let lines = found.left_out.lines();
+        (found.files.into_iter().map(|file| file.name).collect(), lines)
     }
 
     fn fault(&self, files: &[&str], exclude: &[&str]) -> String {
@@ -81,7 +81,7 @@ fn globs_expand_in_order_and_once() {
     assert_eq!(names(&["b[1].txt"]).unwrap(), ["b[1].txt"]);
     let all = ["a.txt", "b[1].txt", "deep/d.md", "deep/er/c.txt", "z.txt"];
     assert_eq!(names(&["**/*"]).unwrap(), all);
-    assert_eq!(names(&["**"]).unwrap(), all, "what lies below");
+    assert_eq!(names(&["**"]).unwrap(), all, "everything below");
     assert_eq!(names(&["./**/./*"]).unwrap(), all);
     assert_eq!(names(&["**/**/*.md"]).unwrap(), ["deep/d.md"]);
     assert_eq!(
@@ -119,10 +119,10 @@ fn a_glob_passes_over_what_it_does_not_name() {
         "d/.part.txt.crc",
         "d/e.txt",
     ]);
-    let (names, told) = folder.names(&["**/*"], &[]);
+    let (names, lines) = folder.names(&["**/*"], &[]);
     assert_eq!(names, ["a.txt", "d/e.txt"]);
     assert_eq!(
-        told,
+        lines,
         [
             "hidden left out: `.b.txt`, `.git/`",
             "system files left out: `._a.txt`, `.ipynb_checkpoints/`, `Thumbs.db`, `__MACOSX/` and 2 more"
@@ -142,7 +142,7 @@ fn a_glob_passes_over_what_it_does_not_name() {
         "Thumbs.db",
         ".ipynb_checkpoints/a.txt",
     ];
-    let (names, told) = folder.names(&named, &[]);
+    let (names, lines) = folder.names(&named, &[]);
     assert_eq!(
         names,
         [
@@ -155,7 +155,7 @@ fn a_glob_passes_over_what_it_does_not_name() {
             ".ipynb_checkpoints/a.txt"
         ]
     );
-    assert_eq!(told, ["system files left out: `._a.txt`"], "{told:?}");
+    assert_eq!(lines, ["system files left out: `._a.txt`"], "{lines:?}");
     let fault = folder.fault(&[".git/*", "__MACOSX/**/._*", "d/*.crc"], &[]);
     assert!(fault.contains("no file matches `__MACOSX/**/._*`"), "{fault}");
     let fault = folder.fault(&["d/*.crc"], &[]);
@@ -177,9 +177,9 @@ fn a_glob_enters_no_store_whatever_it_is_called() {
     // A cache that machines share.
     folder.write("shared/actions/source/ab.json", "{}");
     folder.write("shared/files/ab/abcd", "text");
-    let (names, told) = folder.names(&["**/*"], &[]);
+    let (names, lines) = folder.names(&["**/*"], &[]);
     assert_eq!(names, ["a.txt"]);
-    assert_eq!(told, ["stores left out: `.mdlm/`, `results/`, `shared/`"]);
+    assert_eq!(lines, ["stores left out: `.mdlm/`, `results/`, `shared/`"]);
     for pattern in [
         "results/artifacts/*/*.txt",
         ".mdlm/**/*.txt",
@@ -193,9 +193,9 @@ fn a_glob_enters_no_store_whatever_it_is_called() {
     assert!(fault.contains(".mdlm/artifacts/…"), "{fault}");
     // The project's own folder is the store.
     folder.store(".");
-    let (names, told) = folder.names(&["**/*.txt"], &[]);
+    let (names, lines) = folder.names(&["**/*.txt"], &[]);
     assert_eq!(names, ["a.txt"]);
-    assert!(told[0].contains("`artifacts/`"), "{told:?}");
+    assert!(lines[0].contains("`artifacts/`"), "{lines:?}");
 }
 
 #[test]
@@ -209,10 +209,10 @@ fn reports_and_manifests_are_no_text() {
         "report.html",
         &format!("<!doctype html>\n<head>{}", own::GENERATOR),
     );
-    let (names, told) = folder.names(&["**/*"], &[]);
+    let (names, lines) = folder.names(&["**/*"], &[]);
     assert_eq!(names, ["a.html", "a.json"]);
     assert_eq!(
-        told,
+        lines,
         ["reports and manifests left out: `data/m.json`, `m.json`, `report.html`"]
     );
     // A path that names one reads it.
@@ -244,7 +244,7 @@ fn what_is_excluded_is_not_read() {
     assert_eq!(excluding(&["d/../a.txt", "b[1].txt", "d/old"]).len(), 2);
     let all = folder.expand(&["**/*.txt"], &["a.txt", "*.bak.txt"]).unwrap();
     assert_eq!(all.files.len(), 5);
-    assert_eq!(all.left_out.told(), ["excluded: `a.txt`"]);
+    assert_eq!(all.left_out.lines(), ["excluded: `a.txt`"]);
     let warnings = all.left_out.warnings();
     assert!(
         warnings[0].contains("`exclude` pattern `*.bak.txt` matches nothing"),
@@ -264,12 +264,12 @@ fn what_is_excluded_is_not_read() {
 #[test]
 fn a_file_is_read_once_whatever_leads_to_it() {
     let folder = Folder::new(&["a.txt", "b.txt", "data/x.txt", "data/v2/y.txt"]);
-    let (names, told) = folder.names(&["*.txt", "a.txt", "./b.txt", "data/../a.txt"], &[]);
+    let (names, lines) = folder.names(&["*.txt", "a.txt", "./b.txt", "data/../a.txt"], &[]);
     assert_eq!(names, ["a.txt", "b.txt"]);
-    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!(lines.len(), 1, "{lines:?}");
     assert!(
-        told[0].starts_with("repeats left out: `a.txt`, `b.txt`"),
-        "{told:?}"
+        lines[0].starts_with("repeats left out: `a.txt`, `b.txt`"),
+        "{lines:?}"
     );
     // Links that lead back end, and a file has its own name where the glob matches that too.
     folder.link(".", "data/back");
@@ -279,9 +279,9 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     let found = folder.expand(&["data/**/*.txt", "a.txt"], &[]).unwrap();
     let names: Vec<_> = found.files.iter().map(|file| file.name.as_str()).collect();
     assert_eq!(names, ["data/a-link.txt", "data/v2/y.txt", "data/x.txt"]);
-    let told = found.left_out.told().join("\n");
+    let lines = found.left_out.lines().join("\n");
     for link in ["`data/back/`", "`data/current/`", "`data/v2/up/`", "`a.txt`"] {
-        assert!(told.contains(link), "{link}: {told}");
+        assert!(lines.contains(link), "{link}: {lines}");
     }
     let warnings = found.left_out.warnings();
     assert_eq!(
@@ -345,9 +345,9 @@ fn what_is_no_file_is_answered_at_once() {
             "{fault}"
         );
     }
-    let (names, told) = folder.names(&["*.txt"], &[]);
+    let (names, lines) = folder.names(&["*.txt"], &[]);
     assert_eq!(names, ["a.txt"]);
-    assert_eq!(told, ["pipes and devices left out: `s.txt`"]);
+    assert_eq!(lines, ["pipes and devices left out: `s.txt`"]);
     let fault = folder.fault(&["-"], &[]);
     assert!(
         fault.contains("`-` is standard input, and nothing comes from there"),

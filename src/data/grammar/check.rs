@@ -1,7 +1,7 @@
 //! Refuses grammars whose texts have no probability of their own.
 //!
 //! Three things are checked when a grammar is read: no rule calls itself, so that there are finitely many records; every
-//! drawn entry is told by the text, by a form that no other entry shares, before another of its forms is said; and no
+//! drawn entry is identified by the text, by a form that no other entry shares, before another of its forms is said; and no
 //! text can be made in two ways.
 //!
 //! For the last, the grammar is laid out as an automaton: rules are expanded in place, a feature becomes a choice
@@ -23,7 +23,7 @@ const LIMIT: usize = 2_000_000;
 pub fn check(grammar: &Grammar, file: &str) -> Result<()> {
     let mut path = Vec::new();
     no_recursion(grammar, grammar.start, &mut path, &mut BTreeSet::new(), file)?;
-    told(grammar, grammar.start, &[], &mut BTreeMap::new(), file)?;
+    identified(grammar, grammar.start, &[], &mut BTreeMap::new(), file)?;
     let automaton = Automaton::build(grammar, file)?;
     automaton.first_words(grammar, file)?;
     automaton.unambiguous(grammar, file)
@@ -62,53 +62,53 @@ fn no_recursion(
     Ok(())
 }
 
-/// Whether the text so far tells the entry of a variable.
+/// Whether the text so far identifies the entry of a variable.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Told {
+enum Identified {
     No,
     /// In some alternatives of a rule.
     Maybe,
     Yes,
 }
 
-type Known = BTreeMap<(usize, Vec<Told>), Vec<Told>>;
+type Known = BTreeMap<(usize, Vec<Identified>), Vec<Identified>>;
 
-/// Follows a rule that is given variables, and returns what the text tells about them after it.
-fn told(grammar: &Grammar, rule: usize, given: &[Told], known: &mut Known, file: &str) -> Result<Vec<Told>> {
+/// Follows a rule that is given variables, and returns which of them the text identifies after it.
+fn identified(grammar: &Grammar, rule: usize, given: &[Identified], known: &mut Known, file: &str) -> Result<Vec<Identified>> {
     if let Some(after) = known.get(&(rule, given.to_vec())) {
         return Ok(after.clone());
     }
-    let mut joined: Option<Vec<Told>> = None;
+    let mut joined: Option<Vec<Identified>> = None;
     for alternative in &grammar.rules[rule].alternatives {
         let mut slots = given.to_vec();
-        slots.resize(alternative.slots.len(), Told::No);
+        slots.resize(alternative.slots.len(), Identified::No);
         for item in &alternative.items {
             match item {
                 Item::Text(_) => {}
                 Item::Draw { slot, .. } => {
-                    // The parser tries every value of a feature: it need not be told.
+                    // The parser tries every value of a feature: the text need not identify it.
                     let feature = grammar.classes[alternative.slots[*slot]].feature;
-                    slots[*slot] = if feature { Told::Yes } else { Told::No };
+                    slots[*slot] = if feature { Identified::Yes } else { Identified::No };
                 }
                 Item::Say { slot, form } => {
-                    if slots[*slot] != Told::Yes {
-                        tells(grammar, alternative, *slot, form, file)?;
-                        slots[*slot] = Told::Yes;
+                    if slots[*slot] != Identified::Yes {
+                        check_form(grammar, alternative, *slot, form, file)?;
+                        slots[*slot] = Identified::Yes;
                     }
                 }
                 Item::Call { rule, arguments } => {
-                    let states: Vec<Told> = arguments.iter().map(|&slot| slots[slot]).collect();
-                    let after = told(grammar, *rule, &states, known, file)?;
+                    let states: Vec<Identified> = arguments.iter().map(|&slot| slots[slot]).collect();
+                    let after = identified(grammar, *rule, &states, known, file)?;
                     for (&slot, state) in arguments.iter().zip(after) {
                         slots[slot] = slots[slot].max(state);
                     }
                 }
             }
         }
-        if let Some(slot) = (given.len()..slots.len()).find(|&slot| slots[slot] != Told::Yes) {
+        if let Some(slot) = (given.len()..slots.len()).find(|&slot| slots[slot] != Identified::Yes) {
             let class = &grammar.classes[alternative.slots[slot]].name;
             let message =
-                format!("an entry of `{class}` is drawn here and the text does not always tell which");
+                format!("an entry of `{class}` is drawn here and the text does not always identify it");
             return Err(fault(file, alternative, &message).hint("say it in a form that no other entry has"));
         }
         slots.truncate(given.len());
@@ -117,7 +117,7 @@ fn told(grammar: &Grammar, rule: usize, given: &[Told], known: &mut Known, file:
             Some(before) => before
                 .into_iter()
                 .zip(slots)
-                .map(|(a, b)| if a == b { a } else { Told::Maybe })
+                .map(|(a, b)| if a == b { a } else { Identified::Maybe })
                 .collect(),
         });
     }
@@ -126,8 +126,8 @@ fn told(grammar: &Grammar, rule: usize, given: &[Told], known: &mut Known, file:
     Ok(after)
 }
 
-/// Fails when the form does not tell the entry.
-fn tells(grammar: &Grammar, alternative: &Alternative, slot: usize, form: &Form, file: &str) -> Result<()> {
+/// Fails when the form does not identify the entry.
+fn check_form(grammar: &Grammar, alternative: &Alternative, slot: usize, form: &Form, file: &str) -> Result<()> {
     let class = &grammar.classes[alternative.slots[slot]];
     for &column in &form.columns {
         let mut seen = HashSet::new();
@@ -137,7 +137,7 @@ fn tells(grammar: &Grammar, alternative: &Alternative, slot: usize, form: &Form,
                 .map(|&t| grammar.tokens[t as usize].as_str())
                 .collect();
             let message = format!(
-                "`{}` does not tell which `{}` was drawn, and nothing before it does",
+                "`{}` does not identify which `{}` was drawn, and nothing before it does",
                 spelled.join(" "),
                 class.name
             );
@@ -375,7 +375,7 @@ impl Walks {
             (one, other) => format!("{file}:{other}:1: this alternative and that of line {one}"),
         };
         Error::input(format!("{place} make the same text: `… {text} …`")).hint(
-            "the probability of such a text would not be that of its derivation; change a word so that the text tells",
+            "the probability of such a text would not be that of its derivation; change a word so that the text identifies it",
         )
     }
 }

@@ -63,7 +63,7 @@ pub use parse::Derivation;
 /// A word or a mark, by its place in the grammar's list of them.
 type Token = u32;
 
-/// A draw has not been told yet.
+/// A draw that the text has not identified yet.
 const UNKNOWN: u32 = u32::MAX;
 
 /// A grammar that makes every text in at most one way.
@@ -132,7 +132,7 @@ struct Form {
 }
 
 impl Form {
-    /// The column that the features' values select. `value` tells the value of a slot and `count` how many it has.
+    /// The column that the features' values select. `value` returns the value of a slot and `count` the number of its values.
     fn column(&self, value: impl Fn(usize) -> u32, count: impl Fn(usize) -> usize) -> usize {
         let index = self
             .features
@@ -635,7 +635,7 @@ rule intro w:who =
         ("rule record =\n  {who.his}\n", "g:8:4: `who` has no form `his`"),
         (
             "rule record =\n  {who.he}\n",
-            "g:8:3: `she` does not tell which `who` was drawn",
+            "g:8:3: `she` does not identify which `who` was drawn",
         ),
         (
             "rule record =\n  a {w:who.-}\n",
@@ -664,7 +664,7 @@ rule intro w:who =
         ),
         (
             "rule record =\n  {w:who.-} <x w> {w.he}\nrule x w:who =\n  {w}\n  b\n",
-            "g:8:3: `she` does not tell",
+            "g:8:3: `she` does not identify",
         ),
         (
             "rule record =\n  a\n  a\n",

@@ -2,7 +2,7 @@
 //!
 //! Items are taken from left to right with the rest of the work as a list of continuations, so that every derivation is
 //! found; how many there are is what the tests count. A drawn entry is unknown until it is said: the word in the text
-//! tells it. A feature is never said by itself, so each of its values is tried.
+//! identifies it. A feature is never said by itself, so each of its values is tried.
 
 use super::{Alternative, Grammar, Item, Token, UNKNOWN, cost};
 
@@ -186,13 +186,13 @@ impl Search<'_> {
 
     fn end(&mut self, at: usize, log: f64) {
         if at == self.words.len() {
-            let told = |&drawn: &Drawn| match drawn {
+            let index = |&drawn: &Drawn| match drawn {
                 Drawn::Alternative(index) => index,
                 Drawn::Cell(cell) => self.cells[cell],
             };
             self.found.push(Derivation {
                 log_probability: log,
-                draws: self.draws.iter().map(told).collect(),
+                draws: self.draws.iter().map(index).collect(),
             });
         }
     }

@@ -15,7 +15,7 @@ use crate::manifest::source::Compression;
 /// How the decoders say that a window or a dictionary is larger than they were allowed to take.
 const TOO_LARGE: [&str; 2] = ["Frame requires too much memory", "needed memory too big"];
 
-/// The compression that the first bytes of a file tell of.
+/// The compression that the first bytes of a file show.
 ///
 /// gzip: RFC 1952; zstd: RFC 8878, a frame or a skippable one; bzip2: its header and the magic of a first block (π) or
 /// of the end (√π); xz: its file format 1.2.1.

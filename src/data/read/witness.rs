@@ -1,6 +1,6 @@
-//! What was read of a file, so that it can be told afterwards whether it is what the file was known to hold.
+//! Digests of what was read of a file, to compare with what the cache key says of it.
 //!
-//! A file that is written to while it is read gives bytes of two contents, and its length and times may tell nothing of
+//! A file that is written to while it is read gives bytes of two contents, and its length and times may not show
 //! it. So what is read is hashed as it is read: of a file that is read from start to end that is its digest, and of one
 //! that is read here and there each stretch can be compared with the file once that is known to be whole.
 
@@ -12,11 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::error::{Context as _, Result};
 use crate::store::Digest;
 
-/// Stretches that are remembered of a file, at most: what bounds memory. Of one that is read in more places nothing can
-/// be told.
+/// Stretches that are remembered of a file, at most: what bounds memory. A file that is read in more places is not
+/// checked.
 const MOST: usize = 1 << 16;
 
-/// Takes note of what is read of a file. Shared by all who read it.
+/// Records what is read of a file. Shared by all of its readers.
 #[derive(Clone, Debug, Default)]
 pub struct Witness(Arc<Mutex<Noted>>);
 

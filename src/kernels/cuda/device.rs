@@ -30,7 +30,7 @@ use crate::error::{Error, Kind, Result, Wrap as _};
 /// Shared memory that a kernel has without asking, in bytes.
 const USUAL_SHARED: usize = 48 << 10;
 /// Lists of commands that are kept as graphs. A training has one for each number of padded masked rows: each of a step's
-/// micro-batches has its own share of masked tokens, and with it one or two numbers of its own.
+/// micro-batches has its own masked fraction, hence one or two padded numbers.
 const GRAPHS: usize = 128;
 /// Pieces of the host's memory that copies to and from the device pass through: while the device reads one, the next is
 /// filled.
@@ -142,7 +142,7 @@ impl Sort {
     }
 }
 
-/// Set, it has every command waited for, so that one which fails is told by name.
+/// Set, every command is waited for, so that an error names the command that failed.
 const CAREFUL: &str = "MDLM_GPU_CAREFUL";
 
 /// Set, it has products do nothing but multiply, and kernels what epilogues would have done.
@@ -154,27 +154,27 @@ pub fn is_plain() -> bool {
     turn::is_set(PLAIN)
 }
 
-/// What the driver did not do. A kernel that fails is told by whatever is asked next: what was asked need not be at fault.
+/// The error of a driver call. A failed kernel is reported by the next call, so that the call itself need not be at fault.
 fn failed(what: impl Display, error: result::DriverError) -> Error {
     let words = error.error_string().map(CStr::to_string_lossy);
     let words = words.unwrap_or_else(|_| "the driver does not say why".into());
-    let told = Error::environment(format!("{what}: {words} ({:?})", error.0));
+    let error_text = Error::environment(format!("{what}: {words} ({:?})", error.0));
     match error.0 {
         sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-            told.hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
+            error_text.hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
         }
-        _ => told.hint(careful()),
+        _ => error_text.hint(careful()),
     }
 }
 
 /// How to learn which kernel it was.
 fn careful() -> String {
     format!(
-        "{CAREFUL}=1 runs one kernel after the other and tells which one fails; compute-sanitizer says more"
+        "{CAREFUL}=1 runs one kernel after the other and names the one that fails; compute-sanitizer says more"
     )
 }
 
-/// A command as an error tells it: a kernel by name, with the shape of its launch.
+/// A command as an error describes it: a kernel by name, with the shape of its launch.
 fn described(command: &Command) -> String {
     match command {
         Command::Launch(launch) => {
@@ -316,7 +316,7 @@ impl Device {
         Ok(kernel)
     }
 
-    /// Machine code, from disk where it was compiled before. That it cannot be kept is nobody's concern.
+    /// Machine code, from disk where it was compiled before. A failure to write it to disk is ignored.
     fn code(&self, launch: &Launch, identity: &str) -> Result<Vec<u8>> {
         let path = cache().map(|folder| folder.join(format!("{}-{identity}.cubin", launch.operation.name)));
         if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok())
@@ -510,7 +510,7 @@ impl Device {
             self.obey(command)?;
             marks.push(mark().map_err(timing)?);
         }
-        // SAFETY: the stream is ours; so are the events, which have happened when it has come to its end, and are destroyed
+        // SAFETY: the stream is ours; so are the events, which have happened when it ends, and are destroyed
         // once.
         unsafe {
             result::stream::synchronize(self.stream).map_err(timing)?;

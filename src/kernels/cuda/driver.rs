@@ -170,7 +170,7 @@ pub enum Epilogue {
     RowSums(Address),
 }
 
-/// c (m, n) = a (m, k) · b (k, n), row-major, added to what is there if `accumulate`; sums in f32.
+/// c (m, n) = a (m, k) · b (k, n), row-major, added to c if `accumulate`; sums in f32.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Product {
     /// m, n, k.
@@ -187,7 +187,7 @@ pub struct Product {
     pub accumulate: bool,
     /// Whether f32 factors may be rounded to tf32, of 11 significant bits.
     pub tf32: bool,
-    /// What becomes of the sums.
+    /// What is done to the sums.
     pub epilogue: Epilogue,
 }
 
@@ -222,7 +222,7 @@ pub enum Command {
         /// Its size.
         bytes: usize,
     },
-    /// Nothing: from here on nobody touches that buffer.
+    /// Nothing: from here on no command touches that buffer.
     Idle {
         /// Where it begins.
         at: Address,
@@ -267,7 +267,7 @@ impl Command {
 /// Free and whole memory of a device, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capacity {
-    /// Nobody has it.
+    /// Not in use.
     pub free: usize,
     /// All there is.
     pub total: usize,
@@ -342,7 +342,7 @@ pub struct Timed {
 pub struct Times(BTreeMap<String, (u64, f64)>);
 
 impl Times {
-    /// Takes note of a command's time.
+    /// Adds a command's time.
     pub fn add(&mut self, command: &Command, seconds: f64) {
         let what = match command {
             Command::Launch(launch) => launch.kernel.to_owned(),

@@ -220,7 +220,7 @@ impl Emulated {
 
     fn bytes(&self, at: Address, bytes: usize) -> Result<&[u8]> {
         self.check(at, bytes)?;
-        // SAFETY: within a live buffer of ours, which was filled when it was made; nobody writes meanwhile, since a driver
+        // SAFETY: within a live buffer of ours, which was filled when it was made; no other thread writes meanwhile, since a driver
         // is of one thread and the slice does not outlive the call that it is made in.
         Ok(unsafe { std::slice::from_raw_parts(at.0 as *const u8, bytes) })
     }
@@ -270,7 +270,7 @@ impl Emulated {
         let values: Vec<u64> = launch.arguments.iter().map(|argument| argument.bits()).collect();
         let addresses: Vec<*const u64> = values.iter().map(std::ptr::from_ref).collect();
         // SAFETY: the functions have these types in `emulate.h`. The kernel reads its arguments through `addresses` and
-        // touches memory within the buffers that it is told of, which it checks itself; `values` outlives the call.
+        // touches memory within the buffers of its arguments, which it checks itself; `values` outlives the call.
         unsafe {
             let forget: extern "C" fn() = std::mem::transmute(forget);
             let buffer: extern "C" fn(*mut c_void, usize) = std::mem::transmute(buffer);
@@ -614,7 +614,7 @@ mod tests {
         }
     }
 
-    /// Not a test of its own: the child of the one above.
+    /// Not a separate test: the child process of the one above.
     #[test]
     #[ignore = "run by `what_is_undefined_on_a_gpu_ends_the_process`"]
     fn runs_a_broken_kernel() {
@@ -628,7 +628,7 @@ mod tests {
         let _ = device.run(vec![launch(*operation, at)], false);
     }
 
-    /// Memory that nobody wrote holds NaNs; what was let go is no buffer any more, nor is one over another.
+    /// Unwritten memory holds NaNs; a freed buffer is invalid, and buffers do not overlap.
     #[test]
     fn memory_is_poisoned_and_watched() {
         let device = Emulated::default();
@@ -664,7 +664,7 @@ mod tests {
             )
             .unwrap();
         device.read(first, &mut bytes).unwrap();
-        assert!(f32::from_le_bytes(bytes).is_nan(), "shared memory nobody wrote");
+        assert!(f32::from_le_bytes(bytes).is_nan(), "unwritten shared memory");
         device.run(vec![Ask::Idle { at: first }], false).unwrap();
         assert!(device.read(first, &mut bytes).is_err());
         assert!(device.run(vec![Ask::Idle { at: first }], false).is_err());

@@ -22,7 +22,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// What became of looking for a library.
+/// The result of looking for a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Found<T> {
     /// It is not installed, or not where libraries are looked for.
@@ -34,7 +34,7 @@ pub enum Found<T> {
 }
 
 impl<T> Found<T> {
-    /// What is there.
+    /// The library, if it was found.
     #[must_use]
     pub fn there(&self) -> Option<&T> {
         match self {
@@ -60,7 +60,7 @@ pub struct Findings {
 pub struct Installed {
     /// The newest CUDA that it runs.
     pub cuda: Version,
-    /// Its own number, where the system tells: `580.65.06`.
+    /// Its own number, where the system reports it: `580.65.06`.
     pub release: Option<String>,
     /// The devices that it shows, or why it does not start.
     pub gpus: Result<Vec<Gpu>, String>,
@@ -80,7 +80,7 @@ impl Installed {
 pub struct Compiler {
     /// Its version.
     pub version: Version,
-    /// The architectures that it knows: 90 for `sm_90`. Nothing where it does not tell.
+    /// The architectures that it supports: 90 for `sm_90`. Empty where it does not report them.
     pub architectures: Vec<u32>,
     /// Whether it compiles, where that was tried: a part of it may be missing.
     pub trial: Option<Result<(), String>>,
@@ -102,7 +102,7 @@ pub struct Gpu {
     pub number: usize,
     /// As the driver calls it.
     pub name: String,
-    /// What it is known by whatever its number, where the driver tells.
+    /// Its identifier, which does not depend on its number; absent where the driver does not report it.
     pub uuid: Option<String>,
     /// Compute capability.
     pub capability: (u32, u32),
@@ -377,7 +377,7 @@ impl Trouble {
         }
     }
 
-    /// The error of whoever asked for the GPU.
+    /// The error for a command that asked for the GPU.
     #[must_use]
     pub fn into_error(self) -> Error {
         Error::environment(format!("use `--device cuda`: {self}"))
@@ -476,13 +476,13 @@ pub(crate) mod tests {
             }),
             ("NVRTC too old for the device", |it| gpu(it).capability = (12, 1)),
         ];
-        let told = cases.map(|(what, spoil)| {
+        let texts = cases.map(|(what, spoil)| {
             let mut findings = well();
             spoil(&mut findings);
             let trouble = findings.verdict().unwrap_err();
             format!("{what}\n  {trouble}\n  hint: {}", trouble.way_out())
         });
-        insta::assert_snapshot!(told.join("\n"), @r"
+        insta::assert_snapshot!(texts.join("\n"), @r"
         no driver
           no CUDA driver (libcuda) is installed
           hint: install NVIDIA's driver; a container has to be given it (`docker run --gpus all`)

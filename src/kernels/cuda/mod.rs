@@ -55,7 +55,7 @@ pub struct Cuda {
     slabs: RefCell<Vec<Slab>>,
     /// Rotary tables by row length and head width; a network has one.
     turns: RefCell<BTreeMap<(usize, usize), Rc<Kept>>>,
-    /// What dropout was last told: the same for all operations of a step.
+    /// The last parameters of dropout: the same for all operations of a step.
     random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
     /// Where losses are added up, an f64.
     losses: Cell<Option<Address>>,
@@ -110,7 +110,7 @@ pub(super) struct Matrix {
 /// The input of a GELU.
 struct Inner {
     values: Buffer,
-    /// Whether what lies in the output's slot is the input's gradient.
+    /// Whether the output's slot holds the input's gradient.
     is_reached: Cell<bool>,
 }
 
@@ -196,7 +196,7 @@ impl Cuda {
         self.queue.driver()
     }
 
-    /// Makes room for weights that together take `count` elements ([`room`] tells each one's): they will lie end to end.
+    /// Makes room for weights that together take `count` elements ([`room`] returns each one's): they will lie end to end.
     ///
     /// # Errors
     /// Out of memory.
@@ -327,7 +327,7 @@ impl Backend for Cuda {
     }
 
     fn record(&self, gradients: Gradients) {
-        // Told anew for each recording, so that each finds the feed alike.
+        // Passed again for each recording, so that each finds the same feed.
         *self.random.borrow_mut() = None;
         *self.recording.borrow_mut() = Some(Recording {
             tape: Vec::new(),
@@ -354,7 +354,7 @@ impl Backend for Cuda {
             return Err(Error::internal(format!("{} values for {shape:?}", values.len())));
         }
         let rows = values.len() / columns.max(1);
-        let buffer = self.queue.tell(&narrowed(values, self.element));
+        let buffer = self.queue.upload(&narrowed(values, self.element));
         Ok(Self::act(self.matrix(buffer, rows, columns)))
     }
 

@@ -142,12 +142,12 @@ impl Cuda {
 
     pub(in crate::kernels) fn numbers(&self, numbers: &[u32]) -> Rc<Buffer> {
         let bytes: Vec<u8> = numbers.iter().flat_map(|number| number.to_le_bytes()).collect();
-        Rc::new(self.queue.tell(&bytes))
+        Rc::new(self.queue.upload(&bytes))
     }
 
     /// Floats of the host's.
-    pub(super) fn told(&self, values: &[f32]) -> Buffer {
-        self.queue.tell(&narrowed(values, Element::F32))
+    pub(super) fn constants(&self, values: &[f32]) -> Buffer {
+        self.queue.upload(&narrowed(values, Element::F32))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
@@ -357,7 +357,7 @@ impl Cuda {
         Ok(self.spread(rows, &rows.starts(batch, count), count, batch))
     }
 
-    /// The places of a modulation's rows: all rows are of its only one, or each batch row's of its own.
+    /// The places of a modulation's rows: all rows use its only one, or each batch row its own.
     fn modulated(
         &self,
         rows: TokenRows<'_>,

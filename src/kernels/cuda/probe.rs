@@ -1,4 +1,4 @@
-//! Asks what there is of CUDA: the driver, its devices, NVRTC, cublasLt. Whether it is enough, [`Findings::verdict`] says.
+//! Looks for CUDA: the driver, its devices, NVRTC, cublasLt. Whether it is enough, [`Findings::verdict`] says.
 //!
 //! This is a seam file (invariant 7): these are C libraries. Bindings panic where a library or one of its functions is
 //! missing, so that presence is asked first and the rest is guarded: looking for a GPU never ends a process.
@@ -21,7 +21,7 @@ use crate::error::guarded;
 /// CU_COMPUTEMODE_PROHIBITED
 const PROHIBITED: i32 = 2;
 
-/// What is there, asked once in a process: starting the driver takes tenths of a second.
+/// What was found, asked once per process: starting the driver takes tenths of a second.
 #[must_use]
 pub fn findings() -> &'static Findings {
     static FINDINGS: OnceLock<Findings> = OnceLock::new();
@@ -38,7 +38,7 @@ pub fn findings() -> &'static Findings {
     })
 }
 
-/// What is there, with what changes from moment to moment (free memory, who computes), and whether kernels compile.
+/// What is found now, with what changes from moment to moment (free memory, who computes), and whether kernels compile.
 #[must_use]
 pub fn thorough() -> Findings {
     let (compiler, products) = ask_for_libraries();
@@ -99,7 +99,7 @@ fn ask_driver() -> Result<Installed, String> {
     unsafe { driver::cuDriverGetVersion(&raw mut number) }
         .result()
         .map_err(|error| format!("{:?}", error.0))?;
-    // The name of a failure alone: what the driver makes of it is a sentence of its own.
+    // The name of a failure alone: the driver's explanation is a separate sentence.
     let gpus = match result::init() {
         Ok(()) => ask_gpus(),
         Err(error) if error.0 == driver::CUresult::CUDA_ERROR_NO_DEVICE => Ok(vec![]),
@@ -112,7 +112,7 @@ fn ask_driver() -> Result<Installed, String> {
     })
 }
 
-/// The number of the driver's release, which its kernel module tells: `NVRM version: NVIDIA UNIX x86_64 Kernel Module
+/// The number of the driver's release, from its kernel module: `NVRM version: NVIDIA UNIX x86_64 Kernel Module
 /// 580.65.06 …`.
 fn release() -> Option<String> {
     let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
@@ -131,14 +131,14 @@ fn released(text: &str) -> Option<String> {
 }
 
 fn ask_gpus() -> Result<Vec<Gpu>, String> {
-    let told = |error: result::DriverError| format!("{:?}", error.0);
-    let count = result::device::get_count().map_err(told)?;
-    (0..count).map(|number| ask_gpu(number).map_err(told)).collect()
+    let name = |error: result::DriverError| format!("{:?}", error.0);
+    let count = result::device::get_count().map_err(name)?;
+    (0..count).map(|number| ask_gpu(number).map_err(name)).collect()
 }
 
 fn ask_gpu(number: i32) -> Result<Gpu, result::DriverError> {
     let device = result::device::get(number)?;
-    // SAFETY: the driver has started and the device is one of its own.
+    // SAFETY: the driver has started and the device is the driver's.
     let attribute = |which| unsafe { result::device::get_attribute(device, which) };
     // SAFETY: likewise.
     let memory = unsafe { result::device::total_mem(device) }?;
@@ -179,7 +179,7 @@ fn named(bytes: &[std::ffi::c_char; 16]) -> String {
 /// Free memory of a device, in bytes. That takes a context on it, which is given back.
 fn free(number: usize) -> Option<u64> {
     let device = result::device::get(i32::try_from(number).ok()?).ok()?;
-    // SAFETY: the driver has started and the device is one of its own; the context is current while it is asked, and each
+    // SAFETY: the driver has started and the device is the driver's; the context is current while it is asked, and each
     // is given back once.
     unsafe {
         let context = result::primary_ctx::retain(device).ok()?;
@@ -207,7 +207,7 @@ fn ask_compiler() -> Result<Compiler, String> {
             major: natural(major),
             minor: natural(minor),
         },
-        // Old ones do not tell.
+        // Old versions do not report them.
         architectures: guarded(architectures).unwrap_or_default(),
         trial: None,
     })
@@ -266,9 +266,9 @@ mod tests {
 
     #[test]
     fn versions_are_read_as_they_are_counted() {
-        let told = |number| version(number).to_string();
+        let text = |number| version(number).to_string();
         assert_eq!(
-            (&*told(13000), &*told(12040), &*told(12090)),
+            (&*text(13000), &*text(12040), &*text(12090)),
             ("13.0", "12.4", "12.9")
         );
     }
@@ -288,7 +288,7 @@ mod tests {
         assert_eq!(named(&bytes), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
     }
 
-    /// Whatever this machine has, asking does not panic, and what is missing is told.
+    /// Whatever this machine has, probing does not panic, and names what is missing.
     #[test]
     fn asking_never_panics() {
         let found = thorough();

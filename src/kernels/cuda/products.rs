@@ -81,7 +81,7 @@ impl Products {
         let (one, start) = (1.0_f32, if product.accumulate { 1.0_f32 } else { 0.0 });
         let [b, a, c] = description.layouts;
         let at = |address: Address| address.0 as *const c_void;
-        // SAFETY: the descriptions are there and tell the sizes of the matrices, which are the caller's; the factors are read
+        // SAFETY: the descriptions exist and hold the sizes of the matrices, which are the caller's; the factors are read
         // before the call returns.
         unsafe {
             lt::matmul(
@@ -256,7 +256,7 @@ impl Description {
     /// dimensions of 64 bits.
     fn set<T: Copy>(&self, attribute: Attribute, value: &T) -> Result<(), CublasError> {
         let value = std::ptr::from_ref(value).cast();
-        // SAFETY: the description is there; the value is copied, and has the size that is told.
+        // SAFETY: the description exists; the value is copied, and has the size that is passed.
         unsafe { lt::set_matmul_desc_attribute(self.what, attribute, value, size_of::<T>()) }
     }
 }

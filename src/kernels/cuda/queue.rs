@@ -1,9 +1,9 @@
 //! What a device is to do, gathered and handed over at once.
 //!
 //! Operations do not run when they are called: they add commands to a queue, and ask for buffers in a [`Space`], a plan of
-//! one arena whose address nobody knows yet. When a result is wanted, or a step is complete, the queue is flushed: the arena
-//! is made as large as the plan needs it, addresses become the device's, what the host has to tell (tokens, lists, weights of
-//! positions) goes to the device in one copy, and the driver gets the commands. Hence a step has no synchronization within,
+//! one arena whose address is not known yet. When a result is wanted, or a step is complete, the queue is flushed: the arena
+//! is made as large as the plan needs it, addresses become the device's, the host's inputs (tokens, lists, weights of
+//! positions) go to the device in one copy, and the driver gets the commands. Hence a step has no synchronization within,
 //! its memory is planned, not guessed, and a driver that sees the same commands again can launch them as one graph: all that
 //! changes from step to step lies in memory.
 //!
@@ -35,7 +35,7 @@ struct State {
     arena_kept: usize,
     feed: Piece,
     /// What the feed holds, as the host knows it.
-    told: Vec<u8>,
+    host: Vec<u8>,
     /// What of it the device does not know yet.
     news: Option<Range<usize>>,
     /// Places of the feed that were let go: commands that wait may still read them.
@@ -175,15 +175,15 @@ impl Queue {
 
     /// A buffer with this content, for commands to come.
     #[must_use]
-    pub fn tell(self: &Rc<Self>, content: &[u8]) -> Buffer {
+    pub fn upload(self: &Rc<Self>, content: &[u8]) -> Buffer {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
         let place = state.feed.space.take(content.len());
         let end = place + content.len();
-        if state.told.len() < end {
-            state.told.resize(end, 0);
+        if state.host.len() < end {
+            state.host.resize(end, 0);
         }
-        state.told[place..end].copy_from_slice(content);
+        state.host[place..end].copy_from_slice(content);
         state.news = Some(match state.news.take() {
             None => place..end,
             Some(news) => news.start.min(place)..news.end.max(end),
@@ -208,10 +208,10 @@ impl Queue {
         state.arena.fit(driver, kept)?;
         state.arena_kept = state.arena.space.end();
         if state.feed.fit(driver, 0)? {
-            state.news = Some(0..state.told.len());
+            state.news = Some(0..state.host.len());
         }
         if let (Some(news), Some((at, _))) = (state.news.take(), state.feed.there) {
-            driver.write(at.offset(news.start), &state.told[news])?;
+            driver.write(at.offset(news.start), &state.host[news])?;
         }
         let mut commands = std::mem::take(&mut state.commands);
         for command in &mut commands {

@@ -1,6 +1,6 @@
 //! A plan of one piece of memory: which part of it a buffer has, from when it is asked for until it is let go.
 //!
-//! Whoever asks in the same order from an empty plan gets the same places: the steps of a training are laid out alike, so
+//! The same requests in the same order from an empty plan get the same places: the steps of a training are laid out alike, so
 //! that what was recorded of one can be run again for the next.
 
 use std::collections::BTreeMap;

@@ -1,8 +1,8 @@
 //! One process at a time computes on a GPU: an advisory lock for each, which dies with its process.
 //!
 //! Two networks on one device are slower than one after the other, and one of them runs out of memory. The lock is a file
-//! beside the kernels that are kept, named after the device's UUID; what is in it is for the eyes of those who wait. Where it
-//! cannot be kept (no home, a file system without locks) nobody waits, and other users' processes are not seen. As the store's
+//! beside the kernels that are kept, named after the device's UUID; its contents are shown to waiting processes. Where it
+//! cannot be kept (no home, a file system without locks) no process waits, and other users' processes are not seen. As the store's
 //! locks, it is never deleted.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -13,9 +13,9 @@ use std::time::Duration;
 pub use super::findings::Holder;
 use crate::error::Result;
 
-/// How often a GPU that somebody uses is asked for again.
+/// Interval between attempts to lock a GPU that is in use.
 const POLL: Duration = Duration::from_millis(100);
-/// Characters of a command that are told at most.
+/// Characters of a command that are shown at most.
 const COMMAND: usize = 60;
 
 /// The right to compute on a GPU, until it is dropped or the process dies.
@@ -49,8 +49,8 @@ pub fn is_set(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
 }
 
-/// Waits for the turn on the GPU of that UUID. `waiting` is called again and again while somebody has it, with who it is
-/// where that is known, and ends the waiting with an error of its own.
+/// Waits for the turn on the GPU of that UUID. `waiting` is called repeatedly while another process holds it, with the holder
+/// where it is known; an error of `waiting` ends the waiting.
 ///
 /// # Errors
 /// `waiting`'s.
@@ -59,7 +59,7 @@ pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) 
     take_in(folder.as_deref(), uuid, waiting)
 }
 
-/// Who computes on the GPU of that UUID, where somebody does.
+/// The process that computes on the GPU of that UUID, if there is one.
 #[must_use]
 pub fn holder(uuid: &str) -> Option<Holder> {
     holder_in(&caches()?, uuid)
@@ -81,9 +81,9 @@ fn take_in(
         match file.try_lock() {
             Ok(()) => break,
             Err(TryLockError::Error(_)) => return Ok(none),
-            // Somebody who only looks has it for an instant.
+            // A process that only looks holds it for an instant.
             Err(TryLockError::WouldBlock) if is_first => is_first = false,
-            Err(TryLockError::WouldBlock) => waiting(told(&path).as_ref())?,
+            Err(TryLockError::WouldBlock) => waiting(read_holder(&path).as_ref())?,
         }
         std::thread::sleep(POLL);
     }
@@ -105,7 +105,7 @@ fn holder_in(folder: &Path, uuid: &str) -> Option<Holder> {
     let path = place(folder, uuid);
     let file = File::open(&path).ok()?;
     match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => told(&path),
+        Err(TryLockError::WouldBlock) => read_holder(&path),
         Ok(()) | Err(TryLockError::Error(_)) => None,
     }
 }
@@ -123,8 +123,8 @@ fn open(path: &Path) -> std::io::Result<File> {
     options.open(path)
 }
 
-/// Who wrote its name into the lock last.
-fn told(path: &Path) -> Option<Holder> {
+/// The process that wrote itself into the lock file last.
+fn read_holder(path: &Path) -> Option<Holder> {
     serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
 }
 
@@ -149,9 +149,9 @@ mod tests {
         let take = |waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>| {
             take_in(Some(folder.path()), "GPU-1", waiting)
         };
-        let turn = take(&mut |_| panic!("nobody has it")).unwrap();
+        let turn = take(&mut |_| panic!("it is free")).unwrap();
         assert_eq!(holder_in(folder.path(), "GPU-1").unwrap().pid, std::process::id());
-        // Who waits is told for whom, and may be interrupted.
+        // A waiting process sees the holder, and can be interrupted.
         let mut seen = None;
         let error = take(&mut |holder| {
             seen = holder.cloned();
@@ -161,7 +161,7 @@ mod tests {
         assert_eq!(error.kind().exit_code(), 130);
         assert_eq!(seen.unwrap().pid, std::process::id());
         // Another GPU is free.
-        assert!(take_in(Some(folder.path()), "GPU-2", &mut |_| panic!("nobody has it")).is_ok());
+        assert!(take_in(Some(folder.path()), "GPU-2", &mut |_| panic!("it is free")).is_ok());
         let mut turn = Some(turn);
         let mut waited = 0;
         let next = take(&mut |_| {

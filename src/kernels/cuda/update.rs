@@ -1,5 +1,5 @@
-//! The optimizer on the device: moments and averages beside the weights, an update in three launches, and what the host is
-//! told of it while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
+//! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
+//! on the host while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
 
 use super::driver::{ADAMW, Address, Argument, Command, Element, Launch, Ticket, Value};
 use super::weights::Kept;
@@ -137,7 +137,7 @@ impl Cuda {
         let blocks = self.slab_count()?.div_ceil(EACH_OF_NORM * THREADS);
         let partial = self.queue.buffer(blocks * size_of::<f64>());
         let settings = [&Factors::new(adam, update).all()[..], &[clip as f32]].concat();
-        let settings = self.told(&settings);
+        let settings = self.constants(&settings);
         let at = [gradient, partial.at()].map(Argument::At);
         self.of_all("squares", EACH_OF_NORM, THREADS / 32 * size_of::<f64>(), &at)?;
         let count = Argument::Number(u32::try_from(blocks).unwrap_or(u32::MAX));
@@ -302,7 +302,7 @@ impl Cuda {
             .write(optimizer.totals.at(), &vec![0; optimizer.totals.bytes()])
     }
 
-    /// Hands a step over: it is expected to come again as it is, but for what lies in memory.
+    /// Hands a step over: it is expected to come again as it is, but for the contents of memory.
     ///
     /// # Errors
     /// Out of memory, or the device failed.

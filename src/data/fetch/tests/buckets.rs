@@ -108,7 +108,7 @@ fn list(cloud: Cloud, object: Option<(&String, &Vec<u8>)>, more: bool) -> String
     }
 }
 
-/// The variables that name a server, and let in whoever asks; of S3, with a signature.
+/// The variables that name a server, and allow anonymous access; of S3, with a signature.
 fn settings_of(cloud: Cloud, server: &Server) -> Settings {
     let url = &*server.url;
     let variables: &[(&str, &str)] = match cloud {
@@ -234,7 +234,7 @@ fn objects_of(cloud: Cloud) {
     assert!(
         error(at(cloud, "a/*.csv"))
             .to_string()
-            .contains("none of the 4 objects")
+            .contains("no one of 4 objects")
     );
     // The same key of another server is another file.
     let other = Server::start(serve(cloud, [("a/2.txt".to_owned(), content(10, 45))].into()));

@@ -12,7 +12,7 @@ fn a_file_is_downloaded_once_and_found_again_without_the_network() {
     let bytes = content(100_000, 1);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, Some("\"a\"")));
-    let told = Mutex::new(Vec::new());
+    let reports = Mutex::new(Vec::new());
     let remote = unpinned(case.url());
     let fetched = fetch_with(
         &settings(),
@@ -21,7 +21,7 @@ fn a_file_is_downloaded_once_and_found_again_without_the_network() {
         &Cancel::default(),
         &|progress| {
             assert_eq!(progress.url, remote.url);
-            told.lock().unwrap().push((progress.done, progress.total));
+            reports.lock().unwrap().push((progress.done, progress.total));
         },
     )
     .unwrap();
@@ -29,9 +29,9 @@ fn a_file_is_downloaded_once_and_found_again_without_the_network() {
     assert_eq!(fetched[0].url, remote.url);
     assert_eq!(fs::read(&fetched[0].path).unwrap(), bytes);
     assert!(fs::metadata(&fetched[0].path).unwrap().permissions().readonly());
-    let told = told.into_inner().unwrap();
-    assert_eq!(told.first(), Some(&(0, Some(100_000))));
-    assert_eq!(told.last(), Some(&(100_000, Some(100_000))));
+    let reports = reports.into_inner().unwrap();
+    assert_eq!(reports.first(), Some(&(0, Some(100_000))));
+    assert_eq!(reports.last(), Some(&(100_000, Some(100_000))));
     let request = &case.server.requests()[0];
     assert_eq!(
         request.headers["user-agent"],

@@ -158,7 +158,7 @@ fn files_of_the_hub_are_listed_checked_and_found_again() {
         ]
     );
     assert_eq!(read(&fetched), [&*files[2].1, &*files[1].1]);
-    // The hub is told who asks, the storage is not.
+    // The hub receives the token, the storage does not.
     assert!(
         case.server
             .requests()
@@ -240,7 +240,7 @@ fn what_the_hub_does_not_have() {
     ]);
     let error = case.get(COMMIT, "*.parquet").unwrap_err();
     assert!(
-        error.to_string().contains("matches none of the 2 files"),
+        error.to_string().contains("matches no one of 2 files"),
         "{error}"
     );
     let error = case.get("missing", "a.txt").unwrap_err();

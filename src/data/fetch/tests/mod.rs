@@ -143,7 +143,7 @@ impl Case {
     }
 }
 
-/// The child of the test below: downloads what it is told to, where it is told to.
+/// The child process of the test below: downloads a given file to a given folder.
 #[test]
 fn child() {
     let Ok(task) = std::env::var("MDLM_TEST_FETCH") else {

@@ -68,7 +68,7 @@ pub struct Reply {
     pub stall: Option<usize>,
     /// Between pieces of 16 KiB.
     pub pace: Duration,
-    /// Sent in chunks, whose end can be told.
+    /// Sent in chunks, whose end is marked.
     pub chunked: bool,
 }
 

@@ -153,7 +153,7 @@ fn a_wrong_content_is_refused_and_leaves_nothing() {
 fn a_wrong_beginning_is_thrown_away() {
     let bytes = content(50_000, 10);
     let served = bytes.clone();
-    // Another file comes first; without validators nothing but the checksum tells.
+    // Another file comes first; without validators only the checksum shows it.
     let case = Case::new(move |request| {
         if request.number == 0 {
             return Reply {
@@ -170,7 +170,7 @@ fn a_wrong_beginning_is_thrown_away() {
         retries: 0,
         ..settings()
     };
-    // The first process gives up, the second goes on with what it left, to no good end, and begins anew.
+    // The first process gives up, the second goes on with what it left, fails, and starts from the beginning.
     get(&impatient, &pinned(case.url(), &bytes), case.folder.path()).unwrap_err();
     assert_eq!(partials(case.folder.path()).len(), 1);
     case.pinned(&bytes).unwrap();

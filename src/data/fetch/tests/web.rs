@@ -240,7 +240,7 @@ fn proxies_are_used_unless_excepted() {
     assert_eq!(fs::read_to_string(&fetched[0].path).unwrap(), "direct");
 }
 
-/// In a process of its own, which is told whom to trust by its environment.
+/// In a separate process, whose environment names the certificates to trust.
 #[test]
 #[cfg(target_os = "linux")]
 fn behind_tls() {

@@ -343,7 +343,7 @@ impl Codec {
 
 fn snappy(compressed: &[u8], most: u64, to: &mut Vec<u8>) -> std::io::Result<()> {
     let length = snap::raw::decompress_len(compressed)?;
-    // Too many are stated, and none of them made.
+    // Too many are stated, and no buffer is made for them.
     to.resize(length.min(most as usize + 1), 0);
     if length as u64 <= most {
         snap::raw::Decoder::new().decompress(compressed, to)?;
