@@ -24,11 +24,11 @@ use crate::stages::{Device, memory};
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\
     Measure training, evaluation and sampling on this machine.\n\n\
-    Runs what a pipeline runs on random tokens, in rounds: a training step of a batch, an evaluation of a batch, a \
-    batch sampled. Tells the median round and its middle half, matrix products per second, peak memory, and where the \
-    time went. Nothing is kept.";
+    Runs on random tokens what a pipeline runs, in rounds: a training step of a batch, an evaluation of a batch, the \
+    sampling of a batch. Prints the median round with its quartiles, matrix products per second, peak memory, and how \
+    the time is spent. Nothing is stored.";
 
-/// Rows of a round where none are told: a batch that a CPU trains in about a second, and what people look at.
+/// Default rows of a round: a batch that a CPU trains in about a second, and a usual number of samples.
 const ROWS: u32 = 32;
 const SAMPLED_ROWS: u32 = 16;
 
@@ -47,14 +47,14 @@ pub struct Args {
     pub shape: String,
     /// What to measure: train, evaluate, sample or products; repeatable
     ///
-    /// products are the matrix products of a training step alone: what the network cannot exceed. All four unless told
-    /// otherwise.
+    /// products are the matrix products of a training step alone: what the network cannot exceed. Default: all
+    /// four.
     #[arg(long, value_name = "TASK", value_delimiter = ',', hide_possible_values = true)]
     pub task: Vec<Task>,
-    /// Rows of a round; 32, and 16 of sampling, unless told otherwise
+    /// Rows of a round; default: 32, and 16 for sampling
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: Option<u32>,
-    /// Rows that go through the network at a time; chosen to fit unless told otherwise
+    /// Rows that go through the network at a time; default: chosen to fit
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub micro_batch: Option<u32>,
     /// Reverse steps of sampling

@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::Terminal;
-use super::plan::told;
+use super::plan::joined;
 use super::project::{Project, ProjectArgs};
 use super::table::{columns, took, width as table_width, wrap};
 use super::terminal::Style;
@@ -31,8 +31,8 @@ pub const LONG_ABOUT: &str = "\
     Results that differ in seeds alone are replicates: a table of their means and standard deviations comes first, the \
     best mean first, and single results follow in the order of the manifest.\n\n\
     Without STAGE, all evaluate stages and all sample stages that a grammar judges; where there are none, all train \
-    stages, by their last validation. Of several manifests the settings that differ are told, from the sources on.\n\n\
-    What has yet to run is listed as such; `mdlm plan` says why.";
+    stages, by their last validation. For several manifests, the settings that differ are listed, from the sources on.\n\n\
+    Stages that have not run are listed as such; `mdlm plan` says why.";
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
@@ -316,7 +316,7 @@ fn shown(project: &Project, plan: &Plan, name: &str) -> Result<Shown> {
             shown.resumed_from = record.provenance.resumed_from();
             shown.artifact = Some(record.artifact);
         }
-        Decision::Run { reasons, .. } => shown.why = Some(told(reasons)),
+        Decision::Run { reasons, .. } => shown.why = Some(joined(reasons)),
     }
     Ok(shown)
 }

@@ -41,7 +41,7 @@ pub struct Args {
     /// How many to pass over first
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,
-    /// Which split of a pack stage: train or validation; the first that has rows unless told
+    /// Split of a pack stage: train or validation; default: the first that has rows
     #[arg(long, value_name = "SPLIT", value_parser = split_of)]
     pub split: Option<Split>,
     /// Show long ones to their end
@@ -128,7 +128,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
         _ => {
             return Err(Error::input(format!("`{}` makes no data", args.stage))
-                .hint("name a source, tokenize or pack stage; `mdlm show` tells about the others"));
+                .hint("name a source, tokenize or pack stage; `mdlm show` describes the others"));
         }
     };
     if args.json {
@@ -224,7 +224,7 @@ fn packed(rows: &Rows, tokenizer: &Tokenizer, wanted: &std::ops::Range<u64>) -> 
             let special = |token: u32| [bos, eos, pad, mask].contains(&token);
             let alike = rest.iter().take_while(|&&other| other == token).count();
             if special(token) && alike > 2 {
-                // Padding: a run of it is told, not repeated.
+                // A run of padding is abbreviated.
                 pieces.push((true, format!("{}×{alike}", name(tokenizer, token))));
                 rest = &rest[alike..];
             } else if special(token) {

@@ -20,10 +20,10 @@ use crate::store::{Machine, Store};
 /// What `mdlm doctor --help` says first.
 pub const LONG_ABOUT: &str = "\
     Show what this machine offers, and what mdlm does with it.\n\n\
-    Processor, memory, the store's file system; of CUDA the driver, the GPUs, the libraries that are loaded at run time and \
-    whether each is new enough for the others; and whether `--device auto` takes the GPU, why, and what to install if it does \
-    not. A kernel is compiled to see that it works; on a GPU that nobody uses and that has not been tried before the smallest \
-    network computes what it computes on the CPU.";
+    Lists the processor, the memory and the store's file system; for CUDA the driver, the GPUs and the libraries that are \
+    loaded at run time, and whether their versions fit; and whether `--device auto` uses the GPU, why, and what to install \
+    if it does not. It compiles a kernel as a check. A GPU that is idle and was not tested before runs a self-test: the \
+    smallest network has to compute what it computes on the CPU.";
 
 /// Arguments of `mdlm doctor`.
 #[derive(Debug, clap::Args)]
@@ -44,7 +44,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What there is.
+/// What was found.
 #[derive(Serialize)]
 struct Report {
     version: &'static str,
@@ -137,7 +137,7 @@ struct TrialReport {
 enum Outcome {
     Passed,
     Failed,
-    /// Somebody uses the GPU.
+    /// Another process uses the GPU.
     NotTried,
 }
 
@@ -149,7 +149,7 @@ struct Verdict {
     way_out: Option<String>,
 }
 
-/// Looks, and tells.
+/// Examines the machine.
 ///
 /// # Errors
 /// The GPU was asked for and cannot be used; standard output cannot be written.
@@ -435,7 +435,7 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
         .version
         .as_ref()
         .map_or_else(String::new, |version| format!("for CUDA up to {version}"));
-    let told = match (driver.found, &driver.fault) {
+    let text = match (driver.found, &driver.fault) {
         (false, _) => "not found (libcuda)".to_owned(),
         (true, Some(fault)) => format!("{version} does not work: {fault}").trim().to_owned(),
         (true, None) => match &driver.release {
@@ -443,7 +443,7 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
             None => version,
         },
     };
-    let mut rows = vec![row("driver", told)];
+    let mut rows = vec![row("driver", text)];
     if driver.version.is_some() && driver.fault.is_none() && report.gpus.is_empty() {
         rows.push(row("GPU", "none is shown".to_owned()));
     }
@@ -500,12 +500,12 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
         row("kernels", format!("{}: {files}", kernels.path))
     }));
     rows.extend(report.trial.as_ref().map(|trial| {
-        let told = match trial.outcome {
+        let text = match trial.outcome {
             Outcome::Passed => "computes what the CPU computes, in f32 and in bf16",
             Outcome::Failed => "failed",
             Outcome::NotTried => "not tried while it is used",
         };
-        row("trial", told.to_owned())
+        row("trial", text.to_owned())
     }));
     rows
 }
@@ -530,11 +530,11 @@ mod tests {
     use crate::cli::Color;
     use crate::kernels::cuda::findings::tests::well;
 
-    fn told(findings: &Findings) -> String {
-        told_of(findings, &Trust::Passed)
+    fn described(findings: &Findings) -> String {
+        described_of(findings, &Trust::Passed)
     }
 
-    fn told_of(findings: &Findings, trust: &Trust) -> String {
+    fn described_of(findings: &Findings, trust: &Trust) -> String {
         let trust = findings.verdict().is_ok().then_some(trust);
         let report = Report {
             version: "1.2.3",
@@ -579,7 +579,7 @@ mod tests {
                 command: "mdlm run pipelines/lm1b.json".to_owned(),
             });
         }
-        insta::assert_snapshot!(told(&findings), @r"
+        insta::assert_snapshot!(described(&findings), @r"
         mdlm       1.2.3 (0123abc)
         system     linux x86_64
         processor  Some Processor, 16 processors
@@ -607,8 +607,8 @@ mod tests {
     #[test]
     fn a_gpu_that_has_not_passed() {
         let last = |trust: Trust| {
-            let told = told_of(&well(), &trust);
-            told.lines().skip(14).collect::<Vec<_>>().join("\n")
+            let text = described_of(&well(), &trust);
+            text.lines().skip(14).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(last(Trust::Busy), @r"
         trial      not tried while it is used
@@ -634,7 +634,11 @@ mod tests {
             driver.cuda = Version { major: 12, minor: 4 };
         }
         findings.products = Found::Absent;
-        let cuda = told(&findings).lines().skip(7).collect::<Vec<_>>().join("\n");
+        let cuda = described(&findings)
+            .lines()
+            .skip(7)
+            .collect::<Vec<_>>()
+            .join("\n");
         insta::assert_snapshot!(cuda, @r"
         driver     580.65.06, for CUDA up to 12.4
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
@@ -653,7 +657,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_any_of_it() {
-        let cuda = told(&Findings::nothing())
+        let cuda = described(&Findings::nothing())
             .lines()
             .skip(7)
             .collect::<Vec<_>>()

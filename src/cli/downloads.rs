@@ -15,13 +15,13 @@ use crate::store::{Store, time};
 
 /// What `mdlm downloads --help` says first.
 pub const LONG_ABOUT: &str = "\
-    List what was downloaded, or forget some of it.\n\n\
-    Downloads are kept in the store for every pipeline of the project, and a URL that was downloaded is not \
-    asked again. `unpinned` means that nothing but the first download says what lies there: forget it to \
-    have it asked again, with `mdlm run --force STAGE` for a stage that has its result already.\n\n\
-    --forget takes a URL or a glob in which `*` stands for anything, slashes too. Files that no URL names \
-    any more are deleted. What a run is downloading stays, and so do files while a run may be reading them: \
-    these are then listed as `unnamed` and can be forgotten later.";
+    List downloads, or forget some of them.\n\n\
+    All pipelines of a project share the downloads in the store, and each URL is downloaded once. `unpinned` \
+    means that no checksum or commit fixes the contents: forget the URL to download it again, and use \
+    `mdlm run --force STAGE` for a stage that is cached.\n\n\
+    --forget takes a URL or a glob in which `*` matches anything, slashes included. Files that no URL refers \
+    to are deleted. Downloads in progress are kept, and so are files that a run may be reading: they are \
+    then listed as `unnamed` and can be forgotten later.";
 
 /// Arguments of `mdlm downloads`.
 #[derive(Debug, clap::Args)]
@@ -93,10 +93,10 @@ struct BegunReport {
     when: String,
 }
 
-/// Prints what there is, or forgets some of it.
+/// Lists downloads, or forgets some of them.
 ///
 /// # Errors
-/// There is no such manifest; nothing is there to forget, or somebody is downloading it; the store cannot be read or
+/// The manifest does not exist; no download matches, or another process is downloading it; the store cannot be read or
 /// written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let store = store(args)?;
@@ -226,7 +226,7 @@ fn forget(folder: &Path, pattern: &str, json: bool, terminal: &Terminal) -> Resu
             busy: forgotten.busy,
         })?;
     } else {
-        terminal.output(&told(&forgotten))?;
+        terminal.output(&listed(&forgotten))?;
         if !forgotten.downloads.is_empty() {
             terminal
                 .say("the next download asks again; a stage that has its result runs with `--force STAGE`");
@@ -235,7 +235,7 @@ fn forget(folder: &Path, pattern: &str, json: bool, terminal: &Terminal) -> Resu
     match busy.as_slice() {
         [] => Ok(()),
         [first, ..] => Err(Error::environment(format!(
-            "forget `{first}`{}: somebody is downloading it",
+            "forget `{first}`{}: another process is downloading it",
             match busy.len() {
                 1 => String::new(),
                 count => format!(" and {} more", count - 1),
@@ -246,7 +246,7 @@ fn forget(folder: &Path, pattern: &str, json: bool, terminal: &Terminal) -> Resu
 }
 
 /// What was forgotten, a line each.
-fn told(forgotten: &Forgotten) -> String {
+fn listed(forgotten: &Forgotten) -> String {
     let mut out = String::new();
     for download in &forgotten.downloads {
         out = format!("{out}forgotten  {}\n", download.url);

@@ -4,7 +4,7 @@ use indexmap::IndexMap;
 use serde::Serialize;
 
 use super::Terminal;
-use super::plan::told;
+use super::plan::joined;
 use super::project::ProjectArgs;
 use super::show::flatten;
 use super::table::{bytes, columns, took};
@@ -15,11 +15,11 @@ use crate::store::{Digest, ExternalFile, Key, Record, Store};
 
 /// What `mdlm explain --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Explain what decides a stage's result, and how it came to be what it is.\n\n\
-    Prints what becomes of the stage now and why, its cache key part by part (two runs with the same parts \
-    make the same), and its past runs, each with what had changed since the one before: settings old and \
-    new, file by file, inputs by name. What a setting leaves out of the key, such as the number of threads, \
-    is in `mdlm show`.";
+    Explain what decides a stage's result, and the history of its runs.\n\n\
+    Prints whether the stage is cached or would run, and why; its cache key part by part (runs with equal \
+    parts give equal results); and its past runs, each with what changed since the run before: settings with \
+    old and new value, files, inputs. Settings outside the key, such as the number of threads, are shown by \
+    `mdlm show`.";
 
 /// Arguments of `mdlm explain`.
 #[derive(Debug, clap::Args)]
@@ -40,7 +40,7 @@ pub struct Args {
 struct Report<'a> {
     pipeline: &'a str,
     stage: &'a str,
-    /// What becomes of it now.
+    /// Whether it is cached or would run.
     now: String,
     reasons: Vec<ReasonReport>,
     /// Absent while an input is not known.
@@ -112,7 +112,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             &[],
             Some(&record.key),
         ),
-        Decision::Run { key, reasons } => (format!("will run: {}", told(reasons)), reasons, key.as_deref()),
+        Decision::Run { key, reasons } => (format!("will run: {}", joined(reasons)), reasons, key.as_deref()),
     };
     let record = stage.record();
     let kind = stage.kind().name();
@@ -296,7 +296,7 @@ fn runs(history: &[Run], terminal: &Terminal) -> String {
         let revision: String = revision.chars().take(8).collect();
         let mut changes: Vec<&str> = run.changes.iter().map(|change| change.text.as_str()).collect();
         if changes.is_empty() {
-            changes.push("nothing that is told");
+            changes.push("no recorded change");
         }
         let mut text = changes.join("; ");
         if run.same_artifact {

@@ -18,15 +18,15 @@ use crate::store::{Record, Store};
 
 /// What `mdlm gc --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Delete what nothing asks for any more.\n\n\
-    What the manifests reach stays: the results of their stages as they are now, what an interrupted \
-    training goes on from, and of a stage that has yet to run what it made last. With --last N stays what \
-    the last N runs asked for, whatever their manifests and overrides were, and what was made since the \
-    first of them began; runs that find nothing new count as the run before. Both may be given. Everything \
-    that a result was made from stays with it.\n\n\
-    Of the rest go artifacts, their action records, the scratch of interrupted stages, checkpoints that no \
-    training which stays could go on from, and what is in quarantine; downloads only with --downloads. \
-    What a run uses meanwhile is told and left alone.";
+    Delete artifacts that no manifest and no recent run refers to.\n\n\
+    With manifests, gc keeps the present results of their stages, checkpoints from which their trainings \
+    resume, and for a stage that has to run its last result. With --last N, it keeps what the last N runs \
+    used or made, whatever their manifests and overrides, and everything made since the first of them began; \
+    a run that changes nothing counts as part of the run before. Both can be given. The inputs of a kept \
+    result are kept too.\n\n\
+    Deleted are all other artifacts and their action records, scratch folders of interrupted stages, \
+    checkpoints from which no kept training resumes, and the quarantine; downloads only with --downloads. \
+    Anything in use by a run is listed and kept.";
 
 /// Arguments of `mdlm gc`.
 #[derive(Debug, clap::Args)]
@@ -37,13 +37,13 @@ pub struct Args {
     /// The store.
     #[command(flatten)]
     pub store: StoreArgs,
-    /// Keep what the last N runs asked for, and what was made since
+    /// Keep what the last N runs used, and what was made since
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub last: Option<u32>,
-    /// Delete downloads too that nothing which stays was made from
+    /// Also delete downloads that no kept artifact depends on
     #[arg(long)]
     pub downloads: bool,
-    /// Say what would go, and how much that is
+    /// List what would be deleted, and its size
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON
@@ -56,11 +56,11 @@ pub struct Args {
 struct Report<'a> {
     store: String,
     dry_run: bool,
-    /// What went, or would.
+    /// What was deleted, or would be.
     deleted: &'a [Item],
-    /// What somebody uses.
+    /// What is in use.
     left: &'a [Left],
-    /// What went, in all.
+    /// Bytes deleted in all.
     bytes: u64,
 }
 
@@ -115,7 +115,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         terminal.say(&format!("left: {}: {}", named(&left.item), left.why));
     }
     let verb = if args.dry_run { "would delete" } else { "deleted" };
-    let what = told(&collected.deleted);
+    let what = counted(&collected.deleted);
     if what.is_empty() {
         terminal.say(&format!("{verb} nothing from {}", shown(store.root())));
     } else {
@@ -180,7 +180,7 @@ fn downloads(
         let forgotten = fetch::forget(&folder, &glob::Pattern::escape(&url))?;
         let busy = !forgotten.busy.is_empty() || !forgotten.in_use.is_empty();
         if busy {
-            let why = "somebody is downloading or reading it".to_owned();
+            let why = "another process is downloading or reading it".to_owned();
             collected.left.push(Left { item, why });
         } else {
             collected.deleted.push(item);
@@ -269,7 +269,7 @@ fn named(item: &Item) -> String {
             let kind = item.kind.as_deref().unwrap_or_default();
             format!("{maker} ({kind}) {short}")
         }
-        (Sort::Artifact, None) => format!("artifact {short}, of which no record tells"),
+        (Sort::Artifact, None) => format!("artifact {short} (no record of it)"),
         (Sort::Record, maker) => format!("record of {}", maker.as_deref().unwrap_or(&short)),
         (Sort::Scratch, _) => format!("scratch {short}"),
         (Sort::Checkpoints, _) => format!("checkpoints {short}"),
@@ -280,8 +280,8 @@ fn named(item: &Item) -> String {
     }
 }
 
-/// How many of what.
-fn told(items: &[Item]) -> String {
+/// How many of each sort.
+fn counted(items: &[Item]) -> String {
     let mut parts = Vec::new();
     for (sort, one, many) in [
         (Sort::Artifact, "artifact", "artifacts"),

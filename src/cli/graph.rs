@@ -13,7 +13,7 @@ use crate::plan::order;
 
 /// What `mdlm graph --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Draw the stages and what feeds what, as text for Graphviz or for Mermaid (which GitHub draws in Markdown, in a block \
+    Draw the stages and their inputs, as text for Graphviz or for Mermaid (which GitHub draws in Markdown, in a block \
     of language `mermaid`). Needs no data.";
 
 /// Arguments of `mdlm graph`.

@@ -1,6 +1,6 @@
 //! The command line: one file per command, and the only place that prints.
 //!
-//! Data goes to standard output, talk to standard error. The exit code tells whose turn it is (see
+//! Data goes to standard output, messages to standard error. The exit code says who has to act (see
 //! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a fault of this program, 130 and others
 //! interrupted (see [`signals`]). A command is a file with `Args` (a clap struct whose doc comments are the help text) and
 //! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
@@ -58,10 +58,10 @@ pub use terminal::{Color, Terminal};
 const LONG_ABOUT: &str = "\
     Masked diffusion language models (arXiv 2406.07524) from a JSON manifest: raw text to a trained, evaluated and \
     sampled model, rerunning only what changed.\n\n\
-    A manifest names stages (source, tokenize, pack, train, evaluate, sample, compare) and what each consumes. `mdlm run` makes \
-    what is missing and keeps it in `.mdlm` beside the project; a later run takes from there whatever its change does \
-    not touch, and says of the rest why it runs.\n\n\
-    Data goes to standard output, talk to standard error.";
+    A manifest names stages (source, tokenize, pack, train, evaluate, sample, compare) and what each consumes. `mdlm run` runs \
+    the stages and keeps their results in `.mdlm` beside the project; a later run reuses every result that a change \
+    does not affect, and says why each other stage runs.\n\n\
+    Data goes to standard output, messages to standard error.";
 
 /// Masked diffusion language models from a JSON manifest: raw text to a trained, evaluated and sampled model,
 /// rerunning only what changed.
@@ -76,7 +76,7 @@ const LONG_ABOUT: &str = "\
     disable_help_subcommand = true,
     after_help = "Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in \
                   mdlm, 130 interrupted (128 and the number of the signal).\n\
-                  `mdlm help COMMAND` says more of one."
+                  `mdlm help COMMAND` describes a command."
 )]
 pub struct Cli {
     /// What every command takes.
@@ -90,7 +90,7 @@ pub struct Cli {
 /// Options of every command.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Global {
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(short, long, global = true, help_heading = "Global options")]
     pub quiet: bool,
     /// When to colour: auto, always or never; auto respects `NO_COLOR`
@@ -109,7 +109,7 @@ pub struct Global {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Write a first manifest for text of your own
+    /// Write a first manifest for your own text
     #[command(long_about = init::LONG_ABOUT)]
     Init(init::Args),
     /// Make a pipeline's results, rerunning only what changed
@@ -118,7 +118,7 @@ pub enum Command {
     /// Say what a run would do, and why
     #[command(long_about = plan::LONG_ABOUT)]
     Plan(plan::Args),
-    /// Check manifests and tell all their faults
+    /// Check manifests and list all their faults
     #[command(long_about = validate::LONG_ABOUT)]
     Validate(validate::Args),
     /// Print the JSON Schema of manifests, or check a copy of it
@@ -133,13 +133,13 @@ pub enum Command {
     /// List the tokenizers that manifests may name
     #[command(long_about = tokenizers::LONG_ABOUT)]
     Tokenizers(tokenizers::Args),
-    /// List what was downloaded, or forget some of it
+    /// List downloads, or forget some of them
     #[command(long_about = downloads::LONG_ABOUT)]
     Downloads(downloads::Args),
-    /// Put results into a cache that machines share
+    /// Upload results to a shared cache
     #[command(long_about = push::LONG_ABOUT)]
     Push(push::Args),
-    /// Bring results out of a cache that machines share
+    /// Fetch results from a shared cache
     #[command(long_about = pull::LONG_ABOUT, after_help = "Example: mdlm pull pipelines/lm1b.json --remote s3://team/mdlm")]
     Pull(push::Args),
     /// Compute a checkpoint's logits, to compare implementations
@@ -148,25 +148,25 @@ pub enum Command {
     /// Print the folder of a stage's results
     #[command(long_about = path::LONG_ABOUT)]
     Path(path::Args),
-    /// Show how a stage's results came about
+    /// Show a stage's results and how they were made
     #[command(long_about = show::LONG_ABOUT)]
     Show(show::Args),
     /// Show records, tokens or rows of a stage
     #[command(long_about = data::LONG_ABOUT)]
     Data(data::Args),
-    /// Put results side by side: the instances of a sweep, runs
+    /// Compare results: the instances of a sweep, runs, manifests
     #[command(long_about = compare::LONG_ABOUT)]
     Compare(compare::Args),
     /// Explain a stage's cache key and the history of its runs
     #[command(long_about = explain::LONG_ABOUT)]
     Explain(explain::Args),
-    /// Show what the store holds, and how much of it could go
+    /// Show what the store holds, and how much can be deleted
     #[command(long_about = status::LONG_ABOUT)]
     Status(status::Args),
-    /// Delete what nothing asks for any more
+    /// Delete artifacts that no manifest or recent run refers to
     #[command(long_about = gc::LONG_ABOUT)]
     Gc(gc::Args),
-    /// Hash what the store holds and put aside what is corrupt
+    /// Hash the store's artifacts and quarantine corrupt ones
     #[command(long_about = verify::LONG_ABOUT)]
     Verify(verify::Args),
     /// Draw the graph of stages
@@ -175,7 +175,7 @@ pub enum Command {
     /// Write the results as one HTML file
     #[command(long_about = report::LONG_ABOUT)]
     Report(report::Args),
-    /// Show what this machine offers, and what mdlm does with it
+    /// Show what this machine offers, and how mdlm uses it
     #[command(long_about = doctor::LONG_ABOUT)]
     Doctor(doctor::Args),
     /// Measure training, evaluation and sampling on this machine
@@ -199,7 +199,7 @@ impl Command {
             Self::Compare(_) => "compare results".to_owned(),
             Self::Explain(args) => format!("explain stage `{}`", args.stage),
             Self::Status(_) => "show what the store holds".to_owned(),
-            Self::Gc(_) => "collect what nothing asks for".to_owned(),
+            Self::Gc(_) => "delete unused artifacts".to_owned(),
             Self::Verify(args) => match &args.chain {
                 Some(stage) => format!("verify the history of stage `{stage}`"),
                 None => "verify the store".to_owned(),
@@ -240,7 +240,7 @@ impl Command {
     fn denied(&self, is_read_only: bool) -> &'static str {
         match (self, is_read_only) {
             (Self::Run(_) | Self::Pull(_), true) => {
-                "keep results where they can be written with `--store DIR`; what is there can be read all the same"
+                "keep results in a writable folder with `--store DIR`; existing results can still be read"
             }
             (Self::Run(_) | Self::Pull(_), false) => {
                 "give this user the right to it, or keep results elsewhere with `--store DIR`"
@@ -281,7 +281,7 @@ impl Command {
     }
 }
 
-/// An error, as `--json` tells it.
+/// An error, as `--json` prints it.
 #[derive(serde::Serialize)]
 struct ErrorReport {
     message: String,
@@ -298,7 +298,7 @@ impl ErrorReport {
         }
     }
 
-    /// What a command that ends before it has anything to tell prints with `--json`: a reader gets JSON all the same.
+    /// What a command with `--json` prints when it fails before its output: a reader always gets JSON.
     fn print(error: &Error, terminal: &Terminal) {
         // Where standard output cannot be written, standard error has it.
         let _ = terminal.output_json(&serde_json::json!({ "ok": false, "error": Self::of(error) }));
@@ -355,7 +355,7 @@ pub fn main() -> ExitCode {
         Ok(Ok(code)) => {
             if is_json && code == Kind::Input.exit_code() && !terminal.has_output() {
                 let error = Error::input("the manifest is at fault")
-                    .hint("standard error tells its faults, and `mdlm validate --json` tells them as JSON");
+                    .hint("standard error lists its faults, and `mdlm validate --json` prints them as JSON");
                 ErrorReport::print(&error, &terminal);
             }
             ExitCode::from(code)
@@ -367,7 +367,7 @@ pub fn main() -> ExitCode {
                 ErrorReport::print(&error, &terminal);
             }
             match error.kind() {
-                Kind::Interrupted => terminal.error(&signals::told(), error.hint_text()),
+                Kind::Interrupted => terminal.error(&signals::ending(), error.hint_text()),
                 Kind::Internal => terminal.error(
                     &format!("failed to {error}"),
                     error
@@ -384,7 +384,7 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The way out of an error: what those say who met it, unless it is no way for this command.
+/// The hint of an error, unless this command cannot follow it.
 fn hint<'a>(error: &'a Error, command: &Command) -> Option<&'a str> {
     match error.hint_text() {
         Some(ELSEWHERE) if command.changes_store() => Some(
@@ -396,7 +396,7 @@ fn hint<'a>(error: &'a Error, command: &Command) -> Option<&'a str> {
     }
 }
 
-/// What can be done about what the system refused, where whoever asked it had nothing better to say.
+/// What to do about an error of the system, where the error has no hint.
 fn way_out(error: &Error, command: &Command) -> Option<&'static str> {
     let mut source = std::error::Error::source(error);
     let mut cause = None;
@@ -419,8 +419,8 @@ fn way_out(error: &Error, command: &Command) -> Option<&'static str> {
 }
 
 /// What to do when the disk is full.
-const FULL: &str = "`mdlm status` shows what the store takes, and `mdlm gc --dry-run` what of it could go; then the \
-                    same command goes on from what is finished";
+const FULL: &str = "`mdlm status` shows the size of the store, and `mdlm gc --dry-run` lists what can be deleted; then \
+                    the same command resumes with the finished stages";
 
 #[cfg(test)]
 mod tests {

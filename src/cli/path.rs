@@ -1,6 +1,6 @@
 //! `mdlm path`: where a stage's artifact lies.
 
-use super::plan::told;
+use super::plan::joined;
 use super::project::ProjectArgs;
 use super::{Terminal, project::Project};
 use crate::error::{Error, Result};
@@ -98,7 +98,7 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}` brings them")))
         }
         Some(Decision::Run { reasons, .. }) => {
-            let message = format!("it has yet to run: {}", told(&reasons));
+            let message = format!("it has yet to run: {}", joined(&reasons));
             let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
         }

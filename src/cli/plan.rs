@@ -173,7 +173,7 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
                         .step
                         .map_or_else(String::new, |step| format!(" from step {step} on"));
                     let downloads = outlook.downloads.as_ref().map_or_else(String::new, needed);
-                    format!("will run{from}: {}{downloads}", told(reasons))
+                    format!("will run{from}: {}{downloads}", joined(reasons))
                 }
             };
             vec![stage.name.clone(), stage.kind().name().to_owned(), what]
@@ -206,13 +206,13 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
 }
 
 /// Reasons in one line; of many, as of a comparison of a large sweep, the first.
-pub(super) fn told(reasons: &[Reason]) -> String {
-    const TOLD: usize = 8;
-    let mut told: Vec<_> = reasons.iter().take(TOLD).map(ToString::to_string).collect();
-    if reasons.len() > TOLD {
-        told.push(format!("and {} more", reasons.len() - TOLD));
+pub(super) fn joined(reasons: &[Reason]) -> String {
+    const SHOWN: usize = 8;
+    let mut shown: Vec<_> = reasons.iter().take(SHOWN).map(ToString::to_string).collect();
+    if reasons.len() > SHOWN {
+        shown.push(format!("and {} more", reasons.len() - SHOWN));
     }
-    told.join("; ")
+    shown.join("; ")
 }
 
 fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> Report<'a> {

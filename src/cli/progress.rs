@@ -399,7 +399,7 @@ impl Sink for Display {
                 let done = self.terminal.paint(Style::Good, "done");
                 self.line(&format!("{}: {done} in {}", self.label(stage), duration(seconds)));
             }
-            // The error itself is told once, at the end.
+            // The error itself is printed once, at the end.
             Event::StageFailed { .. } => {
                 self.end(stage);
                 let failed = self.terminal.paint(Style::Error, "failed");
@@ -417,9 +417,9 @@ mod tests {
 
     #[test]
     fn progress_reads_well() {
-        let told = |progress: &Progress, rate| {
+        let text = |progress: &Progress, rate| {
             let (amount, figures) = described(progress, rate);
-            // Memory is the process's own and stands last, where the system tells it.
+            // Memory is the process's own and stands last, where the system reports it.
             let figures = figures
                 .split("memory ")
                 .next()
@@ -436,7 +436,7 @@ mod tests {
             figures: vec![("loss", "3.21".to_owned())],
         };
         assert_eq!(
-            told(&steps, Some(12.3)),
+            text(&steps, Some(12.3)),
             pair("1,200/2,000 steps, 12.3/s, 1m 05s left", "loss 3.21")
         );
         let read = Progress {
@@ -446,7 +446,7 @@ mod tests {
             figures: vec![],
         };
         assert_eq!(
-            told(&read, Some(4e6)),
+            text(&read, Some(4e6)),
             pair("12.0 MB of 48.0 MB, 4.00 MB/s, 9.0 s left", "")
         );
         let open = Progress {
@@ -455,7 +455,7 @@ mod tests {
             unit: "records",
             figures: vec![],
         };
-        assert_eq!(told(&open, None), pair("5 records", ""));
+        assert_eq!(text(&open, None), pair("5 records", ""));
         assert_eq!(gauge(0.0), "[>           ]   0% ");
         assert_eq!(gauge(0.999), "[===========>]  99% ");
         assert_eq!(gauge(1.0), "[============] 100% ");

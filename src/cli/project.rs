@@ -23,7 +23,7 @@ pub struct ProjectArgs {
     /// The manifest
     #[arg(value_name = "MANIFEST")]
     pub manifest: PathBuf,
-    /// Set a field for this time: stages.model.steps=200
+    /// Set a field for this run: stages.model.steps=200
     ///
     /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
     /// its default holds. Checked like the manifest itself, and recorded with what is made.
@@ -31,9 +31,8 @@ pub struct ProjectArgs {
     pub set: Vec<String>,
     /// Folder of results, instead of `.mdlm` beside the project
     ///
-    /// Unless told otherwise, results are kept in `.mdlm` in the nearest folder above the manifest that has one; else
-    /// beside the manifest, or beside its folder when that is called `pipelines`. Stated by the environment too:
-    /// MDLM_STORE.
+    /// Default: `.mdlm` in the nearest folder above the manifest that has one; else beside the manifest, or beside its
+    /// folder when that is called `pipelines`. Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -51,11 +50,10 @@ pub struct ExecutionArgs {
     /// Its consumers rerun only if it makes something else than before.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
-    /// Take what is known by its record alone for made
+    /// Treat a stage as done when only its record is here, not its files
     ///
-    /// Without it, the files of stages that nothing consumes are made or fetched where they are missing. With it they
-    /// are not, and of data files that are missing the digests of the last run are believed: a checkout of nothing but
-    /// manifests and records can be planned.
+    /// Without it, missing files of final stages are made or fetched. With it they are not, and for missing data files
+    /// the digests of the last run are used: a checkout of manifests and records alone can be planned.
     #[arg(long)]
     pub allow_missing: bool,
     /// A cache that machines share.
@@ -69,15 +67,15 @@ pub struct ExecutionArgs {
 /// A cache that machines share.
 #[derive(Clone, Debug, clap::Args)]
 pub struct RemoteArgs {
-    /// Cache that machines share: s3://, gs://, az:// or file://
+    /// Shared cache: s3://, gs://, az:// or file://
     ///
-    /// `s3://BUCKET/folder`, `gs://…`, `az://…` or `file:///folder`. What is there is fetched instead of made, checked by
-    /// its digests; what is made is put there. Stated by the environment too: MDLM_REMOTE.
+    /// `s3://BUCKET/folder`, `gs://…`, `az://…` or `file:///folder`. Its results are fetched instead of made, and checked
+    /// by their digests; new results are uploaded. Environment variable: MDLM_REMOTE.
     #[arg(long, value_name = "URL")]
     pub remote: Option<String>,
-    /// Put nothing into the remote cache
+    /// Upload nothing to the shared cache
     ///
-    /// Stated by the environment too: MDLM_REMOTE_READ_ONLY=1.
+    /// Environment variable: MDLM_REMOTE_READ_ONLY=1.
     #[arg(long)]
     pub remote_read_only: bool,
 }
@@ -102,15 +100,15 @@ impl RemoteArgs {
 /// Where and how to compute, neither of which changes what is made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ComputeArgs {
-    /// Threads; all processors unless told otherwise
+    /// Threads; default: all processors
     ///
-    /// Their number changes the time that it takes, never what is made. Stated by the environment too: MDLM_THREADS.
+    /// Their number changes the time, never the result. Environment variable: MDLM_THREADS.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
     /// Where to compute: auto, cpu or cuda
     ///
-    /// auto, the default, takes the GPU if there is one that can be used, else the CPU; `mdlm doctor` tells which. Of
-    /// several GPUs, CUDA_VISIBLE_DEVICES chooses. Stated by the environment too: MDLM_DEVICE.
+    /// auto, the default, uses a GPU if one can be used, else the CPU; `mdlm doctor` shows which. CUDA_VISIBLE_DEVICES
+    /// selects one of several GPUs. Environment variable: MDLM_DEVICE.
     #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
     pub device: Option<DeviceChoice>,
 }
@@ -149,7 +147,7 @@ impl ProjectArgs {
     /// Reads the manifest, and finds its store.
     ///
     /// # Errors
-    /// The exit code, the manifest's faults having been told.
+    /// The exit code, the manifest's faults having been printed.
     pub fn open(&self, terminal: &Terminal) -> Result<Project, u8> {
         let loaded = validate::load(&self.manifest, &self.set, terminal)?;
         let stated = stated::store(self.store.as_ref()).map_err(|error| {
@@ -171,8 +169,8 @@ impl ProjectArgs {
 }
 
 impl Project {
-    /// The plan of the whole manifest or of a selection, for who looks at results and makes none: where files are missing that
-    /// were read for them, it goes by what the last run read.
+    /// The plan of the whole manifest or of a selection, for commands that show results: for missing data files it uses
+    /// the digests of the last run.
     ///
     /// # Errors
     /// As [`Plan::new`].
@@ -276,28 +274,28 @@ impl DeviceChoice {
     }
 }
 
-/// The device of a command that computes at once, and the turn on it. Says which it is, and for whom it waits.
+/// The device of a command that computes at once, and the GPU lock. Prints the device, and the process it waits for.
 ///
 /// # Errors
 /// The GPU that was asked for cannot be used, or the interruption.
 pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<Turn>)> {
     let (device, event) = choice.resolve()?;
-    let tell = |event| match event {
+    let print = |event| match event {
         Some(Event::Warning(text)) => terminal.warn(&text),
         Some(Event::Note(text)) => terminal.say(&text),
         _ => {}
     };
-    tell(event);
-    let mut is_told = false;
+    print(event);
+    let mut is_reported = false;
     let turn = device.turn(&mut |why| {
         cancel.check()?;
-        if !is_told {
-            is_told = true;
+        if !is_reported {
+            is_reported = true;
             terminal.say(why);
         }
         Ok(())
     })?;
     let (device, event) = choice.trusted(device)?;
-    tell(event);
+    print(event);
     Ok((device, turn.filter(|_| device.is_gpu())))
 }

@@ -9,15 +9,14 @@ use crate::store::{Lookup, Record};
 
 /// What `mdlm pull --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Bring results out of the cache that machines share: of all stages that are known there as the manifest is now, \
-    those that others consume too.\n\n\
-    Everything is checked by its digests on arrival; what is cut off goes on from there. `mdlm run --remote` fetches \
-    by itself what it needs, and no more.";
+    Fetch results from the shared cache: those of all stages of the manifest that the cache has, with their inputs.\n\n\
+    Files are checked by their digests on arrival; an interrupted transfer resumes. `mdlm run --remote` fetches by \
+    itself what it needs, and no more.";
 
 /// Pulls.
 ///
 /// # Errors
-/// No remote is named or it does not answer; what comes is not what its record tells.
+/// No remote is named or it does not answer; the contents do not match their record.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let work = match args.prepare(true, terminal)? {
         Ok(work) => work,
@@ -35,12 +34,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             plan.decide(index, &work.project.store)?;
             match pull(&work, &mut plan, index).context(|| format!("stage `{name}`")) {
                 Ok(line) => lines.push(line),
-                // What is damaged there keeps nothing else from coming.
+                // A damaged result there does not stop the others.
                 Err(error) if error.kind() == Kind::Input => {
                     lines.push(Line {
                         stage: name,
                         status: "refused",
-                        told: "refused: not what its record tells".to_owned(),
+                        text: "rejected: contents do not match the recorded digest".to_owned(),
                         bytes: 0,
                     });
                     refused.get_or_insert(error);
@@ -51,9 +50,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok::<_, Error>((lines, refused))
     });
     let (lines, refused) = pulled.inspect_err(|_| work.display.clear())?;
-    // A remote that does not answer is told here, where it is all that was asked for.
+    // A remote that does not answer is an error of this command.
     let silent = work.remote.answers().is_err();
-    work.tell(&lines, args.json, terminal)?;
+    work.report(&lines, args.json, terminal)?;
     if silent {
         return Err(Error::environment(format!(
             "`{}` does not answer",
@@ -65,10 +64,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 
 fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {
     let stage = plan.stages[index].name.clone();
-    let line = |status, told: &str| Line {
+    let line = |status, text: &str| Line {
         stage: stage.clone(),
         status,
-        told: told.to_owned(),
+        text: text.to_owned(),
         bytes: 0,
     };
     let record = match &plan.stages[index].decision {

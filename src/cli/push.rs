@@ -17,10 +17,10 @@ use crate::remote::Remote;
 
 /// What `mdlm push --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Put the results that are here into the cache that machines share, with their records: whoever runs the same \
-    stages with `--remote` fetches them instead.\n\n\
-    What is there already is not sent again; what was cut off goes on with the file it was at. `mdlm run --remote` \
-    pushes what it makes and serves by itself.";
+    Upload results and their records to the shared cache, from which runs of the same stages with `--remote` \
+    fetch them.\n\n\
+    Files that the cache has are not sent again; an interrupted push resumes with the file that was cut off. \
+    `mdlm run --remote` pushes by itself.";
 
 /// Arguments of `mdlm push` and `mdlm pull`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ pub struct Args {
     /// The manifest and its store.
     #[command(flatten)]
     pub project: ProjectArgs,
-    /// These stages and what they need; all unless told otherwise
+    /// These stages and what they need; default: all
     #[arg(value_name = "STAGE")]
     pub stages: Vec<String>,
     /// The cache.
@@ -43,15 +43,15 @@ pub struct Args {
     pub json: bool,
 }
 
-/// What became of a stage.
+/// What was done for a stage.
 #[derive(Debug, Serialize)]
 pub(super) struct Line {
     /// The stage.
     pub stage: String,
     /// `moved`, `there`, `none` or `refused`.
     pub status: &'static str,
-    /// What a person reads.
-    pub told: String,
+    /// The same in words.
+    pub text: String,
     /// Bytes that were moved.
     pub bytes: u64,
 }
@@ -77,10 +77,10 @@ impl Args {
         }
     }
 
-    /// Makes ready; who only reads makes no folder for it.
+    /// Opens the project and the remote; `only_reads` creates no folder in the remote.
     ///
     /// # Errors
-    /// No remote is named, or none that can be used; the exit code where the manifest's faults have been told.
+    /// No remote is named, or it cannot be used; the exit code where the manifest's faults were printed.
     pub(super) fn prepare(&self, only_reads: bool, terminal: &Terminal) -> Result<Result<Work, u8>> {
         let project = match self.project.open(terminal) {
             Ok(project) => project,
@@ -118,11 +118,11 @@ impl Work {
         }
     }
 
-    /// Tells what became of every stage.
+    /// Prints what was done for every stage.
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn tell(&self, lines: &[Line], json: bool, terminal: &Terminal) -> Result<()> {
+    pub fn report(&self, lines: &[Line], json: bool, terminal: &Terminal) -> Result<()> {
         self.display.clear();
         for trouble in self.remote.troubles() {
             terminal.warn(&trouble);
@@ -132,7 +132,7 @@ impl Work {
         }
         let rows: Vec<_> = lines
             .iter()
-            .map(|line| vec![line.stage.clone(), line.told.clone()])
+            .map(|line| vec![line.stage.clone(), line.text.clone()])
             .collect();
         terminal.output(&columns(&rows, |row, column, cell| {
             match (column, lines[row].status) {
@@ -162,7 +162,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 lines.push(Line {
                     stage: stage.name.clone(),
                     status: "none",
-                    told: "not here".to_owned(),
+                    text: "not here".to_owned(),
                     bytes: 0,
                 });
                 continue;
@@ -173,20 +173,20 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 .remote
                 .push(store, record, &work.cancel, &work.progress(&stage.name));
             let moved = pushed.context(|| format!("stage `{}`", stage.name))?;
-            let (status, told) = match moved.files {
+            let (status, text) = match moved.files {
                 0 => ("there", "there already".to_owned()),
                 _ => ("moved", format!("pushed {}", bytes(moved.bytes))),
             };
             lines.push(Line {
                 stage: stage.name.clone(),
                 status,
-                told,
+                text,
                 bytes: moved.bytes,
             });
         }
         Ok::<_, Error>(lines)
     });
     let lines = lines.inspect_err(|_| work.display.clear())?;
-    work.tell(&lines, args.json, terminal)?;
+    work.report(&lines, args.json, terminal)?;
     Ok(0)
 }

@@ -22,7 +22,7 @@ pub struct StoreArgs {
     pub store: Option<PathBuf>,
 }
 
-/// A manifest and what has become of its stages.
+/// A manifest and the state of its stages.
 pub struct Reached {
     /// The manifest.
     pub manifest: Manifest,
@@ -81,7 +81,7 @@ impl StoreArgs {
     ///
     /// # Errors
     /// A manifest cannot be planned: what it reaches is not known. The inner error is the exit code, the faults of a
-    /// manifest having been told.
+    /// manifest having been printed.
     pub fn reached(&self, store: &Store, terminal: &Terminal) -> Result<Result<Vec<Reached>, u8>> {
         let mut reached = Vec::new();
         for path in &self.manifests {

@@ -80,7 +80,7 @@ fn default_path(project: &Project, terminal: &Terminal) -> PathBuf {
     path
 }
 
-/// What a report begins with that tells whose it is; it ends with a quote and a bracket.
+/// The beginning of a report, which names its pipeline; it ends with a quote and a bracket.
 const OWNER: &str = "<meta name=\"mdlm-manifest\" content=\"";
 
 /// The manifest whose report lies in a file, if it says so.

@@ -28,17 +28,17 @@ use crate::store::{RunNote, RunStage, Store, time};
 
 /// What `mdlm run --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Make a pipeline's results: run the stages whose settings, inputs or code changed, and take the rest \
-    from the store.\n\n\
-    Every stage that runs says why. A stage is found again by what decides its output: its settings with \
-    all defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, \
-    folders, device and number of threads rerun nothing; `mdlm plan` tells beforehand. A stage that \
-    makes what it had made before does not wake its consumers.\n\n\
-    Ctrl-C ends the run at the next safe place; finished stages and a checkpoint of that moment are kept, \
-    and the same command goes on from there with the same result. A second Ctrl-C ends it at once, and loses \
-    no more than the work since the last checkpoint. So do SIGTERM, SIGHUP (the terminal closes; `nohup` \
-    goes on), SIGUSR1, SIGUSR2 and SIGXCPU. Two runs at once share the work: one waits for the other and \
-    takes its result.";
+    Run a pipeline: the stages whose settings, inputs or code changed; the others are served from the \
+    store.\n\n\
+    Every stage that runs says why. The cache key of a stage holds all that decides its output: its settings \
+    with all defaults, its seed, the contents of its inputs, the version of its code. Names, order of fields, \
+    folders, device and number of threads are not part of it; `mdlm plan` shows beforehand what would run. A \
+    stage whose output is the same as before does not rerun its consumers.\n\n\
+    Ctrl-C ends the run at the next safe place; finished stages and a checkpoint are kept, and the same \
+    command resumes with the same result. A second Ctrl-C ends it at once and loses at most the work since \
+    the last checkpoint. SIGTERM, SIGHUP (a closed terminal; ignored under `nohup`), SIGUSR1, SIGUSR2 and \
+    SIGXCPU act like Ctrl-C. Of two runs of the same stage at once, one waits for the other and takes its \
+    result.";
 
 /// Arguments of `mdlm run`.
 #[derive(Debug, clap::Args)]
@@ -64,16 +64,16 @@ pub struct Args {
     /// corrupt is moved to `.mdlm/quarantine` and made again.
     #[arg(long)]
     pub paranoid: bool,
-    /// Stages to run side by side, at most; 1 unless told otherwise
+    /// Stages to run side by side, at most; default: 1
     ///
     /// They share the threads. More than one pays where stages are many and small (a sweep, many evaluations); one
-    /// after the other, each with all threads, is the rule. Stated by the environment too: MDLM_JOBS.
+    /// after the other, each with all threads, is the rule. Environment variable: MDLM_JOBS.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// Memory for stages side by side: 8GB
     ///
-    /// A stage waits until what it is estimated to take is free, or until it is alone. Nine tenths of what is available
-    /// at the start unless told otherwise.
+    /// A stage waits until its estimated memory is free, or until it is alone. Default: nine tenths of the memory that
+    /// is available at the start.
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub memory: Option<u64>,
     /// Start no other stage once one has failed
@@ -81,13 +81,13 @@ pub struct Args {
     /// Without it, stages that do not need the failed one still run.
     #[arg(long, alias = "no-keep-going", conflicts_with = "keep_going")]
     pub fail_fast: bool,
-    /// Run what does not need a failed stage: the default
+    /// Run stages that do not need a failed one: the default
     #[arg(short, long)]
     pub keep_going: bool,
     /// Write a line of progress this often to a log: 30s, 10m
     ///
     /// Where standard error is no terminal, a stage at work writes a line every 5 seconds in its first minute, every
-    /// minute in its first hour, and then every ten minutes, unless told otherwise.
+    /// minute in its first hour, and then every ten minutes by default.
     #[arg(long, value_name = "TIME", value_parser = super::table::parse_duration)]
     pub log_every: Option<Duration>,
     /// Run this stage alone; fail if it needs another one
@@ -132,7 +132,7 @@ struct StageReport<'a> {
 /// Runs the pipeline.
 ///
 /// # Errors
-/// The first failure of a stage, or the interruption; independent stages have run all the same.
+/// The first failure of a stage, or the interruption. Independent stages have run.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let project = match args.project.open(terminal) {
         Ok(project) => project,
@@ -187,10 +187,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if summary.error.is_some() {
         terminal.say("");
     } else if selection.targets.is_empty() {
-        // The results are there; that their report is not is no reason to fail.
+        // The results exist; a missing report is no failure.
         match report::after_run(&project, &plan, terminal) {
             Ok(path) => terminal.say(&format!("\nreport: {}", shown(&path))),
-            // A store that can only be read has served what there was to serve.
+            // A read-only store served all results.
             Err(error) if error.is_denied() => terminal.say(
                 "\nno report is written into a store that can only be read: \
                  `mdlm report MANIFEST --output FILE` writes one elsewhere",
@@ -282,8 +282,7 @@ fn isolation(args: &Args, project: &Project) -> Result<Isolation> {
     })
 }
 
-/// Takes note of the run: what it reached stays when `mdlm gc` keeps the last runs. Its results are there all the same
-/// when it cannot be noted.
+/// Records the run, for `mdlm gc --last N`. The results are complete without the record.
 fn note(
     store: &Store,
     plan: &Plan,
@@ -315,11 +314,11 @@ fn note(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         stages: stages.collect(),
     };
-    // One that could not be noted because the store can only be read has made nothing either.
+    // In a read-only store the run made nothing.
     if let Err(error) = store.note_run(&run)
         && !error.is_denied()
     {
-        terminal.warn(&format!("failed to take note of the run: {error}"));
+        terminal.warn(&format!("failed to record the run: {error}"));
     }
 }
 
@@ -341,10 +340,10 @@ struct SummaryRow {
 /// The rows of the summary. The instances of a sweep share a row; those that failed have one of their own too.
 fn rows(summary: &Summary, sweeps: &Sweeps) -> Vec<SummaryRow> {
     let mut rows = Vec::new();
-    let mut told = HashSet::new();
+    let mut listed = HashSet::new();
     for stage in &summary.stages {
         let name = sweeps.written(&stage.name);
-        if name != stage.name && told.insert(name) {
+        if name != stage.name && listed.insert(name) {
             let all: Vec<_> = summary
                 .stages
                 .iter()
@@ -400,7 +399,7 @@ fn together(name: &str, all: &[&StageSummary]) -> SummaryRow {
             .collect();
         why.push(counts.join(", "));
     }
-    // A reason is told where all share it; `mdlm plan` and the lines above tell each.
+    // A reason is shown where all share it; `mdlm plan` and the lines above show each.
     let mut reasons: Vec<&str> = all
         .iter()
         .map(|stage| stage.why.as_str())
@@ -430,14 +429,14 @@ fn together(name: &str, all: &[&StageSummary]) -> SummaryRow {
 fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Terminal) -> String {
     let pipeline = &project.loaded.manifest.name;
     let sweeps = &project.loaded.sweeps;
-    let told = rows(summary, sweeps);
+    let summary_rows = rows(summary, sweeps);
     let heading = ["stage", "status", "time", "artifact", "why"]
         .map(str::to_owned)
         .to_vec();
     let mut rows = vec![heading];
-    rows.extend(told.iter().map(|row| row.cells.clone()));
+    rows.extend(summary_rows.iter().map(|row| row.cells.clone()));
     let mut text = columns(&rows, |row, column, cell| {
-        let status = row.checked_sub(1).map(|row| told[row].status);
+        let status = row.checked_sub(1).map(|row| summary_rows[row].status);
         match (status, column) {
             (None, _) => terminal.paint(Style::Faint, cell),
             (Some(_), 0) => terminal.paint(Style::Strong, cell),
@@ -481,7 +480,7 @@ fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Ter
 pub(super) fn word(status: Status) -> &'static str {
     match status {
         Status::Cached => "cached",
-        Status::Away => "not here",
+        Status::Away => "remote only",
         Status::Fetched => "fetched",
         Status::Done => "done",
         Status::Failed => "failed",

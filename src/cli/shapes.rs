@@ -21,9 +21,9 @@ pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and mem
     the backward pass needs, half of the tokens masked.\n\n\
     With `--device cuda`: what a GPU holds in training, weights, moments and activations, for \
     micro-batches of some sizes, all of their tokens masked: the last micro-batch of a large batch comes \
-    near it. It is the plan that training itself makes; no GPU is needed to tell.";
+    near it. It is the plan that training itself makes; no GPU is needed.";
 
-/// Rows of the micro-batches whose memory on a GPU is told.
+/// Rows of the micro-batches whose memory on a GPU is listed.
 const ROWS: [usize; 4] = [1, 8, 64, 512];
 
 /// Arguments of `mdlm shapes`.
@@ -33,10 +33,10 @@ pub struct Args {
     /// Print JSON, in bytes, instead of the table
     #[arg(long)]
     pub json: bool,
-    /// Where training is to compute: cpu or cuda
+    /// Device of training: cpu or cuda
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     pub device: Where,
-    /// Of activations and products on a GPU: bf16 or f32
+    /// Data type of activations and matrix products on a GPU: bf16 or f32
     #[arg(long, value_name = "PRECISION", default_value = "bf16", requires = "device")]
     pub precision: Numbers,
 }

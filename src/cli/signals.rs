@@ -37,9 +37,9 @@ pub fn exit_code(error: &Error) -> u8 {
     }
 }
 
-/// What a command that was interrupted says of it: `interrupted`, `interrupted by SIGTERM`.
+/// The message of an interrupted command: `interrupted`, `interrupted by SIGTERM`.
 #[must_use]
-pub fn told() -> String {
+pub fn ending() -> String {
     match RECEIVED.load(Ordering::Relaxed) {
         0 | INTERRUPT => "interrupted".to_owned(),
         signal => format!("interrupted by {}", name(signal)),
@@ -104,7 +104,7 @@ pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
 
     let ignored = ignored();
     let heard = ALL.iter().map(|(signal, _)| *signal);
-    // A file that grows beyond `ulimit -f` is an error of the write, which is told, instead of the end.
+    // A file that grows beyond `ulimit -f` is reported as an error of the write instead of ending the process.
     let heard = heard.chain([SIGXFSZ]).filter(|signal| !ignored(*signal));
     let what = || "listen for signals".to_owned();
     let mut signals = Signals::new(heard).wrap(Kind::Environment, what)?;
@@ -160,7 +160,7 @@ fn name(signal: i32) -> &'static str {
     found.map_or("a signal", |(_, name)| name)
 }
 
-/// Which signals the program that started this one had it ignore. Where the system does not tell (other than Linux), all
+/// Which signals the program that started this one had it ignore. Where the system does not say (other than Linux), all
 /// but SIGINT and SIGTERM count as ignored: they keep the meaning that they came with, so that `nohup` works.
 #[cfg(unix)]
 fn ignored() -> impl Fn(i32) -> bool {

@@ -15,10 +15,9 @@ use crate::store::gc::{Item, Keep, Sort};
 
 /// What `mdlm status --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Show what the store holds, and how much of it could go.\n\n\
-    With manifests, `reclaimable` is what `mdlm gc` with the same manifests would delete. Without any it \
-    is what nobody asks for whatever the manifests are: artifacts of which no record tells, damaged \
-    records, quarantine.";
+    Show what the store holds, and how much of it can be deleted.\n\n\
+    With manifests, `reclaimable` is what `mdlm gc` with the same manifests would delete. Without manifests \
+    it is what no manifest needs: artifacts without a record, damaged records, quarantine.";
 
 /// Arguments of `mdlm status`.
 #[derive(Debug, clap::Args)]
@@ -45,15 +44,15 @@ struct Report {
     reclaimable: u64,
 }
 
-/// What there is of a sort.
+/// The contents of one sort.
 #[derive(Debug, Serialize)]
 struct Size {
     sort: Sort,
-    /// Of artifacts the kind of stage that made them; nothing where no record tells.
+    /// Of artifacts the kind of stage that made them; absent without a record.
     kind: Option<String>,
     count: usize,
     bytes: u64,
-    /// When the oldest and the newest were made, where records tell.
+    /// When the oldest and the newest were made, where recorded.
     oldest: Option<String>,
     newest: Option<String>,
     /// How many of them could go, and how much that is.
@@ -90,7 +89,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     terminal.output(&table(&report, terminal))?;
     let way = if reached.is_empty() {
-        "`mdlm gc MANIFEST…` or `mdlm gc --last N` tells what else may go"
+        "`mdlm gc MANIFEST… --dry-run` or `mdlm gc --last N --dry-run` lists what else can be deleted"
     } else {
         "`mdlm gc` with these manifests deletes it, `--dry-run` lists it"
     };

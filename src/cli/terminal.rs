@@ -32,7 +32,7 @@ pub enum Style {
     Accent,
     /// Green: what is done.
     Good,
-    /// Faint: what is there for completeness.
+    /// Faint: what is listed for completeness.
     Faint,
     /// Bold: headings.
     Strong,
@@ -164,7 +164,7 @@ impl Terminal {
 
     /// Says a line on standard error, quiet or not.
     pub fn talk(&self, text: &str) {
-        // Nobody is left to be told when standard error is closed.
+        // A closed standard error has no reader.
         let _ = writeln!(io::stderr().lock(), "{text}");
     }
 

@@ -95,7 +95,10 @@ fn provenance_is_whole_and_shown() {
                     for part in ["host", "system"] {
                         shown(value[part].as_str().unwrap());
                     }
-                    shown(&mdlm::plural::counted(value["processors"].as_u64().unwrap(), "processor"));
+                    shown(&mdlm::plural::counted(
+                        value["processors"].as_u64().unwrap(),
+                        "processor",
+                    ));
                 }
                 "device" => shown("device cpu, 2 threads"),
                 "threads" => assert_eq!(value, 2),

@@ -7,7 +7,7 @@ use super::look::Text;
 use crate::cli::table::bytes;
 use crate::shapes::{SHAPES, Shape};
 
-/// Below that many bytes of text samples are poor, and the smallest shape learns what there is.
+/// Below that many bytes of text samples are poor, and the smallest shape learns all of it.
 pub(super) const LITTLE_TEXT: u64 = 100_000;
 /// Rows a step: small enough for many steps on little text.
 const BATCH: u64 = 32;

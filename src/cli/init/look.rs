@@ -12,7 +12,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::manifest::source::{Reading, RecordUnit};
 use crate::plural::{agreeing, counted as noun_of};
 
-/// Text that is read, at most; what there is beyond it is estimated by size.
+/// Bytes of text that are read, at most; the rest is estimated by size.
 const LOOKED_AT: u64 = 16 << 20;
 /// Bytes of a file's beginning that show how it is written.
 const HEAD: u64 = 256 << 10;

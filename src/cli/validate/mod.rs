@@ -1,4 +1,4 @@
-//! `mdlm validate`: all faults of manifests, at their lines. Also how every command that reads a manifest tells of
+//! `mdlm validate`: all faults of manifests, at their lines. Also how every command that reads a manifest prints
 //! its faults.
 //!
 //! For people it shows the lines; for machines it has JSON of its own, GitHub's workflow commands ([`github`]) and
@@ -26,8 +26,8 @@ pub mod sarif;
 /// What `mdlm validate --help` says first.
 pub const LONG_ABOUT: &str = "\
     Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
-    All faults are told at once, each with its line. Needs no data and no network; takes milliseconds. The \
-    files of tokenizers are checked where they are there. \
+    All faults are listed at once, each with its line. Needs no data and no network; takes milliseconds. \
+    Files of tokenizers are checked where they exist. \
     Exits with 0 when every file is valid, else with 2.\n\n\
     For a team's checks there are `--format github`, which puts the faults at their lines of a pull \
     request, and `--format sarif`, which code scanning and editors read (SARIF 2.1.0). Both name files as \
@@ -48,7 +48,7 @@ pub struct Args {
     /// its default holds. Holds for every file.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
-    /// How to tell the faults: human, json, github or sarif
+    /// Format of the faults: human, json, github or sarif
     ///
     /// human shows them with their lines on standard error; the others print to standard output: json a list of the
     /// files with their faults, github workflow commands, sarif a log of SARIF 2.1.0.
@@ -65,7 +65,7 @@ pub struct Args {
     pub json: bool,
 }
 
-/// How faults are told.
+/// How faults are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// With the lines at fault, on standard error.
@@ -87,7 +87,7 @@ pub struct Checked<'a> {
 }
 
 impl Checked<'_> {
-    /// The faults that are told.
+    /// The faults that are printed.
     #[must_use]
     pub fn list(&self) -> &[Fault] {
         self.faults.as_ref().map_or(&[], |faults| &faults.list)
@@ -344,7 +344,7 @@ pub fn render(fault: &Fault, faults: &Faults, color: bool) -> String {
 
 /// Columns that a fault is laid out for.
 const WIDTH: usize = 100;
-/// A line of more bytes was not written by hand; only its place is told.
+/// A line of more bytes was not written by hand; only its place is printed.
 const LONGEST_LINE: usize = 4_000;
 
 fn origin(place: &Place) -> Origin<'_> {

@@ -330,10 +330,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "The settings leave no record.",
             "Widen the range, the filter or the sample.",
         ),
-        Code::NoEffect => (
-            "The setting has no effect here.",
-            "Take it away, so that nobody relies on it.",
-        ),
+        Code::NoEffect => ("The setting has no effect here.", "Remove it: it has no effect."),
         Code::Matrix => (
             "The sweep cannot be spelt out.",
             "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages in all \

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::plan::told;
+use super::super::plan::joined;
 use super::super::project::ProjectArgs;
 use super::super::table::{bytes, columns, count, width, wrap};
 use super::super::terminal::Style;
@@ -58,7 +58,7 @@ pub(super) fn run(
                 (*record, None)
             }
             Some(Decision::Run { reasons, .. }) => {
-                let why = told(&reasons);
+                let why = joined(&reasons);
                 let record = last().ok_or_else(|| {
                     Error::input(format!("stage `{stage}` has yet to run: {why}")).hint(format!(
                         "`mdlm run {} --target {stage}`",
@@ -69,7 +69,7 @@ pub(super) fn run(
             }
             None => return Err(Error::internal("plan a stage: the plan is empty")),
         },
-        // A file that it read may be gone, which is for the chain to tell.
+        // A file that it read may be gone, which the chain reports.
         Err(error) => match last() {
             Some(record) => (record, Some(error.to_string())),
             None => return Err(error),

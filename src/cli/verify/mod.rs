@@ -24,10 +24,10 @@ mod chain;
 
 /// What `mdlm verify --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Hash what the store holds and put aside what is corrupt.\n\n\
+    Hash the store's artifacts and move corrupt ones into quarantine.\n\n\
     Every artifact, or with manifests those that they reach, is read in full and compared with the digests \
-    in its records. What differs is moved to `.mdlm/quarantine`, and the next run that needs it makes it \
-    again. What a run uses meanwhile is told and left in its place.\n\n\
+    in its records. A corrupt one is moved to `.mdlm/quarantine`, and the next run that needs it makes it \
+    again. One that a run uses is reported and stays in place.\n\n\
     --chain follows the history of a stage's result instead: every record and artifact from it to its \
     sources, and whether the files outside the store are still those that were read. It moves nothing.";
 
@@ -48,10 +48,10 @@ pub struct Args {
     /// Read no more than so many bytes a second: 50MB
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub throttle: Option<u64>,
-    /// Threads; all processors unless told otherwise, here or by `MDLM_THREADS`
+    /// Threads; default: `MDLM_THREADS`, else all processors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Tell what is corrupt and leave it where it is
+    /// Report what is corrupt and leave it in place
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON
@@ -73,7 +73,7 @@ struct Report<'a> {
     artifacts: Vec<&'a Verdict>,
     /// Action records that cannot be used.
     records: Vec<Damage<'a>>,
-    /// Artifacts that records tell of and that are not there.
+    /// Recorded artifacts that are missing.
     absent: Vec<Absent<'a>>,
     /// Names among the artifacts that are no artifact's.
     foreign: &'a [String],
@@ -99,7 +99,7 @@ struct Verdict {
     made_by: Vec<String>,
     outcome: Outcome,
     /// Where it was moved, or why it was not.
-    told: Option<String>,
+    note: Option<String>,
     faults: Vec<Fault>,
 }
 
@@ -184,7 +184,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if args.json {
         terminal.output_json(&report(&store, ok, &verdicts, &bad, &census, &pace))?;
     } else {
-        tell(&store, &verdicts, &bad, &census, &pace, terminal)?;
+        print(&store, &verdicts, &bad, &census, &pace, terminal)?;
     }
     Ok(if ok { 0 } else { Kind::Environment.exit_code() })
 }
@@ -196,11 +196,11 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verd
         files,
         made_by,
     } = subject;
-    let verdict = |outcome, told, faults| Verdict {
+    let verdict = |outcome, note, faults| Verdict {
         artifact: *artifact,
         made_by: made_by.clone(),
         outcome,
-        told,
+        note,
         faults,
     };
     let folder = store.artifact_path(artifact);
@@ -217,7 +217,7 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verd
     if dry_run {
         return verdict(Outcome::Corrupt, None, faults);
     }
-    let (outcome, told) = match store.quarantine(artifact, files.as_deref(), &faults, false) {
+    let (outcome, note) = match store.quarantine(artifact, files.as_deref(), &faults, false) {
         Ok(Moved::To(place)) => (
             Outcome::Quarantined,
             Some(format!("moved to `{}`", shown(&place))),
@@ -229,7 +229,7 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verd
         Ok(Moved::Gone) => (Outcome::Gone, None),
         Err(error) => (Outcome::Corrupt, Some(error.to_string())),
     };
-    verdict(outcome, told, faults)
+    verdict(outcome, note, faults)
 }
 
 /// Does some work and shows meanwhile how much was read.
@@ -240,7 +240,7 @@ fn watched<T: Send>(
     total: u64,
     work: impl FnOnce() -> T + Send,
 ) -> T {
-    /// How often progress is told.
+    /// Interval between reports of progress.
     const TICK: Duration = Duration::from_millis(100);
     let display = Display::new(terminal);
     display.begin(name);
@@ -299,7 +299,7 @@ fn report<'a>(
     }
 }
 
-fn tell(
+fn print(
     store: &Store,
     verdicts: &[Verdict],
     bad: &[&Verdict],
@@ -308,7 +308,7 @@ fn tell(
     terminal: &Terminal,
 ) -> Result<()> {
     let makers = |made_by: &[String]| match made_by {
-        [] => "no record tells of it".to_owned(),
+        [] => "no record of it".to_owned(),
         names => names.join(", "),
     };
     let mut rows: Vec<Vec<String>> = bad
@@ -318,8 +318,8 @@ fn tell(
             if !verdict.faults.is_empty() {
                 text = format!("{text}: {}", verify::summary(&verdict.faults));
             }
-            if let Some(told) = &verdict.told {
-                text = format!("{text}; {told}");
+            if let Some(note) = &verdict.note {
+                text = format!("{text}; {note}");
             }
             vec![verdict.outcome.word().to_owned(), verdict.artifact.short(), text]
         })
@@ -346,7 +346,7 @@ fn tell(
             plural::agreeing(absent, "is", "are"),
         );
         terminal.say(&format!(
-            "{} {things} that records tell of {are} not there: made again when a run needs them",
+            "{} recorded {things} {are} missing: made again when a run needs them",
             count(absent as u64)
         ));
     }

@@ -106,7 +106,11 @@ impl Bucket {
         match built {
             Ok(store) => Ok(Self { store, credentials }),
             Err(error) => {
-                let message = format!("make ready for the bucket `{}`: {}", place.bucket, explained(&error));
+                let message = format!(
+                    "make ready for the bucket `{}`: {}",
+                    place.bucket,
+                    explained(&error)
+                );
                 Err(Error::environment(message).hint(credentials))
             }
         }
@@ -154,7 +158,7 @@ impl Bucket {
         }
         if keys.is_empty() {
             let message = format!(
-                "`{}` matches no one of {} below `{folder}/`{}",
+                "`{}` does not match any of the {} below `{folder}/`{}",
                 place.key,
                 counted(seen, "object"),
                 super::passed_over(passed_over),
@@ -219,7 +223,11 @@ impl Bucket {
                 Error::environment(format!("`{path}` may not be read: {}", web::cause(error)))
                     .hint(self.credentials)
             }
-            _ => Error::environment(explained(error)).hint(format!("{}; {}", self.credentials, web::NO_NETWORK)),
+            _ => Error::environment(explained(error)).hint(format!(
+                "{}; {}",
+                self.credentials,
+                web::NO_NETWORK
+            )),
         }
     }
 }

@@ -171,7 +171,7 @@ impl Hub<'_> {
         }
         if files.is_empty() {
             let message = format!(
-                "`{}` matches no one of {} below `{folder}/` of {}{} at `{}`{}",
+                "`{}` does not match any of the {} below `{folder}/` of {}{} at `{}`{}",
                 place.path,
                 counted(listed, "file"),
                 place.kind.prefix(),

@@ -74,7 +74,13 @@ enum Identified {
 type Known = BTreeMap<(usize, Vec<Identified>), Vec<Identified>>;
 
 /// Follows a rule that is given variables, and returns which of them the text identifies after it.
-fn identified(grammar: &Grammar, rule: usize, given: &[Identified], known: &mut Known, file: &str) -> Result<Vec<Identified>> {
+fn identified(
+    grammar: &Grammar,
+    rule: usize,
+    given: &[Identified],
+    known: &mut Known,
+    file: &str,
+) -> Result<Vec<Identified>> {
     if let Some(after) = known.get(&(rule, given.to_vec())) {
         return Ok(after.clone());
     }
@@ -127,7 +133,13 @@ fn identified(grammar: &Grammar, rule: usize, given: &[Identified], known: &mut 
 }
 
 /// Fails when the form does not identify the entry.
-fn check_form(grammar: &Grammar, alternative: &Alternative, slot: usize, form: &Form, file: &str) -> Result<()> {
+fn check_form(
+    grammar: &Grammar,
+    alternative: &Alternative,
+    slot: usize,
+    form: &Form,
+    file: &str,
+) -> Result<()> {
     let class = &grammar.classes[alternative.slots[slot]];
     for &column in &form.columns {
         let mut seen = HashSet::new();

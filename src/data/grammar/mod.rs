@@ -576,10 +576,7 @@ rule intro w:who =
             "class a: b\n",
             "g:1:7: `a` has 0 entries; at least one are needed",
         ),
-        (
-            "feature a: b\n  x\n",
-            "g:1:9: `a` has 1 entry; 2 to 8 are needed",
-        ),
+        ("feature a: b\n  x\n", "g:1:9: `a` has 1 entry; 2 to 8 are needed"),
         (
             "class a: b c\n  x / y\n  z\n",
             "g:3:3: 1 forms for the 2 columns of `a`",

@@ -71,10 +71,10 @@ impl Chain {
     #[must_use]
     pub fn new(cuda: &Cuda, tokens: &[u32]) -> Self {
         let bytes: Vec<u8> = tokens.iter().flat_map(|token| token.to_le_bytes()).collect();
-        let told = cuda.queue.tell(&bytes);
+        let uploaded = cuda.queue.upload(&bytes);
         let here = cuda.queue.buffer(bytes.len());
         cuda.queue.push(Command::Copy {
-            from: told.at(),
+            from: uploaded.at(),
             to: here.at(),
             bytes: bytes.len(),
         });
@@ -194,8 +194,8 @@ impl Chain {
             cuda.multiply([rows, stride, depth], operands, logits.at(), Element::F32, false);
             // The temperature leads: a number of 64 bits is no argument.
             let numbers = std::iter::once(&temperature).chain(&uniforms[first..first + rows]);
-            let told: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
-            let told = cuda.queue.tell(&told);
+            let uploaded: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
+            let uploaded = cuda.queue.upload(&uploaded);
             let numbers = report.as_ref().map(|report| {
                 let row = report.width * size_of::<f64>();
                 report.numbers.at().offset(first * row)
@@ -203,7 +203,7 @@ impl Chain {
             let at = [
                 logits.at(),
                 b.weight.master,
-                told.at(),
+                uploaded.at(),
                 into.at().offset(first * size_of::<u32>()),
                 self.tokens.at(),
                 // Without a report nothing is written there.

@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_compiler_refuses_is_told_in_its_own_words() {
+    fn an_error_of_the_compiler_is_quoted() {
         if !is_present() {
             println!("skipped: NVRTC is not there");
             return;

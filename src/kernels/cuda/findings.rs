@@ -433,7 +433,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_told_with_the_way_out() {
+    fn missing_cuda_is_explained_with_a_hint() {
         type Spoil = fn(&mut Findings);
         let cases: [(&str, Spoil); 14] = [
             ("no driver", |it| *it = Findings::nothing()),

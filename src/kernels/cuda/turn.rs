@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_told_as_it_was_typed() {
+    fn a_command_is_shown_as_it_was_typed() {
         let of = |line: &str| command(line.split(' ').map(str::to_owned));
         assert_eq!(
             of("/usr/bin/mdlm run pipelines/lm1b.json"),

@@ -45,9 +45,9 @@ impl Cuda {
         let support = readout.support;
         let tokens = [support.size, support.mask, support.excluded()].map(Argument::Number);
         let targets = self.numbers(readout.targets);
-        let factors = self.told(readout.weights);
+        let factors = self.constants(readout.weights);
         let of_positions =
-            (readout.loss != Loss::CrossEntropy).then(|| self.told(readout.constants.as_flattened()));
+            (readout.loss != Loss::CrossEntropy).then(|| self.constants(readout.constants.as_flattened()));
         // The cross-entropy reads none.
         let of_position = |first: usize| match &of_positions {
             Some(all) => all.at().offset(size_of::<Constants>() * first),

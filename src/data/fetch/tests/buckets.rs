@@ -234,7 +234,7 @@ fn objects_of(cloud: Cloud) {
     assert!(
         error(at(cloud, "a/*.csv"))
             .to_string()
-            .contains("no one of 4 objects")
+            .contains("any of the 4 objects")
     );
     // The same key of another server is another file.
     let other = Server::start(serve(cloud, [("a/2.txt".to_owned(), content(10, 45))].into()));

@@ -240,7 +240,7 @@ fn what_the_hub_does_not_have() {
     ]);
     let error = case.get(COMMIT, "*.parquet").unwrap_err();
     assert!(
-        error.to_string().contains("matches no one of 2 files"),
+        error.to_string().contains("does not match any of the 2 files"),
         "{error}"
     );
     let error = case.get("missing", "a.txt").unwrap_err();
