@@ -2,7 +2,7 @@
 //!
 //! Each task runs the code that a pipeline runs, in rounds: a training step, an evaluation of a batch of rows, a batch
 //! of rows sampled. Rounds of a warm-up are left out (first touch of memory, of caches), and at least three are timed.
-//! Rounds on a shared machine differ by what else runs there, so that medians and quartiles are told.
+//! Rounds on a shared machine differ by what else runs there, so that medians and quartiles are reported.
 
 use std::time::{Duration, Instant};
 
@@ -54,7 +54,7 @@ pub struct Options {
     pub precision: gemm::Precision,
     /// Rows of a round.
     pub batch: u32,
-    /// Rows that go through the network at a time; chosen as in a pipeline unless told.
+    /// Rows that go through the network at a time; chosen as in a pipeline by default.
     pub micro_batch: Option<u32>,
     /// Reverse steps of a sample.
     pub steps: u32,
@@ -97,7 +97,7 @@ pub struct Measured {
     /// Floating-point operations of matrix products, a billion a second over the whole time; on the CPU.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gflops: Option<f64>,
-    /// Peak resident memory of the task in bytes, where the system tells.
+    /// Peak resident memory of the task in bytes, where the system reports it.
     pub peak_memory_bytes: Option<u64>,
     /// The GPU's memory that training takes, its plan.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -140,10 +140,10 @@ pub struct Product {
 /// Measures a task on the calling pool of threads.
 ///
 /// # Errors
-/// Out of memory, a device that is not there, or somebody asked to end.
+/// Out of memory, a device that is not there, or the run is cancelled.
 #[expect(
     clippy::too_many_lines,
-    reason = "one task after the other, each in the terms of its own module"
+    reason = "one task after the other, each in the terms of its module"
 )]
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
@@ -307,7 +307,7 @@ fn kernels_of(
 /// Measures matrix products at the sizes of a training step of `options.batch` rows: what the network cannot exceed.
 ///
 /// # Errors
-/// Somebody asked to end.
+/// The run is cancelled.
 pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
     let shape = options.shape;
     let micro_batch = options

@@ -217,7 +217,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
     }
 }
 
-/// Runs calls into a library that panics on some damaged input, and tells what the panic said. The last resort: what a
+/// Runs calls into a library that panics on some damaged input, and returns the panic's message. The last resort: what a
 /// library is known not to check is checked before.
 ///
 /// # Errors
@@ -235,7 +235,7 @@ pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|panic| panic_text(&*panic).to_owned())
 }
 
-/// Whether a panic of this thread is caught by [`guarded`]: it is no bug of ours, and nobody needs to hear of it.
+/// Whether a panic of this thread is caught by [`guarded`]: it is no bug of ours, and is not reported.
 #[must_use]
 pub fn is_guarded() -> bool {
     GUARDED.get()

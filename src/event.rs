@@ -115,14 +115,14 @@ impl Cancel {
         self.0.store(true, Ordering::Release);
     }
 
-    /// Whether somebody asked.
+    /// Whether it was asked to end.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Acquire)
     }
 
     /// # Errors
-    /// [`Error::interrupted`] when somebody asked to end.
+    /// [`Error::interrupted`] when it was asked to end.
     pub fn check(&self) -> Result<()> {
         if self.is_cancelled() {
             return Err(Error::interrupted());

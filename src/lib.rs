@@ -26,7 +26,7 @@
 //! 3. The cache key is one printable struct: see [`plan`]. Where a stage runs is not part of it.
 //! 4. A stage whose output is what it was before stops the rerun there.
 //! 5. A manifest cannot run a program, nor write outside the store.
-//! 6. [`diffusion`] does no I/O; of [`model`] only its weight files touch the disk; [`kernels`] know nothing of
+//! 6. [`diffusion`] does no I/O; of [`model`] only its weight files touch the disk; [`kernels`] do not depend on
 //!    language; [`cli`] alone prints.
 //! 7. `unsafe` lives in the seam files alone: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`, `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.

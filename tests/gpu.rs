@@ -1,4 +1,4 @@
-//! The parity suite on a real device: run where there is one, told as skipped where not.
+//! The parity suite on a real device: run where there is one, shown_text as skipped where not.
 //!
 //! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this is the real driver's
 //! turn: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.
@@ -102,10 +102,10 @@ fn the_suite_passes_on_the_stand_in() {
         .env(STANDS_IN, "1")
         .output()
         .expect("this program runs");
-    let told = String::from_utf8_lossy(&output.stdout);
-    print!("{told}");
+    let shown_text = String::from_utf8_lossy(&output.stdout);
+    print!("{shown_text}");
     assert!(
-        output.status.success() && told.contains("likelihoods off by"),
+        output.status.success() && shown_text.contains("likelihoods off by"),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
@@ -141,7 +141,7 @@ struct Case {
 
 impl Case {
     /// `rows` rows of step `step`, about half of their tokens masked; a noise level a row, or one for all.
-    fn new(shape: &Shape, rows: usize, step: u64, told: bool) -> Self {
+    fn new(shape: &Shape, rows: usize, step: u64, shown_text: bool) -> Self {
         let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 2, shape.vocabulary as u32 - 1);
         let random = Random::new(11 + step, Stream::Mask);
         let draw = |place: u64, row: usize, l: usize| {
@@ -149,7 +149,7 @@ impl Case {
         };
         let mut case = Self {
             tokens: Vec::new(),
-            sigma: if told {
+            sigma: if shown_text {
                 (0..rows).map(|row| 0.3 + row as f32).collect()
             } else {
                 vec![0.0]
@@ -232,8 +232,8 @@ fn losses_and_gradients_are_those_of_the_cpu() {
     for &(name, rows) in cases {
         let shape = shape(name);
         let weights = weights(shape);
-        for told in [false, true] {
-            let case = Case::new(shape, rows, 3, told);
+        for shown_text in [false, true] {
+            let case = Case::new(shape, rows, 3, shown_text);
             let mut cpu = model::build_learner(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {

@@ -36,7 +36,7 @@ pub const LONG_ABOUT: &str = "\
 
 /// Fields that are shown at most.
 const FIELDS: usize = 8;
-/// Names of what has no room that are told at most.
+/// Hidden columns that are named at most.
 const LEFT_OUT: usize = 8;
 /// Characters of a value that are shown.
 const SHOWN: usize = 24;
@@ -59,7 +59,7 @@ pub struct Args {
     /// The metric that orders: `bits_per_byte`, perplexity, ...
     ///
     /// One of `bits_per_byte`, `bits_per_byte_normalized` (of a tokenizer that changes the text), `perplexity`,
-    /// `nats_per_token` and `grammatical`; the first of these that was measured unless told.
+    /// `nats_per_token` and `grammatical`; default: the first of these that was measured.
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub sort: Option<Metric>,
     /// Set a field for this time: stages.model.steps=200
@@ -394,7 +394,7 @@ fn tell_apart(rows: &mut [Shown], settings: &[Point]) {
             .iter()
             .any(|one| one.get(label) != settings[0].get(label))
     });
-    // A pipeline's seed is that of all its stages: one column tells it.
+    // A pipeline's seed is that of all its stages: one column shows it.
     let seeds: Vec<&String> = labels.iter().filter(|label| is_seed(label)).collect();
     let same = |label: &str| {
         settings
@@ -424,7 +424,7 @@ fn tell_apart(rows: &mut [Shown], settings: &[Point]) {
     }
 }
 
-/// A label without the names that no other label needs to be told from it: `learning_rate` for `model.learning_rate`.
+/// A label without the names that are not needed to distinguish it: `learning_rate` for `model.learning_rate`.
 fn short<'a>(label: &'a str, all: &[String]) -> &'a str {
     let mut short = label;
     while let Some((_, rest)) = short.split_once('.') {
@@ -492,7 +492,7 @@ pub(super) fn of_run(project: &Project, summary: &Summary) -> Vec<Table> {
             status: super::run::word(stage.status),
             why: None,
             seconds: stage.seconds,
-            // The run's own summary tells it.
+            // The run's own summary shows it.
             resumed_from: None,
             artifact: stage.artifact,
             path,
@@ -585,7 +585,7 @@ pub(super) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> Stri
         left_out.extend(metrics.pop().map(Metric::name));
         cells = grid(rows, named, &differ, &metrics, &last);
     }
-    // What tells rows apart goes last.
+    // What distinguishes rows goes last.
     while width(&cells) > table_width() && !last.is_empty() {
         left_out.push(last.remove(0));
         cells = grid(rows, named, &differ, &metrics, &last);

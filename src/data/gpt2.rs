@@ -1,4 +1,4 @@
-//! GPT-2's byte-level BPE as its two files tell it, without the `tokenizers` object for it: to make that takes as long as
+//! GPT-2's byte-level BPE as its two files describe it, without the `tokenizers` object for it: to make that takes as long as
 //! to tokenize many megabytes, and what tokenizes here ([`crate::data::encoder`]) asks for it in rare cases alone.
 
 use std::collections::HashSet;

@@ -67,7 +67,7 @@ impl Loss {
 #[derive(Clone, Debug)]
 #[expect(
     clippy::struct_excessive_bools,
-    reason = "properties of a tokenizer, each of its own"
+    reason = "independent properties of a tokenizer"
 )]
 pub(super) struct Losses {
     /// How its text is cut, if it may be.

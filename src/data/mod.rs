@@ -171,7 +171,7 @@ pub struct RowsInfo {
     pub length: u32,
     /// Whether documents were joined and cut (`true`) or stand one a row (`false`).
     pub wrap: bool,
-    /// What became of the tail of wrapped documents.
+    /// The treatment of the tail of wrapped documents.
     pub tail: Tail,
     /// Whether padding counts in losses, as text does. Of wrapped rows: no.
     pub padding_counts: bool,

@@ -7,7 +7,7 @@
 //! | `input_ids` | fixed-size list of L × `uint16`, or `uint32` where the vocabulary exceeds 65,536 | the tokens |
 //! | `loss_mask` | fixed-size list of L × `uint8` | 1 where a token counts, 0 on padding; only where there is padding that does not count |
 //!
-//! and the schema metadata of [`Header`]. Padding is always on the right, so a mask is told by its number of ones.
+//! and the schema metadata of [`Header`]. Padding is always on the right, so a mask is described by its number of ones.
 //!
 //! Arrow shards are mapped: a row is read where it lies. Parquet has to be decoded: row groups are decoded when they
 //! are first asked for and kept while they fit [`PARQUET_CACHE_BYTES`]; beyond that the one unused for longest goes,
@@ -353,7 +353,7 @@ fn create_parquet(path: PathBuf, header: &Header, batch_rows: usize) -> Result<S
     let properties = WriterProperties::builder()
         .set_compression(Compression::ZSTD(level))
         .set_max_row_group_row_count(Some(batch_rows))
-        // Smallest and largest token id tell a reader nothing.
+        // Smallest and largest token id are useless to a reader.
         .set_statistics_enabled(EnabledStatistics::None)
         // The writer's version would change the bytes with every upgrade of the library.
         .set_created_by("mdlm".to_owned())

@@ -54,7 +54,7 @@ const MASK_NAMES: [&str; 2] = ["[MASK]", "<mask>"];
 
 /// A tokenizer with its roles resolved.
 pub struct Tokenizer {
-    /// What `tokenizers` knows it as: of GPT-2's files made when somebody asks for it.
+    /// What `tokenizers` knows it as: for GPT-2's files made on the first use.
     inner: OnceLock<tokenizers::Tokenizer>,
     /// GPT-2's files, if they are plain and a mask is all that is appended to them.
     gpt2: Option<gpt2::Files>,
@@ -71,7 +71,7 @@ pub struct Tokenizer {
     /// Ids of the characters, where the tokenizer is one of characters: Hugging Face's way takes a hundred bytes of
     /// memory a character, which a record of text8's size does not allow.
     characters: Option<HashMap<char, u32>>,
-    /// Written when somebody asks for it: of a large vocabulary that takes a while, during which another thread can
+    /// Written on the first use: of a large vocabulary that takes a while, during which another thread can
     /// tokenize.
     json: OnceLock<String>,
 }
@@ -112,7 +112,7 @@ impl Tokenizer {
         }
     }
 
-    /// A `tokenizer.json` that somebody brings.
+    /// A `tokenizer.json` of the user's.
     ///
     /// # Errors
     /// The file is absent or no tokenizer, or lacks a token for a role.
@@ -458,7 +458,7 @@ impl Tokenizer {
         &self.losses
     }
 
-    /// GPT-2's files, where the tokenizer is what they tell and a mask.
+    /// GPT-2's files, where the tokenizer is what they describe and a mask.
     pub(super) fn gpt2_files(&self) -> Option<&gpt2::Files> {
         self.gpt2.as_ref()
     }
@@ -484,7 +484,7 @@ impl Tokenizer {
     /// # Errors
     /// An internal one.
     pub(super) fn merges(&self, model: &BPE) -> Result<Option<Vec<[u32; 3]>>> {
-        /// The part of a `tokenizer.json` that a BPE does not tell otherwise.
+        /// The part of a `tokenizer.json` that a BPE does not contain otherwise.
         #[derive(Deserialize)]
         struct Written {
             model: WrittenModel,
@@ -751,7 +751,7 @@ fn role(
             "the vocabulary has no token `{name}`, named as `special.{role}`"
         ))
         .hint(if special.is_empty() {
-            "the tokenizer has no special tokens of its own".to_owned()
+            "the tokenizer itself has no special tokens".to_owned()
         } else {
             format!("its special tokens are {}", special.join(", "))
         }));

@@ -95,8 +95,8 @@ impl Task<'_> {
     /// Estimates the bound with the network as it is. `progress` hears the rows done, of how many, and the estimate.
     ///
     /// # Errors
-    /// There are no rows, the estimator does not fit the model, the network's answers are not finite, or somebody
-    /// asked to end.
+    /// There are no rows, the estimator does not fit the model, the network's answers are not finite, or the run
+    /// is cancelled.
     pub fn run(
         &self,
         network: &dyn Network,

@@ -40,7 +40,7 @@ impl Weights {
         })
     }
 
-    /// Makes room for so many elements more, so that what is there need not move when they come.
+    /// Reserves that many more elements, so that existing ones do not move when they are added.
     ///
     /// # Errors
     /// Memory runs out.

@@ -172,8 +172,8 @@ impl<'a> TokenRows<'a> {
 /// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
 /// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
 ///
-/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: the rows of the batch that [`TokenRows`]
-/// tells use their own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
+/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: each row of the batch, by
+/// [`TokenRows`], uses its own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
 ///
 /// # Errors
 /// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
@@ -275,7 +275,7 @@ pub trait Backend: Sized + 'static {
         pattern: Pattern,
     ) -> Result<Self::Act<(usize, D)>>;
 
-    /// y = x + gate · dropout(branch). `site` tells the network's dropouts apart.
+    /// y = x + gate · dropout(branch). `site` numbers the network's dropouts.
     fn gated_residual<D: ConstDim, M: ConstDim>(
         &self,
         x: &Self::Act<(usize, D)>,

@@ -4,7 +4,7 @@
 //! dfdx 0.13 keeps a tensor's storage private; on [`Cpu`] an element is reached through `Index`, and the storage is one
 //! `Vec<f32>` behind an `Arc`. A contiguous tensor's elements are that vector in row-major order, so the address of the
 //! first element and the count are all that a slice needs. Broadcast and permuted tensors have other strides: the probe
-//! below tells them by the addresses of the unit vectors, and they are refused.
+//! below recognizes them by the addresses of the unit vectors, and they are refused.
 
 use std::alloc::Layout;
 use std::marker::PhantomData;

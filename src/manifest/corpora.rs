@@ -1,6 +1,6 @@
 //! The corpora of the field by name: where they are, what they are, and how they are read.
 //!
-//! Facts with their sources; no text of any corpus is here. A checksum is given where somebody has published it, with
+//! Facts with their sources; no text of any corpus is here. A checksum is given where it was published, with
 //! the repository and path that it was read in; none was computed here, and no address was tried from here: the places
 //! are those that the named sources state. What comes from a place is checked against the checksum in any case.
 //!

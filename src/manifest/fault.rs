@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::text::Span;
 use crate::error::Error;
 
-/// Faults that are told at most; the rest is counted. Past a screenful or two nobody reads on, and a text of a
+/// Faults that are printed at most; the rest is counted. A reader stops after a screenful or two, and a text of a
 /// megabyte can hold half a million.
 pub const MAX_FAULTS: usize = 200;
 
@@ -139,7 +139,7 @@ impl fmt::Display for Place {
 pub struct Related {
     /// Where.
     pub place: Place,
-    /// What is there.
+    /// The text at the place.
     pub message: String,
 }
 

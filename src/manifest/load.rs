@@ -301,7 +301,7 @@ fn at_home(path: &Path) -> Option<String> {
     ))
 }
 
-/// What lies at a path, if it is nothing that a manifest can be read from. A pipe that the shell opened can be read; one by
+/// The kind of file at a path, if no manifest can be read from it. A pipe that the shell opened can be read; one by
 /// a name of its own would be waited for.
 fn no_file(path: &Path) -> Option<String> {
     let metadata = match fs::metadata(path) {
@@ -359,7 +359,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
         Box::new(File::open(path).map_err(unreadable)?)
     };
     let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large, be it a pipe without a size.
+    // One byte more than allowed shows a file that is too large, be it a pipe without a size.
     file.take(MAX_BYTES as u64 + 1)
         .read_to_end(&mut bytes)
         .map_err(unreadable)?;
@@ -539,7 +539,7 @@ fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<D
         Some(node) if faults.is_empty() => Ok(node),
         // What begins as JSON was meant as JSON.
         _ if text.trim_start().starts_with(['{', '[', '"']) => {
-            // The argument's path is told by the place; a pointer into its value alone would mislead.
+            // The place names the argument's path; a pointer into its value alone would mislead.
             Err(faults
                 .into_iter()
                 .map(|fault| Draft {

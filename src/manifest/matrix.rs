@@ -1,7 +1,7 @@
 //! Sweeps: a stage with a `matrix` becomes a stage for every combination of values, an *instance*.
 //!
 //! Expansion works on the text's tree, after overrides and before anything else looks at it. What comes out is a
-//! manifest of plain stages, so that checks, planner, cache and executor know nothing of sweeps; and since a stage's name
+//! manifest of plain stages, so that checks, planner, cache and executor do not depend on sweeps; and since a stage's name
 //! is not in its key, an instance is the same work as the stage written by hand. Every value keeps its place in the
 //! text: a fault of an instance points at the value in the list.
 //!
@@ -112,7 +112,7 @@ pub(super) struct Expansion {
     pub sweeps: Sweeps,
     /// What is wrong with the sweeps themselves.
     pub faults: Vec<Draft>,
-    /// What became of stages that were changed, by their new names.
+    /// The origins of changed stages, by their new names.
     origins: HashMap<String, Origin>,
 }
 
@@ -251,7 +251,7 @@ struct Written<'t> {
     name: &'t str,
     key_span: Span,
     own: Vec<Own>,
-    /// What became of it, once that is known.
+    /// Its result, once that is known.
     made: Option<Vec<Made>>,
 }
 
@@ -272,7 +272,7 @@ pub(super) fn expand(tree: &Node) -> Expansion {
         origins: HashMap::new(),
     };
     let stages = tree.member("stages").map(|stages| stages.value.members());
-    // The schema bounds the number of stages and tells where that is violated.
+    // The schema bounds the number of stages and reports where that is violated.
     let Some(members) = stages.filter(|stages| !stages.is_empty() && stages.len() <= MAX_STAGES) else {
         return expansion;
     };
@@ -526,7 +526,7 @@ impl<'t> Expander<'t> {
             })
             .collect();
         let order = order(&targets);
-        // A circle is told elsewhere.
+        // A circle is reported elsewhere.
         for index in order.ordered.into_iter().chain(order.circular) {
             self.make(index);
         }
@@ -575,7 +575,7 @@ impl<'t> Expander<'t> {
             }
             let so_far: usize = fanned.iter().map(Vec::len).sum();
             fanned.push(instances);
-            // Too many, which is told where they are counted.
+            // Too many, which is reported where they are counted.
             if so_far > MAX_STAGES {
                 break;
             }
@@ -788,7 +788,7 @@ impl<'t> Expander<'t> {
             }
         }
         if items.len() > MAX_STAGES {
-            // Told where the instances are counted.
+            // Reported where the instances are counted.
             items.truncate(MAX_STAGES);
         }
         of.value.data = Data::Array(items);
@@ -1405,7 +1405,7 @@ mod tests {
             (&*bound.model, &*bound.data),
             ("model@rows.seed=2,model.seed=1", "rows@seed=2")
         );
-        // Sweeps that know nothing of each other: over one field they are joined, over two multiplied.
+        // Sweeps that do not depend on each other: over one field they are joined, over two multiplied.
         let tests = json!({ "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1, "matrix": { "seed": [1, 2] } });
         let two = |field: &str, values: Value| {
             load(&[

@@ -20,7 +20,7 @@
 //! | `structure.rs` | faults against the schema |
 //! | `kinds.rs` | objects with a `kind`: their defaults, and former fields that they took in |
 //! | `meaning.rs` | faults that no schema can state |
-//! | `fault.rs` | what a fault tells |
+//! | `fault.rs` | the fields of a fault |
 //!
 //! `Manifest` is what was written; what it means (a DAG with cache keys) is the plan's (`crate::plan`).
 
@@ -194,7 +194,7 @@ pub enum Tokenizer {
     /// GPT-2's byte-level BPE from its vocabulary and merges. BOS and EOS are `<|endoftext|>`; the mask token is
     /// appended (id 50,257).
     Gpt2(Gpt2Files),
-    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`. It does not tell
+    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`. It does not distinguish
     /// white space, so that bits per byte are those of normalized text; what `[UNK]` stands for is spelled out in them.
     Bert(BertFile),
     /// Trains a byte-level BPE on the records.
@@ -310,8 +310,8 @@ pub struct Pack {
     /// L: tokens a row, BOS and EOS included. The shape of the model that learns or judges the rows has the same L.
     #[schemars(range(min = 4, max = 65_536))]
     pub length: u32,
-    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; what becomes
-    /// of the tail that does not fill a row is `tail`'s choice. `false`: one record a row, BOS + record + EOS, truncated
+    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; `tail`
+    /// decides about the tail that does not fill a row. `false`: one record a row, BOS + record + EOS, truncated
     /// and padded; what padding counts for is `padding`'s choice. The published LM1B figures (27.04, 23.00) are for `false`.
     /// Default: the authors' setting for OpenWebText.
     #[serde(default = "yes")]
@@ -319,7 +319,7 @@ pub struct Pack {
     /// What padding is to losses and bounds. Wrapped rows have none to count. Default: as the authors do.
     #[serde(default)]
     pub padding: Padding,
-    /// What becomes of the last tokens of each split's joined documents, which do not fill a row. Rows that are not
+    /// The treatment of the last tokens of each split's joined documents, which do not fill a row. Rows that are not
     /// wrapped have no such tail. Default: the authors drop tails, too, one of every 1,000 documents in every worker.
     #[serde(default)]
     pub tail: Tail,
@@ -352,7 +352,7 @@ pub enum Padding {
     Counted,
 }
 
-/// What becomes of tokens that do not fill a row.
+/// The treatment of tokens that do not fill a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tail {
@@ -538,7 +538,7 @@ pub struct Evaluate {
     pub model: String,
     /// The pack stage whose rows it is evaluated on.
     pub data: String,
-    /// Which of its splits. Default: what was held out tells how a model generalizes.
+    /// Which of its splits. Default: held-out text measures how a model generalizes.
     #[serde(default = "validation_split")]
     pub split: Split,
     /// Which weights. Default: the authors evaluate the average (arXiv 2406.07524).
@@ -620,7 +620,7 @@ pub struct Sample {
     #[serde(default)]
     pub sampler: Sampler,
     /// Gives the sampler what every row has by construction, BOS first and EOS at the end of a wrapped row, instead of
-    /// drawing them. The network sees positions only relative to each other, so this tells it where a row begins.
+    /// drawing them. The network sees positions only relative to each other, so this shows it where a row begins.
     /// Default: the authors' start, all masked.
     #[serde(default)]
     pub given_ends: bool,
@@ -664,7 +664,7 @@ const COMPARED: &str = "the name of an evaluate, sample or train stage, or a lis
 pub struct Compared {
     /// The stage.
     pub stage: String,
-    /// What the row is called, where its values do not tell it from the others.
+    /// The row's name, where its values do not distinguish it from the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its place in its sweep.

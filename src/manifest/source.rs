@@ -1,4 +1,4 @@
-//! What a source stage brings in: places, formats, and what becomes of the records.
+//! What a source stage brings in: places, formats, and the treatment of records.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -28,7 +28,7 @@ pub fn is_open_file(path: &str) -> bool {
 
 /// Brings text in, as records.
 ///
-/// What becomes of a record, in this order: the `range` is cut out of the text as it was read, `detokenize`, `filter`,
+/// The steps for a record, in this order: the `range` is cut out of the text as it was read, `detokenize`, `filter`,
 /// `sample`, `limit`. Empty records are dropped wherever they arise.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -96,7 +96,7 @@ pub enum SourceInput {
 #[serde(deny_unknown_fields)]
 pub struct LocalFiles {
     /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
-    /// of a glob by name, each file once, where it comes first: device and inode tell what is one file, whatever links
+    /// of a glob by name, each file once, where it comes first: files are identified by device and inode, whatever links
     /// lead to it. `-` is standard input: a run keeps what is piped in, and later ones go by it where nothing is. A glob passes over what the summary then counts: hidden files and folders
     /// (`.git`) unless the pattern has their point; system files (`__MACOSX/`, `._*`, `.DS_Store`, `_SUCCESS`, `Thumbs.db`)
     /// unless it has their name; results, reports and manifests of mdlm; pipes and devices.
@@ -224,8 +224,7 @@ pub struct Reading {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub members: Vec<String>,
-    /// What becomes of bytes that are not UTF-8. Default: a corpus that is not what it seems is better known than
-    /// guessed at.
+    /// The treatment of bytes that are not UTF-8. Default: fail, since silent replacement hides a wrong encoding.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
     /// Bytes of a record, at most, and of the JSON value that it stands in; a longer one is an error. Default: our choice,
@@ -282,8 +281,8 @@ pub enum Format {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextFormat {
-    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a row of
-    /// its own. Empty records are dropped. Default: our choice; most corpora come one record a line.
+    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a
+    /// separate row. Empty records are dropped. Default: our choice; most corpora come one record a line.
     #[serde(default)]
     pub record: RecordUnit,
 }
@@ -359,7 +358,7 @@ pub struct CsvFormat {
     pub comment: Option<char>,
     /// Lines of a quoted value, at most: a quote that only looks like the start of a value takes in the rows below it.
     /// Default: 1 where tabs separate values, since line breaks are rare there; 10,000 elsewhere, where it is also an
-    /// error if every value of more than one line reads as rows of its own. Stated, the number alone counts.
+    /// error if every value of more than one line reads as rows. Stated, the number alone counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quoted_lines: Option<u64>,
@@ -446,7 +445,7 @@ pub enum Compression {
     Xz,
 }
 
-/// What becomes of bytes that are not UTF-8.
+/// The treatment of bytes that are not UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidUtf8 {
@@ -520,7 +519,7 @@ pub struct Filter {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub excludes: Option<String>,
-    /// Keeps the first of equal texts, told by a 128-bit hash. Takes 16 bytes of memory and more a record. Default: what
+    /// Keeps the first of equal texts, compared by a 128-bit hash. Takes 16 bytes of memory and more a record. Default: what
     /// occurs twice was written twice.
     #[serde(default)]
     pub unique: bool,

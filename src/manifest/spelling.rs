@@ -36,7 +36,7 @@ pub(super) fn beyond(text: &str) -> Option<(&'static str, &'static str)> {
 }
 
 /// The way out for a text that was meant as a number and is none in JSON: `.001` is `0.001`. Nothing for a text that
-/// nobody means as a number, or that is one already.
+/// is not meant as a number, or that is one already.
 pub(super) fn number_hint(text: &str) -> Option<String> {
     let plain = unquoted(text);
     if is_json_number(plain) {

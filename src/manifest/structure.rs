@@ -129,7 +129,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
     for error in &errors {
         unfold(error, &instance, &mut findings);
     }
-    // What is written once is told once, however many instances of a sweep have it.
+    // A fault is reported once per place, however many instances of a sweep have it.
     if findings.len() > 1 {
         let mut seen = HashSet::new();
         findings.retain(|finding| {

@@ -1,7 +1,7 @@
 //! The diffusion transformer of arXiv 2406.07524 (after Peebles & Xie's DiT), top to bottom, typed by its shape.
 //!
 //! [`Arch`] is a compiled shape as types; every weight and every activation carries its dimensions, so that two
-//! layers that do not fit each other do not compile. [`Dit`] is generic over the [`Backend`] and knows nothing of
+//! layers that do not fit each other do not compile. [`Dit`] is generic over the [`Backend`] and does not depend on
 //! tapes, threads or devices.
 //!
 //! One block, on x (R, D) with c the conditioning vector (m, C), m = 1 or one per row:

@@ -478,7 +478,7 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
     ));
     Err(match smaller {
         Some((_, name)) => error.hint(format!(
-            "shape `{name}` would fit; `mdlm shapes --device cuda` tells what each needs"
+            "shape `{name}` would fit; `mdlm shapes --device cuda` lists what each needs"
         )),
         None => error.hint("end what else uses the device, or use `--device cpu`"),
     })
@@ -490,7 +490,7 @@ pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Res
 /// # Errors
 /// Out of memory.
 pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
-    // Zeros that nobody reads take no memory.
+    // Zeros that are never read take no memory.
     let weights = vec![0.0; total(&parameters(A::SHAPE))];
     let mut learner = CudaLearner::<A>::new(cuda, &weights)?;
     drop(weights);

@@ -270,7 +270,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the file durable and moves it to its place, replacing what is there in one step.
+    /// Makes the file durable and moves it to its place, replacing an existing file in one step.
     ///
     /// # Errors
     /// The environment's; an internal error when values are missing.

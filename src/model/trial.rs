@@ -107,7 +107,7 @@ fn attempt(device: Device) -> Result<()> {
                     "trust the GPU: in a trial its {what} in {mode} were off from the CPU's by {off:.2} of their size"
                 ))
                 .hint(
-                    "another driver, NVRTC or cublasLt may compute rightly, `mdlm doctor` tells which there are; \
+                    "try another version of the driver, NVRTC or cublasLt; `mdlm doctor` lists those installed; \
                      `--device cpu` needs none",
                 ));
             }

@@ -1,6 +1,6 @@
 //! What changed since a stage was last run: the earlier run that it is compared with.
 //!
-//! A stage is compared with runs of its own pipeline alone. Which pipeline a run was of is told by the place of its
+//! A stage is compared with runs of its own pipeline alone. The pipeline of a run is identified by the place of its
 //! manifest, and by the pipeline's name: a manifest that got another name is the same pipeline, one that was moved is, and
 //! one that got both is as long as it reads what the old one read. Another manifest that is still there is another
 //! pipeline, whatever the two have in common: a stage of a pipeline that never ran is a first run.

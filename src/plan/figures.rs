@@ -23,7 +23,7 @@ impl PlannedStage {
 
     /// Puts what globs leave out now in place of what they left out when the record with these figures was made.
     ///
-    /// Hidden files and system files within archives count among those of folders, and a record does not tell one from
+    /// Hidden files and system files within archives count among those of folders, and a record does not distinguish one from
     /// the other: where an archive is read, its count stays unless there are more of them now.
     pub fn refresh(&self, figures: &mut Vec<(String, String)>) {
         let Stage::Source(source) = &self.stage else {

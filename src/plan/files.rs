@@ -109,7 +109,7 @@ impl Plan {
         };
         let changed = |what: String| {
             Error::input(format!("{what} while the stage was reading it"))
-                .hint("run again when nobody writes to it")
+                .hint("run again when no other process writes to it")
         };
         let (found, ..) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
         let paths = found.iter().map(|(_, file)| &file.path);

@@ -95,7 +95,7 @@ pub struct PlannedStage {
     pub inputs: Vec<Input>,
     /// The files outside the store that it reads.
     pub files: Vec<ExternalFile>,
-    /// What becomes of it.
+    /// What happens to it.
     pub decision: Decision,
     /// What the artifact that serves it lacks of what is asked for, each as a lowercase fragment: the result is the same,
     /// and to run the stage by force is the way to get the rest.
@@ -109,7 +109,7 @@ pub struct PlannedStage {
     /// The last key for which its artifact was known, and what its consumers' keys have of that. While it is made again
     /// their keys stand.
     known: Option<(Digest, Digest)>,
-    /// Tried in vain: the remote has a record of it and not what it tells of.
+    /// The remote has its record but not its files.
     unfetchable: bool,
     /// The files as they looked; nothing where they are not here.
     observed: Option<Vec<Observed>>,
@@ -128,7 +128,7 @@ pub struct Input {
     pub index: usize,
 }
 
-/// What becomes of a stage.
+/// What happens to a stage.
 #[derive(Clone, Debug)]
 pub enum Decision {
     /// Its artifact is in the store.
@@ -341,7 +341,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// Takes note of which stages are wanted for their own sake: the targets, or those that nothing consumes.
+    /// Marks the stages that are wanted for their own sake: the targets, or those that nothing consumes.
     fn want(&mut self, targets: &[String]) {
         let consumed: HashSet<usize> = self
             .stages
@@ -358,7 +358,7 @@ impl Plan {
         }
     }
 
-    /// Decides anew what becomes of stages that are away and whose consumers run, from the last to the first.
+    /// Decides again about stages that are away and whose consumers run, from the last to the first.
     fn demand(&mut self, store: &Store) -> Result<()> {
         let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.stages.len()];
         for (consumer, stage) in self.stages.iter().enumerate() {
@@ -385,7 +385,7 @@ impl Plan {
         self.stages[index].needed_by = by;
     }
 
-    /// Says that the remote does not have what its record tells of; [`Plan::decide`] goes by it.
+    /// Marks a stage whose files the remote does not have; [`Plan::decide`] then runs it.
     pub fn refuse(&mut self, index: usize) {
         self.stages[index].unfetchable = true;
     }
@@ -408,7 +408,7 @@ impl Plan {
         self.remote.as_ref()
     }
 
-    /// Decides what becomes of a stage, given what became of those it consumes.
+    /// Decides what happens to a stage, given the decisions about the stages it consumes.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -484,7 +484,7 @@ impl Plan {
         Ok(())
     }
 
-    /// Takes note of what a stage has made.
+    /// Records what a stage has made.
     pub fn settle(&mut self, index: usize, record: Record) {
         self.set(index, Decision::Cached(Box::new(record)));
     }

@@ -64,7 +64,7 @@ fn ticks(low: f64, high: f64, wanted: usize) -> Vec<f64> {
     (first..=last).map(|k| k as f64 * step).collect()
 }
 
-/// A tick's label: as few digits as tell neighbours apart.
+/// A tick's label: as few digits as distinguish neighbours.
 fn label(value: f64, step: f64) -> String {
     if value.abs() >= 1e6 {
         return format!("{}M", (value / 1e6 * 100.0).round() / 100.0);

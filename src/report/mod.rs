@@ -215,7 +215,7 @@ fn figures(figures: &[(String, String)]) -> String {
     out
 }
 
-/// What a stage was told and what it read, as its record has it: overrides of the command line are in it.
+/// A stage's settings and inputs, from its record: overrides of the command line are in it.
 fn settings(record: &Record) -> String {
     let made = &record.provenance;
     let mut rows = leaves(&made.config);

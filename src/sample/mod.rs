@@ -8,7 +8,7 @@
 //! Every decision takes random numbers that are functions of (step, row, position): even positions of the stream for the
 //! sampler's own, odd ones for the tokens. So a row depends on the seed and its index alone, never on the rows beside it.
 //!
-//! The network has no absolute positions (rotary embeddings are relative), so that it cannot tell the places of an
+//! The network has no absolute positions (rotary embeddings are relative), so that it cannot distinguish the positions of an
 //! all-masked row apart. What every row has by construction, BOS at its begin and EOS at the end of a wrapped one, can
 //! be given to it ([`Task::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
 //!

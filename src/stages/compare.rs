@@ -1,6 +1,6 @@
 //! `compare`: several results → one table, as `compare.json`, `compare.md` and `compare.csv`.
 //!
-//! A row is an instance of a sweep or a stage of a list. Its columns are what tells it from the others (the swept fields,
+//! A row is an instance of a sweep or a stage of a list. Its columns are what distinguishes it from the others (the swept fields,
 //! the stage's name) and the metrics of its artifact, each with its 95% interval. `mdlm compare` shows the same table of
 //! what has run so far.
 //!
@@ -40,7 +40,7 @@ pub const TABLE_TEXT: &str = "compare.md";
 /// The same for spreadsheets.
 const TABLE_CSV: &str = "compare.csv";
 
-/// The metrics, in the order of their columns; of these the first that some row has orders a table unless told.
+/// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
 pub const METRICS_IN_ORDER: [Metric; 5] = [
     Metric::BitsPerByte,
     Metric::BitsPerByteNormalized,
@@ -160,7 +160,7 @@ fn four_digits(value: f64) -> usize {
 /// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    /// What it is called, where its values do not tell it from the others.
+    /// Its name, where its values do not distinguish it from the others.
     pub name: Option<String>,
     /// Its place in its sweep.
     pub point: Point,
@@ -258,20 +258,20 @@ pub fn run(config: &Compare, context: &Context<'_>) -> Result<Outcome> {
 fn best(rows: &[Row], by: Metric, groups: Option<&[Group]>) -> Option<(String, String)> {
     let Some(groups) = groups else {
         let row = rows.first()?;
-        let told = format!("{} ({} {})", row.title(), by.name(), by.shown(row.metric(by)?));
-        return Some(("best".to_owned(), told));
+        let text = format!("{} ({} {})", row.title(), by.name(), by.shown(row.metric(by)?));
+        return Some(("best".to_owned(), text));
     };
     let group = groups.first()?;
     let spread = group.metric(by)?;
-    let told = format!(
+    let text = format!(
         "{} {}, mean ± sd of {}",
         by.name(),
         by.shown_spread(spread),
         counted(spread.n, "seed")
     );
     Some(match groups.len() {
-        1 => ("mean".to_owned(), told),
-        _ => ("best".to_owned(), format!("{} ({told})", group.title())),
+        1 => ("mean".to_owned(), text),
+        _ => ("best".to_owned(), format!("{} ({text})", group.title())),
     })
 }
 

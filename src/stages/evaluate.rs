@@ -351,7 +351,7 @@ fn text(found: &Evaluation) -> String {
     if found.padding_excluded {
         text.push_str(
             " Padding is excluded, as the authors do it: the number bounds the text given its length, which the \
-             visible padding tells.",
+             visible padding shows.",
         );
     }
     text.push('\n');
@@ -404,7 +404,7 @@ mod tests {
         | bits per byte | 0.7213 | 0.6492 to 0.7935 |
         | entropy of the grammar, bits per byte | 0.7000 | exact |
 
-        The interval is value ± t · standard error, the error clustered by row: it covers which rows were held out and which times and masks were drawn. More draws per row would remove at most 0.0200 nats of the standard error. Padding is excluded, as the authors do it: the number bounds the text given its length, which the visible padding tells.
+        The interval is value ± t · standard error, the error clustered by row: it covers which rows were held out and which times and masks were drawn. More draws per row would remove at most 0.0200 nats of the standard error. Padding is excluded, as the authors do it: the number bounds the text given its length, which the visible padding shows.
         ");
         let padded = text(&Evaluation {
             bound: BoundEnds::Published,

@@ -39,7 +39,7 @@ pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
     }
 }
 
-/// Downloads what is not there yet, and takes note of where it came from. A file that two patterns match, or a name and a
+/// Downloads missing files, and records where they came from. A file that two patterns match, or a name and a
 /// pattern, is there once; `repeated` counts the others.
 ///
 /// # Errors

@@ -8,7 +8,7 @@
 //! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
 //! | of a comparison what its rows are called: stages and swept values | |
-//! | the form that a file's name tells, where none is stated | the rest of its name |
+//! | the form that a file's name implies, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus, or of a published tokenizer, stands for | the name |
 //! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`); `exclude`, since the files that are left are |
@@ -20,7 +20,7 @@
 //! they cannot change the weights, so that a training that differs in nothing else serves all the same ([`watched`]).
 //!
 //! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU, and there computes in bf16 what
-//! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: whoever raises one that changes a
+//! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: a developer who raises one that changes a
 //! stage's output raises the stage's version.
 //!
 //! A field that comes later than the keys of its stage is in the key only where it is not at the default that keeps old
@@ -304,7 +304,7 @@ fn name_tokenizer(tokenizer: &Tokenizer, config: &mut Map<String, Value>) -> Res
     Ok(known)
 }
 
-/// Puts what the names of a source's local files tell of their form into its settings, where no format is stated: names
+/// Puts the form that the names of a source's local files imply into its settings, where no format is stated: names
 /// are not in the key, but `a.txt` and `a.jsonl` are read in two ways.
 pub fn name_forms<'a>(stage: &Stage, names: impl Iterator<Item = &'a str>, config: &mut Value) {
     let Stage::Source(source) = stage else { return };
@@ -345,7 +345,7 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                 }]
             }
             SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
-            // Told by their checksums, which are settings.
+            // Identified by their checksums, which are settings.
             SourceInput::Download(_) => vec![],
             SourceInput::Corpus(corpus) => match corpus.resolve() {
                 // Files brought by hand are checked against the checksums; where there is none their content counts.
@@ -377,7 +377,7 @@ fn files(stage: &Stage) -> Vec<FileReference> {
                 ]
             }
             Tokenizer::Bert(file) => vec![one("tokenizer/vocabulary", &file.vocabulary)],
-            // What is published is told by its checksums, which are settings or known files.
+            // Published files are identified by their checksums, which are settings or known files.
             Tokenizer::Published(_)
             | Tokenizer::TrainBpe(_)
             | Tokenizer::TrainWordpiece(_)
@@ -414,7 +414,7 @@ mod tests {
         parts(&stage(value), 1).unwrap()
     }
 
-    /// The fields in each kind's key, one by one: a new field of the manifest shows up here, and somebody decides.
+    /// The fields in each kind's key, one by one: a new field of the manifest shows up here, for a decision.
     #[test]
     fn the_settings_in_each_key() {
         let keys = [
@@ -764,7 +764,7 @@ mod tests {
         assert_eq!(
             synthetic(3).config,
             synthetic(4).config,
-            "a seed is a part of its own"
+            "a seed is a separate part"
         );
     }
 }

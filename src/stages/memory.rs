@@ -19,31 +19,31 @@ pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
     (tokens / shape.length).max(1)
 }
 
-/// Lets [`peak`] begin anew. Where the system refuses, the peak stays that of the process's whole life.
+/// Resets [`peak`]. Where the system refuses, the peak stays that of the process's whole life.
 pub fn reset_peak() {
     // man 5 proc: 5 resets the peak resident set size.
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 
-/// The process's peak resident memory since [`reset_peak`] in bytes, where the system tells (Linux).
+/// The process's peak resident memory since [`reset_peak`] in bytes, where the system reports it (Linux).
 #[must_use]
 pub fn peak() -> Option<u64> {
     field("VmHWM:")
 }
 
-/// The process's resident memory in bytes, where the system tells (Linux).
+/// The process's resident memory in bytes, where the system reports it (Linux).
 #[must_use]
 pub fn resident() -> Option<u64> {
     field("VmRSS:")
 }
 
-/// The machine's memory in bytes, where the system tells (Linux).
+/// The machine's memory in bytes, where the system reports it (Linux).
 #[must_use]
 pub fn installed() -> Option<u64> {
     number("/proc/meminfo", "MemTotal:")
 }
 
-/// Memory that processes may still take in bytes, where the system tells (Linux): of the machine, and of the control group
+/// Memory that processes may still take in bytes, where the system reports it (Linux): of the machine, and of the control group
 /// that the process is in.
 #[must_use]
 pub fn available() -> Option<u64> {
@@ -60,7 +60,7 @@ fn field(name: &str) -> Option<u64> {
     number("/proc/self/status", name)
 }
 
-/// A number of kilobytes that a file of the system tells, in bytes.
+/// A number of kilobytes from a file of the system, in bytes.
 fn number(file: &str, name: &str) -> Option<u64> {
     let status = std::fs::read_to_string(file).ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix(name))?;

@@ -1,7 +1,7 @@
 //! The stages: config and inputs in, an artifact's files out. One file per kind.
 //!
 //! A stage reads its inputs' folders, writes below `output` and nowhere else but `work`, and says what it does
-//! through `sink`. It knows nothing of the store, of keys and of the other stages. What it writes below `output`
+//! through `sink`. It does not depend on the store, of keys and of the other stages. What it writes below `output`
 //! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
 //! go into [`Outcome`].
 

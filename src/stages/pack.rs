@@ -9,7 +9,7 @@
 //! L − 2, and a row is BOS + piece + EOS; the tail that fills no row is dropped or makes a last row that is padded. Not
 //! wrapped: a row is BOS + record + EOS, a record beyond L − 2 tokens is cut so that EOS stays, and PAD fills up. Padding
 //! that does not count is left out of every loss, but the network sees it, and so the text's length: a bound on such rows is
-//! one given the length. Padding that counts is told by the record, so that the bound is on the whole record.
+//! one given the length. Padding that counts is part of the record, so that the bound is on the whole record.
 //!
 //! DIFFERENCE: the published code joins 1,000 documents at a time in each of its worker processes, and drops a tail each
 //! time, so that its rows depend on the number of cores; here a split has one tail.
@@ -30,7 +30,7 @@ use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` tells what became of the tail.
+/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` says how the tail was treated.
 /// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
 /// rows, whatever they are kept in.
 pub const VERSION: u32 = 3;
@@ -41,7 +41,7 @@ const WAITING_TOKENS: usize = 1 << 16;
 /// Runs the stage.
 ///
 /// # Errors
-/// A split that is wanted gets no row, the tokens are damaged, the disk is full, somebody asked to end.
+/// A split that is wanted gets no row, the tokens are damaged, the disk is full, or the run is cancelled.
 pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let input = context.input("from")?;
     let tokens = TokenFiles::open(input)?;

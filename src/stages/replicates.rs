@@ -110,7 +110,7 @@ pub fn groups(rows: &[&Row], name: impl Fn(usize) -> Option<String>) -> Option<V
             }),
         }
     }
-    // Rows that no seed tells apart are twice the same, and no replicates.
+    // Rows with equal seeds are the same row twice, not replicates.
     let seeds = |group: &Group| {
         let mut seeds: Vec<_> = group.rows.iter().map(|&row| seeds_of(rows[row])).collect();
         let all = seeds.len();

@@ -96,7 +96,7 @@ pub struct Judgement {
 /// Runs the stage.
 ///
 /// # Errors
-/// The model or the grammar cannot be read, the network fails, the disk is full, somebody asked to end.
+/// The model or the grammar cannot be read, the network fails, the disk is full, or the run is cancelled.
 pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     let artifact = context.input("model")?;
     let model = ModelInfo::open(artifact)?;

@@ -52,7 +52,7 @@ const WAITING_BATCHES: usize = 2;
 ///
 /// # Errors
 /// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
-/// full; somebody asked to end.
+/// full; or the run is cancelled.
 pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     let mut consumed = vec![];
     let (info, provenance, mut figures) = match &config.input {
@@ -282,7 +282,7 @@ fn read_all(
                 irregular: irregular.and(now.irregular),
             };
             taken = batches.send(batch).is_ok();
-            // Any error ends the reading; this one is not told.
+            // Any error ends the reading; this one is not reported.
             if taken { Ok(()) } else { Err(Error::interrupted()) }
         });
         consumed.push((file.path.clone(), witness.consumed()));
@@ -297,7 +297,7 @@ fn read_all(
         read: before,
         irregular,
     };
-    // Nobody may be waiting for it any more.
+    // The receiver may have ended.
     let _ = batches.send(last);
     Ok(consumed)
 }
@@ -377,7 +377,7 @@ fn read_files(
     Ok((info, figures))
 }
 
-/// The error of a source without records: what became of them.
+/// The error of a source without records: why none is left.
 fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
     let hold = agreeing(files, "holds", "hold");
     let files = match files {
@@ -497,7 +497,7 @@ fn generate(
     };
     writer.finish()?;
     let copy = context.output.join(GRAMMAR);
-    // As it was read, whatever has become of the file meanwhile.
+    // As it was read, even if the file changed meanwhile.
     std::fs::write(&copy, bytes).context(|| format!("write `{}`", copy.display()))?;
     Ok(info)
 }

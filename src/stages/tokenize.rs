@@ -26,7 +26,7 @@ use crate::stages::{Context, Outcome, fetched};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
-/// where they fit; `tokens.json` tells how the special tokens were found. 3: records are told apart by XXH3. 4: what tokens
+/// where they fit; `tokens.json` records how the special tokens were found. 3: records are identified by XXH3. 4: what tokens
 /// leave out of the text is counted, dropout is off, text makes no special token.
 pub const VERSION: u32 = 4;
 
@@ -45,7 +45,7 @@ const WORDS_AT_ONCE: usize = 256;
 /// Runs the stage.
 ///
 /// # Errors
-/// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, somebody asked to end.
+/// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, or the run is cancelled.
 pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     let records = Records::open(context.input("from")?)?;
     let mut provenance = serde_json::Map::new();
@@ -83,7 +83,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     let path = context.output.join(TOKENIZER);
     let roles = tokenizer
         .roles()
-        .ok_or_else(|| Error::internal("nobody knows how the special tokens were found"))?;
+        .ok_or_else(|| Error::internal("the origin of the special tokens is missing"))?;
     if roles.mask.found == Found::Appended {
         context.note(format!(
             "the vocabulary has no mask token: `{}` is appended to it, id {}",
@@ -362,7 +362,7 @@ struct Counts {
 
 type Encoded = std::result::Result<(TokenPiece, Counts), (usize, Error)>;
 
-/// Tokenizes some records of a batch, or tells the first record at fault.
+/// Tokenizes some records of a batch, or returns the first record at fault.
 fn encode(encoders: &Encoders<'_>, texts: &LargeStringArray, range: std::ops::Range<usize>) -> Encoded {
     encoders.lend(|encoder| {
         let mut piece = TokenPiece::default();

@@ -40,7 +40,7 @@ use crate::train::{
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
-/// `model.json` tells a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
+/// `model.json` records a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
 /// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per. Still 3: in `state.json` the digest
 /// of what decides the steps is of neither the validations nor the files that the rows are in. Still 3: `objective` in the
 /// settings and in `model.json`, in place of `noise`, `sampling_epsilon`, `antithetic` and `time_conditioning`; the weights
@@ -55,7 +55,7 @@ const PROGRESS_SECONDS: f64 = 0.1;
 /// Runs the stage.
 ///
 /// # Errors
-/// The rows do not fit the shape, the training diverges, the disk is full, somebody asked to end.
+/// The rows do not fit the shape, the training diverges, the disk is full, or the run is cancelled.
 pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
     let input = context.input("from")?;
     let rows = Rows::open(input, Split::Train)?;
@@ -371,7 +371,7 @@ fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_ba
     outcome
 }
 
-/// Validates, and turns what the loop tells into events.
+/// Validates, and turns reports of the loop into events.
 struct Watcher<'a> {
     context: &'a Context<'a>,
     total: u64,

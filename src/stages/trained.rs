@@ -74,7 +74,7 @@ impl ModelInfo {
 
     /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained
     /// in bf16 is computed in bf16, as it was validated; all others in f32, those trained in tf32 too: a bound does not depend
-    /// on a rounding that its training did not have, or that nobody would see.
+    /// on a rounding that its training did not have, or that has no visible effect.
     #[must_use]
     pub fn precision_on(&self, device: Device) -> Precision {
         match (device, self.precision) {

@@ -63,7 +63,7 @@ impl Reason {
 pub struct Shelf<'a> {
     /// Of all trainings that differ in their learning rates alone.
     pub group: &'a str,
-    /// What tells the trainings of a group apart.
+    /// What distinguishes the trainings of a group.
     pub rates: &'a str,
 }
 
@@ -286,7 +286,7 @@ impl Store {
     }
 
     /// Where the training of a key leaves its checkpoints and finds those of others: the artifacts of its kind that consumed
-    /// the same and are sound as far as a sample tells, and the scratch of all keys that were not finished.
+    /// the same and are sound by a sample, and the scratch of all keys that were not finished.
     ///
     /// # Errors
     /// The store cannot be read.
@@ -344,7 +344,7 @@ pub fn states_in(folders: Vec<PathBuf>, is_state: &dyn Fn(&Path) -> bool) -> Vec
     found
 }
 
-/// What lies in a folder.
+/// The contents of a folder.
 fn below(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     entries.map(|entry| entry.path()).collect()

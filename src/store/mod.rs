@@ -217,7 +217,7 @@ impl Store {
         self.root.join("downloads")
     }
 
-    /// The folder in which the artifact of a key is written. Its owner is whoever holds the key's lock.
+    /// The folder in which the artifact of a key is written. The holder of the key's lock owns it.
     #[must_use]
     pub fn staging_path(&self, key: &Digest) -> PathBuf {
         self.root.join("staging").join(key.to_string())

@@ -27,7 +27,7 @@ impl Job<'_> {
         Ok(())
     }
 
-    /// Why a run that went wrong went wrong, as far as its figures tell.
+    /// Why a run diverged, by its figures.
     pub(super) fn diagnosis(
         &self,
         state: &State,

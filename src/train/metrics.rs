@@ -1,4 +1,4 @@
-//! What a training run tells about itself: `metrics.jsonl`, one JSON object a line.
+//! What a training run reports: `metrics.jsonl`, one JSON object a line.
 //!
 //! | field | meaning |
 //! |---|---|

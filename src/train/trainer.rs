@@ -36,13 +36,13 @@ pub trait Hooks {
     /// Whatever fails in it.
     fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>>;
 
-    /// Hears how far the run is, after every step.
+    /// Receives the progress of the run, after every step.
     fn report(&mut self, report: Report);
 
-    /// Hears what is worth a line in a log.
+    /// Receives a line for the log.
     fn note(&mut self, text: String);
 
-    /// Hears what somebody should know.
+    /// Receives a warning for the user.
     fn warn(&mut self, text: String);
 }
 

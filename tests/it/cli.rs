@@ -85,16 +85,16 @@ fn help_reads_well() {
     insta::assert_snapshot!("help_plan_short", help(&["plan", "-h"]));
 }
 
-/// A GPU's memory is told without one: more for more rows, less in bf16, and it adds up.
+/// A GPU's memory is shown_text without one: more for more rows, less in bf16, and it adds up.
 #[test]
 fn the_memory_of_a_gpu_is_told_without_one() {
-    let told = |precision: &str| -> Vec<serde_json::Value> {
+    let printed = |precision: &str| -> Vec<serde_json::Value> {
         let arguments = ["shapes", "--device", "cuda", "--precision", precision, "--json"];
         let output = mdlm().args(arguments).output().unwrap();
         assert!(output.status.success());
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let (bf16, f32) = (told("bf16"), told("f32"));
+    let (bf16, f32) = (printed("bf16"), printed("f32"));
     let number = |line: &serde_json::Value, field: &str| line[field].as_u64().unwrap();
     for (line, wide) in bf16.iter().zip(&f32) {
         let parts = ["kept_bytes", "feed_bytes", "arena_bytes"].map(|field| number(line, field));

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Project, mdlm};
 
-fn told() -> Value {
+fn printed() -> Value {
     let output = mdlm().args(["doctor", "--json"]).output().unwrap();
     assert!(output.status.success());
     serde_json::from_slice(&output.stdout).unwrap()
@@ -42,19 +42,19 @@ fn the_doctor_tells_all_there_is_in_80_columns() {
 
 #[test]
 fn the_doctors_json_agrees_with_itself() {
-    let told = told();
-    assert_eq!(told["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(told["stated_device"], "cpu");
-    let verdict = &told["verdict"];
+    let shown_text = printed();
+    assert_eq!(shown_text["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(shown_text["stated_device"], "cpu");
+    let verdict = &shown_text["verdict"];
     assert!(!verdict["because"].as_str().unwrap().is_empty());
     match verdict["device"].as_str().unwrap() {
         "cuda" => {
             assert!(verdict["way_out"].is_null());
             for part in ["driver", "nvrtc", "cublaslt"] {
-                assert_eq!(told[part]["found"], true, "{part}");
+                assert_eq!(shown_text[part]["found"], true, "{part}");
             }
-            assert_eq!(told["nvrtc"]["fits_driver"], true);
-            assert!(told["gpus"][0]["free_bytes"].is_u64());
+            assert_eq!(shown_text["nvrtc"]["fits_driver"], true);
+            assert!(shown_text["gpus"][0]["free_bytes"].is_u64());
         }
         "cpu" => assert!(!verdict["way_out"].as_str().unwrap().is_empty()),
         other => panic!("{other}"),
@@ -65,7 +65,12 @@ fn the_doctors_json_agrees_with_itself() {
 #[test]
 fn the_doctor_looks_at_the_store() {
     let project = Project::new(20);
-    let store = |told: &Value| (told["store"]["exists"].clone(), told["store"]["fault"].clone());
+    let store = |shown_text: &Value| {
+        (
+            shown_text["store"]["exists"].clone(),
+            shown_text["store"]["fault"].clone(),
+        )
+    };
     let doctor = |arguments: &[&str]| -> Value {
         let output = mdlm()
             .current_dir(project.path())
@@ -83,7 +88,7 @@ fn the_doctor_looks_at_the_store() {
 /// A GPU that is asked for and cannot be used: exit code 3 and the way out, before the first stage.
 #[test]
 fn without_a_gpu_nothing_runs_that_asks_for_one() {
-    if told()["verdict"]["device"] == "cuda" {
+    if printed()["verdict"]["device"] == "cuda" {
         println!("skipped: there is a GPU");
         return;
     }
@@ -126,7 +131,7 @@ fn without_a_gpu_nothing_runs_that_asks_for_one() {
 /// `auto` where there is no driver: the CPU, without a word; and the record says so.
 #[test]
 fn without_a_driver_auto_is_the_cpu_and_says_nothing() {
-    if told()["driver"]["found"] == true {
+    if printed()["driver"]["found"] == true {
         println!("skipped: there is a driver");
         return;
     }
@@ -251,9 +256,9 @@ mod pretended {
     fn what_is_missing_is_told_by_the_doctor_and_by_a_run() {
         let check = |libraries: &[&str], facts: &[(&str, &str)], because: &str| {
             let machine = Machine::new(libraries);
-            let told = machine.doctor(facts);
-            assert_eq!(told["verdict"]["device"], "cpu", "{because}");
-            let verdict = told["verdict"]["because"].as_str().unwrap();
+            let shown_text = machine.doctor(facts);
+            assert_eq!(shown_text["verdict"]["device"], "cpu", "{because}");
+            let verdict = shown_text["verdict"]["because"].as_str().unwrap();
             assert!(verdict.contains(because), "{verdict}");
             let (code, talk) = machine.run(facts);
             assert_eq!(code, Some(0), "{talk}");
@@ -279,19 +284,19 @@ mod pretended {
     #[test]
     fn a_gpu_is_tried_when_nobody_uses_it_and_a_run_waits_for_its_turn() {
         let machine = Machine::new(&ALL);
-        let told = machine.doctor(&[]);
+        let shown_text = machine.doctor(&[]);
         // All is there; that this GPU computes nothing shows in its trial.
-        assert_eq!(told["verdict"]["device"], "cpu");
-        let fault = told["trial"]["fault"].as_str().unwrap();
+        assert_eq!(shown_text["verdict"]["device"], "cpu");
+        let fault = shown_text["trial"]["fault"].as_str().unwrap();
         assert!(fault.contains("open CUDA device 0: "), "{fault}");
-        assert_eq!(told["gpus"][0]["used_by"], Value::Null);
-        assert_eq!(told["nvrtc"]["tried_for"], "sm_90a");
+        assert_eq!(shown_text["gpus"][0]["used_by"], Value::Null);
+        assert_eq!(shown_text["nvrtc"]["tried_for"], "sm_90a");
 
         let turn = machine.held();
-        let told = machine.doctor(&[]);
-        assert_eq!(told["gpus"][0]["used_by"]["pid"], 7);
-        assert_eq!(told["verdict"]["device"], "cuda");
-        assert_eq!(told["trial"]["outcome"], "not_tried");
+        let shown_text = machine.doctor(&[]);
+        assert_eq!(shown_text["gpus"][0]["used_by"]["pid"], 7);
+        assert_eq!(shown_text["verdict"]["device"], "cuda");
+        assert_eq!(shown_text["trial"]["outcome"], "not_tried");
         // Who shares does not wait.
         let (code, talk) = machine.run(&[("MDLM_GPU_SHARED", "1")]);
         assert_eq!(code, Some(0), "{talk}");

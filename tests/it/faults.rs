@@ -123,11 +123,11 @@ fn a_read_only_store() {
     assert!(run(&project, &store, &["--target", "text"]).status.success());
     disk.remount("ro");
     let output = run(&project, &store, &[]);
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{shown_text}");
     assert!(
-        told.contains("Read-only file system") && told.contains("hint: "),
-        "{told}"
+        shown_text.contains("Read-only file system") && shown_text.contains("hint: "),
+        "{shown_text}"
     );
     let arguments = ["--store", store.to_str().unwrap()];
     let output = project.mdlm("plan", &arguments).output().unwrap();
@@ -170,11 +170,11 @@ fn assert_readable(mut mdlm: impl FnMut(&[&str]) -> Command, store: &str, output
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let output = mdlm(&words).env("MDLM_DEVICE", "cpu").output().unwrap();
-        let told = talk(&output);
-        assert!(output.status.success(), "{line}: {told}");
+        let shown_text = talk(&output);
+        assert!(output.status.success(), "{line}: {shown_text}");
         assert!(
-            !told.contains("warning") && !told.contains("error"),
-            "{line}: {told}"
+            !shown_text.contains("warning") && !shown_text.contains("error"),
+            "{line}: {shown_text}"
         );
     }
 }
@@ -282,14 +282,15 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
     let output = stranger(&project, &["gc", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{shown_text}");
     assert!(
-        told.contains("hint: the command changes the store itself: run it as the user who owns the store")
-            || told.contains("hint: give this user the right to it\n"),
-        "{told}"
+        shown_text
+            .contains("hint: the command changes the store itself: run it as the user who owns the store")
+            || shown_text.contains("hint: give this user the right to it\n"),
+        "{shown_text}"
     );
-    assert!(!told.contains("--store"), "{told}");
+    assert!(!shown_text.contains("--store"), "{shown_text}");
     for folder in &locked {
         set_mode(folder, 0o755);
     }
@@ -300,11 +301,11 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
         let output = stranger(&project, &["init", folder, "--files", "corpus/*.txt"])
             .output()
             .unwrap();
-        let told = talk(&output);
-        assert_eq!(output.status.code(), Some(3), "{told}");
+        let shown_text = talk(&output);
+        assert_eq!(output.status.code(), Some(3), "{shown_text}");
         assert!(
-            told.contains("hint: name a folder that can be written: `mdlm init DIR"),
-            "{told}"
+            shown_text.contains("hint: name a folder that can be written: `mdlm init DIR"),
+            "{shown_text}"
         );
     }
 }
@@ -328,12 +329,12 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
-    assert!(told.contains("Permission denied"), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{shown_text}");
+    assert!(shown_text.contains("Permission denied"), "{shown_text}");
     assert!(
-        told.contains("hint: choose a folder that can be written with `--store DIR`"),
-        "{told}"
+        shown_text.contains("hint: choose a folder that can be written with `--store DIR`"),
+        "{shown_text}"
     );
     let output = stranger(&project, &["plan", "pipelines/tiny.json"])
         .output()
@@ -350,11 +351,11 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json", "--store", "/tmp/never"])
         .output()
         .unwrap();
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{shown_text}");
     assert!(
-        told.contains("corpus/b.txt`: Permission denied") && told.contains("hint: give"),
-        "{told}"
+        shown_text.contains("corpus/b.txt`: Permission denied") && shown_text.contains("hint: give"),
+        "{shown_text}"
     );
     set_mode(&corpus, 0o644);
 
@@ -377,13 +378,13 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{shown_text}");
     assert!(
-        told.contains("Permission denied") && told.contains("hint: "),
-        "{told}"
+        shown_text.contains("Permission denied") && shown_text.contains("hint: "),
+        "{shown_text}"
     );
-    assert!(!project.store().join("quarantine").exists(), "{told}");
+    assert!(!project.store().join("quarantine").exists(), "{shown_text}");
     set_mode(&file, 0o444);
 
     let summary = project.run(&[]);
@@ -422,15 +423,15 @@ fn a_file_that_changes_while_it_is_read() {
             output = disturbed();
         }
     }
-    let told = talk(&output);
-    assert_eq!(output.status.code(), Some(2), "{told}");
+    let shown_text = talk(&output);
+    assert_eq!(output.status.code(), Some(2), "{shown_text}");
     assert!(
-        told.contains("`../corpus/a.txt` changed while the stage was reading it"),
-        "{told}"
+        shown_text.contains("`../corpus/a.txt` changed while the stage was reading it"),
+        "{shown_text}"
     );
     assert!(
-        told.contains("hint: run again when nobody writes to it"),
-        "{told}"
+        shown_text.contains("hint: run again when nobody writes to it"),
+        "{shown_text}"
     );
     let made = fs::read_dir(project.store().join("artifacts")).unwrap().count();
     assert_eq!(made, 0, "nothing is kept of what may be half of both");

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{Project, mdlm};
 
 /// Exit code, standard output, standard error.
-fn told(command: &mut assert_cmd::Command) -> (Option<i32>, String, String) {
+fn printed(command: &mut assert_cmd::Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -46,18 +46,18 @@ fn a_number_that_is_no_json_is_told_how_to_be_written() {
         ("many", "`many` is a string"),
     ] {
         let set = format!("stages.model.learning_rate={written}");
-        let (code, _, talk) = told(&mut project.mdlm("plan", &["--set", &set]));
+        let (code, _, talk) = printed(&mut project.mdlm("plan", &["--set", &set]));
         assert_eq!(code, Some(2), "{written}");
         assert!(talk.contains(part), "{written}: {talk}");
     }
-    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", "stages.rows.wrap=True"]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &["--set", "stages.rows.wrap=True"]));
     assert!(talk.contains("hint: write true\n"), "{talk}");
     let sweep = "stages.model.learning_rate=[1e-3,4e-3]";
-    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", sweep]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &["--set", sweep]));
     let way = "--set 'stages.model.matrix={\"learning_rate\":[0.001,0.004]}'";
     assert!(talk.contains(way), "{talk}");
     let way = "stages.model.matrix={\"learning_rate\":[0.001,0.004]}";
-    let (code, plan, talk) = told(&mut project.mdlm("plan", &["--set", way]));
+    let (code, plan, talk) = printed(&mut project.mdlm("plan", &["--set", way]));
     assert_eq!(code, Some(0), "{talk}");
     assert!(plan.contains("model@learning_rate=0.004"), "{plan}");
 }
@@ -105,7 +105,7 @@ fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
     ] {
         assert!(manifest.contains(from), "{from} in {manifest}");
         fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
-        let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+        let (code, _, talk) = printed(&mut project.mdlm("validate", &[]));
         assert_eq!(code, Some(2), "{to}");
         assert!(
             words(&talk.replace(" | ", " ")).contains(&words(part)),
@@ -113,10 +113,10 @@ fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
         );
     }
     fs::write(&path, "# of dvc\nname: tiny\nseed: 1\nstages:\n  text: {}\n").unwrap();
-    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &[]));
     assert!(talk.contains("this looks like YAML"), "{talk}");
     fs::write(&path, "name = \"tiny\"\n[stages.text]\n").unwrap();
-    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &[]));
     assert!(talk.contains("this looks like TOML"), "{talk}");
 }
 
@@ -154,7 +154,7 @@ fn words_of_other_programs_are_answered() {
             "`--set stages.STAGE.learning_rate=1e-3`",
         ),
     ] {
-        let (code, _, talk) = told(mdlm().current_dir(project.path()).args(line.split(' ')));
+        let (code, _, talk) = printed(mdlm().current_dir(project.path()).args(line.split(' ')));
         assert_eq!(code, Some(2), "{line}: {talk}");
         assert!(
             words(&talk.replace(" | ", " ")).contains(&words(part)),
@@ -166,9 +166,9 @@ fn words_of_other_programs_are_answered() {
         ("help run", "run --help"),
         ("version", "--version"),
     ] {
-        let (code, text, _) = told(mdlm().args(line.split(' ')));
+        let (code, text, _) = printed(mdlm().args(line.split(' ')));
         assert_eq!(code, Some(0), "{line}");
-        assert_eq!(text, told(mdlm().args(same.split(' '))).1, "{line}");
+        assert_eq!(text, printed(mdlm().args(same.split(' '))).1, "{line}");
     }
 }
 
@@ -189,11 +189,11 @@ fn a_path_is_no_shell() {
         ("$HOME/corpus/*.txt", "a manifest reads no variables"),
     ] {
         let set = format!("stages.text.input.files.0={path}");
-        let (code, _, talk) = told(project.mdlm("plan", &["--set", &set]).env("HOME", home));
+        let (code, _, talk) = printed(project.mdlm("plan", &["--set", &set]).env("HOME", home));
         assert_eq!(code, Some(2), "{talk}");
         assert!(talk.contains(part), "{path}: {talk}");
     }
-    let (code, _, talk) = told(project.mdlm("run", &["--store=~/store"]).env("HOME", home));
+    let (code, _, talk) = printed(project.mdlm("run", &["--store=~/store"]).env("HOME", home));
     assert_eq!(code, Some(2), "{talk}");
     assert!(talk.contains(&format!("hint: write `{home}/store`")), "{talk}");
     assert!(!project.path().join("~").exists());
@@ -204,7 +204,7 @@ fn the_environment_states_what_the_command_line_does_not() {
     let project = Project::new(60);
     let stored = |folder: &str| project.path().join(folder).join("artifacts").is_dir();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-        told(project.mdlm("run", arguments).envs(variables.iter().copied()))
+        printed(project.mdlm("run", arguments).envs(variables.iter().copied()))
     };
     let (code, _, talk) = run(
         &["--target", "text"],
@@ -220,7 +220,7 @@ fn the_environment_states_what_the_command_line_does_not() {
         "downloads",
         "status pipelines/tiny.json",
     ] {
-        let (code, out, talk) = told(
+        let (code, out, talk) = printed(
             mdlm()
                 .current_dir(project.path())
                 .args(line.split(' '))
@@ -298,13 +298,13 @@ fn what_cannot_change_the_weights_does_not_retrain() {
         ),
     ] {
         let [set, value] = set(field);
-        let (code, plan, talk) = told(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
+        let (code, plan, talk) = printed(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
         assert_eq!(code, Some(0), "{field}: {plan}{talk}");
         let summary = run(&[field], &[]);
         assert_eq!(Project::statuses(&summary), cached, "{field}");
         assert_eq!(Project::artifacts(&summary), Project::artifacts(&made));
         let why = summary["stages"][3]["why"].as_str().unwrap();
-        let (_, shown, _) = told(&mut project.mdlm("show", &["model", &set, &value]));
+        let (_, shown, _) = printed(&mut project.mdlm("show", &["model", &set, &value]));
         match lacks {
             None => {
                 assert_eq!(why, "", "{field}");
@@ -348,11 +348,11 @@ fn what_cannot_change_the_weights_does_not_retrain() {
     assert_eq!(summary["stages"][3]["why"], "", "it lacks nothing");
     // What can change the weights still trains.
     let [set, value] = set("dropout=0.2");
-    let (code, ..) = told(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
+    let (code, ..) = printed(&mut project.mdlm("plan", &[&set, &value, "--exit-code"]));
     assert_eq!(code, Some(10));
 }
 
-/// A second pipeline of the same name has a report of its own, and both are told apart.
+/// A second pipeline of the same name has a report of its own, and both are shown_text apart.
 #[test]
 fn two_manifests_of_one_name_have_two_reports() {
     let project = Project::new(60);
@@ -362,7 +362,7 @@ fn two_manifests_of_one_name_have_two_reports() {
     let other = project.path().join("pipelines/other.json");
     let text = fs::read_to_string(project.path().join("pipelines/tiny.json")).unwrap();
     fs::write(&other, text.replace("\"length\": 32", "\"length\": 16")).unwrap();
-    let run = |manifest: &str| told(mdlm().current_dir(project.path()).args(["run", manifest]));
+    let run = |manifest: &str| printed(mdlm().current_dir(project.path()).args(["run", manifest]));
     let (code, _, talk) = run("pipelines/other.json");
     assert_eq!(code, Some(0), "{talk}");
     assert!(
@@ -396,7 +396,7 @@ fn an_unrelated_pipelines_changes_are_no_reasons() {
         .replace("\"tiny\"", "\"mine\"")
         .replace("../corpus/*.txt", "../mine/*.txt");
     fs::write(project.path().join("pipelines/mine.json"), text).unwrap();
-    let (_, plan, _) = told(
+    let (_, plan, _) = printed(
         mdlm()
             .current_dir(project.path())
             .args(["plan", "pipelines/mine.json"]),
@@ -421,7 +421,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         mdlm.current_dir(project.path())
             .args(["plan", &format!("pipelines/{name}.json")])
             .args(more);
-        let (code, plan, talk) = told(&mut mdlm);
+        let (code, plan, talk) = printed(&mut mdlm);
         assert_eq!(code, Some(0), "{talk}");
         words(&plan)
     };
@@ -431,12 +431,15 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
     sweep["stages"]["model"]["matrix"] = json!({ "learning_rate": [2e-3, 4e-3] });
     sweep["stages"]["bound"]["draws"] = json!(2);
     fs::write(manifest("sweep"), sweep.to_string()).unwrap();
-    let told = plan("sweep", &[]);
+    let shown_text = plan("sweep", &[]);
     assert!(
-        told.contains("model@learning_rate=0.002 train will run: never ran"),
-        "{told}"
+        shown_text.contains("model@learning_rate=0.002 train will run: never ran"),
+        "{shown_text}"
     );
-    assert!(!told.contains("compared with") && !told.contains('→'), "{told}");
+    assert!(
+        !shown_text.contains("compared with") && !shown_text.contains('→'),
+        "{shown_text}"
+    );
     // Its own changes are: of a stage that ran, and of one that was renamed.
     let second = text
         .replace("\"tiny\"", "\"second\"")
@@ -449,36 +452,39 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         assert!(mdlm.output().unwrap().status.success());
     };
     run("second");
-    let told = plan("second", &["--set", "stages.model.steps=40"]);
+    let shown_text = plan("second", &["--set", "stages.model.steps=40"]);
     assert!(
-        told.contains("model train will run from step 30 on: `steps` 30 → 40"),
-        "{told}"
+        shown_text.contains("model train will run from step 30 on: `steps` 30 → 40"),
+        "{shown_text}"
     );
     // Of two manifests of one name each has its own past.
     fs::write(manifest("twin"), &text).unwrap();
-    let told = plan("twin", &["--set", "stages.model.dropout=0.3"]);
-    assert!(told.contains("model train will run: never ran"), "{told}");
+    let shown_text = plan("twin", &["--set", "stages.model.dropout=0.3"]);
+    assert!(
+        shown_text.contains("model train will run: never ran"),
+        "{shown_text}"
+    );
     fs::remove_file(manifest("twin")).unwrap();
     // Another name within, or another file: the same pipeline.
     fs::write(manifest("tiny"), text.replace("\"tiny\"", "\"other\"")).unwrap();
-    let told = plan("tiny", &["--set", "stages.model.dropout=0.3"]);
+    let shown_text = plan("tiny", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        told.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
-        "{told}"
+        shown_text.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{shown_text}"
     );
     fs::write(manifest("tiny"), &text).unwrap();
     fs::rename(manifest("tiny"), manifest("moved")).unwrap();
-    let told = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    let shown_text = plan("moved", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        told.contains("model train will run: `dropout` 0.1 → 0.3"),
-        "{told}"
+        shown_text.contains("model train will run: `dropout` 0.1 → 0.3"),
+        "{shown_text}"
     );
     // Both at once, while nothing else is where it was.
     fs::write(manifest("moved"), text.replace("\"tiny\"", "\"both\"")).unwrap();
-    let told = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    let shown_text = plan("moved", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        told.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
-        "{told}"
+        shown_text.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{shown_text}"
     );
 }
 
@@ -497,7 +503,7 @@ fn rows_in_another_container_do_not_retrain() {
         let artifact = |summary: &Value, stage: usize| Project::artifacts(summary)[stage].clone();
         assert_ne!(artifact(&summary, 2), artifact(&made, 2), "{set}");
         assert_eq!(artifact(&summary, 3), artifact(&made, 3), "{set}");
-        let (code, _, talk) = told(&mut project.mdlm("plan", &["--set", set, "--exit-code"]));
+        let (code, _, talk) = printed(&mut project.mdlm("plan", &["--set", set, "--exit-code"]));
         assert_eq!(code, Some(0), "{set}: {talk}");
     }
     // What is made from either is the same, to the bit.
@@ -505,7 +511,7 @@ fn rows_in_another_container_do_not_retrain() {
     let again = project.run(&[&parquet[..], &["--force", "model", "--force", "bound"]].concat());
     assert_eq!(Project::artifacts(&again)[3..5], Project::artifacts(&made)[3..5]);
     // Its history leads to its sources all the same.
-    let (code, out, talk) = told(&mut project.mdlm("verify", &["--chain", "bound"]));
+    let (code, out, talk) = printed(&mut project.mdlm("verify", &["--chain", "bound"]));
     assert_eq!(code, Some(0), "{out}{talk}");
     // Other rows are learnt anew.
     let summary = project.run(&["--set", "stages.rows.validation=0.2"]);
@@ -537,7 +543,7 @@ fn a_name_in_place_of_an_object_is_answered_with_the_object() {
         ),
     ] {
         fs::write(&path, manifest.replace(own, tokenizer)).unwrap();
-        let (code, _, talk) = told(&mut project.mdlm("plan", &[]));
+        let (code, _, talk) = printed(&mut project.mdlm("plan", &[]));
         assert_eq!(code, Some(2), "{tokenizer}");
         assert!(
             words(&talk.replace(" | ", " ")).contains(&words(part)),
@@ -550,7 +556,7 @@ fn a_name_in_place_of_an_object_is_answered_with_the_object() {
         manifest.replace(input, &format!("{input} \"detokenize\": \"published\",")),
     )
     .unwrap();
-    let (_, _, talk) = told(&mut project.mdlm("plan", &[]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &[]));
     let part = "hint: write { \"rules\": \"ptb\", \"as\": \"published\" }";
     assert!(words(&talk.replace(" | ", " ")).contains(part), "{talk}");
 }
@@ -584,12 +590,12 @@ fn a_truth_value_is_no_number() {
     ] {
         assert!(manifest.contains(from), "{from} in {manifest}");
         fs::write(&path, manifest.replacen(from, to, 1)).unwrap();
-        let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+        let (code, _, talk) = printed(&mut project.mdlm("validate", &[]));
         assert_eq!(code, Some(2), "{to}");
         assert!(words(&talk.replace(" | ", " ")).contains(part), "{to}: {talk}");
     }
     fs::write(&path, manifest).unwrap();
-    let (_, _, talk) = told(&mut project.mdlm("plan", &["--set", "stages.model.warmup_steps=False"]));
+    let (_, _, talk) = printed(&mut project.mdlm("plan", &["--set", "stages.model.warmup_steps=False"]));
     assert!(talk.contains("hint: write 0\n"), "{talk}");
 }
 
@@ -598,7 +604,7 @@ fn a_truth_value_is_no_number() {
 fn a_stage_that_is_not_named_is_chosen_from_a_list() {
     let project = Project::whole(5);
     for command in ["show", "path", "data", "explain"] {
-        let (code, _, talk) = told(&mut project.mdlm(command, &[]));
+        let (code, _, talk) = printed(&mut project.mdlm(command, &[]));
         assert_eq!(code, Some(2), "{talk}");
         assert!(
             words(&talk).contains(&format!(
@@ -608,7 +614,7 @@ fn a_stage_that_is_not_named_is_chosen_from_a_list() {
             "{talk}"
         );
     }
-    let (code, _, talk) = told(mdlm().args(["run", "~/x.json"]).env("HOME", "/home/ada"));
+    let (code, _, talk) = printed(mdlm().args(["run", "~/x.json"]).env("HOME", "/home/ada"));
     assert_eq!(code, Some(2), "{talk}");
     assert!(
         words(&talk.replace(" | ", " ")).contains("write `/home/ada/x.json`"),
@@ -661,7 +667,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
     ] {
         fs::write(project.path().join("tokenizer.json"), text).unwrap();
         for command in ["plan", "run", "validate"] {
-            let (code, _, talk) = told(&mut project.mdlm(command, &[]));
+            let (code, _, talk) = printed(&mut project.mdlm(command, &[]));
             let talk = words(&talk.replace(" | ", " "));
             assert_eq!(code, Some(2), "{command}: {talk}");
             assert!(talk.contains(place), "{command}: {talk}");
@@ -671,7 +677,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
     }
     // Whoever validates needs no data.
     fs::remove_file(project.path().join("tokenizer.json")).unwrap();
-    let (code, _, talk) = told(&mut project.mdlm("validate", &[]));
+    let (code, _, talk) = printed(&mut project.mdlm("validate", &[]));
     assert_eq!(code, Some(0), "{talk}");
 }
 
@@ -694,7 +700,7 @@ fn a_single_thing_is_no_plural() {
     write("m.json", &manifest.to_string());
     let call = |arguments: &[&str]| {
         let mut command = mdlm();
-        let (code, output, talk) = told(command.current_dir(folder.path()).args(arguments));
+        let (code, output, talk) = printed(command.current_dir(folder.path()).args(arguments));
         assert_eq!(code, Some(0), "{arguments:?}: {output}{talk}");
         output + &talk
     };
@@ -726,7 +732,7 @@ fn a_single_thing_is_no_plural() {
     }
 }
 
-/// What a key holds beside the settings is told in the words of the manifest.
+/// What a key holds beside the settings is shown_text in the words of the manifest.
 #[test]
 fn the_form_of_files_is_told_in_words() {
     let project = Project::new(5);
@@ -734,12 +740,12 @@ fn the_form_of_files_is_told_in_words() {
     let line = json!({ "text": "some words" }).to_string() + "\n";
     fs::write(project.path().join("corpus/a.jsonl"), line.repeat(9)).unwrap();
     let set = ["--set", "stages.text.input.files.0=../corpus/*.jsonl"];
-    let (_, plan, _) = told(&mut project.mdlm("plan", &[&set[..], &["--target", "text"]].concat()));
+    let (_, plan, _) = printed(&mut project.mdlm("plan", &[&set[..], &["--target", "text"]].concat()));
     assert!(
         words(&plan).contains("by their names its files are json_lines instead of text"),
         "{plan}"
     );
-    let (_, explained, _) = told(&mut project.mdlm("explain", &[&["text"], &set[..]].concat()));
+    let (_, explained, _) = printed(&mut project.mdlm("explain", &[&["text"], &set[..]].concat()));
     assert!(words(&explained).contains("form by name"), "{explained}");
     assert!(
         !plan.contains("input.forms") && !explained.contains("input.forms"),

@@ -13,6 +13,7 @@ mod isolate;
 mod key;
 mod kill;
 mod kit;
+mod language;
 mod layers;
 mod losses;
 mod manifest;

@@ -1,4 +1,4 @@
-//! Manifests from outside: what ships is valid, what is broken is told well, and nothing at all makes the program
+//! Manifests from outside: what ships is valid, what is broken is shown_text well, and nothing at all makes the program
 //! panic.
 
 use std::fs;
@@ -71,13 +71,13 @@ fn broken_manifests_are_told_well() {
     settings.bind(|| {
         for path in files {
             let name = path.file_name().unwrap().to_str().unwrap();
-            let told = transcript(mdlm().current_dir(&folder).args(["validate", name]));
-            assert!(told.starts_with("exit 2"), "{name} is valid: {told}");
+            let shown_text = transcript(mdlm().current_dir(&folder).args(["validate", name]));
+            assert!(shown_text.starts_with("exit 2"), "{name} is valid: {shown_text}");
             assert!(
-                told.lines().all(|line| line.chars().count() <= 130),
-                "{name}: {told}"
+                shown_text.lines().all(|line| line.chars().count() <= 130),
+                "{name}: {shown_text}"
             );
-            insta::assert_snapshot!(name.trim_end_matches(".json"), told);
+            insta::assert_snapshot!(name.trim_end_matches(".json"), shown_text);
         }
     });
 }
@@ -125,7 +125,7 @@ fn faults_as_json() {
 
 #[test]
 fn overrides_are_checked_as_they_were_written() {
-    let told = transcript(mdlm().current_dir(root()).args([
+    let shown_text = transcript(mdlm().current_dir(root()).args([
         "validate",
         "pipelines/quickstart.json",
         "--set",
@@ -137,7 +137,7 @@ fn overrides_are_checked_as_they_were_written() {
         "--set",
         "seed=[1, 2",
     ]));
-    insta::assert_snapshot!(told, @r"
+    insta::assert_snapshot!(shown_text, @r"
     exit 2
     --- stdout
     --- stderr
@@ -448,8 +448,8 @@ fn a_stage_may_be_described() {
     let before = plan();
     let text = std::fs::read_to_string(&path).unwrap();
     let with = |description: &str| {
-        let told = format!("\"kind\": \"pack\", \"description\": {description},");
-        std::fs::write(&path, text.replace("\"kind\": \"pack\",", &told)).unwrap();
+        let shown_text = format!("\"kind\": \"pack\", \"description\": {description},");
+        std::fs::write(&path, text.replace("\"kind\": \"pack\",", &shown_text)).unwrap();
     };
     with("\"rows of 32\"");
     assert_eq!(plan().stdout, before.stdout);

@@ -55,8 +55,11 @@ fn training_takes_no_more_memory_after_its_first_steps() {
         .args(["--exact", "memory::steps", "--ignored", "--nocapture"])
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    let shown_text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && shown_text.contains("1 passed"),
+        "{shown_text}"
+    );
 }
 
 #[test]

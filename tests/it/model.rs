@@ -181,9 +181,9 @@ fn logits_are_the_same_for_any_integer_type_and_for_sigma_zero() {
 #[test]
 fn faults_of_the_input_are_told_with_their_place() {
     let case = Case::new();
-    let mut told = Vec::new();
+    let mut shown_text = Vec::new();
     let mut tell = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], shape| {
-        told.push(case.input(tensors).refusal(shape));
+        shown_text.push(case.input(tensors).refusal(shape));
     };
     let good = ("xt", Dtype::U8, &[2, 32][..], vec![5; 64]);
     tell(&[("x", Dtype::U8, &[2, 32], vec![5; 64])], "nano");
@@ -203,7 +203,7 @@ fn faults_of_the_input_are_told_with_their_place() {
     );
     tell(&[good.clone(), ("sigma", Dtype::I32, &[2], vec![0; 8])], "nano");
     tell(&[good], "nono");
-    insta::assert_snapshot!(told.join("\n"), @r#"
+    insta::assert_snapshot!(shown_text.join("\n"), @r#"
     error: failed to compute logits: read `input.safetensors`: there is no tensor `xt`, but ["x"]
     hint: `xt` holds the noised tokens, [rows, L], as integers
 

@@ -105,11 +105,11 @@ fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
             ended
         };
         assert_eq!(ended, expected, "{signal}: {talk}");
-        let told = match signal {
+        let shown_text = match signal {
             "INT" => "error: interrupted\nhint: finished stages and checkpoints are kept".to_owned(),
             _ => format!("error: interrupted by SIG{signal}\nhint: finished stages and checkpoints are kept"),
         };
-        assert!(talk.contains(&told), "{talk}");
+        assert!(talk.contains(&shown_text), "{talk}");
         let step = kept(&talk).unwrap_or_else(|| panic!("{signal}: {talk}"));
         assert!(step > before, "{signal} went on from step {before}: {talk}");
         if before > 0 {
@@ -291,7 +291,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
     assert!(kept(&talk).is_some(), "{talk}");
 }
 
-/// A file that may not grow any more is a fault that is told, not the end of the process.
+/// A file that may not grow any more is a fault that is shown_text, not the end of the process.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_limit_on_the_size_of_files_is_told() {

@@ -1,5 +1,5 @@
 //! Pipelines that compute by way of CUDA's libraries, where the stand-in takes their place: the calls are those that a GPU
-//! gets, what computes is the CPU. What is told of a GPU that fails is told by a GPU that is made to fail.
+//! gets, what computes is the CPU. What is shown_text of a GPU that fails is shown_text by a GPU that is made to fail.
 
 use std::fs;
 use std::process::Output;
@@ -75,12 +75,12 @@ fn figure(summary: &Value, stage: &str, name: &str) -> f64 {
 #[test]
 fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
     let machine = Machine::new();
-    let told = |output: Output| -> Value {
+    let printed = |output: Output| -> Value {
         let talk = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{talk}");
         serde_json::from_slice(&output.stdout).unwrap()
     };
-    let found = told(machine.run(&[], &[]));
+    let found = printed(machine.run(&[], &[]));
     assert!(machine.calls("launches of a graph") > 40 && machine.calls("graphs") < 30);
     assert!(machine.calls("products with an epilogue") > 0);
     let other = Project::whole(200);
@@ -95,10 +95,10 @@ fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
 
     // Without epilogues kernels do what they would have done.
     fs::remove_dir_all(machine.project.store()).unwrap();
-    let plain = told(machine.run(&[], &[("STAND_IN_PLAIN", "1")]));
+    let plain = printed(machine.run(&[], &[("STAND_IN_PLAIN", "1")]));
     assert_eq!(machine.calls("products with an epilogue"), 0);
     fs::remove_dir_all(machine.project.store()).unwrap();
-    let asked = told(machine.run(&[], &[("MDLM_GPU_PLAIN", "1")]));
+    let asked = printed(machine.run(&[], &[("MDLM_GPU_PLAIN", "1")]));
     assert_eq!(machine.calls("products with an epilogue"), 0);
     let artifacts = |summary: &Value| -> Vec<Value> {
         let stages = summary["stages"].as_array().unwrap().iter();
@@ -118,7 +118,7 @@ fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
 /// What is compared.
 const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bound", "bits/byte")];
 
-/// A kernel that fails is told by whatever waits next; run carefully, by its name and its launch.
+/// A kernel that fails is shown_text by whatever waits next; run carefully, by its name and its launch.
 #[test]
 fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
     let machine = Machine::new();
@@ -134,7 +134,7 @@ fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
     assert!(talk.contains("blocks of") && talk.contains("Stand-in"), "{talk}");
 }
 
-/// Too little memory is told before anything is computed or when it runs out, with what to do.
+/// Too little memory is shown_text before anything is computed or when it runs out, with what to do.
 #[test]
 fn too_little_memory_is_told_with_a_way_out() {
     let machine = Machine::new();
@@ -161,15 +161,15 @@ fn kernels_are_measured_by_name() {
         "2",
     ]);
     let output = machine.on(bench, &[]).output().unwrap();
-    let (told, talk) = (
+    let (shown_text, talk) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{talk}");
-    assert!(told.contains("attention_forward"), "{told}{talk}");
+    assert!(shown_text.contains("attention_forward"), "{shown_text}{talk}");
 }
 
-/// A GPU that computes something else is not used, and who insists on it is told.
+/// A GPU that computes something else is not used, and who insists on it is shown_text.
 #[test]
 fn a_gpu_that_computes_something_else_is_not_trusted() {
     let machine = Machine::new();
@@ -187,23 +187,23 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
         // Other tests compute there.
         doctor.env("MDLM_GPU_SHARED", "1");
         let output = machine.on(doctor, settings).output().unwrap();
-        let told: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code(), told)
+        let shown_text: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), shown_text)
     };
-    let (code, told) = doctor(&wrong);
+    let (code, shown_text) = doctor(&wrong);
     assert_eq!(
-        (code, &told["verdict"]["device"]),
+        (code, &shown_text["verdict"]["device"]),
         (Some(3), &"cpu".into()),
-        "{told}"
+        "{shown_text}"
     );
-    assert_eq!(told["trial"]["outcome"], "failed", "{told}");
-    let (code, told) = doctor(&[]);
+    assert_eq!(shown_text["trial"]["outcome"], "failed", "{shown_text}");
+    let (code, shown_text) = doctor(&[]);
     assert_eq!(
-        (code, &told["verdict"]["device"]),
+        (code, &shown_text["verdict"]["device"]),
         (Some(0), &"cuda".into()),
-        "{told}"
+        "{shown_text}"
     );
-    assert_eq!(told["trial"]["outcome"], "passed", "{told}");
+    assert_eq!(shown_text["trial"]["outcome"], "passed", "{shown_text}");
     let run = machine.project.mdlm("run", &["--device", "auto"]);
     let output = machine.on(run, &wrong).output().unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);

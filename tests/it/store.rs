@@ -18,8 +18,8 @@ fn command(project: &Project, arguments: &[&str]) -> assert_cmd::Command {
 
 fn json(project: &Project, arguments: &[&str]) -> (i32, Value) {
     let output = command(project, arguments).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{told}"));
+    let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
+    let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{shown_text}"));
     (output.status.code().unwrap(), value)
 }
 
@@ -61,9 +61,9 @@ fn steady(project: &Project, text: &str) -> String {
 fn a_flipped_bit_is_found_put_aside_and_made_again() {
     let project = Project::new(100);
     let made = project.run(&[]);
-    let told = |arguments: &[&str]| transcript(&mut command(&project, arguments));
+    let printed = |arguments: &[&str]| transcript(&mut command(&project, arguments));
     let clock = Instant::now();
-    let sound = told(&["verify", "--throttle", "200kB"]);
+    let sound = printed(&["verify", "--throttle", "200kB"]);
     let bytes: u64 = json(&project, &["verify", "--json"]).1["bytes"].as_u64().unwrap();
     assert!(
         clock.elapsed().as_secs_f64() > bytes as f64 / 200e3,
@@ -101,7 +101,7 @@ fn a_flipped_bit_is_found_put_aside_and_made_again() {
     assert_eq!(verdict["faults"][0]["path"], "tokens-00000.arrow");
     assert_eq!(verdict["faults"][0]["flaw"], "content");
     assert!(!folder.exists() && project.store().join("quarantine").join(&name).is_dir());
-    let again = told(&["verify"]);
+    let again = printed(&["verify"]);
     assert!(
         again.starts_with(
             "exit 0\n--- stdout\n--- stderr\n1 artifact that records tell of is not there: made again when a run needs them\n2 artifacts, "
@@ -134,15 +134,15 @@ fn a_corrupt_input_is_never_consumed() {
         .mdlm("run", &["--set", "stages.rows.length=64"])
         .output()
         .unwrap();
-    let told = steady(&project, &String::from_utf8(output.stderr).unwrap());
+    let shown_text = steady(&project, &String::from_utf8(output.stderr).unwrap());
     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-    let told: Vec<_> = told
+    let shown_text: Vec<_> = shown_text
         .lines()
         .take(2)
         .map(|line| line.strip_prefix("MOMENT ").unwrap_or(line))
         .map(|line| line.replace(&name, "ARTIFACT"))
         .collect();
-    insta::assert_snapshot!(told.join("\n"), @r"
+    insta::assert_snapshot!(shown_text.join("\n"), @r"
     warning: tokens: its artifact is corrupt and is not used: `tokens-00000.arrow` has other content; moved to `PROJECT/.mdlm/quarantine/ARTIFACT`
     [2/3] tokens: damaged: its artifact is in quarantine since MOMENT: `tokens-00000.arrow` has other content
     ");
@@ -292,13 +292,13 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
         0
     );
 
-    let told = transcript(&mut command(
+    let shown_text = transcript(&mut command(
         &project,
         &["gc", "pipelines/tiny.json", "--dry-run"],
     ));
     assert!(
-        told.contains("\nwould delete 4 artifacts, 4 action records: "),
-        "{told}"
+        shown_text.contains("\nwould delete 4 artifacts, 4 action records: "),
+        "{shown_text}"
     );
     let (_, did) = json(&project, &["gc", "--last", "1", "--json"]);
     assert_eq!(did["deleted"], would["deleted"]);
@@ -512,8 +512,8 @@ fn explain_tells_the_key_and_the_history() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("hare", "hart")).unwrap();
     let two = project.run(&[]);
-    let told = explain();
-    let words = told.split_whitespace().collect::<Vec<_>>().join(" ");
+    let shown_text = explain();
+    let words = shown_text.split_whitespace().collect::<Vec<_>>().join(" ");
     let digest = |run: &Value| run["stages"][1]["artifact"].as_str().unwrap()[..8].to_owned();
     for part in [
         format!("now cached: served by artifact {}", digest(&two)),
@@ -527,7 +527,7 @@ fn explain_tells_the_key_and_the_history() {
         digest(&one),
         "first run".to_owned(),
     ] {
-        assert!(words.contains(&part), "{part} in\n{told}");
+        assert!(words.contains(&part), "{part} in\n{shown_text}");
     }
     let (code, report) = json(&project, &["explain", "pipelines/tiny.json", "text", "--json"]);
     assert_eq!(code, 0);
@@ -586,13 +586,13 @@ fn gc_deletes_downloads_only_when_asked() {
         let (code, report) = json(&project, arguments);
         assert_eq!(code, 0);
         let items = report["deleted"].as_array().unwrap().clone();
-        let told = |item: &Value| {
+        let printed = |item: &Value| {
             (
                 item["made_by"].as_str().unwrap().to_owned(),
                 item["bytes"].as_u64().unwrap(),
             )
         };
-        items.iter().map(told).collect::<Vec<_>>()
+        items.iter().map(printed).collect::<Vec<_>>()
     };
     assert_eq!(deleted(&both), []);
     let unnamed = [("https://example.org/a*b.txt".to_owned(), 3)];

@@ -7,7 +7,7 @@ use assert_cmd::Command;
 use super::support::Project;
 
 /// Exit code, standard output, standard error.
-fn told(mut command: Command) -> (Option<i32>, String, String) {
+fn printed(mut command: Command) -> (Option<i32>, String, String) {
     let output = command.output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     (output.status.code(), text(&output.stdout), text(&output.stderr))
@@ -26,16 +26,16 @@ fn results_are_there_without_their_sources() {
         ("explain", &["rows"]),
         ("report", &[]),
     ] {
-        let (code, _, talk) = told(project.mdlm(command, arguments));
+        let (code, _, talk) = printed(project.mdlm(command, arguments));
         assert_eq!(code, Some(0), "{command}: {talk}");
     }
-    let (code, _, talk) = told(project.mdlm("run", &[]));
+    let (code, _, talk) = printed(project.mdlm("run", &[]));
     assert_eq!(code, Some(2));
     assert!(
         talk.contains("no file matches") && talk.contains("`--allow-missing`"),
         "{talk}"
     );
-    let (code, ..) = told(project.mdlm("run", &["--allow-missing"]));
+    let (code, ..) = printed(project.mdlm("run", &["--allow-missing"]));
     assert_eq!(code, Some(0));
 }
 
@@ -60,7 +60,7 @@ fn what_served_a_manifest_is_known_by_its_own_files() {
         mdlm.current_dir(project.path())
             .args([command, "pipelines/second.json"])
             .args(arguments);
-        told(mdlm)
+        printed(mdlm)
     };
     let (code, _, talk) = second("run", &[]);
     assert_eq!(code, Some(0), "{talk}");
@@ -71,7 +71,7 @@ fn what_served_a_manifest_is_known_by_its_own_files() {
     assert_eq!(code, Some(0));
 }
 
-/// A pipeline that has never run is not told of changes as if they were its own.
+/// A pipeline that has never run is not shown_text of changes as if they were its own.
 #[test]
 fn what_another_pipeline_ran_is_told_as_that() {
     let project = Project::new(50);
@@ -82,7 +82,7 @@ fn what_another_pipeline_ran_is_told_as_that() {
         .replace("\"tiny\"", "\"second\"")
         .replace("\"length\": 32", "\"length\": 64");
     fs::write(&manifest, text).unwrap();
-    let (_, plan, _) = told(project.mdlm("plan", &["--target", "rows"]));
+    let (_, plan, _) = printed(project.mdlm("plan", &["--target", "rows"]));
     let plan = plan.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(
         plan.contains("`length` 32 → 64; compared with `rows` of `tiny`"),
@@ -102,7 +102,7 @@ fn a_name_that_is_no_text_is_told() {
         println!("skipped: the file system takes no such name");
         return;
     }
-    let (code, _, talk) = told(project.mdlm("plan", &[]));
+    let (code, _, talk) = printed(project.mdlm("plan", &[]));
     assert_eq!(code, Some(2));
     assert!(
         talk.contains("`../corpus/*.txt` takes in `c\u{FFFD}.txt`"),
@@ -114,13 +114,13 @@ fn a_name_that_is_no_text_is_told() {
         corpus.join(std::ffi::OsStr::from_bytes(b"c\xFF.bin")),
     )
     .unwrap();
-    assert_eq!(told(project.mdlm("plan", &[])).0, Some(0));
+    assert_eq!(printed(project.mdlm("plan", &[])).0, Some(0));
 }
 
 #[test]
 fn what_is_forced_is_what_is_asked_for() {
     let project = Project::new(50);
-    let (code, _, talk) = told(project.mdlm("plan", &["--target", "tokens", "--force", "rows"]));
+    let (code, _, talk) = printed(project.mdlm("plan", &["--target", "tokens", "--force", "rows"]));
     assert_eq!(code, Some(2));
     assert!(
         talk.contains("`rows` is to be forced, but no target needs it"),
@@ -132,7 +132,7 @@ fn what_is_forced_is_what_is_asked_for() {
 #[test]
 fn text_that_is_cut_off_is_warned_of() {
     let project = Project::new(50);
-    let (code, _, talk) = told(project.mdlm(
+    let (code, _, talk) = printed(project.mdlm(
         "run",
         &["--set", "stages.rows.wrap=false", "--set", "stages.rows.length=8"],
     ));
@@ -141,11 +141,11 @@ fn text_that_is_cut_off_is_warned_of() {
         talk.contains("of the tokens are cut off, since a row holds 6 of a record's"),
         "{talk}"
     );
-    let (_, _, talk) = told(project.mdlm("run", &[]));
+    let (_, _, talk) = printed(project.mdlm("run", &[]));
     assert!(!talk.contains("cut off"), "{talk}");
 }
 
-/// The report says what a stage was told, overrides among it.
+/// The report says what a stage was shown_text, overrides among it.
 #[test]
 fn the_report_has_the_settings() {
     let project = Project::new(50);
@@ -170,7 +170,7 @@ fn a_grammar_that_is_no_text_is_the_inputs_fault() {
     )
     .unwrap();
     let input = r#"stages.text.input={"kind":"synthetic","grammar":"bad.grammar","records":5}"#;
-    let (code, _, talk) = told(project.mdlm("run", &["--set", input]));
+    let (code, _, talk) = printed(project.mdlm("run", &["--set", input]));
     assert_eq!(code, Some(2), "{talk}");
     assert!(talk.contains("it is not UTF-8 at byte 13"), "{talk}");
 }
@@ -180,7 +180,7 @@ fn a_grammar_that_is_no_text_is_the_inputs_fault() {
 fn an_error_is_json_where_json_is_asked_for() {
     let project = Project::new(5);
     let error = |command: &str, arguments: &[&str]| {
-        let (code, out, _) = told(project.mdlm(command, arguments));
+        let (code, out, _) = printed(project.mdlm(command, arguments));
         assert_eq!(code, Some(2));
         let out: serde_json::Value = serde_json::from_str(&out).unwrap();
         assert_eq!(
@@ -206,7 +206,7 @@ fn nothing_is_pulled_from_a_folder_that_is_not_there() {
     let project = Project::new(5);
     let remote = project.path().join("nowhere");
     let url = format!("file://{}", remote.display());
-    let (code, _, talk) = told(project.mdlm("pull", &["--remote", &url]));
+    let (code, _, talk) = printed(project.mdlm("pull", &["--remote", &url]));
     assert_eq!(code, Some(3), "{talk}");
     assert!(talk.contains("nowhere"), "{talk}");
     assert!(!remote.exists());
@@ -220,14 +220,14 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
     project.run(&schedule);
     let plan = |more: &[&str]| {
         let arguments = [&schedule, more].concat();
-        let (code, plan, talk) = told(project.mdlm("plan", &arguments));
+        let (code, plan, talk) = printed(project.mdlm("plan", &arguments));
         assert_eq!(code, Some(0), "{talk}");
         plan.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let told = plan(&["--set", "stages.model.steps=40"]);
+    let shown_text = plan(&["--set", "stages.model.steps=40"]);
     assert!(
-        told.contains("will run from step 30 on: `steps` 30 → 40"),
-        "{told}"
+        shown_text.contains("will run from step 30 on: `steps` 30 → 40"),
+        "{shown_text}"
     );
     assert!(plan(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
     // Its time is that of what was left.
@@ -237,7 +237,7 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
         let all = [arguments, &schedule[..2]].concat();
         let resumed = arguments.len() > 1;
         for command in ["compare", "explain"] {
-            let (code, out, talk) = self::told(project.mdlm(command, &all));
+            let (code, out, talk) = self::printed(project.mdlm(command, &all));
             assert_eq!(code, Some(0), "{talk}");
             let out = out.split_whitespace().collect::<Vec<_>>().join(" ");
             let made = out.split("History").next().unwrap();
@@ -245,7 +245,7 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
         }
     }
     // Another batch has nothing in common, and who forces wants it anew.
-    let told = plan(&["--set", "stages.model.batch=4"]);
-    assert!(told.contains("will run: `batch` 8 → 4"), "{told}");
+    let shown_text = plan(&["--set", "stages.model.batch=4"]);
+    assert!(shown_text.contains("will run: `batch` 8 → 4"), "{shown_text}");
     assert!(plan(&["--force", "model"]).contains("will run: forced"));
 }

@@ -165,14 +165,14 @@ impl Project {
     /// `name: status` of each stage of a summary.
     pub fn statuses(summary: &Value) -> String {
         let stages = summary["stages"].as_array().unwrap();
-        let told = |stage: &Value| {
+        let printed = |stage: &Value| {
             format!(
                 "{}: {}",
                 stage["name"].as_str().unwrap(),
                 stage["status"].as_str().unwrap()
             )
         };
-        stages.iter().map(told).collect::<Vec<_>>().join(", ")
+        stages.iter().map(printed).collect::<Vec<_>>().join(", ")
     }
 
     /// The artifacts of a summary.

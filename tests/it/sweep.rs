@@ -222,7 +222,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
     project.run(&[]);
     let tables = json_of(&project, "compare", &["pipelines/other.json", "bound", "--json"]);
     let rows = tables[0]["rows"].as_array().unwrap();
-    let told: Vec<_> = rows
+    let shown_text: Vec<_> = rows
         .iter()
         .map(|row| {
             (
@@ -233,7 +233,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
         })
         .collect();
     assert_eq!(
-        told,
+        shown_text,
         [
             ("pipelines/tiny.json", json!({ "steps": 6 }), "done"),
             ("pipelines/other.json", json!({ "steps": 7 }), "not run")
@@ -407,10 +407,13 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
             .mdlm(arguments[0], &[&arguments[1..], &["model"]].concat())
             .output()
             .unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains("it is swept and has 2 instances"), "{told}");
+        let shown_text = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            shown_text.contains("it is swept and has 2 instances"),
+            "{shown_text}"
+        );
     }
-    // What has no such name is told by the stages as they are written, or by the instances of the one that was meant.
+    // What has no such name is shown_text by the stages as they are written, or by the instances of the one that was meant.
     for (name, hint) in [
         ("modl", "did you mean `model`?"),
         (
@@ -423,8 +426,8 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
         ),
     ] {
         let output = project.mdlm("show", &[name]).output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
-        assert!(told.contains(&format!("hint: {hint}")), "{told}");
+        let shown_text = String::from_utf8(output.stderr).unwrap();
+        assert!(shown_text.contains(&format!("hint: {hint}")), "{shown_text}");
     }
     let shown = project
         .mdlm("show", &["model@learning_rate=0.001"])

@@ -105,17 +105,17 @@ impl Project {
     /// What a command that succeeds prints, and says.
     fn ok(&self, arguments: &[&str], hub: Option<&Server>) -> String {
         let output = self.mdlm(arguments, hub);
-        let told = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {told}");
-        told.into_owned()
+        let shown_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {shown_text}");
+        shown_text.into_owned()
     }
 
     /// What a command says that the input is at fault for.
     fn refused(&self, arguments: &[&str], hub: Option<&Server>) -> String {
         let output = self.mdlm(arguments, hub);
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {told}");
-        told
+        let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {shown_text}");
+        shown_text
     }
 
     /// A `tokenizer.json` of so many tokens.
@@ -222,8 +222,11 @@ fn a_tokenizer_from_elsewhere_is_downloaded_once() {
     // A wrong file brought by hand is noticed although the result is there; one that is gone is not needed.
     fs::write(project.path().join("by-hand.json"), "{}").unwrap();
     for command in ["plan", "run"] {
-        let told = project.refused(&[command, "x.json"], None);
-        assert!(told.contains("by-hand.json") && told.contains(&digest), "{told}");
+        let shown_text = project.refused(&[command, "x.json"], None);
+        assert!(
+            shown_text.contains("by-hand.json") && shown_text.contains(&digest),
+            "{shown_text}"
+        );
     }
     fs::remove_file(project.path().join("by-hand.json")).unwrap();
     let plan = project.ok(&["plan", "x.json"], None);
@@ -244,12 +247,18 @@ fn a_download_that_is_not_what_was_pinned_is_refused() {
         json!({}),
     );
     let output = project.mdlm(&["run", "x.json"], Some(&hub));
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains(&digest), "{told}");
+    let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && shown_text.contains(&digest),
+        "{shown_text}"
+    );
     // Pinned by nothing.
     project.manifest(json!({ "kind": "download", "url": url }), json!({}));
-    let told = project.refused(&["validate", "x.json"], None);
-    assert!(told.contains("not pinned") && told.contains("sha256"), "{told}");
+    let shown_text = project.refused(&["validate", "x.json"], None);
+    assert!(
+        shown_text.contains("not pinned") && shown_text.contains("sha256"),
+        "{shown_text}"
+    );
 }
 
 /// By name and by path: the files are not ours to publish, so that without the kit beside the repository nothing runs.
@@ -305,12 +314,15 @@ fn a_published_tokenizer_brought_by_hand_is_checked() {
     let project = Project::new();
     let tokenizer = |path: &str| json!({ "kind": "published", "name": "bert-base-uncased", "path": path });
     project.manifest(tokenizer("nowhere"), json!({}));
-    let told = project.refused(&["plan", "x.json"], None);
-    assert!(told.contains("nowhere") && told.contains("`vocab.txt`"), "{told}");
+    let shown_text = project.refused(&["plan", "x.json"], None);
+    assert!(
+        shown_text.contains("nowhere") && shown_text.contains("`vocab.txt`"),
+        "{shown_text}"
+    );
     fs::write(project.path().join("vocab.txt"), "[UNK]\n[CLS]\n[SEP]\n").unwrap();
     project.manifest(tokenizer("vocab.txt"), json!({}));
-    let told = project.refused(&["plan", "x.json"], None);
-    assert!(told.contains("07eced375cec144d27c9"), "{told}");
+    let shown_text = project.refused(&["plan", "x.json"], None);
+    assert!(shown_text.contains("07eced375cec144d27c9"), "{shown_text}");
     // Settings are the same whatever is brought.
     project.manifest(
         json!({ "kind": "published", "name": "bert-base-uncased" }),
@@ -345,9 +357,9 @@ fn a_url_in_the_place_of_a_path_is_answered() {
     ] {
         project.manifest(tokenizer.clone(), json!({}));
         for command in ["validate", "plan"] {
-            let told = project.refused(&[command, "x.json"], None);
-            let words: Vec<_> = told.split_whitespace().collect();
-            assert!(words.join(" ").contains(answer), "{tokenizer}: {told}");
+            let shown_text = project.refused(&[command, "x.json"], None);
+            let words: Vec<_> = shown_text.split_whitespace().collect();
+            assert!(words.join(" ").contains(answer), "{tokenizer}: {shown_text}");
         }
     }
     for (input, answer) in [
@@ -367,9 +379,9 @@ fn a_url_in_the_place_of_a_path_is_answered() {
         let manifest =
             json!({ "name": "x", "seed": 1, "stages": { "text": { "kind": "source", "input": input } } });
         fs::write(project.path().join("x.json"), manifest.to_string()).unwrap();
-        let told = project.refused(&["validate", "x.json"], None);
-        let words: Vec<_> = told.split_whitespace().collect();
-        assert!(words.join(" ").contains(answer), "{input}: {told}");
+        let shown_text = project.refused(&["validate", "x.json"], None);
+        let words: Vec<_> = shown_text.split_whitespace().collect();
+        assert!(words.join(" ").contains(answer), "{input}: {shown_text}");
     }
 }
 
@@ -388,7 +400,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     let project = Project::new();
     let json = project.tokenizer_json(600);
     fs::write(project.path().join("t.json"), &json).unwrap();
-    let told = |text: &str| text.contains("`nano`") && text.contains("600") && text.contains("512");
+    let printed = |text: &str| text.contains("`nano`") && text.contains("600") && text.contains("512");
 
     project.manifest(json!({ "kind": "published", "name": "gpt2" }), learning());
     let refused = project.refused(&["validate", "x.json"], None);
@@ -398,7 +410,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     project.manifest(by_path.clone(), learning());
     for command in ["plan", "run"] {
         let refused = project.refused(&[command, "x.json"], None);
-        assert!(told(&refused), "{refused}");
+        assert!(printed(&refused), "{refused}");
     }
     assert!(
         !project.path().join(".mdlm/artifacts").exists(),
@@ -409,7 +421,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     fs::remove_file(project.path().join("t.json")).unwrap();
     fs::write(project.path().join("t.json"), &json).unwrap();
     let refused = project.refused(&["plan", "x.json"], None);
-    assert!(told(&refused), "{refused}");
+    assert!(printed(&refused), "{refused}");
 
     // Another stage's tokenizer.
     let mut more = learning();
@@ -418,7 +430,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     more["rows"]["from"] = json!("others");
     project.manifest(by_path, more);
     let refused = project.refused(&["plan", "x.json"], None);
-    assert!(told(&refused), "{refused}");
+    assert!(printed(&refused), "{refused}");
 
     // One whose size a download tells.
     let hub = hub(&[("tokenizer.json", json)]);
@@ -427,10 +439,13 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     let fresh = ["--store", "fresh"];
     project.ok(&[&["plan", "x.json"], &fresh[..]].concat(), None);
     let refused = project.refused(&[&["run", "x.json"], &fresh[..]].concat(), Some(&hub));
-    assert!(told(&refused) && refused.contains("stage `tokens`"), "{refused}");
+    assert!(
+        printed(&refused) && refused.contains("stage `tokens`"),
+        "{refused}"
+    );
     // Now it is here.
     let refused = project.refused(&[&["plan", "x.json"], &fresh[..]].concat(), None);
-    assert!(told(&refused), "{refused}");
+    assert!(printed(&refused), "{refused}");
 }
 
 /// What was taken out of a corpus's archive is answered with what to do, when planning.

@@ -268,7 +268,8 @@ fn an_unfinished_training_is_gone_on_with_for_more_steps_and_other_validations()
     assert!(
         notes
             .iter()
-            .any(|note| note.starts_with("begins anew") && note.contains("with the schedule `cosine`")),
+            .any(|note| note.starts_with("training starts from step 0")
+                && note.contains("with the schedule `cosine`")),
         "{notes:?}"
     );
 }
@@ -387,10 +388,10 @@ fn padded_rows_and_a_told_noise_level_go_through() {
         &[("model", &model)],
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "estimator": "count"});
-    let told = lab.refused(&config, &[("model", &model), ("data", &rows)]);
+    let shown_text = lab.refused(&config, &[("model", &model), ("data", &rows)]);
     assert!(
-        told.starts_with("estimator `count` needs a model without time conditioning"),
-        "{told}"
+        shown_text.starts_with("estimator `count` needs a model without time conditioning"),
+        "{shown_text}"
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "weights": "raw"});
     let output = lab.run(&config, &[("model", &model), ("data", &rows)]);

@@ -41,13 +41,14 @@ fn faults_as_workflow_commands() {
         .current_dir(folder.path().join("a,b"))
         .args(["validate", "--format", "github", "one.json", "two.json"])
         .args(["--set", "stages.rows.length=-1"]);
-    let told = transcript(&mut command);
+    let shown_text = transcript(&mut command);
     let from_the_root = transcript(command.env("GITHUB_WORKSPACE", folder.path()));
-    insta::assert_snapshot!(told);
+    insta::assert_snapshot!(shown_text);
     // Seen from the root of the repository, with its comma escaped where a property has it.
     assert_eq!(
         from_the_root,
-        told.replace("file=", "file=a%2Cb/")
+        shown_text
+            .replace("file=", "file=a%2Cb/")
             .replace("::one.json", "::a,b/one.json")
             .replace("::two.json", "::a,b/two.json")
     );

@@ -16,7 +16,7 @@ pub enum Archive {
     Zip,
 }
 
-/// The archive that the first bytes tell of; an empty or odd tar is told by its name.
+/// The kind of archive by its first bytes; an empty or odd tar by its name.
 pub fn recognise(head: &[u8], name: &str) -> Option<Archive> {
     if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
         Some(Archive::Zip)
@@ -36,7 +36,7 @@ pub fn pattern(glob: &str) -> Result<glob::Pattern> {
         .wrap(Kind::Input, || {
             format!("the pattern `{glob}` of `members` is malformed")
         })
-        .map_err(|error| error.hint("patterns have `*`, `?`, `[…]` and, as a folder of its own, `**`"))
+        .map_err(|error| error.hint("patterns have `*`, `?`, `[…]` and, as a whole folder name, `**`"))
 }
 
 /// The patterns that match a name: `*` stays within a folder, `**` does not. A leading `./` of a name does not matter.
@@ -52,7 +52,7 @@ pub fn matching<'p>(patterns: &'p [glob::Pattern], name: &str) -> Vec<&'p str> {
     matches.map(glob::Pattern::as_str).collect()
 }
 
-/// Refuses a name that leads out of the archive. Nothing is ever written under it, but whoever made it meant harm or
+/// Refuses a name that leads out of the archive. Nothing is ever written under it, but its maker meant harm or
 /// was mistaken.
 ///
 /// # Errors
@@ -96,7 +96,7 @@ impl Names {
         self.read > 0
     }
 
-    /// What there is to choose from.
+    /// The members to choose from.
     pub fn hint(&self) -> String {
         if self.first.is_empty() {
             return "the archive holds no regular file".to_owned();

@@ -35,7 +35,7 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
     if quads(u32::from_be_bytes) {
         return unmarked("UTF-32BE");
     }
-    // The zeros of what is ASCII tell where the high bytes are.
+    // The zeros of ASCII characters show where the high bytes are.
     let zeros = |place: usize| {
         head.iter()
             .skip(place)

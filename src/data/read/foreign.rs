@@ -1,6 +1,6 @@
 //! Forms of files that are not read: what they are called, and a command that makes something of them that is.
 //!
-//! Most tell themselves by their first bytes; brotli and lzma have none that do, so that the name counts where the bytes
+//! Most are recognized by their first bytes; brotli and lzma have none that do, so that the name counts where the bytes
 //! are no text.
 
 use super::encoding::starts_as_utf8;

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::manifest::source::Compression;
 use crate::plural::{agreeing, counted};
 
-/// Bytes that tell whether another member follows: as far as bzip2's magic.
+/// Bytes that show whether another member follows: as far as bzip2's magic.
 const HEAD: usize = 10;
 /// What an xz decoder takes beside its dictionary, in KiB, and some to spare.
 const XZ_KIBIBYTES: u64 = 128;
@@ -182,7 +182,7 @@ impl<R: BufRead> Ahead<R> {
         }
     }
 
-    /// The next bytes, as many as tell a member.
+    /// The next bytes, as many as identify a member.
     fn head(&mut self) -> io::Result<&[u8]> {
         self.head.copy_within(self.at..self.end, 0);
         self.end -= self.at;

@@ -54,7 +54,7 @@ pub use witness::{Consumed, Witness};
 
 /// Bytes that may come out whatever came in, before ratios count: a few zeros compress better than any text.
 const FREE_BYTES: u64 = 1 << 20;
-/// First bytes that tell what something is: as far as tar's magic.
+/// First bytes that identify a format: as far as tar's magic.
 const HEAD_BYTES: usize = 512;
 /// Compressions and archives within each other, at most. OpenWebText has four.
 const DEEPEST: usize = 6;
@@ -66,7 +66,7 @@ const SHOWN: usize = 10;
 pub struct TextFile {
     /// Where it lies.
     pub path: PathBuf,
-    /// What a person calls it, and what tells its form: the path, or the URL of a download.
+    /// Its name in messages, which also implies its form: the path, or the URL of a download.
     pub name: String,
 }
 
@@ -144,7 +144,7 @@ pub struct Here {
     pub irregular: Irregular,
 }
 
-/// What a file of that name is read as where nothing is stated and its first bytes tell nothing: part of a cache key,
+/// What a file of that name is read as where nothing is stated and its first bytes are not recognized: part of a cache key,
 /// since two names of the same bytes may be read in two ways.
 #[must_use]
 pub fn form(name: &str) -> &'static str {
@@ -166,11 +166,11 @@ pub fn names_archive(name: &str) -> bool {
 }
 
 /// Calls `each` with every record of the file and with how far it is; what is worth a warning goes to `observed`, and
-/// `witness` takes note of what is read.
+/// `witness` records what is read.
 ///
 /// # Errors
 /// The file is absent, damaged, not of the form that was stated, has a record that is too long or is a bomb; what is at
-/// fault is told by file, archive member, record and byte. And the errors of `each`, as they are.
+/// fault is located by file, archive member, record and byte. And the errors of `each`, as they are.
 pub fn records(
     file: &TextFile,
     reading: &Reading,

@@ -1,4 +1,4 @@
-//! What a name and first bytes tell of a file.
+//! What a name and first bytes say of a file's format.
 
 use super::encoding::{is_control, starts_as_utf8};
 use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, TextFormat};

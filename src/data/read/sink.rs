@@ -29,7 +29,7 @@ pub struct Sink<'a> {
     pub observed: &'a mut Observed,
     /// What was not as it should be.
     pub irregular: Irregular,
-    /// The error of `each`, which is told without the place in the file.
+    /// The error of `each`, which is reported without the place in the file.
     pub failed: Option<Error>,
 }
 
@@ -79,7 +79,7 @@ impl<'a> Sink<'a> {
             .warn(kind, &place, || format!("{place}: {}", text()));
     }
 
-    /// What becomes of bytes that are not UTF-8.
+    /// The treatment of bytes that are not UTF-8.
     pub fn policy(&self) -> InvalidUtf8 {
         self.invalid_utf8
     }

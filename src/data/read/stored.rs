@@ -17,9 +17,9 @@ pub const READ_BYTES: usize = 1 << 18;
 /// A copy of up to this many bytes stays in memory; a longer one goes to a temporary file.
 const COPY_IN_MEMORY: usize = 8 << 20;
 
-/// A file, or the bytes of one. Whatever is read of it is read by [`Stored::section`], which takes note of it.
+/// A file, or the bytes of one. Whatever is read of it is read by [`Stored::section`], which records it.
 pub enum Stored {
-    /// A file on disk, its length, and what takes note of what is read of it.
+    /// A file on disk, its length, and the record of what is read of it.
     File(File, u64, Witness),
     /// Bytes in memory.
     Bytes(Bytes),
@@ -78,7 +78,7 @@ impl Stored {
         }
     }
 
-    /// Reads the bytes from `start` on, `length` of them at most; `count` is told of each.
+    /// Reads the bytes from `start` on, `length` of them at most; `count` is called for each.
     pub fn section(&self, start: u64, length: u64, count: &ReadCount) -> Section<'_> {
         Section {
             stored: self,

@@ -886,7 +886,7 @@ fn json_faults_are_placed() {
     }
     let settings = json!({"format": {"kind": "json_lines", "field": "text"}});
     assert!(fault(b"{}", "a", settings).contains("`/text`"));
-    // A line that swallows those after it is told as what it is.
+    // A line that swallows those after it is reported as what it is.
     let mut long = b"{\"text\":\"a\"\n".to_vec();
     (0..100).for_each(|_| long.extend(b"{\"text\":\"b\"}\n"));
     assert!(fault(&long, "a.jsonl", json!({"longest_record": 500})).contains("expected `,` or `}`"));

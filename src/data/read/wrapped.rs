@@ -51,13 +51,13 @@ pub struct Wrapped {
     before: String,
 }
 
-#[expect(clippy::struct_excessive_bools, reason = "each is a share of its own")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate share")]
 struct Line {
     /// Characters.
     length: usize,
     /// Characters of its first word.
     first: usize,
-    /// It follows another one, in the same paragraph as far as blank lines and indents tell.
+    /// It follows another one, in the same paragraph by blank lines and indents.
     follows: bool,
     capital: bool,
     /// Begins with the word with which the one before begins.

@@ -54,7 +54,7 @@ impl Moments {
     }
 }
 
-/// What tells an update from the others.
+/// What differs from update to update.
 #[derive(Clone, Copy, Debug)]
 pub struct Update {
     /// n = 1, 2, …

@@ -1,6 +1,6 @@
 //! Semantic faults: what no schema can say.
 //!
-//! References and circles are checked on the text itself, so that they are told beside structural faults. What
+//! References and circles are checked on the text itself, so that they are reported beside structural faults. What
 //! follows a chain of stages is checked where every stage of the chain is without structural fault.
 
 mod source;
@@ -201,7 +201,7 @@ impl<'t> Meaning<'t> {
         for (name, entry) in &self.stages {
             for (field, span, target, expects) in entry.references() {
                 let is_right = |found: &Entry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
-                // What follows is for faults, and looks at all stages. Beyond those that are told it is not wanted.
+                // What follows is for faults, and looks at all stages. It stops at the number of faults that are reported.
                 if target != *name && self.stages.get(target).is_some_and(is_right)
                     || faults.len() >= MAX_FAULTS
                 {
@@ -341,7 +341,7 @@ impl<'t> Meaning<'t> {
         }
     }
 
-    /// Tells one circle: its stages with the index past the edge taken, in order.
+    /// Reports one circle: its stages with the index past the edge taken, in order.
     fn circle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
         let name = |stage: usize| self.stages.get_index(stage).map_or("", |(name, _)| *name);
         // Begin with the stage that is written first.
@@ -576,7 +576,7 @@ impl<'t> Meaning<'t> {
             Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
             Tokenizer::Published(named) => match Published::find(&named.name) {
                 Some(published) => (published.vocabulary as usize, "tokenizer/name", "has"),
-                None => return, // the schema's to tell
+                None => return, // the schema check reports it
             },
             Tokenizer::TrainBpe(train) | Tokenizer::TrainWordpiece(train) => (
                 train.vocabulary_size as usize,

@@ -37,7 +37,7 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
                 local(entry, &format!("input/files/{index}"), path, hint, faults);
             }
             let Some(corpus) = Corpus::find(&input.corpus) else {
-                return; // the schema's to tell
+                return; // the schema check reports it
             };
             if corpus.part(input.split).is_none() {
                 let names: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();

@@ -56,7 +56,7 @@ impl History {
     /// Whether the first `step` updates of both are the same.
     #[must_use]
     pub fn shares(&self, other: &Self, step: u64) -> bool {
-        // Told from the settings where they say it: a run may have a million steps.
+        // Computed from the settings where possible: a run may have a million steps.
         let constant = self.schedule == LearningRateSchedule::Constant;
         let same = self.schedule == other.schedule
             && self.learning_rate == other.learning_rate
@@ -92,7 +92,7 @@ impl History {
         &self.base[..self.base.len().min(32)]
     }
 
-    /// What tells runs with the same base apart, as far as any step of theirs may differ.
+    /// What distinguishes runs with the same base, as far as any step of theirs may differ.
     fn rates(&self) -> String {
         let mut rates = self.clone();
         if rates.schedule == LearningRateSchedule::Constant {

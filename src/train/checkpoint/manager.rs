@@ -74,7 +74,7 @@ pub struct Left {
 }
 
 impl Left {
-    /// What lies in folders that are checkpoints or that hold some.
+    /// The checkpoints in folders, or in folders within them.
     #[must_use]
     pub fn in_folders(folders: Vec<PathBuf>) -> Self {
         let mut left = Self::default();
@@ -128,7 +128,7 @@ struct Candidates {
 }
 
 impl Keeper {
-    /// Keeps checkpoints where they are to lie. The history tells runs apart: what another one left is taken up as far as it
+    /// Keeps checkpoints where they are to lie. The history identifies runs: another run's checkpoint is used as far as it
     /// is the same.
     #[must_use]
     pub fn new(checkpoints: Checkpoints, history: History) -> Self {
@@ -241,20 +241,20 @@ impl Keeper {
         }
         if let Some(step) = apart {
             skipped(format!(
-                "begins anew: an earlier run has a checkpoint of step {step}, but other learning rates before it (with \
-                 the schedule `cosine` they depend on `steps`)"
+                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with the \
+                 schedule `cosine` they depend on `steps`)"
             ));
         } else if let Some(step) = beyond {
             skipped(format!(
-                "begins anew: an earlier run has gone on to step {step} and has left no checkpoint of step {} or before \
-                 (`keep_checkpoints`)",
+                "training starts from step 0: an earlier run went to step {step} and kept no checkpoint of step {} or \
+                 before (`keep_checkpoints`)",
                 self.history.steps
             ));
         }
         Ok(None)
     }
 
-    /// The step that [`Keeper::restore`] would go on from, as far as names and histories tell; changes nothing.
+    /// The step that [`Keeper::restore`] would resume from, by names and histories; changes nothing.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -262,7 +262,7 @@ impl Keeper {
         Ok(self.checkpoints.own()?.last().map(|(step, _)| *step))
     }
 
-    /// What there is to go on from.
+    /// The checkpoints to resume from.
     fn candidates(&self) -> Result<Candidates> {
         let own = self.checkpoints.own()?.into_iter();
         let mut all = Candidates {

@@ -16,7 +16,7 @@ use crate::model::{Learner, Network};
 use crate::shapes::Shape;
 use crate::train::*;
 
-/// Validates by the sum of the weights, after likelihoods that nobody hears, and asks to end after a step.
+/// Validates by the sum of the weights, after likelihoods that are not used, and asks to end after a step.
 #[derive(Default)]
 struct Listener {
     cancel: Cancel,
@@ -218,7 +218,7 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
     }
 }
 
-/// What is not finite stops the run before it spoils the weights, and is told by name.
+/// What is not finite stops the run before it spoils the weights, and is reported by name.
 #[test]
 fn a_run_that_diverges_is_told_and_leaves_the_weights() {
     let folder = tempfile::tempdir().unwrap();
@@ -245,7 +245,7 @@ fn a_run_that_diverges_is_told_and_leaves_the_weights() {
     assert_eq!(bits(&after), bits(&spoilt));
 }
 
-/// What a plan without a device tells is what a device is asked for.
+/// The memory of a plan without a device is what a device is asked for.
 #[test]
 fn the_planned_memory_is_the_memory_taken() {
     for element in [Element::F32, Element::Bf16] {
@@ -340,7 +340,7 @@ fn what_is_reserved_is_enough_for_every_micro_batch() {
         })
         .unwrap();
         let taken = learner.taken().total();
-        // Two steps' lists may be told at once.
+        // Two steps' lists may be uploaded at once.
         assert!(
             taken <= planned.total() + planned.feed,
             "{rows} rows: {taken} for {planned:?}"

@@ -177,7 +177,7 @@ fn it_learns_what_is_there_to_learn() {
         steps: 300,
         ..recipe()
     });
-    // Uniform guessing costs log 5 = 1.61 nats; one visible letter tells all others. What remains is the first
+    // Uniform guessing costs log 5 = 1.61 nats; one visible letter determines all others. What remains is the first
     // letter: (1 / L) log 5 = 0.27 for a whole row.
     let loss = state.log.recent_loss().unwrap();
     assert!(loss < 0.8, "loss {loss}");
@@ -356,14 +356,16 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
     let (notes, made) = goes_on(artifact.path(), none, other.clone());
     // It was asked for another one: there is nothing to warn of.
     assert!(
-        !notes.iter().any(|note| note.starts_with("begins anew")),
+        !notes
+            .iter()
+            .any(|note| note.starts_with("training starts from step 0")),
         "{notes:?}"
     );
     assert_eq!(made, fresh(other));
     let (notes, made) = goes_on(artifact.path(), none, constant(8));
     assert_eq!(
         notes[0],
-        "begins anew: an earlier run has gone on to step 12 and has left no checkpoint of step 8 or before \
+        "training starts from step 0: an earlier run went to step 12 and kept no checkpoint of step 8 or before \
          (`keep_checkpoints`)"
     );
     assert_eq!(made, fresh(constant(8)));
@@ -518,7 +520,7 @@ fn an_all_reduce_sees_each_steps_gradient_and_loss_and_what_it_makes_of_them_cou
     assert_eq!(ranks.1.first, doubled);
 }
 
-/// Text in which a token tells the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
+/// Text in which a token determines the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
 fn chained_rows(shape: &Shape) -> Rows {
     let mask = shape.vocabulary as u32 - 1;
     let special = SpecialIds {

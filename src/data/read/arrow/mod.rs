@@ -329,7 +329,7 @@ fn parse(bytes: &[u8]) -> Result<Message<'_>> {
 /// Turns messages into rows.
 struct Decoder<'r, 's> {
     decoder: FileDecoder,
-    /// The column alone, by which dictionaries of other columns are told from its own.
+    /// The column alone, which distinguishes its dictionaries from those of other columns.
     own: Schema,
     /// Bytes of the dictionaries, by number.
     dictionaries: HashMap<i64, u64>,

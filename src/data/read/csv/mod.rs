@@ -28,7 +28,7 @@ const QUOTED_LINES: u64 = 10_000;
 const DELIMITERS: [u8; 4] = *b",;\t|";
 /// Bytes of a value that is not part of the text, to see what the first row looks like.
 const SAMPLE: usize = 64;
-/// Rows from which it is told that a file without a header has another delimiter.
+/// Rows that show that a file without a header has another delimiter.
 const LOOKED_AT: u64 = 50;
 
 /// Reads the text of every row; `delimiter` is that of the format, where none is stated.

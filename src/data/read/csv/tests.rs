@@ -279,7 +279,7 @@ fn a_lone_quote_does_not_swallow_rows() {
         "{message}"
     );
     assert_eq!(csv(lone, json!({"quoted_lines": 3})), ["four", "five"]);
-    // A value of several lines that does not read as rows speaks for quotes, before and behind: it is read, and told.
+    // A value of several lines that does not read as rows speaks for quotes, before and behind: it is read, and reported.
     for (text, line, records) in [
         (format!("{lone}\"a\nb\",six\n"), 2, ["four", "five", "six"]),
         (
@@ -308,7 +308,7 @@ fn a_lone_quote_does_not_swallow_rows() {
     );
     let single = "text\n\"a, b\nc\"\n";
     assert_eq!(csv(single, json!({})), ["a, b\nc"]);
-    // One coincidence is told, and read.
+    // One coincidence is reported, and read.
     let found = in_pieces(
         b"id,text\n1,\"Hello\nI am here, you too\"\n",
         100,

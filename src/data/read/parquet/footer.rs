@@ -81,9 +81,7 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
         return Err(encrypted());
     }
     if bytes[4..] != *MAGIC {
-        return Err(damaged(
-            "the file does not end as a Parquet file does: it is none, or it is cut off",
-        ));
+        return Err(damaged("not a Parquet file, or truncated (no PAR1 footer)"));
     }
     let footer = u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
     let pages = length - TRAILER;

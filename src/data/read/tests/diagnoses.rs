@@ -397,7 +397,7 @@ fn carriage_returns_end_lines_where_nothing_else_does() {
         warnings[0].contains("each carriage return is taken for the end of a line"),
         "{warnings:?}"
     );
-    // With line feeds they are text, but that is told where they are many.
+    // With line feeds they are text, but a file with many of them is reported.
     let (records, _, warnings) = warned(b"one\rtwo\rthree\n", "cr.txt", json!({}));
     assert_eq!(records, ["one\rtwo\rthree"]);
     assert!(

@@ -1,0 +1,226 @@
+//! The words of CONTRIBUTING.md's glossary hold: no text that a user or a reader of the code meets uses a word of the
+//! list [`REFUSED`].
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use regex::Regex;
+
+use crate::support::mdlm;
+
+/// Words that are refused everywhere, and what to write instead.
+const REFUSED: [(&str, &str); 12] = [
+    ("told", "shown, passed, recorded, reported"),
+    ("tells?", "shows, says, records, lists"),
+    (
+        "somebody|nobody",
+        "the name of the actor: a user, another process, no stage",
+    ),
+    ("bec(o|a)mes? of", "what happens to; the state or the result of"),
+    (
+        "what lies (there|here|in|at|below|under)",
+        "the contents of, the files in",
+    ),
+    ("for the eyes of", "shown to"),
+    ("knows? nothing of", "does not depend on"),
+    ("what is there|what there is", "what is found, what exists"),
+    ("begins? anew", "restarts from step 0"),
+    ("comes? to its end", "ends"),
+    ("takes? note of", "records"),
+    ("whoever", "the name of the actor"),
+];
+
+/// Words that are refused in what a user reads: help, schema, pages and messages. In a comment they may be plain English.
+const REFUSED_FOR_USERS: [(&str, &str); 3] = [
+    ("none of", "no … of"),
+    ("of (its|their|his) own", "separate, its"),
+    ("it is none|is none of", "is not a"),
+];
+
+/// A text and where it comes from.
+struct Text {
+    place: String,
+    text: String,
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// All files below a folder with that ending, in order.
+fn files(folder: &Path, ending: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.to_string_lossy().ends_with(ending) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn relative(path: &Path) -> String {
+    path.strip_prefix(root()).unwrap_or(path).display().to_string()
+}
+
+/// The help of the program and of every command.
+fn help() -> Vec<Text> {
+    let page = |command: &[&str]| {
+        let output = mdlm().args(command).arg("--help").output().unwrap();
+        assert!(output.status.success(), "{command:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let main = page(&[]);
+    let commands: Vec<&str> = main
+        .lines()
+        .filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next())
+        .filter(|word| word.chars().all(|c| c.is_ascii_lowercase()))
+        .filter(|word| mdlm().args([*word, "--help"]).output().unwrap().status.success())
+        .collect();
+    assert!(
+        commands.contains(&"run") && commands.contains(&"plan"),
+        "{commands:?}"
+    );
+    let of_command = |command: &&str| Text {
+        place: format!("mdlm {command} --help"),
+        text: page(&[command]),
+    };
+    let mut pages: Vec<Text> = commands.iter().map(of_command).collect();
+    pages.push(Text {
+        place: "mdlm --help".to_owned(),
+        text: main.clone(),
+    });
+    pages
+}
+
+/// Markdown pages, manifests, the schema and the snapshots of what the program prints.
+fn pages() -> Vec<Text> {
+    let root = root();
+    let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "schemas/pipeline.schema.json"]
+        .map(|path| root.join(path))
+        .to_vec();
+    paths.extend(files(&root.join("data"), ".md"));
+    paths.extend(files(&root.join("pipelines"), ".json"));
+    paths.extend(files(&root.join("pipelines"), ".md"));
+    paths.extend(files(&root.join("tests/it"), ".snap"));
+    let read = |path: PathBuf| Text {
+        place: relative(&path),
+        text: fs::read_to_string(&path).unwrap(),
+    };
+    paths.into_iter().map(read).collect()
+}
+
+/// The prose of a line of source.
+#[derive(Debug, Default, PartialEq)]
+struct Prose {
+    comment: String,
+    /// Texts in quotes.
+    quoted: String,
+}
+
+/// Comments and texts in quotes of a source file, line by line; the names of the code are left out.
+fn prose(source: &str) -> Vec<Prose> {
+    let mut lines = Vec::new();
+    let mut quoted = false;
+    for line in source.lines() {
+        let mut kept = Prose::default();
+        let mut characters = line.chars().peekable();
+        while let Some(character) = characters.next() {
+            match character {
+                '\\' if quoted => drop(characters.next()),
+                '"' => {
+                    quoted = !quoted;
+                    kept.quoted.push(' ');
+                }
+                // A quote as a character literal: '"'.
+                '\'' if !quoted && characters.peek() == Some(&'"') => drop(characters.next()),
+                '/' if !quoted && characters.peek() == Some(&'/') => kept.comment.extend(characters.by_ref()),
+                character if quoted => kept.quoted.push(character),
+                _ => {}
+            }
+        }
+        lines.push(kept);
+    }
+    lines
+}
+
+/// Comments and messages of the code.
+fn code() -> (Vec<Text>, Vec<Text>) {
+    let (mut comments, mut messages) = (Vec::new(), Vec::new());
+    for path in files(&root().join("src"), ".rs") {
+        let source = fs::read_to_string(&path).unwrap();
+        for (number, Prose { comment, quoted }) in prose(&source).into_iter().enumerate() {
+            let place = format!("{}:{}", relative(&path), number + 1);
+            comments.push(Text {
+                place: place.clone(),
+                text: comment,
+            });
+            messages.push(Text { place, text: quoted });
+        }
+    }
+    (comments, messages)
+}
+
+/// Every use of a refused word, one a line; empty when all is well.
+fn uses(texts: &[Text], words: &[(&str, &str)]) -> String {
+    let refused: Vec<(Regex, &str)> = words
+        .iter()
+        .map(|(word, instead)| (Regex::new(&format!(r"(?i)\b({word})\b")).unwrap(), *instead))
+        .collect();
+    let mut found = String::new();
+    for Text { place, text } in texts {
+        for line in text.lines() {
+            for (word, instead) in &refused {
+                if let Some(used) = word.find(line) {
+                    let _ = writeln!(
+                        found,
+                        "{place}: `{}` (write: {instead}): {}",
+                        used.as_str(),
+                        line.trim()
+                    );
+                }
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn language_of_help_schema_pages_and_messages_uses_no_refused_word() {
+    let (_, messages) = code();
+    let texts: Vec<Text> = help().into_iter().chain(pages()).chain(messages).collect();
+    let found = uses(&texts, &[&REFUSED[..], &REFUSED_FOR_USERS].concat());
+    assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());
+}
+
+#[test]
+fn language_of_comments_uses_no_refused_word() {
+    let found = uses(&code().0, &REFUSED);
+    assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());
+}
+
+#[test]
+fn language_of_a_source_is_its_comments_and_quoted_texts() {
+    let source = "let told = \"somebody \\\" said\"; // nobody\nlet c = '\"'; let x = 1; /// none of it\n";
+    let line = |comment: &str, quoted: &str| Prose {
+        comment: comment.to_owned(),
+        quoted: quoted.to_owned(),
+    };
+    assert_eq!(
+        prose(source),
+        [line("/ nobody", " somebody  said "), line("// none of it", "")]
+    );
+    let text = |text: &str| Text {
+        place: "a.rs:1".to_owned(),
+        text: text.to_owned(),
+    };
+    assert_eq!(uses(&[text("a retold story")], &REFUSED), "");
+    assert!(uses(&[text("what becomes of it")], &REFUSED).starts_with("a.rs:1: `becomes of` (write: "));
+}
