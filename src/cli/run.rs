@@ -181,7 +181,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let ran = execute(&*display);
     display.clear();
     let (plan, summary) = ran?;
-    let table = table(&summary, &project, &options, terminal);
+    let table = table(&summary, &plan, &project, &options, terminal);
     note(&project.store, &plan, &options, started, &summary, terminal);
     terminal.say(&format!("\n{table}"));
     if summary.error.is_some() {
@@ -426,7 +426,13 @@ fn together(name: &str, all: &[&StageSummary]) -> SummaryRow {
 }
 
 /// The summary: a row per stage, then the key figures, then the tables of sweeps.
-fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Terminal) -> String {
+fn table(
+    summary: &Summary,
+    plan: &Plan,
+    project: &Project,
+    options: &Options,
+    terminal: &Terminal,
+) -> String {
     let pipeline = &project.loaded.manifest.name;
     let sweeps = &project.loaded.sweeps;
     let summary_rows = rows(summary, sweeps);
@@ -464,7 +470,7 @@ fn table(summary: &Summary, project: &Project, options: &Options, terminal: &Ter
             _ => cell.to_owned(),
         }));
     }
-    for table in compare::of_run(project, summary) {
+    for table in compare::of_run(project, plan, summary) {
         text.push('\n');
         text.push_str(&compare::text(&table, &|style, text| terminal.paint(style, text)));
     }

@@ -709,7 +709,7 @@ impl<'t> Expander<'t> {
             Data::Array(items) => items.iter().collect(),
             _ => vec![],
         };
-        let expected = super::COMPARED;
+        let expected = super::compare::COMPARED;
         let of_pointer = format!("{stage_pointer}/of");
         if names.is_empty() {
             let empty = matches!(of.value.data, Data::Array(_));

@@ -30,6 +30,7 @@ use indexmap::IndexMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub mod compare;
 pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
@@ -49,6 +50,7 @@ mod structure;
 pub mod text;
 pub mod vocabularies;
 
+pub use compare::{Compare, Compared, Metric, Seed};
 pub use elsewhere::tokenizer as tokenizer_object;
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
@@ -640,55 +642,6 @@ pub struct Sample {
     pub seed: Option<u64>,
 }
 
-/// Puts the results of several stages into one table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Compare {
-    /// What is compared: an evaluate, sample or train stage, all instances of it where it is swept; or a list of such
-    /// stages. Training is compared by its last validation.
-    #[schemars(extend("patternErrorMessage" = COMPARED))]
-    pub of: Vec<Compared>,
-    /// The metric that orders the table, the best first; where rows differ in seeds alone, the best mean over seeds, and
-    /// the rows of a mean by no rank. Default: the first that some row has of `bits_per_byte`,
-    /// `nats_per_token` and `grammatical`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub sort: Option<Metric>,
-}
-
-/// What a compare stage takes, for a person.
-const COMPARED: &str = "the name of an evaluate, sample or train stage, or a list of such names";
-
-/// A row of a comparison: what `of` stands for once sweeps are spelt out.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Compared {
-    /// The stage.
-    pub stage: String,
-    /// The row's name, where its values do not distinguish it from the others.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// Its place in its sweep.
-    pub point: Point,
-}
-
-/// A number that stages are compared by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Metric {
-    /// The bound in bits per byte of text: comparable between tokenizers. What a tokenizer loses is spelled out in it.
-    /// Bounds on normalized text (see `bits_per_byte_normalized`) come after all others.
-    BitsPerByte,
-    /// The bound in bits per byte where the tokenizer changes the text (letter case, accents, white space): a bound on the
-    /// text as it is then, lower than one on the text itself.
-    BitsPerByteNormalized,
-    /// The bound in nats per token of text, or per position where padding counts.
-    NatsPerToken,
-    /// The bound on the perplexity per token of text, or per position where padding counts.
-    Perplexity,
-    /// The share of sampled records that the grammar accepts.
-    Grammatical,
-}
-
 /// Characters of text8: 26 letters and the space.
 pub const TEXT8_ALPHABET: &str = " abcdefghijklmnopqrstuvwxyz";
 
@@ -734,7 +687,8 @@ defaults! {
 }
 
 /// The kind of a stage, as the manifest spells it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum StageKind {
     /// `source`
     Source,

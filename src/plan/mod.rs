@@ -39,6 +39,7 @@ mod lacks;
 mod past;
 pub mod reason;
 pub mod resume;
+mod setting;
 
 use files::{Observed, read_files};
 use graph::{known, needed_by};
@@ -273,7 +274,10 @@ impl Plan {
         let known = Known::open(store.known_files_path());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
         for name in wanted {
-            let stage = manifest.stages[name].clone();
+            let mut stage = manifest.stages[name].clone();
+            if let Stage::Compare(compare) = &mut stage {
+                plan.find_replicates(compare, &places);
+            }
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
             let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, store)?;

@@ -1,4 +1,5 @@
-//! Line charts as inline SVG: no script, no font, no colour that the page's light and dark styles do not set.
+//! Line charts as inline SVG: no script, no font, no colour that the page's light and dark styles do not set. Words stand
+//! above the plot and beside its axes: where curves are drawn there is no room that is free for any curve.
 
 use std::fmt::Write;
 
@@ -18,7 +19,7 @@ pub struct Series {
 /// A horizontal line with a name.
 #[derive(Clone, Debug)]
 pub struct Level {
-    /// Name at the line's right end.
+    /// Name in the legend.
     pub name: String,
     /// Where it lies.
     pub y: f64,
@@ -43,6 +44,16 @@ const LEFT: f64 = 56.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
+/// Height of a line of the legend.
+const LINE: f64 = 18.0;
+/// Length of the stroke before a name in the legend.
+const STROKE: f64 = 24.0;
+/// Between a stroke and its name.
+const GAP: f64 = 8.0;
+/// Between two names of the legend.
+const BETWEEN: f64 = 24.0;
+/// Width of a letter at most, on average over a name: fonts differ, and names must not run into each other.
+const LETTER: f64 = 6.8;
 /// Pieces of a curve of which the lowest and the highest point are drawn: one a pixel column.
 const PIECES: usize = 720;
 
@@ -212,23 +223,33 @@ impl Chart {
         let x_span = if x_high > x_low { x_high - x_low } else { 1.0 };
         let x = |v: f64| LEFT + (v - x_low) / x_span * (WIDTH - LEFT - RIGHT);
         let y = |v: f64| TOP + (y_high - v) / (y_high - y_low) * (HEIGHT - TOP - BOTTOM);
+        let mut words = Vec::new();
+        let legend = self.legend(&mut words);
+        let beyond = self.beyond(&finite, (y_low, y_high));
+        let mut above = String::new();
+        for (line, note) in beyond.iter().enumerate() {
+            let _ = write!(
+                above,
+                "<text class=\"beyond\" x=\"{LEFT}\" y=\"{:.1}\">{note}</text>",
+                legend + LINE * line as f64 + 14.0
+            );
+        }
+        let top = legend + LINE * beyond.len() as f64;
         let mut out = format!(
-            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} against {}\">",
+            "<svg class=\"chart\" viewBox=\"0 0 {WIDTH} {}\" role=\"img\" aria-label=\"{} against {}\">{}{above}\
+             <g transform=\"translate(0,{top})\">",
+            HEIGHT + top,
             escape(&self.y_label),
-            escape(&self.x_label)
+            escape(&self.x_label),
+            words.concat()
         );
         self.axes(&mut out, (x_low, x_high), (y_low, y_high), &x, &y);
         for level in self.levels.iter().filter(|l| l.y.is_finite()) {
             let at = y(level.y);
             let _ = write!(
                 out,
-                "<line class=\"level\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
-                 <text class=\"level\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-                WIDTH - RIGHT,
-                WIDTH - RIGHT,
-                // Below the line: a curve that comes down to a level comes from above.
-                at + 14.0,
-                escape(&level.name)
+                "<line class=\"level\" x1=\"{LEFT}\" x2=\"{:.1}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>",
+                WIDTH - RIGHT
             );
         }
         for (series, points) in self.series.iter().zip(&finite) {
@@ -268,21 +289,13 @@ impl Chart {
                 };
             }
         }
-        self.beyond(&mut out, &finite, (y_low, y_high), &x);
-        self.legend(&mut out);
-        out.push_str("</svg>");
+        out.push_str("</g></svg>");
         Some(out)
     }
 
-    /// Says how far the curves go that leave the scale.
-    fn beyond(
-        &self,
-        out: &mut String,
-        finite: &[Vec<(f64, f64)>],
-        (y_low, y_high): (f64, f64),
-        x: &dyn Fn(f64) -> f64,
-    ) {
-        for above in [true, false] {
+    /// Says how far the curves go that leave the scale, upwards and downwards.
+    fn beyond(&self, finite: &[Vec<(f64, f64)>], (y_low, y_high): (f64, f64)) -> Vec<String> {
+        let say = |above: bool| {
             let beyond = |p: &&(f64, f64)| if above { p.1 > y_high } else { p.1 < y_low };
             let farther = |a: &&(f64, f64), b: &&(f64, f64)| {
                 let order = a.1.total_cmp(&b.1);
@@ -290,26 +303,20 @@ impl Chart {
             };
             // The first curve that does: others are means of it.
             let curves = self.series.iter().zip(finite);
-            let found = curves.into_iter().find_map(|(series, points)| {
+            let (series, &(at, value)) = curves.into_iter().find_map(|(series, points)| {
                 let farthest = points.iter().filter(beyond).max_by(farther)?;
-                let last = points.iter().filter(beyond).next_back()?;
-                Some((series, *farthest, last.0))
-            });
-            let Some((series, (at, value), last)) = found else {
-                continue;
-            };
+                Some((series, farthest))
+            })?;
             let (sign, word) = if above { ("▲", "up") } else { ("▼", "down") };
-            let _ = write!(
-                out,
-                "<text class=\"beyond\" x=\"{:.1}\" y=\"{:.1}\">{sign} beyond the scale: {}, {word} to {} at {} {}</text>",
-                (x(last) + 10.0).min(WIDTH / 2.0),
-                if above { TOP + 12.0 } else { HEIGHT - BOTTOM - 6.0 },
+            Some(format!(
+                "{sign} beyond the scale: {}, {word} to {} at {} {}",
                 escape(&series.name),
                 four_digits(value),
                 escape(&self.x_label),
                 label(at, 1.0),
-            );
-        }
+            ))
+        };
+        [true, false].into_iter().filter_map(say).collect()
     }
 
     fn axes(
@@ -365,22 +372,30 @@ impl Chart {
         );
     }
 
-    fn legend(&self, out: &mut String) {
-        let mut at = TOP + 14.0;
-        for series in self.series.iter().filter(|s| !s.points.is_empty()) {
-            let (from, to) = (WIDTH - RIGHT - 216.0, WIDTH - RIGHT - 192.0);
-            let _ = write!(
-                out,
-                "<line class=\"{}\" x1=\"{from}\" x2=\"{to}\" y1=\"{:.1}\" y2=\"{:.1}\"/>\
-                 <text x=\"{}\" y=\"{at:.1}\">{}</text>",
-                series.class,
-                at - 4.0,
-                at - 4.0,
-                to + 8.0,
-                escape(&series.name)
-            );
-            at += 18.0;
+    /// The names of curves and levels in lines from the top, as many in a line as have room. Returns the height that they
+    /// take.
+    fn legend(&self, out: &mut Vec<String>) -> f64 {
+        let drawn = |series: &&Series| series.points.iter().any(|p| p.0.is_finite() && p.1.is_finite());
+        let curves = self.series.iter().filter(drawn).map(|s| (s.class, &*s.name));
+        let levels = self.levels.iter().filter(|l| l.y.is_finite());
+        let levels = levels.map(|l| ("level", &*l.name));
+        let (mut x, mut line) = (LEFT, 0.0);
+        for (class, name) in curves.chain(levels) {
+            let width = STROKE + GAP + LETTER * name.chars().count() as f64;
+            if x > LEFT && x + width > WIDTH - RIGHT {
+                (x, line) = (LEFT, line + 1.0);
+            }
+            let y = LINE * line + 14.0;
+            let (end, middle) = (x + STROKE, y - 4.0);
+            out.push(format!(
+                "<line class=\"{class}\" x1=\"{x:.1}\" x2=\"{end:.1}\" y1=\"{middle:.1}\" y2=\"{middle:.1}\"/>\
+                 <text class=\"name\" x=\"{:.1}\" y=\"{y:.1}\">{}</text>",
+                end + GAP,
+                escape(name)
+            ));
+            x += width + BETWEEN;
         }
+        if out.is_empty() { 0.0 } else { LINE * (line + 1.0) }
     }
 }
 
@@ -492,6 +507,81 @@ mod tests {
         assert!(thinned.contains(&(77_777.0, 9.0)));
         assert!(thinned.iter().all(|point| points[point.0 as usize] == *point));
         assert!(thinned.is_sorted_by(|a, b| a.0 < b.0));
+    }
+
+    #[test]
+    fn words_stand_above_the_plot_and_not_over_its_curves() {
+        let series = |name: &str, class, top: f64| Series {
+            name: name.into(),
+            class,
+            // A curve that fills the plot from corner to corner, and leaves it at its start.
+            points: (0..200)
+                .map(|i| (f64::from(i), if i < 3 { 50.0 } else { f64::from(i % 2) * top }))
+                .collect(),
+            intervals: vec![],
+        };
+        let chart = Chart {
+            x_label: "step".into(),
+            y_label: "loss".into(),
+            series: vec![
+                series("loss of single steps", "raw", 1.0),
+                series("loss, means of 10 steps", "means", 1.0),
+                series("running mean of the loss, 400 steps to each side", "smooth", 0.5),
+                series("validation bound, 95% interval", "bound", 0.75),
+            ],
+            levels: vec![Level {
+                name: "entropy of the grammar, 2.345 bits per byte".into(),
+                y: 0.5,
+            }],
+        };
+        let svg = chart.svg().unwrap();
+        let (words, plot) = svg.split_once("<g transform=\"translate(0,").unwrap();
+        let top: f64 = plot.split_once(')').unwrap().0.parse().unwrap();
+        for name in chart
+            .series
+            .iter()
+            .map(|s| &s.name)
+            .chain([&chart.levels[0].name])
+        {
+            assert!(
+                words.contains(&format!(">{name}</text>")),
+                "{name} is not above: {svg}"
+            );
+            assert!(!plot.contains(name.as_str()), "{name} is in the plot: {svg}");
+        }
+        assert!(
+            words.contains("▲ beyond the scale: loss of single steps, up to 50.00") && !plot.contains('▲')
+        );
+        // Within the picture, above the plot, and no two over each other.
+        let number = |text: &str, name: &str| -> f64 {
+            let rest = text.split_once(&format!(" {name}=\"")).unwrap().1;
+            rest.split_once('"').unwrap().0.parse().unwrap()
+        };
+        let places: Vec<(f64, f64, f64)> = words
+            .split("<text ")
+            .skip(1)
+            .map(|text| {
+                let letters = text
+                    .split_once('>')
+                    .unwrap()
+                    .1
+                    .split_once('<')
+                    .unwrap()
+                    .0
+                    .chars()
+                    .count();
+                let x = number(&format!(" {text}"), "x");
+                (x, x + LETTER * letters as f64, number(text, "y"))
+            })
+            .collect();
+        assert_eq!(places.len(), 6);
+        for (i, a) in places.iter().enumerate() {
+            assert!(a.1 <= WIDTH && a.2 < top + TOP, "{places:?}");
+            assert!(
+                places[..i].iter().all(|b| a.2 != b.2 || a.0 >= b.1 || b.0 >= a.1),
+                "{places:?}"
+            );
+        }
     }
 
     #[test]

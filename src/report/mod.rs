@@ -15,6 +15,7 @@ use crate::data::{RowsInfo, Unit};
 use crate::error::{Context, Kind, Result, Wrap};
 use crate::manifest::StageKind;
 use crate::plural::counted;
+use crate::stages::compare::{Block, Comparison, blocks};
 use crate::store::Record;
 
 pub mod chart;
@@ -41,7 +42,7 @@ pub struct Stage<'a> {
 
 /// Sampled rows shown at most.
 const SAMPLES: usize = 10;
-/// Width of the running mean over the loss, as a share of the curve.
+/// Steps of the running mean over the loss to each side, as a share of the curve.
 const SMOOTHING: f64 = 0.02;
 
 /// The report as one HTML document.
@@ -150,37 +151,30 @@ fn nodes(stages: &[Stage<'_>]) -> Vec<dag::Node> {
         .collect()
 }
 
-/// The table of a comparison, as its stage has written it.
+/// The table of a comparison.
 fn compared(folder: &Path) -> Result<String> {
-    let path = folder.join(crate::stages::compare::TABLE_TEXT);
-    let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
     let mut out = String::new();
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
-        if line.starts_with('|') {
-            let rows = std::iter::from_fn(|| lines.next_if(|next| next.starts_with('|')));
-            table(&mut out, std::iter::once(line).chain(rows));
-        } else if !line.is_empty() && !line.starts_with('#') {
-            let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&line.replace('`', "")));
+    for block in blocks(&Comparison::open(folder)?) {
+        match block {
+            // The section has its own.
+            Block::Heading(_) => {}
+            Block::Paragraph(text) => {
+                let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&text));
+            }
+            Block::Table(rows) => table(&mut out, &rows),
         }
     }
     Ok(out)
 }
 
-/// A table from its lines in Markdown.
-fn table<'a>(out: &mut String, lines: impl Iterator<Item = &'a str>) {
+/// A table from its cells, the heading first.
+fn table(out: &mut String, rows: &[Vec<String>]) {
     out.push_str("<div class=\"scroll\"><table>");
-    for (index, row) in lines.filter(|line| !line.starts_with("|---")).enumerate() {
+    for (index, row) in rows.iter().enumerate() {
         let tag = if index == 0 { "th" } else { "td" };
         out.push_str("<tr>");
-        // A bar within a cell is escaped.
-        let row = row.trim_matches('|').replace("\\|", "\u{1}");
-        for cell in row.split('|') {
-            let _ = write!(
-                out,
-                "<{tag}>{}</{tag}>",
-                escape(cell.trim().replace('\u{1}', "|").as_str())
-            );
+        for cell in row {
+            let _ = write!(out, "<{tag}>{}</{tag}>", escape(cell));
         }
         out.push_str("</tr>");
     }
@@ -320,6 +314,7 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
     let most = means.iter().map(|line| line.steps).fold(0.0, f64::max);
     let equal = means.iter().all(|line| line.steps >= most);
     let up_to = if equal { "" } else { "up to " };
+    let reach = reach(&loss);
     let chart = Chart {
         x_label: "step".into(),
         y_label: format!("nats {}", unit(stage, stages)?.name()),
@@ -337,9 +332,9 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
                 intervals: vec![],
             },
             Series {
-                name: "running mean of the loss".into(),
+                name: format!("running mean of the loss, {reach} steps to each side"),
                 class: "smooth",
-                points: smooth(&loss),
+                points: smooth(&loss, reach),
                 intervals: vec![],
             },
             Series {
@@ -395,22 +390,28 @@ struct Step {
     value: f64,
 }
 
-/// A centred running mean over steps, of which a line counts as many as it is the mean of; at least over its neighbours.
-fn smooth(lines: &[Step]) -> Vec<(f64, f64)> {
+/// Steps of the running mean to each side: a share of the curve, and so many that no line of the metrics is without a
+/// neighbour.
+fn reach(lines: &[Step]) -> u64 {
     let range = lines.last().map_or(0.0, |last| last.step) - lines.first().map_or(0.0, |first| first.step);
-    let half = range * SMOOTHING;
+    let gaps = lines.windows(2).map(|pair| pair[1].step - pair[0].step);
+    (range * SMOOTHING).max(gaps.fold(0.0, f64::max)).round() as u64
+}
+
+/// A running mean over the steps that lie no farther than `reach` to each side, of which a line counts as many as it is
+/// the mean of; fewer at the ends.
+fn smooth(lines: &[Step], reach: u64) -> Vec<(f64, f64)> {
     let mut sums = vec![(0.0, 0.0)];
     for line in lines {
         let (value, weight): (f64, f64) = sums[sums.len() - 1];
         sums.push((value + line.steps * line.value, weight + line.steps));
     }
+    let reach = reach as f64;
     lines
         .iter()
-        .enumerate()
-        .map(|(i, line)| {
-            let from = lines.partition_point(|other| other.step < line.step - half);
-            let to = lines.partition_point(|other| other.step <= line.step + half);
-            let (from, to) = (from.min(i.saturating_sub(1)), to.max(i + 2).min(lines.len()));
+        .map(|line| {
+            let from = lines.partition_point(|other| other.step < line.step - reach);
+            let to = lines.partition_point(|other| other.step <= line.step + reach);
             (
                 line.step,
                 (sums[to].0 - sums[from].0) / (sums[to].1 - sums[from].1),
@@ -488,15 +489,26 @@ mod tests {
             value: f64::from(value),
         };
         let lines: Vec<Step> = (0..100).map(|i| line(i, 1, i % 2)).collect();
-        let means = smooth(&lines);
+        assert_eq!(reach(&lines), 2);
+        let means = smooth(&lines, 2);
         assert_eq!(means.len(), 100);
-        assert!(means[5..95].iter().all(|p| (p.1 - 0.5).abs() < 0.2));
-        // A line of ten steps counts ten times as much as one of one.
-        assert_eq!(
-            smooth(&[line(1, 1, 0), line(11, 10, 11)]),
-            [(1.0, 10.0), (11.0, 10.0)]
+        // Two to each side and its own: two ones around a 0, three around a 1.
+        assert!(
+            means[2..98]
+                .iter()
+                .enumerate()
+                .all(|(i, p)| p.1 == if i % 2 == 0 { 0.4 } else { 0.6 })
         );
-        assert!(smooth(&[]).is_empty());
+        // A line of ten steps counts ten times as much as one of one.
+        let two = [line(1, 1, 0), line(11, 10, 11)];
+        assert_eq!(reach(&two), 10);
+        assert_eq!(smooth(&two, 10), [(1.0, 10.0), (11.0, 10.0)]);
+        // Lines of ten steps over a thousand: twenty to each side.
+        let long: Vec<Step> = (1..=100).map(|i| line(10 * i, 10, i)).collect();
+        assert_eq!(reach(&long), 20);
+        assert_eq!(smooth(&long, 20)[49], (500.0, 50.0));
+        assert_eq!(reach(&[]), 0);
+        assert!(smooth(&[], 0).is_empty());
     }
 
     #[test]
@@ -561,15 +573,20 @@ mod tests {
     #[test]
     fn a_comparison_is_a_table() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(crate::stages::compare::TABLE_TEXT);
-        fs::write(
-            path,
-            "# 1 results\n\n| note | bits |\n|---|---|\n| a\\|<b | 1 ± 2 |\n",
-        )
-        .unwrap();
+        let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
+            { "point": { "note": "a|<b" }, "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 } } },
+            { "point": { "note": "c" }, "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 } } }
+        ] }"#;
+        fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
         let table = compared(folder.path()).unwrap();
         assert!(
-            table.contains("<tr><th>note</th><th>bits</th></tr><tr><td>a|&lt;b</td><td>1 ± 2</td></tr>"),
+            table.contains(
+                "<tr><th>note</th><th>bits_per_byte</th></tr><tr><td>a|&lt;b</td><td>1.0000 ± 0.2500</td></tr>"
+            ),
+            "{table}"
+        );
+        assert!(
+            table.contains("Best by bits_per_byte: note a|&lt;b, apart from all others"),
             "{table}"
         );
     }

@@ -7,7 +7,7 @@
 //! | the contents of the consumed artifacts, by role | which stage made them, and from what |
 //! | of packed rows what they hold | the format and the size of the shards that they are in |
 //! | the contents of files outside the store, in order | their names, folders and times |
-//! | of a comparison what its rows are called: stages and swept values | |
+//! | of a comparison what its rows are called: stages and swept values; which of them differ in seeds alone, and in which | |
 //! | the form that a file's name implies, where none is stated | the rest of its name |
 //! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus, or of a published tokenizer, stands for | the name |
@@ -115,14 +115,19 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     })
 }
 
-/// The names and points of a comparison's rows, in order.
+/// The names and points of a comparison's rows, in order, and which of them differ in seeds alone.
 fn rows_compared(stage: &Compare) -> Result<Value> {
     let rows = stage.of.iter().map(|row| {
         let point = value_of(&row.point)?;
-        Ok(match &row.name {
+        let mut written = match &row.name {
             Some(name) => json!({ "name": name, "point": point }),
             None => json!({ "point": point }),
-        })
+        };
+        if let Some(setting) = row.setting {
+            written["setting"] = json!(setting);
+            written["seeds"] = json!(row.seeds);
+        }
+        Ok(written)
     });
     rows.collect()
 }

@@ -25,6 +25,7 @@ mod provenance;
 mod readers;
 mod readme;
 mod run;
+mod seeds;
 mod shared;
 mod signals;
 mod sources;

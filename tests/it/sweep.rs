@@ -180,7 +180,7 @@ fn the_stage_and_the_command_make_one_table() {
     let output = project.mdlm("compare", &["--set", rates]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        text.starts_with("bound: 3 results, 2 of them there, best bits_per_byte first\n"),
+        text.starts_with("bound: 3 results, 2 of them there, lowest bits_per_byte first\n"),
         "{text}"
     );
     assert!(
@@ -380,7 +380,7 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
         line("bound ×4").contains("done") && line("bound ×4").contains("first run"),
         "{talk}"
     );
-    line("bound: 4 results, best bits_per_byte first");
+    line("bound: 4 results, lowest bits_per_byte first");
     assert!(
         talk.lines()
             .map(untimed)

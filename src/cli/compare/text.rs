@@ -1,0 +1,504 @@
+//! Tables as text: what does not fit into a terminal is left out, and said to be.
+
+use super::rows::{AWAY, Shown, Table};
+use crate::cli::table::{columns, took, width as table_width, wrap};
+use crate::cli::terminal::Style;
+use crate::manifest::Metric;
+use crate::plural::counted;
+use crate::stages::compare::{Row, Verdict, cell, fields, measured, remarks};
+use crate::stages::replicates::{self, Group};
+
+/// Fields that are shown at most.
+const FIELDS: usize = 8;
+/// Hidden columns that are named at most.
+const LEFT_OUT: usize = 8;
+/// Characters of a value that are shown.
+const SHOWN: usize = 24;
+
+/// A table as text: what does not fit into a terminal's width is left out, and said to be.
+pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
+    let Table {
+        by,
+        verdict,
+        groups,
+        rows,
+    } = table;
+    let verdict = verdict.as_ref().map(Verdict::sentence);
+    let all: Vec<&Row> = rows.iter().map(|shown| &shown.row).collect();
+    let (mut differ, same) = fields(&all);
+    let mut metrics = measured(&all);
+    if let Some(by) = *by {
+        metrics.sort_by_key(|metric| *metric != by);
+    }
+    let mut names: Vec<&str> = Vec::new();
+    for name in rows.iter().filter_map(|shown| shown.row.name.as_deref()) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let named = names.len() > 1 || differ.is_empty();
+    let ran = rows.iter().filter(|shown| is_here(shown)).count();
+    let mut heading = names.iter().take(3).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 3 {
+        heading.push_str(", …");
+    }
+    let count = counted(rows.len(), "result");
+    let mut parts = vec![format!("{heading}: {count}")];
+    if ran < rows.len() {
+        parts.push(format!("{ran} of them there"));
+    }
+    let mut text = String::new();
+    if let Some(groups) = groups {
+        let heading = parts.join(", ");
+        let means = Means {
+            rows,
+            all: &all,
+            groups,
+        };
+        text.push_str(&means.text(&heading, *by, &differ, &metrics, paint));
+        text.push('\n');
+        let notes = [replicates::what_is_spread(groups)]
+            .into_iter()
+            .chain(verdict.clone());
+        push_notes(&mut text, notes);
+        text.push('\n');
+        parts = vec!["each result by itself, as the manifest has them".to_owned()];
+    } else if let Some(by) = by.filter(|_| ran > 1) {
+        parts.push(format!("{} first", by.lead()));
+    }
+    let heading = parts.join(", ");
+    let mut left_out: Vec<&str> = Vec::new();
+    if differ.len() > FIELDS {
+        left_out.extend(differ.drain(FIELDS..));
+    }
+    let mut last = LAST.to_vec();
+    let mut cells = grid(rows, named, &differ, &metrics, &last);
+    while width(&cells) > table_width() && metrics.len() > 1 {
+        left_out.extend(metrics.pop().map(Metric::name));
+        cells = grid(rows, named, &differ, &metrics, &last);
+    }
+    // What distinguishes rows goes last.
+    while width(&cells) > table_width() && !last.is_empty() {
+        left_out.push(last.remove(0));
+        cells = grid(rows, named, &differ, &metrics, &last);
+    }
+    let mut without = Vec::new();
+    while width(&cells) > table_width() && differ.len() > 1 {
+        without.extend(differ.pop());
+        cells = grid(rows, named, &differ, &metrics, &last);
+    }
+    left_out.splice(0..0, without.into_iter().rev());
+    text.push_str(&(wrap(&heading, table_width()).join("\n") + "\n\n"));
+    let own_columns = usize::from(named) + differ.len();
+    text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
+        None => paint(Style::Faint, cell),
+        Some(_) if column < own_columns => paint(Style::Strong, cell),
+        Some(row) if column == own_columns && rows[row].row.metrics.is_empty() => paint(Style::Warning, cell),
+        Some(_) => cell.to_owned(),
+    }));
+    let mut notes = Vec::new();
+    if !same.is_empty() {
+        let same: Vec<_> = same
+            .iter()
+            .map(|(label, value)| format!("{label} {}", shortened(&cell(value))))
+            .collect();
+        notes.push(format!("the same in all: {}", same.join(", ")));
+    }
+    notes.extend(verdict.filter(|_| groups.is_none()));
+    notes.extend(remarks(&all));
+    // The table of means may have had room for it.
+    let of = if groups.is_some() {
+        " of single results"
+    } else {
+        ""
+    };
+    notes.extend(no_room(left_out, of));
+    if !notes.is_empty() {
+        text.push('\n');
+        push_notes(&mut text, notes);
+    }
+    text
+}
+
+/// Whether a row's results are in the store.
+fn is_here(shown: &Shown) -> bool {
+    shown.artifact.is_some() && shown.status != AWAY
+}
+
+/// Appends notes, each from the start of a line.
+fn push_notes(text: &mut String, notes: impl IntoIterator<Item = String>) {
+    for note in notes {
+        text.push_str(&wrap(&note, table_width()).join("\n"));
+        text.push('\n');
+    }
+}
+
+/// Says which columns a table had no room for.
+fn no_room(mut left_out: Vec<&str>, of: &str) -> Option<String> {
+    let more = left_out.len().saturating_sub(LEFT_OUT);
+    left_out.truncate(LEFT_OUT);
+    let and = if more > 0 {
+        format!(" and {more} more")
+    } else {
+        String::new()
+    };
+    (!left_out.is_empty()).then(|| format!("no room for {}{and}{of}: see --json", left_out.join(", ")))
+}
+
+/// What a table of means over seeds is made of.
+struct Means<'a> {
+    rows: &'a [Shown],
+    all: &'a [&'a Row],
+    groups: &'a [Group],
+}
+
+impl Means<'_> {
+    /// The table, with what it had no room for.
+    fn text(
+        &self,
+        heading: &str,
+        by: Option<Metric>,
+        differ: &[&str],
+        metrics: &[Metric],
+        paint: &dyn Fn(Style, &str) -> String,
+    ) -> String {
+        let settings = replicates::counted(self.groups, self.all);
+        let mut heading = format!("{heading}, {settings}: mean ± sd over seeds");
+        if let Some(by) = by.filter(|_| self.groups.len() > 1) {
+            heading.push_str(&format!(", {} first", by.lead()));
+        }
+        let shared = |label: &&str| self.groups.iter().any(|group| group.point.contains_key(*label));
+        let mut fields: Vec<&str> = differ.iter().copied().filter(shared).collect();
+        let mut metrics = metrics.to_vec();
+        let mut left_out = Vec::new();
+        left_out.extend(fields.drain(fields.len().min(FIELDS)..));
+        let mut cells = self.cells(&fields, &metrics);
+        let mut narrow = Vec::new();
+        while width(&cells) > table_width() && (metrics.len() > 1 || fields.len() > 1) {
+            if metrics.len() > 1 {
+                left_out.extend(metrics.pop().map(Metric::name));
+            } else {
+                narrow.extend(fields.pop());
+            }
+            cells = self.cells(&fields, &metrics);
+        }
+        left_out.splice(0..0, narrow.into_iter().rev());
+        let own_columns = usize::from(self.are_named()) + fields.len();
+        let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
+        text.push_str(&columns(&cells, |row, column, cell| match row {
+            0 => paint(Style::Faint, cell),
+            _ if column < own_columns => paint(Style::Strong, cell),
+            _ => cell.to_owned(),
+        }));
+        if let Some(note) = no_room(left_out, " of means") {
+            text.push('\n');
+            push_notes(&mut text, [note]);
+        }
+        text
+    }
+
+    /// Whether the groups differ by name.
+    fn are_named(&self) -> bool {
+        self.groups.iter().any(|group| group.name != self.groups[0].name)
+    }
+
+    /// The cells, the heading first. A metric that not all of a group's results have says of how many its mean is.
+    fn cells(&self, fields: &[&str], metrics: &[Metric]) -> Vec<Vec<String>> {
+        let stage = self.are_named().then_some("stage");
+        let titles = metrics.iter().map(|metric| metric.name());
+        let first = stage
+            .into_iter()
+            .chain(fields.iter().copied())
+            .chain(["seeds"])
+            .chain(titles);
+        let body = self.groups.iter().map(|group| {
+            let name = stage.map(|_| shortened(group.name.as_deref().unwrap_or_default()));
+            let values = fields.iter().map(|label| group.point.get(*label));
+            let values = values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value))));
+            let here = |row: usize| is_here(&self.rows[row]);
+            let seeds = group.counted(self.all, here);
+            let ran = group.distinct(self.all, here);
+            let metrics = metrics.iter().map(|metric| {
+                group.metric(*metric).map_or_else(String::new, |spread| {
+                    let of = if spread.n < ran {
+                        format!(" ({})", counted(spread.n, "seed"))
+                    } else {
+                        String::new()
+                    };
+                    metric.shown_spread(spread) + &of
+                })
+            });
+            name.into_iter()
+                .chain(values)
+                .chain([seeds])
+                .chain(metrics)
+                .collect()
+        });
+        std::iter::once(first.map(str::to_owned).collect())
+            .chain(body)
+            .collect()
+    }
+}
+
+fn shortened(text: &str) -> String {
+    if text.chars().count() <= SHOWN {
+        return text.to_owned();
+    }
+    text.chars().take(SHOWN - 1).chain(['…']).collect()
+}
+
+/// The cells of a table, its heading first.
+fn grid(
+    rows: &[Shown],
+    named: bool,
+    differ: &[&str],
+    metrics: &[Metric],
+    last: &[&'static str],
+) -> Vec<Vec<String>> {
+    let heading: Vec<String> = named
+        .then_some("stage")
+        .into_iter()
+        .chain(differ.iter().copied())
+        .chain(metrics.iter().map(|metric| metric.name()))
+        .chain(metrics.is_empty().then_some("status"))
+        .chain(last.iter().copied())
+        .map(str::to_owned)
+        .collect();
+    let body = rows.iter().map(|shown| {
+        let row = &shown.row;
+        let mut line: Vec<String> = named
+            .then(|| row.name.clone().unwrap_or_default())
+            .into_iter()
+            .collect();
+        let values = differ.iter().map(|label| row.point.get(*label));
+        line.extend(values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value)))));
+        for place in 0..metrics.len().max(1) {
+            let found = metrics
+                .get(place)
+                .and_then(|metric| Some((metric, row.metric(*metric)?)));
+            line.push(match found {
+                Some((metric, interval)) => metric.shown(interval),
+                // Measured, but by another metric: its status would stand there like a value.
+                None if place == 0 && row.metrics.is_empty() => shown.status.to_owned(),
+                None => String::new(),
+            });
+        }
+        line.extend(last.iter().map(|column| {
+            match *column {
+                "time" => shown
+                    .seconds
+                    .map_or_else(String::new, |seconds| took(seconds, shown.resumed_from)),
+                _ => shown
+                    .artifact
+                    .map_or_else(String::new, |artifact| artifact.short()),
+            }
+        }));
+        line
+    });
+    std::iter::once(heading).chain(body).collect()
+}
+
+/// Columns that no field and no metric fills.
+const LAST: [&str; 2] = ["time", "artifact"];
+
+/// The width of a table in characters.
+fn width(cells: &[Vec<String>]) -> usize {
+    let count = cells.first().map_or(0, Vec::len);
+    let widest = |column: usize| {
+        let cells = cells.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    (0..count)
+        .map(|column| widest(column) + 2)
+        .sum::<usize>()
+        .saturating_sub(2)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::rows::by_kind;
+    use super::*;
+    use crate::data::Unit;
+    use crate::evaluate::Interval;
+    use crate::manifest::StageKind;
+    use crate::stages::replicates::{Drawn, Setting};
+    use crate::store::Digest;
+
+    /// A setting by a number, with a seed of its training.
+    fn setting(number: f64, seed: u64) -> Setting {
+        Setting {
+            digest: Digest::of(number.to_string().as_bytes()),
+            seeds: vec![Drawn {
+                path: "model".to_owned(),
+                stage: "model".to_owned(),
+                kind: StageKind::Train,
+                seed,
+            }],
+        }
+    }
+
+    fn shown(stage: &str, rate: f64, bits: Option<f64>) -> Shown {
+        let interval = |value: f64| Interval {
+            value,
+            low: Some(value - 0.25),
+            high: Some(value + 0.25),
+        };
+        let metrics = bits.map(|bits| {
+            vec![
+                (Metric::BitsPerByte, interval(bits)),
+                (Metric::Perplexity, interval(bits * 100.0)),
+                (Metric::NatsPerToken, interval(bits * 2.0)),
+            ]
+        });
+        Shown {
+            row: Row {
+                name: Some(stage.to_owned()),
+                point: [("learning_rate", json!(rate)), ("seed", json!(1))]
+                    .map(|(label, value)| (label.to_owned(), value))
+                    .into(),
+                metrics: metrics.unwrap_or_default(),
+                unit: bits.map(|_| Unit::Token),
+                ..Row::default()
+            },
+            stage: format!("{stage}@learning_rate={rate},seed=1"),
+            kind: StageKind::Evaluate,
+            manifest: "a.json".to_owned(),
+            status: if bits.is_some() { "done" } else { "not run" },
+            why: None,
+            seconds: bits,
+            resumed_from: None,
+            artifact: bits.map(|_| Digest::of(b"it")),
+            path: None,
+            setting: setting(rate, 1),
+        }
+    }
+
+    #[test]
+    fn a_table_fits_a_terminal_and_says_what_it_left_out() {
+        let rows = vec![
+            shown("bound", 0.1, Some(2.5)),
+            shown("bound", 0.01, None),
+            shown("bound", 0.001, Some(1.5)),
+        ];
+        let table = by_kind(rows, Some(Metric::Perplexity)).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
+            "{text}"
+        );
+        insta::assert_snapshot!(text, @r"
+        bound: 3 results, 2 of them there, best perplexity first
+
+        learning_rate  perplexity           bits_per_byte    time   artifact
+        0.001          150.0 (149.8–150.2)  1.5000 ± 0.2500  1.5 s  22324018
+        0.1            250.0 (249.8–250.2)  2.5000 ± 0.2500  2.5 s  22324018
+        0.01           not run
+
+        the same in all: seed 1
+        perplexity and nats_per_token: per token of text
+        no room for nats_per_token: see --json
+        ");
+    }
+
+    #[test]
+    fn a_row_with_another_metric_has_an_empty_cell() {
+        let mut other = shown("other", 0.1, Some(0.82));
+        other.row.metrics[0].0 = Metric::BitsPerByteNormalized;
+        let rows = [shown("bound", 0.1, Some(2.5)), other, shown("bound", 0.01, None)];
+        let metrics = [Metric::BitsPerByte, Metric::BitsPerByteNormalized];
+        let cells = grid(&rows, true, &[], &metrics, &[]);
+        assert_eq!(cells[1][1..], ["2.5000 ± 0.2500", ""]);
+        assert_eq!(cells[2][1], "");
+        assert!(cells[2][2].starts_with("0.82"), "{cells:?}");
+        assert_eq!(cells[3][1..], ["not run", ""]);
+    }
+
+    #[test]
+    fn seeds_are_no_ranking() {
+        let of = |rate: f64, seed: u64, bits| {
+            let mut shown = shown("bound", rate, bits);
+            shown.setting = setting(rate, seed);
+            shown.row.point.insert("seed".to_owned(), json!(seed));
+            shown
+        };
+        let rows = vec![
+            of(0.1, 1, Some(2.5)),
+            of(0.1, 2, Some(1.0)),
+            of(0.01, 1, Some(1.25)),
+            of(0.01, 2, Some(1.5)),
+            of(0.01, 3, None),
+        ];
+        let table = by_kind(rows, None).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        assert!(
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
+            "{text}"
+        );
+        insta::assert_snapshot!(text);
+        let json = serde_json::to_value(super::super::report(&table)).unwrap();
+        assert_eq!(json["groups"][0]["metrics"]["bits_per_byte"]["mean"], 1.375);
+        assert_eq!(json["groups"][0]["rows"], json!([0, 1, 2]));
+        // Manifests that differ in their seeds alone.
+        let mut rows = vec![of(0.1, 1, Some(2.5)), of(0.1, 2, Some(1.0))];
+        for (row, manifest) in rows.iter_mut().zip(["a", "b"]) {
+            row.row.name = Some(format!("{manifest} bound"));
+        }
+        let table = by_kind(rows, None).remove(0);
+        assert_eq!(table.groups.unwrap()[0].rows, [0, 1]);
+    }
+
+    #[test]
+    fn without_measures_there_are_no_means() {
+        // Samples that no grammar judges, over three seeds.
+        let rows: Vec<Shown> = (1..=3)
+            .map(|seed| {
+                let mut shown = shown("texts", 0.1, Some(1.0));
+                shown.row.metrics.clear();
+                shown.row.unit = None;
+                shown.kind = StageKind::Sample;
+                shown.row.point.insert("seed".to_owned(), json!(seed));
+                shown.setting = setting(0.1, seed);
+                shown
+            })
+            .collect();
+        let table = by_kind(rows, None).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        insta::assert_snapshot!(text, @"");
+    }
+
+    #[test]
+    fn what_a_table_has_no_room_for_is_said_beneath_it() {
+        let rows: Vec<Shown> = (1..=2)
+            .map(|seed| {
+                let mut shown = shown("bound", 0.1, Some(seed as f64));
+                for label in ["a_long_name_of_a_field", "another_long_name_of_a_field"] {
+                    let value = json!("x".repeat(20 + shown.row.point.len()));
+                    shown.row.point.insert(label.to_owned(), value);
+                }
+                shown.row.point.insert("seed".to_owned(), json!(seed));
+                shown.setting = setting(0.1, seed);
+                shown
+            })
+            .chain([shown("bound", 0.01, Some(1.25))])
+            .collect();
+        let table = by_kind(rows, None).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        let (means, single) = text.split_once("each result by itself").unwrap();
+        assert!(
+            means.contains("no room for perplexity, nats_per_token of means: see --json"),
+            "{text}"
+        );
+        assert!(single.contains(" of single results: see --json"), "{text}");
+        // Of means of one seed there is no spread.
+        assert!(
+            means
+                .lines()
+                .any(|line| line.starts_with("0.01 ") && !line.contains('±')),
+            "{text}"
+        );
+    }
+}

@@ -1,0 +1,85 @@
+//! What a stage's result comes from, but for seeds: its settings, those of all stages behind it, and the files that they
+//! read.
+//!
+//! Names do not count: two trainings written by hand under two names, which differ in `seed` alone, have one setting.
+
+use std::collections::HashMap;
+
+use serde_json::{Map, Value, json};
+
+use super::Plan;
+use crate::manifest::Compare;
+use crate::stages::replicates::{Drawn, Setting, replicates};
+use crate::store::Digest;
+
+impl Plan {
+    /// The settings of stages, by their places.
+    #[must_use]
+    pub fn settings(&self, of: impl IntoIterator<Item = usize>) -> Vec<Setting> {
+        let mut known = HashMap::new();
+        of.into_iter()
+            .map(|index| self.setting(index, &mut known))
+            .collect()
+    }
+
+    fn setting(&self, index: usize, known: &mut HashMap<usize, Setting>) -> Setting {
+        if let Some(setting) = known.get(&index) {
+            return setting.clone();
+        }
+        let stage = &self.stages[index];
+        let mut seeds = Vec::new();
+        seeds.extend(stage.parts.seed.map(|seed| Drawn {
+            path: String::new(),
+            stage: written(&stage.name).to_owned(),
+            kind: stage.kind(),
+            seed,
+        }));
+        let mut inputs = Map::new();
+        for input in &stage.inputs {
+            let other = self.setting(input.index, known);
+            inputs.insert(input.role.to_owned(), json!(other.digest.to_string()));
+            let role = input.role.replace('/', ".");
+            seeds.extend(other.seeds.into_iter().map(|drawn| Drawn {
+                path: match &*drawn.path {
+                    "" => role.clone(),
+                    path => format!("{role}.{path}"),
+                },
+                ..drawn
+            }));
+        }
+        let files = stage.files.iter();
+        let files: Vec<Value> = files
+            .map(|file| json!([file.field, file.digest.to_string()]))
+            .collect();
+        // The settings are in the key's form: canonical, without names, seeds, and what changes no result.
+        let all = json!([stage.kind().name(), stage.parts.config, inputs, files]);
+        let setting = Setting {
+            digest: Digest::of(all.to_string().as_bytes()),
+            seeds,
+        };
+        known.insert(index, setting.clone());
+        setting
+    }
+
+    /// Fills in which rows of a comparison differ in seeds alone. `places` are those of the planned stages.
+    pub(super) fn find_replicates(&self, compare: &mut Compare, places: &HashMap<&str, usize>) {
+        let indices: Option<Vec<usize>> = compare
+            .of
+            .iter()
+            .map(|row| places.get(&*row.stage).copied())
+            .collect();
+        // A stage that is not there is a fault of the manifest, found elsewhere.
+        let settings = self.settings(indices.unwrap_or_default());
+        let rows: Vec<_> = compare.of.iter().map(|row| &row.point).zip(&settings).collect();
+        let found = replicates(&rows).unwrap_or_default();
+        for (row, replicate) in compare.of.iter_mut().zip(found) {
+            row.setting = Some(replicate.setting);
+            row.seeds = replicate.seeds;
+        }
+    }
+}
+
+/// The name of a stage without the values of an instance.
+fn written(name: &str) -> &str {
+    name.split(crate::manifest::matrix::SIGN).next().unwrap_or(name)
+}

@@ -1,0 +1,460 @@
+//! `compare`: several results → one table, as `compare.json`, `compare.md` and `compare.csv`.
+//!
+//! A row is an instance of a sweep or a stage of a list. Its columns are what distinguishes it from the others (the swept fields,
+//! the stage's name) and the metrics of its artifact, each with its 95% interval. `mdlm compare` shows the same table of
+//! what has run so far.
+//!
+//! Rows whose settings differ in seeds alone, whatever their stages are called, are replicates ([`super::replicates`]): a
+//! table of means over seeds comes first, and single rows are in the order of the manifest, never by rank. What comes first
+//! is called best only where it is apart from all others by more than the uncertainty ([`verdict`]).
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::evaluate::{EVALUATION, Evaluation};
+use super::replicates::{self, Group, Spread, groups};
+use super::sample::{SUMMARY, Summary};
+use super::{Context, Outcome};
+use crate::data::{Unit, write_json};
+use crate::error::{Context as _, Error, Kind, Result, Wrap};
+use crate::evaluate::Interval;
+use crate::manifest::{BoundEnds, Compare, Metric, Point, Seed};
+use crate::plural::counted;
+use crate::train::ValidationLine;
+use crate::train::checkpoint::METRICS;
+
+mod metric;
+mod table;
+pub mod verdict;
+
+pub use table::{Block, GroupReport, blocks, metrics_json};
+pub use verdict::{Verdict, VerdictReport};
+
+use table::{csv, markdown, table};
+
+/// Version of the stage: a change of what it writes for the same input raises it.
+///
+/// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
+/// whether the first is apart from the others;
+/// a count of one has a noun in the singular.
+pub const VERSION: u32 = 2;
+
+/// File name of the table as JSON.
+pub const TABLE: &str = "compare.json";
+/// The same for people.
+pub const TABLE_TEXT: &str = "compare.md";
+/// The same for spreadsheets.
+const TABLE_CSV: &str = "compare.csv";
+
+/// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
+pub const METRICS_IN_ORDER: [Metric; 5] = [
+    Metric::BitsPerByte,
+    Metric::BitsPerByteNormalized,
+    Metric::Perplexity,
+    Metric::NatsPerToken,
+    Metric::Grammatical,
+];
+
+/// What a reader has to know of [`Metric::BitsPerByteNormalized`].
+const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white space), so that \
+    this bounds changed text and does not compare with bits_per_byte";
+
+/// A metric's value with its interval.
+pub type Measured = (Metric, Interval);
+
+/// A row of a table.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Row {
+    /// Its name, where its values do not distinguish it from the others.
+    pub name: Option<String>,
+    /// Its place in its sweep.
+    pub point: Point,
+    /// What was measured; nothing of a stage that has yet to run.
+    pub metrics: Vec<Measured>,
+    /// What nats and perplexity are per, where they were measured.
+    pub unit: Option<Unit>,
+    /// Whether they are the published estimate, which is no bound.
+    pub published: bool,
+    /// The number of its setting; nothing where no two rows have one setting.
+    pub setting: Option<usize>,
+    /// The seeds that distinguish rows of one setting.
+    pub seeds: Vec<Seed>,
+}
+
+/// What an artifact has measured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Found {
+    /// Its metrics; nothing where there was nothing to measure.
+    pub metrics: Vec<Measured>,
+    /// What nats and perplexity are per, where they were measured.
+    pub unit: Option<Unit>,
+    /// Whether they are the published estimate, which is no bound.
+    pub published: bool,
+}
+
+impl Row {
+    /// Takes what was measured.
+    pub fn take(&mut self, found: Found) {
+        let Found {
+            metrics,
+            unit,
+            published,
+        } = found;
+        self.metrics = metrics;
+        self.unit = unit;
+        self.published = published;
+    }
+
+    /// Takes its setting, and shows the seeds that its place in its sweep does not.
+    pub fn place(&mut self, setting: usize, seeds: Vec<Seed>) {
+        for seed in &seeds {
+            self.point
+                .entry(seed.label.clone())
+                .or_insert_with(|| Value::from(seed.value));
+        }
+        self.setting = Some(setting);
+        self.seeds = seeds;
+    }
+
+    /// The value of a metric.
+    #[must_use]
+    pub fn metric(&self, metric: Metric) -> Option<Interval> {
+        let found = self.metrics.iter().find(|(other, _)| *other == metric);
+        found.map(|(_, interval)| *interval)
+    }
+
+    /// What it is called: its name and its values.
+    #[must_use]
+    pub fn title(&self) -> String {
+        title(self.name.as_deref(), &self.point)
+    }
+}
+
+/// What a row or a group is called: its name and its values.
+#[must_use]
+pub fn title<'a>(name: Option<&str>, point: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
+    let values = point
+        .into_iter()
+        .map(|(label, value)| format!("{label} {}", cell(value)));
+    let name = name.map(str::to_owned).into_iter();
+    name.chain(values).collect::<Vec<_>>().join(", ")
+}
+
+/// Runs the stage.
+///
+/// # Errors
+/// A consumed artifact cannot be read or has nothing to compare.
+pub fn run(config: &Compare, context: &Context<'_>) -> Result<Outcome> {
+    let mut rows = Vec::new();
+    for (of, (_, folder)) in config.of.iter().zip(context.inputs) {
+        let found = metrics(folder)?;
+        if found.metrics.is_empty() {
+            let message = format!("`{}` has no metric to compare", of.stage);
+            return Err(Error::input(message).hint(
+                "samples are judged where their stage names a `grammar`, trainings where the rows have a `validation` \
+                 split",
+            ));
+        }
+        let mut row = Row {
+            name: of.name.clone(),
+            point: of.point.clone(),
+            ..Row::default()
+        };
+        row.take(found);
+        if let Some(setting) = of.setting {
+            row.place(setting, of.seeds.clone());
+        }
+        rows.push(row);
+    }
+    let found = Comparison::of(rows, config.sort);
+    write_json(&context.output.join(TABLE), &table(&found))?;
+    for (name, text) in [(TABLE_TEXT, markdown(&found)), (TABLE_CSV, csv(&found))] {
+        let path = context.output.join(name);
+        fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
+    }
+    let mut outcome = Outcome::default();
+    outcome
+        .figures
+        .push(("rows".to_owned(), found.rows.len().to_string()));
+    outcome.figures.extend(figure(&found));
+    Ok(outcome)
+}
+
+/// A table in order.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Comparison {
+    /// The rows.
+    pub rows: Vec<Row>,
+    /// The metric that orders them.
+    pub by: Option<Metric>,
+    /// Rows that differ in seeds alone, where there are any.
+    pub groups: Option<Vec<Group>>,
+    /// Whether the first of them is apart from the others.
+    pub verdict: Option<Verdict>,
+}
+
+impl Comparison {
+    /// Puts rows into order ([`arrange`]).
+    #[must_use]
+    pub fn of(mut rows: Vec<Row>, by: Option<Metric>) -> Self {
+        let (by, groups) = arrange(&mut rows, by, |row| row);
+        let all: Vec<&Row> = rows.iter().collect();
+        let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by));
+        Self {
+            rows,
+            by,
+            groups,
+            verdict,
+        }
+    }
+
+    /// Opens what a compare stage has written.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is no table.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let path = folder.join(TABLE);
+        let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
+        table::parse(&text).wrap(Kind::Environment, || format!("read `{}`", path.display()))
+    }
+}
+
+/// The key figure: what is best, where the uncertainty leaves one; what leads and is not apart from others, where it does
+/// not; of one setting alone its mean.
+fn figure(found: &Comparison) -> Option<(String, String)> {
+    let by = found.by?;
+    let groups = found.groups.as_deref();
+    let spread = |spread: Spread| {
+        let of = if spread.sd.is_some() { "mean ± sd of " } else { "" };
+        format!(
+            "{} {}, {of}{}",
+            by.name(),
+            by.shown_spread(spread),
+            counted(spread.n, "seed")
+        )
+    };
+    let value = match groups {
+        Some(groups) => spread(groups.first()?.metric(by)?),
+        None => format!("{} {}", by.name(), by.shown(found.rows.first()?.metric(by)?)),
+    };
+    let Some(verdict) = &found.verdict else {
+        return groups.is_some().then(|| ("mean".to_owned(), value));
+    };
+    Some(if verdict.is_best() {
+        ("best".to_owned(), format!("{} ({value})", verdict.title))
+    } else {
+        let figure = format!("{} ({value}), not apart from {}", verdict.title, verdict.others());
+        (by.lead(), figure)
+    })
+}
+
+/// What an artifact of an evaluate, sample or train stage has measured; nothing where there was nothing to measure.
+///
+/// # Errors
+/// One of its files cannot be read.
+pub fn metrics(folder: &Path) -> Result<Found> {
+    let read = |name: &str| -> Result<Option<String>> {
+        let path = folder.join(name);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(Some(text)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).wrap(Kind::Environment, || format!("read `{}`", path.display())),
+        }
+    };
+    let damaged = |name: &str| format!("read `{}`", folder.join(name).display());
+    if let Some(text) = read(EVALUATION)? {
+        let found: Evaluation =
+            serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
+        return Ok(Found {
+            metrics: vec![
+                (Metric::bits_per_byte(found.normalized), found.bits_per_byte),
+                (Metric::Perplexity, found.perplexity),
+                (Metric::NatsPerToken, found.nats_per_token),
+            ],
+            unit: Some(found.unit),
+            published: found.bound == BoundEnds::Published,
+        });
+    }
+    if let Some(text) = read(SUMMARY)? {
+        let found: Summary = serde_json::from_str(&text).wrap(Kind::Environment, || damaged(SUMMARY))?;
+        let judged = found.grammar.and_then(|judgement| {
+            let share = Interval {
+                value: judgement.share?,
+                low: judgement.low,
+                high: judgement.high,
+            };
+            Some((Metric::Grammatical, share))
+        });
+        return Ok(Found {
+            metrics: judged.into_iter().collect(),
+            ..Found::default()
+        });
+    }
+    let Some(text) = read(METRICS)? else {
+        return Ok(Found::default());
+    };
+    let last = text
+        .lines()
+        .rev()
+        .find_map(|line| serde_json::from_str::<ValidationLine>(line).ok());
+    Ok(last.map_or_else(Found::default, |line| {
+        let found = line.validation;
+        let nats = Interval {
+            value: found.nats_per_token,
+            low: found.low,
+            high: found.high,
+        };
+        // Bits per byte are proportional to nats per token, but for what spells out lost text.
+        let lost = found.lost_bits_per_byte;
+        let bits = nats.map(|end| end * (found.bits_per_byte - lost) / found.nats_per_token + lost);
+        Found {
+            metrics: vec![
+                (Metric::bits_per_byte(found.normalized), bits),
+                (Metric::NatsPerToken, nats),
+            ],
+            unit: Some(found.unit),
+            published: false,
+        }
+    }))
+}
+
+/// Puts rows into the order of a table and says by which metric: the best value first ([`order`]); where some differ in
+/// seeds alone, the best mean over seeds first, and the rows of a group as they were. The groups' rows are those of the new
+/// order. Where nothing was measured there is nothing to take a mean of, and rows stay as they are.
+pub fn arrange<T>(
+    rows: &mut Vec<T>,
+    by: Option<Metric>,
+    row: impl Fn(&T) -> &Row,
+) -> (Option<Metric>, Option<Vec<Group>>) {
+    let all: Vec<&Row> = rows.iter().map(&row).collect();
+    if measured(&all).is_empty() {
+        return (None, None);
+    }
+    let Some(mut groups) = groups(&all) else {
+        return (order(rows, by, row), None);
+    };
+    let by = ordering(by, &all);
+    if let Some(by) = by {
+        replicates::order(&mut groups, by);
+    }
+    let mut old: Vec<Option<T>> = std::mem::take(rows).into_iter().map(Some).collect();
+    for place in groups.iter_mut().flat_map(|group| &mut group.rows) {
+        let row = old[*place].take();
+        *place = rows.len();
+        rows.extend(row);
+    }
+    (by, Some(groups))
+}
+
+/// The metric that orders rows: the one asked for, else the first that some row has. Where all of them are bounds on
+/// normalized text, bits per byte are those.
+fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
+    let measured = measured(rows);
+    match by {
+        Some(Metric::BitsPerByte)
+            if !measured.contains(&Metric::BitsPerByte)
+                && measured.contains(&Metric::BitsPerByteNormalized) =>
+        {
+            Some(Metric::BitsPerByteNormalized)
+        }
+        Some(by) => Some(by),
+        None => measured.first().copied(),
+    }
+}
+
+/// What must be said about the metrics of some rows: what they are per, and which are no bounds.
+#[must_use]
+pub fn remarks(rows: &[&Row]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    let per_token: Vec<_> = measured(rows)
+        .into_iter()
+        .filter(|metric| metric.is_per_token())
+        .map(Metric::name)
+        .collect();
+    let per_token = per_token.join(" and ");
+    let count = |unit| rows.iter().filter(|row| row.unit == Some(unit)).count();
+    match [Unit::Token, Unit::Position].map(|unit| (unit.name(), count(unit))) {
+        _ if per_token.is_empty() => {}
+        [(_, 0), (_, 0)] => {}
+        [(unit, 1..), (_, 0)] | [(_, 0), (unit, 1..)] => remarks.push(format!("{per_token}: {unit}")),
+        [(token, some), (position, others)] => remarks.push(format!(
+            "{per_token}: {token} in {}, {position} in {others}; the two do not compare",
+            counted(some, "row")
+        )),
+    }
+    if measured(rows).contains(&Metric::BitsPerByteNormalized) {
+        remarks.push(NORMALIZED.to_owned());
+    }
+    let published = rows.iter().filter(|row| row.published).count();
+    if published > 0 {
+        remarks.push(format!(
+            "the published estimate in {published} of {}: it is lower than a bound and is none, so that it comes last",
+            counted(rows.len(), "row")
+        ));
+    }
+    remarks
+}
+
+/// Puts the best value first, by a metric or by the first that some row has, and says by which; rows without it come last, in
+/// the order in which they were.
+pub fn order<T>(rows: &mut [T], by: Option<Metric>, row: impl Fn(&T) -> &Row) -> Option<Metric> {
+    let by = ordering(by, &rows.iter().map(&row).collect::<Vec<_>>())?;
+    let value = |one: &T, by| row(one).metric(by).map(|interval| interval.value);
+    rows.sort_by(|a, b| {
+        // What is no bound comes after bounds.
+        let order = row(a).published.cmp(&row(b).published);
+        let order = order.then_with(|| by.order(value(a, by), value(b, by)));
+        // Bounds on normalized text, all lower than those on the text itself, come after them.
+        order.then_with(|| {
+            let by = Metric::BitsPerByteNormalized;
+            by.order(value(a, by), value(b, by))
+        })
+    });
+    Some(by)
+}
+
+/// The swept fields: those that differ, and those that are the same in all rows with their value.
+#[must_use]
+pub fn fields<'a>(rows: &[&'a Row]) -> (Vec<&'a str>, Vec<(&'a str, &'a Value)>) {
+    let mut labels: Vec<&str> = Vec::new();
+    for label in rows.iter().flat_map(|row| row.point.keys()) {
+        if !labels.contains(&label.as_str()) {
+            labels.push(label);
+        }
+    }
+    let (mut differ, mut same) = (Vec::new(), Vec::new());
+    for label in labels {
+        let mut values = rows.iter().map(|row| row.point.get(label));
+        let first = values.next().flatten();
+        match first {
+            Some(value) if rows.len() > 1 && values.all(|other| other == first) => same.push((label, value)),
+            _ => differ.push(label),
+        }
+    }
+    (differ, same)
+}
+
+/// The metrics that some row has, in the order of columns.
+#[must_use]
+pub fn measured(rows: &[&Row]) -> Vec<Metric> {
+    METRICS_IN_ORDER
+        .into_iter()
+        .filter(|metric| rows.iter().any(|row| row.metric(*metric).is_some()))
+        .collect()
+}
+
+/// A swept value as people read it.
+#[must_use]
+pub fn cell(value: &Value) -> String {
+    match value {
+        Value::Null => "default".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key("kind") => cell(&fields["kind"]),
+        other => other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,368 @@
+//! The table as files: JSON, Markdown, CSV.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{
+    Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, cell, fields, measured, remarks,
+};
+use crate::data::Unit;
+use crate::evaluate::Interval;
+use crate::manifest::{Metric, Point, Seed};
+use crate::plural::counted;
+use crate::stages::replicates::{self, Group};
+
+/// `compare.json`.
+#[derive(Serialize)]
+pub(super) struct Table<'a> {
+    /// The metric that orders the rows; where there are groups, the groups.
+    sorted_by: Option<Metric>,
+    /// Whether the first of them is apart from the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<VerdictReport<'a>>,
+    /// Rows that differ in seeds alone, with means over seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupReport<'a>>>,
+    rows: Vec<TableRow>,
+}
+
+/// A group of rows that differ in seeds alone, as JSON.
+#[derive(Serialize)]
+pub struct GroupReport<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    /// Values without seeds.
+    point: &'a Point,
+    /// Places of its rows, from 0.
+    rows: &'a [usize],
+    /// How many values of each seed that differs.
+    seeds: Map<String, Value>,
+    /// By metric: mean, standard deviation over seeds, n, standard error of the mean.
+    metrics: Map<String, Value>,
+}
+
+impl<'a> GroupReport<'a> {
+    /// The group as JSON has it.
+    #[must_use]
+    pub fn of(group: &'a Group) -> Self {
+        let metrics = group.metrics.iter();
+        Self {
+            name: group.name.as_deref(),
+            point: &group.point,
+            rows: &group.rows,
+            seeds: group
+                .seeds
+                .iter()
+                .map(|(label, _, count)| (label.clone(), json!(count)))
+                .collect(),
+            metrics: metrics
+                .map(|(metric, spread)| (metric.name().to_owned(), json!(spread)))
+                .collect(),
+        }
+    }
+}
+
+/// A row as JSON.
+#[derive(Serialize, Deserialize)]
+struct TableRow {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    name: Option<String>,
+    point: Point,
+    metrics: Map<String, Value>,
+    /// What nats and perplexity are per.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
+    /// Whether they are the published estimate, which is no bound.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    published: bool,
+    /// The number of its setting, where some rows have one setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    setting: Option<usize>,
+    /// The seeds that distinguish rows of one setting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    seeds: Vec<Seed>,
+}
+
+impl TableRow {
+    fn of(row: &Row) -> Self {
+        Self {
+            name: row.name.clone(),
+            point: row.point.clone(),
+            metrics: metrics_json(&row.metrics),
+            unit: row.unit,
+            published: row.published,
+            setting: row.setting,
+            seeds: row.seeds.clone(),
+        }
+    }
+
+    fn row(self) -> Row {
+        let number = |value: &Value, end: &str| value.get(end).and_then(Value::as_f64);
+        let metrics = METRICS_IN_ORDER.into_iter().filter_map(|metric| {
+            let found = self.metrics.get(metric.name())?;
+            let interval = Interval {
+                // JSON has no infinity.
+                value: number(found, "value").unwrap_or(f64::INFINITY),
+                low: number(found, "low"),
+                high: number(found, "high"),
+            };
+            Some((metric, interval))
+        });
+        Row {
+            metrics: metrics.collect(),
+            name: self.name,
+            point: self.point,
+            unit: self.unit,
+            published: self.published,
+            setting: self.setting,
+            seeds: self.seeds,
+        }
+    }
+}
+
+/// `compare.json` as it is read: means and verdict follow from the rows.
+#[derive(Deserialize)]
+struct Read {
+    sorted_by: Option<Metric>,
+    rows: Vec<TableRow>,
+}
+
+/// Reads `compare.json`.
+pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
+    let Read { sorted_by, rows } = serde_json::from_str(text)?;
+    let rows = rows.into_iter().map(TableRow::row).collect();
+    Ok(Comparison::of(rows, sorted_by))
+}
+
+pub(super) fn table(found: &Comparison) -> Table<'_> {
+    let groups = found.groups.as_deref();
+    Table {
+        sorted_by: found.by,
+        verdict: found.verdict.as_ref().map(Verdict::report),
+        groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+        rows: found.rows.iter().map(TableRow::of).collect(),
+    }
+}
+
+/// Metrics by name, each with the ends of its interval.
+#[must_use]
+pub fn metrics_json(metrics: &[Measured]) -> Map<String, Value> {
+    metrics
+        .iter()
+        .map(|(metric, interval)| (metric.name().to_owned(), json!(interval)))
+        .collect()
+}
+
+/// A part of a table's text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Block {
+    /// The heading of all.
+    Heading(String),
+    /// A paragraph.
+    Paragraph(String),
+    /// Cells, the heading of the columns first.
+    Table(Vec<Vec<String>>),
+}
+
+/// The table in words: means over seeds where there are some, then the rows, each with its remarks.
+#[must_use]
+pub fn blocks(found: &Comparison) -> Vec<Block> {
+    let Comparison {
+        rows,
+        by,
+        groups,
+        verdict,
+    } = found;
+    let all: Vec<&Row> = rows.iter().collect();
+    let (differ, same) = fields(&all);
+    let metrics = measured(&all);
+    let named = rows.iter().any(|row| row.name.is_some());
+    let heading = |fields: &[&str]| -> Vec<String> {
+        let names = metrics.iter().map(|metric| metric.name());
+        let stage = named.then_some("stage");
+        let cells = stage.into_iter().chain(fields.iter().copied()).chain(names);
+        cells.map(str::to_owned).collect()
+    };
+    let sentence = verdict
+        .as_ref()
+        .map(|verdict| Block::Paragraph(capital(&verdict.sentence()) + "."));
+    let mut blocks = vec![Block::Heading(counted(rows.len(), "result"))];
+    let order = match (by, groups) {
+        (Some(by), None) => Some(capital(&by.lead()) + " first."),
+        (by, Some(groups)) => {
+            let first = by.filter(|_| groups.len() > 1);
+            let first = first.map_or(String::new(), |by| format!(", {} first", by.lead()));
+            let settings = replicates::counted(groups, &all);
+            Some(format!(
+                "{settings}: mean ± standard deviation over seeds{first}."
+            ))
+        }
+        (None, None) => None,
+    };
+    blocks.extend(order.map(Block::Paragraph));
+    blocks.extend(
+        same.iter()
+            .map(|(label, value)| Block::Paragraph(format!("The same in all: {label} {}.", cell(value)))),
+    );
+    if let Some(groups) = groups {
+        let settings: Vec<&str> = differ
+            .iter()
+            .copied()
+            .filter(|label| groups.iter().any(|group| group.point.contains_key(*label)))
+            .collect();
+        let columns: Vec<&str> = settings.iter().copied().chain(["seeds"]).collect();
+        let lines = groups.iter().map(|group| {
+            let name = named.then(|| group.name.clone().unwrap_or_default());
+            let values = settings
+                .iter()
+                .map(|label| group.point.get(*label).map_or_else(String::new, cell));
+            let seeds = group.counted(&all, |row| !rows[row].metrics.is_empty());
+            let metrics = metrics.iter().map(|metric| {
+                group
+                    .metric(*metric)
+                    .map_or_else(String::new, |found| metric.shown_spread(found))
+            });
+            name.into_iter()
+                .chain(values)
+                .chain([seeds])
+                .chain(metrics)
+                .collect()
+        });
+        blocks.push(Block::Table(
+            std::iter::once(heading(&columns)).chain(lines).collect(),
+        ));
+        blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
+        blocks.extend(sentence.clone());
+        let single = "The single results, as the manifest has them and by no rank:";
+        blocks.push(Block::Paragraph(single.to_owned()));
+    }
+    let lines = rows.iter().map(|row| {
+        let name = named.then(|| row.name.clone().unwrap_or_default());
+        let values = differ
+            .iter()
+            .map(|label| row.point.get(*label).map_or_else(String::new, cell));
+        let metrics = metrics.iter().map(|metric| {
+            row.metric(*metric)
+                .map_or_else(String::new, |found| metric.shown(found))
+        });
+        name.into_iter().chain(values).chain(metrics).collect()
+    });
+    blocks.push(Block::Table(
+        std::iter::once(heading(&differ)).chain(lines).collect(),
+    ));
+    blocks.extend(sentence.filter(|_| groups.is_none()));
+    blocks.push(Block::Paragraph(INTERVALS.to_owned()));
+    let remarks = remarks(&all).into_iter();
+    blocks.extend(remarks.map(|remark| Block::Paragraph(format!("Note: {remark}."))));
+    blocks
+}
+
+/// What the intervals of single rows cover.
+const INTERVALS: &str = "Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was measured \
+     on (the seed of evaluate or sample), not another seed of training.";
+
+/// A sentence with a capital.
+fn capital(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    let first = letters.next().into_iter().flat_map(char::to_uppercase);
+    first.chain(letters).collect()
+}
+
+/// The table as Markdown.
+pub(super) fn markdown(found: &Comparison) -> String {
+    let line = |cells: &Vec<String>| {
+        let cells: Vec<_> = cells.iter().map(escaped).collect();
+        format!("| {} |", cells.join(" | "))
+    };
+    let parts: Vec<String> = blocks(found)
+        .iter()
+        .map(|block| match block {
+            Block::Heading(text) => format!("# {text}\n"),
+            Block::Paragraph(text) => format!("{}\n", escaped(text)),
+            Block::Table(rows) => {
+                let mut lines: Vec<String> = rows.iter().map(line).collect();
+                lines.insert(1, format!("|{}", "---|".repeat(rows[0].len())));
+                lines.join("\n") + "\n"
+            }
+        })
+        .collect();
+    parts.join("\n")
+}
+
+fn escaped(text: impl AsRef<str>) -> String {
+    text.as_ref().replace('|', "\\|").replace('\n', " ")
+}
+
+/// The table as CSV (RFC 4180): numbers in full, the ends of intervals in columns of their own; where there are groups,
+/// those of its group behind each row.
+pub(super) fn csv(found: &Comparison) -> String {
+    let rows = &found.rows;
+    let groups = found.groups.as_deref();
+    let all: Vec<&Row> = rows.iter().collect();
+    let (differ, same) = fields(&all);
+    let metrics = measured(&all);
+    let named = rows.iter().any(|row| row.name.is_some());
+    let labels: Vec<&str> = differ
+        .into_iter()
+        .chain(same.into_iter().map(|(label, _)| label))
+        .collect();
+    let mut heading: Vec<String> = named.then(|| "stage".to_owned()).into_iter().collect();
+    heading.extend(labels.iter().map(|&label| label.to_owned()));
+    for metric in &metrics {
+        let name = metric.name();
+        heading.extend([name.to_owned(), format!("{name}_low"), format!("{name}_high")]);
+    }
+    for metric in metrics.iter().filter(|_| groups.is_some()) {
+        let name = metric.name();
+        heading.extend(["mean", "sd", "seeds"].map(|what| format!("{name}_{what}")));
+    }
+    let units = rows.iter().any(|row| row.unit.is_some());
+    heading.extend(units.then(|| "unit".to_owned()));
+    let mut lines = vec![heading];
+    for (index, row) in rows.iter().enumerate() {
+        let mut line: Vec<String> = named
+            .then(|| row.name.clone().unwrap_or_default())
+            .into_iter()
+            .collect();
+        line.extend(
+            labels
+                .iter()
+                .map(|label| row.point.get(*label).map_or_else(String::new, cell)),
+        );
+        for metric in &metrics {
+            let found = row.metric(*metric);
+            let number = |number: Option<f64>| number.map_or_else(String::new, |number| number.to_string());
+            line.extend([
+                number(found.map(|found| found.value)),
+                number(found.and_then(|found| found.low)),
+                number(found.and_then(|found| found.high)),
+            ]);
+        }
+        if let Some(groups) = groups {
+            let group = groups.iter().find(|group| group.rows.contains(&index));
+            for metric in &metrics {
+                let found = group.and_then(|group| group.metric(*metric));
+                line.extend([
+                    found.map_or_else(String::new, |spread| spread.mean.to_string()),
+                    found
+                        .and_then(|spread| spread.sd)
+                        .map_or_else(String::new, |sd| sd.to_string()),
+                    found.map_or_else(String::new, |spread| spread.n.to_string()),
+                ]);
+            }
+        }
+        line.extend(units.then(|| row.unit.map_or_else(String::new, |unit| unit.name().to_owned())));
+        lines.push(line);
+    }
+    let quoted = |field: &String| {
+        if field.contains([',', '"', '\n', '\r']) {
+            format!("\"{}\"", field.replace('"', "\"\""))
+        } else {
+            field.clone()
+        }
+    };
+    lines
+        .iter()
+        .map(|line| line.iter().map(quoted).collect::<Vec<_>>().join(",") + "\r\n")
+        .collect()
+}

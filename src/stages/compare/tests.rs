@@ -1,0 +1,230 @@
+use serde_json::json;
+
+use super::*;
+use crate::manifest::StageKind;
+
+pub(super) fn row(name: Option<&str>, point: &Value, bits: Option<(f64, f64)>) -> Row {
+    Row {
+        name: name.map(str::to_owned),
+        point: point
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(label, value)| (label.clone(), value.clone()))
+            .collect(),
+        metrics: bits
+            .map(|(value, half)| {
+                let interval = Interval {
+                    value,
+                    low: Some(value - half),
+                    high: Some(value + half),
+                };
+                (Metric::BitsPerByte, interval)
+            })
+            .into_iter()
+            .collect(),
+        ..Row::default()
+    }
+}
+
+#[test]
+fn tables_are_in_order_and_say_what_differs() {
+    let rows = vec![
+        row(
+            None,
+            &json!({ "rate": 0.1, "note": "a,b|c", "seed": 1 }),
+            Some((2.0, 0.5)),
+        ),
+        row(None, &json!({ "rate": 0.2, "note": null, "seed": 1 }), None),
+        row(
+            None,
+            &json!({ "rate": 0.3, "note": { "kind": "x" }, "seed": 1 }),
+            Some((1.25, 0.125)),
+        ),
+    ];
+    let found = Comparison::of(rows, None);
+    assert_eq!(found.by, Some(Metric::BitsPerByte));
+    insta::assert_snapshot!(markdown(&found), @r"
+    # 3 results
+
+    The best `bits_per_byte` first.
+
+    The same in all: seed 1.
+
+    | rate | note | bits_per_byte |
+    |---|---|---|
+    | 0.3 | x | 1.2500 ± 0.1250 |
+    | 0.1 | a,b\|c | 2.0000 ± 0.5000 |
+    | 0.2 | default |  |
+
+    Intervals are at 95%, each for its row alone: they do not cover what another seed changes.
+    ");
+    insta::assert_snapshot!(csv(&found).replace('\r', ""), @r#"
+    rate,note,seed,bits_per_byte,bits_per_byte_low,bits_per_byte_high
+    0.3,x,1,1.25,1.125,1.375
+    0.1,"a,b|c",1,2,1.5,2.5
+    0.2,default,1,,,
+    "#);
+    let text = serde_json::to_string(&table(&Comparison::of(found.rows[..1].to_vec(), None))).unwrap();
+    assert_eq!(
+        text,
+        r#"{"sorted_by":"bits_per_byte","rows":[{"point":{"rate":0.3,"note":{"kind":"x"},"seed":1},"metrics":{"bits_per_byte":{"value":1.25,"low":1.125,"high":1.375}}}]}"#
+    );
+}
+
+/// A row of a setting, drawn by a seed of the training.
+fn seeded(setting: usize, seed: u64, bits: f64) -> Row {
+    let mut row = row(None, &json!({ "rate": setting }), Some((bits, 0.125)));
+    let seed = Seed {
+        label: "seed".to_owned(),
+        kinds: vec![StageKind::Train],
+        value: seed,
+    };
+    row.place(setting, vec![seed]);
+    row
+}
+
+#[test]
+fn seeds_have_a_mean_and_no_rank() {
+    // The best of all is a seed of the setting that is worse.
+    let mut rows = vec![
+        seeded(1, 1, 2.5),
+        seeded(1, 2, 1.0),
+        seeded(1, 3, 4.0),
+        seeded(2, 1, 1.5),
+        seeded(2, 2, 1.25),
+    ];
+    for row in &mut rows {
+        row.unit = Some(Unit::Position);
+        row.metrics
+            .push((Metric::Perplexity, row.metrics[0].1.map(f64::exp)));
+    }
+    let found = Comparison::of(rows, None);
+    insta::assert_snapshot!(markdown(&found));
+    insta::assert_snapshot!(csv(&found).replace('\r', ""));
+    assert_eq!(
+        figure(&found).unwrap(),
+        (
+            "lowest bits_per_byte".to_owned(),
+            "rate 2 (bits_per_byte 1.3750 ± 0.1768, mean ± sd of 2 seeds), not apart from rate 1".to_owned()
+        )
+    );
+    let text = serde_json::to_value(table(&found)).unwrap();
+    // What is read is what was written.
+    assert_eq!(table::parse(&text.to_string()).unwrap(), found);
+    assert_eq!(text["verdict"]["best"], Value::Null);
+    assert_eq!(text["verdict"]["not_apart"], json!([1]));
+    assert_eq!(text["groups"][0]["point"], json!({ "rate": 2 }));
+    assert_eq!(text["groups"][0]["seeds"], json!({ "seed": 2 }));
+    assert_eq!(text["groups"][1]["rows"], json!([2, 3, 4]));
+    let spread = &text["groups"][1]["metrics"]["bits_per_byte"];
+    assert_eq!(
+        (&spread["mean"], &spread["sd"], &spread["n"]),
+        (&json!(2.5), &json!(1.5), &json!(3))
+    );
+    assert_eq!(text["rows"][2]["point"]["seed"], 1);
+    // Of seeds alone there is no best.
+    let found = Comparison::of(found.rows[2..].to_vec(), None);
+    assert_eq!(found.verdict, None);
+    assert_eq!(
+        figure(&found).unwrap(),
+        (
+            "mean".to_owned(),
+            "bits_per_byte 2.5000 ± 1.5000, mean ± sd of 3 seeds".to_owned()
+        )
+    );
+}
+
+#[test]
+fn one_seed_has_no_plus_minus() {
+    let found = Comparison::of(
+        vec![seeded(1, 1, 1.0), seeded(2, 1, 2.0), seeded(2, 2, 2.5)],
+        None,
+    );
+    let (name, value) = figure(&found).unwrap();
+    assert_eq!(name, "lowest bits_per_byte");
+    assert_eq!(
+        value,
+        "rate 1 (bits_per_byte 1.0000, 1 seed), not apart from rate 2"
+    );
+    let text = markdown(&found);
+    assert!(text.contains("| 1 | 1 | 1.0000 |\n"), "{text}");
+    assert!(
+        text.starts_with("# 3 results\n\n2 settings, 1 to 2 seeds each: "),
+        "{text}"
+    );
+    assert!(
+        text.contains("No best by bits_per_byte: rate 1 is not apart from rate 2; "),
+        "{text}"
+    );
+}
+
+#[test]
+fn where_intervals_lie_apart_the_first_is_best() {
+    let rows = vec![
+        row(None, &json!({ "rate": 1 }), Some((2.0, 0.25))),
+        row(None, &json!({ "rate": 2 }), Some((1.0, 0.25))),
+    ];
+    let found = Comparison::of(rows, None);
+    assert_eq!(found.groups, None);
+    assert_eq!(
+        figure(&found).unwrap(),
+        (
+            "best".to_owned(),
+            "rate 2 (bits_per_byte 1.0000 ± 0.2500)".to_owned()
+        )
+    );
+    let text = markdown(&found);
+    assert!(
+        text.contains("\nBest by bits_per_byte: rate 2, apart from all others; "),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_numbers_are_per_is_said() {
+    let with = |unit, published| Row {
+        unit: Some(unit),
+        published,
+        metrics: vec![(
+            Metric::Perplexity,
+            row(None, &json!({}), Some((1.0, 0.5))).metrics[0].1,
+        )],
+        ..Row::default()
+    };
+    let (token, position) = (with(Unit::Token, false), with(Unit::Position, true));
+    assert_eq!(remarks(&[&token]), ["perplexity: per token of text"]);
+    assert_eq!(
+        remarks(&[&token, &position]),
+        [
+            "perplexity: per token of text in 1 row, per position, padding included in 1; the two do not compare",
+            "the published estimate in 1 of 2 rows: it is lower than a bound and is none, so that it comes last"
+        ]
+    );
+    assert!(remarks(&[&Row::default()]).is_empty());
+    let mut rows = [position, token];
+    rows[0].metrics[0].1.value = 0.5;
+    order(&mut rows, None, |row| row);
+    assert!(!rows[0].published, "the lower number is no bound");
+}
+
+#[test]
+fn of_accepted_records_more_is_better() {
+    let share = |value| Row {
+        name: Some(format!("{value}")),
+        point: Point::new(),
+        metrics: vec![(
+            Metric::Grammatical,
+            Interval {
+                value,
+                low: None,
+                high: None,
+            },
+        )],
+        ..Row::default()
+    };
+    let mut rows = [share(0.25), share(0.75), share(0.5)];
+    assert_eq!(order(&mut rows, None, |row| row), Some(Metric::Grammatical));
+    assert_eq!(rows.map(|row| row.title()), ["0.75", "0.5", "0.25"]);
+    assert_eq!(Metric::Grammatical.shown(share(0.5).metrics[0].1), "50.0%");
+}

@@ -1,0 +1,409 @@
+//! Whether what comes first in a table is best: only where it is apart from every other by more than the uncertainty.
+//!
+//! Single results are apart where their 95% intervals do not overlap. That asks for more than a test of their difference
+//! would; what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
+//!
+//! Means over seeds are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
+//! differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
+//! degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
+//! the seeds, do not overlap: which rows were held out is the same for all seeds and shows in no difference between them.
+//! One seed alone has no spread and is apart from nothing.
+
+use serde::Serialize;
+
+use super::{Row, fields, title};
+use crate::evaluate::Interval;
+use crate::manifest::{Metric, Seed};
+use crate::stages::replicates::{Group, Spread, distinct, is_seed};
+
+/// Others that are named at most.
+const NAMED: usize = 3;
+
+/// What is known of the first row or group of a table against the others that it compares with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Verdict {
+    /// What the first is called.
+    pub title: String,
+    by: Metric,
+    /// Those that it is not apart from, by their places, and what they are called.
+    open: Vec<(usize, String)>,
+    how: String,
+}
+
+/// A verdict as JSON.
+#[derive(Serialize)]
+pub struct VerdictReport<'a> {
+    /// The place of the best group, or the best row where there are no groups, from 0; `null` where none is.
+    best: Option<usize>,
+    /// Places of those that the first is not apart from.
+    not_apart: Vec<usize>,
+    /// How that is decided.
+    decided_by: &'a str,
+}
+
+impl Verdict {
+    /// The verdict on a table in order; nothing where fewer than two compare. A published estimate does not compare with
+    /// bounds, nor a number per token with one per position.
+    #[must_use]
+    pub fn of(rows: &[&Row], groups: Option<&[Group]>, by: Metric) -> Option<Self> {
+        let (differ, _) = fields(rows);
+        let called = |name: Option<&str>, point: &crate::manifest::Point, seeds: bool| {
+            let values = point
+                .iter()
+                .filter(|(label, _)| differ.contains(&label.as_str()) && (seeds || !is_seed(label)));
+            match title(name, values) {
+                none if none.is_empty() => "the first".to_owned(),
+                title => title,
+            }
+        };
+        match groups {
+            None => {
+                let named = rows.iter().any(|row| row.name != rows[0].name);
+                let name = |row: &Row| row.name.clone().filter(|_| named || differ.is_empty());
+                let comparable = comparable(rows, by);
+                let (&first, others) = comparable
+                    .split_first()
+                    .filter(|(_, others)| !others.is_empty())?;
+                let open = others.iter().filter(|&&other| {
+                    let pair = rows[first].metric(by).zip(rows[other].metric(by));
+                    !pair.is_some_and(|(a, b)| do_not_overlap(by, a, b))
+                });
+                let called = |place: usize| called(name(rows[place]).as_deref(), &rows[place].point, true);
+                Some(Self {
+                    title: called(first),
+                    by,
+                    open: open.map(|&place| (place, called(place))).collect(),
+                    how: "results are apart where their 95% intervals, which do not cover another seed of training, do not \
+                          overlap"
+                        .to_owned(),
+                })
+            }
+            Some(groups) => {
+                let named = groups.iter().any(|group| group.name != groups[0].name);
+                let heads: Vec<&Row> = groups
+                    .iter()
+                    .map(|group| {
+                        let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
+                        rows[*measured.unwrap_or(&group.rows[0])]
+                    })
+                    .collect();
+                let comparable = comparable(&heads, by);
+                let (&first, others) = comparable
+                    .split_first()
+                    .filter(|(_, others)| !others.is_empty())?;
+                let decided: Vec<(usize, Decided)> = others
+                    .iter()
+                    .map(|&other| (other, Decided::of(rows, &groups[first], &groups[other], by)))
+                    .collect();
+                let called = |place: usize| {
+                    let group: &Group = &groups[place];
+                    called(group.name.as_deref().filter(|_| named), &group.point, false)
+                };
+                let open = decided.iter().filter(|(_, decided)| !decided.apart);
+                Some(Self {
+                    title: called(first),
+                    by,
+                    open: open.map(|&(place, _)| (place, called(place))).collect(),
+                    how: how(&decided),
+                })
+            }
+        }
+    }
+
+    /// Whether the first is apart from all others.
+    #[must_use]
+    pub fn is_best(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// Those that the first is not apart from, in words.
+    #[must_use]
+    pub fn others(&self) -> String {
+        let mut names: Vec<String> = self
+            .open
+            .iter()
+            .take(NAMED)
+            .map(|(_, name)| name.clone())
+            .collect();
+        if self.open.len() > NAMED {
+            names.push(format!("{} more", self.open.len() - NAMED));
+        }
+        let last = names.pop().unwrap_or_default();
+        if names.is_empty() {
+            last
+        } else {
+            format!("{} and {last}", names.join("; "))
+        }
+    }
+
+    /// The verdict in words, and how it is reached.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let (by, title, how) = (self.by.name(), &self.title, &self.how);
+        if self.is_best() {
+            format!("best by {by}: {title}, apart from all others; {how}")
+        } else {
+            format!(
+                "no best by {by}: {title} is not apart from {}; {how}",
+                self.others()
+            )
+        }
+    }
+
+    /// The verdict as JSON has it.
+    #[must_use]
+    pub fn report(&self) -> VerdictReport<'_> {
+        VerdictReport {
+            // What compares comes first.
+            best: self.is_best().then_some(0),
+            not_apart: self.open.iter().map(|(place, _)| *place).collect(),
+            decided_by: &self.how,
+        }
+    }
+}
+
+/// The rows that compare with the first, which has the metric, by their places.
+fn comparable(rows: &[&Row], by: Metric) -> Vec<usize> {
+    let same = |row: &Row, first: &Row| {
+        row.published == first.published && (!by.is_per_token() || row.unit == first.unit)
+    };
+    (0..rows.len())
+        .filter(|&place| rows[place].metric(by).is_some() && same(rows[place], rows[0]))
+        .collect()
+}
+
+/// Whether the first of two intervals lies wholly on the better side of the second.
+fn do_not_overlap(by: Metric, first: Interval, second: Interval) -> bool {
+    let (better, worse) = if by.rises() {
+        (second.high, first.low)
+    } else {
+        (first.high, second.low)
+    };
+    better.zip(worse).is_some_and(|(better, worse)| better < worse)
+}
+
+/// What two groups of results say of each other.
+struct Decided {
+    apart: bool,
+    /// Whether their results were paired by seeds.
+    paired: bool,
+    /// Whether one of them has a single seed.
+    alone: bool,
+}
+
+impl Decided {
+    fn of(rows: &[&Row], first: &Group, second: &Group, by: Metric) -> Self {
+        let (a, b) = (results(rows, first, by), results(rows, second, by));
+        let pairs: Option<Vec<(f64, Vec<u64>)>> = a
+            .iter()
+            .map(|(seeds, x)| {
+                let (_, y) = b.iter().find(|(other, _)| other == seeds)?;
+                Some((x.value - y.value, seeds.iter().map(|seed| seed.value).collect()))
+            })
+            .collect();
+        let pairs = pairs.filter(|_| a.len() == b.len());
+        let paired = pairs.is_some();
+        let difference = match pairs {
+            Some(pairs) => {
+                let (differences, seeds): (Vec<f64>, Vec<_>) = pairs.into_iter().unzip();
+                Spread::of(&differences, &seeds)
+                    .map(|found| Interval::of(found.mean, found.standard_error, found.freedom))
+            }
+            None => first.metric(by).zip(second.metric(by)).map(|(a, b)| {
+                let errors = a.standard_error.zip(b.standard_error);
+                let error = errors.map(|(a, b)| a.hypot(b));
+                Interval::of(a.mean - b.mean, error, a.freedom.min(b.freedom))
+            }),
+        };
+        let zero = Interval {
+            value: 0.0,
+            low: Some(0.0),
+            high: Some(0.0),
+        };
+        let differ = difference.is_some_and(|difference| do_not_overlap(by, difference, zero));
+        let apart = differ && do_not_overlap(by, averaged(&a), averaged(&b));
+        Self {
+            apart,
+            paired,
+            alone: a.len() < 2 || b.len() < 2,
+        }
+    }
+}
+
+/// The results of a group, with the seeds that they were drawn by.
+fn results<'a>(rows: &[&'a Row], group: &Group, by: Metric) -> Vec<(&'a [Seed], Interval)> {
+    let found = distinct(rows, &group.rows).into_iter();
+    found
+        .filter_map(|row| Some((&*rows[row].seeds, rows[row].metric(by)?)))
+        .collect()
+}
+
+/// The mean of intervals, end by end; without ends where one has none.
+fn averaged(results: &[(&[Seed], Interval)]) -> Interval {
+    let n = results.len() as f64;
+    let mean = |end: &dyn Fn(&Interval) -> Option<f64>| {
+        let ends: Option<Vec<f64>> = results.iter().map(|(_, interval)| end(interval)).collect();
+        ends.map(|ends| ends.iter().sum::<f64>() / n)
+    };
+    Interval {
+        value: results.iter().map(|(_, interval)| interval.value).sum::<f64>() / n,
+        low: mean(&|interval| interval.low),
+        high: mean(&|interval| interval.high),
+    }
+}
+
+/// How it is decided which means over seeds are apart.
+fn how(decided: &[(usize, Decided)]) -> String {
+    let paired = decided.iter().filter(|(_, decided)| decided.paired).count();
+    let pairs = match paired {
+        0 => "",
+        all if all == decided.len() => ", paired by seed,",
+        _ => ", paired by seed where both have the same seeds,",
+    };
+    let mut how = format!(
+        "means are apart where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of their \
+         results do not overlap on average"
+    );
+    if decided.iter().any(|(_, decided)| decided.alone) {
+        how.push_str("; 1 seed alone shows no spread");
+    }
+    how
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::{arrange, tests::row};
+    use super::*;
+    use crate::manifest::StageKind;
+
+    /// Rows in order by bits per byte, with their verdict; each has a setting, a seed, a value and half its interval.
+    fn verdict(results: &[(usize, u64, f64, f64)]) -> Verdict {
+        let replicated = (1..results.len()).any(|place| results[place].0 == results[place - 1].0);
+        let mut rows: Vec<Row> = results
+            .iter()
+            .map(|&(setting, seed, bits, half)| {
+                let mut row = row(None, &json!({ "rate": setting }), Some((bits, half)));
+                if replicated {
+                    let seed = Seed {
+                        label: "seed".to_owned(),
+                        kinds: vec![StageKind::Train],
+                        value: seed,
+                    };
+                    row.place(setting, vec![seed]);
+                }
+                row
+            })
+            .collect();
+        let (by, groups) = arrange(&mut rows, None, |row| row);
+        let all: Vec<&Row> = rows.iter().collect();
+        Verdict::of(&all, groups.as_deref(), by.unwrap()).unwrap()
+    }
+
+    fn open(verdict: &Verdict) -> Vec<&str> {
+        verdict.open.iter().map(|(_, name)| &**name).collect()
+    }
+
+    #[test]
+    fn of_single_results_intervals_decide() {
+        // 1 ± 0.125 and 1.25 ± 0.125 touch; 1.3 ± 0.125 does not.
+        let touching = verdict(&[(1, 1, 1.25, 0.125), (2, 1, 1.0, 0.125), (3, 1, 1.3, 0.125)]);
+        assert!(!touching.is_best());
+        assert_eq!((&*touching.title, open(&touching)), ("rate 2", vec!["rate 1"]));
+        assert_eq!(
+            touching.sentence(),
+            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals, which \
+             do not cover another seed of training, do not overlap"
+        );
+        let apart = verdict(&[(1, 1, 1.5, 0.125), (2, 1, 1.0, 0.125)]);
+        assert!(
+            apart.is_best()
+                && apart
+                    .sentence()
+                    .starts_with("best by bits_per_byte: rate 2, apart from all")
+        );
+        // The same value twice is a tie.
+        assert!(!verdict(&[(1, 1, 1.0, 0.0), (2, 1, 1.0, 0.0)]).is_best());
+    }
+
+    #[test]
+    fn of_means_the_difference_over_seeds_decides() {
+        // Seeds move both settings alike: the paired differences are 0.5, 0.5, 0.6, whatever the spread of 1.
+        let paired = [
+            (1, 1, 1.0, 0.01),
+            (1, 2, 2.0, 0.01),
+            (1, 3, 3.0, 0.01),
+            (2, 1, 1.5, 0.01),
+            (2, 2, 2.5, 0.01),
+            (2, 3, 3.6, 0.01),
+        ];
+        let found = verdict(&paired);
+        assert!(found.is_best(), "{}", found.sentence());
+        assert!(found.sentence().contains("paired by seed, leaves out 0"));
+        // By other seeds there are no pairs, and the spread hides the difference.
+        let mut unpaired = paired;
+        for one in &mut unpaired[3..] {
+            one.1 += 10;
+        }
+        let found = verdict(&unpaired);
+        assert_eq!(open(&found), ["rate 2"]);
+        assert!(found.sentence().contains("of their difference leaves out 0"));
+        // Seeds agree, but which rows were held out may have made the difference.
+        let mut wide = paired;
+        for one in &mut wide {
+            one.3 = 0.5;
+        }
+        assert_eq!(open(&verdict(&wide)), ["rate 2"]);
+        // A difference within the spread: 0.5, −0.5, 0.6.
+        let mut within = paired;
+        within[4].2 = 1.5;
+        assert_eq!(open(&verdict(&within)), ["rate 2"]);
+    }
+
+    #[test]
+    fn one_seed_is_apart_from_nothing() {
+        let found = verdict(&[(1, 1, 1.0, 0.01), (1, 2, 1.1, 0.01), (2, 1, 9.0, 0.01)]);
+        assert_eq!(open(&found), ["rate 2"]);
+        assert!(
+            found.sentence().ends_with("1 seed alone shows no spread"),
+            "{}",
+            found.sentence()
+        );
+    }
+
+    #[test]
+    fn what_does_not_compare_has_no_part_in_it() {
+        let mut rows = [
+            row(None, &json!({ "rate": 1 }), Some((1.0, 0.1))),
+            row(None, &json!({ "rate": 2 }), Some((0.5, 0.1))),
+        ];
+        rows[1].published = true;
+        let all: Vec<&Row> = rows.iter().collect();
+        assert_eq!(Verdict::of(&all, None, Metric::BitsPerByte), None);
+        assert_eq!(Verdict::of(&all[..1], None, Metric::BitsPerByte), None);
+        // Of accepted records more is better.
+        let share = |low, value, high| {
+            let interval = Interval {
+                value,
+                low: Some(low),
+                high: Some(high),
+            };
+            Row {
+                metrics: vec![(Metric::Grammatical, interval)],
+                ..Row::default()
+            }
+        };
+        let (more, less, near) = (share(0.8, 0.9, 0.95), share(0.1, 0.2, 0.3), share(0.7, 0.85, 0.9));
+        assert!(
+            Verdict::of(&[&more, &less], None, Metric::Grammatical)
+                .unwrap()
+                .is_best()
+        );
+        assert!(
+            !Verdict::of(&[&more, &near], None, Metric::Grammatical)
+                .unwrap()
+                .is_best()
+        );
+    }
+}
