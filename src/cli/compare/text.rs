@@ -390,7 +390,7 @@ mod tests {
             "{text}"
         );
         insta::assert_snapshot!(text, @r"
-        bound: 3 results, 2 of them there, best perplexity first
+        bound: 3 results, 2 of them there, lowest perplexity first
 
         learning_rate  perplexity           bits_per_byte    time   artifact
         0.001          150.0 (149.8–150.2)  1.5000 ± 0.2500  1.5 s  22324018
@@ -398,6 +398,9 @@ mod tests {
         0.01           not run
 
         the same in all: seed 1
+        best by perplexity: learning_rate 0.001, apart from all others; results are
+        apart where their 95% intervals, which do not cover another seed of training, do
+        not overlap
         perplexity and nats_per_token: per token of text
         no room for nats_per_token: see --json
         ");
@@ -467,7 +470,16 @@ mod tests {
             .collect();
         let table = by_kind(rows, None).remove(0);
         let text = text(&table, &|_, text| text.to_owned());
-        insta::assert_snapshot!(text, @"");
+        insta::assert_snapshot!(text, @r"
+        texts: 3 results
+
+        seed  status  time   artifact
+        1     done    1.0 s  22324018
+        2     done    1.0 s  22324018
+        3     done    1.0 s  22324018
+
+        the same in all: learning_rate 0.1
+        ");
     }
 
     #[test]

@@ -47,7 +47,7 @@ fn tables_are_in_order_and_say_what_differs() {
     insta::assert_snapshot!(markdown(&found), @r"
     # 3 results
 
-    The best `bits_per_byte` first.
+    Lowest bits_per_byte first.
 
     The same in all: seed 1.
 
@@ -57,7 +57,9 @@ fn tables_are_in_order_and_say_what_differs() {
     | 0.1 | a,b\|c | 2.0000 ± 0.5000 |
     | 0.2 | default |  |
 
-    Intervals are at 95%, each for its row alone: they do not cover what another seed changes.
+    Best by bits_per_byte: rate 0.3, note x, apart from all others; results are apart where their 95% intervals, which do not cover another seed of training, do not overlap.
+
+    Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was measured on (the seed of evaluate or sample), not another seed of training.
     ");
     insta::assert_snapshot!(csv(&found).replace('\r', ""), @r#"
     rate,note,seed,bits_per_byte,bits_per_byte_low,bits_per_byte_high
