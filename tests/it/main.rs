@@ -1,5 +1,6 @@
 //! Integration tests of the `mdlm` program: one binary, one module per topic.
 
+mod bombs;
 mod cli;
 mod corpora;
 mod data;

@@ -1,6 +1,7 @@
 //! Training takes what it needs in its first steps and nothing more: held by counting every allocation.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -20,6 +21,20 @@ struct Counting;
 static ALIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 
+thread_local! {
+    /// The same of this thread alone. What another thread frees makes the first negative.
+    static ALIVE_HERE: Cell<isize> = const { Cell::new(0) };
+    static PEAK_HERE: Cell<isize> = const { Cell::new(0) };
+}
+
+/// What `work` gives, and the most bytes that this thread asked for at once while it worked.
+pub fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = ALIVE_HERE.get();
+    PEAK_HERE.set(before);
+    let result = work();
+    (result, (PEAK_HERE.get() - before) as usize)
+}
+
 // SAFETY: everything is passed on to the system's allocator; counting touches atomics alone.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -36,6 +51,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         ALIVE.fetch_sub(layout.size(), Relaxed);
+        // A thread that ends may free when its counts are gone.
+        let _ = ALIVE_HERE.try_with(|alive| alive.set(alive.get() - layout.size() as isize));
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(block, layout) }
     }
@@ -43,6 +60,10 @@ unsafe impl GlobalAlloc for Counting {
 
 fn count(bytes: usize) {
     PEAK.fetch_max(ALIVE.fetch_add(bytes, Relaxed) + bytes, Relaxed);
+    let _ = ALIVE_HERE.try_with(|alive| {
+        alive.set(alive.get() + bytes as isize);
+        PEAK_HERE.with(|peak| peak.set(peak.get().max(alive.get())));
+    });
 }
 
 #[global_allocator]

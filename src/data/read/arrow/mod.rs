@@ -5,8 +5,10 @@
 //! the streams behind it: joined files are one corpus, as they are for gzip or zstd.
 //!
 //! The crate `arrow` decodes the batches, after every length of a message was checked against the bytes that are there:
-//! its own file reader allocates what a footer declares. A batch is in memory as a whole, so it is bounded. Strings are
-//! decoded as bytes, so that what is not UTF-8 is a matter of the policy.
+//! its own file reader takes what a footer, a batch or a compressed buffer states
+//! (`the_arrow_crate_takes_what_a_file_states` in `tests/it/bombs.rs`), and with checks before it every batch would be read
+//! twice. A batch is in memory as a whole, so it is bounded. Strings are decoded as bytes, so that what is not UTF-8 is a
+//! matter of the policy.
 
 mod column;
 

@@ -33,6 +33,20 @@ pub struct Compact<'b> {
 
 type Result<T> = std::result::Result<T, Wrong>;
 
+/// A number of seven bits a byte, from `at` on.
+pub fn varint(bytes: &[u8], at: &mut usize) -> Result<u64> {
+    let mut value = 0;
+    for shift in (0..64).step_by(7) {
+        let byte = *bytes.get(*at).ok_or(Wrong)?;
+        *at += 1;
+        value |= u64::from(byte & 0x7F) << shift;
+        if byte & 0x80 == 0 {
+            return Ok(value);
+        }
+    }
+    Err(Wrong)
+}
+
 impl<'b> Compact<'b> {
     /// Reads from the start of `bytes`.
     pub fn new(bytes: &'b [u8]) -> Self {
@@ -46,15 +60,7 @@ impl<'b> Compact<'b> {
     }
 
     fn varint(&mut self) -> Result<u64> {
-        let mut value = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            value |= u64::from(byte & 0x7F) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(value);
-            }
-        }
-        Err(Wrong)
+        varint(self.bytes, &mut self.at)
     }
 
     /// An integer of 16, 32 or 64 bits.
