@@ -38,9 +38,17 @@ impl Column {
             strings(schema.fields(), "", 0, &mut names);
             strings_hint(names)
         };
-        let Some((index, fields, data_type)) = find(schema.fields(), name, 0) else {
-            return Err(Error::input(format!("the Arrow data have no column `{name}`")).hint(hint()));
+        let no_column = || format!("the Arrow data have no column `{name}`");
+        let fields = schema.fields();
+        let Some(found) = find(fields, name, false, 0).or_else(|| find(fields, name, true, 0)) else {
+            return Err(Error::input(no_column()).hint(hint()));
         };
+        let Place {
+            index,
+            fields,
+            data_type,
+            whole,
+        } = found;
         let mut column = Self {
             index,
             fields,
@@ -49,7 +57,9 @@ impl Column {
         };
         if !column.all_null {
             let field = &all[index];
-            if let Some(changed) = as_bytes(field.data_type(), &column.fields, 0) {
+            if !whole {
+                column.wrong = Some((no_column(), hint()));
+            } else if let Some(changed) = as_bytes(field.data_type(), &column.fields, 0) {
                 all[index] = Arc::new(Field::clone(field).with_data_type(changed));
             } else {
                 let message =
@@ -61,25 +71,45 @@ impl Column {
     }
 }
 
-/// The field of a name, or along a path of names joined by dots; which fields lead to it, and its type. A field that has
-/// nothing but nulls stands for all that could be within it.
-fn find(fields: &Fields, name: &str, depth: usize) -> Option<(usize, Vec<usize>, DataType)> {
+/// Where a name leads.
+struct Place {
+    index: usize,
+    /// The fields within.
+    fields: Vec<usize>,
+    data_type: DataType,
+    /// Whether this is the field of the whole name, and not of its beginning.
+    whole: bool,
+}
+
+/// The field of a name, or along a path of names joined by dots. With `part` the field that the path ends at before the
+/// name does: where it has nothing but nulls, it stands for all that could be within it.
+fn find(fields: &Fields, name: &str, part: bool, depth: usize) -> Option<Place> {
+    let here = |index, field: &FieldRef, whole| Place {
+        index,
+        fields: Vec::new(),
+        data_type: field.data_type().clone(),
+        whole,
+    };
     if let Some((index, field)) = fields.find(name) {
-        return Some((index, Vec::new(), field.data_type().clone()));
+        return Some(here(index, field, true));
     }
     if depth > DEEPEST {
         return None;
     }
     name.match_indices('.').find_map(|(dot, _)| {
         let (index, field) = fields.find(&name[..dot])?;
-        let inner = match field.data_type() {
-            DataType::Null => return Some((index, Vec::new(), DataType::Null)),
-            DataType::Struct(inner) => inner,
-            _ => return None,
+        let within = match field.data_type() {
+            DataType::Struct(inner) => find(inner, &name[dot + 1..], part, depth + 1),
+            _ => None,
         };
-        let (first, mut rest, data_type) = find(inner, &name[dot + 1..], depth + 1)?;
-        rest.insert(0, first);
-        Some((index, rest, data_type))
+        match within {
+            Some(mut place) => {
+                place.fields.insert(0, place.index);
+                place.index = index;
+                Some(place)
+            }
+            None => part.then(|| here(index, field, false)),
+        }
     })
 }
 
@@ -111,12 +141,16 @@ fn element(data_type: &DataType) -> Option<&FieldRef> {
     }
 }
 
-/// Whether a type has no values but nulls and lists of them.
+/// Whether a type has no values but nulls, and lists and structures of them.
 fn only_nulls(data_type: &DataType, depth: usize) -> bool {
     match data_type {
         DataType::Null => true,
         _ if depth > DEEPEST => false,
         DataType::Dictionary(_, value) => only_nulls(value, depth + 1),
+        DataType::Struct(fields) => {
+            let mut fields = fields.iter();
+            fields.all(|field| only_nulls(field.data_type(), depth + 1))
+        }
         other => element(other).is_some_and(|field| only_nulls(field.data_type(), depth + 1)),
     }
 }
@@ -193,10 +227,8 @@ impl Rows<'_, '_> {
         let Some((array, outer)) = arrays.split_last() else {
             return Ok(());
         };
-        let nulls = self
-            .column
-            .wrong
-            .is_some()
+        // Of a dictionary or runs, null values, too.
+        let nulls = (self.column.wrong.is_some())
             .then(|| array.logical_nulls())
             .flatten();
         for row in 0..array.len() {
@@ -208,7 +240,8 @@ impl Rows<'_, '_> {
                 continue;
             }
             if let Some((message, hint)) = &self.column.wrong {
-                if nulls.as_ref().is_none_or(|nulls| nulls.is_valid(row)) {
+                let is_null = nulls.as_ref().is_some_and(|nulls| nulls.is_null(row));
+                if !is_null && !is_nothing(array, row) {
                     return Err(Error::input(message.clone()).hint(hint.clone()).context(place()));
                 }
                 self.sink.empty();
@@ -256,6 +289,27 @@ impl Rows<'_, '_> {
             }
         }
         Ok(())
+    }
+}
+
+/// Whether an element has no value: it is null, or a structure or list of such elements.
+fn is_nothing(array: &dyn Array, row: usize) -> bool {
+    let all = |list: &ArrayRef| (0..list.len()).all(|row| is_nothing(list, row));
+    if array.is_null(row) {
+        return true;
+    }
+    match array.data_type() {
+        DataType::Null => true,
+        DataType::Struct(_) => {
+            let columns = array.as_struct().columns();
+            columns.iter().all(|column| is_nothing(column, row))
+        }
+        DataType::List(_) => all(&array.as_list::<i32>().value(row)),
+        DataType::LargeList(_) => all(&array.as_list::<i64>().value(row)),
+        DataType::FixedSizeList(..) => all(&array.as_fixed_size_list().value(row)),
+        DataType::ListView(_) => all(&array.as_list_view::<i32>().value(row)),
+        DataType::LargeListView(_) => all(&array.as_list_view::<i64>().value(row)),
+        _ => false,
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use parquet::basic::{ConvertedType, LogicalType, Type as Physical};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
-    ColumnChunkMetaData, ParquetMetaDataOptions, ParquetMetaDataReader, ParquetStatisticsPolicy,
-    RowGroupMetaData,
+    ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
+    ParquetStatisticsPolicy, RowGroupMetaData,
 };
 use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, Type};
 
@@ -65,11 +65,13 @@ pub struct Chunk {
     pub rows: u64,
 }
 
-/// Finds a column; a footer may take `buffer` bytes of memory.
+/// Finds a column; a footer may take `buffer` bytes of memory. Where the file has no column of the name, the columns
+/// within a group of that name, or within the group that the name begins with: where they have no values, there is no
+/// text, whatever the group could hold.
 ///
 /// # Errors
-/// The footer is damaged; there is no such column.
-pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Column> {
+/// The footer is damaged; there is nothing of that name.
+pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Vec<Column>> {
     let length = stored.len();
     let mut bytes = Vec::new();
     if length < TRAILER + MAGIC.len() as u64 {
@@ -112,8 +114,8 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
         wanted: name,
         next: 0,
         found: None,
-        nulls: None,
-        below: None,
+        shared: 1,
+        near: Vec::new(),
         strings: Vec::new(),
     };
     for field in schema.root_schema().get_fields() {
@@ -121,28 +123,60 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
     }
     let hint = || strings_hint(leaves.strings.clone());
     let no_column = || format!("the Parquet file has no column `{name}`");
-    // A group without rows has no text, whatever lies within it.
-    let below = leaves.below.filter(|_| parsed.file_metadata().num_rows() == 0);
-    let Some(index) = leaves.found.or(leaves.nulls).or(below) else {
+    let indices = leaves.found.map_or(leaves.near, |index| vec![index]);
+    if indices.is_empty() {
         return Err(Error::input(no_column()).hint(hint()));
-    };
-    let leaf = schema.column(index);
-    let wrong_type = if leaves.found.is_none() {
-        Some(no_column())
-    } else if leaf.physical_type() != Physical::BYTE_ARRAY {
-        Some(format!(
-            "the column `{name}` holds values of the type {}, not strings",
-            type_name(&leaf)
-        ))
-    } else {
-        None
-    };
+    }
+    let mut columns = Vec::new();
+    for index in indices {
+        let leaf = schema.column(index);
+        let wrong_type = if leaves.found.is_none() {
+            Some(no_column())
+        } else if leaf.physical_type() != Physical::BYTE_ARRAY {
+            Some(format!(
+                "the column `{name}` holds values of the type {}, not strings",
+                type_name(&leaf)
+            ))
+        } else {
+            None
+        };
+        columns.push(Column {
+            max_definition: u32::try_from(leaf.max_def_level()).map_err(|_| wrong())?,
+            max_repetition: u32::try_from(leaf.max_rep_level()).map_err(|_| wrong())?,
+            values: Arc::new(ColumnDescriptor::new(
+                leaf.self_type_ptr(),
+                0,
+                0,
+                leaf.path().clone(),
+            )),
+            wrong: wrong_type.map(|message| NoStrings {
+                message,
+                hint: hint(),
+            }),
+            chunks: chunks(&parsed, index, pages - footer)?,
+        });
+    }
+    let known = parsed.row_groups().iter().flat_map(RowGroupMetaData::columns);
+    let known = known.fold(0u64, |sum, column| sum.saturating_add(bytes_of(column)));
+    if known.saturating_add(SHORTEST) < pages - footer && joined(stored, pages - footer)? {
+        return Err(Error::input(
+            "the Parquet file has pages that its footer does not know of: files were joined",
+        )
+        .hint("give the files one by one; Parquet files cannot be joined"));
+    }
+    Ok(columns)
+}
+
+/// The parts of a column, which lie in the file's first `pages` bytes.
+fn chunks(parsed: &ParquetMetaData, index: usize, pages: u64) -> Result<Vec<Chunk>> {
+    let wrong = || damaged("the Parquet file's footer is damaged");
+    let leaf = parsed.file_metadata().schema_descr().column(index);
     let mut chunks = Vec::with_capacity(parsed.num_row_groups());
     let (mut rows, mut bytes) = (0u64, 0u64);
     for group in parsed.row_groups() {
-        let chunk = self::chunk(group.column(index), group.num_rows(), &leaf).ok_or_else(wrong)?;
+        let chunk = chunk(group.column(index), group.num_rows(), &leaf).ok_or_else(wrong)?;
         let end = chunk.start.checked_add(chunk.length);
-        if end.is_none_or(|end| end > pages - footer) {
+        if end.is_none_or(|end| end > pages) {
             return Err(damaged(format!(
                 "row group {}: its {} bytes from byte {} on lie outside the file's pages",
                 chunks.len() + 1,
@@ -158,29 +192,7 @@ pub fn column(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Re
     if u64::try_from(parsed.file_metadata().num_rows()) != Ok(rows) || bytes > pages {
         return Err(wrong());
     }
-    let known = parsed.row_groups().iter().flat_map(RowGroupMetaData::columns);
-    let known = known.fold(0u64, |sum, column| sum.saturating_add(bytes_of(column)));
-    if known.saturating_add(SHORTEST) < pages - footer && joined(stored, pages - footer)? {
-        return Err(Error::input(
-            "the Parquet file has pages that its footer does not know of: files were joined",
-        )
-        .hint("give the files one by one; Parquet files cannot be joined"));
-    }
-    Ok(Column {
-        max_definition: u32::try_from(leaf.max_def_level()).map_err(|_| wrong())?,
-        max_repetition: u32::try_from(leaf.max_rep_level()).map_err(|_| wrong())?,
-        values: Arc::new(ColumnDescriptor::new(
-            leaf.self_type_ptr(),
-            0,
-            0,
-            leaf.path().clone(),
-        )),
-        wrong: wrong_type.map(|message| NoStrings {
-            message,
-            hint: hint(),
-        }),
-        chunks,
-    })
+    Ok(chunks)
 }
 
 /// Bytes that a footer says a column's part has, with its indexes.
@@ -257,10 +269,11 @@ struct Leaves<'n> {
     next: usize,
     /// The column of the name.
     found: Option<usize>,
-    /// A column of nulls, which stands for all that could be within it.
-    nulls: Option<usize>,
-    /// The first column within a group of the name.
-    below: Option<usize>,
+    /// Parts that the name shares with those of `near`; at first the fewest that count.
+    shared: usize,
+    /// The columns that share most of the name: those within a group of the name, else within the group that it begins
+    /// with.
+    near: Vec<usize>,
     /// Names of some that hold strings.
     strings: Vec<String>,
 }
@@ -290,16 +303,18 @@ impl Leaves<'_> {
         }
         let index = self.next;
         self.next += 1;
-        let within = |name: &str| (self.wanted.strip_prefix(name)).is_some_and(|rest| rest.starts_with('.'));
         if name == self.wanted || path == self.wanted {
             self.found = self.found.or(Some(index));
-        } else if within(&name) && matches!(basic.logical_type_ref(), Some(LogicalType::Unknown)) {
-            self.nulls = self.nulls.or(Some(index));
         }
-        let lies_below =
-            |name: &str| (name.strip_prefix(self.wanted)).is_some_and(|rest| rest.starts_with('.'));
-        if lies_below(&name) || lies_below(&path) {
-            self.below = self.below.or(Some(index));
+        let wanted = || self.wanted.split('.');
+        let shared = |name: &str| wanted().zip(name.split('.')).take_while(|(a, b)| a == b).count();
+        let shared = shared(&name).max(shared(&path));
+        if shared > self.shared {
+            self.shared = shared;
+            self.near.clear();
+        }
+        if shared == self.shared {
+            self.near.push(index);
         }
         // More are not shown.
         if field.get_physical_type() == Physical::BYTE_ARRAY && self.strings.len() <= super::super::SHOWN {

@@ -1,10 +1,17 @@
 //! A column of strings out of a Parquet file.
 //!
 //! The crate `parquet` parses the footer, reads the pages, checks their checksums and decodes their values. It is made
-//! for files of one's own, so that around it are limits of ours: it allocates what a page's header declares and
-//! decompresses without a bound, so pages come from it as they are stored ([`pages`]); it follows a schema as deep as it
-//! goes and reserves what it declares ([`footer`]); it reads all values of a row and the lengths of a page at once
-//! ([`levels`], [`values`]). The tests show what it does without. One page and one dictionary are in memory.
+//! for files of one's own, so that around it are limits of ours, each with a test of `tests/it/bombs.rs` that fails when
+//! the crate has one:
+//!
+//! | what the crate does | test | instead |
+//! |---|---|---|
+//! | makes room for what a page's header states, and decompresses on | `the_parquet_crate_takes_what_a_page_states`, `the_crate_decompresses_without_a_bound` (here) | pages come as they are stored ([`pages`]) |
+//! | follows a schema as deep as it goes, reserves the fields that are stated, writes down every path | `the_parquet_crate_follows_a_schema_without_end` | the schema is looked at before ([`footer`], [`thrift`]) |
+//! | reads a row as a whole, whatever it has of values | `the_parquet_crate_reads_a_row_however_long_it_is` | levels are decoded here ([`levels`]), values some at a time ([`values`]) |
+//! | makes room for as many lengths of strings as are stated | `the_parquet_crate_takes_as_many_lengths_as_are_stated` | they are looked at before ([`levels`]) |
+//!
+//! One page and one dictionary are in memory.
 //!
 //! Read are flat columns, fields of structures and lists of strings, of any depth. The format: parquet-format 2.11.
 
@@ -32,25 +39,34 @@ use values::Values;
 /// # Errors
 /// The file is damaged, the column is not there or holds no strings, a row is too long.
 pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mut Sink<'_>) -> Result<()> {
-    let column = footer::column(stored, count, &format.column, sink.buffer)?;
-    let mut rows = Rows {
-        join: format.join.as_bytes(),
-        text: Vec::new(),
-        values: 0,
-        open: false,
-        number: 0,
-        sink,
-    };
+    let columns = footer::columns(stored, count, &format.column, sink.buffer)?;
+    // Where there are several, none may have values; the last one's rows count.
+    for (number, column) in columns.iter().enumerate() {
+        let rows = Rows {
+            join: format.join.as_bytes(),
+            text: Vec::new(),
+            values: 0,
+            open: false,
+            number: 0,
+            counts: number + 1 == columns.len(),
+            sink: &mut *sink,
+        };
+        read_column(stored, count, column, rows)?;
+    }
+    Ok(())
+}
+
+fn read_column(stored: &Stored, count: &ReadCount, column: &Column, mut rows: Rows<'_, '_>) -> Result<()> {
     for (group, chunk) in column.chunks.iter().enumerate() {
         let place = || format!("row group {}", group + 1);
         let before = rows.number + u64::from(rows.open);
-        let mut values = Values::new(&column);
-        let mut pages = Pages::new(stored, count, &column, chunk, rows.sink).context(place)?;
+        let mut values = Values::new(column);
+        let mut pages = Pages::new(stored, count, column, chunk, rows.sink).context(place)?;
         while let Some(page) = pages.next().context(place)? {
             let number = pages.number;
             match page {
                 Page::Dictionary(dictionary) => values.dictionary(dictionary),
-                Page::Data(data) => rows.page(&column, &data, &mut values),
+                Page::Data(data) => rows.page(column, &data, &mut values),
             }
             .context(|| format!("page {number}"))
             .context(place)?;
@@ -100,6 +116,8 @@ struct Rows<'r, 's> {
     open: bool,
     /// Rows that are closed.
     number: u64,
+    /// Whether the rows are records.
+    counts: bool,
     sink: &'r mut Sink<'s>,
 }
 
@@ -151,7 +169,9 @@ impl Rows<'_, '_> {
         }
         self.number += 1;
         if std::mem::take(&mut self.values) == 0 {
-            self.sink.empty();
+            if self.counts {
+                self.sink.empty();
+            }
         } else {
             emit(self.sink, self.number, &self.text)?;
         }

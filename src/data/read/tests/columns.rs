@@ -240,6 +240,8 @@ fn a_shard_without_texts_has_empty_records() {
         let fields = vec![Field::new("text", field.data_type().clone(), true)];
         Arc::new(StructArray::new(fields.into(), vec![field], None))
     };
+    let title: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
+    let list_of_numbers = DataType::List(Arc::new(Field::new("item", DataType::Int64, true)));
     let cases: Vec<(&str, ArrayRef, &str, u64)> = vec![
         ("text", nulls(3), "text", 3),
         ("text", list(&[0, 0]), "text", 2),
@@ -255,6 +257,31 @@ fn a_shard_without_texts_has_empty_records() {
         ),
         ("article", nulls(2), "article.text", 2),
         ("text", new_null_array(&DataType::Utf8, 2), "text", 2),
+        // A group whose rows have no values, be it null or all that lies in it, has no text, whatever it could hold.
+        (
+            "text",
+            new_null_array(structure(title.clone()).data_type(), 2),
+            "text",
+            2,
+        ),
+        ("text", structure(new_null_array(&DataType::Utf8, 2)), "text", 2),
+        ("text", structure(structure(nulls(2))), "text", 2),
+        (
+            "article",
+            structure(new_null_array(&DataType::Utf8, 2)),
+            "article.body",
+            2,
+        ),
+        ("article", two_fields(None), "article", 2),
+        ("article", two_fields(None), "article.body", 2),
+        ("article", two_fields(None), "article.text.body", 2),
+        (
+            "article",
+            new_null_array(&DataType::Float64, 2),
+            "article.text",
+            2,
+        ),
+        ("article", new_null_array(&list_of_numbers, 2), "article.text", 2),
         ("text", new_empty_array(&DataType::Float64), "text", 0),
         ("text", nulls(0), "text", 0),
         (
@@ -283,6 +310,36 @@ fn a_shard_without_texts_has_empty_records() {
                 (0, empty),
                 "{name} {}",
                 batch.schema()
+            );
+        }
+    }
+}
+
+/// A structure of a text and a number, two rows long: all nulls, or a number in the second row.
+fn two_fields(number: Option<i64>) -> ArrayRef {
+    let text = new_null_array(&DataType::Utf8, 2);
+    let numbers: ArrayRef = Arc::new(Int64Array::from(vec![None, number]));
+    let fields = vec![
+        Field::new("text", DataType::Utf8, true),
+        Field::new("number", DataType::Int64, true),
+    ];
+    Arc::new(StructArray::new(fields.into(), vec![text, numbers], None))
+}
+
+/// One value in a group is enough: its rows may be what is meant.
+#[test]
+fn a_group_with_a_value_is_no_shard_without_texts() {
+    let batch = batch_of("article", two_fields(Some(1)));
+    for wanted in ["article", "article.body"] {
+        for (name, bytes) in every_form(&batch) {
+            let kind = if name == "a.parquet" { "parquet" } else { "arrow" };
+            let message = fault(&bytes, name, json!({"format": {"kind": kind, "column": wanted}}));
+            let no_column = message.contains(&format!("no column `{wanted}`"));
+            let no_strings = message.contains("the column `article` holds values of the type Struct");
+            assert!(no_column || no_strings, "{name} {wanted}: {message}");
+            assert!(
+                message.contains("its columns of strings are `article.text`"),
+                "{message}"
             );
         }
     }
