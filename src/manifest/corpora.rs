@@ -144,6 +144,7 @@ impl CorpusFile {
                     sha256: self.sha256.map(str::to_owned),
                     unpinned: false,
                     max_bytes: None,
+                    exclude: vec![],
                 };
                 file.unpinned = file.sha256.is_none() && !file.names_commit();
                 file

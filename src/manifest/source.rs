@@ -103,7 +103,7 @@ pub struct LocalFiles {
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
     /// Paths or globs of files and folders that are not read although `files` matches them, relative to the manifest's
-    /// folder: `data/old`, `**/*.bak.txt`. Default: none.
+    /// folder: `data/old`, `**/*.bak.txt`. Default: none. Members of archives are `exclude` of `read`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub exclude: Vec<String>,
@@ -130,7 +130,7 @@ pub struct Download {
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
     /// `https://…`, `http://…`, `hf://datasets/OWNER/NAME@REVISION/path` (the path may be a glob), `s3://BUCKET/key`,
-    /// `gs://BUCKET/key`, `az://CONTAINER/key`.
+    /// `gs://BUCKET/key`, `az://CONTAINER/key`; keys may be globs, too.
     #[schemars(regex(pattern = r"^(https?|hf|s3|gs|az)://.+"), extend("patternErrorMessage" = URL))]
     pub url: String,
     /// SHA-256 of the file, in hex. Default: none; then `unpinned` has to say so, or the URL names a commit.
@@ -145,9 +145,21 @@ pub struct RemoteFile {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_bytes: Option<u64>,
+    /// Globs of files and folders that are not downloaded although the glob in `url` matches them, from the root of the
+    /// repository or bucket on: `data/old`, `**/test-*`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub exclude: Vec<String>,
 }
 
 impl RemoteFile {
+    /// Whether the URL is of the hub or a bucket and stands for any number of files.
+    #[must_use]
+    pub fn is_glob(&self) -> bool {
+        let web = self.url.starts_with("http://") || self.url.starts_with("https://");
+        !web && self.url.contains(['*', '?', '['])
+    }
+
     /// Whether the URL is of the hub and names a commit, which pins the file as a checksum does.
     #[must_use]
     pub fn names_commit(&self) -> bool {
@@ -224,6 +236,11 @@ pub struct Reading {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub members: Vec<String>,
+    /// Globs over the names of members and of folders in an archive that are not read although `members` matches them,
+    /// in archives within archives, too: `old`, `**/README*`. Default: none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub exclude: Vec<String>,
     /// The treatment of bytes that are not UTF-8. Default: fail, since silent replacement hides a wrong encoding.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
@@ -251,6 +268,7 @@ impl Default for Reading {
             format: None,
             compression: None,
             members: Vec::new(),
+            exclude: Vec::new(),
             invalid_utf8: InvalidUtf8::default(),
             longest_record: DEFAULT_LONGEST_RECORD,
             largest_ratio: DEFAULT_LARGEST_RATIO,

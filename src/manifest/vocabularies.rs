@@ -81,6 +81,7 @@ impl PublishedFile {
             sha256: Some(self.sha256.to_owned()),
             unpinned: false,
             max_bytes: Some(self.bytes),
+            exclude: vec![],
         }
     }
 
@@ -143,6 +144,7 @@ impl TokenizerDownload {
             sha256: self.sha256.clone(),
             unpinned: self.unpinned,
             max_bytes: Some(MOST_BYTES),
+            exclude: vec![],
         }
     }
 }

@@ -23,13 +23,13 @@ impl PlannedStage {
 
     /// Puts what globs leave out now in place of what they left out when the record with these figures was made.
     ///
-    /// Hidden files and system files within archives count among those of folders, and a record does not distinguish one from
+    /// What is left out of archives counts with what is left out of folders, and a record does not distinguish one from
     /// the other: where an archive is read, its count stays unless there are more of them now.
     pub fn refresh(&self, figures: &mut Vec<(String, String)>) {
         let Stage::Source(source) = &self.stage else {
             return;
         };
-        let (SourceInput::Files(_), Some(left_out)) = (&source.input, &self.left_out) else {
+        let (SourceInput::Files(input), Some(left_out)) = (&source.input, &self.left_out) else {
             return;
         };
         let archives = self.files.iter().any(|file| names_archive(&file.path));
@@ -37,7 +37,12 @@ impl PlannedStage {
             let place = figures.iter().position(|(name, _)| name == sort.name());
             let before = place.map(|place| figures.remove(place).1);
             let before = before.and_then(|count| count.parse().ok()).unwrap_or(0);
-            let in_archives = archives && matches!(sort, Sort::Hidden | Sort::System);
+            let in_archives = archives
+                && match sort {
+                    Sort::Hidden | Sort::System => true,
+                    Sort::Excluded => !input.read.exclude.is_empty(),
+                    _ => false,
+                };
             let count = left_out.count(sort).max(if in_archives { before } else { 0 });
             if count > 0 {
                 figures.push((sort.name().to_owned(), count.to_string()));

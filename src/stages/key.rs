@@ -9,9 +9,9 @@
 //! | the contents of files outside the store, in order | their names, folders and times |
 //! | of a comparison what its rows are called: stages and swept values; which of them differ in seeds alone, and in which | |
 //! | the form that a file's name implies, where none is stated | the rest of its name |
-//! | of a download its SHA-256, or its URL where it is not pinned by one | where a pinned one comes from; whether it was brought by hand |
+//! | of a download its SHA-256, or its URL where it is not pinned by one, with what `exclude` takes out of a glob | where a pinned one comes from; whether it was brought by hand |
 //! | what the name of a corpus, or of a published tokenizer, stands for | the name |
-//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`); `exclude`, since the files that are left are |
+//! | | `source`: limits on what is read (`longest_record`, `largest_ratio`, `largest_buffer`, `max_bytes`); `exclude` of local files, since the files that are left are |
 //! | the seed, where the stage draws random numbers | the seed of a stage that draws none |
 //! | | `train`: `micro_batch`, `checkpoint_every`, `keep_checkpoints` |
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
@@ -236,7 +236,8 @@ fn name_contents(source: &Source, config: &mut Map<String, Value>) -> Result<()>
             Some(sha256) => json!({ "sha256": sha256 }),
             // Its own content is in the key.
             None if by_hand => json!({}),
-            None => json!({ "url": file.url }),
+            None if file.exclude.is_empty() => json!({ "url": file.url }),
+            None => json!({ "url": file.url, "exclude": file.exclude }),
         })
         .zip(&files)
         .map(|(mut content, file)| {

@@ -31,6 +31,7 @@ use crate::stages::{Context, Outcome, by_hand, fetched};
 /// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
 /// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
 ///    ends.
+/// 2: groups of columns in which no row has a value are empty records, as columns of nulls are.
 /// 2: hidden members of archives and system files in them are passed over.
 /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
 /// 2: half of a surrogate pair is replaced by one U+FFFD.
@@ -114,6 +115,7 @@ fn told(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figu
         let in_archives = match sort {
             files::Sort::Hidden => irregular.hidden,
             files::Sort::System => irregular.system,
+            files::Sort::Excluded => irregular.excluded,
             _ => 0,
         };
         (sort.name(), files.count(sort) + in_archives)
@@ -210,7 +212,12 @@ impl Input {
         };
         left_out.add_counts(files::Sort::Repeated, repeated);
         if let Some(downloads) = &downloads {
-            left_out.add_counts(files::Sort::System, downloads.passed_over());
+            let globs = downloads.left_out();
+            left_out.add_counts(files::Sort::System, globs.passed_over);
+            left_out.add_counts(files::Sort::Excluded, globs.excluded);
+            for warning in globs.warnings() {
+                context.warn(warning);
+            }
         }
         let selection = Selection::new(
             config,

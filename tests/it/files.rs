@@ -154,6 +154,62 @@ fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
 }
 
 #[test]
+fn members_of_archives_are_excluded_and_counted() {
+    let input = json!({ "files": ["*.zip", "*.txt"], "exclude": ["b.txt"] });
+    let mut excluding = input.clone();
+    excluding["read"] = json!({ "exclude": ["d", "*.html"] });
+    let sources = Sources::new(&json!({ "text": excluding }));
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/forms/stream.zip");
+    fs::copy(archive, sources.path().join("a.zip")).unwrap();
+    sources.write("b.txt", "two\n");
+    sources.write("c.txt", "three\n");
+    let (summary, talk) = sources.run(&[]);
+    // The member and the file.
+    assert_eq!(figures(&summary)["excluded"], "2", "{talk}");
+    assert_eq!(sources.records("text", &[]), ["one", "two", "three"]);
+    assert!(
+        talk.contains("`exclude` pattern `*.html` matches no member"),
+        "{talk}"
+    );
+    let (summary, talk) = sources.run(&[]);
+    assert_eq!(summary["stages"][0]["status"], "cached", "{talk}");
+    assert_eq!(figures(&summary)["excluded"], "2", "{talk}");
+    // What is excluded from archives changes what is read.
+    sources.set(&json!({ "text": input }));
+    let (summary, talk) = sources.run(&[]);
+    assert_eq!(figures(&summary)["excluded"], "1", "{talk}");
+    assert_eq!(sources.records("text", &[]).len(), 15);
+}
+
+#[test]
+fn what_exclude_cannot_mean_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let validate = |url: &str, exclude: &str| {
+        let manifest = json!({ "name": "files", "seed": 1, "stages": { "text": { "kind": "source", "input": {
+            "kind": "download", "files": [{ "url": url, "unpinned": true, "exclude": [exclude] }]
+        } } } });
+        fs::write(folder.path().join("m.json"), manifest.to_string()).unwrap();
+        let mut command = mdlm();
+        command.current_dir(folder.path()).args(["validate", "m.json"]);
+        text(&command.output().unwrap().stderr)
+    };
+    for url in [
+        "https://example.org/a?b=*",
+        "hf://datasets/o/n@main/a.txt",
+        "s3://bucket/a.txt",
+    ] {
+        assert!(
+            validate(url, "b").contains("`exclude` is for a glob, and `url` names one file"),
+            "{url}"
+        );
+    }
+    for url in ["hf://datasets/o/n@main/*.txt", "s3://bucket/**/a?.txt"] {
+        assert!(!validate(url, "b").contains("exclude"), "{url}");
+        assert!(validate(url, "b**").contains("no glob"), "{url}");
+    }
+}
+
+#[test]
 fn a_cached_source_tells_what_is_left_out_now() {
     let run = |sources: &Sources| {
         let (summary, talk) = sources.run(&[]);

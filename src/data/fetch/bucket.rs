@@ -22,7 +22,8 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path;
 use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
 
-use super::place::{BucketPlace, Cloud, Pattern, is_glob, literal_folder};
+use super::Tally;
+use super::place::{BucketPlace, Choice, Cloud, is_glob, literal_folder};
 use super::settings::Settings;
 use super::transfer::{Answer, Body, Failure, unless_cancelled};
 use super::web;
@@ -125,12 +126,17 @@ impl Bucket {
         }
     }
 
-    /// The keys that a key or glob stands for, in order.
-    pub async fn keys(&self, place: &BucketPlace, cancel: &Cancel) -> Result<(Vec<String>, u64)> {
+    /// The keys that a key or glob stands for but those that `exclude` matches, in order, and what is left out.
+    pub async fn keys(
+        &self,
+        place: &BucketPlace,
+        exclude: &[String],
+        cancel: &Cancel,
+    ) -> Result<(Vec<String>, Tally)> {
         if !is_glob(&place.key) {
-            return Ok((vec![place.key.clone()], 0));
+            return Ok((vec![place.key.clone()], Tally::default()));
         }
-        let pattern = Pattern::new(&place.key)?;
+        let mut choice = Choice::new(&place.key, exclude)?;
         let folder = literal_folder(&place.key);
         let prefix = if folder.is_empty() {
             None
@@ -138,7 +144,7 @@ impl Bucket {
             Some(path(folder)?)
         };
         let mut listed = self.store.list(prefix.as_ref());
-        let (mut seen, mut keys, mut passed_over) = (0_usize, Vec::new(), 0);
+        let (mut seen, mut keys) = (0_usize, Vec::new());
         while let Some(entry) = unless_cancelled(cancel, listed.next()).await? {
             let entry = entry.map_err(|error| self.error(&error).context(format!("list `{folder}/`")))?;
             seen += 1;
@@ -150,24 +156,23 @@ impl Bucket {
                 return Err(Error::input(message).hint("name a folder in the glob"));
             }
             let key: &str = entry.location.as_ref();
-            if pattern.takes(key) {
+            if choice.takes(key) {
                 keys.push(key.to_owned());
-            } else if pattern.matches(key) {
-                passed_over += 1;
             }
         }
+        let tally = choice.tally();
         if keys.is_empty() {
             let message = format!(
                 "`{}` does not match any of the {} below `{folder}/`{}",
                 place.key,
                 counted(seen, "object"),
-                super::passed_over(passed_over),
+                tally.message(),
             );
             return Err(Error::input(message)
                 .hint("`*` matches within a folder, `**` as a whole part matches folders"));
         }
         keys.sort();
-        Ok((keys, passed_over))
+        Ok((keys, tally))
     }
 
     /// Asks for an object from byte `from` on, of the version with that tag where there is one.

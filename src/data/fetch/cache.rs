@@ -3,12 +3,13 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use ring::digest;
 use serde::{Deserialize, Serialize};
 
+use super::Tally;
 use crate::error::{Context as _, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::plural::counted;
@@ -34,8 +35,8 @@ const CONTENT: &str = "content";
 /// The folder of downloads.
 pub(super) struct Cache {
     root: PathBuf,
-    /// Files that globs have passed over.
-    pub passed_over: AtomicU64,
+    /// What globs have left out.
+    tally: Mutex<Tally>,
 }
 
 /// A file of the cache, as the index knows it.
@@ -59,14 +60,9 @@ pub(super) struct Index {
     pub pinned: bool,
     /// The files, of a glob by name.
     pub files: Vec<Entry>,
-    /// Files that the glob passes over.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub passed_over: u64,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-fn is_zero(number: &u64) -> bool {
-    *number == 0
+    /// What the glob leaves out.
+    #[serde(default, skip_serializing_if = "Tally::is_nothing")]
+    pub left_out: Tally,
 }
 
 /// The right to download a URL, until it is dropped or the process dies.
@@ -80,8 +76,25 @@ impl Cache {
     pub fn at(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
-            passed_over: AtomicU64::new(0),
+            tally: Mutex::default(),
         }
+    }
+
+    /// Counts what a glob leaves out.
+    pub fn count(&self, tally: &Tally) {
+        let mut own = self.tally.lock().unwrap_or_else(PoisonError::into_inner);
+        own.passed_over += tally.passed_over;
+        own.excluded += tally.excluded;
+        for pattern in &tally.idle {
+            if !own.idle.contains(pattern) {
+                own.idle.push(pattern.clone());
+            }
+        }
+    }
+
+    /// What globs have left out.
+    pub fn tally(&self) -> Tally {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Where the file with that content lies, or would.
@@ -109,20 +122,20 @@ impl Cache {
         (!index.files.is_empty() && index.files.iter().all(here)).then_some(index)
     }
 
-    /// Keeps what an identity was found to hold, and how many files it passes over.
+    /// Keeps what an identity was found to hold, and what it leaves out.
     pub fn remember(
         &self,
         identity: &str,
         shown: &str,
         pinned: bool,
         files: Vec<Entry>,
-        passed_over: u64,
+        left_out: Tally,
     ) -> Result<()> {
         let index = Index {
             url: shown.to_owned(),
             pinned,
             files,
-            passed_over,
+            left_out,
         };
         write_whole(&self.below(INDEX, identity, ".json"), &index)
     }
@@ -456,7 +469,13 @@ impl Partial {
     pub fn finish(mut self, cache: &Cache, identity: &str, entry: &Entry, keep: Keep) -> Result<()> {
         self.sync()?;
         if let Keep::Index { pinned } = keep {
-            cache.remember(identity, &entry.url, pinned, vec![entry.clone()], 0)?;
+            cache.remember(
+                identity,
+                &entry.url,
+                pinned,
+                vec![entry.clone()],
+                Tally::default(),
+            )?;
         }
         let place = cache.path(&entry.sha256);
         create_parent(&place)?;

@@ -11,8 +11,9 @@ use reqwest::{Client, Url};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
+use super::Tally;
 use super::cache::{Expected, is_sha256};
-use super::place::{HubPlace, Pattern, RepositoryKind, is_glob, literal_folder};
+use super::place::{Choice, HubPlace, RepositoryKind, is_glob, literal_folder};
 use super::settings::Settings;
 use super::transfer::{Failure, unless_cancelled};
 use super::web;
@@ -110,8 +111,9 @@ impl Hub<'_> {
         self.settings.hub_token.as_deref().filter(|_| here)
     }
 
-    /// The files that a place stands for, by path, and how many a glob passes over.
-    pub async fn files(&self, place: &HubPlace) -> Result<(Vec<HubFile>, u64)> {
+    /// The files that a place stands for but those that `exclude` matches, by path, and what is left out.
+    pub async fn files(&self, place: &HubPlace, exclude: &[String]) -> Result<(Vec<HubFile>, Tally)> {
+        let mut choice = Choice::new(&place.path, exclude)?;
         let commit = if place.is_commit() {
             place.revision.clone()
         } else {
@@ -148,27 +150,14 @@ impl Hub<'_> {
             }
             next = after.filter(|_| !empty);
         }
-        let pattern = is_glob(&place.path)
-            .then(|| Pattern::new(&place.path))
-            .transpose()?;
         let listed = entries.len();
         let mut files = Vec::new();
-        let mut passed_over = 0;
         for entry in entries {
-            let takes = match &pattern {
-                Some(pattern) => pattern.takes(&entry.path),
-                None => entry.path == place.path,
-            };
-            passed_over += u64::from(
-                !takes
-                    && pattern
-                        .as_ref()
-                        .is_some_and(|pattern| pattern.matches(&entry.path)),
-            );
-            if takes {
+            if choice.takes(&entry.path) {
                 files.push(self.file(place, &commit, entry)?);
             }
         }
+        let tally = choice.tally();
         if files.is_empty() {
             let message = format!(
                 "`{}` does not match any of the {} below `{folder}/` of {}{} at `{}`{}",
@@ -177,7 +166,7 @@ impl Hub<'_> {
                 place.kind.prefix(),
                 place.repository,
                 place.revision,
-                super::passed_over(passed_over),
+                tally.message(),
             );
             return Err(Error::input(message).hint(format!(
                 "its files are listed at {}/{}{}/tree/{}",
@@ -189,7 +178,7 @@ impl Hub<'_> {
         }
         files.sort_by(|a, b| a.path.cmp(&b.path));
         files.dedup_by(|a, b| a.path == b.path);
-        Ok((files, passed_over))
+        Ok((files, tally))
     }
 
     fn file(&self, place: &HubPlace, commit: &str, entry: TreeEntry) -> Result<HubFile> {

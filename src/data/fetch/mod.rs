@@ -21,15 +21,15 @@
 //! | `locks/<hash>` | held by the process that downloads the URL; the others wait for it |
 //! | `locks/content` | shared by the processes that download or read whole files; a process that deletes one holds it exclusively |
 //!
-//! `<hash>` is of the URL. A file is renamed to its place when it is whole, checked and on disk, so that a process may
+//! `<hash>` is of the URL, and of what `exclude` takes out of a glob. A file is renamed to its place when it is whole, checked and on disk, so that a process may
 //! die at any byte: the next one goes on where it ended, or from the start, and never takes half for whole. It goes on
 //! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will show it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use object_store::ObjectStore;
+use serde::{Deserialize, Serialize};
 
 mod bucket;
 mod cache;
@@ -104,18 +104,55 @@ impl Downloads {
         })
     }
 
-    /// Hidden files and system files that the globs that were fetched pass over.
+    /// What the globs that were fetched leave out.
     #[must_use]
-    pub fn passed_over(&self) -> u64 {
-        self.cache.passed_over.load(Relaxed)
+    pub fn left_out(&self) -> Tally {
+        self.cache.tally()
     }
 }
 
-/// How many files a glob that matches nothing else passes over, to end a message.
-fn passed_over(count: u64) -> String {
-    match count {
-        0 => String::new(),
-        count => format!("; {count} hidden or system files are passed over unless it names them"),
+/// What globs match and what is not downloaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// Hidden files and system files.
+    #[serde(default)]
+    pub passed_over: u64,
+    /// Files that `exclude` matches.
+    #[serde(default)]
+    pub excluded: u64,
+    /// Patterns of `exclude` that match nothing.
+    #[serde(default)]
+    pub idle: Vec<String>,
+}
+
+impl Tally {
+    fn is_nothing(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// How many files a glob that matches nothing else leaves out, to end a message.
+    fn message(&self) -> String {
+        let mut text = String::new();
+        if self.passed_over > 0 {
+            let count = self.passed_over;
+            text = format!("; {count} hidden or system files are passed over unless it names them");
+        }
+        if self.excluded > 0 {
+            text += &format!("; `exclude` leaves out {}", self.excluded);
+        }
+        text
+    }
+
+    /// What a user should know: patterns of `exclude` that exclude nothing.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let warning = |pattern: &String| {
+            format!(
+                "`exclude` pattern `{pattern}` matches nothing that the glob of the URL matches: it starts at the root of \
+                 the repository or bucket, and `**/` stands for any folder"
+            )
+        };
+        self.idle.iter().map(warning).collect()
     }
 }
 
@@ -253,19 +290,27 @@ fn here(remote: &RemoteFile, place: &Place, identity: &str, cache: &Cache) -> Op
                     .files
                     .retain(|entry| place.path_of(&entry.url).is_none_or(|path| pattern.takes(path)));
             }
-            let passed_over = index.passed_over + (listed - index.files.len()) as u64;
-            cache.passed_over.fetch_add(passed_over, Relaxed);
+            index.left_out.passed_over += (listed - index.files.len()) as u64;
+            cache.count(&index.left_out);
             (!index.files.is_empty()).then_some(index.files)
         }
     }
 }
 
-/// What a download is known by in the cache: the same key on another server is another file.
+/// What a download is known by in the cache: the same key on another server is another file, and a glob with exclusions
+/// stands for other files.
 fn identity(remote: &RemoteFile, place: &Place, settings: &Settings) -> String {
-    match place {
+    let mut identity = match place {
         Place::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
         _ => remote.url.clone(),
+    };
+    if place.glob().is_some() {
+        for pattern in &remote.exclude {
+            identity += "\0exclude\0";
+            identity += pattern;
+        }
     }
+    identity
 }
 
 fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result<Vec<Entry>> {
@@ -381,8 +426,8 @@ async fn hub_entries(
         settings,
         cancel,
     };
-    let (files, passed_over) = hub.files(place).await?;
-    cache.passed_over.fetch_add(passed_over, Relaxed);
+    let (files, left_out) = hub.files(place, &remote.exclude).await?;
+    cache.count(&left_out);
     one_for_a_checksum(remote, files.len())?;
     let mut entries = Vec::new();
     for file in files {
@@ -448,7 +493,7 @@ async fn hub_entries(
         entries.push(entry.context(|| format!("`{}`", file.path))?);
     }
     let pinned = remote.sha256.is_some() || place.is_commit();
-    cache.remember(identity, shown, pinned, entries.clone(), passed_over)?;
+    cache.remember(identity, shown, pinned, entries.clone(), left_out)?;
     Ok(entries)
 }
 
@@ -466,8 +511,8 @@ async fn bucket_entries(
         cancel,
         progress,
     } = with;
-    let (keys, passed_over) = bucket.keys(place, cancel).await?;
-    cache.passed_over.fetch_add(passed_over, Relaxed);
+    let (keys, left_out) = bucket.keys(place, &remote.exclude, cancel).await?;
+    cache.count(&left_out);
     one_for_a_checksum(remote, keys.len())?;
     let start = &remote.url[..remote.url.len() - place.key.len()];
     let mut entries = Vec::new();
@@ -511,7 +556,7 @@ async fn bucket_entries(
             shown,
             remote.sha256.is_some(),
             entries.clone(),
-            passed_over,
+            left_out,
         )?;
     }
     Ok(entries)

@@ -2,7 +2,8 @@
 
 use reqwest::Url;
 
-use crate::data::files::names::unwanted_path;
+use super::Tally;
+use crate::data::files::names::{Exclusions, unwanted_path};
 use crate::error::{Error, Result};
 
 /// Characters of a glob.
@@ -235,6 +236,50 @@ impl Pattern {
             require_literal_leading_dot: false,
         };
         self.0.matches_with(path, options)
+    }
+}
+
+/// What is taken of a list: what a path or glob names and `exclude` does not match.
+pub(super) struct Choice<'p> {
+    wanted: &'p str,
+    pattern: Option<Pattern>,
+    exclude: Exclusions,
+    tally: Tally,
+}
+
+impl<'p> Choice<'p> {
+    /// Of a path or glob.
+    pub fn new(wanted: &'p str, exclude: &[String]) -> Result<Self> {
+        Ok(Self {
+            wanted,
+            pattern: is_glob(wanted).then(|| Pattern::new(wanted)).transpose()?,
+            exclude: Exclusions::new(exclude)?,
+            tally: Tally::default(),
+        })
+    }
+
+    /// Whether the file of a path is taken; counts it where it is left out although the glob matches it.
+    pub fn takes(&mut self, path: &str) -> bool {
+        let Some(pattern) = &self.pattern else {
+            return path == self.wanted;
+        };
+        if !pattern.matches(path) {
+            return false;
+        }
+        if self.exclude.exclude(path) {
+            self.tally.excluded += 1;
+            return false;
+        }
+        let takes = pattern.takes(path);
+        self.tally.passed_over += u64::from(!takes);
+        takes
+    }
+
+    /// What was left out.
+    pub fn tally(mut self) -> Tally {
+        let idle = self.exclude.used().filter(|(_, used)| !used);
+        self.tally.idle = idle.map(|(pattern, _)| pattern.to_owned()).collect();
+        self.tally
     }
 }
 

@@ -4,6 +4,11 @@
 //! A name is hidden when it begins with a point, as shells, git and ripgrep have it. A system file is one that a
 //! desktop, a notebook, Spark or a file server wrote beside the text and that holds none. The same rules hold for
 //! folders, members of archives, the hub and buckets.
+//!
+//! Beside them what `exclude` leaves out of archives, the hub and buckets ([`Exclusions`]); of folders it is
+//! [`super::expand`]'s, which knows where paths start.
+
+use crate::error::{Kind, Result, Wrap as _};
 
 /// Why a name is passed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -114,6 +119,69 @@ pub fn unwanted_path(path: &str, patterns: &[&str]) -> Option<Unwanted> {
     }
 }
 
+/// Patterns of `exclude` over paths with `/`: of members of an archive, of files in a repository or a bucket. A pattern
+/// that matches a folder excludes all that lies in it.
+#[derive(Default)]
+pub struct Exclusions(Vec<Exclusion>);
+
+struct Exclusion {
+    /// As written.
+    written: String,
+    pattern: glob::Pattern,
+    /// Whether it has matched anything.
+    used: bool,
+}
+
+impl Exclusions {
+    /// Compiles patterns.
+    ///
+    /// # Errors
+    /// One is malformed.
+    pub fn new(patterns: &[String]) -> Result<Self> {
+        let compile = |written: &String| {
+            let pattern = glob::Pattern::new(written.trim_end_matches('/'))
+                .wrap(Kind::Input, || {
+                    format!("the pattern `{written}` of `exclude` is malformed")
+                })
+                .map_err(|error| {
+                    error.hint("patterns have `*`, `?`, `[…]` and, between slashes, `**` for any folders")
+                })?;
+            Ok(Exclusion {
+                written: written.clone(),
+                pattern,
+                used: false,
+            })
+        };
+        Ok(Self(patterns.iter().map(compile).collect::<Result<_>>()?))
+    }
+
+    /// Whether a pattern matches a path or a folder that it lies in; `*` stays within a folder, `**` does not. A leading
+    /// `./` of the path does not matter.
+    pub fn exclude(&mut self, path: &str) -> bool {
+        let options = glob::MatchOptions {
+            require_literal_separator: true,
+            ..glob::MatchOptions::new()
+        };
+        let path = path.strip_prefix("./").unwrap_or(path);
+        let mut any = false;
+        for own in &mut self.0 {
+            let mut ends = path.match_indices('/').map(|(at, _)| at).chain([path.len()]);
+            // A name with brackets is itself, too.
+            let is = |end| own.pattern.matches_with(&path[..end], options) || own.written == path[..end];
+            if ends.any(is) {
+                own.used = true;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// The patterns as written, each with whether it has matched anything.
+    pub fn used(&self) -> impl Iterator<Item = (&str, bool)> {
+        self.0.iter().map(|own| (own.written.as_str(), own.used))
+    }
+}
+
 fn matches(part: &str, name: &str) -> bool {
     glob::Pattern::new(part).is_ok_and(|part| part.matches(name))
 }
@@ -160,6 +228,30 @@ mod tests {
         assert_eq!(unwanted("_SUCCESS", Some("_S*")), None);
         assert_eq!(unwanted("Thumbs.db", Some("Th*")), Some(System));
         assert_eq!(unwanted(".a.txt", Some("?a.txt")), Some(Hidden));
+    }
+
+    #[test]
+    fn what_is_excluded_and_by_which_pattern() {
+        let patterns = ["old", "a/*.md", "**/test-*", "x[1].txt", "none/"].map(str::to_owned);
+        let mut exclusions = Exclusions::new(&patterns).unwrap();
+        for (path, excluded) in [
+            ("old/a/b.txt", true),
+            ("./old", true),
+            ("older/a.txt", false),
+            ("a/old/b.txt", false),
+            ("a/b.md", true),
+            ("a/b/c.md", false),
+            ("test-0/c.txt", true),
+            ("a/b/test-1.txt", true),
+            ("x[1].txt", true),
+            ("x1.txt", true),
+            ("x2.txt", false),
+        ] {
+            assert_eq!(exclusions.exclude(path), excluded, "{path}");
+        }
+        let idle = exclusions.used().filter(|(_, used)| !used);
+        assert_eq!(idle.map(|(pattern, _)| pattern).collect::<Vec<_>>(), ["none/"]);
+        assert!(Exclusions::new(&["a**".to_owned()]).is_err());
     }
 
     #[test]

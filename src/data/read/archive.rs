@@ -74,7 +74,7 @@ pub fn check(name: &str) -> Result<()> {
 pub struct Names {
     first: Vec<String>,
     seen: u64,
-    read: u64,
+    taken: u64,
 }
 
 impl Names {
@@ -86,14 +86,14 @@ impl Names {
         }
     }
 
-    /// It was read.
-    pub fn read(&mut self) {
-        self.read += 1;
+    /// It was read, or left out although it was meant.
+    pub fn took(&mut self) {
+        self.taken += 1;
     }
 
     /// Whether any was.
-    pub fn any_read(&self) -> bool {
-        self.read > 0
+    pub fn any_taken(&self) -> bool {
+        self.taken > 0
     }
 
     /// The members to choose from.

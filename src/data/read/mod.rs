@@ -38,7 +38,7 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 
-use crate::data::files::names::{Unwanted, unwanted_path};
+use crate::data::files::names::{Exclusions, Unwanted, unwanted_path};
 use crate::data::files::{Found, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{Compression, Format, Reading};
@@ -116,6 +116,9 @@ pub struct Irregular {
     pub hidden: u64,
     /// Members that are system files, passed over.
     pub system: u64,
+    /// Members that `exclude` matches, left out.
+    #[serde(default)]
+    pub excluded: u64,
 }
 
 impl Irregular {
@@ -131,6 +134,7 @@ impl Irregular {
             marks: self.marks + other.marks,
             hidden: self.hidden + other.hidden,
             system: self.system + other.system,
+            excluded: self.excluded + other.excluded,
         }
     }
 }
@@ -242,11 +246,14 @@ fn records_stored(
     let mut opener = Opener {
         reading,
         members,
+        exclude: Exclusions::new(&reading.exclude)?,
         meters,
         sink: &mut sink,
     };
     let mut input = BufReader::with_capacity(READ_BYTES, stored.section(0, stored.len(), &count));
     let result = opener.open(&mut input, Some(stored), name, 0, false);
+    let Opener { exclude, .. } = opener;
+    sink.observed.exclusions(&exclude);
     match (sink.failed.take(), result) {
         (Some(error), _) => Err(error),
         (None, result) => result
@@ -255,10 +262,19 @@ fn records_stored(
     }
 }
 
+/// What is done with a member of an archive.
+enum Choice {
+    Read,
+    /// `members` means it, `exclude` leaves it out.
+    Excluded,
+    PassedOver,
+}
+
 /// Looks into layers of compression and archives.
 struct Opener<'a, 's> {
     reading: &'a Reading,
     members: Vec<glob::Pattern>,
+    exclude: Exclusions,
     /// By layer.
     meters: [Meter; DEEPEST],
     sink: &'a mut Sink<'s>,
@@ -349,8 +365,13 @@ impl Opener<'_, '_> {
                         continue;
                     }
                     names.saw(&entry.name);
-                    if !self.wanted(&entry.name, outermost) {
-                        continue;
+                    match self.choose(&entry.name, outermost) {
+                        Choice::Read => {}
+                        Choice::Excluded => {
+                            names.took();
+                            continue;
+                        }
+                        Choice::PassedOver => continue,
                     }
                     let what = || format!("member `{}`", entry.name);
                     let meter = self.meters[layer].clone();
@@ -358,7 +379,7 @@ impl Opener<'_, '_> {
                     self.open(&mut content, None, &entry.name, layer + 1, true)
                         .and_then(|()| drain(&mut content))
                         .context(what)?;
-                    names.read();
+                    names.took();
                 }
                 self.any_member(&names, outermost)
             }
@@ -375,19 +396,23 @@ impl Opener<'_, '_> {
         }
     }
 
-    /// Whether a member is to be read; counts it where it is passed over for its name, as in a folder.
-    fn wanted(&mut self, member: &str, outermost: bool) -> bool {
+    /// What is done with a member; counts it where it is left out for its name, as in a folder.
+    fn choose(&mut self, member: &str, outermost: bool) -> Choice {
         let patterns = if outermost { &self.members[..] } else { &[] };
         let matching = archive::matching(patterns, member);
         if !patterns.is_empty() && matching.is_empty() {
-            return false;
+            return Choice::PassedOver;
+        }
+        if self.exclude.exclude(member) {
+            self.sink.irregular.excluded += 1;
+            return Choice::Excluded;
         }
         match unwanted_path(member, &matching) {
-            None => return true,
+            None => return Choice::Read,
             Some(Unwanted::Hidden) => self.sink.irregular.hidden += 1,
             Some(Unwanted::System) => self.sink.irregular.system += 1,
         }
-        false
+        Choice::PassedOver
     }
 
     fn member(
@@ -397,17 +422,19 @@ impl Opener<'_, '_> {
         layer: usize,
         outermost: bool,
     ) -> Result<bool> {
-        if !self.wanted(name, outermost) {
-            return Ok(false);
+        match self.choose(name, outermost) {
+            Choice::Read => {}
+            Choice::Excluded => return Ok(true),
+            Choice::PassedOver => return Ok(false),
         }
         self.open(content, None, name, layer, true)
             .context(|| format!("member `{name}`"))?;
         Ok(true)
     }
 
-    /// An archive of which nothing was wanted is a mistake.
+    /// An archive of which `members` means nothing is a mistake.
     fn any_member(&self, names: &archive::Names, outermost: bool) -> Result<()> {
-        if outermost && !self.members.is_empty() && !names.any_read() {
+        if outermost && !self.members.is_empty() && !names.any_taken() {
             let error = Error::input("no member of the archive matches `members`").hint(names.hint());
             let passed_over = self.sink.irregular.hidden + self.sink.irregular.system;
             return Err(if passed_over > 0 {

@@ -1,12 +1,15 @@
 //! What is worth a warning although the files could be read.
 
 use super::wrapped::Wrapped;
+use crate::data::files::names::Exclusions;
 use crate::plural;
 
 /// Warnings over all files of a source: one of each kind, however many files have it.
 #[derive(Default)]
 pub struct Observed {
     warnings: Vec<Warning>,
+    /// Patterns of `exclude` over members, and whether they have matched one.
+    exclude: Vec<(String, bool)>,
     /// Whether lines are pieces of paragraphs.
     pub wrapped: Wrapped,
 }
@@ -38,6 +41,16 @@ impl Observed {
         });
     }
 
+    /// Records what was excluded from the archives in a file.
+    pub fn exclusions(&mut self, exclusions: &Exclusions) {
+        for (index, (pattern, used)) in exclusions.used().enumerate() {
+            match self.exclude.get_mut(index) {
+                Some(known) => known.1 |= used,
+                None => self.exclude.push((pattern.to_owned(), used)),
+            }
+        }
+    }
+
     /// All warnings, in the order in which they came up.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
@@ -45,9 +58,16 @@ impl Observed {
             0 => warning.text.clone(),
             more => format!("{} (and {more} more {})", warning.text, plural::of(more, "file")),
         };
+        let idle = |(pattern, _): &(String, bool)| {
+            format!(
+                "`exclude` pattern `{pattern}` matches no member: names start at the archive's root, and `**/` stands for \
+                 any folder"
+            )
+        };
         self.warnings
             .iter()
             .map(more)
+            .chain(self.exclude.iter().filter(|(_, used)| !used).map(idle))
             .chain(self.wrapped.warning())
             .collect()
     }

@@ -83,7 +83,8 @@ pub enum Member<'m> {
     Other,
 }
 
-/// Calls `each` with every member but folders, and gives the names of the regular ones; `each` says whether it read it.
+/// Calls `each` with every member but folders, and gives the names of the regular ones; `each` says whether the member
+/// was meant.
 ///
 /// # Errors
 /// The archive is damaged or cut off, or a name leads out of it; and the errors of `each`.
@@ -158,7 +159,7 @@ pub fn members(input: &mut dyn BufRead, each: &mut dyn FnMut(Member<'_>) -> Resu
                     check(&name)?;
                     names.saw(&name);
                     if each(Member::Regular(&name, &mut content))? {
-                        names.read();
+                        names.took();
                     }
                 }
                 b'5' => {}

@@ -17,6 +17,7 @@ use crate::manifest::source::InvalidUtf8;
 
 mod columns;
 mod diagnoses;
+mod members;
 
 fn golden(name: &str) -> Vec<u8> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/forms");

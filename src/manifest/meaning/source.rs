@@ -28,6 +28,16 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
             reading(entry, &input.read, faults);
             for (index, file) in input.files.iter().enumerate() {
                 pin(entry, file, &format!("input/files/{index}"), faults);
+                let field = format!("files/{index}/exclude");
+                globs(entry, &field, &file.exclude, faults);
+                if !file.exclude.is_empty() && !file.is_glob() {
+                    let message = "`exclude` is for a glob, and `url` names one file";
+                    faults.push(
+                        entry
+                            .fault(Code::NoEffect, &format!("input/{field}"), message)
+                            .hint("leave `exclude` out; members of an archive are `exclude` of `read`"),
+                    );
+                }
             }
         }
         SourceInput::Corpus(input) => {
@@ -120,6 +130,7 @@ fn globs(entry: &Entry<'_>, field: &str, patterns: &[String], faults: &mut Vec<D
 
 fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
     globs(entry, "read/members", &read.members, faults);
+    globs(entry, "read/exclude", &read.exclude, faults);
     match &read.format {
         Some(Format::JsonLines(format)) if !(format.field.is_empty() || format.field.starts_with('/')) => {
             let hint = format!("did you mean `/{}`?", format.field);

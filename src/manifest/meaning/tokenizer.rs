@@ -96,6 +96,7 @@ pub(super) fn remote(url: &str) -> String {
         sha256: None,
         unpinned: false,
         max_bytes: None,
+        exclude: vec![],
     };
     let pin = if file.names_commit() {
         ""

@@ -210,6 +210,19 @@ fn objects_of(cloud: Cloud) {
     )
     .unwrap();
     assert_eq!(again, fetched);
+    let excluding = RemoteFile {
+        exclude: vec!["a/1*".to_owned()],
+        ..unpinned(at(cloud, "a/*.txt"))
+    };
+    let second = get(&settings_of(cloud, &server), &excluding, folder.path()).unwrap();
+    assert_eq!(second, fetched[1..]);
+    // The list was asked for again, the object was here.
+    assert!(
+        server.requests()[before..]
+            .iter()
+            .all(|request| request.target.contains('?'))
+    );
+    let before = server.requests().len();
     let one = get(
         &settings_of(cloud, &server),
         &unpinned(at(cloud, "a/2.txt")),
@@ -393,6 +406,17 @@ fn objects_in_memory() {
         let read = |entry: &Entry| fs::read_to_string(cache.path(&entry.sha256)).unwrap();
         assert_eq!(entries.iter().map(read).collect::<Vec<_>>(), ["a/1", "a/2"]);
         assert_eq!(cache.known("identity"), Some(entries));
-        assert_eq!(cache.known_index("identity").unwrap().passed_over, 1);
+        assert_eq!(cache.known_index("identity").unwrap().left_out.passed_over, 1);
+        let remote = RemoteFile {
+            exclude: vec!["a/2".to_owned(), "b".to_owned()],
+            ..remote
+        };
+        let entries = bucket_entries(&bucket, &remote, &place, "other", "shown", with)
+            .await
+            .unwrap();
+        assert_eq!(entries.iter().map(read).collect::<Vec<_>>(), ["a/1"]);
+        let left_out = cache.known_index("other").unwrap().left_out;
+        assert_eq!((left_out.passed_over, left_out.excluded), (1, 1));
+        assert_eq!(left_out.idle, ["b"]);
     });
 }

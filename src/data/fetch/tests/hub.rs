@@ -218,10 +218,10 @@ fn globs_pass_over_hidden_files_and_system_files() {
         Ok(fetched.into_iter().map(name).collect())
     };
     assert_eq!(names("**/*").unwrap(), ["a.txt", "data/b.txt"]);
-    assert_eq!(downloads.passed_over(), 3);
+    assert_eq!(downloads.left_out().passed_over, 3);
     // Found again without the network, and counted again.
     assert_eq!(names("**/*").unwrap(), ["a.txt", "data/b.txt"]);
-    assert_eq!(downloads.passed_over(), 6);
+    assert_eq!(downloads.left_out().passed_over, 6);
     assert_eq!(names("*").unwrap(), ["a.txt"]);
     assert_eq!(names(".gitattributes").unwrap(), [".gitattributes"]);
     assert_eq!(names(".git*").unwrap(), [".gitattributes"]);
@@ -229,6 +229,49 @@ fn globs_pass_over_hidden_files_and_system_files() {
     assert!(
         error.contains("1 hidden or system files are passed over"),
         "{error}"
+    );
+}
+
+#[test]
+fn what_is_excluded_is_not_downloaded() {
+    let case = Hub::new(&[
+        ("README.md", content(10, 50), false),
+        ("data/.part.crc", content(10, 51), false),
+        ("data/old/a.txt", content(20, 52), false),
+        ("data/test-0.txt", content(30, 53), false),
+        ("data/train-0.txt", content(40, 54), false),
+    ]);
+    let get = |exclude: &[&str]| {
+        let downloads = Downloads::open(case.folder.path(), &Cancel::default()).unwrap();
+        let remote = RemoteFile {
+            exclude: exclude.iter().map(|pattern| (*pattern).to_owned()).collect(),
+            ..unpinned("hf://datasets/owner/name@main/**/*".to_owned())
+        };
+        let fetched = fetch_with(&case.settings(), &remote, &downloads, &Cancel::default(), &|_| ())?;
+        let name = |file: Fetched| file.url.split_once(&format!("{COMMIT}/")).unwrap().1.to_owned();
+        let names: Vec<String> = fetched.into_iter().map(name).collect();
+        Ok::<_, Error>((names, downloads.left_out()))
+    };
+    let exclude = ["data/old", "**/test-*", "*.csv"];
+    let (names, left_out) = get(&exclude).unwrap();
+    assert_eq!(names, ["README.md", "data/train-0.txt"]);
+    assert_eq!((left_out.passed_over, left_out.excluded), (1, 2));
+    assert!(left_out.warnings()[0].contains("`exclude` pattern `*.csv` matches nothing"));
+    assert_eq!(left_out.idle, ["*.csv"]);
+    assert_eq!(whole(case.folder.path()), 2);
+    // Found again without the network, and said again.
+    let before = case.server.requests().len();
+    assert_eq!(get(&exclude).unwrap(), (names, left_out));
+    assert_eq!(case.server.requests().len(), before);
+    // Other exclusions stand for other files.
+    assert_eq!(get(&[]).unwrap().0.len(), 4);
+    assert_eq!(
+        get(&["*", "data"])
+            .unwrap_err()
+            .to_string()
+            .matches("`exclude` leaves out 5")
+            .count(),
+        1
     );
 }
 

@@ -57,6 +57,7 @@ fn pinned(url: String, content: &[u8]) -> RemoteFile {
         sha256: Some(sha256(content)),
         unpinned: false,
         max_bytes: None,
+        exclude: vec![],
     }
 }
 
@@ -66,6 +67,7 @@ fn unpinned(url: String) -> RemoteFile {
         sha256: None,
         unpinned: true,
         max_bytes: None,
+        exclude: vec![],
     }
 }
 
@@ -155,6 +157,7 @@ fn child() {
         sha256: (!parts[2].is_empty()).then(|| parts[2].to_owned()),
         unpinned: parts[2].is_empty(),
         max_bytes: None,
+        exclude: vec![],
     };
     if let Err(error) = get(&settings(), &remote, Path::new(parts[1])) {
         panic!("{error}");

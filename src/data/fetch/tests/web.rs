@@ -166,6 +166,7 @@ fn what_is_not_pinned_has_to_be_said_to_be() {
         sha256: sha256.map(str::to_owned),
         unpinned: false,
         max_bytes: None,
+        exclude: vec![],
     };
     let error = get(&settings(), &remote("http://127.0.0.1:1/x", None), folder.path()).unwrap_err();
     assert!(error.hint_text().unwrap().contains("unpinned"), "{error}");
