@@ -579,7 +579,7 @@ rule intro w:who =
         ("feature a: b\n  x\n", "g:1:9: `a` has 1 entry; 2 to 8 are needed"),
         (
             "class a: b c\n  x / y\n  z\n",
-            "g:3:3: 1 forms for the 2 columns of `a`",
+            "g:3:3: 1 form for the 2 columns of `a`",
         ),
         (
             "class a: b c\n  * / *s: x, y, x\n",
