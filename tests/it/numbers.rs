@@ -149,7 +149,7 @@ fn padding_is_a_share_of_positions_and_seeds_are_replicates() {
     let page = fs::read_to_string(project.path().join("report.html")).unwrap();
     for what in [
         "mean ± standard deviation over seeds",
-        "± over seeds is the standard deviation",
+        "± is the standard deviation of single results (with n − 1) over seed (train)",
         "nats per position, padding included",
         "loss of single steps",
         "loss, means of 10 steps",

@@ -125,7 +125,7 @@ fn the_readmes_output_says_what_its_numbers_are_of() {
     let sweep = with("learning_rate  seeds");
     for words in [
         "mean ± sd over seeds",
-        "± over seeds is the standard deviation of single results",
+        "± is the standard deviation of single results",
         "per token of text",
     ] {
         assert!(sweep.contains(words), "{words}: {sweep}");
