@@ -2,11 +2,11 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::data::files::{self, Named};
+use crate::data::files::{self, Found, Named};
 use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::manifest::source::{Reading, RecordUnit};
@@ -69,21 +69,23 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         }
         error
     })?;
-    let paths = found.paths();
+    // As they were named, also in warnings and faults.
+    let named = |file: Found| TextFile {
+        path: file.path,
+        name: file.name,
+    };
+    let files: Vec<TextFile> = found.files.into_iter().map(named).collect();
     let mut notes = Vec::new();
     let mut stated = None;
-    let forms: Vec<&str> = paths
-        .iter()
-        .map(|path| read::form(&path.to_string_lossy()))
-        .collect();
+    let forms: Vec<&str> = files.iter().map(|file| read::form(&file.name)).collect();
     if let Some(&form) = forms.first()
         && forms.iter().all(|other| *other == form)
-        && let Some((format, note)) = format(form, &head(&paths[0])?)
+        && let Some((format, note)) = format(form, &head(&files[0].path)?)
     {
         stated = Some(json!({ "format": format }));
         notes.push(note);
     }
-    let mut counted = count(&paths, &reading(stated.as_ref())?)?;
+    let mut counted = count(&files, &reading(stated.as_ref())?)?;
     if stated.is_none()
         && let Some(record) = counted.observed.wrapped.record()
     {
@@ -92,7 +94,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
                 Some("lines are broken within sentences, and blank lines stand between paragraphs")
             }
             // Of one file there would be one record, and nothing to hold out: that is left to the user.
-            _ if paths.len() as u64 >= FILES_AS_RECORDS => {
+            _ if files.len() as u64 >= FILES_AS_RECORDS => {
                 Some("lines are broken within sentences, and no blank lines stand between paragraphs")
             }
             _ => None,
@@ -105,7 +107,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
                 "file"
             };
             notes.push((format!("a record is a {what}"), why));
-            counted = count(&paths, &reading(stated.as_ref())?)?;
+            counted = count(&files, &reading(stated.as_ref())?)?;
         }
     }
     let Counted {
@@ -118,13 +120,13 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         return Err(Error::input(format!(
             "{} of text in {} {} too little to learn from",
             noun_of(bytes, "byte"),
-            noun_of(paths.len(), "file"),
+            noun_of(files.len(), "file"),
             agreeing(bytes, "is", "are")
         ))
         .hint("name more files; some hundred kB of text make a start"));
     }
     Ok(Text {
-        files: paths.len(),
+        files: files.len(),
         bytes,
         records,
         is_whole,
@@ -150,21 +152,20 @@ struct Counted {
     observed: Observed,
 }
 
-fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
+fn count(files: &[TextFile], reading: &Reading) -> Result<Counted> {
     let mut stored = 0;
-    for path in paths {
-        stored += std::fs::metadata(path)
-            .context(|| format!("read `{}`", path.display()))?
+    for file in files {
+        stored += std::fs::metadata(&file.path)
+            .context(|| format!("read `{}`", file.path.display()))?
             .len();
     }
     let (mut bytes, mut records, mut done) = (0, 0, 0);
     let mut is_whole = true;
     let mut observed = Observed::default();
-    for path in paths {
-        let file = TextFile::local(path.clone());
+    for file in files {
         let mut here = 0;
         let result = read::records(
-            &file,
+            file,
             reading,
             &mut observed,
             &Witness::default(),
@@ -181,7 +182,7 @@ fn count(paths: &[PathBuf], reading: &Reading) -> Result<Counted> {
             },
         );
         match result {
-            Ok(_) => done += std::fs::metadata(path).map_or(here, |metadata| metadata.len()),
+            Ok(_) => done += std::fs::metadata(&file.path).map_or(here, |metadata| metadata.len()),
             Err(error) if error.kind() == Kind::Interrupted && bytes >= LOOKED_AT => {
                 done += here;
                 is_whole = done >= stored;
