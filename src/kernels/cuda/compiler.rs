@@ -155,8 +155,8 @@ mod tests {
     use crate::shapes::{SHAPES, Shape};
 
     /// Every dimension that any kernel of a shape is compiled for. Of a width the widest is taken: registers are what may
-    /// run out. `variant` counts what operations come in.
-    fn constants(shape: &Shape, variant: usize) -> Vec<Constant> {
+    /// run out.
+    fn constants(shape: &Shape) -> Vec<Constant> {
         let (width, head) = (shape.width, shape.width / shape.heads);
         let whole = [
             ("WIDTH", width),
@@ -170,8 +170,6 @@ mod tests {
             ("HEADS", shape.heads),
             ("EACH", 4),
             ("STRIDE", shape.vocabulary.next_multiple_of(64)),
-            ("LOSS", variant),
-            ("SPAN", [0, 1, 96][variant]),
         ];
         let mut all: Vec<Constant> = whole
             .iter()
@@ -181,12 +179,13 @@ mod tests {
         all
     }
 
-    /// How many variants an operation has: losses of the readout, patterns of attention.
-    fn variants(operation: Operation) -> usize {
-        if [READOUT, ATTENTION].contains(&operation) {
-            3
-        } else {
-            1
+    /// What an operation is compiled for besides, a value a variant: losses of the readout, patterns of attention.
+    fn variants(operation: Operation) -> Vec<Option<Constant>> {
+        let all = |name, values: [usize; 3]| values.map(|value| Some((name, Value::Whole(value)))).to_vec();
+        match operation {
+            ATTENTION => all("SPAN", [0, 1, 96]),
+            READOUT => all("LOSS", [0, 1, 2]),
+            _ => vec![None],
         }
     }
 
@@ -206,7 +205,7 @@ mod tests {
             for operation in OPERATIONS {
                 for element in [Element::F32, Element::Bf16] {
                     for architecture in ["sm_80", "sm_90", "sm_90a", "sm_100"] {
-                        for variant in 0..variants(*operation) {
+                        for variant in variants(*operation) {
                             wanted.push((shape, *operation, element, architecture, variant));
                         }
                     }
@@ -216,8 +215,9 @@ mod tests {
         wanted
             .into_par_iter()
             .for_each(|(shape, operation, element, architecture, variant)| {
-                let mut constants = constants(shape, variant);
-                if operation.name == "attention" {
+                let mut constants = constants(shape);
+                constants.extend(variant);
+                if operation == ATTENTION {
                     // It states its own.
                     constants.retain(|(name, _)| !matches!(*name, "WIDTH" | "SCALE"));
                 }
