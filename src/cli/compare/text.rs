@@ -499,12 +499,17 @@ mod tests {
             .collect();
         let table = by_kind(rows, None).remove(0);
         let text = text(&table, &|_, text| text.to_owned());
-        let (means, single) = text.split_once("each result by itself").unwrap();
         assert!(
-            means.contains("no room for perplexity, nats_per_token of means: see --json"),
+            text.lines()
+                .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
             "{text}"
         );
-        assert!(single.contains(" of single results: see --json"), "{text}");
+        let (means, single) = text.split_once("each result by itself").unwrap();
+        let flat = |text: &str| text.replace('\n', " ");
+        let hidden =
+            "no room for another_long_name_of_a_field, nats_per_token, perplexity of means: see --json";
+        assert!(flat(means).contains(hidden), "{text}");
+        assert!(flat(single).contains(" of single results: see --json"), "{text}");
         // Of means of one seed there is no spread.
         assert!(
             means
