@@ -63,8 +63,8 @@ fn set_by_paths(member: &Member) -> Vec<(String, Value)> {
         .collect()
 }
 
-/// The way out for a field of the stage at `pointer` that moved into an object.
-pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<String> {
+/// A former field of the stage at `pointer`: the object that has it now, and the way out.
+pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<(&'static str, String)> {
     let stage = tree.at(pointer)?;
     let kind = stage.member("kind")?.value.as_str()?;
     let (.., into) = MOVED
@@ -78,25 +78,20 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<String> {
         let field = format!("{path}=");
         point.starts_with(&field) || point.contains(&format!(",{field}"))
     };
-    Some(if set.iter().any(|(path, _)| is_swept(path)) {
+    let hint = if set.iter().any(|(path, _)| is_swept(path)) {
         let swept = set.iter().map(|(path, _)| format!("`{into}.{path}`"));
         let swept: Vec<_> = swept.collect();
-        format!(
-            "it moved into `{into}`: `matrix` sweeps it as {}",
-            swept.join(" and ")
-        )
+        format!("`matrix` sweeps it as {}", swept.join(" and "))
     } else if member.key_span.source > 0 {
         let arguments = set
             .iter()
             .map(|(path, value)| argument(&format!("stages.{name}.{into}.{path}"), value));
         let arguments: Vec<_> = arguments.collect();
-        format!("it moved into `{into}`: `{}`", arguments.join(" "))
+        format!("`{}`", arguments.join(" "))
     } else {
-        format!(
-            "it moved into `{into}`: write {}",
-            written(stage, kind, into, None)
-        )
-    })
+        format!("write {}", written(stage, kind, into, None))
+    };
+    Some((into, hint))
 }
 
 /// The way out where the field at `pointer`, one with a default kind, has the name of a kind of its `schema` in place of an
@@ -202,13 +197,11 @@ mod tests {
 
     #[test]
     fn former_fields_and_a_string_are_refused_with_the_object_to_write() {
-        let all = r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" }, "sampling_epsilon": 0.01, "antithetic": false, "time_conditioning": true }`"#;
+        let all = r#"write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" }, "sampling_epsilon": 0.01, "antithetic": false, "time_conditioning": true }`"#;
         for (settings, expected) in [
             (
                 json!({ "noise": { "kind": "cosine" } }),
-                vec![
-                    r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" } }`"#,
-                ],
+                vec![r#"write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" } }`"#],
             ),
             (
                 json!({
@@ -219,7 +212,7 @@ mod tests {
             (
                 json!({ "time_conditioning": true, "objective": { "kind": "mdlm", "antithetic": false } }),
                 vec![
-                    r#"it moved into `objective`: write `"objective": { "kind": "mdlm", "antithetic": false, "time_conditioning": true }`"#,
+                    r#"write `"objective": { "kind": "mdlm", "antithetic": false, "time_conditioning": true }`"#,
                 ],
             ),
             (
@@ -228,13 +221,11 @@ mod tests {
             ),
             (
                 json!({ "matrix": { "antithetic": [true, false] } }),
-                vec!["it moved into `objective`: `matrix` sweeps it as `objective.antithetic`"],
+                vec!["`matrix` sweeps it as `objective.antithetic`"],
             ),
             (
                 json!({ "matrix": { "noise.epsilon": [0.01], "noise.kind": ["cosine", "log_linear"] } }),
-                vec![
-                    "it moved into `objective`: `matrix` sweeps it as `objective.noise.kind` and `objective.noise.epsilon`",
-                ],
+                vec!["`matrix` sweeps it as `objective.noise.kind` and `objective.noise.epsilon`"],
             ),
         ] {
             assert_eq!(load(&settings, &[]).unwrap_err(), expected, "{settings}");
@@ -243,15 +234,15 @@ mod tests {
         for (argument, expected) in [
             (
                 "stages.m.noise.kind=cosine",
-                "it moved into `objective`: `--set stages.m.objective.noise.kind=cosine`",
+                "`--set stages.m.objective.noise.kind=cosine`",
             ),
             (
                 r#"stages.m.noise={"kind":"cosine"}"#,
-                r#"it moved into `objective`: `--set 'stages.m.objective.noise={"kind":"cosine"}'`"#,
+                r#"`--set 'stages.m.objective.noise={"kind":"cosine"}'`"#,
             ),
             (
                 "stages.m.time_conditioning=true",
-                "it moved into `objective`: `--set stages.m.objective.time_conditioning=true`",
+                "`--set stages.m.objective.time_conditioning=true`",
             ),
             ("stages.m.objective=mdlm", "`--set stages.m.objective.kind=mdlm`"),
         ] {
@@ -334,20 +325,18 @@ mod tests {
             ),
             (
                 json!({ "grid": "published" }),
-                vec![
-                    r#"it moved into `sampler`: write `"sampler": { "kind": "cached", "grid": "published" }`"#,
-                ],
+                vec![r#"write `"sampler": { "kind": "cached", "grid": "published" }`"#],
             ),
             (
                 json!({ "sampler": "ancestral", "grid": "published" }),
                 vec![
                     r#"write `"sampler": { "kind": "ancestral", "grid": "published" }`"#,
-                    r#"it moved into `sampler`: write `"sampler": { "kind": "ancestral", "grid": "published" }`"#,
+                    r#"write `"sampler": { "kind": "ancestral", "grid": "published" }`"#,
                 ],
             ),
             (
                 json!({ "matrix": { "grid": ["exact", "published"] } }),
-                vec!["it moved into `sampler`: `matrix` sweeps it as `sampler.grid`"],
+                vec!["`matrix` sweeps it as `sampler.grid`"],
             ),
             (
                 json!({ "matrix": { "sampler.grid": ["exact", "published"] } }),
@@ -363,7 +352,7 @@ mod tests {
             ),
             (
                 "stages.s.grid=published",
-                vec!["it moved into `sampler`: `--set stages.s.sampler.grid=published`"],
+                vec!["`--set stages.s.sampler.grid=published`"],
             ),
             ("stages.s.sampler.kind=ancestral", vec![]),
             ("stages.s.sampler.grid=published", vec![]),

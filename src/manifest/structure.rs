@@ -501,11 +501,23 @@ impl Wording<'_> {
             );
             return;
         }
+        if let Some((into, hint)) = kinds::moved(self.tree, finding.path, key) {
+            self.drafts.push(
+                Draft::new(
+                    Code::UnknownField,
+                    member.key_span,
+                    pointer_join(finding.path, key),
+                    format!("{} moved into {}", quoted(key), quoted(into)),
+                )
+                .value(&member.value.to_json())
+                .hint(hint),
+            );
+            return;
+        }
         let synonym = SYNONYMS
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
-        let elsewhere = kinds::moved(self.tree, finding.path, key)
-            .or_else(|| in_format(finding.schema, node, key))
+        let elsewhere = in_format(finding.schema, node, key)
             .or_else(|| elsewhere(key).map(str::to_owned))
             .filter(|_| synonym.is_none());
         let meant = match synonym {
