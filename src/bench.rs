@@ -22,7 +22,7 @@ use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
 use crate::stages::{Device, memory};
-use crate::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
+use crate::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
 
 /// Rounds that are timed whatever they take.
 const ROUNDS: usize = 3;
@@ -162,16 +162,16 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     let kernels;
     let rounds = match (task, &mut subject) {
         (Task::Train, Subject::Learner(learner)) => {
-            let job = Job {
+            let job = Trainer {
                 rows: &rows,
                 objective: &*objective,
-                recipe: recipe(options.batch, micro_batch),
+                config: config(options.batch, micro_batch),
                 // A rehearsal keeps nothing.
-                keeper: &Keeper::default(),
+                checkpoints: &CheckpointManager::default(),
                 all_reduce: None,
                 cancel,
             };
-            let mut rehearsal = Rehearsal::new(&job, &mut **learner)?;
+            let mut rehearsal = StepBench::new(&job, &mut **learner)?;
             let rounds = timed(options, || rehearsal.step())?;
             for _ in 0..kernel_rounds(options, rehearsal.network()) {
                 rehearsal.step()?;
@@ -207,7 +207,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 temperature: 1.0,
                 sampler: Sampler::default(),
                 posterior,
-                alphabet: objective.support(),
+                support: objective.support(),
                 seed: SEED,
                 micro_batch: micro_batch as usize,
             };
@@ -380,9 +380,9 @@ fn random_rows(shape: &Shape, count: u32) -> Result<Rows> {
     Rows::from_memory(vocabulary, special, shape.length, tokens, None)
 }
 
-/// The authors' recipe; the learning rate is too small to matter.
-fn recipe(batch: u32, micro_batch: u32) -> Recipe {
-    Recipe {
+/// The authors' config; the learning rate is too small to matter.
+fn config(batch: u32, micro_batch: u32) -> TrainConfig {
+    TrainConfig {
         steps: u64::MAX,
         batch,
         micro_batch,
@@ -494,7 +494,7 @@ mod tests {
         let options = Options {
             shape: Shape::find("nano").unwrap(),
             device: Device::Cpu,
-            precision: gemm::Precision::Single,
+            precision: gemm::Precision::F32,
             batch: 4,
             micro_batch: Some(2),
             steps: 8,

@@ -3,14 +3,14 @@
 //! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this is the real driver's
 //! turn: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.
 //!
-//! Where there is no device, the suite runs on the stand-in of `tests/stand_in`, which computes on the CPU: the calls that are
-//! made of CUDA are then seen to work together, as far as the stand-in does what is documented. It is no evidence of a GPU's
+//! Where there is no device, the suite runs on the CUDA stub of `tests/cuda_stub`, which computes on the CPU: the calls that are
+//! made of CUDA are then seen to work together, as far as the CUDA stub does what is documented. It is no evidence of a GPU's
 //! rounding or speed.
 //!
 //! `tests/peers/gpu.sh` runs this binary on a machine that builds nothing, under compute-sanitizer too.
 
-#[path = "stand_in/mod.rs"]
-mod stand_in;
+#[path = "cuda_stub/mod.rs"]
+mod cuda_stub;
 
 use std::path::Path;
 
@@ -21,14 +21,14 @@ use mdlm::event::Cancel;
 use mdlm::kernels::adamw::{AdamW, Moments, Update};
 use mdlm::kernels::cuda::Cuda;
 use mdlm::kernels::cuda::device::Device as Gpu;
-use mdlm::kernels::cuda::driver::{Driver as _, Element};
+use mdlm::kernels::cuda::driver::{DType, Driver as _};
 use mdlm::kernels::gemm::Precision;
-use mdlm::kernels::{Alphabet, Dropout, categorical};
+use mdlm::kernels::{Dropout, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
-use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, on_device};
+use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
-use mdlm::train::{Checkpoints, History, Hooks, Job, Keeper, Recipe, Report, Validation};
+use mdlm::train::{CheckpointManager, Checkpoints, History, Hooks, Report, TrainConfig, Trainer, Validation};
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]
@@ -39,10 +39,10 @@ enum Mode {
 }
 
 impl Mode {
-    fn element(self) -> Element {
+    fn element(self) -> DType {
         match self {
-            Self::F32 | Self::Tf32 => Element::F32,
-            Self::Bf16 => Element::Bf16,
+            Self::F32 | Self::Tf32 => DType::F32,
+            Self::Bf16 => DType::Bf16,
         }
     }
 
@@ -81,23 +81,23 @@ fn cuda(mode: Mode) -> Option<Cuda> {
     })
 }
 
-/// Set where the device is the stand-in, which is slow.
+/// Set where the device is the CUDA stub, which is slow.
 const STANDS_IN: &str = "MDLM_TEST_STANDS_IN";
 
-fn is_stand_in() -> bool {
+fn is_cuda_stub() -> bool {
     std::env::var_os(STANDS_IN).is_some()
 }
 
-/// The tests of this file on the stand-in, in a process of their own: libraries are looked for once.
+/// The tests of this file on the CUDA stub, in a process of their own: libraries are looked for once.
 #[test]
-fn the_suite_passes_on_the_stand_in() {
-    if is_stand_in() || std::env::var_os("MDLM_TEST_GPU").is_some() || Gpu::open(0).is_ok() {
+fn the_suite_passes_on_the_cuda_stub() {
+    if is_cuda_stub() || std::env::var_os("MDLM_TEST_GPU").is_some() || Gpu::open(0).is_ok() {
         return;
     }
     let own = std::env::current_exe().expect("this program");
     let output = std::process::Command::new(own)
-        .args(["--nocapture", "--skip", "the_suite_passes_on_the_stand_in"])
-        .envs(stand_in::StandIn::build().environment())
+        .args(["--nocapture", "--skip", "the_suite_passes_on_the_cuda_stub"])
+        .envs(cuda_stub::CudaStub::build().environment())
         .env("MDLM_TEST_GPU", "1")
         .env(STANDS_IN, "1")
         .output()
@@ -136,16 +136,16 @@ struct Case {
     targets: Vec<u32>,
     weights: Vec<f32>,
     dropout: Option<Dropout>,
-    alphabet: Alphabet,
+    support: VocabSupport,
 }
 
 impl Case {
     /// `rows` rows of step `step`, about half of their tokens masked; a noise level a row, or one for all.
     fn new(shape: &Shape, rows: usize, step: u64, shown_text: bool) -> Self {
-        let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 2, shape.vocabulary as u32 - 1);
+        let support = VocabSupport::without_mask(shape.vocabulary as u32 - 2, shape.vocabulary as u32 - 1);
         let random = Random::new(11 + step, Stream::Mask);
         let draw = |place: u64, row: usize, l: usize| {
-            random.below(u64::from(alphabet.mask), place, row as u64, l as u32) as u32
+            random.below(u64::from(support.mask), place, row as u64, l as u32) as u32
         };
         let mut case = Self {
             tokens: Vec::new(),
@@ -163,14 +163,14 @@ impl Case {
                 step,
                 first_row: step * rows as u64,
             }),
-            alphabet,
+            support,
         };
         let scale = 1.0 / (rows * shape.length) as f32;
         for row in 0..rows {
             for l in 0..shape.length {
-                if draw(0, row, l) < alphabet.mask / 2 {
+                if draw(0, row, l) < support.mask / 2 {
                     case.positions.push(case.tokens.len() as u32);
-                    case.tokens.push(alphabet.mask);
+                    case.tokens.push(support.mask);
                     case.targets.push(draw(1, row, l));
                     case.weights.push(scale * (1.0 + (draw(2, row, l) % 7) as f32));
                 } else {
@@ -215,16 +215,16 @@ fn gradient(learner: &mut dyn Learner) -> Vec<f32> {
 /// Likelihoods and gradient of a batch.
 fn learnt(learner: &mut dyn Learner, case: &Case) -> [Vec<f32>; 2] {
     learner
-        .accumulate(&case.batch(), case.alphabet)
+        .accumulate(&case.batch(), case.support)
         .expect("a gradient");
-    let nll = learner.network().nll(&case.batch(), case.alphabet);
+    let nll = learner.network().nll(&case.batch(), case.support);
     [nll.expect("likelihoods"), gradient(learner)]
 }
 
 /// Likelihoods and every gradient against the CPU's, with dropout, at shapes of narrow heads and of heads 64 wide.
 #[test]
 fn losses_and_gradients_are_those_of_the_cpu() {
-    let cases: &[(&str, usize)] = if is_stand_in() {
+    let cases: &[(&str, usize)] = if is_cuda_stub() {
         &[("nano", 5)]
     } else {
         &[("nano", 5), ("lm1b-small", 2)]
@@ -234,11 +234,11 @@ fn losses_and_gradients_are_those_of_the_cpu() {
         let weights = weights(shape);
         for shown_text in [false, true] {
             let case = Case::new(shape, rows, 3, shown_text);
-            let mut cpu = model::build_learner(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
+            let mut cpu = model::build_learner(shape, Device::Cpu, Precision::F32, &weights).expect("CPU");
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
                 let Some(cuda) = cuda(mode) else { return };
-                let mut learner = on_device::build_learner(shape, cuda, &weights).expect("device");
+                let mut learner = cuda_network::build_learner(shape, cuda, &weights).expect("device");
                 let [likelihoods, found] = learnt(&mut *learner, &case);
                 let error = off(&likelihoods, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
@@ -278,7 +278,7 @@ fn dfdxs_own_device_agrees_with_the_cpu() {
     let shape = shape("nano");
     let (weights, case) = (weights(shape), Case::new(shape, 3, 3, true));
     let [found, expected] = [Device::DfdxCuda, Device::Cpu].map(|device| {
-        let learner = model::build_learner(shape, device, Precision::Single, &weights);
+        let learner = model::build_learner(shape, device, Precision::F32, &weights);
         learnt(&mut *learner.expect("device"), &case)
     });
     for (found, expected) in found.iter().zip(&expected) {
@@ -313,7 +313,7 @@ fn train(
         for half in 0..2 {
             let case = Case::new(shape, 3, 2 * step + half, false);
             learner
-                .accumulate(&case.batch(), case.alphabet)
+                .accumulate(&case.batch(), case.support)
                 .expect("a micro-batch");
         }
         let update = Update {
@@ -344,7 +344,7 @@ fn runs_repeat_and_resume_in_the_same_bits() {
     let fresh = Moments::before(&start);
     for mode in MODES {
         let run = |weights: &[f32], moments: &Moments, steps| {
-            let mut learner = on_device::build_learner(shape, cuda(mode)?, &start).expect("device");
+            let mut learner = cuda_network::build_learner(shape, cuda(mode)?, &start).expect("device");
             Some(train(&mut *learner, weights, moments, steps))
         };
         let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
@@ -414,16 +414,16 @@ fn a_training_follows_the_cpus() {
     let rows = rows.expect("rows");
     let curve = |learner: &mut dyn Learner| {
         let folder = tempfile::tempdir().expect("a folder");
-        let (keeper, cancel) = (
-            Keeper::new(Checkpoints::new(folder.path(), Path::new("")), History::default()),
+        let (checkpoints, cancel) = (
+            CheckpointManager::new(Checkpoints::new(folder.path(), Path::new("")), History::default()),
             Cancel::default(),
         );
-        let job = Job {
+        let job = Trainer {
             rows: &rows,
             objective: &*objective::build(&Objective::default(), mask, mask + 1, 4),
-            recipe: Recipe {
-                // The stand-in is slow.
-                steps: if is_stand_in() { 10 } else { 300 },
+            config: TrainConfig {
+                // The CUDA stub is slow.
+                steps: if is_cuda_stub() { 10 } else { 300 },
                 batch: 16,
                 micro_batch: 8,
                 learning_rate: 2e-3,
@@ -443,7 +443,7 @@ fn a_training_follows_the_cpus() {
                 checkpoint_every: u64::MAX,
                 seed: 4,
             },
-            keeper: &keeper,
+            checkpoints: &checkpoints,
             all_reduce: None,
             cancel: &cancel,
         };
@@ -456,10 +456,10 @@ fn a_training_follows_the_cpus() {
     for mode in MODES {
         let Some(cuda) = cuda(mode) else { return };
         let expected = expected.get_or_insert_with(|| {
-            let cpu = model::build_learner(shape, Device::Cpu, Precision::Single, &weights);
+            let cpu = model::build_learner(shape, Device::Cpu, Precision::F32, &weights);
             curve(&mut *cpu.expect("CPU"))
         });
-        let found = curve(&mut *on_device::build_learner(shape, cuda, &weights).expect("device"));
+        let found = curve(&mut *cuda_network::build_learner(shape, cuda, &weights).expect("device"));
         // The same batches, masks and dropout: at first they differ by rounding alone.
         let apart = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
         let apart = apart.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
@@ -468,7 +468,7 @@ fn a_training_follows_the_cpus() {
             apart < mode.tolerance(),
             "{mode:?}: the first losses are off by {apart}"
         );
-        if is_stand_in() {
+        if is_cuda_stub() {
             continue;
         }
         // Later on they are other trainings. On the CPU, six from weights that differ in the seventh to the third digit
@@ -497,8 +497,8 @@ fn chains_are_those_of_the_cpu() {
     let Some(cuda) = cuda(Mode::F32) else { return };
     let shape = shape("nano");
     let weights = weights(shape);
-    let network = on_device::build(shape, cuda, &weights).expect("device");
-    let cpu = model::build(shape, Device::Cpu, Precision::Single, &weights).expect("CPU");
+    let network = cuda_network::build(shape, cuda, &weights).expect("device");
+    let cpu = model::build(shape, Device::Cpu, Precision::F32, &weights).expect("CPU");
     let case = Case::new(shape, 4, 0, false);
     let random = Random::new(9, Stream::Sample);
     let uniforms: Vec<f64> = case
@@ -525,7 +525,7 @@ fn chains_are_those_of_the_cpu() {
             confidence: true,
             sigma: 0.0,
             temperature: 0.7,
-            alphabet: case.alphabet,
+            support: case.support,
         })
         .expect("draws");
     let found = chain.tokens().expect("tokens");
@@ -539,7 +539,7 @@ fn chains_are_those_of_the_cpu() {
         .zip(uniforms)
         .enumerate()
     {
-        let right = categorical::cpu::draw(logits, case.alphabet, 0.7, u, true, &mut scratch);
+        let right = categorical::cpu::draw(logits, case.support, 0.7, u, true, &mut scratch);
         let right = right.expect("finite logits");
         if !is_reported(i) {
             expected[at as usize] = right.token;
@@ -578,20 +578,20 @@ fn chains_are_those_of_the_cpu() {
 #[test]
 fn the_plan_of_memory_is_its_use() {
     let Some(gpu) = gpu() else { return };
-    if is_stand_in() {
-        println!("skipped: the stand-in takes minutes for this shape");
+    if is_cuda_stub() {
+        println!("skipped: the CUDA stub takes minutes for this shape");
         return;
     }
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
-    let planned = on_device::memory(shape, Element::Bf16, 8, Some(8))
+    let planned = cuda_network::memory(shape, DType::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
-    let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), Element::Bf16);
-    let mut learner = on_device::build_learner(shape, cuda, &weights(shape)).expect("device");
+    let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), DType::Bf16);
+    let mut learner = cuda_network::build_learner(shape, cuda, &weights(shape)).expect("device");
     let case = Case::new(shape, 8, 0, false);
     learner
-        .accumulate(&case.batch(), case.alphabet)
+        .accumulate(&case.batch(), case.support)
         .expect("a micro-batch");
     let taken = before.saturating_sub(gpu.capacity().expect("memory").free);
     println!("planned {} MiB, taken {} MiB", planned >> 20, taken >> 20);

@@ -122,9 +122,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         shape,
         device: Device::Cpu,
         precision: match args.precision {
-            PrecisionChoice::F32 => gemm::Precision::Single,
+            PrecisionChoice::F32 => gemm::Precision::F32,
             PrecisionChoice::Tf32 => gemm::Precision::Tf32,
-            PrecisionChoice::Bf16 => gemm::Precision::Rounded,
+            PrecisionChoice::Bf16 => gemm::Precision::Bf16,
         },
         batch: args.batch.unwrap_or(ROWS),
         micro_batch: args.micro_batch,
@@ -146,7 +146,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let cancel = Cancel::default();
     listen(&cancel, &Display::new(terminal).into())?;
-    let (device, _turn) = compute_on(args.compute.device()?, &cancel, terminal)?;
+    let (device, _lock) = compute_on(args.compute.device()?, &cancel, terminal)?;
     options.device = device;
     let wanted = match &args.task[..] {
         // Products alone are the CPU's.

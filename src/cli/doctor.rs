@@ -9,11 +9,11 @@ use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use super::{Terminal, stated};
 use crate::error::{Error, Result};
-use crate::kernels::cuda::findings::{Findings, Found, Gpu, Holder, Trouble, Version};
+use crate::kernels::cuda::support::{CudaSupport, Found, Gpu, Holder, Unsupported, Version};
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
 use crate::plural::{self, counted};
-use crate::stages::{Choice, Device, Trust, memory, trust};
+use crate::stages::{Choice, Device, SelfTest, memory, self_test};
 use crate::store::locking::System;
 use crate::store::{Machine, Store};
 
@@ -154,13 +154,13 @@ struct Verdict {
 /// # Errors
 /// The GPU was asked for and cannot be used; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let findings = probe::thorough();
+    let support = probe::thorough();
     let store = stated::store(args.store.as_ref())?.unwrap_or_else(|| {
         // Where a manifest of this folder would have it.
         Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
     });
-    let trust = findings.verdict().is_ok().then(trust);
-    let report = report(&findings, trust.as_ref(), &Store::at(store));
+    let trust = support.verdict().is_ok().then(self_test);
+    let report = report(&support, trust.as_ref(), &Store::at(store));
     if args.json {
         terminal.output_json(&report)?;
     } else {
@@ -170,14 +170,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Some(device) => DeviceChoice::or_stated(Some(device))?,
         None => Choice::Auto,
     };
-    match (asked, findings.verdict(), trust) {
+    match (asked, support.verdict(), trust) {
         (Choice::On(Device::Cuda), Err(trouble), _) => Err(trouble.into_error()),
-        (Choice::On(Device::Cuda), Ok(_), Some(Trust::Failed(error))) => Err(error),
+        (Choice::On(Device::Cuda), Ok(_), Some(SelfTest::Failed(error))) => Err(error),
         _ => Ok(0),
     }
 }
 
-fn report(findings: &Findings, trust: Option<&Trust>, store: &Store) -> Report {
+fn report(support: &CudaSupport, trust: Option<&SelfTest>, store: &Store) -> Report {
     let trial = trust.map(of_trust);
     let machine = Machine::this();
     Report {
@@ -191,27 +191,27 @@ fn report(findings: &Findings, trust: Option<&Trust>, store: &Store) -> Report {
         memory_bytes: memory::installed(),
         available_bytes: memory::available(),
         store: of_store(store),
-        driver: of_driver(findings),
-        gpus: findings.gpus().iter().map(of_gpu).collect(),
-        nvrtc: of_compiler(findings),
-        cublaslt: of_library(findings, &findings.products, |version| *version),
+        driver: of_driver(support),
+        gpus: support.gpus().iter().map(of_gpu).collect(),
+        nvrtc: of_compiler(support),
+        cublaslt: of_library(support, &support.products, |version| *version),
         kernels: cuda::device::cache().map(|folder| of_kernels(&folder)),
-        verdict: verdict(findings, trial.as_ref()),
+        verdict: verdict(support, trial.as_ref()),
         trial,
         stated_device: stated::variable("MDLM_DEVICE"),
     }
 }
 
-fn of_trust(trust: &Trust) -> TrialReport {
+fn of_trust(trust: &SelfTest) -> TrialReport {
     let error = match trust {
-        Trust::Failed(error) => Some(error),
-        Trust::Passed | Trust::Busy => None,
+        SelfTest::Failed(error) => Some(error),
+        SelfTest::Passed | SelfTest::Busy => None,
     };
     TrialReport {
         outcome: match trust {
-            Trust::Passed => Outcome::Passed,
-            Trust::Failed(_) => Outcome::Failed,
-            Trust::Busy => Outcome::NotTried,
+            SelfTest::Passed => Outcome::Passed,
+            SelfTest::Failed(_) => Outcome::Failed,
+            SelfTest::Busy => Outcome::NotTried,
         },
         fault: error.map(ToString::to_string),
         way_out: error.and_then(Error::hint_text).map(str::to_owned),
@@ -233,8 +233,8 @@ fn of_store(store: &Store) -> StoreReport {
     }
 }
 
-fn of_driver(findings: &Findings) -> Part {
-    match &findings.driver {
+fn of_driver(support: &CudaSupport) -> Part {
+    match &support.driver {
         Found::Absent => Part::default(),
         Found::Broken(words) => Part {
             found: true,
@@ -251,7 +251,7 @@ fn of_driver(findings: &Findings) -> Part {
     }
 }
 
-fn of_library<T>(findings: &Findings, library: &Found<T>, version: impl Fn(&T) -> Version) -> Part {
+fn of_library<T>(support: &CudaSupport, library: &Found<T>, version: impl Fn(&T) -> Version) -> Part {
     match library {
         Found::Absent => Part::default(),
         Found::Broken(words) => Part {
@@ -262,18 +262,15 @@ fn of_library<T>(findings: &Findings, library: &Found<T>, version: impl Fn(&T) -
         Found::There(library) => Part {
             found: true,
             version: Some(version(library).to_string()),
-            fits_driver: findings
-                .driver
-                .there()
-                .map(|driver| driver.runs(version(library))),
+            fits_driver: support.driver.there().map(|driver| driver.runs(version(library))),
             ..Part::default()
         },
     }
 }
 
-fn of_compiler(findings: &Findings) -> Part {
-    let part = of_library(findings, &findings.compiler, |compiler| compiler.version);
-    let Some(compiler) = findings.compiler.there() else {
+fn of_compiler(support: &CudaSupport) -> Part {
+    let part = of_library(support, &support.compiler, |compiler| compiler.version);
+    let Some(compiler) = support.compiler.there() else {
         return part;
     };
     let names = compiler.architectures.iter().map(|number| format!("sm_{number}"));
@@ -282,7 +279,7 @@ fn of_compiler(findings: &Findings) -> Part {
         tried_for: compiler
             .trial
             .as_ref()
-            .map(|_| compiler.tried_for(findings.gpus().first())),
+            .map(|_| compiler.tried_for(support.gpus().first())),
         fault: compiler
             .trial
             .as_ref()
@@ -322,22 +319,22 @@ fn of_kernels(folder: &Path) -> Kernels {
 }
 
 /// What `--device auto` does, why, and what would make it take the GPU.
-fn verdict(findings: &Findings, trial: Option<&TrialReport>) -> Verdict {
+fn verdict(support: &CudaSupport, trial: Option<&TrialReport>) -> Verdict {
     let distrust = trial.and_then(|trial| Some((trial.fault.as_ref()?, trial.way_out.clone())));
-    match (findings.verdict(), distrust) {
+    match (support.verdict(), distrust) {
         (Ok(_), Some((fault, way_out))) => Verdict {
             device: "cpu",
             because: format!("failed to {fault}"),
             way_out,
         },
         (Ok(gpu), None) => {
-            let turn = gpu.holder.as_ref().map_or_else(String::new, |holder| {
+            let user = gpu.holder.as_ref().map_or_else(String::new, |holder| {
                 format!("; {holder} uses it now, so that a run waits, or with MDLM_GPU_SHARED=1 does not")
             });
             Verdict {
                 device: "cuda",
                 because: format!(
-                    "`{}` is there, and driver, NVRTC and cublasLt go together{turn}",
+                    "`{}` is there, and driver, NVRTC and cublasLt go together{user}",
                     gpu.name
                 ),
                 way_out: None,
@@ -346,7 +343,7 @@ fn verdict(findings: &Findings, trial: Option<&TrialReport>) -> Verdict {
         (Err(trouble), _) => Verdict {
             device: "cpu",
             because: trouble.to_string(),
-            way_out: Some(Trouble::way_out(&trouble)),
+            way_out: Some(Unsupported::way_out(&trouble)),
         },
     }
 }
@@ -528,14 +525,14 @@ fn library(part: &Part, more: &str) -> String {
 mod tests {
     use super::*;
     use crate::cli::Color;
-    use crate::kernels::cuda::findings::tests::well;
+    use crate::kernels::cuda::support::tests::well;
 
-    fn described(findings: &Findings) -> String {
-        described_of(findings, &Trust::Passed)
+    fn described(support: &CudaSupport) -> String {
+        described_of(support, &SelfTest::Passed)
     }
 
-    fn described_of(findings: &Findings, trust: &Trust) -> String {
-        let trust = findings.verdict().is_ok().then_some(trust);
+    fn described_of(support: &CudaSupport, trust: &SelfTest) -> String {
+        let trust = support.verdict().is_ok().then_some(trust);
         let report = Report {
             version: "1.2.3",
             revision: Some("0123abc"),
@@ -557,7 +554,7 @@ mod tests {
                 bytes: 3_400_000,
             }),
             stated_device: None,
-            ..report(findings, trust, &Store::at("/nowhere"))
+            ..report(support, trust, &Store::at("/nowhere"))
         };
         let text = text(&report, &Terminal::new(false, Color::Never));
         assert!(
@@ -570,8 +567,8 @@ mod tests {
 
     #[test]
     fn a_machine_where_all_is_well() {
-        let mut findings = well();
-        if let Found::There(driver) = &mut findings.driver
+        let mut support = well();
+        if let Found::There(driver) = &mut support.driver
             && let Ok([gpu]) = driver.gpus.as_deref_mut()
         {
             gpu.holder = Some(Holder {
@@ -579,7 +576,7 @@ mod tests {
                 command: "mdlm run pipelines/lm1b.json".to_owned(),
             });
         }
-        insta::assert_snapshot!(described(&findings), @r"
+        insta::assert_snapshot!(described(&support), @r"
         mdlm       1.2.3 (0123abc)
         system     linux x86_64
         processor  Some Processor, 16 processors
@@ -606,11 +603,11 @@ mod tests {
     /// One that is not tried, or that computes something else.
     #[test]
     fn a_gpu_that_has_not_passed() {
-        let last = |trust: Trust| {
+        let last = |trust: SelfTest| {
             let text = described_of(&well(), &trust);
             text.lines().skip(14).collect::<Vec<_>>().join("\n")
         };
-        insta::assert_snapshot!(last(Trust::Busy), @r"
+        insta::assert_snapshot!(last(SelfTest::Busy), @r"
         trial      not tried while it is used
 
         `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
@@ -618,7 +615,7 @@ mod tests {
         ");
         let error = Error::environment("trust the GPU: in a trial its gradient was off")
             .hint("another driver may do");
-        insta::assert_snapshot!(last(Trust::Failed(error)), @r"
+        insta::assert_snapshot!(last(SelfTest::Failed(error)), @r"
         trial      failed
 
         `--device auto` takes the CPU: failed to trust the GPU: in a trial its gradient
@@ -629,16 +626,12 @@ mod tests {
 
     #[test]
     fn a_driver_that_is_too_old() {
-        let mut findings = well();
-        if let Found::There(driver) = &mut findings.driver {
+        let mut support = well();
+        if let Found::There(driver) = &mut support.driver {
             driver.cuda = Version { major: 12, minor: 4 };
         }
-        findings.products = Found::Absent;
-        let cuda = described(&findings)
-            .lines()
-            .skip(7)
-            .collect::<Vec<_>>()
-            .join("\n");
+        support.products = Found::Absent;
+        let cuda = described(&support).lines().skip(7).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(cuda, @r"
         driver     580.65.06, for CUDA up to 12.4
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
@@ -657,7 +650,7 @@ mod tests {
 
     #[test]
     fn a_machine_without_any_of_it() {
-        let cuda = described(&Findings::nothing())
+        let cuda = described(&CudaSupport::nothing())
             .lines()
             .skip(7)
             .collect::<Vec<_>>()

@@ -63,11 +63,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let input = || format!("read `{}`", args.input.display());
     let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
     let choice = DeviceChoice::or_stated(args.device)?;
-    let (device, _turn) = compute_on(choice, &Cancel::default(), terminal)?;
+    let (device, _lock) = compute_on(choice, &Cancel::default(), terminal)?;
     let network = model::build(
         shape,
         device,
-        Precision::Single,
+        Precision::F32,
         &checkpoint::read(&args.checkpoint, shape)?,
     )?;
 

@@ -11,7 +11,7 @@ use crate::event::{Cancel, Event};
 use crate::executor;
 use crate::manifest::Loaded;
 use crate::manifest::source::is_open_file;
-use crate::model::Turn;
+use crate::model::GpuLock;
 use crate::plan::{Plan, Selection};
 use crate::remote::Remote;
 use crate::stages::{Choice, Device};
@@ -278,7 +278,7 @@ impl DeviceChoice {
 ///
 /// # Errors
 /// The GPU that was asked for cannot be used, or the interruption.
-pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<Turn>)> {
+pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<GpuLock>)> {
     let (device, event) = choice.resolve()?;
     let print = |event| match event {
         Some(Event::Warning(text)) => terminal.warn(&text),
@@ -287,7 +287,7 @@ pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Resul
     };
     print(event);
     let mut is_reported = false;
-    let turn = device.turn(&mut |why| {
+    let lock = device.lock(&mut |why| {
         cancel.check()?;
         if !is_reported {
             is_reported = true;
@@ -297,5 +297,5 @@ pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Resul
     })?;
     let (device, event) = choice.trusted(device)?;
     print(event);
-    Ok((device, turn.filter(|_| device.is_gpu())))
+    Ok((device, lock.filter(|_| device.is_gpu())))
 }

@@ -7,9 +7,9 @@ use serde::Serialize;
 
 use super::Terminal;
 use crate::error::Result;
-use crate::kernels::cuda::driver::Element;
+use crate::kernels::cuda::driver::DType;
+use crate::model::cuda_network;
 use crate::model::footprint::Footprint;
-use crate::model::on_device;
 use crate::plural::counted;
 use crate::shapes::SHAPES;
 
@@ -165,13 +165,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 /// What training takes of a GPU's memory.
 fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
     let (element, precision) = match args.precision {
-        Numbers::Bf16 => (Element::Bf16, "bf16"),
-        Numbers::F32 => (Element::F32, "f32"),
+        Numbers::Bf16 => (DType::Bf16, "bf16"),
+        Numbers::F32 => (DType::F32, "f32"),
     };
     let mut lines = Vec::new();
-    for shape in SHAPES.iter().filter(|shape| on_device::takes(shape)) {
+    for shape in SHAPES.iter().filter(|shape| cuda_network::takes(shape)) {
         for micro_batch in ROWS {
-            let taken = on_device::memory(shape, element, micro_batch, None)?;
+            let taken = cuda_network::memory(shape, element, micro_batch, None)?;
             lines.push(OnDevice {
                 name: shape.name,
                 precision,

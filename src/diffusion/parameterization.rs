@@ -1,6 +1,6 @@
 //! How a network's logits parameterize log p(x_0 | x_t).
 
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 
 /// SUBS (arXiv 2406.07524, section 3.2.3): two substitutions that hold of the true p(x_0 | x_t) anyway.
 ///
@@ -20,8 +20,8 @@ pub struct Subs {
 impl Subs {
     /// The tokens that have a probability: the vocabulary without the mask.
     #[must_use]
-    pub fn support(self) -> Alphabet {
-        Alphabet::without_mask(self.mask, self.vocabulary)
+    pub fn support(self) -> VocabSupport {
+        VocabSupport::without_mask(self.mask, self.vocabulary)
     }
 
     /// Whether the network decides about a position that holds `z`, or x_0 is known there.
@@ -72,7 +72,7 @@ mod tests {
         // A softmax shifts all logits alike.
         assert!((log_p[1] - log_p[0] - 1.0).abs() < 1e-12);
         assert!((log_p[3] - log_p[0] + 0.5).abs() < 1e-12);
-        assert_eq!(SUBS.support(), Alphabet::without_mask(2, 4));
+        assert_eq!(SUBS.support(), VocabSupport::without_mask(2, 4));
     }
 
     #[test]

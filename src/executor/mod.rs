@@ -22,7 +22,7 @@ use serde::Serialize;
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
-use crate::model::Turn;
+use crate::model::GpuLock;
 use crate::plan::resume::Start;
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
 use crate::plural::counted;
@@ -678,10 +678,10 @@ impl Run<'_> {
             self.store.clear_work(lock)?;
         }
         let device = self.device(stage)?;
-        let turn = self.turn(device, &stage.name)?;
+        let lock_of_gpu = self.gpu_lock(device, &stage.name)?;
         let device = self.trusted(device, &stage.name)?;
         // A stage that computes on the CPU after all releases the GPU.
-        let turn = turn.filter(|_| device.is_gpu());
+        let lock_of_gpu = lock_of_gpu.filter(|_| device.is_gpu());
         let (output, work) = self.store.stage(lock)?;
         let origins = plan.origins(index);
         let inputs: Vec<_> = stage
@@ -722,7 +722,7 @@ impl Run<'_> {
                 plan.check_files(index, &outcome.consumed)?;
                 Ok(outcome)
             });
-        drop(turn);
+        drop(lock_of_gpu);
         let seconds = clock.elapsed().as_secs_f64();
         let beside = self.end(index);
         summary.seconds = Some(seconds);
@@ -788,10 +788,10 @@ impl Run<'_> {
         Ok(device)
     }
 
-    /// The turn on a GPU; says for whom it waits.
-    fn turn(&self, device: Device, stage: &str) -> Result<Option<Turn>> {
+    /// The lock of a GPU; reports the process it waits for.
+    fn gpu_lock(&self, device: Device, stage: &str) -> Result<Option<GpuLock>> {
         let mut is_reported = false;
-        device.turn(&mut |why| {
+        device.lock(&mut |why| {
             self.cancel.check()?;
             if !is_reported {
                 is_reported = true;

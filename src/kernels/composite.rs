@@ -580,7 +580,7 @@ pub fn dropout_factors(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::Alphabet;
+    use crate::kernels::VocabSupport;
     use crate::rng::{Random, Stream};
     use dfdx::prelude::{Const, Cpu};
 
@@ -724,9 +724,9 @@ mod tests {
         let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
         let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
         let b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
-        let alphabet = Alphabet::without_mask(1, 4); // tokens 0, 2, 3
+        let support = VocabSupport::without_mask(1, 4); // tokens 0, 2, 3
         backend.record(Accumulated::default());
-        let readout = Readout::cross_entropy(alphabet, &[2, 0], &[2.0, 0.5]);
+        let readout = Readout::cross_entropy(support, &[2, 0], &[2.0, 0.5]);
         let (loss, nll) = backend.readout(&h, &w, &b, &readout).unwrap();
         let mut bias_gradient = [0.0f64; 5];
         let mut expected = Vec::new();
@@ -782,12 +782,12 @@ mod tests {
         let w = backend.param::<(Const<3>, Const<2>)>(&numbers(6, 0.1)).unwrap();
         let b = backend.param::<(Const<3>,)>(&numbers(3, 0.2)).unwrap();
         let h = numbers(8, 0.5);
-        let alphabet = Alphabet::without_mask(3, 3);
+        let support = VocabSupport::without_mask(3, 3);
         let step = |rows: std::ops::Range<usize>, gradients| {
             backend.record(gradients);
             let targets: Vec<u32> = rows.clone().map(|row| row as u32 % 3).collect();
             let weights = vec![1.0; rows.len()];
-            let readout = Readout::cross_entropy(alphabet, &targets, &weights);
+            let readout = Readout::cross_entropy(support, &targets, &weights);
             let h = backend
                 .input((rows.len(), Const::<2>), &h[2 * rows.start..2 * rows.end])
                 .unwrap();

@@ -685,7 +685,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::testing::{gradient, noise, on_threads, weight};
-    use crate::kernels::{Alphabet, Constants, Loss};
+    use crate::kernels::{Constants, Loss, VocabSupport};
     use crate::rng::{Random, Stream};
 
     const LENGTH: usize = 8;
@@ -706,15 +706,15 @@ mod tests {
         head: Matrix<40, 24>,
         head_bias: Vector<40>,
         loss: Loss,
-        support: Alphabet,
+        support: VocabSupport,
         pattern: Pattern,
     }
 
     impl Net {
         fn new(backend: &Fused, loss: Loss) -> Result<Self> {
             let support = match loss {
-                Loss::AbsorbingKl => Alphabet::with_mask(39, 40),
-                Loss::CrossEntropy | Loss::ScoreEntropy => Alphabet::without_mask(39, 40),
+                Loss::AbsorbingKl => VocabSupport::with_mask(39, 40),
+                Loss::CrossEntropy | Loss::ScoreEntropy => VocabSupport::without_mask(39, 40),
             };
             Ok(Self {
                 loss,
@@ -887,7 +887,8 @@ mod tests {
         let h = backend
             .attention(&q, &kv, 2, TokenRows::all(LENGTH), Pattern::Full)
             .unwrap();
-        let readout = Readout::cross_entropy(Alphabet::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
+        let readout =
+            Readout::cross_entropy(VocabSupport::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
         let (loss, nll) = backend.readout(&h, &net.head, &net.head_bias, &readout).unwrap();
         assert!(
             backend.values(&nll).unwrap().iter().all(|x| x.is_nan()),

@@ -41,7 +41,7 @@ use crate::rng::Random;
 
 /// Dropout whose bits are a function of (seed, step, row, site, element): any backend, any batching, same mask.
 ///
-/// Element e = l·D + d of the row takes 32-bit word e % 4 of block `site << 24 | e / 4` of the row's stream
+/// DType e = l·D + d of the row takes 32-bit word e % 4 of block `site << 24 | e / 4` of the row's stream
 /// (`Random::block(step, row, block)`) and is kept when `word >= rate · 2^32`; kept elements are scaled by 1 / (1 − rate).
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {
@@ -65,7 +65,7 @@ impl Dropout {
 
 /// The vocabulary support: the tokens that a softmax ranges over. The logits of all others are −∞.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Alphabet {
+pub struct VocabSupport {
     /// The mask token.
     pub mask: u32,
     /// Tokens of the tokenizer, the mask included; ids from here to V (a shape may be larger) are not in the support.
@@ -75,7 +75,7 @@ pub struct Alphabet {
     pub includes_mask: bool,
 }
 
-impl Alphabet {
+impl VocabSupport {
     /// The tokens below `size` without the mask.
     #[must_use]
     pub const fn without_mask(mask: u32, size: u32) -> Self {

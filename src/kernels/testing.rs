@@ -3,7 +3,7 @@
 use dfdx::shapes::{Const, ConstShape};
 
 use super::composite::Composite;
-use super::{Alphabet, Backend, Fused, Readout};
+use super::{Backend, Fused, Readout, VocabSupport};
 use crate::error::Result;
 use crate::rng::{Random, Stream};
 
@@ -76,7 +76,7 @@ pub fn descend<B: Backend, const N: usize>(
     let bias = weight::<B, (Const<7>,)>(backend, 1.0, 102)?;
     let targets: Vec<u32> = (0..rows).map(|row| (row * 5 % 6) as u32).collect();
     let weights: Vec<f32> = (0..rows).map(|row| 0.5 + (row % 3) as f32).collect();
-    let readout = Readout::cross_entropy(Alphabet::without_mask(6, 7), &targets, &weights);
+    let readout = Readout::cross_entropy(VocabSupport::without_mask(6, 7), &targets, &weights);
     let (loss, _) = backend.readout(y, &head, &bias, &readout)?;
     backend.backward(loss)
 }
@@ -113,8 +113,8 @@ pub fn compare(case: &impl Case, tolerance: f64) {
     );
     #[cfg(target_os = "linux")]
     if case.fits_cuda() {
-        use super::cuda::{Cuda, driver::Element, emulated::Emulated};
-        for (element, tolerance) in [(Element::F32, tolerance), (Element::Bf16, BF16)] {
+        use super::cuda::{Cuda, driver::DType, emulated::Emulated};
+        for (element, tolerance) in [(DType::F32, tolerance), (DType::Bf16, BF16)] {
             let backend = Cuda::new(Box::new(Emulated::default()), element);
             let found = case.run(&backend).expect("emulated");
             agree(&format!("emulated {element:?}"), &found, &reference, tolerance);

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::Network;
 use crate::error::{Error, Result};
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::kernels::categorical::{Draw, cpu};
 use crate::kernels::profile::{self, Part};
 
@@ -38,7 +38,7 @@ pub struct Request<'a> {
     /// Divides the logits.
     pub temperature: f64,
     /// The tokens to draw from.
-    pub alphabet: Alphabet,
+    pub support: VocabSupport,
 }
 
 impl Request<'_> {
@@ -122,11 +122,9 @@ impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
                     Action::Report => request.confidence,
                 };
                 let Request {
-                    alphabet,
-                    temperature,
-                    ..
+                    support, temperature, ..
                 } = *request;
-                cpu::draw(logits, alphabet, temperature, u, confidence, scratch).map(Some)
+                cpu::draw(logits, support, temperature, u, confidence, scratch).map(Some)
             })
             .collect::<Result<_>>()?;
         let mut reported = Vec::new();

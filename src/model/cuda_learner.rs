@@ -2,11 +2,11 @@
 
 use std::collections::VecDeque;
 
+use super::cuda_network::{CudaNetwork, fits, fitting, masked, plan};
 use super::dit::Arch;
-use super::on_device::{OnDevice, fits, fitting, masked, plan};
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome};
 use crate::error::Result;
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
@@ -21,7 +21,7 @@ const RESERVE: usize = 768 << 20;
 
 /// A network on a device with its optimizer.
 pub struct CudaLearner<A: Arch> {
-    network: OnDevice<A>,
+    network: CudaNetwork<A>,
     gradients: Gradients,
     optimizer: Optimizer,
     /// Updates whose outcome was not collected yet, the oldest first.
@@ -34,7 +34,7 @@ impl<A: Arch> CudaLearner<A> {
     /// # Errors
     /// Out of memory.
     pub fn new(cuda: Cuda, weights: &[f32]) -> Result<Self> {
-        let network = OnDevice::new(cuda, weights)?;
+        let network = CudaNetwork::new(cuda, weights)?;
         Ok(Self {
             optimizer: network.cuda.optimizer()?,
             network,
@@ -106,9 +106,9 @@ impl<A: Arch> Learner for CudaLearner<A> {
         self.network.read_flat(Some(&self.optimizer), number, into)
     }
 
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
         let gradients = std::mem::take(&mut self.gradients);
-        self.gradients = self.network.accumulate(gradients, batch, alphabet)?;
+        self.gradients = self.network.accumulate(gradients, batch, support)?;
         Ok(())
     }
 

@@ -3,11 +3,11 @@
 //! Looking for a GPU takes tenths of a second where there is a driver, and nothing is asked of it where nothing is computed:
 //! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
 
-use super::trial;
+use super::self_test as gpu_test;
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::kernels::cuda::findings::{Holder, Trouble};
-use crate::kernels::cuda::turn::{self, Turn};
+use crate::kernels::cuda::gpu_lock::{self, GpuLock};
+use crate::kernels::cuda::support::{Holder, Unsupported};
 use crate::kernels::cuda::{device, probe};
 
 /// Where a network computes.
@@ -40,7 +40,10 @@ impl Choice {
     /// Why the GPU cannot be used, and the way out.
     pub fn check(self) -> Result<()> {
         match self {
-            Self::On(Device::Cuda) => probe::findings().verdict().map(drop).map_err(Trouble::into_error),
+            Self::On(Device::Cuda) => probe::support()
+                .verdict()
+                .map(drop)
+                .map_err(Unsupported::into_error),
             Self::Auto | Self::On(_) => Ok(()),
         }
     }
@@ -53,13 +56,13 @@ impl Choice {
         self.check()?;
         match self {
             Self::On(Device::Cuda) | Self::Auto => {
-                Ok(automatic(probe::findings().verdict().map(|gpu| &*gpu.name)))
+                Ok(automatic(probe::support().verdict().map(|gpu| &*gpu.name)))
             }
             Self::On(device) => Ok((device, None)),
         }
     }
 
-    /// The resolved device once it has been seen to compute rightly, which takes the turn on it: a GPU that does not is no
+    /// The resolved device once it has been seen to compute rightly, which takes the GPU lock: a GPU that does not is no
     /// choice of `auto`'s, which says so.
     ///
     /// # Errors
@@ -68,7 +71,7 @@ impl Choice {
         if resolved != Device::Cuda {
             return Ok((resolved, None));
         }
-        match (self, trial::pass()) {
+        match (self, gpu_test::pass()) {
             (_, Ok(())) => Ok((resolved, None)),
             (Self::On(_), Err(error)) => Err(error),
             (Self::Auto, Err(error)) => {
@@ -80,13 +83,13 @@ impl Choice {
 }
 
 /// The choice of `auto`, given what was found.
-fn automatic(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
+fn automatic(found: Result<&str, Unsupported>) -> (Device, Option<Event>) {
     match found {
         Ok(name) => (Device::Cuda, Some(Event::Note(format!("computes on {name}")))),
         // Who has no driver expects nothing else.
-        Err(Trouble::NoDriver) => (Device::Cpu, None),
+        Err(Unsupported::NoDriver) => (Device::Cpu, None),
         // All were hidden, most likely by intention.
-        Err(trouble @ Trouble::NoDevice(..)) => (
+        Err(trouble @ Unsupported::NoDevice(..)) => (
             Device::Cpu,
             Some(Event::Note(format!("computes on the CPU: {trouble}"))),
         ),
@@ -99,7 +102,7 @@ fn automatic(found: Result<&str, Trouble>) -> (Device, Option<Event>) {
 
 /// What is known of whether a GPU computes rightly.
 #[derive(Debug)]
-pub enum Trust {
+pub enum SelfTest {
     /// Its results are the CPU's.
     Passed,
     /// They are not, or it fails.
@@ -110,14 +113,14 @@ pub enum Trust {
 
 /// Tries the GPU, unless it has passed before or another process computes there. There must be one that can be used.
 #[must_use]
-pub fn trust() -> Trust {
-    if trial::has_passed() {
-        return Trust::Passed;
+pub fn self_test() -> SelfTest {
+    if gpu_test::has_passed() {
+        return SelfTest::Passed;
     }
-    let Ok(_turn) = Device::Cuda.turn(&mut |why| Err(Error::environment(why))) else {
-        return Trust::Busy;
+    let Ok(_lock) = Device::Cuda.lock(&mut |why| Err(Error::environment(why))) else {
+        return SelfTest::Busy;
     };
-    trial::pass().map_or_else(Trust::Failed, |()| Trust::Passed)
+    gpu_test::pass().map_or_else(SelfTest::Failed, |()| SelfTest::Passed)
 }
 
 impl Device {
@@ -138,10 +141,10 @@ impl Device {
                 } else {
                     ""
                 };
-                format!("cuda: {}{plain}", probe::findings().described())
+                format!("cuda: {}{plain}", probe::support().described())
             }
             #[cfg(feature = "dfdx-cuda")]
-            Self::DfdxCuda => format!("dfdx-cuda: {}", probe::findings().described()),
+            Self::DfdxCuda => format!("dfdx-cuda: {}", probe::support().described()),
         }
     }
 
@@ -150,16 +153,16 @@ impl Device {
     ///
     /// # Errors
     /// `waiting`'s.
-    pub fn turn(self, waiting: &mut dyn FnMut(&str) -> Result<()>) -> Result<Option<Turn>> {
+    pub fn lock(self, waiting: &mut dyn FnMut(&str) -> Result<()>) -> Result<Option<GpuLock>> {
         let all = if self == Self::Cuda {
-            probe::findings().gpus()
+            probe::support().gpus()
         } else {
             &[]
         };
         let Some((gpu, uuid)) = all.first().and_then(|gpu| Some((gpu, gpu.uuid.as_deref()?))) else {
             return Ok(None);
         };
-        turn::take(uuid, &mut |holder| waiting(&awaited(gpu.number, holder))).map(Some)
+        gpu_lock::take(uuid, &mut |holder| waiting(&awaited(gpu.number, holder))).map(Some)
     }
 }
 
@@ -184,16 +187,19 @@ mod tests {
             };
             (device, event)
         };
-        assert_eq!(of(Err(Trouble::NoDriver)), (Device::Cpu, "nothing".to_owned()));
         assert_eq!(
-            of(Err(Trouble::NoDevice(0, 0))),
+            of(Err(Unsupported::NoDriver)),
+            (Device::Cpu, "nothing".to_owned())
+        );
+        assert_eq!(
+            of(Err(Unsupported::NoDevice(0, 0))),
             (
                 Device::Cpu,
                 "note: computes on the CPU: the CUDA driver shows no GPU".to_owned()
             )
         );
         assert_eq!(
-            of(Err(Trouble::OldDevice("Tesla T4".to_owned(), (7, 5)))),
+            of(Err(Unsupported::OldDevice("Tesla T4".to_owned(), (7, 5)))),
             (
                 Device::Cpu,
                 "warning: computes on the CPU: `Tesla T4` has compute capability 7.5, 8.0 is needed; `mdlm doctor` says \
@@ -211,7 +217,7 @@ mod tests {
     fn the_cpu_is_always_there_and_nobody_waits_for_it() {
         let cpu = Choice::On(Device::Cpu).resolve().unwrap();
         assert!(matches!(cpu, (Device::Cpu, None)));
-        assert!(Device::Cpu.turn(&mut |_| panic!("waits")).unwrap().is_none());
+        assert!(Device::Cpu.lock(&mut |_| panic!("waits")).unwrap().is_none());
         assert_eq!(Device::Cpu.described(), "cpu");
         let holder = Holder {
             pid: 7,

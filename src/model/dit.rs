@@ -35,7 +35,7 @@ use dfdx::shapes::{Const, ConstDim, ConstShape};
 
 use super::{Batch, Parameter};
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, Backend, Dropout, Pattern, TokenRows};
+use crate::kernels::{Backend, Dropout, Pattern, TokenRows, VocabSupport};
 use crate::shapes::Shape;
 use crate::with_compiled_shapes;
 
@@ -280,13 +280,13 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         &self,
         b: &B,
         batch: &Batch<'_>,
-        alphabet: Alphabet,
+        support: VocabSupport,
     ) -> Result<(B::Act<()>, B::Act<(usize,)>)> {
         let tokens = b.tokens(batch.tokens)?;
         let (pattern, dropout) = (batch.pattern, batch.dropout);
         let h = self.hidden(b, &tokens, batch.sigma, batch.positions, pattern, dropout)?;
         let (w, bias) = (&self.output.weight, &self.output.bias);
-        b.readout(&h, w, bias, &batch.readout(alphabet))
+        b.readout(&h, w, bias, &batch.readout(support))
     }
 
     /// Logits (n, V) at the wanted positions.

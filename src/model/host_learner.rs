@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 
 use super::{Arena, Batch, GradientNorm, Learner, Network, Parameter, Reduction, StepOutcome, footprint};
 use crate::error::{Error, Result};
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Factors, Moments, Update, cpu};
 use crate::kernels::profile::{self, Part};
 
@@ -20,7 +20,7 @@ pub trait HostNetwork: Network {
     /// computed.
     ///
     /// Fails, too, for a batch that is none of this shape. A network that failed is of no further use.
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>>;
 
     /// Lends all weights to `f`.
     fn with_weights(&mut self, f: &mut dyn FnMut(&mut [f32])) -> Result<()>;
@@ -133,8 +133,8 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
         Ok(())
     }
 
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
-        let nll = self.network.accumulate(batch, alphabet)?;
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
+        let nll = self.network.accumulate(batch, support)?;
         // One chain of additions in f64 in the order of the rows, whatever the micro-batch.
         for (&weight, nll) in batch.weights.iter().zip(nll) {
             self.loss += f64::from(weight) * f64::from(nll);
@@ -254,7 +254,7 @@ mod tests {
             values.copy_from_slice(&self.weights);
             Ok(())
         }
-        fn nll(&self, _: &Batch<'_>, _: Alphabet) -> Result<Vec<f32>> {
+        fn nll(&self, _: &Batch<'_>, _: VocabSupport) -> Result<Vec<f32>> {
             Ok(vec![])
         }
         fn logits(&self, _: &[u32], _: &[f32], _: &[u32]) -> Result<Vec<f32>> {
@@ -263,7 +263,7 @@ mod tests {
     }
 
     impl HostNetwork for MadeUp {
-        fn accumulate(&mut self, _: &Batch<'_>, _: Alphabet) -> Result<Vec<f32>> {
+        fn accumulate(&mut self, _: &Batch<'_>, _: VocabSupport) -> Result<Vec<f32>> {
             Ok(vec![])
         }
         fn with_weights(&mut self, f: &mut dyn FnMut(&mut [f32])) -> Result<()> {
@@ -450,7 +450,7 @@ mod tests {
         );
     }
 
-    const ALPHABET: Alphabet = Alphabet::without_mask(3, 4);
+    const ALPHABET: VocabSupport = VocabSupport::without_mask(3, 4);
 
     /// Rows of two tokens, the second of which is masked.
     fn accumulate(learner: &mut dyn Learner, rows: &[(u32, u32)]) {

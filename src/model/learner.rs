@@ -10,7 +10,7 @@
 
 use super::{Batch, Network, Parameter};
 use crate::error::Result;
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::kernels::adamw::cpu::sums_of_squares;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 
@@ -100,7 +100,7 @@ pub trait Learner {
     /// Without positions nothing is computed.
     ///
     /// Fails, too, for a batch that is none of this shape (an internal error: callers check what users write).
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()>;
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()>;
 
     /// Lends the gradient (zeros where there is none yet) and the loss accumulated since the last update; waits. What
     /// `reduction` makes of them goes into the update.

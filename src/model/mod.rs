@@ -2,35 +2,35 @@
 
 mod chain;
 pub mod checkpoint;
+mod cpu_network;
 mod cuda_learner;
+pub mod cuda_network;
 mod device;
 pub mod dit;
-mod erased;
 pub mod footprint;
 mod host_learner;
 mod initial;
 pub mod learner;
-pub mod on_device;
+mod self_test;
 pub mod tensors;
-mod trial;
 
 use crate::error::Result;
-use crate::kernels::{Alphabet, Constants, Dropout, Loss, Pattern, Readout};
+use crate::kernels::{Constants, Dropout, Loss, Pattern, Readout, VocabSupport};
 use crate::shapes::Shape;
 use chain::HostChain;
 
 pub use chain::{Action, Chain, Request};
+pub use cpu_network::{CpuNetwork, build, build_learner};
 pub use cuda_learner::CudaLearner;
-pub use device::{Choice, Device, Trust, trust};
+pub use cuda_network::CudaNetwork;
+pub use device::{Choice, Device, SelfTest, self_test};
 pub use dit::parameters;
-pub use erased::{Erased, build, build_learner};
 pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;
 pub use learner::{Arena, GradientNorm, Learner, Reduction, StepOutcome};
-pub use on_device::OnDevice;
 
 pub use crate::kernels::cuda::driver::Timed;
-pub use crate::kernels::cuda::turn::Turn;
+pub use crate::kernels::cuda::gpu_lock::GpuLock;
 
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug, Default)]
@@ -58,7 +58,7 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// What the batch asks of the output layer.
     #[must_use]
-    pub fn readout(&self, support: Alphabet) -> Readout<'a> {
+    pub fn readout(&self, support: VocabSupport) -> Readout<'a> {
         Readout {
             support,
             loss: self.loss,
@@ -119,7 +119,7 @@ pub trait Network {
     ///
     /// # Errors
     /// Out of memory.
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>>;
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>>;
 
     /// Raw logits (positions, V), row-major: no substitution applied. `sigma` as in [`Batch`].
     ///

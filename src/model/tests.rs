@@ -2,8 +2,8 @@
 
 use dfdx::prelude::Cpu;
 
+use super::cpu_network::CpuNetwork;
 use super::dit::{Dit, Nano};
-use super::erased::Erased;
 use super::*;
 use crate::kernels::adamw::Moments;
 use crate::kernels::composite::{Accumulated, Composite};
@@ -13,7 +13,7 @@ use crate::rng::{Random, Stream};
 
 type Exact = Composite<f64, Cpu>;
 
-const ALPHABET: Alphabet = Alphabet::without_mask(500, 501);
+const ALPHABET: VocabSupport = VocabSupport::without_mask(500, 501);
 
 fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
@@ -53,10 +53,10 @@ impl Case {
     }
 
     /// The same of another shape.
-    fn of(shape: &Shape, alphabet: Alphabet, rows: usize, conditioned: bool, dropout: bool) -> Self {
+    fn of(shape: &Shape, support: VocabSupport, rows: usize, conditioned: bool, dropout: bool) -> Self {
         let random = Random::new(11, Stream::Mask);
         let length = shape.length;
-        let tokens = u64::from(alphabet.mask);
+        let tokens = u64::from(support.mask);
         let mut case = Self {
             tokens: Vec::new(),
             sigma: if conditioned {
@@ -78,7 +78,7 @@ impl Case {
             for at in 0..length {
                 let draw = |place: usize| random.below(tokens, place as u64, row as u64, at as u32) as u32;
                 if u64::from(draw(0)) < tokens / 2 {
-                    case.tokens.push(alphabet.mask);
+                    case.tokens.push(support.mask);
                     case.positions.push((row * length + at) as u32);
                     case.targets.push(draw(1));
                     case.weights.push(0.01 + draw(2) as f32 / 4000.0);
@@ -201,12 +201,12 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
 }
 
 /// A network in f64 behind the erased face: what it hands out is f32, what it sums is not.
-fn exact() -> Erased<Nano, Exact> {
-    Erased::new(Exact::new(Cpu::default()), &weights()).unwrap()
+fn exact() -> CpuNetwork<Nano, Exact> {
+    CpuNetwork::new(Exact::new(Cpu::default()), &weights()).unwrap()
 }
 
-fn fused() -> Erased<Nano, Fused> {
-    Erased::new(Fused::default(), &weights()).unwrap()
+fn fused() -> CpuNetwork<Nano, Fused> {
+    CpuNetwork::new(Fused::default(), &weights()).unwrap()
 }
 
 /// Loss, logits and every gradient, fused in f32 against composite in f64.
@@ -247,8 +247,8 @@ fn the_fused_network_agrees_with_the_composite_one() {
 #[test]
 fn rounded_products_stay_near() {
     let case = Case::new(3, false, true);
-    let backend = Fused::with_precision(Precision::Rounded);
-    let (mut rounded, mut exact) = (Erased::<Nano, _>::new(backend, &weights()).unwrap(), exact());
+    let backend = Fused::with_precision(Precision::Bf16);
+    let (mut rounded, mut exact) = (CpuNetwork::<Nano, _>::new(backend, &weights()).unwrap(), exact());
     let found = rounded.accumulate(&case.batch(), ALPHABET).unwrap();
     let expected = exact.accumulate(&case.batch(), ALPHABET).unwrap();
     let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
@@ -289,9 +289,9 @@ fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
 #[test]
 fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
     let cases = [
-        (false, Precision::Single),
-        (true, Precision::Single),
-        (false, Precision::Rounded),
+        (false, Precision::F32),
+        (true, Precision::F32),
+        (false, Precision::Bf16),
     ];
     for (conditioned, precision) in cases {
         let case = Case::new(6, conditioned, true);
@@ -302,7 +302,7 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
                 .unwrap();
             pool.install(|| {
                 let backend = Fused::with_precision(precision);
-                let mut network = Erased::<Nano, _>::new(backend, &weights()).unwrap();
+                let mut network = CpuNetwork::<Nano, _>::new(backend, &weights()).unwrap();
                 let mut nll = Vec::new();
                 for first in (0..6).step_by(micro) {
                     let part = case.part(first..(first + micro).min(6));
@@ -368,10 +368,8 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
             .chunks(v)
             .zip(&case.targets)
             .map(|(logits, &target)| {
-                let alphabet = (0..ALPHABET.size).filter(|&token| token != ALPHABET.mask);
-                let total: f64 = alphabet
-                    .map(|token| f64::from(logits[token as usize]).exp())
-                    .sum();
+                let support = (0..ALPHABET.size).filter(|&token| token != ALPHABET.mask);
+                let total: f64 = support.map(|token| f64::from(logits[token as usize]).exp()).sum();
                 (total.ln() - f64::from(logits[target as usize])) as f32
             })
             .collect();
@@ -431,7 +429,7 @@ fn weights_go_in_and_out_unchanged_and_are_lent_with_their_gradients() {
 fn a_batch_that_is_none_of_this_shape_is_refused() {
     let mut network = exact();
     let case = Case::new(2, false, false);
-    let refused = |network: &mut Erased<Nano, Exact>, batch: Batch<'_>| {
+    let refused = |network: &mut CpuNetwork<Nano, Exact>, batch: Batch<'_>| {
         network.accumulate(&batch, ALPHABET).unwrap_err().to_string()
     };
     let batch = case.batch();
@@ -461,7 +459,7 @@ fn a_batch_that_is_none_of_this_shape_is_refused() {
     );
     assert_eq!(
         text,
-        "target 500 at 0 is not in the alphabet of 501 tokens without the mask 500"
+        "target 500 at 0 is not in the support of 501 tokens without the mask 500"
     );
     let mut tokens = case.tokens.clone();
     tokens[9] = 512;
@@ -500,7 +498,7 @@ mod cuda {
     use crate::kernels::adamw::{AdamW, Update};
     use crate::kernels::cuda::Cuda;
     use crate::kernels::cuda::device::Device;
-    use crate::kernels::cuda::driver::{Driver, Element};
+    use crate::kernels::cuda::driver::{DType, Driver};
     use crate::kernels::cuda::emulated::Emulated;
     use crate::model::dit::Arch;
 
@@ -529,13 +527,13 @@ mod cuda {
         };
     }
 
-    fn emulated<A: Arch>(element: Element) -> CudaLearner<A> {
+    fn emulated<A: Arch>(element: DType) -> CudaLearner<A> {
         let cuda = Cuda::new(Box::new(Emulated::default()), element);
         CudaLearner::new(cuda, &weights_of(A::SHAPE)).unwrap()
     }
 
-    fn host<A: Arch>() -> HostLearner<Erased<A, Fused>> {
-        let network = Erased::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
+    fn host<A: Arch>() -> HostLearner<CpuNetwork<A, Fused>> {
+        let network = CpuNetwork::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
         HostLearner::new(network).unwrap()
     }
 
@@ -557,27 +555,27 @@ mod cuda {
 
     /// Loss, logits and every gradient, against the fused backend: `loss` off at most, and each parameter's gradient
     /// `slope` of its norm.
-    fn agree<A: Arch>(alphabet: Alphabet, element: Element, loss: f32, slope: f64) {
-        agree_on::<A>(&|| Box::new(Emulated::default()), alphabet, element, loss, slope);
+    fn agree<A: Arch>(support: VocabSupport, element: DType, loss: f32, slope: f64) {
+        agree_on::<A>(&|| Box::new(Emulated::default()), support, element, loss, slope);
     }
 
     fn agree_on<A: Arch>(
         device: &dyn Fn() -> Box<dyn Driver>,
-        alphabet: Alphabet,
-        element: Element,
+        support: VocabSupport,
+        element: DType,
         loss: f32,
         slope: f64,
     ) {
         for (conditioned, dropout) in [(false, false), (true, true)] {
-            let case = Case::of(A::SHAPE, alphabet, 3, conditioned, dropout);
+            let case = Case::of(A::SHAPE, support, 3, conditioned, dropout);
             let cuda = Cuda::new(device(), element);
             let mut cuda = CudaLearner::<A>::new(cuda, &weights_of(A::SHAPE)).unwrap();
             let mut fused = host::<A>();
             for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
-                learner.accumulate(&case.batch(), alphabet).unwrap();
+                learner.accumulate(&case.batch(), support).unwrap();
             }
-            let nll = fused.network().nll(&case.batch(), alphabet).unwrap();
-            assert_close(&cuda.network().nll(&case.batch(), alphabet).unwrap(), &nll, loss);
+            let nll = fused.network().nll(&case.batch(), support).unwrap();
+            assert_close(&cuda.network().nll(&case.batch(), support).unwrap(), &nll, loss);
             let ((found, found_loss), (expected, expected_loss)) =
                 (accumulated(&mut cuda), accumulated(&mut fused));
             let scale: f64 = case.weights.iter().map(|&weight| f64::from(weight)).sum();
@@ -608,19 +606,19 @@ mod cuda {
         }
     }
 
-    const ODD: Alphabet = Alphabet::without_mask(129, 130);
+    const ODD: VocabSupport = VocabSupport::without_mask(129, 130);
 
     /// Every loss, each with another pattern; the device fills positions up, and those weigh nothing.
     #[test]
     fn losses_and_patterns_agree_with_the_cpus() {
         let blocks = Pattern::BlockCausal { block: 20 };
-        let with_mask = Alphabet::with_mask(129, 130);
-        for (loss, alphabet, pattern, own) in [
+        let with_mask = VocabSupport::with_mask(129, 130);
+        for (loss, support, pattern, own) in [
             (Loss::CrossEntropy, ODD, Pattern::Causal, None),
             (Loss::AbsorbingKl, with_mask, blocks, Some([0.1, 3.0, 2.0])),
             (Loss::ScoreEntropy, ODD, Pattern::Full, Some([0.7, 5.0, 0.0])),
         ] {
-            let case = Case::of(Odd::SHAPE, alphabet, 3, false, false);
+            let case = Case::of(Odd::SHAPE, support, 3, false, false);
             let constants: Vec<Constants> = case.positions.iter().filter_map(|_| own).collect();
             let batch = Batch {
                 loss,
@@ -628,13 +626,13 @@ mod cuda {
                 pattern,
                 ..case.batch()
             };
-            let mut cuda = emulated::<Odd>(Element::F32);
+            let mut cuda = emulated::<Odd>(DType::F32);
             let mut fused = host::<Odd>();
-            let losses = fused.network().nll(&batch, alphabet).unwrap();
+            let losses = fused.network().nll(&batch, support).unwrap();
             // 1e-4 as below.
-            assert_close(&cuda.network().nll(&batch, alphabet).unwrap(), &losses, 1e-4);
+            assert_close(&cuda.network().nll(&batch, support).unwrap(), &losses, 1e-4);
             for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
-                learner.accumulate(&batch, alphabet).unwrap();
+                learner.accumulate(&batch, support).unwrap();
             }
             let ((found, found_loss), (expected, expected_loss)) =
                 (accumulated(&mut cuda), accumulated(&mut fused));
@@ -657,25 +655,25 @@ mod cuda {
                 },
                 ..batch
             };
-            assert_ne!(fused.network().nll(&full, alphabet).unwrap(), losses);
+            assert_ne!(fused.network().nll(&full, support).unwrap(), losses);
         }
     }
 
     /// 1e-4: sums in another order, and exponentials of another library, through two blocks in f32.
     #[test]
     fn in_f32_the_emulated_network_agrees_with_the_cpus() {
-        agree::<Nano>(ALPHABET, Element::F32, 1e-4, 1e-4);
-        agree::<Odd>(ODD, Element::F32, 1e-4, 1e-4);
+        agree::<Nano>(ALPHABET, DType::F32, 1e-4, 1e-4);
+        agree::<Odd>(ODD, DType::F32, 1e-4, 1e-4);
         // Products may know no epilogue.
         let plain: &dyn Fn() -> Box<dyn Driver> = &|| Box::new(Emulated::without_epilogues());
-        agree_on::<Odd>(plain, ODD, Element::F32, 1e-4, 1e-4);
+        agree_on::<Odd>(plain, ODD, DType::F32, 1e-4, 1e-4);
     }
 
     /// 2^-9 a rounding, through two blocks, on losses of order one to ten.
     #[test]
     fn in_bf16_the_emulated_network_is_near_the_cpus() {
-        agree::<Nano>(ALPHABET, Element::Bf16, 0.05, 0.05);
-        agree::<Odd>(ODD, Element::Bf16, 0.05, 0.05);
+        agree::<Nano>(ALPHABET, DType::Bf16, 0.05, 0.05);
+        agree::<Odd>(ODD, DType::Bf16, 0.05, 0.05);
     }
 
     /// The same on a real device, where there is one.
@@ -693,7 +691,7 @@ mod cuda {
         println!("on {}", device.name());
         drop(device);
         let device: &dyn Fn() -> Box<dyn Driver> = &|| Box::new(Device::open(0).unwrap());
-        for (element, tolerance) in [(Element::F32, 1e-4), (Element::Bf16, 0.05)] {
+        for (element, tolerance) in [(DType::F32, 1e-4), (DType::Bf16, 0.05)] {
             agree_on::<Nano>(device, ALPHABET, element, tolerance, f64::from(tolerance));
             agree_on::<Odd>(device, ODD, element, tolerance, f64::from(tolerance));
         }
@@ -702,7 +700,7 @@ mod cuda {
     /// Steps of AdamW on changing batches; the weights and moments after them.
     fn train(
         learner: &mut dyn Learner,
-        alphabet: Alphabet,
+        support: VocabSupport,
         steps: std::ops::Range<u64>,
     ) -> (Vec<f32>, Moments) {
         let shape = learner.network().shape();
@@ -713,9 +711,9 @@ mod cuda {
             weight_decay: 0.01,
         };
         for step in steps {
-            let mut case = Case::of(shape, alphabet, 2, false, true);
+            let mut case = Case::of(shape, support, 2, false, true);
             case.dropout = case.dropout.map(|dropout| Dropout { step, ..dropout });
-            learner.accumulate(&case.batch(), alphabet).unwrap();
+            learner.accumulate(&case.batch(), support).unwrap();
             let update = Update {
                 number: step + 1,
                 learning_rate: 1e-3,
@@ -730,12 +728,12 @@ mod cuda {
         (weights, moments)
     }
 
-    fn ten_steps<A: Arch>(alphabet: Alphabet) {
+    fn ten_steps<A: Arch>(support: VocabSupport) {
         let start = weights_of(A::SHAPE);
-        let (expected, _) = train(&mut host::<A>(), alphabet, 0..10);
+        let (expected, _) = train(&mut host::<A>(), support, 0..10);
         // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
-        for (element, tolerance) in [(Element::F32, 2e-3), (Element::Bf16, 0.2)] {
-            let (whole, whole_moments) = train(&mut emulated::<A>(element), alphabet, 0..10);
+        for (element, tolerance) in [(DType::F32, 2e-3), (DType::Bf16, 0.2)] {
+            let (whole, whole_moments) = train(&mut emulated::<A>(element), support, 0..10);
             let moved = norm(expected.iter().zip(&start).map(|(a, b)| a - b));
             let off = norm(expected.iter().zip(&whole).map(|(a, b)| a - b));
             assert!(
@@ -744,10 +742,10 @@ mod cuda {
                 off / moved
             );
 
-            let (half, moments) = train(&mut emulated::<A>(element), alphabet, 0..5);
+            let (half, moments) = train(&mut emulated::<A>(element), support, 0..5);
             let mut resumed = emulated::<A>(element);
             resumed.load(&half, moments).unwrap();
-            let (end, moments) = train(&mut resumed, alphabet, 5..10);
+            let (end, moments) = train(&mut resumed, support, 5..10);
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
             assert!(
                 bits(&end) == bits(&whole) && moments == whole_moments,
@@ -809,7 +807,7 @@ mod cuda {
             [&mut host::<Nano>(), &mut host::<Nano>()],
             1e-5,
         );
-        let device = || emulated::<Nano>(Element::F32);
+        let device = || emulated::<Nano>(DType::F32);
         halves(&mut device(), [&mut device(), &mut device()], 1e-5);
         // A rank without a masked token has no gradient of its own, and takes the others'.
         let mut idle = device();
@@ -831,7 +829,7 @@ mod cuda {
     /// What lies on one device is no tensor of another.
     #[test]
     fn devices_do_not_mix() {
-        let of = || Cuda::new(Box::new(Emulated::default()), Element::F32);
+        let of = || Cuda::new(Box::new(Emulated::default()), DType::F32);
         let (one, other) = (of(), of());
         let table = one.param::<(Const<3>, Const<16>)>(&[1.0; 48]).unwrap();
         let x = one.embed(&table, &one.tokens(&[0, 2]).unwrap()).unwrap();

@@ -1,7 +1,7 @@
 //! Denoisers small enough to know everything about, for the tests of what is built on a network.
 
 use crate::error::Result;
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::model::{Batch, HostNetwork, Network, Parameter};
 use crate::rng::{Random, Stream};
 use crate::shapes::Shape;
@@ -19,9 +19,9 @@ fn shape(vocabulary: usize, length: usize) -> &'static Shape {
     }))
 }
 
-/// −log softmax over the alphabet, in f64.
-fn negative_log_likelihood(logits: &[f32], alphabet: Alphabet, target: u32) -> f64 {
-    let allowed = |v: &usize| *v < alphabet.size as usize && *v != alphabet.mask as usize;
+/// −log softmax over the support, in f64.
+fn negative_log_likelihood(logits: &[f32], support: VocabSupport, target: u32) -> f64 {
+    let allowed = |v: &usize| *v < support.size as usize && *v != support.mask as usize;
     let top = (0..logits.len())
         .filter(allowed)
         .map(|v| logits[v])
@@ -64,8 +64,8 @@ impl Distribution {
         self.letters as u32
     }
 
-    pub fn alphabet(&self) -> Alphabet {
-        Alphabet::without_mask(self.mask(), self.letters as u32 + 1)
+    pub fn support(&self) -> VocabSupport {
+        VocabSupport::without_mask(self.mask(), self.letters as u32 + 1)
     }
 
     /// The row with that index.
@@ -111,7 +111,7 @@ impl Distribution {
 }
 
 /// The exact posterior of a [`Distribution`] as a network. Its logits favour the mask and two ids beyond the
-/// alphabet, which SUBS must exclude.
+/// support, which SUBS must exclude.
 pub(crate) struct Posterior {
     distribution: Distribution,
     shape: &'static Shape,
@@ -146,12 +146,12 @@ impl Network for Posterior {
         Ok(())
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
         let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
         Ok(logits
             .chunks(self.shape.vocabulary)
             .zip(batch.targets)
-            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
+            .map(|(logits, &target)| negative_log_likelihood(logits, support, target) as f32)
             .collect())
     }
 
@@ -238,12 +238,12 @@ impl Network for Bag {
         Ok(())
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
         let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
         Ok(logits
             .chunks(self.shape.vocabulary)
             .zip(batch.targets)
-            .map(|(logits, &target)| negative_log_likelihood(logits, alphabet, target) as f32)
+            .map(|(logits, &target)| negative_log_likelihood(logits, support, target) as f32)
             .collect())
     }
 
@@ -257,18 +257,18 @@ impl Network for Bag {
 }
 
 impl HostNetwork for Bag {
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
         let (vocabulary, length) = (self.shape.vocabulary, self.shape.length);
-        let nll = self.nll(batch, alphabet)?;
+        let nll = self.nll(batch, support)?;
         let bias = vocabulary * vocabulary;
         for (i, &position) in batch.positions.iter().enumerate() {
             let z = &batch.tokens[position as usize / length * length..][..length];
             let logits = self.row_logits(z);
-            for v in 0..alphabet.size {
-                if v == alphabet.mask {
+            for v in 0..support.size {
+                if v == support.mask {
                     continue;
                 }
-                let p = (-negative_log_likelihood(&logits, alphabet, v)).exp() as f32;
+                let p = (-negative_log_likelihood(&logits, support, v)).exp() as f32;
                 let g = batch.weights[i] * (p - f32::from(u8::from(v == batch.targets[i])));
                 self.gradients[bias + v as usize] += g;
                 for &token in z {

@@ -26,7 +26,7 @@ use rayon::prelude::*;
 use crate::diffusion::Posterior;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 use crate::kernels::categorical::Draw;
 use crate::manifest::{self, Grid};
 use crate::model::{Action, Chain, Network, Request};
@@ -140,7 +140,7 @@ pub struct Task {
     /// The reverse step.
     pub posterior: Posterior,
     /// The tokens to draw from.
-    pub alphabet: Alphabet,
+    pub support: VocabSupport,
     /// Seed of the draws.
     pub seed: u64,
     /// Rows that go through the network at a time.
@@ -192,7 +192,7 @@ impl Task {
             chain: network.chain(&tokens)?,
             tokens,
             length,
-            alphabet: self.alphabet,
+            support: self.support,
             is_given: self.given.map(|token| token.is_some()),
             changed: Vec::new(),
         };
@@ -294,7 +294,7 @@ impl Task {
             confidence,
             sigma: self.posterior.sigma(step.index, step.count) as f32,
             temperature: self.temperature,
-            alphabet: self.alphabet,
+            support: self.support,
         })
     }
 }
@@ -311,7 +311,7 @@ struct Rows<'a> {
     /// (count, L), [`UNSEEN`] where only the chain has the token.
     tokens: Vec<u32>,
     length: usize,
-    alphabet: Alphabet,
+    support: VocabSupport,
     /// Whether the first and the last token of a row are given.
     is_given: [bool; 2],
     /// Places whose tokens the chain does not have yet.
@@ -328,7 +328,7 @@ impl Rows<'_> {
         let [first, last] = self.is_given;
         for &(position, token) in changes {
             let l = position as usize;
-            if l >= self.length || (token >= self.alphabet.size && token != self.alphabet.mask) {
+            if l >= self.length || (token >= self.support.size && token != self.support.mask) {
                 return Err(Error::internal(format!(
                     "the sampler commits token {token} at position {position} of {}",
                     self.length
@@ -386,7 +386,7 @@ mod tests {
             temperature: 1.0,
             sampler: Named::default(),
             posterior: posterior(schedule, truth.mask()),
-            alphabet: truth.alphabet(),
+            support: truth.support(),
             seed: 3,
             micro_batch: 16,
         }
@@ -564,9 +564,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_chain_on_a_device_draws_what_the_cpu_draws() {
         use crate::kernels::Fused;
-        use crate::kernels::cuda::{Cuda, driver::Element, emulated::Emulated};
+        use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
         use crate::model::dit::Nano;
-        use crate::model::{Erased, OnDevice};
+        use crate::model::{CpuNetwork, CudaNetwork};
         use crate::shapes::Shape;
 
         let mut weights = crate::model::initial(Shape::find("nano").unwrap(), 3);
@@ -579,10 +579,10 @@ mod tests {
             steps: 5,
             temperature: 0.8,
             posterior: posterior(EVERY_SCHEDULE[0], 500),
-            alphabet: Alphabet::without_mask(500, 501),
+            support: VocabSupport::without_mask(500, 501),
             ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
         };
-        let cpu = Erased::<Nano, _>::new(Fused::default(), &weights).unwrap();
+        let cpu = CpuNetwork::<Nano, _>::new(Fused::default(), &weights).unwrap();
         let samplers = || -> [(&str, Box<dyn Sampler>); 4] {
             [
                 ("cached", build(Named::default())),
@@ -606,8 +606,8 @@ mod tests {
         for (((name, mut sampler), expected), micro_batch) in
             samplers().into_iter().zip(&expected).zip([4, 16, 4, 16])
         {
-            let cuda = Cuda::new(Box::new(Emulated::default()), Element::F32);
-            let device = OnDevice::<Nano>::new(cuda, &weights).unwrap();
+            let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
+            let device = CudaNetwork::<Nano>::new(cuda, &weights).unwrap();
             let drawn = run(&mut *sampler, &device, micro_batch);
             // Logits differ in their last bits, so that a draw at the very edge of a token may fall to its neighbour.
             assert_eq!(&drawn.tokens, expected, "{name}");

@@ -321,7 +321,7 @@ mod tests {
     }
 
     /// The error of a corpus brought by hand, with its hint; digests are made up.
-    fn told(folder: &Path, named: &NamedCorpus) -> (String, String) {
+    fn described(folder: &Path, named: &NamedCorpus) -> (String, String) {
         let error = corpus(named, folder, &|_| Ok("0".repeat(64))).unwrap_err();
         (
             error.to_string(),
@@ -382,7 +382,7 @@ mod tests {
                 "benchmark-r13output.tar.gz",
             ),
         ] {
-            let (message, hint) = told(folder.path(), &case);
+            let (message, hint) = described(folder.path(), &case);
             assert!(
                 message.contains("extracted") && message.contains(archive),
                 "{message}"
@@ -397,25 +397,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &[u8]| std::fs::write(folder.path().join(name), content).unwrap();
         write("page.zip", b"<html>not found</html>");
-        let (_, hint) = told(folder.path(), &named("text8", CorpusSplit::Train, &["page.zip"]));
+        let (_, hint) = described(folder.path(), &named("text8", CorpusSplit::Train, &["page.zip"]));
         assert!(hint.contains("no archive at all"), "{hint}");
         write("text8.zip", b"PK\x03\x04 of another version");
-        let (message, hint) = told(folder.path(), &named("text8", CorpusSplit::Train, &["text8.zip"]));
+        let (message, hint) = described(folder.path(), &named("text8", CorpusSplit::Train, &["text8.zip"]));
         assert!(
             message.contains("SHA-256") && hint.contains("another version"),
             "{message} {hint}"
         );
-        let (_, hint) = told(folder.path(), &named("text8", CorpusSplit::Train, &["."]));
+        let (_, hint) = described(folder.path(), &named("text8", CorpusSplit::Train, &["."]));
         assert!(hint.contains("`./text8.zip`"), "{hint}");
         let mut tar = vec![b'x'; 512];
         tar[257..262].copy_from_slice(b"ustar");
         write("lm1b.tar", &tar);
-        let (_, hint) = told(folder.path(), &named("lm1b", CorpusSplit::Test, &["lm1b.tar"]));
+        let (_, hint) = described(folder.path(), &named("lm1b", CorpusSplit::Test, &["lm1b.tar"]));
         assert!(hint.contains("without its compression"), "{hint}");
-        let (_, hint) = told(folder.path(), &named("ptb", CorpusSplit::Test, &["text8.zip"]));
+        let (_, hint) = described(folder.path(), &named("ptb", CorpusSplit::Test, &["text8.zip"]));
         assert!(hint.contains("extract it"), "{hint}");
         let two = named("ptb", CorpusSplit::Test, &["text8.zip", "lm1b.tar"]);
-        let (message, _) = told(folder.path(), &two);
+        let (message, _) = described(folder.path(), &two);
         assert_eq!(message, "`ptb` takes 1 file, and `files` names 2");
     }
 

@@ -60,7 +60,7 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
     }
 }
 
-pub use crate::model::{Choice, Device, Trust, trust};
+pub use crate::model::{Choice, Device, SelfTest, self_test};
 
 /// Whether a stage computes a network, and so where matters.
 #[must_use]

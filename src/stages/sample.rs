@@ -121,7 +121,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
         temperature: config.temperature,
         sampler: config.sampler,
         posterior,
-        alphabet: objective.support(),
+        support: objective.support(),
         seed: context.seed,
         micro_batch: memory::rows_at_a_time(network.shape(), context.device),
     };

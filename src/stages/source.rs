@@ -101,7 +101,7 @@ const SKIPPED: &str = "invalid UTF-8 skipped";
 
 /// What a person wants to know of records that are not there, or not as they were. Of the summary and not of the
 /// artifact: a blank line more makes no other text.
-fn told(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figures {
+fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) -> Figures {
     let LeftOut {
         range,
         empty,
@@ -374,7 +374,7 @@ fn read_files(
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
     };
-    let told = told(selection.left_out(), irregular, &left_out);
+    let told = described(selection.left_out(), irregular, &left_out);
     if info.records == 0 {
         return Err(nothing_left(&told, files.len(), context));
     }

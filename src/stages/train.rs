@@ -34,7 +34,8 @@ use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, Outcome, memory};
 use crate::train::checkpoint::Left;
 use crate::train::{
-    AdamW, Checkpoints, History, Hooks, Job, Keeper, Recipe, Report, Retention, Validation, checkpoint,
+    AdamW, CheckpointManager, Checkpoints, History, Hooks, Report, Retention, TrainConfig, Trainer,
+    Validation, checkpoint,
 };
 
 /// Version of the stage: a change of what it writes for the same input raises it.
@@ -81,8 +82,8 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         precision(config),
         &model::initial(shape, context.seed),
     )?;
-    let recipe = recipe(config, &mut *learner, context.seed)?;
-    let micro_batch = recipe.micro_batch;
+    let settings = train_config(config, &mut *learner, context.seed)?;
+    let micro_batch = settings.micro_batch;
     let mut watcher = Watcher {
         context,
         total: config.steps,
@@ -99,11 +100,11 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
             micro_batch: memory::rows_at_a_time(shape, context.device),
         },
     };
-    let job = Job {
+    let job = Trainer {
         rows: &rows,
         objective: &*objective,
-        recipe,
-        keeper: &keeper(config, context, history.clone()),
+        config: settings,
+        checkpoints: &checkpoints(config, context, history.clone()),
         all_reduce: None,
         cancel: context.cancel,
     };
@@ -172,7 +173,7 @@ impl Outlook {
             .entry(history.base.clone())
             .or_insert_with(|| Left::to_stay(checkpoints, &history));
         let others = [left, stays].map(|left| left.newest(&history, checkpoints));
-        let own = Keeper::new(checkpoints.clone(), history).newest()?;
+        let own = CheckpointManager::new(checkpoints.clone(), history).newest()?;
         Ok(own.max(others[0]).max(others[1]))
     }
 }
@@ -212,8 +213,8 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
-fn recipe(config: &Train, learner: &mut dyn Learner, seed: u64) -> Result<Recipe> {
-    Ok(Recipe {
+fn train_config(config: &Train, learner: &mut dyn Learner, seed: u64) -> Result<TrainConfig> {
+    Ok(TrainConfig {
         steps: config.steps,
         batch: config.batch,
         micro_batch: learner.micro_batch(config.batch, config.micro_batch)?,
@@ -238,9 +239,9 @@ fn recipe(config: &Train, learner: &mut dyn Learner, seed: u64) -> Result<Recipe
 
 fn precision(config: &Train) -> gemm::Precision {
     match config.precision {
-        Precision::F32 => gemm::Precision::Single,
+        Precision::F32 => gemm::Precision::F32,
         Precision::Tf32 => gemm::Precision::Tf32,
-        Precision::Bf16 => gemm::Precision::Rounded,
+        Precision::Bf16 => gemm::Precision::Bf16,
     }
 }
 
@@ -298,9 +299,9 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
     })
 }
 
-fn keeper(config: &Train, context: &Context<'_>, history: History) -> Keeper {
+fn checkpoints(config: &Train, context: &Context<'_>, history: History) -> CheckpointManager {
     let keep = config.keep_checkpoints.unwrap_or_default();
-    Keeper::new(context.checkpoints.clone(), history).with_retention(retention(keep))
+    CheckpointManager::new(context.checkpoints.clone(), history).with_retention(retention(keep))
 }
 
 /// Which checkpoints a training is to keep.

@@ -78,14 +78,14 @@ impl ModelInfo {
     #[must_use]
     pub fn precision_on(&self, device: Device) -> Precision {
         match (device, self.precision) {
-            (Device::Cuda, manifest::Precision::Bf16) => Precision::Rounded,
-            _ => Precision::Single,
+            (Device::Cuda, manifest::Precision::Bf16) => Precision::Bf16,
+            _ => Precision::F32,
         }
     }
 
     /// Takes note, for the provenance, of a precision that is not f32.
     pub fn note_precision(&self, device: Device, outcome: &mut Outcome) {
-        if self.precision_on(device) == Precision::Rounded {
+        if self.precision_on(device) == Precision::Bf16 {
             let value = serde_json::json!("bf16");
             outcome.provenance.insert("precision".to_owned(), value);
         }
@@ -158,9 +158,9 @@ mod tests {
             };
             info.precision_on(device)
         };
-        assert_eq!(of(manifest::Precision::Bf16, Device::Cuda), Precision::Rounded);
-        assert_eq!(of(manifest::Precision::Bf16, Device::Cpu), Precision::Single);
-        assert_eq!(of(manifest::Precision::Tf32, Device::Cuda), Precision::Single);
-        assert_eq!(of(manifest::Precision::F32, Device::Cuda), Precision::Single);
+        assert_eq!(of(manifest::Precision::Bf16, Device::Cuda), Precision::Bf16);
+        assert_eq!(of(manifest::Precision::Bf16, Device::Cpu), Precision::F32);
+        assert_eq!(of(manifest::Precision::Tf32, Device::Cuda), Precision::F32);
+        assert_eq!(of(manifest::Precision::F32, Device::Cuda), Precision::F32);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Job;
+use super::Trainer;
 use crate::data::rows::{Order, Rank};
 use crate::diffusion::{NoisedBatch, RowIndex};
 use crate::error::Result;
@@ -27,10 +27,10 @@ pub(super) struct GlobalBatch {
 }
 
 impl GlobalBatch {
-    pub(super) fn new(job: &Job<'_>) -> Self {
-        let rows = job.recipe.batch as usize;
+    pub(super) fn new(job: &Trainer<'_>) -> Self {
+        let rows = job.config.batch as usize;
         Self {
-            order: Order::new(job.recipe.seed, job.rows.len(), job.recipe.batch, Rank::ALONE),
+            order: Order::new(job.config.seed, job.rows.len(), job.config.batch, Rank::ALONE),
             waited: 0.0,
             tokens: vec![0; rows * job.rows.length()],
             counted: vec![0; rows],
@@ -40,7 +40,7 @@ impl GlobalBatch {
     }
 
     /// Reads the rows of a step and returns how many of their positions count.
-    pub(super) fn read(&mut self, job: &Job<'_>, step: u64) -> Result<u64> {
+    pub(super) fn read(&mut self, job: &Trainer<'_>, step: u64) -> Result<u64> {
         let start = Instant::now();
         let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.counted);
         for ((_, row), (tokens, counted)) in self.order.step(step).zip(rows) {
@@ -51,7 +51,7 @@ impl GlobalBatch {
     }
 }
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
     /// all of them is the loss in nats per counted token.
     pub(super) fn micro_batches(
@@ -61,22 +61,22 @@ impl Job<'_> {
         counted: u64,
         each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
-        let recipe = &self.recipe;
+        let config = &self.config;
         let length = self.rows.length();
         let scale = 1.0 / counted.max(1) as f64;
-        let first_row = step * u64::from(recipe.batch);
-        for start in (0..recipe.batch).step_by(recipe.micro_batch as usize) {
+        let first_row = step * u64::from(config.batch);
+        for start in (0..config.batch).step_by(config.micro_batch as usize) {
             // A step of a large network on a small machine takes minutes.
             self.cancel.check()?;
             let timer = profile::forward(Part::Noise);
             let noised = &mut batch.noised;
             noised.clear();
-            for index in start..start + recipe.micro_batch {
+            for index in start..start + config.micro_batch {
                 let at = RowIndex {
                     step,
                     row: first_row + u64::from(index),
                     index,
-                    batch: recipe.batch,
+                    batch: config.batch,
                 };
                 let tokens = &batch.tokens[index as usize * length..][..length];
                 self.objective
@@ -89,9 +89,9 @@ impl Job<'_> {
                 *weight = (f64::from(*weight) * scale) as f32;
             }
             drop(timer);
-            let dropout = (recipe.dropout > 0.0).then(|| Dropout {
-                rate: recipe.dropout as f32,
-                random: Random::new(recipe.seed, Stream::Dropout),
+            let dropout = (config.dropout > 0.0).then(|| Dropout {
+                rate: config.dropout as f32,
+                random: Random::new(config.seed, Stream::Dropout),
                 step,
                 first_row: first_row + u64::from(start),
             });

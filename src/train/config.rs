@@ -5,7 +5,7 @@ use crate::manifest::{LearningRateSchedule, WarmupRates};
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Recipe {
+pub struct TrainConfig {
     /// Updates.
     pub steps: u64,
     /// B: rows an update.

@@ -1,7 +1,7 @@
 //! When a run has gone wrong, and why as far as its figures say.
 
 use super::metrics::RECENT;
-use super::{Job, State};
+use super::{State, Trainer};
 use crate::error::{Error, Result};
 use crate::model::GradientNorm;
 
@@ -10,11 +10,11 @@ use crate::model::GradientNorm;
 /// rows a thousandfold.
 const DIVERGED: f64 = 4.0;
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Writes an update down, and says so when the run has diverged.
     pub(super) fn note(&self, state: &mut State, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
         state.log.step(number, self.rate(number), loss, norm.total);
-        // An alphabet of one letter has nothing to guess.
+        // An support of one letter has nothing to guess.
         let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
         if state.log.recent.len() == RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
             let rule = format!(
@@ -47,16 +47,16 @@ impl Job<'_> {
         } else {
             "gradient"
         };
-        let warm = self.recipe.warmup_steps;
+        let warm = self.config.warmup_steps;
         let mut ways = vec![format!(
             "lower `learning_rate` ({:e}), for instance to {:.0e}",
-            self.recipe.learning_rate,
-            self.recipe.learning_rate / 3.0
+            self.config.learning_rate,
+            self.config.learning_rate / 3.0
         )];
         if step > warm && warm < 500 {
             ways.push(format!("raise `warmup_steps` ({warm})"));
         }
-        if self.recipe.gradient_clip == 0.0 {
+        if self.config.gradient_clip == 0.0 {
             ways.push("switch `gradient_clip` on".to_owned());
         }
         let largest = norm.largest.as_ref().map_or_else(String::new, |(name, norm)| {

@@ -8,7 +8,7 @@
 //! 1. the objective draws each row's noise;
 //! 2. the loss is Σ w · nll / (counted tokens of all B rows), a mean over tokens as the authors take it (padding
 //!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
-//! 3. ranks that share a batch sum their gradients ([`Job::all_reduce`]);
+//! 3. ranks that share a batch sum their gradients ([`Trainer::all_reduce`]);
 //! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
 //!
 //! The state after step n is a function of the configuration, the data and the seed: not of threads, micro-batches or
@@ -22,11 +22,11 @@ mod learning_rate;
 mod metrics;
 mod trainer;
 
-pub use checkpoint::{History, Keeper, Restored, State};
-pub use config::Recipe;
+pub use checkpoint::{CheckpointManager, History, Restored, State};
+pub use config::TrainConfig;
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
-pub use trainer::{AllReduce, Hooks, Job, Rehearsal, Report, Trained};
+pub use trainer::{AllReduce, Hooks, Report, StepBench, Trained, Trainer};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};
 pub use crate::store::checkpoints::{Checkpoints, Retention};

@@ -3,7 +3,9 @@
 use std::time::{Duration, Instant};
 
 use super::batch::GlobalBatch;
-use super::{Keeper, Recipe, Restored, State, Validation, ValidationLine, ema_decay, learning_rate};
+use super::{
+    CheckpointManager, Restored, State, TrainConfig, Validation, ValidationLine, ema_decay, learning_rate,
+};
 use crate::data::rows::Rows;
 use crate::diffusion::Objective;
 use crate::error::{Error, Kind, Result};
@@ -50,15 +52,15 @@ pub trait Hooks {
 pub type AllReduce<'a> = dyn Fn(&mut [f32], &mut f64) -> Result<()> + 'a;
 
 /// What a run works on.
-pub struct Job<'a> {
+pub struct Trainer<'a> {
     /// The data.
     pub rows: &'a Rows,
     /// What is asked of the network.
     pub objective: &'a dyn Objective,
     /// How to train.
-    pub recipe: Recipe,
+    pub config: TrainConfig,
     /// Where checkpoints go and come from.
-    pub keeper: &'a Keeper,
+    pub checkpoints: &'a CheckpointManager,
     /// Sums gradients over the ranks that share each batch, between the last micro-batch and the update; absent where this
     /// process has whole batches.
     pub all_reduce: Option<&'a AllReduce<'a>>,
@@ -78,18 +80,18 @@ pub struct Trained {
     pub data_wait: f64,
 }
 
-impl Job<'_> {
+impl Trainer<'_> {
     /// Trains from the learner's weights, or from the newest checkpoint, to the last step.
     ///
     /// # Errors
     /// [`Kind::Interrupted`] after a checkpoint when asked to end; a diagnosis when the run diverges (the last
     /// checkpoint stays); whatever the learner, the data, the hooks or the disk fail with.
     pub fn run(&self, learner: &mut dyn Learner, hooks: &mut dyn Hooks) -> Result<Trained> {
-        let mut state = match self.keeper.restore(learner, &mut |text| hooks.warn(text))? {
+        let mut state = match self.checkpoints.restore(learner, &mut |text| hooks.warn(text))? {
             Some(Restored { state, foreign }) => {
                 let of = if foreign { " of an earlier run" } else { "" };
                 let otherwise = state.log.otherwise;
-                let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.keeper.watch()));
+                let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));
                 let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
                 hooks.note(format!(
                     "goes on from the checkpoint of step {}{of}{watched}",
@@ -107,20 +109,20 @@ impl Job<'_> {
         let mut last_save = Instant::now();
         let mut clock = Clock::default();
         let mut batch = GlobalBatch::new(self);
-        while state.step < self.recipe.steps {
-            let due = state.step.is_multiple_of(self.recipe.checkpoint_every)
-                || self.keeper.stays(state.step)
+        while state.step < self.config.steps {
+            let due = state.step.is_multiple_of(self.config.checkpoint_every)
+                || self.checkpoints.stays(state.step)
                 || last_save.elapsed() >= CHECKPOINT_AFTER;
             let done = self
                 .validate_when_due(learner, &mut state, &mut batch, hooks)
                 .and_then(|best| {
                     if state.step > saved && (due || best) {
                         self.collect(learner, &mut state, &mut batch, 0)?;
-                        self.keeper.save(learner, &state)?;
+                        self.checkpoints.save(learner, &state)?;
                         (saved, last_save) = (state.step, Instant::now());
                     }
                     if best && saved == state.step {
-                        self.keeper.note_best(state.step)?;
+                        self.checkpoints.note_best(state.step)?;
                     }
                     clock.time(|| self.step(learner, &mut state, &mut batch))
                 });
@@ -128,7 +130,7 @@ impl Job<'_> {
                 // Whatever was interrupted, the state is that after the last whole step.
                 if error.kind() == Kind::Interrupted && state.step > saved {
                     self.collect(learner, &mut state, &mut batch, 0)?;
-                    self.keeper.save(learner, &state)?;
+                    self.checkpoints.save(learner, &state)?;
                     hooks.note(format!("kept a checkpoint of step {}", state.step));
                 }
                 return Err(error);
@@ -138,10 +140,10 @@ impl Job<'_> {
         // What follows (the last validation, the commit) can be interrupted too.
         if state.step > saved {
             self.collect(learner, &mut state, &mut batch, 0)?;
-            self.keeper.save(learner, &state)?;
+            self.checkpoints.save(learner, &state)?;
         }
         if self.validate_when_due(learner, &mut state, &mut batch, hooks)? {
-            self.keeper.note_best(state.step)?;
+            self.checkpoints.note_best(state.step)?;
         }
         hooks.report(self.report(&state, &clock));
         Ok(Trained {
@@ -170,13 +172,13 @@ impl Job<'_> {
             learner.reduce(&mut |gradient, loss| all_reduce(gradient, loss))?;
         }
         let number = state.step + 1;
-        let recipe = &self.recipe;
+        let config = &self.config;
         let update = Update {
             number,
             learning_rate: self.rate(number),
-            ema_decay: ema_decay(number, recipe.ema),
+            ema_decay: ema_decay(number, config.ema),
         };
-        learner.update(recipe.adam, update, recipe.gradient_clip)?;
+        learner.update(config.adam, update, config.gradient_clip)?;
         state.step = number;
         batch.waiting.push_back(number);
         let ahead = learner.queued_updates();
@@ -185,13 +187,13 @@ impl Job<'_> {
 
     /// The learning rate of an update.
     pub(super) fn rate(&self, number: u64) -> f64 {
-        let recipe = &self.recipe;
+        let config = &self.config;
         learning_rate(
             number,
-            recipe.learning_rate,
-            (recipe.warmup_steps, recipe.warmup_rates),
-            recipe.steps,
-            recipe.schedule,
+            config.learning_rate,
+            (config.warmup_steps, config.warmup_rates),
+            config.steps,
+            config.schedule,
         )
     }
 
@@ -230,8 +232,8 @@ impl Job<'_> {
         batch: &mut GlobalBatch,
         hooks: &mut dyn Hooks,
     ) -> Result<bool> {
-        let every = self.recipe.validation_every;
-        let due = state.step == self.recipe.steps || every > 0 && state.step.is_multiple_of(every);
+        let every = self.config.validation_every;
+        let due = state.step == self.config.steps || every > 0 && state.step.is_multiple_of(every);
         let done = state.log.validation.is_some_and(|line| line.step >= state.step);
         if !due || done || state.step == 0 {
             return Ok(false);
@@ -244,7 +246,7 @@ impl Job<'_> {
         })?;
         let mut best = false;
         if let Some(validation) = found {
-            best = self.keeper.wants_best() && state.log.is_best(&validation);
+            best = self.checkpoints.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
                 "step {}: validation bound {} nats {}, {}",
@@ -267,7 +269,7 @@ impl Job<'_> {
     }
 
     fn speed(&self, clock: &Clock) -> f64 {
-        let tokens = clock.steps * u64::from(self.recipe.batch) * self.rows.length() as u64;
+        let tokens = clock.steps * u64::from(self.config.batch) * self.rows.length() as u64;
         if clock.seconds > 0.0 {
             tokens as f64 / clock.seconds
         } else {
@@ -285,19 +287,19 @@ fn with_interval(validation: &Validation) -> String {
 }
 
 /// A run step by step, without validations and checkpoints: what steps cost.
-pub struct Rehearsal<'a> {
-    job: &'a Job<'a>,
+pub struct StepBench<'a> {
+    job: &'a Trainer<'a>,
     learner: &'a mut dyn Learner,
     pub(super) state: State,
     batch: GlobalBatch,
 }
 
-impl<'a> Rehearsal<'a> {
+impl<'a> StepBench<'a> {
     /// Begins from the learner's weights.
     ///
     /// # Errors
     /// The device failed.
-    pub fn new(job: &'a Job<'a>, learner: &'a mut dyn Learner) -> Result<Self> {
+    pub fn new(job: &'a Trainer<'a>, learner: &'a mut dyn Learner) -> Result<Self> {
         learner.restart()?;
         Ok(Self {
             job,
@@ -310,7 +312,7 @@ impl<'a> Rehearsal<'a> {
     /// Takes a step.
     ///
     /// # Errors
-    /// As [`Job::run`].
+    /// As [`Trainer::run`].
     pub fn step(&mut self) -> Result<()> {
         self.job.step(self.learner, &mut self.state, &mut self.batch)
     }

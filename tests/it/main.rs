@@ -3,6 +3,7 @@
 mod bombs;
 mod cli;
 mod corpora;
+mod cuda_stub;
 mod data;
 mod doctor;
 mod downloads;
@@ -30,7 +31,6 @@ mod seeds;
 mod shared;
 mod signals;
 mod sources;
-mod stand_in;
 mod store;
 mod strangers;
 mod support;

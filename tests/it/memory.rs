@@ -13,7 +13,7 @@ use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
 use mdlm::shapes::Shape;
-use mdlm::train::{AdamW, Job, Keeper, Recipe, Rehearsal};
+use mdlm::train::{AdamW, CheckpointManager, Trainer, StepBench, TrainConfig};
 
 /// The system's allocator, with the bytes alive and the most there were.
 struct Counting;
@@ -102,10 +102,10 @@ fn train() {
     let tokens = (0..64 * shape.length as u32).map(|i| i * i % mask).collect();
     let rows = Rows::from_memory(mask + 1, special, shape.length, tokens, None).unwrap();
     let objective = objective::build(&Objective::default(), mask, mask + 1, 1);
-    let job = Job {
+    let job = Trainer {
         rows: &rows,
         objective: &*objective,
-        recipe: Recipe {
+        config: TrainConfig {
             steps: 1_000,
             batch: 16,
             micro_batch: 8,
@@ -126,13 +126,13 @@ fn train() {
             checkpoint_every: 1_000,
             seed: 1,
         },
-        keeper: &Keeper::default(),
+        checkpoints: &CheckpointManager::default(),
         all_reduce: None,
         cancel: &Cancel::default(),
     };
     let mut learner =
-        model::build_learner(shape, Device::Cpu, Precision::Single, &model::initial(shape, 1)).unwrap();
-    let mut rehearsal = Rehearsal::new(&job, &mut *learner).unwrap();
+        model::build_learner(shape, Device::Cpu, Precision::F32, &model::initial(shape, 1)).unwrap();
+    let mut rehearsal = StepBench::new(&job, &mut *learner).unwrap();
     let mut steps = |count| {
         PEAK.store(0, Relaxed);
         for _ in 0..count {

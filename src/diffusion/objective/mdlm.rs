@@ -32,7 +32,7 @@ use crate::diffusion::forward::{
 };
 use crate::diffusion::{Posterior, Subs};
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, Loss, Pattern};
+use crate::kernels::{Loss, Pattern, VocabSupport};
 use crate::manifest::{BoundEnds, Estimator, MdlmObjective};
 use crate::rng::{Random, Stream};
 
@@ -204,7 +204,7 @@ impl Objective for Mdlm {
         }
     }
 
-    fn support(&self) -> Alphabet {
+    fn support(&self) -> VocabSupport {
         self.parameterization.support()
     }
 

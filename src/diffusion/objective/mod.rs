@@ -9,7 +9,7 @@ pub use mdlm::Mdlm;
 
 use super::{NoisedBatch, Posterior, RowIndex};
 use crate::error::Result;
-use crate::kernels::{Alphabet, Loss, Pattern};
+use crate::kernels::{Loss, Pattern, VocabSupport};
 use crate::manifest::{self, BoundEnds, Estimator};
 use crate::rng::Random;
 
@@ -38,7 +38,7 @@ pub trait Objective: Send + Sync {
     fn validation_estimator(&self) -> Estimator;
 
     /// The tokens that the network's softmax ranges over.
-    fn support(&self) -> Alphabet;
+    fn support(&self) -> VocabSupport;
 
     /// The loss of a position, a function of its logits over the support; [`NoisedBatch::constants`] has what else it
     /// depends on.

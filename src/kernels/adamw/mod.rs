@@ -7,7 +7,7 @@
 //! a ← a + (1 − ema) (w − a)
 //! ```
 //!
-//! Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, as PyTorch arranges it. Element by element: it has no gradient, and
+//! Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, as PyTorch arranges it. DType by element: it has no gradient, and
 //! its reference is the same in f64.
 //!
 //! On a device all weights, gradients, moments and averages lie end to end. The norm is the root of the sum of squares, of

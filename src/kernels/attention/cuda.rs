@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::{Error, Result};
-use crate::kernels::cuda::driver::{ATTENTION, Argument, Element, Value};
+use crate::kernels::cuda::driver::{ATTENTION, Argument, DType, Value};
 use crate::kernels::cuda::operations::{THREADS, number};
 use crate::kernels::cuda::queue::Buffer;
 use crate::kernels::cuda::weights::Kept;
@@ -31,7 +31,7 @@ impl Cuda {
             .map(|(position, pair)| angle(position, pair))
             .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
             .collect();
-        let content = narrowed(&values, Element::F32);
+        let content = narrowed(&values, DType::F32);
         let table = Rc::new(Kept::filled(&self.queue, &content)?);
         self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
         Ok(table)
@@ -74,7 +74,7 @@ impl Cuda {
         ];
         let tile = TILE * (head + PADDING) * self.element.bytes();
         // Of a query the logarithm and the delta, and where its keys end.
-        let sums = if span == 0 { 2 } else { 3 } * TILE * Element::F32.bytes();
+        let sums = if span == 0 { 2 } else { 3 } * TILE * DType::F32.bytes();
         let y = self.elements(queries * width);
         let logarithms = self.floats(queries * heads);
         let inputs = [q.values.at(), kv.values.at(), turns.at(), places.starts.at()].map(Argument::At);

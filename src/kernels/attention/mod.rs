@@ -248,8 +248,8 @@ mod tests {
             assert_eq!(first_reached(&Fused::default(), pattern), first, "{pattern:?}");
             #[cfg(target_os = "linux")]
             {
-                use crate::kernels::cuda::{Cuda, driver::Element, emulated::Emulated};
-                for element in [Element::F32, Element::Bf16] {
+                use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
+                for element in [DType::F32, DType::Bf16] {
                     let cuda = Cuda::new(Box::new(Emulated::default()), element);
                     assert_eq!(first_reached(&cuda, pattern), first, "{element:?}, {pattern:?}");
                 }

@@ -2,28 +2,28 @@
 
 use super::{Confidence, Draw, not_finite};
 use crate::error::Result;
-use crate::kernels::Alphabet;
+use crate::kernels::VocabSupport;
 
-/// Draws a token from logits (V) at `u` on [0, 1). Ids outside the alphabet have probability zero; with
+/// Draws a token from logits (V) at `u` on [0, 1). Ids outside the support have probability zero; with
 /// `confidence` the draw has the two largest probabilities and the entropy. `scratch` keeps its memory from draw to draw.
 ///
 /// # Errors
 /// No token has a finite logit, or one is not a number.
 pub fn draw(
     logits: &[f32],
-    alphabet: Alphabet,
+    support: VocabSupport,
     temperature: f64,
     u: f64,
     confidence: bool,
     scratch: &mut Vec<f64>,
 ) -> Result<Draw> {
-    let mask = alphabet.mask as usize;
+    let mask = support.mask as usize;
     let mask_logit = logits
         .get(mask)
         .map_or(f64::NEG_INFINITY, |&logit| f64::from(logit));
-    let size = logits.len().min(alphabet.size as usize);
+    let size = logits.len().min(support.size as usize);
     let logits = &logits[..size];
-    let excluded = alphabet.excluded() as usize;
+    let excluded = support.excluded() as usize;
     let mut top = f32::NEG_INFINITY;
     for (v, &logit) in logits.iter().enumerate() {
         if v != excluded && (logit > top || logit.is_nan()) {
@@ -87,12 +87,12 @@ mod tests {
     use crate::rng::{Random, Stream, unit};
     use proptest::prelude::*;
 
-    fn alphabet(mask: u32, size: u32) -> Alphabet {
-        Alphabet::without_mask(mask, size)
+    fn support(mask: u32, size: u32) -> VocabSupport {
+        VocabSupport::without_mask(mask, size)
     }
 
-    fn at(logits: &[f32], alphabet: Alphabet, u: f64) -> u32 {
-        draw(logits, alphabet, 1.0, u, false, &mut Vec::new())
+    fn at(logits: &[f32], support: VocabSupport, u: f64) -> u32 {
+        draw(logits, support, 1.0, u, false, &mut Vec::new())
             .unwrap()
             .token
     }
@@ -101,12 +101,12 @@ mod tests {
     fn the_tail_is_there_and_as_thick_as_it_should_be() {
         // One token of probability nearly 1, then one of 1e-12: 2,000 times below what 24 bits resolve.
         let logits = [0.0, (1e-12_f64).ln() as f32, 5.0];
-        let alphabet = alphabet(2, 3);
+        let support = support(2, 3);
         let edge = 1.0 / (1.0 + f64::from(logits[1]).exp());
-        assert_eq!(at(&logits, alphabet, edge - 1e-15), 0);
-        assert_eq!(at(&logits, alphabet, edge + 1e-15), 1);
-        assert_eq!(at(&logits, alphabet, unit(u64::MAX)), 1);
-        assert_eq!(at(&logits, alphabet, 0.0), 0);
+        assert_eq!(at(&logits, support, edge - 1e-15), 0);
+        assert_eq!(at(&logits, support, edge + 1e-15), 1);
+        assert_eq!(at(&logits, support, unit(u64::MAX)), 1);
+        assert_eq!(at(&logits, support, 0.0), 0);
         // Number of multiples of 2^-53 that draw it, against its probability.
         let share = (1.0 - edge) / 1e-12;
         assert!((share - 1.0).abs() < 1e-3, "{share}");
@@ -124,11 +124,8 @@ mod tests {
         let rare = (0..draws)
             .filter(|&i| {
                 let u = random.uniform(0, 0, i);
-                let alphabet = alphabet(3_001, 3_002);
-                draw(&logits, alphabet, 1.0, u, false, &mut scratch)
-                    .unwrap()
-                    .token
-                    > 0
+                let support = support(3_001, 3_002);
+                draw(&logits, support, 1.0, u, false, &mut scratch).unwrap().token > 0
             })
             .count() as f64;
         let expected = f64::from(draws) * 0.003 / 1.003;
@@ -159,13 +156,13 @@ mod tests {
             let random = Random::new(2, Stream::Sample);
             for i in 0..20_000 {
                 let u = random.uniform(1, 0, i);
-                let draw = draw(&logits, alphabet(2, 5), temperature, u, false, &mut Vec::new()).unwrap();
+                let draw = draw(&logits, support(2, 5), temperature, u, false, &mut Vec::new()).unwrap();
                 counts[draw.token as usize] += 1;
             }
             assert_eq!(
                 (counts[2], counts[5]),
                 (0, 0),
-                "the mask and ids beyond the alphabet"
+                "the mask and ids beyond the support"
             );
             let chi: f64 = [0, 1, 3, 4]
                 .iter()
@@ -182,12 +179,12 @@ mod tests {
     #[test]
     fn logits_that_are_no_numbers_are_an_error() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            assert!(draw(&[bad, bad], alphabet(2, 2), 1.0, 0.5, false, &mut Vec::new()).is_err());
+            assert!(draw(&[bad, bad], support(2, 2), 1.0, 0.5, false, &mut Vec::new()).is_err());
         }
         assert!(
             draw(
                 &[0.0, f32::NAN, 1.0],
-                alphabet(3, 3),
+                support(3, 3),
                 1.0,
                 0.5,
                 false,
@@ -195,7 +192,7 @@ mod tests {
             )
             .is_err()
         );
-        assert_eq!(at(&[f32::NEG_INFINITY, 0.0], alphabet(2, 2), 0.0), 1);
+        assert_eq!(at(&[f32::NEG_INFINITY, 0.0], support(2, 2), 0.0), 1);
     }
 
     #[test]
@@ -203,7 +200,7 @@ mod tests {
         // Weights 1, 2 and 4 at temperature 1; the mask weighs 3.
         let logits = [1.0_f64, 2.0, 3.0, 4.0].map(|x| x.ln() as f32);
         let drawn = |temperature: f64, u: f64| {
-            draw(&logits, alphabet(2, 4), temperature, u, true, &mut Vec::new()).unwrap()
+            draw(&logits, support(2, 4), temperature, u, true, &mut Vec::new()).unwrap()
         };
         let found = drawn(1.0, 0.2);
         let p = [1.0_f64 / 7.0, 2.0 / 7.0, 4.0 / 7.0];
@@ -226,7 +223,7 @@ mod tests {
         near(found.mask_logit, 9.0_f64.ln());
         // Of one token there is no second, and a token of probability zero adds nothing.
         let logits = [f32::NEG_INFINITY, 3.0];
-        let found = draw(&logits, alphabet(2, 2), 1.0, 0.5, true, &mut Vec::new()).unwrap();
+        let found = draw(&logits, support(2, 2), 1.0, 0.5, true, &mut Vec::new()).unwrap();
         let confidence = Confidence {
             largest: [1.0, 0.0],
             entropy: 0.0,
@@ -244,7 +241,7 @@ mod tests {
             logits in prop::collection::vec(-50_f32..50.0, 2..40), bits: u64, mask: prop::sample::Index
         ) {
             let mask = mask.index(logits.len()) as u32;
-            let token = at(&logits, alphabet(mask, logits.len() as u32), unit(bits));
+            let token = at(&logits, support(mask, logits.len() as u32), unit(bits));
             prop_assert!(token != mask && (token as usize) < logits.len());
         }
     }

@@ -6,8 +6,8 @@ use dfdx::shapes::ConstDim;
 
 use super::{Confidence, Draw, not_finite};
 use crate::error::{Error, Result};
-use crate::kernels::Alphabet;
-use crate::kernels::cuda::driver::{Argument, CATEGORICAL, Command, Element, Launch, Value};
+use crate::kernels::VocabSupport;
+use crate::kernels::cuda::driver::{Argument, CATEGORICAL, Command, DType, Launch, Value};
 use crate::kernels::cuda::{Act, Buffer, Cuda, Param, ROWS, Tokens};
 
 /// Threads of a block.
@@ -45,7 +45,7 @@ impl Destination {
 #[derive(Clone, Copy, Debug)]
 pub struct Positions<'a> {
     /// The tokens to draw from.
-    pub alphabet: Alphabet,
+    pub support: VocabSupport,
     /// Divides the logits.
     pub temperature: f64,
     /// A number on [0, 1) for each position (n).
@@ -142,7 +142,7 @@ impl Chain {
         cuda.queue.flush(false)
     }
 
-    /// Draws tokens from the softmax of h (n, D) · wᵀ + b over the alphabet, each to where `positions` has it go. With
+    /// Draws tokens from the softmax of h (n, D) · wᵀ + b over the support, each to where `positions` has it go. With
     /// `report` there is a report, where that is `Some(true)` with each draw's confidence.
     ///
     /// # Errors
@@ -158,7 +158,7 @@ impl Chain {
         report: Option<bool>,
     ) -> Result<Option<Report>> {
         let Positions {
-            alphabet,
+            support,
             temperature,
             uniforms,
             into,
@@ -177,21 +177,21 @@ impl Chain {
             numbers: cuda.queue.buffer(count * width * size_of::<f64>()),
             width,
         });
-        let mask = if (alphabet.mask as usize) < V::SIZE {
-            alphabet.mask
+        let mask = if (support.mask as usize) < V::SIZE {
+            support.mask
         } else {
             u32::MAX
         };
         let (depth, stride) = (D::SIZE, V::SIZE.next_multiple_of(ROWS));
-        let chunk = (LOGITS / (stride * Element::F32.bytes())).clamp(1, count.max(1));
-        let logits = cuda.queue.buffer(chunk * stride * Element::F32.bytes());
+        let chunk = (LOGITS / (stride * DType::F32.bytes())).clamp(1, count.max(1));
+        let logits = cuda.queue.buffer(chunk * stride * DType::F32.bytes());
         let words: Vec<u32> = into.iter().map(|into| into.word()).collect();
         let into = cuda.numbers(&words);
         for first in (0..count).step_by(chunk) {
             let rows = chunk.min(count - first);
             let hidden = h.matrix.values.at().offset(first * depth * cuda.element.bytes());
             let operands = [cuda.operand(hidden, false), cuda.operand(w.weight.working, true)];
-            cuda.multiply([rows, stride, depth], operands, logits.at(), Element::F32, false);
+            cuda.multiply([rows, stride, depth], operands, logits.at(), DType::F32, false);
             // The temperature leads: a number of 64 bits is no argument.
             let numbers = std::iter::once(&temperature).chain(&uniforms[first..first + rows]);
             let uploaded: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
@@ -209,7 +209,7 @@ impl Chain {
                 // Without a report nothing is written there.
                 numbers.unwrap_or(self.tokens.at()),
             ];
-            let numbers = [alphabet.size, alphabet.excluded(), mask, width as u32];
+            let numbers = [support.size, support.excluded(), mask, width as u32];
             let arguments = [&at.map(Argument::At)[..], &numbers.map(Argument::Number)].concat();
             let shared = THREADS * 4 * size_of::<f64>() + 32 * size_of::<f32>();
             launch(cuda, "draw_tokens", [1, stride], rows, shared, arguments);

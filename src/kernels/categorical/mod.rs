@@ -1,6 +1,6 @@
 //! The categorical draw: a token from the softmax of a row of logits, with the numbers by which a sampler judges it.
 //!
-//! For logits l (V), a temperature τ, the tokens S that may be drawn ([`Alphabet`](super::Alphabet)) and u uniform on
+//! For logits l (V), a temperature τ, the tokens S that may be drawn ([`VocabSupport`](super::VocabSupport)) and u uniform on
 //! [0, 1), with z = l / τ:
 //!
 //! ```text
@@ -61,10 +61,10 @@ mod tests {
 
     use super::cuda::{Destination, Positions};
     use super::{Confidence, Draw, cpu};
-    use crate::kernels::cuda::driver::Element;
+    use crate::kernels::cuda::driver::DType;
     use crate::kernels::cuda::{Chain, Cuda, emulated::Emulated};
     use crate::kernels::testing::{noise, weight};
-    use crate::kernels::{Alphabet, Backend as _};
+    use crate::kernels::{Backend as _, VocabSupport};
     use crate::rng::{Random, Stream};
 
     const V: usize = 131;
@@ -72,9 +72,9 @@ mod tests {
     const LENGTH: usize = 4;
 
     /// The draw by its definition, from logits in f64.
-    fn expected(logits: &[f64], alphabet: Alphabet, temperature: f64, u: f64) -> Draw {
-        let allowed: Vec<usize> = (0..alphabet.size as usize)
-            .filter(|&v| alphabet.contains(v as u32))
+    fn expected(logits: &[f64], support: VocabSupport, temperature: f64, u: f64) -> Draw {
+        let allowed: Vec<usize> = (0..support.size as usize)
+            .filter(|&v| support.contains(v as u32))
             .collect();
         let z = |v: usize| logits[v] / temperature;
         let top = allowed.iter().map(|&v| z(v)).fold(f64::MIN, f64::max);
@@ -92,7 +92,7 @@ mod tests {
             token: token as u32,
             log_probability: z(token) - log_sum_exp,
             log_sum_exp,
-            mask_logit: z(alphabet.mask as usize),
+            mask_logit: z(support.mask as usize),
             confidence: Some(Confidence {
                 largest: [sorted[0], sorted[1]],
                 entropy: -sorted.iter().map(|p| p * p.ln()).sum::<f64>(),
@@ -123,17 +123,17 @@ mod tests {
         }
     }
 
-    const CASES: [(Alphabet, f64); 3] = [
-        (Alphabet::without_mask(129, 130), 1.0),
-        (Alphabet::without_mask(0, 60), 0.3),
-        (Alphabet::with_mask(12, 130), 1.5),
+    const CASES: [(VocabSupport, f64); 3] = [
+        (VocabSupport::without_mask(129, 130), 1.0),
+        (VocabSupport::without_mask(0, 60), 0.3),
+        (VocabSupport::with_mask(12, 130), 1.5),
     ];
 
     /// Both forms, on the very same logits.
     #[test]
     fn cpu_and_cuda_draw_the_same_tokens_with_the_same_numbers() {
-        for (alphabet, temperature) in CASES {
-            let cuda = Cuda::new(Box::new(Emulated::default()), Element::F32);
+        for (support, temperature) in CASES {
+            let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
             let w = weight::<_, (Const<V>, Const<D>)>(&cuda, 4.0, 1).unwrap();
             let b = weight::<_, (Const<V>,)>(&cuda, 1.0, 2).unwrap();
             // Row i of h picks column i of w: products of zeros and ones are exact, and so are the logits.
@@ -152,7 +152,7 @@ mod tests {
                 .collect();
             let chain = Chain::new(&cuda, &[7; D]);
             let positions = Positions {
-                alphabet,
+                support,
                 temperature,
                 uniforms: &uniforms,
                 into: &into,
@@ -170,12 +170,12 @@ mod tests {
             for i in 0..D {
                 let logits: Vec<f32> = (0..V).map(|v| weights[v * D + i] + bias[v]).collect();
                 let on_cpu =
-                    cpu::draw(&logits, alphabet, temperature, uniforms[i], true, &mut Vec::new()).unwrap();
+                    cpu::draw(&logits, support, temperature, uniforms[i], true, &mut Vec::new()).unwrap();
                 let wide: Vec<f64> = logits.iter().map(|&x| f64::from(x)).collect();
                 // Sums of 130 numbers in f64, in other orders.
                 agree(
                     &on_cpu,
-                    &expected(&wide, alphabet, temperature, uniforms[i]),
+                    &expected(&wide, support, temperature, uniforms[i]),
                     1e-13,
                 );
                 match (into[i], drawn[i]) {
@@ -198,8 +198,8 @@ mod tests {
 
     #[test]
     fn cuda_draws_what_a_search_in_f64_finds_and_reports_only_on_request() {
-        for (alphabet, temperature) in CASES {
-            let cuda = Cuda::new(Box::new(Emulated::default()), Element::F32);
+        for (support, temperature) in CASES {
+            let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
             let w = weight::<_, (Const<V>, Const<D>)>(&cuda, 2.0, 1).unwrap();
             let b = weight::<_, (Const<V>,)>(&cuda, 1.0, 2).unwrap();
             let count = 40;
@@ -217,7 +217,7 @@ mod tests {
                 })
                 .collect();
             let positions = Positions {
-                alphabet,
+                support,
                 temperature,
                 uniforms: &uniforms,
                 into: &into,
@@ -244,7 +244,7 @@ mod tests {
                         assert_eq!(drawn[i], 7);
                         continue;
                     }
-                    let right = expected(&logits, alphabet, temperature, uniforms[i]);
+                    let right = expected(&logits, support, temperature, uniforms[i]);
                     assert_eq!(drawn[i], right.token, "position {i}");
                     if let Some(reported) = &reported {
                         let draw = reported[i].unwrap();
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn rows_are_picked_and_tokens_are_written() {
-        let cuda = Cuda::new(Box::new(Emulated::default()), Element::Bf16);
+        let cuda = Cuda::new(Box::new(Emulated::default()), DType::Bf16);
         let tokens: Vec<u32> = (0..12).collect();
         let chain = Chain::new(&cuda, &tokens);
         let picked = chain.rows(&cuda, &[2, 0, 2], LENGTH).unwrap();
@@ -278,7 +278,7 @@ mod tests {
 
     #[test]
     fn logits_that_are_not_finite_are_an_error_on_cuda() {
-        let cuda = Cuda::new(Box::new(Emulated::default()), Element::Bf16);
+        let cuda = Cuda::new(Box::new(Emulated::default()), DType::Bf16);
         let w = weight::<_, (Const<V>, Const<D>)>(&cuda, 2.0, 1).unwrap();
         let b = weight::<_, (Const<V>,)>(&cuda, 1.0, 2).unwrap();
         let mut h = noise(2 * D, 3);
@@ -290,7 +290,7 @@ mod tests {
         ] {
             let chain = Chain::new(&cuda, &[7; 12]);
             let positions = Positions {
-                alphabet: Alphabet::without_mask(129, 130),
+                support: VocabSupport::without_mask(129, 130),
                 temperature: 1.0,
                 uniforms: &[0.5, 0.5],
                 into: &into,

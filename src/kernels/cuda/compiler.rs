@@ -7,12 +7,12 @@ use std::fmt::Write as _;
 
 use cudarc::nvrtc::sys;
 
-use super::driver::{Constant, Element, HEADER, Operation, Value};
+use super::driver::{Constant, DType, HEADER, Operation, Value};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// What a source is compiled with, beside the architecture.
 #[must_use]
-pub fn options(element: Element, constants: &[Constant]) -> Vec<String> {
+pub fn options(element: DType, constants: &[Constant]) -> Vec<String> {
     let mut options = vec!["--std=c++17".to_owned()];
     for (name, value) in constants {
         let mut option = format!("-D{name}=");
@@ -23,7 +23,7 @@ pub fn options(element: Element, constants: &[Constant]) -> Vec<String> {
         };
         options.push(option);
     }
-    if element == Element::Bf16 {
+    if element == DType::Bf16 {
         options.push("-DELEMENT_BF16".to_owned());
     }
     options
@@ -65,7 +65,7 @@ impl Drop for Program {
 /// NVRTC is not there, does not know the architecture, or refuses the source: its own words are in the message.
 pub fn compile(
     operation: Operation,
-    element: Element,
+    element: DType,
     constants: &[Constant],
     architecture: &str,
 ) -> Result<Vec<u8>> {
@@ -203,7 +203,7 @@ mod tests {
         let named = |shape: &&Shape| ["nano", "lm1b-small", "owt-medium"].contains(&shape.name);
         for shape in SHAPES.iter().filter(named) {
             for operation in OPERATIONS {
-                for element in [Element::F32, Element::Bf16] {
+                for element in [DType::F32, DType::Bf16] {
                     for architecture in ["sm_80", "sm_90", "sm_90a", "sm_100"] {
                         for variant in variants(*operation) {
                             wanted.push((shape, *operation, element, architecture, variant));
@@ -240,7 +240,7 @@ mod tests {
                     .iter()
                     .all(|line| line.contains(" 0 bytes stack frame, 0 bytes spill stores"));
                 assert!(
-                    in_registers || element == Element::F32,
+                    in_registers || element == DType::F32,
                     "{} of {}: {log}",
                     operation.name,
                     shape.name
@@ -258,12 +258,12 @@ mod tests {
             name: "broken",
             source: "#include \"device.h\"\nextern \"C\" __global__ void broken() { undeclared = 1; }",
         };
-        let error = compile(broken, Element::F32, &[], "sm_90").unwrap_err();
+        let error = compile(broken, DType::F32, &[], "sm_90").unwrap_err();
         assert!(error.to_string().contains("`broken` for sm_90"), "{error}");
         assert!(
             error.to_string().contains("\"undeclared\" is undefined"),
             "{error}"
         );
-        assert!(compile(broken, Element::F32, &[], "sm_1").is_err());
+        assert!(compile(broken, DType::F32, &[], "sm_1").is_err());
     }
 }

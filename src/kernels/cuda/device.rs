@@ -19,12 +19,11 @@ use std::path::PathBuf;
 use cudarc::driver::{result, sys};
 
 use super::driver::{
-    Address, Capacity, Command, Driver, Element, Epilogue, HEADER, Launch, Product, Ticket, Timed, Times,
-    Value,
+    Address, Capacity, Command, DType, Driver, Epilogue, HEADER, Launch, Product, Ticket, Timed, Times, Value,
 };
-use super::findings::Trouble;
 use super::products::Products;
-use super::{compiler, probe, turn};
+use super::support::Unsupported;
+use super::{compiler, gpu_lock, probe};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Shared memory that a kernel has without asking, in bytes.
@@ -120,7 +119,7 @@ struct Kernel(sys::CUfunction);
 #[derive(PartialEq, Eq, Hash)]
 struct Sort {
     names: [&'static str; 2],
-    element: Element,
+    element: DType,
     constants: Vec<(&'static str, u64)>,
 }
 
@@ -151,7 +150,7 @@ const PLAIN: &str = "MDLM_GPU_PLAIN";
 /// Whether products are to have no epilogues.
 #[must_use]
 pub fn is_plain() -> bool {
-    turn::is_set(PLAIN)
+    gpu_lock::is_set(PLAIN)
 }
 
 /// The error of a driver call. A failed kernel is reported by the next call, so that the call itself need not be at fault.
@@ -206,10 +205,10 @@ impl Device {
     /// The device of that number.
     ///
     /// # Errors
-    /// No such device, or one that cannot be used: as [`super::findings::Findings::usable`] says.
+    /// No such device, or one that cannot be used: as [`super::support::CudaSupport::usable`] says.
     pub fn open(number: usize) -> Result<Self> {
-        let findings = probe::findings();
-        let gpu = findings.usable(number).map_err(Trouble::into_error)?;
+        let support = probe::support();
+        let gpu = support.usable(number).map_err(Unsupported::into_error)?;
         let doing = || format!("open CUDA device {number}");
         let opening = |error| failed(doing(), error);
         let ordinal = i32::try_from(number).wrap(Kind::Input, || format!("device {number}"))?;
@@ -226,7 +225,7 @@ impl Device {
         Ok(Self {
             name: gpu.name.clone(),
             architecture: gpu.architecture(),
-            compiler: findings
+            compiler: support
                 .compiler
                 .there()
                 .map_or_else(String::new, |compiler| compiler.version.to_string()),
@@ -242,7 +241,7 @@ impl Device {
             idle: RefCell::default(),
             tickets: Cell::default(),
             times: RefCell::default(),
-            is_careful: turn::is_set(CAREFUL),
+            is_careful: gpu_lock::is_set(CAREFUL),
             is_plain: is_plain(),
         })
     }
@@ -345,7 +344,7 @@ impl Device {
 /// Where compiled kernels are kept: they belong to the machine, not to a project.
 #[must_use]
 pub fn cache() -> Option<PathBuf> {
-    Some(turn::caches()?.join("kernels"))
+    Some(gpu_lock::caches()?.join("kernels"))
 }
 
 impl Drop for Device {
@@ -667,7 +666,7 @@ impl Driver for Device {
         let is_rough = matches!(
             product.epilogue,
             Epilogue::Gelu { .. } | Epilogue::GeluGradient { .. }
-        ) && product.element == Element::F32;
+        ) && product.element == DType::F32;
         !self.is_plain && !is_rough && self.enter().is_ok() && self.products.knows(product)
     }
 
@@ -686,7 +685,7 @@ mod tests {
     /// Where there is no device, opening one says why and what to do, and nothing panics.
     #[test]
     fn without_a_device_there_is_an_error_with_a_way_out() {
-        let there = probe::findings().gpus().len();
+        let there = probe::support().gpus().len();
         let error = Device::open(there).err().expect("no such device");
         assert_eq!(error.kind(), Kind::Environment);
         assert!(error.hint_text().unwrap().contains("`--device cpu`"), "{error}");

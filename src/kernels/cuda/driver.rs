@@ -21,14 +21,14 @@ impl Address {
 
 /// What activations and the weights' working copies are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Element {
+pub enum DType {
     /// 32 bits, for checking.
     F32,
     /// bfloat16: the upper half of an f32.
     Bf16,
 }
 
-impl Element {
+impl DType {
     /// Bytes of one.
     #[must_use]
     pub fn bytes(self) -> usize {
@@ -99,7 +99,7 @@ pub struct Launch {
     /// Its name.
     pub kernel: &'static str,
     /// What its source is compiled for.
-    pub element: Element,
+    pub element: DType,
     /// The dimensions that it is compiled for.
     pub constants: Vec<Constant>,
     /// Blocks.
@@ -141,7 +141,7 @@ pub struct Operand {
     /// Its first element.
     pub at: Address,
     /// What it is made of.
-    pub element: Element,
+    pub element: DType,
     /// Whether it lies there transposed.
     pub transposed: bool,
 }
@@ -182,7 +182,7 @@ pub struct Product {
     /// Where c lies.
     pub c: Address,
     /// What c is made of.
-    pub element: Element,
+    pub element: DType,
     /// Whether c is added to.
     pub accumulate: bool,
     /// Whether f32 factors may be rounded to tf32, of 11 significant bits.

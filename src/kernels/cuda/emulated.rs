@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use super::compiler;
 use super::driver::{
-    Address, Capacity, Command as Ask, Driver, Element, Epilogue, HEADER, Launch, Operand, Product, Ticket,
+    Address, Capacity, Command as Ask, DType, Driver, Epilogue, HEADER, Launch, Operand, Product, Ticket,
     Timed, Times,
 };
 use crate::error::{Error, Kind, Result, Wrap as _};
@@ -236,11 +236,11 @@ impl Emulated {
     fn matrix(&self, operand: Operand, count: usize) -> Result<Vec<f32>> {
         let bytes = self.bytes(operand.at, count * operand.element.bytes())?;
         Ok(match operand.element {
-            Element::F32 => bytes
+            DType::F32 => bytes
                 .chunks_exact(4)
                 .map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]))
                 .collect(),
-            Element::Bf16 => bytes
+            DType::Bf16 => bytes
                 .chunks_exact(2)
                 .map(|x| f32::from_bits(u32::from(u16::from_le_bytes([x[0], x[1]])) << 16))
                 .collect(),
@@ -288,7 +288,7 @@ impl Emulated {
         let [m, n, k] = wanted.sizes;
         let factors = |operand: Operand, count: usize| {
             let mut values = self.matrix(operand, count)?;
-            if wanted.tf32 && operand.element == Element::F32 {
+            if wanted.tf32 && operand.element == DType::F32 {
                 for x in &mut values {
                     *x = rounded_to_tf32(*x);
                 }
@@ -583,7 +583,7 @@ mod tests {
         Ask::Launch(Launch {
             operation,
             kernel: "broken",
-            element: Element::Bf16,
+            element: DType::Bf16,
             constants: Vec::new(),
             grid: [1, 1, 1],
             threads: 64,

@@ -1,6 +1,6 @@
 //! The CUDA backend: the same network on kernels of our own, over a [`Driver`].
 //!
-//! Activations are matrices of [`Element`]s; weights have f32 masters, working copies of elements, and f32 gradients. All
+//! Activations are matrices of [`DType`]s; weights have f32 masters, working copies of elements, and f32 gradients. All
 //! sums are in f32 and in an order that depends on sizes alone: two runs on one device give the same bits. The tape is a list
 //! of closures; a gradient is let go when it is consumed, and what two operations share is added up.
 //!
@@ -20,24 +20,24 @@ use super::fused::check_count;
 use super::{Backend, Dropout, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 
+mod arena;
 pub mod compiler;
 pub mod device;
 pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
-pub mod findings;
+pub mod gpu_lock;
 mod operations;
 pub mod planning;
 pub mod probe;
 mod products;
 mod queue;
-mod space;
-pub mod turn;
+pub mod support;
 pub mod update;
 mod weights;
 
 pub use super::categorical::cuda::Chain;
-use driver::{Address, Driver, Element};
+use driver::{Address, DType, Driver};
 pub(super) use queue::Buffer;
 use queue::Queue;
 pub use queue::Taken;
@@ -48,7 +48,7 @@ use weights::{Kept, Slab, Weight};
 /// The network's operations on a CUDA device.
 pub struct Cuda {
     pub(super) queue: Rc<Queue>,
-    pub(super) element: Element,
+    pub(super) element: DType,
     /// Whether products of f32 may round their factors to tf32.
     tf32: bool,
     recording: RefCell<Option<Recording>>,
@@ -99,7 +99,7 @@ impl<S> Clone for Act<S> {
 #[derive(Clone)]
 pub(super) struct Matrix {
     pub(super) values: Rc<Buffer>,
-    element: Element,
+    element: DType,
     pub(super) rows: usize,
     columns: usize,
     gradient: Slot,
@@ -127,10 +127,10 @@ pub struct Tokens {
 }
 
 /// Floats as a device keeps them.
-fn narrowed(values: &[f32], element: Element) -> Vec<u8> {
+fn narrowed(values: &[f32], element: DType) -> Vec<u8> {
     match element {
-        Element::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
-        Element::Bf16 => values
+        DType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
+        DType::Bf16 => values
             .iter()
             .flat_map(|x| half::bf16::from_f32(*x).to_le_bytes())
             .collect(),
@@ -138,13 +138,13 @@ fn narrowed(values: &[f32], element: Element) -> Vec<u8> {
 }
 
 /// Floats of what a device keeps.
-fn widened(bytes: &[u8], element: Element) -> Vec<f32> {
+fn widened(bytes: &[u8], element: DType) -> Vec<f32> {
     match element {
-        Element::F32 => bytes
+        DType::F32 => bytes
             .chunks_exact(4)
             .map(|x| f32::from_le_bytes([x[0], x[1], x[2], x[3]]))
             .collect(),
-        Element::Bf16 => bytes
+        DType::Bf16 => bytes
             .chunks_exact(2)
             .map(|x| half::bf16::from_le_bytes([x[0], x[1]]).to_f32())
             .collect(),
@@ -154,7 +154,7 @@ fn widened(bytes: &[u8], element: Element) -> Vec<f32> {
 impl Cuda {
     /// The backend on a device, its activations made of that element.
     #[must_use]
-    pub fn new(driver: Box<dyn Driver>, element: Element) -> Self {
+    pub fn new(driver: Box<dyn Driver>, element: DType) -> Self {
         Self {
             queue: Rc::new(Queue::new(driver)),
             element,
@@ -175,7 +175,7 @@ impl Cuda {
 
     /// What activations are made of.
     #[must_use]
-    pub fn element(&self) -> Element {
+    pub fn element(&self) -> DType {
         self.element
     }
 
@@ -218,7 +218,7 @@ impl Cuda {
         let slab = slabs
             .last()
             .ok_or_else(|| Error::internal("no room for a weight"))?;
-        let master = slab.master.at().offset(offset * Element::F32.bytes());
+        let master = slab.master.at().offset(offset * DType::F32.bytes());
         let working = slab.working.as_ref();
         Ok(Weight {
             slab: slabs.len() - 1,
@@ -251,8 +251,8 @@ impl Cuda {
         if self.driver().is_planning() {
             return Ok(());
         }
-        self.queue.write(weight.master, &narrowed(values, Element::F32))?;
-        if self.element != Element::F32 {
+        self.queue.write(weight.master, &narrowed(values, DType::F32))?;
+        if self.element != DType::F32 {
             self.queue
                 .write(weight.working, &narrowed(values, self.element))?;
         }
@@ -304,8 +304,8 @@ impl Backend for Cuda {
         check_count(S::NUMEL, into.len())?;
         let bytes = self
             .queue
-            .read(param.weight.master, S::NUMEL * Element::F32.bytes())?;
-        into.copy_from_slice(&widened(&bytes, Element::F32));
+            .read(param.weight.master, S::NUMEL * DType::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
     }
 
@@ -320,9 +320,9 @@ impl Backend for Cuda {
             into.fill(0.0);
             return Ok(());
         };
-        let at = slab.at().offset(param.weight.offset * Element::F32.bytes());
-        let bytes = self.queue.read(at, S::NUMEL * Element::F32.bytes())?;
-        into.copy_from_slice(&widened(&bytes, Element::F32));
+        let at = slab.at().offset(param.weight.offset * DType::F32.bytes());
+        let bytes = self.queue.read(at, S::NUMEL * DType::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::ops::Range;
 use std::rc::Rc;
 
 use super::driver::{
-    Address, Argument, Command, Constant, EMBED, Element, Epilogue, GATED_RESIDUAL, GATHER, LINEAR,
+    Address, Argument, Command, Constant, DType, EMBED, Epilogue, GATED_RESIDUAL, GATHER, LINEAR,
     LINEAR_GELU, Launch, Operand, Operation, Product, SILU, Value,
 };
 use super::queue::Buffer;
@@ -137,7 +137,7 @@ impl Cuda {
     }
 
     fn floats(&self, count: usize) -> Buffer {
-        self.queue.buffer(count * Element::F32.bytes())
+        self.queue.buffer(count * DType::F32.bytes())
     }
 
     pub(in crate::kernels) fn numbers(&self, numbers: &[u32]) -> Rc<Buffer> {
@@ -147,7 +147,7 @@ impl Cuda {
 
     /// Floats of the host's.
     pub(super) fn constants(&self, values: &[f32]) -> Buffer {
-        self.queue.upload(&narrowed(values, Element::F32))
+        self.queue.upload(&narrowed(values, DType::F32))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
@@ -261,7 +261,7 @@ impl Cuda {
         sizes: [usize; 3],
         [a, b]: [Operand; 2],
         c: Address,
-        element: Element,
+        element: DType,
         accumulate: bool,
     ) -> Product {
         Product {
@@ -282,7 +282,7 @@ impl Cuda {
         sizes: [usize; 3],
         operands: [Operand; 2],
         c: Address,
-        element: Element,
+        element: DType,
         accumulate: bool,
     ) {
         self.push_product(self.product(sizes, operands, c, element, accumulate));
@@ -305,7 +305,7 @@ impl Cuda {
     /// Where a weight's gradient gathers.
     pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
         let slab = self.gradient_slab(gradients, weight.slab)?;
-        Ok(slab.offset(weight.offset * Element::F32.bytes()))
+        Ok(slab.offset(weight.offset * DType::F32.bytes()))
     }
 
     /// Where the gradients of a slab of weights gather.
@@ -313,7 +313,7 @@ impl Cuda {
         if let Some(there) = gradients.slabs.get(&slab) {
             return Ok(there.at());
         }
-        let bytes = self.slabs.borrow()[slab].count * Element::F32.bytes();
+        let bytes = self.slabs.borrow()[slab].count * DType::F32.bytes();
         let new = Kept::new(&self.queue, bytes)?;
         let at = new.at();
         self.queue.push(Command::Clear { at, bytes });
@@ -517,7 +517,7 @@ impl Cuda {
         let first = outputs.start * x.columns;
         let dw = self
             .weight_gradient(gradients, w)?
-            .offset(first * Element::F32.bytes());
+            .offset(first * DType::F32.bytes());
         let db = b.map(|b| self.weight_gradient(gradients, b)).transpose()?;
         let sizes = [outputs.len(), x.columns, x.rows];
         self.add_gradients(sizes, dy.at(), x.values.at(), dw, db);
@@ -550,7 +550,7 @@ impl Cuda {
     fn add_gradients(&self, sizes: [usize; 3], dy: Address, x: Address, dw: Address, db: Option<Address>) {
         let [outputs, _, rows] = sizes;
         let operands = [self.operand(dy, true), self.operand(x, false)];
-        let product = self.product(sizes, operands, dw, Element::F32, true);
+        let product = self.product(sizes, operands, dw, DType::F32, true);
         if let Some(db) = db {
             let sums = self.floats(outputs);
             let epilogue = Epilogue::RowSums(sums.at());
@@ -601,7 +601,7 @@ impl Cuda {
             &[("WIDTH", width)],
             [width.div_ceil(TOTALS), 1, 1],
             THREADS,
-            THREADS * Element::F32.bytes(),
+            THREADS * DType::F32.bytes(),
             &arguments,
         );
     }
@@ -784,7 +784,7 @@ impl Cuda {
                     &constants,
                     [chunks, places.batch, 1],
                     NORM_WARPS * 32,
-                    NORM_WARPS * width * Element::F32.bytes(),
+                    NORM_WARPS * width * DType::F32.bytes(),
                     &arguments,
                 );
                 let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
@@ -795,7 +795,7 @@ impl Cuda {
                     &constants,
                     [width.div_ceil(TOTALS), places.batch, 1],
                     THREADS,
-                    THREADS * Element::F32.bytes(),
+                    THREADS * DType::F32.bytes(),
                     &[&at[..], &[number(chunks)]].concat(),
                 );
                 *modulation.gradient.borrow_mut() = Some(dmodulation);

@@ -1,4 +1,4 @@
-//! Looks for CUDA: the driver, its devices, NVRTC, cublasLt. Whether it is enough, [`Findings::verdict`] says.
+//! Looks for CUDA: the driver, its devices, NVRTC, cublasLt. Whether it is enough, [`CudaSupport::verdict`] says.
 //!
 //! This is a seam file (invariant 7): these are C libraries. Bindings panic where a library or one of its functions is
 //! missing, so that presence is asked first and the rest is guarded: looking for a GPU never ends a process.
@@ -13,9 +13,9 @@ use cudarc::driver::sys::CUdevice_attribute::{
 use cudarc::driver::{result, sys as driver};
 use cudarc::nvrtc::sys as compiler;
 
-use super::driver::Element;
-use super::findings::{Compiler, Findings, Found, Gpu, Installed, Version};
-use super::turn;
+use super::driver::DType;
+use super::gpu_lock;
+use super::support::{Compiler, CudaSupport, Found, Gpu, Installed, Version};
 use crate::error::guarded;
 
 /// CU_COMPUTEMODE_PROHIBITED
@@ -23,42 +23,42 @@ const PROHIBITED: i32 = 2;
 
 /// What was found, asked once per process: starting the driver takes tenths of a second.
 #[must_use]
-pub fn findings() -> &'static Findings {
-    static FINDINGS: OnceLock<Findings> = OnceLock::new();
+pub fn support() -> &'static CudaSupport {
+    static FINDINGS: OnceLock<CudaSupport> = OnceLock::new();
     FINDINGS.get_or_init(|| {
-        let mut findings = Findings {
+        let mut support = CudaSupport {
             driver: ask_for_driver(),
-            ..Findings::nothing()
+            ..CudaSupport::nothing()
         };
         // The libraries have hundreds of megabytes: they are looked for where they would be used.
-        if !findings.gpus().is_empty() {
-            (findings.compiler, findings.products) = ask_for_libraries();
+        if !support.gpus().is_empty() {
+            (support.compiler, support.products) = ask_for_libraries();
         }
-        findings
+        support
     })
 }
 
 /// What is found now, with what changes from moment to moment (free memory, who computes), and whether kernels compile.
 #[must_use]
-pub fn thorough() -> Findings {
+pub fn thorough() -> CudaSupport {
     let (compiler, products) = ask_for_libraries();
-    let mut findings = Findings {
+    let mut support = CudaSupport {
         driver: ask_for_driver(),
         compiler,
         products,
     };
-    if let Found::There(Installed { gpus: Ok(gpus), .. }) = &mut findings.driver {
+    if let Found::There(Installed { gpus: Ok(gpus), .. }) = &mut support.driver {
         for gpu in gpus {
-            gpu.holder = gpu.uuid.as_deref().and_then(turn::holder);
+            gpu.holder = gpu.uuid.as_deref().and_then(gpu_lock::holder);
             gpu.free = guarded(|| free(gpu.number)).ok().flatten();
         }
     }
-    let gpu = findings.gpus().first().cloned();
-    if let Found::There(compiler) = &mut findings.compiler {
+    let gpu = support.gpus().first().cloned();
+    if let Found::There(compiler) = &mut support.compiler {
         let architecture = compiler.tried_for(gpu.as_ref());
         compiler.trial = Some(trial(&architecture));
     }
-    findings
+    support
 }
 
 fn ask_for_driver() -> Found<Installed> {
@@ -215,8 +215,7 @@ fn ask_compiler() -> Result<Compiler, String> {
 
 /// Whether a kernel compiles for that architecture, or the compiler's words.
 fn trial(architecture: &str) -> Result<(), String> {
-    let compiled =
-        guarded(|| super::compiler::compile(super::driver::SILU, Element::F32, &[], architecture))?;
+    let compiled = guarded(|| super::compiler::compile(super::driver::SILU, DType::F32, &[], architecture))?;
     compiled.map(drop).map_err(|error| {
         let words = error.to_string();
         words.split_whitespace().collect::<Vec<_>>().join(" ")
@@ -292,7 +291,7 @@ mod tests {
     #[test]
     fn asking_never_panics() {
         let found = thorough();
-        assert_eq!(found.verdict().is_ok(), findings().verdict().is_ok());
+        assert_eq!(found.verdict().is_ok(), support().verdict().is_ok());
         if let Err(trouble) = found.verdict() {
             println!("{trouble}; {}", trouble.way_out());
         }

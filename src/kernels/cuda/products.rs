@@ -16,7 +16,7 @@ use cudarc::cublaslt::sys::{
 };
 use cudarc::driver::{result, sys as driver_sys};
 
-use super::driver::{Address, Element, Epilogue, Operand, Product};
+use super::driver::{Address, DType, Epilogue, Operand, Product};
 use crate::error::Result;
 
 /// Memory for partial sums: what the library's own documentation asks for on Hopper.
@@ -36,8 +36,8 @@ pub struct Products {
 #[derive(PartialEq, Eq, Hash)]
 struct Sort {
     sizes: [usize; 3],
-    factors: [(Element, bool); 2],
-    element: Element,
+    factors: [(DType, bool); 2],
+    element: DType,
     accumulate: bool,
     tf32: bool,
     ending: u32,
@@ -183,10 +183,10 @@ fn ending(epilogue: Epilogue) -> Ending {
     }
 }
 
-fn data_type(element: Element) -> sys::cudaDataType {
+fn data_type(element: DType) -> sys::cudaDataType {
     match element {
-        Element::F32 => sys::cudaDataType_t::CUDA_R_32F,
-        Element::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
+        DType::F32 => sys::cudaDataType_t::CUDA_R_32F,
+        DType::Bf16 => sys::cudaDataType_t::CUDA_R_16BF,
     }
 }
 
@@ -201,7 +201,7 @@ struct Description {
 impl Description {
     fn new(product: &Product) -> Result<Self, CublasError> {
         let [m, n, k] = product.sizes;
-        let compute = if product.tf32 && product.a.element == Element::F32 {
+        let compute = if product.tf32 && product.a.element == DType::F32 {
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32
         } else {
             sys::cublasComputeType_t::CUBLAS_COMPUTE_32F

@@ -1,6 +1,6 @@
 //! What a device is to do, gathered and handed over at once.
 //!
-//! Operations do not run when they are called: they add commands to a queue, and ask for buffers in a [`Space`], a plan of
+//! Operations do not run when they are called: they add commands to a queue, and ask for buffers in a [`Arena`], a plan of
 //! one arena whose address is not known yet. When a result is wanted, or a step is complete, the queue is flushed: the arena
 //! is made as large as the plan needs it, addresses become the device's, the host's inputs (tokens, lists, weights of
 //! positions) go to the device in one copy, and the driver gets the commands. Hence a step has no synchronization within,
@@ -13,8 +13,8 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
+use super::arena::Arena;
 use super::driver::{Address, Command, Driver, Ticket};
-use super::space::Space;
 use crate::error::Result;
 
 /// Where the plans' addresses begin: no device's memory lies there.
@@ -48,7 +48,7 @@ struct State {
 /// A plan, and the memory that it is carried out in.
 #[derive(Default)]
 struct Piece {
-    space: Space,
+    space: Arena,
     /// Bytes that it is to have at least.
     least: usize,
     there: Option<(Address, usize)>,
@@ -144,7 +144,7 @@ impl Queue {
     /// # Errors
     /// Out of memory.
     pub fn keep(&self, bytes: usize) -> Result<Address> {
-        let bytes = Space::size(bytes);
+        let bytes = Arena::size(bytes);
         let at = self.driver.allocate(bytes)?;
         self.state.borrow_mut().kept.push((at, bytes));
         Ok(at)

@@ -1,7 +1,7 @@
 //! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
 //! on the host while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
 
-use super::driver::{ADAMW, Address, Argument, Command, Element, Launch, Ticket, Value};
+use super::driver::{ADAMW, Address, Argument, Command, DType, Launch, Ticket, Value};
 use super::weights::Kept;
 use super::{Cuda, Gradients, narrowed, widened};
 use crate::error::{Error, Result};
@@ -60,7 +60,7 @@ impl Cuda {
     /// # Errors
     /// Out of memory.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        let bytes = self.slab_count()? * Element::F32.bytes();
+        let bytes = self.slab_count()? * DType::F32.bytes();
         let zeros = |bytes: usize| {
             let kept = Kept::new(&self.queue, bytes)?;
             self.queue.push(Command::Clear { at: kept.at(), bytes });
@@ -210,7 +210,7 @@ impl Cuda {
             Number::Second => optimizer.ok_or_else(without)?.second.at(),
             Number::Average => optimizer.ok_or_else(without)?.average.at(),
         };
-        Ok(base.offset(offset * Element::F32.bytes()))
+        Ok(base.offset(offset * DType::F32.bytes()))
     }
 
     /// Copies numbers of the weight at `offset` of the slab out.
@@ -225,8 +225,8 @@ impl Cuda {
         into: &mut [f32],
     ) -> Result<()> {
         let at = self.number(optimizer, number, offset)?;
-        let bytes = self.queue.read(at, into.len() * Element::F32.bytes())?;
-        into.copy_from_slice(&widened(&bytes, Element::F32));
+        let bytes = self.queue.read(at, into.len() * DType::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
     }
 
@@ -242,8 +242,8 @@ impl Cuda {
         values: &[f32],
     ) -> Result<()> {
         let at = self.number(optimizer, number, offset)?;
-        self.queue.write(at, &narrowed(values, Element::F32))?;
-        if number == Number::Weight && self.element != Element::F32 {
+        self.queue.write(at, &narrowed(values, DType::F32))?;
+        if number == Number::Weight && self.element != DType::F32 {
             let at = self.working().offset(offset * self.element.bytes());
             self.queue.write(at, &narrowed(values, self.element))?;
         }
@@ -259,9 +259,9 @@ impl Cuda {
             into.fill(0.0);
             return Ok(());
         };
-        let at = slab.at().offset(offset * Element::F32.bytes());
-        let bytes = self.queue.read(at, into.len() * Element::F32.bytes())?;
-        into.copy_from_slice(&widened(&bytes, Element::F32));
+        let at = slab.at().offset(offset * DType::F32.bytes());
+        let bytes = self.queue.read(at, into.len() * DType::F32.bytes())?;
+        into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
     }
 
@@ -271,8 +271,8 @@ impl Cuda {
     /// Out of memory, or the device failed.
     pub fn write_gradient(&self, gradients: &mut Gradients, offset: usize, values: &[f32]) -> Result<()> {
         let at = self.gradient_slab(gradients, 0)?;
-        let at = at.offset(offset * Element::F32.bytes());
-        self.queue.write(at, &narrowed(values, Element::F32))
+        let at = at.offset(offset * DType::F32.bytes());
+        self.queue.write(at, &narrowed(values, DType::F32))
     }
 
     /// The loss that micro-batches have added up since the last update.

@@ -7,7 +7,7 @@
 
 use std::rc::Rc;
 
-use super::driver::{Address, Element};
+use super::driver::{Address, DType};
 use super::queue::Queue;
 use crate::error::Result;
 
@@ -82,17 +82,17 @@ impl Slab {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(queue: &Rc<Queue>, element: Element, count: usize) -> Result<Self> {
+    pub fn new(queue: &Rc<Queue>, element: DType, count: usize) -> Result<Self> {
         let zeros = |bytes: usize| {
             let kept = Kept::new(queue, bytes)?;
             queue.push(super::driver::Command::Clear { at: kept.at(), bytes });
             Ok(kept)
         };
         Ok(Self {
-            master: zeros(count * Element::F32.bytes())?,
+            master: zeros(count * DType::F32.bytes())?,
             working: match element {
-                Element::F32 => None,
-                Element::Bf16 => Some(zeros(count * element.bytes())?),
+                DType::F32 => None,
+                DType::Bf16 => Some(zeros(count * element.bytes())?),
             },
             count,
             used: 0,

@@ -2,7 +2,7 @@
 //!
 //! # The order of the sum
 //!
-//! Element (i, j) is a left fold over the depth, `acc = fma(a[i][p], b[p][j], acc)` for p = 0..k in this order, from the
+//! DType (i, j) is a left fold over the depth, `acc = fma(a[i][p], b[p][j], acc)` for p = 0..k in this order, from the
 //! start value: nothing else decides its bits. Tiles, packing, threads and the SIMD level (vectors run along n, never
 //! along k) only choose which elements are computed together. Hence
 //! - a row of an activation does not depend on how many rows are in the call;
@@ -29,12 +29,12 @@ pub use pairs::product_rounded;
 pub enum Precision {
     /// Takes them as they are.
     #[default]
-    Single,
+    F32,
     /// Lets a GPU's tensor cores round them to tf32, 10 bits of mantissa. A CPU has no such instructions: it takes them as
     /// they are.
     Tf32,
     /// Rounds them to bfloat16.
-    Rounded,
+    Bf16,
 }
 
 /// C = start + A · B on all threads, A row-major.
@@ -43,8 +43,8 @@ pub enum Precision {
 /// When the sizes do not fit.
 pub fn product_in(precision: Precision, start: Start, a: View, b: View, c: &mut [f32]) {
     match precision {
-        Precision::Single | Precision::Tf32 => product(start, a, b, c),
-        Precision::Rounded => product_rounded(start, a, b, c),
+        Precision::F32 | Precision::Tf32 => product(start, a, b, c),
+        Precision::Bf16 => product_rounded(start, a, b, c),
     }
 }
 
@@ -196,8 +196,8 @@ mod tests {
             product_in(precision, Start::Zero, View::new(&a, 7), View::new(&b, 3), &mut c);
             c
         };
-        assert_eq!(product(Precision::Tf32), product(Precision::Single));
-        assert_ne!(product(Precision::Rounded), product(Precision::Single));
+        assert_eq!(product(Precision::Tf32), product(Precision::F32));
+        assert_ne!(product(Precision::Bf16), product(Precision::F32));
     }
 
     fn check(m: usize, n: usize, k: usize, a_transposed: bool, b_transposed: bool, kind: u8) {

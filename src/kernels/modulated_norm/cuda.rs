@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use crate::error::Result;
 use crate::kernels::TokenRows;
-use crate::kernels::cuda::driver::{Argument, Element, MODULATED_NORM};
+use crate::kernels::cuda::driver::{Argument, DType, MODULATED_NORM};
 use crate::kernels::cuda::operations::{NORM_WARPS, THREADS, TOTALS, chunks, number};
 use crate::kernels::cuda::weights::Weight;
 use crate::kernels::cuda::{Cuda, Matrix};
@@ -82,7 +82,7 @@ impl Cuda {
                     &constants,
                     [chunks, places.batch, 1],
                     NORM_WARPS * 32,
-                    NORM_WARPS * 2 * width * Element::F32.bytes(),
+                    NORM_WARPS * 2 * width * DType::F32.bytes(),
                     &[&at.map(Argument::At)[..], &numbers].concat(),
                 );
                 let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
@@ -100,7 +100,7 @@ impl Cuda {
                     &constants,
                     [width.div_ceil(TOTALS), places.batch, 1],
                     THREADS,
-                    THREADS * Element::F32.bytes(),
+                    THREADS * DType::F32.bytes(),
                     &[&at.map(Argument::At)[..], &[number(chunks)]].concat(),
                 );
                 *modulation.gradient.borrow_mut() = Some(dmodulation);

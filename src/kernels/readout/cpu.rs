@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::loss::{Constants, Loss, Numbers, Readout};
 use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
-use crate::kernels::{Alphabet, lanes, math, rows, scratch, simd};
+use crate::kernels::{VocabSupport, lanes, math, rows, scratch, simd};
 
 /// Floats of a chunk of logits in training: 16 MiB.
 const CHUNK: usize = 1 << 22;
@@ -19,7 +19,7 @@ const ROWS: usize = 96;
 /// A position, as a row of logits sees it.
 #[derive(Clone, Copy)]
 struct Position {
-    support: Alphabet,
+    support: VocabSupport,
     target: usize,
     loss: Loss,
     constants: Constants,

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::kernels::cuda::driver::{Argument, Element, READOUT};
+use crate::kernels::cuda::driver::{Argument, DType, READOUT};
 use crate::kernels::cuda::operations::number;
 use crate::kernels::cuda::queue::Buffer;
 use crate::kernels::cuda::weights::{ROWS, Weight};
@@ -54,7 +54,7 @@ impl Cuda {
             None => factors.at(),
         };
         let losses = self.floats(count);
-        let each = stride * (Element::F32.bytes() + self.element.bytes());
+        let each = stride * (DType::F32.bytes() + self.element.bytes());
         let most = LOGITS / each;
         // Of whole tiles, so that each begins where products want to begin.
         let most = if most > ROWS { most / ROWS * ROWS } else { most };
@@ -69,9 +69,9 @@ impl Cuda {
             let rows = chunk.min(count - first);
             let hidden = h.values.at().offset(first * width * size);
             let operands = [self.operand(hidden, false), self.operand(w.working, true)];
-            self.multiply([rows, stride, width], operands, logits.at(), Element::F32, false);
+            self.multiply([rows, stride, width], operands, logits.at(), DType::F32, false);
             let (target, value) = (targets.at().offset(4 * first), losses.at().offset(4 * first));
-            let shared = 32 * Element::F32.bytes();
+            let shared = 32 * DType::F32.bytes();
             let Some((dh, slopes)) = &dh else {
                 let own = of_position(first);
                 let at = [logits.at(), b.master, target, own, value].map(Argument::At);
@@ -137,7 +137,7 @@ impl Cuda {
             &arguments,
         );
         let floats = |values: Buffer, rows| Matrix {
-            element: Element::F32,
+            element: DType::F32,
             ..self.matrix(values, rows, 1)
         };
         Ok((floats(loss, 1), floats(losses, count)))

@@ -1,7 +1,7 @@
 //! The losses of a readout: scalar functions of three numbers of a row of logits, and their derivatives.
 
 use crate::error::{Error, Result};
-use crate::kernels::{Alphabet, math};
+use crate::kernels::{VocabSupport, math};
 
 /// The numbers of a position that its loss depends on beside its logits: which ones, [`Loss`] says. Unused ones are 0.
 pub type Constants = [f32; 3];
@@ -125,7 +125,7 @@ impl Loss {
 #[derive(Clone, Copy, Debug)]
 pub struct Readout<'a> {
     /// The tokens that the softmax ranges over.
-    pub support: Alphabet,
+    pub support: VocabSupport,
     /// The loss of each position.
     pub loss: Loss,
     /// Its constants (n); empty for [`Loss::CrossEntropy`].
@@ -139,7 +139,7 @@ pub struct Readout<'a> {
 impl<'a> Readout<'a> {
     /// The negative log-likelihoods of targets.
     #[must_use]
-    pub fn cross_entropy(support: Alphabet, targets: &'a [u32], weights: &'a [f32]) -> Self {
+    pub fn cross_entropy(support: VocabSupport, targets: &'a [u32], weights: &'a [f32]) -> Self {
         Self {
             support,
             loss: Loss::CrossEntropy,
@@ -159,7 +159,7 @@ impl<'a> Readout<'a> {
     /// # Errors
     /// An internal one: callers check what users write.
     pub fn check(&self, count: usize, vocabulary: usize) -> Result<()> {
-        let Alphabet { mask, size, .. } = self.support;
+        let VocabSupport { mask, size, .. } = self.support;
         let wanted = if self.loss == Loss::CrossEntropy { 0 } else { count };
         if [self.targets.len(), self.weights.len()] != [count; 2] || self.constants.len() != wanted {
             return Err(Error::internal(format!(
@@ -172,17 +172,17 @@ impl<'a> Readout<'a> {
         }
         if size as usize > vocabulary {
             return Err(Error::internal(format!(
-                "an alphabet of {size} tokens for a vocabulary of {vocabulary}"
+                "an support of {size} tokens for a vocabulary of {vocabulary}"
             )));
         }
         if let Some(at) = self.targets.iter().position(|&y| y >= size || y == mask) {
             return Err(Error::internal(format!(
-                "target {} at {at} is not in the alphabet of {size} tokens without the mask {mask}",
+                "target {} at {at} is not in the support of {size} tokens without the mask {mask}",
                 self.targets[at]
             )));
         }
         if self.support.includes_mask && mask >= size {
-            return Err(Error::internal(format!("mask {mask} in an alphabet of {size}")));
+            return Err(Error::internal(format!("mask {mask} in an support of {size}")));
         }
         match self
             .constants

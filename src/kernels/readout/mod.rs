@@ -66,13 +66,13 @@ mod tests {
     use crate::kernels::testing::{
         Case, Results, compare, gradient, look_up, same_on_any_threads, table, weight,
     };
-    use crate::kernels::{Alphabet, Backend, Fused, Gradients};
+    use crate::kernels::{Backend, Fused, Gradients, VocabSupport};
 
     const LOSSES: [Loss; 3] = [Loss::CrossEntropy, Loss::AbsorbingKl, Loss::ScoreEntropy];
 
     struct Of {
         rows: usize,
-        support: Alphabet,
+        support: VocabSupport,
         scale: f32,
         loss: Loss,
     }
@@ -113,7 +113,7 @@ mod tests {
             let h = table::<B, 21>(backend, self.scale, 1)?;
             let w = weight::<B, (Const<1100>, Const<21>)>(backend, 1.0, 2)?;
             let b = weight::<B, (Const<1100>,)>(backend, 1.0, 3)?;
-            let Alphabet { mask, size, .. } = self.support;
+            let VocabSupport { mask, size, .. } = self.support;
             let not_the_mask = |token: u32| {
                 if token == mask {
                     (token + size - 1) % size
@@ -161,9 +161,9 @@ mod tests {
                     loss,
                 });
             };
-            add(Alphabet::without_mask(mask, size));
+            add(VocabSupport::without_mask(mask, size));
             if loss == Loss::AbsorbingKl {
-                add(Alphabet::with_mask(mask, size));
+                add(VocabSupport::with_mask(mask, size));
             }
         }
         all
@@ -230,7 +230,7 @@ mod tests {
         let logits = [0.5_f32, -1.0, 2.0, 0.25, -0.75];
         let (mask, target) = (3, 1);
         for (alpha_s, alpha_t) in [(0.9, 0.8), (0.30, 0.29), (0.01, 0.001), (0.5, 0.0)] {
-            for support in [Alphabet::with_mask(3, 5), Alphabet::without_mask(3, 5)] {
+            for support in [VocabSupport::with_mask(3, 5), VocabSupport::without_mask(3, 5)] {
                 let exps = logits.iter().enumerate().map(|(v, &z)| {
                     if support.contains(v as u32) {
                         f64::from(z).exp()
@@ -265,7 +265,7 @@ mod tests {
     fn the_score_entropy_is_zero_at_the_true_scores_and_the_cross_entropy_times_r_above_them() {
         let sigma: f64 = 0.7;
         let r = 1.0 / sigma.exp_m1();
-        let support = Alphabet::without_mask(4, 5);
+        let support = VocabSupport::without_mask(4, 5);
         let of = |logits: [f32; 5], k: f64| {
             let readout = Readout {
                 support,
@@ -297,7 +297,7 @@ mod tests {
         for loss in LOSSES {
             for logits in [[-80.0_f32, 3.0, 90.0], [9e3, 1.0, 9e3], [-9e3, -9e3, -9e3]] {
                 let readout = Readout {
-                    support: Alphabet::without_mask(1, 3),
+                    support: VocabSupport::without_mask(1, 3),
                     loss,
                     constants: if loss == Loss::CrossEntropy {
                         &[]
@@ -324,7 +324,7 @@ mod tests {
         let w = weight::<_, (Const<9>, Const<4>)>(&backend, 1.0, 1).unwrap();
         let b = weight::<_, (Const<9>,)>(&backend, 1.0, 2).unwrap();
         backend.record(Gradients::default());
-        let readout = Readout::cross_entropy(Alphabet::without_mask(8, 9), &[], &[]);
+        let readout = Readout::cross_entropy(VocabSupport::without_mask(8, 9), &[], &[]);
         let (loss, losses) = backend.readout(&h, &w, &b, &readout).unwrap();
         assert!(backend.values(&losses).unwrap().is_empty());
         assert_eq!(backend.values(&loss).unwrap(), [0.0]);
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn what_no_position_can_be_asked_is_an_error() {
-        let support = Alphabet::without_mask(2, 7);
+        let support = VocabSupport::without_mask(2, 7);
         let right = Readout::cross_entropy(support, &[1], &[1.0]);
         assert!(right.check(1, 9).is_ok());
         let target = |targets| Readout { targets, ..right };
@@ -353,7 +353,7 @@ mod tests {
             of(Loss::ScoreEntropy, &[[0.0, 1.0, 0.0]]),
             of(Loss::ScoreEntropy, &[[1.0, f32::NAN, 0.0]]),
             Readout {
-                support: Alphabet::with_mask(8, 7),
+                support: VocabSupport::with_mask(8, 7),
                 ..right
             },
             Readout {

@@ -60,7 +60,7 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
 /// The checkpoints of one run: written to survive crashes, kept as asked for, taken up where they are its own steps. The
 /// default keeps them in the current folder: for steps without checkpoints.
 #[derive(Clone, Debug, Default)]
-pub struct Keeper {
+pub struct CheckpointManager {
     checkpoints: Checkpoints,
     history: History,
     retention: Retention,
@@ -127,7 +127,7 @@ struct Candidates {
     beyond: Option<u64>,
 }
 
-impl Keeper {
+impl CheckpointManager {
     /// Keeps checkpoints where they are to lie. The history identifies runs: another run's checkpoint is used as far as it
     /// is the same.
     #[must_use]
@@ -254,7 +254,7 @@ impl Keeper {
         Ok(None)
     }
 
-    /// The step that [`Keeper::restore`] would resume from, by names and histories; changes nothing.
+    /// The step that [`CheckpointManager::restore`] would resume from, by names and histories; changes nothing.
     ///
     /// # Errors
     /// The folder cannot be read.

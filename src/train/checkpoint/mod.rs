@@ -21,7 +21,7 @@
 //! |---|---|
 //! | `format` | the files of a checkpoint |
 //! | `history` | whether a run would have come through a state itself |
-//! | `manager` | what to write, to keep and to take up ([`Keeper`], [`Left`]) |
+//! | `manager` | what to write, to keep and to take up ([`CheckpointManager`], [`Left`]) |
 //! | [`crate::store::checkpoints`] | where checkpoints lie, and how long |
 
 mod format;
@@ -30,4 +30,4 @@ mod manager;
 
 pub use format::{EMA, METRICS, OPTIMIZER, RAW, STATE, State, group_of, not_validated, read, write};
 pub use history::History;
-pub use manager::{Keeper, Left, Restored, not_kept};
+pub use manager::{CheckpointManager, Left, Restored, not_kept};

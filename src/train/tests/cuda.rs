@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
-use super::{chained_rows, objective, recipe};
+use super::{chained_rows, config, objective};
 use crate::diffusion::Objective as _;
 use crate::error::{Kind, Result};
 use crate::event::Cancel;
 use crate::kernels::Fused;
 use crate::kernels::cuda::Cuda;
-use crate::kernels::cuda::driver::Element;
+use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::emulated::{Emulated, Graphs};
 use crate::model::dit::Nano;
-use crate::model::{self, CudaLearner, Erased, HostLearner};
+use crate::model::{self, CpuNetwork, CudaLearner, HostLearner};
 use crate::model::{Learner, Network};
 use crate::shapes::Shape;
 use crate::train::*;
@@ -73,7 +73,7 @@ fn weights() -> Vec<f32> {
     model::initial(nano(), 1)
 }
 
-fn emulated(device: Emulated, element: Element) -> CudaLearner<Nano> {
+fn emulated(device: Emulated, element: DType) -> CudaLearner<Nano> {
     CudaLearner::new(Cuda::new(Box::new(device), element), &weights()).unwrap()
 }
 
@@ -85,11 +85,11 @@ fn run(
     learner: &mut dyn Learner,
     folder: &Path,
     listener: &mut Listener,
-    change: impl FnOnce(&mut Recipe),
+    change: impl FnOnce(&mut TrainConfig),
 ) -> Result<End> {
     let rows = chained_rows(nano());
     let mask = rows.info().special.mask;
-    let mut recipe = Recipe {
+    let mut config = TrainConfig {
         steps: 10,
         batch: 4,
         micro_batch: 2,
@@ -98,20 +98,20 @@ fn run(
         warmup_steps: 2,
         validation_every: 4,
         checkpoint_every: 3,
-        ..recipe()
+        ..config()
     };
-    change(&mut recipe);
+    change(&mut config);
     let history = History {
         base: "on a device".to_owned(),
-        steps: recipe.steps,
+        steps: config.steps,
         ..History::default()
     };
     let cancel = std::mem::take(&mut listener.cancel);
-    let job = Job {
+    let job = Trainer {
         rows: &rows,
         objective: &objective(mask),
-        recipe,
-        keeper: &Keeper::new(Checkpoints::new(folder, Path::new("")), history),
+        config,
+        checkpoints: &CheckpointManager::new(Checkpoints::new(folder, Path::new("")), history),
         all_reduce: None,
         cancel: &cancel,
     };
@@ -140,16 +140,16 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn ten_steps_on_a_device_are_those_of_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let (start, zeros) = (weights(), vec![0.0; weights().len()]);
-    let network = Erased::<Nano, _>::new(Fused::default(), &start).unwrap();
+    let network = CpuNetwork::<Nano, _>::new(Fused::default(), &start).unwrap();
     let mut learner = HostLearner::new(network).unwrap();
     let mut heard = Listener::default();
     let (expected, end, expected_moments) =
         run(&mut learner, &folder.path().join("cpu"), &mut heard, |_| ()).unwrap();
     // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
     for (element, plain, tolerance) in [
-        (Element::F32, false, 2e-3),
-        (Element::F32, true, 2e-3),
-        (Element::Bf16, false, 0.2),
+        (DType::F32, false, 2e-3),
+        (DType::F32, true, 2e-3),
+        (DType::Bf16, false, 0.2),
     ] {
         let device = if plain {
             Emulated::without_epilogues()
@@ -187,7 +187,7 @@ fn ten_steps_on_a_device_are_those_of_the_cpu() {
 
 #[test]
 fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
-    for element in [Element::F32, Element::Bf16] {
+    for element in [DType::F32, DType::Bf16] {
         let folder = tempfile::tempdir().unwrap();
         let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
         let device = Emulated::default();
@@ -222,7 +222,7 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
 #[test]
 fn a_run_that_diverges_is_told_and_leaves_the_weights() {
     let folder = tempfile::tempdir().unwrap();
-    let mut learner = emulated(Emulated::default(), Element::F32);
+    let mut learner = emulated(Emulated::default(), DType::F32);
     let mut spoilt = weights();
     let parameter = learner
         .network()
@@ -248,8 +248,8 @@ fn a_run_that_diverges_is_told_and_leaves_the_weights() {
 /// The memory of a plan without a device is what a device is asked for.
 #[test]
 fn the_planned_memory_is_the_memory_taken() {
-    for element in [Element::F32, Element::Bf16] {
-        let planned = model::on_device::plan::<Nano>(
+    for element in [DType::F32, DType::Bf16] {
+        let planned = model::cuda_network::plan::<Nano>(
             Cuda::new(
                 Box::new(crate::kernels::cuda::planning::Planning::default()),
                 element,
@@ -261,7 +261,7 @@ fn the_planned_memory_is_the_memory_taken() {
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken = model::on_device::plan::<Nano>(cuda, 4, 2 * nano().length).unwrap();
+        let taken = model::cuda_network::plan::<Nano>(cuda, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
@@ -272,9 +272,9 @@ fn the_planned_memory_is_the_memory_taken() {
 #[test]
 fn kernels_are_timed_by_name() {
     let folder = tempfile::tempdir().unwrap();
-    let mut learner = emulated(Emulated::default(), Element::F32);
-    run(&mut learner, folder.path(), &mut Listener::default(), |recipe| {
-        recipe.steps = 1;
+    let mut learner = emulated(Emulated::default(), DType::F32);
+    run(&mut learner, folder.path(), &mut Listener::default(), |config| {
+        config.steps = 1;
     })
     .unwrap();
     assert_eq!(learner.network().kernel_times().unwrap(), []);
@@ -283,7 +283,7 @@ fn kernels_are_timed_by_name() {
         &mut learner,
         &folder.path().join("2"),
         &mut Listener::default(),
-        |recipe| recipe.steps = 2,
+        |config| config.steps = 2,
     )
     .unwrap();
     let timed = learner.network().kernel_times().unwrap();
@@ -307,7 +307,7 @@ fn kernels_are_timed_by_name() {
 /// A step in which nothing is masked moves averages and moments, as on the CPU.
 #[test]
 fn a_step_without_gradients_is_one() {
-    let mut learner = emulated(Emulated::default(), Element::F32);
+    let mut learner = emulated(Emulated::default(), DType::F32);
     let mut moments = Moments::before(&weights());
     moments.ema.fill(0.5);
     learner.load(&weights(), moments.clone()).unwrap();
@@ -316,7 +316,7 @@ fn a_step_without_gradients_is_one() {
         learning_rate: 0.1,
         ema_decay: 0.5,
     };
-    learner.update(recipe().adam, update, 1.0).unwrap();
+    learner.update(config().adam, update, 1.0).unwrap();
     let outcome = learner.outcome().unwrap().unwrap();
     assert_eq!(
         (outcome.loss, outcome.norm.total, outcome.halted),
@@ -332,11 +332,11 @@ fn a_step_without_gradients_is_one() {
 fn what_is_reserved_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
-        let planned = model::on_device::memory(nano(), Element::F32, rows, Some(4)).unwrap();
-        let mut learner = emulated(Emulated::default(), Element::F32);
+        let planned = model::cuda_network::memory(nano(), DType::F32, rows, Some(4)).unwrap();
+        let mut learner = emulated(Emulated::default(), DType::F32);
         assert_eq!(learner.micro_batch(4, Some(rows as u32)).unwrap(), rows as u32);
-        run(&mut learner, folder.path(), &mut Listener::default(), |recipe| {
-            recipe.micro_batch = rows as u32;
+        run(&mut learner, folder.path(), &mut Listener::default(), |config| {
+            config.micro_batch = rows as u32;
         })
         .unwrap();
         let taken = learner.taken().total();
@@ -356,17 +356,17 @@ fn what_is_reserved_is_enough_for_every_micro_batch() {
 #[test]
 fn micro_batches_fill_the_memory_that_there_is() {
     let needed = |rows| {
-        model::on_device::memory(nano(), Element::Bf16, rows, Some(12))
+        model::cuda_network::memory(nano(), DType::Bf16, rows, Some(12))
             .unwrap()
             .total()
     };
-    let fitting = |bytes| model::on_device::fitting(nano(), Element::Bf16, 12, bytes);
+    let fitting = |bytes| model::cuda_network::fitting(nano(), DType::Bf16, 12, bytes);
     assert_eq!(fitting(usize::MAX).unwrap(), 12);
     for (rows, next) in [(1, 2), (3, 4), (6, 12)] {
         assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
         assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
     }
-    let fits = |rows, bytes| model::on_device::fits(nano(), Element::Bf16, rows, 12, bytes);
+    let fits = |rows, bytes| model::cuda_network::fits(nano(), DType::Bf16, rows, 12, bytes);
     assert!(fits(4, needed(4)).is_ok());
     let error = fits(6, needed(4)).unwrap_err();
     assert!(
@@ -377,7 +377,7 @@ fn micro_batches_fill_the_memory_that_there_is() {
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
     let shape = Shape::find("lm1b-small").unwrap();
-    let error = model::on_device::fitting(shape, Element::Bf16, 8, 1 << 30).unwrap_err();
+    let error = model::cuda_network::fitting(shape, DType::Bf16, 8, 1 << 30).unwrap_err();
     assert!(
         error
             .to_string()
@@ -396,8 +396,8 @@ fn micro_batches_fill_the_memory_that_there_is() {
 fn out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
-    let planned = model::on_device::memory(nano(), Element::F32, 2, None).unwrap();
-    let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), Element::F32);
+    let planned = model::cuda_network::memory(nano(), DType::F32, 2, None).unwrap();
+    let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), DType::F32);
     let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ())
         .err()
         .unwrap();

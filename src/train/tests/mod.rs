@@ -14,7 +14,7 @@ use crate::manifest::MdlmObjective;
 use crate::manifest::{LearningRateSchedule, WarmupRates};
 use crate::model::dit::Nano;
 use crate::model::toy::Bag;
-use crate::model::{self, Erased, HostLearner};
+use crate::model::{self, CpuNetwork, HostLearner};
 use crate::model::{Learner, Network};
 use crate::shapes::Shape;
 use std::path::Path;
@@ -39,8 +39,8 @@ fn objective(mask: u32) -> Mdlm {
     Mdlm::new(&MdlmObjective::default(), mask, mask + 1, 4)
 }
 
-fn recipe() -> Recipe {
-    Recipe {
+fn config() -> TrainConfig {
+    TrainConfig {
         steps: 20,
         batch: 12,
         micro_batch: 12,
@@ -116,26 +116,26 @@ fn bag() -> HostLearner<Bag> {
     HostLearner::new(Bag::new(LETTERS as usize + 1, LENGTH)).unwrap()
 }
 
-fn run(folder: &Path, recipe: Recipe, listener: &mut Listener) -> Result<End> {
-    let keeper = keeper(folder, &recipe);
-    run_with(&keeper, recipe, listener, None)
+fn run(folder: &Path, config: TrainConfig, listener: &mut Listener) -> Result<End> {
+    let checkpoints = checkpoints(folder, &config);
+    run_with(&checkpoints, config, listener, None)
 }
 
 /// A run; its end is written to `artifact`.
 fn run_with(
-    keeper: &Keeper,
-    recipe: Recipe,
+    checkpoints: &CheckpointManager,
+    config: TrainConfig,
     listener: &mut Listener,
     artifact: Option<&Path>,
 ) -> Result<End> {
-    let history = history(&recipe);
+    let history = history(&config);
     let (rows, objective) = (rows(), objective(LETTERS));
     let cancel = listener.cancel.clone();
-    let job = Job {
+    let job = Trainer {
         rows: &rows,
         objective: &objective,
-        keeper,
-        recipe,
+        checkpoints,
+        config,
         all_reduce: None,
         cancel: &cancel,
     };
@@ -149,33 +149,33 @@ fn run_with(
     Ok((trained.state, raw, learner.moments()?))
 }
 
-fn history(recipe: &Recipe) -> History {
+fn history(config: &TrainConfig) -> History {
     History {
         base: "toy".to_owned(),
-        learning_rate: recipe.learning_rate,
-        warmup_steps: recipe.warmup_steps,
-        warmup_rates: recipe.warmup_rates,
-        schedule: recipe.schedule,
-        steps: recipe.steps,
-        validation_every: recipe.validation_every,
+        learning_rate: config.learning_rate,
+        warmup_steps: config.warmup_steps,
+        warmup_rates: config.warmup_rates,
+        schedule: config.schedule,
+        steps: config.steps,
+        validation_every: config.validation_every,
         validation_rows: 1,
     }
 }
 
-fn keeper(folder: &Path, recipe: &Recipe) -> Keeper {
-    Keeper::new(Checkpoints::new(folder, Path::new("")), history(recipe))
+fn checkpoints(folder: &Path, config: &TrainConfig) -> CheckpointManager {
+    CheckpointManager::new(Checkpoints::new(folder, Path::new("")), history(config))
 }
 
-fn fresh(recipe: Recipe) -> End {
+fn fresh(config: TrainConfig) -> End {
     let folder = tempfile::tempdir().unwrap();
-    run(folder.path(), recipe, &mut Listener::default()).unwrap()
+    run(folder.path(), config, &mut Listener::default()).unwrap()
 }
 
 #[test]
 fn it_learns_what_is_there_to_learn() {
-    let (state, ..) = fresh(Recipe {
+    let (state, ..) = fresh(TrainConfig {
         steps: 300,
-        ..recipe()
+        ..config()
     });
     // Uniform guessing costs log 5 = 1.61 nats; one visible letter determines all others. What remains is the first
     // letter: (1 / L) log 5 = 0.27 for a whole row.
@@ -185,7 +185,7 @@ fn it_learns_what_is_there_to_learn() {
 
 #[test]
 fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
-    let whole = fresh(recipe());
+    let whole = fresh(config());
     for (stop, micro_batch, threads) in [(10, 1, 1), (7, 4, 3), (8, 6, 2), (19, 3, 1)] {
         let folder = tempfile::tempdir().unwrap();
         let mut first = Listener {
@@ -194,9 +194,9 @@ fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
         };
         let error = run(
             folder.path(),
-            Recipe {
+            TrainConfig {
                 micro_batch,
-                ..recipe()
+                ..config()
             },
             &mut first,
         )
@@ -208,7 +208,7 @@ fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
             .unwrap();
         let (resumed, listener) = pool.install(|| {
             let mut second = Listener::default();
-            (run(folder.path(), recipe(), &mut second).unwrap(), second)
+            (run(folder.path(), config(), &mut second).unwrap(), second)
         });
         assert_eq!(resumed, whole, "stopped after {stop}");
         assert_eq!(first.reports + listener.reports, 21, "no step is done twice");
@@ -217,13 +217,13 @@ fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
 
 #[test]
 fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
-    let whole = fresh(recipe());
+    let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
         stop_after: Some(16),
         ..Listener::default()
     };
-    run(folder.path(), recipe(), &mut first).unwrap_err();
+    run(folder.path(), config(), &mut first).unwrap_err();
     // What a kill at step 16 leaves: the checkpoint of step 14, and half of the next one.
     std::fs::rename(
         folder.path().join("step-00000016"),
@@ -231,33 +231,33 @@ fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
     )
     .unwrap();
     let mut second = Listener::default();
-    assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+    assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
     assert_eq!(second.notes[0], "goes on from the checkpoint of step 14");
 }
 
 #[test]
 fn an_interrupted_validation_is_made_up_for() {
-    let whole = fresh(recipe());
+    let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
         stop_in_validation: true,
         ..Listener::default()
     };
-    run(folder.path(), recipe(), &mut first).unwrap_err();
+    run(folder.path(), config(), &mut first).unwrap_err();
     let mut second = Listener::default();
-    assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+    assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
     assert_eq!(second.validations, 3, "after steps 8, 16 and 20");
 }
 
 #[test]
 fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
-    let whole = fresh(recipe());
+    let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
         stop_after: Some(16),
         ..Listener::default()
     };
-    run(folder.path(), recipe(), &mut first).unwrap_err();
+    run(folder.path(), config(), &mut first).unwrap_err();
     let mut kept: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -270,7 +270,7 @@ fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
     bytes[last] ^= 1;
     std::fs::write(&damaged, bytes).unwrap();
     let mut second = Listener::default();
-    assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+    assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
     assert_eq!(
         second.notes[..2],
         [
@@ -280,47 +280,47 @@ fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
     );
     let another = History {
         base: "another run".to_owned(),
-        ..history(&recipe())
+        ..history(&config())
     };
-    let other = Keeper::new(Checkpoints::new(folder.path(), Path::new("")), another);
+    let other = CheckpointManager::new(Checkpoints::new(folder.path(), Path::new("")), another);
     assert_eq!(other.restore(&mut bag(), &mut |_| ()).unwrap(), None);
 }
 
 /// A state that is not the one that its folder's name says leaves the weights as they are.
 #[test]
 fn a_checkpoint_under_another_steps_name_is_passed_over() {
-    let whole = fresh(recipe());
+    let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
         stop_after: Some(5),
         ..Listener::default()
     };
-    run(folder.path(), recipe(), &mut first).unwrap_err();
+    run(folder.path(), config(), &mut first).unwrap_err();
     std::fs::rename(
         folder.path().join("step-00000005"),
         folder.path().join("step-00000006"),
     )
     .unwrap();
     let mut second = Listener::default();
-    assert_eq!(run(folder.path(), recipe(), &mut second).unwrap(), whole);
+    assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
     assert_eq!(second.notes[0], "the checkpoint of step 6 is of another step");
 }
 
-fn constant(steps: u64) -> Recipe {
-    Recipe {
+fn constant(steps: u64) -> TrainConfig {
+    TrainConfig {
         steps,
         schedule: LearningRateSchedule::Constant,
-        ..recipe()
+        ..config()
     }
 }
 
 /// A run that goes on from whatever is there: its notes, and what it made.
-fn goes_on(earlier: &Path, kept: &Path, recipe: Recipe) -> (Vec<String>, End) {
+fn goes_on(earlier: &Path, kept: &Path, config: TrainConfig) -> (Vec<String>, End) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path(), kept).with_earlier(vec![earlier.to_owned()]);
-    let keeper = Keeper::new(checkpoints, history(&recipe));
+    let checkpoints = CheckpointManager::new(checkpoints, history(&config));
     let mut listener = Listener::default();
-    let made = run_with(&keeper, recipe, &mut listener, None).unwrap();
+    let made = run_with(&checkpoints, config, &mut listener, None).unwrap();
     (listener.notes, made)
 }
 
@@ -331,15 +331,15 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
     // Step 12 is none for a validation but that it is the last.
     let short = constant(12);
     let mut listener = Listener::default();
-    let keeper = keeper(work.path(), &short);
-    run_with(&keeper, short, &mut listener, Some(artifact.path())).unwrap();
-    for recipe in [constant(20), constant(13), constant(12)] {
-        let (notes, made) = goes_on(artifact.path(), none, recipe.clone());
+    let checkpoints = checkpoints(work.path(), &short);
+    run_with(&checkpoints, short, &mut listener, Some(artifact.path())).unwrap();
+    for config in [constant(20), constant(13), constant(12)] {
+        let (notes, made) = goes_on(artifact.path(), none, config.clone());
         assert_eq!(
             notes[0],
             "goes on from the checkpoint of step 12 of an earlier run"
         );
-        assert_eq!(made, fresh(recipe));
+        assert_eq!(made, fresh(config));
     }
     // A run that was not finished has left checkpoints.
     let (notes, made) = goes_on(work.path(), none, constant(30));
@@ -349,7 +349,7 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
     );
     assert_eq!(made, fresh(constant(30)));
     // Another one's are none.
-    let other = Recipe {
+    let other = TrainConfig {
         learning_rate: 0.05,
         ..constant(20)
     };
@@ -374,18 +374,24 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
 #[test]
 fn a_schedule_that_depends_on_the_steps_begins_anew_and_says_why() {
     let (work, artifact) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let short = Recipe {
+    let short = TrainConfig {
         steps: 12,
-        ..recipe()
+        ..config()
     };
-    let keeper = keeper(work.path(), &short);
-    run_with(&keeper, short, &mut Listener::default(), Some(artifact.path())).unwrap();
-    let (notes, made) = goes_on(artifact.path(), Path::new(""), recipe());
+    let checkpoints = checkpoints(work.path(), &short);
+    run_with(
+        &checkpoints,
+        short,
+        &mut Listener::default(),
+        Some(artifact.path()),
+    )
+    .unwrap();
+    let (notes, made) = goes_on(artifact.path(), Path::new(""), config());
     assert!(
         notes[0].ends_with("(with the schedule `cosine` they depend on `steps`)"),
         "{notes:?}"
     );
-    assert_eq!(made, fresh(recipe()));
+    assert_eq!(made, fresh(config()));
 }
 
 #[test]
@@ -398,7 +404,7 @@ fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
         best: true,
     };
     let checkpoints = Checkpoints::new(work.path(), kept.path());
-    let own = Keeper::new(checkpoints, history(&long)).with_retention(retention);
+    let own = CheckpointManager::new(checkpoints, history(&long)).with_retention(retention);
     run_with(&own, long, &mut Listener::default(), None).unwrap();
     let mut names = Vec::new();
     for base in std::fs::read_dir(kept.path()).unwrap() {
@@ -430,23 +436,23 @@ fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
     );
     assert_eq!(made, fresh(constant(17)));
     // The rates of both are the same until the warm-up ends.
-    let (notes, made) = goes_on(nothing.path(), kept.path(), recipe());
+    let (notes, made) = goes_on(nothing.path(), kept.path(), config());
     assert_eq!(
         notes[0],
         "goes on from the checkpoint of step 5 of an earlier run"
     );
-    assert_eq!(made, fresh(recipe()));
+    assert_eq!(made, fresh(config()));
 }
 
 #[test]
 fn divergence_ends_in_a_diagnosis_and_keeps_the_last_checkpoint() {
     let folder = tempfile::tempdir().unwrap();
-    let wild = Recipe {
+    let wild = TrainConfig {
         learning_rate: 1e30,
         gradient_clip: 0.0,
         warmup_steps: 12,
         checkpoint_every: 1,
-        ..recipe()
+        ..config()
     };
     let error = run(folder.path(), wild, &mut Listener::default()).unwrap_err();
     let text = error.to_string();
@@ -463,11 +469,11 @@ fn divergence_ends_in_a_diagnosis_and_keeps_the_last_checkpoint() {
 #[test]
 fn a_loss_that_grows_without_overflow_is_a_divergence_too() {
     let folder = tempfile::tempdir().unwrap();
-    let wild = Recipe {
+    let wild = TrainConfig {
         learning_rate: 1e3,
         steps: 200,
         schedule: LearningRateSchedule::Constant,
-        ..recipe()
+        ..config()
     };
     let error = run(folder.path(), wild, &mut Listener::default()).unwrap_err();
     assert!(
@@ -481,7 +487,7 @@ fn a_loss_that_grows_without_overflow_is_a_divergence_too() {
 /// Two ranks that have the same half of every batch, say: what the sum makes of a step is what AdamW sees.
 #[test]
 fn an_all_reduce_sees_each_steps_gradient_and_loss_and_what_it_makes_of_them_counts() {
-    let (rows, objective, keeper) = (rows(), objective(LETTERS), Keeper::default());
+    let (rows, objective, checkpoints) = (rows(), objective(LETTERS), CheckpointManager::default());
     let cancel = Cancel::default();
     let seen = std::cell::RefCell::new(Vec::new());
     let double = |gradient: &mut [f32], loss: &mut f64| {
@@ -491,19 +497,19 @@ fn an_all_reduce_sees_each_steps_gradient_and_loss_and_what_it_makes_of_them_cou
         Ok(())
     };
     let steps = |all_reduce: Option<&AllReduce<'_>>| {
-        let job = Job {
+        let job = Trainer {
             rows: &rows,
             objective: &objective,
-            keeper: &keeper,
-            recipe: Recipe {
+            checkpoints: &checkpoints,
+            config: TrainConfig {
                 gradient_clip: 0.0,
-                ..recipe()
+                ..config()
             },
             all_reduce,
             cancel: &cancel,
         };
         let mut learner = bag();
-        let mut rehearsal = Rehearsal::new(&job, &mut learner).unwrap();
+        let mut rehearsal = StepBench::new(&job, &mut learner).unwrap();
         rehearsal.step().unwrap();
         let loss = rehearsal.state.log.recent[0];
         (loss, learner.moments().unwrap())
@@ -542,24 +548,24 @@ fn fused_and_composite_training_follow_the_same_curve() {
     let rows = chained_rows(shape);
     let mask = rows.info().special.mask;
     let objective = objective(mask);
-    let (cancel, keeper) = (Cancel::default(), Keeper::default());
-    let job = Job {
+    let (cancel, checkpoints) = (Cancel::default(), CheckpointManager::default());
+    let job = Trainer {
         rows: &rows,
         objective: &objective,
-        recipe: Recipe {
+        config: TrainConfig {
             steps: 200,
             batch: 4,
             micro_batch: 4,
             learning_rate: 1e-3,
             dropout: 0.1,
-            ..recipe()
+            ..config()
         },
-        keeper: &keeper,
+        checkpoints: &checkpoints,
         all_reduce: None,
         cancel: &cancel,
     };
     let curve = |learner: &mut dyn Learner| -> Vec<f64> {
-        let mut rehearsal = Rehearsal::new(&job, learner).unwrap();
+        let mut rehearsal = StepBench::new(&job, learner).unwrap();
         (0..200)
             .map(|_| {
                 rehearsal.step().unwrap();
@@ -569,8 +575,8 @@ fn fused_and_composite_training_follow_the_same_curve() {
     };
     let weights = model::initial(shape, 1);
     let exact = Composite::<f64, _>::new(dfdx::prelude::Cpu::default());
-    let exact = Erased::<Nano, _>::new(exact, &weights).unwrap();
-    let fused = Erased::<Nano, _>::new(Fused::default(), &weights).unwrap();
+    let exact = CpuNetwork::<Nano, _>::new(exact, &weights).unwrap();
+    let fused = CpuNetwork::<Nano, _>::new(Fused::default(), &weights).unwrap();
     let expected = curve(&mut HostLearner::new(exact).unwrap());
     let found = curve(&mut HostLearner::new(fused).unwrap());
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;

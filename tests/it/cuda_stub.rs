@@ -1,4 +1,4 @@
-//! Pipelines that compute by way of CUDA's libraries, where the stand-in takes their place: the calls are those that a GPU
+//! Pipelines that compute by way of CUDA's libraries, where the CUDA stub takes their place: the calls are those that a GPU
 //! gets, what computes is the CPU. What is shown_text of a GPU that fails is shown_text by a GPU that is made to fail.
 
 use std::fs;
@@ -9,31 +9,31 @@ use serde_json::Value;
 
 use super::support::{self, Project};
 
-#[path = "../stand_in/mod.rs"]
+#[path = "../cuda_stub/mod.rs"]
 mod library;
 
-use library::StandIn;
+use library::CudaStub;
 
 /// Where it tells what was asked of it.
 const CALLS: &str = "calls";
 
 struct Machine {
     project: Project,
-    stand_in: StandIn,
+    cuda_stub: CudaStub,
 }
 
 impl Machine {
     fn new() -> Self {
         Self {
             project: Project::whole(200),
-            stand_in: StandIn::build(),
+            cuda_stub: CudaStub::build(),
         }
     }
 
     fn on(&self, mut command: Command, settings: &[(&str, &str)]) -> Command {
         command
-            .envs(self.stand_in.environment())
-            .env("STAND_IN_CALLS", self.project.path().join(CALLS))
+            .envs(self.cuda_stub.environment())
+            .env("CUDA_STUB_CALLS", self.project.path().join(CALLS))
             .envs(settings.iter().copied());
         command
     }
@@ -73,7 +73,7 @@ fn figure(summary: &Value, stage: &str, name: &str) -> f64 {
 
 /// The whole pipeline: validation between steps, checkpoints, an evaluation and samples, near to what the CPU makes of them.
 #[test]
-fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
+fn a_pipeline_on_the_cuda_stub_is_near_the_cpus() {
     let machine = Machine::new();
     let printed = |output: Output| -> Value {
         let talk = String::from_utf8_lossy(&output.stderr);
@@ -95,7 +95,7 @@ fn a_pipeline_on_the_stand_in_is_near_the_cpus() {
 
     // Without epilogues kernels do what they would have done.
     fs::remove_dir_all(machine.project.store()).unwrap();
-    let plain = printed(machine.run(&[], &[("STAND_IN_PLAIN", "1")]));
+    let plain = printed(machine.run(&[], &[("CUDA_STUB_PLAIN", "1")]));
     assert_eq!(machine.calls("products with an epilogue"), 0);
     fs::remove_dir_all(machine.project.store()).unwrap();
     let asked = printed(machine.run(&[], &[("MDLM_GPU_PLAIN", "1")]));
@@ -122,7 +122,7 @@ const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bou
 #[test]
 fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
     let machine = Machine::new();
-    let broken = ("STAND_IN_FAILS", "attention_forward");
+    let broken = ("CUDA_STUB_FAILS", "attention_forward");
     let talk = machine.refused(&[broken]);
     assert!(talk.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{talk}");
     assert!(talk.contains("hint: MDLM_GPU_CAREFUL=1"), "{talk}");
@@ -138,7 +138,7 @@ fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
 #[test]
 fn too_little_memory_is_told_with_a_way_out() {
     let machine = Machine::new();
-    let talk = machine.refused(&[("STAND_IN_MEMORY", "41943040")]);
+    let talk = machine.refused(&[("CUDA_STUB_MEMORY", "41943040")]);
     assert!(talk.contains("error: ") && talk.contains("\nhint: "), "{talk}");
     assert!(talk.contains("MiB"), "{talk}");
 }
@@ -174,7 +174,7 @@ fn kernels_are_measured_by_name() {
 fn a_gpu_that_computes_something_else_is_not_trusted() {
     let machine = Machine::new();
     // Another driver: as such it has not passed before.
-    let wrong = [("STAND_IN_WRONG", "1"), ("STAND_IN_DRIVER", "13010")];
+    let wrong = [("CUDA_STUB_WRONG", "1"), ("CUDA_STUB_DRIVER", "13010")];
     let talk = machine.refused(&wrong);
     assert!(
         talk.contains("trust the GPU: in a trial its likelihoods in f32 were off"),

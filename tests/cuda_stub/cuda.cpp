@@ -1,4 +1,4 @@
-// A stand-in for CUDA, for tests on machines without a GPU: libcuda, libnvrtc and libcublasLt as far as mdlm calls them, in one
+// A CUDA stub for CUDA, for tests on machines without a GPU: libcuda, libnvrtc and libcublasLt as far as mdlm calls them, in one
 // library. Memory is the process's, "machine code" is the kernel's source compiled by the system's C++ compiler with emulate.h,
 // products are plain loops. What the documentation forbids is refused as a driver would, or ends the process with a message.
 //
@@ -7,9 +7,9 @@
 //
 // It shows that the calls are made as they are documented. It says nothing about a GPU's speed, and nothing about its rounding.
 //
-// The environment: STAND_IN_MEMORY (bytes of the device), STAND_IN_DEVICES (0 for none), STAND_IN_DRIVER (13000 for CUDA 13.0),
-// STAND_IN_FAILS (a kernel that ends in an illegal address), STAND_IN_PLAIN (no epilogues), STAND_IN_CALLS (a file that is
-// told, at the end, how often each kind of work was done), STAND_IN_WRONG (products of something else).
+// The environment: CUDA_STUB_MEMORY (bytes of the device), CUDA_STUB_DEVICES (0 for none), CUDA_STUB_DRIVER (13000 for CUDA 13.0),
+// CUDA_STUB_FAILS (a kernel that ends in an illegal address), CUDA_STUB_PLAIN (no epilogues), CUDA_STUB_CALLS (a file that is
+// told, at the end, how often each kind of work was done), CUDA_STUB_WRONG (products of something else).
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
@@ -105,7 +105,7 @@ thread_local void *current = nullptr;
 typedef std::lock_guard<std::recursive_mutex> Lock;
 
 [[noreturn]] void die(const std::string &what) {
-  fprintf(stderr, "stand-in for CUDA: %s\n", what.c_str());
+  fprintf(stderr, "CUDA stub for CUDA: %s\n", what.c_str());
   abort();
 }
 
@@ -114,10 +114,10 @@ size_t setting(const char *name, size_t usual) {
   return text && *text ? strtoull(text, nullptr, 10) : usual;
 }
 
-size_t total() { return setting("STAND_IN_MEMORY", size_t(4) << 30); }
+size_t total() { return setting("CUDA_STUB_MEMORY", size_t(4) << 30); }
 
 void tell() {
-  const char *path = getenv("STAND_IN_CALLS");
+  const char *path = getenv("CUDA_STUB_CALLS");
   if (!path || !*path) return;
   std::ofstream file(path);
   for (auto &call : calls) file << call.first << " " << call.second << "\n";
@@ -191,13 +191,13 @@ double now() {
 API Result cuInit(unsigned flags) {
   Lock lock(mutex);
   if (flags) return INVALID_VALUE;
-  if (setting("STAND_IN_DEVICES", 1) == 0) return NO_DEVICE;
+  if (setting("CUDA_STUB_DEVICES", 1) == 0) return NO_DEVICE;
   if (!is_initialized) atexit(tell);
   is_initialized = true;
   return SUCCESS;
 }
 API Result cuDriverGetVersion(int *version) {
-  *version = int(setting("STAND_IN_DRIVER", 13000));
+  *version = int(setting("CUDA_STUB_DRIVER", 13000));
   return SUCCESS;
 }
 API Result cuGetErrorName(Result result, const char **name) {
@@ -222,7 +222,7 @@ API Result cuGetErrorName(Result result, const char **name) {
   return found == names.end() ? INVALID_VALUE : SUCCESS;
 }
 API Result cuGetErrorString(Result, const char **text) {
-  *text = "so says the stand-in";
+  *text = "so says the CUDA stub";
   return SUCCESS;
 }
 API Result cuDeviceGetCount(int *count) {
@@ -560,7 +560,7 @@ API Result cuLaunchKernel(void *handle, unsigned x, unsigned y, unsigned z, unsi
   std::vector<uint64_t> content;
   for (unsigned i = 0; i < function->count; i++) content.push_back(*static_cast<uint64_t *>(values[i]));
   return queue(stream, [=] {
-    const char *fails = getenv("STAND_IN_FAILS");
+    const char *fails = getenv("CUDA_STUB_FAILS");
     if (fails && function->name == fails) {
       broken = ILLEGAL_ADDRESS;
       return;
@@ -638,7 +638,7 @@ API int nvrtcCompileProgram(void *handle, int count, const char *const *options)
   }
   if (!has_architecture) return 5;
   const char *temporary = getenv("TMPDIR");
-  std::string at = std::string(temporary && *temporary ? temporary : "/tmp") + "/stand-in-XXXXXX";
+  std::string at = std::string(temporary && *temporary ? temporary : "/tmp") + "/CUDA stub-XXXXXX";
   if (!mkdtemp(&at[0])) return 1; // out of memory
   std::ofstream(at + "/kernels.cpp") << program->source;
   for (auto &header : program->headers) std::ofstream(at + "/" + header.first) << header.second;
@@ -873,7 +873,7 @@ API int cublasLtMatmulAlgoGetHeuristic(void *, void *operation, void *a_layout, 
   for (uint32_t each : {PLAIN, BIAS, GELU_AUX_BIAS, DGELU, BGRADB}) is_known |= what.epilogue == each;
   if (!is_known || a.type != b.type || (what.compute == IN_TF32 && a.type != F32)) return UNSUPPORTED;
   if (a.type == F32 && d.type != F32) return UNSUPPORTED;
-  if (what.epilogue != PLAIN && setting("STAND_IN_PLAIN", 0)) return UNSUPPORTED;
+  if (what.epilogue != PLAIN && setting("CUDA_STUB_PLAIN", 0)) return UNSUPPORTED;
   bool keeps = what.epilogue == GELU_AUX_BIAS || what.epilogue == DGELU;
   if (keeps && (what.kept_leading % 8 || what.kept_leading < int64_t(d.rows))) return UNSUPPORTED;
   *found = Heuristic{algorithm_for(what, a, b, d, static_cast<Preference *>(preference)->alignments), 0, DONE, 1.f, {}};
@@ -917,7 +917,7 @@ API int cublasLtMatmul(void *, void *operation, const void *alpha, const void *a
     // op(A) by columns and op(B) by rows: a column of D is a sum of columns.
     std::vector<float> left = packed(a_at, a, !what.transposed[0], tf32), right = packed(b_at, b, what.transposed[1], tf32);
     size_t m = d.rows, n = d.columns, k = what.transposed[0] ? a.rows : a.columns;
-    if (setting("STAND_IN_WRONG", 0)) left[left.size() / 2] += 1e3f;
+    if (setting("CUDA_STUB_WRONG", 0)) left[left.size() / 2] += 1e3f;
     std::vector<float> column(m);
     for (size_t j = 0; j < n; j++) {
       std::fill(column.begin(), column.end(), 0.f);

@@ -1,13 +1,13 @@
 //! The one place of type erasure: a compiled shape and a backend become a `Box<dyn Network>`, or a `Box<dyn Learner>`.
 
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::{Batch, Device, HostLearner, HostNetwork, Learner, Network, Parameter, on_device};
+use super::{Batch, Device, HostLearner, HostNetwork, Learner, Network, Parameter, cuda_network};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Fused, HostBackend};
+use crate::kernels::{Fused, HostBackend, VocabSupport};
 use crate::shapes::Shape;
 
 /// A network of the shape on the device, with these weights in the flat order, its products in that precision.
@@ -22,7 +22,7 @@ pub fn build(
 ) -> Result<Box<dyn Network>> {
     match device {
         Device::Cpu => on(shape, weights, Fused::with_precision(precision)),
-        Device::Cuda => on_device::build(shape, gpu(shape, precision)?, weights),
+        Device::Cuda => cuda_network::build(shape, gpu(shape, precision)?, weights),
         #[cfg(feature = "dfdx-cuda")]
         Device::DfdxCuda => on(shape, weights, dfdx_cuda(precision)?),
     }
@@ -40,7 +40,7 @@ pub fn build_learner(
 ) -> Result<Box<dyn Learner>> {
     match device {
         Device::Cpu => learner_on(shape, weights, Fused::with_precision(precision)),
-        Device::Cuda => on_device::build_learner(shape, gpu(shape, precision)?, weights),
+        Device::Cuda => cuda_network::build_learner(shape, gpu(shape, precision)?, weights),
         #[cfg(feature = "dfdx-cuda")]
         Device::DfdxCuda => learner_on(shape, weights, dfdx_cuda(precision)?),
     }
@@ -49,18 +49,18 @@ pub fn build_learner(
 /// The backend of the GPU.
 fn gpu(shape: &Shape, precision: Precision) -> Result<Cuda> {
     check_heads(shape)?;
-    let element = on_device::element(precision);
+    let element = cuda_network::element(precision);
     let cuda = Cuda::new(Box::new(cuda::device::Device::open(0)?), element);
     Ok(match precision {
         Precision::Tf32 => cuda.with_tf32(),
-        Precision::Single | Precision::Rounded => cuda,
+        Precision::F32 | Precision::Bf16 => cuda,
     })
 }
 
 /// dfdx's own backend of the GPU.
 #[cfg(feature = "dfdx-cuda")]
 fn dfdx_cuda(precision: Precision) -> Result<Composite<f32, dfdx::prelude::Cuda>> {
-    if precision == Precision::Rounded {
+    if precision == Precision::Bf16 {
         return Err(Error::input("dfdx's CUDA device computes in f32").hint("set `precision` to `f32`"));
     }
     let cuda = dfdx::prelude::Cuda::try_build(0, 0)
@@ -71,13 +71,13 @@ fn dfdx_cuda(precision: Precision) -> Result<Composite<f32, dfdx::prelude::Cuda>
 /// Refuses a shape whose heads a GPU cannot take.
 fn check_heads(shape: &Shape) -> Result<()> {
     let head = shape.width / shape.heads.max(1);
-    if on_device::takes(shape) {
+    if cuda_network::takes(shape) {
         return Ok(());
     }
     Err(Error::input(format!(
         "compute shape `{}` on a GPU: its heads are {head} wide, a GPU's tensor cores take multiples of {}",
         shape.name,
-        on_device::HEAD_TILE,
+        cuda_network::HEAD_TILE,
     ))
     .hint("use `--device cpu`, or a shape whose width is 16, 32, 64, … times its heads (`mdlm shapes`)"))
 }
@@ -88,7 +88,7 @@ fn on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Result<Box<
     impl<B: HostBackend> WithArch for Build<'_, B> {
         type Output = Result<Box<dyn Network>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(Erased::<A, B>::new(self.0, self.1)?))
+            Ok(Box::new(CpuNetwork::<A, B>::new(self.0, self.1)?))
         }
     }
     with_arch(shape.name, Build(backend, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
@@ -100,7 +100,7 @@ fn learner_on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Res
     impl<B: HostBackend> WithArch for Build<'_, B> {
         type Output = Result<Box<dyn Learner>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            let network = Erased::<A, B>::new(self.0, self.1)?;
+            let network = CpuNetwork::<A, B>::new(self.0, self.1)?;
             Ok(Box::new(HostLearner::new(network)?))
         }
     }
@@ -113,14 +113,14 @@ pub(super) fn not_compiled(shape: &Shape) -> Error {
 
 /// A network whose types are hidden behind [`Network`]. Its weights are the first of its backend, and the only ones: the
 /// backend's flat order is the network's.
-pub struct Erased<A: Arch, B: HostBackend> {
+pub struct CpuNetwork<A: Arch, B: HostBackend> {
     backend: B,
     dit: Dit<A, B>,
     gradients: B::Gradients,
     parameters: Vec<Parameter>,
 }
 
-impl<A: Arch, B: HostBackend> Erased<A, B> {
+impl<A: Arch, B: HostBackend> CpuNetwork<A, B> {
     /// The network with these weights in the flat order.
     ///
     /// # Errors
@@ -136,7 +136,7 @@ impl<A: Arch, B: HostBackend> Erased<A, B> {
     }
 }
 
-impl<A: Arch, B: HostBackend> Network for Erased<A, B> {
+impl<A: Arch, B: HostBackend> Network for CpuNetwork<A, B> {
     fn shape(&self) -> &'static Shape {
         A::SHAPE
     }
@@ -157,12 +157,12 @@ impl<A: Arch, B: HostBackend> Network for Erased<A, B> {
             .with_weights(&mut |weights| values.copy_from_slice(weights))
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        check_batch(A::SHAPE, batch, alphabet)?;
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, support)?;
         if batch.positions.is_empty() {
             return Ok(Vec::new());
         }
-        let (_, nll) = self.dit.nll(&self.backend, batch, alphabet)?;
+        let (_, nll) = self.dit.nll(&self.backend, batch, support)?;
         self.backend.values(&nll)
     }
 
@@ -177,9 +177,9 @@ impl<A: Arch, B: HostBackend> Network for Erased<A, B> {
     }
 }
 
-impl<A: Arch, B: HostBackend> HostNetwork for Erased<A, B> {
-    fn accumulate(&mut self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        check_batch(A::SHAPE, batch, alphabet)?;
+impl<A: Arch, B: HostBackend> HostNetwork for CpuNetwork<A, B> {
+    fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, support)?;
         if batch.positions.is_empty() {
             return Ok(Vec::new());
         }
@@ -195,7 +195,7 @@ impl<A: Arch, B: HostBackend> HostNetwork for Erased<A, B> {
             ..*batch
         };
         self.backend.record(std::mem::take(&mut self.gradients));
-        let (loss, nll) = self.dit.nll(&self.backend, &batch, alphabet)?;
+        let (loss, nll) = self.dit.nll(&self.backend, &batch, support)?;
         self.gradients = self.backend.backward(loss)?;
         self.backend.values(&nll)
     }
@@ -254,10 +254,10 @@ pub(super) fn check_positions(positions: &[u32], tokens: usize) -> Result<()> {
     Err(Error::internal("positions must ascend within the batch"))
 }
 
-pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, alphabet: Alphabet) -> Result<()> {
+pub(super) fn check_batch(shape: &Shape, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
     check_inputs(shape, batch.tokens, batch.sigma, batch.positions)?;
     batch
-        .readout(alphabet)
+        .readout(support)
         .check(batch.positions.len(), shape.vocabulary)
 }
 

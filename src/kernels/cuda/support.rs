@@ -46,7 +46,7 @@ impl<T> Found<T> {
 
 /// Everything that was found.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Findings {
+pub struct CudaSupport {
     /// libcuda, which comes with the driver.
     pub driver: Found<Installed>,
     /// NVRTC, which compiles kernels.
@@ -145,7 +145,7 @@ impl fmt::Display for Holder {
 
 /// Why the GPU cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trouble {
+pub enum Unsupported {
     /// There is no driver.
     NoDriver,
     /// The driver does not answer, or does not start.
@@ -202,7 +202,7 @@ impl Library {
     }
 }
 
-impl Findings {
+impl CudaSupport {
     /// Nothing at all.
     #[must_use]
     pub fn nothing() -> Self {
@@ -226,7 +226,7 @@ impl Findings {
     ///
     /// # Errors
     /// Why there is none.
-    pub fn verdict(&self) -> Result<&Gpu, Trouble> {
+    pub fn verdict(&self) -> Result<&Gpu, Unsupported> {
         self.usable(0)
     }
 
@@ -234,24 +234,26 @@ impl Findings {
     ///
     /// # Errors
     /// Why it cannot.
-    pub fn usable(&self, number: usize) -> Result<&Gpu, Trouble> {
+    pub fn usable(&self, number: usize) -> Result<&Gpu, Unsupported> {
         let driver = match &self.driver {
             Found::There(driver) => driver,
-            Found::Absent => return Err(Trouble::NoDriver),
-            Found::Broken(words) => return Err(Trouble::Driver(words.clone())),
+            Found::Absent => return Err(Unsupported::NoDriver),
+            Found::Broken(words) => return Err(Unsupported::Driver(words.clone())),
         };
         let gpus = driver
             .gpus
             .as_ref()
-            .map_err(|words| Trouble::Driver(words.clone()))?;
-        let gpu = gpus.get(number).ok_or(Trouble::NoDevice(number, gpus.len()))?;
+            .map_err(|words| Unsupported::Driver(words.clone()))?;
+        let gpu = gpus
+            .get(number)
+            .ok_or(Unsupported::NoDevice(number, gpus.len()))?;
         if !gpu.is_open {
-            return Err(Trouble::Closed(gpu.name.clone()));
+            return Err(Unsupported::Closed(gpu.name.clone()));
         }
         if gpu.capability < OLDEST {
-            return Err(Trouble::OldDevice(gpu.name.clone(), gpu.capability));
+            return Err(Unsupported::OldDevice(gpu.name.clone(), gpu.capability));
         }
-        let missing = |library, words| Trouble::Library(library, words, driver.cuda);
+        let missing = |library, words| Unsupported::Library(library, words, driver.cuda);
         let compiler = match &self.compiler {
             Found::There(compiler) => compiler,
             Found::Absent => return Err(missing(Library::Nvrtc, None)),
@@ -267,13 +269,13 @@ impl Findings {
         };
         for (library, version) in [(Library::Nvrtc, compiler.version), (Library::CublasLt, products)] {
             if !driver.runs(version) {
-                return Err(Trouble::OldDriver(library, version, driver.cuda));
+                return Err(Unsupported::OldDriver(library, version, driver.cuda));
             }
         }
         let (major, minor) = gpu.capability;
         let known = &compiler.architectures;
         if !known.is_empty() && !known.contains(&(10 * major + minor)) {
-            return Err(Trouble::OldCompiler(
+            return Err(Unsupported::OldCompiler(
                 compiler.version,
                 gpu.name.clone(),
                 gpu.architecture(),
@@ -308,7 +310,7 @@ impl Findings {
     }
 }
 
-impl fmt::Display for Trouble {
+impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NoDriver => f.write_str("no CUDA driver (libcuda) is installed"),
@@ -349,7 +351,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-impl Trouble {
+impl Unsupported {
     /// What can be done about it.
     #[must_use]
     pub fn way_out(&self) -> String {
@@ -394,7 +396,7 @@ pub(crate) mod tests {
     }
 
     /// A machine where all is well.
-    pub(crate) fn well() -> Findings {
+    pub(crate) fn well() -> CudaSupport {
         let gpu = Gpu {
             number: 0,
             name: "NVIDIA H100 80GB HBM3".to_owned(),
@@ -406,7 +408,7 @@ pub(crate) mod tests {
             is_open: true,
             holder: None,
         };
-        Findings {
+        CudaSupport {
             driver: Found::There(Installed {
                 cuda: version(13, 0),
                 release: Some("580.65.06".to_owned()),
@@ -421,22 +423,22 @@ pub(crate) mod tests {
         }
     }
 
-    fn driver(findings: &mut Findings) -> &mut Installed {
-        match &mut findings.driver {
+    fn driver(support: &mut CudaSupport) -> &mut Installed {
+        match &mut support.driver {
             Found::There(driver) => driver,
             Found::Absent | Found::Broken(_) => panic!("there is one"),
         }
     }
 
-    fn gpu(findings: &mut Findings) -> &mut Gpu {
-        &mut driver(findings).gpus.as_mut().unwrap()[0]
+    fn gpu(support: &mut CudaSupport) -> &mut Gpu {
+        &mut driver(support).gpus.as_mut().unwrap()[0]
     }
 
     #[test]
     fn missing_cuda_is_explained_with_a_hint() {
-        type Spoil = fn(&mut Findings);
+        type Spoil = fn(&mut CudaSupport);
         let cases: [(&str, Spoil); 14] = [
-            ("no driver", |it| *it = Findings::nothing()),
+            ("no driver", |it| *it = CudaSupport::nothing()),
             ("driver that does not answer", |it| {
                 it.driver = Found::Broken("Missing symbol cuInit".to_owned());
             }),
@@ -477,9 +479,9 @@ pub(crate) mod tests {
             ("NVRTC too old for the device", |it| gpu(it).capability = (12, 1)),
         ];
         let texts = cases.map(|(what, spoil)| {
-            let mut findings = well();
-            spoil(&mut findings);
-            let trouble = findings.verdict().unwrap_err();
+            let mut support = well();
+            spoil(&mut support);
+            let trouble = support.verdict().unwrap_err();
             format!("{what}\n  {trouble}\n  hint: {}", trouble.way_out())
         });
         insta::assert_snapshot!(texts.join("\n"), @r"
@@ -532,15 +534,15 @@ pub(crate) mod tests {
     #[test]
     fn versions_go_together_by_their_major_numbers() {
         let usable = |of_driver, compiler, products| {
-            let mut findings = well();
-            driver(&mut findings).cuda = of_driver;
-            findings.compiler = Found::There(Compiler {
+            let mut support = well();
+            driver(&mut support).cuda = of_driver;
+            support.compiler = Found::There(Compiler {
                 version: compiler,
                 architectures: vec![90],
                 trial: None,
             });
-            findings.products = Found::There(products);
-            findings.verdict().is_ok()
+            support.products = Found::There(products);
+            support.verdict().is_ok()
         };
         assert!(usable(version(13, 0), version(13, 2), version(13, 1)));
         assert!(usable(version(13, 0), version(12, 9), version(12, 4)));
@@ -552,19 +554,19 @@ pub(crate) mod tests {
 
     #[test]
     fn where_all_is_well_the_first_device_is_used_though_another_process_has_it() {
-        let mut findings = well();
-        assert_eq!(findings.verdict().unwrap().number, 0);
-        gpu(&mut findings).holder = Some(Holder {
+        let mut support = well();
+        assert_eq!(support.verdict().unwrap().number, 0);
+        gpu(&mut support).holder = Some(Holder {
             pid: 7,
             command: "mdlm bench".to_owned(),
         });
-        let used = findings.verdict().unwrap();
+        let used = support.verdict().unwrap();
         assert_eq!(
             used.holder.as_ref().unwrap().to_string(),
             "process 7 (mdlm bench)"
         );
         assert_eq!(
-            findings.described(),
+            support.described(),
             "NVIDIA H100 80GB HBM3, driver 580.65.06 (CUDA 13.0), NVRTC 13.0, cublasLt 13.1"
         );
     }
@@ -572,9 +574,9 @@ pub(crate) mod tests {
     #[test]
     fn architectures_are_called_as_the_compiler_calls_them() {
         let of = |capability| {
-            let mut findings = well();
-            gpu(&mut findings).capability = capability;
-            findings.gpus()[0].architecture()
+            let mut support = well();
+            gpu(&mut support).capability = capability;
+            support.gpus()[0].architecture()
         };
         assert_eq!(of((8, 0)), "sm_80");
         assert_eq!(of((9, 0)), "sm_90a");
@@ -584,7 +586,7 @@ pub(crate) mod tests {
 
     #[test]
     fn the_error_of_who_asked_for_a_gpu_is_the_environments() {
-        let error = Trouble::NoDriver.into_error();
+        let error = Unsupported::NoDriver.into_error();
         assert_eq!(error.kind().exit_code(), 3);
         assert!(error.hint_text().unwrap().ends_with("or use `--device cpu`"));
     }

@@ -10,7 +10,7 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use super::findings::Holder;
+pub use super::support::Holder;
 use crate::error::Result;
 
 /// Interval between attempts to lock a GPU that is in use.
@@ -20,7 +20,7 @@ const COMMAND: usize = 60;
 
 /// The right to compute on a GPU, until it is dropped or the process dies.
 #[derive(Debug)]
-pub struct Turn {
+pub struct GpuLock {
     /// Closing it gives the lock back. Nothing where locks cannot be kept.
     _file: Option<File>,
 }
@@ -49,12 +49,12 @@ pub fn is_set(variable: &str) -> bool {
     std::env::var(variable).is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
 }
 
-/// Waits for the turn on the GPU of that UUID. `waiting` is called repeatedly while another process holds it, with the holder
+/// Waits for the lock of the GPU of that UUID. `waiting` is called repeatedly while another process holds it, with the holder
 /// where it is known; an error of `waiting` ends the waiting.
 ///
 /// # Errors
 /// `waiting`'s.
-pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) -> Result<Turn> {
+pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) -> Result<GpuLock> {
     let folder = caches().filter(|_| !are_shared());
     take_in(folder.as_deref(), uuid, waiting)
 }
@@ -69,8 +69,8 @@ fn take_in(
     folder: Option<&Path>,
     uuid: &str,
     waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>,
-) -> Result<Turn> {
-    let none = Turn { _file: None };
+) -> Result<GpuLock> {
+    let none = GpuLock { _file: None };
     let Some(folder) = folder else { return Ok(none) };
     let path = place(folder, uuid);
     let Ok(mut file) = open(&path) else {
@@ -98,7 +98,7 @@ fn take_in(
             .and_then(|()| file.rewind())
             .and_then(|()| file.write_all(text.as_bytes()));
     }
-    Ok(Turn { _file: Some(file) })
+    Ok(GpuLock { _file: Some(file) })
 }
 
 fn holder_in(folder: &Path, uuid: &str) -> Option<Holder> {
@@ -149,7 +149,7 @@ mod tests {
         let take = |waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>| {
             take_in(Some(folder.path()), "GPU-1", waiting)
         };
-        let turn = take(&mut |_| panic!("it is free")).unwrap();
+        let lock = take(&mut |_| panic!("it is free")).unwrap();
         assert_eq!(holder_in(folder.path(), "GPU-1").unwrap().pid, std::process::id());
         // A waiting process sees the holder, and can be interrupted.
         let mut seen = None;
@@ -162,11 +162,11 @@ mod tests {
         assert_eq!(seen.unwrap().pid, std::process::id());
         // Another GPU is free.
         assert!(take_in(Some(folder.path()), "GPU-2", &mut |_| panic!("it is free")).is_ok());
-        let mut turn = Some(turn);
+        let mut lock = Some(lock);
         let mut waited = 0;
         let next = take(&mut |_| {
             waited += 1;
-            drop(turn.take());
+            drop(lock.take());
             Ok(())
         })
         .unwrap();

@@ -10,7 +10,7 @@ const STEP: usize = 256;
 
 /// Places in one piece of memory, whose size is what was needed so far.
 #[derive(Debug, Default)]
-pub struct Space {
+pub struct Arena {
     /// Free parts below `end`, by their places; none touches another one, nor `end`.
     free: BTreeMap<usize, usize>,
     /// Everything from here on is free.
@@ -20,7 +20,7 @@ pub struct Space {
     most_used: usize,
 }
 
-impl Space {
+impl Arena {
     /// The bytes that a buffer takes.
     #[must_use]
     pub fn size(bytes: usize) -> usize {
@@ -102,7 +102,7 @@ mod tests {
         /// Buffers never overlap, the peak bounds them, and an empty plan is as good as a new one.
         #[test]
         fn places_do_not_overlap_and_repeat(asks in prop::collection::vec((1_usize..5000, any::<prop::sample::Index>(), any::<bool>()), 1..60)) {
-            let mut space = Space::default();
+            let mut space = Arena::default();
             let mut first = Vec::new();
             for round in 0..2 {
                 let mut held: Vec<(usize, usize)> = Vec::new();
@@ -136,7 +136,7 @@ mod tests {
 
     #[test]
     fn what_is_let_go_serves_again() {
-        let mut space = Space::default();
+        let mut space = Arena::default();
         let (a, b, c) = (space.take(1000), space.take(300), space.take(1000));
         assert_eq!((a, b, c, space.peak()), (0, 1024, 1536, 2560));
         space.give(b, 300);

@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use super::{Batch, Device, Learner, build_learner, initial};
 use crate::error::{Error, Result, guarded};
 use crate::kernels::cuda::driver::{HEADER, OPERATIONS};
-use crate::kernels::cuda::turn;
+use crate::kernels::cuda::gpu_lock;
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Dropout};
+use crate::kernels::{Dropout, VocabSupport};
 use crate::rng::{Random, Stream};
 use crate::shapes::Shape;
 
@@ -18,7 +18,7 @@ use crate::shapes::Shape;
 const ROWS: usize = 3;
 /// How far a GPU's likelihoods and gradient may be from the CPU's, as a part of their norm. Rounding makes far less (f32 about
 /// 1e-6; bf16, which rounds to 2^-9, about 1e-2), a wrong index or a race far more.
-const TOLERANCES: [(Precision, f64); 2] = [(Precision::Single, 1e-2), (Precision::Rounded, 0.2)];
+const TOLERANCES: [(Precision, f64); 2] = [(Precision::F32, 1e-2), (Precision::Bf16, 0.2)];
 
 /// Tries the GPU, unless it has passed before.
 ///
@@ -68,7 +68,7 @@ fn record() -> Option<PathBuf> {
         identity.update(part.as_bytes()).update(b"\0");
     }
     Some(
-        turn::caches()?
+        gpu_lock::caches()?
             .join("trials")
             .join(identity.finalize().to_hex().as_str()),
     )
@@ -84,12 +84,7 @@ fn attempt(device: Device) -> Result<()> {
         .enumerate()
         .map(|(at, weight)| weight + 0.1 * (random.uniform(0, at as u64, 0) as f32 - 0.5))
         .collect();
-    let expected = learnt(&mut *build_learner(
-        shape,
-        Device::Cpu,
-        Precision::Single,
-        &weights,
-    )?)?;
+    let expected = learnt(&mut *build_learner(shape, Device::Cpu, Precision::F32, &weights)?)?;
     for (precision, tolerance) in TOLERANCES {
         let found = learnt(&mut *build_learner(shape, device, precision, &weights)?)?;
         for (what, (found, expected)) in ["likelihoods", "gradient"]
@@ -98,7 +93,7 @@ fn attempt(device: Device) -> Result<()> {
         {
             let off = apart(found, expected);
             if off > tolerance || off.is_nan() {
-                let mode = if precision == Precision::Single {
+                let mode = if precision == Precision::F32 {
                     "f32"
                 } else {
                     "bf16"
@@ -119,16 +114,16 @@ fn attempt(device: Device) -> Result<()> {
 /// Likelihoods and gradient of two passes each, the second of which a GPU replays.
 fn learnt(learner: &mut dyn Learner) -> Result<[Vec<f32>; 2]> {
     let shape = learner.network().shape();
-    let alphabet = Alphabet::without_mask(shape.vocabulary as u32 - 1, shape.vocabulary as u32);
+    let support = VocabSupport::without_mask(shape.vocabulary as u32 - 1, shape.vocabulary as u32);
     let random = Random::new(3, Stream::Mask);
     let count = ROWS * shape.length;
     let targets: Vec<u32> = (0..count as u64)
-        .map(|at| random.below(u64::from(alphabet.mask), 0, at, 0) as u32)
+        .map(|at| random.below(u64::from(support.mask), 0, at, 0) as u32)
         .collect();
     let positions: Vec<u32> = (0..count as u32).filter(|at| at % 3 != 0).collect();
     let mut tokens = targets.clone();
     for &at in &positions {
-        tokens[at as usize] = alphabet.mask;
+        tokens[at as usize] = support.mask;
     }
     let targets: Vec<u32> = positions.iter().map(|&at| targets[at as usize]).collect();
     let batch = Batch {
@@ -146,10 +141,10 @@ fn learnt(learner: &mut dyn Learner) -> Result<[Vec<f32>; 2]> {
         ..Batch::default()
     };
     for _ in 0..2 {
-        learner.accumulate(&batch, alphabet)?;
+        learner.accumulate(&batch, support)?;
     }
-    learner.network().nll(&batch, alphabet)?;
-    let nll = learner.network().nll(&batch, alphabet)?;
+    learner.network().nll(&batch, support)?;
+    let nll = learner.network().nll(&batch, support)?;
     let mut gradient = Vec::new();
     learner.reduce(&mut |all, _| {
         gradient = all.to_vec();

@@ -1,22 +1,22 @@
-//! A network whose weights and activations stay on a CUDA device: what [`Erased`](super::Erased) does, and the plan of the
+//! A network whose weights and activations stay on a CUDA device: what [`CpuNetwork`](super::CpuNetwork) does, and the plan of the
 //! memory that [learning](super::CudaLearner) there takes.
 //!
 //! What a step asks of the device depends on sizes alone: rows, and how many positions are answered. The latter is made a
 //! multiple of [`quantum`] by further positions that weigh nothing, so that few sizes occur and each one's commands are
 //! captured once.
 
+use super::cpu_network::{check_batch, check_inputs, check_positions, not_compiled, total};
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::erased::{check_batch, check_inputs, check_positions, not_compiled, total};
 use super::{Action, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed};
 use crate::error::{Error, Result};
 use crate::kernels::categorical::Draw;
 use crate::kernels::categorical::cuda::{Destination, Positions};
-use crate::kernels::cuda::driver::Element;
+use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::{Number, Optimizer};
 use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Alphabet, Backend as _, Constants, Dropout, Loss, Pattern};
+use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
 use crate::rng::{Random, Stream};
 use crate::shapes::{SHAPES, Shape};
 
@@ -36,7 +36,7 @@ pub fn quantum(tokens: usize) -> usize {
 }
 
 /// A network on a device.
-pub struct OnDevice<A: Arch> {
+pub struct CudaNetwork<A: Arch> {
     pub(super) cuda: Cuda,
     dit: Dit<A, Cuda>,
     pub(super) parameters: Vec<Parameter>,
@@ -44,7 +44,7 @@ pub struct OnDevice<A: Arch> {
     places: Vec<usize>,
 }
 
-impl<A: Arch> OnDevice<A> {
+impl<A: Arch> CudaNetwork<A> {
     /// The network with these weights in the flat order.
     ///
     /// # Errors
@@ -71,15 +71,15 @@ impl<A: Arch> OnDevice<A> {
         &self,
         gradients: Gradients,
         batch: &Batch<'_>,
-        alphabet: Alphabet,
+        support: VocabSupport,
     ) -> Result<Gradients> {
-        check_batch(A::SHAPE, batch, alphabet)?;
+        check_batch(A::SHAPE, batch, support)?;
         if batch.positions.is_empty() {
             return Ok(gradients);
         }
-        let padded = Padded::new(batch, alphabet);
+        let padded = Padded::new(batch, support);
         self.cuda.record(gradients);
-        let (loss, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), alphabet)?;
+        let (loss, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), support)?;
         let gradients = self.cuda.backward(loss)?;
         drop(nll);
         self.cuda.run_again()?;
@@ -170,12 +170,12 @@ struct Padded {
 }
 
 impl Padded {
-    fn new(batch: &Batch<'_>, alphabet: Alphabet) -> Self {
+    fn new(batch: &Batch<'_>, support: VocabSupport) -> Self {
         let tokens = batch.tokens.len();
         let count = batch.positions.len();
         let wanted = count.next_multiple_of(quantum(tokens)).min(tokens);
         // Any token but the mask will do: it weighs nothing.
-        let nothing = u32::from(alphabet.mask == 0);
+        let nothing = u32::from(support.mask == 0);
         let mut padded = Self::default();
         for (token_row, own) in filled_up(batch.positions, tokens, wanted) {
             padded.positions.push(token_row);
@@ -203,7 +203,7 @@ impl Padded {
     }
 }
 
-impl<A: Arch> Network for OnDevice<A> {
+impl<A: Arch> Network for CudaNetwork<A> {
     fn shape(&self) -> &'static Shape {
         A::SHAPE
     }
@@ -220,13 +220,13 @@ impl<A: Arch> Network for OnDevice<A> {
         self.read_flat(None, Number::Weight, values)
     }
 
-    fn nll(&self, batch: &Batch<'_>, alphabet: Alphabet) -> Result<Vec<f32>> {
-        check_batch(A::SHAPE, batch, alphabet)?;
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
+        check_batch(A::SHAPE, batch, support)?;
         if batch.positions.is_empty() {
             return Ok(Vec::new());
         }
-        let padded = Padded::new(batch, alphabet);
-        let (_, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), alphabet)?;
+        let padded = Padded::new(batch, support);
+        let (_, nll) = self.dit.nll(&self.cuda, &padded.batch(batch), support)?;
         self.cuda.run_again()?;
         let nll = self.cuda.values(&nll)?;
         Ok(padded.own.iter().map(|&at| nll[at]).collect())
@@ -275,7 +275,7 @@ impl<A: Arch> Network for OnDevice<A> {
 
 /// A chain on the device, beside the network.
 struct DeviceChain<'a, A: Arch> {
-    network: &'a OnDevice<A>,
+    network: &'a CudaNetwork<A>,
     tokens: cuda::Chain,
     /// Rows.
     count: usize,
@@ -312,7 +312,7 @@ impl<A: Arch> Chain for DeviceChain<'_, A> {
         let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, Pattern::Full, None)?;
         let (w, b) = (&dit.output.weight, &dit.output.bias);
         let drawn = Positions {
-            alphabet: request.alphabet,
+            support: request.support,
             temperature: request.temperature,
             uniforms: &uniforms,
             into: &into,
@@ -351,10 +351,10 @@ pub fn takes(shape: &Shape) -> bool {
 
 /// What activations are made of in a precision.
 #[must_use]
-pub fn element(precision: Precision) -> Element {
+pub fn element(precision: Precision) -> DType {
     match precision {
-        Precision::Single | Precision::Tf32 => Element::F32,
-        Precision::Rounded => Element::Bf16,
+        Precision::F32 | Precision::Tf32 => DType::F32,
+        Precision::Bf16 => DType::Bf16,
     }
 }
 
@@ -367,7 +367,7 @@ pub fn build(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Netwo
     impl WithArch for Build<'_> {
         type Output = Result<Box<dyn Network>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(OnDevice::<A>::new(self.0, self.1)?))
+            Ok(Box::new(CudaNetwork::<A>::new(self.0, self.1)?))
         }
     }
     with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
@@ -393,7 +393,7 @@ pub fn build_learner(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<d
 ///
 /// # Errors
 /// The shape is not compiled.
-pub fn memory(shape: &Shape, element: Element, rows: usize, batch: Option<usize>) -> Result<Taken> {
+pub fn memory(shape: &Shape, element: DType, rows: usize, batch: Option<usize>) -> Result<Taken> {
     struct Plan(Cuda, usize, usize);
     impl WithArch for Plan {
         type Output = Result<Taken>;
@@ -419,7 +419,7 @@ pub(super) fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize 
 ///
 /// # Errors
 /// It does not: the error says what does.
-pub fn fits(shape: &Shape, element: Element, rows: u32, batch: u32, bytes: usize) -> Result<()> {
+pub fn fits(shape: &Shape, element: DType, rows: u32, batch: u32, bytes: usize) -> Result<()> {
     let needed = memory(shape, element, rows as usize, Some(batch as usize))?.total();
     let mib = 1 << 20;
     if needed <= bytes {
@@ -441,7 +441,7 @@ pub fn fits(shape: &Shape, element: Element, rows: u32, batch: u32, bytes: usize
 ///
 /// # Errors
 /// Not even one row fits: the error says what does.
-pub fn fitting(shape: &Shape, element: Element, batch: u32, bytes: usize) -> Result<u32> {
+pub fn fitting(shape: &Shape, element: DType, batch: u32, bytes: usize) -> Result<u32> {
     let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
     let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
     let needed =
@@ -497,7 +497,7 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
     let positions: Vec<u32> = (0..masked as u32).collect();
     let mut tokens = vec![0; rows * A::SHAPE.length];
     tokens[..masked].fill(1);
-    let alphabet = Alphabet::without_mask(1, A::SHAPE.vocabulary as u32);
+    let support = VocabSupport::without_mask(1, A::SHAPE.vocabulary as u32);
     let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
     let batch = Batch {
         tokens: &tokens,
@@ -513,6 +513,6 @@ pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
         }),
         ..Batch::default()
     };
-    learner.accumulate(&batch, alphabet)?;
+    learner.accumulate(&batch, support)?;
     Ok(learner.taken())
 }

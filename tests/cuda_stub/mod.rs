@@ -1,4 +1,4 @@
-//! The stand-in for CUDA (`cuda.cpp`), built for those who run with it.
+//! The CUDA stub for CUDA (`cuda.cpp`), built for those who run with it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,24 +7,24 @@ use std::process::Command;
 /// What the libraries are called, as they are looked for.
 const LIBRARIES: [&str; 3] = ["libcuda.so", "libnvrtc.so", "libcublasLt.so"];
 
-/// A folder with the stand-in's libraries, and with a cache for what they compile.
-pub struct StandIn(PathBuf);
+/// A folder with the CUDA stub's libraries, and with a cache for what they compile.
+pub struct CudaStub(PathBuf);
 
-impl StandIn {
+impl CudaStub {
     /// Compiled, unless a process was here before with the same sources.
     ///
     /// # Panics
     /// There is no C++ compiler, or it refuses the source.
     pub fn build() -> Self {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let sources = ["tests/stand_in/cuda.cpp", "src/kernels/cuda/emulate.h"].map(|path| root.join(path));
+        let sources = ["tests/cuda_stub/cuda.cpp", "src/kernels/cuda/emulate.h"].map(|path| root.join(path));
         let mut digest = blake3::Hasher::new();
         for source in &sources {
-            digest.update(&std::fs::read(source).expect("a source of the stand-in"));
+            digest.update(&std::fs::read(source).expect("a source of the CUDA stub"));
         }
         let digest = digest.finalize().to_hex();
         let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = parent.join(format!("stand-in-{}", &digest[..16]));
+        let folder = parent.join(format!("CUDA stub-{}", &digest[..16]));
         if !folder.exists() {
             let beside = tempfile::tempdir_in(parent).expect("a folder");
             let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());
@@ -36,7 +36,7 @@ impl StandIn {
                 .status();
             assert!(
                 status.expect("a C++ compiler").success(),
-                "the stand-in does not compile"
+                "the CUDA stub does not compile"
             );
             // One library by three names: what one part of it knows, the others do.
             for name in &LIBRARIES[1..] {
@@ -49,7 +49,7 @@ impl StandIn {
         Self(folder)
     }
 
-    /// What a process needs in its environment to find the stand-in, whatever else the machine has.
+    /// What a process needs in its environment to find the CUDA stub, whatever else the machine has.
     pub fn environment(&self) -> [(&'static str, OsString); 2] {
         [
             ("LD_LIBRARY_PATH", self.0.clone().into()),
