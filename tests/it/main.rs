@@ -39,3 +39,4 @@ mod tables;
 mod tokenizers;
 mod train;
 mod validate;
+mod zip_bombs;
