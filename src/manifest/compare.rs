@@ -1,21 +1,21 @@
-//! The compare stage: what it takes, and by which number its table is in order.
+//! The compare stage: which stages it compares, and which metric orders its table.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Point, StageKind};
 
-/// Puts the results of several stages into one table.
+/// Collects the results of several stages in one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compare {
-    /// What is compared: an evaluate, sample or train stage, all instances of it where it is swept; or a list of such
-    /// stages. Training is compared by its last validation.
+    /// What to compare: the name of an evaluate, sample or train stage (of a swept stage, all instances are compared),
+    /// or a list of such names. Train stages are compared by their last validation.
     #[schemars(extend("patternErrorMessage" = COMPARED))]
     pub of: Vec<Compared>,
-    /// The metric that orders the table: of bounds the lowest first, of accepted records the highest. Where stages differ in
-    /// seeds alone, whatever they are called, by the means over seeds, and the rows of a mean by no rank. Default: the first
-    /// that some row has of `bits_per_byte`, `nats_per_token` and `grammatical`.
+    /// Metric that orders the table: bounds from the lowest, the share of accepted records from the highest. Stages
+    /// that differ only in seeds are ordered by their mean over the seeds, whatever their names, and are not ranked
+    /// among each other. Default: the first of `bits_per_byte`, `nats_per_token` and `grammatical` that any row has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<Metric>,
 }
@@ -23,16 +23,16 @@ pub struct Compare {
 /// What a compare stage takes, for a person.
 pub(super) const COMPARED: &str = "the name of an evaluate, sample or train stage, or a list of such names";
 
-/// A row of a comparison: what `of` stands for once sweeps are spelt out.
+/// A row of the comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Compared {
     /// The stage.
     pub stage: String,
-    /// The row's name, where its values do not distinguish it from the others.
+    /// Name of the row, if its values do not distinguish it from the others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its place in its sweep.
+    /// Its values in its sweep.
     pub point: Point,
     /// Its settings, numbered: rows of one number differ in nothing but seeds. Filled in when the stage is planned; nothing
     /// where no two rows do.
@@ -54,19 +54,20 @@ pub struct Seed {
     pub value: u64,
 }
 
-/// A number that stages are compared by.
+/// A metric that stages are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The bound in bits per byte of text: comparable between tokenizers. What a tokenizer loses is spelled out in it.
-    /// Bounds on normalized text (see `bits_per_byte_normalized`) come after all others.
+    /// The bound in bits per byte of text, comparable between tokenizers. It includes the cost of spelling out text
+    /// that the tokenizer loses (unknown tokens, dropped characters). Bounds on normalized text (see
+    /// `bits_per_byte_normalized`) come after all others.
     BitsPerByte,
-    /// The bound in bits per byte where the tokenizer changes the text (letter case, accents, white space): a bound on the
-    /// text as it is then, lower than one on the text itself.
+    /// The bound in bits per byte for a tokenizer that normalizes text (letter case, accents, white space). It is a
+    /// bound on the normalized text, lower than a bound on the text itself.
     BitsPerByteNormalized,
-    /// The bound in nats per token of text, or per position where padding counts.
+    /// The bound in nats per token of text, or per position if padding counts.
     NatsPerToken,
-    /// The bound on the perplexity per token of text, or per position where padding counts.
+    /// The bound on the perplexity per token of text, or per position if padding counts.
     Perplexity,
     /// The share of sampled records that the grammar accepts.
     Grammatical,

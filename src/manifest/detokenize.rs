@@ -1,4 +1,4 @@
-//! Which detokenizers a source has: rule sets, as ours or as published.
+//! The detokenizers of a source: rule sets, in mdlm's or the published version.
 
 use std::fmt;
 
@@ -10,20 +10,20 @@ use serde_json::Value;
 
 use super::source::Detokenizer;
 
-/// Whose rules a detokenizer follows.
+/// Version of the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Spelling {
-    /// Ours: the text as a person would write it.
+    /// mdlm's rules: natural English text.
     #[default]
     Natural,
-    /// Those of the authors of arXiv 2406.07524, for numbers that are put beside theirs. They differ from ours. PTB: `N`
-    /// becomes `1` only between two spaces (`nov. N` at a record's end, `$ N` stay), of `'re`, `'ve`, `'ll` none closes up.
-    /// WikiText: a record keeps the space that it begins with and ends with a line break; marks close up only before a
-    /// space, single quotes pair across apostrophes, ` N ` becomes ` 1 ` (lines without text, which the authors keep as
-    /// records of an end mark alone, are dropped all the same). One Billion Word: a full stop closes up only to letters
-    /// and digits, and every word that begins with an apostrophe closes up. Scientific papers: a stop before a line
-    /// break stays apart. LAMBADA: no difference.
+    /// The rules of the authors of arXiv 2406.07524, for comparison with their figures. They differ from mdlm's rules.
+    /// PTB: `N` becomes `1` only between two spaces (`nov. N` at the end of a record and `$ N` stay); `'re`, `'ve` and
+    /// `'ll` are not joined to the word before. WikiText: a record keeps its leading space and ends with a line break;
+    /// punctuation marks are joined only before a space; single quotes pair across apostrophes; ` N ` becomes ` 1 `
+    /// (lines without text, which the authors keep as records of one end mark, are dropped here too). One Billion Word:
+    /// a full stop is joined only to letters and digits, and every word that begins with an apostrophe is joined to the
+    /// word before. Scientific papers: a full stop before a line break stays apart. LAMBADA: no difference.
     Published,
 }
 
@@ -45,18 +45,18 @@ impl From<Detokenizer> for Detokenization {
     }
 }
 
-/// A rule set, and whose rules.
+/// A rule set and its version.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Named {
-    /// The rule set.
+    /// Name of the rule set.
     rules: Detokenizer,
-    /// Whose rules. Default: the better English.
+    /// Version of the rules. Default: the more natural English.
     #[serde(default, rename = "as")]
     spelling: Spelling,
 }
 
-/// Ours are written by their name alone, however they were spelt: a cache key has one form.
+/// mdlm's rules are written as a name alone, however the manifest wrote them: a cache key has one form.
 impl Serialize for Detokenization {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.spelling {
@@ -131,7 +131,7 @@ pub(super) fn schema(generator: &mut SchemaGenerator) -> Schema {
     };
     branches.push(generator.subschema_for::<Named>().to_value());
     let one = json_schema!({
-        "description": "A rule set, by its name or with whose rules they are.",
+        "description": "A rule set: its name, or an object with its name and version.",
         "oneOf": branches,
     });
     branches.push(json_schema!({ "type": "array", "items": one }).to_value());

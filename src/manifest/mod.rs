@@ -1,28 +1,28 @@
-//! What the user wrote: the manifest, its types, its schema and its faults.
+//! The manifest as the user wrote it: its types, its schema and its faults.
 //!
-//! The doc comments of the types are the schema's text: they are what an editor shows on hover. Every default
+//! The doc comments of the types become the schema's descriptions, which an editor shows on hover. Every default
 //! is a named constant, and the field's text says where it comes from: "Default: why" in a doc comment becomes
-//! "Default `value`: why" in the schema. A field that has no effect does not exist.
+//! "Default `value`: why" in the schema. Every field has an effect.
 //!
 //! | file | what it does |
 //! |---|---|
 //! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
 //! | `text.rs` | JSON → a tree that knows the place of everything |
 //! | `source.rs` | the settings of source stages |
-//! | `corpora.rs` | the corpora that have names |
+//! | `corpora.rs` | the named corpora |
 //! | `objective.rs` | the objectives of train stages |
-//! | `published.rs` | where the published code does otherwise, by name |
+//! | `published.rs` | settings that follow the published code where it differs from ours |
 //! | `sampler.rs` | samplers and their settings |
-//! | `order.rs` | stages, each after those it consumes |
-//! | `vocabularies.rs` | the tokenizers that have names |
+//! | `order.rs` | the order of stages: each after those it reads |
+//! | `vocabularies.rs` | the named tokenizers |
 //! | `schema.rs` | the JSON Schema of the types below |
-//! | `matrix.rs` | sweeps: a stage with a `matrix` spelt out as plain stages |
+//! | `matrix.rs` | sweeps: expands a stage with a `matrix` into plain stages |
 //! | `structure.rs` | faults against the schema |
-//! | `kinds.rs` | objects with a `kind`: their defaults, and former fields that they took in |
+//! | `kinds.rs` | objects with a `kind`: their defaults, and former fields that moved into them |
 //! | `meaning.rs` | faults that no schema can state |
 //! | `fault.rs` | the fields of a fault |
 //!
-//! `Manifest` is what was written; what it means (a DAG with cache keys) is the plan's (`crate::plan`).
+//! `Manifest` holds what was written; the plan (`crate::plan`) makes a DAG with cache keys of it.
 
 use std::sync::LazyLock;
 
@@ -96,28 +96,29 @@ pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
 /// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
 pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
 
-/// A pipeline from text to a trained, evaluated and sampled masked diffusion language model.
+/// A pipeline that turns text into a trained, evaluated and sampled masked diffusion language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "mdlm pipeline")]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
-    /// Path or URL of the JSON Schema of this file, with which editors complete and check it:
-    /// `../schemas/pipeline.schema.json`. Has no effect on what runs. Default: none.
+    /// Path or URL of the JSON Schema of this file, such as `../schemas/pipeline.schema.json`. Editors use it to
+    /// complete and check the file; it has no effect on a run. Default: none.
     #[serde(rename = "$schema", default, skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
-    /// Name of the pipeline, shown in summaries: up to 64 letters, digits, `-`, `_` and `.`.
+    /// Name of the pipeline, shown in summaries: up to 64 letters, digits, `-`, `_` and `.`; the first is a letter or a
+    /// digit.
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"), extend("patternErrorMessage" = PIPELINE_NAME))]
     pub name: String,
-    /// What the pipeline is for, in a sentence or two. Has no effect on what runs. Default: none.
+    /// Purpose of the pipeline, in a sentence or two. It has no effect on a run. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// Seed of every random number of the pipeline; a stage may have its own. The same manifest, inputs and seed give
-    /// the same bits on a CPU, whatever the number of threads.
+    /// Seed of all random numbers in the pipeline; a stage can set its own `seed`. On a CPU, the same manifest, inputs
+    /// and seed give the same bits, whatever the number of threads.
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: u64,
-    /// The stages by name: up to 64 letters, digits, `-` and `_`. A stage names the stages that it consumes, which
-    /// makes the graph; the order in the file has no meaning. A swept stage is consumed by its name, in all its
-    /// instances, or by that of one instance: `model@seed=1`.
+    /// The stages, by name: up to 64 letters, digits, `-` and `_`. A stage names the stages whose output it reads;
+    /// these references make the graph, and the order in the file does not matter. The name of a swept stage stands for
+    /// all its instances; `model@seed=1` names one instance.
     #[schemars(extend("minProperties" = 1, "maxProperties" = 1000, "propertyNames" = {
         "pattern": "^[A-Za-z0-9_-]{1,64}(@.{1,1000})?$", "patternErrorMessage": STAGE_NAME
     }))]
@@ -129,23 +130,23 @@ const PIPELINE_NAME: &str = "a name: up to 64 letters, digits, `-`, `_` and `.`,
 /// What a stage may be called, for a person.
 const STAGE_NAME: &str = "a name: up to 64 letters, digits, `-` and `_`";
 
-/// One stage of a pipeline; `kind` says of which kind.
+/// One stage of a pipeline; `kind` selects which.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Stage {
-    /// Brings text in, as records.
+    /// Reads text and splits it into records.
     Source(Source),
-    /// Turns records into tokens, with a tokenizer that is loaded or trained here.
+    /// Turns records into tokens, with a tokenizer that is loaded, or trained on the records.
     Tokenize(Tokenize),
-    /// Cuts tokens into rows of fixed length, wrapped or padded, and splits them for training and validation.
+    /// Packs tokens into rows of fixed length, wrapped or padded, and splits the records into training and validation.
     Pack(Pack),
-    /// Trains a network on packed rows for the objective that `objective` names, masked diffusion by default.
+    /// Trains a network on packed rows with the objective in `objective`, by default masked diffusion.
     Train(Train),
-    /// Bounds the perplexity of a model on packed rows.
+    /// Computes an upper bound on the perplexity of a model on packed rows.
     Evaluate(Evaluate),
-    /// Draws texts from a model.
+    /// Samples texts from a model.
     Sample(Sample),
-    /// Puts the results of several stages, or of all instances of a sweep, into one table.
+    /// Collects the results of several stages, or of all instances of a sweep, in one table.
     Compare(Compare),
 }
 
@@ -153,25 +154,26 @@ pub enum Stage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tokenize {
-    /// The source stage whose records are tokenized.
+    /// Name of the source stage whose records are tokenized.
     pub from: String,
-    /// The tokenizer: loaded, trained on these records, or another stage's.
+    /// The tokenizer: loaded, trained on these records, or taken from another stage.
     pub tokenizer: Tokenizer,
-    /// Whether text may make special tokens, as a vocabulary does that has them among its pieces or words (`</s>` of a
-    /// Unigram). Meant are the tokens of the roles and all that the tokenizer marks as special, but for the unknown token.
-    /// The mask is refused whatever is set here. Default: such a record is an error.
+    /// Whether the text of a record may produce special tokens. This happens when the vocabulary has them as ordinary
+    /// pieces or words (`</s>` of a Unigram). Special tokens are those with a role and all that the tokenizer marks as
+    /// special, except the unknown token. Text that produces the mask token is always an error. Default: `refuse`, so
+    /// that such a record is an error.
     #[serde(default, skip_serializing_if = "SpecialTokensInText::is_default")]
     pub special_tokens_in_text: SpecialTokensInText,
 }
 
-/// Whether text may make special tokens.
+/// Whether the text of a record may produce special tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SpecialTokensInText {
-    /// A record whose text makes one is an error.
+    /// A record whose text produces a special token is an error.
     #[default]
     Refuse,
-    /// They are made: the text `</s>` ends a document.
+    /// Special tokens are produced: the text `</s>` ends a document.
     Allow,
 }
 
@@ -181,31 +183,32 @@ impl SpecialTokensInText {
     }
 }
 
-/// A tokenizer: loaded, trained on the records, or another stage's.
+/// A tokenizer: loaded, trained on the records, or taken from another stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Tokenizer {
-    /// A tokenizer by the name under which it is published, downloaded once or brought by hand; `mdlm tokenizers` lists
-    /// them.
+    /// A published tokenizer, by name. Its files are downloaded once, or read from `path`. `mdlm tokenizers` lists the
+    /// names.
     Published(PublishedTokenizer),
-    /// A Hugging Face `tokenizer.json` from `http(s)`, the Hugging Face hub (`hf://`) or a bucket, downloaded once or
-    /// brought by hand.
+    /// A Hugging Face `tokenizer.json` from `http(s)`, the Hugging Face hub (`hf://`) or a bucket (`s3://`, `gs://`,
+    /// `az://`), downloaded once or read from `path`.
     Download(TokenizerDownload),
-    /// A Hugging Face `tokenizer.json`. Truncation, padding and dropout fixed in the file are switched off.
+    /// A local Hugging Face `tokenizer.json`. Truncation, padding and dropout set in the file are switched off.
     File(TokenizerFile),
-    /// GPT-2's byte-level BPE from its vocabulary and merges. BOS and EOS are `<|endoftext|>`; the mask token is
+    /// GPT-2's byte-level BPE, from its vocabulary and merges files. BOS and EOS are `<|endoftext|>`; the mask token is
     /// appended (id 50,257).
     Gpt2(Gpt2Files),
-    /// BERT's WordPiece from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`. It does not distinguish
-    /// white space, so that bits per byte are those of normalized text; what `[UNK]` stands for is spelled out in them.
+    /// BERT's WordPiece, from its `vocab.txt`. BOS is `[CLS]`, EOS `[SEP]`, padding `[PAD]`, mask `[MASK]`. It
+    /// normalizes white space, so bits per byte refer to the normalized text; they include the cost of spelling out the
+    /// words that `[UNK]` replaces.
     Bert(BertFile),
     /// Trains a byte-level BPE on the records.
     TrainBpe(TrainTokenizer),
-    /// Trains a WordPiece vocabulary on the records. As with `bert`, bits per byte are those of normalized text.
+    /// Trains a WordPiece vocabulary on the records. As with `bert`, bits per byte refer to the normalized text.
     TrainWordpiece(TrainTokenizer),
-    /// One token a character of a fixed alphabet, as for text8; any other character is an error that shows its place.
+    /// One token per character of a fixed alphabet, as for text8. Any other character is an error that shows its place.
     Characters(Characters),
-    /// The tokenizer of another tokenize stage: for text that a model is evaluated on and did not learn from.
+    /// The tokenizer of another tokenize stage. Use it for text that a model is evaluated on but not trained on.
     Stage(TokenizerOfStage),
 }
 
@@ -213,31 +216,34 @@ pub enum Tokenizer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerFile {
-    /// The file, relative to the manifest's folder.
+    /// Path of the file, relative to the manifest's folder.
     #[schemars(length(min = 1))]
     pub path: String,
-    /// Which of its tokens play the special roles. A mask token that the vocabulary lacks is appended to it. Default:
-    /// the usual names are tried, see each role.
+    /// Tokens of the special roles. A mask token that the vocabulary lacks is appended to it. Default: the usual names
+    /// are tried; see each role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub special: Option<SpecialTokens>,
 }
 
-/// Which tokens play the special roles; the usual names are tried for those left out.
+/// Tokens of the special roles; for a role that is left out, the usual names are tried.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SpecialTokens {
-    /// Begins a row. Default: the first that exists of `[BOS]`, `<s>`, `[CLS]`, `<|endoftext|>`.
+    /// The token that begins a row. Default: the first of `[BOS]`, `<s>`, `[CLS]`, `<|endoftext|>` in the vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(title = "BOS")]
     pub bos: Option<String>,
-    /// Ends a document. Default: the first that exists of `[EOS]`, `</s>`, `[SEP]`, `<|endoftext|>`.
+    /// The token that ends a document. Default: the first of `[EOS]`, `</s>`, `[SEP]`, `<|endoftext|>` in the
+    /// vocabulary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(title = "EOS")]
     pub eos: Option<String>,
-    /// Fills up a padded row. Default: the first that exists of `[PAD]`, `<pad>`; else the EOS token.
+    /// The token that fills up a padded row. Default: the first of `[PAD]`, `<pad>` in the vocabulary; else the EOS
+    /// token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pad: Option<String>,
-    /// The absorbing state. Default: the first that exists of `[MASK]`, `<mask>`; else `[MASK]` is appended.
+    /// The token that replaces masked tokens (the absorbing state). Default: the first of `[MASK]`, `<mask>` in the
+    /// vocabulary; else `[MASK]` is appended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mask: Option<String>,
 }
@@ -246,10 +252,10 @@ pub struct SpecialTokens {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Gpt2Files {
-    /// `vocab.json` (OpenAI's `encoder.json`), relative to the manifest's folder.
+    /// Path of `vocab.json` (OpenAI's `encoder.json`), relative to the manifest's folder.
     #[schemars(length(min = 1))]
     pub vocabulary: String,
-    /// `merges.txt` (OpenAI's `vocab.bpe`), relative to the manifest's folder.
+    /// Path of `merges.txt` (OpenAI's `vocab.bpe`), relative to the manifest's folder.
     #[schemars(length(min = 1))]
     pub merges: String,
 }
@@ -258,11 +264,11 @@ pub struct Gpt2Files {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BertFile {
-    /// `vocab.txt`, one token a line, relative to the manifest's folder.
+    /// Path of `vocab.txt`, one token per line, relative to the manifest's folder.
     #[schemars(length(min = 1))]
     pub vocabulary: String,
-    /// Lower-cases and strips accents. Default: bert-base-uncased's own setting, the tokenizer of the LM1B figures in
-    /// arXiv 2406.07524.
+    /// Converts text to lower case and strips accents. Default: the setting of bert-base-uncased, the tokenizer of the
+    /// LM1B figures in arXiv 2406.07524.
     #[serde(default = "yes")]
     pub lowercase: bool,
 }
@@ -271,25 +277,27 @@ pub struct BertFile {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TrainTokenizer {
-    /// Tokens in the vocabulary, the special ones included. Fewer result when the text has too few words.
+    /// Number of tokens in the vocabulary, including the special ones. There are fewer if the text has too few
+    /// different words.
     #[schemars(range(min = 300, max = 1_000_000))]
     pub vocabulary_size: u32,
-    /// A pair of tokens is merged only when it occurs this often. Default: Hugging Face's trainers of byte-level BPE
-    /// and WordPiece.
+    /// Smallest number of occurrences at which a pair of tokens is merged. Default: as in Hugging Face's trainers of
+    /// byte-level BPE and WordPiece.
     #[serde(default = "two")]
     #[schemars(range(min = 1))]
     pub min_frequency: u32,
-    /// Lower-cases the text first; what is sampled is then lower case too, and bits per byte are those of lower-cased text.
-    /// Default: the text stays what it is.
+    /// Converts the text to lower case first. Samples are then lower case too, and bits per byte refer to the
+    /// lower-case text. Default: the text is not changed.
     #[serde(default)]
     pub lowercase: bool,
 }
 
-/// One token a character.
+/// One token per character.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Characters {
-    /// The characters, each once; four special tokens are added. Default: text8's 27, the space and the letters.
+    /// The characters, each once; four special tokens (BOS, EOS, padding, mask) are added. Default: the 27 characters
+    /// of text8, the space and the letters.
     #[serde(default = "text8_alphabet")]
     #[schemars(length(min = 1))]
     pub alphabet: String,
@@ -299,69 +307,74 @@ pub struct Characters {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerOfStage {
-    /// A tokenize stage.
+    /// Name of the tokenize stage.
     pub stage: String,
 }
 
-/// Cuts tokens into rows of fixed length.
+/// Packs tokens into rows of fixed length.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Pack {
-    /// The tokenize stage whose tokens are packed.
+    /// Name of the tokenize stage whose tokens are packed.
     pub from: String,
-    /// L: tokens a row, BOS and EOS included. The shape of the model that learns or judges the rows has the same L.
+    /// L, the number of tokens in a row, including BOS and EOS. It must equal the row length of the `shape` of every
+    /// model that is trained or evaluated on the rows.
     #[schemars(range(min = 4, max = 65_536))]
     pub length: u32,
-    /// `true`: documents are joined with EOS between them and cut into rows BOS + (length − 2) tokens + EOS; `tail`
-    /// decides about the tail that does not fill a row. `false`: one record a row, BOS + record + EOS, truncated
-    /// and padded; what padding counts for is `padding`'s choice. The published LM1B figures (27.04, 23.00) are for `false`.
-    /// Default: the authors' setting for OpenWebText.
+    /// `true`: documents are joined with EOS between them and cut into rows of BOS + (L − 2) tokens + EOS; `tail`
+    /// decides about the last, incomplete row. `false`: one record per row, as BOS + record + EOS, truncated or padded
+    /// to L; `padding` decides whether padding counts. The published LM1B figures (27.04, 23.00) are for `false`.
+    /// Default: the MDLM authors' setting for OpenWebText (arXiv 2406.07524).
     #[serde(default = "yes")]
     pub wrap: bool,
-    /// What padding is to losses and bounds. Wrapped rows have none to count. Default: as the authors do.
+    /// Whether padding counts in losses and bounds. Wrapped rows have no padding to count. Default: as the MDLM authors
+    /// do (arXiv 2406.07524).
     #[serde(default)]
     pub padding: Padding,
-    /// The treatment of the last tokens of each split's joined documents, which do not fill a row. Rows that are not
-    /// wrapped have no such tail. Default: the authors drop tails, too, one of every 1,000 documents in every worker.
+    /// What happens to the last tokens of each split when they do not fill a row. Only wrapped rows have such a tail.
+    /// Default: the MDLM authors drop tails too, one for every 1,000 documents in every worker.
     #[serde(default)]
     pub tail: Tail,
-    /// Share of the records that goes to the `validation` split, by a seeded hash of the record's text; the rest is
-    /// `train`. 1 for text that is for evaluation only. Default: nothing is held out that was not asked for.
+    /// Share of the records that goes to the `validation` split, chosen by a seeded hash of each record's text; the
+    /// other records go to `train`. Set 1 if the text is used for evaluation only. Default: no records are held out
+    /// unless you set this.
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub validation: f64,
-    /// File format of the shards. Default: rows are read in random order, and mapped files are fastest at that.
+    /// File format of the shards. Default: training reads rows in random order, which is fastest with memory-mapped
+    /// files.
     #[serde(default)]
     pub format: RowFormat,
-    /// Rows a shard. Default: our choice, about 32 MB a shard at 128 tokens of 16 bits.
+    /// Number of rows in a shard. Default: our choice, about 32 MB per shard for rows of 128 tokens of 16 bits.
     #[serde(default = "default_shard_rows")]
     #[schemars(range(min = 1, max = 100_000_000))]
     pub shard_rows: u32,
-    /// Seed of the split. Default: the pipeline's seed.
+    /// Seed of the hash that splits the records. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
 }
 
-/// What padding is to losses and bounds.
+/// Whether padding counts in losses and bounds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Padding {
-    /// Left out of every loss. The network sees it and so knows a text's length: bounds are on the text given its length.
+    /// Padding counts in no loss and no bound. The network still sees it and so knows how long the text is: a bound is
+    /// on the text given its length.
     #[default]
     Excluded,
-    /// Counts like text: bounds are on the whole record, and compare with an entropy.
+    /// Padding counts like text. A bound is then on the whole record and can be compared with an entropy.
     Counted,
 }
 
-/// The treatment of tokens that do not fill a row.
+/// What happens to the last tokens of a split when they do not fill a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Tail {
-    /// They are dropped.
+    /// The last tokens are dropped.
     #[default]
     Drop,
-    /// They make a last row, padded; the padding is left out of every loss, and the shards carry a loss mask.
+    /// The last tokens become a padded row. The padding is left out of every loss, and the shards carry a loss mask.
     Pad,
 }
 
@@ -376,151 +389,161 @@ pub enum RowFormat {
     Parquet,
 }
 
-/// Trains a network on packed rows for the objective that `objective` names.
+/// Trains a network on packed rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Train {
-    /// The pack stage whose `train` split is learnt and whose `validation` split is watched.
+    /// Name of the pack stage. Its `train` split is trained on, and its `validation` split is used to validate during
+    /// training.
     pub from: String,
-    /// The compiled shape of the network; `mdlm shapes` lists them. Another one is a line in `src/shapes.rs` and a
+    /// Compiled shape of the network; `mdlm shapes` lists them. To add a shape, add a line to `src/shapes.rs` and
     /// rebuild.
     #[schemars(schema_with = "shape_names")]
     pub shape: String,
-    /// Optimizer steps. (The authors: 1,000,000 on LM1B, 33 billion tokens, and on OpenWebText.)
+    /// Number of optimizer steps. (The MDLM authors: 1,000,000 on LM1B, which is 33 billion tokens, and on
+    /// OpenWebText.)
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub steps: u64,
-    /// Rows a step (the global batch). Default: the authors' configuration (arXiv 2406.07524).
+    /// Number of rows per optimizer step (the global batch). Default: the MDLM authors' configuration (arXiv
+    /// 2406.07524).
     #[serde(default = "default_batch")]
     #[schemars(range(min = 1, max = 1_048_576))]
     pub batch: u32,
-    /// Rows that go through the network at a time; must divide `batch`. Changes memory and speed, never the result, and
-    /// is not part of the cache key. Default: chosen to fit.
+    /// Number of rows that go through the network at a time; it must divide `batch`. It changes memory and speed, never
+    /// the result, and is not part of the cache key. Default: chosen to fit the memory.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub micro_batch: Option<u32>,
-    /// Learning rate of AdamW after warm-up. Default: the authors' configuration (arXiv 2406.07524).
+    /// Learning rate of AdamW after warm-up. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_learning_rate")]
     #[schemars(range(min = 0.0, max = 10.0))]
     pub learning_rate: f64,
-    /// Steps over which the learning rate rises linearly from zero; at most `steps`. Default: the authors'
-    /// configuration (arXiv 2406.07524).
+    /// Number of steps over which the learning rate rises linearly from zero; at most `steps`. Default: the MDLM
+    /// authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_warmup_steps")]
     pub warmup_steps: u64,
-    /// From which number updates are counted during warm-up. Default: no update without effect.
+    /// How the learning rate rises during warm-up. Default: `from_one`, so that no update has a learning rate of zero.
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub warmup_rates: WarmupRates,
-    /// What the learning rate does after warm-up. Default: the authors' configuration (arXiv 2406.07524).
+    /// Learning rate after warm-up. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub schedule: LearningRateSchedule,
-    /// AdamW's β1: decay of the gradient's average. Default: the authors' configuration (arXiv 2406.07524).
+    /// AdamW's β1: decay of the average of the gradients. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_beta1")]
     #[schemars(range(min = 0.0, max = 0.999_999))]
     #[schemars(title = "β1")]
     pub beta1: f64,
-    /// AdamW's β2: decay of the squared gradient's average. Default: the authors' configuration (arXiv 2406.07524).
+    /// AdamW's β2: decay of the average of the squared gradients. Default: the MDLM authors' configuration (arXiv
+    /// 2406.07524).
     #[serde(default = "default_beta2")]
     #[schemars(range(min = 0.0, max = 0.999_999_9))]
     #[schemars(title = "β2")]
     pub beta2: f64,
-    /// AdamW's ε, added to the root of the squared gradient's average. Default: the authors' configuration (arXiv
+    /// AdamW's ε, added to the root of the averaged squared gradient. Default: the MDLM authors' configuration (arXiv
     /// 2406.07524).
     #[serde(default = "default_epsilon")]
     #[schemars(range(min = 1e-16, max = 1.0))]
     #[schemars(title = "ε")]
     pub epsilon: f64,
-    /// AdamW's decoupled weight decay. Default: the authors' configuration (arXiv 2406.07524).
+    /// AdamW's decoupled weight decay. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub weight_decay: f64,
-    /// Gradients whose global norm exceeds this are scaled down to it; 0 switches it off. Default: the authors'
-    /// configuration (arXiv 2406.07524).
+    /// Largest global norm of the gradients; larger ones are scaled down to it. 0 switches clipping off. Default: the
+    /// MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_gradient_clip")]
     #[schemars(range(min = 0.0))]
     pub gradient_clip: f64,
-    /// Decay of the weights' exponential moving average: min(ema, (1 + n) / (10 + n)) at update n. Evaluation and
-    /// sampling use the average. Default: arXiv 2406.07524.
+    /// Decay of the exponential moving average (EMA) of the weights: min(ema, (1 + n) / (10 + n)) at update n.
+    /// Evaluation and sampling use the average by default. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default = "default_ema")]
     #[schemars(range(min = 0.0, max = 0.999_999_999))]
     #[schemars(title = "EMA")]
     pub ema: f64,
-    /// Dropout on the outputs of attention and MLP. Default: the authors' configuration (arXiv 2406.07524).
+    /// Dropout probability on the outputs of attention and MLP. Default: the MDLM authors' configuration (arXiv
+    /// 2406.07524).
     #[serde(default = "default_dropout")]
     #[schemars(range(min = 0.0, max = 0.9))]
     pub dropout: f64,
-    /// Precision of training. Weights, their gradients, the optimizer's state and all sums are f32 whatever this says.
-    /// Evaluation and sampling compute in f32, but on a GPU in bf16 where the model was trained in bf16. Default: no
-    /// rounding that was not asked for.
+    /// Precision of activations and matrix products in training. Weights, gradients of weights, optimizer state and
+    /// sums are always f32. A model that was trained in `bf16` is also evaluated and sampled in bf16 on a GPU;
+    /// everything else is evaluated and sampled in f32. Default: less precision must be asked for.
     #[serde(default)]
     pub precision: Precision,
-    /// What the model is trained for. Default: MDLM in the authors' configuration (arXiv 2406.07524).
+    /// Objective of training. Default: MDLM in the authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub objective: Objective,
-    /// Steps between validations; 0 validates at the end only. It cannot change the weights: a training that differs in
-    /// this and in `validation_rows` alone is not repeated, unless `--force` asks for it. Default: our choice; the authors' `val_check_interval`
-    /// is 10,000.
+    /// Number of steps between validations; 0 validates only at the end. It does not affect the weights: a change of
+    /// only this and `validation_rows` does not repeat the training, except with `--force`. Default: our choice; the
+    /// MDLM authors' `val_check_interval` is 10,000.
     #[serde(default = "default_validation_every")]
     pub validation_every: u64,
-    /// Rows of each validation, at most. As `validation_every`, it cannot change the weights. Default: our choice, enough for a bound within about 1%.
+    /// Largest number of rows in a validation. Like `validation_every`, it does not affect the weights. Default: our
+    /// choice, enough for a bound within about 1%.
     #[serde(default = "default_validation_rows")]
     #[schemars(range(min = 1))]
     pub validation_rows: u32,
-    /// Steps between checkpoints, from which an interrupted training goes on; where steps take long there is one every ten
-    /// minutes too. Not part of the cache key. Default: our choice, every few minutes at a GPU's pace.
+    /// Number of steps between checkpoints, from which an interrupted training resumes. If steps are slow, a checkpoint
+    /// is also written every ten minutes. It is not part of the cache key. Default: our choice, every few minutes at
+    /// the speed of a GPU.
     #[serde(default = "default_checkpoint_every")]
     #[schemars(range(min = 1))]
     pub checkpoint_every: u64,
-    /// Which checkpoints stay in the store when the training has ended. Not part of the cache key. A training with other
-    /// `steps`, or with learning rates that differ later on, goes on from the newest that it would have come through
-    /// itself; from the end of a shorter training it does so in any case. Of a training that is done already, `--force`
-    /// makes them. Default: none stay.
+    /// Which checkpoints stay in the store after the training has ended. A later training with other `steps`, or with
+    /// learning rates that are the same only up to some step, resumes from the newest kept checkpoint that it would
+    /// have reached with its own settings; it can always resume from the final state of a shorter training. Not part of
+    /// the cache key: if the training is already done, use `--force` to run it again and keep them. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keep_checkpoints: Option<KeepCheckpoints>,
-    /// Seed of weights, order, times, masks and dropout. Default: the pipeline's seed.
+    /// Seed of the initial weights, the order of the rows, the times, the masks and dropout. Default: the pipeline's
+    /// seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
 }
 
-/// Which checkpoints stay. Each has four times the size of the weights.
+/// Which checkpoints stay in the store. Each takes four times the size of the weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct KeepCheckpoints {
-    /// Those of every so many steps; 0 for none. Default: none, they take room.
+    /// Keep the checkpoint of every step that is a multiple of this; 0 keeps none. Default: none, since checkpoints are
+    /// large.
     #[serde(default)]
     pub every: u64,
-    /// That many of the last that are written (`checkpoint_every`). Default: none, the artifact holds the last state.
+    /// Keep this many of the last checkpoints that `checkpoint_every` writes. Default: none, since the artifact already
+    /// holds the final state.
     #[serde(default)]
     #[schemars(range(max = 1000))]
     pub last: u32,
-    /// The one with the best validation bound. Default: no.
+    /// Keep the checkpoint with the best validation bound. Default: it is not kept.
     #[serde(default)]
     pub best: bool,
 }
 
-/// What the learning rate does after warm-up.
+/// Learning rate after warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum LearningRateSchedule {
-    /// Stays (the authors' choice).
+    /// Stays constant (as the MDLM authors do).
     #[default]
     Constant,
-    /// Falls to zero along a half cosine at the last step.
+    /// Falls along a half cosine and reaches zero at the last step.
     Cosine,
 }
 
-/// Precision of training.
+/// Precision of activations and matrix products in training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32-bit floats.
     #[default]
     F32,
-    /// On a GPU, the tensor cores round the factors of f32 products to tf32, 10 bits of mantissa: faster, and nearer to f32
-    /// than bf16. On a CPU, which has no such instructions, the same as f32.
+    /// On a GPU, tensor cores round the factors of f32 products to tf32 (10 bits of mantissa): faster than f32, and
+    /// more precise than bf16. On a CPU, which lacks such instructions, the same as f32.
     Tf32,
-    /// On a GPU, activations and the factors of products in bfloat16; sums, master weights, gradients of weights and the
-    /// optimizer's state in f32. On a CPU, the factors of the linear layers' products rounded to bfloat16, all else in f32:
-    /// faster where the processor has AVX512-BF16, slower elsewhere; the same results on both.
+    /// On a GPU, activations and the factors of products are bfloat16; sums, master weights, gradients of weights and
+    /// the optimizer's state are f32. On a CPU, only the factors of the linear layers' products are rounded to
+    /// bfloat16: faster if the processor has AVX512-BF16, else slower, with the same results.
     Bf16,
 }
 
@@ -532,40 +555,41 @@ impl Precision {
     }
 }
 
-/// Bounds the perplexity of a model on packed rows.
+/// Computes an upper bound on the perplexity of a model on packed rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
-    /// The train stage whose model is evaluated.
+    /// Name of the train stage whose model is evaluated.
     pub model: String,
-    /// The pack stage whose rows it is evaluated on.
+    /// Name of the pack stage whose rows the model is evaluated on.
     pub data: String,
-    /// Which of its splits. Default: held-out text measures how a model generalizes.
+    /// Split of `data` to evaluate on. Default: held-out text measures how a model generalizes.
     #[serde(default = "validation_split")]
     pub split: Split,
-    /// Which weights. Default: the authors evaluate the average (arXiv 2406.07524).
+    /// Weights to evaluate. Default: the MDLM authors evaluate the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
-    /// How the bound is estimated. Both estimate the same quantity. Default: the authors' estimator (arXiv 2406.07524).
+    /// Estimator of the bound. Both estimate the same quantity. Default: the MDLM authors' estimator (arXiv
+    /// 2406.07524).
     #[serde(default)]
     pub estimator: Estimator,
-    /// What of the noise levels the bound covers. Default: all, since the published number is no bound.
+    /// Range of noise levels that the bound covers. Default: `valid`, since the published number is not a bound.
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub bound: BoundEnds,
-    /// Monte-Carlo draws per row; the times of a row's draws are stratified, and the report has a 95% interval. Default:
-    /// our choice; four times as many halve the interval.
+    /// Number of Monte Carlo draws per row. The times of a row's draws are stratified, and the report gives a 95%
+    /// interval. Default: our choice; four times as many draws halve the interval.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100_000))]
     pub draws: u32,
-    /// Rows evaluated, at most: the first of a seeded permutation. Default: all.
+    /// Largest number of rows to evaluate: the first of a seeded permutation. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub rows: Option<u64>,
-    /// The synthetic source stage that the rows come from: its exact entropy is reported beside the bound. Default:
-    /// none.
+    /// Name of the synthetic source stage that the rows come from. The report then shows its exact entropy beside the
+    /// bound. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
-    /// Seed of times and masks. Default: the pipeline's seed.
+    /// Seed of the times, the masks and the permutation of the rows. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -575,7 +599,7 @@ pub struct Evaluate {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Split {
-    /// The rows that are learnt.
+    /// The rows that are trained on.
     Train,
     /// The rows that are held out.
     Validation,
@@ -585,58 +609,61 @@ pub enum Split {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Weights {
-    /// The exponential moving average.
+    /// The exponential moving average of the weights.
     #[default]
     Ema,
-    /// The weights of the last step.
+    /// The weights after the last step.
     Raw,
 }
 
-/// How the bound is estimated.
+/// Estimator of the bound.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
-    /// Draws a time, masks each token with the schedule's probability, weighs with the schedule's rate
+    /// Draws a time, masks each token with the schedule's probability and weights the loss with the schedule's rate
     /// (arXiv 2406.07524, eq. 10).
     #[default]
     Time,
-    /// Draws the number of masked tokens uniformly and weighs with length / number (arXiv 2502.09992): lower variance.
-    /// For a model without time conditioning.
+    /// Draws the number of masked tokens uniformly and weights the loss with length / number (arXiv 2502.09992): lower
+    /// variance. Only for a model without time conditioning.
     Count,
 }
 
-/// Draws texts from a model.
+/// Samples texts from a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Sample {
-    /// The train stage whose model is sampled.
+    /// Name of the train stage whose model is sampled.
     pub model: String,
-    /// Rows to draw.
+    /// Number of rows to sample.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Reverse steps from all masked to none. Default: the authors' configuration (`sampling.steps`, arXiv 2406.07524).
+    /// Number of reverse steps, from all tokens masked to none. Default: the MDLM authors' configuration
+    /// (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
-    /// The sampler of the reverse process. Default: the authors' configuration (`ddpm_cache`, arXiv 2406.07524).
+    /// Sampler of the reverse process. Default: the MDLM authors' configuration (`ddpm_cache`, arXiv 2406.07524).
     #[serde(default)]
     pub sampler: Sampler,
-    /// Gives the sampler what every row has by construction, BOS first and EOS at the end of a wrapped row, instead of
-    /// drawing them. The network sees positions only relative to each other, so this shows it where a row begins.
-    /// Default: the authors' start, all masked.
+    /// Starts from rows whose BOS, and EOS in wrapped rows, are already in place instead of masked. The network sees
+    /// only relative positions, so these tokens show it where a row begins and ends. Default: the MDLM authors start
+    /// from rows that are all masked (arXiv 2406.07524).
     #[serde(default)]
     pub given_ends: bool,
-    /// Divides the logits: below 1 the model's favourites gain. Default: the model's own distribution.
+    /// Number that the logits are divided by; below 1, likely tokens become more likely. Default: the model's own
+    /// distribution.
     #[serde(default = "one")]
     #[schemars(range(min = 1e-3, max = 100.0))]
     pub temperature: f64,
-    /// Which weights. Default: the authors sample from the average (arXiv 2406.07524).
+    /// Weights to sample from. Default: the MDLM authors sample from the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
-    /// A synthetic source stage: the share of sampled sentences that its grammar accepts is reported. Default: none.
+    /// Name of a synthetic source stage. The report then shows the share of sampled sentences that its grammar accepts.
+    /// Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
-    /// Seed of the draws. Default: the pipeline's seed.
+    /// Seed of the random draws. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,

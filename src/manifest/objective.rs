@@ -1,11 +1,11 @@
-//! What a model is trained for: the `objective` of a train stage.
+//! The objective of a train stage: what its model is trained for.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DEFAULT_NOISE_EPSILON, DEFAULT_SAMPLING_EPSILON};
 
-/// What a model is trained for.
+/// The objective of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
@@ -33,22 +33,22 @@ impl Objective {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MdlmObjective {
-    /// Noise schedule of the forward process: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Default: the
-    /// authors' configuration (arXiv 2406.07524).
+    /// Noise schedule of the forward process: the noise level σ(t) = −log α(t), t from 0 (clean) to 1 (all masked).
+    /// Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub noise: Noise,
-    /// Smallest diffusion time drawn: t = ε + (1 − ε) u, u uniform. Default: the authors' configuration
-    /// (`sampling_eps`, arXiv 2406.07524).
+    /// ε, the smallest diffusion time that is drawn: t = ε + (1 − ε) u, u uniform. Default: the MDLM authors'
+    /// configuration (`sampling_eps`, arXiv 2406.07524).
     #[serde(default = "default_sampling_epsilon")]
     #[schemars(range(min = 1e-6, max = 0.5))]
     #[schemars(title = "Smallest time")]
     pub sampling_epsilon: f64,
-    /// Spreads the times of a batch evenly (low-discrepancy draw) instead of drawing them independently. Default: the
-    /// authors' configuration (arXiv 2406.07524).
+    /// Spreads the times of a batch evenly over the interval (low-discrepancy times) instead of drawing them
+    /// independently. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default = "yes")]
     pub antithetic: bool,
-    /// Feeds the network the noise level of each row. Off, every row is fed zero: faster, and the sampler can reuse the
-    /// network's output. Default: the authors' configuration for MDLM (arXiv 2406.07524).
+    /// Gives the network the noise level of each row as an input. If off, the input is always zero, which is faster and
+    /// lets the sampler reuse the network's output. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub time_conditioning: bool,
 }
@@ -64,11 +64,11 @@ impl Default for MdlmObjective {
     }
 }
 
-/// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (masked). Formulas of arXiv 2406.07524, appendix E.
+/// Noise schedule: σ(t) = −log α(t), t from 0 (clean) to 1 (all masked). Formulas of arXiv 2406.07524, appendix E.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Noise {
-    /// σ(t) = −log(1 − (1 − ε) t): the masked share grows linearly.
+    /// σ(t) = −log(1 − (1 − ε) t): the move chance grows linearly with t.
     LogLinear(NoiseEpsilon),
     /// σ(t) = −log(ε + (1 − ε) cos(πt/2)).
     Cosine(NoiseEpsilon),
@@ -88,11 +88,12 @@ impl Default for Noise {
     }
 }
 
-/// The offset that keeps a schedule off its singular end.
+/// The ε that keeps a schedule away from its singular end.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseEpsilon {
-    /// ε of the schedule, which keeps α above zero at t = 1. Default: the authors' configuration (arXiv 2406.07524).
+    /// ε of the schedule, which keeps α above zero at t = 1. Default: the MDLM authors' configuration (arXiv
+    /// 2406.07524).
     #[serde(default = "default_noise_epsilon")]
     #[schemars(range(min = 1e-9, max = 0.1))]
     #[schemars(title = "ε")]
@@ -103,11 +104,11 @@ pub struct NoiseEpsilon {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NoiseRange {
-    /// σ at t = 0.
+    /// σ at t = 0, below `sigma_max`.
     #[schemars(range(min = 1e-12, max = 1.0))]
     #[schemars(title = "Smallest σ")]
     pub sigma_min: f64,
-    /// σ at t = 1.
+    /// σ at t = 1, above `sigma_min`.
     #[schemars(range(min = 1.0, max = 1000.0))]
     #[schemars(title = "Largest σ")]
     pub sigma_max: f64,

@@ -1,51 +1,50 @@
-//! Where the published code computes something else than this program: its ways, by name, for figures that are to be
-//! compared with published ones. Each is a setting whose default is this program's way, and which stays out of the cache
-//! key there.
+//! Settings that reproduce the published code where it computes something else than this program, so that figures can be
+//! compared with published ones. The default of each is this program's way, and a default is not part of the cache key.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What of the noise levels a bound covers.
+/// Range of noise levels that a bound covers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BoundEnds {
-    /// All of them: a bound on the negative log-likelihood, for any network.
+    /// All noise levels: an upper bound on the negative log-likelihood, for any network.
     #[default]
     Valid,
-    /// The published number: the mean over times from `sampling_epsilon` to 1, which leaves out both ends and is no bound.
-    /// With B the valid bound and f(m) the mean nats of a masked token at masked share m, it is
-    /// (B − 0.001 f(0) − 0.001 f(1)) / (1 − 0.001) with the default noise: 0.4 to 0.6% less perplexity. For the estimator
-    /// `time`.
+    /// The published number: the mean over times from `sampling_epsilon` to 1. It leaves out both ends of the noise
+    /// levels and is not a bound. With B the valid bound and f(m) the mean nats per masked token at masked fraction m,
+    /// it equals (B − 0.001 f(0) − 0.001 f(1)) / (1 − 0.001) with the default noise: a perplexity that is 0.4 to 0.6%
+    /// lower. Only for the estimator `time`.
     Published,
 }
 
-/// From which masked share the first reverse step goes.
+/// Masked fraction that the first reverse step starts from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Grid {
-    /// From 1, since the chain begins all masked: the first of T steps unmasks 1/T + ε (1 − 1/T) of the tokens (ε of the
-    /// noise schedule, 0.001), and the chain is that of the valid bound.
+    /// From 1, as in the rows that the sampler starts from: the first of T steps unmasks 1/T + ε (1 − 1/T) of the
+    /// tokens (ε of the noise schedule, by default 0.001). This is the chain of the valid bound.
     #[default]
     Exact,
-    /// From 1 − α(1), as both published samplers do: the first step unmasks 1/T, and after many steps fewer tokens at once
-    /// (of 1024 in 10,000 steps: 0.10 instead of 1.13). The last step draws what is left; the published code ends at time
-    /// 0.00001 and takes the likeliest tokens there.
+    /// From 1 − α(1), as in both published samplers: the first of T steps unmasks 1/T of the tokens. With many steps,
+    /// fewer tokens are unmasked at once (of 1024 tokens in 10,000 steps: 0.10 instead of 1.13). The last step draws
+    /// the tokens that are still masked; the published code stops at time 0.00001 and takes the likeliest tokens there.
     Published,
 }
 
-/// The learning rates of warm-up.
+/// How the learning rate rises during warm-up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WarmupRates {
-    /// Update n = 1, 2, … has n / `warmup_steps` of the learning rate: the first one learns, the last of warm-up has all.
+    /// Update n = 1, 2, … uses n / `warmup_steps` of the learning rate: the last update of warm-up uses all of it.
     #[default]
     FromOne,
-    /// Update n has (n − 1) / `warmup_steps`, as the published code has it: the first one learns nothing. What follows
-    /// warm-up is one update later, too.
+    /// Update n = 1, 2, … uses (n − 1) / `warmup_steps` of the learning rate, as the published code does: the first
+    /// update changes nothing. The schedule after warm-up is one update later, too.
     Published,
 }
 
-/// Whether a setting is its default, which is not written and is in no cache key.
+/// Whether a setting has its default value, which is neither written out nor part of a cache key.
 pub(super) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

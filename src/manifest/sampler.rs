@@ -1,4 +1,4 @@
-//! The samplers that a manifest can name, each with its settings.
+//! The samplers that a manifest can select, each with its settings.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -9,10 +9,10 @@ use super::published::{Grid, is_default};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Sampler {
-    /// Ancestral sampling that asks the network again only when a token changed (`ddpm_cache`). Draws the same texts as
-    /// `ancestral`, with at most min(steps, length) network calls a row. For a model without time conditioning.
+    /// Ancestral sampling that runs the network only after a token has changed (`ddpm_cache`). It draws the same texts
+    /// as `ancestral`, with at most min(steps, L) network calls per row. Only for a model without time conditioning.
     Cached(AncestralSteps),
-    /// Ancestral sampling with a network call every step (`ddpm`).
+    /// Ancestral sampling that runs the network at every step (`ddpm`).
     Ancestral(AncestralSteps),
 }
 
@@ -39,11 +39,12 @@ impl Default for Sampler {
     }
 }
 
-/// The steps of ancestral sampling.
+/// Settings of ancestral sampling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AncestralSteps {
-    /// From which masked share the first reverse step goes. Default: from that of an all-masked row.
+    /// Masked fraction that the first reverse step starts from. Default: `exact`, since the sampler starts from rows
+    /// that are all masked.
     #[serde(default, skip_serializing_if = "is_default")]
     pub grid: Grid,
 }

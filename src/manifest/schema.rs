@@ -19,7 +19,7 @@ pub const SCHEMA_PATH: &str = "schemas/pipeline.schema.json";
 /// The command that regenerates the committed schema.
 pub const REGENERATE: &str = "mdlm schema > schemas/pipeline.schema.json";
 
-/// The schema of what is written, made once.
+/// The schema of a written manifest, made once.
 static SCHEMA: LazyLock<Value> = LazyLock::new(|| written(resolved().clone()));
 /// The schema of the types, generated once.
 static RESOLVED: LazyLock<Value> = LazyLock::new(generate);
@@ -30,13 +30,14 @@ pub fn schema() -> &'static Value {
     &SCHEMA
 }
 
-/// The schema of a manifest whose sweeps are spelt out, which is what the types are.
+/// The schema of a manifest whose sweeps are expanded: that of the types.
 pub(super) fn resolved() -> &'static Value {
     &RESOLVED
 }
 
-/// From the schema of the types to that of what is written: stages may have a `description` and a `matrix`, which may hold what else they
-/// must have; compare stages name stages; names are those that people give.
+/// Turns the schema of the types into the schema of a written manifest: stages may have a `description` and a `matrix`,
+/// which may set fields that the stage would otherwise require; compare stages name stages; the names of instances are
+/// not allowed as stage names.
 fn written(mut schema: Value) -> Value {
     let stages = &mut schema["properties"]["stages"];
     stages["propertyNames"]["pattern"] = json!("^[A-Za-z0-9_-]{1,64}$");
@@ -76,7 +77,7 @@ fn written(mut schema: Value) -> Value {
 fn description() -> Value {
     json!({
         "title": "Description",
-        "description": "What the stage is for, for those who read the manifest. Has no effect on what runs. Default: none.",
+        "description": "Purpose of the stage. It has no effect on a run. Default: none.",
         "type": "string"
     })
 }
@@ -85,20 +86,20 @@ fn description() -> Value {
 fn matrix() -> Value {
     json!({
         "title": "Matrix",
-        "description": "Sweeps fields of the stage: each names a field, names joined by points where it lies deeper \
-            (`objective.noise.epsilon`), and has a list of values or a range. Every combination makes an instance of the stage, \
-            such as `model@seed=1`, and one of every stage that consumes it. Default: not swept.",
+        "description": "Fields of the stage to sweep, each with a list of values or a range. Join names by points for a nested field \
+            (`objective.noise.epsilon`). Every combination of values makes an instance of the stage, such as `model@seed=1`, \
+            and an instance of every stage that reads it. Default: not swept.",
         "type": "object",
         "minProperties": 1,
         "propertyNames": {
             "pattern": "^(?!kind$|kind\\.|matrix$|matrix\\.)[^.]+(\\.[^.]+)*$",
-            "patternErrorMessage": "a field of the stage, names joined by points"
+            "patternErrorMessage": "a field of the stage, nested names joined by points"
         },
         "additionalProperties": {
             "oneOf": [
                 {
                     "title": "List",
-                    "description": "The values, each once.",
+                    "description": "The values to use, each once.",
                     "type": "array",
                     "minItems": 1,
                     "maxItems": super::matrix::MAX_STAGES,
@@ -106,25 +107,25 @@ fn matrix() -> Value {
                 },
                 {
                     "title": "Range",
-                    "description": "Numbers from one to another, both included.",
+                    "description": "The numbers from `from` to `to`, both included.",
                     "type": "object",
                     "required": ["from", "to"],
                     "properties": {
                         "from": { "title": "From", "description": "The first value.", "type": "number" },
                         "to": {
                             "title": "To",
-                            "description": "The last value, where the steps come to it.",
+                            "description": "The limit of the range; it is a value if the steps reach it.",
                             "type": "number"
                         },
                         "step": {
                             "title": "Step",
-                            "description": "What a value is more than the one before; below zero to go down. Default: 1.",
+                            "description": "Difference between one value and the next; negative to count down. Default: 1.",
                             "type": "number"
                         },
                         "factor": {
                             "title": "Factor",
-                            "description": "What a value is times the one before, in place of `step`: 10 for decades. \
-                                Default: by `step`.",
+                            "description": "Ratio of one value to the one before, instead of `step`: 10 for decades. \
+                                Default: none, `step` is used.",
                             "type": "number",
                             "exclusiveMinimum": 0
                         }
@@ -212,7 +213,8 @@ fn bound_integer(object: &mut Map<String, Value>) {
     object.entry("maximum").or_insert(json!(largest));
 }
 
-/// A field is titled by its name and a kind by its tag, which comes first and says what it is for.
+/// The title of a field is its name, and the title of a branch is its `kind`. The `kind` comes first and has the branch's
+/// description.
 fn titles(object: &mut Map<String, Value>) {
     let description = object.get("description").cloned();
     let Some(Value::Object(properties)) = object.get_mut("properties") else {
@@ -265,7 +267,7 @@ fn default_in_description(object: &mut Map<String, Value>) {
     }
 }
 
-/// What a reader wants first comes first.
+/// Puts the keywords in the order in which a reader wants them.
 fn reorder(object: &mut Map<String, Value>) {
     const FIRST: [&str; 8] = [
         "$schema",
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn every_object_is_closed_and_every_field_is_told_about() {
+    fn every_object_is_closed_and_every_field_is_described() {
         let mut objects = 0;
         each_object("", schema(), &mut |at, object| {
             objects += 1;

@@ -1,21 +1,21 @@
-//! What a source stage brings in: places, formats, and the treatment of records.
+//! Settings of a source stage: where the text comes from, its format, and how records are selected and changed.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use super::detokenize::{Detokenization, Spelling};
 
-/// Bytes of one record, at most; see [`Reading::longest_record`].
+/// Largest size of a record, in bytes; see [`Reading::longest_record`].
 pub const DEFAULT_LONGEST_RECORD: u64 = 64 << 20;
-/// Bytes a compressed byte may become, at most; see [`Reading::largest_ratio`].
+/// Largest ratio of decompressed to compressed size; see [`Reading::largest_ratio`].
 pub const DEFAULT_LARGEST_RATIO: u32 = 1_000;
-/// Bytes that a decoder holds at once, at most; see [`Reading::largest_buffer`].
+/// Largest buffer of a decoder, in bytes; see [`Reading::largest_buffer`].
 pub const DEFAULT_LARGEST_BUFFER: u64 = 128 << 20;
 
-/// Standard input among the files of a source.
+/// The name of standard input among the files of a source.
 pub const STANDARD_INPUT: &str = "-";
 
-/// Whether a path is one of the names of an open file of the process: standard input or another pipe of the shell's.
+/// Whether a path names an open file of the process: standard input, or another pipe that the shell opened.
 #[must_use]
 pub fn is_open_file(path: &str) -> bool {
     path == STANDARD_INPUT
@@ -26,22 +26,23 @@ pub fn is_open_file(path: &str) -> bool {
         })
 }
 
-/// Brings text in, as records.
+/// Reads text and splits it into records.
 ///
-/// The steps for a record, in this order: the `range` is cut out of the text as it was read, `detokenize`, `filter`,
-/// `sample`, `limit`. Empty records are dropped wherever they arise.
+/// Each record goes through these steps, in this order: `range` selects a part of the text as it was read, then
+/// `detokenize`, `filter`, `sample`, `limit`. Empty records are dropped after every step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Source {
-    /// Where the text comes from.
+    /// Origin of the text.
     pub input: SourceInput,
-    /// A part of the text: fixed ranges make splits that others can name, as text8's first 90 million characters.
-    /// Default: all of it.
+    /// Part of the text to use. Fixed ranges make splits that others can reproduce, such as the first 90 million
+    /// characters of text8. Default: all of the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<Range>,
-    /// Turns a corpus' tokenized spelling (`do n't`, `1 @,@ 000`) into natural text: a rule set or a list of them, done in
-    /// the order given. A name alone is ours; `{ "rules": "ptb", "as": "published" }` is what the authors of arXiv
-    /// 2406.07524 do, to put numbers beside theirs. Default: none, and for a named corpus its own, as ours.
+    /// Turns the tokenized spelling of a corpus (`do n't`, `1 @,@ 000`) into natural text: a rule set, or a list of
+    /// rule sets that are applied in that order. A name alone selects mdlm's rules; `{ "rules": "ptb", "as":
+    /// "published" }` selects those of the authors of arXiv 2406.07524, for comparison with their figures. Default:
+    /// none; for a named corpus, the rule set of that corpus in mdlm's version.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
@@ -49,18 +50,19 @@ pub struct Source {
     )]
     #[schemars(schema_with = "super::detokenize::schema")]
     pub detokenize: Option<Vec<Detokenization>>,
-    /// Records to keep. Default: all.
+    /// Conditions that a record must meet to be kept. Default: all records are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub filter: Option<Filter>,
-    /// Share of the records to keep, by a seeded draw for each record's number. Default: all.
+    /// Share of the records to keep. Whether a record is kept is drawn from the seed and the record's number. Default:
+    /// all records are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub sample: Option<f64>,
-    /// Keeps the first records, this many. Default: all.
+    /// Number of records to keep, from the first. Default: all records are kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub limit: Option<u64>,
-    /// Seed of `sample`. Default: the pipeline's seed.
+    /// Seed of the draws of `sample`. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,
@@ -77,7 +79,7 @@ impl Source {
     }
 }
 
-/// Where the text of a source comes from.
+/// Origin of a source's text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SourceInput {
@@ -85,9 +87,10 @@ pub enum SourceInput {
     Files(LocalFiles),
     /// Files from `http(s)`, the Hugging Face hub (`hf://`) or a bucket (`s3://`, `gs://`, `az://`), downloaded once.
     Download(Download),
-    /// A corpus of the field by name, downloaded or brought by hand; `mdlm corpora` lists them.
+    /// A well-known corpus, by name. Its files are downloaded once, or read from `files`. `mdlm corpora` lists the
+    /// names.
     Corpus(NamedCorpus),
-    /// Text drawn from a grammar whose exact entropy is known.
+    /// Text sampled from a grammar whose exact entropy is known.
     Synthetic(SyntheticInput),
 }
 
@@ -95,72 +98,73 @@ pub enum SourceInput {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LocalFiles {
-    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder; read in the order given, the matches
-    /// of a glob by name, each file once, where it comes first: files are identified by device and inode, whatever links
-    /// lead to it. `-` is standard input: a run keeps what is piped in, and later ones go by it where nothing is. A glob passes over what the summary then counts: hidden files and folders
-    /// (`.git`) unless the pattern has their point; system files (`__MACOSX/`, `._*`, `.DS_Store`, `_SUCCESS`, `Thumbs.db`)
-    /// unless it has their name; results, reports and manifests of mdlm; pipes and devices.
+    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder. They are read in the order given, the
+    /// matches of a glob sorted by name. A file that occurs several times is read once, at its first place; links to
+    /// the same file (device and inode) count as that file. `-` is standard input: a run stores what is piped in, and
+    /// later runs without a pipe use the stored copy. Globs skip hidden files and folders (`.git`) unless the pattern
+    /// writes the dot; system files (`__MACOSX/`, `._*`, `.DS_Store`, `_SUCCESS`, `Thumbs.db`) unless the pattern names
+    /// them; results, reports and manifests of mdlm; pipes and devices. The summary counts what was skipped.
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
-    /// Paths or globs of files and folders that are not read although `files` matches them, relative to the manifest's
-    /// folder: `data/old`, `**/*.bak.txt`. Default: none. Members of archives are `exclude` of `read`.
+    /// Paths or globs of files and folders to skip although `files` matches them, relative to the manifest's folder:
+    /// `data/old`, `**/*.bak.txt`. To skip members of archives, use `exclude` in `read`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub exclude: Vec<String>,
-    /// How the files are read. Default: as their names and contents say.
+    /// How the files are read. Default: format and compression are recognized by name and content.
     #[serde(default)]
     pub read: Reading,
 }
 
-/// Files from elsewhere.
+/// Files to download.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Download {
-    /// The files, read in this order.
+    /// Files to download, read in this order.
     #[schemars(length(min = 1))]
     pub files: Vec<RemoteFile>,
-    /// How the files are read. Default: as their names and contents say.
+    /// How the files are read. Default: format and compression are recognized by name and content.
     #[serde(default)]
     pub read: Reading,
 }
 
-/// A file from elsewhere. What it holds is pinned by `sha256` or, on the hub, by a commit in the URL; or it is said to
-/// be unpinned.
+/// A file to download. Its content must be pinned, by `sha256` or by a commit in a Hugging Face URL, or declared as
+/// `unpinned`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RemoteFile {
-    /// `https://…`, `http://…`, `hf://datasets/OWNER/NAME@REVISION/path` (the path may be a glob), `s3://BUCKET/key`,
-    /// `gs://BUCKET/key`, `az://CONTAINER/key`; keys may be globs, too.
+    /// `https://…`, `http://…`, `hf://datasets/OWNER/NAME@REVISION/path`, `s3://BUCKET/key`, `gs://BUCKET/key` or
+    /// `az://CONTAINER/key`. In all but `http(s)` URLs, the path or key may be a glob.
     #[schemars(regex(pattern = r"^(https?|hf|s3|gs|az)://.+"), extend("patternErrorMessage" = URL))]
     pub url: String,
-    /// SHA-256 of the file, in hex. Default: none; then `unpinned` has to say so, or the URL names a commit.
+    /// SHA-256 of the file, in hex. Required unless the URL names a commit or `unpinned` is true. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{64}$"), extend("patternErrorMessage" = SHA256))]
     pub sha256: Option<String>,
-    /// Takes whatever is there at the first download and records its SHA-256; that stays until it is downloaded again.
-    /// Default: a run that cannot be repeated has to be asked for.
+    /// Accepts any content at the first download and records its SHA-256; the file stays the same until it is
+    /// downloaded again. Default: unpinned content may differ between machines, so it must be allowed explicitly.
     #[serde(default)]
     pub unpinned: bool,
-    /// Bytes of the file, at most. Default: no bound but the disk's.
+    /// Largest size of the file, in bytes; the download of a larger one fails. Default: limited only by the disk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_bytes: Option<u64>,
-    /// Globs of files and folders that are not downloaded although the glob in `url` matches them, from the root of the
-    /// repository or bucket on: `data/old`, `**/test-*`. Default: none.
+    /// Globs of files and folders that are not downloaded although the glob in `url` matches them, relative to the root
+    /// of the repository or bucket: `data/old`, `**/test-*`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub exclude: Vec<String>,
 }
 
 impl RemoteFile {
-    /// Whether the URL is of the hub or a bucket and stands for any number of files.
+    /// Whether the URL is a glob, which may match several files. Only Hugging Face and bucket URLs can be globs.
     #[must_use]
     pub fn is_glob(&self) -> bool {
         let web = self.url.starts_with("http://") || self.url.starts_with("https://");
         !web && self.url.contains(['*', '?', '['])
     }
 
-    /// Whether the URL is of the hub and names a commit, which pins the file as a checksum does.
+    /// Whether the URL is a Hugging Face URL that names a commit, which pins the file as a checksum does.
     #[must_use]
     pub fn names_commit(&self) -> bool {
         let Some(path) = self.url.strip_prefix("hf://") else {
@@ -181,14 +185,14 @@ pub(super) const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NamedCorpus {
-    /// Its name; `mdlm corpora` lists them.
+    /// Name of the corpus; `mdlm corpora` lists them.
     #[schemars(schema_with = "corpus_names")]
     pub corpus: String,
-    /// Which of its parts. Default: most sources are for training.
+    /// Part of the corpus to read. Default: most sources are for training.
     #[serde(default)]
     pub split: CorpusSplit,
-    /// The split's files where they were brought by hand, paths or globs relative to the manifest's folder, in the order
-    /// in which `mdlm corpora NAME` lists them; checked against the same SHA-256. Default: they are downloaded.
+    /// Local copies of the split's files: paths or globs relative to the manifest's folder, in the order in which `mdlm
+    /// corpora NAME` lists the files. They must have the SHA-256 listed there. Default: the files are downloaded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub files: Vec<String>,
@@ -198,12 +202,12 @@ pub struct NamedCorpus {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum CorpusSplit {
-    /// To learn from.
+    /// The part to train on.
     #[default]
     Train,
-    /// To watch training with.
+    /// The part to validate on during training.
     Validation,
-    /// To judge by.
+    /// The part for the final evaluation.
     Test,
 }
 
@@ -219,44 +223,45 @@ impl CorpusSplit {
     }
 }
 
-/// How files are read: what they are compressed with, what they hold, which part of it is text.
+/// How files are read: compression, format, and which part of them is text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Reading {
-    /// What the files hold. Default: as a file's name says (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, `.arrow`), and
-    /// its first bytes for Parquet and Arrow; plain text, one record a line, if neither does.
+    /// Format of the files. Default: by file name (`.txt`, `.jsonl`, `.csv`, `.tsv`, `.parquet`, `.arrow`), and by the
+    /// first bytes for Parquet and Arrow; otherwise plain text, one record per line.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<Format>,
-    /// What the files are compressed with. Default: as their first bytes say.
+    /// Compression of the files. Default: recognized by their first bytes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
-    /// Globs over the names of an archive's members (tar or zip, recognised by its first bytes; `*` stays within a folder,
-    /// `**` does not); the members are read in the archive's order, and those that are archives themselves are read
-    /// whole. Default: every regular file. Hidden ones and system files are passed over as in a folder.
+    /// Globs that select members of an archive by name (`*` stays within a folder, `**` does not). Tar and zip archives
+    /// are recognized by their first bytes, and members are read in the archive's order. A member that is itself an
+    /// archive is read whole. Default: all regular files; hidden and system files are skipped as in a folder.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub members: Vec<String>,
-    /// Globs over the names of members and of folders in an archive that are not read although `members` matches them,
-    /// in archives within archives, too: `old`, `**/README*`. Default: none.
+    /// Globs of members and folders of an archive to skip although `members` matches them, also in archives within
+    /// archives: `old`, `**/README*`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub exclude: Vec<String>,
-    /// The treatment of bytes that are not UTF-8. Default: fail, since silent replacement hides a wrong encoding.
+    /// What to do with bytes that are not UTF-8. Default: fail, since silent replacement hides a wrong encoding.
     #[serde(default)]
     pub invalid_utf8: InvalidUtf8,
-    /// Bytes of a record, at most, and of the JSON value that it stands in; a longer one is an error. Default: our choice,
-    /// far above any document of the usual corpora; it bounds memory.
+    /// Largest size of a record in bytes, and of the JSON value that contains it; a longer one is an error. The limit
+    /// bounds memory. Default: our choice, 64 MiB, far above any document of the usual corpora.
     #[serde(default = "default_longest_record")]
     #[schemars(range(min = 1, max = 1_073_741_824))]
     pub longest_record: u64,
-    /// Bytes that a byte of the file may become, at most; beyond it (and a first MiB) the file is taken for a bomb. Default: just below what
-    /// deflate can reach (1,032); text comes to 10 at most.
+    /// Largest ratio of decompressed to compressed size. If a file exceeds it by more than 1 MiB, it is rejected as a
+    /// decompression bomb. Default: just below the maximum of deflate (1,032); text reaches 10 at most.
     #[serde(default = "default_largest_ratio")]
     #[schemars(range(min = 1))]
     pub largest_ratio: u32,
-    /// Bytes that a decoder may hold at once because the file says so, at most: a zstd window, an xz dictionary, a page of
-    /// Parquet, the buffers of a compressed Arrow batch; a file that takes more is an error. Default: what the `zstd`
-    /// command grants too (`--long=27`), twice what `xz -9` takes, 128 times a usual page; it bounds memory.
+    /// Largest buffer, in bytes, that a file may make a decoder allocate: a zstd window, an xz dictionary, a Parquet
+    /// page, the buffers of a compressed Arrow batch. A file that needs more is an error. The limit bounds memory.
+    /// Default: 128 MiB, the limit of the `zstd` command with `--long=27`, twice the need of `xz -9` and 128 times a
+    /// usual page.
     #[serde(default = "default_largest_buffer")]
     #[schemars(range(min = 1_048_576, max = 2_147_483_648u64))]
     pub largest_buffer: u64,
@@ -277,21 +282,21 @@ impl Default for Reading {
     }
 }
 
-/// What files hold.
+/// Format of the files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Format {
     /// Plain text.
     Text(TextFormat),
-    /// JSON values, one a line (or one after the other).
+    /// JSON values, one per line (or one after the other).
     JsonLines(JsonLinesFormat),
     /// Comma-separated values, quoted as in RFC 4180.
     Csv(CsvFormat),
-    /// Tab-separated values, quoted likewise.
+    /// Tab-separated values, quoted as in CSV (RFC 4180).
     Tsv(CsvFormat),
-    /// Parquet.
+    /// Apache Parquet.
     Parquet(ColumnFormat),
-    /// Arrow IPC, as a file or as a stream (Hugging Face `datasets` writes the latter).
+    /// Arrow IPC, as a file or as a stream (Hugging Face `datasets` writes streams).
     Arrow(ColumnFormat),
 }
 
@@ -299,34 +304,35 @@ pub enum Format {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TextFormat {
-    /// What a record is: the unit that is tokenized, split off for validation and, without `wrap`, put into a
-    /// separate row. Empty records are dropped. Default: our choice; most corpora come one record a line.
+    /// Unit of text that makes one record. Records are tokenized and split off for validation one by one and, without
+    /// `wrap`, packed one per row. Empty records are dropped. Default: our choice, since most corpora have one record
+    /// per line.
     #[serde(default)]
     pub record: RecordUnit,
 }
 
-/// What a record of a text file is. Empty records are dropped.
+/// Unit of text that makes one record. Empty records are dropped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RecordUnit {
-    /// One line is a record.
+    /// Each line is a record.
     #[default]
     Line,
-    /// Documents are separated by blank lines.
+    /// Each paragraph is a record; blank lines separate paragraphs.
     Paragraph,
-    /// The whole file is a record.
+    /// Each file is a record.
     File,
 }
 
-/// JSON values, one a line.
+/// JSON values, one per line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct JsonLinesFormat {
-    /// JSON pointer (RFC 6901) of the text in each value: a string, or an array of strings that are joined. Empty, the
-    /// value itself is the text. Default: the field's usual name.
+    /// JSON pointer (RFC 6901) of the text in each value: a string, or an array of strings that are joined. If empty,
+    /// the value itself is the text. Default: the usual field name.
     #[serde(default = "text_pointer")]
     pub field: String,
-    /// Stands between the strings of an array. Default: our choice.
+    /// Separator between the strings of an array. Default: our choice.
     #[serde(default = "line_break")]
     pub join: String,
 }
@@ -344,45 +350,46 @@ impl Default for JsonLinesFormat {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CsvFormat {
-    /// The columns that make the text, by name, or by number from 1 (`"2"`) where no column has that name or there is no
-    /// header. Default: the field's usual name.
+    /// Columns that make up the text, by name, or by number from 1 (`"2"`) if no column has that name or there is no
+    /// header. Default: the usual column name.
     #[serde(default = "text_columns")]
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub columns: Vec<String>,
-    /// Stands between the columns. Default: our choice.
+    /// Separator between the columns in the text. Default: our choice.
     #[serde(default = "space")]
     pub join: String,
-    /// Whether the first row names the columns. Default: most files have one.
+    /// Whether the first row contains the names of the columns. Default: most files have such a row.
     #[serde(default = "yes")]
     pub header: bool,
-    /// The character between values, of ASCII: `";"`, `"|"`, `"\t"`. Default: a comma in `csv`, a tab in `tsv`; a first
-    /// line `sep=;`, as Excel writes it, counts too.
+    /// ASCII character between values: `";"`, `"|"`, `"\t"`. Default: a comma in `csv`, a tab in `tsv`; a first line
+    /// such as `sep=;`, which Excel writes, overrides it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "character")]
     pub delimiter: Option<char>,
-    /// The character of ASCII that a quoted value begins and ends with; within the value it is doubled. `"none"`: quotes
-    /// are text, as in files whose writer never quotes. Default: `"\""`.
+    /// ASCII character around a quoted value; inside the value it is doubled. `"none"`: quotes are ordinary text, for
+    /// files whose writer never quotes. Default: `"\""`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^([!-~]|none)$"), extend("patternErrorMessage" = QUOTE))]
     pub quote: Option<String>,
-    /// A character of ASCII that takes away the meaning of the one behind it: `"\\"` where a quote is written `\"`. The
-    /// character behind it is taken as it is, so `\n` is an `n`. Default: none; quotes are doubled.
+    /// ASCII character that makes the next character literal: `"\\"` if a quote inside a value is written `\"`. No
+    /// other escapes exist, so `\n` is an `n`. Default: none; quotes are doubled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "character")]
     pub escape: Option<char>,
-    /// Lines that begin with this character of ASCII are passed over. Default: none are.
+    /// ASCII character that begins a comment line; such lines are skipped. Default: there are no comment lines.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "character")]
     pub comment: Option<char>,
-    /// Lines of a quoted value, at most: a quote that only looks like the start of a value takes in the rows below it.
-    /// Default: 1 where tabs separate values, since line breaks are rare there; 10,000 elsewhere, where it is also an
-    /// error if every value of more than one line reads as rows. Stated, the number alone counts.
+    /// Largest number of lines in a quoted value; a longer value makes a bad row. The limit catches a stray quote that
+    /// would swallow the rows below it. Default: 1 for values separated by tabs, where line breaks are rare; otherwise
+    /// 10,000, and then it is also an error if all values of several lines look like separate rows. Setting a number
+    /// switches that second check off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub quoted_lines: Option<u64>,
-    /// What to do with a row that does not fit the others: too few or too many values (empty ones at its end do not count),
-    /// text behind a closing quote, a quote that is not closed or goes on for more lines than `quoted_lines`, the header
-    /// once more. Default: an error; text that is lost without notice is worse.
+    /// What to do with a bad row: too few or too many values (empty ones at the end do not count), text after a closing
+    /// quote, a quote that is not closed or spans more than `quoted_lines` lines, or a repeated header. Default:
+    /// `error`, since text should not be lost unnoticed.
     #[serde(default, skip_serializing_if = "BadRows::is_default")]
     pub bad_rows: BadRows,
 }
@@ -407,10 +414,10 @@ impl Default for CsvFormat {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum BadRows {
-    /// The stage fails and shows the place.
+    /// The stage fails and shows the place of the error.
     #[default]
     Error,
-    /// The row is left out, and counted.
+    /// The row is skipped, and the number of skipped rows is reported.
     Skip,
 }
 
@@ -421,19 +428,19 @@ impl BadRows {
     }
 }
 
-const QUOTE: &str = "a character of ASCII, or `none`";
-const CHARACTER: &str = "one character of ASCII; `\"\\t\"` is a tab";
+const QUOTE: &str = "an ASCII character, or `none`";
+const CHARACTER: &str = "one ASCII character; `\"\\t\"` is a tab";
 
 /// A column of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnFormat {
-    /// The column of strings that is the text (`article.text` is a field of a struct); lists of strings are joined.
-    /// Default: the field's usual name.
+    /// Column that contains the text (`article.text` is a field of a struct): strings, or lists of strings that are
+    /// joined. Default: the usual column name.
     #[serde(default = "text_column")]
     #[schemars(length(min = 1))]
     pub column: String,
-    /// Stands between the strings of a list. Default: our choice.
+    /// Separator between the strings of a list. Default: our choice.
     #[serde(default = "line_break")]
     pub join: String,
 }
@@ -447,50 +454,51 @@ impl Default for ColumnFormat {
     }
 }
 
-/// What files are compressed with.
+/// Compression of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Nothing.
+    /// Not compressed.
     None,
-    /// gzip, of any number of members.
+    /// gzip, with any number of members.
     Gzip,
-    /// zstd, of any number of frames.
+    /// zstd, with any number of frames.
     Zstd,
-    /// bzip2, of any number of streams.
+    /// bzip2, with any number of streams.
     Bzip2,
-    /// xz, of any number of streams.
+    /// xz, with any number of streams.
     Xz,
 }
 
-/// The treatment of bytes that are not UTF-8.
+/// What to do with bytes that are not UTF-8.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum InvalidUtf8 {
-    /// The stage fails and shows the place.
+    /// The stage fails and shows the place of the error.
     #[default]
     Error,
-    /// U+FFFD stands for each faulty sequence; the records are counted.
+    /// Each invalid sequence is replaced by U+FFFD, and the number of such records is reported.
     Replace,
-    /// The record is left out, and counted.
+    /// The record is skipped, and the number of skipped records is reported.
     Skip,
 }
 
-/// A part of a text.
+/// A part of the text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Range {
-    /// What is counted. Characters are counted over all records, and the first and last record of the range may be cut.
+    /// Unit of `from` and `to`. Characters are counted over all records; the first and the last record of the range may
+    /// be cut.
     pub unit: RangeUnit,
-    /// The first, from 0. Default: from the start.
+    /// First record or character of the range, counted from 0. Default: from the start.
     #[serde(default)]
     pub from: u64,
-    /// The one after the last. Default: to the end.
+    /// End of the range: the number of the first record or character after it. Default: to the end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<u64>,
 }
 
-/// What a range counts.
+/// Unit of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum RangeUnit {
@@ -504,56 +512,58 @@ pub enum RangeUnit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Detokenizer {
-    /// Penn Treebank: contractions close up, `N` becomes `1`, `$ N` `$1`, `<unk>` `?`.
+    /// Penn Treebank: joins contractions; `N` becomes `1`, `$ N` becomes `$1`, `<unk>` becomes `?`.
     Ptb,
-    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, names (`O 'Reilly`), quotes, brackets, headings.
+    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, names (`O 'Reilly`), quotes, brackets and
+    /// headings.
     Wikitext,
     /// One Billion Word: punctuation, contractions, names (`O 'Reilly`), quotes, brackets, `/`, `$` and `£`.
     Lm1b,
-    /// LAMBADA: typographic quotes become plain; each text begins with a line break, as the authors' do.
+    /// LAMBADA: typographic quotes become plain; each text begins with a line break, as in the version of the MDLM
+    /// authors.
     Lambada,
-    /// Scientific papers: the rules of WikiText and One Billion Word.
+    /// Scientific papers: the rules of WikiText and of One Billion Word.
     ScientificPapers,
 }
 
-/// Records to keep; of all conditions.
+/// Conditions for records to keep; a record must meet all of them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Bytes of text, at least. Default: 1; empty records are dropped anyway.
+    /// Smallest size of a record's text, in bytes. Default: 1, since empty records are always dropped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub min_bytes: Option<u64>,
-    /// Bytes of text, at most. Default: no bound.
+    /// Largest size of a record's text, in bytes. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1))]
     pub max_bytes: Option<u64>,
-    /// A regular expression that the text matches somewhere (syntax of the Rust crate `regex`: time linear in the text).
-    /// Default: none.
+    /// Regular expression that must match somewhere in the text (syntax of the Rust crate `regex`; matching takes time
+    /// linear in the text). Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub matches: Option<String>,
-    /// A regular expression that the text matches nowhere. Default: none.
+    /// Regular expression that must match nowhere in the text. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub excludes: Option<String>,
-    /// Keeps the first of equal texts, compared by a 128-bit hash. Takes 16 bytes of memory and more a record. Default: what
-    /// occurs twice was written twice.
+    /// Keeps only the first of records with equal text, compared by a 128-bit hash. It needs a little more than 16
+    /// bytes of memory per record. Default: repeated text is kept.
     #[serde(default)]
     pub unique: bool,
 }
 
-/// Text drawn from a grammar.
+/// Text sampled from a grammar.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SyntheticInput {
-    /// The grammar file, relative to the manifest's folder.
+    /// Path of the grammar file, relative to the manifest's folder.
     #[schemars(length(min = 1))]
     pub grammar: String,
-    /// Records to draw; each is drawn from the grammar's start.
+    /// Number of records to sample, each from the grammar's start symbol.
     #[schemars(range(min = 1, max = 1_000_000_000))]
     pub records: u64,
-    /// Seed of the draws. Default: the pipeline's seed.
+    /// Seed of the random draws. Default: the pipeline's seed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = 9_007_199_254_740_991_u64))]
     pub seed: Option<u64>,

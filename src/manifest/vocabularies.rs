@@ -93,44 +93,45 @@ impl PublishedFile {
     }
 }
 
-/// A tokenizer by the name under which it is published.
+/// A published tokenizer, by name.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedTokenizer {
-    /// Its name; `mdlm tokenizers` lists them.
+    /// Name of the tokenizer; `mdlm tokenizers` lists them.
     #[schemars(schema_with = "names")]
     pub name: String,
-    /// The folder with its files where they were brought by hand (`vocab.json` and `merges.txt`, or `vocab.txt`), or one
-    /// of the files with the others beside it; relative to the manifest's folder and checked against the same SHA-256.
-    /// Default: they are downloaded.
+    /// Local copy of the tokenizer's files, relative to the manifest's folder: the folder that contains them
+    /// (`vocab.json` and `merges.txt`, or `vocab.txt`), or one of them with the others beside it. They must have the
+    /// published SHA-256. Default: the files are downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub path: Option<String>,
 }
 
-/// A Hugging Face `tokenizer.json` from elsewhere.
+/// A Hugging Face `tokenizer.json` to download.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct TokenizerDownload {
-    /// `https://…`, `http://…`, `hf://OWNER/NAME@REVISION/tokenizer.json`, `s3://BUCKET/key`, `gs://BUCKET/key`,
+    /// `https://…`, `http://…`, `hf://OWNER/NAME@REVISION/tokenizer.json`, `s3://BUCKET/key`, `gs://BUCKET/key` or
     /// `az://CONTAINER/key`.
     #[schemars(regex(pattern = r"^(https?|hf|s3|gs|az)://.+"), extend("patternErrorMessage" = URL))]
     pub url: String,
-    /// SHA-256 of the file, in hex. Default: none; then `unpinned` has to say so, or the URL names a commit.
+    /// SHA-256 of the file, in hex. Required unless the URL names a commit or `unpinned` is true. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[0-9a-f]{64}$"), extend("patternErrorMessage" = SHA256))]
     pub sha256: Option<String>,
-    /// Takes whatever is there at the first download and records its SHA-256; that stays until it is downloaded again.
-    /// Default: a run that cannot be repeated has to be asked for.
+    /// Accepts any content at the first download and records its SHA-256; the file stays the same until it is
+    /// downloaded again. Default: false, since unpinned content may differ between machines and must be allowed
+    /// explicitly.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unpinned: bool,
-    /// The file where it was brought by hand, relative to the manifest's folder; checked against `sha256`. Default: it is
-    /// downloaded.
+    /// Local copy of the file, relative to the manifest's folder. If `sha256` is set, the file must match it. Default: the
+    /// file is downloaded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1))]
     pub path: Option<String>,
-    /// Which of its tokens play the special roles. A mask token that the vocabulary lacks is appended to it. Default:
-    /// the usual names are tried, see each role.
+    /// Tokens of the special roles. A mask token that the vocabulary lacks is appended to it. Default: the usual names
+    /// are tried; see each role.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub special: Option<SpecialTokens>,
 }
