@@ -217,7 +217,7 @@ fn packed(rows: &Rows, tokenizer: &Tokenizer, wanted: &std::ops::Range<u64>) -> 
     let mut items = Vec::new();
     let mut tokens = vec![0; rows.length()];
     for index in wanted.start..wanted.end.min(rows.len()) {
-        let counted = rows.read(index, &mut tokens)?;
+        let valid = rows.read(index, &mut tokens)?;
         let mut pieces = Vec::new();
         let mut rest = &tokens[..];
         while let Some(&token) = rest.first() {
@@ -240,7 +240,7 @@ fn packed(rows: &Rows, tokenizer: &Tokenizer, wanted: &std::ops::Range<u64>) -> 
             index,
             text: pieces.iter().map(|(_, text)| text.as_str()).collect(),
             tokens: Some(tokens.clone()),
-            counted: (counted < tokens.len()).then_some(counted),
+            counted: (valid < tokens.len()).then_some(valid),
             pieces,
         });
     }

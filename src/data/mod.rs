@@ -241,7 +241,8 @@ pub struct SplitInfo {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kept_bytes: Option<u64>,
     /// Positions that count in a loss: all but padding, or all where padding counts.
-    pub counted: u64,
+    #[serde(rename = "counted")]
+    pub valid_tokens: u64,
     /// Positions that hold padding, whether it counts or not.
     #[serde(default)]
     pub padding: u64,
@@ -357,7 +358,7 @@ pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 }
 
 impl SplitInfo {
-    /// Bytes of text per counted position: turns nats per counted position into bits per byte. The text of tokens that are
+    /// Bytes of text per valid position: turns nats per valid position into bits per byte. The text of tokens that are
     /// in no row is left out.
     #[must_use]
     pub fn bytes_per_position(&self) -> f64 {
@@ -366,10 +367,10 @@ impl SplitInfo {
             || self.bytes as f64 * (self.kept_tokens as f64 / self.tokens as f64),
             |bytes| bytes as f64,
         );
-        kept / self.counted as f64
+        kept / self.valid_tokens as f64
     }
 
-    /// Counted positions per position of text, BOS and EOS included: 1 but where padding counts.
+    /// Valid positions per position of text, BOS and EOS included: 1 but where padding counts.
     #[must_use]
     pub fn positions_per_token_of_text(&self, info: &RowsInfo) -> f64 {
         let positions = self.rows * u64::from(info.length);

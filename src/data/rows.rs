@@ -210,20 +210,20 @@ impl RowWriter {
         }
     }
 
-    /// Appends a row: L tokens, of which the first `counted` count in a loss.
+    /// Appends a row: L tokens, of which the first `valid` count in a loss.
     ///
     /// # Errors
     /// The environment's (disk full), or an internal one when the row is not as the header says.
-    pub fn push(&mut self, tokens: &[u32], counted: usize) -> Result<()> {
+    pub fn push(&mut self, tokens: &[u32], valid: usize) -> Result<()> {
         let length = self.header.length as usize;
-        let valid = tokens.len() == length
-            && counted <= length
-            && (self.header.padded || counted == length)
+        let fits = tokens.len() == length
+            && valid <= length
+            && (self.header.padded || valid == length)
             // The largest of all, which takes no decision for each.
             && tokens.iter().fold(0, |largest, &id| id.max(largest)) < self.header.vocabulary;
-        if !valid {
+        if !fits {
             return Err(Error::internal(format!(
-                "row {} does not fit {:?}: {} tokens, {counted} counted",
+                "row {} does not fit {:?}: {} tokens, {valid} valid",
                 self.rows,
                 self.header,
                 tokens.len()
@@ -235,8 +235,8 @@ impl RowWriter {
             self.narrow.extend(tokens.iter().map(|&id| id as u16));
         }
         if self.header.padded {
-            self.mask.resize(self.mask.len() + counted, 1);
-            self.mask.resize(self.mask.len() + length - counted, 0);
+            self.mask.resize(self.mask.len() + valid, 1);
+            self.mask.resize(self.mask.len() + length - valid, 0);
         }
         self.pending += 1;
         self.rows += 1;
@@ -444,13 +444,13 @@ impl Block {
             return Ok(length);
         };
         let mask = &mask[range];
-        let counted = mask.iter().take_while(|&&m| m == 1).count();
-        if mask[counted..].iter().any(|&m| m != 0) {
+        let valid = mask.iter().take_while(|&&m| m == 1).count();
+        if mask[valid..].iter().any(|&m| m != 0) {
             return Err(Error::input(
                 "the loss mask is not a run of ones and then zeros".to_owned(),
             ));
         }
-        Ok(counted)
+        Ok(valid)
     }
 }
 
@@ -693,7 +693,7 @@ impl Rows {
         })
     }
 
-    /// Rows that are in memory already: `tokens` holds row after row; `counted` how many leading tokens of each count,
+    /// Rows that are in memory already: `tokens` holds row after row; `valid` how many leading tokens of each count,
     /// all when absent.
     ///
     /// # Errors
@@ -703,26 +703,26 @@ impl Rows {
         special: SpecialIds,
         length: usize,
         tokens: Vec<u32>,
-        counted: Option<&[usize]>,
+        valid: Option<&[usize]>,
     ) -> Result<Self> {
         let rows = tokens.len() / length.max(1);
         let fits = length > 0
             && tokens.len() == rows * length
             && tokens.iter().all(|&id| id < vocabulary)
-            && counted.is_none_or(|c| c.len() == rows && c.iter().all(|&c| c <= length));
+            && valid.is_none_or(|c| c.len() == rows && c.iter().all(|&c| c <= length));
         if !fits {
             return Err(Error::input(format!(
                 "{} tokens are not rows of {length} below {vocabulary}",
                 tokens.len()
             )));
         }
-        let mask = counted.map(|counted| {
-            let bits = counted
+        let mask = valid.map(|valid| {
+            let bits = valid
                 .iter()
                 .flat_map(|&n| (0..length).map(move |i| u8::from(i < n)));
             ScalarBuffer::from(bits.collect::<Vec<u8>>())
         });
-        let positions = counted.map_or(tokens.len(), |c| c.iter().sum()) as u64;
+        let positions = valid.map_or(tokens.len(), |c| c.iter().sum()) as u64;
         let split = SplitInfo {
             rows: rows as u64,
             records: rows as u64,
@@ -731,13 +731,13 @@ impl Rows {
             kept_tokens: positions,
             kept_bytes: Some(positions),
             padding: tokens.len() as u64 - positions,
-            counted: positions,
+            valid_tokens: positions,
             lost_bits: 0,
             shards: Vec::new(),
         };
         let info = RowsInfo {
             length: length as u32,
-            wrap: counted.is_none(),
+            wrap: valid.is_none(),
             tail: Tail::Drop,
             padding_counts: false,
             vocabulary,
@@ -872,19 +872,19 @@ mod tests {
     fn row(header: &Header, r: u64) -> (Vec<u32>, usize) {
         let length = header.length as usize;
         let token = |i: usize| ((r + i as u64) % u64::from(header.vocabulary)) as u32;
-        let counted = if header.padded {
+        let valid = if header.padded {
             (r % (length as u64 + 1)) as usize
         } else {
             length
         };
-        ((0..length).map(token).collect(), counted)
+        ((0..length).map(token).collect(), valid)
     }
 
     fn write(folder: &Path, header: &Header, format: RowFormat, rows: u64, shard_rows: u32) -> Rows {
         let mut writer = RowWriter::new(folder, Split::Train, format, header.clone(), shard_rows);
         for r in 0..rows {
-            let (tokens, counted) = row(header, r);
-            writer.push(&tokens, counted).unwrap();
+            let (tokens, valid) = row(header, r);
+            writer.push(&tokens, valid).unwrap();
         }
         let shards = writer.finish().unwrap().shards;
         let info = RowsInfo {
@@ -927,8 +927,8 @@ mod tests {
                 );
                 let mut tokens = vec![0; 6];
                 for r in (0..rows).rev() {
-                    let counted = read.read(r, &mut tokens).unwrap();
-                    assert_eq!((tokens.clone(), counted), row(&header, r), "row {r}");
+                    let valid = read.read(r, &mut tokens).unwrap();
+                    assert_eq!((tokens.clone(), valid), row(&header, r), "row {r}");
                 }
                 assert!(Rows::open(folder.path(), Split::Validation).unwrap().is_empty());
             }
@@ -970,7 +970,7 @@ mod tests {
         assert_eq!(rows.read(0, &mut tokens).unwrap(), 3);
         assert_eq!(tokens, [1, 5, 2, 0]);
         assert_eq!(rows.read(1, &mut tokens).unwrap(), 4);
-        assert_eq!(rows.split_info().counted, 7);
+        assert_eq!(rows.split_info().valid_tokens, 7);
         assert!(Rows::from_memory(10, SPECIAL, 4, vec![1; 7], None).is_err());
         assert!(Rows::from_memory(10, SPECIAL, 4, vec![11; 4], None).is_err());
     }

@@ -3,7 +3,7 @@
 //! Each row x gets D draws whose expectation is its NELBO ([`Objective::noise_of_bound`]). The draws of a row are
 //! stratified: draw d takes its time or count from the d-th of D equal parts, at the place frac(shift + phase) within it,
 //! where the rows' phases, frac(r · golden ratio), are spread evenly and the draws' shifts are random, so that every
-//! offset is uniform by itself. With y the mean of a row's draws and n its counted tokens, the estimate in nats per
+//! offset is uniform by itself. With y the mean of a row's draws and n its valid tokens, the estimate in nats per
 //! token is the ratio b, e is a row's residual, and rows r and r′ are neighbours by phase:
 //!
 //! ```text
@@ -62,7 +62,7 @@ pub struct Task<'a> {
 /// A bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
-    /// In nats per counted token.
+    /// In nats per valid token.
     pub nats_per_token: Interval,
     /// Its standard error, clustered by row; `None` for a single row.
     pub standard_error: Option<f64>,
@@ -70,20 +70,20 @@ pub struct Bound {
     pub monte_carlo_error: Option<f64>,
     /// R: rows.
     pub rows: u64,
-    /// Counted tokens in them.
+    /// Valid tokens in them.
     pub tokens: u64,
     /// D: draws per row.
     pub draws: u32,
 }
 
 impl Bound {
-    /// Perplexity per counted token: the exponential of the nats.
+    /// Perplexity per valid token: the exponential of the nats.
     #[must_use]
     pub fn perplexity(&self) -> Interval {
         self.nats_per_token.map(f64::exp)
     }
 
-    /// Bits per byte of text, given the bytes per counted token (an exact count, so it adds no uncertainty).
+    /// Bits per byte of text, given the bytes per valid token (an exact count, so it adds no uncertainty).
     #[must_use]
     pub fn bits_per_byte(&self, bytes_per_token: f64) -> Interval {
         self.nats_per_token
@@ -122,8 +122,8 @@ impl Task<'_> {
         let mut x = vec![0; self.rows.length()];
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
-            let counted = self.rows.read(row, &mut x)?;
-            sums.tokens.push(counted as u64);
+            let valid = self.rows.read(row, &mut x)?;
+            sums.tokens.push(valid as u64);
             for (draw, shift) in (0_u64..).zip(&shifts) {
                 let part = (shift + phase(rank)).fract();
                 let draw = Draw {
@@ -134,7 +134,7 @@ impl Task<'_> {
                     row,
                     offset: (draw as f64 + part) / f64::from(self.draws),
                 };
-                self.objective.noise_of_bound(draw, &x, counted, &mut noised);
+                self.objective.noise_of_bound(draw, &x, valid, &mut noised);
                 if noised.rows() == self.micro_batch {
                     cancel.check()?;
                     self.answer(network, &mut noised, &mut sums)?;
@@ -292,9 +292,9 @@ mod tests {
             pad: 0,
             mask: truth.mask(),
         };
-        let counted: Vec<usize> = (0..count as usize).map(|row| truth.length - row % 2).collect();
-        let counted = padded.then_some(&*counted);
-        let rows = Rows::from_memory(truth.mask() + 1, special, truth.length, tokens, counted).unwrap();
+        let valid: Vec<usize> = (0..count as usize).map(|row| truth.length - row % 2).collect();
+        let valid = padded.then_some(&*valid);
+        let rows = Rows::from_memory(truth.mask() + 1, special, truth.length, tokens, valid).unwrap();
         (rows, exact)
     }
 
@@ -380,8 +380,8 @@ mod tests {
         let (mut sum, mut tokens) = (0.0, 0);
         let mut x = vec![0; 4];
         for row in 0..40 {
-            let counted = rows.read(row, &mut x).unwrap();
-            tokens += counted;
+            let valid = rows.read(row, &mut x).unwrap();
+            tokens += valid;
             for draw in 0..8_u64 {
                 let mut noised = NoisedBatch::default();
                 let part = (shift(random, draw) + phase(row)).fract();
@@ -394,11 +394,11 @@ mod tests {
                     row,
                     offset,
                 };
-                task.objective.noise_of_bound(named, &x, counted, &mut noised);
+                task.objective.noise_of_bound(named, &x, valid, &mut noised);
                 let hidden = noised.tokens.iter().filter(|&&z| z == truth.mask()).count();
                 let all: Vec<u32> = (0..4).collect();
                 let logits = network.logits(&noised.tokens, &[0.0], &all).unwrap();
-                for l in 0..counted {
+                for l in 0..valid {
                     let log_p = subs.log_p_x0(noised.tokens[l], &logits[l * 6..][..6]);
                     sum -= 4.0 / hidden as f64 * log_p[x[l] as usize] / 8.0;
                 }

@@ -47,23 +47,23 @@ pub struct Evaluation {
     pub rows_of_split: u64,
     /// Draws per row.
     pub draws: u32,
-    /// Counted tokens: padding excluded, but where it counts.
+    /// Valid tokens: padding excluded, but where it counts.
     pub tokens: u64,
-    /// Bytes of text per counted token, a count over the split (see [`crate::data::SplitInfo::kept_bytes`]).
+    /// Bytes of text per valid token, a count over the split (see [`crate::data::SplitInfo::kept_bytes`]).
     pub bytes_per_token: f64,
     /// What of the noise levels is covered; where it is not all of them, the numbers are the published ones and no bounds.
     #[serde(default, skip_serializing_if = "is_valid")]
     pub bound: BoundEnds,
-    /// What a counted token is, and so what `nats_per_token` and `perplexity` are per.
+    /// What a valid token is, and so what `nats_per_token` and `perplexity` are per.
     #[serde(default)]
     pub unit: Unit,
-    /// The bound on the negative log-likelihood, per counted token.
+    /// The bound on the negative log-likelihood, per valid token.
     pub nats_per_token: Interval,
     /// Its standard error, clustered by row; absent for a single row.
     pub standard_error: Option<f64>,
     /// At most so much of it would go with more draws per row; absent for a single draw.
     pub monte_carlo_error: Option<f64>,
-    /// The bound on the perplexity per counted token.
+    /// The bound on the perplexity per valid token.
     pub perplexity: Interval,
     /// Where padding counts: the same bound on the negative log-likelihood of whole rows, per token of text. Positions are
     /// shared out by an exact count over the split.

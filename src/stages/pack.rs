@@ -379,11 +379,11 @@ impl Packer<'_> {
         self.row.push(self.special.eos);
         let text = self.row.len();
         self.row.resize(self.length, self.special.pad);
-        let counted = if self.padding_counts { self.length } else { text };
+        let valid = if self.padding_counts { self.length } else { text };
         self.info.rows += 1;
-        self.info.counted += counted as u64;
+        self.info.valid_tokens += valid as u64;
         self.info.padding += (self.length - text) as u64;
-        self.writer.push(&self.row, counted)
+        self.writer.push(&self.row, valid)
     }
 
     /// The counts of the split, and the digest of its rows.

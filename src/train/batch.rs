@@ -19,8 +19,8 @@ pub(super) struct GlobalBatch {
     pub(super) waited: f64,
     /// (B, L).
     tokens: Vec<u32>,
-    /// Positions of each row that count (B).
-    counted: Vec<usize>,
+    /// Valid tokens of each row (B).
+    valid: Vec<usize>,
     noised: NoisedBatch,
     /// Numbers of the updates whose outcome was not collected yet.
     pub(super) waiting: VecDeque<u64>,
@@ -33,7 +33,7 @@ impl GlobalBatch {
             order: Order::new(job.config.seed, job.rows.len(), job.config.batch, Rank::ALONE),
             waited: 0.0,
             tokens: vec![0; rows * job.rows.length()],
-            counted: vec![0; rows],
+            valid: vec![0; rows],
             noised: NoisedBatch::default(),
             waiting: VecDeque::new(),
         }
@@ -42,28 +42,28 @@ impl GlobalBatch {
     /// Reads the rows of a step and returns how many of their positions count.
     pub(super) fn read(&mut self, job: &Trainer<'_>, step: u64) -> Result<u64> {
         let start = Instant::now();
-        let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.counted);
-        for ((_, row), (tokens, counted)) in self.order.step(step).zip(rows) {
-            *counted = job.rows.read(row, tokens)?;
+        let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.valid);
+        for ((_, row), (tokens, valid)) in self.order.step(step).zip(rows) {
+            *valid = job.rows.read(row, tokens)?;
         }
         self.waited += start.elapsed().as_secs_f64();
-        Ok(self.counted.iter().map(|&n| n as u64).sum())
+        Ok(self.valid.iter().map(|&n| n as u64).sum())
     }
 }
 
 impl Trainer<'_> {
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
-    /// all of them is the loss in nats per counted token.
+    /// all of them is the loss in nats per valid token.
     pub(super) fn micro_batches(
         &self,
         step: u64,
         batch: &mut GlobalBatch,
-        counted: u64,
+        valid: u64,
         each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
         let config = &self.config;
         let length = self.rows.length();
-        let scale = 1.0 / counted.max(1) as f64;
+        let scale = 1.0 / valid.max(1) as f64;
         let first_row = step * u64::from(config.batch);
         for start in (0..config.batch).step_by(config.micro_batch as usize) {
             // A step of a large network on a small machine takes minutes.
@@ -80,7 +80,7 @@ impl Trainer<'_> {
                 };
                 let tokens = &batch.tokens[index as usize * length..][..length];
                 self.objective
-                    .noise(at, tokens, batch.counted[index as usize], noised);
+                    .noise(at, tokens, batch.valid[index as usize], noised);
             }
             if noised.positions.is_empty() {
                 continue;

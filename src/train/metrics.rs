@@ -5,7 +5,7 @@
 //! | `step` | updates done |
 //! | `steps` | how many steps the line is the mean of: each has a line of its own up to step 100, then every ten have |
 //! | `learning_rate` | of the last update |
-//! | `loss` | the training loss in nats per counted token, mean over those steps |
+//! | `loss` | the training loss in nats per valid token, mean over those steps |
 //! | `gradient_norm` | global norm before clipping, mean over the same steps |
 //! | `validation` | on a line of its own: the bound on held-out rows with the averaged weights; its `unit` is that of the loss, too |
 //!
@@ -35,7 +35,7 @@ pub struct StepLine {
     pub steps: Option<u64>,
     /// Learning rate of the last of them.
     pub learning_rate: f64,
-    /// Mean training loss in nats per counted token.
+    /// Mean training loss in nats per valid token.
     pub loss: f64,
     /// Mean global gradient norm before clipping.
     pub gradient_norm: f64,
@@ -44,10 +44,10 @@ pub struct StepLine {
 /// A bound on held-out rows, with the ends of its 95% interval.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
-    /// What a counted token is.
+    /// What a valid token is.
     #[serde(default)]
     pub unit: Unit,
-    /// The bound, in nats per counted token.
+    /// The bound, in nats per valid token.
     pub nats_per_token: f64,
     /// Lower end of its 95% interval; absent where one row leaves it undefined.
     pub low: Option<f64>,
@@ -232,7 +232,7 @@ impl Log {
         self.otherwise = known.find(|otherwise| otherwise.lacks(now).is_some());
     }
 
-    /// Mean of the last losses, in nats per counted token.
+    /// Mean of the last losses, in nats per valid token.
     #[must_use]
     pub fn recent_loss(&self) -> Option<f64> {
         (!self.recent.is_empty()).then(|| self.recent.iter().sum::<f64>() / self.recent.len() as f64)

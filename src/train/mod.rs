@@ -6,7 +6,7 @@
 //! One step, for the rows g = step · B + i of the endless, epoch-wise permuted order of the data:
 //!
 //! 1. the objective draws each row's noise;
-//! 2. the loss is Σ w · nll / (counted tokens of all B rows), a mean over tokens as the authors take it (padding
+//! 2. the loss is Σ w · nll / (valid tokens of all B rows), a mean over tokens as the authors take it (padding
 //!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
 //! 3. ranks that share a batch sum their gradients ([`Trainer::all_reduce`]);
 //! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.

@@ -22,7 +22,7 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
 pub struct Report {
     /// Updates done.
     pub step: u64,
-    /// Mean training loss of the last steps, in nats per counted token.
+    /// Mean training loss of the last steps, in nats per valid token.
     pub loss: Option<f64>,
     /// The last validation.
     pub validation: Option<ValidationLine>,
@@ -160,12 +160,12 @@ impl Trainer<'_> {
 
     /// One update. Asked to end, it leaves weights and state as they were.
     fn step(&self, learner: &mut dyn Learner, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
-        let counted = {
+        let valid = {
             let _timer = profile::forward(Part::Noise);
             batch.read(self, state.step)?
         };
         let support = self.objective.support();
-        self.micro_batches(state.step, batch, counted, &mut |batch| {
+        self.micro_batches(state.step, batch, valid, &mut |batch| {
             learner.accumulate(batch, support)
         })?;
         if let Some(all_reduce) = self.all_reduce {

@@ -111,8 +111,8 @@ impl Project {
         let mut tokens = vec![0; rows.length()];
         (0..rows.len())
             .map(|row| {
-                let counted = rows.read(row, &mut tokens).unwrap();
-                (tokens.clone(), counted)
+                let valid = rows.read(row, &mut tokens).unwrap();
+                (tokens.clone(), valid)
             })
             .collect()
     }
@@ -172,7 +172,7 @@ fn wrapped_rows_by_hand() {
             (train.rows, train.records, train.bytes, train.tokens),
             (3, 4, 11, 11)
         );
-        assert_eq!((train.kept_tokens, train.counted), (9, 15));
+        assert_eq!((train.kept_tokens, train.valid_tokens), (9, 15));
         // All but `b` and its separator.
         assert_eq!((train.kept_bytes, train.padding), (Some(9), 0));
         assert_eq!(
@@ -199,7 +199,7 @@ fn a_tail_can_be_padded() {
         assert_eq!(rows[3..], [(vec![1, 5, 2, 2, 0], 4)]);
         let train = &info.train;
         assert_eq!((train.rows, train.tokens, train.kept_tokens), (4, 11, 11));
-        assert_eq!(train.counted, 5 + 5 + 5 + 4);
+        assert_eq!(train.valid_tokens, 5 + 5 + 5 + 4);
         assert_eq!((train.kept_bytes, train.padding), (Some(11), 1));
         // Where nothing is left over, there is no row of padding alone; a split of a few tokens has its row.
         project.source("ab\nab\n", "line");
@@ -235,13 +235,13 @@ fn padded_rows_by_hand() {
         (train.rows, train.records, train.bytes, train.tokens),
         (3, 3, 9, 9)
     );
-    assert_eq!((train.kept_tokens, train.counted), (8, 11));
+    assert_eq!((train.kept_tokens, train.valid_tokens), (8, 11));
     assert_eq!((train.kept_bytes, train.padding), (Some(8), 1));
     // Padding is padding whatever counts.
     let counted = project
         .pack(json!({"length": 4, "wrap": false, "padding": "counted"}))
         .unwrap();
-    assert_eq!((counted.train.counted, counted.train.padding), (12, 1));
+    assert_eq!((counted.train.valid_tokens, counted.train.padding), (12, 1));
 }
 
 /// Where tokens differ in bytes, their number says little about the bytes that are kept.

@@ -31,8 +31,8 @@ fn rows() -> Rows {
         mask: LETTERS,
     };
     let tokens = (0..30_u32).flat_map(|row| vec![row % LETTERS; LENGTH]).collect();
-    let counted: Vec<usize> = (0..30).map(|row| LENGTH - row % 3).collect();
-    Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&counted)).unwrap()
+    let valid: Vec<usize> = (0..30).map(|row| LENGTH - row % 3).collect();
+    Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, Some(&valid)).unwrap()
 }
 
 fn objective(mask: u32) -> Mdlm {
