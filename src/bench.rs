@@ -180,7 +180,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             rounds
         }
         (Task::Evaluate, Subject::Network(network)) => {
-            let task = evaluate::Task {
+            let task = evaluate::BoundEstimator {
                 rows: &rows,
                 limit: Some(u64::from(options.batch)),
                 objective: &*objective,
@@ -200,7 +200,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             let posterior = objective
                 .posterior()
                 .ok_or_else(|| Error::internal("the default objective has no reverse step"))?;
-            let task = sample::Task {
+            let task = sample::Sampling {
                 given: [None; 2],
                 count: options.batch,
                 steps: options.steps,

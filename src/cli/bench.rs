@@ -50,7 +50,7 @@ pub struct Args {
     /// products are the matrix products of a training step alone: what the network cannot exceed. Default: all
     /// four.
     #[arg(long, value_name = "TASK", value_delimiter = ',', hide_possible_values = true)]
-    pub task: Vec<Task>,
+    pub task: Vec<TaskName>,
     /// Rows of a round; default: 32, and 16 for sampling
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     pub batch: Option<u32>,
@@ -90,7 +90,7 @@ pub enum PrecisionChoice {
 
 /// What to measure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Task {
+pub enum TaskName {
     /// Training steps.
     Train,
     /// Evaluations.
@@ -116,7 +116,7 @@ struct Report<'a> {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
-    let all = [Task::Train, Task::Evaluate, Task::Sample, Task::Products];
+    let all = [TaskName::Train, TaskName::Evaluate, TaskName::Sample, TaskName::Products];
     let time = Duration::from_secs(u64::from(args.seconds));
     let mut options = Options {
         shape,
@@ -134,7 +134,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         time,
     };
     if let Some(rows) = options.micro_batch
-        && (args.task.is_empty() || args.task.contains(&Task::Train))
+        && (args.task.is_empty() || args.task.contains(&TaskName::Train))
         && !options.batch.is_multiple_of(rows)
     {
         return Err(Error::input(format!(
@@ -152,7 +152,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         // Products alone are the CPU's.
         [] if device.is_gpu() => &all[..3],
         [] => &all,
-        tasks if device.is_gpu() && tasks.contains(&Task::Products) => {
+        tasks if device.is_gpu() && tasks.contains(&TaskName::Products) => {
             return Err(
                 Error::input("measure products alone on a GPU: they are measured on the CPU")
                     .hint("use `--device cpu`, or leave `products` out"),
@@ -164,10 +164,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     args.compute.pool()?.install(|| {
         for task in wanted {
             let task = match task {
-                Task::Train => bench::Task::Train,
-                Task::Evaluate => bench::Task::Evaluate,
-                Task::Sample => bench::Task::Sample,
-                Task::Products => {
+                TaskName::Train => bench::Task::Train,
+                TaskName::Evaluate => bench::Task::Evaluate,
+                TaskName::Sample => bench::Task::Sample,
+                TaskName::Products => {
                     products = bench::products(&options, &cancel)?;
                     continue;
                 }

@@ -126,7 +126,7 @@ struct Kernels {
 /// Whether a GPU computes what the CPU does.
 #[derive(Serialize)]
 struct TrialReport {
-    outcome: Outcome,
+    outcome: TrialOutcome,
     fault: Option<String>,
     #[serde(skip)]
     way_out: Option<String>,
@@ -134,7 +134,7 @@ struct TrialReport {
 
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum TrialOutcome {
     Passed,
     Failed,
     /// Another process uses the GPU.
@@ -209,9 +209,9 @@ fn of_trust(trust: &SelfTest) -> TrialReport {
     };
     TrialReport {
         outcome: match trust {
-            SelfTest::Passed => Outcome::Passed,
-            SelfTest::Failed(_) => Outcome::Failed,
-            SelfTest::Busy => Outcome::NotTried,
+            SelfTest::Passed => TrialOutcome::Passed,
+            SelfTest::Failed(_) => TrialOutcome::Failed,
+            SelfTest::Busy => TrialOutcome::NotTried,
         },
         fault: error.map(ToString::to_string),
         way_out: error.and_then(Error::hint_text).map(str::to_owned),
@@ -498,9 +498,9 @@ fn cuda_rows(report: &Report) -> Vec<(String, String)> {
     }));
     rows.extend(report.trial.as_ref().map(|trial| {
         let text = match trial.outcome {
-            Outcome::Passed => "computes what the CPU computes, in f32 and in bf16",
-            Outcome::Failed => "failed",
-            Outcome::NotTried => "not tried while it is used",
+            TrialOutcome::Passed => "computes what the CPU computes, in f32 and in bf16",
+            TrialOutcome::Failed => "failed",
+            TrialOutcome::NotTried => "not tried while it is used",
         };
         row("trial", text.to_owned())
     }));

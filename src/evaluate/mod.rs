@@ -38,7 +38,7 @@ fn phase(rank: u64) -> f64 {
 }
 
 /// What to estimate, and how.
-pub struct Task<'a> {
+pub struct BoundEstimator<'a> {
     /// The held-out rows.
     pub rows: &'a Rows,
     /// Rows to use, at most: the first of a seeded permutation.
@@ -91,7 +91,7 @@ impl Bound {
     }
 }
 
-impl Task<'_> {
+impl BoundEstimator<'_> {
     /// Estimates the bound with the network as it is. `progress` hears the rows done, of how many, and the estimate.
     ///
     /// # Errors
@@ -310,8 +310,8 @@ mod tests {
         }))
     }
 
-    fn task<'a>(rows: &'a Rows, truth: &Distribution, schedule: Schedule, estimator: Estimator) -> Task<'a> {
-        Task {
+    fn task<'a>(rows: &'a Rows, truth: &Distribution, schedule: Schedule, estimator: Estimator) -> BoundEstimator<'a> {
+        BoundEstimator {
             rows,
             limit: None,
             objective: objective(schedule, truth, false),
@@ -324,7 +324,7 @@ mod tests {
         }
     }
 
-    fn run(task: &Task<'_>, network: &dyn Network) -> Bound {
+    fn run(task: &BoundEstimator<'_>, network: &dyn Network) -> Bound {
         task.run(network, &Cancel::default(), &mut |_, _, _| ()).unwrap()
     }
 

@@ -27,7 +27,7 @@ use crate::plan::resume::Start;
 use crate::plan::{Decision, Plan, PlannedStage, Reason};
 use crate::plural::counted;
 use crate::remote::Remote;
-use crate::stages::{self, Choice, Context, Device, Outcome, key, memory};
+use crate::stages::{self, Choice, Context, Device, StageOutput, key, memory};
 use crate::store::{
     Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
 };
@@ -43,7 +43,7 @@ use trust::Trust;
 use upload::Uploads;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
-pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<Outcome> + Sync);
+pub type Runner<'a> = &'a (dyn Fn(&Stage, &Context<'_>) -> Result<StageOutput> + Sync);
 
 /// How to run. No option changes the result.
 #[derive(Clone, Debug)]

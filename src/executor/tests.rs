@@ -139,7 +139,7 @@ fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
 }
 
 /// A stage whose output is a function of its settings in the key, its seed and its inputs' contents.
-fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
+fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
     let parts = key::parts(stage, context.seed)?;
     let mut text = format!("{} {} {:?}\n", stage.kind().name(), parts.config, parts.seed);
     for reference in &parts.files {
@@ -152,9 +152,9 @@ fn stand_in(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
         text.push_str(&[role, ": ", &digest.to_string(), "\n"].concat());
     }
     fs::write(context.output.join("output"), text).unwrap();
-    Ok(Outcome {
+    Ok(StageOutput {
         figures: vec![("bytes".to_owned(), "12".to_owned())],
-        ..Outcome::default()
+        ..StageOutput::default()
     })
 }
 
@@ -388,7 +388,7 @@ fn an_identical_output_stops_the_rerun() {
     let blind = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() == StageKind::Tokenize {
             fs::write(context.output.join("output"), "always the same").unwrap();
-            return Ok(Outcome::default());
+            return Ok(StageOutput::default());
         }
         stand_in(stage, context)
     };
@@ -959,11 +959,11 @@ fn what_is_away_is_made_at_the_last_moment() {
     let blind = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() == StageKind::Evaluate {
             fs::write(context.output.join("output"), "always the same").unwrap();
-            return Ok(Outcome::default());
+            return Ok(StageOutput::default());
         }
         if stage.kind() == StageKind::Tokenize {
             fs::write(context.output.join("output"), "tokens").unwrap();
-            return Ok(Outcome::default());
+            return Ok(StageOutput::default());
         }
         stand_in(stage, context)
     };

@@ -10,7 +10,7 @@
 //!
 //! The network has no absolute positions (rotary embeddings are relative), so that it cannot distinguish the positions of an
 //! all-masked row apart. What every row has by construction, BOS at its begin and EOS at the end of a wrapped one, can
-//! be given to it ([`Task::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
+//! be given to it ([`Sampling::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
 //!
 //! A new sampler takes a file here, a line in [`build`], and a kind with its settings in the manifest
 //! (`manifest/sampler.rs`).
@@ -97,7 +97,7 @@ pub trait Sampler: Sync {
     fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query>;
 
     /// What the step changes in a row, given the row's draws that were to be reported: positions and their new tokens, the
-    /// mask among them. What is given ([`Task::given`]) stays. It is called once for each row and step, for rows in no
+    /// mask among them. What is given ([`Sampling::given`]) stays. It is called once for each row and step, for rows in no
     /// particular order.
     fn commit(
         &mut self,
@@ -126,7 +126,7 @@ pub fn build(settings: manifest::Sampler) -> Box<dyn Sampler> {
 
 /// What to draw, and how.
 #[derive(Clone, Copy, Debug)]
-pub struct Task {
+pub struct Sampling {
     /// The first and the last token of every row, where they are given instead of drawn.
     pub given: [Option<u32>; 2],
     /// Rows.
@@ -156,7 +156,7 @@ pub struct Drawn {
     pub network_calls: Vec<u32>,
 }
 
-impl Task {
+impl Sampling {
     /// Draws the rows. `progress` is called with the number of steps done.
     ///
     /// # Errors
@@ -170,10 +170,10 @@ impl Task {
         self.run_with(&mut *build(self.sampler), network, cancel, progress)
     }
 
-    /// Draws the rows with any sampler, whatever [`Task::sampler`] names.
+    /// Draws the rows with any sampler, whatever [`Sampling::sampler`] names.
     ///
     /// # Errors
-    /// As [`Task::run`]; an internal error where the sampler commits what is no token, or beyond its row.
+    /// As [`Sampling::run`]; an internal error where the sampler commits what is no token, or beyond its row.
     pub fn run_with(
         &self,
         sampler: &mut dyn Sampler,
@@ -378,8 +378,8 @@ mod tests {
         Named::Ancestral(AncestralSteps::default())
     }
 
-    fn task(truth: &Distribution, schedule: Schedule) -> Task {
-        Task {
+    fn task(truth: &Distribution, schedule: Schedule) -> Sampling {
+        Sampling {
             given: [None; 2],
             count: 40,
             steps: 12,
@@ -396,7 +396,7 @@ mod tests {
     fn given_ends_stay_and_the_rest_follows_their_condition() {
         let truth = Distribution::random(3, 3, 4);
         let network = toy::Posterior::new(truth.clone());
-        let task = Task {
+        let task = Sampling {
             given: [Some(1), None],
             count: 20_000,
             steps: 1000,
@@ -503,7 +503,7 @@ mod tests {
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
         for schedule in EVERY_SCHEDULE {
-            let task = Task {
+            let task = Sampling {
                 sampler: ancestral(),
                 ..task(&truth, schedule)
             };
@@ -520,7 +520,7 @@ mod tests {
     fn a_sampler_may_choose_by_confidence_and_mask_again() {
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
-        let task = Task {
+        let task = Sampling {
             steps: 4,
             count: 3,
             ..task(&truth, EVERY_SCHEDULE[0])
@@ -573,7 +573,7 @@ mod tests {
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight += 0.1 * (i as f32 * 78.233).sin();
         }
-        let task = Task {
+        let task = Sampling {
             given: [Some(3), None],
             count: 6,
             steps: 5,
@@ -595,7 +595,7 @@ mod tests {
             ]
         };
         let run = |sampler: &mut dyn Sampler, network: &dyn Network, micro_batch| {
-            Task { micro_batch, ..task }
+            Sampling { micro_batch, ..task }
                 .run_with(sampler, network, &Cancel::default(), &mut |_| ())
                 .unwrap()
         };
@@ -618,7 +618,7 @@ mod tests {
         assert!(few.len() > 50, "{few:?}");
     }
 
-    fn run(task: Task, network: &toy::Posterior) -> Drawn {
+    fn run(task: Sampling, network: &toy::Posterior) -> Drawn {
         task.run(network, &Cancel::default(), &mut |_| ()).unwrap()
     }
 
@@ -626,7 +626,7 @@ mod tests {
     fn with_the_exact_posterior_and_many_steps_the_draws_have_its_distribution() {
         let truth = Distribution::random(3, 3, 4);
         let network = toy::Posterior::new(truth.clone());
-        let task = Task {
+        let task = Sampling {
             count: 20_000,
             steps: 1000,
             ..task(&truth, EVERY_SCHEDULE[0])
@@ -651,7 +651,7 @@ mod tests {
         let truth = Distribution::random(2, 3, 4);
         let network = toy::Posterior::new(truth.clone());
         let drawn = run(
-            Task {
+            Sampling {
                 count: 10_000,
                 steps: 1,
                 ..task(&truth, EVERY_SCHEDULE[4])
@@ -681,11 +681,11 @@ mod tests {
         let network = toy::Posterior::new(truth.clone());
         for schedule in EVERY_SCHEDULE {
             for steps in [1, 3, 60] {
-                let cached = Task {
+                let cached = Sampling {
                     steps,
                     ..task(&truth, schedule)
                 };
-                let ancestral = Task {
+                let ancestral = Sampling {
                     sampler: ancestral(),
                     ..cached
                 };
@@ -707,7 +707,7 @@ mod tests {
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
         // α(1) of the first schedule is 0.001: over many rows the two grids part.
-        let base = Task {
+        let base = Sampling {
             count: 20_000,
             steps: 2,
             ..task(&truth, EVERY_SCHEDULE[0])
@@ -716,7 +716,7 @@ mod tests {
             grid: Grid::Published,
         });
         let other = run(
-            Task {
+            Sampling {
                 sampler: published,
                 ..base
             },
@@ -736,7 +736,7 @@ mod tests {
         let whole = run(base, &network);
         assert_eq!(
             run(
-                Task {
+                Sampling {
                     micro_batch: 1,
                     ..base
                 },
@@ -744,7 +744,7 @@ mod tests {
             ),
             whole
         );
-        let fewer = run(Task { count: 7, ..base }, &network);
+        let fewer = run(Sampling { count: 7, ..base }, &network);
         assert_eq!(fewer.tokens, whole.tokens[..28]);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new()
@@ -758,7 +758,7 @@ mod tests {
             });
             assert_eq!(sampled, whole);
         }
-        assert_ne!(run(Task { seed: 4, ..base }, &network).tokens, whole.tokens);
+        assert_ne!(run(Sampling { seed: 4, ..base }, &network).tokens, whole.tokens);
     }
 
     #[test]
@@ -766,7 +766,7 @@ mod tests {
         let truth = Distribution::random(1, 3, 5);
         let network = toy::Posterior::new(truth.clone());
         let drawn = run(
-            Task {
+            Sampling {
                 temperature: 1e-3,
                 ..task(&truth, EVERY_SCHEDULE[0])
             },

@@ -11,13 +11,13 @@ use serde_json::json;
 use crate::data::rows::Rows;
 use crate::data::{SourceInfo, Unit, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
-use crate::evaluate::{Interval, Task};
+use crate::evaluate::{Interval, BoundEstimator};
 use crate::event::Progress;
 use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, Outcome, memory};
+use crate::stages::{Context, StageOutput, memory};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -95,7 +95,7 @@ fn is_valid(bound: &BoundEnds) -> bool {
 ///
 /// # Errors
 /// Model and rows do not belong together, there are no rows, the grammar's source is no grammar.
-pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
+pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let artifact = context.input("model")?;
     let model = ModelInfo::open(artifact)?;
     let rows = Rows::open(context.input("data")?, config.split)?;
@@ -106,7 +106,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
     };
     let network = model.network(artifact, config.weights, context.device)?;
     let objective = model.build_objective(context.seed);
-    let task = Task {
+    let task = BoundEstimator {
         rows: &rows,
         limit: config.rows,
         objective: &*objective,
@@ -164,7 +164,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<Outcome> {
     write_json(&context.output.join(EVALUATION), &found)?;
     let path = context.output.join(EVALUATION_TEXT);
     std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
-    let mut outcome = Outcome::default();
+    let mut outcome = StageOutput::default();
     outcome.figures.push(("bits/byte".to_owned(), bits(&found)));
     if let Some(entropy) = entropy {
         outcome

@@ -3,7 +3,7 @@
 //! A stage reads its inputs' folders, writes below `output` and nowhere else but `work`, and says what it does
 //! through `sink`. It does not depend on the store, of keys and of the other stages. What it writes below `output`
 //! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
-//! go into [`Outcome`].
+//! go into [`StageOutput`].
 
 use std::path::{Path, PathBuf};
 
@@ -48,7 +48,7 @@ pub fn version(kind: StageKind) -> u32 {
 ///
 /// # Errors
 /// What the stage's own `run` states.
-pub fn run(stage: &Stage, context: &Context<'_>) -> Result<Outcome> {
+pub fn run(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
     match stage {
         Stage::Source(config) => source::run(config, context),
         Stage::Tokenize(config) => tokenize::run(config, context),
@@ -103,7 +103,7 @@ pub struct Context<'a> {
 
 /// What a stage says when it is done. None of it is part of the artifact's content.
 #[derive(Clone, Debug, Default)]
-pub struct Outcome {
+pub struct StageOutput {
     /// Key figures for the summary, in order: name and value as text.
     pub figures: Vec<(String, String)>,
     /// Facts for the provenance: speed, peak memory, device.

@@ -25,7 +25,7 @@ use crate::event::Progress;
 use crate::manifest::{Pack, Padding, Split, Tail};
 use crate::plural::counted;
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, Outcome};
+use crate::stages::{Context, StageOutput};
 use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
@@ -42,7 +42,7 @@ const WAITING_TOKENS: usize = 1 << 16;
 ///
 /// # Errors
 /// A split that is wanted gets no row, the tokens are damaged, the disk is full, or the run is cancelled.
-pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
+pub fn run(config: &Pack, context: &Context) -> Result<StageOutput> {
     let input = context.input("from")?;
     let tokens = TokenFiles::open(input)?;
     let from = tokens.info();
@@ -128,10 +128,10 @@ pub fn run(config: &Pack, context: &Context) -> Result<Outcome> {
     let (copy, original) = (context.output.join(TOKENIZER), input.join(TOKENIZER));
     std::fs::copy(&original, &copy).context(|| format!("copy `{}`", original.display()))?;
     write_json(&context.output.join(ROWS_INFO), &info)?;
-    Ok(Outcome {
+    Ok(StageOutput {
         figures: figures(&info),
         content: Some(content(&info, [train_rows, validation_rows])?),
-        ..Outcome::default()
+        ..StageOutput::default()
     })
 }
 

@@ -17,9 +17,9 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
 use crate::manifest::{Sample, Sampler, Weights};
 use crate::plural::counted;
-use crate::sample::{Task, wilson};
+use crate::sample::{Sampling, wilson};
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, Outcome, memory};
+use crate::stages::{Context, StageOutput, memory};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -97,7 +97,7 @@ pub struct Judgement {
 ///
 /// # Errors
 /// The model or the grammar cannot be read, the network fails, the disk is full, or the run is cancelled.
-pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
+pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     let artifact = context.input("model")?;
     let model = ModelInfo::open(artifact)?;
     let tokenizer = model.tokenizer(artifact)?;
@@ -110,7 +110,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     let posterior = objective
         .posterior()
         .ok_or_else(|| Error::input("texts of this model are not drawn by reverse diffusion steps"))?;
-    let task = Task {
+    let task = Sampling {
         given: if config.given_ends {
             [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
         } else {
@@ -184,8 +184,8 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<Outcome> {
     Ok(outcome)
 }
 
-fn outcome(summary: &Summary) -> Outcome {
-    let mut outcome = Outcome::default();
+fn outcome(summary: &Summary) -> StageOutput {
+    let mut outcome = StageOutput::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
     figure("rows", summary.rows.to_string());
     figure(

@@ -22,7 +22,7 @@ use crate::manifest::source::{Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::plural::agreeing;
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, Outcome, by_hand, fetched};
+use crate::stages::{Context, StageOutput, by_hand, fetched};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -54,7 +54,7 @@ const WAITING_BATCHES: usize = 2;
 /// # Errors
 /// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
 /// full; or the run is cancelled.
-pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
+pub fn run(config: &Source, context: &Context) -> Result<StageOutput> {
     let mut consumed = vec![];
     let (info, provenance, mut figures) = match &config.input {
         SourceInput::Synthetic(input) => {
@@ -81,7 +81,7 @@ pub fn run(config: &Source, context: &Context) -> Result<Outcome> {
     }
     // That the files came from elsewhere than the manifest says is for the summary too.
     figures.extend(fetched::elsewhere(&provenance));
-    Ok(Outcome {
+    Ok(StageOutput {
         figures,
         provenance,
         consumed,

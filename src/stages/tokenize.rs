@@ -21,7 +21,7 @@ use crate::manifest::vocabularies::Published;
 use crate::manifest::{self, SpecialTokensInText, TrainTokenizer};
 use crate::plural::counted;
 use crate::shapes::SHAPES;
-use crate::stages::{Context, Outcome, fetched};
+use crate::stages::{Context, StageOutput, fetched};
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
@@ -46,7 +46,7 @@ const WORDS_AT_ONCE: usize = 256;
 ///
 /// # Errors
 /// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, or the run is cancelled.
-pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
+pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput> {
     let records = Records::open(context.input("from")?)?;
     let mut provenance = serde_json::Map::new();
     let mut downloads = None;
@@ -145,10 +145,10 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<Outcome> {
     write_json(&context.output.join(TOKENS_INFO), &info)?;
     let mut figures = figures(&info);
     figures.extend(fetched::elsewhere(&provenance));
-    Ok(Outcome {
+    Ok(StageOutput {
         figures,
         provenance,
-        ..Outcome::default()
+        ..StageOutput::default()
     })
 }
 

@@ -31,7 +31,7 @@ use crate::plural::counted;
 use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
-use crate::stages::{Context, Outcome, memory};
+use crate::stages::{Context, StageOutput, memory};
 use crate::train::checkpoint::Left;
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Report, Retention, TrainConfig, Trainer,
@@ -57,7 +57,7 @@ const PROGRESS_SECONDS: f64 = 0.1;
 ///
 /// # Errors
 /// The rows do not fit the shape, the training diverges, the disk is full, or the run is cancelled.
-pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
+pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
     let input = context.input("from")?;
     let rows = Rows::open(input, Split::Train)?;
     let held_out = Rows::open(input, Split::Validation)?;
@@ -88,7 +88,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<Outcome> {
         context,
         total: config.steps,
         told: None,
-        validation: evaluate::Task {
+        validation: evaluate::BoundEstimator {
             rows: &held_out,
             limit: Some(u64::from(config.validation_rows)),
             objective: &*objective,
@@ -314,8 +314,8 @@ pub fn retention(keep: KeepCheckpoints) -> Retention {
     }
 }
 
-fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_batch: u32) -> Outcome {
-    let mut outcome = Outcome::default();
+fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_batch: u32) -> StageOutput {
+    let mut outcome = StageOutput::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
     figure(
         "steps",
@@ -377,7 +377,7 @@ struct Watcher<'a> {
     context: &'a Context<'a>,
     total: u64,
     told: Option<Instant>,
-    validation: evaluate::Task<'a>,
+    validation: evaluate::BoundEstimator<'a>,
 }
 
 impl Hooks for Watcher<'_> {

@@ -11,7 +11,7 @@ use crate::kernels::gemm::Precision;
 use crate::manifest::{self, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
-use crate::stages::Outcome;
+use crate::stages::StageOutput;
 use crate::train::checkpoint::{EMA, RAW};
 
 /// File name of [`ModelInfo`].
@@ -84,7 +84,7 @@ impl ModelInfo {
     }
 
     /// Takes note, for the provenance, of a precision that is not f32.
-    pub fn note_precision(&self, device: Device, outcome: &mut Outcome) {
+    pub fn note_precision(&self, device: Device, outcome: &mut StageOutput) {
         if self.precision_on(device) == Precision::Bf16 {
             let value = serde_json::json!("bf16");
             outcome.provenance.insert("precision".to_owned(), value);

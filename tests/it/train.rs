@@ -11,7 +11,7 @@ use mdlm::event::{Cancel, Event, Sink};
 use mdlm::manifest::Stage;
 use mdlm::stages::evaluate::Evaluation;
 use mdlm::stages::sample::{Line, Summary};
-use mdlm::stages::{self, Context, Device, Outcome};
+use mdlm::stages::{self, Context, Device, StageOutput};
 use mdlm::store::checkpoints::Checkpoints;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -66,7 +66,7 @@ impl Lab {
         work: &Path,
         threads: usize,
         events: &Events,
-    ) -> Result<(PathBuf, Outcome)> {
+    ) -> Result<(PathBuf, StageOutput)> {
         let stage: Stage = serde_json::from_value(config.clone()).unwrap();
         let output = self.folder(stage.kind().name());
         let inputs: Vec<_> = inputs

@@ -97,7 +97,7 @@ struct Absent<'a> {
 struct Verdict {
     artifact: Digest,
     made_by: Vec<String>,
-    outcome: Outcome,
+    outcome: ArtifactState,
     /// Where it was moved, or why it was not.
     note: Option<String>,
     faults: Vec<Fault>,
@@ -105,7 +105,7 @@ struct Verdict {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Outcome {
+enum ArtifactState {
     Sound,
     /// It was left where it is, as asked.
     Corrupt,
@@ -118,7 +118,7 @@ enum Outcome {
     Unreadable,
 }
 
-impl Outcome {
+impl ArtifactState {
     fn is_fine(self) -> bool {
         matches!(self, Self::Sound | Self::Gone)
     }
@@ -206,28 +206,28 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verd
     let folder = store.artifact_path(artifact);
     let faults = match verify::examine(&folder, artifact, files.as_deref(), Depth::Full, pace) {
         Ok(faults) => faults,
-        Err(error) => return verdict(Outcome::Unreadable, Some(error.to_string()), vec![]),
+        Err(error) => return verdict(ArtifactState::Unreadable, Some(error.to_string()), vec![]),
     };
     if faults.is_empty() {
-        return verdict(Outcome::Sound, None, faults);
+        return verdict(ArtifactState::Sound, None, faults);
     }
     if !folder.exists() {
-        return verdict(Outcome::Gone, None, faults);
+        return verdict(ArtifactState::Gone, None, faults);
     }
     if dry_run {
-        return verdict(Outcome::Corrupt, None, faults);
+        return verdict(ArtifactState::Corrupt, None, faults);
     }
     let (outcome, note) = match store.quarantine(artifact, files.as_deref(), &faults, false) {
         Ok(Moved::To(place)) => (
-            Outcome::Quarantined,
+            ArtifactState::Quarantined,
             Some(format!("moved to `{}`", shown(&place))),
         ),
         Ok(Moved::InUse) => (
-            Outcome::InUse,
+            ArtifactState::InUse,
             Some("a run uses it: verify again when it has ended".to_owned()),
         ),
-        Ok(Moved::Gone) => (Outcome::Gone, None),
-        Err(error) => (Outcome::Corrupt, Some(error.to_string())),
+        Ok(Moved::Gone) => (ArtifactState::Gone, None),
+        Err(error) => (ArtifactState::Corrupt, Some(error.to_string())),
     };
     verdict(outcome, note, faults)
 }
@@ -274,7 +274,7 @@ fn report<'a>(
     census: &'a Census,
     pace: &Pace,
 ) -> Report<'a> {
-    let sound = |verdict: &&Verdict| verdict.outcome == Outcome::Sound;
+    let sound = |verdict: &&Verdict| verdict.outcome == ArtifactState::Sound;
     Report {
         store: store.root().display().to_string(),
         ok,

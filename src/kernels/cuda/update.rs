@@ -44,7 +44,7 @@ pub enum Number {
 
 /// What came of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Outcome {
+pub struct UpdateOutcome {
     /// Σ weight · loss of its positions.
     pub loss: f64,
     /// The global norm of its gradient, before it was clipped.
@@ -178,13 +178,13 @@ impl Cuda {
     ///
     /// # Errors
     /// The device failed.
-    pub fn outcome(&self, ticket: Ticket) -> Result<Outcome> {
+    pub fn outcome(&self, ticket: Ticket) -> Result<UpdateOutcome> {
         let bytes = self.queue.driver().collect(ticket)?;
         let mut values = bytes
             .chunks_exact(size_of::<f64>())
             .map(|bytes| f64::from_le_bytes(bytes.try_into().unwrap_or_default()));
         let mut next = || values.next().unwrap_or(f64::NAN);
-        Ok(Outcome {
+        Ok(UpdateOutcome {
             loss: next(),
             norm: next(),
             halted: next() != 0.0,

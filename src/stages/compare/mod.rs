@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::evaluate::{EVALUATION, Evaluation};
 use super::replicates::{self, Group, Spread, groups};
 use super::sample::{SUMMARY, Summary};
-use super::{Context, Outcome};
+use super::{Context, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::Interval;
@@ -146,7 +146,7 @@ pub fn title<'a>(name: Option<&str>, point: impl IntoIterator<Item = (&'a String
 ///
 /// # Errors
 /// A consumed artifact cannot be read or has nothing to compare.
-pub fn run(config: &Compare, context: &Context<'_>) -> Result<Outcome> {
+pub fn run(config: &Compare, context: &Context<'_>) -> Result<StageOutput> {
     let mut rows = Vec::new();
     for (of, (_, folder)) in config.of.iter().zip(context.inputs) {
         let found = metrics(folder)?;
@@ -174,7 +174,7 @@ pub fn run(config: &Compare, context: &Context<'_>) -> Result<Outcome> {
         let path = context.output.join(name);
         fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
     }
-    let mut outcome = Outcome::default();
+    let mut outcome = StageOutput::default();
     outcome
         .figures
         .push(("rows".to_owned(), found.rows.len().to_string()));
