@@ -28,7 +28,7 @@ use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
-use mdlm::train::{CheckpointManager, Checkpoints, History, Hooks, Report, TrainConfig, Trainer, Validation};
+use mdlm::train::{CheckpointManager, Checkpoints, History, Hooks, TrainProgress, TrainConfig, Trainer, Validation};
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]
@@ -379,7 +379,7 @@ impl Hooks for Curve {
     fn validate(&mut self, _: &dyn Network) -> mdlm::error::Result<Option<Validation>> {
         Ok(None)
     }
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: TrainProgress) {
         self.0.extend(report.loss);
     }
     fn note(&mut self, _: String) {}

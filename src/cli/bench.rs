@@ -103,7 +103,7 @@ pub enum TaskName {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct BenchReport<'a> {
     tasks: &'a [Measured],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     products: &'a [Product],
@@ -181,7 +181,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Ok::<_, Error>(())
     })?;
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&BenchReport {
             tasks: &tasks,
             products: &products,
         })?;

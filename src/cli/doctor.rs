@@ -46,7 +46,7 @@ pub struct Args {
 
 /// What was found.
 #[derive(Serialize)]
-struct Report {
+struct DoctorReport {
     version: &'static str,
     revision: Option<&'static str>,
     system: String,
@@ -177,10 +177,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
 }
 
-fn report(support: &CudaSupport, trust: Option<&SelfTest>, store: &Store) -> Report {
+fn report(support: &CudaSupport, trust: Option<&SelfTest>, store: &Store) -> DoctorReport {
     let trial = trust.map(of_trust);
     let machine = Machine::this();
-    Report {
+    DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
         revision: option_env!("MDLM_GIT_REVISION"),
         system: machine.system,
@@ -348,7 +348,7 @@ fn verdict(support: &CudaSupport, trial: Option<&TrialReport>) -> Verdict {
     }
 }
 
-fn text(report: &Report, terminal: &Terminal) -> String {
+fn text(report: &DoctorReport, terminal: &Terminal) -> String {
     let rows: Vec<Vec<String>> = machine_rows(report)
         .into_iter()
         .chain(cuda_rows(report))
@@ -381,7 +381,7 @@ fn text(report: &Report, terminal: &Terminal) -> String {
     text
 }
 
-fn machine_rows(report: &Report) -> Vec<(String, String)> {
+fn machine_rows(report: &DoctorReport) -> Vec<(String, String)> {
     let row = |name: &str, value: String| (name.to_owned(), value);
     let revision = report
         .revision
@@ -425,7 +425,7 @@ fn machine_rows(report: &Report) -> Vec<(String, String)> {
     rows
 }
 
-fn cuda_rows(report: &Report) -> Vec<(String, String)> {
+fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
     let row = |name: &str, value: String| (name.to_owned(), value);
     let driver = &report.driver;
     let version = driver
@@ -533,7 +533,7 @@ mod tests {
 
     fn described_of(support: &CudaSupport, trust: &SelfTest) -> String {
         let trust = support.verdict().is_ok().then_some(trust);
-        let report = Report {
+        let report = DoctorReport {
             version: "1.2.3",
             revision: Some("0123abc"),
             system: "linux x86_64".to_owned(),

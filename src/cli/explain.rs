@@ -37,7 +37,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct ExplainReport<'a> {
     pipeline: &'a str,
     stage: &'a str,
     /// Whether it is cached or would run.
@@ -122,7 +122,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         history.iter().find(|run| run.key == digest)
     });
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&ExplainReport {
             pipeline: &plan.pipeline,
             stage: &stage.name,
             now,

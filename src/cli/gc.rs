@@ -53,7 +53,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct GcReport<'a> {
     store: String,
     dry_run: bool,
     /// What was deleted, or would be.
@@ -101,7 +101,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let freed: u64 = collected.deleted.iter().map(|item| item.bytes).sum();
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&GcReport {
             store: store.root().display().to_string(),
             dry_run: args.dry_run,
             deleted: &collected.deleted,

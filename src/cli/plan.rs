@@ -48,7 +48,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct PlanReport<'a> {
     pipeline: &'a str,
     store: String,
     stages: Vec<StageReport<'a>>,
@@ -215,7 +215,7 @@ pub(super) fn joined(reasons: &[Reason]) -> String {
     shown.join("; ")
 }
 
-fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> Report<'a> {
+fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> PlanReport<'a> {
     let stages = plan
         .stages
         .iter()
@@ -247,7 +247,7 @@ fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> Report<'
             }
         })
         .collect();
-    Report {
+    PlanReport {
         pipeline: &plan.pipeline,
         store: store.root().display().to_string(),
         stages,

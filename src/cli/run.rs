@@ -112,7 +112,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct RunReport<'a> {
     pipeline: &'a str,
     store: String,
     overrides: &'a [String],
@@ -199,7 +199,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
     }
     let printed = if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&RunReport {
             pipeline: &project.loaded.manifest.name,
             store: project.store.root().display().to_string(),
             overrides: &options.overrides,

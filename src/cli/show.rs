@@ -35,7 +35,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct ShowReport<'a> {
     path: String,
     key_digest: Digest,
     /// What the artifact lacks of what the manifest asks for.
@@ -61,7 +61,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .display()
         .to_string();
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&ShowReport {
             path,
             key_digest: record.key.digest(),
             lacks: lacking.as_deref(),

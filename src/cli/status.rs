@@ -35,7 +35,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report {
+struct StatusReport {
     store: String,
     sizes: Vec<Size>,
     /// Runs that are noted.
@@ -76,7 +76,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     };
     let contents = store.contents()?;
     let garbage = store.garbage(&keep, &group_of)?;
-    let report = Report {
+    let report = StatusReport {
         store: store.root().display().to_string(),
         sizes: sizes(&contents, &garbage),
         runs: store.runs()?.len(),
@@ -138,7 +138,7 @@ fn sizes(contents: &[Item], garbage: &[Item]) -> Vec<Size> {
     sizes.into_values().collect()
 }
 
-fn table(report: &Report, terminal: &Terminal) -> String {
+fn table(report: &StatusReport, terminal: &Terminal) -> String {
     let heading = ["kind", "count", "size", "reclaimable", "newest"]
         .map(str::to_owned)
         .to_vec();

@@ -34,7 +34,7 @@ use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, StageOutput, memory};
 use crate::train::checkpoint::Left;
 use crate::train::{
-    AdamW, CheckpointManager, Checkpoints, History, Hooks, Report, Retention, TrainConfig, Trainer,
+    AdamW, CheckpointManager, Checkpoints, History, Hooks, TrainProgress, Retention, TrainConfig, Trainer,
     Validation, checkpoint,
 };
 
@@ -403,7 +403,7 @@ impl Hooks for Watcher<'_> {
         }))
     }
 
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: TrainProgress) {
         let due = self
             .told
             .is_none_or(|told| told.elapsed().as_secs_f64() >= PROGRESS_SECONDS);

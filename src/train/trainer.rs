@@ -19,7 +19,7 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
 
 /// How far a run is.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Report {
+pub struct TrainProgress {
     /// Updates done.
     pub step: u64,
     /// Mean training loss of the last steps, in nats per valid token.
@@ -39,7 +39,7 @@ pub trait Hooks {
     fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>>;
 
     /// Receives the progress of the run, after every step.
-    fn report(&mut self, report: Report);
+    fn report(&mut self, report: TrainProgress);
 
     /// Receives a line for the log.
     fn note(&mut self, text: String);
@@ -259,8 +259,8 @@ impl Trainer<'_> {
         Ok(best)
     }
 
-    fn report(&self, state: &State, clock: &Clock) -> Report {
-        Report {
+    fn report(&self, state: &State, clock: &Clock) -> TrainProgress {
+        TrainProgress {
             step: state.step,
             loss: state.log.recent_loss(),
             validation: state.log.validation,

@@ -62,7 +62,7 @@ pub struct Args {
 
 /// What was written, as `--json` prints it.
 #[derive(Serialize)]
-struct Report<'a> {
+struct InitReport<'a> {
     manifest: &'a Path,
     schema: Option<&'a Path>,
     name: &'a str,
@@ -138,7 +138,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         ));
     }
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&InitReport {
             manifest: &manifest,
             schema: schema.as_deref(),
             name: &name,

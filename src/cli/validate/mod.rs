@@ -121,7 +121,7 @@ impl Checked<'_> {
 
 /// What `--json` prints for a file.
 #[derive(Serialize)]
-struct Report<'a> {
+struct ValidateReport<'a> {
     file: String,
     valid: bool,
     faults: &'a [Fault],
@@ -150,7 +150,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Format::Json => {
             let reports: Vec<_> = checked
                 .iter()
-                .map(|checked| Report {
+                .map(|checked| ValidateReport {
                     file: checked.file.display().to_string(),
                     valid: checked.faults.is_none(),
                     faults: checked.list(),

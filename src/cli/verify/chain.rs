@@ -16,7 +16,7 @@ use crate::store::verify::Pace;
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct LineageReport<'a> {
     pipeline: &'a str,
     stage: &'a str,
     /// Whether it is the result of the manifest as it is now; else why it has yet to run.
@@ -84,7 +84,7 @@ pub(super) fn run(
         .flat_map(|link| &link.sources)
         .all(|source| matches!(source.state, SourceState::Same | SourceState::Recorded));
     if args.json {
-        terminal.output_json(&Report {
+        terminal.output_json(&LineageReport {
             pipeline,
             stage,
             present: why.is_none(),

@@ -61,7 +61,7 @@ pub struct Args {
 
 /// What `--json` prints.
 #[derive(Serialize)]
-struct Report<'a> {
+struct VerifyReport<'a> {
     store: String,
     /// Whether everything that was looked at is sound.
     ok: bool,
@@ -273,9 +273,9 @@ fn report<'a>(
     bad: &[&'a Verdict],
     census: &'a Census,
     pace: &Pace,
-) -> Report<'a> {
+) -> VerifyReport<'a> {
     let sound = |verdict: &&Verdict| verdict.outcome == ArtifactState::Sound;
-    Report {
+    VerifyReport {
         store: store.root().display().to_string(),
         ok,
         sound: verdicts.iter().filter(sound).count(),

@@ -60,7 +60,7 @@ pub struct Chain {
 }
 
 /// Draws on the device, with their numbers.
-pub struct Report {
+pub struct DrawReport {
     /// f64, row-major (n, `width`).
     numbers: Buffer,
     width: usize,
@@ -156,7 +156,7 @@ impl Chain {
         b: &Param<(V,)>,
         positions: &Positions<'_>,
         report: Option<bool>,
-    ) -> Result<Option<Report>> {
+    ) -> Result<Option<DrawReport>> {
         let Positions {
             support,
             temperature,
@@ -173,7 +173,7 @@ impl Chain {
             )));
         }
         let width = report.map_or(0, |confidence| REPORTED[usize::from(confidence)]);
-        let report = (width > 0).then(|| Report {
+        let report = (width > 0).then(|| DrawReport {
             numbers: cuda.queue.buffer(count * width * size_of::<f64>()),
             width,
         });
@@ -234,7 +234,7 @@ impl Chain {
     }
 }
 
-impl Report {
+impl DrawReport {
     /// The draws of the positions that went somewhere, by `into` as it was for the draw; waits for them.
     ///
     /// # Errors

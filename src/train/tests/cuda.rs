@@ -54,7 +54,7 @@ impl Hooks for Listener {
             rows: 1,
         }))
     }
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: TrainProgress) {
         if self.stop_after == Some(report.step) {
             self.cancel.cancel();
         }

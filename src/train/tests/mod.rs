@@ -95,7 +95,7 @@ impl Hooks for Listener {
             rows: 1,
         }))
     }
-    fn report(&mut self, report: Report) {
+    fn report(&mut self, report: TrainProgress) {
         self.reports += 1;
         if self.stop_after == Some(report.step) {
             self.cancel.cancel();
