@@ -266,7 +266,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// How far a run is.
-struct State {
+struct RunState {
     /// The summaries of the stages that ended.
     ended: Vec<Option<StageSummary>>,
     /// The first error.
@@ -298,7 +298,7 @@ impl Run<'_> {
     /// Runs, fetches or serves every stage of the plan. Returns a summary of each, and the first error.
     fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
         let plan = &locked(&self.plan).clone();
-        let mut state = State {
+        let mut state = RunState {
             ended: vec![None; plan.stages.len()],
             first: None,
             running: BTreeMap::new(),
@@ -368,7 +368,7 @@ impl Run<'_> {
     /// Brings stages to their end whose inputs have ended, in the order of the plan: those that there is nothing to do for,
     /// and when one is run after the other, the first that there is. Nothing if there was such a stage, and others may be
     /// ready for it; else those that wait to be run beside others.
-    fn settle_ready(&self, plan: &Plan, state: &mut State) -> Option<Vec<usize>> {
+    fn settle_ready(&self, plan: &Plan, state: &mut RunState) -> Option<Vec<usize>> {
         let mut waiting = Vec::new();
         for index in 0..plan.stages.len() {
             let stage = &plan.stages[index];

@@ -1,7 +1,7 @@
 //! When a run has gone wrong, and why as far as its figures say.
 
 use super::metrics::RECENT;
-use super::{State, Trainer};
+use super::{TrainState, Trainer};
 use crate::error::{Error, Result};
 use crate::model::GradientNorm;
 
@@ -12,7 +12,7 @@ const DIVERGED: f64 = 4.0;
 
 impl Trainer<'_> {
     /// Writes an update down, and says so when the run has diverged.
-    pub(super) fn note(&self, state: &mut State, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
+    pub(super) fn note(&self, state: &mut TrainState, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
         state.log.step(number, self.rate(number), loss, norm.total);
         // An support of one letter has nothing to guess.
         let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
@@ -30,7 +30,7 @@ impl Trainer<'_> {
     /// Why a run diverged, by its figures.
     pub(super) fn diagnosis(
         &self,
-        state: &State,
+        state: &TrainState,
         step: u64,
         loss: f64,
         norm: &GradientNorm,

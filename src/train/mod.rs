@@ -22,7 +22,7 @@ mod learning_rate;
 mod metrics;
 mod trainer;
 
-pub use checkpoint::{CheckpointManager, History, Restored, State};
+pub use checkpoint::{CheckpointManager, History, Restored, TrainState};
 pub use config::TrainConfig;
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};

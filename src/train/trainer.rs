@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::batch::GlobalBatch;
 use super::{
-    CheckpointManager, Restored, State, TrainConfig, Validation, ValidationLine, ema_decay, learning_rate,
+    CheckpointManager, Restored, TrainState, TrainConfig, Validation, ValidationLine, ema_decay, learning_rate,
 };
 use crate::data::rows::Rows;
 use crate::diffusion::Objective;
@@ -71,7 +71,7 @@ pub struct Trainer<'a> {
 /// The end of a run.
 pub struct Trained {
     /// Step and metrics after the last step; the learner holds weights and moments.
-    pub state: State,
+    pub state: TrainState,
     /// The step that the run went on from: 0 for one from the beginning.
     pub resumed_from: u64,
     /// Tokens trained on per second in this process; 0 when there was nothing left to train.
@@ -101,7 +101,7 @@ impl Trainer<'_> {
             }
             None => {
                 learner.restart()?;
-                State::default()
+                TrainState::default()
             }
         };
         let resumed_from = state.step;
@@ -159,7 +159,7 @@ impl Trainer<'_> {
     }
 
     /// One update. Asked to end, it leaves weights and state as they were.
-    fn step(&self, learner: &mut dyn Learner, state: &mut State, batch: &mut GlobalBatch) -> Result<()> {
+    fn step(&self, learner: &mut dyn Learner, state: &mut TrainState, batch: &mut GlobalBatch) -> Result<()> {
         let valid = {
             let _timer = profile::forward(Part::Noise);
             batch.read(self, state.step)?
@@ -202,7 +202,7 @@ impl Trainer<'_> {
     fn collect(
         &self,
         learner: &mut dyn Learner,
-        state: &mut State,
+        state: &mut TrainState,
         batch: &mut GlobalBatch,
         ahead: usize,
     ) -> Result<()> {
@@ -228,7 +228,7 @@ impl Trainer<'_> {
     fn validate_when_due(
         &self,
         learner: &mut dyn Learner,
-        state: &mut State,
+        state: &mut TrainState,
         batch: &mut GlobalBatch,
         hooks: &mut dyn Hooks,
     ) -> Result<bool> {
@@ -259,7 +259,7 @@ impl Trainer<'_> {
         Ok(best)
     }
 
-    fn report(&self, state: &State, clock: &Clock) -> TrainProgress {
+    fn report(&self, state: &TrainState, clock: &Clock) -> TrainProgress {
         TrainProgress {
             step: state.step,
             loss: state.log.recent_loss(),
@@ -290,7 +290,7 @@ fn with_interval(validation: &Validation) -> String {
 pub struct StepBench<'a> {
     job: &'a Trainer<'a>,
     learner: &'a mut dyn Learner,
-    pub(super) state: State,
+    pub(super) state: TrainState,
     batch: GlobalBatch,
 }
 
@@ -304,7 +304,7 @@ impl<'a> StepBench<'a> {
         Ok(Self {
             job,
             learner,
-            state: State::default(),
+            state: TrainState::default(),
             batch: GlobalBatch::new(job),
         })
     }

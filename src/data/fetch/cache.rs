@@ -260,7 +260,7 @@ impl Expected {
 
 /// What is known of a begun download, in the file beside it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct State {
+pub(super) struct DownloadState {
     /// Where it comes from, to be shown.
     pub url: String,
     /// The server's strong validator of the version that was begun.
@@ -276,7 +276,7 @@ pub(super) struct Partial {
     data: PathBuf,
     state_path: PathBuf,
     file: File,
-    pub state: State,
+    pub state: DownloadState,
     /// Bytes here.
     length: u64,
     sha256: digest::Context,
@@ -311,7 +311,7 @@ impl Partial {
             .metadata()
             .wrap(Kind::Environment, || format!("read `{}`", data.display()))?
             .len();
-        let state: Option<State> = fs::read(&state_path)
+        let state: Option<DownloadState> = fs::read(&state_path)
             .ok()
             .and_then(|text| serde_json::from_slice(&text).ok());
         let usable = match &state {
@@ -382,9 +382,9 @@ impl Partial {
             .and_then(|()| self.file.seek(SeekFrom::Start(0)))
             .wrap(Kind::Environment, || self.writing())?;
         self.length = 0;
-        self.state = State {
+        self.state = DownloadState {
             url: std::mem::take(&mut self.state.url),
-            ..State::default()
+            ..DownloadState::default()
         };
         self.sha256 = digest::Context::new(&digest::SHA256);
         self.git = self.git.take().map(|(_, bytes)| (git_context(bytes), bytes));

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::cache::{self, Cache, INDEX, Index, PARTIAL, State, WHOLE, is_sha256};
+use super::cache::{self, Cache, INDEX, Index, PARTIAL, DownloadState, WHOLE, is_sha256};
 use super::place::shown;
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -285,7 +285,7 @@ fn begun(cache: &Cache) -> Result<Vec<(PathBuf, Begun)>> {
             continue;
         }
         let text = fs::read(data.with_extension("json"));
-        let state: Option<State> = text.ok().and_then(|text| serde_json::from_slice(&text).ok());
+        let state: Option<DownloadState> = text.ok().and_then(|text| serde_json::from_slice(&text).ok());
         let state = state.unwrap_or_default();
         let name = data.file_name().unwrap_or_default().to_string_lossy();
         let url = if state.url.is_empty() {

@@ -22,10 +22,10 @@ pub struct Members<R: BufRead> {
     compression: Compression,
     /// Bytes that a decoder may hold at once, at most.
     buffer: u64,
-    state: State<R>,
+    state: MemberState<R>,
 }
 
-enum State<R: BufRead> {
+enum MemberState<R: BufRead> {
     /// Before a member.
     Between(Ahead<R>, bool),
     Member(Member<R>),
@@ -86,17 +86,17 @@ impl<R: BufRead> Members<R> {
         Self {
             compression,
             buffer,
-            state: State::Between(Ahead::new(input), true),
+            state: MemberState::Between(Ahead::new(input), true),
         }
     }
 
     /// Finds the next member; `first` if none came before.
-    fn next(&self, mut input: Ahead<R>, first: bool) -> io::Result<State<R>> {
+    fn next(&self, mut input: Ahead<R>, first: bool) -> io::Result<MemberState<R>> {
         if !first {
             let zeros = input.skip_zeros()?;
             let head = input.head()?;
             if head.is_empty() {
-                return Ok(State::Done);
+                return Ok(MemberState::Done);
             }
             if !begins(self.compression, head) {
                 let count = zeros + input.drain()?;
@@ -114,7 +114,7 @@ impl<R: BufRead> Members<R> {
                 ));
             }
         }
-        Member::new(self.compression, input, self.buffer).map(State::Member)
+        Member::new(self.compression, input, self.buffer).map(MemberState::Member)
     }
 }
 
@@ -140,20 +140,20 @@ impl<R: BufRead> Read for Members<R> {
             return Ok(0);
         }
         loop {
-            match std::mem::replace(&mut self.state, State::Done) {
-                State::Done => return Ok(0),
-                State::Between(input, first) => self.state = self.next(input, first)?,
-                State::Member(mut member) => {
+            match std::mem::replace(&mut self.state, MemberState::Done) {
+                MemberState::Done => return Ok(0),
+                MemberState::Between(input, first) => self.state = self.next(input, first)?,
+                MemberState::Member(mut member) => {
                     let result = member.read(to);
                     match result {
-                        Ok(0) => self.state = State::Between(member.into_inner(), false),
+                        Ok(0) => self.state = MemberState::Between(member.into_inner(), false),
                         Ok(_) => {
-                            self.state = State::Member(member);
+                            self.state = MemberState::Member(member);
                             return result;
                         }
                         Err(error) => {
                             if error.kind() == io::ErrorKind::Interrupted {
-                                self.state = State::Member(member);
+                                self.state = MemberState::Member(member);
                             }
                             return Err(error);
                         }

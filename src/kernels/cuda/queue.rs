@@ -24,11 +24,11 @@ const FEED: u64 = 1 << 61;
 /// A device, its memory, and what it is still to do.
 pub struct Queue {
     driver: Box<dyn Driver>,
-    state: RefCell<State>,
+    state: RefCell<QueueState>,
 }
 
 #[derive(Default)]
-struct State {
+struct QueueState {
     commands: Vec<Command>,
     arena: Piece,
     /// Bytes of the arena that held buffers when the queue was last flushed.
@@ -270,7 +270,7 @@ impl Queue {
     }
 }
 
-impl State {
+impl QueueState {
     /// The device's address of a planned one.
     fn real(&self, at: Address) -> Address {
         let (base, piece) = match at.0 {

@@ -34,7 +34,7 @@ const FORMAT: u32 = 2;
 
 /// Everything about a run but its weights and the optimizer's memory, which the learner has.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct State {
+pub struct TrainState {
     /// Updates done.
     pub step: u64,
     /// Metrics so far.
@@ -56,7 +56,7 @@ pub(super) struct Record {
 ///
 /// # Errors
 /// The disk is full or not writable, or the device failed.
-pub fn write(folder: &Path, learner: &dyn Learner, state: &State, history: &History) -> Result<()> {
+pub fn write(folder: &Path, learner: &dyn Learner, state: &TrainState, history: &History) -> Result<()> {
     tensors(&folder.join(RAW), learner, &[("", Arena::Weights)])?;
     tensors(&folder.join(EMA), learner, &[("", Arena::Average)])?;
     let moments = [(FIRST, Arena::FirstMoment), (SECOND, Arena::SecondMoment)];
@@ -84,7 +84,7 @@ pub fn write(folder: &Path, learner: &dyn Learner, state: &State, history: &Hist
 ///
 /// # Errors
 /// The folder is incomplete or damaged, or belongs to another run.
-pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Result<State> {
+pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Result<TrainState> {
     let record = Record::open(folder)?;
     if !record.history.shares(history, record.step) {
         return Err(Error::environment("it belongs to another run"));
@@ -112,7 +112,7 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
         &checkpoint::read_arena(&folder.join(RAW), &parameters, "")?,
         moments,
     )?;
-    Ok(State {
+    Ok(TrainState {
         step: record.step,
         log,
     })

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::History;
-use super::format::{self, Record, State, is_state};
+use super::format::{self, Record, TrainState, is_state};
 use crate::error::{Context as _, Result};
 use crate::model::Learner;
 use crate::plural::{agreeing, counted};
@@ -111,7 +111,7 @@ impl Left {
 #[derive(Debug, PartialEq)]
 pub struct Restored {
     /// The state.
-    pub state: State,
+    pub state: TrainState,
     /// Whether another run had made it.
     pub foreign: bool,
 }
@@ -168,7 +168,7 @@ impl CheckpointManager {
     ///
     /// # Errors
     /// The disk is full or not writable; what was there before is still there.
-    pub fn save(&self, learner: &dyn Learner, state: &State) -> Result<()> {
+    pub fn save(&self, learner: &dyn Learner, state: &TrainState) -> Result<()> {
         let what = || format!("keep a checkpoint of step {}", state.step);
         let write = &mut |folder: &Path| format::write(folder, learner, state, &self.history);
         self.checkpoints.publish(state.step, write).context(what)?;

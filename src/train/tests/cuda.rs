@@ -78,7 +78,7 @@ fn emulated(device: Emulated, element: DType) -> CudaLearner<Nano> {
 }
 
 /// Where a run ends: its state, weights and moments.
-type End = (State, Vec<f32>, Moments);
+type End = (TrainState, Vec<f32>, Moments);
 
 /// Ten steps of four rows, two at a time, with checkpoints below `folder`.
 fn run(
@@ -169,7 +169,7 @@ fn ten_steps_on_a_device_are_those_of_the_cpu() {
             let off = off(found, expected, from);
             assert!(off < tolerance, "{element:?}: {what} are off by {off}");
         }
-        let losses = |state: &State| state.log.recent.iter().copied().collect::<Vec<_>>();
+        let losses = |state: &TrainState| state.log.recent.iter().copied().collect::<Vec<_>>();
         for (found, expected) in losses(&found).iter().zip(losses(&expected)) {
             assert!(
                 (found - expected).abs() < tolerance * expected,

@@ -110,7 +110,7 @@ impl Hooks for Listener {
 }
 
 /// Where a run ends: its state, weights and moments.
-type End = (State, Vec<f32>, Moments);
+type End = (TrainState, Vec<f32>, Moments);
 
 fn bag() -> HostLearner<Bag> {
     HostLearner::new(Bag::new(LETTERS as usize + 1, LENGTH)).unwrap()

@@ -228,7 +228,7 @@ pub struct Suspicion {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ParserState {
     /// Before a row.
     Start,
     /// In a line that is passed over.
@@ -260,7 +260,7 @@ struct LineStart {
 
 struct Machine {
     dialect: Dialect,
-    state: State,
+    state: ParserState,
     /// Values a row has.
     expected: Option<usize>,
     /// The bytes before the next one.
@@ -293,7 +293,7 @@ impl Machine {
     fn new(dialect: Dialect) -> Self {
         Self {
             dialect,
-            state: State::Start,
+            state: ParserState::Start,
             expected: None,
             position: 0,
             line: 1,
@@ -314,7 +314,7 @@ impl Machine {
     }
 
     fn next_row(&mut self) {
-        self.state = State::Start;
+        self.state = ParserState::Start;
         self.column = 0;
         self.beyond = None;
         self.backslash = false;
@@ -363,7 +363,7 @@ impl Machine {
 
     fn delimited(&mut self, position: u64) {
         self.column += 1;
-        self.state = State::Value;
+        self.state = ParserState::Value;
         if self.expected == Some(self.column) {
             self.beyond = Some(self.place(position + 1));
         }
@@ -398,39 +398,39 @@ impl Machine {
             let byte = chunk[at];
             let here = base + at as u64;
             match self.state {
-                State::Start if is_break(byte) => {
+                ParserState::Start if is_break(byte) => {
                     self.line_break(byte, here);
                     at += 1;
                 }
-                State::Start if self.dialect.comment == Some(byte) => self.state = State::Comment,
-                State::Start => {
+                ParserState::Start if self.dialect.comment == Some(byte) => self.state = ParserState::Comment,
+                ParserState::Start => {
                     self.row_line = self.line;
-                    self.state = State::Value;
+                    self.state = ParserState::Value;
                 }
-                State::Comment => match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
+                ParserState::Comment => match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
                     Some(length) => {
                         at += length;
-                        self.state = State::Start;
+                        self.state = ParserState::Start;
                     }
                     None => at = chunk.len(),
                 },
-                State::Value if self.dialect.quote == Some(byte) => {
+                ParserState::Value if self.dialect.quote == Some(byte) => {
                     self.opened = self.place(here);
                     self.lines.open();
-                    self.state = State::Quoted;
+                    self.state = ParserState::Quoted;
                     at += 1;
                 }
-                State::Value if byte == b' ' && self.dialect.delimiter != b' ' => {
+                ParserState::Value if byte == b' ' && self.dialect.delimiter != b' ' => {
                     piece(self.column, &chunk[at..=at])?;
-                    self.state = State::Spaced;
+                    self.state = ParserState::Spaced;
                     at += 1;
                 }
-                State::Spaced => {
+                ParserState::Spaced => {
                     self.spaced |= self.dialect.quote == Some(byte);
-                    self.state = State::Unquoted;
+                    self.state = ParserState::Unquoted;
                 }
-                State::Value => self.state = State::Unquoted,
-                State::Unquoted => {
+                ParserState::Value => self.state = ParserState::Unquoted,
+                ParserState::Unquoted => {
                     let stop = self.stop(&chunk[at..]).map(|length| at + length);
                     let end = stop.unwrap_or(chunk.len());
                     if end > at {
@@ -447,10 +447,10 @@ impl Machine {
                         self.backslash |= self.before(chunk, stop) == b'\\';
                         self.delimited(here);
                     } else {
-                        self.state = State::EscapedUnquoted;
+                        self.state = ParserState::EscapedUnquoted;
                     }
                 }
-                State::Quoted => {
+                ParserState::Quoted => {
                     let quote = self.dialect.quote.unwrap_or(b'"');
                     let rest = &chunk[at..];
                     let stop = match self.dialect.escape {
@@ -470,43 +470,43 @@ impl Machine {
                     at += 1;
                     if rest[length] == quote {
                         self.backslash_quote = self.before(chunk, at - 1) == b'\\';
-                        self.state = State::Quote;
+                        self.state = ParserState::Quote;
                     } else {
-                        self.state = State::EscapedQuoted;
+                        self.state = ParserState::EscapedQuoted;
                     }
                 }
-                State::Quote if self.dialect.quote == Some(byte) => {
+                ParserState::Quote if self.dialect.quote == Some(byte) => {
                     piece(self.column, &chunk[at..=at])?;
-                    self.state = State::Quoted;
+                    self.state = ParserState::Quoted;
                     at += 1;
                 }
-                State::Quote if byte == self.dialect.delimiter => {
+                ParserState::Quote if byte == self.dialect.delimiter => {
                     self.close();
                     self.delimited(here);
                     at += 1;
                 }
-                State::Quote if is_break(byte) => {
+                ParserState::Quote if is_break(byte) => {
                     self.close();
                     self.line_break(byte, here);
                     return Ok((at + 1, true));
                 }
-                State::Quote => {
+                ParserState::Quote => {
                     self.text_behind(here);
                     if self.second_line.is_some() {
                         return Ok((at, true));
                     }
-                    self.state = State::Rest;
+                    self.state = ParserState::Rest;
                 }
-                State::EscapedUnquoted | State::EscapedQuoted => {
-                    let quoted = self.state == State::EscapedQuoted;
+                ParserState::EscapedUnquoted | ParserState::EscapedQuoted => {
+                    let quoted = self.state == ParserState::EscapedQuoted;
                     if is_break(byte) {
                         self.line_break(byte, here);
                     }
                     piece(self.column, &chunk[at..=at])?;
-                    self.state = if quoted { State::Quoted } else { State::Unquoted };
+                    self.state = if quoted { ParserState::Quoted } else { ParserState::Unquoted };
                     at += 1;
                 }
-                State::Rest => match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
+                ParserState::Rest => match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
                     Some(length) => {
                         at += length;
                         self.line_break(chunk[at], base + at as u64);
@@ -522,8 +522,8 @@ impl Machine {
     /// Ends the last row; whether there is one.
     fn finish(&mut self) -> bool {
         match self.state {
-            State::Start | State::Comment => return false,
-            State::Quoted | State::EscapedQuoted => {
+            ParserState::Start | ParserState::Comment => return false,
+            ParserState::Quoted | ParserState::EscapedQuoted => {
                 let (line, column) = self.opened;
                 self.fault = Some(Fault {
                     message: format!(
@@ -534,8 +534,8 @@ impl Machine {
                         .to_owned(),
                 });
             }
-            State::Quote => self.close(),
-            State::Value | State::Spaced | State::Unquoted | State::EscapedUnquoted | State::Rest => {}
+            ParserState::Quote => self.close(),
+            ParserState::Value | ParserState::Spaced | ParserState::Unquoted | ParserState::EscapedUnquoted | ParserState::Rest => {}
         }
         true
     }
