@@ -28,7 +28,9 @@ use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::Shape;
-use mdlm::train::{CheckpointManager, Checkpoints, History, Hooks, TrainProgress, TrainConfig, Trainer, Validation};
+use mdlm::train::{
+    CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
+};
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]

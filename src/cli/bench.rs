@@ -116,7 +116,12 @@ struct BenchReport<'a> {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
-    let all = [TaskName::Train, TaskName::Evaluate, TaskName::Sample, TaskName::Products];
+    let all = [
+        TaskName::Train,
+        TaskName::Evaluate,
+        TaskName::Sample,
+        TaskName::Products,
+    ];
     let time = Duration::from_secs(u64::from(args.seconds));
     let mut options = Options {
         shape,

@@ -9,7 +9,7 @@ use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use super::{Terminal, stated};
 use crate::error::{Error, Result};
-use crate::kernels::cuda::support::{CudaSupport, Found, Gpu, Holder, Unsupported, Version};
+use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, Holder, Unsupported, Version};
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
 use crate::plural::{self, counted};
@@ -235,13 +235,13 @@ fn of_store(store: &Store) -> StoreReport {
 
 fn of_driver(support: &CudaSupport) -> Part {
     match &support.driver {
-        Found::Absent => Part::default(),
-        Found::Broken(words) => Part {
+        Detected::Absent => Part::default(),
+        Detected::Broken(words) => Part {
             found: true,
             fault: Some(words.clone()),
             ..Part::default()
         },
-        Found::There(driver) => Part {
+        Detected::There(driver) => Part {
             found: true,
             version: Some(driver.cuda.to_string()),
             release: driver.release.clone(),
@@ -251,15 +251,15 @@ fn of_driver(support: &CudaSupport) -> Part {
     }
 }
 
-fn of_library<T>(support: &CudaSupport, library: &Found<T>, version: impl Fn(&T) -> Version) -> Part {
+fn of_library<T>(support: &CudaSupport, library: &Detected<T>, version: impl Fn(&T) -> Version) -> Part {
     match library {
-        Found::Absent => Part::default(),
-        Found::Broken(words) => Part {
+        Detected::Absent => Part::default(),
+        Detected::Broken(words) => Part {
             found: true,
             fault: Some(words.clone()),
             ..Part::default()
         },
-        Found::There(library) => Part {
+        Detected::There(library) => Part {
             found: true,
             version: Some(version(library).to_string()),
             fits_driver: support.driver.there().map(|driver| driver.runs(version(library))),
@@ -568,7 +568,7 @@ mod tests {
     #[test]
     fn a_machine_where_all_is_well() {
         let mut support = well();
-        if let Found::There(driver) = &mut support.driver
+        if let Detected::There(driver) = &mut support.driver
             && let Ok([gpu]) = driver.gpus.as_deref_mut()
         {
             gpu.holder = Some(Holder {
@@ -627,10 +627,10 @@ mod tests {
     #[test]
     fn a_driver_that_is_too_old() {
         let mut support = well();
-        if let Found::There(driver) = &mut support.driver {
+        if let Detected::There(driver) = &mut support.driver {
             driver.cuda = Version { major: 12, minor: 4 };
         }
-        support.products = Found::Absent;
+        support.products = Detected::Absent;
         let cuda = described(&support).lines().skip(7).collect::<Vec<_>>().join("\n");
         insta::assert_snapshot!(cuda, @r"
         driver     580.65.06, for CUDA up to 12.4

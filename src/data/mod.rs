@@ -93,13 +93,13 @@ pub struct Role {
     /// As the vocabulary spells it.
     pub token: String,
     /// Why this one.
-    pub found: Found,
+    pub found: RoleSource,
 }
 
 /// Why a token plays a role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Found {
+pub enum RoleSource {
     /// The manifest names it.
     Manifest,
     /// The kind of the tokenizer has it so: GPT-2's `<|endoftext|>` is BOS and EOS, BERT's `[CLS]` and `[SEP]` are.

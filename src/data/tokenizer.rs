@@ -30,7 +30,9 @@ use crate::data::loss::{Loss, Losses};
 use crate::data::merges::{Word, learn};
 use crate::data::vocabulary::{has_gaps, parse, parse_file, rewritten};
 use crate::data::words::WordCounts;
-use crate::data::{Found, Role, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary};
+use crate::data::{
+    Role, RoleSource, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary,
+};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTokenizer};
 
@@ -124,7 +126,7 @@ impl Tokenizer {
         let inner = parse_file(&path, &json, &mut warnings)?;
         let has_gaps = has_gaps(&inner).context(what)?;
         let roles = config.special.clone().unwrap_or_default();
-        let mut this = Self::resolve(inner, &roles, Found::Manifest).context(what)?;
+        let mut this = Self::resolve(inner, &roles, RoleSource::Manifest).context(what)?;
         this.warnings = warnings;
         if has_gaps {
             let rewritten = rewritten(&json, this.inner()?).context(what)?;
@@ -155,7 +157,7 @@ impl Tokenizer {
                 eos: name(),
                 ..SpecialTokens::default()
             };
-            let this = Self::resolve(inner, &roles, Found::Kind)?;
+            let this = Self::resolve(inner, &roles, RoleSource::Kind)?;
             return Ok(Self { warnings, ..this });
         }
         // What `resolve` comes to.
@@ -174,9 +176,9 @@ impl Tokenizer {
                 mask,
             },
             roles: Some(Roles {
-                bos: role(Found::Kind),
-                eos: role(Found::Kind),
-                pad: role(Found::Eos),
+                bos: role(RoleSource::Kind),
+                eos: role(RoleSource::Kind),
+                pad: role(RoleSource::Eos),
                 mask: appended(SPECIAL[3]),
             }),
             vocabulary: mask + 1,
@@ -216,7 +218,7 @@ impl Tokenizer {
             eos: Some("[SEP]".to_owned()),
             ..SpecialTokens::default()
         };
-        let this = Self::resolve(inner, &roles, Found::Kind)?;
+        let this = Self::resolve(inner, &roles, RoleSource::Kind)?;
         Ok(Self { warnings, ..this })
     }
 
@@ -247,7 +249,7 @@ impl Tokenizer {
             }),
             &SPECIAL,
         )?;
-        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
+        Self::resolve(inner, &SpecialTokens::default(), RoleSource::Kind)
     }
 
     /// Trains a byte-level BPE on counted words.
@@ -282,7 +284,7 @@ impl Tokenizer {
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
         let inner = byte_level(ids.into_iter().collect(), pairs, &SPECIAL, config.lowercase)?;
-        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
+        Self::resolve(inner, &SpecialTokens::default(), RoleSource::Kind)
     }
 
     /// Trains a WordPiece vocabulary on counted words: the symbols of a byte-pair encoding with continuation prefixes,
@@ -348,11 +350,11 @@ impl Tokenizer {
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
         let inner = word_piece(&vocabulary_of(&symbols), &special, config.lowercase)?;
-        Self::resolve(inner, &SpecialTokens::default(), Found::Kind)
+        Self::resolve(inner, &SpecialTokens::default(), RoleSource::Kind)
     }
 
     /// Finds the tokens of the four roles and appends the mask where there is none. `why` is whose wish the names are.
-    fn resolve(mut inner: tokenizers::Tokenizer, names: &SpecialTokens, why: Found) -> Result<Self> {
+    fn resolve(mut inner: tokenizers::Tokenizer, names: &SpecialTokens, why: RoleSource) -> Result<Self> {
         let bos = role(&inner, "bos", names.bos.as_deref(), why, &BOS_NAMES)?;
         let eos = role(&inner, "eos", names.eos.as_deref(), why, &EOS_NAMES)?;
         let has = |names: &[&str]| names.iter().any(|name| inner.token_to_id(name).is_some());
@@ -361,7 +363,7 @@ impl Tokenizer {
         } else {
             Role {
                 token: eos.token.clone(),
-                found: Found::Eos,
+                found: RoleSource::Eos,
             }
         };
         let mask = match names.mask.as_deref() {
@@ -369,7 +371,7 @@ impl Tokenizer {
             None if !has(&MASK_NAMES) => appended(SPECIAL[3]),
             named => role(&inner, "mask", named, why, &MASK_NAMES)?,
         };
-        let before = if mask.found == Found::Appended {
+        let before = if mask.found == RoleSource::Appended {
             size(&inner)
         } else {
             0
@@ -721,7 +723,7 @@ fn give_id(spelled: String, symbols: &mut Vec<String>, ids: &mut HashMap<String,
 fn appended(name: &str) -> Role {
     Role {
         token: name.to_owned(),
-        found: Found::Appended,
+        found: RoleSource::Appended,
     }
 }
 
@@ -730,7 +732,7 @@ fn role(
     inner: &tokenizers::Tokenizer,
     role: &str,
     named: Option<&str>,
-    why: Found,
+    why: RoleSource,
     usual: &[&str],
 ) -> Result<Role> {
     if let Some(name) = named {
@@ -761,7 +763,7 @@ fn role(
         .find(|name| inner.token_to_id(name).is_some())
         .map(|&name| Role {
             token: name.to_owned(),
-            found: Found::UsualName,
+            found: RoleSource::UsualName,
         })
         .ok_or_else(|| {
             Error::input(format!(

@@ -310,7 +310,12 @@ mod tests {
         }))
     }
 
-    fn task<'a>(rows: &'a Rows, truth: &Distribution, schedule: Schedule, estimator: Estimator) -> BoundEstimator<'a> {
+    fn task<'a>(
+        rows: &'a Rows,
+        truth: &Distribution,
+        schedule: Schedule,
+        estimator: Estimator,
+    ) -> BoundEstimator<'a> {
         BoundEstimator {
             rows,
             limit: None,

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 
 use super::Plan;
-use crate::data::files::{self, Found, LeftOut, Named, Piped};
+use crate::data::files::{self, FoundFile, LeftOut, Named, Piped};
 use crate::data::read::Consumed;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{StageKind, tokenizer_object};
@@ -153,7 +153,7 @@ fn are_named(patterns: &[String], path: &str) -> bool {
 }
 
 /// Files, each with the field that names it, how they look now, and what is left out of them.
-type FoundFiles = (Vec<(&'static str, Found)>, Vec<Observed>, LeftOut);
+type FoundFiles = (Vec<(&'static str, FoundFile)>, Vec<Observed>, LeftOut);
 
 /// The files that fields name, in order, and how they look now.
 fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Result<FoundFiles> {

@@ -11,7 +11,7 @@ use serde_json::json;
 use crate::data::rows::Rows;
 use crate::data::{SourceInfo, Unit, split_name, write_json};
 use crate::error::{Context as _, Error, Result};
-use crate::evaluate::{Interval, BoundEstimator};
+use crate::evaluate::{BoundEstimator, Interval};
 use crate::event::Progress;
 use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
 use crate::plural::counted;

@@ -14,7 +14,7 @@ use crate::data::records::Records;
 use crate::data::tokenizer::Tokenizer;
 use crate::data::tokens::{TokenPiece, TokenWriter, text_hash};
 use crate::data::words::{ChunkCounts, WordCounts, WordCutter};
-use crate::data::{Found, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
+use crate::data::{RoleSource, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::vocabularies::Published;
@@ -84,7 +84,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput
     let roles = tokenizer
         .roles()
         .ok_or_else(|| Error::internal("the origin of the special tokens is missing"))?;
-    if roles.mask.found == Found::Appended {
+    if roles.mask.found == RoleSource::Appended {
         context.note(format!(
             "the vocabulary has no mask token: `{}` is appended to it, id {}",
             roles.mask.token,

@@ -34,7 +34,7 @@ use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, StageOutput, memory};
 use crate::train::checkpoint::Left;
 use crate::train::{
-    AdamW, CheckpointManager, Checkpoints, History, Hooks, TrainProgress, Retention, TrainConfig, Trainer,
+    AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
     Validation, checkpoint,
 };
 

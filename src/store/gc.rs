@@ -25,8 +25,8 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::{
-    ArtifactLock, Digest, Found, Latest, Record, Store, keys_below, names_below, remove_file, remove_folder,
-    time,
+    ArtifactLock, Digest, Latest, Record, Store, StoredRecord, keys_below, names_below, remove_file,
+    remove_folder, time,
 };
 use crate::error::{Kind, Result, Wrap};
 
@@ -108,7 +108,7 @@ pub type GroupOf<'a> = &'a dyn Fn(&Path) -> Option<String>;
 
 /// What a store holds, and what of it stays.
 struct View {
-    records: Vec<Found>,
+    records: Vec<StoredRecord>,
     /// Keys of records that stay.
     keys: HashSet<Digest>,
     /// Since when what was made stays: RFC 3339.
@@ -119,7 +119,7 @@ struct View {
 const AT_ONCE: usize = 64;
 
 impl View {
-    fn stays(&self, found: &Found) -> bool {
+    fn stays(&self, found: &StoredRecord) -> bool {
         found.record.is_ok() && self.keys.contains(&found.key)
     }
 
@@ -268,12 +268,12 @@ impl Store {
         let view = self.view(keep)?;
         let kept = view.artifacts();
         let mut doomed: Vec<Digest> = self.artifacts()?;
-        doomed.extend(view.records.iter().filter_map(Found::artifact));
+        doomed.extend(view.records.iter().filter_map(StoredRecord::artifact));
         doomed.sort();
         doomed.dedup();
         // One that stays may have records that do not.
         let going = view.records.iter().filter(|found| !view.stays(found));
-        let partly: HashSet<Digest> = going.filter_map(Found::artifact).collect();
+        let partly: HashSet<Digest> = going.filter_map(StoredRecord::artifact).collect();
         doomed.retain(|artifact| !kept.contains(artifact) || partly.contains(artifact));
         for some in doomed.chunks(AT_ONCE) {
             let mut taken = Vec::new();
@@ -555,7 +555,7 @@ impl Store {
             .collect())
     }
 
-    fn artifact_items(&self, records: &[Found], scale: &mut Scale) -> Result<Vec<Item>> {
+    fn artifact_items(&self, records: &[StoredRecord], scale: &mut Scale) -> Result<Vec<Item>> {
         let artifacts = self.artifacts()?;
         Ok(artifacts
             .iter()
@@ -563,7 +563,7 @@ impl Store {
             .collect())
     }
 
-    fn artifact_item(&self, artifact: &Digest, records: &[Found], scale: &mut Scale) -> Item {
+    fn artifact_item(&self, artifact: &Digest, records: &[StoredRecord], scale: &mut Scale) -> Item {
         let mut makers = records.iter().filter_map(|found| found.record.as_ref().ok());
         let maker = makers.find(|record| record.artifact == *artifact);
         Item {
@@ -574,7 +574,7 @@ impl Store {
         }
     }
 
-    fn record_item(&self, found: &Found, scale: &mut Scale) -> Item {
+    fn record_item(&self, found: &StoredRecord, scale: &mut Scale) -> Item {
         let record = found.record.as_ref().ok();
         Item {
             kind: Some(found.kind.clone()),

@@ -106,7 +106,7 @@ pub enum Lookup {
 
 /// An action record as it lies in the store.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub struct StoredRecord {
     /// The kind of stage by its folder.
     pub kind: String,
     /// The key by its name.
@@ -117,7 +117,7 @@ pub struct Found {
     pub record: Result<Record, String>,
 }
 
-impl Found {
+impl StoredRecord {
     /// The artifact that it names.
     #[must_use]
     pub fn artifact(&self) -> Option<Digest> {
@@ -500,7 +500,7 @@ impl Store {
     ///
     /// # Errors
     /// The store cannot be read at all.
-    pub fn all_records(&self) -> Result<Vec<Found>> {
+    pub fn all_records(&self) -> Result<Vec<StoredRecord>> {
         let mut all = Vec::new();
         for kind in self.kinds()? {
             for key in keys_below(&self.root.join("actions").join(&kind))? {
@@ -513,7 +513,7 @@ impl Store {
                     Err(error) if error.kind() == Kind::Environment => return Err(error),
                     Err(error) => Err(error.to_string()),
                 };
-                all.push(Found {
+                all.push(StoredRecord {
                     kind: kind.clone(),
                     key,
                     path,

@@ -12,7 +12,13 @@ const DIVERGED: f64 = 4.0;
 
 impl Trainer<'_> {
     /// Writes an update down, and says so when the run has diverged.
-    pub(super) fn note(&self, state: &mut TrainState, number: u64, loss: f64, norm: &GradientNorm) -> Result<()> {
+    pub(super) fn note(
+        &self,
+        state: &mut TrainState,
+        number: u64,
+        loss: f64,
+        norm: &GradientNorm,
+    ) -> Result<()> {
         state.log.step(number, self.rate(number), loss, norm.total);
         // An support of one letter has nothing to guess.
         let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();

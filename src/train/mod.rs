@@ -26,7 +26,7 @@ pub use checkpoint::{CheckpointManager, History, Restored, TrainState};
 pub use config::TrainConfig;
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
-pub use trainer::{AllReduce, Hooks, TrainProgress, StepBench, Trained, Trainer};
+pub use trainer::{AllReduce, Hooks, StepBench, TrainProgress, Trained, Trainer};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};
 pub use crate::store::checkpoints::{Checkpoints, Retention};

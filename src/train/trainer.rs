@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use super::batch::GlobalBatch;
 use super::{
-    CheckpointManager, Restored, TrainState, TrainConfig, Validation, ValidationLine, ema_decay, learning_rate,
+    CheckpointManager, Restored, TrainConfig, TrainState, Validation, ValidationLine, ema_decay,
+    learning_rate,
 };
 use crate::data::rows::Rows;
 use crate::diffusion::Objective;

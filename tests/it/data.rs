@@ -6,7 +6,7 @@ use std::process::Command;
 use mdlm::data::rows::Rows;
 use mdlm::data::tokenizer::Tokenizer;
 use mdlm::data::tokens::{TokenFiles, text_hash};
-use mdlm::data::{Found, Roles, RowsInfo, SourceInfo, TokensInfo};
+use mdlm::data::{RoleSource, Roles, RowsInfo, SourceInfo, TokensInfo};
 use mdlm::error::{Kind, Result};
 use mdlm::event::{Cancel, Silent};
 use mdlm::manifest::{Split, Stage};
@@ -539,10 +539,10 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
     assert_eq!(
         found(&info),
         [
-            role("<s>", Found::UsualName),
-            role("</s>", Found::UsualName),
-            role("<pad>", Found::UsualName),
-            role("[MASK]", Found::Appended)
+            role("<s>", RoleSource::UsualName),
+            role("</s>", RoleSource::UsualName),
+            role("<pad>", RoleSource::UsualName),
+            role("[MASK]", RoleSource::Appended)
         ]
     );
     assert_eq!(info.tokenizer_digest, tokenizer.digest().unwrap());
@@ -554,8 +554,8 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
         .unwrap();
     assert_eq!((tokenizer.special().pad, tokenizer.special().mask), (3, 7));
     let info = TokensInfo::open(&project.path("tokens")).unwrap();
-    assert_eq!(found(&info)[2], role("<unk>", Found::Manifest));
-    assert_eq!(found(&info)[3], role("<hole>", Found::Appended));
+    assert_eq!(found(&info)[2], role("<unk>", RoleSource::Manifest));
+    assert_eq!(found(&info)[3], role("<hole>", RoleSource::Appended));
     let error = project.tokenize(file(json!({"eos": "<end>"}))).err().unwrap();
     assert!(
         error
@@ -631,7 +631,12 @@ fn vocabularies_with_faults_are_refused() {
             roles.pad.found,
             roles.mask.found
         ],
-        [Found::Kind, Found::Kind, Found::Eos, Found::Appended]
+        [
+            RoleSource::Kind,
+            RoleSource::Kind,
+            RoleSource::Eos,
+            RoleSource::Appended
+        ]
     );
 
     project.write("vocab.json", "{\"a\": 0, \"b\": 1}");

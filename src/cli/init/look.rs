@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::data::files::{self, Found, Named};
+use crate::data::files::{self, FoundFile, Named};
 use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::manifest::source::{Reading, RecordUnit};
@@ -70,7 +70,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         error
     })?;
     // As they were named, also in warnings and faults.
-    let named = |file: Found| TextFile {
+    let named = |file: FoundFile| TextFile {
         path: file.path,
         name: file.name,
     };

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::cache::{self, Cache, INDEX, Index, PARTIAL, DownloadState, WHOLE, is_sha256};
+use super::cache::{self, Cache, DownloadState, INDEX, Index, PARTIAL, WHOLE, is_sha256};
 use super::place::shown;
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -119,7 +119,7 @@ pub fn forget(folder: &Path, pattern: &str) -> Result<Forgotten> {
     let mut candidates = BTreeMap::new();
     let found = indices(&cache)?;
     let named = names(found.iter().map(|found| &found.download));
-    for Found { name, path, download } in found {
+    for IndexEntry { name, path, download } in found {
         if !wanted.is(&download.url) && !download.files.iter().any(|file| wanted.is(&file.url)) {
             continue;
         }
@@ -220,7 +220,7 @@ impl<'a> Wanted<'a> {
 }
 
 /// An entry of the index.
-struct Found {
+struct IndexEntry {
     /// What its lock is called.
     name: String,
     path: PathBuf,
@@ -228,7 +228,7 @@ struct Found {
 }
 
 /// What the index holds; damaged entries count for nothing.
-fn indices(cache: &Cache) -> Result<Vec<Found>> {
+fn indices(cache: &Cache) -> Result<Vec<IndexEntry>> {
     let mut found = Vec::new();
     for path in files_below(&cache.folder(INDEX))? {
         let Some(name) = path
@@ -257,7 +257,7 @@ fn indices(cache: &Cache) -> Result<Vec<Found>> {
             bytes: file.bytes,
             when,
         };
-        found.push(Found {
+        found.push(IndexEntry {
             name: name.to_owned(),
             download: Download {
                 url,

@@ -304,7 +304,7 @@ pub struct Piped {
 #[derive(Clone, Debug, Default)]
 pub struct Files {
     /// The files, in order.
-    pub files: Vec<Found>,
+    pub files: Vec<FoundFile>,
     /// What patterns matched and what is not read.
     pub left_out: LeftOut,
 }
@@ -319,7 +319,7 @@ impl Files {
 
 /// A file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct FoundFile {
     /// Where it lies.
     pub path: PathBuf,
     /// What it is called: its path from the manifest's folder on; of a pipe what the manifest calls it.
@@ -393,7 +393,7 @@ enum Identity {
 }
 
 impl Identity {
-    fn of(file: &Found) -> Self {
+    fn of(file: &FoundFile) -> Self {
         if file.look.has_inode() {
             return Self::Look(file.look.clone());
         }
@@ -408,8 +408,8 @@ fn matches(
     piped: Option<&[Piped]>,
     excluded: &mut Excluded,
     left_out: &mut LeftOut,
-) -> Result<Vec<(Found, bool)>> {
-    let found = |path: PathBuf, metadata: &std::fs::Metadata, name: String| Found {
+) -> Result<Vec<(FoundFile, bool)>> {
+    let found = |path: PathBuf, metadata: &std::fs::Metadata, name: String| FoundFile {
         path,
         name,
         look: Look::of(metadata),
@@ -419,7 +419,7 @@ fn matches(
         let known = piped.and_then(|piped| piped.iter().find(|piped| piped.name == pattern));
         if let Some(piped) = known {
             let Some(path) = &piped.path else {
-                let file = Found {
+                let file = FoundFile {
                     path: PathBuf::from(pattern),
                     name: pattern.to_owned(),
                     look: Look::default(),

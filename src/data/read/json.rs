@@ -226,7 +226,7 @@ impl Values<'_, '_> {
         let (number, line) = (self.number, self.line);
         let place = || format!("record {number} (line {line})");
         match found {
-            Found::Text => {
+            Pointee::Text => {
                 if std::str::from_utf8(&self.text).is_ok() {
                     self.sink.push(&self.text, String::new).context(place)?;
                 } else {
@@ -234,8 +234,8 @@ impl Values<'_, '_> {
                     self.sink.push_of(&self.text, Holder::Json { escaped }, place)?;
                 }
             }
-            Found::Null => self.sink.empty(),
-            Found::Missing => return Err(self.missing(bytes)),
+            Pointee::Null => self.sink.empty(),
+            Pointee::Missing => return Err(self.missing(bytes)),
         }
         self.line += newlines(bytes);
         self.behind = true;
@@ -244,7 +244,7 @@ impl Values<'_, '_> {
 
     /// Reads a value with `NaN`, `Infinity` or `-Infinity` in it, which Python's `json` writes, where none of them is
     /// part of the text.
-    fn without_numbers(&mut self, bytes: &[u8], error: &serde_json::Error) -> Result<Found> {
+    fn without_numbers(&mut self, bytes: &[u8], error: &serde_json::Error) -> Result<Pointee> {
         let mut patched = std::mem::take(&mut self.patched);
         if !error.is_syntax() || !patch(bytes, &mut patched) {
             return Err(self.fault(error, bytes));
@@ -255,7 +255,7 @@ impl Values<'_, '_> {
         found.map_err(|error| self.fault(&error, bytes))
     }
 
-    fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<Found> {
+    fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<Pointee> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
         let walk = Walk {
             pointer: &self.pointer,
@@ -430,7 +430,7 @@ fn pointer(field: &str) -> Result<Vec<String>> {
 
 /// What a pointer leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
+enum Pointee {
     /// Text, which was put where it belongs.
     Text,
     /// A null.
@@ -447,9 +447,9 @@ struct Walk<'w> {
 }
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = Found;
+    type Value = Pointee;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pointee, D::Error> {
         if self.pointer.is_empty() {
             deserializer.deserialize_option(self)
         } else {
@@ -459,21 +459,21 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
 }
 
 impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = Found;
+    type Value = Pointee;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or an array of strings")
     }
 
-    fn visit_none<E>(self) -> Result<Found, E> {
-        Ok(Found::Null)
+    fn visit_none<E>(self) -> Result<Pointee, E> {
+        Ok(Pointee::Null)
     }
 
-    fn visit_unit<E>(self) -> Result<Found, E> {
-        Ok(Found::Null)
+    fn visit_unit<E>(self) -> Result<Pointee, E> {
+        Ok(Pointee::Null)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Found, D::Error> {
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pointee, D::Error> {
         // Bytes, so that what is not UTF-8 (or half a surrogate pair) is a matter of the policy, not of the parser.
         deserializer.deserialize_bytes(Text {
             join: self.join,
@@ -481,12 +481,12 @@ impl<'de> Visitor<'de> for Walk<'_> {
         })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Found, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pointee, A::Error> {
         let (name, pointer) = self
             .pointer
             .split_first()
             .ok_or_else(|| A::Error::custom("an object"))?;
-        let mut found = Found::Missing;
+        let mut found = Pointee::Missing;
         while let Some(matches) = map.next_key_seed(Key(name))? {
             if matches {
                 // Of equal names the last counts, as in most parsers.
@@ -502,14 +502,14 @@ impl<'de> Visitor<'de> for Walk<'_> {
         Ok(found)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pointee, A::Error> {
         let (name, pointer) = self
             .pointer
             .split_first()
             .ok_or_else(|| A::Error::custom("an array"))?;
         let canonical = name == "0" || !name.starts_with(['0', '+']);
         let index = name.parse::<usize>().ok().filter(|_| canonical);
-        let mut found = Found::Missing;
+        let mut found = Pointee::Missing;
         let mut at = 0;
         loop {
             if index == Some(at) {
@@ -529,24 +529,24 @@ impl<'de> Visitor<'de> for Walk<'_> {
         }
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Found, E> {
-        Ok(Found::Missing)
+    fn visit_bool<E>(self, _: bool) -> Result<Pointee, E> {
+        Ok(Pointee::Missing)
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Found, E> {
-        Ok(Found::Missing)
+    fn visit_i64<E>(self, _: i64) -> Result<Pointee, E> {
+        Ok(Pointee::Missing)
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Found, E> {
-        Ok(Found::Missing)
+    fn visit_u64<E>(self, _: u64) -> Result<Pointee, E> {
+        Ok(Pointee::Missing)
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Found, E> {
-        Ok(Found::Missing)
+    fn visit_f64<E>(self, _: f64) -> Result<Pointee, E> {
+        Ok(Pointee::Missing)
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Found, E> {
-        Ok(Found::Missing)
+    fn visit_str<E>(self, _: &str) -> Result<Pointee, E> {
+        Ok(Pointee::Missing)
     }
 }
 
@@ -580,19 +580,19 @@ struct Text<'t> {
 }
 
 impl<'de> Visitor<'de> for Text<'_> {
-    type Value = Found;
+    type Value = Pointee;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a string or an array of strings")
     }
 
-    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Found, E> {
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<Pointee, E> {
         self.text.clear();
         self.text.extend_from_slice(bytes);
-        Ok(Found::Text)
+        Ok(Pointee::Text)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Found, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Pointee, A::Error> {
         self.text.clear();
         let mut first = true;
         while let Some(any) = seq.next_element_seed(Element {
@@ -601,7 +601,7 @@ impl<'de> Visitor<'de> for Text<'_> {
         })? {
             first &= !any;
         }
-        Ok(Found::Text)
+        Ok(Pointee::Text)
     }
 }
 

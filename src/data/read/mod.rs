@@ -39,7 +39,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 
 use crate::data::files::names::{Exclusions, Unwanted, unwanted_path};
-use crate::data::files::{Found, STANDARD_INPUT, is_open_file, special};
+use crate::data::files::{FoundFile, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{Compression, Format, Reading};
 
@@ -80,7 +80,7 @@ impl TextFile {
 
     /// A file that a manifest names.
     #[must_use]
-    pub fn found(file: Found) -> Self {
+    pub fn found(file: FoundFile) -> Self {
         if is_open_file(&file.name) {
             let name = match file.name.as_str() {
                 STANDARD_INPUT => "standard input".to_owned(),

@@ -15,7 +15,7 @@ use cudarc::nvrtc::sys as compiler;
 
 use super::driver::DType;
 use super::gpu_lock;
-use super::support::{Compiler, CudaSupport, Found, Gpu, Installed, Version};
+use super::support::{Compiler, CudaSupport, Detected, Gpu, Installed, Version};
 use crate::error::guarded;
 
 /// CU_COMPUTEMODE_PROHIBITED
@@ -47,40 +47,40 @@ pub fn thorough() -> CudaSupport {
         compiler,
         products,
     };
-    if let Found::There(Installed { gpus: Ok(gpus), .. }) = &mut support.driver {
+    if let Detected::There(Installed { gpus: Ok(gpus), .. }) = &mut support.driver {
         for gpu in gpus {
             gpu.holder = gpu.uuid.as_deref().and_then(gpu_lock::holder);
             gpu.free = guarded(|| free(gpu.number)).ok().flatten();
         }
     }
     let gpu = support.gpus().first().cloned();
-    if let Found::There(compiler) = &mut support.compiler {
+    if let Detected::There(compiler) = &mut support.compiler {
         let architecture = compiler.tried_for(gpu.as_ref());
         compiler.trial = Some(trial(&architecture));
     }
     support
 }
 
-fn ask_for_driver() -> Found<Installed> {
+fn ask_for_driver() -> Detected<Installed> {
     // SAFETY: loads a library of the system's and lets it go.
     asked(unsafe { driver::is_culib_present() }, ask_driver)
 }
 
-fn ask_for_libraries() -> (Found<Compiler>, Found<Version>) {
+fn ask_for_libraries() -> (Detected<Compiler>, Detected<Version>) {
     // SAFETY: each loads a library of the system's and lets it go.
     let (compiler, products) = unsafe { (compiler::is_culib_present(), products::is_culib_present()) };
     (asked(compiler, ask_compiler), asked(products, ask_products))
 }
 
 /// What a library says, if it is there and answers.
-fn asked<T>(is_there: bool, ask: impl FnOnce() -> Result<T, String>) -> Found<T> {
+fn asked<T>(is_there: bool, ask: impl FnOnce() -> Result<T, String>) -> Detected<T> {
     if !is_there {
-        return Found::Absent;
+        return Detected::Absent;
     }
     match guarded(ask).and_then(|answer| answer) {
-        Ok(there) => Found::There(there),
+        Ok(there) => Detected::There(there),
         // What a panic says of a missing symbol goes on with where it was looked for.
-        Err(words) => Found::Broken(words.lines().next().unwrap_or_default().to_owned()),
+        Err(words) => Detected::Broken(words.lines().next().unwrap_or_default().to_owned()),
     }
 }
 
@@ -299,8 +299,8 @@ mod tests {
 
     #[test]
     fn a_library_that_panics_is_broken() {
-        let found: Found<()> = asked(true, || panic!("Missing symbol x: y\nand more"));
-        assert_eq!(found, Found::Broken("Missing symbol x: y".to_owned()));
-        assert_eq!(asked(false, || Ok(())), Found::Absent);
+        let found: Detected<()> = asked(true, || panic!("Missing symbol x: y\nand more"));
+        assert_eq!(found, Detected::Broken("Missing symbol x: y".to_owned()));
+        assert_eq!(asked(false, || Ok(())), Detected::Absent);
     }
 }

@@ -24,7 +24,7 @@ impl fmt::Display for Version {
 
 /// The result of looking for a library.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Found<T> {
+pub enum Detected<T> {
     /// It is not installed, or not where libraries are looked for.
     Absent,
     /// It is there and does not do what is asked of it: its own words.
@@ -33,7 +33,7 @@ pub enum Found<T> {
     There(T),
 }
 
-impl<T> Found<T> {
+impl<T> Detected<T> {
     /// The library, if it was found.
     #[must_use]
     pub fn there(&self) -> Option<&T> {
@@ -48,11 +48,11 @@ impl<T> Found<T> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CudaSupport {
     /// libcuda, which comes with the driver.
-    pub driver: Found<Installed>,
+    pub driver: Detected<Installed>,
     /// NVRTC, which compiles kernels.
-    pub compiler: Found<Compiler>,
+    pub compiler: Detected<Compiler>,
     /// cublasLt, which multiplies matrices.
-    pub products: Found<Version>,
+    pub products: Detected<Version>,
 }
 
 /// A driver.
@@ -207,9 +207,9 @@ impl CudaSupport {
     #[must_use]
     pub fn nothing() -> Self {
         Self {
-            driver: Found::Absent,
-            compiler: Found::Absent,
-            products: Found::Absent,
+            driver: Detected::Absent,
+            compiler: Detected::Absent,
+            products: Detected::Absent,
         }
     }
 
@@ -236,9 +236,9 @@ impl CudaSupport {
     /// Why it cannot.
     pub fn usable(&self, number: usize) -> Result<&Gpu, Unsupported> {
         let driver = match &self.driver {
-            Found::There(driver) => driver,
-            Found::Absent => return Err(Unsupported::NoDriver),
-            Found::Broken(words) => return Err(Unsupported::Driver(words.clone())),
+            Detected::There(driver) => driver,
+            Detected::Absent => return Err(Unsupported::NoDriver),
+            Detected::Broken(words) => return Err(Unsupported::Driver(words.clone())),
         };
         let gpus = driver
             .gpus
@@ -255,17 +255,17 @@ impl CudaSupport {
         }
         let missing = |library, words| Unsupported::Library(library, words, driver.cuda);
         let compiler = match &self.compiler {
-            Found::There(compiler) => compiler,
-            Found::Absent => return Err(missing(Library::Nvrtc, None)),
-            Found::Broken(words) => return Err(missing(Library::Nvrtc, Some(words.clone()))),
+            Detected::There(compiler) => compiler,
+            Detected::Absent => return Err(missing(Library::Nvrtc, None)),
+            Detected::Broken(words) => return Err(missing(Library::Nvrtc, Some(words.clone()))),
         };
         if let Some(Err(words)) = &compiler.trial {
             return Err(missing(Library::Nvrtc, Some(words.clone())));
         }
         let products = match &self.products {
-            Found::There(products) => *products,
-            Found::Absent => return Err(missing(Library::CublasLt, None)),
-            Found::Broken(words) => return Err(missing(Library::CublasLt, Some(words.clone()))),
+            Detected::There(products) => *products,
+            Detected::Absent => return Err(missing(Library::CublasLt, None)),
+            Detected::Broken(words) => return Err(missing(Library::CublasLt, Some(words.clone()))),
         };
         for (library, version) in [(Library::Nvrtc, compiler.version), (Library::CublasLt, products)] {
             if !driver.runs(version) {
@@ -409,24 +409,24 @@ pub(crate) mod tests {
             holder: None,
         };
         CudaSupport {
-            driver: Found::There(Installed {
+            driver: Detected::There(Installed {
                 cuda: version(13, 0),
                 release: Some("580.65.06".to_owned()),
                 gpus: Ok(vec![gpu]),
             }),
-            compiler: Found::There(Compiler {
+            compiler: Detected::There(Compiler {
                 version: version(13, 0),
                 architectures: vec![75, 80, 86, 89, 90, 100, 120],
                 trial: Some(Ok(())),
             }),
-            products: Found::There(version(13, 1)),
+            products: Detected::There(version(13, 1)),
         }
     }
 
     fn driver(support: &mut CudaSupport) -> &mut Installed {
         match &mut support.driver {
-            Found::There(driver) => driver,
-            Found::Absent | Found::Broken(_) => panic!("there is one"),
+            Detected::There(driver) => driver,
+            Detected::Absent | Detected::Broken(_) => panic!("there is one"),
         }
     }
 
@@ -440,7 +440,7 @@ pub(crate) mod tests {
         let cases: [(&str, Spoil); 14] = [
             ("no driver", |it| *it = CudaSupport::nothing()),
             ("driver that does not answer", |it| {
-                it.driver = Found::Broken("Missing symbol cuInit".to_owned());
+                it.driver = Detected::Broken("Missing symbol cuInit".to_owned());
             }),
             ("driver that does not start", |it| {
                 driver(it).gpus = Err("CUDA_ERROR_SYSTEM_DRIVER_MISMATCH".to_owned());
@@ -451,26 +451,26 @@ pub(crate) mod tests {
                 gpu(it).name = "Tesla T4".to_owned();
                 gpu(it).capability = (7, 5);
             }),
-            ("no NVRTC", |it| it.compiler = Found::Absent),
+            ("no NVRTC", |it| it.compiler = Detected::Absent),
             ("no NVRTC, driver of 12", |it| {
                 driver(it).cuda = version(12, 4);
-                it.compiler = Found::Absent;
+                it.compiler = Detected::Absent;
             }),
-            ("no cublasLt", |it| it.products = Found::Absent),
+            ("no cublasLt", |it| it.products = Detected::Absent),
             ("cublasLt that does not answer", |it| {
-                it.products = Found::Broken("Missing symbol cublasLtGetProperty".to_owned());
+                it.products = Detected::Broken("Missing symbol cublasLtGetProperty".to_owned());
             }),
             ("driver too old for NVRTC", |it| driver(it).cuda = version(12, 4)),
             ("driver too old for cublasLt", |it| {
                 driver(it).cuda = version(12, 4);
-                it.compiler = Found::There(Compiler {
+                it.compiler = Detected::There(Compiler {
                     version: version(12, 9),
                     architectures: vec![],
                     trial: None,
                 });
             }),
             ("NVRTC that does not compile", |it| {
-                it.compiler = Found::There(Compiler {
+                it.compiler = Detected::There(Compiler {
                     version: version(13, 0),
                     architectures: vec![],
                     trial: Some(Err("failed to open libnvrtc-builtins.so.13.0".to_owned())),
@@ -536,12 +536,12 @@ pub(crate) mod tests {
         let usable = |of_driver, compiler, products| {
             let mut support = well();
             driver(&mut support).cuda = of_driver;
-            support.compiler = Found::There(Compiler {
+            support.compiler = Detected::There(Compiler {
                 version: compiler,
                 architectures: vec![90],
                 trial: None,
             });
-            support.products = Found::There(products);
+            support.products = Detected::There(products);
             support.verdict().is_ok()
         };
         assert!(usable(version(13, 0), version(13, 2), version(13, 1)));

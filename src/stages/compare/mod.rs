@@ -85,7 +85,7 @@ pub struct Row {
 
 /// What an artifact has measured.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Found {
+pub struct Measurements {
     /// Its metrics; nothing where there was nothing to measure.
     pub metrics: Vec<Measured>,
     /// What nats and perplexity are per, where they were measured.
@@ -96,8 +96,8 @@ pub struct Found {
 
 impl Row {
     /// Takes what was measured.
-    pub fn take(&mut self, found: Found) {
-        let Found {
+    pub fn take(&mut self, found: Measurements) {
+        let Measurements {
             metrics,
             unit,
             published,
@@ -254,7 +254,7 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
 ///
 /// # Errors
 /// One of its files cannot be read.
-pub fn metrics(folder: &Path) -> Result<Found> {
+pub fn metrics(folder: &Path) -> Result<Measurements> {
     let read = |name: &str| -> Result<Option<String>> {
         let path = folder.join(name);
         match fs::read_to_string(&path) {
@@ -267,7 +267,7 @@ pub fn metrics(folder: &Path) -> Result<Found> {
     if let Some(text) = read(EVALUATION)? {
         let found: Evaluation =
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
-        return Ok(Found {
+        return Ok(Measurements {
             metrics: vec![
                 (Metric::bits_per_byte(found.normalized), found.bits_per_byte),
                 (Metric::Perplexity, found.perplexity),
@@ -287,19 +287,19 @@ pub fn metrics(folder: &Path) -> Result<Found> {
             };
             Some((Metric::Grammatical, share))
         });
-        return Ok(Found {
+        return Ok(Measurements {
             metrics: judged.into_iter().collect(),
-            ..Found::default()
+            ..Measurements::default()
         });
     }
     let Some(text) = read(METRICS)? else {
-        return Ok(Found::default());
+        return Ok(Measurements::default());
     };
     let last = text
         .lines()
         .rev()
         .find_map(|line| serde_json::from_str::<ValidationLine>(line).ok());
-    Ok(last.map_or_else(Found::default, |line| {
+    Ok(last.map_or_else(Measurements::default, |line| {
         let found = line.validation;
         let nats = Interval {
             value: found.nats_per_token,
@@ -309,7 +309,7 @@ pub fn metrics(folder: &Path) -> Result<Found> {
         // Bits per byte are proportional to nats per token, but for what spells out lost text.
         let lost = found.lost_bits_per_byte;
         let bits = nats.map(|end| end * (found.bits_per_byte - lost) / found.nats_per_token + lost);
-        Found {
+        Measurements {
             metrics: vec![
                 (Metric::bits_per_byte(found.normalized), bits),
                 (Metric::NatsPerToken, nats),

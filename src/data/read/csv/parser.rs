@@ -503,7 +503,11 @@ impl Machine {
                         self.line_break(byte, here);
                     }
                     piece(self.column, &chunk[at..=at])?;
-                    self.state = if quoted { ParserState::Quoted } else { ParserState::Unquoted };
+                    self.state = if quoted {
+                        ParserState::Quoted
+                    } else {
+                        ParserState::Unquoted
+                    };
                     at += 1;
                 }
                 ParserState::Rest => match memchr::memchr2(b'\n', b'\r', &chunk[at..]) {
@@ -535,7 +539,11 @@ impl Machine {
                 });
             }
             ParserState::Quote => self.close(),
-            ParserState::Value | ParserState::Spaced | ParserState::Unquoted | ParserState::EscapedUnquoted | ParserState::Rest => {}
+            ParserState::Value
+            | ParserState::Spaced
+            | ParserState::Unquoted
+            | ParserState::EscapedUnquoted
+            | ParserState::Rest => {}
         }
         true
     }

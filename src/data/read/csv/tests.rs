@@ -9,7 +9,7 @@ use super::*;
 use crate::data::read::{Observed, Sink};
 use crate::manifest::source::Reading;
 
-struct Found {
+struct Parsed {
     records: Vec<String>,
     skipped: u64,
     warnings: Vec<String>,
@@ -21,7 +21,7 @@ fn in_pieces(
     size: usize,
     settings: serde_json::Value,
     delimiter: u8,
-) -> std::result::Result<Found, String> {
+) -> std::result::Result<Parsed, String> {
     let format: CsvFormat = serde_json::from_value(settings).unwrap();
     let mut records = Vec::new();
     let mut observed = Observed::default();
@@ -39,7 +39,7 @@ fn in_pieces(
     );
     let skipped = sink.irregular.rows;
     result.map_err(|error| format!("{error}; {}", error.hint_text().expect("a hint")))?;
-    Ok(Found {
+    Ok(Parsed {
         records,
         skipped,
         warnings: observed.warnings(),
