@@ -289,7 +289,7 @@ fn check_message(data: &[u8], metadata: usize) -> Result<()> {
     let message = root_as_message(&data[prefix..metadata])
         .map_err(|e| damaged(format!("the message is damaged: {e}")))?;
     let Some(batch) = message.header_as_record_batch() else {
-        return Err(damaged("the message is no batch".to_owned()));
+        return Err(damaged("the message is not a record batch".to_owned()));
     };
     let body = (data.len() - metadata) as u64;
     for buffer in batch.buffers().iter().flatten() {

@@ -123,7 +123,8 @@ impl Files {
             let content = escaped(token)?;
             added.push(format!(
                 "\n    {{\n      \"id\": {id},\n      \"content\": {content},\n      \"single_word\": false,\n      \
-                 \"lstrip\": false,\n      \"rstrip\": false,\n      \"normalized\": false,\n      \"special\": true\n    }}"
+                 \"lstrip\": false,\n      \"rstrip\": false,\n      \"normalized\": false,\n      \"special\": \
+                 true\n    }}"
             ));
         }
         let before = format!("{start}\"added_tokens\": [{}\n  ]{parts}", added.join(","));
@@ -187,7 +188,7 @@ fn read_vocabulary(path: &Path, warnings: &mut Vec<String>) -> Result<Vocab> {
         let (token, id) = fault.ok_or_else(|| Error::internal("a vocabulary is read in one way only"))?;
         let error = Error::input(format!("token `{token}` has the id {id}")).context(what());
         return Err(if tokens.contains_key("model") {
-            error.hint("this is a whole `tokenizer.json`: it goes with kind `file`")
+            error.hint("this is a complete `tokenizer.json`: use it with kind `file`")
         } else {
             error
         });
@@ -195,7 +196,7 @@ fn read_vocabulary(path: &Path, warnings: &mut Vec<String>) -> Result<Vocab> {
     if !vocabulary.contains_key(END_OF_TEXT) {
         return Err(Error::input(format!("there is no token `{END_OF_TEXT}`"))
             .context(what())
-            .hint("a vocabulary with other special tokens goes in as a `tokenizer.json` of kind `file`"));
+            .hint("for a vocabulary with other special tokens, use a `tokenizer.json` with kind `file`"));
     }
     Ok(vocabulary)
 }
@@ -211,7 +212,7 @@ pub(super) fn byte_level(
     let model = BPE::builder()
         .vocab_and_merges(vocabulary, merges)
         .build()
-        .wrap(Kind::Internal, || "make a BPE".to_owned())?;
+        .wrap(Kind::Internal, || "build the BPE tokenizer".to_owned())?;
     let mut inner = Tokenizer::new(model);
     if lowercase {
         inner.with_normalizer(Some(Lowercase));

@@ -14,22 +14,21 @@ pub(super) struct Literal {
 }
 
 const PYTHON: &str = "write the values with `json.dumps`, not as Python prints them";
-const NO_NUMBER: &str =
-    "write the values with `json.dumps`, not as Python prints them, and null for a number that is none";
-const JAVASCRIPT: &str = "write the values with `JSON.stringify`, and null for what is missing";
+const NO_NUMBER: &str = "write the values with `json.dumps`, not as Python prints them, and null for NaN";
+const JAVASCRIPT: &str = "write the values with `JSON.stringify`, and null for missing values";
 
 #[rustfmt::skip]
 const LITERALS: &[Literal] = &[
     Literal { word: "None", printed: "Python prints it for null", way_out: PYTHON },
     Literal { word: "True", printed: "Python prints it for true", way_out: PYTHON },
     Literal { word: "False", printed: "Python prints it for false", way_out: PYTHON },
-    Literal { word: "nan", printed: "Python prints it for a number that is none", way_out: NO_NUMBER },
+    Literal { word: "nan", printed: "Python prints it for an undefined number", way_out: NO_NUMBER },
     Literal { word: "inf", printed: "Python prints it for infinity", way_out: NO_NUMBER },
     Literal { word: "-inf", printed: "Python prints it for infinity", way_out: NO_NUMBER },
-    Literal { word: "NaN", printed: "Python's `json` writes it for a number that is none", way_out: NO_NUMBER },
+    Literal { word: "NaN", printed: "Python's `json` writes it for an undefined number", way_out: NO_NUMBER },
     Literal { word: "Infinity", printed: "Python's `json` writes it for infinity", way_out: NO_NUMBER },
     Literal { word: "-Infinity", printed: "Python's `json` writes it for infinity", way_out: NO_NUMBER },
-    Literal { word: "undefined", printed: "JavaScript prints it for what is missing", way_out: JAVASCRIPT },
+    Literal { word: "undefined", printed: "JavaScript prints it for a missing value", way_out: JAVASCRIPT },
 ];
 
 impl Literal {
@@ -59,7 +58,7 @@ impl Literal {
 
     /// The fault, without its place.
     pub(super) fn fault(self) -> Error {
-        Error::input(format!("`{}` is no JSON ({})", self.word, self.printed)).hint(self.way_out)
+        Error::input(format!("`{}` is not JSON ({})", self.word, self.printed)).hint(self.way_out)
     }
 }
 

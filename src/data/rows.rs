@@ -712,7 +712,7 @@ impl Rows {
             && valid.is_none_or(|c| c.len() == rows && c.iter().all(|&c| c <= length));
         if !fits {
             return Err(Error::input(format!(
-                "{} tokens are not rows of {length} below {vocabulary}",
+                "{} tokens do not form rows of {length} with ids below {vocabulary}",
                 tokens.len()
             )));
         }
@@ -835,7 +835,7 @@ fn inside(artifact: &Path, name: &str) -> Result<PathBuf> {
         .all(|part| matches!(part, std::path::Component::Normal(_)));
     if !plain {
         return Err(rebuild(Error::input(format!(
-            "`rows.json` names `{name}`, which is not below the artifact"
+            "`rows.json` names `{name}`, which lies outside the artifact"
         ))));
     }
     Ok(artifact.join(name))
@@ -997,7 +997,7 @@ mod tests {
             assert!(with(&|i| i.wrap = false).ends_with("column `loss_mask` is absent"));
             assert!(
                 with(&|i| i.train.shards[0] = "../secret.arrow".to_owned())
-                    .contains("not below the artifact")
+                    .contains("outside the artifact")
             );
             assert!(with(&|i| i.train.shards[0] = "train/7.arrow".to_owned()).contains("No such file"));
         }

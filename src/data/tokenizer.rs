@@ -387,7 +387,7 @@ impl Tokenizer {
         let id = |name: &str| {
             inner
                 .token_to_id(name)
-                .ok_or_else(|| Error::internal(format!("token `{name}` was added and is not there")))
+                .ok_or_else(|| Error::internal(format!("token `{name}` was added and is missing")))
         };
         let special = SpecialIds {
             bos: id(&roles.bos.token)?,
@@ -404,7 +404,7 @@ impl Tokenizer {
         }
         if [special.bos, special.eos, special.pad].contains(&special.mask) {
             return Err(Error::input(format!(
-                "token `{}` is the mask and plays another role too",
+                "token `{}` is the mask and has another role too",
                 roles.mask.token
             ))
             .hint("name another one as `special.mask`; a name that the vocabulary lacks is appended to it"));
@@ -613,7 +613,7 @@ impl Tokenizer {
         let place = at.map_or(String::new(), |at| format!(" at byte {}", at + 1));
         let SpecialIds { bos, eos, pad, mask } = self.special;
         if id == mask {
-            return Err(Error::input(format!("the text makes the mask token `{name}`"))
+            return Err(Error::input(format!("the text contains the mask token `{name}`"))
                 .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
         }
         let roles = [("BOS", bos), ("EOS", eos), ("PAD", pad)];
@@ -628,9 +628,9 @@ impl Tokenizer {
             format!(" ({})", roles.join(", "))
         };
         Err(
-            Error::input(format!("the text makes the special token `{name}`{role}{place}")).hint(
-                "remove it from the text, or set `\"special_tokens_in_text\": \"allow\"` in the tokenize stage to have it \
-                 as that token",
+            Error::input(format!("the text contains the special token `{name}`{role}{place}")).hint(
+                "remove it from the text, or set `\"special_tokens_in_text\": \"allow\"` in the tokenize stage to \
+                 encode it as that token",
             ),
         )
     }

@@ -78,7 +78,8 @@ fn decoded(bytes: Vec<u8>) -> Result<String> {
             .any(|tag| head.contains(tag))
     {
         return Err(Error::input("the file is a web page (HTML)").hint(
-            "download the file itself: on Hugging Face its address has `/resolve/` where that of its page has `/blob/`, and \
+            "download the file itself: on Hugging Face its address has `/resolve/` where that of its page has \
+             `/blob/`, and \
              a page may be asking for a login",
         ));
     }
@@ -126,8 +127,8 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
     if let Some(empty) = lines.iter().position(|line| line.is_empty()) {
         return Err(
             Error::input(format!("line {}: there is no token", empty + 1)).hint(
-                "the number of its line is the id of a token: compare the file with the published one, and take out the line \
-                 where it was not there",
+                "a token's id is the number of its line: compare the file with the published one, and remove the \
+                 lines that were added",
             ),
         );
     }
@@ -137,8 +138,8 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
     let mut first = HashMap::with_capacity(lines.len());
     for (at, line) in lines.iter().enumerate() {
         if let Some(before) = first.insert(*line, at) {
-            return Err(Error::input(format!("line {}: `{line}` is there twice", at + 1))
-                .hint(format!("its first place is line {}", before + 1)));
+            return Err(Error::input(format!("line {}: `{line}` occurs twice", at + 1))
+                .hint(format!("it occurs first in line {}", before + 1)));
         }
     }
     Ok(lines)
@@ -182,8 +183,8 @@ fn place_of(json: &str, message: &str) -> Option<(usize, usize)> {
 /// than they had there.
 pub(super) fn mark_within(line: &str) -> Error {
     let shown = line.replace(MARK, "\\u{feff}");
-    Error::input(format!("a byte order mark in `{shown}` (files put together?)")).hint(
-        "bring the file as it was published; to take the marks out: `LC_ALL=C sed 's/\\xEF\\xBB\\xBF//g' FILE > NEW`",
+    Error::input(format!("a byte order mark in `{shown}` (concatenated files?)")).hint(
+        "use the file as it was published; to take the marks out: `LC_ALL=C sed 's/\\xEF\\xBB\\xBF//g' FILE > NEW`",
     )
 }
 
@@ -210,8 +211,10 @@ pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers
         if let Some(fault) = json_fault(json) {
             return fault;
         }
-        Error::input(format!("this is no tokenizer: {error}"))
-            .hint("Hugging Face's `tokenizer.json` is meant; `vocab.json` and `merges.txt` go with kind `gpt2`, `vocab.txt` with `bert`")
+        Error::input(format!("this is not a tokenizer file: {error}")).hint(
+            "kind `file` takes Hugging Face's `tokenizer.json`; use kind `gpt2` for `vocab.json` and \
+                 `merges.txt`, and `bert` for `vocab.txt`",
+        )
     })?;
     inner
         .with_truncation(None)
@@ -226,7 +229,8 @@ pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers
         model.dropout = None;
         inner.with_model(model);
         warnings.push(format!(
-            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text has the \
+            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text \
+             has the \
              same tokens each time"
         ));
     }
@@ -247,7 +251,7 @@ pub(super) fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
     let same = tokens.windows(2).find(|pair| pair[0].0 == pair[1].0);
     if let Some([(id, one), (_, other)]) = same {
         return Err(
-            Error::input(format!("the tokens `{one}` and `{other}` have one id, {id}"))
+            Error::input(format!("the tokens `{one}` and `{other}` have the same id, {id}"))
                 .hint("give every token of the vocabulary a different id"),
         );
     }
@@ -341,20 +345,24 @@ mod tests {
         for (json, expected, hint) in [
             (
                 "{\"model\": {\"type\": \"Unigram\",\n \"vocab\": [[\"a\", NaN]]}}",
-                "`NaN` is no JSON (Python's `json` writes it for a number that is none)",
+                "`NaN` is not JSON (Python's `json` writes it for an undefined number)",
                 "json.dumps",
             ),
             (
                 "{\"model\": {\"unk_token\": None}}",
-                "`None` is no JSON (Python prints it for null)",
+                "`None` is not JSON (Python prints it for null)",
                 "json.dumps",
             ),
             (
                 "{\"version\": \"1.0\"}\n\u{feff}{\"version\": \"1.0\"}",
-                "a byte order mark in `\\u{feff}{\"version\": \"1.0\"}` (files put together?)",
+                "a byte order mark in `\\u{feff}{\"version\": \"1.0\"}` (concatenated files?)",
                 "LC_ALL=C sed",
             ),
-            ("{\"version\": 1.0", "this is no tokenizer: ", "tokenizer.json"),
+            (
+                "{\"version\": 1.0",
+                "this is not a tokenizer file: ",
+                "tokenizer.json",
+            ),
         ] {
             let error = parse(json, &mut Vec::new()).map(drop).unwrap_err();
             assert!(error.to_string().starts_with(expected), "{error}");
@@ -367,15 +375,15 @@ mod tests {
         assert_eq!(lines("a\r\nb \r\n\r\n").unwrap(), ["a", "b"]);
         let fault = |text: &str| lines(text).unwrap_err().to_string();
         assert_eq!(fault("a\n\nb\n"), "line 2: there is no token");
-        assert_eq!(fault("a\nb\na\n"), "line 3: `a` is there twice");
+        assert_eq!(fault("a\nb\na\n"), "line 3: `a` occurs twice");
         // Files that were put together.
         assert_eq!(
             fault("[PAD]\na\n\u{feff}[PAD]\nb\n"),
-            "line 3: a byte order mark in `\\u{feff}[PAD]` (files put together?)"
+            "line 3: a byte order mark in `\\u{feff}[PAD]` (concatenated files?)"
         );
         assert_eq!(
             fault("a\nb\u{feff}c\n"),
-            "line 2: a byte order mark in `b\\u{feff}c` (files put together?)"
+            "line 2: a byte order mark in `b\\u{feff}c` (concatenated files?)"
         );
         assert_eq!(
             fault("a\rb\r"),

@@ -55,7 +55,7 @@ impl Plan {
                 && let Some(path) = store.piped(&file.digest)
             {
                 self.notes.push(format!(
-                    "`{name}` goes by what came through `{pipe}` for its last run: nothing comes now"
+                    "`{name}` uses the text that came through `{pipe}` in its last run: nothing comes through it now"
                 ));
                 all.push(Piped {
                     name: pipe.clone(),
@@ -204,7 +204,7 @@ fn shell_words(patterns: &[String]) -> Option<String> {
     for pattern in patterns {
         if let Some(rest) = pattern.strip_prefix("~/") {
             let path = home.map_or_else(|| format!("/home/NAME/{rest}"), |home| format!("{home}/{rest}"));
-            return Some(format!("a manifest knows no `~`: write `{path}`"));
+            return Some(format!("a manifest does not expand `~`: write `{path}`"));
         }
         let is_variable = pattern.contains("${")
             || pattern
@@ -214,8 +214,8 @@ fn shell_words(patterns: &[String]) -> Option<String> {
             || pattern.starts_with('%') && pattern.matches('%').count() > 1;
         if is_variable {
             return Some(
-                "a manifest reads no variables of the environment: write the path, or give it when you run, \
-                 `--set \"stages.STAGE.input.files.0=$HOME/…\"`, where the shell fills it in"
+                "a manifest does not expand environment variables: write the path, or pass it on the command line, \
+                 `--set \"stages.STAGE.input.files.0=$HOME/…\"`, where the shell expands it"
                     .to_owned(),
             );
         }

@@ -86,7 +86,8 @@ pub fn check(path: &Path, known: &str, sha256: Sha256<'_>) -> Result<()> {
 }
 
 /// What a file is that nothing else is known of.
-const ANOTHER: &str = "it is another version, or was damaged on its way: download it again, or compare with what its makers publish";
+const ANOTHER: &str = "it is another version, or was damaged on transfer: download it again, or compare with the \
+     checksum that its publisher states";
 
 /// The error of a file with another content, without a way out.
 fn mismatch(path: &Path, known: &str, sha256: Sha256<'_>) -> Result<Option<Error>> {
@@ -113,7 +114,7 @@ pub fn tokenizer(published: &Published, path: &Path, sha256: Sha256<'_>) -> Resu
         let is_json = |path: &Path| path.extension().is_some_and(|extension| extension == "json");
         return Err(if is_json(path) && !is_json(Path::new(file.names[0])) {
             error.hint(format!(
-                "`{}` is made of {}; a `tokenizer.json` of your own goes in as `\"tokenizer\": {{ \"kind\": \"file\", \
+                "`{}` consists of {}; for a `tokenizer.json` of your own, write `\"tokenizer\": {{ \"kind\": \"file\", \
                  \"path\": … }}`",
                 published.name,
                 wanted(published)
@@ -146,7 +147,7 @@ fn found(published: &Published, path: &Path) -> Result<Vec<PathBuf>> {
         let mut paths = file.names.iter().map(|name| folder.join(name));
         paths.find(|path| path.exists()).ok_or_else(|| {
             Error::input(format!("`{}` has no `{}`", folder.display(), file.names[0])).hint(format!(
-                "`{}` is made of {}; it is published as `{}`",
+                "`{}` consists of {}; it is published as `{}`",
                 published.name,
                 wanted(published),
                 file.url
@@ -199,7 +200,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
         return Err(match (resolved.read.members.is_empty(), archive_of(path)) {
             (false, None) if is_member(&resolved, path) => extracted(named, &resolved, path, None),
             (false, None) => error.hint(format!(
-                "it is no archive at all, perhaps a page that was saved in its place: download `{}` again",
+                "it is not an archive; perhaps a web page was saved in its place: download `{}` again",
                 known.url
             )),
             (false, Some("tar")) => error.hint(format!(
@@ -270,8 +271,8 @@ fn extracted(named: &NamedCorpus, resolved: &Resolved, path: &Path, folder: Opti
         named.corpus
     );
     Error::input(message).hint(format!(
-        "name `{archive}` as it was downloaded: it is checked by its SHA-256 and read without being extracted; or read the \
-         extracted files, which nothing checks: {}",
+        "name `{archive}` as it was downloaded: it is checked by its SHA-256 and read without being extracted; or \
+         read the extracted files, which mdlm cannot verify: {}",
         as_files(named, resolved, folder)
     ))
 }
@@ -331,7 +332,7 @@ mod tests {
 
     /// What the hint says to write is a source, and reads the extracted files.
     fn reads(folder: &Path, hint: &str) {
-        let settings = hint.split("which nothing checks: ").nth(1).unwrap();
+        let settings = hint.split("which mdlm cannot verify: ").nth(1).unwrap();
         let source = format!("{{ \"kind\": \"source\", {settings} }}");
         let Ok(Stage::Source(source)) = serde_json::from_str::<Stage>(&source) else {
             panic!("{source}")
@@ -398,7 +399,7 @@ mod tests {
         let write = |name: &str, content: &[u8]| std::fs::write(folder.path().join(name), content).unwrap();
         write("page.zip", b"<html>not found</html>");
         let (_, hint) = described(folder.path(), &named("text8", CorpusSplit::Train, &["page.zip"]));
-        assert!(hint.contains("no archive at all"), "{hint}");
+        assert!(hint.contains("not an archive"), "{hint}");
         write("text8.zip", b"PK\x03\x04 of another version");
         let (message, hint) = described(folder.path(), &named("text8", CorpusSplit::Train, &["text8.zip"]));
         assert!(

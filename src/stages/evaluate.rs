@@ -180,7 +180,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
         outcome.figures.push(("perplexity of text".to_owned(), text));
     }
     if config.bound == BoundEnds::Published {
-        let kind = "published, no bound: both ends are left out";
+        let kind = "published estimate, not a bound: both ends are left out";
         outcome.figures.push(("kind".to_owned(), kind.to_owned()));
     }
     let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
@@ -197,7 +197,8 @@ fn check(model: &ModelInfo, rows: &Rows) -> Result<()> {
     let info = rows.info();
     if info.tokenizer_digest != model.tokenizer_digest {
         return Err(Error::input("the rows were tokenized with another tokenizer than the model's").hint(
-            "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage that the \
+            "tokenize them with `\"tokenizer\": {\"kind\": \"stage\", \"stage\": …}` naming the tokenize stage that \
+             the \
              model learnt from",
         ));
     }
@@ -215,7 +216,7 @@ fn check(model: &ModelInfo, rows: &Rows) -> Result<()> {
 fn entropy(context: &Context<'_>) -> Result<f64> {
     let info = SourceInfo::open(context.input("grammar")?)?;
     info.entropy_bits_per_byte.ok_or_else(|| {
-        Error::input("the stage that `grammar` names is no synthetic source: its entropy is not known")
+        Error::input("the stage that `grammar` names is not a synthetic source: its entropy is not known")
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })
 }
@@ -323,29 +324,34 @@ fn text(found: &Evaluation) -> String {
     }
     if found.bound == BoundEnds::Published {
         text.push_str(
-            " The published estimate is the mean over the noise levels that training draws. It leaves out both ends, is lower \
+            " The published estimate is the mean over the noise levels that training draws. It leaves out both ends, \
+             is lower \
              than the bound, and bounds nothing: it is for comparison with published figures alone.",
         );
     }
     if found.unit == Unit::Position {
         text.push_str(
-            " Padding counts as text does: the number bounds the whole record with its length. Per position, what is easy to \
-             guess lowers the mean; perplexities compare per token of text, and between tokenizers bits per byte do.",
+            " Padding counts as text does: the number bounds the whole record with its length. Per position, padding \
+             that is easy to guess lowers the mean: compare perplexities per token of text, and bits per byte \
+             between tokenizers.",
         );
     }
     if found.lost_bits_per_byte > 0.0 {
         let _ = write!(
             text,
-            " No token spells some of the text (unknown tokens, dropped characters): {:.4} of the bits per byte spell it out, \
-             8 bits a byte, 8 that end it, and 33 for the place of what has no token. Perplexity and nats leave it out.",
+            " No token spells some of the text (unknown tokens, dropped characters): {:.4} of the bits per byte \
+             spell it out, \
+             8 bits a byte, 8 that end it, and 33 for the place of text without a token. Perplexity and nats leave \
+             it out.",
             found.lost_bits_per_byte
         );
     }
     if found.normalized {
         text.push_str(
-            " The tokenizer changes the text (letter case, accents, white space or forms of characters), so that bits per \
-             byte bound the text as it normalizes it, per byte of the original: they are no bound on the original text, and \
-             do not compare with those of a tokenizer that keeps it.",
+            " The tokenizer changes the text (letter case, accents, white space or forms of characters), so that \
+             bits per \
+             byte bound the text as it normalizes it, per byte of the original: they are not a bound on the original \
+             text, and are not comparable with those of a tokenizer that keeps it.",
         );
     }
     if found.padding_excluded {
@@ -449,7 +455,7 @@ mod tests {
         for expected in [
             "| bits per byte of normalized text | 0.7213 | 0.6492 to 0.7935 |",
             "0.2500 of the bits per byte spell it out",
-            "they are no bound on the original text",
+            "they are not a bound on the original text",
         ] {
             assert!(text.contains(expected), "{text}");
         }

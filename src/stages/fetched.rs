@@ -143,7 +143,7 @@ pub fn tokenizer(
             };
             let path = |index: usize| -> Result<String> {
                 let path = paths.get(index);
-                text(path.ok_or_else(|| Error::internal("a file of a published tokenizer is not there"))?)
+                text(path.ok_or_else(|| Error::internal("a file of a published tokenizer is missing"))?)
             };
             Ok(match published.family {
                 Family::Gpt2 => Tokenizer::Gpt2(Gpt2Files {
@@ -184,6 +184,6 @@ pub fn tokenizer(
 fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::input(format!("the path `{}` is not UTF-8", path.display()))
-            .hint("put the store where its path is, with `--store DIR`")
+            .hint("put the store at a path in UTF-8, with `--store DIR`")
     })
 }

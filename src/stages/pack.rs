@@ -119,7 +119,8 @@ pub fn run(config: &Pack, context: &Context) -> Result<StageOutput> {
     let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
     if !config.wrap && info.train.tokens > 0 && cut > WORTH_TELLING {
         context.warn(format!(
-            "{:.0}% of the tokens are cut off, since a row holds {} of a record's: `\"wrap\": true` joins records and cuts them \
+            "{:.0}% of the tokens are cut off, since a row holds at most {} of a record: `\"wrap\": true` joins \
+             records and cuts them \
              into rows, a larger `length` keeps more",
             100.0 * cut,
             config.length - 2

@@ -222,7 +222,7 @@ type Accepts = Box<dyn Fn(&str) -> bool>;
 fn grammar(context: &Context<'_>) -> Result<Accepts> {
     let source = context.input("grammar")?;
     let grammar = SourceInfo::open(source)?.grammar(source)?.ok_or_else(|| {
-        Error::input("the stage that `grammar` names is no synthetic source: it has no grammar")
+        Error::input("the stage that `grammar` names is not a synthetic source: it has no grammar")
             .hint("name a source stage whose input is of kind `synthetic`, or leave `grammar` out")
     })?;
     Ok(Box::new(move |record| grammar.accepts(record)))

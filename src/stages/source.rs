@@ -399,7 +399,7 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
     let of_files = |what: &String| files::Sort::ALL.iter().any(|sort| sort.name() == what);
     if told.iter().all(|(what, _)| what == EMPTY) {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
-            .hint("empty records are dropped; look at what `files` and `read` stand for");
+            .hint("empty records are dropped: check which files `files` names and how `read` reads them");
     }
     if told.iter().all(|(what, _)| what == EMPTY || of_files(what)) {
         return Error::input(format!(
@@ -417,9 +417,9 @@ fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
         gone.join(", ")
     ))
     .hint(if has(BAD_ROWS) {
-        "leave out `\"bad_rows\": \"skip\"`: what is wrong with the first row is an error then"
+        "leave out `\"bad_rows\": \"skip\"`: the error then shows what is wrong with the first row"
     } else if has(SKIPPED) {
-        "leave out `\"invalid_utf8\": \"skip\"`: the first record that is not UTF-8 is an error then"
+        "leave out `\"invalid_utf8\": \"skip\"`: the error then shows the first record that is not UTF-8"
     } else {
         "loosen `range`, `filter` or `sample`"
     })

@@ -53,7 +53,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput
     let local = fetched::tokenizer(&config.tokenizer, &mut downloads, context, &mut provenance)?;
     let mut tokenizer = match &local {
         manifest::Tokenizer::Published(_) | manifest::Tokenizer::Download(_) => {
-            return Err(Error::internal("a tokenizer from elsewhere is not here"));
+            return Err(Error::internal("a tokenizer to download has no local file"));
         }
         manifest::Tokenizer::File(file) => Tokenizer::from_file(file, context.base)?,
         manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
@@ -133,7 +133,7 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput
     }
     if let Some(lost) = lost(&info) {
         let told = format!(
-            "no token spells {lost}: bits per byte will have in them what it takes to spell it out; a byte-level tokenizer \
+            "no token spells {lost}: bits per byte will include the cost of spelling it out; a byte-level tokenizer \
              loses nothing"
         );
         if info.lost_bytes as f64 >= WORTH_WARNING * info.bytes as f64 {

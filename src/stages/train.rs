@@ -65,7 +65,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", config.shape)))?;
     check(config, shape, &rows)?;
     if held_out.is_empty() {
-        context.warn("there are no validation rows: no bound is watched during training");
+        context.warn("there are no validation rows: the training is not validated");
     }
     let info = rows.info();
     let objective = objective::build(
@@ -198,7 +198,7 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
         .hint("take a smaller tokenizer or a larger shape; `mdlm shapes` lists them"));
     }
     if rows.is_empty() {
-        return Err(Error::input("there are no rows to learn")
+        return Err(Error::input("there are no rows to train on")
             .hint("bring more text, or lower `validation` of the pack stage"));
     }
     if let Some(rows) = config.micro_batch

@@ -128,7 +128,7 @@ impl Store {
         let context = || format!("lock `{}`", self.lock_path(name).display());
         let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
         error.hint(
-            "the file system of the store has no locks (some network mounts): put the store on a local disk with \
+            "the store's file system has no file locks (as on some network mounts): put the store on a local disk with \
              `--store DIR`",
         )
     }

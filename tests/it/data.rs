@@ -567,7 +567,7 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
     assert!(
         error
             .to_string()
-            .contains("`<s>` is the mask and plays another role too")
+            .contains("`<s>` is the mask and has another role too")
     );
 
     // No usual name for a role.
@@ -592,7 +592,7 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
     let error = project.tokenize(file(json!({}))).err().unwrap();
     assert_eq!(
         error.to_string(),
-        "record 1: the text makes the mask token `[MASK]`"
+        "record 1: the text contains the mask token `[MASK]`"
     );
 
     project.write("tokenizer.json", "{}");
@@ -612,7 +612,7 @@ fn vocabularies_with_faults_are_refused() {
     };
     check(&bert, "No such file");
     project.write("vocab.txt", "[UNK]\n[CLS]\n[CLS]\n");
-    check(&bert, "vocab.txt`: line 3: `[CLS]` is there twice");
+    check(&bert, "vocab.txt`: line 3: `[CLS]` occurs twice");
     project.write("vocab.txt", "[UNK]\n[CLS]\n");
     check(&bert, "there is no token `[SEP]`");
     project.write("vocab.txt", "[UNK]\n[CLS]\n[SEP]\na\n##a\n");
@@ -741,7 +741,7 @@ fn two_tokens_of_one_id_are_refused() {
     assert!(
         error
             .to_string()
-            .ends_with("tokenizer.json`: the tokens `b` and `c` have one id, 1"),
+            .ends_with("tokenizer.json`: the tokens `b` and `c` have the same id, 1"),
         "{error}"
     );
 }

@@ -320,7 +320,7 @@ fn pipes_devices_and_links_to_nothing_are_answered_at_once() {
         ("p", "is a named pipe, not a file"),
         ("lp", "is a named pipe, not a file"),
         ("/dev/zero", "is a device, not a file"),
-        ("l", "is a symbolic link to `gone.txt`, which is not there"),
+        ("l", "is a symbolic link to `gone.txt`, which does not exist"),
     ] {
         for stages in stages(path) {
             let manifest = json!({ "name": "files", "seed": 1, "stages": stages });
@@ -383,7 +383,7 @@ fn text_is_piped_in_and_found_again() {
         let talk = text(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{talk}");
         assert!(
-            talk.contains("`-` is standard input, and nothing comes from there")
+            talk.contains("`-` is standard input, and nothing is piped into it")
                 && talk.contains("mdlm run MANIFEST < FILE"),
             "{talk}"
         );
@@ -429,7 +429,7 @@ fn text_is_piped_in_and_found_again() {
     let gone = alone(&sources, &["run", "m.json", "--set", "stages.text.limit=2"]);
     assert_eq!(gone.status.code(), Some(2));
     assert!(
-        text(&gone.stderr).contains("nothing comes from there"),
+        text(&gone.stderr).contains("nothing is piped into it"),
         "{}",
         text(&gone.stderr)
     );

@@ -180,13 +180,13 @@ fn a_path_is_no_shell() {
     for (path, part) in [
         (
             "~/corpus/*.txt",
-            &*format!("a manifest knows no `~`: write `{home}/corpus/*.txt`"),
+            &*format!("a manifest does not expand `~`: write `{home}/corpus/*.txt`"),
         ),
         (
             "${HOME}/corpus/*.txt",
             "`--set \"stages.STAGE.input.files.0=$HOME/…\"`",
         ),
-        ("$HOME/corpus/*.txt", "a manifest reads no variables"),
+        ("$HOME/corpus/*.txt", "a manifest does not expand environment variables"),
     ] {
         let set = format!("stages.text.input.files.0={path}");
         let (code, _, talk) = printed(project.mdlm("plan", &["--set", &set]).env("HOME", home));
@@ -527,7 +527,8 @@ fn a_name_in_place_of_an_object_is_answered_with_the_object() {
     let own = "{ \"kind\": \"train_bpe\", \"vocabulary_size\": 320 }";
     assert!(manifest.contains(own));
     let gpt2 = "hint: write { \"kind\": \"published\", \"name\": \"gpt2\" }";
-    let roberta = "hint: write { \"kind\": \"download\", \"url\": \"hf://FacebookAI/roberta-base@main/tokenizer.json\", \
+    let roberta = "hint: write { \"kind\": \"download\", \"url\": \
+         \"hf://FacebookAI/roberta-base@main/tokenizer.json\", \
                    \"unpinned\": true }";
     for (tokenizer, part) in [
         ("\"gpt2\"", gpt2),
@@ -608,7 +609,8 @@ fn a_stage_that_is_not_named_is_chosen_from_a_list() {
         assert_eq!(code, Some(2), "{talk}");
         assert!(
             words(&talk).contains(&format!(
-                "error: no stage is named hint: the stages of `pipelines/tiny.json` are `text`, `tokens`, `rows`, `model`, \
+                "error: no stage is named hint: the stages of `pipelines/tiny.json` are `text`, `tokens`, `rows`, \
+                 `model`, \
                  `bound`, `texts`: `mdlm {command} pipelines/tiny.json texts`"
             )),
             "{talk}"

@@ -140,7 +140,7 @@ fn what_cannot_be_is_said_with_a_way_out() {
         ),
         (
             &["--files", "a.txt", "--name", "no name"],
-            "`no name` is no name",
+            "`no name` is not a name",
             "up to 64 letters",
         ),
         (

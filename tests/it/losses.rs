@@ -189,7 +189,7 @@ fn text_that_no_token_spells_is_counted_and_spelled_out_in_bits_per_byte() {
     for expected in [
         "| bits per byte of normalized text |",
         "No token spells some of the text",
-        "no bound on the original text",
+        "not a bound on the original text",
     ] {
         assert!(text.contains(expected), "{text}");
     }
@@ -337,17 +337,20 @@ fn text_makes_no_special_token_unless_it_is_allowed_to() {
         for (text, expected) in [
             (
                 "a </s> a\n",
-                "record 1: the text makes the special token `</s>` (EOS) at byte 3",
+                "record 1: the text contains the special token `</s>` (EOS) at byte 3",
             ),
             (
                 "a\n<s> a\n",
-                "record 2: the text makes the special token `<s>` (BOS) at byte 1",
+                "record 2: the text contains the special token `<s>` (BOS) at byte 1",
             ),
             (
                 "a <pad>\n",
-                "record 1: the text makes the special token `<pad>` (PAD) at byte 3",
+                "record 1: the text contains the special token `<pad>` (PAD) at byte 3",
             ),
-            ("a <mask>\n", "record 1: the text makes the mask token `<mask>`"),
+            (
+                "a <mask>\n",
+                "record 1: the text contains the mask token `<mask>`",
+            ),
         ] {
             case.write("a.txt", text);
             let ran = case.tokenize("t.json");
@@ -358,7 +361,7 @@ fn text_makes_no_special_token_unless_it_is_allowed_to() {
             case.write("a.txt", "<extra>\n");
             let ran = case.tokenize("t.json");
             assert!(
-                ran.talk.contains("makes the special token `<extra>` at byte 1"),
+                ran.talk.contains("contains the special token `<extra>` at byte 1"),
                 "{}",
                 ran.talk
             );
@@ -442,7 +445,7 @@ fn files_of_tokenizers_are_read_for_what_they_are() {
         ),
         (
             lines.replace("pug", "hug"),
-            "vocab.txt`: line 7: `hug` is there twice",
+            "vocab.txt`: line 7: `hug` occurs twice",
         ),
         (
             lines.replace('\n', "\r"),
@@ -476,7 +479,7 @@ fn files_of_tokenizers_are_read_for_what_they_are() {
     let ran = gpt2(&vocabulary.replace("\"ug\": 4", "\"ug\": 0"), "u g\n");
     assert_eq!(ran.code, 2);
     assert!(
-        ran.talk.contains("the tokens `h` and `ug` have one id, 0"),
+        ran.talk.contains("the tokens `h` and `ug` have the same id, 0"),
         "{}",
         ran.talk
     );

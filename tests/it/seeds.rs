@@ -188,7 +188,7 @@ fn seeds_of_an_evaluation_are_said_to_be_those() {
     for text in [markdown, compare(&project, &["bound"]).replace('\n', " ")] {
         assert!(
             text.contains("over seed (evaluate): ")
-                && text.contains("What another seed of training changes it does not cover."),
+                && text.contains("It does not cover the spread between seeds of training."),
             "{text}"
         );
     }

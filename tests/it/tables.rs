@@ -110,7 +110,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
 fn what_is_guessed_is_warned_of() {
     let (well, said, records) = run("cr.txt", b"one\rtwo\rthree", &json!({}));
     assert!(
-        well && said.contains("each carriage return is taken for the end of a line"),
+        well && said.contains("each carriage return is read as the end of a line"),
         "{said}"
     );
     assert_eq!(records, ["one", "two", "three"]);
@@ -121,7 +121,8 @@ fn what_is_guessed_is_warned_of() {
         "{said}"
     );
     assert_eq!(records, ["a", "b"]);
-    let paragraph = "The committee met on the first of May in the old hall, which had not been\nopened since the winter, and \
+    let paragraph = "The committee met on the first of May in the old hall, which had not been\nopened since the \
+         winter, and \
                      it was resolved that the matter of the bridge\nshould be put before the county once more. Mr. Hale \
                      spoke for an hour. No\nvote was taken before the evening, when most of the members had gone, but\nthe \
                      clerk was asked to write to the engineer about the second arch, and\nto have his answer by the end of \

@@ -466,7 +466,7 @@ fn an_extracted_corpus_is_answered() {
     --- stdout
     --- stderr
     error: failed to plan `x.json`: stage `text`: `./text8` is not the archive `text8.zip` of corpus `text8`; it looks like what was extracted from it
-    hint: name `text8.zip` as it was downloaded: it is checked by its SHA-256 and read without being extracted; or read the extracted files, which nothing checks: "input":{"kind":"files","files":["text8"],"read":{"format":{"kind":"text","record":"file"},"longest_record":1073741824}},"range":{"unit":"characters","from":0,"to":90000000}
+    hint: name `text8.zip` as it was downloaded: it is checked by its SHA-256 and read without being extracted; or read the extracted files, which mdlm cannot verify: "input":{"kind":"files","files":["text8"],"read":{"format":{"kind":"text","record":"file"},"longest_record":1073741824}},"range":{"unit":"characters","from":0,"to":90000000}
     "#);
 }
 

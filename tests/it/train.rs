@@ -421,7 +421,7 @@ fn what_does_not_fit_is_refused_with_the_way_out() {
     the rows have 32 tokens, shape `text8-small` has 256; hint: set `length` of the pack stage to 256
     `micro_batch` 3 does not divide `batch` 8; hint: leave it out: it is then chosen to fit
     the rows have 64 tokens, the model's have 32; hint: set `length` of the pack stage to 32
-    the stage that `grammar` names is no synthetic source: its entropy is not known; hint: name a source stage whose input is of kind `synthetic`, or leave `grammar` out
+    the stage that `grammar` names is not a synthetic source: its entropy is not known; hint: name a source stage whose input is of kind `synthetic`, or leave `grammar` out
     "
     );
 }

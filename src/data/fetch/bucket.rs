@@ -108,7 +108,7 @@ impl Bucket {
             Ok(store) => Ok(Self { store, credentials }),
             Err(error) => {
                 let message = format!(
-                    "make ready for the bucket `{}`: {}",
+                    "set up access to the bucket `{}`: {}",
                     place.bucket,
                     explained(&error)
                 );
@@ -185,12 +185,14 @@ impl Bucket {
         let result = match self.store.get_opts(&path(key)?, options).await {
             Ok(result) => result,
             Err(object_store::Error::Precondition { .. }) => {
-                return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
+                return Err(Failure::Stale(
+                    "the object changed during the download".to_owned(),
+                ));
             }
             // Out of range, or a server without ranges: distinguished from the rest by asking from the start.
             Err(error @ object_store::Error::Generic { .. }) if from > 0 && !is_passing(&error) => {
                 return Err(Failure::Stale(
-                    "the bucket does not go on from where it was".to_owned(),
+                    "the bucket did not resume the download from where it stopped".to_owned(),
                 ));
             }
             Err(error) => return Err(Failure::Final(self.error(&error))),
@@ -198,13 +200,15 @@ impl Bucket {
         if result.range.start != from {
             let start = result.range.start;
             return Err(Failure::Stale(format!(
-                "the bucket answered from byte {start} when asked from {from}"
+                "the bucket sent the bytes from {start} on when asked for those from {from} on"
             )));
         }
         if let (true, Some(etag), Some(found)) = (from > 0, etag, &result.meta.e_tag)
             && etag != found
         {
-            return Err(Failure::Stale("the object has changed meanwhile".to_owned()));
+            return Err(Failure::Stale(
+                "the object changed during the download".to_owned(),
+            ));
         }
         Ok(Answer {
             from,
@@ -218,14 +222,17 @@ impl Bucket {
     fn error(&self, error: &object_store::Error) -> Error {
         use object_store::Error as Fault;
         if let Some(later) = find::<Later>(error) {
-            return Error::environment(later.to_string()).hint("run it again then: what is here is kept");
+            return Error::environment(later.to_string()).hint(
+                "run the command again then: the bytes downloaded so \
+                 far are kept",
+            );
         }
         match error {
             Fault::NotFound { path, .. } => {
                 Error::input(format!("there is no object `{path}`")).hint("check bucket and key")
             }
             Fault::PermissionDenied { path, .. } | Fault::Unauthenticated { path, .. } => {
-                Error::environment(format!("`{path}` may not be read: {}", web::cause(error)))
+                Error::environment(format!("access to `{path}` was denied: {}", web::cause(error)))
                     .hint(self.credentials)
             }
             _ => Error::environment(explained(error)).hint(format!(
@@ -281,7 +288,7 @@ fn known<K: FromStr>(buckets: &BTreeMap<String, String>, prefix: &str) -> Vec<(K
 
 fn path(key: &str) -> Result<Path> {
     Path::parse(key).map_err(|error| {
-        Error::input(format!("take `{key}` for a key: {}", web::cause(&error)))
+        Error::input(format!("read `{key}` as a key: {}", web::cause(&error)))
             .hint("a key has no empty, `.` or `..` parts")
     })
 }
@@ -329,7 +336,7 @@ impl std::fmt::Display for Later {
         let Self { host, status, wait } = self;
         write!(
             f,
-            "`{host}` answered {status} and asks to come back in {} s",
+            "`{host}` answered {status} and asks to retry in {} s",
             wait.as_secs()
         )
     }

@@ -18,8 +18,7 @@ use crate::plural::counted;
 const POLL: Duration = Duration::from_millis(50);
 /// Bytes read at once to be hashed.
 const BUFFER: usize = 1 << 18;
-const ROOM: &str =
-    "make room (`mdlm downloads` shows what is kept), or put the store on another disk with `--store DIR`";
+const ROOM: &str = "free disk space (`mdlm downloads` lists the downloads), or put the store on another disk with `--store DIR`";
 
 /// Folder of whole files.
 pub(super) const WHOLE: &str = "sha256";
@@ -172,7 +171,7 @@ impl Cache {
             Err(TryLockError::Error(error)) => {
                 let error = Err::<(), _>(error).wrap(Kind::Environment, context).unwrap_err();
                 Err(error.hint(
-                    "the file system of the store has no locks (some network mounts): put the store on a local \
+                    "the store's file system has no file locks (as on some network mounts): put the store on a local \
                      disk with `--store DIR`",
                 ))
             }

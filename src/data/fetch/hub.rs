@@ -188,12 +188,11 @@ impl Hub<'_> {
                 let sha256 = lfs.oid.trim_start_matches("sha256:").to_owned();
                 if !is_sha256(&sha256) {
                     let message = format!(
-                        "the hub's list has `{sha256}` for the SHA-256 of `{}`",
+                        "the hub lists `{sha256}` as the SHA-256 of `{}`, which is not a SHA-256",
                         entry.path
                     );
-                    return Err(
-                        Error::environment(message).hint("HF_ENDPOINT may name something that is no hub")
-                    );
+                    return Err(Error::environment(message)
+                        .hint("check HF_ENDPOINT: its server may not be a Hugging Face hub"));
                 }
                 Expected {
                     sha256: Some(sha256),
@@ -298,7 +297,7 @@ impl Hub<'_> {
         let value = serde_json::from_slice(&text).map_err(|error| {
             Failure::Final(
                 Error::environment(format!("read the hub's answer: {error}"))
-                    .hint("HF_ENDPOINT may name something that is no hub"),
+                    .hint("check HF_ENDPOINT: its server may not be a Hugging Face hub"),
             )
         })?;
         Ok((value, next))

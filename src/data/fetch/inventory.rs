@@ -211,7 +211,7 @@ impl<'a> Wanted<'a> {
 
     fn nothing(&self) -> Error {
         match &self.glob {
-            Ok(_) => Error::input(format!("nothing that was downloaded is `{}`", self.shown))
+            Ok(_) => Error::input(format!("no download matches `{}`", self.shown))
                 .hint("`mdlm downloads` lists all downloads; in a glob, `*` stands for anything"),
             Err(error) => Error::input(format!("read the glob `{}`: {error}", self.text))
                 .hint("`*` stands for anything, `?` for a character, `[[]` for a bracket"),

@@ -135,7 +135,7 @@ impl Tally {
         let mut text = String::new();
         if self.passed_over > 0 {
             let count = self.passed_over;
-            text = format!("; {count} hidden or system files are passed over unless it names them");
+            text = format!("; {count} hidden or system files are skipped unless the pattern names them");
         }
         if self.excluded > 0 {
             text += &format!("; `exclude` leaves out {}", self.excluded);
@@ -148,7 +148,8 @@ impl Tally {
     pub fn warnings(&self) -> Vec<String> {
         let warning = |pattern: &String| {
             format!(
-                "`exclude` pattern `{pattern}` matches nothing that the glob of the URL matches: it starts at the root of \
+                "`exclude` pattern `{pattern}` matches nothing that the glob of the URL matches: it starts at the \
+                 root of \
                  the repository or bucket, and `**/` stands for any folder"
             )
         };
@@ -165,8 +166,8 @@ pub(crate) fn objects(
     settings: &Settings,
 ) -> Result<(Arc<dyn ObjectStore>, String, &'static str)> {
     let Place::Bucket(place) = Place::parse(url.trim_end_matches('/'))? else {
-        return Err(Error::input(format!("`{}` is no bucket", shown(url)))
-            .hint("known are `s3://BUCKET/folder`, `gs://…`, `az://…` and `file:///folder`"));
+        return Err(Error::input(format!("`{}` is not a bucket", shown(url)))
+            .hint("write it as `s3://BUCKET/folder`, `gs://…`, `az://…` or `file:///folder`"));
     };
     let bucket = Bucket::open_store(&place, settings)?;
     Ok((bucket.store, place.key, bucket.credentials))
@@ -260,12 +261,13 @@ fn validated(remote: &RemoteFile) -> Result<Place> {
     let place = Place::parse(&remote.url)?;
     if let Some(sha256) = &remote.sha256 {
         if !is_sha256(sha256) {
-            return Err(Error::input(format!("take `{sha256}` for a SHA-256"))
+            return Err(Error::input(format!("read `{sha256}` as a SHA-256"))
                 .hint("it has 64 digits 0-9, a-f; `sha256sum FILE` shows it"));
         }
     } else if !remote.unpinned && !place.is_pinned() {
         return Err(Error::input("not pinned: the contents may change between runs").hint(
-            "state its `sha256`, or `\"unpinned\": true`, which takes the present contents and records them; on the hub a commit \
+            "state its `sha256`, or `\"unpinned\": true`, which takes the present contents and records them; on the \
+             hub a commit \
              (`@` and 40 hex digits) pins all files",
         ));
     }
@@ -326,7 +328,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
     }
     if settings.offline {
         return Err(
-            Error::environment("it is not here, and HF_HUB_OFFLINE forbids to download")
+            Error::environment("it is not downloaded yet, and HF_HUB_OFFLINE forbids downloads")
                 .hint(web::NO_NETWORK),
         );
     }
@@ -346,7 +348,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
         .enable_io()
         .enable_time()
         .build()
-        .wrap(Kind::Environment, || "start to download".to_owned())?;
+        .wrap(Kind::Environment, || "start the download".to_owned())?;
     let entries = runtime.block_on(async {
         match place {
             Place::Web(url) => {
@@ -399,7 +401,7 @@ fn keep(remote: &RemoteFile, identity: &str, cache: &Cache) -> Keep {
 fn one_for_a_checksum(remote: &RemoteFile, files: usize) -> Result<()> {
     if remote.sha256.is_some() && files != 1 {
         return Err(Error::input(format!(
-            "the glob matches {}, `sha256` is of one",
+            "the glob matches {}, but `sha256` is the checksum of one file",
             counted(files, "file")
         ))
         .hint("name each file with its own `sha256`, or a commit of the hub, which pins all"));

@@ -70,7 +70,7 @@ impl Place {
     /// Takes a URL apart.
     pub fn parse(url: &str) -> Result<Self> {
         let fault = |what: &str, hint: &str| {
-            Err(Error::input(format!("take `{}` for a URL: {what}", shown(url))).hint(hint))
+            Err(Error::input(format!("read `{}` as a URL: {what}", shown(url))).hint(hint))
         };
         let Some((scheme, rest)) = url.split_once("://") else {
             return fault(
@@ -87,19 +87,19 @@ impl Place {
                 }))
             }
             _ => fault(
-                "it names no object",
+                "it does not name an object",
                 "write it as `s3://BUCKET/key`; a key may be a glob: `s3://BUCKET/folder/*.jsonl`",
             ),
         };
         match scheme {
             "http" | "https" => match Url::parse(url) {
                 Ok(url) => Ok(Self::Web(url)),
-                Err(error) => fault(&error.to_string(), "write it as a browser shows it"),
+                Err(error) => fault(&error.to_string(), "copy the URL from a browser's address bar"),
             },
             "hf" => match HubPlace::parse(rest) {
                 Some(place) => Ok(Self::Hub(place)),
                 None => fault(
-                    "it names no file of a repository",
+                    "it does not name a file of a repository",
                     "write it as `hf://datasets/OWNER/NAME@REVISION/path`; a path may be a glob: `data/*.parquet`",
                 ),
             },
@@ -107,9 +107,9 @@ impl Place {
             "gs" => bucket(Cloud::Gcs),
             "az" => bucket(Cloud::Azure),
             _ => fault(
-                &format!("`{scheme}` is not a place that files are downloaded from"),
-                "known are `https://`, `http://`, `hf://`, `s3://`, `gs://` and `az://`; a local file is named by its \
-                 path, below `\"kind\": \"files\"`",
+                &format!("`{scheme}` is not a scheme that mdlm downloads from"),
+                "use `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`; name a local file by its path, \
+                 with `\"kind\": \"files\"`",
             ),
         }
     }

@@ -146,8 +146,8 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                 Err(fault) => {
                     partial.discard()?;
                     return Err(Error::input(format!("{fault}: not the file that was expected")).hint(
-                        "the file has changed, or something on the way did: compare with what its makers publish, then \
-                         name the new `sha256` or another URL",
+                        "the file was replaced, or damaged on transfer: compare with the checksum that its publisher \
+                         states, then set the new `sha256` or another URL",
                     ));
                 }
             }
@@ -160,7 +160,7 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                 if stale > LARGEST_STALE {
                     let message = format!("{why}, {stale} times in a row");
                     return Err(Error::environment(message)
-                        .hint("the server is at odds with itself: run it again later"));
+                        .hint("the server contradicts itself: run the command again later"));
                 }
                 resumed = false;
                 partial.restart()?;
@@ -176,7 +176,7 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                         Some(length) => format!("{} of {}", partial.len(), counted(length, "byte")),
                         None => counted(partial.len(), "byte"),
                     };
-                    return Err(error.context(format!("at {place}, attempt {failures} that brought nothing")));
+                    return Err(error.context(format!("at {place}, attempt {failures} without a new byte")));
                 }
                 // A rest of another version would not be noticed.
                 if partial.state.etag.is_none() && !job.expected.is_checked() {
@@ -210,7 +210,7 @@ async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -
         && before != now
     {
         return Err(Failure::Stale(format!(
-            "the file had {} and has {now} now",
+            "the file's length changed from {} to {now} during the download",
             counted(before, "byte")
         )));
     }
@@ -220,18 +220,19 @@ async fn attempt(job: &Job<'_>, with: Surroundings<'_>, partial: &mut Partial) -
             && total != expected
         {
             let message = format!(
-                "the server's file has {}, its list says {expected}",
+                "the server sends {}, but its list of files says {expected}",
                 counted(total, "byte")
             );
             return Err(Failure::Final(
-                Error::environment(message).hint("the server is at odds with itself: run it again later"),
+                Error::environment(message)
+                    .hint("the server contradicts itself: run the command again later"),
             ));
         }
     }
     if !answer.ends && !job.expected.is_checked() {
         return Err(Failure::Final(
             Error::environment(
-                "the server does not say where the file ends, so that half of it would look whole",
+                "the server does not state the file's length, so that a truncated file would look complete",
             )
             .hint("state its `sha256`"),
         ));
@@ -293,7 +294,7 @@ async fn receive(
             && length > total
         {
             return Err(Failure::Stale(format!(
-                "the file has more than the {} announced",
+                "the server sent more than the {} that it announced",
                 counted(total, "byte")
             )));
         }

@@ -18,8 +18,8 @@ const REDIRECTS: usize = 10;
 const USER_AGENT: &str = concat!("mdlm/", env!("CARGO_PKG_VERSION"));
 
 /// What to do when the network is not there.
-pub(super) const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without a network, bring the file by \
-                                     hand and name it with `\"kind\": \"files\"`, or with `files` of a named corpus";
+pub(super) const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, copy \
+     the file to this machine and name it with `\"kind\": \"files\"`, or with `files` of a named corpus";
 
 /// Makes a proxy of a URL.
 type Make = fn(&str) -> reqwest::Result<Proxy>;
@@ -71,8 +71,9 @@ pub(super) fn client(settings: &Settings, connect_timeout: Duration, https_only:
         builder = builder.proxy(proxy.no_proxy(except.clone()));
     }
     builder.build().map_err(|error| {
-        Error::environment(format!("make ready for TLS: {}", cause(&error)))
-            .hint("the system's certificates are needed (package `ca-certificates`), or SSL_CERT_FILE has to name them")
+        Error::environment(format!("set up TLS: {}", cause(&error)))
+            .hint("install the system's certificates (package `ca-certificates`), or set SSL_CERT_FILE to a file of \
+                 certificates")
     })
 }
 
@@ -166,18 +167,18 @@ pub(super) async fn open(
                 .and_then(|value| parse_range(value.to_str().ok()?));
             let Some((start, total)) = range else {
                 return Err(Failure::Stale(
-                    "the server answered with a part and did not say which".to_owned(),
+                    "the server sent a part of the file without saying which part".to_owned(),
                 ));
             };
             if start != from {
                 return Err(Failure::Stale(format!(
-                    "the server answered from byte {start} when asked from {from}"
+                    "the server sent the bytes from {start} on when asked for those from {from} on"
                 )));
             }
             if let (Some(etag), Some(found)) = (etag, &found)
                 && etag != found
             {
-                return Err(Failure::Stale("the file has changed meanwhile".to_owned()));
+                return Err(Failure::Stale("the file changed during the download".to_owned()));
             }
             Ok(Answer {
                 from,
@@ -188,7 +189,7 @@ pub(super) async fn open(
             })
         }
         StatusCode::RANGE_NOT_SATISFIABLE if from > 0 => Err(Failure::Stale(format!(
-            "the server has no byte {from} of which there were some before"
+            "the server's file now ends before byte {from}"
         ))),
         _ => Err(refused(&response, settings)),
     }
@@ -205,18 +206,22 @@ pub(super) fn refused(response: &Response, settings: &Settings) -> Failure {
             if let Some(wait) = wait
                 && wait > settings.longest_wait
             {
-                let message = format!("{message} and asks to come back in {} s", wait.as_secs());
-                return Failure::Final(Error::environment(message).hint("run it again then: what is here is kept"));
+                let message = format!("{message} and asks to retry in {} s", wait.as_secs());
+                return Failure::Final(Error::environment(message).hint("run the command again then: the bytes \
+                     downloaded so far are kept"));
             }
-            let hint = "the server is overloaded or limits how often one may ask: run it again later; what is here is kept";
+            let hint = "the server is overloaded or limits the rate of requests: run the command again later; the \
+                 bytes downloaded so far are kept";
             Failure::Passing(Error::environment(message).hint(hint), wait)
         }
         401 | 403 | 407 => Failure::Final(Error::environment(message).hint(
-            "the server wants credentials, or refuses this address; for a file that needs an account, download it by \
+            "the server requires credentials, or refuses this address; for a file that needs an account, download it \
+             by \
              hand and name it with `\"kind\": \"files\"`",
         )),
-        404 | 410 => Failure::Final(Error::input(message).hint("check the URL; files move")),
-        _ => Failure::Final(Error::environment(message).hint("open the URL in a browser to see what the server has there")),
+        404 | 410 => Failure::Final(Error::input(message).hint("check the URL: the file may have moved")),
+        _ => Failure::Final(Error::environment(message).hint("open the URL in a browser to see what the server has \
+             there")),
     }
 }
 
@@ -226,7 +231,7 @@ pub(super) fn failure(error: &reqwest::Error, url: &Url, settings: &Settings) ->
     if let Some(refused) = refusal(error) {
         return Failure::Final(
             Error::environment(refused.to_string())
-                .hint("open the URL in a browser to see where it leads, and name that"),
+                .hint("open the URL in a browser to see where it redirects to, and use that URL"),
         );
     }
     if error.is_builder() {

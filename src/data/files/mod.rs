@@ -166,8 +166,8 @@ impl LeftOut {
         if let Some((name, read)) = self.links.first() {
             let more = match self.links.len() - 1 {
                 0 => String::new(),
-                1 => "; so is one more".to_owned(),
-                more => format!("; so are {more} more"),
+                1 => "; the same holds for one more file".to_owned(),
+                more => format!("; the same holds for {more} more files"),
             };
             warnings.push(format!(
                 "`{name}` is the same file as `{read}`, and is read once, under that name{more}"
@@ -426,18 +426,22 @@ fn matches(
                 };
                 return Ok(vec![(file, false)]);
             };
-            let metadata = std::fs::metadata(path)
-                .context(|| format!("read what came from `{pattern}`, `{}`", path.display()))?;
+            let metadata = std::fs::metadata(path).context(|| {
+                format!(
+                    "read the text that came through `{pattern}`, `{}`",
+                    path.display()
+                )
+            })?;
             let file = found(path.clone(), &metadata, pattern.to_owned());
             return Ok(vec![(file, false)]);
         }
         if pattern == STANDARD_INPUT {
             return Err(match piped {
-                Some(_) => Error::input("`-` is standard input, and nothing comes from there").hint(
-                    "pipe the text in, `mdlm run MANIFEST < FILE`, or name its file; a file that is called so is `./-`",
+                Some(_) => Error::input("`-` is standard input, and nothing is piped into it").hint(
+                    "pipe the text in, `mdlm run MANIFEST < FILE`, or name its file; write `./-` for a file named `-`",
                 ),
-                None => Error::input("`-` is standard input, which can stand in `files` of a `files` source alone")
-                    .hint("name a file; one that is called so is `./-`"),
+                None => Error::input("`-` is standard input, which only `files` of a `files` source can name")
+                    .hint("name a file; write `./-` for a file named `-`"),
             });
         }
     }
@@ -459,7 +463,7 @@ fn matches(
             let error = special::refused(pattern, what);
             Err(match piped {
                 Some(_) => error.or_hint(
-                    "or let it come by standard input: `\"files\": [\"-\"]` and `mdlm run MANIFEST < PIPE`",
+                    "or read it from standard input: `\"files\": [\"-\"]` and `mdlm run MANIFEST < PIPE`",
                 ),
                 None => error,
             })
@@ -499,12 +503,12 @@ fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
     let mut ways = Vec::new();
     if has(Sort::Hidden) || has(Sort::System) || has(Sort::Own) {
         ways.push(
-            "write the names of files that are to be read all the same, or of hidden ones the point: `.*`",
+            "to read such files all the same, name them; a pattern of hidden files begins with a point: `.*`",
         );
     }
     if has(Sort::Store) {
         ways.push(
-            "results of mdlm are read where the pattern names the folder in the store: `.mdlm/artifacts/…`",
+            "results of mdlm are read only where the pattern names their folder in the store: `.mdlm/artifacts/…`",
         );
     }
     if has(Sort::Excluded) {
@@ -514,7 +518,7 @@ fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
         ways.push("name plain files");
     }
     Error::input(format!(
-        "no file is left of what `{pattern}` matches: {}",
+        "all files that `{pattern}` matches are left out: {}",
         left_out.lines().join("; ")
     ))
     .hint(ways.join("; "))

@@ -79,7 +79,7 @@ fn special(_: &Metadata) -> &'static str {
 #[must_use]
 pub fn refused(name: &str, what: &str) -> Error {
     Error::input(format!("`{name}` is {what}, not a file"))
-        .hint("write what comes from it to a file, and name that")
+        .hint("write its contents to a file, and name that file")
 }
 
 /// Whether a link leads to no end, as the system sees it.
@@ -105,12 +105,12 @@ pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
     // A link to a link to nothing.
     let target = path.parent().map_or_else(|| to.into(), |folder| folder.join(to));
     let why = if fs::symlink_metadata(target).is_ok() {
-        "which leads nowhere either"
+        "a link to a missing file"
     } else {
-        "which is not there"
+        "which does not exist"
     };
     Error::input(format!("`{name}` is a symbolic link to `{to}`, {why}"))
-        .hint("bring the file that it stands for, or point the link elsewhere: `ln -sfn FILE LINK`")
+        .hint("create the file that the link names, or point the link at another file: `ln -sfn FILE LINK`")
 }
 
 /// Checks that a path leads to a plain file, if to anything: a missing file is reported when it is opened.

@@ -160,11 +160,13 @@ fn a_glob_passes_over_what_it_does_not_name() {
     assert!(fault.contains("no file matches `__MACOSX/**/._*`"), "{fault}");
     let fault = folder.fault(&["d/*.crc"], &[]);
     assert!(
-        fault.contains("no file is left of what `d/*.crc` matches: system files left out: `d/.part.txt.crc`"),
+        fault.contains(
+            "all files that `d/*.crc` matches are left out: system files left out: `d/.part.txt.crc`"
+        ),
         "{fault}"
     );
     assert!(
-        fault.contains("hint: write the names of files that are to be read"),
+        fault.contains("hint: to read such files all the same, name them"),
         "{fault}"
     );
 }
@@ -253,7 +255,7 @@ fn what_is_excluded_is_not_read() {
     // What is named is excluded all the same.
     let fault = folder.fault(&["a.txt"], &["*.txt"]);
     assert!(
-        fault.contains("no file is left of what `a.txt` matches: excluded: `a.txt`"),
+        fault.contains("all files that `a.txt` matches are left out: excluded: `a.txt`"),
         "{fault}"
     );
     assert!(fault.contains("hint: loosen `exclude`"), "{fault}");
@@ -312,7 +314,10 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     assert!(found.left_out.warnings()[0].contains("`c.txt` is the same file as `a.txt`"));
     fs::hard_link(folder.base().join("a.txt"), folder.base().join("e.txt")).unwrap();
     let warnings = folder.expand(&["?.txt"], &[]).unwrap().left_out.warnings();
-    assert!(warnings[0].ends_with("; so is one more"), "{warnings:?}");
+    assert!(
+        warnings[0].ends_with("; the same holds for one more file"),
+        "{warnings:?}"
+    );
 }
 
 /// Folders that all lead to each other have ways without number.
@@ -350,7 +355,7 @@ fn what_is_no_file_is_answered_at_once() {
     assert_eq!(lines, ["pipes and devices left out: `s.txt`"]);
     let fault = folder.fault(&["-"], &[]);
     assert!(
-        fault.contains("`-` is standard input, and nothing comes from there"),
+        fault.contains("`-` is standard input, and nothing is piped into it"),
         "{fault}"
     );
     let patterns = ["-".to_owned()];
@@ -358,7 +363,7 @@ fn what_is_no_file_is_answered_at_once() {
     assert!(
         elsewhere
             .to_string()
-            .contains("which can stand in `files` of a `files` source alone"),
+            .contains("which only `files` of a `files` source can name"),
         "{elsewhere}"
     );
 }
@@ -371,14 +376,14 @@ fn a_link_to_nothing_is_told_as_that() {
     folder.link("gone", "dir");
     let fault = folder.fault(&["a.txt"], &[]);
     assert!(
-        fault.contains("`a.txt` is a symbolic link to `gone.txt`, which is not there"),
+        fault.contains("`a.txt` is a symbolic link to `gone.txt`, which does not exist"),
         "{fault}"
     );
     let fault = folder.fault(&["c.txt"], &[]);
     assert!(
         fault.contains("`c.txt` is a symbolic link to `c.txt`, which leads back to itself")
             && fault.contains("hint: point the link at a file")
-            && !fault.contains("bring the file"),
+            && !fault.contains("create the file"),
         "{fault}"
     );
     folder.link("e.md", "d.md");
@@ -387,7 +392,7 @@ fn a_link_to_nothing_is_told_as_that() {
     assert!(folder.fault(&["d.md"], &[]).contains("leads back to itself"));
     let fault = folder.fault(&["f.md"], &[]);
     assert!(
-        fault.contains("leads nowhere either") && fault.contains("bring the file"),
+        fault.contains("a link to a missing file") && fault.contains("create the file"),
         "{fault}"
     );
     // Of several files one is missing: that is no smaller corpus.
@@ -418,7 +423,7 @@ fn names_that_are_not_utf8() {
     assert_eq!(folder.names(&["**/*.txt"], &[]).0, ["a.txt", "b/c.txt"]);
     let fault = folder.fault(&["**/*.md"], &[]);
     assert!(
-        fault.contains("takes in `caf\u{FFFD}/x.md`, a name that is not UTF-8"),
+        fault.contains("matches `caf\u{FFFD}/x.md`, whose name is not UTF-8"),
         "{fault}"
     );
     assert_eq!(

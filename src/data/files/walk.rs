@@ -352,18 +352,18 @@ impl<'a> Walk<'a> {
         let own = Path::new(path.file_name().unwrap_or_default());
         let shown = if own.to_str().is_some() { below } else { own };
         let message = format!(
-            "`{}` takes in `{}`, a name that is not UTF-8",
+            "`{}` matches `{}`, whose name is not UTF-8",
             self.pattern,
             shown.display()
         );
         Err(Error::input(message)
-            .hint("rename it, since a record cannot hold such a name; or leave it out with `exclude`"))
+            .hint("rename it (records store names as UTF-8), or leave it out with `exclude`"))
     }
 
     fn dangling(&self, path: &Path, to: &str) -> Error {
         let name = self.name(path);
         dangling(path, &name, to)
-            .context(format!("`{}` takes in a link", self.pattern))
+            .context(format!("`{}` matches a link", self.pattern))
             .or_hint(&format!("or leave it out: `\"exclude\": [\"{name}\"]`"))
     }
 }

@@ -567,11 +567,11 @@ rule intro w:who =
 
     /// Grammars at fault and what is said of them.
     const FAULTS: &[(&str, &str)] = &[
-        ("noun x: y\n", "g:1:1: `noun` begins no definition"),
+        ("noun x: y\n", "g:1:1: `noun` does not begin a definition"),
         ("  x\n", "g:1:3: an indented line before any"),
         ("class a\n", "g:1:7: a `:` and the columns are missing"),
-        ("class a b: c\n", "g:1:7: `a b` is no name"),
-        ("class a: b b\n", "g:1:12: column `b` is there twice"),
+        ("class a b: c\n", "g:1:7: `a b` is not a name"),
+        ("class a: b b\n", "g:1:12: column `b` is defined twice"),
         (
             "class a: b\n",
             "g:1:7: `a` has 0 entries; at least one are needed",
@@ -840,7 +840,8 @@ rule intro w:who =
         }
 
         #[test]
-        fn any_text_is_a_grammar_or_an_error(text in "(class|feature|rule|[ab:=/*{}<>.,\\-0-9 ]|record|\n  |\n){0,40}") {
+        fn any_text_is_a_grammar_or_an_error(text in "(class|feature|rule|[ab:=/*{}<>.,\\-0-9 ]|record|\n  \
+             |\n){0,40}") {
             let _ = Grammar::parse(&text, "g");
         }
     }

@@ -220,7 +220,7 @@ impl<'t> Reader<'t> {
                 "rule" => Head::Rule,
                 _ => {
                     return Err(self
-                        .at(&whole, &format!("`{keyword}` begins no definition"))
+                        .at(&whole, &format!("`{keyword}` does not begin a definition"))
                         .hint("a line begins with `class`, `feature` or `rule`, or is indented"));
                 }
             };
@@ -243,7 +243,7 @@ impl<'t> Reader<'t> {
             Ok(line.text)
         } else {
             Err(self
-                .at(line, &format!("`{}` is no name", line.text))
+                .at(line, &format!("`{}` is not a name", line.text))
                 .hint("a name is letters, digits and `_`, and begins with a letter"))
         }
     }
@@ -265,7 +265,7 @@ impl<'t> Reader<'t> {
         for column in columns.split(' ').iter().filter(|part| !part.text.is_empty()) {
             let column_name = self.name(column)?.to_owned();
             if names.contains(&column_name) {
-                return Err(self.at(column, &format!("column `{column_name}` is there twice")));
+                return Err(self.at(column, &format!("column `{column_name}` is defined twice")));
             }
             names.push(column_name);
         }
@@ -353,7 +353,7 @@ impl<'t> Reader<'t> {
                 let spelled = form.text.replace('*', item.text);
                 let words = self.words(&spelled);
                 if words.is_empty() || spelled.contains(['{', '}', '<', '>', ',']) {
-                    return Err(self.at(form, &format!("`{spelled}` is no form")));
+                    return Err(self.at(form, &format!("`{spelled}` is not a form")));
                 }
                 entry.push(words);
             }
@@ -647,7 +647,7 @@ impl<'t> Reader<'t> {
                         .collect()
                 }
                 Some(_) => {
-                    return Err(self.at(part, &format!("`{}` is no feature", part.text)));
+                    return Err(self.at(part, &format!("`{}` is not a feature", part.text)));
                 }
                 None => vec![part.text.to_owned()],
             };

@@ -62,7 +62,7 @@ pub fn check(name: &str) -> Result<()> {
     let drive = name.as_bytes().get(1) == Some(&b':') && name.as_bytes()[0].is_ascii_alphabetic();
     if name.starts_with(['/', '\\']) || drive || parts.any(|part| part == "..") {
         return Err(Error::input(format!(
-            "the archive has a member `{name}`, whose name leads out of it"
+            "the archive has a member `{name}`, whose path leads out of the archive"
         ))
         .hint("write the archive again with relative names, without `..`"));
     }

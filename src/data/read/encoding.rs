@@ -150,7 +150,7 @@ pub fn way_out(text: &[u8], holder: Holder) -> String {
     let policy = "or state what to do with such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
     if holder == Holder::Column && text.contains(&0) {
         return format!(
-            "there are NUL bytes as well, so the column may hold no text at all: name another column; {policy}"
+            "there are NUL bytes as well, so the column may not hold text at all: name another column; {policy}"
         );
     }
     if holder == Holder::Column {
@@ -160,13 +160,13 @@ pub fn way_out(text: &[u8], holder: Holder) -> String {
             "ENCODING"
         };
         return format!(
-            "the column holds bytes that are no UTF-8: decode them where the file is written, in Python for example \
+            "the column holds bytes that are not UTF-8: decode them where the file is written, in Python for example \
              `value.decode(\"{encoding}\")`, or name another column; {policy}"
         );
     }
     if text.contains(&0) {
         return format!(
-            "there are NUL bytes as well, so this may be no text at all: `file FILE` says what it is; {policy}"
+            "there are NUL bytes as well, so this may not be text at all: `file FILE` says what it is; {policy}"
         );
     }
     let writer = match holder {
@@ -178,7 +178,8 @@ pub fn way_out(text: &[u8], holder: Holder) -> String {
         format!("{writer}convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; {policy}")
     } else {
         format!(
-            "{writer}find the file's encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING -t UTF-8 \
+            "{writer}find the file's encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING \
+             -t UTF-8 \
              FILE > NEW`; {policy}"
         )
     }
@@ -196,7 +197,8 @@ pub fn surrogate(text: &[u8], valid: usize, holder: Holder) -> Option<(String, &
         (
             "a surrogate pair (0xED): the text is CESU-8, not UTF-8".to_owned(),
             "convert the file, in Python for example: `text.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", \
-             \"surrogatepass\").decode(\"utf-16\")`; or state what to do with such records: `\"invalid_utf8\": \"replace\"` \
+             \"surrogatepass\").decode(\"utf-16\")`; or state what to do with such records: `\"invalid_utf8\": \
+             \"replace\"` \
              or `\"skip\"`",
         )
     } else {

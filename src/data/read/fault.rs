@@ -5,7 +5,7 @@ use std::io;
 use crate::error::{Context as _, Error};
 
 /// The way out where a file is not what its writer wrote.
-pub const BRING_AGAIN: &str = "the file is damaged or cut off; bring or write it again";
+pub const BRING_AGAIN: &str = "the file is damaged or truncated: download or write it again";
 
 /// Puts an error of ours into one of `std::io`.
 pub fn carry(error: Error) -> io::Error {

@@ -48,13 +48,13 @@ const FOREIGN: &[Foreign] = &[
         name: "compress (LZW)",
         magic: &[b"\x1F\x9D"],
         endings: &[".Z"],
-        hint: "decompress it: `gzip -d FILE.Z` can",
+        hint: "decompress it: `gzip -d FILE.Z`",
     },
     Foreign {
         name: "pack or LZH",
         magic: &[b"\x1F\x1E", b"\x1F\xA0"],
         endings: &[],
-        hint: "decompress it: `gzip -dc FILE > NEW` can",
+        hint: "decompress it: `gzip -dc FILE > NEW`",
     },
     Foreign {
         name: "lzip",
@@ -96,7 +96,7 @@ const FOREIGN: &[Foreign] = &[
         name: "PDF",
         magic: &[b"%PDF-"],
         endings: &[],
-        hint: "take the text out of it: `pdftotext FILE.pdf FILE.txt`",
+        hint: "extract its text: `pdftotext FILE.pdf FILE.txt`",
     },
     Foreign {
         name: "an SQLite database",
@@ -114,7 +114,8 @@ const FOREIGN: &[Foreign] = &[
         name: "ORC",
         magic: &[],
         endings: &[".orc"],
-        hint: "write it as Parquet, in Python for example: `pq.write_table(pyarrow.orc.read_table(\"FILE\"), \"FILE.parquet\")`",
+        hint: "write it as Parquet, in Python for example: `pq.write_table(pyarrow.orc.read_table(\"FILE\"), \
+             \"FILE.parquet\")`",
     },
     Foreign {
         name: "HDF5",
@@ -162,7 +163,7 @@ pub fn check_pointer(head: &[u8]) -> Result<()> {
     };
     Err(
         Error::input(format!("the file is a pointer of {what}, not the file itself"))
-            .hint(format!("fetch what it stands for: `{command}`")),
+            .hint(format!("fetch the file itself: `{command}`")),
     )
 }
 
@@ -216,8 +217,8 @@ pub fn check(name: &str, head: &[u8]) -> Result<()> {
     match of(name, head) {
         None => Ok(()),
         Some(foreign) => Err(
-            Error::input(format!("{} is not read", foreign.name)).hint(format!(
-                "{}; gzip, zstd, bzip2, xz, tar and zip are read as they are",
+            Error::input(format!("mdlm does not read {}", foreign.name)).hint(format!(
+                "{}; mdlm reads gzip, zstd, bzip2, xz, tar and zip directly",
                 foreign.hint
             )),
         ),

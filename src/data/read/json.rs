@@ -282,7 +282,7 @@ impl Values<'_, '_> {
         if bytes.starts_with(BYTE_ORDER_MARK) {
             let place = if self.behind { "in" } else { "at the start of" };
             return Error::input(format!(
-                "record {number}: a byte order mark {place} line {line} (files put together?)"
+                "record {number}: a byte order mark {place} line {line} (concatenated files?)"
             ))
             .hint(
                 "name the files one by one in `files`, or take the marks out: \
@@ -297,8 +297,8 @@ impl Values<'_, '_> {
         }
         if let Some(name) = number_before(bytes, error) {
             return Error::input(format!(
-                "record {number}: line {line}, column {}: {name} is no JSON, and no text (Python's `json` writes it for \
-                 a number that is none)",
+                "record {number}: line {line}, column {}: {name} is neither JSON nor text (Python's `json` writes it \
+                 for an undefined number)",
                 error.column()
             ))
             .hint("write null for a missing text, for example with `jq -c .`: a null is an empty record");
@@ -335,7 +335,8 @@ impl Values<'_, '_> {
         let error = Error::input(format!("{}: there is no `{field}` in the value", self.place()));
         if bytes.first() == Some(&b'[') {
             return error.hint(
-                "the value is an array; if its elements are the records, write one a line: `jq -c '.[]'`; or point into it \
+                "the value is an array; if its elements are the records, write one a line: `jq -c '.[]'`; or point \
+                 into it \
                  (`/0`)",
             );
         }
@@ -418,7 +419,7 @@ fn pointer(field: &str) -> Result<Vec<String>> {
     }
     let Some(rest) = field.strip_prefix('/') else {
         return Err(
-            Error::input(format!("`field` is `{field}`, which is no JSON pointer"))
+            Error::input(format!("`field` is `{field}`, which is not a JSON pointer"))
                 .hint(format!("it begins with a slash: `/{field}`")),
         );
     };

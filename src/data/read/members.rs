@@ -108,7 +108,8 @@ impl<R: BufRead> Members<R> {
                         name(self.compression)
                     ))
                     .hint(format!(
-                        "the file goes on where it should end; if these are no text, cut them off: `truncate -s -{count} \
+                        "the file continues after its end; if these bytes are not text, cut them off: `truncate -s \
+                         -{count} \
                          FILE`"
                     )),
                 ));

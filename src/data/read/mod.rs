@@ -206,7 +206,7 @@ fn has_length(file: &File) -> Result<()> {
         return Ok(());
     }
     Err(Error::input(
-        "it has content, but its length is given as 0: the system makes it while it is read, as those below `/proc`",
+        "it has content, but its length is 0: the system generates it on reading, like the files below `/proc`",
     )
     .hint("copy it to a plain file, which can be checked and read again: `cat FILE > NEW`"))
 }
@@ -308,8 +308,8 @@ impl Opener<'_, '_> {
             let found = match found {
                 Compression::None if head.is_empty() => "it is empty".to_owned(),
                 Compression::None => match foreign::name(name, &head) {
-                    Some(name) => format!("it is {name}, which is not read"),
-                    None => "its first bytes are of no compression".to_owned(),
+                    Some(name) => format!("it is {name}, which mdlm does not read"),
+                    None => "its first bytes belong to no compression that mdlm knows".to_owned(),
                 },
                 found => format!("its first bytes are those of {}", compression::name(found)),
             };
@@ -317,7 +317,7 @@ impl Opener<'_, '_> {
             return Err(Error::input(format!(
                 "the file is stated to be compressed with {stated}, but {found}"
             ))
-            .hint("leave out `compression`: it is recognised"));
+            .hint("leave out `compression`: mdlm recognises it"));
         }
         let compression = stated.unwrap_or(found);
         let archive = match compression {
@@ -385,7 +385,7 @@ impl Opener<'_, '_> {
             }
             None => {
                 if !self.members.is_empty() && !in_archive {
-                    return Err(Error::input("`members` are stated, but the file is no archive")
+                    return Err(Error::input("`members` is set, but the file is not an archive")
                         .hint("leave out `members`; archives are tar and zip"));
                 }
                 self.sink.member(in_archive.then_some(name));
@@ -438,7 +438,7 @@ impl Opener<'_, '_> {
             let error = Error::input("no member of the archive matches `members`").hint(names.hint());
             let passed_over = self.sink.irregular.hidden + self.sink.irregular.system;
             return Err(if passed_over > 0 {
-                error.or_hint("hidden members and system files are passed over unless a pattern names them")
+                error.or_hint("hidden members and system files are skipped unless a pattern names them")
             } else {
                 error
             });

@@ -164,7 +164,8 @@ impl<'a> Sink<'a> {
     pub fn too_long(&self) -> Error {
         let limit = limit(self.longest as u64);
         Error::input(format!("the record is longer than {limit}")).hint(
-            "cut it into shorter ones, or raise `longest_record` (1,073,741,824 at most): it is what memory is bounded by",
+            "cut it into shorter ones, or raise `longest_record` (1,073,741,824 at most), which bounds the memory in \
+             use",
         )
     }
 }
@@ -181,7 +182,7 @@ fn limit(bytes: u64) -> String {
 /// A decoder would have to hold more at once than it may; `what` it is that is too large.
 pub fn too_large(what: impl std::fmt::Display, buffer: u64) -> Error {
     Error::input(format!("{what} takes more than {} of memory", limit(buffer))).hint(
-        "raise `largest_buffer` (2,147,483,648 at most) if the file is to be trusted, or write it with smaller windows, \
+        "raise `largest_buffer` (2,147,483,648 at most) if you trust the file, or write it with smaller windows, \
          dictionaries, pages or batches",
     )
 }
@@ -189,8 +190,8 @@ pub fn too_large(what: impl std::fmt::Display, buffer: u64) -> Error {
 /// What was read became far more than text can.
 pub fn bomb(produced: u64, read: u64, ratio: u64) -> Error {
     Error::input(format!(
-        "{} became {produced}: more than {ratio} times as many",
+        "{} decompressed to {produced}: more than {ratio} times as many",
         counted(read, "byte")
     ))
-    .hint("the file is taken for a bomb; if it is not, raise `largest_ratio`")
+    .hint("this looks like a decompression bomb; if you trust the file, raise `largest_ratio`")
 }

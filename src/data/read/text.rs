@@ -152,7 +152,7 @@ impl Lines<'_, '_> {
                 let line = self.line;
                 self.sink.warn("mark", || {
                     format!(
-                        "a byte order mark at the start of line {line} (files put together?); it is left out"
+                        "a byte order mark at the start of line {line} (concatenated files?); it is left out"
                     )
                 });
             }
@@ -161,7 +161,7 @@ impl Lines<'_, '_> {
             let line = self.line;
             self.sink.warn("mark within", || {
                 format!(
-                    "a byte order mark within line {line} (files put together without a line break between them?); it \
+                    "a byte order mark within line {line} (files concatenated without a line break between them?); it \
                      stays in the text"
                 )
             });
@@ -231,7 +231,7 @@ impl Lines<'_, '_> {
 
     fn ends_in_returns(&mut self) {
         self.sink.warn("returns", || {
-            "no line ends in a line feed: each carriage return is taken for the end of a line".to_owned()
+            "no line ends in a line feed: each carriage return is read as the end of a line".to_owned()
         });
     }
 
@@ -257,8 +257,8 @@ impl Lines<'_, '_> {
             let end = agreeing(doubled, "ends", "end");
             self.sink.warn("doubled", || {
                 format!(
-                    "{lines} {end} in `\\r\\r\\n`, the first is line {first} (line ends that were converted twice?); each \
-                     is taken for one line end"
+                    "{lines} {end} in `\\r\\r\\n`, the first is line {first} (line ends that were converted twice?); \
+                     each is read as one line end"
                 )
             });
         }
@@ -274,7 +274,8 @@ impl Lines<'_, '_> {
                     _ => ("characters", "stand", "they stay"),
                 };
                 format!(
-                    "{controls} control {characters} (NUL or another below U+0020) {stand} in the text, the first in line \
+                    "{controls} control {characters} (NUL or another below U+0020) {stand} in the text, the first in \
+                     line \
                      {first}; {stay}"
                 )
             });

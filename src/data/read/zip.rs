@@ -138,7 +138,8 @@ impl<'s> Directory<'s> {
         let base = start.and_then(|start| start.checked_sub(offset));
         let (Some(start), Some(base)) = (start, base) else {
             return Err(damaged(format!(
-                "the zip archive states a directory of {size} bytes from byte {offset} on, which lies outside its {length} bytes"
+                "the zip archive states a directory of {size} bytes from byte {offset} on, which lies outside its \
+                 {length} bytes"
             )));
         };
         // A program that unpacks itself has something else before its archive.
@@ -146,10 +147,10 @@ impl<'s> Directory<'s> {
             stored.exactly(0, LOCAL.len(), count, &mut bytes)?;
             if bytes == LOCAL {
                 return Err(Error::input(format!(
-                    "the zip archive has {base} bytes before its first member that its directory does not know of: \
+                    "the zip archive has {base} bytes before its first member that its directory does not list: \
                      archives were joined, or it is damaged"
                 ))
-                .hint("give the archives one by one"));
+                .hint("name the archives one by one"));
             }
         }
         if entries.saturating_mul(ENTRY_BYTES as u64) > size {
@@ -319,7 +320,7 @@ impl Entry {
             method => {
                 let name = METHODS.iter().find(|(number, _)| *number == method);
                 return Err(Error::input(format!(
-                    "it is compressed with {}method {method}, which is not read",
+                    "it is compressed with {}method {method}, which mdlm does not read",
                     name.map_or(String::new(), |(_, name)| format!("{name}, "))
                 ))
                 .hint("write the archive again with deflate, zstd, bzip2 or xz"));
@@ -356,13 +357,13 @@ impl BufRead for Checked<'_> {
         let chunk = self.content.fill_buf()?;
         if chunk.len() as u64 > left || (chunk.is_empty() && left > 0) {
             return Err(carry(damaged(format!(
-                "its content is not of the {} bytes that are stated",
+                "its content does not have the {} bytes that the archive states",
                 self.size
             ))));
         }
         if chunk.is_empty() && self.crc.sum() != self.stated_crc {
             return Err(carry(damaged(format!(
-                "its content is damaged: its CRC-32 is {:08x}, stated is {:08x}",
+                "its content is damaged: its CRC-32 is {:08x}, but the archive states {:08x}",
                 self.crc.sum(),
                 self.stated_crc
             ))));

@@ -58,8 +58,8 @@ pub const METRICS_IN_ORDER: [Metric; 5] = [
 ];
 
 /// What a reader has to know of [`Metric::BitsPerByteNormalized`].
-const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white space), so that \
-    this bounds changed text and does not compare with bits_per_byte";
+const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white \
+     space), so that this bounds the changed text and is not comparable with bits_per_byte";
 
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
@@ -380,7 +380,7 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
         [(_, 0), (_, 0)] => {}
         [(unit, 1..), (_, 0)] | [(_, 0), (unit, 1..)] => remarks.push(format!("{per_token}: {unit}")),
         [(token, some), (position, others)] => remarks.push(format!(
-            "{per_token}: {token} in {}, {position} in {others}; the two do not compare",
+            "{per_token}: {token} in {}, {position} in {others}; the two are not comparable",
             counted(some, "row")
         )),
     }
@@ -390,7 +390,8 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
     let published = rows.iter().filter(|row| row.published).count();
     if published > 0 {
         remarks.push(format!(
-            "the published estimate in {published} of {}: it is lower than a bound and is none, so that it comes last",
+            "the published estimate in {published} of {}: it is lower than the bound and is not a bound, so that it \
+             comes last",
             counted(rows.len(), "row")
         ));
     }

@@ -233,7 +233,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         ));
         blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
         blocks.extend(sentence.clone());
-        let single = "The single results, as the manifest has them and by no rank:";
+        let single = "The single results, in the order of the manifest, not ranked:";
         blocks.push(Block::Paragraph(single.to_owned()));
     }
     let lines = rows.iter().map(|row| {
@@ -258,7 +258,8 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
 }
 
 /// What the intervals of single rows cover.
-const INTERVALS: &str = "Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was measured \
+const INTERVALS: &str = "Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was \
+     measured \
      on (the seed of evaluate or sample), not another seed of training.";
 
 /// A sentence with a capital.

@@ -199,8 +199,9 @@ fn what_numbers_are_per_is_said() {
     assert_eq!(
         remarks(&[&token, &position]),
         [
-            "perplexity: per token of text in 1 row, per position, padding included in 1; the two do not compare",
-            "the published estimate in 1 of 2 rows: it is lower than a bound and is none, so that it comes last"
+            "perplexity: per token of text in 1 row, per position, padding included in 1; the two are not comparable",
+            "the published estimate in 1 of 2 rows: it is lower than the bound and is not a bound, so that it comes \
+             last"
         ]
     );
     assert!(remarks(&[&Row::default()]).is_empty());

@@ -243,7 +243,7 @@ pub fn what_is_spread(groups: &[Group]) -> String {
         ),
     };
     if differ.iter().all(|(_, kinds)| !kinds.contains(&StageKind::Train)) {
-        text.push_str(" What another seed of training changes it does not cover.");
+        text.push_str(" It does not cover the spread between seeds of training.");
     }
     text
 }

@@ -167,7 +167,8 @@ fn which_seeds_differ_is_said() {
             (json!({ "seed": 1 }), "a", [1, 1, 1], None),
             (json!({ "seed": 2 }), "a", [2, 1, 1], None)
         ]),
-        "± is the standard deviation of single results (with n − 1) over seed (train): how far another such seed may come \
+        "± is the standard deviation of single results (with n − 1) over seed (train): how far another such seed may \
+         come \
          out, not how well the mean is known."
     );
     assert_eq!(
@@ -175,8 +176,9 @@ fn which_seeds_differ_is_said() {
             (json!({}), "a", [1, 1, 1], None),
             (json!({}), "a", [1, 1, 2], None)
         ]),
-        "± is the standard deviation of single results (with n − 1) over bound.seed (evaluate): how far another such seed \
-         may come out, not how well the mean is known. What another seed of training changes it does not cover."
+        "± is the standard deviation of single results (with n − 1) over bound.seed (evaluate): how far another such \
+         seed \
+         may come out, not how well the mean is known. It does not cover the spread between seeds of training."
     );
     let crossed: Vec<Case> = [[1, 1, 1], [1, 2, 1], [2, 1, 1], [2, 2, 1], [3, 1, 1], [3, 2, 1]]
         .into_iter()

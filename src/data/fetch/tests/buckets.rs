@@ -318,7 +318,7 @@ fn a_bucket_that_asks_for_patience_gets_it() {
         assert!(
             error
                 .to_string()
-                .contains("`127.0.0.1` answered 429 and asks to come back in 3600 s"),
+                .contains("`127.0.0.1` answered 429 and asks to retry in 3600 s"),
             "{error}"
         );
         phase.store(2, Ordering::SeqCst);

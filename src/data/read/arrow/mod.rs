@@ -148,17 +148,18 @@ fn check_blocks(
     // As many may be stated as the file has bytes for: the same ones again and again would be a bomb.
     if sum > footer_start {
         return Err(damaged(format!(
-            "the Arrow file's footer is damaged: it states {sum} bytes of batches, of {footer_start} that there are"
+            "the Arrow file's footer is damaged: it states {sum} bytes of batches, but the file has {footer_start} \
+             before its footer"
         )));
     }
     let gap = footer_start - last;
     let none = dictionaries.is_empty() && batches.is_empty();
     if gap > LONGEST_GAP + if none { 2 * footer_length } else { 0 } {
         return Err(Error::input(format!(
-            "the Arrow file has {gap} bytes before its footer that the footer does not know of: files were joined, or \
+            "the Arrow file has {gap} bytes before its footer that the footer does not list: files were joined, or \
              it is damaged"
         ))
-        .hint("give the files one by one; Arrow *streams* can be joined, files cannot"));
+        .hint("name the files one by one; Arrow *streams* can be joined, files cannot"));
     }
     Ok(())
 }
@@ -172,7 +173,7 @@ pub fn streams(input: &mut dyn BufRead, format: &ColumnFormat, sink: &mut Sink<'
     exactly(input, &mut prefix)?;
     if prefix == FEATHER_1 {
         return Err(
-            Error::input("the file is Feather's first version, which is not read")
+            Error::input("the file is Feather version 1, which mdlm does not read")
                 .hint("write it again with `pyarrow.feather.write_feather(…, version=2)`"),
         );
     }
@@ -191,7 +192,7 @@ pub fn streams(input: &mut dyn BufRead, format: &ColumnFormat, sink: &mut Sink<'
                 break;
             }
         }
-        let what = || format!("stream {number}, behind the end mark of the one before");
+        let what = || format!("stream {number}, after the end mark of the previous stream");
         exactly(input, &mut prefix).context(what)?;
         rows = stream(input, prefix, format, sink, rows).context(what)?;
     }
@@ -239,7 +240,7 @@ fn append(input: &mut dyn BufRead, length: u64, to: &mut Vec<u8>) -> Result<()> 
     let read = input.take(length).read_to_end(to).map_err(landed)?;
     if (read as u64) < length {
         return Err(damaged(format!(
-            "the Arrow data state a part of {length} bytes, of which {read} are there"
+            "the Arrow data state a part of {length} bytes, but only {read} remain"
         )));
     }
     Ok(())
@@ -428,7 +429,7 @@ impl<'r, 's> Decoder<'r, 's> {
             // A file's dictionaries are all read before its batches.
             Some(_) if in_file => {
                 return Err(damaged(format!(
-                    "the dictionary of the number {id} stands in the file before, which leaves open which one counts"
+                    "the file has two dictionaries with the number {id}, so that the column's values are ambiguous"
                 )));
             }
             _ => bytes,
@@ -454,7 +455,7 @@ fn check(batch: &RecordBatch<'_>, content: &[u8], limits: &Sink<'_>) -> Result<u
     for buffer in batch.buffers().iter().flatten() {
         let (start, length) = (u64::try_from(buffer.offset()), u64::try_from(buffer.length()));
         let (Ok(start), Ok(length)) = (start, length) else {
-            return Err(damaged(format!("{buffer:?} is no part of its body")));
+            return Err(damaged(format!("{buffer:?} is not a part of its body")));
         };
         let end = start.checked_add(length).filter(|&end| end <= body);
         let Some(end) = end else {
@@ -489,7 +490,7 @@ fn check(batch: &RecordBatch<'_>, content: &[u8], limits: &Sink<'_>) -> Result<u
 /// panic of it is an error of the file.
 fn guarded<T>(decode: impl FnOnce() -> std::result::Result<T, arrow::error::ArrowError>) -> Result<T> {
     error::guarded(decode)
-        .map_err(|_| damaged("damaged Arrow data: the decoder gave up"))?
+        .map_err(|_| damaged("damaged Arrow data: the decoder failed"))?
         .wrap(Kind::Input, || "damaged Arrow data".to_owned())
         .map_err(|error| error.hint(super::fault::BRING_AGAIN))
 }

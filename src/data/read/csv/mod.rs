@@ -145,9 +145,9 @@ fn dialect(format: &CsvFormat, delimiter: u8) -> Result<Dialect> {
                 _ => "`#`",
             };
             Error::input(format!(
-                "`{what}` is `{character}`, which is no character of ASCII"
+                "`{what}` is `{character}`, which is not an ASCII character"
             ))
-            .hint(format!("state one of ASCII, such as {example}"))
+            .hint(format!("use an ASCII character, such as {example}"))
         })
     };
     let of =
@@ -174,7 +174,7 @@ fn dialect(format: &CsvFormat, delimiter: u8) -> Result<Dialect> {
         {
             let shown = char::from(*character).escape_default();
             return Err(Error::input(format!("`{other}` and `{what}` are both `{shown}`"))
-                .hint("each character has one meaning; state another one"));
+                .hint("a character can have one meaning only; set another one"));
         }
     }
     Ok(Dialect {
@@ -269,7 +269,8 @@ fn columns(format: &CsvFormat, names: &[Vec<u8>], delimiter: u8, stated: bool) -
                             shown.join(", ")
                         ))
                         .hint(
-                            "the file may be UTF-16: `file FILE` says what it is; convert it: `iconv -f UTF-16 -t UTF-8 FILE \
+                            "the file may be UTF-16: `file FILE` says what it is; convert it: `iconv -f UTF-16 -t \
+                             UTF-8 FILE \
                              > NEW`",
                         ));
                     }
@@ -290,7 +291,7 @@ fn numbers(format: &CsvFormat) -> Result<Vec<usize>> {
         Ok(number) if number > 0 => Ok(number - 1),
         _ => Err(
             Error::input(format!("without a header there is no column `{wanted}`"))
-                .hint("`columns` are numbers from 1 then, for example `\"1\"`"),
+                .hint("number the columns from 1, for example `\"1\"`"),
         ),
     };
     format.columns.iter().map(find).collect()
@@ -479,7 +480,7 @@ impl Table<'_> {
             })
         };
         if seen.started == seen.start.len() && seen.start == BYTE_ORDER_MARK {
-            return together(" begins with a byte order mark (files put together?)");
+            return together(" begins with a byte order mark (concatenated files?)");
         }
         if let Some(fault) = &row.fault {
             return Some(Fault {
@@ -499,12 +500,13 @@ impl Table<'_> {
             });
             let hint = if row.backslash && self.format.escape.is_none() {
                 format!(
-                    "a backslash stands before a delimiter: if that is how this file writes them within values, say so: \
+                    "a backslash stands before a delimiter: if that is how this file writes them within values, say \
+                     so: \
                      `\"escape\": \"\\\\\"`; or {skip}"
                 )
             } else if row.spaced {
                 format!(
-                    "a quote counts only right behind a delimiter: remove the space between them; or {skip}"
+                    "a quote opens a value only directly after a delimiter: remove the space between them; or {skip}"
                 )
             } else {
                 format!(
@@ -533,7 +535,7 @@ impl Table<'_> {
             });
         }
         if seen.is_head(row.width) {
-            return together(" is the header once more (files put together?)");
+            return together(" repeats the header (concatenated files?)");
         }
         None
     }
@@ -597,8 +599,8 @@ fn suspected(suspicion: Suspicion, width: usize, sink: &mut Sink<'_>) -> Result<
     } = suspicion;
     if mixed {
         let some = match values {
-            1 => "a quoted value of more than two lines reads".to_owned(),
-            count => format!("{count} quoted values of more than two lines read"),
+            1 => "a quoted value of more than two lines can be read".to_owned(),
+            count => format!("{count} quoted values of more than two lines can be read"),
         };
         let place = match values {
             1 => "it begins",
@@ -614,8 +616,8 @@ fn suspected(suspicion: Suspicion, width: usize, sink: &mut Sink<'_>) -> Result<
         return Ok(());
     }
     let every = match values {
-        1 => "the only quoted value of more than one line reads".to_owned(),
-        count => format!("all {count} quoted values of more than one line read"),
+        1 => "the only quoted value of more than one line can be read".to_owned(),
+        count => format!("all {count} quoted values of more than one line can be read"),
     };
     let message = format!(
         "{every} as whole rows of {width} values too; the first begins in line {line}, column {column}"

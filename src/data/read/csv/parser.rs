@@ -533,9 +533,10 @@ impl Machine {
                     message: format!(
                         "a quote is opened and not closed before the end of the file (line {line}, column {column})"
                     ),
-                    hint: "if quotes are text in this file, say so: `\"quote\": \"none\"`; if not, the file is cut off \
-                           or the quote is one too many (`\"bad_rows\": \"skip\"` leaves the row out)"
-                        .to_owned(),
+                    hint:
+                        "if quotes are text in this file, say so: `\"quote\": \"none\"`; if not, the file is \
+                         truncated or the quote is a mistake (`\"bad_rows\": \"skip\"` leaves the row out)"
+                            .to_owned(),
                 });
             }
             ParserState::Quote => self.close(),
@@ -585,7 +586,8 @@ impl Machine {
                 };
                 self.fault = Some(Fault {
                     message: format!("the quote opened in line {line}, column {column} is not closed {within}"),
-                    hint: "if quotes are text in this file, say so: `\"quote\": \"none\"`; if quoted values have so many \
+                    hint: "if quotes are text in this file, say so: `\"quote\": \"none\"`; if quoted values have so \
+                         many \
                            lines, raise `quoted_lines`; `\"bad_rows\": \"skip\"` leaves such rows out"
                         .to_owned(),
                 });
@@ -605,7 +607,8 @@ impl Machine {
     fn text_behind(&mut self, position: u64) {
         let (line, column) = self.place(position);
         let hint = if self.backslash_quote && self.dialect.escape.is_none() {
-            "a backslash stands before the quote: if that is how this file writes quotes, say so: `\"escape\": \"\\\\\"`"
+            "a backslash stands before the quote: if that is how this file writes quotes, say so: `\"escape\": \
+             \"\\\\\"`"
         } else {
             "a quote within a quoted value is doubled (`\"\"`); if quotes are text in this file, say so: `\"quote\": \
              \"none\"`; `\"bad_rows\": \"skip\"` leaves such rows out"

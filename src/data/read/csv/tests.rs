@@ -122,7 +122,8 @@ fn the_characters_with_a_meaning_are_settings() {
         ),
         (
             json!({"delimiter": "¦"}),
-            "`delimiter` is `¦`, which is no character of ASCII; state one of ASCII, such as `,`, `;`, `|` or `\\t`",
+            "`delimiter` is `¦`, which is not an ASCII character; use an ASCII character, such as `,`, `;`, `|` or \
+             `\\t`",
         ),
         (json!({"escape": "·"}), "such as `\\\\`"),
         (json!({"comment": "–"}), "such as `#`"),
@@ -215,12 +216,12 @@ fn a_row_that_is_not_as_the_others_is_placed() {
         (
             json!({}),
             "id,text\n1,a\n\u{FEFF}id,text\n2,b\n",
-            &["row 2 (line 3) begins with a byte order mark (files put together?)"],
+            &["row 2 (line 3) begins with a byte order mark (concatenated files?)"],
         ),
         (
             json!({}),
             "id,text\n1,a\nid,text\n2,b\n",
-            &["row 2 (line 3) is the header once more"],
+            &["row 2 (line 3) repeats the header"],
         ),
         (
             json!({}),

@@ -160,9 +160,9 @@ pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> R
     let known = known.fold(0u64, |sum, column| sum.saturating_add(bytes_of(column)));
     if known.saturating_add(SHORTEST) < pages - footer && joined(stored, pages - footer)? {
         return Err(Error::input(
-            "the Parquet file has pages that its footer does not know of: files were joined",
+            "the Parquet file has pages that its footer does not list: files were joined",
         )
-        .hint("give the files one by one; Parquet files cannot be joined"));
+        .hint("name the files one by one; Parquet files cannot be joined"));
     }
     Ok(columns)
 }

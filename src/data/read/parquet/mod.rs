@@ -74,7 +74,9 @@ fn read_column(stored: &Stored, count: &ReadCount, column: &Column, mut rows: Ro
         rows.close().context(place)?;
         let found = rows.number - before;
         if found != chunk.rows {
-            return Err(damaged(format!("it has {found} rows, stated are {}", chunk.rows)).context(place()));
+            return Err(
+                damaged(format!("it has {found} rows, but the file states {}", chunk.rows)).context(place()),
+            );
         }
     }
     Ok(())
@@ -85,7 +87,7 @@ fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, ParquetError>) -> Re
     let error = match error::guarded(call) {
         Ok(Ok(value)) => return Ok(value),
         Ok(Err(error)) => error,
-        Err(_) => return Err(damaged("damaged Parquet data: the decoder gave up")),
+        Err(_) => return Err(damaged("damaged Parquet data: the decoder failed")),
     };
     let text = match error {
         // What our own source of bytes said.

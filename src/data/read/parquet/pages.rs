@@ -201,7 +201,7 @@ impl<'p> Pages<'p> {
 
     fn other_count(&self, found: u64) -> Error {
         damaged(format!(
-            "there are {found} values, stated are {}",
+            "it has {found} values, but the file states {}",
             self.chunk.values
         ))
     }
@@ -289,7 +289,9 @@ fn data(codec: &Codec, page: Raw, column: &Column) -> Result<Page> {
                 encoding,
             }
         }
-        Raw::DictionaryPage { .. } => return Err(Error::internal("a dictionary is no page of values")),
+        Raw::DictionaryPage { .. } => {
+            return Err(Error::internal("a dictionary page is not a page of values"));
+        }
     };
     Ok(Page::Data(data))
 }
@@ -379,6 +381,8 @@ fn unread(compression: Compression) -> Error {
         Compression::LZ4 => "LZ4 (deprecated)",
         _ => "an unknown codec",
     };
-    Error::input(format!("its pages are compressed with {name}, which is not read"))
-        .hint("write the file with snappy, gzip, zstd, LZ4_RAW or without compression")
+    Error::input(format!(
+        "its pages are compressed with {name}, which mdlm does not read"
+    ))
+    .hint("write the file with snappy, gzip, zstd, LZ4_RAW or without compression")
 }

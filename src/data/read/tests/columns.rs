@@ -94,7 +94,8 @@ fn streams_follow_each_other() {
     for (rest, expected) in cases {
         let message = fault(&[&one[..], rest].concat(), "a.arrow", json!({}));
         assert!(
-            message.contains("stream 2, behind the end mark of the one before") && message.contains(expected),
+            message.contains("stream 2, after the end mark of the previous stream")
+                && message.contains(expected),
             "{message}"
         );
     }
@@ -210,7 +211,7 @@ fn hostile_footers() {
     }
     // The same batch again.
     let message = fault(&change(1, blocks[0]), "a", json!({}));
-    assert!(message.contains("bytes of batches, of"), "{message}");
+    assert!(message.contains("bytes of batches, but"), "{message}");
     // Where there is no batch.
     let message = fault(&change(1, (offset + 8, description, body - 8)), "a", json!({}));
     assert!(message.contains("description"), "{message}");

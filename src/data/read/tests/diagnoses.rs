@@ -22,7 +22,7 @@ fn byte_order_marks_where_files_were_put_together() {
     assert_eq!((records.join(" "), irregular.marks), ("a b c".to_owned(), 2));
     assert_eq!(
         warnings,
-        ["`a.txt`: a byte order mark at the start of line 2 (files put together?); it is left out"]
+        ["`a.txt`: a byte order mark at the start of line 2 (concatenated files?); it is left out"]
     );
     let (records, irregular, warnings) = warned("a\u{FEFF}b\n".as_bytes(), "a.txt", json!({}));
     assert_eq!((records.join(" "), irregular.marks), ("a\u{FEFF}b".to_owned(), 0));
@@ -34,11 +34,11 @@ fn byte_order_marks_where_files_were_put_together() {
     for (text, expected) in [
         (
             "{\"text\":\"a\"}\n\u{FEFF}{\"text\":\"b\"}\n",
-            "record 2: a byte order mark at the start of line 2 (files put together?)",
+            "record 2: a byte order mark at the start of line 2 (concatenated files?)",
         ),
         (
             "{\"text\":\"a\"}\u{FEFF}{\"text\":\"b\"}\n",
-            "record 2: a byte order mark in line 1 (files put together?)",
+            "record 2: a byte order mark in line 1 (concatenated files?)",
         ),
     ] {
         let message = fault(text.as_bytes(), "a.jsonl", json!({}));
@@ -56,14 +56,14 @@ fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
     for (text, expected) in [
         (
             "{\"text\":\"a\"}\n{\"text\":NaN}",
-            "record 2: line 2, column 11: NaN is no JSON, and no text",
+            "record 2: line 2, column 11: NaN is neither JSON nor text",
         ),
-        ("{\"text\":[\"a\",-Infinity]}", "-Infinity is no JSON"),
+        ("{\"text\":[\"a\",-Infinity]}", "-Infinity is neither JSON nor text"),
         ("{\"id\":NaN,\"text\":\"a\",}", "trailing comma"),
         ("{\"id\":NaN,\"text\":5}", "invalid type: integer `5`"),
         (
             "{\"id\":nan,\"text\":\"a\"}",
-            "record 1: line 1, column 8: `nan` is no JSON (Python prints it for a number that is none)",
+            "record 1: line 1, column 8: `nan` is not JSON (Python prints it for an undefined number)",
         ),
     ] {
         let message = fault(text.as_bytes(), "a.jsonl", json!({}));
@@ -85,18 +85,18 @@ fn values_as_python_prints_them_are_named() {
     for (text, expected) in [
         (
             "{\"text\":\"a\"}\n{\"id\":None,\"text\":\"b\"}",
-            "record 2: line 2, column 7: `None` is no JSON (Python prints it for null)",
+            "record 2: line 2, column 7: `None` is not JSON (Python prints it for null)",
         ),
-        ("{\"text\":None}", "column 9: `None` is no JSON"),
-        ("{\"text\":\"a\",\"good\":True}", "`True` is no JSON"),
-        ("[False]", "`False` is no JSON"),
-        ("{\"score\":-inf,\"text\":\"a\"}", "`-inf` is no JSON"),
+        ("{\"text\":None}", "column 9: `None` is not JSON"),
+        ("{\"text\":\"a\",\"good\":True}", "`True` is not JSON"),
+        ("[False]", "`False` is not JSON"),
+        ("{\"score\":-inf,\"text\":\"a\"}", "`-inf` is not JSON"),
         // What Python's `json` writes is read; the fault is the word beside it.
         (
             "{\"x\":NaN,\"y\":nan,\"text\":\"a\"}",
-            "column 15: `nan` is no JSON",
+            "column 15: `nan` is not JSON",
         ),
-        ("None", "column 1: `None` is no JSON"),
+        ("None", "column 1: `None` is not JSON"),
         ("{\"text\":\"a\", 'b': 1}", "key must be a string"),
         ("{\"text\": 'a'}", "expected value"),
     ] {
@@ -129,8 +129,8 @@ fn line_ends_that_were_converted_twice_are_one() {
         assert_eq!(
             warnings,
             [
-                "`a.txt`: 3 lines end in `\\r\\r\\n`, the first is line 2 (line ends that were converted twice?); each is \
-                 taken for one line end"
+                "`a.txt`: 3 lines end in `\\r\\r\\n`, the first is line 2 (line ends that were converted twice?); \
+                 each is read as one line end"
             ]
         );
     }
@@ -167,7 +167,8 @@ fn a_text_may_begin_with_the_magic_of_another_form() {
 
 #[test]
 fn a_pointer_is_not_the_file() {
-    let lfs = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2\n\
+    let lfs = b"version https://git-lfs.github.com/spec/v1\noid \
+         sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2\n\
                 size 12345\n";
     let annex = b"/annex/objects/SHA256E-s12--ab.txt\n";
     for name in [
@@ -221,7 +222,7 @@ fn a_file_without_a_length_is_refused() {
         .map(|_| count)
     };
     let error = read("/proc/self/status").unwrap_err();
-    assert!(error.to_string().contains("its length is given as 0"), "{error}");
+    assert!(error.to_string().contains("its length is 0"), "{error}");
     assert!(error.hint_text().unwrap().contains("`cat FILE > NEW`"), "{error}");
     let empty = tempfile::NamedTempFile::new().unwrap();
     assert_eq!(read(empty.path().to_str().unwrap()).unwrap(), 0);
@@ -272,7 +273,7 @@ fn bytes_that_are_no_utf8_have_a_way_out_by_form() {
         (
             "a.arrow",
             columns(b"\x80\x04\x95\0\0"),
-            &["the column may hold no text at all: name another column"],
+            &["the column may not hold text at all: name another column"],
             &["iconv", "decode"],
         ),
     ];
@@ -394,7 +395,7 @@ fn carriage_returns_end_lines_where_nothing_else_does() {
     let (records, _, warnings) = warned(b"one\rtwo\rthree", "cr.txt", json!({}));
     assert_eq!(records, ["one", "two", "three"]);
     assert!(
-        warnings[0].contains("each carriage return is taken for the end of a line"),
+        warnings[0].contains("each carriage return is read as the end of a line"),
         "{warnings:?}"
     );
     // With line feeds they are text, but a file with many of them is reported.
@@ -422,7 +423,8 @@ fn control_characters_in_text_are_counted_in_a_warning() {
     assert_eq!(
         warnings,
         [
-            "`a.txt`: 2 control characters (NUL or another below U+0020) stand in the text, the first in line 2; they stay"
+            "`a.txt`: 2 control characters (NUL or another below U+0020) stand in the text, the first in line 2; \
+             they stay"
         ]
     );
     let (_, _, warnings) = warned(b"one \x1B\n", "a.txt", json!({}));
@@ -443,22 +445,22 @@ fn forms_that_are_not_read_are_named() {
     zlib.write_all(text.as_bytes()).unwrap();
     let zlib = zlib.finish().unwrap();
     let cases: [(&str, &[u8], &str, &str); 6] = [
-        ("a.txt.lz4", &lz4, "LZ4 is not read", "lz4 -d"),
-        ("a.txt", &lz4, "LZ4 is not read", "lz4 -d"),
-        ("a.txt.z", &zlib, "zlib is not read", "zlib.decompress"),
+        ("a.txt.lz4", &lz4, "mdlm does not read LZ4", "lz4 -d"),
+        ("a.txt", &lz4, "mdlm does not read LZ4", "lz4 -d"),
+        ("a.txt.z", &zlib, "mdlm does not read zlib", "zlib.decompress"),
         (
             "a.txt.br",
             b"\x0b\x18\x80\xFFtext\x03",
-            "brotli is not read",
+            "mdlm does not read brotli",
             "brotli -d",
         ),
         (
             "a.txt.lzma",
             b"\x5D\0\0\x80\0\xFF\xFF\xFF\xFF",
-            "lzma is not read",
+            "mdlm does not read lzma",
             "xz -d",
         ),
-        ("a.7z", b"7z\xBC\xAF\x27\x1C\0\x04", "7z is not read", "7z x"),
+        ("a.7z", b"7z\xBC\xAF\x27\x1C\0\x04", "mdlm does not read 7z", "7z x"),
     ];
     for (name, bytes, what, way_out) in cases {
         for policy in ["error", "replace", "skip"] {
@@ -469,7 +471,7 @@ fn forms_that_are_not_read_are_named() {
             );
         }
         let stated = fault(bytes, name, json!({"compression": "gzip"}));
-        assert!(stated.contains("which is not read"), "{name}: {stated}");
+        assert!(stated.contains("which mdlm does not read"), "{name}: {stated}");
         let member = fault(&tar(&[(name, b'0', bytes)]), "a.tar", json!({}));
         assert!(member.contains(what), "{name}: {member}");
         let as_it_is = json!({"compression": "none", "invalid_utf8": "replace", "format": {"kind": "text", "record": "file"}});
