@@ -66,7 +66,7 @@ pub struct Args {
     /// Seconds to measure each task for, after a quarter of that to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
-    /// Time a GPU's kernels one by one too, in rounds of their own
+    /// Time a GPU's kernels one by one too, in separate rounds
     #[arg(long)]
     pub kernels: bool,
     /// Print JSON instead of tables

@@ -96,7 +96,7 @@ pub struct Args {
     /// a swept stage has a name like `model@seed=1`.
     #[arg(long, value_name = "STAGE", conflicts_with_all = ["target", "jobs"])]
     pub only: Option<String>,
-    /// Run each stage in a process of its own
+    /// Run each stage in a separate process
     ///
     /// A crash in a GPU driver then fails one stage and not the run, and memory returns to the system after each stage.
     /// Results are the same. A stage that reads a pipe runs in this process.

@@ -75,7 +75,7 @@ pub enum Code {
     /// An estimator or sampler that needs a network without time conditioning.
     TimeConditioning,
     /// A character is in the alphabet twice.
-    VocabSupport,
+    Alphabet,
     /// A grammar that is not the data's.
     Grammar,
     /// A split without rows.

@@ -1,4 +1,4 @@
-// A CUDA stub for CUDA, for tests on machines without a GPU: libcuda, libnvrtc and libcublasLt as far as mdlm calls them, in one
+// A stub of CUDA, for tests on machines without a GPU: libcuda, libnvrtc and libcublasLt as far as mdlm calls them, in one
 // library. Memory is the process's, "machine code" is the kernel's source compiled by the system's C++ compiler with emulate.h,
 // products are plain loops. What the documentation forbids is refused as a driver would, or ends the process with a message.
 //
@@ -105,7 +105,7 @@ thread_local void *current = nullptr;
 typedef std::lock_guard<std::recursive_mutex> Lock;
 
 [[noreturn]] void die(const std::string &what) {
-  fprintf(stderr, "CUDA stub for CUDA: %s\n", what.c_str());
+  fprintf(stderr, "CUDA stub: %s\n", what.c_str());
   abort();
 }
 
@@ -638,7 +638,7 @@ API int nvrtcCompileProgram(void *handle, int count, const char *const *options)
   }
   if (!has_architecture) return 5;
   const char *temporary = getenv("TMPDIR");
-  std::string at = std::string(temporary && *temporary ? temporary : "/tmp") + "/CUDA stub-XXXXXX";
+  std::string at = std::string(temporary && *temporary ? temporary : "/tmp") + "/cuda-stub-XXXXXX";
   if (!mkdtemp(&at[0])) return 1; // out of memory
   std::ofstream(at + "/kernels.cpp") << program->source;
   for (auto &header : program->headers) std::ofstream(at + "/" + header.first) << header.second;

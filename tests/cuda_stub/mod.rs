@@ -1,4 +1,4 @@
-//! The CUDA stub for CUDA (`cuda.cpp`), built for those who run with it.
+//! The CUDA stub (`cuda.cpp`), built for the tests that run with it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ impl CudaStub {
         }
         let digest = digest.finalize().to_hex();
         let parent = Path::new(env!("CARGO_TARGET_TMPDIR"));
-        let folder = parent.join(format!("CUDA stub-{}", &digest[..16]));
+        let folder = parent.join(format!("cuda-stub-{}", &digest[..16]));
         if !folder.exists() {
             let beside = tempfile::tempdir_in(parent).expect("a folder");
             let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".to_owned());

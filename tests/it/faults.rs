@@ -430,7 +430,7 @@ fn a_file_that_changes_while_it_is_read() {
         "{shown_text}"
     );
     assert!(
-        shown_text.contains("hint: run again when nobody writes to it"),
+        shown_text.contains("hint: run again when no other process writes to it"),
         "{shown_text}"
     );
     let made = fs::read_dir(project.store().join("artifacts")).unwrap().count();

@@ -1,6 +1,7 @@
 //! `mdlm run --only`: one stage by itself. `mdlm run --isolate`: every stage in a process of its own.
 
 use std::fs;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -62,7 +63,7 @@ fn only_does_not_make_a_corrupt_input_again() {
     project.run(&["--target", "rows"]);
     let output = project.mdlm("path", &["rows"]).output().unwrap();
     let folder = String::from_utf8(output.stdout).unwrap();
-    let shard = fs::read_dir(folder.trim())
+    let shard = fs::read_dir(Path::new(folder.trim()).join("train"))
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .find(|path| path.extension().is_some_and(|extension| extension == "arrow"))
@@ -109,7 +110,12 @@ fn isolate_makes_the_same_artifacts() {
     let summary = apart.run(&["--isolate", "--jobs", "2"]);
     assert_eq!(Project::artifacts(&summary), Project::artifacts(&expected));
     assert_eq!(Project::statuses(&summary), Project::statuses(&expected));
-    assert_eq!(summary["stages"][3]["figures"], expected["stages"][3]["figures"]);
+    // Speed and memory differ from run to run.
+    for figure in ["steps", "loss", "bound"] {
+        let of = |summary: &Value| summary["stages"][3]["figures"][figure].clone();
+        assert_eq!(of(&summary), of(&expected), "{figure}");
+        assert!(of(&summary).is_string(), "{figure}");
+    }
     let again = apart.run(&["--isolate"]);
     assert!(!Project::statuses(&again).contains("done"), "{again}");
     let forced = apart.run(&["--isolate", "--force", "texts"]);

@@ -226,7 +226,7 @@ const ROWS: &[(&str, &[Case])] = &[
         )],
     ),
     (
-        "the form that a file's name tells",
+        "the form that a file's name implies",
         &[Case {
             what: "another form by name",
             manifest: |m| m["stages"]["a"]["input"]["files"] = json!(["../corpus/a.csv"]),

@@ -13,7 +13,7 @@ use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
 use mdlm::shapes::Shape;
-use mdlm::train::{AdamW, CheckpointManager, Trainer, StepBench, TrainConfig};
+use mdlm::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
 
 /// The system's allocator, with the bytes alive and the most there were.
 struct Counting;

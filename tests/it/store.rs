@@ -104,7 +104,7 @@ fn a_flipped_bit_is_found_put_aside_and_made_again() {
     let again = printed(&["verify"]);
     assert!(
         again.starts_with(
-            "exit 0\n--- stdout\n--- stderr\n1 artifact that records tell of is not there: made again when a run needs them\n2 artifacts, "
+            "exit 0\n--- stdout\n--- stderr\n1 recorded artifact is missing: made again when a run needs them\n2 artifacts, "
         ),
         "{again}"
     );

@@ -298,7 +298,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "The estimator or sampler needs a network without time conditioning.",
             "Choose another one, or train with `time_conditioning` off.",
         ),
-        Code::VocabSupport => (
+        Code::Alphabet => (
             "A character is in the alphabet twice.",
             "Name every character once.",
         ),

@@ -166,7 +166,7 @@ fn alphabet(entry: &Entry<'_>, alphabet: &str, faults: &mut Vec<Draft>) {
         faults.push(
             entry
                 .fault(
-                    Code::VocabSupport,
+                    Code::Alphabet,
                     "tokenizer/alphabet",
                     format!(
                         "{} {verb} in the alphabet more than once",
