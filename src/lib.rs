@@ -3,38 +3,39 @@
 //! # Map
 //!
 //! manifest → plan (typed DAG with a cache key per stage) → executor → stages: source → tokenize → pack → train →
-//! evaluate | sample. Data moves as files in a content-addressed store; nothing else passes between stages.
+//! evaluate | sample. Stages exchange data only as files in a content-addressed store.
 //!
-//! A module imports only from layers below its own; a test holds this.
+//! A module imports only from layers below its own; a test checks this.
 //!
-//! | layer | modules | what lives there |
+//! | layer | modules | purpose |
 //! |---|---|---|
 //! | 8 | `main` | parse, call, exit code |
 //! | 7 | [`cli`] | one file per command; progress and diagnostics |
 //! | 6 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
-//! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; what things cost |
+//! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
-//! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the loop, AdamW, EMA; perplexity; samplers; artifacts that machines share |
-//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objective; the DiT and its weights on disk |
-//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | what the user wrote; artifacts; what a run can say; tensor operations |
+//! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
+//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and its weight files |
+//! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
 //! | 0 | [`error`], [`memory`], [`plural`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counts with their nouns; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!
 //! 1. Every random number is a function of (seed, stream, step, row, position): see [`rng`].
-//! 2. An artifact is written beside its place, fsynced, then renamed.
+//! 2. An artifact is written under another name, fsynced, then renamed to its final path.
 //! 3. The cache key is one printable struct: see [`plan`]. Where a stage runs is not part of it.
-//! 4. A stage whose output is what it was before stops the rerun there.
+//! 4. If a stage's output equals its previous output, the stages after it do not rerun.
 //! 5. A manifest cannot run a program, nor write outside the store.
-//! 6. [`diffusion`] does no I/O; of [`model`] only its weight files touch the disk; [`kernels`] do not depend on
+//! 6. [`diffusion`] does no I/O; in [`model`] only the weight files touch the disk; [`kernels`] do not depend on
 //!    language; [`cli`] alone prints.
-//! 7. `unsafe` lives in the seam files alone: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`, `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
+//! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
+//!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
 //!
 //! # Shape letters
 //!
-//! B rows of a batch, L tokens a row, R = B·L token rows, n masked positions, D width, H heads, N blocks, F = 4D
-//! hidden width, C conditioning width, V vocabulary.
+//! B rows of a batch, L tokens a row, R = B·L token rows, n masked positions, D width, H heads, N blocks, F = 4D hidden
+//! width, C conditioning width, V vocabulary.
 
 pub mod bench;
 pub mod cli;

@@ -1,9 +1,9 @@
-//! The command line: one file per command, and the only place that prints.
+//! The command line: one file per command, and the only module that prints.
 //!
 //! Data goes to standard output, messages to standard error. The exit code says who has to act (see
-//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a fault of this program, 130 and others
-//! interrupted (see [`signals`]). A command is a file with `Args` (a clap struct whose doc comments are the help text) and
-//! `run(&Args, &Terminal) -> Result<u8>`, whose value is the exit code, plus a line in [`Command`] and in the two
+//! [`crate::error::Kind`]): 0 done, 2 the user's input, 3 the environment, 1 a bug in mdlm, 130 and others interrupted
+//! (see [`signals`]). A command is a file with `Args` (a clap struct whose doc comments are the help text) and
+//! `run(&Args, &Terminal) -> Result<u8>`, which returns the exit code. It also has a line in [`Command`] and in the two
 //! `match`es below it.
 
 use std::io::ErrorKind;

@@ -2,7 +2,7 @@
 //!
 //! | artifact | files |
 //! |---|---|
-//! | source | `records-NNNNN.arrow` (column `text`, large UTF-8), `source.json` ([`SourceInfo`]), the grammar where synthetic |
+//! | source | `records-NNNNN.arrow` (column `text`, large UTF-8), `source.json` ([`SourceInfo`]), the grammar if the text is synthetic |
 //! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u16 or u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 

@@ -1,14 +1,15 @@
-//! Runs a plan: looks up, locks, runs, commits, and says so.
+//! Runs a plan: looks up, locks, runs and commits stages, and emits events.
 //!
-//! Stages whose inputs are there run side by side, up to [`Options::jobs`] and within the threads, the memory and the
-//! available devices ([`budget`]); by default one after the other, each with all threads. A stage that fails stops
-//! those that consume it; independent ones still run by default. An interruption ends the running
-//! stages at their next safe place and starts no other; what is committed stays committed, and the scratch folders of the
-//! interrupted stages (their checkpoints) are there for the next run. What is corrupt in the store is not consumed but made
-//! again ([`trust`]). What is not here is made or fetched when a stage that runs consumes it, and not before.
+//! Stages whose inputs are ready run side by side, up to [`Options::jobs`] and within the threads, the memory and the
+//! devices that are available ([`budget`]). By default they run one after the other, each with all threads. If a stage
+//! fails, the stages that consume it do not run; by default independent ones still do. An interruption stops the
+//! running stages at their next safe point and starts no other. Committed artifacts stay committed, and the next run
+//! finds the scratch folders of the interrupted stages (their checkpoints). Corrupt artifacts in the store are not
+//! consumed but made again ([`trust`]). Missing artifacts are made or fetched only when a stage that runs consumes
+//! them.
 //!
-//! Nothing is tried again here: what fails by itself fails again. Transfers over a network have their own patience
-//! ([`crate::data::fetch`], [`crate::remote`]).
+//! The executor does not retry: a stage that fails without outside cause fails again. Transfers over a network have
+//! separate retries ([`crate::data::fetch`], [`crate::remote`]).
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};

@@ -1,28 +1,28 @@
 //! The manifest as the user wrote it: its types, its schema and its faults.
 //!
-//! The doc comments of the types become the schema's descriptions, which an editor shows on hover. Every default
-//! is a named constant, and the field's text says where it comes from: "Default: why" in a doc comment becomes
-//! "Default `value`: why" in the schema. Every field has an effect.
+//! The doc comments of the types are the schema's text, which editors show on hover. Every default is a named constant,
+//! and the field's doc comment gives its source: "Default: why" in a doc comment becomes "Default `value`: why" in the
+//! schema. Every field has an effect.
 //!
-//! | file | what it does |
+//! | file | purpose |
 //! |---|---|
 //! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
-//! | `text.rs` | JSON → a tree that knows the place of everything |
+//! | `text.rs` | JSON → a tree whose nodes know their positions in the text |
 //! | `source.rs` | the settings of source stages |
 //! | `corpora.rs` | the named corpora |
 //! | `objective.rs` | the objectives of train stages |
-//! | `published.rs` | settings that follow the published code where it differs from ours |
+//! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `sampler.rs` | samplers and their settings |
-//! | `order.rs` | the order of stages: each after those it reads |
+//! | `order.rs` | the stages in an order in which each follows the stages that it consumes |
 //! | `vocabularies.rs` | the named tokenizers |
 //! | `schema.rs` | the JSON Schema of the types below |
 //! | `matrix.rs` | sweeps: expands a stage with a `matrix` into plain stages |
 //! | `structure.rs` | faults against the schema |
-//! | `kinds.rs` | objects with a `kind`: their defaults, and former fields that moved into them |
+//! | `kinds.rs` | objects with a `kind`: their defaults, and the former fields that moved into them |
 //! | `meaning.rs` | faults that no schema can state |
 //! | `fault.rs` | the fields of a fault |
 //!
-//! `Manifest` holds what was written; the plan (`crate::plan`) makes a DAG with cache keys of it.
+//! A `Manifest` is what was written. The plan (`crate::plan`) is what it means: a DAG with cache keys.
 
 use std::sync::LazyLock;
 

@@ -1,4 +1,5 @@
-//! The denoiser: a diffusion transformer stated once, typed by its compiled shape, behind one erased face.
+//! The denoiser: a diffusion transformer written once, generic over its compiled shape, behind traits without type
+//! parameters.
 
 mod chain;
 pub mod checkpoint;

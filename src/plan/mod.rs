@@ -1,20 +1,20 @@
-//! From a manifest to a plan: the stages in the order in which they can run, each with its cache key and, where it has
-//! to run, the reasons.
+//! From a manifest to a plan: the stages in an order in which they can run, each with its cache key and, if it has to
+//! run, the reasons.
 //!
-//! What is in a key and what is not: see the table of [`crate::stages::key`]; the key itself is
-//! [`crate::store::Key`]. A key names its inputs by content. So the key of a stage is known only once its inputs'
-//! artifacts are: behind a stage that has to run, a plan says "`rows` runs" and nothing more. The executor asks again
-//! ([`Plan::decide`]) when the inputs are there; if the upstream stage made what it had made before, the key is an old
-//! one and the rerun ends there. Packed rows are known by what they hold: in another format, or in shards of another size,
-//! they are the same ([`Record::consumed`]).
+//! The table of [`crate::stages::key`] lists what is part of a key and what is not; the key itself is
+//! [`crate::store::Key`]. A key names its inputs by content. So the key of a stage is known only when the artifacts of
+//! its inputs are known: for a stage behind one that has to run, the plan says "`rows` runs" and nothing more. The
+//! executor asks again ([`Plan::decide`]) when the inputs exist. If the upstream stage made the same artifact as
+//! before, the key is an old one and the rerun ends there. Packed rows are identified by their content: in another
+//! format or with another shard size they are the same ([`Record::consumed`]).
 //!
 //! `mdlm plan` and `mdlm run` make the same plan: a dry run cannot differ from a run.
 //!
-//! An action record without its artifact is as good for a key as one with it: the artifact's digest is all that the keys
-//! of its consumers take from it. So a stage whose files are not here ([`Decision::Away`]) is made or fetched only when a
-//! stage that runs consumes it, or when it is itself wanted: a stage that nothing consumes, or a target. With
-//! [`Selection::allow_missing`] nothing is wanted for its own sake, and of files outside the store that are not here the
-//! digests of the last run are believed: a checkout of nothing but manifests and records can be planned.
+//! An action record is enough for planning, even without its artifact: the keys of the consumers use only the
+//! artifact's digest. So a stage whose files are missing here ([`Decision::Away`]) is made or fetched only if a stage
+//! that runs consumes it, or if it is itself wanted: it is a target, or no stage consumes it. With
+//! [`Selection::allow_missing`] no stage is wanted, and for missing files outside the store the plan takes the digests
+//! of the last run. So a checkout of manifests and records alone can be planned.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};

@@ -2,19 +2,19 @@
 //!
 //! # Layout
 //!
-//! | below the URL | what |
+//! | below the URL | content |
 //! |---|---|
 //! | `actions/<kind>/<key>.json` | the action record of a key, as the store writes it ([`crate::store::record`]) |
-//! | `files/<ab>/<digest>` | a file of an artifact, by the BLAKE3 of its content: equal files of many artifacts lie there once |
+//! | `files/<ab>/<digest>` | a file of an artifact, by the BLAKE3 of its content: artifacts share equal files |
 //!
-//! A push writes the files that are not there, then the record: a process that finds a record finds its files. A pull believes
-//! nothing: the record has to be of the key that was asked for and whole, its files' digests have to make up its artifact's,
-//! their paths have to stay within it, and what arrives has to have the length and the digest of the record. What
-//! does not is refused, reported ([`Remote::troubles`]) and made again, and a later push puts it right. What a record claims a
-//! key to have made cannot be checked but by making it: who may write to a remote is trusted that far.
+//! A push uploads the missing files, then the record: if a process finds a record, its files exist. A pull trusts
+//! nothing. It checks that the record is complete and belongs to the requested key, that the digests of its files give
+//! the digest of its artifact, that their paths stay within the artifact, and that each download has the recorded
+//! length and digest. An artifact that fails a check is refused, reported ([`Remote::troubles`]) and made again; a
+//! later push replaces it. Only running the stage could check that a key really gives the recorded result: users with
+//! write access to a remote are trusted for that.
 //!
-//! What has arrived of a file stays in the key's scratch folder, so that a pull that was cut off or killed goes on from
-//! there.
+//! Partial downloads stay in the key's scratch folder, so that an interrupted or killed pull resumes from there.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, OpenOptions};

@@ -1,8 +1,8 @@
 //! A pipeline's results as one HTML file: the graph, training curves, bounds, samples, provenance.
 //!
-//! The file stands alone: no script, no font, no image from elsewhere, so that it can be mailed, archived and opened
-//! in ten years. It shows what the artifacts and their records hold and computes nothing of its own but a running
-//! mean for the eye. Means over seeds are those that a compare stage wrote.
+//! The file is self-contained, without scripts, fonts or images from elsewhere, so that it can be mailed, archived and
+//! opened in ten years. It shows the contents of artifacts and their records, and computes only a running mean for the
+//! curves. Means over seeds come from compare stages.
 
 use std::fmt::Write;
 use std::fs;

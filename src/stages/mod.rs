@@ -1,9 +1,9 @@
 //! The stages: config and inputs in, an artifact's files out. One file per kind.
 //!
-//! A stage reads its inputs' folders, writes below `output` and nowhere else but `work`, and says what it does
-//! through `sink`. It does not depend on the store, of keys and of the other stages. What it writes below `output`
-//! is a function of its config, its inputs' contents and its seed alone: no time, no path, no machine. Such facts
-//! go into [`StageOutput`].
+//! A stage reads the folders of its inputs, writes only below `output` and `work`, and reports progress through `sink`.
+//! It does not depend on the store, on keys or on other stages. The files below `output` are a function of its config,
+//! the contents of its inputs and its seed alone: they contain no time, path or machine. Such facts go into
+//! [`StageOutput`].
 
 use std::path::{Path, PathBuf};
 

@@ -1,33 +1,33 @@
-//! The store: artifacts by content, action records by key, locks that die with their process.
+//! The store: artifacts by content, action records by key, locks that end with their process.
 //!
 //! # Layout
 //!
-//! | below `.mdlm/` | what |
+//! | below `.mdlm/` | content |
 //! |---|---|
-//! | `version` | layout version; another one is refused |
+//! | `version` | layout version; a store with another version is refused |
 //! | `artifacts/<digest>/…` | an artifact's files, named by their content ([`digest`]), read-only |
-//! | `actions/<kind>/<key>.json` | what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
+//! | `actions/<kind>/<key>.json` | the record of what a stage with that key made ([`record`]): the key's parts, the artifact's files, provenance |
 //! | `work/<key>/` | scratch that survives interruption ([`checkpoints`] of a training); deleted once the key is committed |
-//! | `checkpoints/…/` | [`checkpoints`] that trainings keep for others |
-//! | `downloads/` | files from elsewhere, by content and by URL (`crate::data::fetch`) |
-//! | `piped/<digest>` | text that came through pipes, by content ([`piped`]) |
+//! | `checkpoints/…/` | [`checkpoints`] that trainings keep for other trainings |
+//! | `downloads/` | downloaded files, by content and by URL (`crate::data::fetch`) |
+//! | `piped/<digest>` | text from pipes, by content ([`piped`]) |
 //! | `staging/<key>/`, `staging/<key>.json` | an artifact and its record while they are written |
-//! | `locks/<key>`, `locks/<artifact>` | held by the process that works on the key; by those that use the artifact ([`lock`]) |
-//! | `quarantine/<digest>/`, `quarantine/<digest>.json` | artifacts that were found corrupt, and what is wrong with them ([`verify`]) |
-//! | `runs/<number>.json` | what a run reached ([`runs`]): the last ones keep it from being collected ([`gc`]) |
-//! | `reports/<pipeline>.html` | the report of the last whole run |
-//! | `files.json` | what files outside the store looked like when they were hashed ([`stat`]) |
-//! | `checksums.json` | the same of files that were brought by hand, with their SHA-256 |
-//! | `latest/<name>.json` | the last key of each stage by name: what a rerun is compared with when it says why it runs |
+//! | `locks/<key>`, `locks/<artifact>` | held by the process that works on the key; by the processes that use the artifact ([`lock`]) |
+//! | `quarantine/<digest>/`, `quarantine/<digest>.json` | corrupt artifacts, and what is wrong with each ([`verify`]) |
+//! | `runs/<number>.json` | the artifacts that a run reached ([`runs`]): those of the last runs are not collected ([`gc`]) |
+//! | `reports/<pipeline>.html` | the report of the last complete run |
+//! | `files.json` | the metadata of files outside the store when they were hashed ([`stat`]) |
+//! | `checksums.json` | the same for files provided by hand, with their SHA-256 |
+//! | `latest/<name>.json` | the last key of each stage by name: the reasons of a rerun come from the comparison with it |
 //!
-//! Everything is found by digests and by paths relative to the store: it can be moved.
+//! All references are digests and paths relative to the store, so it can be moved.
 //!
 //! # Commit
 //!
 //! The holder of a key's lock owns `staging/<key>` and `work/<key>`. A commit hashes the staged files, makes them
-//! read-only, syncs them and their folders, renames the folder to its place, writes and syncs the record, and renames
-//! that ([`commit`]). A process that dies anywhere leaves either no record, and its leftovers are swept by the next
-//! run, or a complete one. A record whose artifact is not there in full is a miss that says so.
+//! read-only, syncs them and their folders, renames the folder to its final path, writes and syncs the record, and
+//! renames that ([`commit`]). If a process dies at any point, it leaves either a complete record or no record; in the
+//! second case the next run deletes its leftovers. A record whose artifact is incomplete is a cache miss that says so.
 
 use std::fs;
 use std::io::{ErrorKind, Write};

@@ -1,18 +1,18 @@
-//! The training loop: batches from packed rows, gradients from a network, AdamW, checkpoints, and a diagnosis when it
-//! goes wrong. It is generic over the learner ([`Learner`]: a network with its optimizer, on any device) and the objective
-//! ([`Objective`]), and knows no stages; where checkpoints lie it asks
-//! [`crate::store::checkpoints`].
+//! The training loop: batches from packed rows, gradients from a network, AdamW, checkpoints, and a diagnosis if the
+//! loss or a gradient is not finite. It is generic over the learner ([`Learner`]: a network with its optimizer, on any
+//! device) and the objective ([`Objective`]), and does not depend on stages. [`crate::store::checkpoints`] provides the
+//! paths of checkpoints.
 //!
 //! One step, for the rows g = step · B + i of the endless, epoch-wise permuted order of the data:
 //!
 //! 1. the objective draws each row's noise;
-//! 2. the loss is Σ w · nll / (valid tokens of all B rows), a mean over tokens as the authors take it (padding
+//! 2. the loss is Σ w · nll / (valid tokens of all B rows), a mean over tokens as in the authors' code (padding
 //!    excluded), so that micro-batches accumulate to the gradient of the whole batch, row by row in order;
 //! 3. ranks that share a batch sum their gradients ([`Trainer::all_reduce`]);
 //! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
 //!
-//! The state after step n is a function of the configuration, the data and the seed: not of threads, micro-batches or
-//! of how often the run was interrupted.
+//! The state after step n is a function of the configuration, the data and the seed. It does not depend on threads,
+//! micro-batches or interruptions.
 
 mod batch;
 pub mod checkpoint;

@@ -1,10 +1,10 @@
-"""What a training step has to do on a GPU: operations and bytes, kernel by kernel, and the time below which it cannot fall.
+"""The work of a training step on a GPU: operations and bytes of each kernel, and the least time that they take.
 
     python3 tests/bench/gpu_floor.py > tests/bench/gpu-floor.md
 
-Counted from the shapes alone. Operations are those of matrix products, two for a multiplication and an addition; only what is
-done is counted: the last block's queries, output and MLP and the output layer for masked positions, half of all. Bytes are
-what each kernel has to read and write once, with bf16 activations, as the kernels are cut today.
+All figures are computed from the shapes. Operations are those of matrix products, two for a multiplication and an addition.
+The last block's queries, output and MLP and the output layer are counted for masked positions only, half of all. Bytes are
+the reads and writes that each kernel needs at least once, with bf16 activations, for the kernels as they are now.
 """
 
 # V, L, D, H, N, C: as `mdlm shapes` lists them.
@@ -14,7 +14,7 @@ SHAPES = {
 }
 ROWS = {"lm1b-small": 512, "owt-small": 64}
 MASKED = 0.5
-# Of an H200, as others have measured them: to be measured again in the run of any result.
+# Published measurements of an H200; a run that reports a result measures them again.
 TFLOPS, TERABYTES = 790, 4.3
 
 
@@ -57,31 +57,31 @@ def kernels(shape):
     both = blocks - 1 + 1  # blocks whose norm before the keys is for all
     products_of = dict(products(shape))
     rows = [
-        ("products, forward: factors and results", unit * ((2 + 1) * both + (1 + 1 + 1 + 1) * depth + (1 + 4 + 4 + 4 + 1) * depth),
+        ("matrix products, forward: factors and results", unit * ((2 + 1) * both + (1 + 1 + 1 + 1) * depth + (1 + 4 + 4 + 4 + 1) * depth),
          sum(products_of[x] for x in ("keys and values", "queries", "attention's output", "MLP"))),
-        ("products, backward", unit * 2 * ((2 + 1) * both + (1 + 1 + 1 + 1) * depth + (1 + 4 + 4 + 1) * depth),
+        ("matrix products, backward", unit * 2 * ((2 + 1) * both + (1 + 1 + 1 + 1) * depth + (1 + 4 + 4 + 1) * depth),
          2 * sum(products_of[x] for x in ("keys and values", "queries", "attention's output", "MLP"))),
         ("attention, forward", unit * (1 + 2 + 1) * depth, products_of["attention"]),
-        ("attention, deltas", unit * 2 * depth, 0),
+        ("attention, δ of the backward pass", unit * 2 * depth, 0),
         ("attention, backward by keys", unit * (1 + 2 + 1 + 2) * depth, 2 * products_of["attention"]),
         ("attention, backward by queries", unit * (1 + 2 + 1 + 1) * depth, 1.5 * products_of["attention"]),
         ("norms, forward", unit * 2 * (both + depth + n), 0),
         ("norms, backward", unit * 4 * (both + depth + n), 0),
         ("gate, dropout, residual, forward", unit * 3 * 2 * depth, 0),
         ("gate, dropout, residual, backward", unit * 3 * 2 * depth, 0),
-        ("gradients of biases, where no product makes them", unit * (4 + 1) * depth, 0),
+        ("gradients of biases that no matrix product computes", unit * (4 + 1) * depth, 0),
         ("embedding and its gradient", unit * 3, 0),
-        ("output layer: logits in f32, slopes", n * v * (4 + 4 + 4 + 2 + 2 + 2), 3 * products_of["output layer"]),
+        ("output layer: logits in f32, their gradients", n * v * (4 + 4 + 4 + 2 + 2 + 2), 3 * products_of["output layer"]),
         ("norm of the gradient, clip, AdamW, average", 46 * parameters(shape) / tokens, 0),
     ]
     return rows
 
 
 def main():
-    print("# What a training step has to do on a GPU\n")
-    print("No GPU has run this yet: nothing here is a measured time. The table is what `gpu_floor.py` beside it counts; the")
-    print("column for times is to be filled by a run of `tests/peers/gpu.sh`, which measures the card's own limits first and times")
-    print("each kernel (`mdlm bench --kernels`).\n")
+    print("# The work of a training step on a GPU\n")
+    print("No GPU has run mdlm yet: this page has no measured times. `gpu_floor.py` counts the work and computes the least time")
+    print("of each kernel from it. A run of `tests/peers/gpu.sh` on a GPU will give the times for the last column: it measures the")
+    print("card's limits first and then times each kernel (`mdlm bench --kernels`).\n")
     for shape, rows in ROWS.items():
         length = SHAPES[shape][1]
         tokens = rows * length
@@ -92,7 +92,7 @@ def main():
         print(f"- {flops / 1e9:.3f} GFLOP a token, {flops * tokens / 1e12:.1f} TFLOP a step: {arithmetic:.1f} ms at {TFLOPS} TFLOP/s.")
         print(f"- {all_bytes / 1e3:.0f} kB a token, {all_bytes * tokens / 1e9:.1f} GB a step: {traffic:.1f} ms at {TERABYTES} TB/s.")
         floor = sum(max(per * tokens / TERABYTES / 1e9, work * tokens / TFLOPS / 1e9) for _, per, work in kernels(shape))
-        print(f"- Kernel by kernel, the larger of both: {floor:.1f} ms, {tokens / floor / 1e3:.2f} million tokens a second;")
+        print(f"- Sum over the kernels of the larger of both times: {floor:.1f} ms, {tokens / floor / 1e3:.2f} million tokens a second;")
         print(f"  55% of the matrix rate would be {0.55 * TFLOPS * 1e12 / flops / 1e6:.2f} million.\n")
         print("| kernel | GB | TFLOP | floor, ms | measured, ms |\n|---|---|---|---|---|")
         for name, per, work in kernels(shape):

@@ -1,4 +1,4 @@
-//! `mdlm compare`: results side by side.
+//! `mdlm compare`: results in one table.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

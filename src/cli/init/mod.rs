@@ -1,4 +1,4 @@
-//! `mdlm init`: a first manifest for text of one's own.
+//! `mdlm init`: a first manifest for the user's text.
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::{Component, Path, PathBuf};

@@ -1,8 +1,8 @@
-//! `mdlm validate`: all faults of manifests, at their lines. Also how every command that reads a manifest prints
-//! its faults.
+//! `mdlm validate`: all faults of manifests, at their lines; and the printer of faults for every command that reads a
+//! manifest.
 //!
-//! For people it shows the lines; for machines it has JSON of its own, GitHub's workflow commands ([`github`]) and
-//! SARIF ([`sarif`]).
+//! People get the lines of the manifest with the faults marked. Machines get mdlm's JSON, GitHub's workflow commands
+//! ([`github`]) or SARIF ([`sarif`]).
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};

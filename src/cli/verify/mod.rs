@@ -1,4 +1,4 @@
-//! `mdlm verify`: whether the store holds what its records say, and whether a result's history does ([`chain`]).
+//! `mdlm verify`: checks that the store's artifacts match their records, and that a result's history does ([`chain`]).
 
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};

@@ -1,13 +1,13 @@
-//! Tokenized spelling of the usual corpora → natural text.
+//! From the tokenized spelling of the usual corpora to natural text.
 //!
-//! Corpora of the field come with spaces between all their tokens: `He does n't pay $ 1 @,@ 000 .` The bounds of arXiv
-//! 2406.07524 are on text whose spelling was restored first, and so are ours. Its authors' own rules are [`published`],
-//! for numbers that are put beside the paper's; what they do otherwise is said there and at each rule set, with
-//! `DIFFERENCE:`.
+//! The field's corpora have spaces between all their tokens: `He does n't pay $ 1 @,@ 000 .` The bounds of arXiv
+//! 2406.07524 are on text whose spelling was restored first, and so are mdlm's. The authors' rules are [`published`],
+//! for numbers that are compared with the paper's. `DIFFERENCE:` comments there and at each rule set say how they
+//! differ.
 //!
-//! Every rule set of ours is one pass over the text ([`scanner`], which asks [`quotes`] about quotes) and idempotent: what
-//! is natural already stays as it is. One exception: an opening single quote after a capitalised word or a letter alone,
-//! which no other quote of the line closes, looks like the second half of a name, and closes up the second time.
+//! Every rule set of mdlm is one pass over the text ([`scanner`], which calls [`quotes`] for quotes) and idempotent:
+//! natural text does not change. One exception: an opening single quote after a capitalised word or a single letter,
+//! which no other quote of the line closes, looks like the second half of a name, and joins it in the second pass.
 
 mod published;
 mod quotes;

@@ -1,9 +1,9 @@
-//! Which files outside the store a manifest names.
+//! Resolves the files outside the store that a manifest names.
 //!
-//! Paths and globs stand for files, each file once, in the order of the patterns and of a glob's matches by name. What a
-//! glob leaves out it counts, so that a stage can say so: hidden files and folders and system files ([`names`]), stores,
-//! reports and manifests of mdlm, what `exclude` matches, what is no plain file, and a file that is there already
-//! ([`LeftOut`]).
+//! Paths and globs name files. Each file appears once, in the order of the patterns and, within a glob, sorted by name.
+//! Files that a glob skips are counted ([`LeftOut`]), so that a stage can report them: hidden files and folders and
+//! system files ([`names`]), mdlm's stores, reports and manifests, files that `exclude` matches, files that are not
+//! plain files, and files that are already listed.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};

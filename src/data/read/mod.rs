@@ -1,14 +1,14 @@
-//! Files of text in any of the forms that people have them → records.
+//! Files of text in common forms → records.
 //!
-//! A stored file is looked at from the outside in: compression and archives are recognised by their first bytes, down to
-//! a few layers (`a.tar.xz` of `b.xz` of tars, as OpenWebText comes); what lies within is read by its format. Nothing is
-//! unpacked to disk; only Parquet, Arrow files and zip within another file, which are read from their end, are copied to
-//! a temporary file without a name.
+//! A stored file is read from the outside in: compression and archives are recognised by their first bytes, down to a
+//! few layers (`a.tar.xz` of `b.xz` of tars, as in OpenWebText); the content is read by its format. Archives are not
+//! unpacked to disk. Only Parquet, Arrow and zip files within another file are copied to an unnamed temporary file,
+//! because they are read from their end.
 //!
-//! Input is taken to be hostile. Declared lengths are checked against the bytes that are there before anything is
-//! allocated, a record is never longer in memory than [`Reading::longest_record`], and what is decompressed or repeated
-//! may not become more than [`Reading::largest_ratio`] times what was read. What is at fault is an error that names file,
-//! member, record and byte.
+//! All input is treated as hostile. Declared lengths are checked against the bytes that exist before memory is
+//! allocated. A record in memory is never longer than [`Reading::longest_record`], and decompressed or repeated content
+//! never exceeds [`Reading::largest_ratio`] times the bytes read. Faulty input is an error that names file, member,
+//! record and byte.
 
 mod archive;
 mod arrow;

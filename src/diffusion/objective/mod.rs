@@ -1,7 +1,7 @@
-//! The seam between objectives and everything that trains, bounds or samples a model.
+//! The interface between objectives and the code that trains, evaluates or samples a model.
 //!
-//! [`Objective`] is all that training, evaluation, sampling and the benchmark see. One file is one objective, its
-//! paper's equations as named functions; [`build`] makes it from the manifest's `objective`.
+//! Training, evaluation, sampling and the benchmark use the trait [`Objective`] alone. Each objective is one file with
+//! its paper's equations as named functions; [`build`] makes an objective from the manifest's `objective`.
 
 mod mdlm;
 

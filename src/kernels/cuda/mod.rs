@@ -1,13 +1,14 @@
-//! The CUDA backend: the same network on kernels of our own, over a [`Driver`].
+//! The CUDA backend: the same network on mdlm's kernels, over a [`Driver`].
 //!
-//! Activations are matrices of [`DType`]s; weights have f32 masters, working copies of elements, and f32 gradients. All
-//! sums are in f32 and in an order that depends on sizes alone: two runs on one device give the same bits. The tape is a list
-//! of closures; a gradient is let go when it is consumed, and what two operations share is added up.
+//! Activations are matrices of [`DType`]s. Weights have f32 masters, working copies in the data type of the
+//! activations, and f32 gradients. All sums are in f32, in an order that depends on sizes alone: two runs on one device
+//! give the same bits. The tape is a list of closures. A gradient is freed when it is consumed; gradients of a value
+//! that several operations use are added.
 //!
-//! Nothing runs when an operation is called: what it asks of the device is [queued](queue), and handed over when a result is
-//! wanted or a step is complete.
+//! Calling an operation runs nothing: the operation [queues](queue) its device work, which is submitted when a result
+//! is needed or a step is complete.
 //!
-//! Every method of [`Backend`] is a thin typed wrapper: what does not depend on types is in [`operations`].
+//! Every method of [`Backend`] is a thin typed wrapper; the code that does not depend on types is in [`operations`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;

@@ -2,7 +2,8 @@
 //!
 //! # Gradient
 //!
-//! dtable[v] += Σ dy[r] over the rows r whose token is v, in order: sparse, only the rows that occur are touched.
+//! dtable[v] += Σ dy[r] over the rows r whose token is v, in order. It is sparse: only rows of the table that occur in
+//! `tokens` change.
 
 pub mod cpu;
 

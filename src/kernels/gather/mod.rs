@@ -1,4 +1,4 @@
-//! y(n, D) = x(R, D)[rows]; rows ascend strictly or may repeat.
+//! y(n, D) = x(R, D)[rows]; `rows` are strictly ascending or may repeat.
 //!
 //! # Gradient
 //!

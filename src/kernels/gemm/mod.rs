@@ -2,20 +2,21 @@
 //!
 //! # The order of the sum
 //!
-//! DType (i, j) is a left fold over the depth, `acc = fma(a[i][p], b[p][j], acc)` for p = 0..k in this order, from the
-//! start value: nothing else decides its bits. Tiles, packing, threads and the SIMD level (vectors run along n, never
-//! along k) only choose which elements are computed together. Hence
-//! - a row of an activation does not depend on how many rows are in the call;
+//! Element (i, j) is a left fold over the depth, `acc = fma(a[i][p], b[p][j], acc)` for p = 0..k in this order, from
+//! the start value. Nothing else decides its bits: tiles, packing, threads and the SIMD level only choose which
+//! elements are computed together (vectors run along n, never along k). Hence
+//!
+//! - a row of an activation does not depend on the number of rows in the call;
 //! - a weight's gradient dW += dYᵀ · X, started from the gradient so far, is the fold over all token rows in order, for
-//!   any way to cut the batch into micro-batches;
+//!   any division of the batch into micro-batches;
 //! - AVX2, AVX-512 and NEON give the same bits.
 //!
-//! Crates `gemm`, `faer` and BLAS keep none of this: their depth blocks start new partial sums, and their sizes follow
-//! the machine's caches.
+//! The crates `gemm` and `faer` and BLAS guarantee none of these properties: their depth blocks start new partial sums,
+//! whose sizes depend on the machine's caches.
 //!
 //! # Gradient
 //!
-//! With dC given: dA = dC · Bᵀ, dB = Aᵀ · dC; both are this operation with transposed views.
+//! For a given dC, dA = dC · Bᵀ and dB = Aᵀ · dC; both are this operation with transposed views.
 
 mod cpu;
 mod pairs;

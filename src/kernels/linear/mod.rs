@@ -1,4 +1,4 @@
-//! y(R, O) = x(R, I) · w(O, I)ᵀ + b(O), or some of the outputs: some rows of w.
+//! y(R, O) = x(R, I) · w(O, I)ᵀ + b(O), or a range of the outputs, from a range of the rows of w.
 //!
 //! # Gradient
 //!

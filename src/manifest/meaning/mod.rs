@@ -1,7 +1,7 @@
-//! Semantic faults: what no schema can say.
+//! Semantic faults, which no schema can state.
 //!
-//! References and circles are checked on the text itself, so that they are reported beside structural faults. What
-//! follows a chain of stages is checked where every stage of the chain is without structural fault.
+//! References and cycles are checked on the JSON tree, so that they are reported together with structural faults. A
+//! check that follows a chain of stages runs only if no stage of the chain has a structural fault.
 
 mod source;
 mod tokenizer;

@@ -1,12 +1,12 @@
 //! `compare`: several results → one table, as `compare.json`, `compare.md` and `compare.csv`.
 //!
-//! A row is an instance of a sweep or a stage of a list. Its columns are what distinguishes it from the others (the swept fields,
-//! the stage's name) and the metrics of its artifact, each with its 95% interval. `mdlm compare` shows the same table of
-//! what has run so far.
+//! A row is an instance of a sweep or a stage of a list. Its columns are the fields that distinguish it from other rows
+//! (the swept fields, the stage's name) and the metrics of its artifact, each with its 95% interval. `mdlm compare`
+//! shows the same table for the stages that have run so far.
 //!
-//! Rows whose settings differ in seeds alone, whatever their stages are called, are replicates ([`super::replicates`]): a
-//! table of means over seeds comes first, and single rows are in the order of the manifest, never by rank. What comes first
-//! is called best only where it is apart from all others by more than the uncertainty ([`verdict`]).
+//! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`]).
+//! The table of means over seeds comes first; single rows follow in the order of the manifest, not by rank. The first
+//! setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
 
 use std::fs;
 use std::path::Path;

@@ -1,10 +1,11 @@
-//! Results that differ in seeds alone: replicates of one setting, which have a mean and a spread and no rank.
+//! Results that differ in seeds alone: replicates of one setting, which have a mean and a standard deviation and no
+//! rank.
 //!
-//! The 95% interval of a result covers which rows were held out and which noise was drawn. What another seed would give
-//! it does not cover, and that may differ by many times as much: the best of several seeds is the luckiest, not the best
-//! setting. So results whose settings are equal in all but seeds ([`Setting`]), whatever their stages are called, make a
-//! group, with the mean of its values and their standard deviation over seeds; groups are in order of their means, and the
-//! rows of a group stay as they were.
+//! The 95% interval of a result covers which rows were held out and which noise was drawn. It does not cover the effect
+//! of another seed, which can be many times larger: the best of several seeds is the luckiest one, not the best
+//! setting. Therefore results whose settings are equal except for seeds ([`Setting`]) form a group, whatever their
+//! stages are called. A group has the mean of its values and their standard deviation over seeds. Groups are sorted by
+//! their means; rows within a group keep their order.
 
 use std::collections::HashMap;
 

@@ -1,4 +1,4 @@
-//! The state of a training run on disk, and what survives a crash.
+//! The state of a training run on disk, which survives a crash.
 //!
 //! A checkpoint is a folder:
 //!
@@ -6,23 +6,23 @@
 //! |---|---|
 //! | `raw.safetensors` | the weights, under the authors' names |
 //! | `ema.safetensors` | their moving average, under the same names |
-//! | `optimizer.safetensors` | the moments, `exp_avg/…` and `exp_avg_sq/…` before the weight's name (PyTorch's words) |
+//! | `optimizer.safetensors` | the moments: `exp_avg/…` and `exp_avg_sq/…` (PyTorch's names) before the weight's name |
 //! | `metrics.jsonl` | the metrics so far |
-//! | `state.json` | step, digests of the other files, what decides the run ([`History`]) |
+//! | `state.json` | step, digests of the other files, and the settings that decide the run ([`History`]) |
 //!
-//! Random numbers have no state (see [`crate::rng`]), and the position in the data is a function of the step: there is
-//! nothing else to keep. A checkpoint is written beside its place, fsynced and renamed; `state.json` holds the digests,
-//! so a folder that a crash or a disk has damaged is recognised and the one before it is taken.
+//! No other state exists: random numbers have none (see [`crate::rng`]), and the position in the data is a function of
+//! the step. A checkpoint is written under a temporary name, fsynced and renamed. `state.json` holds the digests, so a
+//! folder that a crash or a disk has damaged is detected, and the previous checkpoint is used.
 //!
-//! A run may go on from what another one left: a shorter one, or one that differs later on. It takes up a checkpoint
-//! whose steps are those that it would have made itself, to the bit ([`History::shares`]).
+//! A run may resume from the checkpoint of another run: a shorter one, or one that differs later on. It uses only a
+//! checkpoint whose steps it would have made itself, bit for bit ([`History::shares`]).
 //!
-//! | module | knows |
+//! | module | purpose |
 //! |---|---|
 //! | `format` | the files of a checkpoint |
-//! | `history` | whether a run would have come through a state itself |
-//! | `manager` | what to write, to keep and to take up ([`CheckpointManager`], [`Left`]) |
-//! | [`crate::store::checkpoints`] | where checkpoints lie, and how long |
+//! | `history` | whether a run would have passed through a state itself |
+//! | `manager` | which checkpoints to write, keep and resume from ([`CheckpointManager`], [`Left`]) |
+//! | [`crate::store::checkpoints`] | the paths of checkpoints, and how long they stay |
 
 mod format;
 mod history;

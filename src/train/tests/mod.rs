@@ -1,4 +1,4 @@
-//! Tests of whole runs of the loop.
+//! Tests of complete training runs.
 
 #[cfg(target_os = "linux")]
 mod cuda;

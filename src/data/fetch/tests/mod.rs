@@ -1,4 +1,4 @@
-//! Downloads from servers that misbehave.
+//! Downloads from faulty servers.
 
 use std::fs;
 use std::path::{Path, PathBuf};

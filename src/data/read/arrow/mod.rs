@@ -1,14 +1,14 @@
-//! A column of strings out of Arrow IPC.
+//! A column of strings from Arrow IPC.
 //!
-//! A file is read by its footer, which says where its batches are: some writers leave out the end mark, or the length
-//! of the schema message, that a stream between the magics would have. A stream is read from front to back, and so are
-//! the streams behind it: joined files are one corpus, as they are for gzip or zstd.
+//! A file is read by its footer, which gives the positions of its batches: some writers omit the end mark, or the
+//! length of the schema message, that a stream between the magics would have. A stream is read from front to back, and
+//! so are the streams after it: joined files are one corpus, as for gzip or zstd.
 //!
-//! The crate `arrow` decodes the batches, after every length of a message was checked against the bytes that are there:
-//! its own file reader takes what a footer, a batch or a compressed buffer states
-//! (`the_arrow_crate_takes_what_a_file_states` in `tests/it/bombs.rs`), and with checks before it every batch would be read
-//! twice. A batch is in memory as a whole, so it is bounded. Strings are decoded as bytes, so that what is not UTF-8 is a
-//! matter of the policy.
+//! The crate `arrow` decodes the batches after every length of a message was checked against the bytes that exist. Its
+//! file reader trusts the sizes that a footer, a batch or a compressed buffer states
+//! (`the_arrow_crate_takes_what_a_file_states` in `tests/it/bombs.rs`), and with checks before it every batch would be
+//! read twice. A whole batch is in memory, so its size is bounded. Strings are decoded as bytes, so that the policy for
+//! invalid UTF-8 applies to them.
 
 mod column;
 

@@ -1,7 +1,7 @@
-//! Values separated by commas, tabs or another character, quoted as RFC 4180 has it or not at all.
+//! Values separated by commas, tabs or another character, quoted as in RFC 4180 or not at all.
 //!
-//! A row that is not as the others is an error or left out, never read in part: text that is lost without a word is the
-//! worst that a table can do.
+//! A row that does not fit the others is an error or is skipped as a whole. It is never read in part: losing text
+//! silently is the worst fault of a table reader.
 
 mod parser;
 #[cfg(test)]

@@ -1,19 +1,19 @@
-//! A column of strings out of a Parquet file.
+//! A column of strings from a Parquet file.
 //!
 //! The crate `parquet` parses the footer, reads the pages, checks their checksums and decodes their values. It is made
-//! for files of one's own, so that around it are limits of ours, each with a test of `tests/it/bombs.rs` that fails when
-//! the crate has one:
+//! for trusted files, so mdlm adds limits around it. Each limit has a test in `tests/it/bombs.rs` that fails once the
+//! crate has such a limit:
 //!
-//! | what the crate does | test | instead |
+//! | behaviour of the crate | test | what mdlm does |
 //! |---|---|---|
-//! | makes room for what a page's header states, and decompresses on | `the_parquet_crate_takes_what_a_page_states`, `the_crate_decompresses_without_a_bound` (here) | pages come as they are stored ([`pages`]) |
-//! | follows a schema as deep as it goes, reserves the fields that are stated, writes down every path | `the_parquet_crate_follows_a_schema_without_end` | the schema is looked at before ([`footer`], [`thrift`]) |
-//! | reads a row as a whole, whatever it has of values | `the_parquet_crate_reads_a_row_however_long_it_is` | levels are decoded here ([`levels`]), values some at a time ([`values`]) |
-//! | makes room for as many lengths of strings as are stated | `the_parquet_crate_takes_as_many_lengths_as_are_stated` | they are looked at before ([`levels`]) |
+//! | allocates the size that a page's header states, and decompresses beyond it | `the_parquet_crate_takes_what_a_page_states`, `the_crate_decompresses_without_a_bound` (here) | reads the stored pages itself ([`pages`]) |
+//! | follows a schema to any depth, reserves memory for the stated fields, builds every path | `the_parquet_crate_follows_a_schema_without_end` | checks the schema first ([`footer`], [`thrift`]) |
+//! | reads a row as a whole, however many values it has | `the_parquet_crate_reads_a_row_however_long_it_is` | decodes levels itself ([`levels`]) and values in parts ([`values`]) |
+//! | allocates as many string lengths as are stated | `the_parquet_crate_takes_as_many_lengths_as_are_stated` | checks the lengths first ([`levels`]) |
 //!
 //! One page and one dictionary are in memory.
 //!
-//! Read are flat columns, fields of structures and lists of strings, of any depth. The format: parquet-format 2.11.
+//! It reads flat columns, fields of structures and lists of strings, of any depth. The format: parquet-format 2.11.
 
 mod footer;
 mod levels;
