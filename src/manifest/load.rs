@@ -621,8 +621,8 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(train(&loaded).steps, 2600);
-        let super::super::Objective::Mdlm(objective) = &train(&loaded).objective;
-        assert!(matches!(objective.noise, super::super::Noise::Cosine(_)));
+        let noise = train(&loaded).objective.noise();
+        assert!(matches!(noise, Some(super::super::Noise::Cosine(_))));
         assert_eq!(loaded.written["stages"]["text"]["input"]["files"][1], "c.txt");
         assert_eq!(loaded.manifest.name, "quoted");
         assert_eq!(loaded.overrides.len(), 5);

@@ -55,7 +55,7 @@ pub use elsewhere::tokenizer as tokenizer_object;
 pub use fault::{Code, Fault, Faults, Place, Related};
 pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
-pub use objective::{MdlmObjective, Noise, NoiseEpsilon, NoiseRange, Objective};
+pub use objective::*;
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use sampler::{AncestralSteps, Sampler};
 pub use schema::{schema, schema_text};

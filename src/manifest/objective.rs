@@ -20,6 +20,14 @@ impl Default for Objective {
 }
 
 impl Objective {
+    /// The noise schedule of the forward process; nothing for an objective that has none.
+    #[must_use]
+    pub fn noise(&self) -> Option<&Noise> {
+        match self {
+            Self::Mdlm(objective) => Some(&objective.noise),
+        }
+    }
+
     /// Whether the network is fed the noise level of each row.
     #[must_use]
     pub fn is_time_conditioned(&self) -> bool {

@@ -16,8 +16,8 @@ use super::matrix::SIGN;
 use super::text::{Data, Node, Span, pointer_join};
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Objective, Pack, Padding, Sample, Source, SourceInput,
-    Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
+    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
@@ -487,8 +487,7 @@ impl<'t> Meaning<'t> {
                     )),
             );
         }
-        let Objective::Mdlm(objective) = &stage.objective;
-        if let Noise::Linear(range) | Noise::Geometric(range) = &objective.noise
+        if let Some(Noise::Linear(range) | Noise::Geometric(range)) = stage.objective.noise()
             && range.sigma_min >= range.sigma_max
         {
             faults.push(
