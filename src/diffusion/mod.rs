@@ -1,7 +1,7 @@
-//! The mathematics of diffusion over tokens: noise, parameterizations, reverse steps and objectives, without input or
-//! output and without a network.
+//! The mathematics of diffusion over tokens: noise, parameterizations, reverse steps and objectives, without I/O and
+//! without a network.
 //!
-//! From the paper (Sahoo et al., arXiv 2406.07524) to the code, x_0 being the paper's x and x_t its z_t:
+//! From the paper (Sahoo et al., arXiv 2406.07524) to the code; x_0 is the paper's x, and x_t its z_t:
 //!
 //! | in the paper | here |
 //! |---|---|
@@ -12,17 +12,17 @@
 //! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`] |
 //! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Mdlm::level_of_bound`] |
 //! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Schedule::loss_weight`] |
-//! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; its mean and interval are [`crate::evaluate`]'s |
+//! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; [`crate::evaluate`] computes its mean and interval |
 //! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Mdlm::time`] |
 //! | low-discrepancy times (appendix C.3) | [`low_discrepancy_time`] |
 //!
-//! What a step of training does with a row: the objective draws t, [`ForwardProcess::q_xt`] moves tokens to the mask,
-//! [`NoisedBatch`] holds what the network sees, the positions that it predicts, and the weight of each; the network's
-//! readout computes −log p(x_0 | x_t) there.
+//! In a training step, the objective draws t for a row and [`ForwardProcess::q_xt`] replaces tokens by the mask.
+//! [`NoisedBatch`] holds the network's input, the positions that it predicts, and the weight of each. The network's
+//! readout computes −log p(x_0 | x_t) at these positions.
 //!
-//! An objective is one file in `objective/`, a variant of the manifest's `objective`, and a line in
-//! [`objective::build`]. Training, evaluation, sampling and the benchmark use the trait [`Objective`] and do not know
-//! which objective it is.
+//! Each objective is one file in `objective/`, a variant of the manifest's `objective`, and an arm of
+//! [`objective::build`]; CONTRIBUTING.md lists all files that a new one takes. Training, evaluation, sampling and the
+//! benchmark use the trait [`Objective`] and do not know which objective it is.
 //!
 //! Shape letters: B rows of the global batch, L tokens a row, n positions that are predicted.
 

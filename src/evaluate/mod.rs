@@ -1,21 +1,21 @@
 //! The bound on a model's negative log-likelihood, estimated by Monte Carlo, with its uncertainty.
 //!
 //! Each row x gets D draws whose expectation is its NELBO ([`Objective::noise_of_bound`]). The draws of a row are
-//! stratified: draw d takes its time or count from the d-th of D equal parts, at the place frac(shift + phase) within it,
-//! where the rows' phases, frac(r · golden ratio), are spread evenly and the draws' shifts are random, so that every
-//! offset is uniform by itself. With y the mean of a row's draws and n its valid tokens, the estimate in nats per
-//! token is the ratio b, e is a row's residual, and rows r and r′ are neighbours by phase:
+//! stratified: draw d takes its time or count from the d-th of D equal parts of the range, at the offset frac(shift +
+//! phase) within the part. The phases of the rows, frac(r · golden ratio), are spread evenly, and the shifts of the
+//! draws are random, so that every single offset is uniform. With y the mean of a row's draws, n its valid tokens and e
+//! its residual, the estimate in nats per token is the ratio b; rows r and r′ are neighbours by phase:
 //!
 //! ```text
 //! b = Σ y / Σ n,   e = y − b n,   standard error² = R / (2 (R − 1)) · Σ (e_r − e_r′)² / (Σ n)²
 //! ```
 //!
-//! This is the variance clustered by row, by successive differences (Wolter, "Introduction to Variance Estimation",
-//! 2007, section 8.2, estimator v2), because neighbours by phase were asked at nearly the same noise and the spread of
-//! times over rows must not be counted as chance. It holds both sources of chance: which rows were held out, and which
-//! times and masks were drawn for them. The 95% interval is b ± t · standard error with t for the estimator's ⅔ (R − 1)
-//! degrees of freedom; that of the perplexity is its exponential. More draws would remove at most √(Σ s² / D) / Σ n of
-//! the error, s² the variance among a row's draws (stratified draws vary less than that), and never more than the whole.
+//! This is the variance clustered by row, from successive differences (Wolter, "Introduction to Variance Estimation",
+//! 2007, section 8.2, estimator v2): neighbours by phase have nearly the same noise level, and the even spread of times
+//! over rows must not count as chance. It covers both sources of chance: which rows were held out, and which times and
+//! masks were drawn for them. The 95% interval is b ± t · standard error, with t for the estimator's ⅔ (R − 1) degrees
+//! of freedom; the interval of the perplexity is its exponential. More draws would reduce the error by at most √(Σ s² /
+//! D) / Σ n, with s² the variance among a row's draws (stratified draws vary less), and at most by the whole error.
 
 mod statistics;
 

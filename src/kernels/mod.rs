@@ -41,7 +41,7 @@ use crate::rng::Random;
 
 /// Dropout whose bits are a function of (seed, step, row, site, element): any backend, any batching, same mask.
 ///
-/// DType e = l·D + d of the row takes 32-bit word e % 4 of block `site << 24 | e / 4` of the row's stream
+/// Element e = l·D + d of the row takes 32-bit word e % 4 of block `site << 24 | e / 4` of the row's stream
 /// (`Random::block(step, row, block)`) and is kept when `word >= rate · 2^32`; kept elements are scaled by 1 / (1 − rate).
 #[derive(Clone, Copy, Debug)]
 pub struct Dropout {

@@ -1,19 +1,20 @@
 //! Samplers of the reverse process: from rows of masks to rows of tokens.
 //!
-//! A sampler is a file: a [`Sampler`] says which positions of a row the network is asked about in a step, and what is done
-//! with the answers. The loop here is the same for all samplers and devices: it asks the sampler about every row, has the
-//! network's [`Chain`] draw, and hands reported draws back. Tokens lie in the chain, where the network computes; a device
-//! draws there, and returns what is reported, nothing else.
+//! Each sampler is one file. A [`Sampler`] decides at each step which positions of a row to query, and which tokens to
+//! commit. The loop here is the same for all samplers and devices: it asks the sampler about every row, lets the
+//! network's [`Chain`] draw, and passes reported draws back to the sampler. The tokens are in the chain, on the device
+//! of the network. A device draws there and returns only reported draws.
 //!
-//! Every decision takes random numbers that are functions of (step, row, position): even positions of the stream for the
-//! sampler's own, odd ones for the tokens. So a row depends on the seed and its index alone, never on the rows beside it.
+//! Every decision takes random numbers that are functions of (step, row, position): the sampler uses the even positions
+//! of the stream, the draws of tokens the odd ones. So a row depends only on the seed and its index, never on other
+//! rows.
 //!
-//! The network has no absolute positions (rotary embeddings are relative), so that it cannot distinguish the positions of an
-//! all-masked row apart. What every row has by construction, BOS at its begin and EOS at the end of a wrapped one, can
-//! be given to it ([`Sampling::given`]): the rest is drawn from the same model, conditioned on what is certain anyway.
+//! The network has no absolute positions (rotary embeddings are relative), so it cannot distinguish the positions of an
+//! all-masked row. The tokens that every row has by construction, BOS at its start and EOS at the end of a wrapped row,
+//! can be given ([`Sampling::given`]). The rest is then drawn from the same model, conditioned on tokens that are
+//! certain.
 //!
-//! A new sampler takes a file here, a line in [`build`], and a kind with its settings in the manifest
-//! (`manifest/sampler.rs`).
+//! CONTRIBUTING.md lists the files that a new sampler takes.
 
 pub mod ancestral;
 pub mod cached;

@@ -1,6 +1,6 @@
-//! Files from elsewhere → local files, once.
+//! Downloads remote files once and keeps them.
 //!
-//! # Places
+//! # Sources
 //!
 //! | URL | how | pinned by |
 //! |---|---|---|
@@ -8,22 +8,23 @@
 //! | `hf://datasets/OWNER/NAME@REVISION/path-or-glob`, `hf://models/…` or `hf://OWNER/…`, `hf://spaces/…` | the hub's HTTP interface ([`hub`]) | `sha256`, or a commit as REVISION |
 //! | `s3://BUCKET/key-or-glob`, `gs://…`, `az://…` | `object_store` ([`bucket`]) | `sha256` |
 //!
-//! Whatever is not pinned has to be said to be `unpinned`; what is found at the first download is kept and stays, until
+//! The manifest has to mark a URL that is not pinned as `unpinned`. The content of its first download then stays until
 //! it is [forgotten](forget).
 //!
 //! # Layout of the folder
 //!
-//! | below it | what |
+//! | below it | content |
 //! |---|---|
-//! | `sha256/ab/abcdef…` | whole files, read-only, named by their content |
-//! | `index/<hash>.json` | what a URL (or glob) was found to hold: it is found again without the network |
-//! | `partial/<hash>`, `partial/<hash>.json` | a begun download; its URL, validator (`ETag`), length, and how much of it was synced |
-//! | `locks/<hash>` | held by the process that downloads the URL; the others wait for it |
-//! | `locks/content` | shared by the processes that download or read whole files; a process that deletes one holds it exclusively |
+//! | `sha256/ab/abcdef…` | complete files, read-only, named by their content |
+//! | `index/<hash>.json` | the content that a URL (or glob) had: later runs need no network to find it |
+//! | `partial/<hash>`, `partial/<hash>.json` | an incomplete download; its URL, validator (`ETag`), length, and how much of it was synced |
+//! | `locks/<hash>` | held by the process that downloads the URL; other processes wait for it |
+//! | `locks/content` | shared by the processes that download or read complete files; a process that deletes files holds it exclusively |
 //!
-//! `<hash>` is of the URL, and of what `exclude` takes out of a glob. A file is renamed to its place when it is whole, checked and on disk, so that a process may
-//! die at any byte: the next one goes on where it ended, or from the start, and never takes half for whole. It goes on
-//! only if the server has the same version still (`If-Range` with a strong validator), or if a checksum will show it.
+//! `<hash>` is the hash of the URL and of the `exclude` patterns of a glob. A file is renamed to its final path once it
+//! is complete, checked and on disk. So a process may die at any byte: the next one resumes where it ended, or starts
+//! again, and never mistakes a partial file for a complete one. It resumes only if the server still has the same
+//! version (`If-Range` with a strong validator), or if a checksum will detect a change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

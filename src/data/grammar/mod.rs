@@ -1,51 +1,52 @@
 //! Grammars whose entropy is exact: a generator, a parser and the probability of every record.
 //!
-//! A grammar is a probabilistic one without recursion, with variables. A record is made by the rule `record`: it takes
-//! one of the rule's alternatives by weight and says its items from left to right. A *variable* is an entry drawn
-//! uniformly from a class of words; once drawn it can be said again in any of its forms (a name, its pronoun), which
-//! is how a record remembers. A *feature* is a class of a few entries that is drawn without being said and selects
-//! forms of other words (number, tense), which is how words agree.
+//! A grammar is probabilistic, has variables, and has no recursion. The rule `record` makes a record: it chooses one of
+//! its alternatives by weight and writes the items from left to right. A *variable* is an entry drawn uniformly from a
+//! class of words. Once drawn, it can be written again in any of its forms (a name, its pronoun); this is how a record
+//! remembers. A *feature* is a class of a few entries that is drawn without being written and selects forms of other
+//! words (number, tense); this is how words agree.
 //!
 //! # File format
 //!
-//! Lines; `#` begins a comment; what belongs to a head line is indented; `\` at its end joins a line with the next.
+//! A grammar is a list of lines. `#` starts a comment. The lines of a class, feature or rule are indented below its
+//! head line. `\` at the end of a line joins it with the next.
 //!
 //! ```text
 //! class NAME: COLUMN COLUMN …        words: the forms of an entry, by column; the first form is unique in the class
 //!   FORM / FORM / …                  an entry
 //!   FORM / FORM / …: A, B, C         entries from a pattern: `*` stands for A, then for B, then for C
 //!   A, B, C                          entries of a class of one column
-//! feature NAME: COLUMN COLUMN …      at most 8 entries, drawn without being said; the first form is its value
-//! rule NAME VARIABLE:CLASS … =       a rule and the variables that it is given
+//! feature NAME: COLUMN COLUMN …      at most 8 entries, drawn without being written; the first form is its value
+//! rule NAME VARIABLE:CLASS … =       a rule and the variables passed to it
 //!   BODY                             an alternative of weight 1
-//!   WEIGHT: BODY                     an alternative of a whole-numbered weight
+//!   WEIGHT: BODY                     an alternative whose weight is a whole number
 //! ```
 //!
 //! In a body, text stands for itself, and
 //!
 //! | item | means |
 //! |---|---|
-//! | `{CLASS}`, `{CLASS.FORM}` | draws an entry and says its first form, or that form |
-//! | `{v:CLASS}`, `{v:CLASS.FORM}` | the same, and calls the entry `v`; a feature says nothing without `.FORM` |
-//! | `{v:CLASS.-}` | draws an entry for `v` without saying it: a rule that is given `v` will |
+//! | `{CLASS}`, `{CLASS.FORM}` | draws an entry and writes its first form, or that form |
+//! | `{v:CLASS}`, `{v:CLASS.FORM}` | the same, and names the entry `v`; a feature writes nothing without `.FORM` |
+//! | `{v:CLASS.-}` | draws an entry for `v` without writing it: a rule that gets `v` writes it |
 //! | `{w:CLASS-v}` | draws an entry other than `v`'s |
-//! | `{v}`, `{v.FORM}` | says the entry of `v` again |
-//! | `<RULE v w>` | expands a rule, given variables |
+//! | `{v}`, `{v.FORM}` | writes the entry of `v` again |
+//! | `<RULE v w>` | expands a rule with these variables |
 //!
-//! FORM is the name of a column. Where a part of it is the name of a feature variable, that variable's value stands in
-//! its place, and parts are joined by `_`: with number `n` of value `plural` and tense `t` of value `past`,
-//! `{verb.t.n}` says the column `past_plural`.
+//! FORM is the name of a column. If a part of it is the name of a feature variable, the variable's value replaces that
+//! part. Parts are joined by `_`: with number `n` of value `plural` and tense `t` of value `past`, `{verb.t.n}` writes
+//! the column `past_plural`.
 //!
-//! Words and punctuation are joined by single spaces, with none before `,` `.` `;` `:` `?` `!` and `'s`.
+//! Words and punctuation are joined by single spaces, without a space before `,` `.` `;` `:` `?` `!` and `'s`.
 //!
 //! # What is exact
 //!
-//! Which alternative is taken and which entry is drawn never depends on other draws, so by the chain rule the entropy
-//! of a rule is H = Σ p (−ln p + Σ H(items)) over its alternatives, where drawing one of n entries costs ln n (ln (n−1)
-//! when one is excluded) and saying a known entry costs nothing; and the mean length of a record is a sum of mean
-//! lengths of forms. Both are computed, not estimated. The entropy of the *text* is the entropy of the draws only if no
-//! text can be made in two ways. A grammar that could is refused when it is read (see `check`), with the text that
-//! shows it; hence a text's probability is that of its one derivation.
+//! The choice of an alternative and the draw of an entry never depend on other draws. So by the chain rule the entropy
+//! of a rule is H = Σ p (−ln p + Σ H(items)) over its alternatives. Drawing one of n entries costs ln n (ln (n−1) if
+//! one is excluded), and writing a known entry costs nothing. The mean length of a record is a sum of mean lengths of
+//! forms. Both are computed, not estimated. The entropy of the *text* equals the entropy of the draws only if no text
+//! can be made in two ways. A grammar that makes a text in two ways is refused when it is read (see `check`), and the
+//! message shows the text; hence a text's probability is that of its one derivation.
 
 mod check;
 mod parse;

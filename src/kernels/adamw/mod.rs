@@ -1,5 +1,6 @@
-//! The update of all weights in one pass: the gradient, scaled so that its global norm keeps within a limit, moves AdamW's
-//! moments, these move the weight, and the weight's moving average follows; the gradient is left zero.
+//! The update of all weights in one pass. The gradient is scaled so that its global norm stays within a limit. AdamW's
+//! moments are updated from it, the weight from the moments, and the weight's moving average from the weight. The
+//! gradient is then set to zero.
 //!
 //! ```text
 //! g ← scale · g,   m ← β1 m + (1 − β1) g,   v ← β2 v + (1 − β2) g²
@@ -7,14 +8,14 @@
 //! a ← a + (1 − ema) (w − a)
 //! ```
 //!
-//! Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, as PyTorch arranges it. DType by element: it has no gradient, and
-//! its reference is the same in f64.
+//! Loshchilov and Hutter, arXiv 1711.05101, algorithm 2, in PyTorch's arrangement. The update is element by element. It
+//! has no gradient, and its reference is the same computation in f64.
 //!
-//! On a device all weights, gradients, moments and averages lie end to end. The norm is the root of the sum of squares, of
-//! up to sixteen in f32 and beyond these in f64, always in the same order. What the host needs of a step, its loss and that
-//! norm, is fetched while the device goes on; a step whose loss or norm is not finite changes nothing, and none after it
-//! does, so that the host may learn of it later. A weight costs 44 bytes: gradient read twice and written, four other
-//! numbers read and written, and two bytes more for a copy in bf16.
+//! On a device all weights, gradients, moments and averages are contiguous. The norm is the root of the sum of squares:
+//! groups of up to sixteen in f32, the sums of groups in f64, always in the same order. The host fetches the loss and
+//! the norm of a step while the device continues. A step whose loss or norm is not finite changes nothing, nor does any
+//! later step, so that the host may learn of it later. A weight costs 44 bytes of traffic: its gradient read twice and
+//! written once, four other numbers read and written; and two bytes more for a copy in bf16.
 
 pub mod cpu;
 

@@ -1,24 +1,26 @@
-//! y(n, D) = softmax(rot(q) rot(k)ᵀ / √W) v per row of L tokens and per head of width W = D / H; k and v are the column
-//! blocks of kv (R, 2D); q (n, D) holds the queries of some token rows, or of all. Rotary (arXiv 2104.09864) turns the
-//! pair (j, j + W/2) at position l by l · 10000^(−2j/W). A query's result does not depend on which others are there.
+//! y(n, D) = softmax(rot(q) rot(k)ᵀ / √W) v per row of L tokens and per head of width W = D / H. k and v are the column
+//! blocks of kv (R, 2D); q (n, D) holds the queries of some token rows, or of all. Rotary (arXiv 2104.09864) rotates
+//! the pair (j, j + W/2) at position l by l · 10000^(−2j/W). A query's result does not depend on which other queries
+//! there are.
 //!
 //! # Patterns
 //!
-//! A [`Pattern`] says which keys a query attends to. In all of them these are a prefix of its row of the batch, whose end e(l)
-//! does not fall with the query's position l: L (full), l + 1 (causal), (⌊l / block⌋ + 1) · block, at most L (block-causal).
-//! The softmax ranges over that prefix. Queries come in ascending order, so that what a block of them sees ends where the last
-//! one's keys do: nothing beyond is computed.
+//! A [`Pattern`] decides which keys a query attends to. In every pattern these keys are a prefix of the query's row of
+//! the batch, whose end e(l) does not decrease with the query's position l: L (full), l + 1 (causal), (⌊l / block⌋ + 1)
+//! · block, at most L (block-causal). The softmax ranges over that prefix. Queries are in ascending order, so a block
+//! of queries sees no keys beyond the end of its last query, and none are computed.
 //!
 //! # Gradient
 //!
-//! With q' = rot(q) / √W, k' = rot(k), S = q' k'ᵀ, P = softmax(S) and y = P v, given dy:
+//! With q' = rot(q) / √W, k' = rot(k), S = q' k'ᵀ, P = softmax(S) and y = P v, for a given dy:
 //!
 //! - dv = Pᵀ dy, dP = dy vᵀ;
-//! - dS = P ∘ (dP − δ) (a key that is not seen has P = 0, hence dS = 0) with δ_i = Σ_j P_ij dP_ij = Σ_w dy_iw y_iw (arXiv 2205.14135, section B.2);
-//! - dq' = dS k', dk' = dSᵀ q'; a rotation's transpose turns the other way.
+//! - dS = P ∘ (dP − δ) (a key that is not seen has P = 0, hence dS = 0) with δ_i = Σ_j P_ij dP_ij = Σ_w dy_iw y_iw
+//!   (arXiv 2205.14135, section B.2);
+//! - dq' = dS k', dk' = dSᵀ q'; the transpose of a rotation rotates the other way.
 //!
-//! Kept: q, kv, y and the logarithm λ of each softmax's denominator. P = exp(S − λ) is computed again in blocks of query
-//! rows, so that scores never leave the cache.
+//! Kept: q, kv, y and the logarithm λ of each softmax's denominator. P = exp(S − λ) is computed again in blocks of
+//! query rows, so that scores never leave the cache.
 
 pub(super) mod composite;
 pub mod cpu;

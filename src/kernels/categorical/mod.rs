@@ -1,7 +1,8 @@
-//! The categorical draw: a token from the softmax of a row of logits, with the numbers by which a sampler judges it.
+//! The categorical draw: a token from the softmax of a row of logits, with the numbers that a sampler bases its
+//! decision on.
 //!
-//! For logits l (V), a temperature τ, the tokens S that may be drawn ([`VocabSupport`](super::VocabSupport)) and u uniform on
-//! [0, 1), with z = l / τ:
+//! For logits l (V), a temperature τ, the tokens S that may be drawn ([`VocabSupport`](super::VocabSupport)) and u
+//! uniform on [0, 1), with z = l / τ:
 //!
 //! ```text
 //! log-sum-exp        lse = log Σ_{v ∈ S} exp z_v
@@ -13,12 +14,13 @@
 //! entropy            −Σ_{v ∈ S} p_v log p_v = lse − Σ_{v ∈ S} p_v z_v, in nats
 //! ```
 //!
-//! The weights exp((l_v − max l) / τ) and all sums are in f64. A token's probability is then off by at most 2^−53, the
-//! distance of two uniforms, and the rounding of the sums (V · 2^−53 relative). Gumbel-max draws in f32, by contrast, never
-//! see uniforms above 1 − 2^−24 and so cut the tail off, which silently lowers the temperature (arXiv 2409.02908).
+//! The weights exp((l_v − max l) / τ) and all sums are in f64. The error of a token's probability is then at most
+//! 2^−53, the distance of two uniforms, plus the rounding of the sums (V · 2^−53 relative). Gumbel-max in f32, by
+//! contrast, never draws uniforms above 1 − 2^−24 and so cuts the tail off, which silently lowers the temperature
+//! (arXiv 2409.02908).
 //!
-//! A draw has no gradient. The two forms differ in the order of their sums alone: [`cpu`] sums from the first token to the
-//! last, [`cuda`] sums a run of tokens a thread, then the runs in order.
+//! A draw has no gradient. The two forms differ only in the order of their sums: [`cpu`] sums from the first token to
+//! the last; in [`cuda`] each thread sums a run of tokens, and the runs are then added in order.
 
 pub mod cpu;
 pub mod cuda;

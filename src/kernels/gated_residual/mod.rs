@@ -1,8 +1,8 @@
-//! y(R, D) = x + gate · dropout(branch); a token row uses its batch row's row of the modulation, or the only
-//! one; a chunk of it holds the gate.
+//! y(R, D) = x + gate · dropout(branch). A token row uses its batch row's row of the modulation, or the only row; the
+//! gate is one chunk of that row.
 //!
-//! Dropout multiplies an element with f = 1 / (1 − rate) or 0 as [`crate::kernels::Dropout`] states; its bits are
-//! computed again in the backward pass.
+//! Dropout multiplies an element by f = 1 / (1 − rate) or 0, as [`crate::kernels::Dropout`] states; the backward pass
+//! computes its bits again.
 //!
 //! # Gradient
 //!

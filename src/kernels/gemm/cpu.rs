@@ -384,11 +384,11 @@ impl Lies {
     }
 }
 
-/// DType (i, p) of A is at i · [`STRIDE`] + p.
+/// Element (i, p) of A is at i · [`STRIDE`] + p.
 const BY_ROWS: u8 = 0;
-/// DType (i, p) of A is at p · M + i.
+/// Element (i, p) of A is at p · M + i.
 const BY_PANELS: u8 = 1;
-/// DType (i, p) of A is at p · [`STRIDE`] + i.
+/// Element (i, p) of A is at p · [`STRIDE`] + i.
 const BY_COLUMNS: u8 = 2;
 
 /// A product whose A is copied to where register tiles read it, or is read where it is if there is no memory for a copy.

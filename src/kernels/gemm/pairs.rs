@@ -1,6 +1,6 @@
 //! The product with factors rounded to bfloat16 (8 significant bits, to nearest even) and sums in f32.
 //!
-//! DType (i, j) is the same left fold over the depth as in [`super`]: a product of two bfloat16 is exact in f32, so each
+//! Element (i, j) is the same left fold over the depth as in [`super`]: a product of two bfloat16 is exact in f32, so each
 //! step rounds once. AVX512-BF16 takes two steps of the depth in an instruction, twice the speed of f32; other processors
 //! round the factors and use the f32 product, with the same bits. (The instruction takes denormals for zero: bits may
 //! differ where a sum is below 2^−126.)

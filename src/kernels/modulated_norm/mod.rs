@@ -1,11 +1,12 @@
-//! y(R, D) = n · weight · (1 + scale) + shift with n = (x − μ) / √(σ² + ε), the statistics over D; a token row uses
-//! its batch row's row of the modulation (B, M), or the only one (1, M); chunks of D columns hold shift and scale.
+//! y(R, D) = n · weight · (1 + scale) + shift with n = (x − μ) / √(σ² + ε), the statistics over D. A token row uses its
+//! batch row's row of the modulation (B, M), or the only row (1, M); shift and scale are chunks of D columns of that
+//! row.
 //!
 //! # Gradient
 //!
 //! Kept: μ and ρ = 1 / √(σ² + ε) of each row. With a = weight · (1 + scale) and g = dy · a:
 //!
-//! - dx = ρ (g − mean(g) − n · mean(g · n)): μ and σ² both depend on x, which takes the two projections out of g;
+//! - dx = ρ (g − mean(g) − n · mean(g · n)): μ and σ² both depend on x, which removes the two projections from g;
 //! - dweight += Σ_r dy · n · (1 + scale), dscale = Σ dy · n · weight and dshift = Σ dy over the token rows of a
 //!   modulation row: left folds over the rows in order.
 

@@ -7,8 +7,9 @@
 //!
 //! # Losses
 //!
-//! Of a position's logits a loss reads three numbers: lse = log Σ_{v ∈ S} exp z_v, the target's logit z_y, and the mask's,
-//! z_m (−∞ where it is excluded); p = softmax(z) over S, hence −ln p_y = lse − z_y. Constants are the position's own.
+//! A loss is a function of three numbers of a position's logits: lse = log Σ_{v ∈ S} exp z_v, the target's logit z_y, and
+//! the mask's logit z_m (−∞ if the mask is excluded). p = softmax(z) over S, hence −ln p_y = lse − z_y. Each position has
+//! separate constants.
 //!
 //! - [`Loss::CrossEntropy`] (SUBS: arXiv 2406.07524, equation 10, whose factor is the weight; AR; MLM): lse − z_y.
 //!
@@ -20,7 +21,8 @@
 //!
 //!   a [ln(1 + bμ) − ln p_y] + (1 − a) [ln(1 + bμ) − ln(1 + cμ)] = a (lse − z_y) + ln(1 + bμ) − (1 − a) ln(1 + cμ).
 //!
-//!   T of it is what a step of T stands for: a factor of the weight. Zero masking is the support without the mask: μ = 0.
+//!   With T steps, each step stands for T times its divergence; T is a factor of the weight. Zero masking is the support
+//!   without the mask: μ = 0.
 //!
 //! - [`Loss::ScoreEntropy`] (SEDD: arXiv 2310.16834, the diffusion-weighted denoising score entropy of absorbing noise):
 //!   with scores exp(z_v − k) of v ∈ S, the mask excluded, and the true one r = 1/(e^σ − 1) of y,
@@ -41,15 +43,15 @@
 //!
 //! Times the weight; then dh = dz · w, dw += dzᵀ · h, db += Σ_i dz_i.
 //!
-//! The scalar is the end of the tape, so its own gradient is 1 and everything is known in the forward pass: while
-//! recording, dz is used right there, chunk by chunk, and logits are never computed a second time. dw and db are left
-//! folds over the positions in order, hence the same for any micro-batches.
+//! The scalar is the end of the tape, so its gradient is 1 and the forward pass can compute all gradients: while recording,
+//! it consumes dz chunk by chunk, and logits are never computed a second time. dw and db are left folds over the
+//! positions in order, hence the same for any micro-batches.
 //!
 //! # A further loss
 //!
-//! One that is a function of the three numbers is a variant of [`Loss`] with its value and derivative in `loss.rs` and in
-//! `readout.cu`, its formula in `composite.rs`, and a case in the tests below. One that needs more of a row brings an
-//! accumulator of its own in `cpu.rs`, and what `readout.cu` gathers beside `Numbers`.
+//! A loss that is a function of the three numbers takes a variant of [`Loss`] with its value and derivative in `loss.rs` and
+//! in `readout.cu`, its formula in `composite.rs`, and a case in the tests below. A loss that needs more of a row also
+//! takes a new accumulator in `cpu.rs` and one beside `Numbers` in `readout.cu`.
 
 pub(super) mod composite;
 pub(super) mod cpu;
