@@ -221,7 +221,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
 /// library is known not to check is checked before.
 ///
 /// # Errors
-/// What the panic said.
+/// Internal error: the closure panicked, with the panic's message.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     struct Guard(bool);
     impl Drop for Guard {

@@ -159,7 +159,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         [] => &all,
         tasks if device.is_gpu() && tasks.contains(&TaskName::Products) => {
             return Err(
-                Error::input("measure products alone on a GPU: they are measured on the CPU")
+                Error::input("measure products alone on a GPU: this is possible on the CPU only")
                     .hint("use `--device cpu`, or leave `products` out"),
             );
         }

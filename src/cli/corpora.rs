@@ -11,10 +11,11 @@ use crate::plural;
 
 /// What `mdlm corpora --help` says.
 pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
-    A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the files once, \
+    A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the \
+    files once, \
     checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
-    its files and checksums, its parts, and what to write into a manifest, also where the network is closed \
-    and the files were brought by hand.";
+    its files and checksums, its parts, and what to write into a manifest, also for files that you copied to this \
+    machine where there is no network access.";
 
 /// Arguments of `mdlm corpora`.
 #[derive(Debug, clap::Args)]
@@ -61,9 +62,9 @@ impl Named for Corpus {
     }
 
     fn epilogue() -> &'static str {
-        "`mdlm corpora NAME` shows one in full, with what to write into a manifest. Where\n\
-         the network is closed, bring the files by hand and name them in `\"files\"`: the\n\
-         same checksum, the same result.\n"
+        "`mdlm corpora NAME` shows one in full, with what to write into a manifest.\n\
+         Without network access, copy the files to this machine and name them in\n\
+         `\"files\"`: the same checksum, the same result.\n"
     }
 }
 
@@ -222,10 +223,13 @@ fn in_full(corpus: &Corpus) -> String {
         .collect();
     let check = match corpus.pin() {
         Pin::Sha256 => "checked against the same SHA-256",
-        Pin::Commit | Pin::Nothing => "which nothing checks: no checksum is known",
+        Pin::Commit | Pin::Nothing => "not verified: no checksum is known",
     };
     let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
-    format!("{out}\nWith files brought by hand, {check}\n{}", snippet(&input))
+    format!(
+        "{out}\nWith files that you copied here, {check}\n{}",
+        snippet(&input)
+    )
 }
 
 /// A source to paste into the stages of a manifest.
@@ -348,7 +352,7 @@ mod tests {
     fn what_is_to_be_pasted_is_a_source() {
         for corpus in CORPORA {
             let text = in_full(corpus);
-            for heading in ["In a manifest\n", "With files brought by hand"] {
+            for heading in ["In a manifest\n", "With files that you copied here"] {
                 let snippet = text.split(heading).nth(1).unwrap();
                 let snippet = &snippet[snippet.find("  \"text\"").unwrap()..];
                 let snippet = snippet.split("\n\n").next().unwrap();

@@ -127,7 +127,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             (packed(&rows, &tokenizer, &wanted)?, what, rows.len())
         }
         _ => {
-            return Err(Error::input(format!("`{}` makes no data", args.stage))
+            return Err(Error::input(format!("`{}` has no data to show", args.stage))
                 .hint("name a source, tokenize or pack stage; `mdlm show` describes the others"));
         }
     };

@@ -329,12 +329,12 @@ fn verdict(support: &CudaSupport, trial: Option<&TrialReport>) -> Verdict {
         },
         (Ok(gpu), None) => {
             let user = gpu.holder.as_ref().map_or_else(String::new, |holder| {
-                format!("; {holder} uses it now, so that a run waits, or with MDLM_GPU_SHARED=1 does not")
+                format!("; {holder} uses it now: a run waits for it, unless MDLM_GPU_SHARED=1 is set")
             });
             Verdict {
                 device: "cuda",
                 because: format!(
-                    "`{}` is there, and driver, NVRTC and cublasLt go together{user}",
+                    "`{}` is present, and the versions of driver, NVRTC and cublasLt fit each other{user}",
                     gpu.name
                 ),
                 way_out: None,
@@ -449,7 +449,7 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
             .free_bytes
             .map_or_else(String::new, |free| format!("{} free of ", bytes(free)));
         let used = match (&gpu.used_by, gpu.is_open) {
-            (_, false) => "; closed to computing".to_owned(),
+            (_, false) => "; computing not allowed".to_owned(),
             (Some(holder), true) => format!("; used by {holder}"),
             (None, true) => String::new(),
         };
@@ -476,7 +476,7 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
         names => format!("; compiles for {}", names.join(" ")),
     };
     let tried = match (&report.nvrtc.tried_for, &report.nvrtc.fault) {
-        (Some(architecture), None) => format!("; tried for {architecture}"),
+        (Some(architecture), None) => format!("; tested for {architecture}"),
         _ => String::new(),
     };
     rows.push(row(
@@ -498,9 +498,9 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
     }));
     rows.extend(report.trial.as_ref().map(|trial| {
         let text = match trial.outcome {
-            TrialOutcome::Passed => "computes what the CPU computes, in f32 and in bf16",
+            TrialOutcome::Passed => "same results as the CPU, in f32 and in bf16",
             TrialOutcome::Failed => "failed",
-            TrialOutcome::NotTried => "not tried while it is used",
+            TrialOutcome::NotTried => "not run while another process uses the GPU",
         };
         row("trial", text.to_owned())
     }));
@@ -516,7 +516,7 @@ fn library(part: &Part, more: &str) -> String {
     match part.fits_driver {
         _ if !part.found => "not found".to_owned(),
         Some(false) => format!("{version}: too new for the driver{more}"),
-        Some(true) => format!("{version}, goes with the driver{more}"),
+        Some(true) => format!("{version}, fits the driver{more}"),
         None => format!("{version}{more}"),
     }
 }
@@ -588,15 +588,16 @@ mod tests {
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
                    multiprocessors, 84.0 GB free of 85.0 GB; used by process 7 (mdlm run
                    pipelines/lm1b.json)
-        NVRTC      13.0, goes with the driver; compiles for sm_75 sm_80 sm_86 sm_89
-                   sm_90 sm_100 sm_120; tried for sm_90a
-        cublasLt   13.1, goes with the driver
+        NVRTC      13.0, fits the driver; compiles for sm_75 sm_80 sm_86 sm_89 sm_90
+                   sm_100 sm_120; tested for sm_90a
+        cublasLt   13.1, fits the driver
         kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
-        trial      computes what the CPU computes, in f32 and in bf16
+        trial      same results as the CPU, in f32 and in bf16
 
-        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
-        NVRTC and cublasLt go together; process 7 (mdlm run pipelines/lm1b.json) uses it
-        now, so that a run waits, or with MDLM_GPU_SHARED=1 does not
+        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is present, and the
+        versions of driver, NVRTC and cublasLt fit each other; process 7 (mdlm run
+        pipelines/lm1b.json) uses it now: a run waits for it, unless MDLM_GPU_SHARED=1
+        is set
         ");
     }
 
@@ -608,18 +609,18 @@ mod tests {
             text.lines().skip(14).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(last(SelfTest::Busy), @r"
-        trial      not tried while it is used
+        trial      not run while another process uses the GPU
 
-        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is there, and driver,
-        NVRTC and cublasLt go together
+        `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is present, and the
+        versions of driver, NVRTC and cublasLt fit each other
         ");
-        let error = Error::environment("trust the GPU: in a trial its gradient was off")
+        let error = Error::environment("pass the GPU self-test: its gradient differs")
             .hint("another driver may do");
         insta::assert_snapshot!(last(SelfTest::Failed(error)), @r"
         trial      failed
 
-        `--device auto` takes the CPU: failed to trust the GPU: in a trial its gradient
-        was off
+        `--device auto` takes the CPU: failed to pass the GPU self-test: its gradient
+        differs
         to use a GPU: another driver may do
         ");
     }
@@ -637,12 +638,12 @@ mod tests {
         GPU 0      NVIDIA H100 80GB HBM3: compute capability 9.0 (sm_90a), 132
                    multiprocessors, 84.0 GB free of 85.0 GB
         NVRTC      13.0: too new for the driver; compiles for sm_75 sm_80 sm_86 sm_89
-                   sm_90 sm_100 sm_120; tried for sm_90a
+                   sm_90 sm_100 sm_120; tested for sm_90a
         cublasLt   not found
         kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
 
         `--device auto` takes the CPU: the library cublasLt, which multiplies matrices,
-        is not there
+        was not found
         to use a GPU: install the CUDA 12 toolkit, or `pip install nvidia-cublas-cu12`,
         and name the folder of the library in LD_LIBRARY_PATH
         ");
@@ -662,8 +663,8 @@ mod tests {
         kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
 
         `--device auto` takes the CPU: no CUDA driver (libcuda) is installed
-        to use a GPU: install NVIDIA's driver; a container has to be given it (`docker
-        run --gpus all`)
+        to use a GPU: install NVIDIA's driver; start a container with access to the GPU
+        (`docker run --gpus all`)
         ");
     }
 }

@@ -140,7 +140,7 @@ fn list(folder: &Path, json: bool, terminal: &Terminal) -> Result<()> {
     }
     let rows = rows(&inventory);
     if rows.is_empty() {
-        terminal.say(&format!("nothing was downloaded into {place}"));
+        terminal.say(&format!("there are no downloads in {place}"));
         return Ok(());
     }
     let heading = ["size", "sha256", "state", "when", "url"]
@@ -229,7 +229,7 @@ fn forget(folder: &Path, pattern: &str, json: bool, terminal: &Terminal) -> Resu
         terminal.output(&listed(&forgotten))?;
         if !forgotten.downloads.is_empty() {
             terminal
-                .say("the next download asks again; a stage that has its result runs with `--force STAGE`");
+                .say("the next run that needs a file downloads it again; rerun a cached stage with `--force STAGE`");
         }
     }
     match busy.as_slice() {
@@ -256,7 +256,7 @@ fn listed(forgotten: &Forgotten) -> String {
     }
     for (what, why, files) in [
         ("deleted", "", &forgotten.deleted),
-        ("kept", ": another URL names it", &forgotten.named),
+        ("kept", ": another URL refers to it", &forgotten.named),
         ("kept", ": a run may be reading it", &forgotten.in_use),
     ] {
         for file in files {

@@ -36,7 +36,7 @@ fn write(message: &Message) {
 /// Cancels when standard input says so. An end of standard input does not cancel: a stage outlives its scheduler.
 ///
 /// # Errors
-/// The system starts no thread.
+/// The system cannot start a thread.
 pub fn cancel_on_input(cancel: &Cancel) -> Result<()> {
     let cancel = cancel.clone();
     std::thread::Builder::new()

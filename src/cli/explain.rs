@@ -108,7 +108,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             Some(&record.key),
         ),
         Decision::Away(record) | Decision::Fetch(record) => (
-            format!("known, and not here: artifact {}", record.artifact.short()),
+            format!(
+                "done, but its files are not in the store: artifact {}",
+                record.artifact.short()
+            ),
             &[],
             Some(&record.key),
         ),
@@ -159,7 +162,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     section(&mut text, "Key", terminal);
     match key {
         Some(key) => text.push_str(&table(&parts(key, &stage.files, &inputs), terminal)),
-        None => text.push_str("not known before its inputs are made\n"),
+        None => text.push_str("not known until its inputs are made\n"),
     }
     section(&mut text, "History", terminal);
     text.push_str(&runs(&history, terminal));
@@ -300,7 +303,7 @@ fn runs(history: &[Run], terminal: &Terminal) -> String {
         }
         let mut text = changes.join("; ");
         if run.same_artifact {
-            text.push_str("; made the same");
+            text.push_str("; same artifact as before");
         }
         if !run.present {
             text.push_str("; its files are gone");

@@ -70,7 +70,7 @@ struct GcReport<'a> {
 /// Nothing says what stays; a manifest cannot be planned; the store cannot be read or written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if args.store.manifests.is_empty() && args.last.is_none() {
-        return Err(Error::input("nothing says what is to stay").hint(
+        return Err(Error::input("choose what to keep: neither a manifest nor `--last` is given").hint(
             "name the manifests whose results are wanted, `mdlm gc pipelines/*.json`, or keep those of the last runs, \
              `mdlm gc --last 5`; `--dry-run` deletes nothing",
         ));
@@ -83,8 +83,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut keep = keep(&reached, &store);
     keep.last = args.last.map(|last| last as usize);
     if keep.last.is_some() && store.runs()?.is_empty() {
-        return Err(Error::input("the store knows of no run").hint(
-            "runs are noted since this version of mdlm: run a pipeline first, or name the manifests whose results are \
+        return Err(Error::input("the store has no record of a run").hint(
+            "earlier versions of mdlm did not record runs: run a pipeline first, or name the manifests whose results \
+             are \
              wanted",
         ));
     }

@@ -56,7 +56,8 @@ pub struct Args {
 /// Computes the logits of the input's rows and writes them as they come.
 ///
 /// # Errors
-/// Input errors: a file that is not what it should be, with the place of the fault; the device's and the disk's.
+/// Input error: a file is absent or malformed, with the place of the fault. Environment error: the device fails, or the
+/// output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;

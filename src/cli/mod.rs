@@ -74,8 +74,8 @@ const LONG_ABOUT: &str = "\
     subcommand_required = true,
     arg_required_else_help = true,
     disable_help_subcommand = true,
-    after_help = "Exit codes: 0 done, 2 the input is at fault, 3 the environment is, 1 a bug in \
-                  mdlm, 130 interrupted (128 and the number of the signal).\n\
+    after_help = "Exit codes: 0 done, 2 the input is at fault, 3 the environment is at fault, 1 a bug in mdlm, 130 \
+         interrupted (128 and the number of the signal).\n\
                   `mdlm help COMMAND` describes a command."
 )]
 pub struct Cli {
@@ -140,7 +140,8 @@ pub enum Command {
     #[command(long_about = push::LONG_ABOUT)]
     Push(push::Args),
     /// Fetch results from a shared cache
-    #[command(long_about = pull::LONG_ABOUT, after_help = "Example: mdlm pull pipelines/lm1b.json --remote s3://team/mdlm")]
+    #[command(long_about = pull::LONG_ABOUT, after_help = "Example: mdlm pull pipelines/lm1b.json --remote \
+         s3://team/mdlm")]
     Pull(push::Args),
     /// Compute a checkpoint's logits, to compare implementations
     #[command(long_about = logits::LONG_ABOUT)]
@@ -243,10 +244,10 @@ impl Command {
                 "keep results in a writable folder with `--store DIR`; existing results can still be read"
             }
             (Self::Run(_) | Self::Pull(_), false) => {
-                "give this user the right to it, or keep results elsewhere with `--store DIR`"
+                "give this user write permission, or keep results elsewhere with `--store DIR`"
             }
-            (_, true) => "mount its file system for writing, or name a place that can be written",
-            (_, false) => "give this user the right to it",
+            (_, true) => "mount its file system for writing, or name a writable path",
+            (_, false) => "give this user the permission",
         }
     }
 
@@ -343,7 +344,7 @@ pub fn main() -> ExitCode {
         let place = info.location().map_or_else(String::new, |at| format!(" ({at})"));
         talker.error(
             &format!("this is a bug in mdlm: {}{place}", panic_text(info.payload())),
-            Some("please report it with the command that you ran; RUST_BACKTRACE=1 shows where it came from"),
+            Some("please report it with the command that you ran; RUST_BACKTRACE=1 shows where it occurred"),
         );
         let backtrace = std::backtrace::Backtrace::capture();
         if backtrace.status() == std::backtrace::BacktraceStatus::Captured {
@@ -388,8 +389,8 @@ pub fn main() -> ExitCode {
 fn hint<'a>(error: &'a Error, command: &Command) -> Option<&'a str> {
     match error.hint_text() {
         Some(ELSEWHERE) if command.changes_store() => Some(
-            "the command changes the store itself: run it as the user who owns the store, or give this user the right to \
-             write there",
+            "the command changes the store itself: run it as the user who owns the store, or give this user \
+             permission to write there",
         ),
         Some(hint) => Some(hint),
         None => way_out(error, command),

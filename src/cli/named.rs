@@ -36,7 +36,7 @@ pub(super) trait Named: Sized + 'static {
 /// Prints all of them, or the one of a name in full; as text or as JSON.
 ///
 /// # Errors
-/// None has the name; standard output cannot be written.
+/// No entry has the name; standard output cannot be written.
 pub(super) fn show<T: Named>(name: Option<&str>, is_json: bool, terminal: &Terminal) -> Result<u8> {
     let chosen = name.map(find::<T>).transpose()?;
     match (chosen, is_json) {
@@ -51,7 +51,7 @@ pub(super) fn show<T: Named>(name: Option<&str>, is_json: bool, terminal: &Termi
 /// The one of that name.
 ///
 /// # Errors
-/// None has it: with the nearest, or all names.
+/// No entry has the name; the hint has the nearest name, or all names.
 pub(super) fn find<T: Named>(name: &str) -> Result<&'static T> {
     if let Some(found) = T::all().iter().find(|one| one.name() == name) {
         return Ok(found);

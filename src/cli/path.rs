@@ -11,8 +11,8 @@ use crate::store::Record;
 /// What `mdlm path --help` says first.
 pub const LONG_ABOUT: &str = "\
     Print the folder of a stage's artifact, as the manifest is now.\n\n\
-    An error when the stage has not run with its present settings and inputs: there is no such folder \
-    then. What is in it is read-only.";
+    An error when the stage has not run with its present settings and inputs: then there is no such folder. What is \
+    in it is read-only.";
 
 /// Arguments of `mdlm path`.
 #[derive(Debug, clap::Args)]
@@ -48,7 +48,7 @@ const LISTED: usize = 20;
 /// Checks that a name is not that of a swept stage, which has results of many instances and none of its own.
 ///
 /// # Errors
-/// It is, with the names of the instances.
+/// The stage is swept; the hint has the names of its instances.
 pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
     if let Some(instances) = project.loaded.sweeps.instances(stage) {
         let names: Vec<_> = instances
@@ -93,12 +93,17 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
             Ok((*record, lacking))
         }
         Some(Decision::Away(record) | Decision::Fetch(record)) => {
-            let message = format!("its files are not here: artifact {}", record.artifact.short());
+            let message = format!(
+                "its files are not in the store: artifact {}",
+                record.artifact.short()
+            );
             let manifest = project.loaded.path.display();
-            Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}` brings them")))
+            Err(Error::input(message).hint(format!(
+                "`mdlm run {manifest} --target {stage}` fetches or makes them"
+            )))
         }
         Some(Decision::Run { reasons, .. }) => {
-            let message = format!("it has yet to run: {}", joined(&reasons));
+            let message = format!("it has not run with the present manifest: {}", joined(&reasons));
             let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
         }

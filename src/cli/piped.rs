@@ -222,8 +222,8 @@ fn one(
             let _ = std::fs::remove_file(path);
         }
         // Its writer may have failed: to train on other text than was meant would be worse.
-        return Err(Error::input("nothing came through it").hint(
-            "check the command that was to write it; to go by the text of the last run: `mdlm run MANIFEST < /dev/null`",
+        return Err(Error::input("no data came through it").hint(
+            "check the command that writes to it; to use the text of the last run: `mdlm run MANIFEST < /dev/null`",
         ));
     }
     if how == Use::Copy {

@@ -20,10 +20,9 @@ const WORK_TO_DO: u8 = 10;
 pub const LONG_ABOUT: &str = "\
     Say what `mdlm run` would do, and why, without doing it.\n\n\
     The same planner serves both commands, so that a dry run never differs from a run. It reads the \
-    files that the manifest names, to see whether they changed, and the store; it writes nothing and \
-    asks no network: what a run would download is listed.\n\n\
-    Behind a stage that runs, a plan cannot know whether its consumers will have to: if it makes what it \
-    had made before, they are served from the store.";
+    files that the manifest names, to see whether they changed, and the store; it writes nothing and does not use the network: what a run would download is listed.\n\n\
+    Behind a stage that runs, a plan cannot know whether its consumers will have to: if its output is the same as \
+    before, their results are served from the store.";
 
 /// Arguments of `mdlm plan`.
 #[derive(Debug, clap::Args)]
@@ -161,7 +160,7 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
                 },
                 Decision::Away(record) => {
                     format!(
-                        "known {}, its files are not here and not needed",
+                        "done ({}); its files are neither in the store nor needed",
                         record.artifact.short()
                     )
                 }

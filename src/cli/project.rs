@@ -84,7 +84,7 @@ impl RemoteArgs {
     /// The remote, if one is named.
     ///
     /// # Errors
-    /// As [`Remote::open`].
+    /// The errors of [`Remote::open`].
     pub fn open(&self) -> Result<Option<Arc<Remote>>> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(url) = self.remote.clone().or_else(|| variable("MDLM_REMOTE")) else {
@@ -173,7 +173,7 @@ impl Project {
     /// the digests of the last run.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// The errors of [`Plan::new`].
     pub fn plan(&self, selection: &Selection) -> Result<Plan> {
         let selection = Selection {
             allow_missing: true,
@@ -185,7 +185,7 @@ impl Project {
     /// The plan of the whole manifest or of a selection, with a remote.
     ///
     /// # Errors
-    /// As [`Plan::with_remote`].
+    /// The errors of [`Plan::with_remote`].
     pub fn plan_with(&self, selection: &Selection, remote: Option<Arc<Remote>>) -> Result<Plan> {
         let Loaded { manifest, sweeps, .. } = &self.loaded;
         // A swept stage stands for all its instances.
@@ -234,7 +234,7 @@ impl ComputeArgs {
     /// Where to compute, as asked for: by the command line, else by the environment.
     ///
     /// # Errors
-    /// As [`DeviceChoice::or_stated`].
+    /// The errors of [`DeviceChoice::or_stated`].
     pub fn device(&self) -> Result<Choice> {
         DeviceChoice::or_stated(self.device)
     }
@@ -258,8 +258,8 @@ impl DeviceChoice {
                 .filter_map(ValueEnum::to_possible_value)
                 .map(|value| value.get_name().to_owned())
                 .collect();
-            Error::input(format!("read MDLM_DEVICE: `{stated}` is no device"))
-                .hint(format!("it may be {}", names.join(", ")))
+            Error::input(format!("read MDLM_DEVICE: `{stated}` is not a device"))
+                .hint(format!("set it to {}", names.join(", ")))
         })
     }
 

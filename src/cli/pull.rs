@@ -79,13 +79,15 @@ fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {
     let lock = store.lock(&record.key.digest(), &mut |_| work.cancel.check())?;
     let made: Record = match store.lookup(&record.key)? {
         Lookup::Hit(record) => *record,
-        _ => work
-            .remote
-            .fetch(store, &lock, &record, &work.cancel, &work.progress(&stage))
-            .map_err(|error| match error.kind() {
-                Kind::Input => error.hint("the remote's copy is not used; `mdlm run` makes it here"),
-                _ => error,
-            })?,
+        _ => {
+            work.remote
+                .fetch(store, &lock, &record, &work.cancel, &work.progress(&stage))
+                .map_err(|error| match error.kind() {
+                    Kind::Input => error
+                        .hint("the remote's copy is not used; `mdlm run` makes the result on this machine"),
+                    _ => error,
+                })?
+        }
     };
     let size = made.files.iter().map(|file| file.bytes).sum();
     plan.settle(index, made);

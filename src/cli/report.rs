@@ -15,7 +15,7 @@ use crate::store::Digest;
 pub const LONG_ABOUT: &str = "\
     Write the results of a pipeline as one HTML file: its graph, training curves, bounds, samples and where they \
     came from.\n\n\
-    The file needs nothing beside it. Stages that have yet to run are shown as such. A run of a whole pipeline \
+    The file is self-contained. Stages that have not run are shown as such. A run of a whole pipeline \
     writes the report too.";
 
 /// Arguments of `mdlm report`.
@@ -149,7 +149,7 @@ fn write(project: &Project, plan: &Plan, path: &Path) -> Result<()> {
 /// Writes the report of a run that is over, where `mdlm report` would.
 ///
 /// # Errors
-/// As [`run`].
+/// The errors of [`run`].
 pub(super) fn after_run(project: &Project, plan: &Plan, terminal: &Terminal) -> Result<PathBuf> {
     let path = default_path(project, terminal);
     write(project, plan, &path)?;

@@ -213,7 +213,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     match summary.error {
         None => printed.map(|()| 0),
         Some(error) if error.kind() == Kind::Interrupted => {
-            Err(error.hint("finished stages and checkpoints are kept: the same command goes on from there"))
+            Err(error.hint("finished stages and checkpoints are kept: the same command resumes from there"))
         }
         Some(error) => Err(error),
     }
@@ -222,7 +222,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 /// The stage that `--only` names: one stage, or one instance of a swept one.
 ///
 /// # Errors
-/// It names a swept stage, which has several instances.
+/// The name is of a swept stage, which has several instances.
 fn only_stage(project: &Project, name: &str) -> Result<String> {
     match project.loaded.sweeps.spelt_out(&[name.to_owned()]).as_slice() {
         [] => Ok(name.to_owned()),
@@ -245,8 +245,7 @@ fn only_stage(project: &Project, name: &str) -> Result<String> {
 /// The program's own path is not known.
 fn isolation(args: &Args, project: &Project) -> Result<Isolation> {
     if is_open_file(&project.loaded.path.to_string_lossy()) {
-        let message =
-            "isolate stages: each process reads the manifest again, and this one came through a pipe";
+        let message = "isolate stages: the process of each stage reads the manifest again, but this manifest came through a pipe";
         return Err(Error::input(message).hint("save the manifest to a file, or leave `--isolate` out"));
     }
     let mut arguments: Vec<OsString> = vec!["run".into(), project.loaded.path.clone().into()];

@@ -35,10 +35,10 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .map_err(|error| error.hint(format!("write it: {regenerate}")))?;
     // A checkout may have other line ends.
     if copy.replace("\r\n", "\n") != schema_text() {
-        return Err(
-            Error::input(format!("`{name}` is stale: this mdlm has another schema"))
-                .hint(format!("write it anew: {regenerate}")),
-        );
+        return Err(Error::input(format!(
+            "`{name}` is stale: it differs from the schema of this mdlm"
+        ))
+        .hint(format!("rewrite it: {regenerate}")));
     }
     terminal.say(&format!("{name} is up to date"));
     Ok(0)

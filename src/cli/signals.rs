@@ -77,10 +77,10 @@ fn act(signal: i32, since_first: Option<Duration>, cancel: &Cancel, display: &Di
             RECEIVED.store(signal, Ordering::Relaxed);
             cancel.cancel();
             display.line(&if signal == INTERRUPT {
-                "interrupted: ending at the next safe place; press Ctrl-C again to end at once".to_owned()
+                "interrupted: ending at the next safe point; press Ctrl-C again to end at once".to_owned()
             } else {
                 format!(
-                    "{}: ending at the next safe place; a second signal ends at once",
+                    "{}: ending at the next safe point; a second signal ends at once",
                     name(signal)
                 )
             });
@@ -94,7 +94,7 @@ fn act(signal: i32, since_first: Option<Duration>, cancel: &Cancel, display: &Di
 /// Has signals end the command: see the module. Called once.
 ///
 /// # Errors
-/// The system takes no handlers.
+/// The system refuses a signal handler.
 #[cfg(unix)]
 pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     use std::time::Instant;
@@ -126,7 +126,7 @@ pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
 /// Has Ctrl-C end the command.
 ///
 /// # Errors
-/// The system takes no handlers.
+/// The system refuses a signal handler.
 #[cfg(not(unix))]
 pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     let cancel = cancel.clone();

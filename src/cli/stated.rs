@@ -19,7 +19,7 @@ pub fn variable(name: &str) -> Option<String> {
 /// The folder of results: that of the command line, else that of the environment.
 ///
 /// # Errors
-/// It begins with a `~` that no shell has replaced.
+/// The path begins with a `~` that no shell has expanded.
 pub fn store(asked: Option<&PathBuf>) -> Result<Option<PathBuf>> {
     let (store, by) = match (asked, std::env::var_os("MDLM_STORE")) {
         (Some(asked), _) => (asked.clone(), "--store"),
@@ -28,7 +28,7 @@ pub fn store(asked: Option<&PathBuf>) -> Result<Option<PathBuf>> {
     };
     if store.starts_with("~") {
         let error = Error::input(format!(
-            "use the store `{}` of {by}: `~` stands for the home folder in a shell alone",
+            "use the store `{}` of {by}: only a shell expands `~` to the home folder",
             store.display()
         ));
         return Err(match at_home(&store) {
@@ -52,7 +52,7 @@ fn at_home(path: &Path) -> Option<PathBuf> {
 /// A number from 1 to [`MOST`] that the environment states.
 ///
 /// # Errors
-/// It is no such number.
+/// The value is not a whole number from 1 to `MOST`.
 pub fn number(name: &str) -> Result<Option<u16>> {
     let Some(text) = variable(name) else {
         return Ok(None);
@@ -64,16 +64,16 @@ pub fn number(name: &str) -> Result<Option<u16>> {
         .filter(|number| (1..=MOST).contains(number));
     number.map(Some).ok_or_else(|| {
         Error::input(format!(
-            "read {name}: `{text}` is no whole number from 1 to {MOST}"
+            "read {name}: `{text}` is not a whole number from 1 to {MOST}"
         ))
-        .hint(format!("set it to one, as in {name}=4, or unset it"))
+        .hint(format!("set it to a number, as in {name}=4, or unset it"))
     })
 }
 
 /// Threads: those of the command line, else those that the environment states, else all processors.
 ///
 /// # Errors
-/// As [`number`].
+/// The errors of [`number`].
 pub fn threads(asked: Option<u16>) -> Result<usize> {
     let stated = match asked {
         Some(asked) => Some(asked),
@@ -88,7 +88,7 @@ pub fn threads(asked: Option<u16>) -> Result<usize> {
 /// Stages to run side by side: as the command line says, else the environment, else one.
 ///
 /// # Errors
-/// As [`number`].
+/// The errors of [`number`].
 pub fn jobs(asked: Option<u16>) -> Result<usize> {
     Ok(usize::from(match asked {
         Some(asked) => asked,

@@ -91,7 +91,7 @@ pub fn took(seconds: f64, resumed_from: Option<u64>) -> String {
 /// A size as people write it: `800000`, `64MB`, `1.5 GB`, `2GiB`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The text is not a number with a unit, or the value is out of range; the error says which.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let unit = text[digits.len()..].to_ascii_lowercase();
@@ -107,7 +107,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "tib" => f64::from(1 << 20) * f64::from(1 << 20),
         _ => {
             return Err(format!(
-                "`{unit}` is no unit: write kB, MB, GB, TB, KiB, MiB, GiB or TiB"
+                "`{unit}` is not a unit: write kB, MB, GB, TB, KiB, MiB, GiB or TiB"
             ));
         }
     };
@@ -126,7 +126,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 /// A stretch of time as people write it: `30`, `30s`, `10m`, `1.5h`, `1d`.
 ///
 /// # Errors
-/// What is wrong with it.
+/// The text is not a number with a unit, or the value is out of range; the error says which.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
     let factor = match text[digits.len()..].to_ascii_lowercase().as_str() {
@@ -134,7 +134,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "m" | "min" => 60.0,
         "h" => 3600.0,
         "d" => 86_400.0,
-        unit => return Err(format!("`{unit}` is no unit: write s, m, h or d")),
+        unit => return Err(format!("`{unit}` is not a unit: write s, m, h or d")),
     };
     let number: f64 = digits
         .trim()

@@ -155,7 +155,7 @@ impl Terminal {
     /// Writes a JSON document to standard output, indented, with a newline.
     ///
     /// # Errors
-    /// As [`Terminal::output`].
+    /// The errors of [`Terminal::output`].
     pub fn output_json(&self, value: &impl serde::Serialize) -> Result<()> {
         let text = serde_json::to_string_pretty(value)
             .map_err(|error| Error::internal(format!("write JSON: {error}")))?;

@@ -9,9 +9,10 @@ use crate::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile}
 
 /// What `mdlm tokenizers --help` says.
 pub const LONG_ABOUT: &str = "List the tokenizers that manifests may name.\n\n\
-    A tokenize stage with `\"tokenizer\": { \"kind\": \"published\", \"name\": \"gpt2\" }` downloads the files once and \
+    A tokenize stage with `\"tokenizer\": { \"kind\": \"published\", \"name\": \"gpt2\" }` downloads the files once \
+    and \
     checks their SHA-256. With NAME, one tokenizer in full: its files and checksums, and what to write into a \
-    manifest, also where the network is closed and the files were brought by hand.";
+    manifest, also for files that you copied to this machine where there is no network access.";
 
 /// Arguments of `mdlm tokenizers`.
 #[derive(Debug, clap::Args)]
@@ -140,7 +141,8 @@ fn in_full(published: &Published) -> String {
     let name = published.name;
     let names: Vec<_> = published.files.iter().map(|file| file.names[0]).collect();
     out = format!(
-        "{out}\nIn a manifest\n{}\nWith files brought by hand ({} in a folder), checked\nagainst the same SHA-256\n{}",
+        "{out}\nIn a manifest\n{}\nWith files that you copied here ({} in a folder), checked\nagainst the same \
+         SHA-256\n{}",
         snippet(&format!("\"kind\": \"published\", \"name\": \"{name}\"")),
         names.join(" and "),
         snippet(&format!(

@@ -49,7 +49,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["continue", "restart", "resume", "retry"],
-        "the same `mdlm run MANIFEST` again goes on from what is finished and from the last checkpoint",
+        "the same `mdlm run MANIFEST` again resumes from the finished stages and the last checkpoint",
     ),
     (
         &["dry-run", "dryrun", "preview", "todo", "what-if", "why"],
@@ -59,17 +59,19 @@ const COMMANDS: &[(&[&str], &str)] = &[
         &[
             "clean", "clear", "delete", "prune", "purge", "remove", "reset", "rm", "wipe",
         ],
-        "`mdlm gc MANIFEST…` deletes what these manifests do not reach, and `--dry-run` says what that is; \
-         `mdlm run MANIFEST --force STAGE` makes a stage again",
+        "`mdlm gc MANIFEST…` deletes what these manifests do not need, and with `--dry-run` only lists it; `mdlm run \
+         MANIFEST --force STAGE` reruns a stage",
     ),
     (
         &["changes", "diff"],
-        "`mdlm plan MANIFEST` says what has changed since the last run, and `mdlm compare A.json B.json` which fields of two \
+        "`mdlm plan MANIFEST` says what has changed since the last run, and `mdlm compare A.json B.json` which \
+         fields of two \
          manifests differ, beside their results",
     ),
     (
         &["history", "journal", "log", "logs", "tail"],
-        "`mdlm explain MANIFEST STAGE` lists a stage's runs; a training's losses are in metrics.jsonl of the folder that \
+        "`mdlm explain MANIFEST STAGE` lists a stage's runs; a training's losses are in metrics.jsonl of the folder \
+         that \
          `mdlm path MANIFEST STAGE` prints",
     ),
     (
@@ -106,7 +108,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["audit", "fsck", "repair"],
-        "`mdlm verify` hashes what the store holds and puts aside what is corrupt",
+        "`mdlm verify` hashes what the store holds and moves corrupt artifacts to quarantine",
     ),
     (
         &["create", "new", "scaffold", "setup", "template"],
@@ -134,11 +136,11 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["add", "commit", "track"],
-        "nothing has to be added: a run hashes the files that its manifest names",
+        "files need not be added: a run hashes the files that its manifest names",
     ),
     (
         &["remote"],
-        "a remote is named by `--remote URL` or MDLM_REMOTE, of `mdlm run`, `mdlm push` and `mdlm pull`",
+        "name a remote with `--remote URL` or MDLM_REMOTE, for `mdlm run`, `mdlm push` and `mdlm pull`",
     ),
     (
         &["config", "options", "settings"],
@@ -164,7 +166,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (&["shell"], "`mdlm completions SHELL` prints a completion script"),
     (
         &["forget"],
-        "`mdlm downloads --forget URL` has a download asked again",
+        "`mdlm downloads --forget URL` forgets a download, and the next run downloads the file again",
     ),
     (
         &["explore", "browse", "open", "ui"],
@@ -172,12 +174,11 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["auth", "login", "logout"],
-        "nothing has to be logged into: downloads take HF_TOKEN, and remotes the variables of their clouds, from the \
-         environment",
+        "no login is needed: downloads use HF_TOKEN, and remotes the variables of their clouds, from the environment",
     ),
     (
         &["doc", "docs", "man", "manual"],
-        "`--help` after a command says all of it, as in `mdlm run --help`; README.md says the rest",
+        "`--help` after a command describes it in full, as in `mdlm run --help`; see also README.md",
     ),
     (
         &["self-update", "update", "upgrade"],
@@ -186,7 +187,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["serve", "server", "watch"],
-        "nothing waits for changes: the same `mdlm run MANIFEST` again reruns only what changed",
+        "mdlm does not watch files: the same `mdlm run MANIFEST` again reruns only what changed",
     ),
 ];
 
@@ -196,29 +197,30 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
         &["--all", "-a"],
         &["gc"],
-        "`mdlm gc MANIFEST…` deletes all but what these manifests reach, `mdlm gc --last 1` all but the results of the last \
-         run; for none to stay, delete the folder of results, which `mdlm status` names",
+        "`mdlm gc MANIFEST…` deletes all but what these manifests need, `mdlm gc --last 1` all but the results of \
+         the last \
+         run; to keep no results, delete their folder, which `mdlm status` names",
     ),
     (
         &["--file", "--input", "--text", "-f", "-i"],
         &["init"],
-        "text is named by `--files`, as in `mdlm init --files 'texts/*.txt'`; `--force` overwrites a manifest",
+        "name text with `--files`, as in `mdlm init --files 'texts/*.txt'`; `--force` overwrites a manifest",
     ),
     (
         &["--changes", "--diff", "--explain", "--why"],
         &["run", "plan"],
-        "leave it out: of each stage that runs `mdlm plan MANIFEST` says what changed; `mdlm explain MANIFEST STAGE` says it \
-         of all runs of a stage",
+        "leave it out: `mdlm plan MANIFEST` says what changed for each stage that runs, and `mdlm explain MANIFEST \
+         STAGE` for all runs of a stage",
     ),
     (
         &["--auto", "--poll", "--watch"],
         &[],
-        "nothing waits for changes: the same command again reruns only what changed",
+        "mdlm does not watch files: the same command again reruns only what changed",
     ),
     (
         &["--count", "--limit", "--lines", "--num", "-n"],
         &["data"],
-        "`--head N` shows so many records",
+        "`--head N` shows N records",
     ),
     (
         &[
@@ -241,7 +243,7 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
             "--resume-from-checkpoint",
         ],
         &["run", "plan"],
-        "leave it out: a run goes on from what is finished and from the last checkpoint by itself",
+        "leave it out: a run always resumes from the finished stages and the last checkpoint",
     ),
     (
         &[
@@ -261,7 +263,7 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
             "-f",
         ],
         &[],
-        "`--force STAGE` runs a stage although its result is there; repeat it for others",
+        "`--force STAGE` runs a stage even if it is cached; repeat it for other stages",
     ),
     (
         &["--all", "-a"],
@@ -280,7 +282,7 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
             "-s",
         ],
         &[],
-        "the manifest is named without an option, as in `mdlm run pipelines/quickstart.json`",
+        "name the manifest without an option, as in `mdlm run pipelines/quickstart.json`",
     ),
     (
         &[
@@ -309,7 +311,8 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
             "-w",
         ],
         &[],
-        "`--threads N` is the number of threads, and `--jobs N` of `mdlm run` that of stages side by side",
+        "`--threads N` is the number of threads, and `--jobs N` of `mdlm run` is the number of stages that run side \
+         by side",
     ),
     (
         &["--jobs", "-j"],
@@ -329,7 +332,8 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
         &["--out", "--output", "--output-dir", "--save-dir", "-O", "-o"],
         &[],
-        "results are kept in the store: `--store DIR` names another one, and `mdlm path MANIFEST STAGE` prints a result's \
+        "results are kept in the store: `--store DIR` names another one, and `mdlm path MANIFEST STAGE` prints a \
+         result's \
          folder",
     ),
     (
@@ -354,7 +358,7 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
         &["--assume-yes", "--yes", "-y"],
         &[],
-        "leave it out: nothing is asked",
+        "leave it out: mdlm never asks for confirmation",
     ),
     (
         &["--log", "--log-file"],
@@ -468,12 +472,12 @@ fn option(word: &str, arguments: &[OsString]) -> Option<String> {
             Some((path, _)) if path.contains('.') || path == "seed" => {
                 Some(format!("set each field with its own option: `--set {word}`"))
             }
-            _ if command == "init" => Some(format!("text is named by an option: `--files {word}`")),
+            _ if command == "init" => Some(format!("name text with an option: `--files {word}`")),
             _ if !runs => None,
             _ if Path::new(word).extension().is_some_and(|ending| ending == "json") => {
-                Some("one manifest at a time".to_owned())
+                Some("name one manifest at a time".to_owned())
             }
-            _ => Some(format!("a stage is named by an option: `--target {word}`")),
+            _ => Some(format!("name a stage with an option: `--target {word}`")),
         };
     }
     let name = word.split('=').next().unwrap_or(word);

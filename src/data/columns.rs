@@ -44,7 +44,7 @@ impl ColumnWriter {
     /// Creates the file.
     ///
     /// # Errors
-    /// The environment's: folder absent, disk full.
+    /// Environment error: the folder is missing, or the disk is full.
     pub fn create(path: &Path, schema: &Schema) -> Result<Self> {
         let what = || format!("create `{}`", path.display());
         let file = File::create(path).context(what)?;
@@ -61,7 +61,7 @@ impl ColumnWriter {
     /// Appends a batch.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer
             .write(batch)
@@ -85,7 +85,7 @@ impl ColumnWriter {
     /// Writes the footer and closes the file.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn finish(mut self) -> Result<()> {
         let what = || format!("write `{}`", self.path.display());
         self.writer.finish().wrap(Kind::Environment, what)?;
@@ -310,7 +310,7 @@ fn check_message(data: &[u8], metadata: usize) -> Result<()> {
 /// their numbers as they are.
 ///
 /// # Errors
-/// One has; says which.
+/// A column or the batch states more elements than `most`, or more nulls than elements; the text says which.
 pub(super) fn check_counts(batch: &ipc::RecordBatch<'_>, most: u64) -> std::result::Result<(), String> {
     for node in batch.nodes().iter().flatten() {
         let (length, nulls) = (node.length(), node.null_count());

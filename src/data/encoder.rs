@@ -259,7 +259,7 @@ impl<'a> Encoders<'a> {
     /// Prepares to tokenize about that many bytes of text.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the tokenizer's model or its cutter cannot be built.
     pub fn new(tokenizer: &'a Tokenizer, text_bytes: u64) -> Result<Self> {
         let (cutter, words) = if let Some(files) = tokenizer.gpt2_files() {
             let id = |token: &str| files.vocabulary.get(token).copied();
@@ -315,7 +315,7 @@ impl Encoder<'_> {
     /// Appends the tokens of a text, none of them special, and returns what they leave out of it.
     ///
     /// # Errors
-    /// As [`Tokenizer::encode`].
+    /// The errors of [`Tokenizer::encode`].
     pub fn encode(&mut self, text: &str, tokens: &mut Vec<u32>) -> Result<Loss> {
         let start = tokens.len();
         // Each kind has a loop of its own, in which it is known.

@@ -88,7 +88,7 @@ impl Files {
     /// What `tokenizers` makes of it, with the tokens that are special.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub(super) fn tokenizer(&self, special: &[&str]) -> Result<Tokenizer> {
         let pairs = self.pairs().map(|(a, b)| (a.to_owned(), b.to_owned()));
         byte_level(self.vocabulary.clone(), pairs.collect(), special, false)
@@ -97,7 +97,7 @@ impl Files {
     /// What `tokenizers` writes of a [plain](Files::is_plain) one, where `appended` is special beside [`END_OF_TEXT`].
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub(super) fn json(&self, appended: &str) -> Result<String> {
         const ADDED: &str = "\"added_tokens\": []";
         const VOCABULARY: &str = "\"vocab\": {";

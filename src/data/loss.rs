@@ -143,7 +143,7 @@ impl Losses {
     /// Appends the ids that `tokenizers` makes of a text.
     ///
     /// # Errors
-    /// What the library says.
+    /// The `tokenizers` library fails; the error has its message.
     pub(super) fn encode(
         &self,
         inner: &Tokenizer,
@@ -353,7 +353,7 @@ fn count(characters: usize, bytes: usize, more: u64, loss: &mut Loss) {
 /// What a normalizer makes of a text.
 ///
 /// # Errors
-/// What the library says.
+/// The `tokenizers` library fails; the error has its message.
 fn normalized(normalizer: &NormalizerWrapper, text: &str) -> Result<String, String> {
     let mut made = NormalizedString::from(text);
     normalizer
@@ -396,7 +396,7 @@ fn is_mark(character: char) -> bool {
 /// A text as the model sees it: normalized and cut into words, added tokens cut out.
 ///
 /// # Errors
-/// What the library says.
+/// The `tokenizers` library fails; the error has its message.
 fn pieces(inner: &Tokenizer, text: &str) -> Result<PreTokenizedString, String> {
     let added = inner.get_added_vocabulary();
     let mut pieces = added.extract_and_normalize(inner.get_normalizer(), text);

@@ -10,7 +10,7 @@ use crate::error::{Context as _, Result};
 /// Maps a file of an artifact, read-only. An empty file is an empty slice.
 ///
 /// # Errors
-/// The file's own: absent, unreadable, not mappable.
+/// The file is absent, or cannot be read or mapped.
 #[expect(unsafe_code, reason = "the seam: mapping a file has no safe form")]
 pub fn map(path: &Path) -> Result<Bytes> {
     let open = || format!("open `{}`", path.display());

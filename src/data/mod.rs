@@ -349,7 +349,7 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
 /// Writes pretty JSON with a newline at the end.
 ///
 /// # Errors
-/// The environment's: disk full.
+/// Environment error: the file cannot be written, for instance because the disk is full.
 pub fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     let what = || format!("write `{}`", path.display());
     let mut text = serde_json::to_string_pretty(value).wrap(Kind::Internal, what)?;

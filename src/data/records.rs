@@ -128,7 +128,7 @@ impl RecordWriter {
     /// Appends a record. True when a batch was written: a good moment to report progress.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn push(&mut self, text: &str) -> Result<bool> {
         if self.batch.is_empty() {
             // What a batch takes, so that it need not be moved as it grows.
@@ -160,7 +160,7 @@ impl RecordWriter {
     /// Writes what is pending and closes the last shard.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn finish(mut self) -> Result<()> {
         self.flush()?;
         match self.shard.take() {

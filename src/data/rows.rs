@@ -259,7 +259,7 @@ impl RowWriter {
     /// Writes what is pending, closes the last shard, and returns what was written.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn finish(mut self) -> Result<Written> {
         self.flush()?;
         self.close_shard()?;

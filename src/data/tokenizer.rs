@@ -225,7 +225,7 @@ impl Tokenizer {
     /// One token a character of `alphabet`, ids from 4 in its order.
     ///
     /// # Errors
-    /// A character is there twice.
+    /// A character occurs twice.
     pub fn characters(alphabet: &str) -> Result<Self> {
         let mut vocabulary = special_vocabulary(&SPECIAL);
         for character in alphabet.chars() {
@@ -255,7 +255,7 @@ impl Tokenizer {
     /// Trains a byte-level BPE on counted words.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn train_bpe(config: &TrainTokenizer, words: &WordCounts) -> Result<Self> {
         let mut symbols: Vec<String> = SPECIAL.map(str::to_owned).to_vec();
         let mut alphabet: Vec<char> = ByteLevel::alphabet().into_iter().collect();
@@ -291,7 +291,7 @@ impl Tokenizer {
     /// as Hugging Face's trainer does. Words with a character beyond the alphabet's limit are left out.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn train_wordpiece(config: &TrainTokenizer, words: &WordCounts) -> Result<Self> {
         let size = config.vocabulary_size as usize;
         let words = words.sorted();
@@ -468,7 +468,7 @@ impl Tokenizer {
     /// What `tokenizers` knows it as.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library rejects the vocabulary or the merges.
     pub(super) fn inner(&self) -> Result<&tokenizers::Tokenizer> {
         if let Some(inner) = self.inner.get() {
             return Ok(inner);
@@ -484,7 +484,7 @@ impl Tokenizer {
     /// they are written otherwise than `tokenizers` writes them today.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub(super) fn merges(&self, model: &BPE) -> Result<Option<Vec<[u32; 3]>>> {
         /// The part of a `tokenizer.json` that a BPE does not contain otherwise.
         #[derive(Deserialize)]
@@ -524,7 +524,7 @@ impl Tokenizer {
     /// The content of `tokenizer.json`.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn json(&self) -> Result<&str> {
         if self.json.get().is_none() {
             let json = match &self.gpt2 {
@@ -542,7 +542,7 @@ impl Tokenizer {
     /// BLAKE3 of `tokenizer.json`, in hex.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn digest(&self) -> Result<String> {
         Ok(blake3::hash(self.json()?.as_bytes()).to_hex().to_string())
     }
@@ -638,7 +638,7 @@ impl Tokenizer {
     /// The text of tokens; special ones and ids outside the vocabulary are left out.
     ///
     /// # Errors
-    /// The tokenizer's own decoder fails.
+    /// The tokenizer's decoder fails.
     pub fn decode(&self, tokens: &[u32]) -> Result<String> {
         let SpecialIds { bos, eos, pad, mask } = self.special;
         let text: Vec<u32> = tokens

@@ -108,7 +108,7 @@ impl TokenWriter {
     /// Appends the records of some pieces, unless there are none.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn push(&mut self, pieces: &[TokenPiece]) -> Result<()> {
         if pieces.iter().all(|piece| piece.lengths.is_empty()) {
             return Ok(());
@@ -187,7 +187,7 @@ impl TokenWriter {
     /// Closes the last shard.
     ///
     /// # Errors
-    /// The environment's: disk full.
+    /// Environment error: the file cannot be written, for instance because the disk is full.
     pub fn finish(self) -> Result<()> {
         if let Some(lost) = self.lost {
             lost.finish()?;

@@ -92,7 +92,7 @@ impl WordCutter {
     /// The words of a byte-level BPE: GPT-2's pattern, bytes spelled as characters.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn bpe(lowercase: bool) -> Result<Self> {
         byte_level(Vocab::default(), Vec::new(), &[], lowercase).map(Self::of)
     }
@@ -100,7 +100,7 @@ impl WordCutter {
     /// The words of a WordPiece: BERT's cleaning, split at white space and punctuation.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn wordpiece(lowercase: bool) -> Result<Self> {
         word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self::of)
     }
@@ -135,7 +135,7 @@ impl WordCutter {
     /// The words of counted chunks.
     ///
     /// # Errors
-    /// An internal one.
+    /// Internal error: the `tokenizers` library fails.
     pub fn words(&self, chunks: &ChunkCounts) -> Result<WordCounts> {
         chunks
             .0

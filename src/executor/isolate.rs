@@ -36,7 +36,7 @@ impl Isolation {
     /// Checks, in a process, that the device can be used.
     ///
     /// # Errors
-    /// It cannot be used, or the process crashes.
+    /// The device cannot be used, or the process that tries it crashes.
     pub fn check_device(&self) -> Result<()> {
         let Some(arguments) = &self.check else {
             return Ok(());
@@ -150,7 +150,7 @@ impl Run<'_> {
         let is_cached = ran?;
         let Lookup::Hit(record) = self.store.lookup(key)? else {
             return Err(Error::environment(
-                "its process ended well but committed nothing under the expected key: a file changed while it ran",
+                "its process succeeded but committed nothing under the expected key: a file changed while it ran",
             )
             .hint("run again"));
         };
@@ -264,11 +264,11 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
 
 /// The error of a process that ended without saying why.
 fn crashed(status: ExitStatus, last_text: Option<String>) -> Error {
-    let last = last_text.map_or_else(String::new, |text| format!("; its last words: {text}"));
+    let last = last_text.map_or_else(String::new, |text| format!("; its last output: {text}"));
     // `ExitStatus` prints `signal: 11 (SIGSEGV) (core dumped)` or `exit status: 3`.
     Error::new(Kind::Environment, format!("its process crashed ({status}){last}")).hint(
-        "the other stages went on and what is committed stays; the same command runs this stage again from its last \
-         checkpoint",
+        "the other stages continued, and finished results are kept; the same command resumes this stage from its \
+         last checkpoint",
     )
 }
 

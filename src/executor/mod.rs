@@ -130,7 +130,7 @@ const STACK_BYTES: usize = 8 << 20;
 /// A pool of that many threads, in which a plan is made and run.
 ///
 /// # Errors
-/// The system gives no threads.
+/// The system cannot start the threads.
 pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -209,7 +209,7 @@ pub fn execute(
 /// Checks that nothing but the stage `only` has to run.
 ///
 /// # Errors
-/// It consumes the output of stages that are not in the store.
+/// The stage consumes the output of stages that are not in the store.
 fn check_only(plan: &Plan, only: &str) -> Result<()> {
     let has_work = |stage: &PlannedStage| matches!(stage.decision, Decision::Run { .. });
     let Some(stage) = plan.stages.iter().find(|stage| stage.name == only) else {
@@ -578,7 +578,7 @@ impl Run<'_> {
                 // A partial download is of no use to a stage that runs; the stage's scratch folder may exist from before.
                 let _ = std::fs::remove_dir_all(self.store.work_path(lock.key()).join(Remote::SCRATCH));
                 let _ = self.store.clear_staging(&lock);
-                let message = format!("it is made here instead: {error}");
+                let message = format!("the stage runs on this machine instead: {error}");
                 self.sink.emit(&summary.name, Event::Warning(message));
                 locked(&self.plan).refuse(index);
                 Ok(None)
@@ -605,7 +605,7 @@ impl Run<'_> {
                 let since = holder.map_or_else(String::new, |holder| format!(" since {}", holder.since));
                 self.sink.emit(
                     stage,
-                    Event::Note(format!("waiting for {who}, at work on this stage{since}")),
+                    Event::Note(format!("waiting for {who}, which runs this stage{since}")),
                 );
                 waited = Some(who);
             }

@@ -307,7 +307,8 @@ fn a_change_reruns_its_consumers_and_says_why() {
         "/stages/model/objective",
         json!({ "kind": "mdlm", "noise": { "kind": "cosine" } }),
         "model: `objective.noise` log_linear → cosine\nbound: `model` runs\ntexts: `model` runs",
-        "model: `objective.noise` log_linear → cosine\nbound: `model` has other content\ntexts: `model` has other content",
+        "model: `objective.noise` log_linear → cosine\nbound: `model` has other content\ntexts: `model` has other \
+         content",
     );
     check(
         "/stages/bound/rows",
@@ -891,7 +892,7 @@ fn what_is_taken_away_meanwhile_is_made_again() {
     .unwrap();
     assert_eq!(
         rerun(&ran),
-        "tokens: \nmodel: its files are not here, and `texts` needs them\ntexts: its files are not here"
+        "tokens: \nmodel: its files are not in the store, and `texts` needs them\ntexts: its files are not in the store"
     );
     let statuses: Vec<_> = ran.stages.iter().map(|stage| stage.status).collect();
     assert_eq!(statuses, [Cached, Away, Cached, Done, Cached, Done]);
@@ -936,10 +937,10 @@ fn what_nobody_needs_may_be_away() {
     let planned = project.planned();
     assert_eq!(
         planned,
-        "text: its files are not here, and `tokens` needs them\n\
-         tokens: its files are not here, and `rows` needs them\n\
-         rows: its files are not here, and `model` needs them\n\
-         model: its files are not here, and `texts` needs them\n\
+        "text: its files are not in the store, and `tokens` needs them\n\
+         tokens: its files are not in the store, and `rows` needs them\n\
+         rows: its files are not in the store, and `model` needs them\n\
+         model: its files are not in the store, and `texts` needs them\n\
          texts: `count` 4 → 5"
     );
     assert_eq!(project.run(), planned);
@@ -947,8 +948,8 @@ fn what_nobody_needs_may_be_away() {
     take_away(&project, &["tokens", "rows"]);
     assert_eq!(
         project.run_selected(&forced("bound")),
-        "tokens: its files are not here, and `rows` needs them\n\
-         rows: its files are not here, and `bound` needs them\nbound: forced"
+        "tokens: its files are not in the store, and `rows` needs them\n\
+         rows: its files are not in the store, and `bound` needs them\nbound: forced"
     );
 }
 
@@ -1018,7 +1019,7 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
     let error = work(&project, &Selection::default()).unwrap_err();
     let hint = error.hint_text().unwrap();
     assert!(
-        hint.ends_with("; `--allow-missing` goes by what the last run read"),
+        hint.ends_with("; `--allow-missing` uses the files' digests of the last run"),
         "{hint}"
     );
     assert_eq!(
@@ -1038,7 +1039,7 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
     });
     assert_eq!(
         summary.error.unwrap().to_string(),
-        "stage `model`: make `rows` again: make `tokens` again: make `text` again: no file matches `corpus/*.txt`"
+        "stage `model`: rerun `rows`: rerun `tokens`: rerun `text`: no file matches `corpus/*.txt`"
     );
     // Other files are asked for than were read: nothing to believe.
     other.set("/stages/text/input/files", json!(["prose/*.txt"]));
@@ -1256,7 +1257,7 @@ fn a_poisoned_remote_is_told_of_and_the_stage_is_made_here() {
     assert_eq!(artifacts(&summary), artifacts(&made));
     let reported = heard
         .iter()
-        .filter(|text| text.contains("its content is not what its name says"));
+        .filter(|text| text.contains("its content does not match the digest in its name"));
     assert_eq!(reported.count(), 6, "{heard:?}");
     // What was made here is there now, in place of the bad.
     let third = Project::new();

@@ -89,7 +89,7 @@ impl Run<'_> {
             all = false;
             let mut summary = StageSummary::new(stage);
             let again = self.stage(input.index, threads, &mut summary);
-            again.context(|| format!("make `{}` again", summary.name))?;
+            again.context(|| format!("rerun `{}`", summary.name))?;
             locked(&self.trust.redone).push((input.index, summary));
         }
         Ok(all)
@@ -104,7 +104,7 @@ impl Run<'_> {
         let folder = self.store.artifact_path(artifact);
         let pace = Pace::new(None);
         let faults = verify::examine(&folder, artifact, Some(&record.files), depth, &pace)
-            .context(|| format!("verify what `{stage}` made"))?;
+            .context(|| format!("verify the artifact of `{stage}`"))?;
         if faults.is_empty() {
             locked(&self.trust.sound).insert(*artifact);
             return Ok(true);
@@ -113,7 +113,7 @@ impl Run<'_> {
         let moved = self
             .store
             .quarantine(artifact, Some(&record.files), &faults, true)
-            .context(|| format!("quarantine what `{stage}` made"))?;
+            .context(|| format!("quarantine the artifact of `{stage}`"))?;
         if let Moved::To(place) = moved {
             let what = verify::summary(&faults);
             let message = format!(

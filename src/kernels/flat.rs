@@ -144,7 +144,7 @@ impl Gradients {
     /// The gradients of two weights.
     ///
     /// # Errors
-    /// They are one and the same.
+    /// Both are the same weight.
     pub fn of_both<S: ConstShape, T: ConstShape>(
         &mut self,
         first: &Weight<S>,

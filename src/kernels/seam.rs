@@ -225,7 +225,7 @@ pub fn add_pairs(
     b: &[[u32; PAIR_COLUMNS]],
     sums: &mut [[f32; PAIR_COLUMNS]; PAIR_ROWS],
 ) {
-    assert!(has_pairs(), "AVX512-BF16 is not there");
+    assert!(has_pairs(), "the processor has no AVX512-BF16");
     assert!(
         b.len() <= stride && a.len() >= (PAIR_ROWS - 1) * stride + b.len(),
         "{} words for {PAIR_ROWS} rows of {}, {stride} apart",

@@ -34,7 +34,7 @@ fn file_name(arena: &str, parameter: &Parameter) -> String {
 /// the whole new one.
 ///
 /// # Errors
-/// The environment's, and those of `fill`.
+/// Environment error: the file cannot be written; the errors of `fill`.
 pub fn write(
     path: &Path,
     parameters: &[Parameter],
@@ -113,8 +113,7 @@ impl Checkpoint {
     /// Reads an arena into the flat order of the shape. The weights' names (the nameless arena) may lack the prefix.
     ///
     /// # Errors
-    /// One input error that lists every tensor that is missing, superfluous, of other dimensions or of a type that
-    /// holds no numbers with a point.
+    /// The errors of [`Checkpoint::open`] and [`Checkpoint::read`].
     pub fn read(&mut self, shape: &Shape, arena: &str) -> Result<Vec<f32>> {
         let parameters = parameters(shape);
         let names = self.names(arena);
@@ -186,7 +185,7 @@ fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader)
         };
         if own.next().is_some() {
             faults.push(format!(
-                "`{}` is there with the prefix and without",
+                "`{}` is present both with the prefix and without it",
                 parameter.name
             ));
         }
@@ -206,7 +205,7 @@ fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader)
     }
     for (name, in_file) in names {
         if name != ROTARY_BUFFER && !parameters.iter().any(|parameter| parameter.name == *name) {
-            faults.push(format!("`{in_file}` is no tensor of the network"));
+            faults.push(format!("`{in_file}` is not a tensor of the network"));
         }
     }
     faults
@@ -215,7 +214,7 @@ fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader)
 /// Reads the weights of a bare file: [`Checkpoint::read`] of the nameless arena.
 ///
 /// # Errors
-/// As there.
+/// The errors of [`Checkpoint::open`] and [`Checkpoint::read`].
 pub fn read(path: &Path, shape: &Shape) -> Result<Vec<f32>> {
     Checkpoint::open(path)?.read(shape, "")
 }
@@ -362,8 +361,8 @@ mod tests {
         `FILE`: its weights do not fit shape `nano`:
           `backbone.vocab_embed.embedding` is [64, 512], expected [512, 64]
           `sigma_map.mlp.2.weight` [32, 32] is missing
-          `output_layer.linear.bias` is there with the prefix and without
-          `lm_head.weight` is no tensor of the network
+          `output_layer.linear.bias` is present both with the prefix and without it
+          `lm_head.weight` is not a tensor of the network
         hint: `mdlm shapes` lists the compiled shapes
         ");
         let path = file_with(folder.path(), |tensors| {
@@ -413,7 +412,7 @@ mod tests {
         read `FILE`: not a safetensors file: header: overflow computing buffer size from shape and/or element type
         read `FILE`: not a safetensors file: header: unknown variant `F33`, expected one of `BOOL`, `F4`, `F6_E2M3`, `F6_E3M2`, `U8`, `I8`, `F8_E5M2`, `F8_E4M3`, `F8_E8M0`, `F8_E4M3FNUZ`, `F8_E5M2FNUZ`, `I16`, `U16`, `F16`, `BF16`, `I32`, `U32`, `F32`, `C64`, `F64`, `I64`, `U64` at line 1 column 54
         read `FILE`: truncated: 66 bytes where the header says 70
-        read `FILE`: has bytes at its end that belong to no tensor: 71 bytes where the header says 70
+        read `FILE`: ends with bytes that do not belong to a tensor: 71 bytes where the header says 70
         `FILE`: its weights do not fit shape `nano`:
         ");
         fs::write(&path, u64::MAX.to_le_bytes()).unwrap();

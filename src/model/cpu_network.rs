@@ -31,7 +31,7 @@ pub fn build(
 /// A learner of the shape on the device that begins from these weights: otherwise as [`build`].
 ///
 /// # Errors
-/// As there.
+/// The errors of [`build`].
 pub fn build_learner(
     shape: &Shape,
     device: Device,

@@ -247,11 +247,12 @@ impl<A: Arch> Network for CudaNetwork<A> {
         let rows = (u32::MAX as usize - 1) / A::SHAPE.length;
         if tokens.len() > rows * A::SHAPE.length {
             let asked = tokens.len() / A::SHAPE.length;
-            return Err(
-                Error::input(format!("draw {asked} rows on a GPU: it takes {rows} at a time")).hint(format!(
-                    "set `count` to {rows} or less, and sample again with another `seed`"
-                )),
-            );
+            return Err(Error::input(format!(
+                "draw {asked} rows on a GPU: at most {rows} rows fit at a time"
+            ))
+            .hint(format!(
+                "set `count` to {rows} or less, and sample again with another `seed`"
+            )));
         }
         Ok(Box::new(DeviceChain {
             tokens: cuda::Chain::new(&self.cuda, tokens),
@@ -418,7 +419,7 @@ pub(super) fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize 
 /// Whether a micro-batch of so many rows fits into so many bytes.
 ///
 /// # Errors
-/// It does not: the error says what does.
+/// The micro-batch does not fit; the hint has the largest one that fits, or a smaller shape.
 pub fn fits(shape: &Shape, element: DType, rows: u32, batch: u32, bytes: usize) -> Result<()> {
     let needed = memory(shape, element, rows as usize, Some(batch as usize))?.total();
     let mib = 1 << 20;
@@ -480,7 +481,7 @@ pub fn fitting(shape: &Shape, element: DType, batch: u32, bytes: usize) -> Resul
         Some((_, name)) => error.hint(format!(
             "shape `{name}` would fit; `mdlm shapes --device cuda` lists what each needs"
         )),
-        None => error.hint("end what else uses the device, or use `--device cpu`"),
+        None => error.hint("end other processes that use the device, or use `--device cpu`"),
     })
 }
 

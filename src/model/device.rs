@@ -37,7 +37,7 @@ impl Choice {
     /// Checks that the requested device can be used. `Auto` accepts any machine and checks nothing.
     ///
     /// # Errors
-    /// Why the GPU cannot be used, and the way out.
+    /// The GPU cannot be used: the reason, with a hint.
     pub fn check(self) -> Result<()> {
         match self {
             Self::On(Device::Cuda) => probe::support()
@@ -51,7 +51,7 @@ impl Choice {
     /// The device, and an event about it: which GPU it is, or why no GPU is used although there is a driver.
     ///
     /// # Errors
-    /// As [`Choice::check`].
+    /// The errors of [`Choice::check`].
     pub fn resolve(self) -> Result<(Device, Option<Event>)> {
         self.check()?;
         match self {
@@ -152,7 +152,7 @@ impl Device {
     /// called repeatedly meanwhile, with the reason; an error of `waiting` ends the waiting.
     ///
     /// # Errors
-    /// `waiting`'s.
+    /// The errors of `waiting`.
     pub fn lock(self, waiting: &mut dyn FnMut(&str) -> Result<()>) -> Result<Option<GpuLock>> {
         let all = if self == Self::Cuda {
             probe::support().gpus()
@@ -195,14 +195,15 @@ mod tests {
             of(Err(Unsupported::NoDevice(0, 0))),
             (
                 Device::Cpu,
-                "note: computes on the CPU: the CUDA driver shows no GPU".to_owned()
+                "note: computes on the CPU: the CUDA driver finds no GPU".to_owned()
             )
         );
         assert_eq!(
             of(Err(Unsupported::OldDevice("Tesla T4".to_owned(), (7, 5)))),
             (
                 Device::Cpu,
-                "warning: computes on the CPU: `Tesla T4` has compute capability 7.5, 8.0 is needed; `mdlm doctor` says \
+                "warning: computes on the CPU: `Tesla T4` has compute capability 7.5, 8.0 is needed; `mdlm doctor` \
+                 says \
                  more"
                     .to_owned()
             )

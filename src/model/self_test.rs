@@ -23,7 +23,7 @@ const TOLERANCES: [(Precision, f64); 2] = [(Precision::F32, 1e-2), (Precision::B
 /// Tries the GPU, unless it has passed before.
 ///
 /// # Errors
-/// It computes something else than the CPU, or fails.
+/// The GPU's results differ from the CPU's by more than the tolerance, or the GPU fails.
 pub fn pass() -> Result<()> {
     static PASSED: OnceLock<Result<(), (String, String)>> = OnceLock::new();
     let passed = PASSED.get_or_init(|| {
@@ -99,7 +99,7 @@ fn attempt(device: Device) -> Result<()> {
                     "bf16"
                 };
                 return Err(Error::environment(format!(
-                    "trust the GPU: in a trial its {what} in {mode} were off from the CPU's by {off:.2} of their size"
+                    "pass the GPU self-test: {what} in {mode} differ from the CPU's by {off:.2} (relative norm)"
                 ))
                 .hint(
                     "try another version of the driver, NVRTC or cublasLt; `mdlm doctor` lists those installed; \

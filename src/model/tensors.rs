@@ -78,7 +78,7 @@ impl Reader {
             let what = if size < expected {
                 "truncated"
             } else {
-                "has bytes at its end that belong to no tensor"
+                "ends with bytes that do not belong to a tensor"
             };
             return Err(Error::input(format!(
                 "{what}: {size} bytes where the header says {expected}"
@@ -158,14 +158,14 @@ impl Reader {
         let info = self
             .header
             .info(name)
-            .ok_or_else(|| fault("is not there".to_owned()))?;
+            .ok_or_else(|| fault("is missing".to_owned()))?;
         let decode =
-            decoder(info.dtype).ok_or_else(|| fault(format!("holds {}: {kind} are needed", info.dtype)))?;
+            decoder(info.dtype).ok_or_else(|| fault(format!("holds {}, expected {kind}", info.dtype)))?;
         let width = info.dtype.bitsize() / 8;
         let (first, last) = info.data_offsets;
         if (last - first) / width < at + into.len() {
             return Err(fault(format!(
-                "has {} elements, {} wanted",
+                "has {} elements, expected {}",
                 (last - first) / width,
                 at + into.len()
             )));
@@ -207,7 +207,7 @@ impl Writer {
     /// Starts a file with these tensors (name, dimensions), whose values follow in this order, and this metadata.
     ///
     /// # Errors
-    /// The environment's, such as a folder that is not there or not writable.
+    /// The environment's, such as a folder that is missing or not writable.
     pub fn create(path: &Path, tensors: &[(String, Vec<usize>)], metadata: &[(&str, &str)]) -> Result<Self> {
         let mut header = serde_json::Map::new();
         if !metadata.is_empty() {
@@ -237,7 +237,7 @@ impl Writer {
 
         let file_name = path
             .file_name()
-            .ok_or_else(|| Error::input(format!("`{}` names no file", path.display())))?;
+            .ok_or_else(|| Error::input(format!("`{}` does not name a file", path.display())))?;
         let beside = path.with_file_name(format!(".{}.{}.partial", file_name.display(), std::process::id()));
         let context = || format!("write `{}`", path.display());
         let file = File::create(&beside).wrap(Kind::Environment, context)?;

@@ -140,7 +140,7 @@ impl Plan {
     /// are read for it.
     ///
     /// # Errors
-    /// As [`tokenize::vocabulary`].
+    /// The errors of [`tokenize::vocabulary`].
     fn vocabulary(&self, index: usize, store: &Store) -> Result<Option<u32>> {
         let stage = &self.stages[index];
         let Stage::Tokenize(config) = &stage.stage else {

@@ -56,7 +56,7 @@ pub fn named<T: std::fmt::Display>(names: &[T]) -> String {
 /// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.
 ///
 /// # Errors
-/// An unknown stage or a cycle.
+/// A stage consumes an unknown stage, or the stages form a cycle.
 pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
     let consumed: Vec<Vec<usize>> = manifest
         .stages
@@ -98,7 +98,7 @@ pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
 /// The stages that are wanted: those that `targets` need, themselves included; all where there is no target.
 ///
 /// # Errors
-/// An unknown stage.
+/// The selection names an unknown stage.
 pub fn wanted<'a>(manifest: &'a Manifest, targets: &'a [String]) -> Result<HashSet<&'a str>> {
     if targets.is_empty() {
         return Ok(manifest.stages.keys().map(String::as_str).collect());

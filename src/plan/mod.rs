@@ -230,7 +230,7 @@ impl Plan {
     /// Plans as [`Plan::new`] does, with a remote from which to take what is not here.
     ///
     /// # Errors
-    /// As [`Plan::new`].
+    /// The errors of [`Plan::new`].
     pub fn with_remote(
         manifest: &Manifest,
         base: &Path,
@@ -256,11 +256,12 @@ impl Plan {
         if let Some(name) = selection.force.first()
             && !wanted.iter().any(|name| forced.contains(name))
         {
-            return Err(
-                Error::input(format!("`{name}` is to be forced, but no target needs it")).hint(format!(
-                    "name it as a target too, `--target {name}`, or leave `--force {name}` out"
-                )),
-            );
+            return Err(Error::input(format!(
+                "`--force {name}` has no effect: no target needs `{name}`"
+            ))
+            .hint(format!(
+                "name it as a target too, `--target {name}`, or leave `--force {name}` out"
+            )));
         }
         let mut plan = Self {
             pipeline: manifest.name.clone(),
@@ -286,7 +287,8 @@ impl Plan {
                 Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
                     Some(files) if selection.allow_missing => (files, None, None),
                     Some(_) => {
-                        let error = error.or_hint("`--allow-missing` goes by what the last run read");
+                        let error =
+                            error.or_hint("`--allow-missing` uses the files' digests of the last run");
                         return Err(error).context(in_stage);
                     }
                     None => return Err(error).context(in_stage),

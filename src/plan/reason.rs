@@ -116,10 +116,10 @@ impl fmt::Display for Reason {
             Self::NeverRan => f.write_str("never ran"),
             Self::Forced => f.write_str("forced"),
             Self::Damaged { what } => write!(f, "damaged: {what}"),
-            Self::Away { needed_by: None } => f.write_str("its files are not here"),
+            Self::Away { needed_by: None } => f.write_str("its files are not in the store"),
             Self::Away {
                 needed_by: Some(stage),
-            } => write!(f, "its files are not here, and `{stage}` needs them"),
+            } => write!(f, "its files are not in the store, and `{stage}` needs them"),
             Self::UpstreamRuns { stage } => write!(f, "`{stage}` runs"),
             Self::Setting { field, old, new } => {
                 let [old, new] = distinguished([setting(old.as_ref()), setting(new.as_ref())]);
@@ -127,7 +127,10 @@ impl fmt::Display for Reason {
             }
             Self::Form { old, new } => {
                 let [old, new] = distinguished([old.join(", "), new.join(", ")]);
-                write!(f, "by their names its files are {new} instead of {old}")
+                write!(
+                    f,
+                    "the formats of its files, by their names, are {new} instead of {old}"
+                )
             }
             Self::Seed { old, new } => {
                 let seed =
@@ -140,7 +143,7 @@ impl fmt::Display for Reason {
                     FileChange::Changed => "changed",
                     FileChange::Added => "is new",
                     FileChange::Removed => "is gone",
-                    FileChange::Moved => "has another place in the order",
+                    FileChange::Moved => "moved within the order of files",
                 };
                 write!(f, "`{path}` {change}")
             }
@@ -556,7 +559,7 @@ mod tests {
         assert_eq!(text(&[a.clone(), b.clone()], from_ref(&b)), "`a` is gone");
         assert_eq!(
             text(&[a.clone(), b.clone()], &[b, a]),
-            "`b` has another place in the order"
+            "`b` moved within the order of files"
         );
     }
 }

@@ -105,7 +105,7 @@ impl Remote {
     /// [`Remote::open`] with other settings than the environment's.
     ///
     /// # Errors
-    /// As [`Remote::open`].
+    /// The errors of [`Remote::open`].
     pub fn open_with(url: &str, read_only: bool, settings: Settings) -> Result<Self> {
         let opening = || format!("use the remote `{url}`");
         let (objects, hint): (Arc<dyn ObjectStore>, _) = if let Some(path) = url.strip_prefix("file://") {
@@ -120,23 +120,26 @@ impl Remote {
                 fs::create_dir_all(path).wrap(Kind::Environment, opening)?;
             }
             let folder = LocalFileSystem::new_with_prefix(path).wrap(Kind::Environment, opening)?;
-            (Arc::new(folder), "the folder has to be there and readable")
+            (
+                Arc::new(folder),
+                "create the folder, and make it readable for this user",
+            )
         } else if !["s3://", "gs://", "az://"]
             .iter()
             .any(|scheme| url.starts_with(scheme))
         {
             return Err(Error::input(format!(
-                "use the remote `{url}`: it is no URL of a place that machines share"
+                "use the remote `{url}`: it is not the URL of a cache that machines can share"
             ))
             .hint("write `s3://BUCKET/folder`, `gs://…`, `az://…`, or a folder as `file:///srv/mdlm`"));
         } else if !url
             .split_once("://")
             .is_some_and(|(_, rest)| rest.trim_end_matches('/').contains('/'))
         {
-            return Err(
-                Error::input(format!("use the remote `{url}`: it names no folder of a bucket"))
-                    .hint(format!("write `{}/mdlm`", url.trim_end_matches('/'))),
-            );
+            return Err(Error::input(format!(
+                "use the remote `{url}`: it does not name a folder of a bucket"
+            ))
+            .hint(format!("write `{}/mdlm`", url.trim_end_matches('/'))));
         } else {
             let (objects, prefix, hint) = fetch::objects(url, &settings).context(opening)?;
             let prefix = Place::parse(&prefix).wrap(Kind::Input, opening)?;
@@ -169,7 +172,7 @@ impl Remote {
     /// That it did not answer and why, if it did not.
     ///
     /// # Errors
-    /// It did not answer.
+    /// The remote does not answer.
     pub fn answers(&self) -> Result<()> {
         match self.silent.get() {
             Some(why) => Err(Error::environment(why.clone()).hint(self.hint)),
@@ -203,7 +206,7 @@ impl Remote {
         let found = self.runtime.block_on(self.read(key, &digest));
         let record = found.unwrap_or_else(|error| {
             if error.kind() == Kind::Environment {
-                self.trouble(format!("going on without the remote: {error}"));
+                self.trouble(format!("continuing without the remote: {error}"));
                 // Of two threads that find out at once, either may report.
                 let _ = self.silent.set(error.to_string());
             } else {
@@ -328,7 +331,9 @@ impl Remote {
                         continue;
                     }
                     locked(&self.unfit).insert(file.digest);
-                    return Err(Error::input("its content is not what its name says").context(doing()));
+                    return Err(
+                        Error::input("its content does not match the digest in its name").context(doing())
+                    );
                 }
                 Err(Trouble::Final(error)) => return Err(error.context(doing())),
                 Err(Trouble::Passing(error)) => {
@@ -389,7 +394,7 @@ impl Remote {
             local.set_len(0).wrap(Kind::Environment, writing)?;
             if answer.range.start != 0 {
                 let message = format!(
-                    "it was asked from byte {have} and came from {}",
+                    "the remote sent the bytes from {} on when asked for those from {have} on",
                     answer.range.start
                 );
                 return Err(Trouble::Passing(Error::environment(message)));
@@ -401,7 +406,7 @@ impl Remote {
             let bytes = bytes.map_err(|error| Trouble::Passing(self.fault(&error)))?;
             have += bytes.len() as u64;
             if have > file.bytes {
-                let message = format!("more than its {} came", counted(file.bytes, "byte"));
+                let message = format!("the remote sent more than its {}", counted(file.bytes, "byte"));
                 return Err(Trouble::Final(Error::input(message)));
             }
             local.write_all(&bytes).wrap(Kind::Environment, writing)?;
@@ -430,7 +435,7 @@ impl Remote {
     ) -> Result<Moved> {
         if self.read_only {
             return Err(
-                Error::input(format!("push to `{}`: it is for reading only", self.url))
+                Error::input(format!("push to `{}`: the remote is read-only", self.url))
                     .hint("leave out `--remote-read-only`"),
             );
         }
@@ -574,7 +579,7 @@ impl From<Error> for Trouble {
 /// Checks that a record has the key, and that its artifact's digest, files and lengths agree.
 fn check(record: &Record, key: &Key) -> Result<()> {
     if record.key != *key {
-        return Err(Error::input("it is the record of another key"));
+        return Err(Error::input("the record belongs to another key"));
     }
     if let Some(file) = record.files.iter().find(|file| !stays_within(&file.path)) {
         return Err(Error::input(format!(
@@ -583,7 +588,7 @@ fn check(record: &Record, key: &Key) -> Result<()> {
         )));
     }
     if digest_of(&record.files) != record.artifact || !record.files.is_sorted_by(|a, b| a.path < b.path) {
-        return Err(Error::input("its files do not make up its artifact"));
+        return Err(Error::input("its files do not add up to its artifact"));
     }
     Ok(())
 }
@@ -596,7 +601,7 @@ fn stays_within(path: &str) -> bool {
 
 fn corrupt(path: &Path) -> Error {
     Error::environment(format!("`{}` is corrupt: it is not pushed", path.display()))
-        .hint("`mdlm verify` puts it aside, and the next run makes it again")
+        .hint("`mdlm verify` moves it to quarantine, and the next run makes it again")
 }
 
 fn record_place(key: &Key, digest: &Digest) -> Place {

@@ -160,14 +160,14 @@ fn a_poisoned_record_is_refused_and_told() {
     .unwrap();
     refused("the checksum differs");
     fixture.edit(|record| record.key.version += 1);
-    refused("it is the record of another key");
+    refused("the record belongs to another key");
     fixture.edit(|record| record.files[1].digest = Digest::of(b"other"));
-    refused("its files do not make up its artifact");
+    refused("its files do not add up to its artifact");
     fixture.edit(|record| {
         record.files.swap(0, 1);
         record.artifact = digest_of(&record.files);
     });
-    refused("its files do not make up its artifact");
+    refused("its files do not add up to its artifact");
     for path in ["../../escaped", "/etc/passwd", "a/../../b", "", "a\\..\\b", "./a"] {
         fixture.edit(|record| {
             record.files[0].path = path.to_owned();
@@ -183,7 +183,7 @@ fn a_poisoned_truncated_or_missing_file_is_refused_and_replaced() {
         (
             "train/1.arrow",
             Some(vec![9; 1000]),
-            "its content is not what its name says",
+            "its content does not match the digest in its name",
         ),
         ("train/0.arrow", Some(vec![7; LARGE - 1]), "instead of"),
         ("train/1.arrow", None, "not found"),
@@ -268,7 +268,7 @@ fn nothing_is_pushed_that_is_corrupt_here_or_to_who_only_reads() {
     let url = format!("file://{}", fixture.shared().display());
     let reader = Remote::open_with(&url, true, Settings::default()).unwrap();
     let error = fixture.push(&reader).unwrap_err();
-    assert!(error.to_string().ends_with("it is for reading only"), "{error}");
+    assert!(error.to_string().ends_with("the remote is read-only"), "{error}");
     fixture.push(&fixture.remote()).unwrap();
     fixture.fetch(&reader).unwrap();
 }
@@ -287,12 +287,15 @@ fn what_is_no_remote_is_an_error_with_a_way_out() {
         "s4://bucket/cache",
     ] {
         assert!(
-            error(url).contains("it is no URL of a place that machines share"),
+            error(url).contains("it is not the URL of a cache that machines can share"),
             "{url}"
         );
     }
     for url in ["s3://bucket", "gs://bucket/"] {
-        assert!(error(url).contains("it names no folder of a bucket"), "{url}");
+        assert!(
+            error(url).contains("it does not name a folder of a bucket"),
+            "{url}"
+        );
     }
     assert!(error("file://cache").contains("its path is not absolute"));
 }
@@ -322,7 +325,7 @@ fn a_remote_that_does_not_answer_is_gone_on_without() {
     let troubles = remote.troubles();
     assert_eq!(troubles.len(), 1, "{troubles:?}");
     assert!(
-        troubles[0].starts_with("going on without the remote: "),
+        troubles[0].starts_with("continuing without the remote: "),
         "{troubles:?}"
     );
     let error = fixture.push(&remote).unwrap_err();

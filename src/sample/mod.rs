@@ -174,7 +174,8 @@ impl Sampling {
     /// Draws the rows with any sampler, whatever [`Sampling::sampler`] names.
     ///
     /// # Errors
-    /// As [`Sampling::run`]; an internal error where the sampler commits what is no token, or beyond its row.
+    /// The errors of [`Task::run`]; an internal error where the sampler commits a token outside the vocabulary or a
+    /// position outside the row.
     pub fn run_with(
         &self,
         sampler: &mut dyn Sampler,

@@ -77,7 +77,7 @@ fn is_there(base: &Path, path: Option<&String>) -> bool {
 /// Checks a file.
 ///
 /// # Errors
-/// It is absent, or its SHA-256 is another.
+/// The file is absent, or has another SHA-256.
 pub fn check(path: &Path, known: &str, sha256: Sha256<'_>) -> Result<()> {
     match mismatch(path, known, sha256)? {
         Some(error) => Err(error.hint(ANOTHER)),
@@ -170,7 +170,7 @@ fn wanted(published: &Published) -> String {
 /// The files of a corpus, each checked where its checksum is known.
 ///
 /// # Errors
-/// They are absent, more or fewer than the corpus has, other ones, or taken out of the corpus's archive.
+/// Files are absent, more or fewer than the corpus has, other ones, or extracted from the corpus's archive.
 pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Vec<PathBuf>> {
     let resolved = named
         .resolve()

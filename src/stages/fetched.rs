@@ -43,7 +43,7 @@ pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
 /// pattern, is there once; `repeated` counts the others.
 ///
 /// # Errors
-/// As [`fetch::fetch`].
+/// The errors of [`fetch::fetch`].
 pub fn download(
     remote: &[RemoteFile],
     downloads: &Downloads,

@@ -47,7 +47,7 @@ pub fn version(kind: StageKind) -> u32 {
 /// Runs a stage.
 ///
 /// # Errors
-/// What the stage's own `run` states.
+/// The errors of the `run` of the stage's module, such as [`train::run`].
 pub fn run(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
     match stage {
         Stage::Source(config) => source::run(config, context),

@@ -167,7 +167,7 @@ impl Room {
     /// Whether a vocabulary fits: before hours are spent on tokens that cannot be learnt.
     ///
     /// # Errors
-    /// It does not.
+    /// The vocabulary has more tokens than the shape has room for.
     pub fn takes(&self, vocabulary: u32) -> Result<()> {
         if vocabulary as usize <= self.vocabulary {
             return Ok(());

@@ -68,7 +68,7 @@ impl Store {
     /// manifest, where paths begin.
     ///
     /// # Errors
-    /// The store may not be read.
+    /// The store cannot be read.
     pub fn chain(&self, record: &Record, base: &Path, pace: &Pace) -> Result<Vec<Link>> {
         let mut links = Vec::new();
         let mut seen = HashSet::from([record.key.digest()]);
@@ -79,7 +79,7 @@ impl Store {
                 if record.key.inputs.get(&input.role) != Some(&input.consumed()) {
                     let role = &input.role;
                     link.faults.push(format!(
-                        "its key has another artifact for `{role}` than its record"
+                        "its key states another artifact for `{role}` than its record"
                     ));
                 }
                 let path = self.record_path(&input.kind, &input.key);
@@ -88,8 +88,9 @@ impl Store {
                     Err(error) if error.kind() == Kind::Environment => return Err(error),
                     Err(error) => {
                         let (stage, role) = (&input.stage, &input.role);
-                        link.faults
-                            .push(format!("of `{stage}`, which made its `{role}`, {error}"));
+                        link.faults.push(format!(
+                            "the record of `{stage}`, which made its `{role}`, cannot be used: {error}"
+                        ));
                         continue;
                     }
                 };
@@ -103,7 +104,7 @@ impl Store {
                 if maker.key.digest() != input.key {
                     let stage = &input.stage;
                     link.faults
-                        .push(format!("the record of `{stage}` is of another key"));
+                        .push(format!("the record of `{stage}` belongs to another key"));
                     continue;
                 }
                 if maker.artifact != input.artifact {
@@ -137,9 +138,9 @@ impl Store {
             let found = verify::examine(&folder, &record.artifact, Some(&record.files), Depth::Full, pace)?;
             if !found.is_empty() {
                 let list = verify::summary(&found);
-                faults.push(format!("the artifact is not what was made: {list}"));
+                faults.push(format!("the artifact differs from its record: {list}"));
             } else if super::digest::digest_of(&record.files) != record.artifact {
-                faults.push("the record's files are not those of its artifact".to_owned());
+                faults.push("the record lists other files than its artifact has".to_owned());
             }
         } else {
             let why = self.quarantined(&record.artifact);
@@ -148,7 +149,9 @@ impl Store {
         for (field, digests) in &record.key.files {
             let read = made.files.iter().filter(|file| file.field == *field);
             if !read.map(|file| &file.digest).eq(digests) {
-                faults.push(format!("its key has other files for `{field}` than its record"));
+                faults.push(format!(
+                    "its key states other files for `{field}` than its record"
+                ));
             }
         }
         let mut sources = Vec::new();

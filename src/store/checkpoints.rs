@@ -369,7 +369,7 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 /// Makes the names in a folder durable.
 ///
 /// # Errors
-/// The disk is not writable.
+/// The folder cannot be written to disk.
 pub fn sync_folder(folder: &Path) -> Result<()> {
     // A directory can be opened and synced on Unix alone; elsewhere the rename is as durable as the system makes it.
     #[cfg(unix)]

@@ -68,7 +68,7 @@ impl Store {
     /// [`Store::commit`] that calls `passed` after each step, for tests that end it there.
     ///
     /// # Errors
-    /// As [`Store::commit`], or `passed`'s.
+    /// The errors of [`Store::commit`] and of `passed`.
     pub fn commit_with(
         &self,
         lock: &KeyLock,
@@ -480,7 +480,7 @@ mod tests {
             assert!(damage(store, 1).starts_with(reason), "{}", damage(store, 1));
         }
         fs::copy(store.record_path("train", &key(2).digest()), &path).unwrap();
-        assert_eq!(damage(store, 1), "its action record is of another key");
+        assert_eq!(damage(store, 1), "its action record belongs to another key");
         act(store, 1, &mut |_| Ok(())).unwrap();
         hit(store, 1);
     }
@@ -526,7 +526,7 @@ mod tests {
         assert!(
             error
                 .to_string()
-                .ends_with("its layout version is `99`, this mdlm knows 1"),
+                .ends_with("its layout version is `99`, but this mdlm supports 1"),
             "{error}"
         );
     }

@@ -317,8 +317,8 @@ impl Store {
                 delete(item, &mut collected);
             } else {
                 let why = self.holder(key).map_or_else(
-                    || "a run is at work on it".to_owned(),
-                    |holder| format!("process {} on {} is at work on it", holder.pid, holder.host),
+                    || "a run is writing it".to_owned(),
+                    |holder| format!("process {} on {} is writing it", holder.pid, holder.host),
                 );
                 collected.left.push(Left { item, why });
             }
@@ -335,7 +335,7 @@ impl Store {
             let path = format!("checkpoints/{name}");
             let item = self.item(Sort::Checkpoints, path.clone(), &mut scale);
             if let Some(who) = &busy {
-                let why = format!("{who} is at work and may want them");
+                let why = format!("{who} is running and may need them");
                 collected.left.push(Left { item, why });
                 continue;
             }
@@ -395,7 +395,7 @@ impl Store {
                     || "a run".to_owned(),
                     |holder| format!("process {} on {}", holder.pid, holder.host),
                 );
-                let why = format!("{who} is at work on its key");
+                let why = format!("{who} runs the stage with its key");
                 collected.left.push(Left { item, why });
                 return Ok(());
             };
@@ -724,8 +724,8 @@ mod tests {
         );
         let mut expected = [
             "a run uses it".to_owned(),
-            format!("{here} is at work on its key"),
-            format!("{here} is at work on it"),
+            format!("{here} runs the stage with its key"),
+            format!("{here} is writing it"),
         ];
         expected.sort();
         assert_eq!(why, expected);

@@ -167,7 +167,7 @@ impl Store {
     /// with the holder where it is known; an error of `waiting` ends the waiting.
     ///
     /// # Errors
-    /// As [`Store::try_lock`], or `waiting`'s.
+    /// The errors of [`Store::try_lock`] and of `waiting`.
     pub fn lock(
         &self,
         key: &Digest,

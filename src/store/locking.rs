@@ -42,7 +42,7 @@ impl Store {
     /// Makes sure, once in a process, that the store's file system keeps locks.
     ///
     /// # Errors
-    /// It does not, or the store cannot be written.
+    /// The file system has no locks or keeps them on one machine only, or the store cannot be written.
     pub(super) fn check_locks(&self) -> Result<()> {
         let root = fs::canonicalize(self.root()).unwrap_or_else(|_| self.root().to_owned());
         let checked = || CHECKED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +78,7 @@ impl Store {
         };
         if let Some(option) = mount.as_ref().and_then(Mount::local_locks) {
             return refused(&format!(
-                "keeps locks on this machine alone (`{option}`), so that two machines could do the same work at once"
+                "keeps locks on this machine only (`{option}`), so that two machines could run the same stage at once"
             ));
         }
         let context = || format!("lock `{}`", path.display());
@@ -235,7 +235,7 @@ mod tests {
         };
         let text = refusal(&system).unwrap().to_string();
         assert!(
-            text.contains("(nfs) keeps locks on this machine alone (`nolock`)"),
+            text.contains("(nfs) keeps locks on this machine only (`nolock`)"),
             "{text}"
         );
         let shared = System {

@@ -297,7 +297,7 @@ impl Store {
             return Ok(());
         }
         let message = format!(
-            "use the store `{}`: its layout version is `{}`, this mdlm knows {LAYOUT_VERSION}",
+            "use the store `{}`: its layout version is `{}`, but this mdlm supports {LAYOUT_VERSION}",
             self.root.display(),
             text.trim()
         );
@@ -353,7 +353,7 @@ impl Store {
     /// Deletes the staged files of a key.
     ///
     /// # Errors
-    /// They cannot be deleted.
+    /// The files cannot be deleted.
     pub fn clear_staging(&self, lock: &KeyLock) -> Result<()> {
         remove_file(&self.staged_record_path(lock.key()))?;
         remove_folder(&self.displaced_path(lock.key()))?;
@@ -363,7 +363,7 @@ impl Store {
     /// Deletes the scratch of a key.
     ///
     /// # Errors
-    /// It cannot be deleted.
+    /// The folder cannot be deleted.
     pub fn clear_work(&self, lock: &KeyLock) -> Result<()> {
         remove_folder(&self.work_path(lock.key()))
     }
@@ -371,7 +371,7 @@ impl Store {
     /// Makes an empty staging folder and, unless it is there from an interrupted run, a scratch folder for a key.
     ///
     /// # Errors
-    /// They cannot be made.
+    /// The folders cannot be created.
     pub fn stage(&self, lock: &KeyLock) -> Result<(PathBuf, PathBuf)> {
         self.clear_staging(lock)?;
         let staging = self.staging_path(lock.key());
@@ -394,7 +394,9 @@ impl Store {
             Err(error) => return Ok(Lookup::Damaged(error.to_string())),
         };
         if record.key != *key {
-            return Ok(Lookup::Damaged("its action record is of another key".to_owned()));
+            return Ok(Lookup::Damaged(
+                "its action record belongs to another key".to_owned(),
+            ));
         }
         let Some(fault) = self.missing(&record)? else {
             return Ok(Lookup::Hit(Box::new(record)));
@@ -509,7 +511,7 @@ impl Store {
                     // Gone meanwhile.
                     Ok(None) => continue,
                     Ok(Some(record)) if record.key.digest() == key && record.key.kind == kind => Ok(record),
-                    Ok(Some(_)) => Err("its action record is of another key".to_owned()),
+                    Ok(Some(_)) => Err("its action record belongs to another key".to_owned()),
                     Err(error) if error.kind() == Kind::Environment => return Err(error),
                     Err(error) => Err(error.to_string()),
                 };

@@ -61,7 +61,7 @@ impl Store {
     /// Copies what comes through a pipe into the store: its length, digest and place.
     ///
     /// # Errors
-    /// As [`drain`]; the store cannot be written.
+    /// The errors of [`drain`]; the store cannot be written.
     pub fn keep_piped(
         &self,
         input: &mut dyn Read,

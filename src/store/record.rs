@@ -205,7 +205,7 @@ impl Record {
             return Err(Error::input("its action record is damaged: the checksum differs"));
         }
         serde_json::from_value(value).wrap(Kind::Input, || {
-            "its action record is of another version of mdlm".to_owned()
+            "its action record was written by another version of mdlm".to_owned()
         })
     }
 

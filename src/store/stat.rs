@@ -116,7 +116,7 @@ impl Known {
     /// Length and BLAKE3 of a file: from memory, if it looks as it did.
     ///
     /// # Errors
-    /// As [`hash_file`].
+    /// The errors of [`hash_file`].
     pub fn hash(&self, path: &Path) -> Result<(u64, Digest)> {
         self.hash_with(path, &hash_file)
     }
@@ -125,7 +125,7 @@ impl Known {
     /// what is known.
     ///
     /// # Errors
-    /// As `hash`.
+    /// The errors of `hash`.
     pub fn hash_with(
         &self,
         path: &Path,

@@ -36,7 +36,7 @@ pub trait Hooks {
     /// Bounds the held-out text with the network as it is (it holds the averaged weights); `None` without such text.
     ///
     /// # Errors
-    /// Whatever fails in it.
+    /// The validation fails, for instance because the device fails or the run is cancelled.
     fn validate(&mut self, network: &dyn Network) -> Result<Option<Validation>>;
 
     /// Receives the progress of the run, after every step.
@@ -95,7 +95,7 @@ impl Trainer<'_> {
                 let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));
                 let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
                 hooks.note(format!(
-                    "goes on from the checkpoint of step {}{of}{watched}",
+                    "resuming from the checkpoint of step {}{of}{watched}",
                     state.step
                 ));
                 state
@@ -313,7 +313,7 @@ impl<'a> StepBench<'a> {
     /// Takes a step.
     ///
     /// # Errors
-    /// As [`Trainer::run`].
+    /// The errors of [`Trainer::run`].
     pub fn step(&mut self) -> Result<()> {
         self.job.step(self.learner, &mut self.state, &mut self.batch)
     }

@@ -177,7 +177,7 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
     let wrong = [("CUDA_STUB_WRONG", "1"), ("CUDA_STUB_DRIVER", "13010")];
     let talk = machine.refused(&wrong);
     assert!(
-        talk.contains("trust the GPU: in a trial its likelihoods in f32 were off"),
+        talk.contains("pass the GPU self-test: likelihoods in f32 differ"),
         "{talk}"
     );
     assert!(talk.contains("`--device cpu` needs none"), "{talk}");

@@ -278,7 +278,7 @@ mod pretended {
         let broken = "the library NVRTC does not work: Missing symbol nvrtcVersion";
         check(&ALL[..1], &[], broken);
         check(&ALL, &[("FAKE_CAPABILITY", "75")], "has compute capability 7.5");
-        check(&ALL, &[("FAKE_DEVICES", "0")], "the CUDA driver shows no GPU");
+        check(&ALL, &[("FAKE_DEVICES", "0")], "the CUDA driver finds no GPU");
     }
 
     #[test]

@@ -71,7 +71,7 @@ fn the_list() {
     exit 0
     --- stdout
     --- stderr
-    nothing was downloaded into .mdlm/downloads
+    there are no downloads in .mdlm/downloads
     ");
     insta::assert_snapshot!(transcript(mdlm().current_dir(elsewhere.path()).args(["downloads", "x.json"])), @r"
     exit 2
@@ -117,7 +117,7 @@ fn forgetting() {
     forgotten  https://example.org/a.txt
     deleted    ba7816bf, 3 bytes
     --- stderr
-    the next download asks again; a stage that has its result runs with `--force STAGE`
+    the next run that needs a file downloads it again; rerun a cached stage with `--force STAGE`
     ");
     assert_eq!(
         fs::read_dir(folder.path().join(".mdlm/downloads/sha256/ba"))

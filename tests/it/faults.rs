@@ -287,7 +287,7 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
     assert!(
         shown_text
             .contains("hint: the command changes the store itself: run it as the user who owns the store")
-            || shown_text.contains("hint: give this user the right to it\n"),
+            || shown_text.contains("hint: give this user the permission\n"),
         "{shown_text}"
     );
     assert!(!shown_text.contains("--store"), "{shown_text}");

@@ -390,7 +390,7 @@ fn text_is_piped_in_and_found_again() {
     }
     let empty = piped(&sources, &["run", "m.json"], "");
     assert_eq!(empty.status.code(), Some(2));
-    assert!(text(&empty.stderr).contains("read `-`: nothing came through it"));
+    assert!(text(&empty.stderr).contains("read `-`: no data came through it"));
     // A plan tells of the pipe, and keeps nothing.
     let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "one\ntwo\n");
     assert_eq!(plan.status.code(), Some(10), "{}", text(&plan.stderr));
@@ -405,7 +405,7 @@ fn text_is_piped_in_and_found_again() {
     let plan = sources.mdlm(&["plan", "m.json", "--exit-code"]);
     assert_eq!(plan.status.code(), Some(0), "{}", text(&plan.stderr));
     assert!(
-        text(&plan.stderr).contains("`text` goes by what came through `-` for its last run"),
+        text(&plan.stderr).contains("`text` uses the text that came through `-` in its last run"),
         "{}",
         text(&plan.stderr)
     );

@@ -186,7 +186,10 @@ fn a_path_is_no_shell() {
             "${HOME}/corpus/*.txt",
             "`--set \"stages.STAGE.input.files.0=$HOME/…\"`",
         ),
-        ("$HOME/corpus/*.txt", "a manifest does not expand environment variables"),
+        (
+            "$HOME/corpus/*.txt",
+            "a manifest does not expand environment variables",
+        ),
     ] {
         let set = format!("stages.text.input.files.0={path}");
         let (code, _, talk) = printed(project.mdlm("plan", &["--set", &set]).env("HOME", home));
@@ -252,7 +255,7 @@ fn the_environment_states_what_the_command_line_does_not() {
     ] {
         let (code, _, talk) = run(&[], &[(name, value)]);
         assert_eq!(code, Some(2), "{talk}");
-        let message = format!("read {name}: `{value}` is no whole number from 1 to 1024");
+        let message = format!("read {name}: `{value}` is not a whole number from 1 to 1024");
         assert!(talk.contains(&message), "{talk}");
     }
     // A flag wins over a bad value too.
@@ -286,11 +289,11 @@ fn what_cannot_change_the_weights_does_not_retrain() {
         ("validation_rows=9", Some("validated on at most 8 rows, not 9")),
         (
             "keep_checkpoints={\"every\":10}",
-            Some("of its checkpoints of every 10 steps 0 of 2 are kept"),
+            Some("0 of 2 checkpoints (one every 10 steps) are kept"),
         ),
         (
             "keep_checkpoints={\"last\":2}",
-            Some("of its last 2 checkpoints 0 are kept"),
+            Some("0 of its last 2 checkpoints are kept"),
         ),
         (
             "keep_checkpoints={\"best\":true}",
@@ -744,7 +747,7 @@ fn the_form_of_files_is_told_in_words() {
     let set = ["--set", "stages.text.input.files.0=../corpus/*.jsonl"];
     let (_, plan, _) = printed(&mut project.mdlm("plan", &[&set[..], &["--target", "text"]].concat()));
     assert!(
-        words(&plan).contains("by their names its files are json_lines instead of text"),
+        words(&plan).contains("the formats of its files, by their names, are json_lines instead of text"),
         "{plan}"
     );
     let (_, explained, _) = printed(&mut project.mdlm("explain", &[&["text"], &set[..]].concat()));

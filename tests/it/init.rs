@@ -102,7 +102,7 @@ fn a_file_that_is_there_is_kept() {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
     assert!(
-        said.contains("is there already") && said.contains("--force"),
+        said.contains("already exists") && said.contains("--force"),
         "{said}"
     );
     let path = folder.path().join("p/mine.json");
@@ -136,16 +136,16 @@ fn what_cannot_be_is_said_with_a_way_out() {
         (
             &["--files", "a.txt", "short.txt"],
             "`short.txt` is a file",
-            "a glob stands in quotes",
+            "quote globs",
         ),
         (
             &["--files", "a.txt", "--name", "no name"],
-            "`no name` is not a name",
+            "`no name` cannot be the name of a pipeline",
             "up to 64 letters",
         ),
         (
             &["--files", "*.json"],
-            "takes in the manifest itself",
+            "matches the manifest itself",
             "into another folder",
         ),
     ];

@@ -212,7 +212,7 @@ fn faults_of_the_input_are_told_with_their_place() {
     error: failed to compute logits: read `input.safetensors`: `xt` is [1, 256], expected [rows, 32] for shape `nano`
     hint: rows of 256 tokens belong to: text8-small
 
-    error: failed to compute logits: read `input.safetensors`: tensor `xt` holds F32: integers are needed
+    error: failed to compute logits: read `input.safetensors`: tensor `xt` holds F32, expected integers
 
     error: failed to compute logits: read `input.safetensors`: `xt`[1, 9] is 512: shape `nano` has tokens 0 to 511
 
@@ -220,7 +220,7 @@ fn faults_of_the_input_are_told_with_their_place() {
 
     error: failed to compute logits: read `input.safetensors`: `sigma`[0] is NaN
 
-    error: failed to compute logits: read `input.safetensors`: tensor `sigma` holds I32: floating-point numbers are needed
+    error: failed to compute logits: read `input.safetensors`: tensor `sigma` holds I32, expected floating-point numbers
 
     error: invalid value 'nono' for '--shape <NAME>'
       [possible values: nano, quickstart, tiny, mini, text8-small, lm1b-small, owt-small, owt-medium]

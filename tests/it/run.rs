@@ -154,7 +154,7 @@ fn path_and_show_tell_of_what_is_there() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to find the results of stage `rows`: it has yet to run: never ran
+    error: failed to find the results of stage `rows`: it has not run with the present manifest: never ran
     hint: `mdlm run pipelines/tiny.json --target rows`
     ");
     project.run(&[]);
@@ -244,7 +244,7 @@ fn faults_of_the_user_and_of_the_environment() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to run `pipelines/tiny.json`: read MDLM_DEVICE: `tpu` is no device
+    error: failed to run `pipelines/tiny.json`: read MDLM_DEVICE: `tpu` is not a device
     hint: it may be auto, cpu, cuda
     ");
     fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();

@@ -113,7 +113,7 @@ fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
         let step = kept(&talk).unwrap_or_else(|| panic!("{signal}: {talk}"));
         assert!(step > before, "{signal} went on from step {before}: {talk}");
         if before > 0 {
-            let from = format!("goes on from the checkpoint of step {before}");
+            let from = format!("resuming from the checkpoint of step {before}");
             assert!(talk.contains(&from), "{signal}: {talk}");
         }
         before = step;

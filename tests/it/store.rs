@@ -245,13 +245,14 @@ fn a_chain_is_followed_to_its_sources() {
     let fault = report["links"][2]["faults"][0].as_str().unwrap();
     assert_eq!(
         fault,
-        "the artifact is not what was made: `source.json` has other content"
+        "the artifact differs from its record: `source.json` has other content"
     );
     assert!(artifact(&project, "text").is_dir(), "a chain moves nothing");
     fs::remove_file(project.store().join(format!("actions/tokenize/{key}.json"))).unwrap();
     let broken = verify(&["pipelines/tiny.json", "--chain", "rows"]);
     assert!(broken.starts_with("exit 3\n"), "{broken}");
-    let gone = "the record of `tokens`, which made its `from`, is not in the store";
+    let gone =
+        "the record of `tokens`, which made its `from`, is not in the store";
     let words: Vec<_> = broken.split_whitespace().collect();
     assert!(words.join(" ").contains(gone), "{broken}");
 
@@ -355,7 +356,7 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to collect what nothing asks for: nothing says what is to stay
+    error: failed to collect what nothing asks for: choose what to keep: neither a manifest nor `--last` is given
     hint: name the manifests whose results are wanted, `mdlm gc pipelines/*.json`, or keep those of the last runs, `mdlm gc --last 5`; `--dry-run` deletes nothing
     ");
     // What cannot be planned reaches who knows what: nothing is deleted.
@@ -503,7 +504,7 @@ fn explain_tells_the_key_and_the_history() {
     };
     let first = explain();
     assert!(
-        first.contains("will run: never ran") && first.contains("not known before its inputs are made"),
+        first.contains("will run: never ran") && first.contains("not known until its inputs are made"),
         "{first}"
     );
     assert!(first.contains("it has never run"), "{first}");

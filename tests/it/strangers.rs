@@ -123,7 +123,7 @@ fn what_is_forced_is_what_is_asked_for() {
     let (code, _, talk) = printed(project.mdlm("plan", &["--target", "tokens", "--force", "rows"]));
     assert_eq!(code, Some(2));
     assert!(
-        talk.contains("`rows` is to be forced, but no target needs it"),
+        talk.contains("`--force rows` has no effect: no target needs `rows`"),
         "{talk}"
     );
     assert!(talk.contains("`--target rows`"), "{talk}");
@@ -190,7 +190,7 @@ fn an_error_is_json_where_json_is_asked_for() {
         );
         out["error"]["message"].as_str().unwrap().to_owned()
     };
-    assert!(error("show", &["rows", "--json"]).contains("it has yet to run"));
+    assert!(error("show", &["rows", "--json"]).contains("it has not run with the present manifest"));
     for command in ["run", "plan"] {
         let message = error(command, &["--json", "--set", "stages.rows.length=0"]);
         assert_eq!(message, "the manifest is at fault");

@@ -180,7 +180,7 @@ fn the_stage_and_the_command_make_one_table() {
     let output = project.mdlm("compare", &["--set", rates]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(
-        text.starts_with("bound: 3 results, 2 of them there, lowest bits_per_byte first\n"),
+        text.starts_with("bound: 3 results, 2 of them in the store, lowest bits_per_byte first\n"),
         "{text}"
     );
     assert!(
@@ -201,7 +201,7 @@ fn the_stage_and_the_command_make_one_table() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to compare results: `rows` is a stage of kind pack: it measures nothing
+    error: failed to compare results: `rows` is a stage of kind pack, which has no metric
     hint: name evaluate, sample or train stages
     ");
 }

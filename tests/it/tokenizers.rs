@@ -499,7 +499,7 @@ fn the_list() {
         "tokenizer": { "kind": "published", "name": "gpt2" }
       }
 
-    With files brought by hand (vocab.json and merges.txt in a folder), checked
+    With files that you copied here (vocab.json and merges.txt in a folder), checked
     against the same SHA-256
       "tokens": {
         "kind": "tokenize",

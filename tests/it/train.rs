@@ -237,7 +237,7 @@ fn an_unfinished_training_is_gone_on_with_for_more_steps_and_other_validations()
         let note = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
         assert!(
             notes.contains(&format!(
-                "goes on from the checkpoint of step 5 of an earlier run{note}"
+                "resuming from the checkpoint of step 5 of an earlier run{note}"
             )),
             "{change}: {notes:?}"
         );
@@ -299,7 +299,7 @@ fn interrupted_training_ends_in_the_same_bits_for_any_threads_and_micro_batches(
         .unwrap();
     assert_eq!(
         events.notes.lock().unwrap()[0],
-        "goes on from the checkpoint of step 2"
+        "resuming from the checkpoint of step 2"
     );
     let (whole, resumed) = (files(&whole), files(&resumed));
     assert_eq!(

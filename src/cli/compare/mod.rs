@@ -207,7 +207,7 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
                 StageKind::Evaluate | StageKind::Sample | StageKind::Train
             ) {
                 let message = format!(
-                    "`{name}` is a stage of kind {}: it measures nothing",
+                    "`{name}` is a stage of kind {}, which has no metric",
                     stage.kind().name()
                 );
                 return Err(Error::input(message).hint("name evaluate, sample or train stages"));
@@ -232,7 +232,7 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
     if chosen.is_empty() {
         return Err(
             Error::input(format!("`{}` has nothing to compare", loaded.manifest.name))
-                .hint("evaluate, sample and train stages measure something"),
+                .hint("evaluate, sample and train stages have metrics"),
         );
     }
     Ok(chosen)

@@ -60,7 +60,7 @@ pub(in crate::cli) struct Table {
 /// The rows of some stages of a plan, by their names.
 ///
 /// # Errors
-/// An artifact that cannot be read.
+/// The artifact of a stage cannot be read.
 pub(super) fn planned(project: &Project, plan: &Plan, names: &[String]) -> Result<Vec<Shown>> {
     let place = |name: &String| {
         let place = plan.stages.iter().position(|stage| stage.name == *name);

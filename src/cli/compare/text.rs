@@ -45,7 +45,7 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
     let count = counted(rows.len(), "result");
     let mut parts = vec![format!("{heading}: {count}")];
     if ran < rows.len() {
-        parts.push(format!("{ran} of them there"));
+        parts.push(format!("{ran} of them in the store"));
     }
     let mut text = String::new();
     if let Some(groups) = groups {
@@ -62,7 +62,7 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
             .chain(verdict.clone());
         push_notes(&mut text, notes);
         text.push('\n');
-        parts = vec!["each result by itself, as the manifest has them".to_owned()];
+        parts = vec!["single results, in the order of the manifest".to_owned()];
     } else if let Some(by) = by.filter(|_| ran > 1) {
         parts.push(format!("{} first", by.lead()));
     }
@@ -390,7 +390,7 @@ mod tests {
             "{text}"
         );
         insta::assert_snapshot!(text, @r"
-        bound: 3 results, 2 of them there, lowest perplexity first
+        bound: 3 results, 2 of them in the store, lowest perplexity first
 
         learning_rate  perplexity           bits_per_byte    time   artifact
         0.001          150.0 (149.8–150.2)  1.5000 ± 0.2500  1.5 s  22324018
@@ -504,7 +504,7 @@ mod tests {
                 .all(|line| line.chars().count() <= crate::cli::table::WIDTH),
             "{text}"
         );
-        let (means, single) = text.split_once("each result by itself").unwrap();
+        let (means, single) = text.split_once("single results").unwrap();
         let flat = |text: &str| text.replace('\n', " ");
         let hidden =
             "no room for another_long_name_of_a_field, nats_per_token, perplexity of means: see --json";

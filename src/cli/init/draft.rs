@@ -69,7 +69,8 @@ pub(super) fn manifest(
     }
     let mut rows = json!({
         "kind": "pack",
-        "description": "The tokens in rows of the model's length. `validation` is the share of records that training does \
+        "description": "The tokens in rows of the model's length. `validation` is the share of records that training \
+         does \
             not see.",
         "from": "tokens",
         "length": shape.length
@@ -99,12 +100,12 @@ pub(super) fn manifest(
         model["validation_every"] = json!(steps / 5);
     } else {
         rows["description"] = json!(
-            "The tokens in rows of the model's length. There are few records, so that none is held out: with more, \
-             `\"validation\": 0.1` holds a tenth of them out."
+            "The tokens in rows of the model's length. There are few records, so that all are for training: with \
+             more, `\"validation\": 0.1` holds a tenth of them out."
         );
         bound["description"] = json!(
-            "How well the model predicts the text that it was trained on, in bits per byte: flattering, since it has \
-             seen it. With records held out, `\"split\": \"validation\"`."
+            "How well the model predicts the text that it was trained on, in bits per byte: an optimistic number. \
+             With records held out, `\"split\": \"validation\"`."
         );
         bound["split"] = json!("train");
     }
@@ -114,7 +115,7 @@ pub(super) fn manifest(
     }
     manifest["name"] = json!(name);
     manifest["description"] = json!(format!(
-        "A small model of {}{} of text, made in minutes on a CPU. `mdlm schema` prints every setting that there is.",
+        "A small model of {}{} of text, made in minutes on a CPU. `mdlm schema` prints all settings.",
         if text.is_whole { "" } else { "about " },
         bytes(text.bytes)
     ));

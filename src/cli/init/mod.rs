@@ -21,10 +21,10 @@ use look::Text;
 pub const LONG_ABOUT: &str = "\
     Write a first manifest for text of your own: from text to a trained, evaluated and sampled model, in minutes on a \
     CPU.\n\n\
-    The files are looked at first: their format, how much text they hold, whether lines are broken within sentences. \
+    Looks at the files first: their format, how much text they hold, whether lines are broken within sentences. \
     Shape, tokenizer and steps follow from that; `description` fields say why, and what to change for a larger model. \
     A few hundred kilobytes to some megabytes of text make a good start.\n\n\
-    Prints the manifest's path. A file that is there is not overwritten without --force.";
+    Prints the manifest's path. Overwrites an existing file only with --force.";
 
 /// Name of the schema beside the manifest.
 const SCHEMA_FILE: &str = "pipeline.schema.json";
@@ -35,7 +35,7 @@ const SCHEMA_FILE: &str = "pipeline.schema.json";
         mdlm init --files 'texts/*.txt'\n  \
         mdlm init poems --files 'poems/**/*.txt' --files more.jsonl")]
 pub struct Args {
-    /// Folder of the manifest, made if it is not there
+    /// Folder of the manifest, created if it does not exist
     #[arg(value_name = "DIR", default_value = ".", hide_default_value = true)]
     pub folder: PathBuf,
     /// Text: a file or a glob in quotes; repeatable
@@ -52,7 +52,7 @@ pub struct Args {
     /// The manifest names it in `$schema`, so that an editor completes fields and shows what they do.
     #[arg(long)]
     pub schema: bool,
-    /// Overwrite files that are there
+    /// Overwrite existing files
     #[arg(long)]
     pub force: bool,
     /// Print what was written and chosen as JSON
@@ -86,14 +86,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if args.folder.is_file() {
         return Err(
             Error::input(format!("`{}` is a file, not a folder", args.folder.display()))
-                .hint("text is named by `--files`; a glob stands in quotes: --files 'texts/*.txt'"),
+                .hint("name text with `--files`, and quote globs: --files 'texts/*.txt'"),
         );
     }
     let manifest = in_folder(&args.folder, &format!("{name}.json"));
     let schema = args.schema.then(|| in_folder(&args.folder, SCHEMA_FILE));
     for path in [Some(&manifest), schema.as_ref()].into_iter().flatten() {
         if path.exists() && !args.force {
-            return Err(Error::input(format!("`{}` is there already", path.display()))
+            return Err(Error::input(format!("`{}` already exists", path.display()))
                 .hint("overwrite it with `--force`, or choose another name with `--name NAME`"));
         }
     }
@@ -177,7 +177,7 @@ fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal
     terminal.say("\nnext:");
     for (command, what) in [
         ("plan", "what a run does"),
-        ("run", "makes it, in minutes on a CPU"),
+        ("run", "trains the model, in minutes on a CPU"),
         ("report", "writes the results as one HTML file"),
     ] {
         let line = terminal.paint(Style::Accent, &format!("mdlm {command} {path}"));
@@ -233,7 +233,7 @@ fn checked(name: &str) -> Result<String> {
     if fits {
         return Ok(name.to_owned());
     }
-    Err(Error::input(format!("`{name}` is no name for a pipeline"))
+    Err(Error::input(format!("`{name}` cannot be the name of a pipeline"))
         .hint("a name has up to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit"))
 }
 
@@ -326,7 +326,7 @@ fn takes_in(here: &Path, patterns: &[String], manifest: &Path) -> Result<()> {
             .is_ok_and(|glob| glob.matches_path_with(&manifest, options));
         if takes {
             return Err(Error::input(format!(
-                "`{pattern}` takes in the manifest itself, `{}`",
+                "`{pattern}` matches the manifest itself, `{}`",
                 manifest.display()
             ))
             .hint("write the manifest into another folder: mdlm init pipelines --files …"));

@@ -208,18 +208,15 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Nesting => (
             "Arrays and objects are nested too deep.",
-            "Close the brackets that were left open: a manifest needs six levels.",
+            "Close all brackets: a manifest needs six levels.",
         ),
         Code::NumberRange => (
             "A number is outside what a 64-bit float holds.",
             "Write a smaller number.",
         ),
-        Code::DuplicateKey => (
-            "A field is there twice.",
-            "Keep one of the two: which of them would hold is anybody's guess.",
-        ),
+        Code::DuplicateKey => ("A field occurs twice.", "Keep one of the two."),
         Code::Override => (
-            "A --set argument names nothing that could be set.",
+            "A --set argument does not name a field.",
             "Write names joined by points and a value: stages.model.steps=200.",
         ),
         Code::UnknownField => (
@@ -227,7 +224,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Correct its spelling or take it away; `mdlm schema` lists the fields, and an editor completes them.",
         ),
         Code::MissingField => (
-            "A field that must be there is not.",
+            "A required field is missing.",
             "Add the field; `mdlm schema` says what it takes.",
         ),
         Code::WrongType => (
@@ -275,7 +272,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Give the pack stage the shape's length, or the train stage another shape.",
         ),
         Code::Padding => (
-            "A choice about padding or tails does not go with the rows.",
+            "A setting for padding or tails conflicts with how the rows are packed.",
             "Take the setting away, or pack the rows the other way (`wrap`).",
         ),
         Code::Tokenizer => (
@@ -299,7 +296,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Choose another one, or train with `time_conditioning` off.",
         ),
         Code::Alphabet => (
-            "A character is in the alphabet twice.",
+            "A character occurs twice in the alphabet.",
             "Name every character once.",
         ),
         Code::Grammar => (
@@ -311,19 +308,19 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Choose the other split, or let the pack stage hold rows out.",
         ),
         Code::Pin => (
-            "A download is neither pinned nor said to be unpinned, or both.",
+            "A download is neither pinned nor marked as unpinned, or both.",
             "Give its SHA-256 (`sha256`) or, where that is not known, say `\"unpinned\": true`.",
         ),
         Code::Corpus => (
-            "The corpus has no such part.",
+            "The corpus does not have this part.",
             "`mdlm corpora NAME` lists the parts that it has.",
         ),
         Code::Detokenize => (
-            "Detokenizers do not go together, or not with the corpus.",
+            "Detokenizers conflict with each other or with the corpus.",
             "Take every rule set as published, or none; on a named corpus its own.",
         ),
         Code::Pattern => (
-            "A regular expression, glob, JSON pointer or column cannot be one.",
+            "A regular expression, glob, JSON pointer or column is malformed.",
             "Correct it as the message says.",
         ),
         Code::NothingLeft => (
@@ -333,11 +330,12 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         Code::NoEffect => ("The setting has no effect here.", "Remove it: it has no effect."),
         Code::Matrix => (
             "The sweep cannot be spelt out.",
-            "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages in all \
+            "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages \
+             in all \
              at most.",
         ),
         Code::Disagreement => (
-            "The schema takes what the program does not.",
+            "The schema accepts what the program rejects.",
             "This is a bug in mdlm; please report it with the manifest.",
         ),
     }

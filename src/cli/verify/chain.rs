@@ -60,7 +60,10 @@ pub(super) fn run(
             Some(Decision::Run { reasons, .. }) => {
                 let why = joined(&reasons);
                 let record = last().ok_or_else(|| {
-                    Error::input(format!("stage `{stage}` has yet to run: {why}")).hint(format!(
+                    Error::input(format!(
+                        "stage `{stage}` has not run with the present manifest: {why}"
+                    ))
+                    .hint(format!(
                         "`mdlm run {} --target {stage}`",
                         project.loaded.path.display()
                     ))
@@ -96,13 +99,13 @@ pub(super) fn run(
     } else {
         if let Some(why) = &why {
             let text =
-                format!("as the manifest is now `{stage}` has yet to run ({why}); this is its last result");
+                format!("with the present manifest `{stage}` has to run ({why}); this is its last result");
             terminal.say(&wrap(&text, width()).join("\n"));
         }
         terminal.output(&text(&links, terminal))?;
         let result = match (holds, sources_hold) {
             (true, true) => "the chain holds",
-            (true, false) => "the chain holds; files outside the store are not what they were",
+            (true, false) => "the chain holds; files outside the store have changed",
             (false, _) => "the chain is broken",
         };
         let number = links.len();

@@ -224,7 +224,7 @@ fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verd
         ),
         Ok(Moved::InUse) => (
             ArtifactState::InUse,
-            Some("a run uses it: verify again when it has ended".to_owned()),
+            Some("a run uses it: verify it again after the run".to_owned()),
         ),
         Ok(Moved::Gone) => (ArtifactState::Gone, None),
         Err(error) => (ArtifactState::Corrupt, Some(error.to_string())),
@@ -337,7 +337,7 @@ fn print(
     }))?;
     for name in &census.foreign {
         let path = store.root().join("artifacts").join(name);
-        terminal.warn(&format!("`{}` is no artifact", shown(&path)));
+        terminal.warn(&format!("`{}` is not an artifact", shown(&path)));
     }
     let absent = census.absent.len();
     if absent > 0 {

@@ -436,7 +436,7 @@ impl Partial {
     /// Checks the content.
     ///
     /// # Errors
-    /// It is another than was expected; what it should be, what it is.
+    /// The file has another length, SHA-256 or name in git than expected; the error states both values.
     pub fn check(&self, expected: &Expected) -> std::result::Result<String, String> {
         if let Some(bytes) = expected.bytes
             && bytes != self.length

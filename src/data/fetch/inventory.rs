@@ -89,7 +89,7 @@ pub struct Forgotten {
 /// What a folder of downloads holds. One that is not there holds nothing.
 ///
 /// # Errors
-/// It cannot be read.
+/// The folder or the record of a download cannot be read.
 pub fn inventory(folder: &Path) -> Result<Inventory> {
     let cache = Cache::at(folder);
     let mut downloads: Vec<Download> = indices(&cache)?.into_iter().map(|found| found.download).collect();

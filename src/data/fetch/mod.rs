@@ -190,7 +190,7 @@ pub fn fetch(
 /// [`fetch`] with other settings than the environment's.
 ///
 /// # Errors
-/// As [`fetch`].
+/// The errors of [`fetch`].
 pub fn fetch_with(
     settings: &Settings,
     remote: &RemoteFile,
@@ -223,7 +223,7 @@ pub fn fetch_with(
 /// Whether `remote` is something that [`fetch`] would try: a URL that it knows, and pinned or said not to be.
 ///
 /// # Errors
-/// It is not.
+/// The URL has an unknown scheme or form, or it is neither pinned nor marked as unpinned.
 pub fn validate(remote: &RemoteFile) -> Result<()> {
     validated(remote).context(|| format!("download `{}`", shown(&remote.url)))?;
     Ok(())
@@ -232,7 +232,7 @@ pub fn validate(remote: &RemoteFile) -> Result<()> {
 /// SHA-256 of a file, in hex: what a file that was brought by hand is checked by.
 ///
 /// # Errors
-/// It cannot be read, or the run is cancelled.
+/// The file cannot be read, or the run is cancelled.
 pub fn sha256_of(path: &Path, cancel: &Cancel) -> Result<String> {
     cache::sha256_of(path, cancel)
 }

@@ -136,7 +136,7 @@ impl Exclusions {
     /// Compiles patterns.
     ///
     /// # Errors
-    /// One is malformed.
+    /// A pattern is malformed.
     pub fn new(patterns: &[String]) -> Result<Self> {
         let compile = |written: &String| {
             let pattern = glob::Pattern::new(written.trim_end_matches('/'))

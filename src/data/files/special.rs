@@ -116,7 +116,7 @@ pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
 /// Checks that a path leads to a plain file, if to anything: a missing file is reported when it is opened.
 ///
 /// # Errors
-/// It leads to a folder, a pipe, a socket, a device, or to a link to nothing.
+/// The path leads to a folder, a pipe, a socket, a device, or to a link whose target is missing.
 pub fn check(path: &Path) -> Result<()> {
     let name = path.display().to_string();
     match Place::of(path)? {

@@ -193,7 +193,7 @@ impl Grammar {
     /// Reads a grammar file, and gives its text too.
     ///
     /// # Errors
-    /// As [`Grammar::open`].
+    /// The errors of [`Grammar::open`].
     pub fn open_with_text(path: &Path) -> Result<(Self, String)> {
         let doing = || format!("read `{}`", path.display());
         special::check(path).context(doing)?;

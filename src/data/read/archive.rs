@@ -30,7 +30,7 @@ pub fn recognise(head: &[u8], name: &str) -> Option<Archive> {
 /// A glob over members' names.
 ///
 /// # Errors
-/// It is malformed.
+/// The pattern is malformed.
 pub fn pattern(glob: &str) -> Result<glob::Pattern> {
     glob::Pattern::new(glob)
         .wrap(Kind::Input, || {

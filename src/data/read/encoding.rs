@@ -114,7 +114,7 @@ pub fn starts_as_utf8(head: &[u8]) -> bool {
 /// Refuses a file of text that is UTF-16 or UTF-32.
 ///
 /// # Errors
-/// It is.
+/// The file begins with a byte order mark of UTF-16 or UTF-32, or looks like one of them without it.
 pub fn check(head: &[u8]) -> Result<()> {
     let Some(Wide { name, marked }) = wide(head) else {
         return Ok(());

@@ -151,7 +151,7 @@ const ANNEX_POINTER: &[u8] = b"/annex/objects/";
 /// Refuses a file that is only a note of where the file itself is kept, whatever its name.
 ///
 /// # Errors
-/// It is one.
+/// The file is a pointer of Git LFS or git-annex.
 pub fn check_pointer(head: &[u8]) -> Result<()> {
     let is_lfs = head.starts_with(LFS_POINTER.as_bytes()) && memchr::memmem::find(head, b"\noid ").is_some();
     let (what, command) = if is_lfs {
@@ -212,7 +212,7 @@ pub fn name(name: &str, head: &[u8]) -> Option<&'static str> {
 /// Refuses a form that is not read.
 ///
 /// # Errors
-/// It is one.
+/// The file has such a form.
 pub fn check(name: &str, head: &[u8]) -> Result<()> {
     match of(name, head) {
         None => Ok(()),

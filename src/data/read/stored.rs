@@ -29,7 +29,7 @@ impl Stored {
     /// Takes an open file.
     ///
     /// # Errors
-    /// The file's own; it is a folder.
+    /// The file is a folder, or cannot be opened.
     pub fn file(file: File, witness: &Witness) -> Result<Self> {
         let metadata = file.metadata().context(|| "ask for its length".to_owned())?;
         if metadata.is_dir() {
@@ -91,7 +91,7 @@ impl Stored {
     /// Reads exactly `length` bytes from `start` on into `to`.
     ///
     /// # Errors
-    /// There are fewer; the file's own.
+    /// The file has fewer bytes, or cannot be read.
     pub fn exactly(&self, start: u64, length: usize, count: &ReadCount, to: &mut Vec<u8>) -> Result<()> {
         to.clear();
         let end = start.checked_add(length as u64);
@@ -121,7 +121,7 @@ impl Stored {
     /// Exactly `length` bytes from `start` on; of bytes in memory, without a copy.
     ///
     /// # Errors
-    /// As those of [`Self::exactly`].
+    /// The errors of [`Self::exactly`].
     pub fn bytes(&self, start: u64, length: usize, count: &ReadCount) -> Result<Bytes> {
         if let Self::Bytes(bytes) = self
             && let Some(end) = usize::try_from(start)

@@ -112,7 +112,7 @@ impl Consumed {
     /// Whether a file holds what was read, read again.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     pub fn is_in(&self, path: &Path) -> Result<bool> {
         let reading = || format!("read `{}`", path.display());
         if self.too_many {

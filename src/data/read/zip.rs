@@ -87,7 +87,7 @@ impl<'s> Directory<'s> {
     /// Finds the directory.
     ///
     /// # Errors
-    /// There is none: the file is cut off or damaged.
+    /// The member is encrypted, compressed with an unsupported method, or lies outside the archive.
     pub fn open(stored: &'s Stored, count: &ReadCount) -> Result<Self> {
         let length = stored.len();
         let tail_start = length.saturating_sub(END_BYTES + LONGEST_COMMENT);
@@ -271,7 +271,7 @@ impl Entry {
     /// Opens the member's content.
     ///
     /// # Errors
-    /// It is encrypted, compressed in a way that is not known, or lies outside the archive.
+    /// The member is encrypted, compressed with an unsupported method, or lies outside the archive.
     pub fn open<'s>(
         &self,
         stored: &'s Stored,

@@ -189,7 +189,7 @@ impl Objective for Mdlm {
         }
         if estimator == Estimator::Count && ends == BoundEnds::Published {
             return Err(Error::input(
-                "estimator `count` draws no times, of which the published number is a mean",
+                "estimator `count` draws no times, but the published number is a mean over times",
             )
             .hint("use the estimator `time`"));
         }

@@ -91,7 +91,7 @@ impl Chain {
     /// Some of the rows, of `length` tokens each.
     ///
     /// # Errors
-    /// A row beyond the last.
+    /// A row lies beyond the last one.
     pub fn rows(&self, cuda: &Cuda, rows: &[u32], length: usize) -> Result<Tokens> {
         let count = self.count() / length.max(1);
         if let Some(row) = rows.iter().find(|&&row| row as usize >= count) {

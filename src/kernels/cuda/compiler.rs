@@ -39,14 +39,17 @@ pub fn is_present() -> bool {
 /// An error where NVRTC is not there.
 ///
 /// # Errors
-/// It is not there.
+/// NVRTC is not installed.
 pub fn require() -> Result<()> {
     if is_present() {
         return Ok(());
     }
-    Err(Error::environment("compile kernels: the library NVRTC is not there").hint(
-        "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`, and name the library's folder in LD_LIBRARY_PATH",
-    ))
+    Err(
+        Error::environment("compile kernels: the library NVRTC was not found").hint(
+            "install the CUDA toolkit, or `pip install nvidia-cuda-nvrtc`, and name the library's folder in \
+         LD_LIBRARY_PATH",
+        ),
+    )
 }
 
 /// A program of NVRTC's.

@@ -156,12 +156,11 @@ pub fn is_plain() -> bool {
 /// The error of a driver call. A failed kernel is reported by the next call, so that the call itself need not be at fault.
 fn failed(what: impl Display, error: result::DriverError) -> Error {
     let words = error.error_string().map(CStr::to_string_lossy);
-    let words = words.unwrap_or_else(|_| "the driver does not say why".into());
+    let words = words.unwrap_or_else(|_| "the driver gives no reason".into());
     let error_text = Error::environment(format!("{what}: {words} ({:?})", error.0));
     match error.0 {
-        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => {
-            error_text.hint("lower `micro_batch`, choose a smaller shape, or end what else uses the device")
-        }
+        sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY => error_text
+            .hint("lower `micro_batch`, choose a smaller shape, or end other processes that use the device"),
         _ => error_text.hint(careful()),
     }
 }
@@ -169,7 +168,7 @@ fn failed(what: impl Display, error: result::DriverError) -> Error {
 /// How to learn which kernel it was.
 fn careful() -> String {
     format!(
-        "{CAREFUL}=1 runs one kernel after the other and names the one that fails; compute-sanitizer says more"
+        "set {CAREFUL}=1 to run one kernel after the other and name the one that fails; compute-sanitizer shows details"
     )
 }
 
@@ -186,7 +185,8 @@ fn described(command: &Command) -> String {
                 ..
             } = launch;
             format!(
-                "run the kernel `{kernel}` of `{}` on {grid:?} blocks of {threads} threads with {shared} bytes of shared \
+                "run the kernel `{kernel}` of `{}` on {grid:?} blocks of {threads} threads with {shared} bytes of \
+                 shared \
                  memory",
                 operation.name
             )
@@ -673,7 +673,7 @@ impl Driver for Device {
     fn capacity(&self) -> Result<Capacity> {
         self.enter()?;
         let (free, total) = result::mem_get_info()
-            .map_err(|error| failed(format!("ask for the memory of `{}`", self.name), error))?;
+            .map_err(|error| failed(format!("query the memory of `{}`", self.name), error))?;
         Ok(Capacity { free, total })
     }
 }

@@ -53,7 +53,7 @@ pub fn is_set(variable: &str) -> bool {
 /// where it is known; an error of `waiting` ends the waiting.
 ///
 /// # Errors
-/// `waiting`'s.
+/// The errors of `waiting`.
 pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) -> Result<GpuLock> {
     let folder = caches().filter(|_| !are_shared());
     take_in(folder.as_deref(), uuid, waiting)

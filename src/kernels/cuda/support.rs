@@ -196,7 +196,8 @@ impl Library {
             String::new()
         };
         format!(
-            "install the CUDA {major} toolkit, or `pip install {package}{suffix}`, and name the folder of the library in \
+            "install the CUDA {major} toolkit, or `pip install {package}{suffix}`, and name the folder of the \
+             library in \
              LD_LIBRARY_PATH"
         )
     }
@@ -225,7 +226,7 @@ impl CudaSupport {
     /// The device that is computed on: number 0 of those that are shown.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The reason why no GPU can be used.
     pub fn verdict(&self) -> Result<&Gpu, Unsupported> {
         self.usable(0)
     }
@@ -233,7 +234,7 @@ impl CudaSupport {
     /// The device of that number, if it can be computed on.
     ///
     /// # Errors
-    /// Why it cannot.
+    /// The reason why the device cannot be used.
     pub fn usable(&self, number: usize) -> Result<&Gpu, Unsupported> {
         let driver = match &self.driver {
             Detected::There(driver) => driver,
@@ -315,11 +316,11 @@ impl fmt::Display for Unsupported {
         match self {
             Self::NoDriver => f.write_str("no CUDA driver (libcuda) is installed"),
             Self::Driver(words) => write!(f, "the CUDA driver does not work: {words}"),
-            Self::NoDevice(_, 0) => f.write_str("the CUDA driver shows no GPU"),
+            Self::NoDevice(_, 0) => f.write_str("the CUDA driver finds no GPU"),
             Self::NoDevice(number, count) => {
-                write!(f, "there is no GPU {number}: the CUDA driver shows {count}")
+                write!(f, "there is no GPU {number}: the CUDA driver finds {count}")
             }
-            Self::Closed(name) => write!(f, "`{name}` is closed to computing (compute mode `prohibited`)"),
+            Self::Closed(name) => write!(f, "`{name}` does not allow computing (compute mode `prohibited`)"),
             Self::OldDevice(name, (major, minor)) => write!(
                 f,
                 "`{name}` has compute capability {major}.{minor}, {}.{} is needed",
@@ -330,7 +331,7 @@ impl fmt::Display for Unsupported {
                     Library::Nvrtc => "compiles kernels",
                     Library::CublasLt => "multiplies matrices",
                 };
-                write!(f, "the library {}, which {what}, is not there", library.name())
+                write!(f, "the library {}, which {what}, was not found", library.name())
             }
             Self::Library(library, Some(words), _) => {
                 write!(f, "the library {} does not work: {words}", library.name())
@@ -344,7 +345,7 @@ impl fmt::Display for Unsupported {
             Self::OldCompiler(version, name, architecture) => {
                 write!(
                     f,
-                    "NVRTC {version} does not know `{architecture}`, which is `{name}`"
+                    "NVRTC {version} does not support `{architecture}`, the architecture of `{name}`"
                 )
             }
         }
@@ -356,16 +357,22 @@ impl Unsupported {
     #[must_use]
     pub fn way_out(&self) -> String {
         match self {
-            Self::NoDriver => "install NVIDIA's driver; a container has to be given it (`docker run --gpus all`)".to_owned(),
-            Self::Driver(_) => {
-                "`nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be \
-                 restarted"
+            Self::NoDriver => {
+                "install NVIDIA's driver; start a container with access to the GPU (`docker run --gpus \
+                 all`)"
                     .to_owned()
             }
-            Self::NoDevice(..) => "CUDA_VISIBLE_DEVICES says which are seen, `nvidia-smi -L` which there are".to_owned(),
-            Self::Closed(_) => "`nvidia-smi -c DEFAULT` opens it, and CUDA_VISIBLE_DEVICES chooses another".to_owned(),
+            Self::Driver(_) => {
+                "check whether `nvidia-smi` works; after an update of the driver, restart the machine"
+                    .to_owned()
+            }
+            Self::NoDevice(..) => "check CUDA_VISIBLE_DEVICES; `nvidia-smi -L` lists all GPUs".to_owned(),
+            Self::Closed(_) => "allow it with `nvidia-smi -c DEFAULT`, or select another GPU with \
+                 CUDA_VISIBLE_DEVICES"
+                .to_owned(),
             Self::OldDevice(..) => {
-                "CUDA_VISIBLE_DEVICES chooses another; Ampere and what came after it (A100, RTX 30) will do".to_owned()
+                "select a GPU of the Ampere generation (A100, RTX 30) or newer with CUDA_VISIBLE_DEVICES"
+                    .to_owned()
             }
             Self::Library(library, _, cuda) => library.install(*cuda),
             Self::OldDriver(library, version, driver) => format!(
@@ -374,7 +381,8 @@ impl Unsupported {
                 library.install(*driver)
             ),
             Self::OldCompiler(..) => {
-                "install a newer NVRTC of the driver's major version, and name its folder in LD_LIBRARY_PATH".to_owned()
+                "install a newer NVRTC of the driver's major version, and name its folder in LD_LIBRARY_PATH"
+                    .to_owned()
             }
         }
     }
@@ -487,30 +495,30 @@ pub(crate) mod tests {
         insta::assert_snapshot!(texts.join("\n"), @r"
         no driver
           no CUDA driver (libcuda) is installed
-          hint: install NVIDIA's driver; a container has to be given it (`docker run --gpus all`)
+          hint: install NVIDIA's driver; start a container with access to the GPU (`docker run --gpus all`)
         driver that does not answer
           the CUDA driver does not work: Missing symbol cuInit
-          hint: `nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be restarted
+          hint: check whether `nvidia-smi` works; after an update of the driver, restart the machine
         driver that does not start
           the CUDA driver does not work: CUDA_ERROR_SYSTEM_DRIVER_MISMATCH
-          hint: `nvidia-smi` says whether the driver works by itself; after an update of it the machine may have to be restarted
+          hint: check whether `nvidia-smi` works; after an update of the driver, restart the machine
         no device
-          the CUDA driver shows no GPU
-          hint: CUDA_VISIBLE_DEVICES says which are seen, `nvidia-smi -L` which there are
+          the CUDA driver finds no GPU
+          hint: check CUDA_VISIBLE_DEVICES; `nvidia-smi -L` lists all GPUs
         device closed
-          `NVIDIA H100 80GB HBM3` is closed to computing (compute mode `prohibited`)
-          hint: `nvidia-smi -c DEFAULT` opens it, and CUDA_VISIBLE_DEVICES chooses another
+          `NVIDIA H100 80GB HBM3` does not allow computing (compute mode `prohibited`)
+          hint: allow it with `nvidia-smi -c DEFAULT`, or select another GPU with CUDA_VISIBLE_DEVICES
         device too old
           `Tesla T4` has compute capability 7.5, 8.0 is needed
-          hint: CUDA_VISIBLE_DEVICES chooses another; Ampere and what came after it (A100, RTX 30) will do
+          hint: select a GPU of the Ampere generation (A100, RTX 30) or newer with CUDA_VISIBLE_DEVICES
         no NVRTC
-          the library NVRTC, which compiles kernels, is not there
+          the library NVRTC, which compiles kernels, was not found
           hint: install the CUDA 13 toolkit, or `pip install nvidia-cuda-nvrtc`, and name the folder of the library in LD_LIBRARY_PATH
         no NVRTC, driver of 12
-          the library NVRTC, which compiles kernels, is not there
+          the library NVRTC, which compiles kernels, was not found
           hint: install the CUDA 12 toolkit, or `pip install nvidia-cuda-nvrtc-cu12`, and name the folder of the library in LD_LIBRARY_PATH
         no cublasLt
-          the library cublasLt, which multiplies matrices, is not there
+          the library cublasLt, which multiplies matrices, was not found
           hint: install the CUDA 13 toolkit, or `pip install nvidia-cublas`, and name the folder of the library in LD_LIBRARY_PATH
         cublasLt that does not answer
           the library cublasLt does not work: Missing symbol cublasLtGetProperty
@@ -525,7 +533,7 @@ pub(crate) mod tests {
           the library NVRTC does not work: failed to open libnvrtc-builtins.so.13.0
           hint: install the CUDA 13 toolkit, or `pip install nvidia-cuda-nvrtc`, and name the folder of the library in LD_LIBRARY_PATH
         NVRTC too old for the device
-          NVRTC 13.0 does not know `sm_121`, which is `NVIDIA H100 80GB HBM3`
+          NVRTC 13.0 does not support `sm_121`, the architecture of `NVIDIA H100 80GB HBM3`
           hint: install a newer NVRTC of the driver's major version, and name its folder in LD_LIBRARY_PATH
         ");
     }

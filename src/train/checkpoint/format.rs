@@ -131,7 +131,7 @@ impl Record {
         if record.format == FORMAT {
             return Ok(record);
         }
-        Err(Error::environment("it is of another version"))
+        Err(Error::environment("it has another version of the format"))
     }
 }
 

@@ -36,7 +36,7 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
         if !gone.is_empty() {
             let all = kept.len() + gone.len();
             missing.push(format!(
-                "of its checkpoints of every {} {} of {all} are kept",
+                "{1} of {all} checkpoints (one every {0}) are kept",
                 counted(retention.every, "step"),
                 kept.len()
             ));
@@ -46,7 +46,7 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
     let (last, kept) = (u64::from(retention.last).min(written), count(Reason::Last));
     if kept < last {
         missing.push(format!(
-            "of its last {} {kept} {} kept",
+            "{kept} of its last {} {} kept",
             counted(last, "checkpoint"),
             agreeing(kept, "is", "are")
         ));
@@ -224,7 +224,7 @@ impl CheckpointManager {
             };
             // Before the learner takes anything of it.
             if Record::open(&folder).is_ok_and(|record| record.step != step) {
-                skipped(format!("the checkpoint of step {step}{of} is of another step"));
+                skipped(format!("the checkpoint of step {step}{of} contains another step"));
                 continue;
             }
             match format::read(&folder, learner, &self.history) {
@@ -241,7 +241,8 @@ impl CheckpointManager {
         }
         if let Some(step) = apart {
             skipped(format!(
-                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with the \
+                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with \
+                 the \
                  schedule `cosine` they depend on `steps`)"
             ));
         } else if let Some(step) = beyond {

@@ -232,7 +232,7 @@ fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
     .unwrap();
     let mut second = Listener::default();
     assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
-    assert_eq!(second.notes[0], "goes on from the checkpoint of step 14");
+    assert_eq!(second.notes[0], "resuming from the checkpoint of step 14");
 }
 
 #[test]
@@ -275,7 +275,7 @@ fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
         second.notes[..2],
         [
             "the checkpoint of step 16 cannot be used: `ema.safetensors` is damaged",
-            "goes on from the checkpoint of step 14"
+            "resuming from the checkpoint of step 14"
         ]
     );
     let another = History {
@@ -303,7 +303,7 @@ fn a_checkpoint_under_another_steps_name_is_passed_over() {
     .unwrap();
     let mut second = Listener::default();
     assert_eq!(run(folder.path(), config(), &mut second).unwrap(), whole);
-    assert_eq!(second.notes[0], "the checkpoint of step 6 is of another step");
+    assert_eq!(second.notes[0], "the checkpoint of step 6 contains another step");
 }
 
 fn constant(steps: u64) -> TrainConfig {
@@ -337,7 +337,7 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
         let (notes, made) = goes_on(artifact.path(), none, config.clone());
         assert_eq!(
             notes[0],
-            "goes on from the checkpoint of step 12 of an earlier run"
+            "resuming from the checkpoint of step 12 of an earlier run"
         );
         assert_eq!(made, fresh(config));
     }
@@ -345,7 +345,7 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
     let (notes, made) = goes_on(work.path(), none, constant(30));
     assert_eq!(
         notes[0],
-        "goes on from the checkpoint of step 12 of an earlier run"
+        "resuming from the checkpoint of step 12 of an earlier run"
     );
     assert_eq!(made, fresh(constant(30)));
     // Another one's are none.
@@ -432,14 +432,14 @@ fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
     let (notes, made) = goes_on(nothing.path(), kept.path(), constant(17));
     assert_eq!(
         notes[0],
-        "goes on from the checkpoint of step 15 of an earlier run"
+        "resuming from the checkpoint of step 15 of an earlier run"
     );
     assert_eq!(made, fresh(constant(17)));
     // The rates of both are the same until the warm-up ends.
     let (notes, made) = goes_on(nothing.path(), kept.path(), config());
     assert_eq!(
         notes[0],
-        "goes on from the checkpoint of step 5 of an earlier run"
+        "resuming from the checkpoint of step 5 of an earlier run"
     );
     assert_eq!(made, fresh(config()));
 }

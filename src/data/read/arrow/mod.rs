@@ -167,7 +167,7 @@ fn check_blocks(
 /// Reads the text of every row of one or more streams.
 ///
 /// # Errors
-/// As those of [`file`].
+/// The errors of [`file`].
 pub fn streams(input: &mut dyn BufRead, format: &ColumnFormat, sink: &mut Sink<'_>) -> Result<()> {
     let mut prefix = [0; 4];
     exactly(input, &mut prefix)?;

@@ -123,7 +123,7 @@ impl<'i> Parser<'i> {
     /// Gives every piece of the next row's values with its column, from 0, to `piece`; `None` after the last row.
     ///
     /// # Errors
-    /// The input's, and those of `piece`.
+    /// The input cannot be read; a row is malformed or too long; the errors of `piece`.
     pub fn row(&mut self, piece: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<Option<Row>> {
         self.tail.clear();
         self.tail_is_new = false;

@@ -115,7 +115,7 @@ impl<'p> Pages<'p> {
     /// The pages of `chunk`.
     ///
     /// # Errors
-    /// They are compressed in a way that is not known.
+    /// The pages are compressed with an unsupported codec.
     pub fn new(
         stored: &'p Stored,
         count: &ReadCount,
@@ -157,7 +157,7 @@ impl<'p> Pages<'p> {
     /// The next page.
     ///
     /// # Errors
-    /// It is damaged, or compressed in a way that is not known.
+    /// The page is damaged, or compressed with an unsupported codec.
     pub fn next(&mut self) -> Result<Option<Page>> {
         if self.values >= self.chunk.values {
             return Ok(None);

@@ -88,7 +88,7 @@ impl Values {
     /// Takes the dictionary.
     ///
     /// # Errors
-    /// It is damaged; there is one already.
+    /// The dictionary is damaged, or the column chunk has one already.
     pub fn dictionary(&mut self, dictionary: Dictionary) -> Result<()> {
         if std::mem::replace(&mut self.has_dictionary, true) {
             return Err(damaged("a second dictionary"));
@@ -154,7 +154,7 @@ impl Values {
     /// The next value of the page.
     ///
     /// # Errors
-    /// There is none; it is damaged.
+    /// The page has no further value, or is damaged.
     pub fn next(&mut self) -> Result<&[u8]> {
         if self.given == self.decoded.len() {
             self.decoded.clear();
