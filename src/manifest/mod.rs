@@ -57,7 +57,7 @@ pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
 pub use objective::*;
 pub use published::{BoundEnds, Grid, WarmupRates};
-pub use sampler::{AncestralSteps, Sampler};
+pub use sampler::*;
 pub use schema::{schema, schema_text};
 pub use source::{Source, SourceInput, SyntheticInput};
 pub use structure::stage_field;

@@ -11,7 +11,7 @@
 //!   any division of the batch into micro-batches;
 //! - AVX2, AVX-512 and NEON give the same bits.
 //!
-//! The crates `gemm` and `faer` and BLAS guarantee none of these properties: their depth blocks start new partial sums,
+//! The crates `gemm` and `faer` and BLAS do not guarantee these properties: their depth blocks start new partial sums,
 //! whose sizes depend on the machine's caches.
 //!
 //! # Gradient

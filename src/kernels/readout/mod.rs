@@ -49,9 +49,10 @@
 //!
 //! # A further loss
 //!
-//! A loss that is a function of the three numbers takes a variant of [`Loss`] with its value and derivative in `loss.rs` and
-//! in `readout.cu`, its formula in `composite.rs`, and a case in the tests below. A loss that needs more of a row also
-//! takes a new accumulator in `cpu.rs` and one beside `Numbers` in `readout.cu`.
+//! A loss that is a function of the three numbers takes a variant of [`Loss`] with its value and derivative in `loss.rs`, its
+//! name in the two matches of `cpu.rs`, its number in `cuda.rs`, its value and derivative in `readout.cu`, its formula in
+//! `composite.rs`, and a case in the tests below and in those of `fused.rs`. A loss that needs more of a row also takes a
+//! new accumulator in `cpu.rs` and one beside `Numbers` in `readout.cu`.
 
 pub(super) mod composite;
 pub(super) mod cpu;
