@@ -442,7 +442,7 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
     };
     let mut rows = vec![row("driver", text)];
     if driver.version.is_some() && driver.fault.is_none() && report.gpus.is_empty() {
-        rows.push(row("GPU", "none is shown".to_owned()));
+        rows.push(row("GPU", "the driver finds none".to_owned()));
     }
     for gpu in &report.gpus {
         let free = gpu
@@ -614,8 +614,8 @@ mod tests {
         `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is present, and the
         versions of driver, NVRTC and cublasLt fit each other
         ");
-        let error = Error::environment("pass the GPU self-test: its gradient differs")
-            .hint("another driver may do");
+        let error =
+            Error::environment("pass the GPU self-test: its gradient differs").hint("another driver may do");
         insta::assert_snapshot!(last(SelfTest::Failed(error)), @r"
         trial      failed
 

@@ -10,7 +10,7 @@ use crate::store::Record;
 
 /// What `mdlm path --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Print the folder of a stage's artifact, as the manifest is now.\n\n\
+    Print the folder of a stage's artifact, for the present manifest.\n\n\
     An error when the stage has not run with its present settings and inputs: then there is no such folder. What is \
     in it is read-only.";
 
@@ -66,7 +66,7 @@ pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
     Ok(())
 }
 
-/// The record of a stage that has run as the manifest is now.
+/// The record of a stage that has run for the present manifest.
 pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     find_lacking(project, stage).map(|(record, _)| record)
 }

@@ -42,7 +42,7 @@ pub struct ProjectArgs {
 pub struct ExecutionArgs {
     /// Run this stage and what it needs, nothing else; repeatable
     ///
-    /// A swept stage stands for all its instances; one of them has a name of its own, such as `model@seed=1`.
+    /// A swept stage stands for all its instances; one of them has a name such as `model@seed=1`.
     #[arg(long, value_name = "STAGE")]
     pub target: Vec<String>,
     /// Run this stage even if it is cached; repeatable

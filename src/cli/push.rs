@@ -162,7 +162,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 lines.push(Line {
                     stage: stage.name.clone(),
                     status: "none",
-                    text: "not here".to_owned(),
+                    text: "not in the store".to_owned(),
                     bytes: 0,
                 });
                 continue;

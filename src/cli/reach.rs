@@ -34,7 +34,7 @@ impl StoreArgs {
     /// The store, which is there.
     ///
     /// # Errors
-    /// There is none, or the manifests have several.
+    /// There is no store, or the manifests have several stores.
     pub fn open(&self) -> Result<Store> {
         for manifest in &self.manifests {
             if !manifest.exists() {

@@ -146,7 +146,7 @@ impl Terminal {
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error)
                 .wrap(Kind::Environment, || "write to standard output".to_owned())
                 .map_err(|error: Error| {
-                    error.hint("make room where standard output goes, or send it elsewhere")
+                    error.hint("free space where standard output is written to, or redirect it")
                 }),
             result => result.wrap(Kind::Environment, || "write to standard output".to_owned()),
         }

@@ -36,7 +36,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 impl Named for Published {
     const WHAT: &'static str = "tokenizer";
     const OTHERWISE: &'static str =
-        "; any other goes in by its `tokenizer.json`: `\"kind\": \"download\"` with its `url`";
+        "; use any other one by its `tokenizer.json`: `\"kind\": \"download\"` with its `url`";
     type Description = Description;
 
     fn all() -> &'static [Self] {
@@ -61,7 +61,7 @@ impl Named for Published {
 
     fn epilogue() -> &'static str {
         "`mdlm tokenizers NAME` shows one in full, with what to write into a manifest.\n\
-         Any other goes in by its `tokenizer.json`: `\"kind\": \"file\"` with its `path`,\n\
+         Use any other one by its `tokenizer.json`: `\"kind\": \"file\"` with its `path`,\n\
          or `\"kind\": \"download\"` with its `url`.\n"
     }
 }

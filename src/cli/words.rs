@@ -64,9 +64,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["changes", "diff"],
-        "`mdlm plan MANIFEST` says what has changed since the last run, and `mdlm compare A.json B.json` which \
-         fields of two \
-         manifests differ, beside their results",
+        "`mdlm plan MANIFEST` shows what has changed since the last run, and `mdlm compare A.json B.json` which \
+         fields of two manifests differ, with their results",
     ),
     (
         &["history", "journal", "log", "logs", "tail"],
@@ -132,7 +131,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["export", "save", "upload"],
-        "`mdlm path MANIFEST STAGE` prints the folder of a result, to copy from; `mdlm push` shares it",
+        "`mdlm path MANIFEST STAGE` prints the folder of a result, from which files can be copied; `mdlm push` \
+         shares the result",
     ),
     (
         &["add", "commit", "track"],
@@ -170,7 +170,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["explore", "browse", "open", "ui"],
-        "`mdlm report MANIFEST` writes the results as one HTML file, and prints its path to open it by",
+        "`mdlm report MANIFEST` writes the results as one HTML file, and prints its path",
     ),
     (
         &["auth", "login", "logout"],
@@ -183,7 +183,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (
         &["self-update", "update", "upgrade"],
         "mdlm does not replace itself: `cargo install --locked --path .` in its source folder installs a newer one; \
-         `mdlm run MANIFEST` brings results up to date",
+         `mdlm run MANIFEST` updates the results",
     ),
     (
         &["serve", "server", "watch"],
@@ -322,12 +322,13 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
         &["--accelerator", "--cpu", "--cuda", "--gpu", "--gpus"],
         &[],
-        "`--device cpu` or `--device cuda` says where to compute; of several GPUs CUDA_VISIBLE_DEVICES chooses",
+        "`--device cpu` or `--device cuda` selects where to compute, and CUDA_VISIBLE_DEVICES one of several GPUs",
     ),
     (
         &["--debug", "--log-level", "--trace", "--verbose", "-v", "-vv"],
         &[],
-        "leave it out: a run says what it does unless `--quiet`; `mdlm explain` and `mdlm show` say more of a stage",
+        "leave it out: a run reports what it does unless `--quiet` is given; `mdlm explain` and `mdlm show` show \
+         more about a stage",
     ),
     (
         &["--out", "--output", "--output-dir", "--save-dir", "-O", "-o"],

@@ -595,7 +595,7 @@ impl Shard {
         }
         match blocks.pop() {
             Some((found, block)) if blocks.is_empty() && found == rows => Ok(block),
-            _ => Err(Error::input("the number of rows is not what the footer says").context(what())),
+            _ => Err(Error::input("the number of rows differs from the footer's").context(what())),
         }
     }
 }
@@ -996,8 +996,7 @@ mod tests {
             );
             assert!(with(&|i| i.wrap = false).ends_with("column `loss_mask` is absent"));
             assert!(
-                with(&|i| i.train.shards[0] = "../secret.arrow".to_owned())
-                    .contains("outside the artifact")
+                with(&|i| i.train.shards[0] = "../secret.arrow".to_owned()).contains("outside the artifact")
             );
             assert!(with(&|i| i.train.shards[0] = "train/7.arrow".to_owned()).contains("No such file"));
         }

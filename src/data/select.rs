@@ -81,7 +81,7 @@ impl Selection {
     /// cut into batches does not show.
     ///
     /// # Errors
-    /// None yet.
+    /// None now; the signature allows for filters that can fail.
     pub fn apply<'a>(&mut self, records: &'a Texts) -> Result<Vec<Cow<'a, str>>> {
         if self.room == 0 {
             return Ok(vec![]);

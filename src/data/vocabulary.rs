@@ -229,9 +229,8 @@ pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers
         model.dropout = None;
         inner.with_model(model);
         warnings.push(format!(
-            "the tokenizer leaves out merges by chance (`dropout` {dropout}): that is switched off, so that a text \
-             has the \
-             same tokens each time"
+            "the tokenizer leaves out merges at random (`dropout` {dropout}): mdlm switches this off, so that a text \
+             has the same tokens each time"
         ));
     }
     Ok(inner)

@@ -113,7 +113,8 @@ impl Checkpoint {
     /// Reads an arena into the flat order of the shape. The weights' names (the nameless arena) may lack the prefix.
     ///
     /// # Errors
-    /// The errors of [`Checkpoint::open`] and [`Checkpoint::read`].
+    /// Input error: it lists every tensor that is missing, superfluous, of other dimensions or of a type without floating-point
+    /// numbers.
     pub fn read(&mut self, shape: &Shape, arena: &str) -> Result<Vec<f32>> {
         let parameters = parameters(shape);
         let names = self.names(arena);

@@ -13,7 +13,7 @@ use crate::shapes::Shape;
 /// A network of the shape on the device, with these weights in the flat order, its products in that precision.
 ///
 /// # Errors
-/// An input error when the shape or the precision is none of the device's; otherwise the device's own.
+/// Input error: the device does not support the shape or the precision. Environment error: the device fails.
 pub fn build(
     shape: &Shape,
     device: Device,

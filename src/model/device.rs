@@ -62,8 +62,8 @@ impl Choice {
         }
     }
 
-    /// The resolved device once it has been seen to compute rightly, which takes the GPU lock: a GPU that does not is no
-    /// choice of `auto`'s, which says so.
+    /// The resolved device once it has been seen to compute rightly, which takes the GPU lock: `auto`
+    /// skips a GPU that does not and logs why.
     ///
     /// # Errors
     /// The GPU that is asked for fails, or computes something else than the CPU.
@@ -94,7 +94,7 @@ fn automatic(found: Result<&str, Unsupported>) -> (Device, Option<Event>) {
             Some(Event::Note(format!("computes on the CPU: {trouble}"))),
         ),
         Err(trouble) => {
-            let text = format!("computes on the CPU: {trouble}; `mdlm doctor` says more");
+            let text = format!("computes on the CPU: {trouble}; `mdlm doctor` shows details");
             (Device::Cpu, Some(Event::Warning(text)))
         }
     }
@@ -203,8 +203,7 @@ mod tests {
             (
                 Device::Cpu,
                 "warning: computes on the CPU: `Tesla T4` has compute capability 7.5, 8.0 is needed; `mdlm doctor` \
-                 says \
-                 more"
+                 shows details"
                     .to_owned()
             )
         );

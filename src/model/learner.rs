@@ -99,7 +99,7 @@ pub trait Learner {
     /// Forward and backward of a micro-batch: the gradient of its loss Σ weights · loss of each position, and that sum, are added to the step's.
     /// Without positions nothing is computed.
     ///
-    /// Fails, too, for a batch that is none of this shape (an internal error: callers check what users write).
+    /// Fails, too, for a batch that does not fit the shape (an internal error: callers check what users write).
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()>;
 
     /// Lends the gradient (zeros where there is none yet) and the loss accumulated since the last update; waits. What

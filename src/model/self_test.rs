@@ -103,7 +103,7 @@ fn attempt(device: Device) -> Result<()> {
                 ))
                 .hint(
                     "try another version of the driver, NVRTC or cublasLt; `mdlm doctor` lists those installed; \
-                     `--device cpu` needs none",
+                     or use `--device cpu`",
                 ));
             }
         }

@@ -85,7 +85,7 @@ impl Plan {
     /// also where the results of both are known.
     ///
     /// # Errors
-    /// That; or a file that was brought by hand is absent and its stage runs.
+    /// A vocabulary does not fit its shape; a file to be supplied by hand is absent and its stage runs.
     pub(super) fn foresee(&self, store: &Store) -> Result<()> {
         self.check_by_hand(store)?;
         self.check_vocabularies(store)

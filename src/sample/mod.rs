@@ -174,7 +174,7 @@ impl Sampling {
     /// Draws the rows with any sampler, whatever [`Sampling::sampler`] names.
     ///
     /// # Errors
-    /// The errors of [`Task::run`]; an internal error where the sampler commits a token outside the vocabulary or a
+    /// The errors of [`Sampling::run`]; an internal error where the sampler commits a token outside the vocabulary or a
     /// position outside the row.
     pub fn run_with(
         &self,

@@ -104,7 +104,7 @@ fn mismatch(path: &Path, known: &str, sha256: Sha256<'_>) -> Result<Option<Error
 /// The files of a published tokenizer in a folder, or beside one of them, each checked.
 ///
 /// # Errors
-/// One of them is not there, or is another one than the published.
+/// A file is absent, or differs from the published one.
 pub fn tokenizer(published: &Published, path: &Path, sha256: Sha256<'_>) -> Result<Vec<PathBuf>> {
     let paths = found(published, path)?;
     for (path, file) in paths.iter().zip(published.files) {

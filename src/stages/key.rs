@@ -74,7 +74,9 @@ pub struct FileReference {
 /// A bug: settings always have a JSON form.
 pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     let Value::Object(mut config) = settings(stage)? else {
-        return Err(Error::internal("compute a cache key: the settings are no object"));
+        return Err(Error::internal(
+            "compute a cache key: the settings are not an object",
+        ));
     };
     config.shift_remove("kind");
     config.shift_remove("seed");
@@ -526,7 +528,8 @@ mod tests {
             let found = paths(&of(stage).config).join(" ");
             assert_eq!(
                 found, known,
-                "the key of a {kind} stage: leave a new field out at its default, so that artifacts made before it are found"
+                "the key of a {kind} stage: leave a new field out at its default, so that artifacts made before it \
+                 are found"
             );
         }
     }

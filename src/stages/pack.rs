@@ -214,7 +214,7 @@ fn split_of(random: Random, hash: u64, share: f64) -> Split {
 fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
     let name = split_name(split);
     let error = Error::input(format!(
-        "the `{name}` split gets no row: {} with {} fell to it, and a row takes {}",
+        "the `{name}` split gets no row: it has {} with {}, and a row takes {}",
         counted(counts.records, "record"),
         counted(counts.tokens, "token"),
         if config.wrap {
@@ -224,9 +224,9 @@ fn no_rows(config: &Pack, split: Split, counts: &SplitInfo) -> Error {
         }
     ));
     error.hint(match split {
-        Split::Train => "bring more text, lower `length` or lower `validation`",
+        Split::Train => "add text, lower `length` or lower `validation`",
         Split::Validation => {
-            "bring more text, raise `validation`, lower `length`, or set `validation` to 0 for no such split"
+            "add text, raise `validation`, lower `length`, or set `validation` to 0 to have no such split"
         }
     })
 }

@@ -199,7 +199,7 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     }
     if rows.is_empty() {
         return Err(Error::input("there are no rows to train on")
-            .hint("bring more text, or lower `validation` of the pack stage"));
+            .hint("add text, or lower `validation` of the pack stage"));
     }
     if let Some(rows) = config.micro_batch
         && (rows == 0 || !config.batch.is_multiple_of(rows))

@@ -349,7 +349,7 @@ fn a_split_without_rows_says_what_to_do() {
     assert_eq!(error.kind(), Kind::Input);
     assert_eq!(
         error.to_string(),
-        "the `train` split gets no row: 2 records with 5 tokens fell to it, and a row takes 62"
+        "the `train` split gets no row: it has 2 records with 5 tokens, and a row takes 62"
     );
     assert!(error.hint_text().unwrap().contains("bring more text"));
     let error = project

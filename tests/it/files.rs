@@ -138,7 +138,7 @@ fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
     assert_eq!(sources.records("text", &[]), ["one"]);
     assert_eq!(figures(&summary)["excluded"], "1");
     assert!(
-        talk.contains("`exclude` pattern `c/*` matches nothing that `files` matches"),
+        talk.contains("`exclude` pattern `c/*` matches no file that `files` matches"),
         "{talk}"
     );
     // The same files by other words.

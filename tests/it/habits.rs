@@ -642,7 +642,8 @@ fn a_full_standard_output_is_no_full_store() {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(3), "{talk}");
     assert!(
-        talk.contains("write to standard output") && talk.contains("make room where standard output goes"),
+        talk.contains("write to standard output")
+            && talk.contains("free space where standard output is written to"),
         "{talk}"
     );
     assert!(!talk.contains("gc"), "{talk}");

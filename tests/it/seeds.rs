@@ -107,7 +107,7 @@ fn stages_by_hand_that_differ_in_seeds_alone_are_replicates() {
         "{text}"
     );
     assert!(
-        flat.contains("over train.seed: how far") && flat.contains("1 seed alone shows no spread"),
+        flat.contains("over train.seed: how far") && flat.contains("a single seed shows no spread"),
         "{text}"
     );
     let lonely = text

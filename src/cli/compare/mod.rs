@@ -94,7 +94,7 @@ struct RowReport<'a> {
     manifest: &'a str,
     stage: &'a str,
     point: &'a Point,
-    /// `done`, `not here` (made, its files elsewhere) or `not run`.
+    /// `done`, `remote only` (made, its files are not in the store) or `not run`.
     status: &'static str,
     why: Option<&'a str>,
     metrics: Map<String, Value>,

@@ -18,7 +18,7 @@ use crate::stages::replicates::{Group, Setting, is_seed, replicates};
 use crate::store::Digest;
 
 /// Status of what was made and lies elsewhere.
-pub(super) const AWAY: &str = "not here";
+pub(super) const AWAY: &str = "remote only";
 
 /// A row with what a table shows beside its metrics.
 pub(in crate::cli) struct Shown {

@@ -188,7 +188,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
     match code {
         Code::Unreadable => (
             "The file cannot be read.",
-            "Name a manifest that is there and may be read: a JSON file, not a folder.",
+            "Name a manifest that exists and can be read: a JSON file, not a folder.",
         ),
         Code::TooLarge => (
             "The file is larger than a manifest may be.",
@@ -221,7 +221,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         ),
         Code::UnknownField => (
             "A field does not exist.",
-            "Correct its spelling or take it away; `mdlm schema` lists the fields, and an editor completes them.",
+            "Correct its spelling or remove it; `mdlm schema` lists the fields, and an editor completes them.",
         ),
         Code::MissingField => (
             "A required field is missing.",
@@ -252,16 +252,16 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Take one that `mdlm shapes` lists, or add a line to the table in src/shapes.rs and build.",
         ),
         Code::UnknownStage => (
-            "A stage is named that does not exist.",
+            "A stage name does not exist.",
             "Correct the name, or add the stage.",
         ),
         Code::WrongStage => (
-            "A stage consumes one of a kind that it cannot consume.",
+            "A stage consumes a stage of the wrong kind.",
             "Name a stage of the kind that the message asks for.",
         ),
         Code::Cycle => (
-            "Stages consume each other in a circle.",
-            "Break the circle: a stage consumes what is made before it.",
+            "Stages consume each other in a cycle.",
+            "Break the cycle: a stage can consume only stages that run before it.",
         ),
         Code::Vocabulary => (
             "The tokenizer has more tokens than the shape's vocabulary.",
@@ -273,7 +273,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Padding => (
             "A setting for padding or tails conflicts with how the rows are packed.",
-            "Take the setting away, or pack the rows the other way (`wrap`).",
+            "Remove the setting, or change `wrap` of the pack stage.",
         ),
         Code::Tokenizer => (
             "The rows come from another tokenizer than the model's.",
@@ -317,19 +317,19 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         ),
         Code::Detokenize => (
             "Detokenizers conflict with each other or with the corpus.",
-            "Take every rule set as published, or none; on a named corpus its own.",
+            "Use the published form for every rule set or for no rule set; with a named corpus, use its own.",
         ),
         Code::Pattern => (
             "A regular expression, glob, JSON pointer or column is malformed.",
             "Correct it as the message says.",
         ),
         Code::NothingLeft => (
-            "The settings leave no record.",
+            "The settings leave out every record.",
             "Widen the range, the filter or the sample.",
         ),
         Code::NoEffect => ("The setting has no effect here.", "Remove it: it has no effect."),
         Code::Matrix => (
-            "The sweep cannot be spelt out.",
+            "The sweep is malformed.",
             "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages \
              in all \
              at most.",

@@ -212,9 +212,9 @@ impl<'a> Wanted<'a> {
     fn nothing(&self) -> Error {
         match &self.glob {
             Ok(_) => Error::input(format!("no download matches `{}`", self.shown))
-                .hint("`mdlm downloads` lists all downloads; in a glob, `*` stands for anything"),
+                .hint("`mdlm downloads` lists all downloads; in a glob, `*` matches anything"),
             Err(error) => Error::input(format!("read the glob `{}`: {error}", self.text))
-                .hint("`*` stands for anything, `?` for a character, `[[]` for a bracket"),
+                .hint("`*` matches anything, `?` matches a character, `[[]` matches a bracket"),
         }
     }
 }

@@ -149,9 +149,8 @@ impl Tally {
     pub fn warnings(&self) -> Vec<String> {
         let warning = |pattern: &String| {
             format!(
-                "`exclude` pattern `{pattern}` matches nothing that the glob of the URL matches: it starts at the \
-                 root of \
-                 the repository or bucket, and `**/` stands for any folder"
+                "`exclude` pattern `{pattern}` matches no file that the glob of the URL matches: a pattern \
+                 starts at the root of the repository or bucket, and `**/` matches any folder"
             )
         };
         self.idle.iter().map(warning).collect()

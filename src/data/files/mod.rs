@@ -175,8 +175,8 @@ impl LeftOut {
         }
         for pattern in &self.idle {
             warnings.push(format!(
-                "`exclude` pattern `{pattern}` matches nothing that `files` matches: like those it starts at the \
-                 manifest's folder, and `**/` stands for any folder"
+                "`exclude` pattern `{pattern}` matches no file that `files` matches: a pattern starts at \
+                 the manifest's folder, and `**/` matches any folder"
             ));
         }
         warnings

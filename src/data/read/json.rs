@@ -312,7 +312,7 @@ impl Values<'_, '_> {
         let error = Error::input(format!("{place}: {message}"));
         match kind {
             serde_json::error::Category::Data => {
-                error.hint("`field` has to point to a string or an array of strings")
+                error.hint("set `field` to point to a string or an array of strings")
             }
             serde_json::error::Category::Eof => {
                 error.hint("the value is cut off, or a bracket or quote is not closed")
@@ -321,8 +321,8 @@ impl Values<'_, '_> {
                 error.hint("this is how Python prints values, not JSON: write them with `json.dumps`")
             }
             _ if bytes == b"," => error.hint(
-                "no comma stands between the values of JSON lines; the elements of an array are written so: \
-                 `jq -c '.[]' FILE > NEW`",
+                "JSON lines have no comma between values; to write an array's elements as lines: `jq -c '.[]' FILE > \
+                 NEW`",
             ),
             _ => error.hint(
                 "the file has to be JSON values one after the other; state `format` if it is something else",

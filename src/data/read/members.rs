@@ -103,7 +103,7 @@ impl<R: BufRead> Members<R> {
                 let verb = agreeing(count, "stands", "stand");
                 return Err(carry(
                     Error::input(format!(
-                        "{} {verb} behind the last member of the {} data",
+                        "{} {verb} after the last member of the {} data",
                         counted(count, "byte"),
                         name(self.compression)
                     ))

@@ -214,7 +214,7 @@ fn has_length(file: &File) -> Result<()> {
 /// Calls `each` with every record of a file whose bytes are in memory, as [`records`] does.
 ///
 /// # Errors
-/// Those of [`records`].
+/// The errors of [`records`].
 pub fn records_of(
     bytes: Bytes,
     name: &str,

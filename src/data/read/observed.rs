@@ -60,8 +60,8 @@ impl Observed {
         };
         let idle = |(pattern, _): &(String, bool)| {
             format!(
-                "`exclude` pattern `{pattern}` matches no member: names start at the archive's root, and `**/` stands for \
-                 any folder"
+                "`exclude` pattern `{pattern}` matches no member: a pattern starts at the archive's root, and `**/` \
+                 matches any folder"
             )
         };
         self.warnings

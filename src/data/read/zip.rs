@@ -87,7 +87,7 @@ impl<'s> Directory<'s> {
     /// Finds the directory.
     ///
     /// # Errors
-    /// The member is encrypted, compressed with an unsupported method, or lies outside the archive.
+    /// There is no directory, because the file is truncated or damaged.
     pub fn open(stored: &'s Stored, count: &ReadCount) -> Result<Self> {
         let length = stored.len();
         let tail_start = length.saturating_sub(END_BYTES + LONGEST_COMMENT);
@@ -256,7 +256,7 @@ fn no_end(tail: &[u8], tail_start: u64) -> Error {
             ))
             .hint(format!("if the archive is whole without them, cut them off: `truncate -s {end} FILE`"))
         }
-        None => damaged("the zip archive has no end record: it is cut off"),
+        None => damaged("the zip archive has no end record: it is truncated"),
     }
 }
 

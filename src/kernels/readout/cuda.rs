@@ -122,7 +122,7 @@ impl Cuda {
         }
         let loss = self.floats(1);
         let own = self.queue.zeros(size_of::<f64>());
-        // An evaluation between two steps is none of the optimizer's.
+        // Forward passes for evaluation must not enter the optimizer's accumulators.
         let total = self.losses.get().filter(|_| is_recording).unwrap_or(own.at());
         let at = [losses.at(), factors.at(), total, loss.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();

@@ -253,7 +253,7 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
 /// What an artifact of an evaluate, sample or train stage has measured; nothing where there was nothing to measure.
 ///
 /// # Errors
-/// One of its files cannot be read.
+/// A file of the stage cannot be read.
 pub fn metrics(folder: &Path) -> Result<Measurements> {
     let read = |name: &str| -> Result<Option<String>> {
         let path = folder.join(name);

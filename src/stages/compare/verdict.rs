@@ -73,7 +73,8 @@ impl Verdict {
                     title: called(first),
                     by,
                     open: open.map(|&place| (place, called(place))).collect(),
-                    how: "results are apart where their 95% intervals, which do not cover another seed of training, do not \
+                    how: "results are apart where their 95% intervals, which do not cover another seed of training, \
+                         do not \
                           overlap"
                         .to_owned(),
                 })
@@ -265,7 +266,7 @@ fn how(decided: &[(usize, Decided)]) -> String {
          results do not overlap on average"
     );
     if decided.iter().any(|(_, decided)| decided.alone) {
-        how.push_str("; 1 seed alone shows no spread");
+        how.push_str("; a single seed shows no spread");
     }
     how
 }
@@ -313,7 +314,8 @@ mod tests {
         assert_eq!((&*touching.title, open(&touching)), ("rate 2", vec!["rate 1"]));
         assert_eq!(
             touching.sentence(),
-            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals, which \
+            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals, \
+             which \
              do not cover another seed of training, do not overlap"
         );
         let apart = verdict(&[(1, 1, 1.5, 0.125), (2, 1, 1.0, 0.125)]);
@@ -366,7 +368,7 @@ mod tests {
         let found = verdict(&[(1, 1, 1.0, 0.01), (1, 2, 1.1, 0.01), (2, 1, 9.0, 0.01)]);
         assert_eq!(open(&found), ["rate 2"]);
         assert!(
-            found.sentence().ends_with("1 seed alone shows no spread"),
+            found.sentence().ends_with("a single seed shows no spread"),
             "{}",
             found.sentence()
         );

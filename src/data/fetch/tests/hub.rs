@@ -226,10 +226,7 @@ fn globs_pass_over_hidden_files_and_system_files() {
     assert_eq!(names(".gitattributes").unwrap(), [".gitattributes"]);
     assert_eq!(names(".git*").unwrap(), [".gitattributes"]);
     let error = names("data/*.crc").unwrap_err().to_string();
-    assert!(
-        error.contains("1 hidden or system files are skipped"),
-        "{error}"
-    );
+    assert!(error.contains("1 hidden or system files are skipped"), "{error}");
 }
 
 #[test]

@@ -124,7 +124,7 @@ impl Values {
             Encoding::PLAIN => {}
             Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY if self.has_dictionary => {}
             Encoding::PLAIN_DICTIONARY | Encoding::RLE_DICTIONARY => {
-                return Err(damaged("it refers to a dictionary, and there is none"));
+                return Err(damaged("it refers to a dictionary that the column does not have"));
             }
             Encoding::DELTA_LENGTH_BYTE_ARRAY | Encoding::DELTA_BYTE_ARRAY => {
                 if values.saturating_mul(LENGTH) > buffer {

@@ -58,7 +58,10 @@ fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
             "{\"text\":\"a\"}\n{\"text\":NaN}",
             "record 2: line 2, column 11: NaN is neither JSON nor text",
         ),
-        ("{\"text\":[\"a\",-Infinity]}", "-Infinity is neither JSON nor text"),
+        (
+            "{\"text\":[\"a\",-Infinity]}",
+            "-Infinity is neither JSON nor text",
+        ),
         ("{\"id\":NaN,\"text\":\"a\",}", "trailing comma"),
         ("{\"id\":NaN,\"text\":5}", "invalid type: integer `5`"),
         (
@@ -460,7 +463,12 @@ fn forms_that_are_not_read_are_named() {
             "mdlm does not read lzma",
             "xz -d",
         ),
-        ("a.7z", b"7z\xBC\xAF\x27\x1C\0\x04", "mdlm does not read 7z", "7z x"),
+        (
+            "a.7z",
+            b"7z\xBC\xAF\x27\x1C\0\x04",
+            "mdlm does not read 7z",
+            "7z x",
+        ),
     ];
     for (name, bytes, what, way_out) in cases {
         for policy in ["error", "replace", "skip"] {
@@ -500,7 +508,7 @@ fn zeros_behind_the_last_member_are_padding_and_other_bytes_are_counted() {
             );
         }
         for (garbage, expected) in [
-            (&b"garbage"[..], "7 bytes stand behind the last member"),
+            (&b"garbage"[..], "7 bytes stand after the last member"),
             (b"\0\0x", "3 bytes stand behind"),
             (b"x", "1 byte stands behind"),
             (b"\x1F\x9Dold", "5 bytes stand behind"),
