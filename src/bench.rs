@@ -141,10 +141,6 @@ pub struct Product {
 ///
 /// # Errors
 /// Out of memory, a device that is not there, or the run is cancelled.
-#[expect(
-    clippy::too_many_lines,
-    reason = "one task after the other, each in the terms of its module"
-)]
 pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measured> {
     let shape = options.shape;
     memory::reset_peak();

@@ -91,16 +91,16 @@ mod tests {
         for (text, expected) in [
             (r#"{"a": None}"#, Some("None")),
             ("{\"b\": 1,\n \"a\": True}", Some("True")),
-            (r#"[1, nan]"#, Some("nan")),
-            (r#"[NaN]"#, Some("NaN")),
-            (r#"[-Infinity, 1]"#, Some("-Infinity")),
-            (r#"[-inf]"#, Some("-inf")),
+            (r"[1, nan]", Some("nan")),
+            (r"[NaN]", Some("NaN")),
+            (r"[-Infinity, 1]", Some("-Infinity")),
+            (r"[-inf]", Some("-inf")),
             ("None", Some("None")),
             (r#"{"a": undefined}"#, Some("undefined")),
             (r#"{"a": Nonesuch}"#, None),
             (r#"{"a": "C:\None"}"#, None),
             ("[\"None\u{1}\"]", None),
-            (r#"[1,]"#, None),
+            (r"[1,]", None),
             ("", None),
         ] {
             assert_eq!(found(text), expected, "{text}");

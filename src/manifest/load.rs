@@ -304,15 +304,14 @@ fn at_home(path: &Path) -> Option<String> {
 /// The kind of file at a path, if no manifest can be read from it. A pipe that the shell opened can be read; one by
 /// a name of its own would be waited for.
 fn no_file(path: &Path) -> Option<String> {
-    let metadata = match fs::metadata(path) {
-        Ok(metadata) => metadata,
-        Err(_) => {
-            let to = fs::read_link(path).ok()?;
-            return Some(format!(
-                "a symbolic link to `{}`, which is not there",
-                to.display()
-            ));
-        }
+    let metadata = if let Ok(metadata) = fs::metadata(path) {
+        metadata
+    } else {
+        let to = fs::read_link(path).ok()?;
+        return Some(format!(
+            "a symbolic link to `{}`, which is not there",
+            to.display()
+        ));
     };
     if metadata.is_dir() {
         return Some("a folder".to_owned());

@@ -302,19 +302,16 @@ impl<'a> Parser<'a> {
                         .strip_prefix(word)
                         .is_some_and(|rest| !rest.starts_with(|c: char| c.is_alphanumeric() || c == '_'))
                 });
-                match word {
-                    Some((word, data)) => {
-                        self.position += word.len();
-                        data
+                if let Some((word, data)) = word {
+                    self.position += word.len();
+                    data
+                } else {
+                    let rest = self.rest();
+                    let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
+                    if is_endless(&rest[..end]) {
+                        return Err(self.not_finite().into());
                     }
-                    None => {
-                        let rest = self.rest();
-                        let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-                        if is_endless(&rest[..end]) {
-                            return Err(self.not_finite().into());
-                        }
-                        return Err(self.unexpected("a value").into());
-                    }
+                    return Err(self.unexpected("a value").into());
                 }
             }
         };

@@ -137,15 +137,12 @@ fn between(points: &[(f64, f64)], low: f64, high: f64) -> Vec<Vec<(f64, f64)>> {
                     before.0 + part * (point.0 - before.0),
                     (before.1 + part * rise).clamp(low, high),
                 );
-                match parts.last_mut().filter(|_| open) {
-                    Some(last) => {
-                        last.push(crossing);
-                        open = false;
-                    }
-                    None => {
-                        parts.push(vec![crossing]);
-                        open = true;
-                    }
+                if let Some(last) = parts.last_mut().filter(|_| open) {
+                    last.push(crossing);
+                    open = false;
+                } else {
+                    parts.push(vec![crossing]);
+                    open = true;
                 }
             }
         }

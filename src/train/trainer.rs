@@ -88,22 +88,21 @@ impl Trainer<'_> {
     /// [`Kind::Interrupted`] after a checkpoint when asked to end; a diagnosis when the run diverges (the last
     /// checkpoint stays); whatever the learner, the data, the hooks or the disk fail with.
     pub fn run(&self, learner: &mut dyn Learner, hooks: &mut dyn Hooks) -> Result<Trained> {
-        let mut state = match self.checkpoints.restore(learner, &mut |text| hooks.warn(text))? {
-            Some(Restored { state, foreign }) => {
-                let of = if foreign { " of an earlier run" } else { "" };
-                let otherwise = state.log.otherwise;
-                let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));
-                let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
-                hooks.note(format!(
-                    "resuming from the checkpoint of step {}{of}{watched}",
-                    state.step
-                ));
-                state
-            }
-            None => {
-                learner.restart()?;
-                TrainState::default()
-            }
+        let mut state = if let Some(Restored { state, foreign }) =
+            self.checkpoints.restore(learner, &mut |text| hooks.warn(text))?
+        {
+            let of = if foreign { " of an earlier run" } else { "" };
+            let otherwise = state.log.otherwise;
+            let lacks = otherwise.and_then(|otherwise| otherwise.lacks(self.checkpoints.watch()));
+            let watched = lacks.map_or_else(String::new, |lacks| format!("; {lacks}"));
+            hooks.note(format!(
+                "resuming from the checkpoint of step {}{of}{watched}",
+                state.step
+            ));
+            state
+        } else {
+            learner.restart()?;
+            TrainState::default()
         };
         let resumed_from = state.step;
         let mut saved = state.step;

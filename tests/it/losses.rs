@@ -361,7 +361,8 @@ fn text_makes_no_special_token_unless_it_is_allowed_to() {
             case.write("a.txt", "<extra>\n");
             let ran = case.tokenize("t.json");
             assert!(
-                ran.talk.contains("contains the special token `<extra>` at byte 1"),
+                ran.talk
+                    .contains("contains the special token `<extra>` at byte 1"),
                 "{}",
                 ran.talk
             );

@@ -103,9 +103,10 @@ fn the_readmes_output_says_what_its_numbers_are_of() {
     let outputs = outputs();
     let with = |words: &str| {
         let found = outputs.iter().find(|output| output.contains(words));
-        found
-            .map(|output| output.split_whitespace().collect::<Vec<_>>().join(" "))
-            .unwrap_or_else(|| panic!("README has no output with {words:?}"))
+        found.map_or_else(
+            || panic!("README has no output with {words:?}"),
+            |output| output.split_whitespace().collect::<Vec<_>>().join(" "),
+        )
     };
     for output in &outputs {
         assert!(!contradicts(output), "{output}");

@@ -117,9 +117,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         .collect();
     let written = draft::manifest(&name, &files, &text, &choice, schema.is_some());
 
-    let elsewhere = |error: Error| match error.is_denied() {
-        true => error.hint("name a folder that can be written: `mdlm init DIR --files GLOB`"),
-        false => error,
+    let elsewhere = |error: Error| {
+        if error.is_denied() {
+            error.hint("name a folder that can be written: `mdlm init DIR --files GLOB`")
+        } else {
+            error
+        }
     };
     std::fs::create_dir_all(&args.folder)
         .context(|| format!("make the folder `{}`", args.folder.display()))

@@ -276,26 +276,25 @@ fn validated(remote: &RemoteFile) -> Result<Place> {
 
 /// What is here of it, where that is all.
 fn here(remote: &RemoteFile, place: &Place, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
-    match &remote.sha256 {
-        Some(sha256) => Some(vec![Entry {
+    if let Some(sha256) = &remote.sha256 {
+        Some(vec![Entry {
             url: shown(&remote.url),
             sha256: sha256.clone(),
             bytes: cache.find(sha256)?,
-        }]),
-        None => {
-            let mut index = cache.known_index(identity)?;
-            let listed = index.files.len();
-            // One of before may hold what globs pass over now.
-            if let Some(pattern) = place.glob() {
-                let pattern = place::Pattern::new(pattern).ok()?;
-                index
-                    .files
-                    .retain(|entry| place.path_of(&entry.url).is_none_or(|path| pattern.takes(path)));
-            }
-            index.left_out.passed_over += (listed - index.files.len()) as u64;
-            cache.count(&index.left_out);
-            (!index.files.is_empty()).then_some(index.files)
+        }])
+    } else {
+        let mut index = cache.known_index(identity)?;
+        let listed = index.files.len();
+        // One of before may hold what globs pass over now.
+        if let Some(pattern) = place.glob() {
+            let pattern = place::Pattern::new(pattern).ok()?;
+            index
+                .files
+                .retain(|entry| place.path_of(&entry.url).is_none_or(|path| pattern.takes(path)));
         }
+        index.left_out.passed_over += (listed - index.files.len()) as u64;
+        cache.count(&index.left_out);
+        (!index.files.is_empty()).then_some(index.files)
     }
 }
 

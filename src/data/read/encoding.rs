@@ -80,7 +80,11 @@ pub fn is_control(byte: u8) -> bool {
 fn controls_tell(head: &[u8]) -> Option<bool> {
     let pairs = head.len() / 2;
     let controls = head.iter().filter(|&&byte| is_control(byte)).count();
-    if head.len() % 2 != 0 || pairs < 2 || controls < 2 || controls * 32 < head.len() || !starts_as_utf8(head)
+    if !head.len().is_multiple_of(2)
+        || pairs < 2
+        || controls < 2
+        || controls * 32 < head.len()
+        || !starts_as_utf8(head)
     {
         return None;
     }

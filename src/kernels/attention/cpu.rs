@@ -32,6 +32,7 @@ pub struct Heads {
 
 impl Heads {
     /// The heads of an attention; the angles are computed in f64.
+    #[must_use]
     pub fn new(length: usize, count: usize, width: usize) -> Self {
         let half = width / 2;
         let angle = |i: usize| (i / half) as f64 * ROTARY_BASE.powf(-2.0 * (i % half) as f64 / width as f64);

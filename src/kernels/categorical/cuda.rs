@@ -147,7 +147,6 @@ impl Chain {
     ///
     /// # Errors
     /// Lists that are not of h, or a place beyond the last.
-    #[expect(clippy::too_many_arguments, reason = "one fused pass")]
     pub fn draw<V: ConstDim, D: ConstDim>(
         &self,
         cuda: &Cuda,

@@ -62,7 +62,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
                     (count,),
                     readout.constants.iter().map(|own| 1.0 - f64::from(own[0])),
                 )?;
-                let log = self.run(logits, |logits| logits.try_log_softmax::<Axis<1>>())?;
+                let log = self.run(logits, dfdx::tensor::Tensor::try_log_softmax::<Axis<1>>)?;
                 let mu = self.run(log.clone(), |log| {
                     log.try_select::<(usize,), (usize,)>(masks)?.try_exp()
                 })?;

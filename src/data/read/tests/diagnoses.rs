@@ -318,7 +318,7 @@ fn a_header_is_called_so_and_is_shown_readably() {
         let message = fault(text.as_bytes(), "a.csv", json!({ "format": format }));
         assert!(message.contains(expected), "{message}");
         assert!(!message.contains("row 1 "), "{message}");
-        assert!(!message.chars().any(|c| c.is_control()), "{message:?}");
+        assert!(!message.chars().any(char::is_control), "{message:?}");
     }
     let nul = fault(b"te\0xt,b\na,b\n", "a.csv", json!({}));
     assert!(
