@@ -351,7 +351,7 @@ fn a_split_without_rows_says_what_to_do() {
         error.to_string(),
         "the `train` split gets no row: it has 2 records with 5 tokens, and a row takes 62"
     );
-    assert!(error.hint_text().unwrap().contains("bring more text"));
+    assert!(error.hint_text().unwrap().contains("add text"));
     let error = project
         .pack(json!({"length": 4, "wrap": false, "validation": 1e-9}))
         .unwrap_err();
@@ -597,7 +597,10 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
 
     project.write("tokenizer.json", "{}");
     let error = project.tokenize(file(json!({}))).err().unwrap();
-    assert!(error.to_string().contains("this is no tokenizer"), "{error}");
+    assert!(
+        error.to_string().contains("this is not a tokenizer file"),
+        "{error}"
+    );
 }
 
 #[test]
@@ -720,7 +723,10 @@ fn a_tokenizer_on_which_the_library_gives_up_is_an_error_of_its_file() {
         };
         let error = Tokenizer::from_file(&config, folder.path()).err().unwrap();
         assert_eq!(error.kind(), Kind::Input, "{error}");
-        assert!(error.to_string().contains("this is no tokenizer"), "{error}");
+        assert!(
+            error.to_string().contains("this is not a tokenizer file"),
+            "{error}"
+        );
     }
 }
 

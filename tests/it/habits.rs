@@ -668,7 +668,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
         ),
         (
             "{\n  \"version\": \"1.0\",\n  \"model\": { \"type\": \"BPE\" }\n}\n",
-            "this is no tokenizer",
+            "this is not a tokenizer file",
         ),
     ] {
         fs::write(project.path().join("tokenizer.json"), text).unwrap();

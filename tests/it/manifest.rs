@@ -200,8 +200,8 @@ fn the_schema_is_printed_and_its_copies_are_checked() {
         exit 2
         --- stdout
         --- stderr
-        error: failed to check the schema: `old.json` is stale: this mdlm has another schema
-        hint: write it anew: mdlm schema > old.json
+        error: failed to check the schema: `old.json` is stale: it differs from the schema of this mdlm
+        hint: rewrite it: mdlm schema > old.json
         "
     );
     insta::assert_snapshot!(transcript(mdlm().current_dir(&folder).args(["schema", "--check"])), @r"
