@@ -101,11 +101,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         &Cancel::default(),
         terminal,
     )?;
+    let sources = project.sources(remote.as_ref());
     let plan = args
         .execution
         .compute
         .pool()?
-        .install(|| project.plan_with(&selection, remote.clone()))?;
+        .install(|| project.plan_with(&selection, &sources))?;
     for note in plan.notes() {
         terminal.say(note);
     }
@@ -116,7 +117,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut resumption = Resumption::default();
     let outlook: Vec<Outlook> = (0..plan.stages.len())
         .map(|index| Outlook {
-            step: resumption.step(&plan, index, &project.store),
+            step: resumption.step(&plan, index, &sources),
             downloads: plan.downloads(index, &project.store),
         })
         .collect();

@@ -1,7 +1,6 @@
 //! What the commands on a manifest have in common: their arguments, the manifest, its store.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use clap::ValueEnum;
 
@@ -12,7 +11,7 @@ use crate::executor;
 use crate::manifest::Loaded;
 use crate::manifest::source::is_open_file;
 use crate::model::GpuLock;
-use crate::plan::{Plan, Selection};
+use crate::plan::{Plan, Selection, Sources};
 use crate::remote::Remote;
 use crate::stages::{Choice, Device};
 use crate::store::Store;
@@ -85,7 +84,7 @@ impl RemoteArgs {
     ///
     /// # Errors
     /// The errors of [`Remote::open`].
-    pub fn open(&self) -> Result<Option<Arc<Remote>>> {
+    pub fn open(&self) -> Result<Option<Remote>> {
         let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
         let Some(url) = self.remote.clone().or_else(|| variable("MDLM_REMOTE")) else {
             return Ok(None);
@@ -93,7 +92,7 @@ impl RemoteArgs {
         let no = |value: String| matches!(&*value.to_lowercase(), "0" | "false" | "no");
         let read_only =
             self.remote_read_only || variable("MDLM_REMOTE_READ_ONLY").is_some_and(|value| !no(value));
-        Ok(Some(Arc::new(Remote::open(&url, read_only)?)))
+        Ok(Some(Remote::open(&url, read_only)?))
     }
 }
 
@@ -179,14 +178,20 @@ impl Project {
             allow_missing: true,
             ..selection.clone()
         };
-        self.plan_with(&selection, None)
+        self.plan_with(&selection, &self.sources(None))
     }
 
-    /// The plan of the whole manifest or of a selection, with a remote.
+    /// Where a plan of the manifest looks for results: this project's store, and the remote.
+    #[must_use]
+    pub fn sources<'a>(&'a self, remote: Option<&'a Remote>) -> Sources<'a> {
+        Sources::new(&self.loaded.manifest, &self.store, remote)
+    }
+
+    /// The plan of the whole manifest or of a selection, from [`Project::sources`].
     ///
     /// # Errors
-    /// The errors of [`Plan::with_remote`].
-    pub fn plan_with(&self, selection: &Selection, remote: Option<Arc<Remote>>) -> Result<Plan> {
+    /// The errors of [`Plan::new`].
+    pub fn plan_with(&self, selection: &Selection, sources: &Sources) -> Result<Plan> {
         let Loaded { manifest, sweeps, .. } = &self.loaded;
         // A swept stage stands for all its instances.
         let selection = Selection {
@@ -196,7 +201,7 @@ impl Project {
             piped: selection.piped.clone(),
             manifest: (!is_open_file(&self.loaded.path.to_string_lossy())).then(|| self.loaded.path.clone()),
         };
-        Plan::with_remote(manifest, self.loaded.base(), &selection, &self.store, remote)
+        Plan::new(manifest, self.loaded.base(), &selection, sources)
     }
 }
 

@@ -24,14 +24,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     };
     let pulled = args.compute.pool()?.install(|| {
         work.project.store.prepare()?;
-        let mut plan = work
-            .project
-            .plan_with(&args.selection(), Some(work.remote.clone()))?;
+        let sources = work.project.sources(Some(&work.remote));
+        let mut plan = work.project.plan_with(&args.selection(), &sources)?;
         let (mut lines, mut refused) = (Vec::new(), None);
         for index in 0..plan.stages.len() {
             let name = plan.stages[index].name.clone();
             plan.need(index, Some(name.clone()));
-            plan.decide(index, &work.project.store)?;
+            plan.decide(index, &sources)?;
             match pull(&work, &mut plan, index).context(|| format!("stage `{name}`")) {
                 Ok(line) => lines.push(line),
                 // A damaged result there does not stop the others.

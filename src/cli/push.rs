@@ -61,7 +61,7 @@ pub(super) struct Work {
     /// The manifest and its store.
     pub project: Project,
     /// The cache.
-    pub remote: Arc<Remote>,
+    pub remote: Remote,
     /// Shows how far they are.
     pub display: Arc<Display>,
     /// Ctrl-C.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::{Terminal, stated, validate};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::Manifest;
-use crate::plan::{Decision, Plan, Selection};
+use crate::plan::{Decision, Plan, Selection, Sources};
 use crate::store::Store;
 use crate::store::gc::Keep;
 
@@ -95,7 +95,8 @@ impl StoreArgs {
                 manifest: Some(path.clone()),
                 ..Selection::default()
             };
-            let plan = Plan::new(&loaded.manifest, loaded.base(), &selection, store)
+            let sources = Sources::new(&loaded.manifest, store, None);
+            let plan = Plan::new(&loaded.manifest, loaded.base(), &selection, &sources)
                 .context(|| format!("plan `{}`", path.display()))?;
             reached.push(Reached {
                 manifest: loaded.manifest,

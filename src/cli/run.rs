@@ -162,14 +162,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut selection = args.execution.selection();
     selection.targets.extend(options.only.clone());
     selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
+    let sources = project.sources(remote.as_ref());
     let execute = |sink: &dyn Sink| {
         args.execution.compute.pool()?.install(|| {
-            let mut plan = project.plan_with(&selection, remote)?;
+            let mut plan = project.plan_with(&selection, &sources)?;
             for note in plan.notes() {
                 display.line(note);
             }
-            let summary =
-                executor::execute(&mut plan, &project.store, &options, sink, &cancel, &stages::run)?;
+            let summary = executor::execute(&mut plan, &sources, &options, sink, &cancel, &stages::run)?;
             Ok((plan, summary))
         })
     };

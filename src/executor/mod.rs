@@ -13,6 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -25,9 +26,10 @@ use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
 use crate::model::GpuLock;
 use crate::plan::resume::Start;
-use crate::plan::{Decision, Plan, PlannedStage, Reason};
+use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
 use crate::remote::Remote;
+use crate::stages::tokenize::Room;
 use crate::stages::{self, Choice, Context, Device, StageOutput, key, memory};
 use crate::store::{
     Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
@@ -142,19 +144,21 @@ pub fn pool(threads: usize) -> Result<rayon::ThreadPool> {
         })
 }
 
-/// Runs what the plan says has to run. Called in a [`pool`], whose threads are those of stages that run alone.
+/// Runs what the plan says has to run, with the sources that it was made with. Called in a [`pool`], whose threads are
+/// those of stages that run alone.
 ///
 /// # Errors
 /// The store cannot be made ready, or a network is to be computed on a GPU that cannot be used. What goes wrong later is in
 /// the summary.
 pub fn execute(
     plan: &mut Plan,
-    store: &Store,
+    sources: &Sources,
     options: &Options,
     sink: &dyn Sink,
     cancel: &Cancel,
     runner: Runner<'_>,
 ) -> Result<Summary> {
+    let store = sources.store;
     match store.prepare() {
         // Cached results can be served without writing.
         Err(error) if error.is_denied() && !plan.stages.iter().any(PlannedStage::has_work) => {}
@@ -177,17 +181,16 @@ pub fn execute(
             Some(isolation) => isolation.check_device()?,
         }
     }
-    let remote = plan.remote().cloned();
     let run = Run {
         plan: Mutex::new(plan),
+        sources,
         store,
         options,
         sink,
         cancel,
         runner,
-        remote: remote.as_deref(),
         trust: Trust::default(),
-        uploads: Uploads::new(remote.clone()),
+        uploads: Uploads::new(sources.remote),
         at_work: Mutex::default(),
         reported_device: AtomicBool::new(false),
         reported_distrust: AtomicBool::new(false),
@@ -246,14 +249,14 @@ fn needs(only: &str, missing: &[&str]) -> Error {
 /// What all stages of a run share.
 struct Run<'a> {
     plan: Mutex<&'a mut Plan>,
+    sources: &'a Sources<'a>,
     store: &'a Store,
     options: &'a Options,
     sink: &'a dyn Sink,
     cancel: &'a Cancel,
     runner: Runner<'a>,
-    remote: Option<&'a Remote>,
     trust: Trust,
-    uploads: Uploads,
+    uploads: Uploads<'a>,
     /// The stages that run now, by their places in the plan, with those that ran beside them.
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
     /// Whether it was said where networks are computed.
@@ -264,6 +267,17 @@ struct Run<'a> {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a stage runs with, as the plan has it when the stage starts: others are decided about while it runs.
+struct StageInputs {
+    stage: PlannedStage,
+    /// The number of stages in the plan.
+    of: usize,
+    /// Folder of the manifest.
+    base: PathBuf,
+    origins: Vec<InputOrigin>,
+    room: Option<Room>,
 }
 
 /// How far a run is.
@@ -298,6 +312,7 @@ impl StageSummary {
 impl Run<'_> {
     /// Runs, fetches or serves every stage of the plan. Returns a summary of each, and the first error.
     fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
+        // The stages' settings, inputs and order, which do not change while they run.
         let plan = &locked(&self.plan).clone();
         let mut state = RunState {
             ended: vec![None; plan.stages.len()],
@@ -434,11 +449,11 @@ impl Run<'_> {
 
     fn decide(&self, index: usize) -> Result<Decision> {
         let mut plan = locked(&self.plan);
-        plan.decide(index, self.store)?;
+        plan.decide(index, self.sources)?;
         let decision = plan.stages[index].decision.clone();
         let name = plan.stages[index].name.clone();
         drop(plan);
-        for trouble in self.remote.map(Remote::troubles).unwrap_or_default() {
+        for trouble in self.sources.remote.map(Remote::troubles).unwrap_or_default() {
             self.sink.emit(&name, Event::Warning(trouble));
         }
         Ok(decision)
@@ -531,7 +546,7 @@ impl Run<'_> {
 
     /// Takes a stage's artifact from the remote. Nothing if that is not to be had there: it is made here then.
     fn fetch(&self, index: usize, record: &Record, summary: &mut StageSummary) -> Result<Option<Record>> {
-        let Some(remote) = self.remote else {
+        let Some(remote) = self.sources.remote else {
             return Err(Error::internal("fetch without a remote"));
         };
         let (lock, _) = self.lock(&record.key.digest(), &summary.name)?;
@@ -659,8 +674,14 @@ impl Run<'_> {
         threads: usize,
         summary: &mut StageSummary,
     ) -> Result<Record> {
-        let plan = &locked(&self.plan).clone();
-        let stage = &plan.stages[index];
+        let StageInputs {
+            stage,
+            of,
+            base,
+            origins,
+            room,
+        } = self.inputs_of(index);
+        let stage = &stage;
         summary.why = reasons
             .iter()
             .map(Reason::of_a_run)
@@ -670,7 +691,7 @@ impl Run<'_> {
             &stage.name,
             Event::StageStarted {
                 index: index + 1,
-                of: plan.stages.len(),
+                of,
                 why: summary.why.clone(),
             },
         );
@@ -684,7 +705,6 @@ impl Run<'_> {
         // A stage that computes on the CPU after all releases the GPU.
         let lock_of_gpu = lock_of_gpu.filter(|_| device.is_gpu());
         let (output, work) = self.store.stage(lock)?;
-        let origins = plan.origins(index);
         let inputs: Vec<_> = stage
             .inputs
             .iter()
@@ -695,7 +715,7 @@ impl Run<'_> {
         let checkpoints = start.checkpoints(key, self.store)?;
         let context = Context {
             name: &stage.name,
-            base: &plan.base,
+            base: &base,
             inputs: &inputs,
             output: &output,
             work: &work,
@@ -707,7 +727,7 @@ impl Run<'_> {
             threads,
             sink: self.sink,
             cancel: self.cancel,
-            room: plan.room(index),
+            room,
         };
         let started = SystemTime::now();
         let clock = Instant::now();
@@ -720,7 +740,7 @@ impl Run<'_> {
                 )))
             })
             .and_then(|outcome| {
-                plan.check_files(index, &outcome.consumed)?;
+                stage.check_files(&base, &outcome.consumed)?;
                 Ok(outcome)
             });
         drop(lock_of_gpu);
@@ -736,13 +756,10 @@ impl Run<'_> {
             }
         };
         let figures = outcome.figures.clone();
-        let mut provenance = self.provenance(plan, index, origins, started, seconds, outcome.provenance)?;
+        let mut provenance = self.provenance(stage, origins, started, seconds, outcome.provenance)?;
         provenance.threads = threads;
         provenance.device = device.described();
-        provenance.beside = beside
-            .iter()
-            .map(|index| plan.stages[*index].name.clone())
-            .collect();
+        provenance.beside = self.names(&beside);
         let record = self
             .store
             .commit(lock, |artifact, files| Record {
@@ -762,6 +779,25 @@ impl Run<'_> {
         self.sink
             .emit(&stage.name, Event::StageFinished { seconds, figures });
         Ok(record)
+    }
+
+    /// What a stage runs with.
+    fn inputs_of(&self, index: usize) -> StageInputs {
+        let plan = locked(&self.plan);
+        StageInputs {
+            stage: plan.stages[index].clone(),
+            of: plan.stages.len(),
+            base: plan.base.clone(),
+            origins: plan.origins(index),
+            room: plan.room(index),
+        }
+    }
+
+    /// The names of stages, by their places in the plan.
+    fn names(&self, indices: &[usize]) -> Vec<String> {
+        let plan = locked(&self.plan);
+        let name = |index: &usize| plan.stages[*index].name.clone();
+        indices.iter().map(name).collect()
     }
 
     /// Where a stage computes: of what is no network, on the CPU. Says so the first time.
@@ -823,19 +859,21 @@ impl Run<'_> {
     /// How a stage came about.
     fn provenance(
         &self,
-        plan: &Plan,
-        index: usize,
+        stage: &PlannedStage,
         inputs: Vec<InputOrigin>,
         started: SystemTime,
         seconds: f64,
         facts: serde_json::Map<String, serde_json::Value>,
     ) -> Result<Provenance> {
-        let stage = &plan.stages[index];
+        let (pipeline, place) = {
+            let plan = locked(&self.plan);
+            (plan.pipeline.clone(), plan.place.clone())
+        };
         Ok(Provenance {
-            pipeline: plan.pipeline.clone(),
+            pipeline,
             stage: stage.name.clone(),
             manifest: self.options.manifest.clone(),
-            place: plan.place.clone(),
+            place,
             overrides: self.options.overrides.clone(),
             config: key::settings(&stage.stage)?,
             seed: stage.seed,

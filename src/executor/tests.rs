@@ -58,20 +58,22 @@ impl Project {
     }
 
     fn plan(&self, selection: &Selection) -> Plan {
-        Plan::new(&self.manifest(), self.base(), selection, &self.store()).unwrap()
+        self.plan_from(selection, &self.sources(&self.store()))
+    }
+
+    fn sources<'a>(&self, store: &'a Store) -> Sources<'a> {
+        Sources::new(&self.manifest(), store, None)
+    }
+
+    fn plan_from(&self, selection: &Selection, sources: &Sources) -> Plan {
+        Plan::new(&self.manifest(), self.base(), selection, sources).unwrap()
     }
 
     fn run_with(&self, selection: &Selection, options: &Options, runner: Runner<'_>) -> Summary {
-        let mut plan = self.plan(selection);
-        execute(
-            &mut plan,
-            &self.store(),
-            options,
-            &Silent,
-            &Cancel::default(),
-            runner,
-        )
-        .unwrap()
+        let store = self.store();
+        let sources = self.sources(&store);
+        let mut plan = self.plan_from(selection, &sources);
+        execute(&mut plan, &sources, options, &Silent, &Cancel::default(), runner).unwrap()
     }
 
     fn run_selected(&self, selection: &Selection) -> String {
@@ -240,15 +242,10 @@ fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
         ..options()
     };
     let run = |selection: &Selection, runner: Runner<'_>| {
-        let mut plan = project.plan(selection);
-        execute(
-            &mut plan,
-            &project.store(),
-            &on_gpu,
-            &Silent,
-            &Cancel::default(),
-            runner,
-        )
+        let store = project.store();
+        let sources = project.sources(&store);
+        let mut plan = project.plan_from(selection, &sources);
+        execute(&mut plan, &sources, &on_gpu, &Silent, &Cancel::default(), runner)
     };
     let error = run(&Selection::default(), &|_, _| panic!("a stage runs")).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
@@ -271,11 +268,12 @@ fn a_moved_project_reruns_nothing() {
     let moved = tempfile::tempdir().unwrap();
     let place = moved.path().join("elsewhere");
     fs::rename(project.base(), &place).unwrap();
+    let store = Store::at(place.join(".mdlm"));
     let plan = Plan::new(
         &project.manifest(),
         &place,
         &Selection::default(),
-        &Store::at(place.join(".mdlm")),
+        &project.sources(&store),
     )
     .unwrap();
     assert!(
@@ -372,7 +370,7 @@ fn a_missing_file_is_named_with_its_stage() {
         &project.manifest(),
         project.base(),
         &Selection::default(),
-        &project.store(),
+        &project.sources(&project.store()),
     )
     .unwrap_err();
     assert_eq!(
@@ -439,7 +437,7 @@ fn unknown_stages_are_named_with_the_nearest() {
             &project.manifest(),
             project.base(),
             &forced(name),
-            &project.store(),
+            &project.sources(&project.store()),
         )
         .unwrap_err()
     };
@@ -468,7 +466,7 @@ fn a_cycle_ends_in_an_error() {
         &project.manifest(),
         project.base(),
         &Selection::default(),
-        &project.store(),
+        &project.sources(&project.store()),
     )
     .unwrap_err();
     assert!(
@@ -571,16 +569,10 @@ fn an_interruption_keeps_finished_stages_and_the_scratch() {
         assert_eq!(fs::read_to_string(&checkpoint).unwrap(), "half way");
         stand_in(stage, context)
     };
-    let mut plan = project.plan(&Selection::default());
-    let summary = execute(
-        &mut plan,
-        &project.store(),
-        &options(),
-        &Silent,
-        &cancel,
-        &training,
-    )
-    .unwrap();
+    let store = project.store();
+    let sources = project.sources(&store);
+    let mut plan = project.plan_from(&Selection::default(), &sources);
+    let summary = execute(&mut plan, &sources, &options(), &Silent, &cancel, &training).unwrap();
     assert_eq!(summary.error.unwrap().kind(), Kind::Interrupted);
     let statuses: Vec<_> = summary.stages.iter().map(|stage| stage.status).collect();
     assert_eq!(
@@ -781,9 +773,10 @@ fn warnings(project: &Project, options: &Options, runner: Runner<'_>) -> (Summar
         }
     }
     let heard = Warnings(Mutex::default());
-    let mut plan = project.plan(&Selection::default());
     let store = project.store();
-    let summary = execute(&mut plan, &store, options, &heard, &Cancel::default(), runner).unwrap();
+    let sources = project.sources(&store);
+    let mut plan = project.plan_from(&Selection::default(), &sources);
+    let summary = execute(&mut plan, &sources, options, &heard, &Cancel::default(), runner).unwrap();
     (summary, heard.0.into_inner().unwrap())
 }
 
@@ -873,8 +866,9 @@ fn what_is_taken_away_meanwhile_is_made_again() {
     use Status::{Away, Cached, Done};
     let project = Project::new();
     project.run();
-    let mut plan = project.plan(&Selection::default());
     let store = project.store();
+    let sources = project.sources(&store);
+    let mut plan = project.plan_from(&Selection::default(), &sources);
     for stage in &plan.stages {
         assert!(store.try_take(stage.artifact().unwrap()).unwrap().is_some());
     }
@@ -883,7 +877,7 @@ fn what_is_taken_away_meanwhile_is_made_again() {
     }
     let ran = execute(
         &mut plan,
-        &store,
+        &sources,
         &options(),
         &Silent,
         &Cancel::default(),
@@ -1003,7 +997,13 @@ fn a_plan_needs_nothing_but_records_when_told_so() {
         ..Selection::default()
     };
     let work = |project: &Project, selection: &Selection| {
-        let plan = Plan::new(&project.manifest(), project.base(), selection, &project.store());
+        let store = project.store();
+        let plan = Plan::new(
+            &project.manifest(),
+            project.base(),
+            selection,
+            &project.sources(&store),
+        );
         plan.map(|plan| plan.stages.iter().filter(|stage| stage.has_work()).count())
     };
     assert_eq!(work(&project, &believing).unwrap(), 0);
@@ -1151,17 +1151,8 @@ fn what_two_stages_need_is_made_once() {
     assert!(summary.stages.iter().all(|stage| stage.status == Status::Done));
 }
 
-fn with_remote(project: &Project, selection: &Selection, folder: &Path) -> Plan {
-    let url = format!("file://{}", folder.display());
-    let remote = std::sync::Arc::new(Remote::open(&url, false).unwrap());
-    Plan::with_remote(
-        &project.manifest(),
-        project.base(),
-        selection,
-        &project.store(),
-        Some(remote),
-    )
-    .unwrap()
+fn remote_at(folder: &Path) -> Remote {
+    Remote::open(&format!("file://{}", folder.display()), false).unwrap()
 }
 
 fn run_with_remote(project: &Project, selection: &Selection, folder: &Path) -> (Summary, Vec<String>) {
@@ -1174,10 +1165,12 @@ fn run_with_remote(project: &Project, selection: &Selection, folder: &Path) -> (
         }
     }
     let heard = Heard(Mutex::default());
-    let mut plan = with_remote(project, selection, folder);
+    let (store, remote) = (project.store(), remote_at(folder));
+    let sources = Sources::new(&project.manifest(), &store, Some(&remote));
+    let mut plan = project.plan_from(selection, &sources);
     let summary = execute(
         &mut plan,
-        &project.store(),
+        &sources,
         &options(),
         &heard,
         &Cancel::default(),
@@ -1207,7 +1200,10 @@ fn two_machines_with_one_remote_share_the_work() {
 
     // Nothing is here: the results are fetched, and what they were made of is not.
     let mut there = Project::new();
-    let plan = with_remote(&there, &all, shared.path());
+    let (store, remote) = (there.store(), remote_at(shared.path()));
+    let sources = Sources::new(&there.manifest(), &store, Some(&remote));
+    let plan = there.plan_from(&all, &sources);
+    assert_eq!(plan, there.plan_from(&all, &sources), "a plan is a value");
     assert!(matches!(plan.stages[5].decision, Decision::Fetch(_)));
     let (fetched, heard) = run_with_remote(&there, &all, shared.path());
     assert_eq!(

@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Run, StageSummary, locked};
 use crate::error::{Context as _, Result};
 use crate::event::Event;
-use crate::plan::Decision;
+use crate::plan::{Decision, Input};
 use crate::store::verify::{self, Depth, Moved, Pace};
 use crate::store::{Digest, Pin, Record};
 
@@ -74,23 +74,27 @@ impl Run<'_> {
             verify::SAMPLE
         };
         let mut all = true;
-        let plan = locked(&self.plan).clone();
-        let consumer = &plan.stages[index];
-        for input in &consumer.inputs {
-            let stage = &plan.stages[input.index];
+        let (consumer, inputs) = {
+            let plan = locked(&self.plan);
+            let consumer = &plan.stages[index];
+            let input = |input: &Input| (input.index, plan.stages[input.index].clone());
+            let inputs: Vec<_> = consumer.inputs.iter().map(input).collect();
+            (consumer.name.clone(), inputs)
+        };
+        for (index, stage) in &inputs {
             match &stage.decision {
                 Decision::Cached(record) if self.is_sound(&stage.name, record, depth)? => continue,
                 Decision::Cached(_) => {}
                 // Of one that another stage is about to make again, the lock is waited for.
                 Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => {
-                    locked(&self.plan).need(input.index, Some(consumer.name.clone()));
+                    locked(&self.plan).need(*index, Some(consumer.clone()));
                 }
             }
             all = false;
             let mut summary = StageSummary::new(stage);
-            let again = self.stage(input.index, threads, &mut summary);
+            let again = self.stage(*index, threads, &mut summary);
             again.context(|| format!("rerun `{}`", summary.name))?;
-            locked(&self.trust.redone).push((input.index, summary));
+            locked(&self.trust.redone).push((*index, summary));
         }
         Ok(all)
     }

@@ -1,7 +1,7 @@
 //! What a run makes goes to the remote while the next stages run.
 
+use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
-use std::sync::{Arc, Mutex};
 
 use super::locked;
 use crate::error::Kind;
@@ -11,8 +11,8 @@ use crate::remote::Remote;
 use crate::store::{Record, Store};
 
 /// Stages' names with their records, on their way.
-pub(super) struct Uploads {
-    remote: Option<Arc<Remote>>,
+pub(super) struct Uploads<'a> {
+    remote: Option<&'a Remote>,
     sender: Mutex<Option<Sender<(String, Record)>>>,
     receiver: Mutex<Option<Receiver<(String, Record)>>>,
 }
@@ -27,9 +27,9 @@ fn size(bytes: u64) -> String {
     }
 }
 
-impl Uploads {
+impl<'a> Uploads<'a> {
     /// To that remote, if there is one and it may be written.
-    pub(super) fn new(remote: Option<Arc<Remote>>) -> Self {
+    pub(super) fn new(remote: Option<&'a Remote>) -> Self {
         let remote = remote.filter(|remote| !remote.is_read_only());
         let (sender, receiver) = mpsc::channel();
         Self {
@@ -54,7 +54,7 @@ impl Uploads {
 
     /// Pushes until the queue is closed. A failure is reported and stops no stage.
     pub(super) fn serve(&self, store: &Store, sink: &dyn Sink, cancel: &Cancel) {
-        let (Some(remote), Some(receiver)) = (&self.remote, locked(&self.receiver).take()) else {
+        let (Some(remote), Some(receiver)) = (self.remote, locked(&self.receiver).take()) else {
             return;
         };
         for (stage, record) in receiver {

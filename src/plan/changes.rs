@@ -9,9 +9,9 @@ use std::collections::HashSet;
 
 use indexmap::IndexMap;
 
-use super::{Plan, PlannedStage, Reason, reason};
+use super::{Plan, PlannedStage, Reason, Sources, reason};
 use crate::error::Result;
-use crate::store::{Digest, Key, Record, Store};
+use crate::store::{Digest, Key, Record};
 
 /// A run under another name that differs in more parts than these explains nothing.
 const NEAR: usize = 2;
@@ -29,11 +29,11 @@ enum Run {
 
 impl Plan {
     /// Whose run a record is of.
-    fn run_of(&self, record: &Record, store: &Store) -> Run {
+    fn run_of(&self, record: &Record, sources: &Sources) -> Run {
         let is_named = record.provenance.pipeline == self.pipeline;
         match (record.provenance.place.as_deref(), self.place.as_deref()) {
             (Some(there), Some(own)) if there == own => Run::Own,
-            (Some(there), Some(_)) if self.past.is_manifest(there, store) => Run::Foreign,
+            (Some(there), Some(_)) if sources.is_manifest(there) => Run::Foreign,
             (Some(_), Some(_)) if !is_named => Run::Orphan,
             _ if is_named => Run::Own,
             _ => Run::Foreign,
@@ -41,13 +41,13 @@ impl Plan {
     }
 
     /// The record with which a stage of this pipeline was last served or run, as far as the store has a note of it.
-    pub(super) fn noted(&self, stage: &str, kind: &str, store: &Store) -> Option<Record> {
-        let record = store.latest(&self.pipeline, stage)?;
+    pub(super) fn noted(&self, stage: &str, kind: &str, sources: &Sources) -> Option<Record> {
+        let record = sources.store.latest(&self.pipeline, stage)?;
         let place = record.provenance.place.as_deref();
         // The note of another manifest of the same name.
         let foreign = place != self.place.as_deref()
             && self.place.is_some()
-            && place.is_some_and(|place| self.past.is_manifest(place, store));
+            && place.is_some_and(|place| sources.is_manifest(place));
         (record.key.kind == kind && !foreign).then_some(record)
     }
 
@@ -55,10 +55,10 @@ impl Plan {
     pub(super) fn newest<'a>(
         &self,
         records: impl Iterator<Item = &'a Record>,
-        store: &Store,
+        sources: &Sources,
     ) -> Option<&'a Record> {
         records
-            .filter(|record| self.run_of(record, store) == Run::Own)
+            .filter(|record| self.run_of(record, sources) == Run::Own)
             .max_by_key(|record| &record.provenance.started)
     }
 
@@ -68,7 +68,7 @@ impl Plan {
         &self,
         stage: &PlannedStage,
         key: &Key,
-        store: &Store,
+        sources: &Sources,
     ) -> Result<Option<Vec<Reason>>> {
         let names: IndexMap<&str, &str> = stage
             .inputs
@@ -76,19 +76,19 @@ impl Plan {
             .map(|input| (input.role, self.stages[input.index].name.as_str()))
             .collect();
         let compare = |record: &Record| reason::compare(record, key, &stage.files, &names);
-        if let Some(record) = self.noted(&stage.name, &key.kind, store) {
+        if let Some(record) = self.noted(&stage.name, &key.kind, sources) {
             return Ok(Some(compare(&record)));
         }
         // Without a note of the last key: the newest run of this stage, else (the stage or the pipeline was renamed) the
         // run that differs least, unless it is another stage's.
-        let past = self.past.of(&key.kind, store)?;
+        let past = sources.records(&key.kind)?;
         let named = past
             .own(&stage.name)
             .filter(|record| record.provenance.pipeline == self.pipeline);
-        if let Some(record) = self.newest(named, store) {
+        if let Some(record) = self.newest(named, sources) {
             return Ok(Some(compare(record)));
         }
-        let related = |record: &&Record| match self.run_of(record, store) {
+        let related = |record: &&Record| match self.run_of(record, sources) {
             Run::Own => true,
             Run::Orphan => have_common_content(&record.key, key),
             Run::Foreign => false,

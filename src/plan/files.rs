@@ -6,15 +6,15 @@ use std::time::SystemTime;
 
 use rayon::prelude::*;
 
-use super::Plan;
+use super::{Plan, PlannedStage, Sources};
 use crate::data::files::{self, FoundFile, LeftOut, Named, Piped};
 use crate::data::read::Consumed;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{StageKind, tokenizer_object};
 use crate::stages::key::FileReference;
+use crate::store::ExternalFile;
 use crate::store::digest::hash_file;
 use crate::store::stat::{Known, Look};
-use crate::store::{ExternalFile, Store};
 
 /// A file as it was when it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +34,7 @@ impl Plan {
         kind: StageKind,
         references: &[FileReference],
         now: &[Piped],
-        store: &Store,
+        sources: &Sources,
     ) -> Result<Vec<Piped>> {
         let mut all = now.to_vec();
         let pipes = references
@@ -48,11 +48,11 @@ impl Plan {
         if pipes.is_empty() {
             return Ok(all);
         }
-        let last = self.last_files(name, kind, references, store)?;
+        let last = self.last_files(name, kind, references, sources)?;
         for pipe in pipes {
             let last = last.iter().flatten().find(|file| file.path == *pipe);
             if let Some(file) = last
-                && let Some(path) = store.piped(&file.digest)
+                && let Some(path) = sources.store.piped(&file.digest)
             {
                 self.notes.push(format!(
                     "`{name}` uses the text that came through `{pipe}` in its last run: nothing comes through it now"
@@ -74,11 +74,11 @@ impl Plan {
         name: &str,
         kind: StageKind,
         references: &[FileReference],
-        store: &Store,
+        sources: &Sources,
     ) -> Result<Option<Vec<ExternalFile>>> {
-        let past = self.past.of(kind.name(), store)?;
-        let last = self.noted(name, kind.name(), store);
-        let Some(record) = last.as_ref().or_else(|| self.newest(past.own(name), store)) else {
+        let past = sources.records(kind.name())?;
+        let last = self.noted(name, kind.name(), sources);
+        let Some(record) = last.as_ref().or_else(|| self.newest(past.own(name), sources)) else {
             return Ok(None);
         };
         let files = &record.provenance.files;
@@ -92,8 +92,11 @@ impl Plan {
         }
         Ok((!files.is_empty()).then(|| files.clone()))
     }
+}
 
-    /// Checks that the files that a stage has read are those that were hashed. `consumed` is what it has read of them.
+impl PlannedStage {
+    /// Checks that the files that this stage has read are those that were hashed. `base` is the folder of the manifest, `consumed` what the
+    /// stage has read of the files.
     ///
     /// A file that was read from start to end is known by the digest of what was read. Of one that was read in part, or by
     /// a stage that takes no note of it, that it looks as it did is enough (length, times, inode, device); else it has to
@@ -101,9 +104,8 @@ impl Plan {
     ///
     /// # Errors
     /// An input error when one of them changed meanwhile.
-    pub fn check_files(&self, index: usize, consumed: &[(PathBuf, Consumed)]) -> Result<()> {
-        let stage = &self.stages[index];
-        let Some(observed) = &stage.observed else {
+    pub fn check_files(&self, base: &Path, consumed: &[(PathBuf, Consumed)]) -> Result<()> {
+        let Some(observed) = &self.observed else {
             // What is not here cannot have been read: the stage itself says so.
             return Ok(());
         };
@@ -111,12 +113,12 @@ impl Plan {
             Error::input(format!("{what} while the stage was reading it"))
                 .hint("run again when no other process writes to it")
         };
-        let (found, ..) = find_files(&self.base, &stage.parts.files, &stage.piped)?;
+        let (found, ..) = find_files(base, &self.parts.files, &self.piped)?;
         let paths = found.iter().map(|(_, file)| &file.path);
         if paths.ne(observed.iter().map(|file| &file.path)) {
             return Err(changed("the list of files changed".to_owned()));
         }
-        for ((then, file), (_, now)) in observed.iter().zip(&stage.files).zip(&found) {
+        for ((then, file), (_, now)) in observed.iter().zip(&self.files).zip(&found) {
             let consumed = consumed.iter().find(|(path, _)| *path == then.path);
             let consumed = consumed.map(|(_, consumed)| consumed);
             if let Some(digest) = consumed.and_then(|consumed| consumed.digest(file.bytes)) {

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Past, PlannedStage};
+use super::{PlannedStage, Sources};
 use crate::manifest::Stage;
 use crate::plural::counted;
 use crate::stages::key::watched;
@@ -15,15 +15,14 @@ use crate::train::checkpoint::{not_kept, not_validated};
 pub(super) fn stand_in(
     stage: &Stage,
     key: &Key,
-    past: &Past,
-    store: &Store,
+    sources: &Sources,
 ) -> crate::error::Result<Option<Box<Record>>> {
     let but_for = watched(stage);
     if but_for.is_empty() {
         return Ok(None);
     }
-    let past = past.of(&key.kind, store)?;
-    let alike = store.alike(&past.records, key, but_for).into_iter();
+    let past = sources.records(&key.kind)?;
+    let alike = sources.store.alike(&past.records, key, but_for).into_iter();
     let steps = steps(stage);
     let best = alike.max_by(|a, b| {
         let lacks = |record: &Record| validations(&record.key.config, &key.config, steps).len();

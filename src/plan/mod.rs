@@ -8,6 +8,9 @@
 //! before, the key is an old one and the rerun ends there. Packed rows are identified by their content: in another
 //! format or with another shard size they are the same ([`Record::consumed`]).
 //!
+//! A plan is a value: what it is decided by, the store and the remote, is passed in ([`Sources`]), and the executor keeps
+//! it.
+//!
 //! `mdlm plan` and `mdlm run` make the same plan: a dry run cannot differ from a run.
 //!
 //! An action record is enough for planning, even without its artifact: the keys of the consumers use only the
@@ -18,17 +21,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use indexmap::IndexMap;
 
 use crate::data::files::{LeftOut, Piped};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
-use crate::remote::Remote;
 use crate::stages::key::{self, Parts};
 use crate::store::stat::Known;
-use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record, Store};
+use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record};
 
 mod changes;
 mod figures;
@@ -36,18 +37,18 @@ mod files;
 mod foresee;
 mod graph;
 mod lacks;
-mod past;
 pub mod reason;
 pub mod resume;
 mod setting;
+mod sources;
 
 use files::{Observed, read_files};
 use graph::{known, needed_by};
 
 pub use foresee::Needed;
 pub use graph::{named, order, unknown, wanted};
-pub use past::{OfKind, Past};
 pub use reason::{FileChange, Reason};
+pub use sources::{OfKind, Sources};
 
 /// What a plan is made for.
 #[derive(Clone, Debug, Default)]
@@ -65,26 +66,22 @@ pub struct Selection {
 }
 
 /// A manifest made ready to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     /// Name of the pipeline.
     pub pipeline: String,
     /// Folder of the manifest.
     pub base: PathBuf,
-    /// Where the manifest lies, seen from the store ([`Store::place`]); nothing where it is no file.
+    /// Where the manifest lies, seen from the store ([`crate::store::Store::place`]); nothing where it is no file.
     pub place: Option<String>,
     /// The stages, each after those it consumes.
     pub stages: Vec<PlannedStage>,
-    /// What the store knew when the plan was made.
-    past: Arc<Past>,
-    /// Where what is not here may be found.
-    remote: Option<Arc<Remote>>,
     /// What is worth saying of it.
     notes: Vec<String>,
 }
 
 /// A stage in its place.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PlannedStage {
     /// Its name in the manifest.
     pub name: String,
@@ -130,7 +127,7 @@ pub struct Input {
 }
 
 /// What happens to a stage.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
     /// Its artifact is in the store.
     Cached(Box<Record>),
@@ -223,21 +220,8 @@ impl Plan {
     /// # Errors
     /// An unknown stage or a cycle, a file that is not there, or is another one than the published in whose place it was
     /// brought by hand, a tokenizer that a network has no room for, an unreadable store.
-    pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, store: &Store) -> Result<Self> {
-        Self::with_remote(manifest, base, selection, store, None)
-    }
-
-    /// Plans as [`Plan::new`] does, with a remote from which to take what is not here.
-    ///
-    /// # Errors
-    /// The errors of [`Plan::new`].
-    pub fn with_remote(
-        manifest: &Manifest,
-        base: &Path,
-        selection: &Selection,
-        store: &Store,
-        remote: Option<Arc<Remote>>,
-    ) -> Result<Self> {
+    pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, sources: &Sources) -> Result<Self> {
+        let store = sources.store;
         store.check()?;
         for name in selection.targets.iter().chain(&selection.force) {
             known(manifest, name)?;
@@ -268,8 +252,6 @@ impl Plan {
             base: base.to_owned(),
             place: selection.manifest.as_ref().map(|path| store.place(path)),
             stages: Vec::new(),
-            past: Arc::new(Past::new(manifest.stages.keys().cloned())),
-            remote,
             notes: vec![],
         };
         let known = Known::open(store.known_files_path());
@@ -281,10 +263,10 @@ impl Plan {
             }
             let in_stage = || format!("stage `{name}`");
             let mut parts = key::parts(&stage, manifest.seed).context(in_stage)?;
-            let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, store)?;
+            let piped = plan.piped_before(name, stage.kind(), &parts.files, &selection.piped, sources)?;
             let (files, observed, left_out) = match read_files(base, &parts.files, &piped, &known) {
                 Ok((files, observed, left_out)) => (files, Some(observed), Some(left_out)),
-                Err(error) => match plan.last_files(name, stage.kind(), &parts.files, store)? {
+                Err(error) => match plan.last_files(name, stage.kind(), &parts.files, sources)? {
                     Some(files) if selection.allow_missing => (files, None, None),
                     Some(_) => {
                         let error =
@@ -338,9 +320,9 @@ impl Plan {
             plan.want(&selection.targets);
         }
         for index in 0..plan.stages.len() {
-            plan.decide(index, store)?;
+            plan.decide(index, sources)?;
         }
-        plan.demand(store)?;
+        plan.demand(sources)?;
         if !selection.allow_missing {
             plan.foresee(store)?;
         }
@@ -365,7 +347,7 @@ impl Plan {
     }
 
     /// Decides again about stages that are away and whose consumers run, from the last to the first.
-    fn demand(&mut self, store: &Store) -> Result<()> {
+    fn demand(&mut self, sources: &Sources) -> Result<()> {
         let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); self.stages.len()];
         for (consumer, stage) in self.stages.iter().enumerate() {
             for input in &stage.inputs {
@@ -380,7 +362,7 @@ impl Plan {
             let runs = consumers.find(|stage| matches!(stage.decision, Decision::Run { .. }));
             if let Some(name) = runs.map(|stage| stage.name.clone()) {
                 self.need(index, Some(name));
-                self.decide(index, store)?;
+                self.decide(index, sources)?;
             }
         }
         Ok(())
@@ -396,29 +378,18 @@ impl Plan {
         self.stages[index].unfetchable = true;
     }
 
-    /// What the store knew when the plan was made.
-    #[must_use]
-    pub fn past(&self) -> &Past {
-        &self.past
-    }
-
     /// What is worth saying of the plan: what it goes by where nothing comes through a pipe.
     #[must_use]
     pub fn notes(&self) -> &[String] {
         &self.notes
     }
 
-    /// The remote, where there is one.
-    #[must_use]
-    pub fn remote(&self) -> Option<&Arc<Remote>> {
-        self.remote.as_ref()
-    }
-
     /// Decides what happens to a stage, given the decisions about the stages it consumes.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn decide(&mut self, index: usize, store: &Store) -> Result<()> {
+    pub fn decide(&mut self, index: usize, sources: &Sources) -> Result<()> {
+        let store = sources.store;
         let stage = &self.stages[index];
         let mut inputs = IndexMap::new();
         let mut reasons = Vec::new();
@@ -450,14 +421,14 @@ impl Plan {
         let mut found = complete.then(|| store.lookup(&key)).transpose()?;
         if matches!(found, Some(Lookup::Absent))
             && !stage.forced
-            && let Some(record) = lacks::stand_in(&stage.stage, &key, &self.past, store)?
+            && let Some(record) = lacks::stand_in(&stage.stage, &key, sources)?
         {
             found = Some(Lookup::Hit(record));
         }
         let remote = match &found {
             Some(Lookup::Hit(_)) | None => None,
             Some(_) if stage.unfetchable || stage.forced => None,
-            Some(_) => self.remote.as_ref().and_then(|remote| remote.find(&key)),
+            Some(_) => sources.remote.and_then(|remote| remote.find(&key)),
         };
         let decision = match found {
             _ if stage.forced => run(vec![Reason::Forced]),
@@ -471,9 +442,9 @@ impl Plan {
             Some(Lookup::Away(record)) => Decision::Away(record),
             Some(Lookup::Damaged(what)) => run(vec![Reason::Damaged { what }]),
             Some(Lookup::Absent) => run(self
-                .changes(stage, &key, store)?
+                .changes(stage, &key, sources)?
                 .unwrap_or_else(|| vec![Reason::NeverRan])),
-            None => match self.changes(stage, &key, store)? {
+            None => match self.changes(stage, &key, sources)? {
                 Some(changes) => run(changes),
                 None => Decision::Run {
                     key: None,

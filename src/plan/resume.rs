@@ -1,7 +1,7 @@
 //! Whether a stage that is to run goes on from what is left of earlier attempts and of other trainings, and from where: one
 //! decision, for the run that follows it and for those who show it.
 
-use super::{Decision, Plan, Reason};
+use super::{Decision, Plan, Reason, Sources};
 use crate::error::Result;
 use crate::manifest::{Stage, StageKind};
 use crate::stages::train;
@@ -54,7 +54,8 @@ pub struct Resumption {
 
 impl Resumption {
     /// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
-    pub fn step(&mut self, plan: &Plan, index: usize, store: &Store) -> Option<u64> {
+    pub fn step(&mut self, plan: &Plan, index: usize, sources: &Sources) -> Option<u64> {
+        let store = sources.store;
         let stage = &plan.stages[index];
         let Decision::Run {
             key: Some(key),
@@ -72,7 +73,7 @@ impl Resumption {
         let input = stage.inputs.iter().find(|input| input.role == "from")?;
         let rows = store.artifact_path(plan.stages[input.index].artifact()?);
         let earlier = || {
-            let past = plan.past().of(&key.kind, store)?;
+            let past = sources.records(&key.kind)?;
             store.earlier_unexamined(key, &past.records)
         };
         self.trainings

@@ -74,7 +74,7 @@ const SHOWN: usize = 4;
 const REMEMBERED: usize = 10_000;
 
 /// What patterns matched and what is not read: how much of each sort, and the first names.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
     sorts: BTreeMap<Sort, Names>,
     /// Names of files that are read under another name: theirs, and that under which they are read.
@@ -83,7 +83,7 @@ pub struct LeftOut {
     idle: Vec<String>,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Names {
     count: u64,
     first: Vec<String>,

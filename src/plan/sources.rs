@@ -1,18 +1,28 @@
-//! What a store knew when a plan was made: the records that stages are compared with, each read once.
+//! Where a plan looks for what is known of its stages: the records of the store, each kind read once, and the remote.
+//!
+//! A plan is a value and holds none of this; whoever makes or runs it passes the same sources each time, so that all
+//! decisions about it go by the same records.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::error::Result;
+use crate::manifest::Manifest;
+use crate::remote::Remote;
 use crate::store::{Record, Store};
 
-/// The records of a store by kind, each kind read when it is first asked for.
-#[derive(Debug, Default)]
-pub struct Past {
+/// The store and the remote that a plan is made and run with.
+#[derive(Debug)]
+pub struct Sources<'a> {
+    /// Where results are.
+    pub store: &'a Store,
+    /// Where what is not in the store may be found.
+    pub remote: Option<&'a Remote>,
     /// The names of all stages of the manifest.
     names: HashSet<String>,
     /// Whether a manifest is at a place, as far as it was asked for.
     places: Mutex<HashMap<String, bool>>,
+    /// The records by kind, each kind read when it is first asked for.
     kinds: Mutex<HashMap<String, Arc<OfKind>>>,
 }
 
@@ -27,10 +37,21 @@ pub struct OfKind {
     strangers: Vec<usize>,
 }
 
-impl Past {
-    /// Nothing read yet, for a manifest with stages of these names.
-    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+impl<'a> Sources<'a> {
+    /// Those of a manifest's plan; nothing is read yet.
+    #[must_use]
+    pub fn new(manifest: &Manifest, store: &'a Store, remote: Option<&'a Remote>) -> Self {
+        Self::of_stages(manifest.stages.keys().cloned(), store, remote)
+    }
+
+    fn of_stages(
+        names: impl IntoIterator<Item = String>,
+        store: &'a Store,
+        remote: Option<&'a Remote>,
+    ) -> Self {
         Self {
+            store,
+            remote,
             names: names.into_iter().collect(),
             places: Mutex::default(),
             kinds: Mutex::default(),
@@ -38,26 +59,26 @@ impl Past {
     }
 
     /// Whether a manifest of the store's project is at that place ([`Store::place`]).
-    pub fn is_manifest(&self, place: &str, store: &Store) -> bool {
+    pub(super) fn is_manifest(&self, place: &str) -> bool {
         let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(&known) = places.get(place) {
             return known;
         }
-        let is_file = store.project().join(place).is_file();
+        let is_file = self.store.project().join(place).is_file();
         places.insert(place.to_owned(), is_file);
         is_file
     }
 
-    /// The records of a kind.
+    /// The records of a kind, as they were when they were first asked for.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn of(&self, kind: &str, store: &Store) -> Result<Arc<OfKind>> {
+    pub fn records(&self, kind: &str) -> Result<Arc<OfKind>> {
         let mut kinds = self.kinds.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = kinds.get(kind) {
             return Ok(known.clone());
         }
-        let records = store.records(kind)?;
+        let records = self.store.records(kind)?;
         let mut of_kind = OfKind::default();
         for (place, record) in records.iter().enumerate() {
             let stage = &record.provenance.stage;
@@ -97,9 +118,9 @@ mod tests {
     use super::*;
     use crate::store::record::tests::example;
 
-    /// A kind is read from the disk once, however many stages are compared with it.
+    /// However many stages are compared with them.
     #[test]
-    fn a_kind_is_read_once() {
+    fn cache_records_of_a_kind_are_read_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path());
         store.prepare().unwrap();
@@ -114,11 +135,11 @@ mod tests {
         let first = write(1, "model");
         write(2, "other");
         write(3, "gone");
-        let past = Past::new(["model".to_owned(), "other".to_owned()]);
-        let found = past.of("train", &store).unwrap();
-        // What comes and goes later is not of the past.
+        let sources = Sources::of_stages(["model".to_owned(), "other".to_owned()], &store, None);
+        let found = sources.records("train").unwrap();
+        // What is deleted or made later changes nothing.
         std::fs::remove_file(first).unwrap();
-        let again = past.of("train", &store).unwrap();
+        let again = sources.records("train").unwrap();
         assert!(Arc::ptr_eq(&found, &again));
         let seeds = |records: Vec<&Record>| {
             let mut seeds: Vec<_> = records.iter().map(|record| record.key.seed.unwrap()).collect();
