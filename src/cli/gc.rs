@@ -12,7 +12,7 @@ use super::terminal::Style;
 use crate::data::fetch::{self, Inventory};
 use crate::error::{Error, Result};
 use crate::manifest::{SourceInput, Stage};
-use crate::plan::resume::group_of;
+use crate::plan::resume::kept_groups;
 use crate::store::gc::{Collected, Item, Keep, Left, Sort};
 use crate::store::{Record, Store};
 
@@ -90,12 +90,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         ));
     }
     let mut collected = if args.dry_run {
-        Collected {
-            deleted: store.garbage(&keep, &group_of)?,
-            left: vec![],
-        }
+        let groups = kept_groups(&store, &keep)?;
+        Collected::of(store.garbage(&keep, &groups)?)
     } else {
-        store.collect(&keep, &group_of, &mut |_| ())?
+        let mut collected = store.collect(&keep, &mut |_| ())?;
+        // After the rest: a run may have ended meanwhile, and what it made goes on from its checkpoints.
+        let groups = kept_groups(&store, &keep)?;
+        store.collect_checkpoints(&keep, &groups, &mut collected, &mut |_| ())?;
+        collected
     };
     if args.downloads {
         downloads(&store, &keep, &reached, args.dry_run, &mut collected)?;

@@ -10,7 +10,7 @@ use super::reach::{StoreArgs, keep};
 use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::Result;
-use crate::plan::resume::group_of;
+use crate::plan::resume::kept_groups;
 use crate::store::gc::{Item, Keep, Sort};
 
 /// What `mdlm status --help` says first.
@@ -75,7 +75,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         ..keep(&reached, &store)
     };
     let contents = store.contents()?;
-    let garbage = store.garbage(&keep, &group_of)?;
+    let garbage = store.garbage(&keep, &kept_groups(&store, &keep)?)?;
     let report = StatusReport {
         store: store.root().display().to_string(),
         sizes: sizes(&contents, &garbage),

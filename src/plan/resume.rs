@@ -1,14 +1,16 @@
 //! Whether a stage that is to run goes on from what is left of earlier attempts and of other trainings, and from where: one
 //! decision, for the run that follows it and for those who show it.
 
+use std::collections::HashSet;
+
 use super::{Decision, Plan, Reason, Sources};
 use crate::error::Result;
 use crate::manifest::{Stage, StageKind};
 use crate::stages::train;
 use crate::store::checkpoints::Checkpoints;
+use crate::store::gc::Keep;
 use crate::store::{Key, Store};
-
-pub use crate::train::checkpoint::group_of;
+use crate::train::checkpoint::group_of;
 
 /// How a stage that is to run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +83,15 @@ impl Resumption {
             .ok()
             .flatten()
     }
+}
+
+/// The groups of checkpoints from which a training that stays could go on.
+///
+/// # Errors
+/// The store cannot be read.
+pub fn kept_groups(store: &Store, keep: &Keep) -> Result<HashSet<String>> {
+    let states = store.kept_states(keep)?;
+    Ok(states.iter().filter_map(|folder| group_of(folder)).collect())
 }
 
 #[cfg(test)]

@@ -12,6 +12,9 @@
 //! | text that came through pipes | a kept record names it, or it is less than a day old |
 //! | quarantine | |
 //!
+//! Which checkpoints a training could go on from is for those to say who know the format of its state: the store names
+//! the folders of states that stay ([`Store::kept_states`]), and is given the names of the groups that stay with them.
+//!
 //! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not to be had while a run has
 //! pinned it, and its records under the locks of their keys; what stays is asked for again once the locks are held,
 //! since a run may have ended meanwhile. A run that planned with a deleted record finds that out when it pins the
@@ -20,7 +23,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
@@ -101,10 +104,25 @@ pub struct Collected {
     pub deleted: Vec<Item>,
     /// What is in use.
     pub left: Vec<Left>,
+    /// What was measured.
+    scale: Scale,
 }
 
-/// Returns the folder below [`Store::checkpoints_path`] to which the checkpoint in a folder belongs, if there is one.
-pub type GroupOf<'a> = &'a dyn Fn(&Path) -> Option<String>;
+impl Collected {
+    /// What would be deleted.
+    #[must_use]
+    pub fn of(deleted: Vec<Item>) -> Self {
+        Self {
+            deleted,
+            ..Self::default()
+        }
+    }
+
+    fn sort(&mut self) {
+        let deleted = &mut self.deleted;
+        deleted.sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
+    }
+}
 
 /// What a store holds, and what of it stays.
 struct View {
@@ -135,7 +153,7 @@ impl View {
 }
 
 /// Measures space on disk; a file with several names counts once.
-#[derive(Default)]
+#[derive(Clone, Debug, Default)]
 struct Scale {
     #[cfg(unix)]
     seen: HashSet<(u64, u64)>,
@@ -214,11 +232,34 @@ impl Store {
         Ok(self.view(keep)?.kept().cloned().collect())
     }
 
-    /// What may be deleted. Deletes nothing, and does not check what is in use.
+    /// The folders in which trainings that stay may have left their state: artifacts, and what is in scratch. Nothing
+    /// where no checkpoints could be deleted.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn garbage(&self, keep: &Keep, group_of: GroupOf) -> Result<Vec<Item>> {
+    pub fn kept_states(&self, keep: &Keep) -> Result<Vec<PathBuf>> {
+        if keep.everything || self.checkpoint_groups()?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let view = self.view(keep)?;
+        let artifacts = view.kept().map(|record| self.artifact_path(&record.artifact));
+        let mut folders: Vec<PathBuf> = artifacts.collect();
+        let scratch = self.scratch(keep, &view)?;
+        for key in keys_below(&self.root().join("work"))? {
+            if !scratch.contains(&key) {
+                let folder = self.work_path(&key);
+                folders.extend(names_below(&folder)?.iter().map(|name| folder.join(name)));
+            }
+        }
+        Ok(folders)
+    }
+
+    /// What may be deleted. Deletes nothing, and does not check what is in use. `groups` are the names of the groups of
+    /// checkpoints that stay: those to which [`Store::kept_states`] belong.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn garbage(&self, keep: &Keep, groups: &HashSet<String>) -> Result<Vec<Item>> {
         let view = self.view(keep)?;
         let mut scale = Scale::default();
         let kept = view.artifacts();
@@ -232,10 +273,9 @@ impl Store {
                 .iter()
                 .map(|key| self.item(Sort::Scratch, format!("work/{key}"), &mut scale)),
         );
-        let groups = self.lost_groups(keep, &view, &scratch, group_of)?;
+        let lost = self.lost_groups(keep, groups)?;
         items.extend(
-            groups
-                .into_iter()
+            lost.into_iter()
                 .map(|name| self.item(Sort::Checkpoints, format!("checkpoints/{name}"), &mut scale)),
         );
         for path in self.lost_pipes(view.kept())? {
@@ -246,16 +286,12 @@ impl Store {
         Ok(items)
     }
 
-    /// Deletes what may be deleted and is not in use. Calls `deleted` with each item.
+    /// Deletes what may be deleted and is not in use, but for checkpoints: [`Store::collect_checkpoints`]. Calls
+    /// `deleted` with each item.
     ///
     /// # Errors
     /// The store cannot be read or written; what was deleted before is deleted.
-    pub fn collect(
-        &self,
-        keep: &Keep,
-        group_of: GroupOf,
-        deleted: &mut dyn FnMut(&Item),
-    ) -> Result<Collected> {
+    pub fn collect(&self, keep: &Keep, deleted: &mut dyn FnMut(&Item)) -> Result<Collected> {
         self.prepare()?;
         let mut collected = Collected::default();
         let mut delete = |item: Item, collected: &mut Collected| {
@@ -324,30 +360,6 @@ impl Store {
             }
         }
 
-        // Checkpoints: a training that has yet to look for them says nothing of which ones.
-        let groups = self.lost_groups(keep, &view, &scratch, group_of)?;
-        let busy = if groups.is_empty() {
-            None
-        } else {
-            self.somebody_at_work()?
-        };
-        for name in groups {
-            let path = format!("checkpoints/{name}");
-            let item = self.item(Sort::Checkpoints, path.clone(), &mut scale);
-            if let Some(who) = &busy {
-                let why = format!("{who} is running and may need them");
-                collected.left.push(Left { item, why });
-                continue;
-            }
-            // Renamed in one step: no process resumes from half of a checkpoint.
-            let place = self.root().join(&path);
-            let aside = self.root().join(format!("checkpoints/.gone-{name}"));
-            remove_folder(&aside)?;
-            fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
-            remove_folder(&aside)?;
-            delete(item, &mut collected);
-        }
-
         for path in self.lost_pipes(self.view(keep)?.kept())? {
             let item = self.item(Sort::Piped, path, &mut scale);
             remove_file(&self.root().join(&item.path))?;
@@ -364,10 +376,49 @@ impl Store {
             delete(item, &mut collected);
         }
         self.forget_latest()?;
-        collected
-            .deleted
-            .sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
+        collected.scale = scale;
+        collected.sort();
         Ok(collected)
+    }
+
+    /// Deletes the checkpoints from which nothing goes on that stays, once [`Store::collect`] has deleted what does not.
+    /// `groups` are the names of the groups that stay: those to which [`Store::kept_states`] belong, asked for after it,
+    /// since a run may have ended meanwhile. Calls `deleted` with each item.
+    ///
+    /// # Errors
+    /// The store cannot be read or written; what was deleted before is deleted.
+    pub fn collect_checkpoints(
+        &self,
+        keep: &Keep,
+        groups: &HashSet<String>,
+        collected: &mut Collected,
+        deleted: &mut dyn FnMut(&Item),
+    ) -> Result<()> {
+        let lost = self.lost_groups(keep, groups)?;
+        if lost.is_empty() {
+            return Ok(());
+        }
+        // A training that has yet to look for checkpoints does not say which ones.
+        let busy = self.somebody_at_work()?;
+        for name in lost {
+            let path = format!("checkpoints/{name}");
+            let item = self.item(Sort::Checkpoints, path.clone(), &mut collected.scale);
+            if let Some(who) = &busy {
+                let why = format!("{who} is running and may need them");
+                collected.left.push(Left { item, why });
+                continue;
+            }
+            // Renamed in one step: no process resumes from half of a checkpoint.
+            let place = self.root().join(&path);
+            let aside = self.root().join(format!("checkpoints/.gone-{name}"));
+            remove_folder(&aside)?;
+            fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
+            remove_folder(&aside)?;
+            deleted(&item);
+            collected.deleted.push(item);
+        }
+        collected.sort();
+        Ok(())
     }
 
     /// Deletes an artifact and the records that name it, those of them that do not stay.
@@ -491,32 +542,12 @@ impl Store {
         Ok(keys)
     }
 
-    /// Names of groups of checkpoints from which nothing goes on that stays.
-    fn lost_groups(
-        &self,
-        keep: &Keep,
-        view: &View,
-        scratch: &[Digest],
-        group_of: GroupOf,
-    ) -> Result<Vec<String>> {
+    /// Names of groups of checkpoints that do not stay, given those that do.
+    fn lost_groups(&self, keep: &Keep, kept: &HashSet<String>) -> Result<Vec<String>> {
         if keep.everything {
             return Ok(Vec::new());
         }
         let mut groups = self.checkpoint_groups()?;
-        if groups.is_empty() {
-            return Ok(groups);
-        }
-        let mut kept: HashSet<String> = view
-            .kept()
-            .filter_map(|record| group_of(&self.artifact_path(&record.artifact)))
-            .collect();
-        for key in keys_below(&self.root().join("work"))? {
-            if !scratch.contains(&key) {
-                let folder = self.work_path(&key);
-                let names = names_below(&folder)?;
-                kept.extend(names.iter().filter_map(|name| group_of(&folder.join(name))));
-            }
-        }
         groups.retain(|name| !kept.contains(name));
         groups.sort();
         Ok(groups)
@@ -665,14 +696,15 @@ mod tests {
         }
     }
 
-    fn no_groups(_: &Path) -> Option<String> {
-        None
-    }
-
     fn collect(store: &Store, keep: &Keep) -> Collected {
-        let would = store.garbage(keep, &no_groups).unwrap();
+        let groups = HashSet::new();
+        let would = store.garbage(keep, &groups).unwrap();
         let mut calls = 0;
-        let collected = store.collect(keep, &no_groups, &mut |_| calls += 1).unwrap();
+        let mut deleted = |_: &Item| calls += 1;
+        let mut collected = store.collect(keep, &mut deleted).unwrap();
+        store
+            .collect_checkpoints(keep, &groups, &mut collected, &mut deleted)
+            .unwrap();
         assert_eq!(calls, collected.deleted.len());
         if collected.left.is_empty() {
             assert_eq!(collected.deleted, would, "a dry run says what is deleted");
@@ -826,5 +858,39 @@ mod tests {
         fs::rename(store.artifact_path(&one.artifact), &aside).unwrap();
         store.prepare().unwrap();
         assert!(!aside.exists());
+    }
+
+    /// Those that belong to a state which stays; which ones that is, is passed in.
+    #[test]
+    fn gc_deletes_checkpoints_of_groups_that_do_not_stay() {
+        let Fixture { store, .. } = &fixture();
+        let (one, two) = (act(store, 1, BEFORE, None), act(store, 2, BEFORE, None));
+        let folder = |name: &str| store.checkpoints_path().join(name);
+        let keep = keep(&[&one]);
+        assert!(
+            store.kept_states(&keep).unwrap().is_empty(),
+            "no checkpoints could be deleted"
+        );
+        for name in ["a", "b"] {
+            fs::create_dir_all(folder(name)).unwrap();
+        }
+        assert_eq!(
+            store.kept_states(&keep).unwrap(),
+            [store.artifact_path(&one.artifact)]
+        );
+        let groups = HashSet::from(["a".to_owned()]);
+        let would = store.garbage(&keep, &groups).unwrap();
+        let mut collected = store.collect(&keep, &mut |_| ()).unwrap();
+        store
+            .collect_checkpoints(&keep, &groups, &mut collected, &mut |_| ())
+            .unwrap();
+        assert_eq!(collected.deleted, would);
+        let paths: Vec<_> = would
+            .iter()
+            .filter(|item| item.sort == Sort::Checkpoints)
+            .collect();
+        assert_eq!(paths.len(), 1);
+        assert_eq!(paths[0].path, "checkpoints/b");
+        assert!(folder("a").exists() && !folder("b").exists() && !has(store, &two));
     }
 }
