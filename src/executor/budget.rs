@@ -159,7 +159,7 @@ mod tests {
     };
 
     #[test]
-    fn threads_are_divided_and_none_is_given_twice() {
+    fn jobs_divide_the_threads_and_share_no_thread() {
         let mut budget = budget(4, 7, 1000);
         let first = budget.admit(&[(0, SMALL), (1, SMALL), (2, SMALL)]);
         let threads: Vec<_> = first.iter().map(|(_, share)| share.threads).collect();
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_jobs_than_asked_for() {
+    fn jobs_are_no_more_than_asked_for() {
         let mut budget = budget(2, 16, 1000);
         assert_eq!(
             admitted(&mut budget, &[(0, SMALL), (1, SMALL), (2, SMALL)]),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_kept_but_for_who_is_alone() {
+    fn jobs_keep_within_the_memory_unless_one_is_alone() {
         let large = Demand {
             memory: 5000,
             gpu: false,
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_gpu_is_one_stages_at_a_time() {
+    fn jobs_use_the_gpu_one_at_a_time() {
         let gpu = Demand { memory: 1, gpu: true };
         let mut budget = budget(4, 4, 1000);
         let first = budget.admit(&[(0, gpu), (1, gpu), (2, SMALL)]);

@@ -278,7 +278,7 @@ mod tests {
     use crate::event::Progress;
 
     #[test]
-    fn messages_survive_a_line_of_json() {
+    fn isolate_messages_survive_a_line_of_json() {
         let progress = Progress {
             done: 3,
             total: Some(10),

@@ -169,7 +169,7 @@ fn forced(name: &str) -> Selection {
 }
 
 #[test]
-fn a_first_run_runs_everything_and_a_second_nothing() {
+fn cache_serves_everything_to_a_second_run() {
     let project = Project::new();
     insta::assert_snapshot!(project.run(), @r"
     text: first run
@@ -185,7 +185,7 @@ fn a_first_run_runs_everything_and_a_second_nothing() {
 
 /// The rows of the table in `stages::key`: what is not hashed reruns nothing.
 #[test]
-fn what_is_not_in_the_key_reruns_nothing() {
+fn cache_serves_changes_that_are_not_in_the_key() {
     let mut project = Project::new();
     project.run();
     project.set("/stages/model/micro_batch", json!(4));
@@ -231,7 +231,7 @@ fn what_is_not_in_the_key_reruns_nothing() {
 
 /// A GPU that cannot be used is an error before the first stage runs; a run without networks does not look for one.
 #[test]
-fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
+fn device_that_is_missing_is_an_error_before_anything_runs() {
     if Choice::On(Device::Cuda).check().is_ok() {
         println!("skipped: there is a GPU");
         return;
@@ -262,7 +262,7 @@ fn without_a_gpu_who_asks_for_one_is_told_before_anything_runs() {
 }
 
 #[test]
-fn a_moved_project_reruns_nothing() {
+fn cache_serves_a_moved_project() {
     let project = Project::new();
     project.run();
     let moved = tempfile::tempdir().unwrap();
@@ -286,7 +286,7 @@ fn a_moved_project_reruns_nothing() {
 
 /// Each row of the table in `stages::key` that is hashed: what reruns, and what the plan says before and the run after.
 #[test]
-fn a_change_reruns_its_consumers_and_says_why() {
+fn cache_miss_after_a_change_reruns_its_consumers_and_says_why() {
     let check = |pointer: &str, value: Value, planned: &str, ran: &str| {
         let mut project = Project::new();
         project.run();
@@ -341,7 +341,7 @@ fn a_change_reruns_its_consumers_and_says_why() {
 }
 
 #[test]
-fn a_changed_file_is_named() {
+fn cache_miss_names_a_changed_file() {
     let project = Project::new();
     project.run();
     let corpus = project.base().join("corpus");
@@ -363,7 +363,7 @@ fn a_changed_file_is_named() {
 }
 
 #[test]
-fn a_missing_file_is_named_with_its_stage() {
+fn plan_names_a_missing_file_with_its_stage() {
     let project = Project::new();
     fs::remove_dir_all(project.base().join("corpus")).unwrap();
     let error = Plan::new(
@@ -381,7 +381,7 @@ fn a_missing_file_is_named_with_its_stage() {
 }
 
 #[test]
-fn an_identical_output_stops_the_rerun() {
+fn cache_stops_the_rerun_at_an_identical_output() {
     let mut project = Project::new();
     // The tokens do not depend on the text here: as after a change that the tokenizer normalizes away.
     let blind = |stage: &Stage, context: &Context<'_>| {
@@ -404,7 +404,7 @@ fn an_identical_output_stops_the_rerun() {
 }
 
 #[test]
-fn force_reruns_one_stage_and_identical_output_stops_there() {
+fn force_reruns_one_stage_and_stops_at_an_identical_output() {
     let project = Project::new();
     project.run();
     assert_eq!(project.run_selected(&forced("rows")), "rows: forced");
@@ -412,7 +412,7 @@ fn force_reruns_one_stage_and_identical_output_stops_there() {
 }
 
 #[test]
-fn a_target_runs_what_it_needs_and_no_more() {
+fn target_runs_what_it_needs_and_no_more() {
     let project = Project::new();
     let target = |name: &str| Selection {
         targets: vec![name.to_owned()],
@@ -430,7 +430,7 @@ fn a_target_runs_what_it_needs_and_no_more() {
 }
 
 #[test]
-fn unknown_stages_are_named_with_the_nearest() {
+fn plan_names_unknown_stages_with_the_nearest() {
     let project = Project::new();
     let error = |name: &str| {
         Plan::new(
@@ -452,7 +452,7 @@ fn unknown_stages_are_named_with_the_nearest() {
 }
 
 #[test]
-fn a_cycle_ends_in_an_error() {
+fn plan_of_a_cycle_is_an_error() {
     let mut project = Project::new();
     project.set(
         "/stages/tokens/tokenizer",
@@ -476,7 +476,7 @@ fn a_cycle_ends_in_an_error() {
 }
 
 #[test]
-fn a_renamed_stage_with_a_change_is_compared_with_its_old_self() {
+fn reason_compares_a_renamed_stage_with_a_change_with_its_old_self() {
     let mut project = Project::new();
     project.run();
     let stages = project.manifest["stages"].as_object_mut().unwrap();
@@ -488,7 +488,7 @@ fn a_renamed_stage_with_a_change_is_compared_with_its_old_self() {
 
 /// A run that differs in nothing that is known yet is no change that a plan could name.
 #[test]
-fn a_renamed_stage_without_a_known_change_is_compared_with_nothing() {
+fn reason_compares_a_renamed_stage_without_a_known_change_with_nothing() {
     let mut project = Project::new();
     project.run();
     project.set("/stages/model/steps", json!(20));
@@ -502,7 +502,7 @@ fn a_renamed_stage_without_a_known_change_is_compared_with_nothing() {
 }
 
 #[test]
-fn a_second_stage_of_a_kind_is_not_the_first_one_changed() {
+fn reason_does_not_compare_a_second_stage_with_the_first_of_its_kind() {
     let mut project = Project::new();
     project.run();
     let mut texts = project.manifest["stages"]["texts"].clone();
@@ -512,7 +512,7 @@ fn a_second_stage_of_a_kind_is_not_the_first_one_changed() {
 }
 
 #[test]
-fn a_failing_stage_stops_its_consumers_alone() {
+fn failure_of_a_stage_stops_its_consumers_alone() {
     let project = Project::new();
     let failing = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() == StageKind::Evaluate {
@@ -551,7 +551,7 @@ fn a_failing_stage_stops_its_consumers_alone() {
 }
 
 #[test]
-fn an_interruption_keeps_finished_stages_and_the_scratch() {
+fn resume_after_an_interruption_keeps_finished_stages_and_the_scratch() {
     let project = Project::new();
     let cancel = Cancel::default();
     let attempts = AtomicUsize::new(0);
@@ -593,7 +593,7 @@ fn an_interruption_keeps_finished_stages_and_the_scratch() {
 
 /// Length and time of a file are those of before, its content is not, or was not when it was read.
 #[test]
-fn a_change_that_length_and_time_do_not_show_is_found() {
+fn cache_miss_after_a_change_that_length_and_time_do_not_show() {
     use crate::data::read::{TextFile, Witness, records};
     use crate::manifest::source::Reading;
     /// Writes a file as some editors and all who mean harm do: its time stays.
@@ -656,7 +656,7 @@ fn a_change_that_length_and_time_do_not_show_is_found() {
 }
 
 #[test]
-fn a_file_that_changes_while_it_is_read_is_not_committed() {
+fn commit_is_refused_when_a_file_changes_while_it_is_read() {
     let project = Project::new();
     let racing = |stage: &Stage, context: &Context<'_>| {
         let outcome = stand_in(stage, context);
@@ -680,7 +680,7 @@ fn a_file_that_changes_while_it_is_read_is_not_committed() {
 }
 
 #[test]
-fn two_runs_at_once_run_each_stage_once_and_the_other_takes_the_result() {
+fn lock_lets_two_runs_at_once_run_each_stage_once() {
     let project = Project::new();
     let count = AtomicUsize::new(0);
     let slow = |stage: &Stage, context: &Context<'_>| {
@@ -707,7 +707,7 @@ fn two_runs_at_once_run_each_stage_once_and_the_other_takes_the_result() {
 }
 
 #[test]
-fn a_damaged_artifact_is_rebuilt_and_the_run_says_so() {
+fn cache_miss_for_a_damaged_artifact_rebuilds_it_and_says_so() {
     let project = Project::new();
     let summary = project.run_with(&Selection::default(), &options(), &stand_in);
     let rows = PathBuf::from(summary.stages[2].path.clone().unwrap());
@@ -725,7 +725,7 @@ fn a_damaged_artifact_is_rebuilt_and_the_run_says_so() {
 }
 
 #[test]
-fn the_record_tells_how_the_artifact_came_about() {
+fn record_has_the_provenance_of_the_artifact() {
     let project = Project::new();
     project.run();
     let plan = project.plan(&Selection::default());
@@ -782,7 +782,7 @@ fn warnings(project: &Project, options: &Options, runner: Runner<'_>) -> (Summar
 
 /// A corrupt input is found before it is consumed, made again from what it was made of, and nothing else changes.
 #[test]
-fn a_corrupt_input_is_made_again_and_not_consumed() {
+fn corruption_of_an_input_is_found_before_it_is_consumed() {
     let mut project = Project::new();
     project.run();
     let sound: Vec<_> = project
@@ -835,7 +835,7 @@ fn corruption_is_followed_upstream() {
 
 /// Artifacts without consumers are hashed with `paranoid` alone.
 #[test]
-fn who_is_paranoid_hashes_everything_that_is_served() {
+fn corruption_is_looked_for_in_everything_served_when_paranoid() {
     let project = Project::new();
     project.run();
     flip(&project, "texts");
@@ -862,7 +862,7 @@ fn who_is_paranoid_hashes_everything_that_is_served() {
 
 /// Artifacts go between the decision to serve them and their use: what is wanted is made again, and what is needed for it.
 #[test]
-fn what_is_taken_away_meanwhile_is_made_again() {
+fn lock_pins_results_and_what_was_deleted_before_is_made_again() {
     use Status::{Away, Cached, Done};
     let project = Project::new();
     project.run();
@@ -915,7 +915,7 @@ fn take_away(project: &Project, stages: &[&str]) {
 const ALL: [&str; 6] = ["text", "tokens", "rows", "model", "bound", "texts"];
 
 #[test]
-fn what_nobody_needs_may_be_away() {
+fn away_results_that_no_stage_needs_are_not_made() {
     let mut project = Project::new();
     project.run();
     take_away(&project, &["text", "tokens", "rows", "model"]);
@@ -949,7 +949,7 @@ fn what_nobody_needs_may_be_away() {
 
 /// What a consumer needs is made only once that runs: a rerun that ends before it makes nothing.
 #[test]
-fn what_is_away_is_made_at_the_last_moment() {
+fn away_results_are_made_when_a_stage_needs_them() {
     let project = Project::new();
     let blind = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() == StageKind::Evaluate {
@@ -987,7 +987,7 @@ fn what_is_away_is_made_at_the_last_moment() {
 
 /// A checkout of manifests and records, without artifacts and without data.
 #[test]
-fn a_plan_needs_nothing_but_records_when_told_so() {
+fn plan_with_allow_missing_needs_nothing_but_records() {
     let project = Project::new();
     project.run();
     take_away(&project, &ALL);
@@ -1055,7 +1055,7 @@ fn side_by_side(jobs: usize, threads: usize) -> Options {
 }
 
 #[test]
-fn independent_stages_run_side_by_side_within_the_threads() {
+fn jobs_of_independent_stages_run_side_by_side_within_the_threads() {
     let project = Project::new();
     let (running, most) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let both = std::sync::Barrier::new(2);
@@ -1098,7 +1098,7 @@ fn independent_stages_run_side_by_side_within_the_threads() {
 }
 
 #[test]
-fn a_failure_stops_what_is_independent_only_when_asked_to() {
+fn failure_stops_independent_stages_only_when_asked_to() {
     let failing = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() == StageKind::Evaluate {
             return Err(Error::input("no row in the split"));
@@ -1133,7 +1133,7 @@ fn a_failure_stops_what_is_independent_only_when_asked_to() {
 
 /// Side by side, two consumers find that their input is away: one makes it, the other waits.
 #[test]
-fn what_two_stages_need_is_made_once() {
+fn jobs_make_what_two_stages_need_once() {
     let mut project = Project::new();
     project.run();
     take_away(&project, &["text", "tokens", "rows", "model"]);
@@ -1186,7 +1186,7 @@ fn statuses(summary: &Summary) -> Vec<Status> {
 }
 
 #[test]
-fn two_machines_with_one_remote_share_the_work() {
+fn remote_lets_two_machines_share_the_work() {
     use Status::{Away, Cached, Done, Fetched};
     let shared = tempfile::tempdir().unwrap();
     let all = Selection::default();
@@ -1230,7 +1230,7 @@ fn two_machines_with_one_remote_share_the_work() {
 }
 
 #[test]
-fn a_poisoned_remote_is_told_of_and_the_stage_is_made_here() {
+fn remote_with_corrupt_files_is_reported_and_the_stage_is_made_here() {
     use Status::{Away, Done};
     let shared = tempfile::tempdir().unwrap();
     let all = Selection::default();

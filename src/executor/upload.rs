@@ -95,7 +95,7 @@ mod tests {
     use super::size;
 
     #[test]
-    fn small_files_have_a_size_too() {
+    fn remote_upload_shows_the_size_of_small_files_too() {
         assert_eq!(
             [0, 1, 212_400, 999_600, 3_310_000, 1_250_000_000].map(size),
             ["0 kB", "1 kB", "213 kB", "1.0 MB", "3.3 MB", "1.25 GB"]

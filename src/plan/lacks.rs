@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_validated_more_often_lacks_nothing() {
+    fn cache_hit_validated_more_often_lacks_nothing() {
         let lacks = |then: (u64, u64), now: (u64, u64)| {
             let config = |(every, rows)| json!({ "validation_every": every, "validation_rows": rows });
             validations(&config(then), &config(now), 100).join("; ")

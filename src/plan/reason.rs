@@ -468,7 +468,7 @@ mod tests {
 
     /// Long values are shown around the place where they differ.
     #[test]
-    fn long_settings_are_told_where_they_differ() {
+    fn reason_shows_long_settings_where_they_differ() {
         let long = |end: &str| format!("{}{end}", "a".repeat(100));
         let text = difference(&json!({ "x": long("bc") }), &json!({ "x": long("d") }));
         assert_eq!(text, "`x` …aaaaaaaaaaaabc → …aaaaaaaaaaaad");
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_shown_as_a_person_writes_them() {
+    fn reason_shows_settings_as_a_person_writes_them() {
         for (old, new, text) in [
             (json!({ "lr": 3e-4 }), json!({ "lr": 1e-4 }), "`lr` 3e-4 → 1e-4"),
             (json!({ "lr": 0.001 }), json!({ "lr": 0.01 }), "`lr` 0.001 → 0.01"),
@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_of_a_comparison_are_told_one_by_one() {
+    fn reason_names_rows_of_a_comparison_one_by_one() {
         let row = |seed: u32| json!({ "name": "bound", "point": { "seed": seed, "noise": "cosine" } });
         let text = |old: &[Value], new: &[Value]| {
             let mut reasons = Vec::new();
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_told_by_name() {
+    fn reason_names_files() {
         let file = |path: &str, text: &str| ExternalFile {
             field: "files".to_owned(),
             path: path.to_owned(),

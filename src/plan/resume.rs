@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_training_resumes_unless_it_is_forced() {
+    fn resume_is_for_trainings_that_are_not_forced() {
         let (forced, first) = ([Reason::NeverRan, Reason::Forced], [Reason::NeverRan]);
         assert_eq!(Start::of(StageKind::Train, &first), Start::State);
         assert_eq!(Start::of(StageKind::Pack, &first), Start::Scratch);

@@ -120,7 +120,7 @@ mod tests {
 
     /// However many stages are compared with them.
     #[test]
-    fn cache_records_of_a_kind_are_read_once() {
+    fn plan_reads_the_records_of_a_kind_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path());
         store.prepare().unwrap();

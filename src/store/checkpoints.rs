@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_training_keeps_its_newest_checkpoints_and_nothing_half_written() {
+    fn resume_keeps_the_newest_checkpoints_and_nothing_half_written() {
         let folder = tempfile::tempdir().unwrap();
         let own = folder.path().join("work");
         let checkpoints = Checkpoints::new(&own, &folder.path().join("kept"));
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_outlives_the_scratch_and_others_find_it() {
+    fn resume_finds_kept_checkpoints_of_other_trainings_after_the_scratch_is_gone() {
         let folder = tempfile::tempdir().unwrap();
         let (own, shared) = (folder.path().join("work"), folder.path().join("kept"));
         let checkpoints = Checkpoints::new(&own, &shared);

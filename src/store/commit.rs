@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_committed_is_served_read_only_and_nothing_is_left_over() {
+    fn commit_is_served_read_only_and_leaves_nothing_over() {
         let Fixture { store, .. } = &fixture();
         assert!(matches!(store.lookup(&key(1)).unwrap(), Lookup::Absent));
         let record = act(store, 1, &mut |_| Ok(())).unwrap();
@@ -300,7 +300,7 @@ mod tests {
 
     /// A process that opens a store while another one creates it finds the version file whole or absent.
     #[test]
-    fn a_new_store_can_be_made_ready_by_many_at_once() {
+    fn store_can_be_prepared_by_many_at_once() {
         for _ in 0..100 {
             let folder = tempfile::tempdir().unwrap();
             let store = || Store::at(folder.path());
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_content_under_two_keys_is_stored_once() {
+    fn commit_of_equal_content_under_two_keys_is_stored_once() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, &mut |_| Ok(())).unwrap();
         let two = act(store, 2, &mut |_| Ok(())).unwrap();
@@ -333,7 +333,7 @@ mod tests {
 
     /// The commit ends between every two steps, by an error: what a full disk does.
     #[test]
-    fn an_error_between_any_two_steps_leaves_all_or_nothing() {
+    fn commit_error_between_any_two_steps_leaves_all_or_nothing() {
         for step in Step::ALL {
             let Fixture { store, .. } = &fixture();
             let error = act(store, 1, &mut |passed| {
@@ -351,13 +351,13 @@ mod tests {
     /// The process is killed between every two steps: a child that aborts, in the middle of this very program.
     #[cfg(unix)]
     #[test]
-    fn death_between_any_two_steps_leaves_all_or_nothing() {
+    fn commit_death_between_any_two_steps_leaves_all_or_nothing() {
         for (index, step) in Step::ALL.into_iter().enumerate() {
             let Fixture { store, .. } = &fixture();
             let status = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
-                    "store::commit::tests::dies_on_request",
+                    "store::commit::tests::commit_dies_on_request",
                     "--ignored",
                     "--nocapture",
                 ])
@@ -377,8 +377,8 @@ mod tests {
 
     /// Not a separate test: the child process of the one above.
     #[test]
-    #[ignore = "run by `death_between_any_two_steps_leaves_all_or_nothing`"]
-    fn dies_on_request() {
+    #[ignore = "run by `commit_death_between_any_two_steps_leaves_all_or_nothing`"]
+    fn commit_dies_on_request() {
         let store = Store::at(std::env::var_os("MDLM_TEST_STORE").expect("run by the test above alone"));
         let index: usize = std::env::var("MDLM_TEST_STEP").unwrap().parse().unwrap();
         let _ = act(&store, 1, &mut |passed| {
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_artifact_is_a_miss_with_a_reason_and_is_replaced() {
+    fn cache_miss_for_a_damaged_artifact_has_a_reason_and_it_is_replaced() {
         let Fixture { store, .. } = &fixture();
         let record = act(store, 1, &mut |_| Ok(())).unwrap();
         let file = store.artifact_path(&record.artifact).join("train/00000.arrow");
@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn a_damaged_record_is_a_miss_with_a_reason() {
+    fn cache_miss_for_a_damaged_record_has_a_reason() {
         let Fixture { store, .. } = &fixture();
         act(store, 1, &mut |_| Ok(())).unwrap();
         act(store, 2, &mut |_| Ok(())).unwrap();
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_that_commit_the_same_content_at_once_all_succeed() {
+    fn commit_of_the_same_content_by_many_threads_succeeds() {
         let Fixture { store, .. } = &fixture();
         std::thread::scope(|scope| {
             for seed in 0..8 {
@@ -506,7 +506,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sweep_leaves_the_living_alone() {
+    fn sweep_keeps_scratch_of_living_processes() {
         let Fixture { store, .. } = &fixture();
         let lock = store.try_lock(&key(1).digest()).unwrap().unwrap();
         let (staging, _) = store.stage(&lock).unwrap();
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn another_layout_is_refused() {
+    fn store_of_another_layout_is_refused() {
         let Fixture { store, .. } = &fixture();
         fs::write(store.root().join("version"), "99\n").unwrap();
         let error = store.prepare().unwrap_err();
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[test]
-    fn the_store_is_found_from_the_manifest() {
+    fn store_is_found_from_the_manifest() {
         let folder = tempfile::tempdir().unwrap();
         let root = fs::canonicalize(folder.path()).unwrap();
         fs::create_dir_all(root.join("pipelines/deep")).unwrap();
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn the_latest_key_of_a_stage_is_remembered() {
+    fn store_remembers_the_latest_key_of_a_stage() {
         let Fixture { store, .. } = &fixture();
         assert!(store.latest("p", "model").is_none());
         for seed in [1, 2, 1] {

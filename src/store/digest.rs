@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_digest_reads_back_and_has_one_spelling() {
+    fn digest_reads_back_and_has_one_spelling() {
         let digest = Digest::of(b"text");
         assert_eq!(digest.to_string().parse::<Digest>().unwrap(), digest);
         assert!(digest.to_string().to_uppercase().parse::<Digest>().is_err());
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_hashes_like_its_bytes_whatever_its_length() {
+    fn digest_of_a_file_is_that_of_its_bytes_for_any_length() {
         let folder = tempfile::tempdir().unwrap();
         for length in [0, 1, 4095, 4096, 4097, READ_BYTES - 1, READ_BYTES, READ_BYTES + 1] {
             let bytes: Vec<u8> = (0..length).map(|i| (i * 31 % 251) as u8).collect();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_its_paths_and_contents_and_nothing_else() {
+    fn digest_of_a_folder_is_of_its_paths_and_contents_alone() {
         let write = |files: &[(&str, &str)]| {
             let folder = tempfile::tempdir().unwrap();
             for (path, text) in files {
@@ -272,7 +272,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_is_no_content() {
+    fn digest_refuses_a_link() {
         let folder = tempfile::tempdir().unwrap();
         std::os::unix::fs::symlink("/etc/passwd", folder.path().join("link")).unwrap();
         let error = list_folder(folder.path()).unwrap_err();

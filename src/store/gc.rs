@@ -724,7 +724,7 @@ mod tests {
     const BEFORE: &str = "2026-01-01T00:00:00.000Z";
 
     #[test]
-    fn what_a_result_was_made_from_stays_with_it() {
+    fn gc_keeps_the_inputs_of_a_kept_result() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, BEFORE, None);
         let two = act(store, 2, BEFORE, Some(&one));
@@ -737,7 +737,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_pinned_or_worked_on_is_left() {
+    fn gc_leaves_what_is_pinned_or_worked_on() {
         let Fixture { store, .. } = &fixture();
         let (one, two) = (act(store, 1, BEFORE, None), act(store, 2, BEFORE, None));
         let pin = store.pin(&one.artifact).unwrap();
@@ -769,7 +769,7 @@ mod tests {
 
     /// Two keys that made the same: the record of one goes, what both name stays.
     #[test]
-    fn a_shared_artifact_stays_with_its_last_record() {
+    fn gc_keeps_a_shared_artifact_with_its_last_record() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, BEFORE, None);
         let mut twin = example(2);
@@ -814,7 +814,7 @@ mod tests {
 
     /// A run that was killed is not noted; what it made is younger than the last run that was.
     #[test]
-    fn what_was_made_since_the_first_of_the_last_runs_stays() {
+    fn gc_keeps_what_was_made_since_the_first_of_the_last_runs() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, "2026-01-01T00:00:00.000Z", None);
         note(store, "2026-01-01T00:00:00.000Z", &one);
@@ -834,7 +834,7 @@ mod tests {
     }
 
     #[test]
-    fn artifacts_without_records_and_damaged_records_go() {
+    fn gc_deletes_artifacts_without_records_and_damaged_records() {
         let Fixture { store, .. } = &fixture();
         let (one, two) = (act(store, 1, BEFORE, None), act(store, 2, BEFORE, None));
         fs::remove_file(store.record_path(&one.key.kind, &one.key.digest())).unwrap();
@@ -850,7 +850,7 @@ mod tests {
 
     /// Killed between the renaming and the deleting: the next run sweeps.
     #[test]
-    fn what_was_moved_aside_is_swept() {
+    fn gc_sweeps_what_was_moved_aside() {
         let Fixture { store, .. } = &fixture();
         let one = act(store, 1, BEFORE, None);
         let aside = store.staging_path(&one.artifact);

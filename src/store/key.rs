@@ -71,7 +71,7 @@ mod tests {
     }
 
     #[test]
-    fn every_part_changes_the_digest() {
+    fn cache_key_digest_changes_with_every_part() {
         let base = key().digest();
         let changed = |change: fn(&mut Key)| {
             let mut key = key();
@@ -90,14 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn fields_have_one_order() {
+    fn cache_key_fields_have_one_order() {
         let one = canonical(json!({ "b": { "y": 1, "x": [{ "q": 1, "p": 2 }] }, "a": 1 }));
         assert_eq!(one.to_string(), r#"{"a":1,"b":{"x":[{"p":2,"q":1}],"y":1}}"#);
     }
 
     /// A record written by one version must be found by the next.
     #[test]
-    fn the_digest_survives_the_disk() {
+    fn cache_key_digest_survives_the_disk() {
         let text = serde_json::to_string_pretty(&key()).unwrap();
         let read: Key = serde_json::from_str(&text).unwrap();
         assert_eq!(read, key());

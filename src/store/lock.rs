@@ -194,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_lock_excludes_until_it_is_dropped() {
+    fn lock_excludes_until_it_is_dropped() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path().join("store"));
         let key = Digest::of(b"key");
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pinned_artifact_is_not_taken_and_pins_do_not_exclude_each_other() {
+    fn lock_of_a_pinned_artifact_is_refused_and_pins_do_not_exclude_each_other() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path().join("store"));
         let artifact = Digest::of(b"artifact");
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_is_told_for_whom_and_may_give_up() {
+    fn lock_wait_names_the_holder_and_may_be_given_up() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path().join("store"));
         let key = Digest::of(b"key");

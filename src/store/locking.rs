@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_disk_has_locks_and_prepare_looks() {
+    fn lock_works_on_a_local_disk_and_prepare_checks_it() {
         assert!(refusal(&System::this()).is_none());
         let folder = tempfile::tempdir().unwrap();
         Store::at(folder.path()).prepare().unwrap();
@@ -201,7 +201,7 @@ mod tests {
 
     /// A lock that everybody gets.
     #[test]
-    fn locks_that_do_nothing_are_found_out() {
+    fn lock_that_does_nothing_is_detected() {
         let system = System {
             try_lock: |_| Ok(()),
             try_lock_shared: |_| Ok(()),
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_locks_says_so() {
+    fn lock_missing_on_a_file_system_is_an_error() {
         let system = System {
             try_lock: File::try_lock,
             try_lock_shared: |_| Err(TryLockError::Error(std::io::Error::other("no locks available"))),
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn locks_of_one_machine_are_no_locks_of_a_network() {
+    fn lock_of_one_machine_is_not_a_lock_of_a_network() {
         let system = System {
             mounts: Some("1 1 0:1 / / rw - nfs server:/ rw,vers=3,nolock\n".to_owned()),
             ..System::this()
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn the_deepest_mount_counts() {
+    fn lock_check_goes_by_the_deepest_mount() {
         let kind = |path: &str| mount_of(Path::new(path), MOUNTS).unwrap().kind;
         assert_eq!(kind("/tmp/store"), "ext4");
         assert_eq!(kind("/home/a b/project"), "nfs4");

@@ -133,7 +133,7 @@ mod tests {
     use std::time::SystemTime;
 
     #[test]
-    fn a_pipe_is_kept_under_its_digest() {
+    fn piped_text_is_kept_under_its_digest() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path().join("store"));
         let digest = Digest::of(b"one\n");

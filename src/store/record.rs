@@ -271,13 +271,13 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_record_reads_back() {
+    fn record_reads_back() {
         let record = example(u64::MAX);
         assert_eq!(Record::from_text(&record.to_text().unwrap()).unwrap(), record);
     }
 
     #[test]
-    fn a_torn_record_is_damaged_wherever_it_was_torn() {
+    fn record_torn_anywhere_is_damaged() {
         let text = example(1).to_text().unwrap();
         // Without its last newline it is whole.
         for length in 0..text.len() - 1 {
@@ -287,7 +287,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_edited_record_is_damaged() {
+    fn record_edited_by_hand_is_damaged() {
         let text = example(1).to_text().unwrap();
         let edited = text.replace("\"steps\": 100", "\"steps\": 101");
         assert_ne!(text, edited);

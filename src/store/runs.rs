@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn runs_are_told_in_order_and_the_same_again_is_no_new_one() {
+    fn runs_are_noted_in_order_and_a_repeated_run_once() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path());
         assert_eq!(store.runs().unwrap(), []);
@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_notes_go() {
+    fn runs_oldest_notes_are_deleted() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::at(folder.path());
         fs::create_dir(folder.path().join("runs")).unwrap();

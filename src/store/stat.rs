@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_as_young_as_its_hash_is_not_trusted() {
+    fn known_files_as_young_as_their_hash_are_not_trusted() {
         let folder = tempfile::tempdir().unwrap();
         let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
         fs::write(&path, "one").unwrap();
@@ -213,7 +213,7 @@ mod tests {
 
     /// What is remembered is taken as it is while the file looks the same, and not a moment longer.
     #[test]
-    fn a_file_that_looks_the_same_is_not_read() {
+    fn known_files_that_look_the_same_are_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let (store, path) = (folder.path().join("files.json"), folder.path().join("a"));
         fs::write(&path, "one").unwrap();
@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn settled_files_are_remembered_with_those_of_before() {
+    fn known_files_are_remembered_with_earlier_ones_once_settled() {
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("files.json");
         let mut all = Vec::new();

@@ -522,7 +522,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_of_damage_is_told() {
+    fn verify_reports_every_kind_of_damage() {
         let fixture = fixture();
         assert_eq!(fixture.summary(), "");
         fixture.write("train/0.arrow", &[6; 1000]);
@@ -549,7 +549,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_link_does_not_belong_to_an_artifact() {
+    fn verify_refuses_a_link_in_an_artifact() {
         let fixture = fixture();
         std::os::unix::fs::symlink("/etc/passwd", fixture.place().join("train/2.arrow")).unwrap();
         assert_eq!(fixture.summary(), "`train/2.arrow` does not belong to it");
@@ -557,7 +557,7 @@ mod tests {
 
     /// One file at least is drawn, and over many draws every one.
     #[test]
-    fn samples_are_other_ones_each_time() {
+    fn verify_draws_another_sample_each_time() {
         let fixture = fixture();
         fixture.write("train/0.arrow", &[6; 1000]);
         let found = (0..200)
@@ -577,7 +577,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pace_is_kept_over_all_threads() {
+    fn verify_keeps_its_pace_over_all_threads() {
         let pace = Pace::new(Some(1e6));
         let clock = Instant::now();
         std::thread::scope(|scope| {
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_quarantine_is_a_miss_that_says_so_and_is_made_again() {
+    fn cache_miss_for_an_artifact_in_quarantine_says_so_and_it_is_made_again() {
         let fixture = fixture();
         let Fixture { store, record, .. } = &fixture;
         for number in ["", ".2"] {
@@ -624,7 +624,7 @@ mod tests {
 
     /// A corrupt artifact that is in use is not served.
     #[test]
-    fn by_force_an_artifact_in_use_is_moved_too() {
+    fn verify_by_force_moves_an_artifact_in_use() {
         let fixture = fixture();
         let Fixture { store, record, .. } = &fixture;
         fixture.write("train/0.arrow", &[6; 1000]);
@@ -636,7 +636,7 @@ mod tests {
 
     /// Between the finding and the moving a commit has put it right.
     #[test]
-    fn a_sound_artifact_is_put_back() {
+    fn verify_puts_a_sound_artifact_back() {
         let fixture = fixture();
         let Fixture { store, record, .. } = &fixture;
         let stale = [fault("rows.json", Flaw::Content)];

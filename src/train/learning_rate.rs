@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rates_rise_then_stay_or_fall() {
+    fn learning_rate_rises_then_stays_or_falls() {
         use LearningRateSchedule::{Constant, Cosine};
         let rate = |n, schedule| learning_rate(n, 1.0, (4, WarmupRates::FromOne), 12, schedule);
         assert_eq!(

@@ -252,7 +252,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_thin_out_and_average_what_lies_between() {
+    fn metrics_lines_thin_out_and_average_the_steps_between() {
         let mut log = Log::default();
         for step in 1..=120 {
             log.step(step, 0.5, step as f64, 1.0);
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn a_validation_at_the_end_of_a_shorter_run_is_taken_back() {
+    fn resume_removes_the_validation_at_the_end_of_a_shorter_run() {
         let bound = |value| Validation {
             unit: Unit::Token,
             nats_per_token: value,
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn other_validations_leave_what_a_run_would_have_that_always_had_them() {
+    fn resume_with_other_validations_has_the_metrics_of_a_run_that_always_had_them() {
         let bound = |value, rows| Validation {
             unit: Unit::Token,
             nats_per_token: value,
@@ -360,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn a_log_survives_its_file_and_goes_on_as_if_nothing_had_been() {
+    fn resume_reads_the_log_back_and_continues_it() {
         let mut whole = Log::default();
         let mut first = Log::default();
         for step in 1..=107 {

@@ -176,7 +176,7 @@ fn check_remote(folder: &Path, after: &str) {
 }
 
 #[test]
-fn whatever_is_killed_when_the_results_are_those_of_an_undisturbed_run() {
+fn resume_after_kills_at_any_moment_gives_the_results_of_an_undisturbed_run() {
     let kills = std::env::var("MDLM_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
     let undisturbed = Project::artifacts(&Project::whole(60).run(&SETTING));
     let mut dice = Dice(u64::from(std::process::id()));

@@ -80,7 +80,7 @@ fn kept(talk: &str) -> Option<u64> {
 }
 
 #[test]
-fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
+fn resume_after_every_signal_from_its_checkpoint_and_each_has_its_exit_code() {
     let project = Project::whole(60);
     project.run(&["--target", "rows"]);
     let mut before = 0;
@@ -128,7 +128,7 @@ fn every_signal_keeps_a_checkpoint_and_has_its_exit_code() {
 
 /// The first signal ends a run that waits for text on standard input.
 #[test]
-fn a_signal_ends_the_wait_for_a_pipe() {
+fn signal_ends_the_wait_for_a_pipe() {
     let project = Project::new(1);
     let manifest = project.path().join("pipelines/tiny.json");
     let text = fs::read_to_string(&manifest).unwrap();
@@ -159,7 +159,7 @@ fn a_signal_ends_the_wait_for_a_pipe() {
 /// A terminal that closes takes the bars with it; the run ends with a checkpoint all the same.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_terminal_that_closes_under_the_bars_ends_the_run_in_order() {
+fn resume_after_a_terminal_closes_under_the_bars() {
     let has_script = Command::new("script")
         .arg("--version")
         .output()
@@ -212,7 +212,7 @@ fn a_terminal_that_closes_under_the_bars_ends_the_run_in_order() {
 }
 
 #[test]
-fn a_signal_ends_every_kind_of_stage() {
+fn signal_ends_every_kind_of_stage() {
     let project = Project::new(20_000);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let _ = fs::remove_dir_all(project.store());
@@ -255,7 +255,7 @@ fn a_signal_ends_every_kind_of_stage() {
 /// `nohup mdlm run … &`: the signal was ignored when the program was started, and stays ignored.
 #[cfg(target_os = "linux")]
 #[test]
-fn what_was_ignored_stays_ignored() {
+fn signal_that_was_ignored_stays_ignored() {
     let project = Project::whole(60);
     project.run(&["--target", "rows"]);
     let mut shell = Command::new("sh");
@@ -280,7 +280,7 @@ fn what_was_ignored_stays_ignored() {
 /// `timeout` sends its signal to the program and again to its group: that is one signal.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_signal_that_comes_twice_at_once_is_one() {
+fn signal_that_comes_twice_at_once_counts_once() {
     let project = Project::whole(60);
     project.run(&["--target", "rows"]);
     let mut timeout = Command::new("timeout");
@@ -294,7 +294,7 @@ fn a_signal_that_comes_twice_at_once_is_one() {
 /// A file that may not grow any more is a fault that is shown_text, not the end of the process.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_limit_on_the_size_of_files_is_told() {
+fn signal_of_a_file_size_limit_is_an_error_message() {
     let project = Project::new(2_000);
     let mut shell = Command::new("sh");
     let binary = env!("CARGO_BIN_EXE_mdlm");
@@ -309,7 +309,7 @@ fn a_limit_on_the_size_of_files_is_told() {
 
 /// Plain lines begin with the time, and `--log-every` paces them.
 #[test]
-fn a_log_has_times() {
+fn log_lines_begin_with_the_time() {
     let project = Project::whole(60);
     project.run(&["--target", "rows"]);
     let arguments = ["--set", "stages.model.steps=400", "--target", "model"];

@@ -188,7 +188,7 @@ fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> T {
 /// More steps and other validations are no other steps: an unfinished training is gone on with, and what its validations
 /// lack is said.
 #[test]
-fn an_unfinished_training_is_gone_on_with_for_more_steps_and_other_validations() {
+fn resume_takes_an_unfinished_training_to_more_steps_and_other_validations() {
     let lab = Lab::new();
     let rows = lab.rows(32, true);
     let work = lab.folder("work");
@@ -275,7 +275,7 @@ fn an_unfinished_training_is_gone_on_with_for_more_steps_and_other_validations()
 }
 
 #[test]
-fn interrupted_training_ends_in_the_same_bits_for_any_threads_and_micro_batches() {
+fn resume_ends_in_the_same_bits_for_any_threads_and_micro_batches() {
     let lab = Lab::new();
     let rows = lab.rows(32, true);
     // Dropout is on: its bits must not depend on micro-batches either.
@@ -324,7 +324,7 @@ fn interrupted_training_ends_in_the_same_bits_for_any_threads_and_micro_batches(
 }
 
 #[test]
-fn a_model_learns_and_both_estimators_bound_it_alike() {
+fn train_learns_and_both_estimators_bound_it_alike() {
     let (lab, rows, model) = trained();
     let evaluate = |estimator: &str| -> Evaluation {
         let config =
@@ -352,7 +352,7 @@ fn a_model_learns_and_both_estimators_bound_it_alike() {
 }
 
 #[test]
-fn cached_and_ancestral_samples_are_the_same_texts() {
+fn sample_cached_and_ancestral_are_the_same_texts() {
     let (lab, _, model) = trained();
     let sample = |sampler: &str| -> (Vec<Line>, Summary) {
         let config =
@@ -376,7 +376,7 @@ fn cached_and_ancestral_samples_are_the_same_texts() {
 }
 
 #[test]
-fn padded_rows_and_a_told_noise_level_go_through() {
+fn train_takes_padded_rows_and_time_conditioning() {
     let lab = Lab::new();
     let rows = lab.rows(32, false);
     let config = train(&json!({
@@ -401,7 +401,7 @@ fn padded_rows_and_a_told_noise_level_go_through() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_with_the_way_out() {
+fn train_refuses_what_does_not_fit_with_the_way_out() {
     let (lab, rows, model) = trained();
     let long = lab.rows(64, true);
     insta::assert_snapshot!(

@@ -137,7 +137,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Weights, moments, averages, losses and norms of ten steps on either side.
 #[test]
-fn ten_steps_on_a_device_are_those_of_the_cpu() {
+fn cuda_ten_steps_equal_those_of_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let (start, zeros) = (weights(), vec![0.0; weights().len()]);
     let network = CpuNetwork::<Nano, _>::new(Fused::default(), &start).unwrap();
@@ -186,7 +186,7 @@ fn ten_steps_on_a_device_are_those_of_the_cpu() {
 }
 
 #[test]
-fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
+fn resume_on_cuda_ends_in_the_same_bits_and_replays_steps() {
     for element in [DType::F32, DType::Bf16] {
         let folder = tempfile::tempdir().unwrap();
         let (whole, parts) = (folder.path().join("whole"), folder.path().join("parts"));
@@ -220,7 +220,7 @@ fn a_run_that_was_interrupted_ends_in_the_same_bits_and_steps_are_replayed() {
 
 /// What is not finite stops the run before it spoils the weights, and is reported by name.
 #[test]
-fn a_run_that_diverges_is_told_and_leaves_the_weights() {
+fn divergence_on_cuda_is_an_error_and_leaves_the_weights() {
     let folder = tempfile::tempdir().unwrap();
     let mut learner = emulated(Emulated::default(), DType::F32);
     let mut spoilt = weights();
@@ -247,7 +247,7 @@ fn a_run_that_diverges_is_told_and_leaves_the_weights() {
 
 /// The memory of a plan without a device is what a device is asked for.
 #[test]
-fn the_planned_memory_is_the_memory_taken() {
+fn cuda_memory_taken_is_the_memory_planned() {
     for element in [DType::F32, DType::Bf16] {
         let planned = model::cuda_network::plan::<Nano>(
             Cuda::new(
@@ -270,7 +270,7 @@ fn the_planned_memory_is_the_memory_taken() {
 
 /// Kernels and products that are timed one by one are those of a step, and nothing is timed unasked.
 #[test]
-fn kernels_are_timed_by_name() {
+fn cuda_kernels_are_timed_by_name() {
     let folder = tempfile::tempdir().unwrap();
     let mut learner = emulated(Emulated::default(), DType::F32);
     run(&mut learner, folder.path(), &mut Listener::default(), |config| {
@@ -306,7 +306,7 @@ fn kernels_are_timed_by_name() {
 
 /// A step in which nothing is masked moves averages and moments, as on the CPU.
 #[test]
-fn a_step_without_gradients_is_one() {
+fn cuda_step_without_gradients_counts_as_a_step() {
     let mut learner = emulated(Emulated::default(), DType::F32);
     let mut moments = Moments::before(&weights());
     moments.ema.fill(0.5);
@@ -329,7 +329,7 @@ fn a_step_without_gradients_is_one() {
 
 /// The last micro-batches of a step have the largest shares of masked tokens; what was reserved is enough for them.
 #[test]
-fn what_is_reserved_is_enough_for_every_micro_batch() {
+fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
         let planned = model::cuda_network::memory(nano(), DType::F32, rows, Some(4)).unwrap();
@@ -354,7 +354,7 @@ fn what_is_reserved_is_enough_for_every_micro_batch() {
 
 /// The largest micro-batch that the plan finds room for, and what would fit where there is none.
 #[test]
-fn micro_batches_fill_the_memory_that_there_is() {
+fn cuda_micro_batches_fill_the_free_memory() {
     let needed = |rows| {
         model::cuda_network::memory(nano(), DType::Bf16, rows, Some(12))
             .unwrap()
@@ -393,7 +393,7 @@ fn micro_batches_fill_the_memory_that_there_is() {
 
 /// Where memory ends the run ends, with the device's own words.
 #[test]
-fn out_of_memory_is_an_error_of_the_environment() {
+fn cuda_out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
     let planned = model::cuda_network::memory(nano(), DType::F32, 2, None).unwrap();

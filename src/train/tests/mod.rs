@@ -172,7 +172,7 @@ fn fresh(config: TrainConfig) -> End {
 }
 
 #[test]
-fn it_learns_what_is_there_to_learn() {
+fn train_learns_a_toy_language() {
     let (state, ..) = fresh(TrainConfig {
         steps: 300,
         ..config()
@@ -184,7 +184,7 @@ fn it_learns_what_is_there_to_learn() {
 }
 
 #[test]
-fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
+fn resume_after_any_step_equals_a_whole_run_for_any_micro_batch_and_threads() {
     let whole = fresh(config());
     for (stop, micro_batch, threads) in [(10, 1, 1), (7, 4, 3), (8, 6, 2), (19, 3, 1)] {
         let folder = tempfile::tempdir().unwrap();
@@ -216,7 +216,7 @@ fn twenty_steps_equal_ten_then_ten_with_other_micro_batches_and_threads() {
 }
 
 #[test]
-fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
+fn resume_after_a_kill_repeats_steps_and_changes_nothing() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
@@ -236,7 +236,7 @@ fn a_kill_between_checkpoints_repeats_steps_and_changes_nothing() {
 }
 
 #[test]
-fn an_interrupted_validation_is_made_up_for() {
+fn resume_repeats_an_interrupted_validation() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
@@ -250,7 +250,7 @@ fn an_interrupted_validation_is_made_up_for() {
 }
 
 #[test]
-fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
+fn resume_skips_a_damaged_checkpoint_and_keeps_those_of_other_runs() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
@@ -288,7 +288,7 @@ fn a_damaged_checkpoint_is_passed_over_and_others_runs_are_left_alone() {
 
 /// A state that is not the one that its folder's name says leaves the weights as they are.
 #[test]
-fn a_checkpoint_under_another_steps_name_is_passed_over() {
+fn resume_skips_a_checkpoint_under_the_name_of_another_step() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
     let mut first = Listener {
@@ -325,7 +325,7 @@ fn goes_on(earlier: &Path, kept: &Path, config: TrainConfig) -> (Vec<String>, En
 }
 
 #[test]
-fn a_longer_run_goes_on_from_a_shorter_ones_end() {
+fn resume_of_a_longer_run_starts_at_the_end_of_a_shorter_one() {
     let (work, artifact) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let none = Path::new("");
     // Step 12 is none for a validation but that it is the last.
@@ -372,7 +372,7 @@ fn a_longer_run_goes_on_from_a_shorter_ones_end() {
 }
 
 #[test]
-fn a_schedule_that_depends_on_the_steps_begins_anew_and_says_why() {
+fn resume_under_a_schedule_that_depends_on_the_steps_restarts_and_says_why() {
     let (work, artifact) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let short = TrainConfig {
         steps: 12,
@@ -395,7 +395,7 @@ fn a_schedule_that_depends_on_the_steps_begins_anew_and_says_why() {
 }
 
 #[test]
-fn checkpoints_that_stay_serve_shorter_runs_and_branches() {
+fn resume_from_kept_checkpoints_serves_shorter_runs_and_branches() {
     let (work, kept) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let long = constant(20);
     let retention = Retention {
@@ -467,7 +467,7 @@ fn divergence_ends_in_a_diagnosis_and_keeps_the_last_checkpoint() {
 }
 
 #[test]
-fn a_loss_that_grows_without_overflow_is_a_divergence_too() {
+fn divergence_is_also_a_loss_that_grows_without_overflow() {
     let folder = tempfile::tempdir().unwrap();
     let wild = TrainConfig {
         learning_rate: 1e3,
@@ -486,7 +486,7 @@ fn a_loss_that_grows_without_overflow_is_a_divergence_too() {
 
 /// Two ranks that have the same half of every batch, say: what the sum makes of a step is what AdamW sees.
 #[test]
-fn an_all_reduce_sees_each_steps_gradient_and_loss_and_what_it_makes_of_them_counts() {
+fn all_reduce_sees_the_gradient_and_loss_of_each_step_and_its_result_counts() {
     let (rows, objective, checkpoints) = (rows(), objective(LETTERS), CheckpointManager::default());
     let cancel = Cancel::default();
     let seen = std::cell::RefCell::new(Vec::new());
@@ -543,7 +543,7 @@ fn chained_rows(shape: &Shape) -> Rows {
 
 /// The loss of 200 steps, fused in f32 against composite in f64.
 #[test]
-fn fused_and_composite_training_follow_the_same_curve() {
+fn train_fused_and_composite_follow_the_same_curve() {
     let shape = Shape::find("nano").unwrap();
     let rows = chained_rows(shape);
     let mask = rows.info().special.mask;
