@@ -80,7 +80,7 @@ fn validations(made: &Value, asked: &Value, steps: u64) -> Vec<String> {
     let is_covered = now == 0 || now >= steps || then > 0 && now.is_multiple_of(then);
     if !is_covered {
         lacks.push(if then == 0 || then >= steps {
-            format!("validated at its end alone, not every {}", every(now))
+            format!("validated only at its end, not every {}", every(now))
         } else {
             format!(
                 "validated every {}, not every {}",
@@ -120,11 +120,11 @@ mod tests {
         assert_eq!(lacks((10, 8), (15, 8)), "validated every 10 steps, not every 15");
         assert_eq!(
             lacks((0, 8), (5, 8)),
-            "validated at its end alone, not every 5 steps"
+            "validated only at its end, not every 5 steps"
         );
         assert_eq!(
             lacks((100, 8), (5, 8)),
-            "validated at its end alone, not every 5 steps"
+            "validated only at its end, not every 5 steps"
         );
         assert_eq!(lacks((10, 8), (10, 9)), "validated on at most 8 rows, not 9");
     }

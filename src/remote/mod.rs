@@ -298,7 +298,7 @@ impl Remote {
         })?;
         if made.artifact != record.artifact {
             return Err(Error::internal(
-                "what was fetched changed before it was committed",
+                "the fetched files changed before they were committed",
             ));
         }
         Ok(made)

@@ -208,7 +208,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
                 name_of(&known.url)
             )),
             (true, Some(kind)) => error.hint(format!(
-                "this is a {kind} archive, and `{}` is a plain file: extract it and name that",
+                "this is a {kind} archive, and `{}` is a plain file: extract it and name the extracted file",
                 name_of(&known.url)
             )),
             _ => error.hint(ANOTHER),

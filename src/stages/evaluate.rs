@@ -22,7 +22,8 @@ use crate::stages::{Context, StageOutput, memory};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
-/// bytes of the text that is kept; a count of one has a noun in the singular.
+/// bytes of the text that is kept; a count of one has a noun in the singular. Still 2: notes of
+/// `evaluation.md` are worded more plainly.
 pub const VERSION: u32 = 2;
 
 /// File name of [`Evaluation`].
@@ -326,7 +327,7 @@ fn text(found: &Evaluation) -> String {
         text.push_str(
             " The published estimate is the mean over the noise levels that training draws. It leaves out both ends, \
              is lower \
-             than the bound, and bounds nothing: it is for comparison with published figures alone.",
+             than the bound, and is not a bound: use it only to compare with published figures.",
         );
     }
     if found.unit == Unit::Position {
@@ -438,7 +439,7 @@ mod tests {
             ["| quantity | published estimate | 95% interval |"]
         );
         assert!(
-            padded.contains("bounds nothing") && padded.contains("1200 positions counted"),
+            padded.contains("is not a bound") && padded.contains("1200 positions counted"),
             "{padded}"
         );
         assert_eq!(bits(&found), "0.7213 ± 0.0721");

@@ -178,7 +178,7 @@ impl Room {
             .map(|shape| format!("`{}`", shape.name))
             .collect();
         let hint = if large.is_empty() {
-            "take a smaller tokenizer; `mdlm shapes` lists what the shapes take".to_owned()
+            "use a smaller tokenizer; `mdlm shapes` lists the vocabulary of each shape".to_owned()
         } else {
             format!(
                 "take a smaller tokenizer, or a shape with room for it and rows of its length: {}",

@@ -38,7 +38,7 @@ use table::{csv, markdown, table};
 ///
 /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
 /// whether the first is apart from the others;
-/// a count of one has a noun in the singular.
+/// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
 pub const VERSION: u32 = 2;
 
 /// File name of the table as JSON.

@@ -258,9 +258,8 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
 }
 
 /// What the intervals of single rows cover.
-const INTERVALS: &str = "Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was \
-     measured \
-     on (the seed of evaluate or sample), not another seed of training.";
+const INTERVALS: &str = "Intervals are at 95%, each for its result only: they cover the choice of rows and noise in \
+     the measurement (the seed of evaluate or sample), not another seed of training.";
 
 /// A sentence with a capital.
 fn capital(sentence: &str) -> String {

@@ -59,7 +59,7 @@ fn tables_are_in_order_and_say_what_differs() {
 
     Best by bits_per_byte: rate 0.3, note x, apart from all others; results are apart where their 95% intervals, which do not cover another seed of training, do not overlap.
 
-    Intervals are at 95%, each for its row alone: they cover the rows and the noise that it was measured on (the seed of evaluate or sample), not another seed of training.
+    Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
     ");
     insta::assert_snapshot!(csv(&found).replace('\r', ""), @r#"
     rate,note,seed,bits_per_byte,bits_per_byte_low,bits_per_byte_high
