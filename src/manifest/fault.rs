@@ -111,7 +111,7 @@ impl Code {
 
 /// A range of a text in lines and columns: 1-based, columns in characters, the end exclusive.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Place {
+pub struct Location {
     /// The file as it was named, or `--set` with the argument's path.
     pub source: String,
     /// Line of the first character.
@@ -127,7 +127,7 @@ pub struct Place {
     pub span: Span,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Location {
     /// `pipelines/lm1b.json:12:7`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}:{}", self.source, self.line, self.column)
@@ -138,7 +138,7 @@ impl fmt::Display for Place {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Related {
     /// Where.
-    pub place: Place,
+    pub place: Location,
     /// The text at the place.
     pub message: String,
 }
@@ -149,7 +149,7 @@ pub struct Fault {
     /// What sort of fault.
     pub code: Code,
     /// Where.
-    pub place: Place,
+    pub place: Location,
     /// JSON pointer (RFC 6901) of the value at fault; of the value that lacks something, where something is missing.
     pub pointer: String,
     /// The offending value as JSON, shortened.
@@ -221,13 +221,13 @@ impl Faults {
         let omitted = omitted + drafts.len().saturating_sub(MAX_FAULTS);
         drafts.truncate(MAX_FAULTS);
         let lines: Vec<_> = sources.iter().map(|source| line_starts(&source.text)).collect();
-        let place = |span: Span| -> Place {
+        let place = |span: Span| -> Location {
             let (Some(source), Some(starts)) = (sources.get(span.source), lines.get(span.source)) else {
-                return Place::default();
+                return Location::default();
             };
             let (line, column) = line_and_column(&source.text, starts, span.start);
             let (end_line, end_column) = line_and_column(&source.text, starts, span.end);
-            Place {
+            Location {
                 source: source.name.clone(),
                 line,
                 column,

@@ -52,7 +52,7 @@ pub mod vocabularies;
 
 pub use compare::{Compare, Compared, Metric, Seed};
 pub use elsewhere::tokenizer as tokenizer_object;
-pub use fault::{Code, Fault, Faults, Place, Related};
+pub use fault::{Code, Fault, Faults, Location, Related};
 pub use load::Loaded;
 pub use matrix::{Instance, Point, Sweeps};
 pub use objective::*;

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use object_store::local::LocalFileSystem;
-use object_store::path::Path as Place;
+use object_store::path::Path as ObjectPath;
 use object_store::prefix::PrefixStore;
 use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _, PutPayload, WriteMultipart};
 use tokio::runtime::Runtime;
@@ -142,7 +142,7 @@ impl Remote {
             .hint(format!("write `{}/mdlm`", url.trim_end_matches('/'))));
         } else {
             let (objects, prefix, hint) = fetch::objects(url, &settings).context(opening)?;
-            let prefix = Place::parse(&prefix).wrap(Kind::Input, opening)?;
+            let prefix = ObjectPath::parse(&prefix).wrap(Kind::Input, opening)?;
             (Arc::new(PrefixStore::new(objects, prefix)), hint)
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -352,7 +352,7 @@ impl Remote {
     async fn attempt(
         &self,
         file: &FileEntry,
-        place: &Place,
+        place: &ObjectPath,
         path: &Path,
         cancel: &Cancel,
         took: &(dyn Fn(u64) + Sync),
@@ -604,13 +604,13 @@ fn corrupt(path: &Path) -> Error {
         .hint("`mdlm verify` moves it to quarantine, and the next run makes it again")
 }
 
-fn record_place(key: &Key, digest: &Digest) -> Place {
-    Place::from_iter(["actions".to_owned(), key.kind.clone(), format!("{digest}.json")])
+fn record_place(key: &Key, digest: &Digest) -> ObjectPath {
+    ObjectPath::from_iter(["actions".to_owned(), key.kind.clone(), format!("{digest}.json")])
 }
 
-fn file_place(digest: &Digest) -> Place {
+fn file_place(digest: &Digest) -> ObjectPath {
     let name = digest.to_string();
-    Place::from_iter(["files", &name[..2], name.as_str()])
+    ObjectPath::from_iter(["files", &name[..2], name.as_str()])
 }
 
 fn sum(files: &[FileEntry]) -> u64 {

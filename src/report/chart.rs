@@ -18,7 +18,7 @@ pub struct Series {
 
 /// A horizontal line with a name.
 #[derive(Clone, Debug)]
-pub struct Level {
+pub struct ReferenceLine {
     /// Name in the legend.
     pub name: String,
     /// Where it lies.
@@ -35,7 +35,7 @@ pub struct Chart {
     /// The curves, drawn in order.
     pub series: Vec<Series>,
     /// Horizontal lines.
-    pub levels: Vec<Level>,
+    pub reference_lines: Vec<ReferenceLine>,
 }
 
 const WIDTH: f64 = 720.0;
@@ -208,7 +208,7 @@ impl Chart {
         let after = x_low + (x_high - x_low) * 0.1;
         let ys = || {
             let curves = finite.iter().flatten().filter(move |p| p.0 >= after).map(|p| p.1);
-            curves.chain(self.levels.iter().map(|l| l.y).filter(|y| y.is_finite()))
+            curves.chain(self.reference_lines.iter().map(|l| l.y).filter(|y| y.is_finite()))
         };
         let (mut y_low, mut y_high) = (
             ys().fold(f64::INFINITY, f64::min),
@@ -241,7 +241,7 @@ impl Chart {
             words.concat()
         );
         self.axes(&mut out, (x_low, x_high), (y_low, y_high), &x, &y);
-        for level in self.levels.iter().filter(|l| l.y.is_finite()) {
+        for level in self.reference_lines.iter().filter(|l| l.y.is_finite()) {
             let at = y(level.y);
             let _ = write!(
                 out,
@@ -369,15 +369,15 @@ impl Chart {
         );
     }
 
-    /// The names of curves and levels in lines from the top, as many in a line as have room. Returns the height that they
+    /// The names of curves and reference_lines in lines from the top, as many in a line as have room. Returns the height that they
     /// take.
     fn legend(&self, out: &mut Vec<String>) -> f64 {
         let drawn = |series: &&Series| series.points.iter().any(|p| p.0.is_finite() && p.1.is_finite());
         let curves = self.series.iter().filter(drawn).map(|s| (s.class, &*s.name));
-        let levels = self.levels.iter().filter(|l| l.y.is_finite());
-        let levels = levels.map(|l| ("level", &*l.name));
+        let reference_lines = self.reference_lines.iter().filter(|l| l.y.is_finite());
+        let reference_lines = reference_lines.map(|l| ("level", &*l.name));
         let (mut x, mut line) = (LEFT, 0.0);
-        for (class, name) in curves.chain(levels) {
+        for (class, name) in curves.chain(reference_lines) {
             let width = STROKE + GAP + LETTER * name.chars().count() as f64;
             if x > LEFT && x + width > WIDTH - RIGHT {
                 (x, line) = (LEFT, line + 1.0);
@@ -432,7 +432,7 @@ mod tests {
                 points: loss,
                 intervals: vec![],
             }],
-            levels: vec![],
+            reference_lines: vec![],
         };
         let svg = chart.svg().unwrap();
         assert!(
@@ -526,7 +526,7 @@ mod tests {
                 series("running mean of the loss, 400 steps to each side", "smooth", 0.5),
                 series("validation bound, 95% interval", "bound", 0.75),
             ],
-            levels: vec![Level {
+            reference_lines: vec![ReferenceLine {
                 name: "entropy of the grammar, 2.345 bits per byte".into(),
                 y: 0.5,
             }],
@@ -538,7 +538,7 @@ mod tests {
             .series
             .iter()
             .map(|s| &s.name)
-            .chain([&chart.levels[0].name])
+            .chain([&chart.reference_lines[0].name])
         {
             assert!(
                 words.contains(&format!(">{name}</text>")),
@@ -592,7 +592,7 @@ mod tests {
                 points: vec![(0.0, 3.0), (1.0, f64::NAN), (2.0, 1.0)],
                 intervals: vec![],
             }],
-            levels: vec![Level {
+            reference_lines: vec![ReferenceLine {
                 name: "entropy".into(),
                 y: 0.5,
             }],

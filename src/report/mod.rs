@@ -21,7 +21,7 @@ use crate::store::Record;
 pub mod chart;
 pub mod dag;
 
-use chart::{Chart, Level, Series, escape};
+use chart::{Chart, ReferenceLine, Series, escape};
 
 /// A stage of the report, in topological order.
 #[derive(Debug)]
@@ -301,9 +301,9 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
         }
     }
     // Bits per byte are proportional to nats per token, so the entropy's place on this scale follows from one pair.
-    let levels = entropy(stage, stages)?
+    let reference_lines = entropy(stage, stages)?
         .zip(bits.last())
-        .map(|(entropy, (nats, per_byte))| Level {
+        .map(|(entropy, (nats, per_byte))| ReferenceLine {
             name: format!("entropy of the grammar, {entropy:.3} bits per byte"),
             y: entropy * nats / per_byte,
         })
@@ -344,7 +344,7 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
                 intervals,
             },
         ],
-        levels,
+        reference_lines,
     };
     Ok(chart
         .svg()

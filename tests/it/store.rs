@@ -251,8 +251,7 @@ fn a_chain_is_followed_to_its_sources() {
     fs::remove_file(project.store().join(format!("actions/tokenize/{key}.json"))).unwrap();
     let broken = verify(&["pipelines/tiny.json", "--chain", "rows"]);
     assert!(broken.starts_with("exit 3\n"), "{broken}");
-    let gone =
-        "the record of `tokens`, which made its `from`, is not in the store";
+    let gone = "the record of `tokens`, which made its `from`, is not in the store";
     let words: Vec<_> = broken.split_whitespace().collect();
     assert!(words.join(" ").contains(gone), "{broken}");
 

@@ -16,7 +16,7 @@ use super::Terminal;
 use super::terminal::Style;
 use crate::error::{Kind, Result};
 use crate::manifest::fault::quoted;
-use crate::manifest::{Fault, Faults, Loaded, Manifest, Place, Stage};
+use crate::manifest::{Fault, Faults, Loaded, Location, Manifest, Stage};
 use crate::plural::counted;
 use crate::stages::tokenize;
 
@@ -101,14 +101,14 @@ impl Checked<'_> {
 
     /// Whether a place lies in the file, and not in a `--set` argument or in a file that could not be read.
     #[must_use]
-    pub fn holds(&self, place: &Place) -> bool {
+    pub fn holds(&self, place: &Location) -> bool {
         let source = self.faults.as_ref().and_then(|faults| faults.sources.first());
         place.span.source == 0 && source.is_some_and(|source| !source.text.is_empty())
     }
 
     /// The `--set` argument that a place lies in, with a colon: to go before the message.
     #[must_use]
-    pub fn argument(&self, place: &Place) -> String {
+    pub fn argument(&self, place: &Location) -> String {
         let sources = self.faults.as_ref().map_or(&[][..], |faults| &faults.sources);
         match sources.get(place.span.source) {
             Some(source) if place.span.source > 0 => {
@@ -347,22 +347,22 @@ const WIDTH: usize = 100;
 /// A line of more bytes was not written by hand; only its place is printed.
 const LONGEST_LINE: usize = 4_000;
 
-fn origin(place: &Place) -> Origin<'_> {
+fn origin(place: &Location) -> Origin<'_> {
     Origin::path(&place.source)
         .line(place.line)
         .char_column(place.column)
 }
 
-fn snippet<'a>(line: &'a str, place: &'a Place) -> Snippet<'a, Annotation<'a>> {
+fn snippet<'a>(line: &'a str, place: &'a Location) -> Snippet<'a, Annotation<'a>> {
     Snippet::source(line).line_start(place.line).path(&place.source)
 }
 
-fn same_line(a: &Place, b: &Place) -> bool {
+fn same_line(a: &Location, b: &Location) -> bool {
     (a.span.source, a.line) == (b.span.source, b.line)
 }
 
 /// The line that a place begins on and the byte at which it begins, where it can be shown.
-fn line_of<'a>(faults: &'a Faults, place: &Place) -> Option<(&'a str, usize)> {
+fn line_of<'a>(faults: &'a Faults, place: &Location) -> Option<(&'a str, usize)> {
     let text = &faults.sources.get(place.span.source)?.text;
     let at = place.span.start;
     let start = text.get(..at)?.rfind('\n').map_or(0, |newline| newline + 1);
@@ -371,7 +371,7 @@ fn line_of<'a>(faults: &'a Faults, place: &Place) -> Option<(&'a str, usize)> {
 }
 
 /// A place as a range of bytes of the line that begins at `start`; what goes on below the line is left out.
-fn within(line: &str, start: usize, place: &Place) -> Range<usize> {
+fn within(line: &str, start: usize, place: &Location) -> Range<usize> {
     let clamp = |byte: usize| byte.saturating_sub(start).min(line.len());
     clamp(place.span.start)..clamp(place.span.end)
 }

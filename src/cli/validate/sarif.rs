@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Checked, Root};
 use crate::error::Kind;
-use crate::manifest::{Code, Fault, Place};
+use crate::manifest::{Code, Fault, Location};
 use crate::plural;
 use crate::store::Digest;
 
@@ -127,7 +127,7 @@ fn result(checked: &Checked<'_>, location: &Value, fault: &Fault, rule: Option<u
 }
 
 /// The range of a place in the file; the file alone where the place is in a `--set` argument.
-fn physical(checked: &Checked<'_>, location: &Value, place: &Place) -> Value {
+fn physical(checked: &Checked<'_>, location: &Value, place: &Location) -> Value {
     let mut physical = json!({ "artifactLocation": location });
     if checked.holds(place) {
         // The end column is one past the last character (§3.30.8), as ours is.

@@ -53,7 +53,7 @@ pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
 use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
-use place::Place;
+use place::RemotePlace;
 use transfer::{Job, Origin, Surroundings, within_limit};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
@@ -165,7 +165,7 @@ pub(crate) fn objects(
     url: &str,
     settings: &Settings,
 ) -> Result<(Arc<dyn ObjectStore>, String, &'static str)> {
-    let Place::Bucket(place) = Place::parse(url.trim_end_matches('/'))? else {
+    let RemotePlace::Bucket(place) = RemotePlace::parse(url.trim_end_matches('/'))? else {
         return Err(Error::input(format!("`{}` is not a bucket", shown(url)))
             .hint("write it as `s3://BUCKET/folder`, `gs://…`, `az://…` or `file:///folder`"));
     };
@@ -257,8 +257,8 @@ fn in_folder(remote: &RemoteFile, folder: &Path) -> Option<Vec<Entry>> {
     here(remote, &place, &identity, &Cache::at(folder))
 }
 
-fn validated(remote: &RemoteFile) -> Result<Place> {
-    let place = Place::parse(&remote.url)?;
+fn validated(remote: &RemoteFile) -> Result<RemotePlace> {
+    let place = RemotePlace::parse(&remote.url)?;
     if let Some(sha256) = &remote.sha256 {
         if !is_sha256(sha256) {
             return Err(Error::input(format!("read `{sha256}` as a SHA-256"))
@@ -275,7 +275,7 @@ fn validated(remote: &RemoteFile) -> Result<Place> {
 }
 
 /// What is here of it, where that is all.
-fn here(remote: &RemoteFile, place: &Place, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
+fn here(remote: &RemoteFile, place: &RemotePlace, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
     if let Some(sha256) = &remote.sha256 {
         Some(vec![Entry {
             url: shown(&remote.url),
@@ -300,9 +300,9 @@ fn here(remote: &RemoteFile, place: &Place, identity: &str, cache: &Cache) -> Op
 
 /// What a download is known by in the cache: the same key on another server is another file, and a glob with exclusions
 /// stands for other files.
-fn identity(remote: &RemoteFile, place: &Place, settings: &Settings) -> String {
+fn identity(remote: &RemoteFile, place: &RemotePlace, settings: &Settings) -> String {
     let mut identity = match place {
-        Place::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
+        RemotePlace::Bucket(place) => format!("{}\0{}", remote.url, place.cloud.endpoint(settings)),
         _ => remote.url.clone(),
     };
     if place.glob().is_some() {
@@ -314,7 +314,7 @@ fn identity(remote: &RemoteFile, place: &Place, settings: &Settings) -> String {
     identity
 }
 
-fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result<Vec<Entry>> {
+fn entries(remote: &RemoteFile, place: &RemotePlace, with: Surroundings<'_>) -> Result<Vec<Entry>> {
     let Surroundings {
         cache,
         settings,
@@ -350,7 +350,7 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
         .wrap(Kind::Environment, || "start the download".to_owned())?;
     let entries = runtime.block_on(async {
         match place {
-            Place::Web(url) => {
+            RemotePlace::Web(url) => {
                 let client = web::client(settings, settings.connect_timeout, false)?;
                 let job = Job {
                     origin: Origin::Web {
@@ -366,8 +366,8 @@ fn entries(remote: &RemoteFile, place: &Place, with: Surroundings<'_>) -> Result
                 };
                 Ok(vec![transfer::download(&job, with).await?])
             }
-            Place::Hub(place) => hub_entries(remote, place, &identity, &shown, with).await,
-            Place::Bucket(place) => {
+            RemotePlace::Hub(place) => hub_entries(remote, place, &identity, &shown, with).await,
+            RemotePlace::Bucket(place) => {
                 let bucket = Bucket::open_store(place, settings)?;
                 bucket_entries(&bucket, remote, place, &identity, &shown, with).await
             }

@@ -11,7 +11,7 @@ const WILDCARDS: [char; 3] = ['*', '?', '['];
 
 /// What a URL names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum RemotePlace {
     /// A file behind `http` or `https`.
     Web(Url),
     /// Files of a repository on the Hugging Face hub.
@@ -66,7 +66,7 @@ pub(super) enum Cloud {
     Azure,
 }
 
-impl Place {
+impl RemotePlace {
     /// Takes a URL apart.
     pub fn parse(url: &str) -> Result<Self> {
         let fault = |what: &str, hint: &str| {
@@ -308,8 +308,8 @@ mod tests {
 
     #[test]
     fn places_of_the_hub() {
-        let place = |url: &str| match Place::parse(url).unwrap() {
-            Place::Hub(place) => {
+        let place = |url: &str| match RemotePlace::parse(url).unwrap() {
+            RemotePlace::Hub(place) => {
                 let commit = place.is_commit();
                 (place.kind, place.repository, place.revision, place.path, commit)
             }
@@ -364,7 +364,7 @@ mod tests {
             "hf://../n/x",
         ];
         for url in faulty {
-            let error = Place::parse(url).unwrap_err();
+            let error = RemotePlace::parse(url).unwrap_err();
             assert!(error.to_string().contains(url), "{error}");
             assert!(error.hint_text().unwrap().contains("hf://datasets/"), "{error}");
         }
@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn buckets_and_what_is_none() {
-        let Place::Bucket(place) = Place::parse("gs://bucket/a/b*.txt").unwrap() else {
+        let RemotePlace::Bucket(place) = RemotePlace::parse("gs://bucket/a/b*.txt").unwrap() else {
             panic!()
         };
         assert_eq!(
@@ -388,7 +388,7 @@ mod tests {
             "x.txt",
             "https://",
         ] {
-            assert!(Place::parse(url).is_err(), "{url}");
+            assert!(RemotePlace::parse(url).is_err(), "{url}");
         }
     }
 
@@ -422,7 +422,7 @@ mod tests {
         assert_eq!(shown("https://me:p@ss@host"), "https://host");
         assert_eq!(shown("http://host/a@b"), "http://host/a@b");
         assert_eq!(shown("hf://datasets/o/n@main/a?"), "hf://datasets/o/n@main/a?");
-        let error = Place::parse("https://me:secret@ho st/").unwrap_err();
+        let error = RemotePlace::parse("https://me:secret@ho st/").unwrap_err();
         assert!(!error.to_string().contains("secret"), "{error}");
     }
 }

@@ -18,7 +18,7 @@ pub mod own;
 pub mod special;
 mod walk;
 
-use special::Place;
+use special::PathKind;
 use walk::{Match, Walk};
 
 /// Why something that a pattern matches is not read.
@@ -446,20 +446,20 @@ fn matches(
         }
     }
     let literal = base.join(pattern);
-    match Place::of(&literal)? {
-        Place::File(_) if excluded.covers(&literal) => {
+    match PathKind::of(&literal)? {
+        PathKind::File(_) if excluded.covers(&literal) => {
             left_out.add(Sort::Excluded, name_of(&literal));
             Ok(vec![])
         }
-        Place::File(metadata) => {
+        PathKind::File(metadata) => {
             let name = name_of(&literal);
             Ok(vec![(found(literal, &metadata, name), false)])
         }
-        Place::Folder(_) => Err(Error::input(format!("`{pattern}` is a folder")).hint(format!(
+        PathKind::Folder(_) => Err(Error::input(format!("`{pattern}` is a folder")).hint(format!(
             "name its files, for example `{}/*.txt`",
             pattern.trim_end_matches('/')
         ))),
-        Place::Special(what) => {
+        PathKind::Special(what) => {
             let error = special::refused(pattern, what);
             Err(match piped {
                 Some(_) => error.or_hint(
@@ -468,8 +468,8 @@ fn matches(
                 None => error,
             })
         }
-        Place::Dangling(to) => Err(special::dangling(&literal, pattern, &to)),
-        Place::Nothing if names::is_glob(pattern) => {
+        PathKind::Dangling(to) => Err(special::dangling(&literal, pattern, &to)),
+        PathKind::Nothing if names::is_glob(pattern) => {
             let matches = Walk::run(base, pattern, excluded, left_out)?.into_iter();
             let file = |file: Match| {
                 let name = name_of(&file.path);
@@ -478,10 +478,10 @@ fn matches(
             Ok(matches.map(file).collect())
         }
         // Nothing by that name: it may be the folder that is a link to nothing.
-        Place::Nothing => {
+        PathKind::Nothing => {
             let folders = literal.ancestors().skip(1).take_while(|folder| *folder != base);
             for folder in folders {
-                if let Place::Dangling(to) = Place::of(folder)? {
+                if let PathKind::Dangling(to) = PathKind::of(folder)? {
                     return Err(special::dangling(folder, &name_of(folder), &to));
                 }
             }

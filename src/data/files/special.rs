@@ -13,7 +13,7 @@ const LINKS: usize = 40;
 
 /// The kind of file at a path.
 #[derive(Debug)]
-pub enum Place {
+pub enum PathKind {
     /// A plain file, through links or not.
     File(Metadata),
     /// A folder, likewise.
@@ -26,7 +26,7 @@ pub enum Place {
     Nothing,
 }
 
-impl Place {
+impl PathKind {
     /// Looks at a path without opening it.
     ///
     /// # Errors
@@ -119,10 +119,10 @@ pub fn dangling(path: &Path, name: &str, to: &str) -> Error {
 /// The path leads to a folder, a pipe, a socket, a device, or to a link whose target is missing.
 pub fn check(path: &Path) -> Result<()> {
     let name = path.display().to_string();
-    match Place::of(path)? {
-        Place::File(_) | Place::Nothing => Ok(()),
-        Place::Folder(_) => Err(refused(&name, "a folder")),
-        Place::Special(what) => Err(refused(&name, what)),
-        Place::Dangling(to) => Err(dangling(path, &name, &to)),
+    match PathKind::of(path)? {
+        PathKind::File(_) | PathKind::Nothing => Ok(()),
+        PathKind::Folder(_) => Err(refused(&name, "a folder")),
+        PathKind::Special(what) => Err(refused(&name, what)),
+        PathKind::Dangling(to) => Err(dangling(path, &name, &to)),
     }
 }

@@ -9,7 +9,7 @@ use std::fs::{self, Metadata};
 use std::path::{Path, PathBuf};
 
 use super::names::{Unwanted, is_glob, unwanted};
-use super::special::{Place, dangling};
+use super::special::{PathKind, dangling};
 use super::{Excluded, LeftOut, Sort, own};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::store::Store;
@@ -116,16 +116,16 @@ impl<'a> Walk<'a> {
             walk.leave(Sort::Excluded, &start, true);
             return Ok(vec![]);
         }
-        match Place::of(&start)? {
-            Place::Folder(_) => walk.enter(Folder {
+        match PathKind::of(&start)? {
+            PathKind::Folder(_) => walk.enter(Folder {
                 path: start,
                 at: BTreeSet::from([spelt.len()]),
                 linked: false,
                 // `.mdlm/**` can mean nothing but the store; `data/**` may mean what else lies there.
                 named: spelt.last().is_some_and(|name| name.starts_with('.')),
             })?,
-            Place::Dangling(to) => return Err(dangling(&start, &walk.name(&start), &to)),
-            Place::File(_) | Place::Special(_) | Place::Nothing => {}
+            PathKind::Dangling(to) => return Err(dangling(&start, &walk.name(&start), &to)),
+            PathKind::File(_) | PathKind::Special(_) | PathKind::Nothing => {}
         }
         while let Some(folder) = walk.links.pop_front() {
             walk.enter(folder)?;
@@ -197,13 +197,13 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let linked = folder.linked || path.is_symlink();
-        match Place::of(&path)? {
-            Place::File(metadata) if is_last => self.found.push(Match {
+        match PathKind::of(&path)? {
+            PathKind::File(metadata) if is_last => self.found.push(Match {
                 path,
                 metadata,
                 linked,
             }),
-            Place::Folder(_) if !is_last => {
+            PathKind::Folder(_) if !is_last => {
                 let named = path
                     .file_name()
                     .is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
@@ -214,8 +214,8 @@ impl<'a> Walk<'a> {
                     named,
                 })?;
             }
-            Place::Dangling(to) if is_last => return Err(self.dangling(&path, &to)),
-            Place::Special(_) if is_last => self.leave(Sort::Special, &path, false),
+            PathKind::Dangling(to) if is_last => return Err(self.dangling(&path, &to)),
+            PathKind::Special(_) if is_last => self.leave(Sort::Special, &path, false),
             _ => {}
         }
         Ok(())
@@ -261,17 +261,17 @@ impl<'a> Walk<'a> {
         let mut linked = folder.linked;
         let place = if kind.is_symlink() {
             linked = true;
-            Place::of(&path)?
+            PathKind::of(&path)?
         } else if kind.is_dir() {
-            Place::Folder(
+            PathKind::Folder(
                 entry
                     .metadata()
                     .context(|| format!("look at `{}`", path.display()))?,
             )
         } else {
-            Place::of(&path)?
+            PathKind::of(&path)?
         };
-        let is_folder = matches!(place, Place::Folder(_));
+        let is_folder = matches!(place, PathKind::Folder(_));
         // A file on the way of `**`, a folder where a file is looked for.
         let (concerned, why) = if is_folder {
             (
@@ -302,7 +302,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         match place {
-            Place::Folder(_) => {
+            PathKind::Folder(_) => {
                 if Store::is_at(&path) {
                     self.leave(Sort::Store, &path, true);
                     return Ok(());
@@ -314,7 +314,7 @@ impl<'a> Walk<'a> {
                     named: false,
                 })?;
             }
-            Place::File(metadata) => {
+            PathKind::File(metadata) => {
                 self.is_text(&path)?;
                 if own::is_output(&path, &metadata) {
                     self.leave(Sort::Own, &path, false);
@@ -326,10 +326,10 @@ impl<'a> Walk<'a> {
                     linked,
                 });
             }
-            Place::Special(_) => self.leave(Sort::Special, &path, false),
-            Place::Dangling(to) => return Err(self.dangling(&path, &to)),
+            PathKind::Special(_) => self.leave(Sort::Special, &path, false),
+            PathKind::Dangling(to) => return Err(self.dangling(&path, &to)),
             // Gone since the folder was listed.
-            Place::Nothing => {}
+            PathKind::Nothing => {}
         }
         Ok(())
     }

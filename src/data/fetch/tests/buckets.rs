@@ -358,12 +358,12 @@ fn buckets_of_every_kind_are_made_ready() {
     let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
     let settings = Settings::from_variables(&variables.into());
     for url in ["az://container/x", "gs://bucket/x", "s3://bucket/x"] {
-        let Place::Bucket(place) = Place::parse(url).unwrap() else {
+        let RemotePlace::Bucket(place) = RemotePlace::parse(url).unwrap() else {
             panic!()
         };
         Bucket::open_store(&place, &settings).unwrap();
     }
-    let Place::Bucket(place) = Place::parse("az://container/x").unwrap() else {
+    let RemotePlace::Bucket(place) = RemotePlace::parse("az://container/x").unwrap() else {
         panic!()
     };
     let error = Bucket::open_store(&place, &Settings::default()).err().unwrap();
@@ -396,7 +396,7 @@ fn objects_in_memory() {
                 .unwrap();
         }
         let bucket = Bucket::of(store);
-        let Place::Bucket(place) = Place::parse("gs://bucket/a/*").unwrap() else {
+        let RemotePlace::Bucket(place) = RemotePlace::parse("gs://bucket/a/*").unwrap() else {
             panic!()
         };
         let remote = unpinned("gs://bucket/a/*".to_owned());

@@ -43,7 +43,7 @@ impl Column {
         let Some(found) = find(fields, name, false, 0).or_else(|| find(fields, name, true, 0)) else {
             return Err(Error::input(no_column()).hint(hint()));
         };
-        let Place {
+        let FieldPath {
             index,
             fields,
             data_type,
@@ -72,7 +72,7 @@ impl Column {
 }
 
 /// Where a name leads.
-struct Place {
+struct FieldPath {
     index: usize,
     /// The fields within.
     fields: Vec<usize>,
@@ -83,8 +83,8 @@ struct Place {
 
 /// The field of a name, or along a path of names joined by dots. With `part` the field that the path ends at before the
 /// name does: where it has nothing but nulls, it stands for all that could be within it.
-fn find(fields: &Fields, name: &str, part: bool, depth: usize) -> Option<Place> {
-    let here = |index, field: &FieldRef, whole| Place {
+fn find(fields: &Fields, name: &str, part: bool, depth: usize) -> Option<FieldPath> {
+    let here = |index, field: &FieldRef, whole| FieldPath {
         index,
         fields: Vec::new(),
         data_type: field.data_type().clone(),
