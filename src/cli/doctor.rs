@@ -9,7 +9,7 @@ use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use super::{Terminal, stated};
 use crate::error::{Error, Result};
-use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, Holder, Unsupported, Version};
+use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
 use crate::plural::{self, counted};
@@ -112,7 +112,7 @@ struct GpuReport {
     memory_bytes: u64,
     free_bytes: Option<u64>,
     is_open: bool,
-    used_by: Option<Holder>,
+    used_by: Option<GpuHolder>,
 }
 
 /// The folder of compiled kernels.
@@ -571,7 +571,7 @@ mod tests {
         if let Detected::There(driver) = &mut support.driver
             && let Ok([gpu]) = driver.gpus.as_deref_mut()
         {
-            gpu.holder = Some(Holder {
+            gpu.holder = Some(GpuHolder {
                 pid: 7,
                 command: "mdlm run pipelines/lm1b.json".to_owned(),
             });

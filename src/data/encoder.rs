@@ -79,7 +79,7 @@ impl Ids {
 /// A slot is filled once and never changes, so that no thread waits for another. It is four words: the low and the high
 /// half of the key, and those of the ids. The high half is 0 while the slot is free, [`TAKEN`] while a thread fills it,
 /// and of the key only when the other three are there.
-struct Known {
+struct ChunkCache {
     words: Box<[AtomicU64]>,
     /// Words before the first that begins a line.
     skipped: usize,
@@ -93,7 +93,7 @@ const TAKEN: u64 = (u64::MAX >> 8) | 0xFE << 56;
 const SLOT: usize = 4;
 const PAIR: usize = 2 * SLOT;
 
-impl Known {
+impl ChunkCache {
     fn new(text_bytes: u64) -> Self {
         let pairs = usize::try_from(text_bytes / BYTES_OF_PAIR).unwrap_or(MOST_PAIRS);
         let pairs = pairs.clamp(FEWEST_PAIRS, MOST_PAIRS).next_power_of_two();
@@ -212,7 +212,7 @@ struct Shared<'a> {
     tokenizer: &'a Tokenizer,
     cutter: Option<Cutter>,
     words: Option<Words>,
-    known: Known,
+    known: ChunkCache,
 }
 
 /// What makes the ids of plain words.
@@ -273,7 +273,7 @@ impl<'a> Encoders<'a> {
                 tokenizer,
                 cutter,
                 words,
-                known: Known::new(if cutter.is_some() { text_bytes } else { 0 }),
+                known: ChunkCache::new(if cutter.is_some() { text_bytes } else { 0 }),
             },
             idle: Mutex::default(),
         })

@@ -127,7 +127,7 @@ impl Expansion {
     /// Brings faults of the expanded tree back to what was written: pointers, and one fault for what is wrong in all
     /// instances.
     pub fn bring_back(&self, drafts: Vec<Draft>) -> Vec<Draft> {
-        type Known = (Code, Span, String, String);
+        type FaultIdentity = (Code, Span, String, String);
         // What follows from a faulty sweep is no fault of its own.
         let faulty = |stage: &str| {
             let below = self
@@ -157,7 +157,7 @@ impl Expansion {
             if follows(&draft) {
                 continue;
             }
-            let known: Known = (
+            let known: FaultIdentity = (
                 draft.code,
                 draft.span,
                 draft.pointer.clone(),

@@ -7,7 +7,7 @@ use super::self_test as gpu_test;
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::kernels::cuda::gpu_lock::{self, GpuLock};
-use crate::kernels::cuda::support::{Holder, Unsupported};
+use crate::kernels::cuda::support::{GpuHolder, Unsupported};
 use crate::kernels::cuda::{device, probe};
 
 /// Where a network computes.
@@ -166,7 +166,7 @@ impl Device {
     }
 }
 
-fn awaited(gpu: usize, holder: Option<&Holder>) -> String {
+fn awaited(gpu: usize, holder: Option<&GpuHolder>) -> String {
     let by = holder.map_or_else(|| "another process".to_owned(), ToString::to_string);
     format!("waiting for GPU {gpu}, used by {by}; MDLM_GPU_SHARED=1 does not wait")
 }
@@ -219,7 +219,7 @@ mod tests {
         assert!(matches!(cpu, (Device::Cpu, None)));
         assert!(Device::Cpu.lock(&mut |_| panic!("waits")).unwrap().is_none());
         assert_eq!(Device::Cpu.described(), "cpu");
-        let holder = Holder {
+        let holder = GpuHolder {
             pid: 7,
             command: "mdlm run a.json".to_owned(),
         };

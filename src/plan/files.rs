@@ -14,7 +14,7 @@ use crate::manifest::{StageKind, tokenizer_object};
 use crate::stages::key::FileReference;
 use crate::store::ExternalFile;
 use crate::store::digest::hash_file;
-use crate::store::stat::{Known, Look};
+use crate::store::stat::{ChecksumCache, Look};
 
 /// A file as it was when it was hashed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,7 +230,7 @@ pub(super) fn read_files(
     base: &Path,
     references: &[FileReference],
     piped: &[Piped],
-    known: &Known,
+    known: &ChecksumCache,
 ) -> Result<(Vec<ExternalFile>, Vec<Observed>, LeftOut)> {
     // Looked at before they are read: a change during the reading shows up as one after it.
     let (found, observed, left_out) = find_files(base, references, piped)?;

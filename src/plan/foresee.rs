@@ -13,7 +13,7 @@ use crate::shapes::Shape;
 use crate::stages::tokenize::{self, Room};
 use crate::stages::{by_hand, fetched};
 use crate::store::Store;
-use crate::store::stat::Known;
+use crate::store::stat::ChecksumCache;
 
 impl Plan {
     /// The smallest network that is to learn the tokens of a stage, or tokens made with its tokenizer.
@@ -92,7 +92,7 @@ impl Plan {
     }
 
     fn check_by_hand(&self, store: &Store) -> Result<()> {
-        let known = Known::open(store.known_checksums_path());
+        let known = ChecksumCache::open(store.known_checksums_path());
         let cancel = Cancel::default();
         let compute = |path: &Path| {
             let bytes = std::fs::metadata(path)

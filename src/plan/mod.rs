@@ -28,7 +28,7 @@ use crate::data::files::{LeftOut, Piped};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
 use crate::stages::key::{self, Parts};
-use crate::store::stat::Known;
+use crate::store::stat::ChecksumCache;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record};
 
 mod changes;
@@ -254,7 +254,7 @@ impl Plan {
             stages: Vec::new(),
             notes: vec![],
         };
-        let known = Known::open(store.known_files_path());
+        let known = ChecksumCache::open(store.known_files_path());
         let mut places: HashMap<&str, usize> = HashMap::with_capacity(wanted.len());
         for name in wanted {
             let mut stage = manifest.stages[name].clone();

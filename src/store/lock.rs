@@ -21,7 +21,7 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// Who holds a lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LockHolder {
     /// The process.
     pub pid: u32,
     /// Its machine.
@@ -146,7 +146,7 @@ impl Store {
             Err(TryLockError::WouldBlock) => return Ok(None),
             Err(TryLockError::Error(error)) => return Err(self.no_locks(key, error)),
         }
-        let holder = Holder {
+        let holder = LockHolder {
             pid: std::process::id(),
             host: host_name(),
             since: time::rfc3339(SystemTime::now()),
@@ -171,7 +171,7 @@ impl Store {
     pub fn lock(
         &self,
         key: &Digest,
-        waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>,
+        waiting: &mut dyn FnMut(Option<&LockHolder>) -> Result<()>,
     ) -> Result<KeyLock> {
         loop {
             if let Some(lock) = self.try_lock(key)? {
@@ -184,7 +184,7 @@ impl Store {
 
     /// Who wrote its name into the lock of a key last.
     #[must_use]
-    pub fn holder(&self, key: &Digest) -> Option<Holder> {
+    pub fn holder(&self, key: &Digest) -> Option<LockHolder> {
         serde_json::from_str(&fs::read_to_string(self.lock_path(key)).ok()?).ok()
     }
 }

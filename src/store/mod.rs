@@ -56,7 +56,7 @@ pub mod verify;
 
 pub use digest::{Digest, FileEntry};
 pub use key::Key;
-pub use lock::{ArtifactLock, Holder, KeyLock, Pin};
+pub use lock::{ArtifactLock, KeyLock, LockHolder, Pin};
 pub use record::{ExternalFile, InputOrigin, Machine, Provenance, Record};
 pub use runs::{RunNote, RunStage};
 
@@ -238,13 +238,13 @@ impl Store {
         self.root.join("actions").join(kind).join(format!("{key}.json"))
     }
 
-    /// The file of the [`stat::Known`] files.
+    /// The file of the [`stat::ChecksumCache`] files.
     #[must_use]
     pub fn known_files_path(&self) -> PathBuf {
         self.root.join("files.json")
     }
 
-    /// The file of the [`stat::Known`] files that were brought by hand, with their SHA-256.
+    /// The file of the [`stat::ChecksumCache`] files that were brought by hand, with their SHA-256.
     #[must_use]
     pub fn known_checksums_path(&self) -> PathBuf {
         self.root.join("checksums.json")

@@ -45,7 +45,7 @@ struct Entry {
 
 /// The files that a store knows. Shared by threads.
 #[derive(Debug, Default)]
-pub struct Known {
+pub struct ChecksumCache {
     path: PathBuf,
     old: BTreeMap<PathBuf, Entry>,
     asked: Mutex<BTreeMap<PathBuf, Entry>>,
@@ -98,7 +98,7 @@ impl Look {
     }
 }
 
-impl Known {
+impl ChecksumCache {
     /// Reads what is known.
     #[must_use]
     pub fn open(path: PathBuf) -> Self {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     fn remembered(store: &Path, path: &Path) -> bool {
-        Known::open(store.to_owned())
+        ChecksumCache::open(store.to_owned())
             .old
             .contains_key(&fs::canonicalize(path).unwrap())
     }
@@ -205,7 +205,7 @@ mod tests {
         fs::write(&path, "one").unwrap();
         // Its content is old, its inode is not.
         age(&path);
-        let known = Known::open(store.clone());
+        let known = ChecksumCache::open(store.clone());
         assert_eq!(known.hash(&path).unwrap(), hash_file(&path).unwrap());
         known.save();
         assert!(!remembered(&store, &path));
@@ -230,7 +230,7 @@ mod tests {
                 serde_json::to_vec(&BTreeMap::from([(place, entry)])).unwrap(),
             )
             .unwrap();
-            Known::open(store.clone())
+            ChecksumCache::open(store.clone())
         };
         assert_eq!(remember().hash(&path).unwrap(), (3, expected));
         // Another time, another content of the same length with the old time, another file in its place.
@@ -255,7 +255,7 @@ mod tests {
         // A damaged memory is none.
         fs::write(&store, "{").unwrap();
         assert_eq!(
-            Known::open(store.clone()).hash(&path).unwrap(),
+            ChecksumCache::open(store.clone()).hash(&path).unwrap(),
             hash_file(&path).unwrap()
         );
     }
@@ -275,7 +275,7 @@ mod tests {
                 !look.is_settled(SystemTime::now() - Duration::from_secs(9)),
                 "the clock went back"
             );
-            let known = Known::open(store.clone());
+            let known = ChecksumCache::open(store.clone());
             let digest = Digest::of(name.as_bytes());
             known.note(fs::canonicalize(&path).unwrap(), Entry { look, digest });
             known.save();

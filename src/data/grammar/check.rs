@@ -71,14 +71,14 @@ enum Identified {
     Yes,
 }
 
-type Known = BTreeMap<(usize, Vec<Identified>), Vec<Identified>>;
+type IdentifiedAfter = BTreeMap<(usize, Vec<Identified>), Vec<Identified>>;
 
 /// Follows a rule that is given variables, and returns which of them the text identifies after it.
 fn identified(
     grammar: &Grammar,
     rule: usize,
     given: &[Identified],
-    known: &mut Known,
+    known: &mut IdentifiedAfter,
     file: &str,
 ) -> Result<Vec<Identified>> {
     if let Some(after) = known.get(&(rule, given.to_vec())) {

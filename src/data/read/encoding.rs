@@ -133,7 +133,7 @@ pub fn check(head: &[u8]) -> Result<()> {
 
 /// What text that is not UTF-8 stands in: the way out is another one in each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holder {
+pub enum TextContainer {
     /// A file of text.
     Text,
     /// A CSV or TSV file.
@@ -150,14 +150,14 @@ pub enum Holder {
 
 /// What to do about text that is not UTF-8.
 #[must_use]
-pub fn way_out(text: &[u8], holder: Holder) -> String {
+pub fn way_out(text: &[u8], holder: TextContainer) -> String {
     let policy = "or state what to do with such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
-    if holder == Holder::Column && text.contains(&0) {
+    if holder == TextContainer::Column && text.contains(&0) {
         return format!(
             "there are NUL bytes as well, so the column may not hold text at all: name another column; {policy}"
         );
     }
-    if holder == Holder::Column {
+    if holder == TextContainer::Column {
         let encoding = if looks_like_windows_1252(text) {
             "cp1252"
         } else {
@@ -174,9 +174,11 @@ pub fn way_out(text: &[u8], holder: Holder) -> String {
         );
     }
     let writer = match holder {
-        Holder::Table => "save the table as UTF-8 (in Excel: `CSV UTF-8`), or ",
-        Holder::Json { .. } => "write it as UTF-8 (in Python: `open(FILE, \"w\", encoding=\"utf-8\")`), or ",
-        Holder::Text | Holder::Column => "",
+        TextContainer::Table => "save the table as UTF-8 (in Excel: `CSV UTF-8`), or ",
+        TextContainer::Json { .. } => {
+            "write it as UTF-8 (in Python: `open(FILE, \"w\", encoding=\"utf-8\")`), or "
+        }
+        TextContainer::Text | TextContainer::Column => "",
     };
     if looks_like_windows_1252(text) {
         format!("{writer}convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; {policy}")
@@ -191,13 +193,13 @@ pub fn way_out(text: &[u8], holder: Holder) -> String {
 
 /// What is wrong with text whose first `valid` bytes are UTF-8, where it is more than a wrong byte: a message and a hint.
 #[must_use]
-pub fn surrogate(text: &[u8], valid: usize, holder: Holder) -> Option<(String, &'static str)> {
+pub fn surrogate(text: &[u8], valid: usize, holder: TextContainer) -> Option<(String, &'static str)> {
     let [0xED, second @ 0xA0..=0xBF, third, rest @ ..] = text.get(valid..)? else {
         return None;
     };
     let unit = 0xD000 | u32::from(second & 0x3F) << 6 | u32::from(third & 0x3F);
     let pair = unit < 0xDC00 && matches!(rest, [0xED, 0xB0..=0xBF, ..]);
-    Some(if pair && holder != (Holder::Json { escaped: true }) {
+    Some(if pair && holder != (TextContainer::Json { escaped: true }) {
         (
             "a surrogate pair (0xED): the text is CESU-8, not UTF-8".to_owned(),
             "convert the file, in Python for example: `text.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", \
@@ -392,8 +394,9 @@ mod tests {
 
     #[test]
     fn half_a_surrogate_pair_is_named() {
-        let words =
-            |text: &[u8], escaped| surrogate(text, 1, Holder::Json { escaped }).map(|(message, _)| message);
+        let words = |text: &[u8], escaped| {
+            surrogate(text, 1, TextContainer::Json { escaped }).map(|(message, _)| message)
+        };
         assert_eq!(
             words(b"a\xED\xA0\xBD", true).unwrap(),
             "half of a surrogate pair, \\ud83d"

@@ -9,7 +9,7 @@ use std::io::BufRead;
 
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::encoding::Holder;
+use super::encoding::TextContainer;
 use super::fault::landed;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
@@ -231,7 +231,8 @@ impl Values<'_, '_> {
                     self.sink.push(&self.text, String::new).context(place)?;
                 } else {
                     let escaped = std::str::from_utf8(bytes).is_ok();
-                    self.sink.push_of(&self.text, Holder::Json { escaped }, place)?;
+                    self.sink
+                        .push_of(&self.text, TextContainer::Json { escaped }, place)?;
                 }
             }
             Pointee::Null => self.sink.empty(),

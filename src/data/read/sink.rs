@@ -1,6 +1,6 @@
 //! Where records go: checked to be UTF-8 and within the limits, counted, and handed on.
 
-use super::encoding::{Holder, lossy, surrogate, way_out};
+use super::encoding::{TextContainer, lossy, surrogate, way_out};
 use super::stored::ReadCount;
 use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
@@ -91,11 +91,16 @@ impl<'a> Sink<'a> {
 
     /// Takes a record of any bytes, of a column of strings; `place` says where it stands.
     pub fn push(&mut self, text: &[u8], place: impl FnOnce() -> String) -> Result<()> {
-        self.push_of(text, Holder::Column, place)
+        self.push_of(text, TextContainer::Column, place)
     }
 
     /// As [`Self::push`], of another kind of file: the way out of bytes that are no UTF-8 is another one.
-    pub fn push_of(&mut self, text: &[u8], holder: Holder, place: impl FnOnce() -> String) -> Result<()> {
+    pub fn push_of(
+        &mut self,
+        text: &[u8],
+        holder: TextContainer,
+        place: impl FnOnce() -> String,
+    ) -> Result<()> {
         match std::str::from_utf8(text) {
             Ok(text) => self.emit(text),
             Err(fault) => match self.invalid_utf8 {

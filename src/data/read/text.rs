@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::io::BufRead;
 
-use super::encoding::{Holder, is_control, lossy, surrogate, way_out};
+use super::encoding::{TextContainer, is_control, lossy, surrogate, way_out};
 use super::fault::landed;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Result};
@@ -323,10 +323,10 @@ impl Lines<'_, '_> {
                 start + (mark + at) as u64 + 1,
             ))
         };
-        if let Some((message, hint)) = surrogate(bytes, at, Holder::Text) {
+        if let Some((message, hint)) = surrogate(bytes, at, TextContainer::Text) {
             return place(&message).hint(hint);
         }
-        place(&format!("invalid UTF-8 (0x{:02X})", bytes[at])).hint(way_out(bytes, Holder::Text))
+        place(&format!("invalid UTF-8 (0x{:02X})", bytes[at])).hint(way_out(bytes, TextContainer::Text))
     }
 }
 

@@ -10,7 +10,7 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use super::support::Holder;
+pub use super::support::GpuHolder;
 use crate::error::Result;
 
 /// Interval between attempts to lock a GPU that is in use.
@@ -54,21 +54,21 @@ pub fn is_set(variable: &str) -> bool {
 ///
 /// # Errors
 /// The errors of `waiting`.
-pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>) -> Result<GpuLock> {
+pub fn take(uuid: &str, waiting: &mut dyn FnMut(Option<&GpuHolder>) -> Result<()>) -> Result<GpuLock> {
     let folder = caches().filter(|_| !are_shared());
     take_in(folder.as_deref(), uuid, waiting)
 }
 
 /// The process that computes on the GPU of that UUID, if there is one.
 #[must_use]
-pub fn holder(uuid: &str) -> Option<Holder> {
+pub fn holder(uuid: &str) -> Option<GpuHolder> {
     holder_in(&caches()?, uuid)
 }
 
 fn take_in(
     folder: Option<&Path>,
     uuid: &str,
-    waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>,
+    waiting: &mut dyn FnMut(Option<&GpuHolder>) -> Result<()>,
 ) -> Result<GpuLock> {
     let none = GpuLock { _file: None };
     let Some(folder) = folder else { return Ok(none) };
@@ -87,7 +87,7 @@ fn take_in(
         }
         std::thread::sleep(POLL);
     }
-    let own = Holder {
+    let own = GpuHolder {
         pid: std::process::id(),
         command: command(std::env::args()),
     };
@@ -101,7 +101,7 @@ fn take_in(
     Ok(GpuLock { _file: Some(file) })
 }
 
-fn holder_in(folder: &Path, uuid: &str) -> Option<Holder> {
+fn holder_in(folder: &Path, uuid: &str) -> Option<GpuHolder> {
     let path = place(folder, uuid);
     let file = File::open(&path).ok()?;
     match file.try_lock_shared() {
@@ -124,7 +124,7 @@ fn open(path: &Path) -> std::io::Result<File> {
 }
 
 /// The process that wrote itself into the lock file last.
-fn read_holder(path: &Path) -> Option<Holder> {
+fn read_holder(path: &Path) -> Option<GpuHolder> {
     serde_json::from_str(&fs::read_to_string(path).ok()?).ok()
 }
 
@@ -146,7 +146,7 @@ mod tests {
     #[test]
     fn one_computes_and_the_other_waits_until_it_ends() {
         let folder = tempfile::tempdir().unwrap();
-        let take = |waiting: &mut dyn FnMut(Option<&Holder>) -> Result<()>| {
+        let take = |waiting: &mut dyn FnMut(Option<&GpuHolder>) -> Result<()>| {
             take_in(Some(folder.path()), "GPU-1", waiting)
         };
         let lock = take(&mut |_| panic!("it is free")).unwrap();

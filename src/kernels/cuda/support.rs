@@ -115,7 +115,7 @@ pub struct Gpu {
     /// Whether it may be computed on: an administrator can close it.
     pub is_open: bool,
     /// The mdlm that computes on it, where that was asked.
-    pub holder: Option<Holder>,
+    pub holder: Option<GpuHolder>,
 }
 
 impl Gpu {
@@ -130,14 +130,14 @@ impl Gpu {
 
 /// A process that computes on a GPU.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Holder {
+pub struct GpuHolder {
     /// The process.
     pub pid: u32,
     /// What it was started as, shortened: `mdlm run pipelines/lm1b.json`.
     pub command: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for GpuHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "process {} ({})", self.pid, self.command)
     }
@@ -564,7 +564,7 @@ pub(crate) mod tests {
     fn where_all_is_well_the_first_device_is_used_though_another_process_has_it() {
         let mut support = well();
         assert_eq!(support.verdict().unwrap().number, 0);
-        gpu(&mut support).holder = Some(Holder {
+        gpu(&mut support).holder = Some(GpuHolder {
             pid: 7,
             command: "mdlm bench".to_owned(),
         });

@@ -9,7 +9,7 @@ mod tests;
 
 use std::io::BufRead;
 
-use super::encoding::Holder;
+use super::encoding::TextContainer;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
 use crate::error::{Context as _, Error, Result};
@@ -463,7 +463,7 @@ impl Table<'_> {
         if std::str::from_utf8(record).is_ok() {
             sink.push(record, String::new).context(|| rows.place())
         } else {
-            sink.push_of(record, Holder::Table, || rows.place())
+            sink.push_of(record, TextContainer::Table, || rows.place())
         }
     }
 
