@@ -29,7 +29,7 @@ pub struct Demand {
 
 /// What a stage was given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Share {
+pub struct Grant {
     /// Threads.
     pub threads: usize,
     demand: Demand,
@@ -59,7 +59,7 @@ impl Budget {
     }
 
     /// Which stages may begin, of those that could, and with what.
-    pub fn admit(&mut self, demands: &[(usize, Demand)]) -> Vec<(usize, Share)> {
+    pub fn admit(&mut self, demands: &[(usize, Demand)]) -> Vec<(usize, Grant)> {
         let mut admitted: VecDeque<(usize, Demand)> = VecDeque::new();
         for (index, demand) in demands {
             let slots = self.jobs.saturating_sub(self.running).min(self.threads);
@@ -76,22 +76,22 @@ impl Budget {
             self.memory -= memory;
             admitted.push_back((*index, Demand { memory, ..*demand }));
         }
-        let mut shares = Vec::new();
+        let mut grants = Vec::new();
         while let Some((index, demand)) = admitted.pop_front() {
             // The first ones take what does not divide.
             let threads = self.threads.div_ceil(admitted.len() + 1);
             self.threads -= threads;
             self.running += 1;
-            shares.push((index, Share { threads, demand }));
+            grants.push((index, Grant { threads, demand }));
         }
-        shares
+        grants
     }
 
     /// Takes back what a stage was given.
-    pub fn give_back(&mut self, share: &Share) {
-        self.threads += share.threads;
-        self.memory += share.demand.memory;
-        self.gpu |= share.demand.gpu;
+    pub fn give_back(&mut self, grant: &Grant) {
+        self.threads += grant.threads;
+        self.memory += grant.demand.memory;
+        self.gpu |= grant.demand.gpu;
         self.running -= 1;
     }
 }
@@ -146,10 +146,10 @@ mod tests {
     }
 
     fn admitted(budget: &mut Budget, demands: &[(usize, Demand)]) -> Vec<(usize, usize)> {
-        let shares = budget.admit(demands);
-        shares
+        let grants = budget.admit(demands);
+        grants
             .iter()
-            .map(|(index, share)| (*index, share.threads))
+            .map(|(index, grant)| (*index, grant.threads))
             .collect()
     }
 
@@ -162,7 +162,7 @@ mod tests {
     fn jobs_divide_the_threads_and_share_no_thread() {
         let mut budget = budget(4, 7, 1000);
         let first = budget.admit(&[(0, SMALL), (1, SMALL), (2, SMALL)]);
-        let threads: Vec<_> = first.iter().map(|(_, share)| share.threads).collect();
+        let threads: Vec<_> = first.iter().map(|(_, grant)| grant.threads).collect();
         assert_eq!(threads, [3, 2, 2]);
         assert_eq!(admitted(&mut budget, &[(3, SMALL)]), [], "no thread is free");
         budget.give_back(&first[1].1);

@@ -5,7 +5,7 @@
 //! fails, the stages that consume it do not run; by default independent ones still do. An interruption stops the
 //! running stages at their next safe point and starts no other. Committed artifacts stay committed, and the next run
 //! finds the scratch folders of the interrupted stages (their checkpoints). Corrupt artifacts in the store are not
-//! consumed but made again ([`trust`]). Missing artifacts are made or fetched only when a stage that runs consumes
+//! consumed but made again ([`integrity`]). Missing artifacts are made or fetched only when a stage that runs consumes
 //! them.
 //!
 //! The executor does not retry: a stage that fails without outside cause fails again. Transfers over a network have
@@ -36,13 +36,13 @@ use crate::store::{
 };
 
 pub mod budget;
+mod integrity;
 pub mod isolate;
-mod trust;
 mod upload;
 
-use budget::{Budget, Share};
+use budget::{Budget, Grant};
+use integrity::Integrity;
 use isolate::Isolation;
-use trust::Trust;
 use upload::Uploads;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
@@ -189,7 +189,7 @@ pub fn execute(
         sink,
         cancel,
         runner,
-        trust: Trust::default(),
+        integrity: Integrity::default(),
         uploads: Uploads::new(sources.remote),
         at_work: Mutex::default(),
         reported_device: AtomicBool::new(false),
@@ -205,7 +205,7 @@ pub fn execute(
     Ok(Summary {
         stages,
         error,
-        pins: run.trust.into_pins(),
+        pins: run.integrity.into_pins(),
     })
 }
 
@@ -255,7 +255,7 @@ struct Run<'a> {
     sink: &'a dyn Sink,
     cancel: &'a Cancel,
     runner: Runner<'a>,
-    trust: Trust,
+    integrity: Integrity,
     uploads: Uploads<'a>,
     /// The stages that run now, by their places in the plan, with those that ran beside them.
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
@@ -287,7 +287,7 @@ struct RunState {
     /// The first error.
     first: Option<Error>,
     /// The stages that run beside others.
-    running: BTreeMap<usize, Share>,
+    running: BTreeMap<usize, Grant>,
 }
 
 /// A stage that ended: its place, its summary, and the error that it ended with.
@@ -336,9 +336,9 @@ impl Run<'_> {
                     .iter()
                     .map(|index| (*index, budget::demand(plan, *index, &on_gpu)))
                     .collect();
-                for (index, share) in budget.admit(&demands) {
-                    let threads = share.threads;
-                    state.running.insert(index, share);
+                for (index, grant) in budget.admit(&demands) {
+                    let threads = grant.threads;
+                    state.running.insert(index, grant);
                     let sender = sender.clone();
                     scope.spawn(move || {
                         let mut summary = StageSummary::new(&plan.stages[index]);
@@ -357,8 +357,8 @@ impl Run<'_> {
                 let Ok((index, summary, error)) = receiver.recv() else {
                     break;
                 };
-                if let Some(share) = state.running.remove(&index) {
-                    budget.give_back(&share);
+                if let Some(grant) = state.running.remove(&index) {
+                    budget.give_back(&grant);
                 }
                 state.ended[index] = Some(summary);
                 if let Some(error) = error {
@@ -367,7 +367,7 @@ impl Run<'_> {
             }
         });
         let mut ended = state.ended;
-        for (index, summary) in self.trust.redone() {
+        for (index, summary) in self.integrity.redone() {
             // Of two consumers that wanted it, the second found what the first had made.
             let made = |status| matches!(status, Status::Done | Status::Fetched);
             if made(summary.status) || ended[index].as_ref().is_none_or(|ended| !made(ended.status)) {

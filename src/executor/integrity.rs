@@ -19,7 +19,7 @@ use crate::store::{Digest, Pin, Record};
 
 /// What a run knows of the artifacts that it uses.
 #[derive(Debug, Default)]
-pub(super) struct Trust {
+pub(super) struct Integrity {
     pins: Mutex<HashMap<Digest, Pin>>,
     /// Made by this run, or hashed as deep as it is asked to.
     sound: Mutex<HashSet<Digest>>,
@@ -27,7 +27,7 @@ pub(super) struct Trust {
     redone: Mutex<Vec<(usize, StageSummary)>>,
 }
 
-impl Trust {
+impl Integrity {
     /// Pins that keep artifacts from deletion; to be held for as long as they are used.
     pub(super) fn into_pins(self) -> Vec<Pin> {
         let pins = self.pins.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -44,8 +44,8 @@ impl Run<'_> {
     /// Pins what was made just now; it need not be looked at again.
     pub(super) fn hold_made(&self, record: &Record) -> Result<()> {
         let pin = self.store.pin(&record.artifact)?;
-        locked(&self.trust.pins).insert(record.artifact, pin);
-        locked(&self.trust.sound).insert(record.artifact);
+        locked(&self.integrity.pins).insert(record.artifact, pin);
+        locked(&self.integrity.sound).insert(record.artifact);
         Ok(())
     }
 
@@ -57,7 +57,7 @@ impl Run<'_> {
             return Ok(false);
         }
         if let Some(pin) = pin {
-            locked(&self.trust.pins).insert(record.artifact, pin);
+            locked(&self.integrity.pins).insert(record.artifact, pin);
         }
         if self.options.paranoid {
             return self.is_sound(stage, record, Depth::Full);
@@ -94,7 +94,7 @@ impl Run<'_> {
             let mut summary = StageSummary::new(stage);
             let again = self.stage(*index, threads, &mut summary);
             again.context(|| format!("rerun `{}`", summary.name))?;
-            locked(&self.trust.redone).push((*index, summary));
+            locked(&self.integrity.redone).push((*index, summary));
         }
         Ok(all)
     }
@@ -102,7 +102,7 @@ impl Run<'_> {
     /// Hashes an artifact unless this run has done so. A corrupt one goes into quarantine.
     fn is_sound(&self, stage: &str, record: &Record, depth: Depth) -> Result<bool> {
         let artifact = &record.artifact;
-        if locked(&self.trust.sound).contains(artifact) {
+        if locked(&self.integrity.sound).contains(artifact) {
             return Ok(true);
         }
         let folder = self.store.artifact_path(artifact);
@@ -110,10 +110,10 @@ impl Run<'_> {
         let faults = verify::examine(&folder, artifact, Some(&record.files), depth, &pace)
             .context(|| format!("verify the artifact of `{stage}`"))?;
         if faults.is_empty() {
-            locked(&self.trust.sound).insert(*artifact);
+            locked(&self.integrity.sound).insert(*artifact);
             return Ok(true);
         }
-        locked(&self.trust.pins).remove(artifact);
+        locked(&self.integrity.pins).remove(artifact);
         let moved = self
             .store
             .quarantine(artifact, Some(&record.files), &faults, true)
