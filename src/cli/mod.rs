@@ -201,7 +201,7 @@ impl Command {
             Self::Explain(args) => format!("explain stage `{}`", args.stage),
             Self::Status(_) => "show what the store holds".to_owned(),
             Self::Gc(_) => "delete unused artifacts".to_owned(),
-            Self::Verify(args) => match &args.chain {
+            Self::Verify(args) => match &args.lineage {
                 Some(stage) => format!("verify the history of stage `{stage}`"),
                 None => "verify the store".to_owned(),
             },

@@ -39,12 +39,12 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::plural::counted;
 
-pub mod chain;
 pub mod checkpoints;
 pub mod commit;
 pub mod digest;
 pub mod gc;
 pub mod key;
+pub mod lineage;
 pub mod lock;
 pub mod locking;
 pub mod piped;

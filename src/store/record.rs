@@ -98,7 +98,7 @@ pub struct InputOrigin {
     pub stage: String,
     /// Kind of that stage.
     pub kind: String,
-    /// Digest of its key: the chain from here to the sources.
+    /// Digest of its key: the lineage from here to the sources.
     pub key: Digest,
     /// The artifact.
     pub artifact: Digest,

@@ -1,4 +1,4 @@
-//! `mdlm verify`: checks that the store's artifacts match their records, and that a result's history does ([`chain`]).
+//! `mdlm verify`: checks that the store's artifacts match their records, and that a result's history does ([`lineage`]).
 
 use std::collections::HashSet;
 use std::sync::mpsc::{RecvTimeoutError, channel};
@@ -20,7 +20,7 @@ use crate::plural;
 use crate::store::verify::{self, Census, Depth, Fault, Moved, Pace, Subject};
 use crate::store::{Digest, Store};
 
-mod chain;
+mod lineage;
 
 /// What `mdlm verify --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -43,8 +43,8 @@ pub struct Args {
     #[command(flatten)]
     pub store: StoreArgs,
     /// Check the history of this stage's result, with one manifest
-    #[arg(long, value_name = "STAGE")]
-    pub chain: Option<String>,
+    #[arg(long = "chain", value_name = "STAGE")]
+    pub lineage: Option<String>,
     /// Read no more than so many bytes a second: 50MB
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub throttle: Option<u64>,
@@ -135,15 +135,15 @@ impl ArtifactState {
     }
 }
 
-/// Verifies the store, or a chain.
+/// Verifies the store, or a lineage.
 ///
 /// # Errors
 /// There is no store, a manifest cannot be planned, or the store cannot be read.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let pool = executor::pool(stated::threads(args.threads)?)?;
     let pace = Pace::new(args.throttle.map(|bytes| bytes as f64));
-    if let Some(stage) = &args.chain {
-        return chain::run(args, stage, &pool, &pace, terminal);
+    if let Some(stage) = &args.lineage {
+        return lineage::run(args, stage, &pool, &pace, terminal);
     }
     let store = args.store.open()?;
     let mut census = store.census()?;

@@ -186,7 +186,7 @@ struct Meaning<'t> {
 }
 
 /// Where the rows of a pack stage come from.
-struct Chain<'m> {
+struct Upstream<'m> {
     pack: &'m Pack,
     /// The stage that holds the tokenizer, other stages' tokenizers followed.
     tokens: &'m str,
@@ -424,8 +424,8 @@ impl<'t> Meaning<'t> {
         }
     }
 
-    /// The chain behind a pack stage, where every stage of it is sound.
-    fn chain(&self, pack: &str) -> Option<Chain<'_>> {
+    /// What a pack stage is made from, where every stage of it is sound.
+    fn upstream(&self, pack: &str) -> Option<Upstream<'_>> {
         let pack = self.pack_of(pack)?;
         let mut tokens = pack.from.as_str();
         let mut seen = HashSet::new();
@@ -435,7 +435,7 @@ impl<'t> Meaning<'t> {
                 Tokenizer::Stage(other) if seen.insert(tokens) => tokens = &other.stage,
                 Tokenizer::Stage(_) => return None,
                 _ => {
-                    return Some(Chain {
+                    return Some(Upstream {
                         pack,
                         tokens,
                         tokenize,
@@ -565,13 +565,13 @@ impl<'t> Meaning<'t> {
 
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.
     fn vocabulary(&self, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
-        let Some(chain) = self.chain(&stage.from) else {
+        let Some(upstream) = self.upstream(&stage.from) else {
             return;
         };
-        let Some(tokens) = self.entry(chain.tokens) else {
+        let Some(tokens) = self.entry(upstream.tokens) else {
             return;
         };
-        let (size, field, how) = match &chain.tokenize.tokenizer {
+        let (size, field, how) = match &upstream.tokenize.tokenizer {
             Tokenizer::Gpt2(_) => (GPT2_VOCABULARY, "tokenizer/kind", "has"),
             Tokenizer::Published(named) => match Published::find(&named.name) {
                 Some(published) => (published.vocabulary as usize, "tokenizer/name", "has"),
@@ -594,7 +594,7 @@ impl<'t> Meaning<'t> {
         }
         let large: Vec<_> = SHAPES
             .iter()
-            .filter(|s| s.vocabulary >= size && s.length == chain.pack.length as usize)
+            .filter(|s| s.vocabulary >= size && s.length == upstream.pack.length as usize)
             .map(|s| s.name)
             .collect();
         let mut ways = Vec::new();
@@ -602,7 +602,7 @@ impl<'t> Meaning<'t> {
             ways.push(format!(
                 "set `\"vocabulary_size\": {}` in {}",
                 shape.vocabulary,
-                quoted(chain.tokens)
+                quoted(upstream.tokens)
             ));
         }
         if !large.is_empty() {
@@ -615,7 +615,7 @@ impl<'t> Meaning<'t> {
             "shape {} takes {} tokens, but the tokenizer of {} {how} {size}",
             quoted(shape.name),
             shape.vocabulary,
-            quoted(chain.tokens),
+            quoted(upstream.tokens),
         );
         let hint = if ways.is_empty() {
             None
@@ -678,7 +678,7 @@ impl<'t> Meaning<'t> {
             }
         }
         if let Some(model) = model {
-            if let (Some(of_model), Some(of_data)) = (self.chain(&model.from), self.chain(&stage.data))
+            if let (Some(of_model), Some(of_data)) = (self.upstream(&model.from), self.upstream(&stage.data))
                 && !same_tokenizer(&of_model, &of_data)
             {
                 let message = format!(
@@ -841,9 +841,9 @@ fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
     }
 }
 
-/// Whether two chains surely or possibly end in the same tokenizer: the same stage, or the same files or alphabet.
+/// Whether two packs surely or possibly end in the same tokenizer: the same stage, or the same files or alphabet.
 /// A trained tokenizer is the same only where it is trained on the same records.
-fn same_tokenizer(a: &Chain<'_>, b: &Chain<'_>) -> bool {
+fn same_tokenizer(a: &Upstream<'_>, b: &Upstream<'_>) -> bool {
     if a.tokens == b.tokens {
         return true;
     }

@@ -11,7 +11,7 @@ use crate::error::{Error, Kind, Result};
 use crate::plan::{Decision, Selection};
 use crate::plural;
 use crate::store::Record;
-use crate::store::chain::{Link, SourceState};
+use crate::store::lineage::{Link, SourceState};
 use crate::store::verify::Pace;
 
 /// What `--json` prints.
@@ -72,14 +72,14 @@ pub(super) fn run(
             }
             None => return Err(Error::internal("plan a stage: the plan is empty")),
         },
-        // A file that it read may be gone, which the chain reports.
+        // A file that it read may be gone, which the lineage reports.
         Err(error) => match last() {
             Some(record) => (record, Some(error.to_string())),
             None => return Err(error),
         },
     };
     let base = project.loaded.base();
-    let work = || pool.install(|| project.store.chain(&record, base, pace));
+    let work = || pool.install(|| project.store.lineage(&record, base, pace));
     let links = watched(terminal, "verify", pace, 0, work)?;
     let holds = links.iter().all(|link| link.faults.is_empty());
     let sources_hold = links

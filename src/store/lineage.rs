@@ -1,4 +1,4 @@
-//! The chain from a result to its sources: every link of it checked.
+//! The lineage of a result: from it to its sources: every link of it checked.
 //!
 //! A record names what its stage consumed: by role the artifact and the key of the record that made it, by path and
 //! digest the files outside the store. So from one record all of its history can be checked: whether each artifact is
@@ -64,12 +64,12 @@ pub enum SourceState {
 }
 
 impl Store {
-    /// Follows the chain from a record to its sources; each link once, results first. `base` is the folder of the
+    /// Follows the lineage of a record to its sources; each link once, results first. `base` is the folder of the
     /// manifest, where paths begin.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn chain(&self, record: &Record, base: &Path, pace: &Pace) -> Result<Vec<Link>> {
+    pub fn lineage(&self, record: &Record, base: &Path, pace: &Pace) -> Result<Vec<Link>> {
         let mut links = Vec::new();
         let mut seen = HashSet::from([record.key.digest()]);
         let mut open = std::collections::VecDeque::from([record.clone()]);
