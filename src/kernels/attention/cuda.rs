@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::kernels::cuda::driver::{ATTENTION, Argument, DType, Value};
 use crate::kernels::cuda::operations::{THREADS, number};
 use crate::kernels::cuda::queue::Buffer;
-use crate::kernels::cuda::weights::Kept;
+use crate::kernels::cuda::weights::Allocation;
 use crate::kernels::cuda::{Cuda, Matrix, narrowed};
 use crate::kernels::{Pattern, TokenRows};
 
@@ -19,7 +19,7 @@ const ROTARY_BASE: f64 = 10_000.0;
 
 impl Cuda {
     /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
-    fn turns(&self, length: usize, width: usize) -> Result<Rc<Kept>> {
+    fn turns(&self, length: usize, width: usize) -> Result<Rc<Allocation>> {
         if let Some(known) = self.turns.borrow().get(&(length, width)) {
             return Ok(Rc::clone(known));
         }
@@ -32,7 +32,7 @@ impl Cuda {
             .flat_map(|angle| [angle.cos() as f32, angle.sin() as f32])
             .collect();
         let content = narrowed(&values, DType::F32);
-        let table = Rc::new(Kept::filled(&self.queue, &content)?);
+        let table = Rc::new(Allocation::filled(&self.queue, &content)?);
         self.turns.borrow_mut().insert((length, width), Rc::clone(&table));
         Ok(table)
     }

@@ -21,7 +21,7 @@ use super::fused::check_count;
 use super::{Backend, Dropout, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 
-mod arena;
+mod buffer_plan;
 pub mod compiler;
 pub mod device;
 pub mod driver;
@@ -44,7 +44,7 @@ use queue::Queue;
 pub use queue::Taken;
 pub(super) use weights::ROWS;
 pub use weights::room;
-use weights::{Kept, Slab, Weight};
+use weights::{Allocation, Weight, WeightArena};
 
 /// The network's operations on a CUDA device.
 pub struct Cuda {
@@ -53,9 +53,9 @@ pub struct Cuda {
     /// Whether products of f32 may round their factors to tf32.
     tf32: bool,
     recording: RefCell<Option<Recording>>,
-    slabs: RefCell<Vec<Slab>>,
+    arenas: RefCell<Vec<WeightArena>>,
     /// Rotary tables by row length and head width; a network has one.
-    turns: RefCell<BTreeMap<(usize, usize), Rc<Kept>>>,
+    turns: RefCell<BTreeMap<(usize, usize), Rc<Allocation>>>,
     /// The last parameters of dropout: the same for all operations of a step.
     random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
     /// Where losses are added up, an f64.
@@ -69,10 +69,10 @@ struct Recording {
     gradients: Gradients,
 }
 
-/// The gradients of the weights: f32, a slab for each slab of weights, zeros where there is none yet.
+/// The gradients of the weights: f32, an arena for each arena of weights, zeros where there is none yet.
 #[derive(Default)]
 pub struct Gradients {
-    slabs: BTreeMap<usize, Kept>,
+    arenas: BTreeMap<usize, Allocation>,
 }
 
 /// A weight.
@@ -161,7 +161,7 @@ impl Cuda {
             element,
             tf32: false,
             recording: RefCell::default(),
-            slabs: RefCell::default(),
+            arenas: RefCell::default(),
             turns: RefCell::default(),
             random: RefCell::default(),
             losses: Cell::default(),
@@ -202,27 +202,27 @@ impl Cuda {
     /// # Errors
     /// Out of memory.
     pub fn reserve(&self, count: usize) -> Result<()> {
-        let slab = Slab::new(&self.queue, self.element, count)?;
-        self.slabs.borrow_mut().push(slab);
+        let arena = WeightArena::new(&self.queue, self.element, count)?;
+        self.arenas.borrow_mut().push(arena);
         Ok(())
     }
 
     /// A place for a weight.
     fn place(&self, dims: &[usize]) -> Result<Weight> {
-        let fits = |slabs: &mut Vec<Slab>| slabs.last_mut().and_then(|slab| slab.take(dims));
-        let mut offset = fits(&mut self.slabs.borrow_mut());
+        let fits = |arenas: &mut Vec<WeightArena>| arenas.last_mut().and_then(|arena| arena.take(dims));
+        let mut offset = fits(&mut self.arenas.borrow_mut());
         if offset.is_none() {
             self.reserve(room(dims))?;
-            offset = fits(&mut self.slabs.borrow_mut());
+            offset = fits(&mut self.arenas.borrow_mut());
         }
-        let (slabs, offset) = (self.slabs.borrow(), offset.unwrap_or(0));
-        let slab = slabs
+        let (arenas, offset) = (self.arenas.borrow(), offset.unwrap_or(0));
+        let arena = arenas
             .last()
             .ok_or_else(|| Error::internal("no room for a weight"))?;
-        let master = slab.master.at().offset(offset * DType::F32.bytes());
-        let working = slab.working.as_ref();
+        let master = arena.master.at().offset(offset * DType::F32.bytes());
+        let working = arena.working.as_ref();
         Ok(Weight {
-            slab: slabs.len() - 1,
+            arena: arenas.len() - 1,
             offset,
             count: dims.iter().product(),
             master,
@@ -317,11 +317,11 @@ impl Backend for Cuda {
         into: &mut [f32],
     ) -> Result<()> {
         check_count(S::NUMEL, into.len())?;
-        let Some(slab) = gradients.slabs.get(&param.weight.slab) else {
+        let Some(arena) = gradients.arenas.get(&param.weight.arena) else {
             into.fill(0.0);
             return Ok(());
         };
-        let at = slab.at().offset(param.weight.offset * DType::F32.bytes());
+        let at = arena.at().offset(param.weight.offset * DType::F32.bytes());
         let bytes = self.queue.read(at, S::NUMEL * DType::F32.bytes())?;
         into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())

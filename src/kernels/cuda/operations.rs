@@ -11,7 +11,7 @@ use super::driver::{
     LINEAR_GELU, Launch, Operand, Operation, Product, SILU, Value,
 };
 use super::queue::Buffer;
-use super::weights::{Kept, Weight};
+use super::weights::{Allocation, Weight};
 use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
@@ -304,20 +304,20 @@ impl Cuda {
 
     /// Where a weight's gradient gathers.
     pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
-        let slab = self.gradient_slab(gradients, weight.slab)?;
-        Ok(slab.offset(weight.offset * DType::F32.bytes()))
+        let arena = self.gradient_arena(gradients, weight.arena)?;
+        Ok(arena.offset(weight.offset * DType::F32.bytes()))
     }
 
-    /// Where the gradients of a slab of weights gather.
-    pub(super) fn gradient_slab(&self, gradients: &mut Gradients, slab: usize) -> Result<Address> {
-        if let Some(there) = gradients.slabs.get(&slab) {
+    /// Where the gradients of an arena of weights gather.
+    pub(super) fn gradient_arena(&self, gradients: &mut Gradients, arena: usize) -> Result<Address> {
+        if let Some(there) = gradients.arenas.get(&arena) {
             return Ok(there.at());
         }
-        let bytes = self.slabs.borrow()[slab].count * DType::F32.bytes();
-        let new = Kept::new(&self.queue, bytes)?;
+        let bytes = self.arenas.borrow()[arena].count * DType::F32.bytes();
+        let new = Allocation::new(&self.queue, bytes)?;
         let at = new.at();
         self.queue.push(Command::Clear { at, bytes });
-        gradients.slabs.insert(slab, new);
+        gradients.arenas.insert(arena, new);
         Ok(at)
     }
 

@@ -1,6 +1,6 @@
 //! What a device is to do, gathered and handed over at once.
 //!
-//! Operations do not run when they are called: they add commands to a queue, and ask for buffers in a [`Arena`], a plan of
+//! Operations do not run when they are called: they add commands to a queue, and ask for buffers in a [`BufferPlan`], a plan of
 //! one arena whose address is not known yet. When a result is wanted, or a step is complete, the queue is flushed: the arena
 //! is made as large as the plan needs it, addresses become the device's, the host's inputs (tokens, lists, weights of
 //! positions) go to the device in one copy, and the driver gets the commands. Hence a step has no synchronization within,
@@ -13,7 +13,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::arena::Arena;
+use super::buffer_plan::BufferPlan;
 use super::driver::{Address, Command, Driver, Ticket};
 use crate::error::Result;
 
@@ -30,10 +30,10 @@ pub struct Queue {
 #[derive(Default)]
 struct QueueState {
     commands: Vec<Command>,
-    arena: Piece,
+    arena: PlannedMemory,
     /// Bytes of the arena that held buffers when the queue was last flushed.
     arena_kept: usize,
-    feed: Piece,
+    feed: PlannedMemory,
     /// What the feed holds, as the host knows it.
     host: Vec<u8>,
     /// What of it the device does not know yet.
@@ -47,17 +47,17 @@ struct QueueState {
 
 /// A plan, and the memory that it is carried out in.
 #[derive(Default)]
-struct Piece {
-    space: Arena,
+struct PlannedMemory {
+    plan: BufferPlan,
     /// Bytes that it is to have at least.
     least: usize,
     there: Option<(Address, usize)>,
 }
 
-impl Piece {
+impl PlannedMemory {
     /// Bytes that it needs.
     fn needed(&self) -> usize {
-        self.space.peak().max(self.least)
+        self.plan.peak().max(self.least)
     }
 
     /// Makes the memory as large as the plan, its first `kept` bytes kept. True if it has moved.
@@ -124,7 +124,7 @@ impl Queue {
             kept: state.kept.iter().map(|(_, bytes)| bytes).sum(),
             feed: state.feed.needed(),
             arena: state.arena.needed(),
-            arena_used: state.arena.space.most_used(),
+            arena_used: state.arena.plan.most_used(),
         }
     }
 
@@ -144,7 +144,7 @@ impl Queue {
     /// # Errors
     /// Out of memory.
     pub fn keep(&self, bytes: usize) -> Result<Address> {
-        let bytes = Arena::size(bytes);
+        let bytes = BufferPlan::size(bytes);
         let at = self.driver.allocate(bytes)?;
         self.state.borrow_mut().kept.push((at, bytes));
         Ok(at)
@@ -154,7 +154,7 @@ impl Queue {
     #[must_use]
     pub fn buffer(self: &Rc<Self>, bytes: usize) -> Buffer {
         let mut state = self.state.borrow_mut();
-        let place = state.arena.space.take(bytes);
+        let place = state.arena.plan.take(bytes);
         let at = Address(ARENA).offset(place);
         state.commands.push(Command::Live { at, bytes });
         Buffer {
@@ -178,7 +178,7 @@ impl Queue {
     pub fn upload(self: &Rc<Self>, content: &[u8]) -> Buffer {
         let mut state = self.state.borrow_mut();
         let state = &mut *state;
-        let place = state.feed.space.take(content.len());
+        let place = state.feed.plan.take(content.len());
         let end = place + content.len();
         if state.host.len() < end {
             state.host.resize(end, 0);
@@ -206,7 +206,7 @@ impl Queue {
         let driver = &*self.driver;
         let kept = std::mem::take(&mut state.arena_kept);
         state.arena.fit(driver, kept)?;
-        state.arena_kept = state.arena.space.end();
+        state.arena_kept = state.arena.plan.end();
         if state.feed.fit(driver, 0)? {
             state.news = Some(0..state.host.len());
         }
@@ -218,7 +218,7 @@ impl Queue {
             command.relocate(|at| *at = state.real(*at));
         }
         for (place, bytes) in std::mem::take(&mut state.leaving) {
-            state.feed.space.give(place, bytes);
+            state.feed.plan.give(place, bytes);
         }
         if !commands.is_empty() {
             driver.run(commands, again)?;
@@ -337,7 +337,7 @@ impl Drop for Buffer {
         let mut state = self.queue.state.borrow_mut();
         if self.at.0 >= ARENA {
             state.commands.push(Command::Idle { at: self.at });
-            state.arena.space.give(self.place, self.bytes);
+            state.arena.plan.give(self.place, self.bytes);
         } else {
             state.leaving.push((self.place, self.bytes));
         }

@@ -2,7 +2,7 @@
 //! on the host while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
 
 use super::driver::{ADAMW, Address, Argument, Command, DType, Launch, Ticket, Value};
-use super::weights::Kept;
+use super::weights::Allocation;
 use super::{Cuda, Gradients, narrowed, widened};
 use crate::error::{Error, Result};
 use crate::kernels::adamw::{AdamW, Factors, Update};
@@ -16,17 +16,17 @@ const EACH_OF_UPDATE: usize = 4;
 /// The optimizer's memory on the device.
 pub struct Optimizer {
     /// Average of the gradient, f32, laid out as the weights.
-    first: Kept,
+    first: Allocation,
     /// Average of the squared gradient.
-    second: Kept,
+    second: Allocation,
     /// Moving average of the weights.
-    average: Kept,
+    average: Allocation,
     /// The loss so far and whether a step was not finite, f64.
-    totals: Kept,
+    totals: Allocation,
     /// The gradient's factor and whether weights move, f32.
-    control: Kept,
+    control: Allocation,
     /// Loss, norm and whether a step was not finite, f64.
-    outcome: Kept,
+    outcome: Allocation,
 }
 
 /// Which of the numbers of a weight.
@@ -54,15 +54,15 @@ pub struct UpdateOutcome {
 }
 
 impl Cuda {
-    /// An optimizer for the weights made so far, its moments zero and its average that of the weights. They lie in one slab
+    /// An optimizer for the weights made so far, its moments zero and its average that of the weights. They lie in one arena
     /// ([`Cuda::reserve`]). From here on losses are added up for it.
     ///
     /// # Errors
     /// Out of memory.
     pub fn optimizer(&self) -> Result<Optimizer> {
-        let bytes = self.slab_count()? * DType::F32.bytes();
+        let bytes = self.arena_count()? * DType::F32.bytes();
         let zeros = |bytes: usize| {
-            let kept = Kept::new(&self.queue, bytes)?;
+            let kept = Allocation::new(&self.queue, bytes)?;
             self.queue.push(Command::Clear { at: kept.at(), bytes });
             Ok::<_, Error>(kept)
         };
@@ -75,7 +75,7 @@ impl Cuda {
             outcome: zeros(3 * size_of::<f64>())?,
         };
         self.queue.push(Command::Copy {
-            from: self.slabs.borrow()[0].master.at(),
+            from: self.arenas.borrow()[0].master.at(),
             to: optimizer.average.at(),
             bytes,
         });
@@ -83,11 +83,11 @@ impl Cuda {
         Ok(optimizer)
     }
 
-    /// Elements of the one slab.
-    fn slab_count(&self) -> Result<usize> {
-        match &self.slabs.borrow()[..] {
-            [slab] => Ok(slab.count),
-            slabs => Err(Error::internal(format!("weights in {} slabs", slabs.len()))),
+    /// Elements of the one arena.
+    fn arena_count(&self) -> Result<usize> {
+        match &self.arenas.borrow()[..] {
+            [arena] => Ok(arena.count),
+            arenas => Err(Error::internal(format!("weights in {} arenas", arenas.len()))),
         }
     }
 
@@ -98,7 +98,7 @@ impl Cuda {
         shared: usize,
         arguments: &[Argument],
     ) -> Result<usize> {
-        let count = self.slab_count()?;
+        let count = self.arena_count()?;
         let blocks = count.div_ceil(each * THREADS);
         let all = u32::try_from(count).map_err(|_| Error::internal(format!("{count} weights")))?;
         self.queue.push(Command::Launch(Launch {
@@ -116,8 +116,8 @@ impl Cuda {
 
     /// The working copies of the weights, where there are none the weights themselves.
     fn working(&self) -> Address {
-        let slab = &self.slabs.borrow()[0];
-        slab.working.as_ref().unwrap_or(&slab.master).at()
+        let arena = &self.arenas.borrow()[0];
+        arena.working.as_ref().unwrap_or(&arena.master).at()
     }
 
     /// Queues an update by the gradients, whose norm is kept within `clip` (0: no limit), and begins to fetch its outcome.
@@ -133,8 +133,8 @@ impl Cuda {
         clip: f64,
     ) -> Result<Ticket> {
         // A step in which nothing was masked has none: it is zero.
-        let gradient = self.gradient_slab(gradients, 0)?;
-        let blocks = self.slab_count()?.div_ceil(EACH_OF_NORM * THREADS);
+        let gradient = self.gradient_arena(gradients, 0)?;
+        let blocks = self.arena_count()?.div_ceil(EACH_OF_NORM * THREADS);
         let partial = self.queue.buffer(blocks * size_of::<f64>());
         let settings = [&Factors::new(adam, update).all()[..], &[clip as f32]].concat();
         let settings = self.constants(&settings);
@@ -158,7 +158,7 @@ impl Cuda {
             arguments: [&[Argument::At(partial.at()), count], &at.map(Argument::At)[..]].concat(),
         }));
         let at = [
-            self.slabs.borrow()[0].master.at(),
+            self.arenas.borrow()[0].master.at(),
             self.working(),
             gradient,
             optimizer.first.at(),
@@ -196,7 +196,7 @@ impl Cuda {
     /// # Errors
     /// The device failed.
     pub fn swap_average(&self, optimizer: &Optimizer) -> Result<()> {
-        let master = self.slabs.borrow()[0].master.at();
+        let master = self.arenas.borrow()[0].master.at();
         let at = [master, self.working(), optimizer.average.at()].map(Argument::At);
         self.of_all("swap_average", 1, 0, &at)?;
         self.queue.flush(false)
@@ -205,7 +205,7 @@ impl Cuda {
     fn number(&self, optimizer: Option<&Optimizer>, number: Number, offset: usize) -> Result<Address> {
         let without = || Error::internal("moments without an optimizer");
         let base = match number {
-            Number::Weight => self.slabs.borrow()[0].master.at(),
+            Number::Weight => self.arenas.borrow()[0].master.at(),
             Number::First => optimizer.ok_or_else(without)?.first.at(),
             Number::Second => optimizer.ok_or_else(without)?.second.at(),
             Number::Average => optimizer.ok_or_else(without)?.average.at(),
@@ -213,7 +213,7 @@ impl Cuda {
         Ok(base.offset(offset * DType::F32.bytes()))
     }
 
-    /// Copies numbers of the weight at `offset` of the slab out.
+    /// Copies numbers of the weight at `offset` of the arena out.
     ///
     /// # Errors
     /// The device failed.
@@ -230,7 +230,7 @@ impl Cuda {
         Ok(())
     }
 
-    /// Replaces numbers of the weight at `offset` of the slab.
+    /// Replaces numbers of the weight at `offset` of the arena.
     ///
     /// # Errors
     /// The device failed.
@@ -250,27 +250,27 @@ impl Cuda {
         Ok(())
     }
 
-    /// The gradient of the weight at `offset` of the slab; zeros where there is none yet.
+    /// The gradient of the weight at `offset` of the arena; zeros where there is none yet.
     ///
     /// # Errors
     /// The device failed.
     pub fn read_gradient(&self, gradients: &Gradients, offset: usize, into: &mut [f32]) -> Result<()> {
-        let Some(slab) = gradients.slabs.get(&0) else {
+        let Some(arena) = gradients.arenas.get(&0) else {
             into.fill(0.0);
             return Ok(());
         };
-        let at = slab.at().offset(offset * DType::F32.bytes());
+        let at = arena.at().offset(offset * DType::F32.bytes());
         let bytes = self.queue.read(at, into.len() * DType::F32.bytes())?;
         into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
     }
 
-    /// Replaces the gradient of the weight at `offset` of the slab.
+    /// Replaces the gradient of the weight at `offset` of the arena.
     ///
     /// # Errors
     /// Out of memory, or the device failed.
     pub fn write_gradient(&self, gradients: &mut Gradients, offset: usize, values: &[f32]) -> Result<()> {
-        let at = self.gradient_slab(gradients, 0)?;
+        let at = self.gradient_arena(gradients, 0)?;
         let at = at.offset(offset * DType::F32.bytes());
         self.queue.write(at, &narrowed(values, DType::F32))
     }

@@ -1,7 +1,7 @@
-//! Weights on a device: laid end to end in slabs, so that the norm of all gradients and the update are one pass each.
+//! Weights on a device: laid end to end in arenas, so that the norm of all gradients and the update are one pass each.
 //!
-//! A slab has f32 masters and, where the backend computes in another element, working copies in it; gradients, moments and
-//! averages are slabs of the same layout. Each weight begins at a multiple of [`ALIGNMENT`] elements, and has as many rows
+//! An arena has f32 masters and, where the backend computes in another element, working copies in it; gradients, moments and
+//! averages are arenas of the same layout. Each weight begins at a multiple of [`ALIGNMENT`] elements, and has as many rows
 //! more, all zeros, as make its rows a multiple of [`ROWS`]: a product may then take whole tiles of it. What lies between
 //! weights has no gradient, so that it stays zero.
 
@@ -16,14 +16,14 @@ const ALIGNMENT: usize = 128;
 /// Rows of a weight come in multiples of this.
 pub const ROWS: usize = 64;
 
-/// Kept memory, given back when it is dropped.
-pub struct Kept {
+/// Memory on the device, given back when it is dropped.
+pub struct Allocation {
     at: Address,
     bytes: usize,
     queue: Rc<Queue>,
 }
 
-impl Kept {
+impl Allocation {
     /// What is in it is undefined.
     ///
     /// # Errors
@@ -59,32 +59,32 @@ impl Kept {
     }
 }
 
-impl Drop for Kept {
+impl Drop for Allocation {
     fn drop(&mut self) {
         self.queue.drop_kept(self.at);
     }
 }
 
 /// Weights end to end.
-pub struct Slab {
+pub struct WeightArena {
     /// f32.
-    pub master: Kept,
+    pub master: Allocation,
     /// In the backend's element, where that is another one.
-    pub working: Option<Kept>,
+    pub working: Option<Allocation>,
     /// Elements, the gaps counted in.
     pub count: usize,
     /// Elements that weights have so far.
     used: usize,
 }
 
-impl Slab {
+impl WeightArena {
     /// Zeros.
     ///
     /// # Errors
     /// Out of memory.
     pub fn new(queue: &Rc<Queue>, element: DType, count: usize) -> Result<Self> {
         let zeros = |bytes: usize| {
-            let kept = Kept::new(queue, bytes)?;
+            let kept = Allocation::new(queue, bytes)?;
             queue.push(super::driver::Command::Clear { at: kept.at(), bytes });
             Ok(kept)
         };
@@ -123,8 +123,8 @@ pub fn room(dims: &[usize]) -> usize {
 
 /// A weight without its type.
 pub struct Weight {
-    /// Which slab it lies in.
-    pub slab: usize,
+    /// Which arena it lies in.
+    pub arena: usize,
     /// Its first element there.
     pub offset: usize,
     /// Its elements.

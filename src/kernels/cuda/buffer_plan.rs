@@ -10,7 +10,7 @@ const STEP: usize = 256;
 
 /// Places in one piece of memory, whose size is what was needed so far.
 #[derive(Debug, Default)]
-pub struct Arena {
+pub struct BufferPlan {
     /// Free parts below `end`, by their places; none touches another one, nor `end`.
     free: BTreeMap<usize, usize>,
     /// Everything from here on is free.
@@ -20,7 +20,7 @@ pub struct Arena {
     most_used: usize,
 }
 
-impl Arena {
+impl BufferPlan {
     /// The bytes that a buffer takes.
     #[must_use]
     pub fn size(bytes: usize) -> usize {
@@ -102,14 +102,14 @@ mod tests {
         /// Buffers never overlap, the peak bounds them, and an empty plan is as good as a new one.
         #[test]
         fn places_do_not_overlap_and_repeat(asks in prop::collection::vec((1_usize..5000, any::<prop::sample::Index>(), any::<bool>()), 1..60)) {
-            let mut space = Arena::default();
+            let mut plan = BufferPlan::default();
             let mut first = Vec::new();
             for round in 0..2 {
                 let mut held: Vec<(usize, usize)> = Vec::new();
                 let mut places = Vec::new();
                 for (bytes, index, lets_go) in &asks {
-                    let at = space.take(*bytes);
-                    prop_assert!(at.is_multiple_of(STEP) && at + bytes <= space.peak());
+                    let at = plan.take(*bytes);
+                    prop_assert!(at.is_multiple_of(STEP) && at + bytes <= plan.peak());
                     for &(other, length) in &held {
                         prop_assert!(at + bytes <= other || other + length <= at, "{at} overlaps {other}");
                     }
@@ -117,14 +117,14 @@ mod tests {
                     held.push((at, *bytes));
                     if *lets_go {
                         let (at, bytes) = held.swap_remove(index.index(held.len()));
-                        space.give(at, bytes);
+                        plan.give(at, bytes);
                     }
                 }
                 for (at, bytes) in held {
-                    space.give(at, bytes);
+                    plan.give(at, bytes);
                 }
-                prop_assert_eq!((space.used, space.end()), (0, 0));
-                prop_assert!(space.free.is_empty());
+                prop_assert_eq!((plan.used, plan.end()), (0, 0));
+                prop_assert!(plan.free.is_empty());
                 if round == 0 {
                     first = places;
                 } else {
@@ -136,13 +136,13 @@ mod tests {
 
     #[test]
     fn what_is_let_go_serves_again() {
-        let mut space = Arena::default();
-        let (a, b, c) = (space.take(1000), space.take(300), space.take(1000));
-        assert_eq!((a, b, c, space.peak()), (0, 1024, 1536, 2560));
-        space.give(b, 300);
-        space.give(a, 1000);
+        let mut plan = BufferPlan::default();
+        let (a, b, c) = (plan.take(1000), plan.take(300), plan.take(1000));
+        assert_eq!((a, b, c, plan.peak()), (0, 1024, 1536, 2560));
+        plan.give(b, 300);
+        plan.give(a, 1000);
         // Both together hold it.
-        assert_eq!(space.take(1500), 0);
-        assert_eq!((space.peak(), space.most_used()), (2560, 2560));
+        assert_eq!(plan.take(1500), 0);
+        assert_eq!((plan.peak(), plan.most_used()), (2560, 2560));
     }
 }
