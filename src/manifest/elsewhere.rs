@@ -1,8 +1,8 @@
 //! Names that people bring along from other programs' configurations: of fields, and of tokenizers.
 
 use super::fault::alternatives;
-use super::structure::{options, stage_schema};
-use super::text::{Node, pointer_join, pointer_tokens};
+use super::json::{Node, pointer_join, pointer_tokens};
+use super::schema_check::{options, stage_schema};
 use super::vocabularies::Published;
 
 /// Names that other programs give to fields of ours.

@@ -3,9 +3,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::matrix::SIGN;
+use super::json::{Data, Member, Node, Span, pointer_tokens};
 use super::schema::resolved;
-use super::text::{Data, Member, Node, Span, pointer_tokens};
+use super::sweep::SIGN;
 
 /// Former fields of a stage: its kind, the field, and the object that has the field now.
 const MOVED: &[(&str, &str, &str)] = &[

@@ -21,10 +21,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, quoted, suggestion};
-use super::matrix::{self, Sweeps};
+use super::json::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::source::{STANDARD_INPUT, is_open_file};
-use super::text::{Data, Member, Node, Span, parse, parse_at, pointer_join};
-use super::{Manifest, kinds, meaning, structure};
+use super::sweep::{self, Sweeps};
+use super::{Manifest, kinds, schema_check, semantic};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -186,7 +186,7 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     }
     let (tree, mut drafts) = parse(text, 0);
     for fault in &mut drafts {
-        structure::correct_hint(fault, text);
+        schema_check::correct_hint(fault, text);
     }
     let Some(mut tree) = tree else {
         if let Some(hint) = other_language(text)
@@ -203,9 +203,9 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     }
     let mut meant = tree.clone();
     drafts.extend(take_descriptions(&mut meant));
-    let mut expansion = matrix::expand(&meant);
-    let (mut found, omitted) = structure::check(&expansion.tree);
-    found.extend(meaning::check(&expansion.tree, &found));
+    let mut expansion = sweep::expand(&meant);
+    let (mut found, omitted) = schema_check::check(&expansion.tree);
+    found.extend(semantic::check(&expansion.tree, &found));
     drafts.extend(expansion.bring_back(found));
     drafts.append(&mut expansion.faults);
     let checked = Checked {
@@ -447,7 +447,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
         start = end + 1;
     }
 
-    let meant = structure::meant_path(tree, path);
+    let meant = schema_check::meant_path(tree, path);
     let mut node = tree;
     let mut pointer = String::new();
     for (i, (segment, key_span)) in segments.iter().enumerate() {

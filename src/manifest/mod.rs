@@ -35,32 +35,32 @@ pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
 pub mod fault;
+pub mod json;
 mod kinds;
 pub mod load;
-pub mod matrix;
-mod meaning;
 mod objective;
 pub mod order;
 mod published;
 mod sampler;
 pub mod schema;
+mod schema_check;
+mod semantic;
 pub mod source;
 mod spelling;
-mod structure;
-pub mod text;
+pub mod sweep;
 pub mod vocabularies;
 
 pub use compare::{Compare, Compared, Metric, Seed};
 pub use elsewhere::tokenizer as tokenizer_object;
 pub use fault::{Code, Fault, Faults, Location, Related};
 pub use load::Loaded;
-pub use matrix::{Instance, Point, Sweeps};
 pub use objective::*;
 pub use published::{BoundEnds, Grid, WarmupRates};
 pub use sampler::*;
 pub use schema::{schema, schema_text};
+pub use schema_check::stage_field;
 pub use source::{Source, SourceInput, SyntheticInput};
-pub use structure::stage_field;
+pub use sweep::{Instance, Point, Sweeps};
 pub use vocabularies::{PublishedTokenizer, TokenizerDownload};
 
 /// Learning rate of AdamW; arXiv 2406.07524, appendix on training.
@@ -766,7 +766,7 @@ const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, Stage
 /// The roles of what a compare stage consumes, in order: `of/0`, `of/1`, …
 pub(crate) fn compared_role(index: usize) -> Option<&'static str> {
     static ROLES: LazyLock<Vec<String>> = LazyLock::new(|| {
-        (0..matrix::MAX_STAGES)
+        (0..sweep::MAX_STAGES)
             .map(|index| format!("of/{index}"))
             .collect()
     });

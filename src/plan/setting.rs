@@ -81,5 +81,5 @@ impl Plan {
 
 /// The name of a stage without the values of an instance.
 fn written(name: &str) -> &str {
-    name.split(crate::manifest::matrix::SIGN).next().unwrap_or(name)
+    name.split(crate::manifest::sweep::SIGN).next().unwrap_or(name)
 }

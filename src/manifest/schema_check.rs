@@ -12,10 +12,10 @@ use serde_json::Value;
 
 use super::elsewhere::{SYNONYMS, elsewhere, object_to_write};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
+use super::json::{Node, Span, pointer_join, pointer_tokens};
 use super::kinds;
 use super::schema::resolved;
 use super::spelling;
-use super::text::{Node, Span, pointer_join, pointer_tokens};
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.
@@ -97,7 +97,7 @@ pub(super) fn meant_path(tree: &Node, path: &str) -> Option<String> {
     }
     let field = SYNONYMS.iter().find(|(other, _)| *other == first);
     let field = field.map_or(first, |(_, ours)| *ours);
-    let has = |stage: &&super::text::Member| {
+    let has = |stage: &&super::json::Member| {
         let kind = stage
             .value
             .member("kind")

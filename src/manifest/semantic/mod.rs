@@ -12,8 +12,8 @@ use indexmap::IndexMap;
 use serde::Deserialize as _;
 
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, suggestion};
-use super::matrix::SIGN;
-use super::text::{Data, Node, Span, pointer_join};
+use super::json::{Data, Node, Span, pointer_join};
+use super::sweep::SIGN;
 use super::vocabularies::Published;
 use super::{
     BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
@@ -113,14 +113,14 @@ pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
             (member.key.as_str(), entry)
         })
         .collect();
-    let mut meaning = Meaning {
+    let mut checker = Checker {
         stages: entries,
         faults: Vec::new(),
     };
-    meaning.references();
-    meaning.circles();
-    meaning.stages();
-    meaning.faults
+    checker.references();
+    checker.circles();
+    checker.stages();
+    checker.faults
 }
 
 struct Entry<'t> {
@@ -180,7 +180,7 @@ impl Entry<'_> {
     }
 }
 
-struct Meaning<'t> {
+struct Checker<'t> {
     stages: IndexMap<&'t str, Entry<'t>>,
     faults: Vec<Draft>,
 }
@@ -193,7 +193,7 @@ struct Upstream<'m> {
     tokenize: &'m Tokenize,
 }
 
-impl<'t> Meaning<'t> {
+impl<'t> Checker<'t> {
     /// Unknown stages, stages of the wrong kind, stages that name themselves.
     fn references(&mut self) {
         let mut faults = Vec::new();
@@ -859,7 +859,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::manifest::text::parse;
+    use crate::manifest::json::parse;
 
     #[test]
     fn the_table_of_references_says_what_the_types_say() {

@@ -1,0 +1,314 @@
+//! Sweeps as manifests write them.
+
+use serde_json::json;
+
+use crate::manifest::{Faults, Loaded, Manifest, Stage};
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use super::values::spelling;
+use super::*;
+
+/// A pipeline with some fields of stages set.
+fn load(changes: &[(&str, Value)]) -> Result<Loaded, Faults> {
+    let mut manifest = json!({
+        "name": "swept", "seed": 1,
+        "stages": {
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
+            "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+            "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
+            "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 9000 },
+            "bound": { "kind": "evaluate", "model": "model", "data": "rows" },
+            "table": { "kind": "compare", "of": "bound" }
+        }
+    });
+    for (pointer, value) in changes {
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let parent = format!("/stages/{parent}");
+        manifest.pointer_mut(parent.trim_end_matches('/')).unwrap()[key] = value.clone();
+    }
+    Manifest::from_bytes("swept.json", manifest.to_string().into_bytes(), &[])
+}
+
+fn names(loaded: &Loaded) -> Vec<&str> {
+    let stages = loaded.manifest.stages.keys().map(String::as_str);
+    stages.filter(|name| name.contains(SIGN)).collect()
+}
+
+fn model<'a>(loaded: &'a Loaded, name: &str) -> &'a crate::manifest::Train {
+    match &loaded.manifest.stages[name] {
+        Stage::Train(stage) => stage,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_sweep_is_stages_as_one_would_write_them_and_consumers_fan_out() {
+    let swept = load(&[(
+        "model/matrix",
+        json!({ "learning_rate": [1e-4, 3e-4], "objective.noise.epsilon": [1e-3, 1e-2], "objective.noise.kind": ["cosine"] }),
+    )])
+    .unwrap();
+    assert_eq!(
+        names(&swept),
+        [
+            "model@learning_rate=0.0001,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+            "model@learning_rate=0.0001,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+            "model@learning_rate=0.0003,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+            "model@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+            "bound@learning_rate=0.0001,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+            "bound@learning_rate=0.0001,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+            "bound@learning_rate=0.0003,objective.noise.epsilon=0.001,objective.noise.kind=cosine",
+            "bound@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine",
+        ]
+    );
+    let by_hand = load(&[
+        ("model/learning_rate", json!(3e-4)),
+        (
+            "model/objective",
+            json!({ "kind": "mdlm", "noise": { "kind": "cosine", "epsilon": 0.01 } }),
+        ),
+    ])
+    .unwrap();
+    let name = "model@learning_rate=0.0003,objective.noise.epsilon=0.01,objective.noise.kind=cosine";
+    assert_eq!(model(&swept, name), model(&by_hand, "model"));
+    assert_eq!(swept.sweeps.written(name), "model");
+    assert_eq!(swept.sweeps.point(name).unwrap()["objective.noise.epsilon"], 0.01);
+    assert_eq!(swept.sweeps.point("rows"), None);
+    let Stage::Evaluate(bound) = &swept.manifest.stages[&name.replace("model@", "bound@")] else {
+        panic!("no evaluate stage");
+    };
+    assert_eq!((&*bound.model, &*bound.data), (name, "rows"));
+    let Stage::Compare(table) = &swept.manifest.stages["table"] else {
+        panic!("no compare stage");
+    };
+    assert_eq!(table.of.len(), 4);
+    assert!(table.of[3].stage.starts_with("bound@") && table.of[3].name.is_none());
+    assert_eq!(table.of[3].point["learning_rate"], 3e-4);
+    let selected = swept.sweeps.spelt_out(&["model".to_owned(), "text".to_owned()]);
+    assert_eq!(selected.len(), 5);
+    // What is written stays what was written.
+    assert!(swept.written["stages"]["model"]["matrix"].is_object());
+}
+
+#[test]
+fn ranges_reach_their_end_and_their_numbers_are_tidy() {
+    let values = |range: Value| {
+        let loaded = load(&[("model/matrix", json!({ "dropout": range }))]).unwrap();
+        let names = names(&loaded);
+        let models = names.into_iter().filter(|name| name.starts_with("model@"));
+        models
+            .map(|name| {
+                assert_eq!(
+                    model(&loaded, name).dropout,
+                    loaded.sweeps.point(name).unwrap()["dropout"]
+                );
+                name.rsplit_once('=').unwrap().1.to_owned()
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        values(json!({ "from": 0, "to": 0.5, "step": 0.1 })),
+        ["0", "0.1", "0.2", "0.3", "0.4", "0.5"]
+    );
+    assert_eq!(
+        values(json!({ "from": 0.5, "to": 0.1, "step": -0.2 })),
+        ["0.5", "0.3", "0.1"]
+    );
+    assert_eq!(values(json!({ "from": 0.3, "to": 0.3 })), ["0.3"]);
+    assert_eq!(
+        values(json!({ "from": 1e-9, "to": 0.5, "factor": 1000 })),
+        ["1e-9", "1e-6", "0.001"]
+    );
+    assert_eq!(
+        values(json!({ "from": 0.4, "to": 0.05, "factor": 0.5 })),
+        ["0.4", "0.2", "0.1", "0.05"]
+    );
+}
+
+#[test]
+fn consumers_of_two_sweeps_join_on_what_they_share() {
+    // The model and its bound both come from one sweep of the rows.
+    let diamond = load(&[("rows/matrix", json!({ "seed": [1, 2] }))]).unwrap();
+    assert_eq!(
+        names(&diamond),
+        [
+            "rows@seed=1",
+            "rows@seed=2",
+            "model@seed=1",
+            "model@seed=2",
+            "bound@seed=1",
+            "bound@seed=2"
+        ]
+    );
+    // A seed of its own is another one.
+    let both = load(&[
+        ("rows/matrix", json!({ "seed": [1, 2] })),
+        ("model/matrix", json!({ "seed": [1, 2] })),
+    ])
+    .unwrap();
+    assert_eq!(
+        &names(&both)[2..6],
+        [
+            "model@rows.seed=1,model.seed=1",
+            "model@rows.seed=1,model.seed=2",
+            "model@rows.seed=2,model.seed=1",
+            "model@rows.seed=2,model.seed=2"
+        ]
+    );
+    assert_eq!(names(&both).len(), 10);
+    let Stage::Evaluate(bound) = &both.manifest.stages["bound@rows.seed=2,model.seed=1"] else {
+        panic!("no evaluate stage");
+    };
+    assert_eq!(
+        (&*bound.model, &*bound.data),
+        ("model@rows.seed=2,model.seed=1", "rows@seed=2")
+    );
+    // Sweeps that do not depend on each other: over one field they are joined, over two multiplied.
+    let tests = json!({ "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1, "matrix": { "seed": [1, 2] } });
+    let two = |field: &str, values: Value| {
+        load(&[
+            ("/tests", tests.clone()),
+            ("model/matrix", json!({ field: values })),
+            ("bound/data", json!("tests")),
+        ])
+    };
+    assert_eq!(names(&two("seed", json!([2, 1])).unwrap()).len(), 6);
+    assert_eq!(
+        names(&two("ema", json!([0.5, 0.6, 0.7])).unwrap()).len(),
+        2 + 3 + 6
+    );
+    let faults = two("seed", json!([1, 3])).unwrap_err().to_string();
+    assert!(
+        faults
+            .contains("the sweeps of `model` and `tests` do not go together: `model@seed=3` has no partner"),
+        "{faults}"
+    );
+}
+
+#[test]
+fn stages_may_be_swept_and_single_instances_named() {
+    let loaded = load(&[
+        ("rows/matrix", json!({ "wrap": [true, false] })),
+        (
+            "/others",
+            json!({ "kind": "pack", "from": "tokens", "length": 32 }),
+        ),
+        ("model/matrix", json!({ "from": ["others", "rows@wrap=true"] })),
+        ("bound/model", json!("model@from=others")),
+        ("table/of", json!(["bound", "model", "model@from=others"])),
+    ])
+    .unwrap();
+    assert_eq!(
+        &names(&loaded)[2..],
+        [
+            "model@from=others",
+            "model@from=rows-wrap-true.9b0ac6",
+            "bound@wrap=true",
+            "bound@wrap=false"
+        ]
+    );
+    let Stage::Compare(table) = &loaded.manifest.stages["table"] else {
+        panic!("no compare stage");
+    };
+    let rows: Vec<_> = table
+        .of
+        .iter()
+        .map(|row| (row.name.as_deref().unwrap(), row.point.len()))
+        .collect();
+    assert_eq!(
+        rows,
+        [
+            ("bound", 1),
+            ("bound", 1),
+            ("model", 1),
+            ("model", 1),
+            ("model", 1)
+        ]
+    );
+}
+
+#[test]
+fn values_of_every_kind_have_names_that_shells_and_paths_take() {
+    for (value, name) in [
+        (json!(1e-4), "0.0001"),
+        (json!(-3), "-3"),
+        (json!(true), "true"),
+        (json!(null), "default"),
+        (json!("lm1b-small"), "lm1b-small"),
+        (json!({ "kind": "cosine" }), "cosine"),
+    ] {
+        assert_eq!(spelling(&value), name);
+    }
+    let odd = [
+        json!(""),
+        json!("a b"),
+        json!("a-b/"),
+        json!("../../etc/passwd"),
+        json!("$(rm -rf /)"),
+        json!("ä@=,"),
+        json!("x".repeat(41)),
+        json!([1, 2]),
+        json!([]),
+        json!({ "kind": "cosine", "epsilon": 0.1 }),
+        json!({ "kind": "cosine", "epsilon": 0.2 }),
+        json!({}),
+    ];
+    let names: HashSet<String> = odd.iter().map(spelling).collect();
+    assert_eq!(names.len(), odd.len(), "{names:?}");
+    for name in names {
+        assert!(
+            name.chars()
+                .all(|c| c.is_ascii_alphanumeric() || "._-+".contains(c))
+                && !name.starts_with('.'),
+            "{name}"
+        );
+    }
+    // Where a field is taken away its default holds.
+    let loaded = load(&[("model/matrix", json!({ "dropout": [null, 0.2] }))]).unwrap();
+    assert_eq!(model(&loaded, "model@dropout=default").dropout, 0.1);
+}
+
+#[test]
+fn there_is_a_limit_on_what_sweeps_make() {
+    let range = |to: u32| json!({ "seed": { "from": 1, "to": to } });
+    // 494 models and bounds, and the other stages.
+    assert_eq!(
+        load(&[("model/matrix", range(498))])
+            .unwrap()
+            .manifest
+            .stages
+            .len(),
+        1000
+    );
+    let told = |changes: &[(&str, Value)]| load(changes).unwrap_err().to_string();
+    let faults = told(&[("model/matrix", range(499))]);
+    assert!(
+        faults.contains("the sweeps make more than 1,000 stages"),
+        "{faults}"
+    );
+    let faults = told(&[
+        ("rows/matrix", range(400)),
+        ("model/matrix", json!({ "ema": [0.5, 0.6, 0.7] })),
+    ]);
+    assert!(
+        faults.contains("the sweeps make more than 1,000 stages"),
+        "{faults}"
+    );
+    let fields = [
+        "seed",
+        "steps",
+        "batch",
+        "micro_batch",
+        "checkpoint_every",
+        "validation_every",
+    ];
+    let wide: serde_json::Map<String, Value> = fields
+        .iter()
+        .map(|field| ((*field).to_owned(), json!({ "from": 1, "to": 1000 })))
+        .collect();
+    let faults = told(&[("model/matrix", Value::Object(wide))]);
+    assert!(faults.contains("the matrix makes"), "{faults}");
+}

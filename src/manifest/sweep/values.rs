@@ -1,0 +1,289 @@
+//! The values of a swept field: a list or a range, and how a value is spelt in a name.
+
+use serde_json::{Number, Value};
+
+use super::{Choice, MAX_SPELT, MAX_STAGES};
+use crate::manifest::fault::{Code, Draft, quoted, shortened, suggestion};
+use crate::manifest::json::{Data, Node, Span, pointer_join};
+
+/// The values of a field: a list or a range.
+pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+    let wanted = "a list of values, `[1, 2]`, or a range, `{ \"from\": 1, \"to\": 4 }`";
+    match &node.data {
+        Data::Array(items) if items.is_empty() => {
+            Err(
+                Draft::new(Code::Matrix, node.span, pointer, "there are no values")
+                    .expected(wanted)
+                    .hint("leave the field out of `matrix` for one that is not swept")
+                    .into(),
+            )
+        }
+        Data::Array(items) => list(items, pointer),
+        Data::Object(_) => range(node, pointer),
+        _ => {
+            let value = node.to_json();
+            Err(Draft::new(
+                Code::WrongType,
+                node.span,
+                pointer,
+                format!("{} is one value", quoted(&shortened(&value))),
+            )
+            .value(&value)
+            .expected(wanted)
+            .hint(format!("write [{}]", shortened(&value)))
+            .into())
+        }
+    }
+}
+
+fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+    if items.len() > MAX_STAGES {
+        let message = format!("there are {} values", thousands(items.len()));
+        return Err(Draft::new(Code::Matrix, items[MAX_STAGES].span, pointer, message)
+            .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
+            .into());
+    }
+    let mut all: Vec<Choice> = Vec::new();
+    for (place, node) in items.iter().enumerate() {
+        let value = node.to_json();
+        let text = spelling(&value);
+        // Values of one spelling would have one name; `null` and "default" have.
+        if let Some(first) = all
+            .iter()
+            .find(|other| other.value == value || other.text == text)
+        {
+            let message = format!("{} is there twice", quoted(&shortened(&value)));
+            return Err(
+                Draft::new(Code::Matrix, node.span, format!("{pointer}/{place}"), message)
+                    .value(&value)
+                    .expected("every value once")
+                    .related(first.node.span, "first here")
+                    .into(),
+            );
+        }
+        all.push(Choice {
+            node: node.clone(),
+            value,
+            text,
+            pointer: format!("{pointer}/{place}"),
+        });
+    }
+    Ok(all)
+}
+
+/// The fields of a range.
+const RANGE: [&str; 4] = ["from", "to", "step", "factor"];
+
+/// What a range looks like, for a person.
+const FORM: &str =
+    "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` where that is not 1 more each";
+
+/// The numbers of a range with their places.
+type Numbers<'n> = [Option<(f64, &'n Node)>; 4];
+
+/// The numbers of a range, in the order of [`RANGE`], with their places.
+fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>> {
+    let mut numbers: Numbers<'_> = [None; 4];
+    for member in node.members() {
+        let at = pointer_join(pointer, &member.key);
+        let Some(place) = RANGE.iter().position(|name| *name == member.key) else {
+            return Err(Draft::new(
+                Code::UnknownField,
+                member.key_span,
+                at,
+                format!("a range has no {}", quoted(&member.key)),
+            )
+            .expected(FORM)
+            .maybe_hint(suggestion(&member.key, RANGE).or_else(|| {
+                Some("name a field within a field with a point, as in `objective.noise.epsilon`".to_owned())
+            }))
+            .into());
+        };
+        let number = match &member.value.data {
+            Data::Number(number) => number.as_f64(),
+            _ => None,
+        };
+        let Some(number) = number else {
+            let value = member.value.to_json();
+            let message = format!("{} is no number", quoted(&shortened(&value)));
+            return Err(Draft::new(Code::WrongType, member.value.span, at, message)
+                .value(&value)
+                .expected("a number")
+                .into());
+        };
+        numbers[place] = Some((number, &member.value));
+    }
+    Ok(numbers)
+}
+
+fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+    // A hundred-millionth of a step: decimal fractions are not what they look like.
+    const SLACK: f64 = 1e-8;
+    let missing = |name: &str| -> Box<Draft> {
+        Draft::new(
+            Code::MissingField,
+            node.span,
+            pointer,
+            format!("the range has no {}", quoted(name)),
+        )
+        .expected(FORM)
+        .into()
+    };
+    let [from, to, step, factor] = numbers(node, pointer)?;
+    let (from, _) = from.ok_or_else(|| missing("from"))?;
+    let (to, to_node) = to.ok_or_else(|| missing("to"))?;
+    if let (Some(_), Some((_, place))) = (step, factor) {
+        return Err(Draft::new(
+            Code::Matrix,
+            place.span,
+            format!("{pointer}/factor"),
+            "a range goes by `step` or by `factor`, not by both",
+        )
+        .expected(FORM)
+        .into());
+    }
+    let endless = |place: Span, how: String, hint: String| -> Box<Draft> {
+        Draft::new(
+            Code::Matrix,
+            place,
+            pointer,
+            format!("the range never ends: {how}"),
+        )
+        .value(&node.to_json())
+        .expected(FORM)
+        .hint(hint)
+        .into()
+    };
+    let count = if let Some((factor, place)) = factor {
+        let rises = to >= from;
+        if from <= 0.0 || to <= 0.0 || factor <= 0.0 || (factor > 1.0) != rises && from != to || factor == 1.0
+        {
+            return Err(endless(
+                place.span,
+                format!("{from} times {factor} again and again is never {to}"),
+                "a range by factor is above zero, and its factor above 1 where it rises, below 1 where it falls"
+                    .to_owned(),
+            ));
+        }
+        (to / from).ln() / factor.ln()
+    } else {
+        let by = step.map_or(1.0, |(step, _)| step);
+        if by == 0.0 || (to - from) / by < 0.0 {
+            let place = step.map_or(to_node.span, |(_, node)| node.span);
+            let hint = if to < from {
+                "to go down, set a `step` below zero, or swap `from` and `to`".to_owned()
+            } else {
+                "set a `step` above zero".to_owned()
+            };
+            return Err(endless(
+                place,
+                format!("from {from} in steps of {by} it never comes to {to}"),
+                hint,
+            ));
+        }
+        (to - from) / by
+    };
+    let count = (count + SLACK).floor();
+    if count.is_nan() || count >= MAX_STAGES as f64 {
+        let message = format!("the range has more than {} values", thousands(MAX_STAGES));
+        return Err(Draft::new(Code::Matrix, node.span, pointer, message)
+            .value(&node.to_json())
+            .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
+            .into());
+    }
+    let at = |index: i32| match (step, factor) {
+        (_, Some((factor, _))) => from * factor.powi(index),
+        (step, None) => step.map_or(1.0, |(step, _)| step).mul_add(f64::from(index), from),
+    };
+    let mut all: Vec<Choice> = Vec::new();
+    for index in 0..=(count as i32) {
+        let number = tidy(at(index)).ok_or_else(|| missing("end"))?;
+        let choice = choice(node, pointer, number);
+        // Steps too small for the numbers' size.
+        if all.last().is_some_and(|before| before.value == choice.value) {
+            let text = &choice.text;
+            let hint = "set a larger `step`".to_owned();
+            return Err(endless(
+                node.span,
+                format!("{text} and a step is {text} again"),
+                hint,
+            ));
+        }
+        all.push(choice);
+    }
+    Ok(all)
+}
+
+/// A value of a range, which stands where the range does.
+fn choice(node: &Node, pointer: &str, number: Number) -> Choice {
+    let value = Value::Number(number.clone());
+    Choice {
+        node: Node {
+            span: node.span,
+            data: Data::Number(number),
+        },
+        text: spelling(&value),
+        value,
+        pointer: pointer.to_owned(),
+    }
+}
+
+/// A number without the dust of binary fractions, to 12 digits; an integer where it has an integer's value, as in texts.
+fn tidy(value: f64) -> Option<Number> {
+    const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        return Some(Number::from(value as i64));
+    }
+    let value: f64 = format!("{value:.11e}").parse().ok()?;
+    if value.fract() == 0.0 && value.abs() < EXACT {
+        return Some(Number::from(value as i64));
+    }
+    Number::from_f64(value)
+}
+
+/// A value as it stands in a name: letters, digits, `.`, `_`, `-` and `+`, so that neither a shell nor a path minds. What
+/// had to be changed for that ends in some digits of its hash, so that two values never have one name.
+pub(super) fn spelling(value: &Value) -> String {
+    let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
+    let whole = match value {
+        Value::Null => return "default".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Object(fields) => match (fields.len(), fields.get("kind").and_then(Value::as_str)) {
+            (1, Some(kind)) => kind.to_owned(),
+            (_, kind) => format!("{}:{value}", kind.unwrap_or_default()),
+        },
+        other => other.to_string(),
+    };
+    if !whole.is_empty() && whole.chars().all(safe) && whole.len() <= MAX_SPELT {
+        return whole;
+    }
+    let start = match value {
+        Value::Object(fields) => fields.get("kind").and_then(Value::as_str).unwrap_or("object"),
+        Value::Array(_) => "list",
+        _ => &whole,
+    };
+    let mut short: String = start
+        .chars()
+        .map(|c| if safe(c) { c } else { '-' })
+        .take(MAX_SPELT / 2)
+        .collect();
+    while short.starts_with(['-', '.']) {
+        short.remove(0);
+    }
+    let hash = blake3::hash(value.to_string().as_bytes()).to_hex();
+    let dot = if short.is_empty() { "" } else { "." };
+    format!("{short}{dot}{}", &hash[..6])
+}
+
+/// A whole number with its thousands set off.
+pub(super) fn thousands(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
