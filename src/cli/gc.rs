@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Terminal;
 use super::project::shown;
-use super::reach::{Reached, StoreArgs, keep};
+use super::store_args::{Reached, StoreArgs, keep};
 use super::table::{bytes, columns, count};
 use super::terminal::Style;
 use crate::data::fetch::{self, Inventory};

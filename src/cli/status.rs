@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::Terminal;
 use super::project::shown;
-use super::reach::{StoreArgs, keep};
+use super::store_args::{StoreArgs, keep};
 use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::Result;

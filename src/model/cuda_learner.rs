@@ -10,7 +10,7 @@ use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::{Number, Optimizer};
+use crate::kernels::cuda::update::{Optimizer, OptimizerArena};
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
 
 /// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
@@ -86,10 +86,10 @@ impl<A: Arch> Learner for CudaLearner<A> {
         self.gradients = Gradients::default();
         let optimizer = Some(&self.optimizer);
         for (number, values) in [
-            (Number::Weight, weights),
-            (Number::First, &moments.first),
-            (Number::Second, &moments.second),
-            (Number::Average, &moments.ema),
+            (OptimizerArena::Weight, weights),
+            (OptimizerArena::First, &moments.first),
+            (OptimizerArena::Second, &moments.second),
+            (OptimizerArena::Average, &moments.ema),
         ] {
             self.network.write_flat(optimizer, number, values)?;
         }
@@ -98,10 +98,10 @@ impl<A: Arch> Learner for CudaLearner<A> {
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()> {
         let number = match arena {
-            Arena::Weights => Number::Weight,
-            Arena::FirstMoment => Number::First,
-            Arena::SecondMoment => Number::Second,
-            Arena::Average => Number::Average,
+            Arena::Weights => OptimizerArena::Weight,
+            Arena::FirstMoment => OptimizerArena::First,
+            Arena::SecondMoment => OptimizerArena::Second,
+            Arena::Average => OptimizerArena::Average,
         };
         self.network.read_flat(Some(&self.optimizer), number, into)
     }

@@ -13,7 +13,7 @@ use crate::kernels::categorical::Draw;
 use crate::kernels::categorical::cuda::{Destination, Positions};
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::{Number, Optimizer};
+use crate::kernels::cuda::update::{Optimizer, OptimizerArena};
 use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
@@ -105,7 +105,7 @@ impl<A: Arch> CudaNetwork<A> {
     pub(super) fn read_flat(
         &self,
         optimizer: Option<&Optimizer>,
-        number: Number,
+        number: OptimizerArena,
         into: &mut [f32],
     ) -> Result<()> {
         check_flat(&self.parameters, into.len())?;
@@ -119,7 +119,7 @@ impl<A: Arch> CudaNetwork<A> {
     pub(super) fn write_flat(
         &self,
         optimizer: Option<&Optimizer>,
-        number: Number,
+        number: OptimizerArena,
         values: &[f32],
     ) -> Result<()> {
         check_flat(&self.parameters, values.len())?;
@@ -213,11 +213,11 @@ impl<A: Arch> Network for CudaNetwork<A> {
     }
 
     fn load(&mut self, values: &[f32]) -> Result<()> {
-        self.write_flat(None, Number::Weight, values)
+        self.write_flat(None, OptimizerArena::Weight, values)
     }
 
     fn read(&self, values: &mut [f32]) -> Result<()> {
-        self.read_flat(None, Number::Weight, values)
+        self.read_flat(None, OptimizerArena::Weight, values)
     }
 
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::progress::Display;
 use super::project::shown;
-use super::reach::{StoreArgs, keep};
+use super::store_args::{StoreArgs, keep};
 use super::table::{bytes, columns, count};
 use super::terminal::Style;
 use super::{Terminal, stated};

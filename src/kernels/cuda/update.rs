@@ -31,7 +31,7 @@ pub struct Optimizer {
 
 /// Which of the numbers of a weight.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Number {
+pub enum OptimizerArena {
     /// Itself.
     Weight,
     /// The average of its gradient.
@@ -202,13 +202,18 @@ impl Cuda {
         self.queue.flush(false)
     }
 
-    fn number(&self, optimizer: Option<&Optimizer>, number: Number, offset: usize) -> Result<Address> {
+    fn number(
+        &self,
+        optimizer: Option<&Optimizer>,
+        number: OptimizerArena,
+        offset: usize,
+    ) -> Result<Address> {
         let without = || Error::internal("moments without an optimizer");
         let base = match number {
-            Number::Weight => self.arenas.borrow()[0].master.at(),
-            Number::First => optimizer.ok_or_else(without)?.first.at(),
-            Number::Second => optimizer.ok_or_else(without)?.second.at(),
-            Number::Average => optimizer.ok_or_else(without)?.average.at(),
+            OptimizerArena::Weight => self.arenas.borrow()[0].master.at(),
+            OptimizerArena::First => optimizer.ok_or_else(without)?.first.at(),
+            OptimizerArena::Second => optimizer.ok_or_else(without)?.second.at(),
+            OptimizerArena::Average => optimizer.ok_or_else(without)?.average.at(),
         };
         Ok(base.offset(offset * DType::F32.bytes()))
     }
@@ -220,7 +225,7 @@ impl Cuda {
     pub fn read_numbers(
         &self,
         optimizer: Option<&Optimizer>,
-        number: Number,
+        number: OptimizerArena,
         offset: usize,
         into: &mut [f32],
     ) -> Result<()> {
@@ -237,13 +242,13 @@ impl Cuda {
     pub fn write_numbers(
         &self,
         optimizer: Option<&Optimizer>,
-        number: Number,
+        number: OptimizerArena,
         offset: usize,
         values: &[f32],
     ) -> Result<()> {
         let at = self.number(optimizer, number, offset)?;
         self.queue.write(at, &narrowed(values, DType::F32))?;
-        if number == Number::Weight && self.element != DType::F32 {
+        if number == OptimizerArena::Weight && self.element != DType::F32 {
             let at = self.working().offset(offset * self.element.bytes());
             self.queue.write(at, &narrowed(values, self.element))?;
         }
