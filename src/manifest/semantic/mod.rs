@@ -3,6 +3,7 @@
 //! References and cycles are checked on the JSON tree, so that they are reported together with structural faults. A
 //! check that follows a chain of stages runs only if no stage of the chain has a structural fault.
 
+mod references;
 mod source;
 mod tokenizer;
 
@@ -11,7 +12,7 @@ use std::collections::HashSet;
 use indexmap::IndexMap;
 use serde::Deserialize as _;
 
-use super::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, suggestion};
+use super::fault::{Code, Draft, alternatives, quoted};
 use super::json::{Data, Node, Span, pointer_join};
 use super::sweep::SIGN;
 use super::vocabularies::Published;
@@ -194,188 +195,6 @@ struct Upstream<'m> {
 }
 
 impl<'t> Checker<'t> {
-    /// Unknown stages, stages of the wrong kind, stages that name themselves.
-    fn references(&mut self) {
-        let mut faults = Vec::new();
-        let stages: HashSet<&str> = self.stages.keys().map(|name| written(name)).collect();
-        for (name, entry) in &self.stages {
-            for (field, span, target, expects) in entry.references() {
-                let is_right = |found: &Entry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
-                // What follows is for faults, and looks at all stages. It stops at the number of faults that are reported.
-                if target != *name && self.stages.get(target).is_some_and(is_right)
-                    || faults.len() >= MAX_FAULTS
-                {
-                    continue;
-                }
-                // Of a sweep its stage, unless an instance of it was meant.
-                let swept = target.split_once(SIGN).map(|(stage, _)| stage);
-                let of_sweep = swept.filter(|stage| stages.contains(stage));
-                let mut candidates: Vec<&str> = self
-                    .stages
-                    .iter()
-                    .filter(|(other, entry)| {
-                        entry.kind.is_some_and(|kind| expects.contains(&kind)) && *other != name
-                    })
-                    .filter(|(other, _)| of_sweep.is_none_or(|stage| written(other) == stage))
-                    .map(|(other, _)| {
-                        if of_sweep.is_some() {
-                            *other
-                        } else {
-                            written(other)
-                        }
-                    })
-                    .collect();
-                candidates.dedup();
-                let wanted = match candidates.as_slice() {
-                    [] => format!("{}; there is none yet", a_stage_of(expects)),
-                    some => {
-                        let more = if some.len() > 12 { ", …" } else { "" };
-                        format!(
-                            "{}: {}{more}",
-                            a_stage_of(expects),
-                            alternatives(&some[..some.len().min(12)])
-                        )
-                    }
-                };
-                let pointer = format!("{}/{field}", entry.pointer);
-                let field = if field.starts_with("of/") { "of" } else { field };
-                let draft = |code, message: String| {
-                    Draft::new(code, span, pointer.clone(), message)
-                        .value(&serde_json::Value::String(target.to_owned()))
-                        .expected(wanted.clone())
-                };
-                if target == *name {
-                    faults.push(draft(Code::Cycle, format!("{} consumes itself", quoted(name))));
-                    continue;
-                }
-                let Some(found) = self.stages.get(target) else {
-                    let others = self.stages.keys().map(|name| written(name));
-                    let hint =
-                        suggestion(target, candidates.iter().copied()).or_else(|| suggestion(target, others));
-                    faults.push(
-                        draft(
-                            Code::UnknownStage,
-                            format!("there is no stage {}", quoted(target)),
-                        )
-                        .maybe_hint(hint),
-                    );
-                    continue;
-                };
-                let Some(kind) = found.kind.filter(|kind| !expects.contains(kind)) else {
-                    continue;
-                };
-                let message = format!(
-                    "{} of {} names {}, {}",
-                    quoted(field),
-                    quoted(name),
-                    quoted(target),
-                    a_stage(kind)
-                );
-                let between = self.stages.iter().find(|(other, entry)| {
-                    entry.kind.is_some_and(|kind| expects.contains(&kind))
-                        && entry.references().any(|(_, _, of, _)| of == target)
-                        && *other != name
-                });
-                faults.push(
-                    draft(Code::WrongStage, message)
-                        .maybe_hint(between.map(|(name, _)| {
-                            format!(
-                                "did you mean {}, which consumes {}?",
-                                quoted(written(name)),
-                                quoted(target)
-                            )
-                        }))
-                        .related(
-                            found.span("kind"),
-                            format!("{} is {}", quoted(target), a_stage(kind)),
-                        ),
-                );
-            }
-        }
-        self.faults.extend(faults);
-    }
-
-    /// Circles of two stages and more, each once.
-    fn circles(&mut self) {
-        let edges: Vec<Vec<(usize, Span, String)>> = self
-            .stages
-            .iter()
-            .map(|(name, entry)| {
-                entry
-                    .references()
-                    .filter(|(_, _, target, _)| target != name)
-                    .filter_map(|(field, span, target, _)| {
-                        Some((
-                            self.stages.get_index_of(target)?,
-                            span,
-                            format!("{}/{field}", entry.pointer),
-                        ))
-                    })
-                    .collect()
-            })
-            .collect();
-        // Depth first with an explicit stack: a manifest may hold a chain of a thousand stages.
-        let mut done = vec![false; edges.len()];
-        // Where a stage stands in the path.
-        let mut places: Vec<Option<usize>> = vec![None; edges.len()];
-        for root in 0..edges.len() {
-            let mut path: Vec<(usize, usize)> = vec![(root, 0)];
-            places[root] = Some(0);
-            while let Some((stage, next)) = path.last_mut() {
-                let Some((target, ..)) = edges[*stage].get(*next).filter(|_| !done[*stage]) else {
-                    done[*stage] = true;
-                    places[*stage] = None;
-                    path.pop();
-                    continue;
-                };
-                *next += 1;
-                let Some(start) = places[*target] else {
-                    if !done[*target] {
-                        places[*target] = Some(path.len());
-                        path.push((*target, 0));
-                    }
-                    continue;
-                };
-                self.circle(&path[start..], &edges);
-            }
-        }
-    }
-
-    /// Reports one circle: its stages with the index past the edge taken, in order.
-    fn circle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
-        let name = |stage: usize| self.stages.get_index(stage).map_or("", |(name, _)| *name);
-        // Begin with the stage that is written first.
-        let first = path
-            .iter()
-            .enumerate()
-            .min_by_key(|(_, (stage, _))| *stage)
-            .map_or(0, |(i, _)| i);
-        let turned: Vec<_> = path[first..].iter().chain(&path[..first]).collect();
-        let mut names: Vec<_> = turned.iter().map(|(stage, _)| quoted(name(*stage))).collect();
-        if names.len() > 12 {
-            names.truncate(12);
-            names.push("…".to_owned());
-        }
-        names.extend(turned.first().map(|(stage, _)| quoted(name(*stage))));
-        let mut places = turned
-            .iter()
-            .filter_map(|(stage, next)| edges[*stage].get(next.checked_sub(1)?));
-        let Some((_, span, pointer)) = places.next() else {
-            return;
-        };
-        let mut fault = Draft::new(
-            Code::Cycle,
-            *span,
-            pointer.clone(),
-            format!("stages consume each other in a circle: {}", names.join(" ← ")),
-        )
-        .expected("a graph without circles: a stage consumes what was made before it");
-        for (_, span, _) in places.take(11) {
-            fault = fault.related(*span, "and here");
-        }
-        self.faults.push(fault);
-    }
-
     fn stages(&mut self) {
         let mut faults = Vec::new();
         for entry in self.stages.values() {
