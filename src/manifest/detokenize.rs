@@ -96,7 +96,7 @@ impl<'de> Deserialize<'de> for Detokenization {
 /// Reads a list of detokenizers, or one without a list.
 ///
 /// # Errors
-/// Those of the format.
+/// The deserializer's error when the value is not a rule set or a list of rule sets.
 pub(super) fn one_or_more<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Vec<Detokenization>>, D::Error> {

@@ -1,4 +1,4 @@
-//! Names that people bring along from other programs' configurations: of fields, and of tokenizers.
+//! Names that other programs' configurations use: of fields, and of tokenizers.
 
 use super::fault::alternatives;
 use super::json::{Node, pointer_join, pointer_tokens};
@@ -66,7 +66,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "num_epochs",
             "num_train_epochs",
         ],
-        "`steps` of the train stage says how long it trains: an epoch is the train rows (`mdlm show` of the pack stage) \
+        "set `steps` of the train stage; an epoch takes as many steps as there are train rows (`mdlm show` of the pack stage) \
          divided by `batch`",
     ),
     (
@@ -98,15 +98,15 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "vars",
             "variables",
         ],
-        "a manifest reads no variables: write the value where it belongs, or give it with `--set PATH=VALUE`",
+        "a manifest has no variables: write the value into its field, or set it with `--set PATH=VALUE`",
     ),
     (
         &["cmd", "command", "commands", "exec", "run", "script", "shell"],
-        "a manifest runs no programs: prepare the files first, and name them in `files` of a source",
+        "a manifest cannot run programs: prepare the files first, then list them in `files` of a source stage",
     ),
     (
         &["accelerator", "cuda", "device", "devices", "gpu", "gpus"],
-        "where it computes is no setting: `mdlm run --device cpu|cuda`, or MDLM_DEVICE",
+        "the device is not part of a manifest: use `mdlm run --device cpu|cuda` or MDLM_DEVICE",
     ),
     (
         &[
@@ -120,7 +120,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "threads",
             "workers",
         ],
-        "the number of threads is no setting: `mdlm run --threads N`, and `--jobs N` for stages side by side",
+        "the number of threads is not part of a manifest: use `mdlm run --threads N`, and `--jobs N` to run stages side by side",
     ),
     (
         &[
@@ -136,7 +136,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "save_dir",
             "save_path",
         ],
-        "results are kept in the store: `mdlm path MANIFEST STAGE` prints their folder, and `--store DIR` names another \
+        "results are kept in the store: `mdlm path MANIFEST STAGE` prints their folder, and `--store DIR` selects another \
          store",
     ),
     (
@@ -147,7 +147,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "resume_from",
             "resume_from_checkpoint",
         ],
-        "leave it out: an interrupted training goes on from its checkpoint when the same command runs again",
+        "leave it out: an interrupted training resumes from its checkpoint when you run the same command again",
     ),
     (
         &[
@@ -180,11 +180,11 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "num_layers",
             "width",
         ],
-        "the network's sizes are those of its `shape`; `mdlm shapes` lists them",
+        "`shape` sets the sizes of the network; `mdlm shapes` lists the shapes",
     ),
     (
         &["optim", "optimizer"],
-        "the optimizer is AdamW: `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay` are its settings",
+        "the optimizer is always AdamW; set `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay`",
     ),
     (
         &[
@@ -192,7 +192,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "gradient_accumulation",
             "gradient_accumulation_steps",
         ],
-        "`batch` is the whole batch, and `micro_batch` the rows of it that go through the network at a time",
+        "set `batch` to the rows of a whole step, and `micro_batch` to the rows that go through the network at a time",
     ),
     (
         &[
@@ -203,7 +203,7 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
             "tensorboard",
             "wandb",
         ],
-        "`metrics.jsonl` in the folder that `mdlm path` prints has the losses; `mdlm run --log-every` paces the log",
+        "the losses are in `metrics.jsonl` in the folder that `mdlm path` prints; `mdlm run --log-every` sets how often they are printed",
     ),
 ];
 

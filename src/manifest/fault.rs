@@ -32,13 +32,13 @@ pub enum Code {
     Nesting,
     /// A number that a 64-bit float cannot hold.
     NumberRange,
-    /// A field is there twice.
+    /// A field is given twice.
     DuplicateKey,
-    /// A `--set` argument that names nothing that could be set.
+    /// A `--set` argument that cannot be applied.
     Override,
     /// A field that does not exist.
     UnknownField,
-    /// A field that must be there is not.
+    /// A required field is missing.
     MissingField,
     /// A value of another JSON type than the field takes.
     WrongType,
@@ -46,17 +46,17 @@ pub enum Code {
     InvalidValue,
     /// A number outside the field's bounds, or too few or too many elements.
     OutOfRange,
-    /// A name with characters that names do not have.
+    /// A name with characters that names cannot have.
     InvalidName,
     /// A `kind` that does not exist.
     UnknownKind,
     /// A shape that was not compiled.
     UnknownShape,
-    /// A stage that does not exist is named.
+    /// A reference to a stage that does not exist.
     UnknownStage,
     /// A stage names a stage of a kind that it cannot consume.
     WrongStage,
-    /// Stages consume each other in a circle.
+    /// Stages consume each other in a cycle.
     Cycle,
     /// A tokenizer has more tokens than the shape's vocabulary.
     Vocabulary,
@@ -64,7 +64,7 @@ pub enum Code {
     RowLength,
     /// A choice about padding for rows that have none.
     Padding,
-    /// Rows come from another tokenizer than the model's.
+    /// Rows were tokenized with a different tokenizer than the model's.
     Tokenizer,
     /// `micro_batch` does not divide `batch`.
     MicroBatch,
@@ -74,25 +74,25 @@ pub enum Code {
     Noise,
     /// An estimator or sampler that needs a network without time conditioning.
     TimeConditioning,
-    /// A character is in the alphabet twice.
+    /// An alphabet contains a character twice.
     Alphabet,
-    /// A grammar that is not the data's.
+    /// A grammar that the data does not come from.
     Grammar,
     /// A split without rows.
     EmptySplit,
-    /// A download that is neither pinned nor said to be unpinned, or both.
+    /// A download that is neither pinned nor declared as unpinned, or is both.
     Pin,
     /// A part that a corpus does not have.
     Corpus,
-    /// Detokenizers that do not go together, or not with the corpus.
+    /// Detokenizers that do not match each other or the corpus.
     Detokenize,
     /// A regular expression, glob, JSON pointer or column that cannot be one.
     Pattern,
     /// Settings that leave no record.
     NothingLeft,
-    /// A setting of a source that has no effect there.
+    /// A setting that does not apply to its source.
     NoEffect,
-    /// A sweep that cannot be spelt out.
+    /// A sweep that cannot be expanded.
     Matrix,
     /// The schema takes what the program does not: a bug of ours, which a property test looks for.
     Disagreement,
@@ -315,7 +315,7 @@ impl Draft {
             && let Some((place, message)) = self.related.iter_mut().find(|(place, _)| place.source > 0)
         {
             std::mem::swap(place, &mut self.span);
-            "does not go with this".clone_into(message);
+            "conflicts with this".clone_into(message);
         }
     }
 

@@ -221,15 +221,15 @@ impl<'a> Parser<'a> {
         let start = self.position;
         let Some(first) = self.peek() else {
             return self
-                .syntax(start, start, "the text ends too early")
+                .syntax(start, start, "the text ends unexpectedly")
                 .expected(expected);
         };
         if matches!(first, '/' | '#') {
             let line = self.rest().lines().next().unwrap_or_default();
             return self
-                .syntax(start, start + line.trim_end().len(), "a comment")
+                .syntax(start, start + line.trim_end().len(), "comments are not allowed")
                 .expected(expected)
-                .hint("JSON has no comments; `description` of the manifest takes text");
+                .hint("JSON has no comments; use the `description` of the manifest or of a stage");
         }
         let word: usize = self
             .rest()
@@ -245,14 +245,14 @@ impl<'a> Parser<'a> {
         let is_word = word > 0 && !first.is_ascii_digit();
         match found {
             "'" | "`" | "“" | "”" | "„" | "‘" | "’" | "«" => {
-                fault.hint("strings and keys take double quotes")
+                fault.hint("put strings and field names in double quotes")
             }
             _ if expected.starts_with("a field name") && is_word => fault.hint(format!("write \"{found}\"")),
             _ if expected != "a value" || !is_word => fault,
-            _ if is_nothing(found) => fault.hint("leave the field out for its default"),
+            _ if is_nothing(found) => fault.hint("leave the field out to use its default"),
             _ => match boolean(found) {
                 Some(value) => fault.hint(format!("write `{value}`")),
-                None => fault.hint(format!("text takes double quotes: write \"{found}\"")),
+                None => fault.hint(format!("put text in double quotes: write \"{found}\"")),
             },
         }
     }
@@ -262,7 +262,7 @@ impl<'a> Parser<'a> {
         let node = self.value(0)?;
         self.skip_space();
         if self.position < self.text.len() {
-            return Err(self.unexpected("the end of the text after the value").into());
+            return Err(self.unexpected("nothing after the value").into());
         }
         Ok(node)
     }
@@ -276,9 +276,9 @@ impl<'a> Parser<'a> {
                         Code::Nesting,
                         self.span(start, start + 1),
                         self.pointer(),
-                        format!("nested more than {MAX_DEPTH} deep"),
+                        format!("nested more than {MAX_DEPTH} levels deep"),
                     )
-                    .expected("at most 6 levels, which is what a manifest needs")
+                    .expected("at most 6 levels, as many as a manifest needs")
                     .into());
                 }
                 self.position += 1;
@@ -352,7 +352,7 @@ impl<'a> Parser<'a> {
                         Code::DuplicateKey,
                         key_span,
                         self.pointer(),
-                        format!("field {} is there twice", quoted(&key)),
+                        format!("field {} is given twice", quoted(&key)),
                     )
                     .related(*first, "first here")
                     .expected("every field at most once"),
@@ -408,7 +408,7 @@ impl<'a> Parser<'a> {
             }
             Some(c) if matches!(c, '"' | '{' | '[' | '-') || c.is_ascii_alphanumeric() => {
                 // What stands before is a value, whose last byte is ASCII.
-                let fault = self.syntax(before - 1, before, "no comma after this value");
+                let fault = self.syntax(before - 1, before, "missing comma after this value");
                 Err(fault.expected(format!("`,` or `{close}`")).into())
             }
             _ => Err(self
@@ -447,7 +447,7 @@ impl<'a> Parser<'a> {
                 Some('\\') => out.push(self.escape()?),
                 None | Some('\n' | '\r') => {
                     return Err(self
-                        .syntax(open, self.position, "a string that is not closed")
+                        .syntax(open, self.position, "the string is not closed")
                         .expected("`\"` at its end, on the same line")
                         .into());
                 }
@@ -488,7 +488,7 @@ impl<'a> Parser<'a> {
                         format!("unknown escape `\\{}`", letter.escape_debug()),
                     )
                     .expected("one of `\\\"`, `\\\\`, `\\/`, `\\b`, `\\f`, `\\n`, `\\r`, `\\t`, `\\uXXXX`")
-                    .hint("a backslash itself is written `\\\\`")
+                    .hint("write a backslash as `\\\\`")
                     .into());
             }
         })
@@ -522,7 +522,7 @@ impl<'a> Parser<'a> {
             .filter(|d| d.bytes().all(|b| b.is_ascii_hexdigit()));
         let Some(digits) = digits else {
             return Err(self
-                .syntax(start, self.position, "an unfinished `\\u` escape")
+                .syntax(start, self.position, "unfinished `\\u` escape")
                 .expected("four hexadecimal digits after `\\u`")
                 .into());
         };
@@ -546,7 +546,9 @@ impl<'a> Parser<'a> {
         if !is_json_number(literal) {
             let fault = self
                 .syntax(start, end, format!("{} is not a JSON number", quoted(literal)))
-                .expected("digits, perhaps with a fraction `.5` after them and an exponent `e-4`");
+                .expected(
+                    "digits, optionally followed by a fraction such as `.5` and an exponent such as `e-4`",
+                );
             return Err(fault.maybe_hint(number_hint(literal)).into());
         }
         self.position = end;

@@ -81,7 +81,7 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<(&'static s
     let hint = if set.iter().any(|(path, _)| is_swept(path)) {
         let swept = set.iter().map(|(path, _)| format!("`{into}.{path}`"));
         let swept: Vec<_> = swept.collect();
-        format!("`matrix` sweeps it as {}", swept.join(" and "))
+        format!("in `matrix`, sweep {}", swept.join(" and "))
     } else if member.key_span.source > 0 {
         let arguments = set
             .iter()
@@ -221,11 +221,11 @@ mod tests {
             ),
             (
                 json!({ "matrix": { "antithetic": [true, false] } }),
-                vec!["`matrix` sweeps it as `objective.antithetic`"],
+                vec!["in `matrix`, sweep `objective.antithetic`"],
             ),
             (
                 json!({ "matrix": { "noise.epsilon": [0.01], "noise.kind": ["cosine", "log_linear"] } }),
-                vec!["`matrix` sweeps it as `objective.noise.kind` and `objective.noise.epsilon`"],
+                vec!["in `matrix`, sweep `objective.noise.kind` and `objective.noise.epsilon`"],
             ),
         ] {
             assert_eq!(load(&settings, &[]).unwrap_err(), expected, "{settings}");
@@ -336,7 +336,7 @@ mod tests {
             ),
             (
                 json!({ "matrix": { "grid": ["exact", "published"] } }),
-                vec!["`matrix` sweeps it as `sampler.grid`"],
+                vec!["in `matrix`, sweep `sampler.grid`"],
             ),
             (
                 json!({ "matrix": { "sampler.grid": ["exact", "published"] } }),

@@ -62,8 +62,8 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// Faults of what fields name, as those who have read it found them: the pointer of the field in the manifest as it is
-    /// written, what is wrong, and the way out.
+    /// Faults that were found in the files that fields name: for each the pointer of the field in the manifest as written,
+    /// what is wrong, and the hint.
     #[must_use]
     pub fn faults(&self, found: Vec<(String, String, Option<String>)>) -> Faults {
         let mut sources = vec![SourceText {
@@ -95,12 +95,12 @@ impl Loaded {
 impl Manifest {
     /// Reads the file, applies the `--set` arguments, and checks everything that can be checked without data.
     ///
-    /// An override is `PATH=VALUE`: names joined by points (`stages.model.steps=200`, `stages.text.input.files.0=a.txt`),
-    /// and a value that is JSON, or else a string. `null` takes a field away, so that its default holds. Later
+    /// An override is `PATH=VALUE`: names separated by dots (`stages.model.steps=200`, `stages.text.input.files.0=a.txt`),
+    /// and a value that is JSON, or else a string. `null` removes a field, so that its default applies. Later
     /// arguments win.
     ///
     /// # Errors
-    /// All faults at once, in the order of the text; those of an override point into its argument.
+    /// [`Faults`] lists all faults at once, in the order of the text; a fault of an override points into its argument.
     pub fn load(path: &Path, overrides: &[String]) -> Result<Loaded, Faults> {
         let name = path.display().to_string();
         let bytes = read(path).map_err(|fault| {
@@ -121,7 +121,7 @@ impl Manifest {
     /// [`Manifest::load`] from a file's content; `name` stands for the file in faults.
     ///
     /// # Errors
-    /// As [`Manifest::load`].
+    /// [`Faults`], as [`Manifest::load`] does.
     pub fn from_bytes(name: &str, bytes: Vec<u8>, overrides: &[String]) -> Result<Loaded, Faults> {
         let (text, encoding) = decode(bytes);
         let mut sources = vec![SourceText {
@@ -241,7 +241,7 @@ fn take_descriptions(tree: &mut Node) -> Vec<Draft> {
                     Code::WrongType,
                     description.span,
                     pointer,
-                    "a description is no text",
+                    "the description is not a string",
                 )
                 .value(&description.to_json())
                 .expected("a string"),
@@ -262,14 +262,14 @@ fn other_language(text: &str) -> Option<&'static str> {
     };
     if first == "---" || first.starts_with("%YAML") || first.starts_with("- ") || key(first, ':') {
         return Some(
-            "a manifest is JSON, and this looks like YAML: `yq -o json FILE` or `python -c \"import json, sys, yaml; \
-             json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2)\"` converts it",
+            "a manifest is JSON, but this looks like YAML; convert it with `yq -o json FILE` or `python -c \"import json, sys, yaml; \
+             json.dump(yaml.safe_load(sys.stdin), sys.stdout, indent=2)\"`",
         );
     }
     let is_toml = key(first, '=') || first.starts_with('[') && first.ends_with(']') && !first.contains(',');
     is_toml.then_some(
-        "a manifest is JSON, and this looks like TOML: `yq -p toml -o json FILE` converts it; \
-         `schemas/pipeline.schema.json` says what it holds",
+        "a manifest is JSON, but this looks like TOML; convert it with `yq -p toml -o json FILE`; \
+         `schemas/pipeline.schema.json` describes the fields",
     )
 }
 
@@ -296,7 +296,7 @@ fn at_home(path: &Path) -> Option<String> {
     let home = home.map_or_else(|| PathBuf::from("/home/NAME"), PathBuf::from);
     let path = home.join(rest);
     Some(format!(
-        "`~` stands for the home folder in a shell alone, and not within quotes: write `{}`",
+        "only a shell expands `~` to the home folder, and not within quotes: write `{}`",
         path.display()
     ))
 }
@@ -309,7 +309,7 @@ fn no_file(path: &Path) -> Option<String> {
     } else {
         let to = fs::read_link(path).ok()?;
         return Some(format!(
-            "a symbolic link to `{}`, which is not there",
+            "a symbolic link to `{}`, which does not exist",
             to.display()
         ));
     };
@@ -364,8 +364,9 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
         .map_err(unreadable)?;
     if bytes.len() > MAX_BYTES {
         let message = "the file is larger than 1 MiB";
-        return Err(Draft::new(Code::TooLarge, Span::default(), "", message)
-            .expected("a manifest: some kilobytes of JSON; data is named in it, not written into it"));
+        return Err(Draft::new(Code::TooLarge, Span::default(), "", message).expected(
+            "a manifest: a few kilobytes of JSON that name the data files instead of containing the data",
+        ));
     }
     Ok(bytes)
 }
@@ -426,7 +427,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
     let fault = |start, end, message: String| Draft::new(Code::Override, span(start, end), "", message);
     let Some((path, text)) = argument.split_once('=') else {
         return Err(vec![
-            fault(0, argument.len(), format!("{} sets nothing", quoted(argument)))
+            fault(0, argument.len(), format!("{} has no `=VALUE`", quoted(argument)))
                 .expected("PATH=VALUE, as in `stages.model.steps=200`"),
         ]);
     };
@@ -439,8 +440,8 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
         let end = start + segment.len();
         if segment.trim().is_empty() {
             return Err(vec![
-                fault(0, path.len(), format!("{} has an empty name in it", quoted(path)))
-                    .expected("names joined by points, as in `stages.model.steps`"),
+                fault(0, path.len(), format!("{} contains an empty name", quoted(path)))
+                    .expected("names separated by dots, as in `stages.model.steps`"),
             ]);
         }
         segments.push((segment, span(start, end)));
@@ -471,7 +472,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                 {
                     return Err(vec![
                         at(format!("a manifest has no field {}", quoted(segment)))
-                            .expected("a path from the manifest's top")
+                            .expected("a path that starts at the top of the manifest")
                             .hint(format!("did you mean `--set {meant}={text}`?")),
                     ]);
                 }
@@ -517,7 +518,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                 let (parent, _) = path.split_at(key_span.start.saturating_sub(1));
                 return Err(vec![
                     at(format!(
-                        "{} has no fields, so no {}",
+                        "{} is not an object, so it has no field {}",
                         quoted(parent),
                         quoted(segment)
                     ))
@@ -565,7 +566,7 @@ fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<D
                     )
                     .expected("JSON, or text without quotes")
                     .hint(format!(
-                        "write {inner}, in double quotes for the shell where it needs any"
+                        "write {inner}; if the shell needs quotes, use double quotes"
                     )),
                 ]);
             }
@@ -654,7 +655,7 @@ mod tests {
         );
         check(
             "stages.model.learning_rate=",
-            "--set:1:28: there is no value; expected a number from 0 to 10; hint: give a value after the `=`, or `null` to remove \
+            "--set:1:28: the value is missing; expected a number from 0 to 10; hint: give a value after the `=`, or `null` to remove \
              the field",
         );
         check(
@@ -672,15 +673,15 @@ mod tests {
         );
         check(
             "seed.x=1",
-            "--set:1:1: `seed` has no fields, so no `x`; expected a path that ends at `seed`",
+            "--set:1:1: `seed` is not an object, so it has no field `x`; expected a path that ends at `seed`",
         );
         check(
             "seed",
-            "--set:1:1: `seed` sets nothing; expected PATH=VALUE, as in `stages.model.steps=200`",
+            "--set:1:1: `seed` has no `=VALUE`; expected PATH=VALUE, as in `stages.model.steps=200`",
         );
         check(
             "stages..steps=1",
-            "--set:1:1: `stages..steps` has an empty name in it; expected names joined by points, as in `stages.model.steps`",
+            "--set:1:1: `stages..steps` contains an empty name; expected names separated by dots, as in `stages.model.steps`",
         );
         check(
             "stages.rows.length=16",
@@ -690,7 +691,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_of_a_format_is_told_where_it_belongs() {
+    fn the_hint_shows_where_a_setting_of_a_format_belongs() {
         for (argument, hint) in [
             (
                 r#"stages.text.input.read={"bad_rows":"skip"}"#,

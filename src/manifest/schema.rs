@@ -86,14 +86,14 @@ fn description() -> Value {
 fn matrix() -> Value {
     json!({
         "title": "Matrix",
-        "description": "Fields of the stage to sweep, each with a list of values or a range. Join names by points for a nested field \
+        "description": "Fields of the stage to sweep, each with a list of values or a range. Separate the names of a nested field by dots \
             (`objective.noise.epsilon`). Every combination of values makes an instance of the stage, such as `model@seed=1`, \
             and an instance of every stage that reads it. Default: not swept.",
         "type": "object",
         "minProperties": 1,
         "propertyNames": {
             "pattern": "^(?!kind$|kind\\.|matrix$|matrix\\.)[^.]+(\\.[^.]+)*$",
-            "patternErrorMessage": "a field of the stage, nested names joined by points"
+            "patternErrorMessage": "a field of the stage; separate nested names by dots"
         },
         "additionalProperties": {
             "oneOf": [

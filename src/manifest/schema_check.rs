@@ -1,4 +1,4 @@
-//! Structural faults: what the schema says, said so that a person can act on it.
+//! Structural faults: the findings of the schema, worded so that a person can act on them.
 //!
 //! `jsonschema` decides; this module words its findings. Where a value may be one of several kinds, the branch that
 //! its `kind` names is reported on, not "no branch matched".
@@ -47,7 +47,7 @@ fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
     };
     let value = super::fault::shortened(&node.member(key)?.value.to_json());
     Some(format!(
-        "it is a setting of `format`: \"read\": {{ \"format\": {{ \"kind\": \"{kind}\", \"{key}\": {value} }} }}"
+        "it belongs in `format`: write \"read\": {{ \"format\": {{ \"kind\": \"{kind}\", \"{key}\": {value} }} }}"
     ))
 }
 
@@ -120,7 +120,7 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
             Code::InvalidValue,
             tree.span,
             "",
-            "the schema of manifests does not compile",
+            "internal error: the schema of manifests does not compile",
         );
         return (vec![fault], 0);
     };
@@ -357,7 +357,7 @@ impl Wording<'_> {
                         Code::UnknownKind,
                         member.value.span,
                         at,
-                        format!("there is no kind {}", quoted(kind)),
+                        format!("unknown kind {}", quoted(kind)),
                     )
                     .value(&value)
                     .expected(one_of)
@@ -386,7 +386,7 @@ impl Wording<'_> {
                 self.drafts.push(match suggestion(written, options) {
                     None if spelling::is_nothing(written) => draft
                         .expected(expected)
-                        .hint("leave the field out for its default; of `--set`, `null` takes it away"),
+                        .hint("leave the field out to use its default (with `--set`, write `null`)"),
                     hint => draft.expected(expected).maybe_hint(hint),
                 });
             }
@@ -421,16 +421,20 @@ impl Wording<'_> {
             }
             Kind::Pattern { .. } => {
                 let written = node.as_str().unwrap_or_default();
-                // "a name: …", "a URL: …"
-                let noun = expected.split(':').next().unwrap_or_default();
-                let noun = noun.strip_prefix("a ").unwrap_or("name");
+                // "a name: …", "an ASCII character, …", "one ASCII character; …"
+                let noun = expected.split([':', ',', ';']).next().unwrap_or_default();
+                let noun = ["a ", "an ", "one "]
+                    .iter()
+                    .find_map(|article| noun.strip_prefix(article))
+                    .unwrap_or("name");
                 let code = if noun == "name" {
                     Code::InvalidName
                 } else {
                     Code::InvalidValue
                 };
-                self.drafts
-                    .push(draft(code, format!("{} is no {noun}", quoted(written))).expected(expected));
+                self.drafts.push(
+                    draft(code, format!("{} is not a valid {noun}", quoted(written))).expected(expected),
+                );
             }
             Kind::PropertyNames { error } => {
                 let Some(name) = error.instance().as_str() else {
@@ -438,7 +442,7 @@ impl Wording<'_> {
                 };
                 let Some(member) = node.member(name) else { return };
                 let expected = describe(finding.schema.get("propertyNames").unwrap_or(finding.schema));
-                let message = format!("{} is no name for a stage", quoted(name));
+                let message = format!("{} is not a valid stage name", quoted(name));
                 self.drafts.push(
                     Draft::new(
                         Code::InvalidName,
@@ -545,7 +549,7 @@ impl Wording<'_> {
                             describe(&finding.schema["properties"][field])
                         )
                     }
-                    (None, []) => "no further field".to_owned(),
+                    (None, []) => "no more fields".to_owned(),
                     (None, [one]) => quoted(one),
                     (None, several) => format!("one of {}", alternatives(several)),
                 })
@@ -588,8 +592,8 @@ impl Wording<'_> {
             .find_map(|(other, _)| node.member(other))
             .or_else(|| did_you_mean("kind", keys).and_then(|key| node.member(key)));
         if let (Some(member), Some((_, draft))) = (near, self.missing.last_mut()) {
-            draft.hint = Some(format!("did you mean `kind` by {}?", quoted(&member.key)));
-            draft.related.push((member.key_span, "this one".to_owned()));
+            draft.hint = Some(format!("did you mean `kind` instead of {}?", quoted(&member.key)));
+            draft.related.push((member.key_span, "this field".to_owned()));
         }
     }
 }
@@ -616,13 +620,13 @@ fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str
     // The value of an override that is no JSON is text without quotes.
     let bare = |text: &str| node.span.end - node.span.start == text.len();
     let found = match json {
-        Value::Null => "`null` is no value".to_owned(),
+        Value::Null => "`null` is not allowed".to_owned(),
         Value::Bool(value) => format!("`{value}` is a boolean"),
         Value::Number(number) if number.is_f64() && expected.contains("integer") => {
             format!("`{number}` is not an integer")
         }
         Value::Number(number) => format!("`{number}` is a number"),
-        Value::String(text) if bare(text) && text.trim().is_empty() => "there is no value".to_owned(),
+        Value::String(text) if bare(text) && text.trim().is_empty() => "the value is missing".to_owned(),
         Value::String(text) if is_number && bare(text) && spelling::number_hint(text).is_some() => {
             format!("{} is not a JSON number", quoted(text))
         }
@@ -639,7 +643,7 @@ fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str
         .expected(expected);
     match json {
         Value::Null if is_required(tree, path) => draft.hint("write a value: the field has no default"),
-        Value::Null => draft.hint("leave the field out for its default"),
+        Value::Null => draft.hint("leave the field out to use its default"),
         Value::String(text) => {
             let quotes = if bare(text) { "" } else { " without quotes" };
             let plain = spelling::unquoted(text);
@@ -665,9 +669,9 @@ fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str
             }
             if spelling::is_nothing(text) {
                 return draft.hint(if bare(text) {
-                    "`null` takes the field away, so that its default holds"
+                    "write `null` to remove the field and use its default"
                 } else {
-                    "leave the field out for its default"
+                    "leave the field out to use its default"
                 });
             }
             if expected.starts_with("an array") {
@@ -680,7 +684,7 @@ fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str
             draft.hint(format!("write \"{number}\""))
         }
         Value::Array(_) if path == "/stages" => {
-            draft.hint("stages have names: `\"stages\": { \"text\": { \"kind\": \"source\", … }, … }`")
+            draft.hint("give every stage a name: `\"stages\": { \"text\": { \"kind\": \"source\", … }, … }`")
         }
         Value::Array(_) => draft.maybe_hint(swept(node, path, json, expected)),
         _ => draft,
@@ -701,10 +705,10 @@ fn swept(node: &Node, path: &str, json: &Value, expected: &str) -> Option<String
     }
     let values = super::fault::shortened(json);
     Some(if node.span.source > 0 {
-        format!("to sweep it: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
+        format!("to sweep these values: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
     } else {
         format!(
-            "to sweep it, move it into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
+            "to sweep these values, move them into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
             quoted(&stage)
         )
     })

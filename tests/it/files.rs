@@ -199,7 +199,7 @@ fn what_exclude_cannot_mean_is_a_fault() {
         "s3://bucket/a.txt",
     ] {
         assert!(
-            validate(url, "b").contains("`exclude` is for a glob, and `url` names one file"),
+            validate(url, "b").contains("`exclude` has no effect: `url` names a single file"),
             "{url}"
         );
     }

@@ -79,18 +79,22 @@ fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
         ("0.001", "inf", "expected a finite number"),
         ("0.001", "1e", "as in 1e-4"),
         ("0.001", "\".001\"", "hint: write 0.001 without quotes"),
-        ("0.001", "None", "hint: leave the field out for its default"),
+        ("0.001", "None", "hint: leave the field out to use its default"),
         ("0.001", "# lr\n 0.001", "hint: JSON has no comments"),
         (
             "0.001",
             "[0.001, 0.004]",
             "move it into `matrix` of `model`: \"matrix\": { \"learning_rate\": [0.001,0.004] }",
         ),
-        ("\"nano\"", "'nano'", "hint: strings and keys take double quotes"),
+        (
+            "\"nano\"",
+            "'nano'",
+            "hint: put strings and field names in double quotes",
+        ),
         (
             "\"nano\"",
             "nano",
-            "hint: text takes double quotes: write \"nano\"",
+            "hint: put text in double quotes: write \"nano\"",
         ),
         ("\"steps\"", "steps", "hint: write \"steps\""),
         (
@@ -589,7 +593,7 @@ fn a_truth_value_is_no_number() {
         (
             "\"warmup_steps\":3",
             "\"warmup_steps\":None",
-            "hint: leave the field out for its default",
+            "hint: leave the field out to use its default",
         ),
     ] {
         assert!(manifest.contains(from), "{from} in {manifest}");

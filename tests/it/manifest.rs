@@ -109,7 +109,7 @@ fn faults_as_json() {
             "place": { "source": "duplicate-keys.json", "line": 4, "column": 3, "end_line": 4, "end_column": 9 },
             "pointer": "/seed",
             "value": null,
-            "message": "field `seed` is there twice",
+            "message": "field `seed` is given twice",
             "expected": "every field at most once",
             "hint": null,
             "related": [{
@@ -167,7 +167,7 @@ fn overrides_are_checked_as_they_were_written() {
       = at: `/stages/modle`
       = hint: did you mean `model`?
 
-    error[syntax]: the text ends too early
+    error[syntax]: the text ends unexpectedly
      --> --set:1:11
       |
     1 | seed=[1, 2
@@ -457,5 +457,5 @@ fn a_stage_may_be_described() {
     let output = plan();
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(2));
-    assert!(said.contains("a description is no text"), "{said}");
+    assert!(said.contains("the description is not a string"), "{said}");
 }

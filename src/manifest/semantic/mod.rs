@@ -70,7 +70,7 @@ fn a_stage_of(kinds: &[StageKind]) -> String {
         [kind] => a_stage(*kind),
         kinds => {
             let names: Vec<_> = kinds.iter().map(|kind| kind.name()).collect();
-            format!("one of the kinds {}", alternatives(&names))
+            format!("a stage of kind {}", alternatives(&names))
         }
     }
 }
@@ -282,7 +282,7 @@ impl<'t> Checker<'t> {
                     )
                     .expected(format!("a divisor of {batch}"))
                     .hint(format!(
-                        "the next below is {below}; it changes memory and speed, not the result"
+                        "set `\"micro_batch\": {below}`, the next smaller divisor; it changes memory and speed, not the result"
                     )),
             );
         }
@@ -294,7 +294,7 @@ impl<'t> Checker<'t> {
             let message = format!(
                 "{written}warm-up of {} is longer than the training of {}",
                 counted(stage.warmup_steps, "step"),
-                stage.steps
+                counted(stage.steps, "step")
             );
             faults.push(
                 entry
@@ -315,8 +315,8 @@ impl<'t> Checker<'t> {
                         Code::Noise,
                         "objective/noise/sigma_max",
                         format!(
-                            "the noise does not rise: from {} to {}",
-                            range.sigma_min, range.sigma_max
+                            "`sigma_max` {} is not above `sigma_min` {}",
+                            range.sigma_max, range.sigma_min
                         ),
                     )
                     .expected(format!("a `sigma_max` above `sigma_min`, {}", range.sigma_min)),
@@ -356,7 +356,7 @@ impl<'t> Checker<'t> {
                 String::new()
             } else {
                 format!(
-                    ", or take a shape for rows of {}: {}",
+                    ", or use a shape with rows of {}: {}",
                     pack.length,
                     alternatives(&same)
                 )
@@ -426,12 +426,12 @@ impl<'t> Checker<'t> {
         }
         if !large.is_empty() {
             ways.push(format!(
-                "take a larger shape for these rows: {}",
+                "use a shape with a larger vocabulary: {}",
                 alternatives(&large)
             ));
         }
         let message = format!(
-            "shape {} takes {} tokens, but the tokenizer of {} {how} {size}",
+            "shape {} has a vocabulary of {} tokens, but the tokenizer of {} {how} {size}",
             quoted(shape.name),
             shape.vocabulary,
             quoted(upstream.tokens),
@@ -446,7 +446,7 @@ impl<'t> Checker<'t> {
                 .fault(Code::Vocabulary, "shape", message)
                 .expected(format!("a shape with a vocabulary of at least {size}"))
                 .maybe_hint(hint)
-                .related(tokens.span(field), "the tokenizer's size"),
+                .related(tokens.span(field), "the size of the tokenizer"),
         );
     }
 
@@ -501,7 +501,7 @@ impl<'t> Checker<'t> {
                 && !same_tokenizer(&of_model, &of_data)
             {
                 let message = format!(
-                    "the rows of {} come from the tokenizer of {}, but {} learnt with that of {}",
+                    "the rows of {} come from the tokenizer of {}, but {} was trained with that of {}",
                     quoted(&stage.data),
                     quoted(of_data.tokens),
                     quoted(&stage.model),
@@ -511,18 +511,18 @@ impl<'t> Checker<'t> {
                     .fault(Code::Tokenizer, "data", message)
                     .expected("rows from the model's own tokenizer")
                     .hint(format!(
-                        "tokenize them with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
+                        "tokenize the rows with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
                         of_model.tokens
                     ));
                 if let Some(tokens) = self.entry(of_data.tokens) {
-                    fault = fault.related(tokens.span("tokenizer/kind"), "another tokenizer");
+                    fault = fault.related(tokens.span("tokenizer/kind"), "a different tokenizer");
                 }
                 faults.push(fault);
             }
             if model.objective.is_time_conditioned() && stage.estimator == Estimator::Count {
                 faults.push(
                     self.needs_no_time(entry, "estimator", "estimator `count`", &stage.model)
-                        .hint("take `\"estimator\": \"time\"`, or train without time conditioning"),
+                        .hint("set `\"estimator\": \"time\"`, or train without time conditioning"),
                 );
             }
         }
@@ -532,11 +532,11 @@ impl<'t> Checker<'t> {
                     .fault(
                         Code::InvalidValue,
                         "bound",
-                        "the estimator `count` draws no times, of which the published number is a mean"
+                        "the published number is a mean over times, but the estimator `count` draws no times"
                             .to_owned(),
                     )
                     .expected("`\"valid\"`, or the estimator `time`")
-                    .hint("take `\"estimator\": \"time\"`, or leave `bound` out"),
+                    .hint("set `\"estimator\": \"time\"`, or leave `bound` out"),
             );
         }
         self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);
@@ -554,7 +554,7 @@ impl<'t> Checker<'t> {
             } else {
                 format!("the default sampler, {kind},")
             };
-            let way = "take `\"sampler\": { \"kind\": \"ancestral\" }`, or train without time conditioning";
+            let way = "set `\"sampler\": { \"kind\": \"ancestral\" }`, or train without time conditioning";
             faults.push(
                 self.needs_no_time(entry, "sampler", &what, &stage.model)
                     .hint(way),
@@ -565,14 +565,14 @@ impl<'t> Checker<'t> {
 
     fn needs_no_time(&self, entry: &Entry<'_>, field: &str, what: &str, model: &str) -> Draft {
         let message = format!(
-            "{what} needs a network that ignores the time, but {} is fed it",
+            "{what} needs a model without time conditioning, but {} has it",
             quoted(model)
         );
         let fault = entry
             .fault(Code::TimeConditioning, field, message)
             .expected("a model without `time_conditioning`");
         match self.entry(model) {
-            Some(model) => fault.related(model.span("objective/time_conditioning"), "fed the time here"),
+            Some(model) => fault.related(model.span("objective/time_conditioning"), "switched on here"),
             None => fault,
         }
     }
@@ -599,12 +599,12 @@ impl<'t> Checker<'t> {
                 .fault(
                     Code::Grammar,
                     "grammar",
-                    format!("{} has no grammar: its text comes from files", quoted(grammar)),
+                    format!("{} has no grammar: it is not a synthetic source", quoted(grammar)),
                 )
                 .expected(format!("a synthetic source{which}"))
-                .hint("leave `grammar` out for text from files");
+                .hint("leave `grammar` out if the text is not synthetic");
             if let Some(source) = self.entry(grammar) {
-                fault = fault.related(source.span("input/kind"), "text from files");
+                fault = fault.related(source.span("input/kind"), "not synthetic");
             }
             faults.push(fault);
             return;
@@ -633,8 +633,8 @@ impl<'t> Checker<'t> {
             faults.push(
                 entry
                     .fault(Code::Grammar, "grammar", message)
-                    .expected("the source of the rows, where it is synthetic")
-                    .hint("the exact entropy of a grammar says nothing about other text"),
+                    .expected("the synthetic source of the rows")
+                    .hint("leave `grammar` out if the rows are not synthetic: the entropy of a grammar applies only to its own text"),
             );
         }
     }
@@ -647,15 +647,15 @@ fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
             entry
                 .fault(Code::Padding, "padding", "wrapped rows have no padding to count")
                 .expected("`padding` only beside `\"wrap\": false`")
-                .hint("set `wrap` to false for one padded record a row, or drop `padding`"),
+                .hint("set `wrap` to false for one padded record per row, or remove `padding`"),
         );
     }
     if !stage.wrap && stage.tail == Tail::Pad {
         faults.push(
             entry
-                .fault(Code::Padding, "tail", "rows of one record each have no tail")
+                .fault(Code::Padding, "tail", "rows that are not wrapped have no tail")
                 .expected("`tail` only beside `\"wrap\": true`")
-                .hint("drop `tail`: every such row is padded anyway"),
+                .hint("remove `tail`: without `wrap`, every row is padded"),
         );
     }
 }

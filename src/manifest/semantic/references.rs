@@ -1,4 +1,4 @@
-//! References between stages: unknown names, wrong kinds, circles.
+//! References between stages: unknown names, wrong kinds, cycles.
 
 use std::collections::HashSet;
 
@@ -41,7 +41,10 @@ impl<'t> Checker<'t> {
                     .collect();
                 candidates.dedup();
                 let wanted = match candidates.as_slice() {
-                    [] => format!("{}; there is none yet", a_stage_of(expects)),
+                    [] if entry.kind.is_some_and(|kind| expects.contains(&kind)) => {
+                        format!("{}; the manifest has no other", a_stage_of(expects))
+                    }
+                    [] => format!("{}; the manifest has none", a_stage_of(expects)),
                     some => {
                         let more = if some.len() > 12 { ", …" } else { "" };
                         format!(
@@ -155,7 +158,7 @@ impl<'t> Checker<'t> {
         }
     }
 
-    /// Reports one circle: its stages with the index past the edge taken, in order.
+    /// Reports one cycle: its stages with the index past the edge taken, in order.
     fn circle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
         let name = |stage: usize| self.stages.get_index(stage).map_or("", |(name, _)| *name);
         // Begin with the stage that is written first.
@@ -181,9 +184,9 @@ impl<'t> Checker<'t> {
             Code::Cycle,
             *span,
             pointer.clone(),
-            format!("stages consume each other in a circle: {}", names.join(" ← ")),
+            format!("stages consume each other in a cycle: {}", names.join(" ← ")),
         )
-        .expected("a graph without circles: a stage consumes what was made before it");
+        .expected("a graph without cycles: no stage may depend on itself");
         for (_, span, _) in places.take(11) {
             fault = fault.related(*span, "and here");
         }

@@ -7,7 +7,7 @@ use super::Entry;
 use super::tokenizer::{local, remote};
 use crate::plural::counted;
 
-/// Settings that have no effect on, or are another's for, a synthetic source.
+/// Settings that do not apply to a synthetic source.
 const FOR_FILES: [&str; 6] = ["range", "detokenize", "filter", "sample", "limit", "seed"];
 
 /// Checks a source.
@@ -16,7 +16,7 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
         SourceInput::Files(input) => {
             for (index, path) in input.files.iter().enumerate() {
                 let hint = format!(
-                    "take `\"input\": {{ \"kind\": \"download\", \"files\": [{{ {} }}] }}`, which downloads it once",
+                    "use `\"input\": {{ \"kind\": \"download\", \"files\": [{{ {} }}] }}`, which downloads it once",
                     remote(path)
                 );
                 local(entry, &format!("input/files/{index}"), path, &hint, faults);
@@ -31,19 +31,20 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
                 let field = format!("files/{index}/exclude");
                 globs(entry, &field, &file.exclude, faults);
                 if !file.exclude.is_empty() && !file.is_glob() {
-                    let message = "`exclude` is for a glob, and `url` names one file";
+                    let message = "`exclude` has no effect: `url` names a single file";
                     faults.push(
                         entry
                             .fault(Code::NoEffect, &format!("input/{field}"), message)
-                            .hint("leave `exclude` out; members of an archive are `exclude` of `read`"),
+                            .hint(
+                                "leave `exclude` out; to skip members of an archive, use `exclude` in `read`",
+                            ),
                     );
                 }
             }
         }
         SourceInput::Corpus(input) => {
             for (index, path) in input.files.iter().enumerate() {
-                let hint =
-                    "`files` is for what was brought by hand; leave it out to have the corpus downloaded";
+                let hint = "`files` takes local copies; leave it out to download the corpus";
                 local(entry, &format!("input/files/{index}"), path, hint, faults);
             }
             let Some(corpus) = Corpus::find(&input.corpus) else {
@@ -51,7 +52,7 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
             };
             if corpus.part(input.split).is_none() {
                 let names: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
-                let message = format!("{} has no such part", quoted(&input.corpus));
+                let message = format!("{} has no `{}` split", quoted(&input.corpus), input.split.name());
                 let field = if entry.has("input/split") {
                     "input/split"
                 } else {
@@ -65,20 +66,20 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
             }
         }
         SourceInput::Synthetic(input) => {
-            let hint = "a grammar is read from this machine: download it and name the file";
+            let hint = "download the grammar first, and write the path of the file";
             local(entry, "input/grammar", &input.grammar, hint, faults);
             for field in FOR_FILES.into_iter().filter(|field| entry.has(field)) {
                 let hint = match field {
-                    "limit" => "`records` of its `input` says how many records are drawn",
-                    "seed" => "the seed of the draws is in its `input`",
-                    _ => "draw from a grammar that says what is wanted",
+                    "limit" => "set `records` in `input` to the number of records",
+                    "seed" => "set `seed` in `input`",
+                    _ => "change the grammar instead",
                 };
                 faults.push(
                     entry
                         .fault(
                             Code::NoEffect,
                             field,
-                            format!("{} is for text from files", quoted(field)),
+                            format!("{} does not apply to a synthetic source", quoted(field)),
                         )
                         .hint(hint),
                 );
@@ -89,20 +90,24 @@ pub(super) fn source(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>)
     selection(entry, stage, faults);
 }
 
-/// A download has to be pinned, or to say that it is not.
+/// A download must be pinned or declared as unpinned.
 pub(super) fn pin(entry: &Entry<'_>, file: &RemoteFile, object: &str, faults: &mut Vec<Draft>) {
     let field = |name: &str| format!("{object}/{name}");
     if file.sha256.is_some() && file.unpinned {
         faults.push(
             entry
-                .fault(Code::Pin, &field("unpinned"), "a file with a `sha256` is pinned")
+                .fault(
+                    Code::Pin,
+                    &field("unpinned"),
+                    "`unpinned` is true, but `sha256` pins the file",
+                )
                 .hint("leave `unpinned` out"),
         );
     } else if file.sha256.is_none() && !file.unpinned && !file.names_commit() {
         let mut fault = entry
-            .fault(Code::Pin, &field("url"), "what the file holds is not pinned")
+            .fault(Code::Pin, &field("url"), "the content of the file is not pinned")
             .expected(
-                "its `sha256` in hex, or `\"unpinned\": true`, which takes what it gets and records it",
+                "`sha256`, in hex, or `\"unpinned\": true` to accept any content and record its SHA-256",
             );
         if file.url.starts_with("hf://") {
             let kind = if file.url.starts_with("hf://datasets/") {
@@ -118,12 +123,12 @@ pub(super) fn pin(entry: &Entry<'_>, file: &RemoteFile, object: &str, faults: &m
     }
 }
 
-/// Patterns have to be globs.
+/// Reports patterns that are not valid globs.
 fn globs(entry: &Entry<'_>, field: &str, patterns: &[String], faults: &mut Vec<Draft>) {
     for (index, pattern) in patterns.iter().enumerate() {
         if let Err(error) = glob::Pattern::new(pattern) {
             let field = format!("input/{field}/{index}");
-            faults.push(entry.fault(Code::Pattern, &field, format!("no glob: {}", error.msg)));
+            faults.push(entry.fault(Code::Pattern, &field, format!("not a valid glob: {}", error.msg)));
         }
     }
 }
@@ -136,8 +141,12 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
             let hint = format!("did you mean `/{}`?", format.field);
             faults.push(
                 entry
-                    .fault(Code::Pattern, "input/read/format/field", "no JSON pointer")
-                    .expected("nothing, or names that each follow a `/`: `/text`, `/article/0`")
+                    .fault(
+                        Code::Pattern,
+                        "input/read/format/field",
+                        format!("{} is not a JSON pointer", quoted(&format.field)),
+                    )
+                    .expected("an empty string, or names that each follow a `/`: `/text`, `/article/0`")
                     .hint(hint),
             );
         }
@@ -156,7 +165,10 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
             for (index, column) in columns.iter().enumerate() {
                 if !column.parse::<u32>().is_ok_and(|number| number > 0) {
                     let field = format!("input/read/format/columns/{index}");
-                    let message = format!("without a header no column is called {}", quoted(column));
+                    let message = format!(
+                        "there is no column {}: without a header, columns have only numbers",
+                        quoted(column)
+                    );
                     faults.push(
                         entry
                             .fault(Code::Pattern, &field, message)
@@ -169,7 +181,8 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
     }
 }
 
-/// Published rules make numbers that can be put beside published ones: all of them, on the text that they are for.
+/// Published rules are for figures that are compared with published ones: a source must use all of its corpus' published
+/// rules, and no others.
 fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     let all = stage.detokenize.as_deref().unwrap_or_default();
     let is_published = |spelling| spelling == Spelling::Published;
@@ -182,7 +195,7 @@ fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
                 .fault(
                     Code::Detokenize,
                     "detokenize",
-                    "rules as published and rules of ours, whose text is neither's",
+                    "published rules are mixed with mdlm's rules, so the text matches neither",
                 )
                 .expected("`\"as\": \"published\"` for every rule set or for none"),
         );
@@ -202,7 +215,7 @@ fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
         return;
     }
     let message = format!(
-        "the published numbers on {} have other rules",
+        "the published figures on {} were made with other rules",
         quoted(&input.corpus)
     );
     let fault = entry.fault(Code::Detokenize, "detokenize", message);
@@ -213,7 +226,7 @@ fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
         .map(|name| format!("{{ \"rules\": {name}, \"as\": \"published\" }}"))
         .collect();
     faults.push(if names.is_empty() {
-        fault.hint("leave `detokenize` out: the authors take this corpus as it is")
+        fault.hint("leave `detokenize` out: the authors use this corpus unchanged")
     } else {
         fault.expected(names.join(", "))
     });
@@ -253,8 +266,8 @@ fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
                 let field = format!("filter/{name}");
                 faults.push(
                     entry
-                        .fault(Code::Pattern, &field, format!("no regular expression: {reason}"))
-                        .hint("the syntax is that of the Rust crate `regex`; in JSON a backslash is written twice"),
+                        .fault(Code::Pattern, &field, format!("invalid regular expression: {reason}"))
+                        .hint("the syntax is that of the Rust crate `regex`; in JSON, write each backslash twice"),
                 );
             }
         }
@@ -262,15 +275,15 @@ fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     if stage.sample == Some(0.0) {
         faults.push(
             entry
-                .fault(Code::NothingLeft, "sample", "a share of 0 keeps nothing")
+                .fault(Code::NothingLeft, "sample", "a share of 0 keeps no records")
                 .expected("a share above 0"),
         );
     }
     if entry.has("seed") && stage.sample.is_none() {
         faults.push(
             entry
-                .fault(Code::NoEffect, "seed", "nothing is drawn here")
-                .hint("`seed` is for `sample`"),
+                .fault(Code::NoEffect, "seed", "`seed` has no effect without `sample`")
+                .hint("leave `seed` out, or set `sample`"),
         );
     }
 }

@@ -55,7 +55,7 @@ pub(super) fn is_url(path: &str) -> bool {
     })
 }
 
-/// A field that takes a file on this machine, and was given a URL.
+/// Reports a URL in a field that takes a local file.
 pub(super) fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faults: &mut Vec<Draft>) {
     if is_url(path) {
         let hint = plain_path(path).unwrap_or_else(|| hint.to_owned());
@@ -64,7 +64,7 @@ pub(super) fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faul
                 .fault(
                     Code::InvalidValue,
                     field,
-                    "this is a URL, and the field takes a file on this machine",
+                    "the field takes a local file, but this is a URL",
                 )
                 .expected("a path")
                 .hint(hint),
@@ -83,9 +83,9 @@ fn plain_path(url: &str) -> Option<String> {
         _ => rest,
     };
     Some(if path.contains('%') {
-        "take the plain path of the file, without `file://` and without escapes like `%20`".to_owned()
+        "write the plain path of the file, without `file://` and without escapes like `%20`".to_owned()
     } else {
-        format!("take the plain path: `{path}`")
+        format!("write the plain path: `{path}`")
     })
 }
 
@@ -108,13 +108,13 @@ pub(super) fn remote(url: &str) -> String {
 
 fn download(url: &str) -> String {
     format!(
-        "take `\"tokenizer\": {{ \"kind\": \"download\", {} }}`, which downloads it once",
+        "use `\"tokenizer\": {{ \"kind\": \"download\", {} }}`, which downloads it once",
         remote(url)
     )
 }
 
 fn leave_out() -> String {
-    "`path` is for a file that was brought by hand; leave it out to have it downloaded".to_owned()
+    "`path` takes a local copy; leave it out to download the file".to_owned()
 }
 
 /// The published tokenizers of a family, which need no files.
@@ -130,7 +130,7 @@ fn published(is_family: impl Fn(Family) -> bool) -> String {
         })
         .collect();
     format!(
-        "take {}, which downloads its files once; another one's `tokenizer.json` goes in as `\"kind\": \"download\"` with its `url`",
+        "use {}, which downloads its files once; for another tokenizer, use `\"kind\": \"download\"` with the `url` of its `tokenizer.json`",
         names.join(" or ")
     )
 }
@@ -144,7 +144,7 @@ fn one_file(entry: &Entry<'_>, download: &TokenizerDownload, faults: &mut Vec<Dr
                 .fault(
                     Code::Pattern,
                     "tokenizer/url",
-                    "a tokenizer is one file, and this is a glob",
+                    "a tokenizer is one file, but this URL is a glob",
                 )
                 .expected("the URL of one `tokenizer.json`"),
         );
@@ -183,7 +183,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_are_told_from_paths() {
+    fn urls_are_distinguished_from_paths() {
         for url in ["https://a.org/x", "hf://o/n@main/x", "s3://b/x", "ftp://a/x"] {
             assert!(is_url(url), "{url}");
         }

@@ -18,11 +18,13 @@ impl<'t> Expander<'t> {
     pub(super) fn read(&mut self, index: usize, member: &'t Member) {
         let pointer = pointer_join("/stages", &member.key);
         if member.key.contains(SIGN) {
-            let message = format!("{} is no name for a stage", quoted(&member.key));
+            let message = format!("{} is not a valid stage name", quoted(&member.key));
             self.faults.push(
                 Draft::new(Code::InvalidName, member.key_span, pointer.clone(), message)
                     .expected(STAGE_NAME)
-                    .hint(format!("`{SIGN}` stands in the names of a sweep's instances")),
+                    .hint(format!(
+                        "`{SIGN}` is reserved for the names of a sweep's instances"
+                    )),
             );
         }
         let mut plain = member.value.clone();
@@ -54,7 +56,9 @@ impl<'t> Expander<'t> {
         for (axis, choice) in axes.iter().zip(choices) {
             if let Err(message) = set(&mut node, &axis.field, axis.key_span, &choice.node) {
                 let fault = Draft::new(Code::Matrix, axis.key_span, choice.pointer.clone(), message)
-                    .expected("a field of the stage, names joined by points: `objective.noise.epsilon`");
+                    .expected(
+                        "a field of the stage; separate nested names by dots: `objective.noise.epsilon`",
+                    );
                 // Once for all values.
                 if !self.faults.iter().any(|other| other.span == fault.span) {
                     self.faults.push(fault);
@@ -81,22 +85,17 @@ impl<'t> Expander<'t> {
     fn axes(&mut self, matrix: &Node, pointer: &str) -> Vec<Axis> {
         let Data::Object(fields) = &matrix.data else {
             self.faults.push(
-                Draft::new(
-                    Code::WrongType,
-                    matrix.span,
-                    pointer,
-                    "a matrix is an object of fields",
-                )
-                .value(&matrix.to_json())
-                .expected("fields, each with a list of values or a range: `{ \"seed\": [1, 2] }`"),
+                Draft::new(Code::WrongType, matrix.span, pointer, "`matrix` is not an object")
+                    .value(&matrix.to_json())
+                    .expected("fields, each with a list of values or a range: `{ \"seed\": [1, 2] }`"),
             );
             return Vec::new();
         };
         if fields.is_empty() {
             self.faults.push(
-                Draft::new(Code::Matrix, matrix.span, pointer, "the matrix names no field")
+                Draft::new(Code::Matrix, matrix.span, pointer, "`matrix` is empty")
                     .expected("fields, each with a list of values or a range: `{ \"seed\": [1, 2] }`")
-                    .hint("leave `matrix` out for a stage that is not swept"),
+                    .hint("leave `matrix` out if the stage is not swept"),
             );
         }
         let mut axes: Vec<Axis> = Vec::new();
@@ -110,9 +109,9 @@ impl<'t> Expander<'t> {
                     at,
                     format!("{} cannot be swept", quoted(&field.key)),
                 );
-                self.faults.push(
-                    fault.expected("a field of the stage, names joined by points: `objective.noise.epsilon`"),
-                );
+                self.faults.push(fault.expected(
+                    "a field of the stage; separate nested names by dots: `objective.noise.epsilon`",
+                ));
                 continue;
             }
             match choices(&field.value, &at) {
@@ -137,7 +136,7 @@ impl<'t> Expander<'t> {
             self.faults.push(
                 Draft::new(Code::Matrix, matrix.span, pointer, message)
                     .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
-                    .hint("sweep fewer values at a time: what has run stays in the store"),
+                    .hint("sweep fewer values at a time; finished stages stay in the store"),
             );
             for axis in &mut axes {
                 axis.choices.truncate(1);
@@ -241,7 +240,7 @@ impl<'t> Expander<'t> {
         if name.len() > MAX_NAME {
             let span = self.stages[index].key_span;
             let message = format!(
-                "an instance of {} has a name of {} characters",
+                "an instance of {} has a name of {} bytes",
                 quoted(stage),
                 name.len()
             );
@@ -253,7 +252,7 @@ impl<'t> Expander<'t> {
                 self.faults.push(
                     Draft::new(Code::Matrix, span, pointer_join("/stages", stage), message)
                         .expected(format!(
-                            "at most {MAX_NAME}: the stage's name, its swept fields and their values"
+                            "at most {MAX_NAME} bytes for the stage's name, its swept fields and their values"
                         ))
                         .hint("sweep fewer fields together, or shorten the stage's name"),
                 );
@@ -312,7 +311,7 @@ impl<'t> Expander<'t> {
                 && let Some(place) = node.at(&format!("/{field}"))
             {
                 let message = format!(
-                    "the sweeps of {} and {} do not go together: {} has no partner",
+                    "the sweeps of {} and {} do not match: {} has no counterpart with the same values",
                     alternatives(&before).replace(" or ", ", "),
                     quoted(&target),
                     quoted(&unpaired)
@@ -324,7 +323,7 @@ impl<'t> Expander<'t> {
                         format!("{stage_pointer}/{field}"),
                         message,
                     )
-                    .expected("stages that sweep their common fields over the same values"),
+                    .expected("stages that sweep the fields they share over the same values"),
                 );
             }
             if !next.is_empty() {
@@ -353,9 +352,9 @@ impl<'t> Expander<'t> {
         if names.is_empty() {
             let empty = matches!(of.value.data, Data::Array(_));
             let (code, message) = if empty {
-                (Code::OutOfRange, "there is nothing to compare")
+                (Code::OutOfRange, "`of` is empty")
             } else {
-                (Code::WrongType, "this names no stage")
+                (Code::WrongType, "this is not the name of a stage")
             };
             self.faults.push(
                 Draft::new(code, of.value.span, of_pointer.clone(), message)
@@ -376,14 +375,14 @@ impl<'t> Expander<'t> {
             };
             let Some(name) = node.as_str() else {
                 self.faults.push(
-                    Draft::new(Code::WrongType, node.span, at, "this names no stage")
+                    Draft::new(Code::WrongType, node.span, at, "this is not the name of a stage")
                         .value(&node.to_json())
                         .expected(expected),
                 );
                 continue;
             };
             if !seen.insert(name) {
-                let message = format!("{} is compared twice", quoted(name));
+                let message = format!("{} is listed twice", quoted(name));
                 self.faults
                     .push(Draft::new(Code::Matrix, node.span, at, message).expected("every stage once"));
                 continue;

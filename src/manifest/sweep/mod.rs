@@ -18,7 +18,7 @@
 //! itself; then both must sweep it over the same values. A stage's own sweep and one that it inherits are two, whatever
 //! their names: `model@rows.seed=1,model.seed=2`.
 //!
-//! A field is named as in `--set`: names joined by points. `null` in a list takes the field away, as there.
+//! A field is named as in `--set`: names separated by dots. `null` in a list removes the field, as there.
 
 mod expander;
 mod origin;
@@ -218,7 +218,7 @@ pub(super) fn expand(tree: &Node) -> Expansion {
                     message,
                 )
                 .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
-                .hint("sweep fewer values at a time: what has run stays in the store"),
+                .hint("sweep fewer values at a time; finished stages stay in the store"),
             );
             break;
         }

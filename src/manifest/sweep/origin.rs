@@ -59,7 +59,7 @@ impl Expansion {
             let more = messages.len() - 1;
             let message = &mut kept[place].message;
             *message = format!(
-                "{message}, and so for {more} more {}",
+                "{message}, and the same for {more} more {}",
                 plural::of(more, "instance")
             );
         }

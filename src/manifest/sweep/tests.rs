@@ -183,7 +183,7 @@ fn consumers_of_two_sweeps_join_on_what_they_share() {
     let faults = two("seed", json!([1, 3])).unwrap_err().to_string();
     assert!(
         faults
-            .contains("the sweeps of `model` and `tests` do not go together: `model@seed=3` has no partner"),
+            .contains("the sweeps of `model` and `tests` do not match: `model@seed=3` has no counterpart with the same values"),
         "{faults}"
     );
 }
@@ -283,13 +283,13 @@ fn there_is_a_limit_on_what_sweeps_make() {
             .len(),
         1000
     );
-    let told = |changes: &[(&str, Value)]| load(changes).unwrap_err().to_string();
-    let faults = told(&[("model/matrix", range(499))]);
+    let message_of = |changes: &[(&str, Value)]| load(changes).unwrap_err().to_string();
+    let faults = message_of(&[("model/matrix", range(499))]);
     assert!(
         faults.contains("the sweeps make more than 1,000 stages"),
         "{faults}"
     );
-    let faults = told(&[
+    let faults = message_of(&[
         ("rows/matrix", range(400)),
         ("model/matrix", json!({ "ema": [0.5, 0.6, 0.7] })),
     ]);
@@ -309,6 +309,6 @@ fn there_is_a_limit_on_what_sweeps_make() {
         .iter()
         .map(|field| ((*field).to_owned(), json!({ "from": 1, "to": 1000 })))
         .collect();
-    let faults = told(&[("model/matrix", Value::Object(wide))]);
+    let faults = message_of(&[("model/matrix", Value::Object(wide))]);
     assert!(faults.contains("the matrix makes"), "{faults}");
 }

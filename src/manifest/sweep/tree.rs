@@ -81,7 +81,7 @@ pub(super) fn rename(node: &mut Node, field: &str, instance: &str) {
     node.data = Data::String(instance.to_owned());
 }
 
-/// Sets a field, names joined by points; `null` takes it away.
+/// Sets a field, names separated by dots; `null` takes it away.
 pub(super) fn set(node: &mut Node, path: &str, key_span: Span, value: &Node) -> Result<(), String> {
     let mut node = node;
     let names: Vec<&str> = path.split('.').collect();
@@ -116,9 +116,13 @@ pub(super) fn set(node: &mut Node, path: &str, key_span: Span, value: &Node) -> 
             _ => {
                 let parent = names[..depth].join(".");
                 return Err(if parent.is_empty() {
-                    "what is no object has no fields to sweep".to_owned()
+                    "a stage that is not an object has no fields to sweep".to_owned()
                 } else {
-                    format!("{} has no fields, so no {}", quoted(&parent), quoted(name))
+                    format!(
+                        "{} is not an object, so it has no field {}",
+                        quoted(&parent),
+                        quoted(name)
+                    )
                 });
             }
         }

@@ -12,9 +12,9 @@ pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Dra
     match &node.data {
         Data::Array(items) if items.is_empty() => {
             Err(
-                Draft::new(Code::Matrix, node.span, pointer, "there are no values")
+                Draft::new(Code::Matrix, node.span, pointer, "the list of values is empty")
                     .expected(wanted)
-                    .hint("leave the field out of `matrix` for one that is not swept")
+                    .hint("remove the field from `matrix` if it is not swept")
                     .into(),
             )
         }
@@ -26,7 +26,7 @@ pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Dra
                 Code::WrongType,
                 node.span,
                 pointer,
-                format!("{} is one value", quoted(&shortened(&value))),
+                format!("{} is a single value", quoted(&shortened(&value))),
             )
             .value(&value)
             .expected(wanted)
@@ -38,7 +38,7 @@ pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Dra
 
 fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
     if items.len() > MAX_STAGES {
-        let message = format!("there are {} values", thousands(items.len()));
+        let message = format!("the list has {} values", thousands(items.len()));
         return Err(Draft::new(Code::Matrix, items[MAX_STAGES].span, pointer, message)
             .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
             .into());
@@ -52,7 +52,7 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             .iter()
             .find(|other| other.value == value || other.text == text)
         {
-            let message = format!("{} is there twice", quoted(&shortened(&value)));
+            let message = format!("{} is given twice", quoted(&shortened(&value)));
             return Err(
                 Draft::new(Code::Matrix, node.span, format!("{pointer}/{place}"), message)
                     .value(&value)
@@ -75,8 +75,7 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
 const RANGE: [&str; 4] = ["from", "to", "step", "factor"];
 
 /// What a range looks like, for a person.
-const FORM: &str =
-    "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` where that is not 1 more each";
+const FORM: &str = "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` unless the step is 1";
 
 /// The numbers of a range with their places.
 type Numbers<'n> = [Option<(f64, &'n Node)>; 4];
@@ -91,11 +90,14 @@ fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>>
                 Code::UnknownField,
                 member.key_span,
                 at,
-                format!("a range has no {}", quoted(&member.key)),
+                format!("unknown field {} of a range", quoted(&member.key)),
             )
             .expected(FORM)
             .maybe_hint(suggestion(&member.key, RANGE).or_else(|| {
-                Some("name a field within a field with a point, as in `objective.noise.epsilon`".to_owned())
+                Some(
+                    "to sweep a nested field, separate the names by dots, as in `objective.noise.epsilon`"
+                        .to_owned(),
+                )
             }))
             .into());
         };
@@ -105,7 +107,7 @@ fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>>
         };
         let Some(number) = number else {
             let value = member.value.to_json();
-            let message = format!("{} is no number", quoted(&shortened(&value)));
+            let message = format!("{} is not a number", quoted(&shortened(&value)));
             return Err(Draft::new(Code::WrongType, member.value.span, at, message)
                 .value(&value)
                 .expected("a number")
@@ -124,7 +126,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             Code::MissingField,
             node.span,
             pointer,
-            format!("the range has no {}", quoted(name)),
+            format!("field {} of the range is missing", quoted(name)),
         )
         .expected(FORM)
         .into()
@@ -137,7 +139,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             Code::Matrix,
             place.span,
             format!("{pointer}/factor"),
-            "a range goes by `step` or by `factor`, not by both",
+            "a range takes `step` or `factor`, not both",
         )
         .expected(FORM)
         .into());
@@ -147,7 +149,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             Code::Matrix,
             place,
             pointer,
-            format!("the range never ends: {how}"),
+            format!("the range never reaches its end: {how}"),
         )
         .value(&node.to_json())
         .expected(FORM)
@@ -160,8 +162,8 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         {
             return Err(endless(
                 place.span,
-                format!("{from} times {factor} again and again is never {to}"),
-                "a range by factor is above zero, and its factor above 1 where it rises, below 1 where it falls"
+                format!("multiplying {from} by {factor} again and again never gives {to}"),
+                "with `factor`, use numbers above zero; the factor must be above 1 to go up and below 1 to go down"
                     .to_owned(),
             ));
         }
@@ -171,13 +173,13 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         if by == 0.0 || (to - from) / by < 0.0 {
             let place = step.map_or(to_node.span, |(_, node)| node.span);
             let hint = if to < from {
-                "to go down, set a `step` below zero, or swap `from` and `to`".to_owned()
+                "set a negative `step` to go down, or swap `from` and `to`".to_owned()
             } else {
-                "set a `step` above zero".to_owned()
+                "set a positive `step`".to_owned()
             };
             return Err(endless(
                 place,
-                format!("from {from} in steps of {by} it never comes to {to}"),
+                format!("steps of {by} from {from} never reach {to}"),
                 hint,
             ));
         }
@@ -205,7 +207,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
             let hint = "set a larger `step`".to_owned();
             return Err(endless(
                 node.span,
-                format!("{text} and a step is {text} again"),
+                format!("{text} plus a step is {text} again after rounding"),
                 hint,
             ));
         }
