@@ -290,20 +290,15 @@ impl Chart {
         Some(out)
     }
 
-    /// Says how far the curves go that leave the scale, upwards and downwards.
+    /// Says how far each curve goes that leaves the scale, upwards and downwards, a curve a line.
     fn beyond(&self, finite: &[Vec<(f64, f64)>], (y_low, y_high): (f64, f64)) -> Vec<String> {
-        let say = |above: bool| {
+        let say = |(series, points): (&Series, &Vec<(f64, f64)>), above: bool| {
             let beyond = |p: &&(f64, f64)| if above { p.1 > y_high } else { p.1 < y_low };
             let farther = |a: &&(f64, f64), b: &&(f64, f64)| {
                 let order = a.1.total_cmp(&b.1);
                 if above { order } else { order.reverse() }
             };
-            // The first curve that does: others are means of it.
-            let curves = self.series.iter().zip(finite);
-            let (series, &(at, value)) = curves.into_iter().find_map(|(series, points)| {
-                let farthest = points.iter().filter(beyond).max_by(farther)?;
-                Some((series, farthest))
-            })?;
+            let &(at, value) = points.iter().filter(beyond).max_by(farther)?;
             let (sign, word) = if above { ("▲", "up") } else { ("▼", "down") };
             Some(format!(
                 "{sign} beyond the scale: {}, {word} to {} at {} {}",
@@ -313,7 +308,11 @@ impl Chart {
                 label(at, 1.0),
             ))
         };
-        [true, false].into_iter().filter_map(say).collect()
+        let curves = || self.series.iter().zip(finite);
+        [true, false]
+            .into_iter()
+            .flat_map(|above| curves().filter_map(move |curve| say(curve, above)))
+            .collect()
     }
 
     fn axes(
@@ -460,6 +459,47 @@ mod tests {
     }
 
     #[test]
+    fn every_curve_that_leaves_the_scale_is_named() {
+        // Both leave it at their start: the loss to 12, the bound, which is no mean of it, to 99.55.
+        let series = |name: &str, first: f64| Series {
+            name: name.into(),
+            class: "raw",
+            points: (0..100)
+                .map(|step| {
+                    (
+                        f64::from(step),
+                        if step == 0 {
+                            first
+                        } else {
+                            2.0 + f64::from(step % 2)
+                        },
+                    )
+                })
+                .collect(),
+            intervals: vec![],
+        };
+        let chart = Chart {
+            x_label: "step".into(),
+            y_label: "nats".into(),
+            series: vec![
+                series("loss", 12.0),
+                series("running mean", 2.0),
+                series("validation bound", 99.55),
+            ],
+            levels: vec![],
+        };
+        let svg = chart.svg().unwrap();
+        let notes: Vec<&str> = svg.matches("beyond the scale").collect();
+        assert_eq!(notes.len(), 2, "{svg}");
+        for note in [
+            "loss, up to 12.00 at step 0",
+            "validation bound, up to 99.55 at step 0",
+        ] {
+            assert!(svg.contains(&format!("▲ beyond the scale: {note}<")), "{svg}");
+        }
+    }
+
+    #[test]
     fn parts_are_cut_where_they_cross() {
         let zigzag = [(0.0, 0.0), (1.0, 4.0), (2.0, 0.0), (3.0, -4.0), (4.0, 1.0)];
         assert_eq!(
@@ -571,7 +611,8 @@ mod tests {
                 (x, x + LETTER * letters as f64, number(text, "y"))
             })
             .collect();
-        assert_eq!(places.len(), 6);
+        // Four curves, a level, and the note of each curve.
+        assert_eq!(places.len(), 9);
         for (i, a) in places.iter().enumerate() {
             assert!(a.1 <= WIDTH && a.2 < top + TOP, "{places:?}");
             assert!(

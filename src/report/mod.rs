@@ -212,10 +212,7 @@ fn figures(figures: &[(String, String)]) -> String {
 /// A stage's settings and inputs, from its record: overrides of the command line are in it.
 fn settings(record: &Record) -> String {
     let made = &record.provenance;
-    let mut rows = leaves(&made.config);
-    if let Some(seed) = record.key.seed {
-        rows.push(("seed".to_owned(), seed.to_string()));
-    }
+    let mut rows = stated(&made.config, record.key.seed);
     for file in &made.files {
         rows.push((
             "read".to_owned(),
@@ -234,6 +231,17 @@ fn settings(record: &Record) -> String {
     }
     out.push_str("</tbody></table></details>\n");
     out
+}
+
+/// The settings with the seed that the stage drew by. A stage that states its seed has it among its settings; one that draws
+/// by the pipeline's has it in its key alone.
+fn stated(config: &Value, seed: Option<u64>) -> Vec<(String, String)> {
+    let mut rows = leaves(config);
+    if let Some(seed) = seed {
+        rows.retain(|(name, _)| name != "seed");
+        rows.push(("seed".to_owned(), seed.to_string()));
+    }
+    rows
 }
 
 /// The leaves of a JSON value, with their paths.
@@ -326,13 +334,16 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
                 intervals: vec![],
             },
             Series {
-                name: format!("loss, means of {up_to}{most} steps"),
+                name: format!("loss, means of {up_to}{}", counted(most as u64, "step")),
                 class: "means",
                 points: points(&means),
                 intervals: vec![],
             },
             Series {
-                name: format!("running mean of the loss, {reach} steps to each side"),
+                name: format!(
+                    "running mean of the loss, {} to each side",
+                    counted(reach, "step")
+                ),
                 class: "smooth",
                 points: smooth(&loss, reach),
                 intervals: vec![],
@@ -509,6 +520,23 @@ mod tests {
         assert_eq!(smooth(&long, 20)[49], (500.0, 50.0));
         assert_eq!(reach(&[]), 0);
         assert!(smooth(&[], 0).is_empty());
+    }
+
+    #[test]
+    fn settings_show_the_seed_once() {
+        let seeds = |config: &Value, seed| -> Vec<String> {
+            let rows = stated(config, seed).into_iter();
+            rows.filter(|(name, _)| name == "seed")
+                .map(|(_, value)| value)
+                .collect()
+        };
+        assert_eq!(
+            seeds(&serde_json::json!({ "steps": 5, "seed": 7 }), Some(7)),
+            ["7"]
+        );
+        assert_eq!(seeds(&serde_json::json!({ "steps": 5 }), Some(7)), ["7"]);
+        assert_eq!(seeds(&serde_json::json!({ "seed": null }), Some(7)), ["7"]);
+        assert!(seeds(&serde_json::json!({ "steps": 5 }), None).is_empty());
     }
 
     #[test]

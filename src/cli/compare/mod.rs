@@ -28,7 +28,8 @@ pub const LONG_ABOUT: &str = "\
     Put results side by side: the instances of sweeps with the fields that differ and what was measured, each with its \
     95% interval, in order of a metric.\n\n\
     Results whose settings differ in seeds alone, whatever their stages are called, are replicates: a table of their means \
-    and standard deviations comes first, in order of the means, and single results follow in the order of the manifest.\n\n\
+    and standard deviations comes first, in order of the means, and single results follow by setting, within a setting in the order \
+    of the manifest.\n\n\
     What comes first is called best only where it is apart from all others by more than the uncertainty; how that is \
     decided is said below the table.\n\n\
     Without STAGE, all evaluate stages and all sample stages that a grammar judges; where there are none, all train \

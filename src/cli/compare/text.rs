@@ -62,7 +62,7 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
             .chain(verdict.clone());
         push_notes(&mut text, notes);
         text.push('\n');
-        parts = vec!["single results, in the order of the manifest".to_owned()];
+        parts = vec!["single results by setting; within a setting, in the order of the manifest".to_owned()];
     } else if let Some(by) = by.filter(|_| ran > 1) {
         parts.push(format!("{} first", by.lead()));
     }

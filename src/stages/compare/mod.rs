@@ -5,8 +5,8 @@
 //! shows the same table for the stages that have run so far.
 //!
 //! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`]).
-//! The table of means over seeds comes first; single rows follow in the order of the manifest, not by rank. The first
-//! setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
+//! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
+//! order of the manifest, not by rank. The first setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
 
 use std::fs;
 use std::path::Path;

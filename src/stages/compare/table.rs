@@ -233,7 +233,8 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         ));
         blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
         blocks.extend(sentence.clone());
-        let single = "The single results, in the order of the manifest, not ranked:";
+        let single =
+            "The single results by setting; within a setting, in the order of the manifest, not ranked:";
         blocks.push(Block::Paragraph(single.to_owned()));
     }
     let lines = rows.iter().map(|row| {
