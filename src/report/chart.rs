@@ -486,7 +486,7 @@ mod tests {
                 series("running mean", 2.0),
                 series("validation bound", 99.55),
             ],
-            levels: vec![],
+            reference_lines: vec![],
         };
         let svg = chart.svg().unwrap();
         let notes: Vec<&str> = svg.matches("beyond the scale").collect();
