@@ -97,7 +97,7 @@ pub fn file(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
     let dictionaries: Vec<Block> = footer.dictionaries().iter().flatten().copied().collect();
     let batches: Vec<Block> = footer.recordBatches().iter().flatten().copied().collect();
     check_blocks(&dictionaries, &batches, footer_start, length as u64)?;
-    let mut decoder = Decoder::new(schema, footer.version(), format, sink, 0)?;
+    let mut decoder = Decoder::new(schema, format, sink, 0)?;
     let mut part = |block: &Block, kind: MessageHeader| -> Result<()> {
         let start = block.metaDataLength() as usize;
         let mut bytes = Vec::new();
@@ -219,7 +219,7 @@ fn stream(
     let schema = parsed
         .header_as_schema()
         .ok_or_else(|| damaged("the Arrow data begin without a schema"))?;
-    let mut decoder = Decoder::new(schema, parsed.version(), format, sink, rows)?;
+    let mut decoder = Decoder::new(schema, format, sink, rows)?;
     while let Some(message) = messages.next()? {
         decoder.part(message, None)?;
     }
@@ -346,7 +346,6 @@ impl<'r, 's> Decoder<'r, 's> {
     /// Finds the column in a schema; `number` rows were read before.
     fn new(
         schema: ipc::Schema<'_>,
-        version: MetadataVersion,
         format: &'r ColumnFormat,
         sink: &'r mut Sink<'s>,
         number: u64,
@@ -360,6 +359,9 @@ impl<'r, 's> Decoder<'r, 's> {
         let schema = guarded(|| try_fb_to_schema(schema)).context(|| "schema".to_owned())?;
         let (schema, column) = Column::find(&schema, &format.column)?;
         let own = Schema::new(vec![schema.fields()[column.index].clone()]);
+        // With this version the decoder goes by the one that each message states. A footer's need not be theirs: Arrow's
+        // C++ writes V5 into the footer of a file whose messages are V4.
+        let version = MetadataVersion::V1;
         let decoder = FileDecoder::new(Arc::new(schema), version).with_projection(vec![column.index]);
         Ok(Self {
             decoder,

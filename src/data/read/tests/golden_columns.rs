@@ -68,6 +68,23 @@ fn columns_that_pyarrow_wrote() {
     assert!(fault(&golden("feather1.feather"), "a.feather", json!({})).contains("version=2"));
 }
 
+/// Written by pyarrow with `IpcWriteOptions(metadata_version=V4)`, the second with `use_legacy_format=True` as well: the
+/// messages are V4, the footer says V5.
+#[test]
+fn arrow_files_of_metadata_version_4() {
+    for name in ["v4.file.arrow", "v4_legacy.file.arrow"] {
+        let bytes = golden(name);
+        for column in ["text", "dictionary"] {
+            let format = json!({"format": {"kind": "arrow", "column": column}});
+            assert_eq!(
+                texts(&bytes, name, format),
+                ["one", "two", "one"],
+                "{name} {column}"
+            );
+        }
+    }
+}
+
 #[test]
 fn columns_that_are_cut_off_or_changed() {
     for name in [
@@ -77,6 +94,7 @@ fn columns_that_are_cut_off_or_changed() {
         "plain.file.arrow",
         "plain.stream.arrow",
         "zstd.file.arrow",
+        "v4_legacy.file.arrow",
         "lz4.stream.arrow",
     ] {
         let bytes = golden(name);

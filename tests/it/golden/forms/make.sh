@@ -80,6 +80,13 @@ for name, compression in [("plain", None), ("lz4", "lz4"), ("zstd", "zstd")]:
         writer.write_table(table, max_chunksize=16)
     with pa.ipc.new_file(f"{out}/{name}.file.arrow", table.schema, options=options) as writer:
         writer.write_table(table, max_chunksize=16)
+# Messages of metadata version 4 below a footer that says 5.
+short = ["one", "two", "one"]
+old = pa.table({"id": [1, 2, 3], "text": short, "dictionary": pa.array(short).dictionary_encode(), "lines": [[t] for t in short]})
+for name, legacy in [("v4", False), ("v4_legacy", True)]:
+    options = pa.ipc.IpcWriteOptions(metadata_version=pa.ipc.MetadataVersion.V4, use_legacy_format=legacy)
+    with pa.ipc.new_file(f"{out}/{name}.file.arrow", old.schema, options=options) as writer:
+        writer.write_table(old)
 feather.write_feather(table.select(["text"]), f"{out}/feather1.feather", version=1)
 # Checksums of pages, of dictionaries too; and a column that is encrypted below a footer that is not.
 two = plain.select(["id", "text"])
