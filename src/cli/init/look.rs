@@ -114,7 +114,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         bytes,
         records,
         is_whole,
-        observed,
+        mut observed,
     } = counted;
     if bytes < LEAST {
         return Err(Error::input(format!(

@@ -1,6 +1,6 @@
 //! What is worth a warning although the files could be read.
 
-use super::wrapped::Wrapped;
+use super::wrapped::Files;
 use crate::data::files::names::Exclusions;
 use crate::plural;
 
@@ -10,8 +10,8 @@ pub struct Observed {
     warnings: Vec<Warning>,
     /// Patterns of `exclude` over members, and whether they have matched one.
     exclude: Vec<(String, bool)>,
-    /// Whether lines are pieces of paragraphs.
-    pub wrapped: Wrapped,
+    /// Files whose lines are pieces of paragraphs.
+    pub wrapped: Files,
 }
 
 struct Warning {
@@ -53,7 +53,8 @@ impl Observed {
 
     /// All warnings, in the order in which they came up.
     #[must_use]
-    pub fn warnings(&self) -> Vec<String> {
+    pub fn warnings(&mut self) -> Vec<String> {
+        let wrapped = self.wrapped.warning();
         let more = |warning: &Warning| match warning.more {
             0 => warning.text.clone(),
             more => format!("{} (and {more} more {})", warning.text, plural::of(more, "file")),
@@ -68,7 +69,7 @@ impl Observed {
             .iter()
             .map(more)
             .chain(self.exclude.iter().filter(|(_, used)| !used).map(idle))
-            .chain(self.wrapped.warning())
+            .chain(wrapped)
             .collect()
     }
 }

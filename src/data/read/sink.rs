@@ -69,12 +69,17 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes a warning about what is read; one of a kind is kept.
-    pub fn warn(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
-        let place = match &self.member {
+    /// What is read, as warnings name it: the file, with the member of the archive.
+    pub fn place(&self) -> String {
+        match &self.member {
             Some(member) => format!("`{}`: member `{member}`", self.file),
             None => format!("`{}`", self.file),
-        };
+        }
+    }
+
+    /// Takes a warning about what is read; one of a kind is kept.
+    pub fn warn(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        let place = self.place();
         self.observed
             .warn(kind, &place, || format!("{place}: {}", text()));
     }

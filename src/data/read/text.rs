@@ -39,7 +39,8 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
         mark: memchr::memmem::Finder::new(BYTE_ORDER_MARK),
         sink,
     };
-    lines.sink.observed.wrapped.file();
+    let place = lines.sink.place();
+    lines.sink.observed.wrapped.file(place);
     // A line that goes on in the next chunk.
     let mut carried: Vec<u8> = Vec::new();
     let mut ending = b'\n';

@@ -6,6 +6,7 @@
 //! of prose begin in the middle of sentences and end there.
 
 use crate::manifest::source::RecordUnit;
+use crate::plural;
 
 /// Lines that are looked at.
 const LOOKED_AT: usize = 4_000;
@@ -33,10 +34,156 @@ const ODD: f64 = 0.15;
 const LAST: f64 = 0.6;
 /// Share of lines of capitals alone, from which capitals say nothing of where a line begins.
 const SHOUTED: f64 = 0.8;
+/// Lines of a file that is too short to be judged alone, at most: such files are judged together.
+const SHORT: usize = 50;
 
-/// What was seen of the lines so far.
+/// What was seen of the lines of all files, each judged for itself: other files are broken at other columns, or not at all.
 #[derive(Default)]
-pub struct Wrapped {
+pub struct Files {
+    /// The file, or the member of an archive, that is read.
+    here: Wrapped,
+    place: String,
+    /// Lines of the files that are too short, and the first of these files.
+    short: Wrapped,
+    first_short: String,
+    short_files: u64,
+    /// Lines of all of them, also of those that were not looked at together.
+    short_lines: usize,
+    /// The first file whose lines were broken: its place and the column.
+    first: Option<(String, usize)>,
+    /// Files whose lines were broken.
+    files: u64,
+    /// One of them has blank lines.
+    blank: bool,
+    /// Lines that were looked at, and those of them in such files.
+    lines: usize,
+    broken: usize,
+}
+
+impl Files {
+    /// A file, or a member of an archive, begins; `place` names it in a warning.
+    pub fn file(&mut self, place: String) {
+        self.finish();
+        self.place = place;
+        self.here.file();
+    }
+
+    /// Looks at a line of it.
+    pub fn line(&mut self, text: &str) {
+        self.here.line(text);
+    }
+
+    /// Judges the file that was read last.
+    fn finish(&mut self) {
+        let mut here = std::mem::take(&mut self.here);
+        if here.lines.is_empty() {
+            return;
+        }
+        self.lines += here.lines.len();
+        if let Some(column) = here.column() {
+            self.broken += here.lines.len();
+            self.blank |= here.blank > 0;
+            self.files += 1;
+            if self.first.is_none() {
+                self.first = Some((std::mem::take(&mut self.place), column));
+            }
+        } else if here.lines.len() < SHORT {
+            if self.short_files == 0 {
+                self.first_short = std::mem::take(&mut self.place);
+            }
+            self.short_files += 1;
+            self.short_lines += here.lines.len();
+            self.short.blank += here.blank;
+            if self.short.lines.len() < LOOKED_AT {
+                self.short.lines.append(&mut here.lines);
+            }
+        }
+    }
+
+    /// What was found: in files by themselves, and in the short ones together.
+    fn found(&mut self) -> Option<Found<'_>> {
+        self.finish();
+        let short = self.short.column();
+        let (place, column) = match &self.first {
+            Some((place, column)) => (place, *column),
+            None => (&self.first_short, short?),
+        };
+        let (mut files, mut blank, mut broken) = (self.files, self.blank, self.broken);
+        if short.is_some() {
+            files += self.short_files;
+            blank |= self.short.blank > 0;
+            broken += self.short_lines;
+        }
+        Some(Found {
+            place,
+            column,
+            more: files - 1,
+            blank,
+            broken,
+        })
+    }
+
+    /// What a record had better be than a line, if most lines are of files that were broken: a paragraph where blank lines
+    /// stand between them, or else a file.
+    #[must_use]
+    pub fn record(&mut self) -> Option<RecordUnit> {
+        let lines = self.lines + self.here.lines.len();
+        let found = self.found()?;
+        (2 * found.broken > lines).then_some(if found.blank {
+            RecordUnit::Paragraph
+        } else {
+            RecordUnit::File
+        })
+    }
+
+    /// What to say of it.
+    #[must_use]
+    pub fn warning(&mut self) -> Option<String> {
+        let lines = self.lines + self.here.lines.len();
+        let Found {
+            place,
+            column,
+            more,
+            blank,
+            broken,
+        } = self.found()?;
+        let (what, record) = if blank {
+            ("what stands between blank lines", "paragraph")
+        } else {
+            ("each file", "file")
+        };
+        let others = match more {
+            0 => String::new(),
+            more => format!(" (as in {more} more {})", plural::of(more, "file")),
+        };
+        let all = if broken < lines {
+            ", which holds for all files of the source"
+        } else {
+            ""
+        };
+        Some(format!(
+            "{place}: each line is a record, but the lines look like paragraphs broken at {column} columns{others}; to take \
+             {what} as a record: `\"read\": {{\"format\": {{\"kind\": \"text\", \"record\": \"{record}\"}}}}`{all}"
+        ))
+    }
+}
+
+/// Files whose lines were broken.
+struct Found<'f> {
+    /// The first, and the column of its lines.
+    place: &'f str,
+    column: usize,
+    /// Others.
+    more: u64,
+    /// One of them has blank lines.
+    blank: bool,
+    /// Their lines.
+    broken: usize,
+}
+
+/// What was seen of the lines of a file so far.
+#[derive(Default)]
+struct Wrapped {
     lines: Vec<Line>,
     /// Blank lines between others of a file.
     blank: u64,
@@ -74,13 +221,13 @@ struct Line {
 
 impl Wrapped {
     /// A file begins.
-    pub fn file(&mut self) {
+    fn file(&mut self) {
         self.apart = true;
         self.gap = false;
     }
 
     /// Looks at a line.
-    pub fn line(&mut self, text: &str) {
+    fn line(&mut self, text: &str) {
         if self.lines.len() >= LOOKED_AT {
             return;
         }
@@ -165,32 +312,6 @@ impl Wrapped {
             && share(&|pair| pair[1].alike) <= ALIKE
             && share(&|pair| pair[0].odd) <= ODD;
         breaks.then_some(column)
-    }
-
-    /// What a record had better be than a line, if lines were broken: a paragraph where blank lines stand between them, or
-    /// else a file.
-    #[must_use]
-    pub fn record(&self) -> Option<RecordUnit> {
-        self.column()?;
-        Some(if self.blank > 0 {
-            RecordUnit::Paragraph
-        } else {
-            RecordUnit::File
-        })
-    }
-
-    /// What to say of it.
-    pub fn warning(&self) -> Option<String> {
-        let column = self.column()?;
-        let (what, record) = if self.blank > 0 {
-            ("what stands between blank lines", "paragraph")
-        } else {
-            ("each file", "file")
-        };
-        Some(format!(
-            "each line is a record, but the lines look like paragraphs broken at {column} columns; to take {what} as a \
-             record: `\"read\": {{\"format\": {{\"kind\": \"text\", \"record\": \"{record}\"}}}}`"
-        ))
     }
 }
 

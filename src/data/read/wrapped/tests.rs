@@ -197,46 +197,102 @@ fn quoted_and_shouted_prose_is_recognised() {
 
 #[test]
 fn a_mark_of_quotation_alone_is_no_blank_line() {
-    let mut wrapped = Wrapped::default();
-    for _ in 0..2 {
-        wrapped.file();
-        wrapped.line("");
+    let mut files = Files::default();
+    for place in ["`a`", "`b`"] {
+        files.file(place.to_owned());
+        files.line("");
         for text in prose(1, 10) {
             wrap(&text, 72)
                 .iter()
-                .for_each(|line| wrapped.line(&format!("> {line}")));
-            wrapped.line(">");
+                .for_each(|line| files.line(&format!("> {line}")));
+            files.line(">");
         }
-        wrapped.line("");
+        files.line("");
     }
     // Blank lines at the start and the end of a file part no paragraphs either.
-    assert_eq!(wrapped.record(), Some(RecordUnit::File));
-    assert!(wrapped.warning().unwrap().contains("each file"));
+    assert_eq!(files.record(), Some(RecordUnit::File));
+    assert!(files.warning().unwrap().contains("each file"));
 }
 
 #[test]
 fn what_is_said_fits_the_text() {
     let warning = |apart: bool| {
-        let mut wrapped = Wrapped::default();
-        wrapped.file();
+        let mut files = Files::default();
+        files.file("`a`".to_owned());
         for text in prose(1, 10) {
-            wrap(&text, 72).iter().for_each(|line| wrapped.line(line));
+            wrap(&text, 72).iter().for_each(|line| files.line(line));
             if apart {
-                wrapped.line("");
+                files.line("");
             }
         }
-        wrapped.warning().unwrap()
+        files.warning().unwrap()
     };
     assert!(
-        warning(true).contains("\"record\": \"paragraph\"}}`"),
+        warning(true).ends_with("\"record\": \"paragraph\"}}`"),
         "{}",
         warning(true)
     );
     assert!(
-        warning(false).contains("\"record\": \"file\"}}`"),
+        warning(false).ends_with("\"record\": \"file\"}}`"),
         "{}",
         warning(false)
     );
+}
+
+/// Files of texts, each of so many paragraphs, broken at so many columns or not at all.
+fn files(texts: &[(usize, Option<usize>)]) -> Files {
+    let mut files = Files::default();
+    for (index, (paragraphs, width)) in texts.iter().enumerate() {
+        files.file(format!("`{index}.txt`"));
+        for text in prose(index as u64, *paragraphs) {
+            match width {
+                Some(width) => wrap(&text, *width).iter().for_each(|line| files.line(line)),
+                None => files.line(&text),
+            }
+            files.line("");
+        }
+    }
+    files
+}
+
+#[test]
+fn every_file_is_judged_for_itself() {
+    let mut two = files(&[(40, Some(60)), (40, Some(72))]);
+    assert_eq!(two.record(), Some(RecordUnit::Paragraph));
+    let warning = two.warning().unwrap();
+    assert!(warning.starts_with("`0.txt`: each line"), "{warning}");
+    assert!(
+        warning.contains(" columns (as in 1 more file); to take"),
+        "{warning}"
+    );
+    // Beside others, whose lines are paragraphs: they are most of the lines, so that the choice is left to the user.
+    let mut beside = files(&[(400, None), (4, Some(60)), (400, None), (4, Some(80))]);
+    assert_eq!(beside.record(), None);
+    let warning = beside.warning().unwrap();
+    assert!(
+        warning.starts_with("`1.txt`: each line") && warning.contains("(as in 1 more file)"),
+        "{warning}"
+    );
+    assert!(
+        warning.ends_with("which holds for all files of the source"),
+        "{warning}"
+    );
+    assert_eq!(files(&[(400, None), (4, None)]).warning(), None);
+    assert_eq!(Files::default().warning(), None);
+}
+
+#[test]
+fn short_files_are_judged_together() {
+    // Four lines a file: of one alone there is nothing to see.
+    let lines: Vec<String> = prose(3, 60).iter().flat_map(|text| wrap(text, 60)).collect();
+    let mut files = Files::default();
+    for (index, few) in lines.chunks(4).enumerate() {
+        files.file(format!("`{index}.txt`"));
+        few.iter().for_each(|line| files.line(line));
+    }
+    assert_eq!(files.record(), Some(RecordUnit::File));
+    let warning = files.warning().unwrap();
+    assert!(warning.starts_with("`0.txt`: each line"), "{warning}");
 }
 
 #[test]
