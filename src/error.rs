@@ -104,6 +104,13 @@ impl Error {
         self
     }
 
+    /// Says instead what can be done about it, where the innermost hint does not fit what is being done.
+    #[must_use]
+    pub fn replace_hint(mut self, hint: impl Into<String>) -> Self {
+        self.0.hint = Some(hint.into());
+        self
+    }
+
     /// Adds what was being done.
     #[must_use]
     pub fn context(mut self, context: impl Into<String>) -> Self {

@@ -18,6 +18,8 @@ const LOOKED_AT: u64 = 16 << 20;
 const HEAD: u64 = 256 << 10;
 /// Below that many bytes of text there is nothing to learn.
 const LEAST: u64 = 4_000;
+/// Records that show which column of a table has most text.
+const COMPARED: u32 = 1_000;
 /// Files from which each may be a record: enough to hold some of them out.
 const FILES_AS_RECORDS: u64 = 25;
 /// Names that fields and columns of text have, the likeliest first.
@@ -80,7 +82,10 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
     let forms: Vec<&str> = files.iter().map(|file| read::form(&file.name)).collect();
     if let Some(&form) = forms.first()
         && forms.iter().all(|other| *other == form)
-        && let Some((format, note)) = format(form, &head(&files[0].path)?)
+        && let Some((format, note)) = match form {
+            "parquet" | "arrow" => table(form, &files[0]),
+            _ => format(form, &head(&files[0].path)?),
+        }
     {
         stated = Some(json!({ "format": format }));
         notes.push(note);
@@ -188,7 +193,7 @@ fn count(files: &[TextFile], reading: &Reading) -> Result<Counted> {
                 is_whole = done >= stored;
                 break;
             }
-            Err(error) => return Err(error),
+            Err(error) => return Err(without_policy(error)),
         }
     }
     if !is_whole && done > 0 {
@@ -202,6 +207,21 @@ fn count(files: &[TextFile], reading: &Reading) -> Result<Counted> {
         is_whole,
         observed,
     })
+}
+
+/// An error whose hint names ways out that a manifest has and `init` has not: of text that is not UTF-8, the conversion
+/// alone is left.
+fn without_policy(error: Error) -> Error {
+    let hint = error.hint_text().unwrap_or_default();
+    let Some((before, _)) = hint.split_once(read::POLICY) else {
+        return error;
+    };
+    let before = before
+        .strip_suffix("or ")
+        .unwrap_or(before)
+        .trim_end_matches("; ");
+    let hint = format!("{before}; `mdlm init` takes text in UTF-8 alone");
+    error.replace_hint(hint)
 }
 
 /// The beginning of a file, cut at its last line break; nothing where it is compressed or no UTF-8.
@@ -244,6 +264,60 @@ fn format(form: &str, head: &str) -> Option<(Value, (String, &'static str))> {
             Some((json!({ "kind": form, "columns": [column] }), note))
         }
         _ => None,
+    }
+}
+
+/// The column of text in files of Parquet or Arrow, with a note: a usual name, or the one with most text in the first file;
+/// nothing where `text` fits. What is wrong with the file is found when it is read.
+fn table(form: &str, file: &TextFile) -> Option<(Value, (String, &'static str))> {
+    let names = read::string_columns(file, &Reading::default()).ok()?;
+    let format = |name: &str| json!({ "kind": form, "column": name });
+    let usual = NAMES.iter().any(|usual| names.iter().any(|name| name == usual));
+    // Where a name decides, lengths do not.
+    let texts: Vec<(&str, usize)> = (names.iter())
+        .map(|name| {
+            let bytes = if usual || names.len() == 1 {
+                0
+            } else {
+                text_in(file, &format(name))
+            };
+            (name.as_str(), bytes)
+        })
+        .collect();
+    let name = likeliest(&texts).filter(|name| *name != "text")?;
+    let why = if names.len() == 1 {
+        "it is the only column of strings"
+    } else {
+        "no column has the usual name `text`"
+    };
+    Some((format(name), (format!("the text is in column `{name}`"), why)))
+}
+
+/// Bytes of text in the first records of a file, read in a format; nothing where it cannot be read so.
+fn text_in(file: &TextFile, format: &Value) -> usize {
+    let Ok(reading) = reading(Some(&json!({ "format": format }))) else {
+        return 0;
+    };
+    let (mut bytes, mut records) = (0, 0);
+    let result = read::records(
+        file,
+        &reading,
+        &mut Observed::default(),
+        &Witness::default(),
+        &mut |text, _| {
+            bytes += text.len();
+            records += 1;
+            // An error ends the reading; these are enough.
+            if records < COMPARED {
+                Ok(())
+            } else {
+                Err(Error::interrupted())
+            }
+        },
+    );
+    match result {
+        Err(error) if error.kind() != Kind::Interrupted => 0,
+        _ => bytes,
     }
 }
 
@@ -312,7 +386,89 @@ fn likeliest<'a>(texts: &[(&'a str, usize)]) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use ::arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray};
+    use ::arrow::ipc::writer::{FileWriter, StreamWriter};
+    use ::parquet::arrow::ArrowWriter;
+
     use super::*;
+
+    /// Forty rows with an ID, and columns of strings: the name, and how often a row repeats a word.
+    fn rows(strings: &[(&str, usize)]) -> RecordBatch {
+        let ids: Int64Array = (0..40).collect();
+        let mut columns: Vec<(&str, ArrayRef)> = vec![("id", Arc::new(ids))];
+        for (name, words) in strings {
+            let texts: StringArray = (0..40).map(|_| Some("words ".repeat(*words))).collect();
+            columns.push((name, Arc::new(texts)));
+        }
+        // Bytes that are no text, whatever they are called, are not chosen for their length.
+        let bytes: BinaryArray = (0..40).map(|_| Some([0xFF; 4_000])).collect();
+        if strings.len() > 1 {
+            columns.push(("image", Arc::new(bytes)));
+        }
+        RecordBatch::try_from_iter(columns).unwrap()
+    }
+
+    #[test]
+    fn the_column_of_a_table_is_chosen_as_that_of_csv() {
+        let folder = tempfile::tempdir().unwrap();
+        let only = "it is the only column of strings";
+        let no_usual = "no column has the usual name `text`";
+        for (strings, chosen) in [
+            (&[("content", 50)][..], Some(("content", only))),
+            (&[("said", 50)], Some(("said", only))),
+            (&[("title", 2), ("said", 50), ("by", 1)], Some(("said", no_usual))),
+            (&[("long", 90), ("body", 50)], Some(("body", no_usual))),
+            (&[("long", 90), ("text", 50)], None),
+            (&[("text", 50)], None),
+        ] {
+            let batch = rows(strings);
+            let (mut parquet, mut file, mut stream) = (Vec::new(), Vec::new(), Vec::new());
+            let mut writer = ArrowWriter::try_new(&mut parquet, batch.schema(), None).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            let mut writer = FileWriter::try_new(&mut file, &batch.schema()).unwrap();
+            writer.write(&batch).unwrap();
+            writer.finish().unwrap();
+            drop(writer);
+            let mut writer = StreamWriter::try_new(&mut stream, &batch.schema()).unwrap();
+            writer.write(&batch).unwrap();
+            writer.finish().unwrap();
+            drop(writer);
+            let packed = zstd::encode_all(&parquet[..], 1).unwrap();
+            for (name, form, bytes) in [
+                ("a.parquet", "parquet", parquet),
+                ("a.arrow", "arrow", file),
+                ("a.arrows", "arrow", stream),
+                ("a.parquet.zst", "parquet", packed),
+            ] {
+                std::fs::write(folder.path().join(name), bytes).unwrap();
+                let text = at(folder.path(), &[name.to_owned()]).unwrap();
+                let read = chosen.map(|(column, _)| json!({ "format": { "kind": form, "column": column } }));
+                assert_eq!(text.read, read, "{name} {strings:?}");
+                let notes: Vec<_> = (chosen.iter())
+                    .map(|(column, why)| (format!("the text is in column `{column}`"), *why))
+                    .collect();
+                assert_eq!(text.notes, notes, "{name} {strings:?}");
+                assert_eq!(text.records, 40, "{name} {strings:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_that_is_not_utf8_has_a_way_out_without_a_manifest() {
+        let folder = tempfile::tempdir().unwrap();
+        let lines = b"caf\xE9 and more words\n".repeat(400);
+        std::fs::write(folder.path().join("a.txt"), lines).unwrap();
+        let error = at(folder.path(), &["a.txt".to_owned()]).unwrap_err();
+        assert_eq!(
+            error.hint_text(),
+            Some(
+                "convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; `mdlm init` takes text in UTF-8 alone"
+            )
+        );
+    }
 
     #[test]
     fn a_format_is_stated_where_the_usual_one_does_not_fit() {

@@ -148,10 +148,13 @@ pub enum TextContainer {
     Column,
 }
 
+/// How hints begin to name `invalid_utf8`, which a manifest has; they end with it.
+pub const POLICY: &str = "state what to do with such records: ";
+
 /// What to do about text that is not UTF-8.
 #[must_use]
 pub fn way_out(text: &[u8], holder: TextContainer) -> String {
-    let policy = "or state what to do with such records: `\"invalid_utf8\": \"replace\"` or `\"skip\"`";
+    let policy = format!("or {POLICY}`\"invalid_utf8\": \"replace\"` or `\"skip\"`");
     if holder == TextContainer::Column && text.contains(&0) {
         return format!(
             "there are NUL bytes as well, so the column may not hold text at all: name another column; {policy}"

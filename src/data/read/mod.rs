@@ -48,6 +48,7 @@ use compression::Meter;
 use sink::Sink;
 use stored::{READ_BYTES, ReadCount, Stored};
 
+pub use encoding::POLICY;
 pub use foreign::LFS_POINTER;
 pub use observed::Observed;
 pub use witness::{Consumed, Witness};
@@ -60,6 +61,8 @@ const HEAD_BYTES: usize = 512;
 const DEEPEST: usize = 6;
 /// Names of columns that a hint shows.
 const SHOWN: usize = 10;
+/// Names of columns of strings that are listed, at most.
+const LISTED: usize = 1_000;
 
 /// A file to read records from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -209,6 +212,35 @@ fn has_length(file: &File) -> Result<()> {
         "it has content, but its length is 0: the system generates it on reading, like the files below `/proc`",
     )
     .hint("copy it to a plain file, which can be checked and read again: `cat FILE > NEW`"))
+}
+
+/// Names of the columns that hold strings or bytes in a file of Parquet or Arrow, compressed or not: a thousand at most.
+///
+/// # Errors
+/// The file is absent or damaged, or takes more memory or bytes than `reading` permits.
+pub fn string_columns(file: &TextFile, reading: &Reading) -> Result<Vec<String>> {
+    let what = || format!("read `{}`", file.name);
+    special::check(&file.path).context(what)?;
+    let stored = File::open(&file.path).context(what)?;
+    let stored = Stored::file(stored, &Witness::default()).context(what)?;
+    columns_within(&stored, reading, 0).context(what)
+}
+
+fn columns_within(stored: &Stored, reading: &Reading, layer: usize) -> Result<Vec<String>> {
+    let count = ReadCount::default();
+    let mut input = BufReader::with_capacity(READ_BYTES, stored.section(0, stored.len(), &count));
+    let head = input.fill_buf().map_err(fault::landed)?;
+    if let Some(found) = compression::recognise(head).filter(|_| layer < DEEPEST) {
+        let ratio = reading.largest_ratio.into();
+        let meter = Meter::new(&count, stored.len(), ratio, reading.largest_buffer);
+        let copy = Stored::copy(&mut compression::decode(found, input, meter))?;
+        return columns_within(&copy, reading, layer + 1);
+    }
+    if head.starts_with(b"PAR1") {
+        parquet::strings(stored, &count, reading.largest_buffer)
+    } else {
+        arrow::strings(stored, &count)
+    }
 }
 
 /// Calls `each` with every record of a file whose bytes are in memory, as [`records`] does.

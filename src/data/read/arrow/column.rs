@@ -33,11 +33,7 @@ impl Column {
     /// Finds the column; in the schema that is given back, its strings are bytes.
     pub fn find(schema: &Schema, name: &str) -> Result<(Schema, Self)> {
         let mut all: Vec<FieldRef> = schema.fields().iter().cloned().collect();
-        let hint = || {
-            let mut names = Vec::new();
-            strings(schema.fields(), "", 0, &mut names);
-            strings_hint(names)
-        };
+        let hint = || strings_hint(names(schema));
         let no_column = || format!("the Arrow data have no column `{name}`");
         let fields = schema.fields();
         let Some(found) = find(fields, name, false, 0).or_else(|| find(fields, name, true, 0)) else {
@@ -113,11 +109,17 @@ fn find(fields: &Fields, name: &str, part: bool, depth: usize) -> Option<FieldPa
     })
 }
 
-/// Names of the columns that hold strings, with those in structures.
+/// Names of the columns that hold strings, with those in structures: up to [`LISTED`](super::super::LISTED) of them.
+pub fn names(schema: &Schema) -> Vec<String> {
+    let mut names = Vec::new();
+    strings(schema.fields(), "", 0, &mut names);
+    names
+}
+
+/// Adds names of the columns that hold strings, with those in structures.
 fn strings(fields: &Fields, before: &str, depth: usize, names: &mut Vec<String>) {
     for field in fields {
-        // More are not shown.
-        if depth > DEEPEST || names.len() > super::super::SHOWN {
+        if depth > DEEPEST || names.len() >= super::super::LISTED {
             return;
         }
         let name = format!("{before}{}", field.name());

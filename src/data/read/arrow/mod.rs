@@ -13,7 +13,7 @@
 mod column;
 
 use std::collections::HashMap;
-use std::io::{BufRead, Read as _};
+use std::io::{BufRead, BufReader, Read as _};
 use std::sync::Arc;
 
 use arrow::buffer::Buffer;
@@ -21,7 +21,7 @@ use arrow::datatypes::Schema;
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::FileDecoder;
 use arrow::ipc::{
-    self, Block, Endianness, Message, MessageHeader, MetadataVersion, RecordBatch, root_as_footer,
+    self, Block, Endianness, Footer, Message, MessageHeader, MetadataVersion, RecordBatch, root_as_footer,
     root_as_message,
 };
 
@@ -63,6 +63,36 @@ pub fn is_file(head: &[u8]) -> bool {
 /// # Errors
 /// The file is damaged or cut off, the column is not there or holds no strings, a row is too long.
 pub fn file(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mut Sink<'_>) -> Result<()> {
+    let (bytes, footer_start) = footer(stored, count)?;
+    let length = bytes.len();
+    let footer = parse_footer(&bytes)?;
+    let schema = footer
+        .schema()
+        .ok_or_else(|| damaged("the Arrow file's footer has no schema"))?;
+    let dictionaries: Vec<Block> = footer.dictionaries().iter().flatten().copied().collect();
+    let batches: Vec<Block> = footer.recordBatches().iter().flatten().copied().collect();
+    check_blocks(&dictionaries, &batches, footer_start, length as u64)?;
+    let mut decoder = Decoder::new(schema, format, sink, 0)?;
+    let mut part = |block: &Block, kind: MessageHeader| -> Result<()> {
+        let start = block.metaDataLength() as usize;
+        let mut bytes = Vec::new();
+        let length = start + block.bodyLength() as usize;
+        stored.exactly(block.offset() as u64, length, count, &mut bytes)?;
+        let body = block.bodyLength() as u64;
+        check_batch(body)?;
+        decoder.part(Whole { bytes, start, body }, Some(kind))
+    };
+    for block in &dictionaries {
+        part(block, MessageHeader::DictionaryBatch)?;
+    }
+    for block in &batches {
+        part(block, MessageHeader::RecordBatch)?;
+    }
+    Ok(())
+}
+
+/// The bytes of a file's footer, and where they start.
+fn footer(stored: &Stored, count: &ReadCount) -> Result<(Vec<u8>, u64)> {
     let whole = stored.len();
     let cut_off = || damaged("the Arrow file does not end with its footer: it is cut off");
     let mut trailer = Vec::new();
@@ -89,31 +119,38 @@ pub fn file(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
     let mut bytes = Vec::new();
     let length = (trailer_start - footer_start) as usize;
     stored.exactly(footer_start, length, count, &mut bytes)?;
-    let footer = root_as_footer(&bytes)
-        .map_err(|error| damaged(format!("the Arrow file's footer is damaged: {error}")))?;
-    let schema = footer
-        .schema()
-        .ok_or_else(|| damaged("the Arrow file's footer has no schema"))?;
-    let dictionaries: Vec<Block> = footer.dictionaries().iter().flatten().copied().collect();
-    let batches: Vec<Block> = footer.recordBatches().iter().flatten().copied().collect();
-    check_blocks(&dictionaries, &batches, footer_start, length as u64)?;
-    let mut decoder = Decoder::new(schema, format, sink, 0)?;
-    let mut part = |block: &Block, kind: MessageHeader| -> Result<()> {
-        let start = block.metaDataLength() as usize;
-        let mut bytes = Vec::new();
-        let length = start + block.bodyLength() as usize;
-        stored.exactly(block.offset() as u64, length, count, &mut bytes)?;
-        let body = block.bodyLength() as u64;
-        check_batch(body)?;
-        decoder.part(Whole { bytes, start, body }, Some(kind))
+    Ok((bytes, footer_start))
+}
+
+/// Parses and verifies a file's footer.
+fn parse_footer(bytes: &[u8]) -> Result<Footer<'_>> {
+    root_as_footer(bytes).map_err(|error| damaged(format!("the Arrow file's footer is damaged: {error}")))
+}
+
+/// Names of the columns that hold strings or bytes, of a file or of the first of its streams: up to
+/// [`LISTED`](super::LISTED) of them.
+///
+/// # Errors
+/// The schema is damaged or cut off.
+pub fn strings(stored: &Stored, count: &ReadCount) -> Result<Vec<String>> {
+    let mut input = BufReader::new(stored.section(0, stored.len(), count));
+    let names = |schema: ipc::Schema<'_>| -> Result<Vec<String>> {
+        Ok(column::names(&guarded(|| try_fb_to_schema(schema))?))
     };
-    for block in &dictionaries {
-        part(block, MessageHeader::DictionaryBatch)?;
+    let missing = || damaged("the Arrow data have no schema");
+    if is_file(input.fill_buf().map_err(landed)?) {
+        let (bytes, _) = footer(stored, count)?;
+        return names(parse_footer(&bytes)?.schema().ok_or_else(missing)?);
     }
-    for block in &batches {
-        part(block, MessageHeader::RecordBatch)?;
-    }
-    Ok(())
+    let mut next = [0; 4];
+    exactly(&mut input, &mut next)?;
+    let mut messages = Messages {
+        input: &mut input,
+        next,
+        number: 0,
+    };
+    let first = messages.next()?.ok_or_else(missing)?;
+    names(parse(&first.bytes)?.header_as_schema().ok_or_else(missing)?)
 }
 
 /// Checks where a footer says that the parts of its file are.

@@ -8,7 +8,7 @@ use parquet::file::metadata::{
     ColumnChunkMetaData, ParquetMetaData, ParquetMetaDataOptions, ParquetMetaDataReader,
     ParquetStatisticsPolicy, RowGroupMetaData,
 };
-use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, Type};
+use parquet::schema::types::{ColumnDescPtr, ColumnDescriptor, SchemaDescriptor, Type};
 
 use super::super::fault::damaged;
 use super::super::sink::too_large;
@@ -72,55 +72,10 @@ pub struct Chunk {
 /// # Errors
 /// The footer is damaged; there is nothing of that name.
 pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Vec<Column>> {
-    let length = stored.len();
-    let mut bytes = Vec::new();
-    if length < TRAILER + MAGIC.len() as u64 {
-        return Err(damaged(format!("{length} bytes are too few for a Parquet file")));
-    }
-    stored.exactly(length - TRAILER, TRAILER as usize, count, &mut bytes)?;
-    let encrypted = || Error::input("the Parquet file is encrypted").hint("write it without encryption");
-    if bytes[4..] == *ENCRYPTED {
-        return Err(encrypted());
-    }
-    if bytes[4..] != *MAGIC {
-        return Err(damaged("not a Parquet file, or truncated (no PAR1 footer)"));
-    }
-    let footer = u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
-    let pages = length - TRAILER;
-    if footer > pages - MAGIC.len() as u64 {
-        return Err(damaged(format!(
-            "the Parquet file states a footer of {footer} bytes, it has {length} itself"
-        )));
-    }
-    if footer > buffer / EXPANSION {
-        return Err(too_large(
-            format!("the Parquet file's footer of {footer} bytes"),
-            buffer,
-        ));
-    }
-    stored.exactly(pages - footer, footer as usize, count, &mut bytes)?;
-    let wrong = || damaged("the Parquet file's footer is damaged");
-    if look(&bytes, buffer).map_err(|Wrong| wrong())? {
-        return Err(encrypted());
-    }
-    let options = ParquetMetaDataOptions::new()
-        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
-        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let parsed = guarded(|| ParquetMetaDataReader::decode_metadata_with_options(&bytes, Some(&options)))
-        .map_err(|error| error.context("footer"))?;
+    let (parsed, pages) = parse(stored, count, buffer)?;
     let schema = parsed.file_metadata().schema_descr();
-    let mut leaves = Leaves {
-        wanted: name,
-        next: 0,
-        found: None,
-        shared: 1,
-        near: Vec::new(),
-        strings: Vec::new(),
-    };
-    for field in schema.root_schema().get_fields() {
-        leaves.of(field, "", "", 0);
-    }
+    let leaves = Leaves::look(schema, name);
+    let wrong = || damaged("the Parquet file's footer is damaged");
     let hint = || strings_hint(leaves.strings.clone());
     let no_column = || format!("the Parquet file has no column `{name}`");
     let indices = leaves.found.map_or(leaves.near, |index| vec![index]);
@@ -153,18 +108,70 @@ pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> R
                 message,
                 hint: hint(),
             }),
-            chunks: chunks(&parsed, index, pages - footer)?,
+            chunks: chunks(&parsed, index, pages)?,
         });
     }
     let known = parsed.row_groups().iter().flat_map(RowGroupMetaData::columns);
     let known = known.fold(0u64, |sum, column| sum.saturating_add(bytes_of(column)));
-    if known.saturating_add(SHORTEST) < pages - footer && joined(stored, pages - footer)? {
+    if known.saturating_add(SHORTEST) < pages && joined(stored, pages)? {
         return Err(Error::input(
             "the Parquet file has pages that its footer does not list: files were joined",
         )
         .hint("name the files one by one; Parquet files cannot be joined"));
     }
     Ok(columns)
+}
+
+/// Names of the columns that hold strings or bytes, up to [`LISTED`](super::super::LISTED) of them.
+///
+/// # Errors
+/// The footer is damaged.
+pub fn strings(stored: &Stored, count: &ReadCount, buffer: u64) -> Result<Vec<String>> {
+    let (parsed, _) = parse(stored, count, buffer)?;
+    Ok(Leaves::look(parsed.file_metadata().schema_descr(), "").strings)
+}
+
+/// Parses a footer, which may take `buffer` bytes of memory; gives the bytes before it, too, which are those of pages.
+fn parse(stored: &Stored, count: &ReadCount, buffer: u64) -> Result<(ParquetMetaData, u64)> {
+    let length = stored.len();
+    let mut bytes = Vec::new();
+    if length < TRAILER + MAGIC.len() as u64 {
+        return Err(damaged(format!("{length} bytes are too few for a Parquet file")));
+    }
+    stored.exactly(length - TRAILER, TRAILER as usize, count, &mut bytes)?;
+    let encrypted = || Error::input("the Parquet file is encrypted").hint("write it without encryption");
+    if bytes[4..] == *ENCRYPTED {
+        return Err(encrypted());
+    }
+    if bytes[4..] != *MAGIC {
+        return Err(damaged("not a Parquet file, or truncated (no PAR1 footer)"));
+    }
+    let footer = u64::from(u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]));
+    let pages = length - TRAILER;
+    if footer > pages - MAGIC.len() as u64 {
+        return Err(damaged(format!(
+            "the Parquet file states a footer of {footer} bytes, it has {length} itself"
+        )));
+    }
+    if footer > buffer / EXPANSION {
+        return Err(too_large(
+            format!("the Parquet file's footer of {footer} bytes"),
+            buffer,
+        ));
+    }
+    let pages = pages - footer;
+    stored.exactly(pages, footer as usize, count, &mut bytes)?;
+    let wrong = || damaged("the Parquet file's footer is damaged");
+    if look(&bytes, buffer).map_err(|Wrong| wrong())? {
+        return Err(encrypted());
+    }
+    let options = ParquetMetaDataOptions::new()
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let parsed = guarded(|| ParquetMetaDataReader::decode_metadata_with_options(&bytes, Some(&options)))
+        .map_err(|error| error.context("footer"))?;
+    Ok((parsed, pages))
 }
 
 /// The parts of a column, which lie in the file's first `pages` bytes.
@@ -278,7 +285,23 @@ struct Leaves<'n> {
     strings: Vec<String>,
 }
 
-impl Leaves<'_> {
+impl<'n> Leaves<'n> {
+    /// Goes through a schema.
+    fn look(schema: &SchemaDescriptor, wanted: &'n str) -> Self {
+        let mut leaves = Self {
+            wanted,
+            next: 0,
+            found: None,
+            shared: 1,
+            near: Vec::new(),
+            strings: Vec::new(),
+        };
+        for field in schema.root_schema().get_fields() {
+            leaves.of(field, "", "", 0);
+        }
+        leaves
+    }
+
     /// Goes through a field; `list` says how many of the elements down to a list's values do without names: 2 at the list
     /// itself, 1 within it.
     fn of(&mut self, field: &Type, name: &str, path: &str, list: u8) {
@@ -316,8 +339,7 @@ impl Leaves<'_> {
         if shared == self.shared {
             self.near.push(index);
         }
-        // More are not shown.
-        if field.get_physical_type() == Physical::BYTE_ARRAY && self.strings.len() <= super::super::SHOWN {
+        if field.get_physical_type() == Physical::BYTE_ARRAY && self.strings.len() < super::super::LISTED {
             self.strings.push(name);
         }
     }

@@ -30,6 +30,7 @@ use crate::error::{self, Context as _, Error, Result};
 use crate::manifest::source::ColumnFormat;
 
 use footer::Column;
+pub use footer::strings;
 use levels::Levels;
 use pages::{Data, Page, Pages};
 use values::Values;
