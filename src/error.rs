@@ -8,6 +8,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 /// Whose turn it is after an error. Decides the process's exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -37,16 +38,18 @@ impl Kind {
 }
 
 /// An error with its kind, its chain of contexts and, where there is one, the way out.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Inner {
     kind: Kind,
     /// Innermost first; printed in reverse.
     messages: Vec<String>,
     hint: Option<String>,
-    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    source: Option<Arc<dyn std::error::Error + Send + Sync>>,
+    /// Other errors of the same work, which are reported after this one.
+    others: Vec<Error>,
 }
 
 /// A result whose error is [`Error`].
@@ -60,6 +63,7 @@ impl Error {
             messages: vec![message.into()],
             hint: None,
             source: None,
+            others: Vec::new(),
         }))
     }
 
@@ -116,6 +120,19 @@ impl Error {
     pub fn context(mut self, context: impl Into<String>) -> Self {
         self.0.messages.push(context.into());
         self
+    }
+
+    /// Adds other errors of the same work. The kind, the text and the hint stay those of this one.
+    #[must_use]
+    pub fn beside(mut self, others: impl IntoIterator<Item = Self>) -> Self {
+        self.0.others.extend(others);
+        self
+    }
+
+    /// The other errors of the same work; [`Error::context`] is not added to them.
+    #[must_use]
+    pub fn others(&self) -> &[Self] {
+        &self.0.others
     }
 
     /// Whose turn it is.
@@ -196,7 +213,8 @@ impl<T> Context<T> for std::io::Result<T> {
                 kind,
                 messages: vec![context()],
                 hint: None,
-                source: Some(Box::new(e)),
+                source: Some(Arc::new(e)),
+                others: Vec::new(),
             }))
         })
     }
@@ -218,7 +236,8 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
                 kind,
                 messages: vec![context()],
                 hint: None,
-                source: Some(e.into()),
+                source: Some(Arc::from(e.into())),
+                others: Vec::new(),
             }))
         })
     }
@@ -279,6 +298,23 @@ mod tests {
         );
         assert_eq!(error.hint_text(), Some("convert it"));
         assert_eq!(error.kind().exit_code(), 2);
+    }
+
+    #[test]
+    fn errors_beside_an_error_keep_their_own_text_and_hint() {
+        let error = Error::input("no row").beside([Error::environment("disk full").hint("free some")]);
+        let error = error.context("stage `a`");
+        assert_eq!(error.to_string(), "stage `a`: no row");
+        assert_eq!((error.kind(), error.hint_text()), (Kind::Input, None));
+        let others: Vec<_> = error
+            .others()
+            .iter()
+            .map(|other| (other.to_string(), other.hint_text(), other.kind()))
+            .collect();
+        assert_eq!(
+            others,
+            [("disk full".to_owned(), Some("free some"), Kind::Environment)]
+        );
     }
 
     #[test]

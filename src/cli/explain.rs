@@ -2,8 +2,10 @@
 
 use indexmap::IndexMap;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::Terminal;
+use super::path::is_unfinished;
 use super::plan::joined;
 use super::project::ProjectArgs;
 use super::show::flatten;
@@ -165,7 +167,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         None => text.push_str("not known until its inputs are made\n"),
     }
     section(&mut text, "History", terminal);
-    text.push_str(&runs(&history, terminal));
+    text.push_str(&runs(&history, is_unfinished(reasons), terminal));
     terminal.output(&text)?;
     Ok(0)
 }
@@ -205,6 +207,12 @@ fn parts(key: &Key, files: &[ExternalFile], inputs: &IndexMap<&str, &str>) -> Ve
     let mut settings = Vec::new();
     flatten(&key.config, &mut settings);
     for setting in &mut settings {
+        if setting[0] == "input.forms"
+            && let Some(formats) = key.config["input"]["forms"].as_array()
+        {
+            let formats: Vec<_> = formats.iter().filter_map(Value::as_str).collect();
+            setting[1] = formats.join(", ");
+        }
         setting[0] = reason::field_name(&setting[0]);
     }
     rows.extend(settings);
@@ -284,9 +292,14 @@ fn history(
 }
 
 /// Newest first, each with what had changed.
-fn runs(history: &[Run], terminal: &Terminal) -> String {
+fn runs(history: &[Run], is_unfinished: bool, terminal: &Terminal) -> String {
     if history.is_empty() {
-        return "it has never run\n".to_owned();
+        let none = if is_unfinished {
+            "no run has finished"
+        } else {
+            "it has never run"
+        };
+        return format!("{none}\n");
     }
     let mut rows = vec![
         ["when", "took", "artifact", "where", "what had changed"]

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use clap::{ColorChoice, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Context, Error, Kind, Result, is_guarded, panic_text};
+use crate::plural;
 use crate::store::ELSEWHERE;
 
 pub mod bench;
@@ -367,21 +368,44 @@ pub fn main() -> ExitCode {
             if is_json && !terminal.has_output() {
                 ErrorReport::print(&error, &terminal);
             }
-            match error.kind() {
-                Kind::Interrupted => terminal.error(&signals::ending(), error.hint_text()),
-                Kind::Internal => terminal.error(
-                    &format!("failed to {error}"),
-                    error
-                        .hint_text()
-                        .or(Some("this is a bug in mdlm; please report it")),
-                ),
-                Kind::Input | Kind::Environment => {
-                    terminal.error(&format!("failed to {error}"), hint(&error, &cli.command));
-                }
-            }
+            say(&error, &cli.command, &terminal);
+            say_others(error.others(), &cli.command, &terminal);
             ExitCode::from(code)
         }
         Err(_) => ExitCode::from(Kind::Internal.exit_code()),
+    }
+}
+
+/// Errors that are printed in full at most; one stage that is swept may fail in hundreds of instances.
+const MOST_ERRORS: usize = 10;
+
+/// Prints an error with its hint.
+fn say(error: &Error, command: &Command, terminal: &Terminal) {
+    match error.kind() {
+        Kind::Interrupted => terminal.error(&signals::ending(), error.hint_text()),
+        Kind::Internal => terminal.error(
+            &format!("failed to {error}"),
+            error
+                .hint_text()
+                .or(Some("this is a bug in mdlm; please report it")),
+        ),
+        Kind::Input | Kind::Environment => {
+            terminal.error(&format!("failed to {error}"), hint(error, command));
+        }
+    }
+}
+
+/// Prints the errors that came beside the first one, and counts those beyond [`MOST_ERRORS`].
+fn say_others(others: &[Error], command: &Command, terminal: &Terminal) {
+    let shown = others.len().min(MOST_ERRORS - 1);
+    for other in &others[..shown] {
+        say(&other.clone().context(command.doing()), command, terminal);
+    }
+    let more = others.len() - shown;
+    if more > 0 {
+        let message = format!("{more} more {} failed", plural::of(more, "stage"));
+        let hint = "`mdlm run MANIFEST --json` prints the errors of all stages";
+        terminal.error(&message, Some(hint));
     }
 }
 

@@ -4,7 +4,7 @@ use super::plan::joined;
 use super::project::ProjectArgs;
 use super::{Terminal, project::Project};
 use crate::error::{Error, Result};
-use crate::plan::{Decision, PlannedStage, Selection};
+use crate::plan::{Decision, PlannedStage, Reason, Selection};
 use crate::plural::counted;
 use crate::store::Record;
 
@@ -66,6 +66,13 @@ pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether a stage runs because an attempt at the same did not end: "has not run" would be wrong.
+pub(super) fn is_unfinished(reasons: &[Reason]) -> bool {
+    reasons
+        .iter()
+        .any(|reason| matches!(reason, Reason::Unfinished { .. }))
+}
+
 /// The record of a stage that has run for the present manifest.
 pub(super) fn find(project: &Project, stage: &str) -> Result<Record> {
     find_lacking(project, stage).map(|(record, _)| record)
@@ -103,7 +110,15 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
             )))
         }
         Some(Decision::Run { reasons, .. }) => {
-            let message = format!("it has not run with the present manifest: {}", joined(&reasons));
+            let done = if is_unfinished(&reasons) {
+                "finished"
+            } else {
+                "run"
+            };
+            let message = format!(
+                "it has not {done} with the present manifest: {}",
+                joined(&reasons)
+            );
             let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
         }

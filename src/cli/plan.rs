@@ -173,7 +173,12 @@ fn text(plan: &Plan, work: usize, outlook: &[Outlook], terminal: &Terminal) -> S
                         .step
                         .map_or_else(String::new, |step| format!(" from step {step} on"));
                     let downloads = outlook.downloads.as_ref().map_or_else(String::new, needed);
-                    format!("will run{from}: {}{downloads}", joined(reasons))
+                    // The step is of another training's checkpoint: beside it "never ran" would contradict itself.
+                    let why = match (outlook.step, reasons.as_slice()) {
+                        (Some(_), [Reason::NeverRan]) => "resumes from another training".to_owned(),
+                        _ => joined(reasons),
+                    };
+                    format!("will run{from}: {why}{downloads}")
                 }
             };
             vec![stage.name.clone(), stage.kind().name().to_owned(), what]

@@ -125,6 +125,9 @@ struct RunReport<'a> {
 struct StageReport<'a> {
     #[serde(flatten)]
     stage: &'a StageSummary,
+    /// Of a stage that failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorReport>,
     /// By name, in order.
     figures: Map<String, Value>,
 }
@@ -210,7 +213,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     } else {
         Ok(())
     };
-    match summary.error {
+    match summary.into_error() {
         None => printed.map(|()| 0),
         Some(error) if error.kind() == Kind::Interrupted => {
             Err(error.hint("finished stages and checkpoints are kept: the same command resumes from there"))
@@ -327,7 +330,11 @@ fn stage_report(stage: &StageSummary) -> StageReport<'_> {
         .iter()
         .map(|(name, value)| (name.clone(), Value::from(value.as_str())))
         .collect();
-    StageReport { stage, figures }
+    StageReport {
+        stage,
+        error: stage.error.as_ref().map(ErrorReport::of),
+        figures,
+    }
 }
 
 /// A row of the summary: a stage, or the instances of a sweep together.
@@ -360,7 +367,7 @@ fn rows(summary: &Summary, sweeps: &Sweeps) -> Vec<SummaryRow> {
             stage
                 .artifact
                 .map_or_else(String::new, |artifact| artifact.short()),
-            // The message of a failure comes at the end, in full.
+            // The messages of failures come at the end, in full.
             if stage.status == Status::Failed {
                 "see below".to_owned()
             } else {

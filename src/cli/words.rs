@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use super::Cli;
-use crate::manifest::{Manifest, stage_field};
+use crate::manifest::{Manifest, did_you_mean, stage_field};
 use crate::plan::named;
 
 /// Commands that there are not.
@@ -410,7 +410,7 @@ pub(super) fn answer(error: &clap::Error, arguments: &[OsString]) -> Option<(Str
         }
         ErrorKind::InvalidSubcommand => {
             let word = context(ContextKind::InvalidSubcommand)?;
-            let hint = command(word)?;
+            let hint = command(word).unwrap_or_else(|| nearest(word));
             Some((format!("there is no command `{word}`"), hint))
         }
         ErrorKind::UnknownArgument => {
@@ -460,6 +460,16 @@ fn command(word: &str) -> Option<String> {
     }
     let found = COMMANDS.iter().find(|(words, _)| words.contains(&plain.as_str()));
     found.map(|(_, hint)| (*hint).to_owned())
+}
+
+/// The command that is spelt most like a word, or where they are listed.
+fn nearest(word: &str) -> String {
+    let cli = Cli::command();
+    let names = cli.get_subcommands().map(clap::Command::get_name);
+    did_you_mean(word, names).map_or_else(
+        || "`mdlm --help` lists the commands".to_owned(),
+        |name| format!("did you mean `mdlm {name}`?"),
+    )
 }
 
 fn option(word: &str, arguments: &[OsString]) -> Option<String> {
@@ -554,6 +564,11 @@ mod tests {
     fn words_of_other_programs_are_answered() {
         for (line, part) in [
             ("mdlm clean", "`mdlm gc MANIFEST…`"),
+            ("mdlm rnu", "did you mean `mdlm run`?"),
+            ("mdlm rn", "did you mean `mdlm run`?"),
+            ("mdlm help rnu", "did you mean `mdlm run`?"),
+            ("mdlm frobnicate", "`mdlm --help` lists the commands"),
+            ("mdlm help frobnicate", "`mdlm --help` lists the commands"),
             ("mdlm LS", "`mdlm plan MANIFEST`"),
             ("mdlm Run", "commands are in lower case: `mdlm run`"),
             ("mdlm RUN a.json", "commands are in lower case: `mdlm run`"),
@@ -594,7 +609,6 @@ mod tests {
             let (_, hint) = parsed(line).unwrap_or_else(|| panic!("{line}"));
             assert!(hint.contains(part), "{line}: {hint}");
         }
-        assert_eq!(parsed("mdlm frobnicate"), None);
         assert_eq!(parsed("mdlm run a.json --frobnicate"), None);
     }
 

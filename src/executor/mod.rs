@@ -19,8 +19,6 @@ use std::sync::mpsc;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use serde::Serialize;
-
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
@@ -31,18 +29,18 @@ use crate::plural::counted;
 use crate::remote::Remote;
 use crate::stages::tokenize::Room;
 use crate::stages::{self, Choice, Context, Device, StageOutput, key, memory};
-use crate::store::{
-    Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Pin, Provenance, Record, Store, time,
-};
+use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
 
 pub mod budget;
 mod integrity;
 pub mod isolate;
+mod summary;
 mod upload;
 
 use budget::{Budget, Grant};
 use integrity::Integrity;
 use isolate::Isolation;
+pub use summary::{StageSummary, Status, Summary};
 use upload::Uploads;
 
 /// Runs one stage: [`crate::stages::run`], or a stand-in of a test.
@@ -71,59 +69,6 @@ pub struct Options {
     pub only: Option<String>,
     /// How to start a process for each stage that runs; absent, stages run in this process.
     pub isolation: Option<Isolation>,
-}
-
-/// The result of running a plan.
-#[derive(Debug)]
-pub struct Summary {
-    /// The stages, in the order of the plan.
-    pub stages: Vec<StageSummary>,
-    /// The first failure, or the interruption.
-    pub error: Option<Error>,
-    /// Keeps the artifacts where they are for as long as this lives.
-    pub pins: Vec<Pin>,
-}
-
-/// The result of a stage.
-#[derive(Clone, Debug, Serialize)]
-pub struct StageSummary {
-    /// Its name.
-    pub name: String,
-    /// Its kind.
-    pub kind: &'static str,
-    /// How it ended.
-    pub status: Status,
-    /// Why it ran, or why it did not.
-    pub why: String,
-    /// Wall-clock seconds that it ran.
-    pub seconds: Option<f64>,
-    /// Its artifact.
-    pub artifact: Option<Digest>,
-    /// Where that lies.
-    pub path: Option<String>,
-    /// Key figures: name and value as text. Each renderer serializes them its way.
-    #[serde(skip)]
-    pub figures: Vec<(String, String)>,
-}
-
-/// How a stage ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Status {
-    /// Served from the store.
-    Cached,
-    /// Known by its record alone: its files are not here, and nothing needed them.
-    Away,
-    /// Taken from the remote.
-    Fetched,
-    /// Ran and was committed.
-    Done,
-    /// Failed.
-    Failed,
-    /// Was running when the user asked to stop.
-    Interrupted,
-    /// Was not started.
-    NotRun,
 }
 
 /// Stack of a thread: that of a main thread, since stages run on threads of the pool.
@@ -293,22 +238,6 @@ struct RunState {
 /// A stage that ended: its place, its summary, and the error that it ended with.
 type Ended = (usize, StageSummary, Option<Error>);
 
-impl StageSummary {
-    /// Of a stage that was not started.
-    fn new(stage: &PlannedStage) -> Self {
-        Self {
-            name: stage.name.clone(),
-            kind: stage.kind().name(),
-            status: Status::NotRun,
-            why: String::new(),
-            seconds: None,
-            artifact: None,
-            path: None,
-            figures: Vec::new(),
-        }
-    }
-}
-
 impl Run<'_> {
     /// Runs, fetches or serves every stage of the plan. Returns a summary of each, and the first error.
     fn all(&self) -> (Vec<StageSummary>, Option<Error>) {
@@ -436,6 +365,7 @@ impl Run<'_> {
         } else {
             summary.status = Status::Failed;
             summary.why = error.to_string();
+            summary.error = Some(error.clone());
             let message = error.to_string();
             self.sink.emit(&summary.name, Event::StageFailed { message });
         }
@@ -591,7 +521,10 @@ impl Run<'_> {
             Err(error) if error.kind() == Kind::Interrupted => Err(error),
             Err(error) => {
                 // A partial download is of no use to a stage that runs; the stage's scratch folder may exist from before.
-                let _ = std::fs::remove_dir_all(self.store.work_path(lock.key()).join(Remote::SCRATCH));
+                let work = self.store.work_path(lock.key());
+                let _ = std::fs::remove_dir_all(work.join(Remote::SCRATCH));
+                // An empty one would look like an attempt at the stage.
+                let _ = std::fs::remove_dir(work);
                 let _ = self.store.clear_staging(&lock);
                 let message = format!("the stage runs on this machine instead: {error}");
                 self.sink.emit(&summary.name, Event::Warning(message));

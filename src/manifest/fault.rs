@@ -414,7 +414,7 @@ pub fn shortened(value: &Value) -> String {
 }
 
 /// The candidate that was probably meant: near in spelling, or the same but for case and separators.
-pub(super) fn did_you_mean<'a>(
+pub(crate) fn did_you_mean<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {

@@ -289,6 +289,59 @@ fn beside(path: &Path) -> Option<String> {
     (meant != path).then(|| format!("did you mean {}?", quoted(&meant.display().to_string())))
 }
 
+fn is_missing(error: &std::io::Error) -> bool {
+    error.kind() == std::io::ErrorKind::NotFound
+}
+
+/// The manifests in the folder of one that is not there and in its `pipelines`; where that folder is not there either,
+/// those of the current one.
+fn manifests_near(path: &Path) -> Option<String> {
+    /// Files that are looked into: a folder of data may hold millions that end in `.json`.
+    const EXAMINED: usize = 100;
+    const SHOWN: usize = 5;
+    let folder = path
+        .parent()
+        .filter(|folder| folder.is_dir())
+        .unwrap_or(Path::new(""));
+    let mut found: Vec<String> = Vec::new();
+    for folder in [folder.to_owned(), folder.join("pipelines")] {
+        let listed = if folder.as_os_str().is_empty() {
+            Path::new(".")
+        } else {
+            &folder
+        };
+        let Ok(entries) = fs::read_dir(listed) else {
+            continue;
+        };
+        let names = entries.flatten().map(|entry| folder.join(entry.file_name()));
+        let is_json = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "json");
+        let files = names.filter(is_json).take(EXAMINED);
+        let mut manifests: Vec<_> = files
+            .filter(|path| is_manifest(path))
+            .map(|path| path.display().to_string())
+            .collect();
+        manifests.sort();
+        found.append(&mut manifests);
+    }
+    let more = match found.len().saturating_sub(SHOWN) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    found.truncate(SHOWN);
+    let found: Vec<_> = found.iter().map(|path| quoted(path)).collect();
+    (!found.is_empty()).then(|| format!("manifests found nearby: {}{more}", found.join(", ")))
+}
+
+/// Whether a file is JSON with stages, as a manifest is.
+fn is_manifest(path: &Path) -> bool {
+    let is_small = |metadata: fs::Metadata| metadata.is_file() && metadata.len() <= MAX_BYTES as u64;
+    fs::metadata(path).is_ok_and(is_small)
+        && fs::read(path)
+            .ok()
+            .and_then(|bytes| serde_json::from_slice::<serde_json::Value>(&bytes).ok())
+            .is_some_and(|value| value["stages"].is_object())
+}
+
 /// The way out where a path begins with a `~` that no shell has replaced, which happens to one in quotes.
 fn at_home(path: &Path) -> Option<String> {
     let rest = path.strip_prefix("~").ok()?;
@@ -342,7 +395,7 @@ fn read(path: &Path) -> Result<Vec<u8>, Draft> {
             "",
             format!("the file cannot be read: {error}"),
         )
-        .maybe_hint(beside(path))
+        .maybe_hint(beside(path).or_else(|| manifests_near(path).filter(|_| is_missing(&error))))
         .maybe_hint(at_home(path))
     };
     let from_standard_input = path == Path::new(STANDARD_INPUT);
@@ -448,7 +501,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
         start = end + 1;
     }
 
-    let meant = schema_check::meant_path(tree, path);
+    let meant = schema_check::meant_override(tree, path, text);
     let mut node = tree;
     let mut pointer = String::new();
     for (i, (segment, key_span)) in segments.iter().enumerate() {
@@ -473,7 +526,7 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                     return Err(vec![
                         at(format!("a manifest has no field {}", quoted(segment)))
                             .expected("a path that starts at the top of the manifest")
-                            .hint(format!("did you mean `--set {meant}={text}`?")),
+                            .hint(meant.as_str()),
                     ]);
                 }
                 if found.is_none() && pointer == "/stages" && !(last && matches!(value.data, Data::Object(_)))
@@ -482,7 +535,9 @@ fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft
                     return Err(vec![
                         at(format!("there is no stage {}", quoted(segment)))
                             .expected(format!("a stage: {}", alternatives(&names)))
-                            .maybe_hint(suggestion(segment, names)),
+                            .maybe_hint(
+                                suggestion(segment, names).or_else(|| meant.clone().filter(|_| last)),
+                            ),
                     ]);
                 }
                 let index = found.unwrap_or_else(|| {
@@ -611,6 +666,24 @@ mod tests {
     }
 
     #[test]
+    fn manifests_near_a_missing_one_are_listed() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipelines = folder.path().join("pipelines");
+        fs::create_dir(&pipelines).unwrap();
+        fs::write(folder.path().join("tiny.json"), SMALL).unwrap();
+        fs::write(folder.path().join("data.json"), "[1, 2]").unwrap();
+        fs::write(pipelines.join("lm.json"), SMALL).unwrap();
+        let faults = Manifest::load(&folder.path().join("nofile.json"), &[]).unwrap_err();
+        let fault = faults.to_string();
+        assert!(fault.contains("hint: manifests found nearby: "), "{fault}");
+        assert!(
+            fault.contains("tiny.json") && fault.contains("lm.json"),
+            "{fault}"
+        );
+        assert!(!fault.contains("data.json"), "{fault}");
+    }
+
+    #[test]
     fn overrides_are_typed_and_the_last_wins() {
         let loaded = load(&[
             "stages.model.steps=3000",
@@ -667,6 +740,27 @@ mod tests {
             "--set:1:1: there is no stage `modle`; expected a stage: `text`, `tokens`, `rows` or `model`; \
              hint: did you mean `model`?",
         );
+        for path in [
+            "steps",
+            "stages.steps",
+            "stages/model/steps",
+            "/stages/model/steps",
+            "model/steps",
+        ] {
+            let error = load(&[&format!("{path}=5")]).unwrap_err().to_string();
+            assert!(
+                error.contains("did you mean `--set stages.model.steps=5`?"),
+                "{error}"
+            );
+        }
+        let error = load(&["model=5"]).unwrap_err().to_string();
+        let hint = "`model` is a stage; name a field of it: `--set stages.model.steps=5`";
+        assert!(error.contains(hint), "{error}");
+        // A field that several stages have.
+        let error = load(&["from=text"]).unwrap_err().to_string();
+        let sets = ["tokens", "rows", "model"].map(|stage| format!("`--set stages.{stage}.from=text`"));
+        let hint = format!("did you mean {}, {} or {}?", sets[0], sets[1], sets[2]);
+        assert!(error.contains(&hint), "{error}");
         check(
             "stages.text.input.files.2=x",
             "--set:1:1: there is no element `2` in an array of 2; expected an index, from 0",

@@ -82,33 +82,71 @@ pub fn stage_field(name: &str) -> Option<&'static str> {
         .map(String::as_str)
 }
 
-/// What was meant by the path of an override that begins with no field of a manifest: the path of a stage without
-/// `stages.`, or that of a field without its stage.
-pub(super) fn meant_path(tree: &Node, path: &str) -> Option<String> {
+/// Paths of which a hint lists all; of more stages with a field, it says how to name one.
+const MOST_PATHS: usize = 4;
+
+/// What was meant by `path=value` of an override that leads nowhere: a path with slashes, the path of a stage without
+/// `stages.`, that of a field without its stage, or a stage without its field.
+pub(super) fn meant_override(tree: &Node, path: &str, value: &str) -> Option<String> {
     let stages = tree.member("stages")?.value.members();
-    let (first, rest) = match path.split_once('.') {
-        Some((first, rest)) => (first, Some(rest)),
-        None => (path, None),
+    let kind = |stage: &super::json::Member| {
+        let kind = stage.value.member("kind")?;
+        kind.value.as_str().map(str::to_owned)
     };
-    if let Some(rest) = rest {
+    let did_you_mean_these = |paths: &[String]| {
+        // In full, however long: it is there to be copied.
+        let mut sets: Vec<_> = paths
+            .iter()
+            .map(|path| format!("`--set {path}={value}`"))
+            .collect();
+        let last = sets.pop()?;
+        let others = sets.join(", ");
+        let or = if others.is_empty() { "" } else { " or " };
+        Some(format!("did you mean {others}{or}{last}?"))
+    };
+    if path.contains('/') {
+        let points = path.trim_matches('/').replace('/', ".");
+        let (first, rest) = points.split_once('.').unwrap_or((&points, ""));
+        if (first == "stages" && rest.contains('.')) || first == "seed" {
+            return did_you_mean_these(&[points]);
+        }
+        return meant_override(tree, &points, value);
+    }
+    let path = path.strip_prefix("stages.").unwrap_or(path);
+    if let Some((first, rest)) = path.split_once('.') {
         let names = stages.iter().map(|stage| stage.key.as_str());
         let stage = did_you_mean(first, names)?;
-        return Some(format!("stages.{stage}.{rest}"));
+        return did_you_mean_these(&[format!("stages.{stage}.{rest}")]);
     }
-    let field = SYNONYMS.iter().find(|(other, _)| *other == first);
-    let field = field.map_or(first, |(_, ours)| *ours);
+    if let Some(stage) = stages.iter().find(|stage| stage.key == path) {
+        let kind = kind(stage)?;
+        let (field, value) = match fields(&kind).find(|field| *field == "steps") {
+            Some(field) => (field, value),
+            None => ("FIELD", "VALUE"),
+        };
+        return Some(format!(
+            "{} is a stage; name a field of it: `--set stages.{path}.{field}={value}`",
+            quoted(path)
+        ));
+    }
+    let field = SYNONYMS.iter().find(|(other, _)| *other == path);
+    let field = field.map_or(path, |(_, ours)| *ours);
     let has = |stage: &&super::json::Member| {
-        let kind = stage
-            .value
-            .member("kind")
-            .and_then(|member| member.value.as_str());
-        kind.is_some_and(|kind| fields(kind).any(|own| own == field && own != "kind"))
+        kind(stage).is_some_and(|kind| fields(&kind).any(|own| own == field && own != "kind"))
     };
-    let mut found = stages.iter().filter(has);
-    let (Some(stage), None) = (found.next(), found.next()) else {
-        return None;
-    };
-    Some(format!("stages.{}.{field}", stage.key))
+    let paths: Vec<_> = stages
+        .iter()
+        .filter(has)
+        .map(|stage| format!("stages.{}.{field}", stage.key))
+        .collect();
+    if paths.len() > MOST_PATHS {
+        return Some(format!(
+            "{} stages have this field; name one: `--set {}={value}`",
+            paths.len(),
+            paths[0]
+        ));
+    }
+    did_you_mean_these(&paths)
 }
 
 /// What is wrong with the structure, and how many faults were left out.

@@ -443,7 +443,7 @@ impl Plan {
             Some(Lookup::Damaged(what)) => run(vec![Reason::Damaged { what }]),
             Some(Lookup::Absent) => run(self
                 .changes(stage, &key, sources)?
-                .unwrap_or_else(|| vec![Reason::NeverRan])),
+                .unwrap_or_else(|| vec![resume::unfinished(&key, store).unwrap_or(Reason::NeverRan)])),
             None => match self.changes(stage, &key, sources)? {
                 Some(changes) => run(changes),
                 None => Decision::Run {

@@ -15,6 +15,12 @@ use crate::store::{ExternalFile, Key, Record};
 pub enum Reason {
     /// There is nothing to compare with.
     NeverRan,
+    /// There is nothing to compare with but what an attempt has left that did not end: it was interrupted, it failed, or
+    /// it is at work now.
+    Unfinished {
+        /// The step of its newest checkpoint, where it left one.
+        step: Option<u64>,
+    },
     /// The user asked for it.
     Forced,
     /// What the store has is damaged.
@@ -114,6 +120,8 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRan => f.write_str("never ran"),
+            Self::Unfinished { step: Some(step) } => write!(f, "interrupted at step {step}"),
+            Self::Unfinished { step: None } => f.write_str("did not finish"),
             Self::Forced => f.write_str("forced"),
             Self::Damaged { what } => write!(f, "damaged: {what}"),
             Self::Away { needed_by: None } => f.write_str("its files are not in the store"),
@@ -333,7 +341,10 @@ fn rows(old: &[Value], new: &[Value], reasons: &mut Vec<Reason>) {
 /// What a setting of a key is called for a person: the keys of sources hold more than their manifests say.
 #[must_use]
 pub fn field_name(path: &str) -> String {
-    for (internal, name) in [("input.forms", "form by name"), ("input.contents", "input.files")] {
+    for (internal, name) in [
+        ("input.forms", "format by file name"),
+        ("input.contents", "input.files"),
+    ] {
         match path.strip_prefix(internal) {
             Some("") => return name.to_owned(),
             Some(rest) if rest.starts_with(['.', '[', ' ']) => return format!("{name}{rest}"),

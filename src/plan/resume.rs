@@ -2,10 +2,12 @@
 //! decision, for the run that follows it and for those who show it.
 
 use std::collections::HashSet;
+use std::fs;
 
 use super::{Decision, Plan, Reason, Sources};
 use crate::error::Result;
 use crate::manifest::{Stage, StageKind};
+use crate::remote::Remote;
 use crate::stages::train;
 use crate::store::checkpoints::Checkpoints;
 use crate::store::gc::Keep;
@@ -46,6 +48,21 @@ impl Start {
             Self::Anew | Self::Scratch => Ok(store.own_checkpoints(key)),
         }
     }
+}
+
+/// The reason of a stage that has no result of its key but scratch, which an attempt leaves that does not end. A plan is no
+/// worse for scratch that cannot be read.
+pub(super) fn unfinished(key: &Key, store: &Store) -> Option<Reason> {
+    let scratch = fs::read_dir(store.work_path(&key.digest())).ok()?;
+    let mut entries = scratch.flatten().map(|entry| entry.file_name()).peekable();
+    // A download of the result that was broken off is no attempt at the stage; an attempt may leave nothing but its folder.
+    if entries.peek().is_some() && entries.all(|name| name == Remote::SCRATCH) {
+        return None;
+    }
+    let own = store.own_checkpoints(key).own().unwrap_or_default();
+    Some(Reason::Unfinished {
+        step: own.last().map(|(step, _)| *step),
+    })
 }
 
 /// The steps that the trainings of a plan go on from. What several of them look at is read once.
@@ -97,6 +114,31 @@ pub fn kept_groups(store: &Store, keep: &Keep) -> Result<HashSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What an attempt leaves is no first run: its checkpoint's step is shown. A broken download is no attempt.
+    #[test]
+    fn scratch_of_a_key_is_an_attempt_that_did_not_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::at(folder.path().join(".mdlm"));
+        let key = Key {
+            kind: "train".to_owned(),
+            version: 1,
+            config: serde_json::Value::Null,
+            seed: None,
+            inputs: indexmap::IndexMap::new(),
+            files: indexmap::IndexMap::new(),
+        };
+        let work = store.work_path(&key.digest());
+        let why = || unfinished(&key, &store).map(|reason| reason.to_string());
+        assert_eq!(why(), None);
+        fs::create_dir_all(work.join(Remote::SCRATCH)).unwrap();
+        assert_eq!(why(), None);
+        fs::remove_dir(work.join(Remote::SCRATCH)).unwrap();
+        assert_eq!(why().as_deref(), Some("did not finish"));
+        fs::create_dir(work.join("step-20")).unwrap();
+        fs::create_dir(work.join("step-103")).unwrap();
+        assert_eq!(why().as_deref(), Some("interrupted at step 103"));
+    }
 
     #[test]
     fn resume_is_for_trainings_that_are_not_forced() {

@@ -5,14 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Project, mdlm};
-
-/// Exit code, standard output, standard error.
-fn printed(command: &mut assert_cmd::Command) -> (Option<i32>, String, String) {
-    let output = command.output().unwrap();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (output.status.code(), text(&output.stdout), text(&output.stderr))
-}
+use crate::support::{Project, mdlm, printed};
 
 /// A table's lines as words.
 fn words(text: &str) -> String {
@@ -153,6 +146,20 @@ fn words_of_other_programs_are_answered() {
             "plan pipelines/tiny.json --set lr=1e-3",
             "did you mean `--set stages.model.learning_rate=1e-3`?",
         ),
+        (
+            "plan pipelines/tiny.json --set steps=5",
+            "did you mean `--set stages.model.steps=5` or `--set stages.texts.steps=5`?",
+        ),
+        (
+            "plan pipelines/tiny.json --set stages/model/steps=5",
+            "did you mean `--set stages.model.steps=5`?",
+        ),
+        (
+            "plan pipelines/tiny.json --set model=5",
+            "`model` is a stage; name a field of it: `--set stages.model.steps=5`",
+        ),
+        ("rnu pipelines/tiny.json", "did you mean `mdlm run`?"),
+        ("run nofile.json", "manifests found nearby: `pipelines/tiny.json`"),
         (
             "plan pipelines/tiny.json --lr 1e-3",
             "`--set stages.STAGE.learning_rate=1e-3`",

@@ -9,7 +9,7 @@ use std::time::Instant;
 use mdlm::store::Store;
 use serde_json::Value;
 
-use crate::support::{Project, transcript, untimed};
+use crate::support::{Project, printed, transcript, untimed};
 
 #[test]
 fn a_run_a_plan_and_a_rerun() {
@@ -263,6 +263,72 @@ fn faults_of_the_user_and_of_the_environment() {
     error: failed to run `pipelines/tiny.json`: stage `text`: read `pipelines/../corpus/a.txt`: line 2: invalid UTF-8 (0xFF) at byte 5 of the line, 10 of the file
     hint: convert the file: `iconv -f WINDOWS-1252 -t UTF-8 FILE > NEW`; or state what to do with such records: `"invalid_utf8": "replace"` or `"skip"`
     "#);
+}
+
+/// Each stage that failed has its error and its hint, on a terminal and in JSON.
+#[test]
+fn every_failed_stage_has_its_error() {
+    let project = Project::new(5);
+    fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
+    fs::write(project.path().join("c.txt"), b"not \xff fine\n").unwrap();
+    let other = r#"stages.other={"kind":"source","input":{"kind":"files","files":["../c.txt"]}}"#;
+    let output = project.mdlm("run", &["--set", other, "--json"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let talk = String::from_utf8(output.stderr).unwrap();
+    for stage in ["text", "other"] {
+        let error = format!("error: failed to run `pipelines/tiny.json`: stage `{stage}`: read");
+        assert_eq!(talk.matches(&error).count(), 1, "{talk}");
+    }
+    assert_eq!(talk.matches("hint: convert the file").count(), 2, "{talk}");
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let stages = report["stages"].as_array().unwrap();
+    for stage in stages {
+        let error = &stage["error"];
+        if stage["status"] != "failed" {
+            assert!(error.is_null(), "{stage}");
+            continue;
+        }
+        let name = stage["name"].as_str().unwrap();
+        let message = error["message"].as_str().unwrap();
+        assert!(message.starts_with(&format!("stage `{name}`: read")), "{message}");
+        assert!(error["hint"].as_str().unwrap().starts_with("convert the file"));
+        assert_eq!(error["exit_code"], 2);
+    }
+    let failed = stages.iter().filter(|stage| stage["status"] == "failed");
+    assert_eq!(failed.count(), 2);
+
+    // After a failure at the same, it is no first run, and it has run.
+    let (_, plan, _) = printed(&mut project.mdlm("plan", &["--set", other]));
+    assert_eq!(plan.matches("will run: did not finish").count(), 2, "{plan}");
+    let (_, _, talk) = printed(&mut project.mdlm("path", &["text"]));
+    assert!(
+        talk.contains("it has not finished with the present manifest: did not finish"),
+        "{talk}"
+    );
+    let (_, explained, _) = printed(&mut project.mdlm("explain", &["text"]));
+    assert!(explained.contains("no run has finished"), "{explained}");
+    assert!(!explained.contains("never"), "{explained}");
+}
+
+/// Beyond ten errors the rest is counted.
+#[test]
+fn many_errors_are_counted() {
+    let project = Project::new(5);
+    fs::write(project.path().join("corpus/a.txt"), b"not \xff fine\n").unwrap();
+    let others: Vec<String> = (0..12)
+        .map(|i| {
+            let files = "[\"../corpus/a.txt\"]";
+            format!(
+                r#"stages.s{i}={{"kind":"source","limit":{},"input":{{"kind":"files","files":{files}}}}}"#,
+                i + 1
+            )
+        })
+        .collect();
+    let arguments: Vec<&str> = others.iter().flat_map(|set| ["--set", set]).collect();
+    let (code, _, talk) = printed(&mut project.mdlm("run", &arguments));
+    assert_eq!(code, Some(2), "{talk}");
+    assert_eq!(talk.matches("error: failed to run").count(), 10, "{talk}");
+    assert!(talk.contains("error: 3 more stages failed"), "{talk}");
 }
 
 /// The program as a child that can be killed.

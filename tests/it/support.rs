@@ -56,6 +56,13 @@ pub fn transcript(command: &mut Command) -> String {
     masked(&text)
 }
 
+/// Exit code, standard output, standard error.
+pub fn printed(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
 /// Short digests as `xxxxxxxx`, seconds as `0.0 s`.
 fn masked(text: &str) -> String {
     let is_digest = |word: &str| {

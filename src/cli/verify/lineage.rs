@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::super::path::is_unfinished;
 use super::super::plan::joined;
 use super::super::project::ProjectArgs;
 use super::super::table::{bytes, columns, count, width, wrap};
@@ -59,9 +60,14 @@ pub(super) fn run(
             }
             Some(Decision::Run { reasons, .. }) => {
                 let why = joined(&reasons);
+                let done = if is_unfinished(&reasons) {
+                    "finished"
+                } else {
+                    "run"
+                };
                 let record = last().ok_or_else(|| {
                     Error::input(format!(
-                        "stage `{stage}` has not run with the present manifest: {why}"
+                        "stage `{stage}` has not {done} with the present manifest: {why}"
                     ))
                     .hint(format!(
                         "`mdlm run {} --target {stage}`",

@@ -57,6 +57,30 @@ fn failure_of_a_stage_stops_its_consumers_alone() {
         0
     );
 
+    // Of several failures each has its error with its way out.
+    let project = Project::new();
+    let failing = |stage: &Stage, context: &Context<'_>| match stage.kind() {
+        StageKind::Evaluate => Err(Error::input("no row in the split").hint("raise `validation`")),
+        StageKind::Sample => Err(Error::environment("no memory").hint("lower `batch`")),
+        _ => stand_in(stage, context),
+    };
+    let summary = project.run_with(&Selection::default(), &options(), &failing);
+    let hints: Vec<_> = summary
+        .stages
+        .iter()
+        .map(|stage| stage.error.as_ref().and_then(Error::hint_text))
+        .collect();
+    assert_eq!(
+        hints[3..],
+        [None, Some("raise `validation`"), Some("lower `batch`")]
+    );
+    let error = summary.into_error().unwrap();
+    assert_eq!(error.to_string(), "stage `bound`: no row in the split");
+    let others: Vec<_> = error.others().iter().map(ToString::to_string).collect();
+    assert_eq!(others, ["stage `texts`: no memory"]);
+
+    let project = Project::new();
+    project.run();
     let failing = |stage: &Stage, context: &Context<'_>| {
         assert!(stage.kind() != StageKind::Pack, "index out of bounds");
         stand_in(stage, context)
@@ -103,10 +127,14 @@ fn resume_after_an_interruption_keeps_finished_stages_and_the_scratch() {
         [Status::Done, Status::Interrupted, Status::NotRun, Status::NotRun]
     );
 
+    assert_eq!(
+        project.planned(),
+        "model: did not finish\nbound: never ran\ntexts: never ran"
+    );
     let summary = project.run_with(&Selection::default(), &options(), &training);
     assert_eq!(
         rerun(&summary),
-        "model: first run\nbound: first run\ntexts: first run"
+        "model: did not finish\nbound: first run\ntexts: first run"
     );
     assert_eq!(
         fs::read_dir(project.base().join(".mdlm/work")).unwrap().count(),
