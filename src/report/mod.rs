@@ -602,9 +602,12 @@ mod tests {
     fn a_comparison_is_a_table() {
         let folder = tempfile::tempdir().unwrap();
         let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
-            { "point": { "note": "a|<b" }, "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 } } },
-            { "point": { "note": "c" }, "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 } } }
+            { "point": { "note": "a|<b" }, "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 } },
+              "model": "MODEL" },
+            { "point": { "note": "c" }, "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 } },
+              "model": "MODEL" }
         ] }"#;
+        let rows = rows.replace("MODEL", &crate::store::Digest::of(b"model").to_string());
         fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
         let table = compared(folder.path()).unwrap();
         assert!(

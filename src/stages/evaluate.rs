@@ -18,11 +18,12 @@ use crate::plural::counted;
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, StageOutput, memory};
+use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
-/// bytes of the text that is kept; a count of one has a noun in the singular. Still 2: notes of
+/// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their digests. Still 2: notes of
 /// `evaluation.md` are worded more plainly.
 pub const VERSION: u32 = 2;
 
@@ -36,6 +37,12 @@ const EVALUATION_TEXT: &str = "evaluation.md";
 /// `evaluation.json`: what was found. Intervals are at 95% (see [`crate::evaluate`] for their formula).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
+    /// The model that was measured ([`ModelInfo::identity`]); absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Digest>,
+    /// BLAKE3 of the tokenizer that made the rows; absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokenizer: Option<Digest>,
     /// Which split.
     pub split: Split,
     /// Which weights.
@@ -140,6 +147,8 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     });
     let lost = rows.split_info().lost_bits_per_byte();
     let found = Evaluation {
+        model: Some(ModelInfo::identity(artifact)?),
+        tokenizer: model.tokenizer_digest.parse().ok(),
         split: config.split,
         weights: config.weights,
         estimator: config.estimator,
@@ -377,6 +386,8 @@ mod tests {
             high: Some(1.1),
         };
         let found = Evaluation {
+            model: None,
+            tokenizer: None,
             split: Split::Validation,
             weights: Weights::Ema,
             estimator: Estimator::Count,

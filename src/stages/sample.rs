@@ -20,10 +20,12 @@ use crate::plural::counted;
 use crate::sample::{Sampling, wilson};
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, StageOutput, memory};
+use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
-/// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`.
+/// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`. The model
+/// by its digest.
 pub const VERSION: u32 = 1;
 
 /// File name of the samples, JSON lines of [`Line`].
@@ -59,6 +61,9 @@ pub struct Line {
 /// `sample.json`: the counts.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
+    /// The model that they were drawn from ([`ModelInfo::identity`]); absent in old artifacts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<Digest>,
     /// Rows drawn.
     pub rows: u32,
     /// Reverse steps.
@@ -166,6 +171,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     lines.finish()?;
     texts.finish()?;
     let summary = Summary {
+        model: Some(ModelInfo::identity(context.input("model")?)?),
         rows: config.count,
         steps: config.steps,
         sampler: config.sampler,

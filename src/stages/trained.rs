@@ -12,6 +12,8 @@ use crate::manifest::{self, Weights};
 use crate::model::{self, Device, Network, checkpoint};
 use crate::shapes::Shape;
 use crate::stages::StageOutput;
+use crate::store::Digest;
+use crate::store::digest::hash_file;
 use crate::train::checkpoint::{EMA, RAW};
 
 /// File name of [`ModelInfo`].
@@ -53,6 +55,14 @@ impl ModelInfo {
         let what = || format!("read `{}`", path.display());
         let text = std::fs::read_to_string(&path).context(what)?;
         serde_json::from_str(&text).wrap(Kind::Input, what)
+    }
+
+    /// Which training a train artifact is of: BLAKE3 of its averaged weights. Evaluations of one model have it in common.
+    ///
+    /// # Errors
+    /// The weights are absent.
+    pub fn identity(artifact: &Path) -> Result<Digest> {
+        hash_file(&artifact.join(EMA)).map(|(_, digest)| digest)
     }
 
     /// Its compiled shape.

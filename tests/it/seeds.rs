@@ -107,7 +107,8 @@ fn stages_by_hand_that_differ_in_seeds_alone_are_replicates() {
         "{text}"
     );
     assert!(
-        flat.contains("over train.seed: how far") && flat.contains("a single seed shows no spread"),
+        flat.contains("over train.seed: how far")
+            && flat.contains("what another seed of training changes they do not cover"),
         "{text}"
     );
     let lonely = text
@@ -123,7 +124,11 @@ fn stages_by_hand_that_differ_in_seeds_alone_are_replicates() {
         .unwrap()["figures"];
     assert!(figures["best"].is_null(), "{figures}");
     let figure = figures["lowest bits_per_byte"].as_str().unwrap();
-    assert!(figure.contains(", not apart from "), "{figure}");
+    // Whether the evaluation distinguishes them or not, one seed does not make a best one.
+    assert!(
+        figure.contains(", not apart from ") || figure.contains("another seed of training is not covered"),
+        "{figure}"
+    );
     // Another setting of one of them, and they are no replicates.
     let changed = ["--set", "stages.second.weight_decay=0.5", "--json"];
     let shown: Value = serde_json::from_str(&compare(&project, &changed)).unwrap();

@@ -105,6 +105,15 @@ struct RowReport<'a> {
     /// Whether they are the published estimate, which is no bound.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     published: bool,
+    /// The training whose model was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Digest>,
+    /// The tokenizer of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<Digest>,
+    /// What of the bits per byte spells out text that the tokenizer lost.
+    #[serde(skip_serializing_if = "crate::data::is_nought")]
+    lost_bits_per_byte: f64,
     seconds: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resumed_from: Option<u64>,
@@ -261,6 +270,9 @@ fn report(table: &Table) -> TableReport<'_> {
                 metrics: metrics_json(&shown.row.metrics),
                 unit: shown.row.unit,
                 published: shown.row.published,
+                model: shown.row.model,
+                tokenizer: shown.row.tokenizer,
+                lost_bits_per_byte: shown.row.lost_bits_per_byte,
                 seconds: shown.seconds,
                 resumed_from: shown.resumed_from,
                 artifact: shown.artifact,

@@ -398,9 +398,10 @@ mod tests {
         0.01           not run
 
         the same in all: seed 1
-        best by perplexity: learning_rate 0.001, apart from all others; results are
-        apart where their 95% intervals, which do not cover another seed of training, do
-        not overlap
+        no best by perplexity: learning_rate 0.001 comes first, apart from the others in
+        the evaluation alone; results are apart where their 95% intervals do not
+        overlap; of one seed of training, they cover the evaluation alone: what another
+        seed of training changes they do not cover
         perplexity and nats_per_token: per token of text
         no room for nats_per_token: see --json
         ");

@@ -16,12 +16,14 @@ use serde_json::Value;
 use super::evaluate::{EVALUATION, Evaluation};
 use super::replicates::{self, Group, Spread, groups};
 use super::sample::{SUMMARY, Summary};
+use super::trained::ModelInfo;
 use super::{Context, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::Interval;
 use crate::manifest::{BoundEnds, Compare, Metric, Point, Seed};
 use crate::plural::counted;
+use crate::store::Digest;
 use crate::train::ValidationLine;
 use crate::train::checkpoint::METRICS;
 
@@ -39,6 +41,7 @@ use table::{csv, markdown, table};
 /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
 /// whether the first is apart from the others;
 /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
+/// Still 2: no rank across tokenizers, and no best of trainings with one seed each.
 pub const VERSION: u32 = 2;
 
 /// File name of the table as JSON.
@@ -61,6 +64,9 @@ pub const METRICS_IN_ORDER: [Metric; 5] = [
 const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white \
      space), so that this bounds the changed text and is not comparable with bits_per_byte";
 
+/// Rows with lost text that are named at most.
+const LOST_NAMED: usize = 3;
+
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
 
@@ -77,6 +83,12 @@ pub struct Row {
     pub unit: Option<Unit>,
     /// Whether they are the published estimate, which is no bound.
     pub published: bool,
+    /// The training whose model was measured; nothing where it is not known.
+    pub model: Option<Digest>,
+    /// The tokenizer of the text; nothing where it is not known.
+    pub tokenizer: Option<Digest>,
+    /// What of the bits per byte spells out text that the tokenizer lost.
+    pub lost_bits_per_byte: f64,
     /// The number of its setting; nothing where no two rows have one setting.
     pub setting: Option<usize>,
     /// The seeds that distinguish rows of one setting.
@@ -92,6 +104,12 @@ pub struct Measurements {
     pub unit: Option<Unit>,
     /// Whether they are the published estimate, which is no bound.
     pub published: bool,
+    /// The training whose model was measured; nothing where it is not known.
+    pub model: Option<Digest>,
+    /// The tokenizer of the text; nothing where it is not known.
+    pub tokenizer: Option<Digest>,
+    /// What of the bits per byte spells out text that the tokenizer lost.
+    pub lost_bits_per_byte: f64,
 }
 
 impl Row {
@@ -101,10 +119,16 @@ impl Row {
             metrics,
             unit,
             published,
+            model,
+            tokenizer,
+            lost_bits_per_byte,
         } = found;
         self.metrics = metrics;
         self.unit = unit;
         self.published = published;
+        self.model = model;
+        self.tokenizer = tokenizer;
+        self.lost_bits_per_byte = lost_bits_per_byte;
     }
 
     /// Takes its setting, and shows the seeds that its place in its sweep does not.
@@ -210,6 +234,20 @@ impl Comparison {
         }
     }
 
+    /// The same for rows that are in order, as a compare stage has written them: without a metric they are not ranked.
+    fn read(rows: Vec<Row>, by: Option<Metric>) -> Self {
+        if by.is_some() {
+            return Self::of(rows, by);
+        }
+        let groups = groups(&rows.iter().collect::<Vec<_>>());
+        Self {
+            rows,
+            by,
+            groups,
+            verdict: None,
+        }
+    }
+
     /// Opens what a compare stage has written.
     ///
     /// # Errors
@@ -244,6 +282,12 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
     };
     Some(if verdict.is_best() {
         ("best".to_owned(), format!("{} ({value})", verdict.title))
+    } else if verdict.others().is_empty() {
+        let figure = format!(
+            "{} ({value}); the effect of another seed of training is not covered",
+            verdict.title
+        );
+        (by.lead(), figure)
     } else {
         let figure = format!("{} ({value}), not apart from {}", verdict.title, verdict.others());
         (by.lead(), figure)
@@ -275,6 +319,9 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
             ],
             unit: Some(found.unit),
             published: found.bound == BoundEnds::Published,
+            model: found.model,
+            tokenizer: found.tokenizer,
+            lost_bits_per_byte: found.lost_bits_per_byte,
         });
     }
     if let Some(text) = read(SUMMARY)? {
@@ -289,12 +336,15 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
         });
         return Ok(Measurements {
             metrics: judged.into_iter().collect(),
+            model: found.model,
             ..Measurements::default()
         });
     }
     let Some(text) = read(METRICS)? else {
         return Ok(Measurements::default());
     };
+    let tokenizer = ModelInfo::open(folder).ok();
+    let tokenizer = tokenizer.and_then(|model| model.tokenizer_digest.parse().ok());
     let last = text
         .lines()
         .rev()
@@ -316,6 +366,10 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
             ],
             unit: Some(found.unit),
             published: false,
+            // Two trainings with the same losses and validations are one.
+            model: Some(Digest::of(text.as_bytes())),
+            tokenizer,
+            lost_bits_per_byte: lost,
         }
     }))
 }
@@ -336,9 +390,7 @@ pub fn arrange<T>(
         return (order(rows, by, row), None);
     };
     let by = ordering(by, &all);
-    if let Some(by) = by {
-        replicates::order(&mut groups, by);
-    }
+    replicates::order(&mut groups, by, ranks(Metric::BitsPerByteNormalized, &all));
     let mut old: Vec<Option<T>> = std::mem::take(rows).into_iter().map(Some).collect();
     for place in groups.iter_mut().flat_map(|group| &mut group.rows) {
         let row = old[*place].take();
@@ -348,11 +400,26 @@ pub fn arrange<T>(
     (by, Some(groups))
 }
 
-/// The metric that orders rows: the one asked for, else the first that some row has. Where all of them are bounds on
-/// normalized text, bits per byte are those.
+/// Whether two results compare by a metric: those per token only where both count the same unit in tokens of one tokenizer,
+/// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win.
+fn compare(by: Metric, a: &Row, b: &Row) -> bool {
+    let per_token = by.is_per_token();
+    let of_tokenizer = per_token || by == Metric::BitsPerByteNormalized;
+    (!per_token || a.unit == b.unit) && (!of_tokenizer || a.tokenizer == b.tokenizer)
+}
+
+/// Whether a metric ranks some rows: all that have it compare.
+fn ranks(by: Metric, rows: &[&Row]) -> bool {
+    let mut measured = rows.iter().filter(|row| row.metric(by).is_some());
+    let first = measured.next();
+    first.is_some_and(|first| measured.all(|row| compare(by, first, row)))
+}
+
+/// The metric that orders rows: the one asked for, else the first that some row has; nothing where its values do not compare
+/// ([`compare`]). Where all of them are bounds on normalized text, bits per byte are those.
 fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
     let measured = measured(rows);
-    match by {
+    let by = match by {
         Some(Metric::BitsPerByte)
             if !measured.contains(&Metric::BitsPerByte)
                 && measured.contains(&Metric::BitsPerByteNormalized) =>
@@ -361,7 +428,8 @@ fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
         }
         Some(by) => Some(by),
         None => measured.first().copied(),
-    }
+    };
+    by.filter(|by| ranks(*by, rows) || rows.iter().all(|row| row.metric(*by).is_none()))
 }
 
 /// What must be said about the metrics of some rows: what they are per, and which are no bounds.
@@ -384,9 +452,30 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
             counted(some, "row")
         )),
     }
-    if measured(rows).contains(&Metric::BitsPerByteNormalized) {
-        remarks.push(NORMALIZED.to_owned());
+    let tokenizers = |by: &dyn Fn(Metric) -> bool| {
+        let has = |row: &&&Row| row.metrics.iter().any(|(metric, _)| by(*metric));
+        let mut all: Vec<_> = rows.iter().filter(has).map(|row| row.tokenizer).collect();
+        all.sort_unstable();
+        all.dedup();
+        all.len()
+    };
+    let several = tokenizers(&Metric::is_per_token);
+    if several > 1 {
+        remarks.push(format!(
+            "{per_token}: not ranked, because they count the tokens of {several} tokenizers, and these do not compare"
+        ));
     }
+    if measured(rows).contains(&Metric::BitsPerByteNormalized) {
+        let mut remark = NORMALIZED.to_owned();
+        let several = tokenizers(&|metric| metric == Metric::BitsPerByteNormalized);
+        if several > 1 {
+            remark.push_str(&format!(
+                "; not ranked, because {several} tokenizers change it differently, and the bounds do not compare"
+            ));
+        }
+        remarks.push(remark);
+    }
+    remarks.extend(lost(rows));
     let published = rows.iter().filter(|row| row.published).count();
     if published > 0 {
         remarks.push(format!(
@@ -398,22 +487,61 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
     remarks
 }
 
+/// Says of which rows text was lost, and how much of their bits per byte spells it out: nats and perplexity have no part of
+/// that.
+fn lost(rows: &[&Row]) -> Option<String> {
+    let named = rows.iter().any(|row| row.name != rows[0].name);
+    let (differ, _) = fields(rows);
+    let found = rows.iter().filter(|row| row.lost_bits_per_byte > 0.0);
+    let mut said: Vec<String> = found
+        .map(|row| {
+            let point = row
+                .point
+                .iter()
+                .filter(|(label, _)| differ.contains(&label.as_str()));
+            let name = row.name.as_deref().filter(|_| named || differ.is_empty());
+            let bits = [Metric::BitsPerByte, Metric::BitsPerByteNormalized];
+            let bits = bits.into_iter().find_map(|metric| row.metric(metric));
+            let share = bits.map_or(0.0, |bits| 100.0 * row.lost_bits_per_byte / bits.value);
+            let called = Some(title(name, point)).filter(|title| !title.is_empty());
+            format!(
+                "{share:.1}% of the bits per byte of {}",
+                called.as_deref().unwrap_or("the result")
+            )
+        })
+        .collect();
+    let more = said.len().saturating_sub(LOST_NAMED);
+    said.truncate(LOST_NAMED);
+    if more > 0 {
+        said.push(format!("those of {more} more"));
+    }
+    (!said.is_empty()).then(|| {
+        format!(
+            "a tokenizer lost text: {} spell it out; nats_per_token and perplexity leave it out",
+            said.join(", ")
+        )
+    })
+}
+
 /// Puts the best value first, by a metric or by the first that some row has, and says by which; rows without it come last, in
 /// the order in which they were.
 pub fn order<T>(rows: &mut [T], by: Option<Metric>, row: impl Fn(&T) -> &Row) -> Option<Metric> {
-    let by = ordering(by, &rows.iter().map(&row).collect::<Vec<_>>())?;
+    let all: Vec<&Row> = rows.iter().map(&row).collect();
+    let by = ordering(by, &all);
+    let normalized = ranks(Metric::BitsPerByteNormalized, &all).then_some(Metric::BitsPerByteNormalized);
     let value = |one: &T, by| row(one).metric(by).map(|interval| interval.value);
     rows.sort_by(|a, b| {
         // What is no bound comes after bounds.
         let order = row(a).published.cmp(&row(b).published);
-        let order = order.then_with(|| by.order(value(a, by), value(b, by)));
         // Bounds on normalized text, all lower than those on the text itself, come after them.
-        order.then_with(|| {
-            let by = Metric::BitsPerByteNormalized;
-            by.order(value(a, by), value(b, by))
-        })
+        [by, by.and(normalized)]
+            .into_iter()
+            .flatten()
+            .fold(order, |order, by| {
+                order.then_with(|| by.order(value(a, by), value(b, by)))
+            })
     });
-    Some(by)
+    by
 }
 
 /// The swept fields: those that differ, and those that are the same in all rows with their value.

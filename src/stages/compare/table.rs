@@ -11,6 +11,7 @@ use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point, Seed};
 use crate::plural::counted;
 use crate::stages::replicates::{self, Group};
+use crate::store::Digest;
 
 /// `compare.json`.
 #[derive(Serialize)]
@@ -75,6 +76,15 @@ struct TableRow {
     /// Whether they are the published estimate, which is no bound.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     published: bool,
+    /// The training whose model was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    model: Option<Digest>,
+    /// The tokenizer of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<Digest>,
+    /// What of the bits per byte spells out text that the tokenizer lost.
+    #[serde(default, skip_serializing_if = "crate::data::is_nought")]
+    lost_bits_per_byte: f64,
     /// The number of its setting, where some rows have one setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     setting: Option<usize>,
@@ -91,6 +101,9 @@ impl TableRow {
             metrics: metrics_json(&row.metrics),
             unit: row.unit,
             published: row.published,
+            model: row.model,
+            tokenizer: row.tokenizer,
+            lost_bits_per_byte: row.lost_bits_per_byte,
             setting: row.setting,
             seeds: row.seeds.clone(),
         }
@@ -114,6 +127,9 @@ impl TableRow {
             point: self.point,
             unit: self.unit,
             published: self.published,
+            model: self.model,
+            tokenizer: self.tokenizer,
+            lost_bits_per_byte: self.lost_bits_per_byte,
             setting: self.setting,
             seeds: self.seeds,
         }
@@ -131,7 +147,7 @@ struct Read {
 pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
     let Read { sorted_by, rows } = serde_json::from_str(text)?;
     let rows = rows.into_iter().map(TableRow::row).collect();
-    Ok(Comparison::of(rows, sorted_by))
+    Ok(Comparison::read(rows, sorted_by))
 }
 
 pub(super) fn table(found: &Comparison) -> Table<'_> {

@@ -23,6 +23,7 @@ pub(super) fn row(name: Option<&str>, point: &Value, bits: Option<(f64, f64)>) -
             })
             .into_iter()
             .collect(),
+        model: Some(Digest::of(b"model")),
         ..Row::default()
     }
 }
@@ -57,7 +58,7 @@ fn tables_are_in_order_and_say_what_differs() {
     | 0.1 | a,b\|c | 2.0000 ± 0.5000 |
     | 0.2 | default |  |
 
-    Best by bits_per_byte: rate 0.3, note x, apart from all others; results are apart where their 95% intervals, which do not cover another seed of training, do not overlap.
+    Best by bits_per_byte: rate 0.3, note x, apart from all others; results are apart where their 95% intervals do not overlap.
 
     Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
     ");
@@ -70,7 +71,10 @@ fn tables_are_in_order_and_say_what_differs() {
     let text = serde_json::to_string(&table(&Comparison::of(found.rows[..1].to_vec(), None))).unwrap();
     assert_eq!(
         text,
-        r#"{"sorted_by":"bits_per_byte","rows":[{"point":{"rate":0.3,"note":{"kind":"x"},"seed":1},"metrics":{"bits_per_byte":{"value":1.25,"low":1.125,"high":1.375}}}]}"#
+        format!(
+            r#"{{"sorted_by":"bits_per_byte","rows":[{{"point":{{"rate":0.3,"note":{{"kind":"x"}},"seed":1}},"metrics":{{"bits_per_byte":{{"value":1.25,"low":1.125,"high":1.375}}}},"model":"{}"}}]}}"#,
+            Digest::of(b"model")
+        )
     );
 }
 
@@ -83,6 +87,7 @@ fn seeded(setting: usize, seed: u64, bits: f64) -> Row {
         value: seed,
     };
     row.place(setting, vec![seed]);
+    row.model = None;
     row
 }
 
@@ -147,7 +152,7 @@ fn one_seed_has_no_plus_minus() {
     assert_eq!(name, "lowest bits_per_byte");
     assert_eq!(
         value,
-        "rate 1 (bits_per_byte 1.0000, 1 seed), not apart from rate 2"
+        "rate 1 (bits_per_byte 1.0000, 1 seed); the effect of another seed of training is not covered"
     );
     let text = markdown(&found);
     assert!(text.contains("| 1 | 1 | 1.0000 |\n"), "{text}");
@@ -156,7 +161,9 @@ fn one_seed_has_no_plus_minus() {
         "{text}"
     );
     assert!(
-        text.contains("No best by bits_per_byte: rate 1 is not apart from rate 2; "),
+        text.contains(
+            "No best by bits_per_byte: rate 1 comes first, apart from the others in the evaluation alone; "
+        ),
         "{text}"
     );
 }
@@ -209,6 +216,80 @@ fn what_numbers_are_per_is_said() {
     rows[0].metrics[0].1.value = 0.5;
     order(&mut rows, None, |row| row);
     assert!(!rows[0].published, "the lower number is no bound");
+}
+
+/// Rows of two tokenizers, with a metric.
+fn of_tokenizers(by: Metric) -> Vec<Row> {
+    [("plain", 2.0), ("every letter an x", 0.5)]
+        .into_iter()
+        .map(|(name, value)| {
+            let mut row = row(Some(name), &json!({}), Some((value, 0.125)));
+            row.metrics[0].0 = by;
+            row.unit = Some(Unit::Token);
+            row.tokenizer = Some(Digest::of(name.as_bytes()));
+            row
+        })
+        .collect()
+}
+
+#[test]
+fn across_tokenizers_nothing_is_ranked_but_bits_per_byte() {
+    for by in [
+        Metric::BitsPerByteNormalized,
+        Metric::Perplexity,
+        Metric::NatsPerToken,
+    ] {
+        for asked in [None, Some(by)] {
+            let found = Comparison::of(of_tokenizers(by), asked);
+            assert_eq!((found.by, &found.verdict), (None, &None));
+            assert_eq!(
+                found.rows[0].name.as_deref(),
+                Some("plain"),
+                "in the manifest's order"
+            );
+            assert_eq!(figure(&found), None);
+            let text = markdown(&found);
+            assert!(
+                text.contains("not ranked, because ") && text.contains(" do not compare"),
+                "{text}"
+            );
+            assert!(
+                !text.contains(" first") && !text.to_lowercase().contains("best"),
+                "{text}"
+            );
+            let json = serde_json::to_string(&table(&found)).unwrap();
+            assert_eq!(table::parse(&json).unwrap(), found);
+        }
+        // One tokenizer ranks.
+        let mut rows = of_tokenizers(by);
+        rows[1].tokenizer = rows[0].tokenizer;
+        let found = Comparison::of(rows, None);
+        assert!(found.by == Some(by) && found.verdict.is_some());
+    }
+    let found = Comparison::of(of_tokenizers(Metric::BitsPerByte), None);
+    assert_eq!(found.rows[0].name.as_deref(), Some("every letter an x"));
+}
+
+#[test]
+fn tokens_and_positions_are_not_ranked_against_each_other() {
+    let mut rows = of_tokenizers(Metric::Perplexity);
+    rows[1].tokenizer = rows[0].tokenizer;
+    rows[1].unit = Some(Unit::Position);
+    assert_eq!(Comparison::of(rows, None).by, None);
+}
+
+#[test]
+fn lost_text_is_said_beside() {
+    let mut rows = of_tokenizers(Metric::BitsPerByte);
+    assert!(remarks(&[&rows[0], &rows[1]]).is_empty());
+    rows[0].lost_bits_per_byte = 1.08;
+    assert_eq!(
+        remarks(&[&rows[0], &rows[1]]),
+        [
+            "a tokenizer lost text: 54.0% of the bits per byte of plain spell it out; nats_per_token and perplexity \
+             leave it out"
+        ]
+    );
 }
 
 #[test]

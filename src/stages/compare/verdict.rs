@@ -1,20 +1,25 @@
 //! Whether what comes first in a table is best: only where it is apart from every other by more than the uncertainty.
 //!
-//! Single results are apart where their 95% intervals do not overlap. That asks for more than a test of their difference
-//! would; what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
+//! Which uncertainty has to be covered depends on what differs.
 //!
-//! Means over seeds are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
-//! differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
-//! degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
-//! the seeds, do not overlap: which rows were held out is the same for all seeds and shows in no difference between them.
-//! One seed alone has no spread and is apart from nothing.
+//! * **Two trainings** may differ by their seeds alone as much as by their settings. Where one of them has a single seed, this
+//!   effect is not known: the intervals of its results cover the evaluation alone. What comes first then leads, and is best of
+//!   nothing, however narrow the intervals are. The same holds where it is not known which training was measured.
+//! * **Results of one training** (other noise, other weights, other samplers) differ by the evaluation alone, which their 95%
+//!   intervals cover. They are apart where these do not overlap. That asks for more than a test of their difference would;
+//!   what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
+//! * **Means over seeds** are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
+//!   differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
+//!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
+//!   the seeds, do not overlap: which rows were held out is the same for all seeds and shows in no difference between them.
 
 use serde::Serialize;
 
-use super::{Row, fields, title};
+use super::{Row, compare, fields, title};
 use crate::evaluate::Interval;
-use crate::manifest::{Metric, Seed};
+use crate::manifest::{Metric, Seed, StageKind};
 use crate::stages::replicates::{Group, Spread, distinct, is_seed};
+use crate::store::Digest;
 
 /// Others that are named at most.
 const NAMED: usize = 3;
@@ -27,6 +32,8 @@ pub struct Verdict {
     by: Metric,
     /// Those that it is not apart from, by their places, and what they are called.
     open: Vec<(usize, String)>,
+    /// Those that it is apart from in the evaluation, while the effect of another seed of training is not known.
+    evaluated: Vec<(usize, String)>,
     how: String,
 }
 
@@ -37,6 +44,9 @@ pub struct VerdictReport<'a> {
     best: Option<usize>,
     /// Places of those that the first is not apart from.
     not_apart: Vec<usize>,
+    /// Places of those that it is apart from in the evaluation, which does not cover another seed of training.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    apart_in_evaluation: Vec<usize>,
     /// How that is decided.
     decided_by: &'a str,
 }
@@ -56,65 +66,65 @@ impl Verdict {
                 title => title,
             }
         };
-        match groups {
+        let heads: Vec<&Row> = match groups {
+            None => rows.to_vec(),
+            Some(groups) => groups
+                .iter()
+                .map(|group| {
+                    let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
+                    rows[*measured.unwrap_or(&group.rows[0])]
+                })
+                .collect(),
+        };
+        let comparable = comparable(&heads, by);
+        let (&first, others) = comparable
+            .split_first()
+            .filter(|(_, others)| !others.is_empty())?;
+        let members = |place: usize| groups.map_or_else(|| vec![place], |groups| groups[place].rows.clone());
+        let spread = |place: usize| groups.and_then(|groups| groups[place].metric(by));
+        let decided: Vec<(usize, Decided)> = others
+            .iter()
+            .map(|&other| {
+                let rows_of = [first, other].map(|place| results(rows, &members(place), by));
+                (
+                    other,
+                    Decided::of(&rows_of[0], &rows_of[1], spread(first).zip(spread(other)), by),
+                )
+            })
+            .collect();
+        let called = |place: usize| match groups {
             None => {
                 let named = rows.iter().any(|row| row.name != rows[0].name);
-                let name = |row: &Row| row.name.clone().filter(|_| named || differ.is_empty());
-                let comparable = comparable(rows, by);
-                let (&first, others) = comparable
-                    .split_first()
-                    .filter(|(_, others)| !others.is_empty())?;
-                let open = others.iter().filter(|&&other| {
-                    let pair = rows[first].metric(by).zip(rows[other].metric(by));
-                    !pair.is_some_and(|(a, b)| do_not_overlap(by, a, b))
-                });
-                let called = |place: usize| called(name(rows[place]).as_deref(), &rows[place].point, true);
-                Some(Self {
-                    title: called(first),
-                    by,
-                    open: open.map(|&place| (place, called(place))).collect(),
-                    how: "results are apart where their 95% intervals, which do not cover another seed of training, \
-                         do not \
-                          overlap"
-                        .to_owned(),
-                })
+                let name = rows[place].name.as_deref();
+                called(
+                    name.filter(|_| named || differ.is_empty()),
+                    &rows[place].point,
+                    true,
+                )
             }
             Some(groups) => {
                 let named = groups.iter().any(|group| group.name != groups[0].name);
-                let heads: Vec<&Row> = groups
-                    .iter()
-                    .map(|group| {
-                        let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
-                        rows[*measured.unwrap_or(&group.rows[0])]
-                    })
-                    .collect();
-                let comparable = comparable(&heads, by);
-                let (&first, others) = comparable
-                    .split_first()
-                    .filter(|(_, others)| !others.is_empty())?;
-                let decided: Vec<(usize, Decided)> = others
-                    .iter()
-                    .map(|&other| (other, Decided::of(rows, &groups[first], &groups[other], by)))
-                    .collect();
-                let called = |place: usize| {
-                    let group: &Group = &groups[place];
-                    called(group.name.as_deref().filter(|_| named), &group.point, false)
-                };
-                let open = decided.iter().filter(|(_, decided)| !decided.apart);
-                Some(Self {
-                    title: called(first),
-                    by,
-                    open: open.map(|&(place, _)| (place, called(place))).collect(),
-                    how: how(&decided),
-                })
+                let group = &groups[place];
+                called(group.name.as_deref().filter(|_| named), &group.point, false)
             }
-        }
+        };
+        let those = |wanted: Apart| {
+            let found = decided.iter().filter(move |(_, decided)| decided.apart == wanted);
+            found.map(|&(place, _)| (place, called(place))).collect()
+        };
+        Some(Self {
+            title: called(first),
+            by,
+            open: those(Apart::No),
+            evaluated: those(Apart::InEvaluation),
+            how: how(&decided),
+        })
     }
 
     /// Whether the first is apart from all others.
     #[must_use]
     pub fn is_best(&self) -> bool {
-        self.open.is_empty()
+        self.open.is_empty() && self.evaluated.is_empty()
     }
 
     /// Those that the first is not apart from, in words.
@@ -143,6 +153,10 @@ impl Verdict {
         let (by, title, how) = (self.by.name(), &self.title, &self.how);
         if self.is_best() {
             format!("best by {by}: {title}, apart from all others; {how}")
+        } else if self.open.is_empty() {
+            format!(
+                "no best by {by}: {title} comes first, apart from the others in the evaluation alone; {how}"
+            )
         } else {
             format!(
                 "no best by {by}: {title} is not apart from {}; {how}",
@@ -158,6 +172,7 @@ impl Verdict {
             // What compares comes first.
             best: self.is_best().then_some(0),
             not_apart: self.open.iter().map(|(place, _)| *place).collect(),
+            apart_in_evaluation: self.evaluated.iter().map(|(place, _)| *place).collect(),
             decided_by: &self.how,
         }
     }
@@ -165,11 +180,9 @@ impl Verdict {
 
 /// The rows that compare with the first, which has the metric, by their places.
 fn comparable(rows: &[&Row], by: Metric) -> Vec<usize> {
-    let same = |row: &Row, first: &Row| {
-        row.published == first.published && (!by.is_per_token() || row.unit == first.unit)
-    };
+    let same = |row: &Row| row.published == rows[0].published && compare(by, row, rows[0]);
     (0..rows.len())
-        .filter(|&place| rows[place].metric(by).is_some() && same(rows[place], rows[0]))
+        .filter(|&place| rows[place].metric(by).is_some() && same(rows[place]))
         .collect()
 }
 
@@ -183,26 +196,66 @@ fn do_not_overlap(by: Metric, first: Interval, second: Interval) -> bool {
     better.zip(worse).is_some_and(|(better, worse)| better < worse)
 }
 
-/// What two groups of results say of each other.
+/// Whether one setting's results are apart from another's.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Apart {
+    /// By more than all that is not known.
+    Yes,
+    /// In the evaluation alone: their trainings differ, and one of them has a single seed.
+    InEvaluation,
+    /// Not by as much as the uncertainty.
+    No,
+}
+
+/// What the results of two settings say of each other.
 struct Decided {
-    apart: bool,
+    apart: Apart,
+    /// Whether means over seeds decided it; else the intervals of results.
+    by_means: bool,
     /// Whether their results were paired by seeds.
     paired: bool,
-    /// Whether one of them has a single seed.
-    alone: bool,
+    /// Whether their trainings differ, and one of them has a single seed.
+    one_training: bool,
+}
+
+/// A result of a setting.
+struct Found<'a> {
+    row: &'a Row,
+    interval: Interval,
+}
+
+impl Found<'_> {
+    /// The training that it rests on: its model and the seeds of training.
+    fn training(&self) -> (Option<Digest>, Vec<u64>) {
+        let trained = |seed: &&Seed| seed.kinds.contains(&StageKind::Train);
+        let seeds = self.row.seeds.iter().filter(trained);
+        (self.row.model, seeds.map(|seed| seed.value).collect())
+    }
+}
+
+/// The trainings of some results, without repetition.
+fn trainings(of: &[Found<'_>]) -> Vec<(Option<Digest>, Vec<u64>)> {
+    let mut all: Vec<_> = of.iter().map(Found::training).collect();
+    all.sort_unstable();
+    all.dedup();
+    all
 }
 
 impl Decided {
-    fn of(rows: &[&Row], first: &Group, second: &Group, by: Metric) -> Self {
-        let (a, b) = (results(rows, first, by), results(rows, second, by));
+    fn of(a: &[Found<'_>], b: &[Found<'_>], means: Option<(Spread, Spread)>, by: Metric) -> Self {
+        let (of_a, of_b) = (trainings(a), trainings(b));
+        let same = of_a == of_b && of_a.iter().all(|(model, _)| model.is_some());
+        let one_training = !same && of_a.len().min(of_b.len()) < 2;
+        let by_means = !one_training && a.len().min(b.len()) > 1;
         let pairs: Option<Vec<(f64, Vec<u64>)>> = a
             .iter()
-            .map(|(seeds, x)| {
-                let (_, y) = b.iter().find(|(other, _)| other == seeds)?;
-                Some((x.value - y.value, seeds.iter().map(|seed| seed.value).collect()))
+            .map(|x| {
+                let y = b.iter().find(|y| y.row.seeds == x.row.seeds)?;
+                let difference = x.interval.value - y.interval.value;
+                Some((difference, x.row.seeds.iter().map(|seed| seed.value).collect()))
             })
             .collect();
-        let pairs = pairs.filter(|_| a.len() == b.len());
+        let pairs = pairs.filter(|_| by_means && a.len() == b.len());
         let paired = pairs.is_some();
         let difference = match pairs {
             Some(pairs) => {
@@ -210,7 +263,7 @@ impl Decided {
                 Spread::of(&differences, &seeds)
                     .map(|found| Interval::of(found.mean, found.standard_error, found.freedom))
             }
-            None => first.metric(by).zip(second.metric(by)).map(|(a, b)| {
+            None => means.map(|(a, b)| {
                 let errors = a.standard_error.zip(b.standard_error);
                 let error = errors.map(|(a, b)| a.hypot(b));
                 Interval::of(a.mean - b.mean, error, a.freedom.min(b.freedom))
@@ -221,54 +274,72 @@ impl Decided {
             low: Some(0.0),
             high: Some(0.0),
         };
-        let differ = difference.is_some_and(|difference| do_not_overlap(by, difference, zero));
-        let apart = differ && do_not_overlap(by, averaged(&a), averaged(&b));
+        let differ = !by_means || difference.is_some_and(|difference| do_not_overlap(by, difference, zero));
+        let apart = match differ && do_not_overlap(by, averaged(a), averaged(b)) {
+            true if one_training => Apart::InEvaluation,
+            true => Apart::Yes,
+            false => Apart::No,
+        };
         Self {
             apart,
+            by_means,
             paired,
-            alone: a.len() < 2 || b.len() < 2,
+            one_training,
         }
     }
 }
 
-/// The results of a group, with the seeds that they were drawn by.
-fn results<'a>(rows: &[&'a Row], group: &Group, by: Metric) -> Vec<(&'a [Seed], Interval)> {
-    let found = distinct(rows, &group.rows).into_iter();
-    found
-        .filter_map(|row| Some((&*rows[row].seeds, rows[row].metric(by)?)))
-        .collect()
+/// The results at some places, each seed's once.
+fn results<'a>(rows: &[&'a Row], places: &[usize], by: Metric) -> Vec<Found<'a>> {
+    let found = distinct(rows, places).into_iter().filter_map(|place| {
+        let row = rows[place];
+        let interval = row.metric(by)?;
+        Some(Found { row, interval })
+    });
+    found.collect()
 }
 
 /// The mean of intervals, end by end; without ends where one has none.
-fn averaged(results: &[(&[Seed], Interval)]) -> Interval {
+fn averaged(results: &[Found<'_>]) -> Interval {
     let n = results.len() as f64;
     let mean = |end: &dyn Fn(&Interval) -> Option<f64>| {
-        let ends: Option<Vec<f64>> = results.iter().map(|(_, interval)| end(interval)).collect();
+        let ends: Option<Vec<f64>> = results.iter().map(|found| end(&found.interval)).collect();
         ends.map(|ends| ends.iter().sum::<f64>() / n)
     };
     Interval {
-        value: results.iter().map(|(_, interval)| interval.value).sum::<f64>() / n,
+        value: results.iter().map(|found| found.interval.value).sum::<f64>() / n,
         low: mean(&|interval| interval.low),
         high: mean(&|interval| interval.high),
     }
 }
 
-/// How it is decided which means over seeds are apart.
+/// How it is decided what is apart.
 fn how(decided: &[(usize, Decided)]) -> String {
-    let paired = decided.iter().filter(|(_, decided)| decided.paired).count();
-    let pairs = match paired {
-        0 => "",
-        all if all == decided.len() => ", paired by seed,",
-        _ => ", paired by seed where both have the same seeds,",
-    };
-    let mut how = format!(
-        "means are apart where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of their \
-         results do not overlap on average"
-    );
-    if decided.iter().any(|(_, decided)| decided.alone) {
-        how.push_str("; a single seed shows no spread");
+    let count = |of: &dyn Fn(&Decided) -> bool| decided.iter().filter(|(_, decided)| of(decided)).count();
+    let means = count(&|decided| decided.by_means);
+    let mut how = Vec::new();
+    if means > 0 {
+        let pairs = match count(&|decided| decided.paired) {
+            0 => "",
+            all if all == means => ", paired by seed,",
+            _ => ", paired by seed where both have the same seeds,",
+        };
+        how.push(format!(
+            "means are apart where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of \
+             their results do not overlap on average"
+        ));
     }
-    how
+    if means < decided.len() {
+        how.push("results are apart where their 95% intervals do not overlap".to_owned());
+    }
+    if count(&|decided| decided.one_training) > 0 {
+        how.push(
+            "of one seed of training, they cover the evaluation alone: what another seed of training changes they do \
+             not cover"
+                .to_owned(),
+        );
+    }
+    how.join("; ")
 }
 
 #[cfg(test)]
@@ -277,7 +348,6 @@ mod tests {
 
     use super::super::{arrange, tests::row};
     use super::*;
-    use crate::manifest::StageKind;
 
     /// Rows in order by bits per byte, with their verdict; each has a setting, a seed, a value and half its interval.
     fn verdict(results: &[(usize, u64, f64, f64)]) -> Verdict {
@@ -293,6 +363,7 @@ mod tests {
                         value: seed,
                     };
                     row.place(setting, vec![seed]);
+                    row.model = None;
                 }
                 row
             })
@@ -314,9 +385,8 @@ mod tests {
         assert_eq!((&*touching.title, open(&touching)), ("rate 2", vec!["rate 1"]));
         assert_eq!(
             touching.sentence(),
-            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals, \
-             which \
-             do not cover another seed of training, do not overlap"
+            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals do \
+             not overlap"
         );
         let apart = verdict(&[(1, 1, 1.5, 0.125), (2, 1, 1.0, 0.125)]);
         assert!(
@@ -364,14 +434,41 @@ mod tests {
     }
 
     #[test]
-    fn one_seed_is_apart_from_nothing() {
-        let found = verdict(&[(1, 1, 1.0, 0.01), (1, 2, 1.1, 0.01), (2, 1, 9.0, 0.01)]);
-        assert_eq!(open(&found), ["rate 2"]);
+    fn of_trainings_with_one_seed_the_first_leads_and_is_not_best() {
+        let not_covered = "what another seed of training changes they do not cover";
+        // However many seeds the others have.
+        for seeds in [
+            vec![(1, 1, 1.0, 0.01), (1, 2, 1.1, 0.01), (2, 1, 9.0, 0.01)],
+            vec![(1, 1, 1.0, 0.01), (2, 1, 9.0, 0.01), (2, 2, 9.1, 0.01)],
+        ] {
+            let found = verdict(&seeds);
+            assert!(!found.is_best() && open(&found).is_empty());
+            assert_eq!(found.report().apart_in_evaluation, [1]);
+            let sentence = found.sentence();
+            assert!(
+                sentence.starts_with("no best by bits_per_byte: rate 1 comes first, "),
+                "{sentence}"
+            );
+            assert!(sentence.ends_with(not_covered), "{sentence}");
+        }
+        // One seed each, whatever the stages are called: the same rule.
+        let mut rows = [1, 2].map(|rate| row(None, &json!({ "rate": rate }), Some((f64::from(rate), 0.01))));
+        let of = |rows: &[Row; 2]| Verdict::of(&[&rows[0], &rows[1]], None, Metric::BitsPerByte).unwrap();
+        assert!(of(&rows).is_best(), "the evaluations of one model");
+        rows[1].model = Some(Digest::of(b"another model"));
+        let found = of(&rows);
         assert!(
-            found.sentence().ends_with("a single seed shows no spread"),
+            !found.is_best() && found.sentence().ends_with(not_covered),
             "{}",
             found.sentence()
         );
+        for row in &mut rows {
+            row.model = None;
+        }
+        assert!(!of(&rows).is_best(), "which trainings they are is not known");
+        // Within the uncertainty of the evaluation even the order is open.
+        rows[1].metrics[0].1 = rows[0].metrics[0].1;
+        assert_eq!(open(&of(&rows)), ["rate 2"]);
     }
 
     #[test]
@@ -393,6 +490,7 @@ mod tests {
             };
             Row {
                 metrics: vec![(Metric::Grammatical, interval)],
+                model: Some(Digest::of(b"model")),
                 ..Row::default()
             }
         };

@@ -186,17 +186,17 @@ fn group(rows: &[&Row], places: Vec<usize>) -> Group {
     }
 }
 
-/// Puts the best mean first; groups without the metric come last, in the order in which they were.
-pub fn order(groups: &mut [Group], by: Metric) {
+/// Puts the best mean first; groups without the metric come last, in the order in which they were. Without a metric they keep
+/// their order. `normalized` says whether bounds on normalized text compare.
+pub fn order(groups: &mut [Group], by: Option<Metric>, normalized: bool) {
     let mean = |group: &Group, by| group.metric(by).map(|spread| spread.mean);
     groups.sort_by(|a, b| {
         // What is no bound comes after bounds.
         let order = a.published.cmp(&b.published);
-        let order = order.then_with(|| by.order(mean(a, by), mean(b, by)));
         // Bounds on normalized text, all lower than those on the text itself, come after them.
-        order.then_with(|| {
-            let by = Metric::BitsPerByteNormalized;
-            by.order(mean(a, by), mean(b, by))
+        let normalized = by.filter(|_| normalized).map(|_| Metric::BitsPerByteNormalized);
+        [by, normalized].into_iter().flatten().fold(order, |order, by| {
+            order.then_with(|| by.order(mean(a, by), mean(b, by)))
         })
     });
 }

@@ -85,7 +85,7 @@ fn seeds_of_any_stage_are_replicates_and_the_best_mean_is_first() {
     );
     assert_eq!(labels(&rows[0]), ["model.seed", "rows.seed"]);
     let mut found = of(&rows).unwrap();
-    order(&mut found, Metric::BitsPerByte);
+    order(&mut found, Some(Metric::BitsPerByte), true);
     // The best of all rows has rate 1; its mean has not.
     assert_eq!(found[0].title(), "rate 2");
     assert_eq!((&*found[0].rows, &*found[1].rows), (&[1, 3][..], &[0, 2, 4][..]));
