@@ -423,9 +423,9 @@ impl Tokenizer {
         let added = inner.get_added_tokens_decoder();
         let added = added.iter().filter(|(_, token)| token.special).map(|(&id, _)| id);
         let mut refused: Vec<u32> = added
-            .chain([bos, eos, pad])
+            // The unknown token is one that text may make, unless it has a role.
             .filter(|&id| Some(id) != unknown)
-            .chain([mask])
+            .chain([bos, eos, pad, mask])
             .collect();
         refused.sort_unstable();
         refused.dedup();
@@ -612,6 +612,17 @@ impl Tokenizer {
         let at = text.and_then(|text| text.find(&name));
         let place = at.map_or(String::new(), |at| format!(" at byte {}", at + 1));
         let SpecialIds { bos, eos, pad, mask } = self.special;
+        let unknown = Some(id) == self.unknown && at.is_none();
+        let allow = "`\"special_tokens_in_text\": \"allow\"` in the tokenize stage";
+        if id == mask && unknown {
+            return Err(Error::input(format!(
+                "the vocabulary lacks a part of the text, and its unknown token `{name}` is the mask token"
+            ))
+            .hint(
+                "give the tokenizer a separate unknown token, `unk_token` in its file, or name another token as its \
+                 `special.mask`",
+            ));
+        }
         if id == mask {
             return Err(Error::input(format!("the text contains the mask token `{name}`"))
                 .hint("remove it from the text, or name another token as the tokenizer's `special.mask`"));
@@ -627,11 +638,19 @@ impl Tokenizer {
         } else {
             format!(" ({})", roles.join(", "))
         };
+        if unknown {
+            return Err(Error::input(format!(
+                "the vocabulary lacks a part of the text, and its unknown token `{name}` is a special token{role}"
+            ))
+            .hint(format!(
+                "give the tokenizer a separate unknown token, `unk_token` in its file, or set {allow} to encode such \
+                 text as that token"
+            )));
+        }
         Err(
-            Error::input(format!("the text contains the special token `{name}`{role}{place}")).hint(
-                "remove it from the text, or set `\"special_tokens_in_text\": \"allow\"` in the tokenize stage to \
-                 encode it as that token",
-            ),
+            Error::input(format!("the text contains the special token `{name}`{role}{place}")).hint(format!(
+                "remove it from the text, or set {allow} to encode it as that token"
+            )),
         )
     }
 

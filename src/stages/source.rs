@@ -33,6 +33,8 @@ use crate::stages::{Context, StageOutput, by_hand, fetched};
 ///    ends.
 /// 2: groups of columns in which no row has a value are empty records, as columns of nulls are.
 /// 2: hidden members of archives and system files in them are passed over.
+/// 2: members of archives that lie in stores of mdlm are passed over; a zip with something before it is read.
+/// 2: a file that `exclude` matches is excluded under all its names.
 /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
 /// 2: half of a surrogate pair is replaced by one U+FFFD.
 /// 2: `\r\r\n` ends a line as `\r\n` does. Text that begins with `PAR1` or `ARROW1` is text.
@@ -115,6 +117,7 @@ fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) ->
         let in_archives = match sort {
             files::Sort::Hidden => irregular.hidden,
             files::Sort::System => irregular.system,
+            files::Sort::Store => irregular.stores,
             files::Sort::Excluded => irregular.excluded,
             _ => 0,
         };

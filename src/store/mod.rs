@@ -66,11 +66,17 @@ pub const FOLDER: &str = ".mdlm";
 /// Version of the layout. 1: the first.
 pub const LAYOUT_VERSION: u32 = 1;
 
+/// Kinds of stages, which folders of `actions` are called after.
+const KINDS: [&str; 7] = [
+    "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
+];
+
 /// The contents of a store, or of a shared cache.
 const ENTRIES: &[&str] = &[
     "actions",
     "artifacts",
     "checkpoints",
+    "checksums.json",
     "downloads",
     "files.json",
     "latest",
@@ -157,20 +163,27 @@ impl Store {
         if !has("actions") {
             return false;
         }
-        let kinds = || {
-            [
-                "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
-            ]
-        };
         (has("artifacts") && folder.join("version").is_file())
-            || (has("files") && kinds().iter().any(|kind| has(&format!("actions/{kind}"))))
+            || (has("files") && KINDS.iter().any(|kind| has(&format!("actions/{kind}"))))
+    }
+
+    /// Whether a folder of `actions` is called so.
+    #[must_use]
+    pub fn is_kind(name: &str) -> bool {
+        KINDS.contains(&name)
     }
 
     /// Whether what is called so in a store's folder is the store's.
     #[must_use]
     pub fn is_entry(folder: &Path, name: &str) -> bool {
+        Self::has_entry(name, folder.join("artifacts").is_dir())
+    }
+
+    /// The same, where only names are known; `artifacts` is whether the store has a folder of that name.
+    #[must_use]
+    pub fn has_entry(name: &str, artifacts: bool) -> bool {
         // Of a shared cache alone: in a store's folder others may call something so.
-        ENTRIES.contains(&name) || (name == "files" && !folder.join("artifacts").is_dir())
+        ENTRIES.contains(&name) || (name == "files" && !artifacts)
     }
 
     /// Default folder of a manifest's store: `.mdlm` in the nearest folder above the manifest that

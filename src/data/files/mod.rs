@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 pub use crate::manifest::source::{STANDARD_INPUT, is_open_file};
-use crate::store::Digest;
+use crate::store::{Digest, Store};
 use crate::store::stat::Look;
 
 pub mod names;
@@ -186,6 +186,8 @@ impl LeftOut {
 /// The patterns of `exclude`, ready to be matched.
 struct Excluded {
     patterns: Vec<Exclusion>,
+    /// The files that were excluded, whatever other names they have, and the pattern that is the name of one.
+    files: HashMap<Identity, Option<usize>>,
 }
 
 /// A pattern of `exclude`.
@@ -214,8 +216,49 @@ impl Excluded {
                 used: false,
             })
         };
-        let patterns = patterns.iter().map(compile).collect::<Result<_>>()?;
-        Ok(Self { patterns })
+        let patterns = patterns.iter().map(compile).collect::<Result<Vec<_>>>()?;
+        let mut excluded = Self {
+            patterns,
+            files: HashMap::new(),
+        };
+        for index in 0..excluded.patterns.len() {
+            let path = excluded.patterns[index].literal.clone();
+            excluded.note(&path, Some(index));
+        }
+        Ok(excluded)
+    }
+
+    /// Takes note of a file that is excluded, if there is one: it is excluded under all its names.
+    fn file(&mut self, path: &Path) {
+        self.note(path, None);
+    }
+
+    fn note(&mut self, path: &Path, pattern: Option<usize>) {
+        if let Ok(metadata) = std::fs::metadata(path)
+            && metadata.is_file()
+        {
+            (self.files.entry(Identity::at(path, &Look::of(&metadata)))).or_insert(pattern);
+        }
+    }
+
+    /// Whether a file has been excluded under another name.
+    fn knows(&mut self, file: &FoundFile) -> bool {
+        let Some(pattern) = self.files.get(&Identity::of(file)) else {
+            return false;
+        };
+        if let Some(index) = *pattern {
+            self.patterns[index].used = true;
+        }
+        true
+    }
+
+    /// Whether the links of a path lead to a file that a pattern matches; `real` is `base` without links.
+    fn leads_to(&mut self, file: &FoundFile, base: &Path, real: &Path) -> bool {
+        let Ok(to) = std::fs::canonicalize(&file.path) else {
+            return false;
+        };
+        let below = to.strip_prefix(real).map(|below| base.join(below)).ok();
+        below.is_some_and(|path| self.covers(&path)) || self.covers(&to)
     }
 
     /// Whether a pattern matches a path.
@@ -340,9 +383,26 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
     let mut excluded = Excluded::new(base, named.exclude)?;
     let mut seen: HashMap<Identity, usize> = HashMap::new();
     let mut all = Files::default();
+    let mut by_pattern = Vec::new();
     for pattern in named.files {
         let mut left_out = LeftOut::default();
         let found = matches(base, pattern, named.piped, &mut excluded, &mut left_out)?;
+        if found.is_empty() {
+            return Err(nothing(base, pattern, &left_out));
+        }
+        by_pattern.push((pattern, found, left_out));
+    }
+    // Which files are excluded is known when all patterns have been followed.
+    let real = std::fs::canonicalize(base).unwrap_or_else(|_| base.to_owned());
+    for (pattern, mut found, mut left_out) in by_pattern {
+        found.retain(|(file, linked)| {
+            let is_excluded = !excluded.patterns.is_empty()
+                && (excluded.knows(file) || (*linked || file.path.is_symlink()) && excluded.leads_to(file, base, &real));
+            if is_excluded {
+                left_out.add(Sort::Excluded, file.name.clone());
+            }
+            !is_excluded
+        });
         if found.is_empty() {
             return Err(nothing(base, pattern, &left_out));
         }
@@ -394,10 +454,14 @@ enum Identity {
 
 impl Identity {
     fn of(file: &FoundFile) -> Self {
-        if file.look.has_inode() {
-            return Self::Look(file.look.clone());
+        Self::at(&file.path, &file.look)
+    }
+
+    fn at(path: &Path, look: &Look) -> Self {
+        if look.has_inode() {
+            return Self::Look(look.clone());
         }
-        Self::Path(std::fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone()))
+        Self::Path(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
     }
 }
 
@@ -449,6 +513,7 @@ fn matches(
     match PathKind::of(&literal)? {
         PathKind::File(_) if excluded.covers(&literal) => {
             left_out.add(Sort::Excluded, name_of(&literal));
+            excluded.file(&literal);
             Ok(vec![])
         }
         PathKind::File(metadata) => {
@@ -490,6 +555,26 @@ fn matches(
     }
 }
 
+/// Where the results lie in the store that a pattern came upon, as a pattern would name it.
+fn stored_place(base: &Path, left_out: &LeftOut) -> String {
+    let first = left_out.sorts.get(&Sort::Store).and_then(|names| names.first.first());
+    let name = Path::new(first.map_or("", |name| name.trim_end_matches('/')));
+    // Either the store, or something in it.
+    let store = if Store::is_at(&base.join(name)) {
+        name
+    } else {
+        name.parent().unwrap_or(Path::new(""))
+    };
+    let artifacts = store.join("artifacts");
+    // A cache that machines share has files alone.
+    let place = if base.join(&artifacts).is_dir() {
+        artifacts
+    } else {
+        store.join("files")
+    };
+    place.display().to_string()
+}
+
 /// That a pattern stands for no file, with what it matches and what is left out.
 fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
     // A link to a folder that is entered anyway hides no file.
@@ -500,22 +585,24 @@ fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
         ));
     }
     let has = |sort| left_out.count(sort) > 0;
-    let mut ways = Vec::new();
+    let mut ways: Vec<String> = Vec::new();
     if has(Sort::Hidden) || has(Sort::System) || has(Sort::Own) {
         ways.push(
-            "to read such files all the same, name them; a pattern of hidden files begins with a point: `.*`",
+            "to read such files all the same, name them; a pattern of hidden files begins with a point: `.*`"
+                .to_owned(),
         );
     }
     if has(Sort::Store) {
-        ways.push(
-            "results of mdlm are read only where the pattern names their folder in the store: `.mdlm/artifacts/…`",
-        );
+        let place = stored_place(base, left_out);
+        ways.push(format!(
+            "results of mdlm are read only where the pattern names their folder in the store: `{place}/…`"
+        ));
     }
     if has(Sort::Excluded) {
-        ways.push("loosen `exclude`");
+        ways.push("loosen `exclude`".to_owned());
     }
     if ways.is_empty() {
-        ways.push("name plain files");
+        ways.push("name plain files".to_owned());
     }
     Error::input(format!(
         "all files that `{pattern}` matches are left out: {}",

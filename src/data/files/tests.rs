@@ -192,7 +192,11 @@ fn a_glob_enters_no_store_whatever_it_is_called() {
     }
     let fault = folder.fault(&["results/**/*"], &[]);
     assert!(fault.contains("stores left out: `results/actions/`"), "{fault}");
-    assert!(fault.contains(".mdlm/artifacts/…"), "{fault}");
+    assert!(fault.contains("`results/artifacts/…`"), "{fault}");
+    let fault = folder.fault(&["./r*/**/*.txt"], &[]);
+    assert!(fault.contains("`results/artifacts/…`"), "{fault}");
+    let fault = folder.fault(&["shared/**/*"], &[]);
+    assert!(fault.contains("`shared/files/…`"), "{fault}");
     // The project's own folder is the store.
     folder.store(".");
     let (names, lines) = folder.names(&["**/*.txt"], &[]);
@@ -261,6 +265,26 @@ fn what_is_excluded_is_not_read() {
     assert!(fault.contains("hint: loosen `exclude`"), "{fault}");
     assert!(folder.fault(&["d/old/*.txt"], &["d"]).contains("excluded"));
     assert!(folder.fault(&["a.txt"], &["a**"]).contains("malformed"));
+}
+
+#[test]
+fn an_excluded_file_is_excluded_under_all_its_names() {
+    let folder = Folder::new(&["d/a.txt", "d/b.txt", "held/c.txt", "e.txt"]);
+    folder.link("a.txt", "d/z.txt");
+    folder.link("../held/c.txt", "d/y.txt");
+    folder.link("held", "other");
+    fs::hard_link(folder.base().join("d/a.txt"), folder.base().join("hard.txt")).unwrap();
+    let (names, lines) = folder.names(&["**/*.txt"], &["d/a.txt", "held"]);
+    assert_eq!(names, ["d/b.txt", "e.txt"]);
+    let lines = lines.join("\n");
+    for name in ["`d/a.txt`", "`held/`", "and 2 more"] {
+        assert!(lines.contains(name), "{name}: {lines}");
+    }
+    // By a wildcard, and under a pattern that stands before the one that comes upon the excluded name.
+    let (names, _) = folder.names(&["[eh]*.txt", "d/[abz].txt"], &["d/a*"]);
+    assert_eq!(names, ["e.txt", "d/b.txt"]);
+    let fault = folder.fault(&["d/z.txt"], &["d/a.txt"]);
+    assert!(fault.contains("excluded: `d/z.txt`"), "{fault}");
 }
 
 #[test]

@@ -193,6 +193,7 @@ impl<'a> Walk<'a> {
     fn literal(&mut self, folder: &Folder, path: PathBuf, part: usize) -> Result<()> {
         let is_last = part + 1 == self.parts.len();
         if self.excluded.matches(&path) {
+            self.excluded.file(&path);
             self.leave(Sort::Excluded, &path, !is_last);
             return Ok(());
         }
@@ -285,6 +286,7 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         if self.excluded.matches(&path) {
+            self.excluded.file(&path);
             self.leave(Sort::Excluded, &path, is_folder);
             return Ok(());
         }

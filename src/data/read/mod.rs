@@ -24,6 +24,7 @@ mod parquet;
 mod recognise;
 mod sink;
 mod stored;
+mod stores;
 mod tar;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ use crate::manifest::source::{Compression, Format, Reading};
 use archive::Archive;
 use compression::Meter;
 use sink::Sink;
+use stores::Stores;
 use stored::{READ_BYTES, ReadCount, Stored};
 
 pub use encoding::POLICY;
@@ -119,6 +121,9 @@ pub struct Irregular {
     pub hidden: u64,
     /// Members that are system files, passed over.
     pub system: u64,
+    /// Members that lie in stores of mdlm, passed over.
+    #[serde(default)]
+    pub stores: u64,
     /// Members that `exclude` matches, left out.
     #[serde(default)]
     pub excluded: u64,
@@ -137,6 +142,7 @@ impl Irregular {
             marks: self.marks + other.marks,
             hidden: self.hidden + other.hidden,
             system: self.system + other.system,
+            stores: self.stores + other.stores,
             excluded: self.excluded + other.excluded,
         }
     }
@@ -352,10 +358,19 @@ impl Opener<'_, '_> {
             .hint("leave out `compression`: mdlm recognises it"));
         }
         let compression = stated.unwrap_or(found);
-        let archive = match compression {
+        let mut archive = match compression {
             Compression::None => archive::recognise(&head, name),
             _ => None,
         };
+        // `"compression": "none"` states that the bytes are what they seem.
+        if archive.is_none()
+            && compression == Compression::None
+            && stated.is_none()
+            && let Some(stored) = stored
+            && zip::ends(stored, name, &head)?
+        {
+            archive = Some(Archive::Zip);
+        }
         let mut whole = Cursor::new(&head[..]).chain(&mut *input);
         if layer + 1 >= DEEPEST && (compression != Compression::None || archive.is_some()) {
             return Err(Error::input(format!(
@@ -371,14 +386,18 @@ impl Opener<'_, '_> {
         match archive {
             Some(Archive::Tar) => {
                 let outermost = !in_archive;
+                let mut stores = Stores::default();
                 tar::members(&mut whole, &mut |member| match member {
-                    tar::Member::Regular(name, content) => self.member(content, name, layer + 1, outermost),
+                    tar::Member::Regular(name, content) => {
+                        stores.saw(name)?;
+                        self.member(content, name, layer + 1, outermost, &mut stores)
+                    }
                     tar::Member::Other => {
                         self.sink.irregular.members += 1;
                         Ok(false)
                     }
                 })
-                .and_then(|names| self.any_member(&names, outermost))
+                .and_then(|names| stores.end().and_then(|()| self.any_member(&names, outermost)))
             }
             Some(Archive::Zip) => {
                 let copy;
@@ -391,13 +410,19 @@ impl Opener<'_, '_> {
                 let outermost = !in_archive;
                 let mut directory = zip::Directory::open(stored, &count)?;
                 let mut names = archive::Names::default();
+                let mut stores = Stores::default();
+                // Bytes that are read twice count once.
+                let mut listed = zip::Directory::open(stored, &ReadCount::default())?;
+                while let Some(entry) = listed.next()? {
+                    stores.saw(&entry.name)?;
+                }
                 while let Some(entry) = directory.next()? {
                     if !entry.regular {
                         self.sink.irregular.members += 1;
                         continue;
                     }
                     names.saw(&entry.name);
-                    match self.choose(&entry.name, outermost) {
+                    match self.choose(&entry.name, outermost, &mut stores) {
                         Choice::Read => {}
                         Choice::Excluded => {
                             names.took();
@@ -413,6 +438,7 @@ impl Opener<'_, '_> {
                         .context(what)?;
                     names.took();
                 }
+                stores.end()?;
                 self.any_member(&names, outermost)
             }
             None => {
@@ -429,7 +455,7 @@ impl Opener<'_, '_> {
     }
 
     /// What is done with a member; counts it where it is left out for its name, as in a folder.
-    fn choose(&mut self, member: &str, outermost: bool) -> Choice {
+    fn choose(&mut self, member: &str, outermost: bool, stores: &mut Stores) -> Choice {
         let patterns = if outermost { &self.members[..] } else { &[] };
         let matching = archive::matching(patterns, member);
         if !patterns.is_empty() && matching.is_empty() {
@@ -439,8 +465,16 @@ impl Opener<'_, '_> {
             self.sink.irregular.excluded += 1;
             return Choice::Excluded;
         }
+        if stores.holds(member, &matching) {
+            self.sink.irregular.stores += 1;
+            return Choice::PassedOver;
+        }
         match unwanted_path(member, &matching) {
-            None => return Choice::Read,
+            None if stores.suspects(member, &matching) => self.sink.irregular.stores += 1,
+            None => {
+                stores.reads(member, &matching);
+                return Choice::Read;
+            }
             Some(Unwanted::Hidden) => self.sink.irregular.hidden += 1,
             Some(Unwanted::System) => self.sink.irregular.system += 1,
         }
@@ -453,8 +487,9 @@ impl Opener<'_, '_> {
         name: &str,
         layer: usize,
         outermost: bool,
+        stores: &mut Stores,
     ) -> Result<bool> {
-        match self.choose(name, outermost) {
+        match self.choose(name, outermost, stores) {
             Choice::Read => {}
             Choice::Excluded => return Ok(true),
             Choice::PassedOver => return Ok(false),
@@ -468,8 +503,10 @@ impl Opener<'_, '_> {
     fn any_member(&self, names: &archive::Names, outermost: bool) -> Result<()> {
         if outermost && !self.members.is_empty() && !names.any_taken() {
             let error = Error::input("no member of the archive matches `members`").hint(names.hint());
-            let passed_over = self.sink.irregular.hidden + self.sink.irregular.system;
-            return Err(if passed_over > 0 {
+            let irregular = &self.sink.irregular;
+            return Err(if irregular.stores > 0 {
+                error.or_hint("members in a store of mdlm are skipped unless a pattern names their folder there")
+            } else if irregular.hidden + irregular.system > 0 {
                 error.or_hint("hidden members and system files are skipped unless a pattern names them")
             } else {
                 error

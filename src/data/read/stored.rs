@@ -78,6 +78,26 @@ impl Stored {
         }
     }
 
+    /// The last `length` bytes or, of a shorter file, all; not counted and not witnessed: who looks reads them again.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn tail(&self, length: usize) -> Result<Vec<u8>> {
+        let length = self.len().min(length as u64);
+        let start = self.len() - length;
+        match self {
+            Self::File(file, ..) => {
+                let mut file = file;
+                let mut tail = Vec::new();
+                file.seek(SeekFrom::Start(start))
+                    .and_then(|_| file.take(length).read_to_end(&mut tail))
+                    .context(|| format!("at byte {start}"))?;
+                Ok(tail)
+            }
+            Self::Bytes(bytes) => Ok(bytes[bytes.len() - length as usize..].to_vec()),
+        }
+    }
+
     /// Reads the bytes from `start` on, `length` of them at most; `count` is called for each.
     pub fn section(&self, start: u64, length: u64, count: &ReadCount) -> Section<'_> {
         Section {

@@ -16,7 +16,7 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::archive::check;
 use super::compression::{self, Meter};
 use super::fault::{carry, damaged, landed};
-use super::read_buffered;
+use super::{read_buffered, recognise};
 use super::stored::{READ_BYTES, ReadCount, Section, Stored};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
@@ -44,6 +44,32 @@ const METHODS: [(u64, &str); 5] = [
     (14, "LZMA"),
     (98, "PPMd"),
 ];
+
+/// Whether a file that does not begin as a zip ends as one: something stands before the archive, such as the program that
+/// unpacks it. A comment behind the end record is looked for where the name or the first bytes are not those of a text.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn ends(stored: &Stored, name: &str, head: &[u8]) -> Result<bool> {
+    let last = stored.tail(END_BYTES as usize)?;
+    if find_end(&last).is_some() {
+        return Ok(true);
+    }
+    let named = [".zip", ".exe"].iter().any(|ending| recognise::ends(name, ending));
+    let program = [&b"\x7FELF"[..], b"MZ"].iter().any(|magic| head.starts_with(magic));
+    if !named && !program {
+        return Ok(false);
+    }
+    let tail = stored.tail((END_BYTES + LONGEST_COMMENT) as usize)?;
+    Ok(find_end(&tail).is_some())
+}
+
+/// Where the end record starts in the last bytes of a file: one whose comment ends with the file.
+fn find_end(tail: &[u8]) -> Option<usize> {
+    memchr::memmem::rfind_iter(tail, END).find(|&at| {
+        tail.len() - at >= END_BYTES as usize && at + 22 + u16_at(tail, at + 20) as usize == tail.len()
+    })
+}
 
 fn u16_at(bytes: &[u8], at: usize) -> u64 {
     u64::from(u16::from_le_bytes([bytes[at], bytes[at + 1]]))
@@ -93,12 +119,7 @@ impl<'s> Directory<'s> {
         let tail_start = length.saturating_sub(END_BYTES + LONGEST_COMMENT);
         let mut tail = Vec::new();
         stored.exactly(tail_start, (length - tail_start) as usize, count, &mut tail)?;
-        let end = memchr::memmem::rfind_iter(&tail, END)
-            .find(|&at| {
-                tail.len() - at >= END_BYTES as usize
-                    && at + 22 + u16_at(&tail, at + 20) as usize == tail.len()
-            })
-            .ok_or_else(|| no_end(&tail, tail_start))?;
+        let end = find_end(&tail).ok_or_else(|| no_end(&tail, tail_start))?;
         let end_at = tail_start + end as u64;
         let mut entries = u16_at(&tail, end + 10);
         let mut size = u32_at(&tail, end + 12);

@@ -68,3 +68,69 @@ fn a_pattern_that_excludes_nothing_is_said() {
         "{warnings:?}"
     );
 }
+
+/// A store in an archive is left out whatever it is called, and counted.
+#[test]
+fn members_of_a_store_are_left_out_and_counted() {
+    let digest = "0123456789abcdef".repeat(4);
+    let inside = [
+        format!("st/artifacts/{digest}/samples.txt"),
+        format!("st/actions/source/{digest}.json"),
+        "st/version".to_owned(),
+        "st/reports/a.html".to_owned(),
+    ];
+    let tar_of = |names: &[&str]| {
+        let members: Vec<_> = names.iter().map(|name| (*name, b'0', name.as_bytes())).collect();
+        tar(&members)
+    };
+    let zip_of = |names: &[&str]| {
+        let members: Vec<_> = (names.iter())
+            .map(|name| (*name, 0, name.as_bytes(), name.as_bytes()))
+            .collect();
+        zip(&members)
+    };
+    let [artifact, action, version, report] = inside.each_ref().map(String::as_str);
+    let names = ["a.txt", artifact, action, version, report, "st2/b.txt"];
+    for archive in [tar_of(&names), zip_of(&names), gzip(&tar_of(&names))] {
+        let (records, irregular) = read(&archive, "a", &Reading::default()).unwrap();
+        assert_eq!(records, ["a.txt", "st2/b.txt"]);
+        assert_eq!(irregular.stores, 4);
+        let named = json!({"members": ["st/artifacts/*/*.txt"]});
+        assert_eq!(texts(&archive, "a", named), [artifact]);
+        let message = fault(&archive, "a", json!({"members": ["**/samples.txt"]}));
+        assert!(message.contains("members in a store of mdlm are skipped"), "{message}");
+    }
+    // In another order: a zip lists its names first, a tar does not.
+    let names = ["a.txt", report, version, action, artifact];
+    let (records, irregular) = read(&zip_of(&names), "a", &Reading::default()).unwrap();
+    assert_eq!((records.len(), irregular.stores), (1, 4));
+    let message = fault(&tar_of(&names), "a", json!({}));
+    assert!(message.contains("`st/` in the archive is a store of mdlm"), "{message}");
+    assert_eq!(texts(&tar_of(&names), "a", json!({"exclude": ["st"]})), ["a.txt"]);
+    // What only looks like one is never left out in silence.
+    let message = fault(&tar_of(&["a.txt", artifact]), "a", json!({}));
+    assert!(message.contains("the archive lacks the rest of the store"), "{message}");
+}
+
+/// A program that unpacks itself, or anything else before an archive.
+#[test]
+fn a_zip_with_something_before_it_is_read() {
+    let archive = zip(&[("a.txt", 0, b"a", b"a"), ("b.txt", 0, b"b", b"b")]);
+    for before in [&b"#!/bin/sh\nexec unzip \"$0\"\n"[..], b"\x7FELF\x02\x01\x01\0\0", b"MZ\x90\0"] {
+        let whole = [before, &archive[..]].concat();
+        for name in ["a.zip", "a", "a.txt"] {
+            assert_eq!(texts(&whole, name, json!({})), ["a", "b"], "{name}");
+        }
+        // With a comment behind the end record.
+        let mut commented = whole.clone();
+        let length = commented.len();
+        commented[length - 2] = 2;
+        commented.extend(b"hi");
+        assert_eq!(texts(&commented, "a.zip", json!({})), ["a", "b"]);
+    }
+    // One that is damaged is answered as a zip.
+    let mut damaged = [&b"#!/bin/sh\n"[..], &archive[..]].concat();
+    let end = damaged.len() - 22;
+    damaged[end + 16..end + 20].fill(0xFF);
+    assert!(fault(&damaged, "a", json!({})).contains("the zip archive"), "damaged");
+}
