@@ -190,10 +190,22 @@ fn formats_are_stated_where_names_do_not_say_them() {
         ("b.csv", &format!("id,review\n{csv}")),
         ("c.txt", &broken),
     ]);
-    for (file, expected) in [
-        ("a.jsonl", r#"{"format":{"kind":"json_lines","field":"/body"}}"#),
-        ("b.csv", r#"{"format":{"kind":"csv","columns":["review"]}}"#),
-        ("c.txt", r#"{"format":{"kind":"text","record":"paragraph"}}"#),
+    for (file, expected, chosen) in [
+        (
+            "a.jsonl",
+            r#"{"format":{"kind":"json_lines","field":"/body"}}"#,
+            "Chosen: the text is at `/body`, since",
+        ),
+        (
+            "b.csv",
+            r#"{"format":{"kind":"csv","columns":["review"]}}"#,
+            "Chosen: the text is in column `review`, since",
+        ),
+        (
+            "c.txt",
+            r#"{"format":{"kind":"text","record":"paragraph"}}"#,
+            "Chosen: a record is a paragraph, since",
+        ),
     ] {
         let name = &file[..1];
         let output = init(folder.path(), &["m", "--files", file, "--name", name])
@@ -205,6 +217,8 @@ fn formats_are_stated_where_names_do_not_say_them() {
             String::from_utf8_lossy(&output.stderr)
         );
         let manifest = written(folder.path().join(format!("m/{name}.json")));
+        let description = manifest["stages"]["text"]["description"].as_str().unwrap();
+        assert!(description.contains(chosen), "{description}");
         let input = &manifest["stages"]["text"]["input"];
         assert_eq!(input["files"][0], format!("../{file}"));
         assert_eq!(input["read"].to_string(), expected);

@@ -109,6 +109,12 @@ pub(super) fn manifest(
         );
         bound["split"] = json!("train");
     }
+    let mut about =
+        "The text. Paths and globs start at this file's folder; each format is recognised by its name."
+            .to_owned();
+    for (what, why) in &text.notes {
+        about.push_str(&format!(" Chosen: {what}, since {why}."));
+    }
     let mut manifest = json!({});
     if has_schema {
         manifest["$schema"] = json!(SCHEMA_FILE);
@@ -123,8 +129,7 @@ pub(super) fn manifest(
     manifest["stages"] = json!({
         "text": {
             "kind": "source",
-            "description": "The text. Paths and globs start at this file's folder; each format is recognised by its \
-                name.",
+            "description": about,
             "input": input
         },
         "tokens": {
