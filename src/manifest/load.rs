@@ -319,6 +319,7 @@ fn manifests_near(path: &Path) -> Option<String> {
         let mut manifests: Vec<_> = files
             .filter(|path| is_manifest(path))
             .map(|path| path.display().to_string())
+            .filter(|path| !path.contains(char::is_control))
             .collect();
         manifests.sort();
         found.append(&mut manifests);
@@ -328,7 +329,8 @@ fn manifests_near(path: &Path) -> Option<String> {
         more => format!(" and {more} more"),
     };
     found.truncate(SHOWN);
-    let found: Vec<_> = found.iter().map(|path| quoted(path)).collect();
+    // In full, however long: they are there to be copied.
+    let found: Vec<_> = found.iter().map(|path| format!("`{path}`")).collect();
     (!found.is_empty()).then(|| format!("manifests found nearby: {}{more}", found.join(", ")))
 }
 

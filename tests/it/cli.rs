@@ -17,13 +17,8 @@ fn an_unknown_command_is_the_users_fault() {
     exit 2
     --- stdout
     --- stderr
-    error: unrecognized subcommand 'completion'
-
-      tip: some similar subcommands exist: 'compare', 'completions'
-
-    Usage: mdlm [OPTIONS] <COMMAND>
-
-    For more information, try '--help'.
+    error: there is no command `completion`
+    hint: did you mean `mdlm completions`?
     ");
 }
 

@@ -763,7 +763,10 @@ fn the_form_of_files_is_told_in_words() {
         "{plan}"
     );
     let (_, explained, _) = printed(&mut project.mdlm("explain", &[&["text"], &set[..]].concat()));
-    assert!(words(&explained).contains("form by name"), "{explained}");
+    assert!(
+        words(&explained).contains("format by file name json_lines"),
+        "{explained}"
+    );
     assert!(
         !plan.contains("input.forms") && !explained.contains("input.forms"),
         "{explained}"

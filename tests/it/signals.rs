@@ -121,7 +121,9 @@ fn resume_after_every_signal_from_its_checkpoint_and_each_has_its_exit_code() {
     let plan = project.mdlm("plan", &ENDLESS).output().unwrap();
     let plan = String::from_utf8_lossy(&plan.stdout).into_owned();
     assert!(
-        plan.contains(&format!("will run from step {before} on")),
+        plan.contains(&format!(
+            "will run from step {before} on: interrupted at step {before}"
+        )),
         "{plan}"
     );
 }
