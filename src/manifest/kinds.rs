@@ -47,6 +47,15 @@ pub(super) fn absent(name: &str, span: Span) -> Node {
     }
 }
 
+/// The value of the field `name` with a name of a kind written as an object of that kind, where the field takes one:
+/// `cosine` of `noise` as `{ "kind": "cosine" }`.
+fn with_kind(name: &str, value: Value) -> Value {
+    match value {
+        Value::String(kind) if default_kind(name).is_some() => json!({ "kind": kind }),
+        other => other,
+    }
+}
+
 /// The fields that paths (of `--set`, of a `matrix`) have set in a member, names joined by points, each with its value;
 /// the member itself where it was written as a whole.
 fn set_by_paths(member: &Member) -> Vec<(String, Value)> {
@@ -79,13 +88,23 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<(&'static s
         point.starts_with(&field) || point.contains(&format!(",{field}"))
     };
     let hint = if set.iter().any(|(path, _)| is_swept(path)) {
-        let swept = set.iter().map(|(path, _)| format!("`{into}.{path}`"));
+        // A list of names sweeps the kind.
+        let swept = set
+            .iter()
+            .map(|(path, value)| match with_kind(path, value.clone()) {
+                Value::Object(_) if value.is_string() => format!("`{into}.{path}.kind`"),
+                _ => format!("`{into}.{path}`"),
+            });
         let swept: Vec<_> = swept.collect();
         format!("in `matrix`, sweep {}", swept.join(" and "))
     } else if member.key_span.source > 0 {
-        let arguments = set
-            .iter()
-            .map(|(path, value)| argument(&format!("stages.{name}.{into}.{path}"), value));
+        let arguments = set.iter().map(|(path, value)| {
+            let kind = match with_kind(path, value.clone()) {
+                Value::Object(_) if value.is_string() => ".kind",
+                _ => "",
+            };
+            argument(&format!("stages.{name}.{into}.{path}{kind}"), value)
+        });
         let arguments: Vec<_> = arguments.collect();
         format!("`{}`", arguments.join(" "))
     } else {
@@ -138,6 +157,9 @@ fn written(stage: &Node, kind_of_stage: &str, field: &str, kind: Option<&str>) -
         {
             object.entry(*key).or_insert_with(|| member.value.to_json());
         }
+    }
+    for (key, value) in &mut object {
+        *value = with_kind(key, value.take());
     }
     format!("`\"{field}\": {}`", spaced(&Value::Object(object)))
 }
@@ -216,6 +238,14 @@ mod tests {
                 ],
             ),
             (
+                json!({ "noise": "cosine" }),
+                vec![r#"write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" } }`"#],
+            ),
+            (
+                json!({ "matrix": { "noise": ["cosine", "log_linear"] } }),
+                vec!["`matrix` sweeps it as `objective.noise.kind`"],
+            ),
+            (
                 json!({ "objective": "mdlm" }),
                 vec![r#"write `"objective": { "kind": "mdlm" }`"#],
             ),
@@ -234,6 +264,10 @@ mod tests {
         for (argument, expected) in [
             (
                 "stages.m.noise.kind=cosine",
+                "`--set stages.m.objective.noise.kind=cosine`",
+            ),
+            (
+                "stages.m.noise=cosine",
                 "`--set stages.m.objective.noise.kind=cosine`",
             ),
             (

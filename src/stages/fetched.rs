@@ -128,7 +128,8 @@ pub fn tokenizer(
     let mut fetched = Vec::new();
     if !remote.is_empty() {
         let downloads = downloads.insert(Downloads::open(context.downloads, context.cancel)?);
-        fetched = download(&remote, downloads, context, provenance, &mut 0)?;
+        fetched = download(&remote, downloads, context, provenance, &mut 0)
+            .map_err(|error| with_way_out(config, error))?;
     }
     match config {
         Tokenizer::Published(config) => {
@@ -180,10 +181,129 @@ pub fn tokenizer(
     }
 }
 
+/// An error of a tokenizer's download with a way out that its settings have: those of a source are others.
+fn with_way_out(config: &Tokenizer, error: Error) -> Error {
+    let by_hand = match config {
+        Tokenizer::Published(config) => {
+            let name = &config.name;
+            format!(
+                "copy its files to this machine and name their folder: `\"tokenizer\": {{ \"kind\": \"published\", \
+                 \"name\": \"{name}\", \"path\": \"FOLDER\" }}`; `mdlm tokenizers {name}` lists the files"
+            )
+        }
+        _ => "copy the file to this machine and name it: `\"tokenizer\": { \"kind\": \"file\", \"path\": \
+              \"tokenizer.json\" }`"
+            .to_owned(),
+    };
+    let Some(known) = error.hint_text() else {
+        return error;
+    };
+    // Settings of a source that a published tokenizer has not.
+    let is_set = |field: &&str| known.contains(*field);
+    let hint = match config {
+        _ if known == fetch::NO_NETWORK => {
+            format!("behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, {by_hand}")
+        }
+        _ if known == fetch::REFUSED => {
+            format!("the server requires credentials, or refuses this address; {by_hand}")
+        }
+        Tokenizer::Published(_)
+            if ["`max_bytes`", "`sha256`", "the commit", "check the URL"]
+                .iter()
+                .any(is_set) =>
+        {
+            format!("a mirror or a proxy may have answered in place of the publisher; {by_hand}")
+        }
+        Tokenizer::Download(config) if known == fetch::TOO_LARGE => {
+            format!(
+                "check that `{}` is a `tokenizer.json`; if it is, {by_hand}",
+                fetch::shown(&config.url)
+            )
+        }
+        _ => return error,
+    };
+    error.replace_hint(hint)
+}
+
 /// A path as a manifest would name it.
 fn text(path: &Path) -> Result<String> {
     path.to_str().map(str::to_owned).ok_or_else(|| {
         Error::input(format!("the path `{}` is not UTF-8", path.display()))
             .hint("put the store at a path in UTF-8, with `--store DIR`")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Cancel;
+
+    /// The way out where the download fails by these settings.
+    fn hint(config: &serde_json::Value, settings: &Settings) -> String {
+        let config: Tokenizer = serde_json::from_value(config.clone()).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let cancel = Cancel::default();
+        let downloads = Downloads::open(folder.path(), &cancel).unwrap();
+        let (_, remote) = config.downloads().remove(0);
+        let error = fetch::fetch_with(settings, &remote, &downloads, &cancel, &|_| ()).unwrap_err();
+        with_way_out(&config, error).hint_text().unwrap().to_owned()
+    }
+
+    #[test]
+    fn offline_a_tokenizer_is_brought_by_its_own_settings() {
+        let offline = Settings {
+            offline: true,
+            ..Settings::default()
+        };
+        for name in ["gpt2", "bert-base-uncased"] {
+            let hint = hint(&json!({ "kind": "published", "name": name }), &offline);
+            let object = format!("\"kind\": \"published\", \"name\": \"{name}\", \"path\": \"FOLDER\"");
+            assert!(hint.contains(&object), "{hint}");
+            assert!(hint.contains(&format!("`mdlm tokenizers {name}`")), "{hint}");
+            assert!(!hint.contains("corpus") && !hint.contains("files\""), "{hint}");
+        }
+        let download = json!({ "kind": "download", "url": "hf://o/n@main/tokenizer.json", "unpinned": true });
+        let hint = hint(&download, &offline);
+        assert!(
+            hint.contains("\"kind\": \"file\", \"path\": \"tokenizer.json\""),
+            "{hint}"
+        );
+        assert!(!hint.contains("corpus"), "{hint}");
+    }
+
+    #[test]
+    fn another_file_than_the_published_is_no_matter_of_a_limit_or_checksum_to_set() {
+        let published: Tokenizer =
+            serde_json::from_value(json!({ "kind": "published", "name": "bert-base-uncased" })).unwrap();
+        let download: Tokenizer = serde_json::from_value(
+            json!({ "kind": "download", "url": "https://a.org/tokenizer.json", "unpinned": true }),
+        )
+        .unwrap();
+        for hint in [
+            fetch::TOO_LARGE,
+            "set the new `sha256` or another URL",
+            fetch::REFUSED,
+        ] {
+            let error = with_way_out(&published, Error::input("…").hint(hint));
+            let hint = error.hint_text().unwrap();
+            assert!(hint.contains("\"path\": \"FOLDER\""), "{hint}");
+            assert!(
+                ["max_bytes", "sha256", "\"files\""]
+                    .iter()
+                    .all(|field| !hint.contains(field)),
+                "{hint}"
+            );
+        }
+        let error = with_way_out(&download, Error::input("…").hint(fetch::TOO_LARGE));
+        let hint = error.hint_text().unwrap();
+        assert!(
+            hint.contains("`https://a.org/tokenizer.json`") && hint.contains("\"kind\": \"file\""),
+            "{hint}"
+        );
+        // Its checksum is a setting of its own.
+        let error = with_way_out(&download, Error::input("…").hint("set the new `sha256`"));
+        assert_eq!(error.hint_text(), Some("set the new `sha256`"));
+        let full = Error::environment("the disk is full").hint("make room");
+        assert_eq!(with_way_out(&published, full).hint_text(), Some("make room"));
+    }
 }

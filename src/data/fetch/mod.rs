@@ -47,6 +47,8 @@ pub(crate) mod tests;
 pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
 pub use place::shown;
 pub use settings::{Proxies, Settings};
+pub use transfer::TOO_LARGE;
+pub use web::{NO_NETWORK, REFUSED};
 
 pub(crate) use bucket::explained;
 pub(crate) use transfer::unless_cancelled;

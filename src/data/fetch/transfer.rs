@@ -322,15 +322,18 @@ async fn receive(
     }
 }
 
+/// What to do about a file that is larger than a source allows.
+pub const TOO_LARGE: &str = "raise `max_bytes` if that is the file you want";
+
 /// Whether a file may be that large.
 pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
     match max_bytes {
         Some(limit) if bytes > limit => {
             let message = format!(
-                "the file has {} or more, `max_bytes` allows {limit}",
+                "the file has {} or more, the limit is {limit}",
                 counted(bytes, "byte")
             );
-            Err(Error::input(message).hint("raise `max_bytes` if that is the file you want"))
+            Err(Error::input(message).hint(TOO_LARGE))
         }
         _ => Ok(()),
     }

@@ -18,8 +18,12 @@ const REDIRECTS: usize = 10;
 const USER_AGENT: &str = concat!("mdlm/", env!("CARGO_PKG_VERSION"));
 
 /// What to do when the network is not there.
-pub(super) const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, copy \
+pub const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, copy \
      the file to this machine and name it with `\"kind\": \"files\"`, or with `files` of a named corpus";
+
+/// What to do where a server wants to know who asks.
+pub const REFUSED: &str = "the server requires credentials, or refuses this address; for a file that needs an account, \
+     download it by hand and name it with `\"kind\": \"files\"`";
 
 /// Makes a proxy of a URL.
 type Make = fn(&str) -> reqwest::Result<Proxy>;
@@ -207,21 +211,21 @@ pub(super) fn refused(response: &Response, settings: &Settings) -> Failure {
                 && wait > settings.longest_wait
             {
                 let message = format!("{message} and asks to retry in {} s", wait.as_secs());
-                return Failure::Final(Error::environment(message).hint("run the command again then: the bytes \
-                     downloaded so far are kept"));
+                return Failure::Final(Error::environment(message).hint(
+                    "run the command again then: the bytes \
+                     downloaded so far are kept",
+                ));
             }
             let hint = "the server is overloaded or limits the rate of requests: run the command again later; the \
                  bytes downloaded so far are kept";
             Failure::Passing(Error::environment(message).hint(hint), wait)
         }
-        401 | 403 | 407 => Failure::Final(Error::environment(message).hint(
-            "the server requires credentials, or refuses this address; for a file that needs an account, download it \
-             by \
-             hand and name it with `\"kind\": \"files\"`",
-        )),
+        401 | 403 | 407 => Failure::Final(Error::environment(message).hint(REFUSED)),
         404 | 410 => Failure::Final(Error::input(message).hint("check the URL: the file may have moved")),
-        _ => Failure::Final(Error::environment(message).hint("open the URL in a browser to see what the server has \
-             there")),
+        _ => Failure::Final(Error::environment(message).hint(
+            "open the URL in a browser to see what the server has \
+             there",
+        )),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Forms of files that are not read: what they are called, and a command that makes something of them that is.
 //!
 //! Most are recognized by their first bytes; brotli and lzma have none that do, so that the name counts where the bytes
-//! are no text.
+//! are no text. A command of a hint reads its standard input where the program would refuse a file with another ending.
 
 use super::encoding::starts_as_utf8;
 use super::recognise::ends;
@@ -23,7 +23,7 @@ const FOREIGN: &[Foreign] = &[
         name: "LZ4",
         magic: &[b"\x04\x22\x4D\x18", b"\x02\x21\x4C\x18"],
         endings: &[".lz4"],
-        hint: "decompress it: `lz4 -d FILE.lz4 FILE`",
+        hint: "decompress it: `lz4 -dc < FILE > NEW`",
     },
     Foreign {
         name: "brotli",
@@ -35,7 +35,7 @@ const FOREIGN: &[Foreign] = &[
         name: "lzma",
         magic: &[b"\x5D\0\0"],
         endings: &[".lzma", ".tlz"],
-        hint: "decompress it: `xz -d --format=lzma FILE.lzma`",
+        hint: "decompress it: `xz --decompress --format=lzma --stdout < FILE > NEW`",
     },
     Foreign {
         name: "zlib",
@@ -48,25 +48,25 @@ const FOREIGN: &[Foreign] = &[
         name: "compress (LZW)",
         magic: &[b"\x1F\x9D"],
         endings: &[".Z"],
-        hint: "decompress it: `gzip -d FILE.Z`",
+        hint: "decompress it: `gzip -dc < FILE > NEW`",
     },
     Foreign {
         name: "pack or LZH",
         magic: &[b"\x1F\x1E", b"\x1F\xA0"],
         endings: &[],
-        hint: "decompress it: `gzip -dc FILE > NEW`",
+        hint: "decompress it: `gzip -dc < FILE > NEW`",
     },
     Foreign {
         name: "lzip",
         magic: &[b"LZIP\x01"],
         endings: &[".lz"],
-        hint: "decompress it: `lzip -d FILE.lz`",
+        hint: "decompress it: `lzip -dc < FILE > NEW`",
     },
     Foreign {
         name: "lzop",
         magic: &[b"\x89LZO\0\r\n\x1A\n"],
         endings: &[".lzo"],
-        hint: "decompress it: `lzop -d FILE.lzo`",
+        hint: "decompress it: `lzop -dc < FILE > NEW`",
     },
     Foreign {
         name: "Snappy",
@@ -228,6 +228,24 @@ pub fn check(name: &str, head: &[u8]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn commands_for_forms_known_by_their_bytes_fit_a_file_of_any_name() {
+        for (head, command) in [
+            (
+                &b"\x5D\0\0\x80\0\xFF\xFF"[..],
+                "`xz --decompress --format=lzma --stdout < FILE > NEW`",
+            ),
+            (b"\x1F\x9D\x90", "`gzip -dc < FILE > NEW`"),
+            (b"LZIP\x01", "`lzip -dc < FILE > NEW`"),
+            (b"\x89LZO\0\r\n\x1A\n", "`lzop -dc < FILE > NEW`"),
+            (b"\x04\x22\x4D\x18@", "`lz4 -dc < FILE > NEW`"),
+        ] {
+            let error = check("q.txt", head).unwrap_err();
+            let hint = error.hint_text().unwrap();
+            assert!(hint.contains(command), "{hint}");
+        }
+    }
 
     #[test]
     fn forms_are_told_by_bytes_and_names() {

@@ -236,7 +236,7 @@ impl Lines<'_, '_> {
         });
     }
 
-    /// Warns where most lines seem to end in carriage returns.
+    /// Warns of carriage returns within lines: where most lines seem to end in them, of how to write line ends.
     fn tell_returns(&mut self) {
         let (returns, lines, first) = (self.returns, self.line, self.first_return);
         if returns > lines {
@@ -245,6 +245,17 @@ impl Lines<'_, '_> {
                     "{returns} carriage returns stand within {}, the first in line {first}; if they end lines, write \
                      them so: `tr '\\r' '\\n' < FILE > NEW`",
                     counted(lines, "line")
+                )
+            });
+        } else if returns > 0 {
+            self.sink.warn("returns within", || {
+                let (stand, stay) = match returns {
+                    1 => ("stands within a line", "it stays"),
+                    _ => ("stand within lines", "they stay"),
+                };
+                format!(
+                    "{} {stand}, the first in line {first}; {stay} in the text",
+                    counted(returns, "carriage return")
                 )
             });
         }

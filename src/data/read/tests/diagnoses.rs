@@ -408,7 +408,30 @@ fn carriage_returns_end_lines_where_nothing_else_does() {
         warnings[0].contains("2 carriage returns stand within 1 line, the first in line 1"),
         "{warnings:?}"
     );
-    for text in [&b"a\r\nb\r\n"[..], b"a\rb\nc\n", b"a\r", b"a\n"] {
+    // A few are counted as other control characters are.
+    for (text, records, expected) in [
+        (
+            &b"one\r\ntwo\rthree\r\n"[..],
+            &["one", "two\rthree"][..],
+            "1 carriage return stands within a line, the first in line 2; it stays",
+        ),
+        (
+            b"a\rb\nc\nd\re\r\n",
+            &["a\rb", "c", "d\re"],
+            "2 carriage returns stand within lines, the first in line 1; they stay",
+        ),
+    ] {
+        let (found, _, warnings) = warned(text, "a.txt", json!({}));
+        assert_eq!(found, records);
+        assert_eq!(warnings.len(), 1, "{warnings:?}");
+        assert!(warnings[0].contains(expected), "{warnings:?}");
+    }
+    for text in [&b"a\r\nb\r\n"[..], b"a\r\r\n\r\n", b"a\r", b"a\n"] {
+        let (_, _, warnings) = warned(text, "a.txt", json!({}));
+        let within = warnings.iter().any(|warning| warning.contains("within"));
+        assert!(!within, "{text:?}: {warnings:?}");
+    }
+    for text in [&b"a\r\nb\r\n"[..], b"a\r", b"a\n"] {
         assert!(warned(text, "a.txt", json!({})).2.is_empty(), "{text:?}");
     }
     // However long the file is.
@@ -461,7 +484,7 @@ fn forms_that_are_not_read_are_named() {
             "a.txt.lzma",
             b"\x5D\0\0\x80\0\xFF\xFF\xFF\xFF",
             "mdlm does not read lzma",
-            "xz -d",
+            "xz --decompress",
         ),
         (
             "a.7z",
