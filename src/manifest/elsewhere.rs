@@ -3,6 +3,7 @@
 use super::fault::alternatives;
 use super::json::{Node, pointer_join, pointer_tokens};
 use super::schema_check::{options, stage_schema};
+use super::source::RemoteFile;
 use super::vocabularies::Published;
 
 /// Names that other programs give to fields of ours.
@@ -262,7 +263,13 @@ pub fn tokenizer(name: &str) -> Option<String> {
         ));
     }
     if bare.ends_with(".json") || bare.ends_with(".txt") {
-        return (!name.contains("://")).then(|| format!("{{ \"kind\": \"file\", \"path\": \"{name}\" }}"));
+        return match name.split_once("://") {
+            None => Some(format!("{{ \"kind\": \"file\", \"path\": \"{name}\" }}")),
+            Some(("hf" | "http" | "https" | "s3" | "gs" | "az", _)) if bare.ends_with(".json") => {
+                Some(download(name))
+            }
+            Some(_) => None,
+        };
     }
     match bare.as_str() {
         "bpe" | "byte_bpe" | "bytelevel" | "byte-level" | "train_bpe" => {
@@ -284,9 +291,81 @@ pub fn tokenizer(name: &str) -> Option<String> {
         }
         _ => return None,
     };
-    Some(format!(
-        "{{ \"kind\": \"download\", \"url\": \"hf://{repository}@main/tokenizer.json\", \"unpinned\": true }}"
-    ))
+    Some(download(&format!("hf://{repository}@main/tokenizer.json")))
+}
+
+/// The object of a `tokenizer.json` at a URL.
+fn download(url: &str) -> String {
+    let remote = RemoteFile {
+        url: url.to_owned(),
+        sha256: None,
+        unpinned: true,
+        max_bytes: None,
+        exclude: vec![],
+    };
+    let unpinned = if remote.names_commit() {
+        ""
+    } else {
+        ", \"unpinned\": true"
+    };
+    format!("{{ \"kind\": \"download\", \"url\": \"{url}\"{unpinned} }}")
+}
+
+/// The way out where the tokenizer at `pointer` lacks a field of its kind: what another field says, or an example.
+pub(super) fn missing_of_tokenizer(tree: &Node, pointer: &str, field: &str) -> Option<String> {
+    let tokens: Vec<_> = pointer_tokens(pointer).collect();
+    let [stages, _, tokenizer_field] = tokens.as_slice() else {
+        return None;
+    };
+    if stages != "stages" || tokenizer_field != "tokenizer" {
+        return None;
+    }
+    let written = tree.at(pointer)?;
+    let kind = written.member("kind")?.value.as_str()?;
+    let others = written.members().iter().filter(|member| member.key != "kind");
+    let texts = others.filter_map(|member| Some((member.key.as_str(), member.value.as_str()?)));
+    let texts: Vec<_> = texts.collect();
+    let mut urls = texts.iter().filter(|(_, text)| text.contains("://"));
+    if let Some(hint) = urls.find_map(|(_, url)| written_tokenizer(url)) {
+        return Some(hint);
+    }
+    let example = match (kind, field) {
+        ("published", "name") => {
+            let mut named = texts
+                .iter()
+                .filter(|(key, _)| *key != "path" && NAMED.contains(key));
+            if let Some(hint) = named.find_map(|(_, name)| written_tokenizer(name)) {
+                return Some(hint);
+            }
+            // A folder is often called by the name of the tokenizer in it.
+            let folder = |text: &str| Published::find(text.trim_end_matches('/').rsplit('/').next()?);
+            let found = texts.iter().find_map(|(_, text)| folder(text));
+            let name = found.map_or("gpt2", |published| published.name);
+            return Some(format!(
+                "add `\"name\": \"{name}\"`; `mdlm tokenizers` lists the names"
+            ));
+        }
+        ("download", "url") => "hf://OWNER/NAME@REVISION/tokenizer.json",
+        ("file", "path") => "tokenizer.json",
+        ("gpt2", "vocabulary") => "vocab.json",
+        ("gpt2", "merges") => "merges.txt",
+        ("bert", "vocabulary") => "vocab.txt",
+        ("train_bpe" | "train_wordpiece", "vocabulary_size") => {
+            return Some("add `\"vocabulary_size\": 4096`".to_owned());
+        }
+        ("stage", "stage") => "tokens",
+        _ => return None,
+    };
+    // A field of another name may name the file.
+    let ending = example.rsplit_once('.').map(|(_, ending)| format!(".{ending}"));
+    let file = texts.iter().find(|(key, text)| {
+        !["vocabulary", "merges"].contains(key)
+            && ending.as_deref().is_some_and(|ending| text.ends_with(ending))
+    });
+    let value = file
+        .filter(|_| kind != "download")
+        .map_or(example, |(_, text)| *text);
+    Some(format!("add `\"{field}\": \"{value}\"`"))
 }
 
 /// The object to write where a tokenizer or a detokenizer is called by a name alone.
@@ -386,6 +465,18 @@ mod tests {
                 "../kit/tokenizer.json",
                 "\"file\", \"path\": \"../kit/tokenizer.json\"",
             ),
+            (
+                "hf://x/y/tokenizer.json",
+                "\"download\", \"url\": \"hf://x/y/tokenizer.json\", \"unpinned\": true",
+            ),
+            (
+                "https://a.org/tokenizer.json",
+                "\"download\", \"url\": \"https://a.org/tokenizer.json\", \"unpinned\": true",
+            ),
+            (
+                "hf://x/y@607a30d783dfa663caf39e06633721c8d4cfcd7e/tokenizer.json",
+                "@607a30d783dfa663caf39e06633721c8d4cfcd7e/tokenizer.json\" }",
+            ),
             ("bpe", "\"train_bpe\""),
             ("characters", "\"characters\""),
         ] {
@@ -400,8 +491,79 @@ mod tests {
                 panic!("{name}: {faults}");
             }
         }
-        for name in ["", "a b", "a/b/c", "https://a.org/tokenizer.json"] {
+        for name in [
+            "",
+            "a b",
+            "a/b/c",
+            "https://a.org/vocab.txt",
+            "file:///a/tokenizer.json",
+        ] {
             assert_eq!(tokenizer(name), None, "{name}");
+        }
+    }
+
+    /// The hints about a tokenizer that is written like this.
+    fn hints(tokenizer: &serde_json::Value) -> Vec<String> {
+        let manifest = serde_json::json!({ "name": "x", "seed": 1, "stages": {
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a"] } },
+            "tokens": { "kind": "tokenize", "from": "text", "tokenizer": tokenizer },
+        } });
+        let faults = Manifest::from_bytes("x", manifest.to_string().into_bytes(), &[]).unwrap_err();
+        faults
+            .list
+            .iter()
+            .filter_map(|fault| fault.hint.clone())
+            .collect()
+    }
+
+    #[test]
+    fn a_tokenizer_that_lacks_a_field_is_answered_with_that_field() {
+        use serde_json::json;
+        let url = "hf://google-bert/bert-base-uncased@main/tokenizer.json";
+        let download = format!("write {{ \"kind\": \"download\", \"url\": \"{url}\", \"unpinned\": true }}");
+        for (tokenizer, expected) in [
+            (
+                json!({ "kind": "published" }),
+                "add `\"name\": \"gpt2\"`; `mdlm tokenizers` lists the names",
+            ),
+            (
+                json!({ "kind": "published", "path": "../corpora/bert-base-cased/" }),
+                "add `\"name\": \"bert-base-cased\"`; `mdlm tokenizers` lists the names",
+            ),
+            (
+                json!({ "kind": "published", "model": "bert-base-uncased" }),
+                "write { \"kind\": \"published\", \"name\": \"bert-base-uncased\" }",
+            ),
+            (json!({ "kind": "file" }), "add `\"path\": \"tokenizer.json\"`"),
+            (
+                json!({ "kind": "file", "file": "my.json" }),
+                "add `\"path\": \"my.json\"`",
+            ),
+            (json!({ "kind": "file", "file": url }), download.as_str()),
+            (json!({ "kind": "bert", "path": url }), download.as_str()),
+            (json!({ "kind": "published", "url": url }), download.as_str()),
+            (
+                json!({ "kind": "bert", "path": "x" }),
+                "add `\"vocabulary\": \"vocab.txt\"`",
+            ),
+            (
+                json!({ "kind": "gpt2", "vocabulary": "vocab.json" }),
+                "add `\"merges\": \"merges.txt\"`",
+            ),
+            (
+                json!({ "kind": "download" }),
+                "add `\"url\": \"hf://OWNER/NAME@REVISION/tokenizer.json\"`",
+            ),
+            (json!({ "kind": "train_bpe" }), "add `\"vocabulary_size\": 4096`"),
+            (json!(url), download.as_str()),
+        ] {
+            let hints = hints(&tokenizer);
+            assert!(
+                hints.iter().any(|hint| hint == expected),
+                "{tokenizer}: {hints:?}"
+            );
+            let invented = hints.iter().any(|hint| hint.contains("OWNER/published"));
+            assert!(!invented, "{tokenizer}: {hints:?}");
         }
     }
 }

@@ -24,7 +24,7 @@ use super::fault::{Code, Draft, Faults, SourceText, alternatives, did_you_mean, 
 use super::json::{Data, Member, Node, Span, parse, parse_at, pointer_join};
 use super::source::{STANDARD_INPUT, is_open_file};
 use super::sweep::{self, Sweeps};
-use super::{Manifest, kinds, schema_check, semantic};
+use super::{Manifest, kinds, number_hints, schema_check, semantic};
 
 /// Largest file that is read as a manifest, in bytes: a thousand stages written out come to a third of it.
 pub const MAX_BYTES: usize = 1 << 20;
@@ -186,7 +186,7 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     }
     let (tree, mut drafts) = parse(text, 0);
     for fault in &mut drafts {
-        schema_check::correct_hint(fault, text);
+        number_hints::correct_hint(fault, text);
     }
     let Some(mut tree) = tree else {
         if let Some(hint) = other_language(text)

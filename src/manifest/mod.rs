@@ -38,6 +38,7 @@ pub mod fault;
 pub mod json;
 mod kinds;
 pub mod load;
+mod number_hints;
 mod objective;
 pub mod order;
 mod published;

@@ -10,10 +10,11 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-use super::elsewhere::{SYNONYMS, elsewhere, object_to_write};
+use super::elsewhere::{SYNONYMS, elsewhere, missing_of_tokenizer, object_to_write};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
 use super::json::{Node, Span, pointer_join, pointer_tokens};
 use super::kinds;
+use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
 use super::spelling;
 use crate::shapes::SHAPES;
@@ -212,47 +213,6 @@ pub(super) fn check(tree: &Node) -> (Vec<Draft>, usize) {
         draft.hint = object_to_write(tree, &draft.pointer);
     }
     (drafts, omitted)
-}
-
-/// The schema of a field of some kind of stage that takes a number, and whether a stage has to have it.
-fn number_field(name: &str) -> Option<(&'static Value, bool)> {
-    let kinds = &resolved()["properties"]["stages"]["additionalProperties"]["oneOf"];
-    let is_number = |schema: &Value| matches!(schema["type"].as_str(), Some("integer" | "number"));
-    let mut kinds = kinds.as_array().into_iter().flatten();
-    kinds.find_map(|kind| {
-        let schema = kind["properties"].get(name).filter(|schema| is_number(schema))?;
-        let required = kind["required"]
-            .as_array()
-            .is_some_and(|all| all.iter().any(|field| field == name));
-        Some((schema, required))
-    })
-}
-
-/// Corrects the hint of a fault of the syntax where it suits no number, and the field takes one: `"steps": True`.
-pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
-    let Some(name) = pointer_tokens(&fault.pointer).last() else {
-        return;
-    };
-    let word = text.get(fault.span.start..fault.span.end).unwrap_or_default();
-    let Some((schema, is_required)) = number_field(&name) else {
-        return;
-    };
-    let hint = match spelling::boolean(word) {
-        Some(value) => number_for(value, schema),
-        None if spelling::is_nothing(word) && is_required => "write a number",
-        None => return,
-    };
-    fault.expected = Some(describe(schema));
-    fault.hint = Some(hint.to_owned());
-}
-
-/// What to write in place of a truth value.
-fn number_for(value: bool, schema: &'static Value) -> &'static str {
-    if !value && schema["minimum"].as_f64() == Some(0.0) {
-        "write 0"
-    } else {
-        "write a number"
-    }
 }
 
 /// Whether a stage, or the manifest, has to have the field at a pointer.
@@ -502,16 +462,18 @@ impl Wording<'_> {
         }
     }
 
-    /// Of a truth value where a number belongs, the number to write.
+    /// Of a truth value where a number belongs, the number to write; of a number as a text, the range that it misses.
     fn wrong_number(&self, finding: &Finding<'_>, node: &Node, json: &Value) -> Option<Draft> {
         let is_number = matches!(finding.schema["type"].as_str(), Some("integer" | "number"));
-        let value = match json {
-            Value::Bool(value) => *value,
-            Value::String(text) if spelling::is_truth(text) => spelling::boolean(text)?,
+        let hint = match json {
+            Value::Bool(value) => number_for(*value, finding.schema).to_owned(),
+            Value::String(text) if spelling::is_truth(text) => {
+                number_for(spelling::boolean(text)?, finding.schema).to_owned()
+            }
+            Value::String(text) => unfit(text, finding.schema)?,
             _ => return None,
         };
         let draft = wrong_type(self.tree, node, finding.path, json, &describe(finding.schema));
-        let hint = number_for(value, finding.schema);
         is_number.then(|| draft.hint(hint))
     }
 
@@ -613,7 +575,8 @@ impl Wording<'_> {
             finding.path,
             format!("field {} is missing", quoted(name)),
         )
-        .expected(expected);
+        .expected(expected)
+        .maybe_hint(missing_of_tokenizer(self.tree, finding.path, name));
         self.missing
             .push(((finding.path.to_owned(), name.to_owned()), draft));
         if kinds.is_empty() {
@@ -793,7 +756,7 @@ pub(super) fn options(schema: &'static Value) -> Vec<&'static str> {
 }
 
 /// What a schema takes, in words.
-fn describe(schema: &'static Value) -> String {
+pub(super) fn describe(schema: &'static Value) -> String {
     let kinds = tags(schema);
     if !kinds.is_empty() {
         return format!("an object with a `kind`: one of {}", alternatives(&kinds));

@@ -45,7 +45,7 @@ pub(super) fn number_hint(text: &str) -> Option<String> {
     if is_endless(plain) {
         return Some("write a finite number".to_owned());
     }
-    if let Some(number) = json_number(plain) {
+    if let Some(number) = meant_number(plain) {
         return Some(format!("write {number}"));
     }
     let mantissa = plain
@@ -57,13 +57,21 @@ pub(super) fn number_hint(text: &str) -> Option<String> {
                 .is_some_and(|b| b.is_ascii_digit() || b == b'.')
         })
         .and_then(json_number);
-    if let Some(mantissa) = mantissa {
-        return Some(format!("write an exponent after the `e`, as in {mantissa}e-4"));
+    mantissa.map(|mantissa| format!("write an exponent after the `e`, as in {mantissa}e-4"))
+}
+
+/// The number that a text means, as JSON spells it: `0x10` is 16, `1/4` is 0.25.
+pub(super) fn meant_number(text: &str) -> Option<String> {
+    let plain = unquoted(text);
+    if is_json_number(plain) {
+        return Some(plain.to_owned());
     }
-    let (top, bottom) = plain.split_once('/')?;
-    let parsed = |text: &str| json_number(text.trim())?.parse::<f64>().ok();
-    let ratio = parsed(top)? / parsed(bottom)?;
-    ratio.is_finite().then(|| format!("write {ratio}"))
+    json_number(plain).or_else(|| {
+        let (top, bottom) = plain.split_once('/')?;
+        let parsed = |text: &str| json_number(text.trim())?.parse::<f64>().ok();
+        let ratio = parsed(top)? / parsed(bottom)?;
+        ratio.is_finite().then(|| ratio.to_string())
+    })
 }
 
 /// `inf`, `-Infinity`, `NaN` and their like.
