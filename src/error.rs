@@ -95,13 +95,6 @@ impl Error {
         self
     }
 
-    /// Puts another way out in place of the one that is known: that of a caller who knows which fields the user has.
-    #[must_use]
-    pub fn replace_hint(mut self, hint: impl Into<String>) -> Self {
-        self.0.hint = Some(hint.into());
-        self
-    }
-
     /// Adds another way out to the one that is known.
     #[must_use]
     pub fn or_hint(mut self, hint: &str) -> Self {

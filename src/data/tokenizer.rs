@@ -647,11 +647,12 @@ impl Tokenizer {
                  text as that token"
             )));
         }
-        Err(
-            Error::input(format!("the text contains the special token `{name}`{role}{place}")).hint(format!(
-                "remove it from the text, or set {allow} to encode it as that token"
-            )),
-        )
+        Err(Error::input(format!(
+            "the text contains the special token `{name}`{role}{place}"
+        ))
+        .hint(format!(
+            "remove it from the text, or set {allow} to encode it as that token"
+        )))
     }
 
     /// The text of tokens; special ones and ids outside the vocabulary are left out.

@@ -351,7 +351,7 @@ pub(super) fn missing_of_tokenizer(tree: &Node, pointer: &str, field: &str) -> O
         ("gpt2", "merges") => "merges.txt",
         ("bert", "vocabulary") => "vocab.txt",
         ("train_bpe" | "train_wordpiece", "vocabulary_size") => {
-            return Some("add `\"vocabulary_size\": 4096`".to_owned());
+            return written_tokenizer(kind);
         }
         ("stage", "stage") => "tokens",
         _ => return None,
@@ -554,7 +554,10 @@ mod tests {
                 json!({ "kind": "download" }),
                 "add `\"url\": \"hf://OWNER/NAME@REVISION/tokenizer.json\"`",
             ),
-            (json!({ "kind": "train_bpe" }), "add `\"vocabulary_size\": 4096`"),
+            (
+                json!({ "kind": "train_bpe" }),
+                "write { \"kind\": \"train_bpe\", \"vocabulary_size\": 4096 }",
+            ),
             (json!(url), download.as_str()),
         ] {
             let hints = hints(&tokenizer);

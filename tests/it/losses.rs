@@ -388,11 +388,19 @@ fn text_makes_no_special_token_unless_it_is_allowed_to() {
 /// The vocabulary lacks a part of the text: the unknown token stands for it, which has a role here.
 #[test]
 fn an_unknown_token_with_a_role_is_refused_unless_it_is_allowed() {
-    for (role, shown) in [("<s>", "(BOS)"), ("</s>", "(EOS)"), ("<pad>", "(PAD)"), ("<mask>", "the mask token")] {
+    for (role, shown) in [
+        ("<s>", "(BOS)"),
+        ("</s>", "(EOS)"),
+        ("<pad>", "(PAD)"),
+        ("<mask>", "the mask token"),
+    ] {
         let case = Case::new("a a\na b\n");
         let model = json!({"type": "WordLevel", "unk_token": role,
             "vocab": {"<s>": 0, "</s>": 1, "<pad>": 2, "<mask>": 3, "a": 4}});
-        case.write("t.json", file(&model, &json!({"type": "WhitespaceSplit"}), &SPECIAL));
+        case.write(
+            "t.json",
+            file(&model, &json!({"type": "WhitespaceSplit"}), &SPECIAL),
+        );
         let stage = |stated: Option<&str>| {
             let mut stage = tokens(&json!({"kind": "file", "path": "t.json"}));
             if let Some(stated) = stated {
@@ -403,12 +411,22 @@ fn an_unknown_token_with_a_role_is_refused_unless_it_is_allowed() {
         for stated in [None, Some("refuse")] {
             let ran = stage(stated);
             assert_eq!(ran.code, 2, "{role}: {}", ran.talk);
-            for part in ["record 2", &format!("unknown token `{role}`"), shown, "a separate unknown token"] {
+            for part in [
+                "record 2",
+                &format!("unknown token `{role}`"),
+                shown,
+                "a separate unknown token",
+            ] {
                 assert!(ran.talk.contains(part), "{role}, {part}: {}", ran.talk);
             }
         }
         let ran = stage(Some("allow"));
-        assert_eq!(ran.code, if role == "<mask>" { 2 } else { 0 }, "{role}: {}", ran.talk);
+        assert_eq!(
+            ran.code,
+            if role == "<mask>" { 2 } else { 0 },
+            "{role}: {}",
+            ran.talk
+        );
     }
 }
 

@@ -10,8 +10,8 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 pub use crate::manifest::source::{STANDARD_INPUT, is_open_file};
-use crate::store::{Digest, Store};
 use crate::store::stat::Look;
+use crate::store::{Digest, Store};
 
 pub mod names;
 pub mod own;
@@ -397,7 +397,8 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
     for (pattern, mut found, mut left_out) in by_pattern {
         found.retain(|(file, linked)| {
             let is_excluded = !excluded.patterns.is_empty()
-                && (excluded.knows(file) || (*linked || file.path.is_symlink()) && excluded.leads_to(file, base, &real));
+                && (excluded.knows(file)
+                    || (*linked || file.path.is_symlink()) && excluded.leads_to(file, base, &real));
             if is_excluded {
                 left_out.add(Sort::Excluded, file.name.clone());
             }
@@ -557,7 +558,10 @@ fn matches(
 
 /// Where the results lie in the store that a pattern came upon, as a pattern would name it.
 fn stored_place(base: &Path, left_out: &LeftOut) -> String {
-    let first = left_out.sorts.get(&Sort::Store).and_then(|names| names.first.first());
+    let first = left_out
+        .sorts
+        .get(&Sort::Store)
+        .and_then(|names| names.first.first());
     let name = Path::new(first.map_or("", |name| name.trim_end_matches('/')));
     // Either the store, or something in it.
     let store = if Store::is_at(&base.join(name)) {

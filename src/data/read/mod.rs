@@ -47,8 +47,8 @@ use crate::manifest::source::{Compression, Format, Reading};
 use archive::Archive;
 use compression::Meter;
 use sink::Sink;
-use stores::Stores;
 use stored::{READ_BYTES, ReadCount, Stored};
+use stores::Stores;
 
 pub use encoding::POLICY;
 pub use foreign::LFS_POINTER;
@@ -505,7 +505,9 @@ impl Opener<'_, '_> {
             let error = Error::input("no member of the archive matches `members`").hint(names.hint());
             let irregular = &self.sink.irregular;
             return Err(if irregular.stores > 0 {
-                error.or_hint("members in a store of mdlm are skipped unless a pattern names their folder there")
+                error.or_hint(
+                    "members in a store of mdlm are skipped unless a pattern names their folder there",
+                )
             } else if irregular.hidden + irregular.system > 0 {
                 error.or_hint("hidden members and system files are skipped unless a pattern names them")
             } else {

@@ -69,7 +69,10 @@ fn is_digest(text: &str) -> bool {
 /// Whether a pattern of `members` spells out a place in a store, or the store itself where that is hidden.
 fn is_named(folder: &str, part: &str, patterns: &[&str]) -> bool {
     let whole = join(folder, part);
-    let hidden = folder.rsplit('/').next().is_some_and(|last| last.starts_with('.'));
+    let hidden = folder
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.starts_with('.'));
     let starts = |pattern: &str, path: &str| {
         let rest = plain(pattern).strip_prefix(path);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -193,7 +196,10 @@ impl Stores {
     /// # Errors
     /// Members were left out as a store's, and there is no store.
     pub fn end(&self) -> Result<()> {
-        let unproven = self.suspected.iter().filter(|(folder, _)| !self.found.contains(*folder));
+        let unproven = self
+            .suspected
+            .iter()
+            .filter(|(folder, _)| !self.found.contains(*folder));
         // The first by name, so that the message is the same each time.
         let Some((folder, member)) = unproven.min() else {
             return Ok(());
@@ -219,7 +225,12 @@ mod tests {
     #[test]
     fn a_store_in_an_archive_is_recognised_by_the_names_in_it() {
         let mut stores = Stores::default();
-        for name in ["./st/version", "st/actions/source/a.json", "a/actions/b", "a/version"] {
+        for name in [
+            "./st/version",
+            "st/actions/source/a.json",
+            "a/actions/b",
+            "a/version",
+        ] {
             stores.saw(name).unwrap();
         }
         assert!(!stores.holds("st/version", &[]));
@@ -250,7 +261,9 @@ mod tests {
         stores.reads("st/version", &[]);
         let fault = stores.saw("st/actions/source/a.json").unwrap_err();
         assert!(
-            fault.to_string().contains("`st/` in the archive is a store of mdlm"),
+            fault
+                .to_string()
+                .contains("`st/` in the archive is a store of mdlm"),
             "{fault}"
         );
         assert!(stores.end().is_ok());

@@ -16,8 +16,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::archive::check;
 use super::compression::{self, Meter};
 use super::fault::{carry, damaged, landed};
-use super::{read_buffered, recognise};
 use super::stored::{READ_BYTES, ReadCount, Section, Stored};
+use super::{read_buffered, recognise};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
 
@@ -55,8 +55,12 @@ pub fn ends(stored: &Stored, name: &str, head: &[u8]) -> Result<bool> {
     if find_end(&last).is_some() {
         return Ok(true);
     }
-    let named = [".zip", ".exe"].iter().any(|ending| recognise::ends(name, ending));
-    let program = [&b"\x7FELF"[..], b"MZ"].iter().any(|magic| head.starts_with(magic));
+    let named = [".zip", ".exe"]
+        .iter()
+        .any(|ending| recognise::ends(name, ending));
+    let program = [&b"\x7FELF"[..], b"MZ"]
+        .iter()
+        .any(|magic| head.starts_with(magic));
     if !named && !program {
         return Ok(false);
     }

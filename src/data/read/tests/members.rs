@@ -98,25 +98,38 @@ fn members_of_a_store_are_left_out_and_counted() {
         let named = json!({"members": ["st/artifacts/*/*.txt"]});
         assert_eq!(texts(&archive, "a", named), [artifact]);
         let message = fault(&archive, "a", json!({"members": ["**/samples.txt"]}));
-        assert!(message.contains("members in a store of mdlm are skipped"), "{message}");
+        assert!(
+            message.contains("members in a store of mdlm are skipped"),
+            "{message}"
+        );
     }
     // In another order: a zip lists its names first, a tar does not.
     let names = ["a.txt", report, version, action, artifact];
     let (records, irregular) = read(&zip_of(&names), "a", &Reading::default()).unwrap();
     assert_eq!((records.len(), irregular.stores), (1, 4));
     let message = fault(&tar_of(&names), "a", json!({}));
-    assert!(message.contains("`st/` in the archive is a store of mdlm"), "{message}");
+    assert!(
+        message.contains("`st/` in the archive is a store of mdlm"),
+        "{message}"
+    );
     assert_eq!(texts(&tar_of(&names), "a", json!({"exclude": ["st"]})), ["a.txt"]);
     // What only looks like one is never left out in silence.
     let message = fault(&tar_of(&["a.txt", artifact]), "a", json!({}));
-    assert!(message.contains("the archive lacks the rest of the store"), "{message}");
+    assert!(
+        message.contains("the archive lacks the rest of the store"),
+        "{message}"
+    );
 }
 
 /// A program that unpacks itself, or anything else before an archive.
 #[test]
 fn a_zip_with_something_before_it_is_read() {
     let archive = zip(&[("a.txt", 0, b"a", b"a"), ("b.txt", 0, b"b", b"b")]);
-    for before in [&b"#!/bin/sh\nexec unzip \"$0\"\n"[..], b"\x7FELF\x02\x01\x01\0\0", b"MZ\x90\0"] {
+    for before in [
+        &b"#!/bin/sh\nexec unzip \"$0\"\n"[..],
+        b"\x7FELF\x02\x01\x01\0\0",
+        b"MZ\x90\0",
+    ] {
         let whole = [before, &archive[..]].concat();
         for name in ["a.zip", "a", "a.txt"] {
             assert_eq!(texts(&whole, name, json!({})), ["a", "b"], "{name}");
@@ -132,5 +145,8 @@ fn a_zip_with_something_before_it_is_read() {
     let mut damaged = [&b"#!/bin/sh\n"[..], &archive[..]].concat();
     let end = damaged.len() - 22;
     damaged[end + 16..end + 20].fill(0xFF);
-    assert!(fault(&damaged, "a", json!({})).contains("the zip archive"), "damaged");
+    assert!(
+        fault(&damaged, "a", json!({})).contains("the zip archive"),
+        "damaged"
+    );
 }
