@@ -1,4 +1,4 @@
-//! The parity suite on a real device: run where there is one, shown_text as skipped where not.
+//! The parity suite on a real device: run where there is one, shown as skipped where not.
 //!
 //! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this is the real driver's
 //! turn: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.

@@ -243,7 +243,7 @@ mod tests {
             ),
             (
                 json!({ "matrix": { "noise": ["cosine", "log_linear"] } }),
-                vec!["`matrix` sweeps it as `objective.noise.kind`"],
+                vec!["in `matrix`, sweep `objective.noise.kind`"],
             ),
             (
                 json!({ "objective": "mdlm" }),

@@ -1,6 +1,6 @@
 //! Where a plan looks for what is known of its stages: the records of the store, each kind read once, and the remote.
 //!
-//! A plan is a value and holds none of this; whoever makes or runs it passes the same sources each time, so that all
+//! A plan is a value and holds none of this; its maker and its executor pass the same sources each time, so that all
 //! decisions about it go by the same records.
 
 use std::collections::{HashMap, HashSet};

@@ -80,7 +80,7 @@ fn help_reads_well() {
     insta::assert_snapshot!("help_plan_short", help(&["plan", "-h"]));
 }
 
-/// A GPU's memory is shown_text without one: more for more rows, less in bf16, and it adds up.
+/// A GPU's memory is shown without one: more for more rows, less in bf16, and it adds up.
 #[test]
 fn the_memory_of_a_gpu_is_told_without_one() {
     let printed = |precision: &str| -> Vec<serde_json::Value> {

@@ -1,5 +1,5 @@
 //! Pipelines that compute by way of CUDA's libraries, where the CUDA stub takes their place: the calls are those that a GPU
-//! gets, what computes is the CPU. What is shown_text of a GPU that fails is shown_text by a GPU that is made to fail.
+//! gets, what computes is the CPU. Failures of a GPU are tested on a stub that is made to fail.
 
 use std::fs;
 use std::process::Output;
@@ -118,14 +118,14 @@ fn a_pipeline_on_the_cuda_stub_is_near_the_cpus() {
 /// What is compared.
 const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bound", "bits/byte")];
 
-/// A kernel that fails is shown_text by whatever waits next; run carefully, by its name and its launch.
+/// A kernel that fails is reported by the next call that waits; with MDLM_GPU_CAREFUL, by its name and its launch.
 #[test]
 fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
     let machine = Machine::new();
     let broken = ("CUDA_STUB_FAILS", "attention_forward");
     let talk = machine.refused(&[broken]);
     assert!(talk.contains("CUDA_ERROR_ILLEGAL_ADDRESS"), "{talk}");
-    assert!(talk.contains("hint: MDLM_GPU_CAREFUL=1"), "{talk}");
+    assert!(talk.contains("hint: set MDLM_GPU_CAREFUL=1"), "{talk}");
     let talk = machine.refused(&[broken, ("MDLM_GPU_CAREFUL", "1")]);
     assert!(
         talk.contains("run the kernel `attention_forward` of `attention` on ["),
@@ -134,7 +134,7 @@ fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
     assert!(talk.contains("blocks of") && talk.contains("Stand-in"), "{talk}");
 }
 
-/// Too little memory is shown_text before anything is computed or when it runs out, with what to do.
+/// Too little memory is reported before anything is computed or when it runs out, with what to do.
 #[test]
 fn too_little_memory_is_told_with_a_way_out() {
     let machine = Machine::new();
@@ -169,7 +169,7 @@ fn kernels_are_measured_by_name() {
     assert!(shown_text.contains("attention_forward"), "{shown_text}{talk}");
 }
 
-/// A GPU that computes something else is not used, and who insists on it is shown_text.
+/// A GPU that computes something else is not used, and `--device cuda` is an error.
 #[test]
 fn a_gpu_that_computes_something_else_is_not_trusted() {
     let machine = Machine::new();
@@ -209,7 +209,7 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
     let talk = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{talk}");
     assert!(
-        talk.contains("computes on the CPU: failed to trust the GPU"),
+        talk.contains("computes on the CPU: failed to pass the GPU self-test"),
         "{talk}"
     );
 }

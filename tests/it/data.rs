@@ -358,7 +358,7 @@ fn a_split_without_rows_says_what_to_do() {
     assert!(
         error
             .to_string()
-            .starts_with("the `validation` split gets no row: 0 records")
+            .starts_with("the `validation` split gets no row: it has 0 records")
     );
     assert!(error.hint_text().unwrap().contains("set `validation` to 0"));
     // All for validation is a wish, not a fault.
@@ -550,11 +550,11 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
 
     // Named roles.
     let tokenizer = project
-        .tokenize(file(json!({"pad": "<unk>", "mask": "<hole>"})))
+        .tokenize(file(json!({"pad": "<s>", "mask": "<hole>"})))
         .unwrap();
-    assert_eq!((tokenizer.special().pad, tokenizer.special().mask), (3, 7));
+    assert_eq!((tokenizer.special().pad, tokenizer.special().mask), (1, 7));
     let info = TokensInfo::open(&project.path("tokens")).unwrap();
-    assert_eq!(found(&info)[2], role("<unk>", RoleSource::Manifest));
+    assert_eq!(found(&info)[2], role("<s>", RoleSource::Manifest));
     assert_eq!(found(&info)[3], role("<hole>", RoleSource::Appended));
     let error = project.tokenize(file(json!({"eos": "<end>"}))).err().unwrap();
     assert!(

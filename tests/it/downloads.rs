@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::support::{mdlm, transcript};
 
 /// What a URL was found to hold, as the program writes it: a file of three bytes.
-const INDEX: &str = r#"{ "url": "https://example.org/a.txt", "pinned": false, "files": [{ "url": \
-     "https://example.org/a.txt",
+const INDEX: &str = r#"{ "url": "https://example.org/a.txt", "pinned": false, "files": [{
+    "url": "https://example.org/a.txt",
     "sha256": "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", "bytes": 3 }] }"#;
 
 /// A project that has downloaded something.
@@ -97,7 +97,7 @@ fn forgetting() {
     --- stdout
     --- stderr
     error: failed to forget downloads: no download matches `https://example.org/b.txt`
-    hint: `mdlm downloads` lists what there is; in a glob, `*` stands for anything
+    hint: `mdlm downloads` lists all downloads; in a glob, `*` matches anything
     ");
     let locks = folder.path().join(".mdlm/downloads/locks");
     fs::create_dir_all(&locks).unwrap();

@@ -46,7 +46,7 @@ fn a_number_that_is_no_json_is_told_how_to_be_written() {
         ("\".5\"", "hint: write 0.5 without quotes\n"),
         ("1e400", "hint: write a finite number\n"),
         ("", "hint: give a value"),
-        ("None", "hint: `null` takes the field away"),
+        ("None", "hint: write `null` to remove the field"),
         ("many", "`many` is a string"),
     ] {
         let set = format!("stages.model.learning_rate={written}");
@@ -102,7 +102,7 @@ fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
         (
             "0.001",
             "[0.001, 0.004]",
-            "move it into `matrix` of `model`: \"matrix\": { \"learning_rate\": [0.001,0.004] }",
+            "move them into `matrix` of `model`: \"matrix\": { \"learning_rate\": [0.001,0.004] }",
         ),
         (
             "\"nano\"",
@@ -391,7 +391,7 @@ fn what_cannot_change_the_weights_does_not_retrain() {
     assert_eq!(code, Some(10));
 }
 
-/// A second pipeline of the same name has a report of its own, and both are shown_text apart.
+/// A second pipeline of the same name has a report of its own, and both are shown apart.
 #[test]
 fn two_manifests_of_one_name_have_two_reports() {
     let project = Project::new(60);
@@ -700,7 +700,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
     for (text, place) in [
         (
             "{\n  \"version\": \"1.0\",\n  \"model\": {,\n}",
-            ":3:13`: this is no tokenizer",
+            ":3:13`: this is not a tokenizer file",
         ),
         (
             "{\n  \"version\": \"1.0\",\n  \"model\": { \"type\": \"BPE\" }\n}\n",
@@ -774,7 +774,7 @@ fn a_single_thing_is_no_plural() {
     }
 }
 
-/// What a key holds beside the settings is shown_text in the words of the manifest.
+/// What a key holds beside the settings is shown in the words of the manifest.
 #[test]
 fn the_form_of_files_is_told_in_words() {
     let project = Project::new(5);

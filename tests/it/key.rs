@@ -339,7 +339,7 @@ fn every_row_of_the_table_of_keys_holds() {
             (case.folder)(project.path());
             let ran = reruns(&project, case.arguments);
             (case.undo)(project.path());
-            // Fields in reverse change the order in which stages are shown_text.
+            // Fields in reverse change the order in which stages are shown.
             let sorted = |names: &str| {
                 let mut names: Vec<_> = names.split(' ').map(str::to_owned).collect();
                 names.sort();

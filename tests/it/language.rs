@@ -176,7 +176,8 @@ fn uses(texts: &[Text], words: &[(&str, &str)]) -> String {
         .collect();
     let mut found = String::new();
     for Text { place, text } in texts {
-        for line in text.lines() {
+        // The head of a snapshot names an expression of a test.
+        for line in text.lines().filter(|line| !line.starts_with("expression:")) {
             for (word, instead) in &refused {
                 if let Some(used) = word.find(line) {
                     let _ = writeln!(
@@ -194,7 +195,9 @@ fn uses(texts: &[Text], words: &[(&str, &str)]) -> String {
 
 #[test]
 fn language_of_help_schema_pages_and_messages_uses_no_refused_word() {
-    let (_, messages) = code();
+    let (_, mut messages) = code();
+    // English that the detokenizers read and write.
+    messages.retain(|text| !text.place.starts_with("src/data/detokenize/"));
     let texts: Vec<Text> = help().into_iter().chain(pages()).chain(messages).collect();
     let found = uses(&texts, &[&REFUSED[..], &REFUSED_FOR_USERS].concat());
     assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());

@@ -1,4 +1,4 @@
-//! Manifests from outside: what ships is valid, what is broken is shown_text well, and nothing at all makes the program
+//! Manifests from outside: what ships is valid, what is broken is shown well, and nothing at all makes the program
 //! panic.
 
 use std::fs;

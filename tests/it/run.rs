@@ -1,4 +1,4 @@
-//! `mdlm run`, `plan`, `path`, `show` on a small pipeline of text: what reruns, what survives, what is shown_text.
+//! `mdlm run`, `plan`, `path`, `show` on a small pipeline of text: what reruns, what survives, what is shown.
 
 use std::fs;
 use std::io::{BufRead, BufReader};

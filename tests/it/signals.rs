@@ -293,7 +293,7 @@ fn signal_that_comes_twice_at_once_counts_once() {
     assert!(kept(&talk).is_some(), "{talk}");
 }
 
-/// A file that may not grow any more is a fault that is shown_text, not the end of the process.
+/// A file that may not grow any more is a fault that is shown, not the end of the process.
 #[cfg(target_os = "linux")]
 #[test]
 fn signal_of_a_file_size_limit_is_an_error_message() {

@@ -355,7 +355,7 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to collect what nothing asks for: choose what to keep: neither a manifest nor `--last` is given
+    error: failed to delete unused artifacts: choose what to keep: neither a manifest nor `--last` is given
     hint: name the manifests whose results are wanted, `mdlm gc pipelines/*.json`, or keep those of the last runs, `mdlm gc --last 5`; `--dry-run` deletes nothing
     ");
     // What cannot be planned reaches who knows what: nothing is deleted.

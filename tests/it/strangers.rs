@@ -71,7 +71,7 @@ fn what_served_a_manifest_is_known_by_its_own_files() {
     assert_eq!(code, Some(0));
 }
 
-/// A pipeline that has never run is not shown_text of changes as if they were its own.
+/// A pipeline that has never run does not list the changes of another one.
 #[test]
 fn what_another_pipeline_ran_is_told_as_that() {
     let project = Project::new(50);
@@ -105,7 +105,7 @@ fn a_name_that_is_no_text_is_told() {
     let (code, _, talk) = printed(project.mdlm("plan", &[]));
     assert_eq!(code, Some(2));
     assert!(
-        talk.contains("`../corpus/*.txt` takes in `c\u{FFFD}.txt`"),
+        talk.contains("`../corpus/*.txt` matches `c\u{FFFD}.txt`"),
         "{talk}"
     );
     // One that the pattern leaves out is nobody's concern.
@@ -138,14 +138,14 @@ fn text_that_is_cut_off_is_warned_of() {
     ));
     assert_eq!(code, Some(0), "{talk}");
     assert!(
-        talk.contains("of the tokens are cut off, since a row holds 6 of a record's"),
+        talk.contains("of the tokens are cut off, since a row holds at most 6 of a record"),
         "{talk}"
     );
     let (_, _, talk) = printed(project.mdlm("run", &[]));
     assert!(!talk.contains("cut off"), "{talk}");
 }
 
-/// The report says what a stage was shown_text, overrides among it.
+/// The report shows the settings of a stage, overrides included.
 #[test]
 fn the_report_has_the_settings() {
     let project = Project::new(50);

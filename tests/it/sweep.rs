@@ -413,7 +413,7 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
             "{shown_text}"
         );
     }
-    // What has no such name is shown_text by the stages as they are written, or by the instances of the one that was meant.
+    // An unknown name is answered with the stages as they are written, or with the instances of the intended one.
     for (name, hint) in [
         ("modl", "did you mean `model`?"),
         (

@@ -90,7 +90,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
         run("a.csv", lone, &csv(json!({ "quote": "none" }))).2,
         ["two", "three", "four", "five"]
     );
-    // One honest value of several lines keeps it from being an error, not from being shown_text.
+    // One honest value of several lines keeps it from being an error, not from being shown.
     let mixed = [&lone[..], b"\"legit\nmulti\",six\n"].concat();
     let (well, said, records) = run("a.csv", &mixed, &json!({}));
     assert!(
@@ -103,7 +103,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
     assert!(!well && said.contains("`\"delimiter\": \";\"`"), "{said}");
     assert_eq!(run("a.csv", other, &csv(json!({ "delimiter": ";" }))).2, ["a, b"]);
     let (well, said, _) = run("a.csv", other, &csv(json!({ "delimiter": ";;" })));
-    assert!(!well && said.contains("one character of ASCII"), "{said}");
+    assert!(!well && said.contains("expected one ASCII character"), "{said}");
 }
 
 #[test]

@@ -369,7 +369,7 @@ fn a_url_in_the_place_of_a_path_is_answered() {
         ),
         (
             json!({ "kind": "synthetic", "grammar": "https://example.org/a.grammar", "records": 5 }),
-            "download it and name the file",
+            "download the grammar first, and write the path of the file",
         ),
         (
             json!({ "kind": "corpus", "corpus": "ptb", "files": ["https://example.org/ptb.txt"] }),

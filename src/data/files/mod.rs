@@ -228,7 +228,7 @@ impl Excluded {
         Ok(excluded)
     }
 
-    /// Takes note of a file that is excluded, if there is one: it is excluded under all its names.
+    /// Remembers an excluded file, if there is one: it is excluded under all its names.
     fn file(&mut self, path: &Path) {
         self.note(path, None);
     }

@@ -253,7 +253,7 @@ fn what_is_excluded_is_not_read() {
     assert_eq!(all.left_out.lines(), ["excluded: `a.txt`"]);
     let warnings = all.left_out.warnings();
     assert!(
-        warnings[0].contains("`exclude` pattern `*.bak.txt` matches nothing"),
+        warnings[0].contains("`exclude` pattern `*.bak.txt` matches no file"),
         "{warnings:?}"
     );
     // What is named is excluded all the same.
@@ -328,7 +328,8 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     );
     assert_eq!(
         folder.names(&["data/**/*.txt"], &["data/v2"]).0,
-        ["data/a-link.txt", "data/current/y.txt", "data/x.txt"]
+        ["data/a-link.txt", "data/x.txt"],
+        "excluded under the name of the link to its folder too"
     );
     // A hard link is another name of the same file; equal text in two files is not.
     fs::hard_link(folder.base().join("a.txt"), folder.base().join("c.txt")).unwrap();

@@ -102,7 +102,7 @@ fn suspect(name: &str) -> Option<(&str, &str)> {
 }
 
 impl Stores {
-    /// Takes note of a member's name.
+    /// Remembers a member's name.
     ///
     /// # Errors
     /// The name shows that a folder is a store of which members were read.
@@ -157,7 +157,7 @@ impl Stores {
         })
     }
 
-    /// Whether a member is named as only a store names its files, where no store has shown itself yet; takes note of it.
+    /// Whether a member is named as only a store names its files, where no store has shown itself yet; remembers it.
     pub fn suspects(&mut self, name: &str, patterns: &[&str]) -> bool {
         let name = plain(name);
         let Some((folder, part)) = suspect(name) else {

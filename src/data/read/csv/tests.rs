@@ -291,7 +291,7 @@ fn a_lone_quote_does_not_swallow_rows() {
     ] {
         let found = in_pieces(text.as_bytes(), 100, json!({}), b',').unwrap();
         assert_eq!(found.records, records);
-        let place = format!("reads as whole rows of 2 values too; it begins in line {line}, column 1");
+        let place = format!("can be read as whole rows of 2 values too; it begins in line {line}, column 1");
         assert!(
             found.warnings.len() == 1 && found.warnings[0].contains(&place),
             "{:?}",

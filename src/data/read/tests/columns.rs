@@ -86,10 +86,10 @@ fn streams_follow_each_other() {
     let other = stream_of(&[other], IpcWriteOptions::default());
     let cases: [(&[u8], &str); 5] = [
         (&other, "no column `text`; its columns of strings are `other`"),
-        (&one[..one.len() - 9], "cut off"),
+        (&one[..one.len() - 9], "damaged or truncated"),
         (b"and some text", "length of its description"),
         (&arrow_file(&["x"]), "length of its description"),
-        (b"x", "cut off"),
+        (b"x", "truncated"),
     ];
     for (rest, expected) in cases {
         let message = fault(&[&one[..], rest].concat(), "a.arrow", json!({}));

@@ -532,9 +532,9 @@ fn zeros_behind_the_last_member_are_padding_and_other_bytes_are_counted() {
         }
         for (garbage, expected) in [
             (&b"garbage"[..], "7 bytes stand after the last member"),
-            (b"\0\0x", "3 bytes stand behind"),
-            (b"x", "1 byte stands behind"),
-            (b"\x1F\x9Dold", "5 bytes stand behind"),
+            (b"\0\0x", "3 bytes stand after"),
+            (b"x", "1 byte stands after"),
+            (b"\x1F\x9Dold", "5 bytes stand after"),
         ] {
             let message = fault(&[&bytes[..], garbage].concat(), "a.txt", json!({}));
             assert!(
