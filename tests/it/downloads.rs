@@ -107,7 +107,7 @@ fn forgetting() {
     exit 3
     --- stdout
     --- stderr
-    error: failed to forget downloads: forget `https://example.org/a.txt`: somebody is downloading it
+    error: failed to forget downloads: forget `https://example.org/a.txt`: another process is downloading it
     hint: end that run or wait for it, then forget it again
     ");
     drop(lock);

@@ -118,11 +118,11 @@ fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
         (
             "\"steps\"",
             "\"epochs\"",
-            "`steps` of the train stage says how long it trains",
+            "set `steps` of the train stage; an epoch takes as many steps",
         ),
         ("\"steps\"", "\"max_steps\"", "did you mean `steps`?"),
         ("\"seed\"", "\"extends\"", "a manifest is one file"),
-        ("\"seed\"", "\"env\"", "a manifest reads no variables"),
+        ("\"seed\"", "\"env\"", "a manifest has no variables"),
         ("\"batch\"", "\"gpus\"", "`mdlm run --device cpu|cuda`"),
     ] {
         assert!(manifest.contains(from), "{from} in {manifest}");

@@ -373,7 +373,7 @@ fn a_url_in_the_place_of_a_path_is_answered() {
         ),
         (
             json!({ "kind": "corpus", "corpus": "ptb", "files": ["https://example.org/ptb.txt"] }),
-            "leave it out to have the corpus downloaded",
+            "leave it out to download the corpus",
         ),
     ] {
         let manifest =

@@ -403,7 +403,7 @@ impl<'t> Checker<'t> {
             ),
             Tokenizer::Characters(characters) => {
                 let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
-                (size, "tokenizer/alphabet", "has, with the special ones,")
+                (size, "tokenizer/alphabet", "has, with special ones,")
             }
             // Their size stands in their files, which a plan looks at.
             Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Download(_) | Tokenizer::Stage(_) => return,
