@@ -148,11 +148,11 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
     let objective = objective::build(&Objective::default(), info.special.mask, info.vocabulary, SEED);
-    let (batch, told) = (options.batch, options.micro_batch);
+    let (batch, wanted) = (options.batch, options.micro_batch);
     let micro_batch = match &mut subject {
-        Subject::Learner(learner) => learner.micro_batch(batch, told)?,
+        Subject::Learner(learner) => learner.micro_batch(batch, wanted)?,
         Subject::Network(_) => {
-            told.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)
+            wanted.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)
         }
     };
     let kernels;

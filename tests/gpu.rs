@@ -84,10 +84,10 @@ fn cuda(mode: Mode) -> Option<Cuda> {
 }
 
 /// Set where the device is the CUDA stub, which is slow.
-const STANDS_IN: &str = "MDLM_TEST_STANDS_IN";
+const CUDA_STUB: &str = "MDLM_TEST_CUDA_STUB";
 
 fn is_cuda_stub() -> bool {
-    std::env::var_os(STANDS_IN).is_some()
+    std::env::var_os(CUDA_STUB).is_some()
 }
 
 /// The tests of this file on the CUDA stub, in a process of their own: libraries are looked for once.
@@ -101,13 +101,13 @@ fn the_suite_passes_on_the_cuda_stub() {
         .args(["--nocapture", "--skip", "the_suite_passes_on_the_cuda_stub"])
         .envs(cuda_stub::CudaStub::build().environment())
         .env("MDLM_TEST_GPU", "1")
-        .env(STANDS_IN, "1")
+        .env(CUDA_STUB, "1")
         .output()
         .expect("this program runs");
-    let shown_text = String::from_utf8_lossy(&output.stdout);
-    print!("{shown_text}");
+    let printed = String::from_utf8_lossy(&output.stdout);
+    print!("{printed}");
     assert!(
-        output.status.success() && shown_text.contains("likelihoods off by"),
+        output.status.success() && printed.contains("likelihoods off by"),
         "{}",
         String::from_utf8_lossy(&output.stderr)
     );
@@ -143,7 +143,7 @@ struct Case {
 
 impl Case {
     /// `rows` rows of step `step`, about half of their tokens masked; a noise level a row, or one for all.
-    fn new(shape: &Shape, rows: usize, step: u64, shown_text: bool) -> Self {
+    fn new(shape: &Shape, rows: usize, step: u64, conditioned: bool) -> Self {
         let support = VocabSupport::without_mask(shape.vocabulary as u32 - 2, shape.vocabulary as u32 - 1);
         let random = Random::new(11 + step, Stream::Mask);
         let draw = |place: u64, row: usize, l: usize| {
@@ -151,7 +151,7 @@ impl Case {
         };
         let mut case = Self {
             tokens: Vec::new(),
-            sigma: if shown_text {
+            sigma: if conditioned {
                 (0..rows).map(|row| 0.3 + row as f32).collect()
             } else {
                 vec![0.0]
@@ -234,8 +234,8 @@ fn losses_and_gradients_are_those_of_the_cpu() {
     for &(name, rows) in cases {
         let shape = shape(name);
         let weights = weights(shape);
-        for shown_text in [false, true] {
-            let case = Case::new(shape, rows, 3, shown_text);
+        for conditioned in [false, true] {
+            let case = Case::new(shape, rows, 3, conditioned);
             let mut cpu = model::build_learner(shape, Device::Cpu, Precision::F32, &weights).expect("CPU");
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
@@ -394,7 +394,7 @@ impl Hooks for Curve {
 /// difference of 1e-6 on the CPU until then, and of 1e-2 after a hundred.
 const TOGETHER: usize = 40;
 
-/// Steps on text in which a token tells the next one: the losses are the CPU's, then fall as those do, whatever the precision.
+/// Steps on text in which a token determines the next one: the losses are the CPU's, then fall as those do, whatever the precision.
 #[test]
 fn a_training_follows_the_cpus() {
     let shape = shape("nano");
@@ -463,12 +463,12 @@ fn a_training_follows_the_cpus() {
         });
         let found = curve(&mut *cuda_network::build_learner(shape, cuda, &weights).expect("device"));
         // The same batches, masks and dropout: at first they differ by rounding alone.
-        let apart = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
-        let apart = apart.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
-        println!("{mode:?}: the first losses are off by up to {apart:.1e}");
+        let off_by = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
+        let off_by = off_by.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
+        println!("{mode:?}: the first losses are off by up to {off_by:.1e}");
         assert!(
-            apart < mode.tolerance(),
-            "{mode:?}: the first losses are off by {apart}"
+            off_by < mode.tolerance(),
+            "{mode:?}: the first losses are off by {off_by}"
         );
         if is_cuda_stub() {
             continue;

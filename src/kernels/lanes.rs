@@ -91,7 +91,7 @@ fn tree(x: [f32; LANES]) -> f32 {
     (four[0] + four[2]) + (four[1] + four[3])
 }
 
-/// DType i of `into[w]` becomes the w-th of `f(elements i of into, elements i of from)`.
+/// Element i of `into[w]` becomes the w-th of `f(elements i of into, elements i of from)`.
 ///
 /// # Panics
 /// When a slice is shorter than the first of `into`.

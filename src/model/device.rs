@@ -86,7 +86,7 @@ impl Choice {
 fn automatic(found: Result<&str, Unsupported>) -> (Device, Option<Event>) {
     match found {
         Ok(name) => (Device::Cuda, Some(Event::Note(format!("computes on {name}")))),
-        // Who has no driver expects nothing else.
+        // Without a driver the CPU is what a user expects.
         Err(Unsupported::NoDriver) => (Device::Cpu, None),
         // All were hidden, most likely by intention.
         Err(trouble @ Unsupported::NoDevice(..)) => (
@@ -100,7 +100,7 @@ fn automatic(found: Result<&str, Unsupported>) -> (Device, Option<Event>) {
     }
 }
 
-/// What is known of whether a GPU computes rightly.
+/// The result of the self-test of a GPU.
 #[derive(Debug)]
 pub enum SelfTest {
     /// Its results are the CPU's.
@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_becomes_of_auto() {
+    fn auto_takes_a_gpu_that_works_and_says_why_where_it_takes_none() {
         let of = |found| {
             let (device, event) = automatic(found);
             let event = match event {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_always_there_and_nobody_waits_for_it() {
+    fn the_cpu_is_always_there_and_needs_no_lock() {
         let cpu = Choice::On(Device::Cpu).resolve().unwrap();
         assert!(matches!(cpu, (Device::Cpu, None)));
         assert!(Device::Cpu.lock(&mut |_| panic!("waits")).unwrap().is_none());

@@ -96,8 +96,8 @@ pub trait Learner {
     /// Copies an arena out; waits.
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()>;
 
-    /// Forward and backward of a micro-batch: the gradient of its loss Σ weights · loss of each position, and that sum, are added to the step's.
-    /// Without positions nothing is computed.
+    /// Forward and backward of a micro-batch: the sum Σ weights · loss over its positions, and the gradient of that sum, are
+    /// added to the step's. Without positions nothing is computed.
     ///
     /// Fails, too, for a batch that does not fit the shape (an internal error: callers check what users write).
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()>;

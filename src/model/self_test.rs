@@ -37,7 +37,7 @@ pub fn pass() -> Result<()> {
                 error.hint_text().unwrap_or_default().to_owned(),
             )
         })?;
-        // That it cannot be kept costs a trial the next time.
+        // Where the record cannot be written, the next process tests again.
         if let Some(record) = record()
             && let Some(folder) = record.parent()
         {
@@ -166,7 +166,7 @@ mod tests {
 
     /// The CPU passes for a GPU, but for its bf16, which rounds factors alone.
     #[test]
-    fn who_computes_the_same_passes() {
+    fn a_device_that_computes_the_same_passes() {
         attempt(Device::Cpu).unwrap();
         assert_eq!(apart(&[3.0, 0.0], &[3.0, 4.0]), 0.8);
         assert!(apart(&[f32::NAN], &[1.0]).is_nan());

@@ -11,7 +11,7 @@ use crate::model::GradientNorm;
 const DIVERGED: f64 = 4.0;
 
 impl Trainer<'_> {
-    /// Writes an update down, and says so when the run has diverged.
+    /// Records an update; an error when the run has diverged.
     pub(super) fn note(
         &self,
         state: &mut TrainState,
@@ -20,7 +20,7 @@ impl Trainer<'_> {
         norm: &GradientNorm,
     ) -> Result<()> {
         state.log.step(number, self.rate(number), loss, norm.total);
-        // An support of one letter has nothing to guess.
+        // Of one token besides the mask there is nothing to guess, and log 1 is 0.
         let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
         if state.log.recent.len() == RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
             let rule = format!(

@@ -2,14 +2,14 @@
 // library. Memory is the process's, "machine code" is the kernel's source compiled by the system's C++ compiler with emulate.h,
 // products are plain loops. What the documentation forbids is refused as a driver would, or ends the process with a message.
 //
-// Work is put off as long as it may be: a stream runs when somebody waits for it. Who reads too early reads poison, who
-// writes over memory that a copy still needs sends the new content.
+// Work is put off as long as it may be: a stream runs when a call waits for it. A read that is too early
+// finds poison, a write over memory that a copy still needs sends the new content.
 //
 // It shows that the calls are made as they are documented. It says nothing about a GPU's speed, and nothing about its rounding.
 //
 // The environment: CUDA_STUB_MEMORY (bytes of the device), CUDA_STUB_DEVICES (0 for none), CUDA_STUB_DRIVER (13000 for CUDA 13.0),
-// CUDA_STUB_FAILS (a kernel that ends in an illegal address), CUDA_STUB_PLAIN (no epilogues), CUDA_STUB_CALLS (a file that is
-// told, at the end, how often each kind of work was done), CUDA_STUB_WRONG (products of something else).
+// CUDA_STUB_FAILS (a kernel that ends in an illegal address), CUDA_STUB_PLAIN (no epilogues), CUDA_STUB_CALLS (a file that
+// gets, at the end, how often each kind of work was done), CUDA_STUB_WRONG (products of something else).
 #include <dlfcn.h>
 #include <elf.h>
 #include <sys/mman.h>
@@ -116,7 +116,7 @@ size_t setting(const char *name, size_t usual) {
 
 size_t total() { return setting("CUDA_STUB_MEMORY", size_t(4) << 30); }
 
-void tell() {
+void write_calls() {
   const char *path = getenv("CUDA_STUB_CALLS");
   if (!path || !*path) return;
   std::ofstream file(path);
@@ -151,7 +151,7 @@ void advance_all() {
   for (void *stream : streams) advance(static_cast<Stream *>(stream), ~uint64_t(0));
 }
 
-// What may not be called while somebody captures, as the capture's mode says: it makes the capture invalid.
+// What may not be called during a capture, as the capture's mode says: it makes the capture invalid.
 Result outside_of_captures() {
   Result result = SUCCESS;
   for (void *each : streams) {
@@ -192,7 +192,7 @@ API Result cuInit(unsigned flags) {
   Lock lock(mutex);
   if (flags) return INVALID_VALUE;
   if (setting("CUDA_STUB_DEVICES", 1) == 0) return NO_DEVICE;
-  if (!is_initialized) atexit(tell);
+  if (!is_initialized) atexit(write_calls);
   is_initialized = true;
   return SUCCESS;
 }
@@ -237,7 +237,7 @@ API Result cuDeviceGet(int *device, int number) {
 }
 API Result cuDeviceGetName(char *name, int length, int device) {
   if (device) return INVALID_DEVICE;
-  snprintf(name, length, "Stand-in (no GPU)");
+  snprintf(name, length, "CUDA stub (no GPU)");
   return SUCCESS;
 }
 API Result cuDeviceGetUuid_v2(unsigned char *uuid, int device) {

@@ -43,7 +43,7 @@ impl CudaStub {
                 std::fs::hard_link(&library, beside.path().join(name)).expect("a link");
             }
             std::fs::copy(&sources[1], beside.path().join("emulate.h")).expect("a copy");
-            // Somebody else may have been faster.
+            // Another process may have been faster.
             let _ = std::fs::rename(beside.keep(), &folder);
         }
         Self(folder)

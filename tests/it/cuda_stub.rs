@@ -14,7 +14,7 @@ mod library;
 
 use library::CudaStub;
 
-/// Where it tells what was asked of it.
+/// The file in which the stub counts its work.
 const CALLS: &str = "calls";
 
 struct Machine {
@@ -120,7 +120,7 @@ const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bou
 
 /// A kernel that fails is reported by the next call that waits; with MDLM_GPU_CAREFUL, by its name and its launch.
 #[test]
-fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
+fn a_kernel_that_fails_is_reported_with_a_way_to_learn_more() {
     let machine = Machine::new();
     let broken = ("CUDA_STUB_FAILS", "attention_forward");
     let talk = machine.refused(&[broken]);
@@ -131,12 +131,12 @@ fn a_kernel_that_fails_is_told_with_a_way_to_learn_more() {
         talk.contains("run the kernel `attention_forward` of `attention` on ["),
         "{talk}"
     );
-    assert!(talk.contains("blocks of") && talk.contains("Stand-in"), "{talk}");
+    assert!(talk.contains("blocks of") && talk.contains("CUDA stub"), "{talk}");
 }
 
 /// Too little memory is reported before anything is computed or when it runs out, with what to do.
 #[test]
-fn too_little_memory_is_told_with_a_way_out() {
+fn too_little_memory_is_reported_with_a_way_out() {
     let machine = Machine::new();
     let talk = machine.refused(&[("CUDA_STUB_MEMORY", "41943040")]);
     assert!(talk.contains("error: ") && talk.contains("\nhint: "), "{talk}");
@@ -161,12 +161,12 @@ fn kernels_are_measured_by_name() {
         "2",
     ]);
     let output = machine.on(bench, &[]).output().unwrap();
-    let (shown_text, talk) = (
+    let (printed, talk) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
     assert!(output.status.success(), "{talk}");
-    assert!(shown_text.contains("attention_forward"), "{shown_text}{talk}");
+    assert!(printed.contains("attention_forward"), "{printed}{talk}");
 }
 
 /// A GPU that computes something else is not used, and `--device cuda` is an error.
@@ -187,23 +187,23 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
         // Other tests compute there.
         doctor.env("MDLM_GPU_SHARED", "1");
         let output = machine.on(doctor, settings).output().unwrap();
-        let shown_text: Value = serde_json::from_slice(&output.stdout).unwrap();
-        (output.status.code(), shown_text)
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), report)
     };
-    let (code, shown_text) = doctor(&wrong);
+    let (code, report) = doctor(&wrong);
     assert_eq!(
-        (code, &shown_text["verdict"]["device"]),
+        (code, &report["verdict"]["device"]),
         (Some(3), &"cpu".into()),
-        "{shown_text}"
+        "{report}"
     );
-    assert_eq!(shown_text["trial"]["outcome"], "failed", "{shown_text}");
-    let (code, shown_text) = doctor(&[]);
+    assert_eq!(report["trial"]["outcome"], "failed", "{report}");
+    let (code, report) = doctor(&[]);
     assert_eq!(
-        (code, &shown_text["verdict"]["device"]),
+        (code, &report["verdict"]["device"]),
         (Some(0), &"cuda".into()),
-        "{shown_text}"
+        "{report}"
     );
-    assert_eq!(shown_text["trial"]["outcome"], "passed", "{shown_text}");
+    assert_eq!(report["trial"]["outcome"], "passed", "{report}");
     let run = machine.project.mdlm("run", &["--device", "auto"]);
     let output = machine.on(run, &wrong).output().unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);

@@ -76,10 +76,10 @@ fn training_takes_no_more_memory_after_its_first_steps() {
         .args(["--exact", "memory::steps", "--ignored", "--nocapture"])
         .output()
         .unwrap();
-    let shown_text = String::from_utf8_lossy(&output.stdout);
+    let printed = String::from_utf8_lossy(&output.stdout);
     assert!(
-        output.status.success() && shown_text.contains("1 passed"),
-        "{shown_text}"
+        output.status.success() && printed.contains("1 passed"),
+        "{printed}"
     );
 }
 

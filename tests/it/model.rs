@@ -179,31 +179,31 @@ fn logits_are_the_same_for_any_integer_type_and_for_sigma_zero() {
 }
 
 #[test]
-fn faults_of_the_input_are_told_with_their_place() {
+fn faults_of_the_input_are_shown_with_their_place() {
     let case = Case::new();
-    let mut shown_text = Vec::new();
-    let mut tell = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], shape| {
-        shown_text.push(case.input(tensors).refusal(shape));
+    let mut refusals = Vec::new();
+    let mut refuse = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], shape| {
+        refusals.push(case.input(tensors).refusal(shape));
     };
     let good = ("xt", Dtype::U8, &[2, 32][..], vec![5; 64]);
-    tell(&[("x", Dtype::U8, &[2, 32], vec![5; 64])], "nano");
-    tell(&[("xt", Dtype::U8, &[64], vec![5; 64])], "nano");
-    tell(&[("xt", Dtype::U8, &[1, 256], vec![5; 256])], "nano");
-    tell(&[("xt", Dtype::F32, &[2, 32], vec![0; 256])], "nano");
+    refuse(&[("x", Dtype::U8, &[2, 32], vec![5; 64])], "nano");
+    refuse(&[("xt", Dtype::U8, &[64], vec![5; 64])], "nano");
+    refuse(&[("xt", Dtype::U8, &[1, 256], vec![5; 256])], "nano");
+    refuse(&[("xt", Dtype::F32, &[2, 32], vec![0; 256])], "nano");
     let mut tokens = vec![0; 128];
     tokens[83] = 2; // 512, the first beyond the vocabulary
-    tell(&[("xt", Dtype::U16, &[2, 32], tokens)], "nano");
-    tell(&[good.clone(), ("sigma", Dtype::F32, &[3], vec![0; 12])], "nano");
-    tell(
+    refuse(&[("xt", Dtype::U16, &[2, 32], tokens)], "nano");
+    refuse(&[good.clone(), ("sigma", Dtype::F32, &[3], vec![0; 12])], "nano");
+    refuse(
         &[
             good.clone(),
             ("sigma", Dtype::F32, &[2], f32::NAN.to_le_bytes().repeat(2)),
         ],
         "nano",
     );
-    tell(&[good.clone(), ("sigma", Dtype::I32, &[2], vec![0; 8])], "nano");
-    tell(&[good], "nono");
-    insta::assert_snapshot!(shown_text.join("\n"), @r#"
+    refuse(&[good.clone(), ("sigma", Dtype::I32, &[2], vec![0; 8])], "nano");
+    refuse(&[good], "nono");
+    insta::assert_snapshot!(refusals.join("\n"), @r#"
     error: failed to compute logits: read `input.safetensors`: there is no tensor `xt`, but ["x"]
     hint: `xt` holds the noised tokens, [rows, L], as integers
 

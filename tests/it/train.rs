@@ -388,10 +388,10 @@ fn train_takes_padded_rows_and_time_conditioning() {
         &[("model", &model)],
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "estimator": "count"});
-    let shown_text = lab.refused(&config, &[("model", &model), ("data", &rows)]);
+    let refusal = lab.refused(&config, &[("model", &model), ("data", &rows)]);
     assert!(
-        shown_text.starts_with("estimator `count` needs a model without time conditioning"),
-        "{shown_text}"
+        refusal.starts_with("estimator `count` needs a model without time conditioning"),
+        "{refusal}"
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "weights": "raw"});
     let output = lab.run(&config, &[("model", &model), ("data", &rows)]);

@@ -56,8 +56,8 @@ __device__ Part part_of(GLOBAL(const float) logits, GLOBAL(const float) bias, ui
 
 // Draws the first token whose cumulative probability exceeds uniforms[1 + i], of the softmax of logits[i] + bias over the
 // first `size` tokens without `excluded`, at the temperature uniforms[0]: it goes to chain[into[i]], and with its numbers to
-// report[i] (without a logit of the mask where that is beyond STRIDE). A block a position, a thread a run of tokens; all sums in f64, of runs in order, so that a draw sees the tail
-// (arXiv 2409.02908).
+// report[i] (without a logit of the mask where that is beyond STRIDE). A block a position, a thread a run of tokens; all sums
+// in f64, of runs in order, so that a draw sees the tail (arXiv 2409.02908).
 extern "C" __global__ void draw_tokens(GLOBAL(const float) logits, GLOBAL(const float) bias,
                                        GLOBAL(const double) uniforms, GLOBAL(const uint32_t) into,
                                        GLOBAL(uint32_t) chain, GLOBAL(double) report, uint32_t size, uint32_t excluded,

@@ -237,7 +237,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_draw_is_always_a_token_of_the_alphabet(
+        fn a_draw_is_always_a_token_of_the_support(
             logits in prop::collection::vec(-50_f32..50.0, 2..40), bits: u64, mask: prop::sample::Index
         ) {
             let mask = mask.index(logits.len()) as u32;

@@ -24,7 +24,7 @@ const REPORTED: [usize; 2] = [4, 7];
 pub enum Destination {
     /// Nothing is drawn.
     Nowhere,
-    /// Destination the report alone.
+    /// To the report alone.
     Report,
     /// To this place of the chain, and into the report if there is one.
     Place(u32),

@@ -8,7 +8,7 @@
 //! what a kernel does with them the emulated driver's tests hold.
 //!
 //! It was written without a device at hand. Its kernels and launches are those that the emulated driver runs; its calls were
-//! made of the stand-in for CUDA's libraries (`tests/stand_in`), which holds them to the documentation. No GPU has run it.
+//! made of the CUDA stub (`tests/cuda_stub`), which holds them to the documentation. No GPU has run it.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -186,8 +186,7 @@ fn described(command: &Command) -> String {
             } = launch;
             format!(
                 "run the kernel `{kernel}` of `{}` on {grid:?} blocks of {threads} threads with {shared} bytes of \
-                 shared \
-                 memory",
+                 shared memory",
                 operation.name
             )
         }

@@ -91,7 +91,7 @@ fn take_in(
         pid: std::process::id(),
         command: command(std::env::args()),
     };
-    // That it is not known who computes is no reason not to.
+    // Computing does not depend on it: a failed write is ignored.
     if let Ok(text) = serde_json::to_string(&own) {
         let _ = file
             .set_len(0)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn where_locks_cannot_be_kept_nobody_waits() {
+    fn where_locks_cannot_be_kept_no_process_waits() {
         assert!(take_in(None, "GPU-1", &mut |_| panic!("waits")).is_ok());
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");

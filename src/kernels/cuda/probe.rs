@@ -24,8 +24,8 @@ const PROHIBITED: i32 = 2;
 /// What was found, asked once per process: starting the driver takes tenths of a second.
 #[must_use]
 pub fn support() -> &'static CudaSupport {
-    static FINDINGS: OnceLock<CudaSupport> = OnceLock::new();
-    FINDINGS.get_or_init(|| {
+    static SUPPORT: OnceLock<CudaSupport> = OnceLock::new();
+    SUPPORT.get_or_init(|| {
         let mut support = CudaSupport {
             driver: ask_for_driver(),
             ..CudaSupport::nothing()

@@ -197,8 +197,7 @@ impl Library {
         };
         format!(
             "install the CUDA {major} toolkit, or `pip install {package}{suffix}`, and name the folder of the \
-             library in \
-             LD_LIBRARY_PATH"
+             library in LD_LIBRARY_PATH"
         )
     }
 }
@@ -593,7 +592,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn the_error_of_who_asked_for_a_gpu_is_the_environments() {
+    fn an_unusable_gpu_that_was_asked_for_is_an_error_of_the_environment() {
         let error = Unsupported::NoDriver.into_error();
         assert_eq!(error.kind().exit_code(), 3);
         assert!(error.hint_text().unwrap().ends_with("or use `--device cpu`"));

@@ -172,7 +172,7 @@ impl<'a> Readout<'a> {
         }
         if size as usize > vocabulary {
             return Err(Error::internal(format!(
-                "an support of {size} tokens for a vocabulary of {vocabulary}"
+                "a support of {size} tokens for a vocabulary of {vocabulary}"
             )));
         }
         if let Some(at) = self.targets.iter().position(|&y| y >= size || y == mask) {
@@ -182,7 +182,7 @@ impl<'a> Readout<'a> {
             )));
         }
         if self.support.includes_mask && mask >= size {
-            return Err(Error::internal(format!("mask {mask} in an support of {size}")));
+            return Err(Error::internal(format!("mask {mask} in a support of {size}")));
         }
         match self
             .constants

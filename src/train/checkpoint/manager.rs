@@ -11,8 +11,8 @@ use crate::plural::{agreeing, counted};
 use crate::store::checkpoints::{Checkpoints, Reason, Retention, states_in};
 use crate::train::Watch;
 
-/// What is not there of the checkpoints that a run was to keep, whose state lies in the folder `artifact`: each as a
-/// lowercase fragment. Nothing where no state lies there. Checkpoints that stay lie below `shared`.
+/// Which checkpoints are missing of those that a run was to keep: lowercase fragments. The run's state is in the folder
+/// `artifact`; empty where that has no state. Kept checkpoints are below `shared`.
 #[must_use]
 pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoint_every: u64) -> Vec<String> {
     let Ok(record) = Record::open(artifact) else {
@@ -94,8 +94,8 @@ impl Left {
         Self::in_folders(checkpoints.that_stay(history.group(), &is_state))
     }
 
-    /// The step of the newest state that a run with this history would have come through itself, and that lies not in a
-    /// folder of its own.
+    /// The step of the newest state that a run with this history would have come through itself, and that is not in one of its
+    /// own folders.
     #[must_use]
     pub fn newest(&self, history: &History, own: &Checkpoints) -> Option<u64> {
         let states = self.states.get(&history.base).into_iter().flatten();
@@ -241,8 +241,7 @@ impl CheckpointManager {
         }
         if let Some(step) = apart {
             skipped(format!(
-                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with \
-                 the \
+                "training starts from step 0: the checkpoint of step {step} was made with other learning rates (with the \
                  schedule `cosine` they depend on `steps`)"
             ));
         } else if let Some(step) = beyond {
