@@ -253,7 +253,7 @@ fn losses_and_gradients_are_those_of_the_cpu() {
                     .parameters()
                     .iter()
                     .map(|parameter| {
-                        let own = parameter.offset..parameter.offset + parameter.len();
+                        let own = parameter.range();
                         (off(&found[own.clone()], &expected[own]), &parameter.name)
                     })
                     .max_by(|a, b| a.0.total_cmp(&b.0))
@@ -343,7 +343,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn runs_repeat_and_resume_in_the_same_bits() {
     let shape = shape("nano");
     let start = weights(shape);
-    let fresh = Moments::before(&start);
+    let fresh = Moments::before(start.clone());
     for mode in MODES {
         let run = |weights: &[f32], moments: &Moments, steps| {
             let mut learner = cuda_network::build_learner(shape, cuda(mode)?, &start).expect("device");

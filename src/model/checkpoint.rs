@@ -10,7 +10,7 @@ use std::path::Path;
 use safetensors::Dtype;
 
 use super::tensors::{Reader, Writer};
-use super::{Parameter, parameters};
+use super::{Parameter, parameters, total};
 use crate::error::{Error, Result};
 use crate::shapes::{SHAPES, Shape};
 
@@ -30,7 +30,7 @@ fn file_name(arena: &str, parameter: &Parameter) -> String {
 }
 
 /// Writes arenas (their names; that of the weights is empty) to a safetensors file, with `metadata` in its header: `fill` is
-/// asked for the values of one after the other, in the flat order. Atomic and durable: readers see the file that was there or
+/// asked for the values of each, by its number, in the flat order. Atomic and durable: readers see the file that was there or
 /// the whole new one.
 ///
 /// # Errors
@@ -40,7 +40,7 @@ pub fn write(
     parameters: &[Parameter],
     arenas: &[&str],
     metadata: &[(&str, &str)],
-    fill: &mut dyn FnMut(&mut [f32]) -> Result<()>,
+    fill: &mut dyn FnMut(usize, &mut [f32]) -> Result<()>,
 ) -> Result<()> {
     let tensors: Vec<_> = arenas
         .iter()
@@ -56,9 +56,9 @@ pub fn write(
         .chain(metadata.iter().copied())
         .collect();
     let mut writer = Writer::create(path, &tensors, &metadata)?;
-    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
-    for _ in arenas {
-        fill(&mut values)?;
+    let mut values = vec![0.0; total(parameters)];
+    for which in 0..arenas.len() {
+        fill(which, &mut values)?;
         writer.append(&values)?;
     }
     writer.finish()
@@ -70,7 +70,7 @@ pub fn write(
 /// The file is damaged or is one of other parameters: of the environment, as it is one of ours.
 pub fn read_arena(path: &Path, parameters: &[Parameter], arena: &str) -> Result<Vec<f32>> {
     let mut reader = Reader::open(path)?;
-    let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+    let mut values = vec![0.0; total(parameters)];
     for own in parameters {
         let name = file_name(arena, own);
         if reader.info(&name).is_none_or(|info| info.shape != own.dims) {
@@ -80,7 +80,7 @@ pub fn read_arena(path: &Path, parameters: &[Parameter], arena: &str) -> Result<
                 own.dims
             )));
         }
-        reader.floats(&name, 0, &mut values[own.offset..][..own.len()])?;
+        reader.floats(&name, 0, &mut values[own.range()])?;
     }
     Ok(values)
 }
@@ -122,13 +122,12 @@ impl Checkpoint {
         if !faults.is_empty() {
             return Err(self.refuse(shape, arena, &faults, &names));
         }
-        let mut values = vec![0.0; parameters.iter().map(Parameter::len).sum()];
+        let mut values = vec![0.0; total(&parameters)];
         for parameter in &parameters {
             // Present: it is no fault.
             let own = names.iter().find(|(name, _)| *name == parameter.name);
             let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
-            self.reader
-                .floats(&own.1, 0, &mut values[parameter.offset..][..parameter.len()])?;
+            self.reader.floats(&own.1, 0, &mut values[parameter.range()])?;
         }
         Ok(values)
     }
@@ -232,7 +231,7 @@ mod tests {
     }
 
     fn total() -> usize {
-        parameters(nano()).iter().map(Parameter::len).sum()
+        crate::model::total(&parameters(nano()))
     }
 
     /// A file of f32 tensors; `change` edits the list of (name, dimensions) of nano's weights first.
@@ -271,9 +270,8 @@ mod tests {
             };
             let (weights, ema) = (bits(seed), bits(!seed));
             let write = || {
-                let mut arenas = [&weights, &ema].into_iter();
-                let fill = &mut |values: &mut [f32]| {
-                    values.copy_from_slice(arenas.next().unwrap());
+                let fill = &mut |which: usize, values: &mut [f32]| {
+                    values.copy_from_slice([&weights, &ema][which]);
                     Ok(())
                 };
                 write(&path, &parameters(nano()), &["", "ema"], &[("state", &state)], fill).unwrap();

@@ -1,7 +1,7 @@
 //! The one place of type erasure: a compiled shape and a backend become a `Box<dyn Network>`, or a `Box<dyn Learner>`.
 
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::{Batch, Device, HostLearner, HostNetwork, Learner, Network, Parameter, cuda_network};
+use super::{Batch, Device, HostLearner, HostNetwork, Learner, Network, Parameter, cuda_network, total};
 use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
@@ -213,12 +213,7 @@ impl<A: Arch, B: HostBackend> HostNetwork for CpuNetwork<A, B> {
     }
 }
 
-/// Elements of all parameters together.
-pub(super) fn total(parameters: &[Parameter]) -> usize {
-    parameters.iter().map(Parameter::len).sum()
-}
-
-fn check_len(what: &str, expected: usize, found: usize) -> Result<()> {
+pub(super) fn check_len(what: &str, expected: usize, found: usize) -> Result<()> {
     if expected == found {
         return Ok(());
     }

@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 
 use super::cuda_network::{CudaNetwork, fits, fitting, masked, plan};
 use super::dit::Arch;
-use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome};
+use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::{Optimizer, OptimizerArena};
+use crate::kernels::cuda::update::Optimizer;
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
 
 /// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
@@ -85,25 +85,19 @@ impl<A: Arch> Learner for CudaLearner<A> {
         while self.outcome()?.is_some() {}
         self.gradients = Gradients::default();
         let optimizer = Some(&self.optimizer);
-        for (number, values) in [
-            (OptimizerArena::Weight, weights),
-            (OptimizerArena::First, &moments.first),
-            (OptimizerArena::Second, &moments.second),
-            (OptimizerArena::Average, &moments.ema),
+        for (arena, values) in [
+            (Arena::Weights, weights),
+            (Arena::FirstMoment, &moments.first),
+            (Arena::SecondMoment, &moments.second),
+            (Arena::Average, &moments.ema),
         ] {
-            self.network.write_flat(optimizer, number, values)?;
+            self.network.write_flat(optimizer, arena, values)?;
         }
         self.network.cuda.forget_steps(&self.optimizer)
     }
 
     fn read(&self, arena: Arena, into: &mut [f32]) -> Result<()> {
-        let number = match arena {
-            Arena::Weights => OptimizerArena::Weight,
-            Arena::FirstMoment => OptimizerArena::First,
-            Arena::SecondMoment => OptimizerArena::Second,
-            Arena::Average => OptimizerArena::Average,
-        };
-        self.network.read_flat(Some(&self.optimizer), number, into)
+        self.network.read_flat(Some(&self.optimizer), arena, into)
     }
 
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<()> {
@@ -114,20 +108,15 @@ impl<A: Arch> Learner for CudaLearner<A> {
 
     fn reduce(&mut self, reduction: &mut Reduction<'_>) -> Result<()> {
         let (network, cuda) = (&self.network, &self.network.cuda);
-        let mut flat = vec![0.0; network.parameters.iter().map(super::Parameter::len).sum()];
-        network.each(
-            &mut *flat,
-            |flat, at| flat.split_at_mut(at),
-            |_, place, own| cuda.read_gradient(&self.gradients, place, own),
-        )?;
+        let mut flat = vec![0.0; total(&network.parameters)];
+        for (own, place) in network.places() {
+            cuda.read_gradient(&self.gradients, place, &mut flat[own])?;
+        }
         let mut loss = cuda.read_loss(&self.optimizer)?;
         reduction(&mut flat, &mut loss)?;
-        let gradients = &mut self.gradients;
-        network.each(
-            &*flat,
-            |flat, at| flat.split_at(at),
-            |_, place, own| cuda.write_gradient(gradients, place, own),
-        )?;
+        for (own, place) in network.places() {
+            cuda.write_gradient(&mut self.gradients, place, &flat[own])?;
+        }
         cuda.write_loss(&self.optimizer, loss)
     }
 

@@ -5,15 +5,17 @@
 //! multiple of [`quantum`] by further positions that weigh nothing, so that few sizes occur and each one's commands are
 //! captured once.
 
-use super::cpu_network::{check_batch, check_inputs, check_positions, not_compiled, total};
+use std::ops::Range;
+
+use super::cpu_network::{check_batch, check_inputs, check_len, check_positions, not_compiled};
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
-use super::{Action, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed};
+use super::{Action, Arena, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed, total};
 use crate::error::{Error, Result};
 use crate::kernels::categorical::Draw;
 use crate::kernels::categorical::cuda::{Destination, Positions};
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::{Optimizer, OptimizerArena};
+use crate::kernels::cuda::update::Optimizer;
 use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
@@ -86,59 +88,39 @@ impl<A: Arch> CudaNetwork<A> {
         Ok(gradients)
     }
 
-    /// Calls `f` with each parameter, where it lies on the device, and its part of a flat vector.
-    pub(super) fn each<T>(
+    /// Of each parameter its place in the flat order, and where it begins on the device.
+    pub(super) fn places(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
+        let places = self.places.iter().copied();
+        self.parameters.iter().map(Parameter::range).zip(places)
+    }
+
+    /// Copies an arena out, in the flat order.
+    pub(super) fn read_flat(
         &self,
-        flat: T,
-        mut split: impl FnMut(T, usize) -> (T, T),
-        mut f: impl FnMut(&Parameter, usize, T) -> Result<()>,
+        optimizer: Option<&Optimizer>,
+        arena: Arena,
+        into: &mut [f32],
     ) -> Result<()> {
-        let mut rest = flat;
-        for (parameter, place) in self.parameters.iter().zip(&self.places) {
-            let (own, others) = split(rest, parameter.len());
-            f(parameter, *place, own)?;
-            rest = others;
+        check_len("weights", total(&self.parameters), into.len())?;
+        for (own, place) in self.places() {
+            self.cuda.read_numbers(optimizer, arena, place, &mut into[own])?;
         }
         Ok(())
     }
 
-    pub(super) fn read_flat(
-        &self,
-        optimizer: Option<&Optimizer>,
-        number: OptimizerArena,
-        into: &mut [f32],
-    ) -> Result<()> {
-        check_flat(&self.parameters, into.len())?;
-        self.each(
-            into,
-            |flat, at| flat.split_at_mut(at),
-            |_, place, own| self.cuda.read_numbers(optimizer, number, place, own),
-        )
-    }
-
+    /// Replaces an arena, from the flat order.
     pub(super) fn write_flat(
         &self,
         optimizer: Option<&Optimizer>,
-        number: OptimizerArena,
+        arena: Arena,
         values: &[f32],
     ) -> Result<()> {
-        check_flat(&self.parameters, values.len())?;
-        self.each(
-            values,
-            |flat, at| flat.split_at(at),
-            |_, place, own| self.cuda.write_numbers(optimizer, number, place, own),
-        )
+        check_len("weights", total(&self.parameters), values.len())?;
+        for (own, place) in self.places() {
+            self.cuda.write_numbers(optimizer, arena, place, &values[own])?;
+        }
+        Ok(())
     }
-}
-
-fn check_flat(parameters: &[Parameter], count: usize) -> Result<()> {
-    if total(parameters) == count {
-        return Ok(());
-    }
-    Err(Error::internal(format!(
-        "{count} weights where {} belong",
-        total(parameters)
-    )))
 }
 
 /// Positions, and the first others among so many tokens that make them `wanted`, in ascending order; of each of the given ones
@@ -213,11 +195,11 @@ impl<A: Arch> Network for CudaNetwork<A> {
     }
 
     fn load(&mut self, values: &[f32]) -> Result<()> {
-        self.write_flat(None, OptimizerArena::Weight, values)
+        self.write_flat(None, Arena::Weights, values)
     }
 
     fn read(&self, values: &mut [f32]) -> Result<()> {
-        self.read_flat(None, OptimizerArena::Weight, values)
+        self.read_flat(None, Arena::Weights, values)
     }
 
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {

@@ -28,7 +28,7 @@
 //! Held against the growth of the peak resident set from micro-batches of 8 rows to 32 (x86-64, fused backend): `mini`
 //! 12.5 MB a row where the formula says 14.1, `tiny` 4.9 MB where it says 4.7.
 
-use super::{Parameter, parameters};
+use super::{parameters, total};
 use crate::shapes::Shape;
 
 /// Bytes of an f32.
@@ -71,7 +71,7 @@ impl Footprint {
     /// The footprint of a shape.
     #[must_use]
     pub fn of(shape: &Shape) -> Self {
-        let parameters = parameters(shape).iter().map(Parameter::len).sum();
+        let parameters = total(&parameters(shape));
         let (d, f) = (shape.width, shape.hidden());
         Self {
             parameters,

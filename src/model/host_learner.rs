@@ -3,7 +3,9 @@
 
 use std::collections::VecDeque;
 
-use super::{Arena, Batch, GradientNorm, Learner, Network, Parameter, Reduction, StepOutcome, footprint};
+use super::{
+    Arena, Batch, GradientNorm, Learner, Network, Parameter, Reduction, StepOutcome, footprint, total,
+};
 use crate::error::{Error, Result};
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::{AdamW, Factors, Moments, Update, cpu};
@@ -48,14 +50,10 @@ impl<N: HostNetwork> HostLearner<N> {
     /// # Errors
     /// Out of memory.
     pub fn new(network: N) -> Result<Self> {
-        let mut average = vec![0.0; network.parameters().iter().map(Parameter::len).sum()];
-        network.read(&mut average)?;
+        let mut weights = vec![0.0; total(network.parameters())];
+        network.read(&mut weights)?;
         Ok(Self {
-            moments: Moments {
-                first: vec![0.0; average.len()],
-                second: vec![0.0; average.len()],
-                ema: average,
-            },
+            moments: Moments::before(weights),
             network,
             loss: 0.0,
             outcomes: VecDeque::new(),
@@ -401,7 +399,7 @@ mod tests {
         learner.restart().unwrap();
         assert_eq!(learner.network.weights, weights);
         assert_eq!(learner.network.gradients, [0.0; 5]);
-        assert_eq!(learner.moments, Moments::before(&weights));
+        assert_eq!(learner.moments, Moments::before(weights));
     }
 
     #[test]

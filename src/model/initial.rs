@@ -42,7 +42,7 @@ pub fn initial(shape: &Shape, seed: u64) -> Vec<f32> {
         if let [_, columns] = parameter.dims[..] {
             fan_in = columns;
         }
-        let values = &mut values[parameter.offset..][..parameter.len()];
+        let values = &mut values[parameter.range()];
         match start(&parameter.name, fan_in) {
             Start::Zeros => {}
             Start::Ones => values.fill(1.0),
@@ -76,7 +76,7 @@ mod tests {
         let shape = Shape::find("nano").unwrap();
         let values = initial(shape, 7);
         for parameter in parameters(shape) {
-            let own = &values[parameter.offset..][..parameter.len()];
+            let own = &values[parameter.range()];
             let name = parameter.name.as_str();
             let bound = match name {
                 "vocab_embed.embedding" | "blocks.1.attn_qkv.weight" | "blocks.0.mlp.0.bias" => 0.125, // 1/√64

@@ -8,24 +8,11 @@
 //! [arena](Arena) of its own in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
 //! loop.
 
-use super::{Batch, Network, Parameter};
+use super::{Batch, Network, Parameter, total};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
 use crate::kernels::adamw::cpu::sums_of_squares;
-use crate::kernels::adamw::{AdamW, Moments, Update};
-
-/// Numbers that a learner keeps of every parameter, in the flat order.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Arena {
-    /// The weights.
-    Weights,
-    /// Average of the gradient.
-    FirstMoment,
-    /// Average of the squared gradient.
-    SecondMoment,
-    /// Moving average of the weights.
-    Average,
-}
+use crate::kernels::adamw::{AdamW, Arena, Moments, Update};
 
 /// Replaces the accumulated gradient (in the flat order) and the loss of the step's micro-batches by those of the whole
 /// batch: a sum over all that have a part of it.
@@ -55,10 +42,7 @@ impl GradientNorm {
     /// That of a gradient in the flat order of the parameters, summed in f64 in a fixed order.
     #[must_use]
     pub fn of(parameters: &[Parameter], gradient: &[f32]) -> Self {
-        let ranges: Vec<_> = parameters
-            .iter()
-            .map(|parameter| parameter.offset..parameter.offset + parameter.len())
-            .collect();
+        let ranges: Vec<_> = parameters.iter().map(Parameter::range).collect();
         let mut total = 0.0;
         let mut largest: Option<(&Parameter, f64)> = None;
         for (parameter, squares) in parameters.iter().zip(sums_of_squares(&ranges, gradient)) {
@@ -121,9 +105,9 @@ pub trait Learner {
 
     /// Forgets all updates: moments become zero, the average becomes the weights.
     fn restart(&mut self) -> Result<()> {
-        let mut weights = vec![0.0; count(self.network())];
+        let mut weights = vec![0.0; total(self.network().parameters())];
         self.read(Arena::Weights, &mut weights)?;
-        self.load(&weights, Moments::before(&weights))
+        self.load(&weights, Moments::before(weights.clone()))
     }
 
     /// The norm of the gradient accumulated so far; waits.
@@ -140,7 +124,7 @@ pub trait Learner {
     /// A copy of the moments; waits.
     fn moments(&self) -> Result<Moments> {
         let copy = |arena| {
-            let mut copy = vec![0.0; count(self.network())];
+            let mut copy = vec![0.0; total(self.network().parameters())];
             self.read(arena, &mut copy)?;
             Ok::<_, crate::error::Error>(copy)
         };
@@ -150,9 +134,4 @@ pub trait Learner {
             ema: copy(Arena::Average)?,
         })
     }
-}
-
-/// Elements of all parameters.
-fn count(network: &dyn Network) -> usize {
-    network.parameters().iter().map(Parameter::len).sum()
 }

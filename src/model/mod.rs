@@ -15,6 +15,8 @@ pub mod learner;
 mod self_test;
 pub mod tensors;
 
+use std::ops::Range;
+
 use crate::error::Result;
 use crate::kernels::{Constants, Dropout, Loss, Pattern, Readout, VocabSupport};
 use crate::shapes::Shape;
@@ -28,8 +30,9 @@ pub use device::{Choice, Device, SelfTest, self_test};
 pub use dit::parameters;
 pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;
-pub use learner::{Arena, GradientNorm, Learner, Reduction, StepOutcome};
+pub use learner::{GradientNorm, Learner, Reduction, StepOutcome};
 
+pub use crate::kernels::adamw::Arena;
 pub use crate::kernels::cuda::driver::Timed;
 pub use crate::kernels::cuda::gpu_lock::GpuLock;
 
@@ -93,6 +96,17 @@ impl Parameter {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+
+    /// Its place in the flat order.
+    #[must_use]
+    pub fn range(&self) -> Range<usize> {
+        self.offset..self.offset + self.len()
+    }
+}
+
+/// Elements of all parameters together.
+fn total(parameters: &[Parameter]) -> usize {
+    parameters.iter().map(Parameter::len).sum()
 }
 
 /// A denoiser with its shape erased: the one place where types become data. It computes with the weights that it has; a

@@ -220,7 +220,7 @@ fn the_fused_network_agrees_with_the_composite_one() {
         assert_close(&nll, &exact.accumulate(&case.batch(), ALPHABET).unwrap(), 1e-5);
         let (found, expected) = (gradient(&mut fused), gradient(&mut exact));
         for parameter in parameters(nano()) {
-            let own = parameter.offset..parameter.offset + parameter.len();
+            let own = parameter.range();
             let largest = expected[own.clone()]
                 .iter()
                 .fold(0.0f32, |largest, g| largest.max(g.abs()));
@@ -413,7 +413,7 @@ fn weights_go_in_and_out_unchanged_and_are_lent_with_their_gradients() {
     }
     let other = network.nll(&case.batch(), ALPHABET).unwrap();
     let mut learner = HostLearner::new(network).unwrap();
-    learner.load(&weights, Moments::before(&weights)).unwrap();
+    learner.load(&weights, Moments::before(weights.clone())).unwrap();
     assert_eq!(learner.gradient_norm().unwrap().total, 0.0);
     learner.network().read(&mut read).unwrap();
     assert_eq!(read, weights);
@@ -584,7 +584,7 @@ mod cuda {
                 "{found_loss}, {expected_loss}"
             );
             for parameter in parameters(A::SHAPE) {
-                let own = parameter.offset..parameter.offset + parameter.len();
+                let own = parameter.range();
                 let off = norm(
                     found[own.clone()]
                         .iter()

@@ -36,7 +36,7 @@ fn the_shapes_are_listed() {
 
 /// Writes weights in the flat order of a shape.
 fn write_weights(path: &Path, shape: &Shape, weights: &[f32]) {
-    let fill = &mut |values: &mut [f32]| {
+    let fill = &mut |_: usize, values: &mut [f32]| {
         values.copy_from_slice(weights);
         Ok(())
     };
@@ -115,7 +115,7 @@ fn tokens(count: usize) -> impl Iterator<Item = u16> {
 fn golden_weights() -> Vec<f32> {
     let mut weights = Vec::new();
     for parameter in mdlm::model::parameters(Shape::find("nano").unwrap()) {
-        for at in parameter.offset..parameter.offset + parameter.len() {
+        for at in parameter.range() {
             let x = (at as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
             let u = 2.0 * (x - x.floor()) - 1.0;
             let weight = match parameter.dims[..] {

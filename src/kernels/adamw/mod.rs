@@ -46,13 +46,26 @@ pub struct Moments {
 impl Moments {
     /// Those before the first update of weights: zeros, and the average is the weights.
     #[must_use]
-    pub fn before(weights: &[f32]) -> Self {
+    pub fn before(weights: Vec<f32>) -> Self {
         Self {
             first: vec![0.0; weights.len()],
             second: vec![0.0; weights.len()],
-            ema: weights.to_vec(),
+            ema: weights,
         }
     }
+}
+
+/// Numbers that training keeps of every weight, each in an arena in the weights' order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arena {
+    /// The weights.
+    Weights,
+    /// Average of the gradient.
+    FirstMoment,
+    /// Average of the squared gradient.
+    SecondMoment,
+    /// Moving average of the weights.
+    Average,
 }
 
 /// What differs from update to update.

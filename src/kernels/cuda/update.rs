@@ -5,7 +5,7 @@ use super::driver::{ADAMW, Address, Argument, Command, DType, Launch, Ticket, Va
 use super::weights::Allocation;
 use super::{Cuda, Gradients, narrowed, widened};
 use crate::error::{Error, Result};
-use crate::kernels::adamw::{AdamW, Factors, Update};
+use crate::kernels::adamw::{AdamW, Arena, Factors, Update};
 
 /// Threads of a block.
 const THREADS: usize = 256;
@@ -27,19 +27,6 @@ pub struct Optimizer {
     control: Allocation,
     /// Loss, norm and whether a step was not finite, f64.
     outcome: Allocation,
-}
-
-/// Which of the numbers of a weight.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OptimizerArena {
-    /// Itself.
-    Weight,
-    /// The average of its gradient.
-    First,
-    /// The average of its squared gradient.
-    Second,
-    /// Its moving average.
-    Average,
 }
 
 /// What came of a step.
@@ -202,18 +189,14 @@ impl Cuda {
         self.queue.flush(false)
     }
 
-    fn number(
-        &self,
-        optimizer: Option<&Optimizer>,
-        number: OptimizerArena,
-        offset: usize,
-    ) -> Result<Address> {
+    /// Where the number of the weight's element at `offset` is.
+    fn number(&self, optimizer: Option<&Optimizer>, arena: Arena, offset: usize) -> Result<Address> {
         let without = || Error::internal("moments without an optimizer");
-        let base = match number {
-            OptimizerArena::Weight => self.arenas.borrow()[0].master.at(),
-            OptimizerArena::First => optimizer.ok_or_else(without)?.first.at(),
-            OptimizerArena::Second => optimizer.ok_or_else(without)?.second.at(),
-            OptimizerArena::Average => optimizer.ok_or_else(without)?.average.at(),
+        let base = match arena {
+            Arena::Weights => self.arenas.borrow()[0].master.at(),
+            Arena::FirstMoment => optimizer.ok_or_else(without)?.first.at(),
+            Arena::SecondMoment => optimizer.ok_or_else(without)?.second.at(),
+            Arena::Average => optimizer.ok_or_else(without)?.average.at(),
         };
         Ok(base.offset(offset * DType::F32.bytes()))
     }
@@ -225,11 +208,11 @@ impl Cuda {
     pub fn read_numbers(
         &self,
         optimizer: Option<&Optimizer>,
-        number: OptimizerArena,
+        arena: Arena,
         offset: usize,
         into: &mut [f32],
     ) -> Result<()> {
-        let at = self.number(optimizer, number, offset)?;
+        let at = self.number(optimizer, arena, offset)?;
         let bytes = self.queue.read(at, into.len() * DType::F32.bytes())?;
         into.copy_from_slice(&widened(&bytes, DType::F32));
         Ok(())
@@ -242,13 +225,13 @@ impl Cuda {
     pub fn write_numbers(
         &self,
         optimizer: Option<&Optimizer>,
-        number: OptimizerArena,
+        arena: Arena,
         offset: usize,
         values: &[f32],
     ) -> Result<()> {
-        let at = self.number(optimizer, number, offset)?;
+        let at = self.number(optimizer, arena, offset)?;
         self.queue.write(at, &narrowed(values, DType::F32))?;
-        if number == OptimizerArena::Weight && self.element != DType::F32 {
+        if arena == Arena::Weights && self.element != DType::F32 {
             let at = self.working().offset(offset * self.element.bytes());
             self.queue.write(at, &narrowed(values, self.element))?;
         }

@@ -169,12 +169,8 @@ fn digest(path: &Path) -> Result<String> {
 /// Writes arenas of a learner, by their names in the file.
 fn tensors(path: &Path, learner: &dyn Learner, arenas: &[(&str, Arena)]) -> Result<()> {
     let names: Vec<_> = arenas.iter().map(|(name, _)| *name).collect();
-    let mut arenas = arenas.iter();
     let parameters = learner.network().parameters();
-    checkpoint::write(path, parameters, &names, &[], &mut |values| {
-        let (_, arena) = arenas
-            .next()
-            .ok_or_else(|| Error::internal("more arenas than there are"))?;
-        learner.read(*arena, values)
+    checkpoint::write(path, parameters, &names, &[], &mut |which, values| {
+        learner.read(arenas[which].1, values)
     })
 }

@@ -232,7 +232,7 @@ fn divergence_on_cuda_is_an_error_and_leaves_the_weights() {
         .unwrap()
         .clone();
     spoilt[parameter.offset] = f32::INFINITY;
-    learner.load(&spoilt, Moments::before(&spoilt)).unwrap();
+    learner.load(&spoilt, Moments::before(spoilt.clone())).unwrap();
     let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ()).unwrap_err();
     let text = error.to_string();
     assert!(
@@ -308,7 +308,7 @@ fn cuda_kernels_are_timed_by_name() {
 #[test]
 fn cuda_step_without_gradients_counts_as_a_step() {
     let mut learner = emulated(Emulated::default(), DType::F32);
-    let mut moments = Moments::before(&weights());
+    let mut moments = Moments::before(weights());
     moments.ema.fill(0.5);
     learner.load(&weights(), moments.clone()).unwrap();
     let update = Update {
