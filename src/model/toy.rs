@@ -21,7 +21,7 @@ fn shape(vocabulary: usize, length: usize) -> &'static Shape {
 
 /// −log softmax over the support, in f64.
 fn negative_log_likelihood(logits: &[f32], support: VocabSupport, target: u32) -> f64 {
-    let allowed = |v: &usize| *v < support.size as usize && *v != support.mask as usize;
+    let allowed = |v: &usize| support.contains(*v as u32);
     let top = (0..logits.len())
         .filter(allowed)
         .map(|v| logits[v])
@@ -31,6 +31,16 @@ fn negative_log_likelihood(logits: &[f32], support: VocabSupport, target: u32) -
         .map(|v| f64::from(logits[v] - top).exp())
         .sum();
     sum.ln() - f64::from(logits[target as usize] - top)
+}
+
+/// [`Network::nll`] by way of [`Network::logits`].
+fn nll_of(network: &impl Network, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
+    let logits = network.logits(batch.tokens, batch.sigma, batch.positions)?;
+    Ok(logits
+        .chunks(network.shape().vocabulary)
+        .zip(batch.targets)
+        .map(|(logits, &target)| negative_log_likelihood(logits, support, target) as f32)
+        .collect())
 }
 
 /// A distribution over all rows of `length` letters 0..letters; the mask is the id `letters`.
@@ -147,12 +157,7 @@ impl Network for Posterior {
     }
 
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
-        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
-        Ok(logits
-            .chunks(self.shape.vocabulary)
-            .zip(batch.targets)
-            .map(|(logits, &target)| negative_log_likelihood(logits, support, target) as f32)
-            .collect())
+        nll_of(self, batch, support)
     }
 
     fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
@@ -239,12 +244,7 @@ impl Network for Bag {
     }
 
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
-        let logits = self.logits(batch.tokens, batch.sigma, batch.positions)?;
-        Ok(logits
-            .chunks(self.shape.vocabulary)
-            .zip(batch.targets)
-            .map(|(logits, &target)| negative_log_likelihood(logits, support, target) as f32)
-            .collect())
+        nll_of(self, batch, support)
     }
 
     fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
@@ -264,10 +264,7 @@ impl HostNetwork for Bag {
         for (i, &position) in batch.positions.iter().enumerate() {
             let z = &batch.tokens[position as usize / length * length..][..length];
             let logits = self.row_logits(z);
-            for v in 0..support.size {
-                if v == support.mask {
-                    continue;
-                }
+            for v in (0..support.size).filter(|&v| support.contains(v)) {
                 let p = (-negative_log_likelihood(&logits, support, v)).exp() as f32;
                 let g = batch.weights[i] * (p - f32::from(u8::from(v == batch.targets[i])));
                 self.gradients[bias + v as usize] += g;

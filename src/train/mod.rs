@@ -11,8 +11,8 @@
 //! 3. ranks that share a batch sum their gradients ([`Trainer::all_reduce`]);
 //! 4. the gradient is clipped to a global norm, AdamW updates the weights, and their moving average follows.
 //!
-//! The state after step n is a function of the configuration, the data and the seed. It does not depend on threads,
-//! micro-batches or interruptions.
+//! The state after step n is a function of the configuration, the data and the seed. It does not depend on interruptions,
+//! nor, on the CPU, on threads or micro-batches; on a GPU the micro-batch decides in which order gradients are summed.
 
 mod batch;
 pub mod checkpoint;

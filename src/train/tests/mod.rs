@@ -166,6 +166,16 @@ fn checkpoints(folder: &Path, config: &TrainConfig) -> CheckpointManager {
     CheckpointManager::new(Checkpoints::new(folder, Path::new("")), history(config))
 }
 
+/// A run that is asked to end after a step, its checkpoints in the folder.
+fn stop_after(step: u64, folder: &Path) {
+    let mut listener = Listener {
+        stop_after: Some(step),
+        ..Listener::default()
+    };
+    let error = run(folder, config(), &mut listener).unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted);
+}
+
 fn fresh(config: TrainConfig) -> End {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), config, &mut Listener::default()).unwrap()
@@ -219,11 +229,7 @@ fn resume_after_any_step_equals_a_whole_run_for_any_micro_batch_and_threads() {
 fn resume_after_a_kill_repeats_steps_and_changes_nothing() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
-    let mut first = Listener {
-        stop_after: Some(16),
-        ..Listener::default()
-    };
-    run(folder.path(), config(), &mut first).unwrap_err();
+    stop_after(16, folder.path());
     // What a kill at step 16 leaves: the checkpoint of step 14, and half of the next one.
     std::fs::rename(
         folder.path().join("step-00000016"),
@@ -253,11 +259,7 @@ fn resume_repeats_an_interrupted_validation() {
 fn resume_skips_a_damaged_checkpoint_and_keeps_those_of_other_runs() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
-    let mut first = Listener {
-        stop_after: Some(16),
-        ..Listener::default()
-    };
-    run(folder.path(), config(), &mut first).unwrap_err();
+    stop_after(16, folder.path());
     let mut kept: Vec<_> = std::fs::read_dir(folder.path())
         .unwrap()
         .map(|e| e.unwrap().path())
@@ -291,11 +293,7 @@ fn resume_skips_a_damaged_checkpoint_and_keeps_those_of_other_runs() {
 fn resume_skips_a_checkpoint_under_the_name_of_another_step() {
     let whole = fresh(config());
     let folder = tempfile::tempdir().unwrap();
-    let mut first = Listener {
-        stop_after: Some(5),
-        ..Listener::default()
-    };
-    run(folder.path(), config(), &mut first).unwrap_err();
+    stop_after(5, folder.path());
     std::fs::rename(
         folder.path().join("step-00000005"),
         folder.path().join("step-00000006"),
@@ -314,7 +312,7 @@ fn constant(steps: u64) -> TrainConfig {
     }
 }
 
-/// A run that goes on from whatever is there: its notes, and what it made.
+/// A run that may resume from checkpoints of others: its notes, and what it made.
 fn goes_on(earlier: &Path, kept: &Path, config: TrainConfig) -> (Vec<String>, End) {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::new(folder.path(), kept).with_earlier(vec![earlier.to_owned()]);
