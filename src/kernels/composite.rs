@@ -19,8 +19,8 @@ use dfdx::prelude::{
     SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _,
 };
 
+use super::checks::check_count;
 use super::flat::{self, Weights};
-use super::fused::check_count;
 use super::{Backend, Dropout, HostBackend, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 

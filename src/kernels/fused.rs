@@ -15,6 +15,7 @@ use dfdx::prelude::{
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use super::attention::cpu::{Heads, Inputs};
+use super::checks::{check_count, check_indices, check_modulation, check_token_rows};
 use super::flat::{Gradients, Weight, Weights};
 use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
@@ -106,22 +107,6 @@ impl Fused {
     }
 }
 
-/// Whether as many values are asked for as there are.
-pub(super) fn check_count(expected: usize, found: usize) -> Result<()> {
-    if expected == found {
-        return Ok(());
-    }
-    Err(Error::internal(format!("{expected} values into {found}")))
-}
-
-/// Indices below `count`, or an error that shows the first that is not.
-pub(super) fn check_indices(what: &str, indices: &[u32], count: usize) -> Result<()> {
-    match indices.iter().find(|&&index| index as usize >= count) {
-        Some(index) => Err(Error::internal(format!("{what} {index} of {count}"))),
-        None => Ok(()),
-    }
-}
-
 /// The token rows of an activation, as a closure on the tape keeps them.
 #[derive(Clone)]
 struct KeptRows {
@@ -143,47 +128,6 @@ impl KeptRows {
             listed: self.listed.as_deref(),
         }
     }
-}
-
-/// Whether `count` rows that are those token rows of a batch of `batch` rows may be so.
-pub(super) fn check_token_rows(rows: TokenRows, count: usize, batch: usize) -> Result<()> {
-    let fits = match rows.listed {
-        None => count == batch * rows.length,
-        Some(listed) => {
-            listed.len() == count
-                && listed.is_sorted_by(|a, b| a < b)
-                && listed
-                    .last()
-                    .is_none_or(|&last| (last as usize) < batch * rows.length)
-        }
-    };
-    if fits {
-        return Ok(());
-    }
-    Err(Error::internal(format!(
-        "{count} rows as token rows of a batch of {batch} times {}",
-        rows.length
-    )))
-}
-
-/// Whether a modulation of m rows and the chunks of it fit `count` rows of width D.
-pub(super) fn check_modulation(
-    rows: TokenRows,
-    count: usize,
-    width: usize,
-    modulation: (usize, usize),
-    chunks: &[usize],
-) -> Result<()> {
-    let (m, columns) = modulation;
-    if m == 0 || chunks.iter().any(|chunk| (chunk + 1) * width > columns) {
-        return Err(Error::internal(format!(
-            "modulation {m}x{columns} for width {width}, chunks {chunks:?}"
-        )));
-    }
-    if m == 1 {
-        return Ok(());
-    }
-    check_token_rows(rows, count, m)
 }
 
 impl Backend for Fused {

@@ -6,6 +6,7 @@
 pub mod adamw;
 pub mod attention;
 pub mod categorical;
+mod checks;
 pub mod composite;
 pub mod cuda;
 mod embed;

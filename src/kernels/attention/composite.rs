@@ -6,13 +6,10 @@ use dfdx::prelude::{
     PutTape as _, ReshapeTo as _, SplitTape as _, TryAdd as _, TryMatMul as _, TryMul as _, TrySub as _,
 };
 
-use super::Pattern;
+use super::{Pattern, ROTARY_BASE};
 use crate::error::{Error, Result};
 use crate::kernels::TokenRows;
 use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number, Traced, TracedMatrix};
-
-/// Base of the rotary angles (Su et al., arXiv 2104.09864).
-const ROTARY_BASE: f64 = 10_000.0;
 
 /// Whether the query at position `l` attends to the key at position `key`: a pattern's definition, pair by pair.
 fn attends(pattern: Pattern, l: usize, key: usize) -> bool {

@@ -2,12 +2,10 @@
 
 use rayon::prelude::*;
 
+use super::ROTARY_BASE;
 use crate::kernels::gemm::{Packed, STRIDE, Start, View, in_place_size, product_packed, product_serial};
 use crate::kernels::seam::Tile;
 use crate::kernels::{Pattern, TokenRows, lanes, math, scratch, simd};
-
-/// Base of the rotary angles (Su et al., arXiv 2104.09864).
-const ROTARY_BASE: f64 = 10_000.0;
 
 /// Query rows whose scores are in the cache together.
 const QUERIES: usize = 128;

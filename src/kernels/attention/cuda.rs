@@ -2,20 +2,18 @@
 
 use std::rc::Rc;
 
+use super::ROTARY_BASE;
 use crate::error::{Error, Result};
 use crate::kernels::cuda::driver::{ATTENTION, Argument, DType, Value};
 use crate::kernels::cuda::operations::{THREADS, number};
-use crate::kernels::cuda::queue::Buffer;
 use crate::kernels::cuda::weights::Allocation;
-use crate::kernels::cuda::{Cuda, Matrix, narrowed};
+use crate::kernels::cuda::{Buffer, Cuda, Matrix, narrowed};
 use crate::kernels::{Pattern, TokenRows};
 
 /// Queries and keys of a tile of attention; its warps have 16 rows each.
 const TILE: usize = 64;
 /// Elements by which attention's tiles are wider than what they hold.
 const PADDING: usize = 8;
-/// Base of the rotary angles (arXiv 2104.09864).
-const ROTARY_BASE: f64 = 10_000.0;
 
 impl Cuda {
     /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
@@ -37,7 +35,7 @@ impl Cuda {
         Ok(table)
     }
 
-    pub(in crate::kernels::cuda) fn attention_rows(
+    pub(in crate::kernels) fn attention_rows(
         &self,
         q: &Matrix,
         kv: &Matrix,

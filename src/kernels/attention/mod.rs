@@ -24,9 +24,13 @@
 
 pub(super) mod composite;
 pub mod cpu;
+mod cuda;
 mod pattern;
 
 pub use pattern::Pattern;
+
+/// Base of the rotary angles (Su et al., arXiv 2104.09864).
+const ROTARY_BASE: f64 = 10_000.0;
 
 #[cfg(test)]
 mod tests {

@@ -7,11 +7,11 @@ use dfdx::shapes::ConstDim;
 use super::{Confidence, Draw, not_finite};
 use crate::error::{Error, Result};
 use crate::kernels::VocabSupport;
-use crate::kernels::cuda::driver::{Argument, CATEGORICAL, Command, DType, Launch, Value};
-use crate::kernels::cuda::{Act, Buffer, Cuda, Param, ROWS, Tokens};
+use crate::kernels::cuda::driver::{Argument, CATEGORICAL, Command, DType};
+use crate::kernels::cuda::operations::{THREADS, number};
+use crate::kernels::cuda::weights::ROWS;
+use crate::kernels::cuda::{Act, Buffer, Cuda, Param, Tokens};
 
-/// Threads of a block.
-const THREADS: usize = 256;
 /// Bytes that logits may take: a chunk of positions has so many.
 const LOGITS: usize = 256 << 20;
 /// What a draw leaves whose logits are not finite.
@@ -106,7 +106,7 @@ impl Chain {
             [length, 0],
             rows.len(),
             0,
-            at.map(Argument::At).to_vec(),
+            &at.map(Argument::At),
         );
         Ok(Tokens {
             there: picked,
@@ -132,12 +132,10 @@ impl Chain {
             return Ok(());
         }
         let (tokens, into) = (cuda.numbers(tokens), cuda.numbers(places));
-        let mut arguments = [tokens.at(), into.at(), self.tokens.at()]
-            .map(Argument::At)
-            .to_vec();
-        arguments.push(Argument::Number(places.len() as u32));
+        let at = [tokens.at(), into.at(), self.tokens.at()].map(Argument::At);
+        let arguments = [&at[..], &[number(places.len())]].concat();
         let blocks = places.len().div_ceil(THREADS);
-        launch(cuda, "write_tokens", [1, 0], blocks, 0, arguments);
+        launch(cuda, "write_tokens", [1, 0], blocks, 0, &arguments);
         // Apart from what is run again: every step writes another number of tokens.
         cuda.queue.flush(false)
     }
@@ -183,7 +181,7 @@ impl Chain {
         };
         let (depth, stride) = (D::SIZE, V::SIZE.next_multiple_of(ROWS));
         let chunk = (LOGITS / (stride * DType::F32.bytes())).clamp(1, count.max(1));
-        let logits = cuda.queue.buffer(chunk * stride * DType::F32.bytes());
+        let logits = cuda.floats(chunk * stride);
         let words: Vec<u32> = into.iter().map(|into| into.word()).collect();
         let into = cuda.numbers(&words);
         for first in (0..count).step_by(chunk) {
@@ -211,7 +209,7 @@ impl Chain {
             let numbers = [support.size, support.excluded(), mask, width as u32];
             let arguments = [&at.map(Argument::At)[..], &numbers.map(Argument::Number)].concat();
             let shared = THREADS * 4 * size_of::<f64>() + 32 * size_of::<f32>();
-            launch(cuda, "draw_tokens", [1, stride], rows, shared, arguments);
+            launch(cuda, "draw_tokens", [1, stride], rows, shared, &arguments);
         }
         Ok(report)
     }
@@ -286,16 +284,16 @@ fn launch(
     [length, stride]: [usize; 2],
     blocks: usize,
     shared: usize,
-    arguments: Vec<Argument>,
+    arguments: &[Argument],
 ) {
-    cuda.queue.push(Command::Launch(Launch {
-        operation: CATEGORICAL,
+    let constants = [("LENGTH", length), ("STRIDE", stride)];
+    cuda.run(
+        CATEGORICAL,
         kernel,
-        element: cuda.element,
-        constants: vec![("LENGTH", Value::Whole(length)), ("STRIDE", Value::Whole(stride))],
-        grid: [blocks, 1, 1],
-        threads: THREADS,
+        &constants,
+        [blocks, 1, 1],
+        THREADS,
         shared,
         arguments,
-    }));
+    );
 }

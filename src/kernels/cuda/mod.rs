@@ -17,7 +17,7 @@ use std::rc::Rc;
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
-use super::fused::check_count;
+use super::checks::check_count;
 use super::{Backend, Dropout, Pattern, Readout, TokenRows};
 use crate::error::{Error, Result};
 
@@ -28,21 +28,20 @@ pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
 pub mod gpu_lock;
-mod operations;
+pub(super) mod operations;
 pub mod planning;
 pub mod probe;
 mod products;
-mod queue;
+pub(super) mod queue;
 pub mod support;
 pub mod update;
-mod weights;
+pub(super) mod weights;
 
 pub use super::categorical::cuda::Chain;
 use driver::{Address, DType, Driver};
 pub(super) use queue::Buffer;
 use queue::Queue;
 pub use queue::Taken;
-pub(super) use weights::ROWS;
 pub use weights::room;
 use weights::{Allocation, Weight, WeightArena};
 
@@ -52,21 +51,21 @@ pub struct Cuda {
     pub(super) element: DType,
     /// Whether products of f32 may round their factors to tf32.
     tf32: bool,
-    recording: RefCell<Option<Recording>>,
+    pub(super) recording: RefCell<Option<Recording>>,
     arenas: RefCell<Vec<WeightArena>>,
     /// Rotary tables by row length and head width; a network has one.
-    turns: RefCell<BTreeMap<(usize, usize), Rc<Allocation>>>,
+    pub(super) turns: RefCell<BTreeMap<(usize, usize), Rc<Allocation>>>,
     /// The last parameters of dropout: the same for all operations of a step.
     random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
     /// Where losses are added up, an f64.
-    losses: Cell<Option<Address>>,
+    pub(super) losses: Cell<Option<Address>>,
 }
 
 type Step = Box<dyn FnOnce(&Cuda, &mut Gradients) -> Result<()>>;
 
-struct Recording {
+pub(super) struct Recording {
     tape: Vec<Step>,
-    gradients: Gradients,
+    pub(super) gradients: Gradients,
 }
 
 /// The gradients of the weights: f32, an arena for each arena of weights, zeros where there is none yet.
@@ -100,23 +99,23 @@ impl<S> Clone for Act<S> {
 #[derive(Clone)]
 pub(super) struct Matrix {
     pub(super) values: Rc<Buffer>,
-    element: DType,
+    pub(super) element: DType,
     pub(super) rows: usize,
-    columns: usize,
-    gradient: Slot,
+    pub(super) columns: usize,
+    pub(super) gradient: Slot,
     /// Of the output of a GELU its input: a product that makes this one's gradient may make that one's at once.
-    inner: Option<Rc<Inner>>,
+    pub(super) inner: Option<Rc<Inner>>,
 }
 
 /// The input of a GELU.
-struct Inner {
+pub(super) struct Inner {
     values: Buffer,
     /// Whether the output's slot holds the input's gradient.
     is_reached: Cell<bool>,
 }
 
 /// Where the gradient of an activation gathers.
-type Slot = Rc<RefCell<Option<Buffer>>>;
+pub(super) type Slot = Rc<RefCell<Option<Buffer>>>;
 
 /// Tokens on the device.
 #[derive(Clone)]
@@ -128,7 +127,7 @@ pub struct Tokens {
 }
 
 /// Floats as a device keeps them.
-fn narrowed(values: &[f32], element: DType) -> Vec<u8> {
+pub(super) fn narrowed(values: &[f32], element: DType) -> Vec<u8> {
     match element {
         DType::F32 => values.iter().flat_map(|x| x.to_le_bytes()).collect(),
         DType::Bf16 => values
@@ -234,7 +233,7 @@ impl Cuda {
     }
 
     /// Refuses what lies on another device, or belongs to another network's backend: its addresses mean nothing here.
-    fn check_own(&self, matrices: &[&Matrix], weights: &[&Weight]) -> Result<()> {
+    pub(super) fn check_own(&self, matrices: &[&Matrix], weights: &[&Weight]) -> Result<()> {
         let own = matrices.iter().all(|matrix| matrix.values.is_of(&self.queue))
             && weights
                 .iter()
@@ -260,12 +259,12 @@ impl Cuda {
         Ok(())
     }
 
-    fn is_recording(&self) -> bool {
+    pub(super) fn is_recording(&self) -> bool {
         self.recording.borrow().is_some()
     }
 
     /// Puts an operation's gradient on the tape.
-    fn push(&self, step: impl FnOnce(&Cuda, &mut Gradients) -> Result<()> + 'static) {
+    pub(super) fn push(&self, step: impl FnOnce(&Cuda, &mut Gradients) -> Result<()> + 'static) {
         if let Some(recording) = &mut *self.recording.borrow_mut() {
             recording.tape.push(Box::new(step));
         }

@@ -1,6 +1,5 @@
 //! The operations on matrices of a device: what is launched, forwards and backwards. Formulas and gradients stand at the
-//! head of each operation's folder; operations whose launches are more than a few have them there too, as modules of this
-//! one.
+//! head of each operation's folder; operations whose launches are more than a few have them there too, in `cuda.rs`.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -14,17 +13,17 @@ use super::queue::Buffer;
 use super::weights::{Allocation, Weight};
 use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
-use crate::kernels::fused::{check_indices, check_modulation, check_token_rows};
+use crate::kernels::checks::{check_indices, check_modulation, check_token_rows};
 use crate::kernels::{Dropout, TokenRows};
 
 /// Bytes that one access moves.
 const PACK: usize = 16;
 /// Threads of a block that goes over a row, or over elements.
-const THREADS: usize = 256;
+pub(in crate::kernels) const THREADS: usize = 256;
 /// Threads of a block that goes over packs of columns, each down its own.
 const COLUMNS: usize = 128;
 /// Columns whose partial sums a block adds up.
-const TOTALS: usize = 32;
+pub(in crate::kernels) const TOTALS: usize = 32;
 /// Rows whose gradients a block of `embed_segments` adds up.
 const SEGMENT: usize = 256;
 /// Rows of a chunk of `column_sums`.
@@ -35,35 +34,28 @@ const CHUNKS: usize = 512;
 /// Rows of such a chunk come in multiples of this: each warp of a block has as many.
 const CHUNK_ROWS: usize = 8;
 /// Rows of a block of the norm: a warp each.
-const NORM_WARPS: usize = 4;
+pub(in crate::kernels) const NORM_WARPS: usize = 4;
 
-#[path = "../attention/cuda.rs"]
-mod attention;
-#[path = "../modulated_norm/cuda.rs"]
-mod modulated_norm;
-#[path = "../readout/cuda.rs"]
-mod readout;
-
-fn number(value: usize) -> Argument {
+pub(in crate::kernels) fn number(value: usize) -> Argument {
     // Sizes of a micro-batch; the device has no more memory than that.
     Argument::Number(u32::try_from(value).unwrap_or(u32::MAX))
 }
 
 /// The token rows that a matrix holds, on the device.
 #[derive(Clone)]
-struct Places {
+pub(in crate::kernels) struct Places {
     /// Where each batch row's rows begin, and the last ones end.
-    starts: Rc<Buffer>,
+    pub starts: Rc<Buffer>,
     /// The token rows, where they are listed.
     listed: Option<Rc<Buffer>>,
-    length: usize,
+    pub length: usize,
     /// The most rows that a batch row can have.
-    longest: usize,
-    batch: usize,
+    pub longest: usize,
+    pub batch: usize,
 }
 
 impl Places {
-    fn listed(&self) -> [Argument; 2] {
+    pub fn listed(&self) -> [Argument; 2] {
         // Of no meaning where nothing is listed.
         let at = self
             .listed
@@ -113,14 +105,14 @@ fn padded(mut list: Vec<u32>, length: usize) -> Vec<u32> {
 }
 
 /// Rows of a chunk, and chunks of each of `batch` modulation rows, of which one has `longest` rows at most.
-fn chunks(longest: usize, batch: usize) -> (usize, usize) {
+pub(in crate::kernels) fn chunks(longest: usize, batch: usize) -> (usize, usize) {
     let rows = (longest * batch).div_ceil(CHUNKS).next_multiple_of(CHUNK_ROWS);
     let rows = rows.min(longest.next_multiple_of(CHUNK_ROWS)).max(CHUNK_ROWS);
     (rows, longest.div_ceil(rows).max(1))
 }
 
 impl Cuda {
-    pub(super) fn matrix(&self, values: Buffer, rows: usize, columns: usize) -> Matrix {
+    pub(in crate::kernels) fn matrix(&self, values: Buffer, rows: usize, columns: usize) -> Matrix {
         Matrix {
             values: Rc::new(values),
             element: self.element,
@@ -132,11 +124,11 @@ impl Cuda {
     }
 
     /// A buffer of so many elements.
-    fn elements(&self, count: usize) -> Buffer {
+    pub(in crate::kernels) fn elements(&self, count: usize) -> Buffer {
         self.queue.buffer(count * self.element.bytes())
     }
 
-    fn floats(&self, count: usize) -> Buffer {
+    pub(in crate::kernels) fn floats(&self, count: usize) -> Buffer {
         self.queue.buffer(count * DType::F32.bytes())
     }
 
@@ -146,12 +138,12 @@ impl Cuda {
     }
 
     /// Floats of the host's.
-    pub(super) fn constants(&self, values: &[f32]) -> Buffer {
+    pub(in crate::kernels) fn constants(&self, values: &[f32]) -> Buffer {
         self.queue.upload(&narrowed(values, DType::F32))
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
-    fn run(
+    pub(in crate::kernels) fn run(
         &self,
         operation: Operation,
         kernel: &'static str,
@@ -169,7 +161,7 @@ impl Cuda {
     }
 
     #[expect(clippy::too_many_arguments, reason = "a launch has as many parts")]
-    fn launch(
+    pub(in crate::kernels) fn launch(
         &self,
         operation: Operation,
         kernel: &'static str,
@@ -235,7 +227,7 @@ impl Cuda {
     }
 
     /// One block a row.
-    fn each_row(
+    pub(in crate::kernels) fn each_row(
         &self,
         operation: Operation,
         kernel: &'static str,
@@ -303,7 +295,11 @@ impl Cuda {
     }
 
     /// Where a weight's gradient gathers.
-    pub(super) fn weight_gradient(&self, gradients: &mut Gradients, weight: &Weight) -> Result<Address> {
+    pub(in crate::kernels) fn weight_gradient(
+        &self,
+        gradients: &mut Gradients,
+        weight: &Weight,
+    ) -> Result<Address> {
         let arena = self.gradient_arena(gradients, weight.arena)?;
         Ok(arena.offset(weight.offset * DType::F32.bytes()))
     }
@@ -322,7 +318,7 @@ impl Cuda {
     }
 
     /// Gives an activation a gradient, on top of what it has.
-    fn give(&self, slot: &Slot, gradient: Buffer) {
+    pub(in crate::kernels) fn give(&self, slot: &Slot, gradient: Buffer) {
         let there = slot.borrow_mut().take();
         let sum = match there {
             None => gradient,
@@ -339,7 +335,7 @@ impl Cuda {
     }
 
     /// An activation's gradient to write to, and whether it has to be added to.
-    fn target(&self, slot: &Slot, count: usize) -> (Buffer, bool) {
+    pub(in crate::kernels) fn target(&self, slot: &Slot, count: usize) -> (Buffer, bool) {
         match slot.borrow_mut().take() {
             Some(there) => (there, true),
             None => (self.elements(count), false),
@@ -347,18 +343,23 @@ impl Cuda {
     }
 
     /// An activation's gradient to add to.
-    fn sum(&self, slot: &Slot, count: usize) -> Buffer {
+    pub(in crate::kernels) fn sum(&self, slot: &Slot, count: usize) -> Buffer {
         let there = slot.borrow_mut().take();
         there.unwrap_or_else(|| self.queue.zeros(count * self.element.bytes()))
     }
 
-    fn places(&self, rows: TokenRows<'_>, count: usize, batch: usize) -> Result<Places> {
+    pub(in crate::kernels) fn places(
+        &self,
+        rows: TokenRows<'_>,
+        count: usize,
+        batch: usize,
+    ) -> Result<Places> {
         check_token_rows(rows, count, batch)?;
         Ok(self.spread(rows, &rows.starts(batch, count), count, batch))
     }
 
     /// The places of a modulation's rows: all rows use its only one, or each batch row its own.
-    fn modulated(
+    pub(in crate::kernels) fn modulated(
         &self,
         rows: TokenRows<'_>,
         count: usize,
@@ -547,7 +548,14 @@ impl Cuda {
 
     /// dw += dyᵀ · x and db += the sums of dy's columns, for sizes (outputs, inputs, rows). The product makes the sums if
     /// the device knows how: it has read dy anyway. It stores them, so that they still have to be added.
-    fn add_gradients(&self, sizes: [usize; 3], dy: Address, x: Address, dw: Address, db: Option<Address>) {
+    pub(in crate::kernels) fn add_gradients(
+        &self,
+        sizes: [usize; 3],
+        dy: Address,
+        x: Address,
+        dw: Address,
+        db: Option<Address>,
+    ) {
         let [outputs, _, rows] = sizes;
         let operands = [self.operand(dy, true), self.operand(x, false)];
         let product = self.product(sizes, operands, dw, DType::F32, true);
@@ -593,7 +601,13 @@ impl Cuda {
         self.add_partial_sums(partial.at(), chunks, width, total);
     }
 
-    fn add_partial_sums(&self, partial: Address, chunks: usize, width: usize, total: Address) {
+    pub(in crate::kernels) fn add_partial_sums(
+        &self,
+        partial: Address,
+        chunks: usize,
+        width: usize,
+        total: Address,
+    ) {
         let arguments = [Argument::At(partial), Argument::At(total), number(chunks)];
         self.run(
             LINEAR,

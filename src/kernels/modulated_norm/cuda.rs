@@ -10,7 +10,7 @@ use crate::kernels::cuda::weights::Weight;
 use crate::kernels::cuda::{Cuda, Matrix};
 
 impl Cuda {
-    pub(in crate::kernels::cuda) fn norm_rows(
+    pub(in crate::kernels) fn norm_rows(
         &self,
         x: &Matrix,
         weight: &Rc<Weight>,

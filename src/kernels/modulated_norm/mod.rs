@@ -11,6 +11,7 @@
 //!   modulation row: left folds over the rows in order.
 
 pub mod cpu;
+mod cuda;
 
 #[cfg(test)]
 mod tests {

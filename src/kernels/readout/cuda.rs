@@ -5,9 +5,8 @@ use std::rc::Rc;
 use crate::error::Result;
 use crate::kernels::cuda::driver::{Argument, DType, READOUT};
 use crate::kernels::cuda::operations::number;
-use crate::kernels::cuda::queue::Buffer;
 use crate::kernels::cuda::weights::{ROWS, Weight};
-use crate::kernels::cuda::{Cuda, Matrix};
+use crate::kernels::cuda::{Buffer, Cuda, Matrix};
 use crate::kernels::{Constants, Loss, Readout};
 
 /// Bytes that logits and their gradients may take: a chunk of rows has so many.
@@ -25,7 +24,7 @@ fn loss_number(loss: Loss) -> usize {
 }
 
 impl Cuda {
-    pub(in crate::kernels::cuda) fn readout_rows(
+    pub(in crate::kernels) fn readout_rows(
         &self,
         h: &Matrix,
         [w, b]: [&Rc<Weight>; 2],

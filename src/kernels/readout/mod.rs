@@ -56,6 +56,7 @@
 
 pub(super) mod composite;
 pub(super) mod cpu;
+mod cuda;
 mod loss;
 
 pub use loss::{Constants, Loss, Readout};
