@@ -1,7 +1,7 @@
 //! The parity suite on a real device: run where there is one, shown as skipped where not.
 //!
-//! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this is the real driver's
-//! turn: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.
+//! What is held here is held on the emulated device by the library's own tests, kernel by kernel; this tests the real
+//! driver: the compiler's code, cublasLt's products, graphs, memory. Tolerances are those of the emulation, with their reasons.
 //!
 //! Where there is no device, the suite runs on the CUDA stub of `tests/cuda_stub`, which computes on the CPU: the calls that are
 //! made of CUDA are then seen to work together, as far as the CUDA stub does what is documented. It is no evidence of a GPU's
@@ -338,7 +338,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
     values.iter().map(|x| x.to_bits()).collect()
 }
 
-/// Two runs give the same bits, and so does one that was read out in the middle and taken up by another network.
+/// Two runs give the same bits, and so does one that is read out in the middle and resumed by another network.
 #[test]
 fn runs_repeat_and_resume_in_the_same_bits() {
     let shape = shape("nano");

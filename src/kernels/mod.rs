@@ -110,7 +110,7 @@ impl VocabSupport {
     }
 }
 
-/// Which token rows of a micro-batch an activation holds: the last block goes on with the wanted positions alone.
+/// Which token rows of a micro-batch an activation holds: the last block continues with the wanted positions alone.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenRows<'a> {
     /// L: token rows that make one row of the batch.

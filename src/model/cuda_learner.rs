@@ -50,7 +50,7 @@ impl<A: Arch> CudaLearner<A> {
     }
 
     /// Bytes of the device's memory that a learner may take. They are a share of all there is, not of what is free just now:
-    /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run goes on.
+    /// what fits decides the micro-batch, and that the order of sums, which must be the same when a run resumes.
     fn room(&self) -> Result<usize> {
         let total = self.network.cuda.driver().capacity()?.total;
         Ok(total.saturating_sub(RESERVE.max(total / 16)))

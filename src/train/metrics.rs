@@ -96,7 +96,7 @@ pub struct Watch {
     pub rows: u64,
 }
 
-/// That a run went on from one that had validated otherwise, so that it lacks validations.
+/// That a run resumed from one that had validated otherwise, so that it lacks validations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Otherwise {
     /// The step up to which that was so.
@@ -112,7 +112,7 @@ impl Otherwise {
     #[must_use]
     pub fn lacks(&self, now: Watch) -> Option<String> {
         let Self { until, every, rows } = *self;
-        // The validation of the step itself is made when the run goes on.
+        // The validation of the step itself is made when the run resumes.
         if now.every == 0 || now.every >= until {
             return None;
         }
@@ -331,7 +331,7 @@ mod tests {
         assert_eq!(
             over((4, 5), (9, 5)),
             "",
-            "that of the last step is made when it goes on"
+            "that of the last step is made when the run resumes"
         );
         assert_eq!(
             over((4, 5), (2, 5)),

@@ -73,7 +73,7 @@ pub struct Trainer<'a> {
 pub struct Trained {
     /// Step and metrics after the last step; the learner holds weights and moments.
     pub state: TrainState,
-    /// The step that the run went on from: 0 for one from the beginning.
+    /// The step that the run resumed from: 0 for one from the beginning.
     pub resumed_from: u64,
     /// Tokens trained on per second in this process; 0 when there was nothing left to train.
     pub tokens_per_second: f64,

@@ -28,7 +28,7 @@ struct Events {
     cancel: Cancel,
     /// Ask to end at the first sign of progress.
     stop: bool,
-    /// What other runs have left, where one goes on from them.
+    /// What other runs have left, where one may resume from them.
     earlier: Option<Vec<PathBuf>>,
     notes: std::sync::Mutex<Vec<String>>,
 }
@@ -185,8 +185,8 @@ fn read<T: serde::de::DeserializeOwned>(folder: &Path, name: &str) -> T {
     serde_json::from_slice(&std::fs::read(folder.join(name)).unwrap()).unwrap()
 }
 
-/// More steps and other validations are no other steps: an unfinished training is gone on with, and what its validations
-/// lack is said.
+/// More steps or other validations do not change the steps: an unfinished training resumes, and a note says which validations
+/// it lacks.
 #[test]
 fn resume_takes_an_unfinished_training_to_more_steps_and_other_validations() {
     let lab = Lab::new();
@@ -251,7 +251,7 @@ fn resume_takes_an_unfinished_training_to_more_steps_and_other_validations() {
             assert!(made[name] == *bytes, "{change}: {name}");
         }
     }
-    // Learning rates that depend on the number of steps were others before: it says so.
+    // Learning rates that depend on the number of steps differ: a note says so.
     let work = lab.folder("work");
     let mut cosine = short.clone();
     (cosine["schedule"], cosine["warmup_steps"]) = (json!("cosine"), json!(0));

@@ -1,5 +1,5 @@
 //! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
-//! on the host while the device goes on. The mathematics stands in [`crate::kernels::adamw`].
+//! on the host while the device continues. The mathematics stands in [`crate::kernels::adamw`].
 
 use super::driver::{ADAMW, Address, Argument, Command, DType, Launch, Ticket, Value};
 use super::weights::Allocation;

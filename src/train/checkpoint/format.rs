@@ -135,8 +135,8 @@ impl Record {
     }
 }
 
-/// What a training lacks of the validations of every so many steps, because it went on from one that had validated
-/// otherwise: a lowercase fragment. Its state lies in the folder `artifact`; nothing where no state does.
+/// Which validations, of one every so many steps, a training lacks because it resumed from one that validated otherwise: a
+/// lowercase fragment. Its state is in the folder `artifact`; absent where that has no state.
 #[must_use]
 pub fn not_validated(artifact: &Path, every: u64) -> Option<String> {
     let record = Record::open(artifact).ok()?;

@@ -67,8 +67,8 @@ impl History {
         self.base == other.base && step <= self.steps && step <= other.steps && (same || rates())
     }
 
-    /// Whether it is the same run with another number of steps, which one expects to go on. A run of another learning rate
-    /// has nothing to go on from, and the reason why it runs says so.
+    /// Whether it is the same run with another number of steps, which a user expects to resume. A run of another learning rate
+    /// has nothing to resume from, and the reason why it runs says so.
     pub(super) fn is_but_for_steps(&self, other: &Self) -> bool {
         let like = Self {
             steps: other.steps,

@@ -1,4 +1,4 @@
-//! What a run writes, what of it stays, and what it takes up.
+//! Which checkpoints a run writes, keeps and resumes from.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -57,8 +57,8 @@ pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoin
     missing
 }
 
-/// The checkpoints of one run: written to survive crashes, kept as asked for, taken up where they are its own steps. The
-/// default keeps them in the current folder: for steps without checkpoints.
+/// The checkpoints of one run: written to survive crashes, kept as [`Retention`] says, resumed from where the run would have
+/// made the same steps. The default is for runs without checkpoints.
 #[derive(Clone, Debug, Default)]
 pub struct CheckpointManager {
     checkpoints: Checkpoints,
@@ -66,7 +66,7 @@ pub struct CheckpointManager {
     retention: Retention,
 }
 
-/// What runs have left, read once for all that look for something to go on from.
+/// The checkpoints that runs have left, read once for all runs that may resume from them.
 #[derive(Debug, Default)]
 pub struct Left {
     /// Step, history and folder of each state, by the base of its history.
@@ -94,7 +94,7 @@ impl Left {
         Self::in_folders(checkpoints.that_stay(history.group(), &is_state))
     }
 
-    /// The step of the newest state that a run with this history would have come through itself, and that is not in one of its
+    /// The step of the newest state that a run with this history would have passed through itself, and that is not in one of its
     /// own folders.
     #[must_use]
     pub fn newest(&self, history: &History, own: &Checkpoints) -> Option<u64> {
@@ -107,7 +107,7 @@ impl Left {
     }
 }
 
-/// What a run goes on from.
+/// What a run resumes from.
 #[derive(Debug, PartialEq)]
 pub struct Restored {
     /// The state.
@@ -116,14 +116,14 @@ pub struct Restored {
     pub foreign: bool,
 }
 
-/// Checkpoints that a run may go on from.
+/// Checkpoints that a run may resume from, and why others are not among them.
 #[derive(Default)]
 struct Candidates {
     /// By step, ascending; whether it is the run's own; where.
     found: Vec<(u64, bool, PathBuf)>,
-    /// The last step of another run that differs in nothing but the rates that it had.
+    /// The last step of a run that is the same but for its learning rates.
     apart: Option<u64>,
-    /// The last step of one that has gone further than this one is to go.
+    /// The last step of a run that is the same but for its steps, of which it has more.
     beyond: Option<u64>,
 }
 
@@ -164,7 +164,7 @@ impl CheckpointManager {
         self.retention.best
     }
 
-    /// Writes a checkpoint and lets go of those that are too old.
+    /// Writes a checkpoint and removes those that are too old.
     ///
     /// # Errors
     /// The disk is full or not writable; what was there before is still there.
@@ -184,7 +184,7 @@ impl CheckpointManager {
         Ok(())
     }
 
-    /// Takes note that the checkpoint of a step has the best validation bound so far.
+    /// Keeps the checkpoint of a step as that with the best validation bound so far.
     ///
     /// # Errors
     /// The disk is full or not writable.
@@ -204,8 +204,8 @@ impl CheckpointManager {
             .on_shelf(|shelf| self.checkpoints.keep_only(count, reason, shelf))
     }
 
-    /// Takes up the newest checkpoint that is whole, and removes what a crash left half-written. Of each one that had
-    /// to be passed over, `skipped` hears why.
+    /// Loads the newest checkpoint that is whole, and removes what a crash left half-written. `skipped` gets the reason for
+    /// each one that was passed over.
     ///
     /// # Errors
     /// The folder cannot be read.

@@ -142,9 +142,9 @@ fn cuda_ten_steps_equal_those_of_the_cpu() {
     let (start, zeros) = (weights(), vec![0.0; weights().len()]);
     let network = CpuNetwork::<Nano, _>::new(Fused::default(), &start).unwrap();
     let mut learner = HostLearner::new(network).unwrap();
-    let mut heard = Listener::default();
+    let mut cpu = Listener::default();
     let (expected, end, expected_moments) =
-        run(&mut learner, &folder.path().join("cpu"), &mut heard, |_| ()).unwrap();
+        run(&mut learner, &folder.path().join("cpu"), &mut cpu, |_| ()).unwrap();
     // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
     for (element, plain, tolerance) in [
         (DType::F32, false, 2e-3),
@@ -179,7 +179,7 @@ fn cuda_ten_steps_equal_those_of_the_cpu() {
         assert_eq!(found.log.recent.len(), expected.log.recent.len());
         // Validated with the averages, which then went back.
         assert_eq!(listener.sums.len(), 3);
-        for (found, expected) in listener.sums.iter().zip(&heard.sums) {
+        for (found, expected) in listener.sums.iter().zip(&cpu.sums) {
             assert!((found - expected).abs() < 1e-4 * expected, "{found}, {expected}");
         }
     }

@@ -63,7 +63,7 @@ fn config() -> TrainConfig {
     }
 }
 
-/// Counts what it hears; asks to end after a step.
+/// Counts the calls; asks to end after a step.
 #[derive(Default)]
 struct Listener {
     cancel: Cancel,
