@@ -216,10 +216,6 @@ impl Objective for Mdlm {
         Pattern::Full
     }
 
-    fn is_time_conditioned(&self) -> bool {
-        self.time_conditioning
-    }
-
     fn posterior(&self) -> Option<Posterior> {
         Some(Posterior {
             forward: self.forward,

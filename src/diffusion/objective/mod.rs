@@ -47,9 +47,6 @@ pub trait Objective: Send + Sync {
     /// Which positions of a row attend to which.
     fn pattern(&self) -> Pattern;
 
-    /// Whether the network is fed the noise level of each row, or zero.
-    fn is_time_conditioned(&self) -> bool;
-
     /// The reverse step that samplers take; nothing for an objective whose texts are drawn without one.
     fn posterior(&self) -> Option<Posterior>;
 }
