@@ -107,13 +107,13 @@ mod tests {
 
     #[test]
     fn sigma_is_that_of_the_boundary_where_the_network_is_time_conditioned() {
-        let told = Posterior {
+        let conditioned = Posterior {
             time_conditioning: true,
             ..posterior(EVERY_SCHEDULE[1])
         };
         for i in 0..=4 {
             let t = 1.0 - f64::from(i) / 4.0;
-            assert_eq!(told.sigma(i, 4), EVERY_SCHEDULE[1].sigma(t));
+            assert_eq!(conditioned.sigma(i, 4), EVERY_SCHEDULE[1].sigma(t));
             assert_eq!(posterior(EVERY_SCHEDULE[1]).sigma(i, 4), 0.0);
         }
     }

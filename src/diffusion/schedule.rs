@@ -81,7 +81,7 @@ impl Schedule {
         }
     }
 
-    /// α(t): the probability that a token is still its own.
+    /// α(t): the probability that a token has kept its value.
     #[must_use]
     pub fn alpha(self, t: f64) -> f64 {
         match self {

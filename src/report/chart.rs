@@ -368,7 +368,7 @@ impl Chart {
         );
     }
 
-    /// The names of curves and reference_lines in lines from the top, as many in a line as have room. Returns the height that they
+    /// The names of curves and reference lines, in lines from the top, as many in a line as have room. Returns the height that they
     /// take.
     fn legend(&self, out: &mut Vec<String>) -> f64 {
         let drawn = |series: &&Series| series.points.iter().any(|p| p.0.is_finite() && p.1.is_finite());

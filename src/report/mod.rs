@@ -580,14 +580,14 @@ mod tests {
             stage("b@a=2", "b", StageKind::Evaluate, &[0, 3]),
             stage("t", "t", StageKind::Compare, &[2, 4]),
         ];
-        let told: Vec<_> = nodes(&stages)
+        let found: Vec<_> = nodes(&stages)
             .into_iter()
             .map(|node| (node.name, node.note, node.inputs))
             .collect();
         let node =
             |name: &str, note: &str, inputs: &[usize]| (name.to_owned(), note.to_owned(), inputs.to_vec());
         assert_eq!(
-            told,
+            found,
             [
                 node("rows", "pack · not run", &[]),
                 node("m", "train ×2 · not run", &[0]),

@@ -187,7 +187,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
         return Err(Error::input(format!(
             "`{}` takes {}, and `files` names {}",
             named.corpus,
-            count(known.len()),
+            counted(known.len(), "file"),
             paths.len()
         ))
         .hint(format!("`mdlm corpora {}` lists them in order", named.corpus)));
@@ -215,10 +215,6 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
         });
     }
     Ok(paths)
-}
-
-fn count(files: usize) -> String {
-    counted(files, "file")
 }
 
 /// The last part of a URL.

@@ -171,7 +171,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     lines.finish()?;
     texts.finish()?;
     let summary = Summary {
-        model: Some(ModelInfo::identity(context.input("model")?)?),
+        model: Some(ModelInfo::identity(artifact)?),
         rows: config.count,
         steps: config.steps,
         sampler: config.sampler,

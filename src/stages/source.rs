@@ -377,34 +377,34 @@ fn read_files(
         entropy_bits_per_byte: None,
         entropy_nats_per_record: None,
     };
-    let told = described(selection.left_out(), irregular, &left_out);
+    let counts = described(selection.left_out(), irregular, &left_out);
     if info.records == 0 {
-        return Err(nothing_left(&told, files.len(), context));
+        return Err(nothing_left(&counts, files.len(), context));
     }
     writer.finish()?;
     let mut figures = lengths.figures();
-    figures.extend(told);
+    figures.extend(counts);
     Ok((info, figures))
 }
 
 /// The error of a source without records: why none is left.
-fn nothing_left(told: &Figures, files: usize, context: &Context) -> Error {
+fn nothing_left(counts: &Figures, files: usize, context: &Context) -> Error {
     let hold = agreeing(files, "holds", "hold");
     let files = match files {
         1 => "the file".to_owned(),
         _ => format!("the {files} files"),
     };
-    let gone: Vec<String> = told
+    let gone: Vec<String> = counts
         .iter()
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
-    let has = |name: &str| told.iter().any(|(what, _)| what == name);
+    let has = |name: &str| counts.iter().any(|(what, _)| what == name);
     let of_files = |what: &String| files::Sort::ALL.iter().any(|sort| sort.name() == what);
-    if told.iter().all(|(what, _)| what == EMPTY) {
+    if counts.iter().all(|(what, _)| what == EMPTY) {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
             .hint("empty records are dropped: check which files `files` names and how `read` reads them");
     }
-    if told.iter().all(|(what, _)| what == EMPTY || of_files(what)) {
+    if counts.iter().all(|(what, _)| what == EMPTY || of_files(what)) {
         return Error::input(format!(
             "{files} of `{}` {hold} no text: {}",
             context.name,

@@ -132,14 +132,14 @@ pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput
         .hint("run the source stage again with `--force`"));
     }
     if let Some(lost) = lost(&info) {
-        let told = format!(
+        let message = format!(
             "no token spells {lost}: bits per byte will include the cost of spelling it out; a byte-level tokenizer \
              loses nothing"
         );
         if info.lost_bytes as f64 >= WORTH_WARNING * info.bytes as f64 {
-            context.warn(told);
+            context.warn(message);
         } else {
-            context.note(told);
+            context.note(message);
         }
     }
     write_json(&context.output.join(TOKENS_INFO), &info)?;

@@ -87,7 +87,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
     let mut watcher = Watcher {
         context,
         total: config.steps,
-        told: None,
+        reported: None,
         validation: evaluate::BoundEstimator {
             rows: &held_out,
             limit: Some(u64::from(config.validation_rows)),
@@ -376,7 +376,7 @@ fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_ba
 struct Watcher<'a> {
     context: &'a Context<'a>,
     total: u64,
-    told: Option<Instant>,
+    reported: Option<Instant>,
     validation: evaluate::BoundEstimator<'a>,
 }
 
@@ -405,12 +405,12 @@ impl Hooks for Watcher<'_> {
 
     fn report(&mut self, report: TrainProgress) {
         let due = self
-            .told
-            .is_none_or(|told| told.elapsed().as_secs_f64() >= PROGRESS_SECONDS);
+            .reported
+            .is_none_or(|reported| reported.elapsed().as_secs_f64() >= PROGRESS_SECONDS);
         if !due && report.step < self.total {
             return;
         }
-        self.told = Some(Instant::now());
+        self.reported = Some(Instant::now());
         let mut figures = Vec::new();
         if let Some(loss) = report.loss {
             figures.push(("loss", format!("{loss:.3}")));

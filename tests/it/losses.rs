@@ -155,7 +155,7 @@ fn text_that_no_token_spells_is_counted_and_spelled_out_in_bits_per_byte() {
         ],
         [0, 60 * 6 * 3, 60 * 6 * 6, 60]
     );
-    // White space is not shown either.
+    // Which white space it was is lost too.
     assert_eq!(found["normalized_records"], 60);
     let share = 100.0 * 36.0 / (6.0 * (3.0 + 1.0 + 6.0 + 1.0) - 1.0);
     let lost = format!("no token spells 1080 characters ({share:.3}% of the bytes)");
@@ -219,7 +219,7 @@ fn a_bound_on_changed_text_never_comes_before_one_on_the_text_itself() {
     );
     let ran = case.run(&stages, &[]);
     assert_eq!(ran.code, 0, "{}", ran.talk);
-    // The words are known: nothing is lost, but white space is not shown.
+    // The words are known: nothing is lost but which white space it was.
     let tokens = ran.json(&case, "bert-tokens", "tokens.json");
     assert_eq!(
         (&tokens["lost_characters"], &tokens["normalized_records"]),

@@ -222,7 +222,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
     project.run(&[]);
     let tables = json_of(&project, "compare", &["pipelines/other.json", "bound", "--json"]);
     let rows = tables[0]["rows"].as_array().unwrap();
-    let shown_text: Vec<_> = rows
+    let found: Vec<_> = rows
         .iter()
         .map(|row| {
             (
@@ -233,7 +233,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
         })
         .collect();
     assert_eq!(
-        shown_text,
+        found,
         [
             ("pipelines/tiny.json", json!({ "steps": 6 }), "done"),
             ("pipelines/other.json", json!({ "steps": 7 }), "not run")
@@ -407,10 +407,10 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
             .mdlm(arguments[0], &[&arguments[1..], &["model"]].concat())
             .output()
             .unwrap();
-        let shown_text = String::from_utf8(output.stderr).unwrap();
+        let message = String::from_utf8(output.stderr).unwrap();
         assert!(
-            shown_text.contains("it is swept and has 2 instances"),
-            "{shown_text}"
+            message.contains("it is swept and has 2 instances"),
+            "{message}"
         );
     }
     // An unknown name is answered with the stages as they are written, or with the instances of the intended one.
@@ -426,8 +426,8 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
         ),
     ] {
         let output = project.mdlm("show", &[name]).output().unwrap();
-        let shown_text = String::from_utf8(output.stderr).unwrap();
-        assert!(shown_text.contains(&format!("hint: {hint}")), "{shown_text}");
+        let message = String::from_utf8(output.stderr).unwrap();
+        assert!(message.contains(&format!("hint: {hint}")), "{message}");
     }
     let shown = project
         .mdlm("show", &["model@learning_rate=0.001"])
