@@ -12,9 +12,9 @@ use crate::error::{Error, Result};
 use crate::executor::Summary;
 use crate::manifest::{Metric, Point, StageKind};
 use crate::plan::{Decision, Plan};
-use crate::stages::compare::{Row, Verdict, arrange, metrics};
+use crate::stages::compare::{Comparison, Row, metrics};
 use crate::stages::key;
-use crate::stages::replicates::{Group, Setting, is_seed, replicates};
+use crate::stages::replicates::{Setting, is_seed, replicates};
 use crate::store::Digest;
 
 /// Status of what was made and lies elsewhere.
@@ -46,16 +46,14 @@ pub(in crate::cli) struct Shown {
     pub(super) setting: Setting,
 }
 
-/// The rows of stages of one kind, in order.
-pub(in crate::cli) struct Table {
-    /// The metric that orders them.
-    pub(super) by: Option<Metric>,
-    /// Whether the first is apart from the others.
-    pub(super) verdict: Option<Verdict>,
-    /// Rows that differ in seeds alone, where there are any.
-    pub(super) groups: Option<Vec<Group>>,
-    pub(super) rows: Vec<Shown>,
+impl AsRef<Row> for Shown {
+    fn as_ref(&self) -> &Row {
+        &self.row
+    }
 }
+
+/// The rows of stages of one kind, in order.
+pub(in crate::cli) type Table = Comparison<Shown>;
 
 /// The rows of some stages of a plan, by their names.
 ///
@@ -97,7 +95,12 @@ fn shown(project: &Project, plan: &Plan, place: usize, setting: Setting) -> Resu
     match &stage.decision {
         Decision::Cached(record) => {
             let path = project.store.artifact_path(&record.artifact);
-            shown.row.take(metrics(&path)?);
+            let Row { name, point, .. } = shown.row;
+            shown.row = Row {
+                name,
+                point,
+                ..metrics(&path)?
+            };
             shown.status = "done";
             shown.seconds = Some(record.provenance.seconds);
             shown.resumed_from = record.provenance.resumed_from();
@@ -252,15 +255,7 @@ pub(super) fn by_kind(rows: Vec<Shown>, sort: Option<Metric>) -> Vec<Table> {
             for (shown, replicate) in rows.iter_mut().zip(found) {
                 shown.row.place(replicate.setting, replicate.seeds);
             }
-            let (by, groups) = arrange(&mut rows, by, |shown| &shown.row);
-            let all: Vec<&Row> = rows.iter().map(|shown| &shown.row).collect();
-            let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by));
-            Table {
-                by,
-                verdict,
-                groups,
-                rows,
-            }
+            Table::of(rows, by)
         })
         .collect()
 }
@@ -285,14 +280,13 @@ pub(in crate::cli) fn of_run(project: &Project, plan: &Plan, summary: &Summary) 
             continue;
         };
         let path = stage.path.as_ref().map(PathBuf::from);
-        let mut row = Row {
-            name: Some(loaded.sweeps.written(&stage.name).to_owned()),
-            point: point.clone(),
-            ..Row::default()
-        };
         // A table that lacks a number is no reason for a run to fail.
         let found = path.as_ref().and_then(|path| metrics(path).ok());
-        row.take(found.unwrap_or_default());
+        let row = Row {
+            name: Some(loaded.sweeps.written(&stage.name).to_owned()),
+            point: point.clone(),
+            ..found.unwrap_or_default()
+        };
         rows.push(Shown {
             row,
             stage: stage.name.clone(),

@@ -8,13 +8,15 @@
 //! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
 //! order of the manifest, not by rank. The first setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
 
+use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evaluate::{EVALUATION, Evaluation};
-use super::replicates::{self, Group, Spread, groups};
+use super::replicates::{Group, Spread, groups};
 use super::sample::{SUMMARY, Summary};
 use super::trained::ModelInfo;
 use super::{Context, StageOutput};
@@ -70,67 +72,47 @@ const LOST_NAMED: usize = 3;
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
 
-/// A row of a table.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// A row of a table: as `compare.json` has it too.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// Its name, where its values do not distinguish it from the others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// Its place in its sweep.
     pub point: Point,
     /// What was measured; nothing of a stage that has yet to run.
+    #[serde(with = "table::by_name")]
     pub metrics: Vec<Measured>,
     /// What nats and perplexity are per, where they were measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
     /// Whether they are the published estimate, which is no bound.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
     pub published: bool,
     /// The training whose model was measured; nothing where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<Digest>,
     /// The tokenizer of the text; nothing where it is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokenizer: Option<Digest>,
     /// What of the bits per byte spells out text that the tokenizer lost.
+    #[serde(default, skip_serializing_if = "crate::data::is_nought")]
     pub lost_bits_per_byte: f64,
     /// The number of its setting; nothing where no two rows have one setting.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setting: Option<usize>,
     /// The seeds that distinguish rows of one setting.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<Seed>,
 }
 
-/// What an artifact has measured.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Measurements {
-    /// Its metrics; nothing where there was nothing to measure.
-    pub metrics: Vec<Measured>,
-    /// What nats and perplexity are per, where they were measured.
-    pub unit: Option<Unit>,
-    /// Whether they are the published estimate, which is no bound.
-    pub published: bool,
-    /// The training whose model was measured; nothing where it is not known.
-    pub model: Option<Digest>,
-    /// The tokenizer of the text; nothing where it is not known.
-    pub tokenizer: Option<Digest>,
-    /// What of the bits per byte spells out text that the tokenizer lost.
-    pub lost_bits_per_byte: f64,
+impl AsRef<Row> for Row {
+    fn as_ref(&self) -> &Row {
+        self
+    }
 }
 
 impl Row {
-    /// Takes what was measured.
-    pub fn take(&mut self, found: Measurements) {
-        let Measurements {
-            metrics,
-            unit,
-            published,
-            model,
-            tokenizer,
-            lost_bits_per_byte,
-        } = found;
-        self.metrics = metrics;
-        self.unit = unit;
-        self.published = published;
-        self.model = model;
-        self.tokenizer = tokenizer;
-        self.lost_bits_per_byte = lost_bits_per_byte;
-    }
-
     /// Takes its setting, and shows the seeds that its place in its sweep does not.
     pub fn place(&mut self, setting: usize, seeds: Vec<Seed>) {
         for seed in &seeds {
@@ -148,17 +130,10 @@ impl Row {
         let found = self.metrics.iter().find(|(other, _)| *other == metric);
         found.map(|(_, interval)| *interval)
     }
-
-    /// What it is called: its name and its values.
-    #[must_use]
-    pub fn title(&self) -> String {
-        title(self.name.as_deref(), &self.point)
-    }
 }
 
 /// What a row or a group is called: its name and its values.
-#[must_use]
-pub fn title<'a>(name: Option<&str>, point: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
+fn title<'a>(name: Option<&str>, point: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
     let values = point
         .into_iter()
         .map(|(label, value)| format!("{label} {}", cell(value)));
@@ -184,9 +159,8 @@ pub fn run(config: &Compare, context: &Context<'_>) -> Result<StageOutput> {
         let mut row = Row {
             name: of.name.clone(),
             point: of.point.clone(),
-            ..Row::default()
+            ..found
         };
-        row.take(found);
         if let Some(setting) = of.setting {
             row.place(setting, of.seeds.clone());
         }
@@ -206,11 +180,11 @@ pub fn run(config: &Compare, context: &Context<'_>) -> Result<StageOutput> {
     Ok(outcome)
 }
 
-/// A table in order.
+/// A table in order. Its rows may have more to them than what is compared.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Comparison {
+pub struct Comparison<T = Row> {
     /// The rows.
-    pub rows: Vec<Row>,
+    pub rows: Vec<T>,
     /// The metric that orders them.
     pub by: Option<Metric>,
     /// Rows that differ in seeds alone, where there are any.
@@ -219,12 +193,12 @@ pub struct Comparison {
     pub verdict: Option<Verdict>,
 }
 
-impl Comparison {
+impl<T: AsRef<Row>> Comparison<T> {
     /// Puts rows into order ([`arrange`]).
     #[must_use]
-    pub fn of(mut rows: Vec<Row>, by: Option<Metric>) -> Self {
-        let (by, groups) = arrange(&mut rows, by, |row| row);
-        let all: Vec<&Row> = rows.iter().collect();
+    pub fn of(mut rows: Vec<T>, by: Option<Metric>) -> Self {
+        let (by, groups) = arrange(&mut rows, by);
+        let all: Vec<&Row> = rows.iter().map(T::as_ref).collect();
         let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by));
         Self {
             rows,
@@ -233,7 +207,9 @@ impl Comparison {
             verdict,
         }
     }
+}
 
+impl Comparison {
     /// The same for rows that are in order, as a compare stage has written them: without a metric they are not ranked.
     fn read(rows: Vec<Row>, by: Option<Metric>) -> Self {
         if by.is_some() {
@@ -294,11 +270,12 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
     })
 }
 
-/// What an artifact of an evaluate, sample or train stage has measured; nothing where there was nothing to measure.
+/// What an artifact of an evaluate, sample or train stage has measured, as a row without name and place; no metric where
+/// there was nothing to measure.
 ///
 /// # Errors
 /// A file of the stage cannot be read.
-pub fn metrics(folder: &Path) -> Result<Measurements> {
+pub fn metrics(folder: &Path) -> Result<Row> {
     let read = |name: &str| -> Result<Option<String>> {
         let path = folder.join(name);
         match fs::read_to_string(&path) {
@@ -311,7 +288,7 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
     if let Some(text) = read(EVALUATION)? {
         let found: Evaluation =
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
-        return Ok(Measurements {
+        return Ok(Row {
             metrics: vec![
                 (Metric::bits_per_byte(found.normalized), found.bits_per_byte),
                 (Metric::Perplexity, found.perplexity),
@@ -322,6 +299,7 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
             model: found.model,
             tokenizer: found.tokenizer,
             lost_bits_per_byte: found.lost_bits_per_byte,
+            ..Row::default()
         });
     }
     if let Some(text) = read(SUMMARY)? {
@@ -334,14 +312,14 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
             };
             Some((Metric::Grammatical, share))
         });
-        return Ok(Measurements {
+        return Ok(Row {
             metrics: judged.into_iter().collect(),
             model: found.model,
-            ..Measurements::default()
+            ..Row::default()
         });
     }
     let Some(text) = read(METRICS)? else {
-        return Ok(Measurements::default());
+        return Ok(Row::default());
     };
     let tokenizer = ModelInfo::open(folder).ok();
     let tokenizer = tokenizer.and_then(|model| model.tokenizer_digest.parse().ok());
@@ -349,7 +327,7 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
         .lines()
         .rev()
         .find_map(|line| serde_json::from_str::<ValidationLine>(line).ok());
-    Ok(last.map_or_else(Measurements::default, |line| {
+    Ok(last.map_or_else(Row::default, |line| {
         let found = line.validation;
         let nats = Interval {
             value: found.nats_per_token,
@@ -359,46 +337,84 @@ pub fn metrics(folder: &Path) -> Result<Measurements> {
         // Bits per byte are proportional to nats per token, but for what spells out lost text.
         let lost = found.lost_bits_per_byte;
         let bits = nats.map(|end| end * (found.bits_per_byte - lost) / found.nats_per_token + lost);
-        Measurements {
+        Row {
             metrics: vec![
                 (Metric::bits_per_byte(found.normalized), bits),
                 (Metric::NatsPerToken, nats),
             ],
             unit: Some(found.unit),
-            published: false,
             // Two trainings with the same losses and validations are one.
             model: Some(Digest::of(text.as_bytes())),
             tokenizer,
             lost_bits_per_byte: lost,
+            ..Row::default()
         }
     }))
 }
 
-/// Puts rows into the order of a table and says by which metric: the best value first ([`order`]); where some differ in
+/// Puts rows into the order of a table and says by which metric: the best value first ([`Ranking`]); where some differ in
 /// seeds alone, the best mean over seeds first, and the rows of a group as they were. The groups' rows are those of the new
 /// order. Where nothing was measured there is nothing to take a mean of, and rows stay as they are.
-pub fn arrange<T>(
-    rows: &mut Vec<T>,
-    by: Option<Metric>,
-    row: impl Fn(&T) -> &Row,
-) -> (Option<Metric>, Option<Vec<Group>>) {
-    let all: Vec<&Row> = rows.iter().map(&row).collect();
+fn arrange<T: AsRef<Row>>(rows: &mut Vec<T>, by: Option<Metric>) -> (Option<Metric>, Option<Vec<Group>>) {
+    let all: Vec<&Row> = rows.iter().map(T::as_ref).collect();
     if measured(&all).is_empty() {
         return (None, None);
     }
-    let Some(mut groups) = groups(&all) else {
-        return (order(rows, by, row), None);
-    };
-    let by = ordering(by, &all);
-    replicates::order(&mut groups, by, ranks(Metric::BitsPerByteNormalized, &all));
-    let mut old: Vec<Option<T>> = std::mem::take(rows).into_iter().map(Some).collect();
-    for place in groups.iter_mut().flat_map(|group| &mut group.rows) {
-        let row = old[*place].take();
-        *place = rows.len();
-        rows.extend(row);
+    let ranking = Ranking::of(by, &all);
+    let mut groups = groups(&all);
+    match &mut groups {
+        None => rows.sort_by(|a, b| {
+            let (a, b) = (a.as_ref(), b.as_ref());
+            let value = |row: &Row, by| row.metric(by).map(|interval| interval.value);
+            ranking.order((a.published, &|by| value(a, by)), (b.published, &|by| value(b, by)))
+        }),
+        Some(groups) => {
+            groups.sort_by(|a, b| {
+                let mean = |group: &Group, by| group.metric(by).map(|spread| spread.mean);
+                ranking.order((a.published, &|by| mean(a, by)), (b.published, &|by| mean(b, by)))
+            });
+            let mut old: Vec<Option<T>> = std::mem::take(rows).into_iter().map(Some).collect();
+            for place in groups.iter_mut().flat_map(|group| &mut group.rows) {
+                let row = old[*place].take();
+                *place = rows.len();
+                rows.extend(row);
+            }
+        }
     }
-    (by, Some(groups))
+    (ranking.by, groups)
 }
+
+/// By what a table is in order.
+struct Ranking {
+    /// The metric; nothing where its values do not compare.
+    by: Option<Metric>,
+    /// Whether bounds on normalized text compare.
+    normalized: bool,
+}
+
+impl Ranking {
+    fn of(by: Option<Metric>, rows: &[&Row]) -> Self {
+        Self {
+            by: ordering(by, rows),
+            normalized: ranks(Metric::BitsPerByteNormalized, rows),
+        }
+    }
+
+    /// The order of two rows or two groups, each by whether it is the published estimate, and its values: the best value of
+    /// the metric first; what has none comes last. Equal ones, and all where no metric ranks them, keep their order.
+    fn order(&self, a: (bool, Values<'_>), b: (bool, Values<'_>)) -> Ordering {
+        // Bounds on normalized text, all lower than those on the text itself, come after them.
+        let normalized = self.by.filter(|_| self.normalized);
+        let normalized = normalized.map(|_| Metric::BitsPerByteNormalized);
+        // What is no bound comes after bounds.
+        let order = a.0.cmp(&b.0);
+        let metrics = [self.by, normalized].into_iter().flatten();
+        metrics.fold(order, |order, by| order.then_with(|| by.order((a.1)(by), (b.1)(by))))
+    }
+}
+
+/// The values of a row or a group, by metric.
+type Values<'a> = &'a dyn Fn(Metric) -> Option<f64>;
 
 /// Whether two results compare by a metric: those per token only where both count the same unit in tokens of one tokenizer,
 /// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win.
@@ -521,27 +537,6 @@ fn lost(rows: &[&Row]) -> Option<String> {
             said.join(", ")
         )
     })
-}
-
-/// Puts the best value first, by a metric or by the first that some row has, and says by which; rows without it come last, in
-/// the order in which they were.
-pub fn order<T>(rows: &mut [T], by: Option<Metric>, row: impl Fn(&T) -> &Row) -> Option<Metric> {
-    let all: Vec<&Row> = rows.iter().map(&row).collect();
-    let by = ordering(by, &all);
-    let normalized = ranks(Metric::BitsPerByteNormalized, &all).then_some(Metric::BitsPerByteNormalized);
-    let value = |one: &T, by| row(one).metric(by).map(|interval| interval.value);
-    rows.sort_by(|a, b| {
-        // What is no bound comes after bounds.
-        let order = row(a).published.cmp(&row(b).published);
-        // Bounds on normalized text, all lower than those on the text itself, come after them.
-        [by, by.and(normalized)]
-            .into_iter()
-            .flatten()
-            .fold(order, |order, by| {
-                order.then_with(|| by.order(value(a, by), value(b, by)))
-            })
-    });
-    by
 }
 
 /// The swept fields: those that differ, and those that are the same in all rows with their value.

@@ -6,12 +6,10 @@ use serde_json::{Map, Value, json};
 use super::{
     Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, cell, fields, measured, remarks,
 };
-use crate::data::Unit;
 use crate::evaluate::Interval;
-use crate::manifest::{Metric, Point, Seed};
+use crate::manifest::{Metric, Point};
 use crate::plural::counted;
 use crate::stages::replicates::{self, Group};
-use crate::store::Digest;
 
 /// `compare.json`.
 #[derive(Serialize)]
@@ -24,7 +22,7 @@ pub(super) struct Table<'a> {
     /// Rows that differ in seeds alone, with means over seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<GroupReport<'a>>>,
-    rows: Vec<TableRow>,
+    rows: &'a [Row],
 }
 
 /// A group of rows that differ in seeds alone, as JSON.
@@ -63,56 +61,22 @@ impl<'a> GroupReport<'a> {
     }
 }
 
-/// A row as JSON.
-#[derive(Serialize, Deserialize)]
-struct TableRow {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    name: Option<String>,
-    point: Point,
-    metrics: Map<String, Value>,
-    /// What nats and perplexity are per.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    unit: Option<Unit>,
-    /// Whether they are the published estimate, which is no bound.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    published: bool,
-    /// The training whose model was measured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    model: Option<Digest>,
-    /// The tokenizer of the text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    tokenizer: Option<Digest>,
-    /// What of the bits per byte spells out text that the tokenizer lost.
-    #[serde(default, skip_serializing_if = "crate::data::is_nought")]
-    lost_bits_per_byte: f64,
-    /// The number of its setting, where some rows have one setting.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    setting: Option<usize>,
-    /// The seeds that distinguish rows of one setting.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    seeds: Vec<Seed>,
-}
+/// Metrics by name, each with the ends of its interval.
+pub(super) mod by_name {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+    use serde_json::{Map, Value};
 
-impl TableRow {
-    fn of(row: &Row) -> Self {
-        Self {
-            name: row.name.clone(),
-            point: row.point.clone(),
-            metrics: metrics_json(&row.metrics),
-            unit: row.unit,
-            published: row.published,
-            model: row.model,
-            tokenizer: row.tokenizer,
-            lost_bits_per_byte: row.lost_bits_per_byte,
-            setting: row.setting,
-            seeds: row.seeds.clone(),
-        }
+    use super::{Interval, METRICS_IN_ORDER, Measured, metrics_json};
+
+    pub fn serialize<S: Serializer>(metrics: &[Measured], serializer: S) -> Result<S::Ok, S::Error> {
+        metrics_json(metrics).serialize(serializer)
     }
 
-    fn row(self) -> Row {
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Measured>, D::Error> {
+        let metrics: Map<String, Value> = Map::deserialize(deserializer)?;
         let number = |value: &Value, end: &str| value.get(end).and_then(Value::as_f64);
         let metrics = METRICS_IN_ORDER.into_iter().filter_map(|metric| {
-            let found = self.metrics.get(metric.name())?;
+            let found = metrics.get(metric.name())?;
             let interval = Interval {
                 // JSON has no infinity.
                 value: number(found, "value").unwrap_or(f64::INFINITY),
@@ -121,18 +85,7 @@ impl TableRow {
             };
             Some((metric, interval))
         });
-        Row {
-            metrics: metrics.collect(),
-            name: self.name,
-            point: self.point,
-            unit: self.unit,
-            published: self.published,
-            model: self.model,
-            tokenizer: self.tokenizer,
-            lost_bits_per_byte: self.lost_bits_per_byte,
-            setting: self.setting,
-            seeds: self.seeds,
-        }
+        Ok(metrics.collect())
     }
 }
 
@@ -140,13 +93,12 @@ impl TableRow {
 #[derive(Deserialize)]
 struct Read {
     sorted_by: Option<Metric>,
-    rows: Vec<TableRow>,
+    rows: Vec<Row>,
 }
 
 /// Reads `compare.json`.
 pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
     let Read { sorted_by, rows } = serde_json::from_str(text)?;
-    let rows = rows.into_iter().map(TableRow::row).collect();
     Ok(Comparison::read(rows, sorted_by))
 }
 
@@ -156,7 +108,7 @@ pub(super) fn table(found: &Comparison) -> Table<'_> {
         sorted_by: found.by,
         verdict: found.verdict.as_ref().map(Verdict::report),
         groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
-        rows: found.rows.iter().map(TableRow::of).collect(),
+        rows: &found.rows,
     }
 }
 

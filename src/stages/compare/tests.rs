@@ -214,7 +214,7 @@ fn what_numbers_are_per_is_said() {
     assert!(remarks(&[&Row::default()]).is_empty());
     let mut rows = [position, token];
     rows[0].metrics[0].1.value = 0.5;
-    order(&mut rows, None, |row| row);
+    let rows = Comparison::of(rows.to_vec(), None).rows;
     assert!(!rows[0].published, "the lower number is no bound");
 }
 
@@ -307,8 +307,9 @@ fn of_accepted_records_more_is_better() {
         )],
         ..Row::default()
     };
-    let mut rows = [share(0.25), share(0.75), share(0.5)];
-    assert_eq!(order(&mut rows, None, |row| row), Some(Metric::Grammatical));
-    assert_eq!(rows.map(|row| row.title()), ["0.75", "0.5", "0.25"]);
+    let found = Comparison::of(vec![share(0.25), share(0.75), share(0.5)], None);
+    assert_eq!(found.by, Some(Metric::Grammatical));
+    let names: Vec<_> = found.rows.iter().filter_map(|row| row.name.as_deref()).collect();
+    assert_eq!(names, ["0.75", "0.5", "0.25"]);
     assert_eq!(Metric::Grammatical.shown(share(0.5).metrics[0].1), "50.0%");
 }

@@ -346,13 +346,13 @@ fn how(decided: &[(usize, Decided)]) -> String {
 mod tests {
     use serde_json::json;
 
-    use super::super::{arrange, tests::row};
+    use super::super::{Comparison, tests::row};
     use super::*;
 
     /// Rows in order by bits per byte, with their verdict; each has a setting, a seed, a value and half its interval.
     fn verdict(results: &[(usize, u64, f64, f64)]) -> Verdict {
         let replicated = (1..results.len()).any(|place| results[place].0 == results[place - 1].0);
-        let mut rows: Vec<Row> = results
+        let rows: Vec<Row> = results
             .iter()
             .map(|&(setting, seed, bits, half)| {
                 let mut row = row(None, &json!({ "rate": setting }), Some((bits, half)));
@@ -368,9 +368,7 @@ mod tests {
                 row
             })
             .collect();
-        let (by, groups) = arrange(&mut rows, None, |row| row);
-        let all: Vec<&Row> = rows.iter().collect();
-        Verdict::of(&all, groups.as_deref(), by.unwrap()).unwrap()
+        Comparison::of(rows, None).verdict.unwrap()
     }
 
     fn open(verdict: &Verdict) -> Vec<&str> {

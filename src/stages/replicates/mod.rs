@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 
-use super::compare::{Row, measured, title};
+use super::compare::{Row, measured};
 use crate::manifest::{Metric, Point, StageKind};
 use crate::plural;
 
@@ -50,12 +50,6 @@ impl Group {
     pub fn metric(&self, metric: Metric) -> Option<Spread> {
         let found = self.metrics.iter().find(|(other, _)| *other == metric);
         found.map(|(_, spread)| *spread)
-    }
-
-    /// What it is called: its name and its values.
-    #[must_use]
-    pub fn title(&self) -> String {
-        title(self.name.as_deref(), &self.point)
     }
 
     /// How many of its rows, chosen by `counts`, have different seeds.
@@ -184,21 +178,6 @@ fn group(rows: &[&Row], places: Vec<usize>) -> Group {
         seeds,
         rows: places,
     }
-}
-
-/// Puts the best mean first; groups without the metric come last, in the order in which they were. Without a metric they keep
-/// their order. `normalized` says whether bounds on normalized text compare.
-pub fn order(groups: &mut [Group], by: Option<Metric>, normalized: bool) {
-    let mean = |group: &Group, by| group.metric(by).map(|spread| spread.mean);
-    groups.sort_by(|a, b| {
-        // What is no bound comes after bounds.
-        let order = a.published.cmp(&b.published);
-        // Bounds on normalized text, all lower than those on the text itself, come after them.
-        let normalized = by.filter(|_| normalized).map(|_| Metric::BitsPerByteNormalized);
-        [by, normalized].into_iter().flatten().fold(order, |order, by| {
-            order.then_with(|| by.order(mean(a, by), mean(b, by)))
-        })
-    });
 }
 
 /// `3 settings, 2 seeds each`, or how many seeds they have at least and at most.

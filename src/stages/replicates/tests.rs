@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::evaluate::Interval;
 use crate::manifest::Seed;
+use crate::stages::compare::Comparison;
 use crate::store::Digest;
 
 /// Where a row stands in its sweep, its setting by a letter, the seeds of its training, its rows and its evaluation, and
@@ -84,11 +85,12 @@ fn seeds_of_any_stage_are_replicates_and_the_best_mean_is_first() {
         |_| "model".to_owned(),
     );
     assert_eq!(labels(&rows[0]), ["model.seed", "rows.seed"]);
-    let mut found = of(&rows).unwrap();
-    order(&mut found, Some(Metric::BitsPerByte), true);
+    let Comparison { rows, groups, .. } = Comparison::of(rows, None);
+    let found = groups.unwrap();
     // The best of all rows has rate 1; its mean has not.
-    assert_eq!(found[0].title(), "rate 2");
-    assert_eq!((&*found[0].rows, &*found[1].rows), (&[1, 3][..], &[0, 2, 4][..]));
+    let rates: Vec<_> = rows.iter().map(|row| row.point["rate"].as_u64().unwrap()).collect();
+    assert_eq!(rates, [2, 2, 1, 1, 1]);
+    assert_eq!((&*found[0].rows, &*found[1].rows), (&[0, 1][..], &[2, 3, 4][..]));
     let spread = found[1].metric(Metric::BitsPerByte).unwrap();
     assert_eq!((spread.mean, spread.n), (2.5, 2));
     assert!((spread.sd.unwrap() - 8f64.sqrt()).abs() < 1e-12);
@@ -120,14 +122,14 @@ fn settings_make_replicates_and_names_do_not() {
     );
     let found = of(&rows).unwrap();
     assert_eq!((&*found[0].rows, &*found[1].rows), (&[0, 1][..], &[2][..]));
-    assert_eq!(found[0].title(), "bound-0, bound-1");
+    assert_eq!(found[0].name.as_deref(), Some("bound-0, bound-1"));
     assert_eq!(
         found[0].seeds,
         [("train.seed".to_owned(), vec![StageKind::Train], 2)]
     );
     assert_eq!(of(&by_hand(["a", "b", "c"])), None);
     let all = of(&by_hand(["a"; 3])).unwrap();
-    assert_eq!((all.len(), all[0].title()), (1, "bound-0 … bound-2".to_owned()));
+    assert_eq!((all.len(), all[0].name.as_deref()), (1, Some("bound-0 … bound-2")));
 }
 
 #[test]
