@@ -2,16 +2,19 @@
 //!
 //! Which uncertainty has to be covered depends on what differs.
 //!
-//! * **Two trainings** may differ by their seeds alone as much as by their settings. Where one of them has a single seed, this
-//!   effect is not known: the intervals of its results cover the evaluation alone. What comes first then leads, and is best of
-//!   nothing, however narrow the intervals are. The same holds where it is not known which training was measured.
+//! * **Two trainings** may differ by their seeds alone as much as by their settings. Where one of them has a single seed of
+//!   training, this effect is not known, however many seeds other stages have: the intervals of its results cover the
+//!   evaluation alone. What comes first then leads, and is best of nothing, however narrow the intervals are. The same holds
+//!   where it is not known which training was measured.
 //! * **Results of one training** (other noise, other weights, other samplers) differ by the evaluation alone, which their 95%
 //!   intervals cover. They are apart where these do not overlap. That asks for more than a test of their difference would;
 //!   what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
 //! * **Means over seeds** are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
 //!   differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
 //!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
-//!   the seeds, do not overlap: which rows were held out is the same for all seeds and shows in no difference between them.
+//!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference between them.
+
+use std::collections::HashSet;
 
 use serde::Serialize;
 
@@ -214,8 +217,8 @@ struct Decided {
     by_means: bool,
     /// Whether their results were paired by seeds.
     paired: bool,
-    /// Whether their trainings differ, and one of them has a single seed.
-    one_training: bool,
+    /// Whether their trainings differ, and one of them has a single seed of training.
+    one_seed: bool,
 }
 
 /// A result of a setting.
@@ -224,29 +227,29 @@ struct Found<'a> {
     interval: Interval,
 }
 
-impl Found<'_> {
-    /// The training that it rests on: its model and the seeds of training.
-    fn training(&self) -> (Option<Digest>, Vec<u64>) {
-        let trained = |seed: &&Seed| seed.kinds.contains(&StageKind::Train);
-        let seeds = self.row.seeds.iter().filter(trained);
-        (self.row.model, seeds.map(|seed| seed.value).collect())
-    }
-}
-
-/// The trainings of some results, without repetition.
-fn trainings(of: &[Found<'_>]) -> Vec<(Option<Digest>, Vec<u64>)> {
-    let mut all: Vec<_> = of.iter().map(Found::training).collect();
+/// The models of some results, without repetition; nothing where one is not known.
+fn models(of: &[Found<'_>]) -> Option<Vec<Digest>> {
+    let mut all: Vec<Digest> = of.iter().map(|found| found.row.model).collect::<Option<_>>()?;
     all.sort_unstable();
     all.dedup();
-    all
+    Some(all)
+}
+
+/// How many seeds of training some results have. Seeds of other stages do not count: rows of another seed make another
+/// model too, but show nothing of what another seed of training changes.
+fn training_seeds(of: &[Found<'_>]) -> usize {
+    let of_training = |found: &Found<'_>| -> Vec<u64> {
+        let trained = |seed: &&Seed| seed.kinds.contains(&StageKind::Train);
+        found.row.seeds.iter().filter(trained).map(|seed| seed.value).collect()
+    };
+    of.iter().map(of_training).collect::<HashSet<_>>().len()
 }
 
 impl Decided {
     fn of(a: &[Found<'_>], b: &[Found<'_>], means: Option<(Spread, Spread)>, by: Metric) -> Self {
-        let (of_a, of_b) = (trainings(a), trainings(b));
-        let same = of_a == of_b && of_a.iter().all(|(model, _)| model.is_some());
-        let one_training = !same && of_a.len().min(of_b.len()) < 2;
-        let by_means = !one_training && a.len().min(b.len()) > 1;
+        let same = models(a).is_some_and(|of_a| models(b) == Some(of_a));
+        let one_seed = !same && training_seeds(a).min(training_seeds(b)) < 2;
+        let by_means = !one_seed && a.len().min(b.len()) > 1;
         let pairs: Option<Vec<(f64, Vec<u64>)>> = a
             .iter()
             .map(|x| {
@@ -276,7 +279,7 @@ impl Decided {
         };
         let differ = !by_means || difference.is_some_and(|difference| do_not_overlap(by, difference, zero));
         let apart = match differ && do_not_overlap(by, averaged(a), averaged(b)) {
-            true if one_training => Apart::InEvaluation,
+            true if one_seed => Apart::InEvaluation,
             true => Apart::Yes,
             false => Apart::No,
         };
@@ -284,7 +287,7 @@ impl Decided {
             apart,
             by_means,
             paired,
-            one_training,
+            one_seed,
         }
     }
 }
@@ -332,7 +335,7 @@ fn how(decided: &[(usize, Decided)]) -> String {
     if means < decided.len() {
         how.push("results are apart where their 95% intervals do not overlap".to_owned());
     }
-    if count(&|decided| decided.one_training) > 0 {
+    if count(&|decided| decided.one_seed) > 0 {
         how.push(
             "of one seed of training, they cover the evaluation alone: what another seed of training changes they do \
              not cover"
@@ -467,6 +470,30 @@ mod tests {
         // Within the uncertainty of the evaluation even the order is open.
         rows[1].metrics[0].1 = rows[0].metrics[0].1;
         assert_eq!(open(&of(&rows)), ["rate 2"]);
+    }
+
+    #[test]
+    fn other_seeds_than_those_of_training_are_no_seeds_of_training() {
+        let seeds = [(1, 1, 1.0), (1, 2, 1.1), (2, 1, 9.0), (2, 2, 9.1)];
+        let of = |kind| {
+            let rows = seeds.map(|(setting, seed, bits)| {
+                let mut row = row(None, &json!({ "rate": setting }), Some((bits, 0.01)));
+                row.model = Some(Digest::of(format!("{setting} {seed}").as_bytes()));
+                let seed = Seed {
+                    label: "seed".to_owned(),
+                    kinds: vec![kind],
+                    value: seed,
+                };
+                row.place(setting, vec![seed]);
+                row
+            });
+            Comparison::of(rows.to_vec(), None).verdict.unwrap()
+        };
+        assert!(of(StageKind::Train).is_best());
+        // Other rows make other models, of one seed of training.
+        let found = of(StageKind::Pack);
+        assert!(!found.is_best() && open(&found).is_empty());
+        assert_eq!(found.report().apart_in_evaluation, [1]);
     }
 
     #[test]
