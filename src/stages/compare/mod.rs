@@ -49,7 +49,7 @@ pub const VERSION: u32 = 2;
 /// File name of the table as JSON.
 pub const TABLE: &str = "compare.json";
 /// The same for people.
-pub const TABLE_TEXT: &str = "compare.md";
+const TABLE_TEXT: &str = "compare.md";
 /// The same for spreadsheets.
 const TABLE_CSV: &str = "compare.csv";
 
@@ -132,10 +132,11 @@ impl Row {
     }
 }
 
-/// What a row or a group is called: its name and its values.
-fn title<'a>(name: Option<&str>, point: impl IntoIterator<Item = (&'a String, &'a Value)>) -> String {
+/// What a row or a group is called: its name and its values of some fields.
+fn title(name: Option<&str>, point: &Point, of: &[&str]) -> String {
     let values = point
-        .into_iter()
+        .iter()
+        .filter(|(label, _)| of.contains(&label.as_str()))
         .map(|(label, value)| format!("{label} {}", cell(value)));
     let name = name.map(str::to_owned).into_iter();
     name.chain(values).collect::<Vec<_>>().join(", ")
@@ -506,20 +507,16 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
 /// Says of which rows text was lost, and how much of their bits per byte spells it out: nats and perplexity have no part of
 /// that.
 fn lost(rows: &[&Row]) -> Option<String> {
-    let named = rows.iter().any(|row| row.name != rows[0].name);
     let (differ, _) = fields(rows);
+    let named = differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name);
     let found = rows.iter().filter(|row| row.lost_bits_per_byte > 0.0);
     let mut said: Vec<String> = found
         .map(|row| {
-            let point = row
-                .point
-                .iter()
-                .filter(|(label, _)| differ.contains(&label.as_str()));
-            let name = row.name.as_deref().filter(|_| named || differ.is_empty());
+            let name = row.name.as_deref().filter(|_| named);
             let bits = [Metric::BitsPerByte, Metric::BitsPerByteNormalized];
             let bits = bits.into_iter().find_map(|metric| row.metric(metric));
             let share = bits.map_or(0.0, |bits| 100.0 * row.lost_bits_per_byte / bits.value);
-            let called = Some(title(name, point)).filter(|title| !title.is_empty());
+            let called = Some(title(name, &row.point, &differ)).filter(|title| !title.is_empty());
             format!(
                 "{share:.1}% of the bits per byte of {}",
                 called.as_deref().unwrap_or("the result")

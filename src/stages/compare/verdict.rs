@@ -21,7 +21,7 @@ use serde::Serialize;
 use super::{Row, compare, fields, title};
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Seed, StageKind};
-use crate::stages::replicates::{Group, Spread, distinct, is_seed};
+use crate::stages::replicates::{Group, Spread, distinct};
 use crate::store::Digest;
 
 /// Others that are named at most.
@@ -35,8 +35,8 @@ pub struct Verdict {
     by: Metric,
     /// Those that it is not apart from, by their places, and what they are called.
     open: Vec<(usize, String)>,
-    /// Those that it is apart from in the evaluation, while the effect of another seed of training is not known.
-    evaluated: Vec<(usize, String)>,
+    /// Places of those that it is apart from in the evaluation, while the effect of another seed of training is not known.
+    evaluated: Vec<usize>,
     how: String,
 }
 
@@ -48,8 +48,8 @@ pub struct VerdictReport<'a> {
     /// Places of those that the first is not apart from.
     not_apart: Vec<usize>,
     /// Places of those that it is apart from in the evaluation, which does not cover another seed of training.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    apart_in_evaluation: Vec<usize>,
+    #[serde(skip_serializing_if = "<[usize]>::is_empty")]
+    apart_in_evaluation: &'a [usize],
     /// How that is decided.
     decided_by: &'a str,
 }
@@ -60,15 +60,6 @@ impl Verdict {
     #[must_use]
     pub fn of(rows: &[&Row], groups: Option<&[Group]>, by: Metric) -> Option<Self> {
         let (differ, _) = fields(rows);
-        let called = |name: Option<&str>, point: &crate::manifest::Point, seeds: bool| {
-            let values = point
-                .iter()
-                .filter(|(label, _)| differ.contains(&label.as_str()) && (seeds || !is_seed(label)));
-            match title(name, values) {
-                none if none.is_empty() => "the first".to_owned(),
-                title => title,
-            }
-        };
         let heads: Vec<&Row> = match groups {
             None => rows.to_vec(),
             Some(groups) => groups
@@ -83,43 +74,42 @@ impl Verdict {
         let (&first, others) = comparable
             .split_first()
             .filter(|(_, others)| !others.is_empty())?;
-        let members = |place: usize| groups.map_or_else(|| vec![place], |groups| groups[place].rows.clone());
+        let results_at = |place: usize| match groups {
+            None => results(rows, &[place], by),
+            Some(groups) => results(rows, &groups[place].rows, by),
+        };
         let spread = |place: usize| groups.and_then(|groups| groups[place].metric(by));
+        let of_first = results_at(first);
         let decided: Vec<(usize, Decided)> = others
             .iter()
             .map(|&other| {
-                let rows_of = [first, other].map(|place| results(rows, &members(place), by));
-                (
-                    other,
-                    Decided::of(&rows_of[0], &rows_of[1], spread(first).zip(spread(other)), by),
-                )
+                let means = spread(first).zip(spread(other));
+                (other, Decided::of(&of_first, &results_at(other), means, by))
             })
             .collect();
-        let called = |place: usize| match groups {
-            None => {
-                let named = rows.iter().any(|row| row.name != rows[0].name);
-                let name = rows[place].name.as_deref();
-                called(
-                    name.filter(|_| named || differ.is_empty()),
-                    &rows[place].point,
-                    true,
-                )
-            }
-            Some(groups) => {
-                let named = groups.iter().any(|group| group.name != groups[0].name);
-                let group = &groups[place];
-                called(group.name.as_deref().filter(|_| named), &group.point, false)
+        let named = match groups {
+            None => differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name),
+            Some(groups) => groups.iter().any(|group| group.name != groups[0].name),
+        };
+        let called = |place: usize| {
+            let (name, point) = match groups {
+                None => (&rows[place].name, &rows[place].point),
+                Some(groups) => (&groups[place].name, &groups[place].point),
+            };
+            match title(name.as_deref().filter(|_| named), point, &differ) {
+                none if none.is_empty() => "the first".to_owned(),
+                title => title,
             }
         };
         let those = |wanted: Apart| {
             let found = decided.iter().filter(move |(_, decided)| decided.apart == wanted);
-            found.map(|&(place, _)| (place, called(place))).collect()
+            found.map(|(place, _)| *place)
         };
         Some(Self {
             title: called(first),
             by,
-            open: those(Apart::No),
-            evaluated: those(Apart::InEvaluation),
+            open: those(Apart::No).map(|place| (place, called(place))).collect(),
+            evaluated: those(Apart::InEvaluation).collect(),
             how: how(&decided),
         })
     }
@@ -175,7 +165,7 @@ impl Verdict {
             // What compares comes first.
             best: self.is_best().then_some(0),
             not_apart: self.open.iter().map(|(place, _)| *place).collect(),
-            apart_in_evaluation: self.evaluated.iter().map(|(place, _)| *place).collect(),
+            apart_in_evaluation: &self.evaluated,
             decided_by: &self.how,
         }
     }
