@@ -24,18 +24,11 @@ impl Subs {
         VocabSupport::without_mask(self.mask, self.vocabulary)
     }
 
-    /// Whether the network decides about a position that holds `z`, or x_0 is known there.
-    #[inline]
-    #[must_use]
-    pub fn is_masked(self, z: u32) -> bool {
-        z == self.mask
-    }
-
     /// log p(x_0 = · | x_t) at a position that holds `z`, from the network's logits there (V): V numbers in nats.
     #[must_use]
     pub fn log_p_x0(self, z: u32, logits: &[f32]) -> Vec<f64> {
         let tokens = 0..logits.len() as u32;
-        if !self.is_masked(z) {
+        if z != self.mask {
             return tokens
                 .map(|v| if v == z { 0.0 } else { f64::NEG_INFINITY })
                 .collect();

@@ -611,7 +611,7 @@ mod tests {
                 (x, x + LETTER * letters as f64, number(text, "y"))
             })
             .collect();
-        // Four curves, a level, and the note of each curve.
+        // Four curves, a reference line, and the note of each curve.
         assert_eq!(places.len(), 9);
         for (i, a) in places.iter().enumerate() {
             assert!(a.1 <= WIDTH && a.2 < top + TOP, "{places:?}");
