@@ -367,7 +367,10 @@ fn arrange<T: AsRef<Row>>(rows: &mut Vec<T>, by: Option<Metric>) -> (Option<Metr
         None => rows.sort_by(|a, b| {
             let (a, b) = (a.as_ref(), b.as_ref());
             let value = |row: &Row, by| row.metric(by).map(|interval| interval.value);
-            ranking.order((a.published, &|by| value(a, by)), (b.published, &|by| value(b, by)))
+            ranking.order(
+                (a.published, &|by| value(a, by)),
+                (b.published, &|by| value(b, by)),
+            )
         }),
         Some(groups) => {
             groups.sort_by(|a, b| {
@@ -410,7 +413,9 @@ impl Ranking {
         // What is no bound comes after bounds.
         let order = a.0.cmp(&b.0);
         let metrics = [self.by, normalized].into_iter().flatten();
-        metrics.fold(order, |order, by| order.then_with(|| by.order((a.1)(by), (b.1)(by))))
+        metrics.fold(order, |order, by| {
+            order.then_with(|| by.order((a.1)(by), (b.1)(by)))
+        })
     }
 }
 

@@ -12,7 +12,8 @@
 //! * **Means over seeds** are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
 //!   differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
 //!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
-//!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference between them.
+//!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference
+//!   between them.
 
 use std::collections::HashSet;
 
@@ -230,7 +231,13 @@ fn models(of: &[Found<'_>]) -> Option<Vec<Digest>> {
 fn training_seeds(of: &[Found<'_>]) -> usize {
     let of_training = |found: &Found<'_>| -> Vec<u64> {
         let trained = |seed: &&Seed| seed.kinds.contains(&StageKind::Train);
-        found.row.seeds.iter().filter(trained).map(|seed| seed.value).collect()
+        found
+            .row
+            .seeds
+            .iter()
+            .filter(trained)
+            .map(|seed| seed.value)
+            .collect()
     };
     of.iter().map(of_training).collect::<HashSet<_>>().len()
 }

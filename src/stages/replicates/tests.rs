@@ -88,7 +88,10 @@ fn seeds_of_any_stage_are_replicates_and_the_best_mean_is_first() {
     let Comparison { rows, groups, .. } = Comparison::of(rows, None);
     let found = groups.unwrap();
     // The best of all rows has rate 1; its mean has not.
-    let rates: Vec<_> = rows.iter().map(|row| row.point["rate"].as_u64().unwrap()).collect();
+    let rates: Vec<_> = rows
+        .iter()
+        .map(|row| row.point["rate"].as_u64().unwrap())
+        .collect();
     assert_eq!(rates, [2, 2, 1, 1, 1]);
     assert_eq!((&*found[0].rows, &*found[1].rows), (&[0, 1][..], &[2, 3, 4][..]));
     let spread = found[1].metric(Metric::BitsPerByte).unwrap();
@@ -129,7 +132,10 @@ fn settings_make_replicates_and_names_do_not() {
     );
     assert_eq!(of(&by_hand(["a", "b", "c"])), None);
     let all = of(&by_hand(["a"; 3])).unwrap();
-    assert_eq!((all.len(), all[0].name.as_deref()), (1, Some("bound-0 … bound-2")));
+    assert_eq!(
+        (all.len(), all[0].name.as_deref()),
+        (1, Some("bound-0 … bound-2"))
+    );
 }
 
 #[test]
