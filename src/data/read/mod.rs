@@ -306,6 +306,8 @@ enum Choice {
     /// `members` means it, `exclude` leaves it out.
     Excluded,
     PassedOver,
+    /// It may lie in a store that has not shown itself: in that folder.
+    Undecided(String),
 }
 
 /// Looks into layers of compression and archives.
@@ -387,7 +389,7 @@ impl Opener<'_, '_> {
             Some(Archive::Tar) => {
                 let outermost = !in_archive;
                 let mut stores = Stores::default();
-                tar::members(&mut whole, &mut |member| match member {
+                let mut names = tar::members(&mut whole, &mut |member| match member {
                     tar::Member::Regular(name, content) => {
                         stores.saw(name)?;
                         self.member(content, name, layer + 1, outermost, &mut stores)
@@ -396,8 +398,12 @@ impl Opener<'_, '_> {
                         self.sink.irregular.members += 1;
                         Ok(false)
                     }
-                })
-                .and_then(|names| stores.end().and_then(|()| self.any_member(&names, outermost)))
+                })?;
+                if self.release(layer + 1, outermost, &mut stores)? {
+                    names.took();
+                }
+                stores.end()?;
+                self.any_member(&names, outermost)
             }
             Some(Archive::Zip) => {
                 let copy;
@@ -423,7 +429,8 @@ impl Opener<'_, '_> {
                     }
                     names.saw(&entry.name);
                     match self.choose(&entry.name, outermost, &mut stores) {
-                        Choice::Read => {}
+                        // All names are known: what is undecided is no store.
+                        Choice::Read | Choice::Undecided(_) => {}
                         Choice::Excluded => {
                             names.took();
                             continue;
@@ -472,8 +479,8 @@ impl Opener<'_, '_> {
         match unwanted_path(member, &matching) {
             None if stores.suspects(member, &matching) => self.sink.irregular.stores += 1,
             None => {
-                stores.reads(member, &matching);
-                return Choice::Read;
+                let undecided = stores.undecided(member, &matching);
+                return undecided.map_or(Choice::Read, |folder| Choice::Undecided(folder.to_owned()));
             }
             Some(Unwanted::Hidden) => self.sink.irregular.hidden += 1,
             Some(Unwanted::System) => self.sink.irregular.system += 1,
@@ -481,6 +488,8 @@ impl Opener<'_, '_> {
         Choice::PassedOver
     }
 
+    /// Reads a member of a tar, unless it is left out or held back. True if this or one that was held back is read, or was
+    /// meant.
     fn member(
         &mut self,
         content: &mut dyn BufRead,
@@ -489,14 +498,58 @@ impl Opener<'_, '_> {
         outermost: bool,
         stores: &mut Stores,
     ) -> Result<bool> {
+        let mut start = Vec::new();
         match self.choose(name, outermost, stores) {
-            Choice::Read => {}
             Choice::Excluded => return Ok(true),
             Choice::PassedOver => return Ok(false),
+            Choice::Read => {
+                self.release(layer, outermost, stores)?;
+            }
+            Choice::Undecided(folder) => {
+                let mut taken = false;
+                if stores.held.folder != folder {
+                    taken = self.release(layer, outermost, stores)?;
+                    stores.held.folder = folder;
+                }
+                let rest = stores.held.take(name, content);
+                match rest.context(|| format!("member `{name}`"))? {
+                    None => return Ok(taken),
+                    Some(read) => start = read,
+                }
+                self.release(layer, outermost, stores)?;
+            }
         }
-        self.open(content, None, name, layer, true)
-            .context(|| format!("member `{name}`"))?;
+        self.read_member(&mut (&start[..]).chain(content), name, layer, outermost, stores)?;
         Ok(true)
+    }
+
+    /// Reads the members that were held back but those whose folder has shown itself as a store. True if any is read.
+    fn release(&mut self, layer: usize, outermost: bool, stores: &mut Stores) -> Result<bool> {
+        let mut taken = false;
+        for (name, content) in std::mem::take(&mut stores.held).members {
+            let patterns = if outermost { &self.members[..] } else { &[] };
+            if stores.holds(&name, &archive::matching(patterns, &name)) {
+                self.sink.irregular.stores += 1;
+                continue;
+            }
+            self.read_member(&mut &content[..], &name, layer, outermost, stores)?;
+            taken = true;
+        }
+        Ok(taken)
+    }
+
+    fn read_member(
+        &mut self,
+        content: &mut dyn BufRead,
+        name: &str,
+        layer: usize,
+        outermost: bool,
+        stores: &mut Stores,
+    ) -> Result<()> {
+        let patterns = if outermost { &self.members[..] } else { &[] };
+        stores.reads(name, &archive::matching(patterns, name));
+        self.open(content, None, name, layer, true)
+            .context(|| format!("member `{name}`"))
     }
 
     /// An archive of which `members` means nothing is a mistake.

@@ -1,11 +1,15 @@
 //! Stores of mdlm among the members of an archive, recognised by the names in them, as [`Store::is_at`] recognises a
 //! folder.
 //!
-//! A zip lists all its names first. A tar is read once, from front to back: a member that is named as only a store names
-//! its files is left out before the store has shown itself, and the end of the archive has to confirm it.
+//! A zip lists all its names first. A tar is read once, from front to back, and its maker decides the order. Before a store
+//! has shown itself, a member that is named as only a store names its files is left out, and the end of the archive has to
+//! confirm it. A member that a store may contain, but others as well (`version`, `reports/…`), is held back in memory until
+//! the store shows itself or a member of another folder follows ([`Held`]).
 
 use std::collections::{HashMap, HashSet};
+use std::io::{BufRead, Read as _};
 
+use super::fault::landed;
 use crate::error::{Error, Result};
 use crate::store::{LAYOUT_VERSION, Store};
 
@@ -14,6 +18,8 @@ const MOST_BYTES: usize = 16 << 20;
 const MOST_PARTS: usize = 64;
 /// Characters of a digest in hex.
 const DIGEST: usize = 64;
+/// Bytes of members that are held back, at most.
+const MOST_HELD: u64 = 16 << 20;
 
 /// Signs of a store in a folder.
 #[derive(Clone, Copy, Default)]
@@ -43,6 +49,8 @@ pub struct Stores {
     suspected: HashMap<String, String>,
     /// Bytes of names in these.
     bytes: usize,
+    /// Members of a tar that wait for a folder to show itself.
+    pub held: Held,
 }
 
 /// The places at which a part of a path starts, with the part and what follows it.
@@ -91,10 +99,19 @@ fn join(folder: &str, part: &str) -> String {
 fn suspect(name: &str) -> Option<(&str, &str)> {
     parts(name).find_map(|(folder, part, rest)| {
         let rest = rest?;
-        let (first, inner) = rest.split_once('/')?;
+        let mut names = rest.split('/');
+        let (first, second, third) = (names.next()?, names.next(), names.next());
         let is = match part {
-            "artifacts" => is_digest(first),
-            "actions" => Store::is_kind(first) && inner.strip_suffix(".json").is_some_and(is_digest),
+            "artifacts" => second.is_some() && is_digest(first),
+            "actions" => {
+                let record = second.and_then(|name| name.strip_suffix(".json"));
+                Store::is_kind(first) && third.is_none() && record.is_some_and(is_digest)
+            }
+            "downloads" => first == "sha256" && third.is_some_and(is_digest),
+            "files" => second.is_some_and(|name| is_digest(name) && name.starts_with(first)),
+            "checkpoints" | "piped" | "quarantine" | "staging" | "work" => {
+                is_digest(first.strip_suffix(".json").unwrap_or(first))
+            }
             _ => false,
         };
         is.then_some((folder, part))
@@ -173,6 +190,19 @@ impl Stores {
         true
     }
 
+    /// The folder that may be a store and has not shown itself, if a member is named like something in it and none of the
+    /// patterns names that place. None where a member of it was read: then it is too late to hold others back.
+    pub fn undecided<'n>(&self, name: &'n str, patterns: &[&str]) -> Option<&'n str> {
+        let undecided = parts(plain(name)).find(|(folder, part, _)| {
+            let artifacts = self.signs.get(*folder).is_some_and(|signs| signs.artifacts);
+            Store::has_entry(part, artifacts)
+                && !self.found.contains(*folder)
+                && !self.read.contains_key(*folder)
+                && !is_named(folder, part, patterns)
+        });
+        undecided.map(|(folder, ..)| folder)
+    }
+
     /// Whether what is called so at the top of an archive that is a store belongs to the store.
     fn is_entry(&self, part: &str) -> bool {
         let artifacts = self.signs.get("").is_some_and(|signs| signs.artifacts);
@@ -215,6 +245,35 @@ impl Stores {
             "leave it out, `\"read\": {{\"exclude\": [\"{whole}\"]}}`, or read it: `\"read\": {{\"members\": \
              [\"{whole}/**\"]}}`"
         )))
+    }
+}
+
+/// Members of a tar that are held back, in their order: those of one folder that may show itself as a store. Nothing is
+/// read meanwhile, so that records keep the order of the archive.
+#[derive(Default)]
+pub struct Held {
+    /// The folder.
+    pub folder: String,
+    /// Names and contents.
+    pub members: Vec<(String, Vec<u8>)>,
+    bytes: u64,
+}
+
+impl Held {
+    /// Takes what the member at `content` holds, if there is room; else gives back what was read of it.
+    ///
+    /// # Errors
+    /// The archive cannot be read.
+    pub fn take(&mut self, name: &str, content: &mut dyn BufRead) -> Result<Option<Vec<u8>>> {
+        let room = MOST_HELD.saturating_sub(self.bytes + name.len() as u64);
+        let mut bytes = Vec::new();
+        content.take(room + 1).read_to_end(&mut bytes).map_err(landed)?;
+        if bytes.len() as u64 > room {
+            return Ok(Some(bytes));
+        }
+        self.bytes += (name.len() + bytes.len()) as u64;
+        self.members.push((name.to_owned(), bytes));
+        Ok(None)
     }
 }
 

@@ -103,10 +103,27 @@ fn members_of_a_store_are_left_out_and_counted() {
             "{message}"
         );
     }
-    // In another order: a zip lists its names first, a tar does not.
-    let names = ["a.txt", report, version, action, artifact];
-    let (records, irregular) = read(&zip_of(&names), "a", &Reading::default()).unwrap();
-    assert_eq!((records.len(), irregular.stores), (1, 4));
+    // In another order: what precedes the signs of the store is held back.
+    let names = [
+        "a.txt",
+        report,
+        version,
+        "st/CACHEDIR.TAG",
+        action,
+        artifact,
+        "b.txt",
+    ];
+    for archive in [tar_of(&names), zip_of(&names), gzip(&tar_of(&names))] {
+        let (records, irregular) = read(&archive, "a", &Reading::default()).unwrap();
+        assert_eq!((records.concat().as_str(), irregular.stores), ("a.txtb.txt", 5));
+    }
+    let message = fault(&tar_of(&names), "a", json!({"members": ["st/**"]}));
+    assert!(
+        message.contains("members in a store of mdlm are skipped"),
+        "{message}"
+    );
+    // What a store does not contain is read at once, and so it is too late for the store.
+    let names = ["a.txt", version, "st/notes.txt", action, artifact];
     let message = fault(&tar_of(&names), "a", json!({}));
     assert!(
         message.contains("`st/` in the archive is a store of mdlm"),
@@ -119,6 +136,45 @@ fn members_of_a_store_are_left_out_and_counted() {
         message.contains("the archive lacks the rest of the store"),
         "{message}"
     );
+}
+
+/// Members that a store may contain are read in their place where there is none.
+#[test]
+fn members_that_are_held_back_are_read_in_their_order() {
+    let long = "a long line\n".repeat(3 << 19);
+    let members = [
+        ("st/version", "1"),
+        ("st/reports/a.txt", "2"),
+        ("runs/st/version", "3"),
+        ("runs/a.txt", "4"),
+        ("st/runs/b.txt", "5"),
+        ("a.txt", "6"),
+        ("c/reports/a.txt", "7"),
+        ("c/reports/long.txt", &long),
+        ("c/reports/b.txt", "8"),
+        ("d/version", "9"),
+    ];
+    let archive = tar(&members.map(|(name, text)| (name, b'0', text.as_bytes())));
+    let expected: Vec<_> = members.iter().flat_map(|(_, text)| text.lines()).collect();
+    let (records, irregular) = read(&archive, "a", &Reading::default()).unwrap();
+    assert!(records == expected && irregular == Irregular::default());
+    let named = json!({"members": ["*/version"]});
+    assert_eq!(texts(&archive, "a", named), ["1", "9"]);
+    // A store in a folder that is called as a folder of a store.
+    let digest = "0123456789abcdef".repeat(4);
+    let artifact = format!("p/runs/st/artifacts/{digest}/samples.txt");
+    let action = format!("p/runs/st/actions/source/{digest}.json");
+    let names = [
+        "p/runs/a.txt",
+        "p/runs/st/version",
+        &artifact,
+        &action,
+        "p/runs/b.txt",
+    ];
+    let archive = tar(&names.map(|name| (name, b'0', name.as_bytes())));
+    let (records, irregular) = read(&archive, "a", &Reading::default()).unwrap();
+    assert_eq!(records, ["p/runs/a.txt", "p/runs/b.txt"]);
+    assert_eq!(irregular.stores, 3);
 }
 
 /// A program that unpacks itself, or anything else before an archive.
