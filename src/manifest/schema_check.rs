@@ -11,7 +11,7 @@ use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
 use super::elsewhere::{SYNONYMS, elsewhere, missing_of_tokenizer, object_to_write};
-use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, suggestion};
+use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
 use super::json::{Node, Span, pointer_join, pointer_tokens};
 use super::kinds;
 use super::number_hints::{number_for, unfit};
@@ -46,9 +46,31 @@ fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
         ("parquet", Some("arrow")) => "arrow",
         _ => usual,
     };
-    let value = super::fault::shortened(&node.member(key)?.value.to_json());
+    let value = shortened(&node.member(key)?.value.to_json());
     Some(format!(
         "it belongs in `format`: write \"read\": {{ \"format\": {{ \"kind\": \"{kind}\", \"{key}\": {value} }} }}"
+    ))
+}
+
+/// The way out where a field of the files of a download stands beside `files`.
+fn in_files(schema: &Value, node: &Node, key: &str) -> Option<String> {
+    if !schema["properties"]["files"]["items"]["properties"][key].is_object() {
+        return None;
+    }
+    let files = node.member("files").map(|files| files.value.to_json());
+    let files = files
+        .as_ref()
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    let mut written = String::new();
+    if key != "url" {
+        let url = files.first().and_then(|file| file["url"].as_str());
+        written = format!("\"url\": {}, ", shortened(&url.unwrap_or("…").into()));
+    }
+    let value = shortened(&node.member(key)?.value.to_json());
+    let more = if files.len() > 1 { ", …" } else { "" };
+    Some(format!(
+        "it belongs in an object of `files`: write \"files\": [{{ {written}\"{key}\": {value} }}{more}]"
     ))
 }
 
@@ -522,6 +544,7 @@ impl Wording<'_> {
             .iter()
             .find(|(other, ours)| *other == key && fields.contains(ours));
         let elsewhere = in_format(finding.schema, node, key)
+            .or_else(|| in_files(finding.schema, node, key))
             .or_else(|| elsewhere(key).map(str::to_owned))
             .filter(|_| synonym.is_none());
         let meant = match synonym {
