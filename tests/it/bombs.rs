@@ -12,6 +12,7 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::{FileWriter, IpcWriteOptions};
 use bytes::Bytes;
 use mdlm::data::read::records_of;
+use mdlm::error::Error;
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, GzipLevel, Type as Physical};
 use parquet::column::page::{Page, PageMetadata, PageReader};
@@ -31,7 +32,7 @@ pub const MIB: usize = 1 << 20;
 /// What our readers may take for a small file: their buffers.
 pub const LITTLE: usize = 4 * MIB;
 
-/// What `mdlm` makes of a file: its records, or the error; and the memory that it took.
+/// What `mdlm` makes of a file: its records, or the error with its hint; and the memory that it took.
 pub fn ours(bytes: &[u8], name: &str, settings: Value) -> (Result<Vec<String>, String>, usize) {
     let reading = serde_json::from_value(settings).unwrap();
     let bytes = Bytes::copy_from_slice(bytes);
@@ -41,7 +42,8 @@ pub fn ours(bytes: &[u8], name: &str, settings: Value) -> (Result<Vec<String>, S
             records.push(text.to_owned());
             Ok(())
         });
-        read.map(|_| records).map_err(|error| error.to_string())
+        let message = |error: Error| format!("{error}; {}", error.hint_text().unwrap_or_default());
+        read.map(|_| records).map_err(message)
     })
 }
 
@@ -199,14 +201,16 @@ fn footer_of(elements: &[(&str, u64)]) -> Vec<u8> {
     footer
 }
 
+/// A Parquet file that is a footer alone.
+fn file_of(footer: &[u8]) -> Vec<u8> {
+    let length = (footer.len() as u32).to_le_bytes();
+    [b"PAR1", footer, &length, b"PAR1"].concat()
+}
+
 /// Why a footer is looked at before the crate parses it: the crate goes as deep as the schema does, reserves room for as
 /// many fields as a group states, and writes down the whole path of every column.
 #[test]
 fn the_parquet_crate_follows_a_schema_without_end() {
-    let whole = |footer: &[u8]| {
-        let length = (footer.len() as u32).to_le_bytes();
-        [b"PAR1", footer, &length, b"PAR1"].concat()
-    };
     let parse = |footer: &[u8]| peak(|| ParquetMetaDataReader::decode_metadata(footer).is_ok());
     // With a stack for it, as deep as one likes; with the usual one the process ends.
     let mut deep = vec![("a", 1); 20_000];
@@ -222,19 +226,61 @@ fn the_parquet_crate_follows_a_schema_without_end() {
             .unwrap()
     });
     assert!(parsed, "the crate is bounded now");
-    refused(&whole(&deep), "a.parquet");
+    refused(&file_of(&deep), "a.parquet");
     // Fields of eight bytes each.
     let wide = footer_of(&[("schema", 1), ("text", 1 << 27)]);
     let (_, memory) = parse(&wide);
     assert!(memory >= 1 << 30, "the crate is bounded now: {memory} bytes");
-    refused(&whole(&wide), "a.parquet");
+    refused(&file_of(&wide), "a.parquet");
     let name = "n".repeat(1 << 16);
     let mut long = vec![("schema", 1), (&name[..], 2_100)];
     long.extend([("text", 0); 2_100]);
     let long = footer_of(&long);
     let (_, memory) = parse(&long);
     assert!(memory > 128 * MIB, "the crate is bounded now: {memory} bytes");
-    refused(&whole(&long), "a.parquet");
+    refused(&file_of(&long), "a.parquet");
+}
+
+/// Schemas by which the crate would overflow the stack, reserve 16 GiB, or write 10 GB of paths; and those that do not fit
+/// their footer.
+#[test]
+fn a_parquet_schema_that_is_a_bomb_is_refused() {
+    let small = file_of(&footer_of(&[
+        ("schema", 2),
+        ("article", 1),
+        ("text", 0),
+        ("id", 0),
+    ]));
+    let column = json!({ "format": { "kind": "parquet", "column": "article.text" } });
+    assert!(ours(&small, "a.parquet", column).0.unwrap().is_empty());
+    let message = refused(&small, "a.parquet");
+    let strings = "no column `text`; its columns of strings are `article.text`, `id`";
+    assert!(message.contains(strings), "{message}");
+    let mut deep = vec![("a", 1); 200_000];
+    deep.push(("text", 0));
+    let wide = [("schema", 1), ("text", (1 << 30) - 1)];
+    let name = "n".repeat(MIB);
+    let mut long = vec![("schema", 1), (&name[..], 10_000)];
+    long.extend([("text", 0); 10_000]);
+    for elements in [
+        &deep[..],
+        &wide,
+        &long,
+        &[("schema", 3), ("text", 0)],
+        &[("schema", 0), ("text", 0)],
+    ] {
+        let message = refused(&file_of(&footer_of(elements)), "a.parquet");
+        assert!(
+            message.contains("the Parquet file's footer is damaged"),
+            "{message}"
+        );
+    }
+    // Parsed, a footer takes more than it has bytes.
+    let columns = vec![("a", 0); 100_000];
+    let many = file_of(&footer_of(&[&[("schema", 100_000)][..], &columns].concat()));
+    let (read, _) = ours(&many, "a.parquet", json!({ "largest_buffer": MIB }));
+    let message = read.unwrap_err();
+    assert!(message.contains("footer of 800"), "{message}");
 }
 
 /// Why levels are read here: a row may have any number of values, and the crate reads a row as a whole.
