@@ -8,7 +8,7 @@ use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
 use crate::data::literals::Literal;
-use crate::data::read::LFS_POINTER;
+use crate::data::read::check_pointer;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _, guarded};
 
 /// The byte order mark of UTF-8.
@@ -64,12 +64,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String> {
     if start.is_empty() {
         return Err(Error::input("the file is empty").hint("download it again"));
     }
-    if start.starts_with(LFS_POINTER) {
-        return Err(
-            Error::input("the file is a pointer of Git LFS, not the file itself")
-                .hint("fetch it with `git lfs pull`, or download the file itself"),
-        );
-    }
+    check_pointer(start.as_bytes())?;
     let head: String = start.chars().take(HEAD).collect();
     let head = head.to_ascii_lowercase();
     if head.starts_with('<')
@@ -79,8 +74,7 @@ fn decoded(bytes: Vec<u8>) -> Result<String> {
     {
         return Err(Error::input("the file is a web page (HTML)").hint(
             "download the file itself: on Hugging Face its address has `/resolve/` where that of its page has \
-             `/blob/`, and \
-             a page may be asking for a login",
+             `/blob/`, and a page may be asking for a login",
         ));
     }
     Ok(text)

@@ -144,16 +144,16 @@ const FOREIGN: &[Foreign] = &[
 ];
 
 /// How a pointer of Git LFS begins: what Git has in place of a file that is kept elsewhere.
-pub const LFS_POINTER: &str = "version https://git-lfs.github.com/spec/";
+const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
 /// How a pointer of git-annex begins, where it is no link.
 const ANNEX_POINTER: &[u8] = b"/annex/objects/";
 
-/// Refuses a file that is only a note of where the file itself is kept, whatever its name.
+/// Refuses a file that is only a note of where the file itself is kept, whatever its name; by its first bytes, or all.
 ///
 /// # Errors
 /// The file is a pointer of Git LFS or git-annex.
 pub fn check_pointer(head: &[u8]) -> Result<()> {
-    let is_lfs = head.starts_with(LFS_POINTER.as_bytes()) && memchr::memmem::find(head, b"\noid ").is_some();
+    let is_lfs = head.starts_with(LFS_POINTER) && memchr::memmem::find(head, b"\noid ").is_some();
     let (what, command) = if is_lfs {
         ("Git LFS", "git lfs pull")
     } else if head.starts_with(ANNEX_POINTER) && head.len() < super::HEAD_BYTES {

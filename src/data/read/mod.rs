@@ -51,7 +51,7 @@ use stored::{READ_BYTES, ReadCount, Stored};
 use stores::Stores;
 
 pub use encoding::POLICY;
-pub use foreign::LFS_POINTER;
+pub use foreign::check_pointer;
 pub use observed::Observed;
 pub use witness::{Consumed, Witness};
 
