@@ -1,5 +1,5 @@
-//! GPT-2's byte-level BPE as its two files describe it, without the `tokenizers` object for it: to make that takes as long as
-//! to tokenize many megabytes, and what tokenizes here ([`crate::data::encoder`]) asks for it in rare cases alone.
+//! GPT-2's byte-level BPE as its two files describe it, without the `tokenizers` object for it: to make that takes as long
+//! as to tokenize many megabytes, and what tokenizes here ([`crate::data::encoder`]) asks for it in rare cases alone.
 
 use std::collections::HashSet;
 use std::path::Path;

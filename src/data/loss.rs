@@ -423,7 +423,8 @@ fn is_complete(model: &BPE, byte_level: bool) -> bool {
         || model.byte_fallback && (0..=u8::MAX).all(|byte| has(&of_byte(byte)))
 }
 
-/// Whether a word has the spelling of a byte, `<0x41>`, whose token is that of the byte: it cannot be distinguished from `A`.
+/// Whether a word has the spelling of a byte, `<0x41>`, whose token is that of the byte: it cannot be distinguished from
+/// `A`.
 fn spells_byte(word: &str, made: &[Token], model: &ModelWrapper) -> bool {
     let falls_back = match model {
         ModelWrapper::BPE(model) => model.byte_fallback,

@@ -114,7 +114,7 @@ impl Tokenizer {
         }
     }
 
-    /// A `tokenizer.json` of the user's.
+    /// A `tokenizer.json` that the user supplies.
     ///
     /// # Errors
     /// The file is absent or no tokenizer, or lacks a token for a role.

@@ -75,7 +75,7 @@ fn a_file_by_hand_that_is_another_is_refused() {
         .args(["run", "hand.json"])
         .output()
         .unwrap();
-    let shown_text = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success(), "{shown_text}");
-    assert!(shown_text.contains("ptb.test.txt"), "{shown_text}");
+    let message = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success(), "{message}");
+    assert!(message.contains("ptb.test.txt"), "{message}");
 }

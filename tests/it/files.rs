@@ -391,7 +391,7 @@ fn text_is_piped_in_and_found_again() {
     let empty = piped(&sources, &["run", "m.json"], "");
     assert_eq!(empty.status.code(), Some(2));
     assert!(text(&empty.stderr).contains("read `-`: no data came through it"));
-    // A plan tells of the pipe, and keeps nothing.
+    // A plan says that the text is piped, and keeps nothing.
     let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "one\ntwo\n");
     assert_eq!(plan.status.code(), Some(10), "{}", text(&plan.stderr));
     let kept = fs::read_dir(sources.path().join(".mdlm/piped")).unwrap().count();
@@ -417,7 +417,7 @@ fn text_is_piped_in_and_found_again() {
     // Other text is another stage.
     let plan = piped(&sources, &["plan", "m.json", "--exit-code"], "three\n");
     assert_eq!(plan.status.code(), Some(10), "{}", text(&plan.stdout));
-    // The store counts it, and keeps it for as long as a record tells of it.
+    // The store counts it, and keeps it for as long as a record names it.
     let status = sources.mdlm(&["status"]);
     assert!(
         text(&status.stdout).contains("piped text"),

@@ -134,7 +134,7 @@ fn a_download_is_fetched_once_and_checked() {
     let folder = project(&source(sha256, 1));
     assert_eq!(records(&folder).unwrap(), ["from afar"]);
     assert_eq!(requests.load(SeqCst), 1);
-    // Another stage over the same file asks nobody.
+    // Another stage over the same file asks no server.
     let manifest = json!({ "name": "again", "seed": 1, "stages": { "text": source(sha256, 2) } });
     fs::write(folder.path().join("a.json"), manifest.to_string()).unwrap();
     assert_eq!(records(&folder).unwrap(), ["from afar"]);

@@ -90,7 +90,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
         run("a.csv", lone, &csv(json!({ "quote": "none" }))).2,
         ["two", "three", "four", "five"]
     );
-    // One honest value of several lines keeps it from being an error, not from being shown.
+    // One honest value of several lines keeps it from being an error, not from a warning.
     let mixed = [&lone[..], b"\"legit\nmulti\",six\n"].concat();
     let (well, said, records) = run("a.csv", &mixed, &json!({}));
     assert!(

@@ -105,17 +105,17 @@ impl Project {
     /// What a command that succeeds prints, and says.
     fn ok(&self, arguments: &[&str], hub: Option<&Server>) -> String {
         let output = self.mdlm(arguments, hub);
-        let shown_text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{arguments:?}: {shown_text}");
-        shown_text.into_owned()
+        let message = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{arguments:?}: {message}");
+        message.into_owned()
     }
 
     /// What a command says that the input is at fault for.
     fn refused(&self, arguments: &[&str], hub: Option<&Server>) -> String {
         let output = self.mdlm(arguments, hub);
-        let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {shown_text}");
-        shown_text
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {message}");
+        message
     }
 
     /// A `tokenizer.json` of so many tokens.
@@ -222,10 +222,10 @@ fn a_tokenizer_from_elsewhere_is_downloaded_once() {
     // A wrong file brought by hand is noticed although the result is there; one that is gone is not needed.
     fs::write(project.path().join("by-hand.json"), "{}").unwrap();
     for command in ["plan", "run"] {
-        let shown_text = project.refused(&[command, "x.json"], None);
+        let message = project.refused(&[command, "x.json"], None);
         assert!(
-            shown_text.contains("by-hand.json") && shown_text.contains(&digest),
-            "{shown_text}"
+            message.contains("by-hand.json") && message.contains(&digest),
+            "{message}"
         );
     }
     fs::remove_file(project.path().join("by-hand.json")).unwrap();
@@ -247,17 +247,14 @@ fn a_download_that_is_not_what_was_pinned_is_refused() {
         json!({}),
     );
     let output = project.mdlm(&["run", "x.json"], Some(&hub));
-    let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        !output.status.success() && shown_text.contains(&digest),
-        "{shown_text}"
-    );
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && message.contains(&digest), "{message}");
     // Pinned by nothing.
     project.manifest(json!({ "kind": "download", "url": url }), json!({}));
-    let shown_text = project.refused(&["validate", "x.json"], None);
+    let message = project.refused(&["validate", "x.json"], None);
     assert!(
-        shown_text.contains("not pinned") && shown_text.contains("sha256"),
-        "{shown_text}"
+        message.contains("not pinned") && message.contains("sha256"),
+        "{message}"
     );
 }
 
@@ -314,15 +311,15 @@ fn a_published_tokenizer_brought_by_hand_is_checked() {
     let project = Project::new();
     let tokenizer = |path: &str| json!({ "kind": "published", "name": "bert-base-uncased", "path": path });
     project.manifest(tokenizer("nowhere"), json!({}));
-    let shown_text = project.refused(&["plan", "x.json"], None);
+    let message = project.refused(&["plan", "x.json"], None);
     assert!(
-        shown_text.contains("nowhere") && shown_text.contains("`vocab.txt`"),
-        "{shown_text}"
+        message.contains("nowhere") && message.contains("`vocab.txt`"),
+        "{message}"
     );
     fs::write(project.path().join("vocab.txt"), "[UNK]\n[CLS]\n[SEP]\n").unwrap();
     project.manifest(tokenizer("vocab.txt"), json!({}));
-    let shown_text = project.refused(&["plan", "x.json"], None);
-    assert!(shown_text.contains("07eced375cec144d27c9"), "{shown_text}");
+    let message = project.refused(&["plan", "x.json"], None);
+    assert!(message.contains("07eced375cec144d27c9"), "{message}");
     // Settings are the same whatever is brought.
     project.manifest(
         json!({ "kind": "published", "name": "bert-base-uncased" }),
@@ -357,9 +354,9 @@ fn a_url_in_the_place_of_a_path_is_answered() {
     ] {
         project.manifest(tokenizer.clone(), json!({}));
         for command in ["validate", "plan"] {
-            let shown_text = project.refused(&[command, "x.json"], None);
-            let words: Vec<_> = shown_text.split_whitespace().collect();
-            assert!(words.join(" ").contains(answer), "{tokenizer}: {shown_text}");
+            let message = project.refused(&[command, "x.json"], None);
+            let words: Vec<_> = message.split_whitespace().collect();
+            assert!(words.join(" ").contains(answer), "{tokenizer}: {message}");
         }
     }
     for (input, answer) in [
@@ -379,9 +376,9 @@ fn a_url_in_the_place_of_a_path_is_answered() {
         let manifest =
             json!({ "name": "x", "seed": 1, "stages": { "text": { "kind": "source", "input": input } } });
         fs::write(project.path().join("x.json"), manifest.to_string()).unwrap();
-        let shown_text = project.refused(&["validate", "x.json"], None);
-        let words: Vec<_> = shown_text.split_whitespace().collect();
-        assert!(words.join(" ").contains(answer), "{input}: {shown_text}");
+        let message = project.refused(&["validate", "x.json"], None);
+        let words: Vec<_> = message.split_whitespace().collect();
+        assert!(words.join(" ").contains(answer), "{input}: {message}");
     }
 }
 
@@ -432,7 +429,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
     let refused = project.refused(&["plan", "x.json"], None);
     assert!(printed(&refused), "{refused}");
 
-    // One whose size a download tells.
+    // One whose size only a download shows.
     let hub = hub(&[("tokenizer.json", json)]);
     let url = format!("hf://owner/name@{COMMIT}/tokenizer.json");
     project.manifest(json!({ "kind": "download", "url": url }), learning());

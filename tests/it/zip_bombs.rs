@@ -13,7 +13,7 @@ use zip::write::{SimpleFileOptions, ZipWriter};
 use crate::bombs::{LITTLE, MIB, ours, refused};
 use crate::memory::peak;
 
-/// An end record of 64 bits, with a length of its own; then what stands between; its locator; and an end record that
+/// An end record of 64 bits, with any length; then what stands between; its locator; and an end record that
 /// refers to it.
 fn end_64(at: u64, record: u64, members: u64, directory: (u64, u64), between: &[u8]) -> Vec<u8> {
     let (size, offset) = directory;

@@ -269,8 +269,7 @@ fn validated(remote: &RemoteFile) -> Result<RemotePlace> {
     } else if !remote.unpinned && !place.is_pinned() {
         return Err(Error::input("not pinned: the contents may change between runs").hint(
             "state its `sha256`, or `\"unpinned\": true`, which takes the present contents and records them; on the \
-             hub a commit \
-             (`@` and 40 hex digits) pins all files",
+             hub a commit (`@` and 40 hex digits) pins all files",
         ));
     }
     Ok(place)

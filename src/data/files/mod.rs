@@ -444,8 +444,8 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
     Ok(all)
 }
 
-/// Identifies a file: two names with equal values are one file. Length and time too, since some network file systems give two files one
-/// inode.
+/// Identifies a file: two names with equal values are one file. Length and time too, since some network file systems give
+/// two files one inode.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Identity {
     Look(Look),

@@ -121,7 +121,7 @@ impl<'a> Walk<'a> {
                 path: start,
                 at: BTreeSet::from([spelt.len()]),
                 linked: false,
-                // `.mdlm/**` can mean nothing but the store; `data/**` may mean what else lies there.
+                // `.mdlm/**` can mean nothing but the store; `data/**` may mean its other files.
                 named: spelt.last().is_some_and(|name| name.starts_with('.')),
             })?,
             PathKind::Dangling(to) => return Err(dangling(&start, &walk.name(&start), &to)),

@@ -1,8 +1,8 @@
 //! Refuses grammars whose texts have no probability of their own.
 //!
 //! Three things are checked when a grammar is read: no rule calls itself, so that there are finitely many records; every
-//! drawn entry is identified by the text, by a form that no other entry shares, before another of its forms is said; and no
-//! text can be made in two ways.
+//! drawn entry is identified by the text, by a form that no other entry shares, before another of its forms is said; and
+//! no text can be made in two ways.
 //!
 //! For the last, the grammar is laid out as an automaton: rules are expanded in place, a feature becomes a choice
 //! between its values, and saying a form becomes saying any of its column's (what was drawn before is forgotten, so the
@@ -387,7 +387,7 @@ impl Walks {
             (one, other) => format!("{file}:{other}:1: this alternative and that of line {one}"),
         };
         Error::input(format!("{place} make the same text: `… {text} …`")).hint(
-            "the probability of such a text would not be that of its derivation; change a word so that the text identifies it",
+            "the probability of such a text would not be that of its derivation; change a word so that the texts differ",
         )
     }
 }

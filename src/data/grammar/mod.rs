@@ -133,7 +133,8 @@ struct Form {
 }
 
 impl Form {
-    /// The column that the features' values select. `value` returns the value of a slot and `count` the number of its values.
+    /// The column that the features' values select. `value` returns the value of a slot and `count` the number of its
+    /// values.
     fn column(&self, value: impl Fn(usize) -> u32, count: impl Fn(usize) -> usize) -> usize {
         let index = self
             .features

@@ -188,8 +188,7 @@ pub fn way_out(text: &[u8], holder: TextContainer) -> String {
     } else {
         format!(
             "{writer}find the file's encoding, for example with `file -i FILE`, and convert it: `iconv -f ENCODING \
-             -t UTF-8 \
-             FILE > NEW`; {policy}"
+             -t UTF-8 FILE > NEW`; {policy}"
         )
     }
 }
@@ -207,8 +206,7 @@ pub fn surrogate(text: &[u8], valid: usize, holder: TextContainer) -> Option<(St
             "a surrogate pair (0xED): the text is CESU-8, not UTF-8".to_owned(),
             "convert the file, in Python for example: `text.decode(\"utf-8\", \"surrogatepass\").encode(\"utf-16\", \
              \"surrogatepass\").decode(\"utf-16\")`; or state what to do with such records: `\"invalid_utf8\": \
-             \"replace\"` \
-             or `\"skip\"`",
+             \"replace\"` or `\"skip\"`",
         )
     } else {
         (

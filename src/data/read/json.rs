@@ -337,8 +337,7 @@ impl Values<'_, '_> {
         if bytes.first() == Some(&b'[') {
             return error.hint(
                 "the value is an array; if its elements are the records, write one a line: `jq -c '.[]'`; or point \
-                 into it \
-                 (`/0`)",
+                 into it (`/0`)",
             );
         }
         let mut names = Names::default();

@@ -109,8 +109,7 @@ impl<R: BufRead> Members<R> {
                     ))
                     .hint(format!(
                         "the file continues after its end; if these bytes are not text, cut them off: `truncate -s \
-                         -{count} \
-                         FILE`"
+                         -{count} FILE`"
                     )),
                 ));
             }

@@ -1,10 +1,10 @@
 //! Stores of mdlm among the members of an archive, recognised by the names in them, as [`Store::is_at`] recognises a
 //! folder.
 //!
-//! A zip lists all its names first. A tar is read once, from front to back, and its maker decides the order. Before a store
-//! has shown itself, a member that is named as only a store names its files is left out, and the end of the archive has to
-//! confirm it. A member that a store may contain, but others as well (`version`, `reports/…`), is held back in memory until
-//! the store shows itself or a member of another folder follows ([`Held`]).
+//! A zip lists all its names first. A tar is read once, from front to back, and its maker decides the order. Before a
+//! store has shown itself, a member that is named as only a store names its files is left out, and the end of the archive
+//! has to confirm it. A member that a store may contain, but others as well (`version`, `reports/…`), is held back in
+//! memory until the store shows itself or a member of another folder follows ([`Held`]).
 
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, Read as _};

@@ -1,8 +1,9 @@
 //! Plain text, cut into records.
 //!
 //! A byte order mark at the start of a file, or of a line where files were put together, is dropped; `\r\n` counts as
-//! `\n`, as `\r\r\n` does (a conversion that was done twice) and `\r` in a file without any `\n`; and a record of nothing but white space is empty and is dropped. Nothing
-//! else is changed: leading spaces, tabs, NULs and other control characters are the record's.
+//! `\n`, as `\r\r\n` does (a conversion that was done twice) and `\r` in a file without any `\n`; and a record of nothing
+//! but white space is empty and is dropped. Nothing else is changed: leading spaces, tabs, NULs and other control
+//! characters are the record's.
 
 use std::borrow::Cow;
 use std::io::BufRead;
@@ -90,9 +91,9 @@ pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> R
         lines.line(&carried, carried.len())?;
     }
     lines.finish()?;
-    lines.tell_returns();
-    lines.tell_doubled();
-    lines.tell_controls();
+    lines.warn_of_returns();
+    lines.warn_of_doubled();
+    lines.warn_of_controls();
     Ok(())
 }
 
@@ -237,7 +238,7 @@ impl Lines<'_, '_> {
     }
 
     /// Warns of carriage returns within lines: where most lines seem to end in them, of how to write line ends.
-    fn tell_returns(&mut self) {
+    fn warn_of_returns(&mut self) {
         let (returns, lines, first) = (self.returns, self.line, self.first_return);
         if returns > lines {
             self.sink.warn("returns within", || {
@@ -262,7 +263,7 @@ impl Lines<'_, '_> {
     }
 
     /// Warns of line ends that were converted twice.
-    fn tell_doubled(&mut self) {
+    fn warn_of_doubled(&mut self) {
         let (doubled, first) = (self.doubled, self.first_doubled);
         if doubled > 0 {
             let lines = counted(doubled, "line");
@@ -277,7 +278,7 @@ impl Lines<'_, '_> {
     }
 
     /// Warns of NULs and the like: the file may be in another encoding, or no text.
-    fn tell_controls(&mut self) {
+    fn warn_of_controls(&mut self) {
         let (controls, first) = (self.controls, self.first_control);
         if controls > 0 {
             self.sink.warn("controls", || {
@@ -287,8 +288,7 @@ impl Lines<'_, '_> {
                 };
                 format!(
                     "{controls} control {characters} (NUL or another below U+0020) {stand} in the text, the first in \
-                     line \
-                     {first}; {stay}"
+                     line {first}; {stay}"
                 )
             });
         }

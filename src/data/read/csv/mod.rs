@@ -127,7 +127,7 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
         }
         table.record(&values, &rows, sink)?;
     }
-    table.sniff.tell(sink);
+    table.sniff.warn(sink);
     match rows.parser.suspicion() {
         Some(suspicion) => suspected(suspicion, width, sink),
         None => Ok(()),
@@ -270,8 +270,7 @@ fn columns(format: &CsvFormat, names: &[Vec<u8>], delimiter: u8, stated: bool) -
                         ))
                         .hint(
                             "the file may be UTF-16: `file FILE` says what it is; convert it: `iconv -f UTF-16 -t \
-                             UTF-8 FILE \
-                             > NEW`",
+                             UTF-8 FILE > NEW`",
                         ));
                     }
                     Err(Error::input(format!("the header has no column `{wanted}`")).hint(format!(
@@ -501,8 +500,7 @@ impl Table<'_> {
             let hint = if row.backslash && self.format.escape.is_none() {
                 format!(
                     "a backslash stands before a delimiter: if that is how this file writes them within values, say \
-                     so: \
-                     `\"escape\": \"\\\\\"`; or {skip}"
+                     so: `\"escape\": \"\\\\\"`; or {skip}"
                 )
             } else if row.spaced {
                 format!(
@@ -572,7 +570,7 @@ impl Sniff {
         }
     }
 
-    fn tell(&self, sink: &mut Sink<'_>) {
+    fn warn(&self, sink: &mut Sink<'_>) {
         if let Some(other) = self.other
             && self.rows > 1
         {

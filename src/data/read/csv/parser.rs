@@ -587,8 +587,7 @@ impl Machine {
                 self.fault = Some(Fault {
                     message: format!("the quote opened in line {line}, column {column} is not closed {within}"),
                     hint: "if quotes are text in this file, say so: `\"quote\": \"none\"`; if quoted values have so \
-                         many \
-                           lines, raise `quoted_lines`; `\"bad_rows\": \"skip\"` leaves such rows out"
+                           many lines, raise `quoted_lines`; `\"bad_rows\": \"skip\"` leaves such rows out"
                         .to_owned(),
                 });
                 return from;
