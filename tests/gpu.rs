@@ -493,7 +493,7 @@ fn a_training_follows_the_cpus() {
     }
 }
 
-/// In f32 a device draws the texts of the CPU, but for what lies at the very edge of a token.
+/// In f32 a device draws the texts of the CPU, except for draws at the very edge of a token.
 #[test]
 fn chains_are_those_of_the_cpu() {
     let Some(cuda) = cuda(Mode::F32) else { return };

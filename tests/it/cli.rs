@@ -82,7 +82,7 @@ fn help_reads_well() {
 
 /// A GPU's memory is shown without one: more for more rows, less in bf16, and it adds up.
 #[test]
-fn the_memory_of_a_gpu_is_told_without_one() {
+fn the_memory_of_a_gpu_is_shown_without_one() {
     let printed = |precision: &str| -> Vec<serde_json::Value> {
         let arguments = ["shapes", "--device", "cuda", "--precision", precision, "--json"];
         let output = mdlm().args(arguments).output().unwrap();

@@ -1,4 +1,4 @@
-//! `mdlm doctor`, and what becomes of `--device` on this machine, which may have a GPU or not.
+//! `mdlm doctor`, and which device `--device` takes on this machine, with or without a GPU.
 
 use std::fs;
 
@@ -13,7 +13,7 @@ fn printed() -> Value {
 }
 
 #[test]
-fn the_doctor_tells_all_there_is_in_80_columns() {
+fn the_doctor_lists_every_part_in_80_columns() {
     let folder = tempfile::tempdir().unwrap();
     let output = mdlm()
         .current_dir(folder.path())
@@ -36,25 +36,25 @@ fn the_doctor_tells_all_there_is_in_80_columns() {
         assert!(names.contains(&name), "{name}: {text}");
     }
     assert!(text.contains("\n`--device auto` takes the "), "{text}");
-    // Who looks leaves nothing behind.
+    // The command writes no files.
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
 }
 
 #[test]
 fn the_doctors_json_agrees_with_itself() {
-    let shown_text = printed();
-    assert_eq!(shown_text["version"], env!("CARGO_PKG_VERSION"));
-    assert_eq!(shown_text["stated_device"], "cpu");
-    let verdict = &shown_text["verdict"];
+    let report = printed();
+    assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(report["stated_device"], "cpu");
+    let verdict = &report["verdict"];
     assert!(!verdict["because"].as_str().unwrap().is_empty());
     match verdict["device"].as_str().unwrap() {
         "cuda" => {
             assert!(verdict["way_out"].is_null());
             for part in ["driver", "nvrtc", "cublaslt"] {
-                assert_eq!(shown_text[part]["found"], true, "{part}");
+                assert_eq!(report[part]["found"], true, "{part}");
             }
-            assert_eq!(shown_text["nvrtc"]["fits_driver"], true);
-            assert!(shown_text["gpus"][0]["free_bytes"].is_u64());
+            assert_eq!(report["nvrtc"]["fits_driver"], true);
+            assert!(report["gpus"][0]["free_bytes"].is_u64());
         }
         "cpu" => assert!(!verdict["way_out"].as_str().unwrap().is_empty()),
         other => panic!("{other}"),
@@ -65,10 +65,10 @@ fn the_doctors_json_agrees_with_itself() {
 #[test]
 fn the_doctor_looks_at_the_store() {
     let project = Project::new(20);
-    let store = |shown_text: &Value| {
+    let store = |report: &Value| {
         (
-            shown_text["store"]["exists"].clone(),
-            shown_text["store"]["fault"].clone(),
+            report["store"]["exists"].clone(),
+            report["store"]["fault"].clone(),
         )
     };
     let doctor = |arguments: &[&str]| -> Value {
@@ -253,12 +253,12 @@ mod pretended {
     }
 
     #[test]
-    fn what_is_missing_is_told_by_the_doctor_and_by_a_run() {
+    fn what_is_missing_is_reported_by_the_doctor_and_by_a_run() {
         let check = |libraries: &[&str], facts: &[(&str, &str)], because: &str| {
             let machine = Machine::new(libraries);
-            let shown_text = machine.doctor(facts);
-            assert_eq!(shown_text["verdict"]["device"], "cpu", "{because}");
-            let verdict = shown_text["verdict"]["because"].as_str().unwrap();
+            let report = machine.doctor(facts);
+            assert_eq!(report["verdict"]["device"], "cpu", "{because}");
+            let verdict = report["verdict"]["because"].as_str().unwrap();
             assert!(verdict.contains(because), "{verdict}");
             let (code, talk) = machine.run(facts);
             assert_eq!(code, Some(0), "{talk}");
@@ -282,22 +282,22 @@ mod pretended {
     }
 
     #[test]
-    fn a_gpu_is_tried_when_nobody_uses_it_and_a_run_waits_for_its_turn() {
+    fn an_unused_gpu_is_tested_and_a_run_waits_for_a_used_one() {
         let machine = Machine::new(&ALL);
-        let shown_text = machine.doctor(&[]);
-        // All is there; that this GPU computes nothing shows in its trial.
-        assert_eq!(shown_text["verdict"]["device"], "cpu");
-        let fault = shown_text["trial"]["fault"].as_str().unwrap();
+        let report = machine.doctor(&[]);
+        // Every library is found; the self-test shows that this GPU computes nothing.
+        assert_eq!(report["verdict"]["device"], "cpu");
+        let fault = report["trial"]["fault"].as_str().unwrap();
         assert!(fault.contains("open CUDA device 0: "), "{fault}");
-        assert_eq!(shown_text["gpus"][0]["used_by"], Value::Null);
-        assert_eq!(shown_text["nvrtc"]["tried_for"], "sm_90a");
+        assert_eq!(report["gpus"][0]["used_by"], Value::Null);
+        assert_eq!(report["nvrtc"]["tried_for"], "sm_90a");
 
         let turn = machine.held();
-        let shown_text = machine.doctor(&[]);
-        assert_eq!(shown_text["gpus"][0]["used_by"]["pid"], 7);
-        assert_eq!(shown_text["verdict"]["device"], "cuda");
-        assert_eq!(shown_text["trial"]["outcome"], "not_tried");
-        // Who shares does not wait.
+        let report = machine.doctor(&[]);
+        assert_eq!(report["gpus"][0]["used_by"]["pid"], 7);
+        assert_eq!(report["verdict"]["device"], "cuda");
+        assert_eq!(report["trial"]["outcome"], "not_tried");
+        // A run that shares the GPU does not wait.
         let (code, talk) = machine.run(&[("MDLM_GPU_SHARED", "1")]);
         assert_eq!(code, Some(0), "{talk}");
         assert_eq!(

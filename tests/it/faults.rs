@@ -113,7 +113,8 @@ fn a_full_disk() {
     assert_eq!(fs::read_dir(store.join("staging")).unwrap().count(), 0);
 }
 
-/// A store on a file system that is mounted read-only tells so, can be read, and goes on once it can be written.
+/// A store on a file system that is mounted read-only can be read, says why a run fails, and is continued once it can be
+/// written.
 #[test]
 fn a_read_only_store() {
     let Some(disk) = Disk::new(64 << 10) else { return };
@@ -123,11 +124,11 @@ fn a_read_only_store() {
     assert!(run(&project, &store, &["--target", "text"]).status.success());
     disk.remount("ro");
     let output = run(&project, &store, &[]);
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(
-        shown_text.contains("Read-only file system") && shown_text.contains("hint: "),
-        "{shown_text}"
+        errors.contains("Read-only file system") && errors.contains("hint: "),
+        "{errors}"
     );
     let arguments = ["--store", store.to_str().unwrap()];
     let output = project.mdlm("plan", &arguments).output().unwrap();
@@ -170,11 +171,11 @@ fn assert_readable(mut mdlm: impl FnMut(&[&str]) -> Command, store: &str, output
     ] {
         let words: Vec<&str> = line.split(' ').collect();
         let output = mdlm(&words).env("MDLM_DEVICE", "cpu").output().unwrap();
-        let shown_text = talk(&output);
-        assert!(output.status.success(), "{line}: {shown_text}");
+        let errors = talk(&output);
+        assert!(output.status.success(), "{line}: {errors}");
         assert!(
-            !shown_text.contains("warning") && !shown_text.contains("error"),
-            "{line}: {shown_text}"
+            !errors.contains("warning") && !errors.contains("error"),
+            "{line}: {errors}"
         );
     }
 }
@@ -234,7 +235,7 @@ fn a_store_of_another_user_serves_what_it_has() {
     }
 }
 
-/// Somebody without rights: this user, or a stranger where this user is root, whom nothing is denied.
+/// The program run by a user without rights: this user, or another one if this user is root.
 fn stranger(project: &Project, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));
     command.current_dir(project.path()).args(arguments);
@@ -260,7 +261,8 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     all
 }
 
-/// Another store helps those who make results; who changes this one, or writes elsewhere, needs another way out.
+/// The hint suggests another store only to a command that makes results, not to one that changes this store or writes
+/// elsewhere.
 #[test]
 fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
     let project = Project::new(60);
@@ -282,15 +284,14 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
     let output = stranger(&project, &["gc", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(
-        shown_text
-            .contains("hint: the command changes the store itself: run it as the user who owns the store")
-            || shown_text.contains("hint: give this user the permission\n"),
-        "{shown_text}"
+        errors.contains("hint: the command changes the store itself: run it as the user who owns the store")
+            || errors.contains("hint: give this user the permission\n"),
+        "{errors}"
     );
-    assert!(!shown_text.contains("--store"), "{shown_text}");
+    assert!(!errors.contains("--store"), "{errors}");
     for folder in &locked {
         set_mode(folder, 0o755);
     }
@@ -301,11 +302,11 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
         let output = stranger(&project, &["init", folder, "--files", "corpus/*.txt"])
             .output()
             .unwrap();
-        let shown_text = talk(&output);
-        assert_eq!(output.status.code(), Some(3), "{shown_text}");
+        let errors = talk(&output);
+        assert_eq!(output.status.code(), Some(3), "{errors}");
         assert!(
-            shown_text.contains("hint: name a folder that can be written: `mdlm init DIR"),
-            "{shown_text}"
+            errors.contains("hint: name a folder that can be written: `mdlm init DIR"),
+            "{errors}"
         );
     }
 }
@@ -329,12 +330,12 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{shown_text}");
-    assert!(shown_text.contains("Permission denied"), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
+    assert!(errors.contains("Permission denied"), "{errors}");
     assert!(
-        shown_text.contains("hint: choose a folder that can be written with `--store DIR`"),
-        "{shown_text}"
+        errors.contains("hint: choose a folder that can be written with `--store DIR`"),
+        "{errors}"
     );
     let output = stranger(&project, &["plan", "pipelines/tiny.json"])
         .output()
@@ -351,15 +352,15 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json", "--store", "/tmp/never"])
         .output()
         .unwrap();
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(
-        shown_text.contains("corpus/b.txt`: Permission denied") && shown_text.contains("hint: give"),
-        "{shown_text}"
+        errors.contains("corpus/b.txt`: Permission denied") && errors.contains("hint: give"),
+        "{errors}"
     );
     set_mode(&corpus, 0o644);
 
-    // What a stage has made may not be read: it is not taken for corrupt.
+    // An artifact that may not be read is not taken for corrupt.
     let summary = project.run(&["--target", "tokens"]);
     let artifact = project
         .store()
@@ -378,13 +379,13 @@ fn permission_denied() {
     let output = stranger(&project, &["run", "pipelines/tiny.json"])
         .output()
         .unwrap();
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(3), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(3), "{errors}");
     assert!(
-        shown_text.contains("Permission denied") && shown_text.contains("hint: "),
-        "{shown_text}"
+        errors.contains("Permission denied") && errors.contains("hint: "),
+        "{errors}"
     );
-    assert!(!project.store().join("quarantine").exists(), "{shown_text}");
+    assert!(!project.store().join("quarantine").exists(), "{errors}");
     set_mode(&file, 0o444);
 
     let summary = project.run(&[]);
@@ -392,7 +393,7 @@ fn permission_denied() {
     assert_sound(&project, &project.store());
 }
 
-/// Somebody writes to a file of the corpus for as long as the run reads it.
+/// Another process writes to a file of the corpus for as long as the run reads it.
 #[test]
 fn a_file_that_changes_while_it_is_read() {
     let project = Project::new(5_000);
@@ -414,7 +415,7 @@ fn a_file_that_changes_while_it_is_read() {
         }
         child.wait_with_output().unwrap()
     };
-    // On a busy machine a run may come to its end between two changes: anew, then.
+    // On a busy machine a run may end between two changes: then it is repeated.
     let mut output = disturbed();
     for _ in 0..9 {
         if output.status.success() {
@@ -423,15 +424,15 @@ fn a_file_that_changes_while_it_is_read() {
             output = disturbed();
         }
     }
-    let shown_text = talk(&output);
-    assert_eq!(output.status.code(), Some(2), "{shown_text}");
+    let errors = talk(&output);
+    assert_eq!(output.status.code(), Some(2), "{errors}");
     assert!(
-        shown_text.contains("`../corpus/a.txt` changed while the stage was reading it"),
-        "{shown_text}"
+        errors.contains("`../corpus/a.txt` changed while the stage was reading it"),
+        "{errors}"
     );
     assert!(
-        shown_text.contains("hint: run again when no other process writes to it"),
-        "{shown_text}"
+        errors.contains("hint: run again when no other process writes to it"),
+        "{errors}"
     );
     let made = fs::read_dir(project.store().join("artifacts")).unwrap().count();
     assert_eq!(made, 0, "nothing is kept of what may be half of both");

@@ -210,7 +210,7 @@ fn what_exclude_cannot_mean_is_a_fault() {
 }
 
 #[test]
-fn a_cached_source_tells_what_is_left_out_now() {
+fn a_cached_source_reports_what_is_skipped_now() {
     let run = |sources: &Sources| {
         let (summary, talk) = sources.run(&[]);
         (

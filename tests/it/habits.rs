@@ -13,7 +13,7 @@ fn words(text: &str) -> String {
 }
 
 #[test]
-fn a_number_that_is_no_json_is_told_how_to_be_written() {
+fn the_hint_spells_a_number_as_json() {
     let project = Project::whole(5);
     for (written, part) in [
         (".001", "`.001` is not a JSON number"),
@@ -68,7 +68,7 @@ fn a_number_that_is_no_json_is_told_how_to_be_written() {
 
 /// The same inside a file, where each is a fault at its place.
 #[test]
-fn a_manifest_in_another_languages_spelling_is_told_how_json_has_it() {
+fn the_hint_spells_values_of_other_languages_as_json() {
     let project = Project::whole(5);
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();
@@ -455,7 +455,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
     project.run(&[]);
     let manifest = |name: &str| project.path().join(format!("pipelines/{name}.json"));
     let text = fs::read_to_string(manifest("tiny")).unwrap();
-    let plan = |name: &str, more: &[&str]| {
+    let plan_of = |name: &str, more: &[&str]| {
         let mut mdlm = mdlm();
         mdlm.current_dir(project.path())
             .args(["plan", &format!("pipelines/{name}.json")])
@@ -470,15 +470,12 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
     sweep["stages"]["model"]["matrix"] = json!({ "learning_rate": [2e-3, 4e-3] });
     sweep["stages"]["bound"]["draws"] = json!(2);
     fs::write(manifest("sweep"), sweep.to_string()).unwrap();
-    let shown_text = plan("sweep", &[]);
+    let plan = plan_of("sweep", &[]);
     assert!(
-        shown_text.contains("model@learning_rate=0.002 train will run: never ran"),
-        "{shown_text}"
+        plan.contains("model@learning_rate=0.002 train will run: never ran"),
+        "{plan}"
     );
-    assert!(
-        !shown_text.contains("compared with") && !shown_text.contains('→'),
-        "{shown_text}"
-    );
+    assert!(!plan.contains("compared with") && !plan.contains('→'), "{plan}");
     // Its own changes are: of a stage that ran, and of one that was renamed.
     let second = text
         .replace("\"tiny\"", "\"second\"")
@@ -491,39 +488,36 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         assert!(mdlm.output().unwrap().status.success());
     };
     run("second");
-    let shown_text = plan("second", &["--set", "stages.model.steps=40"]);
+    let plan = plan_of("second", &["--set", "stages.model.steps=40"]);
     assert!(
-        shown_text.contains("model train will run from step 30 on: `steps` 30 → 40"),
-        "{shown_text}"
+        plan.contains("model train will run from step 30 on: `steps` 30 → 40"),
+        "{plan}"
     );
     // Of two manifests of one name each has its own past.
     fs::write(manifest("twin"), &text).unwrap();
-    let shown_text = plan("twin", &["--set", "stages.model.dropout=0.3"]);
-    assert!(
-        shown_text.contains("model train will run: never ran"),
-        "{shown_text}"
-    );
+    let plan = plan_of("twin", &["--set", "stages.model.dropout=0.3"]);
+    assert!(plan.contains("model train will run: never ran"), "{plan}");
     fs::remove_file(manifest("twin")).unwrap();
     // Another name within, or another file: the same pipeline.
     fs::write(manifest("tiny"), text.replace("\"tiny\"", "\"other\"")).unwrap();
-    let shown_text = plan("tiny", &["--set", "stages.model.dropout=0.3"]);
+    let plan = plan_of("tiny", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        shown_text.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
-        "{shown_text}"
+        plan.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{plan}"
     );
     fs::write(manifest("tiny"), &text).unwrap();
     fs::rename(manifest("tiny"), manifest("moved")).unwrap();
-    let shown_text = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    let plan = plan_of("moved", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        shown_text.contains("model train will run: `dropout` 0.1 → 0.3"),
-        "{shown_text}"
+        plan.contains("model train will run: `dropout` 0.1 → 0.3"),
+        "{plan}"
     );
     // Both at once, while nothing else is where it was.
     fs::write(manifest("moved"), text.replace("\"tiny\"", "\"both\"")).unwrap();
-    let shown_text = plan("moved", &["--set", "stages.model.dropout=0.3"]);
+    let plan = plan_of("moved", &["--set", "stages.model.dropout=0.3"]);
     assert!(
-        shown_text.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
-        "{shown_text}"
+        plan.contains("`dropout` 0.1 → 0.3; compared with `model` of `tiny`"),
+        "{plan}"
     );
 }
 
@@ -717,7 +711,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
         }
         assert!(!project.store().join("artifacts").exists());
     }
-    // Whoever validates needs no data.
+    // `validate` needs no data.
     fs::remove_file(project.path().join("tokenizer.json")).unwrap();
     let (code, _, talk) = printed(&mut project.mdlm("validate", &[]));
     assert_eq!(code, Some(0), "{talk}");
@@ -776,7 +770,7 @@ fn a_single_thing_is_no_plural() {
 
 /// What a key holds beside the settings is shown in the words of the manifest.
 #[test]
-fn the_form_of_files_is_told_in_words() {
+fn the_format_of_files_is_shown_in_words() {
     let project = Project::new(5);
     project.run(&["--target", "text"]);
     let line = json!({ "text": "some words" }).to_string() + "\n";

@@ -366,7 +366,7 @@ fn every_row_of_the_table_of_keys_holds() {
     );
 }
 
-/// A row that is added to the table finds no cases here, and somebody writes them.
+/// A row that is added to the table needs cases here.
 #[test]
 fn the_table_of_keys_has_no_row_without_cases() {
     let text = fs::read_to_string("src/stages/key.rs").unwrap();

@@ -1,6 +1,6 @@
-//! Death at any moment: runs are killed at random points, over all stages, alone and two at a time, with and without a
-//! remote cache. After every death what lies in the store is whole, and in the end the results are those of a run that
-//! nobody disturbed.
+//! Kills at any moment: runs are killed at random points, over all stages, alone and two at a time, with and without a
+//! remote cache. After every kill the files in the store are whole, and in the end the results are those of an
+//! undisturbed run.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,7 +20,7 @@ use crate::support::{Project, untimed};
 const KILLS: usize = 200;
 /// The longest that a run is left alone from its start, in microseconds: some do not come to their first stage.
 const FROM_START: u64 = 60_000;
-/// The longest that a stage is left alone: a quick one may come to its end and the next one begin.
+/// The longest that a stage is left alone: a quick one may end and the next one begin.
 const IN_STAGE: u64 = 20_000;
 /// The same for the training, which is not quick.
 const IN_TRAINING: u64 = 100_000;
@@ -140,7 +140,7 @@ fn check_store(store: &Store, after: &str) {
     }
 }
 
-/// Every file of the remote has the content that its name tells, and every record its files.
+/// Every file of the remote has the content that its name states, and every record its files.
 fn check_remote(folder: &Path, after: &str) {
     let below = |folder: &Path| -> Vec<_> {
         let entries = fs::read_dir(folder).into_iter().flatten();
@@ -211,7 +211,7 @@ fn resume_after_kills_at_any_moment_gives_the_results_of_an_undisturbed_run() {
             }
             assert!(
                 clock.elapsed() < Duration::from_secs(1200),
-                "{killed} kills, {hit:?}: no run comes to its end"
+                "{killed} kills, {hit:?}: no run ends"
             );
         }
         whole += 1;

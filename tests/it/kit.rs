@@ -21,7 +21,7 @@ fn kit(archive: &str) -> Option<HashMap<String, Vec<u8>>> {
     let bytes = zstd::decode_all(packed).unwrap();
     let mut files = HashMap::new();
     let mut at = 0;
-    // A block of 512 bytes tells the name and, in octal digits, the size (POSIX.1-1988, ustar).
+    // A block of 512 bytes has the name and, in octal digits, the size (POSIX.1-1988, ustar).
     while bytes.get(at).is_some_and(|&byte| byte != 0) {
         let text = |range: std::ops::Range<usize>| {
             let field = bytes[at..][range].split(|&byte| byte == 0 || byte == b' ');

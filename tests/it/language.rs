@@ -1,5 +1,5 @@
-//! The words of CONTRIBUTING.md's glossary hold: no text that a user or a reader of the code meets uses a word of the
-//! list [`REFUSED`].
+//! The words of CONTRIBUTING.md's glossary hold: no text for users, and no comment, message or test name, uses a word of
+//! the list [`REFUSED`].
 
 use std::fmt::Write as _;
 use std::fs;
@@ -31,7 +31,7 @@ const REFUSED: [(&str, &str); 12] = [
     ("whoever", "the name of the actor"),
 ];
 
-/// Words that are refused in what a user reads: help, schema, pages and messages. In a comment they may be plain English.
+/// Words that are refused in texts for users: help, schema, pages and messages. In a comment they may be plain English.
 const REFUSED_FOR_USERS: [(&str, &str); 3] = [
     ("none of", "no … of"),
     ("of (its|their|his) own", "separate, its"),
@@ -123,14 +123,32 @@ struct Prose {
     comment: String,
     /// Texts in quotes.
     quoted: String,
+    /// The name of the function that the line declares, as words.
+    function: String,
 }
 
-/// Comments and texts in quotes of a source file, line by line; the names of the code are left out.
+/// The name of the function that a line declares, as words; empty for other lines.
+fn declared(line: &str) -> String {
+    let Some((before, rest)) = line.split_once("fn ") else {
+        return String::new();
+    };
+    let is_keyword = |word: &str| word.starts_with("pub") || matches!(word, "const" | "unsafe");
+    let name = rest.split(|c: char| !(c.is_alphanumeric() || c == '_')).next();
+    match name {
+        Some(name) if before.split_whitespace().all(is_keyword) => name.replace('_', " "),
+        _ => String::new(),
+    }
+}
+
+/// Comments, texts in quotes and names of functions of a source file, line by line; other names are left out.
 fn prose(source: &str) -> Vec<Prose> {
     let mut lines = Vec::new();
     let mut quoted = false;
     for line in source.lines() {
         let mut kept = Prose::default();
+        if !quoted {
+            kept.function = declared(line);
+        }
         let mut characters = line.chars().peekable();
         while let Some(character) = characters.next() {
             match character {
@@ -151,21 +169,34 @@ fn prose(source: &str) -> Vec<Prose> {
     lines
 }
 
-/// Comments and messages of the code.
-fn code() -> (Vec<Text>, Vec<Text>) {
-    let (mut comments, mut messages) = (Vec::new(), Vec::new());
-    for path in files(&root().join("src"), ".rs") {
+/// The texts of the code in a folder.
+#[derive(Default)]
+struct Code {
+    comments: Vec<Text>,
+    /// Texts in quotes.
+    messages: Vec<Text>,
+    functions: Vec<Text>,
+}
+
+fn code(folder: &str) -> Code {
+    let mut code = Code::default();
+    for path in files(&root().join(folder), ".rs") {
+        // This file quotes the refused words.
+        if path.ends_with(file!()) {
+            continue;
+        }
         let source = fs::read_to_string(&path).unwrap();
-        for (number, Prose { comment, quoted }) in prose(&source).into_iter().enumerate() {
-            let place = format!("{}:{}", relative(&path), number + 1);
-            comments.push(Text {
-                place: place.clone(),
-                text: comment,
-            });
-            messages.push(Text { place, text: quoted });
+        for (number, line) in prose(&source).into_iter().enumerate() {
+            let text = |text: String| Text {
+                place: format!("{}:{}", relative(&path), number + 1),
+                text,
+            };
+            code.comments.push(text(line.comment));
+            code.messages.push(text(line.quoted));
+            code.functions.push(text(line.function));
         }
     }
-    (comments, messages)
+    code
 }
 
 /// Every use of a refused word, one a line; empty when all is well.
@@ -195,7 +226,7 @@ fn uses(texts: &[Text], words: &[(&str, &str)]) -> String {
 
 #[test]
 fn language_of_help_schema_pages_and_messages_uses_no_refused_word() {
-    let (_, mut messages) = code();
+    let mut messages = code("src").messages;
     // English that the detokenizers read and write.
     messages.retain(|text| !text.place.starts_with("src/data/detokenize/"));
     let texts: Vec<Text> = help().into_iter().chain(pages()).chain(messages).collect();
@@ -205,20 +236,37 @@ fn language_of_help_schema_pages_and_messages_uses_no_refused_word() {
 
 #[test]
 fn language_of_comments_uses_no_refused_word() {
-    let found = uses(&code().0, &REFUSED);
+    let found = uses(&code("src").comments, &REFUSED);
     assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());
 }
 
 #[test]
-fn language_of_a_source_is_its_comments_and_quoted_texts() {
-    let source = "let told = \"somebody \\\" said\"; // nobody\nlet c = '\"'; let x = 1; /// none of it\n";
-    let line = |comment: &str, quoted: &str| Prose {
+fn language_of_tests_uses_no_refused_word() {
+    let tests = code("tests");
+    for texts in [tests.comments, tests.messages, tests.functions] {
+        assert!(texts.iter().any(|text| !text.text.is_empty()));
+        let found = uses(&texts, &REFUSED);
+        assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());
+    }
+}
+
+#[test]
+fn language_of_a_source_is_its_comments_quoted_texts_and_functions() {
+    let source = "let told = \"somebody \\\" said\"; // nobody\nlet c = '\"'; let x = 1; /// none of it\n\
+                  pub const fn it_is_told(x: u8) {}\nuse_fn (x) // fn told(\n";
+    let line = |comment: &str, quoted: &str, function: &str| Prose {
         comment: comment.to_owned(),
         quoted: quoted.to_owned(),
+        function: function.to_owned(),
     };
     assert_eq!(
         prose(source),
-        [line("/ nobody", " somebody  said "), line("// none of it", "")]
+        [
+            line("/ nobody", " somebody  said ", ""),
+            line("// none of it", "", ""),
+            line("", "", "it is told"),
+            line("/ fn told(", "", ""),
+        ]
     );
     let text = |text: &str| Text {
         place: "a.rs:1".to_owned(),

@@ -60,7 +60,7 @@ fn wrapped_lm1b_is_a_matter_of_two_overrides() {
 }
 
 #[test]
-fn broken_manifests_are_told_well() {
+fn faults_of_broken_manifests_are_shown() {
     let folder = root().join("tests/it/manifests/bad");
     let files = manifests("tests/it/manifests/bad");
     assert!(files.len() > 30);
@@ -71,13 +71,13 @@ fn broken_manifests_are_told_well() {
     settings.bind(|| {
         for path in files {
             let name = path.file_name().unwrap().to_str().unwrap();
-            let shown_text = transcript(mdlm().current_dir(&folder).args(["validate", name]));
-            assert!(shown_text.starts_with("exit 2"), "{name} is valid: {shown_text}");
+            let output = transcript(mdlm().current_dir(&folder).args(["validate", name]));
+            assert!(output.starts_with("exit 2"), "{name} is valid: {output}");
             assert!(
-                shown_text.lines().all(|line| line.chars().count() <= 130),
-                "{name}: {shown_text}"
+                output.lines().all(|line| line.chars().count() <= 130),
+                "{name}: {output}"
             );
-            insta::assert_snapshot!(name.trim_end_matches(".json"), shown_text);
+            insta::assert_snapshot!(name.trim_end_matches(".json"), output);
         }
     });
 }
@@ -125,7 +125,7 @@ fn faults_as_json() {
 
 #[test]
 fn overrides_are_checked_as_they_were_written() {
-    let shown_text = transcript(mdlm().current_dir(root()).args([
+    let output = transcript(mdlm().current_dir(root()).args([
         "validate",
         "pipelines/quickstart.json",
         "--set",
@@ -137,7 +137,7 @@ fn overrides_are_checked_as_they_were_written() {
         "--set",
         "seed=[1, 2",
     ]));
-    insta::assert_snapshot!(shown_text, @r"
+    insta::assert_snapshot!(output, @r"
     exit 2
     --- stdout
     --- stderr
@@ -231,7 +231,7 @@ fn large_files_are_refused_before_they_are_read() {
 }
 
 #[test]
-fn a_file_full_of_faults_is_told_in_part_and_at_once() {
+fn a_file_full_of_faults_is_shown_in_part_and_at_once() {
     // Half a million unknown fields, and as many wrong elements, on one line.
     let fields: Vec<_> = (0..60_000).map(|i| format!("\"f{i}\":1")).collect();
     let wide = format!("{{{}}}", fields.join(","));
@@ -448,8 +448,8 @@ fn a_stage_may_be_described() {
     let before = plan();
     let text = std::fs::read_to_string(&path).unwrap();
     let with = |description: &str| {
-        let shown_text = format!("\"kind\": \"pack\", \"description\": {description},");
-        std::fs::write(&path, text.replace("\"kind\": \"pack\",", &shown_text)).unwrap();
+        let described = format!("\"kind\": \"pack\", \"description\": {description},");
+        std::fs::write(&path, text.replace("\"kind\": \"pack\",", &described)).unwrap();
     };
     with("\"rows of 32\"");
     assert_eq!(plan().stdout, before.stdout);

@@ -135,7 +135,7 @@ fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }
 
-/// The revision as each sort of checkout tells it.
+/// The revision is found in each sort of checkout.
 #[test]
 fn the_revision_is_read_off_a_checkout() {
     let folder = tempfile::tempdir().unwrap();

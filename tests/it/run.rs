@@ -148,7 +148,7 @@ fn neither_threads_nor_place_change_what_is_made() {
 }
 
 #[test]
-fn path_and_show_tell_of_what_is_there() {
+fn path_and_show_print_the_results_of_a_stage() {
     let project = Project::new(50);
     insta::assert_snapshot!(transcript(&mut project.mdlm("path", &["rows"])), @r"
     exit 2
@@ -385,7 +385,8 @@ fn two_runs_at_once_share_the_work() {
     );
 }
 
-/// Whoever finds a stage being worked on says for whom it waits, and goes on when that process is gone.
+/// A run that needs a stage that another process makes says for which process it waits, and continues when that process
+/// has ended.
 #[test]
 fn a_run_that_waits_says_for_whom() {
     let project = Project::new(50);

@@ -41,7 +41,7 @@ fn results_are_pushed_pulled_and_fetched_when_needed() {
     let (here, there) = (Project::new(40), Project::new(40));
     let output = here.mdlm("run", &["--quiet"]).output().unwrap();
     assert!(output.status.success());
-    let shown_text = [
+    let transcripts = [
         here.mdlm("push", &remote),
         here.mdlm("push", &remote),
         // The results come, and what they were made of stays there.
@@ -52,7 +52,7 @@ fn results_are_pushed_pulled_and_fetched_when_needed() {
         there.mdlm("pull", &[]),
     ]
     .map(|mut command| masked(&transcript(&mut command), shared.path()));
-    insta::assert_snapshot!("shared", shown_text.join("\n"));
+    insta::assert_snapshot!("shared", transcripts.join("\n"));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-//! Signals that ask a run to end: each keeps what is finished and a checkpoint, and has an exit code of its own. And the
-//! log of a run that nobody watches.
+//! Signals that ask a run to end: each keeps finished stages and a checkpoint, and has its exit code. And the log of a run
+//! without a terminal.
 
 #![cfg(unix)]
 
@@ -105,11 +105,11 @@ fn resume_after_every_signal_from_its_checkpoint_and_each_has_its_exit_code() {
             ended
         };
         assert_eq!(ended, expected, "{signal}: {talk}");
-        let shown_text = match signal {
+        let message = match signal {
             "INT" => "error: interrupted\nhint: finished stages and checkpoints are kept".to_owned(),
             _ => format!("error: interrupted by SIG{signal}\nhint: finished stages and checkpoints are kept"),
         };
-        assert!(talk.contains(&shown_text), "{talk}");
+        assert!(talk.contains(&message), "{talk}");
         let step = kept(&talk).unwrap_or_else(|| panic!("{signal}: {talk}"));
         assert!(step > before, "{signal} went on from step {before}: {talk}");
         if before > 0 {

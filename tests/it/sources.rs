@@ -71,7 +71,7 @@ fn forms_are_recognised_and_a_renamed_file_is_read_anew() {
 }
 
 #[test]
-fn what_is_left_out_is_told() {
+fn what_is_left_out_is_counted() {
     let folder = project(&json!({
         "kind": "source", "input": { "kind": "files", "files": ["a.txt"] },
         "detokenize": ["wikitext"], "filter": { "min_bytes": 6, "unique": true, "excludes": "z" }, "limit": 2

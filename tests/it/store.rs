@@ -18,8 +18,8 @@ fn command(project: &Project, arguments: &[&str]) -> assert_cmd::Command {
 
 fn json(project: &Project, arguments: &[&str]) -> (i32, Value) {
     let output = command(project, arguments).output().unwrap();
-    let shown_text = String::from_utf8_lossy(&output.stderr).into_owned();
-    let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{shown_text}"));
+    let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+    let value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{errors}"));
     (output.status.code().unwrap(), value)
 }
 
@@ -134,15 +134,15 @@ fn a_corrupt_input_is_never_consumed() {
         .mdlm("run", &["--set", "stages.rows.length=64"])
         .output()
         .unwrap();
-    let shown_text = steady(&project, &String::from_utf8(output.stderr).unwrap());
+    let errors = steady(&project, &String::from_utf8(output.stderr).unwrap());
     let name = folder.file_name().unwrap().to_str().unwrap().to_owned();
-    let shown_text: Vec<_> = shown_text
+    let lines: Vec<_> = errors
         .lines()
         .take(2)
         .map(|line| line.strip_prefix("MOMENT ").unwrap_or(line))
         .map(|line| line.replace(&name, "ARTIFACT"))
         .collect();
-    insta::assert_snapshot!(shown_text.join("\n"), @r"
+    insta::assert_snapshot!(lines.join("\n"), @r"
     warning: tokens: its artifact is corrupt and is not used: `tokens-00000.arrow` has other content; moved to `PROJECT/.mdlm/quarantine/ARTIFACT`
     [2/3] tokens: damaged: its artifact is in quarantine since MOMENT: `tokens-00000.arrow` has other content
     ");
@@ -164,7 +164,7 @@ fn a_corrupt_input_is_never_consumed() {
 }
 
 #[test]
-fn every_sort_of_fault_is_told_and_a_damaged_record_too() {
+fn every_sort_of_fault_is_reported_and_a_damaged_record_too() {
     let project = Project::new(50);
     project.run(&[]);
     fs::write(artifact(&project, "rows").join("extra"), "x").unwrap();
@@ -292,13 +292,13 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
         0
     );
 
-    let shown_text = transcript(&mut command(
+    let output = transcript(&mut command(
         &project,
         &["gc", "pipelines/tiny.json", "--dry-run"],
     ));
     assert!(
-        shown_text.contains("\nwould delete 4 artifacts, 4 action records: "),
-        "{shown_text}"
+        output.contains("\nwould delete 4 artifacts, 4 action records: "),
+        "{output}"
     );
     let (_, did) = json(&project, &["gc", "--last", "1", "--json"]);
     assert_eq!(did["deleted"], would["deleted"]);
@@ -448,7 +448,7 @@ fn gc_and_verify_never_race_a_run() {
 }
 
 #[test]
-fn status_tells_sizes_by_kind() {
+fn status_lists_sizes_by_kind() {
     let project = Project::new(50);
     let nothing = transcript(&mut command(&project, &["status"]));
     assert!(nothing.contains("there is no store `"), "{nothing}");
@@ -494,7 +494,7 @@ fn status_tells_sizes_by_kind() {
 }
 
 #[test]
-fn explain_tells_the_key_and_the_history() {
+fn explain_shows_the_key_and_the_history() {
     let project = Project::new(60);
     let explain = || {
         let output = project.mdlm("explain", &["tokens"]).output().unwrap();
@@ -512,8 +512,8 @@ fn explain_tells_the_key_and_the_history() {
     let text = fs::read_to_string(&file).unwrap();
     fs::write(&file, text.replace("hare", "hart")).unwrap();
     let two = project.run(&[]);
-    let shown_text = explain();
-    let words = shown_text.split_whitespace().collect::<Vec<_>>().join(" ");
+    let explained = explain();
+    let words = explained.split_whitespace().collect::<Vec<_>>().join(" ");
     let digest = |run: &Value| run["stages"][1]["artifact"].as_str().unwrap()[..8].to_owned();
     for part in [
         format!("now cached: served by artifact {}", digest(&two)),
@@ -527,7 +527,7 @@ fn explain_tells_the_key_and_the_history() {
         digest(&one),
         "first run".to_owned(),
     ] {
-        assert!(words.contains(&part), "{part} in\n{shown_text}");
+        assert!(words.contains(&part), "{part} in\n{explained}");
     }
     let (code, report) = json(&project, &["explain", "pipelines/tiny.json", "text", "--json"]);
     assert_eq!(code, 0);

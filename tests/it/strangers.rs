@@ -73,7 +73,7 @@ fn what_served_a_manifest_is_known_by_its_own_files() {
 
 /// A pipeline that has never run does not list the changes of another one.
 #[test]
-fn what_another_pipeline_ran_is_told_as_that() {
+fn what_another_pipeline_ran_is_shown_with_its_name() {
     let project = Project::new(50);
     project.run(&[]);
     let manifest = project.path().join("pipelines/tiny.json");
@@ -90,10 +90,10 @@ fn what_another_pipeline_ran_is_told_as_that() {
     );
 }
 
-/// A glob does not pass over a file in silence because of how it is called.
+/// A glob does not skip a file in silence because of its name.
 #[cfg(unix)]
 #[test]
-fn a_name_that_is_no_text_is_told() {
+fn a_file_name_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStrExt as _;
     let project = Project::new(50);
     let corpus = project.path().join("corpus");
@@ -108,7 +108,7 @@ fn a_name_that_is_no_text_is_told() {
         talk.contains("`../corpus/*.txt` matches `c\u{FFFD}.txt`"),
         "{talk}"
     );
-    // One that the pattern leaves out is nobody's concern.
+    // A name that the pattern does not match is no fault.
     fs::rename(
         corpus.join(name),
         corpus.join(std::ffi::OsStr::from_bytes(b"c\xFF.bin")),
@@ -218,18 +218,18 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
     let project = Project::whole(200);
     let schedule = ["--set", "stages.model.schedule=constant", "--target", "model"];
     project.run(&schedule);
-    let plan = |more: &[&str]| {
+    let plan_of = |more: &[&str]| {
         let arguments = [&schedule, more].concat();
         let (code, plan, talk) = printed(project.mdlm("plan", &arguments));
         assert_eq!(code, Some(0), "{talk}");
         plan.split_whitespace().collect::<Vec<_>>().join(" ")
     };
-    let shown_text = plan(&["--set", "stages.model.steps=40"]);
+    let plan = plan_of(&["--set", "stages.model.steps=40"]);
     assert!(
-        shown_text.contains("will run from step 30 on: `steps` 30 → 40"),
-        "{shown_text}"
+        plan.contains("will run from step 30 on: `steps` 30 → 40"),
+        "{plan}"
     );
-    assert!(plan(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
+    assert!(plan_of(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
     // Its time is that of what was left.
     let longer = [&schedule, &["--set", "stages.model.steps=40"][..]].concat();
     project.run(&longer);
@@ -244,8 +244,8 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
             assert_eq!(made.contains(" s from step 30 on"), resumed, "{command}: {out}");
         }
     }
-    // Another batch has nothing in common, and who forces wants it anew.
-    let shown_text = plan(&["--set", "stages.model.batch=4"]);
-    assert!(shown_text.contains("will run: `batch` 8 → 4"), "{shown_text}");
-    assert!(plan(&["--force", "model"]).contains("will run: forced"));
+    // A training with another batch shares no step, and a forced one starts from step 0.
+    let plan = plan_of(&["--set", "stages.model.batch=4"]);
+    assert!(plan.contains("will run: `batch` 8 → 4"), "{plan}");
+    assert!(plan_of(&["--force", "model"]).contains("will run: forced"));
 }

@@ -358,7 +358,7 @@ fn a_graph_has_one_node_for_a_sweep() {
 }
 
 #[test]
-fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
+fn a_run_shows_a_sweep_in_a_line_and_a_table() {
     let project = swept(&json!([1e-3, 5e-4]));
     edit(&project, &[("/bound/matrix", json!({ "draws": [1, 2] }))]);
     // A swept stage as target stands for its instances, one of them for itself.
@@ -408,10 +408,7 @@ fn a_run_tells_of_a_sweep_in_a_line_and_a_table() {
             .output()
             .unwrap();
         let message = String::from_utf8(output.stderr).unwrap();
-        assert!(
-            message.contains("it is swept and has 2 instances"),
-            "{message}"
-        );
+        assert!(message.contains("it is swept and has 2 instances"), "{message}");
     }
     // An unknown name is answered with the stages as they are written, or with the instances of the intended one.
     for (name, hint) in [

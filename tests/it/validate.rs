@@ -41,13 +41,13 @@ fn faults_as_workflow_commands() {
         .current_dir(folder.path().join("a,b"))
         .args(["validate", "--format", "github", "one.json", "two.json"])
         .args(["--set", "stages.rows.length=-1"]);
-    let shown_text = transcript(&mut command);
+    let from_the_folder = transcript(&mut command);
     let from_the_root = transcript(command.env("GITHUB_WORKSPACE", folder.path()));
-    insta::assert_snapshot!(shown_text);
+    insta::assert_snapshot!(from_the_folder);
     // Seen from the root of the repository, with its comma escaped where a property has it.
     assert_eq!(
         from_the_root,
-        shown_text
+        from_the_folder
             .replace("file=", "file=a%2Cb/")
             .replace("::one.json", "::a,b/one.json")
             .replace("::two.json", "::a,b/two.json")
@@ -94,7 +94,7 @@ fn faults_as_sarif() {
     arguments.push("../../../../pipelines/text8.json".to_owned());
     let mut arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let whole = log(&arguments);
-    arguments.extend(["--set", "stages.nobody.steps=1"]);
+    arguments.extend(["--set", "stages.missing.steps=1"]);
     let overridden = log(&arguments);
     let clean = log(&["../../../../pipelines/text8.json"]);
 
@@ -166,7 +166,7 @@ fn faults_as_sarif() {
         .unwrap();
     let message = argument["message"]["text"].as_str().unwrap();
     assert!(
-        message.starts_with("`--set stages.nobody.steps=1`: "),
+        message.starts_with("`--set stages.missing.steps=1`: "),
         "{message}"
     );
     assert!(

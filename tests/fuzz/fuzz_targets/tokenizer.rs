@@ -9,7 +9,7 @@ use mdlm::manifest::TokenizerFile;
 static FILE: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::temp_dir().join(format!("mdlm-fuzz-{}.json", std::process::id())));
 
-// A `tokenizer.json` that somebody brings: an error of the input, or a tokenizer whose ids the encoder gives, too.
+// Any `tokenizer.json` is an error of the input, or a tokenizer whose ids the encoder gives too.
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     mdlm_fuzz::trust_guards();
     std::fs::write(&*FILE, bytes).expect("write the tokenizer");

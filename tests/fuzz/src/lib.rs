@@ -21,8 +21,8 @@ pub fn read(bytes: &[u8], name: &str, settings: &[&str]) {
     }
 }
 
-/// Lets the guards of the readers catch what they are there for: libFuzzer's own hook ends the process at every panic,
-/// a caught one too. One that nobody catches still ends it, without a word.
+/// Lets the guards of the readers catch panics: libFuzzer's own hook ends the process at every panic, also at a caught
+/// one. A panic that is not caught still ends it, without a message.
 pub fn trust_guards() {
     static ONCE: std::sync::Once = std::sync::Once::new();
     ONCE.call_once(|| std::panic::set_hook(Box::new(|_| ())));
