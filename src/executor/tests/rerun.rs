@@ -1,4 +1,4 @@
-//! What reruns, what is served, and what is said of it.
+//! What reruns, what is served, and the reasons that are shown.
 
 use super::*;
 
@@ -168,13 +168,7 @@ fn cache_miss_names_a_changed_file() {
 fn plan_names_a_missing_file_with_its_stage() {
     let project = Project::new();
     fs::remove_dir_all(project.base().join("corpus")).unwrap();
-    let error = Plan::new(
-        &project.manifest(),
-        project.base(),
-        &Selection::default(),
-        &project.sources(&project.store()),
-    )
-    .unwrap_err();
+    let error = project.plan_error(&Selection::default());
     assert_eq!(
         error.to_string(),
         "stage `text`: `input.files`: no file matches `corpus/*.txt`"
@@ -234,15 +228,7 @@ fn target_runs_what_it_needs_and_no_more() {
 #[test]
 fn plan_names_unknown_stages_with_the_nearest() {
     let project = Project::new();
-    let error = |name: &str| {
-        Plan::new(
-            &project.manifest(),
-            project.base(),
-            &forced(name),
-            &project.sources(&project.store()),
-        )
-        .unwrap_err()
-    };
+    let error = |name: &str| project.plan_error(&forced(name));
     assert_eq!(error("modle").to_string(), "`test` has no stage `modle`");
     assert_eq!(error("modle").hint_text(), Some("did you mean `model`?"));
     assert!(
@@ -264,13 +250,7 @@ fn plan_of_a_cycle_is_an_error() {
         "/stages/more",
         json!({ "kind": "tokenize", "from": "text", "tokenizer": { "kind": "stage", "stage": "tokens" } }),
     );
-    let error = Plan::new(
-        &project.manifest(),
-        project.base(),
-        &Selection::default(),
-        &project.sources(&project.store()),
-    )
-    .unwrap_err();
+    let error = project.plan_error(&Selection::default());
     assert!(
         error.to_string().starts_with("order the stages: `tokens`, "),
         "{error}"
