@@ -152,6 +152,10 @@ impl ChecksumCache {
     }
 
     fn note(&self, place: PathBuf, entry: Entry) {
+        if place.to_str().is_none() {
+            // JSON cannot name it: the file is hashed again each time.
+            return;
+        }
         let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
         asked.insert(place, entry);
     }
@@ -258,6 +262,27 @@ mod tests {
             ChecksumCache::open(store.clone()).hash(&path).unwrap(),
             hash_file(&path).unwrap()
         );
+    }
+
+    /// A path that is not UTF-8 is forgotten, and the others are remembered all the same.
+    #[cfg(unix)]
+    #[test]
+    fn known_files_include_no_path_that_json_cannot_name() {
+        use std::os::unix::ffi::OsStrExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let store = folder.path().join("files.json");
+        let known = ChecksumCache::open(store.clone());
+        for name in [&b"\xff"[..], b"a"] {
+            let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
+            let entry = Entry {
+                look: Look::default(),
+                digest: Digest::of(name),
+            };
+            known.note(path, entry);
+        }
+        known.save();
+        let names: Vec<_> = ChecksumCache::open(store).old.into_keys().collect();
+        assert_eq!(names, [folder.path().join("a")]);
     }
 
     #[test]
