@@ -1,4 +1,4 @@
-//! `mdlm path`: where a stage's artifact lies.
+//! `mdlm path`: the folder of a stage's artifact.
 
 use super::plan::joined;
 use super::project::ProjectArgs;
@@ -66,11 +66,28 @@ pub(super) fn one(project: &Project, stage: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether a stage runs because an attempt at the same did not end: "has not run" would be wrong.
+/// Whether a stage runs because an attempt with the same key did not end: "has not run" would be wrong.
 pub(super) fn is_unfinished(reasons: &[Reason]) -> bool {
     reasons
         .iter()
         .any(|reason| matches!(reason, Reason::Unfinished { .. }))
+}
+
+/// That a stage has no result, and why, to go after its name: "has not run with the present manifest: forced".
+pub(super) fn not_done(reasons: &[Reason]) -> String {
+    let done = if is_unfinished(reasons) { "finished" } else { "run" };
+    let why = match reasons {
+        // The reason says no more than the sentence before it.
+        [
+            Reason::NeverRan
+            | Reason::Unfinished {
+                step: None,
+                process: None,
+            },
+        ] => String::new(),
+        reasons => format!(": {}", joined(reasons)),
+    };
+    format!("has not {done} with the present manifest{why}")
 }
 
 /// The record of a stage that has run for the present manifest.
@@ -86,7 +103,7 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
         ..Selection::default()
     };
     let mut plan = project.plan(&selection)?;
-    // Planned for this stage, which stands last: after all that it needs.
+    // The plan is for this stage, which stands last: after all that it needs.
     let planned = plan.stages.pop();
     let lacking = planned.as_ref().and_then(PlannedStage::lacking);
     // What globs leave out is counted while planning, as a run does.
@@ -110,17 +127,9 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
             )))
         }
         Some(Decision::Run { reasons, .. }) => {
-            let done = if is_unfinished(&reasons) {
-                "finished"
-            } else {
-                "run"
-            };
-            let message = format!(
-                "it has not {done} with the present manifest: {}",
-                joined(&reasons)
-            );
             let manifest = project.loaded.path.display();
-            Err(Error::input(message).hint(format!("`mdlm run {manifest} --target {stage}`")))
+            Err(Error::input(format!("it {}", not_done(&reasons)))
+                .hint(format!("`mdlm run {manifest} --target {stage}`")))
         }
         None => Err(Error::internal("plan a stage: the plan is empty")),
     }

@@ -15,11 +15,14 @@ use crate::store::{ExternalFile, Key, Record};
 pub enum Reason {
     /// There is nothing to compare with.
     NeverRan,
-    /// There is nothing to compare with but what an attempt has left that did not end: it was interrupted, it failed, or
-    /// it is at work now.
+    /// There is nothing to compare with but the scratch of an attempt that did not end: it was interrupted, it failed, or
+    /// it runs now.
     Unfinished {
         /// The step of its newest checkpoint, where it left one.
         step: Option<u64>,
+        /// The process that runs it now.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        process: Option<String>,
     },
     /// The user asked for it.
     Forced,
@@ -111,6 +114,12 @@ impl Reason {
     pub fn of_a_run(&self) -> String {
         match self {
             Self::NeverRan => "first run".to_owned(),
+            // The process that ran it then has ended: two processes never run one stage at once.
+            Self::Unfinished { step, .. } => Self::Unfinished {
+                step: *step,
+                process: None,
+            }
+            .to_string(),
             reason => reason.to_string(),
         }
     }
@@ -120,8 +129,12 @@ impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NeverRan => f.write_str("never ran"),
-            Self::Unfinished { step: Some(step) } => write!(f, "interrupted at step {step}"),
-            Self::Unfinished { step: None } => f.write_str("did not finish"),
+            Self::Unfinished {
+                process: Some(process),
+                ..
+            } => write!(f, "{process} runs it now"),
+            Self::Unfinished { step: Some(step), .. } => write!(f, "interrupted at step {step}"),
+            Self::Unfinished { step: None, .. } => f.write_str("did not finish"),
             Self::Forced => f.write_str("forced"),
             Self::Damaged { what } => write!(f, "damaged: {what}"),
             Self::Away { needed_by: None } => f.write_str("its files are not in the store"),

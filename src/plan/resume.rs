@@ -50,10 +50,11 @@ impl Start {
     }
 }
 
-/// The reason of a stage that has no result of its key but scratch, which an attempt leaves that does not end. A plan is no
+/// The reason of a stage that has scratch of its key and no result: an attempt did not end, or runs now. A plan is no
 /// worse for scratch that cannot be read.
 pub(super) fn unfinished(key: &Key, store: &Store) -> Option<Reason> {
-    let scratch = fs::read_dir(store.work_path(&key.digest())).ok()?;
+    let digest = key.digest();
+    let scratch = fs::read_dir(store.work_path(&digest)).ok()?;
     let mut entries = scratch.flatten().map(|entry| entry.file_name()).peekable();
     // A download of the result that was broken off is no attempt at the stage; an attempt may leave nothing but its folder.
     if entries.peek().is_some() && entries.all(|name| name == Remote::SCRATCH) {
@@ -62,6 +63,7 @@ pub(super) fn unfinished(key: &Key, store: &Store) -> Option<Reason> {
     let own = store.own_checkpoints(key).own().unwrap_or_default();
     Some(Reason::Unfinished {
         step: own.last().map(|(step, _)| *step),
+        process: store.present_holder(&digest).map(|holder| holder.to_string()),
     })
 }
 
@@ -137,6 +139,15 @@ mod tests {
         assert_eq!(why().as_deref(), Some("did not finish"));
         fs::create_dir(work.join("step-20")).unwrap();
         fs::create_dir(work.join("step-103")).unwrap();
+        assert_eq!(why().as_deref(), Some("interrupted at step 103"));
+        // A process runs it now; a run that has waited for that process names the checkpoint.
+        let lock = store.try_lock(&key.digest()).unwrap();
+        let reason = unfinished(&key, &store).unwrap();
+        let process = format!("process {} on ", std::process::id());
+        assert!(reason.to_string().starts_with(&process), "{reason}");
+        assert!(reason.to_string().ends_with(" runs it now"), "{reason}");
+        assert_eq!(reason.of_a_run(), "interrupted at step 103");
+        drop(lock);
         assert_eq!(why().as_deref(), Some("interrupted at step 103"));
     }
 

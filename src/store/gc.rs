@@ -8,7 +8,7 @@
 //! |---|---|
 //! | action records, artifacts | a process has pinned the artifact, or works on the key |
 //! | scratch of unfinished keys | a process works on the key |
-//! | checkpoints that trainings have left | a training that stays could go on from them, or anybody is at work at all |
+//! | checkpoints that trainings have left | a training that stays could resume from them, or a process works on any key |
 //! | text that came through pipes | a kept record names it, or it is less than a day old |
 //! | quarantine | |
 //!
@@ -352,10 +352,7 @@ impl Store {
                 self.clear_work(&lock)?;
                 delete(item, &mut collected);
             } else {
-                let why = self.holder(key).map_or_else(
-                    || "a run is writing it".to_owned(),
-                    |holder| format!("process {} on {} is writing it", holder.pid, holder.host),
-                );
+                let why = format!("{} is writing it", self.worker(key));
                 collected.left.push(Left { item, why });
             }
         }
@@ -399,12 +396,12 @@ impl Store {
             return Ok(());
         }
         // A training that has yet to look for checkpoints does not say which ones.
-        let busy = self.somebody_at_work()?;
+        let busy = self.any_worker()?;
         for name in lost {
             let path = format!("checkpoints/{name}");
             let item = self.item(Sort::Checkpoints, path.clone(), &mut collected.scale);
-            if let Some(who) = &busy {
-                let why = format!("{who} is running and may need them");
+            if let Some(worker) = &busy {
+                let why = format!("{worker} is running and may need them");
                 collected.left.push(Left { item, why });
                 continue;
             }
@@ -442,11 +439,7 @@ impl Store {
         let mut doomed = Vec::new();
         for found in naming.filter(|found| !view.stays(found)) {
             let Some(lock) = self.try_lock(&found.key)? else {
-                let who = self.holder(&found.key).map_or_else(
-                    || "a run".to_owned(),
-                    |holder| format!("process {} on {}", holder.pid, holder.host),
-                );
-                let why = format!("{who} runs the stage with its key");
+                let why = format!("{} runs the stage with its key", self.worker(&found.key));
                 collected.left.push(Left { item, why });
                 return Ok(());
             };
@@ -461,7 +454,7 @@ impl Store {
         if kept.contains(artifact) || !place.exists() {
             return Ok(());
         }
-        // Swept by the next run if this process dies now: `staging` holds nothing that anybody needs.
+        // Swept by the next run if this process dies now: nothing in `staging` is needed.
         let aside = self.staging_path(artifact);
         remove_folder(&aside)?;
         fs::rename(&place, &aside).wrap(Kind::Environment, || format!("delete `{}`", place.display()))?;
@@ -553,14 +546,17 @@ impl Store {
         Ok(groups)
     }
 
-    /// A process that works on a key.
-    fn somebody_at_work(&self) -> Result<Option<String>> {
+    /// The process that works on a key whose lock is held.
+    fn worker(&self, key: &Digest) -> String {
+        let holder = self.holder(key);
+        holder.map_or_else(|| "a run".to_owned(), |holder| holder.to_string())
+    }
+
+    /// A process that works on a key, if there is one.
+    fn any_worker(&self) -> Result<Option<String>> {
         for key in keys_below(&self.root().join("work"))? {
             if self.try_lock(&key)?.is_none() {
-                return Ok(Some(self.holder(&key).map_or_else(
-                    || "a run".to_owned(),
-                    |holder| format!("process {} on {}", holder.pid, holder.host),
-                )));
+                return Ok(Some(self.worker(&key)));
             }
         }
         Ok(None)

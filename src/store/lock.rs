@@ -6,6 +6,7 @@
 //! A lock file is never deleted: deleting one that another process is about to lock would let two processes hold "the" lock.
 //! Its contents (the holder) are shown to waiting processes.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Seek, Write};
 use std::time::{Duration, SystemTime};
@@ -28,6 +29,12 @@ pub struct LockHolder {
     pub host: String,
     /// Since when, RFC 3339.
     pub since: String,
+}
+
+impl fmt::Display for LockHolder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "process {} on {}", self.pid, self.host)
+    }
 }
 
 /// The right to work on a key, until it is dropped or the process dies.
@@ -182,7 +189,17 @@ impl Store {
         }
     }
 
-    /// Who wrote its name into the lock of a key last.
+    /// The process that holds the lock of a key now. A store that can only be read answers too.
+    #[must_use]
+    pub fn present_holder(&self, key: &Digest) -> Option<LockHolder> {
+        let file = File::open(self.lock_path(key)).ok()?;
+        match file.try_lock_shared() {
+            Err(TryLockError::WouldBlock) => self.holder(key),
+            _ => None,
+        }
+    }
+
+    /// The process that took the lock of a key last.
     #[must_use]
     pub fn holder(&self, key: &Digest) -> Option<LockHolder> {
         serde_json::from_str(&fs::read_to_string(self.lock_path(key)).ok()?).ok()
@@ -201,8 +218,10 @@ mod tests {
         let lock = store.try_lock(&key).unwrap().unwrap();
         assert!(store.try_lock(&key).unwrap().is_none());
         assert!(store.try_lock(&Digest::of(b"other")).unwrap().is_some());
-        assert_eq!(store.holder(&key).unwrap().pid, std::process::id());
+        assert_eq!(store.present_holder(&key).unwrap().pid, std::process::id());
         drop(lock);
+        assert_eq!(store.present_holder(&key), None);
+        assert_eq!(store.holder(&key).unwrap().pid, std::process::id());
         assert!(store.try_lock(&key).unwrap().is_some());
     }
 
@@ -217,7 +236,7 @@ mod tests {
         assert!(store.try_take(&artifact).unwrap().is_none());
         drop(two);
         let taken = store.try_take(&artifact).unwrap().unwrap();
-        // Who pins meanwhile waits until it is given back.
+        // A pin that is asked for meanwhile waits until the lock is given back.
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| store.pin(&artifact).unwrap());
             std::thread::sleep(Duration::from_millis(20));

@@ -154,7 +154,7 @@ fn path_and_show_print_the_results_of_a_stage() {
     exit 2
     --- stdout
     --- stderr
-    error: failed to find the results of stage `rows`: it has not run with the present manifest: never ran
+    error: failed to find the results of stage `rows`: it has not run with the present manifest
     hint: `mdlm run pipelines/tiny.json --target rows`
     ");
     project.run(&[]);
@@ -297,12 +297,12 @@ fn every_failed_stage_has_its_error() {
     let failed = stages.iter().filter(|stage| stage["status"] == "failed");
     assert_eq!(failed.count(), 2);
 
-    // After a failure at the same, it is no first run, and it has run.
+    // After a failure with the same key it is no first run.
     let (_, plan, _) = printed(&mut project.mdlm("plan", &["--set", other]));
     assert_eq!(plan.matches("will run: did not finish").count(), 2, "{plan}");
     let (_, _, talk) = printed(&mut project.mdlm("path", &["text"]));
     assert!(
-        talk.contains("it has not finished with the present manifest: did not finish"),
+        talk.contains("it has not finished with the present manifest\n"),
         "{talk}"
     );
     let (_, explained, _) = printed(&mut project.mdlm("explain", &["text"]));
@@ -388,12 +388,25 @@ fn two_runs_at_once_share_the_work() {
 /// A run that needs a stage that another process makes says for which process it waits, and continues when that process
 /// has ended.
 #[test]
-fn a_run_that_waits_says_for_whom() {
+fn a_run_that_waits_names_the_process_that_runs_the_stage() {
     let project = Project::new(50);
     let plan = project.mdlm("plan", &["--json"]).output().unwrap();
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
     let key = plan["stages"][0]["key"].as_str().unwrap().parse().unwrap();
-    let lock = Store::at(project.store()).try_lock(&key).unwrap().unwrap();
+    let store = Store::at(project.store());
+    let lock = store.try_lock(&key).unwrap().unwrap();
+    // A plan finds the scratch of an attempt, and that the attempt is not over.
+    fs::create_dir_all(store.work_path(&key).join("part")).unwrap();
+    let (_, plan, _) = printed(&mut project.mdlm("plan", &[]));
+    let process = format!("will run: process {} on ", std::process::id());
+    assert!(plan.contains(&process) && plan.contains(" runs it now"), "{plan}");
+    let (_, _, talk) = printed(&mut project.mdlm("path", &["text"]));
+    let process = format!(
+        "it has not finished with the present manifest: process {} on ",
+        std::process::id()
+    );
+    assert!(talk.contains(&process), "{talk}");
+    fs::remove_dir_all(store.work_path(&key)).unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
         .current_dir(project.path())
         .args(["run", "pipelines/tiny.json"])
@@ -410,7 +423,7 @@ fn a_run_that_waits_says_for_whom() {
     assert!(rest.contains(&"[1/3] text: first run".to_owned()), "{rest:?}");
 }
 
-/// `mdlm … | head`: a reader that goes away is no fault.
+/// `mdlm … | head`: a reader that closes the pipe is no fault.
 #[cfg(unix)]
 #[test]
 fn a_closed_pipe_is_quiet() {

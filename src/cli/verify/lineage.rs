@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::super::path::is_unfinished;
+use super::super::path::not_done;
 use super::super::plan::joined;
 use super::super::project::ProjectArgs;
 use super::super::table::{bytes, columns, count, width, wrap};
@@ -59,22 +59,13 @@ pub(super) fn run(
                 (*record, None)
             }
             Some(Decision::Run { reasons, .. }) => {
-                let why = joined(&reasons);
-                let done = if is_unfinished(&reasons) {
-                    "finished"
-                } else {
-                    "run"
-                };
                 let record = last().ok_or_else(|| {
-                    Error::input(format!(
-                        "stage `{stage}` has not {done} with the present manifest: {why}"
-                    ))
-                    .hint(format!(
+                    Error::input(format!("stage `{stage}` {}", not_done(&reasons))).hint(format!(
                         "`mdlm run {} --target {stage}`",
                         project.loaded.path.display()
                     ))
                 })?;
-                (record, Some(why))
+                (record, Some(joined(&reasons)))
             }
             None => return Err(Error::internal("plan a stage: the plan is empty")),
         },
