@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::{Cancel, Event, Sink};
-use crate::executor::isolate::{CANCEL, Message};
+use crate::executor::isolate::{Message, Neighbours, Order};
 
 /// Writes each event as a line.
 pub struct EventLines;
@@ -25,7 +25,7 @@ impl Sink for EventLines {
 }
 
 fn write(message: &Message) {
-    // Without a scheduler that reads, the stage goes on: its result is committed all the same.
+    // Without a scheduler that reads, the stage continues: its result is committed all the same.
     if let Ok(mut line) = serde_json::to_vec(message) {
         line.push(b'\n');
         let mut out = std::io::stdout().lock();
@@ -33,18 +33,20 @@ fn write(message: &Message) {
     }
 }
 
-/// Cancels when standard input says so. An end of standard input does not cancel: a stage outlives its scheduler.
+/// Follows the orders on standard input. An end of standard input does not cancel: a stage outlives its scheduler.
 ///
 /// # Errors
 /// The system cannot start a thread.
-pub fn cancel_on_input(cancel: &Cancel) -> Result<()> {
-    let cancel = cancel.clone();
+pub fn follow_orders(cancel: &Cancel, neighbours: &Neighbours) -> Result<()> {
+    let (cancel, neighbours) = (cancel.clone(), neighbours.clone());
     std::thread::Builder::new()
-        .name("cancel".to_owned())
+        .name("orders".to_owned())
         .spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
-                if line == CANCEL {
-                    cancel.cancel();
+                match serde_json::from_str(&line) {
+                    Ok(Order::Cancel) => cancel.cancel(),
+                    Ok(Order::Beside(stage)) => neighbours.add(stage),
+                    Err(_) => {}
                 }
             }
         })

@@ -9,16 +9,16 @@ use clap::ValueEnum;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::events::{EventLines, cancel_on_input};
+use super::events::{EventLines, follow_orders};
 use super::progress::Display;
 use super::project::{ExecutionArgs, Project, ProjectArgs, shown};
-use super::signals::listen;
+use super::signals::{exit_code, listen};
 use super::table::{columns, duration, width, wrap};
 use super::terminal::Style;
 use super::{ErrorReport, Terminal, compare, piped, report, stated};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::event::{Cancel, Sink};
-use crate::executor::isolate::Isolation;
+use crate::executor::isolate::{Isolation, Neighbours};
 use crate::executor::{self, Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
 use crate::manifest::source::is_open_file;
@@ -102,7 +102,7 @@ pub struct Args {
     /// Results are the same. A stage that reads a pipe runs in this process.
     #[arg(long, conflicts_with = "only")]
     pub isolate: bool,
-    /// Report events as JSON lines on standard output, and end when standard input says `cancel`
+    /// Report events as JSON lines on standard output, and follow orders on standard input
     #[arg(long, hide = true, requires = "only", conflicts_with = "json")]
     pub events: bool,
     /// Print a summary as JSON to standard output at the end
@@ -156,6 +156,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         keep_going: !args.fail_fast,
         only: only.transpose()?,
         isolation: args.isolate.then(|| isolation(args, &project)).transpose()?,
+        neighbours: Neighbours::default(),
     };
     let remote = args.execution.remote.open()?;
     let started = SystemTime::now();
@@ -164,12 +165,17 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     listen(&cancel, &display)?;
     let mut selection = args.execution.selection();
     selection.targets.extend(options.only.clone());
-    selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
+    if args.events {
+        // Standard input has orders; what came through pipes is in the store.
+        follow_orders(&cancel, &options.neighbours)?;
+    } else {
+        selection.piped = piped::take(&project, &selection, piped::Use::Copy, &cancel, terminal)?;
+    }
     let sources = project.sources(remote.as_ref());
     let execute = |sink: &dyn Sink| {
         args.execution.compute.pool()?.install(|| {
             let mut plan = project.plan_with(&selection, &sources)?;
-            for note in plan.notes() {
+            for note in plan.notes().iter().filter(|_| !args.events) {
                 display.line(note);
             }
             let summary = executor::execute(&mut plan, &sources, &options, sink, &cancel, &stages::run)?;
@@ -177,9 +183,15 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         })
     };
     if args.events {
-        cancel_on_input(&cancel)?;
-        let ran = execute(&EventLines).and_then(|(_, summary)| summary.error.map_or(Ok(0), Err));
-        return ran.inspect_err(|error| EventLines.failed(error));
+        let ran = execute(&EventLines).and_then(|(_, summary)| summary.error.map_or(Ok(()), Err));
+        // The scheduler prints the error.
+        return Ok(ran.map_or_else(
+            |error| {
+                EventLines.failed(&error);
+                exit_code(&error)
+            },
+            |()| 0,
+        ));
     }
     let ran = execute(&*display);
     display.clear();
@@ -255,7 +267,9 @@ fn isolation(args: &Args, project: &Project) -> Result<Isolation> {
     for set in &args.project.set {
         arguments.extend(["--set".into(), set.into()]);
     }
-    arguments.extend(["--store".into(), project.store.root().into(), "--events".into()]);
+    let mut store = OsString::from("--store=");
+    store.push(project.store.root());
+    arguments.extend([store, "--events".into()]);
     let device = args
         .execution
         .compute

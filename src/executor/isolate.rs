@@ -2,20 +2,24 @@
 //! memory of a stage returns to the system when it ends.
 //!
 //! The process is this program again with `run MANIFEST --only STAGE --events`: it takes the key's lock, runs the stage
-//! and commits, as any run does. Its standard output is one [`Message`] per line as JSON. Its standard input takes the
-//! line [`CANCEL`], which asks it to end at the next safe place. It outlives a scheduler that is killed: it then finishes
-//! and commits its stage, and the next run finds the result.
+//! and commits, as any run does. Its standard output is one [`Message`] per line as JSON. Its standard input takes one
+//! [`Order`] per line. It outlives a scheduler that is killed: it then finishes and commits its stage, and the next run
+//! finds the result.
+//!
+//! The scheduler alone uses the remote: it fetches the inputs of a stage before the stage's process starts, and uploads
+//! the result.
 
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{self, RecvTimeoutError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Run, StageSummary, Status};
+use super::{Run, StageSummary, Status, locked, why};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::event::Event;
 use crate::plan::Reason;
@@ -59,8 +63,32 @@ impl Isolation {
     }
 }
 
-/// The line on standard input that asks the process of a stage to end at the next safe place.
-pub const CANCEL: &str = "cancel";
+/// A line that the process of a stage reads from its standard input.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// End at the next safe place.
+    Cancel,
+    /// This stage of the same run is computed meanwhile.
+    Beside(String),
+}
+
+/// Stages that other processes of the same run compute meanwhile. Clones share one list.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours(Arc<Mutex<Vec<String>>>);
+
+impl Neighbours {
+    /// Adds a stage.
+    pub fn add(&self, stage: String) {
+        locked(&self.0).push(stage);
+    }
+
+    /// All stages so far.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        locked(&self.0).clone()
+    }
+}
 
 /// How long to wait for a message before looking whether the run is to end.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -121,31 +149,21 @@ impl Run<'_> {
         summary: &mut StageSummary,
     ) -> Result<Record> {
         let clock = Instant::now();
-        let of = super::locked(&self.plan).stages.len();
-        summary.why = reasons
-            .iter()
-            .map(Reason::of_a_run)
-            .collect::<Vec<_>>()
-            .join("; ");
-        self.sink.emit(
-            &summary.name,
-            Event::StageStarted {
-                index: index + 1,
-                of,
-                why: summary.why.clone(),
-            },
-        );
+        self.report_start(index, why(reasons), summary);
         let mut command = Command::new(&isolation.program);
         command
             .args(&isolation.arguments)
             .arg("--only")
             .arg(&summary.name)
             .arg("--threads")
-            .arg(threads.to_string());
+            .arg(threads.to_string())
+            .env_remove("MDLM_REMOTE");
         if reasons.contains(&Reason::Forced) {
             command.arg("--force").arg(&summary.name);
         }
-        let ran = self.attend(command, &summary.name);
+        self.begin(index);
+        let ran = self.attend(command, index, &summary.name);
+        self.end(index);
         summary.seconds = Some(clock.elapsed().as_secs_f64());
         let is_cached = ran?;
         let Lookup::Hit(record) = self.store.lookup(key)? else {
@@ -156,6 +174,9 @@ impl Run<'_> {
         };
         self.hold_made(&record)?;
         summary.status = if is_cached { Status::Cached } else { Status::Done };
+        if is_cached {
+            summary.why = "made by another process".to_owned();
+        }
         self.fill(summary, &record);
         self.uploads.add(&summary.name, &record);
         let seconds = clock.elapsed().as_secs_f64();
@@ -167,7 +188,7 @@ impl Run<'_> {
 
     /// Starts the process of a stage, passes its events on and waits for its end. Whether it found the stage's result
     /// made by another run.
-    fn attend(&self, mut command: Command, stage: &str) -> Result<bool> {
+    fn attend(&self, mut command: Command, index: usize, stage: &str) -> Result<bool> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -179,6 +200,7 @@ impl Run<'_> {
             .spawn()
             .context(|| format!("start `{}`", command.get_program().display()))?;
         let mut input = child.stdin.take();
+        let mut neighbours = 0;
         let (sender, receiver) = mpsc::channel();
         let mut failure = None;
         let mut is_cached = false;
@@ -187,6 +209,11 @@ impl Run<'_> {
             read_lines(scope, child.stdout.take(), sender.clone());
             read_lines(scope, child.stderr.take(), sender);
             loop {
+                let beside = locked(&self.at_work).get(&index).cloned().unwrap_or_default();
+                for name in self.names(&beside[neighbours..]) {
+                    order(input.as_mut(), &Order::Beside(name));
+                }
+                neighbours = beside.len();
                 match receiver.recv_timeout(PATIENCE) {
                     Ok(Line::Message(Message::Event { stage: of, event })) => match event {
                         _ if of != stage => {}
@@ -206,11 +233,8 @@ impl Run<'_> {
                     // Both streams have ended.
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
-                if self.cancel.is_cancelled()
-                    && let Some(mut input) = input.take()
-                {
-                    // A process that has ended by itself takes no more.
-                    let _ = writeln!(input, "{CANCEL}");
+                if self.cancel.is_cancelled() {
+                    order(input.take().as_mut(), &Order::Cancel);
                 }
             }
         });
@@ -254,6 +278,15 @@ fn read_lines<'scope>(
             }
         }
     });
+}
+
+/// Writes a line to the standard input of a process.
+fn order(input: Option<&mut ChildStdin>, order: &Order) {
+    if let (Some(input), Ok(mut line)) = (input, serde_json::to_vec(order)) {
+        line.push(b'\n');
+        // A process that has ended reads no more.
+        let _ = input.write_all(&line);
+    }
 }
 
 fn wait(child: &mut Child) -> Result<ExitStatus> {

@@ -39,7 +39,7 @@ mod upload;
 
 use budget::{Budget, Grant};
 use integrity::Integrity;
-use isolate::Isolation;
+use isolate::{Isolation, Neighbours};
 pub use summary::{StageSummary, Status, Summary};
 use upload::Uploads;
 
@@ -69,6 +69,8 @@ pub struct Options {
     pub only: Option<String>,
     /// How to start a process for each stage that runs; absent, stages run in this process.
     pub isolation: Option<Isolation>,
+    /// The stages that other processes of the same run compute meanwhile: for the provenance.
+    pub neighbours: Neighbours,
 }
 
 /// Stack of a thread: that of a main thread, since stages run on threads of the pool.
@@ -210,6 +212,12 @@ struct Run<'a> {
     reported_distrust: AtomicBool,
 }
 
+/// Why a stage runs, in one line.
+fn why(reasons: &[Reason]) -> String {
+    let reasons: Vec<_> = reasons.iter().map(Reason::of_a_run).collect();
+    reasons.join("; ")
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -217,8 +225,6 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What a stage runs with, as the plan has it when the stage starts: others are decided about while it runs.
 struct StageInputs {
     stage: PlannedStage,
-    /// The number of stages in the plan.
-    of: usize,
     /// Folder of the manifest.
     base: PathBuf,
     origins: Vec<InputOrigin>,
@@ -486,16 +492,7 @@ impl Run<'_> {
             return Ok(Some(self.served(summary, record, String::new())));
         }
         let clock = Instant::now();
-        let of = locked(&self.plan).stages.len();
-        let why = format!("fetched from {}", remote.url());
-        self.sink.emit(
-            &summary.name,
-            Event::StageStarted {
-                index: index + 1,
-                of,
-                why: why.clone(),
-            },
-        );
+        self.report_start(index, format!("fetched from {}", remote.url()), summary);
         let progress = |done, total| {
             let progress = Progress {
                 done,
@@ -510,7 +507,6 @@ impl Run<'_> {
                 self.hold_made(&record)?;
                 let seconds = clock.elapsed().as_secs_f64();
                 summary.status = Status::Fetched;
-                summary.why = why;
                 summary.seconds = Some(seconds);
                 self.fill(summary, &record);
                 let figures = summary.figures.clone();
@@ -534,22 +530,31 @@ impl Run<'_> {
         }
     }
 
-    /// Takes a key's lock; says for whom it waits, and returns it.
+    /// Reports that a stage begins, and why.
+    fn report_start(&self, index: usize, why: String, summary: &mut StageSummary) {
+        let of = locked(&self.plan).stages.len();
+        let started = Event::StageStarted {
+            index: index + 1,
+            of,
+            why: why.clone(),
+        };
+        self.sink.emit(&summary.name, started);
+        summary.why = why;
+    }
+
+    /// Takes a key's lock. Reports the process that it waits for, and returns its name.
     fn lock(&self, key: &Digest, stage: &str) -> Result<(KeyLock, Option<String>)> {
         let mut waited = None;
         let lock = self.store.lock(key, &mut |holder| {
             self.cancel.check()?;
             if waited.is_none() {
-                let who = holder.map_or_else(
-                    || "another process".to_owned(),
-                    |holder| {
-                        if holder.pid == std::process::id() {
-                            "another stage of this run".to_owned()
-                        } else {
-                            format!("process {} on {}", holder.pid, holder.host)
-                        }
-                    },
-                );
+                let who = match holder {
+                    None => "another process".to_owned(),
+                    Some(holder) if holder.pid == std::process::id() => {
+                        "another stage of this run".to_owned()
+                    }
+                    Some(holder) => holder.to_string(),
+                };
                 let since = holder.map_or_else(String::new, |holder| format!(" since {}", holder.since));
                 self.sink.emit(
                     stage,
@@ -573,7 +578,11 @@ impl Run<'_> {
 
     /// Leaves a stage's artifact where it is, which is not here.
     fn leave(&self, summary: &mut StageSummary, record: &Record) -> Result<()> {
-        self.store.keep(record)?;
+        match self.store.keep(record) {
+            // The next plan asks the remote again.
+            Err(error) if error.is_denied() => {}
+            kept => kept?,
+        }
         summary.status = Status::Away;
         self.fill(summary, record);
         self.sink.emit(&summary.name, Event::StageCached);
@@ -609,25 +618,12 @@ impl Run<'_> {
     ) -> Result<Record> {
         let StageInputs {
             stage,
-            of,
             base,
             origins,
             room,
         } = self.inputs_of(index);
         let stage = &stage;
-        summary.why = reasons
-            .iter()
-            .map(Reason::of_a_run)
-            .collect::<Vec<_>>()
-            .join("; ");
-        self.sink.emit(
-            &stage.name,
-            Event::StageStarted {
-                index: index + 1,
-                of,
-                why: summary.why.clone(),
-            },
-        );
+        self.report_start(index, why(reasons), summary);
         let start = Start::of(stage.kind(), reasons);
         if start == Start::Anew {
             self.store.clear_work(lock)?;
@@ -693,6 +689,7 @@ impl Run<'_> {
         provenance.threads = threads;
         provenance.device = device.described();
         provenance.beside = self.names(&beside);
+        provenance.beside.extend(self.options.neighbours.names());
         let record = self
             .store
             .commit(lock, |artifact, files| Record {
@@ -719,7 +716,6 @@ impl Run<'_> {
         let plan = locked(&self.plan);
         StageInputs {
             stage: plan.stages[index].clone(),
-            of: plan.stages.len(),
             base: plan.base.clone(),
             origins: plan.origins(index),
             room: plan.room(index),

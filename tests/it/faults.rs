@@ -1,6 +1,6 @@
-//! What goes wrong around a run: a full disk, a store or a file that is not to be written or read, files that change, a
-//! clock that goes back. After every fault the error is clear and names a way out, no artifact is half there, and the
-//! next run ends with what an undisturbed one makes.
+//! Faults around a run: a full disk, a store or a file that cannot be written or read, files that change, a clock that
+//! goes back. After every fault the error is clear and names a way out, no artifact is incomplete, and the next run makes
+//! what an undisturbed run makes.
 
 #![cfg(unix)]
 
@@ -15,7 +15,7 @@ use mdlm::store::Record;
 
 use crate::support::{Project, mdlm};
 
-/// A small file system of its own; nothing where it may not be mounted.
+/// A small separate file system; nothing where it may not be mounted.
 struct Disk {
     folder: tempfile::TempDir,
 }
@@ -207,24 +207,35 @@ fn a_read_only_store_serves_what_it_has() {
     disk.remount("rw");
 }
 
+/// A result that the remote alone has, and that nothing needs, is no reason to write into the store.
+#[test]
+fn a_read_only_store_serves_what_a_remote_completes() {
+    let Some(disk) = Disk::new(64 << 10) else { return };
+    let project = Project::new(60);
+    let store = disk.path().join("store");
+    let remote = format!("file://{}", project.path().join("remote").display());
+    let arguments = ["--remote", remote.as_str()];
+    assert!(run(&project, &store, &arguments).status.success());
+    fs::remove_dir_all(store.join("actions/source")).unwrap();
+    disk.remount("ro");
+    let output = run(
+        &project,
+        &store,
+        &[&arguments[..], &["--remote-read-only"]].concat(),
+    );
+    assert!(output.status.success(), "{}", talk(&output));
+    disk.remount("rw");
+}
+
 /// The same for a user who may read the store and not write it.
 #[test]
 fn a_store_of_another_user_serves_what_it_has() {
     let project = Project::new(60);
     project.run(&[]);
-    set_mode(project.path(), 0o755);
-    let may_start = stranger(&project, &["--version"]).output();
-    if !may_start.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: the program cannot be started as another user here");
+    if !can_be_strangers(&project) {
         return;
     }
-    let locked = folders(&project.store());
-    for folder in &locked {
-        set_mode(folder, 0o555);
-    }
-    for name in fs::read_dir(project.store().join("locks")).unwrap() {
-        set_mode(&name.unwrap().path(), 0o444);
-    }
+    let locked = lock_store(&project);
     let place = tempfile::tempdir().unwrap();
     set_mode(place.path(), 0o777);
     let output = place.path().join("report.html");
@@ -243,6 +254,29 @@ fn stranger(project: &Project, arguments: &[&str]) -> Command {
         command.uid(65_534).gid(65_534);
     }
     command
+}
+
+/// Whether the program can be started by [`stranger`] in a project, which everyone may then enter.
+fn can_be_strangers(project: &Project) -> bool {
+    set_mode(project.path(), 0o755);
+    let started = stranger(project, &["--version"]).output();
+    let can_start = started.is_ok_and(|output| output.status.success());
+    if !can_start {
+        eprintln!("skipped: the program cannot be started as another user here");
+    }
+    can_start
+}
+
+/// Lets a store be read and not written. Returns its folders.
+fn lock_store(project: &Project) -> Vec<PathBuf> {
+    let locked = folders(&project.store());
+    for folder in &locked {
+        set_mode(folder, 0o555);
+    }
+    for name in fs::read_dir(project.store().join("locks")).unwrap() {
+        set_mode(&name.unwrap().path(), 0o444);
+    }
+    locked
 }
 
 fn set_mode(path: &Path, mode: u32) {
@@ -268,19 +302,10 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
     let project = Project::new(60);
     project.run(&["--set", "stages.rows.length=16"]);
     project.run(&[]);
-    set_mode(project.path(), 0o755);
-    let may_start = stranger(&project, &["--version"]).output();
-    if !may_start.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: the program cannot be started as another user here");
+    if !can_be_strangers(&project) {
         return;
     }
-    let locked = folders(&project.store());
-    for folder in &locked {
-        set_mode(folder, 0o555);
-    }
-    for name in fs::read_dir(project.store().join("locks")).unwrap() {
-        set_mode(&name.unwrap().path(), 0o444);
-    }
+    let locked = lock_store(&project);
     let output = stranger(&project, &["gc", "pipelines/tiny.json"])
         .output()
         .unwrap();
@@ -316,10 +341,7 @@ fn permission_denied() {
     let project = Project::new(60);
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
     project.run(&["--target", "text"]);
-    set_mode(project.path(), 0o755);
-    let may_start = stranger(&project, &["--version"]).output();
-    if !may_start.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: the program cannot be started as another user here");
+    if !can_be_strangers(&project) {
         return;
     }
     // The store may be read and not written.

@@ -1,11 +1,11 @@
-//! `mdlm run --only`: one stage by itself. `mdlm run --isolate`: every stage in a process of its own.
+//! `mdlm run --only`: one stage alone. `mdlm run --isolate`: every stage in a separate process.
 
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
 
-use crate::support::Project;
+use crate::support::{Project, printed};
 
 /// Exit code and standard error of a run.
 fn run(project: &Project, arguments: &[&str]) -> (Option<i32>, String) {
@@ -107,7 +107,7 @@ fn isolate_makes_the_same_artifacts() {
     let together = Project::whole(200);
     let apart = Project::whole(200);
     let expected = together.run(&[]);
-    let summary = apart.run(&["--isolate", "--jobs", "2"]);
+    let summary = apart.run(&["--isolate", "--jobs", "2", "--threads", "2"]);
     assert_eq!(Project::artifacts(&summary), Project::artifacts(&expected));
     assert_eq!(Project::statuses(&summary), Project::statuses(&expected));
     // Speed and memory differ from run to run.
@@ -116,6 +116,13 @@ fn isolate_makes_the_same_artifacts() {
         assert_eq!(of(&summary), of(&expected), "{figure}");
         assert!(of(&summary).is_string(), "{figure}");
     }
+    // Each process records the stages that ran in other processes meanwhile.
+    let beside = |stage: &str, other: &str| {
+        let (_, record, _) = printed(&mut apart.mdlm("show", &[stage, "--json"]));
+        let record: Value = serde_json::from_str(&record).unwrap();
+        record["provenance"]["beside"] == serde_json::json!([other])
+    };
+    assert!(beside("texts", "bound") || beside("bound", "texts"));
     let again = apart.run(&["--isolate"]);
     assert!(!Project::statuses(&again).contains("done"), "{again}");
     let forced = apart.run(&["--isolate", "--force", "texts"]);
@@ -151,9 +158,53 @@ fn isolate_reports_what_stages_report() {
             .join("\n")
     };
     assert_eq!(error(&also), error(&talk));
+    assert_eq!(also.matches("error: ").count(), 1, "{also}");
 }
 
-/// An interruption reaches the process of the stage, which keeps a checkpoint; the next run goes on from it.
+/// The process of a stage has its orders on standard input, where the run has text.
+#[test]
+fn isolate_runs_stages_behind_one_that_reads_standard_input() {
+    let project = Project::new(0);
+    let text = "the quick brown fox jumps over the lazy dog\n".repeat(300);
+    let arguments = ["--isolate", "--set", "stages.text.input.files.0=-"];
+    let mut command = project.mdlm("run", &arguments);
+    let output = command
+        .timeout(std::time::Duration::from_secs(120))
+        .write_stdin(text)
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{talk}");
+    assert!(
+        project
+            .mdlm("path", &["rows", arguments[1], arguments[2]])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+}
+
+/// The run uses the remote, by its own options; the processes of its stages do not.
+#[test]
+fn isolate_uploads_nothing_to_a_remote_that_is_only_read() {
+    let project = Project::new(50);
+    let remote = project.path().join("remote");
+    fs::create_dir(&remote).unwrap();
+    let output = project
+        .mdlm("run", &["--isolate", "--remote-read-only", "--target", "text"])
+        .env("MDLM_REMOTE", format!("file://{}", remote.display()))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    assert_eq!(fs::read_dir(&remote).unwrap().count(), 0);
+}
+
+/// An interruption reaches the process of the stage, which keeps a checkpoint; the next run resumes from it.
 #[cfg(unix)]
 #[test]
 fn isolate_passes_an_interruption_on() {

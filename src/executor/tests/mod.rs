@@ -1,4 +1,4 @@
-//! The engine with a stand-in for the stages: what runs, what is served, and why.
+//! The executor with a stand-in for the stages: what runs, what is served, and why.
 
 mod away;
 mod failure;
@@ -76,6 +76,12 @@ impl Project {
         Plan::new(&self.manifest(), self.base(), selection, sources).unwrap()
     }
 
+    /// The error of a plan that cannot be made.
+    fn plan_error(&self, selection: &Selection) -> Error {
+        let store = self.store();
+        Plan::new(&self.manifest(), self.base(), selection, &self.sources(&store)).unwrap_err()
+    }
+
     fn run_with(&self, selection: &Selection, options: &Options, runner: Runner<'_>) -> Summary {
         let store = self.store();
         let sources = self.sources(&store);
@@ -130,6 +136,7 @@ fn options() -> Options {
         keep_going: true,
         only: None,
         isolation: None,
+        neighbours: Neighbours::default(),
     }
 }
 
