@@ -398,6 +398,7 @@ fn a_run_that_waits_names_the_process_that_runs_the_stage() {
     // A plan finds the scratch of an attempt, and that the attempt is not over.
     fs::create_dir_all(store.work_path(&key).join("part")).unwrap();
     let (_, plan, _) = printed(&mut project.mdlm("plan", &[]));
+    let plan = plan.split_whitespace().collect::<Vec<_>>().join(" ");
     let process = format!("will run: process {} on ", std::process::id());
     assert!(plan.contains(&process) && plan.contains(" runs it now"), "{plan}");
     let (_, _, talk) = printed(&mut project.mdlm("path", &["text"]));
