@@ -253,10 +253,15 @@ impl Subject {
             precision,
             ..
         } = *options;
-        let weights = model::initial(shape, SEED);
+        let backbone = Objective::default().backbone();
+        let weights = model::initial(shape, backbone, SEED);
         Ok(match task {
-            Task::Train => Self::Learner(model::build_learner(shape, device, precision, &weights)?),
-            Task::Evaluate | Task::Sample => Self::Network(model::build(shape, device, precision, &weights)?),
+            Task::Train => Self::Learner(model::build_learner(
+                shape, backbone, device, precision, &weights,
+            )?),
+            Task::Evaluate | Task::Sample => {
+                Self::Network(model::build(shape, backbone, device, precision, &weights)?)
+            }
         })
     }
 
@@ -308,7 +313,7 @@ pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
     let shape = options.shape;
     let micro_batch = options
         .micro_batch
-        .unwrap_or_else(|| footprint::micro_batch(shape, options.batch));
+        .unwrap_or_else(|| footprint::micro_batch(shape, Objective::default().backbone(), options.batch));
     let rows = micro_batch as usize * shape.length;
     let (d, f) = (shape.width, shape.hidden());
     let sizes = [

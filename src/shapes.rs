@@ -3,6 +3,8 @@
 //! The network is typed by these constants (see `model`), so a new shape is a new line here and a rebuild.
 //! This table is plain data, below `manifest`, because the JSON Schema's enum is generated from it.
 
+use std::fmt;
+
 /// Calls the macro `$with` once with every compiled shape.
 ///
 /// Columns: Rust type, manifest name, V vocabulary (with the mask), L row length, D width, H heads, N blocks,
@@ -41,6 +43,31 @@ pub struct Shape {
     pub blocks: usize,
     /// C: width of the conditioning vector.
     pub conditioning: usize,
+}
+
+/// The network of a shape: what its blocks are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Backbone {
+    /// The diffusion transformer: the noise level modulates every block and the final layer.
+    #[default]
+    Dit,
+    /// The plain transformer: the same dimensions without time input and without modulation, as an autoregressive model has
+    /// it.
+    Transformer,
+}
+
+impl Backbone {
+    /// Every backbone.
+    pub const ALL: [Self; 2] = [Self::Dit, Self::Transformer];
+}
+
+impl fmt::Display for Backbone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Dit => "DiT",
+            Self::Transformer => "plain transformer",
+        })
+    }
 }
 
 macro_rules! table {

@@ -23,11 +23,11 @@ use mdlm::kernels::cuda::Cuda;
 use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{DType, Driver as _};
 use mdlm::kernels::gemm::Precision;
-use mdlm::kernels::{Dropout, VocabSupport, categorical};
+use mdlm::kernels::{Dropout, Pattern, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
 use mdlm::rng::{Random, Stream};
-use mdlm::shapes::Shape;
+use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{
     CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
 };
@@ -119,7 +119,7 @@ fn shape(name: &str) -> &'static Shape {
 
 /// Initial weights, those that begin at zero or one moved: at zero, most gradients vanish and prove nothing.
 fn weights(shape: &Shape) -> Vec<f32> {
-    let mut weights = model::initial(shape, 3);
+    let mut weights = model::initial(shape, Backbone::Dit, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
         if *weight == 0.0 {
             *weight = 0.02 * (i as f32 * 78.233).sin();
@@ -236,11 +236,13 @@ fn losses_and_gradients_are_those_of_the_cpu() {
         let weights = weights(shape);
         for conditioned in [false, true] {
             let case = Case::new(shape, rows, 3, conditioned);
-            let mut cpu = model::build_learner(shape, Device::Cpu, Precision::F32, &weights).expect("CPU");
+            let mut cpu = model::build_learner(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights)
+                .expect("CPU");
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
                 let Some(cuda) = cuda(mode) else { return };
-                let mut learner = cuda_network::build_learner(shape, cuda, &weights).expect("device");
+                let mut learner =
+                    cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights).expect("device");
                 let [likelihoods, found] = learnt(&mut *learner, &case);
                 let error = off(&likelihoods, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
@@ -280,7 +282,7 @@ fn dfdxs_own_device_agrees_with_the_cpu() {
     let shape = shape("nano");
     let (weights, case) = (weights(shape), Case::new(shape, 3, 3, true));
     let [found, expected] = [Device::DfdxCuda, Device::Cpu].map(|device| {
-        let learner = model::build_learner(shape, device, Precision::F32, &weights);
+        let learner = model::build_learner(shape, Backbone::Dit, device, Precision::F32, &weights);
         learnt(&mut *learner.expect("device"), &case)
     });
     for (found, expected) in found.iter().zip(&expected) {
@@ -346,7 +348,8 @@ fn runs_repeat_and_resume_in_the_same_bits() {
     let fresh = Moments::before(start.clone());
     for mode in MODES {
         let run = |weights: &[f32], moments: &Moments, steps| {
-            let mut learner = cuda_network::build_learner(shape, cuda(mode)?, &start).expect("device");
+            let mut learner =
+                cuda_network::build_learner(shape, Backbone::Dit, cuda(mode)?, &start).expect("device");
             Some(train(&mut *learner, weights, moments, steps))
         };
         let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
@@ -453,15 +456,16 @@ fn a_training_follows_the_cpus() {
         job.run(learner, &mut curve).expect("a training");
         curve.0
     };
-    let weights = model::initial(shape, 1);
+    let weights = model::initial(shape, Backbone::Dit, 1);
     let mut expected = None;
     for mode in MODES {
         let Some(cuda) = cuda(mode) else { return };
         let expected = expected.get_or_insert_with(|| {
-            let cpu = model::build_learner(shape, Device::Cpu, Precision::F32, &weights);
+            let cpu = model::build_learner(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights);
             curve(&mut *cpu.expect("CPU"))
         });
-        let found = curve(&mut *cuda_network::build_learner(shape, cuda, &weights).expect("device"));
+        let found =
+            curve(&mut *cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights).expect("device"));
         // The same batches, masks and dropout: at first they differ by rounding alone.
         let off_by = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
         let off_by = off_by.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
@@ -499,8 +503,8 @@ fn chains_are_those_of_the_cpu() {
     let Some(cuda) = cuda(Mode::F32) else { return };
     let shape = shape("nano");
     let weights = weights(shape);
-    let network = cuda_network::build(shape, cuda, &weights).expect("device");
-    let cpu = model::build(shape, Device::Cpu, Precision::F32, &weights).expect("CPU");
+    let network = cuda_network::build(shape, Backbone::Dit, cuda, &weights).expect("device");
+    let cpu = model::build(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights).expect("CPU");
     let case = Case::new(shape, 4, 0, false);
     let random = Random::new(9, Stream::Sample);
     let uniforms: Vec<f64> = case
@@ -526,12 +530,15 @@ fn chains_are_those_of_the_cpu() {
             uniforms: &uniforms,
             confidence: true,
             sigma: 0.0,
+            pattern: Pattern::Full,
             temperature: 0.7,
             support: case.support,
         })
         .expect("draws");
     let found = chain.tokens().expect("tokens");
-    let logits = cpu.logits(&case.tokens, &[0.0], &case.positions).expect("CPU");
+    let logits = cpu
+        .logits(&case.tokens, &[0.0], &case.positions, Pattern::Full)
+        .expect("CPU");
     let (mut expected, mut scratch) = (case.tokens.clone(), Vec::new());
     let (mut reported, mut elsewhere) = (reported.into_iter(), 0);
     for (i, ((&at, logits), u)) in case
@@ -586,11 +593,12 @@ fn the_plan_of_memory_is_its_use() {
     }
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
-    let planned = cuda_network::memory(shape, DType::Bf16, 8, Some(8))
+    let planned = cuda_network::memory(shape, Backbone::Dit, DType::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), DType::Bf16);
-    let mut learner = cuda_network::build_learner(shape, cuda, &weights(shape)).expect("device");
+    let mut learner =
+        cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights(shape)).expect("device");
     let case = Case::new(shape, 8, 0, false);
     learner
         .accumulate(&case.batch(), case.support)

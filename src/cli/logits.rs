@@ -8,10 +8,11 @@ use super::Terminal;
 use super::project::{DeviceChoice, compute_on};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Cancel;
+use crate::kernels::Pattern;
 use crate::kernels::gemm::Precision;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{self, checkpoint};
-use crate::shapes::{SHAPES, Shape};
+use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Logits computed at a time, in bytes, unless a single row has more.
 const LOGITS_AT_A_TIME: usize = 64 << 20;
@@ -65,11 +66,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
     let choice = DeviceChoice::or_stated(args.device)?;
     let (device, _lock) = compute_on(choice, &Cancel::default(), terminal)?;
+    let backbone = Backbone::Dit;
     let network = model::build(
         shape,
+        backbone,
         device,
         Precision::F32,
-        &checkpoint::read(&args.checkpoint, shape)?,
+        &checkpoint::read(&args.checkpoint, shape, backbone)?,
     )?;
 
     let (length, vocabulary) = (shape.length, shape.vocabulary);
@@ -78,7 +81,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let at_a_time = (LOGITS_AT_A_TIME / (4 * length * vocabulary)).max(1);
     let positions: Vec<u32> = (0..(at_a_time * length) as u32).collect();
     for (tokens, sigma) in tokens.chunks(at_a_time * length).zip(sigma.chunks(at_a_time)) {
-        writer.append(&network.logits(tokens, sigma, &positions[..tokens.len()])?)?;
+        let positions = &positions[..tokens.len()];
+        writer.append(&network.logits(tokens, sigma, positions, Pattern::Full)?)?;
     }
     writer.finish()?;
     terminal.say(&format!(

@@ -269,6 +269,7 @@ mod tests {
     use super::*;
     use crate::data::SpecialIds;
     use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
+    use crate::kernels::Pattern;
     use crate::model::toy::{Bag, Distribution, Posterior};
 
     /// Rows drawn from a distribution, and their exact −log p.
@@ -402,7 +403,9 @@ mod tests {
                 task.objective.noise_of_bound(named, &x, valid, &mut noised);
                 let hidden = noised.tokens.iter().filter(|&&z| z == truth.mask()).count();
                 let all: Vec<u32> = (0..4).collect();
-                let logits = network.logits(&noised.tokens, &[0.0], &all).unwrap();
+                let logits = network
+                    .logits(&noised.tokens, &[0.0], &all, Pattern::Full)
+                    .unwrap();
                 for l in 0..valid {
                     let log_p = subs.log_p_x0(noised.tokens[l], &logits[l * 6..][..6]);
                     sum -= 4.0 / hidden as f64 * log_p[x[l] as usize] / 8.0;

@@ -7,7 +7,7 @@
 use std::collections::VecDeque;
 
 use super::Options;
-use crate::manifest::Stage;
+use crate::manifest::{Stage, Train};
 use crate::model::footprint::{self, Footprint};
 use crate::plan::Plan;
 use crate::shapes::Shape;
@@ -102,13 +102,16 @@ impl Budget {
 #[must_use]
 pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let stage = &plan.stages[index];
-    let shape = |name: &str| Shape::find(name).map(|shape| (shape, Footprint::of(shape)));
+    let shape = |train: &Train| {
+        let shape = Shape::find(&train.shape)?;
+        Some((shape, Footprint::of(shape, train.objective.backbone())))
+    };
     let of_model = || {
         let trained = stage
             .inputs
             .iter()
             .find_map(|input| match &plan.stages[input.index].stage {
-                Stage::Train(train) => shape(&train.shape),
+                Stage::Train(train) => shape(train),
                 _ => None,
             });
         trained.map(|(shape, footprint)| {
@@ -116,10 +119,10 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
         })
     };
     let computed = match &stage.stage {
-        Stage::Train(train) => shape(&train.shape).map(|(shape, footprint)| {
+        Stage::Train(train) => shape(train).map(|(shape, footprint)| {
             let rows = train
                 .micro_batch
-                .unwrap_or_else(|| footprint::micro_batch(shape, train.batch));
+                .unwrap_or_else(|| footprint::micro_batch(shape, train.objective.backbone(), train.batch));
             footprint.training + rows as usize * footprint.training_per_row
         }),
         Stage::Evaluate(_) | Stage::Sample(_) => of_model(),

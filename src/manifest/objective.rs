@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{DEFAULT_NOISE_EPSILON, DEFAULT_SAMPLING_EPSILON};
+use crate::shapes::Backbone;
 
 /// The objective of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -25,6 +26,14 @@ impl Objective {
     pub fn noise(&self) -> Option<&Noise> {
         match self {
             Self::Mdlm(objective) => Some(&objective.noise),
+        }
+    }
+
+    /// The network that it trains.
+    #[must_use]
+    pub fn backbone(&self) -> Backbone {
+        match self {
+            Self::Mdlm(_) => Backbone::Dit,
         }
     }
 

@@ -5,9 +5,9 @@ use rayon::prelude::*;
 
 use super::Network;
 use crate::error::{Error, Result};
-use crate::kernels::VocabSupport;
 use crate::kernels::categorical::{Draw, cpu};
 use crate::kernels::profile::{self, Part};
+use crate::kernels::{Pattern, VocabSupport};
 
 /// What is done with the network's answer at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub struct Request<'a> {
     pub confidence: bool,
     /// σ fed to the network.
     pub sigma: f32,
+    /// Which positions attend to which.
+    pub pattern: Pattern,
     /// Divides the logits.
     pub temperature: f64,
     /// The tokens to draw from.
@@ -108,7 +110,7 @@ impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
         }
         let logits = self
             .network
-            .logits(&tokens, &[request.sigma], request.positions)?;
+            .logits(&tokens, &[request.sigma], request.positions, request.pattern)?;
         let _timer = profile::forward(Part::Categorical);
         let draws: Vec<Option<Draw>> = request
             .actions

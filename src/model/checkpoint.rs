@@ -5,6 +5,7 @@
 //! such as `ema`, is `ema/backbone.NAME`. Any safetensors reader of the authors' names reads such a file; ours reads
 //! theirs, with or without the prefix.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use safetensors::Dtype;
@@ -12,7 +13,7 @@ use safetensors::Dtype;
 use super::tensors::{Reader, Writer};
 use super::{Parameter, parameters, total};
 use crate::error::{Error, Result};
-use crate::shapes::{SHAPES, Shape};
+use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
@@ -110,17 +111,17 @@ impl Checkpoint {
         self.reader.metadata(key)
     }
 
-    /// Reads an arena into the flat order of the shape. The weights' names (the nameless arena) may lack the prefix.
+    /// Reads an arena into the flat order of the shape's backbone. The weights' names (the nameless arena) may lack the prefix.
     ///
     /// # Errors
-    /// Input error: it lists every tensor that is missing, superfluous, of other dimensions or of a type without floating-point
-    /// numbers.
-    pub fn read(&mut self, shape: &Shape, arena: &str) -> Result<Vec<f32>> {
-        let parameters = parameters(shape);
+    /// Input error: it says if the file holds the other backbone, and lists every other tensor that is missing, superfluous, of
+    /// other dimensions or of a type without floating-point numbers.
+    pub fn read(&mut self, shape: &Shape, backbone: Backbone, arena: &str) -> Result<Vec<f32>> {
+        let parameters = parameters(shape, backbone);
         let names = self.names(arena);
         let faults = faults(&parameters, &names, &self.reader);
         if !faults.is_empty() {
-            return Err(self.refuse(shape, arena, &faults, &names));
+            return Err(self.refuse(shape, backbone, arena, faults, &names));
         }
         let mut values = vec![0.0; total(&parameters)];
         for parameter in &parameters {
@@ -146,7 +147,14 @@ impl Checkpoint {
             .collect()
     }
 
-    fn refuse(&self, shape: &Shape, arena: &str, faults: &[String], names: &[(String, String)]) -> Error {
+    fn refuse(
+        &self,
+        shape: &Shape,
+        backbone: Backbone,
+        arena: &str,
+        mut faults: Vec<String>,
+        names: &[(String, String)],
+    ) -> Error {
         let what = if arena.is_empty() {
             "weights".to_owned()
         } else {
@@ -156,6 +164,17 @@ impl Checkpoint {
             "{}: its {what} do not fit shape `{}`:",
             self.described, shape.name
         );
+        if let Some(held) = held(names).filter(|held| *held != backbone) {
+            let has = match held {
+                Backbone::Dit => "it has",
+                Backbone::Transformer => "it has no",
+            };
+            let _ = write!(
+                text,
+                "\n  the file holds a {held} ({has} `sigma_map` and `adaLN_modulation`), expected a {backbone}"
+            );
+            faults = self::faults(&parameters(shape, held), names, &self.reader);
+        }
         for fault in faults.iter().take(LISTED_FAULTS) {
             text += "\n  ";
             text += fault;
@@ -164,13 +183,26 @@ impl Checkpoint {
             text = format!("{text}\n  and {} more", faults.len() - LISTED_FAULTS);
         }
         let error = Error::input(text);
-        match SHAPES
-            .iter()
-            .find(|shape| self::faults(&parameters(shape), names, &self.reader).is_empty())
-        {
-            Some(fits) => error.hint(format!("they fit shape `{}`", fits.name)),
+        let fits = |backbone| {
+            let is_whole =
+                |shape: &&Shape| self::faults(&parameters(shape, backbone), names, &self.reader).is_empty();
+            Some((SHAPES.iter().find(is_whole)?, backbone))
+        };
+        match Backbone::ALL.into_iter().find_map(fits) {
+            Some((fits, held)) if held == backbone => error.hint(format!("they fit shape `{}`", fits.name)),
+            Some((fits, held)) => error.hint(format!("they fit a {held} of shape `{}`", fits.name)),
             None => error.hint("`mdlm shapes` lists the compiled shapes"),
         }
+    }
+}
+
+/// The backbone that a file's tensors are of, by their names; nothing where they are those of no network.
+fn held(names: &[(String, String)]) -> Option<Backbone> {
+    let has = |part: &str| names.iter().any(|(name, _)| name.contains(part));
+    if has("sigma_map.") || has("adaLN_modulation.") {
+        Some(Backbone::Dit)
+    } else {
+        has("attn_qkv.").then_some(Backbone::Transformer)
     }
 }
 
@@ -215,8 +247,8 @@ fn faults(parameters: &[Parameter], names: &[(String, String)], reader: &Reader)
 ///
 /// # Errors
 /// The errors of [`Checkpoint::open`] and [`Checkpoint::read`].
-pub fn read(path: &Path, shape: &Shape) -> Result<Vec<f32>> {
-    Checkpoint::open(path)?.read(shape, "")
+pub fn read(path: &Path, shape: &Shape, backbone: Backbone) -> Result<Vec<f32>> {
+    Checkpoint::open(path)?.read(shape, backbone, "")
 }
 
 #[cfg(test)]
@@ -231,13 +263,13 @@ mod tests {
     }
 
     fn total() -> usize {
-        crate::model::total(&parameters(nano()))
+        crate::model::total(&parameters(nano(), Backbone::Dit))
     }
 
     /// A file of f32 tensors; `change` edits the list of (name, dimensions) of nano's weights first.
     fn file_with(folder: &Path, change: impl FnOnce(&mut Vec<(String, Vec<usize>)>)) -> std::path::PathBuf {
         let path = folder.join("weights.safetensors");
-        let mut tensors: Vec<_> = parameters(nano())
+        let mut tensors: Vec<_> = parameters(nano(), Backbone::Dit)
             .into_iter()
             .map(|own| (format!("{PREFIX}{}", own.name), own.dims))
             .collect();
@@ -251,7 +283,7 @@ mod tests {
     }
 
     fn refused(path: &Path) -> String {
-        let error = read(path, nano()).unwrap_err();
+        let error = read(path, nano(), Backbone::Dit).unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Input);
         let text = error.to_string().replace(&path.display().to_string(), "FILE");
         format!("{text}\nhint: {}", error.hint_text().unwrap_or_default())
@@ -274,20 +306,20 @@ mod tests {
                     values.copy_from_slice([&weights, &ema][which]);
                     Ok(())
                 };
-                write(&path, &parameters(nano()), &["", "ema"], &[("state", &state)], fill).unwrap();
+                write(&path, &parameters(nano(), Backbone::Dit), &["", "ema"], &[("state", &state)], fill).unwrap();
             };
             write();
             let bytes = fs::read(&path).unwrap();
             let mut checkpoint = Checkpoint::open(&path).unwrap();
             for (arena, values) in [("ema", &ema), ("", &weights)] {
-                let found = checkpoint.read(nano(), arena).unwrap();
+                let found = checkpoint.read(nano(), Backbone::Dit, arena).unwrap();
                 prop_assert!(found.iter().map(|v| v.to_bits()).eq(values.iter().map(|v| v.to_bits())));
             }
             prop_assert_eq!(checkpoint.metadata("state"), Some(&*state));
-            prop_assert!(checkpoint.read(nano(), "moments").is_err());
-            let found = read_arena(&path, &parameters(nano()), "ema").unwrap();
+            prop_assert!(checkpoint.read(nano(), Backbone::Dit, "moments").is_err());
+            let found = read_arena(&path, &parameters(nano(), Backbone::Dit), "ema").unwrap();
             prop_assert!(found.iter().map(|v| v.to_bits()).eq(ema.iter().map(|v| v.to_bits())));
-            prop_assert!(read_arena(&path, &parameters(nano()), "moments").is_err());
+            prop_assert!(read_arena(&path, &parameters(nano(), Backbone::Dit), "moments").is_err());
             // The same content gives the same bytes, and the file's folder holds the file alone.
             write();
             prop_assert!(fs::read(&path).unwrap() == bytes);
@@ -305,7 +337,7 @@ mod tests {
             let mut changed = whole.clone();
             changed[at] = byte;
             fs::write(&path, &changed).unwrap();
-            let _ = read(&path, nano());
+            let _ = read(&path, nano(), Backbone::Dit);
         }
     }
 
@@ -316,7 +348,7 @@ mod tests {
         let path = folder.path().join("theirs.safetensors");
         let values: Vec<f32> = (0..total()).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect(); // exact in bf16
         let mut owned: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
-        for (i, own) in parameters(nano()).into_iter().enumerate() {
+        for (i, own) in parameters(nano(), Backbone::Dit).into_iter().enumerate() {
             let values = values[own.offset..][..own.len()].iter();
             let (dtype, bytes): (_, Vec<u8>) = match i % 3 {
                 0 => (Dtype::F32, values.flat_map(|v| v.to_le_bytes()).collect()),
@@ -343,7 +375,7 @@ mod tests {
             )
         });
         safetensors::serialize_to_file(views, None, &path).unwrap();
-        assert_eq!(read(&path, nano()).unwrap(), values);
+        assert_eq!(read(&path, nano(), Backbone::Dit).unwrap(), values);
     }
 
     #[test]
@@ -365,7 +397,7 @@ mod tests {
         hint: `mdlm shapes` lists the compiled shapes
         ");
         let path = file_with(folder.path(), |tensors| {
-            *tensors = parameters(Shape::find("tiny").unwrap())
+            *tensors = parameters(Shape::find("tiny").unwrap(), Backbone::Dit)
                 .into_iter()
                 .map(|own| (own.name, own.dims))
                 .collect();
@@ -420,7 +452,7 @@ mod tests {
                 .starts_with("read `FILE`: not a safetensors file: a header of 18446744073709551615 bytes")
         );
         assert!(
-            read(folder.path(), nano())
+            read(folder.path(), nano(), Backbone::Dit)
                 .unwrap_err()
                 .to_string()
                 .contains("not a file")

@@ -7,42 +7,44 @@ use crate::error::{Error, Result};
 use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Fused, HostBackend, VocabSupport};
-use crate::shapes::Shape;
+use crate::kernels::{Fused, HostBackend, Pattern, VocabSupport};
+use crate::shapes::{Backbone, Shape};
 
-/// A network of the shape on the device, with these weights in the flat order, its products in that precision.
+/// A network of the shape and backbone on the device, with these weights in the flat order, its products in that precision.
 ///
 /// # Errors
 /// Input error: the device does not support the shape or the precision. Environment error: the device fails.
 pub fn build(
     shape: &Shape,
+    backbone: Backbone,
     device: Device,
     precision: Precision,
     weights: &[f32],
 ) -> Result<Box<dyn Network>> {
     match device {
-        Device::Cpu => on(shape, weights, Fused::with_precision(precision)),
-        Device::Cuda => cuda_network::build(shape, gpu(shape, precision)?, weights),
+        Device::Cpu => on(shape, backbone, weights, Fused::with_precision(precision)),
+        Device::Cuda => cuda_network::build(shape, backbone, gpu(shape, precision)?, weights),
         #[cfg(feature = "dfdx-cuda")]
-        Device::DfdxCuda => on(shape, weights, dfdx_cuda(precision)?),
+        Device::DfdxCuda => on(shape, backbone, weights, dfdx_cuda(precision)?),
     }
 }
 
-/// A learner of the shape on the device that begins from these weights: otherwise as [`build`].
+/// A learner of the shape and backbone on the device that begins from these weights: otherwise as [`build`].
 ///
 /// # Errors
 /// The errors of [`build`].
 pub fn build_learner(
     shape: &Shape,
+    backbone: Backbone,
     device: Device,
     precision: Precision,
     weights: &[f32],
 ) -> Result<Box<dyn Learner>> {
     match device {
-        Device::Cpu => learner_on(shape, weights, Fused::with_precision(precision)),
-        Device::Cuda => cuda_network::build_learner(shape, gpu(shape, precision)?, weights),
+        Device::Cpu => learner_on(shape, backbone, weights, Fused::with_precision(precision)),
+        Device::Cuda => cuda_network::build_learner(shape, backbone, gpu(shape, precision)?, weights),
         #[cfg(feature = "dfdx-cuda")]
-        Device::DfdxCuda => learner_on(shape, weights, dfdx_cuda(precision)?),
+        Device::DfdxCuda => learner_on(shape, backbone, weights, dfdx_cuda(precision)?),
     }
 }
 
@@ -83,28 +85,38 @@ fn check_heads(shape: &Shape) -> Result<()> {
 }
 
 /// The network of the shape on the backend.
-fn on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Result<Box<dyn Network>> {
-    struct Build<'a, B>(B, &'a [f32]);
+fn on<B: HostBackend>(
+    shape: &Shape,
+    backbone: Backbone,
+    weights: &[f32],
+    backend: B,
+) -> Result<Box<dyn Network>> {
+    struct Build<'a, B>(B, Backbone, &'a [f32]);
     impl<B: HostBackend> WithArch for Build<'_, B> {
         type Output = Result<Box<dyn Network>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(CpuNetwork::<A, B>::new(self.0, self.1)?))
+            Ok(Box::new(CpuNetwork::<A, B>::new(self.0, self.1, self.2)?))
         }
     }
-    with_arch(shape.name, Build(backend, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+    with_arch(shape.name, Build(backend, backbone, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
 /// The learner of the shape on the backend.
-fn learner_on<B: HostBackend>(shape: &Shape, weights: &[f32], backend: B) -> Result<Box<dyn Learner>> {
-    struct Build<'a, B>(B, &'a [f32]);
+fn learner_on<B: HostBackend>(
+    shape: &Shape,
+    backbone: Backbone,
+    weights: &[f32],
+    backend: B,
+) -> Result<Box<dyn Learner>> {
+    struct Build<'a, B>(B, Backbone, &'a [f32]);
     impl<B: HostBackend> WithArch for Build<'_, B> {
         type Output = Result<Box<dyn Learner>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            let network = CpuNetwork::<A, B>::new(self.0, self.1)?;
+            let network = CpuNetwork::<A, B>::new(self.0, self.1, self.2)?;
             Ok(Box::new(HostLearner::new(network)?))
         }
     }
-    with_arch(shape.name, Build(backend, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+    with_arch(shape.name, Build(backend, backbone, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
 pub(super) fn not_compiled(shape: &Shape) -> Error {
@@ -115,6 +127,7 @@ pub(super) fn not_compiled(shape: &Shape) -> Error {
 /// backend's flat order is the network's.
 pub struct CpuNetwork<A: Arch, B: HostBackend> {
     backend: B,
+    backbone: Backbone,
     dit: Dit<A, B>,
     gradients: B::Gradients,
     parameters: Vec<Parameter>,
@@ -125,13 +138,14 @@ impl<A: Arch, B: HostBackend> CpuNetwork<A, B> {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(backend: B, weights: &[f32]) -> Result<Self> {
+    pub fn new(backend: B, backbone: Backbone, weights: &[f32]) -> Result<Self> {
         backend.reserve(weights.len())?;
         Ok(Self {
-            dit: Dit::new(&backend, weights)?,
+            dit: Dit::new(&backend, backbone, weights)?,
             backend,
+            backbone,
             gradients: B::Gradients::default(),
-            parameters: parameters(A::SHAPE),
+            parameters: parameters(A::SHAPE, backbone),
         })
     }
 }
@@ -139,6 +153,10 @@ impl<A: Arch, B: HostBackend> CpuNetwork<A, B> {
 impl<A: Arch, B: HostBackend> Network for CpuNetwork<A, B> {
     fn shape(&self) -> &'static Shape {
         A::SHAPE
+    }
+
+    fn backbone(&self) -> Backbone {
+        self.backbone
     }
 
     fn parameters(&self) -> &[Parameter] {
@@ -166,13 +184,15 @@ impl<A: Arch, B: HostBackend> Network for CpuNetwork<A, B> {
         self.backend.values(&nll)
     }
 
-    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>> {
         check_inputs(A::SHAPE, tokens, sigma, positions)?;
         if positions.is_empty() {
             return Ok(Vec::new());
         }
         let tokens = self.backend.tokens(tokens)?;
-        let logits = self.dit.logits(&self.backend, &tokens, sigma, positions)?;
+        let logits = self
+            .dit
+            .logits(&self.backend, &tokens, sigma, positions, pattern)?;
         self.backend.values(&logits)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::cuda_network::{CudaNetwork, fits, fitting, masked, plan};
+use super::cuda_network::{CudaNetwork, answered, fits, fitting, plan};
 use super::dit::Arch;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
 use crate::error::Result;
@@ -12,6 +12,7 @@ use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::Optimizer;
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
+use crate::shapes::Backbone;
 
 /// Updates by which the device may be ahead of what is known of it: it never waits for the host to prepare the next one.
 const AHEAD: usize = 2;
@@ -33,8 +34,8 @@ impl<A: Arch> CudaLearner<A> {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(cuda: Cuda, weights: &[f32]) -> Result<Self> {
-        let network = CudaNetwork::new(cuda, weights)?;
+    pub fn new(cuda: Cuda, backbone: Backbone, weights: &[f32]) -> Result<Self> {
+        let network = CudaNetwork::new(cuda, backbone, weights)?;
         Ok(Self {
             optimizer: network.cuda.optimizer()?,
             network,
@@ -57,10 +58,12 @@ impl<A: Arch> CudaLearner<A> {
     }
 
     /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
-    /// else grow with their share of masked tokens, and what steps were captured with it would be of no use any more.
+    /// else grow with their share of answered tokens, and what steps were captured with it would be of no use any more.
     fn reserve(&mut self, rows: usize, batch: usize) -> Result<()> {
         let planning = Cuda::new(Box::new(Planning::default()), self.network.cuda.element());
-        let planned = plan::<A>(planning, rows, masked(A::SHAPE, rows, Some(batch)))?;
+        let backbone = self.network.backbone;
+        let answered = answered(A::SHAPE, backbone, rows, Some(batch));
+        let planned = plan::<A>(planning, backbone, rows, answered)?;
         self.network.cuda.reserve_activations(planned.arena);
         Ok(())
     }
@@ -73,9 +76,10 @@ impl<A: Arch> Learner for CudaLearner<A> {
 
     fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32> {
         let (element, room) = (self.network.cuda.element(), self.room()?);
+        let backbone = self.network.backbone;
         let rows = match wanted {
-            Some(rows) => fits(A::SHAPE, element, rows, batch, room).map(|()| rows),
-            None => fitting(A::SHAPE, element, batch, room),
+            Some(rows) => fits(A::SHAPE, backbone, element, rows, batch, room).map(|()| rows),
+            None => fitting(A::SHAPE, backbone, element, batch, room),
         }?;
         self.reserve(rows as usize, batch as usize)?;
         Ok(rows)

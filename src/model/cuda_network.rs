@@ -20,7 +20,7 @@ use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
 use crate::rng::{Random, Stream};
-use crate::shapes::{SHAPES, Shape};
+use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Positions come in multiples of this at least: rows of a product's tile.
 const TILE: usize = 64;
@@ -40,6 +40,7 @@ pub fn quantum(tokens: usize) -> usize {
 /// A network on a device.
 pub struct CudaNetwork<A: Arch> {
     pub(super) cuda: Cuda,
+    pub(super) backbone: Backbone,
     dit: Dit<A, Cuda>,
     pub(super) parameters: Vec<Parameter>,
     /// Where each parameter begins on the device.
@@ -51,8 +52,8 @@ impl<A: Arch> CudaNetwork<A> {
     ///
     /// # Errors
     /// Out of memory.
-    pub fn new(cuda: Cuda, weights: &[f32]) -> Result<Self> {
-        let parameters = parameters(A::SHAPE);
+    pub fn new(cuda: Cuda, backbone: Backbone, weights: &[f32]) -> Result<Self> {
+        let parameters = parameters(A::SHAPE, backbone);
         let (mut places, mut end) = (Vec::new(), 0);
         for parameter in &parameters {
             places.push(end);
@@ -60,8 +61,9 @@ impl<A: Arch> CudaNetwork<A> {
         }
         cuda.reserve(end)?;
         Ok(Self {
-            dit: Dit::new(&cuda, weights)?,
+            dit: Dit::new(&cuda, backbone, weights)?,
             cuda,
+            backbone,
             parameters,
             places,
         })
@@ -190,6 +192,10 @@ impl<A: Arch> Network for CudaNetwork<A> {
         A::SHAPE
     }
 
+    fn backbone(&self) -> Backbone {
+        self.backbone
+    }
+
     fn parameters(&self) -> &[Parameter] {
         &self.parameters
     }
@@ -214,13 +220,13 @@ impl<A: Arch> Network for CudaNetwork<A> {
         Ok(padded.own.iter().map(|&at| nll[at]).collect())
     }
 
-    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>> {
         check_inputs(A::SHAPE, tokens, sigma, positions)?;
         if positions.is_empty() {
             return Ok(Vec::new());
         }
         let tokens = self.cuda.tokens(tokens)?;
-        let logits = self.dit.logits(&self.cuda, &tokens, sigma, positions)?;
+        let logits = self.dit.logits(&self.cuda, &tokens, sigma, positions, pattern)?;
         self.cuda.values(&logits)
     }
 
@@ -292,7 +298,7 @@ impl<A: Arch> Chain for DeviceChain<'_, A> {
             });
         }
         let tokens = self.tokens.rows(cuda, &rows, length)?;
-        let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, Pattern::Full, None)?;
+        let h = dit.hidden(cuda, &tokens, &[request.sigma], &all, request.pattern, None)?;
         let (w, b) = (&dit.output.weight, &dit.output.bias);
         let drawn = Positions {
             support: request.support,
@@ -341,34 +347,39 @@ pub fn element(precision: Precision) -> DType {
     }
 }
 
-/// The network of the shape on a device, with these weights in the flat order.
+/// The network of the shape and backbone on a device, with these weights in the flat order.
 ///
 /// # Errors
 /// Out of memory.
-pub fn build(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Network>> {
-    struct Build<'a>(Cuda, &'a [f32]);
+pub fn build(shape: &Shape, backbone: Backbone, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Network>> {
+    struct Build<'a>(Cuda, Backbone, &'a [f32]);
     impl WithArch for Build<'_> {
         type Output = Result<Box<dyn Network>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(CudaNetwork::<A>::new(self.0, self.1)?))
+            Ok(Box::new(CudaNetwork::<A>::new(self.0, self.1, self.2)?))
         }
     }
-    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+    with_arch(shape.name, Build(cuda, backbone, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
-/// A learner of the shape on a device that begins from these weights in the flat order.
+/// A learner of the shape and backbone on a device that begins from these weights in the flat order.
 ///
 /// # Errors
 /// Out of memory.
-pub fn build_learner(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<dyn Learner>> {
-    struct Build<'a>(Cuda, &'a [f32]);
+pub fn build_learner(
+    shape: &Shape,
+    backbone: Backbone,
+    cuda: Cuda,
+    weights: &[f32],
+) -> Result<Box<dyn Learner>> {
+    struct Build<'a>(Cuda, Backbone, &'a [f32]);
     impl WithArch for Build<'_> {
         type Output = Result<Box<dyn Learner>>;
         fn apply<A: Arch>(self) -> Self::Output {
-            Ok(Box::new(CudaLearner::<A>::new(self.0, self.1)?))
+            Ok(Box::new(CudaLearner::<A>::new(self.0, self.1, self.2)?))
         }
     }
-    with_arch(shape.name, Build(cuda, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
+    with_arch(shape.name, Build(cuda, backbone, weights)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
 /// What training needs of a device's memory in micro-batches of `rows` rows, of a batch of so many or of any: [`plan`] of the
@@ -376,24 +387,33 @@ pub fn build_learner(shape: &Shape, cuda: Cuda, weights: &[f32]) -> Result<Box<d
 ///
 /// # Errors
 /// The shape is not compiled.
-pub fn memory(shape: &Shape, element: DType, rows: usize, batch: Option<usize>) -> Result<Taken> {
-    struct Plan(Cuda, usize, usize);
+pub fn memory(
+    shape: &Shape,
+    backbone: Backbone,
+    element: DType,
+    rows: usize,
+    batch: Option<usize>,
+) -> Result<Taken> {
+    struct Plan(Cuda, Backbone, usize, usize);
     impl WithArch for Plan {
         type Output = Result<Taken>;
         fn apply<A: Arch>(self) -> Self::Output {
-            plan::<A>(self.0, self.1, self.2)
+            plan::<A>(self.0, self.1, self.2, self.3)
         }
     }
     let cuda = Cuda::new(Box::new(Planning::default()), element);
-    let masked = masked(shape, rows, batch);
-    with_arch(shape.name, Plan(cuda, rows, masked)).unwrap_or_else(|| Err(not_compiled(shape)))
+    let answered = answered(shape, backbone, rows, batch);
+    with_arch(shape.name, Plan(cuda, backbone, rows, answered)).unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
-/// Tokens of a micro-batch that are masked, at most. Times are spread over a batch, row after row: its last micro-batch has
-/// the largest share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than chance adds.
-pub(super) fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize {
+/// Tokens of a micro-batch that are answered, at most. The plain transformer, trained to predict the next token, answers all.
+/// The DiT answers those that are masked. Times are spread over a batch, row after row: its last micro-batch has the largest
+/// share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than chance adds.
+pub(super) fn answered(shape: &Shape, backbone: Backbone, rows: usize, batch: Option<usize>) -> usize {
     let tokens = rows * shape.length;
-    let Some(batch) = batch else { return tokens };
+    let (Some(batch), Backbone::Dit) = (batch, backbone) else {
+        return tokens;
+    };
     let answered = tokens - tokens * rows / (2 * batch.max(rows));
     tokens.min(answered + 4 * tokens.isqrt())
 }
@@ -402,13 +422,20 @@ pub(super) fn masked(shape: &Shape, rows: usize, batch: Option<usize>) -> usize 
 ///
 /// # Errors
 /// The micro-batch does not fit; the hint has the largest one that fits, or a smaller shape.
-pub fn fits(shape: &Shape, element: DType, rows: u32, batch: u32, bytes: usize) -> Result<()> {
-    let needed = memory(shape, element, rows as usize, Some(batch as usize))?.total();
+pub fn fits(
+    shape: &Shape,
+    backbone: Backbone,
+    element: DType,
+    rows: u32,
+    batch: u32,
+    bytes: usize,
+) -> Result<()> {
+    let needed = memory(shape, backbone, element, rows as usize, Some(batch as usize))?.total();
     let mib = 1 << 20;
     if needed <= bytes {
         return Ok(());
     }
-    let most = fitting(shape, element, batch, bytes)?;
+    let most = fitting(shape, backbone, element, batch, bytes)?;
     let message = format!(
         "train shape `{}`: a micro-batch of {rows} rows needs {} MiB of the device, which has {} MiB for it",
         shape.name,
@@ -424,11 +451,12 @@ pub fn fits(shape: &Shape, element: DType, rows: u32, batch: u32, bytes: usize) 
 ///
 /// # Errors
 /// Not even one row fits: the error says what does.
-pub fn fitting(shape: &Shape, element: DType, batch: u32, bytes: usize) -> Result<u32> {
+pub fn fitting(shape: &Shape, backbone: Backbone, element: DType, batch: u32, bytes: usize) -> Result<u32> {
     let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
     let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
+    let batch = Some(batch as usize);
     let needed =
-        |rows: u32| memory(shape, element, rows as usize, Some(batch as usize)).map(|taken| taken.total());
+        |rows: u32| memory(shape, backbone, element, rows as usize, batch).map(|taken| taken.total());
     // More rows need more memory: those that fit come first.
     let (mut fit, mut too_many) = (0, divisors.len());
     while fit < too_many {
@@ -447,7 +475,7 @@ pub fn fitting(shape: &Shape, element: DType, batch: u32, bytes: usize) -> Resul
     let smaller = others
         .filter_map(|other| {
             Some((
-                memory(other, element, 1, Some(batch as usize)).ok()?.total(),
+                memory(other, backbone, element, 1, batch).ok()?.total(),
                 other.name,
             ))
         })
@@ -467,19 +495,19 @@ pub fn fitting(shape: &Shape, element: DType, batch: u32, bytes: usize) -> Resul
     })
 }
 
-/// What training needs of a device's memory in micro-batches of `rows` rows with so many masked tokens: the plan of a step
+/// What training needs of a device's memory in micro-batches of `rows` rows with so many answered tokens: the plan of a step
 /// that is queued and not run. `cuda` is on a driver that does nothing.
 ///
 /// # Errors
 /// Out of memory.
-pub fn plan<A: Arch>(cuda: Cuda, rows: usize, masked: usize) -> Result<Taken> {
+pub fn plan<A: Arch>(cuda: Cuda, backbone: Backbone, rows: usize, answered: usize) -> Result<Taken> {
     // Zeros that are never read take no memory.
-    let weights = vec![0.0; total(&parameters(A::SHAPE))];
-    let mut learner = CudaLearner::<A>::new(cuda, &weights)?;
+    let weights = vec![0.0; total(&parameters(A::SHAPE, backbone))];
+    let mut learner = CudaLearner::<A>::new(cuda, backbone, &weights)?;
     drop(weights);
-    let positions: Vec<u32> = (0..masked as u32).collect();
+    let positions: Vec<u32> = (0..answered as u32).collect();
     let mut tokens = vec![0; rows * A::SHAPE.length];
-    tokens[..masked].fill(1);
+    tokens[..answered].fill(1);
     let support = VocabSupport::without_mask(1, A::SHAPE.vocabulary as u32);
     let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
     let batch = Batch {

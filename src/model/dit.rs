@@ -13,7 +13,12 @@
 //! ```
 //!
 //! Only the wanted positions go through the final layer and what of the last block comes after its keys and values:
-//! exactly what is left out is never read. Two weights of different shape cannot take each other's place; two of the same can:
+//! exactly what is left out is never read.
+//!
+//! The plain transformer ([`Backbone::Transformer`]) is the same network without c: every shift and scale is 0, every gate 1,
+//! and that changes no bit, whatever the data type: x · (1 + 0) + 0 and 1 · y are exact.
+//!
+//! Two weights of different shape cannot take each other's place; two of the same can:
 //!
 //! ```
 //! # use mdlm::kernels::Backend;
@@ -36,7 +41,7 @@ use dfdx::shapes::{Const, ConstDim, ConstShape};
 use super::{Batch, Parameter};
 use crate::error::{Error, Result};
 use crate::kernels::{Backend, Dropout, Pattern, TokenRows, VocabSupport};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 use crate::with_compiled_shapes;
 
 /// Sinusoidal features of σ: 128 cosines, then 128 sines (the authors' `frequency_embedding_size`).
@@ -127,6 +132,14 @@ pub struct Linear<B: Backend, I: ConstDim, O: ConstDim> {
     pub bias: B::Param<(O,)>,
 }
 
+// The chunks of a block's modulation: of the attention, then of the MLP.
+const SHIFT_A: usize = 0;
+const SCALE_A: usize = 1;
+const GATE_A: usize = 2;
+const SHIFT_M: usize = 3;
+const SCALE_M: usize = 4;
+const GATE_M: usize = 5;
+
 /// A block's weights.
 pub struct Block<A: Arch, B: Backend> {
     /// `norm1.weight`
@@ -141,31 +154,38 @@ pub struct Block<A: Arch, B: Backend> {
     pub mlp_in: Linear<B, A::D, A::F>,
     /// `mlp.2`
     pub mlp_out: Linear<B, A::F, A::D>,
-    /// `adaLN_modulation`: shift, scale, gate of the attention, then of the MLP.
-    pub modulation: Linear<B, A::C, A::D6>,
+    /// `adaLN_modulation`: shift, scale, gate of the attention, then of the MLP; the DiT's alone.
+    pub modulation: Option<Linear<B, A::C, A::D6>>,
+}
+
+/// The time input of the DiT.
+pub struct TimeInput<A: Arch, B: Backend> {
+    /// `sigma_map.mlp.0`
+    pub hidden: Linear<B, Const<TIME_FEATURES>, A::C>,
+    /// `sigma_map.mlp.2`
+    pub output: Linear<B, A::C, A::C>,
 }
 
 /// The network's weights, in the order of [`parameters`].
 pub struct Dit<A: Arch, B: Backend> {
     /// `vocab_embed.embedding`
     pub embedding: B::Param<(A::V, A::D)>,
-    /// `sigma_map.mlp.0`
-    pub time_in: Linear<B, Const<TIME_FEATURES>, A::C>,
-    /// `sigma_map.mlp.2`
-    pub time_out: Linear<B, A::C, A::C>,
+    /// `sigma_map`; the DiT's alone.
+    pub time: Option<TimeInput<A, B>>,
     /// `blocks.{i}`
     pub blocks: Vec<Block<A, B>>,
     /// `output_layer.norm_final.weight`
     pub norm_final: B::Param<(A::D,)>,
     /// `output_layer.linear`
     pub output: Linear<B, A::D, A::V>,
-    /// `output_layer.adaLN_modulation`: shift, scale.
-    pub modulation_final: Linear<B, A::C, A::D2>,
+    /// `output_layer.adaLN_modulation`: shift, scale; the DiT's alone.
+    pub modulation_final: Option<Linear<B, A::C, A::D2>>,
 }
 
-/// The parameters of a shape in canonical order: the authors' names (without the `backbone.` prefix) and dimensions.
+/// The parameters of a shape in canonical order: the authors' names (without the `backbone.` prefix) and dimensions. The DiT
+/// has 1 + 4 + 10 N + 5, the plain transformer 1 + 8 N + 3.
 #[must_use]
-pub fn parameters(shape: &Shape) -> Vec<Parameter> {
+pub fn parameters(shape: &Shape, backbone: Backbone) -> Vec<Parameter> {
     let Shape {
         vocabulary: v,
         width: d,
@@ -173,6 +193,7 @@ pub fn parameters(shape: &Shape) -> Vec<Parameter> {
         ..
     } = *shape;
     let f = shape.hidden();
+    let is_dit = backbone == Backbone::Dit;
     let mut parameters: Vec<Parameter> = Vec::new();
     let mut add = |name: String, dims: &[usize]| {
         let offset = parameters.last().map_or(0, |last| last.offset + last.len());
@@ -183,10 +204,12 @@ pub fn parameters(shape: &Shape) -> Vec<Parameter> {
         });
     };
     add("vocab_embed.embedding".to_owned(), &[v, d]);
-    add("sigma_map.mlp.0.weight".to_owned(), &[c, TIME_FEATURES]);
-    add("sigma_map.mlp.0.bias".to_owned(), &[c]);
-    add("sigma_map.mlp.2.weight".to_owned(), &[c, c]);
-    add("sigma_map.mlp.2.bias".to_owned(), &[c]);
+    if is_dit {
+        add("sigma_map.mlp.0.weight".to_owned(), &[c, TIME_FEATURES]);
+        add("sigma_map.mlp.0.bias".to_owned(), &[c]);
+        add("sigma_map.mlp.2.weight".to_owned(), &[c, c]);
+        add("sigma_map.mlp.2.bias".to_owned(), &[c]);
+    }
     for i in 0..shape.blocks {
         let mut add = |name: &str, dims: &[usize]| add(format!("blocks.{i}.{name}"), dims);
         add("norm1.weight", &[d]);
@@ -197,14 +220,18 @@ pub fn parameters(shape: &Shape) -> Vec<Parameter> {
         add("mlp.0.bias", &[f]);
         add("mlp.2.weight", &[d, f]);
         add("mlp.2.bias", &[d]);
-        add("adaLN_modulation.weight", &[6 * d, c]);
-        add("adaLN_modulation.bias", &[6 * d]);
+        if is_dit {
+            add("adaLN_modulation.weight", &[6 * d, c]);
+            add("adaLN_modulation.bias", &[6 * d]);
+        }
     }
     add("output_layer.norm_final.weight".to_owned(), &[d]);
     add("output_layer.linear.weight".to_owned(), &[v, d]);
     add("output_layer.linear.bias".to_owned(), &[v]);
-    add("output_layer.adaLN_modulation.weight".to_owned(), &[2 * d, c]);
-    add("output_layer.adaLN_modulation.bias".to_owned(), &[2 * d]);
+    if is_dit {
+        add("output_layer.adaLN_modulation.weight".to_owned(), &[2 * d, c]);
+        add("output_layer.adaLN_modulation.bias".to_owned(), &[2 * d]);
+    }
     parameters
 }
 
@@ -238,6 +265,32 @@ impl<B: Backend> Source<'_, B> {
             bias: self.next()?,
         })
     }
+
+    /// A linear layer that the DiT alone has.
+    fn of_dit<I: ConstDim, O: ConstDim>(&mut self, backbone: Backbone) -> Result<Option<Linear<B, I, O>>> {
+        match backbone {
+            Backbone::Dit => self.linear().map(Some),
+            Backbone::Transformer => Ok(None),
+        }
+    }
+}
+
+/// The modulation that a linear layer makes of c.
+fn modulated<B: Backend, C: ConstDim, M: ConstDim>(
+    b: &B,
+    c: &B::Act<(usize, C)>,
+    linear: Option<&Linear<B, C, M>>,
+) -> Result<B::Act<(usize, M)>> {
+    let linear = linear.ok_or_else(|| Error::internal("a time input without a modulation"))?;
+    b.linear(c, &linear.weight, Some(&linear.bias))
+}
+
+/// What modulates the blocks and the final layer.
+enum Conditioning<A: Arch, B: Backend> {
+    /// c, a row for each σ: a linear layer of each block makes its modulation.
+    Vector(B::Act<(usize, A::C)>),
+    /// One modulation for all, which changes nothing.
+    Neutral(B::Act<(usize, A::D6)>),
 }
 
 #[expect(
@@ -246,8 +299,8 @@ impl<B: Backend> Source<'_, B> {
 )]
 impl<A: Arch, B: Backend> Dit<A, B> {
     /// The network with these weights, in the order of [`parameters`].
-    pub fn new(backend: &B, values: &[f32]) -> Result<Self> {
-        let parameters = parameters(A::SHAPE);
+    pub fn new(backend: &B, backbone: Backbone, values: &[f32]) -> Result<Self> {
+        let parameters = parameters(A::SHAPE, backbone);
         let mut from = Source {
             backend,
             parameters: &parameters,
@@ -256,14 +309,19 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         // Fields are filled in the order in which they are written: the canonical one.
         let dit = Self {
             embedding: from.next()?,
-            time_in: from.linear()?,
-            time_out: from.linear()?,
+            time: match backbone {
+                Backbone::Dit => Some(TimeInput {
+                    hidden: from.linear()?,
+                    output: from.linear()?,
+                }),
+                Backbone::Transformer => None,
+            },
             blocks: (0..A::BLOCKS)
-                .map(|_| Block::new(&mut from))
+                .map(|_| Block::new(&mut from, backbone))
                 .collect::<Result<_>>()?,
             norm_final: from.next()?,
             output: from.linear()?,
-            modulation_final: from.linear()?,
+            modulation_final: from.of_dit(backbone)?,
         };
         if from.parameters.is_empty() && from.values.is_empty() {
             return Ok(dit);
@@ -296,21 +354,27 @@ impl<A: Arch, B: Backend> Dit<A, B> {
         tokens: &B::Tokens,
         sigma: &[f32],
         positions: &[u32],
+        pattern: Pattern,
     ) -> Result<B::Act<(usize, A::V)>> {
-        let h = self.hidden(b, tokens, sigma, positions, Pattern::Full, None)?;
+        let h = self.hidden(b, tokens, sigma, positions, pattern, None)?;
         b.linear(&h, &self.output.weight, Some(&self.output.bias))
     }
 
-    /// c (m, C) = silu(W2 · silu(W1 · features(σ) + b1) + b2), one row per σ.
-    fn conditioning(&self, b: &B, sigma: &[f32]) -> Result<B::Act<(usize, A::C)>> {
+    /// c (m, C) = silu(W2 · silu(W1 · features(σ) + b1) + b2), one row per σ; without a time input, shift 0, scale 0 and
+    /// gate 1, twice.
+    fn conditioning(&self, b: &B, sigma: &[f32]) -> Result<Conditioning<A, B>> {
+        let Some(time) = &self.time else {
+            let d = A::D::SIZE;
+            let mut neutral = vec![0.0; 6 * d];
+            for gate in [GATE_A, GATE_M] {
+                neutral[gate * d..][..d].fill(1.0);
+            }
+            return Ok(Conditioning::Neutral(b.input((1, A::D6::default()), &neutral)?));
+        };
         let features = b.input((sigma.len(), Const::<TIME_FEATURES>), &time_features(sigma))?;
-        let hidden = b.linear(&features, &self.time_in.weight, Some(&self.time_in.bias))?;
-        let c = b.linear(
-            &b.silu(&hidden)?,
-            &self.time_out.weight,
-            Some(&self.time_out.bias),
-        )?;
-        b.silu(&c)
+        let hidden = b.linear(&features, &time.hidden.weight, Some(&time.hidden.bias))?;
+        let c = b.linear(&b.silu(&hidden)?, &time.output.weight, Some(&time.output.bias))?;
+        Ok(Conditioning::Vector(b.silu(&c)?))
     }
 
     /// h (n, D): the final layer's normalized input at the wanted positions: embedding, the blocks, the last of them for
@@ -343,14 +407,20 @@ impl<A: Arch, B: Backend> Dit<A, B> {
                 sites.map(|site| dropout.map(|dropout| (dropout, site))),
             )?;
         }
-        let (w, bias) = (&self.modulation_final.weight, &self.modulation_final.bias);
-        let modulation = b.linear(&c, w, Some(bias))?;
-        b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1, wanted)
+        match &c {
+            Conditioning::Vector(c) => {
+                let modulation = modulated(b, c, self.modulation_final.as_ref())?;
+                b.modulated_norm(&x, &self.norm_final, &modulation, 0, 1, wanted)
+            }
+            Conditioning::Neutral(neutral) => {
+                b.modulated_norm(&x, &self.norm_final, neutral, SHIFT_A, SCALE_A, wanted)
+            }
+        }
     }
 }
 
 impl<A: Arch, B: Backend> Block<A, B> {
-    fn new(from: &mut Source<'_, B>) -> Result<Self> {
+    fn new(from: &mut Source<'_, B>, backbone: Backbone) -> Result<Self> {
         Ok(Self {
             norm1: from.next()?,
             attn_qkv: from.next()?,
@@ -358,7 +428,7 @@ impl<A: Arch, B: Backend> Block<A, B> {
             norm2: from.next()?,
             mlp_in: from.linear()?,
             mlp_out: from.linear()?,
-            modulation: from.linear()?,
+            modulation: from.of_dit(backbone)?,
         })
     }
 
@@ -368,18 +438,15 @@ impl<A: Arch, B: Backend> Block<A, B> {
         &self,
         b: &B,
         x: &B::Act<(usize, A::D)>,
-        c: &B::Act<(usize, A::C)>,
+        c: &Conditioning<A, B>,
         rows: TokenRows<'_>,
         pattern: Pattern,
         [drop_a, drop_m]: [Option<(Dropout, u32)>; 2],
     ) -> Result<B::Act<(usize, A::D)>> {
-        const SHIFT_A: usize = 0;
-        const SCALE_A: usize = 1;
-        const GATE_A: usize = 2;
-        const SHIFT_M: usize = 3;
-        const SCALE_M: usize = 4;
-        const GATE_M: usize = 5;
-        let modulation = b.linear(c, &self.modulation.weight, Some(&self.modulation.bias))?;
+        let modulation = match c {
+            Conditioning::Vector(c) => modulated(b, c, self.modulation.as_ref())?,
+            Conditioning::Neutral(neutral) => neutral.clone(),
+        };
         let d = A::D::SIZE;
 
         let all = TokenRows::all(A::L::SIZE);

@@ -81,7 +81,8 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
     }
 
     fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32> {
-        Ok(wanted.unwrap_or_else(|| footprint::micro_batch(self.network.shape(), batch)))
+        Ok(wanted
+            .unwrap_or_else(|| footprint::micro_batch(self.network.shape(), self.network.backbone(), batch)))
     }
 
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()> {
@@ -194,6 +195,7 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::Pattern;
     use crate::model::toy::Bag;
     use crate::rng::{Random, Stream};
 
@@ -255,7 +257,7 @@ mod tests {
         fn nll(&self, _: &Batch<'_>, _: VocabSupport) -> Result<Vec<f32>> {
             Ok(vec![])
         }
-        fn logits(&self, _: &[u32], _: &[f32], _: &[u32]) -> Result<Vec<f32>> {
+        fn logits(&self, _: &[u32], _: &[f32], _: &[u32], _: Pattern) -> Result<Vec<f32>> {
             Ok(vec![])
         }
     }

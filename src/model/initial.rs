@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::dit::parameters;
 use crate::rng::{Random, Stream};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,14 +27,14 @@ fn start(name: &str, fan_in: usize) -> Start {
     }
 }
 
-/// The initial weights of a shape in the flat order: embedding kaiming-uniform with a = √5 and linear weights and
+/// The initial weights of a shape's backbone in the flat order: embedding kaiming-uniform with a = √5 and linear weights and
 /// biases as PyTorch's `nn.Linear`, which all come to `U(±1/√fan_in)`; modulations and the output layer zero; norms
 /// one (arXiv 2406.07524's release).
 #[must_use]
-pub fn initial(shape: &Shape, seed: u64) -> Vec<f32> {
+pub fn initial(shape: &Shape, backbone: Backbone, seed: u64) -> Vec<f32> {
     const CHUNK: usize = 1 << 14;
     let random = Random::new(seed, Stream::Init);
-    let parameters = parameters(shape);
+    let parameters = parameters(shape, backbone);
     let mut values = vec![0.0f32; parameters.last().map_or(0, |last| last.offset + last.len())];
     let mut fan_in = 1;
     for (index, parameter) in parameters.iter().enumerate() {
@@ -74,8 +74,8 @@ mod tests {
     #[test]
     fn initial_weights_have_the_authors_distribution_and_depend_on_the_seed_alone() {
         let shape = Shape::find("nano").unwrap();
-        let values = initial(shape, 7);
-        for parameter in parameters(shape) {
+        let values = initial(shape, Backbone::Dit, 7);
+        for parameter in parameters(shape, Backbone::Dit) {
             let own = &values[parameter.range()];
             let name = parameter.name.as_str();
             let bound = match name {
@@ -107,9 +107,9 @@ mod tests {
                 "{name}: variance {variance}"
             );
         }
-        assert_eq!(initial(shape, 7), values);
+        assert_eq!(initial(shape, Backbone::Dit, 7), values);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| initial(shape, 7)), values);
-        assert_ne!(initial(shape, 8), values);
+        assert_eq!(pool.install(|| initial(shape, Backbone::Dit, 7)), values);
+        assert_ne!(initial(shape, Backbone::Dit, 8), values);
     }
 }

@@ -1,5 +1,5 @@
-//! The denoiser: a diffusion transformer written once, generic over its compiled shape, behind traits without type
-//! parameters.
+//! The network: a diffusion transformer, or the plain transformer in it, written once, generic over its compiled shape, behind
+//! traits without type parameters.
 
 mod chain;
 pub mod checkpoint;
@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use crate::error::Result;
 use crate::kernels::{Constants, Dropout, Loss, Pattern, Readout, VocabSupport};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 use chain::HostChain;
 
 pub use chain::{Action, Chain, Request};
@@ -41,7 +41,7 @@ pub use crate::kernels::cuda::gpu_lock::GpuLock;
 pub struct Batch<'a> {
     /// `x_t`, row-major (rows, L).
     pub tokens: &'a [u32],
-    /// σ fed to the network: one value shared by all rows, or one per row.
+    /// σ fed to the network: one value shared by all rows, or one per row. The plain transformer does not read it.
     pub sigma: &'a [f32],
     /// Flat positions in `tokens` whose logits are wanted, ascending (n).
     pub positions: &'a [u32],
@@ -115,6 +115,11 @@ pub trait Network {
     /// Its dimensions.
     fn shape(&self) -> &'static Shape;
 
+    /// What its blocks are made of.
+    fn backbone(&self) -> Backbone {
+        Backbone::Dit
+    }
+
     /// Its parameters in canonical order.
     fn parameters(&self) -> &[Parameter];
 
@@ -136,11 +141,11 @@ pub trait Network {
     /// Out of memory.
     fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>>;
 
-    /// Raw logits (positions, V), row-major: no substitution applied. `sigma` as in [`Batch`].
+    /// Raw logits (positions, V), row-major: no substitution applied. `sigma` and `pattern` as in [`Batch`].
     ///
     /// # Errors
     /// Out of memory.
-    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32]) -> Result<Vec<f32>>;
+    fn logits(&self, tokens: &[u32], sigma: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>>;
 
     /// Rows of tokens for a sampler, where the network computes: a device keeps them until they are asked for.
     ///

@@ -12,7 +12,7 @@ use crate::kernels::cuda::gpu_lock;
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Dropout, VocabSupport};
 use crate::rng::{Random, Stream};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 
 /// Rows of the batch.
 const ROWS: usize = 3;
@@ -76,7 +76,8 @@ fn record() -> Option<PathBuf> {
 
 fn attempt(device: Device) -> Result<()> {
     let shape = Shape::find("nano").ok_or_else(|| Error::internal("there is no shape `nano`"))?;
-    let weights = initial(shape, 1);
+    let backbone = Backbone::Dit;
+    let weights = initial(shape, backbone, 1);
     // Of a fresh network most gradients are zero: those beyond the first gates too are to be seen.
     let random = Random::new(2, Stream::Init);
     let weights: Vec<f32> = weights
@@ -84,9 +85,15 @@ fn attempt(device: Device) -> Result<()> {
         .enumerate()
         .map(|(at, weight)| weight + 0.1 * (random.uniform(0, at as u64, 0) as f32 - 0.5))
         .collect();
-    let expected = learnt(&mut *build_learner(shape, Device::Cpu, Precision::F32, &weights)?)?;
+    let expected = learnt(&mut *build_learner(
+        shape,
+        backbone,
+        Device::Cpu,
+        Precision::F32,
+        &weights,
+    )?)?;
     for (precision, tolerance) in TOLERANCES {
-        let found = learnt(&mut *build_learner(shape, device, precision, &weights)?)?;
+        let found = learnt(&mut *build_learner(shape, backbone, device, precision, &weights)?)?;
         for (what, (found, expected)) in ["likelihoods", "gradient"]
             .iter()
             .zip(found.iter().zip(&expected))

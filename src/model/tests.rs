@@ -21,11 +21,11 @@ fn nano() -> &'static Shape {
 
 /// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
 fn weights() -> Vec<f32> {
-    weights_of(nano())
+    weights_of(nano(), Backbone::Dit)
 }
 
-fn weights_of(shape: &Shape) -> Vec<f32> {
-    let mut weights = initial(shape, 3);
+fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
+    let mut weights = initial(shape, backbone, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
         if *weight == 0.0 {
             *weight = 0.2 * (i as f32 * 78.233).sin();
@@ -146,16 +146,16 @@ fn gradients_of_the_whole_network_match_finite_differences() {
     let weights = weights();
     let loss = |weights: &[f32]| {
         let backend = Exact::new(Cpu::default());
-        let dit = Dit::<Nano, Exact>::new(&backend, weights).unwrap();
+        let dit = Dit::<Nano, Exact>::new(&backend, Backbone::Dit, weights).unwrap();
         let (loss, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
         backend.wide_values(&loss)[0]
     };
     let backend = Exact::new(Cpu::default());
-    let dit = Dit::<Nano, Exact>::new(&backend, &weights).unwrap();
+    let dit = Dit::<Nano, Exact>::new(&backend, Backbone::Dit, &weights).unwrap();
     backend.record(Accumulated::default());
     let (total, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
     let gradient = backend.backward(total).unwrap().wide();
-    for (index, parameter) in parameters(nano()).iter().enumerate() {
+    for (index, parameter) in parameters(nano(), Backbone::Dit).iter().enumerate() {
         let own = &gradient[parameter.offset..][..parameter.len()];
         assert!(own.iter().any(|&g| g != 0.0), "{}: no gradient", parameter.name);
         let any =
@@ -202,11 +202,11 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
 
 /// A network in f64 behind the erased face: what it hands out is f32, what it sums is not.
 fn exact() -> CpuNetwork<Nano, Exact> {
-    CpuNetwork::new(Exact::new(Cpu::default()), &weights()).unwrap()
+    CpuNetwork::new(Exact::new(Cpu::default()), Backbone::Dit, &weights()).unwrap()
 }
 
 fn fused() -> CpuNetwork<Nano, Fused> {
-    CpuNetwork::new(Fused::default(), &weights()).unwrap()
+    CpuNetwork::new(Fused::default(), Backbone::Dit, &weights()).unwrap()
 }
 
 /// Loss, logits and every gradient, fused in f32 against composite in f64.
@@ -219,7 +219,7 @@ fn the_fused_network_agrees_with_the_composite_one() {
         // 1e-5: f32 through two blocks; relative to losses of order one to ten.
         assert_close(&nll, &exact.accumulate(&case.batch(), ALPHABET).unwrap(), 1e-5);
         let (found, expected) = (gradient(&mut fused), gradient(&mut exact));
-        for parameter in parameters(nano()) {
+        for parameter in parameters(nano(), Backbone::Dit) {
             let own = parameter.range();
             let largest = expected[own.clone()]
                 .iter()
@@ -238,7 +238,11 @@ fn the_fused_network_agrees_with_the_composite_one() {
             }
         }
         let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-        let logits = |network: &dyn Network| network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+        let logits = |network: &dyn Network| {
+            network
+                .logits(&case.tokens, &case.sigma, &everywhere, Pattern::Full)
+                .unwrap()
+        };
         assert_close(&logits(&fused), &logits(&exact), 1e-5);
     }
 }
@@ -248,7 +252,10 @@ fn the_fused_network_agrees_with_the_composite_one() {
 fn rounded_products_stay_near() {
     let case = Case::new(3, false, true);
     let backend = Fused::with_precision(Precision::Bf16);
-    let (mut rounded, mut exact) = (CpuNetwork::<Nano, _>::new(backend, &weights()).unwrap(), exact());
+    let (mut rounded, mut exact) = (
+        CpuNetwork::<Nano, _>::new(backend, Backbone::Dit, &weights()).unwrap(),
+        exact(),
+    );
     let found = rounded.accumulate(&case.batch(), ALPHABET).unwrap();
     let expected = exact.accumulate(&case.batch(), ALPHABET).unwrap();
     let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
@@ -272,7 +279,11 @@ fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
     let (network, v) = (fused(), nano().vocabulary);
     let case = Case::new(3, false, false);
     let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-    let ask = |positions: &[u32]| network.logits(&case.tokens, &case.sigma, positions).unwrap();
+    let ask = |positions: &[u32]| {
+        network
+            .logits(&case.tokens, &case.sigma, positions, Pattern::Full)
+            .unwrap()
+    };
     let full = ask(&everywhere);
     for wanted in [&case.positions[..], &[0], &[31, 32, 95]] {
         for (i, (&at, found)) in wanted.iter().zip(ask(wanted).chunks(v)).enumerate() {
@@ -302,7 +313,7 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
                 .unwrap();
             pool.install(|| {
                 let backend = Fused::with_precision(precision);
-                let mut network = CpuNetwork::<Nano, _>::new(backend, &weights()).unwrap();
+                let mut network = CpuNetwork::<Nano, _>::new(backend, Backbone::Dit, &weights()).unwrap();
                 let mut nll = Vec::new();
                 for first in (0..6).step_by(micro) {
                     let part = case.part(first..(first + micro).min(6));
@@ -342,7 +353,9 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
         let case = Case::new(2, conditioned, false);
         let (network, v) = (exact(), nano().vocabulary);
         let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-        let full = network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+        let full = network
+            .logits(&case.tokens, &case.sigma, &everywhere, Pattern::Full)
+            .unwrap();
         let wanted: Vec<f32> = case
             .positions
             .iter()
@@ -350,7 +363,7 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
             .collect();
         assert_close(
             &network
-                .logits(&case.tokens, &case.sigma, &case.positions)
+                .logits(&case.tokens, &case.sigma, &case.positions, Pattern::Full)
                 .unwrap(),
             &wanted,
             1e-6,
@@ -358,7 +371,12 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
         let second = case.part(1..2);
         assert_close(
             &network
-                .logits(&second.tokens, &second.sigma, &everywhere[..nano().length])
+                .logits(
+                    &second.tokens,
+                    &second.sigma,
+                    &everywhere[..nano().length],
+                    Pattern::Full,
+                )
                 .unwrap(),
             &full[nano().length * v..],
             1e-6,
@@ -529,11 +547,16 @@ mod cuda {
 
     fn emulated<A: Arch>(element: DType) -> CudaLearner<A> {
         let cuda = Cuda::new(Box::new(Emulated::default()), element);
-        CudaLearner::new(cuda, &weights_of(A::SHAPE)).unwrap()
+        CudaLearner::new(cuda, Backbone::Dit, &weights_of(A::SHAPE, Backbone::Dit)).unwrap()
     }
 
     fn host<A: Arch>() -> HostLearner<CpuNetwork<A, Fused>> {
-        let network = CpuNetwork::new(Fused::default(), &weights_of(A::SHAPE)).unwrap();
+        let network = CpuNetwork::new(
+            Fused::default(),
+            Backbone::Dit,
+            &weights_of(A::SHAPE, Backbone::Dit),
+        )
+        .unwrap();
         HostLearner::new(network).unwrap()
     }
 
@@ -569,7 +592,8 @@ mod cuda {
         for (conditioned, dropout) in [(false, false), (true, true)] {
             let case = Case::of(A::SHAPE, support, 3, conditioned, dropout);
             let cuda = Cuda::new(device(), element);
-            let mut cuda = CudaLearner::<A>::new(cuda, &weights_of(A::SHAPE)).unwrap();
+            let mut cuda =
+                CudaLearner::<A>::new(cuda, Backbone::Dit, &weights_of(A::SHAPE, Backbone::Dit)).unwrap();
             let mut fused = host::<A>();
             for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
                 learner.accumulate(&case.batch(), support).unwrap();
@@ -583,7 +607,7 @@ mod cuda {
                 (found_loss - expected_loss).abs() <= f64::from(loss) * (scale + expected_loss),
                 "{found_loss}, {expected_loss}"
             );
-            for parameter in parameters(A::SHAPE) {
+            for parameter in parameters(A::SHAPE, Backbone::Dit) {
                 let own = parameter.range();
                 let off = norm(
                     found[own.clone()]
@@ -600,8 +624,11 @@ mod cuda {
                 );
             }
             let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-            let logits =
-                |network: &dyn Network| network.logits(&case.tokens, &case.sigma, &everywhere).unwrap();
+            let logits = |network: &dyn Network| {
+                network
+                    .logits(&case.tokens, &case.sigma, &everywhere, Pattern::Full)
+                    .unwrap()
+            };
             assert_close(&logits(cuda.network()), &logits(fused.network()), loss);
         }
     }
@@ -729,7 +756,7 @@ mod cuda {
     }
 
     fn ten_steps<A: Arch>(support: VocabSupport) {
-        let start = weights_of(A::SHAPE);
+        let start = weights_of(A::SHAPE, Backbone::Dit);
         let (expected, _) = train(&mut host::<A>(), support, 0..10);
         // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
         for (element, tolerance) in [(DType::F32, 2e-3), (DType::Bf16, 0.2)] {

@@ -1,7 +1,7 @@
 //! Denoisers small enough to know everything about, for the tests of what is built on a network.
 
 use crate::error::Result;
-use crate::kernels::VocabSupport;
+use crate::kernels::{Pattern, VocabSupport};
 use crate::model::{Batch, HostNetwork, Network, Parameter};
 use crate::rng::{Random, Stream};
 use crate::shapes::Shape;
@@ -35,7 +35,7 @@ fn negative_log_likelihood(logits: &[f32], support: VocabSupport, target: u32) -
 
 /// [`Network::nll`] by way of [`Network::logits`].
 fn nll_of(network: &impl Network, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
-    let logits = network.logits(batch.tokens, batch.sigma, batch.positions)?;
+    let logits = network.logits(batch.tokens, batch.sigma, batch.positions, batch.pattern)?;
     Ok(logits
         .chunks(network.shape().vocabulary)
         .zip(batch.targets)
@@ -160,7 +160,7 @@ impl Network for Posterior {
         nll_of(self, batch, support)
     }
 
-    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], _: Pattern) -> Result<Vec<f32>> {
         let length = self.shape.length;
         self.calls.set(self.calls.get() + tokens.len() / length);
         let mut logits = Vec::new();
@@ -247,7 +247,7 @@ impl Network for Bag {
         nll_of(self, batch, support)
     }
 
-    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], _: Pattern) -> Result<Vec<f32>> {
         let length = self.shape.length;
         Ok(positions
             .iter()

@@ -27,8 +27,8 @@ use rayon::prelude::*;
 use crate::diffusion::Posterior;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
-use crate::kernels::VocabSupport;
 use crate::kernels::categorical::Draw;
+use crate::kernels::{Pattern, VocabSupport};
 use crate::manifest::{self, Grid};
 use crate::model::{Action, Chain, Network, Request};
 use crate::rng::{Random, Stream};
@@ -295,6 +295,7 @@ impl Sampling {
             uniforms: &uniforms,
             confidence,
             sigma: self.posterior.sigma(step.index, step.count) as f32,
+            pattern: Pattern::Full,
             temperature: self.temperature,
             support: self.support,
         })
@@ -569,9 +570,9 @@ mod tests {
         use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
         use crate::model::dit::Nano;
         use crate::model::{CpuNetwork, CudaNetwork};
-        use crate::shapes::Shape;
+        use crate::shapes::{Backbone, Shape};
 
-        let mut weights = crate::model::initial(Shape::find("nano").unwrap(), 3);
+        let mut weights = crate::model::initial(Shape::find("nano").unwrap(), Backbone::Dit, 3);
         for (i, weight) in weights.iter_mut().enumerate() {
             *weight += 0.1 * (i as f32 * 78.233).sin();
         }
@@ -584,7 +585,7 @@ mod tests {
             support: VocabSupport::without_mask(500, 501),
             ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
         };
-        let cpu = CpuNetwork::<Nano, _>::new(Fused::default(), &weights).unwrap();
+        let cpu = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
         let samplers = || -> [(&str, Box<dyn Sampler>); 4] {
             [
                 ("cached", build(Named::default())),
@@ -609,7 +610,7 @@ mod tests {
             samplers().into_iter().zip(&expected).zip([4, 16, 4, 16])
         {
             let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
-            let device = CudaNetwork::<Nano>::new(cuda, &weights).unwrap();
+            let device = CudaNetwork::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap();
             let drawn = run(&mut *sampler, &device, micro_batch);
             // Logits differ in their last bits, so that a draw at the very edge of a token may fall to its neighbour.
             assert_eq!(&drawn.tokens, expected, "{name}");

@@ -76,11 +76,13 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
     );
     let model = described(config, context.seed, &rows);
     let history = history(config, &model, &rows, &held_out)?;
+    let backbone = config.objective.backbone();
     let mut learner = model::build_learner(
         shape,
+        backbone,
         context.device,
         precision(config),
-        &model::initial(shape, context.seed),
+        &model::initial(shape, backbone, context.seed),
     )?;
     let settings = train_config(config, &mut *learner, context.seed)?;
     let micro_batch = settings.micro_batch;

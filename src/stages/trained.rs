@@ -106,16 +106,17 @@ impl ModelInfo {
     /// # Errors
     /// The weights are absent or damaged, or the device fails.
     pub fn network(&self, artifact: &Path, weights: Weights, device: Device) -> Result<Box<dyn Network>> {
-        let shape = self.shape()?;
+        let (shape, backbone) = (self.shape()?, self.objective.backbone());
         let file = match weights {
             Weights::Ema => EMA,
             Weights::Raw => RAW,
         };
         model::build(
             shape,
+            backbone,
             device,
             self.precision_on(device),
-            &checkpoint::read(&artifact.join(file), shape)?,
+            &checkpoint::read(&artifact.join(file), shape, backbone)?,
         )
     }
 

@@ -12,7 +12,7 @@ use mdlm::event::Cancel;
 use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
-use mdlm::shapes::Shape;
+use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
 
 /// The system's allocator, with the bytes alive and the most there were.
@@ -130,8 +130,9 @@ fn train() {
         all_reduce: None,
         cancel: &Cancel::default(),
     };
+    let weights = model::initial(shape, Backbone::Dit, 1);
     let mut learner =
-        model::build_learner(shape, Device::Cpu, Precision::F32, &model::initial(shape, 1)).unwrap();
+        model::build_learner(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights).unwrap();
     let mut rehearsal = StepBench::new(&job, &mut *learner).unwrap();
     let mut steps = |count| {
         PEAK.store(0, Relaxed);

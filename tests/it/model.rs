@@ -5,7 +5,7 @@ use std::process::Output;
 
 use mdlm::model::checkpoint;
 use mdlm::model::tensors::Reader;
-use mdlm::shapes::Shape;
+use mdlm::shapes::{Backbone, Shape};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -40,7 +40,14 @@ fn write_weights(path: &Path, shape: &Shape, weights: &[f32]) {
         values.copy_from_slice(weights);
         Ok(())
     };
-    checkpoint::write(path, &mdlm::model::parameters(shape), &[""], &[], fill).unwrap();
+    checkpoint::write(
+        path,
+        &mdlm::model::parameters(shape, Backbone::Dit),
+        &[""],
+        &[],
+        fill,
+    )
+    .unwrap();
 }
 
 /// A folder with a checkpoint of shape `nano` and an input, and what `mdlm logits` makes of them.
@@ -114,7 +121,7 @@ fn tokens(count: usize) -> impl Iterator<Item = u16> {
 /// The golden weights: functions of their place, as `formula` in `tests/peers/torch_dit.py` states them.
 fn golden_weights() -> Vec<f32> {
     let mut weights = Vec::new();
-    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap()) {
+    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap(), Backbone::Dit) {
         for at in parameter.range() {
             let x = (at as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
             let u = 2.0 * (x - x.floor()) - 1.0;

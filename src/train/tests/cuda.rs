@@ -13,7 +13,7 @@ use crate::kernels::cuda::emulated::{Emulated, Graphs};
 use crate::model::dit::Nano;
 use crate::model::{self, CpuNetwork, CudaLearner, HostLearner};
 use crate::model::{Learner, Network};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 use crate::train::*;
 
 /// Validates by the sum of the weights, after likelihoods that are not used, and asks to end after a step.
@@ -70,11 +70,11 @@ fn nano() -> &'static Shape {
 }
 
 fn weights() -> Vec<f32> {
-    model::initial(nano(), 1)
+    model::initial(nano(), Backbone::Dit, 1)
 }
 
 fn emulated(device: Emulated, element: DType) -> CudaLearner<Nano> {
-    CudaLearner::new(Cuda::new(Box::new(device), element), &weights()).unwrap()
+    CudaLearner::new(Cuda::new(Box::new(device), element), Backbone::Dit, &weights()).unwrap()
 }
 
 /// Where a run ends: its state, weights and moments.
@@ -140,7 +140,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 fn cuda_ten_steps_equal_those_of_the_cpu() {
     let folder = tempfile::tempdir().unwrap();
     let (start, zeros) = (weights(), vec![0.0; weights().len()]);
-    let network = CpuNetwork::<Nano, _>::new(Fused::default(), &start).unwrap();
+    let network = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &start).unwrap();
     let mut learner = HostLearner::new(network).unwrap();
     let mut cpu = Listener::default();
     let (expected, end, expected_moments) =
@@ -254,6 +254,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
                 Box::new(crate::kernels::cuda::planning::Planning::default()),
                 element,
             ),
+            Backbone::Dit,
             4,
             2 * nano().length,
         )
@@ -261,7 +262,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken = model::cuda_network::plan::<Nano>(cuda, 4, 2 * nano().length).unwrap();
+        let taken = model::cuda_network::plan::<Nano>(cuda, Backbone::Dit, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
@@ -332,7 +333,7 @@ fn cuda_step_without_gradients_counts_as_a_step() {
 fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
-        let planned = model::cuda_network::memory(nano(), DType::F32, rows, Some(4)).unwrap();
+        let planned = model::cuda_network::memory(nano(), Backbone::Dit, DType::F32, rows, Some(4)).unwrap();
         let mut learner = emulated(Emulated::default(), DType::F32);
         assert_eq!(learner.micro_batch(4, Some(rows as u32)).unwrap(), rows as u32);
         run(&mut learner, folder.path(), &mut Listener::default(), |config| {
@@ -356,17 +357,17 @@ fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
 #[test]
 fn cuda_micro_batches_fill_the_free_memory() {
     let needed = |rows| {
-        model::cuda_network::memory(nano(), DType::Bf16, rows, Some(12))
+        model::cuda_network::memory(nano(), Backbone::Dit, DType::Bf16, rows, Some(12))
             .unwrap()
             .total()
     };
-    let fitting = |bytes| model::cuda_network::fitting(nano(), DType::Bf16, 12, bytes);
+    let fitting = |bytes| model::cuda_network::fitting(nano(), Backbone::Dit, DType::Bf16, 12, bytes);
     assert_eq!(fitting(usize::MAX).unwrap(), 12);
     for (rows, next) in [(1, 2), (3, 4), (6, 12)] {
         assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
         assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
     }
-    let fits = |rows, bytes| model::cuda_network::fits(nano(), DType::Bf16, rows, 12, bytes);
+    let fits = |rows, bytes| model::cuda_network::fits(nano(), Backbone::Dit, DType::Bf16, rows, 12, bytes);
     assert!(fits(4, needed(4)).is_ok());
     let error = fits(6, needed(4)).unwrap_err();
     assert!(
@@ -377,7 +378,7 @@ fn cuda_micro_batches_fill_the_free_memory() {
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
     let shape = Shape::find("lm1b-small").unwrap();
-    let error = model::cuda_network::fitting(shape, DType::Bf16, 8, 1 << 30).unwrap_err();
+    let error = model::cuda_network::fitting(shape, Backbone::Dit, DType::Bf16, 8, 1 << 30).unwrap_err();
     assert!(
         error
             .to_string()
@@ -396,7 +397,7 @@ fn cuda_micro_batches_fill_the_free_memory() {
 fn cuda_out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
-    let planned = model::cuda_network::memory(nano(), DType::F32, 2, None).unwrap();
+    let planned = model::cuda_network::memory(nano(), Backbone::Dit, DType::F32, 2, None).unwrap();
     let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), DType::F32);
     let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ())
         .err()

@@ -16,7 +16,7 @@ use crate::model::dit::Nano;
 use crate::model::toy::Bag;
 use crate::model::{self, CpuNetwork, HostLearner};
 use crate::model::{Learner, Network};
-use crate::shapes::Shape;
+use crate::shapes::{Backbone, Shape};
 use std::path::Path;
 
 const LENGTH: usize = 6;
@@ -571,10 +571,10 @@ fn train_fused_and_composite_follow_the_same_curve() {
             })
             .collect()
     };
-    let weights = model::initial(shape, 1);
+    let weights = model::initial(shape, Backbone::Dit, 1);
     let exact = Composite::<f64, _>::new(dfdx::prelude::Cpu::default());
-    let exact = CpuNetwork::<Nano, _>::new(exact, &weights).unwrap();
-    let fused = CpuNetwork::<Nano, _>::new(Fused::default(), &weights).unwrap();
+    let exact = CpuNetwork::<Nano, _>::new(exact, Backbone::Dit, &weights).unwrap();
+    let fused = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
     let expected = curve(&mut HostLearner::new(exact).unwrap());
     let found = curve(&mut HostLearner::new(fused).unwrap());
     let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
