@@ -31,6 +31,8 @@ use crate::stages::{Context, StageOutput, by_hand, fetched};
 /// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
 /// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
 ///    ends.
+/// 2: detokenizers pair quotes after words in `s`, too (`uses ' home ' and names ' X '`); `'em` stays apart, as do letters in
+///    quotes under `ptb`.
 /// 2: groups of columns in which no row has a value are empty records, as columns of nulls are.
 /// 2: hidden members of archives and system files in them are passed over.
 /// 2: members of archives that lie in stores of mdlm are passed over; a zip with something before it is read.

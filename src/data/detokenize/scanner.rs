@@ -7,7 +7,7 @@
 //! where they arise. What a rule asks about its neighbours, their first or last character, does not change when they
 //! close up with others. A word's second half, `'Reilly`, looks as a quoted word does in natural text: it closes up where
 //! the line is set apart (another rule takes a gap away), which it is not the second time; in other lines only after
-//! what begins a name; and never where a quote closes later.
+//! what begins a name; a word like `'em` only where both hold; and never where a quote closes later.
 
 use super::quotes::{self, Join, Quotes};
 
@@ -274,13 +274,17 @@ impl<'a> Line<'a> {
     }
 
     /// An apostrophe that stands alone where there are no quotes: part of a contraction, or of a possessive
-    /// (`the players '`).
+    /// (`the players '`). A letter between two of them (`' D '`) is no contraction.
     fn apostrophe(&self, before: Option<Token>, after: Option<Token>) -> Verdict {
-        if after.is_some_and(|after| is_suffix(self.bytes(after))) {
-            return Verdict::BOTH;
+        if let Some(after) = after
+            && is_suffix(self.bytes(after))
+        {
+            let is_not = self.is(before, b"n") || self.is(before, b"N");
+            let is_letter = !is_not && self.is(self.token_from(after.end), b"'");
+            return if is_letter { Verdict::STAYS } else { Verdict::BOTH };
         }
         match before {
-            Some(before) if quotes::is_plural(self.string(before), None) => Verdict::LEFT,
+            Some(before) if quotes::is_plural(self.string(before)) => Verdict::LEFT,
             _ => Verdict::STAYS,
         }
     }
@@ -299,7 +303,11 @@ impl<'a> Line<'a> {
         if spelling.last_closing > token.start {
             return false;
         }
-        spelling.set_apart || (begins_name(first) && !quotes::is_clipped(second))
+        // `get 'em` stays; `Xi 'er` and `rock 'n 'roll` are words cut apart where others are.
+        match (spelling.set_apart, quotes::is_clipped(second)) {
+            (true, true) => begins_name(first) || second == "n",
+            (set_apart, is_clipped) => set_apart || (begins_name(first) && !is_clipped),
+        }
     }
 
     fn spelling(&mut self) -> Spelling {
