@@ -1,12 +1,14 @@
-//! The figures of a stage that is served from the store, where they are about files that globs match and leave out.
+//! The figures and the warnings of a stage that is served from the store, where they are about files that globs match and
+//! leave out.
 //!
 //! Such files are in no key: those that are read are the same, whatever lies beside them. So a record may have been made
 //! when other files lay there, or for other globs, and its counts of them are replaced by those of now.
 
-use crate::data::files::Sort;
+use crate::data::files::{LeftOut, Sort};
 use crate::data::read::names_archive;
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::PlannedStage;
+use crate::stages::source::WARNINGS;
 use crate::store::Record;
 
 impl PlannedStage {
@@ -19,6 +21,17 @@ impl PlannedStage {
             .collect();
         self.refresh(&mut figures);
         figures
+    }
+
+    /// The warnings of this stage's run, for a run that serves its record: those about the contents of its files are
+    /// recorded, those about globs are of now.
+    #[must_use]
+    pub fn warnings(&self, record: &Record) -> Vec<String> {
+        let globs = self.left_out.as_ref().map(LeftOut::warnings);
+        let recorded = record.provenance.facts.get(WARNINGS);
+        let contents = recorded.and_then(|value| value.as_array()).into_iter().flatten();
+        let contents = contents.filter_map(|warning| warning.as_str()).map(str::to_owned);
+        globs.unwrap_or_default().into_iter().chain(contents).collect()
     }
 
     /// Puts what globs leave out now in place of what they left out when the record with these figures was made.

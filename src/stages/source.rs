@@ -67,8 +67,8 @@ pub fn run(config: &Source, context: &Context) -> Result<StageOutput> {
         }
         SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
             let mut input = Input::of(config, context)?;
-            let provenance = std::mem::take(&mut input.provenance);
-            let (info, figures) = read_files(input, context, &mut consumed)?;
+            let mut provenance = std::mem::take(&mut input.provenance);
+            let (info, figures) = read_files(input, context, &mut consumed, &mut provenance)?;
             (info, provenance, figures)
         }
     };
@@ -96,6 +96,8 @@ pub fn run(config: &Source, context: &Context) -> Result<StageOutput> {
 /// Names and values for the summary.
 type Figures = Vec<(String, String)>;
 
+/// The fact of a source's provenance that holds the warnings about the contents of its files.
+pub const WARNINGS: &str = "warnings";
 /// What counts records without text.
 const EMPTY: &str = "empty records";
 /// What counts rows that are not as the others.
@@ -319,6 +321,7 @@ fn read_files(
     input: Input,
     context: &Context,
     consumed: &mut Vec<(PathBuf, Consumed)>,
+    provenance: &mut serde_json::Map<String, Value>,
 ) -> Result<(SourceInfo, Figures)> {
     let Input {
         files,
@@ -368,10 +371,15 @@ fn read_files(
         };
         taken.and(read).map(|read| *consumed = read)
     });
-    for warning in observed.warnings() {
-        context.warn(warning);
+    let warnings = observed.warnings();
+    for warning in &warnings {
+        context.warn(warning.clone());
     }
     result?;
+    if !warnings.is_empty() {
+        // A run that serves the result repeats them.
+        provenance.insert(WARNINGS.to_owned(), warnings.into());
+    }
     let info = SourceInfo {
         records: writer.records(),
         bytes: writer.bytes(),

@@ -101,6 +101,41 @@ fn what_is_left_out_is_counted() {
     );
 }
 
+/// A source that is served from the store repeats the warnings of its run, and those about globs as they are now.
+#[test]
+fn a_cached_source_repeats_its_warnings() {
+    let source = |input: Value| json!({ "kind": "source", "input": input });
+    let folder = project(&source(json!({ "kind": "files", "files": ["a.txt"] })));
+    fs::write(folder.path().join("a.txt"), "one\u{1}two\nthree\n").unwrap();
+    let run = || {
+        let mut mdlm = mdlm();
+        let output = mdlm
+            .current_dir(folder.path())
+            .args(["run", "a.json"])
+            .output()
+            .unwrap();
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let first = run();
+    let warning = "1 control character (NUL or another below U+0020) stands in the text";
+    assert_eq!(first.matches(warning).count(), 1, "{first}");
+    let again = run();
+    assert_eq!(again.matches(warning).count(), 1, "{again}");
+    assert!(again.contains("cached"), "{again}");
+    let input = json!({ "kind": "files", "files": ["a.txt"], "exclude": ["b.txt"] });
+    let manifest = json!({ "name": "sources", "seed": 1, "stages": { "text": source(input) } });
+    fs::write(folder.path().join("a.json"), manifest.to_string()).unwrap();
+    let excluding = run();
+    assert!(
+        excluding.contains("cached") && excluding.contains(warning),
+        "{excluding}"
+    );
+    assert!(
+        excluding.contains("`exclude` pattern `b.txt` matches no file"),
+        "{excluding}"
+    );
+}
+
 #[test]
 fn a_download_is_fetched_once_and_checked() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
