@@ -107,7 +107,9 @@ pub struct LocalFiles {
     #[schemars(length(min = 1), inner(length(min = 1)))]
     pub files: Vec<String>,
     /// Paths or globs of files and folders to skip although `files` matches them, relative to the manifest's folder:
-    /// `data/old`, `**/*.bak.txt`. To skip members of archives, use `exclude` in `read`. Default: none.
+    /// `data/old`, `**/*.bak.txt`. A file that is skipped by its name is skipped under the names of all its links. A
+    /// folder is not searched: a hard link outside of it to a file in it is read. To skip members of archives, use
+    /// `exclude` in `read`. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(inner(length(min = 1)))]
     pub exclude: Vec<String>,

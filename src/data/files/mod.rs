@@ -186,7 +186,8 @@ impl LeftOut {
 /// The patterns of `exclude`, ready to be matched.
 struct Excluded {
     patterns: Vec<Exclusion>,
-    /// The files that were excluded, whatever other names they have, and the pattern that is the name of one.
+    /// The files that were excluded, whatever other names they have, and the pattern that is the name of one. The files
+    /// of excluded folders are not among them: such a folder may be large, and is not searched.
     files: HashMap<Identity, Option<usize>>,
 }
 

@@ -345,6 +345,15 @@ fn a_file_is_read_once_whatever_leads_to_it() {
     );
 }
 
+/// A file that is excluded by its name is excluded under all its names; an excluded folder is not searched.
+#[test]
+fn a_hard_link_to_a_file_of_an_excluded_folder_is_read() {
+    let folder = Folder::new(&["old/a.txt", "b.txt"]);
+    fs::hard_link(folder.base().join("old/a.txt"), folder.base().join("c.txt")).unwrap();
+    assert_eq!(folder.names(&["**/*.txt"], &["old/*.txt"]).0, ["b.txt"]);
+    assert_eq!(folder.names(&["**/*.txt"], &["old"]).0, ["b.txt", "c.txt"]);
+}
+
 /// Folders that all lead to each other have ways without number.
 #[test]
 fn a_net_of_links_is_walked_in_no_time() {
