@@ -66,7 +66,7 @@ struct DoctorReport {
     cublaslt: Part,
     kernels: Option<Kernels>,
     /// Of a GPU that can be used: whether it computes what the CPU does.
-    trial: Option<TrialReport>,
+    self_test: Option<SelfTestReport>,
     /// What the environment asks for where the command line does not.
     stated_device: Option<String>,
     verdict: Verdict,
@@ -123,10 +123,10 @@ struct Kernels {
     bytes: u64,
 }
 
-/// Whether a GPU computes what the CPU does.
+/// Whether a GPU computes what the CPU computes.
 #[derive(Serialize)]
-struct TrialReport {
-    outcome: TrialOutcome,
+struct SelfTestReport {
+    outcome: SelfTestOutcome,
     fault: Option<String>,
     #[serde(skip)]
     way_out: Option<String>,
@@ -134,7 +134,7 @@ struct TrialReport {
 
 #[derive(Clone, Copy, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum TrialOutcome {
+enum SelfTestOutcome {
     Passed,
     Failed,
     /// Another process uses the GPU.
@@ -159,8 +159,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         // Where a manifest of this folder would have it.
         Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
     });
-    let trust = support.verdict().is_ok().then(self_test);
-    let report = report(&support, trust.as_ref(), &Store::at(store));
+    let result = support.verdict().is_ok().then(self_test);
+    let report = report(&support, result.as_ref(), &Store::at(store));
     if args.json {
         terminal.output_json(&report)?;
     } else {
@@ -170,15 +170,15 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Some(device) => DeviceChoice::or_stated(Some(device))?,
         None => Choice::Auto,
     };
-    match (asked, support.verdict(), trust) {
+    match (asked, support.verdict(), result) {
         (Choice::On(Device::Cuda), Err(trouble), _) => Err(trouble.into_error()),
         (Choice::On(Device::Cuda), Ok(_), Some(SelfTest::Failed(error))) => Err(error),
         _ => Ok(0),
     }
 }
 
-fn report(support: &CudaSupport, trust: Option<&SelfTest>, store: &Store) -> DoctorReport {
-    let trial = trust.map(of_trust);
+fn report(support: &CudaSupport, result: Option<&SelfTest>, store: &Store) -> DoctorReport {
+    let self_test = result.map(of_self_test);
     let machine = Machine::this();
     DoctorReport {
         version: env!("CARGO_PKG_VERSION"),
@@ -196,22 +196,22 @@ fn report(support: &CudaSupport, trust: Option<&SelfTest>, store: &Store) -> Doc
         nvrtc: of_compiler(support),
         cublaslt: of_library(support, &support.products, |version| *version),
         kernels: cuda::device::cache().map(|folder| of_kernels(&folder)),
-        verdict: verdict(support, trial.as_ref()),
-        trial,
+        verdict: verdict(support, self_test.as_ref()),
+        self_test,
         stated_device: stated::variable("MDLM_DEVICE"),
     }
 }
 
-fn of_trust(trust: &SelfTest) -> TrialReport {
-    let error = match trust {
+fn of_self_test(result: &SelfTest) -> SelfTestReport {
+    let error = match result {
         SelfTest::Failed(error) => Some(error),
         SelfTest::Passed | SelfTest::Busy => None,
     };
-    TrialReport {
-        outcome: match trust {
-            SelfTest::Passed => TrialOutcome::Passed,
-            SelfTest::Failed(_) => TrialOutcome::Failed,
-            SelfTest::Busy => TrialOutcome::NotTried,
+    SelfTestReport {
+        outcome: match result {
+            SelfTest::Passed => SelfTestOutcome::Passed,
+            SelfTest::Failed(_) => SelfTestOutcome::Failed,
+            SelfTest::Busy => SelfTestOutcome::NotTried,
         },
         fault: error.map(ToString::to_string),
         way_out: error.and_then(Error::hint_text).map(str::to_owned),
@@ -220,7 +220,7 @@ fn of_trust(trust: &SelfTest) -> TrialReport {
 
 fn of_store(store: &Store) -> StoreReport {
     let exists = store.root().is_dir();
-    // One that is not there is not made either: that is for who has something to keep.
+    // A store that does not exist is not created: the first run does that.
     let checked = if exists {
         store.check_locks_with(&System::this())
     } else {
@@ -319,9 +319,9 @@ fn of_kernels(folder: &Path) -> Kernels {
 }
 
 /// What `--device auto` does, why, and what would make it take the GPU.
-fn verdict(support: &CudaSupport, trial: Option<&TrialReport>) -> Verdict {
-    let distrust = trial.and_then(|trial| Some((trial.fault.as_ref()?, trial.way_out.clone())));
-    match (support.verdict(), distrust) {
+fn verdict(support: &CudaSupport, self_test: Option<&SelfTestReport>) -> Verdict {
+    let failed = self_test.and_then(|test| Some((test.fault.as_ref()?, test.way_out.clone())));
+    match (support.verdict(), failed) {
         (Ok(_), Some((fault, way_out))) => Verdict {
             device: "cpu",
             because: format!("failed to {fault}"),
@@ -496,13 +496,13 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
         };
         row("kernels", format!("{}: {files}", kernels.path))
     }));
-    rows.extend(report.trial.as_ref().map(|trial| {
-        let text = match trial.outcome {
-            TrialOutcome::Passed => "same results as the CPU, in f32 and in bf16",
-            TrialOutcome::Failed => "failed",
-            TrialOutcome::NotTried => "not run while another process uses the GPU",
+    rows.extend(report.self_test.as_ref().map(|test| {
+        let text = match test.outcome {
+            SelfTestOutcome::Passed => "same results as the CPU, in f32 and in bf16",
+            SelfTestOutcome::Failed => "failed",
+            SelfTestOutcome::NotTried => "not run while another process uses the GPU",
         };
-        row("trial", text.to_owned())
+        row("self-test", text.to_owned())
     }));
     rows
 }
@@ -531,8 +531,8 @@ mod tests {
         described_of(support, &SelfTest::Passed)
     }
 
-    fn described_of(support: &CudaSupport, trust: &SelfTest) -> String {
-        let trust = support.verdict().is_ok().then_some(trust);
+    fn described_of(support: &CudaSupport, result: &SelfTest) -> String {
+        let result = support.verdict().is_ok().then_some(result);
         let report = DoctorReport {
             version: "1.2.3",
             revision: Some("0123abc"),
@@ -554,7 +554,7 @@ mod tests {
                 bytes: 3_400_000,
             }),
             stated_device: None,
-            ..report(support, trust, &Store::at("/nowhere"))
+            ..report(support, result, &Store::at("/nowhere"))
         };
         let text = text(&report, &Terminal::new(false, Color::Never));
         assert!(
@@ -592,7 +592,7 @@ mod tests {
                    sm_100 sm_120; tested for sm_90a
         cublasLt   13.1, fits the driver
         kernels    /home/me/.cache/mdlm/kernels: 12 files, 3.40 MB
-        trial      same results as the CPU, in f32 and in bf16
+        self-test  same results as the CPU, in f32 and in bf16
 
         `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is present, and the
         versions of driver, NVRTC and cublasLt fit each other; process 7 (mdlm run
@@ -601,15 +601,15 @@ mod tests {
         ");
     }
 
-    /// One that is not tried, or that computes something else.
+    /// A GPU that was not tested, or that failed.
     #[test]
     fn a_gpu_that_has_not_passed() {
-        let last = |trust: SelfTest| {
-            let text = described_of(&well(), &trust);
+        let last = |result: SelfTest| {
+            let text = described_of(&well(), &result);
             text.lines().skip(14).collect::<Vec<_>>().join("\n")
         };
         insta::assert_snapshot!(last(SelfTest::Busy), @r"
-        trial      not run while another process uses the GPU
+        self-test  not run while another process uses the GPU
 
         `--device auto` takes the GPU: `NVIDIA H100 80GB HBM3` is present, and the
         versions of driver, NVRTC and cublasLt fit each other
@@ -617,7 +617,7 @@ mod tests {
         let error =
             Error::environment("pass the GPU self-test: its gradient differs").hint("another driver may do");
         insta::assert_snapshot!(last(SelfTest::Failed(error)), @r"
-        trial      failed
+        self-test  failed
 
         `--device auto` takes the CPU: failed to pass the GPU self-test: its gradient
         differs

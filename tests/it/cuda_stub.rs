@@ -196,14 +196,14 @@ fn a_gpu_that_computes_something_else_is_not_trusted() {
         (Some(3), &"cpu".into()),
         "{report}"
     );
-    assert_eq!(report["trial"]["outcome"], "failed", "{report}");
+    assert_eq!(report["self_test"]["outcome"], "failed", "{report}");
     let (code, report) = doctor(&[]);
     assert_eq!(
         (code, &report["verdict"]["device"]),
         (Some(0), &"cuda".into()),
         "{report}"
     );
-    assert_eq!(report["trial"]["outcome"], "passed", "{report}");
+    assert_eq!(report["self_test"]["outcome"], "passed", "{report}");
     let run = machine.project.mdlm("run", &["--device", "auto"]);
     let output = machine.on(run, &wrong).output().unwrap();
     let talk = String::from_utf8_lossy(&output.stderr);

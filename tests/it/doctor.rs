@@ -287,7 +287,7 @@ mod pretended {
         let report = machine.doctor(&[]);
         // Every library is found; the self-test shows that this GPU computes nothing.
         assert_eq!(report["verdict"]["device"], "cpu");
-        let fault = report["trial"]["fault"].as_str().unwrap();
+        let fault = report["self_test"]["fault"].as_str().unwrap();
         assert!(fault.contains("open CUDA device 0: "), "{fault}");
         assert_eq!(report["gpus"][0]["used_by"], Value::Null);
         assert_eq!(report["nvrtc"]["tried_for"], "sm_90a");
@@ -296,7 +296,7 @@ mod pretended {
         let report = machine.doctor(&[]);
         assert_eq!(report["gpus"][0]["used_by"]["pid"], 7);
         assert_eq!(report["verdict"]["device"], "cuda");
-        assert_eq!(report["trial"]["outcome"], "not_tried");
+        assert_eq!(report["self_test"]["outcome"], "not_tried");
         // A run that shares the GPU does not wait.
         let (code, talk) = machine.run(&[("MDLM_GPU_SHARED", "1")]);
         assert_eq!(code, Some(0), "{talk}");
