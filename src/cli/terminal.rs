@@ -132,8 +132,8 @@ impl Terminal {
         self.has_output.load(Ordering::Relaxed)
     }
 
-    /// Writes data to standard output as it is. A reader that has gone away (`mdlm … | head`) ends the process
-    /// quietly.
+    /// Writes data to standard output as it is. A reader that has closed the pipe (`mdlm … | head`) is no error, and the
+    /// exit code of the command stays what it is.
     ///
     /// # Errors
     /// Standard output cannot be written: a full disk behind it.
@@ -141,8 +141,8 @@ impl Terminal {
         self.has_output.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         match out.write_all(data.as_bytes()).and_then(|()| out.flush()) {
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
-            // What the store holds has nothing to do with it.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            // The hint of a full disk is about the store, which may be on another disk.
             Err(error) if error.kind() == io::ErrorKind::StorageFull => Err(error)
                 .wrap(Kind::Environment, || "write to standard output".to_owned())
                 .map_err(|error: Error| {
