@@ -220,7 +220,7 @@ impl<T> Context<T> for std::io::Result<T> {
     }
 }
 
-/// Turns a foreign error into ours, with a kind and a context.
+/// Turns the error of a library into [`Error`], with a kind and a context.
 pub trait Wrap<T> {
     /// Wraps the error: `kind`, then what was being done.
     ///
@@ -247,7 +247,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
 /// library is known not to check is checked before.
 ///
 /// # Errors
-/// Internal error: the closure panicked, with the panic's message.
+/// The message of the panic.
 pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     struct Guard(bool);
     impl Drop for Guard {
@@ -329,11 +329,11 @@ mod tests {
     fn a_guarded_panic_is_a_text_and_the_guard_ends_with_it() {
         assert_eq!(guarded(|| 3), Ok(3));
         assert!(!is_guarded());
-        let told = guarded(|| {
+        let caught = guarded(|| {
             assert!(guarded(|| ()).is_ok() && is_guarded());
             panic!("on purpose {}", 1)
         });
-        assert_eq!(told, Err::<(), _>("on purpose 1".to_owned()));
+        assert_eq!(caught, Err::<(), _>("on purpose 1".to_owned()));
         assert!(!is_guarded());
     }
 }

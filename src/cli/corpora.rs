@@ -12,8 +12,7 @@ use crate::plural;
 /// What `mdlm corpora --help` says.
 pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
     A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the \
-    files once, \
-    checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
+    files once, checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
     its files and checksums, its parts, and what to write into a manifest, also for files that you copied to this \
     machine where there is no network access.";
 
@@ -161,11 +160,11 @@ fn places(corpus: &Corpus) -> String {
             None => hosts.push((place, 1)),
         }
     }
-    let told = hosts.into_iter().map(|(host, count)| match count {
+    let hosts = hosts.into_iter().map(|(host, count)| match count {
         1 => host,
         count => format!("{host} ({count} files)"),
     });
-    told.collect::<Vec<_>>().join(", ")
+    hosts.collect::<Vec<_>>().join(", ")
 }
 
 /// The host of a URL; of the hub, the repository.
@@ -263,13 +262,13 @@ fn described(index: usize, file: &CorpusFile) -> String {
 
 /// What a part is made of.
 fn contents(corpus: &Corpus, part: &Part) -> String {
-    let mut told = Vec::new();
+    let mut facts = Vec::new();
     let counted = part
         .range
         .as_ref()
         .is_some_and(|range| range.unit == RangeUnit::Records);
     if let Some(records) = part.records.filter(|_| !counted) {
-        told.push(format!(
+        facts.push(format!(
             "{} {}",
             table::count(records),
             plural::of(records, "record")
@@ -281,16 +280,16 @@ fn contents(corpus: &Corpus, part: &Part) -> String {
             RangeUnit::Characters => "characters",
         };
         let to = range.to.map_or_else(|| "the end".to_owned(), table::count);
-        told.push(format!("{unit} {} to {to}", table::count(range.from)));
+        facts.push(format!("{unit} {} to {to}", table::count(range.from)));
     }
     if corpus.files.len() > 1 {
         let numbers: Vec<_> = part.files.iter().map(|index| (index + 1).to_string()).collect();
-        told.push(format!("file {}", numbers.join(", ")));
+        facts.push(format!("file {}", numbers.join(", ")));
     }
     for member in part.members {
-        told.push(format!("`{member}` in the archive"));
+        facts.push(format!("`{member}` in the archive"));
     }
-    told.push(match part.form {
+    facts.push(match part.form {
         Form::Lines => "a record a line".to_owned(),
         Form::WholeFile => "one record".to_owned(),
         Form::JsonLines(field) => format!("JSON lines, the text at `{field}`"),
@@ -301,9 +300,9 @@ fn contents(corpus: &Corpus, part: &Part) -> String {
         Form::Parquet(column) => format!("Parquet, the text in column `{column}`"),
     });
     for detokenizer in part.detokenize {
-        told.push(format!("detokenizer `{}`", spelt(*detokenizer)));
+        facts.push(format!("detokenizer `{}`", spelt(*detokenizer)));
     }
-    told.join("; ")
+    facts.join("; ")
 }
 
 /// The manifest's spelling.
@@ -369,7 +368,7 @@ mod tests {
 
     #[test]
     fn a_name_close_by_is_offered() {
-        let told = |name| {
+        let hint = |name| {
             find::<Corpus>(name)
                 .err()
                 .unwrap()
@@ -377,8 +376,8 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        assert_eq!(told("wikitext-103"), "did you mean `wikitext103`?");
-        assert!(told("gutenberg").starts_with("there are lm1b, ptb"));
+        assert_eq!(hint("wikitext-103"), "did you mean `wikitext103`?");
+        assert!(hint("gutenberg").starts_with("there are lm1b, ptb"));
     }
 
     #[test]

@@ -47,7 +47,8 @@ struct ExplainReport<'a> {
     reasons: Vec<ReasonReport>,
     /// Absent while an input is not known.
     key: Option<Digest>,
-    parts: Option<&'a Key>,
+    /// With names for a person.
+    parts: Option<Key>,
     /// The record that serves it.
     served_by: Option<&'a Run>,
     /// Oldest first.
@@ -133,7 +134,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             now,
             reasons: reasons.iter().cloned().map(explained).collect(),
             key: key.map(Key::digest),
-            parts: key,
+            parts: key.map(reason::named),
             served_by: record.and(served_by),
             history: &history,
         })?;

@@ -1,4 +1,4 @@
-//! `mdlm gc`: deletes what nothing asks for any more.
+//! `mdlm gc`: deletes artifacts that no manifest and no recent run refers to.
 
 use std::collections::HashSet;
 
@@ -85,8 +85,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if keep.last.is_some() && store.runs()?.is_empty() {
         return Err(Error::input("the store has no record of a run").hint(
             "earlier versions of mdlm did not record runs: run a pipeline first, or name the manifests whose results \
-             are \
-             wanted",
+             are wanted",
         ));
     }
     let mut collected = if args.dry_run {
@@ -94,7 +93,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         Collected::of(store.garbage(&keep, &groups)?)
     } else {
         let mut collected = store.collect(&keep, &mut |_| ())?;
-        // After the rest: a run may have ended meanwhile, and what it made goes on from its checkpoints.
+        // After the rest: a run may have ended meanwhile, and its training resumes from its checkpoints.
         let groups = kept_groups(&store, &keep)?;
         store.collect_checkpoints(&keep, &groups, &mut collected, &mut |_| ())?;
         collected

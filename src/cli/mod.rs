@@ -238,7 +238,7 @@ impl Command {
         matches!(self, Self::Gc(_) | Self::Verify(_) | Self::Downloads(_))
     }
 
-    /// What to do where the system refuses to read or to write, and those who asked it had nothing better to say.
+    /// The hint where the system refuses to read or to write and the error has none.
     fn denied(&self, is_read_only: bool) -> &'static str {
         match (self, is_read_only) {
             (Self::Run(_) | Self::Pull(_), true) => {

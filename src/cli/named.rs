@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 pub(super) trait Named: Sized + 'static {
     /// What one of them is: `corpus`.
     const WHAT: &'static str;
-    /// What else to do where none has the name, after the names; empty for nothing.
+    /// What to do instead where no entry has the name, to go after the names; may be empty.
     const OTHERWISE: &'static str;
     /// One as JSON.
     type Description: Serialize;
@@ -20,16 +20,16 @@ pub(super) trait Named: Sized + 'static {
     /// Its name.
     fn name(&self) -> &'static str;
 
-    /// It as JSON.
+    /// The entry as JSON.
     fn described(&'static self) -> Self::Description;
 
-    /// What a list says of it.
+    /// Its lines in the list.
     fn in_short(&self) -> String;
 
-    /// All that there is to say of it.
+    /// Its full description.
     fn in_full(&self) -> String;
 
-    /// What ends the list.
+    /// The end of the list.
     fn epilogue() -> &'static str;
 }
 

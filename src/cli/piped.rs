@@ -15,7 +15,7 @@ use crate::manifest::source::is_open_file;
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::{self, Selection};
 
-/// What comes of it.
+/// What happens to the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Use {
     /// It is copied into the store, for a run.
@@ -138,7 +138,7 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Bytes that are read at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// A pipe that is read on a thread of its own: to wait for what comes through it keeps no command from ending. When the
+/// A pipe that is read on a separate thread, so that a command can end while nothing comes through the pipe. When the
 /// command is to end, the pipe ends too.
 struct Waiting {
     blocks: Receiver<io::Result<Vec<u8>>>,

@@ -9,7 +9,7 @@ use super::{Terminal, piped};
 use crate::error::Result;
 use crate::event::Cancel;
 use crate::plan::resume::Resumption;
-use crate::plan::{Decision, Needed, Plan, Reason};
+use crate::plan::{Decision, Needed, Plan, Reason, reason};
 use crate::plural;
 use crate::store::{Digest, Key, Store};
 
@@ -20,7 +20,8 @@ const WORK_TO_DO: u8 = 10;
 pub const LONG_ABOUT: &str = "\
     Say what `mdlm run` would do, and why, without doing it.\n\n\
     The same planner serves both commands, so that a dry run never differs from a run. It reads the \
-    files that the manifest names, to see whether they changed, and the store; it writes nothing and does not use the network: what a run would download is listed.\n\n\
+    files that the manifest names, to see whether they changed, and the store; it writes nothing and does not use the \
+    network: what a run would download is listed.\n\n\
     Behind a stage that runs, a plan cannot know whether its consumers will have to: if its output is the same as \
     before, their results are served from the store.";
 
@@ -63,17 +64,17 @@ struct StageReport<'a> {
     /// What the artifact that serves it lacks of what is asked for.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     lacks: &'a [String],
-    /// The step of a checkpoint that a training will go on from.
+    /// The step of the checkpoint from which a training will resume.
     #[serde(skip_serializing_if = "Option::is_none")]
-    goes_on_from: Option<u64>,
+    resumes_from: Option<u64>,
     /// The files from elsewhere that a run would download.
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     downloads: &'a [String],
     /// Absent while an input is not known.
     key: Option<Digest>,
     artifact: Option<&'a Digest>,
-    /// The key's parts.
-    parts: Option<&'a Key>,
+    /// The key's parts, with names for a person.
+    parts: Option<Key>,
 }
 
 #[derive(Serialize)]
@@ -131,7 +132,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 
 /// What a run of a stage would begin with.
 struct Outlook {
-    /// The step that a training goes on from.
+    /// The step from which a training resumes.
     step: Option<u64>,
     /// The files that have to be downloaded.
     downloads: Option<Needed>,
@@ -244,11 +245,11 @@ fn report<'a>(plan: &'a Plan, outlook: &'a [Outlook], store: &Store) -> PlanRepo
                     })
                     .collect(),
                 lacks: &stage.lacks,
-                goes_on_from: outlook.step,
+                resumes_from: outlook.step,
                 downloads: outlook.downloads.as_ref().map_or(&[], |needed| &needed.urls),
                 key: key.map(Key::digest),
                 artifact,
-                parts: key,
+                parts: key.map(reason::named),
             }
         })
         .collect();

@@ -107,8 +107,8 @@ impl StoreArgs {
     }
 }
 
-/// What of a store manifests reach: what serves their stages; of a stage that has yet to run, what it goes on from and
-/// what it made last.
+/// What of a store manifests reach: the results of their stages; of a stage that has yet to run, the state from which it
+/// resumes and its last result.
 #[must_use]
 pub fn keep(reached: &[Reached], store: &Store) -> Keep {
     let mut keep = Keep::default();

@@ -10,8 +10,7 @@ use crate::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile}
 /// What `mdlm tokenizers --help` says.
 pub const LONG_ABOUT: &str = "List the tokenizers that manifests may name.\n\n\
     A tokenize stage with `\"tokenizer\": { \"kind\": \"published\", \"name\": \"gpt2\" }` downloads the files once \
-    and \
-    checks their SHA-256. With NAME, one tokenizer in full: its files and checksums, and what to write into a \
+    and checks their SHA-256. With NAME, one tokenizer in full: its files and checksums, and what to write into a \
     manifest, also for files that you copied to this machine where there is no network access.";
 
 /// Arguments of `mdlm tokenizers`.
@@ -202,7 +201,7 @@ mod tests {
 
     #[test]
     fn a_name_close_by_is_offered() {
-        let told = |name| {
+        let hint = |name| {
             find::<Published>(name)
                 .err()
                 .unwrap()
@@ -210,7 +209,7 @@ mod tests {
                 .unwrap()
                 .to_owned()
         };
-        assert_eq!(told("gpt-2"), "did you mean `gpt2`?");
-        assert!(told("sentencepiece").starts_with("there are gpt2, bert-base-uncased"));
+        assert_eq!(hint("gpt-2"), "did you mean `gpt2`?");
+        assert!(hint("sentencepiece").starts_with("there are gpt2, bert-base-uncased"));
     }
 }

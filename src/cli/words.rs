@@ -1,5 +1,5 @@
-//! Words that people bring along from make, cargo, dvc, snakemake and training scripts, and what does here what they do
-//! there: an answer instead of "unrecognized".
+//! Commands and options of make, cargo, dvc, snakemake and training scripts, each with what does the same here: an answer
+//! instead of "unrecognized".
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::Cli;
 use crate::manifest::{Manifest, did_you_mean, stage_field};
 use crate::plan::named;
 
-/// Commands that there are not.
+/// Commands that do not exist, and what to use instead.
 const COMMANDS: &[(&[&str], &str)] = &[
     (
         &[
@@ -70,8 +70,7 @@ const COMMANDS: &[(&[&str], &str)] = &[
     (
         &["history", "journal", "log", "logs", "tail"],
         "`mdlm explain MANIFEST STAGE` lists a stage's runs; a training's losses are in metrics.jsonl of the folder \
-         that \
-         `mdlm path MANIFEST STAGE` prints",
+         that `mdlm path MANIFEST STAGE` prints",
     ),
     (
         &["list", "ls", "stages", "tree"],
@@ -191,15 +190,14 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Options that there are not, with the commands whose options they are not: all where none is named. The first that fits
+/// Options that do not exist, with the commands for which the answer holds (all where none is named). The first match
 /// answers.
 const OPTIONS: &[(&[&str], &[&str], &str)] = &[
     (
         &["--all", "-a"],
         &["gc"],
         "`mdlm gc MANIFEST…` deletes all but what these manifests need, `mdlm gc --last 1` all but the results of \
-         the last \
-         run; to keep no results, delete their folder, which `mdlm status` names",
+         the last run; to keep no results, delete their folder, which `mdlm status` names",
     ),
     (
         &["--file", "--input", "--text", "-f", "-i"],
@@ -334,8 +332,7 @@ const OPTIONS: &[(&[&str], &[&str], &str)] = &[
         &["--out", "--output", "--output-dir", "--save-dir", "-O", "-o"],
         &[],
         "results are kept in the store: `--store DIR` names another one, and `mdlm path MANIFEST STAGE` prints a \
-         result's \
-         folder",
+         result's folder",
     ),
     (
         &[
@@ -530,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hint_names_commands_and_options_that_there_are() {
+    fn every_hint_names_commands_and_options_that_exist() {
         let cli = Cli::command();
         let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
         let all = COMMANDS

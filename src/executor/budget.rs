@@ -27,7 +27,7 @@ pub struct Demand {
     pub gpu: bool,
 }
 
-/// What a stage was given.
+/// The resources granted to a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
     /// Threads.
@@ -87,7 +87,7 @@ impl Budget {
         grants
     }
 
-    /// Takes back what a stage was given.
+    /// Takes back the resources of a stage that ended.
     pub fn give_back(&mut self, grant: &Grant) {
         self.threads += grant.threads;
         self.memory += grant.demand.memory;
@@ -97,8 +97,8 @@ impl Budget {
 }
 
 /// What a stage of a plan is estimated to take: trainings what [`Footprint`] computes from their shape and micro-batch;
-/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant. Whether
-/// networks are computed on a GPU is asked where there is one to compute.
+/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant. `on_gpu` is
+/// called only for a stage that computes a network.
 #[must_use]
 pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let stage = &plan.stages[index];

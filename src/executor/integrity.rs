@@ -2,8 +2,8 @@
 //!
 //! A lookup sees that an artifact's files are there with their lengths. Before a stage consumes an artifact, its files
 //! are hashed: those of small artifacts all, those of large ones by a sample that is drawn anew each time
-//! ([`verify::SAMPLE`]), with `paranoid` all, and then those of every artifact that is served. What is found corrupt
-//! goes into quarantine and is made again, before its consumer runs; so is, or is fetched, what is not here.
+//! ([`verify::SAMPLE`]); with `paranoid` all, also those of every artifact that is served. A corrupt artifact goes into
+//! quarantine and is made again before its consumer runs; a missing one is made or fetched.
 //!
 //! Artifacts that a run serves or makes are pinned until its end: no other process deletes them meanwhile.
 
@@ -41,7 +41,7 @@ impl Integrity {
 }
 
 impl Run<'_> {
-    /// Pins what was made just now; it need not be looked at again.
+    /// Pins an artifact that was made just now; it is not hashed again.
     pub(super) fn hold_made(&self, record: &Record) -> Result<()> {
         let pin = self.store.pin(&record.artifact)?;
         locked(&self.integrity.pins).insert(record.artifact, pin);
@@ -49,8 +49,8 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Pins what is to be served, and with `paranoid` hashes it. Whether it is there and sound; if not, there is a
-    /// new decision to be made.
+    /// Pins an artifact before it is served, and with `paranoid` hashes it. Returns whether it is there and sound; if not,
+    /// the plan has to decide again.
     pub(super) fn hold(&self, stage: &str, record: &Record) -> Result<bool> {
         let pin = self.store.pin_if_writable(&record.artifact)?;
         if !self.store.still_has(record) {
@@ -65,8 +65,8 @@ impl Run<'_> {
         Ok(true)
     }
 
-    /// Makes sure that what a stage is about to consume is sound, and makes it again where it is not. Whether
-    /// everything was sound; if not, there is a new decision to be made.
+    /// Makes sure that the artifacts that a stage is about to consume are sound, and makes those again that are not.
+    /// Returns whether all were sound; if not, the plan has to decide again.
     pub(super) fn inputs_are_sound(&self, index: usize, threads: usize) -> Result<bool> {
         let depth = if self.options.paranoid {
             Depth::Full
@@ -85,7 +85,7 @@ impl Run<'_> {
             match &stage.decision {
                 Decision::Cached(record) if self.is_sound(&stage.name, record, depth)? => continue,
                 Decision::Cached(_) => {}
-                // Of one that another stage is about to make again, the lock is waited for.
+                // Another stage may be making it again: its lock is waited for.
                 Decision::Away(_) | Decision::Fetch(_) | Decision::Run { .. } => {
                     locked(&self.plan).need(*index, Some(consumer.clone()));
                 }
@@ -99,7 +99,7 @@ impl Run<'_> {
         Ok(all)
     }
 
-    /// Hashes an artifact unless this run has done so. A corrupt one goes into quarantine.
+    /// Hashes an artifact unless this run has done so. Returns whether it is sound; a corrupt one goes into quarantine.
     fn is_sound(&self, stage: &str, record: &Record, depth: Depth) -> Result<bool> {
         let artifact = &record.artifact;
         if locked(&self.integrity.sound).contains(artifact) {

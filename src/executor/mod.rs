@@ -112,7 +112,7 @@ pub fn execute(
         prepared => prepared?,
     }
     for index in 0..plan.stages.len() {
-        // What a plan foresees that a consumer will need is asked for again when the consumer runs.
+        // The plan marks inputs that consumers may need; a consumer that runs asks for them itself.
         plan.need(index, None);
     }
     if let Some(only) = &options.only {
@@ -122,7 +122,7 @@ pub fn execute(
         stages::computes(&stage.stage) && matches!(stage.decision, Decision::Run { .. })
     };
     if plan.stages.iter().any(computes) {
-        // Before hours are spent on what comes first. A driver that may crash is not loaded into a scheduler of processes.
+        // Checked before other stages take hours. A driver that may crash is not loaded into a scheduler of processes.
         match &options.isolation {
             None => options.device.check()?,
             Some(isolation) => isolation.check_device()?,
@@ -206,9 +206,9 @@ struct Run<'a> {
     uploads: Uploads<'a>,
     /// The stages that run now, by their places in the plan, with those that ran beside them.
     at_work: Mutex<BTreeMap<usize, Vec<usize>>>,
-    /// Whether it was said where networks are computed.
+    /// Whether the device was reported.
     reported_device: AtomicBool,
-    /// Whether it was said that a GPU is not trusted.
+    /// Whether a GPU that failed its self-test was reported.
     reported_distrust: AtomicBool,
 }
 
@@ -316,9 +316,9 @@ impl Run<'_> {
         (stages.collect(), state.first)
     }
 
-    /// Brings stages to their end whose inputs have ended, in the order of the plan: those that there is nothing to do for,
-    /// and when one is run after the other, the first that there is. Nothing if there was such a stage, and others may be
-    /// ready for it; else those that wait to be run beside others.
+    /// Ends the first stage, in the order of the plan, whose inputs have ended and that needs no slot: it has nothing to
+    /// run or fetch, it cannot run, or stages run one after the other. Returns nothing after such a stage, since others may
+    /// be ready now; else the stages that wait to run side by side.
     fn settle_ready(&self, plan: &Plan, state: &mut RunState) -> Option<Vec<usize>> {
         let mut waiting = Vec::new();
         for index in 0..plan.stages.len() {
@@ -407,7 +407,7 @@ impl Run<'_> {
         plan.settle(index, record);
     }
 
-    /// Serves a stage for which there is nothing to do. Whether there was not.
+    /// Serves a stage that has nothing to run or fetch. Returns whether it did.
     fn serve(&self, index: usize, summary: &mut StageSummary) -> Result<bool> {
         match self.decide(index)? {
             Decision::Cached(record) if self.hold(&summary.name, &record)? => {
@@ -429,7 +429,7 @@ impl Run<'_> {
                         break self.served(summary, record, self.lacking(index));
                     }
                 }
-                // Taken away since it was found to be here.
+                // Deleted since the last decision.
                 Decision::Away(record) => {
                     self.leave(summary, &record)?;
                     return Ok(());
@@ -480,7 +480,7 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// Takes a stage's artifact from the remote. Nothing if that is not to be had there: it is made here then.
+    /// Fetches a stage's artifact from the remote. Returns nothing if that fails: the stage then runs here.
     fn fetch(&self, index: usize, record: &Record, summary: &mut StageSummary) -> Result<Option<Record>> {
         let Some(remote) = self.sources.remote else {
             return Err(Error::internal("fetch without a remote"));
@@ -509,6 +509,7 @@ impl Run<'_> {
                 summary.status = Status::Fetched;
                 summary.seconds = Some(seconds);
                 self.fill(summary, &record);
+                self.repeat_warnings(&summary.name, &record);
                 let figures = summary.figures.clone();
                 self.sink
                     .emit(&summary.name, Event::StageFinished { seconds, figures });
@@ -571,9 +572,21 @@ impl Run<'_> {
         summary.status = Status::Cached;
         summary.why = why;
         self.fill(summary, &record);
+        self.repeat_warnings(&summary.name, &record);
         self.sink.emit(&summary.name, Event::StageCached);
         self.uploads.add(&summary.name, &record);
         *record
+    }
+
+    /// Repeats the warnings of the run that made a record.
+    fn repeat_warnings(&self, name: &str, record: &Record) {
+        let plan = locked(&self.plan);
+        let stage = plan.stages.iter().find(|stage| stage.name == name);
+        let warnings = stage.map(|stage| stage.warnings(record)).unwrap_or_default();
+        drop(plan);
+        for warning in warnings {
+            self.sink.emit(name, Event::Warning(warning));
+        }
     }
 
     /// Leaves a stage's artifact where it is, which is not here.
@@ -625,7 +638,7 @@ impl Run<'_> {
         let stage = &stage;
         self.report_start(index, why(reasons), summary);
         let start = Start::of(stage.kind(), reasons);
-        if start == Start::Anew {
+        if start == Start::Restart {
             self.store.clear_work(lock)?;
         }
         let device = self.device(stage)?;
@@ -729,7 +742,7 @@ impl Run<'_> {
         indices.iter().map(name).collect()
     }
 
-    /// Where a stage computes: of what is no network, on the CPU. Says so the first time.
+    /// The device of a stage: the CPU where it computes no network. Reports the device the first time.
     fn device(&self, stage: &PlannedStage) -> Result<Device> {
         if !stages::computes(&stage.stage) {
             return Ok(Device::Cpu);
@@ -743,7 +756,7 @@ impl Run<'_> {
         Ok(device)
     }
 
-    /// Where a stage computes after all, if a GPU cannot be trusted. Says so the first time.
+    /// The device of a stage after the self-test: the CPU if the GPU failed it. Reports that the first time.
     fn trusted(&self, resolved: Device, stage: &str) -> Result<Device> {
         let (device, event) = self.options.device.trusted(resolved)?;
         if let Some(event) = event
@@ -767,7 +780,7 @@ impl Run<'_> {
         })
     }
 
-    /// Takes note that a stage begins. Peak memory is the process's: it is measured anew when nothing else runs.
+    /// Records that a stage begins. Peak memory is that of the process: its measurement restarts when no other stage runs.
     fn begin(&self, index: usize) {
         let mut at_work = locked(&self.at_work);
         let others: Vec<usize> = at_work.keys().copied().collect();
@@ -780,7 +793,7 @@ impl Run<'_> {
         at_work.insert(index, others);
     }
 
-    /// Takes note that a stage ends. The stages that ran beside it.
+    /// Records that a stage ends. Returns the stages that ran beside it.
     fn end(&self, index: usize) -> Vec<usize> {
         locked(&self.at_work).remove(&index).unwrap_or_default()
     }

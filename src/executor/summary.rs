@@ -39,16 +39,16 @@ pub struct StageSummary {
     pub status: Status,
     /// Why it ran, or why it did not.
     pub why: String,
-    /// Why it failed, with the way out; nothing unless it failed. Each renderer serializes it its way.
+    /// Why it failed, with the hint; nothing unless it failed. Each renderer serializes it in its way.
     #[serde(skip)]
     pub error: Option<Error>,
     /// Wall-clock seconds that it ran.
     pub seconds: Option<f64>,
     /// Its artifact.
     pub artifact: Option<Digest>,
-    /// Where that lies.
+    /// The folder of its artifact.
     pub path: Option<String>,
-    /// Key figures: name and value as text. Each renderer serializes them its way.
+    /// Key figures: name and value as text. Each renderer serializes them in its way.
     #[serde(skip)]
     pub figures: Vec<(String, String)>,
 }
@@ -59,7 +59,7 @@ pub struct StageSummary {
 pub enum Status {
     /// Served from the store.
     Cached,
-    /// Known by its record alone: its files are not here, and nothing needed them.
+    /// Known by its record alone: its files are not in the store, and nothing needed them.
     Away,
     /// Taken from the remote.
     Fetched,

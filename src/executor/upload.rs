@@ -1,4 +1,4 @@
-//! What a run makes goes to the remote while the next stages run.
+//! Uploads results to the remote while the next stages run.
 
 use std::sync::Mutex;
 use std::sync::mpsc::{self, Receiver, Sender};
@@ -10,14 +10,14 @@ use crate::plural::counted;
 use crate::remote::Remote;
 use crate::store::{Record, Store};
 
-/// Stages' names with their records, on their way.
+/// The queue of results to upload: names of stages with their records.
 pub(super) struct Uploads<'a> {
     remote: Option<&'a Remote>,
     sender: Mutex<Option<Sender<(String, Record)>>>,
     receiver: Mutex<Option<Receiver<(String, Record)>>>,
 }
 
-/// Bytes on their way as a person reads them: `212 kB`, `3.3 MB`.
+/// The size of an upload as a person reads it: `212 kB`, `3.3 MB`.
 fn size(bytes: u64) -> String {
     let bytes = bytes as f64;
     match bytes {
@@ -28,7 +28,7 @@ fn size(bytes: u64) -> String {
 }
 
 impl<'a> Uploads<'a> {
-    /// To that remote, if there is one and it may be written.
+    /// A queue to that remote, if there is one and it may be written.
     pub(super) fn new(remote: Option<&'a Remote>) -> Self {
         let remote = remote.filter(|remote| !remote.is_read_only());
         let (sender, receiver) = mpsc::channel();
@@ -39,7 +39,7 @@ impl<'a> Uploads<'a> {
         }
     }
 
-    /// Takes a record up.
+    /// Queues a record.
     pub(super) fn add(&self, stage: &str, record: &Record) {
         if let Some(sender) = &*locked(&self.sender) {
             // The uploader has ended: the remote does not answer, which was reported.
@@ -47,7 +47,7 @@ impl<'a> Uploads<'a> {
         }
     }
 
-    /// Says that no more will come.
+    /// Ends the queue.
     pub(super) fn close(&self) {
         locked(&self.sender).take();
     }
@@ -75,7 +75,7 @@ impl<'a> Uploads<'a> {
                 Ok(_) => {}
                 Err(error) if error.kind() == Kind::Interrupted => return,
                 Err(error) => {
-                    // The reason was reported.
+                    // The reason was reported before.
                     let why = match remote.answers() {
                         Ok(()) => error.to_string(),
                         Err(_) => format!("`{}` does not answer", remote.url()),

@@ -95,12 +95,12 @@ impl Plan {
 }
 
 impl PlannedStage {
-    /// Checks that the files that this stage has read are those that were hashed. `base` is the folder of the manifest, `consumed` what the
-    /// stage has read of the files.
+    /// Checks that the files that this stage has read are those that were hashed. `base` is the folder of the manifest,
+    /// `consumed` what the stage has read of the files.
     ///
-    /// A file that was read from start to end is known by the digest of what was read. Of one that was read in part, or by
-    /// a stage that takes no note of it, that it looks as it did is enough (length, times, inode, device); else it has to
-    /// hold what it held, and what was read of it.
+    /// A file that was read from start to end is checked by the digest of what was read. One that was read in part, or by a
+    /// stage that does not record it, is unchanged if its metadata is (length, times, inode, device); else it has to have
+    /// the digest that it had, and to contain what was read of it.
     ///
     /// # Errors
     /// An input error when one of them changed meanwhile.

@@ -46,11 +46,11 @@ pub fn unknown(manifest: &Manifest, name: &str) -> Error {
 #[must_use]
 pub fn named<T: std::fmt::Display>(names: &[T]) -> String {
     const NAMED: usize = 12;
-    let mut told: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
+    let mut shown: Vec<_> = names.iter().take(NAMED).map(|name| format!("`{name}`")).collect();
     if names.len() > NAMED {
-        told.push(format!("and {} more", names.len() - NAMED));
+        shown.push(format!("and {} more", names.len() - NAMED));
     }
-    told.join(", ")
+    shown.join(", ")
 }
 
 /// The names of all stages, each after those it consumes; among those that could be next, in the manifest's order.

@@ -367,6 +367,18 @@ pub fn field_name(path: &str) -> String {
     path.to_owned()
 }
 
+/// A copy of a key with settings named for a person, to be shown; it has another digest.
+#[must_use]
+pub fn named(key: &Key) -> Key {
+    let mut key = key.clone();
+    if let Some(input) = key.config.get_mut("input").and_then(Value::as_object_mut)
+        && let Some(forms) = input.remove("forms")
+    {
+        input.insert("format by file name".to_owned(), forms);
+    }
+    key
+}
+
 /// What a key holds of the files of a download: their URLs, or their checksums in short.
 fn contents(value: Option<&Value>) -> Option<Value> {
     let files = value?.as_array()?.iter().map(|file| {

@@ -1,5 +1,5 @@
-//! Whether a stage that is to run goes on from what is left of earlier attempts and of other trainings, and from where: one
-//! decision, for the run that follows it and for those who show it.
+//! Where a stage that is to run starts: from nothing, from the scratch of an earlier attempt, or from a checkpoint of
+//! another training. A run and the commands that describe it make the same decision.
 
 use std::collections::HashSet;
 use std::fs;
@@ -17,11 +17,11 @@ use crate::train::checkpoint::group_of;
 /// How a stage that is to run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// Anew: its scratch is discarded, and nothing of other trainings is looked at.
-    Anew,
-    /// From its own scratch, if there is some.
+    /// From nothing: its scratch is deleted, and checkpoints of other trainings are ignored.
+    Restart,
+    /// From its own scratch, if there is any.
     Scratch,
-    /// From the newest state that it would have come through itself: its own, or that of another training.
+    /// From the newest checkpoint of the same computation: its own, or that of another training.
     State,
 }
 
@@ -30,7 +30,7 @@ impl Start {
     #[must_use]
     pub fn of(kind: StageKind, reasons: &[Reason]) -> Self {
         if reasons.contains(&Reason::Forced) {
-            Self::Anew
+            Self::Restart
         } else if kind == StageKind::Train {
             Self::State
         } else {
@@ -45,7 +45,7 @@ impl Start {
     pub fn checkpoints(self, key: &Key, store: &Store) -> Result<Checkpoints> {
         match self {
             Self::State => store.checkpoints(key),
-            Self::Anew | Self::Scratch => Ok(store.own_checkpoints(key)),
+            Self::Restart | Self::Scratch => Ok(store.own_checkpoints(key)),
         }
     }
 }
@@ -67,14 +67,14 @@ pub(super) fn unfinished(key: &Key, store: &Store) -> Option<Reason> {
     })
 }
 
-/// The steps that the trainings of a plan go on from. What several of them look at is read once.
+/// The steps from which the trainings of a plan resume. What several of them look at is read once.
 #[derive(Default)]
 pub struct Resumption {
     trainings: train::Outlook,
 }
 
 impl Resumption {
-    /// The step that a training which is to run will go on from. A plan is no worse for not knowing it.
+    /// The step from which a training that is to run will resume. A plan is no worse for not knowing it.
     pub fn step(&mut self, plan: &Plan, index: usize, sources: &Sources) -> Option<u64> {
         let store = sources.store;
         let stage = &plan.stages[index];
@@ -98,13 +98,13 @@ impl Resumption {
             store.earlier_unexamined(key, &past.records)
         };
         self.trainings
-            .goes_on_from(config, stage.seed, &rows, &store.own_checkpoints(key), &earlier)
+            .resumes_from(config, stage.seed, &rows, &store.own_checkpoints(key), &earlier)
             .ok()
             .flatten()
     }
 }
 
-/// The groups of checkpoints from which a training that stays could go on.
+/// The groups of checkpoints from which a training that stays could resume.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(Start::of(StageKind::Train, &first), Start::State);
         assert_eq!(Start::of(StageKind::Pack, &first), Start::Scratch);
         for kind in [StageKind::Train, StageKind::Pack] {
-            assert_eq!(Start::of(kind, &forced), Start::Anew);
+            assert_eq!(Start::of(kind, &forced), Start::Restart);
         }
     }
 }

@@ -135,7 +135,7 @@ fn two_stores_share_what_one_of_them_made() {
 }
 
 #[test]
-fn a_poisoned_record_is_refused_and_told() {
+fn a_poisoned_record_is_refused_and_reported() {
     let fixture = fixture();
     fixture.pushed();
     let refused = |why: &str| {
@@ -442,7 +442,7 @@ fn a_bucket_behind_a_bad_line_is_a_remote() {
     assert_eq!(remote.find(&fixture.record.key).as_ref(), Some(&fixture.record));
     assert_eq!(fixture.fetch(&remote).unwrap(), fixture.record);
     assert_eq!(remote.troubles(), Vec::<String>::new());
-    // Truncated there: refused, and replaced by who has it.
+    // Truncated there: refused, and replaced by the next push.
     for object in s3
         .lock()
         .unwrap()

@@ -151,7 +151,7 @@ impl Outlook {
     ///
     /// # Errors
     /// The rows or a folder cannot be read.
-    pub fn goes_on_from(
+    pub fn resumes_from(
         &mut self,
         config: &Train,
         seed: u64,

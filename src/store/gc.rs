@@ -1,4 +1,4 @@
-//! What of a store may go, how much that is, and letting it go.
+//! What can be deleted from a store, how much that is, and the deletion.
 //!
 //! [`Keep`] says what stays: keys that manifests reach, what the last runs reached, and what was made since the
 //! first of those runs began (by one that was killed, or is still under way). With a record stays its artifact, and
@@ -12,10 +12,11 @@
 //! | text that came through pipes | a kept record names it, or it is less than a day old |
 //! | quarantine | |
 //!
-//! Which checkpoints a training could go on from is for those to say who know the format of its state: the store names
-//! the folders of states that stay ([`Store::kept_states`]), and is given the names of the groups that stay with them.
+//! From which checkpoints a training could resume is decided where the format of its state is known
+//! ([`crate::plan::resume`]): the store names the folders of states that stay ([`Store::kept_states`]), and is given the
+//! names of the groups that stay with them.
 //!
-//! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not to be had while a run has
+//! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not granted while a run has
 //! pinned it, and its records under the locks of their keys; what stays is asked for again once the locks are held,
 //! since a run may have ended meanwhile. A run that planned with a deleted record finds that out when it pins the
 //! artifact, and decides anew. An artifact leaves its place by one rename and its records go before it: a process that
@@ -54,7 +55,7 @@ pub enum Sort {
     Artifact,
     /// The record of what a key made.
     Record,
-    /// What an interrupted stage goes on from.
+    /// The state from which an interrupted stage resumes.
     Scratch,
     /// What trainings have left for others: all of one network, data and settings.
     Checkpoints,
@@ -378,7 +379,7 @@ impl Store {
         Ok(collected)
     }
 
-    /// Deletes the checkpoints from which nothing goes on that stays, once [`Store::collect`] has deleted what does not.
+    /// Deletes the checkpoints from which no training that stays resumes, once [`Store::collect`] has deleted what does not.
     /// `groups` are the names of the groups that stay: those to which [`Store::kept_states`] belong, asked for after it,
     /// since a run may have ended meanwhile. Calls `deleted` with each item.
     ///

@@ -1,4 +1,4 @@
-//! The lineage of a result: from it to its sources: every link of it checked.
+//! Checks the lineage of a result, from its record to its sources.
 //!
 //! A record names what its stage consumed: by role the artifact and the key of the record that made it, by path and
 //! digest the files outside the store. So from one record all of its history can be checked: whether each artifact is

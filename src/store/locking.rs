@@ -93,7 +93,7 @@ impl Store {
         let (one, other) = (open()?, open()?);
         match (system.try_lock_shared)(&one) {
             Ok(()) => {}
-            // Another process is trying just now, and holds this one back: what was to be shown.
+            // Another process checks just now, and its lock excludes this one: so locks work.
             Err(TryLockError::WouldBlock) => return Ok(()),
             Err(TryLockError::Error(error)) => return refused(&format!("has no locks: {error}")),
         }
@@ -199,7 +199,7 @@ mod tests {
         assert!(folder.path().join("locks/check").is_file());
     }
 
-    /// A lock that everybody gets.
+    /// A lock that is granted to every process.
     #[test]
     fn lock_that_does_nothing_is_detected() {
         let system = System {

@@ -146,7 +146,7 @@ struct Latest {
     place: Option<String>,
 }
 
-/// The way out for those who make results where the store cannot be written.
+/// The hint of a command that makes results where the store cannot be written.
 pub const ELSEWHERE: &str = "choose a folder that can be written with `--store DIR`";
 
 impl Store {
@@ -251,13 +251,13 @@ impl Store {
         self.root.join("actions").join(kind).join(format!("{key}.json"))
     }
 
-    /// The file of the [`stat::ChecksumCache`] files.
+    /// The file of the [`stat::ChecksumCache`] of files outside the store.
     #[must_use]
     pub fn known_files_path(&self) -> PathBuf {
         self.root.join("files.json")
     }
 
-    /// The file of the [`stat::ChecksumCache`] files that were brought by hand, with their SHA-256.
+    /// The file of the [`stat::ChecksumCache`] of files that were brought by hand, with their SHA-256.
     #[must_use]
     pub fn known_checksums_path(&self) -> PathBuf {
         self.root.join("checksums.json")
@@ -490,7 +490,7 @@ impl Store {
         Ok(keys.iter().filter_map(|key| self.record(kind, key)).collect())
     }
 
-    /// Of some records those whose keys are one but for some settings, and whose artifacts are here.
+    /// Those of some records whose keys are equal to a key but for some settings, and whose artifacts are here.
     #[must_use]
     pub fn alike<'a>(&self, records: &'a [Record], key: &Key, but_for: &[&str]) -> Vec<&'a Record> {
         let without = |key: &Key| {

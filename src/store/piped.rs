@@ -17,7 +17,7 @@ const YOUNG: Duration = Duration::from_secs(24 * 60 * 60);
 /// Reads a pipe to its end: its length and digest. What is read goes to `to` too.
 ///
 /// # Errors
-/// The pipe cannot be read, `to` cannot be written, or `go_on` says so, which hears of the bytes so far.
+/// The pipe cannot be read, `to` cannot be written; the errors of `go_on`, which is called with the bytes so far.
 pub fn drain(
     input: &mut dyn Read,
     mut to: Option<&mut File>,

@@ -43,7 +43,7 @@ struct Entry {
     digest: Digest,
 }
 
-/// The files that a store knows. Shared by threads.
+/// The checksums of files that a store remembers. Shared by threads.
 #[derive(Debug, Default)]
 pub struct ChecksumCache {
     path: PathBuf,

@@ -790,4 +790,11 @@ fn the_format_of_files_is_shown_in_words() {
         !plan.contains("input.forms") && !explained.contains("input.forms"),
         "{explained}"
     );
+    for arguments in [&["plan", "--json"][..], &["explain", "text", "--json"]] {
+        let (_, json, _) = printed(&mut project.mdlm(arguments[0], &[&arguments[1..], &set[..]].concat()));
+        assert!(
+            json.contains("\"format by file name\": [") && !json.contains("\"forms\""),
+            "{json}"
+        );
+    }
 }

@@ -229,7 +229,7 @@ fn a_plan_says_from_which_step_a_training_goes_on() {
         plan.contains("will run from step 30 on: `steps` 30 → 40"),
         "{plan}"
     );
-    assert!(plan_of(&["--set", "stages.model.steps=40", "--json"]).contains("\"goes_on_from\": 30"));
+    assert!(plan_of(&["--set", "stages.model.steps=40", "--json"]).contains("\"resumes_from\": 30"));
     // Its time is that of what was left.
     let longer = [&schedule, &["--set", "stages.model.steps=40"][..]].concat();
     project.run(&longer);

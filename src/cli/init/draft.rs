@@ -70,8 +70,7 @@ pub(super) fn manifest(
     let mut rows = json!({
         "kind": "pack",
         "description": "The tokens in rows of the model's length. `validation` is the share of records that training \
-         does \
-            not see.",
+            does not see.",
         "from": "tokens",
         "length": shape.length
     });

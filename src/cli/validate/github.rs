@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_is_told_stays_one_line_and_reads_back() {
+    fn any_text_stays_one_line_and_reads_back() {
         for text in [
             "100%, a:b::c\r\nd=e",
             "%0A is no newline",

@@ -331,8 +331,7 @@ fn explained(code: Code) -> (&'static str, &'static str) {
         Code::Matrix => (
             "The sweep is malformed.",
             "Name fields of the stage, each with a list of different values or a range that ends, a thousand stages \
-             in all \
-             at most.",
+             in all at most.",
         ),
         Code::Disagreement => (
             "The schema accepts what the program rejects.",
