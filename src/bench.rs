@@ -193,21 +193,19 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
             rounds
         }
         (Task::Sample, Subject::Network(network)) => {
-            let posterior = objective
-                .posterior()
-                .ok_or_else(|| Error::internal("the default objective has no reverse step"))?;
             let task = sample::Sampling {
                 given: [None; 2],
                 count: options.batch,
                 steps: options.steps,
                 temperature: 1.0,
-                sampler: Sampler::default(),
-                posterior,
                 support: objective.support(),
                 seed: SEED,
                 micro_batch: micro_batch as usize,
             };
-            let run = || task.run(&**network, cancel, &mut |_| ()).map(drop);
+            let run = || {
+                let mut sampler = sample::build(Sampler::default(), &*objective)?;
+                task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
+            };
             let rounds = timed(options, run)?;
             kernels = kernels_of(options, &**network, run)?;
             rounds

@@ -1,6 +1,7 @@
 //! Ancestral sampling (`ddpm`): the network is asked about every masked token in every step.
 
 use super::{Query, Sampler, Step, masked};
+use crate::diffusion::Posterior;
 use crate::manifest::Grid;
 use crate::model::Action;
 
@@ -9,11 +10,23 @@ use crate::model::Action;
 pub struct Ancestral {
     /// The masked share that the first step goes from.
     pub grid: Grid,
+    /// The reverse step.
+    pub posterior: Posterior,
 }
 
 impl Sampler for Ancestral {
-    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
-        let probability = step.unmask_probability(self.grid);
+    fn start(&self, length: usize) -> Vec<u32> {
+        vec![self.posterior.mask(); length]
+    }
+
+    fn sigma(&self, step: &Step) -> f64 {
+        self.posterior.sigma(step.index, step.count)
+    }
+
+    fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let probability = self
+            .posterior
+            .unmask_probability(step.index, step.count, self.grid);
         let action = |position| {
             if step.uniform(row, position) < probability {
                 Action::Commit
@@ -21,7 +34,7 @@ impl Sampler for Ancestral {
                 Action::Evaluate
             }
         };
-        masked(step, tokens)
+        masked(self.posterior.mask(), tokens)
             .map(|position| Query {
                 position,
                 action: action(position),

@@ -9,6 +9,7 @@
 //! just before one needs no memory, is never more often, and needs the unmasked positions' logits only.
 
 use super::{Query, Sampler, Step, masked};
+use crate::diffusion::Posterior;
 use crate::manifest::Grid;
 use crate::model::Action;
 
@@ -16,12 +17,24 @@ use crate::model::Action;
 pub struct Cached {
     /// The masked share that the first step goes from.
     pub grid: Grid,
+    /// The reverse step.
+    pub posterior: Posterior,
 }
 
 impl Sampler for Cached {
-    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
-        let probability = step.unmask_probability(self.grid);
-        masked(step, tokens)
+    fn start(&self, length: usize) -> Vec<u32> {
+        vec![self.posterior.mask(); length]
+    }
+
+    fn sigma(&self, step: &Step) -> f64 {
+        self.posterior.sigma(step.index, step.count)
+    }
+
+    fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
+        let probability = self
+            .posterior
+            .unmask_probability(step.index, step.count, self.grid);
+        masked(self.posterior.mask(), tokens)
             .filter(|&position| step.uniform(row, position) < probability)
             .map(|position| Query {
                 position,

@@ -1,7 +1,7 @@
-//! Samplers of the reverse process: from rows of masks to rows of tokens.
+//! Samplers: from rows without tokens to rows of tokens.
 //!
-//! Each sampler is one file. A [`Sampler`] decides at each step which positions of a row to query, and which tokens to
-//! commit. The loop here is the same for all samplers and devices: it asks the sampler about every row, lets the
+//! Each sampler is one file. A [`Sampler`] decides how a row starts, which of its positions to query at each step, and
+//! which tokens to commit. The loop here is the same for all samplers and devices: it asks the sampler about every row, lets the
 //! network's [`Chain`] draw, and passes reported draws back to the sampler. The tokens are in the chain, on the device
 //! of the network. A device draws there and returns only reported draws.
 //!
@@ -24,12 +24,12 @@ pub use wilson::wilson;
 
 use rayon::prelude::*;
 
-use crate::diffusion::Posterior;
+use crate::diffusion::Objective;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::categorical::Draw;
 use crate::kernels::{Pattern, VocabSupport};
-use crate::manifest::{self, Grid};
+use crate::manifest;
 use crate::model::{Action, Chain, Network, Request};
 use crate::rng::{Random, Stream};
 
@@ -39,25 +39,17 @@ const LOGITS: usize = 1 << 26;
 /// In the tokens that a sampler sees: drawn with [`Action::Commit`], which token stays with the network.
 pub const UNSEEN: u32 = u32::MAX;
 
-/// One of the steps of the reverse process.
+/// One of the steps of a sampler.
 #[derive(Clone, Copy, Debug)]
-pub struct Step<'a> {
+pub struct Step {
     /// Which one, from 0.
     pub index: u32,
     /// Of how many.
     pub count: u32,
-    /// The reverse step that it takes.
-    pub posterior: &'a Posterior,
     random: Random,
 }
 
-impl Step<'_> {
-    /// The probability that a masked token is unmasked in this step.
-    #[must_use]
-    pub fn unmask_probability(&self, grid: Grid) -> f64 {
-        self.posterior.unmask_probability(self.index, self.count, grid)
-    }
-
+impl Step {
     /// A number uniform on [0, 1) for the sampler's decision about a position of a row in this step.
     #[must_use]
     pub fn uniform(&self, row: usize, position: u32) -> f64 {
@@ -73,8 +65,7 @@ impl Step<'_> {
 }
 
 /// The masked positions of a row, ascending.
-pub fn masked(step: &Step<'_>, tokens: &[u32]) -> impl Iterator<Item = u32> {
-    let mask = step.posterior.mask();
+pub fn masked(mask: u32, tokens: &[u32]) -> impl Iterator<Item = u32> {
     (0..)
         .zip(tokens)
         .filter(move |&(_, &token)| token == mask)
@@ -90,19 +81,36 @@ pub struct Query {
     pub action: Action,
 }
 
-/// A sampler of the reverse process.
+/// A sampler.
 pub trait Sampler: Sync {
+    /// A row of `length` tokens before the first step: what stands at positions that are not drawn yet, and the tokens that
+    /// this sampler always begins with. [`Sampling::given`] replaces its ends.
+    fn start(&self, length: usize) -> Vec<u32>;
+
+    /// Steps for rows of `length` tokens, where a manifest asks for `steps`.
+    fn steps(&self, steps: u32, _length: usize) -> u32 {
+        steps
+    }
+
+    /// σ fed to the network in this step.
+    fn sigma(&self, step: &Step) -> f64;
+
+    /// Which positions of a row attend to which.
+    fn pattern(&self) -> Pattern {
+        Pattern::Full
+    }
+
     /// The positions of a row that the network is asked about in this step, ascending, and what is done with the answers.
     /// Without any the network is not asked about the row. In `tokens` (L), those drawn with [`Action::Commit`] are
     /// [`UNSEEN`].
-    fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query>;
+    fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query>;
 
     /// What the step changes in a row, given the row's draws that were to be reported: positions and their new tokens, the
     /// mask among them. What is given ([`Sampling::given`]) stays. It is called once for each row and step, for rows in no
     /// particular order.
     fn commit(
         &mut self,
-        _step: &Step<'_>,
+        _step: &Step,
         _row: usize,
         _tokens: &[u32],
         _draws: &[(u32, Draw)],
@@ -116,13 +124,30 @@ pub trait Sampler: Sync {
     }
 }
 
-/// The sampler that a manifest names.
-#[must_use]
-pub fn build(settings: manifest::Sampler) -> Box<dyn Sampler> {
-    match settings {
-        manifest::Sampler::Cached(settings) => Box::new(cached::Cached { grid: settings.grid }),
-        manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral { grid: settings.grid }),
-    }
+/// The sampler that a manifest names, for models of an objective.
+///
+/// # Errors
+/// [`Input`](crate::error::Kind::Input) where the sampler does not fit the objective.
+pub fn build(settings: manifest::Sampler, objective: &dyn Objective) -> Result<Box<dyn Sampler>> {
+    let posterior = || {
+        objective.posterior().ok_or_else(|| {
+            Error::input(format!(
+                "sampler `{}` takes reverse diffusion steps, and the model's objective has none",
+                settings.kind()
+            ))
+            .hint("sample a model whose objective is `mdlm`")
+        })
+    };
+    Ok(match settings {
+        manifest::Sampler::Cached(settings) => Box::new(cached::Cached {
+            grid: settings.grid,
+            posterior: posterior()?,
+        }),
+        manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral {
+            grid: settings.grid,
+            posterior: posterior()?,
+        }),
+    })
 }
 
 /// What to draw, and how.
@@ -132,14 +157,10 @@ pub struct Sampling {
     pub given: [Option<u32>; 2],
     /// Rows.
     pub count: u32,
-    /// Reverse steps.
+    /// Steps that are asked for ([`Sampler::steps`]).
     pub steps: u32,
     /// Divides the logits.
     pub temperature: f64,
-    /// The sampler, with its settings.
-    pub sampler: manifest::Sampler,
-    /// The reverse step.
-    pub posterior: Posterior,
     /// The tokens to draw from.
     pub support: VocabSupport,
     /// Seed of the draws.
@@ -161,22 +182,9 @@ impl Sampling {
     /// Draws the rows. `progress` is called with the number of steps done.
     ///
     /// # Errors
-    /// The network failed, its logits are not finite, or the run was cancelled.
+    /// The network failed, its logits are not finite, or the run was cancelled; an internal error where the sampler commits
+    /// a token outside the vocabulary or a position outside the row.
     pub fn run(
-        &self,
-        network: &dyn Network,
-        cancel: &Cancel,
-        progress: &mut dyn FnMut(u32),
-    ) -> Result<Drawn> {
-        self.run_with(&mut *build(self.sampler), network, cancel, progress)
-    }
-
-    /// Draws the rows with any sampler, whatever [`Sampling::sampler`] names.
-    ///
-    /// # Errors
-    /// The errors of [`Sampling::run`]; an internal error where the sampler commits a token outside the vocabulary or a
-    /// position outside the row.
-    pub fn run_with(
         &self,
         sampler: &mut dyn Sampler,
         network: &dyn Network,
@@ -185,7 +193,8 @@ impl Sampling {
     ) -> Result<Drawn> {
         let length = network.shape().length;
         let count = self.count as usize;
-        let mut tokens = vec![self.posterior.mask(); count * length];
+        let steps = sampler.steps(self.steps, length);
+        let mut tokens = sampler.start(length).repeat(count);
         for row in tokens.chunks_exact_mut(length) {
             row[0] = self.given[0].unwrap_or(row[0]);
             row[length - 1] = self.given[1].unwrap_or(row[length - 1]);
@@ -199,11 +208,10 @@ impl Sampling {
             changed: Vec::new(),
         };
         let mut network_calls = vec![0; count];
-        for index in 0..self.steps {
+        for index in 0..steps {
             let step = Step {
                 index,
-                count: self.steps,
-                posterior: &self.posterior,
+                count: steps,
                 random: Random::new(self.seed, Stream::Sample),
             };
             let asked: Vec<Asked> = {
@@ -224,9 +232,7 @@ impl Sampling {
             rows.write_changes()?;
             for group in self.groups(&asked, network.shape().vocabulary) {
                 cancel.check()?;
-                let mut draws = self
-                    .draw(&step, group, sampler.wants_confidence(), &mut rows)?
-                    .into_iter();
+                let mut draws = self.draw(&step, group, sampler, &mut rows)?.into_iter();
                 for Asked { row, queries } in group {
                     network_calls[*row] += 1;
                     let reported = queries.iter().filter(|query| query.action == Action::Report);
@@ -268,9 +274,9 @@ impl Sampling {
     /// Asks the network about a group of rows and draws their tokens. Returns the reported draws, in order.
     fn draw(
         &self,
-        step: &Step<'_>,
+        step: &Step,
         group: &[Asked],
-        confidence: bool,
+        sampler: &dyn Sampler,
         rows: &mut Rows<'_>,
     ) -> Result<Vec<Draw>> {
         let length = rows.length;
@@ -293,9 +299,9 @@ impl Sampling {
             positions: &positions,
             actions: &actions,
             uniforms: &uniforms,
-            confidence,
-            sigma: self.posterior.sigma(step.index, step.count) as f32,
-            pattern: Pattern::Full,
+            confidence: sampler.wants_confidence(),
+            sigma: sampler.sigma(step) as f32,
+            pattern: sampler.pattern(),
             temperature: self.temperature,
             support: self.support,
         })
@@ -363,8 +369,8 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
 
-    use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Prior, Schedule};
-    use crate::manifest::{AncestralSteps, Sampler as Named};
+    use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Mdlm, Posterior, Prior, Schedule};
+    use crate::manifest::{AncestralSteps, Grid};
     use crate::model::toy::{self, Distribution};
 
     fn posterior(schedule: Schedule, mask: u32) -> Posterior {
@@ -377,18 +383,26 @@ mod tests {
         }
     }
 
-    fn ancestral() -> Named {
-        Named::Ancestral(AncestralSteps::default())
+    fn ancestral(schedule: Schedule, mask: u32) -> ancestral::Ancestral {
+        ancestral::Ancestral {
+            grid: Grid::Exact,
+            posterior: posterior(schedule, mask),
+        }
     }
 
-    fn task(truth: &Distribution, schedule: Schedule) -> Sampling {
+    fn cached(schedule: Schedule, mask: u32) -> cached::Cached {
+        cached::Cached {
+            grid: Grid::Exact,
+            posterior: posterior(schedule, mask),
+        }
+    }
+
+    fn task(truth: &Distribution) -> Sampling {
         Sampling {
             given: [None; 2],
             count: 40,
             steps: 12,
             temperature: 1.0,
-            sampler: Named::default(),
-            posterior: posterior(schedule, truth.mask()),
             support: truth.support(),
             seed: 3,
             micro_batch: 16,
@@ -403,9 +417,9 @@ mod tests {
             given: [Some(1), None],
             count: 20_000,
             steps: 1000,
-            ..task(&truth, EVERY_SCHEDULE[0])
+            ..task(&truth)
         };
-        let drawn = run(task, &network);
+        let drawn = run(task, &mut cached(EVERY_SCHEDULE[0], 3), &network);
         let rows: Vec<Vec<u32>> = (0..27).map(|i| vec![i / 9, i / 3 % 3, i % 3]).collect();
         let total: f64 = rows
             .iter()
@@ -431,7 +445,15 @@ mod tests {
     struct Reported<S>(S);
 
     impl<S: Sampler> Sampler for Reported<S> {
-        fn query(&self, step: &Step<'_>, row: usize, tokens: &[u32]) -> Vec<Query> {
+        fn start(&self, length: usize) -> Vec<u32> {
+            self.0.start(length)
+        }
+
+        fn sigma(&self, step: &Step) -> f64 {
+            self.0.sigma(step)
+        }
+
+        fn query(&self, step: &Step, row: usize, tokens: &[u32]) -> Vec<Query> {
             let mut queries = self.0.query(step, row, tokens);
             for query in &mut queries {
                 if query.action == Action::Commit {
@@ -441,7 +463,7 @@ mod tests {
             queries
         }
 
-        fn commit(&mut self, _: &Step<'_>, _: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {
+        fn commit(&mut self, _: &Step, _: usize, _: &[u32], draws: &[(u32, Draw)]) -> Vec<(u32, u32)> {
             draws
                 .iter()
                 .map(|&(position, draw)| (position, draw.token))
@@ -451,15 +473,32 @@ mod tests {
 
     /// Commits a row's most probable draws, in every step an equal share of what is masked; the second step masks the first
     /// committed token again.
-    #[derive(Default)]
     struct MostProbable {
+        mask: u32,
         /// Draws seen in a row.
         seen: BTreeMap<usize, usize>,
     }
 
+    impl MostProbable {
+        fn new(mask: u32) -> Self {
+            Self {
+                mask,
+                seen: BTreeMap::new(),
+            }
+        }
+    }
+
     impl Sampler for MostProbable {
-        fn query(&self, step: &Step<'_>, _: usize, tokens: &[u32]) -> Vec<Query> {
-            masked(step, tokens)
+        fn start(&self, length: usize) -> Vec<u32> {
+            vec![self.mask; length]
+        }
+
+        fn sigma(&self, _: &Step) -> f64 {
+            0.0
+        }
+
+        fn query(&self, _: &Step, _: usize, tokens: &[u32]) -> Vec<Query> {
+            masked(self.mask, tokens)
                 .map(|position| Query {
                     position,
                     action: Action::Report,
@@ -469,7 +508,7 @@ mod tests {
 
         fn commit(
             &mut self,
-            step: &Step<'_>,
+            step: &Step,
             row: usize,
             tokens: &[u32],
             draws: &[(u32, Draw)],
@@ -488,11 +527,10 @@ mod tests {
             let committed = draws[..share]
                 .iter()
                 .map(|(position, draw)| (*position, draw.token));
-            let mask = step.posterior.mask();
-            let first = tokens.iter().position(|&token| token != mask);
+            let first = tokens.iter().position(|&token| token != self.mask);
             let again = first
                 .filter(|_| step.index == 1)
-                .map(|position| (position as u32, mask));
+                .map(|position| (position as u32, self.mask));
             committed.chain(again).collect()
         }
 
@@ -506,16 +544,9 @@ mod tests {
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
         for schedule in EVERY_SCHEDULE {
-            let task = Sampling {
-                sampler: ancestral(),
-                ..task(&truth, schedule)
-            };
-            let mut sampler = Reported(ancestral::Ancestral { grid: Grid::Exact });
-            let cancel = Cancel::default();
-            let reported = task
-                .run_with(&mut sampler, &network, &cancel, &mut |_| ())
-                .unwrap();
-            assert_eq!(reported, run(task, &network));
+            let mut sampler = ancestral(schedule, 3);
+            let committed = run(task(&truth), &mut sampler, &network);
+            assert_eq!(run(task(&truth), &mut Reported(sampler), &network), committed);
         }
     }
 
@@ -526,12 +557,10 @@ mod tests {
         let task = Sampling {
             steps: 4,
             count: 3,
-            ..task(&truth, EVERY_SCHEDULE[0])
+            ..task(&truth)
         };
-        let mut sampler = MostProbable::default();
-        let drawn = task
-            .run_with(&mut sampler, &network, &Cancel::default(), &mut |_| ())
-            .unwrap();
+        let mut sampler = MostProbable::new(3);
+        let drawn = run(task, &mut sampler, &network);
         assert!(drawn.tokens.iter().all(|&token| token < 3));
         // Of 4 masked one is committed; of 3 one, and one is masked again; of 3 two; the last.
         assert_eq!(sampler.seen, BTreeMap::from([(0, 11), (1, 11), (2, 11)]));
@@ -542,18 +571,23 @@ mod tests {
     fn a_sampler_that_commits_no_token_is_an_internal_error() {
         struct Wrong((u32, u32));
         impl Sampler for Wrong {
-            fn query(&self, _: &Step<'_>, _: usize, _: &[u32]) -> Vec<Query> {
+            fn start(&self, length: usize) -> Vec<u32> {
+                vec![3; length]
+            }
+            fn sigma(&self, _: &Step) -> f64 {
+                0.0
+            }
+            fn query(&self, _: &Step, _: usize, _: &[u32]) -> Vec<Query> {
                 Vec::new()
             }
-            fn commit(&mut self, _: &Step<'_>, _: usize, _: &[u32], _: &[(u32, Draw)]) -> Vec<(u32, u32)> {
+            fn commit(&mut self, _: &Step, _: usize, _: &[u32], _: &[(u32, Draw)]) -> Vec<(u32, u32)> {
                 vec![self.0]
             }
         }
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
-        let task = task(&truth, EVERY_SCHEDULE[0]);
         for change in [(4, 0), (0, 4), (0, UNSEEN)] {
-            let found = task.run_with(&mut Wrong(change), &network, &Cancel::default(), &mut |_| ());
+            let found = task(&truth).run(&mut Wrong(change), &network, &Cancel::default(), &mut |_| ());
             assert_eq!(
                 found.unwrap_err().kind(),
                 crate::error::Kind::Internal,
@@ -581,25 +615,21 @@ mod tests {
             count: 6,
             steps: 5,
             temperature: 0.8,
-            posterior: posterior(EVERY_SCHEDULE[0], 500),
             support: VocabSupport::without_mask(500, 501),
-            ..task(&Distribution::random(2, 2, 1), EVERY_SCHEDULE[0])
+            ..task(&Distribution::random(2, 2, 1))
         };
         let cpu = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
         let samplers = || -> [(&str, Box<dyn Sampler>); 4] {
             [
-                ("cached", build(Named::default())),
-                ("ancestral", build(ancestral())),
-                (
-                    "reported",
-                    Box::new(Reported(cached::Cached { grid: Grid::Exact })),
-                ),
-                ("most probable", Box::new(MostProbable::default())),
+                ("cached", Box::new(cached(EVERY_SCHEDULE[0], 500))),
+                ("ancestral", Box::new(ancestral(EVERY_SCHEDULE[0], 500))),
+                ("reported", Box::new(Reported(cached(EVERY_SCHEDULE[0], 500)))),
+                ("most probable", Box::new(MostProbable::new(500))),
             ]
         };
         let run = |sampler: &mut dyn Sampler, network: &dyn Network, micro_batch| {
             Sampling { micro_batch, ..task }
-                .run_with(sampler, network, &Cancel::default(), &mut |_| ())
+                .run(sampler, network, &Cancel::default(), &mut |_| ())
                 .unwrap()
         };
         let expected = samplers().map(|(_, mut sampler)| run(&mut *sampler, &cpu, 16).tokens);
@@ -621,8 +651,33 @@ mod tests {
         assert!(few.len() > 50, "{few:?}");
     }
 
-    fn run(task: Sampling, network: &toy::Posterior) -> Drawn {
-        task.run(network, &Cancel::default(), &mut |_| ()).unwrap()
+    fn run(task: Sampling, sampler: &mut dyn Sampler, network: &dyn Network) -> Drawn {
+        task.run(sampler, network, &Cancel::default(), &mut |_| ())
+            .unwrap()
+    }
+
+    #[test]
+    fn a_manifest_names_samplers_of_the_models_posterior() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::new(truth.clone());
+        let grid = Grid::Published;
+        let posterior = posterior(EVERY_SCHEDULE[1], 3);
+        let mdlm = Mdlm::with_schedule(EVERY_SCHEDULE[1], 3, 0);
+        let settings = AncestralSteps { grid };
+        for (named, mut direct) in [
+            (
+                manifest::Sampler::Cached(settings),
+                Box::new(cached::Cached { grid, posterior }) as Box<dyn Sampler>,
+            ),
+            (
+                manifest::Sampler::Ancestral(settings),
+                Box::new(ancestral::Ancestral { grid, posterior }),
+            ),
+        ] {
+            let mut built = build(named, &mdlm).unwrap();
+            let expected = run(task(&truth), &mut *direct, &network);
+            assert_eq!(run(task(&truth), &mut *built, &network), expected, "{named:?}");
+        }
     }
 
     #[test]
@@ -632,9 +687,9 @@ mod tests {
         let task = Sampling {
             count: 20_000,
             steps: 1000,
-            ..task(&truth, EVERY_SCHEDULE[0])
+            ..task(&truth)
         };
-        let drawn = run(task, &network);
+        let drawn = run(task, &mut cached(EVERY_SCHEDULE[0], 3), &network);
         let mut counts = vec![0_u32; 27];
         for row in drawn.tokens.chunks(3) {
             counts[truth.index(row)] += 1;
@@ -657,8 +712,9 @@ mod tests {
             Sampling {
                 count: 10_000,
                 steps: 1,
-                ..task(&truth, EVERY_SCHEDULE[4])
+                ..task(&truth)
             },
+            &mut cached(EVERY_SCHEDULE[4], 3),
             &network,
         );
         let (first, second) = (truth.posterior(&[3, 3], 0), truth.posterior(&[3, 3], 1));
@@ -684,15 +740,12 @@ mod tests {
         let network = toy::Posterior::new(truth.clone());
         for schedule in EVERY_SCHEDULE {
             for steps in [1, 3, 60] {
-                let cached = Sampling {
+                let task = Sampling {
                     steps,
-                    ..task(&truth, schedule)
+                    ..task(&truth)
                 };
-                let ancestral = Sampling {
-                    sampler: ancestral(),
-                    ..cached
-                };
-                let (cached, ancestral) = (run(cached, &network), run(ancestral, &network));
+                let cached = run(task, &mut cached(schedule, 3), &network);
+                let ancestral = run(task, &mut ancestral(schedule, 3), &network);
                 assert_eq!(cached.tokens, ancestral.tokens);
                 assert!(
                     cached.tokens.iter().all(|&token| token < 3),
@@ -713,19 +766,12 @@ mod tests {
         let base = Sampling {
             count: 20_000,
             steps: 2,
-            ..task(&truth, EVERY_SCHEDULE[0])
+            ..task(&truth)
         };
-        let published = Named::Cached(AncestralSteps {
-            grid: Grid::Published,
-        });
-        let other = run(
-            Sampling {
-                sampler: published,
-                ..base
-            },
-            &network,
-        );
-        let same = run(base, &network);
+        let mut exact = cached(EVERY_SCHEDULE[0], 3);
+        let same = run(base, &mut exact, &network);
+        exact.grid = Grid::Published;
+        let other = run(base, &mut exact, &network);
         let rows = other.tokens.chunks(4).zip(same.tokens.chunks(4));
         let different = rows.filter(|(a, b)| a != b).count();
         assert!((1..300).contains(&different), "{different} rows");
@@ -735,33 +781,28 @@ mod tests {
     fn draws_depend_on_seed_and_row_alone() {
         let truth = Distribution::random(4, 3, 5);
         let network = toy::Posterior::new(truth.clone());
-        let base = task(&truth, EVERY_SCHEDULE[0]);
-        let whole = run(base, &network);
-        assert_eq!(
-            run(
-                Sampling {
-                    micro_batch: 1,
-                    ..base
-                },
-                &network
-            ),
-            whole
-        );
-        let fewer = run(Sampling { count: 7, ..base }, &network);
+        let base = task(&truth);
+        let draw = |task| run(task, &mut cached(EVERY_SCHEDULE[0], 3), &network);
+        let whole = draw(base);
+        let one_by_one = Sampling {
+            micro_batch: 1,
+            ..base
+        };
+        assert_eq!(draw(one_by_one), whole);
+        let fewer = draw(Sampling { count: 7, ..base });
         assert_eq!(fewer.tokens, whole.tokens[..28]);
         for threads in [1, 3] {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
                 .build()
                 .unwrap();
-            let cancel = Cancel::default();
             let sampled = pool.scope(|_| {
-                base.run(&toy::Posterior::new(truth.clone()), &cancel, &mut |_| ())
-                    .unwrap()
+                let network = toy::Posterior::new(truth.clone());
+                run(base, &mut cached(EVERY_SCHEDULE[0], 3), &network)
             });
             assert_eq!(sampled, whole);
         }
-        assert_ne!(run(Sampling { seed: 4, ..base }, &network).tokens, whole.tokens);
+        assert_ne!(draw(Sampling { seed: 4, ..base }).tokens, whole.tokens);
     }
 
     #[test]
@@ -771,8 +812,9 @@ mod tests {
         let drawn = run(
             Sampling {
                 temperature: 1e-3,
-                ..task(&truth, EVERY_SCHEDULE[0])
+                ..task(&truth)
             },
+            &mut cached(EVERY_SCHEDULE[0], 3),
             &network,
         );
         let best = (0..3)
@@ -786,8 +828,10 @@ mod tests {
         let truth = Distribution::random(2, 3, 5);
         let network = toy::Posterior::new(truth.clone());
         let cancel = Cancel::default();
-        let task = task(&truth, EVERY_SCHEDULE[0]);
-        let error = task.run(&network, &cancel, &mut |_| cancel.cancel()).unwrap_err();
+        let mut sampler = cached(EVERY_SCHEDULE[0], 3);
+        let error = task(&truth)
+            .run(&mut sampler, &network, &cancel, &mut |_| cancel.cancel())
+            .unwrap_err();
         assert_eq!(error.kind(), crate::error::Kind::Interrupted);
         assert!(network.calls.get() < 80);
     }

@@ -17,7 +17,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
 use crate::manifest::{Sample, Sampler, Weights};
 use crate::plural::counted;
-use crate::sample::{Sampling, wilson};
+use crate::sample::{self, Sampling, wilson};
 use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, StageOutput, memory};
 use crate::store::Digest;
@@ -46,7 +46,7 @@ pub struct Line {
     pub tokens: Vec<u32>,
     /// Its text, one record a line; of joined rows the first and the last are parts of one.
     pub text: String,
-    /// Reverse steps.
+    /// Steps of the sampler.
     pub steps: u32,
     /// How often the network was asked about it.
     pub network_calls: u32,
@@ -66,7 +66,7 @@ pub struct Summary {
     pub model: Option<Digest>,
     /// Rows drawn.
     pub rows: u32,
-    /// Reverse steps.
+    /// Steps of the sampler.
     pub steps: u32,
     /// The sampler, with its settings.
     pub sampler: Sampler,
@@ -112,9 +112,8 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     };
     let network = model.network(artifact, config.weights, context.device)?;
     let objective = model.build_objective(context.seed);
-    let posterior = objective
-        .posterior()
-        .ok_or_else(|| Error::input("texts of this model are not drawn by reverse diffusion steps"))?;
+    let mut sampler = sample::build(config.sampler, &*objective)?;
+    let steps = sampler.steps(config.steps, model.length as usize);
     let task = Sampling {
         given: if config.given_ends {
             [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
@@ -124,17 +123,15 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
         count: config.count,
         steps: config.steps,
         temperature: config.temperature,
-        sampler: config.sampler,
-        posterior,
         support: objective.support(),
         seed: context.seed,
         micro_batch: memory::rows_at_a_time(network.shape(), context.device),
     };
     let started = std::time::Instant::now();
-    let drawn = task.run(&*network, context.cancel, &mut |done| {
+    let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
         context.progress(Progress {
             done: u64::from(done),
-            total: Some(u64::from(config.steps)),
+            total: Some(u64::from(steps)),
             unit: "steps",
             figures: vec![("rows", config.count.to_string())],
         });
@@ -156,7 +153,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
         let line = Line {
             tokens: row.to_vec(),
             text: text(row, model.special, &tokenizer)?,
-            steps: config.steps,
+            steps,
             network_calls: drawn.network_calls[index],
             records,
             accepted,
@@ -173,7 +170,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     let summary = Summary {
         model: Some(ModelInfo::identity(artifact)?),
         rows: config.count,
-        steps: config.steps,
+        steps,
         sampler: config.sampler,
         temperature: config.temperature,
         weights: config.weights,
