@@ -20,7 +20,7 @@ pub struct Compare {
     pub sort: Option<Metric>,
 }
 
-/// What a compare stage takes, for a person.
+/// The form of `of`, as messages state it.
 pub(super) const COMPARED: &str = "the name of an evaluate, sample or train stage, or a list of such names";
 
 /// A row of the comparison.
@@ -34,8 +34,8 @@ pub struct Compared {
     pub name: Option<String>,
     /// Its values in its sweep.
     pub point: Point,
-    /// Its settings, numbered: rows of one number differ in nothing but seeds. Filled in when the stage is planned; nothing
-    /// where no two rows do.
+    /// The number of its setting: rows with one number differ in seeds alone. Filled in when the stage is planned; `None` if
+    /// no two rows have the same setting.
     #[serde(skip)]
     pub setting: Option<usize>,
     /// The seeds that distinguish rows of one setting, in the order of their columns. Filled in with `setting`.

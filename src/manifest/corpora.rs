@@ -24,7 +24,7 @@ pub struct Corpus {
     pub licence: &'static str,
     /// Where it is described.
     pub homepage: &'static str,
-    /// What else one has to know.
+    /// A remark for users.
     pub note: Option<&'static str>,
     /// The files.
     pub files: &'static [CorpusFile],
@@ -41,14 +41,14 @@ pub struct CorpusFile {
     pub shards: u32,
     /// SHA-256 in hex, where it is publicly known.
     pub sha256: Option<&'static str>,
-    /// Its size, of a series that of all, where it is publicly known.
+    /// Its size, or the size of the whole series, where it is publicly known.
     pub bytes: Option<u64>,
 }
 
 /// A part of a corpus.
 #[derive(Debug)]
 pub struct Part {
-    /// Which.
+    /// The split that it is.
     pub split: CorpusSplit,
     /// Indices of its files.
     pub files: &'static [usize],
@@ -79,18 +79,18 @@ pub enum Form {
     Parquet(&'static str),
 }
 
-/// How what a file holds is made sure of.
+/// How the content of a file is pinned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pin {
     /// By its SHA-256.
     Sha256,
     /// By a commit in its address.
     Commit,
-    /// Not at all: what the first download brings is recorded.
+    /// Not pinned: the first download is recorded.
     Nothing,
 }
 
-/// A named corpus spelt out.
+/// What the name of a corpus stands for.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Resolved {
     /// The files, in order.
@@ -122,7 +122,7 @@ impl Corpus {
         self.files.iter().map(|file| file.bytes).sum()
     }
 
-    /// How all of its files are made sure of: as the weakest is.
+    /// How its files are pinned: the weakest pin among them.
     #[must_use]
     pub fn pin(&self) -> Pin {
         let pins = || self.files.iter().map(CorpusFile::pin);
@@ -152,7 +152,7 @@ impl CorpusFile {
             .collect()
     }
 
-    /// How what it holds is made sure of.
+    /// How its content is pinned.
     #[must_use]
     pub fn pin(&self) -> Pin {
         match self.sha256 {
@@ -200,7 +200,7 @@ impl Part {
         reading
     }
 
-    /// The files that it is made of, of the corpus that it is a part of.
+    /// Its files; `corpus` is the corpus that it belongs to.
     #[must_use]
     pub fn remote(&self, corpus: &Corpus) -> Vec<RemoteFile> {
         let files = self.files.iter().filter_map(|&index| corpus.files.get(index));
@@ -725,7 +725,7 @@ mod tests {
         assert!(file.remote()[0].unpinned);
     }
 
-    /// The detokenizers that reference and authors ask for.
+    /// The detokenizers of the paper and of the authors' code.
     #[test]
     fn detokenizers_are_those_of_the_paper() {
         for corpus in CORPORA {

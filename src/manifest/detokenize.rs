@@ -30,9 +30,9 @@ pub enum Spelling {
 /// A detokenizer: `"ptb"`, or `{ "rules": "ptb", "as": "published" }`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detokenization {
-    /// Of which corpus.
+    /// The rule set, named after a corpus.
     pub rules: Detokenizer,
-    /// Whose.
+    /// The version of the rules.
     pub spelling: Spelling,
 }
 

@@ -1,4 +1,4 @@
-//! Names that other programs' configurations use: of fields, and of tokenizers.
+//! Fields and tokenizers as the configurations of other programs name them.
 
 use super::fault::alternatives;
 use super::json::{Node, pointer_join, pointer_tokens};
@@ -56,7 +56,7 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("warmup", "warmup_steps"),
 ];
 
-/// Names of what other programs have in their configuration, and what does it here.
+/// Fields of other programs' configurations that mdlm does not have, and the way out.
 const ELSEWHERE: &[(&[&str], &str)] = &[
     (
         &[
@@ -208,14 +208,14 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// What does here what a name of another program's configuration says.
+/// The way out for a field of another program's configuration.
 pub(super) fn elsewhere(key: &str) -> Option<&'static str> {
     let key = key.to_lowercase().replace('-', "_");
     let found = ELSEWHERE.iter().find(|(names, _)| names.contains(&&*key));
     found.map(|(_, hint)| *hint)
 }
 
-/// Names of published tokenizers that others go by.
+/// Other names of the published tokenizers.
 const SAME_VOCABULARY: &[(&str, &str)] = &[
     ("bert-large-cased", "bert-base-cased"),
     ("bert-large-uncased", "bert-base-uncased"),
@@ -264,6 +264,15 @@ pub fn tokenizer(name: &str) -> Option<String> {
     }
     if bare.ends_with(".json") || bare.ends_with(".txt") {
         return match name.split_once("://") {
+            None if bare == "merges.txt" => {
+                let vocabulary = format!("{}vocab.json", &name[..name.len() - bare.len()]);
+                Some(format!(
+                    "{{ \"kind\": \"gpt2\", \"vocabulary\": \"{vocabulary}\", \"merges\": \"{name}\" }}"
+                ))
+            }
+            None if bare.ends_with(".txt") => {
+                Some(format!("{{ \"kind\": \"bert\", \"vocabulary\": \"{name}\" }}"))
+            }
             None => Some(format!("{{ \"kind\": \"file\", \"path\": \"{name}\" }}")),
             Some(("hf" | "http" | "https" | "s3" | "gs" | "az", _)) if bare.ends_with(".json") => {
                 Some(download(name))
@@ -314,7 +323,7 @@ fn download(url: &str) -> String {
 /// The way out where the tokenizer at `pointer` lacks a field of its kind: what another field says, or an example.
 pub(super) fn missing_of_tokenizer(tree: &Node, pointer: &str, field: &str) -> Option<String> {
     let tokens: Vec<_> = pointer_tokens(pointer).collect();
-    let [stages, _, tokenizer_field] = tokens.as_slice() else {
+    let [stages, stage, tokenizer_field] = tokens.as_slice() else {
         return None;
     };
     if stages != "stages" || tokenizer_field != "tokenizer" {
@@ -353,7 +362,7 @@ pub(super) fn missing_of_tokenizer(tree: &Node, pointer: &str, field: &str) -> O
         ("train_bpe" | "train_wordpiece", "vocabulary_size") => {
             return written_tokenizer(kind);
         }
-        ("stage", "stage") => "tokens",
+        ("stage", "stage") => other_tokenize_stage(tree, stage)?,
         _ => return None,
     };
     // A field of another name may name the file.
@@ -366,6 +375,17 @@ pub(super) fn missing_of_tokenizer(tree: &Node, pointer: &str, field: &str) -> O
         .filter(|_| kind != "download")
         .map_or(example, |(_, text)| *text);
     Some(format!("add `\"{field}\": \"{value}\"`"))
+}
+
+/// The first stage but `stage` that loads or trains a tokenizer.
+fn other_tokenize_stage<'t>(tree: &'t Node, stage: &str) -> Option<&'t str> {
+    let has_tokenizer = |node: &Node| {
+        let kind = node.at("/tokenizer/kind").and_then(Node::as_str);
+        kind.is_some_and(|kind| kind != "stage")
+    };
+    let mut stages = tree.member("stages")?.value.members().iter();
+    let other = stages.find(|other| other.key != stage && has_tokenizer(&other.value))?;
+    Some(&other.key)
 }
 
 /// The object to write where a tokenizer or a detokenizer is called by a name alone.
@@ -417,7 +437,7 @@ const NAMED: [&str; 9] = [
     "path",
 ];
 
-/// What other programs call a kind of tokenizer that is named by another field.
+/// Kinds of tokenizers of other programs, which name the tokenizer in another field.
 const NAMELESS: [&str; 9] = [
     "auto",
     "autotokenizer",
@@ -478,6 +498,11 @@ mod tests {
                 "@607a30d783dfa663caf39e06633721c8d4cfcd7e/tokenizer.json\" }",
             ),
             ("bpe", "\"train_bpe\""),
+            ("a/vocab.txt", "\"bert\", \"vocabulary\": \"a/vocab.txt\""),
+            (
+                "a/merges.txt",
+                "\"gpt2\", \"vocabulary\": \"a/vocab.json\", \"merges\": \"a/merges.txt\"",
+            ),
             ("characters", "\"characters\""),
         ] {
             let object = tokenizer(name).unwrap();
@@ -505,6 +530,7 @@ mod tests {
     /// The hints about a tokenizer that is written like this.
     fn hints(tokenizer: &serde_json::Value) -> Vec<String> {
         let manifest = serde_json::json!({ "name": "x", "seed": 1, "stages": {
+            "letters": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
             "text": { "kind": "source", "input": { "kind": "files", "files": ["a"] } },
             "tokens": { "kind": "tokenize", "from": "text", "tokenizer": tokenizer },
         } });
@@ -558,6 +584,7 @@ mod tests {
                 json!({ "kind": "train_bpe" }),
                 "write { \"kind\": \"train_bpe\", \"vocabulary_size\": 4096 }",
             ),
+            (json!({ "kind": "stage" }), "add `\"stage\": \"letters\"`"),
             (json!(url), download.as_str()),
         ] {
             let hints = hints(&tokenizer);

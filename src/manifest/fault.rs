@@ -94,7 +94,7 @@ pub enum Code {
     NoEffect,
     /// A sweep that cannot be expanded.
     Matrix,
-    /// The schema takes what the program does not: a bug of ours, which a property test looks for.
+    /// The schema accepts a value that the program does not: a bug in mdlm, which a property test looks for.
     Disagreement,
 }
 
@@ -183,7 +183,7 @@ impl fmt::Display for Fault {
 pub struct SourceText {
     /// The file as it was named, or `--set`.
     pub name: String,
-    /// What it holds; bytes that are not UTF-8 replaced.
+    /// The text; bytes that are not UTF-8 are replaced.
     pub text: String,
 }
 
@@ -205,8 +205,7 @@ impl Faults {
         self.list.len() + self.omitted
     }
 
-    /// One error with a line a fault, the user's input being at fault. `cli` shows [`Faults`] with the lines at
-    /// fault instead.
+    /// One error of the user's input, with a line for each fault. `cli` shows [`Faults`] with the lines at fault instead.
     #[must_use]
     pub fn into_error(self) -> Error {
         Error::input(self.to_string())
@@ -309,7 +308,7 @@ impl Draft {
         }
     }
 
-    /// Where the file and an override contradict each other, the override is what was just written.
+    /// If the file and an override contradict each other, the fault is placed at the override, which is newer.
     fn blame_override(&mut self) {
         if self.span.source == 0
             && let Some((place, message)) = self.related.iter_mut().find(|(place, _)| place.source > 0)

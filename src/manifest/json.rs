@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use serde_json::{Map, Number, Value};
 
 use super::fault::{Code, Draft, quoted};
-use super::spelling::{boolean, is_endless, is_json_number, is_nothing, number_hint};
+use super::spelling::{boolean, is_json_number, is_not_finite, is_nothing, number_hint};
 
 /// Deepest nesting of arrays and objects that is read. A manifest needs 6.
 pub const MAX_DEPTH: usize = 64;
@@ -308,7 +308,7 @@ impl<'a> Parser<'a> {
                 } else {
                     let rest = self.rest();
                     let end = rest.find(|c: char| !c.is_alphanumeric()).unwrap_or(rest.len());
-                    if is_endless(&rest[..end]) {
+                    if is_not_finite(&rest[..end]) {
                         return Err(self.not_finite().into());
                     }
                     return Err(self.unexpected("a value").into());
@@ -540,7 +540,7 @@ impl<'a> Parser<'a> {
             .unwrap_or(rest.len());
         let literal = &rest[..length];
         let end = start + length;
-        if is_endless(literal) {
+        if is_not_finite(literal) {
             return Err(self.not_finite().into());
         }
         if !is_json_number(literal) {

@@ -1,5 +1,5 @@
-//! Fields whose value is an object with a `kind`: the default kind, and the fields of former manifests that such an
-//! object took in, which are refused with the object to write.
+//! Fields whose value is an object with a `kind`: the default kind, and the fields of former manifests that moved into such
+//! an object. These are refused with the object to write.
 
 use serde_json::{Map, Value, json};
 

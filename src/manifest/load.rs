@@ -32,11 +32,11 @@ pub const MAX_BYTES: usize = 1 << 20;
 /// A manifest without faults, and what it was made of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Loaded {
-    /// What the file says, overrides applied and sweeps spelt out.
+    /// The content of the file, with overrides applied and sweeps expanded.
     pub manifest: Manifest,
     /// Which of its stages are instances of sweeps.
     pub sweeps: Sweeps,
-    /// The same as JSON, as it was written: defaults are not filled in, sweeps not spelt out.
+    /// The content with overrides as JSON, as written: defaults are not filled in, sweeps not expanded.
     pub written: Value,
     /// The file.
     pub path: PathBuf,
@@ -47,8 +47,8 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// The folder that the manifest's relative paths start from: the file's; of one that comes through a pipe the current
-    /// one.
+    /// The folder that the manifest's relative paths start from: the folder of the file, or the current one if the manifest
+    /// comes through a pipe.
     #[must_use]
     pub fn base(&self) -> &Path {
         if is_open_file(&self.path.to_string_lossy()) {
@@ -62,8 +62,8 @@ impl Loaded {
 }
 
 impl Loaded {
-    /// Faults that were found in the files that fields name: for each the pointer of the field in the manifest as written,
-    /// what is wrong, and the hint.
+    /// The faults of files that fields name, from the field's pointer in the manifest as written, the message and the
+    /// hint.
     #[must_use]
     pub fn faults(&self, found: Vec<(String, String, Option<String>)>) -> Faults {
         let mut sources = vec![SourceText {
@@ -139,11 +139,15 @@ impl Manifest {
         if !drafts.is_empty() {
             return Err(Faults::new(sources, drafts, omitted));
         }
-        let (written, meant, sweeps) = match checked {
-            Some(checked) => (checked.written.to_json(), checked.meant.to_json(), checked.sweeps),
+        let (written, expanded, sweeps) = match checked {
+            Some(checked) => (
+                checked.written.to_json(),
+                checked.expanded.to_json(),
+                checked.sweeps,
+            ),
             None => (Value::Null, Value::Null, Sweeps::default()),
         };
-        match Self::deserialize_checked(&meant) {
+        match Self::deserialize_checked(&expanded) {
             Ok(manifest) => Ok(Loaded {
                 manifest,
                 sweeps,
@@ -160,8 +164,8 @@ impl Manifest {
         }
     }
 
-    fn deserialize_checked(written: &Value) -> serde_json::Result<Self> {
-        serde::Deserialize::deserialize(written)
+    fn deserialize_checked(expanded: &Value) -> serde_json::Result<Self> {
+        serde::Deserialize::deserialize(expanded)
     }
 }
 
@@ -172,8 +176,8 @@ const FIELDS: [&str; 5] = ["$schema", "name", "description", "seed", "stages"];
 struct Checked {
     /// With overrides.
     written: Node,
-    /// With sweeps spelt out.
-    meant: Node,
+    /// With sweeps expanded.
+    expanded: Node,
     sweeps: Sweeps,
 }
 
@@ -201,22 +205,22 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
             drafts.extend(faults);
         }
     }
-    let mut meant = tree.clone();
-    drafts.extend(take_descriptions(&mut meant));
-    let mut expansion = sweep::expand(&meant);
+    let mut plain = tree.clone();
+    drafts.extend(take_descriptions(&mut plain));
+    let mut expansion = sweep::expand(&plain);
     let (mut found, omitted) = schema_check::check(&expansion.tree);
     found.extend(semantic::check(&expansion.tree, &found));
     drafts.extend(expansion.bring_back(found));
     drafts.append(&mut expansion.faults);
     let checked = Checked {
         written: tree,
-        meant: expansion.tree,
+        expanded: expansion.tree,
         sweeps: expansion.sweeps,
     };
     (Some(checked), drafts, omitted)
 }
 
-/// Takes the stages' descriptions away, which are for readers alone; what is no text is a fault.
+/// Removes the stages' descriptions, which have no effect; one that is not a string is a fault.
 fn take_descriptions(tree: &mut Node) -> Vec<Draft> {
     let mut faults = Vec::new();
     let Data::Object(members) = &mut tree.data else {
@@ -251,7 +255,7 @@ fn take_descriptions(tree: &mut Node) -> Vec<Draft> {
     faults
 }
 
-/// The way out where a manifest is written in another language than JSON, by its first line that says something.
+/// The way out where a manifest is written in another language than JSON, judged by its first line of content.
 fn other_language(text: &str) -> Option<&'static str> {
     let mut lines = text.lines().map(str::trim_end);
     let first = lines.find(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))?;
@@ -273,7 +277,7 @@ fn other_language(text: &str) -> Option<&'static str> {
     )
 }
 
-/// The manifest in the same folder whose name is nearest to that of one that is not there.
+/// The file in the same folder whose name is nearest to that of a missing manifest.
 fn beside(path: &Path) -> Option<String> {
     let stem = path.file_stem()?.to_str()?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
@@ -289,14 +293,10 @@ fn beside(path: &Path) -> Option<String> {
     (meant != path).then(|| format!("did you mean {}?", quoted(&meant.display().to_string())))
 }
 
-fn is_missing(error: &std::io::Error) -> bool {
-    error.kind() == std::io::ErrorKind::NotFound
-}
-
-/// The manifests in the folder of one that is not there and in its `pipelines`; where that folder is not there either,
-/// those of the current one.
+/// The manifests in the folder of a missing one and in its `pipelines`; if that folder is missing too, those of the current
+/// folder.
 fn manifests_near(path: &Path) -> Option<String> {
-    /// Files that are looked into: a folder of data may hold millions that end in `.json`.
+    /// Most files to read: a folder of data may have millions that end in `.json`.
     const EXAMINED: usize = 100;
     const SHOWN: usize = 5;
     let folder = path
@@ -344,7 +344,7 @@ fn is_manifest(path: &Path) -> bool {
             .is_some_and(|value| value["stages"].is_object())
 }
 
-/// The way out where a path begins with a `~` that no shell has replaced, which happens to one in quotes.
+/// The way out where a path begins with a `~` that no shell has expanded because it was in quotes.
 fn at_home(path: &Path) -> Option<String> {
     let rest = path.strip_prefix("~").ok()?;
     let home = std::env::var_os("HOME").filter(|home| !home.is_empty());
@@ -356,8 +356,8 @@ fn at_home(path: &Path) -> Option<String> {
     ))
 }
 
-/// The kind of file at a path, if no manifest can be read from it. A pipe that the shell opened can be read; one by
-/// a name of its own would be waited for.
+/// The kind of file at a path, if no manifest can be read from it. A pipe that the shell opened can be read; a named pipe
+/// would block.
 fn no_file(path: &Path) -> Option<String> {
     let metadata = if let Ok(metadata) = fs::metadata(path) {
         metadata
@@ -388,17 +388,17 @@ fn no_file(path: &Path) -> Option<String> {
     Some("a device".to_owned())
 }
 
-#[expect(clippy::result_large_err, reason = "once a file")]
+#[expect(clippy::result_large_err, reason = "one call per file")]
 fn read(path: &Path) -> Result<Vec<u8>, Draft> {
     let unreadable = |error: std::io::Error| {
-        Draft::new(
-            Code::Unreadable,
-            Span::default(),
-            "",
-            format!("the file cannot be read: {error}"),
-        )
-        .maybe_hint(beside(path).or_else(|| manifests_near(path).filter(|_| is_missing(&error))))
-        .maybe_hint(at_home(path))
+        let message = format!("the file cannot be read: {error}");
+        let fault = Draft::new(Code::Unreadable, Span::default(), "", message);
+        if error.kind() != std::io::ErrorKind::NotFound {
+            return fault;
+        }
+        fault
+            .maybe_hint(beside(path).or_else(|| manifests_near(path)))
+            .maybe_hint(at_home(path))
     };
     let from_standard_input = path == Path::new(STANDARD_INPUT);
     if let Some(what) = no_file(path).filter(|_| !from_standard_input) {
@@ -611,7 +611,7 @@ fn override_value(text: &str, start: usize, source: usize) -> Result<Node, Vec<D
                 start,
                 end: start + text.len(),
             };
-            // Some shells pass them on, and then a file of that name is looked for.
+            // Some shells pass single quotes on; they would be part of the value.
             let inner = text.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
             if let Some(inner) = inner {
                 return Err(vec![
@@ -727,6 +727,10 @@ mod tests {
             "stages.model.stepps=7",
             "--set:1:14: unknown field `stepps`; expected `steps`: an integer from 1 to 1,000,000,000; hint: did you \
              mean `steps`?",
+        );
+        check(
+            "stages.model.descripton=x",
+            "--set:1:14: unknown field `descripton`; expected `description`: a string; hint: did you mean `description`?",
         );
         check(
             "stages.model.learning_rate=",

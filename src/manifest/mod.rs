@@ -7,19 +7,23 @@
 //! | file | purpose |
 //! |---|---|
 //! | `load.rs` | [`Manifest::load`]: file and `--set` arguments → a manifest without faults, or all its faults |
-//! | `text.rs` | JSON → a tree whose nodes know their positions in the text |
+//! | `json.rs` | JSON → a tree whose nodes know their positions in the text |
 //! | `source.rs` | the settings of source stages |
+//! | `detokenize.rs` | the detokenizers of source stages |
 //! | `corpora.rs` | the named corpora |
 //! | `objective.rs` | the objectives of train stages |
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `sampler.rs` | samplers and their settings |
+//! | `compare.rs` | the settings of compare stages |
 //! | `order.rs` | the stages in an order in which each follows the stages that it consumes |
 //! | `vocabularies.rs` | the named tokenizers |
 //! | `schema.rs` | the JSON Schema of the types below |
-//! | `matrix.rs` | sweeps: expands a stage with a `matrix` into plain stages |
-//! | `structure.rs` | faults against the schema |
+//! | `sweep/` | sweeps: expands a stage with a `matrix` into plain stages |
+//! | `schema_check.rs` | faults against the schema |
 //! | `kinds.rs` | objects with a `kind`: their defaults, and the former fields that moved into them |
-//! | `meaning.rs` | faults that no schema can state |
+//! | `elsewhere.rs` | fields and tokenizers as other programs name them |
+//! | `spelling.rs`, `number_hints.rs` | numbers and words as other languages spell them |
+//! | `semantic/` | faults that no schema can state |
 //! | `fault.rs` | the fields of a fault |
 //!
 //! A `Manifest` is what was written. The plan (`crate::plan`) is what it means: a DAG with cache keys.
@@ -95,6 +99,8 @@ pub const DEFAULT_VALIDATION_EVERY: u64 = 1_000;
 pub const DEFAULT_VALIDATION_ROWS: u32 = 256;
 /// Sampler steps; the authors' configuration (`sampling.steps` is 128).
 pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
+/// Smallest vocabulary of a tokenizer trained on the records: 256 bytes, the special tokens and some merges.
+const MIN_TRAINED_VOCABULARY: u32 = 300;
 /// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
 pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
 
@@ -127,9 +133,9 @@ pub struct Manifest {
     pub stages: IndexMap<String, Stage>,
 }
 
-/// What a pipeline may be called, for a person.
+/// The form of a pipeline's name, as messages state it.
 const PIPELINE_NAME: &str = "a name: up to 64 letters, digits, `-`, `_` and `.`, the first a letter or digit";
-/// What a stage may be called, for a person.
+/// The form of a stage's name, as messages state it.
 const STAGE_NAME: &str = "a name: up to 64 letters, digits, `-` and `_`";
 
 /// One stage of a pipeline; `kind` selects which.
@@ -281,7 +287,7 @@ pub struct BertFile {
 pub struct TrainTokenizer {
     /// Number of tokens in the vocabulary, including the special ones. There are fewer if the text has too few
     /// different words.
-    #[schemars(range(min = 300, max = 1_000_000))]
+    #[schemars(range(min = MIN_TRAINED_VOCABULARY, max = 1_000_000))]
     pub vocabulary_size: u32,
     /// Smallest number of occurrences at which a pair of tokens is merged. Default: as in Hugging Face's trainers of
     /// byte-level BPE and WordPiece.
@@ -550,7 +556,7 @@ pub enum Precision {
 }
 
 impl Precision {
-    /// Whether it is the default: what is written of a model leaves it out then.
+    /// Whether it is the default, which `model.json` leaves out.
     #[must_use]
     pub fn is_default(&self) -> bool {
         *self == Self::default()
@@ -758,14 +764,14 @@ pub struct Reference<'a> {
     pub field: &'static str,
     /// The stage that it names.
     pub stage: &'a str,
-    /// The kinds of which that stage must have one.
+    /// The kinds that the named stage may have.
     pub expects: &'static [StageKind],
 }
 
 /// The kinds of stages that can be compared.
 const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, StageKind::Train];
 
-/// The roles of what a compare stage consumes, in order: `of/0`, `of/1`, …
+/// The roles of the inputs of a compare stage, in order: `of/0`, `of/1`, …
 pub(crate) fn compared_role(index: usize) -> Option<&'static str> {
     static ROLES: LazyLock<Vec<String>> = LazyLock::new(|| {
         (0..sweep::MAX_STAGES)

@@ -1,4 +1,4 @@
-//! What to write in a field that takes a number, where something else was written, or a number outside its range.
+//! Hints for fields that take a number but have another value, or a number outside their range.
 
 use serde_json::Value;
 
@@ -39,7 +39,7 @@ fn number_fields(schema: &'static Value, name: &str, found: &mut Vec<&'static Va
     }
 }
 
-/// The way out where the number that a text means is none that the schema of its field takes: `0x10` for a learning rate.
+/// The way out where a text means a number that its field does not take: `0x10` for a learning rate.
 pub(super) fn unfit(text: &str, schema: &'static Value) -> Option<String> {
     let kind = schema["type"].as_str()?;
     let written = spelling::meant_number(text).filter(|_| matches!(kind, "integer" | "number"))?;
@@ -61,12 +61,11 @@ pub(super) fn unfit(text: &str, schema: &'static Value) -> Option<String> {
     Some(format!("{written} is {what}: write {}", describe(schema)))
 }
 
-/// Corrects the hint of a fault of the syntax where it does not suit the field, one that takes a number: `"steps": True`,
-/// `"learning_rate": 0x10`.
+/// Corrects the hint of a syntax fault in a field that takes a number: `"steps": True`, `"learning_rate": 0x10`.
 pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
     let word = text.get(fault.span.start..fault.span.end).unwrap_or_default();
     if !spelling::is_json_number(word) {
-        // An element of a sweep is of the field that the list is of.
+        // A value in the list of a sweep belongs to the list's field.
         let names = pointer_tokens(&fault.pointer).filter(|name| name.parse::<usize>().is_err());
         let mut fields = Vec::new();
         if let Some(name) = names.last() {
@@ -76,7 +75,7 @@ pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
                 &mut fields,
             );
         }
-        // Which of the fields it is, the kind of the stage says: the tree is not whole.
+        // The kind of the stage, which selects the field, is unknown while the text is no JSON: the hint must suit all.
         let hints: Option<Vec<_>> = fields.into_iter().map(|schema| unfit(word, schema)).collect();
         if let Some(hint) = hints.and_then(|hints| hints.into_iter().next()) {
             fault.hint = Some(hint);

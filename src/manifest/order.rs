@@ -3,19 +3,19 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// An order of stages, and what is left in circles.
+/// An order of stages, and the stages in cycles.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Order {
     /// The stages, each after those it consumes; among those that could be next, the first.
     pub ordered: Vec<usize>,
-    /// The stages that are in a circle or consume one that is, in their order.
+    /// The stages that are in a cycle or depend on one, in their order.
     pub circular: Vec<usize>,
-    /// Stages and consumed stages that were looked at: what the time depends on.
+    /// Number of stages and inputs visited, with which the time grows.
     pub looks: usize,
 }
 
-/// Orders stages, of which `consumed` has the places of those that each consumes. What is consumed twice counts once or
-/// twice, and a place that there is not counts as never made.
+/// Orders stages; `consumed` has, for each stage, the indices of the stages that it consumes. An index may be repeated. A
+/// stage that consumes an index without a stage counts as circular.
 #[must_use]
 pub fn order(consumed: &[Vec<usize>]) -> Order {
     let mut looks = 0;
@@ -59,7 +59,7 @@ pub fn order(consumed: &[Vec<usize>]) -> Order {
 mod tests {
     use super::*;
 
-    /// The first that could be next, looked for among all that wait: what the order is defined by.
+    /// The definition of the order: the next stage is the first of the remaining ones whose inputs are ordered.
     fn slowly(consumed: &[Vec<usize>]) -> (Vec<usize>, Vec<usize>) {
         let mut waiting: Vec<usize> = (0..consumed.len()).collect();
         let mut ordered: Vec<usize> = Vec::new();
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(order(&[vec![5]]).circular, [0]);
     }
 
-    /// Twice the stages are twice the work, whichever way round they are written.
+    /// Twice the stages take twice the work, in either order of writing.
     #[test]
     fn the_work_grows_as_the_stages_do() {
         let chain = |stages: usize| -> Vec<Vec<usize>> {

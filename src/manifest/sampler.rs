@@ -26,7 +26,7 @@ impl Sampler {
         }
     }
 
-    /// Whether it rests on a network without time conditioning, whose answer changes with the tokens alone.
+    /// Whether it needs a network without time conditioning, whose output depends on the tokens alone.
     #[must_use]
     pub fn ignores_time(&self) -> bool {
         matches!(self, Self::Cached(_))

@@ -17,13 +17,14 @@ use super::kinds;
 use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
 use super::spelling;
+use super::sweep::SIGN;
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.
 static VALIDATOR: LazyLock<Option<Validator>> =
     LazyLock::new(|| jsonschema::draft202012::new(resolved()).ok());
 
-/// The way out for a setting of a format that stands outside it: at `read`, or beside that.
+/// The way out for a setting of a format that is written outside it, in `read` or beside it.
 fn in_format(schema: &Value, node: &Node, key: &str) -> Option<String> {
     let has = |field: &str| schema["properties"][field].is_object();
     let is_read = has("format") && has("longest_record");
@@ -105,11 +106,11 @@ pub fn stage_field(name: &str) -> Option<&'static str> {
         .map(String::as_str)
 }
 
-/// Paths of which a hint lists all; of more stages with a field, it says how to name one.
+/// Most paths that a hint lists; of more, it shows the first.
 const MOST_PATHS: usize = 4;
 
-/// What was meant by `path=value` of an override that leads nowhere: a path with slashes, the path of a stage without
-/// `stages.`, that of a field without its stage, or a stage without its field.
+/// The hint for an override `path=value` whose path leads nowhere: a path with slashes, the path of a stage without
+/// `stages.`, a field without its stage, or a stage without its field.
 pub(super) fn meant_override(tree: &Node, path: &str, value: &str) -> Option<String> {
     let stages = tree.member("stages")?.value.members();
     let kind = |stage: &super::json::Member| {
@@ -484,7 +485,8 @@ impl Wording<'_> {
         }
     }
 
-    /// Of a truth value where a number belongs, the number to write; of a number as a text, the range that it misses.
+    /// The fault of a truth value where a number belongs, with the number to write, or of a number in quotes that is out of
+    /// range, with the range.
     fn wrong_number(&self, finding: &Finding<'_>, node: &Node, json: &Value) -> Option<Draft> {
         let is_number = matches!(finding.schema["type"].as_str(), Some("integer" | "number"));
         let hint = match json {
@@ -509,11 +511,17 @@ impl Wording<'_> {
             .flat_map(|fields| fields.keys().map(String::as_str))
             .filter(|field| overrides || node.member(field).is_none())
             .collect();
-        // The schema of spelt-out stages does not know it, every stage as it is written may have it.
+        // Every stage as written may have these; the schema of expanded stages does not have them.
+        const WRITTEN: [(&str, &str); 2] = [
+            ("description", "a string"),
+            ("matrix", "fields to sweep, each with a list of values or a range"),
+        ];
         let is_stage = finding.path.starts_with("/stages/") && finding.path.matches('/').count() == 2;
         if is_stage
             && did_you_mean(key, fields.iter().copied()).is_none()
-            && did_you_mean(key, ["matrix"]).is_some()
+            && elsewhere(key).is_none()
+            && let Some(field) = did_you_mean(key, WRITTEN.map(|(field, _)| field))
+            && let Some((_, what)) = WRITTEN.iter().find(|(name, _)| *name == field)
         {
             self.drafts.push(
                 Draft::new(
@@ -522,8 +530,8 @@ impl Wording<'_> {
                     pointer_join(finding.path, key),
                     format!("unknown field {}", quoted(key)),
                 )
-                .expected("`matrix`: fields to sweep, each with a list of values or a range")
-                .hint("did you mean `matrix`?"),
+                .expected(format!("`{field}`: {what}"))
+                .hint(format!("did you mean `{field}`?")),
             );
             return;
         }
@@ -605,7 +613,7 @@ impl Wording<'_> {
         if kinds.is_empty() {
             return;
         }
-        // A misspelt `kind` is the fault; there is no branch that could say so.
+        // A misspelt `kind` is the fault; without a kind no branch of the schema reports it.
         let Some(node) = self.tree.at(finding.path) else {
             return;
         };
@@ -641,7 +649,7 @@ fn handle(tree: &Node, pointer: &str) -> Span {
 
 fn wrong_type(tree: &Node, node: &Node, path: &str, json: &Value, expected: &str) -> Draft {
     let is_number = expected.contains("number") || expected.contains("integer");
-    // The value of an override that is no JSON is text without quotes.
+    // The value of an override that is not JSON is a string without quotes.
     let bare = |text: &str| node.span.end - node.span.start == text.len();
     let found = match json {
         Value::Null => "`null` is not allowed".to_owned(),
@@ -721,21 +729,32 @@ fn swept(node: &Node, path: &str, json: &Value, expected: &str) -> Option<String
     if tokens.next().as_deref() != Some("stages") {
         return None;
     }
-    let stage = tokens.next()?;
+    let name = tokens.next()?;
+    let (stage, point) = name.split_once(SIGN).unwrap_or((name.as_str(), ""));
     let field = tokens.collect::<Vec<_>>().join(".");
+    // A list within the list of a sweep.
+    let is_swept = |value: &str| value.starts_with(&format!("{field}="));
+    if point.split(',').any(is_swept) {
+        return None;
+    }
     let takes_a_value = ["a number", "an integer", "`true`", "one of", "a compiled shape"];
     if field.is_empty() || !takes_a_value.iter().any(|start| expected.starts_with(start)) {
         return None;
     }
     let values = super::fault::shortened(json);
-    Some(if node.span.source > 0 {
-        format!("to sweep these values: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
-    } else {
-        format!(
-            "to sweep these values, move them into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
-            quoted(&stage)
-        )
-    })
+    Some(
+        if node.span.source > 0 && !point.is_empty() && !field.contains('.') {
+            // The stage may have a `matrix`, which stays.
+            format!("to sweep these values: --set 'stages.{stage}.matrix.{field}={values}'")
+        } else if node.span.source > 0 {
+            format!("to sweep these values: --set 'stages.{stage}.matrix={{\"{field}\":{values}}}'")
+        } else {
+            format!(
+                "to sweep these values, move them into `matrix` of {}: \"matrix\": {{ \"{field}\": {values} }}",
+                quoted(stage)
+            )
+        },
+    )
 }
 
 /// The way out where a shape is not compiled: another one, or the line to add.

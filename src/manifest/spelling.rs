@@ -1,4 +1,4 @@
-//! What people write in place of JSON's numbers and words, and how JSON spells it.
+//! Numbers and words as other languages spell them, and how JSON spells them.
 
 /// RFC 8259: `-? (0 | [1-9][0-9]*) (. [0-9]+)? ([eE] [+-]? [0-9]+)?`.
 pub(super) fn is_json_number(literal: &str) -> bool {
@@ -18,7 +18,7 @@ pub(super) fn is_json_number(literal: &str) -> bool {
         && exponent.is_none_or(|e| digits(e.strip_prefix(['+', '-']).unwrap_or(e)))
 }
 
-/// What a number of JSON is not that 64 bits do not hold, and the way out: `1e400`, `1e-400`.
+/// The fault and the way out of a JSON number that 64 bits cannot hold: `1e400`, `1e-400`.
 pub(super) fn beyond(text: &str) -> Option<(&'static str, &'static str)> {
     let plain = unquoted(text);
     let value: f64 = plain.parse().ok().filter(|_| is_json_number(plain))?;
@@ -42,7 +42,7 @@ pub(super) fn number_hint(text: &str) -> Option<String> {
     if is_json_number(plain) {
         return None;
     }
-    if is_endless(plain) {
+    if is_not_finite(plain) {
         return Some("write a finite number".to_owned());
     }
     if let Some(number) = meant_number(plain) {
@@ -75,7 +75,7 @@ pub(super) fn meant_number(text: &str) -> Option<String> {
 }
 
 /// `inf`, `-Infinity`, `NaN` and their like.
-pub(super) fn is_endless(text: &str) -> bool {
+pub(super) fn is_not_finite(text: &str) -> bool {
     let word = text.trim_start_matches(['-', '+', '.']).to_ascii_lowercase();
     matches!(word.as_str(), "inf" | "infinity" | "infty" | "nan" | "∞")
 }
@@ -169,7 +169,7 @@ fn json_number(text: &str) -> Option<String> {
     finite(format!("{value}"))
 }
 
-/// The digits of an exponent without what JSON does not take in front of them.
+/// The digits of an exponent with a sign that JSON takes.
 fn integer(text: &str) -> Option<String> {
     let (sign, digits) = match text.strip_prefix(['-', '−']) {
         Some(digits) => ("-", digits),
@@ -179,7 +179,7 @@ fn integer(text: &str) -> Option<String> {
     is_integer.then(|| format!("{sign}{digits}"))
 }
 
-/// Commas that set off thousands go, one that stands for the point becomes one.
+/// Removes commas that separate thousands, and replaces a decimal comma by a point.
 fn without_commas(text: &str) -> Option<String> {
     let mut parts = text.split(',');
     let first = parts.next()?;

@@ -154,7 +154,7 @@ impl TokenizerDownload {
 const MOST_BYTES: u64 = 1 << 28;
 
 impl Tokenizer {
-    /// The files that it is made of and that are downloaded, by the field that names them; none where they are local.
+    /// Its files that are downloaded, by the field that names them; none if it is local.
     #[must_use]
     pub fn downloads(&self) -> Vec<(&'static str, RemoteFile)> {
         match self {

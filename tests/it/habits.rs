@@ -1,5 +1,5 @@
-//! What people bring along: words and options of other programs, numbers as other languages spell them, settings in the
-//! environment, settings that change nothing of the result. All are answered with what does it here.
+//! Habits from other programs: their words and options, numbers as other languages spell them, settings in the environment,
+//! settings that do not change the result. A message names mdlm's way.
 
 use std::fs;
 
@@ -23,7 +23,7 @@ fn the_hint_spells_a_number_as_json() {
         ("+.5e+1", "hint: write 0.5e1\n"),
         ("0x7", "hint: write 7\n"),
         ("1_0", "hint: write 10\n"),
-        // What is no number of JSON may be none that the field takes, either.
+        // The number that is meant may be out of range, too.
         ("0x10", "hint: 16 is out of range: write a number from 0 to 10\n"),
         (
             "1_000",
@@ -299,8 +299,8 @@ fn the_environment_states_what_the_command_line_does_not() {
     assert_eq!(code, Some(0), "{talk}");
 }
 
-/// When a training validates and which checkpoints it keeps cannot change its weights: it is not trained again, and what it
-/// lacks is said.
+/// When a training validates and which checkpoints it keeps cannot change its weights: it is not trained again, and the plan
+/// says what the result lacks.
 #[test]
 fn what_cannot_change_the_weights_does_not_retrain() {
     let project = Project::whole(60);
@@ -363,7 +363,7 @@ fn what_cannot_change_the_weights_does_not_retrain() {
             }
         }
     }
-    // The way to get it works, and the weights are those of before.
+    // `--force` adds what it lacks, and the weights are the same.
     let digest = |summary: &Value| {
         let folder = summary["stages"][3]["path"].as_str().unwrap();
         mdlm::store::digest::hash_file(std::path::Path::new(&format!("{folder}/ema.safetensors"))).unwrap()
@@ -391,7 +391,7 @@ fn what_cannot_change_the_weights_does_not_retrain() {
     assert_eq!(code, Some(10));
 }
 
-/// A second pipeline of the same name has a report of its own, and both are shown apart.
+/// A second pipeline of the same name has a separate report.
 #[test]
 fn two_manifests_of_one_name_have_two_reports() {
     let project = Project::new(60);
@@ -423,7 +423,7 @@ fn two_manifests_of_one_name_have_two_reports() {
     assert!(talk.contains("report: .mdlm/reports/tiny.html"), "{talk}");
 }
 
-/// A pipeline that has learnt from other text is no earlier state of a new one.
+/// A pipeline with other text is no earlier state of a new one.
 #[test]
 fn an_unrelated_pipelines_changes_are_no_reasons() {
     let project = Project::new(60);
@@ -447,8 +447,7 @@ fn an_unrelated_pipelines_changes_are_no_reasons() {
     );
 }
 
-/// A pipeline that has never run is not explained by another one that is there, though both read the same files; one
-/// that was renamed is.
+/// A pipeline that has never run is not compared with another one that reads the same files, unless that one was renamed.
 #[test]
 fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
     let project = Project::whole(60);
@@ -464,7 +463,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         assert_eq!(code, Some(0), "{talk}");
         words(&plan)
     };
-    // A sweep beside it, as `pipelines/sweep.json` is beside `quickstart.json`.
+    // A sweep in the same folder, as `pipelines/sweep.json` beside `quickstart.json`.
     let mut sweep: Value = serde_json::from_str(&text).unwrap();
     sweep["name"] = json!("sweep");
     sweep["stages"]["model"]["matrix"] = json!({ "learning_rate": [2e-3, 4e-3] });
@@ -476,7 +475,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         "{plan}"
     );
     assert!(!plan.contains("compared with") && !plan.contains('→'), "{plan}");
-    // Its own changes are: of a stage that ran, and of one that was renamed.
+    // A pipeline is compared with its own earlier runs.
     let second = text
         .replace("\"tiny\"", "\"second\"")
         .replace("\"length\":32", "\"length\": 32");
@@ -512,7 +511,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
         plan.contains("model train will run: `dropout` 0.1 → 0.3"),
         "{plan}"
     );
-    // Both at once, while nothing else is where it was.
+    // Both at once, if the former file is gone.
     fs::write(manifest("moved"), text.replace("\"tiny\"", "\"both\"")).unwrap();
     let plan = plan_of("moved", &["--set", "stages.model.dropout=0.3"]);
     assert!(
@@ -521,7 +520,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
     );
 }
 
-/// Rows are what they hold: in another format, and in shards of another size, they are learnt and measured on already.
+/// Rows are identified by their content: another format or shard size trains and evaluates nothing again.
 #[test]
 fn rows_in_another_container_do_not_retrain() {
     let project = Project::whole(60);
@@ -539,19 +538,19 @@ fn rows_in_another_container_do_not_retrain() {
         let (code, _, talk) = printed(&mut project.mdlm("plan", &["--set", set, "--exit-code"]));
         assert_eq!(code, Some(0), "{set}: {talk}");
     }
-    // What is made from either is the same, to the bit.
+    // Results from either are the same, to the bit.
     let parquet = ["--set", "stages.rows.format=parquet"];
     let again = project.run(&[&parquet[..], &["--force", "model", "--force", "bound"]].concat());
     assert_eq!(Project::artifacts(&again)[3..5], Project::artifacts(&made)[3..5]);
-    // Its history leads to its sources all the same.
+    // Its history still leads to its sources.
     let (code, out, talk) = printed(&mut project.mdlm("verify", &["--chain", "bound"]));
     assert_eq!(code, Some(0), "{out}{talk}");
-    // Other rows are learnt anew.
+    // Other rows train again.
     let summary = project.run(&["--set", "stages.rows.validation=0.2"]);
     assert!(Project::statuses(&summary).contains("model: done"));
 }
 
-/// Words with a name in them where an object belongs.
+/// A name in place of a tokenizer's or detokenizer's object.
 #[test]
 fn a_name_in_place_of_an_object_is_answered_with_the_object() {
     let project = Project::new(5);
@@ -633,7 +632,7 @@ fn a_truth_value_is_no_number() {
     assert!(talk.contains("hint: write 0\n"), "{talk}");
 }
 
-/// Who names no stage sees them; a manifest's path is as literal as the others.
+/// A command without its stage lists the stages; `~` in a manifest's path is not expanded.
 #[test]
 fn a_stage_that_is_not_named_is_chosen_from_a_list() {
     let project = Project::whole(5);
@@ -657,7 +656,7 @@ fn a_stage_that_is_not_named_is_chosen_from_a_list() {
     );
 }
 
-/// Standard output that takes no more is nothing that the store could make room for.
+/// A full standard output is not reported as a full store.
 #[cfg(target_os = "linux")]
 #[test]
 fn a_full_standard_output_is_no_full_store() {
@@ -679,7 +678,7 @@ fn a_full_standard_output_is_no_full_store() {
     assert!(!talk.contains("gc"), "{talk}");
 }
 
-/// The files of a tokenizer are looked at before the text is, at the place of the fault.
+/// A fault in a tokenizer's file is found before the text is read, and shown with its place.
 #[test]
 fn a_damaged_tokenizer_is_found_before_anything_runs() {
     let project = Project::new(5);
@@ -768,7 +767,7 @@ fn a_single_thing_is_no_plural() {
     }
 }
 
-/// What a key holds beside the settings is shown in the words of the manifest.
+/// The parts of a key that are no settings are shown in the words of the manifest.
 #[test]
 fn the_format_of_files_is_shown_in_words() {
     let project = Project::new(5);

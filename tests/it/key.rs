@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Project, mdlm};
 
-/// A pipeline with two sources, so that it shows what a change does not concern.
+/// A pipeline with two sources, so that a change of one leaves stages without a change.
 fn pipeline() -> Value {
     json!({
         "name": "tiny", "seed": 1,
@@ -33,7 +33,7 @@ fn pipeline() -> Value {
     })
 }
 
-/// A change, and the stages that run because of it; those behind them are not named.
+/// A change, and the stages that run because of it; stages that run only because an input does are not named.
 struct Case {
     what: &'static str,
     manifest: fn(&mut Value),

@@ -1,5 +1,4 @@
-//! Manifests from outside: what ships is valid, what is broken is shown well, and nothing at all makes the program
-//! panic.
+//! Manifests: the shipped ones are valid, the faults of broken ones are shown, and no input makes the program panic.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,7 +50,7 @@ fn shipped_manifests_are_valid_and_name_the_schema() {
 }
 
 #[test]
-fn wrapped_lm1b_is_a_matter_of_two_overrides() {
+fn two_overrides_wrap_the_rows_of_lm1b() {
     let overrides = [
         "stages.rows.wrap=true".to_owned(),
         "stages.test-rows.wrap=true".to_owned(),
@@ -220,7 +219,7 @@ fn large_files_are_refused_before_they_are_read() {
     fs::write(&path, vec![b' '; 3 << 20]).unwrap();
     let faults = Manifest::load(&path, &[]).unwrap_err();
     assert_eq!(faults.list[0].code, Code::TooLarge);
-    // What has no end is not read at all.
+    // A device, which may have no end, is not read.
     if Path::new("/dev/zero").exists() {
         let faults = Manifest::load(Path::new("/dev/zero"), &[]).unwrap_err();
         assert_eq!(faults.list[0].code, Code::Unreadable);
@@ -439,7 +438,7 @@ proptest! {
     }
 }
 
-/// A stage's description is for readers: it is not in the key, and it is text.
+/// A stage's description is a string and not part of the key.
 #[test]
 fn a_stage_may_be_described() {
     let project = crate::support::Project::new(40);

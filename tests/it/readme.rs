@@ -1,4 +1,4 @@
-//! README's commands work as they stand there.
+//! README's commands run as written, and its output is current.
 
 use std::fs;
 
@@ -22,7 +22,7 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// README's blocks of output: those that are said to be text.
+/// README's blocks of output, marked `text`.
 fn outputs() -> Vec<String> {
     let readme = fs::read_to_string("README.md").expect("read README.md");
     let blocks = readme.split("```text\n").skip(1);
@@ -32,13 +32,13 @@ fn outputs() -> Vec<String> {
         .collect()
 }
 
-/// Whether a summary contradicts itself: a stage that is done and never ran.
+/// Whether a summary contradicts itself: a stage that is both `done` and `never ran`.
 fn contradicts(summary: &str) -> bool {
     let mut lines = summary.lines();
     lines.any(|line| line.split_whitespace().nth(1) == Some("done") && line.contains("never ran"))
 }
 
-/// Makes the pipeline of the first command short: the same stages, less of everything.
+/// Makes the pipeline of the first command short: the same stages with fewer records, steps and samples.
 const SHORT: [&str; 6] = [
     "stages.text.input.records=3000",
     "stages.model.steps=20",
@@ -84,7 +84,7 @@ fn every_command_of_the_readme_runs() {
             assert!(folder.path().join(".mdlm/reports/quickstart.html").is_file());
         }
         if arguments[0] == "plan" {
-            // What README says of it: training runs again and says why, tokenizing does not.
+            // As README says, training runs again with a reason, and tokenizing does not.
             let plan = String::from_utf8_lossy(&output.stdout);
             let line = |name| {
                 plan.lines()
@@ -97,9 +97,9 @@ fn every_command_of_the_readme_runs() {
     }
 }
 
-/// What numbers are of stands beside them, in README as in what the program prints.
+/// README's output states the units of its numbers, as the program does.
 #[test]
-fn the_readmes_output_says_what_its_numbers_are_of() {
+fn the_readmes_output_states_its_units() {
     let outputs = outputs();
     let with = |words: &str| {
         let found = outputs.iter().find(|output| output.contains(words));

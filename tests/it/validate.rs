@@ -1,4 +1,4 @@
-//! `mdlm validate` for machines: GitHub's workflow commands, SARIF, and what README and CI do with them.
+//! `mdlm validate` for machines: GitHub's workflow commands, SARIF, and the commands of README and CI that use them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -44,7 +44,7 @@ fn faults_as_workflow_commands() {
     let from_the_folder = transcript(&mut command);
     let from_the_root = transcript(command.env("GITHUB_WORKSPACE", folder.path()));
     insta::assert_snapshot!(from_the_folder);
-    // Seen from the root of the repository, with its comma escaped where a property has it.
+    // From the root of the repository, with the comma of its path escaped in properties.
     assert_eq!(
         from_the_root,
         from_the_folder
@@ -105,7 +105,7 @@ fn faults_as_sarif() {
     if published.is_none() {
         eprintln!("not held to the published schema: MDLM_TEST_SARIF_SCHEMA does not name a copy");
     }
-    // A pattern of the published one has a stray bracket, which some readers of regular expressions refuse.
+    // A pattern of the published schema has a stray bracket, which some regular expression engines refuse.
     let published: Option<Value> = published.map(|path| {
         let text = fs::read_to_string(path)
             .unwrap()
@@ -120,7 +120,7 @@ fn faults_as_sarif() {
     }
     assert_eq!(clean["runs"][0]["results"], serde_json::json!([]));
 
-    // What no schema says: the references between its parts, and that regions lie in the files.
+    // The schemas do not check the references between parts of a log, nor that regions lie in the files.
     let run = &whole["runs"][0];
     let rules = run["tool"]["driver"]["rules"].as_array().unwrap();
     let mut used = BTreeSet::new();
@@ -143,7 +143,7 @@ fn faults_as_sarif() {
             continue;
         };
         regions += 1;
-        // The text ends in a line of its own where its last character ends one.
+        // After a last line feed, the text ends in an empty line.
         let lines: Vec<_> = text.split('\n').collect();
         let number = |name: &str| region[name].as_u64().unwrap() as usize;
         for (line, column) in [("startLine", "startColumn"), ("endLine", "endColumn")] {

@@ -17,8 +17,8 @@ use super::json::{Data, Node, Span, pointer_join};
 use super::sweep::SIGN;
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, Noise, Pack, Padding, Sample, Source, SourceInput, Split,
-    Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample, Source,
+    SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
@@ -28,9 +28,9 @@ const GPT2_VOCABULARY: usize = 50_258;
 /// Special tokens of a character tokenizer: BOS, EOS, padding, mask.
 const CHARACTER_SPECIAL_TOKENS: usize = 4;
 
-/// The fields that name stages: of which kind of stage, where, and the kind that they name.
-/// `Stage::references` says the same of a typed stage; a test holds them together.
-/// What a compare stage names is a list, see [`Entry::references`].
+/// The fields that name stages: the kind of stage that has the field, the field, and the kinds that it may name.
+/// `Stage::references` lists the same fields of a typed stage; a test compares them. A compare stage has a list instead:
+/// see [`Entry::references`].
 pub(super) const REFERENCES: &[(StageKind, &str, &[StageKind])] = &[
     (StageKind::Tokenize, "from", &[StageKind::Source]),
     (StageKind::Tokenize, "tokenizer/stage", &[StageKind::Tokenize]),
@@ -53,7 +53,7 @@ pub(super) const KINDS: [StageKind; 7] = [
     StageKind::Compare,
 ];
 
-/// The stage of an instance.
+/// The name as written, without the values of an instance.
 fn written(name: &str) -> &str {
     name.split(SIGN).next().unwrap_or_default()
 }
@@ -75,7 +75,7 @@ fn a_stage_of(kinds: &[StageKind]) -> String {
     }
 }
 
-/// What is wrong with the meaning, given what is wrong with the structure.
+/// The semantic faults of a manifest, given its structural faults.
 pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
     let Some(stages) = tree.member("stages") else {
         return Vec::new();
@@ -119,7 +119,7 @@ pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
         faults: Vec::new(),
     };
     checker.references();
-    checker.circles();
+    checker.cycles();
     checker.stages();
     checker.faults
 }
@@ -129,7 +129,7 @@ struct Entry<'t> {
     key_span: Span,
     pointer: String,
     kind: Option<StageKind>,
-    /// The stage, where its structure is without fault.
+    /// The stage, if it has no structural fault.
     stage: Option<Stage>,
 }
 
@@ -186,10 +186,10 @@ struct Checker<'t> {
     faults: Vec<Draft>,
 }
 
-/// Where the rows of a pack stage come from.
+/// A pack stage and the tokenizer of its rows.
 struct Upstream<'m> {
     pack: &'m Pack,
-    /// The stage that holds the tokenizer, other stages' tokenizers followed.
+    /// The stage with the tokenizer; references to the tokenizers of other stages are followed.
     tokens: &'m str,
     tokenize: &'m Tokenize,
 }
@@ -243,7 +243,7 @@ impl<'t> Checker<'t> {
         }
     }
 
-    /// What a pack stage is made from, where every stage of it is sound.
+    /// A pack stage and its tokenizer, if no stage on the way has a fault.
     fn upstream(&self, pack: &str) -> Option<Upstream<'_>> {
         let pack = self.pack_of(pack)?;
         let mut tokens = pack.from.as_str();
@@ -337,49 +337,43 @@ impl<'t> Checker<'t> {
             );
         }
         if let Some(shape) = Shape::find(&stage.shape) {
-            self.row_length(entry, stage, shape, faults);
+            let fault = |length: u32| {
+                let same: Vec<_> = SHAPES
+                    .iter()
+                    .filter(|s| s.length == length as usize)
+                    .map(|s| s.name)
+                    .collect();
+                let message = format!(
+                    "shape {} has rows of {}, but {} packs rows of {length}",
+                    quoted(shape.name),
+                    counted(shape.length, "token"),
+                    quoted(&stage.from)
+                );
+                let other_shape = format!("use a shape with rows of {length}: {}", alternatives(&same));
+                entry
+                    .fault(Code::RowLength, "shape", message)
+                    .expected(format!("a shape with rows of {length}"))
+                    .maybe_hint((!same.is_empty()).then_some(other_shape))
+            };
+            faults.extend(self.row_length(&stage.from, shape, fault));
             self.vocabulary(entry, stage, shape, faults);
         }
     }
 
-    /// The rows must be as long as the shape's.
-    fn row_length(&self, entry: &Entry<'_>, stage: &Train, shape: &Shape, faults: &mut Vec<Draft>) {
-        if let (Some(pack), Some(rows)) = (self.pack_of(&stage.from), self.entry(&stage.from))
-            && pack.length as usize != shape.length
-        {
-            let same: Vec<_> = SHAPES
-                .iter()
-                .filter(|s| s.length == pack.length as usize)
-                .map(|s| s.name)
-                .collect();
-            let other = if same.is_empty() {
-                String::new()
-            } else {
-                format!(
-                    ", or use a shape with rows of {}: {}",
-                    pack.length,
-                    alternatives(&same)
-                )
-            };
-            let message = format!(
-                "shape {} has rows of {}, but {} packs rows of {}",
-                quoted(shape.name),
-                counted(shape.length, "token"),
-                quoted(&stage.from),
-                pack.length
-            );
-            faults.push(
-                entry
-                    .fault(Code::RowLength, "shape", message)
-                    .expected(format!("a shape with rows of {}", pack.length))
-                    .hint(format!(
-                        "set `\"length\": {}` in {}{other}",
-                        shape.length,
-                        quoted(&stage.from)
-                    ))
-                    .related(rows.span("length"), "packed here"),
-            );
+    /// The fault of a stage that uses rows of another length than its network's. `fault` makes it from the rows' length; its
+    /// hint, if any, is another way out.
+    fn row_length(&self, rows: &str, shape: &Shape, fault: impl FnOnce(u32) -> Draft) -> Option<Draft> {
+        let pack = self.pack_of(rows)?;
+        if pack.length as usize == shape.length {
+            return None;
         }
+        let fault = fault(pack.length).related(self.entry(rows)?.span("length"), "packed here");
+        let way = format!("set `\"length\": {}` in {}", shape.length, quoted(rows));
+        let hint = match &fault.hint {
+            Some(other) => format!("{way}, or {other}"),
+            None => way,
+        };
+        Some(fault.hint(hint))
     }
 
     /// The tokenizer must not have more tokens than the shape, where its size is known without data.
@@ -405,7 +399,7 @@ impl<'t> Checker<'t> {
                 let size = characters.alphabet.chars().count() + CHARACTER_SPECIAL_TOKENS;
                 (size, "tokenizer/alphabet", "has, with special ones,")
             }
-            // Their size stands in their files, which a plan looks at.
+            // Their size is in their files, which planning reads.
             Tokenizer::File(_) | Tokenizer::Bert(_) | Tokenizer::Download(_) | Tokenizer::Stage(_) => return,
         };
         if size <= shape.vocabulary {
@@ -417,7 +411,7 @@ impl<'t> Checker<'t> {
             .map(|s| s.name)
             .collect();
         let mut ways = Vec::new();
-        if field == "tokenizer/vocabulary_size" {
+        if field == "tokenizer/vocabulary_size" && shape.vocabulary >= MIN_TRAINED_VOCABULARY as usize {
             ways.push(format!(
                 "set `\"vocabulary_size\": {}` in {}",
                 shape.vocabulary,
@@ -473,28 +467,21 @@ impl<'t> Checker<'t> {
                         .related(rows.span("validation"), "the share of `validation`"),
                 );
             }
-            if let Some(shape) = model.and_then(|model| Shape::find(&model.shape))
-                && pack.length as usize != shape.length
-            {
+        }
+        if let Some(shape) = model.and_then(|model| Shape::find(&model.shape)) {
+            let fault = |length: u32| {
                 let message = format!(
                     "{} packs rows of {}, but the model {} has rows of {}",
                     quoted(&stage.data),
-                    counted(pack.length, "token"),
+                    counted(length, "token"),
                     quoted(&stage.model),
                     shape.length
                 );
-                faults.push(
-                    entry
-                        .fault(Code::RowLength, "data", message)
-                        .expected(format!("a pack stage with rows of {}", shape.length))
-                        .hint(format!(
-                            "set `\"length\": {}` in {}",
-                            shape.length,
-                            quoted(&stage.data)
-                        ))
-                        .related(rows.span("length"), "packed here"),
-                );
-            }
+                entry
+                    .fault(Code::RowLength, "data", message)
+                    .expected(format!("a pack stage with rows of {}", shape.length))
+            };
+            faults.extend(self.row_length(&stage.data, shape, fault));
         }
         if let Some(model) = model {
             if let (Some(of_model), Some(of_data)) = (self.upstream(&model.from), self.upstream(&stage.data))
@@ -640,7 +627,7 @@ impl<'t> Checker<'t> {
     }
 }
 
-/// A choice about padding that wrapped rows do not have.
+/// Reports a setting about padding or the tail for rows that have none.
 fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
     if stage.wrap && stage.padding == Padding::Counted {
         faults.push(
@@ -660,17 +647,20 @@ fn pack(entry: &Entry<'_>, stage: &Pack, faults: &mut Vec<Draft>) {
     }
 }
 
-/// Whether two packs surely or possibly end in the same tokenizer: the same stage, or the same files or alphabet.
-/// A trained tokenizer is the same only where it is trained on the same records.
+/// Whether the tokenizers of two pack stages may be the same: one stage, or the same name, files or alphabet.
 fn same_tokenizer(a: &Upstream<'_>, b: &Upstream<'_>) -> bool {
     if a.tokens == b.tokens {
         return true;
     }
-    let trained = matches!(
-        a.tokenize.tokenizer,
-        Tokenizer::TrainBpe(_) | Tokenizer::TrainWordpiece(_)
-    );
-    a.tokenize.tokenizer == b.tokenize.tokenizer && (!trained || a.tokenize.from == b.tokenize.from)
+    match (&a.tokenize.tokenizer, &b.tokenize.tokenizer) {
+        (Tokenizer::TrainBpe(_) | Tokenizer::TrainWordpiece(_), other) => {
+            a.tokenize.tokenizer == *other && a.tokenize.from == b.tokenize.from
+        }
+        // A local copy has the published content.
+        (Tokenizer::Published(a), Tokenizer::Published(b)) => a.name == b.name,
+        (Tokenizer::Download(a), Tokenizer::Download(b)) => a.url == b.url && a.special == b.special,
+        (a, b) => a == b,
+    }
 }
 
 #[cfg(test)]
@@ -678,7 +668,93 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::manifest::Manifest;
     use crate::manifest::json::parse;
+
+    /// The faults of a pipeline that evaluates rows of `tests` with a model of rows of `tokens`, as one text.
+    fn faults(shape: &str, tokens: serde_json::Value, tests: serde_json::Value) -> String {
+        let length = Shape::find(shape).unwrap().length;
+        let rows =
+            |tokens: &str| json!({ "kind": "pack", "from": tokens, "length": length, "validation": 0.1 });
+        let tokenize = |tokenizer| json!({ "kind": "tokenize", "from": "text", "tokenizer": tokenizer });
+        let manifest = json!({ "name": "x", "seed": 1, "stages": {
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
+            "tokens": tokenize(tokens), "tests": tokenize(tests),
+            "rows": rows("tokens"), "test-rows": rows("tests"),
+            "model": { "kind": "train", "from": "rows", "shape": shape, "steps": 9000 },
+            "bound": { "kind": "evaluate", "model": "model", "data": "test-rows" },
+        } });
+        match Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[]) {
+            Ok(_) => String::new(),
+            Err(faults) => faults.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_local_copy_is_the_same_tokenizer() {
+        let published = |name: &str| json!({ "kind": "published", "name": name });
+        let copy = |name: &str| json!({ "kind": "published", "name": name, "path": "copies" });
+        assert_eq!(faults("owt-small", published("gpt2"), copy("gpt2")), "");
+        let other = faults(
+            "lm1b-small",
+            published("bert-base-uncased"),
+            copy("bert-base-cased"),
+        );
+        assert!(other.contains("come from the tokenizer of `tests`"), "{other}");
+        let url = "hf://o/n@607a30d783dfa663caf39e06633721c8d4cfcd7e/tokenizer.json";
+        let download = |more: serde_json::Value| {
+            let mut download = json!({ "kind": "download", "url": url });
+            download
+                .as_object_mut()
+                .unwrap()
+                .extend(more.as_object().unwrap().clone());
+            download
+        };
+        let copy = download(json!({ "path": "tokenizer.json" }));
+        assert_eq!(faults("tiny", download(json!({})), copy), "");
+        let special = download(json!({ "special": { "bos": "<s>" } }));
+        assert!(!faults("tiny", download(json!({})), special).is_empty());
+    }
+
+    #[test]
+    fn a_path_of_another_program_is_answered_with_a_json_pointer() {
+        for (field, hint) in [
+            ("text", "did you mean `/text`?"),
+            (".text", "did you mean `/text`?"),
+            ("$.article.text", "did you mean `/article/text`?"),
+            (".", "write an empty string if the value itself is the text"),
+        ] {
+            let read = json!({ "format": { "kind": "json_lines", "field": field } });
+            let input = json!({ "kind": "files", "files": ["a.jsonl"], "read": read });
+            let stages = json!({ "text": { "kind": "source", "input": input } });
+            let manifest = json!({ "name": "x", "seed": 1, "stages": stages }).to_string();
+            let faults = Manifest::from_bytes("x.json", manifest.into_bytes(), &[]).unwrap_err();
+            assert_eq!(faults.list[0].hint.as_deref(), Some(hint), "{field}: {faults}");
+        }
+    }
+
+    #[test]
+    fn the_hint_sets_a_vocabulary_only_if_it_can_be_trained() {
+        let trained = json!({ "kind": "train_bpe", "vocabulary_size": 4096 });
+        let fits = faults(
+            "nano",
+            trained.clone(),
+            json!({ "kind": "stage", "stage": "tokens" }),
+        );
+        assert!(
+            fits.contains("hint: set `\"vocabulary_size\": 512` in `tokens`"),
+            "{fits}"
+        );
+        let small = faults(
+            "text8-small",
+            trained,
+            json!({ "kind": "stage", "stage": "tokens" }),
+        );
+        assert!(
+            small.contains("has a vocabulary of 35 tokens") && !small.contains("set `"),
+            "{small}"
+        );
+    }
 
     #[test]
     fn the_table_of_references_says_what_the_types_say() {

@@ -15,13 +15,13 @@ impl<'t> Checker<'t> {
         for (name, entry) in &self.stages {
             for (field, span, target, expects) in entry.references() {
                 let is_right = |found: &Entry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
-                // What follows is for faults, and looks at all stages. It stops at the number of faults that are reported.
+                // The rest words a fault and looks at all stages; no more faults are worded than are reported.
                 if target != *name && self.stages.get(target).is_some_and(is_right)
                     || faults.len() >= MAX_FAULTS
                 {
                     continue;
                 }
-                // Of a sweep its stage, unless an instance of it was meant.
+                // A swept stage is one candidate, unless the target names an instance of it.
                 let swept = target.split_once(SIGN).map(|(stage, _)| stage);
                 let of_sweep = swept.filter(|stage| stages.contains(stage));
                 let mut candidates: Vec<&str> = self
@@ -112,8 +112,8 @@ impl<'t> Checker<'t> {
         self.faults.extend(faults);
     }
 
-    /// Circles of two stages and more, each once.
-    pub(super) fn circles(&mut self) {
+    /// Cycles of two stages and more, each once.
+    pub(super) fn cycles(&mut self) {
         let edges: Vec<Vec<(usize, Span, String)>> = self
             .stages
             .iter()
@@ -153,13 +153,13 @@ impl<'t> Checker<'t> {
                     }
                     continue;
                 };
-                self.circle(&path[start..], &edges);
+                self.cycle(&path[start..], &edges);
             }
         }
     }
 
     /// Reports one cycle: its stages with the index past the edge taken, in order.
-    fn circle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
+    fn cycle(&mut self, path: &[(usize, usize)], edges: &[Vec<(usize, Span, String)>]) {
         let name = |stage: usize| self.stages.get_index(stage).map_or("", |(name, _)| *name);
         // Begin with the stage that is written first.
         let first = path

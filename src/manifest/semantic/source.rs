@@ -138,7 +138,13 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
     globs(entry, "read/exclude", &read.exclude, faults);
     match &read.format {
         Some(Format::JsonLines(format)) if !(format.field.is_empty() || format.field.starts_with('/')) => {
-            let hint = format!("did you mean `/{}`?", format.field);
+            // Other programs write `.article.text` or `$.article.text`.
+            let names = format.field.trim_start_matches(['$', '.']).replace('.', "/");
+            let hint = if names.is_empty() {
+                "write an empty string if the value itself is the text".to_owned()
+            } else {
+                format!("did you mean `/{names}`?")
+            };
             faults.push(
                 entry
                     .fault(

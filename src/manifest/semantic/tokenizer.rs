@@ -72,7 +72,7 @@ pub(super) fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faul
     }
 }
 
-/// What to take instead of a `file://` URL: there is nothing to download.
+/// The hint for a `file://` URL: the plain path.
 fn plain_path(url: &str) -> Option<String> {
     let (scheme, rest) = url.split_once("://")?;
     if !scheme.eq_ignore_ascii_case("file") {
@@ -89,7 +89,7 @@ fn plain_path(url: &str) -> Option<String> {
     })
 }
 
-/// The settings of a file from elsewhere, as an object would hold them: pinned where the URL does not do it.
+/// The fields of an object for a remote file, with `sha256` unless the URL pins the file.
 pub(super) fn remote(url: &str) -> String {
     let file = RemoteFile {
         url: url.to_owned(),

@@ -164,7 +164,7 @@ impl<'t> Expander<'t> {
             })
             .collect();
         let order = order(&targets);
-        // A circle is reported elsewhere.
+        // The semantic check reports cycles.
         for index in order.ordered.into_iter().chain(order.circular) {
             self.make(index);
         }
@@ -261,8 +261,8 @@ impl<'t> Expander<'t> {
         name
     }
 
-    /// What a stage's combination inherits: for every joined point of the consumed stages its coordinates, and what the
-    /// fields that name them are to say.
+    /// What a stage's combination inherits: for every joined point of the consumed stages, its coordinates, and the fields
+    /// that name stages with the instances to name.
     #[expect(clippy::type_complexity, reason = "two lists")]
     fn inherited(
         &mut self,

@@ -12,7 +12,7 @@ impl Expansion {
     /// instances.
     pub fn bring_back(&self, drafts: Vec<Draft>) -> Vec<Draft> {
         type FaultIdentity = (Code, Span, String, String);
-        // What follows from a faulty sweep is no fault of its own.
+        // A consequence of a faulty sweep is not reported separately.
         let faulty = |stage: &str| {
             let below = self
                 .faults

@@ -266,9 +266,40 @@ fn values_of_every_kind_have_names_that_shells_and_paths_take() {
             "{name}"
         );
     }
-    // Where a field is taken away its default holds.
+    // Different values with one name are refused as such.
+    let faults = load(&[("model/matrix", json!({ "schedule": [null, "default"] }))])
+        .unwrap_err()
+        .to_string();
+    let message = "`null` and `\"default\"` would both be named `default` in their instances";
+    assert!(faults.contains(message), "{faults}");
+    // Where a field is removed its default holds.
     let loaded = load(&[("model/matrix", json!({ "dropout": [null, 0.2] }))]).unwrap();
     assert_eq!(model(&loaded, "model@dropout=default").dropout, 0.1);
+}
+
+#[test]
+fn the_hint_for_a_list_of_values_adds_it_to_the_matrix_of_the_written_stage() {
+    let seeds = ("model/matrix", json!({ "seed": [1, 2] }));
+    let swept = load(&[seeds.clone()]).unwrap();
+    let with = |argument: &str| {
+        let text = swept.text.clone().into_bytes();
+        Manifest::from_bytes("swept.json", text, &[argument.to_owned()])
+    };
+    let faults = with("stages.model.learning_rate=[0.001,0.002]")
+        .unwrap_err()
+        .to_string();
+    let set = "stages.model.matrix.learning_rate=[0.001,0.002]";
+    assert!(faults.contains(&format!("--set '{set}'")), "{faults}");
+    assert_eq!(names(&with(set).unwrap()).len(), 8);
+    let faults = load(&[seeds, ("model/learning_rate", json!([0.001, 0.002]))]);
+    let faults = faults.unwrap_err().to_string();
+    assert!(faults.contains("into `matrix` of `model`: "), "{faults}");
+    let faults = load(&[("model/matrix", json!({ "learning_rate": [[0.001, 0.002]] }))]);
+    let faults = faults.unwrap_err().to_string();
+    assert!(
+        faults.contains("this is an array") && !faults.contains("to sweep"),
+        "{faults}"
+    );
 }
 
 #[test]

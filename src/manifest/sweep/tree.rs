@@ -81,7 +81,7 @@ pub(super) fn rename(node: &mut Node, field: &str, instance: &str) {
     node.data = Data::String(instance.to_owned());
 }
 
-/// Sets a field, names separated by dots; `null` takes it away.
+/// Sets a field, names separated by dots; `null` removes it.
 pub(super) fn set(node: &mut Node, path: &str, key_span: Span, value: &Node) -> Result<(), String> {
     let mut node = node;
     let names: Vec<&str> = path.split('.').collect();

@@ -47,12 +47,20 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
     for (place, node) in items.iter().enumerate() {
         let value = node.to_json();
         let text = spelling(&value);
-        // Values of one spelling would have one name; `null` and "default" have.
         if let Some(first) = all
             .iter()
             .find(|other| other.value == value || other.text == text)
         {
-            let message = format!("{} is given twice", quoted(&shortened(&value)));
+            let message = if first.value == value {
+                format!("{} is given twice", quoted(&shortened(&value)))
+            } else {
+                format!(
+                    "{} and {} would both be named {} in their instances",
+                    quoted(&shortened(&first.value)),
+                    quoted(&shortened(&value)),
+                    quoted(&text)
+                )
+            };
             return Err(
                 Draft::new(Code::Matrix, node.span, format!("{pointer}/{place}"), message)
                     .value(&value)
@@ -74,7 +82,7 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
 /// The fields of a range.
 const RANGE: [&str; 4] = ["from", "to", "step", "factor"];
 
-/// What a range looks like, for a person.
+/// The form of a range, as messages state it.
 const FORM: &str = "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` unless the step is 1";
 
 /// The numbers of a range with their places.
@@ -230,7 +238,7 @@ fn choice(node: &Node, pointer: &str, number: Number) -> Choice {
     }
 }
 
-/// A number without the dust of binary fractions, to 12 digits; an integer where it has an integer's value, as in texts.
+/// A number rounded to 12 digits, which hides binary fractions; an integer where it has an integer's value, as in texts.
 fn tidy(value: f64) -> Option<Number> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
     if value.fract() == 0.0 && value.abs() < EXACT {
@@ -243,8 +251,8 @@ fn tidy(value: f64) -> Option<Number> {
     Number::from_f64(value)
 }
 
-/// A value as it stands in a name: letters, digits, `.`, `_`, `-` and `+`, so that neither a shell nor a path minds. What
-/// had to be changed for that ends in some digits of its hash, so that two values never have one name.
+/// A value as it is written in a name: letters, digits, `.`, `_`, `-` and `+`, which need no quotes in a shell and are valid
+/// in paths. A value that has other characters is changed and ends in digits of its hash.
 pub(super) fn spelling(value: &Value) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '+');
     let whole = match value {
