@@ -15,7 +15,7 @@
 //! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
-//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and its weight files |
+//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT, the plain transformer, their weight files |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
 //! | 0 | [`error`], [`memory`], [`plural`], [`rng`], [`shapes`] | the one error type; the allocator's settings; counts with their nouns; counter-based random streams; the table of compiled shapes |
 //!

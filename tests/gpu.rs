@@ -119,7 +119,11 @@ fn shape(name: &str) -> &'static Shape {
 
 /// Initial weights, those that begin at zero or one moved: at zero, most gradients vanish and prove nothing.
 fn weights(shape: &Shape) -> Vec<f32> {
-    let mut weights = model::initial(shape, Backbone::Dit, 3);
+    weights_of(shape, Backbone::Dit)
+}
+
+fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
+    let mut weights = model::initial(shape, backbone, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
         if *weight == 0.0 {
             *weight = 0.02 * (i as f32 * 78.233).sin();
@@ -130,8 +134,10 @@ fn weights(shape: &Shape) -> Vec<f32> {
     weights
 }
 
-/// A micro-batch that owns its parts.
+/// A micro-batch that owns its parts, and the network that it is for.
 struct Case {
+    backbone: Backbone,
+    pattern: Pattern,
     tokens: Vec<u32>,
     sigma: Vec<f32>,
     positions: Vec<u32>,
@@ -150,6 +156,8 @@ impl Case {
             random.below(u64::from(support.mask), place, row as u64, l as u32) as u32
         };
         let mut case = Self {
+            backbone: Backbone::Dit,
+            pattern: Pattern::Full,
             tokens: Vec::new(),
             sigma: if conditioned {
                 (0..rows).map(|row| 0.3 + row as f32).collect()
@@ -183,8 +191,31 @@ impl Case {
         case
     }
 
+    /// `rows` rows whose tokens are each predicted from those before, by the plain transformer.
+    fn next_token(shape: &Shape, rows: usize) -> Self {
+        let case = Self::new(shape, rows, 3, false);
+        let random = Random::new(12, Stream::Mask);
+        let text: Vec<u32> = (0..(rows * shape.length) as u64)
+            .map(|at| random.below(u64::from(case.support.mask), 0, at, 0) as u32)
+            .collect();
+        let positions: Vec<u32> = (0..text.len())
+            .filter(|at| at % shape.length + 1 < shape.length)
+            .map(|at| at as u32)
+            .collect();
+        Self {
+            backbone: Backbone::Transformer,
+            pattern: Pattern::Causal,
+            targets: positions.iter().map(|&at| text[at as usize + 1]).collect(),
+            weights: vec![1.0 / text.len() as f32; positions.len()],
+            positions,
+            tokens: text,
+            ..case
+        }
+    }
+
     fn batch(&self) -> Batch<'_> {
         Batch {
+            pattern: self.pattern,
             tokens: &self.tokens,
             sigma: &self.sigma,
             positions: &self.positions,
@@ -233,16 +264,20 @@ fn losses_and_gradients_are_those_of_the_cpu() {
     };
     for &(name, rows) in cases {
         let shape = shape(name);
-        let weights = weights(shape);
-        for conditioned in [false, true] {
-            let case = Case::new(shape, rows, 3, conditioned);
-            let mut cpu = model::build_learner(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights)
-                .expect("CPU");
+        for case in [
+            Case::new(shape, rows, 3, false),
+            Case::new(shape, rows, 3, true),
+            Case::next_token(shape, rows),
+        ] {
+            let backbone = case.backbone;
+            let weights = weights_of(shape, backbone);
+            let mut cpu =
+                model::build_learner(shape, backbone, Device::Cpu, Precision::F32, &weights).expect("CPU");
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
                 let Some(cuda) = cuda(mode) else { return };
                 let mut learner =
-                    cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights).expect("device");
+                    cuda_network::build_learner(shape, backbone, cuda, &weights).expect("device");
                 let [likelihoods, found] = learnt(&mut *learner, &case);
                 let error = off(&likelihoods, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
@@ -500,12 +535,18 @@ fn a_training_follows_the_cpus() {
 /// In f32 a device draws the texts of the CPU, except for draws at the very edge of a token.
 #[test]
 fn chains_are_those_of_the_cpu() {
-    let Some(cuda) = cuda(Mode::F32) else { return };
     let shape = shape("nano");
-    let weights = weights(shape);
-    let network = cuda_network::build(shape, Backbone::Dit, cuda, &weights).expect("device");
-    let cpu = model::build(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights).expect("CPU");
-    let case = Case::new(shape, 4, 0, false);
+    for case in [Case::new(shape, 4, 0, false), Case::next_token(shape, 4)] {
+        chain_is_that_of_the_cpu(shape, &case);
+    }
+}
+
+fn chain_is_that_of_the_cpu(shape: &Shape, case: &Case) {
+    let Some(cuda) = cuda(Mode::F32) else { return };
+    let backbone = case.backbone;
+    let weights = weights_of(shape, backbone);
+    let network = cuda_network::build(shape, backbone, cuda, &weights).expect("device");
+    let cpu = model::build(shape, backbone, Device::Cpu, Precision::F32, &weights).expect("CPU");
     let random = Random::new(9, Stream::Sample);
     let uniforms: Vec<f64> = case
         .positions
@@ -530,14 +571,14 @@ fn chains_are_those_of_the_cpu() {
             uniforms: &uniforms,
             confidence: true,
             sigma: 0.0,
-            pattern: Pattern::Full,
+            pattern: case.pattern,
             temperature: 0.7,
             support: case.support,
         })
         .expect("draws");
     let found = chain.tokens().expect("tokens");
     let logits = cpu
-        .logits(&case.tokens, &[0.0], &case.positions, Pattern::Full)
+        .logits(&case.tokens, &[0.0], &case.positions, case.pattern)
         .expect("CPU");
     let (mut expected, mut scratch) = (case.tokens.clone(), Vec::new());
     let (mut reported, mut elsewhere) = (reported.into_iter(), 0);

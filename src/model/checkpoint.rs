@@ -166,13 +166,10 @@ impl Checkpoint {
         );
         if let Some(held) = held(names).filter(|held| *held != backbone) {
             let has = match held {
-                Backbone::Dit => "it has",
-                Backbone::Transformer => "it has no",
+                Backbone::Dit => "it has `sigma_map` and `adaLN_modulation`",
+                Backbone::Transformer => "it has neither `sigma_map` nor `adaLN_modulation`",
             };
-            let _ = write!(
-                text,
-                "\n  the file holds a {held} ({has} `sigma_map` and `adaLN_modulation`), expected a {backbone}"
-            );
+            let _ = write!(text, "\n  the file holds a {held} ({has}), expected a {backbone}");
             faults = self::faults(&parameters(shape, held), names, &self.reader);
         }
         for fault in faults.iter().take(LISTED_FAULTS) {
@@ -405,6 +402,50 @@ mod tests {
         let text = refused(&path);
         assert!(text.ends_with("\nhint: they fit shape `tiny`"), "{text}");
         assert!(text.contains("\n  and 30 more"), "{text}");
+    }
+
+    /// Each backbone's file comes back as what it is, and is refused as the other.
+    #[test]
+    fn a_file_of_the_other_backbone_is_refused_by_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights.safetensors");
+        let write_of = |backbone, shape: &Shape| {
+            let parameters = parameters(shape, backbone);
+            let values: Vec<f32> = (0..super::total(&parameters)).map(|i| i as f32).collect();
+            let fill = &mut |_: usize, into: &mut [f32]| {
+                into.copy_from_slice(&values);
+                Ok(())
+            };
+            write(&path, &parameters, &[""], &[], fill).unwrap();
+            assert!(read(&path, shape, backbone).unwrap() == values);
+        };
+        let refused = |backbone| {
+            let error = read(&path, nano(), backbone).unwrap_err();
+            let text = error.to_string().replace(&path.display().to_string(), "FILE");
+            format!("{text}\nhint: {}", error.hint_text().unwrap_or_default())
+        };
+        write_of(Backbone::Transformer, nano());
+        insta::assert_snapshot!(refused(Backbone::Dit), @r"
+        `FILE`: its weights do not fit shape `nano`:
+          the file holds a plain transformer (it has neither `sigma_map` nor `adaLN_modulation`), expected a DiT
+        hint: they fit a plain transformer of shape `nano`
+        ");
+        write_of(Backbone::Dit, nano());
+        insta::assert_snapshot!(refused(Backbone::Transformer), @r"
+        `FILE`: its weights do not fit shape `nano`:
+          the file holds a DiT (it has `sigma_map` and `adaLN_modulation`), expected a plain transformer
+        hint: they fit a DiT of shape `nano`
+        ");
+        write_of(Backbone::Transformer, Shape::find("tiny").unwrap());
+        let text = refused(Backbone::Dit);
+        assert!(
+            text.ends_with("\nhint: they fit a plain transformer of shape `tiny`"),
+            "{text}"
+        );
+        assert!(
+            text.contains("`backbone.vocab_embed.embedding` is [1024, 128], expected [512, 64]"),
+            "{text}"
+        );
     }
 
     #[test]

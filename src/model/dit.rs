@@ -289,7 +289,7 @@ fn modulated<B: Backend, C: ConstDim, M: ConstDim>(
 enum Conditioning<A: Arch, B: Backend> {
     /// c, a row for each σ: a linear layer of each block makes its modulation.
     Vector(B::Act<(usize, A::C)>),
-    /// One modulation for all, which changes nothing.
+    /// A modulation that changes nothing, for every block the same.
     Neutral(B::Act<(usize, A::D6)>),
 }
 
@@ -364,12 +364,15 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     /// gate 1, twice.
     fn conditioning(&self, b: &B, sigma: &[f32]) -> Result<Conditioning<A, B>> {
         let Some(time) = &self.time else {
-            let d = A::D::SIZE;
-            let mut neutral = vec![0.0; 6 * d];
-            for gate in [GATE_A, GATE_M] {
-                neutral[gate * d..][..d].fill(1.0);
+            // As many rows as a conditioning vector has: backends share out their work by them.
+            let mut neutral = vec![0.0; sigma.len() * A::D6::SIZE];
+            for (chunk, values) in neutral.chunks_exact_mut(A::D::SIZE).enumerate() {
+                if [GATE_A, GATE_M].contains(&(chunk % 6)) {
+                    values.fill(1.0);
+                }
             }
-            return Ok(Conditioning::Neutral(b.input((1, A::D6::default()), &neutral)?));
+            let shape = (sigma.len(), A::D6::default());
+            return Ok(Conditioning::Neutral(b.input(shape, &neutral)?));
         };
         let features = b.input((sigma.len(), Const::<TIME_FEATURES>), &time_features(sigma))?;
         let hidden = b.linear(&features, &time.hidden.weight, Some(&time.hidden.bias))?;

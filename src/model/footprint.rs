@@ -97,10 +97,13 @@ mod tests {
 
     #[test]
     fn micro_batches_divide_and_shrink_with_the_rows() {
-        for shape in SHAPES {
-            let rows = micro_batch(shape, Backbone::Dit, 512);
+        let all = SHAPES
+            .iter()
+            .flat_map(|shape| Backbone::ALL.map(|backbone| (shape, backbone)));
+        for (shape, backbone) in all {
+            let rows = micro_batch(shape, backbone, 512);
             assert_eq!(512 % rows, 0);
-            let (tokens, bytes) = (shape.length, Footprint::of(shape, Backbone::Dit).training_per_row);
+            let (tokens, bytes) = (shape.length, Footprint::of(shape, backbone).training_per_row);
             assert!(rows == 1 || rows as usize * tokens <= TOKENS && rows as usize * bytes <= ACTIVATIONS);
         }
         let of = |name, batch| micro_batch(Shape::find(name).unwrap(), Backbone::Dit, batch);

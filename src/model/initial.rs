@@ -74,8 +74,14 @@ mod tests {
     #[test]
     fn initial_weights_have_the_authors_distribution_and_depend_on_the_seed_alone() {
         let shape = Shape::find("nano").unwrap();
-        let values = initial(shape, Backbone::Dit, 7);
-        for parameter in parameters(shape, Backbone::Dit) {
+        for backbone in Backbone::ALL {
+            have_the_authors_distribution(shape, backbone);
+        }
+    }
+
+    fn have_the_authors_distribution(shape: &Shape, backbone: Backbone) {
+        let values = initial(shape, backbone, 7);
+        for parameter in parameters(shape, backbone) {
             let own = &values[parameter.range()];
             let name = parameter.name.as_str();
             let bound = match name {
@@ -107,9 +113,9 @@ mod tests {
                 "{name}: variance {variance}"
             );
         }
-        assert_eq!(initial(shape, Backbone::Dit, 7), values);
+        assert_eq!(initial(shape, backbone, 7), values);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert_eq!(pool.install(|| initial(shape, Backbone::Dit, 7)), values);
-        assert_ne!(initial(shape, Backbone::Dit, 8), values);
+        assert_eq!(pool.install(|| initial(shape, backbone, 7)), values);
+        assert_ne!(initial(shape, backbone, 8), values);
     }
 }

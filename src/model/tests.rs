@@ -10,6 +10,7 @@ use crate::kernels::composite::{Accumulated, Composite};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend, Fused};
 use crate::rng::{Random, Stream};
+use crate::shapes::SHAPES;
 
 type Exact = Composite<f64, Cpu>;
 
@@ -19,11 +20,11 @@ fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
 }
 
-/// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
 fn weights() -> Vec<f32> {
     weights_of(nano(), Backbone::Dit)
 }
 
+/// Initial weights with the zero-initialised ones made random: at zero, most gradients vanish and prove nothing.
 fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
     let mut weights = initial(shape, backbone, 3);
     for (i, weight) in weights.iter_mut().enumerate() {
@@ -36,8 +37,10 @@ fn weights_of(shape: &Shape, backbone: Backbone) -> Vec<f32> {
     weights
 }
 
-/// A micro-batch that owns its parts.
+/// A micro-batch that owns its parts, and the network that it is for.
 struct Case {
+    backbone: Backbone,
+    pattern: Pattern,
     tokens: Vec<u32>,
     sigma: Vec<f32>,
     positions: Vec<u32>,
@@ -58,6 +61,8 @@ impl Case {
         let length = shape.length;
         let tokens = u64::from(support.mask);
         let mut case = Self {
+            backbone: Backbone::Dit,
+            pattern: Pattern::Full,
             tokens: Vec::new(),
             sigma: if conditioned {
                 (0..rows).map(|row| 0.3 + row as f32).collect()
@@ -90,8 +95,65 @@ impl Case {
         case
     }
 
+    /// `rows` rows whose tokens are each predicted from those before, by the plain transformer.
+    fn next_token(shape: &Shape, support: VocabSupport, rows: usize, dropout: bool) -> Self {
+        let masked = Self::of(shape, support, rows, false, dropout);
+        let random = Random::new(12, Stream::Mask);
+        let text: Vec<u32> = (0..(rows * shape.length) as u64)
+            .map(|at| random.below(u64::from(support.mask), 0, at, 0) as u32)
+            .collect();
+        let positions: Vec<u32> = (0..text.len())
+            .filter(|at| at % shape.length + 1 < shape.length)
+            .map(|at| at as u32)
+            .collect();
+        Self {
+            backbone: Backbone::Transformer,
+            pattern: Pattern::Causal,
+            targets: positions.iter().map(|&at| text[at as usize + 1]).collect(),
+            weights: positions
+                .iter()
+                .map(|&at| 0.01 + (at % 7) as f32 / 100.0)
+                .collect(),
+            positions,
+            tokens: text,
+            ..masked
+        }
+    }
+
+    /// A batch of each backbone, with dropout.
+    fn of_both(rows: usize) -> [Self; 2] {
+        [
+            Self::new(rows, true, true),
+            Self::next_token(nano(), ALPHABET, rows, true),
+        ]
+    }
+
+    /// The weights of its network, of shape `nano`.
+    fn network_weights(&self) -> Vec<f32> {
+        weights_of(nano(), self.backbone)
+    }
+
+    fn exact(&self) -> CpuNetwork<Nano, Exact> {
+        CpuNetwork::new(Exact::new(Cpu::default()), self.backbone, &self.network_weights()).unwrap()
+    }
+
+    fn fused(&self) -> CpuNetwork<Nano, Fused> {
+        CpuNetwork::new(Fused::default(), self.backbone, &self.network_weights()).unwrap()
+    }
+
+    fn logits(&self, network: &dyn Network, positions: &[u32]) -> Vec<f32> {
+        network
+            .logits(&self.tokens, &self.sigma, positions, self.pattern)
+            .unwrap()
+    }
+
+    fn everywhere(&self) -> Vec<u32> {
+        (0..self.tokens.len() as u32).collect()
+    }
+
     fn batch(&self) -> Batch<'_> {
         Batch {
+            pattern: self.pattern,
             tokens: &self.tokens,
             sigma: &self.sigma,
             positions: &self.positions,
@@ -111,6 +173,8 @@ impl Case {
             .collect();
         let shared = self.sigma.len() == 1;
         Self {
+            backbone: self.backbone,
+            pattern: self.pattern,
             sigma: if shared {
                 self.sigma.clone()
             } else {
@@ -142,20 +206,25 @@ fn gradient(network: &mut dyn HostNetwork) -> Vec<f32> {
 /// The gradient of the loss in f64 against central differences, at two entries of every parameter.
 #[test]
 fn gradients_of_the_whole_network_match_finite_differences() {
-    let case = Case::new(2, true, true);
-    let weights = weights();
+    for case in Case::of_both(2) {
+        match_finite_differences(&case);
+    }
+}
+
+fn match_finite_differences(case: &Case) {
+    let (backbone, weights) = (case.backbone, case.network_weights());
     let loss = |weights: &[f32]| {
         let backend = Exact::new(Cpu::default());
-        let dit = Dit::<Nano, Exact>::new(&backend, Backbone::Dit, weights).unwrap();
+        let dit = Dit::<Nano, Exact>::new(&backend, backbone, weights).unwrap();
         let (loss, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
         backend.wide_values(&loss)[0]
     };
     let backend = Exact::new(Cpu::default());
-    let dit = Dit::<Nano, Exact>::new(&backend, Backbone::Dit, &weights).unwrap();
+    let dit = Dit::<Nano, Exact>::new(&backend, backbone, &weights).unwrap();
     backend.record(Accumulated::default());
     let (total, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
     let gradient = backend.backward(total).unwrap().wide();
-    for (index, parameter) in parameters(nano(), Backbone::Dit).iter().enumerate() {
+    for (index, parameter) in parameters(nano(), backbone).iter().enumerate() {
         let own = &gradient[parameter.offset..][..parameter.len()];
         assert!(own.iter().any(|&g| g != 0.0), "{}: no gradient", parameter.name);
         let any =
@@ -212,14 +281,14 @@ fn fused() -> CpuNetwork<Nano, Fused> {
 /// Loss, logits and every gradient, fused in f32 against composite in f64.
 #[test]
 fn the_fused_network_agrees_with_the_composite_one() {
-    for (conditioned, dropout) in [(false, false), (true, true)] {
-        let case = Case::new(3, conditioned, dropout);
-        let (mut fused, mut exact) = (fused(), exact());
+    let [dit, transformer] = Case::of_both(3);
+    for case in [Case::new(3, false, false), dit, transformer] {
+        let (mut fused, mut exact) = (case.fused(), case.exact());
         let nll = fused.accumulate(&case.batch(), ALPHABET).unwrap();
         // 1e-5: f32 through two blocks; relative to losses of order one to ten.
         assert_close(&nll, &exact.accumulate(&case.batch(), ALPHABET).unwrap(), 1e-5);
         let (found, expected) = (gradient(&mut fused), gradient(&mut exact));
-        for parameter in parameters(nano(), Backbone::Dit) {
+        for parameter in parameters(nano(), case.backbone) {
             let own = parameter.range();
             let largest = expected[own.clone()]
                 .iter()
@@ -237,13 +306,12 @@ fn the_fused_network_agrees_with_the_composite_one() {
                 );
             }
         }
-        let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-        let logits = |network: &dyn Network| {
-            network
-                .logits(&case.tokens, &case.sigma, &everywhere, Pattern::Full)
-                .unwrap()
-        };
-        assert_close(&logits(&fused), &logits(&exact), 1e-5);
+        let everywhere = case.everywhere();
+        assert_close(
+            &case.logits(&fused, &everywhere),
+            &case.logits(&exact, &everywhere),
+            1e-5,
+        );
     }
 }
 
@@ -276,36 +344,142 @@ fn rounded_products_stay_near() {
 /// What is not computed does not show: a position's logits have the same bits whichever others are asked for.
 #[test]
 fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
-    let (network, v) = (fused(), nano().vocabulary);
-    let case = Case::new(3, false, false);
-    let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-    let ask = |positions: &[u32]| {
-        network
-            .logits(&case.tokens, &case.sigma, positions, Pattern::Full)
-            .unwrap()
-    };
-    let full = ask(&everywhere);
-    for wanted in [&case.positions[..], &[0], &[31, 32, 95]] {
-        for (i, (&at, found)) in wanted.iter().zip(ask(wanted).chunks(v)).enumerate() {
+    for case in Case::of_both(3) {
+        let (network, v) = (case.fused(), nano().vocabulary);
+        let full = case.logits(&network, &case.everywhere());
+        for wanted in [&case.positions[..], &[0], &[31, 32, 95]] {
+            let found = case.logits(&network, wanted);
+            for (i, (&at, found)) in wanted.iter().zip(found.chunks(v)).enumerate() {
+                assert!(
+                    found == &full[at as usize * v..][..v],
+                    "logits {i} of {}",
+                    wanted.len()
+                );
+            }
+        }
+    }
+}
+
+/// The tensors of the authors' autoregressive model, in the DiT's order.
+#[test]
+fn the_plain_transformer_has_the_parameters_without_time() {
+    for shape in SHAPES {
+        let [dit, own] = Backbone::ALL.map(|backbone| parameters(shape, backbone));
+        assert_eq!(
+            (dit.len(), own.len()),
+            (10 + 10 * shape.blocks, 4 + 8 * shape.blocks)
+        );
+        let names = |parameters: &[Parameter]| -> Vec<String> {
+            let names = parameters.iter().map(|parameter| parameter.name.clone());
+            let of_time = |name: &String| name.contains("sigma_map") || name.contains("adaLN_modulation");
+            names.filter(|name| !of_time(name)).collect()
+        };
+        assert_eq!(names(&own), names(&dit));
+        assert_eq!(names(&own).len(), own.len());
+        let mut end = 0;
+        for parameter in &own {
+            assert_eq!(parameter.offset, end);
+            end += parameter.len();
             assert!(
-                found == &full[at as usize * v..][..v],
-                "logits {i} of {}",
-                wanted.len()
+                dit.iter()
+                    .any(|other| (&other.name, &other.dims) == (&parameter.name, &parameter.dims))
             );
         }
     }
 }
 
+/// Weights of the DiT without an effect of time: its modulations are shift 0, scale 0, gate 1 whatever c is, the others those
+/// of the plain transformer.
+fn timeless(shape: &Shape, plain: &[f32]) -> Vec<f32> {
+    let own = parameters(shape, Backbone::Transformer);
+    let mut weights = weights_of(shape, Backbone::Dit);
+    for parameter in parameters(shape, Backbone::Dit) {
+        let values = &mut weights[parameter.range()];
+        if let Some(own) = own.iter().find(|own| own.name == parameter.name) {
+            values.copy_from_slice(&plain[own.range()]);
+        } else if parameter.name.contains("adaLN_modulation") {
+            values.fill(0.0);
+            if parameter.name.starts_with("blocks.") && parameter.dims.len() == 1 {
+                for gate in [2, 5] {
+                    values[gate * shape.width..][..shape.width].fill(1.0);
+                }
+            }
+        }
+    }
+    weights
+}
+
+/// Of the DiT's gradient what the plain transformer has, too.
+fn without_time(shape: &Shape, gradient: &[f32]) -> Vec<f32> {
+    let dit = parameters(shape, Backbone::Dit);
+    let own = parameters(shape, Backbone::Transformer);
+    own.iter()
+        .filter_map(|own| dit.iter().find(|dit| dit.name == own.name))
+        .flat_map(|dit| gradient[dit.range()].iter().copied())
+        .collect()
+}
+
+fn bits(values: &[f32]) -> Vec<u32> {
+    values.iter().map(|x| x.to_bits()).collect()
+}
+
+/// A modulation that changes nothing changes no bit: neither of a loss nor of a gradient.
+#[test]
+fn the_plain_transformer_is_the_dit_without_an_effect_of_time() {
+    let case = Case::next_token(nano(), ALPHABET, 3, true);
+    let plain = case.network_weights();
+    for precision in [Precision::F32, Precision::Bf16] {
+        let network = |backbone, weights: &[f32]| {
+            CpuNetwork::<Nano, _>::new(Fused::with_precision(precision), backbone, weights).unwrap()
+        };
+        let mut own = network(Backbone::Transformer, &plain);
+        let mut dit = network(Backbone::Dit, &timeless(nano(), &plain));
+        assert_eq!(
+            (own.backbone(), dit.backbone()),
+            (Backbone::Transformer, Backbone::Dit)
+        );
+        let [found, expected] = [&mut own as &mut dyn HostNetwork, &mut dit]
+            .map(|network| network.accumulate(&case.batch(), ALPHABET).unwrap());
+        assert_eq!(bits(&found), bits(&expected));
+        assert_eq!(
+            bits(&gradient(&mut own)),
+            bits(&without_time(nano(), &gradient(&mut dit)))
+        );
+    }
+}
+
+/// A token changes no logits before it, and some at it and after.
+#[test]
+fn causal_logits_do_not_depend_on_later_tokens() {
+    let case = Case::next_token(nano(), ALPHABET, 2, false);
+    let (network, v) = (case.fused(), nano().vocabulary);
+    let before = case.logits(&network, &case.everywhere());
+    let changed = 40; // of the second row's tokens, 32 to 63
+    let mut other = Case::next_token(nano(), ALPHABET, 2, false);
+    other.tokens[changed] = (other.tokens[changed] + 1) % ALPHABET.mask;
+    let after = other.logits(&network, &other.everywhere());
+    assert_eq!(bits(&before[..changed * v]), bits(&after[..changed * v]));
+    let mut rows = before[changed * v..]
+        .chunks(v)
+        .zip(after[changed * v..].chunks(v));
+    assert!(rows.all(|(before, after)| before != after));
+    // All of a row attends to all of it otherwise.
+    other.pattern = Pattern::Full;
+    let full = other.logits(&network, &other.everywhere());
+    assert_ne!(full[32 * v..][..v], after[32 * v..][..v]);
+}
+
 /// The promise on which resuming rests: the same bits for any micro-batch and any number of threads.
 #[test]
 fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
+    let [dit, transformer] = Case::of_both(6);
     let cases = [
-        (false, Precision::F32),
-        (true, Precision::F32),
-        (false, Precision::Bf16),
+        (Case::new(6, false, true), Precision::F32),
+        (dit, Precision::F32),
+        (Case::new(6, false, true), Precision::Bf16),
+        (transformer, Precision::F32),
     ];
-    for (conditioned, precision) in cases {
-        let case = Case::new(6, conditioned, true);
+    for (case, precision) in cases {
         let bits = |micro: usize, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -313,7 +487,8 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
                 .unwrap();
             pool.install(|| {
                 let backend = Fused::with_precision(precision);
-                let mut network = CpuNetwork::<Nano, _>::new(backend, Backbone::Dit, &weights()).unwrap();
+                let weights = case.network_weights();
+                let mut network = CpuNetwork::<Nano, _>::new(backend, case.backbone, &weights).unwrap();
                 let mut nll = Vec::new();
                 for first in (0..6).step_by(micro) {
                     let part = case.part(first..(first + micro).min(6));
@@ -335,9 +510,9 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
 
 #[test]
 fn micro_batches_accumulate_to_the_gradient_of_the_batch() {
-    for conditioned in [false, true] {
-        let case = Case::new(3, conditioned, true);
-        let (mut whole, mut parts) = (exact(), exact());
+    let [dit, transformer] = Case::of_both(3);
+    for case in [Case::new(3, false, true), dit, transformer] {
+        let (mut whole, mut parts) = (case.exact(), case.exact());
         let nll = whole.accumulate(&case.batch(), ALPHABET).unwrap();
         let mut nll_parts = parts.accumulate(&case.part(0..1).batch(), ALPHABET).unwrap();
         nll_parts.extend(parts.accumulate(&case.part(1..3).batch(), ALPHABET).unwrap());
@@ -546,18 +721,30 @@ mod cuda {
     }
 
     fn emulated<A: Arch>(element: DType) -> CudaLearner<A> {
+        emulated_of(Backbone::Dit, element, &weights_of(A::SHAPE, Backbone::Dit))
+    }
+
+    fn emulated_of<A: Arch>(backbone: Backbone, element: DType, weights: &[f32]) -> CudaLearner<A> {
         let cuda = Cuda::new(Box::new(Emulated::default()), element);
-        CudaLearner::new(cuda, Backbone::Dit, &weights_of(A::SHAPE, Backbone::Dit)).unwrap()
+        CudaLearner::new(cuda, backbone, weights).unwrap()
     }
 
     fn host<A: Arch>() -> HostLearner<CpuNetwork<A, Fused>> {
-        let network = CpuNetwork::new(
-            Fused::default(),
-            Backbone::Dit,
-            &weights_of(A::SHAPE, Backbone::Dit),
-        )
-        .unwrap();
+        host_of(Backbone::Dit)
+    }
+
+    fn host_of<A: Arch>(backbone: Backbone) -> HostLearner<CpuNetwork<A, Fused>> {
+        let weights = weights_of(A::SHAPE, backbone);
+        let network = CpuNetwork::new(Fused::default(), backbone, &weights).unwrap();
         HostLearner::new(network).unwrap()
+    }
+
+    /// A batch of the network: of the DiT with some tokens masked and one time, of the plain transformer with next tokens.
+    fn case_of(shape: &Shape, backbone: Backbone, support: VocabSupport, rows: usize) -> Case {
+        match backbone {
+            Backbone::Dit => Case::of(shape, support, rows, false, true),
+            Backbone::Transformer => Case::next_token(shape, support, rows, true),
+        }
     }
 
     /// Gradient and loss accumulated so far.
@@ -589,12 +776,15 @@ mod cuda {
         loss: f32,
         slope: f64,
     ) {
-        for (conditioned, dropout) in [(false, false), (true, true)] {
-            let case = Case::of(A::SHAPE, support, 3, conditioned, dropout);
+        for case in [
+            Case::of(A::SHAPE, support, 3, false, false),
+            Case::of(A::SHAPE, support, 3, true, true),
+            Case::next_token(A::SHAPE, support, 3, true),
+        ] {
             let cuda = Cuda::new(device(), element);
-            let mut cuda =
-                CudaLearner::<A>::new(cuda, Backbone::Dit, &weights_of(A::SHAPE, Backbone::Dit)).unwrap();
-            let mut fused = host::<A>();
+            let weights = weights_of(A::SHAPE, case.backbone);
+            let mut cuda = CudaLearner::<A>::new(cuda, case.backbone, &weights).unwrap();
+            let mut fused = host_of::<A>(case.backbone);
             for learner in [&mut cuda as &mut dyn Learner, &mut fused] {
                 learner.accumulate(&case.batch(), support).unwrap();
             }
@@ -607,7 +797,7 @@ mod cuda {
                 (found_loss - expected_loss).abs() <= f64::from(loss) * (scale + expected_loss),
                 "{found_loss}, {expected_loss}"
             );
-            for parameter in parameters(A::SHAPE, Backbone::Dit) {
+            for parameter in parameters(A::SHAPE, case.backbone) {
                 let own = parameter.range();
                 let off = norm(
                     found[own.clone()]
@@ -623,12 +813,7 @@ mod cuda {
                     off / whole
                 );
             }
-            let everywhere: Vec<u32> = (0..case.tokens.len() as u32).collect();
-            let logits = |network: &dyn Network| {
-                network
-                    .logits(&case.tokens, &case.sigma, &everywhere, Pattern::Full)
-                    .unwrap()
-            };
+            let logits = |network: &dyn Network| case.logits(network, &case.everywhere());
             assert_close(&logits(cuda.network()), &logits(fused.network()), loss);
         }
     }
@@ -738,7 +923,7 @@ mod cuda {
             weight_decay: 0.01,
         };
         for step in steps {
-            let mut case = Case::of(shape, support, 2, false, true);
+            let mut case = case_of(shape, learner.network().backbone(), support, 2);
             case.dropout = case.dropout.map(|dropout| Dropout { step, ..dropout });
             learner.accumulate(&case.batch(), support).unwrap();
             let update = Update {
@@ -755,12 +940,13 @@ mod cuda {
         (weights, moments)
     }
 
-    fn ten_steps<A: Arch>(support: VocabSupport) {
-        let start = weights_of(A::SHAPE, Backbone::Dit);
-        let (expected, _) = train(&mut host::<A>(), support, 0..10);
+    fn ten_steps<A: Arch>(backbone: Backbone, support: VocabSupport) {
+        let start = weights_of(A::SHAPE, backbone);
+        let device = |element| emulated_of::<A>(backbone, element, &start);
+        let (expected, _) = train(&mut host_of::<A>(backbone), support, 0..10);
         // AdamW moves every weight by about the learning rate whatever its gradient: of small gradients rounding shows.
         for (element, tolerance) in [(DType::F32, 2e-3), (DType::Bf16, 0.2)] {
-            let (whole, whole_moments) = train(&mut emulated::<A>(element), support, 0..10);
+            let (whole, whole_moments) = train(&mut device(element), support, 0..10);
             let moved = norm(expected.iter().zip(&start).map(|(a, b)| a - b));
             let off = norm(expected.iter().zip(&whole).map(|(a, b)| a - b));
             assert!(
@@ -769,8 +955,8 @@ mod cuda {
                 off / moved
             );
 
-            let (half, moments) = train(&mut emulated::<A>(element), support, 0..5);
-            let mut resumed = emulated::<A>(element);
+            let (half, moments) = train(&mut device(element), support, 0..5);
+            let mut resumed = device(element);
             resumed.load(&half, moments).unwrap();
             let (end, moments) = train(&mut resumed, support, 5..10);
             let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
@@ -849,8 +1035,77 @@ mod cuda {
 
     #[test]
     fn ten_steps_end_where_the_cpus_do_and_a_resumed_run_in_the_same_bits() {
-        ten_steps::<Nano>(ALPHABET);
-        ten_steps::<Odd>(ODD);
+        ten_steps::<Nano>(Backbone::Dit, ALPHABET);
+        ten_steps::<Nano>(Backbone::Transformer, ALPHABET);
+        ten_steps::<Odd>(Backbone::Dit, ODD);
+    }
+
+    #[test]
+    fn on_a_device_the_plain_transformer_is_the_dit_without_an_effect_of_time() {
+        let case = Case::next_token(nano(), ALPHABET, 3, true);
+        let plain = case.network_weights();
+        for element in [DType::F32, DType::Bf16] {
+            let of = |backbone, weights: &[f32]| {
+                let mut learner = emulated_of::<Nano>(backbone, element, weights);
+                learner.accumulate(&case.batch(), ALPHABET).unwrap();
+                accumulated(&mut learner)
+            };
+            let (found, loss) = of(Backbone::Transformer, &plain);
+            let (expected, expected_loss) = of(Backbone::Dit, &timeless(nano(), &plain));
+            assert_eq!(loss.to_bits(), expected_loss.to_bits(), "{element:?}");
+            assert!(
+                bits(&found) == bits(&without_time(nano(), &expected)),
+                "{element:?}: another gradient"
+            );
+        }
+    }
+
+    /// Rows continued token by token, in a chain on a device: the tokens, and the numbers reported, are the CPU's.
+    #[test]
+    fn a_causal_chain_on_a_device_draws_what_the_cpu_draws() {
+        let case = Case::next_token(nano(), ALPHABET, 2, false);
+        let cpu = case.fused();
+        let device = emulated_of::<Nano>(case.backbone, DType::F32, &case.network_weights());
+        let length = nano().length;
+        let run = |network: &dyn Network, pattern: Pattern| {
+            let mut chain = network.chain(&case.tokens).unwrap();
+            let mut entropies = Vec::new();
+            for step in 0..6 {
+                let at = 9 + step;
+                let random = Random::new(step as u64, Stream::Sample);
+                let request = Request {
+                    rows: &[0, 1],
+                    positions: &[at as u32, (length + at) as u32],
+                    actions: &[Action::Report; 2],
+                    uniforms: &[random.uniform(0, 0, 0), random.uniform(0, 1, 0)],
+                    confidence: true,
+                    sigma: 0.0,
+                    pattern,
+                    temperature: 1.0,
+                    support: ALPHABET,
+                };
+                let draws = chain.draw(&request).unwrap();
+                assert_eq!(draws.len(), 2);
+                entropies.extend(draws.iter().map(|draw| draw.confidence.unwrap().entropy));
+                let tokens: Vec<u32> = draws.iter().map(|draw| draw.token).collect();
+                chain.write(&[at + 1, length + at + 1], &tokens).unwrap();
+            }
+            (chain.tokens().unwrap(), entropies)
+        };
+        let (expected, entropies) = run(&cpu, Pattern::Causal);
+        assert_ne!(expected, case.tokens);
+        let (found, found_entropies) = run(device.network(), Pattern::Causal);
+        assert_eq!(found, expected);
+        // 1e-3: of some nats, from logits that are sums in another order.
+        for (found, expected) in found_entropies.iter().zip(&entropies) {
+            assert!((found - expected).abs() < 1e-3, "{found}, {expected}");
+        }
+        let (_, full) = run(device.network(), Pattern::Full);
+        assert!(
+            full.iter()
+                .zip(&entropies)
+                .any(|(full, causal)| (full - causal).abs() > 1e-3)
+        );
     }
 
     /// What lies on one device is no tensor of another.

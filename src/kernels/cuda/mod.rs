@@ -103,6 +103,8 @@ pub(super) struct Matrix {
     pub(super) rows: usize,
     pub(super) columns: usize,
     pub(super) gradient: Slot,
+    /// Whether it is an input, whose gradient no weight needs.
+    pub(super) is_input: bool,
     /// Of the output of a GELU its input: a product that makes this one's gradient may make that one's at once.
     pub(super) inner: Option<Rc<Inner>>,
 }
@@ -355,7 +357,10 @@ impl Backend for Cuda {
         }
         let rows = values.len() / columns.max(1);
         let buffer = self.queue.upload(&narrowed(values, self.element));
-        Ok(Self::act(self.matrix(buffer, rows, columns)))
+        Ok(Self::act(Matrix {
+            is_input: true,
+            ..self.matrix(buffer, rows, columns)
+        }))
     }
 
     fn values<S: Shape>(&self, x: &Act<S>) -> Result<Vec<f32>> {

@@ -119,6 +119,7 @@ impl Cuda {
             rows,
             columns,
             gradient: Slot::default(),
+            is_input: false,
             inner: None,
         }
     }
@@ -801,18 +802,20 @@ impl Cuda {
                     NORM_WARPS * width * DType::F32.bytes(),
                     &arguments,
                 );
-                let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
-                let at = [partial.at(), dmodulation.at()].map(Argument::At);
-                cuda.run(
-                    GATED_RESIDUAL,
-                    "residual_gates",
-                    &constants,
-                    [width.div_ceil(TOTALS), places.batch, 1],
-                    THREADS,
-                    THREADS * DType::F32.bytes(),
-                    &[&at[..], &[number(chunks)]].concat(),
-                );
-                *modulation.gradient.borrow_mut() = Some(dmodulation);
+                if !modulation.is_input {
+                    let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
+                    let at = [partial.at(), dmodulation.at()].map(Argument::At);
+                    cuda.run(
+                        GATED_RESIDUAL,
+                        "residual_gates",
+                        &constants,
+                        [width.div_ceil(TOTALS), places.batch, 1],
+                        THREADS,
+                        THREADS * DType::F32.bytes(),
+                        &[&at[..], &[number(chunks)]].concat(),
+                    );
+                    *modulation.gradient.borrow_mut() = Some(dmodulation);
+                }
                 cuda.give(&branch.gradient, dbranch);
                 cuda.give(&x, dy);
                 Ok(())

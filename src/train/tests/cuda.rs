@@ -248,13 +248,17 @@ fn divergence_on_cuda_is_an_error_and_leaves_the_weights() {
 /// The memory of a plan without a device is what a device is asked for.
 #[test]
 fn cuda_memory_taken_is_the_memory_planned() {
-    for element in [DType::F32, DType::Bf16] {
+    for (element, backbone) in [
+        (DType::F32, Backbone::Dit),
+        (DType::Bf16, Backbone::Dit),
+        (DType::Bf16, Backbone::Transformer),
+    ] {
         let planned = model::cuda_network::plan::<Nano>(
             Cuda::new(
                 Box::new(crate::kernels::cuda::planning::Planning::default()),
                 element,
             ),
-            Backbone::Dit,
+            backbone,
             4,
             2 * nano().length,
         )
@@ -262,7 +266,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken = model::cuda_network::plan::<Nano>(cuda, Backbone::Dit, 4, 2 * nano().length).unwrap();
+        let taken = model::cuda_network::plan::<Nano>(cuda, backbone, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
