@@ -37,6 +37,19 @@ impl Kind {
     }
 }
 
+/// What would help, for a caller whose settings offer a better way out than the hint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Remedy {
+    /// A network or a proxy, or a file that is brought by hand.
+    Network,
+    /// Credentials, or a file that is brought by hand.
+    Credentials,
+    /// A higher limit of the size of a file.
+    Limit,
+    /// Another URL, checksum or commit: the server has another file, or no file.
+    Reference,
+}
+
 /// An error with its kind, its chain of contexts and, where there is one, the way out.
 #[derive(Clone, Debug)]
 pub struct Error(Box<Inner>);
@@ -47,6 +60,7 @@ struct Inner {
     /// Innermost first; printed in reverse.
     messages: Vec<String>,
     hint: Option<String>,
+    remedy: Option<Remedy>,
     source: Option<Arc<dyn std::error::Error + Send + Sync>>,
     /// Other errors of the same work, which are reported after this one.
     others: Vec<Error>,
@@ -62,6 +76,7 @@ impl Error {
             kind,
             messages: vec![message.into()],
             hint: None,
+            remedy: None,
             source: None,
             others: Vec::new(),
         }))
@@ -92,6 +107,13 @@ impl Error {
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.0.hint.get_or_insert_with(|| hint.into());
+        self
+    }
+
+    /// States what would help.
+    #[must_use]
+    pub fn remedy(mut self, remedy: Remedy) -> Self {
+        self.0.remedy = Some(remedy);
         self
     }
 
@@ -158,6 +180,12 @@ impl Error {
         false
     }
 
+    /// What would help, where that was stated.
+    #[must_use]
+    pub fn stated_remedy(&self) -> Option<Remedy> {
+        self.0.remedy
+    }
+
     /// What can be done about it.
     #[must_use]
     pub fn hint_text(&self) -> Option<&str> {
@@ -213,6 +241,7 @@ impl<T> Context<T> for std::io::Result<T> {
                 kind,
                 messages: vec![context()],
                 hint: None,
+                remedy: None,
                 source: Some(Arc::new(e)),
                 others: Vec::new(),
             }))
@@ -236,6 +265,7 @@ impl<T, E: Into<Box<dyn std::error::Error + Send + Sync>>> Wrap<T> for std::resu
                 kind,
                 messages: vec![context()],
                 hint: None,
+                remedy: None,
                 source: Some(Arc::from(e.into())),
                 others: Vec::new(),
             }))

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::{Map, Value, json};
 
 use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::event::Progress;
 use crate::manifest::source::RemoteFile;
 use crate::manifest::vocabularies::{Family, Published};
@@ -181,7 +181,7 @@ pub fn tokenizer(
     }
 }
 
-/// An error of a tokenizer's download with a way out that its settings have: those of a source are others.
+/// An error of a tokenizer's download with a hint about the tokenizer's settings: that of a download is about a source's.
 fn with_way_out(config: &Tokenizer, error: Error) -> Error {
     let by_hand = match config {
         Tokenizer::Published(config) => {
@@ -195,26 +195,18 @@ fn with_way_out(config: &Tokenizer, error: Error) -> Error {
               \"tokenizer.json\" }`"
             .to_owned(),
     };
-    let Some(known) = error.hint_text() else {
-        return error;
-    };
-    // Settings of a source that a published tokenizer has not.
-    let is_set = |field: &&str| known.contains(*field);
-    let hint = match config {
-        _ if known == fetch::NO_NETWORK => {
+    let hint = match (config, error.stated_remedy()) {
+        (_, Some(Remedy::Network)) => {
             format!("behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, {by_hand}")
         }
-        _ if known == fetch::REFUSED => {
+        (_, Some(Remedy::Credentials)) => {
             format!("the server requires credentials, or refuses this address; {by_hand}")
         }
-        Tokenizer::Published(_)
-            if ["`max_bytes`", "`sha256`", "the commit", "check the URL"]
-                .iter()
-                .any(is_set) =>
-        {
+        // A published tokenizer has no settings for these.
+        (Tokenizer::Published(_), Some(Remedy::Limit | Remedy::Reference)) => {
             format!("a mirror or a proxy may have answered in place of the publisher; {by_hand}")
         }
-        Tokenizer::Download(config) if known == fetch::TOO_LARGE => {
+        (Tokenizer::Download(config), Some(Remedy::Limit)) => {
             format!(
                 "check that `{}` is a `tokenizer.json`; if it is, {by_hand}",
                 fetch::shown(&config.url)
@@ -279,12 +271,9 @@ mod tests {
             json!({ "kind": "download", "url": "https://a.org/tokenizer.json", "unpinned": true }),
         )
         .unwrap();
-        for hint in [
-            fetch::TOO_LARGE,
-            "set the new `sha256` or another URL",
-            fetch::REFUSED,
-        ] {
-            let error = with_way_out(&published, Error::input("…").hint(hint));
+        let with = |remedy| Error::input("…").hint("set the new `sha256`").remedy(remedy);
+        for remedy in [Remedy::Limit, Remedy::Reference, Remedy::Credentials] {
+            let error = with_way_out(&published, with(remedy));
             let hint = error.hint_text().unwrap();
             assert!(hint.contains("\"path\": \"FOLDER\""), "{hint}");
             assert!(
@@ -294,14 +283,14 @@ mod tests {
                 "{hint}"
             );
         }
-        let error = with_way_out(&download, Error::input("…").hint(fetch::TOO_LARGE));
+        let error = with_way_out(&download, with(Remedy::Limit));
         let hint = error.hint_text().unwrap();
         assert!(
             hint.contains("`https://a.org/tokenizer.json`") && hint.contains("\"kind\": \"file\""),
             "{hint}"
         );
         // Its checksum is a setting of its own.
-        let error = with_way_out(&download, Error::input("…").hint("set the new `sha256`"));
+        let error = with_way_out(&download, with(Remedy::Reference));
         assert_eq!(error.hint_text(), Some("set the new `sha256`"));
         let full = Error::environment("the disk is full").hint("make room");
         assert_eq!(with_way_out(&published, full).hint_text(), Some("make room"));

@@ -47,8 +47,6 @@ pub(crate) mod tests;
 pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
 pub use place::shown;
 pub use settings::{Proxies, Settings};
-pub use transfer::TOO_LARGE;
-pub use web::{NO_NETWORK, REFUSED};
 
 pub(crate) use bucket::explained;
 pub(crate) use transfer::unless_cancelled;
@@ -58,7 +56,7 @@ use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
 use place::RemotePlace;
 use transfer::{Job, Origin, Surroundings, within_limit};
 
-use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
+use crate::error::{Context as _, Error, Kind, Remedy, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::manifest::source::RemoteFile;
 use crate::plural::counted;
@@ -327,10 +325,9 @@ fn entries(remote: &RemoteFile, place: &RemotePlace, with: Surroundings<'_>) -> 
         return Ok(entries);
     }
     if settings.offline {
-        return Err(
-            Error::environment("it is not downloaded yet, and HF_HUB_OFFLINE forbids downloads")
-                .hint(web::NO_NETWORK),
-        );
+        return Err(web::unreachable(
+            "it is not downloaded yet, and HF_HUB_OFFLINE forbids downloads",
+        ));
     }
     let shown = shown(&remote.url);
     let waiting = |done| {
@@ -440,7 +437,8 @@ async fn hub_entries(
                     "the hub has `{}` with SHA-256 {listed} instead of {sha256}",
                     file.path
                 );
-                return Err(Error::input(message).hint("name the commit that has the version you want"));
+                let error = Error::input(message).hint("name the commit that has the version you want");
+                return Err(error.remedy(Remedy::Reference));
             }
             wanted.sha256 = Some(sha256.clone());
         }

@@ -14,7 +14,7 @@ use super::bucket::Bucket;
 use super::cache::{Cache, Entry, Expected, Keep, Partial};
 use super::settings::Settings;
 use super::web;
-use crate::error::{Error, Result};
+use crate::error::{Error, Remedy, Result};
 use crate::event::Cancel;
 use crate::plural::counted;
 
@@ -145,10 +145,11 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                 }
                 Err(fault) => {
                     partial.discard()?;
-                    return Err(Error::input(format!("{fault}: not the file that was expected")).hint(
+                    let error = Error::input(format!("{fault}: not the file that was expected")).hint(
                         "the file was replaced, or damaged on transfer: compare with the checksum that its publisher \
                          states, then set the new `sha256` or another URL",
-                    ));
+                    );
+                    return Err(error.remedy(Remedy::Reference));
                 }
             }
         };
@@ -282,8 +283,7 @@ async fn receive(
                 Some(Ok(bytes)) => Some(bytes),
                 Some(Err(error)) => {
                     let message = format!("the connection broke: {}", web::cause(&error));
-                    let error = Error::environment(message).hint(web::NO_NETWORK);
-                    return Err(Failure::Passing(error, None));
+                    return Err(Failure::Passing(web::unreachable(message), None));
                 }
             },
         };
@@ -307,23 +307,19 @@ async fn receive(
                 partial.len(),
                 counted(total, "byte")
             );
-            Err(Failure::Passing(
-                Error::environment(message).hint(web::NO_NETWORK),
-                None,
-            ))
+            Err(Failure::Passing(web::unreachable(message), None))
         }
         _ if partial.len() == 0 && job.expected == Expected::default() => {
             let error = Error::environment("the server sent an empty file");
-            Err(Failure::Final(error.hint(
-                "check the URL; if the file is meant to be empty, state its `sha256`",
-            )))
+            let error = error.hint("check the URL; if the file is meant to be empty, state its `sha256`");
+            Err(Failure::Final(error.remedy(Remedy::Reference)))
         }
         _ => Ok(()),
     }
 }
 
 /// What to do about a file that is larger than a source allows.
-pub const TOO_LARGE: &str = "raise `max_bytes` if that is the file you want";
+const TOO_LARGE: &str = "raise `max_bytes` if that is the file you want";
 
 /// Whether a file may be that large.
 pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
@@ -333,7 +329,7 @@ pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
                 "the file has {} or more, the limit is {limit}",
                 counted(bytes, "byte")
             );
-            Err(Error::input(message).hint(TOO_LARGE))
+            Err(Error::input(message).hint(TOO_LARGE).remedy(Remedy::Limit))
         }
         _ => Ok(()),
     }

@@ -11,19 +11,26 @@ use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, Url, redirect};
 use super::place::shown;
 use super::settings::Settings;
 use super::transfer::{Answer, Body, Failure};
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Remedy, Result};
 
 /// Redirects that are followed. As many as browsers' half; more is a loop.
 const REDIRECTS: usize = 10;
 const USER_AGENT: &str = concat!("mdlm/", env!("CARGO_PKG_VERSION"));
 
 /// What to do when the network is not there.
-pub const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, copy \
+pub(super) const NO_NETWORK: &str = "behind a proxy, set HTTPS_PROXY (and NO_PROXY); without network access, copy \
      the file to this machine and name it with `\"kind\": \"files\"`, or with `files` of a named corpus";
 
 /// What to do where a server wants to know who asks.
-pub const REFUSED: &str = "the server requires credentials, or refuses this address; for a file that needs an account, \
+const REFUSED: &str = "the server requires credentials, or refuses this address; for a file that needs an account, \
      download it by hand and name it with `\"kind\": \"files\"`";
+
+/// The error of a network that does not answer.
+pub(super) fn unreachable(message: impl Into<String>) -> Error {
+    Error::environment(message)
+        .hint(NO_NETWORK)
+        .remedy(Remedy::Network)
+}
 
 /// Makes a proxy of a URL.
 type Make = fn(&str) -> reqwest::Result<Proxy>;
@@ -220,8 +227,15 @@ pub(super) fn refused(response: &Response, settings: &Settings) -> Failure {
                  bytes downloaded so far are kept";
             Failure::Passing(Error::environment(message).hint(hint), wait)
         }
-        401 | 403 | 407 => Failure::Final(Error::environment(message).hint(REFUSED)),
-        404 | 410 => Failure::Final(Error::input(message).hint("check the URL: the file may have moved")),
+        401 | 403 | 407 => Failure::Final(
+            Error::environment(message)
+                .hint(REFUSED)
+                .remedy(Remedy::Credentials),
+        ),
+        404 | 410 => {
+            let error = Error::input(message).hint("check the URL: the file may have moved");
+            Failure::Final(error.remedy(Remedy::Reference))
+        }
         _ => Failure::Final(Error::environment(message).hint(
             "open the URL in a browser to see what the server has \
              there",
@@ -250,7 +264,7 @@ pub(super) fn failure(error: &reqwest::Error, url: &Url, settings: &Settings) ->
     } else {
         format!("the connection to `{host}` broke: {}", cause(error))
     };
-    Failure::Passing(Error::environment(message).hint(NO_NETWORK), None)
+    Failure::Passing(unreachable(message), None)
 }
 
 fn refusal(error: &reqwest::Error) -> Option<&Refused> {
