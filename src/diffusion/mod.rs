@@ -9,7 +9,7 @@
 //! | 1 − α_t, the move chance | [`Schedule::move_chance`] |
 //! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π) (section 3.1) | [`ForwardProcess::q_xt`]; π is [`Prior`] |
 //! | x_θ(x_t, t): SUBS, zero masking probabilities and carry-over (section 3.2.3) | [`Subs::log_p_x0`] |
-//! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`] |
+//! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`]; D3PM's is [`Posterior::unmask_probability_beside_mask`] |
 //! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Mdlm::level_of_bound`] |
 //! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Schedule::loss_weight`] |
 //! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; [`crate::evaluate`] computes its mean and interval |

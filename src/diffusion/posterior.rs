@@ -6,6 +6,9 @@ use crate::manifest::Grid;
 /// q(x_s | x_t, x̂_0) (arXiv 2406.07524, eq. 7): in the step from time t to s < t a token that is not masked stays, and a
 /// masked one takes a value drawn from x̂_0 with probability (α(s) − α(t)) / (1 − α(t)), or else stays masked.
 ///
+/// So it is where x̂_0 is never the mask ([`Posterior::zero_masking`]). D3PM's network gives the mask a probability, too; the
+/// reverse step is then [`Posterior::unmask_probability_beside_mask`].
+///
 /// A chain of `steps` steps has the boundaries i = 0 (all masked) to `steps` (nothing masked), at times 1 − i / steps.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Posterior {
@@ -13,6 +16,8 @@ pub struct Posterior {
     pub forward: ForwardProcess,
     /// Whether the network is fed the noise level.
     pub time_conditioning: bool,
+    /// Whether the network gives the mask no probability, as SUBS does and D3PM does not.
+    pub zero_masking: bool,
 }
 
 impl Posterior {
@@ -45,11 +50,44 @@ impl Posterior {
     /// T steps of the log-linear schedule the first unmasks 1/T + ε (1 − 1/T) here, and 1/T there.
     #[must_use]
     pub fn unmask_probability(&self, i: u32, steps: u32, grid: Grid) -> f64 {
-        let fraction = match grid {
+        1.0 - self.masked_fraction(i + 1, steps) / self.fraction_before(i, steps, grid)
+    }
+
+    /// The same where the network gives the mask the probability μ = p(m) at that token (D3PM, arXiv 2107.03006, eq. 4:
+    /// p(x_s | x_t) ∝ Σ_x̃ q(x_s, x_t | x̃) p(x̃), x̃ any token). With x_t masked:
+    ///
+    /// ```text
+    /// x_s = v ≠ m   (α(s) − α(t)) p(v)         that x̃ = v is kept until s, and masked until t
+    /// x_s = m       1 − α(s) + α(s) μ          that x̃ ≠ m is masked until s, or that x̃ = m
+    /// their sum     1 − α(t) + α(t) μ
+    /// unmasked      (α(s) − α(t)) (1 − μ) / (1 − α(t) + α(t) μ)
+    /// ```
+    ///
+    /// An unmasked token is drawn from p without the mask. With μ = 0 it is [`Posterior::unmask_probability`].
+    ///
+    /// DIFFERENCE: the published `ddpm` sampler gives x_s = m the weight 1 − α(s) alone, without α(s) μ. It unmasks more tokens
+    /// than the model's reverse step does.
+    #[must_use]
+    pub fn unmask_probability_beside_mask(
+        &self,
+        i: u32,
+        steps: u32,
+        grid: Grid,
+        mask_probability: f64,
+    ) -> f64 {
+        let (before, after) = (
+            self.fraction_before(i, steps, grid),
+            self.masked_fraction(i + 1, steps),
+        );
+        (before - after) * (1.0 - mask_probability) / (before + (1.0 - before) * mask_probability)
+    }
+
+    /// The masked fraction that the step from boundary `i` takes as given.
+    fn fraction_before(&self, i: u32, steps: u32, grid: Grid) -> f64 {
+        match grid {
             Grid::Published if i == 0 => self.forward.schedule.move_chance(1.0),
             _ => self.masked_fraction(i, steps),
-        };
-        1.0 - self.masked_fraction(i + 1, steps) / fraction
+        }
     }
 
     /// σ fed to the network at boundary `i`: that of its time, or 0 for a network without time conditioning.
@@ -81,6 +119,7 @@ mod tests {
                 prior: Prior::Mask(3),
             },
             time_conditioning: false,
+            zero_masking: true,
         }
     }
 
@@ -119,6 +158,36 @@ mod tests {
     }
 
     proptest! {
+        /// The definition: a sum over x̃ of two forward steps, at three tokens and the mask.
+        #[test]
+        fn beside_the_mask_a_step_is_bayes_over_every_token(
+            steps in 1_u32..50, index in 0_usize..5, i in 0_u32..50, weights in proptest::array::uniform4(1e-3_f64..1.0),
+        ) {
+            let posterior = posterior(EVERY_SCHEDULE[index]);
+            let i = i % steps;
+            let total: f64 = weights.iter().sum();
+            let p = weights.map(|weight| weight / total);
+            let alpha = |i| 1.0 - posterior.masked_fraction(i, steps);
+            let (before, after) = (alpha(i), alpha(i + 1));
+            // q(x_s, x_t = m | x̃): x̃ is kept until s and masked then, or masked by s already; the mask (token 3) stays.
+            let q = |x_s: usize, x: usize| match (x_s, x) {
+                (3, 3) => 1.0,
+                (3, _) => 1.0 - after,
+                (_, _) if x_s == x => after * (1.0 - before / after),
+                _ => 0.0,
+            };
+            let joint: Vec<f64> = (0..4).map(|x_s| (0..4).map(|x| q(x_s, x) * p[x]).sum()).collect();
+            let unmasked = joint[..3].iter().sum::<f64>() / joint.iter().sum::<f64>();
+            let found = posterior.unmask_probability_beside_mask(i, steps, Grid::Exact, p[3]);
+            // 1 − α cancels; the sum that divides is at least 3e-4.
+            prop_assert!((found - unmasked).abs() < 1e-11, "{found} is not {unmasked}");
+            for grid in [Grid::Exact, Grid::Published] {
+                let without = posterior.unmask_probability_beside_mask(i, steps, grid, 0.0);
+                prop_assert!((without - posterior.unmask_probability(i, steps, grid)).abs() < 1e-12);
+                prop_assert_eq!(posterior.unmask_probability_beside_mask(i, steps, grid, 1.0), 0.0);
+            }
+        }
+
         #[test]
         fn the_reverse_chain_unmasks_everything(steps in 1_u32..300, index in 0_usize..5) {
             let posterior = posterior(EVERY_SCHEDULE[index]);

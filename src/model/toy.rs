@@ -120,11 +120,15 @@ impl Distribution {
     }
 }
 
-/// The exact posterior of a [`Distribution`] as a network. Its logits favour the mask and two ids beyond the
-/// support, which SUBS must exclude.
+/// Logit of ids beyond a toy's support.
+const BEYOND: f32 = 9.0;
+
+/// The exact posterior of a [`Distribution`] as a network. Its logits favour two ids beyond the support, and the mask unless
+/// another probability is set: SUBS must exclude them.
 pub(crate) struct Posterior {
     distribution: Distribution,
     shape: &'static Shape,
+    mask_logit: f32,
     /// Rows asked for, over all calls.
     pub calls: std::cell::Cell<usize>,
 }
@@ -134,7 +138,16 @@ impl Posterior {
         Self {
             shape: shape(distribution.letters + 3, distribution.length),
             distribution,
+            mask_logit: BEYOND,
             calls: std::cell::Cell::new(0),
+        }
+    }
+
+    /// The mask has that probability everywhere, and each letter its share of the rest (D3PM's parameterization).
+    pub fn with_mask_probability(distribution: Distribution, probability: f64) -> Self {
+        Self {
+            mask_logit: (probability / (1.0 - probability)).ln() as f32,
+            ..Self::new(distribution)
         }
     }
 }
@@ -169,7 +182,7 @@ impl Network for Posterior {
             let z = &tokens[row * length..][..length];
             let posterior = self.distribution.posterior(z, l);
             logits.extend(posterior.iter().map(|p| p.ln() as f32));
-            logits.extend([9.0; 3]);
+            logits.extend([self.mask_logit, BEYOND, BEYOND]);
         }
         Ok(logits)
     }

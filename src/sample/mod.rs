@@ -24,7 +24,7 @@ pub use wilson::wilson;
 
 use rayon::prelude::*;
 
-use crate::diffusion::Objective;
+use crate::diffusion::{Objective, Posterior};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::categorical::Draw;
@@ -129,23 +129,33 @@ pub trait Sampler: Sync {
 /// # Errors
 /// [`Input`](crate::error::Kind::Input) where the sampler does not fit the objective.
 pub fn build(settings: manifest::Sampler, objective: &dyn Objective) -> Result<Box<dyn Sampler>> {
-    let posterior = || {
-        objective.posterior().ok_or_else(|| {
-            Error::input(format!(
-                "sampler `{}` takes reverse diffusion steps, and the model's objective has none",
-                settings.kind()
-            ))
-            .hint("sample a model whose objective is `mdlm`")
-        })
-    };
+    reverse_steps(settings, objective.posterior())
+}
+
+/// A sampler that takes reverse steps.
+fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> Result<Box<dyn Sampler>> {
+    let posterior = posterior.ok_or_else(|| {
+        Error::input(format!(
+            "sampler `{}` takes reverse diffusion steps, and the model's objective has none",
+            settings.kind()
+        ))
+        .hint("sample a model whose objective is `mdlm`")
+    })?;
     Ok(match settings {
+        manifest::Sampler::Cached(_) if !posterior.zero_masking => {
+            return Err(Error::input(
+                "sampler `cached` needs a model that gives the mask no probability, since which tokens it unmasks may not depend \
+                 on the network's answer",
+            )
+            .hint("use the sampler `ancestral`"));
+        }
         manifest::Sampler::Cached(settings) => Box::new(cached::Cached {
             grid: settings.grid,
-            posterior: posterior()?,
+            posterior,
         }),
         manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral {
             grid: settings.grid,
-            posterior: posterior()?,
+            posterior,
         }),
     })
 }
@@ -161,7 +171,7 @@ pub struct Sampling {
     pub steps: u32,
     /// Divides the logits.
     pub temperature: f64,
-    /// The tokens to draw from.
+    /// The model's tokens. The mask is never drawn, whether it is in the support or not.
     pub support: VocabSupport,
     /// Seed of the draws.
     pub seed: u64,
@@ -303,7 +313,10 @@ impl Sampling {
             sigma: sampler.sigma(step) as f32,
             pattern: sampler.pattern(),
             temperature: self.temperature,
-            support: self.support,
+            support: VocabSupport {
+                includes_mask: false,
+                ..self.support
+            },
         })
     }
 }
@@ -380,7 +393,15 @@ mod tests {
                 prior: Prior::Mask(mask),
             },
             time_conditioning: false,
+            zero_masking: true,
         }
+    }
+
+    /// D3PM's sampler.
+    fn d3pm(schedule: Schedule, mask: u32) -> ancestral::Ancestral {
+        let mut sampler = ancestral(schedule, mask);
+        sampler.posterior.zero_masking = false;
+        sampler
     }
 
     fn ancestral(schedule: Schedule, mask: u32) -> ancestral::Ancestral {
@@ -619,12 +640,13 @@ mod tests {
             ..task(&Distribution::random(2, 2, 1))
         };
         let cpu = CpuNetwork::<Nano, _>::new(Fused::default(), Backbone::Dit, &weights).unwrap();
-        let samplers = || -> [(&str, Box<dyn Sampler>); 4] {
+        let samplers = || -> [(&str, Box<dyn Sampler>); 5] {
             [
                 ("cached", Box::new(cached(EVERY_SCHEDULE[0], 500))),
                 ("ancestral", Box::new(ancestral(EVERY_SCHEDULE[0], 500))),
                 ("reported", Box::new(Reported(cached(EVERY_SCHEDULE[0], 500)))),
                 ("most probable", Box::new(MostProbable::new(500))),
+                ("d3pm", Box::new(d3pm(EVERY_SCHEDULE[0], 500))),
             ]
         };
         let run = |sampler: &mut dyn Sampler, network: &dyn Network, micro_batch| {
@@ -637,7 +659,7 @@ mod tests {
         assert_eq!(expected[0], expected[2]);
         assert_ne!(expected[0], expected[3]);
         for (((name, mut sampler), expected), micro_batch) in
-            samplers().into_iter().zip(&expected).zip([4, 16, 4, 16])
+            samplers().into_iter().zip(&expected).zip([4, 16, 4, 16, 4])
         {
             let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
             let device = CudaNetwork::<Nano>::new(cuda, Backbone::Dit, &weights).unwrap();
@@ -803,6 +825,91 @@ mod tests {
             assert_eq!(sampled, whole);
         }
         assert_ne!(draw(Sampling { seed: 4, ..base }).tokens, whole.tokens);
+    }
+
+    #[test]
+    fn a_sampler_that_does_not_fit_the_posterior_is_refused() {
+        let settings = AncestralSteps::default();
+        let (cached, ancestral) = (
+            manifest::Sampler::Cached(settings),
+            manifest::Sampler::Ancestral(settings),
+        );
+        let d3pm = d3pm(EVERY_SCHEDULE[0], 3).posterior;
+        for (named, posterior, message) in [
+            (cached, None, "sampler `cached` takes reverse"),
+            (ancestral, None, "sampler `ancestral` takes reverse"),
+            (cached, Some(d3pm), "gives the mask no probability"),
+        ] {
+            let error = reverse_steps(named, posterior).err().unwrap();
+            assert_eq!(error.kind(), crate::error::Kind::Input);
+            assert!(error.to_string().contains(message), "{error}");
+            assert!(error.hint_text().is_some());
+        }
+        assert!(reverse_steps(ancestral, Some(d3pm)).is_ok());
+    }
+
+    /// One token a row, the mask's probability a constant: when it is unmasked, and as which token.
+    #[test]
+    fn d3pm_unmasks_as_often_as_its_reverse_step_says() {
+        let truth = Distribution {
+            length: 1,
+            letters: 3,
+            probabilities: vec![0.5, 0.3, 0.2],
+        };
+        let mu = 0.3_f64;
+        let network = toy::Posterior::with_mask_probability(truth.clone(), mu);
+        let (steps, count) = (3, 20_000);
+        for (schedule, temperature) in [(EVERY_SCHEDULE[0], 1.0), (EVERY_SCHEDULE[2], 0.5)] {
+            let task = Sampling {
+                count,
+                steps,
+                temperature,
+                support: VocabSupport::with_mask(3, 4),
+                ..task(&truth)
+            };
+            let mut sampler = d3pm(schedule, 3);
+            let drawn = run(task, &mut sampler, &network);
+            // Logits are ln p, and ln(μ / (1 − μ)) of the mask.
+            let weight = |p: f64| p.powf(1.0 / temperature);
+            let sum: f64 = truth.probabilities.iter().map(|&p| weight(p)).sum();
+            let mask = weight(mu / (1.0 - mu)) / (sum + weight(mu / (1.0 - mu)));
+            let alpha = |i| 1.0 - sampler.posterior.masked_fraction(i, steps);
+            let mut masked = 1.0;
+            let mut chi = 0.0;
+            for calls in 1..=steps + 1 {
+                let (before, after) = (alpha(calls - 1), alpha(calls));
+                let unmasked = if calls > steps {
+                    1.0
+                } else {
+                    (after - before) * (1.0 - mask) / (1.0 - before + before * mask)
+                };
+                for token in 0..3 {
+                    let expected =
+                        f64::from(count) * masked * unmasked * weight(truth.probabilities[token as usize])
+                            / sum;
+                    let found = drawn
+                        .tokens
+                        .iter()
+                        .zip(&drawn.network_calls)
+                        .filter(|&drawn| drawn == (&token, &calls))
+                        .count();
+                    chi += (found as f64 - expected).powi(2) / expected;
+                }
+                masked *= 1.0 - unmasked;
+            }
+            // 11 degrees of freedom, 1e-4 quantile 37.4.
+            assert!(chi < 37.4, "chi-square {chi} at temperature {temperature}");
+        }
+    }
+
+    #[test]
+    fn d3pm_without_probability_of_the_mask_is_the_masked_diffusion() {
+        let truth = Distribution::random(4, 3, 5);
+        let network = toy::Posterior::with_mask_probability(truth.clone(), 0.0);
+        for schedule in EVERY_SCHEDULE {
+            let drawn = run(task(&truth), &mut d3pm(schedule, 3), &network);
+            assert_eq!(drawn, run(task(&truth), &mut ancestral(schedule, 3), &network));
+        }
     }
 
     #[test]

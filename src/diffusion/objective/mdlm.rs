@@ -220,6 +220,7 @@ impl Objective for Mdlm {
         Some(Posterior {
             forward: self.forward,
             time_conditioning: self.time_conditioning,
+            zero_masking: true,
         })
     }
 }

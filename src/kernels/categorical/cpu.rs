@@ -212,6 +212,7 @@ mod tests {
         near(found.log_probability, p[1].ln());
         near(found.log_sum_exp, 7.0_f64.ln());
         near(found.mask_logit, 3.0_f64.ln());
+        near(found.mask_probability(), 0.3);
         near(confidence.largest[0], p[2]);
         near(confidence.largest[1], p[1]);
         near(confidence.entropy, entropy);

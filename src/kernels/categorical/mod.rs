@@ -42,6 +42,15 @@ pub struct Draw {
     pub confidence: Option<Confidence>,
 }
 
+impl Draw {
+    /// The probability of the mask in the softmax over the tokens that may be drawn and the mask, where it is not one of them:
+    /// 1 / (1 + exp(lse − z_mask)).
+    #[must_use]
+    pub fn mask_probability(&self) -> f64 {
+        1.0 / (1.0 + (self.log_sum_exp - self.mask_logit).exp())
+    }
+}
+
 /// How sure a distribution is of its token.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Confidence {
