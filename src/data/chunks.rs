@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_bytes_are_told_like_one() {
+    fn eight_bytes_are_classified_like_one() {
         for byte in 0..=255 {
             for at in 0..8 {
                 let mut eight = *b"a1 \xc3Z[`{";
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn words_are_told_from_other_chunks() {
+    fn words_are_distinguished_from_other_chunks() {
         for word in ["a", " a", "été", " 12", " —", "--'", " '", "中文x"] {
             assert!(is_word(word), "{word:?}");
         }

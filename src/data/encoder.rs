@@ -836,7 +836,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_tell_chunks_apart() {
+    fn keys_distinguish_chunks() {
         let text = b"a\0ab\0\0 0123456789abcdef";
         let whole = key(text, 0, 1);
         assert_ne!(whole, key(text, 0, 2));

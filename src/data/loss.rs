@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spelling_of_a_byte_is_not_told_from_the_byte() {
+    fn the_spelling_of_a_byte_counts_as_the_byte() {
         let letters = [("<unk>", 0.0), ("o", -5.0), ("n", -5.0), ("e", -5.0)];
         let mut vocabulary: Vec<Value> = letters.iter().map(|piece| json!(piece)).collect();
         vocabulary.extend((0..=u8::MAX).map(|byte| json!([of_byte(byte), -1.0])));
@@ -667,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn normalizers_change_text_and_byte_level_words_tell_it() {
+    fn normalizers_change_text_and_byte_level_words_show_it() {
         let mut vocabulary = serde_json::Map::new();
         for (id, character) in (0_u32..).zip(ByteLevel::alphabet()) {
             vocabulary.insert(character.to_string(), json!(id));
@@ -713,7 +713,7 @@ mod tests {
     }
 
     #[test]
-    fn added_tokens_tell_what_they_spell() {
+    fn added_tokens_spell_their_text() {
         let model = json!({"type": "BPE", "vocab": {"a": 0, " ": 1}, "merges": []});
         let parts = json!({"model": model, "added_tokens": [added(2, "<x>", false), added(3, "</s>", true)]});
         let inner = tokenizer(&parts);

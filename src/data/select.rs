@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_expression_is_told() {
+    fn a_malformed_expression_is_refused() {
         let mut source = source();
         source.filter = Some(Filter {
             excludes: Some("a(b".to_owned()),

@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn memory_is_told() {
+    fn memory_is_measured() {
         assert!(peak().unwrap() >= 1 << 20);
         assert!(resident().unwrap() <= peak().unwrap());
         assert!((1 << 20..=installed().unwrap()).contains(&available().unwrap()));

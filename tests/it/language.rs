@@ -235,8 +235,11 @@ fn language_of_help_schema_pages_and_messages_uses_no_refused_word() {
 }
 
 #[test]
-fn language_of_comments_uses_no_refused_word() {
-    let found = uses(&code("src").comments, &REFUSED);
+fn language_of_comments_and_functions_uses_no_refused_word() {
+    let Code {
+        comments, functions, ..
+    } = code("src");
+    let found = uses(&comments, &REFUSED) + &uses(&functions, &REFUSED);
     assert!(found.is_empty(), "{} uses:\n{found}", found.lines().count());
 }
 

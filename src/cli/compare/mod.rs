@@ -21,7 +21,7 @@ mod text;
 pub(super) use rows::of_run;
 pub(super) use text::text;
 
-use rows::{Table, all_settings, by_kind, planned, tell_apart};
+use rows::{Table, all_settings, by_kind, distinguish, planned};
 
 /// What `mdlm compare --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -165,7 +165,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         }
     }
     if projects.len() > 1 {
-        tell_apart(&mut rows, &settings);
+        distinguish(&mut rows, &settings);
     }
     let tables = by_kind(rows, args.sort);
     if args.json {

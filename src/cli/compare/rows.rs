@@ -179,7 +179,7 @@ fn leaves(path: &str, value: &Value, all: &mut Point) {
 }
 
 /// Replaces the points of rows by what of their settings is not the same in all, and names them by their manifests.
-pub(super) fn tell_apart(rows: &mut [Shown], settings: &[Point]) {
+pub(super) fn distinguish(rows: &mut [Shown], settings: &[Point]) {
     let mut labels: Vec<String> = Vec::new();
     for label in settings.iter().flat_map(Point::keys) {
         if !labels.contains(label) {

@@ -393,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn globs_stay_in_their_folder_unless_told_otherwise() {
+    fn globs_stay_in_their_folder_without_two_stars() {
         let matches = |pattern: &str, path: &str| Pattern::new(pattern).unwrap().matches(path);
         assert!(matches("a/*.txt", "a/b.txt"));
         assert!(!matches("a/*.txt", "a/b/c.txt"));

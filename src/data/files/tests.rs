@@ -403,7 +403,7 @@ fn what_is_no_file_is_answered_at_once() {
 }
 
 #[test]
-fn a_link_to_nothing_is_told_as_that() {
+fn a_dangling_link_is_reported_as_one() {
     let folder = Folder::new(&["b.txt"]);
     folder.link("gone.txt", "a.txt");
     folder.link("c.txt", "c.txt");

@@ -48,7 +48,7 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
     // UTF-8 may have zeros too, but hardly in every other place.
     let telling =
         high > low && pairs >= 2 && (low == 0 && high >= 2 && high * 2 > pairs || !starts_as_utf8(head));
-    let little = if telling { odd > even } else { controls_tell(head)? };
+    let little = if telling { odd > even } else { by_controls(head)? };
     let (name, unit): (_, fn([u8; 2]) -> u16) = if little {
         ("UTF-16LE", u16::from_le_bytes)
     } else {
@@ -77,7 +77,7 @@ pub fn is_control(byte: u8) -> bool {
 ///
 /// Cyrillic, Arabic, Devanagari and Thai in UTF-16 are valid UTF-8, with few zeros: those of spaces and line ends. But
 /// their high bytes are nearly all the same, below that of a space, so that the UTF-8 is full of control characters.
-fn controls_tell(head: &[u8]) -> Option<bool> {
+fn by_controls(head: &[u8]) -> Option<bool> {
     let pairs = head.len() / 2;
     let controls = head.iter().filter(|&&byte| is_control(byte)).count();
     if !head.len().is_multiple_of(2)
@@ -373,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn windows_1252_is_told_from_encodings_of_other_scripts() {
+    fn windows_1252_is_distinguished_from_encodings_of_other_scripts() {
         for text in [
             &b"caf\xE9 na\xEFve"[..],
             b"not \xFF fine",

@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn forms_are_told_by_bytes_and_names() {
+    fn formats_are_recognised_by_bytes_and_names() {
         let cases: &[(&str, &[u8], Option<&str>)] = &[
             ("a", b"\x04\x22\x4D\x18@", Some("LZ4")),
             ("a.txt.lz4", b"text\n", None),

@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_tells_the_format() {
+    fn a_name_states_the_format() {
         let cases = [
             ("a.txt", "text"),
             ("a", "text"),

@@ -298,7 +298,7 @@ fn forty() -> Vec<String> {
 }
 
 #[test]
-fn an_error_of_each_is_told_as_it_is() {
+fn an_error_of_the_callback_is_passed_on_unchanged() {
     let mut each = |_: &str, _: Here| Err(Error::environment("disk full"));
     let error = records_of(gzip(b"a").into(), "a", &Reading::default(), &mut each).unwrap_err();
     assert_eq!(error.to_string(), "disk full");

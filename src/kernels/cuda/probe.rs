@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_read_off_what_the_kernel_module_tells() {
+    fn the_release_is_read_from_the_text_of_the_kernel_module() {
         let old = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:\n";
         let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
         assert_eq!(released(old).as_deref(), Some("535.104.05"));

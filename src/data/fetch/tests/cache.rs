@@ -106,7 +106,7 @@ fn who_waits_for_another_can_give_up() {
 }
 
 #[test]
-fn what_lies_there_damaged_counts_for_nothing() {
+fn damaged_files_of_the_cache_are_ignored() {
     let bytes = content(200_000, 19);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, Some("\"a\"")));

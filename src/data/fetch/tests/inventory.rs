@@ -74,7 +74,7 @@ fn content_stays_while_another_url_names_it() {
 }
 
 #[test]
-fn content_stays_while_somebody_may_read_it_and_can_be_deleted_later() {
+fn content_stays_while_a_process_may_read_it_and_can_be_deleted_later() {
     let bytes = content(1_000, 73);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, None));
@@ -93,7 +93,7 @@ fn content_stays_while_somebody_may_read_it_and_can_be_deleted_later() {
 }
 
 #[test]
-fn what_somebody_downloads_is_left_to_him() {
+fn a_download_in_progress_is_left_alone() {
     let bytes = content(300_000, 74);
     let served = bytes.clone();
     let case = Case::new(move |request| Reply {
@@ -151,7 +151,7 @@ fn what_was_begun_can_be_forgotten() {
 }
 
 #[test]
-fn what_lies_there_damaged_is_no_obstacle() {
+fn damaged_records_are_no_obstacle() {
     let case = Case::new(|request| file(request, &content(1_000, 76), None));
     let folder = case.folder.path();
     case.unpinned().unwrap();

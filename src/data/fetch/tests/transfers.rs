@@ -114,7 +114,7 @@ fn a_length_that_is_too_short_is_noticed_where_there_is_a_checksum() {
 }
 
 #[test]
-fn where_the_end_cannot_be_told_a_checksum_is_needed() {
+fn without_a_length_a_checksum_is_needed() {
     let bytes = content(10_000, 9);
     let served = bytes.clone();
     let case = Case::new(move |_| Reply {
@@ -179,7 +179,7 @@ fn a_wrong_beginning_is_thrown_away() {
 }
 
 #[test]
-fn a_range_that_is_refused_begins_anew() {
+fn a_refused_range_restarts_the_download() {
     let bytes = content(50_000, 14);
     let served = bytes.clone();
     let case = Case::new(move |request| match request.number {

@@ -130,7 +130,7 @@ fn who_wants_to_end_does() {
 }
 
 #[test]
-fn nobody_there() {
+fn no_server_answers() {
     let url = {
         let server = Server::start(|_| Reply::new(200, ""));
         server.url.clone()

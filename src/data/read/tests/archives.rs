@@ -294,7 +294,7 @@ fn members_of_one_name_are_read_all() {
 }
 
 #[test]
-fn bombs_are_told() {
+fn bombs_are_refused() {
     let zeros = vec![b' '; 8 << 20];
     let lines: Vec<u8> = zeros
         .iter()

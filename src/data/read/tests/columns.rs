@@ -347,7 +347,7 @@ fn a_group_with_a_value_is_no_shard_without_texts() {
 }
 
 #[test]
-fn a_column_of_something_else_is_told_with_those_that_would_do() {
+fn a_column_without_text_is_refused_with_the_columns_of_text() {
     let id: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(7)]));
     let title: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
     let inner = vec![Field::new("body", DataType::Utf8, true)];
