@@ -274,10 +274,6 @@ fn exact() -> CpuNetwork<Nano, Exact> {
     CpuNetwork::new(Exact::new(Cpu::default()), Backbone::Dit, &weights()).unwrap()
 }
 
-fn fused() -> CpuNetwork<Nano, Fused> {
-    CpuNetwork::new(Fused::default(), Backbone::Dit, &weights()).unwrap()
-}
-
 /// Loss, logits and every gradient, fused in f32 against composite in f64.
 #[test]
 fn the_fused_network_agrees_with_the_composite_one() {
