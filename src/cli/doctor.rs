@@ -155,10 +155,7 @@ struct Verdict {
 /// The GPU was asked for and cannot be used; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let support = probe::thorough();
-    let store = stated::store(args.store.as_ref())?.unwrap_or_else(|| {
-        // Where a manifest of this folder would have it.
-        Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
-    });
+    let store = stated::store(args.store.as_ref())?.unwrap_or_else(stated::store_here);
     let result = support.verdict().is_ok().then(self_test);
     let report = report(&support, result.as_ref(), &Store::at(store));
     if args.json {

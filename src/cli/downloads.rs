@@ -117,8 +117,7 @@ fn store(args: &Args) -> Result<Store> {
     let root = match (stated::store(args.store.as_ref())?, &args.manifest) {
         (Some(store), _) => store,
         (None, Some(manifest)) => Store::locate(manifest),
-        // Where a manifest of this folder would have it.
-        (None, None) => Store::locate(&std::path::absolute("manifest.json").unwrap_or_default()),
+        (None, None) => stated::store_here(),
     };
     Ok(Store::at(root))
 }

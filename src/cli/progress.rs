@@ -19,7 +19,7 @@ use crate::store::time;
 const REDRAW: Duration = Duration::from_millis(100);
 /// How often all bars together are redrawn in a second at most.
 const REDRAWS: u8 = 20;
-/// How often a stage writes a plain line at most, by how long it has run: a log of a minute says that something goes on,
+/// How often a stage writes a plain line at most, by how long it has run: a log of a minute shows that something happens,
 /// one of a week is read to its end.
 const PACES: [(Duration, Duration); 3] = [
     (Duration::from_secs(60), Duration::from_secs(5)),

@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
+use crate::store::Store;
 
 /// The largest number of threads, and of stages side by side.
 pub const MOST: u16 = 1024;
@@ -40,6 +41,12 @@ pub fn store(asked: Option<&PathBuf>) -> Result<Option<PathBuf>> {
         });
     }
     Ok(Some(store))
+}
+
+/// The folder of results of a manifest in the current folder.
+#[must_use]
+pub fn store_here() -> PathBuf {
+    Store::locate(&std::path::absolute("manifest.json").unwrap_or_default())
 }
 
 /// A path that begins with `~`, as a shell would have it.

@@ -44,12 +44,7 @@ impl StoreArgs {
         }
         let mut roots: Vec<PathBuf> = match stated::store(self.store.as_ref())? {
             Some(store) => vec![store],
-            // Where a manifest of this folder would have it.
-            None if self.manifests.is_empty() => {
-                vec![Store::locate(
-                    &std::path::absolute("manifest.json").unwrap_or_default(),
-                )]
-            }
+            None if self.manifests.is_empty() => vec![stated::store_here()],
             None => self
                 .manifests
                 .iter()

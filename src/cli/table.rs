@@ -81,7 +81,7 @@ pub fn columns(rows: &[Vec<String>], paint: impl Fn(usize, usize, &str) -> Strin
     text
 }
 
-/// How long something ran; of a training that went on from an earlier state, from which step on.
+/// How long something ran; of a resumed training, with the step from which it resumed.
 #[must_use]
 pub fn took(seconds: f64, resumed_from: Option<u64>) -> String {
     let from = resumed_from.map_or_else(String::new, |step| format!(" from step {step} on"));

@@ -1,7 +1,7 @@
 //! Corrupt artifacts are never consumed.
 //!
 //! A lookup sees that an artifact's files are there with their lengths. Before a stage consumes an artifact, its files
-//! are hashed: those of small artifacts all, those of large ones by a sample that is drawn anew each time
+//! are hashed: those of small artifacts all, those of large ones by a sample that is drawn again each time
 //! ([`verify::SAMPLE`]); with `paranoid` all, also those of every artifact that is served. A corrupt artifact goes into
 //! quarantine and is made again before its consumer runs; a missing one is made or fetched.
 //!

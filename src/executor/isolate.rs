@@ -58,7 +58,10 @@ impl Isolation {
         Err(match (line("error: failed to "), line("hint: ")) {
             (Some(message), Some(hint)) => Error::environment(message).hint(hint),
             (Some(message), None) => Error::environment(message),
-            (None, _) => crashed(output.status, talk.lines().last().map(str::to_owned)),
+            (None, _) => crashed(output.status, talk.lines().last().map(str::to_owned)).hint(
+                "compute without a GPU, with `--device cpu`; `mdlm doctor` shows the driver and the libraries of this \
+                 machine",
+            ),
         })
     }
 }
@@ -250,7 +253,10 @@ impl Run<'_> {
                 })
             }
             _ if status.success() => Ok(is_cached),
-            _ => Err(crashed(status, last_text)),
+            _ => Err(crashed(status, last_text).hint(
+                "the other stages continued, and finished results are kept; the same command resumes this stage from \
+                 its last checkpoint",
+            )),
         }
     }
 }
@@ -299,16 +305,36 @@ fn wait(child: &mut Child) -> Result<ExitStatus> {
 fn crashed(status: ExitStatus, last_text: Option<String>) -> Error {
     let last = last_text.map_or_else(String::new, |text| format!("; its last output: {text}"));
     // `ExitStatus` prints `signal: 11 (SIGSEGV) (core dumped)` or `exit status: 3`.
-    Error::new(Kind::Environment, format!("its process crashed ({status}){last}")).hint(
-        "the other stages continued, and finished results are kept; the same command resumes this stage from its \
-         last checkpoint",
-    )
+    Error::environment(format!("its process crashed ({status}){last}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::event::Progress;
+
+    /// No stage has run: the way out is another device.
+    #[cfg(unix)]
+    #[test]
+    fn isolate_check_of_a_device_that_crashes_names_another_device() {
+        let isolation = Isolation {
+            program: "/bin/sh".into(),
+            arguments: vec![],
+            check: Some(
+                ["-c", "echo loading >&2; kill -SEGV $$"]
+                    .map(OsString::from)
+                    .to_vec(),
+            ),
+        };
+        let error = isolation.check_device().unwrap_err();
+        assert_eq!(error.kind(), Kind::Environment);
+        let text = error.to_string();
+        assert!(
+            text.contains("signal: 11") && text.ends_with("its last output: loading"),
+            "{text}"
+        );
+        assert!(error.hint_text().unwrap().contains("`--device cpu`"), "{error:?}");
+    }
 
     #[test]
     fn isolate_messages_survive_a_line_of_json() {

@@ -203,14 +203,14 @@ fn a_poisoned_truncated_or_missing_file_is_refused_and_replaced() {
             Lookup::Absent
         ));
         assert_eq!(fs::read_dir(store.root().join("artifacts")).unwrap().count(), 0);
-        // Who found it out and made it again puts it right.
+        // The next push replaces it.
         fixture.push(&remote).unwrap();
         fixture.fetch(&fixture.remote()).unwrap();
     }
 }
 
 #[test]
-fn a_fetch_goes_on_where_it_was_cut_off() {
+fn a_fetch_resumes_where_it_was_cut_off() {
     let fixture = fixture();
     let remote = fixture.pushed();
     let store = fixture.there();
@@ -238,13 +238,13 @@ fn a_fetch_goes_on_where_it_was_cut_off() {
     let small = 1000;
     assert_eq!(cut(&vec![7; LARGE - 10]), 10 + small, "the rest alone");
     assert_eq!(cut(&vec![7; LARGE]), small, "nothing");
-    // What lay there was of something else: it is found out, and fetched from the start.
+    // A partial download of another file is detected, and the file is fetched from the start.
     assert_eq!(cut(&vec![6; LARGE - 10]), 10 + LARGE as u64 + small);
     assert_eq!(cut(&vec![7; LARGE + 1]), LARGE as u64 + small);
 }
 
 #[test]
-fn nothing_is_pushed_that_is_corrupt_here_or_to_who_only_reads() {
+fn a_push_of_a_corrupt_artifact_or_to_a_read_only_remote_is_refused() {
     let fixture = fixture();
     let place = fixture.here().artifact_path(&fixture.record.artifact);
     for (file, content) in [
@@ -302,7 +302,7 @@ fn what_is_no_remote_is_an_error_with_a_way_out() {
 
 /// An unreachable remote is asked once and reported once.
 #[test]
-fn a_remote_that_does_not_answer_is_gone_on_without() {
+fn a_run_continues_without_a_remote_that_does_not_answer() {
     let fixture = fixture();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

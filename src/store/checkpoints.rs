@@ -1,4 +1,4 @@
-//! Where resumable state lies, and how long it stays. What a state is, and which training may go on from which, is decided
+//! Where resumable state lies, and how long it stays. What a state is, and which training may resume from which, is decided
 //! where it is written (`crate::train::checkpoint`).
 //!
 //! | place | what | stays until |
@@ -67,7 +67,7 @@ pub struct Shelf<'a> {
     pub rates: &'a str,
 }
 
-/// Where a training finds states to go on from, and where it leaves its own. The default is for steps without checkpoints.
+/// Where a training finds states to resume from, and where it leaves its own. The default is for steps without checkpoints.
 #[derive(Clone, Debug, Default)]
 pub struct Checkpoints {
     own: PathBuf,

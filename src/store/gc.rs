@@ -19,7 +19,7 @@
 //! Nothing is taken from a run. An artifact is deleted under its exclusive lock, which is not granted while a run has
 //! pinned it, and its records under the locks of their keys; what stays is asked for again once the locks are held,
 //! since a run may have ended meanwhile. A run that planned with a deleted record finds that out when it pins the
-//! artifact, and decides anew. An artifact leaves its place by one rename and its records go before it: a process that
+//! artifact, and decides again. An artifact leaves its place by one rename and its records go before it: a process that
 //! dies here leaves no half of one, and the next run sweeps what it has moved aside.
 
 use std::collections::{HashMap, HashSet};

@@ -79,7 +79,7 @@ pub struct Provenance {
 }
 
 impl Provenance {
-    /// The step of a checkpoint that a training went on from: its time is that of the steps after it.
+    /// The step from which a training resumed: its time is that of the steps after it.
     #[must_use]
     pub fn resumed_from(&self) -> Option<u64> {
         self.facts

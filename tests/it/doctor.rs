@@ -61,7 +61,7 @@ fn the_doctors_json_agrees_with_itself() {
     }
 }
 
-/// A store is looked at where it is there, and not made where it is not.
+/// An existing store is checked, and a missing one is not created.
 #[test]
 fn the_doctor_looks_at_the_store() {
     let project = Project::new(20);
@@ -238,7 +238,7 @@ mod pretended {
             (output.status.code(), talk)
         }
 
-        /// Takes the turn on its GPU, as another process.
+        /// Takes the lock of its GPU, as another process.
         fn held(&self) -> File {
             let path = self
                 .project

@@ -200,7 +200,7 @@ fn json_goes_to_standard_output_and_quiet_says_nothing() {
     assert_eq!(summary["ok"], true);
     assert_eq!(summary["overrides"][0], "seed=5");
     assert!(summary["stages"][1]["figures"].is_object());
-    // A name that stands twice in an object is read by every parser in a way of its own.
+    // Parsers differ in how they read a name that stands twice in an object.
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(
         text.matches("\"figures\"").count(),

@@ -111,7 +111,7 @@ fn resume_after_every_signal_from_its_checkpoint_and_each_has_its_exit_code() {
         };
         assert!(talk.contains(&message), "{talk}");
         let step = kept(&talk).unwrap_or_else(|| panic!("{signal}: {talk}"));
-        assert!(step > before, "{signal} went on from step {before}: {talk}");
+        assert!(step > before, "{signal} resumed from step {before}: {talk}");
         if before > 0 {
             let from = format!("resuming from the checkpoint of step {before}");
             assert!(talk.contains(&from), "{signal}: {talk}");

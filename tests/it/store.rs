@@ -358,7 +358,7 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
     error: failed to delete unused artifacts: choose what to keep: neither a manifest nor `--last` is given
     hint: name the manifests whose results are wanted, `mdlm gc pipelines/*.json`, or keep those of the last runs, `mdlm gc --last 5`; `--dry-run` deletes nothing
     ");
-    // What cannot be planned reaches who knows what: nothing is deleted.
+    // What a manifest that cannot be planned reaches is not known: nothing is deleted.
     fs::write(
         project.path().join("pipelines/broken.json"),
         text.replace("../corpus", "../nowhere"),
@@ -403,7 +403,11 @@ fn gc_knows_of_scratch_checkpoints_and_quarantine() {
     let all = "artifact checkpoints quarantine record scratch";
     assert_eq!(sorts(&["pipelines/tiny.json", "--dry-run"]), all);
     assert_eq!(sorts(&["pipelines/tiny.json"]), all);
-    assert_eq!(groups(), 1, "what the trained model could go on from stays");
+    assert_eq!(
+        groups(),
+        1,
+        "the checkpoints from which the trained model could resume stay"
+    );
     assert_eq!(sorts(&["pipelines/tiny.json"]), "");
     let summary = project.run(&["--set", keep, "--set", "stages.model.steps=40"]);
     let figure = summary["stages"][3]["figures"]["steps"].as_str().unwrap();

@@ -131,7 +131,7 @@ fn plan_with_allow_missing_needs_nothing_but_records() {
         summary.error.unwrap().to_string(),
         "stage `model`: rerun `rows`: rerun `tokens`: rerun `text`: no file matches `corpus/*.txt`"
     );
-    // Other files are asked for than were read: nothing to believe.
+    // Other files are named than were read: their digests are not known.
     other.set("/stages/text/input/files", json!(["prose/*.txt"]));
     assert!(work(&other, &believing).is_err());
 }

@@ -102,7 +102,7 @@ fn resume_after_an_interruption_keeps_finished_stages_and_the_scratch() {
     let project = Project::new();
     let cancel = Cancel::default();
     let attempts = AtomicUsize::new(0);
-    // A training that is interrupted after its checkpoint, and goes on from it.
+    // A training that is interrupted after its checkpoint, and resumes from it.
     let training = |stage: &Stage, context: &Context<'_>| {
         if stage.kind() != StageKind::Train {
             return stand_in(stage, context);
@@ -147,7 +147,7 @@ fn resume_after_an_interruption_keeps_finished_stages_and_the_scratch() {
 fn cache_miss_after_a_change_that_length_and_time_do_not_show() {
     use crate::data::read::{TextFile, Witness, records};
     use crate::manifest::source::Reading;
-    /// Writes a file as some editors and all who mean harm do: its time stays.
+    /// Writes a file and restores its time, as some editors do.
     fn edit(path: &Path, text: &str) {
         let file = fs::File::options().write(true).open(path).unwrap();
         let time = file.metadata().unwrap().modified().unwrap();
