@@ -188,6 +188,71 @@ impl Network for Posterior {
     }
 }
 
+/// The exact p(`x_l` = · | the letters before) of a [`Distribution`] as a network: a row is BOS and its letters, and position l
+/// answers for the letter at l + 1. Its logits favour the mask and two ids beyond the support.
+pub(crate) struct NextToken {
+    distribution: Distribution,
+    shape: &'static Shape,
+    bos: u32,
+    /// Rows asked for, over all calls.
+    pub calls: std::cell::Cell<usize>,
+}
+
+impl NextToken {
+    pub fn new(distribution: Distribution, bos: u32) -> Self {
+        Self {
+            shape: shape(distribution.letters + 3, distribution.length + 1),
+            distribution,
+            bos,
+            calls: std::cell::Cell::new(0),
+        }
+    }
+}
+
+impl Network for NextToken {
+    fn shape(&self) -> &'static Shape {
+        self.shape
+    }
+
+    fn parameters(&self) -> &[Parameter] {
+        &[]
+    }
+
+    fn load(&mut self, _: &[f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn read(&self, _: &mut [f32]) -> Result<()> {
+        Ok(())
+    }
+
+    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
+        nll_of(self, batch, support)
+    }
+
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>> {
+        assert_eq!(pattern, Pattern::Causal);
+        let length = self.shape.length;
+        self.calls.set(self.calls.get() + tokens.len() / length);
+        let mut logits = Vec::new();
+        for &position in positions {
+            let (row, l) = (position as usize / length, position as usize % length);
+            let before = &tokens[row * length..][..=l];
+            assert_eq!(before[0], self.bos);
+            let mut z = vec![self.distribution.mask(); length - 1];
+            z[..l].copy_from_slice(&before[1..]);
+            assert!(
+                !z[..l].contains(&self.distribution.mask()),
+                "drawn from left to right"
+            );
+            let posterior = self.distribution.posterior(&z, l);
+            logits.extend(posterior.iter().map(|p| p.ln() as f32));
+            logits.extend([BEYOND; 3]);
+        }
+        Ok(logits)
+    }
+}
+
 /// A trainable network of one line: `logits(l) = bias + Σ_j table[z_j] / L`, with dropout-free gradients by hand. Its
 /// gradient is a left fold over rows, as a backend's is.
 pub(crate) struct Bag {

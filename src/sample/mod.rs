@@ -17,6 +17,7 @@
 //! CONTRIBUTING.md lists the files that a new sampler takes.
 
 pub mod ancestral;
+pub mod autoregressive;
 pub mod cached;
 mod wilson;
 
