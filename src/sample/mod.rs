@@ -1,9 +1,9 @@
 //! Samplers: from rows without tokens to rows of tokens.
 //!
 //! Each sampler is one file. A [`Sampler`] decides how a row starts, which of its positions to query at each step, and
-//! which tokens to commit. The loop here is the same for all samplers and devices: it asks the sampler about every row, lets the
-//! network's [`Chain`] draw, and passes reported draws back to the sampler. The tokens are in the chain, on the device
-//! of the network. A device draws there and returns only reported draws.
+//! which tokens to commit. The loop here is the same for all samplers and devices: it asks the sampler about every row,
+//! lets the network's [`Chain`] draw, and passes reported draws back to the sampler. The tokens are in the chain, on the
+//! device of the network. A device draws there and returns only reported draws.
 //!
 //! Every decision takes random numbers that are functions of (step, row, position): the sampler uses the even positions
 //! of the stream, the draws of tokens the odd ones. So a row depends only on the seed and its index, never on other
@@ -145,8 +145,8 @@ fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> R
     Ok(match settings {
         manifest::Sampler::Cached(_) if !posterior.zero_masking => {
             return Err(Error::input(
-                "sampler `cached` needs a model that gives the mask no probability, since which tokens it unmasks may not depend \
-                 on the network's answer",
+                "sampler `cached` needs a model that gives the mask no probability: it chooses the tokens to unmask before \
+                 it asks the network",
             )
             .hint("use the sampler `ancestral`"));
         }
