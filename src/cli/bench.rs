@@ -24,7 +24,7 @@ use crate::stages::{Device, memory};
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\
     Measure training, evaluation and sampling on this machine.\n\n\
-    Runs on random tokens what a pipeline runs, in rounds: a training step of a batch, an evaluation of a batch, the \
+    Runs the work of a pipeline on random tokens, in rounds: a training step of a batch, an evaluation of a batch, the \
     sampling of a batch. Prints the median round with its quartiles, matrix products per second, peak memory, and how \
     the time is spent. Nothing is stored.";
 
@@ -47,8 +47,8 @@ pub struct Args {
     pub shape: String,
     /// What to measure: train, evaluate, sample or products; repeatable
     ///
-    /// products are the matrix products of a training step alone: what the network cannot exceed. Default: all
-    /// four.
+    /// products measures only the matrix products of a training step: an upper limit for the speed of training.
+    /// Default: all four.
     #[arg(long, value_name = "TASK", value_delimiter = ',', hide_possible_values = true)]
     pub task: Vec<TaskName>,
     /// Rows of a round; default: 32, and 16 for sampling

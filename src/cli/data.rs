@@ -19,9 +19,9 @@ use crate::plural;
 
 /// What `mdlm data --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Show what a source, tokenize or pack stage has made: the texts of records, their tokens, or rows with their \
-    special tokens.\n\n\
-    An error when the stage has not run with its present settings and inputs.";
+    Show the output of a source, tokenize or pack stage: the texts of records, their tokens, or rows with their special \
+    tokens.\n\n\
+    Fails if the stage has not run with its present settings and inputs.";
 
 /// Characters of a record or row that are shown unless `--whole` is given.
 const SHOWN_CHARACTERS: usize = 800;
@@ -35,19 +35,19 @@ pub struct Args {
     /// The stage
     #[arg(value_name = "STAGE")]
     pub stage: String,
-    /// How many to show
+    /// Number of records or rows to show
     #[arg(long, value_name = "N", default_value_t = 5)]
     pub head: u64,
-    /// How many to pass over first
+    /// Number of records or rows to skip before the first one shown
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub skip: u64,
     /// Split of a pack stage: train or validation; default: the first that has rows
     #[arg(long, value_name = "SPLIT", value_parser = split_of)]
     pub split: Option<Split>,
-    /// Show long ones to their end
+    /// Show long records and rows in full
     #[arg(long)]
     pub whole: bool,
-    /// Print JSON lines: index, text, and tokens where there are some
+    /// Print JSON lines: index, text, and tokens if the stage has them
     #[arg(long)]
     pub json: bool,
 }
@@ -56,7 +56,7 @@ fn split_of(text: &str) -> std::result::Result<Split, String> {
     [Split::Train, Split::Validation]
         .into_iter()
         .find(|split| split_name(*split) == text)
-        .ok_or_else(|| "`train` or `validation`".to_owned())
+        .ok_or_else(|| "expected `train` or `validation`".to_owned())
 }
 
 /// One record, its tokens, or a row.

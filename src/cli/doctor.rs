@@ -23,7 +23,7 @@ pub const LONG_ABOUT: &str = "\
     Lists the processor, the memory and the store's file system; for CUDA the driver, the GPUs and the libraries that are \
     loaded at run time, and whether their versions fit; and whether `--device auto` uses the GPU, why, and what to install \
     if it does not. It compiles a kernel as a check. A GPU that is idle and was not tested before runs a self-test: the \
-    smallest network has to compute what it computes on the CPU.";
+    smallest network must give the results that it gives on the CPU.";
 
 /// Arguments of `mdlm doctor`.
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub struct Args {
     pub device: Option<DeviceChoice>,
     /// Folder of results, instead of `.mdlm` of this folder
     ///
-    /// Stated by the environment too: MDLM_STORE.
+    /// Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Print JSON

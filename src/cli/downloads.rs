@@ -31,7 +31,7 @@ pub const LONG_ABOUT: &str = "\
         mdlm downloads --forget 'hf://datasets/*'\n  \
         mdlm downloads --forget 'sha256:*'    files that no URL names")]
 pub struct Args {
-    /// A manifest of the project; else the project of this folder
+    /// A manifest of the project; default: the project of this folder
     #[arg(value_name = "MANIFEST")]
     pub manifest: Option<PathBuf>,
     /// Forget what came from a URL, or from all that a glob matches
@@ -42,7 +42,7 @@ pub struct Args {
     pub json: bool,
     /// Folder of results, instead of `.mdlm` of the project
     ///
-    /// Stated by the environment too: MDLM_STORE.
+    /// Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }

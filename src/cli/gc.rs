@@ -20,13 +20,13 @@ use crate::store::{Record, Store};
 pub const LONG_ABOUT: &str = "\
     Delete artifacts that no manifest and no recent run refers to.\n\n\
     With manifests, gc keeps the present results of their stages, checkpoints from which their trainings \
-    resume, and for a stage that has to run its last result. With --last N, it keeps what the last N runs \
+    resume, and the last result of a stage that has to run. With --last N, it keeps what the last N runs \
     used or made, whatever their manifests and overrides, and everything made since the first of them began; \
     a run that changes nothing counts as part of the run before. Both can be given. The inputs of a kept \
     result are kept too.\n\n\
-    Deleted are all other artifacts and their action records, scratch folders of interrupted stages, \
+    gc deletes all other artifacts and their action records, scratch folders of interrupted stages, \
     checkpoints from which no kept training resumes, and the quarantine; downloads only with --downloads. \
-    Anything in use by a run is listed and kept.";
+    What a run is using is listed and kept.";
 
 /// Arguments of `mdlm gc`.
 #[derive(Debug, clap::Args)]

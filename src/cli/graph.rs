@@ -25,8 +25,8 @@ pub struct Args {
     pub manifest: PathBuf,
     /// Draw with a field set: stages.model.steps=200
     ///
-    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
-    /// its default holds.
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` removes the field, so that its
+    /// default applies.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Language of the drawing: dot (Graphviz) or mermaid

@@ -48,8 +48,7 @@ pub struct Args {
     pub output: PathBuf,
     /// Where to compute: auto, cpu or cuda
     ///
-    /// auto, the default, takes the GPU if there is one that can be used, else the CPU. Stated by the environment too:
-    /// MDLM_DEVICE.
+    /// auto, the default, uses a GPU if one can be used, else the CPU. Environment variable: MDLM_DEVICE.
     #[arg(long, value_name = "DEVICE", hide_possible_values = true)]
     pub device: Option<DeviceChoice>,
 }
@@ -62,8 +61,9 @@ pub struct Args {
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", args.shape)))?;
-    let input = || format!("read `{}`", args.input.display());
-    let (rows, tokens, sigma) = read_input(args, shape).context(input)?;
+    let mut input = Reader::open(&args.input)?;
+    let (rows, tokens, sigma) =
+        read_input(&mut input, shape).context(|| format!("read `{}`", args.input.display()))?;
     let choice = DeviceChoice::or_stated(args.device)?;
     let (device, _lock) = compute_on(choice, &Cancel::default(), terminal)?;
     let backbone = Backbone::Dit;
@@ -92,14 +92,26 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     Ok(0)
 }
 
+/// Tensors of a file that are listed at most.
+const LISTED: usize = 5;
+
 /// The rows, their tokens and one sigma per row.
-fn read_input(args: &Args, shape: &Shape) -> Result<(usize, Vec<u32>, Vec<f32>)> {
-    let mut reader = Reader::open(&args.input)?;
+fn read_input(reader: &mut Reader, shape: &Shape) -> Result<(usize, Vec<u32>, Vec<f32>)> {
     let Some(info) = reader.info("xt") else {
-        return Err(
-            Error::input(format!("there is no tensor `xt`, but {:?}", reader.names()))
-                .hint("`xt` holds the noised tokens, [rows, L], as integers"),
-        );
+        let mut names: Vec<_> = reader.names().iter().map(|name| format!("`{name}`")).collect();
+        if names.len() > LISTED {
+            let more = names.len() - LISTED;
+            names.truncate(LISTED);
+            names.push(format!("{more} more"));
+        }
+        return Err(Error::input("there is no tensor `xt`").hint(format!(
+            "`xt` holds the noised tokens, [rows, L], as integers; the file has {}",
+            if names.is_empty() {
+                "no tensors".to_owned()
+            } else {
+                names.join(", ")
+            }
+        )));
     };
     let length = shape.length;
     let &[rows, columns] = &info.shape[..] else {

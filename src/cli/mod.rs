@@ -116,7 +116,7 @@ pub enum Command {
     /// Make a pipeline's results, rerunning only what changed
     #[command(long_about = run::LONG_ABOUT)]
     Run(run::Args),
-    /// Say what a run would do, and why
+    /// Show what a run would do, and why
     #[command(long_about = plan::LONG_ABOUT)]
     Plan(plan::Args),
     /// Check manifests and list all their faults

@@ -11,8 +11,8 @@ use crate::store::Record;
 /// What `mdlm path --help` says first.
 pub const LONG_ABOUT: &str = "\
     Print the folder of a stage's artifact, for the present manifest.\n\n\
-    An error when the stage has not run with its present settings and inputs: then there is no such folder. What is \
-    in it is read-only.";
+    Fails if the stage has not run with its present settings and inputs. The files in the folder are \
+    read-only.";
 
 /// Arguments of `mdlm path`.
 #[derive(Debug, clap::Args)]
@@ -121,16 +121,13 @@ pub(super) fn find_lacking(project: &Project, stage: &str) -> Result<(Record, Op
                 "its files are not in the store: artifact {}",
                 record.artifact.short()
             );
-            let manifest = project.loaded.path.display();
             Err(Error::input(message).hint(format!(
-                "`mdlm run {manifest} --target {stage}` fetches or makes them"
+                "`{}` fetches or makes them",
+                project.run_command(Some(stage))
             )))
         }
-        Some(Decision::Run { reasons, .. }) => {
-            let manifest = project.loaded.path.display();
-            Err(Error::input(format!("it {}", not_done(&reasons)))
-                .hint(format!("`mdlm run {manifest} --target {stage}`")))
-        }
+        Some(Decision::Run { reasons, .. }) => Err(Error::input(format!("it {}", not_done(&reasons)))
+            .hint(format!("`{}`", project.run_command(Some(stage))))),
         None => Err(Error::internal("plan a stage: the plan is empty")),
     }
 }

@@ -18,11 +18,11 @@ const WORK_TO_DO: u8 = 10;
 
 /// What `mdlm plan --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Say what `mdlm run` would do, and why, without doing it.\n\n\
+    Show what `mdlm run` would do, and why, without doing it.\n\n\
     The same planner serves both commands, so that a dry run never differs from a run. It reads the \
     files that the manifest names, to see whether they changed, and the store; it writes nothing and does not use the \
     network: what a run would download is listed.\n\n\
-    Behind a stage that runs, a plan cannot know whether its consumers will have to: if its output is the same as \
+    A plan cannot know whether the consumers of a stage that runs have to run, too: if the stage's output is the same as \
     before, their results are served from the store.";
 
 /// Arguments of `mdlm plan`.

@@ -24,14 +24,14 @@ pub struct ProjectArgs {
     pub manifest: PathBuf,
     /// Set a field for this run: stages.model.steps=200
     ///
-    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
-    /// its default holds. Checked like the manifest itself, and recorded with what is made.
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` removes the field, so that its
+    /// default applies. It is checked like the manifest itself, and recorded with the results.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Folder of results, instead of `.mdlm` beside the project
     ///
     /// Default: `.mdlm` in the nearest folder above the manifest that has one; else beside the manifest, or beside its
-    /// folder when that is called `pipelines`. Environment variable: MDLM_STORE.
+    /// folder if that is called `pipelines`. Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }
@@ -46,10 +46,10 @@ pub struct ExecutionArgs {
     pub target: Vec<String>,
     /// Run this stage even if it is cached; repeatable
     ///
-    /// Its consumers rerun only if it makes something else than before.
+    /// Its consumers rerun only if its output differs from before.
     #[arg(long, value_name = "STAGE")]
     pub force: Vec<String>,
-    /// Treat a stage as done when only its record is here, not its files
+    /// Treat a stage as done if only its record is here, not its files
     ///
     /// Without it, missing files of final stages are made or fetched. With it they are not, and for missing data files
     /// the digests of the last run are used: a checkout of manifests and records alone can be planned.
@@ -132,6 +132,21 @@ pub struct Project {
     pub loaded: Loaded,
     /// The store.
     pub store: Store,
+    /// The folder of results that the command line names.
+    stated_store: Option<PathBuf>,
+}
+
+/// An argument as it is typed in a shell: in quotes if a character has a meaning there.
+#[must_use]
+pub fn in_shell(argument: &str) -> String {
+    let plain = argument
+        .chars()
+        .all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '+' | ',' | '=' | '@'));
+    if plain && !argument.is_empty() {
+        argument.to_owned()
+    } else {
+        format!("'{}'", argument.replace('\'', r"'\''"))
+    }
 }
 
 /// A path as a person here would type it: relative where it lies below the current folder.
@@ -163,11 +178,32 @@ impl ProjectArgs {
         Ok(Project {
             loaded,
             store: Store::at(root),
+            stated_store: self.store.clone(),
         })
     }
 }
 
 impl Project {
+    /// The command that runs the manifest as this command reads it, with the same overrides and store: all of it, or a
+    /// stage and what it needs.
+    #[must_use]
+    pub fn run_command(&self, target: Option<&str>) -> String {
+        let mut words = vec![
+            "mdlm run".to_owned(),
+            in_shell(&self.loaded.path.display().to_string()),
+        ];
+        for argument in &self.loaded.overrides {
+            words.extend(["--set".to_owned(), in_shell(argument)]);
+        }
+        if let Some(store) = &self.stated_store {
+            words.extend(["--store".to_owned(), in_shell(&store.display().to_string())]);
+        }
+        if let Some(target) = target {
+            words.extend(["--target".to_owned(), in_shell(target)]);
+        }
+        words.join(" ")
+    }
+
     /// The plan of the whole manifest or of a selection, for commands that show results: for missing data files it uses
     /// the digests of the last run.
     ///
@@ -264,7 +300,7 @@ impl DeviceChoice {
                 .map(|value| value.get_name().to_owned())
                 .collect();
             Error::input(format!("read MDLM_DEVICE: `{stated}` is not a device"))
-                .hint(format!("set it to {}", names.join(", ")))
+                .hint(format!("set it to one of {}, or unset it", names.join(", ")))
         })
     }
 

@@ -89,8 +89,9 @@ impl Args {
         let mut remote = self.remote.clone();
         remote.remote_read_only |= only_reads;
         let remote = remote.open()?.ok_or_else(|| {
-            Error::input("no remote is named")
-                .hint("name it with `--remote s3://BUCKET/folder`, or by MDLM_REMOTE in the environment")
+            Error::input("no remote is named").hint(
+                "name one with `--remote s3://BUCKET/folder`, or with the environment variable MDLM_REMOTE",
+            )
         })?;
         let cancel = Cancel::default();
         let display = Arc::new(Display::new(terminal));

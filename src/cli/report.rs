@@ -43,7 +43,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     };
     let plan = project.plan(&Selection::default())?;
     if plan.stages.iter().all(|stage| stage.artifact().is_none()) {
-        let hint = format!("`mdlm run {}` first", project.loaded.path.display());
+        let hint = format!("run the pipeline first: `{}`", project.run_command(None));
         return Err(Error::input("no stage has run").hint(hint));
     }
     let path = match &args.output {

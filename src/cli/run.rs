@@ -60,14 +60,14 @@ pub struct Args {
     pub execution: ExecutionArgs,
     /// Hash every artifact in full before it is used
     ///
-    /// Without it what a stage consumes is hashed by a sample, and what no stage consumes not at all. What is found
-    /// corrupt is moved to `.mdlm/quarantine` and made again.
+    /// Without it, inputs of a stage are hashed by a sample, and results without a consumer are not hashed. A corrupt artifact is moved
+    /// to `.mdlm/quarantine` and made again.
     #[arg(long)]
     pub paranoid: bool,
-    /// Stages to run side by side, at most; default: 1
+    /// Largest number of stages to run side by side; default: 1
     ///
-    /// They share the threads. More than one pays where stages are many and small (a sweep, many evaluations); one
-    /// after the other, each with all threads, is the rule. Environment variable: MDLM_JOBS.
+    /// They share the threads. More than one is faster for many small stages (a sweep, many evaluations); otherwise one
+    /// stage at a time with all threads is faster. Environment variable: MDLM_JOBS.
     #[arg(short, long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub jobs: Option<u16>,
     /// Memory for stages side by side: 8GB
@@ -76,23 +76,24 @@ pub struct Args {
     /// is available at the start.
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub memory: Option<u64>,
-    /// Start no other stage once one has failed
+    /// Start no other stage after one has failed
     ///
     /// Without it, stages that do not need the failed one still run.
     #[arg(long, alias = "no-keep-going", conflicts_with = "keep_going")]
     pub fail_fast: bool,
-    /// Run stages that do not need a failed one: the default
+    /// Run stages that do not need a failed one (the default)
     #[arg(short, long)]
     pub keep_going: bool,
-    /// Write a line of progress this often to a log: 30s, 10m
+    /// Time between lines of progress in a log: 30s, 10m
     ///
-    /// Where standard error is no terminal, a stage at work writes a line every 5 seconds in its first minute, every
-    /// minute in its first hour, and then every ten minutes by default.
+    /// Default: if standard error is not a terminal, a running stage writes a line every 5 seconds in its first minute,
+    /// every minute in its first hour, and then every ten minutes.
     #[arg(long, value_name = "TIME", value_parser = super::table::parse_duration)]
     pub log_every: Option<Duration>,
-    /// Run this stage alone; fail if it needs another one
+    /// Run this stage alone; fail if an input is missing
     ///
-    /// Its inputs have to be in the store, or in the remote cache. Exit code 2 names those that are not. One instance of
+    /// Its inputs must be in the store or in the remote cache; otherwise the command exits with 2 and names the stages
+    /// that must run first. One instance of
     /// a swept stage has a name like `model@seed=1`.
     #[arg(long, value_name = "STAGE", conflicts_with_all = ["target", "jobs"])]
     pub only: Option<String>,
@@ -164,7 +165,18 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let display = Arc::new(Display::new(terminal).with_pace(args.log_every));
     listen(&cancel, &display)?;
     let mut selection = args.execution.selection();
-    selection.targets.extend(options.only.clone());
+    if let Some(only) = &options.only {
+        let instances = |name: &String| project.loaded.sweeps.spelt_out(std::slice::from_ref(name));
+        if let Some(other) = (selection.force.iter()).find(|name| !instances(name).contains(only)) {
+            return Err(Error::input(format!(
+                "`--only {only}` runs no other stage, but `--force {other}` is given"
+            ))
+            .hint(format!(
+                "force `{other}` first, `--only {other} --force {other}`, or leave `--force {other}` out"
+            )));
+        }
+        selection.targets.push(only.clone());
+    }
     if args.events {
         // Standard input has orders; what came through pipes is in the store.
         follow_orders(&cancel, &options.neighbours)?;

@@ -15,9 +15,8 @@ use crate::store::{Digest, Record};
 
 /// What `mdlm show --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Show how a stage's artifact came about: its key figures, settings, inputs, the machine, the time, \
-    and its files.\n\n\
-    An error when the stage has not run with its present settings and inputs.";
+    Show a stage's artifact and how it was made: key figures, settings, inputs, machine, time and files.\n\n\
+    Fails if the stage has not run with its present settings and inputs.";
 
 /// Arguments of `mdlm show`.
 #[derive(Debug, clap::Args)]

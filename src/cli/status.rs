@@ -89,12 +89,14 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     terminal.output(&table(&report, terminal))?;
     let way = if reached.is_empty() {
-        "`mdlm gc MANIFEST… --dry-run` or `mdlm gc --last N --dry-run` lists what else can be deleted"
+        ": `mdlm gc MANIFEST… --dry-run` or `mdlm gc --last N --dry-run` lists what else can be deleted"
+    } else if report.reclaimable == 0 {
+        ""
     } else {
-        "`mdlm gc` with these manifests deletes it, `--dry-run` lists it"
+        ": `mdlm gc` with these manifests deletes it, `--dry-run` lists it"
     };
     let total = format!(
-        "{} in {}, {} reclaimable: {way}",
+        "{} in {}, {} reclaimable{way}",
         bytes(report.bytes),
         shown(store.root()),
         bytes(report.reclaimable)

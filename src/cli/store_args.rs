@@ -12,12 +12,12 @@ use crate::store::gc::Keep;
 /// A store, by manifests of its project or by its folder.
 #[derive(Clone, Debug, clap::Args)]
 pub struct StoreArgs {
-    /// Manifests of the project; without any, its store is that of this folder
+    /// Manifests of the project; default: the project of this folder
     #[arg(value_name = "MANIFEST")]
     pub manifests: Vec<PathBuf>,
     /// Folder of results, instead of `.mdlm` of the project
     ///
-    /// Stated by the environment too: MDLM_STORE.
+    /// Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
 }

@@ -253,10 +253,17 @@ impl Run<'_> {
                 })
             }
             _ if status.success() => Ok(is_cached),
-            _ => Err(crashed(status, last_text).hint(
-                "the other stages continued, and finished results are kept; the same command resumes this stage from \
-                 its last checkpoint",
-            )),
+            _ => {
+                let memory = if is_killed(status) {
+                    "the system kills a process when memory runs out: lower `micro_batch` or `--jobs`; "
+                } else {
+                    ""
+                };
+                Err(crashed(status, last_text).hint(format!(
+                    "{memory}finished results are kept; the same command runs this stage again, a training from its last \
+                     checkpoint"
+                )))
+            }
         }
     }
 }
@@ -306,6 +313,18 @@ fn crashed(status: ExitStatus, last_text: Option<String>) -> Error {
     let last = last_text.map_or_else(String::new, |text| format!("; its last output: {text}"));
     // `ExitStatus` prints `signal: 11 (SIGSEGV) (core dumped)` or `exit status: 3`.
     Error::environment(format!("its process crashed ({status}){last}"))
+}
+
+/// Whether SIGKILL ended a process.
+#[cfg(unix)]
+fn is_killed(status: ExitStatus) -> bool {
+    const SIGKILL: i32 = 9;
+    std::os::unix::process::ExitStatusExt::signal(&status) == Some(SIGKILL)
+}
+
+#[cfg(not(unix))]
+fn is_killed(_: ExitStatus) -> bool {
+    false
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ impl fmt::Display for Reason {
             Self::Unfinished { step: Some(step), .. } => write!(f, "interrupted at step {step}"),
             Self::Unfinished { step: None, .. } => f.write_str("did not finish"),
             Self::Forced => f.write_str("forced"),
+            // Some say so themselves: "its action record is damaged: the checksum differs".
+            Self::Damaged { what } if what.contains(" is damaged") => f.write_str(what),
             Self::Damaged { what } => write!(f, "damaged: {what}"),
             Self::Away { needed_by: None } => f.write_str("its files are not in the store"),
             Self::Away {

@@ -52,7 +52,14 @@ fn only_runs_one_stage_and_never_another() {
     );
     let (code, talk) = run(&project, &["--only", "model", "--force", "rows"]);
     assert_eq!(code, Some(2), "{talk}");
-    assert!(talk.contains("stage `model` needs `rows`"), "{talk}");
+    assert!(
+        talk.contains("`--only model` runs no other stage, but `--force rows` is given"),
+        "{talk}"
+    );
+    assert!(
+        talk.contains("hint: force `rows` first, `--only rows --force rows`"),
+        "{talk}"
+    );
     let (code, talk) = run(&project, &["--only", "modle"]);
     assert_eq!(code, Some(2), "{talk}");
 }
@@ -243,4 +250,75 @@ fn isolate_passes_an_interruption_on() {
     // No process of a stage stays behind: the lock of the key is free at once.
     let (code, talk) = run(&project, &["--only", "rows"]);
     assert_eq!(code, Some(0), "{talk}");
+}
+
+/// The process of a training is killed: the run survives it, says so, and the next run resumes from its checkpoint.
+#[cfg(target_os = "linux")]
+#[test]
+fn isolate_survives_a_process_that_is_killed() {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    let project = Project::whole(200);
+    let steps = [
+        "--set",
+        "stages.model.steps=400",
+        "--set",
+        "stages.model.checkpoint_every=5",
+    ];
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["run", "pipelines/tiny.json", "--isolate"])
+        .args(steps)
+        .env("MDLM_DEVICE", "cpu")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut talk = BufReader::new(child.stderr.take().unwrap());
+    let mut said = String::new();
+    while !said.contains("step 10: validation bound") {
+        assert!(talk.read_line(&mut said).unwrap() > 0, "{said}");
+    }
+    // man 5 proc: after the name in parentheses, `stat` has the state and the parent.
+    let parent = |process: &str| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+        stat.rsplit(')')
+            .next()?
+            .split_whitespace()
+            .nth(1)
+            .map(str::to_owned)
+    };
+    let children: Vec<String> = fs::read_dir("/proc")
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| parent(name).is_some_and(|parent| parent == child.id().to_string()))
+        .collect();
+    let [process] = children.as_slice() else {
+        panic!("one process runs the training: {children:?}");
+    };
+    assert!(
+        Command::new("kill")
+            .args(["-KILL", process])
+            .status()
+            .unwrap()
+            .success()
+    );
+    std::io::Read::read_to_string(&mut talk, &mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert!(
+        said.contains("stage `model`: its process crashed (signal: 9"),
+        "{said}"
+    );
+    assert!(
+        said.contains("hint: the system kills a process when memory runs out"),
+        "{said}"
+    );
+    let (code, talk) = run(&project, &[&steps[..], &["--isolate"]].concat());
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(
+        talk.contains("model: resuming from the checkpoint of step "),
+        "{talk}"
+    );
 }

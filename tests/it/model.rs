@@ -211,8 +211,8 @@ fn faults_of_the_input_are_shown_with_their_place() {
     refuse(&[good.clone(), ("sigma", Dtype::I32, &[2], vec![0; 8])], "nano");
     refuse(&[good], "nono");
     insta::assert_snapshot!(refusals.join("\n"), @r#"
-    error: failed to compute logits: read `input.safetensors`: there is no tensor `xt`, but ["x"]
-    hint: `xt` holds the noised tokens, [rows, L], as integers
+    error: failed to compute logits: read `input.safetensors`: there is no tensor `xt`
+    hint: `xt` holds the noised tokens, [rows, L], as integers; the file has `x`
 
     error: failed to compute logits: read `input.safetensors`: `xt` is [64], expected [rows, 32]
 

@@ -245,7 +245,7 @@ fn faults_of_the_user_and_of_the_environment() {
     --- stdout
     --- stderr
     error: failed to run `pipelines/tiny.json`: read MDLM_DEVICE: `tpu` is not a device
-    hint: set it to auto, cpu, cuda
+    hint: set it to one of auto, cpu, cuda, or unset it
     ");
     fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
     insta::assert_snapshot!(transcript(&mut project.mdlm("run", &[])), @r#"

@@ -30,10 +30,10 @@ pub const LONG_ABOUT: &str = "\
     Results whose settings differ in seeds alone, whatever their stages are called, are replicates: a table of their means \
     and standard deviations comes first, in order of the means, and single results follow by setting, within a setting in the order \
     of the manifest.\n\n\
-    What comes first is called best only where it is apart from all others by more than the uncertainty; how that is \
-    decided is said below the table.\n\n\
-    Without STAGE, all evaluate stages and all sample stages that a grammar judges; where there are none, all train \
-    stages, by their last validation. For several manifests, the settings that differ are listed, from the sources on.\n\n\
+    The first setting is called best only if it differs from all others by more than the uncertainty; a note below the \
+    table states the criterion.\n\n\
+    Without STAGE, compares all evaluate stages and all sample stages with a grammar; if there are none, all train stages, \
+    by their last validation. For several manifests, the settings that differ are listed, from the sources on.\n\n\
     Stages that have not run are listed as such; `mdlm plan` says why.";
 
 /// Arguments of `mdlm compare`.
@@ -48,20 +48,20 @@ pub struct Args {
     /// Stages, with all their instances; and further manifests, whose names end in `.json`
     #[arg(value_name = "STAGE")]
     pub more: Vec<String>,
-    /// The metric that orders: `bits_per_byte`, perplexity, ...
+    /// Metric to sort by: `bits_per_byte`, perplexity, ...
     ///
     /// One of `bits_per_byte`, `bits_per_byte_normalized` (of a tokenizer that changes the text), `perplexity`,
     /// `nats_per_token` and `grammatical`; default: the first of these that was measured.
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub sort: Option<Metric>,
-    /// Set a field for this time: stages.model.steps=200
+    /// Set a field for this comparison: stages.model.steps=200
     ///
-    /// PATH=VALUE, as in `mdlm run`; of several manifests in all.
+    /// PATH=VALUE, as in `mdlm run`; applies to every manifest.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Folder of results, instead of `.mdlm` beside the project
     ///
-    /// Stated by the environment too: MDLM_STORE.
+    /// Environment variable: MDLM_STORE.
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Print the tables as JSON

@@ -6,6 +6,7 @@ use std::path::{Component, Path, PathBuf};
 use serde::Serialize;
 
 use super::Terminal;
+use super::project::in_shell;
 use super::table::{bytes, count};
 use super::terminal::Style;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
@@ -19,10 +20,9 @@ use look::Text;
 
 /// What `mdlm init --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Write a first manifest for text of your own: from text to a trained, evaluated and sampled model, in minutes on a \
-    CPU.\n\n\
-    Looks at the files first: their format, how much text they hold, whether lines are broken within sentences. \
-    Shape, tokenizer and steps follow from that; `description` fields say why, and what to change for a larger model. \
+    Write a first manifest for your own text: from text to a trained, evaluated and sampled model, in minutes on a CPU.\n\n\
+    Reads the files first: their format, the amount of text, whether lines are broken within sentences. Shape, tokenizer \
+    and steps follow from that; `description` fields say why, and what to change for a larger model. \
     A few hundred kilobytes to some megabytes of text make a good start.\n\n\
     Prints the manifest's path. Overwrites an existing file only with --force.";
 
@@ -41,10 +41,10 @@ pub struct Args {
     /// Text: a file or a glob in quotes; repeatable
     ///
     /// `*`, `?`, `[…]` and `**`, as seen from the current folder; plain text, JSON lines, CSV, Parquet and Arrow,
-    /// compressed or in archives too. Asked for where it is not given and standard input is a terminal.
+    /// also compressed or in archives. Without this option, mdlm asks for it if standard input is a terminal.
     #[arg(long, value_name = "GLOB")]
     pub files: Vec<String>,
-    /// Name of the pipeline and its file; DIR's unless given
+    /// Name of the pipeline and its file; default: the name of DIR
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
     /// Write the JSON Schema beside it, for editors
@@ -176,7 +176,7 @@ fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal
     for (what, why) in &text.notes {
         terminal.say(&format!("{what}: {why}"));
     }
-    let path = quoted_for_shell(&manifest.display().to_string());
+    let path = in_shell(&manifest.display().to_string());
     terminal.say("\nnext:");
     for (command, what) in [
         ("plan", "what a run does"),
@@ -362,18 +362,6 @@ fn write(path: &Path, text: &str, force: bool) -> Result<()> {
     };
     placed.map_err(|error| error.error).context(doing)?;
     Ok(())
-}
-
-/// An argument as a shell takes it.
-fn quoted_for_shell(argument: &str) -> String {
-    let plain = argument
-        .chars()
-        .all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | '-' | '/' | ':' | '+' | ','));
-    if plain {
-        argument.to_owned()
-    } else {
-        format!("'{}'", argument.replace('\'', r"'\''"))
-    }
 }
 
 #[cfg(test)]

@@ -25,13 +25,13 @@ pub mod sarif;
 
 /// What `mdlm validate --help` says first.
 pub const LONG_ABOUT: &str = "\
-    Check manifests: JSON, schema, and what the stages mean to each other.\n\n\
+    Check manifests: JSON, schema, and how the stages fit together.\n\n\
     All faults are listed at once, each with its line. Needs no data and no network; takes milliseconds. \
     Files of tokenizers are checked where they exist. \
     Exits with 0 when every file is valid, else with 2.\n\n\
-    For a team's checks there are `--format github`, which puts the faults at their lines of a pull \
-    request, and `--format sarif`, which code scanning and editors read (SARIF 2.1.0). Both name files as \
-    seen from the root of the repository: GITHUB_WORKSPACE, where it is set, else the current folder.";
+    In CI, `--format github` shows the faults at their lines of a pull request, and `--format sarif` writes them \
+    for code scanning and editors (SARIF 2.1.0). Both write paths relative to the root of the repository: \
+    GITHUB_WORKSPACE if it is set, else the current folder.";
 
 /// Arguments of `mdlm validate`.
 #[derive(Debug, clap::Args)]
@@ -44,8 +44,8 @@ pub struct Args {
     pub files: Vec<PathBuf>,
     /// Check with a field set: stages.model.steps=200
     ///
-    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` takes a field away, so that
-    /// its default holds. Holds for every file.
+    /// PATH=VALUE: names joined by points, and a value that is JSON or else text; `null` removes the field, so that its
+    /// default applies. Applies to every file.
     #[arg(long, value_name = "PATH=VALUE")]
     pub set: Vec<String>,
     /// Format of the faults: human, json, github or sarif

@@ -60,10 +60,8 @@ pub(super) fn run(
             }
             Some(Decision::Run { reasons, .. }) => {
                 let record = last().ok_or_else(|| {
-                    Error::input(format!("stage `{stage}` {}", not_done(&reasons))).hint(format!(
-                        "`mdlm run {} --target {stage}`",
-                        project.loaded.path.display()
-                    ))
+                    Error::input(format!("stage `{stage}` {}", not_done(&reasons)))
+                        .hint(format!("`{}`", project.run_command(Some(stage))))
                 })?;
                 (record, Some(joined(&reasons)))
             }

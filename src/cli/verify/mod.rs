@@ -25,9 +25,9 @@ mod lineage;
 /// What `mdlm verify --help` says first.
 pub const LONG_ABOUT: &str = "\
     Hash the store's artifacts and move corrupt ones into quarantine.\n\n\
-    Every artifact, or with manifests those that they reach, is read in full and compared with the digests \
-    in its records. A corrupt one is moved to `.mdlm/quarantine`, and the next run that needs it makes it \
-    again. One that a run uses is reported and stays in place.\n\n\
+    Reads every artifact in full, or with manifests the artifacts that they reach, and compares it with the \
+    digests in its records. A corrupt one is moved to `.mdlm/quarantine`, and the next run that needs it makes it \
+    again. A corrupt artifact that a run is using is reported and stays in place.\n\n\
     --chain follows the history of a stage's result instead: every record and artifact from it to its \
     sources, and whether the files outside the store are still those that were read. It moves nothing.";
 
@@ -45,13 +45,13 @@ pub struct Args {
     /// Check the history of this stage's result, with one manifest
     #[arg(long = "chain", value_name = "STAGE")]
     pub lineage: Option<String>,
-    /// Read no more than so many bytes a second: 50MB
+    /// Read at most this many bytes a second: 50MB
     #[arg(long, value_name = "BYTES", value_parser = super::table::parse_bytes)]
     pub throttle: Option<u64>,
     /// Threads; default: `MDLM_THREADS`, else all processors
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
-    /// Report what is corrupt and leave it in place
+    /// Report corrupt artifacts and leave them in place
     #[arg(long)]
     pub dry_run: bool,
     /// Print JSON

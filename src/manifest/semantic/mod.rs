@@ -300,10 +300,10 @@ impl<'t> Checker<'t> {
                 entry
                     .fault(Code::Warmup, field, message)
                     .expected(format!("`warmup_steps` of at most {}", stage.steps))
-                    .hint(format!(
-                        "set `\"warmup_steps\": {}`, a tenth of the training",
-                        stage.steps / 10
-                    )),
+                    .hint(match stage.steps / 10 {
+                        0 => "set `\"warmup_steps\": 0`: no warm-up".to_owned(),
+                        tenth => format!("set `\"warmup_steps\": {tenth}`, a tenth of the training"),
+                    }),
             );
         }
         if let Some(Noise::Linear(range) | Noise::Geometric(range)) = stage.objective.noise()
