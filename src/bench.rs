@@ -10,13 +10,13 @@ use serde::Serialize;
 
 use crate::data::SpecialIds;
 use crate::data::rows::Rows;
-use crate::diffusion::objective;
+use crate::diffusion::{Method, objective};
 use crate::error::{Error, Result};
 use crate::evaluate;
 use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
-use crate::manifest::{BoundEnds, Estimator, LearningRateSchedule, Objective, Sampler, WarmupRates};
+use crate::manifest::{AncestralSteps, LearningRateSchedule, Objective, Sampler, WarmupRates};
 use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -181,8 +181,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 limit: Some(u64::from(options.batch)),
                 objective: &*objective,
                 seed: SEED,
-                estimator: Estimator::Time,
-                ends: BoundEnds::Valid,
+                method: Method::default(),
                 draws: 1,
                 stream: Stream::Evaluate,
                 micro_batch: micro_batch as usize,
@@ -203,7 +202,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 micro_batch: micro_batch as usize,
             };
             let run = || {
-                let mut sampler = sample::build(Sampler::default(), &*objective)?;
+                let mut sampler = sample::build(Sampler::Cached(AncestralSteps::default()), &*objective)?;
                 task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
             };
             let rounds = timed(options, run)?;

@@ -21,6 +21,40 @@ pub struct ForwardProcess {
     pub prior: Prior,
 }
 
+/// What a network is fed of the noise level.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Conditioning {
+    /// Nothing: its input is 0.
+    #[default]
+    None,
+    /// σ = −log α.
+    Sigma,
+    /// (log m − log first) / (log last − log first) of the move chance m: the uniform number that m is drawn by under
+    /// the change of variables of arXiv 2406.07524.
+    LogMoveChance {
+        /// The smallest move chance.
+        first: f64,
+        /// The largest.
+        last: f64,
+    },
+}
+
+impl Conditioning {
+    /// The network's input at a noise level; nothing for a network that has none.
+    #[must_use]
+    pub fn input(self, sigma: f64, move_chance: f64) -> Option<f64> {
+        match self {
+            Self::None => None,
+            Self::Sigma => Some(sigma),
+            Self::LogMoveChance { first, last } => {
+                let first_log = first.ln();
+                let place = (move_chance.ln() - first_log) / (last.ln() - first_log);
+                Some(place.clamp(0.0, 1.0))
+            }
+        }
+    }
+}
+
 /// The noise of one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NoiseLevel {
@@ -97,6 +131,26 @@ pub struct RowIndex {
     pub batch: u32,
 }
 
+/// How the prediction of a position counts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Score {
+    /// Factor of its loss.
+    pub weight: f64,
+    /// Constants of its loss, the same for all positions of a batch in being there or not: see [`crate::kernels::Loss`].
+    pub constants: Option<Constants>,
+}
+
+impl Score {
+    /// A factor of a loss without constants.
+    #[must_use]
+    pub fn weight(weight: f64) -> Self {
+        Self {
+            weight,
+            constants: None,
+        }
+    }
+}
+
 /// Rows under noise, laid out as the network takes them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NoisedBatch {
@@ -142,24 +196,40 @@ impl NoisedBatch {
     }
 
     /// Appends the row `x` with the tokens that `moved` gives in place of its own, position by position in ascending
-    /// order. Moved positions below `valid` are to be predicted, with that weight and a loss without constants; `sigma`
-    /// is the row's noise level for a time-conditioned network.
+    /// order. Moved positions below `valid` are to be predicted, with that score; `sigma` is the row's noise level for a
+    /// time-conditioned network.
     pub fn push(
         &mut self,
         x: &[u32],
         valid: usize,
-        weight: f64,
+        score: Score,
         sigma: Option<f64>,
         mut moved: impl FnMut(usize) -> Option<u32>,
     ) {
+        self.push_scored(x, sigma, |l, token| {
+            let to = moved(l);
+            let target = (to.is_some() && l < valid).then_some((token, score));
+            (to.unwrap_or(token), target)
+        });
+    }
+
+    /// Appends a row of which `each` gives, for each position of `x` in ascending order, the token that the network
+    /// sees, and the target and the score where it is to be predicted.
+    pub fn push_scored(
+        &mut self,
+        x: &[u32],
+        sigma: Option<f64>,
+        mut each: impl FnMut(usize, u32) -> (u32, Option<(u32, Score)>),
+    ) {
         let start = self.tokens.len() as u32;
         for (l, &token) in x.iter().enumerate() {
-            let to = moved(l);
-            self.tokens.push(to.unwrap_or(token));
-            if to.is_some() && l < valid {
+            let (seen, predicted) = each(l, token);
+            self.tokens.push(seen);
+            if let Some((target, score)) = predicted {
                 self.positions.push(start + l as u32);
-                self.targets.push(token);
-                self.weights.push(weight as f32);
+                self.targets.push(target);
+                self.weights.push(score.weight as f32);
+                self.constants.extend(score.constants);
             }
         }
         match sigma {

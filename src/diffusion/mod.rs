@@ -10,10 +10,10 @@
 //! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π) (section 3.1) | [`ForwardProcess::q_xt`]; π is [`Prior`] |
 //! | x_θ(x_t, t): SUBS, zero masking probabilities and carry-over (section 3.2.3) | [`Subs::log_p_x0`] |
 //! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`]; D3PM's is [`Posterior::unmask_probability_beside_mask`] |
-//! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Mdlm::level_of_bound`] |
+//! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Masking::level_of_bound`](objective::Masking::level_of_bound) |
 //! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Schedule::loss_weight`] |
 //! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; [`crate::evaluate`] computes its mean and interval |
-//! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Mdlm::time`] |
+//! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Masking::time`](objective::Masking::time) |
 //! | low-discrepancy times (appendix C.3) | [`low_discrepancy_time`] |
 //!
 //! In a training step, the objective draws t for a row and [`ForwardProcess::q_xt`] replaces tokens by the mask.
@@ -32,8 +32,10 @@ mod parameterization;
 mod posterior;
 mod schedule;
 
-pub use forward::{ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, low_discrepancy_time};
-pub use objective::{Draw, Mdlm, Objective, shift};
+pub use forward::{
+    Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score, low_discrepancy_time,
+};
+pub use objective::{Draw, Given, Mdlm, Method, Objective, shift};
 pub use parameterization::Subs;
 pub use posterior::Posterior;
 #[cfg(test)]

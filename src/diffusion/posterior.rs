@@ -1,6 +1,6 @@
 //! The reverse step: q(x_s | x_t, x̂_0) of the absorbing process, on a grid of times.
 
-use super::ForwardProcess;
+use super::{Conditioning, ForwardProcess};
 use crate::manifest::Grid;
 
 /// q(x_s | x_t, x̂_0) (arXiv 2406.07524, eq. 7): in the step from time t to s < t a token that is not masked stays, and a
@@ -14,8 +14,8 @@ use crate::manifest::Grid;
 pub struct Posterior {
     /// The process that is reversed.
     pub forward: ForwardProcess,
-    /// Whether the network is fed the noise level.
-    pub time_conditioning: bool,
+    /// What the network is fed of the noise level.
+    pub conditioning: Conditioning,
     /// Whether the network gives the mask no probability, as SUBS does and D3PM does not.
     pub zero_masking: bool,
 }
@@ -90,14 +90,14 @@ impl Posterior {
         }
     }
 
-    /// σ fed to the network at boundary `i`: that of its time, or 0 for a network without time conditioning.
+    /// What is fed to the network at boundary `i`: σ of its time, or 0 for a network without time conditioning.
     #[must_use]
     pub fn sigma(&self, i: u32, steps: u32) -> f64 {
-        if self.time_conditioning {
-            self.forward.schedule.sigma(time(i, steps))
-        } else {
-            0.0
-        }
+        let schedule = self.forward.schedule;
+        let t = time(i, steps);
+        self.conditioning
+            .input(schedule.sigma(t), schedule.move_chance(t))
+            .unwrap_or(0.0)
     }
 }
 
@@ -118,7 +118,7 @@ mod tests {
                 schedule,
                 prior: Prior::Mask(3),
             },
-            time_conditioning: false,
+            conditioning: Conditioning::None,
             zero_masking: true,
         }
     }
@@ -147,7 +147,7 @@ mod tests {
     #[test]
     fn sigma_is_that_of_the_boundary_where_the_network_is_time_conditioned() {
         let conditioned = Posterior {
-            time_conditioning: true,
+            conditioning: Conditioning::Sigma,
             ..posterior(EVERY_SCHEDULE[1])
         };
         for i in 0..=4 {

@@ -22,10 +22,9 @@ mod statistics;
 pub use statistics::Interval;
 
 use crate::data::rows::{Permutation, Rows};
-use crate::diffusion::{Draw, NoisedBatch, Objective, shift};
+use crate::diffusion::{Draw, Method, NoisedBatch, Objective, shift};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
-use crate::manifest::{BoundEnds, Estimator};
 use crate::model::{Batch, Network};
 use crate::rng::{Random, Stream};
 
@@ -47,11 +46,9 @@ pub struct BoundEstimator<'a> {
     pub objective: &'a dyn Objective,
     /// Seed of times, masks and the choice of rows.
     pub seed: u64,
-    /// Which estimator.
-    pub estimator: Estimator,
-    /// What of the noise levels is covered.
-    pub ends: BoundEnds,
-    /// D: draws per row.
+    /// How the likelihood is estimated.
+    pub method: Method,
+    /// D: draws per row; one is made where nothing is drawn.
     pub draws: u32,
     /// The stream of times and masks.
     pub stream: Stream,
@@ -62,7 +59,7 @@ pub struct BoundEstimator<'a> {
 /// A bound.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Bound {
-    /// In nats per valid token.
+    /// In nats per scored token.
     pub nats_per_token: Interval,
     /// Its standard error, clustered by row; `None` for a single row.
     pub standard_error: Option<f64>,
@@ -72,12 +69,14 @@ pub struct Bound {
     pub rows: u64,
     /// Valid tokens in them.
     pub tokens: u64,
+    /// Tokens that are predicted: as many, or the first of each row less ([`Objective::scored`]).
+    pub scored: u64,
     /// D: draws per row.
     pub draws: u32,
 }
 
 impl Bound {
-    /// Perplexity per valid token: the exponential of the nats.
+    /// Perplexity per scored token: the exponential of the nats.
     #[must_use]
     pub fn perplexity(&self) -> Interval {
         self.nats_per_token.map(f64::exp)
@@ -86,8 +85,19 @@ impl Bound {
     /// Bits per byte of text, given the bytes per valid token (an exact count, so it adds no uncertainty).
     #[must_use]
     pub fn bits_per_byte(&self, bytes_per_token: f64) -> Interval {
-        self.nats_per_token
+        self.nats_per_valid_token()
             .map(|nats| nats / std::f64::consts::LN_2 / bytes_per_token)
+    }
+
+    /// The nats of whole rows, shared out among their valid tokens.
+    #[must_use]
+    pub fn nats_per_valid_token(&self) -> Interval {
+        let share = if self.scored == self.tokens {
+            1.0
+        } else {
+            self.scored as f64 / self.tokens as f64
+        };
+        self.nats_per_token.map(|nats| nats * share)
     }
 }
 
@@ -103,7 +113,12 @@ impl BoundEstimator<'_> {
         cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64, f64),
     ) -> Result<Bound> {
-        self.objective.check_estimator(self.estimator, self.ends)?;
+        self.objective.check_method(self.method)?;
+        let draws = if self.method.estimator.is_random() {
+            self.draws
+        } else {
+            1
+        };
         let total = self
             .limit
             .map_or(self.rows.len(), |limit| limit.min(self.rows.len()));
@@ -112,33 +127,35 @@ impl BoundEstimator<'_> {
                 .hint("raise `validation` of the pack stage, or evaluate the `train` split"));
         }
         let random = Random::new(self.seed, self.stream);
-        let shifts: Vec<f64> = (0..u64::from(self.draws))
-            .map(|draw| shift(random, draw))
-            .collect();
+        let shifts: Vec<f64> = (0..u64::from(draws)).map(|draw| shift(random, draw)).collect();
         // All rows are taken as they lie: reading them in order is quickest.
         let order = (total < self.rows.len()).then(|| Permutation::new(self.seed, self.rows.len()));
-        let mut sums = Sums::new(self.draws);
+        let mut sums = Sums::new(draws);
         let mut noised = NoisedBatch::default();
         let mut x = vec![0; self.rows.length()];
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
             let valid = self.rows.read(row, &mut x)?;
-            sums.tokens.push(valid as u64);
-            for (draw, shift) in (0_u64..).zip(&shifts) {
+            sums.valid += valid as u64;
+            sums.tokens.push(self.objective.scored(valid) as u64);
+            for (number, shift) in (0_u64..).zip(&shifts) {
                 let part = (shift + phase(rank)).fract();
                 let draw = Draw {
-                    estimator: self.estimator,
-                    ends: self.ends,
+                    method: self.method,
                     random,
-                    draw,
+                    draw: number,
                     row,
-                    offset: (draw as f64 + part) / f64::from(self.draws),
+                    offset: (number as f64 + part) / f64::from(draws),
                 };
-                self.objective.noise_of_bound(draw, &x, valid, &mut noised);
-                if noised.rows() == self.micro_batch {
-                    cancel.check()?;
-                    self.answer(network, &mut noised, &mut sums)?;
-                    progress(rank, total, sums.estimate());
+                let passes = self.objective.passes_of_bound(self.method, valid);
+                for pass in 0..passes {
+                    self.objective.noise_of_bound(&draw, pass, &x, valid, &mut noised);
+                    sums.is_last.push(pass + 1 == passes);
+                    if noised.rows() == self.micro_batch {
+                        cancel.check()?;
+                        self.answer(network, &mut noised, &mut sums)?;
+                        progress(rank, total, sums.estimate());
+                    }
                 }
             }
         }
@@ -168,7 +185,7 @@ impl BoundEstimator<'_> {
             };
             network.nll(&batch, self.objective.support())?
         };
-        for span in noised.spans() {
+        for (span, is_last) in noised.spans().zip(std::mem::take(&mut sums.is_last)) {
             let pairs = noised.weights[span.clone()].iter().zip(&nll[span]);
             let value: f64 = pairs
                 .map(|(&weight, &nll)| f64::from(weight) * f64::from(nll))
@@ -177,7 +194,7 @@ impl BoundEstimator<'_> {
                 return Err(Error::input("the model's negative log-likelihood is not finite")
                     .hint("its weights are damaged, or its training diverged"));
             }
-            sums.draw(value);
+            sums.pass(value, is_last);
         }
         noised.clear();
         Ok(())
@@ -187,11 +204,17 @@ impl BoundEstimator<'_> {
 /// Draws as they come in, row after row.
 struct Sums {
     draws: u32,
+    /// Of each row that waits for the network, whether it is the last pass of its draw.
+    is_last: Vec<bool>,
+    /// Nats of the passes of the draw that is not complete yet.
+    passes: f64,
+    /// Valid tokens of all rows.
+    valid: u64,
     /// Draws of the row that is not complete yet.
     open: Vec<f64>,
     /// `y_r` of every complete row.
     means: Vec<f64>,
-    /// `n_r` of every row.
+    /// `n_r` of every row: its scored tokens.
     tokens: Vec<u64>,
     /// `Σ_r s_r²`.
     within: f64,
@@ -201,10 +224,21 @@ impl Sums {
     fn new(draws: u32) -> Self {
         Self {
             draws,
+            is_last: Vec::new(),
+            passes: 0.0,
+            valid: 0,
             open: Vec::new(),
             means: Vec::new(),
             tokens: Vec::new(),
             within: 0.0,
+        }
+    }
+
+    fn pass(&mut self, value: f64, is_last: bool) {
+        self.passes += value;
+        if is_last {
+            let value = std::mem::take(&mut self.passes);
+            self.draw(value);
         }
     }
 
@@ -258,7 +292,8 @@ impl Sums {
             standard_error,
             monte_carlo_error,
             rows,
-            tokens,
+            tokens: self.valid,
+            scored: tokens,
             draws: self.draws,
         }
     }
@@ -270,6 +305,7 @@ mod tests {
     use crate::data::SpecialIds;
     use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
     use crate::kernels::Pattern;
+    use crate::manifest::Estimator;
     use crate::model::toy::{Bag, Distribution, Posterior};
 
     /// Rows drawn from a distribution, and their exact −log p.
@@ -322,8 +358,7 @@ mod tests {
             limit: None,
             objective: objective(schedule, truth, false),
             seed: 11,
-            estimator,
-            ends: BoundEnds::Valid,
+            method: Method::of(estimator),
             draws: 8,
             stream: Stream::Evaluate,
             micro_batch: 64,
@@ -393,14 +428,13 @@ mod tests {
                 let part = (shift(random, draw) + phase(row)).fract();
                 let offset = (draw as f64 + part) / 8.0;
                 let named = Draw {
-                    estimator: Estimator::Count,
-                    ends: BoundEnds::Valid,
+                    method: Method::of(Estimator::Count),
                     random,
                     draw,
                     row,
                     offset,
                 };
-                task.objective.noise_of_bound(named, &x, valid, &mut noised);
+                task.objective.noise_of_bound(&named, 0, &x, valid, &mut noised);
                 let hidden = noised.tokens.iter().filter(|&&z| z == truth.mask()).count();
                 let all: Vec<u32> = (0..4).collect();
                 let logits = network
@@ -506,7 +540,7 @@ mod tests {
         assert_eq!((whole.rows, part.rows), (50, 20));
         assert_ne!(part.nats_per_token, whole.nats_per_token);
         task.objective = objective(EVERY_SCHEDULE[1], &truth, true);
-        task.estimator = Estimator::Count;
+        task.method = Method::of(Estimator::Count);
         let error = task
             .run(&network, &Cancel::default(), &mut |_, _, _| ())
             .unwrap_err();

@@ -69,6 +69,9 @@ pub enum Metric {
     NatsPerToken,
     /// The bound on the perplexity per token of text, or per position if padding counts.
     Perplexity,
+    /// The pseudo-perplexity of a masked language model (estimator `pseudo`), which is no bound and comparable with no
+    /// perplexity.
+    PseudoPerplexity,
     /// The share of sampled records that the grammar accepts.
     Grammatical,
 }

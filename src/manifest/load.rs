@@ -165,7 +165,9 @@ impl Manifest {
     }
 
     fn deserialize_checked(expanded: &Value) -> serde_json::Result<Self> {
-        serde::Deserialize::deserialize(expanded)
+        let mut manifest: Self = serde::Deserialize::deserialize(expanded)?;
+        manifest.fill_in();
+        Ok(manifest)
     }
 }
 

@@ -12,6 +12,7 @@
 //! | `detokenize.rs` | the detokenizers of source stages |
 //! | `corpora.rs` | the named corpora |
 //! | `objective.rs` | the objectives of train stages |
+//! | `fit.rs` | the estimators and samplers that fit an objective |
 //! | `published.rs` | the settings that follow the published code where it differs from mdlm's defaults |
 //! | `sampler.rs` | samplers and their settings |
 //! | `compare.rs` | the settings of compare stages |
@@ -39,6 +40,7 @@ pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
 pub mod fault;
+mod fit;
 pub mod json;
 mod kinds;
 pub mod load;
@@ -577,10 +579,16 @@ pub struct Evaluate {
     /// Weights to evaluate. Default: the MDLM authors evaluate the average (arXiv 2406.07524).
     #[serde(default)]
     pub weights: Weights,
-    /// Estimator of the bound. Both estimate the same quantity. Default: the MDLM authors' estimator (arXiv
-    /// 2406.07524).
-    #[serde(default)]
-    pub estimator: Estimator,
+    /// How the negative log-likelihood is estimated. Default: that of the model's objective, `time` for `mdlm`, `sedd`
+    /// and `d3pm`, `exact` for `ar`, `pseudo` for `mlm`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimator: Option<Estimator>,
+    /// T of the bound in discrete time: that of a reverse process of T steps (arXiv 2406.07524, eq. 43). Only for the
+    /// estimator `time`. Default: the `steps` of the model's objective, or else continuous time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(title = "Steps of discrete time")]
+    pub steps: Option<u32>,
     /// Range of noise levels that the bound covers. Default: `valid`, since the published number is not a bound.
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub bound: BoundEnds,
@@ -624,7 +632,7 @@ pub enum Weights {
     Raw,
 }
 
-/// Estimator of the bound.
+/// How the negative log-likelihood of a model is estimated.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
@@ -633,8 +641,33 @@ pub enum Estimator {
     #[default]
     Time,
     /// Draws the number of masked tokens uniformly and weights the loss with length / number (arXiv 2502.09992): lower
-    /// variance. Only for a model without time conditioning.
+    /// variance. It estimates the same bound as `time`, and is the any-order bound of a masked language model. Only for
+    /// a model without time conditioning.
     Count,
+    /// The exact likelihood of an autoregressive model, by the chain rule. Nothing is drawn.
+    Exact,
+    /// Pseudo-perplexity: each token is masked alone and predicted from all others (arXiv 1902.04094). It is not a bound
+    /// on the likelihood. One network call per token. Only for a masked model without time conditioning.
+    Pseudo,
+}
+
+impl Estimator {
+    /// The manifest's spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Time => "time",
+            Self::Count => "count",
+            Self::Exact => "exact",
+            Self::Pseudo => "pseudo",
+        }
+    }
+
+    /// Whether it draws times or masks: the others give the same number for every seed.
+    #[must_use]
+    pub fn is_random(self) -> bool {
+        matches!(self, Self::Time | Self::Count)
+    }
 }
 
 /// Samples texts from a model.
@@ -646,14 +679,15 @@ pub struct Sample {
     /// Number of rows to sample.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Number of reverse steps, from all tokens masked to none. Default: the MDLM authors' configuration
-    /// (`sampling.steps`, arXiv 2406.07524).
+    /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` does not have them. Default:
+    /// the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
-    /// Sampler of the reverse process. Default: the MDLM authors' configuration (`ddpm_cache`, arXiv 2406.07524).
-    #[serde(default)]
-    pub sampler: Sampler,
+    /// How texts are drawn. Default: that of the model's objective, `cached` for a model without time conditioning (the
+    /// MDLM authors' configuration, `ddpm_cache`, arXiv 2406.07524), `ancestral` for one with, `autoregressive` for `ar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
     /// Starts from rows whose BOS, and EOS in wrapped rows, are already in place instead of masked. The network sees
     /// only relative positions, so these tokens show it where a row begins and ends. Default: the MDLM authors start
     /// from rows that are all masked (arXiv 2406.07524).

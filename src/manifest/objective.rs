@@ -3,15 +3,31 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::published::is_default;
 use super::{DEFAULT_NOISE_EPSILON, DEFAULT_SAMPLING_EPSILON};
 use crate::shapes::Backbone;
+
+/// Steps of D3PM (arXiv 2406.07524, `scripts/train_lm1b_d3pm.sh`).
+pub const DEFAULT_D3PM_STEPS: u32 = 1000;
+/// Share of tokens that BERT predicts (arXiv 1810.04805, section 3.1).
+pub const DEFAULT_MLM_RATE: f64 = 0.15;
+/// Scale of the bell: half of the times fall within 0.16 of its center.
+const DEFAULT_BELL_SCALE: f64 = 0.15;
 
 /// The objective of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
-    /// Masked diffusion in continuous time with the SUBS parameterization (MDLM, arXiv 2406.07524).
+    /// Masked diffusion with the SUBS parameterization (MDLM, arXiv 2406.07524), in continuous time or in T steps.
     Mdlm(MdlmObjective),
+    /// Autoregression: a causal transformer without time input predicts each next token. Its likelihood is exact.
+    Ar(ArObjective),
+    /// Score entropy of absorbing noise (SEDD, arXiv 2310.16834).
+    Sedd(SeddObjective),
+    /// Absorbing discrete diffusion in T steps in which the network may also predict the mask (D3PM, arXiv 2107.03006).
+    D3pm(D3pmObjective),
+    /// Masked language modelling at one rate (BERT, arXiv 1810.04805), as in BERT-Mouth (arXiv 1902.04094).
+    Mlm(MlmObjective),
 }
 
 impl Default for Objective {
@@ -21,11 +37,26 @@ impl Default for Objective {
 }
 
 impl Objective {
+    /// Its `kind`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Mdlm(_) => "mdlm",
+            Self::Ar(_) => "ar",
+            Self::Sedd(_) => "sedd",
+            Self::D3pm(_) => "d3pm",
+            Self::Mlm(_) => "mlm",
+        }
+    }
+
     /// The noise schedule of the forward process; nothing for an objective that has none.
     #[must_use]
     pub fn noise(&self) -> Option<&Noise> {
         match self {
             Self::Mdlm(objective) => Some(&objective.noise),
+            Self::Sedd(objective) => Some(&objective.noise),
+            Self::D3pm(objective) => Some(&objective.noise),
+            Self::Ar(_) | Self::Mlm(_) => None,
         }
     }
 
@@ -33,7 +64,8 @@ impl Objective {
     #[must_use]
     pub fn backbone(&self) -> Backbone {
         match self {
-            Self::Mdlm(_) => Backbone::Dit,
+            Self::Ar(_) => Backbone::Transformer,
+            Self::Mdlm(_) | Self::Sedd(_) | Self::D3pm(_) | Self::Mlm(_) => Backbone::Dit,
         }
     }
 
@@ -42,6 +74,19 @@ impl Objective {
     pub fn is_time_conditioned(&self) -> bool {
         match self {
             Self::Mdlm(objective) => objective.time_conditioning,
+            Self::Sedd(objective) => objective.time_conditioning,
+            Self::D3pm(objective) => objective.time_conditioning,
+            Self::Ar(_) | Self::Mlm(_) => false,
+        }
+    }
+
+    /// T, where time is discrete.
+    #[must_use]
+    pub fn steps(&self) -> Option<u32> {
+        match self {
+            Self::Mdlm(objective) => objective.steps,
+            Self::D3pm(objective) => Some(objective.steps),
+            Self::Ar(_) | Self::Sedd(_) | Self::Mlm(_) => None,
         }
     }
 }
@@ -68,6 +113,29 @@ pub struct MdlmObjective {
     /// lets the sampler reuse the network's output. Default: the MDLM authors' configuration (arXiv 2406.07524).
     #[serde(default)]
     pub time_conditioning: bool,
+    /// T, the number of steps of a diffusion in discrete time: times are 1/T, 2/T, …, 1, each equally likely (arXiv
+    /// 2406.07524, eq. 43). Default: continuous time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(title = "Steps of discrete time")]
+    pub steps: Option<u32>,
+    /// Whether the mask has no probability in the network's prediction, since clean text has no masks. Off, the loss of
+    /// a step is the divergence of arXiv 2406.07524, eq. 39, and `steps` is needed. Default: SUBS (arXiv 2406.07524).
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub zero_masking: bool,
+    /// Whether a token that is not masked is taken to be the clean one. Off, the network is also trained to predict
+    /// every token of the clean row (the reconstruction term), which is a second forward pass, and `steps` is needed.
+    /// Default: SUBS (arXiv 2406.07524).
+    #[serde(default = "yes", skip_serializing_if = "is_true")]
+    pub carry_over: bool,
+    /// Weight of a masked token's negative log-likelihood in the training loss. Default: the bound's.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub weighting: Weighting,
+    /// Distribution of the times that are drawn in training; evaluation does not depend on it. Only in continuous time.
+    /// `mdlm variance` measures the variance of the loss estimate under each. Default: the MDLM authors' configuration
+    /// (arXiv 2406.07524).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub times: Times,
 }
 
 impl Default for MdlmObjective {
@@ -77,6 +145,171 @@ impl Default for MdlmObjective {
             sampling_epsilon: DEFAULT_SAMPLING_EPSILON,
             antithetic: true,
             time_conditioning: false,
+            steps: None,
+            zero_masking: true,
+            carry_over: true,
+            weighting: Weighting::default(),
+            times: Times::default(),
+        }
+    }
+}
+
+/// Weight of a masked token in the training loss.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Weighting {
+    /// That of the bound: the loss is an estimate of the bound.
+    #[default]
+    Elbo,
+    /// 1: the cross-entropy of the masked tokens, a loss of lower variance that is not the bound (arXiv 2602.15014).
+    CrossEntropy,
+}
+
+/// Distribution of the times that are drawn in training. With the weighting `elbo`, each weights the loss with the
+/// inverse of its density.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum Times {
+    /// Uniform in t.
+    #[default]
+    Uniform,
+    /// Uniform in the logarithm of the masked fraction, so that every masked token has the same weight (importance
+    /// sampling, arXiv 2406.07524, appendix C.3).
+    Importance,
+    /// The same masked fractions as `importance`. A time-conditioned network is fed the uniform number in the place of
+    /// the noise level (change of variables, arXiv 2406.07524).
+    ChangeOfVariables,
+    /// A bell about a time: a logistic distribution, cut to the times that can be drawn. It stands for the bell-shaped
+    /// times of arXiv 2605.13026.
+    Bell(Bell),
+    /// The masked fraction uniform between two limits (clipped schedule, arXiv 2503.09573). The loss is then the part of
+    /// the bound between them.
+    Clipped(Clipped),
+}
+
+/// A bell-shaped distribution of times.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Bell {
+    /// The likeliest time. Default: the middle.
+    #[serde(default = "half")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub center: f64,
+    /// Scale of the logistic distribution; its standard deviation is 1.81 times as much. Default: our choice.
+    #[serde(default = "default_bell_scale")]
+    #[schemars(range(min = 0.05, max = 10.0))]
+    pub scale: f64,
+}
+
+/// Limits of the masked fraction.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Clipped {
+    /// β: the smallest masked fraction.
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub low: f64,
+    /// ω: the largest masked fraction, above `low`.
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub high: f64,
+}
+
+/// Settings of the autoregressive objective: there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ArObjective {}
+
+/// Settings of the SEDD objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct SeddObjective {
+    /// Noise schedule of the forward process. Default: the MDLM authors' configuration of SEDD (arXiv 2406.07524).
+    #[serde(default)]
+    pub noise: Noise,
+    /// ε, the smallest diffusion time that is drawn: t = ε + (1 − ε) u, u uniform. Default: the MDLM authors'
+    /// configuration (`sampling_eps`, arXiv 2406.07524).
+    #[serde(default = "default_sampling_epsilon")]
+    #[schemars(range(min = 1e-6, max = 0.5))]
+    #[schemars(title = "Smallest time")]
+    pub sampling_epsilon: f64,
+    /// Spreads the times of a batch evenly over the interval (low-discrepancy times) instead of drawing them
+    /// independently. Default: the MDLM authors' configuration of SEDD (arXiv 2406.07524).
+    #[serde(default = "yes")]
+    pub antithetic: bool,
+    /// Gives the network the noise level of each row as an input. Scores depend on it, so it cannot be off. Default: on.
+    #[serde(default = "yes")]
+    pub time_conditioning: bool,
+}
+
+impl Default for SeddObjective {
+    fn default() -> Self {
+        Self {
+            noise: Noise::default(),
+            sampling_epsilon: DEFAULT_SAMPLING_EPSILON,
+            antithetic: true,
+            time_conditioning: true,
+        }
+    }
+}
+
+/// Settings of the D3PM objective.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct D3pmObjective {
+    /// T, the number of steps: times are 1/T, 2/T, …, 1, each equally likely. Default: the MDLM authors' configuration of
+    /// D3PM (arXiv 2406.07524).
+    #[serde(default = "default_d3pm_steps")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    #[schemars(title = "Steps of discrete time")]
+    pub steps: u32,
+    /// Noise schedule of the forward process. Default: the MDLM authors' configuration of D3PM (arXiv 2406.07524).
+    #[serde(default)]
+    pub noise: Noise,
+    /// Spreads the times of a batch evenly over the steps (low-discrepancy times) instead of drawing them independently.
+    /// Default: the MDLM authors' configuration of D3PM (arXiv 2406.07524).
+    #[serde(default = "yes")]
+    pub antithetic: bool,
+    /// Gives the network the noise level of each row as an input. Default: the MDLM authors' configuration of D3PM
+    /// (arXiv 2406.07524).
+    #[serde(default = "yes")]
+    pub time_conditioning: bool,
+}
+
+impl Default for D3pmObjective {
+    fn default() -> Self {
+        Self {
+            steps: DEFAULT_D3PM_STEPS,
+            noise: Noise::default(),
+            antithetic: true,
+            time_conditioning: true,
+        }
+    }
+}
+
+/// Settings of masked language modelling.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MlmObjective {
+    /// Probability that a token is chosen to be predicted. Default: BERT's (arXiv 1810.04805).
+    #[serde(default = "default_mlm_rate")]
+    #[schemars(range(min = 0.001, max = 1.0))]
+    pub rate: f64,
+    /// Share of the chosen tokens that are replaced by a random token in the place of the mask. Default: BERT's (arXiv
+    /// 1810.04805).
+    #[serde(default = "tenth")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub random: f64,
+    /// Share of the chosen tokens that stay as they are. Default: BERT's (arXiv 1810.04805).
+    #[serde(default = "tenth")]
+    #[schemars(range(min = 0.0, max = 1.0))]
+    pub kept: f64,
+}
+
+impl Default for MlmObjective {
+    fn default() -> Self {
+        Self {
+            rate: DEFAULT_MLM_RATE,
+            random: 0.1,
+            kept: 0.1,
         }
     }
 }
@@ -133,6 +366,31 @@ pub struct NoiseRange {
 
 fn yes() -> bool {
     true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_true(value: &bool) -> bool {
+    *value
+}
+
+fn half() -> f64 {
+    0.5
+}
+
+fn tenth() -> f64 {
+    0.1
+}
+
+fn default_bell_scale() -> f64 {
+    DEFAULT_BELL_SCALE
+}
+
+fn default_d3pm_steps() -> u32 {
+    DEFAULT_D3PM_STEPS
+}
+
+fn default_mlm_rate() -> f64 {
+    DEFAULT_MLM_RATE
 }
 
 fn default_sampling_epsilon() -> f64 {

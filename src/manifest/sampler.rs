@@ -14,6 +14,8 @@ pub enum Sampler {
     Cached(AncestralSteps),
     /// Ancestral sampling that runs the network at every step (`ddpm`).
     Ancestral(AncestralSteps),
+    /// Draws one token after the other, from left to right. Only for an autoregressive model, which has no other sampler.
+    Autoregressive(Autoregressive),
 }
 
 impl Sampler {
@@ -23,6 +25,7 @@ impl Sampler {
         match self {
             Self::Cached(_) => "cached",
             Self::Ancestral(_) => "ancestral",
+            Self::Autoregressive(_) => "autoregressive",
         }
     }
 
@@ -33,11 +36,10 @@ impl Sampler {
     }
 }
 
-impl Default for Sampler {
-    fn default() -> Self {
-        Self::Cached(AncestralSteps::default())
-    }
-}
+/// Settings of autoregressive sampling: there are none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Autoregressive {}
 
 /// Settings of ancestral sampling.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -158,6 +158,7 @@ fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> R
             grid: settings.grid,
             posterior,
         }),
+        manifest::Sampler::Autoregressive(_) => return Err(Error::internal("LEAD: wire")),
     })
 }
 

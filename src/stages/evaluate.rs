@@ -10,6 +10,7 @@ use serde_json::json;
 
 use crate::data::rows::Rows;
 use crate::data::{SourceInfo, Unit, split_name, write_json};
+use crate::diffusion::Method;
 use crate::error::{Context as _, Error, Result};
 use crate::evaluate::{BoundEstimator, Interval};
 use crate::event::Progress;
@@ -47,8 +48,14 @@ pub struct Evaluation {
     pub split: Split,
     /// Which weights.
     pub weights: Weights,
-    /// How the bound was estimated.
+    /// What the model was trained for; `mdlm` where absent.
+    #[serde(default = "mdlm", skip_serializing_if = "is_mdlm")]
+    pub objective: String,
+    /// How the likelihood was estimated.
     pub estimator: Estimator,
+    /// T of the bound in discrete time; continuous time where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
     /// Rows.
     pub rows: u64,
     /// Rows of the split.
@@ -57,6 +64,10 @@ pub struct Evaluation {
     pub draws: u32,
     /// Valid tokens: padding excluded, but where it counts.
     pub tokens: u64,
+    /// Tokens that were predicted, where they are fewer: an autoregressive model is given the first of each row. Nats and
+    /// perplexity are per scored token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scored_tokens: Option<u64>,
     /// Bytes of text per valid token, a count over the split (see [`crate::data::SplitInfo::kept_bytes`]).
     pub bytes_per_token: f64,
     /// What of the noise levels is covered; where it is not all of them, the numbers are the published ones and no bounds.
@@ -80,8 +91,10 @@ pub struct Evaluation {
     /// Its perplexity.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub perplexity_per_token_of_text: Option<Interval>,
-    /// The bound in bits per byte of text, what spells out lost text included.
-    pub bits_per_byte: Interval,
+    /// The bound in bits per byte of text, what spells out lost text included; absent for a pseudo-likelihood, which is
+    /// no likelihood of the text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bits_per_byte: Option<Interval>,
     /// What of it spells out text that no token does ([`crate::data::loss`]); 0 where absent.
     #[serde(default, skip_serializing_if = "crate::data::is_nought")]
     pub lost_bits_per_byte: f64,
@@ -91,8 +104,56 @@ pub struct Evaluation {
     pub normalized: bool,
     /// Exact entropy of the grammar that the text was drawn from, in bits per byte.
     pub entropy_bits_per_byte: Option<f64>,
-    /// Whether padding was left out: the bound is then one given the records' lengths.
+    /// Whether padding was left out: the bound is then one given the records' lengths, but for an autoregressive model,
+    /// which predicts where a record ends.
     pub padding_excluded: bool,
+}
+
+impl Evaluation {
+    /// What the numbers are: `upper bound`, `exact`.
+    #[must_use]
+    pub fn quantity(&self) -> &'static str {
+        match (self.estimator, self.bound) {
+            (Estimator::Exact, _) => "exact value",
+            (Estimator::Pseudo, _) => "pseudo-likelihood",
+            (Estimator::Time | Estimator::Count, BoundEnds::Valid) => "upper bound",
+            (Estimator::Time | Estimator::Count, BoundEnds::Published) => "published estimate",
+        }
+    }
+
+    /// Whether the model was given the lengths of the records that it was measured on.
+    #[must_use]
+    pub fn is_given_lengths(&self) -> bool {
+        self.padding_excluded && self.estimator != Estimator::Exact
+    }
+
+    /// What nats and perplexity are per.
+    #[must_use]
+    pub fn per(&self) -> String {
+        let unit = self.unit.name();
+        if self.scored_tokens.is_some() {
+            unit.replacen("per ", "per scored ", 1)
+        } else {
+            unit.to_owned()
+        }
+    }
+
+    /// The name of the perplexity: that of a pseudo-likelihood is another.
+    #[must_use]
+    pub fn perplexity_name(&self) -> &'static str {
+        match self.estimator {
+            Estimator::Pseudo => "pseudo-perplexity",
+            _ => "perplexity",
+        }
+    }
+}
+
+fn mdlm() -> String {
+    "mdlm".to_owned()
+}
+
+fn is_mdlm(objective: &str) -> bool {
+    objective == "mdlm"
 }
 
 fn is_valid(bound: &BoundEnds) -> bool {
@@ -114,13 +175,20 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     };
     let network = model.network(artifact, config.weights, context.device)?;
     let objective = model.build_objective(context.seed);
+    let estimator = config
+        .estimator
+        .unwrap_or_else(|| model.objective.estimators()[0]);
+    let method = Method {
+        estimator,
+        steps: config.steps,
+        ends: config.bound,
+    };
     let task = BoundEstimator {
         rows: &rows,
         limit: config.rows,
         objective: &*objective,
         seed: context.seed,
-        estimator: config.estimator,
-        ends: config.bound,
+        method,
         draws: config.draws,
         stream: Stream::Evaluate,
         micro_batch: memory::rows_at_a_time(network.shape(), context.device),
@@ -143,19 +211,24 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let unit = rows.info().unit();
     let of_text = (unit == Unit::Position).then(|| {
         let positions = rows.split_info().positions_per_token_of_text(rows.info());
-        bound.nats_per_token.map(|nats| nats * positions)
+        bound.nats_per_valid_token().map(|nats| nats * positions)
     });
     let lost = rows.split_info().lost_bits_per_byte();
+    let bits_per_byte = (estimator != Estimator::Pseudo)
+        .then(|| bound.bits_per_byte(bytes_per_token).map(|bits| bits + lost));
     let found = Evaluation {
         model: Some(ModelInfo::identity(artifact)?),
         tokenizer: model.tokenizer_digest.parse().ok(),
         split: config.split,
         weights: config.weights,
-        estimator: config.estimator,
+        objective: model.objective.kind().to_owned(),
+        estimator,
+        steps: config.steps,
         rows: bound.rows,
         rows_of_split: rows.len(),
         draws: bound.draws,
         tokens: bound.tokens,
+        scored_tokens: (bound.scored != bound.tokens).then_some(bound.scored),
         bytes_per_token,
         bound: config.bound,
         unit,
@@ -165,7 +238,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
         perplexity: bound.perplexity(),
         nats_per_token_of_text: of_text,
         perplexity_per_token_of_text: of_text.map(|nats| nats.map(f64::exp)),
-        bits_per_byte: bound.bits_per_byte(bytes_per_token).map(|bits| bits + lost),
+        bits_per_byte,
         lost_bits_per_byte: lost,
         normalized: rows.info().normalized,
         entropy_bits_per_byte: entropy,
@@ -175,15 +248,17 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let path = context.output.join(EVALUATION_TEXT);
     std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
     let mut outcome = StageOutput::default();
-    outcome.figures.push(("bits/byte".to_owned(), bits(&found)));
+    if let Some(bits) = bits(&found) {
+        outcome.figures.push(("bits/byte".to_owned(), bits));
+    }
     if let Some(entropy) = entropy {
         outcome
             .figures
             .push(("entropy".to_owned(), format!("{entropy:.4} bits/byte (exact)")));
     }
     outcome.figures.push((
-        "perplexity".to_owned(),
-        format!("{} {}", between(found.perplexity, 3), unit.name()),
+        found.perplexity_name().to_owned(),
+        format!("{} {}", between(found.perplexity, 3), found.per()),
     ));
     if let Some(perplexity) = found.perplexity_per_token_of_text {
         let text = format!("{} {}", between(perplexity, 3), Unit::Token.name());
@@ -192,6 +267,15 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     if config.bound == BoundEnds::Published {
         let kind = "published estimate, not a bound: both ends are left out";
         outcome.figures.push(("kind".to_owned(), kind.to_owned()));
+    }
+    match estimator {
+        Estimator::Exact => outcome
+            .figures
+            .push(("kind".to_owned(), "exact likelihood".to_owned())),
+        Estimator::Pseudo => outcome
+            .figures
+            .push(("kind".to_owned(), "pseudo-likelihood, not a bound".to_owned())),
+        Estimator::Time | Estimator::Count => {}
     }
     let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
     outcome.provenance.insert(
@@ -232,15 +316,15 @@ fn entropy(context: &Context<'_>) -> Result<f64> {
 }
 
 /// Bits per byte with what they are of.
-fn bits(found: &Evaluation) -> String {
-    let mut text = plus_minus(found.bits_per_byte, 4);
+fn bits(found: &Evaluation) -> Option<String> {
+    let mut text = plus_minus(found.bits_per_byte?, 4);
     if found.normalized {
         text.push_str(NORMALIZED);
     }
     if found.lost_bits_per_byte > 0.0 {
         let _ = write!(text, ", {:.4} of it for lost text", found.lost_bits_per_byte);
     }
-    text
+    Some(text)
 }
 
 /// `1.2345 ± 0.0067`.
@@ -269,13 +353,21 @@ fn text(found: &Evaluation) -> String {
         Weights::Ema => "averaged",
         Weights::Raw => "last step's",
     };
-    let estimator = match found.estimator {
-        Estimator::Time => "time",
-        Estimator::Count => "count",
+    let title = match found.estimator {
+        Estimator::Time | Estimator::Count => "Bound",
+        Estimator::Exact => "Exact likelihood",
+        Estimator::Pseudo => "Pseudo-likelihood",
     };
+    let estimator = found.estimator.name();
+    let steps = found
+        .steps
+        .map_or_else(String::new, |steps| format!(" in {}", counted(steps, "step")));
+    let scored = found
+        .scored_tokens
+        .map_or_else(String::new, |scored| format!(", {scored} of them scored"));
     let mut text = format!(
-        "# Bound on the {} split\n\n\
-         {weights} weights · estimator `{estimator}` · {} of {} · {} per row · {} counted\n\n\
+        "# {title} on the {} split\n\n\
+         {weights} weights · estimator `{estimator}`{steps} · {} of {} · {} per row · {} counted{scored}\n\n\
          | quantity | {} | 95% interval |\n|---|---|---|\n",
         split_name(found.split),
         found.rows,
@@ -288,15 +380,13 @@ fn text(found: &Evaluation) -> String {
                 Unit::Position => "position",
             }
         ),
-        match found.bound {
-            BoundEnds::Valid => "upper bound",
-            BoundEnds::Published => "published estimate",
-        },
+        found.quantity(),
     );
     let per = |what: &str, unit: Unit| format!("{what} {}", unit.name());
+    let own = found.per();
     let mut quantities = vec![
-        (per("nats", found.unit), found.nats_per_token),
-        (per("perplexity", found.unit), found.perplexity),
+        (format!("nats {own}"), found.nats_per_token),
+        (format!("{} {own}", found.perplexity_name()), found.perplexity),
     ];
     quantities.extend(
         found
@@ -306,7 +396,11 @@ fn text(found: &Evaluation) -> String {
     let of_text = found.perplexity_per_token_of_text;
     quantities.extend(of_text.map(|perplexity| (per("perplexity", Unit::Token), perplexity)));
     let of = if found.normalized { NORMALIZED } else { "" };
-    quantities.push((format!("bits per byte{of}"), found.bits_per_byte));
+    quantities.extend(
+        found
+            .bits_per_byte
+            .map(|bits| (format!("bits per byte{of}"), bits)),
+    );
     for (name, interval) in quantities {
         let ends = interval
             .low
@@ -322,10 +416,27 @@ fn text(found: &Evaluation) -> String {
             "| entropy of the grammar, bits per byte | {entropy:.4} | exact |"
         );
     }
-    text.push_str(
-        "\nThe interval is value ± t · standard error, the error clustered by row: it covers which rows were held out \
-         and which times and masks were drawn.",
+    let drawn = if found.estimator.is_random() {
+        "which rows were held out and which times and masks were drawn"
+    } else {
+        "which rows were held out; nothing was drawn"
+    };
+    let _ = write!(
+        text,
+        "\nThe interval is value ± t · standard error, the error clustered by row: it covers {drawn}."
     );
+    if found.scored_tokens.is_some() {
+        text.push_str(
+            " The model is given the first token of each row, which a diffusion model predicts: compare it with one by \
+             bits per byte of the same text.",
+        );
+    }
+    if found.estimator == Estimator::Pseudo {
+        text.push_str(
+            " Each token is predicted from all others: the number is neither a likelihood nor a bound on one, and is not \
+             comparable with either.",
+        );
+    }
     if let Some(error) = found.monte_carlo_error {
         let _ = write!(
             text,
@@ -364,7 +475,13 @@ fn text(found: &Evaluation) -> String {
              text, and are not comparable with those of a tokenizer that keeps it.",
         );
     }
-    if found.padding_excluded {
+    if found.padding_excluded && !found.is_given_lengths() {
+        text.push_str(
+            " Padding is excluded, but the model predicts where each record ends, and so pays for its length, which a \
+             diffusion model is given: compare them under `\"padding\": \"counted\"`.",
+        );
+    }
+    if found.is_given_lengths() {
         text.push_str(
             " Padding is excluded, as the authors do it: the number bounds the text given its length, which the \
              visible padding shows.",
@@ -390,11 +507,14 @@ mod tests {
             tokenizer: None,
             split: Split::Validation,
             weights: Weights::Ema,
+            objective: "mdlm".to_owned(),
             estimator: Estimator::Count,
+            steps: None,
             rows: 20,
             rows_of_split: 40,
             draws: 4,
             tokens: 1200,
+            scored_tokens: None,
             bytes_per_token: 2.0,
             bound: BoundEnds::Valid,
             unit: Unit::Token,
@@ -404,7 +524,7 @@ mod tests {
             perplexity: interval.map(f64::exp),
             nats_per_token_of_text: None,
             perplexity_per_token_of_text: None,
-            bits_per_byte: interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2),
+            bits_per_byte: Some(interval.map(|nats| nats / 2.0 / std::f64::consts::LN_2)),
             lost_bits_per_byte: 0.0,
             normalized: false,
             entropy_bits_per_byte: Some(0.7),
@@ -453,14 +573,14 @@ mod tests {
             padded.contains("is not a bound") && padded.contains("1200 positions counted"),
             "{padded}"
         );
-        assert_eq!(bits(&found), "0.7213 ± 0.0721");
+        assert_eq!(bits(&found).unwrap(), "0.7213 ± 0.0721");
         let lossy = Evaluation {
             lost_bits_per_byte: 0.25,
             normalized: true,
             ..found
         };
         assert_eq!(
-            bits(&lossy),
+            bits(&lossy).unwrap(),
             "0.7213 ± 0.0721 of normalized text, 0.2500 of it for lost text"
         );
         let text = text(&lossy);

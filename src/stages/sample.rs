@@ -112,7 +112,8 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     };
     let network = model.network(artifact, config.weights, context.device)?;
     let objective = model.build_objective(context.seed);
-    let mut sampler = sample::build(config.sampler, &*objective)?;
+    let named = config.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
+    let mut sampler = sample::build(named, &*objective)?;
     let steps = sampler.steps(config.steps, model.length as usize);
     let task = Sampling {
         given: if config.given_ends {
@@ -171,7 +172,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
         model: Some(ModelInfo::identity(artifact)?),
         rows: config.count,
         steps,
-        sampler: config.sampler,
+        sampler: named,
         temperature: config.temperature,
         weights: config.weights,
         network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),

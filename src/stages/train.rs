@@ -25,7 +25,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
-use crate::manifest::{BoundEnds, KeepCheckpoints, Precision, Split, Train};
+use crate::manifest::{KeepCheckpoints, Precision, Split, Train};
 use crate::model::{self, Learner, Network};
 use crate::plural::counted;
 use crate::rng::Stream;
@@ -95,8 +95,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
             limit: Some(u64::from(config.validation_rows)),
             objective: &*objective,
             seed: context.seed,
-            estimator: objective.validation_estimator(),
-            ends: BoundEnds::Valid,
+            method: objective.method_of_validation(),
             draws: VALIDATION_DRAWS,
             stream: Stream::Validation,
             micro_batch: memory::rows_at_a_time(shape, context.device),

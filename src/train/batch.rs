@@ -12,6 +12,9 @@ use crate::kernels::profile::{self, Part};
 use crate::model::Batch;
 use crate::rng::{Random, Stream};
 
+/// Rows of a further pass have their own dropout: that of rows so much further on, where no training comes to.
+const FURTHER_PASS: u64 = 1 << 48;
+
 /// The rows of a step.
 pub(super) struct GlobalBatch {
     order: Order,
@@ -39,7 +42,7 @@ impl GlobalBatch {
         }
     }
 
-    /// Reads the rows of a step and returns how many of their positions count.
+    /// Reads the rows of a step and returns how many of their tokens are scored.
     pub(super) fn read(&mut self, job: &Trainer<'_>, step: u64) -> Result<u64> {
         let start = Instant::now();
         let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.valid);
@@ -47,13 +50,15 @@ impl GlobalBatch {
             *valid = job.rows.read(row, tokens)?;
         }
         self.waited += start.elapsed().as_secs_f64();
-        Ok(self.valid.iter().map(|&n| n as u64).sum())
+        let scored = self.valid.iter().map(|&n| job.objective.scored(n) as u64);
+        Ok(scored.sum())
     }
 }
 
 impl Trainer<'_> {
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
-    /// all of them is the loss in nats per valid token.
+    /// all of them is the loss in nats per scored token. Where rows have several passes, all rows' first ones come first:
+    /// the order of the positions does not depend on where the batch is cut.
     pub(super) fn micro_batches(
         &self,
         step: u64,
@@ -65,7 +70,9 @@ impl Trainer<'_> {
         let length = self.rows.length();
         let scale = 1.0 / valid.max(1) as f64;
         let first_row = step * u64::from(config.batch);
-        for start in (0..config.batch).step_by(config.micro_batch as usize) {
+        let cuts = (0..config.batch).step_by(config.micro_batch as usize);
+        let passes = self.objective.passes();
+        for (pass, start) in (0..passes).flat_map(|pass| cuts.clone().map(move |start| (pass, start))) {
             // A step of a large network on a small machine takes minutes.
             self.cancel.check()?;
             let timer = profile::forward(Part::Noise);
@@ -80,7 +87,7 @@ impl Trainer<'_> {
                 };
                 let tokens = &batch.tokens[index as usize * length..][..length];
                 self.objective
-                    .noise(at, tokens, batch.valid[index as usize], noised);
+                    .noise(at, pass, tokens, batch.valid[index as usize], noised);
             }
             if noised.positions.is_empty() {
                 continue;
@@ -93,7 +100,7 @@ impl Trainer<'_> {
                 rate: config.dropout as f32,
                 random: Random::new(config.seed, Stream::Dropout),
                 step,
-                first_row: first_row + u64::from(start),
+                first_row: first_row + u64::from(start) + u64::from(pass) * FURTHER_PASS,
             });
             let micro_batch = Batch {
                 tokens: &noised.tokens,

@@ -1,13 +1,16 @@
-//! MDLM: masked diffusion with the SUBS parameterization in continuous time (arXiv 2406.07524).
+//! MDLM: masked diffusion with the SUBS parameterization, in continuous time or in T steps (arXiv 2406.07524).
 //!
 //! | equation | function |
 //! |---|---|
 //! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π), π the mask | [`ForwardProcess::q_xt`] |
 //! | log p(x_0 \| x_t) from logits: SUBS | [`Subs::log_p_x0`], [`Subs::support`] |
-//! | t = ε′ + (1 − ε′) u | [`Mdlm::time`] |
-//! | w(t) · Σ_masked −log p(x_0 \| x_t), the bound of eq. 10 | [`Mdlm::level`] has w(t), [`Objective::noise`] draws t and the mask |
-//! | the same with both ends of the noise levels | [`Mdlm::level_of_bound`] |
-//! | L / k · Σ_masked −log p(x_0 \| x_t), k tokens masked | [`Mdlm::weight_of_count`] |
+//! | t = ε′ + (1 − ε′) u | [`Masking::time`] |
+//! | w(t) · Σ_masked −log p(x_0 \| x_t), the bound of eq. 10 | [`Masking::level`] has w(t), [`Objective::noise`] draws t and the mask |
+//! | the same with both ends of the noise levels | [`Masking::level_of_bound`] |
+//! | T (α_s − α_t) / (1 − α_t) · Σ_masked −log p(x_0 \| x_t), discrete time, eq. 43 | [`Masking::step`], [`Masking::step_of_bound`] |
+//! | log m uniform: importance sampling, change of variables (appendix C.3) | [`Mdlm::importance_level`] |
+//! | m uniform between limits (arXiv 2503.09573) | [`Mdlm::clipped_level`] |
+//! | L / k · Σ_masked −log p(x_0 \| x_t), k tokens masked | [`weight_of_count`](super::weight_of_count) |
 //! | p(x_s \| x_t) = q(x_s \| x_t, x̂_0), eq. 7 | [`Posterior::unmask_probability`] |
 //!
 //! The bound on a row x of L tokens (eq. 10), with the move chance m = 1 − α(t) as the variable of integration:
@@ -26,182 +29,193 @@
 //! Padding is treated as the authors do: padded positions are masked like all others and the network sees them, only
 //! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length.
 
-use super::{Draw, Objective};
+use super::masking::{Masking, push_count, push_given, push_one};
+use super::{Draw, Given, Method, Objective};
 use crate::diffusion::forward::{
-    ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, ascending_uniforms, low_discrepancy_time,
+    Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
 };
 use crate::diffusion::{Posterior, Subs};
 use crate::error::{Error, Result};
-use crate::kernels::{Loss, Pattern, VocabSupport};
-use crate::manifest::{BoundEnds, Estimator, MdlmObjective};
-use crate::rng::{Random, Stream};
+use crate::kernels::{Loss, VocabSupport};
+use crate::manifest::{Bell, BoundEnds, Estimator, MdlmObjective, Times, Weighting};
 
 /// The MDLM objective.
 #[derive(Clone, Copy, Debug)]
 pub struct Mdlm {
-    /// The noise schedule and the mask.
-    pub forward: ForwardProcess,
+    /// Noise and the draws of it.
+    pub masking: Masking,
     /// From logits to log p(x_0 | x_t).
     pub parameterization: Subs,
-    /// ε′: the smallest time drawn.
-    pub sampling_epsilon: f64,
-    /// Whether the times of a batch are a low-discrepancy draw.
-    pub antithetic: bool,
-    /// Whether the network is fed the noise level.
-    pub time_conditioning: bool,
-    /// Seed of the times and masks of training rows.
-    pub seed: u64,
+    /// The distribution of times in training.
+    pub times: Times,
+    /// The weight of a masked token in training.
+    pub weighting: Weighting,
+    /// T, where time is discrete.
+    pub steps: Option<u32>,
 }
 
 impl Mdlm {
     /// The objective with a manifest's settings.
     #[must_use]
     pub fn new(settings: &MdlmObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
-        Self {
+        let mut masking = Masking {
             forward: ForwardProcess {
                 schedule: settings.noise.into(),
                 prior: Prior::Mask(mask),
             },
-            parameterization: Subs { mask, vocabulary },
             sampling_epsilon: settings.sampling_epsilon,
             antithetic: settings.antithetic,
-            time_conditioning: settings.time_conditioning,
+            conditioning: Conditioning::None,
             seed,
-        }
-    }
-
-    /// t = ε′ + (1 − ε′) u.
-    #[must_use]
-    pub fn time(&self, u: f64) -> f64 {
-        self.sampling_epsilon + (1.0 - self.sampling_epsilon) * u
-    }
-
-    /// The noise at time t, weighed with w(t): the training loss of eq. 10.
-    #[must_use]
-    pub fn level(&self, t: f64) -> NoiseLevel {
-        self.forward.level(t)
-    }
-
-    /// The noise level at u uniform on [0, 1) whose expectation of weight · Σ −log p is a bound without gaps.
-    ///
-    /// Training draws t from [ε′, 1] and so leaves out both ends of the move chance: m < m(ε′), where the weight has
-    /// no bounded variance, and m > m(1), which a schedule with α(1) > 0 never reaches. Here [0, 1) is divided into parts of
-    ///
-    /// - m(ε′): what is still masked at ε′ is decoded at once, `E[Σ −log p(x_l | z_ε′)]`, the reconstruction term of the
-    ///   discrete-time bound (arXiv 2406.07524, eq. 5);
-    /// - m(1) − m(ε′): the integral of w(t) over [ε′, 1];
-    /// - α(1): one discrete step from all masked to t = 1, `α(1) E[Σ −log p(x_l | all masked)]` (eq. 6 with α = 0 at its
-    ///   noisy end), so that the chain begins where the sampler does.
-    ///
-    /// Every part is a term of a valid variational bound, hence so is the sum, for any network and schedule.
-    ///
-    /// DIFFERENCE: the published number is the mean over t in [ε′, 1] alone ([`BoundEnds::Published`]). With f(m) the mean
-    /// nats of a masked token at move chance m, B this bound and A that mean, both per token,
-    ///
-    /// ```text
-    /// A = (B − m(ε′) f(m(ε′)) − α(1) f(1)) / (1 − ε′),   with the defaults (B − 1e-3 f(0) − 1e-3 f(1)) / (1 − 1e-3).
-    /// ```
-    #[must_use]
-    pub fn level_of_bound(&self, u: f64) -> NoiseLevel {
-        let schedule = self.forward.schedule;
-        let first = schedule.move_chance(self.sampling_epsilon);
-        let last = schedule.move_chance(1.0);
-        if u < first {
-            return NoiseLevel {
-                sigma: schedule.sigma(self.sampling_epsilon),
-                move_chance: first,
-                weight: 1.0 / first,
+        };
+        if settings.time_conditioning {
+            let [first, last] = masking.move_chances();
+            masking.conditioning = match settings.times {
+                Times::ChangeOfVariables => Conditioning::LogMoveChance { first, last },
+                _ => Conditioning::Sigma,
             };
         }
-        if u >= last {
-            return NoiseLevel {
-                sigma: schedule.sigma(1.0),
-                move_chance: 1.0,
-                weight: 1.0,
-            };
+        Self {
+            masking,
+            parameterization: Subs { mask, vocabulary },
+            times: settings.times,
+            weighting: settings.weighting,
+            steps: settings.steps,
         }
-        let level = self.level(self.time((u - first) / (last - first)));
+    }
+
+    /// The noise level of a training row at the place u on [0, 1). The expectation of weight · loss is the same for all
+    /// distributions of times but the clipped one, which has a part of it.
+    #[must_use]
+    pub fn level_of_training(&self, u: f64) -> NoiseLevel {
+        let masking = &self.masking;
+        let level = match (self.steps, self.times) {
+            (Some(steps), _) => masking.step(Masking::step_at(u, steps), steps).level,
+            (None, Times::Uniform) => masking.level(masking.time(u)),
+            (None, Times::Importance | Times::ChangeOfVariables) => self.importance_level(u),
+            (None, Times::Bell(bell)) => self.bell_level(bell, u),
+            (None, Times::Clipped(limits)) => self.clipped_level([limits.low, limits.high], u),
+        };
+        match self.weighting {
+            Weighting::Elbo => level,
+            Weighting::CrossEntropy => NoiseLevel { weight: 1.0, ..level },
+        }
+    }
+
+    /// The level of a move chance m, of which the density on [0, 1) is p: weighed with 1 / (m p), over the share of times
+    /// that are drawn at all.
+    fn level_of(&self, move_chance: f64, density: f64) -> NoiseLevel {
         NoiseLevel {
-            weight: level.weight * (1.0 - self.sampling_epsilon) / (last - first),
+            sigma: -(-move_chance).ln_1p(),
+            move_chance,
+            weight: 1.0 / (move_chance * density * (1.0 - self.masking.sampling_epsilon)),
+        }
+    }
+
+    /// log m uniform from m(ε′) to m(1): the weight 1 / (m p(m)) is the same for all m (arXiv 2406.07524, appendix C.3).
+    #[must_use]
+    pub fn importance_level(&self, u: f64) -> NoiseLevel {
+        let [first, last] = self.masking.move_chances();
+        let range = (last / first).ln();
+        let move_chance = first * (u * range).exp();
+        self.level_of(move_chance, 1.0 / (move_chance * range))
+    }
+
+    /// m uniform between two limits (arXiv 2503.09573).
+    #[must_use]
+    pub fn clipped_level(&self, [low, high]: [f64; 2], u: f64) -> NoiseLevel {
+        self.level_of(low + u * (high - low), 1.0 / (high - low))
+    }
+
+    /// t of a logistic distribution F cut to [ε′, 1], by inversion of u; the weight is w(t) over the density.
+    #[must_use]
+    pub fn bell_level(&self, bell: Bell, u: f64) -> NoiseLevel {
+        let epsilon = self.masking.sampling_epsilon;
+        let cumulative = |t: f64| 1.0 / (1.0 + (-(t - bell.center) / bell.scale).exp());
+        let [first, last] = [epsilon, 1.0].map(cumulative);
+        let value = first + u * (last - first);
+        let t = (bell.center + bell.scale * (value / (1.0 - value)).ln()).clamp(epsilon, 1.0);
+        let density = value * (1.0 - value) / bell.scale / (last - first);
+        let level = self.masking.level(t);
+        NoiseLevel {
+            weight: level.weight / (density * (1.0 - epsilon)),
             ..level
         }
     }
 
-    /// L / k: the factor of each of k masked tokens' negative log-likelihood where their number is drawn, not the time
-    /// (arXiv 2502.09992).
-    #[must_use]
-    pub fn weight_of_count(length: usize, count: usize) -> f64 {
-        length as f64 / count as f64
-    }
-
-    /// σ of a row, where the network is fed it.
-    fn conditioning(&self, level: NoiseLevel) -> Option<f64> {
-        self.time_conditioning.then_some(level.sigma)
+    /// The noise level of a draw of the bound, by time.
+    fn level_of_draw(&self, draw: &Draw) -> NoiseLevel {
+        let masking = &self.masking;
+        match (draw.method.steps, draw.method.ends) {
+            (Some(steps), _) => masking.step_of_draw(draw, steps).level,
+            (None, BoundEnds::Valid) => masking.level_of_bound(draw.offset).level(),
+            (None, BoundEnds::Published) => masking.level(masking.time(draw.offset)),
+        }
     }
 }
 
 impl Objective for Mdlm {
-    fn noise(&self, index: RowIndex, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-        let u = Random::new(self.seed, Stream::Time).uniform(index.step, index.row, 0);
-        let u = if self.antithetic {
-            low_discrepancy_time(u, index.index, index.batch)
-        } else {
-            u
-        };
-        let level = self.level(self.time(u));
-        let mut uniforms = ascending_uniforms(Random::new(self.seed, Stream::Mask), index.step, index.row);
-        into.push(x, valid, level.weight, self.conditioning(level), |l| {
-            self.forward.q_xt(level.move_chance, uniforms(l))
+    fn noise(&self, index: RowIndex, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+        let masking = &self.masking;
+        let level = self.level_of_training(masking.place(index));
+        let mut uniforms = masking.uniforms(index);
+        into.push(x, valid, Score::weight(level.weight), masking.input(level), |l| {
+            masking.forward.q_xt(level.move_chance, uniforms(l))
         });
     }
 
-    fn noise_of_bound(&self, draw: Draw, x: &[u32], valid: usize, into: &mut NoisedBatch) {
-        match draw.estimator {
-            Estimator::Time => {
-                let level = match draw.ends {
-                    BoundEnds::Valid => self.level_of_bound(draw.offset),
-                    BoundEnds::Published => self.level(self.time(draw.offset)),
-                };
-                let mut uniforms = draw.uniforms();
-                into.push(x, valid, level.weight, self.conditioning(level), |l| {
-                    self.forward.q_xt(level.move_chance, uniforms(l))
-                });
-            }
-            Estimator::Count => {
-                let length = x.len();
-                let count = ((draw.offset * length as f64) as usize).min(length - 1) + 1;
-                let mut keys: Vec<_> = (0..length).map(|l| (draw.bits(l), l)).collect();
-                // The k smallest of independent keys are a uniformly random k-subset; ties go by position.
-                let last = *keys.select_nth_unstable(count - 1).1;
-                into.push(x, valid, Self::weight_of_count(length, count), None, |l| {
-                    ((draw.bits(l), l) <= last).then_some(self.forward.mask())
-                });
-            }
+    fn passes_of_bound(&self, method: Method, valid: usize) -> u32 {
+        match method.estimator {
+            Estimator::Pseudo => valid.max(1) as u32,
+            _ => 1,
         }
     }
 
-    fn check_estimator(&self, estimator: Estimator, ends: BoundEnds) -> Result<()> {
-        if estimator == Estimator::Count && self.time_conditioning {
-            return Err(
-                Error::input("estimator `count` needs a model without time conditioning")
-                    .hint("use the estimator `time`"),
-            );
+    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
+        let (masking, mask) = (&self.masking, self.parameterization.mask);
+        match draw.method.estimator {
+            Estimator::Time | Estimator::Exact => {
+                let level = self.level_of_draw(draw);
+                let mut uniforms = draw.uniforms();
+                into.push(x, valid, Score::weight(level.weight), masking.input(level), |l| {
+                    masking.forward.q_xt(level.move_chance, uniforms(l))
+                });
+            }
+            Estimator::Count => push_count(draw, mask, x, valid, into),
+            Estimator::Pseudo => push_one(pass as usize, mask, x, valid, into),
         }
-        if estimator == Estimator::Count && ends == BoundEnds::Published {
-            return Err(Error::input(
-                "estimator `count` draws no times, but the published number is a mean over times",
-            )
+    }
+
+    fn check_method(&self, method: Method) -> Result<()> {
+        if self.masking.conditioning == Conditioning::None {
+            return method.check(&[Estimator::Time, Estimator::Count, Estimator::Pseudo]);
+        }
+        if matches!(method.estimator, Estimator::Count | Estimator::Pseudo) {
+            let name = method.estimator.name();
+            return Err(Error::input(format!(
+                "estimator `{name}` needs a model without time conditioning"
+            ))
             .hint("use the estimator `time`"));
         }
-        Ok(())
+        method.check(&[Estimator::Time])
     }
 
-    fn validation_estimator(&self) -> Estimator {
-        if self.time_conditioning {
-            Estimator::Time
-        } else {
-            Estimator::Count
+    fn method_of_validation(&self) -> Method {
+        match self.steps {
+            Some(steps) => Method::in_steps(steps),
+            None if self.masking.conditioning == Conditioning::None => Method::of(Estimator::Count),
+            None => Method::of(Estimator::Time),
         }
+    }
+
+    fn given(&self, given: &Given<'_>, _: u32, into: &mut NoisedBatch) -> Result<()> {
+        let level = match self.steps {
+            Some(steps) => self.masking.step_at_time(given.t, steps)?.level,
+            None => self.masking.level(given.t),
+        };
+        let (score, input) = (Score::weight(level.weight), self.masking.input(level));
+        push_given(given, self.parameterization.mask, score, input, into);
+        Ok(())
     }
 
     fn support(&self) -> VocabSupport {
@@ -212,14 +226,10 @@ impl Objective for Mdlm {
         Loss::CrossEntropy
     }
 
-    fn pattern(&self) -> Pattern {
-        Pattern::Full
-    }
-
     fn posterior(&self) -> Option<Posterior> {
         Some(Posterior {
-            forward: self.forward,
-            time_conditioning: self.time_conditioning,
+            forward: self.masking.forward,
+            conditioning: self.masking.conditioning,
             zero_masking: true,
         })
     }
@@ -230,7 +240,7 @@ impl Mdlm {
     /// The default objective with another schedule, for tests: masks below the last id, no time conditioning.
     pub(crate) fn with_schedule(schedule: crate::diffusion::Schedule, mask: u32, seed: u64) -> Self {
         let mut mdlm = Self::new(&MdlmObjective::default(), mask, mask + 1, seed);
-        mdlm.forward.schedule = schedule;
+        mdlm.masking.forward.schedule = schedule;
         mdlm
     }
 }
@@ -241,6 +251,7 @@ mod tests {
     use super::*;
     use crate::diffusion::{EVERY_SCHEDULE, Schedule};
     use crate::model::toy::Distribution;
+    use crate::rng::{Random, Stream};
     use proptest::prelude::*;
     use rayon::prelude::*;
 
@@ -275,8 +286,11 @@ mod tests {
     fn integral(mdlm: &Mdlm, loss: impl Fn(f64) -> f64) -> f64 {
         let cuts = [
             0.0,
-            mdlm.forward.schedule.move_chance(mdlm.sampling_epsilon),
-            mdlm.forward.schedule.move_chance(1.0),
+            mdlm.masking
+                .forward
+                .schedule
+                .move_chance(mdlm.masking.sampling_epsilon),
+            mdlm.masking.forward.schedule.move_chance(1.0),
             1.0,
         ];
         let points = 20_000;
@@ -285,7 +299,10 @@ mod tests {
                 let step = (cut[1] - cut[0]) / f64::from(points);
                 let part: f64 = (0..points)
                     .map(|i| {
-                        let level = mdlm.level_of_bound(cut[0] + (f64::from(i) + 0.5) * step);
+                        let level = mdlm
+                            .masking
+                            .level_of_bound(cut[0] + (f64::from(i) + 0.5) * step)
+                            .level();
                         level.weight * loss(level.move_chance)
                     })
                     .sum();
@@ -330,7 +347,9 @@ mod tests {
         let published = |mdlm: &Mdlm| {
             let points = 20_000;
             let values = (0..points).map(|i| {
-                let level = mdlm.level(mdlm.time((f64::from(i) + 0.5) / f64::from(points)));
+                let level = mdlm
+                    .masking
+                    .level(mdlm.masking.time((f64::from(i) + 0.5) / f64::from(points)));
                 level.weight * loss(level.move_chance)
             });
             values.sum::<f64>() / f64::from(points)
@@ -357,19 +376,21 @@ mod tests {
         assert!(found < bound);
         // A draw has the noise of the formula.
         for (ends, level) in [
-            (BoundEnds::Published, mdlm.level(mdlm.time(0.0))),
-            (BoundEnds::Valid, mdlm.level_of_bound(0.0)),
+            (BoundEnds::Published, mdlm.masking.level(mdlm.masking.time(0.0))),
+            (BoundEnds::Valid, mdlm.masking.level_of_bound(0.0).level()),
         ] {
             let draw = |row| Draw {
-                estimator: Estimator::Time,
-                ends,
+                method: Method {
+                    ends,
+                    ..Method::default()
+                },
                 random: Random::new(1, Stream::Evaluate),
                 draw: 0,
                 row,
                 offset: 0.0,
             };
             let mut noised = NoisedBatch::default();
-            (0..10_000).for_each(|row| mdlm.noise_of_bound(draw(row), &[0, 1, 2], 3, &mut noised));
+            (0..10_000).for_each(|row| mdlm.noise_of_bound(&draw(row), 0, &[0, 1, 2], 3, &mut noised));
             assert!(noised.weights.iter().all(|&weight| weight == level.weight as f32));
             let share = noised.positions.len() as f64 / 30_000.0;
             assert!((share - level.move_chance).abs() < 1e-3, "{ends:?}: {share}");
@@ -395,14 +416,13 @@ mod tests {
             noised.clear();
             let offset = shift(random, draw);
             let draw = Draw {
-                estimator: Estimator::Count,
-                ends: BoundEnds::Valid,
+                method: Method::of(Estimator::Count),
                 random,
                 draw,
                 row: 0,
                 offset,
             };
-            mdlm.noise_of_bound(draw, &x, 3, &mut noised);
+            mdlm.noise_of_bound(&draw, 0, &x, 3, &mut noised);
             let value: f64 = noised
                 .positions
                 .iter()
@@ -431,14 +451,13 @@ mod tests {
             let mut noised = NoisedBatch::default();
             let offset = random.uniform(1, row, ROW_LEVEL);
             let draw = Draw {
-                estimator: Estimator::Count,
-                ends: BoundEnds::Valid,
+                method: Method::of(Estimator::Count),
                 random,
                 draw: 0,
                 row,
                 offset,
             };
-            mdlm.noise_of_bound(draw, &[0, 1, 2, 0], 4, &mut noised);
+            mdlm.noise_of_bound(&draw, 0, &[0, 1, 2, 0], 4, &mut noised);
             assert_eq!(noised.weights[0] * noised.positions.len() as f32, 4.0);
             let set: usize = noised.positions.iter().map(|l| 1 << l).sum();
             sets[set] += 1;
@@ -457,10 +476,8 @@ mod tests {
 
     #[test]
     fn noise_is_the_same_for_any_grouping_of_rows_and_any_thread() {
-        let mdlm = Mdlm {
-            time_conditioning: true,
-            ..mdlm(EVERY_SCHEDULE[1])
-        };
+        let mut mdlm = mdlm(EVERY_SCHEDULE[1]);
+        mdlm.masking.conditioning = Conditioning::Sigma;
         let row = |index: u32| (0..10).map(|l| (index + l) % 3).collect::<Vec<u32>>();
         let at = |index: u32| RowIndex {
             step: 7,
@@ -470,13 +487,13 @@ mod tests {
         };
         let mut together = NoisedBatch::default();
         for index in 0..16 {
-            mdlm.noise(at(index), &row(index), 9, &mut together);
+            mdlm.noise(at(index), 0, &row(index), 9, &mut together);
         }
         let apart: Vec<NoisedBatch> = (0..16_u32)
             .into_par_iter()
             .map(|index| {
                 let mut noised = NoisedBatch::default();
-                mdlm.noise(at(index), &row(index), 9, &mut noised);
+                mdlm.noise(at(index), 0, &row(index), 9, &mut noised);
                 noised
             })
             .collect();
@@ -494,9 +511,10 @@ mod tests {
             x in prop::collection::vec(0_u32..3, 1..40), seed: u64, step in 0_u64..1000, part in 0.0..1.0
         ) {
             let valid = (x.len() as f64 * part) as usize;
-            let mdlm = Mdlm { seed, ..mdlm(EVERY_SCHEDULE[0]) };
+            let mut mdlm = mdlm(EVERY_SCHEDULE[0]);
+            mdlm.masking.seed = seed;
             let mut noised = NoisedBatch::default();
-            mdlm.noise(RowIndex { step, row: step, index: 0, batch: 1 }, &x, valid, &mut noised);
+            mdlm.noise(RowIndex { step, row: step, index: 0, batch: 1 }, 0, &x, valid, &mut noised);
             let masked: Vec<u32> = (0..x.len() as u32).filter(|&l| noised.tokens[l as usize] == 3).collect();
             for (&z, &x) in noised.tokens.iter().zip(&x) {
                 prop_assert!(z == x || z == 3);
@@ -509,7 +527,7 @@ mod tests {
             prop_assert_eq!(&noised.sigma, &[0.0]);
             let uniforms = Random::new(seed, Stream::Mask);
             let u = Random::new(seed, Stream::Time).uniform(step, step, 0);
-            let chance = mdlm.level(mdlm.time(u)).move_chance;
+            let chance = mdlm.masking.level(mdlm.masking.time(u)).move_chance;
             for l in 0..x.len() {
                 prop_assert_eq!(noised.tokens[l] == 3, uniforms.uniform(step, step, l as u32) < chance);
             }

@@ -2,13 +2,34 @@
 //!
 //! Training, evaluation, sampling and the benchmark use the trait [`Objective`] alone. Each objective is one file with
 //! its paper's equations as named functions; [`build`] makes an objective from the manifest's `objective`.
+//!
+//! What each one is, for a row x_0 of L tokens; p is the network's softmax at a position, m the mask, sums are over
+//! masked positions:
+//!
+//! | objective | network sees | loss of a row |
+//! |---|---|---|
+//! | [`Mdlm`] | x_t, tokens masked with probability 1 − α_t | −α′_t / (1 − α_t) · Σ −log p(x_0), p without the mask |
+//! | [`D3pm`] | x_t, and x_0 once more | T · Σ KL(q(x_s \| x_t, x_0) ‖ p(x_s \| x_t)), p with the mask, and Σ over all positions of −log p(x_0) given x_0 |
+//! | [`Sedd`] | x_t and σ_t | σ′_t · Σ (Σ_y e^(s_y) − r s(x_0) + r (ln r − 1)), scores s and r = 1 / (e^σ − 1) |
+//! | [`Ar`] | x_0, each position the tokens before it | Σ over all positions but the first of −log p(x_0) |
+//! | [`Mlm`] | x_0 with 15% of its tokens replaced | Σ over the chosen positions of −log p(x_0), over 15% |
 
+mod ar;
+mod d3pm;
+mod masking;
 mod mdlm;
+mod mlm;
+mod sedd;
 
+pub use ar::Ar;
+pub use d3pm::D3pm;
+pub use masking::{BoundLevel, DiscreteStep, Masking, weight_of_count};
 pub use mdlm::Mdlm;
+pub use mlm::Mlm;
+pub use sedd::Sedd;
 
 use super::{NoisedBatch, Posterior, RowIndex};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::kernels::{Loss, Pattern, VocabSupport};
 use crate::manifest::{self, BoundEnds, Estimator};
 use crate::rng::Random;
@@ -18,24 +39,44 @@ const ROW_LEVEL: u32 = u32::MAX;
 
 /// What a model is trained for, and how its likelihood is bounded and its texts are drawn.
 pub trait Objective: Send + Sync {
+    /// How often a training row goes through the network: each pass sees the row in another form.
+    fn passes(&self) -> u32 {
+        1
+    }
+
     /// Draws the noise of the training row `x` (L tokens, of which the first `valid` count in the loss) and appends
-    /// to `into` what the network sees and what it predicts. The expectation of Σ weight · loss over the row's
-    /// positions is the row's training loss in nats.
-    fn noise(&self, index: RowIndex, x: &[u32], valid: usize, into: &mut NoisedBatch);
+    /// to `into` what the network sees and what it predicts in a pass, from 0. The expectation of Σ weight · loss over
+    /// the row's positions, in all passes together, is the row's training loss in nats.
+    fn noise(&self, index: RowIndex, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
 
-    /// Appends the row `x` under the noise of one Monte-Carlo draw of its bound. The expectation of Σ weight · loss
-    /// over the row's positions is the bound on −log p(x) in nats. `draw` is one that
-    /// [`check_estimator`](Self::check_estimator) accepts.
-    fn noise_of_bound(&self, draw: Draw, x: &[u32], valid: usize, into: &mut NoisedBatch);
+    /// How often a row goes through the network in one draw of its likelihood.
+    fn passes_of_bound(&self, method: Method, valid: usize) -> u32;
 
-    /// Whether the bound can be estimated that way.
+    /// Appends the row `x` as a pass of one Monte-Carlo draw of its likelihood sees it. The expectation of Σ weight ·
+    /// loss over the row's positions, in all passes together, is what [`Method`] names, in nats. The draw's method is
+    /// one that [`check_method`](Self::check_method) accepts.
+    fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
+
+    /// Whether the likelihood can be estimated that way.
     ///
     /// # Errors
-    /// [`Input`](crate::error::Kind::Input) when it cannot, with an estimator that can.
-    fn check_estimator(&self, estimator: Estimator, ends: BoundEnds) -> Result<()>;
+    /// [`Input`](crate::error::Kind::Input) when it cannot, with a way that can.
+    fn check_method(&self, method: Method) -> Result<()>;
 
-    /// The accepted estimator with the smallest variance, for bounds watched during training.
-    fn validation_estimator(&self) -> Estimator;
+    /// The accepted method with the smallest variance, for bounds watched during training.
+    fn method_of_validation(&self) -> Method;
+
+    /// Appends a row that is noised already, at time `given.t`, in a pass of [`passes`](Self::passes). Σ weight · loss at
+    /// a position, in all passes together, is the summand of the objective's bound at that time.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::Kind::Input) for a time that the objective does not have.
+    fn given(&self, given: &Given<'_>, pass: u32, into: &mut NoisedBatch) -> Result<()>;
+
+    /// How many tokens of a row with so many valid ones are predicted: what its nats are divided by.
+    fn scored(&self, valid: usize) -> usize {
+        valid
+    }
 
     /// The tokens that the network's softmax ranges over.
     fn support(&self) -> VocabSupport;
@@ -45,7 +86,9 @@ pub trait Objective: Send + Sync {
     fn loss(&self) -> Loss;
 
     /// Which positions of a row attend to which.
-    fn pattern(&self) -> Pattern;
+    fn pattern(&self) -> Pattern {
+        Pattern::Full
+    }
 
     /// The reverse step that samplers take; nothing for an objective whose texts are drawn without one.
     fn posterior(&self) -> Option<Posterior>;
@@ -56,17 +99,79 @@ pub trait Objective: Send + Sync {
 #[must_use]
 pub fn build(objective: &manifest::Objective, mask: u32, vocabulary: u32, seed: u64) -> Box<dyn Objective> {
     match objective {
+        // Without SUBS, MDLM in discrete time is D3PM, with the mask's probability or without it.
+        manifest::Objective::Mdlm(settings) if !(settings.zero_masking && settings.carry_over) => {
+            Box::new(D3pm::of_mdlm(settings, mask, vocabulary, seed))
+        }
         manifest::Objective::Mdlm(settings) => Box::new(Mdlm::new(settings, mask, vocabulary, seed)),
+        manifest::Objective::Ar(_) => Box::new(Ar { mask, vocabulary }),
+        manifest::Objective::Sedd(settings) => Box::new(Sedd::new(settings, mask, vocabulary, seed)),
+        manifest::Objective::D3pm(settings) => Box::new(D3pm::new(settings, mask, vocabulary, seed)),
+        manifest::Objective::Mlm(settings) => Box::new(Mlm::new(settings, mask, vocabulary, seed)),
+    }
+}
+
+/// How a likelihood is estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Method {
+    /// By which estimator.
+    pub estimator: Estimator,
+    /// T, where time is discrete.
+    pub steps: Option<u32>,
+    /// What of the noise levels it covers.
+    pub ends: BoundEnds,
+}
+
+impl Method {
+    /// An estimator of a bound that covers all noise levels.
+    #[must_use]
+    pub fn of(estimator: Estimator) -> Self {
+        Self {
+            estimator,
+            ..Self::default()
+        }
+    }
+
+    /// The bound in discrete time.
+    #[must_use]
+    pub fn in_steps(steps: u32) -> Self {
+        Self {
+            steps: Some(steps),
+            ..Self::default()
+        }
+    }
+
+    /// Refuses an estimator that is not among those that fit, and settings that only times have.
+    fn check(self, fitting: &[Estimator]) -> Result<()> {
+        let name = self.estimator.name();
+        if !fitting.contains(&self.estimator) {
+            let names: Vec<_> = fitting.iter().map(|fits| format!("`{}`", fits.name())).collect();
+            return Err(
+                Error::input(format!("estimator `{name}` does not fit the model's objective"))
+                    .hint(format!("use the estimator {}", names.join(" or "))),
+            );
+        }
+        if self.estimator != Estimator::Time && self.steps.is_some() {
+            return Err(
+                Error::input(format!("estimator `{name}` draws no times, but `steps` is set"))
+                    .hint("leave `steps` out, or use the estimator `time`"),
+            );
+        }
+        if self.estimator != Estimator::Time && self.ends == BoundEnds::Published {
+            return Err(Error::input(format!(
+                "estimator `{name}` draws no times, but the published number is a mean over times"
+            ))
+            .hint("use the estimator `time`"));
+        }
+        Ok(())
     }
 }
 
 /// One Monte-Carlo draw of a row's bound, named among the random numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Draw {
-    /// How the bound is estimated.
-    pub estimator: Estimator,
-    /// What of the noise levels it covers.
-    pub ends: BoundEnds,
+    /// How the likelihood is estimated.
+    pub method: Method,
     /// The stream that masks come from.
     pub random: Random,
     /// Which draw of the row.
@@ -84,9 +189,20 @@ impl Draw {
     }
 
     /// Uniforms on [0, 1) by ascending position.
-    fn uniforms(&self) -> impl FnMut(usize) -> f64 {
+    fn uniforms(&self) -> impl FnMut(usize) -> f64 + use<> {
         super::forward::ascending_uniforms(self.random, self.draw, self.row)
     }
+}
+
+/// A row under noise that was drawn elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub struct Given<'a> {
+    /// The time of its noise, above 0 and at most 1.
+    pub t: f64,
+    /// The clean tokens (L).
+    pub x0: &'a [u32],
+    /// The tokens under noise (L).
+    pub xt: &'a [u32],
 }
 
 /// A shift of the times of a draw that is common to all rows: uniform on [0, 1).

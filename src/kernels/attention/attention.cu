@@ -473,8 +473,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) attention_keys(
 }
 KERNEL(attention_keys)
 
-// dq of a tile of queries: over all keys, tile by tile, in order. Grid: (tiles of queries, H, B).
-extern "C" __global__ void __launch_bounds__(THREADS) attention_queries(
+// dq of a tile of queries: over all keys, tile by tile, in order. Grid: (tiles of queries, H, B). One block a processor is
+// enough: without the 1, a compiler may aim at more, and spill (13.5 does at 32 wide heads, causal, sm_100).
+extern "C" __global__ void __launch_bounds__(THREADS, 1) attention_queries(
     GLOBAL(const element) q, GLOBAL(const element) kv, GLOBAL(const float) turns, GLOBAL(const uint32_t) starts,
     GLOBAL(const uint32_t) listed, uint32_t is_listed, GLOBAL(const float) logarithms, GLOBAL(const float) deltas,
     GLOBAL(const element) dy, GLOBAL(element) dq) {

@@ -77,17 +77,33 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
             }
             Loss::ScoreEntropy => {
                 let (r, k) = (constant(0)?, constant(1)?);
-                let entropy = |r: f64| r * (r.ln() - 1.0);
-                let rest = readout.constants.iter().map(|own| entropy(f64::from(own[0])));
-                let rest = self.tensor((count,), rest)?;
-                let offsets = k.clone();
-                let scores = self.run(logits.clone(), |logits| {
-                    logits.try_logsumexp::<(usize,), Axis<1>>()?.try_sub(k)?.try_exp()
+                // Σ exp(z − k) − r (z_y − k) + r (ln r − 1), or r (lse − z_y) where the third constant is 0: of both, the
+                // first term's factor, and what does not depend on z.
+                let with = |f: fn(f64, f64) -> f64, otherwise: f64| {
+                    let all = readout.constants.iter().map(move |own| {
+                        let [r, k, surplus] = own.map(f64::from);
+                        if surplus == 0.0 { otherwise } else { f(r, k) }
+                    });
+                    self.tensor((count,), all)
+                };
+                let surplus = with(|_, _| 1.0, 0.0)?;
+                let rest = with(|r, k| r * k + r * (r.ln() - 1.0), 0.0)?;
+                let without = self.tensor(
+                    (count,),
+                    readout
+                        .constants
+                        .iter()
+                        .map(|own| if own[2] == 0.0 { f64::from(own[0]) } else { 0.0 }),
+                )?;
+                let log_sums = self.run(logits.clone(), |logits| {
+                    logits.try_logsumexp::<(usize,), Axis<1>>()
                 })?;
+                let plain = self.run(log_sums.clone(), |sums| sums.try_mul(without))?;
+                let scores = self.run(log_sums, |sums| sums.try_sub(k)?.try_exp()?.try_mul(surplus))?;
                 self.run(logits, |logits| {
                     let target = logits.try_select::<(usize,), (usize,)>(targets)?;
-                    let own = target.try_sub(offsets)?.try_mul(r)?;
-                    own.try_negate()?.try_add(scores)?.try_add(rest)
+                    let own = target.try_mul(r)?.try_negate()?;
+                    own.try_add(scores)?.try_add(plain)?.try_add(rest)
                 })
             }
         }

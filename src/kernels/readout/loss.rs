@@ -16,8 +16,9 @@ pub enum Loss {
     /// a = (`α_s` − `α_t`) / (1 − `α_t`), b = `α_t` / (1 − `α_t`), c = `α_s` / (1 − `α_s`). Where `α_s` = 1, hence a = 1, the
     /// term with c is 0 for any finite c: write 0.
     AbsorbingKl,
-    /// SEDD's score entropy of a masked position, without its factor σ'. Constants [r, k, 0]: the true score
-    /// r = 1 / (e^σ − 1) of the target, above 0, and the k by which logits exceed the logarithms of scores.
+    /// SEDD's score entropy of a masked position, without its factor σ'. Constants [r, k, g]: the true score
+    /// r = 1 / (e^σ − 1) of the target, above 0; the k by which logits exceed the logarithms of scores; and g, 1 for the
+    /// score entropy, or 0 for the part of it that is r times the negative log-likelihood.
     ScoreEntropy,
 }
 
@@ -67,7 +68,10 @@ impl Loss {
                 a * nll + (b * mu).ln_1p() - (1.0 - a) * (c * mu).ln_1p()
             }
             Self::ScoreEntropy => {
-                let [r, k, _] = constants;
+                let [r, k, g] = constants;
+                if g == 0.0 {
+                    return r * nll;
+                }
                 let total = of.log_sum_exp - k;
                 let d = total - r.ln();
                 // Beyond 1 nothing cancels, and e^d · r may be finite where e^d is not.
@@ -99,9 +103,13 @@ impl Loss {
                 }
             }
             Self::ScoreEntropy => {
-                let [r, k, _] = constants;
+                let [r, k, g] = constants;
                 Slopes {
-                    softmax: math::exp(of.log_sum_exp - k),
+                    softmax: if g == 0.0 {
+                        r
+                    } else {
+                        math::exp(of.log_sum_exp - k)
+                    },
                     target: -r,
                     mask: 0.0,
                 }
@@ -116,7 +124,7 @@ impl Loss {
             && match self {
                 Self::CrossEntropy => true,
                 Self::AbsorbingKl => (0.0..=1.0).contains(&first) && second >= 0.0 && third >= 0.0,
-                Self::ScoreEntropy => first > 0.0,
+                Self::ScoreEntropy => first > 0.0 && (third == 0.0 || third == 1.0),
             }
     }
 }

@@ -29,7 +29,8 @@
 //!
 //!   Σ_v exp(z_v − k) − r (z_y − k) + r (ln r − 1) = exp(lse − k) − r (z_y − k) + r (ln r − 1).
 //!
-//!   Its factor σ' belongs to the weight. In f32 the terms would cancel near the minimum 0; with d = lse − k − ln r it is
+//!   The surplus over r (lse − z_y) is left out where the third constant g is 0: r times the negative log-likelihood, which
+//!   the ends of a bound need. The factor σ' belongs to the weight. In f32 the terms would cancel near the minimum 0; with d = lse − k − ln r it is
 //!   r (e^d − 1 − d) + r (lse − z_y), neither term of which is negative.
 //!
 //! # Gradient
@@ -39,7 +40,7 @@
 //! - cross-entropy: c₁ = 1, c₂ = −1, c₃ = 0;
 //! - absorbing divergence: dμ/dz_v = μ ([v = m] − p_v), so with g = μ (b/(1 + bμ) − (1 − a) c/(1 + cμ)): c₁ = a − g,
 //!   c₂ = −a, c₃ = g;
-//! - score entropy: c₁ = exp(lse − k), c₂ = −r, c₃ = 0.
+//! - score entropy: c₁ = exp(lse − k), or r without the surplus; c₂ = −r, c₃ = 0.
 //!
 //! Times the weight; then dh = dz · w, dw += dzᵀ · h, db += Σ_i dz_i.
 //!
@@ -88,13 +89,13 @@ mod tests {
         [(1.0 - s / t) as f32, ((1.0 - t) / t) as f32, c as f32]
     }
 
-    /// SEDD's at a σ, of so many tokens beside the mask.
-    fn of_scores(sigma: f64, others: u32) -> Constants {
+    /// SEDD's at a σ, of so many tokens beside the mask; with or without the surplus.
+    fn of_scores(sigma: f64, others: u32, surplus: f32) -> Constants {
         let odds = sigma.exp_m1();
         [
             (1.0 / odds) as f32,
             (odds.ln() + f64::from(others).ln()) as f32,
-            0.0,
+            surplus,
         ]
     }
 
@@ -105,7 +106,10 @@ mod tests {
                 .filter_map(|i| match self.loss {
                     Loss::CrossEntropy => None,
                     Loss::AbsorbingKl => Some(of_posteriors([0, 1, 30, 500, 998, 999][i % 6])),
-                    Loss::ScoreEntropy => Some(of_scores([0.01, 0.3, 1.0, 3.0][i % 4], others)),
+                    Loss::ScoreEntropy => {
+                        let surplus = if i % 5 == 4 { 0.0 } else { 1.0 };
+                        Some(of_scores([0.01, 0.3, 1.0, 3.0][i % 4], others, surplus))
+                    }
                 })
                 .collect()
         }
@@ -274,7 +278,7 @@ mod tests {
             let readout = Readout {
                 support,
                 loss: Loss::ScoreEntropy,
-                constants: &[[r as f32, k as f32, 0.0]],
+                constants: &[[r as f32, k as f32, 1.0]],
                 targets: &[2],
                 weights: &[1.0],
             };
@@ -356,6 +360,7 @@ mod tests {
             of(Loss::AbsorbingKl, &[[1.0, 0.0, f32::INFINITY]]),
             of(Loss::ScoreEntropy, &[[0.0, 1.0, 0.0]]),
             of(Loss::ScoreEntropy, &[[1.0, f32::NAN, 0.0]]),
+            of(Loss::ScoreEntropy, &[[1.0, 0.0, 0.5]]),
             Readout {
                 support: VocabSupport::with_mask(8, 7),
                 ..right

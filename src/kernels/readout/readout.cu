@@ -39,12 +39,14 @@ __device__ Slopes slopes_of(const Numbers &of, GLOBAL(const float) constants) {
 #elif LOSS == SCORE_ENTROPY
 __device__ float loss_of(const Numbers &of, GLOBAL(const float) constants) {
   float r = constants[0], lse = log_sum_exp(of), total = lse - constants[1], d = total - logf(r);
+  if (constants[2] == 0.f) return r * (lse - of.target);
   // Beyond 1 nothing cancels, and e^d · r may be finite where e^d is not.
   float surplus = d < 1.f ? r * (expm1f(d) - d) : expf(total) - r * (1.f + d);
   return surplus + r * (lse - of.target);
 }
 __device__ Slopes slopes_of(const Numbers &of, GLOBAL(const float) constants) {
-  return {expf(log_sum_exp(of) - constants[1]), -constants[0], 0.f};
+  float r = constants[0];
+  return {constants[2] == 0.f ? r : expf(log_sum_exp(of) - constants[1]), -r, 0.f};
 }
 #endif
 

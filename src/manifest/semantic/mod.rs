@@ -17,8 +17,8 @@ use super::json::{Data, Node, Span, pointer_join};
 use super::sweep::SIGN;
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample, Source,
-    SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample, Sampler,
+    Source, SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
@@ -506,14 +506,14 @@ impl<'t> Checker<'t> {
                 }
                 faults.push(fault);
             }
-            if model.objective.is_time_conditioned() && stage.estimator == Estimator::Count {
+            if model.objective.is_time_conditioned() && stage.estimator == Some(Estimator::Count) {
                 faults.push(
                     self.needs_no_time(entry, "estimator", "estimator `count`", &stage.model)
                         .hint("set `\"estimator\": \"time\"`, or train without time conditioning"),
                 );
             }
         }
-        if stage.bound == BoundEnds::Published && stage.estimator == Estimator::Count {
+        if stage.bound == BoundEnds::Published && stage.estimator == Some(Estimator::Count) {
             faults.push(
                 entry
                     .fault(
@@ -533,14 +533,9 @@ impl<'t> Checker<'t> {
         if self
             .train_of(&stage.model)
             .is_some_and(|model| model.objective.is_time_conditioned())
-            && stage.sampler.ignores_time()
+            && let Some(sampler) = stage.sampler.filter(Sampler::ignores_time)
         {
-            let kind = quoted(stage.sampler.kind());
-            let what = if entry.node.member("sampler").is_some() {
-                format!("sampler {kind}")
-            } else {
-                format!("the default sampler, {kind},")
-            };
+            let what = format!("sampler {}", quoted(sampler.kind()));
             let way = "set `\"sampler\": { \"kind\": \"ancestral\" }`, or train without time conditioning";
             faults.push(
                 self.needs_no_time(entry, "sampler", &what, &stage.model)

@@ -17,6 +17,7 @@ impl Metric {
             Self::BitsPerByteNormalized => "bits_per_byte_normalized",
             Self::NatsPerToken => "nats_per_token",
             Self::Perplexity => "perplexity",
+            Self::PseudoPerplexity => "pseudo_perplexity",
             Self::Grammatical => "grammatical",
         }
     }
@@ -54,7 +55,10 @@ impl Metric {
 
     /// Whether what a counted token is changes it.
     pub(super) fn is_per_token(self) -> bool {
-        matches!(self, Self::NatsPerToken | Self::Perplexity)
+        matches!(
+            self,
+            Self::NatsPerToken | Self::Perplexity | Self::PseudoPerplexity
+        )
     }
 
     /// The order of two values, the better first and none last.
@@ -74,7 +78,7 @@ impl Metric {
     pub fn shown_spread(self, Spread { mean, sd, .. }: Spread) -> String {
         let (scale, unit, decimals) = match self {
             Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => (1.0, "", 4),
-            Self::Perplexity => (1.0, "", four_digits(mean)),
+            Self::Perplexity | Self::PseudoPerplexity => (1.0, "", four_digits(mean)),
             Self::Grammatical => (100.0, "%", 1),
         };
         let mean = format!("{:.decimals$}", scale * mean);
@@ -90,7 +94,7 @@ impl Metric {
         let ends = interval.low.zip(interval.high);
         match self {
             Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => plus_minus(interval, 4),
-            Self::Perplexity => {
+            Self::Perplexity | Self::PseudoPerplexity => {
                 let decimals = four_digits(interval.value);
                 match ends {
                     Some((low, high)) => {

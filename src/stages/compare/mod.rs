@@ -23,7 +23,7 @@ use super::{Context, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::Interval;
-use crate::manifest::{BoundEnds, Compare, Metric, Point, Seed};
+use crate::manifest::{BoundEnds, Compare, Estimator, Metric, Point, Seed};
 use crate::plural::counted;
 use crate::store::Digest;
 use crate::train::ValidationLine;
@@ -54,11 +54,12 @@ const TABLE_TEXT: &str = "compare.md";
 const TABLE_CSV: &str = "compare.csv";
 
 /// The metrics, in the order of their columns; by default the first of these that some row has orders a table.
-pub const METRICS_IN_ORDER: [Metric; 5] = [
+pub const METRICS_IN_ORDER: [Metric; 6] = [
     Metric::BitsPerByte,
     Metric::BitsPerByteNormalized,
     Metric::Perplexity,
     Metric::NatsPerToken,
+    Metric::PseudoPerplexity,
     Metric::Grammatical,
 ];
 
@@ -290,11 +291,7 @@ pub fn metrics(folder: &Path) -> Result<Row> {
         let found: Evaluation =
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
         return Ok(Row {
-            metrics: vec![
-                (Metric::bits_per_byte(found.normalized), found.bits_per_byte),
-                (Metric::Perplexity, found.perplexity),
-                (Metric::NatsPerToken, found.nats_per_token),
-            ],
+            metrics: metrics_of(&found),
             unit: Some(found.unit),
             published: found.bound == BoundEnds::Published,
             model: found.model,
@@ -580,6 +577,21 @@ pub fn cell(value: &Value) -> String {
         Value::Object(fields) if fields.len() == 1 && fields.contains_key("kind") => cell(&fields["kind"]),
         other => other.to_string(),
     }
+}
+
+/// The metrics of an evaluation. A pseudo-likelihood has one of its own: it is comparable with no bound.
+fn metrics_of(found: &Evaluation) -> Vec<Measured> {
+    if found.estimator == Estimator::Pseudo {
+        return vec![(Metric::PseudoPerplexity, found.perplexity)];
+    }
+    let bits = found
+        .bits_per_byte
+        .map(|bits| (Metric::bits_per_byte(found.normalized), bits));
+    let others = [
+        (Metric::Perplexity, found.perplexity),
+        (Metric::NatsPerToken, found.nats_per_token),
+    ];
+    bits.into_iter().chain(others).collect()
 }
 
 #[cfg(test)]
