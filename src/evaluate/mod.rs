@@ -303,7 +303,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::data::SpecialIds;
-    use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
+    use crate::diffusion::{Conditioning, EVERY_SCHEDULE, Mdlm, Schedule, Subs};
     use crate::kernels::Pattern;
     use crate::manifest::Estimator;
     use crate::model::toy::{Bag, Distribution, Posterior};
@@ -340,11 +340,12 @@ mod tests {
         truth: &Distribution,
         time_conditioning: bool,
     ) -> &'static dyn Objective {
+        let mut mdlm = Mdlm::with_schedule(schedule, truth.mask(), 11);
+        if time_conditioning {
+            mdlm.masking.conditioning = Conditioning::Sigma;
+        }
         // It lives as long as the program: a test may leak a few dozen bytes.
-        Box::leak(Box::new(Mdlm {
-            time_conditioning,
-            ..Mdlm::with_schedule(schedule, truth.mask(), 11)
-        }))
+        Box::leak(Box::new(mdlm))
     }
 
     fn task<'a>(

@@ -394,7 +394,7 @@ mod tests {
                 schedule,
                 prior: Prior::Mask(mask),
             },
-            time_conditioning: false,
+            conditioning: crate::diffusion::Conditioning::None,
             zero_masking: true,
         }
     }

@@ -550,7 +550,7 @@ mod tests {
             nats_per_token_of_text: Some(interval.map(|nats| 1.5 * nats)),
             perplexity_per_token_of_text: Some(interval.map(|nats| (1.5 * nats).exp())),
             padding_excluded: false,
-            ..found
+            ..found.clone()
         });
         let lines = |start: &str| {
             padded

@@ -17,8 +17,8 @@ use super::json::{Data, Node, Span, pointer_join};
 use super::sweep::SIGN;
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample, Sampler,
-    Source, SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample,
+    Sampler, Source, SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
