@@ -210,3 +210,6 @@ pub struct Given<'a> {
 pub fn shift(random: Random, draw: u64) -> f64 {
     random.uniform(draw, 0, ROW_LEVEL)
 }
+
+#[cfg(test)]
+mod tests;
