@@ -16,7 +16,7 @@ use crate::evaluate;
 use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
-use crate::manifest::{AncestralSteps, LearningRateSchedule, Objective, Sampler, WarmupRates};
+use crate::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -48,6 +48,8 @@ pub enum Task {
 pub struct Options {
     /// The network.
     pub shape: &'static Shape,
+    /// What it is trained for.
+    pub objective: Objective,
     /// Where to compute.
     pub device: Device,
     /// Precision of products.
@@ -75,6 +77,8 @@ pub struct Measured {
     pub task: Task,
     /// Name of the shape.
     pub shape: &'static str,
+    /// Kind of the objective.
+    pub objective: &'static str,
     /// Rows of a round.
     pub batch: u32,
     /// Rows that went through the network at a time.
@@ -147,7 +151,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     let mut subject = Subject::new(task, options)?;
     let rows = random_rows(shape, options.batch * BATCHES)?;
     let info = rows.info();
-    let objective = objective::build(&Objective::default(), info.special.mask, info.vocabulary, SEED);
+    let objective = objective::build(&options.objective, info.special.mask, info.vocabulary, SEED);
     let (batch, wanted) = (options.batch, options.micro_batch);
     let micro_batch = match &mut subject {
         Subject::Learner(learner) => learner.micro_batch(batch, wanted)?,
@@ -181,7 +185,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 limit: Some(u64::from(options.batch)),
                 objective: &*objective,
                 seed: SEED,
-                method: Method::default(),
+                method: method_of(options, &*objective),
                 draws: 1,
                 stream: Stream::Evaluate,
                 micro_batch: micro_batch as usize,
@@ -202,7 +206,8 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 micro_batch: micro_batch as usize,
             };
             let run = || {
-                let mut sampler = sample::build(Sampler::Cached(AncestralSteps::default()), &*objective)?;
+                let mut sampler =
+                    sample::build(options.objective.samplers()[0], &*objective, info.special, true)?;
                 task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
             };
             let rounds = timed(options, run)?;
@@ -218,6 +223,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         program: format!("mdlm {}", env!("CARGO_PKG_VERSION")),
         task,
         shape: shape.name,
+        objective: options.objective.kind(),
         batch: options.batch,
         micro_batch,
         steps: (task == Task::Sample).then_some(options.steps),
@@ -236,6 +242,18 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     })
 }
 
+/// The bound by time, where the objective has it.
+fn method_of(options: &Options, objective: &dyn objective::Objective) -> Method {
+    let by_time = Method {
+        steps: options.objective.steps(),
+        ..Method::default()
+    };
+    match objective.check_method(by_time) {
+        Ok(()) => by_time,
+        Err(_) => objective.method_of_validation(),
+    }
+}
+
 /// What is measured: training takes an optimizer along.
 enum Subject {
     Learner(Box<dyn Learner>),
@@ -250,7 +268,7 @@ impl Subject {
             precision,
             ..
         } = *options;
-        let backbone = Objective::default().backbone();
+        let backbone = options.objective.backbone();
         let weights = model::initial(shape, backbone, SEED);
         Ok(match task {
             Task::Train => Self::Learner(model::build_learner(
@@ -310,7 +328,7 @@ pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
     let shape = options.shape;
     let micro_batch = options
         .micro_batch
-        .unwrap_or_else(|| footprint::micro_batch(shape, Objective::default().backbone(), options.batch));
+        .unwrap_or_else(|| footprint::micro_batch(shape, options.objective.backbone(), options.batch));
     let rows = micro_batch as usize * shape.length;
     let (d, f) = (shape.width, shape.hidden());
     let sizes = [
@@ -491,6 +509,7 @@ mod tests {
     fn tasks_are_measured() {
         let options = Options {
             shape: Shape::find("nano").unwrap(),
+            objective: Objective::default(),
             device: Device::Cpu,
             precision: gemm::Precision::F32,
             batch: 4,

@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::cuda::driver::Timed;
 use crate::kernels::gemm;
+use crate::manifest::Objective;
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::{Device, memory};
@@ -45,6 +46,9 @@ pub struct Args {
         hide_possible_values = true
     )]
     pub shape: String,
+    /// What the model is trained for: a kind (see `mdlm objectives`), or an object as in a manifest
+    #[arg(long, value_name = "OBJECTIVE", default_value = "mdlm")]
+    pub objective: String,
     /// What to measure: train, evaluate, sample or products; repeatable
     ///
     /// products measures only the matrix products of a training step: an upper limit for the speed of training.
@@ -125,6 +129,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let time = Duration::from_secs(u64::from(args.seconds));
     let mut options = Options {
         shape,
+        objective: Objective::from_argument(&args.objective)?,
         device: Device::Cpu,
         precision: match args.precision {
             PrecisionChoice::F32 => gemm::Precision::F32,

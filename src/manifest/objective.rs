@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::published::is_default;
 use super::{DEFAULT_NOISE_EPSILON, DEFAULT_SAMPLING_EPSILON};
+use crate::error::{Kind, Result, Wrap as _};
 use crate::shapes::Backbone;
 
 /// Steps of D3PM (arXiv 2406.07524, `scripts/train_lm1b_d3pm.sh`).
@@ -15,7 +16,7 @@ pub const DEFAULT_MLM_RATE: f64 = 0.15;
 const DEFAULT_BELL_SCALE: f64 = 0.15;
 
 /// The objective of training.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Objective {
     /// Masked diffusion with the SUBS parameterization (MDLM, arXiv 2406.07524), in continuous time or in T steps.
@@ -37,6 +38,28 @@ impl Default for Objective {
 }
 
 impl Objective {
+    /// The objective that an argument of a command gives: the name of a kind, with its defaults, or an object as in a
+    /// manifest.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::Kind::Input) for anything else.
+    pub fn from_argument(text: &str) -> Result<Self> {
+        let named = serde_json::json!({ "kind": text });
+        let found = if text.trim_start().starts_with('{') {
+            serde_json::from_str(text)
+        } else {
+            serde_json::from_value(named)
+        };
+        found
+            .wrap(Kind::Input, || format!("read the objective `{text}`"))
+            .map_err(|error| {
+                error.hint(
+                    "give a kind (`mdlm objectives` lists them), or an object as in a manifest: \
+                     `{ \"kind\": \"mdlm\", \"steps\": 1000 }`",
+                )
+            })
+    }
+
     /// Its `kind`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -92,7 +115,7 @@ impl Objective {
 }
 
 /// Settings of the MDLM objective.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MdlmObjective {
     /// Noise schedule of the forward process: the noise level σ(t) = −log α(t), t from 0 (clean) to 1 (all masked).
@@ -219,7 +242,7 @@ pub struct Clipped {
 pub struct ArObjective {}
 
 /// Settings of the SEDD objective.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SeddObjective {
     /// Noise schedule of the forward process. Default: the MDLM authors' configuration of SEDD (arXiv 2406.07524).
@@ -252,7 +275,7 @@ impl Default for SeddObjective {
 }
 
 /// Settings of the D3PM objective.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct D3pmObjective {
     /// T, the number of steps: times are 1/T, 2/T, …, 1, each equally likely. Default: the MDLM authors' configuration of
@@ -286,7 +309,7 @@ impl Default for D3pmObjective {
 }
 
 /// Settings of masked language modelling.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MlmObjective {
     /// Probability that a token is chosen to be predicted. Default: BERT's (arXiv 1810.04805).

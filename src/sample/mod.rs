@@ -25,6 +25,7 @@ pub use wilson::wilson;
 
 use rayon::prelude::*;
 
+use crate::data::SpecialIds;
 use crate::diffusion::{Objective, Posterior};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
@@ -125,12 +126,38 @@ pub trait Sampler: Sync {
     }
 }
 
-/// The sampler that a manifest names, for models of an objective.
+/// The sampler that a manifest names, for models of an objective. `special` are the tokens that rows have by construction;
+/// `wrap` is whether they are joined texts rather than padded ones.
 ///
 /// # Errors
 /// [`Input`](crate::error::Kind::Input) where the sampler does not fit the objective.
-pub fn build(settings: manifest::Sampler, objective: &dyn Objective) -> Result<Box<dyn Sampler>> {
-    reverse_steps(settings, objective.posterior())
+pub fn build(
+    settings: manifest::Sampler,
+    objective: &dyn Objective,
+    special: SpecialIds,
+    wrap: bool,
+) -> Result<Box<dyn Sampler>> {
+    let is_causal = objective.pattern() == Pattern::Causal;
+    match settings {
+        manifest::Sampler::Autoregressive(_) if is_causal => {
+            let ending = autoregressive::Ending {
+                eos: special.eos,
+                pad: special.pad,
+            };
+            Ok(Box::new(autoregressive::Autoregressive {
+                bos: special.bos,
+                mask: special.mask,
+                ending: (!wrap).then_some(ending),
+            }))
+        }
+        manifest::Sampler::Autoregressive(_) => Err(Error::input(
+            "sampler `autoregressive` needs a model whose objective is `ar`: the tokens of others depend on both sides",
+        )
+        .hint("use the sampler `ancestral`")),
+        manifest::Sampler::Cached(_) | manifest::Sampler::Ancestral(_) => {
+            reverse_steps(settings, objective.posterior())
+        }
+    }
 }
 
 /// A sampler that takes reverse steps.
@@ -140,7 +167,7 @@ fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> R
             "sampler `{}` takes reverse diffusion steps, and the model's objective has none",
             settings.kind()
         ))
-        .hint("sample a model whose objective is `mdlm`")
+        .hint("use the sampler `autoregressive`")
     })?;
     Ok(match settings {
         manifest::Sampler::Cached(_) if !posterior.zero_masking => {
@@ -158,7 +185,9 @@ fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> R
             grid: settings.grid,
             posterior,
         }),
-        manifest::Sampler::Autoregressive(_) => return Err(Error::internal("LEAD: wire")),
+        manifest::Sampler::Autoregressive(_) => {
+            return Err(Error::internal("autoregressive sampling has no reverse steps"));
+        }
     })
 }
 
@@ -381,6 +410,8 @@ impl Rows<'_> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use std::collections::BTreeMap;
 
@@ -680,6 +711,38 @@ mod tests {
             .unwrap()
     }
 
+    const SPECIAL: SpecialIds = SpecialIds {
+        bos: 0,
+        eos: 0,
+        pad: 1,
+        mask: 3,
+    };
+
+    #[test]
+    fn samplers_that_do_not_fit_the_objective_are_refused_with_one_that_does() {
+        let of = |value: serde_json::Value, sampler: serde_json::Value| {
+            let objective: manifest::Objective = serde_json::from_value(value).unwrap();
+            let objective = crate::diffusion::objective::build(&objective, 3, 4, 1);
+            let sampler: manifest::Sampler = serde_json::from_value(sampler).unwrap();
+            build(sampler, &*objective, SPECIAL, true)
+                .err()
+                .map(|error| format!("{error}: {}", error.hint_text().unwrap_or_default()))
+        };
+        let (ar, mdlm) = (json!({ "kind": "ar" }), json!({ "kind": "mdlm" }));
+        let d3pm = json!({ "kind": "d3pm" });
+        let (cached, ancestral) = (json!({ "kind": "cached" }), json!({ "kind": "ancestral" }));
+        let left_to_right = json!({ "kind": "autoregressive" });
+        let error = of(ar.clone(), cached.clone()).unwrap();
+        assert!(error.contains("use the sampler `autoregressive`"), "{error}");
+        let error = of(mdlm.clone(), left_to_right.clone()).unwrap();
+        assert!(error.contains("use the sampler `ancestral`"), "{error}");
+        let error = of(d3pm.clone(), cached.clone()).unwrap();
+        assert!(error.contains("use the sampler `ancestral`"), "{error}");
+        for (objective, sampler) in [(ar, left_to_right), (mdlm, cached), (d3pm, ancestral)] {
+            assert_eq!(of(objective, sampler), None);
+        }
+    }
+
     #[test]
     fn a_manifest_names_samplers_of_the_models_posterior() {
         let truth = Distribution::random(4, 3, 5);
@@ -698,7 +761,7 @@ mod tests {
                 Box::new(ancestral::Ancestral { grid, posterior }),
             ),
         ] {
-            let mut built = build(named, &mdlm).unwrap();
+            let mut built = build(named, &mdlm, SPECIAL, true).unwrap();
             let expected = run(task(&truth), &mut *direct, &network);
             assert_eq!(run(task(&truth), &mut *built, &network), expected, "{named:?}");
         }
