@@ -153,7 +153,7 @@ fn isolate_reports_what_stages_report() {
         "--set",
         "stages.model.batch=100000",
         "--set",
-        "stages.model.steps=1",
+        "stages.model.steps=3",
     ];
     let (code, talk) = run(&project, &failing);
     let (isolated, also) = run(&project, &[&failing[..], &["--isolate"]].concat());
@@ -172,7 +172,9 @@ fn isolate_reports_what_stages_report() {
 #[test]
 fn isolate_runs_stages_behind_one_that_reads_standard_input() {
     let project = Project::new(0);
-    let text = "the quick brown fox jumps over the lazy dog\n".repeat(300);
+    let text: String = (0..300)
+        .map(|i| format!("fox {i} jumps over the lazy dog {}\n", 7 * i))
+        .collect();
     let arguments = ["--isolate", "--set", "stages.text.input.files.0=-"];
     let mut command = project.mdlm("run", &arguments);
     let output = command

@@ -120,6 +120,7 @@ impl LeftOut {
                 own.count += uncounted;
             }
         }
+        self.idle.extend(other.idle);
         for link in other.links {
             if !self.links.contains(&link) {
                 self.links.push(link);
