@@ -291,7 +291,7 @@ pub fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, String> {
     done.map_err(|panic| panic_text(&*panic).to_owned())
 }
 
-/// Whether a panic of this thread is caught by [`guarded`]: it is no bug of ours, and is not reported.
+/// Whether a panic of this thread is caught by [`guarded`]: it is not a bug of ours, and is not reported.
 #[must_use]
 pub fn is_guarded() -> bool {
     GUARDED.get()

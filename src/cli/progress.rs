@@ -182,7 +182,7 @@ impl Display {
         self.begin(stage);
     }
 
-    /// Makes ready for the progress of something that is no stage.
+    /// Makes ready for the progress of something that is not a stage.
     pub fn begin(&self, stage: &str) {
         let bar = self.terminal.is_live().then(|| {
             // Styled before it is added: adding draws it.

@@ -259,7 +259,7 @@ impl ComputeArgs {
     /// The number of threads.
     ///
     /// # Errors
-    /// The environment states what is no number of threads.
+    /// MDLM_THREADS is not a number of threads.
     pub fn threads(&self) -> Result<usize> {
         stated::threads(self.threads)
     }
@@ -285,7 +285,7 @@ impl DeviceChoice {
     /// What the command line asks for, else the environment, else `auto`.
     ///
     /// # Errors
-    /// The environment asks for what is no device.
+    /// MDLM_DEVICE is not a device.
     pub fn or_stated(asked: Option<Self>) -> Result<Choice> {
         if let Some(asked) = asked {
             return Ok(asked.choice());

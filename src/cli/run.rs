@@ -214,7 +214,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     if summary.error.is_some() {
         terminal.say("");
     } else if selection.targets.is_empty() {
-        // The results exist; a missing report is no failure.
+        // The results exist; a missing report is not a failure.
         match report::after_run(&project, &plan, terminal) {
             Ok(path) => terminal.say(&format!("\nreport: {}", shown(&path))),
             // A read-only store served all results.

@@ -132,7 +132,7 @@ impl Terminal {
         self.has_output.load(Ordering::Relaxed)
     }
 
-    /// Writes data to standard output as it is. A reader that has closed the pipe (`mdlm … | head`) is no error, and the
+    /// Writes data to standard output as it is. A reader that has closed the pipe (`mdlm … | head`) is not an error, and the
     /// exit code of the command stays what it is.
     ///
     /// # Errors

@@ -1,8 +1,8 @@
-//! Words that stand where JSON has a value and that are no JSON: Python, JavaScript and their like print them.
+//! Words that stand where JSON has a value and that are not JSON: Python, JavaScript and their like print them.
 
 use crate::error::Error;
 
-/// A word that is no JSON.
+/// A word that is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Literal {
     /// As it stands there.

@@ -2,7 +2,7 @@
 //!
 //! A tokens artifact has the bytes of a record and not those of its tokens. What a token spells is in the tokenizer's
 //! vocabulary: of a byte-level one its bytes, exactly; of one of characters its character; of others the piece without
-//! its marks (`##`, `▁`, `</w>`), where white space between words is no token's. With `s` the bytes that tokens spell, and
+//! its marks (`##`, `▁`, `</w>`), where white space between words is not a token's. With `s` the bytes that tokens spell, and
 //! `g` the gaps that may lie before them, the first k tokens of a record of `n` bytes stand for
 //!
 //! ```text
@@ -32,7 +32,7 @@ const UNKNOWN: u32 = 6;
 pub struct Spelling {
     /// By id: bytes that a token spells.
     spelled: Vec<u32>,
-    /// By id: weight of what may lie before it and is no token's.
+    /// By id: weight of what may lie before it and is not a token's.
     gaps: Vec<u32>,
     /// By id: whether there is no gap behind it.
     joins: Vec<bool>,

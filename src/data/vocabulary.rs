@@ -19,7 +19,7 @@ const HEAD: usize = 1024;
 /// Reads a file of a tokenizer. A byte order mark is left out, and `warnings` has a line about it.
 ///
 /// # Errors
-/// The file is absent, is no text in UTF-8, or is plainly another thing: a web page, a pointer of Git LFS, an archive.
+/// The file is absent, is not text in UTF-8, or is plainly another thing: a web page, a pointer of Git LFS, an archive.
 pub(super) fn read(path: &Path, warnings: &mut Vec<String>) -> Result<String> {
     let what = || format!("read `{}`", path.display());
     let bytes = std::fs::read(path).context(what)?;
@@ -103,7 +103,7 @@ fn utf16(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// The tokens of a vocabulary of one token a line, in the order of their ids. Empty lines at the end are no tokens.
+/// The tokens of a vocabulary of one token a line, in the order of their ids. Empty lines at the end are not tokens.
 ///
 /// # Errors
 /// A line is empty, is there twice or has a byte order mark; the lines do not end as lines do.
@@ -142,7 +142,7 @@ pub(super) fn lines(text: &str) -> Result<Vec<&str>> {
 /// The tokenizer of a file, as [`parse`] makes it.
 ///
 /// # Errors
-/// The text is no tokenizer: the path, and where it is known the line and the column.
+/// The text is not a tokenizer: the path, and where it is known the line and the column.
 pub(super) fn parse_file(
     path: &Path,
     json: &str,
@@ -163,7 +163,7 @@ pub(super) fn reading(path: &Path, json: &str, message: &str) -> String {
     format!("read `{}{place}`", path.display())
 }
 
-/// Where a text is no tokenizer: where it is no JSON, else where the message says, as `serde_json` words it.
+/// Where a text is not a tokenizer: where it is not JSON, else where the message says, as `serde_json` words it.
 fn place_of(json: &str, message: &str) -> Option<(usize, usize)> {
     if let Err(error) = serde_json::from_str::<serde::de::IgnoredAny>(json) {
         return Some((error.line(), error.column()));
@@ -182,7 +182,7 @@ pub(super) fn mark_within(line: &str) -> Error {
     )
 }
 
-/// What is wrong with a file of JSON, where it is more than a parser says: a word that is no JSON, a byte order mark
+/// What is wrong with a file of JSON, where it is more than a parser says: a word that is not JSON, a byte order mark
 /// behind its start.
 pub(super) fn json_fault(json: &str) -> Option<Error> {
     let error = serde_json::from_str::<serde::de::IgnoredAny>(json).err()?;
@@ -233,7 +233,7 @@ pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers
 /// Whether ids below the model's largest are of no token.
 ///
 /// # Errors
-/// Two tokens have one id: which one it stands for is anybody's guess.
+/// Two tokens have one id.
 pub(super) fn has_gaps(inner: &tokenizers::Tokenizer) -> Result<bool> {
     let mut tokens: Vec<(u32, String)> = inner
         .get_vocab(false)

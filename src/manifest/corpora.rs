@@ -52,7 +52,7 @@ pub struct Part {
     pub split: CorpusSplit,
     /// Indices of its files.
     pub files: &'static [usize],
-    /// Globs over the members of an archive; none where the files are no archives.
+    /// Globs over the members of an archive; none where the files are not archives.
     pub members: &'static [&'static str],
     /// What the files, or the members, hold.
     pub form: Form,

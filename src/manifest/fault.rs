@@ -417,7 +417,7 @@ pub(crate) fn did_you_mean<'a>(
     written: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    /// Names are shorter; longer text is no misspelling, and comparing it is slow.
+    /// Names are shorter; longer text is not a misspelling, and comparing it is slow.
     const LONGEST: usize = 64;
     /// Below this Jaro-Winkler similarity a suggestion misleads more often than it helps; tried on misspellings.
     const NEAR: f64 = 0.84;

@@ -93,7 +93,7 @@ impl Node {
         self.members().iter().find(|member| member.key == key)
     }
 
-    /// The fields, empty where this is no object.
+    /// The fields, empty where this is not an object.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         match &self.data {

@@ -75,7 +75,7 @@ pub(super) fn correct_hint(fault: &mut Draft, text: &str) {
                 &mut fields,
             );
         }
-        // The kind of the stage, which selects the field, is unknown while the text is no JSON: the hint must suit all.
+        // The kind of the stage, which selects the field, is unknown while the text is not JSON: the hint must suit all.
         let hints: Option<Vec<_>> = fields.into_iter().map(|schema| unfit(word, schema)).collect();
         if let Some(hint) = hints.and_then(|hints| hints.into_iter().next()) {
             fault.hint = Some(hint);

@@ -18,7 +18,7 @@ use crate::shapes::{Backbone, SHAPES, Shape};
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
 
-/// A buffer in the authors' files that is no weight: it follows from the shape.
+/// A buffer in the authors' files that is not a weight: it follows from the shape.
 const ROTARY_BUFFER: &str = "rotary_emb.inv_freq";
 
 /// Most faults that one message lists.
@@ -125,7 +125,7 @@ impl Checkpoint {
         }
         let mut values = vec![0.0; total(&parameters)];
         for parameter in &parameters {
-            // Present: it is no fault.
+            // Present: it is not a fault.
             let own = names.iter().find(|(name, _)| *name == parameter.name);
             let own = own.ok_or_else(|| Error::internal(format!("`{}` got lost", parameter.name)))?;
             self.reader.floats(&own.1, 0, &mut values[parameter.range()])?;

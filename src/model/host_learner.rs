@@ -21,7 +21,7 @@ pub trait HostNetwork: Network {
     /// loss in nats, that of the cross-entropy being the target's negative log-likelihood. Without positions nothing is
     /// computed.
     ///
-    /// Fails, too, for a batch that does not fit the shape. A network that failed is of no further use.
+    /// Fails, too, for a batch that does not fit the shape. A network that failed cannot be used after that.
     fn accumulate(&mut self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>>;
 
     /// Lends all weights to `f`.

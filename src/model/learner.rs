@@ -1,11 +1,11 @@
-//! Learning, the same face for every device: accumulate gradients over micro-batches, reduce them over ranks, update.
+//! Learning, with one interface for all devices: accumulate gradients over micro-batches, reduce them over ranks, update.
 //!
 //! ```text
 //! accumulate … accumulate → reduce → update → outcome
 //! ```
 //!
-//! A learner has five numbers per parameter: weight, gradient, two moments and the weights' moving average. Each lies in an
-//! [arena](Arena) of its own in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
+//! A learner has five numbers per parameter: weight, gradient, two moments and the weights' moving average. Each kind is in a
+//! separate [arena](Arena) in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
 //! loop.
 
 use super::{Batch, Network, Parameter, total};
@@ -18,7 +18,7 @@ use crate::kernels::adamw::{AdamW, Arena, Moments, Update};
 /// batch: a sum over all that have a part of it.
 pub type Reduction<'a> = dyn FnMut(&mut [f32], &mut f64) -> Result<()> + 'a;
 
-/// What came of a step.
+/// The outcome of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StepOutcome {
     /// Σ weight · loss of its positions.
@@ -62,7 +62,7 @@ impl GradientNorm {
 /// A network with its gradients and its optimizer. On a device, work is queued: only what says so waits for it.
 ///
 /// # Errors
-/// Every method fails when memory runs out or the device fails; the learner is of no further use then.
+/// Every method fails when memory runs out or the device fails; the learner cannot be used after that.
 #[expect(clippy::missing_errors_doc, reason = "stated once, above")]
 pub trait Learner {
     /// The network, with the weights as they are.
@@ -94,7 +94,7 @@ pub trait Learner {
     /// leaves the gradient zero. A step whose loss or norm is not finite changes nothing, and none after it does.
     fn update(&mut self, adam: AdamW, update: Update, clip: f64) -> Result<()>;
 
-    /// What came of the oldest update whose outcome was not collected before; waits for it. Absent when all were.
+    /// The outcome of the oldest update whose outcome was not collected before; waits for it. `None` if all were collected.
     fn outcome(&mut self) -> Result<Option<StepOutcome>>;
 
     /// Updates that may be queued before the outcome of the first is collected, so that the device never waits for the host.

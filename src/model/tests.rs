@@ -1104,7 +1104,7 @@ mod cuda {
         );
     }
 
-    /// What lies on one device is no tensor of another.
+    /// What lies on one device is not a tensor of another.
     #[test]
     fn devices_do_not_mix() {
         let of = || Cuda::new(Box::new(Emulated::default()), DType::F32);

@@ -130,7 +130,7 @@ impl PlannedStage {
             if now.look == then.look && then.settled {
                 continue;
             }
-            // A new time alone is no new content: a file may be touched.
+            // A new time alone does not mean new content: a file may be touched.
             if hash_file(&then.path)? != (file.bytes, file.digest)
                 || !consumed.map_or(Ok(true), |consumed| consumed.is_in(&then.path))?
             {

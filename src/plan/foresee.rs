@@ -80,7 +80,7 @@ impl Plan {
         std::iter::successors(tokens, |&index| consumed(&self.stages[index], "tokenizer/stage")).collect()
     }
 
-    /// Fails where the files of a tokenizer that are here are no tokenizer, where one whose size is known is larger than the
+    /// Fails if the files of a tokenizer that are here are not a tokenizer, if one whose size is known is larger than the
     /// network that is to learn its tokens, and where a file that was brought by hand is another one than the published:
     /// also where the results of both are known.
     ///

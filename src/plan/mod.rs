@@ -57,7 +57,7 @@ pub struct Selection {
     pub targets: Vec<String>,
     /// Stages that run even when they are cached.
     pub force: Vec<String>,
-    /// Whether what is known by its record alone is good enough.
+    /// Whether a stage counts as done if only its record is here, not its files.
     pub allow_missing: bool,
     /// What has come through pipes.
     pub piped: Vec<Piped>,
@@ -72,11 +72,11 @@ pub struct Plan {
     pub pipeline: String,
     /// Folder of the manifest.
     pub base: PathBuf,
-    /// Where the manifest lies, seen from the store ([`crate::store::Store::place`]); nothing where it is no file.
+    /// Where the manifest lies, seen from the store ([`crate::store::Store::place`]); nothing where it is not a file.
     pub place: Option<String>,
     /// The stages, each after those it consumes.
     pub stages: Vec<PlannedStage>,
-    /// What is worth saying of it.
+    /// Notes for the user.
     notes: Vec<String>,
 }
 

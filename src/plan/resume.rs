@@ -56,7 +56,7 @@ pub(super) fn unfinished(key: &Key, store: &Store) -> Option<Reason> {
     let digest = key.digest();
     let scratch = fs::read_dir(store.work_path(&digest)).ok()?;
     let mut entries = scratch.flatten().map(|entry| entry.file_name()).peekable();
-    // A download of the result that was broken off is no attempt at the stage; an attempt may leave nothing but its folder.
+    // A download of the result that was broken off is not an attempt at the stage; an attempt may leave nothing but its folder.
     if entries.peek().is_some() && entries.all(|name| name == Remote::SCRATCH) {
         return None;
     }
@@ -117,7 +117,7 @@ pub fn kept_groups(store: &Store, keep: &Keep) -> Result<HashSet<String>> {
 mod tests {
     use super::*;
 
-    /// What an attempt leaves is no first run: its checkpoint's step is shown. A broken download is no attempt.
+    /// What an attempt leaves is not a first run: its checkpoint's step is shown. A broken download is not an attempt.
     #[test]
     fn scratch_of_a_key_is_an_attempt_that_did_not_end() {
         let folder = tempfile::tempdir().unwrap();

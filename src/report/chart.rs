@@ -128,7 +128,7 @@ fn between(points: &[(f64, f64)], low: f64, high: f64) -> Vec<Vec<(f64, f64)>> {
             let mut crossings: Vec<f64> = [low, high]
                 .into_iter()
                 .map(|height| (height - before.1) / rise)
-                // A point on the edge is inside, and is no crossing.
+                // A point on the edge is inside, and is not a crossing.
                 .filter(|part| *part > 0.0 && *part < 1.0)
                 .collect();
             crossings.sort_by(f64::total_cmp);
@@ -460,7 +460,7 @@ mod tests {
 
     #[test]
     fn every_curve_that_leaves_the_scale_is_named() {
-        // Both leave it at their start: the loss to 12, the bound, which is no mean of it, to 99.55.
+        // Both leave it at their start: the loss to 12, the bound, which is not a mean of it, to 99.55.
         let series = |name: &str, first: f64| Series {
             name: name.into(),
             class: "raw",

@@ -149,7 +149,7 @@ fn content(info: &RowsInfo, rows: [Digest; 2]) -> Result<Digest> {
     Ok(Digest::of(described.as_bytes()))
 }
 
-/// The share of tokens that are cut off from which on it is no accident of a few long records.
+/// Above this share of tokens cut off, the cause is more than a few long records.
 const WORTH_TELLING: f64 = 0.1;
 
 /// Packs all records, and returns how many they are.

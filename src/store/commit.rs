@@ -164,7 +164,7 @@ fn seal(path: &Path) -> Result<()> {
     file.sync_all().wrap(Kind::Environment, context)
 }
 
-/// Deletes the folders without files below a folder: they are no content, and a consumer must not see what a copy of
+/// Deletes the folders without files below a folder: they are not content, and a consumer must not see what a copy of
 /// the artifact would lack.
 fn drop_empty_folders(folder: &Path) -> Result<()> {
     let context = || format!("read `{}`", folder.display());
@@ -458,7 +458,7 @@ mod tests {
         act(store, 1, &mut |_| Ok(())).unwrap();
         assert_eq!(fs::read(&file).unwrap(), vec![7; 10_000]);
 
-        // All of it is gone: that is no damage.
+        // All of it is gone: that is not damage.
         fs::remove_dir_all(store.artifact_path(&record.artifact)).unwrap();
         assert!(matches!(store.lookup(&key(1)).unwrap(), Lookup::Away(found) if *found == record));
     }

@@ -2,7 +2,7 @@
 //!
 //! The digest of a folder is BLAKE3 over the line `mdlm artifact 1`, then for each file, by path: the length of its
 //! path in bytes, the path relative to the folder with `/`, the file's length, the file's BLAKE3; lengths as 64-bit
-//! little-endian numbers. Times, permissions and empty folders are no content.
+//! little-endian numbers. Times, permissions and empty folders are not content.
 
 use std::fmt;
 use std::fs::{self, File};

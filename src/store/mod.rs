@@ -294,7 +294,7 @@ impl Store {
     /// Checks that the store, if there is one, has a layout that this version reads.
     ///
     /// # Errors
-    /// Another layout, something that is no folder, or an unreadable store.
+    /// Another layout, something that is not a folder, or an unreadable store.
     pub fn check(&self) -> Result<()> {
         if self.root.exists() && !self.root.is_dir() {
             let message = format!("use the store `{}`: it is not a folder", self.root.display());

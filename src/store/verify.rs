@@ -277,7 +277,7 @@ pub struct Census {
     pub absent: Vec<(Subject, Option<String>)>,
     /// Records that cannot be used: path below the store, and what is wrong.
     pub damaged: Vec<(String, String)>,
-    /// Names among the artifacts that are no artifact's.
+    /// Names in the folder of artifacts that are not names of artifacts.
     pub foreign: Vec<String>,
 }
 

@@ -13,7 +13,7 @@ fn words(text: &str) -> String {
 }
 
 #[test]
-fn the_hint_spells_a_number_as_json() {
+fn hint_spells_a_number_as_json() {
     let project = Project::whole(5);
     for (written, part) in [
         (".001", "`.001` is not a JSON number"),
@@ -68,7 +68,7 @@ fn the_hint_spells_a_number_as_json() {
 
 /// The same inside a file, where each is a fault at its place.
 #[test]
-fn the_hint_spells_values_of_other_languages_as_json() {
+fn hint_spells_values_of_other_languages_as_json() {
     let project = Project::whole(5);
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();
@@ -210,7 +210,7 @@ fn words_of_other_programs_are_answered() {
 
 /// What a shell would have put into a path is answered with how to write it.
 #[test]
-fn a_path_is_no_shell() {
+fn hint_for_a_path_in_shell_syntax_shows_what_to_write() {
     let project = Project::new(5);
     let home = project.path().to_str().unwrap();
     for (path, part) in [
@@ -239,7 +239,7 @@ fn a_path_is_no_shell() {
 }
 
 #[test]
-fn the_environment_states_what_the_command_line_does_not() {
+fn environment_variables_replace_absent_options() {
     let project = Project::new(60);
     let stored = |folder: &str| project.path().join(folder).join("artifacts").is_dir();
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
@@ -302,7 +302,7 @@ fn the_environment_states_what_the_command_line_does_not() {
 /// When a training validates and which checkpoints it keeps cannot change its weights: it is not trained again, and the plan
 /// says what the result lacks.
 #[test]
-fn what_cannot_change_the_weights_does_not_retrain() {
+fn train_does_not_rerun_for_settings_that_cannot_change_the_weights() {
     let project = Project::whole(60);
     let made = project.run(&[]);
     let set = |field: &str| ["--set".to_owned(), format!("stages.model.{field}")];
@@ -522,7 +522,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
 
 /// Rows are identified by their content: another format or shard size trains and evaluates nothing again.
 #[test]
-fn rows_in_another_container_do_not_retrain() {
+fn train_does_not_rerun_for_rows_in_another_format() {
     let project = Project::whole(60);
     let made = project.run(&[]);
     for set in ["stages.rows.format=parquet", "stages.rows.shard_rows=7"] {
@@ -552,7 +552,7 @@ fn rows_in_another_container_do_not_retrain() {
 
 /// A name in place of a tokenizer's or detokenizer's object.
 #[test]
-fn a_name_in_place_of_an_object_is_answered_with_the_object() {
+fn hint_for_a_name_shows_the_object_to_write() {
     let project = Project::new(5);
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();
@@ -596,7 +596,7 @@ fn a_name_in_place_of_an_object_is_answered_with_the_object() {
 
 /// Python's words are no numbers: the hint for a field that takes one says which.
 #[test]
-fn a_truth_value_is_no_number() {
+fn hint_for_a_boolean_in_place_of_a_number() {
     let project = Project::whole(5);
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();
@@ -718,7 +718,7 @@ fn a_damaged_tokenizer_is_found_before_anything_runs() {
 
 /// One record, one file, one row: a count of one has its noun in the singular.
 #[test]
-fn a_single_thing_is_no_plural() {
+fn messages_use_the_singular_for_one() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     write(

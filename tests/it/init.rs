@@ -64,7 +64,7 @@ fn a_manifest_for_a_folder_of_texts() {
 
 /// Little text, so few steps that a test can wait: what is written runs from text to samples.
 #[test]
-fn what_is_written_runs() {
+fn init_writes_a_manifest_that_runs() {
     let folder = project(&[("a.txt", &prose(300))]);
     let output = init(folder.path(), &["--files", "*.txt", "--name", "hares", "--json"])
         .output()
@@ -115,7 +115,7 @@ fn a_file_that_is_there_is_kept() {
 }
 
 #[test]
-fn what_cannot_be_is_said_with_a_way_out() {
+fn init_refuses_text_that_it_cannot_use_with_a_way_out() {
     let folder = project(&[
         ("a.txt", &prose(300)),
         ("short.txt", "not much\n"),

@@ -58,7 +58,7 @@ fn a_change_of_training_leaves_the_data_alone() {
 }
 
 #[test]
-fn a_longer_training_goes_on_from_a_shorter_one_and_makes_the_same() {
+fn resume_of_a_longer_training_from_a_shorter_one_gives_the_same_weights() {
     let project = Project::whole(100);
     let steps = |steps: &str| format!("stages.model.steps={steps}");
     // What the record of the training says that it went on from.
@@ -100,7 +100,7 @@ fn a_longer_training_goes_on_from_a_shorter_one_and_makes_the_same() {
 
 /// `kill -9` at many moments, most of them within the training.
 #[test]
-fn a_training_killed_again_and_again_ends_in_the_same_bits() {
+fn resume_of_a_training_killed_again_and_again_ends_in_the_same_bits() {
     let project = Project::whole(100);
     let began = Instant::now();
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));

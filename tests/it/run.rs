@@ -345,7 +345,7 @@ fn start(project: &Project) -> std::process::Child {
 
 /// Killed at many moments, a run is finished by the next ones and makes what an undisturbed one makes.
 #[test]
-fn kill_at_any_moment_loses_nothing_that_was_finished() {
+fn resume_after_a_kill_at_any_moment_keeps_finished_stages() {
     let project = Project::new(2_000);
     let began = Instant::now();
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed", "--threads", "2"]));

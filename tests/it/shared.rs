@@ -56,7 +56,7 @@ fn results_are_pushed_pulled_and_fetched_when_needed() {
 }
 
 #[test]
-fn a_checkout_of_records_can_be_planned() {
+fn plan_of_a_checkout_of_records_alone() {
     let project = Project::new(40);
     assert!(
         project

@@ -15,7 +15,7 @@ fn printed(mut command: Command) -> (Option<i32>, String, String) {
 
 /// Results are looked at where the text that they came of is gone; what would make new ones says what is missing.
 #[test]
-fn results_are_there_without_their_sources() {
+fn results_are_shown_without_their_sources() {
     let project = Project::new(50);
     project.run(&[]);
     fs::rename(project.path().join("corpus"), project.path().join("elsewhere")).unwrap();
@@ -118,7 +118,7 @@ fn a_file_name_that_is_not_utf8_is_refused() {
 }
 
 #[test]
-fn what_is_forced_is_what_is_asked_for() {
+fn force_of_a_stage_that_no_target_needs_is_refused() {
     let project = Project::new(50);
     let (code, _, talk) = printed(project.mdlm("plan", &["--target", "tokens", "--force", "rows"]));
     assert_eq!(code, Some(2));
@@ -130,7 +130,7 @@ fn what_is_forced_is_what_is_asked_for() {
 }
 
 #[test]
-fn text_that_is_cut_off_is_warned_of() {
+fn pack_warns_of_text_that_is_cut_off() {
     let project = Project::new(50);
     let (code, _, talk) = printed(project.mdlm(
         "run",
@@ -177,7 +177,7 @@ fn a_grammar_that_is_no_text_is_the_inputs_fault() {
 
 /// Who asks for JSON gets some when nothing could be done, too.
 #[test]
-fn an_error_is_json_where_json_is_asked_for() {
+fn json_output_includes_errors() {
     let project = Project::new(5);
     let error = |command: &str, arguments: &[&str]| {
         let (code, out, _) = printed(project.mdlm(command, arguments));
@@ -214,7 +214,7 @@ fn nothing_is_pulled_from_a_folder_that_is_not_there() {
 
 /// A plan says what is left to do of a training.
 #[test]
-fn a_plan_says_from_which_step_a_training_goes_on() {
+fn plan_shows_the_step_from_which_a_training_resumes() {
     let project = Project::whole(200);
     let schedule = ["--set", "stages.model.schedule=constant", "--target", "model"];
     project.run(&schedule);

@@ -107,7 +107,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
 }
 
 #[test]
-fn what_is_guessed_is_warned_of() {
+fn read_warns_of_what_it_guesses() {
     let (well, said, records) = run("cr.txt", b"one\rtwo\rthree", &json!({}));
     assert!(
         well && said.contains("each carriage return is read as the end of a line"),
@@ -138,7 +138,7 @@ fn what_is_guessed_is_warned_of() {
 }
 
 #[test]
-fn the_commands_that_hints_name_work() {
+fn hint_commands_work() {
     // As a user would type them; where a program is missing, the rest is tried.
     let convert = |command: &str, name: &str, content: &[u8]| -> Option<Vec<u8>> {
         let folder = tempfile::tempdir().unwrap();

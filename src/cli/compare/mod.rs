@@ -102,7 +102,7 @@ struct RowReport<'a> {
     /// What nats and perplexity are per.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<Unit>,
-    /// Whether they are the published estimate, which is no bound.
+    /// Whether they are the published estimate, which is not a bound.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     published: bool,
     /// The training whose model was measured.

@@ -280,7 +280,7 @@ pub(in crate::cli) fn of_run(project: &Project, plan: &Plan, summary: &Summary) 
             continue;
         };
         let path = stage.path.as_ref().map(PathBuf::from);
-        // A table that lacks a number is no reason for a run to fail.
+        // A table that lacks a number is not a reason for a run to fail.
         let found = path.as_ref().and_then(|path| metrics(path).ok());
         let row = Row {
             name: Some(loaded.sweeps.written(&stage.name).to_owned()),

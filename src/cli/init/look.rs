@@ -402,7 +402,7 @@ mod tests {
             let texts: StringArray = (0..40).map(|_| Some("words ".repeat(*words))).collect();
             columns.push((name, Arc::new(texts)));
         }
-        // Bytes that are no text, whatever they are called, are not chosen for their length.
+        // Bytes that are not text, whatever they are called, are not chosen for their length.
         let bytes: BinaryArray = (0..40).map(|_| Some([0xFF; 4_000])).collect();
         if strings.len() > 1 {
             columns.push(("image", Arc::new(bytes)));

@@ -188,7 +188,7 @@ fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal
     }
 }
 
-/// Asks for the text, after what was wrong with the last answer. A question is no news: it is asked quiet or not.
+/// Asks for the text, after what was wrong with the last answer. A question is not news: it is asked quiet or not.
 fn ask(failed: Option<&Error>, terminal: &Terminal) {
     if let Some(error) = failed {
         terminal.error(&error.to_string(), error.hint_text());

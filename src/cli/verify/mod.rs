@@ -75,7 +75,7 @@ struct VerifyReport<'a> {
     records: Vec<Damage<'a>>,
     /// Recorded artifacts that are missing.
     absent: Vec<Absent<'a>>,
-    /// Names among the artifacts that are no artifact's.
+    /// Names in the folder of artifacts that are not names of artifacts.
     foreign: &'a [String],
 }
 

@@ -272,7 +272,7 @@ mod tests {
         check(Ptb, &[("hamas 's ' kisses", "hamas's ' kisses")]);
     }
 
-    /// Quotes pair up: a word in `s` before one that opens is no possessive where the others of the line are pairs.
+    /// Quotes pair up: a word in `s` before one that opens is not a possessive where the others of the line are pairs.
     #[test]
     fn single_quotes_in_pairs() {
         let cases = [

@@ -54,7 +54,7 @@ const OPENS_BEFORE_RESUMING: u32 = 12;
 /// Tokens within single quotes that cost 1: long quotes are rare.
 const TOKENS_A_COST: u32 = 8;
 
-/// Words in `s` that are no plurals: a quote after them opens.
+/// Words in `s` that are not plurals: a quote after them opens.
 const NO_PLURALS: [&str; 23] = [
     "always",
     "as",
@@ -626,7 +626,7 @@ fn is_word(token: &str) -> bool {
     token == "<unk>" || token.chars().next_back().is_some_and(char::is_alphanumeric)
 }
 
-/// A letter alone that is no word: `O` of `O'Reilly`, `d` of `d'état`.
+/// A letter alone that is not a word: `O` of `O'Reilly`, `d` of `d'état`.
 fn is_initial(token: &str) -> bool {
     let mut letters = token.chars();
     matches!((letters.next(), letters.next()), (Some(letter), None)

@@ -274,7 +274,7 @@ impl<'a> Line<'a> {
     }
 
     /// An apostrophe that stands alone where there are no quotes: part of a contraction, or of a possessive
-    /// (`the players '`). A letter between two of them (`' D '`) is no contraction.
+    /// (`the players '`). A letter between two of them (`' D '`) is not a contraction.
     fn apostrophe(&self, before: Option<Token>, after: Option<Token>) -> Verdict {
         if let Some(after) = after
             && is_suffix(self.bytes(after))

@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pages() {
+    fn link_headers_name_the_next_page() {
         let link = "<https://hub/a?cursor=x>; rel=\"next\", <https://hub/b>; rel=\"prev\"";
         assert_eq!(next_page(link).as_deref(), Some("https://hub/a?cursor=x"));
         assert_eq!(next_page("<https://hub/b>; rel=\"prev\""), None);

@@ -348,7 +348,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ranges() {
+    fn content_range_headers_are_read() {
         assert_eq!(parse_range("bytes 5-9/10"), Some((5, Some(10))));
         assert_eq!(parse_range("bytes 5-9/*"), Some((5, None)));
         for faulty in [
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn when_to_come_back() {
+    fn retry_after_headers_are_read() {
         let after = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert(RETRY_AFTER, text.parse().unwrap());

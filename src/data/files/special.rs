@@ -75,7 +75,7 @@ fn special(_: &Metadata) -> &'static str {
     "a device"
 }
 
-/// That something is no plain file, with the way out. `name` is what the user wrote.
+/// That something is not a plain file, with the way out. `name` is what the user wrote.
 #[must_use]
 pub fn refused(name: &str, what: &str) -> Error {
     Error::input(format!("`{name}` is {what}, not a file"))

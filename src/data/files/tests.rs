@@ -371,7 +371,7 @@ fn a_net_of_links_is_walked_in_no_time() {
 }
 
 #[test]
-fn what_is_no_file_is_answered_at_once() {
+fn pipes_and_devices_are_refused_at_once() {
     let folder = Folder::new(&["a.txt", "x/y.txt"]);
     let _socket = std::os::unix::net::UnixListener::bind(folder.base().join("s.txt")).unwrap();
     for (name, what) in [
@@ -443,7 +443,7 @@ fn a_dangling_link_is_reported_as_one() {
     assert!(fault.contains("`dir` is a symbolic link to `gone`"), "{fault}");
 }
 
-/// A folder by another encoding's name is no reason to read nothing beside it.
+/// A folder by another encoding's name is not a reason to read nothing beside it.
 #[test]
 fn names_that_are_not_utf8() {
     use std::os::unix::ffi::OsStrExt as _;

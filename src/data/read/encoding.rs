@@ -22,7 +22,7 @@ pub fn wide(head: &[u8]) -> Option<Wide> {
     }
     let unmarked = |name| Some(Wide { name, marked: false });
     let is_text = |c: char| !c.is_control() || matches!(c, '\n' | '\r' | '\t' | '\u{C}');
-    // Four bytes of anything else are no character.
+    // Four bytes of anything else are not a character.
     let quads = |unit: fn([u8; 4]) -> u32| {
         let units = head
             .chunks_exact(4)
@@ -144,7 +144,7 @@ pub enum TextContainer {
         /// The file itself is UTF-8.
         escaped: bool,
     },
-    /// A column of strings or bytes: the file is no text, and no program that converts text helps.
+    /// A column of strings or bytes: the file is not text, and no program that converts text helps.
     Column,
 }
 

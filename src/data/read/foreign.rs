@@ -1,7 +1,7 @@
 //! Forms of files that are not read: what they are called, and a command that makes something of them that is.
 //!
 //! Most are recognized by their first bytes; brotli and lzma have none that do, so that the name counts where the bytes
-//! are no text. A command of a hint reads its standard input where the program would refuse a file with another ending.
+//! are not text. A command of a hint reads its standard input where the program would refuse a file with another ending.
 
 use super::encoding::starts_as_utf8;
 use super::recognise::ends;
@@ -145,7 +145,7 @@ const FOREIGN: &[Foreign] = &[
 
 /// How a pointer of Git LFS begins: what Git has in place of a file that is kept elsewhere.
 const LFS_POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
-/// How a pointer of git-annex begins, where it is no link.
+/// How a pointer of git-annex begins, where it is not a link.
 const ANNEX_POINTER: &[u8] = b"/annex/objects/";
 
 /// Refuses a file that is only a note of where the file itself is kept, whatever its name; by its first bytes, or all.

@@ -23,7 +23,7 @@ const SHOWN: usize = 8;
 /// Reads the text of every value.
 ///
 /// # Errors
-/// A value is no JSON, has no such field or another kind of value there, or is too long.
+/// A value is not JSON, has no such field or another kind of value there, or is too long.
 pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'_>) -> Result<()> {
     let mut values = Values {
         pointer: pointer(&format.field)?,
@@ -190,7 +190,7 @@ struct Values<'v, 's> {
     line: u64,
     /// Another value stands before it in that line.
     behind: bool,
-    /// A value without the numbers that are no JSON.
+    /// A value without the numbers that are not JSON.
     patched: Vec<u8>,
     sink: &'v mut Sink<'s>,
 }
@@ -359,14 +359,14 @@ impl Values<'_, '_> {
     }
 }
 
-/// Numbers that are no JSON, as Python writes them, and numbers of the same length.
+/// Numbers that are not JSON, as Python writes them, and numbers of the same length.
 const NO_NUMBERS: [(&[u8], &[u8]); 3] = [
     (b"-Infinity", b"-0.000000"),
     (b"Infinity", b"0.000000"),
     (b"NaN", b"0.0"),
 ];
 
-/// Copies a value with numbers instead of those that are no JSON; whether there are some.
+/// Copies a value with numbers instead of those that are not JSON; whether there are some.
 fn patch(bytes: &[u8], to: &mut Vec<u8>) -> bool {
     to.clear();
     to.extend_from_slice(bytes);
@@ -402,7 +402,7 @@ fn patch(bytes: &[u8], to: &mut Vec<u8>) -> bool {
     any
 }
 
-/// The number that is no JSON and that ends where the error is.
+/// The number that is not JSON and that ends where the error is.
 fn number_before(bytes: &[u8], error: &serde_json::Error) -> Option<&'static str> {
     let line = bytes
         .split(|&byte| byte == b'\n')

@@ -109,7 +109,7 @@ pub struct Irregular {
     pub skipped: u64,
     /// Records without text: white space, or a null.
     pub empty: u64,
-    /// Members of archives that are no regular files (links, devices, sparse files), passed over.
+    /// Members of archives that are not regular files (links, devices, sparse files), passed over.
     pub members: u64,
     /// Rows of tables that are not as the others, left out.
     #[serde(default)]
@@ -429,7 +429,7 @@ impl Opener<'_, '_> {
                     }
                     names.saw(&entry.name);
                     match self.choose(&entry.name, outermost, &mut stores) {
-                        // All names are known: what is undecided is no store.
+                        // All names are known: what is undecided is not a store.
                         Choice::Read | Choice::Undecided(_) => {}
                         Choice::Excluded => {
                             names.took();

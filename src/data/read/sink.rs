@@ -99,7 +99,7 @@ impl<'a> Sink<'a> {
         self.push_of(text, TextContainer::Column, place)
     }
 
-    /// As [`Self::push`], of another kind of file: the way out of bytes that are no UTF-8 is another one.
+    /// As [`Self::push`], of another kind of file: the way out of bytes that are not UTF-8 is another one.
     pub fn push_of(
         &mut self,
         text: &[u8],

@@ -28,7 +28,7 @@ const ALIKE: f64 = 0.2;
 const INNER: f64 = 0.03;
 /// That share, and the lines it takes, where sentences do not show.
 const FULL_ALONE: (f64, usize) = (0.9, 12);
-/// Share of lines that are no words, at most: tables and code.
+/// Share of lines that are not words, at most: tables and code.
 const ODD: f64 = 0.15;
 /// Share of lines that end a paragraph without a blank line behind it, at most: a list of sentences is none.
 const LAST: f64 = 0.6;

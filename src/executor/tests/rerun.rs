@@ -268,7 +268,7 @@ fn reason_compares_a_renamed_stage_with_a_change_with_its_old_self() {
     assert_eq!(project.run(), "drawn: `count` 4 → 7; compared with `texts`");
 }
 
-/// A run that differs in nothing that is known yet is no change that a plan could name.
+/// A run without a known difference gives a plan no change to name.
 #[test]
 fn reason_compares_a_renamed_stage_without_a_known_change_with_nothing() {
     let mut project = Project::new();

@@ -189,7 +189,7 @@ impl Chain {
             let hidden = h.matrix.values.at().offset(first * depth * cuda.element.bytes());
             let operands = [cuda.operand(hidden, false), cuda.operand(w.weight.working, true)];
             cuda.multiply([rows, stride, depth], operands, logits.at(), DType::F32, false);
-            // The temperature leads: a number of 64 bits is no argument.
+            // The temperature leads: a number of 64 bits is not an argument.
             let numbers = std::iter::once(&temperature).chain(&uniforms[first..first + rows]);
             let uploaded: Vec<u8> = numbers.flat_map(|number| number.to_le_bytes()).collect();
             let uploaded = cuda.queue.upload(&uploaded);

@@ -87,7 +87,7 @@ pub struct Row {
     /// What nats and perplexity are per, where they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
-    /// Whether they are the published estimate, which is no bound.
+    /// Whether they are the published estimate, which is not a bound.
     #[serde(default, skip_serializing_if = "crate::data::is_false")]
     pub published: bool,
     /// The training whose model was measured; nothing where it is not known.
@@ -229,7 +229,7 @@ impl Comparison {
     /// Opens what a compare stage has written.
     ///
     /// # Errors
-    /// A file that cannot be read or is no table.
+    /// A file that cannot be read or is not a table.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(TABLE);
         let text = fs::read_to_string(&path).context(|| format!("read `{}`", path.display()))?;
@@ -407,7 +407,7 @@ impl Ranking {
         // Bounds on normalized text, all lower than those on the text itself, come after them.
         let normalized = self.by.filter(|_| self.normalized);
         let normalized = normalized.map(|_| Metric::BitsPerByteNormalized);
-        // What is no bound comes after bounds.
+        // What is not a bound comes after bounds.
         let order = a.0.cmp(&b.0);
         let metrics = [self.by, normalized].into_iter().flatten();
         metrics.fold(order, |order, by| {
@@ -451,7 +451,7 @@ fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
     by.filter(|by| ranks(*by, rows) || rows.iter().all(|row| row.metric(*by).is_none()))
 }
 
-/// What must be said about the metrics of some rows: what they are per, and which are no bounds.
+/// What must be said about the metrics of some rows: what they are per, and which are not bounds.
 #[must_use]
 pub fn remarks(rows: &[&Row]) -> Vec<String> {
     let mut remarks = Vec::new();

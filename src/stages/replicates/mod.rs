@@ -40,7 +40,7 @@ pub struct Group {
     pub seeds: Vec<(String, Vec<StageKind>, usize)>,
     /// Its metrics over seeds.
     pub metrics: Vec<(Metric, Spread)>,
-    /// Whether some of them are the published estimate, which is no bound.
+    /// Whether some of them are the published estimate, which is not a bound.
     pub published: bool,
 }
 

@@ -79,7 +79,7 @@ impl Left {
     pub fn in_folders(folders: Vec<PathBuf>) -> Self {
         let mut left = Self::default();
         for folder in states_in(folders, &is_state) {
-            // What is damaged or half there is no state.
+            // A damaged or incomplete checkpoint is skipped.
             if let Ok(Record { step, history, .. }) = Record::open(&folder) {
                 let states = left.states.entry(history.base.clone()).or_default();
                 states.push((step, history, folder));
@@ -270,7 +270,7 @@ impl CheckpointManager {
             ..Candidates::default()
         };
         for folder in self.checkpoints.others(self.history.group(), &is_state) {
-            // What is damaged or half there is no state.
+            // A damaged or incomplete checkpoint is skipped.
             let Ok(record) = Record::open(&folder) else {
                 continue;
             };

@@ -82,7 +82,7 @@ fn of_two_at_once_one_downloads() {
 }
 
 #[test]
-fn who_waits_for_another_can_give_up() {
+fn cancel_ends_the_wait_for_another_download() {
     let case = Case::new(|_| Reply::new(200, "x"));
     let remote = unpinned(case.url());
     let cache = Cache::at(case.folder.path());
@@ -209,7 +209,7 @@ fn files_brought_by_hand_are_hashed() {
 }
 
 #[test]
-fn killed_at_any_byte_it_goes_on() {
+fn resume_of_a_download_after_a_kill_at_any_byte() {
     let bytes = content(1 << 20, 22);
     for checked in [true, false] {
         let served = bytes.clone();

@@ -273,7 +273,7 @@ fn what_is_excluded_is_not_downloaded() {
 }
 
 #[test]
-fn what_the_hub_does_not_have() {
+fn hub_files_that_are_absent_are_errors() {
     let case = Hub::new(&[
         ("a.txt", content(10, 35), false),
         ("b.bin", content(10, 36), true),
@@ -307,7 +307,7 @@ fn what_the_hub_does_not_have() {
 }
 
 #[test]
-fn what_the_hub_sends_is_what_it_lists() {
+fn hub_files_must_match_the_listing() {
     // The list is of these files; others are sent, of the same length.
     for large in [false, true] {
         let listed = hub(&[("x", content(100, 37), large)], "");
@@ -331,7 +331,7 @@ fn what_the_hub_sends_is_what_it_lists() {
         assert!(error.to_string().contains("instead of"), "{error}");
         assert_eq!(whole(folder.path()), 0);
     }
-    // And something that is no hub.
+    // And something that is not a hub.
     let server = Server::start(|_| Reply::new(200, "<html>"));
     let settings = Settings {
         hub: server.url.clone(),

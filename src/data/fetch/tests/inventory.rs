@@ -8,7 +8,7 @@ fn urls(downloads: &[Download]) -> Vec<&str> {
 }
 
 #[test]
-fn what_was_downloaded_is_listed_and_asked_again_once_it_is_forgotten() {
+fn forget_makes_the_next_run_download_again() {
     let (old, new) = (content(1_000, 70), content(2_000, 71));
     let served = (old.clone(), new.clone());
     let case = Case::new(move |request| {
@@ -125,7 +125,7 @@ fn a_download_in_progress_is_left_alone() {
 }
 
 #[test]
-fn what_was_begun_can_be_forgotten() {
+fn forget_deletes_a_download_that_has_begun() {
     let case = Case::new(|request| Reply {
         cut: (request.number == 0).then_some(20_000),
         ..file(request, &content(50_000, 75), Some("\"a\""))

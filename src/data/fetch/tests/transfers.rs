@@ -4,7 +4,7 @@ use super::*;
 use crate::error::Kind;
 
 #[test]
-fn a_connection_that_breaks_again_and_again_is_gone_on_with() {
+fn resume_after_a_connection_that_breaks_again_and_again() {
     let bytes = content(200_000, 2);
     let served = bytes.clone();
     let case = Case::new(move |request| Reply {
@@ -20,7 +20,7 @@ fn a_connection_that_breaks_again_and_again_is_gone_on_with() {
 }
 
 #[test]
-fn without_a_validator_only_a_checksum_lets_it_go_on() {
+fn resume_without_a_validator_needs_a_checksum() {
     let bytes = content(50_000, 3);
     let served = bytes.clone();
     let weak = move |request: &Request| Reply {
@@ -63,7 +63,7 @@ fn a_file_that_changes_meanwhile_is_not_spliced() {
 }
 
 #[test]
-fn a_server_without_ranges_is_asked_from_the_start() {
+fn resume_restarts_at_a_server_without_ranges() {
     let bytes = content(80_000, 6);
     let served = bytes.clone();
     let case = Case::new(move |request| {
@@ -179,7 +179,7 @@ fn a_wrong_beginning_is_thrown_away() {
 }
 
 #[test]
-fn a_refused_range_restarts_the_download() {
+fn resume_restarts_when_the_range_is_refused() {
     let bytes = content(50_000, 14);
     let served = bytes.clone();
     let case = Case::new(move |request| match request.number {

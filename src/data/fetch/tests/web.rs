@@ -31,7 +31,7 @@ fn redirects_are_followed_to_an_end() {
 }
 
 #[test]
-fn passing_refusals_are_waited_for() {
+fn retries_wait_for_refusals_that_pass() {
     let bytes = content(1_000, 13);
     let served = bytes.clone();
     let case = Case::new(move |request| match request.number {
@@ -46,7 +46,7 @@ fn passing_refusals_are_waited_for() {
 }
 
 #[test]
-fn refusals_that_stay_end_it() {
+fn retries_are_not_made_after_refusals_that_stay() {
     let case = |status: u16, requests: usize, shown: &str| {
         let case = Case::new(move |_| Reply::new(status, "no"));
         let error = case.unpinned().unwrap_err();
@@ -69,7 +69,7 @@ fn refusals_that_stay_end_it() {
 }
 
 #[test]
-fn patience_ends() {
+fn timeout_of_a_response_is_an_error() {
     let case = Case::new(|_| Reply {
         delay: Duration::from_secs(2),
         ..Reply::new(200, "late")
@@ -97,7 +97,7 @@ fn patience_ends() {
 }
 
 #[test]
-fn who_wants_to_end_does() {
+fn cancel_ends_a_download() {
     let case = Case::new(|request| Reply {
         stall: Some(20_000),
         ..file(request, &content(50_000, 17), Some("\"a\""))
@@ -159,7 +159,7 @@ fn no_server_answers() {
 }
 
 #[test]
-fn what_is_not_pinned_has_to_be_said_to_be() {
+fn unpinned_downloads_must_be_declared() {
     let folder = tempfile::tempdir().unwrap();
     let remote = |url: &str, sha256: Option<&str>| RemoteFile {
         url: url.to_owned(),

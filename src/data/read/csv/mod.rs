@@ -586,7 +586,7 @@ impl Sniff {
     }
 }
 
-/// Quoted values of several lines that read as rows: an error where all do and that is no coincidence.
+/// Quoted values of several lines that read as rows: an error where all do and that is not a coincidence.
 fn suspected(suspicion: Suspicion, width: usize, sink: &mut Sink<'_>) -> Result<()> {
     let Suspicion {
         first: (line, column),

@@ -1,7 +1,7 @@
 //! Where rows and values begin and end.
 //!
 //! RFC 4180, read strictly: a value that begins with a quote ends with one, and behind that one comes a delimiter or the
-//! end of the row. A quote elsewhere is text. A row ends at `\n`, `\r` or both; blank lines are no rows.
+//! end of the row. A quote elsewhere is text. A row ends at `\n`, `\r` or both; blank lines are not rows.
 //!
 //! Values are handed on piece by piece as they lie in the input, so that one that is not part of the text takes no memory,
 //! however long it is.

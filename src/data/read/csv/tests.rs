@@ -302,7 +302,7 @@ fn a_lone_quote_does_not_swallow_rows() {
         assert!(found.warnings[0].contains(&stated), "{:?}", found.warnings);
         assert_eq!(csv(&text, json!({ "quoted_lines": lines })), records);
     }
-    // Two lines are no whole row between others: a coincidence beside honest values.
+    // Two lines are not a whole row between others: a coincidence beside honest values.
     assert_eq!(
         csv("id,text\n1,\"Hello\nI am, you too\"\n2,\"a\nb\"\n", json!({})).len(),
         2

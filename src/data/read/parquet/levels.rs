@@ -99,7 +99,7 @@ impl<'b> Levels<'b> {
         Ok(())
     }
 
-    /// How many of the next `count` are the highest: the values that are no null.
+    /// How many of the next `count` are the highest: the values that are not null.
     pub fn highest(mut self, count: u64) -> Result<u64> {
         if self.max == 0 {
             return Ok(count);

@@ -266,7 +266,7 @@ fn hostile_zips() {
     assert!(fault(&zip(&[("a", 0, b"text", b"tixt")]), "a", json!({})).contains("CRC-32"));
     assert!(fault(&zip(&[("a", 97, b"text", b"text")]), "a", json!({})).contains("with method 97, which"));
     assert!(fault(&zip(&[("a", 9, b"text", b"text")]), "a", json!({})).contains("with Deflate64, method 9"));
-    // What stands behind an archive, or before it, is no part of it; two archives are no archive.
+    // What stands behind an archive, or before it, is not part of it; two archives are not one archive.
     let followed = [&whole[..], b"more"].concat();
     let message = fault(&followed, "a", json!({}));
     assert!(

@@ -403,7 +403,7 @@ fn checksums_of_parquet_pages_are_checked() {
             broken[at] ^= 0x01;
             assert_eq!(texts(&broken, name, json!({})), forty(), "{name} {at}");
         }
-        // In the one that is, no changed bit passes: the header is no part of what the checksum covers, but what it says is
+        // In the one that is, no changed bit passes: the header is not part of what the checksum covers, but what it says is
         // either checked or of no consequence.
         let mut checked = 0;
         for at in range(1) {

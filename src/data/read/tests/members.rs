@@ -41,7 +41,7 @@ fn members_are_excluded_by_globs_and_counted() {
         let both = json!({"members": ["*.txt", "old/*"], "exclude": ["old"]});
         let (records, irregular) = read(archive, "a", &reading(both)).unwrap();
         assert_eq!((records.concat().as_str(), irregular.excluded), ("z", 1));
-        // That all which is meant is excluded is no mistake.
+        // That all which is meant is excluded is not a mistake.
         assert_eq!(
             texts(archive, "a", json!({"members": ["old/*"], "exclude": ["old"]})),
             [""; 0]
