@@ -274,13 +274,13 @@ fn of_compiler(support: &CudaSupport) -> Part {
     Part {
         architectures: names.collect(),
         tried_for: compiler
-            .trial
+            .test_compile
             .as_ref()
             .map(|_| compiler.tried_for(support.gpus().first())),
         fault: compiler
-            .trial
+            .test_compile
             .as_ref()
-            .and_then(|trial| trial.as_ref().err().cloned()),
+            .and_then(|compiled| compiled.as_ref().err().cloned()),
         ..part
     }
 }

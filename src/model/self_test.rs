@@ -69,7 +69,7 @@ fn record() -> Option<PathBuf> {
     }
     Some(
         gpu_lock::caches()?
-            .join("trials")
+            .join("self-tests")
             .join(identity.finalize().to_hex().as_str()),
     )
 }

@@ -56,7 +56,7 @@ pub fn thorough() -> CudaSupport {
     let gpu = support.gpus().first().cloned();
     if let Detected::There(compiler) = &mut support.compiler {
         let architecture = compiler.tried_for(gpu.as_ref());
-        compiler.trial = Some(trial(&architecture));
+        compiler.test_compile = Some(test_compile(&architecture));
     }
     support
 }
@@ -209,12 +209,12 @@ fn ask_compiler() -> Result<Compiler, String> {
         },
         // Old versions do not report them.
         architectures: guarded(architectures).unwrap_or_default(),
-        trial: None,
+        test_compile: None,
     })
 }
 
 /// Whether a kernel compiles for that architecture, or the compiler's words.
-fn trial(architecture: &str) -> Result<(), String> {
+fn test_compile(architecture: &str) -> Result<(), String> {
     let compiled = guarded(|| super::compiler::compile(super::driver::SILU, DType::F32, &[], architecture))?;
     compiled.map(drop).map_err(|error| {
         let words = error.to_string();

@@ -83,7 +83,7 @@ pub struct Compiler {
     /// The architectures that it supports: 90 for `sm_90`. Empty where it does not report them.
     pub architectures: Vec<u32>,
     /// Whether it compiles, where that was tried: a part of it may be missing.
-    pub trial: Option<Result<(), String>>,
+    pub test_compile: Option<Result<(), String>>,
 }
 
 impl Compiler {
@@ -259,7 +259,7 @@ impl CudaSupport {
             Detected::Absent => return Err(missing(Library::Nvrtc, None)),
             Detected::Broken(words) => return Err(missing(Library::Nvrtc, Some(words.clone()))),
         };
-        if let Some(Err(words)) = &compiler.trial {
+        if let Some(Err(words)) = &compiler.test_compile {
             return Err(missing(Library::Nvrtc, Some(words.clone())));
         }
         let products = match &self.products {
@@ -424,7 +424,7 @@ pub(crate) mod tests {
             compiler: Detected::There(Compiler {
                 version: version(13, 0),
                 architectures: vec![75, 80, 86, 89, 90, 100, 120],
-                trial: Some(Ok(())),
+                test_compile: Some(Ok(())),
             }),
             products: Detected::There(version(13, 1)),
         }
@@ -473,14 +473,14 @@ pub(crate) mod tests {
                 it.compiler = Detected::There(Compiler {
                     version: version(12, 9),
                     architectures: vec![],
-                    trial: None,
+                    test_compile: None,
                 });
             }),
             ("NVRTC that does not compile", |it| {
                 it.compiler = Detected::There(Compiler {
                     version: version(13, 0),
                     architectures: vec![],
-                    trial: Some(Err("failed to open libnvrtc-builtins.so.13.0".to_owned())),
+                    test_compile: Some(Err("failed to open libnvrtc-builtins.so.13.0".to_owned())),
                 });
             }),
             ("NVRTC too old for the device", |it| gpu(it).capability = (12, 1)),
@@ -546,7 +546,7 @@ pub(crate) mod tests {
             support.compiler = Detected::There(Compiler {
                 version: compiler,
                 architectures: vec![90],
-                trial: None,
+                test_compile: None,
             });
             support.products = Detected::There(products);
             support.verdict().is_ok()
