@@ -27,8 +27,7 @@
 //! 4. If a stage's output equals its previous output, the stages after it do not rerun.
 //! 5. A manifest cannot run a program, nor write outside the store.
 //! 6. [`diffusion`] does no I/O; in [`model`] only weight files and the records of self-tests touch the disk;
-//!    [`kernels`] do not depend on
-//!    language; [`cli`] alone prints.
+//!    [`kernels`] do not depend on language; [`cli`] alone prints.
 //! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
 //!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
