@@ -563,6 +563,11 @@ impl Wording<'_> {
         if let Some(field) = meant {
             self.renamed.insert((finding.path.to_owned(), field.to_owned()));
         }
+        // A field of a `matrix`, or one written a second time.
+        let is_set = |field: &&str| node.member(field).is_some();
+        let set = (finding.schema["properties"].as_object())
+            .filter(|_| meant.is_none() && elsewhere.is_none())
+            .and_then(|all| did_you_mean(key, all.keys().map(String::as_str).filter(is_set)));
         let draft = Draft::new(
             Code::UnknownField,
             member.key_span,
@@ -585,6 +590,7 @@ impl Wording<'_> {
                     (None, several) => format!("one of {}", alternatives(several)),
                 })
                 .maybe_hint(meant.map(|field| format!("did you mean {}?", quoted(field))))
+                .maybe_hint(set.map(|field| format!("did you mean {}, which is also set?", quoted(field))))
                 .maybe_hint(elsewhere),
         );
     }
