@@ -12,8 +12,9 @@ use crate::kernels::profile::{self, Part};
 use crate::model::Batch;
 use crate::rng::{Random, Stream};
 
-/// Rows of a further pass have their own dropout: that of rows so much further on, where no training comes to.
-const FURTHER_PASS: u64 = 1 << 48;
+/// Rows of a further pass have their own dropout: that of rows so much further on, where no training comes to. Numbers of
+/// rows are below 2^48 ([`Random::counter`]), which leaves room for 16 passes.
+const FURTHER_PASS: u64 = 1 << 44;
 
 /// The rows of a step.
 pub(super) struct GlobalBatch {
