@@ -460,6 +460,7 @@ mod tests {
     fn the_interval_is_the_one_stated() {
         let mut sums = Sums::new(2);
         sums.tokens = vec![2, 3, 1];
+        sums.valid = 6;
         for value in [1.0, 3.0, 4.0, 8.0, 2.0, 2.0] {
             sums.draw(value);
         }
@@ -475,6 +476,9 @@ mod tests {
         assert!((bound.monte_carlo_error.unwrap() - error.min((10.0f64 / 2.0).sqrt() / 6.0)).abs() < 1e-15);
         assert!((bound.perplexity().value - b.exp()).abs() < 1e-12);
         assert!((bound.bits_per_byte(2.0).value - b / 2.0 / 2f64.ln()).abs() < 1e-12);
+        // Where fewer tokens are scored than are valid, bytes are shared out among the valid ones.
+        let causal = Bound { tokens: 9, ..bound };
+        assert!((causal.bits_per_byte(2.0).value - b * 6.0 / 9.0 / 2.0 / 2f64.ln()).abs() < 1e-12);
     }
 
     #[test]

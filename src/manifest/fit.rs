@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use super::{AncestralSteps, Autoregressive, Estimator, Manifest, Objective, Sampler, Stage};
+use super::{
+    AncestralSteps, Autoregressive, Estimator, Evaluate, Manifest, Objective, Sample, Sampler, Stage,
+};
 
 impl Objective {
     /// Whether the network's prediction at a masked position is p(x_0 | x_t) of tokens alone, whatever the time: only then
@@ -77,25 +79,33 @@ impl Manifest {
             })
             .collect();
         for stage in self.stages.values_mut() {
-            match stage {
-                Stage::Evaluate(evaluate) => {
-                    let Some(objective) = objectives.get(&evaluate.model) else {
-                        continue;
-                    };
-                    let estimator = *evaluate
-                        .estimator
-                        .get_or_insert_with(|| objective.estimators()[0]);
-                    if estimator == Estimator::Time && evaluate.steps.is_none() {
-                        evaluate.steps = objective.steps();
-                    }
-                }
-                Stage::Sample(sample) => {
-                    if let Some(objective) = objectives.get(&sample.model) {
-                        sample.sampler.get_or_insert_with(|| objective.samplers()[0]);
-                    }
-                }
-                _ => {}
+            let (Stage::Evaluate(Evaluate { model, .. }) | Stage::Sample(Sample { model, .. })) = &*stage
+            else {
+                continue;
+            };
+            if let Some(objective) = objectives.get(model) {
+                stage.fill_in(objective);
             }
+        }
+    }
+}
+
+impl Stage {
+    /// Fills in the settings whose default depends on the objective of the model that the stage evaluates or samples.
+    pub fn fill_in(&mut self, objective: &Objective) {
+        match self {
+            Self::Evaluate(evaluate) => {
+                let estimator = *evaluate
+                    .estimator
+                    .get_or_insert_with(|| objective.estimators()[0]);
+                if estimator == Estimator::Time && evaluate.steps.is_none() {
+                    evaluate.steps = objective.steps();
+                }
+            }
+            Self::Sample(sample) => {
+                sample.sampler.get_or_insert_with(|| objective.samplers()[0]);
+            }
+            _ => {}
         }
     }
 }

@@ -27,7 +27,10 @@ fn default_kind(name: &str) -> Option<&'static str> {
             _ => None,
         }
     }
-    find(resolved(), name)
+    find(resolved(), name).or_else(|| {
+        // Its default depends on the model; the first of the samplers is MDLM's.
+        (name == "sampler").then_some("cached")
+    })
 }
 
 /// The object that a path such as `objective.noise` makes of an absent `objective`: of the default kind, or empty where

@@ -171,6 +171,7 @@ impl Transform for Finish {
         bound_integer(object);
         default_in_description(object);
         titles(object);
+        close(object);
         reorder(object);
     }
 }
@@ -240,6 +241,16 @@ fn titles(object: &mut Map<String, Value>) {
     }
     if let Some(tag) = tag {
         object.insert("title".to_owned(), tag);
+    }
+}
+
+/// A branch without settings derives as one that takes any.
+fn close(object: &mut Map<String, Value>) {
+    if object
+        .get("properties")
+        .is_some_and(|properties| properties.get("kind").is_some())
+    {
+        object.entry("additionalProperties").or_insert(json!(false));
     }
 }
 

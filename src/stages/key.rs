@@ -418,8 +418,11 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
+    /// Of an evaluate or sample stage, the model is MDLM's.
     fn of(value: Value) -> Parts {
-        parts(&stage(value), 1).unwrap()
+        let mut stage = stage(value);
+        stage.fill_in(&crate::manifest::Objective::default());
+        parts(&stage, 1).unwrap()
     }
 
     /// The fields in each kind's key, one by one: a new field of the manifest shows up here, for a decision.

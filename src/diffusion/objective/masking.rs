@@ -233,7 +233,8 @@ impl Masking {
     pub fn step_at_time(&self, t: f64, steps: u32) -> Result<DiscreteStep> {
         let i = (t * f64::from(steps)).round();
         // A time that comes as an f32 is off by 6e-8 of itself.
-        if i < 1.0 || i > f64::from(steps) || (i / f64::from(steps) - t).abs() > 1e-6 * t {
+        // No comparison holds of a NaN.
+        if !((1.0..=f64::from(steps)).contains(&i) && (i / f64::from(steps) - t).abs() <= 1e-6 * t) {
             return Err(
                 Error::input(format!("time {t} is none of 1/{steps}, 2/{steps}, …, 1")).hint(format!(
                     "the objective has {steps} steps: give a multiple of 1/{steps}"
