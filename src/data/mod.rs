@@ -213,6 +213,16 @@ impl Unit {
         }
     }
 
+    /// What is per scored token where the first token of each row is given: `per scored token of text`.
+    #[must_use]
+    pub fn per(self, scored: bool) -> String {
+        if scored {
+            self.name().replacen("per ", "per scored ", 1)
+        } else {
+            self.name().to_owned()
+        }
+    }
+
     /// The same in short, behind a slash: `token`.
     #[must_use]
     pub fn short(self) -> &'static str {

@@ -17,8 +17,10 @@
 //! of freedom; the interval of the perplexity is its exponential. More draws would reduce the error by at most √(Σ s² /
 //! D) / Σ n, with s² the variance among a row's draws (stratified draws vary less), and at most by the whole error.
 
+mod quantity;
 mod statistics;
 
+pub use quantity::Quantity;
 pub use statistics::Interval;
 
 use crate::data::rows::{Permutation, Rows};

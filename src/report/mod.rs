@@ -8,6 +8,7 @@ use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde::Deserialize as _;
 use serde_json::Value;
 
 use crate::data::files::own::GENERATOR;
@@ -16,7 +17,9 @@ use crate::error::{Context, Kind, Result, Wrap};
 use crate::manifest::StageKind;
 use crate::plural::counted;
 use crate::stages::compare::{Block, Comparison, blocks};
+use crate::stages::trained::ModelInfo;
 use crate::store::Record;
+use crate::train::{Validation, ValidationLine};
 
 pub mod chart;
 pub mod dag;
@@ -280,13 +283,14 @@ fn read_lines(path: &Path) -> Result<Vec<Value>> {
         .collect()
 }
 
-/// The training curves: the loss as it was, its running mean, the validation bound with its intervals and, where the
+/// The training curves: the loss as it was, its running mean, the validations with their intervals and, where the
 /// text came from a grammar, the entropy that no model can beat.
 fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
     let lines = read_lines(&folder.join("metrics.jsonl"))?;
     let number = |line: &Value, pointer: &str| line.pointer(pointer).and_then(Value::as_f64);
     let mut loss: Vec<Step> = Vec::new();
     let (mut bound, mut intervals, mut bits) = (Vec::new(), Vec::new(), Vec::new());
+    let mut validated = Validation::default();
     for line in &lines {
         let Some(step) = number(line, "/step") else {
             continue;
@@ -299,6 +303,9 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
         }
         if let Some(value) = number(line, "/validation/nats_per_token") {
             bound.push((step, value));
+            if let Ok(found) = ValidationLine::deserialize(line) {
+                validated = found.validation;
+            }
             let ends = number(line, "/validation/low").zip(number(line, "/validation/high"));
             intervals.push(ends.map_or(f64::NAN, |(low, high)| (high - low) / 2.0));
             if let Some(per_byte) = number(line, "/validation/bits_per_byte") {
@@ -325,7 +332,7 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
     let reach = reach(&loss);
     let chart = Chart {
         x_label: "step".into(),
-        y_label: format!("nats {}", unit(stage, stages)?.name()),
+        y_label: format!("nats {}", per(stage, stages, folder)?),
         series: vec![
             Series {
                 name: "loss of single steps".into(),
@@ -349,7 +356,7 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
                 intervals: vec![],
             },
             Series {
-                name: "validation bound, 95% interval".into(),
+                name: format!("{}, 95% interval", validated.title()),
                 class: "bound",
                 points: bound,
                 intervals,
@@ -363,14 +370,16 @@ fn train(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<Strin
         .unwrap_or_default())
 }
 
-/// What the loss and the bounds of a training are per, as its rows say.
-fn unit(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Unit> {
+/// What the loss and the validations of a training in a folder are per, as its rows and its model say.
+fn per(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
     let mut inputs = stage.inputs.iter().map(|input| &stages[*input]);
     let rows = inputs.find(|input| input.kind == StageKind::Pack);
-    match rows.and_then(|rows| rows.done.as_ref()) {
-        Some((_, folder)) => Ok(RowsInfo::open(folder)?.unit()),
-        None => Ok(Unit::Token),
-    }
+    let unit = match rows.and_then(|rows| rows.done.as_ref()) {
+        Some((_, folder)) => RowsInfo::open(folder)?.unit(),
+        None => Unit::Token,
+    };
+    let model = ModelInfo::open(folder);
+    Ok(unit.per(model.is_ok_and(|model| model.is_first_token_given())))
 }
 
 /// The exact entropy in bits per byte of the synthetic source that the stage learnt from, if it did.

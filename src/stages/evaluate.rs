@@ -12,7 +12,7 @@ use crate::data::rows::Rows;
 use crate::data::{SourceInfo, Unit, split_name, write_json};
 use crate::diffusion::Method;
 use crate::error::{Context as _, Error, Result};
-use crate::evaluate::{BoundEstimator, Interval};
+use crate::evaluate::{BoundEstimator, Interval, Quantity};
 use crate::event::Progress;
 use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
 use crate::plural::counted;
@@ -130,12 +130,7 @@ impl Evaluation {
     /// What nats and perplexity are per.
     #[must_use]
     pub fn per(&self) -> String {
-        let unit = self.unit.name();
-        if self.scored_tokens.is_some() {
-            unit.replacen("per ", "per scored ", 1)
-        } else {
-            unit.to_owned()
-        }
+        self.unit.per(self.scored_tokens.is_some())
     }
 
     /// The name of the perplexity: that of a pseudo-likelihood is another.
@@ -197,7 +192,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let bound = task.run(&*network, context.cancel, &mut |done, total, nats| {
         let mut figures = Vec::new();
         if nats.is_finite() {
-            figures.push(("bound", format!("{nats:.3}")));
+            figures.push((Quantity::from(estimator).name(), format!("{nats:.3}")));
         }
         context.progress(Progress {
             done,

@@ -19,7 +19,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::data::rows::Rows;
-use crate::data::{TOKENIZER, Unit, write_json};
+use crate::data::{TOKENIZER, write_json};
 use crate::diffusion::objective;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
@@ -86,10 +86,13 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
     )?;
     let settings = train_config(config, &mut *learner, context.seed)?;
     let micro_batch = settings.micro_batch;
+    let scored = model.is_first_token_given();
     let mut watcher = Watcher {
         context,
         total: config.steps,
         reported: None,
+        kind: config.objective.kind(),
+        scored,
         validation: evaluate::BoundEstimator {
             rows: &held_out,
             limit: Some(u64::from(config.validation_rows)),
@@ -115,7 +118,13 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
     let tokenizer = input.join(TOKENIZER);
     std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
         .context(|| format!("copy `{}`", tokenizer.display()))?;
-    Ok(outcome(config, &trained, rows.info().unit(), micro_batch))
+    let short = rows.info().unit().short();
+    let per = if scored {
+        format!("scored {short}")
+    } else {
+        short.to_owned()
+    };
+    Ok(outcome(config, &trained, &per, micro_batch))
 }
 
 fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
@@ -315,7 +324,7 @@ pub fn retention(keep: KeepCheckpoints) -> Retention {
     }
 }
 
-fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_batch: u32) -> StageOutput {
+fn outcome(config: &Train, trained: &crate::train::Trained, per: &str, micro_batch: u32) -> StageOutput {
     let mut outcome = StageOutput::default();
     let mut figure = |name: &str, value: String| outcome.figures.push((name.to_owned(), value));
     figure(
@@ -326,24 +335,25 @@ fn outcome(config: &Train, trained: &crate::train::Trained, unit: Unit, micro_ba
         },
     );
     if let Some(loss) = trained.state.log.recent_loss() {
-        figure("loss", format!("{loss:.4} nats/{}", unit.short()));
+        figure("loss", format!("{loss:.4} nats/{per}"));
     }
     if let Some(line) = trained.state.log.validation {
+        let found = line.validation;
         let Validation {
             nats_per_token,
             low,
             high,
             ..
-        } = line.validation;
+        } = found;
         let interval = low.zip(high).map_or(String::new(), |(low, high)| {
             format!(" ± {:.4}", (high - low) / 2.0)
         });
         figure(
-            "bound",
+            &found.name(),
             format!(
                 "{nats_per_token:.4}{interval} nats {}, {}",
-                unit.name(),
-                line.validation.bits()
+                found.per(),
+                found.bits()
             ),
         );
     }
@@ -378,6 +388,10 @@ struct Watcher<'a> {
     context: &'a Context<'a>,
     total: u64,
     reported: Option<Instant>,
+    /// The kind of the objective.
+    kind: &'static str,
+    /// Whether the first token of each row is given.
+    scored: bool,
     validation: evaluate::BoundEstimator<'a>,
 }
 
@@ -392,8 +406,12 @@ impl Hooks for Watcher<'_> {
         let rows = self.validation.rows;
         let bytes = rows.split_info().bytes_per_position();
         let lost = rows.split_info().lost_bits_per_byte();
+        let method = self.validation.method;
         Ok(Some(Validation {
-            unit: self.validation.rows.info().unit(),
+            estimator: (self.kind != "mdlm").then_some(method.estimator),
+            steps: method.steps,
+            unit: rows.info().unit(),
+            scored: self.scored,
             nats_per_token: bound.nats_per_token.value,
             low: bound.nats_per_token.low,
             high: bound.nats_per_token.high,
@@ -417,7 +435,8 @@ impl Hooks for Watcher<'_> {
             figures.push(("loss", format!("{loss:.3}")));
         }
         if let Some(line) = report.validation {
-            figures.push(("bound", format!("{:.3}", line.validation.nats_per_token)));
+            let found = line.validation;
+            figures.push((found.quantity().name(), format!("{:.3}", found.nats_per_token)));
         }
         if report.tokens_per_second > 0.0 {
             figures.push(("tokens/s", format!("{:.0}", report.tokens_per_second)));

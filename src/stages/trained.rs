@@ -82,6 +82,13 @@ impl ModelInfo {
         objective::build(&self.objective, self.special.mask, self.vocabulary, seed)
     }
 
+    /// Whether the first token of each row is given to it and not predicted, so that what it scores is fewer tokens.
+    #[must_use]
+    pub fn is_first_token_given(&self) -> bool {
+        let length = self.length as usize;
+        self.build_objective(self.seed).scored(length) < length
+    }
+
     /// The precision that evaluation and sampling compute in. On the CPU that is f32 always. On a GPU a model that was trained
     /// in bf16 is computed in bf16, as it was validated; all others in f32, those trained in tf32 too: a bound does not depend
     /// on a rounding that its training did not have, or that has no visible effect.

@@ -5,9 +5,9 @@
 //! | `step` | updates done |
 //! | `steps` | how many steps the line is the mean of: each has a line of its own up to step 100, then every ten have |
 //! | `learning_rate` | of the last update |
-//! | `loss` | the training loss in nats per valid token, mean over those steps |
+//! | `loss` | the training loss in nats per scored token, mean over those steps |
 //! | `gradient_norm` | global norm before clipping, mean over the same steps |
-//! | `validation` | on a line of its own: the bound on held-out rows with the averaged weights; its `unit` is that of the loss, too |
+//! | `validation` | on a line of its own: the bound on held-out rows, or their exact likelihood, with the averaged weights; its `unit` is that of the loss, too |
 //!
 //! Its content is a function of the run alone: no times, no speeds.
 
@@ -16,6 +16,9 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Unit;
+use crate::evaluate::Quantity;
+use crate::manifest::Estimator;
+use crate::plural::counted;
 
 /// Every step has a line of its own up to here; after it every [`LINE_EVERY`]th. A rule that does not depend on the
 /// length of the run, so that a longer run's metrics begin with a shorter one's.
@@ -35,25 +38,34 @@ pub struct StepLine {
     pub steps: Option<u64>,
     /// Learning rate of the last of them.
     pub learning_rate: f64,
-    /// Mean training loss in nats per valid token.
+    /// Mean training loss in nats per scored token.
     pub loss: f64,
     /// Mean global gradient norm before clipping.
     pub gradient_norm: f64,
 }
 
-/// A bound on held-out rows, with the ends of its 95% interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+/// The negative log-likelihood of held-out rows, with the ends of its 95% interval: a bound on it, or its exact value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Validation {
+    /// How it was estimated; absent for MDLM, whose bound is the same by each of its estimators.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub estimator: Option<Estimator>,
+    /// T of a bound in discrete time; continuous time, or none, where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steps: Option<u32>,
     /// What a valid token is.
     #[serde(default)]
     pub unit: Unit,
-    /// The bound, in nats per valid token.
+    /// Whether nats are per scored token: the first token of each row is given; `false` where absent.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub scored: bool,
+    /// It, in nats per scored token.
     pub nats_per_token: f64,
     /// Lower end of its 95% interval; absent where one row leaves it undefined.
     pub low: Option<f64>,
     /// Upper end.
     pub high: Option<f64>,
-    /// The bound, in bits per byte of text, what spells out lost text included.
+    /// It, in bits per byte of text, what spells out lost text included.
     pub bits_per_byte: f64,
     /// What of it spells out text that no token does ([`crate::data::loss`]); 0 where absent.
     #[serde(default, skip_serializing_if = "crate::data::is_nought")]
@@ -66,6 +78,37 @@ pub struct Validation {
 }
 
 impl Validation {
+    /// Whether it is a bound or the exact value.
+    #[must_use]
+    pub fn quantity(&self) -> Quantity {
+        self.estimator.map_or(Quantity::Bound, Quantity::from)
+    }
+
+    /// What it is, as a figure is called: `bound`, `exact`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (self.quantity(), self.estimator, self.steps) {
+            (Quantity::Bound, Some(Estimator::Count), _) => "any-order bound".to_owned(),
+            (Quantity::Bound, _, Some(steps)) => format!("bound in {}", counted(steps, "step")),
+            (quantity, _, _) => quantity.name().to_owned(),
+        }
+    }
+
+    /// The same in sentences and legends: `validation bound`, `exact validation`.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.quantity() {
+            Quantity::Bound => format!("validation {}", self.name()),
+            Quantity::Exact | Quantity::Pseudo => format!("{} validation", self.name()),
+        }
+    }
+
+    /// What its nats are per.
+    #[must_use]
+    pub fn per(&self) -> String {
+        self.unit.per(self.scored)
+    }
+
     /// Bits per byte with what they are of.
     #[must_use]
     pub fn bits(&self) -> String {
@@ -187,7 +230,7 @@ impl Log {
         self.validation = Some(line);
     }
 
-    /// Whether a bound is lower than all before it.
+    /// Whether a validation is lower than all before it.
     #[must_use]
     pub fn is_best(&self, validation: &Validation) -> bool {
         self.text
@@ -232,7 +275,7 @@ impl Log {
         self.otherwise = known.find(|otherwise| otherwise.lacks(now).is_some());
     }
 
-    /// Mean of the last losses, in nats per valid token.
+    /// Mean of the last losses, in nats per scored token.
     #[must_use]
     pub fn recent_loss(&self) -> Option<f64> {
         (!self.recent.is_empty()).then(|| self.recent.iter().sum::<f64>() / self.recent.len() as f64)
@@ -272,14 +315,11 @@ mod tests {
     #[test]
     fn resume_removes_the_validation_at_the_end_of_a_shorter_run() {
         let bound = |value| Validation {
-            unit: Unit::Token,
             nats_per_token: value,
-            low: None,
             high: Some(value + 0.1),
             bits_per_byte: 1.0,
-            lost_bits_per_byte: 0.0,
-            normalized: false,
             rows: 3,
+            ..Validation::default()
         };
         let mut log = Log::default();
         log.step(1, 0.5, 2.0, 1.0);
@@ -298,14 +338,10 @@ mod tests {
     #[test]
     fn resume_with_other_validations_has_the_metrics_of_a_run_that_always_had_them() {
         let bound = |value, rows| Validation {
-            unit: Unit::Token,
             nats_per_token: value,
-            low: None,
-            high: None,
             bits_per_byte: 1.0,
-            lost_bits_per_byte: 0.0,
-            normalized: false,
             rows,
+            ..Validation::default()
         };
         let log = |every: u64, rows: u64| {
             let mut log = Log::default();

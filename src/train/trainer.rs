@@ -23,7 +23,7 @@ const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
 pub struct TrainProgress {
     /// Updates done.
     pub step: u64,
-    /// Mean training loss of the last steps, in nats per valid token.
+    /// Mean training loss of the last steps, in nats per scored token.
     pub loss: Option<f64>,
     /// The last validation.
     pub validation: Option<ValidationLine>,
@@ -249,10 +249,11 @@ impl Trainer<'_> {
             best = self.checkpoints.wants_best() && state.log.is_best(&validation);
             state.log.validation(state.step, validation);
             hooks.note(format!(
-                "step {}: validation bound {} nats {}, {}",
+                "step {}: {} {} nats {}, {}",
                 state.step,
+                validation.title(),
                 with_interval(&validation),
-                validation.unit.name(),
+                validation.per(),
                 validation.bits(),
             ));
         }

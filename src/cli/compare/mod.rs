@@ -10,6 +10,7 @@ use super::Terminal;
 use super::project::{Project, ProjectArgs};
 use crate::data::Unit;
 use crate::error::{Error, Result};
+use crate::evaluate::Quantity;
 use crate::manifest::{Metric, Point, Stage, StageKind};
 use crate::plan::{self, Selection};
 use crate::stages::compare::{GroupReport, METRICS_IN_ORDER, VerdictReport, metrics_json};
@@ -51,7 +52,7 @@ pub struct Args {
     /// Metric to sort by: `bits_per_byte`, perplexity, ...
     ///
     /// One of `bits_per_byte`, `bits_per_byte_normalized` (of a tokenizer that changes the text), `perplexity`,
-    /// `nats_per_token` and `grammatical`; default: the first of these that was measured.
+    /// `nats_per_token`, `pseudo_perplexity` and `grammatical`; default: the first of these that was measured.
     #[arg(long, value_name = "METRIC", value_parser = metric)]
     pub sort: Option<Metric>,
     /// Set a field for this comparison: stages.model.steps=200
@@ -99,9 +100,21 @@ struct RowReport<'a> {
     status: &'static str,
     why: Option<&'a str>,
     metrics: Map<String, Value>,
+    /// What the measured model was trained for; `mdlm` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objective: Option<&'a str>,
+    /// Whether its likelihood is exact or bounded; bounded where absent.
+    #[serde(skip_serializing_if = "Quantity::is_bound")]
+    quantity: Quantity,
     /// What nats and perplexity are per.
     #[serde(skip_serializing_if = "Option::is_none")]
     unit: Option<Unit>,
+    /// Whether they are per scored token: the first token of each row was given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    scored: bool,
+    /// Whether the lengths of the records were given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    given_lengths: bool,
     /// Whether they are the published estimate, which is not a bound.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     published: bool,
@@ -268,7 +281,11 @@ fn report(table: &Table) -> TableReport<'_> {
                 status: shown.status,
                 why: shown.why.as_deref(),
                 metrics: metrics_json(&shown.row.metrics),
+                objective: shown.row.objective.as_deref(),
+                quantity: shown.row.quantity,
                 unit: shown.row.unit,
+                scored: shown.row.scored,
+                given_lengths: shown.row.given_lengths,
                 published: shown.row.published,
                 model: shown.row.model,
                 tokenizer: shown.row.tokenizer,

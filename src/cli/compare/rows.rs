@@ -52,6 +52,12 @@ impl AsRef<Row> for Shown {
     }
 }
 
+impl AsMut<Row> for Shown {
+    fn as_mut(&mut self) -> &mut Row {
+        &mut self.row
+    }
+}
+
 /// The rows of stages of one kind, in order.
 pub(in crate::cli) type Table = Comparison<Shown>;
 

@@ -5,7 +5,7 @@ use crate::cli::table::{columns, took, width as table_width, wrap};
 use crate::cli::terminal::Style;
 use crate::manifest::Metric;
 use crate::plural::counted;
-use crate::stages::compare::{Row, Verdict, cell, fields, measured, remarks};
+use crate::stages::compare::{Row, Verdict, are_signed, cell, fields, measured, remarks};
 use crate::stages::replicates::{self, Group};
 
 /// Fields that are shown at most.
@@ -211,6 +211,7 @@ impl Means<'_> {
             .chain(fields.iter().copied())
             .chain(["seeds"])
             .chain(titles);
+        let signed = are_signed(self.all);
         let body = self.groups.iter().map(|group| {
             let name = stage.map(|_| shortened(group.name.as_deref().unwrap_or_default()));
             let values = fields.iter().map(|label| group.point.get(*label));
@@ -225,7 +226,7 @@ impl Means<'_> {
                     } else {
                         String::new()
                     };
-                    metric.shown_spread(spread) + &of
+                    group.shown(*metric, signed) + &of
                 })
             });
             name.into_iter()
@@ -264,6 +265,7 @@ fn grid(
         .chain(last.iter().copied())
         .map(str::to_owned)
         .collect();
+    let signed = are_signed(&rows.iter().map(|shown| &shown.row).collect::<Vec<_>>());
     let body = rows.iter().map(|shown| {
         let row = &shown.row;
         let mut line: Vec<String> = named
@@ -273,11 +275,9 @@ fn grid(
         let values = differ.iter().map(|label| row.point.get(*label));
         line.extend(values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value)))));
         for place in 0..metrics.len().max(1) {
-            let found = metrics
-                .get(place)
-                .and_then(|metric| Some((metric, row.metric(*metric)?)));
+            let found = metrics.get(place).filter(|metric| row.metric(**metric).is_some());
             line.push(match found {
-                Some((metric, interval)) => metric.shown(interval),
+                Some(metric) => row.shown(*metric, signed),
                 // Measured, but by another metric: its status would stand there like a value.
                 None if place == 0 && row.metrics.is_empty() => shown.status.to_owned(),
                 None => String::new(),

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 
 use super::METRICS_IN_ORDER;
-use crate::evaluate::Interval;
+use crate::evaluate::{Interval, Quantity};
 use crate::manifest::Metric;
 use crate::stages::evaluate::plus_minus;
 use crate::stages::replicates::Spread;
@@ -51,6 +51,20 @@ impl Metric {
             if self.rises() { "highest" } else { "lowest" },
             self.name()
         )
+    }
+
+    /// Whether it is of a model's likelihood of held-out text, and not of its samples.
+    pub(super) fn is_of_text(self) -> bool {
+        self != Self::Grammatical
+    }
+
+    /// What stands before a value where bounds have a sign, since exact values stand in the same table.
+    pub(crate) fn sign(self, signed: bool, quantity: Quantity, published: bool) -> &'static str {
+        if signed && self.is_of_text() && quantity.is_bound() && !published {
+            "≤ "
+        } else {
+            ""
+        }
     }
 
     /// Whether what a counted token is changes it.

@@ -4,6 +4,11 @@
 //! (the swept fields, the stage's name) and the metrics of its artifact, each with its 95% interval. `mdlm compare`
 //! shows the same table for the stages that have run so far.
 //!
+//! Models of several objectives compare by the bits per byte of one text. An exact likelihood and a bound are both in that
+//! column, and where a table has both, bounds have the sign ≤. Nats and perplexity per scored token (an autoregressive model
+//! is given the first token of each row) are not ranked with those per token, a bound that is given the lengths of the
+//! records is not ranked with a number that pays for them, and a pseudo-perplexity has a column of its own.
+//!
 //! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`]).
 //! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
 //! order of the manifest, not by rank. The first setting is called best only if its distance from all others exceeds the uncertainty ([`verdict`]).
@@ -22,7 +27,7 @@ use super::trained::ModelInfo;
 use super::{Context, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
-use crate::evaluate::Interval;
+use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{BoundEnds, Compare, Estimator, Metric, Point, Seed};
 use crate::plural::counted;
 use crate::store::Digest;
@@ -30,9 +35,11 @@ use crate::train::ValidationLine;
 use crate::train::checkpoint::METRICS;
 
 mod metric;
+mod remarks;
 mod table;
 pub mod verdict;
 
+pub use remarks::remarks;
 pub use table::{Block, GroupReport, blocks, metrics_json};
 pub use verdict::{Verdict, VerdictReport};
 
@@ -43,7 +50,8 @@ use table::{csv, markdown, table};
 /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
 /// whether the first is apart from the others;
 /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
-/// Still 2: no rank across tokenizers, and no best of trainings with one seed each.
+/// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
+/// of other objectives, and no rank across what is given the lengths of records and what is not.
 pub const VERSION: u32 = 2;
 
 /// File name of the table as JSON.
@@ -63,12 +71,8 @@ pub const METRICS_IN_ORDER: [Metric; 6] = [
     Metric::Grammatical,
 ];
 
-/// What a reader has to know of [`Metric::BitsPerByteNormalized`].
-const NORMALIZED: &str = "bits_per_byte_normalized: the tokenizer changes the text (letter case, accents, white \
-     space), so that this bounds the changed text and is not comparable with bits_per_byte";
-
-/// Rows with lost text that are named at most.
-const LOST_NAMED: usize = 3;
+/// The column of objectives.
+const OBJECTIVE: &str = "objective";
 
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
@@ -84,9 +88,21 @@ pub struct Row {
     /// What was measured; nothing of a stage that has yet to run.
     #[serde(with = "table::by_name")]
     pub metrics: Vec<Measured>,
+    /// What the measured model was trained for: the kind of its objective; `mdlm` where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objective: Option<String>,
+    /// Whether the metrics of its likelihood are bounds; they are where absent.
+    #[serde(default, skip_serializing_if = "Quantity::is_bound")]
+    pub quantity: Quantity,
     /// What nats and perplexity are per, where they were measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unit: Option<Unit>,
+    /// Whether they are per scored token: the first token of each row was given.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub scored: bool,
+    /// Whether the lengths of the records were given, by padding that was excluded and visible.
+    #[serde(default, skip_serializing_if = "crate::data::is_false")]
+    pub given_lengths: bool,
     /// Whether they are the published estimate, which is not a bound.
     #[serde(default, skip_serializing_if = "crate::data::is_false")]
     pub published: bool,
@@ -113,6 +129,12 @@ impl AsRef<Row> for Row {
     }
 }
 
+impl AsMut<Row> for Row {
+    fn as_mut(&mut self) -> &mut Row {
+        self
+    }
+}
+
 impl Row {
     /// Takes its setting, and shows the seeds that its place in its sweep does not.
     pub fn place(&mut self, setting: usize, seeds: Vec<Seed>) {
@@ -130,6 +152,67 @@ impl Row {
     pub fn metric(&self, metric: Metric) -> Option<Interval> {
         let found = self.metrics.iter().find(|(other, _)| *other == metric);
         found.map(|(_, interval)| *interval)
+    }
+
+    /// The value of a metric as a table shows it, with a sign where bounds have one ([`are_signed`]); empty where there is
+    /// none.
+    #[must_use]
+    pub fn shown(&self, metric: Metric, signed: bool) -> String {
+        let sign = metric.sign(signed, self.quantity, self.published);
+        self.metric(metric).map_or_else(String::new, |interval| {
+            format!("{sign}{}", metric.shown(interval))
+        })
+    }
+
+    /// What nats and perplexity are per: `per scored token of text`.
+    #[must_use]
+    pub fn per(&self) -> Option<String> {
+        self.unit.map(|unit| unit.per(self.scored))
+    }
+
+    /// The kind of the measured model's objective; nothing where no likelihood was measured.
+    fn trained_for(&self) -> Option<&str> {
+        let measured = self.metrics.iter().any(|(metric, _)| metric.is_of_text());
+        measured.then(|| self.objective.as_deref().unwrap_or(MDLM))
+    }
+}
+
+/// The objective of rows that name none.
+const MDLM: &str = "mdlm";
+
+/// Whether exact values and bounds stand in one table, in which bounds then have a sign.
+#[must_use]
+pub fn are_signed(rows: &[&Row]) -> bool {
+    let of = |quantity| {
+        let mut likelihoods = rows.iter().filter(|row| row.trained_for().is_some());
+        likelihoods.any(|row| row.quantity == quantity)
+    };
+    of(Quantity::Exact) && of(Quantity::Bound)
+}
+
+/// Shows the objectives of rows among their values where they differ and neither the rows' names nor a column shows them.
+fn show_objectives<T: AsRef<Row> + AsMut<Row>>(rows: &mut [T]) {
+    let of_text = || {
+        let rows = rows.iter().map(T::as_ref);
+        rows.filter_map(|row| Some((row, row.trained_for()?)))
+    };
+    let shows = |value: &Value, kind: &str| value == kind || value.get("kind").is_some_and(|own| own == kind);
+    let Some((first, kind)) = of_text().next() else {
+        return;
+    };
+    let named = of_text().all(|(row, kind)| row.name.as_deref() == Some(kind));
+    let in_column = first.point.keys().any(|label| {
+        let mut values = of_text().map(|(row, kind)| (row.point.get(label), kind));
+        values.all(|(value, kind)| value.is_some_and(|value| shows(value, kind)))
+    });
+    if named || in_column || of_text().all(|(_, other)| other == kind) {
+        return;
+    }
+    for row in rows {
+        let row = row.as_mut();
+        if let Some(kind) = row.trained_for().map(Value::from) {
+            row.point.shift_insert(0, OBJECTIVE.to_owned(), kind);
+        }
     }
 }
 
@@ -195,10 +278,11 @@ pub struct Comparison<T = Row> {
     pub verdict: Option<Verdict>,
 }
 
-impl<T: AsRef<Row>> Comparison<T> {
+impl<T: AsRef<Row> + AsMut<Row>> Comparison<T> {
     /// Puts rows into order ([`arrange`]).
     #[must_use]
     pub fn of(mut rows: Vec<T>, by: Option<Metric>) -> Self {
+        show_objectives(&mut rows);
         let (by, groups) = arrange(&mut rows, by);
         let all: Vec<&Row> = rows.iter().map(T::as_ref).collect();
         let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by));
@@ -242,18 +326,22 @@ impl Comparison {
 fn figure(found: &Comparison) -> Option<(String, String)> {
     let by = found.by?;
     let groups = found.groups.as_deref();
-    let spread = |spread: Spread| {
+    let signed = are_signed(&found.rows.iter().collect::<Vec<_>>());
+    let spread = |group: &Group, spread: Spread| {
         let of = if spread.sd.is_some() { "mean ± sd of " } else { "" };
         format!(
             "{} {}, {of}{}",
             by.name(),
-            by.shown_spread(spread),
+            group.shown(by, signed),
             counted(spread.n, "seed")
         )
     };
     let value = match groups {
-        Some(groups) => spread(groups.first()?.metric(by)?),
-        None => format!("{} {}", by.name(), by.shown(found.rows.first()?.metric(by)?)),
+        Some(groups) => spread(groups.first()?, groups.first()?.metric(by)?),
+        None => {
+            let first = found.rows.first().filter(|first| first.metric(by).is_some())?;
+            format!("{} {}", by.name(), first.shown(by, signed))
+        }
     };
     let Some(verdict) = &found.verdict else {
         return groups.is_some().then(|| ("mean".to_owned(), value));
@@ -292,7 +380,11 @@ pub fn metrics(folder: &Path) -> Result<Row> {
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
         return Ok(Row {
             metrics: metrics_of(&found),
+            quantity: found.estimator.into(),
             unit: Some(found.unit),
+            scored: found.scored_tokens.is_some(),
+            given_lengths: found.is_given_lengths(),
+            objective: Some(found.objective).filter(|kind| kind != MDLM),
             published: found.bound == BoundEnds::Published,
             model: found.model,
             tokenizer: found.tokenizer,
@@ -319,8 +411,12 @@ pub fn metrics(folder: &Path) -> Result<Row> {
     let Some(text) = read(METRICS)? else {
         return Ok(Row::default());
     };
-    let tokenizer = ModelInfo::open(folder).ok();
-    let tokenizer = tokenizer.and_then(|model| model.tokenizer_digest.parse().ok());
+    let model = ModelInfo::open(folder).ok();
+    let tokenizer = model
+        .as_ref()
+        .and_then(|model| model.tokenizer_digest.parse().ok());
+    let kind = model.as_ref().map_or(MDLM, |model| model.objective.kind());
+    let padded = model.as_ref().is_some_and(|model| !model.wrap);
     let last = text
         .lines()
         .rev()
@@ -340,7 +436,11 @@ pub fn metrics(folder: &Path) -> Result<Row> {
                 (Metric::bits_per_byte(found.normalized), bits),
                 (Metric::NatsPerToken, nats),
             ],
+            objective: (kind != MDLM).then(|| kind.to_owned()),
+            quantity: found.quantity(),
             unit: Some(found.unit),
+            scored: found.scored,
+            given_lengths: padded && found.unit == Unit::Token && found.quantity() != Quantity::Exact,
             // Two trainings with the same losses and validations are one.
             model: Some(Digest::of(text.as_bytes())),
             tokenizer,
@@ -420,11 +520,14 @@ impl Ranking {
 type Values<'a> = &'a dyn Fn(Metric) -> Option<f64>;
 
 /// Whether two results compare by a metric: those per token only where both count the same unit in tokens of one tokenizer,
-/// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win.
+/// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win. What is
+/// given the lengths of records does not compare with what has to predict them.
 fn compare(by: Metric, a: &Row, b: &Row) -> bool {
     let per_token = by.is_per_token();
     let of_tokenizer = per_token || by == Metric::BitsPerByteNormalized;
-    (!per_token || a.unit == b.unit) && (!of_tokenizer || a.tokenizer == b.tokenizer)
+    (!per_token || (a.unit, a.scored) == (b.unit, b.scored))
+        && (!of_tokenizer || a.tokenizer == b.tokenizer)
+        && (!by.is_of_text() || a.given_lengths == b.given_lengths)
 }
 
 /// Whether a metric ranks some rows: all that have it compare.
@@ -449,93 +552,6 @@ fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
         None => measured.first().copied(),
     };
     by.filter(|by| ranks(*by, rows) || rows.iter().all(|row| row.metric(*by).is_none()))
-}
-
-/// What must be said about the metrics of some rows: what they are per, and which are not bounds.
-#[must_use]
-pub fn remarks(rows: &[&Row]) -> Vec<String> {
-    let mut remarks = Vec::new();
-    let per_token: Vec<_> = measured(rows)
-        .into_iter()
-        .filter(|metric| metric.is_per_token())
-        .map(Metric::name)
-        .collect();
-    let per_token = per_token.join(" and ");
-    let count = |unit| rows.iter().filter(|row| row.unit == Some(unit)).count();
-    match [Unit::Token, Unit::Position].map(|unit| (unit.name(), count(unit))) {
-        _ if per_token.is_empty() => {}
-        [(_, 0), (_, 0)] => {}
-        [(unit, 1..), (_, 0)] | [(_, 0), (unit, 1..)] => remarks.push(format!("{per_token}: {unit}")),
-        [(token, some), (position, others)] => remarks.push(format!(
-            "{per_token}: {token} in {}, {position} in {others}; the two are not comparable",
-            counted(some, "row")
-        )),
-    }
-    let tokenizers = |by: &dyn Fn(Metric) -> bool| {
-        let has = |row: &&&Row| row.metrics.iter().any(|(metric, _)| by(*metric));
-        let mut all: Vec<_> = rows.iter().filter(has).map(|row| row.tokenizer).collect();
-        all.sort_unstable();
-        all.dedup();
-        all.len()
-    };
-    let several = tokenizers(&Metric::is_per_token);
-    if several > 1 {
-        remarks.push(format!(
-            "{per_token}: not ranked, because they count the tokens of {several} tokenizers, and these do not compare"
-        ));
-    }
-    if measured(rows).contains(&Metric::BitsPerByteNormalized) {
-        let mut remark = NORMALIZED.to_owned();
-        let several = tokenizers(&|metric| metric == Metric::BitsPerByteNormalized);
-        if several > 1 {
-            remark.push_str(&format!(
-                "; not ranked, because {several} tokenizers change it differently, and the bounds do not compare"
-            ));
-        }
-        remarks.push(remark);
-    }
-    remarks.extend(lost(rows));
-    let published = rows.iter().filter(|row| row.published).count();
-    if published > 0 {
-        remarks.push(format!(
-            "the published estimate in {published} of {}: it is lower than the bound and is not a bound, so that it \
-             comes last",
-            counted(rows.len(), "row")
-        ));
-    }
-    remarks
-}
-
-/// Says of which rows text was lost, and how much of their bits per byte spells it out: nats and perplexity have no part of
-/// that.
-fn lost(rows: &[&Row]) -> Option<String> {
-    let (differ, _) = fields(rows);
-    let named = differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name);
-    let found = rows.iter().filter(|row| row.lost_bits_per_byte > 0.0);
-    let mut said: Vec<String> = found
-        .map(|row| {
-            let name = row.name.as_deref().filter(|_| named);
-            let bits = [Metric::BitsPerByte, Metric::BitsPerByteNormalized];
-            let bits = bits.into_iter().find_map(|metric| row.metric(metric));
-            let share = bits.map_or(0.0, |bits| 100.0 * row.lost_bits_per_byte / bits.value);
-            let called = Some(title(name, &row.point, &differ)).filter(|title| !title.is_empty());
-            format!(
-                "{share:.1}% of the bits per byte of {}",
-                called.as_deref().unwrap_or("the result")
-            )
-        })
-        .collect();
-    let more = said.len().saturating_sub(LOST_NAMED);
-    said.truncate(LOST_NAMED);
-    if more > 0 {
-        said.push(format!("those of {more} more"));
-    }
-    (!said.is_empty()).then(|| {
-        format!(
-            "a tokenizer lost text: {} spell it out; nats_per_token and perplexity leave it out",
-            said.join(", ")
-        )
-    })
 }
 
 /// The swept fields: those that differ, and those that are the same in all rows with their value.

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, cell, fields, measured, remarks,
+    Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed, cell, fields, measured,
+    remarks,
 };
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point};
@@ -144,6 +145,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
     let all: Vec<&Row> = rows.iter().collect();
     let (differ, same) = fields(&all);
     let metrics = measured(&all);
+    let signed = are_signed(&all);
     let named = rows.iter().any(|row| row.name.is_some());
     let heading = |fields: &[&str]| -> Vec<String> {
         let names = metrics.iter().map(|metric| metric.name());
@@ -185,11 +187,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
                 .iter()
                 .map(|label| group.point.get(*label).map_or_else(String::new, cell));
             let seeds = group.counted(&all, |row| !rows[row].metrics.is_empty());
-            let metrics = metrics.iter().map(|metric| {
-                group
-                    .metric(*metric)
-                    .map_or_else(String::new, |found| metric.shown_spread(found))
-            });
+            let metrics = metrics.iter().map(|metric| group.shown(*metric, signed));
             name.into_iter()
                 .chain(values)
                 .chain([seeds])
@@ -210,10 +208,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         let values = differ
             .iter()
             .map(|label| row.point.get(*label).map_or_else(String::new, cell));
-        let metrics = metrics.iter().map(|metric| {
-            row.metric(*metric)
-                .map_or_else(String::new, |found| metric.shown(found))
-        });
+        let metrics = metrics.iter().map(|metric| row.shown(*metric, signed));
         name.into_iter().chain(values).chain(metrics).collect()
     });
     blocks.push(Block::Table(
@@ -287,6 +282,10 @@ pub(super) fn csv(found: &Comparison) -> String {
     }
     let units = rows.iter().any(|row| row.unit.is_some());
     heading.extend(units.then(|| "unit".to_owned()));
+    let quantities = rows.iter().any(|row| !row.quantity.is_bound());
+    heading.extend(quantities.then(|| "quantity".to_owned()));
+    let lengths = rows.iter().any(|row| row.given_lengths != rows[0].given_lengths);
+    heading.extend(lengths.then(|| "given_lengths".to_owned()));
     let mut lines = vec![heading];
     for (index, row) in rows.iter().enumerate() {
         let mut line: Vec<String> = named
@@ -320,7 +319,22 @@ pub(super) fn csv(found: &Comparison) -> String {
                 ]);
             }
         }
-        line.extend(units.then(|| row.unit.map_or_else(String::new, |unit| unit.name().to_owned())));
+        line.extend(units.then(|| row.per().unwrap_or_default()));
+        let of_text = row.trained_for().is_some();
+        let quantity = || match (of_text, row.published) {
+            (false, _) => "",
+            (true, true) => "published",
+            (true, false) => row.quantity.name(),
+        };
+        line.extend(quantities.then(|| quantity().to_owned()));
+        let given = || {
+            if of_text {
+                row.given_lengths.to_string()
+            } else {
+                String::new()
+            }
+        };
+        line.extend(lengths.then(given));
         lines.push(line);
     }
     let quoted = |field: &String| {

@@ -14,13 +14,18 @@
 //!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
 //!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference
 //!   between them.
+//!
+//! Of an exact value and a bound the difference is itself a bound. An upper bound less an exact value is an upper bound on the
+//! difference of the likelihoods: the model behind the bound may be better than its bound, so that an exact value that comes
+//! first is best of the numbers, not surely of the models. An exact value less an upper bound is a lower bound on it: a bound
+//! that comes first is of a model that is at least so much better. Of two bounds the difference bounds nothing.
 
 use std::collections::HashSet;
 
 use serde::Serialize;
 
 use super::{Row, compare, fields, title};
-use crate::evaluate::Interval;
+use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{Metric, Seed, StageKind};
 use crate::stages::replicates::{Group, Spread, distinct};
 use crate::store::Digest;
@@ -38,6 +43,10 @@ pub struct Verdict {
     open: Vec<(usize, String)>,
     /// Places of those that it is apart from in the evaluation, while the effect of another seed of training is not known.
     evaluated: Vec<usize>,
+    /// Places of those that are bounds, while the first is exact: the difference is an upper bound.
+    at_most: Vec<usize>,
+    /// Places of those that are exact, while the first is a bound: the difference is a lower bound.
+    at_least: Vec<usize>,
     how: String,
 }
 
@@ -51,6 +60,12 @@ pub struct VerdictReport<'a> {
     /// Places of those that it is apart from in the evaluation, which does not cover another seed of training.
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     apart_in_evaluation: &'a [usize],
+    /// Places of those whose difference from the first is an upper bound on the difference of the likelihoods.
+    #[serde(skip_serializing_if = "<[usize]>::is_empty")]
+    difference_at_most: &'a [usize],
+    /// Places of those whose difference from the first is a lower bound on it.
+    #[serde(skip_serializing_if = "<[usize]>::is_empty")]
+    difference_at_least: &'a [usize],
     /// How that is decided.
     decided_by: &'a str,
 }
@@ -106,12 +121,28 @@ impl Verdict {
             let found = decided.iter().filter(move |(_, decided)| decided.apart == wanted);
             found.map(|(place, _)| *place)
         };
+        let of_quantities = |mine: Quantity, theirs: Quantity| -> Vec<usize> {
+            let differs = |place: &&usize| (heads[first].quantity, heads[**place].quantity) == (mine, theirs);
+            let is_of_text = by.is_of_text();
+            others
+                .iter()
+                .filter(|_| is_of_text)
+                .filter(differs)
+                .copied()
+                .collect()
+        };
+        let at_most = of_quantities(Quantity::Exact, Quantity::Bound);
+        let at_least = of_quantities(Quantity::Bound, Quantity::Exact);
+        let differences = differences(others.len(), at_most.len(), at_least.len());
+        let how: Vec<String> = [how(&decided)].into_iter().chain(differences).collect();
         Some(Self {
             title: called(first),
             by,
             open: those(Apart::No).map(|place| (place, called(place))).collect(),
             evaluated: those(Apart::InEvaluation).collect(),
-            how: how(&decided),
+            at_most,
+            at_least,
+            how: how.join("; "),
         })
     }
 
@@ -167,6 +198,8 @@ impl Verdict {
             best: self.is_best().then_some(0),
             not_apart: self.open.iter().map(|(place, _)| *place).collect(),
             apart_in_evaluation: &self.evaluated,
+            difference_at_most: &self.at_most,
+            difference_at_least: &self.at_least,
             decided_by: &self.how,
         }
     }
@@ -311,6 +344,28 @@ fn averaged(results: &[Found<'_>]) -> Interval {
         low: mean(&|interval| interval.low),
         high: mean(&|interval| interval.high),
     }
+}
+
+/// What differences of an exact value and bounds say of the models, where so many of the others differ from the first in
+/// that.
+fn differences(others: usize, at_most: usize, at_least: usize) -> Option<String> {
+    let of = |count: usize| match count {
+        1 if others == 1 => "the other".to_owned(),
+        all if all == others => "all others".to_owned(),
+        some => format!("{some} of {others} others"),
+    };
+    if at_most > 0 {
+        return Some(format!(
+            "the first is exact, and the bound of {} may lie above the likelihood: the difference is an upper bound",
+            of(at_most)
+        ));
+    }
+    (at_least > 0).then(|| {
+        format!(
+            "the first is a bound, and the value of {} is exact: the difference is a lower bound",
+            of(at_least)
+        )
+    })
 }
 
 /// How it is decided what is apart.

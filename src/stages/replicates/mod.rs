@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 
 use super::compare::{Row, measured};
+use crate::evaluate::Quantity;
 use crate::manifest::{Metric, Point, StageKind};
 use crate::plural;
 
@@ -40,6 +41,8 @@ pub struct Group {
     pub seeds: Vec<(String, Vec<StageKind>, usize)>,
     /// Its metrics over seeds.
     pub metrics: Vec<(Metric, Spread)>,
+    /// Whether they are bounds.
+    pub quantity: Quantity,
     /// Whether some of them are the published estimate, which is not a bound.
     pub published: bool,
 }
@@ -50,6 +53,16 @@ impl Group {
     pub fn metric(&self, metric: Metric) -> Option<Spread> {
         let found = self.metrics.iter().find(|(other, _)| *other == metric);
         found.map(|(_, spread)| *spread)
+    }
+
+    /// A metric over seeds as a table shows it, with a sign where bounds have one ([`are_signed`](super::compare::are_signed));
+    /// empty where there is none.
+    #[must_use]
+    pub fn shown(&self, metric: Metric, signed: bool) -> String {
+        let sign = metric.sign(signed, self.quantity, self.published);
+        self.metric(metric).map_or_else(String::new, |spread| {
+            format!("{sign}{}", metric.shown_spread(spread))
+        })
     }
 
     /// How many of its rows, chosen by `counts`, have different seeds.
@@ -172,6 +185,10 @@ fn group(rows: &[&Row], places: Vec<usize>) -> Group {
     });
     Group {
         metrics: metrics.collect(),
+        quantity: places
+            .iter()
+            .find(|&&row| !rows[row].metrics.is_empty())
+            .map_or_else(Quantity::default, |&row| rows[row].quantity),
         published: places.iter().any(|&row| rows[row].published),
         name,
         point,

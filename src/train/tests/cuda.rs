@@ -44,14 +44,10 @@ impl Hooks for Listener {
         let all = network.nll(&batch, objective(mask).support())?;
         assert!(all.iter().all(|nll| nll.is_finite()));
         Ok(Some(Validation {
-            unit: crate::data::Unit::Token,
             nats_per_token: sum,
-            low: None,
-            high: None,
             bits_per_byte: sum,
-            lost_bits_per_byte: 0.0,
-            normalized: false,
             rows: 1,
+            ..Validation::default()
         }))
     }
     fn report(&mut self, report: TrainProgress) {

@@ -4,8 +4,8 @@
 mod cuda;
 
 use super::*;
+use crate::data::SpecialIds;
 use crate::data::rows::Rows;
-use crate::data::{SpecialIds, Unit};
 use crate::diffusion::Mdlm;
 use crate::error::{Error, Kind, Result};
 use crate::event::Cancel;
@@ -85,14 +85,10 @@ impl Hooks for Listener {
         network.read(&mut weights)?;
         let sum = weights.iter().map(|&w| f64::from(w.abs())).sum();
         Ok(Some(Validation {
-            unit: Unit::Token,
             nats_per_token: sum,
-            low: None,
-            high: None,
             bits_per_byte: sum,
-            lost_bits_per_byte: 0.0,
-            normalized: false,
             rows: 1,
+            ..Validation::default()
         }))
     }
     fn report(&mut self, report: TrainProgress) {
