@@ -149,18 +149,23 @@ fn isolate_reports_what_stages_report() {
     assert!(talk.contains("model: step 10: validation bound"), "{talk}");
     assert_eq!(talk.matches("] model: ").count(), 1, "{talk}");
 
+    // It diverges within 20 steps.
     let failing = [
         "--set",
-        "stages.model.batch=100000",
+        "stages.model.learning_rate=10",
         "--set",
-        "stages.model.steps=3",
+        "stages.model.warmup_steps=0",
+        "--set",
+        "stages.model.gradient_clip=0",
     ];
     let (code, talk) = run(&project, &failing);
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(talk.contains("stage `model`: training diverged"), "{talk}");
     let (isolated, also) = run(&project, &[&failing[..], &["--isolate"]].concat());
     assert_eq!(isolated, code, "{also}");
     let error = |talk: &str| {
         talk.lines()
-            .filter(|line| line.starts_with("error"))
+            .filter(|line| line.starts_with("error") || line.starts_with("hint"))
             .collect::<Vec<_>>()
             .join("\n")
     };
