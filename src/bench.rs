@@ -154,7 +154,9 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     let objective = objective::build(&options.objective, info.special.mask, info.vocabulary, SEED);
     let (batch, wanted) = (options.batch, options.micro_batch);
     let micro_batch = match &mut subject {
-        Subject::Learner(learner) => learner.micro_batch(batch, wanted)?,
+        Subject::Learner(learner) => {
+            learner.micro_batch(batch, wanted, memory::workload(&options.objective, &*objective))?
+        }
         Subject::Network(_) => {
             wanted.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)
         }
@@ -326,9 +328,10 @@ fn kernels_of(
 /// The run is cancelled.
 pub fn products(options: &Options, cancel: &Cancel) -> Result<Vec<Product>> {
     let shape = options.shape;
+    let (backbone, answered) = (options.objective.backbone(), options.objective.answered());
     let micro_batch = options
         .micro_batch
-        .unwrap_or_else(|| footprint::micro_batch(shape, options.objective.backbone(), options.batch));
+        .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, options.batch));
     let rows = micro_batch as usize * shape.length;
     let (d, f) = (shape.width, shape.hidden());
     let sizes = [

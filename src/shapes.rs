@@ -70,6 +70,30 @@ impl fmt::Display for Backbone {
     }
 }
 
+/// Which tokens of a training row the network answers for, in the pass that has most of them: memory is planned by it.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Answered {
+    /// All.
+    All,
+    /// Those that are masked, at times that are spread evenly over a batch, row after row: half of all on average.
+    #[default]
+    Masked,
+    /// A share of each row, drawn at random: at most this one on average.
+    Share(f64),
+}
+
+impl Answered {
+    /// Their share of a batch's tokens on average.
+    #[must_use]
+    pub fn share(self) -> f64 {
+        match self {
+            Self::All => 1.0,
+            Self::Masked => 0.5,
+            Self::Share(share) => share,
+        }
+    }
+}
+
 macro_rules! table {
     ($($type:ident $name:literal V $v:literal L $l:literal D $d:literal H $h:literal N $n:literal C $c:literal;)*) => {
         /// Every compiled shape, in the order of the table above.

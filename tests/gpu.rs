@@ -25,6 +25,7 @@ use mdlm::kernels::cuda::driver::{DType, Driver as _};
 use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Dropout, Pattern, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
+use mdlm::model::footprint::Workload;
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::{Backbone, Shape};
@@ -634,7 +635,8 @@ fn the_plan_of_memory_is_its_use() {
     }
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
-    let planned = cuda_network::memory(shape, Backbone::Dit, DType::Bf16, 8, Some(8))
+    let workload = Workload::default();
+    let planned = cuda_network::memory(shape, Backbone::Dit, workload, DType::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), DType::Bf16);

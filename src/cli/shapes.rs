@@ -9,9 +9,9 @@ use super::Terminal;
 use crate::error::Result;
 use crate::kernels::cuda::driver::DType;
 use crate::model::cuda_network;
-use crate::model::footprint::Footprint;
+use crate::model::footprint::{Footprint, Workload};
 use crate::plural::counted;
-use crate::shapes::{Backbone, SHAPES};
+use crate::shapes::{Answered, Backbone, SHAPES};
 
 /// What `mdlm shapes --help` says.
 pub const LONG_ABOUT: &str = "List the compiled shapes, their parameters and memory.\n\n\
@@ -96,7 +96,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         return on_device(args, terminal);
     }
     let lines = SHAPES.iter().map(|shape| {
-        let footprint = Footprint::of(shape, Backbone::Dit);
+        let footprint = Footprint::of(shape, Backbone::Dit, Answered::Masked);
         Line {
             name: shape.name,
             vocabulary: shape.vocabulary,
@@ -171,7 +171,14 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut lines = Vec::new();
     for shape in SHAPES.iter().filter(|shape| cuda_network::takes(shape)) {
         for micro_batch in ROWS {
-            let taken = cuda_network::memory(shape, Backbone::Dit, element, micro_batch, None)?;
+            let taken = cuda_network::memory(
+                shape,
+                Backbone::Dit,
+                Workload::default(),
+                element,
+                micro_batch,
+                None,
+            )?;
             lines.push(OnDevice {
                 name: shape.name,
                 precision,

@@ -104,7 +104,8 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let stage = &plan.stages[index];
     let shape = |train: &Train| {
         let shape = Shape::find(&train.shape)?;
-        Some((shape, Footprint::of(shape, train.objective.backbone())))
+        let (backbone, answered) = (train.objective.backbone(), train.objective.answered());
+        Some((shape, Footprint::of(shape, backbone, answered)))
     };
     let of_model = || {
         let trained = stage
@@ -120,9 +121,10 @@ pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     };
     let computed = match &stage.stage {
         Stage::Train(train) => shape(train).map(|(shape, footprint)| {
+            let (backbone, answered) = (train.objective.backbone(), train.objective.answered());
             let rows = train
                 .micro_batch
-                .unwrap_or_else(|| footprint::micro_batch(shape, train.objective.backbone(), train.batch));
+                .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, train.batch));
             footprint.training + rows as usize * footprint.training_per_row
         }),
         Stage::Evaluate(_) | Stage::Sample(_) => of_model(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::published::is_default;
 use super::{DEFAULT_NOISE_EPSILON, DEFAULT_SAMPLING_EPSILON};
 use crate::error::{Kind, Result, Wrap as _};
-use crate::shapes::Backbone;
+use crate::shapes::{Answered, Backbone};
 
 /// Steps of D3PM (arXiv 2406.07524, `scripts/train_lm1b_d3pm.sh`).
 pub const DEFAULT_D3PM_STEPS: u32 = 1000;
@@ -14,6 +14,10 @@ pub const DEFAULT_D3PM_STEPS: u32 = 1000;
 pub const DEFAULT_MLM_RATE: f64 = 0.15;
 /// Scale of the bell: half of the times fall within 0.16 of its center.
 const DEFAULT_BELL_SCALE: f64 = 0.15;
+/// With an ε up to this one, times from ε on mask hardly more than times from 0 on: ε / 2 of the tokens of a batch.
+const SMALL_TIME: f64 = 0.01;
+/// With so many steps, times of steps mask hardly more than any times: 1 / 2T of the tokens of a batch.
+const MANY_STEPS: u32 = 64;
 
 /// The objective of training.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -103,6 +107,21 @@ impl Objective {
         }
     }
 
+    /// Which tokens of a training row the network answers for. Where masked fractions are not spread evenly from 0 to 1, and
+    /// may be larger, it is all: what is planned for must be enough.
+    #[must_use]
+    pub fn answered(&self) -> Answered {
+        match self {
+            Self::Mdlm(objective) => objective.answered(),
+            Self::Sedd(objective) => {
+                Answered::of_times(&objective.noise, objective.sampling_epsilon, objective.antithetic)
+            }
+            // Of D3PM the second pass answers the clean row.
+            Self::D3pm(_) | Self::Ar(_) => Answered::All,
+            Self::Mlm(objective) => Answered::Share(objective.rate),
+        }
+    }
+
     /// T, where time is discrete.
     #[must_use]
     pub fn steps(&self) -> Option<u32> {
@@ -173,6 +192,32 @@ impl Default for MdlmObjective {
             carry_over: true,
             weighting: Weighting::default(),
             times: Times::default(),
+        }
+    }
+}
+
+impl MdlmObjective {
+    fn answered(&self) -> Answered {
+        let is_coarse = self.steps.is_some_and(|steps| steps < MANY_STEPS);
+        match self.times {
+            // The second pass answers the clean row.
+            _ if !self.carry_over || is_coarse => Answered::All,
+            Times::Clipped(limits) => Answered::Share(limits.high),
+            Times::Bell(bell) if bell.center > 0.5 => Answered::All,
+            _ => Answered::of_times(&self.noise, self.sampling_epsilon, self.antithetic),
+        }
+    }
+}
+
+impl Answered {
+    /// The masked tokens of rows at times from ε on.
+    fn of_times(noise: &Noise, epsilon: f64, is_spread: bool) -> Self {
+        // The other schedules mask more than the share t of the tokens at some t.
+        let is_even = matches!(noise, Noise::LogLinear(_) | Noise::Cosine(_));
+        if is_even && is_spread && epsilon <= SMALL_TIME {
+            Self::Masked
+        } else {
+            Self::All
         }
     }
 }

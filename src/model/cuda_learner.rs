@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use super::cuda_network::{CudaNetwork, answered, fits, fitting, plan};
 use super::dit::Arch;
+use super::footprint::Workload;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
@@ -59,11 +60,10 @@ impl<A: Arch> CudaLearner<A> {
 
     /// Has memory for activations taken at once that is enough for micro-batches of `rows` rows of a batch of so many: it would
     /// else grow with their share of answered tokens, and what steps were captured with it would be of no use any more.
-    fn reserve(&mut self, rows: usize, batch: usize) -> Result<()> {
+    fn reserve(&mut self, rows: usize, batch: usize, workload: Workload) -> Result<()> {
         let planning = Cuda::new(Box::new(Planning::default()), self.network.cuda.element());
-        let backbone = self.network.backbone;
-        let answered = answered(A::SHAPE, backbone, rows, Some(batch));
-        let planned = plan::<A>(planning, backbone, rows, answered)?;
+        let answered = answered(A::SHAPE, workload.answered, rows, Some(batch));
+        let planned = plan::<A>(planning, self.network.backbone, workload, rows, answered)?;
         self.network.cuda.reserve_activations(planned.arena);
         Ok(())
     }
@@ -74,14 +74,14 @@ impl<A: Arch> Learner for CudaLearner<A> {
         &self.network
     }
 
-    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32> {
+    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>, workload: Workload) -> Result<u32> {
         let (element, room) = (self.network.cuda.element(), self.room()?);
         let backbone = self.network.backbone;
         let rows = match wanted {
-            Some(rows) => fits(A::SHAPE, backbone, element, rows, batch, room).map(|()| rows),
-            None => fitting(A::SHAPE, backbone, element, batch, room),
+            Some(rows) => fits(A::SHAPE, backbone, workload, element, rows, batch, room).map(|()| rows),
+            None => fitting(A::SHAPE, backbone, workload, element, batch, room),
         }?;
-        self.reserve(rows as usize, batch as usize)?;
+        self.reserve(rows as usize, batch as usize, workload)?;
         Ok(rows)
     }
 

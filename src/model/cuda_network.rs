@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::cpu_network::{check_batch, check_inputs, check_len, check_positions, not_compiled};
 use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
+use super::footprint::Workload;
 use super::{Action, Arena, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed, total};
 use crate::error::{Error, Result};
 use crate::kernels::categorical::Draw;
@@ -20,7 +21,7 @@ use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
 use crate::rng::{Random, Stream};
-use crate::shapes::{Backbone, SHAPES, Shape};
+use crate::shapes::{Answered, Backbone, SHAPES, Shape};
 
 /// Positions come in multiples of this at least: rows of a product's tile.
 const TILE: usize = 64;
@@ -390,32 +391,38 @@ pub fn build_learner(
 pub fn memory(
     shape: &Shape,
     backbone: Backbone,
+    workload: Workload,
     element: DType,
     rows: usize,
     batch: Option<usize>,
 ) -> Result<Taken> {
-    struct Plan(Cuda, Backbone, usize, usize);
+    struct Plan(Cuda, Backbone, Workload, usize, usize);
     impl WithArch for Plan {
         type Output = Result<Taken>;
         fn apply<A: Arch>(self) -> Self::Output {
-            plan::<A>(self.0, self.1, self.2, self.3)
+            plan::<A>(self.0, self.1, self.2, self.3, self.4)
         }
     }
     let cuda = Cuda::new(Box::new(Planning::default()), element);
-    let answered = answered(shape, backbone, rows, batch);
-    with_arch(shape.name, Plan(cuda, backbone, rows, answered)).unwrap_or_else(|| Err(not_compiled(shape)))
+    let answered = answered(shape, workload.answered, rows, batch);
+    with_arch(shape.name, Plan(cuda, backbone, workload, rows, answered))
+        .unwrap_or_else(|| Err(not_compiled(shape)))
 }
 
-/// Tokens of a micro-batch that are answered, at most. The plain transformer, trained to predict the next token, answers all.
-/// The DiT answers those that are masked. Times are spread over a batch, row after row: its last micro-batch has the largest
-/// share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than chance adds.
-pub(super) fn answered(shape: &Shape, backbone: Backbone, rows: usize, batch: Option<usize>) -> usize {
+/// Tokens of a micro-batch that are answered, at most. Times of masked tokens are spread over a batch, row after row: its last
+/// micro-batch has the largest share, 1 - rows / (2 batch) on average. Four times the root of their number is far more than
+/// chance adds.
+pub(crate) fn answered(shape: &Shape, answered: Answered, rows: usize, batch: Option<usize>) -> usize {
     let tokens = rows * shape.length;
-    let (Some(batch), Backbone::Dit) = (batch, backbone) else {
+    let Some(batch) = batch else {
         return tokens;
     };
-    let answered = tokens - tokens * rows / (2 * batch.max(rows));
-    tokens.min(answered + 4 * tokens.isqrt())
+    let mean = match answered {
+        Answered::All => tokens,
+        Answered::Masked => tokens - tokens * rows / (2 * batch.max(rows)),
+        Answered::Share(share) => (share * tokens as f64).ceil() as usize,
+    };
+    tokens.min(mean + 4 * tokens.isqrt())
 }
 
 /// Whether a micro-batch of so many rows fits into so many bytes.
@@ -425,17 +432,19 @@ pub(super) fn answered(shape: &Shape, backbone: Backbone, rows: usize, batch: Op
 pub fn fits(
     shape: &Shape,
     backbone: Backbone,
+    workload: Workload,
     element: DType,
     rows: u32,
     batch: u32,
     bytes: usize,
 ) -> Result<()> {
-    let needed = memory(shape, backbone, element, rows as usize, Some(batch as usize))?.total();
+    let whole = Some(batch as usize);
+    let needed = memory(shape, backbone, workload, element, rows as usize, whole)?.total();
     let mib = 1 << 20;
     if needed <= bytes {
         return Ok(());
     }
-    let most = fitting(shape, backbone, element, batch, bytes)?;
+    let most = fitting(shape, backbone, workload, element, batch, bytes)?;
     let message = format!(
         "train shape `{}`: a micro-batch of {rows} rows needs {} MiB of the device, which has {} MiB for it",
         shape.name,
@@ -451,12 +460,21 @@ pub fn fits(
 ///
 /// # Errors
 /// Not even one row fits: the error says what does.
-pub fn fitting(shape: &Shape, backbone: Backbone, element: DType, batch: u32, bytes: usize) -> Result<u32> {
+pub fn fitting(
+    shape: &Shape,
+    backbone: Backbone,
+    workload: Workload,
+    element: DType,
+    batch: u32,
+    bytes: usize,
+) -> Result<u32> {
     let fits = |rows: &u32| batch.is_multiple_of(*rows) && *rows as usize * shape.length <= MOST_TOKENS;
     let divisors: Vec<u32> = (1..=batch).filter(|rows| *rows == 1 || fits(rows)).collect();
     let batch = Some(batch as usize);
-    let needed =
-        |rows: u32| memory(shape, backbone, element, rows as usize, batch).map(|taken| taken.total());
+    let of = |shape: &Shape, rows: u32| {
+        memory(shape, backbone, workload, element, rows as usize, batch).map(|taken| taken.total())
+    };
+    let needed = |rows| of(shape, rows);
     // More rows need more memory: those that fit come first.
     let (mut fit, mut too_many) = (0, divisors.len());
     while fit < too_many {
@@ -473,12 +491,7 @@ pub fn fitting(shape: &Shape, backbone: Backbone, element: DType, batch: u32, by
     let (one, mib) = (needed(1)?, 1 << 20);
     let others = SHAPES.iter().filter(|other| other.name != shape.name);
     let smaller = others
-        .filter_map(|other| {
-            Some((
-                memory(other, backbone, element, 1, batch).ok()?.total(),
-                other.name,
-            ))
-        })
+        .filter_map(|other| Some((of(other, 1).ok()?, other.name)))
         .filter(|(needed, _)| *needed <= bytes)
         .max();
     let error = Error::environment(format!(
@@ -500,7 +513,13 @@ pub fn fitting(shape: &Shape, backbone: Backbone, element: DType, batch: u32, by
 ///
 /// # Errors
 /// Out of memory.
-pub fn plan<A: Arch>(cuda: Cuda, backbone: Backbone, rows: usize, answered: usize) -> Result<Taken> {
+pub fn plan<A: Arch>(
+    cuda: Cuda,
+    backbone: Backbone,
+    workload: Workload,
+    rows: usize,
+    answered: usize,
+) -> Result<Taken> {
     // Zeros that are never read take no memory.
     let weights = vec![0.0; total(&parameters(A::SHAPE, backbone))];
     let mut learner = CudaLearner::<A>::new(cuda, backbone, &weights)?;
@@ -510,12 +529,19 @@ pub fn plan<A: Arch>(cuda: Cuda, backbone: Backbone, rows: usize, answered: usiz
     tokens[..answered].fill(1);
     let support = VocabSupport::without_mask(1, A::SHAPE.vocabulary as u32);
     let (targets, weights) = (vec![0; positions.len()], vec![1.0; positions.len()]);
+    let constants = match workload.loss {
+        Loss::CrossEntropy => Vec::new(),
+        loss => vec![loss.weightless(); positions.len()],
+    };
+    let levels = if workload.is_conditioned { rows } else { 1 };
     let batch = Batch {
         tokens: &tokens,
-        sigma: &[0.0],
+        sigma: &vec![0.0; levels],
         positions: &positions,
         targets: &targets,
         weights: &weights,
+        loss: workload.loss,
+        constants: &constants,
         dropout: Some(Dropout {
             rate: 0.1,
             random: Random::new(1, Stream::Dropout),

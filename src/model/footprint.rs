@@ -24,14 +24,15 @@
 //! and after the GELU, of the branch and of x, 2F + 2D. Neither attention's probabilities nor the vocabulary's logits nor
 //! dropout's masks are kept. Together 4 bytes · L · ((N − 1) · (10D + 2F) + 4D + a · (11D + 4F)) a row.
 //!
-//! The DiT answers masked tokens, half of all on average: a = ½. The plain transformer, trained to predict the next token,
-//! answers all: a = 1.
+//! a is the share of the answered tokens ([`Answered`]): those that are masked are half of all on average; D3PM and the plain
+//! transformer answer all.
 //!
 //! Held against the growth of the peak resident set from micro-batches of 8 rows to 32 (x86-64, fused backend): `mini`
 //! 12.5 MB a row where the formula says 14.1, `tiny` 4.9 MB where it says 4.7.
 
 use super::{parameters, total};
-use crate::shapes::{Backbone, Shape};
+use crate::kernels::Loss;
+use crate::shapes::{Answered, Backbone, Shape};
 
 /// Bytes of an f32.
 const FLOAT: usize = 4;
@@ -50,12 +51,24 @@ const ACTIVATIONS: usize = 1 << 30;
 /// Rows of a micro-batch in training on the CPU: the largest divisor of the batch within [`TOKENS`] and 1 GiB of activations.
 /// The result of training does not depend on it.
 #[must_use]
-pub fn micro_batch(shape: &Shape, backbone: Backbone, batch: u32) -> u32 {
-    let fitting = (TOKENS / shape.length).min(ACTIVATIONS / Footprint::of(shape, backbone).training_per_row);
+pub fn micro_batch(shape: &Shape, backbone: Backbone, answered: Answered, batch: u32) -> u32 {
+    let per_row = Footprint::of(shape, backbone, answered).training_per_row;
+    let fitting = (TOKENS / shape.length).min(ACTIVATIONS / per_row);
     (1..=batch)
         .rev()
         .find(|&rows| batch.is_multiple_of(rows) && rows as usize <= fitting)
         .unwrap_or(1)
+}
+
+/// What training asks of a network, as far as memory depends on it. The default is MDLM's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Workload {
+    /// Which tokens are answered.
+    pub answered: Answered,
+    /// Whether each row has a noise level.
+    pub is_conditioned: bool,
+    /// The loss of a position.
+    pub loss: Loss,
 }
 
 /// The memory of a shape. Sizes in bytes.
@@ -70,16 +83,12 @@ pub struct Footprint {
 }
 
 impl Footprint {
-    /// The footprint of a shape's backbone.
+    /// The footprint of a shape's backbone, of which training asks that share of the tokens.
     #[must_use]
-    pub fn of(shape: &Shape, backbone: Backbone) -> Self {
+    pub fn of(shape: &Shape, backbone: Backbone, answered: Answered) -> Self {
         let parameters = total(&parameters(shape, backbone));
         let (d, f) = (shape.width, shape.hidden());
-        let answered = 11 * d + 4 * f;
-        let answered = match backbone {
-            Backbone::Dit => answered / 2,
-            Backbone::Transformer => answered,
-        };
+        let answered = (answered.share() * (11 * d + 4 * f) as f64).ceil() as usize;
         Self {
             parameters,
             training: FLOAT * TRAINING_STATE * parameters,
@@ -101,12 +110,19 @@ mod tests {
             .iter()
             .flat_map(|shape| Backbone::ALL.map(|backbone| (shape, backbone)));
         for (shape, backbone) in all {
-            let rows = micro_batch(shape, backbone, 512);
-            assert_eq!(512 % rows, 0);
-            let (tokens, bytes) = (shape.length, Footprint::of(shape, backbone).training_per_row);
-            assert!(rows == 1 || rows as usize * tokens <= TOKENS && rows as usize * bytes <= ACTIVATIONS);
+            let mut least = 0;
+            for answered in [Answered::Share(0.15), Answered::Masked, Answered::All] {
+                let rows = micro_batch(shape, backbone, answered, 512);
+                assert_eq!(512 % rows, 0);
+                let bytes = Footprint::of(shape, backbone, answered).training_per_row;
+                assert!(bytes > least, "{}: {answered:?}", shape.name);
+                least = bytes;
+                let rows = rows as usize;
+                assert!(rows == 1 || rows * shape.length <= TOKENS && rows * bytes <= ACTIVATIONS);
+            }
         }
-        let of = |name, batch| micro_batch(Shape::find(name).unwrap(), Backbone::Dit, batch);
+        let of =
+            |name, batch| micro_batch(Shape::find(name).unwrap(), Backbone::Dit, Answered::Masked, batch);
         assert_eq!(
             (of("nano", 512), of("mini", 512), of("lm1b-small", 512)),
             (64, 16, 8)
@@ -121,7 +137,8 @@ mod tests {
         // V·D each: the published count leaves both out).
         let without = |name: &str| {
             let shape = Shape::find(name).unwrap();
-            Footprint::of(shape, Backbone::Dit).parameters - 2 * shape.vocabulary * shape.width
+            Footprint::of(shape, Backbone::Dit, Answered::Masked).parameters
+                - 2 * shape.vocabulary * shape.width
         };
         for (name, published) in [("lm1b-small", 92e6), ("owt-small", 92e6), ("owt-medium", 322e6)] {
             let share = without(name) as f64 / published;
@@ -130,8 +147,9 @@ mod tests {
         // By hand, nano: embedding 32768, time 8224 + 1056, two blocks of 64 + 12288 + 4096 + 64 + 16640 + 16448 +
         // 12672, final 64 + 33280 + 4224.
         let nano = Shape::find("nano").unwrap();
-        assert_eq!(Footprint::of(nano, Backbone::Dit).parameters, 204_160);
+        let parameters = |backbone| Footprint::of(nano, backbone, Answered::All).parameters;
+        assert_eq!(parameters(Backbone::Dit), 204_160);
         // Without the time's, the modulations': 204160 - 8224 - 1056 - 2 · 12672 - 4224.
-        assert_eq!(Footprint::of(nano, Backbone::Transformer).parameters, 165_312);
+        assert_eq!(parameters(Backbone::Transformer), 165_312);
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 
+use super::footprint::Workload;
 use super::{
     Arena, Batch, GradientNorm, Learner, Network, Parameter, Reduction, StepOutcome, footprint, total,
 };
@@ -80,9 +81,9 @@ impl<N: HostNetwork> Learner for HostLearner<N> {
         &self.network
     }
 
-    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32> {
-        Ok(wanted
-            .unwrap_or_else(|| footprint::micro_batch(self.network.shape(), self.network.backbone(), batch)))
+    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>, workload: Workload) -> Result<u32> {
+        let (shape, backbone) = (self.network.shape(), self.network.backbone());
+        Ok(wanted.unwrap_or_else(|| footprint::micro_batch(shape, backbone, workload.answered, batch)))
     }
 
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()> {

@@ -8,6 +8,7 @@
 //! separate [arena](Arena) in the network's flat order, so that a norm, an update, a sum over ranks and an export are one
 //! loop.
 
+use super::footprint::Workload;
 use super::{Batch, Network, Parameter, total};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
@@ -69,10 +70,10 @@ pub trait Learner {
     fn network(&self) -> &dyn Network;
 
     /// Rows that go through the network at a time, of a batch of so many: those that are wanted, or as many as its memory or
-    /// its caches hold. Memory for them may be taken at once.
+    /// its caches hold under that workload. Memory for them may be taken at once.
     ///
     /// Fails, too, where not even one row fits, or fewer than wanted.
-    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>) -> Result<u32>;
+    fn micro_batch(&mut self, batch: u32, wanted: Option<u32>, workload: Workload) -> Result<u32>;
 
     /// Replaces weights and moments. Accumulated gradients and outcomes that were not collected are dropped.
     fn load(&mut self, weights: &[f32], moments: Moments) -> Result<()>;

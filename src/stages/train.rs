@@ -26,6 +26,7 @@ use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
 use crate::manifest::{KeepCheckpoints, Precision, Split, Train};
+use crate::model::footprint::Workload;
 use crate::model::{self, Learner, Network};
 use crate::plural::counted;
 use crate::rng::Stream;
@@ -84,7 +85,8 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
         precision(config),
         &model::initial(shape, backbone, context.seed),
     )?;
-    let settings = train_config(config, &mut *learner, context.seed)?;
+    let workload = memory::workload(&config.objective, &*objective);
+    let settings = train_config(config, &mut *learner, workload, context.seed)?;
     let micro_batch = settings.micro_batch;
     let scored = model.is_first_token_given();
     let mut watcher = Watcher {
@@ -223,11 +225,16 @@ fn check(config: &Train, shape: &Shape, rows: &Rows) -> Result<()> {
     Ok(())
 }
 
-fn train_config(config: &Train, learner: &mut dyn Learner, seed: u64) -> Result<TrainConfig> {
+fn train_config(
+    config: &Train,
+    learner: &mut dyn Learner,
+    workload: Workload,
+    seed: u64,
+) -> Result<TrainConfig> {
     Ok(TrainConfig {
         steps: config.steps,
         batch: config.batch,
-        micro_batch: learner.micro_batch(config.batch, config.micro_batch)?,
+        micro_batch: learner.micro_batch(config.batch, config.micro_batch, workload)?,
         learning_rate: config.learning_rate,
         warmup_steps: config.warmup_steps,
         warmup_rates: config.warmup_rates,

@@ -6,11 +6,12 @@ use super::{chained_rows, config, objective};
 use crate::diffusion::Objective as _;
 use crate::error::{Kind, Result};
 use crate::event::Cancel;
-use crate::kernels::Fused;
 use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::emulated::{Emulated, Graphs};
+use crate::kernels::{Fused, Loss};
 use crate::model::dit::Nano;
+use crate::model::footprint::Workload;
 use crate::model::{self, CpuNetwork, CudaLearner, HostLearner};
 use crate::model::{Learner, Network};
 use crate::shapes::{Backbone, Shape};
@@ -244,10 +245,18 @@ fn divergence_on_cuda_is_an_error_and_leaves_the_weights() {
 /// The memory of a plan without a device is what a device is asked for.
 #[test]
 fn cuda_memory_taken_is_the_memory_planned() {
-    for (element, backbone) in [
-        (DType::F32, Backbone::Dit),
-        (DType::Bf16, Backbone::Dit),
-        (DType::Bf16, Backbone::Transformer),
+    let mdlm = Workload::default();
+    let of_times = |loss| Workload {
+        is_conditioned: true,
+        loss,
+        ..mdlm
+    };
+    for (element, backbone, workload) in [
+        (DType::F32, Backbone::Dit, mdlm),
+        (DType::Bf16, Backbone::Dit, mdlm),
+        (DType::F32, Backbone::Dit, of_times(Loss::AbsorbingKl)),
+        (DType::Bf16, Backbone::Dit, of_times(Loss::ScoreEntropy)),
+        (DType::Bf16, Backbone::Transformer, mdlm),
     ] {
         let planned = model::cuda_network::plan::<Nano>(
             Cuda::new(
@@ -255,6 +264,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
                 element,
             ),
             backbone,
+            workload,
             4,
             2 * nano().length,
         )
@@ -262,7 +272,8 @@ fn cuda_memory_taken_is_the_memory_planned() {
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken = model::cuda_network::plan::<Nano>(cuda, backbone, 4, 2 * nano().length).unwrap();
+        let taken =
+            model::cuda_network::plan::<Nano>(cuda, backbone, workload, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
@@ -333,9 +344,22 @@ fn cuda_step_without_gradients_counts_as_a_step() {
 fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
-        let planned = model::cuda_network::memory(nano(), Backbone::Dit, DType::F32, rows, Some(4)).unwrap();
+        let planned = model::cuda_network::memory(
+            nano(),
+            Backbone::Dit,
+            Workload::default(),
+            DType::F32,
+            rows,
+            Some(4),
+        )
+        .unwrap();
         let mut learner = emulated(Emulated::default(), DType::F32);
-        assert_eq!(learner.micro_batch(4, Some(rows as u32)).unwrap(), rows as u32);
+        assert_eq!(
+            learner
+                .micro_batch(4, Some(rows as u32), Workload::default())
+                .unwrap(),
+            rows as u32
+        );
         run(&mut learner, folder.path(), &mut Listener::default(), |config| {
             config.micro_batch = rows as u32;
         })
@@ -356,18 +380,20 @@ fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
 /// The largest micro-batch that the plan finds room for, and what would fit where there is none.
 #[test]
 fn cuda_micro_batches_fill_the_free_memory() {
+    let mdlm = Workload::default();
     let needed = |rows| {
-        model::cuda_network::memory(nano(), Backbone::Dit, DType::Bf16, rows, Some(12))
+        model::cuda_network::memory(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, Some(12))
             .unwrap()
             .total()
     };
-    let fitting = |bytes| model::cuda_network::fitting(nano(), Backbone::Dit, DType::Bf16, 12, bytes);
+    let fitting = |bytes| model::cuda_network::fitting(nano(), Backbone::Dit, mdlm, DType::Bf16, 12, bytes);
     assert_eq!(fitting(usize::MAX).unwrap(), 12);
     for (rows, next) in [(1, 2), (3, 4), (6, 12)] {
         assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
         assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
     }
-    let fits = |rows, bytes| model::cuda_network::fits(nano(), Backbone::Dit, DType::Bf16, rows, 12, bytes);
+    let fits =
+        |rows, bytes| model::cuda_network::fits(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, 12, bytes);
     assert!(fits(4, needed(4)).is_ok());
     let error = fits(6, needed(4)).unwrap_err();
     assert!(
@@ -378,7 +404,8 @@ fn cuda_micro_batches_fill_the_free_memory() {
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
     let shape = Shape::find("lm1b-small").unwrap();
-    let error = model::cuda_network::fitting(shape, Backbone::Dit, DType::Bf16, 8, 1 << 30).unwrap_err();
+    let error =
+        model::cuda_network::fitting(shape, Backbone::Dit, mdlm, DType::Bf16, 8, 1 << 30).unwrap_err();
     assert!(
         error
             .to_string()
@@ -397,7 +424,8 @@ fn cuda_micro_batches_fill_the_free_memory() {
 fn cuda_out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
-    let planned = model::cuda_network::memory(nano(), Backbone::Dit, DType::F32, 2, None).unwrap();
+    let planned =
+        model::cuda_network::memory(nano(), Backbone::Dit, Workload::default(), DType::F32, 2, None).unwrap();
     let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), DType::F32);
     let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ())
         .err()
