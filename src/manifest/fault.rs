@@ -72,8 +72,10 @@ pub enum Code {
     Warmup,
     /// A noise schedule that does not rise.
     Noise,
-    /// An estimator or sampler that needs a network without time conditioning.
+    /// An estimator or sampler that needs a network without time conditioning, or an objective that needs one with it.
     TimeConditioning,
+    /// Settings of an objective that exclude each other, or an estimator or sampler that does not fit the objective.
+    Objective,
     /// An alphabet contains a character twice.
     Alphabet,
     /// A grammar that the data does not come from.
@@ -90,7 +92,7 @@ pub enum Code {
     Pattern,
     /// Settings that leave no record.
     NothingLeft,
-    /// A setting that does not apply to its source.
+    /// A setting that has no effect.
     NoEffect,
     /// A sweep that cannot be expanded.
     Matrix,

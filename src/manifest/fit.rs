@@ -4,66 +4,168 @@
 use std::collections::HashMap;
 
 use super::{
-    AncestralSteps, Autoregressive, Estimator, Evaluate, Manifest, Objective, Sample, Sampler, Stage,
+    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Evaluate, Manifest, MlmObjective,
+    Objective, Sample, Sampler, SeddObjective, Stage,
 };
 
-impl Objective {
-    /// Whether the network's prediction at a masked position is p(x_0 | x_t) of tokens alone, whatever the time: only then
-    /// the number of masked tokens can be drawn in the place of a time.
-    fn is_any_order(&self) -> bool {
-        self.has_subs() && !self.is_time_conditioned()
+/// Why an estimator or a sampler does not fit an objective.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misfit {
+    /// The setting of the objective that decides: `kind`, `time_conditioning`.
+    pub setting: &'static str,
+    /// The reason: a fragment to go after a colon.
+    pub reason: String,
+}
+
+impl Misfit {
+    fn of(setting: &'static str, reason: impl Into<String>) -> Option<Self> {
+        Some(Self {
+            setting,
+            reason: reason.into(),
+        })
     }
 
-    /// Whether the loss of a masked token is −log p over the tokens without the mask, and nothing else is predicted.
-    fn has_subs(&self) -> bool {
-        match self {
-            Self::Mdlm(objective) => objective.zero_masking && objective.carry_over,
-            Self::Sedd(_) | Self::Mlm(_) => true,
-            Self::Ar(_) | Self::D3pm(_) => false,
-        }
+    /// Of what needs a network whose output depends on the tokens alone.
+    fn of_time() -> Option<Self> {
+        Self::of("time_conditioning", "it needs a model without time conditioning")
+    }
+}
+
+impl Objective {
+    /// Each kind with its defaults.
+    #[must_use]
+    pub fn every_kind() -> [Self; 5] {
+        [
+            Self::default(),
+            Self::Ar(ArObjective::default()),
+            Self::Sedd(SeddObjective::default()),
+            Self::D3pm(D3pmObjective::default()),
+            Self::Mlm(MlmObjective::default()),
+        ]
+    }
+
+    /// The switches of SUBS that are off: where one is, the bound exists in discrete time only.
+    #[must_use]
+    pub fn switched_off(&self) -> Vec<&'static str> {
+        let Self::Mdlm(objective) = self else {
+            return Vec::new();
+        };
+        let switches = [
+            ("zero_masking", objective.zero_masking),
+            ("carry_over", objective.carry_over),
+        ];
+        let off = switches.into_iter().filter(|(_, is_on)| !is_on);
+        off.map(|(name, _)| name).collect()
+    }
+
+    /// Whether its bound exists in discrete time only.
+    #[must_use]
+    pub fn needs_steps(&self) -> bool {
+        matches!(self, Self::D3pm(_)) || !self.switched_off().is_empty()
     }
 
     /// Whether the network gives the mask a probability, which the reverse step depends on.
     #[must_use]
     pub fn predicts_mask(&self) -> bool {
-        match self {
-            Self::Mdlm(objective) => !objective.zero_masking,
-            Self::D3pm(_) => true,
-            Self::Ar(_) | Self::Sedd(_) | Self::Mlm(_) => false,
+        matches!(self, Self::D3pm(_)) || self.switched_off().contains(&"zero_masking")
+    }
+
+    /// Why the likelihood of a model cannot be estimated that way; nothing where it can.
+    #[must_use]
+    pub fn misfit_of_estimator(&self, estimator: Estimator) -> Option<Misfit> {
+        let kind = self.kind();
+        match (self, estimator) {
+            (Self::Ar(_), Estimator::Exact) => None,
+            (Self::Ar(_), _) => Misfit::of("kind", "the likelihood of `ar` is exact"),
+            (_, Estimator::Exact) => Misfit::of("kind", format!("`{kind}` has no exact likelihood")),
+            (Self::Mlm(_), Estimator::Time) => Misfit::of(
+                "kind",
+                "`mlm` is trained at one masking rate and has no bound by times",
+            ),
+            (_, Estimator::Time) | (Self::Mlm(_), _) => None,
+            (Self::Sedd(_), _) => Misfit::of("kind", "the scores of `sedd` depend on the time"),
+            (Self::D3pm(_), _) => Misfit::of("kind", "`d3pm` has a bound in discrete time only"),
+            (Self::Mdlm(objective), _) => match self.switched_off().first() {
+                Some(&switch) => Misfit::of(
+                    switch,
+                    format!("without `{switch}` there is a bound in discrete time only"),
+                ),
+                None if objective.time_conditioning => Misfit::of_time(),
+                None => None,
+            },
         }
     }
 
     /// The estimators that fit, the default first.
     #[must_use]
     pub fn estimators(&self) -> Vec<Estimator> {
-        match self {
-            Self::Ar(_) => vec![Estimator::Exact],
-            Self::Mlm(_) => vec![Estimator::Pseudo, Estimator::Count],
-            Self::Mdlm(_) if self.is_any_order() => {
-                vec![Estimator::Time, Estimator::Count, Estimator::Pseudo]
-            }
-            Self::Mdlm(_) | Self::Sedd(_) | Self::D3pm(_) => vec![Estimator::Time],
+        let mut all = vec![
+            Estimator::Time,
+            Estimator::Count,
+            Estimator::Pseudo,
+            Estimator::Exact,
+        ];
+        if matches!(self, Self::Mlm(_)) {
+            all.swap(1, 2);
         }
+        all.retain(|&estimator| self.misfit_of_estimator(estimator).is_none());
+        all
     }
 
-    /// Whether its bound exists in discrete time only.
+    /// Why texts cannot be drawn from a model that way; nothing where they can.
     #[must_use]
-    pub fn needs_steps(&self) -> bool {
-        matches!(self, Self::Mdlm(_) | Self::D3pm(_)) && !self.has_subs()
+    pub fn misfit_of_sampler(&self, sampler: &Sampler) -> Option<Misfit> {
+        let kind = self.kind();
+        match (self, sampler) {
+            (Self::Ar(_), Sampler::Autoregressive(_)) => None,
+            (Self::Ar(_), _) => Misfit::of("kind", "a model of `ar` is sampled from left to right"),
+            (_, Sampler::Autoregressive(_)) => {
+                Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"))
+            }
+            (_, Sampler::Ancestral(_)) => None,
+            (Self::Sedd(_), Sampler::Cached(_)) => {
+                Misfit::of("kind", "the scores of `sedd` depend on the time")
+            }
+            (_, Sampler::Cached(_)) if self.predicts_mask() => Misfit::of(
+                self.switched_off().first().copied().unwrap_or("kind"),
+                "its network gives the mask a probability, which decides what a step unmasks",
+            ),
+            (_, Sampler::Cached(_)) if self.is_time_conditioned() => Misfit::of_time(),
+            (_, Sampler::Cached(_)) => None,
+        }
     }
 
     /// The samplers that fit, the default first.
     #[must_use]
     pub fn samplers(&self) -> Vec<Sampler> {
-        let (cached, ancestral) = (
+        let mut all = vec![
             Sampler::Cached(AncestralSteps::default()),
             Sampler::Ancestral(AncestralSteps::default()),
-        );
-        match self {
-            Self::Ar(_) => vec![Sampler::Autoregressive(Autoregressive {})],
-            _ if self.is_time_conditioned() || self.predicts_mask() => vec![ancestral],
-            _ => vec![cached, ancestral],
-        }
+            Sampler::Autoregressive(Autoregressive {}),
+        ];
+        all.retain(|sampler| self.misfit_of_sampler(sampler).is_none());
+        all
+    }
+
+    /// Settings that change what fits the objective or what it costs, each as in a manifest, and the objective with them.
+    #[must_use]
+    pub fn variants(&self) -> Vec<(&'static str, Self)> {
+        let settings: &[&'static str] = match self {
+            Self::Mdlm(_) => &[
+                "\"time_conditioning\": true",
+                "\"times\": { \"kind\": \"importance\" }",
+                "\"steps\": 1000",
+                "\"steps\": 1000, \"carry_over\": false",
+                "\"steps\": 1000, \"zero_masking\": false, \"carry_over\": false",
+            ],
+            Self::D3pm(_) => &["\"time_conditioning\": false"],
+            Self::Ar(_) | Self::Sedd(_) | Self::Mlm(_) => &[],
+        };
+        let with = |settings: &&'static str| {
+            let text = format!("{{ \"kind\": \"{}\", {settings} }}", self.kind());
+            Some((*settings, Self::from_argument(&text).ok()?))
+        };
+        settings.iter().filter_map(with).collect()
     }
 }
 
@@ -107,5 +209,75 @@ impl Stage {
             }
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every objective with the settings that matter here.
+    fn every() -> Vec<Objective> {
+        let kinds = Objective::every_kind();
+        let variants = kinds
+            .iter()
+            .flat_map(|kind| kind.variants().into_iter().map(|(_, variant)| variant));
+        kinds.iter().copied().chain(variants).collect()
+    }
+
+    fn names(objective: &Objective) -> String {
+        let estimators: Vec<_> = objective.estimators().iter().map(|fits| fits.name()).collect();
+        let samplers: Vec<_> = objective.samplers().iter().map(Sampler::kind).collect();
+        format!("{}; {}", estimators.join(" "), samplers.join(" "))
+    }
+
+    #[test]
+    fn every_kind_and_variant_has_estimators_and_samplers() {
+        let found: Vec<_> = every()
+            .iter()
+            .map(|objective| format!("{}: {}", objective.kind(), names(objective)))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                "mdlm: time count pseudo; cached ancestral",
+                "ar: exact; autoregressive",
+                "sedd: time; ancestral",
+                "d3pm: time; ancestral",
+                "mlm: pseudo count; cached ancestral",
+                "mdlm: time; ancestral",
+                "mdlm: time count pseudo; cached ancestral",
+                "mdlm: time count pseudo; cached ancestral",
+                "mdlm: time; cached ancestral",
+                "mdlm: time; ancestral",
+                "d3pm: time; ancestral",
+            ]
+        );
+    }
+
+    #[test]
+    fn every_kind_is_listed_once_with_its_defaults() {
+        let kinds = Objective::every_kind();
+        for kind in kinds {
+            assert_eq!(Objective::from_argument(kind.kind()).unwrap(), kind);
+            assert_eq!(
+                kinds.iter().filter(|other| other.kind() == kind.kind()).count(),
+                1
+            );
+        }
+        let schema = &super::super::schema()["properties"]["stages"]["additionalProperties"]["oneOf"];
+        let train = schema
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|stage| stage["title"] == "train");
+        let branches = train.unwrap()["properties"]["objective"]["oneOf"]
+            .as_array()
+            .unwrap();
+        let titles: Vec<_> = branches
+            .iter()
+            .map(|branch| branch["title"].as_str().unwrap())
+            .collect();
+        assert_eq!(titles, kinds.map(|kind| kind.kind()));
     }
 }

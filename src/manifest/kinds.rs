@@ -168,7 +168,7 @@ fn written(stage: &Node, kind_of_stage: &str, field: &str, kind: Option<&str>) -
 }
 
 /// JSON on one line, spaced as people write it.
-fn spaced(value: &Value) -> String {
+pub(super) fn spaced(value: &Value) -> String {
     match value {
         Value::Object(members) if !members.is_empty() => {
             let members: Vec<_> = members

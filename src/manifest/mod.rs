@@ -40,7 +40,7 @@ pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
 pub mod fault;
-mod fit;
+pub mod fit;
 pub mod json;
 mod kinds;
 pub mod load;

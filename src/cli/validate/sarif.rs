@@ -292,8 +292,12 @@ fn explained(code: Code) -> (&'static str, &'static str) {
             "Give it a minimum below its maximum.",
         ),
         Code::TimeConditioning => (
-            "The estimator or sampler needs a network without time conditioning.",
-            "Choose another one, or train with `time_conditioning` off.",
+            "The estimator or sampler needs a network without time conditioning, or the objective one with it.",
+            "Choose another estimator or sampler, or change `time_conditioning`.",
+        ),
+        Code::Objective => (
+            "Settings of the objective exclude each other, or the estimator or sampler does not fit the objective.",
+            "Do as the message says; `mdlm objectives` lists what fits.",
         ),
         Code::Alphabet => (
             "A character occurs twice in the alphabet.",

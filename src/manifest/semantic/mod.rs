@@ -3,6 +3,7 @@
 //! References and cycles are checked on the JSON tree, so that they are reported together with structural faults. A
 //! check that follows a chain of stages runs only if no stage of the chain has a structural fault.
 
+mod objective;
 mod references;
 mod source;
 mod tokenizer;
@@ -17,8 +18,8 @@ use super::json::{Data, Node, Span, pointer_join};
 use super::sweep::SIGN;
 use super::vocabularies::Published;
 use super::{
-    BoundEnds, COMPARABLE, Estimator, Evaluate, MIN_TRAINED_VOCABULARY, Noise, Pack, Padding, Sample,
-    Sampler, Source, SourceInput, Split, Stage, StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
+    COMPARABLE, Evaluate, MIN_TRAINED_VOCABULARY, Pack, Padding, Sample, Source, SourceInput, Split, Stage,
+    StageKind, Tail, Tokenize, Tokenizer, Train, compared_role,
 };
 use crate::plural::counted;
 use crate::shapes::{SHAPES, Shape};
@@ -197,13 +198,13 @@ struct Upstream<'m> {
 impl<'t> Checker<'t> {
     fn stages(&mut self) {
         let mut faults = Vec::new();
-        for entry in self.stages.values() {
+        for (name, entry) in &self.stages {
             match &entry.stage {
                 Some(Stage::Tokenize(stage)) => tokenizer::tokenize(entry, stage, &mut faults),
                 Some(Stage::Pack(stage)) => pack(entry, stage, &mut faults),
                 Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
-                Some(Stage::Evaluate(stage)) => self.evaluate(entry, stage, &mut faults),
-                Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
+                Some(Stage::Evaluate(stage)) => self.evaluate(name, entry, stage, &mut faults),
+                Some(Stage::Sample(stage)) => self.sample(name, entry, stage, &mut faults),
                 Some(Stage::Source(stage)) => source::source(entry, stage, &mut faults),
                 Some(Stage::Compare(_)) | None => {}
             }
@@ -306,22 +307,7 @@ impl<'t> Checker<'t> {
                     }),
             );
         }
-        if let Some(Noise::Linear(range) | Noise::Geometric(range)) = stage.objective.noise()
-            && range.sigma_min >= range.sigma_max
-        {
-            faults.push(
-                entry
-                    .fault(
-                        Code::Noise,
-                        "objective/noise/sigma_max",
-                        format!(
-                            "`sigma_max` {} is not above `sigma_min` {}",
-                            range.sigma_max, range.sigma_min
-                        ),
-                    )
-                    .expected(format!("a `sigma_max` above `sigma_min`, {}", range.sigma_min)),
-            );
-        }
+        objective::settings(entry, &stage.objective, faults);
         if let (Some(pack), Some(rows)) = (self.pack_of(&stage.from), self.entry(&stage.from))
             && pack.validation >= 1.0
         {
@@ -444,7 +430,7 @@ impl<'t> Checker<'t> {
         );
     }
 
-    fn evaluate(&self, entry: &Entry<'_>, stage: &Evaluate, faults: &mut Vec<Draft>) {
+    fn evaluate(&self, name: &str, entry: &Entry<'_>, stage: &Evaluate, faults: &mut Vec<Draft>) {
         let model = self.train_of(&stage.model);
         if let (Some(pack), Some(rows)) = (self.pack_of(&stage.data), self.entry(&stage.data)) {
             let empty = match stage.split {
@@ -506,57 +492,14 @@ impl<'t> Checker<'t> {
                 }
                 faults.push(fault);
             }
-            if model.objective.is_time_conditioned() && stage.estimator == Some(Estimator::Count) {
-                faults.push(
-                    self.needs_no_time(entry, "estimator", "estimator `count`", &stage.model)
-                        .hint("set `\"estimator\": \"time\"`, or train without time conditioning"),
-                );
-            }
         }
-        if stage.bound == BoundEnds::Published && stage.estimator == Some(Estimator::Count) {
-            faults.push(
-                entry
-                    .fault(
-                        Code::InvalidValue,
-                        "bound",
-                        "the published number is a mean over times, but the estimator `count` draws no times"
-                            .to_owned(),
-                    )
-                    .expected("`\"valid\"`, or the estimator `time`")
-                    .hint("set `\"estimator\": \"time\"`, or leave `bound` out"),
-            );
-        }
+        self.estimator(name, entry, stage, faults);
         self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);
     }
 
-    fn sample(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
-        if self
-            .train_of(&stage.model)
-            .is_some_and(|model| model.objective.is_time_conditioned())
-            && let Some(sampler) = stage.sampler.filter(Sampler::ignores_time)
-        {
-            let what = format!("sampler {}", quoted(sampler.kind()));
-            let way = "set `\"sampler\": { \"kind\": \"ancestral\" }`, or train without time conditioning";
-            faults.push(
-                self.needs_no_time(entry, "sampler", &what, &stage.model)
-                    .hint(way),
-            );
-        }
+    fn sample(&self, name: &str, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
+        self.sampler(name, entry, stage, faults);
         self.grammar(entry, stage.grammar.as_deref(), None, faults);
-    }
-
-    fn needs_no_time(&self, entry: &Entry<'_>, field: &str, what: &str, model: &str) -> Draft {
-        let message = format!(
-            "{what} needs a model without time conditioning, but {} has it",
-            quoted(model)
-        );
-        let fault = entry
-            .fault(Code::TimeConditioning, field, message)
-            .expected("a model without `time_conditioning`");
-        match self.entry(model) {
-            Some(model) => fault.related(model.span("objective/time_conditioning"), "switched on here"),
-            None => fault,
-        }
     }
 
     /// `grammar` names a synthetic source; for an evaluation, the one that the rows come from.

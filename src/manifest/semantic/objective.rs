@@ -1,0 +1,934 @@
+//! Faults of objectives, and of estimators and samplers that do not fit the objective of their model.
+//!
+//! [`crate::manifest::fit`] states what fits. What a stage leaves out is never at fault: its default is one that fits.
+
+use serde_json::{Value, json};
+
+use super::{Checker, Entry, written};
+use crate::manifest::fault::{Code, Draft, quoted};
+use crate::manifest::fit::Misfit;
+use crate::manifest::kinds::spaced;
+use crate::manifest::{
+    BoundEnds, DEFAULT_D3PM_STEPS, Estimator, Evaluate, MdlmObjective, MlmObjective, Noise, Objective,
+    Sample, Sampler, Stage, Times, Weighting,
+};
+
+/// Shares are compared to one part in so many: a sum of decimals such as 0.7 + 0.3 is off by its last bits.
+const PARTS: f64 = 1e9;
+
+/// The settings of an objective that exclude each other.
+pub(super) fn settings(entry: &Entry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
+    if let Some(Noise::Linear(range) | Noise::Geometric(range)) = objective.noise()
+        && range.sigma_min >= range.sigma_max
+    {
+        let (low, high) = (range.sigma_min, range.sigma_max);
+        faults.push(
+            entry
+                .fault(
+                    Code::Noise,
+                    "objective/noise/sigma_max",
+                    format!("`sigma_max` {high} is not above `sigma_min` {low}"),
+                )
+                .expected(format!("a `sigma_max` above `sigma_min`, {low}"))
+                .hint("set `\"sigma_min\": 1e-4`"),
+        );
+    }
+    match objective {
+        Objective::Mdlm(settings) => mdlm(entry, objective, settings, faults),
+        Objective::Sedd(settings) if !settings.time_conditioning => faults.push(
+            entry
+                .fault(
+                    Code::TimeConditioning,
+                    "objective/time_conditioning",
+                    "`sedd` predicts scores, which depend on the noise level: its network needs time conditioning",
+                )
+                .expected("`true`")
+                .hint("leave `time_conditioning` out: `sedd` has it"),
+        ),
+        Objective::Mlm(settings) => mlm(entry, settings, faults),
+        Objective::Sedd(_) | Objective::Ar(_) | Objective::D3pm(_) => {}
+    }
+}
+
+fn mdlm(entry: &Entry<'_>, objective: &Objective, settings: &MdlmObjective, faults: &mut Vec<Draft>) {
+    let off = objective.switched_off();
+    let switched_off = |fault: Draft, switch: &str| {
+        fault.related(entry.span(&format!("objective/{switch}")), "switched off here")
+    };
+    if let (Some(switch), None) = (off.first(), settings.steps) {
+        let names: Vec<_> = off.iter().map(|switch| quoted(switch)).collect();
+        let message = format!(
+            "without {} the bound exists in discrete time only, but the objective has no `steps`",
+            names.join(" and ")
+        );
+        faults.push(
+            entry
+                .fault(Code::Objective, &format!("objective/{switch}"), message)
+                .expected("`steps` beside it")
+                .hint(format!(
+                    "add `\"steps\": {DEFAULT_D3PM_STEPS}` to `objective`, or leave {} out",
+                    names.join(" and ")
+                )),
+        );
+    }
+    if let Some(&switch) = off.first()
+        && settings.weighting == Weighting::CrossEntropy
+    {
+        let message = format!(
+            "`cross_entropy` weighs −log p of masked tokens, but without `{switch}` the loss is another"
+        );
+        let fault = entry
+            .fault(Code::Objective, "objective/weighting", message)
+            .expected("the weighting `elbo`")
+            .hint(format!(
+                "leave `weighting` out, or leave `{}` out",
+                off.join("` and `")
+            ));
+        faults.push(switched_off(fault, switch));
+    }
+    if settings.times != Times::Uniform && (settings.steps.is_some() || !off.is_empty()) {
+        let fault = entry
+            .fault(
+                Code::Objective,
+                "objective/times",
+                "`times` is a distribution of continuous times, but time is discrete here",
+            )
+            .expected("`times` only without `steps`");
+        faults.push(match (off.first(), settings.steps) {
+            (Some(switch), _) => switched_off(fault, switch).hint("leave `times` out"),
+            (None, _) => fault
+                .hint("leave `times` out, or leave `steps` out for continuous time")
+                .related(entry.span("objective/steps"), "discrete time"),
+        });
+    }
+    if let Times::Clipped(limits) = settings.times
+        && limits.low >= limits.high
+    {
+        let (low, high) = (limits.low, limits.high);
+        let way = if low > high {
+            format!("set `\"low\": {high}, \"high\": {low}`")
+        } else if high < 1.0 {
+            "set `\"high\": 1`".to_owned()
+        } else {
+            "set `\"low\": 0.5`".to_owned()
+        };
+        faults.push(
+            entry
+                .fault(
+                    Code::Objective,
+                    "objective/times/high",
+                    format!("`high` {high} is not above `low` {low}"),
+                )
+                .expected(format!("a `high` above `low`, {low}"))
+                .hint(way)
+                .related(entry.span("objective/times/low"), "the lower limit"),
+        );
+    }
+}
+
+fn mlm(entry: &Entry<'_>, settings: &MlmObjective, faults: &mut Vec<Draft>) {
+    let (random, kept) = (settings.random, settings.kept);
+    if random + kept <= 1.0 + 1.0 / PARTS {
+        return;
+    }
+    // What is left beside the one that is written, in decimals as people write them.
+    let rounded = |share: f64| ((1.0 - share) * PARTS).round() / PARTS;
+    let (field, other, value) = if entry.has("objective/random") {
+        ("random", "kept", rounded(random))
+    } else {
+        ("kept", "random", rounded(kept))
+    };
+    let name = |field: &str, value: f64| {
+        let which = if entry.has(&format!("objective/{field}")) {
+            ""
+        } else {
+            "the default "
+        };
+        format!("{which}`{field}` {value}")
+    };
+    let message = format!(
+        "{} and {} add up to more than 1, and both are shares of the chosen tokens",
+        name("random", random),
+        name("kept", kept)
+    );
+    let mut fault = entry
+        .fault(Code::Objective, &format!("objective/{field}"), message)
+        .expected("shares that add up to at most 1")
+        .hint(format!("set `\"{other}\": {value}`"));
+    if entry.has(&format!("objective/{other}")) {
+        fault = fault.related(entry.span(&format!("objective/{other}")), "the other share");
+    }
+    faults.push(fault);
+}
+
+impl Checker<'_> {
+    /// The estimator of an evaluation, and the settings that belong to certain estimators.
+    pub(super) fn estimator(&self, name: &str, entry: &Entry<'_>, stage: &Evaluate, faults: &mut Vec<Draft>) {
+        let model = self.train_of(&stage.model);
+        let objective = model.map(|model| &model.objective);
+        let misfit =
+            |estimator: Estimator| objective.and_then(|objective| objective.misfit_of_estimator(estimator));
+        if let (Some(model), Some(estimator)) = (model, stage.estimator)
+            && let Some(misfit) = misfit(estimator)
+        {
+            let fitting = model.objective.estimators();
+            let names: Vec<_> = fitting.iter().map(|fits| quoted(fits.name())).collect();
+            let fault = self
+                .misfit(
+                    entry,
+                    "estimator",
+                    &format!("estimator `{}`", estimator.name()),
+                    model_of(stage, &misfit),
+                )
+                .expected(names.join(" or "));
+            let way = format!("set `\"estimator\": \"{}\"`", fitting[0].name());
+            faults.push(fault.hint(or_train(way, &misfit)));
+        }
+        let Some(estimator) = used_estimator(stage, objective) else {
+            return;
+        };
+        let draws_times = estimator == Estimator::Time;
+        let which = |what: &str| {
+            let default = if stage.estimator == Some(estimator) {
+                ""
+            } else {
+                "the model's "
+            };
+            format!(
+                "{what}, but {default}estimator `{}` draws no times",
+                estimator.name()
+            )
+        };
+        // The way out where the estimator is written and another fits.
+        let or_time = if stage.estimator == Some(estimator) && misfit(Estimator::Time).is_none() {
+            ", or set `\"estimator\": \"time\"`"
+        } else {
+            ""
+        };
+        if stage.steps.is_some() && !draws_times {
+            faults.push(
+                self.about_model(
+                    entry.fault(
+                        Code::Objective,
+                        "steps",
+                        which("`steps` makes the times of the bound discrete"),
+                    ),
+                    &stage.model,
+                )
+                .expected("`steps` only beside the estimator `time`")
+                .hint(format!("leave `steps` out{or_time}")),
+            );
+        }
+        if stage.bound == BoundEnds::Published && !draws_times {
+            faults.push(
+                self.about_model(
+                    entry.fault(
+                        Code::Objective,
+                        "bound",
+                        which("the published number is a mean over times"),
+                    ),
+                    &stage.model,
+                )
+                .expected("`\"valid\"`, or the estimator `time`")
+                .hint(format!("leave `bound` out{or_time}")),
+            );
+        }
+        let is_drawn = |stage: &Stage| match stage {
+            Stage::Evaluate(stage) => {
+                let model = self.train_of(&stage.model);
+                used_estimator(stage, model.map(|model| &model.objective)).is_none_or(Estimator::is_random)
+            }
+            _ => false,
+        };
+        if entry.has("draws") && self.has_no_effect(name, is_drawn) {
+            let message = format!(
+                "the estimator `{}` draws nothing, so that `draws` has no effect",
+                estimator.name()
+            );
+            faults.push(
+                self.about_model(entry.fault(Code::NoEffect, "draws", message), &stage.model)
+                    .expected("`draws` only beside the estimator `time` or `count`")
+                    .hint("leave `draws` out"),
+            );
+        }
+    }
+
+    /// The sampler of a sample stage, and the settings that belong to certain samplers.
+    pub(super) fn sampler(&self, name: &str, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
+        let model = self.train_of(&stage.model);
+        if let (Some(model), Some(sampler)) = (model, stage.sampler)
+            && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)
+        {
+            let fitting = model.objective.samplers();
+            let kinds: Vec<_> = fitting.iter().map(|fits| quoted(fits.kind())).collect();
+            let fault = self
+                .misfit(
+                    entry,
+                    "sampler",
+                    &format!("sampler `{}`", sampler.kind()),
+                    (&stage.model, &misfit),
+                )
+                .expected(format!("a sampler of kind {}", kinds.join(" or ")));
+            let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
+            faults.push(fault.hint(or_train(way, &misfit)));
+        }
+        let takes_steps = |stage: &Stage| match stage {
+            Stage::Sample(stage) => {
+                let model = self.train_of(&stage.model);
+                let sampler = used_sampler(stage, model.map(|model| &model.objective));
+                !matches!(sampler, Some(Sampler::Autoregressive(_)))
+            }
+            _ => false,
+        };
+        for (field, message, expected) in [
+            (
+                "steps",
+                "the sampler `autoregressive` takes a step a token, so that `steps` has no effect",
+                "`steps` only beside a sampler of reverse steps",
+            ),
+            (
+                "given_ends",
+                "the sampler `autoregressive` is always given BOS, so that `given_ends` has no effect",
+                "`given_ends` only beside a sampler of reverse steps",
+            ),
+        ] {
+            if entry.has(field) && self.has_no_effect(name, takes_steps) {
+                faults.push(
+                    self.about_model(entry.fault(Code::NoEffect, field, message), &stage.model)
+                        .expected(expected)
+                        .hint(format!("leave `{field}` out")),
+                );
+            }
+        }
+    }
+
+    /// Whether a setting of a stage is used by no instance of the stage: one that some of them use may be written.
+    fn has_no_effect(&self, name: &str, is_used: impl Fn(&Stage) -> bool) -> bool {
+        let stages = self.stages.iter();
+        let mut instances = stages.filter(|(other, _)| written(other) == written(name));
+        instances.all(|(_, entry)| entry.stage.as_ref().is_some_and(|stage| !is_used(stage)))
+    }
+
+    /// The fault of an estimator or a sampler that does not fit the objective of its model.
+    fn misfit(&self, entry: &Entry<'_>, field: &str, what: &str, (model, misfit): (&str, &Misfit)) -> Draft {
+        if misfit.setting == "time_conditioning" {
+            let message = format!(
+                "{what} needs a model without time conditioning, but {} has it",
+                quoted(model)
+            );
+            let fault = entry.fault(Code::TimeConditioning, field, message);
+            return match self.entry(model) {
+                Some(model) => fault.related(model.span("objective/time_conditioning"), "switched on here"),
+                None => fault,
+            };
+        }
+        let message = format!("{what} does not fit {}: {}", quoted(model), misfit.reason);
+        let fault = entry.fault(Code::Objective, field, message);
+        match self.entry(model) {
+            Some(train) if misfit.setting != "kind" => {
+                let span = train.span(&format!("objective/{}", misfit.setting));
+                fault.related(span, "switched off here")
+            }
+            _ => self.about_model(fault, model),
+        }
+    }
+
+    /// Adds the place where the objective of a model is written, or its name where the objective is the default.
+    fn about_model(&self, fault: Draft, model: &str) -> Draft {
+        match (self.entry(model), self.train_of(model)) {
+            (Some(entry), Some(train)) => {
+                let message = format!("its objective is `{}`", train.objective.kind());
+                fault.related(entry.span("objective/kind"), message)
+            }
+            _ => fault,
+        }
+    }
+}
+
+fn model_of<'a>(stage: &'a Evaluate, misfit: &'a Misfit) -> (&'a str, &'a Misfit) {
+    (&stage.model, misfit)
+}
+
+/// The way out, and training a model that fits, where one setting of the objective decides.
+fn or_train(way: String, misfit: &Misfit) -> String {
+    match misfit.setting {
+        "time_conditioning" => format!("{way}, or train without time conditioning"),
+        _ => way,
+    }
+}
+
+/// The estimator that an evaluation would use, were its faults mended: the written one where it fits, else the default.
+/// Nothing where it is not known, for want of a model.
+fn used_estimator(stage: &Evaluate, objective: Option<&Objective>) -> Option<Estimator> {
+    let Some(objective) = objective else {
+        return stage.estimator;
+    };
+    let fitting = objective.estimators();
+    let written = stage.estimator.filter(|estimator| fitting.contains(estimator));
+    written.or(fitting.first().copied())
+}
+
+/// The same of a sampler.
+fn used_sampler(stage: &Sample, objective: Option<&Objective>) -> Option<Sampler> {
+    let Some(objective) = objective else {
+        return stage.sampler;
+    };
+    let fits = |sampler: &Sampler| objective.misfit_of_sampler(sampler).is_none();
+    let written = stage.sampler.filter(fits);
+    written.or(objective.samplers().first().copied())
+}
+
+/// A sampler that fits, with the settings of the written one that it has too.
+fn in_place_of(written: Sampler, fitting: Sampler) -> Value {
+    let sampler = match (written, fitting) {
+        (Sampler::Cached(settings), Sampler::Ancestral(_)) => Sampler::Ancestral(settings),
+        (Sampler::Ancestral(settings), Sampler::Cached(_)) => Sampler::Cached(settings),
+        (_, fitting) => fitting,
+    };
+    serde_json::to_value(sampler).unwrap_or_else(|_| json!({ "kind": sampler.kind() }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manifest::fault::Fault;
+    use crate::manifest::{Faults, Loaded, Manifest};
+
+    /// A pipeline whose model has this objective, with these settings of its evaluation and of its samples.
+    fn pipeline(objective: &Value, evaluate: &Value, sample: &Value) -> Value {
+        let with = |mut stage: Value, settings: &Value| {
+            let settings = settings.as_object().unwrap().clone();
+            stage.as_object_mut().unwrap().extend(settings);
+            stage
+        };
+        json!({ "name": "x", "seed": 1, "stages": {
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a.txt"] } },
+            "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+            "rows": { "kind": "pack", "from": "tokens", "length": 32, "validation": 0.1 },
+            "model": with(json!({ "kind": "train", "from": "rows", "shape": "nano", "steps": 9000 }), objective),
+            "bound": with(json!({ "kind": "evaluate", "model": "model", "data": "rows" }), evaluate),
+            "texts": with(json!({ "kind": "sample", "model": "model", "count": 3 }), sample),
+        } })
+    }
+
+    fn load(manifest: &Value) -> Result<Loaded, Faults> {
+        Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), &[])
+    }
+
+    /// The manifest after one of the ways of a hint.
+    fn follow(mut manifest: Value, fault: &Fault, way: &str) -> Value {
+        let parent = fault.pointer.rsplit_once('/').unwrap().0;
+        let quoted =
+            |text: &str| -> Vec<String> { text.split('`').skip(1).step_by(2).map(str::to_owned).collect() };
+        let remove = |object: &mut Value, field: &str| {
+            let removed = object.as_object_mut().unwrap().remove(field);
+            assert!(removed.is_some(), "there is no {field} to leave out");
+        };
+        if way == "train without time conditioning" {
+            remove(&mut manifest["stages"]["model"]["objective"], "time_conditioning");
+            return manifest;
+        }
+        if way.starts_with("leave ") {
+            for field in quoted(way.split(':').next().unwrap()) {
+                remove(manifest.pointer_mut(parent).unwrap(), &field);
+            }
+            return manifest;
+        }
+        let object = if way.starts_with("add ") {
+            assert!(way.ends_with(" to `objective`"), "{way}");
+            &mut manifest["stages"]["model"]["objective"]
+        } else {
+            assert!(way.starts_with("set "), "{way}");
+            manifest.pointer_mut(parent).unwrap()
+        };
+        let fields: Value = serde_json::from_str(&format!("{{ {} }}", quoted(way)[0])).unwrap();
+        object
+            .as_object_mut()
+            .unwrap()
+            .extend(fields.as_object().unwrap().clone());
+        manifest
+    }
+
+    /// Checks the faults, each as pointer, message, the text at the related place and hint, and that each way of each hint
+    /// makes a manifest that is valid when the other faults are mended too.
+    fn check(objective: Value, evaluate: Value, sample: Value, expected: &[[&str; 4]]) {
+        let objective = if objective.is_null() {
+            json!({})
+        } else {
+            json!({ "objective": objective })
+        };
+        let manifest = pipeline(&objective, &evaluate, &sample);
+        let faults = match load(&manifest) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.list,
+        };
+        let found: Vec<[&str; 4]> = faults
+            .iter()
+            .map(|fault| {
+                let related = fault
+                    .related
+                    .first()
+                    .map_or("", |related| related.message.as_str());
+                let hint = fault.hint.as_deref().unwrap_or_default();
+                [
+                    fault.pointer.trim_start_matches("/stages/"),
+                    &fault.message,
+                    related,
+                    hint,
+                ]
+            })
+            .collect();
+        assert_eq!(found, expected, "{manifest}");
+        let ways = |fault: &Fault| -> Vec<String> {
+            let hint = fault.hint.clone().unwrap();
+            hint.split(", or ").map(str::to_owned).collect()
+        };
+        for (index, fault) in faults.iter().enumerate() {
+            assert!(fault.expected.is_some(), "{fault}");
+            for way in ways(fault) {
+                let mut mended = follow(manifest.clone(), fault, &way);
+                for (_, other) in faults.iter().enumerate().filter(|(other, _)| *other != index) {
+                    mended = follow(mended, other, &ways(other)[0]);
+                }
+                if let Err(faults) = load(&mended) {
+                    panic!("{way}: {faults}\n{mended}");
+                }
+            }
+        }
+    }
+
+    fn of_objective(objective: Value, expected: &[[&str; 4]]) {
+        check(objective, json!({}), json!({}), expected);
+    }
+
+    fn of_evaluation(objective: Value, evaluate: Value, expected: &[[&str; 4]]) {
+        check(objective, evaluate, json!({}), expected);
+    }
+
+    fn of_samples(objective: Value, sample: Value, expected: &[[&str; 4]]) {
+        check(objective, json!({}), sample, expected);
+    }
+
+    #[test]
+    fn settings_that_exclude_each_other() {
+        of_objective(
+            json!({ "kind": "sedd", "time_conditioning": false }),
+            &[[
+                "model/objective/time_conditioning",
+                "`sedd` predicts scores, which depend on the noise level: its network needs time conditioning",
+                "",
+                "leave `time_conditioning` out: `sedd` has it",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "zero_masking": false }),
+            &[[
+                "model/objective/zero_masking",
+                "without `zero_masking` the bound exists in discrete time only, but the objective has no `steps`",
+                "",
+                "add `\"steps\": 1000` to `objective`, or leave `zero_masking` out",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "carry_over": false, "zero_masking": false }),
+            &[[
+                "model/objective/zero_masking",
+                "without `zero_masking` and `carry_over` the bound exists in discrete time only, but the objective has no \
+                 `steps`",
+                "",
+                "add `\"steps\": 1000` to `objective`, or leave `zero_masking` and `carry_over` out",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "steps": 50, "carry_over": false, "weighting": "cross_entropy" }),
+            &[[
+                "model/objective/weighting",
+                "`cross_entropy` weighs −log p of masked tokens, but without `carry_over` the loss is another",
+                "switched off here",
+                "leave `weighting` out, or leave `carry_over` out",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "steps": 50, "times": { "kind": "importance" } }),
+            &[[
+                "model/objective/times",
+                "`times` is a distribution of continuous times, but time is discrete here",
+                "discrete time",
+                "leave `times` out, or leave `steps` out for continuous time",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mdlm", "zero_masking": false, "times": { "kind": "bell" } }),
+            &[
+                [
+                    "model/objective/zero_masking",
+                    "without `zero_masking` the bound exists in discrete time only, but the objective has no `steps`",
+                    "",
+                    "add `\"steps\": 1000` to `objective`, or leave `zero_masking` out",
+                ],
+                [
+                    "model/objective/times",
+                    "`times` is a distribution of continuous times, but time is discrete here",
+                    "switched off here",
+                    "leave `times` out",
+                ],
+            ],
+        );
+    }
+
+    #[test]
+    fn numbers_that_exclude_each_other() {
+        for (low, high, way) in [
+            (0.8, 0.3, "set `\"low\": 0.3, \"high\": 0.8`"),
+            (0.3, 0.3, "set `\"high\": 1`"),
+            (1.0, 1.0, "set `\"low\": 0.5`"),
+        ] {
+            let times = json!({ "kind": "clipped", "low": low, "high": high });
+            of_objective(
+                json!({ "kind": "mdlm", "times": times }),
+                &[[
+                    "model/objective/times/high",
+                    &format!("`high` {high} is not above `low` {low}"),
+                    "the lower limit",
+                    way,
+                ]],
+            );
+        }
+        for kind in ["mdlm", "sedd", "d3pm"] {
+            let noise = json!({ "kind": "geometric", "sigma_min": 1, "sigma_max": 1 });
+            of_objective(
+                json!({ "kind": kind, "noise": noise }),
+                &[[
+                    "model/objective/noise/sigma_max",
+                    "`sigma_max` 1 is not above `sigma_min` 1",
+                    "",
+                    "set `\"sigma_min\": 1e-4`",
+                ]],
+            );
+        }
+        of_objective(
+            json!({ "kind": "mlm", "random": 0.95 }),
+            &[[
+                "model/objective/random",
+                "`random` 0.95 and the default `kept` 0.1 add up to more than 1, and both are shares of the chosen tokens",
+                "",
+                "set `\"kept\": 0.05`",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mlm", "kept": 1 }),
+            &[[
+                "model/objective/kept",
+                "the default `random` 0.1 and `kept` 1 add up to more than 1, and both are shares of the chosen tokens",
+                "",
+                "set `\"random\": 0`",
+            ]],
+        );
+        of_objective(
+            json!({ "kind": "mlm", "random": 0.7, "kept": 0.7 }),
+            &[[
+                "model/objective/random",
+                "`random` 0.7 and `kept` 0.7 add up to more than 1, and both are shares of the chosen tokens",
+                "the other share",
+                "set `\"kept\": 0.3`",
+            ]],
+        );
+    }
+
+    #[test]
+    fn estimators_that_do_not_fit() {
+        let masked = json!({ "kind": "mdlm", "time_conditioning": true });
+        for estimator in ["count", "pseudo"] {
+            let written = json!({ "estimator": estimator });
+            of_evaluation(
+                masked.clone(),
+                written.clone(),
+                &[[
+                    "bound/estimator",
+                    &format!(
+                        "estimator `{estimator}` needs a model without time conditioning, but `model` has it"
+                    ),
+                    "switched on here",
+                    "set `\"estimator\": \"time\"`, or train without time conditioning",
+                ]],
+            );
+            for (objective, reason, related) in [
+                (
+                    json!({ "kind": "sedd" }),
+                    "the scores of `sedd` depend on the time",
+                    "its objective is `sedd`",
+                ),
+                (
+                    json!({ "kind": "d3pm", "time_conditioning": false }),
+                    "`d3pm` has a bound in discrete time only",
+                    "its objective is `d3pm`",
+                ),
+                (
+                    json!({ "kind": "mdlm", "steps": 9, "zero_masking": false }),
+                    "without `zero_masking` there is a bound in discrete time only",
+                    "switched off here",
+                ),
+                (
+                    json!({ "kind": "mdlm", "steps": 9, "carry_over": false }),
+                    "without `carry_over` there is a bound in discrete time only",
+                    "switched off here",
+                ),
+            ] {
+                of_evaluation(
+                    objective,
+                    written.clone(),
+                    &[[
+                        "bound/estimator",
+                        &format!("estimator `{estimator}` does not fit `model`: {reason}"),
+                        related,
+                        "set `\"estimator\": \"time\"`",
+                    ]],
+                );
+            }
+        }
+        for estimator in ["time", "count", "pseudo"] {
+            of_evaluation(
+                json!({ "kind": "ar" }),
+                json!({ "estimator": estimator }),
+                &[[
+                    "bound/estimator",
+                    &format!("estimator `{estimator}` does not fit `model`: the likelihood of `ar` is exact"),
+                    "its objective is `ar`",
+                    "set `\"estimator\": \"exact\"`",
+                ]],
+            );
+        }
+        of_evaluation(
+            Value::Null,
+            json!({ "estimator": "exact" }),
+            &[[
+                "bound/estimator",
+                "estimator `exact` does not fit `model`: `mdlm` has no exact likelihood",
+                "its objective is `mdlm`",
+                "set `\"estimator\": \"time\"`",
+            ]],
+        );
+        of_evaluation(
+            json!({ "kind": "mlm" }),
+            json!({ "estimator": "time" }),
+            &[[
+                "bound/estimator",
+                "estimator `time` does not fit `model`: `mlm` is trained at one masking rate and has no bound by times",
+                "its objective is `mlm`",
+                "set `\"estimator\": \"pseudo\"`",
+            ]],
+        );
+    }
+
+    #[test]
+    fn settings_of_other_estimators() {
+        of_evaluation(
+            Value::Null,
+            json!({ "estimator": "count", "steps": 100, "bound": "published" }),
+            &[
+                [
+                    "bound/steps",
+                    "`steps` makes the times of the bound discrete, but estimator `count` draws no times",
+                    "its objective is `mdlm`",
+                    "leave `steps` out, or set `\"estimator\": \"time\"`",
+                ],
+                [
+                    "bound/bound",
+                    "the published number is a mean over times, but estimator `count` draws no times",
+                    "its objective is `mdlm`",
+                    "leave `bound` out, or set `\"estimator\": \"time\"`",
+                ],
+            ],
+        );
+        of_evaluation(
+            json!({ "kind": "ar" }),
+            json!({ "steps": 100, "draws": 8 }),
+            &[
+                [
+                    "bound/steps",
+                    "`steps` makes the times of the bound discrete, but the model's estimator `exact` draws no times",
+                    "its objective is `ar`",
+                    "leave `steps` out",
+                ],
+                [
+                    "bound/draws",
+                    "the estimator `exact` draws nothing, so that `draws` has no effect",
+                    "its objective is `ar`",
+                    "leave `draws` out",
+                ],
+            ],
+        );
+        of_evaluation(
+            Value::Null,
+            json!({ "estimator": "pseudo", "draws": 4 }),
+            &[[
+                "bound/draws",
+                "the estimator `pseudo` draws nothing, so that `draws` has no effect",
+                "its objective is `mdlm`",
+                "leave `draws` out",
+            ]],
+        );
+        // An estimator that does not fit, and what does not fit the one that does.
+        of_evaluation(
+            json!({ "kind": "mlm" }),
+            json!({ "estimator": "time", "bound": "published" }),
+            &[
+                [
+                    "bound/estimator",
+                    "estimator `time` does not fit `model`: `mlm` is trained at one masking rate and has no bound by times",
+                    "its objective is `mlm`",
+                    "set `\"estimator\": \"pseudo\"`",
+                ],
+                [
+                    "bound/bound",
+                    "the published number is a mean over times, but the model's estimator `pseudo` draws no times",
+                    "its objective is `mlm`",
+                    "leave `bound` out",
+                ],
+            ],
+        );
+    }
+
+    #[test]
+    fn samplers_and_settings_that_do_not_fit() {
+        for sampler in ["ancestral", "cached"] {
+            of_samples(
+                json!({ "kind": "ar" }),
+                json!({ "sampler": { "kind": sampler } }),
+                &[[
+                    "texts/sampler",
+                    &format!(
+                        "sampler `{sampler}` does not fit `model`: a model of `ar` is sampled from left to right"
+                    ),
+                    "its objective is `ar`",
+                    "set `\"sampler\": { \"kind\": \"autoregressive\" }`",
+                ]],
+            );
+        }
+        for (objective, fitting) in [
+            ("mdlm", "cached"),
+            ("sedd", "ancestral"),
+            ("d3pm", "ancestral"),
+            ("mlm", "cached"),
+        ] {
+            of_samples(
+                json!({ "kind": objective }),
+                json!({ "sampler": { "kind": "autoregressive" } }),
+                &[[
+                    "texts/sampler",
+                    &format!(
+                        "sampler `autoregressive` does not fit `model`: the tokens of `{objective}` depend on both sides"
+                    ),
+                    &format!("its objective is `{objective}`"),
+                    &format!("set `\"sampler\": {{ \"kind\": \"{fitting}\" }}`"),
+                ]],
+            );
+        }
+        let cached = json!({ "sampler": { "kind": "cached", "grid": "published" } });
+        let way = "set `\"sampler\": { \"kind\": \"ancestral\", \"grid\": \"published\" }`";
+        of_samples(
+            json!({ "kind": "mdlm", "time_conditioning": true }),
+            cached.clone(),
+            &[[
+                "texts/sampler",
+                "sampler `cached` needs a model without time conditioning, but `model` has it",
+                "switched on here",
+                &format!("{way}, or train without time conditioning"),
+            ]],
+        );
+        let mask = "its network gives the mask a probability, which decides what a step unmasks";
+        for (objective, reason, related) in [
+            (
+                json!({ "kind": "sedd" }),
+                "the scores of `sedd` depend on the time",
+                "its objective is `sedd`",
+            ),
+            (json!({ "kind": "d3pm" }), mask, "its objective is `d3pm`"),
+            (
+                json!({ "kind": "mdlm", "steps": 9, "zero_masking": false }),
+                mask,
+                "switched off here",
+            ),
+        ] {
+            let message = format!("sampler `cached` does not fit `model`: {reason}");
+            of_samples(
+                objective,
+                cached.clone(),
+                &[["texts/sampler", &message, related, way]],
+            );
+        }
+        of_samples(
+            json!({ "kind": "ar" }),
+            json!({ "steps": 64, "given_ends": true }),
+            &[
+                [
+                    "texts/steps",
+                    "the sampler `autoregressive` takes a step a token, so that `steps` has no effect",
+                    "its objective is `ar`",
+                    "leave `steps` out",
+                ],
+                [
+                    "texts/given_ends",
+                    "the sampler `autoregressive` is always given BOS, so that `given_ends` has no effect",
+                    "its objective is `ar`",
+                    "leave `given_ends` out",
+                ],
+            ],
+        );
+    }
+
+    #[test]
+    fn what_fits_and_what_is_left_out_is_valid() {
+        for (objective, evaluate, sample) in [
+            (Value::Null, json!({}), json!({})),
+            (json!({ "kind": "ar" }), json!({}), json!({})),
+            (json!({ "kind": "sedd" }), json!({ "steps": 100 }), json!({})),
+            (
+                json!({ "kind": "d3pm" }),
+                json!({ "draws": 2 }),
+                json!({ "steps": 9 }),
+            ),
+            (json!({ "kind": "mlm" }), json!({}), json!({ "given_ends": true })),
+            (
+                json!({ "kind": "mlm", "rate": 0.5, "random": 0.5, "kept": 0.5 }),
+                json!({ "estimator": "count", "draws": 2 }),
+                json!({ "sampler": { "kind": "cached" } }),
+            ),
+            (
+                json!({ "kind": "mdlm", "time_conditioning": true, "times": { "kind": "change_of_variables" } }),
+                json!({ "bound": "published" }),
+                json!({}),
+            ),
+            (
+                json!({ "kind": "mdlm", "times": { "kind": "change_of_variables" } }),
+                json!({ "estimator": "pseudo" }),
+                json!({}),
+            ),
+            (
+                json!({ "kind": "mdlm", "steps": 20, "zero_masking": false, "carry_over": false }),
+                json!({}),
+                json!({}),
+            ),
+            (
+                json!({ "kind": "mdlm", "steps": 20, "weighting": "cross_entropy" }),
+                json!({ "steps": 5 }),
+                json!({}),
+            ),
+        ] {
+            check(objective, evaluate, sample, &[]);
+        }
+    }
+
+    /// A setting that some instances of a sweep use may be written for all.
+    #[test]
+    fn a_setting_that_some_instances_use_is_valid() {
+        let sweep = |kinds: Value| {
+            let model = json!({ "matrix": { "objective.kind": kinds } });
+            load(&pipeline(&model, &json!({ "draws": 8 }), &json!({ "steps": 64 })))
+        };
+        assert_eq!(sweep(json!(["mdlm", "ar"])).unwrap().manifest.stages.len(), 9);
+        let faults = sweep(json!(["ar"])).unwrap_err();
+        let codes: Vec<_> = faults.list.iter().map(|fault| fault.code).collect();
+        assert_eq!(codes, [Code::NoEffect, Code::NoEffect], "{faults}");
+    }
+}
