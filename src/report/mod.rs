@@ -608,6 +608,100 @@ mod tests {
     }
 
     #[test]
+    fn curves_say_whether_a_validation_is_a_bound_and_what_it_is_per() {
+        let page = |objective: Value, validation: Value| {
+            let folder = tempfile::tempdir().unwrap();
+            let model = serde_json::json!({
+                "shape": "nano", "vocabulary": 64, "length": 32, "wrap": true,
+                "special": { "bos": 0, "eos": 1, "pad": 2, "mask": 3 },
+                "tokenizer_digest": "", "objective": objective, "steps": 8, "seed": 1,
+            });
+            fs::write(
+                folder.path().join(crate::stages::trained::MODEL_INFO),
+                model.to_string(),
+            )
+            .unwrap();
+            let line = |step: u64, nats: f64| {
+                let mut line = serde_json::json!({ "step": step, "validation": {
+                    "nats_per_token": nats, "low": nats - 0.1, "high": nats + 0.1, "bits_per_byte": nats, "rows": 3,
+                } });
+                let fields = line["validation"].as_object_mut().unwrap();
+                fields.extend(validation.as_object().unwrap().clone());
+                line.to_string()
+            };
+            let lines = [line(4, 2.0), line(8, 1.5)].join("\n");
+            fs::write(folder.path().join("metrics.jsonl"), lines).unwrap();
+            let stage = Stage {
+                name: "model",
+                written: "model",
+                kind: StageKind::Train,
+                inputs: vec![],
+                done: None,
+                figures: vec![],
+            };
+            train(&stage, &[], folder.path()).unwrap()
+        };
+        let cases = [
+            (
+                "mdlm",
+                serde_json::json!({}),
+                "validation bound",
+                "nats per token of text",
+            ),
+            (
+                "ar",
+                serde_json::json!({ "estimator": "exact", "scored": true }),
+                "exact validation",
+                "nats per scored token of text",
+            ),
+            (
+                "d3pm",
+                serde_json::json!({ "estimator": "time", "steps": 1000 }),
+                "validation bound in 1000 steps",
+                "nats per token of text",
+            ),
+            (
+                "mlm",
+                serde_json::json!({ "estimator": "count" }),
+                "validation any-order bound",
+                "nats per token of text",
+            ),
+        ];
+        for (kind, validation, title, label) in cases {
+            let svg = page(serde_json::json!({ "kind": kind }), validation);
+            assert!(svg.contains(&format!(">{title}, 95% interval</text>")), "{svg}");
+            assert!(svg.contains(&format!(">{label}</text>")), "{svg}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_of_objectives_has_signs_and_says_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
+            { "name": "causal", "point": { "objective": "ar" },
+              "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 },
+                           "perplexity": { "value": 4.0, "low": 3.0, "high": 5.0 } },
+              "objective": "ar", "quantity": "exact", "unit": "per token of text", "scored": true },
+            { "name": "masked", "point": { "objective": "mdlm" },
+              "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 },
+                           "perplexity": { "value": 3.0, "low": 2.0, "high": 4.0 } },
+              "unit": "per token of text" }
+        ] }"#;
+        fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
+        let table = compared(folder.path()).unwrap();
+        for expected in [
+            "<tr><th>stage</th><th>objective</th><th>bits_per_byte</th><th>perplexity</th></tr>",
+            "<tr><td>causal</td><td>ar</td><td>1.0000 ± 0.2500</td><td>4.000 (3.000–5.000)</td></tr>",
+            "<tr><td>masked</td><td>mdlm</td><td>≤ 2.0000 ± 0.2500</td><td>≤ 3.000 (2.000–4.000)</td></tr>",
+            "so that the difference is an upper bound on that of the likelihoods.</p>",
+            "<p class=\"more\">Note: ≤ marks an upper bound; 1 of 2 rows is exact, without a sign.</p>",
+            "per token of text in 1 row, per scored token of text in 1; the two are not comparable",
+        ] {
+            assert!(table.contains(expected), "{expected} is not in {table}");
+        }
+    }
+
+    #[test]
     fn a_comparison_is_a_table() {
         let folder = tempfile::tempdir().unwrap();
         let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [

@@ -313,6 +313,74 @@ mod tests {
     }
 
     #[test]
+    fn a_validation_says_what_it_is_and_what_it_is_per() {
+        let bound = Validation {
+            nats_per_token: 1.5,
+            low: Some(1.25),
+            bits_per_byte: 1.0,
+            rows: 3,
+            ..Validation::default()
+        };
+        let line = |validation| {
+            let mut log = Log::default();
+            log.validation(4, validation);
+            log.text
+        };
+        // MDLM's is what it was before there were other objectives.
+        assert_eq!(
+            line(bound),
+            "{\"step\":4,\"validation\":{\"unit\":\"per token of text\",\"nats_per_token\":1.5,\"low\":1.25,\
+             \"high\":null,\"bits_per_byte\":1.0,\"rows\":3}}\n"
+        );
+        let exact = Validation {
+            estimator: Some(Estimator::Exact),
+            scored: true,
+            ..bound
+        };
+        assert_eq!(
+            line(exact),
+            "{\"step\":4,\"validation\":{\"estimator\":\"exact\",\"unit\":\"per token of text\",\"scored\":true,\
+             \"nats_per_token\":1.5,\"low\":1.25,\"high\":null,\"bits_per_byte\":1.0,\"rows\":3}}\n"
+        );
+        let by = |estimator, steps| Validation {
+            estimator: Some(estimator),
+            steps,
+            ..bound
+        };
+        let steps = by(Estimator::Time, Some(1000));
+        assert!(line(steps).contains("\"estimator\":\"time\",\"steps\":1000,\"unit\""));
+        let called = |validation: Validation| {
+            let read: ValidationLine = serde_json::from_str(&line(validation)).unwrap();
+            assert_eq!(read.validation, validation);
+            [validation.name(), validation.title(), validation.per()]
+        };
+        let of_text = "per token of text";
+        assert_eq!(called(bound), ["bound", "validation bound", of_text]);
+        assert_eq!(
+            called(exact),
+            ["exact", "exact validation", "per scored token of text"]
+        );
+        assert_eq!(
+            called(steps),
+            ["bound in 1000 steps", "validation bound in 1000 steps", of_text]
+        );
+        assert_eq!(
+            called(by(Estimator::Time, None)),
+            ["bound", "validation bound", of_text]
+        );
+        assert_eq!(
+            called(by(Estimator::Count, None)),
+            ["any-order bound", "validation any-order bound", of_text]
+        );
+        // MDLM in steps.
+        let of_mdlm = Validation {
+            steps: Some(1),
+            ..bound
+        };
+        assert_eq!(called(of_mdlm)[0], "bound in 1 step");
+    }
+
+    #[test]
     fn resume_removes_the_validation_at_the_end_of_a_shorter_run() {
         let bound = |value| Validation {
             nats_per_token: value,

@@ -408,6 +408,70 @@ mod tests {
     }
 
     #[test]
+    fn exact_values_stand_beside_bounds_with_their_sign() {
+        let rows = || {
+            let mut causal = shown("causal", 0.1, Some(0.75));
+            causal.row.objective = Some("ar".to_owned());
+            causal.row.quantity = crate::evaluate::Quantity::Exact;
+            causal.row.scored = true;
+            let mut masked = shown("masked", 0.1, Some(2.5));
+            masked.setting = setting(0.2, 1);
+            for shown in [&mut causal, &mut masked] {
+                shown.seconds = Some(1.5);
+            }
+            vec![masked, causal]
+        };
+        let table = by_kind(rows(), None).remove(0);
+        let printed = text(&table, &|_, text| text.to_owned());
+        insta::assert_snapshot!(printed, @r"
+        causal, masked: 2 results, lowest bits_per_byte first
+
+        stage   objective  bits_per_byte      perplexity             time   artifact
+        causal  ar         0.7500 ± 0.2500    75.00 (74.75–75.25)    1.5 s  22324018
+        masked  mdlm       ≤ 2.5000 ± 0.2500  ≤ 250.0 (249.8–250.2)  1.5 s  22324018
+
+        the same in all: learning_rate 0.1, seed 1
+        no best by bits_per_byte: causal, objective ar comes first, apart from the
+        others in the evaluation alone; results are apart where their 95% intervals do
+        not overlap; of one seed of training, they cover the evaluation alone: what
+        another seed of training changes they do not cover; the first is exact and the
+        other is an upper bound, so that the difference is an upper bound on that of the
+        likelihoods
+        ≤ marks an upper bound; 1 of 2 rows is exact, without a sign
+        perplexity and nats_per_token: per token of text in 1 row, per scored token of
+        text in 1; the two are not comparable: an autoregressive model is given the
+        first token of each row; compare them by bits_per_byte
+        no room for nats_per_token: see --json
+        ");
+        let json = serde_json::to_value(super::super::report(&table)).unwrap();
+        let fields = |row: usize| {
+            ["objective", "quantity", "scored", "given_lengths"].map(|field| json["rows"][row][field].clone())
+        };
+        let none = serde_json::Value::Null;
+        assert_eq!(
+            fields(0),
+            [json!("ar"), json!("exact"), json!(true), none.clone()]
+        );
+        assert_eq!(fields(1), [none.clone(), none.clone(), none.clone(), none]);
+        assert_eq!(json["verdict"]["difference_at_most"], json!([1]));
+        // By perplexity they are not ranked, and a row that is given lengths is not ranked at all.
+        let table = by_kind(rows(), Some(Metric::Perplexity)).remove(0);
+        assert_eq!(table.by, None);
+        let mut given = rows();
+        given[0].row.given_lengths = true;
+        let table = by_kind(given, None).remove(0);
+        assert_eq!(
+            (table.by, &*table.rows[0].stage),
+            (None, "masked@learning_rate=0.1,seed=1")
+        );
+        let printed = text(&table, &|_, text| text.to_owned()).replace('\n', " ");
+        assert!(
+            printed.contains("pack the rows with `\"padding\": \"counted\"` to compare them"),
+            "{printed}"
+        );
+    }
+
+    #[test]
     fn a_row_with_another_metric_has_an_empty_cell() {
         let mut other = shown("other", 0.1, Some(0.82));
         other.row.metrics[0].0 = Metric::BitsPerByteNormalized;

@@ -185,7 +185,7 @@ const MDLM: &str = "mdlm";
 pub fn are_signed(rows: &[&Row]) -> bool {
     let of = |quantity| {
         let mut likelihoods = rows.iter().filter(|row| row.trained_for().is_some());
-        likelihoods.any(|row| row.quantity == quantity)
+        likelihoods.any(|row| row.quantity == quantity && !row.published)
     };
     of(Quantity::Exact) && of(Quantity::Bound)
 }

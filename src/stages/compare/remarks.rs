@@ -85,18 +85,17 @@ fn quantities(rows: &[&Row]) -> Option<String> {
     if exact == 0 {
         return None;
     }
-    let has_pseudo = |metric| metric == Metric::PseudoPerplexity;
+    let are_exact = format!(
+        "{exact} of {} {} exact",
+        counted(all.len(), "row"),
+        agreeing(exact, "is", "are")
+    );
     Some(if are_signed(rows) {
-        format!(
-            "≤ marks an upper bound; {exact} of {} {} exact, without a sign",
-            counted(all.len(), "row"),
-            agreeing(exact, "is", "are"),
-        )
+        format!("≤ marks an upper bound; {are_exact}, without a sign")
+    } else if exact < all.len() {
+        are_exact
     } else {
-        format!(
-            "{}: exact, not a bound",
-            names(rows, |metric| metric.is_of_text() && !has_pseudo(metric))
-        )
+        format!("{}: exact, not a bound", names(rows, Metric::is_of_text))
     })
 }
 

@@ -3,6 +3,8 @@ use serde_json::json;
 use super::*;
 use crate::manifest::StageKind;
 
+mod objectives;
+
 pub(super) fn row(name: Option<&str>, point: &Value, bits: Option<(f64, f64)>) -> Row {
     Row {
         name: name.map(str::to_owned),

@@ -346,24 +346,28 @@ fn averaged(results: &[Found<'_>]) -> Interval {
     }
 }
 
-/// What differences of an exact value and bounds say of the models, where so many of the others differ from the first in
-/// that.
+/// What the differences of an exact value and bounds are, where so many of the others differ from the first in that.
 fn differences(others: usize, at_most: usize, at_least: usize) -> Option<String> {
-    let of = |count: usize| match count {
+    let (count, first, [one, several], end) = match (at_most, at_least) {
+        (0, 0) => return None,
+        (0, count) => (count, "an upper bound", ["exact", "exact"], "lower"),
+        (count, _) => (count, "exact", ["an upper bound", "upper bounds"], "upper"),
+    };
+    let who = match count {
         1 if others == 1 => "the other".to_owned(),
-        all if all == others => "all others".to_owned(),
+        all if all == others => "the others".to_owned(),
         some => format!("{some} of {others} others"),
     };
-    if at_most > 0 {
-        return Some(format!(
-            "the first is exact, and the bound of {} may lie above the likelihood: the difference is an upper bound",
-            of(at_most)
-        ));
-    }
-    (at_least > 0).then(|| {
+    Some(if count == 1 {
+        let article = if end == "upper" { "an" } else { "a" };
         format!(
-            "the first is a bound, and the value of {} is exact: the difference is a lower bound",
-            of(at_least)
+            "the first is {first} and {who} is {one}, so that the difference is {article} {end} bound on that of the \
+             likelihoods"
+        )
+    } else {
+        format!(
+            "the first is {first} and {who} are {several}, so that the differences are {end} bounds on those of the \
+             likelihoods"
         )
     })
 }
