@@ -126,6 +126,22 @@ impl Reader {
         })
     }
 
+    /// Reads elements `at..` of a tensor of floating-point numbers as f64.
+    ///
+    /// # Errors
+    /// The errors of [`floats`](Self::floats).
+    pub fn doubles(&mut self, name: &str, at: usize, into: &mut [f64]) -> Result<()> {
+        self.elements(name, "floating-point numbers", at, into, |dtype| {
+            Some(match dtype {
+                Dtype::F64 => |bytes: &[u8]| f64::from_le_bytes(array(bytes)),
+                Dtype::F32 => |bytes| f64::from(f32::from_le_bytes(array(bytes))),
+                Dtype::F16 => |bytes| half::f16::from_le_bytes(array(bytes)).to_f64(),
+                Dtype::BF16 => |bytes| half::bf16::from_le_bytes(array(bytes)).to_f64(),
+                _ => return None,
+            })
+        })
+    }
+
     /// Reads elements `at..` of a tensor of integers. An unsigned one above 2^63 becomes negative.
     ///
     /// # Errors
