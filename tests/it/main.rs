@@ -17,6 +17,7 @@ mod kill;
 mod kit;
 mod language;
 mod layers;
+mod logits;
 mod losses;
 mod manifest;
 mod memory;

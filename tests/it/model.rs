@@ -34,20 +34,13 @@ fn the_shapes_are_listed() {
     assert_eq!(shapes.as_array().unwrap().len(), mdlm::shapes::SHAPES.len());
 }
 
-/// Writes weights in the flat order of a shape.
-fn write_weights(path: &Path, shape: &Shape, weights: &[f32]) {
+/// Writes weights in the flat order of a shape's backbone.
+pub fn write_weights(path: &Path, shape: &Shape, backbone: Backbone, weights: &[f32]) {
     let fill = &mut |_: usize, values: &mut [f32]| {
         values.copy_from_slice(weights);
         Ok(())
     };
-    checkpoint::write(
-        path,
-        &mdlm::model::parameters(shape, Backbone::Dit),
-        &[""],
-        &[],
-        fill,
-    )
-    .unwrap();
+    checkpoint::write(path, &mdlm::model::parameters(shape, backbone), &[""], &[], fill).unwrap();
 }
 
 /// A folder with a checkpoint of shape `nano` and an input, and what `mdlm logits` makes of them.
@@ -60,7 +53,8 @@ impl Case {
         let folder = tempfile::tempdir().unwrap();
         let nano = Shape::find("nano").unwrap();
         let weights: Vec<f32> = (0..204_160).map(|i| (i as f32 * 0.37).sin() * 0.1).collect();
-        write_weights(&folder.path().join("weights.safetensors"), nano, &weights);
+        let path = folder.path().join("weights.safetensors");
+        write_weights(&path, nano, Backbone::Dit, &weights);
         Self { folder }
     }
 
@@ -118,13 +112,18 @@ fn tokens(count: usize) -> impl Iterator<Item = u16> {
     (0..count).map(|i| (i * 37 % 512) as u16)
 }
 
+/// A number on (-1, 1) that is a function of its place, as `uniform` in `tests/peers/torch_dit.py`.
+pub fn golden_number(at: usize) -> f64 {
+    let x = (at as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
+    2.0 * (x - x.floor()) - 1.0
+}
+
 /// The golden weights: functions of their place, as `formula` in `tests/peers/torch_dit.py` states them.
-fn golden_weights() -> Vec<f32> {
+pub fn golden_weights(backbone: Backbone) -> Vec<f32> {
     let mut weights = Vec::new();
-    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap(), Backbone::Dit) {
+    for parameter in mdlm::model::parameters(Shape::find("nano").unwrap(), backbone) {
         for at in parameter.range() {
-            let x = (at as f64 * 12.9898 + 78.233).sin() * 43_758.545_3;
-            let u = 2.0 * (x - x.floor()) - 1.0;
+            let u = golden_number(at);
             let weight = match parameter.dims[..] {
                 _ if parameter.name.contains("norm") => 1.0 + 0.3 * u,
                 [_] => 0.3 * u,
@@ -144,7 +143,8 @@ fn logits_match_those_of_pytorch() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/golden/nano_logits.safetensors");
     let case = Case::new();
     let nano = Shape::find("nano").unwrap();
-    write_weights(&case.path("weights.safetensors"), nano, &golden_weights());
+    let weights = golden_weights(Backbone::Dit);
+    write_weights(&case.path("weights.safetensors"), nano, Backbone::Dit, &weights);
     std::fs::copy(&golden, case.path("input.safetensors")).unwrap();
     let ((dims, ours), (_, theirs)) = (case.logits(), read(&golden));
     assert_eq!(dims, [2, 32, 512]);

@@ -1,4 +1,5 @@
-"""The denoiser in PyTorch, under the authors' tensor names: the peer that `mdlm logits` is compared with.
+"""The networks in PyTorch, under the authors' tensor names: the peer that `mdlm logits` is compared with. The denoiser, and
+the plain transformer of an autoregressive model.
 
 Written from the equations (arXiv 2406.07524 and its published configuration), with PyTorch's own operations, so that
 an error would have to be made twice. Needs `torch`, `numpy` and `safetensors`; a CPU is enough.
@@ -31,26 +32,33 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(width))
 
     def forward(self, x, shift, scale):
-        return F.layer_norm(x, x.shape[-1:], self.weight, eps=1e-5) * (1 + scale) + shift
+        return self.plain(x) * (1 + scale) + shift
+
+    def plain(self, x):
+        return F.layer_norm(x, x.shape[-1:], self.weight, eps=1e-5)
 
 
 class Block(nn.Module):
-    def __init__(self, width, heads, conditioning, dropout=0.0):
+    """A block of the denoiser; without a conditioning width, a causal one without modulation."""
+
+    def __init__(self, width, heads, conditioning=None, dropout=0.0):
         super().__init__()
         self.heads = heads
+        self.is_causal = conditioning is None
         self.dropout = nn.Dropout(dropout)
         self.norm1 = Norm(width)
         self.attn_qkv = nn.Linear(width, 3 * width, bias=False)
         self.attn_out = nn.Linear(width, width, bias=False)
         self.norm2 = Norm(width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU("tanh"), nn.Linear(4 * width, width))
-        self.adaLN_modulation = nn.Linear(conditioning, 6 * width)
+        if conditioning is not None:
+            self.adaLN_modulation = nn.Linear(conditioning, 6 * width)
 
     def attention(self, x, turns):
         rows, length, _ = x.shape
         qkv = self.attn_qkv(x).view(rows, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         q, k, v = rotate(qkv[0], *turns), rotate(qkv[1], *turns), qkv[2]  # (B, H, L, D / H)
-        y = F.scaled_dot_product_attention(q, k, v)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=self.is_causal)
         return self.attn_out(y.transpose(1, 2).reshape(rows, length, -1))
 
     def forward(self, x, c, turns):
@@ -58,6 +66,10 @@ class Block(nn.Module):
         shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = modulation
         x = x + gate_a * self.dropout(self.attention(self.norm1(x, shift_a, scale_a), turns))
         return x + gate_m * self.dropout(self.mlp(self.norm2(x, shift_m, scale_m)))
+
+    def plain(self, x, turns):
+        x = x + self.dropout(self.attention(self.norm1.plain(x), turns))
+        return x + self.dropout(self.mlp(self.norm2.plain(x)))
 
 
 def turns(length, half, device):
@@ -99,11 +111,12 @@ class Embedding(nn.Module):
 
 
 class Final(nn.Module):
-    def __init__(self, vocabulary, width, conditioning):
+    def __init__(self, vocabulary, width, conditioning=None):
         super().__init__()
         self.norm_final = Norm(width)
         self.linear = nn.Linear(width, vocabulary)
-        self.adaLN_modulation = nn.Linear(conditioning, 2 * width)
+        if conditioning is not None:
+            self.adaLN_modulation = nn.Linear(conditioning, 2 * width)
 
     def forward(self, x, c):
         return self.linear(self.hidden(x, c))
@@ -133,6 +146,27 @@ class Dit(nn.Module):
         for block in self.blocks:
             x = block(x, c, around)
         return self.output_layer.hidden(x, c)
+
+
+class Transformer(nn.Module):
+    """The autoregressive network: causal, without time input and without modulation."""
+
+    def __init__(self, vocabulary, width, heads, blocks, dropout=0.0):
+        super().__init__()
+        self.vocab_embed = Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList([Block(width, heads, dropout=dropout) for _ in range(blocks)])
+        self.output_layer = Final(vocabulary, width)
+
+    def forward(self, tokens):
+        return self.output_layer.linear(self.hidden(tokens))
+
+    def hidden(self, tokens):
+        """The final layer's normalized input, (B, L, D)."""
+        x = self.vocab_embed(tokens)
+        around = turns(tokens.shape[-1], x.shape[-1] // self.blocks[0].heads // 2, x.device)
+        for block in self.blocks:
+            x = block.plain(x, around)
+        return self.output_layer.norm_final.plain(x)
 
 
 def uniform(count, start):
@@ -180,18 +214,26 @@ def golden(path):
     )
 
 
-def logits(arguments):
+def load(checkpoint, heads, dtype):
+    """The network of a checkpoint: the denoiser, or the plain transformer where it has no time input."""
     state = {
         name.removeprefix("backbone."): torch.from_numpy(value)
-        for name, value in load_file(arguments.checkpoint).items()
+        for name, value in load_file(checkpoint).items()
         if "/" not in name and not name.endswith("rotary_emb.inv_freq")
     }
     vocabulary, width = state["vocab_embed.embedding"].shape
-    conditioning = state["sigma_map.mlp.2.bias"].shape[0]
     blocks = 1 + max(int(name.split(".")[1]) for name in state if name.startswith("blocks."))
-    model = Dit(vocabulary, width, arguments.heads, blocks, conditioning)
+    if "sigma_map.mlp.2.bias" in state:
+        conditioning = state["sigma_map.mlp.2.bias"].shape[0]
+        model = Dit(vocabulary, width, heads, blocks, conditioning)
+    else:
+        model = Transformer(vocabulary, width, heads, blocks)
     model.load_state_dict(state)
-    model.to(getattr(torch, arguments.dtype))
+    return model.to(getattr(torch, dtype))
+
+
+def logits(arguments):
+    model = load(arguments.checkpoint, arguments.heads, arguments.dtype)
     inputs = load_file(arguments.input)
     tokens = torch.from_numpy(inputs["xt"].astype(numpy.int64))
     sigma = torch.from_numpy(inputs.get("sigma", numpy.zeros(len(tokens), numpy.float32)))

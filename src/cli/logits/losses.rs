@@ -93,7 +93,7 @@ fn vocabulary(args: &Args, shape: &Shape) -> Result<(u32, u32)> {
     let vocabulary = args.vocabulary.unwrap_or(most);
     if !(2..=most).contains(&vocabulary) {
         return Err(Error::input(format!(
-            "`--vocabulary` is {vocabulary}: shape `{}` has vocabularies of 2 to {most} tokens",
+            "`--vocabulary` is {vocabulary}: shape `{}` takes 2 to {most} tokens",
             shape.name
         ))
         .hint("give the number of the tokenizer's tokens, the mask included"));

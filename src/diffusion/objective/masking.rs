@@ -229,15 +229,15 @@ impl Masking {
     /// The step whose time is `t`.
     ///
     /// # Errors
-    /// [`Input`](crate::error::Kind::Input) where t is none of 1/T, 2/T, …, 1.
+    /// [`Input`](crate::error::Kind::Input) where t is not one of 1/T, 2/T, …, 1.
     pub fn step_at_time(&self, t: f64, steps: u32) -> Result<DiscreteStep> {
         let i = (t * f64::from(steps)).round();
         // A time that comes as an f32 is off by 6e-8 of itself.
         // No comparison holds of a NaN.
         if !((1.0..=f64::from(steps)).contains(&i) && (i / f64::from(steps) - t).abs() <= 1e-6 * t) {
             return Err(
-                Error::input(format!("time {t} is none of 1/{steps}, 2/{steps}, …, 1")).hint(format!(
-                    "the objective has {steps} steps: give a multiple of 1/{steps}"
+                Error::input(format!("time {t} is not a multiple of 1/{steps}")).hint(format!(
+                    "the objective has {steps} steps, at 1/{steps}, 2/{steps}, …, 1"
                 )),
             );
         }

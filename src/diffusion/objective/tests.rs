@@ -222,7 +222,7 @@ fn steps_are_equally_likely_and_times_must_be_theirs() {
     );
     for t in [0.0, 0.3, 1.25, f64::NAN] {
         let error = masking.step_at_time(t, 4).unwrap_err();
-        assert!(error.to_string().contains("is none of 1/4"), "{error}");
+        assert!(error.to_string().contains("is not a multiple of 1/4"), "{error}");
     }
 }
 
