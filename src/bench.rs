@@ -22,7 +22,7 @@ use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
 use crate::stages::{Device, memory};
-use crate::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
+use crate::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer, workload};
 
 /// Rounds that are timed whatever they take.
 const ROUNDS: usize = 3;
@@ -155,7 +155,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
     let (batch, wanted) = (options.batch, options.micro_batch);
     let micro_batch = match &mut subject {
         Subject::Learner(learner) => {
-            learner.micro_batch(batch, wanted, memory::workload(&options.objective, &*objective))?
+            learner.micro_batch(batch, wanted, workload(&options.objective, &*objective))?
         }
         Subject::Network(_) => {
             wanted.unwrap_or_else(|| memory::rows_at_a_time(shape, options.device).min(batch as usize) as u32)

@@ -1,10 +1,7 @@
-//! How many rows evaluation and sampling put through a network at a time, what memory training is planned by, and what memory
-//! a stage took.
+//! How many rows evaluation and sampling put through a network at a time, and what memory a stage took.
 
-use crate::diffusion;
-use crate::manifest;
 use crate::model::Device;
-use crate::model::footprint::{TOKENS, Workload};
+use crate::model::footprint::TOKENS;
 use crate::shapes::Shape;
 
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
@@ -20,16 +17,6 @@ pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
         TOKENS
     };
     (tokens / shape.length).max(1)
-}
-
-/// What training for an objective asks of a network; `built` is the objective that the settings make.
-#[must_use]
-pub fn workload(settings: &manifest::Objective, built: &dyn diffusion::Objective) -> Workload {
-    Workload {
-        answered: settings.answered(),
-        is_conditioned: settings.is_time_conditioned(),
-        loss: built.loss(),
-    }
 }
 
 /// Resets [`peak`]. Where the system refuses, the peak stays that of the process's whole life.

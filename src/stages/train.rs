@@ -36,7 +36,7 @@ use crate::stages::{Context, StageOutput, memory};
 use crate::train::checkpoint::Left;
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
-    Validation, checkpoint,
+    Validation, checkpoint, workload,
 };
 
 /// Version of the stage: a change of what it writes for the same input raises it.
@@ -85,7 +85,7 @@ pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
         precision(config),
         &model::initial(shape, backbone, context.seed),
     )?;
-    let workload = memory::workload(&config.objective, &*objective);
+    let workload = workload(&config.objective, &*objective);
     let settings = train_config(config, &mut *learner, workload, context.seed)?;
     let micro_batch = settings.micro_batch;
     let scored = model.is_first_token_given();

@@ -1,7 +1,9 @@
 //! How to train, as numbers.
 
+use crate::diffusion;
 use crate::kernels::adamw::AdamW;
-use crate::manifest::{LearningRateSchedule, WarmupRates};
+use crate::manifest::{self, LearningRateSchedule, WarmupRates};
+use crate::model::footprint::Workload;
 
 /// How to train.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,4 +36,14 @@ pub struct TrainConfig {
     pub checkpoint_every: u64,
     /// Seed of order and dropout.
     pub seed: u64,
+}
+
+/// What training for an objective asks of a network; `built` is the objective that the settings make.
+#[must_use]
+pub fn workload(settings: &manifest::Objective, built: &dyn diffusion::Objective) -> Workload {
+    Workload {
+        answered: settings.answered(),
+        is_conditioned: settings.is_time_conditioned(),
+        loss: built.loss(),
+    }
 }

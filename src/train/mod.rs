@@ -23,7 +23,7 @@ mod metrics;
 mod trainer;
 
 pub use checkpoint::{CheckpointManager, History, Restored, TrainState};
-pub use config::TrainConfig;
+pub use config::{TrainConfig, workload};
 pub use learning_rate::{ema_decay, learning_rate};
 pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
 pub use trainer::{AllReduce, Hooks, StepBench, TrainProgress, Trained, Trainer};

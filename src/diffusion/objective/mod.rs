@@ -212,4 +212,6 @@ pub fn shift(random: Random, draw: u64) -> f64 {
 }
 
 #[cfg(test)]
+pub(crate) mod settings;
+#[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::objectives::{built, distinct};
 use super::{chained_rows, config, objective};
 use crate::diffusion::Objective as _;
 use crate::error::{Kind, Result};
@@ -10,6 +11,7 @@ use crate::kernels::cuda::Cuda;
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::emulated::{Emulated, Graphs};
 use crate::kernels::{Fused, Loss};
+use crate::manifest;
 use crate::model::dit::Nano;
 use crate::model::footprint::Workload;
 use crate::model::{self, CpuNetwork, CudaLearner, HostLearner};
@@ -84,8 +86,18 @@ fn run(
     listener: &mut Listener,
     change: impl FnOnce(&mut TrainConfig),
 ) -> Result<End> {
+    run_of(&manifest::Objective::default(), learner, folder, listener, change)
+}
+
+/// The same for an objective.
+fn run_of(
+    settings: &manifest::Objective,
+    learner: &mut dyn Learner,
+    folder: &Path,
+    listener: &mut Listener,
+    change: impl FnOnce(&mut TrainConfig),
+) -> Result<End> {
     let rows = chained_rows(nano());
-    let mask = rows.info().special.mask;
     let mut config = TrainConfig {
         steps: 10,
         batch: 4,
@@ -106,7 +118,7 @@ fn run(
     let cancel = std::mem::take(&mut listener.cancel);
     let job = Trainer {
         rows: &rows,
-        objective: &objective(mask),
+        objective: &*built(settings),
         config,
         checkpoints: &CheckpointManager::new(Checkpoints::new(folder, Path::new("")), history),
         all_reduce: None,
@@ -114,9 +126,10 @@ fn run(
     };
     listener.cancel = cancel.clone();
     let trained = job.run(learner, listener)?;
-    let mut weights = weights();
+    let moments = learner.moments()?;
+    let mut weights = moments.ema.clone();
     learner.network().read(&mut weights)?;
-    Ok((trained.state, weights, learner.moments()?))
+    Ok((trained.state, weights, moments))
 }
 
 /// Of the way from `from` to `expected`, the share by which `found` misses it.
@@ -179,6 +192,80 @@ fn cuda_ten_steps_equal_those_of_the_cpu() {
         for (found, expected) in listener.sums.iter().zip(&cpu.sums) {
             assert!((found - expected).abs() < 1e-4 * expected, "{found}, {expected}");
         }
+    }
+}
+
+/// Initial weights with those moved that begin at zero: at zero, most gradients vanish.
+fn moved(backbone: Backbone) -> Vec<f32> {
+    let mut weights = model::initial(nano(), backbone, 1);
+    for (i, weight) in weights.iter_mut().enumerate() {
+        if *weight == 0.0 {
+            *weight = 0.02 * (i as f32 * 78.233).sin();
+        }
+    }
+    weights
+}
+
+/// Three steps of every objective that asks something different of the network, in memory that was planned for it.
+#[test]
+fn cuda_steps_of_every_objective_equal_those_of_the_cpu_in_the_planned_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let three = |config: &mut TrainConfig| config.steps = 3;
+    for (name, settings) in distinct() {
+        let backbone = settings.backbone();
+        let start = moved(backbone);
+        let network = CpuNetwork::<Nano, _>::new(Fused::default(), backbone, &start).unwrap();
+        let place = |device: &str| folder.path().join(format!("{name} {device}"));
+        let mut cpu = HostLearner::new(network).unwrap();
+        let (expected, end, expected_moments) = run_of(
+            &settings,
+            &mut cpu,
+            &place("cpu"),
+            &mut Listener::default(),
+            three,
+        )
+        .unwrap();
+
+        let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
+        let mut learner = CudaLearner::<Nano>::new(cuda, backbone, &start).unwrap();
+        let workload = workload(&settings, &*built(&settings));
+        assert_eq!(learner.micro_batch(4, Some(2), workload).unwrap(), 2);
+        let planned =
+            model::cuda_network::memory(nano(), backbone, workload, DType::F32, 2, Some(4)).unwrap();
+        let (found, found_end, moments) = run_of(
+            &settings,
+            &mut learner,
+            &place("device"),
+            &mut Listener::default(),
+            three,
+        )
+        .unwrap();
+
+        // As in ten steps; of three, those of the warm-up, whose moments are new, are a larger part.
+        let tolerance = 1e-2;
+        let zeros = vec![0.0; start.len()];
+        for (what, found, expected, from) in [
+            ("weights", &found_end, &end, &start),
+            ("first", &moments.first, &expected_moments.first, &zeros),
+            ("second", &moments.second, &expected_moments.second, &zeros),
+        ] {
+            let off = off(found, expected, from);
+            assert!(off < tolerance, "{name}: {what} are off by {off}");
+        }
+        assert_eq!(found.log.recent.len(), 3);
+        for (found, expected) in found.log.recent.iter().zip(&expected.log.recent) {
+            // 1e-3: f32 through two blocks, and weights that differ as above.
+            assert!(
+                (found - expected).abs() < 1e-3 * expected,
+                "{name}: {found}, {expected}"
+            );
+        }
+        // As in `cuda_reserved_memory_is_enough_for_every_micro_batch`.
+        let taken = learner.taken();
+        assert!(
+            taken.total() <= planned.total() + planned.feed,
+            "{name}: {taken:?} for {planned:?}"
+        );
     }
 }
 

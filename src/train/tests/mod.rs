@@ -2,6 +2,7 @@
 
 #[cfg(target_os = "linux")]
 mod cuda;
+mod objectives;
 
 use super::*;
 use crate::data::SpecialIds;
@@ -81,7 +82,7 @@ impl Hooks for Listener {
             return Err(Error::interrupted());
         }
         self.validations += 1;
-        let mut weights = vec![0.0; 42];
+        let mut weights = vec![0.0; network.parameters().iter().map(model::Parameter::len).sum()];
         network.read(&mut weights)?;
         let sum = weights.iter().map(|&w| f64::from(w.abs())).sum();
         Ok(Some(Validation {
@@ -522,6 +523,11 @@ fn all_reduce_sees_the_gradient_and_loss_of_each_step_and_its_result_counts() {
 
 /// Text in which a token determines the next one: x(l + 1) = 3 x(l) + 1 modulo the letters.
 fn chained_rows(shape: &Shape) -> Rows {
+    chained(shape, None)
+}
+
+/// The same 64 rows, of which so many tokens are valid each.
+fn chained(shape: &Shape, valid: Option<&[usize]>) -> Rows {
     let mask = shape.vocabulary as u32 - 1;
     let special = SpecialIds {
         bos: 0,
@@ -532,7 +538,7 @@ fn chained_rows(shape: &Shape) -> Rows {
     let tokens = (0..64)
         .flat_map(|row| std::iter::successors(Some(row), |x| Some((3 * x + 1) % LETTERS)).take(shape.length))
         .collect();
-    Rows::from_memory(mask + 1, special, shape.length, tokens, None).unwrap()
+    Rows::from_memory(mask + 1, special, shape.length, tokens, valid).unwrap()
 }
 
 /// The loss of 200 steps, fused in f32 against composite in f64.
