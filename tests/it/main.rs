@@ -23,6 +23,7 @@ mod manifest;
 mod memory;
 mod model;
 mod numbers;
+mod objectives;
 mod pipeline;
 mod provenance;
 mod readers;

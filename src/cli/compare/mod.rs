@@ -33,6 +33,9 @@ pub const LONG_ABOUT: &str = "\
     of the manifest.\n\n\
     The first setting is called best only if it differs from all others by more than the uncertainty; a note below the \
     table states the criterion.\n\n\
+    Models of several objectives compare by the bits per byte of one text. Where exact values and bounds are in one table, \
+    bounds have the sign ≤. Numbers per token and per scored token are not ranked together, and no bound that is given the \
+    lengths of the records (padding excluded) is ranked with a number that includes them; a note below the table says so.\n\n\
     Without STAGE, compares all evaluate stages and all sample stages with a grammar; if there are none, all train stages, \
     by their last validation. For several manifests, the settings that differ are listed, from the sources on.\n\n\
     Stages that have not run are listed as such; `mdlm plan` says why.";
