@@ -34,6 +34,8 @@ pub enum Stream {
     Validation = 10,
     /// Which records a source keeps: (0, record, 0).
     Selection = 11,
+    /// Masks of a measurement of the training loss's variance: (draw, row, position).
+    Variance = 12,
 }
 
 /// A keyed family of random numbers: cheap to copy, without state.

@@ -50,6 +50,7 @@ pub mod table;
 pub mod terminal;
 pub mod tokenizers;
 pub mod validate;
+pub mod variance;
 pub mod verify;
 mod words;
 
@@ -183,6 +184,9 @@ pub enum Command {
     /// Measure training, evaluation and sampling on this machine
     #[command(long_about = bench::LONG_ABOUT)]
     Bench(bench::Args),
+    /// Measure the variance of the training loss by its times
+    #[command(long_about = variance::LONG_ABOUT)]
+    Variance(variance::Args),
     /// Print a completion script for a shell
     #[command(long_about = completions::LONG_ABOUT)]
     Completions(completions::Args),
@@ -229,6 +233,7 @@ impl Command {
             Self::Logits(_) => "compute logits".to_owned(),
             Self::Doctor(_) => "examine this machine".to_owned(),
             Self::Bench(_) => "measure".to_owned(),
+            Self::Variance(_) => "measure the variance of the training loss".to_owned(),
             Self::Completions(_) => "print completions".to_owned(),
         }
     }
@@ -278,6 +283,7 @@ impl Command {
             Self::Logits(args) => logits::run(args, terminal),
             Self::Doctor(args) => doctor::run(args, terminal),
             Self::Bench(args) => bench::run(args, terminal),
+            Self::Variance(args) => variance::run(args, terminal),
             Self::Completions(args) => completions::run(args, terminal),
         }
     }

@@ -19,9 +19,11 @@
 
 mod quantity;
 mod statistics;
+mod variance;
 
 pub use quantity::Quantity;
 pub use statistics::Interval;
+pub use variance::{LEAST_ROWS, LossVariance, Losses, VarianceProbe};
 
 use crate::data::rows::{Permutation, Rows};
 use crate::diffusion::{Draw, Method, NoisedBatch, Objective, shift};
@@ -171,36 +173,46 @@ impl BoundEstimator<'_> {
 
     /// Asks the network about the rows gathered, and adds each draw's value.
     fn answer(&self, network: &dyn Network, noised: &mut NoisedBatch, sums: &mut Sums) -> Result<()> {
-        let nll = if noised.positions.is_empty() {
-            Vec::new()
-        } else {
-            let batch = Batch {
-                tokens: &noised.tokens,
-                sigma: &noised.sigma,
-                positions: &noised.positions,
-                targets: &noised.targets,
-                weights: &noised.weights,
-                loss: self.objective.loss(),
-                constants: &noised.constants,
-                pattern: self.objective.pattern(),
-                ..Batch::default()
-            };
-            network.nll(&batch, self.objective.support())?
-        };
-        for (span, is_last) in noised.spans().zip(std::mem::take(&mut sums.is_last)) {
-            let pairs = noised.weights[span.clone()].iter().zip(&nll[span]);
-            let value: f64 = pairs
-                .map(|(&weight, &nll)| f64::from(weight) * f64::from(nll))
-                .sum();
-            if !value.is_finite() {
-                return Err(Error::input("the model's negative log-likelihood is not finite")
-                    .hint("its weights are damaged, or its training diverged"));
-            }
+        let values = answered(network, self.objective, noised)?;
+        for (value, is_last) in values.into_iter().zip(std::mem::take(&mut sums.is_last)) {
             sums.pass(value, is_last);
         }
-        noised.clear();
         Ok(())
     }
+}
+
+/// Asks the network about the rows gathered, and removes them: Σ weight · loss of each in nats.
+fn answered(network: &dyn Network, objective: &dyn Objective, noised: &mut NoisedBatch) -> Result<Vec<f64>> {
+    let nll = if noised.positions.is_empty() {
+        Vec::new()
+    } else {
+        let batch = Batch {
+            tokens: &noised.tokens,
+            sigma: &noised.sigma,
+            positions: &noised.positions,
+            targets: &noised.targets,
+            weights: &noised.weights,
+            loss: objective.loss(),
+            constants: &noised.constants,
+            pattern: objective.pattern(),
+            ..Batch::default()
+        };
+        network.nll(&batch, objective.support())?
+    };
+    let mut values = Vec::with_capacity(noised.rows());
+    for span in noised.spans() {
+        let pairs = noised.weights[span.clone()].iter().zip(&nll[span]);
+        let value: f64 = pairs
+            .map(|(&weight, &nll)| f64::from(weight) * f64::from(nll))
+            .sum();
+        if !value.is_finite() {
+            return Err(Error::input("the model's negative log-likelihood is not finite")
+                .hint("its weights are damaged, or its training diverged"));
+        }
+        values.push(value);
+    }
+    noised.clear();
+    Ok(values)
 }
 
 /// Draws as they come in, row after row.
@@ -311,7 +323,7 @@ mod tests {
     use crate::model::toy::{Bag, Distribution, Posterior};
 
     /// Rows drawn from a distribution, and their exact −log p.
-    fn drawn(truth: &Distribution, count: u32, padded: bool) -> (Rows, Vec<f64>) {
+    pub(super) fn drawn(truth: &Distribution, count: u32, padded: bool) -> (Rows, Vec<f64>) {
         let random = Random::new(8, Stream::Synthetic);
         let mut tokens = Vec::new();
         let mut exact = Vec::new();

@@ -41,4 +41,5 @@ mod tables;
 mod tokenizers;
 mod train;
 mod validate;
+mod variance;
 mod zip_bombs;
