@@ -1,4 +1,4 @@
-"""MDLM in PyTorch: the peer that `mdlm bench` is compared with. Prints one line of JSON.
+"""MDLM in PyTorch, and the objectives beside it: the peer that `mdlm bench` is compared with. Prints one line of JSON.
 
 Two forms of the same mathematics on the same network (`torch_dit.py`), written from the equations:
 
@@ -13,7 +13,11 @@ autocast, flash attention, TF32 where f32 is multiplied, fused AdamW; the tuned 
 the masked ones first, so that no step waits for a count and compiled shapes are static. Training measures whole steps (noise, forward, backward, clip,
 AdamW, moving average); the first steps are left out.
 
+`--objective` trains or evaluates another objective, in the plain form: SEDD, D3PM and AR as the MDLM authors' code computes
+them, MLM likewise, each at every position over the whole vocabulary.
+
     python tests/peers/torch_mdlm.py --task train --form tuned --shape mini --batch 32 --seconds 20
+    python tests/peers/torch_mdlm.py --task train --form plain --objective sedd --shape tiny --batch 32
     python tests/peers/torch_mdlm.py --device cuda --task train --form tuned --shape lm1b-small --batch 512 --compile
     python tests/peers/torch_mdlm.py --device cuda --task ceilings
 """
@@ -27,7 +31,7 @@ import time
 
 import torch
 import torch.nn.functional as F
-from torch_dit import Dit
+from torch_dit import Dit, Transformer
 
 # V, L, D, H, N, C: as `mdlm shapes` lists them.
 SHAPES = {
@@ -41,11 +45,15 @@ SHAPES = {
 EPSILON = 1e-3  # of the log-linear schedule, and the smallest time
 DECAY = 0.9999
 MINUS_INFINITY = -1_000_000.0
+OBJECTIVES = ("mdlm", "ar", "sedd", "d3pm", "mlm")
+D3PM_STEPS = 1000
+MLM_RATE = 0.15
 
 
 class Peer:
     def __init__(self, arguments):
         self.tuned = arguments.form == "tuned"
+        self.objective = arguments.objective
         self.vocabulary, self.length, width, heads, blocks, conditioning = SHAPES[arguments.shape]
         self.mask = self.vocabulary - 1
         self.batch = arguments.batch
@@ -54,7 +62,11 @@ class Peer:
         self.on_gpu = self.device.type == "cuda"
         torch.manual_seed(1)
         torch.backends.cuda.matmul.allow_tf32 = True
-        self.network = Dit(self.vocabulary, width, heads, blocks, conditioning, dropout=0.1).to(self.device)
+        if self.objective == "ar":
+            network = Transformer(self.vocabulary, width, heads, blocks, dropout=0.1)
+        else:
+            network = Dit(self.vocabulary, width, heads, blocks, conditioning, dropout=0.1)
+        self.network = network.to(self.device)
         # Embedding and output small, everything else as PyTorch begins: the arithmetic does not depend on it.
         torch.nn.init.uniform_(self.network.vocab_embed.embedding, -0.05, 0.05)
         self.forward, self.hidden = self.network.forward, self.network.hidden
@@ -98,9 +110,82 @@ class Peer:
 
     def losses(self, step):
         """The loss of each micro-batch, their sum that of the batch."""
+        noised, loss = {
+            "mdlm": (self.noised, self.loss),
+            "ar": (self.texts, self.ar_loss),
+            "sedd": (self.noised_at_times, self.sedd_loss),
+            "d3pm": (self.noised_at_times, self.d3pm_loss),
+            "mlm": (self.corrupted, self.mlm_loss),
+        }[self.objective]
         with self.autocast():
-            for x, z, weight in zip(*(part.split(self.micro_batch) for part in self.noised(step))):
-                yield self.loss(x, z, weight) * (len(x) / self.batch)
+            for parts in zip(*(part.split(self.micro_batch) for part in noised(step))):
+                yield loss(*parts) * (len(parts[0]) / self.batch)
+
+    def texts(self, step):
+        return (self.text[step % len(self.text)],)
+
+    def noised_at_times(self, step):
+        """Text, noised text and times: D3PM's are multiples of 1/T."""
+        x = self.text[step % len(self.text)]
+        rows = torch.arange(self.batch, device=self.device)
+        u = (torch.rand(self.batch, device=self.device) / self.batch + rows / self.batch) % 1
+        t = EPSILON + (1 - EPSILON) * u
+        if self.objective == "d3pm":
+            t = (t * D3PM_STEPS).to(torch.int) / D3PM_STEPS + 1 / D3PM_STEPS
+            t = t.clamp(max=1)
+        moved = torch.rand(self.batch, self.length, device=self.device) < ((1 - EPSILON) * t)[:, None]
+        return x, torch.where(moved, self.mask, x), t
+
+    def corrupted(self, step):
+        """BERT's: of the chosen tokens 80% become the mask, 10% another token, 10% stay."""
+        x = self.text[step % len(self.text)]
+        chosen = torch.rand(x.shape, device=self.device) < MLM_RATE
+        part = torch.rand(x.shape, device=self.device)
+        others = torch.randint(0, self.mask, x.shape, device=self.device)
+        z = torch.where(part < 0.8, self.mask, torch.where(part < 0.9, others, x))
+        return x, torch.where(chosen, z, x), chosen
+
+    def ar_loss(self, x):
+        logits = self.forward(x[:, :-1])
+        logits[:, :, self.mask] = -1000
+        return -logits.log_softmax(-1).gather(-1, x[:, 1:, None]).mean()
+
+    def mlm_loss(self, x, z, chosen):
+        logits = self.forward(z, self.sigma(z))
+        logits[:, :, self.mask] += MINUS_INFINITY
+        nll = -logits.log_softmax(-1).gather(-1, x[:, :, None]).squeeze(-1)
+        return (nll * chosen / MLM_RATE).mean()
+
+    def sedd_loss(self, x, z, t):
+        sigma = -torch.log1p(-(1 - EPSILON) * t)
+        rate = (1 - EPSILON) / (1 - (1 - EPSILON) * t)
+        ratio_log = torch.where(sigma < 0.5, torch.expm1(sigma), sigma.exp() - 1).log()[:, None, None]
+        log_score = self.forward(z, sigma) - ratio_log - math.log(self.vocabulary - 1)
+        log_score = torch.scatter(log_score, -1, z[..., None], torch.zeros_like(log_score[..., :1]))
+        masked = z == self.mask
+        ratio = 1 / torch.expm1(sigma)[:, None].expand_as(z)[masked]
+        of_masked = log_score[masked]
+        negative = ratio * of_masked.gather(-1, x[masked][:, None]).squeeze(-1)
+        # The mask is the last token.
+        positive = of_masked.exp()[:, : self.mask].sum(-1)
+        entropy = torch.zeros(z.shape, dtype=positive.dtype, device=self.device)
+        entropy[masked] += positive - negative + ratio * (ratio.log() - 1)
+        return (entropy * rate[:, None]).mean()
+
+    def d3pm_loss(self, x, z, t):
+        log_p = self.forward(z, -torch.log1p(-(1 - EPSILON) * t)).log_softmax(-1)
+        dt = 1 / D3PM_STEPS
+        t = t.clamp(max=1 - 1e-4)[:, None] + torch.zeros_like(log_p[..., 0])
+        alpha_t, alpha_s = 1 - t, 1 - (t - dt)
+        of_text = log_p.gather(-1, x[..., None]).squeeze(-1)
+        of_mask = log_p[:, :, self.mask].exp()
+        now = torch.log(alpha_t * of_mask / t + 1)
+        # At s = 0 the second term is 0 / 0, and its factor 0.
+        before = torch.log(alpha_s * of_mask / (t - dt).clamp(min=1e-9) + 1)
+        loss = dt / t * (now - of_text) + (1 - dt / t).clamp(min=0) * (now - before)
+        loss = D3PM_STEPS * loss * (z == self.mask)
+        clean = self.forward(x, torch.zeros(len(x), device=self.device)).log_softmax(-1)
+        return (loss - clean.gather(-1, x[..., None]).squeeze(-1)).mean()
 
     def masked_first(self, z):
         """Flat positions, as many as are masked of a batch but once in some 10^15: half of them on average, R / 6 their
@@ -231,6 +316,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--task", choices=("train", "evaluate", "sample", "ceilings"), required=True)
     parser.add_argument("--form", choices=("plain", "tuned"), default="tuned")
+    parser.add_argument("--objective", choices=OBJECTIVES, default="mdlm", help="others than mdlm: plain, no `sample`")
     parser.add_argument("--shape", choices=SHAPES, default="tiny")
     parser.add_argument("--batch", type=int, default=32, help="rows")
     parser.add_argument("--micro-batch", type=int, help="rows at a time; all unless told")
@@ -241,6 +327,8 @@ def main():
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--compile", action="store_true")
     arguments = parser.parse_args()
+    if arguments.objective != "mdlm" and (arguments.form != "plain" or arguments.task == "sample"):
+        parser.error(f"--objective {arguments.objective} needs --form plain, and --task train or evaluate")
     torch.set_num_threads(arguments.threads)
     device = torch.device(arguments.device)
     if arguments.task == "ceilings":
@@ -264,6 +352,7 @@ def main():
         "program": f"torch {torch.__version__.split('+')[0]} {arguments.form}"
         + (" compiled" if arguments.compile else ""),
         "task": arguments.task,
+        "objective": arguments.objective,
         "shape": arguments.shape,
         "batch": arguments.batch,
         "threads": arguments.threads,
