@@ -394,10 +394,26 @@ fn faults_of_rows_with_an_objective_are_shown_with_their_place() {
     ");
 
     for (options, part) in [
-        (&["--objective", "noise"][..], "read the objective `noise`"),
+        (
+            &["--objective", "noise"][..],
+            "read the objective `noise`: `kind`: unknown kind `noise`, expected one of `mdlm`, `ar`, `sedd`, `d3pm` or `mlm`\n",
+        ),
         (
             &["--objective", "{ \"kind\": "],
-            "read the objective `{ \"kind\": `",
+            "read the objective `{ \"kind\": `: the text ends unexpectedly, expected a value\n",
+        ),
+        // As in a manifest.
+        (
+            &["--objective", r#"{ "kind": "mdlm", "steps": 0 }"#],
+            "`steps`: 0 is too small, expected an integer from 1 to 1,000,000\n",
+        ),
+        (
+            &["--objective", r#"{ "kind": "sedd", "time_conditioning": false }"#],
+            "`time_conditioning`: ",
+        ),
+        (
+            &["--objective", r#"{ "kind": "mdlm", "zero_masking": false }"#],
+            "exists in discrete time only",
         ),
         (&["--mask", "3"], "--objective <OBJECTIVE>"),
         (&["--vocabulary", "300"], "--objective <OBJECTIVE>"),
