@@ -11,6 +11,8 @@
 
 #[path = "cuda_stub/mod.rs"]
 mod cuda_stub;
+#[path = "../src/diffusion/objective/settings.rs"]
+mod settings;
 
 use std::path::Path;
 
@@ -433,10 +435,8 @@ impl Hooks for Curve {
 /// difference of 1e-6 on the CPU until then, and of 1e-2 after a hundred.
 const TOGETHER: usize = 40;
 
-/// Steps on text in which a token determines the next one: the losses are the CPU's, then fall as those do, whatever the precision.
-#[test]
-fn a_training_follows_the_cpus() {
-    let shape = shape("nano");
+/// Text in which a token determines the next one.
+fn chained(shape: &Shape) -> Rows {
     let mask = shape.vocabulary as u32 - 1;
     let special = SpecialIds {
         bos: 0,
@@ -452,46 +452,64 @@ fn a_training_follows_the_cpus() {
         (0..40).flat_map(row).collect(),
         None,
     );
-    let rows = rows.expect("rows");
-    let curve = |learner: &mut dyn Learner| {
-        let folder = tempfile::tempdir().expect("a folder");
-        let (checkpoints, cancel) = (
-            CheckpointManager::new(Checkpoints::new(folder.path(), Path::new("")), History::default()),
-            Cancel::default(),
-        );
-        let job = Trainer {
-            rows: &rows,
-            objective: &*objective::build(&Objective::default(), mask, mask + 1, 4),
-            config: TrainConfig {
-                // The CUDA stub is slow.
-                steps: if is_cuda_stub() { 10 } else { 300 },
-                batch: 16,
-                micro_batch: 8,
-                learning_rate: 2e-3,
-                warmup_steps: 20,
-                warmup_rates: WarmupRates::FromOne,
-                schedule: LearningRateSchedule::Constant,
-                adam: AdamW {
-                    beta1: 0.9,
-                    beta2: 0.999,
-                    epsilon: 1e-8,
-                    weight_decay: 0.0,
-                },
-                gradient_clip: 1.0,
-                ema: 0.99,
-                dropout: 0.1,
-                validation_every: 0,
-                checkpoint_every: u64::MAX,
-                seed: 4,
-            },
-            checkpoints: &checkpoints,
-            all_reduce: None,
-            cancel: &cancel,
-        };
-        let mut curve = Curve::default();
-        job.run(learner, &mut curve).expect("a training");
-        curve.0
+    rows.expect("rows")
+}
+
+/// The mean losses of a training.
+fn curve_of(
+    learner: &mut dyn Learner,
+    rows: &Rows,
+    settings: &Objective,
+    change: impl FnOnce(&mut TrainConfig),
+) -> Vec<f64> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (checkpoints, cancel) = (
+        CheckpointManager::new(Checkpoints::new(folder.path(), Path::new("")), History::default()),
+        Cancel::default(),
+    );
+    let mut config = TrainConfig {
+        // The CUDA stub is slow.
+        steps: if is_cuda_stub() { 10 } else { 300 },
+        batch: 16,
+        micro_batch: 8,
+        learning_rate: 2e-3,
+        warmup_steps: 20,
+        warmup_rates: WarmupRates::FromOne,
+        schedule: LearningRateSchedule::Constant,
+        adam: AdamW {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        },
+        gradient_clip: 1.0,
+        ema: 0.99,
+        dropout: 0.1,
+        validation_every: 0,
+        checkpoint_every: u64::MAX,
+        seed: 4,
     };
+    change(&mut config);
+    let info = rows.info();
+    let job = Trainer {
+        rows,
+        objective: &*objective::build(settings, info.special.mask, info.vocabulary, 4),
+        config,
+        checkpoints: &checkpoints,
+        all_reduce: None,
+        cancel: &cancel,
+    };
+    let mut curve = Curve::default();
+    job.run(learner, &mut curve).expect("a training");
+    curve.0
+}
+
+/// Steps on text in which a token determines the next one: the losses are the CPU's, then fall as those do, whatever the precision.
+#[test]
+fn a_training_follows_the_cpus() {
+    let shape = shape("nano");
+    let rows = chained(shape);
+    let curve = |learner: &mut dyn Learner| curve_of(learner, &rows, &Objective::default(), |_| ());
     let weights = model::initial(shape, Backbone::Dit, 1);
     let mut expected = None;
     for mode in MODES {
@@ -530,6 +548,44 @@ fn a_training_follows_the_cpus() {
             (end - last).abs() < 0.15 * first,
             "{mode:?}: {end} where the CPU has {last}"
         );
+    }
+}
+
+/// A few steps of every objective: the losses are the CPU's, whatever the precision.
+#[test]
+fn trainings_of_every_objective_follow_the_cpus() {
+    let shape = shape("nano");
+    let rows = chained(shape);
+    for (name, json) in settings::SETTINGS {
+        let settings = Objective::from_argument(json).expect("settings");
+        let backbone = settings.backbone();
+        let weights = weights_of(shape, backbone);
+        let curve = |learner: &mut dyn Learner| {
+            curve_of(learner, &rows, &settings, |config| {
+                // The CUDA stub is slow.
+                config.steps = if is_cuda_stub() { 2 } else { 10 };
+                (config.batch, config.micro_batch) = (4, 2);
+            })
+        };
+        let cpu = model::build_learner(shape, backbone, Device::Cpu, Precision::F32, &weights);
+        let expected = curve(&mut *cpu.expect("CPU"));
+        let modes = if is_cuda_stub() { &MODES[..1] } else { &MODES };
+        for &mode in modes {
+            let Some(cuda) = cuda(mode) else { return };
+            let learner = cuda_network::build_learner(shape, backbone, cuda, &weights);
+            let found = curve(&mut *learner.expect("device"));
+            assert_eq!(found.len(), expected.len());
+            let off_by = found
+                .iter()
+                .zip(&expected)
+                .map(|(a, b)| (a - b).abs() / (1.0 + b));
+            let off_by = off_by.fold(0.0, f64::max);
+            println!("{name} {mode:?}: losses are off by up to {off_by:.1e}");
+            assert!(
+                off_by < mode.tolerance(),
+                "{name} {mode:?}: losses are off by {off_by}"
+            );
+        }
     }
 }
 

@@ -15,6 +15,14 @@ use crate::shapes::SHAPES;
 type Exact = Composite<f64, Cpu>;
 
 const ALPHABET: VocabSupport = VocabSupport::without_mask(500, 501);
+const WITH_MASK: VocabSupport = VocabSupport::with_mask(500, 501);
+
+/// The losses that have constants, each over what its softmax may range.
+const LOSSES: [(Loss, VocabSupport); 3] = [
+    (Loss::AbsorbingKl, ALPHABET),
+    (Loss::AbsorbingKl, WITH_MASK),
+    (Loss::ScoreEntropy, ALPHABET),
+];
 
 fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
@@ -46,6 +54,8 @@ struct Case {
     positions: Vec<u32>,
     targets: Vec<u32>,
     weights: Vec<f32>,
+    loss: Loss,
+    constants: Vec<Constants>,
     dropout: Option<Dropout>,
 }
 
@@ -72,6 +82,8 @@ impl Case {
             positions: Vec::new(),
             targets: Vec::new(),
             weights: Vec::new(),
+            loss: Loss::CrossEntropy,
+            constants: Vec::new(),
             dropout: dropout.then_some(Dropout {
                 rate: 0.1,
                 random: Random::new(5, Stream::Dropout),
@@ -120,6 +132,34 @@ impl Case {
         }
     }
 
+    /// The batch under another loss, whose constants change from position to position.
+    fn with_loss(self, loss: Loss) -> Self {
+        let of = |i: usize| match loss {
+            Loss::CrossEntropy => None,
+            // Times of 1,000 steps, α_t = 1 - t: the first step and the last are among them.
+            Loss::AbsorbingKl => {
+                let step = [1.0, 30.0, 500.0, 1000.0][i % 4];
+                let (t, s) = (step / 1000.0, (step - 1.0) / 1000.0);
+                let c = if s > 0.0 { (1.0 - s) / s } else { 0.0 };
+                Some([1.0 - s / t, (1.0 - t) / t, c])
+            }
+            // The whole, and r times the negative log-likelihood.
+            Loss::ScoreEntropy => {
+                let odds = [0.3_f64, 1.0, 3.0][i % 3].exp_m1();
+                let surplus = if i.is_multiple_of(2) { 1.0 } else { 0.0 };
+                Some([1.0 / odds, odds.ln() + 500_f64.ln(), surplus])
+            }
+        };
+        Self {
+            loss,
+            constants: (0..self.positions.len())
+                .filter_map(of)
+                .map(|own| own.map(|constant| constant as f32))
+                .collect(),
+            ..self
+        }
+    }
+
     /// A batch of each backbone, with dropout.
     fn of_both(rows: usize) -> [Self; 2] {
         [
@@ -159,8 +199,9 @@ impl Case {
             positions: &self.positions,
             targets: &self.targets,
             weights: &self.weights,
+            loss: self.loss,
+            constants: &self.constants,
             dropout: self.dropout,
-            ..Batch::default()
         }
     }
 
@@ -186,6 +227,11 @@ impl Case {
                 .collect(),
             targets: inside.iter().map(|&i| self.targets[i]).collect(),
             weights: inside.iter().map(|&i| self.weights[i]).collect(),
+            loss: self.loss,
+            constants: inside
+                .iter()
+                .filter_map(|&i| self.constants.get(i).copied())
+                .collect(),
             tokens: self.tokens[tokens].to_vec(),
             dropout: self.dropout.map(|dropout| Dropout {
                 first_row: dropout.first_row + rows.start as u64,
@@ -207,22 +253,32 @@ fn gradient(network: &mut dyn HostNetwork) -> Vec<f32> {
 #[test]
 fn gradients_of_the_whole_network_match_finite_differences() {
     for case in Case::of_both(2) {
-        match_finite_differences(&case);
+        match_finite_differences(&case, ALPHABET);
     }
 }
 
-fn match_finite_differences(case: &Case) {
+/// The same of every loss with constants, for a noise level of the row and without.
+#[test]
+fn gradients_of_every_loss_match_finite_differences() {
+    for (loss, support) in LOSSES {
+        let conditioned = loss == Loss::ScoreEntropy;
+        let case = Case::new(1, conditioned, !conditioned).with_loss(loss);
+        match_finite_differences(&case, support);
+    }
+}
+
+fn match_finite_differences(case: &Case, support: VocabSupport) {
     let (backbone, weights) = (case.backbone, case.network_weights());
     let loss = |weights: &[f32]| {
         let backend = Exact::new(Cpu::default());
         let dit = Dit::<Nano, Exact>::new(&backend, backbone, weights).unwrap();
-        let (loss, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
+        let (loss, _) = dit.nll(&backend, &case.batch(), support).unwrap();
         backend.wide_values(&loss)[0]
     };
     let backend = Exact::new(Cpu::default());
     let dit = Dit::<Nano, Exact>::new(&backend, backbone, &weights).unwrap();
     backend.record(Accumulated::default());
-    let (total, _) = dit.nll(&backend, &case.batch(), ALPHABET).unwrap();
+    let (total, _) = dit.nll(&backend, &case.batch(), support).unwrap();
     let gradient = backend.backward(total).unwrap().wide();
     for (index, parameter) in parameters(nano(), backbone).iter().enumerate() {
         let own = &gradient[parameter.offset..][..parameter.len()];
@@ -278,11 +334,17 @@ fn exact() -> CpuNetwork<Nano, Exact> {
 #[test]
 fn the_fused_network_agrees_with_the_composite_one() {
     let [dit, transformer] = Case::of_both(3);
-    for case in [Case::new(3, false, false), dit, transformer] {
+    let plain = [Case::new(3, false, false), dit, transformer];
+    let mut cases = Vec::from(plain.map(|case| (case, ALPHABET)));
+    cases.extend(LOSSES.map(|(loss, support)| (Case::new(3, true, true).with_loss(loss), support)));
+    for (case, support) in cases {
         let (mut fused, mut exact) = (case.fused(), case.exact());
-        let nll = fused.accumulate(&case.batch(), ALPHABET).unwrap();
+        let nll = fused.accumulate(&case.batch(), support).unwrap();
+        // Of losses with constants, exp(lse - k) and the mask's probability have the digits of a difference of size 10.
+        let factor = if case.loss == Loss::CrossEntropy { 1.0 } else { 3.0 };
         // 1e-5: f32 through two blocks; relative to losses of order one to ten.
-        assert_close(&nll, &exact.accumulate(&case.batch(), ALPHABET).unwrap(), 1e-5);
+        let expected = exact.accumulate(&case.batch(), support).unwrap();
+        assert_close(&nll, &expected, factor * 1e-5);
         let (found, expected) = (gradient(&mut fused), gradient(&mut exact));
         for parameter in parameters(nano(), case.backbone) {
             let own = parameter.range();
@@ -293,8 +355,9 @@ fn the_fused_network_agrees_with_the_composite_one() {
                 let error = (found[at] - expected[at]).abs();
                 // 2e-5 of the parameter's largest gradient: sums of up to 96 token rows in f32.
                 assert!(
-                    error <= 2e-5 * largest,
-                    "{}[{}]: {} fused, {} composite",
+                    error <= factor * 2e-5 * largest,
+                    "{:?} {}[{}]: {} fused, {} composite",
+                    case.loss,
                     parameter.name,
                     at - parameter.offset,
                     found[at],
@@ -469,13 +532,16 @@ fn causal_logits_do_not_depend_on_later_tokens() {
 #[test]
 fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
     let [dit, transformer] = Case::of_both(6);
+    let with = |loss| Case::new(6, true, true).with_loss(loss);
     let cases = [
-        (Case::new(6, false, true), Precision::F32),
-        (dit, Precision::F32),
-        (Case::new(6, false, true), Precision::Bf16),
-        (transformer, Precision::F32),
+        (Case::new(6, false, true), Precision::F32, ALPHABET),
+        (dit, Precision::F32, ALPHABET),
+        (Case::new(6, false, true), Precision::Bf16, ALPHABET),
+        (transformer, Precision::F32, ALPHABET),
+        (with(Loss::AbsorbingKl), Precision::F32, WITH_MASK),
+        (with(Loss::ScoreEntropy), Precision::F32, ALPHABET),
     ];
-    for (case, precision) in cases {
+    for (case, precision, support) in cases {
         let bits = |micro: usize, threads: usize| {
             let pool = rayon::ThreadPoolBuilder::new()
                 .num_threads(threads)
@@ -488,7 +554,7 @@ fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() 
                 let mut nll = Vec::new();
                 for first in (0..6).step_by(micro) {
                     let part = case.part(first..(first + micro).min(6));
-                    nll.extend(network.accumulate(&part.batch(), ALPHABET).unwrap());
+                    nll.extend(network.accumulate(&part.batch(), support).unwrap());
                 }
                 let all = nll.into_iter().chain(gradient(&mut network));
                 all.map(f32::to_bits).collect::<Vec<_>>()
@@ -824,7 +890,9 @@ mod cuda {
         for (loss, support, pattern, own) in [
             (Loss::CrossEntropy, ODD, Pattern::Causal, None),
             (Loss::AbsorbingKl, with_mask, blocks, Some([0.1, 3.0, 2.0])),
+            (Loss::AbsorbingKl, ODD, Pattern::Full, Some([0.3, 2.0, 1.0])),
             (Loss::ScoreEntropy, ODD, Pattern::Full, Some([0.7, 5.0, 0.0])),
+            (Loss::ScoreEntropy, ODD, Pattern::Causal, Some([0.7, 5.0, 1.0])),
         ] {
             let case = Case::of(Odd::SHAPE, support, 3, false, false);
             let constants: Vec<Constants> = case.positions.iter().filter_map(|_| own).collect();

@@ -57,20 +57,62 @@ fn a_change_of_training_leaves_the_data_alone() {
     assert_eq!(Project::artifacts(&elsewhere), Project::artifacts(&first));
 }
 
+/// The step that the training of a run resumed from, as its record in a store says.
+fn resumed_from(project: &Project, summary: &Value, store: &str) -> Value {
+    let model = &summary["stages"][3]["artifact"];
+    let actions = std::fs::read_dir(project.path().join(store).join("actions/train")).unwrap();
+    let records = actions.map(|file| -> Value {
+        serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap()
+    });
+    let mut own = records.filter(|record| record["artifact"] == *model);
+    own.next().unwrap()["provenance"]["facts"]["resumed_from"].clone()
+}
+
+/// Each trains from step 0, for a reason that names the objective.
+#[test]
+fn resume_of_a_training_of_another_objective_is_a_first_run() {
+    let project = Project::whole(100);
+    let run = |steps: &str, objective: &str| {
+        project.run(&[
+            "--target",
+            "model",
+            "--set",
+            &format!("stages.model.steps={steps}"),
+            "--set",
+            &format!("stages.model.objective={objective}"),
+        ])
+    };
+    let mdlm = run("8", r#"{ "kind": "mdlm" }"#);
+    assert_eq!(resumed_from(&project, &mdlm, ".mdlm"), Value::Null);
+    let mut step = 8;
+    for (objective, why) in [
+        (r#"{ "kind": "mdlm" }"#, ""),
+        (r#"{ "kind": "sedd" }"#, "`objective` mdlm → sedd; "),
+        (r#"{ "kind": "d3pm", "steps": 8 }"#, "`objective` sedd → d3pm; "),
+        (r#"{ "kind": "ar" }"#, "`objective` d3pm → ar; "),
+        (r#"{ "kind": "mlm" }"#, "`objective` ar → mlm; "),
+        (r#"{ "kind": "mdlm", "steps": 8 }"#, "`objective` mlm → mdlm; "),
+        (r#"{ "kind": "mdlm", "steps": 9 }"#, "`objective.steps` 8 → 9; "),
+    ] {
+        let summary = run(&(step + 1).to_string(), objective);
+        let expected = format!("model: {why}`steps` {step} → {}", step + 1);
+        assert_eq!(ran(&summary), [expected]);
+        // More steps of the same objective are the same training.
+        let from = if why.is_empty() {
+            Value::from(8)
+        } else {
+            Value::Null
+        };
+        assert_eq!(resumed_from(&project, &summary, ".mdlm"), from, "{objective}");
+        step += 1;
+    }
+}
+
 #[test]
 fn resume_of_a_longer_training_from_a_shorter_one_gives_the_same_weights() {
     let project = Project::whole(100);
     let steps = |steps: &str| format!("stages.model.steps={steps}");
-    // What the record of the training says that it went on from.
-    let goes_on = |summary: &Value, store: &str| {
-        let model = &summary["stages"][3]["artifact"];
-        let actions = std::fs::read_dir(project.path().join(store).join("actions/train")).unwrap();
-        let records = actions.map(|file| -> Value {
-            serde_json::from_slice(&std::fs::read(file.unwrap().path()).unwrap()).unwrap()
-        });
-        let mut own = records.filter(|record| record["artifact"] == *model);
-        own.next().unwrap()["provenance"]["facts"]["resumed_from"].clone()
-    };
+    let goes_on = |summary: &Value, store: &str| resumed_from(&project, summary, store);
     let short = project.run(&["--set", &steps("15")]);
     assert_eq!(goes_on(&short, ".mdlm"), Value::Null, "{short}");
     let long = project.run(&[

@@ -274,6 +274,67 @@ fn resume_takes_an_unfinished_training_to_more_steps_and_other_validations() {
     );
 }
 
+/// Even in its own folder, or among what others have left, a training finds no state that another objective has come to.
+#[test]
+fn resume_refuses_checkpoints_of_other_objectives() {
+    let lab = Lab::new();
+    let rows = lab.rows(32, true);
+    let work = lab.folder("work");
+    let config = |objective: Value| {
+        train(&json!({"steps": 4, "validation_every": 0, "validation_rows": 2, "objective": objective}))
+    };
+    let events = Events {
+        stop: true,
+        ..Events::default()
+    };
+    let mdlm = config(json!({"kind": "mdlm"}));
+    let error = lab
+        .run_with(&mdlm, &[("from", &rows)], &work, 2, &events)
+        .unwrap_err();
+    assert_eq!(error.kind(), Kind::Interrupted, "{error}");
+    for objective in [
+        json!({"kind": "sedd"}),
+        json!({"kind": "d3pm"}),
+        json!({"kind": "ar"}),
+        json!({"kind": "mlm"}),
+        json!({"kind": "mdlm", "weighting": "cross_entropy"}),
+    ] {
+        let config = config(objective.clone());
+        let fresh = files(&lab.run(&config, &[("from", &rows)]));
+        let earlier = Events {
+            earlier: Some(vec![work.clone()]),
+            ..Events::default()
+        };
+        let (made, _) = lab
+            .run_with(&config, &[("from", &rows)], &lab.folder("work"), 2, &earlier)
+            .unwrap();
+        assert!(files(&made) == fresh, "{objective}");
+        let own = lab.folder("work");
+        for entry in std::fs::read_dir(&work).unwrap() {
+            let entry = entry.unwrap();
+            let state = own.join(entry.file_name());
+            std::fs::create_dir(&state).unwrap();
+            for (name, bytes) in files(&entry.path()) {
+                std::fs::write(state.join(name), bytes).unwrap();
+            }
+        }
+        let events = Events::default();
+        let (made, _) = lab
+            .run_with(&config, &[("from", &rows)], &own, 2, &events)
+            .unwrap();
+        assert!(files(&made) == fresh, "{objective}");
+        let notes = [earlier, events].map(|events| events.notes.lock().unwrap().clone());
+        assert!(
+            !notes.concat().iter().any(|note| note.starts_with("resuming")),
+            "{objective}: {notes:?}"
+        );
+        assert_eq!(
+            notes[1][0],
+            "the checkpoint of step 1 cannot be used: it belongs to another run"
+        );
+    }
+}
+
 #[test]
 fn resume_ends_in_the_same_bits_for_any_threads_and_micro_batches() {
     let lab = Lab::new();
