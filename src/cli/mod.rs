@@ -30,6 +30,7 @@ pub mod graph;
 pub mod init;
 pub mod logits;
 mod named;
+pub mod objectives;
 pub mod path;
 mod piped;
 pub mod plan;
@@ -129,6 +130,9 @@ pub enum Command {
     /// List the compiled shapes, their parameters and memory
     #[command(long_about = shapes::LONG_ABOUT)]
     Shapes(shapes::Args),
+    /// List the objectives, what fits them and what they cost
+    #[command(long_about = objectives::LONG_ABOUT)]
+    Objectives(objectives::Args),
     /// List the corpora that manifests may name
     #[command(long_about = corpora::LONG_ABOUT)]
     Corpora(corpora::Args),
@@ -220,6 +224,7 @@ impl Command {
             }
             .to_owned(),
             Self::Shapes(_) => "list the shapes".to_owned(),
+            Self::Objectives(_) => "list the objectives".to_owned(),
             Self::Corpora(_) => "list the corpora".to_owned(),
             Self::Tokenizers(_) => "list the tokenizers".to_owned(),
             Self::Downloads(args) => if args.forget.is_some() {
@@ -275,6 +280,7 @@ impl Command {
             Self::Validate(args) => validate::run(args, terminal),
             Self::Schema(args) => schema::run(args, terminal),
             Self::Shapes(args) => shapes::run(args, terminal),
+            Self::Objectives(args) => objectives::run(args, terminal),
             Self::Corpora(args) => corpora::run(args, terminal),
             Self::Tokenizers(args) => tokenizers::run(args, terminal),
             Self::Downloads(args) => downloads::run(args, terminal),

@@ -1,13 +1,19 @@
 //! Fields and tokenizers as the configurations of other programs name them.
 
+use serde_json::{Map, Value, json};
+
 use super::fault::alternatives;
 use super::json::{Node, pointer_join, pointer_tokens};
+use super::kinds::{argument, spaced};
 use super::schema_check::{options, stage_schema};
 use super::source::RemoteFile;
+use super::sweep::SIGN;
 use super::vocabularies::Published;
 
 /// Names that other programs give to fields of ours.
 pub(super) const SYNONYMS: &[(&str, &str)] = &[
+    ("T", "steps"),
+    ("antithetic_sampling", "antithetic"),
     ("batch_size", "batch"),
     ("block_size", "length"),
     ("ckpt_every", "checkpoint_every"),
@@ -34,11 +40,14 @@ pub(super) const SYNONYMS: &[(&str, &str)] = &[
     ("max_length", "length"),
     ("max_seq_length", "length"),
     ("max_steps", "steps"),
+    ("mask_prob", "rate"),
     ("micro_batch_size", "micro_batch"),
     ("mixed_precision", "precision"),
+    ("mlm_probability", "rate"),
     ("needs", "from"),
     ("num_samples", "count"),
     ("num_steps", "steps"),
+    ("sampling_eps", "sampling_epsilon"),
     ("save_every", "checkpoint_every"),
     ("save_steps", "checkpoint_every"),
     ("scheduler", "schedule"),
@@ -184,6 +193,18 @@ const ELSEWHERE: &[(&[&str], &str)] = &[
         "`shape` sets the sizes of the network; `mdlm shapes` lists the shapes",
     ),
     (
+        &["diffusion", "graph", "prior", "transition"],
+        "leave it out: the noise of every objective but `ar` masks tokens; `mdlm objectives` lists the objectives",
+    ),
+    (
+        &["backbone"],
+        "leave it out: the kind of the `objective` chooses the network, a plain transformer for `ar` and a DiT for all others",
+    ),
+    (
+        &["predictor"],
+        "set the `kind` of `sampler` of a sample stage: `ancestral` (`ddpm`) or `cached` (`ddpm_cache`)",
+    ),
+    (
         &["optim", "optimizer"],
         "the optimizer is always AdamW; set `learning_rate`, `beta1`, `beta2`, `epsilon` and `weight_decay`",
     ),
@@ -213,6 +234,138 @@ pub(super) fn elsewhere(key: &str) -> Option<&'static str> {
     let key = key.to_lowercase().replace('-', "_");
     let found = ELSEWHERE.iter().find(|(names, _)| names.contains(&&*key));
     found.map(|(_, hint)| *hint)
+}
+
+/// Kinds as other programs and papers call them: the field that has the `kind`, their names, and ours.
+const KINDS: &[(&str, &[&str], &[&str])] = &[
+    (
+        "objective",
+        &[
+            "arm",
+            "autoregression",
+            "autoregressive",
+            "causal",
+            "causal_lm",
+            "clm",
+            "gpt",
+            "gpt2",
+            "lm",
+            "next_token",
+        ],
+        &["ar"],
+    ),
+    (
+        "objective",
+        &["bert", "bert_mouth", "masked_language_modelling", "masked_lm"],
+        &["mlm"],
+    ),
+    (
+        "objective",
+        &["diffusion", "masked_diffusion", "md4", "mdm", "subs"],
+        &["mdlm"],
+    ),
+    ("objective", &["score", "score_entropy"], &["sedd"]),
+    (
+        "objective",
+        &["absorb", "absorbing", "absorbing_state"],
+        &["mdlm", "sedd", "d3pm"],
+    ),
+    ("sampler", &["ddpm"], &["ancestral"]),
+    ("sampler", &["ddpm_cache"], &["cached"]),
+    (
+        "sampler",
+        &["ar", "autoregression", "left_to_right"],
+        &["autoregressive"],
+    ),
+    ("times", &["importance_sampling"], &["importance"]),
+];
+
+/// The kinds that a name of another program may stand for, in the field that has the `kind`.
+#[must_use]
+pub fn kinds_meant(field: &str, name: &str) -> Option<&'static [&'static str]> {
+    let name = name.to_lowercase().replace(['-', ' '], "_");
+    let found = KINDS
+        .iter()
+        .find(|(of, names, _)| *of == field && names.contains(&&*name));
+    found.map(|(.., ours)| *ours)
+}
+
+/// The way out where a field of the MDLM authors' configuration about training stands in a train stage or in its
+/// objective: the objective to write.
+pub(super) fn of_authors(tree: &Node, pointer: &str, key: &str) -> Option<String> {
+    let tokens: Vec<_> = pointer_tokens(pointer).collect();
+    let tokens: Vec<&str> = tokens.iter().map(String::as_str).collect();
+    let (["stages", name] | ["stages", name, "objective"]) = tokens.as_slice() else {
+        return None;
+    };
+    let stage = tree.at(&pointer_join("/stages", name))?;
+    let kind = stage.member("kind").and_then(|kind| kind.value.as_str());
+    let member = tree.at(pointer)?.member(key)?;
+    let value = member.value.to_json();
+    let is_off = value == false || value == 0;
+    if key == "T" && is_off && matches!(kind, Some("train" | "evaluate")) {
+        return Some("leave it out: continuous time is the default".to_owned());
+    }
+    if kind != Some("train") {
+        return None;
+    }
+    let fields = match (key, value.as_str()) {
+        ("T", _) => json!({ "steps": value }),
+        ("importance_sampling" | "change_of_variables" | "subs_masking", _) if is_off => {
+            return Some("leave it out: it is off by default".to_owned());
+        }
+        ("importance_sampling", _) => json!({ "times": { "kind": "importance" } }),
+        ("change_of_variables", _) => json!({ "times": { "kind": "change_of_variables" } }),
+        // D3PM whose mask has no probability (arXiv 2406.07524, eq. 41).
+        ("subs_masking", _) => {
+            json!({ "kind": "mdlm", "steps": super::DEFAULT_D3PM_STEPS, "carry_over": false })
+        }
+        ("parameterization", Some(written)) => {
+            let names = super::Objective::every_kind().map(|objective| objective.kind());
+            let ours = names.into_iter().find(|name| *name == written);
+            let ours = ours.or_else(|| Some(kinds_meant("objective", written)?[0]))?;
+            json!({ "kind": ours })
+        }
+        ("sampling_eps" | "antithetic_sampling", _) => {
+            let (_, ours) = SYNONYMS.iter().find(|(other, _)| *other == key)?;
+            json!({ *ours: value })
+        }
+        _ => return None,
+    };
+    let fields = fields.as_object()?.clone();
+    let (name, point) = name.split_once(SIGN).unwrap_or((*name, ""));
+    if point.contains(key) {
+        return None;
+    }
+    let objective = stage
+        .member("objective")
+        .map(|objective| objective.value.to_json());
+    let mut written = match objective {
+        Some(Value::Object(written)) => written,
+        _ => Map::from_iter([("kind".to_owned(), json!("mdlm"))]),
+    };
+    written.shift_remove(key);
+    written.extend(fields.clone());
+    let kinds = stage_schema("train")?["properties"]["objective"]["oneOf"].as_array()?;
+    let branch = kinds
+        .iter()
+        .find(|branch| branch["properties"]["kind"]["const"] == written["kind"])?;
+    if written
+        .keys()
+        .any(|field| branch["properties"].get(field).is_none())
+    {
+        return None;
+    }
+    if member.key_span.source > 0 {
+        let set =
+            |(field, value): (&String, &Value)| argument(&format!("stages.{name}.objective.{field}"), value);
+        let arguments: Vec<_> = fields.iter().map(set).collect();
+        return Some(format!("`{}`", arguments.join(" ")));
+    }
+    Some(format!(
+        "write `\"objective\": {}`",
+        spaced(&Value::Object(written))
+    ))
 }
 
 /// Other names of the published tokenizers.
@@ -540,6 +693,110 @@ mod tests {
             .iter()
             .filter_map(|fault| fault.hint.clone())
             .collect()
+    }
+
+    /// A manifest with these settings of its train stage.
+    fn trained(settings: &Value, overrides: &[String]) -> Result<crate::manifest::Loaded, Vec<String>> {
+        let mut train = json!({ "kind": "train", "from": "rows", "shape": "nano", "steps": 9000 });
+        train
+            .as_object_mut()
+            .unwrap()
+            .extend(settings.as_object().unwrap().clone());
+        let manifest = json!({ "name": "x", "seed": 1, "stages": {
+            "text": { "kind": "source", "input": { "kind": "files", "files": ["a"] } },
+            "tokens": { "kind": "tokenize", "from": "text", "tokenizer": { "kind": "characters" } },
+            "rows": { "kind": "pack", "from": "tokens", "length": 32 },
+            "model": train,
+        } });
+        let loaded = Manifest::from_bytes("x", manifest.to_string().into_bytes(), overrides);
+        loaded.map_err(|faults| {
+            let hints = faults.list.into_iter().filter_map(|fault| fault.hint);
+            hints.collect()
+        })
+    }
+
+    #[test]
+    fn an_objective_as_others_write_it_is_answered_with_the_object_to_write() {
+        for (settings, expected) in [
+            (json!({ "objective": "ar" }), r#"{ "kind": "ar" }"#),
+            (json!({ "objective": "gpt" }), r#"{ "kind": "ar" }"#),
+            (json!({ "objective": "BERT" }), r#"{ "kind": "mlm" }"#),
+            (json!({ "objective": "subs" }), r#"{ "kind": "mdlm" }"#),
+            (json!({ "objective": "d3mp" }), r#"{ "kind": "d3pm" }"#),
+            (json!({ "T": 1000 }), r#"{ "kind": "mdlm", "steps": 1000 }"#),
+            (
+                json!({ "objective": { "kind": "mdlm", "T": 1000, "antithetic": false } }),
+                r#"{ "kind": "mdlm", "antithetic": false, "steps": 1000 }"#,
+            ),
+            (json!({ "parameterization": "d3pm" }), r#"{ "kind": "d3pm" }"#),
+            (json!({ "parameterization": "subs" }), r#"{ "kind": "mdlm" }"#),
+            (
+                json!({ "subs_masking": true }),
+                r#"{ "kind": "mdlm", "steps": 1000, "carry_over": false }"#,
+            ),
+            (
+                json!({ "objective": { "kind": "mdlm", "importance_sampling": true } }),
+                r#"{ "kind": "mdlm", "times": { "kind": "importance" } }"#,
+            ),
+            (
+                json!({ "change_of_variables": true }),
+                r#"{ "kind": "mdlm", "times": { "kind": "change_of_variables" } }"#,
+            ),
+            (
+                json!({ "sampling_eps": 0.01 }),
+                r#"{ "kind": "mdlm", "sampling_epsilon": 0.01 }"#,
+            ),
+        ] {
+            let hint = format!("write `\"objective\": {expected}`");
+            assert_eq!(trained(&settings, &[]).unwrap_err(), [hint], "{settings}");
+            let objective: Value = serde_json::from_str(expected).unwrap();
+            trained(&json!({ "objective": objective }), &[]).unwrap();
+        }
+        for (settings, hint) in [
+            (json!({ "T": 0 }), "leave it out: continuous time is the default"),
+            (
+                json!({ "objective": { "kind": "mdlm", "change_of_variables": false } }),
+                "leave it out: it is off by default",
+            ),
+            (json!({ "objective": { "kind": "gpt" } }), "did you mean `ar`?"),
+            (
+                json!({ "objective": { "kind": "autoregressive" } }),
+                "did you mean `ar`?",
+            ),
+            (
+                json!({ "objective": { "kind": "score_entropy" } }),
+                "did you mean `sedd`?",
+            ),
+            (
+                json!({ "objective": { "kind": "absorb" } }),
+                "did you mean `mdlm`, `sedd` or `d3pm`?",
+            ),
+            (
+                json!({ "objective": { "kind": "mlm", "mlm_probability": 0.3 } }),
+                "did you mean `rate`?",
+            ),
+        ] {
+            assert_eq!(trained(&settings, &[]).unwrap_err(), [hint], "{settings}");
+        }
+        // Scores have no steps, and no hint writes them.
+        let sedd = json!({ "objective": { "kind": "sedd", "T": 1000 } });
+        assert_eq!(trained(&sedd, &[]).unwrap_err(), [""; 0]);
+        for (argument, way) in [
+            (
+                "stages.model.objective=gpt",
+                "--set stages.model.objective.kind=ar",
+            ),
+            (
+                "stages.model.objective.importance_sampling=true",
+                r#"--set 'stages.model.objective.times={"kind":"importance"}'"#,
+            ),
+            ("stages.model.T=1000", "--set stages.model.objective.steps=1000"),
+        ] {
+            let hints = trained(&json!({}), &[argument.to_owned()]).unwrap_err();
+            assert_eq!(hints, [format!("`{way}`")], "{argument}");
+            let followed = way.trim_start_matches("--set ").trim_matches('\'').to_owned();
+            trained(&json!({}), &[followed]).unwrap();
+        }
     }
 
     #[test]

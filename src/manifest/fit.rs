@@ -147,6 +147,17 @@ impl Objective {
         all
     }
 
+    /// How often a sampler that fits asks the network about a row of `length` tokens, at most.
+    #[must_use]
+    pub fn network_calls(&self, sampler: &Sampler, steps: u32, length: u32) -> u32 {
+        match sampler {
+            Sampler::Cached(_) => steps.min(length),
+            // A last step draws what is masked at time 0.
+            Sampler::Ancestral(_) => steps + u32::from(self.predicts_mask()),
+            Sampler::Autoregressive(_) => length.saturating_sub(1),
+        }
+    }
+
     /// Settings that change what fits the objective or what it costs, each as in a manifest, and the objective with them.
     #[must_use]
     pub fn variants(&self) -> Vec<(&'static str, Self)> {

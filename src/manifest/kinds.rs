@@ -3,6 +3,8 @@
 
 use serde_json::{Map, Value, json};
 
+use super::elsewhere::kinds_meant;
+use super::fault::did_you_mean;
 use super::json::{Data, Member, Node, Span, pointer_tokens};
 use super::schema::resolved;
 use super::sweep::SIGN;
@@ -117,14 +119,25 @@ pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<(&'static s
 }
 
 /// The way out where the field at `pointer`, one with a default kind, has the name of a kind of its `schema` in place of an
-/// object; nothing for a kind that needs further fields.
+/// object, be it misspelt or another program's; nothing for a kind that needs further fields.
 pub(super) fn named_by_string(tree: &Node, pointer: &str, schema: &Value) -> Option<String> {
     let node = tree.at(pointer)?;
-    let kind = node.as_str()?;
+    let written_kind = node.as_str()?;
     let (parent, field) = pointer.rsplit_once('/')?;
     default_kind(field)?;
-    let mut branches = schema["oneOf"].as_array()?.iter();
-    let branch = branches.find(|branch| branch["properties"]["kind"]["const"] == kind)?;
+    let branches = schema["oneOf"].as_array()?;
+    let kinds = branches
+        .iter()
+        .filter_map(|branch| branch["properties"]["kind"]["const"].as_str());
+    let kinds: Vec<_> = kinds.collect();
+    let meant = kinds_meant(field, written_kind).map(|kinds| kinds[0]);
+    let kind = Some(written_kind)
+        .filter(|kind| kinds.contains(kind))
+        .or(meant)
+        .or_else(|| did_you_mean(written_kind, kinds.iter().copied()))?;
+    let branch = branches
+        .iter()
+        .find(|branch| branch["properties"]["kind"]["const"] == kind)?;
     if branch["required"] != json!(["kind"]) {
         return None;
     }
@@ -186,7 +199,7 @@ pub(super) fn spaced(value: &Value) -> String {
 }
 
 /// An override of a field: text without its quotes, and quoted for a shell where it holds JSON.
-fn argument(path: &str, value: &Value) -> String {
+pub(super) fn argument(path: &str, value: &Value) -> String {
     match value {
         Value::String(text) => format!("--set {path}={text}"),
         Value::Array(_) | Value::Object(_) => format!("--set '{path}={value}'"),

@@ -58,7 +58,7 @@ pub mod sweep;
 pub mod vocabularies;
 
 pub use compare::{Compare, Compared, Metric, Seed};
-pub use elsewhere::tokenizer as tokenizer_object;
+pub use elsewhere::{kinds_meant, tokenizer as tokenizer_object};
 pub(crate) use fault::did_you_mean;
 pub use fault::{Code, Fault, Faults, Location, Related};
 pub use load::Loaded;

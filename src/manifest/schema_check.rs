@@ -10,7 +10,7 @@ use jsonschema::error::ValidationErrorKind as Kind;
 use jsonschema::{ValidationError, Validator};
 use serde_json::Value;
 
-use super::elsewhere::{SYNONYMS, elsewhere, missing_of_tokenizer, object_to_write};
+use super::elsewhere::{SYNONYMS, elsewhere, kinds_meant, missing_of_tokenizer, object_to_write, of_authors};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
 use super::json::{Node, Span, pointer_join, pointer_tokens};
 use super::kinds;
@@ -73,6 +73,12 @@ fn in_files(schema: &Value, node: &Node, key: &str) -> Option<String> {
     Some(format!(
         "it belongs in an object of `files`: write \"files\": [{{ {written}\"{key}\": {value} }}{more}]"
     ))
+}
+
+/// The way out for a kind as another program calls it.
+fn kinds_elsewhere(pointer: &str, kind: &str) -> Option<String> {
+    let meant = kinds_meant(pointer.rsplit('/').next()?, kind)?;
+    Some(format!("did you mean {}?", alternatives(meant)))
 }
 
 /// The schema of a kind of stage.
@@ -382,7 +388,7 @@ impl Wording<'_> {
                     )
                     .value(&value)
                     .expected(one_of)
-                    .maybe_hint(suggestion(kind, tags)),
+                    .maybe_hint(kinds_elsewhere(path, kind).or_else(|| suggestion(kind, tags))),
                     _ => wrong_type(self.tree, &member.value, &at, &value, &one_of),
                 });
             }
@@ -548,10 +554,13 @@ impl Wording<'_> {
             );
             return;
         }
+        let authors = of_authors(self.tree, finding.path, key);
         let synonym = SYNONYMS
             .iter()
-            .find(|(other, ours)| *other == key && fields.contains(ours));
-        let elsewhere = in_format(finding.schema, node, key)
+            .find(|(other, ours)| *other == key && fields.contains(ours))
+            .filter(|_| authors.is_none());
+        let elsewhere = authors
+            .or_else(|| in_format(finding.schema, node, key))
             .or_else(|| in_files(finding.schema, node, key))
             .or_else(|| elsewhere(key).map(str::to_owned))
             .filter(|_| synonym.is_none());

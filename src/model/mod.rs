@@ -8,6 +8,7 @@ mod cuda_learner;
 pub mod cuda_network;
 mod device;
 pub mod dit;
+pub mod flops;
 pub mod footprint;
 mod host_learner;
 mod initial;

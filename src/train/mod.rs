@@ -17,6 +17,7 @@
 mod batch;
 pub mod checkpoint;
 mod config;
+pub mod cost;
 mod diagnosis;
 mod learning_rate;
 mod metrics;
