@@ -471,7 +471,7 @@ mod tests {
     /// move chances and tokens, and rows of different numbers of valid tokens.
     #[test]
     fn a_step_deviates_as_simulated_steps_do() {
-        const STEPS: u64 = 2000;
+        const STEPS: u64 = 4000;
         const BATCH: u32 = 8;
         let truth = Distribution::random(4, 3, 6);
         let network = Posterior::new(truth.clone());
@@ -505,9 +505,9 @@ mod tests {
                         found.nats_per_token.value / mean,
                         found.step_deviation.value / deviation,
                     ];
-                    // The deviation of 2000 steps is known within 2% where their losses are near normal.
+                    // The deviation of 4000 steps is known within 2%, their mean within 1%; 600 rows add as much.
                     assert!(
-                        (ratios[0] - 1.0).abs() < 0.03 && (ratios[1] - 1.0).abs() < 0.08,
+                        (ratios[0] - 1.0).abs() < 0.04 && (ratios[1] - 1.0).abs() < 0.08,
                         "{schedule:?} {times:?} {weighting:?} {antithetic}: {ratios:?}"
                     );
                 }
