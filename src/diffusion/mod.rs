@@ -30,6 +30,7 @@ mod forward;
 pub mod objective;
 mod parameterization;
 mod posterior;
+mod quantity;
 mod schedule;
 
 pub use forward::{
@@ -38,6 +39,7 @@ pub use forward::{
 pub use objective::{Draw, Given, Mdlm, Method, Objective, shift};
 pub use parameterization::Subs;
 pub use posterior::Posterior;
+pub use quantity::Quantity;
 #[cfg(test)]
 pub(crate) use schedule::EVERY_SCHEDULE;
 pub use schedule::Schedule;

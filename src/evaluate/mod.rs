@@ -17,11 +17,10 @@
 //! of freedom; the interval of the perplexity is its exponential. More draws would reduce the error by at most √(Σ s² /
 //! D) / Σ n, with s² the variance among a row's draws (stratified draws vary less), and at most by the whole error.
 
-mod quantity;
 mod statistics;
 mod variance;
 
-pub use quantity::Quantity;
+pub use crate::diffusion::Quantity;
 pub use statistics::Interval;
 pub use variance::{LEAST_ROWS, LossVariance, Losses, VarianceProbe};
 

@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use serde::{Deserialize, Serialize};
 
 use crate::data::Unit;
-use crate::evaluate::Quantity;
+use crate::diffusion::Quantity;
 use crate::manifest::Estimator;
 use crate::plural::counted;
 

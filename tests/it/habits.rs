@@ -173,7 +173,7 @@ fn words_of_other_programs_are_answered() {
         ),
         (
             "plan pipelines/tiny.json --set steps=5",
-            "did you mean `--set stages.model.steps=5` or `--set stages.texts.steps=5`?",
+            "did you mean `--set stages.model.steps=5`, `--set stages.bound.steps=5` or `--set stages.texts.steps=5`?",
         ),
         (
             "plan pipelines/tiny.json --set stages/model/steps=5",
