@@ -210,7 +210,7 @@ fn moved(backbone: Backbone) -> Vec<f32> {
 #[test]
 fn cuda_steps_of_every_objective_equal_those_of_the_cpu_in_the_planned_memory() {
     let folder = tempfile::tempdir().unwrap();
-    let three = |config: &mut TrainConfig| config.steps = 3;
+    let three = |config: &mut TrainConfig| (config.steps, config.batch) = (3, 2);
     for (name, settings) in distinct() {
         let backbone = settings.backbone();
         let start = moved(backbone);
@@ -229,9 +229,9 @@ fn cuda_steps_of_every_objective_equal_those_of_the_cpu_in_the_planned_memory() 
         let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
         let mut learner = CudaLearner::<Nano>::new(cuda, backbone, &start).unwrap();
         let workload = workload(&settings, &*built(&settings));
-        assert_eq!(learner.micro_batch(4, Some(2), workload).unwrap(), 2);
+        assert_eq!(learner.micro_batch(2, Some(2), workload).unwrap(), 2);
         let planned =
-            model::cuda_network::memory(nano(), backbone, workload, DType::F32, 2, Some(4)).unwrap();
+            model::cuda_network::memory(nano(), backbone, workload, DType::F32, 2, Some(2)).unwrap();
         let (found, found_end, moments) = run_of(
             &settings,
             &mut learner,

@@ -31,7 +31,8 @@ pub(super) fn distinct() -> Vec<(&'static str, manifest::Objective)> {
             built.pattern(),
             built.passes(),
             built.support().includes_mask,
-            workload(settings, &*built),
+            built.loss(),
+            settings.is_time_conditioned(),
         );
         let is_new = !asked.contains(&own);
         asked.push(own);
