@@ -106,7 +106,7 @@ const MIN_TRAINED_VOCABULARY: u32 = 300;
 /// Rows packed into one shard: about 32 MB at 128 tokens of 16 bits.
 pub const DEFAULT_SHARD_ROWS: u32 = 131_072;
 
-/// A pipeline that turns text into a trained, evaluated and sampled masked diffusion language model.
+/// A pipeline that turns text into a trained, evaluated and sampled language model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[schemars(title = "mdlm pipeline")]
 #[serde(deny_unknown_fields)]
@@ -152,7 +152,7 @@ pub enum Stage {
     Pack(Pack),
     /// Trains a network on packed rows with the objective in `objective`, by default masked diffusion.
     Train(Train),
-    /// Computes an upper bound on the perplexity of a model on packed rows.
+    /// Computes the perplexity of a model on packed rows: an upper bound, the exact value or the pseudo-perplexity.
     Evaluate(Evaluate),
     /// Samples texts from a model.
     Sample(Sample),
@@ -480,7 +480,8 @@ pub struct Train {
     /// everything else is evaluated and sampled in f32. Default: less precision must be asked for.
     #[serde(default)]
     pub precision: Precision,
-    /// Objective of training. Default: MDLM in the authors' configuration (arXiv 2406.07524).
+    /// Objective of training; `mdlm objectives` lists them with their costs. Default: MDLM in the authors' configuration
+    /// (arXiv 2406.07524).
     #[serde(default)]
     pub objective: Objective,
     /// Number of steps between validations; 0 validates only at the end. It does not affect the weights: a change of
@@ -565,7 +566,7 @@ impl Precision {
     }
 }
 
-/// Computes an upper bound on the perplexity of a model on packed rows.
+/// Computes the perplexity of a model on packed rows.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluate {
@@ -593,7 +594,8 @@ pub struct Evaluate {
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub bound: BoundEnds,
     /// Number of Monte Carlo draws per row. The times of a row's draws are stratified, and the report gives a 95%
-    /// interval. Default: our choice; four times as many draws halve the interval.
+    /// interval. Only for the estimators `time` and `count`: the others draw nothing. Default: our choice; four times as
+    /// many draws halve the interval.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100_000))]
     pub draws: u32,
@@ -637,17 +639,17 @@ pub enum Weights {
 #[serde(rename_all = "snake_case")]
 pub enum Estimator {
     /// Draws a time, masks each token with the schedule's probability and weights the loss with the schedule's rate
-    /// (arXiv 2406.07524, eq. 10).
+    /// (arXiv 2406.07524, eq. 10; with `steps`, eq. 43). For `mdlm`, `sedd` and `d3pm`.
     #[default]
     Time,
-    /// Draws the number of masked tokens uniformly and weights the loss with length / number (arXiv 2502.09992): lower
-    /// variance. It estimates the same bound as `time`, and is the any-order bound of a masked language model. Only for
-    /// a model without time conditioning.
+    /// Draws the number of masked tokens uniformly and weights the loss with length / number (arXiv 2502.09992): the
+    /// any-order bound. It is the bound that `time` estimates, with lower variance. For `mlm`, and for `mdlm` without
+    /// time conditioning and with both of its switches on.
     Count,
-    /// The exact likelihood of an autoregressive model, by the chain rule. Nothing is drawn.
+    /// The exact likelihood of a model of `ar`, by the chain rule. Nothing is drawn.
     Exact,
     /// Pseudo-perplexity: each token is masked alone and predicted from all others (arXiv 1902.04094). It is not a bound
-    /// on the likelihood. One network call per token. Only for a masked model without time conditioning.
+    /// on the likelihood. Nothing is drawn, and each token takes a network call. For the same models as `count`.
     Pseudo,
 }
 
@@ -684,13 +686,15 @@ pub struct Sample {
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,
-    /// How texts are drawn. Default: that of the model's objective, `cached` for a model without time conditioning (the
-    /// MDLM authors' configuration, `ddpm_cache`, arXiv 2406.07524), `ancestral` for one with, `autoregressive` for `ar`.
+    /// How texts are drawn. Default: `autoregressive` for a model of `ar`; `cached` for a model without time conditioning
+    /// that gives the mask no probability (the MDLM authors' configuration, `ddpm_cache`, arXiv 2406.07524); `ancestral`
+    /// for all others.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sampler: Option<Sampler>,
     /// Starts from rows whose BOS, and EOS in wrapped rows, are already in place instead of masked. The network sees
-    /// only relative positions, so these tokens show it where a row begins and ends. Default: the MDLM authors start
-    /// from rows that are all masked (arXiv 2406.07524).
+    /// only relative positions, so these tokens show it where a row begins and ends. The sampler `autoregressive` does
+    /// not have it: it always begins with BOS. Default: the MDLM authors start from rows that are all masked (arXiv
+    /// 2406.07524).
     #[serde(default)]
     pub given_ends: bool,
     /// Number that the logits are divided by; below 1, likely tokens become more likely. Default: the model's own

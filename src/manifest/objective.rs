@@ -192,21 +192,23 @@ pub struct MdlmObjective {
     #[schemars(range(min = 1, max = 1_000_000))]
     #[schemars(title = "Steps of discrete time")]
     pub steps: Option<u32>,
-    /// Whether the mask has no probability in the network's prediction, since clean text has no masks. Off, the loss of
-    /// a step is the divergence of arXiv 2406.07524, eq. 39, and `steps` is needed. Default: SUBS (arXiv 2406.07524).
+    /// Whether the mask has no probability in the network's prediction, since clean text has no masks. If `false`, the
+    /// loss of a step is the divergence of arXiv 2406.07524, eq. 39, and `steps` is needed. Default: `true`, as SUBS has
+    /// it (arXiv 2406.07524, section 3.2.3).
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub zero_masking: bool,
-    /// Whether a token that is not masked is taken to be the clean one. Off, the network is also trained to predict
-    /// every token of the clean row (the reconstruction term), which is a second forward pass, and `steps` is needed.
-    /// Default: SUBS (arXiv 2406.07524).
+    /// Whether a token that is not masked is taken to be the clean one. If `false`, the network is also trained to
+    /// predict every token of the clean row (the reconstruction term), which takes a second pass of each row, and
+    /// `steps` is needed. Default: `true`, as SUBS has it (arXiv 2406.07524, section 3.2.3).
     #[serde(default = "yes", skip_serializing_if = "is_true")]
     pub carry_over: bool,
-    /// Weight of a masked token's negative log-likelihood in the training loss. Default: the bound's.
+    /// Weight of a masked token's negative log-likelihood in the training loss. `mdlm variance` measures the variance of
+    /// the loss estimate under each. Default: `elbo`, that of the bound.
     #[serde(default, skip_serializing_if = "is_default")]
     pub weighting: Weighting,
-    /// Distribution of the times that are drawn in training; evaluation does not depend on it. Only in continuous time.
-    /// `mdlm variance` measures the variance of the loss estimate under each. Default: the MDLM authors' configuration
-    /// (arXiv 2406.07524).
+    /// Distribution of the times that are drawn in training; evaluation does not depend on it. Only without `steps`.
+    /// `mdlm variance` measures the variance of the loss estimate under each. Default: `uniform`, the MDLM authors'
+    /// configuration (arXiv 2406.07524).
     #[serde(default, skip_serializing_if = "is_default")]
     pub times: Times,
 }
@@ -264,8 +266,8 @@ pub enum Weighting {
     CrossEntropy,
 }
 
-/// Distribution of the times that are drawn in training. With the weighting `elbo`, each weights the loss with the
-/// inverse of its density.
+/// Distribution of the times that are drawn in training. With the weighting `elbo`, the loss is divided by the density of
+/// its time, so that its expectation is the same for each but `clipped`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Times {
@@ -278,8 +280,8 @@ pub enum Times {
     /// The same masked fractions as `importance`. A time-conditioned network is fed the uniform number in the place of
     /// the noise level (change of variables, arXiv 2406.07524).
     ChangeOfVariables,
-    /// A bell about a time: a logistic distribution, cut to the times that can be drawn. It stands for the bell-shaped
-    /// times of arXiv 2605.13026.
+    /// A bell: a logistic distribution about a time, cut to the times that can be drawn (after the bell-shaped times of
+    /// arXiv 2605.13026).
     Bell(Bell),
     /// The masked fraction uniform between two limits (clipped schedule, arXiv 2503.09573). The loss is then the part of
     /// the bound between them.
@@ -290,7 +292,7 @@ pub enum Times {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Bell {
-    /// The likeliest time. Default: the middle.
+    /// The likeliest time. Default: the middle of the times.
     #[serde(default = "half")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub center: f64,
@@ -334,7 +336,8 @@ pub struct SeddObjective {
     /// independently. Default: the MDLM authors' configuration of SEDD (arXiv 2406.07524).
     #[serde(default = "yes")]
     pub antithetic: bool,
-    /// Gives the network the noise level of each row as an input. Scores depend on it, so it cannot be off. Default: on.
+    /// Gives the network the noise level of each row as an input. `false` is refused. Default: scores depend on the noise
+    /// level.
     #[serde(default = "yes")]
     pub time_conditioning: bool,
 }
@@ -388,16 +391,18 @@ impl Default for D3pmObjective {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct MlmObjective {
-    /// Probability that a token is chosen to be predicted. Default: BERT's (arXiv 1810.04805).
+    /// Probability that a token is chosen to be predicted; `random` and `kept` share out the chosen ones, and the rest of
+    /// them become the mask. Default: BERT's (arXiv 1810.04805).
     #[serde(default = "default_mlm_rate")]
     #[schemars(range(min = 0.001, max = 1.0))]
     pub rate: f64,
-    /// Share of the chosen tokens that are replaced by a random token in the place of the mask. Default: BERT's (arXiv
-    /// 1810.04805).
+    /// Share of the chosen tokens that a random token replaces instead of the mask; at most 1 together with `kept`.
+    /// Default: BERT's (arXiv 1810.04805).
     #[serde(default = "tenth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub random: f64,
-    /// Share of the chosen tokens that stay as they are. Default: BERT's (arXiv 1810.04805).
+    /// Share of the chosen tokens that stay as they are; at most 1 together with `random`. Default: BERT's (arXiv
+    /// 1810.04805).
     #[serde(default = "tenth")]
     #[schemars(range(min = 0.0, max = 1.0))]
     pub kept: f64,

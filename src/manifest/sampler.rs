@@ -10,11 +10,13 @@ use super::published::{Grid, is_default};
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Sampler {
     /// Ancestral sampling that runs the network only after a token has changed (`ddpm_cache`). It draws the same texts
-    /// as `ancestral`, with at most min(steps, L) network calls per row. Only for a model without time conditioning.
+    /// as `ancestral`, with at most min(steps, L) network calls per row. Only for a model without time conditioning that
+    /// gives the mask no probability.
     Cached(AncestralSteps),
-    /// Ancestral sampling that runs the network at every step (`ddpm`).
+    /// Ancestral sampling that runs the network at every step (`ddpm`). For every model but that of `ar`.
     Ancestral(AncestralSteps),
-    /// Draws one token after the other, from left to right. Only for an autoregressive model, which has no other sampler.
+    /// Draws one token after the other, from left to right, with L − 1 network calls per row. Only for a model of `ar`,
+    /// which has no other sampler.
     Autoregressive(Autoregressive),
 }
 
@@ -27,12 +29,6 @@ impl Sampler {
             Self::Ancestral(_) => "ancestral",
             Self::Autoregressive(_) => "autoregressive",
         }
-    }
-
-    /// Whether it needs a network without time conditioning, whose output depends on the tokens alone.
-    #[must_use]
-    pub fn ignores_time(&self) -> bool {
-        matches!(self, Self::Cached(_))
     }
 }
 

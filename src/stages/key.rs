@@ -580,6 +580,90 @@ mod tests {
         assert_eq!(objectives, 8);
     }
 
+    /// Settings that are in no key at their defaults, which the schema does not state as values: written or not, the keys are
+    /// those of results from before these settings.
+    #[test]
+    fn defaults_of_later_settings_give_the_keys_from_before_them() {
+        let [.., train, evaluate, sample, _] = smallest();
+        for (stage, fields) in [
+            (&train, json!({ "objective": { "kind": "mdlm" } })),
+            (
+                &train,
+                json!({ "objective": {
+                    "kind": "mdlm", "zero_masking": true, "carry_over": true, "weighting": "elbo",
+                    "times": { "kind": "uniform" }
+                } }),
+            ),
+            (&train, json!({ "warmup_rates": "from_one" })),
+            (&evaluate, json!({ "estimator": "time" })),
+            (&evaluate, json!({ "bound": "valid" })),
+            (&sample, json!({ "sampler": { "kind": "cached" } })),
+            (
+                &sample,
+                json!({ "sampler": { "kind": "cached", "grid": "exact" } }),
+            ),
+        ] {
+            let mut written = stage.clone();
+            written
+                .as_object_mut()
+                .unwrap()
+                .extend(fields.as_object().unwrap().clone());
+            assert_eq!(of(written), of(stage.clone()), "{fields}");
+        }
+    }
+
+    /// The settings of each objective in the key of a training, and the estimator and the sampler in the keys of stages that
+    /// leave them out. These lists do not grow either: see [`IN_THE_KEY`].
+    #[test]
+    fn an_objectives_settings_and_what_it_chooses_are_in_the_keys() {
+        let noise = "antithetic kind noise.epsilon noise.kind";
+        for (kind, settings, estimator, steps, sampler) in [
+            (
+                "mdlm",
+                format!("{noise} sampling_epsilon time_conditioning"),
+                "time",
+                Value::Null,
+                "cached",
+            ),
+            ("ar", "kind".to_owned(), "exact", Value::Null, "autoregressive"),
+            (
+                "sedd",
+                format!("{noise} sampling_epsilon time_conditioning"),
+                "time",
+                Value::Null,
+                "ancestral",
+            ),
+            (
+                "d3pm",
+                format!("{noise} steps time_conditioning"),
+                "time",
+                json!(1000),
+                "ancestral",
+            ),
+            (
+                "mlm",
+                "kept kind random rate".to_owned(),
+                "pseudo",
+                Value::Null,
+                "cached",
+            ),
+        ] {
+            let objective = crate::manifest::Objective::from_argument(kind).unwrap();
+            let config = |value: Value| {
+                let mut stage = stage(value);
+                stage.fill_in(&objective);
+                parts(&stage, 1).unwrap().config
+            };
+            let [.., mut train, evaluate, sample, _] = smallest();
+            train["objective"] = json!({ "kind": kind });
+            assert_eq!(paths(&config(train)["objective"]).join(" "), settings, "{kind}");
+            let evaluate = config(evaluate);
+            assert_eq!(evaluate["estimator"], estimator, "{kind}");
+            assert_eq!(evaluate["steps"], steps, "{kind}");
+            assert_eq!(config(sample)["sampler"], json!({ "kind": sampler }), "{kind}");
+        }
+    }
+
     #[test]
     fn a_name_is_in_the_key_as_far_as_it_tells_a_form() {
         let forms = |read: Value, names: &[&str]| {

@@ -1,4 +1,4 @@
-//! The network from outside: `mdlm shapes` and `mdlm logits`.
+//! The network from outside: `mdlm shapes`, `mdlm objectives` and `mdlm logits`.
 
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -32,6 +32,52 @@ fn the_shapes_are_listed() {
     assert_eq!(shapes[0]["name"], "nano");
     assert_eq!(shapes[0]["parameters"], 204_160);
     assert_eq!(shapes.as_array().unwrap().len(), mdlm::shapes::SHAPES.len());
+}
+
+#[test]
+fn the_objectives_are_listed_with_what_fits_and_what_they_cost() {
+    let output = mdlm()
+        .args(["objectives", "--shape", "nano", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let objectives: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let objectives = objectives.as_array().unwrap();
+    let kinds: Vec<_> = objectives
+        .iter()
+        .map(|one| one["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(kinds, ["mdlm", "ar", "sedd", "d3pm", "mlm"]);
+    let ratio = |index: usize| objectives[index]["relative_to_mdlm"].as_f64().unwrap();
+    assert_eq!(ratio(0).to_bits(), 1.0_f64.to_bits());
+    // AR answers all tokens where MDLM answers half; D3PM has a second pass, of the clean row, in which all are answered.
+    assert!(
+        ratio(1) > 1.2 && ratio(3) > 2.2 && ratio(4) < 1.0,
+        "{objectives:?}"
+    );
+    assert_eq!(objectives[3]["samplers"][0]["network_calls"], 129);
+    assert_eq!(objectives[1]["defaults"], serde_json::json!({ "kind": "ar" }));
+
+    let text = mdlm().arg("objectives").output().unwrap();
+    assert!(text.status.success());
+    let text = String::from_utf8(text.stdout).unwrap();
+    let one_line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in [
+        "paper arXiv 2107.03006, as in arXiv 2406.07524, eq. 39",
+        "estimators time, count, pseudo samplers cached, ancestral",
+        "1.00 of MDLM's",
+        "Costs are of shape `lm1b-small`",
+        "Absent on purpose: uniform noise, transition matrices Q_t in general, and graphs.",
+    ] {
+        assert!(one_line.contains(part), "{part}: {text}");
+    }
+    let unknown = mdlm().args(["objectives", "gpt"]).output().unwrap();
+    assert_eq!(unknown.status.code(), Some(2));
+    let talk = String::from_utf8(unknown.stderr).unwrap();
+    assert!(
+        talk.contains("no objective is called `gpt`") && talk.contains("did you mean `ar`?"),
+        "{talk}"
+    );
 }
 
 /// Writes weights in the flat order of a shape's backbone.
