@@ -7,6 +7,7 @@ use super::elsewhere::kinds_meant;
 use super::fault::did_you_mean;
 use super::json::{Data, Member, Node, Span, pointer_tokens};
 use super::schema::resolved;
+use super::schema_check::stage_schema;
 use super::sweep::SIGN;
 
 /// Former fields of a stage: its kind, the field, and the object that has the field now.
@@ -166,9 +167,16 @@ fn written(stage: &Node, kind_of_stage: &str, field: &str, kind: Option<&str>) -
     if let Some(kind) = kind.or_else(|| default_kind(field).filter(|_| !object.contains_key("kind"))) {
         object.shift_insert(0, "kind".to_owned(), json!(kind));
     }
+    let branches = stage_schema(kind_of_stage).map(|stage| &stage["properties"][field]["oneOf"]);
+    let branches = branches.and_then(Value::as_array).into_iter().flatten();
+    let mut of_kind =
+        branches.filter(|branch| Some(&branch["properties"]["kind"]["const"]) == object.get("kind"));
+    let settings = of_kind.next().map(|branch| &branch["properties"]);
     for (of, key, into) in MOVED {
         if *of == kind_of_stage
             && *into == field
+            // Another kind may lack it.
+            && settings.is_none_or(|settings| settings.get(key).is_some())
             && let Some(member) = stage.member(key)
         {
             object.entry(*key).or_insert_with(|| member.value.to_json());
@@ -264,6 +272,11 @@ mod tests {
             (
                 json!({ "objective": "mdlm" }),
                 vec![r#"write `"objective": { "kind": "mdlm" }`"#],
+            ),
+            // Autoregression has no noise.
+            (
+                json!({ "objective": { "kind": "ar" }, "noise": "cosine" }),
+                vec![r#"write `"objective": { "kind": "ar" }`"#],
             ),
             (
                 json!({ "matrix": { "antithetic": [true, false] } }),

@@ -216,7 +216,7 @@ impl Checker<'_> {
                     &stage.model,
                 )
                 .expected("`steps` only beside the estimator `time`")
-                .hint(format!("leave `steps` out{or_time}")),
+                .hint(self.leave_out(name, "steps", &stage.model) + or_time),
             );
         }
         if stage.bound == BoundEnds::Published && !draws_times {
@@ -230,7 +230,7 @@ impl Checker<'_> {
                     &stage.model,
                 )
                 .expected("`\"valid\"`, or the estimator `time`")
-                .hint(format!("leave `bound` out{or_time}")),
+                .hint(self.leave_out(name, "bound", &stage.model) + or_time),
             );
         }
         let is_drawn = |stage: &Stage| match stage {
@@ -248,7 +248,7 @@ impl Checker<'_> {
             faults.push(
                 self.about_model(entry.fault(Code::NoEffect, "draws", message), &stage.model)
                     .expected("`draws` only beside the estimator `time` or `count`")
-                    .hint("leave `draws` out"),
+                    .hint(self.leave_out(name, "draws", &stage.model)),
             );
         }
     }
@@ -296,9 +296,20 @@ impl Checker<'_> {
                 faults.push(
                     self.about_model(entry.fault(Code::NoEffect, field, message), &stage.model)
                         .expected(expected)
-                        .hint(format!("leave `{field}` out")),
+                        .hint(self.leave_out(name, field, &stage.model)),
                 );
             }
+        }
+    }
+
+    /// The way out that removes a field; where an override has chosen the objective of the model, as another override.
+    fn leave_out(&self, name: &str, field: &str, model: &str) -> String {
+        let way = format!("leave `{field}` out");
+        match self.entry(model) {
+            Some(model) if model.span("objective/kind").source > 0 => {
+                format!("{way}: `--set stages.{}.{field}=null`", written(name))
+            }
+            _ => way,
         }
     }
 
@@ -917,6 +928,32 @@ mod tests {
         ] {
             check(objective, evaluate, sample, &[]);
         }
+    }
+
+    #[test]
+    fn where_an_override_chooses_the_objective_overrides_are_the_way_out() {
+        let manifest = pipeline(
+            &json!({}),
+            &json!({ "draws": 8, "steps": 9 }),
+            &json!({ "steps": 64 }),
+        );
+        let mut overrides = vec!["stages.model.objective.kind=ar".to_owned()];
+        let load = |overrides: &[String]| {
+            Manifest::from_bytes("x.json", manifest.to_string().into_bytes(), overrides)
+        };
+        let faults = load(&overrides).unwrap_err();
+        let ways: Vec<_> = faults
+            .list
+            .iter()
+            .map(|fault| {
+                let hint = fault.hint.as_deref().unwrap();
+                let way = hint.split("`--set ").nth(1).unwrap();
+                way.trim_end_matches('`').to_owned()
+            })
+            .collect();
+        assert_eq!(ways.len(), 3, "{faults}");
+        overrides.extend(ways);
+        load(&overrides).unwrap();
     }
 
     /// A setting that some instances of a sweep use may be written for all.
