@@ -565,7 +565,7 @@ mod tests {
         let marked: Vec<_> = text.lines().filter(|line| line.starts_with('*')).collect();
         assert_eq!(marked.len(), 2, "{text}");
         assert!(marked[0].contains(&times_name(best.times)), "{text}");
-        assert!(text.contains("m   elbo"), "{text}");
+        assert!(text.contains("m  elbo"), "{text}");
         // Each weighting has six pairs, of which three are shown.
         assert!(text.contains("6 clipped pairs more"), "{text}");
         assert!(

@@ -124,7 +124,9 @@ impl Mdlm {
     /// m uniform between two limits (arXiv 2503.09573).
     #[must_use]
     pub fn clipped_level(&self, [low, high]: [f64; 2], u: f64) -> NoiseLevel {
-        self.level_of(low + u * (high - low), 1.0 / (high - low))
+        // Below 1, where σ would be infinite.
+        let move_chance = (low + u * (high - low)).min(1.0 - f64::EPSILON);
+        self.level_of(move_chance, 1.0 / (high - low))
     }
 
     /// t of a logistic distribution F cut to [ε′, 1], by inversion of u; the weight is w(t) over the density.
