@@ -435,7 +435,7 @@ fn notes(stage: &str, bests: &[Option<Candidate>; 2], left_out: usize) -> Vec<St
             .to_owned(),
         "A clipped loss is the part of the bound between its limits, and a loss with `cross_entropy` is not the bound: \
          compare them by the relative deviation, never by the loss. These are deviations of the loss, not of its \
-         gradient. Pairs whose intervals overlap are not apart."
+         gradient. Pairs whose intervals overlap may be equally good."
             .to_owned(),
     ];
     if left_out > 0 {

@@ -594,7 +594,7 @@ pub struct Evaluate {
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub bound: BoundEnds,
     /// Number of Monte Carlo draws per row. The times of a row's draws are stratified, and the report gives a 95%
-    /// interval. Only for the estimators `time` and `count`: the others draw nothing. Default: our choice; four times as
+    /// interval. The estimators `exact` and `pseudo` draw nothing. Default: our choice; four times as
     /// many draws halve the interval.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100_000))]
@@ -681,7 +681,8 @@ pub struct Sample {
     /// Number of rows to sample.
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
-    /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` does not have them. Default:
+    /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` takes a step per token,
+    /// whatever this number is. Default:
     /// the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]

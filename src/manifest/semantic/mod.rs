@@ -498,7 +498,7 @@ impl<'t> Checker<'t> {
     }
 
     fn sample(&self, name: &str, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
-        self.sampler(name, entry, stage, faults);
+        self.sampler(entry, stage, faults);
         self.grammar(entry, stage.grammar.as_deref(), None, faults);
     }
 

@@ -10,7 +10,7 @@ use crate::manifest::fit::Misfit;
 use crate::manifest::kinds::spaced;
 use crate::manifest::{
     BoundEnds, DEFAULT_D3PM_STEPS, Estimator, Evaluate, MdlmObjective, MlmObjective, Noise, Objective,
-    Sample, Sampler, Stage, Times, Weighting,
+    Sample, Sampler, Times, Weighting,
 };
 
 /// Shares are compared to one part in so many: a sum of decimals such as 0.7 + 0.3 is off by its last bits.
@@ -233,28 +233,10 @@ impl Checker<'_> {
                 .hint(self.leave_out(name, "bound", &stage.model) + or_time),
             );
         }
-        let is_drawn = |stage: &Stage| match stage {
-            Stage::Evaluate(stage) => {
-                let model = self.train_of(&stage.model);
-                used_estimator(stage, model.map(|model| &model.objective)).is_none_or(Estimator::is_random)
-            }
-            _ => false,
-        };
-        if entry.has("draws") && self.has_no_effect(name, is_drawn) {
-            let message = format!(
-                "the estimator `{}` draws nothing, so that `draws` has no effect",
-                estimator.name()
-            );
-            faults.push(
-                self.about_model(entry.fault(Code::NoEffect, "draws", message), &stage.model)
-                    .expected("`draws` only beside the estimator `time` or `count`")
-                    .hint(self.leave_out(name, "draws", &stage.model)),
-            );
-        }
     }
 
-    /// The sampler of a sample stage, and the settings that belong to certain samplers.
-    pub(super) fn sampler(&self, name: &str, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
+    /// The sampler of a sample stage.
+    pub(super) fn sampler(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
         let model = self.train_of(&stage.model);
         if let (Some(model), Some(sampler)) = (model, stage.sampler)
             && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)
@@ -272,34 +254,6 @@ impl Checker<'_> {
             let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
             faults.push(fault.hint(or_train(way, &misfit)));
         }
-        let takes_steps = |stage: &Stage| match stage {
-            Stage::Sample(stage) => {
-                let model = self.train_of(&stage.model);
-                let sampler = used_sampler(stage, model.map(|model| &model.objective));
-                !matches!(sampler, Some(Sampler::Autoregressive(_)))
-            }
-            _ => false,
-        };
-        for (field, message, expected) in [
-            (
-                "steps",
-                "the sampler `autoregressive` takes a step a token, so that `steps` has no effect",
-                "`steps` only beside a sampler of reverse steps",
-            ),
-            (
-                "given_ends",
-                "the sampler `autoregressive` is always given BOS, so that `given_ends` has no effect",
-                "`given_ends` only beside a sampler of reverse steps",
-            ),
-        ] {
-            if entry.has(field) && self.has_no_effect(name, takes_steps) {
-                faults.push(
-                    self.about_model(entry.fault(Code::NoEffect, field, message), &stage.model)
-                        .expected(expected)
-                        .hint(self.leave_out(name, field, &stage.model)),
-                );
-            }
-        }
     }
 
     /// The way out that removes a field; where an override has chosen the objective of the model, as another override.
@@ -311,13 +265,6 @@ impl Checker<'_> {
             }
             _ => way,
         }
-    }
-
-    /// Whether a setting of a stage is used by no instance of the stage: one that some of them use may be written.
-    fn has_no_effect(&self, name: &str, is_used: impl Fn(&Stage) -> bool) -> bool {
-        let stages = self.stages.iter();
-        let mut instances = stages.filter(|(other, _)| written(other) == written(name));
-        instances.all(|(_, entry)| entry.stage.as_ref().is_some_and(|stage| !is_used(stage)))
     }
 
     /// The fault of an estimator or a sampler that does not fit the objective of its model.
@@ -377,16 +324,6 @@ fn used_estimator(stage: &Evaluate, objective: Option<&Objective>) -> Option<Est
     let fitting = objective.estimators();
     let written = stage.estimator.filter(|estimator| fitting.contains(estimator));
     written.or(fitting.first().copied())
-}
-
-/// The same of a sampler.
-fn used_sampler(stage: &Sample, objective: Option<&Objective>) -> Option<Sampler> {
-    let Some(objective) = objective else {
-        return stage.sampler;
-    };
-    let fits = |sampler: &Sampler| objective.misfit_of_sampler(sampler).is_none();
-    let written = stage.sampler.filter(fits);
-    written.or(objective.samplers().first().copied())
 }
 
 /// A sampler that fits, with the settings of the written one that it has too.
@@ -754,29 +691,11 @@ mod tests {
         of_evaluation(
             json!({ "kind": "ar" }),
             json!({ "steps": 100, "draws": 8 }),
-            &[
-                [
-                    "bound/steps",
-                    "`steps` makes the times of the bound discrete, but the model's estimator `exact` draws no times",
-                    "its objective is `ar`",
-                    "leave `steps` out",
-                ],
-                [
-                    "bound/draws",
-                    "the estimator `exact` draws nothing, so that `draws` has no effect",
-                    "its objective is `ar`",
-                    "leave `draws` out",
-                ],
-            ],
-        );
-        of_evaluation(
-            Value::Null,
-            json!({ "estimator": "pseudo", "draws": 4 }),
             &[[
-                "bound/draws",
-                "the estimator `pseudo` draws nothing, so that `draws` has no effect",
-                "its objective is `mdlm`",
-                "leave `draws` out",
+                "bound/steps",
+                "`steps` makes the times of the bound discrete, but the model's estimator `exact` draws no times",
+                "its objective is `ar`",
+                "leave `steps` out",
             ]],
         );
         // An estimator that does not fit, and what does not fit the one that does.
@@ -868,24 +787,6 @@ mod tests {
                 &[["texts/sampler", &message, related, way]],
             );
         }
-        of_samples(
-            json!({ "kind": "ar" }),
-            json!({ "steps": 64, "given_ends": true }),
-            &[
-                [
-                    "texts/steps",
-                    "the sampler `autoregressive` takes a step a token, so that `steps` has no effect",
-                    "its objective is `ar`",
-                    "leave `steps` out",
-                ],
-                [
-                    "texts/given_ends",
-                    "the sampler `autoregressive` is always given BOS, so that `given_ends` has no effect",
-                    "its objective is `ar`",
-                    "leave `given_ends` out",
-                ],
-            ],
-        );
     }
 
     #[test]
@@ -893,6 +794,12 @@ mod tests {
         for (objective, evaluate, sample) in [
             (Value::Null, json!({}), json!({})),
             (json!({ "kind": "ar" }), json!({}), json!({})),
+            // One field of a manifest chooses the objective: what the others say of draws and steps stays.
+            (
+                json!({ "kind": "ar" }),
+                json!({ "draws": 8 }),
+                json!({ "steps": 64, "given_ends": true }),
+            ),
             (json!({ "kind": "sedd" }), json!({ "steps": 100 }), json!({})),
             (
                 json!({ "kind": "d3pm" }),
@@ -951,21 +858,8 @@ mod tests {
                 way.trim_end_matches('`').to_owned()
             })
             .collect();
-        assert_eq!(ways.len(), 3, "{faults}");
+        assert_eq!(ways.len(), 1, "{faults}");
         overrides.extend(ways);
         load(&overrides).unwrap();
-    }
-
-    /// A setting that some instances of a sweep use may be written for all.
-    #[test]
-    fn a_setting_that_some_instances_use_is_valid() {
-        let sweep = |kinds: Value| {
-            let model = json!({ "matrix": { "objective.kind": kinds } });
-            load(&pipeline(&model, &json!({ "draws": 8 }), &json!({ "steps": 64 })))
-        };
-        assert_eq!(sweep(json!(["mdlm", "ar"])).unwrap().manifest.stages.len(), 9);
-        let faults = sweep(json!(["ar"])).unwrap_err();
-        let codes: Vec<_> = faults.list.iter().map(|fault| fault.code).collect();
-        assert_eq!(codes, [Code::NoEffect, Code::NoEffect], "{faults}");
     }
 }
