@@ -204,7 +204,7 @@ impl<'t> Checker<'t> {
                 Some(Stage::Pack(stage)) => pack(entry, stage, &mut faults),
                 Some(Stage::Train(stage)) => self.train(entry, stage, &mut faults),
                 Some(Stage::Evaluate(stage)) => self.evaluate(name, entry, stage, &mut faults),
-                Some(Stage::Sample(stage)) => self.sample(name, entry, stage, &mut faults),
+                Some(Stage::Sample(stage)) => self.sample(entry, stage, &mut faults),
                 Some(Stage::Source(stage)) => source::source(entry, stage, &mut faults),
                 Some(Stage::Compare(_)) | None => {}
             }
@@ -497,7 +497,7 @@ impl<'t> Checker<'t> {
         self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);
     }
 
-    fn sample(&self, name: &str, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
+    fn sample(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
         self.sampler(entry, stage, faults);
         self.grammar(entry, stage.grammar.as_deref(), None, faults);
     }
