@@ -32,7 +32,14 @@ fn shipped_manifests_are_valid_and_name_the_schema() {
         .iter()
         .map(|path| path.file_stem().unwrap().to_str().unwrap())
         .collect();
-    for needed in ["lm1b", "objectives", "openwebtext", "quickstart", "sweep", "text8"] {
+    for needed in [
+        "lm1b",
+        "objectives",
+        "openwebtext",
+        "quickstart",
+        "sweep",
+        "text8",
+    ] {
         assert!(names.contains(&needed), "{needed} is not among {names:?}");
     }
     for (path, name) in files.iter().zip(&names) {
