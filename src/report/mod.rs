@@ -720,7 +720,7 @@ mod tests {
             "{table}"
         );
         assert!(
-            table.contains("Best by bits_per_byte: note a|&lt;b, apart from all others"),
+            table.contains("Best by bits_per_byte: note a|&lt;b, clearly different from all others"),
             "{table}"
         );
     }

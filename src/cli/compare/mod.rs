@@ -86,7 +86,7 @@ struct TableReport<'a> {
     kind: &'static str,
     /// Orders the groups, where there are any, else the rows.
     sorted_by: Option<Metric>,
-    /// Whether the first of them is apart from the others.
+    /// Whether the first of them is clearly different from the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<VerdictReport<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

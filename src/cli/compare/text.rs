@@ -398,10 +398,10 @@ mod tests {
         0.01           not run
 
         the same in all: seed 1
-        no best by perplexity: learning_rate 0.001 comes first, apart from the others in
-        the evaluation alone; results are apart where their 95% intervals do not
-        overlap; of one seed of training, they cover the evaluation alone: what another
-        seed of training changes they do not cover
+        no best by perplexity: learning_rate 0.001 comes first, clearly different from
+        the others in the evaluation alone; results differ clearly where their 95%
+        intervals do not overlap; with one seed of training, the intervals cover the
+        evaluation alone, not the effect of another seed
         perplexity and nats_per_token: per token of text
         no room for nats_per_token: see --json
         ");
@@ -431,10 +431,10 @@ mod tests {
         masked  mdlm       ≤ 2.5000 ± 0.2500  ≤ 250.0 (249.8–250.2)  1.5 s  22324018
 
         the same in all: learning_rate 0.1, seed 1
-        no best by bits_per_byte: causal, objective ar comes first, apart from the
-        others in the evaluation alone; results are apart where their 95% intervals do
-        not overlap; of one seed of training, they cover the evaluation alone: what
-        another seed of training changes they do not cover; the first is exact and the
+        no best by bits_per_byte: causal, objective ar comes first, clearly different
+        from the others in the evaluation alone; results differ clearly where their 95%
+        intervals do not overlap; with one seed of training, the intervals cover the
+        evaluation alone, not the effect of another seed; the first is exact and the
         other is an upper bound, so that the difference is an upper bound on that of the
         likelihoods
         ≤ marks an upper bound; 1 of 2 rows is exact, without a sign

@@ -48,7 +48,7 @@ use table::{csv, markdown, table};
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
-/// whether the first is apart from the others;
+/// whether the first is clearly different from the others;
 /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
 /// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
 /// of other objectives, and no rank across what is given the lengths of records and what is not.
@@ -274,7 +274,7 @@ pub struct Comparison<T = Row> {
     pub by: Option<Metric>,
     /// Rows that differ in seeds alone, where there are any.
     pub groups: Option<Vec<Group>>,
-    /// Whether the first of them is apart from the others.
+    /// Whether the first of them is clearly different from the others.
     pub verdict: Option<Verdict>,
 }
 
@@ -321,7 +321,7 @@ impl Comparison {
     }
 }
 
-/// The key figure: what is best, where the uncertainty leaves one; what leads and is not apart from others, where it does
+/// The key figure: what is best, where the uncertainty leaves one; what leads and is not clearly different from others, where it does
 /// not; of one setting alone its mean.
 fn figure(found: &Comparison) -> Option<(String, String)> {
     let by = found.by?;
@@ -355,7 +355,11 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
         );
         (by.lead(), figure)
     } else {
-        let figure = format!("{} ({value}), not apart from {}", verdict.title, verdict.others());
+        let figure = format!(
+            "{} ({value}), not clearly different from {}",
+            verdict.title,
+            verdict.others()
+        );
         (by.lead(), figure)
     })
 }

@@ -17,7 +17,7 @@ use crate::stages::replicates::{self, Group};
 pub(super) struct Table<'a> {
     /// The metric that orders the rows; where there are groups, the groups.
     sorted_by: Option<Metric>,
-    /// Whether the first of them is apart from the others.
+    /// Whether the first of them is clearly different from the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<VerdictReport<'a>>,
     /// Rows that differ in seeds alone, with means over seeds.

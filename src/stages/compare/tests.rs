@@ -60,7 +60,7 @@ fn tables_are_in_order_and_say_what_differs() {
     | 0.1 | a,b\|c | 2.0000 ± 0.5000 |
     | 0.2 | default |  |
 
-    Best by bits_per_byte: rate 0.3, note x, apart from all others; results are apart where their 95% intervals do not overlap.
+    Best by bits_per_byte: rate 0.3, note x, clearly different from all others; results differ clearly where their 95% intervals do not overlap.
 
     Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
     ");
@@ -115,7 +115,8 @@ fn seeds_have_a_mean_and_no_rank() {
         figure(&found).unwrap(),
         (
             "lowest bits_per_byte".to_owned(),
-            "rate 2 (bits_per_byte 1.3750 ± 0.1768, mean ± sd of 2 seeds), not apart from rate 1".to_owned()
+            "rate 2 (bits_per_byte 1.3750 ± 0.1768, mean ± sd of 2 seeds), not clearly different from rate 1"
+                .to_owned()
         )
     );
     let text = serde_json::to_value(table(&found)).unwrap();
@@ -164,7 +165,7 @@ fn one_seed_has_no_plus_minus() {
     );
     assert!(
         text.contains(
-            "No best by bits_per_byte: rate 1 comes first, apart from the others in the evaluation alone; "
+            "No best by bits_per_byte: rate 1 comes first, clearly different from the others in the evaluation alone; "
         ),
         "{text}"
     );
@@ -187,7 +188,7 @@ fn where_intervals_lie_apart_the_first_is_best() {
     );
     let text = markdown(&found);
     assert!(
-        text.contains("\nBest by bits_per_byte: rate 2, apart from all others; "),
+        text.contains("\nBest by bits_per_byte: rate 2, clearly different from all others; "),
         "{text}"
     );
 }

@@ -1,4 +1,4 @@
-//! Whether what comes first in a table is best: only where it is apart from every other by more than the uncertainty.
+//! Whether what comes first in a table is best: only where it is clearly different from every other by more than the uncertainty.
 //!
 //! Which uncertainty has to be covered depends on what differs.
 //!
@@ -7,9 +7,9 @@
 //!   evaluation alone. What comes first then leads, and is best of nothing, however narrow the intervals are. The same holds
 //!   where it is not known which training was measured.
 //! * **Results of one training** (other noise, other weights, other samplers) differ by the evaluation alone, which their 95%
-//!   intervals cover. They are apart where these do not overlap. That asks for more than a test of their difference would;
+//!   intervals cover. They differ clearly where these do not overlap. That asks for more than a test of their difference would;
 //!   what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
-//! * **Means over seeds** are apart where two things hold. The 95% interval of their difference leaves out 0: of the paired
+//! * **Means over seeds** differ clearly where two things hold. The 95% interval of their difference leaves out 0: of the paired
 //!   differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
 //!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
 //!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference
@@ -39,9 +39,9 @@ pub struct Verdict {
     /// What the first is called.
     pub title: String,
     by: Metric,
-    /// Those that it is not apart from, by their places, and what they are called.
+    /// Those that it is not clearly different from, by their places, and what they are called.
     open: Vec<(usize, String)>,
-    /// Places of those that it is apart from in the evaluation, while the effect of another seed of training is not known.
+    /// Places of those that it is clearly different from in the evaluation, while the effect of another seed of training is not known.
     evaluated: Vec<usize>,
     /// Places of those that are bounds, while the first is exact: the difference is an upper bound.
     at_most: Vec<usize>,
@@ -55,9 +55,9 @@ pub struct Verdict {
 pub struct VerdictReport<'a> {
     /// The place of the best group, or the best row where there are no groups, from 0; `null` where none is.
     best: Option<usize>,
-    /// Places of those that the first is not apart from.
+    /// Places of those that the first is not clearly different from.
     not_apart: Vec<usize>,
-    /// Places of those that it is apart from in the evaluation, which does not cover another seed of training.
+    /// Places of those that it is clearly different from in the evaluation, which does not cover another seed of training.
     #[serde(skip_serializing_if = "<[usize]>::is_empty")]
     apart_in_evaluation: &'a [usize],
     /// Places of those whose difference from the first is an upper bound on the difference of the likelihoods.
@@ -146,13 +146,13 @@ impl Verdict {
         })
     }
 
-    /// Whether the first is apart from all others.
+    /// Whether the first is clearly different from all others.
     #[must_use]
     pub fn is_best(&self) -> bool {
         self.open.is_empty() && self.evaluated.is_empty()
     }
 
-    /// Those that the first is not apart from, in words.
+    /// Those that the first is not clearly different from, in words.
     #[must_use]
     pub fn others(&self) -> String {
         let mut names: Vec<String> = self
@@ -177,14 +177,14 @@ impl Verdict {
     pub fn sentence(&self) -> String {
         let (by, title, how) = (self.by.name(), &self.title, &self.how);
         if self.is_best() {
-            format!("best by {by}: {title}, apart from all others; {how}")
+            format!("best by {by}: {title}, clearly different from all others; {how}")
         } else if self.open.is_empty() {
             format!(
-                "no best by {by}: {title} comes first, apart from the others in the evaluation alone; {how}"
+                "no best by {by}: {title} comes first, clearly different from the others in the evaluation alone; {how}"
             )
         } else {
             format!(
-                "no best by {by}: {title} is not apart from {}; {how}",
+                "no best by {by}: {title} is not clearly different from {}; {how}",
                 self.others()
             )
         }
@@ -223,7 +223,7 @@ fn do_not_overlap(by: Metric, first: Interval, second: Interval) -> bool {
     better.zip(worse).is_some_and(|(better, worse)| better < worse)
 }
 
-/// Whether one setting's results are apart from another's.
+/// Whether one setting's results are clearly different from another's.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Apart {
     /// By more than all that is not known.
@@ -384,17 +384,16 @@ fn how(decided: &[(usize, Decided)]) -> String {
             _ => ", paired by seed where both have the same seeds,",
         };
         how.push(format!(
-            "means are apart where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of \
+            "means differ clearly where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of \
              their results do not overlap on average"
         ));
     }
     if means < decided.len() {
-        how.push("results are apart where their 95% intervals do not overlap".to_owned());
+        how.push("results differ clearly where their 95% intervals do not overlap".to_owned());
     }
     if count(&|decided| decided.one_seed) > 0 {
         how.push(
-            "of one seed of training, they cover the evaluation alone: what another seed of training changes they do \
-             not cover"
+            "with one seed of training, the intervals cover the evaluation alone, not the effect of another seed"
                 .to_owned(),
         );
     }
@@ -442,7 +441,7 @@ mod tests {
         assert_eq!((&*touching.title, open(&touching)), ("rate 2", vec!["rate 1"]));
         assert_eq!(
             touching.sentence(),
-            "no best by bits_per_byte: rate 2 is not apart from rate 1; results are apart where their 95% intervals do \
+            "no best by bits_per_byte: rate 2 is not clearly different from rate 1; results differ clearly where their 95% intervals do \
              not overlap"
         );
         let apart = verdict(&[(1, 1, 1.5, 0.125), (2, 1, 1.0, 0.125)]);
@@ -450,7 +449,7 @@ mod tests {
             apart.is_best()
                 && apart
                     .sentence()
-                    .starts_with("best by bits_per_byte: rate 2, apart from all")
+                    .starts_with("best by bits_per_byte: rate 2, clearly different from all")
         );
         // The same value twice is a tie.
         assert!(!verdict(&[(1, 1, 1.0, 0.0), (2, 1, 1.0, 0.0)]).is_best());
@@ -492,7 +491,7 @@ mod tests {
 
     #[test]
     fn of_trainings_with_one_seed_the_first_leads_and_is_not_best() {
-        let not_covered = "what another seed of training changes they do not cover";
+        let not_covered = "not the effect of another seed";
         // However many seeds the others have.
         for seeds in [
             vec![(1, 1, 1.0, 0.01), (1, 2, 1.1, 0.01), (2, 1, 9.0, 0.01)],

@@ -230,8 +230,8 @@ pub fn what_is_spread(groups: &[Group]) -> String {
     let said: Vec<String> = said.collect();
     let mut text = match &*said {
         [one] => format!(
-            "± is the standard deviation of single results (with n − 1) over {one}: how far another such seed may come \
-             out, not how well the mean is known."
+            "± is the standard deviation of single results (with n − 1) over {one}: the spread to expect \
+             of another such seed, not the uncertainty of the mean."
         ),
         several => format!(
             "± is the standard deviation of single results over {}, from the pairs that share no seed: how far \

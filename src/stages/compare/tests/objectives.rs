@@ -106,7 +106,7 @@ fn bits_per_byte_rank_all_objectives() {
     | bert | mlm | ≤ 2.0000 ± 0.0625 | ≤ 7.500 (7.438–7.562) | ≤ 2.0000 ± 0.0625 |  |
     | alone | mlm |  |  |  | 2.000 (1.938–2.062) |
 
-    No best by bits_per_byte: causal, objective ar comes first, apart from the others in the evaluation alone; results are apart where their 95% intervals do not overlap; of one seed of training, they cover the evaluation alone: what another seed of training changes they do not cover; the first is exact and the others are upper bounds, so that the differences are upper bounds on those of the likelihoods.
+    No best by bits_per_byte: causal, objective ar comes first, clearly different from the others in the evaluation alone; results differ clearly where their 95% intervals do not overlap; with one seed of training, the intervals cover the evaluation alone, not the effect of another seed; the first is exact and the others are upper bounds, so that the differences are upper bounds on those of the likelihoods.
 
     Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
 
