@@ -120,6 +120,7 @@ pub enum DeviceChoice {
     /// The CPU.
     Cpu,
     /// The GPU.
+    #[value(alias = "gpu")]
     Cuda,
     /// dfdx's own CUDA device.
     #[cfg(feature = "dfdx-cuda")]
