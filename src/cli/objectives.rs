@@ -46,7 +46,7 @@ pub struct Args {
 
 /// The end of the list.
 const ABSENT: &str = "Every objective but `ar` masks tokens. Absent on purpose: uniform noise, transition matrices Q_t in \
-    general, and graphs. Noise in continuous space (Diffusion-LM) comes later.";
+    general, noise in continuous space (Diffusion-LM), and graphs.";
 
 /// Prints the objectives to standard output.
 ///
