@@ -67,7 +67,7 @@ fn the_objectives_are_listed_with_what_fits_and_what_they_cost() {
         "estimators time, count, pseudo samplers cached, ancestral",
         "1.00 of MDLM's",
         "Costs are of shape `lm1b-small`",
-        "Absent on purpose: uniform noise, transition matrices Q_t in general, and graphs.",
+        "Absent on purpose: uniform noise, transition matrices Q_t in general, noise in continuous space (Diffusion-LM), and graphs.",
     ] {
         assert!(one_line.contains(part), "{part}: {text}");
     }

@@ -107,8 +107,8 @@ fn stages_by_hand_that_differ_in_seeds_alone_are_replicates() {
         "{text}"
     );
     assert!(
-        flat.contains("over train.seed: how far")
-            && flat.contains("what another seed of training changes they do not cover"),
+        flat.contains("over train.seed: the spread to expect")
+            && flat.contains("the evaluation alone, not the effect of another seed"),
         "{text}"
     );
     let lonely = text

@@ -175,9 +175,8 @@ fn which_seeds_differ_is_said() {
             (json!({ "seed": 1 }), "a", [1, 1, 1], None),
             (json!({ "seed": 2 }), "a", [2, 1, 1], None)
         ]),
-        "± is the standard deviation of single results (with n − 1) over seed (train): how far another such seed may \
-         come \
-         out, not how well the mean is known."
+        "± is the standard deviation of single results (with n − 1) over seed (train): the spread to expect \
+         of another such seed, not the uncertainty of the mean."
     );
     assert_eq!(
         said(&[
