@@ -234,8 +234,8 @@ pub fn what_is_spread(groups: &[Group]) -> String {
              of another such seed, not the uncertainty of the mean."
         ),
         several => format!(
-            "± is the standard deviation of single results over {}, from the pairs that share no seed: how far \
-             a result may come out with others, not how well the mean is known.",
+            "± is the standard deviation of single results over {}, from the pairs that share no seed: the \
+             spread to expect with other seeds, not the uncertainty of the mean.",
             several.join(" × ")
         ),
     };

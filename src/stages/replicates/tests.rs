@@ -183,9 +183,8 @@ fn which_seeds_differ_is_said() {
             (json!({}), "a", [1, 1, 1], None),
             (json!({}), "a", [1, 1, 2], None)
         ]),
-        "± is the standard deviation of single results (with n − 1) over bound.seed (evaluate): how far another such \
-         seed \
-         may come out, not how well the mean is known. It does not cover the spread between seeds of training."
+        "± is the standard deviation of single results (with n − 1) over bound.seed (evaluate): the spread to expect \
+         of another such seed, not the uncertainty of the mean. It does not cover the spread between seeds of training."
     );
     let crossed: Vec<Case> = [[1, 1, 1], [1, 2, 1], [2, 1, 1], [2, 2, 1], [3, 1, 1], [3, 2, 1]]
         .into_iter()
@@ -194,7 +193,7 @@ fn which_seeds_differ_is_said() {
     assert_eq!(
         said(&crossed),
         "± is the standard deviation of single results over model.seed (train) × rows.seed (pack), from the pairs that \
-         share no seed: how far a result may come out with others, not how well the mean is known."
+         share no seed: the spread to expect with other seeds, not the uncertainty of the mean."
     );
     let rows = rows(&crossed, |_| "model".to_owned());
     let all: Vec<&Row> = rows.iter().collect();
