@@ -362,7 +362,7 @@ fn epilogue(shape: &str) -> String {
 
 fn in_full(described: &Description) -> String {
     let pretty = serde_json::to_string_pretty(&described.defaults).unwrap_or_default();
-    let indented: String = pretty.lines().map(|line| format!("  {line}\n")).collect();
+    let indented: String = pretty.lines().flat_map(|line| ["  ", line, "\n"]).collect();
     let indented = indented.trim_start();
     format!(
         "{}\nIn a manifest, with its defaults\n  \"objective\": {indented}\n{}",

@@ -11,6 +11,7 @@ use crate::event::Cancel;
 use crate::plan::resume::Resumption;
 use crate::plan::{Decision, Needed, Plan, Reason, reason};
 use crate::plural;
+use crate::remote::Remote;
 use crate::store::{Digest, Key, Store};
 
 /// Exit code of `--exit-code` when a run would have something to do.
@@ -111,7 +112,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     for note in plan.notes() {
         terminal.say(note);
     }
-    for trouble in remote.iter().flat_map(|remote| remote.troubles()) {
+    for trouble in remote.iter().flat_map(Remote::troubles) {
         terminal.warn(&trouble);
     }
     let work = plan.stages.iter().filter(|stage| stage.has_work()).count();

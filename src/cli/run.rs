@@ -137,6 +137,7 @@ struct StageReport<'a> {
 ///
 /// # Errors
 /// The first failure of a stage, or the interruption. Independent stages have run.
+#[expect(clippy::too_many_lines, reason = "one step of a run after the other")]
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let project = match args.project.open(terminal) {
         Ok(project) => project,

@@ -178,7 +178,7 @@ impl Run<'_> {
         self.hold_made(&record)?;
         summary.status = if is_cached { Status::Cached } else { Status::Done };
         if is_cached {
-            summary.why = "made by another process".to_owned();
+            "made by another process".clone_into(&mut summary.why);
         }
         self.fill(summary, &record);
         self.uploads.add(&summary.name, &record);

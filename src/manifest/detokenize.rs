@@ -61,7 +61,7 @@ impl Serialize for Detokenization {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.spelling {
             Spelling::Natural => self.rules.serialize(serializer),
-            spelling => Named {
+            spelling @ Spelling::Published => Named {
                 rules: self.rules,
                 spelling,
             }
@@ -149,6 +149,7 @@ mod tests {
         detokenize: Option<Vec<Detokenization>>,
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "callers write the value in place")]
     fn read(value: Value) -> Value {
         let field: Field = serde_json::from_value(json!({ "detokenize": value })).unwrap();
         serde_json::to_value(field.detokenize).unwrap()

@@ -395,6 +395,10 @@ const OWNERS: &[(&str, &str)] = &[
 /// The object to write for a tokenizer that is called by its name alone: one of those that have a name here, one of
 /// Hugging Face, a file, or a way to train one.
 #[must_use]
+#[expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "the name is in lower case"
+)]
 pub fn tokenizer(name: &str) -> Option<String> {
     let name = name.trim();
     let plain = name.strip_prefix("hf://").unwrap_or(name);

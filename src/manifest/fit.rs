@@ -18,6 +18,7 @@ pub struct Misfit {
 }
 
 impl Misfit {
+    #[expect(clippy::unnecessary_wraps, reason = "its callers return an option")]
     fn of(setting: &'static str, reason: impl Into<String>) -> Option<Self> {
         Some(Self {
             setting,
@@ -122,7 +123,6 @@ impl Objective {
             (_, Sampler::Autoregressive(_)) => {
                 Misfit::of("kind", format!("the tokens of `{kind}` depend on both sides"))
             }
-            (_, Sampler::Ancestral(_)) => None,
             (Self::Sedd(_), Sampler::Cached(_)) => {
                 Misfit::of("kind", "the scores of `sedd` depend on the time")
             }
@@ -131,7 +131,7 @@ impl Objective {
                 "its network gives the mask a probability, which decides what a step unmasks",
             ),
             (_, Sampler::Cached(_)) if self.is_time_conditioned() => Misfit::of_time(),
-            (_, Sampler::Cached(_)) => None,
+            (_, Sampler::Ancestral(_) | Sampler::Cached(_)) => None,
         }
     }
 
@@ -187,7 +187,7 @@ impl Manifest {
             .stages
             .iter()
             .filter_map(|(name, stage)| match stage {
-                Stage::Train(train) => Some((name.clone(), train.objective.clone())),
+                Stage::Train(train) => Some((name.clone(), train.objective)),
                 _ => None,
             })
             .collect();

@@ -361,9 +361,7 @@ fn at_home(path: &Path) -> Option<String> {
 /// The kind of file at a path, if no manifest can be read from it. A pipe that the shell opened can be read; a named pipe
 /// would block.
 fn no_file(path: &Path) -> Option<String> {
-    let metadata = if let Ok(metadata) = fs::metadata(path) {
-        metadata
-    } else {
+    let Ok(metadata) = fs::metadata(path) else {
         let to = fs::read_link(path).ok()?;
         return Some(format!(
             "a symbolic link to `{}`, which does not exist",
@@ -479,6 +477,7 @@ fn decode(bytes: Vec<u8>) -> (String, Option<Draft>) {
 }
 
 /// Applies one `PATH=VALUE`.
+#[expect(clippy::too_many_lines, reason = "one walk along the path, with its faults")]
 fn apply(tree: &mut Node, argument: &str, source: usize) -> Result<(), Vec<Draft>> {
     let span = |start: usize, end: usize| Span { source, start, end };
     let fault = |start, end, message: String| Draft::new(Code::Override, span(start, end), "", message);

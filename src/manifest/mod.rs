@@ -188,6 +188,7 @@ pub enum SpecialTokensInText {
 }
 
 impl SpecialTokensInText {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_default(&self) -> bool {
         *self == Self::Refuse
     }

@@ -167,6 +167,7 @@ fn refused(text: &str, faults: &[Fault]) -> Error {
 /// Settings of the MDLM objective.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of the manifest")]
 pub struct MdlmObjective {
     /// Noise schedule of the forward process: the noise level σ(t) = −log α(t), t from 0 (clean) to 1 (all masked).
     /// Default: the MDLM authors' configuration (arXiv 2406.07524).

@@ -508,6 +508,12 @@ impl Wording<'_> {
     }
 
     fn unknown_field(&mut self, finding: &Finding<'_>, node: &Node, key: &str) {
+        // Every stage as written may have these; the schema of expanded stages does not have them.
+        const WRITTEN: [(&str, &str); 2] = [
+            ("description", "a string"),
+            ("matrix", "fields to sweep, each with a list of values or a range"),
+        ];
+
         let Some(member) = node.member(key) else { return };
         // A field that is there cannot be what was meant, unless an override was to change it.
         let overrides = member.key_span.source > 0;
@@ -517,11 +523,6 @@ impl Wording<'_> {
             .flat_map(|fields| fields.keys().map(String::as_str))
             .filter(|field| overrides || node.member(field).is_none())
             .collect();
-        // Every stage as written may have these; the schema of expanded stages does not have them.
-        const WRITTEN: [(&str, &str); 2] = [
-            ("description", "a string"),
-            ("matrix", "fields to sweep, each with a list of values or a range"),
-        ];
         let is_stage = finding.path.starts_with("/stages/") && finding.path.matches('/').count() == 2;
         if is_stage
             && did_you_mean(key, fields.iter().copied()).is_none()

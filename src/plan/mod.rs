@@ -220,6 +220,7 @@ impl Plan {
     /// # Errors
     /// An unknown stage or a cycle, a file that is not there, or is another one than the published in whose place it was
     /// brought by hand, a tokenizer that a network has no room for, an unreadable store.
+    #[expect(clippy::too_many_lines, reason = "a stage of the plan, part by part")]
     pub fn new(manifest: &Manifest, base: &Path, selection: &Selection, sources: &Sources) -> Result<Self> {
         let store = sources.store;
         store.check()?;

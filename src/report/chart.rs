@@ -183,6 +183,7 @@ pub fn escape(text: &str) -> String {
 impl Chart {
     /// The chart as an `<svg>` element, or nothing when no curve has a point.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a drawing, part by part")]
     pub fn svg(&self) -> Option<String> {
         let finite: Vec<Vec<(f64, f64)>> = self
             .series

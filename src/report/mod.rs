@@ -401,6 +401,7 @@ fn entropy(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Option<f64>> {
 
 /// A line of the metrics about the loss.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "`step` is the name in the metrics")]
 struct Step {
     /// The last of its steps.
     step: f64,

@@ -151,6 +151,7 @@ fn is_mdlm(objective: &str) -> bool {
     objective == "mdlm"
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_valid(bound: &BoundEnds) -> bool {
     *bound == BoundEnds::Valid
 }
@@ -159,6 +160,7 @@ fn is_valid(bound: &BoundEnds) -> bool {
 ///
 /// # Errors
 /// Model and rows do not belong together, there are no rows, the grammar's source is no grammar.
+#[expect(clippy::too_many_lines, reason = "one step after the other")]
 pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let artifact = context.input("model")?;
     let model = ModelInfo::open(artifact)?;
@@ -343,6 +345,7 @@ fn between(interval: Interval, digits: usize) -> String {
 }
 
 /// The evaluation as Markdown.
+#[expect(clippy::too_many_lines, reason = "one sentence or table after the other")]
 fn text(found: &Evaluation) -> String {
     let weights = match found.weights {
         Weights::Ema => "averaged",
@@ -491,6 +494,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "variants of one evaluation")]
     fn the_text_says_what_was_found() {
         let interval = Interval {
             value: 1.0,

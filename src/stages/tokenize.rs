@@ -46,6 +46,7 @@ const WORDS_AT_ONCE: usize = 256;
 ///
 /// # Errors
 /// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, or the run is cancelled.
+#[expect(clippy::too_many_lines, reason = "one step after the other")]
 pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput> {
     let records = Records::open(context.input("from")?)?;
     let mut provenance = serde_json::Map::new();

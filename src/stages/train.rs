@@ -138,7 +138,7 @@ fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
         wrap: info.wrap,
         special: info.special,
         tokenizer_digest: info.tokenizer_digest.clone(),
-        objective: config.objective.clone(),
+        objective: config.objective,
         steps: config.steps,
         seed,
         precision: config.precision,

@@ -234,7 +234,7 @@ fn the_parquet_crate_follows_a_schema_without_end() {
     refused(&file_of(&wide), "a.parquet");
     let name = "n".repeat(1 << 16);
     let mut long = vec![("schema", 1), (&name[..], 2_100)];
-    long.extend([("text", 0); 2_100]);
+    long.extend(std::iter::repeat_n(("text", 0), 2_100));
     let long = footer_of(&long);
     let (_, memory) = parse(&long);
     assert!(memory > 128 * MIB, "the crate is bounded now: {memory} bytes");
@@ -261,7 +261,7 @@ fn a_parquet_schema_that_is_a_bomb_is_refused() {
     let wide = [("schema", 1), ("text", (1 << 30) - 1)];
     let name = "n".repeat(MIB);
     let mut long = vec![("schema", 1), (&name[..], 10_000)];
-    long.extend([("text", 0); 10_000]);
+    long.extend(std::iter::repeat_n(("text", 0), 10_000));
     for elements in [
         &deep[..],
         &wide,

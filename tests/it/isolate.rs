@@ -177,9 +177,10 @@ fn isolate_reports_what_stages_report() {
 #[test]
 fn isolate_runs_stages_behind_one_that_reads_standard_input() {
     let project = Project::new(0);
-    let text: String = (0..300)
+    let text = (0..300)
         .map(|i| format!("fox {i} jumps over the lazy dog {}\n", 7 * i))
-        .collect();
+        .collect::<Vec<_>>()
+        .concat();
     let arguments = ["--isolate", "--set", "stages.text.input.files.0=-"];
     let mut command = project.mdlm("run", &arguments);
     let output = command

@@ -215,9 +215,10 @@ fn losses_follow_from_the_logits_by_the_papers_formulas() {
     let mut ar = case.computed(Backbone::Transformer, &input[..1], &["--objective", "ar"]);
     let logits = ar.tensor("logits");
     let expected: Vec<f64> = (0..x0.len())
-        .map(|i| match i % LENGTH {
-            0 => 0.0,
-            _ => {
+        .map(|i| {
+            if i % LENGTH == 0 {
+                0.0
+            } else {
                 let z = &logits[(i - 1) * VOCABULARY..][..VOCABULARY];
                 without_mask(z) - target(i, z)
             }

@@ -33,6 +33,7 @@ fn file(project: &Project, summary: &Value, stage: &str, name: &str) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "checks of one run")]
 fn padding_is_a_share_of_positions_and_seeds_are_replicates() {
     let project = padded();
     let summary = project.run(&[]);

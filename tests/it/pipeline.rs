@@ -84,8 +84,7 @@ fn resume_of_a_training_of_another_objective_is_a_first_run() {
     };
     let mdlm = run("8", r#"{ "kind": "mdlm" }"#);
     assert_eq!(resumed_from(&project, &mdlm, ".mdlm"), Value::Null);
-    let mut step = 8;
-    for (objective, why) in [
+    let changes = [
         (r#"{ "kind": "mdlm" }"#, ""),
         (r#"{ "kind": "sedd" }"#, "`objective` mdlm → sedd; "),
         (r#"{ "kind": "d3pm", "steps": 8 }"#, "`objective` sedd → d3pm; "),
@@ -93,7 +92,8 @@ fn resume_of_a_training_of_another_objective_is_a_first_run() {
         (r#"{ "kind": "mlm" }"#, "`objective` ar → mlm; "),
         (r#"{ "kind": "mdlm", "steps": 8 }"#, "`objective` mlm → mdlm; "),
         (r#"{ "kind": "mdlm", "steps": 9 }"#, "`objective.steps` 8 → 9; "),
-    ] {
+    ];
+    for (step, (objective, why)) in (8..).zip(changes) {
         let summary = run(&(step + 1).to_string(), objective);
         let expected = format!("model: {why}`steps` {step} → {}", step + 1);
         assert_eq!(ran(&summary), [expected]);
@@ -104,7 +104,6 @@ fn resume_of_a_training_of_another_objective_is_a_first_run() {
             Value::Null
         };
         assert_eq!(resumed_from(&project, &summary, ".mdlm"), from, "{objective}");
-        step += 1;
     }
 }
 

@@ -54,7 +54,9 @@ fn stored(name: &str, content: &[u8], at: usize) -> (Vec<u8>, Vec<u8>) {
 fn archive(members: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     let mut bytes: Vec<u8> = members.iter().flat_map(|(local, _)| local.clone()).collect();
     let (at, count) = (bytes.len() as u32, members.len() as u16);
-    members.iter().for_each(|(_, entry)| bytes.extend(entry));
+    for (_, entry) in members {
+        bytes.extend(entry);
+    }
     let size = bytes.len() as u32 - at;
     bytes.extend(b"PK\x05\x06\0\0\0\0");
     bytes.extend([count.to_le_bytes(), count.to_le_bytes()].concat());

@@ -1,5 +1,7 @@
 //! Tables as text: what does not fit into a terminal is left out, and said to be.
 
+use std::fmt::Write as _;
+
 use super::rows::{AWAY, Shown, Table};
 use crate::cli::table::{columns, took, width as table_width, wrap};
 use crate::cli::terminal::Style;
@@ -165,7 +167,7 @@ impl Means<'_> {
         let settings = replicates::counted(self.groups, self.all);
         let mut heading = format!("{heading}, {settings}: mean ± sd over seeds");
         if let Some(by) = by.filter(|_| self.groups.len() > 1) {
-            heading.push_str(&format!(", {} first", by.lead()));
+            let _ = write!(heading, ", {} first", by.lead());
         }
         let shared = |label: &&str| self.groups.iter().any(|group| group.point.contains_key(*label));
         let mut fields: Vec<&str> = differ.iter().copied().filter(shared).collect();

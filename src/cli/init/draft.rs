@@ -1,5 +1,7 @@
 //! The manifest: settings by how much text there is, and why.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use super::SCHEMA_FILE;
@@ -112,7 +114,7 @@ pub(super) fn manifest(
         "The text. Paths and globs start at this file's folder; each format is recognised by its name."
             .to_owned();
     for (what, why) in &text.notes {
-        about.push_str(&format!(" Chosen: {what}, since {why}."));
+        let _ = write!(about, " Chosen: {what}, since {why}.");
     }
     let mut manifest = json!({});
     if has_schema {
@@ -180,7 +182,7 @@ fn write(value: &Value, indent: usize, out: &mut String) {
         out.push_str(if index > 0 { ",\n" } else { "\n" });
         out.push_str(&" ".repeat(indent + 2));
         if let Some(name) = name {
-            out.push_str(&format!("{}: ", json!(name)));
+            let _ = write!(out, "{}: ", json!(name));
         }
         write(value, indent + 2, out);
     }

@@ -54,9 +54,10 @@ fn penn_treebank(text: &str) -> String {
 /// before a quote; marks and separators close up only between two spaces; single quotes pair across apostrophes; ` N `
 /// (north) becomes ` 1 `.
 fn wikitext(text: Cow<'_, str>) -> String {
-    let text = replaced(text, &[("s '", "s'")]);
     // Meant for decades, it needs slashes around them.
     static DECADE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new("/' [0-9]/").ok());
+
+    let text = replaced(text, &[("s '", "s'")]);
     let text = match &*DECADE {
         Some(decade) => Cow::Owned(decade.replace_all(&text, "/'[0-9]/").into_owned()),
         None => text,

@@ -218,8 +218,7 @@ impl<'a> Line<'a> {
 
     fn judge_notable(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
         match self.bytes(token) {
-            b"\"" if self.rules.punctuation => self.quote(),
-            b"'" if self.rules.punctuation => self.quote(),
+            b"\"" | b"'" if self.rules.punctuation => self.quote(),
             b"'" => self.apostrophe(before, after),
             [b'\'', suffix @ ..] if self.rules.punctuation && !is_suffix(suffix) => {
                 let verdict = self.judge_without_quotes(before, token, after);

@@ -26,6 +26,7 @@
 //! again, and never mistakes a partial file for a complete one. It resumes only if the server still has the same
 //! version (`If-Range` with a strong validator), or if a checksum will detect a change.
 
+use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -139,7 +140,7 @@ impl Tally {
             text = format!("; {count} hidden or system files are skipped unless the pattern names them");
         }
         if self.excluded > 0 {
-            text += &format!("; `exclude` leaves out {}", self.excluded);
+            let _ = write!(text, "; `exclude` leaves out {}", self.excluded);
         }
         text
     }

@@ -70,6 +70,10 @@ pub fn unwanted(name: &str, part: Option<&str>) -> Option<Unwanted> {
     (!named).then_some(why)
 }
 
+#[expect(
+    clippy::case_sensitive_file_extension_comparisons,
+    reason = "Hadoop writes it in lower case"
+)]
 fn kind(name: &str) -> Option<Unwanted> {
     let system = |known: &&str| known.eq_ignore_ascii_case(name);
     let checksum = || name.starts_with('.') && name.len() > 5 && name.ends_with(".crc");

@@ -117,7 +117,7 @@ impl<'a> Walk<'a> {
             return Ok(vec![]);
         }
         match PathKind::of(&start)? {
-            PathKind::Folder(_) => walk.enter(Folder {
+            PathKind::Folder(_) => walk.enter(&Folder {
                 path: start,
                 at: BTreeSet::from([spelt.len()]),
                 linked: false,
@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
             PathKind::File(_) | PathKind::Special(_) | PathKind::Nothing => {}
         }
         while let Some(folder) = walk.links.pop_front() {
-            walk.enter(folder)?;
+            walk.enter(&folder)?;
         }
         let mut found = walk.found;
         found.sort_by(|a, b| a.path.cmp(&b.path));
@@ -148,7 +148,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Looks through a folder.
-    fn enter(&mut self, folder: Folder) -> Result<()> {
+    fn enter(&mut self, folder: &Folder) -> Result<()> {
         let pattern = self.pattern;
         let reading = || format!("list `{}` for `{pattern}`", folder.path.display());
         // A `**` may stand for no folder at all.
@@ -171,7 +171,7 @@ impl<'a> Walk<'a> {
         for part in at.clone() {
             if let Part::Literal(name) = &self.parts[part] {
                 let path = folder.path.join(name);
-                self.literal(&folder, path, part)?;
+                self.literal(folder, path, part)?;
                 at.remove(&part);
             }
         }
@@ -184,7 +184,7 @@ impl<'a> Walk<'a> {
             .wrap(Kind::Environment, reading)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
-            self.entry(&folder, &at, &entry, own)?;
+            self.entry(folder, &at, &entry, own)?;
         }
         Ok(())
     }
@@ -342,7 +342,7 @@ impl<'a> Walk<'a> {
             self.links.push_back(folder);
             return Ok(());
         }
-        self.enter(folder)
+        self.enter(&folder)
     }
 
     /// Checks that the name of a file is UTF-8, and those of its folders below the manifest's.

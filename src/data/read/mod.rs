@@ -322,6 +322,7 @@ struct Opener<'a, 's> {
 
 impl Opener<'_, '_> {
     /// Reads what `input` holds; `stored` is the same where it can be sought in.
+    #[expect(clippy::too_many_lines, reason = "compression, archive and content in turn")]
     fn open(
         &mut self,
         input: &mut dyn BufRead,
@@ -616,7 +617,7 @@ impl Opener<'_, '_> {
 }
 
 /// The way out where a column is none of strings: those that are, `names` of them and more.
-fn strings_hint(names: Vec<String>) -> String {
+fn strings_hint(names: &[String]) -> String {
     if names.is_empty() {
         return "no column holds strings".to_owned();
     }

@@ -23,6 +23,7 @@ const MOST_HELD: u64 = 16 << 20;
 
 /// Signs of a store in a folder.
 #[derive(Clone, Copy, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each sign is there or not")]
 struct Signs {
     actions: bool,
     artifacts: bool,

@@ -372,8 +372,8 @@ fn every_distribution_of_times_has_the_same_expectation() {
     let with = |noise, times, weighting| {
         let settings = MdlmObjective {
             noise,
-            times,
             weighting,
+            times,
             ..MdlmObjective::default()
         };
         mean(&Mdlm::new(&settings, 3, 4, 5), &loss)

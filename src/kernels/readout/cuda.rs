@@ -24,6 +24,7 @@ fn loss_number(loss: Loss) -> usize {
 }
 
 impl Cuda {
+    #[expect(clippy::too_many_lines, reason = "one pass over chunks of rows")]
     pub(in crate::kernels) fn readout_rows(
         &self,
         h: &Matrix,

@@ -469,29 +469,28 @@ impl<'t> Checker<'t> {
             };
             faults.extend(self.row_length(&stage.data, shape, fault));
         }
-        if let Some(model) = model {
-            if let (Some(of_model), Some(of_data)) = (self.upstream(&model.from), self.upstream(&stage.data))
-                && !same_tokenizer(&of_model, &of_data)
-            {
-                let message = format!(
-                    "the rows of {} come from the tokenizer of {}, but {} was trained with that of {}",
-                    quoted(&stage.data),
-                    quoted(of_data.tokens),
-                    quoted(&stage.model),
-                    quoted(of_model.tokens)
-                );
-                let mut fault = entry
-                    .fault(Code::Tokenizer, "data", message)
-                    .expected("rows from the model's own tokenizer")
-                    .hint(format!(
-                        "tokenize the rows with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
-                        of_model.tokens
-                    ));
-                if let Some(tokens) = self.entry(of_data.tokens) {
-                    fault = fault.related(tokens.span("tokenizer/kind"), "a different tokenizer");
-                }
-                faults.push(fault);
+        if let Some(model) = model
+            && let (Some(of_model), Some(of_data)) = (self.upstream(&model.from), self.upstream(&stage.data))
+            && !same_tokenizer(&of_model, &of_data)
+        {
+            let message = format!(
+                "the rows of {} come from the tokenizer of {}, but {} was trained with that of {}",
+                quoted(&stage.data),
+                quoted(of_data.tokens),
+                quoted(&stage.model),
+                quoted(of_model.tokens)
+            );
+            let mut fault = entry
+                .fault(Code::Tokenizer, "data", message)
+                .expected("rows from the model's own tokenizer")
+                .hint(format!(
+                    "tokenize the rows with `\"tokenizer\": {{ \"kind\": \"stage\", \"stage\": \"{}\" }}`",
+                    of_model.tokens
+                ));
+            if let Some(tokens) = self.entry(of_data.tokens) {
+                fault = fault.related(tokens.span("tokenizer/kind"), "a different tokenizer");
             }
+            faults.push(fault);
         }
         self.estimator(name, entry, stage, faults);
         self.grammar(entry, stage.grammar.as_deref(), Some(&stage.data), faults);

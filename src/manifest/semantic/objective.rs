@@ -399,6 +399,7 @@ mod tests {
 
     /// Checks the faults, each as pointer, message, the text at the related place and hint, and that each way of each hint
     /// makes a manifest that is valid when the other faults are mended too.
+    #[expect(clippy::needless_pass_by_value, reason = "callers write the values in place")]
     fn check(objective: Value, evaluate: Value, sample: Value, expected: &[[&str; 4]]) {
         let objective = if objective.is_null() {
             json!({})

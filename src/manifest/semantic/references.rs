@@ -7,7 +7,7 @@ use crate::manifest::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, sugg
 use crate::manifest::json::Span;
 use crate::manifest::sweep::SIGN;
 
-impl<'t> Checker<'t> {
+impl Checker<'_> {
     /// Unknown stages, stages of the wrong kind, stages that name themselves.
     pub(super) fn references(&mut self) {
         let mut faults = Vec::new();

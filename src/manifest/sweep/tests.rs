@@ -280,7 +280,7 @@ fn values_of_every_kind_have_names_that_shells_and_paths_take() {
 #[test]
 fn the_hint_for_a_list_of_values_adds_it_to_the_matrix_of_the_written_stage() {
     let seeds = ("model/matrix", json!({ "seed": [1, 2] }));
-    let swept = load(&[seeds.clone()]).unwrap();
+    let swept = load(std::slice::from_ref(&seeds)).unwrap();
     let with = |argument: &str| {
         let text = swept.text.clone().into_bytes();
         Manifest::from_bytes("swept.json", text, &[argument.to_owned()])

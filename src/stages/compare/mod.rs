@@ -336,12 +336,11 @@ fn figure(found: &Comparison) -> Option<(String, String)> {
             counted(spread.n, "seed")
         )
     };
-    let value = match groups {
-        Some(groups) => spread(groups.first()?, groups.first()?.metric(by)?),
-        None => {
-            let first = found.rows.first().filter(|first| first.metric(by).is_some())?;
-            format!("{} {}", by.name(), first.shown(by, signed))
-        }
+    let value = if let Some(groups) = groups {
+        spread(groups.first()?, groups.first()?.metric(by)?)
+    } else {
+        let first = found.rows.first().filter(|first| first.metric(by).is_some())?;
+        format!("{} {}", by.name(), first.shown(by, signed))
     };
     let Some(verdict) = &found.verdict else {
         return groups.is_some().then(|| ("mean".to_owned(), value));

@@ -1,5 +1,7 @@
 //! What must be said beneath a table: what numbers are per, what they are bounds on, and what does not compare.
 
+use std::fmt::Write as _;
+
 use super::{Row, are_signed, fields, measured, ranks, title};
 use crate::data::Unit;
 use crate::evaluate::Quantity;
@@ -41,9 +43,10 @@ pub fn remarks(rows: &[&Row]) -> Vec<String> {
         let mut remark = NORMALIZED.to_owned();
         let several = tokenizers(&|metric| metric == Metric::BitsPerByteNormalized);
         if several > 1 {
-            remark.push_str(&format!(
+            let _ = write!(
+                remark,
                 "; not ranked, because {several} tokenizers change it differently, and the bounds do not compare"
-            ));
+            );
         }
         remarks.push(remark);
     }
@@ -125,10 +128,10 @@ fn units(rows: &[&Row]) -> Option<String> {
     }
     let mut remark = format!("{per_token}: {unit} in {}", counted(*some, "row"));
     for (unit, count) in others {
-        remark.push_str(&format!(", {unit} in {count}"));
+        let _ = write!(remark, ", {unit} in {count}");
     }
     let these = if others.len() > 1 { "these" } else { "the two" };
-    remark.push_str(&format!("; {these} are not comparable"));
+    let _ = write!(remark, "; {these} are not comparable");
     let scored = rows.iter().filter(|row| row.unit.is_some() && row.scored).count();
     if scored > 0 {
         remark.push_str(": an autoregressive model is given the first token of each row");

@@ -8,6 +8,7 @@
 //! their means; rows within a group keep their order.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 
 use super::compare::{Row, measured};
 use crate::evaluate::Quantity;
@@ -84,7 +85,7 @@ impl Group {
         let some = self.chosen(rows, counts);
         let mut text = some.len().to_string();
         if some.len() < all {
-            text.push_str(&format!(" of {all}"));
+            let _ = write!(text, " of {all}");
         }
         let levels: Vec<Vec<u64>> = some.iter().map(|&row| seeds_of(rows[row])).collect();
         let levels: Vec<usize> = factors(&levels)
@@ -94,7 +95,7 @@ impl Group {
         if levels.len() > 1 {
             let crossed = levels.iter().product::<usize>() == some.len();
             let levels: Vec<_> = levels.iter().map(usize::to_string).collect();
-            text.push_str(&format!(" ({})", levels.join(if crossed { " × " } else { ", " })));
+            let _ = write!(text, " ({})", levels.join(if crossed { " × " } else { ", " }));
         }
         text
     }

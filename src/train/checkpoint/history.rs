@@ -29,6 +29,7 @@ pub struct History {
     pub validation_rows: u64,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 fn is_from_one(rates: &WarmupRates) -> bool {
     *rates == WarmupRates::FromOne
 }

@@ -487,7 +487,9 @@ fn all_reduce_sees_the_gradient_and_loss_of_each_step_and_its_result_counts() {
     let seen = std::cell::RefCell::new(Vec::new());
     let double = |gradient: &mut [f32], loss: &mut f64| {
         seen.borrow_mut().push((gradient.to_vec(), *loss));
-        gradient.iter_mut().for_each(|g| *g *= 2.0);
+        for g in gradient {
+            *g *= 2.0;
+        }
         *loss *= 2.0;
         Ok(())
     };

@@ -33,7 +33,7 @@ impl Column {
     /// Finds the column; in the schema that is given back, its strings are bytes.
     pub fn find(schema: &Schema, name: &str) -> Result<(Schema, Self)> {
         let mut all: Vec<FieldRef> = schema.fields().iter().cloned().collect();
-        let hint = || strings_hint(names(schema));
+        let hint = || strings_hint(&names(schema));
         let no_column = || format!("the Arrow data have no column `{name}`");
         let fields = schema.fields();
         let Some(found) = find(fields, name, false, 0).or_else(|| find(fields, name, true, 0)) else {

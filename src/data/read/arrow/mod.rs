@@ -367,6 +367,7 @@ fn parse(bytes: &[u8]) -> Result<Message<'_>> {
 }
 
 /// Turns messages into rows.
+#[expect(clippy::struct_field_names, reason = "it wraps the crate's decoder")]
 struct Decoder<'r, 's> {
     decoder: FileDecoder,
     /// The column alone, which distinguishes its dictionaries from those of other columns.

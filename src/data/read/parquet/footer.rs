@@ -76,7 +76,7 @@ pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> R
     let schema = parsed.file_metadata().schema_descr();
     let leaves = Leaves::look(schema, name);
     let wrong = || damaged("the Parquet file's footer is damaged");
-    let hint = || strings_hint(leaves.strings.clone());
+    let hint = || strings_hint(&leaves.strings);
     let no_column = || format!("the Parquet file has no column `{name}`");
     let indices = leaves.found.map_or(leaves.near, |index| vec![index]);
     if indices.is_empty() {

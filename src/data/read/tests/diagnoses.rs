@@ -242,6 +242,7 @@ fn bytes_that_are_no_utf8_have_a_way_out_by_form() {
         writer.write(&batch).unwrap();
         writer.into_inner().unwrap()
     };
+    #[expect(clippy::type_complexity, reason = "a table")]
     let cases: [(&str, Vec<u8>, &[&str], &[&str]); 6] = [
         (
             "a.txt",
@@ -463,7 +464,10 @@ fn control_characters_in_text_are_counted_in_a_warning() {
 #[test]
 fn forms_that_are_not_read_are_named() {
     use std::io::Write as _;
-    let text: String = (0..50).map(|i| format!("line {i} of a text\n")).collect();
+    let text = (0..50)
+        .map(|i| format!("line {i} of a text\n"))
+        .collect::<Vec<_>>()
+        .concat();
     let mut lz4 = lz4_flex::frame::FrameEncoder::new(Vec::new());
     lz4.write_all(text.as_bytes()).unwrap();
     let lz4 = lz4.finish().unwrap();

@@ -82,7 +82,9 @@ fn wrap(text: &str, width: usize) -> Vec<String> {
 fn column<S: AsRef<str>>(lines: &[S]) -> Option<usize> {
     let mut wrapped = Wrapped::default();
     wrapped.file();
-    lines.iter().for_each(|line| wrapped.line(line.as_ref()));
+    for line in lines {
+        wrapped.line(line.as_ref());
+    }
     wrapped.column()
 }
 
@@ -202,9 +204,9 @@ fn a_mark_of_quotation_alone_is_no_blank_line() {
         files.file(place.to_owned());
         files.line("");
         for text in prose(1, 10) {
-            wrap(&text, 72)
-                .iter()
-                .for_each(|line| files.line(&format!("> {line}")));
+            for line in wrap(&text, 72) {
+                files.line(&format!("> {line}"));
+            }
             files.line(">");
         }
         files.line("");
@@ -220,7 +222,9 @@ fn what_is_said_fits_the_text() {
         let mut files = Files::default();
         files.file("`a`".to_owned());
         for text in prose(1, 10) {
-            wrap(&text, 72).iter().for_each(|line| files.line(line));
+            for line in wrap(&text, 72) {
+                files.line(&line);
+            }
             if apart {
                 files.line("");
             }
@@ -288,7 +292,9 @@ fn short_files_are_judged_together() {
     let mut files = Files::default();
     for (index, few) in lines.chunks(4).enumerate() {
         files.file(format!("`{index}.txt`"));
-        few.iter().for_each(|line| files.line(line));
+        for line in few {
+            files.line(line);
+        }
     }
     assert_eq!(files.record(), Some(RecordUnit::File));
     let warning = files.warning().unwrap();
