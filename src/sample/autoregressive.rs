@@ -11,7 +11,7 @@ use crate::model::Action;
 pub struct Autoregressive {
     /// The token at position 0 of every row.
     pub bos: u32,
-    /// What stands at positions that are not drawn yet. It is never drawn, and the network attends to none of them.
+    /// What stands at positions that are not drawn yet. It is never drawn, and the network does not attend to it.
     pub mask: u32,
     /// How a row ends where rows are padded; nothing where texts are joined.
     pub ending: Option<Ending>,

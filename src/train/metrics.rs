@@ -7,7 +7,7 @@
 //! | `learning_rate` | of the last update |
 //! | `loss` | the training loss in nats per scored token, mean over those steps |
 //! | `gradient_norm` | global norm before clipping, mean over the same steps |
-//! | `validation` | on a line of its own: the bound on held-out rows, or their exact likelihood, with the averaged weights; its `unit` is that of the loss, too |
+//! | `validation` | on a separate line: the bound on held-out rows, or their exact likelihood, with the averaged weights; its `unit` is that of the loss, too |
 //!
 //! Its content is a function of the run alone: no times, no speeds.
 

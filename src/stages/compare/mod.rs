@@ -7,7 +7,7 @@
 //! Models of several objectives compare by the bits per byte of one text. An exact likelihood and a bound are both in that
 //! column, and where a table has both, bounds have the sign ≤. Nats and perplexity per scored token (an autoregressive model
 //! is given the first token of each row) are not ranked with those per token, a bound that is given the lengths of the
-//! records is not ranked with a number that pays for them, and a pseudo-perplexity has a column of its own.
+//! records is not ranked with a number that pays for them, and a pseudo-perplexity has a separate column.
 //!
 //! Rows whose settings differ in seeds alone are replicates, whatever their stages are called ([`super::replicates`]).
 //! The table of means over seeds comes first; single rows follow by setting, in that order, and within a setting in the
@@ -598,7 +598,7 @@ pub fn cell(value: &Value) -> String {
     }
 }
 
-/// The metrics of an evaluation. A pseudo-likelihood has one of its own: it is comparable with no bound.
+/// The metrics of an evaluation. A pseudo-likelihood has a separate metric: it is not comparable with a bound.
 fn metrics_of(found: &Evaluation) -> Vec<Measured> {
     if found.estimator == Estimator::Pseudo {
         return vec![(Metric::PseudoPerplexity, found.perplexity)];
