@@ -16,7 +16,7 @@ use crate::evaluate;
 use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
-use crate::manifest::{LearningRateSchedule, Objective, WarmupRates};
+use crate::manifest::{Estimator, LearningRateSchedule, Objective, WarmupRates};
 use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::rng::{Random, Stream};
 use crate::sample;
@@ -208,8 +208,8 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
                 micro_batch: micro_batch as usize,
             };
             let run = || {
-                let mut sampler =
-                    sample::build(options.objective.samplers()[0], &*objective, info.special, true)?;
+                let of = &options.objective;
+                let mut sampler = sample::build(of.samplers()[0], of, &*objective, info.special, true)?;
                 task.run(&mut *sampler, &**network, cancel, &mut |_| ()).map(drop)
             };
             let rounds = timed(options, run)?;
@@ -246,13 +246,12 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
 
 /// The bound by time, where the objective has it.
 fn method_of(options: &Options, objective: &dyn objective::Objective) -> Method {
-    let by_time = Method {
+    if options.objective.misfit_of_estimator(Estimator::Time).is_some() {
+        return objective.method_of_validation();
+    }
+    Method {
         steps: options.objective.steps(),
-        ..Method::default()
-    };
-    match objective.check_method(by_time) {
-        Ok(()) => by_time,
-        Err(_) => objective.method_of_validation(),
+        ..Method::of(Estimator::Time)
     }
 }
 

@@ -49,7 +49,7 @@ pub struct BoundEstimator<'a> {
     pub objective: &'a dyn Objective,
     /// Seed of times, masks and the choice of rows.
     pub seed: u64,
-    /// How the likelihood is estimated.
+    /// How the likelihood is estimated: one that fits the objective ([`Method::check`]).
     pub method: Method,
     /// D: draws per row; one is made where nothing is drawn.
     pub draws: u32,
@@ -108,15 +108,13 @@ impl BoundEstimator<'_> {
     /// Estimates the bound with the network as it is. `progress` hears the rows done, of how many, and the estimate.
     ///
     /// # Errors
-    /// There are no rows, the estimator does not fit the model, the network's answers are not finite, or the run
-    /// is cancelled.
+    /// There are no rows, the network's answers are not finite, or the run is cancelled.
     pub fn run(
         &self,
         network: &dyn Network,
         cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64, f64),
     ) -> Result<Bound> {
-        self.objective.check_method(self.method)?;
         let draws = if self.method.estimator.is_random() {
             self.draws
         } else {
@@ -316,7 +314,7 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::data::SpecialIds;
-    use crate::diffusion::{Conditioning, EVERY_SCHEDULE, Mdlm, Schedule, Subs};
+    use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
     use crate::kernels::Pattern;
     use crate::manifest::Estimator;
     use crate::model::toy::{Bag, Distribution, Posterior};
@@ -348,15 +346,8 @@ mod tests {
         (rows, exact)
     }
 
-    fn objective(
-        schedule: Schedule,
-        truth: &Distribution,
-        time_conditioning: bool,
-    ) -> &'static dyn Objective {
-        let mut mdlm = Mdlm::with_schedule(schedule, truth.mask(), 11);
-        if time_conditioning {
-            mdlm.masking.conditioning = Conditioning::Sigma;
-        }
+    fn objective(schedule: Schedule, truth: &Distribution) -> &'static dyn Objective {
+        let mdlm = Mdlm::with_schedule(schedule, truth.mask(), 11);
         // It lives as long as the program: a test may leak a few dozen bytes.
         Box::leak(Box::new(mdlm))
     }
@@ -370,7 +361,7 @@ mod tests {
         BoundEstimator {
             rows,
             limit: None,
-            objective: objective(schedule, truth, false),
+            objective: objective(schedule, truth),
             seed: 11,
             method: Method::of(estimator),
             draws: 8,
@@ -557,14 +548,5 @@ mod tests {
         let part = run(&task, &network);
         assert_eq!((whole.rows, part.rows), (50, 20));
         assert_ne!(part.nats_per_token, whole.nats_per_token);
-        task.objective = objective(EVERY_SCHEDULE[1], &truth, true);
-        task.method = Method::of(Estimator::Count);
-        let error = task
-            .run(&network, &Cancel::default(), &mut |_, _, _| ())
-            .unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "estimator `count` needs a model without time conditioning"
-        );
     }
 }

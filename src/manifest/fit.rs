@@ -1,5 +1,5 @@
 //! What fits an objective: estimators and samplers, and which of them are the defaults. Validation, the defaults of
-//! `evaluate` and `sample` stages and `mdlm objectives` read it here.
+//! `evaluate` and `sample` stages, the stages themselves and `mdlm objectives` read it here.
 
 use std::collections::HashMap;
 
@@ -7,6 +7,7 @@ use super::{
     AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Evaluate, Manifest, MlmObjective,
     Objective, Sample, Sampler, SeddObjective, Stage,
 };
+use crate::error::{Error, Result};
 
 /// Why an estimator or a sampler does not fit an objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +30,15 @@ impl Misfit {
     /// Of what needs a network whose output depends on the tokens alone.
     fn of_time() -> Option<Self> {
         Self::of("time_conditioning", "it needs a model without time conditioning")
+    }
+
+    /// The error at run time, for a model that is trained already: `what`, an estimator or a sampler, is not among those
+    /// that fit.
+    fn error(self, what: &str, name: &str, fitting: &[&str]) -> Error {
+        let fitting: Vec<_> = fitting.iter().map(|fits| format!("`{fits}`")).collect();
+        let reason = self.reason;
+        Error::input(format!("{what} `{name}` does not fit the model: {reason}"))
+            .hint(format!("use the {what} {}", fitting.join(" or ")))
     }
 }
 
@@ -113,6 +123,18 @@ impl Objective {
         all
     }
 
+    /// Checks that the likelihood of a trained model can be estimated that way.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::Kind::Input) where it cannot, with the estimators that fit.
+    pub fn check_estimator(&self, estimator: Estimator) -> Result<()> {
+        let Some(misfit) = self.misfit_of_estimator(estimator) else {
+            return Ok(());
+        };
+        let fitting: Vec<_> = self.estimators().iter().map(|fits| fits.name()).collect();
+        Err(misfit.error("estimator", estimator.name(), &fitting))
+    }
+
     /// Why texts cannot be drawn from a model that way; nothing where they can.
     #[must_use]
     pub fn misfit_of_sampler(&self, sampler: &Sampler) -> Option<Misfit> {
@@ -145,6 +167,18 @@ impl Objective {
         ];
         all.retain(|sampler| self.misfit_of_sampler(sampler).is_none());
         all
+    }
+
+    /// Checks that texts can be drawn from a trained model that way.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::Kind::Input) where they cannot, with the samplers that fit.
+    pub fn check_sampler(&self, sampler: &Sampler) -> Result<()> {
+        let Some(misfit) = self.misfit_of_sampler(sampler) else {
+            return Ok(());
+        };
+        let fitting: Vec<_> = self.samplers().iter().map(Sampler::kind).collect();
+        Err(misfit.error("sampler", sampler.kind(), &fitting))
     }
 
     /// How often a sampler that fits asks the network about a row of `length` tokens, at most.
@@ -224,17 +258,20 @@ impl Stage {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Every objective with the settings that matter here.
-    fn every() -> Vec<Objective> {
-        let kinds = Objective::every_kind();
+impl Objective {
+    /// Each kind and variant, for tests.
+    pub(crate) fn every() -> Vec<Self> {
+        let kinds = Self::every_kind();
         let variants = kinds
             .iter()
             .flat_map(|kind| kind.variants().into_iter().map(|(_, variant)| variant));
         kinds.iter().copied().chain(variants).collect()
     }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
 
     fn names(objective: &Objective) -> String {
         let estimators: Vec<_> = objective.estimators().iter().map(|fits| fits.name()).collect();
@@ -244,7 +281,7 @@ mod tests {
 
     #[test]
     fn every_kind_and_variant_has_estimators_and_samplers() {
-        let found: Vec<_> = every()
+        let found: Vec<_> = Objective::every()
             .iter()
             .map(|objective| format!("{}: {}", objective.kind(), names(objective)))
             .collect();

@@ -26,7 +26,7 @@ pub use wilson::wilson;
 use rayon::prelude::*;
 
 use crate::data::SpecialIds;
-use crate::diffusion::{Objective, Posterior};
+use crate::diffusion::Objective;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::categorical::Draw;
@@ -126,68 +126,47 @@ pub trait Sampler: Sync {
     }
 }
 
-/// The sampler that a manifest names, for models of an objective. `special` are the tokens that rows have by construction;
-/// `wrap` is whether they are joined texts rather than padded ones.
+/// The sampler that a manifest names, for models of an objective with these settings. `special` are the tokens that rows
+/// have by construction; `wrap` is whether they are joined texts rather than padded ones.
 ///
 /// # Errors
 /// [`Input`](crate::error::Kind::Input) where the sampler does not fit the objective.
 pub fn build(
-    settings: manifest::Sampler,
+    sampler: manifest::Sampler,
+    settings: &manifest::Objective,
     objective: &dyn Objective,
     special: SpecialIds,
     wrap: bool,
 ) -> Result<Box<dyn Sampler>> {
-    let is_causal = objective.pattern() == Pattern::Causal;
-    match settings {
-        manifest::Sampler::Autoregressive(_) if is_causal => {
+    settings.check_sampler(&sampler)?;
+    let posterior = || {
+        objective.posterior().ok_or_else(|| {
+            let name = sampler.kind();
+            Error::internal(format!(
+                "sampler `{name}` takes reverse steps, but the objective has none"
+            ))
+        })
+    };
+    Ok(match sampler {
+        manifest::Sampler::Autoregressive(_) => {
             let ending = autoregressive::Ending {
                 eos: special.eos,
                 pad: special.pad,
             };
-            Ok(Box::new(autoregressive::Autoregressive {
+            Box::new(autoregressive::Autoregressive {
                 bos: special.bos,
                 mask: special.mask,
                 ending: (!wrap).then_some(ending),
-            }))
-        }
-        manifest::Sampler::Autoregressive(_) => Err(Error::input(
-            "sampler `autoregressive` needs a model whose objective is `ar`: the tokens of others depend on both sides",
-        )
-        .hint("use the sampler `ancestral`")),
-        manifest::Sampler::Cached(_) | manifest::Sampler::Ancestral(_) => {
-            reverse_steps(settings, objective.posterior())
-        }
-    }
-}
-
-/// A sampler that takes reverse steps.
-fn reverse_steps(settings: manifest::Sampler, posterior: Option<Posterior>) -> Result<Box<dyn Sampler>> {
-    let posterior = posterior.ok_or_else(|| {
-        Error::input(format!(
-            "sampler `{}` takes reverse diffusion steps, and the model's objective has none",
-            settings.kind()
-        ))
-        .hint("use the sampler `autoregressive`")
-    })?;
-    Ok(match settings {
-        manifest::Sampler::Cached(_) if !posterior.zero_masking => {
-            return Err(Error::input(
-                "sampler `cached` needs a model that gives the mask no probability: it chooses the tokens to unmask before \
-                 it asks the network",
-            )
-            .hint("use the sampler `ancestral`"));
+            })
         }
         manifest::Sampler::Cached(settings) => Box::new(cached::Cached {
             grid: settings.grid,
-            posterior,
+            posterior: posterior()?,
         }),
         manifest::Sampler::Ancestral(settings) => Box::new(ancestral::Ancestral {
             grid: settings.grid,
-            posterior,
+            posterior: posterior()?,
         }),
-        manifest::Sampler::Autoregressive(_) => {
-            return Err(Error::internal("autoregressive sampling has no reverse steps"));
-        }
     })
 }
 
@@ -410,7 +389,6 @@ impl Rows<'_> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
 
     use super::*;
     use std::collections::BTreeMap;
@@ -719,27 +697,27 @@ mod tests {
     };
 
     #[test]
-    fn samplers_that_do_not_fit_the_objective_are_refused_with_one_that_does() {
-        let of = |value: serde_json::Value, sampler: serde_json::Value| {
-            let objective: manifest::Objective = serde_json::from_value(value).unwrap();
-            let objective = crate::diffusion::objective::build(&objective, 3, 4, 1);
-            let sampler: manifest::Sampler = serde_json::from_value(sampler).unwrap();
-            build(sampler, &*objective, SPECIAL, true)
-                .err()
-                .map(|error| format!("{error}: {}", error.hint_text().unwrap_or_default()))
-        };
-        let (ar, mdlm) = (json!({ "kind": "ar" }), json!({ "kind": "mdlm" }));
-        let d3pm = json!({ "kind": "d3pm" });
-        let (cached, ancestral) = (json!({ "kind": "cached" }), json!({ "kind": "ancestral" }));
-        let left_to_right = json!({ "kind": "autoregressive" });
-        let error = of(ar.clone(), cached.clone()).unwrap();
-        assert!(error.contains("use the sampler `autoregressive`"), "{error}");
-        let error = of(mdlm.clone(), left_to_right.clone()).unwrap();
-        assert!(error.contains("use the sampler `ancestral`"), "{error}");
-        let error = of(d3pm.clone(), cached.clone()).unwrap();
-        assert!(error.contains("use the sampler `ancestral`"), "{error}");
-        for (objective, sampler) in [(ar, left_to_right), (mdlm, cached), (d3pm, ancestral)] {
-            assert_eq!(of(objective, sampler), None);
+    fn samplers_that_fit_the_objective_are_built_and_others_refused_with_one_that_does() {
+        let samplers = [
+            manifest::Sampler::Cached(AncestralSteps::default()),
+            manifest::Sampler::Ancestral(AncestralSteps::default()),
+            manifest::Sampler::Autoregressive(manifest::Autoregressive {}),
+        ];
+        for settings in manifest::Objective::every() {
+            let objective = crate::diffusion::objective::build(&settings, 3, 4, 1);
+            for sampler in samplers {
+                let built = build(sampler, &settings, &*objective, SPECIAL, true);
+                let fitting = settings.samplers();
+                if fitting.contains(&sampler) {
+                    assert!(built.is_ok(), "{settings:?}, {sampler:?}");
+                    continue;
+                }
+                let error = built.err().unwrap();
+                assert_eq!(error.kind(), crate::error::Kind::Input);
+                let way = format!("use the sampler `{}`", fitting[0].kind());
+                let hint = error.hint_text().unwrap();
+                assert!(hint.starts_with(&way), "{settings:?}, {sampler:?}: {hint}");
+            }
         }
     }
 
@@ -761,7 +739,8 @@ mod tests {
                 Box::new(ancestral::Ancestral { grid, posterior }),
             ),
         ] {
-            let mut built = build(named, &mdlm, SPECIAL, true).unwrap();
+            let settings = manifest::Objective::default();
+            let mut built = build(named, &settings, &mdlm, SPECIAL, true).unwrap();
             let expected = run(task(&truth), &mut *direct, &network);
             assert_eq!(run(task(&truth), &mut *built, &network), expected, "{named:?}");
         }
@@ -890,27 +869,6 @@ mod tests {
             assert_eq!(sampled, whole);
         }
         assert_ne!(draw(Sampling { seed: 4, ..base }).tokens, whole.tokens);
-    }
-
-    #[test]
-    fn a_sampler_that_does_not_fit_the_posterior_is_refused() {
-        let settings = AncestralSteps::default();
-        let (cached, ancestral) = (
-            manifest::Sampler::Cached(settings),
-            manifest::Sampler::Ancestral(settings),
-        );
-        let d3pm = d3pm(EVERY_SCHEDULE[0], 3).posterior;
-        for (named, posterior, message) in [
-            (cached, None, "sampler `cached` takes reverse"),
-            (ancestral, None, "sampler `ancestral` takes reverse"),
-            (cached, Some(d3pm), "gives the mask no probability"),
-        ] {
-            let error = reverse_steps(named, posterior).err().unwrap();
-            assert_eq!(error.kind(), crate::error::Kind::Input);
-            assert!(error.to_string().contains(message), "{error}");
-            assert!(error.hint_text().is_some());
-        }
-        assert!(reverse_steps(ancestral, Some(d3pm)).is_ok());
     }
 
     /// One token a row, the mask's probability a constant: when it is unmasked, and as which token.

@@ -159,7 +159,8 @@ fn is_valid(bound: &BoundEnds) -> bool {
 /// Runs the stage.
 ///
 /// # Errors
-/// Model and rows do not belong together, there are no rows, the grammar's source is no grammar.
+/// Model and rows do not belong together, the estimator does not fit the model, there are no rows, the grammar's source is
+/// no grammar.
 #[expect(clippy::too_many_lines, reason = "one step after the other")]
 pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
     let artifact = context.input("model")?;
@@ -170,8 +171,6 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
         Some(_) => Some(entropy(context)?),
         None => None,
     };
-    let network = model.network(artifact, config.weights, context.device)?;
-    let objective = model.build_objective(context.seed);
     let estimator = config
         .estimator
         .unwrap_or_else(|| model.objective.estimators()[0]);
@@ -180,6 +179,9 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
         steps: config.steps,
         ends: config.bound,
     };
+    method.check(&model.objective)?;
+    let network = model.network(artifact, config.weights, context.device)?;
+    let objective = model.build_objective(context.seed);
     let task = BoundEstimator {
         rows: &rows,
         limit: config.rows,

@@ -113,7 +113,7 @@ pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
     let network = model.network(artifact, config.weights, context.device)?;
     let objective = model.build_objective(context.seed);
     let named = config.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
-    let mut sampler = sample::build(named, &*objective, model.special, model.wrap)?;
+    let mut sampler = sample::build(named, &model.objective, &*objective, model.special, model.wrap)?;
     let steps = sampler.steps(config.steps, model.length as usize);
     let task = Sampling {
         given: if config.given_ends {

@@ -451,7 +451,9 @@ fn train_takes_padded_rows_and_time_conditioning() {
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "estimator": "count"});
     let refusal = lab.refused(&config, &[("model", &model), ("data", &rows)]);
     assert!(
-        refusal.starts_with("estimator `count` needs a model without time conditioning"),
+        refusal.starts_with(
+            "estimator `count` does not fit the model: it needs a model without time conditioning"
+        ),
         "{refusal}"
     );
     let config = json!({"kind": "evaluate", "model": "m", "data": "d", "weights": "raw"});

@@ -50,10 +50,6 @@ impl Objective for Ar {
         Self::next_tokens(x, valid, into);
     }
 
-    fn check_method(&self, method: Method) -> Result<()> {
-        method.check(&[Estimator::Exact])
-    }
-
     fn method_of_validation(&self) -> Method {
         Method::of(Estimator::Exact)
     }

@@ -21,9 +21,9 @@ use super::masking::{DiscreteStep, Masking};
 use super::{Draw, Given, Method, Objective};
 use crate::diffusion::Posterior;
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, Prior, RowIndex, Score};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
-use crate::manifest::{D3pmObjective, DEFAULT_SAMPLING_EPSILON, Estimator, MdlmObjective, Noise};
+use crate::manifest::{D3pmObjective, DEFAULT_SAMPLING_EPSILON, MdlmObjective, Noise};
 
 /// The D3PM objective.
 #[derive(Clone, Copy, Debug)]
@@ -168,17 +168,6 @@ impl Objective for D3pm {
             .masking
             .step_of_draw(draw, draw.method.steps.unwrap_or(self.steps));
         self.push_noised(&step, draw.uniforms(), x, valid, into);
-    }
-
-    fn check_method(&self, method: Method) -> Result<()> {
-        method.check(&[Estimator::Time])?;
-        if method.steps.is_some() {
-            return Ok(());
-        }
-        Err(
-            Error::input("the model's objective has no bound in continuous time")
-                .hint(format!("set `\"steps\": {}`, those of its training", self.steps)),
-        )
     }
 
     fn method_of_validation(&self) -> Method {

@@ -35,7 +35,7 @@ use crate::diffusion::forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
 };
 use crate::diffusion::{Posterior, Subs};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
 use crate::manifest::{Bell, BoundEnds, Estimator, MdlmObjective, Times, Weighting};
 
@@ -186,20 +186,6 @@ impl Objective for Mdlm {
             Estimator::Count => push_count(draw, mask, x, valid, into),
             Estimator::Pseudo => push_one(pass as usize, mask, x, valid, into),
         }
-    }
-
-    fn check_method(&self, method: Method) -> Result<()> {
-        if self.masking.conditioning == Conditioning::None {
-            return method.check(&[Estimator::Time, Estimator::Count, Estimator::Pseudo]);
-        }
-        if matches!(method.estimator, Estimator::Count | Estimator::Pseudo) {
-            let name = method.estimator.name();
-            return Err(Error::input(format!(
-                "estimator `{name}` needs a model without time conditioning"
-            ))
-            .hint("use the estimator `time`"));
-        }
-        method.check(&[Estimator::Time])
     }
 
     fn method_of_validation(&self) -> Method {

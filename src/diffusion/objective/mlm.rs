@@ -96,10 +96,6 @@ impl Objective for Mlm {
         }
     }
 
-    fn check_method(&self, method: Method) -> Result<()> {
-        method.check(&[Estimator::Pseudo, Estimator::Count])
-    }
-
     /// Pseudo-perplexity takes a network call a token, the any-order bound one a row.
     fn method_of_validation(&self) -> Method {
         Method::of(Estimator::Count)

@@ -53,17 +53,11 @@ pub trait Objective: Send + Sync {
     fn passes_of_bound(&self, method: Method, valid: usize) -> u32;
 
     /// Appends the row `x` as a pass of one Monte-Carlo draw of its likelihood sees it. The expectation of Σ weight ·
-    /// loss over the row's positions, in all passes together, is what [`Method`] names, in nats. The draw's method is
-    /// one that [`check_method`](Self::check_method) accepts.
+    /// loss over the row's positions, in all passes together, is what [`Method`] names, in nats. The draw's method fits
+    /// the objective ([`Method::check`]).
     fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
 
-    /// Whether the likelihood can be estimated that way.
-    ///
-    /// # Errors
-    /// [`Input`](crate::error::Kind::Input) when it cannot, with a way that can.
-    fn check_method(&self, method: Method) -> Result<()>;
-
-    /// The accepted method with the smallest variance, for bounds watched during training.
+    /// The method that fits with the smallest variance, for bounds watched during training.
     fn method_of_validation(&self) -> Method;
 
     /// Appends a row that is noised already, at time `given.t`, in a pass of [`passes`](Self::passes). Σ weight · loss at
@@ -141,15 +135,19 @@ impl Method {
         }
     }
 
-    /// Refuses an estimator that is not among those that fit, and settings that only times have.
-    fn check(self, fitting: &[Estimator]) -> Result<()> {
+    /// Checks that the likelihood of a model with this objective can be estimated that way.
+    ///
+    /// # Errors
+    /// [`Input`](crate::error::Kind::Input) where it cannot, with a way that can.
+    pub fn check(self, objective: &manifest::Objective) -> Result<()> {
+        objective.check_estimator(self.estimator)?;
         let name = self.estimator.name();
-        if !fitting.contains(&self.estimator) {
-            let names: Vec<_> = fitting.iter().map(|fits| format!("`{}`", fits.name())).collect();
-            return Err(
-                Error::input(format!("estimator `{name}` does not fit the model's objective"))
-                    .hint(format!("use the estimator {}", names.join(" or "))),
-            );
+        if self.estimator == Estimator::Time && self.steps.is_none() && objective.needs_steps() {
+            let error = Error::input("the model's objective has no bound in continuous time");
+            return Err(match objective.steps() {
+                Some(steps) => error.hint(format!("set `\"steps\": {steps}`, those of its training")),
+                None => error,
+            });
         }
         if self.estimator != Estimator::Time && self.steps.is_some() {
             return Err(

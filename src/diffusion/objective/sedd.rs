@@ -122,10 +122,6 @@ impl Objective for Sedd {
         });
     }
 
-    fn check_method(&self, method: Method) -> Result<()> {
-        method.check(&[Estimator::Time])
-    }
-
     fn method_of_validation(&self) -> Method {
         Method::of(Estimator::Time)
     }

@@ -517,43 +517,43 @@ fn pseudo_likelihood_masks_one_position_a_pass_and_the_any_order_bound_is_a_boun
 
 #[test]
 fn methods_that_do_not_fit_are_refused_with_one_that_does() {
-    let objective = |value: serde_json::Value| {
-        let objective: manifest::Objective = serde_json::from_value(value).unwrap();
-        build(&objective, 3, 4, 5)
-    };
-    let refused = |objective: &dyn Objective, method| {
-        let error = objective.check_method(method).unwrap_err();
+    let objective =
+        |value: serde_json::Value| -> manifest::Objective { serde_json::from_value(value).unwrap() };
+    let refused = |objective: &manifest::Objective, method: Method| {
+        let error = method.check(objective).unwrap_err();
         format!("{error}: {}", error.hint_text().unwrap_or_default())
     };
     let ar = objective(serde_json::json!({ "kind": "ar" }));
-    assert!(ar.check_method(Method::of(Estimator::Exact)).is_ok());
-    assert!(refused(&*ar, Method::default()).contains("use the estimator `exact`"));
+    assert!(refused(&ar, Method::default()).contains("use the estimator `exact`"));
     let d3pm = objective(serde_json::json!({ "kind": "d3pm", "steps": 50 }));
-    assert!(d3pm.check_method(Method::in_steps(7)).is_ok());
-    assert!(refused(&*d3pm, Method::default()).contains("set `\"steps\": 50`"));
+    assert!(Method::in_steps(7).check(&d3pm).is_ok());
+    assert!(refused(&d3pm, Method::default()).contains("set `\"steps\": 50`"));
     let mlm = objective(serde_json::json!({ "kind": "mlm" }));
-    assert!(refused(&*mlm, Method::default()).contains("`pseudo` or `count`"));
+    assert!(refused(&mlm, Method::default()).contains("`pseudo` or `count`"));
     let sedd = objective(serde_json::json!({ "kind": "sedd" }));
-    assert!(refused(&*sedd, Method::of(Estimator::Count)).contains("use the estimator `time`"));
+    assert!(refused(&sedd, Method::of(Estimator::Count)).contains("use the estimator `time`"));
     let mdlm = objective(serde_json::json!({ "kind": "mdlm" }));
     let published = Method {
         ends: BoundEnds::Published,
         ..Method::of(Estimator::Count)
     };
-    assert!(refused(&*mdlm, published).contains("a mean over times"));
+    assert!(refused(&mdlm, published).contains("a mean over times"));
     let in_steps = Method {
         steps: Some(4),
         ..Method::of(Estimator::Count)
     };
-    assert!(refused(&*mdlm, in_steps).contains("leave `steps` out"));
+    assert!(refused(&mdlm, in_steps).contains("leave `steps` out"));
     for (objective, method) in [
         (&ar, Method::of(Estimator::Exact)),
         (&d3pm, Method::in_steps(50)),
         (&mlm, Method::of(Estimator::Count)),
         (&sedd, Method::of(Estimator::Time)),
     ] {
-        assert_eq!(objective.method_of_validation(), method);
-        assert!(objective.check_method(method).is_ok());
+        assert_eq!(build(objective, 3, 4, 5).method_of_validation(), method);
+    }
+    for objective in manifest::Objective::every() {
+        let method = build(&objective, 3, 4, 5).method_of_validation();
+        assert!(method.check(&objective).is_ok(), "{objective:?}, {method:?}");
     }
 }
 
