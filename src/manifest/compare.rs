@@ -13,9 +13,10 @@ pub struct Compare {
     /// or a list of such names. Train stages are compared by their last validation.
     #[schemars(extend("patternErrorMessage" = COMPARED))]
     pub of: Vec<Compared>,
-    /// Metric that orders the table: bounds from the lowest, the share of accepted records from the highest. Stages
-    /// that differ only in seeds are ordered by their mean over the seeds, whatever their names, and are not ranked
-    /// among each other. Default: the first of `bits_per_byte`, `nats_per_token` and `grammatical` that any row has.
+    /// Metric that orders the table: the share of accepted records from the highest, all other metrics from the lowest.
+    /// Stages that differ only in seeds are ordered by their mean over the seeds, whatever their names, and are not
+    /// ranked among each other. Default: the first of `bits_per_byte`, `bits_per_byte_normalized`, `pseudo_perplexity`
+    /// and `grammatical` that any row has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sort: Option<Metric>,
 }
@@ -58,19 +59,20 @@ pub struct Seed {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// The bound in bits per byte of text, comparable between tokenizers. It includes the cost of spelling out text
-    /// that the tokenizer loses (unknown tokens, dropped characters). Bounds on normalized text (see
-    /// `bits_per_byte_normalized`) come after all others.
+    /// The bound, or for `ar` the exact value, in bits per byte of text: comparable between tokenizers, and between
+    /// objectives unless padding is excluded. It includes the cost of spelling out text that the tokenizer loses
+    /// (unknown tokens, dropped characters). Values for normalized text (see `bits_per_byte_normalized`) come after all
+    /// others.
     BitsPerByte,
-    /// The bound in bits per byte for a tokenizer that normalizes text (letter case, accents, white space). It is a
-    /// bound on the normalized text, lower than a bound on the text itself.
+    /// The same for a tokenizer that normalizes text (letter case, accents, white space). It is a value for the
+    /// normalized text, lower than one for the text itself.
     BitsPerByteNormalized,
-    /// The bound in nats per token of text, or per position if padding counts.
+    /// The bound, or for `ar` the exact value, in nats per token of text, or per position if padding counts. A model of
+    /// `ar` is given the first token of each row, and its value is per scored token.
     NatsPerToken,
-    /// The bound on the perplexity per token of text, or per position if padding counts.
+    /// The perplexity, the exponential of `nats_per_token`: a bound, or for `ar` the exact value.
     Perplexity,
-    /// The pseudo-perplexity of a masked language model (estimator `pseudo`), which is no bound and comparable with no
-    /// perplexity.
+    /// The pseudo-perplexity of the estimator `pseudo`. It is not a bound and cannot be compared with a perplexity.
     PseudoPerplexity,
     /// The share of sampled records that the grammar accepts.
     Grammatical,

@@ -527,7 +527,7 @@ pub struct KeepCheckpoints {
     #[serde(default)]
     #[schemars(range(max = 1000))]
     pub last: u32,
-    /// Keep the checkpoint with the best validation bound. Default: it is not kept.
+    /// Keep the checkpoint with the best validation. Default: it is not kept.
     #[serde(default)]
     pub best: bool,
 }
@@ -595,8 +595,8 @@ pub struct Evaluate {
     #[serde(default, skip_serializing_if = "published::is_default")]
     pub bound: BoundEnds,
     /// Number of Monte Carlo draws per row. The times of a row's draws are stratified, and the report gives a 95%
-    /// interval. The estimators `exact` and `pseudo` draw nothing. Default: our choice; four times as
-    /// many draws halve the interval.
+    /// interval. The estimators `exact` and `pseudo` draw nothing. Default: our choice; four times as many draws halve
+    /// the interval.
     #[serde(default = "four")]
     #[schemars(range(min = 1, max = 100_000))]
     pub draws: u32,
@@ -605,7 +605,7 @@ pub struct Evaluate {
     #[schemars(range(min = 1))]
     pub rows: Option<u64>,
     /// Name of the synthetic source stage that the rows come from. The report then shows its exact entropy beside the
-    /// bound. Default: none.
+    /// result. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grammar: Option<String>,
     /// Seed of the times, the masks and the permutation of the rows. Default: the pipeline's seed.
@@ -683,8 +683,7 @@ pub struct Sample {
     #[schemars(range(min = 1, max = 10_000_000))]
     pub count: u32,
     /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` takes a step per token,
-    /// whatever this number is. Default:
-    /// the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
+    /// whatever this number is. Default: the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
     #[serde(default = "default_sample_steps")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub steps: u32,

@@ -25,7 +25,7 @@ pub struct Retention {
     pub every: u64,
     /// That many of the last.
     pub last: u32,
-    /// The one with the best validation bound.
+    /// The one with the best validation.
     pub best: bool,
 }
 

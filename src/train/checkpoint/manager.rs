@@ -184,7 +184,7 @@ impl CheckpointManager {
         Ok(())
     }
 
-    /// Keeps the checkpoint of a step as that with the best validation bound so far.
+    /// Keeps the checkpoint of a step as that with the best validation so far.
     ///
     /// # Errors
     /// The disk is full or not writable.
