@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::named::entry;
 use super::{Terminal, table};
-use crate::diffusion::{Method, objective};
+use crate::diffusion::{Method, Passes, objective};
 use crate::error::{Error, Result};
 use crate::manifest::{self, DEFAULT_SAMPLE_STEPS, Estimator, Objective, did_you_mean};
 use crate::shapes::{SHAPES, Shape};
@@ -183,9 +183,10 @@ struct Facts {
 #[derive(Serialize)]
 struct Evaluation {
     estimator: &'static str,
-    /// Of a row, for each draw where times or masks are drawn.
+    /// Of a row, however many draws there are.
     network_calls: u32,
-    is_random: bool,
+    /// Of a row, for each draw.
+    network_calls_a_draw: u32,
 }
 
 #[derive(Serialize)]
@@ -199,10 +200,13 @@ impl Facts {
     fn of(settings: &Objective, shape: &'static Shape, mdlm: f64) -> Self {
         let vocabulary = shape.vocabulary as u32;
         let built = objective::build(settings, vocabulary - 1, vocabulary, 0);
-        let evaluation = |estimator: Estimator| Evaluation {
-            estimator: estimator.name(),
-            network_calls: built.passes_of_bound(Method::of(estimator), shape.length),
-            is_random: estimator.is_random(),
+        let evaluation = |estimator: Estimator| {
+            let Passes { drawn, fixed } = built.passes_of_bound(Method::of(estimator), shape.length);
+            Evaluation {
+                estimator: estimator.name(),
+                network_calls: fixed,
+                network_calls_a_draw: drawn,
+            }
         };
         let samplers = settings.samplers();
         let sampling = |sampler: &manifest::Sampler| Sampling {
@@ -221,8 +225,12 @@ impl Facts {
 
     fn evaluation(&self) -> String {
         let each = self.estimators.iter().map(|one| {
-            let draw = if one.is_random { " a draw" } else { "" };
-            format!("{} {}{draw}", one.estimator, one.network_calls)
+            let calls = match (one.network_calls, one.network_calls_a_draw) {
+                (fixed, 0) => fixed.to_string(),
+                (0, drawn) => format!("{drawn} a draw"),
+                (fixed, drawn) => format!("{drawn} a draw and {fixed} more"),
+            };
+            format!("{} {calls}", one.estimator)
         });
         each.collect::<Vec<_>>().join(", ")
     }
@@ -418,8 +426,8 @@ mod tests {
                 "mdlm: time 1 a draw, count 1 a draw, pseudo 32; cached 32, ancestral 128",
                 "ar: exact 1; autoregressive 31",
                 "sedd: time 1 a draw; ancestral 128",
-                // Two passes a draw; a step at the end draws what is still masked.
-                "d3pm: time 2 a draw; ancestral 129",
+                // The call that is made once is the clean row's; a step at the end draws what is still masked.
+                "d3pm: time 1 a draw and 1 more; ancestral 129",
                 "mlm: pseudo 32, count 1 a draw; cached 32, ancestral 128",
             ]
         );

@@ -36,7 +36,7 @@ mod schedule;
 pub use forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score, low_discrepancy_time,
 };
-pub use objective::{Draw, Given, Mdlm, Method, Objective, shift};
+pub use objective::{Draw, Given, Mdlm, Method, Objective, Passes, shift};
 pub use parameterization::Subs;
 pub use posterior::Posterior;
 pub use quantity::Quantity;

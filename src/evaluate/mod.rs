@@ -25,7 +25,7 @@ pub use statistics::Interval;
 pub use variance::{LEAST_ROWS, LossVariance, Losses, VarianceProbe};
 
 use crate::data::rows::{Permutation, Rows};
-use crate::diffusion::{Draw, Method, NoisedBatch, Objective, shift};
+use crate::diffusion::{Draw, Method, NoisedBatch, Objective, Passes, shift};
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::model::{Batch, Network};
@@ -139,24 +139,22 @@ impl BoundEstimator<'_> {
             let valid = self.rows.read(row, &mut x)?;
             sums.valid += valid as u64;
             sums.tokens.push(self.objective.scored(valid) as u64);
-            for (number, shift) in (0_u64..).zip(&shifts) {
-                let part = (shift + phase(rank)).fract();
+            let passes = self.objective.passes_of_bound(self.method, valid);
+            for (number, pass) in in_order(draws, passes) {
+                let part = (shifts[number as usize] + phase(rank)).fract();
                 let draw = Draw {
                     method: self.method,
                     random,
-                    draw: number,
+                    draw: u64::from(number),
                     row,
-                    offset: (number as f64 + part) / f64::from(draws),
+                    offset: (f64::from(number) + part) / f64::from(draws),
                 };
-                let passes = self.objective.passes_of_bound(self.method, valid);
-                for pass in 0..passes {
-                    self.objective.noise_of_bound(&draw, pass, &x, valid, &mut noised);
-                    sums.is_last.push(pass + 1 == passes);
-                    if noised.rows() == self.micro_batch {
-                        cancel.check()?;
-                        self.answer(network, &mut noised, &mut sums)?;
-                        progress(rank, total, sums.estimate());
-                    }
+                self.objective.noise_of_bound(&draw, pass, &x, valid, &mut noised);
+                sums.asked.push(Asked::of(pass, passes));
+                if noised.rows() == self.micro_batch {
+                    cancel.check()?;
+                    self.answer(network, &mut noised, &mut sums)?;
+                    progress(rank, total, sums.estimate());
                 }
             }
         }
@@ -171,31 +169,67 @@ impl BoundEstimator<'_> {
     /// Asks the network about the rows gathered, and adds each draw's value.
     fn answer(&self, network: &dyn Network, noised: &mut NoisedBatch, sums: &mut Sums) -> Result<()> {
         let values = answered(network, self.objective, noised)?;
-        for (value, is_last) in values.into_iter().zip(std::mem::take(&mut sums.is_last)) {
-            sums.pass(value, is_last);
+        for (value, asked) in values.into_iter().zip(std::mem::take(&mut sums.asked)) {
+            sums.pass(value, asked);
         }
         Ok(())
     }
 }
 
+/// The draw and the number of each pass of a row, in the order in which the network is asked: fixed ones first, since every
+/// draw has them in its value.
+fn in_order(draws: u32, passes: Passes) -> impl Iterator<Item = (u32, u32)> {
+    let Passes { drawn, fixed } = passes;
+    let of_draw = move |draw| (0..drawn).map(move |pass| (draw, pass));
+    let fixed = (drawn..drawn + fixed).map(|pass| (0, pass));
+    fixed.chain((0..draws).flat_map(of_draw))
+}
+
+/// A pass that waits for the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Asked {
+    /// It is a part of every draw of its row.
+    is_fixed: bool,
+    /// With it its draw is complete.
+    is_last: bool,
+}
+
+impl Asked {
+    fn of(pass: u32, passes: Passes) -> Self {
+        let Passes { drawn, fixed } = passes;
+        let last = if drawn > 0 { drawn } else { fixed };
+        Self {
+            is_fixed: pass >= drawn,
+            is_last: pass + 1 == last,
+        }
+    }
+}
+
+/// Asks the network about rows under noise: the loss of each of their positions.
+///
+/// # Errors
+/// The network failed.
+pub fn losses(network: &dyn Network, objective: &dyn Objective, noised: &NoisedBatch) -> Result<Vec<f32>> {
+    if noised.positions.is_empty() {
+        return Ok(Vec::new());
+    }
+    let batch = Batch {
+        tokens: &noised.tokens,
+        sigma: &noised.sigma,
+        positions: &noised.positions,
+        targets: &noised.targets,
+        weights: &noised.weights,
+        loss: objective.loss(),
+        constants: &noised.constants,
+        pattern: objective.pattern(),
+        ..Batch::default()
+    };
+    network.nll(&batch, objective.support())
+}
+
 /// Asks the network about the rows gathered, and removes them: Σ weight · loss of each in nats.
 fn answered(network: &dyn Network, objective: &dyn Objective, noised: &mut NoisedBatch) -> Result<Vec<f64>> {
-    let nll = if noised.positions.is_empty() {
-        Vec::new()
-    } else {
-        let batch = Batch {
-            tokens: &noised.tokens,
-            sigma: &noised.sigma,
-            positions: &noised.positions,
-            targets: &noised.targets,
-            weights: &noised.weights,
-            loss: objective.loss(),
-            constants: &noised.constants,
-            pattern: objective.pattern(),
-            ..Batch::default()
-        };
-        network.nll(&batch, objective.support())?
-    };
+    let nll = losses(network, objective, noised)?;
     let mut values = Vec::with_capacity(noised.rows());
     for span in noised.spans() {
         let pairs = noised.weights[span.clone()].iter().zip(&nll[span]);
@@ -215,10 +249,12 @@ fn answered(network: &dyn Network, objective: &dyn Objective, noised: &mut Noise
 /// Draws as they come in, row after row.
 struct Sums {
     draws: u32,
-    /// Of each row that waits for the network, whether it is the last pass of its draw.
-    is_last: Vec<bool>,
-    /// Nats of the passes of the draw that is not complete yet.
-    passes: f64,
+    /// The passes that wait for the network.
+    asked: Vec<Asked>,
+    /// Nats of the fixed passes of the row that is not complete yet.
+    fixed: f64,
+    /// Nats of the other passes of the draw that is not complete yet.
+    drawn: f64,
     /// Valid tokens of all rows.
     valid: u64,
     /// Draws of the row that is not complete yet.
@@ -235,8 +271,9 @@ impl Sums {
     fn new(draws: u32) -> Self {
         Self {
             draws,
-            is_last: Vec::new(),
-            passes: 0.0,
+            asked: Vec::new(),
+            fixed: 0.0,
+            drawn: 0.0,
             valid: 0,
             open: Vec::new(),
             means: Vec::new(),
@@ -245,10 +282,14 @@ impl Sums {
         }
     }
 
-    fn pass(&mut self, value: f64, is_last: bool) {
-        self.passes += value;
-        if is_last {
-            let value = std::mem::take(&mut self.passes);
+    fn pass(&mut self, value: f64, asked: Asked) {
+        if asked.is_fixed {
+            self.fixed += value;
+        } else {
+            self.drawn += value;
+        }
+        if asked.is_last {
+            let value = std::mem::take(&mut self.drawn) + self.fixed;
             self.draw(value);
         }
     }
@@ -266,6 +307,7 @@ impl Sums {
         }
         self.means.push(mean);
         self.open.clear();
+        self.fixed = 0.0;
     }
 
     /// b over the complete rows.
@@ -314,9 +356,10 @@ impl Sums {
 mod tests {
     use super::*;
     use crate::data::SpecialIds;
+    use crate::diffusion::objective::D3pm;
     use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
     use crate::kernels::Pattern;
-    use crate::manifest::Estimator;
+    use crate::manifest::{D3pmObjective, Estimator};
     use crate::model::toy::{Bag, Distribution, Posterior};
 
     /// Rows drawn from a distribution, and their exact −log p.
@@ -458,6 +501,61 @@ mod tests {
             "{bound:?} is not {full}"
         );
         assert_eq!(bound.tokens, tokens as u64);
+    }
+
+    /// What the clean row costs, without carry-over, is a part of every draw, and the network is asked for it once a row.
+    #[test]
+    fn a_pass_that_no_draw_changes_is_made_once_a_row() {
+        let truth = Distribution::random(4, 3, 6);
+        let (rows, _) = drawn(&truth, 40, true);
+        let settings = D3pmObjective {
+            steps: 10,
+            ..D3pmObjective::default()
+        };
+        let d3pm = D3pm::new(&settings, truth.mask(), truth.mask() + 1, 11);
+        let mut task = BoundEstimator {
+            objective: &d3pm,
+            method: d3pm.method_of_validation(),
+            ..task(&rows, &truth, EVERY_SCHEDULE[0], Estimator::Time)
+        };
+        // The mask's probability costs in the clean row, too.
+        let network = Posterior::with_mask_probability(truth.clone(), 0.2);
+        let bound = run(&task, &network);
+        // Eight draws, and the clean row.
+        assert_eq!(network.calls.get(), 40 * 9);
+        for micro_batch in [1, 7] {
+            task.micro_batch = micro_batch;
+            assert_eq!(run(&task, &network), bound);
+        }
+        let random = Random::new(11, Stream::Evaluate);
+        let (mut sum, mut clean, mut tokens) = (0.0, 0.0, 0);
+        let mut x = vec![0; 4];
+        for row in 0..40 {
+            let valid = rows.read(row, &mut x).unwrap();
+            tokens += valid;
+            for draw in 0..8_u64 {
+                let named = Draw {
+                    method: task.method,
+                    random,
+                    draw,
+                    row,
+                    offset: (draw as f64 + (shift(random, draw) + phase(row)).fract()) / 8.0,
+                };
+                let mut noised = NoisedBatch::default();
+                (0..2).for_each(|pass| d3pm.noise_of_bound(&named, pass, &x, valid, &mut noised));
+                let values = answered(&network, &d3pm, &mut noised).unwrap();
+                sum += (values[0] + values[1]) / 8.0;
+                clean += values[1] / 8.0;
+            }
+        }
+        let tokens = tokens as f64;
+        let (expected, found) = (sum / tokens, bound.nats_per_token.value);
+        assert!(
+            (found - expected).abs() < 1e-12 * expected,
+            "{found} is not {expected}"
+        );
+        // −log 0.8 a token, in f32.
+        assert!((clean / tokens + 0.8f64.ln()).abs() < 1e-6, "{clean}");
     }
 
     #[test]

@@ -5,9 +5,10 @@ use crate::cli::Terminal;
 use crate::diffusion::objective::{self, Given};
 use crate::diffusion::{NoisedBatch, Objective};
 use crate::error::{Context as _, Error, Result};
+use crate::evaluate;
 use crate::manifest;
+use crate::model::Network;
 use crate::model::tensors::{Reader, Writer};
-use crate::model::{Batch, Network};
 use crate::shapes::Shape;
 
 /// Writes the logits and the losses of the input's rows.
@@ -274,21 +275,7 @@ impl Part {
                 let all: Vec<u32> = (0..self.x0.len() as u32).collect();
                 logits = network.logits(&noised.tokens, &noised.sigma, &all, objective.pattern())?;
             }
-            if noised.positions.is_empty() {
-                continue;
-            }
-            let batch = Batch {
-                tokens: &noised.tokens,
-                sigma: &noised.sigma,
-                positions: &noised.positions,
-                targets: &noised.targets,
-                weights: &noised.weights,
-                loss: objective.loss(),
-                constants: &noised.constants,
-                pattern: objective.pattern(),
-                ..Batch::default()
-            };
-            let found = network.nll(&batch, objective.support())?;
+            let found = evaluate::losses(network, objective, &noised)?;
             let weighted = noised.weights.iter().zip(&found);
             for (&position, (&weight, &loss)) in noised.positions.iter().zip(weighted) {
                 losses[position as usize] += f64::from(weight) * f64::from(loss);

@@ -11,7 +11,7 @@
 //! As in the authors' baseline (arXiv 2406.07524, `models/autoregressive.py`), the mask is a token of the vocabulary that
 //! has no probability.
 
-use super::{Draw, Given, Method, Objective};
+use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
 use crate::error::Result;
@@ -42,8 +42,8 @@ impl Objective for Ar {
         Self::next_tokens(x, valid, into);
     }
 
-    fn passes_of_bound(&self, _: Method, _: usize) -> u32 {
-        1
+    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+        Passes::fixed(1)
     }
 
     fn noise_of_bound(&self, _: &Draw, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {

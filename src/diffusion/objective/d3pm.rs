@@ -18,7 +18,7 @@
 //! 0/0 in the first step ([`Masking::step_as_published`] has its numbers, with that term 0).
 
 use super::masking::{DiscreteStep, Masking};
-use super::{Draw, Given, Method, Objective};
+use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::Posterior;
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, Prior, RowIndex, Score};
 use crate::error::Result;
@@ -156,8 +156,12 @@ impl Objective for D3pm {
         self.push_noised(&step, self.masking.uniforms(index), x, valid, into);
     }
 
-    fn passes_of_bound(&self, _: Method, _: usize) -> u32 {
-        self.passes()
+    /// The clean row is the same in all draws.
+    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+        Passes {
+            fixed: self.passes() - 1,
+            ..Passes::DRAWN
+        }
     }
 
     fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {

@@ -1,7 +1,7 @@
 //! What the objectives of absorbing noise share: how the time of a row is drawn, and what the bound needs at the ends of
 //! the noise levels.
 
-use super::{Draw, Given};
+use super::{Draw, Given, Passes};
 use crate::diffusion::forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score, ascending_uniforms,
     low_discrepancy_time,
@@ -267,6 +267,11 @@ pub(super) fn push_count(draw: &Draw, mask: u32, x: &[u32], valid: usize, into: 
 #[must_use]
 pub fn weight_of_count(length: usize, count: usize) -> f64 {
     length as f64 / count as f64
+}
+
+/// A pass for each of the positions that [`push_one`] masks.
+pub(super) fn one_at_a_time(valid: usize) -> Passes {
+    Passes::fixed(valid.max(1) as u32)
 }
 
 /// The row with one position masked: a term of the pseudo-log-likelihood Σ_l log p(x_l | x without x_l) (arXiv

@@ -29,8 +29,8 @@
 //! Padding is treated as the authors do: padded positions are masked like all others and the network sees them, only
 //! the loss leaves them out. What is bounded is then the text given where its padding begins, hence its length.
 
-use super::masking::{Masking, push_count, push_given, push_one};
-use super::{Draw, Given, Method, Objective};
+use super::masking::{Masking, one_at_a_time, push_count, push_given, push_one};
+use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
 };
@@ -166,10 +166,10 @@ impl Objective for Mdlm {
         });
     }
 
-    fn passes_of_bound(&self, method: Method, valid: usize) -> u32 {
+    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes {
         match method.estimator {
-            Estimator::Pseudo => valid.max(1) as u32,
-            _ => 1,
+            Estimator::Pseudo => one_at_a_time(valid),
+            _ => Passes::DRAWN,
         }
     }
 

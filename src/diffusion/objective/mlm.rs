@@ -10,8 +10,8 @@
 //!
 //! The pseudo-perplexity is a bound on nothing. The any-order bound is one, for any network that predicts masked tokens.
 
-use super::masking::{push_count, push_one};
-use super::{Draw, Given, Method, Objective};
+use super::masking::{one_at_a_time, push_count, push_one};
+use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, Prior, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
 use crate::error::Result;
@@ -81,10 +81,10 @@ impl Objective for Mlm {
         });
     }
 
-    fn passes_of_bound(&self, method: Method, valid: usize) -> u32 {
+    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes {
         match method.estimator {
-            Estimator::Pseudo => valid.max(1) as u32,
-            _ => 1,
+            Estimator::Pseudo => one_at_a_time(valid),
+            _ => Passes::DRAWN,
         }
     }
 

@@ -49,12 +49,12 @@ pub trait Objective: Send + Sync {
     /// the row's positions, in all passes together, is the row's training loss in nats.
     fn noise(&self, index: RowIndex, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
 
-    /// How often a row goes through the network in one draw of its likelihood.
-    fn passes_of_bound(&self, method: Method, valid: usize) -> u32;
+    /// How often a row goes through the network where its likelihood is estimated.
+    fn passes_of_bound(&self, method: Method, valid: usize) -> Passes;
 
-    /// Appends the row `x` as a pass of one Monte-Carlo draw of its likelihood sees it. The expectation of Σ weight ·
-    /// loss over the row's positions, in all passes together, is what [`Method`] names, in nats. The draw's method fits
-    /// the objective ([`Method::check`]).
+    /// Appends the row `x` as a pass of one Monte-Carlo draw of its likelihood sees it; a fixed pass does not depend on
+    /// the draw. The expectation of Σ weight · loss over the row's positions, in all passes together, is what [`Method`]
+    /// names, in nats. The draw's method fits the objective ([`Method::check`]).
     fn noise_of_bound(&self, draw: &Draw, pass: u32, x: &[u32], valid: usize, into: &mut NoisedBatch);
 
     /// The method that fits with the smallest variance, for bounds watched during training.
@@ -102,6 +102,27 @@ pub fn build(objective: &manifest::Objective, mask: u32, vocabulary: u32, seed: 
         manifest::Objective::Sedd(settings) => Box::new(Sedd::new(settings, mask, vocabulary, seed)),
         manifest::Objective::D3pm(settings) => Box::new(D3pm::new(settings, mask, vocabulary, seed)),
         manifest::Objective::Mlm(settings) => Box::new(Mlm::new(settings, mask, vocabulary, seed)),
+    }
+}
+
+/// Passes of a row through the network in an estimate of its likelihood, numbered from 0: those of each draw, then the fixed
+/// ones.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Passes {
+    /// Those of each draw.
+    pub drawn: u32,
+    /// Those that are the same in all draws: the network is asked once a row.
+    pub fixed: u32,
+}
+
+impl Passes {
+    /// One pass a draw.
+    pub const DRAWN: Self = Self { drawn: 1, fixed: 0 };
+
+    /// So many passes of which none is drawn.
+    #[must_use]
+    pub fn fixed(fixed: u32) -> Self {
+        Self { drawn: 0, fixed }
     }
 }
 

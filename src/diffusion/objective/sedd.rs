@@ -17,7 +17,7 @@
 //! V − 1 is the number of tokens without the mask, as in the authors' code (arXiv 2406.07524, `diffusion.py` 286–299).
 
 use super::masking::{BoundLevel, Masking, push_given};
-use super::{Draw, Given, Method, Objective};
+use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
 };
@@ -96,8 +96,8 @@ impl Objective for Sedd {
         });
     }
 
-    fn passes_of_bound(&self, _: Method, _: usize) -> u32 {
-        1
+    fn passes_of_bound(&self, _: Method, _: usize) -> Passes {
+        Passes::DRAWN
     }
 
     fn noise_of_bound(&self, draw: &Draw, _: u32, x: &[u32], valid: usize, into: &mut NoisedBatch) {
