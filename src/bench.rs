@@ -408,12 +408,7 @@ fn config(batch: u32, micro_batch: u32) -> TrainConfig {
         warmup_steps: 0,
         warmup_rates: WarmupRates::FromOne,
         schedule: LearningRateSchedule::Constant,
-        adam: AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-        },
+        adam: AdamW::default(),
         gradient_clip: 1.0,
         ema: 0.9999,
         dropout: 0.1,

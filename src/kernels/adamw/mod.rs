@@ -32,6 +32,18 @@ pub struct AdamW {
     pub weight_decay: f64,
 }
 
+/// The MDLM authors' configuration: Adam.
+impl Default for AdamW {
+    fn default() -> Self {
+        Self {
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-8,
+            weight_decay: 0.0,
+        }
+    }
+}
+
 /// The optimizer's memory, in the network's flat order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Moments {

@@ -50,10 +50,8 @@ fn config() -> TrainConfig {
         warmup_rates: WarmupRates::FromOne,
         schedule: LearningRateSchedule::Cosine,
         adam: AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
             weight_decay: 0.01,
+            ..AdamW::default()
         },
         gradient_clip: 1.0,
         ema: 0.9,
