@@ -129,6 +129,8 @@ pub(crate) struct Posterior {
     distribution: Distribution,
     shape: &'static Shape,
     mask_logit: f32,
+    /// The token at the start of each row, where the network predicts the next token.
+    bos: Option<u32>,
     /// Rows asked for, over all calls.
     pub calls: std::cell::Cell<usize>,
 }
@@ -139,7 +141,17 @@ impl Posterior {
             shape: shape(distribution.letters + 3, distribution.length),
             distribution,
             mask_logit: BEYOND,
+            bos: None,
             calls: std::cell::Cell::new(0),
+        }
+    }
+
+    /// p(`x_l` = · | the letters before): a row is BOS and its letters, and position l predicts the letter at l + 1.
+    pub fn of_next_token(distribution: Distribution, bos: u32) -> Self {
+        Self {
+            shape: shape(distribution.letters + 3, distribution.length + 1),
+            bos: Some(bos),
+            ..Self::new(distribution)
         }
     }
 
@@ -173,81 +185,26 @@ impl Network for Posterior {
         nll_of(self, batch, support)
     }
 
-    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], _: Pattern) -> Result<Vec<f32>> {
+    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>> {
         let length = self.shape.length;
         self.calls.set(self.calls.get() + tokens.len() / length);
         let mut logits = Vec::new();
         for &position in positions {
             let (row, l) = (position as usize / length, position as usize % length);
-            let z = &tokens[row * length..][..length];
-            let posterior = self.distribution.posterior(z, l);
+            let row = &tokens[row * length..][..length];
+            let posterior = match self.bos {
+                Some(bos) => {
+                    assert_eq!((pattern, row[0]), (Pattern::Causal, bos));
+                    let mask = self.distribution.mask();
+                    let mut z = vec![mask; length - 1];
+                    z[..l].copy_from_slice(&row[1..=l]);
+                    assert!(!z[..l].contains(&mask), "drawn from left to right");
+                    self.distribution.posterior(&z, l)
+                }
+                None => self.distribution.posterior(row, l),
+            };
             logits.extend(posterior.iter().map(|p| p.ln() as f32));
             logits.extend([self.mask_logit, BEYOND, BEYOND]);
-        }
-        Ok(logits)
-    }
-}
-
-/// The exact p(`x_l` = · | the letters before) of a [`Distribution`] as a network: a row is BOS and its letters, and position l
-/// answers for the letter at l + 1. Its logits favour the mask and two ids beyond the support.
-pub(crate) struct NextToken {
-    distribution: Distribution,
-    shape: &'static Shape,
-    bos: u32,
-    /// Rows asked for, over all calls.
-    pub calls: std::cell::Cell<usize>,
-}
-
-impl NextToken {
-    pub fn new(distribution: Distribution, bos: u32) -> Self {
-        Self {
-            shape: shape(distribution.letters + 3, distribution.length + 1),
-            distribution,
-            bos,
-            calls: std::cell::Cell::new(0),
-        }
-    }
-}
-
-impl Network for NextToken {
-    fn shape(&self) -> &'static Shape {
-        self.shape
-    }
-
-    fn parameters(&self) -> &[Parameter] {
-        &[]
-    }
-
-    fn load(&mut self, _: &[f32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn read(&self, _: &mut [f32]) -> Result<()> {
-        Ok(())
-    }
-
-    fn nll(&self, batch: &Batch<'_>, support: VocabSupport) -> Result<Vec<f32>> {
-        nll_of(self, batch, support)
-    }
-
-    fn logits(&self, tokens: &[u32], _: &[f32], positions: &[u32], pattern: Pattern) -> Result<Vec<f32>> {
-        assert_eq!(pattern, Pattern::Causal);
-        let length = self.shape.length;
-        self.calls.set(self.calls.get() + tokens.len() / length);
-        let mut logits = Vec::new();
-        for &position in positions {
-            let (row, l) = (position as usize / length, position as usize % length);
-            let before = &tokens[row * length..][..=l];
-            assert_eq!(before[0], self.bos);
-            let mut z = vec![self.distribution.mask(); length - 1];
-            z[..l].copy_from_slice(&before[1..]);
-            assert!(
-                !z[..l].contains(&self.distribution.mask()),
-                "drawn from left to right"
-            );
-            let posterior = self.distribution.posterior(&z, l);
-            logits.extend(posterior.iter().map(|p| p.ln() as f32));
-            logits.extend([BEYOND; 3]);
         }
         Ok(logits)
     }

@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::event::Cancel;
     use crate::model::Network;
-    use crate::model::toy::{Distribution, NextToken};
+    use crate::model::toy::{Distribution, Posterior};
     use crate::sample::{Drawn, Sampling};
 
     /// Of toys, beyond the tokens that are drawn.
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn the_draws_of_the_exact_model_have_its_distribution() {
         let truth = Distribution::random(3, 3, 4);
-        let network = NextToken::new(truth.clone(), BOS);
+        let network = Posterior::of_next_token(truth.clone(), BOS);
         let task = Sampling {
             count: 20_000,
             ..task(&truth)
@@ -148,7 +148,7 @@ mod tests {
         // Letters are a word, EOS, which is BOS as well, and the padding.
         const END: Ending = Ending { eos: 1, pad: 2 };
         let truth = Distribution::random(3, 3, 4);
-        let network = NextToken::new(truth.clone(), END.eos);
+        let network = Posterior::of_next_token(truth.clone(), END.eos);
         let task = Sampling {
             count: 20_000,
             ..task(&truth)
@@ -184,7 +184,7 @@ mod tests {
     #[test]
     fn a_given_last_token_stays_and_the_network_is_not_asked_for_it() {
         let truth = Distribution::random(4, 3, 5);
-        let network = NextToken::new(truth.clone(), BOS);
+        let network = Posterior::of_next_token(truth.clone(), BOS);
         let task = Sampling {
             given: [Some(BOS), Some(1)],
             ..task(&truth)
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn draws_depend_on_seed_and_row_alone() {
         let truth = Distribution::random(4, 3, 5);
-        let network = NextToken::new(truth.clone(), BOS);
+        let network = Posterior::of_next_token(truth.clone(), BOS);
         let ending = Some(Ending { eos: 1, pad: 2 });
         let draw = |task| {
             let sampler = Autoregressive {
