@@ -13,6 +13,8 @@
 mod cuda_stub;
 #[path = "../src/diffusion/objective/settings.rs"]
 mod settings;
+#[path = "../src/model/tests/text.rs"]
+mod text;
 
 use std::path::Path;
 
@@ -34,6 +36,7 @@ use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{
     CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
 };
+use text::Text;
 
 /// How a network computes on the device.
 #[derive(Clone, Copy, Debug)]
@@ -197,21 +200,14 @@ impl Case {
     /// `rows` rows whose tokens are each predicted from those before, by the plain transformer.
     fn next_token(shape: &Shape, rows: usize) -> Self {
         let case = Self::new(shape, rows, 3, false);
-        let random = Random::new(12, Stream::Mask);
-        let text: Vec<u32> = (0..(rows * shape.length) as u64)
-            .map(|at| random.below(u64::from(case.support.mask), 0, at, 0) as u32)
-            .collect();
-        let positions: Vec<u32> = (0..text.len())
-            .filter(|at| at % shape.length + 1 < shape.length)
-            .map(|at| at as u32)
-            .collect();
+        let text = Text::random(rows, shape.length, case.support.mask);
         Self {
             backbone: Backbone::Transformer,
             pattern: Pattern::Causal,
-            targets: positions.iter().map(|&at| text[at as usize + 1]).collect(),
-            weights: vec![1.0 / text.len() as f32; positions.len()],
-            positions,
-            tokens: text,
+            weights: vec![1.0 / text.tokens.len() as f32; text.positions.len()],
+            targets: text.targets,
+            positions: text.positions,
+            tokens: text.tokens,
             ..case
         }
     }
@@ -344,10 +340,8 @@ fn train(
 ) -> Standing {
     let shape = learner.network().shape();
     let adam = AdamW {
-        beta1: 0.9,
-        beta2: 0.999,
-        epsilon: 1e-8,
         weight_decay: 0.01,
+        ..AdamW::default()
     };
     learner.load(weights, moments.clone()).expect("moments");
     let mut outcomes = Vec::new();
@@ -476,12 +470,7 @@ fn curve_of(
         warmup_steps: 20,
         warmup_rates: WarmupRates::FromOne,
         schedule: LearningRateSchedule::Constant,
-        adam: AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
-            weight_decay: 0.0,
-        },
+        adam: AdamW::default(),
         gradient_clip: 1.0,
         ema: 0.99,
         dropout: 0.1,

@@ -12,6 +12,10 @@ use crate::kernels::{Backend, Fused};
 use crate::rng::{Random, Stream};
 use crate::shapes::SHAPES;
 
+mod text;
+
+use text::Text;
+
 type Exact = Composite<f64, Cpu>;
 
 const ALPHABET: VocabSupport = VocabSupport::without_mask(500, 501);
@@ -110,24 +114,15 @@ impl Case {
     /// `rows` rows whose tokens are each predicted from those before, by the plain transformer.
     fn next_token(shape: &Shape, support: VocabSupport, rows: usize, dropout: bool) -> Self {
         let masked = Self::of(shape, support, rows, false, dropout);
-        let random = Random::new(12, Stream::Mask);
-        let text: Vec<u32> = (0..(rows * shape.length) as u64)
-            .map(|at| random.below(u64::from(support.mask), 0, at, 0) as u32)
-            .collect();
-        let positions: Vec<u32> = (0..text.len())
-            .filter(|at| at % shape.length + 1 < shape.length)
-            .map(|at| at as u32)
-            .collect();
+        let text = Text::random(rows, shape.length, support.mask);
+        let weight = |&at: &u32| 0.01 + (at % 7) as f32 / 100.0;
         Self {
             backbone: Backbone::Transformer,
             pattern: Pattern::Causal,
-            targets: positions.iter().map(|&at| text[at as usize + 1]).collect(),
-            weights: positions
-                .iter()
-                .map(|&at| 0.01 + (at % 7) as f32 / 100.0)
-                .collect(),
-            positions,
-            tokens: text,
+            weights: text.positions.iter().map(weight).collect(),
+            targets: text.targets,
+            positions: text.positions,
+            tokens: text.tokens,
             ..masked
         }
     }
@@ -981,10 +976,8 @@ mod cuda {
     ) -> (Vec<f32>, Moments) {
         let shape = learner.network().shape();
         let adam = AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
             weight_decay: 0.01,
+            ..AdamW::default()
         };
         for step in steps {
             let mut case = case_of(shape, learner.network().backbone(), support, 2);
@@ -1060,10 +1053,8 @@ mod cuda {
             ema_decay: 0.5,
         };
         let adam = AdamW {
-            beta1: 0.9,
-            beta2: 0.999,
-            epsilon: 1e-8,
             weight_decay: 0.01,
+            ..AdamW::default()
         };
         let ends = [first, second].map(|rank| {
             rank.update(adam, update, 1.0).unwrap();
