@@ -1,13 +1,14 @@
 //! Tables as text: what does not fit into a terminal is left out, and said to be.
 
+use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::rows::{AWAY, Shown, Table};
 use crate::cli::table::{columns, took, width as table_width, wrap};
 use crate::cli::terminal::Style;
-use crate::manifest::Metric;
+use crate::manifest::{Metric, Point};
 use crate::plural::counted;
-use crate::stages::compare::{Row, Verdict, are_signed, cell, fields, measured, remarks};
+use crate::stages::compare::{Column, Row, Verdict, are_signed, fields, measured, remarks};
 use crate::stages::replicates::{self, Group};
 
 /// Fields that are shown at most.
@@ -69,19 +70,16 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
         parts.push(format!("{} first", by.lead()));
     }
     let heading = parts.join(", ");
-    let mut left_out: Vec<&str> = Vec::new();
-    if differ.len() > FIELDS {
-        left_out.extend(differ.drain(FIELDS..));
-    }
+    let mut left_out = labels(differ.drain(differ.len().min(FIELDS)..));
     let mut last = LAST.to_vec();
     let mut cells = grid(rows, named, &differ, &metrics, &last);
     while width(&cells) > table_width() && metrics.len() > 1 {
-        left_out.extend(metrics.pop().map(Metric::name));
+        left_out.extend(metrics.pop().map(|metric| metric.name().to_owned()));
         cells = grid(rows, named, &differ, &metrics, &last);
     }
     // What distinguishes rows goes last.
     while width(&cells) > table_width() && !last.is_empty() {
-        left_out.push(last.remove(0));
+        left_out.push(last.remove(0).to_owned());
         cells = grid(rows, named, &differ, &metrics, &last);
     }
     let mut without = Vec::new();
@@ -89,7 +87,7 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
         without.extend(differ.pop());
         cells = grid(rows, named, &differ, &metrics, &last);
     }
-    left_out.splice(0..0, without.into_iter().rev());
+    left_out.splice(0..0, labels(without.into_iter().rev()));
     text.push_str(&(wrap(&heading, table_width()).join("\n") + "\n\n"));
     let own_columns = usize::from(named) + differ.len();
     text.push_str(&columns(&cells, |row, column, cell| match row.checked_sub(1) {
@@ -102,7 +100,7 @@ pub(in crate::cli) fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String)
     if !same.is_empty() {
         let same: Vec<_> = same
             .iter()
-            .map(|(label, value)| format!("{label} {}", shortened(&cell(value))))
+            .map(|column| format!("{} {}", column.label, shortened(&column.cell(&all[0].point))))
             .collect();
         notes.push(format!("the same in all: {}", same.join(", ")));
     }
@@ -136,7 +134,7 @@ fn push_notes(text: &mut String, notes: impl IntoIterator<Item = String>) {
 }
 
 /// Says which columns a table had no room for.
-fn no_room(mut left_out: Vec<&str>, of: &str) -> Option<String> {
+fn no_room(mut left_out: Vec<String>, of: &str) -> Option<String> {
     let more = left_out.len().saturating_sub(LEFT_OUT);
     left_out.truncate(LEFT_OUT);
     let and = if more > 0 {
@@ -160,7 +158,7 @@ impl Means<'_> {
         &self,
         heading: &str,
         by: Option<Metric>,
-        differ: &[&str],
+        differ: &[Column],
         metrics: &[Metric],
         paint: &dyn Fn(Style, &str) -> String,
     ) -> String {
@@ -169,22 +167,21 @@ impl Means<'_> {
         if let Some(by) = by.filter(|_| self.groups.len() > 1) {
             let _ = write!(heading, ", {} first", by.lead());
         }
-        let shared = |label: &&str| self.groups.iter().any(|group| group.point.contains_key(*label));
-        let mut fields: Vec<&str> = differ.iter().copied().filter(shared).collect();
+        let shared = differ.iter().filter(|column| column.is_of(self.groups));
+        let mut fields: Vec<Column> = shared.cloned().collect();
         let mut metrics = metrics.to_vec();
-        let mut left_out = Vec::new();
-        left_out.extend(fields.drain(fields.len().min(FIELDS)..));
+        let mut left_out = labels(fields.drain(fields.len().min(FIELDS)..));
         let mut cells = self.cells(&fields, &metrics);
         let mut narrow = Vec::new();
         while width(&cells) > table_width() && (metrics.len() > 1 || fields.len() > 1) {
             if metrics.len() > 1 {
-                left_out.extend(metrics.pop().map(Metric::name));
+                left_out.extend(metrics.pop().map(|metric| metric.name().to_owned()));
             } else {
                 narrow.extend(fields.pop());
             }
             cells = self.cells(&fields, &metrics);
         }
-        left_out.splice(0..0, narrow.into_iter().rev());
+        left_out.splice(0..0, labels(narrow.into_iter().rev()));
         let own_columns = usize::from(self.are_named()) + fields.len();
         let mut text = wrap(&heading, table_width()).join("\n") + "\n\n";
         text.push_str(&columns(&cells, |row, column, cell| match row {
@@ -205,19 +202,18 @@ impl Means<'_> {
     }
 
     /// The cells, the heading first. A metric that not all of a group's results have says of how many its mean is.
-    fn cells(&self, fields: &[&str], metrics: &[Metric]) -> Vec<Vec<String>> {
+    fn cells(&self, fields: &[Column], metrics: &[Metric]) -> Vec<Vec<String>> {
         let stage = self.are_named().then_some("stage");
         let titles = metrics.iter().map(|metric| metric.name());
         let first = stage
             .into_iter()
-            .chain(fields.iter().copied())
+            .chain(fields.iter().map(|column| column.label.as_str()))
             .chain(["seeds"])
             .chain(titles);
         let signed = are_signed(self.all);
-        let body = self.groups.iter().map(|group| {
+        let values = values(fields, self.groups.iter().map(|group| &group.point));
+        let body = self.groups.iter().zip(values).map(|(group, values)| {
             let name = stage.map(|_| shortened(group.name.as_deref().unwrap_or_default()));
-            let values = fields.iter().map(|label| group.point.get(*label));
-            let values = values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value))));
             let here = |row: usize| is_here(&self.rows[row]);
             let seeds = group.counted(self.all, here);
             let ran = group.distinct(self.all, here);
@@ -250,32 +246,71 @@ fn shortened(text: &str) -> String {
     text.chars().take(SHOWN - 1).chain(['…']).collect()
 }
 
+fn shortened_to_end(text: &str) -> String {
+    let count = text.chars().count();
+    if count <= SHOWN {
+        return text.to_owned();
+    }
+    ['…']
+        .into_iter()
+        .chain(text.chars().skip(count + 1 - SHOWN))
+        .collect()
+}
+
+/// The labels of columns.
+fn labels(columns: impl Iterator<Item = Column>) -> Vec<String> {
+    columns.map(|column| column.label).collect()
+}
+
+/// The values of rows, each row's by column. Long ones are shortened, and those of a column that differ stay different.
+fn values<'a>(columns: &[Column], points: impl Iterator<Item = &'a Point>) -> Vec<Vec<String>> {
+    let points: Vec<&Point> = points.collect();
+    let mut rows = vec![Vec::with_capacity(columns.len()); points.len()];
+    for column in columns {
+        let cells = points.iter().map(|point| column.cell(point)).collect();
+        for (row, cell) in rows.iter_mut().zip(distinctly_shortened(cells)) {
+            row.push(cell);
+        }
+    }
+    rows
+}
+
+/// Cells shortened to their beginnings, else to their ends, whichever are as many different ones; else as they are.
+fn distinctly_shortened(cells: Vec<String>) -> Vec<String> {
+    let distinct = |cells: &[String]| cells.iter().collect::<HashSet<_>>().len();
+    let all = distinct(&cells);
+    let mut ways = [shortened, shortened_to_end]
+        .into_iter()
+        .map(|way| cells.iter().map(|cell| way(cell)).collect::<Vec<_>>());
+    ways.find(|short| distinct(short) == all).unwrap_or(cells)
+}
+
 /// The cells of a table, its heading first.
 fn grid(
     rows: &[Shown],
     named: bool,
-    differ: &[&str],
+    differ: &[Column],
     metrics: &[Metric],
     last: &[&'static str],
 ) -> Vec<Vec<String>> {
     let heading: Vec<String> = named
         .then_some("stage")
         .into_iter()
-        .chain(differ.iter().copied())
+        .chain(differ.iter().map(|column| column.label.as_str()))
         .chain(metrics.iter().map(|metric| metric.name()))
         .chain(metrics.is_empty().then_some("status"))
         .chain(last.iter().copied())
         .map(str::to_owned)
         .collect();
     let signed = are_signed(&rows.iter().map(|shown| &shown.row).collect::<Vec<_>>());
-    let body = rows.iter().map(|shown| {
+    let values = values(differ, rows.iter().map(|shown| &shown.row.point));
+    let body = rows.iter().zip(values).map(|(shown, values)| {
         let row = &shown.row;
         let mut line: Vec<String> = named
             .then(|| row.name.clone().unwrap_or_default())
             .into_iter()
             .collect();
-        let values = differ.iter().map(|label| row.point.get(*label));
-        line.extend(values.map(|value| value.map_or_else(String::new, |value| shortened(&cell(value)))));
+        line.extend(values);
         for place in 0..metrics.len().max(1) {
             let found = metrics.get(place).filter(|metric| row.metric(**metric).is_some());
             line.push(match found {
@@ -471,6 +506,79 @@ mod tests {
             printed.contains("pack the rows with `\"padding\": \"counted\"` to compare them"),
             "{printed}"
         );
+    }
+
+    #[test]
+    fn objects_show_the_fields_in_which_they_differ() {
+        let of = |stage: &str, objective: serde_json::Value, bits: f64| {
+            let mut shown = shown(stage, 0.1, Some(bits));
+            shown.setting = setting(bits, 1);
+            if objective["kind"] == "ar" {
+                shown.row.objective = Some("ar".to_owned());
+                shown.row.quantity = crate::evaluate::Quantity::Exact;
+                shown.row.scored = true;
+            }
+            if stage == "bound" {
+                shown.row.point.insert("objective".to_owned(), objective);
+            }
+            shown
+        };
+        let rows = vec![
+            of("bound", json!({ "kind": "ar" }), 2.5),
+            of("bound", json!({ "kind": "mdlm" }), 1.5),
+            of(
+                "bound",
+                json!({ "kind": "mdlm", "time_conditioning": true }),
+                1.25,
+            ),
+            of("half", json!({ "kind": "ar" }), 3.5),
+        ];
+        let table = by_kind(rows, None).remove(0);
+        let text = text(&table, &|_, text| text.to_owned());
+        insta::assert_snapshot!(text, @r"
+        bound, half: 4 results, lowest bits_per_byte first
+
+        stage  objective  objective.time_conditioning  bits_per_byte      artifact
+        bound  mdlm       true                         ≤ 1.2500 ± 0.2500  22324018
+        bound  mdlm                                    ≤ 1.5000 ± 0.2500  22324018
+        bound  ar                                      2.5000 ± 0.2500    22324018
+        half   ar                                      3.5000 ± 0.2500    22324018
+
+        the same in all: learning_rate 0.1, seed 1
+        no best by bits_per_byte: bound, objective mdlm, objective.time_conditioning
+        true is not clearly different from bound, objective mdlm; results differ clearly
+        where their 95% intervals do not overlap; with one seed of training, the
+        intervals cover the evaluation alone, not the effect of another seed; the first
+        is an upper bound and 2 of 3 others are exact, so that the differences are lower
+        bounds on those of the likelihoods
+        ≤ marks an upper bound; 2 of 4 rows are exact, without a sign
+        perplexity and nats_per_token: per token of text in 2 rows, per scored token of
+        text in 2; the two are not comparable: an autoregressive model is given the
+        first token of each row; compare them by bits_per_byte
+        no room for nats_per_token, perplexity, time: see --json
+        ");
+    }
+
+    #[test]
+    fn values_that_differ_are_not_shortened_to_the_same() {
+        let of = |cells: &[&str]| distinctly_shortened(cells.iter().map(|&cell| cell.to_owned()).collect());
+        assert_eq!(
+            of(&["the beginnings of these", "the beginnings of values differ"]),
+            ["the beginnings of these", "the beginnings of value…"]
+        );
+        assert_eq!(
+            of(&[
+                "/a/long/path/to/the/texts/first.txt",
+                "/a/long/path/to/the/texts/second.txt",
+                "b"
+            ]),
+            ["…/to/the/texts/first.txt", "…to/the/texts/second.txt", "b"]
+        );
+        let alike = [
+            format!("{0}a{0}", "x".repeat(30)),
+            format!("{0}b{0}", "x".repeat(30)),
+        ];
+        assert_eq!(distinctly_shortened(alike.to_vec()), alike);
     }
 
     #[test]

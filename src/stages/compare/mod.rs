@@ -17,6 +17,7 @@ use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
 
+use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -34,11 +35,13 @@ use crate::store::Digest;
 use crate::train::ValidationLine;
 use crate::train::checkpoint::METRICS;
 
+mod columns;
 mod metric;
 mod remarks;
 mod table;
 pub mod verdict;
 
+pub use columns::{Column, fields};
 pub use remarks::remarks;
 pub use table::{Block, GroupReport, blocks, metrics_json};
 pub use verdict::{Verdict, VerdictReport};
@@ -51,7 +54,8 @@ use table::{csv, markdown, table};
 /// whether the first is clearly different from the others;
 /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
 /// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
-/// of other objectives, and no rank across what is given the lengths of records and what is not.
+/// of other objectives, and no rank across what is given the lengths of records and what is not. Still 2: a column for each
+/// field in which swept objects differ.
 pub const VERSION: u32 = 2;
 
 /// File name of the table as JSON.
@@ -73,6 +77,8 @@ pub const METRICS_IN_ORDER: [Metric; 6] = [
 
 /// The column of objectives.
 const OBJECTIVE: &str = "objective";
+/// The field of an object that says which of several it is.
+const KIND: &str = "kind";
 
 /// A metric's value with its interval.
 pub type Measured = (Metric, Interval);
@@ -191,37 +197,47 @@ pub fn are_signed(rows: &[&Row]) -> bool {
 }
 
 /// Shows the objectives of rows among their values where they differ and neither the rows' names nor a column shows them.
+/// A column of swept objectives takes those of rows that do not sweep theirs.
 fn show_objectives<T: AsRef<Row> + AsMut<Row>>(rows: &mut [T]) {
     let of_text = || {
         let rows = rows.iter().map(T::as_ref);
         rows.filter_map(|row| Some((row, row.trained_for()?)))
     };
-    let shows = |value: &Value, kind: &str| value == kind || value.get("kind").is_some_and(|own| own == kind);
-    let Some((first, kind)) = of_text().next() else {
+    let Some((_, kind)) = of_text().next() else {
         return;
     };
     let named = of_text().all(|(row, kind)| row.name.as_deref() == Some(kind));
-    let in_column = first.point.keys().any(|label| {
-        let mut values = of_text().map(|(row, kind)| (row.point.get(label), kind));
-        values.all(|(value, kind)| value.is_some_and(|value| shows(value, kind)))
-    });
-    if named || in_column || of_text().all(|(_, other)| other == kind) {
+    if named || of_text().all(|(_, other)| other == kind) {
         return;
     }
+    let shows = |value: &Value, kind: &str| value == kind || value.get(KIND).is_some_and(|own| own == kind);
+    let labels: IndexSet<&String> = of_text().flat_map(|(row, _)| row.point.keys()).collect();
+    let column = labels.into_iter().find(|label| {
+        let is_objective = label.split('.').any(|name| name == OBJECTIVE);
+        of_text().all(|(row, kind)| stated(row, label).map_or(is_objective, |value| shows(value, kind)))
+    });
+    let column = column.map_or(OBJECTIVE, String::as_str).to_owned();
     for row in rows {
         let row = row.as_mut();
         if let Some(kind) = row.trained_for().map(Value::from) {
-            row.point.shift_insert(0, OBJECTIVE.to_owned(), kind);
+            if stated(row, &column).is_none() {
+                row.point.shift_insert(0, column.clone(), kind);
+            }
         }
     }
 }
 
+/// The value of a field that a sweep sets in a row; nothing where it leaves the default.
+fn stated<'a>(row: &'a Row, label: &str) -> Option<&'a Value> {
+    row.point.get(label).filter(|value| !value.is_null())
+}
+
 /// What a row or a group is called: its name and its values of some fields.
-fn title(name: Option<&str>, point: &Point, of: &[&str]) -> String {
-    let values = point
-        .iter()
-        .filter(|(label, _)| of.contains(&label.as_str()))
-        .map(|(label, value)| format!("{label} {}", cell(value)));
+fn title(name: Option<&str>, point: &Point, of: &[Column]) -> String {
+    let values = of.iter().filter_map(|column| {
+        let value = column.value(point)?;
+        Some(format!("{} {}", column.label, cell(value)))
+    });
     let name = name.map(str::to_owned).into_iter();
     name.chain(values).collect::<Vec<_>>().join(", ")
 }
@@ -557,27 +573,6 @@ fn ordering(by: Option<Metric>, rows: &[&Row]) -> Option<Metric> {
     by.filter(|by| ranks(*by, rows) || rows.iter().all(|row| row.metric(*by).is_none()))
 }
 
-/// The swept fields: those that differ, and those that are the same in all rows with their value.
-#[must_use]
-pub fn fields<'a>(rows: &[&'a Row]) -> (Vec<&'a str>, Vec<(&'a str, &'a Value)>) {
-    let mut labels: Vec<&str> = Vec::new();
-    for label in rows.iter().flat_map(|row| row.point.keys()) {
-        if !labels.contains(&label.as_str()) {
-            labels.push(label);
-        }
-    }
-    let (mut differ, mut same) = (Vec::new(), Vec::new());
-    for label in labels {
-        let mut values = rows.iter().map(|row| row.point.get(label));
-        let first = values.next().flatten();
-        match first {
-            Some(value) if rows.len() > 1 && values.all(|other| other == first) => same.push((label, value)),
-            _ => differ.push(label),
-        }
-    }
-    (differ, same)
-}
-
 /// The metrics that some row has, in the order of columns.
 #[must_use]
 pub fn measured(rows: &[&Row]) -> Vec<Metric> {
@@ -593,7 +588,7 @@ pub fn cell(value: &Value) -> String {
     match value {
         Value::Null => "default".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Object(fields) if fields.len() == 1 && fields.contains_key("kind") => cell(&fields["kind"]),
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key(KIND) => cell(&fields[KIND]),
         other => other.to_string(),
     }
 }

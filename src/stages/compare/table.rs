@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed, cell, fields, measured,
-    remarks,
+    Column, Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed, fields,
+    measured, remarks,
 };
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point};
@@ -147,10 +147,11 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
     let metrics = measured(&all);
     let signed = are_signed(&all);
     let named = rows.iter().any(|row| row.name.is_some());
-    let heading = |fields: &[&str]| -> Vec<String> {
+    let heading = |fields: &[&Column], seeds: Option<&'static str>| -> Vec<String> {
         let names = metrics.iter().map(|metric| metric.name());
         let stage = named.then_some("stage");
-        let cells = stage.into_iter().chain(fields.iter().copied()).chain(names);
+        let fields = fields.iter().map(|column| column.label.as_str());
+        let cells = stage.into_iter().chain(fields).chain(seeds).chain(names);
         cells.map(str::to_owned).collect()
     };
     let sentence = verdict
@@ -170,22 +171,15 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         (None, None) => None,
     };
     blocks.extend(order.map(Block::Paragraph));
-    blocks.extend(
-        same.iter()
-            .map(|(label, value)| Block::Paragraph(format!("The same in all: {label} {}.", cell(value)))),
-    );
+    blocks.extend(same.iter().map(|column| {
+        let value = column.cell(&all[0].point);
+        Block::Paragraph(format!("The same in all: {} {value}.", column.label))
+    }));
     if let Some(groups) = groups {
-        let settings: Vec<&str> = differ
-            .iter()
-            .copied()
-            .filter(|label| groups.iter().any(|group| group.point.contains_key(*label)))
-            .collect();
-        let columns: Vec<&str> = settings.iter().copied().chain(["seeds"]).collect();
+        let settings: Vec<&Column> = differ.iter().filter(|column| column.is_of(groups)).collect();
         let lines = groups.iter().map(|group| {
             let name = named.then(|| group.name.clone().unwrap_or_default());
-            let values = settings
-                .iter()
-                .map(|label| group.point.get(*label).map_or_else(String::new, cell));
+            let values = settings.iter().map(|column| column.cell(&group.point));
             let seeds = group.counted(&all, |row| !rows[row].metrics.is_empty());
             let metrics = metrics.iter().map(|metric| group.shown(*metric, signed));
             name.into_iter()
@@ -195,7 +189,9 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
                 .collect()
         });
         blocks.push(Block::Table(
-            std::iter::once(heading(&columns)).chain(lines).collect(),
+            std::iter::once(heading(&settings, Some("seeds")))
+                .chain(lines)
+                .collect(),
         ));
         blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
         blocks.extend(sentence.clone());
@@ -205,14 +201,14 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
     }
     let lines = rows.iter().map(|row| {
         let name = named.then(|| row.name.clone().unwrap_or_default());
-        let values = differ
-            .iter()
-            .map(|label| row.point.get(*label).map_or_else(String::new, cell));
+        let values = differ.iter().map(|column| column.cell(&row.point));
         let metrics = metrics.iter().map(|metric| row.shown(*metric, signed));
         name.into_iter().chain(values).chain(metrics).collect()
     });
     blocks.push(Block::Table(
-        std::iter::once(heading(&differ)).chain(lines).collect(),
+        std::iter::once(heading(&differ.iter().collect::<Vec<_>>(), None))
+            .chain(lines)
+            .collect(),
     ));
     blocks.extend(sentence.filter(|_| groups.is_none()));
     blocks.push(Block::Paragraph(INTERVALS.to_owned()));
@@ -266,12 +262,9 @@ pub(super) fn csv(found: &Comparison) -> String {
     let (differ, same) = fields(&all);
     let metrics = measured(&all);
     let named = rows.iter().any(|row| row.name.is_some());
-    let labels: Vec<&str> = differ
-        .into_iter()
-        .chain(same.into_iter().map(|(label, _)| label))
-        .collect();
+    let columns: Vec<Column> = differ.into_iter().chain(same).collect();
     let mut heading: Vec<String> = named.then(|| "stage".to_owned()).into_iter().collect();
-    heading.extend(labels.iter().map(|&label| label.to_owned()));
+    heading.extend(columns.iter().map(|column| column.label.clone()));
     for metric in &metrics {
         let name = metric.name();
         heading.extend([name.to_owned(), format!("{name}_low"), format!("{name}_high")]);
@@ -292,11 +285,7 @@ pub(super) fn csv(found: &Comparison) -> String {
             .then(|| row.name.clone().unwrap_or_default())
             .into_iter()
             .collect();
-        line.extend(
-            labels
-                .iter()
-                .map(|label| row.point.get(*label).map_or_else(String::new, cell)),
-        );
+        line.extend(columns.iter().map(|column| column.cell(&row.point)));
         for metric in &metrics {
             let found = row.metric(*metric);
             let number = |number: Option<f64>| number.map_or_else(String::new, |number| number.to_string());

@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::fmt::Write as _;
 
+use serde_json::{Map, Value};
+
 use super::compare::{Row, measured};
 use crate::evaluate::Quantity;
 use crate::manifest::{Metric, Point, StageKind};
@@ -142,6 +144,19 @@ pub fn groups(rows: &[&Row]) -> Option<Vec<Group>> {
         .then_some(groups)
 }
 
+/// What two values have in common: of objects the fields.
+fn common(one: &Value, other: &Value) -> Option<Value> {
+    if one == other {
+        return Some(one.clone());
+    }
+    let (one, other) = one.as_object().zip(other.as_object())?;
+    let fields = one
+        .iter()
+        .filter_map(|(name, value)| Some((name.clone(), common(value, other.get(name)?)?)));
+    let fields: Map<String, Value> = fields.collect();
+    (!fields.is_empty()).then_some(Value::Object(fields))
+}
+
 /// The group of the rows at some places.
 fn group(rows: &[&Row], places: Vec<usize>) -> Group {
     let first = rows[places[0]];
@@ -157,15 +172,12 @@ fn group(rows: &[&Row], places: Vec<usize>) -> Group {
         [one, two] => Some(format!("{one}, {two}")),
         [one, .., last] => Some(format!("{one} … {last}")),
     };
-    let point = first.point.iter().filter(|(label, value)| {
-        !is_seed(label)
-            && places
-                .iter()
-                .all(|&row| rows[row].point.get(*label) == Some(*value))
+    let point = first.point.iter().filter_map(|(label, value)| {
+        let mut others = places[1..].iter().map(|&row| rows[row].point.get(label));
+        let shared = others.try_fold(value.clone(), |shared, other| common(&shared, other?));
+        Some((label.clone(), shared.filter(|_| !is_seed(label))?))
     });
-    let point = point
-        .map(|(label, value)| (label.clone(), value.clone()))
-        .collect();
+    let point = point.collect();
     let single = distinct(rows, &places);
     let seeds = first.seeds.iter().enumerate().filter_map(|(place, seed)| {
         let mut values: Vec<_> = single

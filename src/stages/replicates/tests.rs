@@ -209,3 +209,18 @@ fn which_seeds_differ_is_said() {
         said(&together)
     );
 }
+
+#[test]
+fn a_group_keeps_what_its_swept_objects_have_in_common() {
+    let point = |grammar: &str, seed: u64| json!({ "input": { "kind": "synthetic", "grammar": grammar, "seed": seed } });
+    let cases = [
+        (point("news", 1), "a", [1, 1, 1], Some(1.0)),
+        (point("news", 2), "a", [2, 1, 1], Some(1.5)),
+        (point("briefs", 1), "b", [1, 1, 1], Some(2.0)),
+        (point("briefs", 2), "b", [2, 1, 1], None),
+    ];
+    let found = of(&rows(&cases, |_| "model".to_owned())).unwrap();
+    let points: Vec<_> = found.iter().map(|group| json!(group.point)).collect();
+    let common = |grammar: &str| json!({ "input": { "kind": "synthetic", "grammar": grammar } });
+    assert_eq!(points, [common("news"), common("briefs")]);
+}

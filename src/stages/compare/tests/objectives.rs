@@ -367,6 +367,79 @@ fn objectives_are_shown_once() {
     assert!(found.rows[2].point.is_empty() && found.rows[2].metrics.is_empty());
 }
 
+/// Results of two swept trainings of MDLM, of one of AR, and of an AR training that is not swept.
+fn swept() -> Vec<Row> {
+    let row = |name: &str, objective: Value, bits: f64| {
+        let exact = objective["kind"] == "ar";
+        let kind = if exact { "ar" } else { "mdlm" };
+        let estimator = if exact { Estimator::Exact } else { Estimator::Count };
+        let mut row = row_of(name, &evaluation(kind, estimator, [bits; 3]));
+        row.metrics.truncate(1);
+        if name == "bound" {
+            row.point.insert("objective".to_owned(), objective);
+        }
+        row
+    };
+    vec![
+        row("bound", json!({ "kind": "ar" }), 2.0),
+        row("bound", json!({ "kind": "mdlm" }), 1.0625),
+        row("bound", json!({ "kind": "mdlm", "time_conditioning": true }), 1.0),
+        row("half", json!({ "kind": "ar" }), 3.0),
+    ]
+}
+
+#[test]
+fn swept_objectives_show_the_fields_in_which_they_differ() {
+    let found = Comparison::of(swept(), None);
+    insta::assert_snapshot!(markdown(&found), @r"
+    # 4 results
+
+    Lowest bits_per_byte first.
+
+    | stage | objective | objective.time_conditioning | bits_per_byte |
+    |---|---|---|---|
+    | bound | mdlm | true | ≤ 1.0000 ± 0.0625 |
+    | bound | mdlm |  | ≤ 1.0625 ± 0.0625 |
+    | bound | ar |  | 2.0000 ± 0.0625 |
+    | half | ar |  | 3.0000 ± 0.0625 |
+
+    No best by bits_per_byte: bound, objective mdlm, objective.time_conditioning true is not clearly different from bound, objective mdlm; results differ clearly where their 95% intervals do not overlap; with one seed of training, the intervals cover the evaluation alone, not the effect of another seed; the first is an upper bound and 2 of 3 others are exact, so that the differences are lower bounds on those of the likelihoods.
+
+    Intervals are at 95%, each for its result only: they cover the choice of rows and noise in the measurement (the seed of evaluate or sample), not another seed of training.
+
+    Note: ≤ marks an upper bound; 2 of 4 rows are exact, without a sign.
+    ");
+    insta::assert_snapshot!(csv(&found).replace('\r', ""), @"
+    stage,objective,objective.time_conditioning,bits_per_byte,bits_per_byte_low,bits_per_byte_high,unit,quantity
+    bound,mdlm,true,1,0.9375,1.0625,per token of text,bound
+    bound,mdlm,,1.0625,1,1.125,per token of text,bound
+    bound,ar,,2,1.9375,2.0625,per scored token of text,exact
+    half,ar,,3,2.9375,3.0625,per scored token of text,exact
+    ");
+    assert_eq!(
+        figure(&found).unwrap(),
+        (
+            "lowest bits_per_byte".to_owned(),
+            "bound, objective mdlm, objective.time_conditioning true (bits_per_byte ≤ 1.0000 ± 0.0625), not clearly \
+             different from bound, objective mdlm"
+                .to_owned()
+        )
+    );
+    // Files keep the values of the sweep.
+    let json = serde_json::to_value(table(&found)).unwrap();
+    assert_eq!(
+        json["rows"][0]["point"],
+        json!({ "objective": { "kind": "mdlm", "time_conditioning": true } })
+    );
+    assert_eq!(json["rows"][3]["point"], json!({ "objective": "ar" }));
+    assert_eq!(table::parse(&json.to_string()).unwrap(), found);
+    // What is left to the default is shown.
+    let mut rows = swept();
+    rows[1].point["objective"] = Value::Null;
+    let found = Comparison::of(rows, None);
+    assert_eq!(found.rows[1].point["objective"], "mdlm");
+}
+
 /// Results over two seeds of two settings, the first with a quantity, the second with another.
 fn over_seeds(first: Quantity, second: Quantity) -> Comparison {
     let rows = [(1, 1, 1.0), (1, 2, 1.0625), (2, 1, 9.0), (2, 2, 9.0625)];
