@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 
 use rayon::prelude::*;
 use serde::Serialize;
-use serde_json::json;
 
 use super::path::{find, one};
 use super::project::{ComputeArgs, Project, ProjectArgs, compute_on};
@@ -283,14 +282,10 @@ fn fitting<'a>(stage: &str, objective: &'a Objective) -> Result<&'a MdlmObjectiv
 /// What is compared: that of the manifest first; for each weighting the distributions with their defaults, then the pairs of
 /// clipped limits.
 fn candidates(settings: &MdlmObjective, grid: f64, width: f64) -> Vec<(Weighting, Times)> {
-    let bell: Bell = serde_json::from_value(json!({})).unwrap_or(Bell {
-        center: 0.5,
-        scale: 0.15,
-    });
     let all = [Weighting::Elbo, Weighting::CrossEntropy]
         .into_iter()
         .flat_map(|weighting| {
-            let named = [Times::Uniform, Times::Importance, Times::Bell(bell)];
+            let named = [Times::Uniform, Times::Importance, Times::Bell(Bell::default())];
             let clipped = pairs(grid, width).into_iter().map(Times::Clipped);
             named
                 .into_iter()

@@ -303,6 +303,15 @@ pub struct Bell {
     pub scale: f64,
 }
 
+impl Default for Bell {
+    fn default() -> Self {
+        Self {
+            center: half(),
+            scale: DEFAULT_BELL_SCALE,
+        }
+    }
+}
+
 /// Limits of the masked fraction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
