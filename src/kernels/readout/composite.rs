@@ -77,24 +77,14 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
             }
             Loss::ScoreEntropy => {
                 let (r, k) = (constant(0)?, constant(1)?);
-                // Σ exp(z − k) − r (z_y − k) + r (ln r − 1), or r (lse − z_y) where the third constant is 0: of both, the
-                // first term's factor, and what does not depend on z.
-                let with = |f: fn(f64, f64) -> f64, otherwise: f64| {
-                    let all = readout.constants.iter().map(move |own| {
-                        let [r, k, surplus] = own.map(f64::from);
-                        if surplus == 0.0 { otherwise } else { f(r, k) }
-                    });
-                    self.tensor((count,), all)
+                // g (Σ exp(z − k) + r k + r (ln r − 1)) + (1 − g) r lse − r z_y, the third constant g being 1 or 0.
+                let of = |f: fn([f64; 3]) -> f64| {
+                    let own = readout.constants.iter();
+                    self.tensor((count,), own.map(|own| f(own.map(f64::from))))
                 };
-                let surplus = with(|_, _| 1.0, 0.0)?;
-                let rest = with(|r, k| r * k + r * (r.ln() - 1.0), 0.0)?;
-                let without = self.tensor(
-                    (count,),
-                    readout
-                        .constants
-                        .iter()
-                        .map(|own| if own[2] == 0.0 { f64::from(own[0]) } else { 0.0 }),
-                )?;
+                let surplus = of(|[_, _, g]| g)?;
+                let rest = of(|[r, k, g]| g * (r * k + r * (r.ln() - 1.0)))?;
+                let without = of(|[r, _, g]| (1.0 - g) * r)?;
                 let log_sums = self.run(logits.clone(), |logits| {
                     logits.try_logsumexp::<(usize,), Axis<1>>()
                 })?;

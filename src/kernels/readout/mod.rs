@@ -29,9 +29,9 @@
 //!
 //!   Σ_v exp(z_v − k) − r (z_y − k) + r (ln r − 1) = exp(lse − k) − r (z_y − k) + r (ln r − 1).
 //!
-//!   The surplus over r (lse − z_y) is left out where the third constant g is 0: r times the negative log-likelihood, which
-//!   the ends of a bound need. The factor σ' belongs to the weight. In f32 the terms would cancel near the minimum 0; with d = lse − k − ln r it is
-//!   r (e^d − 1 − d) + r (lse − z_y), neither term of which is negative.
+//!   The factor σ' belongs to the weight. In f32 the terms would cancel near the minimum 0; with d = lse − k − ln r the
+//!   loss is r (e^d − 1 − d) + r (lse − z_y), neither term of which is negative. Where the third constant g is 0, the first
+//!   term, the surplus, is left out: r times the negative log-likelihood, which the ends of a bound need.
 //!
 //! # Gradient
 //!
