@@ -3,6 +3,7 @@
 
 use super::Schedule;
 use crate::kernels::Constants;
+use crate::manifest::Noise;
 use crate::rng::{Random, unit};
 
 /// π: what a token that moves turns into.
@@ -67,6 +68,15 @@ pub struct NoiseLevel {
 }
 
 impl ForwardProcess {
+    /// The absorbing process of a manifest's noise.
+    #[must_use]
+    pub fn absorbing(noise: Noise, mask: u32) -> Self {
+        Self {
+            schedule: noise.into(),
+            prior: Prior::Mask(mask),
+        }
+    }
+
     /// q(x_t | x_0) = Cat(α(t) x_0 + (1 − α(t)) π) (arXiv 2406.07524, section 3.1) at one position, by inversion of `u`
     /// uniform on [0, 1): the token that it moves to, or nothing where it keeps its value.
     #[inline]

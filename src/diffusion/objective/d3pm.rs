@@ -20,10 +20,10 @@
 use super::masking::{DiscreteStep, Masking};
 use super::{Draw, Given, Method, Objective, Passes};
 use crate::diffusion::Posterior;
-use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, Prior, RowIndex, Score};
+use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
-use crate::manifest::{D3pmObjective, DEFAULT_SAMPLING_EPSILON, MdlmObjective, Noise};
+use crate::manifest::{D3pmObjective, DEFAULT_SAMPLING_EPSILON, MdlmObjective};
 
 /// The D3PM objective.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ impl D3pm {
     pub fn new(settings: &D3pmObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
         Self {
             masking: Masking {
-                forward: forward(settings.noise, mask),
+                forward: ForwardProcess::absorbing(settings.noise, mask),
                 sampling_epsilon: DEFAULT_SAMPLING_EPSILON,
                 antithetic: settings.antithetic,
                 conditioning: conditioning(settings.time_conditioning),
@@ -64,7 +64,7 @@ impl D3pm {
     pub fn of_mdlm(settings: &MdlmObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
         Self {
             masking: Masking {
-                forward: forward(settings.noise, mask),
+                forward: ForwardProcess::absorbing(settings.noise, mask),
                 sampling_epsilon: settings.sampling_epsilon,
                 antithetic: settings.antithetic,
                 conditioning: conditioning(settings.time_conditioning),
@@ -124,13 +124,6 @@ impl D3pm {
         into.push(x, valid, Self::divergence(step), self.masking.input(level), |l| {
             forward.q_xt(level.move_chance, uniforms(l))
         });
-    }
-}
-
-fn forward(noise: Noise, mask: u32) -> ForwardProcess {
-    ForwardProcess {
-        schedule: noise.into(),
-        prior: Prior::Mask(mask),
     }
 }
 

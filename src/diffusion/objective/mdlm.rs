@@ -31,9 +31,7 @@
 
 use super::masking::{Masking, one_at_a_time, push_count, push_given, push_one};
 use super::{Draw, Given, Method, Objective, Passes};
-use crate::diffusion::forward::{
-    Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
-};
+use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
@@ -59,10 +57,7 @@ impl Mdlm {
     #[must_use]
     pub fn new(settings: &MdlmObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
         let mut masking = Masking {
-            forward: ForwardProcess {
-                schedule: settings.noise.into(),
-                prior: Prior::Mask(mask),
-            },
+            forward: ForwardProcess::absorbing(settings.noise, mask),
             sampling_epsilon: settings.sampling_epsilon,
             antithetic: settings.antithetic,
             conditioning: Conditioning::None,
@@ -235,6 +230,7 @@ impl Mdlm {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::masked_loss;
     use super::super::{ROW_LEVEL, shift};
     use super::*;
     use crate::diffusion::{EVERY_SCHEDULE, Schedule};
@@ -245,29 +241,6 @@ mod tests {
 
     fn mdlm(schedule: Schedule) -> Mdlm {
         Mdlm::with_schedule(schedule, 3, 5)
-    }
-
-    /// E over rows of `truth` and masks with move chance m of `Σ_masked −log q(x_l | z)`, by enumeration.
-    fn masked_loss(truth: &Distribution, denoiser: &Distribution) -> impl Fn(f64) -> f64 + use<> {
-        let length = truth.length;
-        // Loss of every mask set, summed over rows: m enters afterwards.
-        let mut by_count = vec![0.0; length + 1];
-        for set in 0..1_usize << length {
-            for (index, probability) in truth.probabilities.iter().enumerate() {
-                let x = truth.row(index);
-                let z: Vec<u32> = (0..length)
-                    .map(|l| if set >> l & 1 == 1 { truth.mask() } else { x[l] })
-                    .collect();
-                for l in (0..length).filter(|l| set >> l & 1 == 1) {
-                    by_count[set.count_ones() as usize] -=
-                        probability * denoiser.posterior(&z, l)[x[l] as usize].ln();
-                }
-            }
-        }
-        move |m| {
-            let term = |k: usize| by_count[k] * m.powi(k as i32) * (1.0 - m).powi((length - k) as i32);
-            (1..=length).map(term).sum()
-        }
     }
 
     /// E over u of weight · loss, by the midpoint rule on each of the three parts.

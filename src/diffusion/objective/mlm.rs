@@ -12,7 +12,7 @@
 
 use super::masking::{one_at_a_time, push_count, push_one};
 use super::{Draw, Given, Method, Objective, Passes};
-use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, Prior, RowIndex, Score};
+use crate::diffusion::forward::{Conditioning, ForwardProcess, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
@@ -121,10 +121,7 @@ impl Objective for Mlm {
     /// As of MDLM with the default noise: which of the masked tokens a step unmasks, the model does not say.
     fn posterior(&self) -> Option<Posterior> {
         Some(Posterior {
-            forward: ForwardProcess {
-                schedule: Noise::default().into(),
-                prior: Prior::Mask(self.parameterization.mask),
-            },
+            forward: ForwardProcess::absorbing(Noise::default(), self.parameterization.mask),
             conditioning: Conditioning::None,
             zero_masking: true,
         })

@@ -18,9 +18,7 @@
 
 use super::masking::{BoundLevel, Masking, push_given};
 use super::{Draw, Given, Method, Objective, Passes};
-use crate::diffusion::forward::{
-    Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score,
-};
+use crate::diffusion::forward::{Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, RowIndex, Score};
 use crate::diffusion::{Posterior, Subs};
 use crate::error::Result;
 use crate::kernels::{Loss, VocabSupport};
@@ -41,10 +39,7 @@ impl Sedd {
     pub fn new(settings: &SeddObjective, mask: u32, vocabulary: u32, seed: u64) -> Self {
         Self {
             masking: Masking {
-                forward: ForwardProcess {
-                    schedule: settings.noise.into(),
-                    prior: Prior::Mask(mask),
-                },
+                forward: ForwardProcess::absorbing(settings.noise, mask),
                 sampling_epsilon: settings.sampling_epsilon,
                 antithetic: settings.antithetic,
                 conditioning: Conditioning::Sigma,

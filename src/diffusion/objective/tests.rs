@@ -22,11 +22,10 @@ fn loss_of(loss: Loss, score: Score, p: &[f64], mu: f64, target: usize) -> f64 {
                 a * nll + (b * mu).ln_1p() - (1.0 - a) * (c * mu).ln_1p()
             }
             (Loss::ScoreEntropy, Some(constants)) => {
-                let [r, k, g] = constants.map(f64::from);
+                let [r, _, g] = constants.map(f64::from);
                 // Logits z with exp(z − k) = r p: the scores that p stands for.
                 let scores: Vec<f64> = p.iter().map(|p| r * p).collect();
                 let total: f64 = scores.iter().sum();
-                let _ = k;
                 if g == 0.0 {
                     r * nll
                 } else {
@@ -62,6 +61,29 @@ fn expected(
         }
     }
     total
+}
+
+/// E over rows of `truth` and masks with move chance m of `Σ_masked −log q(x_l | z)`, by enumeration.
+pub(super) fn masked_loss(truth: &Distribution, denoiser: &Distribution) -> impl Fn(f64) -> f64 + use<> {
+    let length = truth.length;
+    // Loss of every mask set, summed over rows: m enters afterwards.
+    let mut by_count = vec![0.0; length + 1];
+    for set in 0..1_usize << length {
+        for (index, probability) in truth.probabilities.iter().enumerate() {
+            let x = truth.row(index);
+            let z: Vec<u32> = (0..length)
+                .map(|l| if set >> l & 1 == 1 { truth.mask() } else { x[l] })
+                .collect();
+            for l in (0..length).filter(|l| set >> l & 1 == 1) {
+                by_count[set.count_ones() as usize] -=
+                    probability * denoiser.posterior(&z, l)[x[l] as usize].ln();
+            }
+        }
+    }
+    move |m| {
+        let term = |k: usize| by_count[k] * m.powi(k as i32) * (1.0 - m).powi((length - k) as i32);
+        (1..=length).map(term).sum()
+    }
 }
 
 fn d3pm(steps: u32, noise: Noise) -> D3pm {
@@ -348,27 +370,7 @@ fn mean(mdlm: &Mdlm, loss: &dyn Fn(f64) -> f64) -> f64 {
 #[test]
 fn every_distribution_of_times_has_the_same_expectation() {
     let truth = Distribution::random(3, 3, 1);
-    // E[Σ_masked −log p] as a function of the move chance, tabulated in its polynomial form.
-    let by_count: Vec<f64> = (0..=3)
-        .map(|k: u32| {
-            let mut total = 0.0;
-            for (index, probability) in truth.probabilities.iter().enumerate() {
-                let x = truth.row(index);
-                for set in (0_u32..8).filter(|set| set.count_ones() == k) {
-                    let z: Vec<u32> = (0..3).map(|l| if set >> l & 1 == 1 { 3 } else { x[l] }).collect();
-                    for l in (0..3).filter(|l| set >> l & 1 == 1) {
-                        total -= probability * truth.posterior(&z, l)[x[l] as usize].ln();
-                    }
-                }
-            }
-            total
-        })
-        .collect();
-    let loss = move |m: f64| -> f64 {
-        (1..=3)
-            .map(|k| by_count[k] * m.powi(k as i32) * (1.0 - m).powi(3 - k as i32))
-            .sum()
-    };
+    let loss = masked_loss(&truth, &truth);
     let with = |noise, times, weighting| {
         let settings = MdlmObjective {
             noise,
