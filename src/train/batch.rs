@@ -64,12 +64,12 @@ impl Trainer<'_> {
         &self,
         step: u64,
         batch: &mut GlobalBatch,
-        valid: u64,
+        scored: u64,
         each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
         let config = &self.config;
         let length = self.rows.length();
-        let scale = 1.0 / valid.max(1) as f64;
+        let scale = 1.0 / scored.max(1) as f64;
         let first_row = step * u64::from(config.batch);
         let cuts = (0..config.batch).step_by(config.micro_batch as usize);
         let passes = self.objective.passes();

@@ -160,12 +160,12 @@ impl Trainer<'_> {
 
     /// One update. Asked to end, it leaves weights and state as they were.
     fn step(&self, learner: &mut dyn Learner, state: &mut TrainState, batch: &mut GlobalBatch) -> Result<()> {
-        let valid = {
+        let scored = {
             let _timer = profile::forward(Part::Noise);
             batch.read(self, state.step)?
         };
         let support = self.objective.support();
-        self.micro_batches(state.step, batch, valid, &mut |batch| {
+        self.micro_batches(state.step, batch, scored, &mut |batch| {
             learner.accumulate(batch, support)
         })?;
         if let Some(all_reduce) = self.all_reduce {

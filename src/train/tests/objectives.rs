@@ -137,8 +137,8 @@ fn unseen_loss(job: &Trainer<'_>, network: &dyn Network) -> f64 {
     let (mut batch, mut sum) = (GlobalBatch::new(job), 0.0);
     let steps = 1000..1008;
     for step in steps.clone() {
-        let valid = batch.read(job, step).unwrap();
-        job.micro_batches(step, &mut batch, valid, &mut |micro_batch| {
+        let scored = batch.read(job, step).unwrap();
+        job.micro_batches(step, &mut batch, scored, &mut |micro_batch| {
             let losses = network.nll(micro_batch, job.objective.support())?;
             let weighed = losses.iter().zip(micro_batch.weights);
             sum += weighed
@@ -210,8 +210,8 @@ fn micro_batches_ask_for_no_more_tokens_than_memory_is_planned_for() {
             let planned = cuda_network::answered(nano(), answered, micro_batch as usize, Some(64));
             let (mut batch, mut all, steps) = (GlobalBatch::new(&job), 0, 20);
             for step in 0..steps {
-                let valid = batch.read(&job, step).unwrap();
-                job.micro_batches(step, &mut batch, valid, &mut |micro_batch| {
+                let scored = batch.read(&job, step).unwrap();
+                job.micro_batches(step, &mut batch, scored, &mut |micro_batch| {
                     let asked = micro_batch.positions.len();
                     assert!(asked <= planned, "{name}: {asked}, planned {planned}");
                     all += asked;
