@@ -568,10 +568,10 @@ fn trainings_of_every_objective_follow_the_cpus() {
                 panic!("{name} {mode:?}: no losses");
             };
             let off_by = (own - of_cpu).abs() / (1.0 + of_cpu);
-            println!("{name} {mode:?}: losses are off by up to {off_by:.1e}");
+            println!("{name} {mode:?}: the mean loss is off by {off_by:.1e}");
             assert!(
                 off_by < mode.tolerance(),
-                "{name} {mode:?}: losses are off by {off_by}"
+                "{name} {mode:?}: the mean loss is off by {off_by}"
             );
         }
     }

@@ -3,7 +3,8 @@
 //! Each row x gets D draws whose expectation is its NELBO ([`Objective::noise_of_bound`]). The draws of a row are
 //! stratified: draw d takes its time or count from the d-th of D equal parts of the range, at the offset frac(shift +
 //! phase) within the part. The phases of the rows, frac(r · golden ratio), are spread evenly, and the shifts of the
-//! draws are random, so that every single offset is uniform. With y the mean of a row's draws, n its valid tokens and e
+//! draws are random, so that every single offset is uniform. A pass through the network that is the same in all draws is
+//! made once a row and is a part of each of them. With y the mean of a row's draws, n its valid tokens and e
 //! its residual, the estimate in nats per token is the ratio b; rows r and r′ are neighbours by phase:
 //!
 //! ```text
