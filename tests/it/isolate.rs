@@ -6,6 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::support::{Project, printed};
+#[cfg(unix)]
+use crate::support::{Started, program, send};
 
 /// Exit code and standard error of a run.
 fn run(project: &Project, arguments: &[&str]) -> (Option<i32>, String) {
@@ -183,21 +185,13 @@ fn isolate_runs_stages_behind_one_that_reads_standard_input() {
         .concat();
     let arguments = ["--isolate", "--set", "stages.text.input.files.0=-"];
     let mut command = project.mdlm("run", &arguments);
-    let output = command
+    command
         .timeout(std::time::Duration::from_secs(120))
-        .write_stdin(text)
-        .output()
-        .unwrap();
-    let talk = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{talk}");
-    assert!(
-        project
-            .mdlm("path", &["rows", arguments[1], arguments[2]])
-            .output()
-            .unwrap()
-            .status
-            .success()
-    );
+        .write_stdin(text);
+    let (code, _, talk) = printed(&mut command);
+    assert_eq!(code, Some(0), "{talk}");
+    let (code, _, talk) = printed(&mut project.mdlm("path", &["rows", arguments[1], arguments[2]]));
+    assert_eq!(code, Some(0), "{talk}");
 }
 
 /// The run uses the remote, by its own options; the processes of its stages do not.
@@ -206,16 +200,9 @@ fn isolate_uploads_nothing_to_a_remote_that_is_only_read() {
     let project = Project::new(50);
     let remote = project.path().join("remote");
     fs::create_dir(&remote).unwrap();
-    let output = project
-        .mdlm("run", &["--isolate", "--remote-read-only", "--target", "text"])
-        .env("MDLM_REMOTE", format!("file://{}", remote.display()))
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let mut command = project.mdlm("run", &["--isolate", "--remote-read-only", "--target", "text"]);
+    let (code, _, talk) = printed(command.env("MDLM_REMOTE", format!("file://{}", remote.display())));
+    assert_eq!(code, Some(0), "{talk}");
     assert_eq!(fs::read_dir(&remote).unwrap().count(), 0);
 }
 
@@ -223,37 +210,20 @@ fn isolate_uploads_nothing_to_a_remote_that_is_only_read() {
 #[cfg(unix)]
 #[test]
 fn isolate_passes_an_interruption_on() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-
     let project = Project::whole(200);
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
-        .current_dir(project.path())
-        .args(["run", "pipelines/tiny.json", "--isolate"])
-        .args([
-            "--set",
-            "stages.model.steps=1000000",
-            "--set",
-            "stages.model.checkpoint_every=1000000",
-        ])
-        .env("MDLM_DEVICE", "cpu")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut talk = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
+    let endless = [
+        "--isolate",
+        "--set",
+        "stages.model.steps=1000000",
+        "--set",
+        "stages.model.checkpoint_every=1000000",
+    ];
+    let mut isolated = Started::new(program(), &project, &endless);
     // The note of a validation shows that the training is under way.
-    while !said.contains("step 10: validation bound") {
-        assert!(talk.read_line(&mut said).unwrap() > 0, "{said}");
-    }
-    let sent = Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
-        .status();
-    assert!(sent.unwrap().success());
-    std::io::Read::read_to_string(&mut talk, &mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(143), "{said}");
+    isolated.read_until("step 10: validation bound");
+    send("TERM", isolated.child.id());
+    let (code, said) = isolated.end();
+    assert_eq!(code, Some(143), "{said}");
     assert!(said.contains("model: kept a checkpoint of step "), "{said}");
     // No process of a stage stays behind: the lock of the key is free at once.
     let (code, talk) = run(&project, &["--only", "rows"]);
@@ -264,31 +234,16 @@ fn isolate_passes_an_interruption_on() {
 #[cfg(target_os = "linux")]
 #[test]
 fn isolate_survives_a_process_that_is_killed() {
-    use std::io::{BufRead, BufReader};
-    use std::process::{Command, Stdio};
-
     let project = Project::whole(200);
-    let steps = [
+    let arguments = [
+        "--isolate",
         "--set",
         "stages.model.steps=400",
         "--set",
         "stages.model.checkpoint_every=5",
     ];
-    let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
-        .current_dir(project.path())
-        .args(["run", "pipelines/tiny.json", "--isolate"])
-        .args(steps)
-        .env("MDLM_DEVICE", "cpu")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut talk = BufReader::new(child.stderr.take().unwrap());
-    let mut said = String::new();
-    while !said.contains("step 10: validation bound") {
-        assert!(talk.read_line(&mut said).unwrap() > 0, "{said}");
-    }
+    let mut isolated = Started::new(program(), &project, &arguments);
+    isolated.read_until("step 10: validation bound");
     // man 5 proc: after the name in parentheses, `stat` has the state and the parent.
     let parent = |process: &str| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
@@ -301,20 +256,14 @@ fn isolate_survives_a_process_that_is_killed() {
     let children: Vec<String> = fs::read_dir("/proc")
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
-        .filter(|name| parent(name).is_some_and(|parent| parent == child.id().to_string()))
+        .filter(|name| parent(name).is_some_and(|parent| parent == isolated.child.id().to_string()))
         .collect();
     let [process] = children.as_slice() else {
         panic!("one process runs the training: {children:?}");
     };
-    assert!(
-        Command::new("kill")
-            .args(["-KILL", process])
-            .status()
-            .unwrap()
-            .success()
-    );
-    std::io::Read::read_to_string(&mut talk, &mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    send("KILL", process.parse().unwrap());
+    let (code, said) = isolated.end();
+    assert_eq!(code, Some(3), "{said}");
     assert!(
         said.contains("stage `model`: its process crashed (signal: 9"),
         "{said}"
@@ -323,7 +272,7 @@ fn isolate_survives_a_process_that_is_killed() {
         said.contains("hint: the system kills a process when memory runs out"),
         "{said}"
     );
-    let (code, talk) = run(&project, &[&steps[..], &["--isolate"]].concat());
+    let (code, talk) = run(&project, &arguments);
     assert_eq!(code, Some(0), "{talk}");
     assert!(
         talk.contains("model: resuming from the checkpoint of step "),

@@ -4,14 +4,13 @@
 #![cfg(unix)]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::{Project, untimed};
+use crate::support::{Project, Started, program, send, untimed};
 
 /// A training that does not end by itself, and keeps no checkpoint unless it is asked to end.
 const ENDLESS: [&str; 4] = [
@@ -21,56 +20,10 @@ const ENDLESS: [&str; 4] = [
     "stages.model.checkpoint_every=1000000",
 ];
 
-/// The program; where the tests themselves were started with signals ignored, which children inherit, without that.
-fn program() -> Command {
-    let binary = env!("CARGO_BIN_EXE_mdlm");
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
-    // SIGPIPE is ignored by Rust, and set back for children.
-    if mask.is_none_or(|mask| mask & !(1 << 12) == 0) {
-        return Command::new(binary);
-    }
-    let mut command = Command::new("env");
-    command.args(["--default-signal", binary]);
-    command
-}
-
-fn start(mut command: Command, project: &Project, arguments: &[&str]) -> (Child, BufReader<ChildStderr>) {
-    let mut child = command
-        .current_dir(project.path())
-        .args(["run", "pipelines/tiny.json"])
-        .args(arguments)
-        .env("MDLM_DEVICE", "cpu")
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let talk = BufReader::new(child.stderr.take().unwrap());
-    (child, talk)
-}
-
 /// Reads until a stage has begun, and lets it work for a while.
-fn until(stage: &str, talk: &mut BufReader<ChildStderr>) {
-    let mut line = String::new();
-    while !line.contains(&format!("] {stage}:")) {
-        line.clear();
-        assert!(talk.read_line(&mut line).unwrap() > 0, "`{stage}` never began");
-    }
+fn until(stage: &str, run: &mut Started) {
+    run.read_until(&format!("] {stage}:"));
     sleep(Duration::from_millis(300));
-}
-
-fn send(signal: &str, child: &Child) {
-    let id = child.id().to_string();
-    let sent = Command::new("kill").args([&format!("-{signal}"), &id]).status();
-    assert!(sent.unwrap().success());
-}
-
-fn end(mut child: Child, mut talk: BufReader<ChildStderr>) -> (Option<i32>, String) {
-    let mut rest = String::new();
-    talk.read_to_string(&mut rest).unwrap();
-    (child.wait().unwrap().code(), rest)
 }
 
 /// The step of a checkpoint that was kept.
@@ -95,10 +48,10 @@ fn resume_after_every_signal_from_its_checkpoint_and_each_has_its_exit_code() {
         if code > 143 && !cfg!(target_os = "linux") {
             continue;
         }
-        let (child, mut talk) = start(program(), &project, &ENDLESS);
-        until("model", &mut talk);
-        send(signal, &child);
-        let (ended, talk) = end(child, talk);
+        let mut run = Started::new(program(), &project, &ENDLESS);
+        until("model", &mut run);
+        send(signal, run.child.id());
+        let (ended, talk) = run.end();
         let expected = if cfg!(target_os = "linux") || code < 138 {
             Some(code)
         } else {
@@ -135,25 +88,14 @@ fn signal_ends_the_wait_for_a_pipe() {
     let manifest = project.path().join("pipelines/tiny.json");
     let text = fs::read_to_string(&manifest).unwrap();
     fs::write(&manifest, text.replace("../corpus/*.txt", "-")).unwrap();
-    let mut child = program()
-        .current_dir(project.path())
-        .args(["run", "pipelines/tiny.json"])
-        .env("MDLM_DEVICE", "cpu")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let mut command = program();
+    command.args(["run", "pipelines/tiny.json"]).stdin(Stdio::piped());
+    let mut run = Started::of(&mut command, &project);
     // Held open: `wait` closes it.
-    let writer = child.stdin.take();
-    let mut talk = BufReader::new(child.stderr.take().unwrap());
-    let mut line = String::new();
-    while !line.contains("reading `-`") {
-        line.clear();
-        assert!(talk.read_line(&mut line).unwrap() > 0, "nothing was read");
-    }
-    send("INT", &child);
-    let (code, rest) = end(child, talk);
+    let writer = run.child.stdin.take();
+    run.read_until("reading `-`");
+    send("INT", run.child.id());
+    let (code, rest) = run.end();
     assert_eq!(code, Some(130), "{rest}");
     drop(writer);
 }
@@ -162,6 +104,8 @@ fn signal_ends_the_wait_for_a_pipe() {
 #[cfg(target_os = "linux")]
 #[test]
 fn resume_after_a_terminal_closes_under_the_bars() {
+    use std::io::Read as _;
+
     let has_script = Command::new("script")
         .arg("--version")
         .output()
@@ -218,7 +162,7 @@ fn signal_ends_every_kind_of_stage() {
     let project = Project::new(20_000);
     for (signal, code) in [("INT", 130), ("TERM", 143)] {
         let _ = fs::remove_dir_all(project.store());
-        let (child, talk) = start(program(), &project, &[]);
+        let run = Started::new(program(), &project, &[]);
         // Once the first stage is committed, the second is at work for a while.
         let began = Instant::now();
         let committed = project.store().join("actions/source");
@@ -229,8 +173,8 @@ fn signal_ends_every_kind_of_stage() {
             );
             sleep(Duration::from_millis(5));
         }
-        send(signal, &child);
-        let (ended, talk) = end(child, talk);
+        send(signal, run.child.id());
+        let (ended, talk) = run.end();
         assert_eq!(ended, Some(code), "{talk}");
         assert!(!talk.contains("bug"), "{talk}");
         let plan = project.mdlm("plan", &["--json"]).output().unwrap();
@@ -245,10 +189,10 @@ fn signal_ends_every_kind_of_stage() {
         ("texts", "stages.texts.count=1000000"),
     ] {
         let arguments = ["--set", setting, "--target", stage];
-        let (child, mut talk) = start(program(), &project, &arguments);
-        until(stage, &mut talk);
-        send("USR1", &child);
-        let (ended, talk) = end(child, talk);
+        let mut run = Started::new(program(), &project, &arguments);
+        until(stage, &mut run);
+        send("USR1", run.child.id());
+        let (ended, talk) = run.end();
         assert_eq!(ended.map(|code| code > 128), Some(true), "{stage}: {talk}");
         assert!(talk.contains("interrupted by SIGUSR1"), "{stage}: {talk}");
     }
@@ -266,14 +210,14 @@ fn signal_that_was_ignored_stays_ignored() {
         "trap '' HUP USR1; exec \"$0\" \"$@\"",
         env!("CARGO_BIN_EXE_mdlm"),
     ]);
-    let (mut child, mut talk) = start(shell, &project, &ENDLESS);
-    until("model", &mut talk);
-    send("HUP", &child);
-    send("USR1", &child);
+    let mut run = Started::new(shell, &project, &ENDLESS);
+    until("model", &mut run);
+    send("HUP", run.child.id());
+    send("USR1", run.child.id());
     sleep(Duration::from_millis(500));
-    assert!(child.try_wait().unwrap().is_none(), "it ended");
-    send("TERM", &child);
-    let (ended, talk) = end(child, talk);
+    assert!(run.child.try_wait().unwrap().is_none(), "it ended");
+    send("TERM", run.child.id());
+    let (ended, talk) = run.end();
     assert_eq!(ended, Some(143), "{talk}");
     assert!(!talk.contains("HUP") && !talk.contains("USR1"), "{talk}");
     assert!(kept(&talk).is_some(), "{talk}");
@@ -287,8 +231,8 @@ fn signal_that_comes_twice_at_once_counts_once() {
     project.run(&["--target", "rows"]);
     let mut timeout = Command::new("timeout");
     timeout.args(["--preserve-status", "-s", "TERM", "3", env!("CARGO_BIN_EXE_mdlm")]);
-    let (child, talk) = start(timeout, &project, &ENDLESS);
-    let (ended, talk) = end(child, talk);
+    let run = Started::new(timeout, &project, &ENDLESS);
+    let (ended, talk) = run.end();
     assert_eq!(ended, Some(143), "{talk}");
     assert!(kept(&talk).is_some(), "{talk}");
 }
@@ -301,8 +245,8 @@ fn signal_of_a_file_size_limit_is_an_error_message() {
     let mut shell = Command::new("sh");
     let binary = env!("CARGO_BIN_EXE_mdlm");
     shell.args(["-c", "ulimit -f 8; exec \"$0\" \"$@\"", binary]);
-    let (child, talk) = start(shell, &project, &[]);
-    let (ended, talk) = end(child, talk);
+    let run = Started::new(shell, &project, &[]);
+    let (ended, talk) = run.end();
     assert_eq!(ended, Some(3), "{talk}");
     assert!(talk.contains("File too large"), "{talk}");
     assert!(!project.store().join("staging").join("artifacts").exists());

@@ -1,7 +1,11 @@
 //! What the integration tests share.
 
 use std::fs;
+#[cfg(unix)]
+use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+#[cfg(unix)]
+use std::process::{Child, ChildStderr, Stdio};
 
 use assert_cmd::Command;
 use serde_json::Value;
@@ -194,5 +198,74 @@ impl Project {
     /// The store.
     pub fn store(&self) -> PathBuf {
         self.path().join(".mdlm")
+    }
+}
+
+/// The program; where the tests themselves were started with signals ignored, which children inherit, without that.
+#[cfg(unix)]
+pub fn program() -> std::process::Command {
+    let binary = env!("CARGO_BIN_EXE_mdlm");
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    // SIGPIPE is ignored by Rust, and set back for children.
+    if mask.is_none_or(|mask| mask & !(1 << 12) == 0) {
+        return std::process::Command::new(binary);
+    }
+    let mut command = std::process::Command::new("env");
+    command.args(["--default-signal", binary]);
+    command
+}
+
+/// Sends a signal to a process.
+#[cfg(unix)]
+pub fn send(signal: &str, process: u32) {
+    let sent = std::process::Command::new("kill")
+        .args([&format!("-{signal}"), &process.to_string()])
+        .status();
+    assert!(sent.unwrap().success());
+}
+
+/// A run whose messages are read while it works.
+#[cfg(unix)]
+pub struct Started {
+    pub child: Child,
+    messages: BufReader<ChildStderr>,
+}
+
+#[cfg(unix)]
+impl Started {
+    /// Starts `… run pipelines/tiny.json …` in a project.
+    pub fn new(mut command: std::process::Command, project: &Project, arguments: &[&str]) -> Self {
+        command.args(["run", "pipelines/tiny.json"]).args(arguments);
+        Self::of(command.stdin(Stdio::null()), project)
+    }
+
+    /// Starts a command in a project.
+    pub fn of(command: &mut std::process::Command, project: &Project) -> Self {
+        let mut child = command
+            .current_dir(project.path())
+            .env("MDLM_DEVICE", "cpu")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let messages = BufReader::new(child.stderr.take().unwrap());
+        Self { child, messages }
+    }
+
+    /// Reads messages until one has a text.
+    pub fn read_until(&mut self, text: &str) {
+        let mut read = String::new();
+        while !read.contains(text) {
+            assert!(self.messages.read_line(&mut read).unwrap() > 0, "{read}");
+        }
+    }
+
+    /// Waits until it ends. Its exit code, and its messages that have not been read.
+    pub fn end(mut self) -> (Option<i32>, String) {
+        let mut rest = String::new();
+        self.messages.read_to_string(&mut rest).unwrap();
+        (self.child.wait().unwrap().code(), rest)
     }
 }
