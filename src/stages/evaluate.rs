@@ -28,6 +28,8 @@ use crate::store::Digest;
 /// `evaluation.md` are worded more plainly.
 pub const VERSION: u32 = 2;
 
+/// The kind of the objective of results that name none: older versions had no other.
+pub(super) const MDLM: &str = "mdlm";
 /// File name of [`Evaluation`].
 pub const EVALUATION: &str = "evaluation.json";
 /// What bits per byte are of where the tokenizer changes the text.
@@ -110,7 +112,7 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// What the numbers are: `upper bound`, `exact`.
+    /// What the numbers are: `upper bound`, `exact value`.
     #[must_use]
     pub fn quantity(&self) -> &'static str {
         match (self.estimator, self.bound) {
@@ -144,11 +146,11 @@ impl Evaluation {
 }
 
 fn mdlm() -> String {
-    "mdlm".to_owned()
+    MDLM.to_owned()
 }
 
 fn is_mdlm(objective: &str) -> bool {
-    objective == "mdlm"
+    objective == MDLM
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -31,6 +31,7 @@ use crate::model::{self, Learner, Network};
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::shapes::Shape;
+use crate::stages::evaluate::MDLM;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
 use crate::stages::{Context, StageOutput, memory};
 use crate::train::checkpoint::Left;
@@ -415,7 +416,7 @@ impl Hooks for Watcher<'_> {
         let lost = rows.split_info().lost_bits_per_byte();
         let method = self.validation.method;
         Ok(Some(Validation {
-            estimator: (self.kind != "mdlm").then_some(method.estimator),
+            estimator: (self.kind != MDLM).then_some(method.estimator),
             steps: method.steps,
             unit: rows.info().unit(),
             scored: self.scored,

@@ -21,7 +21,7 @@ use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::evaluate::{EVALUATION, Evaluation};
+use super::evaluate::{EVALUATION, Evaluation, MDLM};
 use super::replicates::{Group, Spread, groups};
 use super::sample::{SUMMARY, Summary};
 use super::trained::ModelInfo;
@@ -182,9 +182,6 @@ impl Row {
         measured.then(|| self.objective.as_deref().unwrap_or(MDLM))
     }
 }
-
-/// The objective of rows that name none.
-const MDLM: &str = "mdlm";
 
 /// Whether exact values and bounds stand in one table, in which bounds then have a sign.
 #[must_use]
