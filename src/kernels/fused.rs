@@ -20,8 +20,8 @@ use super::flat::{Gradients, Weight, Weights};
 use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
-use super::profile::{self, Part};
-use super::{Backend, Dropout, HostBackend, Pattern, Readout, TokenRows, seam};
+use super::profile;
+use super::{Backend, Dropout, HostBackend, Operation, Pattern, Readout, TokenRows, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -81,13 +81,13 @@ impl Fused {
     /// Records y = f(x) · …: `Fused::push` with the common beginning, taking dy out.
     fn push_from<S: Shape>(
         &self,
-        part: Part,
+        operation: Operation,
         y: &Tensor<S, f32, Cpu>,
         gradient: impl FnOnce(&mut [f32], &mut Grads, &mut Gradients) -> Result<(), CpuError> + 'static,
     ) {
         let y = y.ghost();
         self.push(move |activations, weights| {
-            let _timer = profile::backward(part);
+            let _timer = profile::backward(operation);
             let mut dy = std::mem::take(&mut **activations.get_or_alloc_mut(&y)?);
             gradient(&mut dy, activations, weights)
         });
@@ -201,14 +201,14 @@ impl Backend for Fused {
         table: &Self::Param<(V, D)>,
         tokens: &Rc<[u32]>,
     ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Part::Embed);
+        let _timer = profile::forward(Operation::Embed);
         check_indices("token", tokens, V::SIZE)?;
         let mut y = seam::zeros(tokens.len() * D::SIZE)?;
         embed::cpu::forward(&table.values(), tokens, D::SIZE, &mut y);
         let y = self.tensor((tokens.len(), D::default()), y)?;
         if self.is_recording() {
             let (table, tokens) = (table.clone(), Rc::clone(tokens));
-            self.push_from(Part::Embed, &y, move |dy, _, weights| {
+            self.push_from(Operation::Embed, &y, move |dy, _, weights| {
                 embed::cpu::backward(dy, &tokens, D::SIZE, weights.of(&table));
                 Ok(())
             });
@@ -222,7 +222,7 @@ impl Backend for Fused {
         w: &Self::Param<(O, I)>,
         b: Option<&Self::Param<(O,)>>,
     ) -> Result<Matrix<O>> {
-        let _timer = profile::forward(Part::Linear);
+        let _timer = profile::forward(Operation::Linear);
         let rows = x.shape().0;
         let mut y = seam::zeros(rows * O::SIZE)?;
         let precision = self.precision;
@@ -237,7 +237,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, O::default()), y)?;
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.cloned());
-            self.push_from(Part::Linear, &y, move |dy, activations, weights| {
+            self.push_from(Operation::Linear, &y, move |dy, activations, weights| {
                 linear_backward(precision, dy, &x, &w, b.as_ref(), activations, weights)
             });
         }
@@ -250,7 +250,7 @@ impl Backend for Fused {
         w: &Self::Param<(O, I)>,
         first: usize,
     ) -> Result<Matrix<P>> {
-        let _timer = profile::forward(Part::Linear);
+        let _timer = profile::forward(Operation::Linear);
         if first + P::SIZE > O::SIZE {
             return Err(Error::internal(format!(
                 "outputs {first} and {} more of {}",
@@ -273,7 +273,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, P::default()), y)?;
         if self.is_recording() {
             let (x, w) = (x.clone(), w.clone());
-            self.push_from(Part::Linear, &y, move |dy, activations, weights| {
+            self.push_from(Operation::Linear, &y, move |dy, activations, weights| {
                 let dw = &mut weights.of(&w)[part.clone()];
                 linear::cpu::weight_gradient(dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
                 let dx = activations.get_or_alloc_mut(&x)?;
@@ -290,7 +290,7 @@ impl Backend for Fused {
         w: &Self::Param<(O, I)>,
         b: &Self::Param<(O,)>,
     ) -> Result<Matrix<O>> {
-        let _timer = profile::forward(Part::LinearGelu);
+        let _timer = profile::forward(Operation::LinearGelu);
         let rows = x.shape().0;
         let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
         let precision = self.precision;
@@ -306,7 +306,7 @@ impl Backend for Fused {
         let y = self.tensor((rows, O::default()), y)?;
         if self.is_recording() {
             let (x, w, b) = (x.clone(), w.clone(), b.clone());
-            self.push_from(Part::LinearGelu, &y, move |dy, activations, weights| {
+            self.push_from(Operation::LinearGelu, &y, move |dy, activations, weights| {
                 linear_gelu::cpu::activation_gradient(&u, dy);
                 drop(u);
                 linear_backward(precision, dy, &x, &w, Some(&b), activations, weights)
@@ -316,13 +316,13 @@ impl Backend for Fused {
     }
 
     fn silu<N: ConstDim>(&self, x: &Matrix<N>) -> Result<Matrix<N>> {
-        let _timer = profile::forward(Part::Silu);
+        let _timer = profile::forward(Operation::Silu);
         let mut y = seam::zeros(x.shape().0 * N::SIZE)?;
         silu::cpu::forward(&mut y, seam::slice(x));
         let y = self.tensor(*x.shape(), y)?;
         if self.is_recording() {
             let x = x.clone();
-            self.push_from(Part::Silu, &y, move |dy, activations, _| {
+            self.push_from(Operation::Silu, &y, move |dy, activations, _| {
                 silu::cpu::backward(seam::slice(&x), dy);
                 add(activations.get_or_alloc_mut(&x)?, dy);
                 Ok(())
@@ -340,7 +340,7 @@ impl Backend for Fused {
         scale: usize,
         rows: TokenRows<'_>,
     ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Part::ModulatedNorm);
+        let _timer = profile::forward(Operation::ModulatedNorm);
         let (count, shared) = (x.shape().0, modulation.shape().0);
         check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
         let mut y = seam::zeros(count * D::SIZE)?;
@@ -360,7 +360,7 @@ impl Backend for Fused {
         if self.is_recording() {
             let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
             let rows = KeptRows::of(rows);
-            self.push_from(Part::ModulatedNorm, &y, move |dy, activations, weights| {
+            self.push_from(Operation::ModulatedNorm, &y, move |dy, activations, weights| {
                 let (values, weight_values) = (seam::slice(&x), &*weight.values());
                 let view = Modulation {
                     values: seam::slice(&modulation),
@@ -394,7 +394,7 @@ impl Backend for Fused {
         rows: TokenRows<'_>,
         pattern: Pattern,
     ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Part::Attention);
+        let _timer = profile::forward(Operation::Attention);
         let (queries, keys, length) = (q.shape().0, kv.shape().0, rows.length);
         if heads == 0
             || !D::SIZE.is_multiple_of(2 * heads)
@@ -423,7 +423,7 @@ impl Backend for Fused {
         let y = self.tensor(*q.shape(), y)?;
         if self.is_recording() {
             let (q, kv, y_again, rows) = (q.clone(), kv.clone(), y.clone(), KeptRows::of(rows));
-            self.push_from(Part::Attention, &y, move |dy, activations, _| {
+            self.push_from(Operation::Attention, &y, move |dy, activations, _| {
                 // Taken out and put back, to have both gradients at once.
                 let mut dq = std::mem::take(&mut **activations.get_or_alloc_mut(&q)?);
                 let dkv = activations.get_or_alloc_mut(&kv)?;
@@ -451,7 +451,7 @@ impl Backend for Fused {
         dropout: Option<(Dropout, u32)>,
         rows: TokenRows<'_>,
     ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Part::GatedResidual);
+        let _timer = profile::forward(Operation::GatedResidual);
         let (count, shared) = (x.shape().0, modulation.shape().0);
         check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[gate])?;
         if branch.shape().0 != count {
@@ -476,7 +476,7 @@ impl Backend for Fused {
         if self.is_recording() {
             let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
             let rows = KeptRows::of(rows);
-            self.push_from(Part::GatedResidual, &y, move |dy, activations, _| {
+            self.push_from(Operation::GatedResidual, &y, move |dy, activations, _| {
                 let gate = Gate {
                     modulation: seam::slice(&modulation),
                     place,
@@ -497,14 +497,14 @@ impl Backend for Fused {
     }
 
     fn gather<D: ConstDim>(&self, x: &Matrix<D>, rows: &[u32]) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Part::Gather);
+        let _timer = profile::forward(Operation::Gather);
         check_indices("row", rows, x.shape().0)?;
         let mut y = seam::zeros(rows.len() * D::SIZE)?;
         gather::cpu::forward(seam::slice(x), rows, D::SIZE, &mut y);
         let y = self.tensor((rows.len(), D::default()), y)?;
         if self.is_recording() {
             let (x, rows) = (x.ghost(), rows.to_vec());
-            self.push_from(Part::Gather, &y, move |dy, activations, _| {
+            self.push_from(Operation::Gather, &y, move |dy, activations, _| {
                 gather::cpu::backward(dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
                 Ok(())
             });
@@ -519,7 +519,7 @@ impl Backend for Fused {
         b: &Self::Param<(V,)>,
         readout: &Readout<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
-        let _timer = profile::forward(Part::Readout);
+        let _timer = profile::forward(Operation::Readout);
         let count = h.shape().0;
         readout.check(count, V::SIZE)?;
         let mut losses = seam::zeros(count)?;
@@ -557,7 +557,7 @@ impl Backend for Fused {
         let loss = self.tensor((), vec![total as f32])?;
         if recorded.is_some() {
             let h = h.ghost();
-            self.push_from(Part::Readout, &loss, move |dloss, activations, _| {
+            self.push_from(Operation::Readout, &loss, move |dloss, activations, _| {
                 debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
                 add(activations.get_or_alloc_mut(&h)?, &dh);
                 Ok(())

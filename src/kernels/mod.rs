@@ -39,6 +39,57 @@ use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use crate::error::Result;
 use crate::rng::Random;
+use cuda::driver::Kernels;
+
+/// Declares the operations, each by its folder, which holds its kernels in `<folder>.cu`.
+macro_rules! operations {
+    ($($folder:ident: $Operation:ident,)*) => {
+        /// The operations that have kernels.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Operation {
+            $(
+                #[doc = concat!("Its folder is `", stringify!($folder), "`.")]
+                $Operation,
+            )*
+        }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: [Self; [$(stringify!($folder)),*].len()] = [$(Self::$Operation),*];
+
+            /// The name of its folder: `linear_gelu`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                self.kernels().name
+            }
+
+            /// Its kernels for a GPU.
+            #[must_use]
+            pub const fn kernels(self) -> Kernels {
+                match self {
+                    $(Self::$Operation => Kernels {
+                        name: stringify!($folder),
+                        source: include_str!(concat!(stringify!($folder), "/", stringify!($folder), ".cu")),
+                    },)*
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    adamw: AdamW,
+    attention: Attention,
+    categorical: Categorical,
+    embed: Embed,
+    gated_residual: GatedResidual,
+    gather: Gather,
+    linear: Linear,
+    linear_gelu: LinearGelu,
+    modulated_norm: ModulatedNorm,
+    readout: Readout,
+    silu: Silu,
+}
 
 /// Dropout whose bits are a function of (seed, step, row, site, element): any backend, any batching, same mask.
 ///

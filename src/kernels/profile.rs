@@ -7,54 +7,55 @@
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-/// What is timed: an operation and its direction.
+use super::Operation;
+
+/// What is timed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// Token rows looked up.
-    Embed,
-    /// Linear layers.
-    Linear,
-    /// Linear layers with GELU.
-    LinearGelu,
-    /// Activations of the conditioning.
-    Silu,
-    /// LayerNorm and modulation.
-    ModulatedNorm,
-    /// Rotary, scores, softmax, values.
-    Attention,
-    /// Gate, dropout, residual.
-    GatedResidual,
-    /// Rows picked.
-    Gather,
-    /// Output layer, softmax, loss; in training with their gradients.
-    Readout,
+    /// An operation; the readout's forward pass includes its gradients in training.
+    Operation(Operation),
     /// Rows read and noised.
     Noise,
     /// Norm of the gradient, optimizer, moving average.
     Update,
-    /// Tokens drawn from logits.
-    Categorical,
 }
 
-/// Every part, in the order of [`Part`], with its name.
-const PARTS: [(Part, &str); 12] = [
-    (Part::Embed, "embed"),
-    (Part::Linear, "linear"),
-    (Part::LinearGelu, "linear_gelu"),
-    (Part::Silu, "silu"),
-    (Part::ModulatedNorm, "modulated_norm"),
-    (Part::Attention, "attention"),
-    (Part::GatedResidual, "gated_residual"),
-    (Part::Gather, "gather"),
-    (Part::Readout, "readout"),
-    (Part::Noise, "noise"),
-    (Part::Update, "update"),
-    (Part::Categorical, "categorical"),
-];
+impl From<Operation> for Part {
+    fn from(operation: Operation) -> Self {
+        Self::Operation(operation)
+    }
+}
+
+impl Part {
+    /// How many parts there are.
+    const COUNT: usize = Operation::ALL.len() + 2;
+
+    /// Every part, in the order of [`Part::index`].
+    fn all() -> impl Iterator<Item = Self> {
+        let operations = Operation::ALL.into_iter().map(Self::Operation);
+        operations.chain([Self::Noise, Self::Update])
+    }
+
+    fn index(self) -> usize {
+        match self {
+            Self::Operation(operation) => operation as usize,
+            Self::Noise => Operation::ALL.len(),
+            Self::Update => Operation::ALL.len() + 1,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Operation(operation) => operation.name(),
+            Self::Noise => "noise",
+            Self::Update => "update",
+        }
+    }
+}
 
 /// Nanoseconds, calls and floating-point operations, forward then backward.
-static SPENT: [[[AtomicU64; 3]; 2]; PARTS.len()] =
-    [const { [const { [const { AtomicU64::new(0) }; 3] }; 2] }; PARTS.len()];
+static SPENT: [[[AtomicU64; 3]; 2]; Part::COUNT] =
+    [const { [const { [const { AtomicU64::new(0) }; 3] }; 2] }; Part::COUNT];
 
 /// Floating-point operations of all matrix products so far.
 static FLOPS: AtomicU64 = AtomicU64::new(0);
@@ -83,19 +84,19 @@ impl Drop for Timer {
 
 /// Times a forward pass until the answer is dropped.
 #[must_use]
-pub fn forward(part: Part) -> Timer {
-    timer(part, 0)
+pub fn forward(part: impl Into<Part>) -> Timer {
+    timer(part.into(), 0)
 }
 
 /// Times a backward pass until the answer is dropped.
 #[must_use]
-pub fn backward(part: Part) -> Timer {
-    timer(part, 1)
+pub fn backward(part: impl Into<Part>) -> Timer {
+    timer(part.into(), 1)
 }
 
 fn timer(part: Part, direction: usize) -> Timer {
     Timer {
-        spent: &SPENT[part as usize][direction],
+        spent: &SPENT[part.index()][direction],
         start: Instant::now(),
         flops: FLOPS.load(Relaxed),
     }
@@ -162,11 +163,10 @@ impl Spent {
 /// What every operation took since the process began.
 #[must_use]
 pub fn snapshot() -> Vec<Spent> {
-    PARTS
-        .iter()
+    Part::all()
         .zip(&SPENT)
-        .map(|((_, operation), [forward, backward])| Spent {
-            operation,
+        .map(|(part, [forward, backward])| Spent {
+            operation: part.name(),
             forward: Amount::read(forward),
             backward: Amount::read(backward),
         })
@@ -179,12 +179,13 @@ mod tests {
 
     #[test]
     fn time_is_added_to_its_part() {
-        for (i, (part, _)) in PARTS.iter().enumerate() {
-            assert_eq!(*part as usize, i, "PARTS is in the order of Part");
-        }
-        let before = snapshot()[Part::Gather as usize];
-        drop(backward(Part::Gather));
-        let after = snapshot()[Part::Gather as usize];
+        let indices: Vec<usize> = Part::all().map(Part::index).collect();
+        assert_eq!(indices, (0..Part::COUNT).collect::<Vec<_>>());
+        let gather = Part::from(Operation::Gather);
+        let before = snapshot()[gather.index()];
+        drop(backward(gather));
+        let after = snapshot()[gather.index()];
+        assert_eq!(after.operation, "gather");
         assert!(after.backward.calls > before.backward.calls && after.backward.time >= before.backward.time);
     }
 }

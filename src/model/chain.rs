@@ -6,8 +6,8 @@ use rayon::prelude::*;
 use super::Network;
 use crate::error::{Error, Result};
 use crate::kernels::categorical::{Draw, cpu};
-use crate::kernels::profile::{self, Part};
-use crate::kernels::{Pattern, VocabSupport};
+use crate::kernels::profile;
+use crate::kernels::{Operation, Pattern, VocabSupport};
 
 /// What is done with the network's answer at a position.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl<N: Network + ?Sized> Chain for HostChain<'_, N> {
         let logits = self
             .network
             .logits(&tokens, &[request.sigma], request.positions, request.pattern)?;
-        let _timer = profile::forward(Part::Categorical);
+        let _timer = profile::forward(Operation::Categorical);
         let draws: Vec<Option<Draw>> = request
             .actions
             .par_iter()

@@ -7,10 +7,10 @@ use std::sync::OnceLock;
 
 use super::{Batch, Device, Learner, build_learner, initial};
 use crate::error::{Error, Result, guarded};
-use crate::kernels::cuda::driver::{HEADER, OPERATIONS};
+use crate::kernels::cuda::driver::HEADER;
 use crate::kernels::cuda::gpu_lock;
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Dropout, VocabSupport};
+use crate::kernels::{Dropout, Operation, VocabSupport};
 use crate::rng::{Random, Stream};
 use crate::shapes::{Backbone, Shape};
 
@@ -63,7 +63,7 @@ fn record() -> Option<PathBuf> {
         env!("CARGO_PKG_VERSION"),
         option_env!("MDLM_GIT_REVISION").unwrap_or(""),
     ];
-    let sources = OPERATIONS.iter().map(|operation| operation.source);
+    let sources = Operation::ALL.map(|operation| operation.kernels().source);
     for part in version.into_iter().chain([&*found, HEADER]).chain(sources) {
         identity.update(part.as_bytes()).update(b"\0");
     }

@@ -4,11 +4,11 @@ use std::rc::Rc;
 
 use super::ROTARY_BASE;
 use crate::error::{Error, Result};
-use crate::kernels::cuda::driver::{ATTENTION, Argument, DType, Value};
+use crate::kernels::cuda::driver::{Argument, DType, Value};
 use crate::kernels::cuda::operations::{THREADS, number};
 use crate::kernels::cuda::weights::Allocation;
 use crate::kernels::cuda::{Buffer, Cuda, Matrix, narrowed};
-use crate::kernels::{Pattern, TokenRows};
+use crate::kernels::{Operation, Pattern, TokenRows};
 
 /// Queries and keys of a tile of attention; its warps have 16 rows each.
 const TILE: usize = 64;
@@ -82,7 +82,7 @@ impl Cuda {
         let (warps, shared) = (TILE / 16 * 32, 2 * tile);
         let arguments = [&inputs[..], &outputs].concat();
         self.launch(
-            ATTENTION,
+            Operation::Attention,
             "attention_forward",
             &constants,
             grid,
@@ -104,7 +104,7 @@ impl Cuda {
                 let arguments = [&at[..], &[number(queries * heads)]].concat();
                 let blocks = [(queries * heads).div_ceil(THREADS), 1, 1];
                 cuda.launch(
-                    ATTENTION,
+                    Operation::Attention,
                     "attention_deltas",
                     &constants,
                     blocks,
@@ -118,7 +118,7 @@ impl Cuda {
                 let shared = 2 * tile + sums;
                 let arguments = [&inputs[..], &more(&dkv)].concat();
                 cuda.launch(
-                    ATTENTION,
+                    Operation::Attention,
                     "attention_keys",
                     &constants,
                     by_keys,
@@ -129,7 +129,7 @@ impl Cuda {
                 let shared = 2 * tile;
                 let arguments = [&inputs[..], &more(&dq)].concat();
                 cuda.launch(
-                    ATTENTION,
+                    Operation::Attention,
                     "attention_queries",
                     &constants,
                     grid,

@@ -6,11 +6,11 @@ use dfdx::shapes::ConstDim;
 
 use super::{Confidence, Draw, not_finite};
 use crate::error::{Error, Result};
-use crate::kernels::VocabSupport;
-use crate::kernels::cuda::driver::{Argument, CATEGORICAL, Command, DType};
+use crate::kernels::cuda::driver::{Argument, Command, DType};
 use crate::kernels::cuda::operations::{THREADS, number};
 use crate::kernels::cuda::weights::ROWS;
 use crate::kernels::cuda::{Act, Buffer, Cuda, Param, Tokens};
+use crate::kernels::{Operation, VocabSupport};
 
 /// Bytes that logits may take: a chunk of positions has so many.
 const LOGITS: usize = 256 << 20;
@@ -288,7 +288,7 @@ fn launch(
 ) {
     let constants = [("LENGTH", length), ("STRIDE", stride)];
     cuda.run(
-        CATEGORICAL,
+        Operation::Categorical,
         kernel,
         &constants,
         [blocks, 1, 1],

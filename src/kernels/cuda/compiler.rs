@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use cudarc::nvrtc::sys;
 
-use super::driver::{Constant, DType, HEADER, Operation, Value};
+use super::driver::{Constant, DType, HEADER, Kernels, Value};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// What a source is compiled with, beside the architecture.
@@ -67,22 +67,22 @@ impl Drop for Program {
 /// # Errors
 /// NVRTC is not there, does not know the architecture, or refuses the source: its own words are in the message.
 pub fn compile(
-    operation: Operation,
+    kernels: Kernels,
     element: DType,
     constants: &[Constant],
     architecture: &str,
 ) -> Result<Vec<u8>> {
-    translate(operation, options(element, constants), architecture).map(|(code, _)| code)
+    translate(kernels, options(element, constants), architecture).map(|(code, _)| code)
 }
 
 /// Machine code, and what the compiler had to say of it.
-fn translate(operation: Operation, mut all: Vec<String>, architecture: &str) -> Result<(Vec<u8>, String)> {
+fn translate(kernels: Kernels, mut all: Vec<String>, architecture: &str) -> Result<(Vec<u8>, String)> {
     require()?;
-    let doing = || format!("compile the kernels of `{}` for {architecture}", operation.name);
+    let doing = || format!("compile the kernels of `{}` for {architecture}", kernels.name);
     let c_string = |text: &str| CString::new(text).wrap(Kind::Internal, doing);
-    let name = c_string(&format!("{}.cu", operation.name))?;
+    let name = c_string(&format!("{}.cu", kernels.name))?;
     let (source, header, header_name) = (
-        c_string(operation.source)?,
+        c_string(kernels.source)?,
         c_string(HEADER)?,
         c_string("device.h")?,
     );
@@ -153,8 +153,8 @@ fn log(program: &Program) -> String {
 mod tests {
     use rayon::prelude::*;
 
-    use super::super::driver::{ATTENTION, OPERATIONS, READOUT};
     use super::*;
+    use crate::kernels::Operation;
     use crate::shapes::{SHAPES, Shape};
 
     /// Every dimension that any kernel of a shape is compiled for. Of a width the widest is taken: registers are what may
@@ -186,8 +186,8 @@ mod tests {
     fn variants(operation: Operation) -> Vec<Option<Constant>> {
         let all = |name, values: [usize; 3]| values.map(|value| Some((name, Value::Whole(value)))).to_vec();
         match operation {
-            ATTENTION => all("SPAN", [0, 1, 96]),
-            READOUT => all("LOSS", [0, 1, 2]),
+            Operation::Attention => all("SPAN", [0, 1, 96]),
+            Operation::Readout => all("LOSS", [0, 1, 2]),
             _ => vec![None],
         }
     }
@@ -205,11 +205,11 @@ mod tests {
         let mut wanted = Vec::new();
         let named = |shape: &&Shape| ["nano", "lm1b-small", "owt-medium"].contains(&shape.name);
         for shape in SHAPES.iter().filter(named) {
-            for operation in OPERATIONS {
+            for operation in Operation::ALL {
                 for element in [DType::F32, DType::Bf16] {
                     for architecture in ["sm_80", "sm_90", "sm_90a", "sm_100"] {
-                        for variant in variants(*operation) {
-                            wanted.push((shape, *operation, element, architecture, variant));
+                        for variant in variants(operation) {
+                            wanted.push((shape, operation, element, architecture, variant));
                         }
                     }
                 }
@@ -220,18 +220,18 @@ mod tests {
             .for_each(|(shape, operation, element, architecture, variant)| {
                 let mut constants = constants(shape);
                 constants.extend(variant);
-                if operation == ATTENTION {
+                if operation == Operation::Attention {
                     // It states its own.
                     constants.retain(|(name, _)| !matches!(*name, "WIDTH" | "SCALE"));
                 }
                 let mut all = options(element, &constants);
                 all.push("--ptxas-options=-v".to_owned());
-                let (code, log) = translate(operation, all, architecture)
+                let (code, log) = translate(operation.kernels(), all, architecture)
                     .unwrap_or_else(|error| panic!("{}: {error}", shape.name));
                 assert!(
                     code.starts_with(b"\x7fELF"),
                     "{} for {architecture}",
-                    operation.name
+                    operation.name()
                 );
                 // What is fast keeps its tiles in registers: no array of a thread's lies in memory. f32 is for checking.
                 let frames: Vec<&str> = log
@@ -245,7 +245,7 @@ mod tests {
                 assert!(
                     in_registers || element == DType::F32,
                     "{} of {}: {log}",
-                    operation.name,
+                    operation.name(),
                     shape.name
                 );
             });
@@ -257,7 +257,7 @@ mod tests {
             println!("skipped: NVRTC is not there");
             return;
         }
-        let broken = Operation {
+        let broken = Kernels {
             name: "broken",
             source: "#include \"device.h\"\nextern \"C\" __global__ void broken() { undeclared = 1; }",
         };

@@ -130,7 +130,7 @@ impl Sort {
             Value::Real(real) => u64::from(real.to_bits()),
         };
         Self {
-            names: [launch.operation.name, launch.kernel],
+            names: [launch.kernels.name, launch.kernel],
             element: launch.element,
             constants: launch
                 .constants
@@ -177,7 +177,7 @@ fn described(command: &Command) -> String {
     match command {
         Command::Launch(launch) => {
             let Launch {
-                operation,
+                kernels,
                 kernel,
                 grid,
                 threads,
@@ -187,7 +187,7 @@ fn described(command: &Command) -> String {
             format!(
                 "run the kernel `{kernel}` of `{}` on {grid:?} blocks of {threads} threads with {shared} bytes of \
                  shared memory",
-                operation.name
+                kernels.name
             )
         }
         Command::Multiply(product) => {
@@ -266,7 +266,7 @@ impl Device {
         }
         let options = compiler::options(launch.element, &launch.constants).join(" ");
         let parts = [
-            launch.operation.source,
+            launch.kernels.source,
             HEADER,
             &options,
             &self.architecture,
@@ -282,7 +282,7 @@ impl Device {
             // SAFETY: machine code that NVRTC made for this architecture.
             let module = unsafe { result::module::load_data(code.as_ptr().cast()) };
             let module = module
-                .map_err(|error| failed(format!("load the kernels of `{}`", launch.operation.name), error))?;
+                .map_err(|error| failed(format!("load the kernels of `{}`", launch.kernels.name), error))?;
             self.modules.borrow_mut().insert(identity, module);
             module
         };
@@ -316,14 +316,14 @@ impl Device {
 
     /// Machine code, from disk where it was compiled before. A failure to write it to disk is ignored.
     fn code(&self, launch: &Launch, identity: &str) -> Result<Vec<u8>> {
-        let path = cache().map(|folder| folder.join(format!("{}-{identity}.cubin", launch.operation.name)));
+        let path = cache().map(|folder| folder.join(format!("{}-{identity}.cubin", launch.kernels.name)));
         if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok())
             && code.starts_with(b"\x7fELF")
         {
             return Ok(code);
         }
         let code = compiler::compile(
-            launch.operation,
+            launch.kernels,
             launch.element,
             &launch.constants,
             &self.architecture,

@@ -39,10 +39,10 @@ impl DType {
     }
 }
 
-/// The kernels of one operation.
+/// The source of an operation's kernels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Operation {
-    /// Its folder: `attention`.
+pub struct Kernels {
+    /// The operation's folder: `attention`.
     pub name: &'static str,
     /// CUDA C; begins with `device.h`.
     pub source: &'static str,
@@ -50,34 +50,6 @@ pub struct Operation {
 
 /// What every source begins with.
 pub const HEADER: &str = include_str!("device.h");
-
-macro_rules! operations {
-    ($($constant:ident $name:literal;)*) => {
-        $(
-            #[doc = concat!("The kernels of `", $name, "`.")]
-            pub const $constant: Operation = Operation {
-                name: $name,
-                source: include_str!(concat!("../", $name, "/", $name, ".cu")),
-            };
-        )*
-        /// All of them.
-        pub const OPERATIONS: &[Operation] = &[$($constant),*];
-    };
-}
-
-operations! {
-    ADAMW "adamw";
-    ATTENTION "attention";
-    CATEGORICAL "categorical";
-    EMBED "embed";
-    GATED_RESIDUAL "gated_residual";
-    GATHER "gather";
-    LINEAR "linear";
-    LINEAR_GELU "linear_gelu";
-    MODULATED_NORM "modulated_norm";
-    READOUT "readout";
-    SILU "silu";
-}
 
 /// A dimension that is a constant for the compiler: its macro and its value.
 pub type Constant = (&'static str, Value);
@@ -94,8 +66,8 @@ pub enum Value {
 /// A kernel to be run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
-    /// The operation that it belongs to.
-    pub operation: Operation,
+    /// Its source.
+    pub kernels: Kernels,
     /// Its name.
     pub kernel: &'static str,
     /// What its source is compiled for.

@@ -94,15 +94,15 @@ impl Library {
 /// The library of an operation for an element and constants, compiled unless it was before.
 fn library(launch: &Launch) -> Result<Arc<Mutex<Option<Library>>>> {
     let options = compiler::options(launch.element, &launch.constants).join(" ");
-    let identity = [launch.operation.source, HEADER, EMULATION, &options].join("\0");
+    let identity = [launch.kernels.source, HEADER, EMULATION, &options].join("\0");
     let name = blake3::hash(identity.as_bytes()).to_hex().to_string();
     let entry = locked(&LIBRARIES).entry(name.clone()).or_default().clone();
     let mut library = locked(&entry);
     if library.is_none() {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/emulated");
-        let path = folder.join(format!("{}-{}.so", launch.operation.name, &name[..24]));
+        let path = folder.join(format!("{}-{}.so", launch.kernels.name, &name[..24]));
         if !path.exists() {
-            compile(launch.operation.source, &options, &path)?;
+            compile(launch.kernels.source, &options, &path)?;
         }
         *library = Some(load(&path)?);
     }
@@ -549,14 +549,14 @@ impl Driver for Emulated {
 
 #[cfg(test)]
 mod tests {
-    use super::super::driver::{Argument, Operation};
+    use super::super::driver::{Argument, Kernels};
     use super::*;
 
     macro_rules! broken {
         ($($name:literal $body:literal $message:literal;)*) => {
             /// Kernels that do what a GPU leaves undefined, and what is said of it.
-            const BROKEN: &[(Operation, &str)] = &[$((
-                Operation {
+            const BROKEN: &[(Kernels, &str)] = &[$((
+                Kernels {
                     name: $name,
                     source: concat!(
                         "#include \"device.h\"\nextern \"C\" __global__ void broken(GLOBAL(float) out) {\n",
@@ -579,9 +579,9 @@ mod tests {
         "tile" "SHARED_ARRAY(element, s, 0, 512); uint32_t t[4]; load_tiles(t, s + 1);" "a tile that is not aligned to 16";
     }
 
-    fn launch(operation: Operation, at: Address) -> Ask {
+    fn launch(kernels: Kernels, at: Address) -> Ask {
         Ask::Launch(Launch {
-            operation,
+            kernels,
             kernel: "broken",
             element: DType::Bf16,
             constants: Vec::new(),
@@ -595,7 +595,7 @@ mod tests {
     /// What a GPU would leave undefined ends the process, with its place.
     #[test]
     fn what_is_undefined_on_a_gpu_ends_the_process() {
-        for (operation, message) in BROKEN {
+        for (kernels, message) in BROKEN {
             let child = Command::new(std::env::current_exe().unwrap())
                 .args([
                     "--exact",
@@ -603,14 +603,14 @@ mod tests {
                     "kernels::cuda::emulated::tests::runs_a_broken_kernel",
                 ])
                 .arg("--nocapture")
-                .env("MDLM_TEST_KERNEL", operation.name)
+                .env("MDLM_TEST_KERNEL", kernels.name)
                 .output()
                 .unwrap();
             let signal = std::os::unix::process::ExitStatusExt::signal(&child.status);
             let said = String::from_utf8_lossy(&child.stderr);
-            assert_eq!(signal, Some(libc::SIGABRT), "{}: {said}", operation.name);
+            assert_eq!(signal, Some(libc::SIGABRT), "{}: {said}", kernels.name);
             assert!(said.contains("kernel broken, block (0, 0, 0)"), "{said}");
-            assert!(said.contains(message), "{}: {said}", operation.name);
+            assert!(said.contains(message), "{}: {said}", kernels.name);
         }
     }
 
@@ -619,13 +619,10 @@ mod tests {
     #[ignore = "run by `what_is_undefined_on_a_gpu_ends_the_process`"]
     fn runs_a_broken_kernel() {
         let name = std::env::var("MDLM_TEST_KERNEL").expect("run by the test above alone");
-        let (operation, _) = BROKEN
-            .iter()
-            .find(|(operation, _)| operation.name == name)
-            .unwrap();
+        let (kernels, _) = BROKEN.iter().find(|(kernels, _)| kernels.name == name).unwrap();
         let device = Emulated::default();
         let at = device.allocate(256).unwrap();
-        let _ = device.run(vec![launch(*operation, at)], false);
+        let _ = device.run(vec![launch(*kernels, at)], false);
     }
 
     /// Unwritten memory holds NaNs; a freed buffer is invalid, and buffers do not overlap.
@@ -646,7 +643,7 @@ mod tests {
             device.run(vec![live(first.offset(128), 256)], false).is_err(),
             "over both"
         );
-        let shared = Operation {
+        let shared = Kernels {
             name: "poison",
             source: "#include \"device.h\"\nextern \"C\" __global__ void broken(GLOBAL(float) out) {\n\
                      SHARED_ARRAY(float, s, 0, 64); out[threadIdx.x] = s[threadIdx.x];\n}\nKERNEL(broken)\n",

@@ -5,16 +5,13 @@ use std::cell::Cell;
 use std::ops::Range;
 use std::rc::Rc;
 
-use super::driver::{
-    Address, Argument, Command, Constant, DType, EMBED, Epilogue, GATED_RESIDUAL, GATHER, LINEAR,
-    LINEAR_GELU, Launch, Operand, Operation, Product, SILU, Value,
-};
+use super::driver::{Address, Argument, Command, Constant, DType, Epilogue, Launch, Operand, Product, Value};
 use super::queue::Buffer;
 use super::weights::{Allocation, Weight};
 use super::{Cuda, Gradients, Inner, Matrix, Slot, Tokens, narrowed};
 use crate::error::{Error, Result};
 use crate::kernels::checks::{check_indices, check_modulation, check_token_rows};
-use crate::kernels::{Dropout, TokenRows};
+use crate::kernels::{Dropout, Operation, TokenRows};
 
 /// Bytes that one access moves.
 const PACK: usize = 16;
@@ -176,7 +173,7 @@ impl Cuda {
             return;
         }
         self.queue.push(Command::Launch(Launch {
-            operation,
+            kernels: operation.kernels(),
             kernel,
             element: self.element,
             constants: constants.to_vec(),
@@ -328,7 +325,13 @@ impl Cuda {
                 let arguments = [Argument::At(gradient.at()), Argument::At(sum.at()), number(count)];
                 // The width is of no meaning to it; the same as elsewhere, so that nothing is compiled for it alone.
                 let threads = count.div_ceil(PACK / self.element.bytes());
-                self.each_element(LINEAR, "add_elements", &[("WIDTH", 1)], threads, &arguments);
+                self.each_element(
+                    Operation::Linear,
+                    "add_elements",
+                    &[("WIDTH", 1)],
+                    threads,
+                    &arguments,
+                );
                 sum
             }
         };
@@ -403,7 +406,14 @@ impl Cuda {
         let constants = [("WIDTH", width)];
         let at = [table.working, tokens.there.at(), y.at()].map(Argument::At);
         let arguments = [&at[..], &[number(count)]].concat();
-        self.each_pack(EMBED, "embed_forward", &constants, count, width, &arguments);
+        self.each_pack(
+            Operation::Embed,
+            "embed_forward",
+            &constants,
+            count,
+            width,
+            &arguments,
+        );
         let y = self.matrix(y, count, width);
         if self.is_recording() {
             let tokens = tokens.known.clone().ok_or_else(|| {
@@ -433,7 +443,7 @@ impl Cuda {
                 let arguments = [dy.at(), order.at(), cuts.at(), partial.at()].map(Argument::At);
                 let blocks = [most_segments, 1, 1];
                 cuda.run(
-                    EMBED,
+                    Operation::Embed,
                     "embed_segments",
                     &constants,
                     blocks,
@@ -445,7 +455,15 @@ impl Cuda {
                 let distinct = cuda.numbers(&padded(distinct, most_entries));
                 let arguments = [partial.at(), distinct.at(), segments.at(), to].map(Argument::At);
                 let blocks = [most_entries, 1, 1];
-                cuda.run(EMBED, "embed_entries", &constants, blocks, COLUMNS, 0, &arguments);
+                cuda.run(
+                    Operation::Embed,
+                    "embed_entries",
+                    &constants,
+                    blocks,
+                    COLUMNS,
+                    0,
+                    &arguments,
+                );
                 Ok(())
             });
         }
@@ -491,7 +509,14 @@ impl Cuda {
                 let at = [b.master, y.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(x.rows)]].concat();
                 let width = outputs.len();
-                self.each_pack(LINEAR, "add_bias", &[("WIDTH", width)], x.rows, width, &arguments);
+                self.each_pack(
+                    Operation::Linear,
+                    "add_bias",
+                    &[("WIDTH", width)],
+                    x.rows,
+                    width,
+                    &arguments,
+                );
             }
         }
         let y = self.matrix(y, x.rows, outputs.len());
@@ -591,7 +616,7 @@ impl Cuda {
             number(CHUNK),
         ];
         self.run(
-            LINEAR,
+            Operation::Linear,
             "column_sums",
             &constants,
             [blocks, chunks, 1],
@@ -611,7 +636,7 @@ impl Cuda {
     ) {
         let arguments = [Argument::At(partial), Argument::At(total), number(chunks)];
         self.run(
-            LINEAR,
+            Operation::Linear,
             "add_partial_sums",
             &[("WIDTH", width)],
             [width.div_ceil(TOTALS), 1, 1],
@@ -636,7 +661,14 @@ impl Cuda {
             self.push_product(Product { c: u.at(), ..product });
             let at = [b.master, u.at(), y.at()].map(Argument::At);
             let arguments = [&at[..], &[number(x.rows)]].concat();
-            self.each_pack(LINEAR_GELU, "bias_gelu", &constants, x.rows, width, &arguments);
+            self.each_pack(
+                Operation::LinearGelu,
+                "bias_gelu",
+                &constants,
+                x.rows,
+                width,
+                &arguments,
+            );
         }
         let mut y = self.matrix(y, x.rows, width);
         if self.is_recording() {
@@ -654,7 +686,7 @@ impl Cuda {
                     let at = [inner.values.at(), dy.at()].map(Argument::At);
                     let arguments = [&at[..], &[number(x.rows)]].concat();
                     cuda.each_pack(
-                        LINEAR_GELU,
+                        Operation::LinearGelu,
                         "gelu_backward",
                         &constants,
                         x.rows,
@@ -674,7 +706,7 @@ impl Cuda {
         let count = x.rows * x.columns;
         let y = self.elements(count);
         let arguments = [Argument::At(x.values.at()), Argument::At(y.at()), number(count)];
-        self.each_element(SILU, "silu_forward", &[], count, &arguments);
+        self.each_element(Operation::Silu, "silu_forward", &[], count, &arguments);
         let y = self.matrix(y, x.rows, x.columns);
         if self.is_recording() {
             let (x, slot) = (x.clone(), y.gradient.clone());
@@ -685,7 +717,7 @@ impl Cuda {
                 let (dx, add) = cuda.target(&x.gradient, count);
                 let at = [x.values.at(), dy.at(), dx.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(count), number(usize::from(add))]].concat();
-                cuda.each_element(SILU, "silu_backward", &[], count, &arguments);
+                cuda.each_element(Operation::Silu, "silu_backward", &[], count, &arguments);
                 *x.gradient.borrow_mut() = Some(dx);
                 Ok(())
             });
@@ -755,7 +787,7 @@ impl Cuda {
         ]
         .concat();
         self.each_pack(
-            GATED_RESIDUAL,
+            Operation::GatedResidual,
             "residual_forward",
             &constants,
             count,
@@ -794,7 +826,7 @@ impl Cuda {
                 ]
                 .concat();
                 cuda.run(
-                    GATED_RESIDUAL,
+                    Operation::GatedResidual,
                     "residual_backward",
                     &constants,
                     [chunks, places.batch, 1],
@@ -806,7 +838,7 @@ impl Cuda {
                     let dmodulation = cuda.sum(&modulation.gradient, modulation.rows * modulation.columns);
                     let at = [partial.at(), dmodulation.at()].map(Argument::At);
                     cuda.run(
-                        GATED_RESIDUAL,
+                        Operation::GatedResidual,
                         "residual_gates",
                         &constants,
                         [width.div_ceil(TOTALS), places.batch, 1],
@@ -834,7 +866,7 @@ impl Cuda {
         let at = [x.values.at(), list.at(), y.at()].map(Argument::At);
         let arguments = [&at[..], &[number(rows.len())]].concat();
         self.each_pack(
-            GATHER,
+            Operation::Gather,
             "gather_forward",
             &constants,
             rows.len(),
@@ -856,7 +888,14 @@ impl Cuda {
                 let starts = cuda.numbers(&padded(starts, most + 1));
                 let at = [dy.at(), order.at(), starts.at(), entries.at(), dx.at()].map(Argument::At);
                 let arguments = [&at[..], &[number(most)]].concat();
-                cuda.each_pack(GATHER, "gather_backward", &constants, most, width, &arguments);
+                cuda.each_pack(
+                    Operation::Gather,
+                    "gather_backward",
+                    &constants,
+                    most,
+                    width,
+                    &arguments,
+                );
                 *into.borrow_mut() = Some(dx);
                 Ok(())
             });

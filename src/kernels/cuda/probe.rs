@@ -17,6 +17,7 @@ use super::driver::DType;
 use super::gpu_lock;
 use super::support::{Compiler, CudaSupport, Detected, Gpu, Installed, Version};
 use crate::error::guarded;
+use crate::kernels::Operation;
 
 /// CU_COMPUTEMODE_PROHIBITED
 const PROHIBITED: i32 = 2;
@@ -215,7 +216,8 @@ fn ask_compiler() -> Result<Compiler, String> {
 
 /// Whether a kernel compiles for that architecture, or the compiler's words.
 fn test_compile(architecture: &str) -> Result<(), String> {
-    let compiled = guarded(|| super::compiler::compile(super::driver::SILU, DType::F32, &[], architecture))?;
+    let kernels = Operation::Silu.kernels();
+    let compiled = guarded(|| super::compiler::compile(kernels, DType::F32, &[], architecture))?;
     compiled.map(drop).map_err(|error| {
         let words = error.to_string();
         words.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,10 +1,11 @@
 //! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
 //! on the host while the device continues. The mathematics stands in [`crate::kernels::adamw`].
 
-use super::driver::{ADAMW, Address, Argument, Command, DType, Launch, Ticket, Value};
+use super::driver::{Address, Argument, Command, DType, Launch, Ticket, Value};
 use super::weights::Allocation;
 use super::{Cuda, Gradients, narrowed, widened};
 use crate::error::{Error, Result};
+use crate::kernels::Operation;
 use crate::kernels::adamw::{AdamW, Arena, Factors, Update};
 
 /// Threads of a block.
@@ -89,7 +90,7 @@ impl Cuda {
         let blocks = count.div_ceil(each * THREADS);
         let all = u32::try_from(count).map_err(|_| Error::internal(format!("{count} weights")))?;
         self.queue.push(Command::Launch(Launch {
-            operation: ADAMW,
+            kernels: Operation::AdamW.kernels(),
             kernel,
             element: self.element,
             constants: vec![("EACH", Value::Whole(each))],
@@ -135,7 +136,7 @@ impl Cuda {
             optimizer.outcome.at(),
         ];
         self.queue.push(Command::Launch(Launch {
-            operation: ADAMW,
+            kernels: Operation::AdamW.kernels(),
             kernel: "decide",
             element: self.element,
             constants: vec![("EACH", Value::Whole(EACH_OF_NORM))],

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::kernels::TokenRows;
-use crate::kernels::cuda::driver::{Argument, DType, MODULATED_NORM};
+use crate::kernels::cuda::driver::{Argument, DType};
 use crate::kernels::cuda::operations::{NORM_WARPS, THREADS, TOTALS, chunks, number};
 use crate::kernels::cuda::weights::Weight;
 use crate::kernels::cuda::{Cuda, Matrix};
+use crate::kernels::{Operation, TokenRows};
 
 impl Cuda {
     pub(in crate::kernels) fn norm_rows(
@@ -42,7 +42,7 @@ impl Cuda {
         let arguments = [&at[..], &places.listed(), &[number(count), shared]].concat();
         let blocks = [count.div_ceil(NORM_WARPS), 1, 1];
         self.run(
-            MODULATED_NORM,
+            Operation::ModulatedNorm,
             "norm_forward",
             &constants,
             blocks,
@@ -77,7 +77,7 @@ impl Cuda {
                 ];
                 let numbers = [number(chunk), number(usize::from(add))];
                 cuda.run(
-                    MODULATED_NORM,
+                    Operation::ModulatedNorm,
                     "norm_backward",
                     &constants,
                     [chunks, places.batch, 1],
@@ -95,7 +95,7 @@ impl Cuda {
                     weights.at(),
                 ];
                 cuda.run(
-                    MODULATED_NORM,
+                    Operation::ModulatedNorm,
                     "norm_parameters",
                     &constants,
                     [width.div_ceil(TOTALS), places.batch, 1],

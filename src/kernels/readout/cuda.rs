@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use crate::error::Result;
-use crate::kernels::cuda::driver::{Argument, DType, READOUT};
+use crate::kernels::cuda::driver::{Argument, DType};
 use crate::kernels::cuda::operations::number;
 use crate::kernels::cuda::weights::{ROWS, Weight};
 use crate::kernels::cuda::{Buffer, Cuda, Matrix};
-use crate::kernels::{Constants, Loss, Readout};
+use crate::kernels::{Constants, Loss, Operation, Readout};
 
 /// Bytes that logits and their gradients may take: a chunk of rows has so many.
 const LOGITS: usize = 256 << 20;
@@ -76,7 +76,7 @@ impl Cuda {
                 let own = of_position(first);
                 let at = [logits.at(), b.master, target, own, value].map(Argument::At);
                 self.each_row(
-                    READOUT,
+                    Operation::Readout,
                     "readout_forward",
                     &constants,
                     rows,
@@ -97,7 +97,7 @@ impl Cuda {
             ];
             let at = at.map(Argument::At);
             self.each_row(
-                READOUT,
+                Operation::Readout,
                 "readout_gradient",
                 &constants,
                 rows,
@@ -128,7 +128,7 @@ impl Cuda {
         let arguments = [&at[..], &[number(count)]].concat();
         let shared = TOTAL_THREADS * size_of::<f64>();
         self.run(
-            READOUT,
+            Operation::Readout,
             "readout_total",
             &constants,
             [1, 1, 1],
