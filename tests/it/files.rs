@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::mdlm;
+use crate::support::{Project, mdlm, printed};
 
 /// A folder with a manifest `m.json` of sources by name, each with its input.
 struct Sources(tempfile::TempDir);
@@ -481,4 +481,31 @@ fn the_shells_pipes_are_read() {
         "{}",
         text(&both.stderr)
     );
+}
+
+/// A glob does not skip a file in silence because of its name.
+#[cfg(unix)]
+#[test]
+fn a_file_name_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let project = Project::new(50);
+    let corpus = project.path().join("corpus");
+    let name = std::ffi::OsStr::from_bytes(b"c\xFF.txt");
+    if fs::write(corpus.join(name), "words\n").is_err() {
+        println!("skipped: the file system takes no such name");
+        return;
+    }
+    let (code, _, talk) = printed(&mut project.mdlm("plan", &[]));
+    assert_eq!(code, Some(2));
+    assert!(
+        talk.contains("`../corpus/*.txt` matches `c\u{FFFD}.txt`"),
+        "{talk}"
+    );
+    // A name that the pattern does not match is no fault.
+    fs::rename(
+        corpus.join(name),
+        corpus.join(std::ffi::OsStr::from_bytes(b"c\xFF.bin")),
+    )
+    .unwrap();
+    assert_eq!(printed(&mut project.mdlm("plan", &[])).0, Some(0));
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::support::Project;
+use crate::support::{Project, printed, words};
 
 /// The stages that were not served from the store.
 fn ran(summary: &Value) -> Vec<String> {
@@ -166,4 +166,42 @@ fn resume_of_a_training_killed_again_and_again_ends_in_the_same_bits() {
     }
     assert!(kills > 0, "every run ended before it was killed");
     assert_eq!(Project::artifacts(&project.run(&[])), undisturbed);
+}
+
+/// A plan says what is left to do of a training.
+#[test]
+fn plan_shows_the_step_from_which_a_training_resumes() {
+    let project = Project::whole(200);
+    let schedule = ["--set", "stages.model.schedule=constant", "--target", "model"];
+    project.run(&schedule);
+    let plan_of = |more: &[&str]| {
+        let arguments = [&schedule, more].concat();
+        let (code, plan, talk) = printed(&mut project.mdlm("plan", &arguments));
+        assert_eq!(code, Some(0), "{talk}");
+        words(&plan)
+    };
+    let plan = plan_of(&["--set", "stages.model.steps=40"]);
+    assert!(
+        plan.contains("will run from step 30 on: `steps` 30 → 40"),
+        "{plan}"
+    );
+    assert!(plan_of(&["--set", "stages.model.steps=40", "--json"]).contains("\"resumes_from\": 30"));
+    // Its time is that of what was left.
+    let longer = [&schedule, &["--set", "stages.model.steps=40"][..]].concat();
+    project.run(&longer);
+    for arguments in [&["model"][..], &["model", "--set", "stages.model.steps=40"]] {
+        let all = [arguments, &schedule[..2]].concat();
+        let resumed = arguments.len() > 1;
+        for command in ["compare", "explain"] {
+            let (code, out, talk) = printed(&mut project.mdlm(command, &all));
+            assert_eq!(code, Some(0), "{talk}");
+            let out = words(&out);
+            let made = out.split("History").next().unwrap();
+            assert_eq!(made.contains(" s from step 30 on"), resumed, "{command}: {out}");
+        }
+    }
+    // A training with another batch shares no step, and a forced one starts from step 0.
+    let plan = plan_of(&["--set", "stages.model.batch=4"]);
+    assert!(plan.contains("will run: `batch` 8 → 4"), "{plan}");
+    assert!(plan_of(&["--force", "model"]).contains("will run: forced"));
 }

@@ -9,7 +9,7 @@ use std::time::Instant;
 use mdlm::store::Store;
 use serde_json::Value;
 
-use crate::support::{Project, printed, transcript, untimed};
+use crate::support::{Project, printed, transcript, untimed, words};
 
 #[test]
 fn a_run_a_plan_and_a_rerun() {
@@ -398,7 +398,7 @@ fn a_run_that_waits_names_the_process_that_runs_the_stage() {
     // A plan finds the scratch of an attempt, and that the attempt is not over.
     fs::create_dir_all(store.work_path(&key).join("part")).unwrap();
     let (_, plan, _) = printed(&mut project.mdlm("plan", &[]));
-    let plan = plan.split_whitespace().collect::<Vec<_>>().join(" ");
+    let plan = words(&plan);
     let process = format!("will run: process {} on ", std::process::id());
     assert!(plan.contains(&process) && plan.contains(" runs it now"), "{plan}");
     let (_, _, talk) = printed(&mut project.mdlm("path", &["text"]));
@@ -475,4 +475,59 @@ fn data_shows_what_stages_of_data_have_made() {
     assert!(shown(&["text", "--json", "--skip", "1000"]).is_empty());
     let refused = transcript(&mut project.mdlm("data", &["text", "--split", "train"]));
     assert!(refused.contains("has no splits"), "{refused}");
+}
+
+#[test]
+fn pack_warns_of_text_that_is_cut_off() {
+    let project = Project::new(50);
+    let (code, _, talk) = printed(&mut project.mdlm(
+        "run",
+        &["--set", "stages.rows.wrap=false", "--set", "stages.rows.length=8"],
+    ));
+    assert_eq!(code, Some(0), "{talk}");
+    assert!(
+        talk.contains("of the tokens are cut off, since a row holds at most 6 of a record"),
+        "{talk}"
+    );
+    let (_, _, talk) = printed(&mut project.mdlm("run", &[]));
+    assert!(!talk.contains("cut off"), "{talk}");
+}
+
+/// Who asks for JSON gets some when nothing could be done, too.
+#[test]
+fn json_output_includes_errors() {
+    let project = Project::new(5);
+    let error = |command: &str, arguments: &[&str]| {
+        let (code, out, _) = printed(&mut project.mdlm(command, arguments));
+        assert_eq!(code, Some(2));
+        let out: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(
+            (&out["ok"], &out["error"]["exit_code"]),
+            (&false.into(), &2.into()),
+            "{out}"
+        );
+        out["error"]["message"].as_str().unwrap().to_owned()
+    };
+    assert!(error("show", &["rows", "--json"]).contains("it has not run with the present manifest"));
+    for command in ["run", "plan"] {
+        let message = error(command, &["--json", "--set", "stages.rows.length=0"]);
+        assert_eq!(message, "the manifest is at fault");
+        fs::rename(project.path().join("corpus"), project.path().join("gone")).unwrap();
+        assert!(error(command, &["--json"]).contains("no file matches"));
+        fs::rename(project.path().join("gone"), project.path().join("corpus")).unwrap();
+    }
+}
+
+/// Evaluation and sampling at once make what they make one after the other.
+#[test]
+fn jobs_side_by_side_make_the_same_artifacts_as_one_after_another() {
+    let (one, other) = (Project::whole(60), Project::whole(60));
+    let alone = one.run(&["--jobs", "1"]);
+    let beside = other.run(&["--jobs", "4", "--threads", "2", "--memory", "1GB"]);
+    assert_eq!(Project::artifacts(&alone), Project::artifacts(&beside));
+    assert_eq!(Project::statuses(&alone), Project::statuses(&beside));
+    let shown = other.mdlm("show", &["texts", "--json"]).output().unwrap();
+    let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+    // Both began at once, with a thread each.
+    assert_eq!(shown["provenance"]["threads"], 1);
 }

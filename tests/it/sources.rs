@@ -11,7 +11,7 @@ use arrow::datatypes::{Field, Schema};
 use arrow::ipc::writer::StreamWriter;
 use serde_json::{Value, json};
 
-use crate::support::mdlm;
+use crate::support::{Project, mdlm, printed};
 
 /// A project with one source and nothing else.
 fn project(source: &Value) -> tempfile::TempDir {
@@ -337,4 +337,18 @@ fn detokenizers_as_published() {
         faults.contains("{ \"rules\": \"wikitext\", \"as\": \"published\" }"),
         "{faults}"
     );
+}
+
+#[test]
+fn a_grammar_that_is_no_text_is_the_inputs_fault() {
+    let project = Project::new(5);
+    fs::write(
+        project.path().join("pipelines/bad.grammar"),
+        b"sentence = \"\xFF\"\n",
+    )
+    .unwrap();
+    let input = r#"stages.text.input={"kind":"synthetic","grammar":"bad.grammar","records":5}"#;
+    let (code, _, talk) = printed(&mut project.mdlm("run", &["--set", input]));
+    assert_eq!(code, Some(2), "{talk}");
+    assert!(talk.contains("it is not UTF-8 at byte 13"), "{talk}");
 }

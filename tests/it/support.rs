@@ -67,6 +67,11 @@ pub fn printed(command: &mut Command) -> (Option<i32>, String, String) {
     (output.status.code(), text(&output.stdout), text(&output.stderr))
 }
 
+/// The words of a text, with one space between them: a table without its layout.
+pub fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Short digests as `xxxxxxxx`, seconds as `0.0 s`.
 fn masked(text: &str) -> String {
     let is_digest = |word: &str| {

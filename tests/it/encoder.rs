@@ -1,5 +1,5 @@
-//! Ids of published vocabularies. Their files are not ours to publish: the tests look for them in `../shared/kit` and
-//! say so when they are not there.
+//! Token ids of published vocabularies, against the `tokenizers` library. The files are not ours to publish: the tests look
+//! for them in `../shared/kit` and say so when they are not there.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

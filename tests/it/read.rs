@@ -1,4 +1,5 @@
-//! Faults of files through the program: what is wrong is said, counted, and the way out that is named works.
+//! Reading files through the program: what a message says of invalid records, rows and characters, and that the commands of
+//! its hints work.
 
 use std::fs;
 

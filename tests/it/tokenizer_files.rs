@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::support::mdlm;
+use crate::support::{Project, mdlm, printed, words as joined};
 
 /// A folder with inputs and a manifest.
 struct Case(tempfile::TempDir);
@@ -549,4 +549,42 @@ fn files_of_tokenizers_are_read_for_what_they_are() {
         assert!(ran.talk.contains(expected), "{}", ran.talk);
         assert!(ran.talk.contains("hint: "), "{}", ran.talk);
     }
+}
+
+/// A fault in a tokenizer's file is found before the text is read, and shown with its place.
+#[test]
+fn a_damaged_tokenizer_is_found_before_anything_runs() {
+    let project = Project::new(5);
+    let path = project.path().join("pipelines/tiny.json");
+    let manifest = fs::read_to_string(&path).unwrap();
+    let own = "{ \"kind\": \"train_bpe\", \"vocabulary_size\": 320 }";
+    fs::write(
+        &path,
+        manifest.replace(own, "{ \"kind\": \"file\", \"path\": \"../tokenizer.json\" }"),
+    )
+    .unwrap();
+    for (text, place) in [
+        (
+            "{\n  \"version\": \"1.0\",\n  \"model\": {,\n}",
+            ":3:13`: this is not a tokenizer file",
+        ),
+        (
+            "{\n  \"version\": \"1.0\",\n  \"model\": { \"type\": \"BPE\" }\n}\n",
+            "this is not a tokenizer file",
+        ),
+    ] {
+        fs::write(project.path().join("tokenizer.json"), text).unwrap();
+        for command in ["plan", "run", "validate"] {
+            let (code, _, talk) = printed(&mut project.mdlm(command, &[]));
+            let talk = joined(&talk.replace(" | ", " "));
+            assert_eq!(code, Some(2), "{command}: {talk}");
+            assert!(talk.contains(place), "{command}: {talk}");
+            assert!(talk.contains("tokenizer.json:"), "{command}: {talk}");
+        }
+        assert!(!project.store().join("artifacts").exists());
+    }
+    // `validate` needs no data.
+    fs::remove_file(project.path().join("tokenizer.json")).unwrap();
+    let (code, _, talk) = printed(&mut project.mdlm("validate", &[]));
+    assert_eq!(code, Some(0), "{talk}");
 }

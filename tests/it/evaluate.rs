@@ -1,4 +1,4 @@
-//! What numbers are per, what is padding, and what seeds are.
+//! Evaluations: what their values are per, how padding counts, and the published bound.
 
 use std::fs;
 use std::path::PathBuf;

@@ -522,3 +522,25 @@ fn a_clock_that_goes_back() {
     fs::write(&corpus, text).unwrap();
     assert_eq!(Project::artifacts(&project.run(&[])), Project::artifacts(&made));
 }
+
+/// A full standard output is not reported as a full store.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_full_standard_output_is_no_full_store() {
+    let project = Project::new(5);
+    let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mdlm"))
+        .current_dir(project.path())
+        .args(["plan", "pipelines/tiny.json"])
+        .stdout(full)
+        .output()
+        .unwrap();
+    let talk = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{talk}");
+    assert!(
+        talk.contains("write to standard output")
+            && talk.contains("free space where standard output is written to"),
+        "{talk}"
+    );
+    assert!(!talk.contains("gc"), "{talk}");
+}
