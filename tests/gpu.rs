@@ -98,13 +98,13 @@ fn is_cuda_stub() -> bool {
 
 /// The tests of this file on the CUDA stub, in a process of their own: libraries are looked for once.
 #[test]
-fn the_suite_passes_on_the_cuda_stub() {
+fn suite_passes_on_the_cuda_stub() {
     if is_cuda_stub() || std::env::var_os("MDLM_TEST_GPU").is_some() || Gpu::open(0).is_ok() {
         return;
     }
     let own = std::env::current_exe().expect("this program");
     let output = std::process::Command::new(own)
-        .args(["--nocapture", "--skip", "the_suite_passes_on_the_cuda_stub"])
+        .args(["--nocapture", "--skip", "suite_passes_on_the_cuda_stub"])
         .envs(cuda_stub::CudaStub::build().environment())
         .env("MDLM_TEST_GPU", "1")
         .env(CUDA_STUB, "1")
@@ -255,7 +255,7 @@ fn learnt(learner: &mut dyn Learner, case: &Case) -> [Vec<f32>; 2] {
 
 /// Likelihoods and every gradient against the CPU's, with dropout, at shapes of narrow heads and of heads 64 wide.
 #[test]
-fn losses_and_gradients_are_those_of_the_cpu() {
+fn losses_and_gradients_equal_those_of_the_cpu() {
     let cases: &[(&str, usize)] = if is_cuda_stub() {
         &[("nano", 5)]
     } else {
@@ -312,7 +312,7 @@ fn losses_and_gradients_are_those_of_the_cpu() {
 /// The composite network on dfdx's own device, against the fused one on the CPU.
 #[test]
 #[cfg(feature = "dfdx-cuda")]
-fn dfdxs_own_device_agrees_with_the_cpu() {
+fn dfdx_cuda_device_agrees_with_the_cpu() {
     let shape = shape("nano");
     let (weights, case) = (weights(shape), Case::new(shape, 3, 3, true));
     let [found, expected] = [Device::DfdxCuda, Device::Cpu].map(|device| {
@@ -374,7 +374,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// Two runs give the same bits, and so does one that is read out in the middle and resumed by another network.
 #[test]
-fn runs_repeat_and_resume_in_the_same_bits() {
+fn resume_and_repeated_runs_end_in_the_same_bits() {
     let shape = shape("nano");
     let start = weights(shape);
     let fresh = Moments::before(start.clone());
@@ -495,7 +495,7 @@ fn curve_of(
 
 /// Steps on text in which a token determines the next one: the losses are the CPU's, then fall as those do, whatever the precision.
 #[test]
-fn a_training_follows_the_cpus() {
+fn training_follows_that_of_the_cpu() {
     let shape = shape("nano");
     let rows = chained(shape);
     let curve = |learner: &mut dyn Learner| curve_of(learner, &rows, &Objective::default(), |_| ());
@@ -542,7 +542,7 @@ fn a_training_follows_the_cpus() {
 
 /// A few steps of every objective: the losses are the CPU's, whatever the precision.
 #[test]
-fn trainings_of_every_objective_follow_the_cpus() {
+fn training_of_every_objective_follows_that_of_the_cpu() {
     let shape = shape("nano");
     let rows = chained(shape);
     for (name, json) in settings::SETTINGS {
@@ -579,7 +579,7 @@ fn trainings_of_every_objective_follow_the_cpus() {
 
 /// In f32 a device draws the texts of the CPU, except for draws at the very edge of a token.
 #[test]
-fn chains_are_those_of_the_cpu() {
+fn sampling_draws_the_texts_of_the_cpu() {
     let shape = shape("nano");
     for case in [Case::new(shape, 4, 0, false), Case::next_token(shape, 4)] {
         chain_is_that_of_the_cpu(shape, &case);
@@ -671,7 +671,7 @@ fn chain_is_that_of_the_cpu(shape: &Shape, case: &Case) {
 
 /// What the plan says is what the device gives, but for what it keeps of its own.
 #[test]
-fn the_plan_of_memory_is_its_use() {
+fn memory_planned_is_the_memory_taken() {
     let Some(gpu) = gpu() else { return };
     if is_cuda_stub() {
         println!("skipped: the CUDA stub takes minutes for this shape");

@@ -6,7 +6,7 @@ use crate::support::{Project, mdlm, printed, transcript};
 
 /// Results are looked at where the text that they came of is gone; what would make new ones says what is missing.
 #[test]
-fn results_are_shown_without_their_sources() {
+fn results_without_sources_are_shown_by_show_path_data_and_report() {
     let project = Project::new(50);
     project.run(&[]);
     fs::rename(project.path().join("corpus"), project.path().join("elsewhere")).unwrap();
@@ -32,7 +32,7 @@ fn results_are_shown_without_their_sources() {
 
 /// An artifact may serve a manifest that read the same from another place: its own last run is what it goes by.
 #[test]
-fn what_served_a_manifest_is_known_by_its_own_files() {
+fn allow_missing_runs_a_manifest_that_was_served_from_other_files() {
     let project = Project::new(50);
     project.run(&[]);
     let other = project.path().join("other");
@@ -63,7 +63,7 @@ fn what_served_a_manifest_is_known_by_its_own_files() {
 }
 
 #[test]
-fn plan_of_a_checkout_of_records_alone() {
+fn allow_missing_plans_a_checkout_of_records_alone() {
     let project = Project::new(40);
     assert!(
         project

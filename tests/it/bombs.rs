@@ -80,7 +80,7 @@ fn replace(bytes: &mut [u8], old: &[u8], new: &[u8]) {
 /// Why an Arrow file's footer and batches are not read by the crate's `FileReader`: it takes what a footer and a buffer
 /// state.
 #[test]
-fn the_arrow_crate_takes_what_a_file_states() {
+fn arrow_crate_allocates_the_sizes_that_a_file_states() {
     const STATED: u64 = 1 << 30;
     let taken = |file: &[u8]| {
         let read =
@@ -142,7 +142,7 @@ fn parquet_of(batch: &RecordBatch, properties: WriterProperties) -> Vec<u8> {
 /// Why pages are decompressed here: the crate makes room for what a page's header states. That it does not stop there,
 /// either, is a test beside the reader.
 #[test]
-fn the_parquet_crate_takes_what_a_page_states() {
+fn parquet_crate_allocates_the_size_that_a_page_states() {
     let text = "a".repeat(4 * MIB);
     let properties = WriterProperties::builder()
         .set_compression(Compression::GZIP(GzipLevel::default()))
@@ -210,7 +210,7 @@ fn file_of(footer: &[u8]) -> Vec<u8> {
 /// Why a footer is looked at before the crate parses it: the crate goes as deep as the schema does, reserves room for as
 /// many fields as a group states, and writes down the whole path of every column.
 #[test]
-fn the_parquet_crate_follows_a_schema_without_end() {
+fn parquet_crate_follows_a_schema_to_any_depth() {
     let parse = |footer: &[u8]| peak(|| ParquetMetaDataReader::decode_metadata(footer).is_ok());
     // With a stack for it, as deep as one likes; with the usual one the process ends.
     let mut deep = vec![("a", 1); 20_000];
@@ -244,7 +244,7 @@ fn the_parquet_crate_follows_a_schema_without_end() {
 /// Schemas by which the crate would overflow the stack, reserve 16 GiB, or write 10 GB of paths; and those that do not fit
 /// their footer.
 #[test]
-fn a_parquet_schema_that_is_a_bomb_is_refused() {
+fn parquet_schema_that_is_a_bomb_is_refused() {
     let small = file_of(&footer_of(&[
         ("schema", 2),
         ("article", 1),
@@ -285,7 +285,7 @@ fn a_parquet_schema_that_is_a_bomb_is_refused() {
 
 /// Why levels are read here: a row may have any number of values, and the crate reads a row as a whole.
 #[test]
-fn the_parquet_crate_reads_a_row_however_long_it_is() {
+fn parquet_crate_reads_a_row_of_any_length() {
     let mut list = ListBuilder::new(StringBuilder::new());
     (0..MIB).for_each(|_| list.values().append_value("x"));
     list.append(true);
@@ -344,7 +344,7 @@ impl PageReader for Once {
 /// Why the lengths of strings are looked at before the crate takes a page: it makes room for as many as are stated. That
 /// ours does not is a test beside the levels.
 #[test]
-fn the_parquet_crate_takes_as_many_lengths_as_are_stated() {
+fn parquet_crate_allocates_as_many_lengths_as_a_page_states() {
     let text = Type::primitive_type_builder("text", Physical::BYTE_ARRAY)
         .build()
         .unwrap();

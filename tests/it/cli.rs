@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Project, mdlm, printed, transcript};
 
 #[test]
-fn without_a_command_the_help_is_shown_and_the_exit_code_is_the_users() {
+fn help_is_shown_without_a_command_and_the_exit_code_is_2() {
     let output = mdlm().output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let help = String::from_utf8(output.stderr).unwrap();
@@ -16,7 +16,7 @@ fn without_a_command_the_help_is_shown_and_the_exit_code_is_the_users() {
 }
 
 #[test]
-fn an_unknown_command_is_the_users_fault() {
+fn unknown_command_is_an_error_with_the_nearest_command() {
     insta::assert_snapshot!(transcript(mdlm().arg("completion")), @r"
     exit 2
     --- stdout
@@ -27,7 +27,7 @@ fn an_unknown_command_is_the_users_fault() {
 }
 
 #[test]
-fn colour_follows_the_option() {
+fn color_option_decides_over_the_terminal() {
     let stderr =
         |arguments: &[&str]| String::from_utf8(mdlm().args(arguments).output().unwrap().stderr).unwrap();
     assert!(stderr(&["--color", "always", "frobnicate"]).contains('\x1b'));
@@ -50,7 +50,7 @@ fn completions_name_the_commands() {
 /// The help of every command, in full and in short, fits a terminal of 80 columns; the two that are read most are
 /// held word for word.
 #[test]
-fn help_reads_well() {
+fn help_of_every_command_fits_80_columns() {
     let help = |arguments: &[&str]| {
         let output = mdlm().args(arguments).output().unwrap();
         assert!(output.status.success(), "{arguments:?}");
@@ -86,7 +86,7 @@ fn help_reads_well() {
 
 /// A GPU's memory is shown without one: more for more rows, less in bf16, and it adds up.
 #[test]
-fn the_memory_of_a_gpu_is_shown_without_one() {
+fn shapes_show_the_memory_of_a_gpu_on_a_machine_without_one() {
     let printed = |precision: &str| -> Vec<serde_json::Value> {
         let arguments = ["shapes", "--device", "cuda", "--precision", precision, "--json"];
         let output = mdlm().args(arguments).output().unwrap();

@@ -5,18 +5,18 @@ use serde_json::{Value, json};
 use crate::support::{mdlm, transcript};
 
 #[test]
-fn the_list() {
+fn corpora_are_listed() {
     insta::assert_snapshot!(transcript(mdlm().arg("corpora")));
 }
 
 #[test]
-fn one_in_full() {
+fn corpora_show_one_corpus_in_full() {
     insta::assert_snapshot!(transcript(mdlm().args(["corpora", "ptb"])));
     insta::assert_snapshot!(transcript(mdlm().args(["corpora", "openwebtext"])));
 }
 
 #[test]
-fn a_name_that_is_not_there() {
+fn corpora_name_the_nearest_corpus_for_an_unknown_name() {
     insta::assert_snapshot!(transcript(mdlm().args(["corpora", "wikitext-103"])), @r"
     exit 2
     --- stdout
@@ -27,7 +27,7 @@ fn a_name_that_is_not_there() {
 }
 
 #[test]
-fn as_json() {
+fn corpora_as_json() {
     let json = |arguments: &[&str]| -> Value {
         let output = mdlm()
             .args(["corpora", "--json"])
@@ -56,7 +56,7 @@ fn as_json() {
 
 /// Brought by hand, a corpus is read as it would be from the network; another file than the known one is refused.
 #[test]
-fn a_file_by_hand_that_is_another_is_refused() {
+fn corpus_file_by_hand_with_another_checksum_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("ptb.test.txt"), "no it was n't black monday\n").unwrap();
     let manifest = json!({

@@ -73,7 +73,7 @@ fn figure(summary: &Value, stage: &str, name: &str) -> f64 {
 
 /// The whole pipeline: validation between steps, checkpoints, an evaluation and samples, near to what the CPU makes of them.
 #[test]
-fn a_pipeline_on_the_cuda_stub_is_near_the_cpus() {
+fn pipeline_on_the_cuda_stub_is_near_that_of_the_cpu() {
     let machine = Machine::new();
     let printed = |output: Output| -> Value {
         let talk = String::from_utf8_lossy(&output.stderr);
@@ -120,7 +120,7 @@ const FIGURES: [(&str, &str); 3] = [("model", "loss"), ("model", "bound"), ("bou
 
 /// A kernel that fails is reported by the next call that waits; with MDLM_GPU_CAREFUL, by its name and its launch.
 #[test]
-fn a_kernel_that_fails_is_reported_with_a_way_to_learn_more() {
+fn kernel_failure_is_reported_with_the_variable_that_names_it() {
     let machine = Machine::new();
     let broken = ("CUDA_STUB_FAILS", "attention_forward");
     let talk = machine.refused(&[broken]);
@@ -136,7 +136,7 @@ fn a_kernel_that_fails_is_reported_with_a_way_to_learn_more() {
 
 /// Too little memory is reported before anything is computed or when it runs out, with what to do.
 #[test]
-fn too_little_memory_is_reported_with_a_way_out() {
+fn out_of_memory_is_reported_with_a_hint() {
     let machine = Machine::new();
     let talk = machine.refused(&[("CUDA_STUB_MEMORY", "41943040")]);
     assert!(talk.contains("error: ") && talk.contains("\nhint: "), "{talk}");
@@ -145,7 +145,7 @@ fn too_little_memory_is_reported_with_a_way_out() {
 
 /// Measuring runs the same steps, kernel by kernel.
 #[test]
-fn kernels_are_measured_by_name() {
+fn bench_measures_kernels_by_name() {
     let machine = Machine::new();
     let mut bench = support::mdlm();
     bench.args([
@@ -171,7 +171,7 @@ fn kernels_are_measured_by_name() {
 
 /// A GPU that computes something else is not used, and `--device cuda` is an error.
 #[test]
-fn a_gpu_that_computes_something_else_is_not_trusted() {
+fn self_test_refuses_a_gpu_with_wrong_results() {
     let machine = Machine::new();
     // Another driver: as such it has not passed before.
     let wrong = [("CUDA_STUB_WRONG", "1"), ("CUDA_STUB_DRIVER", "13010")];

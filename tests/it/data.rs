@@ -153,7 +153,7 @@ fn letters() -> Value {
 }
 
 #[test]
-fn wrapped_rows_by_hand() {
+fn pack_wrapped_rows_equal_those_by_hand() {
     for format in ["arrow", "parquet"] {
         let project = Project::new();
         project.source("ab\nc\nabc\nb\n", "line");
@@ -184,9 +184,9 @@ fn wrapped_rows_by_hand() {
     }
 }
 
-/// As `wrapped_rows_by_hand`, with the two tokens of the tail in a row of their own.
+/// As `pack_wrapped_rows_equal_those_by_hand`, with the two tokens of the tail in a row of their own.
 #[test]
-fn a_tail_can_be_padded() {
+fn pack_pads_the_tail_of_wrapped_rows() {
     for format in ["arrow", "parquet"] {
         let project = Project::new();
         project.source("ab\nc\nabc\nb\n", "line");
@@ -216,7 +216,7 @@ fn a_tail_can_be_padded() {
 }
 
 #[test]
-fn padded_rows_by_hand() {
+fn pack_padded_rows_equal_those_by_hand() {
     let project = Project::new();
     project.source("ab\nc\nabc\n", "line");
     project.tokenize(letters()).unwrap();
@@ -246,7 +246,7 @@ fn padded_rows_by_hand() {
 
 /// Where tokens differ in bytes, their number says little about the bytes that are kept.
 #[test]
-fn bytes_are_of_what_is_kept() {
+fn pack_counts_the_bytes_of_kept_tokens() {
     let project = Project::new();
     let kept = |text: &str, tokenizer: Value, settings: Value| {
         project.source(text, "line");
@@ -280,7 +280,7 @@ fn bytes_are_of_what_is_kept() {
 }
 
 #[test]
-fn every_file_is_the_same_for_any_number_of_threads() {
+fn threads_do_not_change_the_files_of_tokenize_and_pack() {
     let run = |threads, tokenizer: &str| {
         let mut project = Project::new();
         project.threads = threads;
@@ -301,7 +301,7 @@ fn every_file_is_the_same_for_any_number_of_threads() {
 }
 
 #[test]
-fn a_document_never_lies_in_two_splits() {
+fn split_keeps_equal_documents_together() {
     let project = Project::new();
     // Every text three times, far apart.
     let texts: Vec<String> = (0..400).map(|i| format!("document number {i}")).collect();
@@ -341,7 +341,7 @@ fn a_document_never_lies_in_two_splits() {
 }
 
 #[test]
-fn a_split_without_rows_says_what_to_do() {
+fn split_without_rows_is_an_error_with_a_hint() {
     let project = Project::new();
     project.source("ab\nc\n", "line");
     project.tokenize(letters()).unwrap();
@@ -369,7 +369,7 @@ fn a_split_without_rows_says_what_to_do() {
 }
 
 #[test]
-fn sources_say_what_they_hold() {
+fn source_figures_count_files_records_and_bytes() {
     let project = Project::new();
     project.write("a.txt", "first\r\nline\r\n\r\nsecond\n");
     project.write("b.txt", "\u{FEFF}third");
@@ -401,7 +401,7 @@ fn sources_say_what_they_hold() {
 }
 
 #[test]
-fn a_synthetic_source_carries_its_grammar_and_its_entropy() {
+fn synthetic_source_has_its_grammar_and_entropy() {
     let project = Project::new();
     project.news(500);
     let source = project.path("text");
@@ -429,7 +429,7 @@ fn a_synthetic_source_carries_its_grammar_and_its_entropy() {
 }
 
 #[test]
-fn an_unknown_character_is_placed() {
+fn unknown_character_is_an_error_with_its_place() {
     let project = Project::new();
     project.source("abc\ncab\nab\u{e9}c\nq\n", "line");
     let error = project.tokenize(letters()).err().unwrap();
@@ -451,7 +451,7 @@ fn an_unknown_character_is_placed() {
 
 /// Special tokens spelled in the text are text.
 #[test]
-fn text_never_makes_special_tokens() {
+fn special_tokens_spelled_in_text_are_text() {
     let spelled = "[MASK] and [PAD][BOS] [EOS] [UNK] <|endoftext|> mask";
     for tokenizer in [
         json!({"kind": "train_bpe", "vocabulary_size": 400}),
@@ -507,7 +507,7 @@ fn word_level(words: &[&str], added: &[&str]) -> String {
 }
 
 #[test]
-fn a_tokenizer_file_is_read_with_its_roles_resolved() {
+fn tokenizer_file_is_read_with_its_roles_resolved() {
     let project = Project::new();
     project.source("one two three two nine\n", "line");
     let file = |special: Value| json!({"kind": "file", "path": "tokenizer.json", "special": special});
@@ -601,7 +601,7 @@ fn a_tokenizer_file_is_read_with_its_roles_resolved() {
 }
 
 #[test]
-fn vocabularies_with_faults_are_refused() {
+fn vocabulary_faults_are_refused() {
     let project = Project::new();
     project.source("a\n", "line");
     let bert = json!({"kind": "bert", "vocabulary": "vocab.txt"});
@@ -660,7 +660,7 @@ fn vocabularies_with_faults_are_refused() {
 }
 
 #[test]
-fn a_trained_vocabulary_begins_with_its_special_tokens() {
+fn vocabulary_that_is_trained_begins_with_its_special_tokens() {
     let project = Project::new();
     project.source(&"low lower newest widest\n".repeat(5), "line");
     let bpe = project
@@ -704,7 +704,7 @@ fn a_trained_vocabulary_begins_with_its_special_tokens() {
 
 /// Files on which `tokenizers` panics, as fuzzing has found.
 #[test]
-fn a_tokenizer_on_which_the_library_gives_up_is_an_error_of_its_file() {
+fn tokenizer_library_panic_is_an_error_of_the_file() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tokenizer.json");
     for decoder in [r#"{":": 108}"#, r#"{"type": "ByteLevel"}"#, "3"] {
@@ -726,7 +726,7 @@ fn a_tokenizer_on_which_the_library_gives_up_is_an_error_of_its_file() {
 
 /// What fuzzing has found: of two tokens with one id the library forgets one when it writes the tokenizer.
 #[test]
-fn two_tokens_of_one_id_are_refused() {
+fn token_ids_that_two_tokens_share_are_refused() {
     let project = Project::new();
     project.source("a b\n", "line");
     project.write(
@@ -748,7 +748,7 @@ fn two_tokens_of_one_id_are_refused() {
 
 /// The library says so on the standard output, where only results belong, when it is asked to write such a tokenizer.
 #[test]
-fn ids_with_gaps_are_kept_as_they_are() {
+fn token_ids_with_gaps_are_kept() {
     let project = Project::new();
     project.source("a b\n", "line");
     let vocabulary = json!({"a": 0, "b": 7, "[BOS]": 2, "[EOS]": 3, "[MASK]": 9});
@@ -774,7 +774,7 @@ fn word_level_of(vocabulary: &Value) -> String {
 }
 
 #[test]
-fn hashes_of_texts_are_those_of_xxh3() {
+fn text_hash_is_xxh3() {
     // `xxhash.xxh3_64_intdigest` of the reference implementation, by way of Python.
     assert_eq!(text_hash(""), 0x2d06_8005_38d3_94c2);
     assert_eq!(text_hash("abc"), 0x78af_5f94_892f_3950);
@@ -823,7 +823,7 @@ fn kit(archive: &str) -> Option<tempfile::TempDir> {
 
 /// The ids of `golden/token_ids.json` were made by Hugging Face's Python tokenizers; `token_ids.py` beside it says how.
 #[test]
-fn ids_of_bert_and_gpt2_are_the_published_ones() {
+fn token_ids_of_bert_and_gpt2_are_the_published_ones() {
     let Some(kit) = kit("tokenizers.tar.zst") else {
         return;
     };
@@ -872,7 +872,7 @@ fn ids_of_bert_and_gpt2_are_the_published_ones() {
 /// Lines that are not blank, and GPT-2's tokens in them as Hugging Face's Python tokenizers (0.22.1) count them:
 /// `t = ByteLevelBPETokenizer(vocab, merges); sum(len(t.encode(line.rstrip("\n")).ids) for line in file if line.strip())`.
 #[test]
-fn wikitext_is_packed() {
+fn pack_of_wikitext_has_the_published_counts() {
     let (Some(text), Some(tokenizers)) = (kit("wikitext.tar.zst"), kit("tokenizers.tar.zst")) else {
         return;
     };

@@ -13,7 +13,7 @@ fn printed() -> Value {
 }
 
 #[test]
-fn the_doctor_lists_every_part_in_80_columns() {
+fn doctor_lists_every_part_in_80_columns() {
     let folder = tempfile::tempdir().unwrap();
     let output = mdlm()
         .current_dir(folder.path())
@@ -41,7 +41,7 @@ fn the_doctor_lists_every_part_in_80_columns() {
 }
 
 #[test]
-fn the_doctors_json_agrees_with_itself() {
+fn doctor_json_agrees_with_itself() {
     let report = printed();
     assert_eq!(report["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(report["stated_device"], "cpu");
@@ -63,7 +63,7 @@ fn the_doctors_json_agrees_with_itself() {
 
 /// An existing store is checked, and a missing one is not created.
 #[test]
-fn the_doctor_looks_at_the_store() {
+fn doctor_checks_an_existing_store_and_creates_none() {
     let project = Project::new(20);
     let store = |report: &Value| {
         (
@@ -87,7 +87,7 @@ fn the_doctor_looks_at_the_store() {
 
 /// A GPU that is asked for and cannot be used: exit code 3 and the way out, before the first stage.
 #[test]
-fn without_a_gpu_nothing_runs_that_asks_for_one() {
+fn device_cuda_without_a_gpu_is_an_error_before_anything_runs() {
     if printed()["verdict"]["device"] == "cuda" {
         println!("skipped: there is a GPU");
         return;
@@ -130,7 +130,7 @@ fn without_a_gpu_nothing_runs_that_asks_for_one() {
 
 /// `auto` where there is no driver: the CPU, without a word; and the record says so.
 #[test]
-fn without_a_driver_auto_is_the_cpu_and_says_nothing() {
+fn device_auto_without_a_driver_is_the_cpu_without_a_message() {
     if printed()["driver"]["found"] == true {
         println!("skipped: there is a driver");
         return;
@@ -253,7 +253,7 @@ mod pretended {
     }
 
     #[test]
-    fn what_is_missing_is_reported_by_the_doctor_and_by_a_run() {
+    fn doctor_and_run_report_missing_libraries() {
         let check = |libraries: &[&str], facts: &[(&str, &str)], because: &str| {
             let machine = Machine::new(libraries);
             let report = machine.doctor(facts);
@@ -282,7 +282,7 @@ mod pretended {
     }
 
     #[test]
-    fn an_unused_gpu_is_tested_and_a_run_waits_for_a_used_one() {
+    fn doctor_tests_an_idle_gpu_and_a_run_waits_for_a_busy_one() {
         let machine = Machine::new(&ALL);
         let report = machine.doctor(&[]);
         // Every library is found; the self-test shows that this GPU computes nothing.

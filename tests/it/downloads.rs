@@ -30,7 +30,7 @@ fn project() -> tempfile::TempDir {
 }
 
 #[test]
-fn the_list() {
+fn downloads_are_listed_with_sizes_and_states() {
     let folder = project();
     let output = mdlm()
         .current_dir(folder.path())
@@ -83,7 +83,7 @@ fn the_list() {
 }
 
 #[test]
-fn forgetting() {
+fn downloads_forget_deletes_what_a_pattern_names() {
     let folder = project();
     let forget = |pattern: &str| {
         let mut command = mdlm();

@@ -65,7 +65,7 @@ fn published() -> Option<(Vec<Tokenizer>, String)> {
 }
 
 #[test]
-fn ids_of_published_vocabularies_are_those_of_tokenizers() {
+fn encoder_ids_of_published_vocabularies_are_those_of_the_library() {
     let Some((tokenizers, text)) = published() else {
         return;
     };

@@ -82,7 +82,7 @@ fn assert_sound(project: &Project, store: &Path) {
 
 /// The disk is full again and again, each time a little later.
 #[test]
-fn a_full_disk() {
+fn full_disk_is_an_error_and_the_run_completes_with_more_space() {
     let Some(disk) = Disk::new(96) else { return };
     let project = Project::whole(100);
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
@@ -116,7 +116,7 @@ fn a_full_disk() {
 /// A store on a file system that is mounted read-only can be read, says why a run fails, and is continued once it can be
 /// written.
 #[test]
-fn a_read_only_store() {
+fn read_only_store_is_readable_and_a_run_says_why_it_fails() {
     let Some(disk) = Disk::new(64 << 10) else { return };
     let project = Project::new(60);
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
@@ -182,7 +182,7 @@ fn assert_readable(mut mdlm: impl FnMut(&[&str]) -> Command, store: &str, output
 
 /// A run with nothing to do, and all that only looks, succeed in a store on a file system that is mounted read-only.
 #[test]
-fn a_read_only_store_serves_what_it_has() {
+fn read_only_store_serves_its_results() {
     let Some(disk) = Disk::new(64 << 10) else { return };
     let project = Project::new(60);
     let store = disk.path().join("store");
@@ -209,7 +209,7 @@ fn a_read_only_store_serves_what_it_has() {
 
 /// A result that the remote alone has, and that nothing needs, is no reason to write into the store.
 #[test]
-fn a_read_only_store_serves_what_a_remote_completes() {
+fn read_only_store_serves_results_that_a_remote_completes() {
     let Some(disk) = Disk::new(64 << 10) else { return };
     let project = Project::new(60);
     let store = disk.path().join("store");
@@ -229,7 +229,7 @@ fn a_read_only_store_serves_what_a_remote_completes() {
 
 /// The same for a user who may read the store and not write it.
 #[test]
-fn a_store_of_another_user_serves_what_it_has() {
+fn store_of_another_user_serves_its_results() {
     let project = Project::new(60);
     project.run(&[]);
     if !can_be_strangers(&project) {
@@ -298,7 +298,7 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 /// The hint suggests another store only to a command that makes results, not to one that changes this store or writes
 /// elsewhere.
 #[test]
-fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
+fn permission_hint_fits_the_command() {
     let project = Project::new(60);
     project.run(&["--set", "stages.rows.length=16"]);
     project.run(&[]);
@@ -337,7 +337,7 @@ fn a_way_out_of_a_denied_folder_is_one_for_the_command() {
 }
 
 #[test]
-fn permission_denied() {
+fn permission_denied_is_an_error_and_the_next_run_completes() {
     let project = Project::new(60);
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
     project.run(&["--target", "text"]);
@@ -417,7 +417,7 @@ fn permission_denied() {
 
 /// Another process writes to a file of the corpus for as long as the run reads it.
 #[test]
-fn a_file_that_changes_while_it_is_read() {
+fn file_that_changes_while_it_is_read_is_an_error() {
     let project = Project::new(5_000);
     let undisturbed = Project::artifacts(&project.run(&["--store", "undisturbed"]));
     let corpus = project.path().join("corpus/a.txt");
@@ -464,7 +464,7 @@ fn a_file_that_changes_while_it_is_read() {
 
 /// Records, files and runs from the future: the clock was wrong then, or is now.
 #[test]
-fn a_clock_that_goes_back() {
+fn clock_that_goes_back_changes_no_result() {
     let project = Project::new(60);
     let corpus = project.path().join("corpus/b.txt");
     let future = SystemTime::now() + Duration::from_secs(40 * 365 * 86_400);
@@ -526,7 +526,7 @@ fn a_clock_that_goes_back() {
 /// A full standard output is not reported as a full store.
 #[cfg(target_os = "linux")]
 #[test]
-fn a_full_standard_output_is_no_full_store() {
+fn full_standard_output_is_not_reported_as_a_full_store() {
     let project = Project::new(5);
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = std::process::Command::new(env!("CARGO_BIN_EXE_mdlm"))

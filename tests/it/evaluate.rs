@@ -34,7 +34,7 @@ fn file(project: &Project, summary: &Value, stage: &str, name: &str) -> String {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "checks of one run")]
-fn padding_is_a_share_of_positions_and_seeds_are_replicates() {
+fn padding_units_and_seeds_are_stated_by_evaluation_compare_and_report() {
     let project = padded();
     let summary = project.run(&[]);
     let read = |stage: &str, name: &str| file(&project, &summary, stage, name);
@@ -162,7 +162,7 @@ fn padding_is_a_share_of_positions_and_seeds_are_replicates() {
 }
 
 #[test]
-fn the_published_ways_have_names() {
+fn published_bound_grid_and_warmup_are_named_in_the_manifest() {
     let project = Project::whole(60);
     let validate = |set: &[&str]| {
         let mut arguments = vec!["--json"];

@@ -102,7 +102,7 @@ fn at_once(mut command: Command) -> Output {
 }
 
 #[test]
-fn a_second_run_does_not_read_what_the_first_has_made() {
+fn glob_does_not_match_what_an_earlier_run_has_made() {
     let sources = Sources::new(&json!({ "text": { "files": ["**/*"] } }));
     sources.write("data/a.txt", "one\n");
     sources.write(".ipynb_checkpoints/a-checkpoint.txt", "one\n");
@@ -130,7 +130,7 @@ fn a_second_run_does_not_read_what_the_first_has_made() {
 }
 
 #[test]
-fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
+fn exclude_counts_files_and_is_no_reason_to_rerun() {
     let sources = Sources::new(&json!({ "text": { "files": ["*.txt"], "exclude": ["b.txt", "c/*"] } }));
     sources.write("a.txt", "one\n");
     sources.write("b.txt", "two\n");
@@ -154,7 +154,7 @@ fn what_is_excluded_is_counted_and_is_no_reason_to_run_again() {
 }
 
 #[test]
-fn members_of_archives_are_excluded_and_counted() {
+fn exclude_leaves_out_members_of_archives_and_counts_them() {
     let input = json!({ "files": ["*.zip", "*.txt"], "exclude": ["b.txt"] });
     let mut excluding = input.clone();
     excluding["read"] = json!({ "exclude": ["d", "*.html"] });
@@ -182,7 +182,7 @@ fn members_of_archives_are_excluded_and_counted() {
 }
 
 #[test]
-fn what_exclude_cannot_mean_is_a_fault() {
+fn exclude_pattern_without_meaning_is_a_fault() {
     let folder = tempfile::tempdir().unwrap();
     let validate = |url: &str, exclude: &str| {
         let manifest = json!({ "name": "files", "seed": 1, "stages": { "text": { "kind": "source", "input": {
@@ -210,7 +210,7 @@ fn what_exclude_cannot_mean_is_a_fault() {
 }
 
 #[test]
-fn a_cached_source_reports_what_is_skipped_now() {
+fn cached_source_reports_the_files_that_are_skipped_now() {
     let run = |sources: &Sources| {
         let (summary, talk) = sources.run(&[]);
         (
@@ -239,7 +239,7 @@ fn a_cached_source_reports_what_is_skipped_now() {
 }
 
 #[test]
-fn what_is_left_out_is_the_same_wherever_it_is_shown() {
+fn skipped_files_are_the_same_in_show_report_and_summary() {
     let sources = Sources::new(&json!({ "text": { "files": ["*.txt", "*.txt"] } }));
     sources.write("a.txt", "one\n");
     sources.run(&[]);
@@ -277,7 +277,7 @@ fn what_is_left_out_is_the_same_wherever_it_is_shown() {
 }
 
 #[test]
-fn a_file_is_read_once_and_it_is_said() {
+fn file_of_two_names_is_read_once_with_a_note() {
     let sources = Sources::new(&json!({
         "text": { "files": ["*.txt", "a.txt", "b-link.txt"] },
         "link": { "files": ["data/**/*.txt"] },
@@ -299,7 +299,7 @@ fn a_file_is_read_once_and_it_is_said() {
 }
 
 #[test]
-fn pipes_devices_and_links_to_nothing_are_answered_at_once() {
+fn pipes_devices_and_dangling_links_are_refused_at_once() {
     let sources = Sources::new(&json!({}));
     let made = Command::new("mkfifo").arg(sources.path().join("p")).status();
     assert!(made.unwrap().success());
@@ -374,7 +374,7 @@ fn alone(sources: &Sources, arguments: &[&str]) -> Output {
 }
 
 #[test]
-fn text_is_piped_in_and_found_again() {
+fn piped_text_is_kept_and_found_again() {
     let sources = Sources::new(&json!({ "text": { "files": ["-", "a.txt"] } }));
     sources.write("a.txt", "file\n");
     // Without a pipe, ever.
@@ -441,7 +441,7 @@ fn text_is_piped_in_and_found_again() {
 }
 
 #[test]
-fn the_shells_pipes_are_read() {
+fn pipes_of_the_shell_are_read() {
     let sources = Sources::new(&json!({ "text": { "files": ["/dev/stdin"] } }));
     sources.write("a.txt", "from a file\n");
     let shell = |line: &str| {
@@ -486,7 +486,7 @@ fn the_shells_pipes_are_read() {
 /// A glob does not skip a file in silence because of its name.
 #[cfg(unix)]
 #[test]
-fn a_file_name_that_is_not_utf8_is_refused() {
+fn file_name_that_is_not_utf8_is_refused() {
     use std::os::unix::ffi::OsStrExt as _;
     let project = Project::new(50);
     let corpus = project.path().join("corpus");

@@ -138,7 +138,7 @@ fn hint_spells_values_of_other_languages_as_json() {
 }
 
 #[test]
-fn words_of_other_programs_are_answered() {
+fn hint_for_words_of_other_programs_shows_the_command_or_setting() {
     let project = Project::whole(5);
     for (line, part) in [
         (
@@ -317,7 +317,7 @@ fn hint_for_a_boolean_in_place_of_a_number() {
 
 /// A command without its stage lists the stages; `~` in a manifest's path is not expanded.
 #[test]
-fn a_stage_that_is_not_named_is_chosen_from_a_list() {
+fn hint_for_a_missing_stage_lists_the_stages() {
     let project = Project::whole(5);
     for command in ["show", "path", "data", "explain"] {
         let (code, _, talk) = printed(&mut project.mdlm(command, &[]));

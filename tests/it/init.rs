@@ -40,7 +40,7 @@ fn written(path: impl AsRef<Path>) -> Value {
 }
 
 #[test]
-fn a_manifest_for_a_folder_of_texts() {
+fn init_writes_a_manifest_for_a_folder_of_texts() {
     let folder = project(&[("texts/a.txt", &prose(2000)), ("texts/b.txt", &prose(100))]);
     insta::assert_snapshot!(
         "init",
@@ -95,7 +95,7 @@ fn init_writes_a_manifest_that_runs() {
 }
 
 #[test]
-fn a_file_that_is_there_is_kept() {
+fn init_keeps_an_existing_file() {
     let folder = project(&[("a.txt", &prose(300)), ("p/mine.json", "precious")]);
     let arguments = ["p", "--files", "a.txt", "--name", "mine"];
     let output = init(folder.path(), &arguments).output().unwrap();
@@ -160,7 +160,7 @@ fn init_refuses_text_that_it_cannot_use_with_a_way_out() {
 }
 
 #[test]
-fn formats_are_stated_where_names_do_not_say_them() {
+fn init_states_formats_that_file_names_do_not_state() {
     let json: String = prose(400)
         .lines()
         .flat_map(|line| ["{\"id\": 1, \"body\": \"", line, "\"}\n"])
@@ -246,7 +246,7 @@ fn broken(paragraph: &str, columns: usize) -> Vec<String> {
 }
 
 #[test]
-fn what_a_run_warns_of_is_said_before_it_and_read_better_where_that_can_be() {
+fn init_gives_the_warnings_of_a_run_and_settings_that_avoid_them() {
     let prose = prose(400);
     let sentences: Vec<&str> = prose.lines().collect();
     let indented: String = (sentences.chunks(5))
@@ -318,7 +318,7 @@ fn what_a_run_warns_of_is_said_before_it_and_read_better_where_that_can_be() {
 }
 
 #[test]
-fn the_schema_is_written_beside_it_if_asked() {
+fn init_writes_the_schema_when_asked() {
     let folder = project(&[("a.txt", &prose(300))]);
     let output = init(folder.path(), &["m", "--files", "a.txt", "--schema"])
         .output()

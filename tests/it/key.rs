@@ -325,7 +325,7 @@ fn reruns(project: &Project, arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_row_of_the_table_of_keys_holds() {
+fn cache_key_table_states_what_a_change_reruns() {
     let project = Project::new(60);
     let manifest = project.path().join("pipelines/tiny.json");
     fs::write(&manifest, pipeline().to_string()).unwrap();
@@ -368,7 +368,7 @@ fn every_row_of_the_table_of_keys_holds() {
 
 /// A row that is added to the table needs cases here.
 #[test]
-fn the_table_of_keys_has_no_row_without_cases() {
+fn cache_key_table_has_cases_for_every_row() {
     let text = fs::read_to_string("src/stages/key.rs").unwrap();
     let table: Vec<&str> = text
         .lines()

@@ -137,7 +137,7 @@ fn identifier(text: &str) -> String {
 }
 
 #[test]
-fn every_module_has_a_layer() {
+fn layers_list_every_module() {
     let layers = layers();
     for source in sources() {
         let module = module_of(&source.path);
@@ -153,7 +153,7 @@ fn module_of(path: &str) -> &str {
 }
 
 #[test]
-fn a_module_imports_only_from_lower_layers() {
+fn layers_import_only_from_lower_layers() {
     let layers = layers();
     let mut faults = Vec::new();
     // Tests build what they need from wherever it is.
@@ -178,7 +178,7 @@ fn a_module_imports_only_from_lower_layers() {
 }
 
 #[test]
-fn unsafe_code_is_in_the_named_seams_alone() {
+fn unsafe_code_is_only_in_the_named_seams() {
     let text = fs::read_to_string(root().join("lib.rs")).unwrap();
     let invariant = text
         .split("//! 7. ")
@@ -205,7 +205,7 @@ fn unsafe_code_is_in_the_named_seams_alone() {
 }
 
 #[test]
-fn the_command_line_alone_prints() {
+fn printing_is_only_in_the_command_line() {
     for source in sources() {
         if source.path.starts_with("cli/")
             || source.path == "main.rs"
@@ -228,7 +228,7 @@ fn the_command_line_alone_prints() {
 }
 
 #[test]
-fn the_reader_of_sources_reads_what_matters() {
+fn layers_reader_ignores_comments_and_strings() {
     let code =
         shipped_code("use crate::a::b; // crate::no\nlet s = \"crate::no // \\\" unsafe\"; crate::c!();\n");
     assert_eq!(imports(&code), ["a", "c"]);

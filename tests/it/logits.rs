@@ -266,7 +266,7 @@ fn losses_of_masked_language_modelling_are_of_the_tokens_that_differ() {
 }
 
 #[test]
-fn losses_of_rows_do_not_depend_on_how_many_are_computed_at_a_time() {
+fn losses_do_not_depend_on_how_many_rows_are_computed_at_a_time() {
     let case = Case::new();
     let (x0, xt, t) = rows();
     // 64 MiB of logits are 1024 rows, and 1024 is not a multiple of 3.
@@ -306,7 +306,7 @@ fn losses_of_rows_do_not_depend_on_how_many_are_computed_at_a_time() {
 }
 
 #[test]
-fn faults_of_rows_with_an_objective_are_shown_with_their_place() {
+fn losses_input_faults_are_shown_with_their_place() {
     let case = Case::new();
     let (x0, xt, t) = rows();
     let (x0, xt, t) = (&x0[..2 * LENGTH], &xt[..2 * LENGTH], &t[..2]);

@@ -26,7 +26,7 @@ fn manifests(folder: &str) -> Vec<PathBuf> {
 }
 
 #[test]
-fn shipped_manifests_are_valid_and_name_the_schema() {
+fn manifests_shipped_are_valid_and_name_the_schema() {
     let files = manifests("pipelines");
     let names: Vec<_> = files
         .iter()
@@ -57,7 +57,7 @@ fn shipped_manifests_are_valid_and_name_the_schema() {
 }
 
 #[test]
-fn two_overrides_wrap_the_rows_of_lm1b() {
+fn overrides_wrap_the_rows_of_lm1b() {
     let overrides = [
         "stages.rows.wrap=true".to_owned(),
         "stages.test-rows.wrap=true".to_owned(),
@@ -66,7 +66,7 @@ fn two_overrides_wrap_the_rows_of_lm1b() {
 }
 
 #[test]
-fn faults_of_broken_manifests_are_shown() {
+fn faults_of_broken_manifests_match_their_snapshots() {
     let folder = root().join("tests/it/manifests/bad");
     let files = manifests("tests/it/manifests/bad");
     assert!(files.len() > 30);
@@ -130,7 +130,7 @@ fn faults_as_json() {
 }
 
 #[test]
-fn overrides_are_checked_as_they_were_written() {
+fn overrides_with_faults_are_shown_as_written() {
     let output = transcript(mdlm().current_dir(root()).args([
         "validate",
         "pipelines/quickstart.json",
@@ -186,7 +186,7 @@ fn overrides_are_checked_as_they_were_written() {
 }
 
 #[test]
-fn the_schema_is_printed_and_its_copies_are_checked() {
+fn schema_is_printed_and_its_copies_are_checked() {
     let printed = mdlm().arg("schema").output().unwrap();
     assert!(printed.status.success());
     let committed = fs::read_to_string(root().join("schemas/pipeline.schema.json")).unwrap();
@@ -220,7 +220,7 @@ fn the_schema_is_printed_and_its_copies_are_checked() {
 }
 
 #[test]
-fn large_files_are_refused_before_they_are_read() {
+fn manifest_larger_than_the_limit_is_refused_before_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("large.json");
     fs::write(&path, vec![b' '; 3 << 20]).unwrap();
@@ -237,7 +237,7 @@ fn large_files_are_refused_before_they_are_read() {
 }
 
 #[test]
-fn a_file_full_of_faults_is_shown_in_part_and_at_once() {
+fn faults_beyond_a_limit_are_counted_in_short_time() {
     // Half a million unknown fields, and as many wrong elements, on one line.
     let fields: Vec<_> = (0..60_000).map(|i| format!("\"f{i}\":1")).collect();
     let wide = format!("{{{}}}", fields.join(","));
@@ -257,7 +257,7 @@ fn a_file_full_of_faults_is_shown_in_part_and_at_once() {
 }
 
 #[test]
-fn a_long_chain_of_stages_is_no_danger() {
+fn stages_in_a_long_chain_do_not_overflow_the_stack() {
     let stages: Vec<_> = (0..1000)
         .map(|i| {
             let tokenizer = json!({ "kind": "stage", "stage": format!("s{}", (i + 1) % 1000) });
@@ -386,17 +386,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+    fn manifest_of_arbitrary_bytes_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         survive(bytes, &[]);
     }
 
     #[test]
-    fn a_soup_of_tokens_never_panics(tokens in proptest::collection::vec(proptest::sample::select(TOKENS), 0..60)) {
+    fn manifest_of_arbitrary_tokens_never_panics(tokens in proptest::collection::vec(proptest::sample::select(TOKENS), 0..60)) {
         survive(tokens.concat().into_bytes(), &[]);
     }
 
     #[test]
-    fn arbitrary_overrides_never_panic(
+    fn overrides_that_are_arbitrary_never_panic(
         argument in "(stages|seed|name|x)?(\\.(model|text|rows|input|files|0|steps|objective|noise|kind)){0,4}=?.{0,12}",
         value in any_value(),
         path in "stages\\.(model|rows|tokens|bound|new)(\\.(steps|objective|noise|tokenizer|kind|length))?",
@@ -406,7 +406,7 @@ proptest! {
     }
 
     #[test]
-    fn manifests_with_edited_text_never_panic(
+    fn manifest_with_edited_text_never_panics(
         which in any::<proptest::sample::Index>(),
         edits in proptest::collection::vec((any::<proptest::sample::Index>(), 0usize..12, proptest::sample::select(TOKENS)), 1..4),
     ) {
@@ -421,7 +421,7 @@ proptest! {
     }
 
     #[test]
-    fn what_validate_accepts_serde_accepts(
+    fn validate_accepts_only_what_serde_accepts(
         which in any::<proptest::sample::Index>(),
         edits in proptest::collection::vec((any::<proptest::sample::Index>(), any_value(), 0..4), 1..4),
     ) {
@@ -447,7 +447,7 @@ proptest! {
 
 /// A stage's description is a string and not part of the key.
 #[test]
-fn a_stage_may_be_described() {
+fn description_of_a_stage_is_not_in_its_key() {
     let project = crate::support::Project::new(40);
     let path = project.path().join("pipelines/tiny.json");
     let plan = || project.mdlm("plan", &["--json"]).output().unwrap();

@@ -71,9 +71,9 @@ static COUNTING: Counting = Counting;
 
 /// In a process of its own: other tests allocate too.
 #[test]
-fn training_takes_no_more_memory_after_its_first_steps() {
+fn memory_of_training_does_not_grow_after_the_first_steps() {
     let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "memory::steps", "--ignored", "--nocapture"])
+        .args(["--exact", "memory::child_trains", "--ignored", "--nocapture"])
         .output()
         .unwrap();
     let printed = String::from_utf8_lossy(&output.stdout);
@@ -84,8 +84,8 @@ fn training_takes_no_more_memory_after_its_first_steps() {
 }
 
 #[test]
-#[ignore = "run by `training_takes_no_more_memory_after_its_first_steps`"]
-fn steps() {
+#[ignore = "run by `memory_of_training_does_not_grow_after_the_first_steps`"]
+fn child_trains() {
     let pool = rayon::ThreadPoolBuilder::new().num_threads(2).build().unwrap();
     pool.install(train);
 }

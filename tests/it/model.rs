@@ -12,7 +12,7 @@ use safetensors::tensor::TensorView;
 use crate::support::{mdlm, transcript};
 
 #[test]
-fn the_shapes_are_listed() {
+fn shapes_are_listed() {
     insta::assert_snapshot!(transcript(mdlm().arg("shapes")), @r"
     exit 0
     --- stdout
@@ -35,7 +35,7 @@ fn the_shapes_are_listed() {
 }
 
 #[test]
-fn the_objectives_are_listed_with_what_fits_and_what_they_cost() {
+fn objectives_are_listed_with_estimators_samplers_and_cost() {
     let output = mdlm()
         .args(["objectives", "--shape", "nano", "--json"])
         .output()
@@ -232,7 +232,7 @@ fn logits_are_the_same_for_any_integer_type_and_for_sigma_zero() {
 }
 
 #[test]
-fn faults_of_the_input_are_shown_with_their_place() {
+fn logits_input_faults_are_shown_with_their_place() {
     let case = Case::new();
     let mut refusals = Vec::new();
     let mut refuse = |tensors: &[(&str, Dtype, &[usize], Vec<u8>)], shape| {

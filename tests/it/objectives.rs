@@ -45,7 +45,7 @@ fn stage<'a>(summary: &'a Value, name: &str) -> &'a Value {
 }
 
 #[test]
-fn an_exact_value_and_a_bound_share_the_column_of_bits_per_byte() {
+fn compare_has_one_column_of_bits_per_byte_for_exact_values_and_bounds() {
     let project = both(&json!({}));
     let output = project.mdlm("run", &["--json"]).output().unwrap();
     let talk = String::from_utf8(output.stderr).unwrap();
@@ -123,7 +123,7 @@ fn an_exact_value_and_a_bound_share_the_column_of_bits_per_byte() {
 }
 
 #[test]
-fn padding_that_is_excluded_gives_a_bound_the_lengths_and_ar_pays_for_them() {
+fn compare_does_not_rank_bounds_given_lengths_with_ar() {
     let project = both(&json!({ "wrap": false }));
     project.run(&[]);
     let shown = tables(&project, &["bound", "exact"]);

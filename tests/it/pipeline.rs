@@ -23,7 +23,7 @@ fn ran(summary: &Value) -> Vec<String> {
 }
 
 #[test]
-fn a_change_of_training_leaves_the_data_alone() {
+fn rerun_after_a_change_of_training_keeps_the_data() {
     let project = Project::whole(100);
     let first = project.run(&[]);
     assert_eq!(ran(&first).len(), 6);

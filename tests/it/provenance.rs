@@ -13,7 +13,7 @@ mod build_script;
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "an arm for each field of the provenance")]
-fn provenance_is_whole_and_shown() {
+fn provenance_is_complete_and_shown() {
     let project = Project::whole(60);
     let set = "stages.model.steps=4";
     project.run(&["--set", set, "--set", "seed=7", "--threads", "2"]);
@@ -137,7 +137,7 @@ fn write(path: &Path, text: &str) {
 
 /// The revision is found in each sort of checkout.
 #[test]
-fn the_revision_is_read_off_a_checkout() {
+fn revision_is_read_from_a_checkout() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name);
     let revision = |name: &str| {

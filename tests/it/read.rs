@@ -43,7 +43,7 @@ fn run(name: &str, content: &[u8], read: &Value) -> (bool, String, Vec<String>) 
 }
 
 #[test]
-fn where_every_record_is_invalid_the_way_to_see_why_is_named() {
+fn invalid_utf8_in_every_record_is_an_error_that_names_the_setting() {
     let (well, said, _) = run(
         "a.txt",
         b"caf\xE9\nna\xEFve\n",
@@ -58,7 +58,7 @@ fn where_every_record_is_invalid_the_way_to_see_why_is_named() {
 }
 
 #[test]
-fn no_row_of_a_table_is_lost_without_a_word() {
+fn csv_rows_are_not_lost_without_a_message() {
     let csv = |more: Value| {
         let mut format = json!({ "kind": "csv" });
         format
@@ -108,7 +108,7 @@ fn no_row_of_a_table_is_lost_without_a_word() {
 }
 
 #[test]
-fn read_warns_of_what_it_guesses() {
+fn read_warns_of_guesses_about_line_ends_marks_and_paragraphs() {
     let (well, said, records) = run("cr.txt", b"one\rtwo\rthree", &json!({}));
     assert!(
         well && said.contains("each carriage return is read as the end of a line"),
@@ -139,7 +139,7 @@ fn read_warns_of_what_it_guesses() {
 }
 
 #[test]
-fn hint_commands_work() {
+fn hint_commands_convert_files_that_can_then_be_read() {
     // As a user would type them; where a program is missing, the rest is tried.
     let convert = |command: &str, name: &str, content: &[u8]| -> Option<Vec<u8>> {
         let folder = tempfile::tempdir().unwrap();

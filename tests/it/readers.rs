@@ -51,7 +51,7 @@ fn write(folder: &Path, header: &Header, format: RowFormat) -> String {
 }
 
 #[test]
-fn pyarrow_and_duckdb_read_the_rows() {
+fn rows_are_readable_by_pyarrow_and_duckdb() {
     let python = std::env::var_os("MDLM_TEST_PYTHON").unwrap_or_else(|| "python3".into());
     let has = Command::new(&python)
         .args(["-c", "import pyarrow, duckdb"])

@@ -49,7 +49,7 @@ const SHORT: [&str; 6] = [
 ];
 
 #[test]
-fn every_command_of_the_readme_runs() {
+fn readme_commands_run() {
     let folder = tempfile::tempdir().expect("make a folder");
     for part in ["pipelines", "data", "schemas"] {
         let to = folder.path().join(part);
@@ -99,7 +99,7 @@ fn every_command_of_the_readme_runs() {
 
 /// README's output states the units of its numbers, as the program does.
 #[test]
-fn the_readmes_output_states_its_units() {
+fn readme_output_states_its_units() {
     let outputs = outputs();
     let with = |words: &str| {
         let found = outputs.iter().find(|output| output.contains(words));
@@ -135,7 +135,7 @@ fn the_readmes_output_states_its_units() {
 
 /// README's claims about padding: how much of the quickstart's rows it is, and that it counts.
 #[test]
-fn the_readmes_padding_is_the_quickstarts() {
+fn readme_padding_is_that_of_the_quickstart() {
     let folder = tempfile::tempdir().expect("make a folder");
     let manifest = fs::canonicalize("pipelines/quickstart.json").expect("find the quickstart");
     let output = mdlm()
@@ -170,7 +170,7 @@ fn the_readmes_padding_is_the_quickstarts() {
 }
 
 #[test]
-fn the_table_of_commands_is_whole_and_every_command_has_help() {
+fn readme_lists_every_command_and_each_has_help() {
     let readme = fs::read_to_string("README.md").expect("read README.md");
     let help = mdlm().arg("--help").output().expect("start mdlm");
     let help = String::from_utf8_lossy(&help.stdout).into_owned();
@@ -194,7 +194,7 @@ fn the_table_of_commands_is_whole_and_every_command_has_help() {
 }
 
 #[test]
-fn ci_runs_the_readmes_test_command() {
+fn readme_test_command_is_that_of_ci() {
     let script = fs::read_to_string(".ci/run").expect("read .ci/run");
     let last = script.lines().rfind(|line| !line.trim().is_empty());
     assert_eq!(last, Some("cargo test"));

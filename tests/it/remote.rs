@@ -10,7 +10,7 @@ fn masked(text: &str, shared: &Path) -> String {
 }
 
 #[test]
-fn results_are_pushed_pulled_and_fetched_when_needed() {
+fn remote_results_are_pushed_pulled_and_fetched_when_needed() {
     let shared = tempfile::tempdir().unwrap();
     let url = format!("file://{}", shared.path().display());
     let remote = ["--remote", url.as_str()];
@@ -33,7 +33,7 @@ fn results_are_pushed_pulled_and_fetched_when_needed() {
 
 /// A folder that is not there is no empty cache.
 #[test]
-fn nothing_is_pulled_from_a_folder_that_is_not_there() {
+fn pull_from_a_missing_folder_is_an_error() {
     let project = Project::new(5);
     let remote = project.path().join("nowhere");
     let url = format!("file://{}", remote.display());

@@ -6,7 +6,7 @@ use crate::support::{Project, mdlm, printed, words};
 
 /// The report shows the settings of a stage, overrides included.
 #[test]
-fn the_report_has_the_settings() {
+fn report_shows_settings_with_overrides() {
     let project = Project::new(50);
     project.run(&["--set", "stages.rows.length=64"]);
     let report = project.path().join(".mdlm/reports/tiny.html");
@@ -22,7 +22,7 @@ fn the_report_has_the_settings() {
 
 /// A second pipeline of the same name has a separate report.
 #[test]
-fn two_manifests_of_one_name_have_two_reports() {
+fn report_of_a_second_manifest_with_the_same_name_has_its_file() {
     let project = Project::new(60);
     let report = |name: &str| project.store().join("reports").join(name);
     project.run(&[]);

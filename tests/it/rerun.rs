@@ -131,7 +131,7 @@ fn train_does_not_rerun_for_rows_in_another_format() {
 
 /// A pipeline with other text is no earlier state of a new one.
 #[test]
-fn an_unrelated_pipelines_changes_are_no_reasons() {
+fn reason_never_compares_with_a_pipeline_of_other_text() {
     let project = Project::new(60);
     project.run(&[]);
     fs::create_dir(project.path().join("mine")).unwrap();
@@ -155,7 +155,7 @@ fn an_unrelated_pipelines_changes_are_no_reasons() {
 
 /// A pipeline that has never run is not compared with another one that reads the same files, unless that one was renamed.
 #[test]
-fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
+fn reason_compares_a_pipeline_only_with_its_earlier_runs() {
     let project = Project::whole(60);
     project.run(&[]);
     let manifest = |name: &str| project.path().join(format!("pipelines/{name}.json"));
@@ -228,7 +228,7 @@ fn a_new_pipeline_is_a_first_run_whatever_another_has_run() {
 
 /// The parts of a key that are no settings are shown in the words of the manifest.
 #[test]
-fn the_format_of_files_is_shown_in_words() {
+fn reason_names_the_formats_of_files_in_words() {
     let project = Project::new(5);
     project.run(&["--target", "text"]);
     let line = json!({ "text": "some words" }).to_string() + "\n";
@@ -259,7 +259,7 @@ fn the_format_of_files_is_shown_in_words() {
 
 /// A pipeline that has never run does not list the changes of another one.
 #[test]
-fn what_another_pipeline_ran_is_shown_with_its_name() {
+fn reason_names_the_former_name_of_a_renamed_pipeline() {
     let project = Project::new(50);
     project.run(&[]);
     let manifest = project.path().join("pipelines/tiny.json");

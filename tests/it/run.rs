@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::support::{Project, printed, transcript, untimed, words};
 
 #[test]
-fn a_run_a_plan_and_a_rerun() {
+fn run_plan_and_rerun_show_every_stage() {
     let project = Project::new(100);
     insta::assert_snapshot!(transcript(&mut project.mdlm("plan", &["--exit-code"])), @r"
     exit 10
@@ -107,7 +107,7 @@ fn a_run_a_plan_and_a_rerun() {
 }
 
 #[test]
-fn a_changed_file_is_named_and_an_identical_output_ends_the_rerun() {
+fn rerun_names_a_changed_file_and_stops_at_an_identical_output() {
     let project = Project::new(50);
     project.run(&[]);
     let file = project.path().join("corpus/b.txt");
@@ -123,7 +123,7 @@ fn a_changed_file_is_named_and_an_identical_output_ends_the_rerun() {
 }
 
 #[test]
-fn neither_threads_nor_place_change_what_is_made() {
+fn artifacts_depend_neither_on_threads_nor_on_the_folder() {
     let project = Project::new(300);
     let one = project.run(&["--threads", "1", "--store", "one"]);
     let three = project.run(&["--threads", "3", "--store", "three"]);
@@ -189,7 +189,7 @@ fn path_and_show_print_the_results_of_a_stage() {
 }
 
 #[test]
-fn json_goes_to_standard_output_and_quiet_says_nothing() {
+fn json_goes_to_standard_output_and_quiet_prints_no_messages() {
     let project = Project::new(20);
     let output = project
         .mdlm("run", &["--json", "--quiet", "--set", "seed=5"])
@@ -216,7 +216,7 @@ fn json_goes_to_standard_output_and_quiet_says_nothing() {
 }
 
 #[test]
-fn faults_of_the_user_and_of_the_environment() {
+fn exit_codes_separate_input_from_environment() {
     let project = Project::new(5);
     insta::assert_snapshot!(transcript(&mut project.mdlm("run", &["--target", "token"])), @r"
     exit 2
@@ -267,7 +267,7 @@ fn faults_of_the_user_and_of_the_environment() {
 
 /// Each stage that failed has its error and its hint, on a terminal and in JSON.
 #[test]
-fn every_failed_stage_has_its_error() {
+fn errors_of_all_failed_stages_are_shown() {
     let project = Project::new(5);
     fs::write(project.path().join("corpus/a.txt"), b"fine\nnot \xff fine\n").unwrap();
     fs::write(project.path().join("c.txt"), b"not \xff fine\n").unwrap();
@@ -312,7 +312,7 @@ fn every_failed_stage_has_its_error() {
 
 /// Beyond ten errors the rest is counted.
 #[test]
-fn many_errors_are_counted() {
+fn errors_beyond_ten_are_counted() {
     let project = Project::new(5);
     fs::write(project.path().join("corpus/a.txt"), b"not \xff fine\n").unwrap();
     let others: Vec<String> = (0..12)
@@ -369,7 +369,7 @@ fn resume_after_a_kill_at_any_moment_keeps_finished_stages() {
 }
 
 #[test]
-fn two_runs_at_once_share_the_work() {
+fn lock_lets_runs_at_once_share_the_stages() {
     let project = Project::new(1_000);
     let mut children: Vec<_> = (0..3).map(|_| start(&project)).collect();
     for child in &mut children {
@@ -388,7 +388,7 @@ fn two_runs_at_once_share_the_work() {
 /// A run that needs a stage that another process makes says for which process it waits, and continues when that process
 /// has ended.
 #[test]
-fn a_run_that_waits_names_the_process_that_runs_the_stage() {
+fn lock_wait_names_the_process_that_runs_the_stage() {
     let project = Project::new(50);
     let plan = project.mdlm("plan", &["--json"]).output().unwrap();
     let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
@@ -427,7 +427,7 @@ fn a_run_that_waits_names_the_process_that_runs_the_stage() {
 /// `mdlm … | head`: a reader that closes the pipe is no fault.
 #[cfg(unix)]
 #[test]
-fn a_closed_pipe_is_quiet() {
+fn closed_pipe_of_standard_output_is_no_error() {
     let mut child = Command::new(env!("CARGO_BIN_EXE_mdlm"))
         .arg("schema")
         .stdout(Stdio::piped())
@@ -441,7 +441,7 @@ fn a_closed_pipe_is_quiet() {
 }
 
 #[test]
-fn data_shows_what_stages_of_data_have_made() {
+fn data_shows_records_tokens_and_rows() {
     let project = Project::new(40);
     assert!(project.mdlm("data", &["text"]).output().unwrap().status.code() == Some(2));
     project.run(&[]);

@@ -52,7 +52,7 @@ fn file(project: &Project, summary: &Value, stage: &str, name: &str) -> String {
 }
 
 #[test]
-fn stages_by_hand_that_differ_in_seeds_alone_are_replicates() {
+fn replicates_are_stages_that_differ_in_seeds_alone() {
     let project = project(|stages| {
         for (name, change) in [
             ("first", json!({ "seed": 1 })),
@@ -142,7 +142,7 @@ fn rows_point(table: &Value, row: u64) -> &Value {
 }
 
 #[test]
-fn seeds_within_seeds_have_no_spread_that_is_too_small() {
+fn replicates_of_seeds_within_seeds_are_not_pooled() {
     let project = project(|stages| {
         stages["rows"]["matrix"] = json!({ "seed": [1, 2] });
         stages["model"]["matrix"] = json!({ "seed": [1, 2] });
@@ -182,7 +182,7 @@ fn seeds_within_seeds_have_no_spread_that_is_too_small() {
 }
 
 #[test]
-fn seeds_of_an_evaluation_are_said_to_be_those() {
+fn replicates_of_an_evaluation_are_named_as_such() {
     let project = project(|stages| {
         for stage in ["bound", "texts"] {
             stages[stage]["matrix"] = json!({ "seed": [1, 2, 3] });

@@ -47,7 +47,7 @@ fn records(folder: &tempfile::TempDir) -> Result<Vec<String>, String> {
 }
 
 #[test]
-fn forms_are_recognised_and_a_renamed_file_is_read_anew() {
+fn format_is_recognised_and_a_renamed_file_is_read_again() {
     let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["corpus/*"] } }));
     fs::create_dir(folder.path().join("corpus")).unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join("corpus").join(name), text).unwrap();
@@ -71,7 +71,7 @@ fn forms_are_recognised_and_a_renamed_file_is_read_anew() {
 }
 
 #[test]
-fn what_is_left_out_is_counted() {
+fn filter_and_limit_count_the_records_left_out() {
     let folder = project(&json!({
         "kind": "source", "input": { "kind": "files", "files": ["a.txt"] },
         "detokenize": ["wikitext"], "filter": { "min_bytes": 6, "unique": true, "excludes": "z" }, "limit": 2
@@ -103,7 +103,7 @@ fn what_is_left_out_is_counted() {
 
 /// A source that is served from the store repeats the warnings of its run, and those about globs as they are now.
 #[test]
-fn a_cached_source_repeats_its_warnings() {
+fn cached_source_repeats_its_warnings() {
     let source = |input: Value| json!({ "kind": "source", "input": input });
     let folder = project(&source(json!({ "kind": "files", "files": ["a.txt"] })));
     fs::write(folder.path().join("a.txt"), "one\u{1}two\nthree\n").unwrap();
@@ -137,7 +137,7 @@ fn a_cached_source_repeats_its_warnings() {
 }
 
 #[test]
-fn a_download_is_fetched_once_and_checked() {
+fn download_is_fetched_once_and_checked() {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let requests = Arc::new(AtomicUsize::new(0));
@@ -190,7 +190,7 @@ fn stream(column: ArrayRef) -> Vec<u8> {
 }
 
 #[test]
-fn shards_without_texts_and_streams_behind_each_other_are_read() {
+fn arrow_shards_without_texts_and_joined_streams_are_read() {
     let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["*.arrow"] } }));
     let texts = |texts: &[&str]| stream(Arc::new(StringArray::from(texts.to_vec())));
     let write = |name: &str, bytes: &[u8]| fs::write(folder.path().join(name), bytes).unwrap();
@@ -215,7 +215,7 @@ fn shards_without_texts_and_streams_behind_each_other_are_read() {
 
 /// What is damaged ends in an error, where the file has a checksum.
 #[test]
-fn a_parquet_page_that_does_not_have_its_checksum_is_an_error() {
+fn parquet_page_with_a_wrong_checksum_is_an_error() {
     let folder = project(&json!({ "kind": "source", "input": { "kind": "files", "files": ["a.parquet"] } }));
     let golden = concat!(
         env!("CARGO_MANIFEST_DIR"),
@@ -239,7 +239,7 @@ fn a_parquet_page_that_does_not_have_its_checksum_is_an_error() {
 
 /// Names, quotes and separators that the tokenizers of WikiText and of One Billion Word set apart, in whole lines.
 #[test]
-fn detokenizers_join_names_quotes_and_separators() {
+fn detokenize_joins_names_quotes_and_separators() {
     let source = |rules: &str| {
         project(
             &json!({ "kind": "source", "input": { "kind": "files", "files": ["a.txt"] }, "detokenize": [rules] }),
@@ -277,7 +277,7 @@ fn detokenizers_join_names_quotes_and_separators() {
 
 /// The published rules, by name, beside ours; the short form and the long form of ours are one text and one key.
 #[test]
-fn detokenizers_as_published() {
+fn detokenize_as_published_is_a_setting_beside_our_rules() {
     let folder = project(&json!({}));
     let write = |detokenize: Value| {
         let source = json!({ "kind": "source", "input": { "kind": "files", "files": ["a.txt"] },
@@ -340,7 +340,7 @@ fn detokenizers_as_published() {
 }
 
 #[test]
-fn a_grammar_that_is_no_text_is_the_inputs_fault() {
+fn grammar_that_is_not_utf8_is_an_input_error() {
     let project = Project::new(5);
     fs::write(
         project.path().join("pipelines/bad.grammar"),

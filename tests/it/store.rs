@@ -58,7 +58,7 @@ fn steady(project: &Project, text: &str) -> String {
 }
 
 #[test]
-fn a_flipped_bit_is_found_put_aside_and_made_again() {
+fn verify_finds_a_flipped_bit_and_the_artifact_is_made_again() {
     let project = Project::new(100);
     let made = project.run(&[]);
     let printed = |arguments: &[&str]| transcript(&mut command(&project, arguments));
@@ -124,7 +124,7 @@ fn a_flipped_bit_is_found_put_aside_and_made_again() {
 }
 
 #[test]
-fn a_corrupt_input_is_never_consumed() {
+fn corruption_of_an_input_is_found_before_a_stage_reads_it() {
     let project = Project::new(100);
     let made = project.run(&[]);
     let folder = artifact(&project, "tokens");
@@ -164,7 +164,7 @@ fn a_corrupt_input_is_never_consumed() {
 }
 
 #[test]
-fn every_sort_of_fault_is_reported_and_a_damaged_record_too() {
+fn verify_reports_every_kind_of_damage_and_damaged_records() {
     let project = Project::new(50);
     project.run(&[]);
     fs::write(artifact(&project, "rows").join("extra"), "x").unwrap();
@@ -193,7 +193,7 @@ fn every_sort_of_fault_is_reported_and_a_damaged_record_too() {
 }
 
 #[test]
-fn a_chain_is_followed_to_its_sources() {
+fn verify_chain_follows_an_artifact_to_its_sources() {
     let project = Project::new(100);
     project.run(&[]);
     let verify = |arguments: &[&str]| {
@@ -265,7 +265,7 @@ fn a_chain_is_followed_to_its_sources() {
 }
 
 #[test]
-fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
+fn gc_keeps_artifacts_of_manifests_and_of_the_last_runs() {
     let project = Project::new(100);
     project.run(&["--set", "stages.tokens.tokenizer.vocabulary_size=300"]);
     project.run(&["--set", "stages.tokens.tokenizer.vocabulary_size=310"]);
@@ -373,7 +373,7 @@ fn gc_keeps_what_the_manifests_or_the_last_runs_reach() {
 
 /// Both say what stays: what either of them does not want, goes.
 #[test]
-fn gc_knows_of_scratch_checkpoints_and_quarantine() {
+fn gc_and_status_count_scratch_checkpoints_and_quarantine() {
     let project = Project::whole(60);
     let keep = "stages.model.keep_checkpoints={\"every\": 10}";
     project.run(&["--set", keep]);

@@ -53,7 +53,7 @@ fn json_of(project: &Project, command: &str, arguments: &[&str]) -> Value {
 }
 
 #[test]
-fn instances_are_the_plain_stages_and_a_further_value_runs_alone() {
+fn sweep_instances_share_keys_with_plain_stages_and_a_new_value_runs_alone() {
     // The model by hand, first.
     let project = Project::whole(60);
     edit(&project, &[("/model/steps", json!(8))]);
@@ -112,7 +112,7 @@ fn instances_are_the_plain_stages_and_a_further_value_runs_alone() {
 }
 
 #[test]
-fn the_stage_and_the_command_make_one_table() {
+fn compare_stage_and_command_make_the_same_table() {
     let project = swept(&json!([1e-3, 5e-4]));
     let before = json_of(&project, "compare", &["--json"]);
     assert_eq!(before[0]["rows"].as_array().unwrap().len(), 2);
@@ -207,7 +207,7 @@ fn the_stage_and_the_command_make_one_table() {
 }
 
 #[test]
-fn manifests_are_compared_by_the_settings_that_differ() {
+fn compare_of_manifests_shows_the_settings_that_differ() {
     let project = Project::whole(60);
     edit(&project, &[("/model/steps", json!(6))]);
     let manifest = project.path().join("pipelines/tiny.json");
@@ -242,7 +242,7 @@ fn manifests_are_compared_by_the_settings_that_differ() {
 }
 
 #[test]
-fn a_fault_of_an_instance_points_at_its_value() {
+fn sweep_fault_points_at_the_value_of_the_instance() {
     let project = swept(&json!([1e-3, 5e-4]));
     let manifest = project.path().join("pipelines/tiny.json");
     let text = r#"{
@@ -275,7 +275,7 @@ fn a_fault_of_an_instance_points_at_its_value() {
 }
 
 #[test]
-fn the_published_schema_takes_sweeps_and_refuses_broken_ones() {
+fn schema_accepts_sweeps_and_refuses_broken_ones() {
     let schema = jsonschema::draft202012::new(mdlm::manifest::schema()).unwrap();
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for entry in fs::read_dir(root.join("pipelines")).unwrap() {
@@ -334,7 +334,7 @@ fn the_published_schema_takes_sweeps_and_refuses_broken_ones() {
 }
 
 #[test]
-fn a_graph_has_one_node_for_a_sweep() {
+fn graph_has_one_node_for_a_sweep() {
     let output = mdlm()
         .args(["graph", "pipelines/sweep.json", "--format", "mermaid"])
         .output()
@@ -358,7 +358,7 @@ fn a_graph_has_one_node_for_a_sweep() {
 }
 
 #[test]
-fn a_run_shows_a_sweep_in_a_line_and_a_table() {
+fn run_shows_a_sweep_in_a_line_and_a_table() {
     let project = swept(&json!([1e-3, 5e-4]));
     edit(&project, &[("/bound/matrix", json!({ "draws": [1, 2] }))]);
     // A swept stage as target stands for its instances, one of them for itself.

@@ -140,7 +140,7 @@ fn foreign(lines: usize) -> String {
 }
 
 #[test]
-fn text_that_no_token_spells_is_counted_and_spelled_out_in_bits_per_byte() {
+fn lost_text_is_counted_and_included_in_bits_per_byte() {
     let case = Case::new(&foreign(60));
     case.write("t.json", hug());
     let ran = case.run(&to_bound("", &json!({"kind": "file", "path": "t.json"})), &[]);
@@ -206,7 +206,7 @@ fn text_that_no_token_spells_is_counted_and_spelled_out_in_bits_per_byte() {
 }
 
 #[test]
-fn a_bound_on_changed_text_never_comes_before_one_on_the_text_itself() {
+fn compare_does_not_rank_bounds_of_changed_text_first() {
     let case = Case::new(&foreign(60));
     case.write("vocab.txt", "[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nhug\npug\nмир\n");
     let mut stages = to_bound("bpe-", &json!({"kind": "train_bpe", "vocabulary_size": 300}));
@@ -270,7 +270,7 @@ fn a_bound_on_changed_text_never_comes_before_one_on_the_text_itself() {
 }
 
 #[test]
-fn dropout_in_a_tokenizer_is_switched_off_and_said() {
+fn dropout_of_a_tokenizer_is_switched_off_with_a_note() {
     let case = Case::new(&foreign(60));
     let mut tokenizer: Value = serde_json::from_str(&hug()).unwrap();
     let plain = case.tokenize_json(&tokenizer, &["--force", "tokens"]);
@@ -310,7 +310,7 @@ impl Case {
 }
 
 #[test]
-fn text_makes_no_special_token_unless_it_is_allowed_to() {
+fn special_tokens_in_text_are_refused_unless_allowed() {
     let words = |kind: &str| {
         json!({"type": kind, "unk_token": "<unk>", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100,
                "vocab": {"<s>": 0, "</s>": 1, "<pad>": 2, "<mask>": 3, "<unk>": 4, "a": 5, "<extra>": 6}})
@@ -387,7 +387,7 @@ fn text_makes_no_special_token_unless_it_is_allowed_to() {
 
 /// The vocabulary lacks a part of the text: the unknown token stands for it, which has a role here.
 #[test]
-fn an_unknown_token_with_a_role_is_refused_unless_it_is_allowed() {
+fn unknown_token_with_a_role_is_refused_unless_allowed() {
     for (role, shown) in [
         ("<s>", "(BOS)"),
         ("</s>", "(EOS)"),
@@ -432,7 +432,7 @@ fn an_unknown_token_with_a_role_is_refused_unless_it_is_allowed() {
 
 /// A token that is added and not special is cut out of text by the library, whatever role it plays.
 #[test]
-fn a_token_with_a_role_that_is_not_marked_as_special_is_refused_too() {
+fn role_of_a_token_that_is_not_special_is_refused() {
     let case = Case::new("hug<pad>hug\n");
     let mut tokenizer: Value = serde_json::from_str(&hug()).unwrap();
     tokenizer["added_tokens"][2]["special"] = json!(false);
@@ -447,7 +447,7 @@ fn a_token_with_a_role_that_is_not_marked_as_special_is_refused_too() {
 }
 
 #[test]
-fn files_of_tokenizers_are_read_for_what_they_are() {
+fn tokenizer_files_of_other_formats_are_recognised() {
     let case = Case::new("hug pug\n");
     // A byte order mark is left out, and said.
     case.write("marked.json", format!("\u{feff}{}", hug()));
@@ -553,7 +553,7 @@ fn files_of_tokenizers_are_read_for_what_they_are() {
 
 /// A fault in a tokenizer's file is found before the text is read, and shown with its place.
 #[test]
-fn a_damaged_tokenizer_is_found_before_anything_runs() {
+fn tokenizer_file_faults_are_found_before_anything_runs() {
     let project = Project::new(5);
     let path = project.path().join("pipelines/tiny.json");
     let manifest = fs::read_to_string(&path).unwrap();

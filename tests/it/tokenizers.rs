@@ -141,7 +141,7 @@ impl Project {
 
 /// Every shipped manifest plans on a machine that has nothing, not even a network.
 #[test]
-fn shipped_manifests_plan_on_a_bare_machine() {
+fn plan_of_shipped_manifests_needs_no_data_and_no_network() {
     let folder = tempfile::tempdir().unwrap();
     for part in ["pipelines", "data"] {
         fs::create_dir(folder.path().join(part)).unwrap();
@@ -177,7 +177,7 @@ fn shipped_manifests_plan_on_a_bare_machine() {
 
 /// From the hub, from a server, by hand: one key, one result, and one download.
 #[test]
-fn a_tokenizer_from_elsewhere_is_downloaded_once() {
+fn tokenizer_is_downloaded_once_from_hub_and_server() {
     let project = Project::new();
     let json = project.tokenizer_json(400);
     let digest = sha256(&json);
@@ -237,7 +237,7 @@ fn a_tokenizer_from_elsewhere_is_downloaded_once() {
 }
 
 #[test]
-fn a_download_that_is_not_what_was_pinned_is_refused() {
+fn tokenizer_download_with_another_checksum_is_refused() {
     let project = Project::new();
     let hub = hub(&[("tokenizer.json", b"{}".to_vec())]);
     let digest = sha256(b"something else");
@@ -260,7 +260,7 @@ fn a_download_that_is_not_what_was_pinned_is_refused() {
 
 /// By name and by path: the files are not ours to publish, so that without the kit beside the repository nothing runs.
 #[test]
-fn a_published_tokenizer_is_the_same_by_name_and_by_path() {
+fn tokenizer_published_has_one_key_by_name_and_by_path() {
     let kit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/kit/tokenizers.tar.zst");
     let Ok(packed) = fs::File::open(&kit) else {
         eprintln!("skipped: there is no `{}`", kit.display());
@@ -307,7 +307,7 @@ fn a_published_tokenizer_is_the_same_by_name_and_by_path() {
 }
 
 #[test]
-fn a_published_tokenizer_brought_by_hand_is_checked() {
+fn tokenizer_published_is_checked_when_brought_by_hand() {
     let project = Project::new();
     let tokenizer = |path: &str| json!({ "kind": "published", "name": "bert-base-uncased", "path": path });
     project.manifest(tokenizer("nowhere"), json!({}));
@@ -331,7 +331,7 @@ fn a_published_tokenizer_brought_by_hand_is_checked() {
 
 /// A URL where a path is meant is answered with what to write.
 #[test]
-fn a_url_in_the_place_of_a_path_is_answered() {
+fn tokenizer_url_in_place_of_a_path_has_a_hint() {
     let project = Project::new();
     let url = "hf://owner/name@main/tokenizer.json";
     for (tokenizer, answer) in [
@@ -393,7 +393,7 @@ fn learning() -> Value {
 /// A tokenizer larger than the shape is refused before its text is tokenized: by its name, by its file, by what is known of
 /// it, and where it has to be downloaded first, before the first token.
 #[test]
-fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
+fn tokenizer_larger_than_the_shape_is_refused_early() {
     let project = Project::new();
     let json = project.tokenizer_json(600);
     fs::write(project.path().join("t.json"), &json).unwrap();
@@ -447,7 +447,7 @@ fn a_tokenizer_that_the_network_has_no_room_for_is_refused_early() {
 
 /// What was taken out of a corpus's archive is answered with what to do, when planning.
 #[test]
-fn an_extracted_corpus_is_answered() {
+fn corpus_file_that_was_extracted_has_a_hint() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(
         folder.path().join("text8"),
@@ -468,7 +468,7 @@ fn an_extracted_corpus_is_answered() {
 }
 
 #[test]
-fn the_list() {
+fn tokenizers_are_listed() {
     insta::assert_snapshot!(transcript(mdlm().args(["tokenizers", "gpt2"])), @r#"
     exit 0
     --- stdout

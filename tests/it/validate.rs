@@ -29,7 +29,7 @@ fn broken() -> Vec<String> {
 }
 
 #[test]
-fn faults_as_workflow_commands() {
+fn validate_shows_faults_as_workflow_commands() {
     let folder = tempfile::tempdir().unwrap();
     fs::create_dir(folder.path().join("a,b")).unwrap();
     let manifest = fs::read_to_string(root().join("pipelines/quickstart.json")).unwrap();
@@ -88,7 +88,7 @@ fn check(schema: &Value, log: &Value) {
 }
 
 #[test]
-fn faults_as_sarif() {
+fn validate_shows_faults_as_sarif() {
     let mut arguments = broken();
     arguments.push("missing.json".to_owned());
     arguments.push("../../../../pipelines/text8.json".to_owned());
@@ -177,7 +177,7 @@ fn faults_as_sarif() {
 }
 
 #[test]
-fn one_format_at_a_time() {
+fn validate_takes_one_format_at_a_time() {
     let output = mdlm()
         .current_dir(root())
         .args(["validate", "--json", "--format", "sarif", "pipelines/text8.json"])
@@ -189,7 +189,7 @@ fn one_format_at_a_time() {
 
 /// The commands that README's YAML blocks and our own workflow give to a CI or to pre-commit do their work here.
 #[test]
-fn what_is_recommended_for_ci_works() {
+fn validate_in_ci_works_as_the_readme_recommends() {
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
     let snippets: String = readme
         .split("```yaml\n")

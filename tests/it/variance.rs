@@ -9,7 +9,7 @@ fn relative(candidate: &Value) -> f64 {
 }
 
 #[test]
-fn the_variance_of_a_trained_models_loss_is_measured() {
+fn variance_of_a_trained_models_loss_is_measured() {
     let project = Project::whole(300);
     let (code, _, talk) = printed(&mut project.mdlm("variance", &[]));
     assert_eq!(code, Some(2));
@@ -99,7 +99,7 @@ fn the_variance_of_a_trained_models_loss_is_measured() {
 }
 
 #[test]
-fn stages_without_a_choice_of_times_are_refused_with_a_way_out() {
+fn variance_refuses_stages_without_a_choice_of_times() {
     let project = Project::whole(60);
     let refused = |arguments: &[&str]| {
         let (code, output, talk) = printed(&mut project.mdlm("variance", arguments));

@@ -75,7 +75,7 @@ fn end_found(file: &[u8], archive_offset: ArchiveOffset) -> (bool, usize) {
 /// have behind it, up to the length of the file; where it looks for the start, it remembers all that might be a record,
 /// at twenty times their bytes and more.
 #[test]
-fn the_zip_crate_looks_for_the_directory_in_as_much_memory_as_the_file_is_long() {
+fn zip_crate_searches_the_directory_in_memory_as_long_as_the_file() {
     let filling = vec![0; 32 * MIB];
     let end = end_64(4, 44 + filling.len() as u64, 0, (0, 0), &filling);
     let file = [b"PK\x03\x04", &end[..]].concat();
@@ -101,7 +101,7 @@ fn the_zip_crate_looks_for_the_directory_in_as_much_memory_as_the_file_is_long()
 
 /// An end record that states more members than there can be is refused by both: no longer a reason.
 #[test]
-fn members_that_cannot_be_there_are_refused_by_the_zip_crate_too() {
+fn zip_crate_refuses_more_members_than_a_file_can_hold() {
     let end = end_64(4, 44, 1 << 32, (46 << 32, 0), &[]);
     let file = [b"PK\x03\x04", &end[..]].concat();
     let (found, memory) = end_found(&file, ArchiveOffset::Known(0));
@@ -114,7 +114,7 @@ fn members_that_cannot_be_there_are_refused_by_the_zip_crate_too() {
 /// Why the directory is not read by `ZipArchive`: of members of one name it knows the last alone, and it holds the whole
 /// directory, several times its bytes.
 #[test]
-fn the_zip_crates_archive_loses_members_and_holds_its_directory() {
+fn zip_crate_loses_members_and_holds_the_directory_in_memory() {
     let (one, entry) = stored("a.txt", b"one", 0);
     let two = stored("a.txt", b"two", one.len());
     let file = archive(&[(one, entry), two]);
@@ -146,7 +146,7 @@ fn the_zip_crates_archive_loses_members_and_holds_its_directory() {
 
 /// Why members are decoded here: the crate's decoders have no limits on what they hold.
 #[test]
-fn the_zip_crate_decodes_without_a_limit() {
+fn zip_crate_decodes_without_a_limit() {
     // The sixth level has a dictionary of 8 MiB.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Xz)

@@ -1,12 +1,12 @@
 //! zip (PKWARE's APPNOTE 6.3), read by its central directory, with the 64-bit extensions.
 //!
-//! The directory is read here, member by member, not by the crate `zip`. Tests in `tests/it/zip_bombs.rs` hold why: to find the
-//! directory, it takes as much memory as the file is long, and more
-//! (`the_zip_crate_looks_for_the_directory_in_as_much_memory_as_the_file_is_long`); its `ZipArchive` knows the last of
-//! several members of one name alone and holds the whole directory
-//! (`the_zip_crates_archive_loses_members_and_holds_its_directory`); its decoders have no limits on what they hold
-//! (`the_zip_crate_decodes_without_a_limit`). With its `ZipIterable`, which is unstable, keeps members of one name and reads
-//! one at a time, the end records would have to be found and checked here all the same, and members decoded.
+//! The directory is read here, member by member, not by the crate `zip`. Tests in `tests/it/zip_bombs.rs` hold why: to find
+//! the directory, it takes as much memory as the file is long, and more
+//! (`zip_crate_searches_the_directory_in_memory_as_long_as_the_file`); its `ZipArchive` knows the last of several members
+//! of one name alone and holds the whole directory (`zip_crate_loses_members_and_holds_the_directory_in_memory`); its
+//! decoders have no limits on what they hold (`zip_crate_decodes_without_a_limit`). With its `ZipIterable`, which is
+//! unstable, keeps members of one name and reads one at a time, the end records would have to be found and checked here all
+//! the same, and members decoded.
 //!
 //! The directory is what counts; local headers are only passed over. Every member's bytes must lie before the directory,
 //! and what comes out of it must have the length and the CRC-32 that the directory states.

@@ -6,9 +6,9 @@
 //!
 //! The crate `arrow` decodes the batches after every length of a message was checked against the bytes that exist. Its
 //! file reader trusts the sizes that a footer, a batch or a compressed buffer states
-//! (`the_arrow_crate_takes_what_a_file_states` in `tests/it/bombs.rs`), and with checks before it every batch would be
-//! read twice. A whole batch is in memory, so its size is bounded. Strings are decoded as bytes, so that the policy for
-//! invalid UTF-8 applies to them.
+//! (`arrow_crate_allocates_the_sizes_that_a_file_states` in `tests/it/bombs.rs`), and with checks before it every batch
+//! would be read twice. A whole batch is in memory, so its size is bounded. Strings are decoded as bytes, so that the
+//! policy for invalid UTF-8 applies to them.
 
 mod column;
 
