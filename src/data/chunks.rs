@@ -428,7 +428,7 @@ mod tests {
 
     /// What the tables say of every character, `tokenizers` does with it.
     #[test]
-    fn certain_classes_are_right() {
+    fn chunks_classes_of_characters_are_those_of_the_library() {
         let bytes = ByteLevel::new(false, true, true);
         let mut certain = 0;
         for character in '\0'..=char::MAX {
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn eight_bytes_are_classified_like_one() {
+    fn chunks_classes_of_eight_bytes_are_those_of_each_byte() {
         for byte in 0..=255 {
             for at in 0..8 {
                 let mut eight = *b"a1 \xc3Z[`{";
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_cut_as_stated() {
+    fn chunks_of_text_by_byte_level_and_words() {
         let cases: &[(&str, &[&str], &[&str])] = &[
             ("", &[], &[]),
             (" ", &[" "], &[]),
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn many_ends_at_once_are_those_found_one_by_one() {
+    fn chunks_by_blocks_end_where_those_one_by_one_do() {
         // Every two characters of ASCII beside each other, at every place of a block, and texts of every length.
         let all: Vec<char> = (0..128).map(char::from).collect();
         let pairs: String = all
@@ -568,13 +568,13 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
         #[test]
-        fn chunks_of_any_text_are_those_found_one_by_one(text in "[a-zA-Z0-9 '.,!é—中\u{a0}\n\t\u{0}-\u{7f}]{0,300}") {
+        fn chunks_of_any_text_end_where_those_one_by_one_do(text in "[a-zA-Z0-9 '.,!é—中\u{a0}\n\t\u{0}-\u{7f}]{0,300}") {
             same_chunks(&text);
         }
     }
 
     #[test]
-    fn words_are_distinguished_from_other_chunks() {
+    fn chunks_that_are_words_are_distinguished() {
         for word in ["a", " a", "été", " 12", " —", "--'", " '", "中文x"] {
             assert!(is_word(word), "{word:?}");
         }

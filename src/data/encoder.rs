@@ -737,7 +737,7 @@ mod tests {
     }
 
     #[test]
-    fn files_of_gpt2_are_what_the_library_makes_of_them() {
+    fn encoder_files_of_gpt2_are_those_of_the_library() {
         let quick = gpt2(None);
         assert!(quick.gpt2_files().is_some());
         let ours = quick.json().unwrap();
@@ -773,7 +773,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn the_ids_are_those_of_tokenizers(texts in proptest::collection::vec(hard(), 1..4)) {
+        fn encoder_ids_are_those_of_the_library(texts in proptest::collection::vec(hard(), 1..4)) {
             for tokenizer in &*TRAINED {
                 let encoders = Encoders::new(tokenizer, 0).unwrap();
                 prop_assert!(encoders.shared.cutter.is_some());
@@ -788,7 +788,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_that_share_a_slot_do_not_share_ids() {
+    fn encoder_cache_keeps_ids_of_chunks_in_one_slot_apart() {
         let tokenizer = &TRAINED[0];
         let encoders = Encoders::new(tokenizer, 0).unwrap();
         assert!(encoders.shared.words.is_some());
@@ -806,7 +806,7 @@ mod tests {
     }
 
     #[test]
-    fn tokenizers_that_look_across_are_not_cut() {
+    fn encoder_does_not_cut_text_for_tokenizers_that_look_across_chunks() {
         let json: serde_json::Value = serde_json::from_str(TRAINED[0].json().unwrap()).unwrap();
         let cutter = |change: &dyn Fn(&mut serde_json::Value)| {
             let mut json = json.clone();
@@ -836,7 +836,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_distinguish_chunks() {
+    fn encoder_cache_keys_distinguish_chunks() {
         let text = b"a\0ab\0\0 0123456789abcdef";
         let whole = key(text, 0, 1);
         assert_ne!(whole, key(text, 0, 2));

@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_other_languages_are_found_where_the_parser_stops() {
+    fn literals_of_other_languages_are_found_where_the_parser_stops() {
         let found = |text: &str| {
             let error = serde_json::from_str::<serde::de::IgnoredAny>(text).unwrap_err();
             Literal::at(text.as_bytes(), &error).map(|literal| literal.word)

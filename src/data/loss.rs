@@ -507,7 +507,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_encoding_without_unknown_token_drops_what_it_does_not_know() {
+    fn bpe_without_unknown_token_loses_unknown_text() {
         let model =
             json!({"type": "BPE", "vocab": {"h": 0, "u": 1, "g": 2, "ug": 3, " ": 4}, "merges": ["u g"]});
         // A gap has 33 bits for its place, 8 for its end, and its bytes.
@@ -541,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pre_tokenizer_or_normalizer_removes_is_lost() {
+    fn text_that_pre_tokenizer_or_normalizer_removes_is_lost() {
         let vocabulary: serde_json::Map<String, Value> = (0_u32..)
             .zip('a'..='z')
             .map(|(id, letter)| (letter.to_string(), json!(id)))
@@ -650,7 +650,7 @@ mod tests {
     }
 
     #[test]
-    fn the_spelling_of_a_byte_counts_as_the_byte() {
+    fn byte_fallback_tokens_count_as_their_byte() {
         let letters = [("<unk>", 0.0), ("o", -5.0), ("n", -5.0), ("e", -5.0)];
         let mut vocabulary: Vec<Value> = letters.iter().map(|piece| json!(piece)).collect();
         vocabulary.extend((0..=u8::MAX).map(|byte| json!([of_byte(byte), -1.0])));
@@ -667,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn normalizers_change_text_and_byte_level_words_show_it() {
+    fn normalizers_that_change_text_are_detected() {
         let mut vocabulary = serde_json::Map::new();
         for (id, character) in (0_u32..).zip(ByteLevel::alphabet()) {
             vocabulary.insert(character.to_string(), json!(id));

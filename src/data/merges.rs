@@ -156,7 +156,7 @@ mod tests {
 
     /// The example of the paper: low ×5, lower ×2, newest ×6, widest ×3.
     #[test]
-    fn the_papers_example() {
+    fn merges_are_those_of_the_papers_example() {
         let words: Vec<Word> = [("low", 5), ("lower", 2), ("newest", 6), ("widest", 3)]
             .map(|(word, count)| Word {
                 symbols: word.bytes().map(u32::from).collect(),
@@ -181,7 +181,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
 
         #[test]
-        fn the_quick_way_is_the_plain_way(
+        fn merges_found_incrementally_are_those_of_full_counts(
             words in proptest::collection::vec((proptest::collection::vec(0u32..4, 1..9), 1u64..5), 1..12),
             min_frequency in 1u64..4,
             merges in 0usize..20,

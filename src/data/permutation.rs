@@ -140,7 +140,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn every_row_comes_once(seed: u64, epoch in 0u64..1 << 40, length in 1u64..3000) {
+        fn permutation_has_every_row_once(seed: u64, epoch in 0u64..1 << 40, length in 1u64..3000) {
             let permutation = Permutation::new(seed, length);
             let mut seen = vec![false; length as usize];
             for index in 0..length {
@@ -151,7 +151,7 @@ mod tests {
         }
 
         #[test]
-        fn a_row_of_a_large_set_stays_inside(seed: u64, length in 1u64..1 << 48, share in 0.0..1.0f64) {
+        fn permutation_of_a_large_set_stays_inside(seed: u64, length in 1u64..1 << 48, share in 0.0..1.0f64) {
             let index = ((length as f64 * share) as u64).min(length - 1);
             prop_assert!(Permutation::new(seed, length).get(3, index) < length);
         }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_takes_every_row_equally_often() {
+    fn permutation_is_uniform_over_places() {
         let (n, epochs) = (5u64, 20_000u64);
         let permutation = Permutation::new(11, n);
         let mut counts = [[0u64; 5]; 5];
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn orders_differ_between_epochs_and_seeds() {
+    fn permutation_differs_between_epochs_and_seeds() {
         let order = |seed, epoch| -> Vec<u64> {
             let permutation = Permutation::new(seed, 100);
             (0..100).map(|i| permutation.get(epoch, i)).collect()

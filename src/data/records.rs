@@ -247,7 +247,7 @@ mod tests {
     use crate::data::write_json;
 
     #[test]
-    fn records_come_back_in_order_across_batches() {
+    fn records_are_read_back_in_order_across_batches() {
         let folder = tempfile::tempdir().unwrap();
         let mut writer = RecordWriter::new(folder.path());
         let count = BATCH_RECORDS + 10;

@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn without_settings_everything_stays() {
+    fn no_settings_keep_every_record() {
         let records = ["a", "b b", "a"];
         let (kept, left_out, full) = select(&source(), &records, 2);
         assert_eq!(kept, records);
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_records() {
+    fn range_of_records_keeps_those_inside() {
         let mut source = source();
         source.range = Some(range(RangeUnit::Records, 1, Some(3)));
         let (kept, left_out, full) = select(&source, &["a", "b", "c", "d"], 4);
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_of_characters_cuts_the_first_and_the_last_record() {
+    fn range_of_characters_cuts_the_first_and_the_last_record() {
         let records = ["añb", "cdé", "fgh", "ijk"];
         let cut = |from, to| {
             let mut source = source();
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_that_meet_make_the_whole() {
+    fn ranges_that_meet_make_the_whole_text() {
         let text = "eins zwei dräi vier";
         let part = |from, to| {
             let mut source = source();
@@ -417,7 +417,7 @@ mod tests {
     }
 
     #[test]
-    fn filters_see_the_natural_text_and_say_why() {
+    fn filters_see_detokenized_text_and_count_by_reason() {
         let mut source = source();
         source.detokenize = Some(vec![Detokenizer::Lm1b.into()]);
         source.filter = Some(Filter {
@@ -453,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_expression_is_refused() {
+    fn filter_with_a_malformed_expression_is_refused() {
         let mut source = source();
         source.filter = Some(Filter {
             excludes: Some("a(b".to_owned()),
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sample_is_a_share_and_its_own_for_each_seed() {
+    fn sample_is_a_fraction_that_differs_by_seed() {
         let texts: Vec<String> = (0..4000).map(|number| format!("record {number}")).collect();
         let records: Vec<&str> = texts.iter().map(String::as_str).collect();
         let mut source = source();
@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_ends_the_reading_and_the_counting() {
+    fn limit_ends_reading_and_counting() {
         let mut source = source();
         source.limit = Some(2);
         source.filter = Some(Filter {
@@ -499,7 +499,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_hashes_come_from_equal_texts_alone() {
+    fn unique_hashes_differ_for_different_texts() {
         assert_eq!(hash("a"), hash("a"));
         assert_ne!(hash("a"), hash("b"));
         let mut seen: HashSet<u128, BuildHasherDefault<Folded>> = HashSet::default();
@@ -549,7 +549,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(300))]
 
         #[test]
-        fn neither_batches_nor_threads_show(
+        fn batches_and_threads_do_not_change_the_selection(
             source in any_source(),
             texts in prop::collection::vec("[abé ,]{0,5}", 0..24),
             batch in 1usize..9,

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tokens_of_bytes_and_of_characters_are_exact() {
+    fn spelling_of_byte_and_character_tokens_is_exact() {
         // `Ġ` is the space and `Ã` and `©` the two bytes of é.
         let bytes = Spelling::of(
             &json!({
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn white_space_is_shared_out_where_it_is_no_tokens() {
+    fn spelling_shares_out_white_space_that_no_token_has() {
         let pieces = Spelling::of(
             &json!({
                 "decoder": { "type": "WordPiece", "prefix": "##" },
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_sentencepiece_hold_their_spaces() {
+    fn spelling_of_sentencepiece_includes_spaces() {
         let pieces = Spelling::of(
             &json!({
                 "decoder": { "type": "Metaspace" },

@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_byte_order_mark_is_left_out_and_said() {
+    fn byte_order_mark_is_left_out_with_a_warning() {
         let (text, warnings) = read_bytes(b"\xEF\xBB\xBF[PAD]\r\na\r\n");
         assert_eq!(text.unwrap(), "[PAD]\r\na\r\n");
         assert!(warnings[0].ends_with("vocab.txt` begins with a byte order mark, which is left out"));
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_plainly_another_thing_is_named() {
+    fn files_of_other_formats_are_named() {
         let utf16 = |text: &str, order: fn(u16) -> [u8; 2]| -> Vec<u8> {
             text.encode_utf16().flat_map(order).collect()
         };
@@ -334,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_json_in_a_tokenizer_is_named() {
+    fn literals_of_python_in_a_tokenizer_are_named() {
         for (json, expected, hint) in [
             (
                 "{\"model\": {\"type\": \"Unigram\",\n \"vocab\": [[\"a\", NaN]]}}",
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_tokens() {
+    fn lines_of_a_vocabulary_are_its_tokens() {
         assert_eq!(lines("a\r\nb \r\n\r\n").unwrap(), ["a", "b"]);
         let fault = |text: &str| lines(text).unwrap_err().to_string();
         assert_eq!(fault("a\n\nb\n"), "line 2: there is no token");

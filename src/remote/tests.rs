@@ -99,7 +99,7 @@ impl Fixture {
 }
 
 #[test]
-fn two_stores_share_what_one_of_them_made() {
+fn push_and_fetch_share_an_artifact_between_stores() {
     let fixture = fixture();
     let remote = fixture.remote();
     assert!(remote.find(&fixture.record.key).is_none());
@@ -135,7 +135,7 @@ fn two_stores_share_what_one_of_them_made() {
 }
 
 #[test]
-fn a_poisoned_record_is_refused_and_reported() {
+fn corrupt_record_is_refused_and_reported() {
     let fixture = fixture();
     fixture.pushed();
     let refused = |why: &str| {
@@ -178,7 +178,7 @@ fn a_poisoned_record_is_refused_and_reported() {
 }
 
 #[test]
-fn a_poisoned_truncated_or_missing_file_is_refused_and_replaced() {
+fn corrupt_truncated_or_missing_file_is_refused_and_replaced() {
     for (file, content, why) in [
         (
             "train/1.arrow",
@@ -210,7 +210,7 @@ fn a_poisoned_truncated_or_missing_file_is_refused_and_replaced() {
 }
 
 #[test]
-fn a_fetch_resumes_where_it_was_cut_off() {
+fn resume_of_a_fetch_that_was_cut_off() {
     let fixture = fixture();
     let remote = fixture.pushed();
     let store = fixture.there();
@@ -244,7 +244,7 @@ fn a_fetch_resumes_where_it_was_cut_off() {
 }
 
 #[test]
-fn a_push_of_a_corrupt_artifact_or_to_a_read_only_remote_is_refused() {
+fn push_of_a_corrupt_artifact_or_to_a_read_only_remote_is_refused() {
     let fixture = fixture();
     let place = fixture.here().artifact_path(&fixture.record.artifact);
     for (file, content) in [
@@ -274,7 +274,7 @@ fn a_push_of_a_corrupt_artifact_or_to_a_read_only_remote_is_refused() {
 }
 
 #[test]
-fn what_is_no_remote_is_an_error_with_a_way_out() {
+fn url_that_is_no_remote_is_an_error_with_a_hint() {
     let error = |url: &str| {
         let error = Remote::open_with(url, true, Settings::default()).unwrap_err();
         assert!(error.hint_text().is_some(), "{error}");
@@ -302,7 +302,7 @@ fn what_is_no_remote_is_an_error_with_a_way_out() {
 
 /// An unreachable remote is asked once and reported once.
 #[test]
-fn a_run_continues_without_a_remote_that_does_not_answer() {
+fn unreachable_remote_is_reported_once_and_the_run_continues() {
     let fixture = fixture();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -397,7 +397,7 @@ fn serve(s3: &Mutex<S3>, request: &Request) -> Reply {
 
 /// A server that speaks S3, refuses every seventh request for now and cuts every other large answer off.
 #[test]
-fn a_bucket_behind_a_bad_line_is_a_remote() {
+fn bucket_behind_an_unreliable_connection_is_a_remote() {
     let fixture = fixture();
     let (s3, count) = (Arc::new(Mutex::new(S3::default())), AtomicUsize::new(0));
     let there = s3.clone();

@@ -207,7 +207,7 @@ mod tests {
 
     /// The second half of a word keeps its apostrophe where the tokenizer cut it off.
     #[test]
-    fn words_with_an_apostrophe_inside() {
+    fn apostrophes_inside_words_are_kept() {
         let cases = [
             ("called O 'Reilly 's remarks", "called O'Reilly's remarks"),
             ("O 'Brien", "O'Brien"),
@@ -234,7 +234,7 @@ mod tests {
 
     /// One quote alone does not say whether it opens, closes or marks a possessive; the others of its line do.
     #[test]
-    fn single_quotes() {
+    fn single_quotes_follow_the_others_of_the_line() {
         let cases = [
             ("goes ' I want my child back ' .", "goes 'I want my child back'."),
             (
@@ -274,7 +274,7 @@ mod tests {
 
     /// Quotes pair up: a word in `s` before one that opens is not a possessive where the others of the line are pairs.
     #[test]
-    fn single_quotes_in_pairs() {
+    fn single_quotes_in_pairs_are_no_possessives() {
         let cases = [
             (
                 "misses ' home ' and knows ' why '",
@@ -333,7 +333,7 @@ mod tests {
 
     /// Possessives that quotes in pairs must not take away.
     #[test]
-    fn plural_possessives() {
+    fn plural_possessives_are_kept_beside_pairs_of_quotes() {
         let cases = [
             ("the boys ' books", "the boys' books"),
             (
@@ -398,7 +398,7 @@ mod tests {
 
     /// A letter or a contraction's end between quotes is quoted after words that no contraction follows.
     #[test]
-    fn quoted_letters() {
+    fn quoted_letters_are_no_contractions() {
         let cases = [
             ("the letter ' s ' and ' t ' are", "the letter 's' and 't' are"),
             (
@@ -435,7 +435,7 @@ mod tests {
 
     /// Quotes are decided some thousands at a time; a line with more of them loses none.
     #[test]
-    fn a_line_of_very_many_quotes() {
+    fn quotes_of_a_very_long_line_are_kept() {
         let text = "a ' b ' c \" d \" ".repeat(5000);
         let expected = "a 'b' c \"d\" ".repeat(5000);
         assert_eq!(detokenize(Wikitext, &text), expected.trim_end());
@@ -509,7 +509,7 @@ mod tests {
     }
 
     #[test]
-    fn several_in_order() {
+    fn rules_apply_in_order() {
         let text = detokenize_by_all(&[Lambada.into(), Lm1b.into()], "“ Yes , ” he said .");
         assert_eq!(text, "\n\"Yes,\" he said.");
         assert!(matches!(
@@ -558,12 +558,12 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(3000))]
 
         #[test]
-        fn what_is_natural_stays(text in pieces()) {
+        fn natural_text_stays(text in pieces()) {
             holds(&text)?;
         }
 
         #[test]
-        fn any_string_is_taken(text in "\\PC{0,40}", wild: String) {
+        fn any_string_is_detokenized(text in "\\PC{0,40}", wild: String) {
             holds(&text)?;
             holds(&wild)?;
         }

@@ -213,7 +213,7 @@ mod tests {
     ));
 
     #[test]
-    fn as_the_authors_functions_return_it() {
+    fn published_rules_return_what_the_authors_functions_do() {
         let cases: Vec<serde_json::Value> = serde_json::from_str(GOLDEN).unwrap();
         assert!(cases.len() > 100);
         for case in cases {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_wikitext_keeps_its_line_break_and_its_first_space() {
+    fn published_wikitext_keeps_line_break_and_first_space() {
         assert_eq!(detokenize(Detokenizer::Wikitext, " = Title = "), " = Title =\n");
         assert_eq!(detokenize(Detokenizer::Wikitext, " = Title = \n"), " = Title =\n");
         assert_eq!(detokenize(Detokenizer::Wikitext, " a , b . "), " a, b.\n");

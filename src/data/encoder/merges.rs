@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_are_spelt_as_the_library_does() {
+    fn bytes_are_spelled_as_in_the_library() {
         let spelt = spelling();
         let mut sorted = spelt.to_vec();
         sorted.sort_unstable();

@@ -307,7 +307,7 @@ mod tests {
     const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
 
     #[test]
-    fn places_of_the_hub() {
+    fn hub_urls_are_parsed() {
         let place = |url: &str| match RemotePlace::parse(url).unwrap() {
             RemotePlace::Hub(place) => {
                 let commit = place.is_commit();
@@ -371,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn buckets_and_what_is_none() {
+    fn bucket_urls_are_parsed_and_others_refused() {
         let RemotePlace::Bucket(place) = RemotePlace::parse("gs://bucket/a/b*.txt").unwrap() else {
             panic!()
         };
@@ -414,7 +414,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn urls_are_shown_without_secrets() {
         assert_eq!(
             shown("https://me:secret@host:8/a/b?sig=x#y"),
             "https://host:8/a/b"

@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn proxies_as_curl_takes_them() {
+    fn proxies_are_read_as_curl_reads_them() {
         let proxies = settings(&[
             ("HTTP_PROXY", "http://a"),
             ("http_proxy", "http://b"),
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_the_hub() {
+    fn hub_token_is_read_from_variable_or_file() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("token"), "from a file\n").unwrap();
         let home = folder.path().to_str().unwrap();

@@ -380,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_is_shown_without_its_password() {
+    fn proxy_is_shown_without_its_password() {
         assert_eq!(shown_proxy("socks5://me:secret@host:1"), "socks5://host:1");
         let settings = Settings {
             proxies: super::super::settings::Proxies {

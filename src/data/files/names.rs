@@ -196,7 +196,7 @@ mod tests {
     use Unwanted::{Hidden, System};
 
     #[test]
-    fn names_that_are_passed_over() {
+    fn hidden_and_system_names_are_skipped() {
         let cases = [
             ("a.txt", None),
             ("_a.txt", None),
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_that_name_what_is_passed_over() {
+    fn patterns_can_name_hidden_and_system_files() {
         assert_eq!(unwanted(".a.txt", Some(".*")), None);
         assert_eq!(unwanted(".DS_Store", Some(".*")), Some(System));
         assert_eq!(unwanted("._a.txt", Some("._*")), None);
@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_excluded_and_by_which_pattern() {
+    fn exclude_patterns_match_files_and_folders() {
         let patterns = ["old", "a/*.md", "**/test-*", "x[1].txt", "none/"].map(str::to_owned);
         let mut exclusions = Exclusions::new(&patterns).unwrap();
         for (path, excluded) in [
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_passed_over_for_any_of_their_parts() {
+    fn paths_are_skipped_for_any_hidden_part() {
         assert_eq!(unwanted_path("a/b.txt", &[]), None);
         assert_eq!(unwanted_path("./a/b.txt", &[]), None);
         assert_eq!(unwanted_path("__MACOSX/a/._b.txt", &[]), Some(System));

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn manifests_are_known_by_what_they_say() {
+    fn manifests_and_reports_are_recognised_by_content() {
         let manifest = br#"{ "name": "a", "seed": 1, "stages": { "text": { "kind": "source" } } }"#;
         assert!(is_manifest(manifest));
         assert!(begins_manifest(manifest));

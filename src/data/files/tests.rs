@@ -106,7 +106,7 @@ fn globs_expand_in_order_and_once() {
 }
 
 #[test]
-fn a_glob_passes_over_what_it_does_not_name() {
+fn globs_skip_hidden_and_system_files_they_do_not_name() {
     let folder = Folder::new(&[
         "a.txt",
         ".b.txt",
@@ -172,7 +172,7 @@ fn a_glob_passes_over_what_it_does_not_name() {
 }
 
 #[test]
-fn a_glob_enters_no_store_whatever_it_is_called() {
+fn globs_enter_no_store_of_any_name() {
     let folder = Folder::new(&["a.txt"]);
     folder.store(".mdlm");
     folder.store("results");
@@ -205,7 +205,7 @@ fn a_glob_enters_no_store_whatever_it_is_called() {
 }
 
 #[test]
-fn reports_and_manifests_are_no_text() {
+fn globs_skip_reports_and_manifests() {
     let folder = Folder::new(&["a.html", "a.json", "data/m.json"]);
     let manifest = r#"{ "name": "a", "seed": 1, "stages": { "text": { "kind": "source" } } }"#;
     for name in ["m.json", "data/m.json"] {
@@ -227,7 +227,7 @@ fn reports_and_manifests_are_no_text() {
 }
 
 #[test]
-fn what_is_excluded_is_not_read() {
+fn exclude_leaves_out_files_and_folders() {
     let folder = Folder::new(&[
         "a.txt",
         "b[1].txt",
@@ -268,7 +268,7 @@ fn what_is_excluded_is_not_read() {
 }
 
 #[test]
-fn an_excluded_file_is_excluded_under_all_its_names() {
+fn exclude_leaves_out_a_file_under_all_its_names() {
     let folder = Folder::new(&["d/a.txt", "d/b.txt", "held/c.txt", "e.txt"]);
     folder.link("a.txt", "d/z.txt");
     folder.link("../held/c.txt", "d/y.txt");
@@ -288,7 +288,7 @@ fn an_excluded_file_is_excluded_under_all_its_names() {
 }
 
 #[test]
-fn a_file_is_read_once_whatever_leads_to_it() {
+fn links_and_repeated_patterns_read_a_file_once() {
     let folder = Folder::new(&["a.txt", "b.txt", "data/x.txt", "data/v2/y.txt"]);
     let (names, lines) = folder.names(&["*.txt", "a.txt", "./b.txt", "data/../a.txt"], &[]);
     assert_eq!(names, ["a.txt", "b.txt"]);
@@ -347,7 +347,7 @@ fn a_file_is_read_once_whatever_leads_to_it() {
 
 /// A file that is excluded by its name is excluded under all its names; an excluded folder is not searched.
 #[test]
-fn a_hard_link_to_a_file_of_an_excluded_folder_is_read() {
+fn hard_link_to_a_file_of_an_excluded_folder_is_read() {
     let folder = Folder::new(&["old/a.txt", "b.txt"]);
     fs::hard_link(folder.base().join("old/a.txt"), folder.base().join("c.txt")).unwrap();
     assert_eq!(folder.names(&["**/*.txt"], &["old/*.txt"]).0, ["b.txt"]);
@@ -356,7 +356,7 @@ fn a_hard_link_to_a_file_of_an_excluded_folder_is_read() {
 
 /// Folders that all lead to each other have ways without number.
 #[test]
-fn a_net_of_links_is_walked_in_no_time() {
+fn links_in_cycles_are_walked_in_short_time() {
     let names: Vec<String> = (0..12).map(|n| format!("d{n}")).collect();
     let files: Vec<String> = names.iter().map(|name| format!("{name}/a.txt")).collect();
     let folder = Folder::new(&files.iter().map(String::as_str).collect::<Vec<_>>());
@@ -403,7 +403,7 @@ fn pipes_and_devices_are_refused_at_once() {
 }
 
 #[test]
-fn a_dangling_link_is_reported_as_one() {
+fn dangling_link_is_reported_as_one() {
     let folder = Folder::new(&["b.txt"]);
     folder.link("gone.txt", "a.txt");
     folder.link("c.txt", "c.txt");
@@ -445,7 +445,7 @@ fn a_dangling_link_is_reported_as_one() {
 
 /// A folder by another encoding's name is not a reason to read nothing beside it.
 #[test]
-fn names_that_are_not_utf8() {
+fn names_that_are_not_utf8_are_errors_where_a_pattern_matches() {
     use std::os::unix::ffi::OsStrExt as _;
     let folder = Folder::new(&["a.txt", "b/c.txt"]);
     let odd = folder.base().join(std::ffi::OsStr::from_bytes(b"caf\xE9"));
@@ -470,7 +470,7 @@ fn names_that_are_not_utf8() {
 }
 
 #[test]
-fn what_comes_through_pipes_has_its_own_name() {
+fn piped_text_is_a_file_named_dash() {
     let folder = Folder::new(&["spool"]);
     let piped = [Piped {
         name: "-".to_owned(),

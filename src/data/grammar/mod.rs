@@ -515,7 +515,7 @@ rule intro w:who =
 ";
 
     #[test]
-    fn figures_equal_those_of_all_records_taken_together() {
+    fn entropy_equals_that_of_all_records_enumerated() {
         let grammar = grammar(SMALL);
         // 36 sentences of the first form and 12 of the second; 4,000 draws meet each.
         let mut all = BTreeMap::new();
@@ -706,7 +706,7 @@ rule intro w:who =
     }
 
     #[test]
-    fn the_news_keep_their_promises() {
+    fn news_have_the_stated_entropy_and_vocabulary() {
         let entropy = NEWS.entropy();
         assert!(NEWS.vocabulary() >= 1000, "{}", NEWS.vocabulary());
         assert!(entropy.most_words <= 25, "{entropy:?}");
@@ -724,7 +724,7 @@ rule intro w:who =
     }
 
     #[test]
-    fn the_briefs_keep_their_promises() {
+    fn briefs_have_the_stated_entropy_and_vocabulary() {
         let briefs = Grammar::open(Path::new("data/briefs.grammar")).unwrap();
         let entropy = briefs.entropy();
         // Every kind of brief fits a row of the shape `quickstart` with BOS and EOS, a word a token.
@@ -742,7 +742,7 @@ rule intro w:who =
     }
 
     #[test]
-    fn the_mean_surprise_of_news_is_their_entropy() {
+    fn news_have_a_mean_surprise_equal_to_their_entropy() {
         let records: Vec<Record> = (0..4000).map(|i| NEWS.record(family(17), i)).collect();
         let near = |figure: &dyn Fn(&Record) -> f64, exact: f64| {
             let n = records.len() as f64;
@@ -842,7 +842,7 @@ rule intro w:who =
         }
 
         #[test]
-        fn any_text_is_a_grammar_or_an_error(text in "(class|feature|rule|[ab:=/*{}<>.,\\-0-9 ]|record|\n  \
+        fn any_text_parses_or_is_an_error(text in "(class|feature|rule|[ab:=/*{}<>.,\\-0-9 ]|record|\n  \
              |\n){0,40}") {
             let _ = Grammar::parse(&text, "g");
         }

@@ -351,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn every_faulty_sequence_is_replaced_once() {
+    fn invalid_utf8_sequences_are_replaced_once_each() {
         for (text, expected) in [
             (&b""[..], ""),
             (b"a", "a"),
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_surrogate_pair_is_named() {
+    fn surrogate_without_its_half_is_named() {
         let words = |text: &[u8], escaped| {
             surrogate(text, 1, TextContainer::Json { escaped }).map(|(message, _)| message)
         };

@@ -230,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_for_forms_known_by_their_bytes_fit_a_file_of_any_name() {
+    fn hint_commands_for_unread_formats_fit_any_file_name() {
         for (head, command) in [
             (
                 &b"\x5D\0\0\x80\0\xFF\xFF"[..],
@@ -248,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn formats_are_recognised_by_bytes_and_names() {
+    fn unread_formats_are_recognised_by_bytes_and_names() {
         let cases: &[(&str, &[u8], Option<&str>)] = &[
             ("a", b"\x04\x22\x4D\x18@", Some("LZ4")),
             ("a.txt.lz4", b"text\n", None),

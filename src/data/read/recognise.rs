@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_states_the_format() {
+    fn format_is_recognised_by_name_and_first_bytes() {
         let cases = [
             ("a.txt", "text"),
             ("a", "text"),

@@ -283,7 +283,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_store_in_an_archive_is_recognised_by_the_names_in_it() {
+    fn store_in_an_archive_is_recognised_by_member_names() {
         let mut stores = Stores::default();
         for name in [
             "./st/version",
@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_that_shows_itself_late_is_never_read_in_part_in_silence() {
+    fn store_recognised_after_members_were_read_is_an_error() {
         let digest = "0123456789abcdef".repeat(4);
         let artifact = format!("st/artifacts/{digest}/a.txt");
         let mut stores = Stores::default();

@@ -197,7 +197,7 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn every_format_is_read_in_every_wrapping() {
+fn every_format_is_read_in_every_compression_and_archive() {
     let three = ["one", "two", "thrée"];
     let compressions: [(&str, Wrap); 4] = [
         ("", <[u8]>::to_vec),
@@ -236,7 +236,7 @@ fn every_format_is_read_in_every_wrapping() {
 }
 
 #[test]
-fn a_form_is_recognised_by_its_bytes_and_stated_ones_win() {
+fn format_is_recognised_by_bytes_unless_stated() {
     let parquet = parquet_of(&["a"]);
     assert_eq!(texts(&parquet, "data", json!({})), ["a"]);
     assert_eq!(texts(&arrow_file(&["a"]), "data.txt", json!({})), ["a"]);
@@ -262,7 +262,7 @@ fn a_form_is_recognised_by_its_bytes_and_stated_ones_win() {
 }
 
 #[test]
-fn nothing_is_read_from_nothing() {
+fn empty_files_have_no_records_or_are_errors() {
     for name in ["a.txt", "a", "a.jsonl", "a.csv", "a.tsv"] {
         for content in [&b""[..], b"\xEF\xBB\xBF", b"\n", b"\r\n\r\n"] {
             assert_eq!(
@@ -298,14 +298,14 @@ fn forty() -> Vec<String> {
 }
 
 #[test]
-fn an_error_of_the_callback_is_passed_on_unchanged() {
+fn error_of_the_callback_is_passed_on_unchanged() {
     let mut each = |_: &str, _: Here| Err(Error::environment("disk full"));
     let error = records_of(gzip(b"a").into(), "a", &Reading::default(), &mut each).unwrap_err();
     assert_eq!(error.to_string(), "disk full");
 }
 
 #[test]
-fn files_are_read_from_disk_and_large_copies_go_there() {
+fn large_members_are_copied_to_disk() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a.parquet.zst");
     let many: Vec<String> = (0..60_000)

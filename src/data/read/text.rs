@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn records_are_cut_as_stated() {
+    fn records_are_lines_paragraphs_or_files() {
         let cases: &[(&str, RecordUnit, &[&str])] = &[
             ("a\nb\n", Line, &["a", "b"]),
             ("a\nb", Line, &["a", "b"]),
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fault_is_placed() {
+    fn invalid_utf8_is_an_error_with_its_place() {
         let error = read(b"\xEF\xBB\xBFone\ntw\xC3\xA9 \xFFo\n", Line).unwrap_err();
         let text = error.to_string();
         assert!(
@@ -433,7 +433,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn any_bytes_end_in_records_or_an_error(bytes: Vec<u8>) {
+        fn any_bytes_are_records_or_an_error(bytes: Vec<u8>) {
             for unit in [Line, Paragraph, Whole] {
                 if let Ok(records) = read(&bytes, unit) {
                     prop_assert!(records.iter().all(|r| !r.trim().is_empty()));
@@ -442,7 +442,7 @@ mod tests {
         }
 
         #[test]
-        fn lines_lose_nothing(lines in proptest::collection::vec("[a-z é]{0,12}", 0..20)) {
+        fn lines_are_all_read(lines in proptest::collection::vec("[a-z é]{0,12}", 0..20)) {
             let kept: Vec<&String> = lines.iter().filter(|l| !l.trim().is_empty()).collect();
             let found = read(lines.join("\n").as_bytes(), Line).unwrap();
             prop_assert_eq!(found.iter().collect::<Vec<_>>(), kept);

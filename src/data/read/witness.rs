@@ -145,7 +145,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_read_in_one_go_has_the_files_digest() {
+    fn witness_of_sequential_reads_has_the_files_digest() {
         let witness = Witness::default();
         witness.saw(0, b"one ");
         witness.saw(4, b"two");
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn stretches_are_compared_with_the_file() {
+    fn witness_compares_separate_reads_with_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, "0123456789").unwrap();
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_read_in_too_many_places_is_not_vouched_for() {
+    fn witness_of_too_many_reads_has_no_digest() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a");
         std::fs::write(&path, "00").unwrap();

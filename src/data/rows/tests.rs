@@ -65,7 +65,7 @@ fn write(folder: &Path, header: &Header, format: RowFormat, rows: u64, shard_row
 }
 
 #[test]
-fn rows_come_back_as_they_were_written() {
+fn rows_are_read_back_as_written() {
     for format in [RowFormat::Arrow, RowFormat::Parquet] {
         // Vocabularies on both sides of 16 bits; shard sizes that divide the rows, do not, and exceed them.
         for (vocabulary, padded, rows, shard_rows) in [
@@ -93,7 +93,7 @@ fn rows_come_back_as_they_were_written() {
 }
 
 #[test]
-fn rows_cross_batches() {
+fn rows_are_read_across_batches() {
     // 65,536 tokens a row make batches of 16 rows.
     for format in [RowFormat::Arrow, RowFormat::Parquet] {
         let folder = tempfile::tempdir().unwrap();
@@ -109,7 +109,7 @@ fn rows_cross_batches() {
 }
 
 #[test]
-fn the_bytes_of_a_shard_are_a_function_of_its_rows() {
+fn shard_bytes_are_a_function_of_its_rows() {
     for format in [RowFormat::Arrow, RowFormat::Parquet] {
         let digest = || {
             let folder = tempfile::tempdir().unwrap();
@@ -181,12 +181,12 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
-    fn a_damaged_arrow_shard_never_panics(at: usize, value in 1u8.., cut: usize) {
+    fn damaged_arrow_shard_never_panics(at: usize, value in 1u8.., cut: usize) {
         survive(RowFormat::Arrow, at, value, cut);
     }
 
     #[test]
-    fn a_damaged_parquet_shard_never_panics(at: usize, value in 1u8.., cut: usize) {
+    fn damaged_parquet_shard_never_panics(at: usize, value in 1u8.., cut: usize) {
         survive(RowFormat::Parquet, at, value, cut);
     }
 }

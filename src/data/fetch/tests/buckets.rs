@@ -151,7 +151,7 @@ fn at(cloud: Cloud, key: &str) -> String {
 }
 
 #[test]
-fn objects_of_servers_that_speak_s3_gcs_and_azure() {
+fn buckets_of_s3_gcs_and_azure_are_listed_and_read() {
     for cloud in CLOUDS {
         objects_of(cloud);
     }
@@ -261,7 +261,7 @@ fn objects_of(cloud: Cloud) {
 }
 
 #[test]
-fn an_object_that_changes_meanwhile_is_not_spliced() {
+fn resume_restarts_when_the_object_has_changed() {
     let (old, new) = (content(60_000, 46), content(60_000, 47));
     for cloud in CLOUDS {
         let first = serve(cloud, [("x".to_owned(), old.clone())].into());
@@ -287,7 +287,7 @@ fn an_object_that_changes_meanwhile_is_not_spliced() {
 }
 
 #[test]
-fn a_bucket_that_asks_for_patience_gets_it() {
+fn retries_wait_as_long_as_a_bucket_asks() {
     let bytes = content(60_000, 48);
     for cloud in CLOUDS {
         let answer = serve(cloud, [("x".to_owned(), bytes.clone())].into());
@@ -336,7 +336,7 @@ fn a_bucket_that_asks_for_patience_gets_it() {
 }
 
 #[test]
-fn a_bucket_is_not_asked_in_the_clear_unless_that_is_allowed() {
+fn buckets_are_asked_without_tls_only_if_allowed() {
     for cloud in CLOUDS {
         let server = Server::start(serve(cloud, [("x".to_owned(), vec![1])].into()));
         let mut settings = settings_of(cloud, &server);
@@ -348,7 +348,7 @@ fn a_bucket_is_not_asked_in_the_clear_unless_that_is_allowed() {
 }
 
 #[test]
-fn buckets_of_every_kind_are_made_ready() {
+fn buckets_of_every_cloud_open_from_the_environment() {
     let variables = [
         ("AZURE_STORAGE_ACCOUNT_NAME", "account"),
         ("AZURE_SKIP_SIGNATURE", "true"),
@@ -374,7 +374,7 @@ fn buckets_of_every_kind_are_made_ready() {
 }
 
 #[test]
-fn objects_in_memory() {
+fn buckets_in_memory_are_listed_and_read() {
     let store = Arc::new(object_store::memory::InMemory::new());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()

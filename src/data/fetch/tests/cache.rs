@@ -8,7 +8,7 @@ use crate::data::fetch::cache::Partial;
 use crate::error::Kind;
 
 #[test]
-fn a_file_is_downloaded_once_and_found_again_without_the_network() {
+fn cache_serves_a_downloaded_file_without_the_network() {
     let bytes = content(100_000, 1);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, Some("\"a\"")));
@@ -61,7 +61,7 @@ fn a_file_is_downloaded_once_and_found_again_without_the_network() {
 }
 
 #[test]
-fn of_two_at_once_one_downloads() {
+fn cache_lets_one_of_two_processes_download() {
     let bytes = content(300_000, 18);
     let served = bytes.clone();
     let case = Case::new(move |request| Reply {
@@ -106,7 +106,7 @@ fn cancel_ends_the_wait_for_another_download() {
 }
 
 #[test]
-fn damaged_files_of_the_cache_are_ignored() {
+fn cache_ignores_damaged_files() {
     let bytes = content(200_000, 19);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, Some("\"a\"")));
@@ -176,7 +176,7 @@ fn damaged_files_of_the_cache_are_ignored() {
 }
 
 #[test]
-fn a_download_that_is_whole_and_was_not_renamed_needs_no_network() {
+fn cache_takes_a_complete_download_that_was_not_renamed() {
     let bytes = content(1_000, 20);
     let folder = tempfile::tempdir().unwrap();
     let remote = unpinned("https://nowhere.invalid/x".to_owned());
@@ -196,7 +196,7 @@ fn a_download_that_is_whole_and_was_not_renamed_needs_no_network() {
 }
 
 #[test]
-fn files_brought_by_hand_are_hashed() {
+fn checksum_of_files_by_hand_is_computed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("x");
     let cancel = Cancel::default();

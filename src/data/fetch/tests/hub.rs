@@ -134,7 +134,7 @@ impl Hub {
 }
 
 #[test]
-fn files_of_the_hub_are_listed_checked_and_found_again() {
+fn hub_files_are_listed_checked_and_cached() {
     let files = vec![
         ("README.md", content(500, 30), false),
         ("data/train-1.parquet", content(20_000, 31), true),
@@ -202,7 +202,7 @@ fn files_of_the_hub_are_listed_checked_and_found_again() {
 
 /// A repository has files beside its text, and a bucket marks of those who wrote to it.
 #[test]
-fn globs_pass_over_hidden_files_and_system_files() {
+fn hub_globs_skip_hidden_and_system_files() {
     let case = Hub::new(&[
         (".gitattributes", content(10, 40), false),
         ("a.txt", content(20, 41), false),
@@ -230,7 +230,7 @@ fn globs_pass_over_hidden_files_and_system_files() {
 }
 
 #[test]
-fn what_is_excluded_is_not_downloaded() {
+fn exclude_leaves_out_files_of_the_hub() {
     let case = Hub::new(&[
         ("README.md", content(10, 50), false),
         ("data/.part.crc", content(10, 51), false),
@@ -343,7 +343,7 @@ fn hub_files_must_match_the_listing() {
 }
 
 #[test]
-fn a_token_does_not_travel_in_the_clear() {
+fn hub_token_is_sent_only_over_tls() {
     let cancel = Cancel::default();
     let token = |url: &str| {
         let settings = Settings {

@@ -48,7 +48,7 @@ fn forget_makes_the_next_run_download_again() {
 }
 
 #[test]
-fn content_stays_while_another_url_names_it() {
+fn forget_keeps_content_that_another_url_names() {
     let bytes = content(1_000, 72);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, None));
@@ -74,7 +74,7 @@ fn content_stays_while_another_url_names_it() {
 }
 
 #[test]
-fn content_stays_while_a_process_may_read_it_and_can_be_deleted_later() {
+fn forget_keeps_content_that_a_process_reads() {
     let bytes = content(1_000, 73);
     let served = bytes.clone();
     let case = Case::new(move |request| file(request, &served, None));
@@ -93,7 +93,7 @@ fn content_stays_while_a_process_may_read_it_and_can_be_deleted_later() {
 }
 
 #[test]
-fn a_download_in_progress_is_left_alone() {
+fn forget_leaves_a_download_in_progress() {
     let bytes = content(300_000, 74);
     let served = bytes.clone();
     let case = Case::new(move |request| Reply {
@@ -151,7 +151,7 @@ fn forget_deletes_a_download_that_has_begun() {
 }
 
 #[test]
-fn damaged_records_are_no_obstacle() {
+fn forget_and_list_work_beside_damaged_records() {
     let case = Case::new(|request| file(request, &content(1_000, 76), None));
     let folder = case.folder.path();
     case.unpinned().unwrap();

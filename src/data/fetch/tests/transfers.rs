@@ -38,7 +38,7 @@ fn resume_without_a_validator_needs_a_checksum() {
 }
 
 #[test]
-fn a_file_that_changes_meanwhile_is_not_spliced() {
+fn resume_restarts_when_the_file_has_changed() {
     let (old, new) = (content(80_000, 4), content(90_000, 5));
     let served = (old.clone(), new.clone());
     // As the standard says, and as a server does that knows no If-Range.
@@ -78,7 +78,7 @@ fn resume_restarts_at_a_server_without_ranges() {
 }
 
 #[test]
-fn a_length_that_is_too_long_is_noticed() {
+fn length_header_that_is_too_long_is_an_error() {
     let bytes = content(10_000, 7);
     let served = bytes.clone();
     let case = Case::new(move |request| {
@@ -96,7 +96,7 @@ fn a_length_that_is_too_long_is_noticed() {
 }
 
 #[test]
-fn a_length_that_is_too_short_is_noticed_where_there_is_a_checksum() {
+fn length_header_that_is_too_short_is_an_error_with_a_checksum() {
     let bytes = content(10_000, 8);
     let served = bytes.clone();
     let case = Case::new(move |request| Reply {
@@ -114,7 +114,7 @@ fn a_length_that_is_too_short_is_noticed_where_there_is_a_checksum() {
 }
 
 #[test]
-fn without_a_length_a_checksum_is_needed() {
+fn length_header_that_is_absent_needs_a_checksum() {
     let bytes = content(10_000, 9);
     let served = bytes.clone();
     let case = Case::new(move |_| Reply {
@@ -136,7 +136,7 @@ fn without_a_length_a_checksum_is_needed() {
 }
 
 #[test]
-fn a_wrong_content_is_refused_and_leaves_nothing() {
+fn checksum_of_other_content_is_refused_and_leaves_no_file() {
     let case = Case::new(|request| file(request, b"something else", Some("\"a\"")));
     let error = case.pinned(b"the file").unwrap_err();
     let text = error.to_string();
@@ -150,7 +150,7 @@ fn a_wrong_content_is_refused_and_leaves_nothing() {
 }
 
 #[test]
-fn a_wrong_beginning_is_thrown_away() {
+fn checksum_of_a_wrong_beginning_restarts_the_download() {
     let bytes = content(50_000, 10);
     let served = bytes.clone();
     // Another file comes first; without validators only the checksum shows it.
@@ -197,14 +197,14 @@ fn resume_restarts_when_the_range_is_refused() {
 }
 
 #[test]
-fn an_empty_file_is_one_only_if_it_is_expected() {
+fn empty_file_is_an_error_unless_pinned() {
     let case = Case::new(|request| file(request, b"", None));
     assert!(case.unpinned().unwrap_err().to_string().contains("empty"));
     case.pinned(b"").unwrap();
 }
 
 #[test]
-fn a_file_is_no_larger_than_allowed() {
+fn size_limit_ends_a_download() {
     let bytes = content(10_000, 15);
     for chunked in [false, true] {
         let served = bytes.clone();

@@ -7,7 +7,7 @@ use super::*;
 use crate::error::Kind;
 
 #[test]
-fn redirects_are_followed_to_an_end() {
+fn redirects_are_followed_up_to_a_limit() {
     let served = content(1_000, 12);
     let bytes = served.clone();
     let other = Server::start(move |request| file(request, &served, None));
@@ -130,7 +130,7 @@ fn cancel_ends_a_download() {
 }
 
 #[test]
-fn no_server_answers() {
+fn connection_refused_is_an_error_of_the_environment() {
     let url = {
         let server = Server::start(|_| Reply::new(200, ""));
         server.url.clone()
@@ -244,7 +244,7 @@ fn proxies_are_used_unless_excepted() {
 /// In a separate process, whose environment names the certificates to trust.
 #[test]
 #[cfg(target_os = "linux")]
-fn behind_tls() {
+fn tls_trusts_the_certificates_of_the_environment() {
     let bytes = content(100_000, 60);
     let served = bytes.clone();
     let plain = Server::start(|_| Reply::new(200, "plain"));

@@ -61,7 +61,7 @@ fn fault(text: &str, settings: serde_json::Value) -> String {
 }
 
 #[test]
-fn the_characters_with_a_meaning_are_settings() {
+fn delimiter_quote_escape_and_comment_are_settings() {
     let cases: &[(serde_json::Value, &str, &[&str])] = &[
         (json!({"delimiter": ";"}), "id;text\n1;a, b\n", &["a, b"]),
         (json!({"delimiter": "\t"}), "id\ttext\n1\ta, b\n", &["a, b"]),
@@ -135,7 +135,7 @@ fn the_characters_with_a_meaning_are_settings() {
 
 #[test]
 #[expect(clippy::too_many_lines, reason = "a table of cases")]
-fn a_row_that_is_not_as_the_others_is_placed() {
+fn bad_row_is_an_error_with_its_place() {
     let cases: &[(serde_json::Value, &str, &[&str])] = &[
         (
             json!({}),
@@ -271,7 +271,7 @@ fn a_row_that_is_not_as_the_others_is_placed() {
 }
 
 #[test]
-fn a_lone_quote_does_not_swallow_rows() {
+fn lone_quote_does_not_swallow_rows() {
     // Every line of the quoted value reads as a row.
     let lone = "note,text\n\"odd,two\nx,three\ny\",four\nz,five\n";
     let message = fault(lone, json!({}));
@@ -347,7 +347,7 @@ fn a_lone_quote_does_not_swallow_rows() {
 }
 
 #[test]
-fn what_an_open_quote_took_in_is_read_again() {
+fn rows_inside_an_open_quote_are_read_again() {
     let rows: Vec<String> = (0..1000).map(|i| format!("{i},row {i}\n")).collect();
     let rows = rows.concat();
     for (quoted, size) in [("\n", 7), ("\r\n", 8), ("\n", 1 << 16)] {
@@ -381,7 +381,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn where_pieces_end_does_not_show(
+    fn chunk_boundaries_do_not_change_records(
         rows in proptest::collection::vec("[a\",;\\\\#é\n\r ]{0,7}|\"[a,\"\n]{0,4}\"|a,b\r?\n|\"a\"\"b\",x\n", 0..12),
         size in 1..9usize,
         settings in prop::sample::select(vec![
@@ -397,7 +397,7 @@ proptest! {
     }
 
     #[test]
-    fn what_a_writer_wrote_comes_back(
+    fn records_of_a_csv_writer_are_read_back(
         texts in proptest::collection::vec(("[a-z,\"é ]{1,9}", "[a-z\",\n ]{0,5}"), 0..8), ending in prop::sample::select(vec!["\n", "\r\n"]),
     ) {
         let quoted = |text: &str| format!("\"{}\"", text.replace('"', "\"\""));

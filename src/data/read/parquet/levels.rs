@@ -209,7 +209,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn levels_come_back((max, pieces) in (1..=200u32).prop_flat_map(|max| (Just(max), pieces(max)))) {
+        fn levels_are_read_back((max, pieces) in (1..=200u32).prop_flat_map(|max| (Just(max), pieces(max)))) {
             let all: Vec<u32> = pieces
                 .iter()
                 .flat_map(|piece| match piece {
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn where_there_are_no_levels_all_are_the_highest() {
+    fn levels_that_are_absent_are_the_highest() {
         let mut levels = Levels::new(&[], 0);
         assert_eq!(levels.next().unwrap(), 0);
         assert_eq!(levels.highest(u64::MAX).unwrap(), u64::MAX);
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_differences_as_are_there() {
+    fn deltas_are_as_many_as_stated_or_an_error() {
         for (count, blocks, more) in [
             (0, &[][..], 9),
             (1, &[], 0),

@@ -6,7 +6,7 @@
 //!
 //! | behaviour of the crate | test | what mdlm does |
 //! |---|---|---|
-//! | allocates the size that a page's header states, and decompresses beyond it | `parquet_crate_allocates_the_size_that_a_page_states`, `the_crate_decompresses_without_a_bound` (here) | reads the stored pages itself ([`pages`]) |
+//! | allocates the size that a page's header states, and decompresses beyond it | `parquet_crate_allocates_the_size_that_a_page_states`, `parquet_crate_decompresses_without_a_bound` (here) | reads the stored pages itself ([`pages`]) |
 //! | follows a schema to any depth, reserves memory for the stated fields, builds every path | `parquet_crate_follows_a_schema_to_any_depth` | checks the schema first ([`footer`], [`thrift`]) |
 //! | reads a row as a whole, however many values it has | `parquet_crate_reads_a_row_of_any_length` | decodes levels itself ([`levels`]) and values in parts ([`values`]) |
 //! | allocates as many string lengths as are stated | `parquet_crate_allocates_as_many_lengths_as_a_page_states` | checks the lengths first ([`levels`]) |

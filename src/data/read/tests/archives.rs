@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn members_of_a_compressed_file_follow_each_other_and_none_may_be_cut_off() {
+fn compressed_members_are_joined_and_truncation_is_an_error() {
     for tool in ["gzip", "bzip2", "xz", "zstd"] {
         let bytes = golden(&format!("two.{tool}"));
         assert_eq!(
@@ -51,7 +51,7 @@ fn members_of_a_compressed_file_follow_each_other_and_none_may_be_cut_off() {
 }
 
 #[test]
-fn archives_of_other_programs() {
+fn archives_of_gnu_posix_and_infozip_are_read() {
     for form in ["gnu", "posix"] {
         let (records, irregular) =
             read(&golden(&format!("{form}.tar.gz")), "a", &Reading::default()).unwrap();
@@ -139,7 +139,7 @@ fn members_are_chosen_by_globs_in_the_archives_order() {
 
 /// What a glob passes over in a folder is passed over in an archive, also in one within another.
 #[test]
-fn hidden_members_and_system_files_are_passed_over() {
+fn hidden_members_and_system_files_are_skipped() {
     let members = [
         "a.txt",
         ".DS_Store",
@@ -188,7 +188,7 @@ fn hidden_members_and_system_files_are_passed_over() {
 }
 
 #[test]
-fn hostile_tars() {
+fn tar_that_is_hostile_is_refused() {
     for name in ["../a", "/etc/passwd", "a/../../b", "..", "C:\\x", "a\\..\\b"] {
         let message = fault(&tar(&[(name, b'0', b"x")]), "a", json!({}));
         assert!(message.contains("leads out of the archive"), "{message}");
@@ -237,7 +237,7 @@ fn hostile_tars() {
 }
 
 #[test]
-fn hostile_zips() {
+fn zip_that_is_hostile_is_refused() {
     let whole = zip(&[("a.txt", 0, b"one", b"one"), ("b.txt", 0, b"two", b"two")]);
     assert_eq!(texts(&whole, "a", json!({})), ["one", "two"]);
     for end in 4..whole.len() {
@@ -288,13 +288,13 @@ fn hostile_zips() {
 }
 
 #[test]
-fn members_of_one_name_are_read_all() {
+fn zip_members_of_one_name_are_all_read() {
     let same = zip(&[("a.txt", 0, b"one", b"one"), ("a.txt", 0, b"two", b"two")]);
     assert_eq!(texts(&same, "a", json!({})), ["one", "two"]);
 }
 
 #[test]
-fn bombs_are_refused() {
+fn decompression_bombs_are_refused() {
     let zeros = vec![b' '; 8 << 20];
     let lines: Vec<u8> = zeros
         .iter()
@@ -353,7 +353,7 @@ fn zstd_frame(window: u8, text: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn decoders_hold_no_more_than_stated() {
+fn decoders_use_no_more_memory_than_stated() {
     let numbers: Vec<String> = (0..200_000).map(|number: u32| number.to_string()).collect();
     let long = numbers.join(" ");
     let arrow = {

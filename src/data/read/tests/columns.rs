@@ -54,7 +54,7 @@ fn every_form(batch: &RecordBatch) -> [(&'static str, Vec<u8>); 3] {
 }
 
 #[test]
-fn streams_follow_each_other() {
+fn arrow_streams_that_are_joined_are_read() {
     let one = arrow_stream(&["one", "two"]);
     let dictionary = |texts: &[&str]| -> RecordBatch {
         let array: DictionaryArray<Int32Type> = texts.iter().copied().collect();
@@ -125,7 +125,7 @@ fn first_batch(file: &[u8]) -> usize {
 }
 
 #[test]
-fn a_file_is_read_by_its_footer() {
+fn arrow_file_is_read_by_its_footer() {
     let batches = [batch(&["one", "two"]), batch(&["three"])];
     let file = file_of(&batches);
     let three = ["one", "two", "three"];
@@ -179,7 +179,7 @@ fn block(offset: u64, description: u32, body: u64) -> Vec<u8> {
 }
 
 #[test]
-fn hostile_footers() {
+fn arrow_footer_that_is_hostile_is_refused() {
     let long = "x".repeat(2000);
     let file = file_of(&[batch(&[&long]), batch(&["two"])]);
     let mut at = first_batch(&file);
@@ -233,7 +233,7 @@ fn hostile_footers() {
 }
 
 #[test]
-fn a_shard_without_texts_has_empty_records() {
+fn column_of_nulls_alone_has_empty_records() {
     let nulls = |count| -> ArrayRef { Arc::new(NullArray::new(count)) };
     let element = Arc::new(Field::new("item", DataType::Null, true));
     let list = |lengths: &[usize]| -> ArrayRef {
@@ -333,7 +333,7 @@ fn two_fields(number: Option<i64>) -> ArrayRef {
 
 /// One value in a group is enough: its rows may be what is meant.
 #[test]
-fn a_group_with_a_value_is_no_shard_without_texts() {
+fn column_of_groups_with_a_value_is_not_one_of_nulls() {
     let batch = batch_of("article", two_fields(Some(1)));
     for wanted in ["article", "article.body"] {
         for (name, bytes) in every_form(&batch) {
@@ -351,7 +351,7 @@ fn a_group_with_a_value_is_no_shard_without_texts() {
 }
 
 #[test]
-fn a_column_without_text_is_refused_with_the_columns_of_text() {
+fn column_without_text_is_refused_with_the_columns_of_text() {
     let id: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(7)]));
     let title: ArrayRef = Arc::new(StringArray::from(vec!["a", "b"]));
     let inner = vec![Field::new("body", DataType::Utf8, true)];
@@ -392,7 +392,7 @@ fn a_column_without_text_is_refused_with_the_columns_of_text() {
 }
 
 #[test]
-fn checksums_of_parquet_pages_are_checked() {
+fn parquet_page_checksums_are_checked() {
     for name in ["checksums1.parquet", "checksums2.parquet"] {
         let whole = golden(name);
         assert_eq!(texts(&whole, name, json!({})), forty(), "{name}");
@@ -442,7 +442,7 @@ fn checksums_of_parquet_pages_are_checked() {
 }
 
 #[test]
-fn joined_parquet_files_are_no_file() {
+fn parquet_files_that_are_joined_are_refused() {
     let file = parquet_of(&["one", "two"]);
     for joined in [
         [&file[..], &file].concat(),
@@ -457,7 +457,7 @@ fn joined_parquet_files_are_no_file() {
 }
 
 #[test]
-fn every_codec_and_encoding_is_read_however_much_it_compresses() {
+fn parquet_codecs_and_encodings_are_read_at_any_ratio() {
     let long: Vec<String> = (0..300)
         .map(|number| format!("{number} {}", "very long ".repeat(900)))
         .collect();
@@ -503,7 +503,7 @@ fn lying_page() -> Vec<u8> {
 
 /// Why pages are decompressed here: the crate makes of a gzip page whatever comes, and looks at the length afterwards.
 #[test]
-fn the_crate_decompresses_without_a_bound() {
+fn parquet_crate_decompresses_without_a_bound() {
     let bytes = lying_page();
     let reader = SerializedFileReader::new(Bytes::from(bytes.clone())).unwrap();
     let mut pages = reader

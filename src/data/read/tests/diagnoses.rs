@@ -17,7 +17,7 @@ fn warned(bytes: &[u8], name: &str, settings: serde_json::Value) -> (Vec<String>
 }
 
 #[test]
-fn byte_order_marks_where_files_were_put_together() {
+fn byte_order_marks_of_joined_files_are_left_out_with_a_warning() {
     let (records, irregular, warnings) = warned("a\n\u{FEFF}b\n\u{FEFF}c\n".as_bytes(), "a.txt", json!({}));
     assert_eq!((records.join(" "), irregular.marks), ("a b c".to_owned(), 2));
     assert_eq!(
@@ -47,7 +47,7 @@ fn byte_order_marks_where_files_were_put_together() {
 }
 
 #[test]
-fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
+fn json_numbers_that_are_invalid_are_skipped_outside_the_text() {
     let text = r#"{"text":"NaN \"NaN\" a","score":NaN,"x":[-Infinity,Infinity,{"y":NaN}]} {"x":-1,"text":"b","z":NaN}"#;
     assert_eq!(
         texts(text.as_bytes(), "a.jsonl", json!({})),
@@ -84,7 +84,7 @@ fn numbers_that_are_no_json_are_passed_over_unless_they_are_the_text() {
 }
 
 #[test]
-fn values_as_python_prints_them_are_named() {
+fn python_literals_in_json_are_named() {
     for (text, expected) in [
         (
             "{\"text\":\"a\"}\n{\"id\":None,\"text\":\"b\"}",
@@ -143,7 +143,7 @@ fn line_ends_that_were_converted_twice_are_one() {
 }
 
 #[test]
-fn a_text_may_begin_with_the_magic_of_another_form() {
+fn text_may_begin_with_the_magic_of_another_format() {
     for text in ["PAR1 is a magic\n", "ARROW1\n", "ARROW1 -> ARROW2\n", "PAR1"] {
         assert_eq!(texts(text.as_bytes(), "a.txt", json!({})), [text.trim_end()]);
         assert_eq!(
@@ -169,7 +169,7 @@ fn a_text_may_begin_with_the_magic_of_another_form() {
 }
 
 #[test]
-fn a_pointer_is_not_the_file() {
+fn git_lfs_and_annex_pointers_are_refused() {
     let lfs = b"version https://git-lfs.github.com/spec/v1\noid \
          sha256:4d7a214614ab2935c943f9e0ff69d22eadbb8f32b1258daaa5e2\n\
                 size 12345\n";
@@ -207,7 +207,7 @@ fn a_pointer_is_not_the_file() {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_file_without_a_length_is_refused() {
+fn file_without_a_length_is_refused() {
     let read = |path: &str| {
         let mut count = 0;
         let file = TextFile::local(path.into());
@@ -232,7 +232,7 @@ fn a_file_without_a_length_is_refused() {
 }
 
 #[test]
-fn bytes_that_are_no_utf8_have_a_way_out_by_form() {
+fn invalid_utf8_has_a_hint_by_format() {
     let columns = |bytes: &[u8]| {
         use ::arrow::array::BinaryArray;
         let field = Field::new("text", DataType::Binary, true);
@@ -293,7 +293,7 @@ fn bytes_that_are_no_utf8_have_a_way_out_by_form() {
 }
 
 #[test]
-fn a_header_is_called_so_and_is_shown_readably() {
+fn csv_header_faults_name_the_header() {
     let long = format!("\"a\" b,{}\n1,2\n", "x".repeat(2 << 20));
     for (text, settings, expected) in [
         (
@@ -329,7 +329,7 @@ fn a_header_is_called_so_and_is_shown_readably() {
 }
 
 #[test]
-fn half_surrogates_are_named() {
+fn surrogate_halves_are_named() {
     let half = fault(br#"{"text":"a \ud83d"}"#, "a.jsonl", json!({}));
     assert!(
         half.contains("record 1 (line 1): half of a surrogate pair, \\ud83d at byte 3 of the text"),
@@ -364,7 +364,7 @@ fn half_surrogates_are_named() {
 }
 
 #[test]
-fn wide_encodings_are_refused_whatever_the_policy() {
+fn utf16_and_utf32_are_refused_under_every_policy() {
     let wide: Vec<u8> = "text\nhello world\n"
         .encode_utf16()
         .flat_map(u16::to_le_bytes)
@@ -462,7 +462,7 @@ fn control_characters_in_text_are_counted_in_a_warning() {
 }
 
 #[test]
-fn forms_that_are_not_read_are_named() {
+fn unread_formats_are_named() {
     use std::io::Write as _;
     let text = (0..50)
         .map(|i| format!("line {i} of a text\n"))
@@ -517,7 +517,7 @@ fn forms_that_are_not_read_are_named() {
 }
 
 #[test]
-fn zeros_behind_the_last_member_are_padding_and_other_bytes_are_counted() {
+fn trailing_zeros_are_padding_and_other_trailing_bytes_are_counted() {
     for tool in ["gzip", "bzip2", "xz", "zstd"] {
         let bytes = golden(&format!("two.{tool}"));
         for zeros in [1, 3, 4, 512, 100_000] {
@@ -555,7 +555,7 @@ fn zeros_behind_the_last_member_are_padding_and_other_bytes_are_counted() {
 }
 
 #[test]
-fn broken_prose_is_warned_of_once_for_all_files() {
+fn wrapped_prose_is_warned_of_once_for_all_files() {
     let paragraph = "It was the best of times, it was the worst of times, it was the age of\nwisdom, it was the age of \
                      foolishness, it was the epoch of belief, it was the\nepoch of incredulity, it was the season of \
                      Light. It was the season of\nDarkness, it was the spring of hope, it was the winter of despair, \

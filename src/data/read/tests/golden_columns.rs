@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn columns_that_pyarrow_wrote() {
+fn columns_of_pyarrow_are_read() {
     let plain = forty();
     let lists: Vec<String> = plain.iter().map(|text| format!("{text}-x")).collect();
     let columns = [
@@ -71,7 +71,7 @@ fn columns_that_pyarrow_wrote() {
 /// Written by pyarrow with `IpcWriteOptions(metadata_version=V4)`, the second with `use_legacy_format=True` as well: the
 /// messages are V4, the footer says V5.
 #[test]
-fn arrow_files_of_metadata_version_4() {
+fn arrow_files_of_metadata_version_4_are_read() {
     for name in ["v4.file.arrow", "v4_legacy.file.arrow"] {
         let bytes = golden(name);
         for column in ["text", "dictionary"] {
@@ -86,7 +86,7 @@ fn arrow_files_of_metadata_version_4() {
 }
 
 #[test]
-fn columns_that_are_cut_off_or_changed() {
+fn columns_that_are_cut_off_or_changed_are_errors() {
     for name in [
         "none.parquet",
         "snappy.parquet",

@@ -4,7 +4,7 @@ use super::*;
 
 /// What `exclude` matches is left out at every depth, and counted.
 #[test]
-fn members_are_excluded_by_globs_and_counted() {
+fn exclude_leaves_out_members_by_globs_and_counts_them() {
     let inner = zip(&[
         ("README", 0, b"r", b"r"),
         ("c.txt", 0, b"c", b"c"),
@@ -52,7 +52,7 @@ fn members_are_excluded_by_globs_and_counted() {
 }
 
 #[test]
-fn a_pattern_that_excludes_nothing_is_said() {
+fn exclude_pattern_without_a_match_has_a_warning() {
     let first = tar(&[("a.txt", b'0', b"a"), ("b.md", b'0', b"b")]);
     let second = tar(&[("c.txt", b'0', b"c")]);
     let reading = reading(json!({"exclude": ["*.md", "*.html"]}));
@@ -179,7 +179,7 @@ fn members_that_are_held_back_are_read_in_their_order() {
 
 /// A program that unpacks itself, or anything else before an archive.
 #[test]
-fn a_zip_with_something_before_it_is_read() {
+fn zip_behind_other_bytes_is_read() {
     let archive = zip(&[("a.txt", 0, b"a", b"a"), ("b.txt", 0, b"b", b"b")]);
     for before in [
         &b"#!/bin/sh\nexec unzip \"$0\"\n"[..],

@@ -60,7 +60,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn any_bytes_end_in_records_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300), form in 0..16usize) {
+    fn any_bytes_are_records_or_an_error(bytes in proptest::collection::vec(any::<u8>(), 0..300), form in 0..16usize) {
         let (prefix, name): (&[u8], _) = [
             (&b""[..], "a.txt"), (b"", "a.jsonl"), (b"{\"text\":", "a.jsonl"), (b"text\n", "a.csv"), (b"", "a.tsv"),
             (b"", "a.parquet"), (b"PAR1", "a.parquet"), (b"", "a.arrow"), (b"ARROW1\0\0", "a.arrow"),
@@ -74,7 +74,7 @@ proptest! {
     }
 
     #[test]
-    fn where_pieces_end_does_not_show(
+    fn chunk_boundaries_do_not_change_records(
         parts in proptest::collection::vec("[a\"{}\\[\\],:\\\\ é\n\r1]{0,6}|\\{\"text\":\"[a-z\\\\\\\\\"]{0,5}\"\\}|\"a\"\"b\",|\r\n|null", 0..12),
         name in prop::sample::select(vec!["a.txt", "a.jsonl", "a.csv"]),
         size in 1..9usize,
@@ -86,14 +86,14 @@ proptest! {
     }
 
     #[test]
-    fn columns_in_pieces(size in 1..200usize) {
+    fn columns_read_in_chunks_have_the_same_records(size in 1..200usize) {
         for name in ["plain.file.arrow", "lz4.stream.arrow"] {
             prop_assert_eq!(in_pieces(&golden(name), size, name, &Reading::default()).unwrap(), forty());
         }
     }
 
     #[test]
-    fn changed_archives_end_in_records_or_an_error(at: prop::sample::Index, byte: u8, name in prop::sample::select(vec![
+    fn archives_that_are_changed_are_records_or_an_error(at: prop::sample::Index, byte: u8, name in prop::sample::select(vec![
         "gnu.tar.gz", "posix.tar.gz", "infozip.zip", "stream.zip", "nested.tar.xz", "two.bzip2", "two.zstd", "two.xz",
     ])) {
         let mut bytes = golden(name);
@@ -108,7 +108,7 @@ proptest! {
     }
 
     #[test]
-    fn json_strings_come_back(texts in proptest::collection::vec(".{1,20}", 0..8), pretty: bool) {
+    fn json_strings_are_read_back(texts in proptest::collection::vec(".{1,20}", 0..8), pretty: bool) {
         let values: Vec<String> = texts
             .iter()
             .map(|text| {

@@ -198,7 +198,7 @@ fn quoted_and_shouted_prose_is_recognised() {
 }
 
 #[test]
-fn a_mark_of_quotation_alone_is_no_blank_line() {
+fn quotation_mark_alone_is_no_blank_line() {
     let mut files = Files::default();
     for place in ["`a`", "`b`"] {
         files.file(place.to_owned());
@@ -217,7 +217,7 @@ fn a_mark_of_quotation_alone_is_no_blank_line() {
 }
 
 #[test]
-fn what_is_said_fits_the_text() {
+fn warning_fits_the_text() {
     let warning = |apart: bool| {
         let mut files = Files::default();
         files.file("`a`".to_owned());
@@ -260,7 +260,7 @@ fn files(texts: &[(usize, Option<usize>)]) -> Files {
 }
 
 #[test]
-fn every_file_is_judged_for_itself() {
+fn files_are_judged_one_by_one() {
     let mut two = files(&[(40, Some(60)), (40, Some(72))]);
     assert_eq!(two.record(), Some(RecordUnit::Paragraph));
     let warning = two.warning().unwrap();
@@ -302,7 +302,7 @@ fn short_files_are_judged_together() {
 }
 
 #[test]
-fn other_lines_are_not_taken_for_it() {
+fn verse_code_lists_and_tables_are_not_wrapped_prose() {
     // One sentence a line, as in LM1B; and in small letters without an end, as in Penn Treebank.
     let sentences: Vec<String> = prose(11, 300)
         .iter()
