@@ -503,7 +503,7 @@ mod tests {
 
     /// Every task runs through on the smallest shape, and what it says adds up.
     #[test]
-    fn tasks_are_measured() {
+    fn bench_measures_every_task() {
         let options = Options {
             shape: Shape::find("nano").unwrap(),
             objective: Objective::default(),

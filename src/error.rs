@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn an_io_error_keeps_its_cause() {
+    fn io_error_keeps_its_cause() {
         let result = std::fs::read("/nonexistent/file").context(|| "read `x`".to_owned());
         let error = result.unwrap_err();
         assert!(error.to_string().starts_with("read `x`: No such file"));
@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn a_guarded_panic_is_a_text_and_the_guard_ends_with_it() {
+    fn guarded_panic_is_a_text_and_the_guard_ends_with_it() {
         assert_eq!(guarded(|| 3), Ok(3));
         assert!(!is_guarded());
         let caught = guarded(|| {

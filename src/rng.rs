@@ -177,7 +177,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_coordinate_changes_the_number(
+        fn random_bits_change_with_every_coordinate(
             seed: u64, step in 0u64..1 << 48, row in 0u64..1 << 48, position in 0u32..u32::MAX
         ) {
             let random = Random::new(seed, Stream::Time);

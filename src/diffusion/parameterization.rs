@@ -57,7 +57,7 @@ mod tests {
     };
 
     #[test]
-    fn the_mask_and_ids_beyond_the_vocabulary_have_no_probability() {
+    fn mask_and_ids_beyond_the_vocabulary_have_no_probability() {
         let log_p = SUBS.log_p_x0(2, &[1.0, 2.0, 9.0, 0.5, 7.0]);
         assert_eq!([log_p[2], log_p[4]], [f64::NEG_INFINITY; 2]);
         let total: f64 = log_p.iter().map(|p| p.exp()).sum();
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unmasked_token_carries_over() {
+    fn unmasked_token_carries_over() {
         let log_p = SUBS.log_p_x0(1, &[5.0, 0.0, 9.0, 8.0, 7.0]);
         assert_eq!(log_p[1], 0.0);
         let others = [0, 2, 3, 4].map(|v: usize| log_p[v]);

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_grid_unmasks_less_at_first() {
+    fn published_grid_unmasks_less_at_first() {
         let posterior = posterior(EVERY_SCHEDULE[0]);
         for steps in [2, 128, 10_000] {
             let part = 1.0 / f64::from(steps);
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn sigma_is_that_of_the_boundary_where_the_network_is_time_conditioned() {
+    fn time_conditioning_gets_sigma_of_the_boundary() {
         let conditioned = Posterior {
             conditioning: Conditioning::Sigma,
             ..posterior(EVERY_SCHEDULE[1])
@@ -160,7 +160,7 @@ mod tests {
     proptest! {
         /// The definition: a sum over x̃ of two forward steps, at three tokens and the mask.
         #[test]
-        fn beside_the_mask_a_step_is_bayes_over_every_token(
+        fn reverse_step_beside_the_mask_is_bayes_over_every_token(
             steps in 1_u32..50, index in 0_usize..5, i in 0_u32..50, weights in proptest::array::uniform4(1e-3_f64..1.0),
         ) {
             let posterior = posterior(EVERY_SCHEDULE[index]);
@@ -189,7 +189,7 @@ mod tests {
         }
 
         #[test]
-        fn the_reverse_chain_unmasks_everything(steps in 1_u32..300, index in 0_usize..5) {
+        fn reverse_chain_unmasks_everything(steps in 1_u32..300, index in 0_usize..5) {
             let posterior = posterior(EVERY_SCHEDULE[index]);
             let mut masked = 1.0;
             for i in 0..steps {

@@ -139,7 +139,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_rate_is_the_derivative_of_sigma(t in 0.01f64..0.98, index in 0usize..5) {
+        fn sigma_rate_is_the_derivative_of_sigma(t in 0.01f64..0.98, index in 0usize..5) {
             let schedule = EVERY_SCHEDULE[index];
             let h = 1e-6;
             let difference = (schedule.sigma(t + h) - schedule.sigma(t - h)) / (2.0 * h);
@@ -148,7 +148,7 @@ mod tests {
         }
 
         #[test]
-        fn alpha_sigma_move_chance_and_loss_weight_belong_together(t in 1e-3f64..1.0, index in 0usize..5) {
+        fn alpha_sigma_move_chance_and_loss_weight_agree(t in 1e-3f64..1.0, index in 0usize..5) {
             let schedule = EVERY_SCHEDULE[index];
             close(schedule.alpha(t), (-schedule.sigma(t)).exp(), 1e-12);
             close(schedule.move_chance(t), 1.0 - schedule.alpha(t), 1e-9);
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn the_log_linear_weight_is_one_over_t() {
+    fn log_linear_weight_is_one_over_t() {
         for t in [1e-6, 1e-3, 0.1, 0.5, 1.0] {
             close(
                 Schedule::LogLinear { epsilon: 1e-3 }.loss_weight(t),
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ends_are_where_the_formulas_put_them() {
+    fn alpha_and_sigma_at_both_ends_are_those_of_the_formulas() {
         for schedule in &EVERY_SCHEDULE[..3] {
             close(schedule.alpha(0.0), 1.0, 1e-15);
             close(schedule.alpha(1.0), 1e-3, 1e-12);

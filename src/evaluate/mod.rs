@@ -419,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn both_estimators_and_every_schedule_find_the_entropy_of_the_rows() {
+    fn estimators_and_schedules_find_the_entropy_of_the_rows() {
         let truth = Distribution::random(4, 3, 6);
         let network = Posterior::new(truth.clone());
         let (rows, exact) = drawn(&truth, 1000, false);
@@ -506,7 +506,7 @@ mod tests {
 
     /// What the clean row costs, without carry-over, is a part of every draw, and the network is asked for it once a row.
     #[test]
-    fn a_pass_that_no_draw_changes_is_made_once_a_row() {
+    fn passes_that_no_draw_changes_are_made_once_a_row() {
         let truth = Distribution::random(4, 3, 6);
         let (rows, _) = drawn(&truth, 40, true);
         let settings = D3pmObjective {
@@ -560,7 +560,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_is_the_one_stated() {
+    fn interval_is_the_one_stated() {
         let mut sums = Sums::new(2);
         sums.tokens = vec![2, 3, 1];
         sums.valid = 6;
@@ -585,7 +585,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interval_covers_as_often_as_it_says() {
+    fn interval_covers_as_often_as_stated() {
         let truth = Distribution::random(6, 2, 6);
         let network = Posterior::new(truth.clone());
         let (all, _) = drawn(&truth, 20_000, false);
@@ -628,7 +628,7 @@ mod tests {
     }
 
     #[test]
-    fn micro_batches_change_nothing_and_a_limit_takes_a_part() {
+    fn micro_batches_change_no_value_and_a_limit_takes_a_subset() {
         let network = {
             let mut bag = Bag::new(4, 3);
             let weights: Vec<f32> = (0..20_u8).map(|i| f32::from(i * 7 % 11) / 5.0).collect();

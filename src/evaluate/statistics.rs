@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_the_tables() {
+    fn student_quantiles_are_those_of_the_tables() {
         for (n, expected) in [
             (1, 12.706),
             (4, 2.776),
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_follows_its_estimate_through_a_function() {
+    fn interval_follows_its_estimate_through_a_function() {
         let interval = Interval::of(2.0, Some(0.1), 1_000_000).map(f64::exp);
         assert!((interval.value - 2f64.exp()).abs() < 1e-12);
         assert!((interval.low.unwrap() - (2.0 - 0.196f64).exp()).abs() < 1e-3);

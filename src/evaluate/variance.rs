@@ -470,7 +470,7 @@ mod tests {
     /// The deviation of a step is that of the losses of simulated steps, with a network whose losses differ between rows,
     /// move chances and tokens, and rows of different numbers of valid tokens.
     #[test]
-    fn a_step_deviates_as_simulated_steps_do() {
+    fn deviation_of_a_step_is_that_of_simulated_steps() {
         const STEPS: u64 = 4000;
         const BATCH: u32 = 8;
         let truth = Distribution::random(4, 3, 6);
@@ -545,7 +545,7 @@ mod tests {
     }
 
     #[test]
-    fn intervals_cover_about_as_often_as_they_say() {
+    fn intervals_cover_about_as_often_as_stated() {
         let objective = log_linear();
         let rows = plain_rows(48);
         let network = Bag::new(LETTERS as usize + 1, LENGTH);
@@ -564,7 +564,7 @@ mod tests {
     }
 
     #[test]
-    fn micro_batches_change_nothing_and_few_rows_are_refused() {
+    fn micro_batches_change_no_value_and_few_rows_are_refused() {
         let truth = Distribution::random(3, 3, 6);
         let network = Posterior::new(truth.clone());
         let (rows, _) = drawn(&truth, 40, true);

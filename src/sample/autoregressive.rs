@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn the_draws_of_the_exact_model_have_its_distribution() {
+    fn draws_of_the_exact_model_have_its_distribution() {
         let truth = Distribution::random(3, 3, 4);
         let network = Posterior::of_next_token(truth.clone(), BOS);
         let task = Sampling {
@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_padded_row_stops_at_its_first_end() {
+    fn padded_row_stops_at_its_first_end() {
         // Letters are a word, EOS, which is BOS as well, and the padding.
         const END: Ending = Ending { eos: 1, pad: 2 };
         let truth = Distribution::random(3, 3, 4);
@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_given_last_token_stays_and_the_network_is_not_asked_for_it() {
+    fn given_last_token_stays_and_the_network_is_not_asked_for_it() {
         let truth = Distribution::random(4, 3, 5);
         let network = Posterior::of_next_token(truth.clone(), BOS);
         let task = Sampling {
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_takes_a_step_less_than_it_has_tokens() {
+    fn steps_are_one_less_than_the_tokens_of_a_row() {
         for length in [1, 2, 1024] {
             for asked in [1, 128] {
                 assert_eq!(joined(BOS, 3).steps(asked, length) as usize, length - 1);
@@ -239,7 +239,7 @@ mod tests {
     /// A transformer: the texts are those that its answers about the whole row give, on the CPU and on an emulated device.
     #[test]
     #[cfg(target_os = "linux")]
-    fn a_chain_on_a_device_draws_what_the_cpu_draws() {
+    fn draws_on_cuda_are_those_of_the_cpu() {
         use crate::kernels::categorical::cpu;
         use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
         use crate::kernels::{Fused, VocabSupport};

@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_wilsons() {
+    fn interval_is_that_of_wilson() {
         // Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I, method 3.
         for (hits, of, low, high) in [
             (81, 263, 0.2553, 0.3662),

@@ -313,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn a_validation_says_what_it_is_and_what_it_is_per() {
+    fn validation_line_states_its_kind_and_unit() {
         let bound = Validation {
             nats_per_token: 1.5,
             low: Some(1.25),

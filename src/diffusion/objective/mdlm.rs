@@ -273,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn with_the_exact_posterior_the_bound_is_the_entropy() {
+    fn bound_with_the_exact_posterior_is_the_entropy() {
         let truth = Distribution::random(4, 3, 1);
         let loss = masked_loss(&truth, &truth);
         for schedule in EVERY_SCHEDULE {
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_is_invariant_to_the_schedule_for_a_wrong_denoiser_too() {
+    fn bound_is_invariant_to_the_schedule_for_any_denoiser() {
         let (truth, wrong) = (Distribution::random(3, 3, 1), Distribution::random(3, 3, 2));
         let loss = masked_loss(&truth, &wrong);
         let bounds: Vec<f64> = EVERY_SCHEDULE.map(|s| integral(&mdlm(s), &loss)).to_vec();
@@ -302,7 +302,7 @@ mod tests {
     }
 
     #[test]
-    fn the_published_number_is_the_bound_without_its_ends() {
+    fn published_bound_is_the_bound_without_its_ends() {
         let (truth, wrong) = (Distribution::random(3, 3, 1), Distribution::random(3, 3, 2));
         let loss = masked_loss(&truth, &wrong);
         let published = |mdlm: &Mdlm| {
@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn the_count_estimator_has_the_same_expectation() {
+    fn count_estimator_has_the_expectation_of_the_time_estimator() {
         let truth = Distribution::random(3, 3, 3);
         let mdlm = mdlm(EVERY_SCHEDULE[0]);
         let random = Random::new(9, Stream::Evaluate);
@@ -403,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn counts_and_subsets_are_uniform() {
+    fn count_estimator_draws_counts_and_subsets_uniformly() {
         let mdlm = mdlm(EVERY_SCHEDULE[0]);
         let random = Random::new(3, Stream::Evaluate);
         let mut sets = [0_u32; 16];

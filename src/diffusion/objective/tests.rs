@@ -153,7 +153,7 @@ fn bounds_in_steps_of_mdlm_are_those_of_d3pm_without_the_mask() {
 }
 
 #[test]
-fn a_probability_of_the_mask_costs_and_stays_a_bound() {
+fn d3pm_with_a_probability_of_the_mask_costs_and_stays_a_bound() {
     let truth = Distribution::random(3, 3, 1);
     for noise in NOISES {
         for steps in [2, 10, 100] {
@@ -169,7 +169,7 @@ fn a_probability_of_the_mask_costs_and_stays_a_bound() {
 
 /// One token: its likelihood under the whole chain is a sum over the step in which it is unmasked.
 #[test]
-fn the_bound_in_steps_is_above_the_likelihood_of_the_chain() {
+fn bounds_in_steps_are_above_the_likelihood_of_the_chain() {
     let posterior_at = |i: u32, steps: u32, mu: f64| {
         let posterior = d3pm(steps, NOISES[0]).posterior().unwrap();
         posterior.unmask_probability_beside_mask(i, steps, manifest::Grid::Exact, mu)
@@ -204,7 +204,7 @@ fn the_bound_in_steps_is_above_the_likelihood_of_the_chain() {
 }
 
 #[test]
-fn the_published_steps_have_no_nan_and_the_published_numbers() {
+fn published_steps_have_no_nan_and_the_published_numbers() {
     let masking = d3pm(10, NOISES[0]).masking;
     for steps in [1, 10, 20, 1000] {
         for i in 1..=steps {
@@ -232,7 +232,7 @@ fn the_published_steps_have_no_nan_and_the_published_numbers() {
 }
 
 #[test]
-fn steps_are_equally_likely_and_times_must_be_theirs() {
+fn d3pm_steps_are_equally_likely_and_other_times_are_refused() {
     let masking = d3pm(4, NOISES[0]).masking;
     let all: Vec<u32> = (0..8).map(|i| Masking::step_at(f64::from(i) / 8.0, 4)).collect();
     assert_eq!(all, [1, 1, 2, 2, 3, 3, 4, 4]);
@@ -278,7 +278,7 @@ fn score_entropy_of_the_exact_scores_is_the_bound_of_mdlm() {
 }
 
 #[test]
-fn scores_of_the_wrong_size_cost() {
+fn score_entropy_is_larger_for_scores_of_another_total() {
     let sedd = Sedd::new(&SeddObjective::default(), 3, 4, 5);
     let level = sedd.masking.level(0.4);
     let score = sedd.score(level);
@@ -368,7 +368,7 @@ fn mean(mdlm: &Mdlm, loss: &dyn Fn(f64) -> f64) -> f64 {
 }
 
 #[test]
-fn every_distribution_of_times_has_the_same_expectation() {
+fn distributions_of_times_have_the_same_expectation() {
     let truth = Distribution::random(3, 3, 1);
     let loss = masked_loss(&truth, &truth);
     let with = |noise, times, weighting| {
@@ -518,7 +518,7 @@ fn pseudo_likelihood_masks_one_position_a_pass_and_the_any_order_bound_is_a_boun
 }
 
 #[test]
-fn methods_that_do_not_fit_are_refused_with_one_that_does() {
+fn estimators_that_do_not_fit_are_refused_with_one_that_does() {
     let objective =
         |value: serde_json::Value| -> manifest::Objective { serde_json::from_value(value).unwrap() };
     let refused = |objective: &manifest::Objective, method: Method| {

@@ -185,7 +185,7 @@ fn training_lowers_the_loss_of_every_objective() {
 
 /// Memory is planned by the tokens that an objective answers: no micro-batch asks for more.
 #[test]
-fn micro_batches_ask_for_no_more_tokens_than_memory_is_planned_for() {
+fn micro_batches_answer_no_more_tokens_than_memory_is_planned_for() {
     let (rows, cancel, checkpoints) = (
         chained(nano(), None),
         Cancel::default(),
