@@ -9,7 +9,7 @@ use super::project::shown;
 use super::table::{bytes, columns, count};
 use super::terminal::Style;
 use super::{Terminal, stated};
-use crate::data::fetch::{self, Begun, Content, Download, Forgotten, Inventory};
+use crate::data::fetch::{self, Begun, Download, DownloadedFile, Forgotten, Inventory};
 use crate::error::{Error, Result};
 use crate::store::{Store, time};
 
@@ -265,11 +265,11 @@ fn listed(forgotten: &Forgotten) -> String {
     out
 }
 
-fn sum(files: &[Content]) -> u64 {
+fn sum(files: &[DownloadedFile]) -> u64 {
     files.iter().map(|file| file.bytes).sum()
 }
 
-fn short(file: &Content) -> String {
+fn short(file: &DownloadedFile) -> String {
     file.sha256.chars().take(8).collect()
 }
 
@@ -294,8 +294,8 @@ impl From<Download> for DownloadReport {
     }
 }
 
-impl From<Content> for ContentReport {
-    fn from(content: Content) -> Self {
+impl From<DownloadedFile> for ContentReport {
+    fn from(content: DownloadedFile) -> Self {
         Self {
             url: content.url,
             sha256: content.sha256,

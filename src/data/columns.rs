@@ -101,19 +101,19 @@ impl ColumnWriter {
 /// An Arrow IPC file, mapped or read a batch at a time. Cheap to share between threads.
 pub struct ColumnFile {
     path: PathBuf,
-    content: Content,
+    content: FileContent,
     schema: SchemaRef,
     decoder: FileDecoder,
     blocks: Vec<Block>,
 }
 
-enum Content {
+enum FileContent {
     Mapped(Buffer),
     /// On disk, that many bytes.
     OnDisk(u64),
 }
 
-impl Content {
+impl FileContent {
     fn length(&self) -> u64 {
         match self {
             Self::Mapped(bytes) => bytes.len() as u64,
@@ -144,7 +144,7 @@ impl ColumnFile {
     /// # Errors
     /// The file is absent, or is not a whole Arrow IPC file.
     pub fn open(path: &Path) -> Result<Self> {
-        let content = Content::Mapped(Buffer::from(mapping::map(path)?));
+        let content = FileContent::Mapped(Buffer::from(mapping::map(path)?));
         Self::parse(path, content).context(|| format!("read `{}`", path.display()))
     }
 
@@ -154,11 +154,11 @@ impl ColumnFile {
     /// The file is absent, or is not a whole Arrow IPC file.
     pub fn stream(path: &Path) -> Result<Self> {
         let what = || format!("read `{}`", path.display());
-        let content = Content::OnDisk(std::fs::metadata(path).context(what)?.len());
+        let content = FileContent::OnDisk(std::fs::metadata(path).context(what)?.len());
         Self::parse(path, content).context(what)
     }
 
-    fn parse(path: &Path, content: Content) -> Result<Self> {
+    fn parse(path: &Path, content: FileContent) -> Result<Self> {
         let whole = content.length();
         let Some(trailer_start) = whole.checked_sub(TRAILER as u64) else {
             return Err(damaged(format!("{whole} bytes are too few for an Arrow file")));

@@ -178,12 +178,12 @@ struct Pair([Slot; 2]);
 
 /// Ids of short chunks that a thread keeps for itself; what is kept drives out what was used last but one in its place.
 #[derive(Default)]
-struct Table {
+struct ThreadCache {
     /// None as long as nothing was kept.
     pairs: Vec<Pair>,
 }
 
-impl Table {
+impl ThreadCache {
     fn find(&mut self, key: u128) -> Option<Ids> {
         let Pair([first, second]) = self.pairs.get_mut(mix(key) & (OWN_PAIRS - 1))?;
         if first.key != key {
@@ -247,7 +247,7 @@ pub struct Encoder<'a> {
 /// Ids of chunks.
 #[derive(Default)]
 struct Memory {
-    own: Table,
+    own: ThreadCache,
     long: HashMap<Box<[u8]>, Box<[u32]>>,
     /// What chunks lose, of texts that lose something.
     losses: HashMap<Box<[u8]>, Loss>,

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result, Wrap as _};
 pub(super) const END_OF_TEXT: &str = "<|endoftext|>";
 
 /// A vocabulary and its merges.
-pub(super) struct Files {
+pub(super) struct Gpt2Vocabulary {
     /// The id of each token.
     pub(super) vocabulary: Vocab,
     /// The merges as text: a line each, the most important first.
@@ -27,7 +27,7 @@ pub(super) struct Files {
     pub(super) merges: Vec<[u32; 3]>,
 }
 
-impl Files {
+impl Gpt2Vocabulary {
     /// Reads `vocab.json` and `merges.txt`.
     ///
     /// # Errors
@@ -70,7 +70,7 @@ impl Files {
     }
 
     /// Whether the ids are those below their number and no merge is there twice: then an appended token has the next id,
-    /// and [`Files::json`] is what `tokenizers` writes.
+    /// and [`Gpt2Vocabulary::json`] is what `tokenizers` writes.
     pub(super) fn is_plain(&self) -> bool {
         let mut seen = vec![false; self.vocabulary.len()];
         let mut is_new = |&id: &u32| {

@@ -88,14 +88,14 @@ impl Rank {
 /// Which rows each step of a training learns: the endless sequence of the epochs' orders, cut into batches, of which every
 /// rank takes a part. A function of the step alone: a training that goes on needs no more than its number.
 #[derive(Clone, Copy, Debug)]
-pub struct Order {
+pub struct RowOrder {
     permutation: Permutation,
     batch: u64,
     /// Where in a batch this rank's part begins and ends.
     part: (u64, u64),
 }
 
-impl Order {
+impl RowOrder {
     /// The order of `length` rows under `seed`, in batches of `batch` rows, for one of the ranks. The parts of the ranks
     /// differ by one row at most.
     ///
@@ -165,7 +165,7 @@ mod tests {
             seed: u64, length in 1u64..500, batch in 1u32..40, world in 1u32..50, step in 0u64..1000
         ) {
             let of = |rank, world| -> Vec<_> {
-                let order = Order::new(seed, length, batch, Rank { rank, world });
+                let order = RowOrder::new(seed, length, batch, Rank { rank, world });
                 let rows: Vec<_> = order.step(step).collect();
                 assert_eq!(rows.len(), order.rows());
                 rows
@@ -178,7 +178,7 @@ mod tests {
 
         #[test]
         fn steps_go_through_every_row_of_an_epoch(seed: u64, length in 1u64..500, batch in 1u32..40) {
-            let order = Order::new(seed, length, batch, Rank::ALONE);
+            let order = RowOrder::new(seed, length, batch, Rank::ALONE);
             let steps = (2 * length).div_ceil(u64::from(batch));
             let all: Vec<_> = (0..steps).flat_map(|step| order.step(step).collect::<Vec<_>>()).collect();
             for epoch in all.chunks_exact(length as usize).take(2) {

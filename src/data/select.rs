@@ -91,24 +91,24 @@ impl Selection {
             None => records.iter().collect(),
         };
         let transform = &self.transform;
-        let verdicts: Vec<Verdict> = records
+        let transformed: Vec<Transformed> = records
             .into_par_iter()
             .map(|text| transform.apply(text))
             .collect();
-        let mut kept = Vec::with_capacity(verdicts.len());
+        let mut kept = Vec::with_capacity(transformed.len());
         // What depends on the records before comes one by one.
-        for verdict in verdicts {
-            let (text, hash) = match verdict {
-                Verdict::Text(text, hash) => (text, hash),
-                Verdict::Empty => {
+        for record in transformed {
+            let (text, hash) = match record {
+                Transformed::Text(text, hash) => (text, hash),
+                Transformed::Empty => {
                     self.left_out.empty += 1;
                     continue;
                 }
-                Verdict::Length => {
+                Transformed::Length => {
                     self.left_out.length += 1;
                     continue;
                 }
-                Verdict::Expression => {
+                Transformed::Expression => {
                     self.left_out.expression += 1;
                     continue;
                 }
@@ -239,7 +239,7 @@ struct Transform {
     hash: bool,
 }
 
-enum Verdict<'a> {
+enum Transformed<'a> {
     /// The text, and its hash where asked for.
     Text(Cow<'a, str>, u128),
     Empty,
@@ -248,22 +248,22 @@ enum Verdict<'a> {
 }
 
 impl Transform {
-    fn apply<'a>(&self, text: &'a str) -> Verdict<'a> {
+    fn apply<'a>(&self, text: &'a str) -> Transformed<'a> {
         let text = detokenize_by_all(&self.detokenize, text);
         if text.trim_start().is_empty() {
-            return Verdict::Empty;
+            return Transformed::Empty;
         }
         let bytes = text.len() as u64;
         if bytes < self.min_bytes || bytes > self.max_bytes {
-            return Verdict::Length;
+            return Transformed::Length;
         }
         if self.matches.as_ref().is_some_and(|regex| !regex.is_match(&text))
             || self.excludes.as_ref().is_some_and(|regex| regex.is_match(&text))
         {
-            return Verdict::Expression;
+            return Transformed::Expression;
         }
         let hash = if self.hash { hash(&text) } else { 0 };
-        Verdict::Text(text, hash)
+        Transformed::Text(text, hash)
     }
 }
 

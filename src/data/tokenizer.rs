@@ -59,7 +59,7 @@ pub struct Tokenizer {
     /// What `tokenizers` knows it as: for GPT-2's files made on the first use.
     inner: OnceLock<tokenizers::Tokenizer>,
     /// GPT-2's files, if they are plain and a mask is all that is appended to them.
-    gpt2: Option<gpt2::Files>,
+    gpt2: Option<gpt2::Gpt2Vocabulary>,
     special: SpecialIds,
     roles: Option<Roles>,
     vocabulary: u32,
@@ -142,7 +142,7 @@ impl Tokenizer {
     pub fn gpt2(config: &Gpt2Files, base: &Path) -> Result<Self> {
         let mut warnings = Vec::new();
         let path = base.join(&config.vocabulary);
-        let files = gpt2::Files::read(&path, &base.join(&config.merges), &mut warnings)?;
+        let files = gpt2::Gpt2Vocabulary::read(&path, &base.join(&config.merges), &mut warnings)?;
         let has = |names: &[&str]| names.iter().any(|&name| files.vocabulary.contains_key(name));
         let role = |found| Role {
             token: END_OF_TEXT.to_owned(),
@@ -461,7 +461,7 @@ impl Tokenizer {
     }
 
     /// GPT-2's files, where the tokenizer is what they describe and a mask.
-    pub(super) fn gpt2_files(&self) -> Option<&gpt2::Files> {
+    pub(super) fn gpt2_files(&self) -> Option<&gpt2::Gpt2Vocabulary> {
         self.gpt2.as_ref()
     }
 
@@ -488,14 +488,14 @@ impl Tokenizer {
     pub(super) fn merges(&self, model: &BPE) -> Result<Option<Vec<[u32; 3]>>> {
         /// The part of a `tokenizer.json` that a BPE does not contain otherwise.
         #[derive(Deserialize)]
-        struct Written {
-            model: WrittenModel,
+        struct Serialized {
+            model: SerializedModel,
         }
         #[derive(Deserialize)]
-        struct WrittenModel {
+        struct SerializedModel {
             merges: Vec<(String, String)>,
         }
-        let Ok(written) = serde_json::from_str::<Written>(self.json()?) else {
+        let Ok(written) = serde_json::from_str::<Serialized>(self.json()?) else {
             return Ok(None);
         };
         let id = |token: &str| model.token_to_id(token);

@@ -4,7 +4,7 @@
 //! Such files are in no key: those that are read are the same, whatever lies beside them. So a record may have been made
 //! when other files lay there, or for other globs, and its counts of them are replaced by those of now.
 
-use crate::data::files::{LeftOut, Sort};
+use crate::data::files::{LeftOut, SkipReason};
 use crate::data::read::names_archive;
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::PlannedStage;
@@ -46,14 +46,14 @@ impl PlannedStage {
             return;
         };
         let archives = self.files.iter().any(|file| names_archive(&file.path));
-        for sort in Sort::ALL {
+        for sort in SkipReason::ALL {
             let place = figures.iter().position(|(name, _)| name == sort.name());
             let before = place.map(|place| figures.remove(place).1);
             let before = before.and_then(|count| count.parse().ok()).unwrap_or(0);
             let in_archives = archives
                 && match sort {
-                    Sort::Hidden | Sort::System => true,
-                    Sort::Excluded => !input.read.exclude.is_empty(),
+                    SkipReason::Hidden | SkipReason::System => true,
+                    SkipReason::Excluded => !input.read.exclude.is_empty(),
                     _ => false,
                 };
             let count = left_out.count(sort).max(if in_archives { before } else { 0 });

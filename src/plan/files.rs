@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use rayon::prelude::*;
 
 use super::{Plan, PlannedStage, Sources};
-use crate::data::files::{self, FoundFile, LeftOut, Named, Piped};
+use crate::data::files::{self, FilePatterns, FoundFile, LeftOut, Piped};
 use crate::data::read::Consumed;
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{StageKind, tokenizer_object};
@@ -163,7 +163,7 @@ fn find_files(base: &Path, references: &[FileReference], piped: &[Piped]) -> Res
     let mut left_out = LeftOut::default();
     let at = SystemTime::now();
     for reference in references {
-        let named = Named {
+        let named = FilePatterns {
             files: &reference.patterns,
             exclude: &reference.exclude,
             piped: reference.takes_pipes.then_some(piped),

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use crate::data::files::{self, Named};
+use crate::data::files::{self, FilePatterns};
 use crate::error::{Error, Result};
 use crate::manifest::corpora::Resolved;
 use crate::manifest::source::{DEFAULT_LONGEST_RECORD, NamedCorpus};
@@ -57,7 +57,7 @@ pub fn is_here(stage: &Stage, base: &Path) -> bool {
         Stage::Source(source) => match &source.input {
             SourceInput::Corpus(named) => named.files.iter().any(|pattern| {
                 base.join(pattern).exists()
-                    || files::expand(base, Named::by(std::slice::from_ref(pattern))).is_ok()
+                    || files::expand(base, FilePatterns::by(std::slice::from_ref(pattern))).is_ok()
             }),
             _ => false,
         },
@@ -179,7 +179,7 @@ pub fn corpus(named: &NamedCorpus, base: &Path, sha256: Sha256<'_>) -> Result<Ve
     if let Some(folder) = named.files.iter().find(|pattern| base.join(pattern).is_dir()) {
         return Err(a_folder(named, &resolved, base, folder));
     }
-    let paths = files::expand(base, Named::by(&named.files))?.paths();
+    let paths = files::expand(base, FilePatterns::by(&named.files))?.paths();
     if paths.len() != known.len() {
         if let Some(member) = paths.iter().find(|path| is_member(&resolved, path)) {
             return Err(extracted(named, &resolved, member, None));
@@ -337,7 +337,7 @@ mod tests {
             panic!("{source:?}")
         };
         assert!(
-            !super::files::expand(folder, Named::by(&files.files))
+            !super::files::expand(folder, FilePatterns::by(&files.files))
                 .unwrap()
                 .files
                 .is_empty()

@@ -16,7 +16,7 @@
 
 use std::collections::VecDeque;
 
-use crate::data::rows::{Header, RowWriter, Written};
+use crate::data::rows::{Header, RowWriter, WrittenShards};
 use crate::data::spelling::Spelling;
 use crate::data::tokens::{LostRecords, MappedTokens, TokenFiles};
 use crate::data::{ROWS_INFO, RowsInfo, SpecialIds, SplitInfo, TOKENIZER, split_name, write_json};
@@ -402,7 +402,7 @@ impl Packer<'_> {
             // A bit says of each record whether it loses any.
             self.info.lost_bits += self.info.records;
         }
-        let Written { shards, content } = self.writer.finish()?;
+        let WrittenShards { shards, content } = self.writer.finish()?;
         self.info.shards = shards;
         Ok((self.info, content))
     }

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use serde_json::Value;
 
 use crate::data::fetch::{self, Downloads};
-use crate::data::files::{self, Named};
+use crate::data::files::{self, FilePatterns};
 use crate::data::grammar::Grammar;
 use crate::data::read::{self, Consumed, Irregular, Observed, TextFile, Witness};
 use crate::data::records::{RecordWriter, Texts};
@@ -117,12 +117,12 @@ fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) ->
         sample,
     } = left_out;
     // A member of an archive and a file in a folder are left out for the same reasons.
-    let of_files = |sort: files::Sort| {
+    let of_files = |sort: files::SkipReason| {
         let in_archives = match sort {
-            files::Sort::Hidden => irregular.hidden,
-            files::Sort::System => irregular.system,
-            files::Sort::Store => irregular.stores,
-            files::Sort::Excluded => irregular.excluded,
+            files::SkipReason::Hidden => irregular.hidden,
+            files::SkipReason::System => irregular.system,
+            files::SkipReason::Store => irregular.stores,
+            files::SkipReason::Excluded => irregular.excluded,
             _ => 0,
         };
         (sort.name(), files.count(sort) + in_archives)
@@ -141,7 +141,7 @@ fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) ->
         ("links and devices in archives", irregular.members),
     ]
     .into_iter()
-    .chain(files::Sort::ALL.into_iter().map(of_files))
+    .chain(files::SkipReason::ALL.into_iter().map(of_files))
     .filter(|(_, count)| *count > 0)
     .map(|(what, count)| (what.to_owned(), count.to_string()))
     .collect()
@@ -168,7 +168,7 @@ impl Input {
         let mut repeated = 0;
         let (files, read) = match &config.input {
             SourceInput::Files(input) => {
-                let named = Named {
+                let named = FilePatterns {
                     files: &input.files,
                     exclude: &input.exclude,
                     piped: Some(context.piped),
@@ -217,11 +217,11 @@ impl Input {
             }
             SourceInput::Synthetic(_) => return Err(Error::internal("a synthetic source has no files")),
         };
-        left_out.add_counts(files::Sort::Repeated, repeated);
+        left_out.add_counts(files::SkipReason::Repeated, repeated);
         if let Some(downloads) = &downloads {
             let globs = downloads.left_out();
-            left_out.add_counts(files::Sort::System, globs.passed_over);
-            left_out.add_counts(files::Sort::Excluded, globs.excluded);
+            left_out.add_counts(files::SkipReason::System, globs.passed_over);
+            left_out.add_counts(files::SkipReason::Excluded, globs.excluded);
             for warning in globs.warnings() {
                 context.warn(warning);
             }
@@ -409,7 +409,7 @@ fn nothing_left(counts: &Figures, files: usize, context: &Context) -> Error {
         .map(|(what, count)| format!("{count} {what}"))
         .collect();
     let has = |name: &str| counts.iter().any(|(what, _)| what == name);
-    let of_files = |what: &String| files::Sort::ALL.iter().any(|sort| sort.name() == what);
+    let of_files = |what: &String| files::SkipReason::ALL.iter().any(|sort| sort.name() == what);
     if counts.iter().all(|(what, _)| what == EMPTY) {
         return Error::input(format!("{files} of `{}` {hold} no text", context.name))
             .hint("empty records are dropped: check which files `files` names and how `read` reads them");

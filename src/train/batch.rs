@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::Trainer;
-use crate::data::rows::{Order, Rank};
+use crate::data::rows::{Rank, RowOrder};
 use crate::diffusion::{NoisedBatch, RowIndex};
 use crate::error::Result;
 use crate::kernels::Dropout;
@@ -18,7 +18,7 @@ const FURTHER_PASS: u64 = 1 << 44;
 
 /// The rows of a step.
 pub(super) struct GlobalBatch {
-    order: Order,
+    order: RowOrder,
     /// Seconds spent on reading.
     pub(super) waited: f64,
     /// (B, L).
@@ -34,7 +34,7 @@ impl GlobalBatch {
     pub(super) fn new(job: &Trainer<'_>) -> Self {
         let rows = job.config.batch as usize;
         Self {
-            order: Order::new(job.config.seed, job.rows.len(), job.config.batch, Rank::ALONE),
+            order: RowOrder::new(job.config.seed, job.rows.len(), job.config.batch, Rank::ALONE),
             waited: 0.0,
             tokens: vec![0; rows * job.rows.length()],
             valid: vec![0; rows],

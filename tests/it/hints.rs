@@ -3,7 +3,6 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
 
 use crate::support::{Project, mdlm, printed, words};
 

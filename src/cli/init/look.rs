@@ -6,7 +6,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::data::files::{self, FoundFile, Named};
+use crate::data::files::{self, FilePatterns, FoundFile};
 use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
 use crate::manifest::source::{Reading, RecordUnit};
@@ -62,7 +62,7 @@ pub(super) struct Text {
 /// # Errors
 /// Nothing matches; a file cannot be read as its name says; there is too little text.
 pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
-    let found = files::expand(folder, Named::by(patterns)).map_err(|error| {
+    let found = files::expand(folder, FilePatterns::by(patterns)).map_err(|error| {
         if error.to_string().starts_with("no file matches") {
             return Error::input(error.to_string()).hint(format!(
                 "paths start at the current folder, `{}`",

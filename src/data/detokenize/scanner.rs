@@ -75,7 +75,7 @@ pub(super) fn apply(rules: &Rules, text: &str) -> String {
         if index > 0 {
             out.push('\n');
         }
-        Line {
+        TokenizedLine {
             rules,
             text: line.trim_matches(' '),
             quotes: None,
@@ -107,7 +107,7 @@ pub(super) fn token_from(line: &str, place: usize) -> Option<Token> {
 
 /// What to do with a token.
 #[derive(Default)]
-struct Verdict {
+struct Spacing {
     /// The gap before it goes.
     left: bool,
     /// The gap after it goes.
@@ -116,7 +116,7 @@ struct Verdict {
     instead: Option<&'static str>,
 }
 
-impl Verdict {
+impl Spacing {
     const STAYS: Self = Self {
         left: false,
         right: false,
@@ -136,26 +136,26 @@ impl Verdict {
     };
 }
 
-struct Line<'a> {
+struct TokenizedLine<'a> {
     rules: &'a Rules,
     /// Without spaces at its ends.
     text: &'a str,
     /// Its quotes, once there is one.
     quotes: Option<Quotes<'a>>,
     /// How it is spelt, once a word asks.
-    spelling: Option<Spelling>,
+    spelling: Option<Apostrophes>,
 }
 
 /// What a word that begins with an apostrophe asks of its line.
 #[derive(Clone, Copy)]
-struct Spelling {
+struct Apostrophes {
     /// Tokens are set apart: a rule takes a gap away.
     set_apart: bool,
     /// Where the last apostrophe stands that closes up to a word before and that no letter follows.
     last_closing: usize,
 }
 
-impl<'a> Line<'a> {
+impl<'a> TokenizedLine<'a> {
     fn write(&mut self, out: &mut String) {
         let Some(mut token) = self.token_from(0) else {
             return;
@@ -166,14 +166,14 @@ impl<'a> Line<'a> {
         let mut copied = 0;
         loop {
             let after = self.token_from(token.end);
-            let verdict = self.judge(before, token, after);
+            let spacing = self.judge(before, token, after);
             if let Some(before) = before
-                && (closes_up || verdict.left)
+                && (closes_up || spacing.left)
             {
                 out.push_str(&self.text[copied..before.end]);
                 copied = token.start;
             }
-            if let Some(instead) = verdict.instead {
+            if let Some(instead) = spacing.instead {
                 out.push_str(&self.text[copied..token.start]);
                 out.push_str(instead);
                 copied = token.end;
@@ -182,7 +182,7 @@ impl<'a> Line<'a> {
                 write_without_stand_ins(&self.text[token.start..token.end], out);
                 copied = token.end;
             }
-            closes_up = verdict.right;
+            closes_up = spacing.right;
             before = Some(token);
             match after {
                 Some(after) => token = after,
@@ -206,85 +206,85 @@ impl<'a> Line<'a> {
     }
 
     #[inline]
-    fn judge(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
+    fn judge(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Spacing {
         let bytes = self.text.as_bytes();
         let (first, last) = (bytes[token.start], bytes[token.end - 1]);
         if NOTABLE[usize::from(first)] || NOTABLE[usize::from(last)] {
             self.judge_notable(before, token, after)
         } else {
-            Verdict::STAYS
+            Spacing::STAYS
         }
     }
 
-    fn judge_notable(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
+    fn judge_notable(&mut self, before: Option<Token>, token: Token, after: Option<Token>) -> Spacing {
         match self.bytes(token) {
             b"\"" | b"'" if self.rules.punctuation => self.quote(),
             b"'" => self.apostrophe(before, after),
             [b'\'', suffix @ ..] if self.rules.punctuation && !is_suffix(suffix) => {
-                let verdict = self.judge_without_quotes(before, token, after);
+                let spacing = self.judge_without_quotes(before, token, after);
                 let left = before.is_some_and(|before| self.is_second_half(before, token));
-                Verdict {
-                    left: verdict.left || left,
-                    ..verdict
+                Spacing {
+                    left: spacing.left || left,
+                    ..spacing
                 }
             }
             _ => self.judge_without_quotes(before, token, after),
         }
     }
 
-    fn judge_without_quotes(&self, before: Option<Token>, token: Token, after: Option<Token>) -> Verdict {
+    fn judge_without_quotes(&self, before: Option<Token>, token: Token, after: Option<Token>) -> Spacing {
         let rules = self.rules;
         match self.bytes(token) {
             b"," | b"." | b";" | b":" | b"!" | b"?" | b")" | b"]" | b"}" if rules.punctuation => {
-                Verdict::LEFT
+                Spacing::LEFT
             }
-            b"(" | b"[" | b"{" if rules.punctuation => Verdict::RIGHT,
-            b"/" if rules.slashes => Verdict::BOTH,
-            b"=" if rules.headings && self.is(before, b"=") => Verdict::LEFT,
-            b"N" if rules.treebank => Verdict {
+            b"(" | b"[" | b"{" if rules.punctuation => Spacing::RIGHT,
+            b"/" if rules.slashes => Spacing::BOTH,
+            b"=" if rules.headings && self.is(before, b"=") => Spacing::LEFT,
+            b"N" if rules.treebank => Spacing {
                 instead: Some("1"),
-                ..Verdict::STAYS
+                ..Spacing::STAYS
             },
             b"@-@" if rules.separators => self.separator("-", before, after),
             b"@,@" if rules.separators => self.separator(",", before, after),
             b"@.@" if rules.separators => self.separator(".", before, after),
             // Nothing follows: the sign is the number's. Nothing comes before: it stays.
-            b"\xC2\xB0" if rules.punctuation && before.is_some() => Verdict::BOTH,
-            [b'n' | b'N', b'\'', b't' | b'T'] if !self.ends_in_apostrophe(before) => Verdict::LEFT,
-            [b'n' | b'N'] if self.begins_not(after) => Verdict::LEFT,
-            [b'\'', suffix @ ..] if is_suffix(suffix) => Verdict::LEFT,
-            [.., b'$'] | [.., 0xC2, 0xA3] if rules.currency == Currency::Always => Verdict::RIGHT,
+            b"\xC2\xB0" if rules.punctuation && before.is_some() => Spacing::BOTH,
+            [b'n' | b'N', b'\'', b't' | b'T'] if !self.ends_in_apostrophe(before) => Spacing::LEFT,
+            [b'n' | b'N'] if self.begins_not(after) => Spacing::LEFT,
+            [b'\'', suffix @ ..] if is_suffix(suffix) => Spacing::LEFT,
+            [.., b'$'] | [.., 0xC2, 0xA3] if rules.currency == Currency::Always => Spacing::RIGHT,
             [.., b'$' | b'#'] if rules.currency == Currency::BeforeNumbers && self.is_number(after) => {
-                Verdict::RIGHT
+                Spacing::RIGHT
             }
-            _ => Verdict::STAYS,
+            _ => Spacing::STAYS,
         }
     }
 
     /// A quote that stands alone.
-    fn quote(&mut self) -> Verdict {
+    fn quote(&mut self) -> Spacing {
         let text = self.text;
         match self.quotes.get_or_insert_with(|| Quotes::new(text)).next() {
-            Join::Stays => Verdict::STAYS,
-            Join::Left => Verdict::LEFT,
-            Join::Right => Verdict::RIGHT,
-            Join::Both => Verdict::BOTH,
+            Join::Stays => Spacing::STAYS,
+            Join::Left => Spacing::LEFT,
+            Join::Right => Spacing::RIGHT,
+            Join::Both => Spacing::BOTH,
         }
     }
 
     /// An apostrophe that stands alone where there are no quotes: part of a contraction, or of a possessive
     /// (`the players '`). A letter between two of them (`' D '`) is not a contraction.
-    fn apostrophe(&self, before: Option<Token>, after: Option<Token>) -> Verdict {
+    fn apostrophe(&self, before: Option<Token>, after: Option<Token>) -> Spacing {
         if let Some(after) = after
             && is_suffix(self.bytes(after))
         {
             let is_not = self.is(before, b"n") || self.is(before, b"N");
             let is_letter = !is_not && self.is(self.token_from(after.end), b"'");
-            return if is_letter { Verdict::STAYS } else { Verdict::BOTH };
+            return if is_letter { Spacing::STAYS } else { Spacing::BOTH };
         }
         match before {
-            Some(before) if quotes::is_plural(self.string(before)) => Verdict::LEFT,
-            _ => Verdict::STAYS,
+            Some(before) if quotes::is_plural(self.string(before)) => Spacing::LEFT,
+            _ => Spacing::STAYS,
         }
     }
 
@@ -309,11 +309,11 @@ impl<'a> Line<'a> {
         }
     }
 
-    fn spelling(&mut self) -> Spelling {
+    fn spelling(&mut self) -> Apostrophes {
         if let Some(spelling) = self.spelling {
             return spelling;
         }
-        let spelling = Spelling {
+        let spelling = Apostrophes {
             set_apart: self.is_set_apart(),
             last_closing: self.last_closing(),
         };
@@ -327,11 +327,11 @@ impl<'a> Line<'a> {
         let mut next = self.token_from(0);
         while let Some(token) = next {
             next = self.token_from(token.end);
-            let verdict = match self.bytes(token) {
-                b"\"" | b"'" => Verdict::BOTH,
+            let spacing = match self.bytes(token) {
+                b"\"" | b"'" => Spacing::BOTH,
                 _ => self.judge_without_quotes(before, token, next),
             };
-            if (verdict.left && before.is_some()) || (verdict.right && next.is_some()) {
+            if (spacing.left && before.is_some()) || (spacing.right && next.is_some()) {
                 return true;
             }
             before = Some(token);
@@ -354,15 +354,15 @@ impl<'a> Line<'a> {
     }
 
     /// `@-@` beside a token or between two, unless they would make a new one.
-    fn separator(&self, sign: &'static str, before: Option<Token>, after: Option<Token>) -> Verdict {
+    fn separator(&self, sign: &'static str, before: Option<Token>, after: Option<Token>) -> Spacing {
         let bytes = self.text.as_bytes();
         match (before, after) {
             (Some(before), Some(after)) if bytes[before.end - 1] == b'@' && bytes[after.start] == b'@' => {
-                Verdict::STAYS
+                Spacing::STAYS
             }
-            _ => Verdict {
+            _ => Spacing {
                 instead: Some(sign),
-                ..Verdict::BOTH
+                ..Spacing::BOTH
             },
         }
     }

@@ -23,7 +23,7 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
 
 use super::Tally;
-use super::place::{BucketPlace, Choice, Cloud, is_glob, literal_folder};
+use super::place::{BucketPlace, Cloud, PathFilter, is_glob, literal_folder};
 use super::settings::Settings;
 use super::transfer::{Answer, Body, Failure, unless_cancelled};
 use super::web;
@@ -136,7 +136,7 @@ impl Bucket {
         if !is_glob(&place.key) {
             return Ok((vec![place.key.clone()], Tally::default()));
         }
-        let mut choice = Choice::new(&place.key, exclude)?;
+        let mut filter = PathFilter::new(&place.key, exclude)?;
         let folder = literal_folder(&place.key);
         let prefix = if folder.is_empty() {
             None
@@ -156,11 +156,11 @@ impl Bucket {
                 return Err(Error::input(message).hint("name a folder in the glob"));
             }
             let key: &str = entry.location.as_ref();
-            if choice.takes(key) {
+            if filter.takes(key) {
                 keys.push(key.to_owned());
             }
         }
-        let tally = choice.tally();
+        let tally = filter.tally();
         if keys.is_empty() {
             let message = format!(
                 "`{}` does not match any of the {} below `{folder}/`{}",

@@ -40,7 +40,7 @@ pub(super) struct Cache {
 
 /// A file of the cache, as the index knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Entry {
+pub(super) struct IndexedFile {
     /// Where it came from.
     pub url: String,
     /// Its content.
@@ -58,7 +58,7 @@ pub(super) struct Index {
     #[serde(default)]
     pub pinned: bool,
     /// The files, of a glob by name.
-    pub files: Vec<Entry>,
+    pub files: Vec<IndexedFile>,
     /// What the glob leaves out.
     #[serde(default, skip_serializing_if = "Tally::is_nothing")]
     pub left_out: Tally,
@@ -109,7 +109,7 @@ impl Cache {
     }
 
     /// What an identity was found to hold, if all of it is here. A damaged index is none.
-    pub fn known(&self, identity: &str) -> Option<Vec<Entry>> {
+    pub fn known(&self, identity: &str) -> Option<Vec<IndexedFile>> {
         Some(self.known_index(identity)?.files)
     }
 
@@ -117,7 +117,8 @@ impl Cache {
     pub fn known_index(&self, identity: &str) -> Option<Index> {
         let text = fs::read(self.below(INDEX, identity, ".json")).ok()?;
         let index: Index = serde_json::from_slice(&text).ok()?;
-        let here = |file: &Entry| is_sha256(&file.sha256) && self.find(&file.sha256) == Some(file.bytes);
+        let here =
+            |file: &IndexedFile| is_sha256(&file.sha256) && self.find(&file.sha256) == Some(file.bytes);
         (!index.files.is_empty() && index.files.iter().all(here)).then_some(index)
     }
 
@@ -127,7 +128,7 @@ impl Cache {
         identity: &str,
         shown: &str,
         pinned: bool,
-        files: Vec<Entry>,
+        files: Vec<IndexedFile>,
         left_out: Tally,
     ) -> Result<()> {
         let index = Index {
@@ -465,7 +466,7 @@ impl Partial {
     ///
     /// The index is written first: a process that dies in between leaves an index whose file is missing, which counts
     /// for nothing, and a whole download, which the next process only checks.
-    pub fn finish(mut self, cache: &Cache, identity: &str, entry: &Entry, keep: Keep) -> Result<()> {
+    pub fn finish(mut self, cache: &Cache, identity: &str, entry: &IndexedFile, keep: Keep) -> Result<()> {
         self.sync()?;
         if let Keep::Index { pinned } = keep {
             cache.remember(

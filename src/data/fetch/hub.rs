@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use super::Tally;
 use super::cache::{Expected, is_sha256};
-use super::place::{Choice, HubPlace, RepositoryKind, is_glob, literal_folder};
+use super::place::{HubPlace, PathFilter, RepositoryKind, is_glob, literal_folder};
 use super::settings::Settings;
 use super::transfer::{Failure, unless_cancelled};
 use super::web;
@@ -113,7 +113,7 @@ impl Hub<'_> {
 
     /// The files that a place stands for but those that `exclude` matches, by path, and what is left out.
     pub async fn files(&self, place: &HubPlace, exclude: &[String]) -> Result<(Vec<HubFile>, Tally)> {
-        let mut choice = Choice::new(&place.path, exclude)?;
+        let mut filter = PathFilter::new(&place.path, exclude)?;
         let commit = if place.is_commit() {
             place.revision.clone()
         } else {
@@ -153,11 +153,11 @@ impl Hub<'_> {
         let listed = entries.len();
         let mut files = Vec::new();
         for entry in entries {
-            if choice.takes(&entry.path) {
+            if filter.takes(&entry.path) {
                 files.push(self.file(place, &commit, entry)?);
             }
         }
-        let tally = choice.tally();
+        let tally = filter.tally();
         if files.is_empty() {
             let message = format!(
                 "`{}` does not match any of the {} below `{folder}/` of {}{} at `{}`{}",

@@ -25,7 +25,7 @@ pub struct Inventory {
     /// What has not come to an end, by URL.
     pub begun: Vec<Begun>,
     /// Whole files that no URL names (any more), called `sha256:…`.
-    pub unnamed: Vec<Content>,
+    pub unnamed: Vec<DownloadedFile>,
 }
 
 /// What a URL was found to hold.
@@ -38,12 +38,12 @@ pub struct Download {
     /// When it was found.
     pub when: SystemTime,
     /// Its files; of a glob by name, else one.
-    pub files: Vec<Content>,
+    pub files: Vec<DownloadedFile>,
 }
 
 /// A downloaded file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Content {
+pub struct DownloadedFile {
     /// Where it came from.
     pub url: String,
     /// SHA-256 of its content, in hex.
@@ -77,11 +77,11 @@ pub struct Forgotten {
     /// Begun downloads, which are deleted.
     pub begun: Vec<Begun>,
     /// Files that are deleted.
-    pub deleted: Vec<Content>,
+    pub deleted: Vec<DownloadedFile>,
     /// Files that other URLs name.
-    pub named: Vec<Content>,
+    pub named: Vec<DownloadedFile>,
     /// Files that stay because another process may be reading them.
-    pub in_use: Vec<Content>,
+    pub in_use: Vec<DownloadedFile>,
     /// URLs that another process is downloading, which stay as they are.
     pub busy: Vec<String>,
 }
@@ -250,7 +250,7 @@ fn indices(cache: &Cache) -> Result<Vec<IndexEntry>> {
             continue;
         }
         let when = modified(&path);
-        let content = |file: cache::Entry| Content {
+        let content = |file: cache::IndexedFile| DownloadedFile {
             here: cache.find(&file.sha256) == Some(file.bytes),
             url: file.url,
             sha256: file.sha256,
@@ -305,7 +305,7 @@ fn begun(cache: &Cache) -> Result<Vec<(PathBuf, Begun)>> {
 }
 
 /// Whole files, by content.
-fn whole(cache: &Cache) -> Result<Vec<Content>> {
+fn whole(cache: &Cache) -> Result<Vec<DownloadedFile>> {
     let mut contents = Vec::new();
     for folder in paths_below(&cache.folder(WHOLE))? {
         for path in files_below(&folder)? {
@@ -316,7 +316,7 @@ fn whole(cache: &Cache) -> Result<Vec<Content>> {
             let Some(bytes) = is_sha256(name).then(|| cache.find(name)).flatten() else {
                 continue;
             };
-            contents.push(Content {
+            contents.push(DownloadedFile {
                 url: format!("{BY_CONTENT}{name}"),
                 sha256: name.to_owned(),
                 bytes,

@@ -45,7 +45,7 @@ mod web;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub use inventory::{Begun, Content, Download, Forgotten, Inventory, forget, inventory};
+pub use inventory::{Begun, Download, DownloadedFile, Forgotten, Inventory, forget, inventory};
 pub use place::shown;
 pub use settings::{Proxies, Settings};
 
@@ -53,7 +53,7 @@ pub(crate) use bucket::explained;
 pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
-use cache::{Cache, Entry, Expected, Keep, Lock, is_sha256};
+use cache::{Cache, Expected, IndexedFile, Keep, Lock, is_sha256};
 use place::RemotePlace;
 use transfer::{Job, Origin, Surroundings, within_limit};
 
@@ -211,7 +211,7 @@ pub fn fetch_with(
     for entry in &entries {
         within_limit(entry.bytes, remote.max_bytes).context(context)?;
     }
-    let fetched = |entry: Entry| Fetched {
+    let fetched = |entry: IndexedFile| Fetched {
         path: cache.path(&entry.sha256),
         url: entry.url,
         sha256: entry.sha256,
@@ -252,7 +252,7 @@ pub fn place_of(remote: &RemoteFile, folder: &Path) -> Option<PathBuf> {
     }
 }
 
-fn in_folder(remote: &RemoteFile, folder: &Path) -> Option<Vec<Entry>> {
+fn in_folder(remote: &RemoteFile, folder: &Path) -> Option<Vec<IndexedFile>> {
     let place = validated(remote).ok()?;
     let identity = identity(remote, &place, &Settings::from_environment());
     here(remote, &place, &identity, &Cache::at(folder))
@@ -275,9 +275,9 @@ fn validated(remote: &RemoteFile) -> Result<RemotePlace> {
 }
 
 /// What is here of it, where that is all.
-fn here(remote: &RemoteFile, place: &RemotePlace, identity: &str, cache: &Cache) -> Option<Vec<Entry>> {
+fn here(remote: &RemoteFile, place: &RemotePlace, identity: &str, cache: &Cache) -> Option<Vec<IndexedFile>> {
     if let Some(sha256) = &remote.sha256 {
-        Some(vec![Entry {
+        Some(vec![IndexedFile {
             url: shown(&remote.url),
             sha256: sha256.clone(),
             bytes: cache.find(sha256)?,
@@ -314,7 +314,7 @@ fn identity(remote: &RemoteFile, place: &RemotePlace, settings: &Settings) -> St
     identity
 }
 
-fn entries(remote: &RemoteFile, place: &RemotePlace, with: Surroundings<'_>) -> Result<Vec<Entry>> {
+fn entries(remote: &RemoteFile, place: &RemotePlace, with: Surroundings<'_>) -> Result<Vec<IndexedFile>> {
     let Surroundings {
         cache,
         settings,
@@ -413,7 +413,7 @@ async fn hub_entries(
     identity: &str,
     shown: &str,
     with: Surroundings<'_>,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<IndexedFile>> {
     let Surroundings {
         cache,
         settings,
@@ -447,7 +447,7 @@ async fn hub_entries(
             within_limit(bytes, remote.max_bytes).context(|| format!("`{}`", file.path))?;
         }
         let known = |sha256: &String| {
-            Some(Entry {
+            Some(IndexedFile {
                 url: file.shown.clone(),
                 sha256: sha256.clone(),
                 bytes: cache.find(sha256)?,
@@ -505,7 +505,7 @@ async fn bucket_entries(
     identity: &str,
     shown: &str,
     with: Surroundings<'_>,
-) -> Result<Vec<Entry>> {
+) -> Result<Vec<IndexedFile>> {
     let Surroundings {
         cache,
         settings,

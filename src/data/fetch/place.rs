@@ -240,14 +240,14 @@ impl Pattern {
 }
 
 /// What is taken of a list: what a path or glob names and `exclude` does not match.
-pub(super) struct Choice<'p> {
+pub(super) struct PathFilter<'p> {
     wanted: &'p str,
     pattern: Option<Pattern>,
     exclude: Exclusions,
     tally: Tally,
 }
 
-impl<'p> Choice<'p> {
+impl<'p> PathFilter<'p> {
     /// Of a path or glob.
     pub fn new(wanted: &'p str, exclude: &[String]) -> Result<Self> {
         Ok(Self {

@@ -11,7 +11,7 @@ use reqwest::{Client, Url};
 
 use super::FetchProgress;
 use super::bucket::Bucket;
-use super::cache::{Cache, Entry, Expected, Keep, Partial};
+use super::cache::{Cache, Expected, IndexedFile, Keep, Partial};
 use super::settings::Settings;
 use super::web;
 use crate::error::{Error, Remedy, Result};
@@ -96,7 +96,7 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Downloads a file. The caller holds the lock of its identity.
-pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<Entry> {
+pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<IndexedFile> {
     let Surroundings {
         cache,
         settings,
@@ -129,7 +129,7 @@ pub(super) async fn download(job: &Job<'_>, with: Surroundings<'_>) -> Result<En
                         done: partial.len(),
                         total: Some(partial.len()),
                     });
-                    let entry = Entry {
+                    let entry = IndexedFile {
                         url: job.shown.to_owned(),
                         sha256,
                         bytes: partial.len(),

@@ -19,11 +19,11 @@ pub mod special;
 mod walk;
 
 use special::PathKind;
-use walk::{Match, Walk};
+use walk::{GlobWalk, Match};
 
 /// Why something that a pattern matches is not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Sort {
+pub enum SkipReason {
     /// Its name begins with a point.
     Hidden,
     /// A system or a tool left it behind.
@@ -41,7 +41,7 @@ pub enum Sort {
     Repeated,
 }
 
-impl Sort {
+impl SkipReason {
     /// All of them.
     pub const ALL: [Self; 7] = [
         Self::Hidden,
@@ -76,7 +76,7 @@ const REMEMBERED: usize = 10_000;
 /// What patterns matched and what is not read: how much of each sort, and the first names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LeftOut {
-    sorts: BTreeMap<Sort, Names>,
+    sorts: BTreeMap<SkipReason, SkippedNames>,
     /// Names of files that are read under another name: theirs, and that under which they are read.
     links: Vec<(String, String)>,
     /// Patterns of `exclude` that matched nothing.
@@ -84,14 +84,14 @@ pub struct LeftOut {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Names {
+struct SkippedNames {
     count: u64,
     first: Vec<String>,
     known: HashSet<String>,
 }
 
 impl LeftOut {
-    fn add(&mut self, sort: Sort, name: String) {
+    fn add(&mut self, sort: SkipReason, name: String) {
         let names = self.sorts.entry(sort).or_default();
         if names.known.contains(&name) {
             return;
@@ -129,12 +129,12 @@ impl LeftOut {
     }
 
     /// The number of files of each sort.
-    pub fn counts(&self) -> impl Iterator<Item = (Sort, u64)> {
+    pub fn counts(&self) -> impl Iterator<Item = (SkipReason, u64)> {
         self.sorts.iter().map(|(sort, names)| (*sort, names.count))
     }
 
     /// Counts what has been found elsewhere, without names.
-    pub fn add_counts(&mut self, sort: Sort, count: u64) {
+    pub fn add_counts(&mut self, sort: SkipReason, count: u64) {
         if count > 0 {
             self.sorts.entry(sort).or_default().count += count;
         }
@@ -142,14 +142,14 @@ impl LeftOut {
 
     /// How much of a sort there is; a folder counts once.
     #[must_use]
-    pub fn count(&self, sort: Sort) -> u64 {
+    pub fn count(&self, sort: SkipReason) -> u64 {
         self.sorts.get(&sort).map_or(0, |names| names.count)
     }
 
     /// A line for each sort: `hidden left out: .git/, .cache/ and 3 more`.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
-        let line = |(sort, names): (&Sort, &Names)| {
+        let line = |(sort, names): (&SkipReason, &SkippedNames)| {
             let more = match names.count - names.first.len() as u64 {
                 0 => String::new(),
                 more => format!(" and {more} more"),
@@ -311,7 +311,7 @@ fn lexical(path: &Path) -> PathBuf {
 
 /// What a field of a manifest names.
 #[derive(Clone, Copy, Debug)]
-pub struct Named<'a> {
+pub struct FilePatterns<'a> {
     /// Paths and globs.
     pub files: &'a [String],
     /// Globs over what is not read.
@@ -320,7 +320,7 @@ pub struct Named<'a> {
     pub piped: Option<&'a [Piped]>,
 }
 
-impl<'a> Named<'a> {
+impl<'a> FilePatterns<'a> {
     /// Paths and globs alone.
     #[must_use]
     pub fn by(files: &'a [String]) -> Self {
@@ -381,7 +381,7 @@ pub struct FoundFile {
 ///
 /// # Errors
 /// A pattern is malformed, matches nothing, or names a folder, a pipe, a socket, a device or a link to nothing.
-pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
+pub fn expand(base: &Path, named: FilePatterns<'_>) -> Result<Files> {
     let mut excluded = Excluded::new(base, named.exclude)?;
     let mut seen: HashMap<Identity, usize> = HashMap::new();
     let mut all = Files::default();
@@ -402,7 +402,7 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
                 && (excluded.knows(file)
                     || (*linked || file.path.is_symlink()) && excluded.leads_to(file, base, &real));
             if is_excluded {
-                left_out.add(Sort::Excluded, file.name.clone());
+                left_out.add(SkipReason::Excluded, file.name.clone());
             }
             !is_excluded
         });
@@ -432,7 +432,7 @@ pub fn expand(base: &Path, named: Named<'_>) -> Result<Files> {
             };
             let same =
                 file.name == read || lexical(&absolute(&file.path)) == lexical(&absolute(&base.join(&read)));
-            left_out.add(Sort::Repeated, file.name.clone());
+            left_out.add(SkipReason::Repeated, file.name.clone());
             if !same {
                 left_out.links.push((file.name, read));
             }
@@ -515,7 +515,7 @@ fn matches(
     let literal = base.join(pattern);
     match PathKind::of(&literal)? {
         PathKind::File(_) if excluded.covers(&literal) => {
-            left_out.add(Sort::Excluded, name_of(&literal));
+            left_out.add(SkipReason::Excluded, name_of(&literal));
             excluded.file(&literal);
             Ok(vec![])
         }
@@ -538,7 +538,7 @@ fn matches(
         }
         PathKind::Dangling(to) => Err(special::dangling(&literal, pattern, &to)),
         PathKind::Nothing if names::is_glob(pattern) => {
-            let matches = Walk::run(base, pattern, excluded, left_out)?.into_iter();
+            let matches = GlobWalk::run(base, pattern, excluded, left_out)?.into_iter();
             let file = |file: Match| {
                 let name = name_of(&file.path);
                 (found(file.path, &file.metadata, name), file.linked)
@@ -562,7 +562,7 @@ fn matches(
 fn stored_place(base: &Path, left_out: &LeftOut) -> String {
     let first = left_out
         .sorts
-        .get(&Sort::Store)
+        .get(&SkipReason::Store)
         .and_then(|names| names.first.first());
     let name = Path::new(first.map_or("", |name| name.trim_end_matches('/')));
     // Either the store, or something in it.
@@ -584,7 +584,7 @@ fn stored_place(base: &Path, left_out: &LeftOut) -> String {
 /// That a pattern stands for no file, with what it matches and what is left out.
 fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
     // A link to a folder that is entered anyway hides no file.
-    if left_out.sorts.keys().all(|sort| *sort == Sort::Repeated) {
+    if left_out.sorts.keys().all(|sort| *sort == SkipReason::Repeated) {
         return Error::input(format!("no file matches `{pattern}`")).hint(format!(
             "paths start at the manifest's folder, `{}`",
             base.display()
@@ -592,19 +592,19 @@ fn nothing(base: &Path, pattern: &str, left_out: &LeftOut) -> Error {
     }
     let has = |sort| left_out.count(sort) > 0;
     let mut ways: Vec<String> = Vec::new();
-    if has(Sort::Hidden) || has(Sort::System) || has(Sort::Own) {
+    if has(SkipReason::Hidden) || has(SkipReason::System) || has(SkipReason::Own) {
         ways.push(
             "to read such files all the same, name them; a pattern of hidden files begins with a point: `.*`"
                 .to_owned(),
         );
     }
-    if has(Sort::Store) {
+    if has(SkipReason::Store) {
         let place = stored_place(base, left_out);
         ways.push(format!(
             "results of mdlm are read only where the pattern names their folder in the store: `{place}/…`"
         ));
     }
-    if has(Sort::Excluded) {
+    if has(SkipReason::Excluded) {
         ways.push("loosen `exclude`".to_owned());
     }
     if ways.is_empty() {

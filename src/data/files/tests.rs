@@ -40,7 +40,7 @@ impl Folder {
     fn expand(&self, files: &[&str], exclude: &[&str]) -> Result<Files> {
         let owned = |patterns: &[&str]| -> Vec<String> { patterns.iter().map(|&p| p.to_owned()).collect() };
         let (files, exclude) = (owned(files), owned(exclude));
-        let named = Named {
+        let named = FilePatterns {
             files: &files,
             exclude: &exclude,
             piped: Some(&[]),
@@ -71,7 +71,7 @@ fn globs_expand_in_order_and_once() {
     }
     let names = |patterns: &[&str]| -> Result<Vec<String>> {
         let patterns: Vec<String> = patterns.iter().map(|&p| p.to_owned()).collect();
-        let found = expand(&base, Named::by(&patterns))?;
+        let found = expand(&base, FilePatterns::by(&patterns))?;
         Ok(found.files.into_iter().map(|file| file.name).collect())
     };
     assert_eq!(
@@ -393,7 +393,7 @@ fn pipes_and_devices_are_refused_at_once() {
         "{fault}"
     );
     let patterns = ["-".to_owned()];
-    let elsewhere = expand(folder.base(), Named::by(&patterns)).unwrap_err();
+    let elsewhere = expand(folder.base(), FilePatterns::by(&patterns)).unwrap_err();
     assert!(
         elsewhere
             .to_string()
@@ -479,7 +479,7 @@ fn piped_text_is_a_file_named_dash() {
         digest: Digest::of(b"spool"),
     }];
     let patterns = ["-".to_owned()];
-    let named = Named {
+    let named = FilePatterns {
         files: &patterns,
         exclude: &[],
         piped: Some(&piped),
@@ -490,7 +490,7 @@ fn piped_text_is_a_file_named_dash() {
     let twice = ["-".to_owned(), "-".to_owned()];
     let found = expand(
         folder.base(),
-        Named {
+        FilePatterns {
             files: &twice,
             ..named
         },

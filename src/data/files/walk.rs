@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 
 use super::names::{Unwanted, is_glob, unwanted};
 use super::special::{PathKind, dangling};
-use super::{Excluded, LeftOut, Sort, own};
+use super::{Excluded, LeftOut, SkipReason, own};
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::store::Store;
 
 /// A part of a pattern between slashes.
-enum Part {
+enum PatternPart {
     /// `**`: any number of folders.
     Folders,
     /// Without wildcards.
@@ -45,10 +45,10 @@ struct Folder {
 }
 
 /// A search for the files of one pattern.
-pub struct Walk<'a> {
+pub struct GlobWalk<'a> {
     pattern: &'a str,
     base: &'a Path,
-    parts: Vec<Part>,
+    parts: Vec<PatternPart>,
     excluded: &'a mut Excluded,
     left_out: &'a mut LeftOut,
     found: Vec<Match>,
@@ -57,7 +57,7 @@ pub struct Walk<'a> {
     links: VecDeque<Folder>,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> GlobWalk<'a> {
     /// The files that `pattern` matches below `base`, by name.
     ///
     /// # Errors
@@ -73,26 +73,26 @@ impl<'a> Walk<'a> {
         let mut parts = Vec::new();
         for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
             parts.push(match part {
-                "**" => Part::Folders,
+                "**" => PatternPart::Folders,
                 part if is_glob(part) => {
                     let compiled = glob::Pattern::new(part).wrap(Kind::Input, malformed)?;
-                    Part::Glob(part.to_owned(), compiled)
+                    PatternPart::Glob(part.to_owned(), compiled)
                 }
-                part => Part::Literal(part.to_owned()),
+                part => PatternPart::Literal(part.to_owned()),
             });
         }
         if pattern.ends_with('/') {
             // Of folders alone.
             return Ok(vec![]);
         }
-        if matches!(parts.last(), Some(Part::Folders)) {
+        if matches!(parts.last(), Some(PatternPart::Folders)) {
             let every = glob::Pattern::new("*").wrap(Kind::Input, malformed)?;
-            parts.push(Part::Glob("*".to_owned(), every));
+            parts.push(PatternPart::Glob("*".to_owned(), every));
         }
         // What stands before the first wildcard is not looked for.
         let spelt: Vec<_> = (parts.iter())
             .map_while(|part| match part {
-                Part::Literal(name) => Some(name.clone()),
+                PatternPart::Literal(name) => Some(name.clone()),
                 _ => None,
             })
             .collect();
@@ -113,7 +113,7 @@ impl<'a> Walk<'a> {
             links: VecDeque::new(),
         };
         if walk.excluded.covers(&start) {
-            walk.leave(Sort::Excluded, &start, true);
+            walk.leave(SkipReason::Excluded, &start, true);
             return Ok(vec![]);
         }
         match PathKind::of(&start)? {
@@ -141,7 +141,7 @@ impl<'a> Walk<'a> {
         path.strip_prefix(self.base).unwrap_or(path).display().to_string()
     }
 
-    fn leave(&mut self, sort: Sort, path: &Path, is_folder: bool) {
+    fn leave(&mut self, sort: SkipReason, path: &Path, is_folder: bool) {
         let slash = if is_folder { "/" } else { "" };
         let name = format!("{}{slash}", self.name(path));
         self.left_out.add(sort, name);
@@ -156,7 +156,7 @@ impl<'a> Walk<'a> {
         for &part in &folder.at {
             let folders = self.parts[part..]
                 .iter()
-                .take_while(|part| matches!(part, Part::Folders));
+                .take_while(|part| matches!(part, PatternPart::Folders));
             at.extend(part + 1..=part + folders.count());
         }
         let identity = fs::canonicalize(&folder.path).wrap(Kind::Environment, reading)?;
@@ -164,12 +164,12 @@ impl<'a> Walk<'a> {
         at.retain(|part| self.entered.insert((identity.clone(), *part)));
         if at.is_empty() && before > 0 {
             if folder.linked {
-                self.leave(Sort::Repeated, &folder.path, true);
+                self.leave(SkipReason::Repeated, &folder.path, true);
             }
             return Ok(());
         }
         for part in at.clone() {
-            if let Part::Literal(name) = &self.parts[part] {
+            if let PatternPart::Literal(name) = &self.parts[part] {
                 let path = folder.path.join(name);
                 self.literal(folder, path, part)?;
                 at.remove(&part);
@@ -194,7 +194,7 @@ impl<'a> Walk<'a> {
         let is_last = part + 1 == self.parts.len();
         if self.excluded.matches(&path) {
             self.excluded.file(&path);
-            self.leave(Sort::Excluded, &path, !is_last);
+            self.leave(SkipReason::Excluded, &path, !is_last);
             return Ok(());
         }
         let linked = folder.linked || path.is_symlink();
@@ -216,7 +216,7 @@ impl<'a> Walk<'a> {
                 })?;
             }
             PathKind::Dangling(to) if is_last => return Err(self.dangling(&path, &to)),
-            PathKind::Special(_) if is_last => self.leave(Sort::Special, &path, false),
+            PathKind::Special(_) if is_last => self.leave(SkipReason::Special, &path, false),
             _ => {}
         }
         Ok(())
@@ -240,9 +240,11 @@ impl<'a> Walk<'a> {
         let mut against: Option<Unwanted> = None;
         for &part in at {
             let (written, follows) = match &self.parts[part] {
-                Part::Folders => (None, part),
-                Part::Glob(written, pattern) if pattern.matches(&name) => (Some(written.as_str()), part + 1),
-                Part::Glob(..) | Part::Literal(_) => continue,
+                PatternPart::Folders => (None, part),
+                PatternPart::Glob(written, pattern) if pattern.matches(&name) => {
+                    (Some(written.as_str()), part + 1)
+                }
+                PatternPart::Glob(..) | PatternPart::Literal(_) => continue,
             };
             let why = unwanted(&name, written);
             if follows == self.parts.len() {
@@ -287,26 +289,26 @@ impl<'a> Walk<'a> {
         }
         if self.excluded.matches(&path) {
             self.excluded.file(&path);
-            self.leave(Sort::Excluded, &path, is_folder);
+            self.leave(SkipReason::Excluded, &path, is_folder);
             return Ok(());
         }
         if let Some(why) = why {
             let sort = match why {
-                _ if is_folder && Store::is_at(&path) => Sort::Store,
-                Unwanted::Hidden => Sort::Hidden,
-                Unwanted::System => Sort::System,
+                _ if is_folder && Store::is_at(&path) => SkipReason::Store,
+                Unwanted::Hidden => SkipReason::Hidden,
+                Unwanted::System => SkipReason::System,
             };
             self.leave(sort, &path, is_folder);
             return Ok(());
         }
         if own && Store::is_entry(&folder.path, &name) {
-            self.leave(Sort::Store, &path, is_folder);
+            self.leave(SkipReason::Store, &path, is_folder);
             return Ok(());
         }
         match place {
             PathKind::Folder(_) => {
                 if Store::is_at(&path) {
-                    self.leave(Sort::Store, &path, true);
+                    self.leave(SkipReason::Store, &path, true);
                     return Ok(());
                 }
                 self.enter_or_wait(Folder {
@@ -319,7 +321,7 @@ impl<'a> Walk<'a> {
             PathKind::File(metadata) => {
                 self.is_text(&path)?;
                 if own::is_output(&path, &metadata) {
-                    self.leave(Sort::Own, &path, false);
+                    self.leave(SkipReason::Own, &path, false);
                     return Ok(());
                 }
                 self.found.push(Match {
@@ -328,7 +330,7 @@ impl<'a> Walk<'a> {
                     linked,
                 });
             }
-            PathKind::Special(_) => self.leave(Sort::Special, &path, false),
+            PathKind::Special(_) => self.leave(SkipReason::Special, &path, false),
             PathKind::Dangling(to) => return Err(self.dangling(&path, &to)),
             // Gone since the folder was listed.
             PathKind::Nothing => {}

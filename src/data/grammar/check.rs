@@ -13,7 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::{Alternative, Form, Grammar, Item, Token, glued};
+use super::{Alternative, Form, Grammar, Symbol, Token, glued};
 use crate::error::{Error, Result};
 
 /// Nodes of the automaton and pairs of its walks, at most: a grammar for people to write has thousands.
@@ -47,7 +47,7 @@ fn no_recursion(
     path.push(rule);
     for alternative in &grammar.rules[rule].alternatives {
         for item in &alternative.items {
-            if let Item::Call { rule: next, .. } = item {
+            if let Symbol::Call { rule: next, .. } = item {
                 if path.contains(next) {
                     let message = format!("rule `{}` expands to itself", grammar.rules[*next].name);
                     return Err(fault(file, alternative, &message)
@@ -90,19 +90,19 @@ fn identified(
         slots.resize(alternative.slots.len(), Identified::No);
         for item in &alternative.items {
             match item {
-                Item::Text(_) => {}
-                Item::Draw { slot, .. } => {
+                Symbol::Text(_) => {}
+                Symbol::Draw { slot, .. } => {
                     // The parser tries every value of a feature: the text need not identify it.
                     let feature = grammar.classes[alternative.slots[*slot]].feature;
                     slots[*slot] = if feature { Identified::Yes } else { Identified::No };
                 }
-                Item::Say { slot, form } => {
+                Symbol::Say { slot, form } => {
                     if slots[*slot] != Identified::Yes {
                         check_form(grammar, alternative, *slot, form, file)?;
                         slots[*slot] = Identified::Yes;
                     }
                 }
-                Item::Call { rule, arguments } => {
+                Symbol::Call { rule, arguments } => {
                     let states: Vec<Identified> = arguments.iter().map(|&slot| slots[slot]).collect();
                     let after = identified(grammar, *rule, &states, known, file)?;
                     for (&slot, state) in arguments.iter().zip(after) {
@@ -160,7 +160,7 @@ fn check_form(
     Ok(())
 }
 
-enum Node {
+enum AutomatonNode {
     End,
     /// Says one of a set of forms, then goes on.
     Say {
@@ -172,7 +172,7 @@ enum Node {
 }
 
 struct Automaton {
-    nodes: Vec<Node>,
+    nodes: Vec<AutomatonNode>,
     /// Distinct forms, sorted.
     sets: Vec<Vec<Vec<Token>>>,
     start: usize,
@@ -189,7 +189,7 @@ impl Automaton {
         let mut builder = Builder {
             grammar,
             automaton: Self {
-                nodes: vec![Node::End],
+                nodes: vec![AutomatonNode::End],
                 sets: Vec::new(),
                 start: 0,
             },
@@ -209,9 +209,9 @@ impl Automaton {
         let mut open = vec![self.start];
         while let Some(node) = open.pop() {
             match &self.nodes[node] {
-                Node::End => return Err(Error::input(format!("{file}: a record can be empty"))),
-                Node::Fork(ways) => open.extend(ways.iter().map(|&(way, _)| way)),
-                Node::Say { set, .. } => {
+                AutomatonNode::End => return Err(Error::input(format!("{file}: a record can be empty"))),
+                AutomatonNode::Fork(ways) => open.extend(ways.iter().map(|&(way, _)| way)),
+                AutomatonNode::Say { set, .. } => {
                     for form in &self.sets[*set] {
                         let word = &grammar.tokens[form[0] as usize];
                         if glued(word) {
@@ -228,15 +228,15 @@ impl Automaton {
         let mut walks = Walks::default();
         for (index, node) in self.nodes.iter().enumerate() {
             match node {
-                Node::End => {}
-                Node::Fork(ways) => {
+                AutomatonNode::End => {}
+                AutomatonNode::Fork(ways) => {
                     for (i, &(one, line)) in ways.iter().enumerate() {
                         for &(other, other_line) in &ways[i + 1..] {
                             walks.meet(one, other, &[], None, &[], (line, other_line));
                         }
                     }
                 }
-                Node::Say { set, next } => {
+                AutomatonNode::Say { set, next } => {
                     for form in &self.sets[*set] {
                         for longer in longer(&self.sets[*set], form) {
                             walks.meet(*next, *next, &longer[form.len()..], None, longer, (0, 0));
@@ -264,13 +264,13 @@ impl Automaton {
         if left.is_empty() {
             // Level: the first one goes on alone and is then ahead.
             match &self.nodes[ahead] {
-                Node::End => {}
-                Node::Fork(ways) => {
+                AutomatonNode::End => {}
+                AutomatonNode::Fork(ways) => {
                     for &(way, _) in ways {
                         walks.meet(way, behind, &[], Some(index), &[], (0, 0));
                     }
                 }
-                Node::Say { set, next } => {
+                AutomatonNode::Say { set, next } => {
                     for form in &self.sets[*set] {
                         walks.meet(*next, behind, form, Some(index), form, (0, 0));
                     }
@@ -279,13 +279,13 @@ impl Automaton {
             return;
         }
         match &self.nodes[behind] {
-            Node::End => {}
-            Node::Fork(ways) => {
+            AutomatonNode::End => {}
+            AutomatonNode::Fork(ways) => {
                 for &(way, _) in ways {
                     walks.meet(ahead, way, &left, Some(index), &[], (0, 0));
                 }
             }
-            Node::Say { set, next } => {
+            AutomatonNode::Say { set, next } => {
                 let forms = &self.sets[*set];
                 for length in 1..=left.len() {
                     if forms
@@ -322,14 +322,14 @@ fn too_large(file: &str) -> Error {
 /// Pairs of walks that parted and have said the same since, but for what one is ahead by.
 #[derive(Default)]
 struct Walks {
-    all: Vec<Walk>,
+    all: Vec<PairStep>,
     seen: HashSet<(usize, usize, Vec<Token>)>,
     open: Vec<usize>,
     /// A pair that met again.
     met: Option<usize>,
 }
 
-struct Walk {
+struct PairStep {
     /// The node of the walk ahead, that of the one behind, and what the first has said and the second not yet.
     state: (usize, usize, Vec<Token>),
     before: Option<usize>,
@@ -362,7 +362,7 @@ impl Walks {
         if left.is_empty() && ahead == behind {
             self.met = Some(index);
         }
-        self.all.push(Walk {
+        self.all.push(PairStep {
             state,
             before,
             said: said.to_vec(),
@@ -393,7 +393,7 @@ impl Walks {
 }
 
 impl Builder<'_> {
-    fn node(&mut self, node: Node) -> Option<usize> {
+    fn node(&mut self, node: AutomatonNode) -> Option<usize> {
         self.automaton.nodes.push(node);
         let made = self.automaton.nodes.len();
         (made <= LIMIT).then_some(made - 1)
@@ -404,7 +404,7 @@ impl Builder<'_> {
         forms.dedup();
         self.automaton.sets.push(forms);
         let set = self.automaton.sets.len() - 1;
-        self.node(Node::Say { set, next })
+        self.node(AutomatonNode::Say { set, next })
     }
 
     fn rule(&mut self, rule: usize, given: &[u32], next: usize) -> Option<usize> {
@@ -418,7 +418,7 @@ impl Builder<'_> {
         }
         match ways[..] {
             [(way, _)] => Some(way),
-            _ => self.node(Node::Fork(ways)),
+            _ => self.node(AutomatonNode::Fork(ways)),
         }
     }
 
@@ -426,7 +426,7 @@ impl Builder<'_> {
     fn items(
         &mut self,
         alternative: &Alternative,
-        items: &[Item],
+        items: &[Symbol],
         values: &mut Vec<u32>,
         next: usize,
     ) -> Option<usize> {
@@ -434,7 +434,7 @@ impl Builder<'_> {
         let Some((item, rest)) = items.split_first() else {
             return Some(next);
         };
-        if let Item::Draw { slot, .. } = item {
+        if let Symbol::Draw { slot, .. } = item {
             let class = &grammar.classes[alternative.slots[*slot]];
             if !class.feature {
                 return self.items(alternative, rest, values, next);
@@ -445,13 +445,13 @@ impl Builder<'_> {
                 let way = self.items(alternative, rest, values, next)?;
                 ways.push((way, alternative.place.0));
             }
-            return self.node(Node::Fork(ways));
+            return self.node(AutomatonNode::Fork(ways));
         }
         let next = self.items(alternative, rest, values, next)?;
         match item {
-            Item::Draw { .. } => Some(next),
-            Item::Text(tokens) => self.say(vec![tokens.clone()], next),
-            Item::Say { slot, form } => {
+            Symbol::Draw { .. } => Some(next),
+            Symbol::Text(tokens) => self.say(vec![tokens.clone()], next),
+            Symbol::Say { slot, form } => {
                 let id = alternative.slots[*slot];
                 let class = &grammar.classes[id];
                 let column = form.column(|slot| values[slot], |slot| grammar.count(alternative, slot));
@@ -460,14 +460,14 @@ impl Builder<'_> {
                     return self.say(vec![said], next);
                 }
                 if let Some(&set) = self.columns.get(&(id, column)) {
-                    return self.node(Node::Say { set, next });
+                    return self.node(AutomatonNode::Say { set, next });
                 }
                 let forms = class.entries.iter().map(|entry| entry[column].clone()).collect();
                 let node = self.say(forms, next)?;
                 self.columns.insert((id, column), self.automaton.sets.len() - 1);
                 Some(node)
             }
-            Item::Call { rule, arguments } => {
+            Symbol::Call { rule, arguments } => {
                 let given: Vec<u32> = arguments.iter().map(|&slot| values[slot]).collect();
                 self.rule(*rule, &given, next)
             }

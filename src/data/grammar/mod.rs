@@ -104,7 +104,7 @@ struct Rule {
 #[derive(Debug)]
 struct Alternative {
     weight: u64,
-    items: Vec<Item>,
+    items: Vec<Symbol>,
     /// Classes of all slots: the parameters, then the variables of its own.
     slots: Vec<usize>,
     /// Line and column.
@@ -112,7 +112,7 @@ struct Alternative {
 }
 
 #[derive(Debug)]
-enum Item {
+enum Symbol {
     /// Says words as they stand.
     Text(Vec<Token>),
     /// Draws an entry for a slot, other than that of the slot `distinct`.
@@ -173,7 +173,7 @@ impl Entropy {
 
 /// A record that a grammar made.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Record {
+pub struct GeneratedRecord {
     /// The text.
     pub text: String,
     /// Natural logarithm of its probability.
@@ -232,8 +232,8 @@ impl Grammar {
         for alternative in self.rules.iter().flat_map(|rule| &rule.alternatives) {
             for item in &alternative.items {
                 match item {
-                    Item::Text(tokens) => tokens.iter().for_each(|&t| said[t as usize] = true),
-                    Item::Say { slot, form } => {
+                    Symbol::Text(tokens) => tokens.iter().for_each(|&t| said[t as usize] = true),
+                    Symbol::Say { slot, form } => {
                         let entries = &self.classes[alternative.slots[*slot]].entries;
                         let forms = form
                             .columns
@@ -241,7 +241,7 @@ impl Grammar {
                             .flat_map(|&column| entries.iter().map(move |e| &e[column]));
                         forms.flatten().for_each(|&t| said[t as usize] = true);
                     }
-                    Item::Draw { .. } | Item::Call { .. } => {}
+                    Symbol::Draw { .. } | Symbol::Call { .. } => {}
                 }
             }
         }
@@ -250,9 +250,9 @@ impl Grammar {
 
     /// The record of that number in the family of `random` ([`crate::rng::Stream::Synthetic`]).
     #[must_use]
-    pub fn record(&self, random: Random, number: u64) -> Record {
+    pub fn record(&self, random: Random, number: u64) -> GeneratedRecord {
         let mut draw = 0;
-        let mut record = Record {
+        let mut record = GeneratedRecord {
             text: String::new(),
             log_probability: 0.0,
             draws: Vec::new(),
@@ -269,7 +269,13 @@ impl Grammar {
         record
     }
 
-    fn expand(&self, rule: usize, given: &[u32], below: &mut impl FnMut(u64) -> u64, record: &mut Record) {
+    fn expand(
+        &self,
+        rule: usize,
+        given: &[u32],
+        below: &mut impl FnMut(u64) -> u64,
+        record: &mut GeneratedRecord,
+    ) {
         let rule = &self.rules[rule];
         let mut ticket = below(rule.total_weight);
         let mut index = 0;
@@ -284,8 +290,8 @@ impl Grammar {
         slots.resize(alternative.slots.len(), UNKNOWN);
         for item in &alternative.items {
             match item {
-                Item::Text(tokens) => self.say(tokens, &mut record.text),
-                Item::Draw { slot, distinct } => {
+                Symbol::Text(tokens) => self.say(tokens, &mut record.text),
+                Symbol::Draw { slot, distinct } => {
                     let n = self.count(alternative, *slot) as u64;
                     slots[*slot] = match distinct {
                         None => below(n) as u32,
@@ -298,12 +304,12 @@ impl Grammar {
                     record.draws.push(slots[*slot]);
                     record.log_probability -= cost(n, distinct.is_some());
                 }
-                Item::Say { slot, form } => {
+                Symbol::Say { slot, form } => {
                     let class = &self.classes[alternative.slots[*slot]];
                     let column = form.column(|s| slots[s], |s| self.count(alternative, s));
                     self.say(&class.entries[slots[*slot] as usize][column], &mut record.text);
                 }
-                Item::Call { rule, arguments } => {
+                Symbol::Call { rule, arguments } => {
                     let given: Vec<u32> = arguments.iter().map(|&slot| slots[slot]).collect();
                     self.expand(*rule, &given, below, record);
                 }
@@ -369,12 +375,12 @@ impl Grammar {
             };
             for item in &alternative.items {
                 match item {
-                    Item::Text(tokens) => here.add(&self.said(tokens)),
-                    Item::Draw { slot, distinct } => {
+                    Symbol::Text(tokens) => here.add(&self.said(tokens)),
+                    Symbol::Draw { slot, distinct } => {
                         here.nats_per_record +=
                             cost(self.count(alternative, *slot) as u64, distinct.is_some());
                     }
-                    Item::Say { slot, form } => {
+                    Symbol::Say { slot, form } => {
                         // Every entry and every value of a feature is equally likely, whatever else was drawn.
                         let entries = &self.classes[alternative.slots[*slot]].entries;
                         let cases = (entries.len() * form.columns.len()) as f64;
@@ -389,7 +395,7 @@ impl Grammar {
                         }
                         here.add(&mean);
                     }
-                    Item::Call { rule, .. } => here.add(&self.measure_rule(*rule, known)),
+                    Symbol::Call { rule, .. } => here.add(&self.measure_rule(*rule, known)),
                 }
             }
             sum.nats_per_record += p * here.nats_per_record;
@@ -743,8 +749,8 @@ rule intro w:who =
 
     #[test]
     fn news_have_a_mean_surprise_equal_to_their_entropy() {
-        let records: Vec<Record> = (0..4000).map(|i| NEWS.record(family(17), i)).collect();
-        let near = |figure: &dyn Fn(&Record) -> f64, exact: f64| {
+        let records: Vec<GeneratedRecord> = (0..4000).map(|i| NEWS.record(family(17), i)).collect();
+        let near = |figure: &dyn Fn(&GeneratedRecord) -> f64, exact: f64| {
             let n = records.len() as f64;
             let mean = records.iter().map(figure).sum::<f64>() / n;
             let variance = records.iter().map(|r| (figure(r) - mean).powi(2)).sum::<f64>() / (n - 1.0);

@@ -4,7 +4,7 @@
 //! found; how many there are is what the tests count. A drawn entry is unknown until it is said: the word in the text
 //! identifies it. A feature is never said by itself, so each of its values is tried.
 
-use super::{Alternative, Grammar, Item, Token, UNKNOWN, cost};
+use super::{Alternative, Grammar, Symbol, Token, UNKNOWN, cost};
 
 /// How a record was made.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,12 +45,12 @@ struct Search<'g> {
     /// Pairs of cells whose entries differ.
     distinct: Vec<(usize, usize)>,
     /// What was drawn: an alternative, or the entry of a cell, which may become known later.
-    draws: Vec<Drawn>,
+    draws: Vec<DrawnSymbol>,
     found: Vec<Derivation>,
 }
 
 #[derive(Clone, Copy)]
-enum Drawn {
+enum DrawnSymbol {
     Alternative(u32),
     Cell(usize),
 }
@@ -59,7 +59,7 @@ enum Drawn {
 #[derive(Clone, Copy)]
 struct Rest<'a> {
     alternative: &'a Alternative,
-    items: &'a [Item],
+    items: &'a [Symbol],
     /// Cell of each slot.
     frame: &'a [usize],
     after: Option<&'a Rest<'a>>,
@@ -75,7 +75,7 @@ impl Search<'_> {
             self.cells.resize(first + own, UNKNOWN);
             let mut frame = given.to_vec();
             frame.extend(first..first + own);
-            self.draws.push(Drawn::Alternative(index as u32));
+            self.draws.push(DrawnSymbol::Alternative(index as u32));
             self.take(
                 Rest {
                     alternative,
@@ -108,18 +108,18 @@ impl Search<'_> {
             };
             rest.items = items;
             match item {
-                Item::Text(tokens) => {
+                Symbol::Text(tokens) => {
                     if !self.words[at..].starts_with(tokens) {
                         return;
                     }
                     at += tokens.len();
                 }
-                Item::Draw { slot, distinct } => {
+                Symbol::Draw { slot, distinct } => {
                     let n = grammar.count(rest.alternative, *slot);
                     log -= cost(n as u64, distinct.is_some());
                     return self.draw(rest, *slot, *distinct, at, log);
                 }
-                Item::Say { slot, form } => {
+                Symbol::Say { slot, form } => {
                     let cell = rest.frame[*slot];
                     let class = &grammar.classes[rest.alternative.slots[*slot]];
                     let column = form.column(
@@ -146,7 +146,7 @@ impl Search<'_> {
                     }
                     at += said.len();
                 }
-                Item::Call { rule, arguments } => {
+                Symbol::Call { rule, arguments } => {
                     let given: Vec<usize> = arguments.iter().map(|&slot| rest.frame[slot]).collect();
                     return self.call(*rule, &given, at, log, Some(&rest));
                 }
@@ -157,7 +157,7 @@ impl Search<'_> {
     fn draw(&mut self, rest: Rest, slot: usize, distinct: Option<usize>, at: usize, log: f64) {
         let class = &self.grammar.classes[rest.alternative.slots[slot]];
         let cell = rest.frame[slot];
-        self.draws.push(Drawn::Cell(cell));
+        self.draws.push(DrawnSymbol::Cell(cell));
         if let Some(other) = distinct {
             self.distinct.push((cell, rest.frame[other]));
         }
@@ -186,9 +186,9 @@ impl Search<'_> {
 
     fn end(&mut self, at: usize, log: f64) {
         if at == self.words.len() {
-            let index = |&drawn: &Drawn| match drawn {
-                Drawn::Alternative(index) => index,
-                Drawn::Cell(cell) => self.cells[cell],
+            let index = |&drawn: &DrawnSymbol| match drawn {
+                DrawnSymbol::Alternative(index) => index,
+                DrawnSymbol::Cell(cell) => self.cells[cell],
             };
             self.found.push(Derivation {
                 log_probability: log,

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{Alternative, Class, Form, Grammar, Item, Rule, Token, split_marks};
+use super::{Alternative, Class, Form, Grammar, Rule, Symbol, Token, split_marks};
 use crate::error::{Error, Result};
 use crate::plural::counted;
 
@@ -100,24 +100,24 @@ enum Head {
 }
 
 /// A head line and the lines that belong to it.
-struct Block<'t> {
+struct Definition<'t> {
     head: Head,
     /// The head line after its keyword.
     text: &'t str,
     line: usize,
     column: usize,
-    body: Vec<Line<'t>>,
+    body: Vec<SourceLine<'t>>,
 }
 
 /// A piece of a line, or of lines joined by `\`, and its place (1-based; columns count characters).
 #[derive(Clone, Copy)]
-struct Line<'t> {
+struct SourceLine<'t> {
     text: &'t str,
     number: usize,
     column: usize,
 }
 
-impl Line<'_> {
+impl SourceLine<'_> {
     /// The rest from byte `at` on, without white space at its ends.
     fn from(&self, at: usize) -> Self {
         self.part(at, self.text.len())
@@ -178,12 +178,12 @@ impl<'t> Reader<'t> {
         Error::input(format!("{}:{line}:{column}: {message}", self.file))
     }
 
-    fn at(&self, line: &Line, message: &str) -> Error {
+    fn at(&self, line: &SourceLine, message: &str) -> Error {
         self.fault(line.number, line.column, message)
     }
 
-    fn blocks(&self, text: &'t str) -> Result<Vec<Block<'t>>> {
-        let mut blocks: Vec<Block> = Vec::new();
+    fn blocks(&self, text: &'t str) -> Result<Vec<Definition<'t>>> {
+        let mut blocks: Vec<Definition> = Vec::new();
         let mut lines = text.lines().enumerate();
         while let Some((index, first)) = lines.next() {
             let start = offset(text, first);
@@ -195,7 +195,7 @@ impl<'t> Reader<'t> {
             }
             let raw = &text[start..offset(text, last) + without_comment(last).len()];
             let raw = raw.trim_end();
-            let whole = Line {
+            let whole = SourceLine {
                 text: raw,
                 number: index + 1,
                 column: 1,
@@ -225,7 +225,7 @@ impl<'t> Reader<'t> {
                 }
             };
             let rest = whole.from(raw.len() - rest.len());
-            blocks.push(Block {
+            blocks.push(Definition {
                 head,
                 text: rest.text,
                 line: rest.number,
@@ -236,7 +236,7 @@ impl<'t> Reader<'t> {
         Ok(blocks)
     }
 
-    fn name(&self, line: &Line<'t>) -> Result<&'t str> {
+    fn name(&self, line: &SourceLine<'t>) -> Result<&'t str> {
         let good = line.text.starts_with(|c: char| c.is_ascii_alphabetic())
             && line.text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if good {
@@ -248,8 +248,8 @@ impl<'t> Reader<'t> {
         }
     }
 
-    fn class(&mut self, block: &Block<'t>, feature: bool) -> Result<()> {
-        let head = Line {
+    fn class(&mut self, block: &Definition<'t>, feature: bool) -> Result<()> {
+        let head = SourceLine {
             text: block.text,
             number: block.line,
             column: block.column,
@@ -317,17 +317,17 @@ impl<'t> Reader<'t> {
 
     fn entries(
         &mut self,
-        line: &Line<'t>,
+        line: &SourceLine<'t>,
         class: &mut Class,
         first_forms: &mut HashMap<Vec<Token>, usize>,
     ) -> Result<()> {
         let (pattern, items) = match line.text.find(':') {
             Some(colon) => (line.part(0, colon), line.from(colon + 1).split(',')),
             None if class.columns.len() == 1 => {
-                let star = Line { text: "*", ..*line };
+                let star = SourceLine { text: "*", ..*line };
                 (star, line.split(','))
             }
-            None => (*line, vec![Line { text: "", ..*line }]),
+            None => (*line, vec![SourceLine { text: "", ..*line }]),
         };
         let forms = pattern.split('/');
         if forms.len() != class.columns.len() {
@@ -388,8 +388,8 @@ impl<'t> Reader<'t> {
         words
     }
 
-    fn rule_head(&self, block: &Block<'t>) -> Result<RuleHead<'t>> {
-        let head = Line {
+    fn rule_head(&self, block: &Definition<'t>) -> Result<RuleHead<'t>> {
+        let head = SourceLine {
             text: block.text,
             number: block.line,
             column: block.column,
@@ -416,7 +416,7 @@ impl<'t> Reader<'t> {
         Ok(RuleHead { name, parameters })
     }
 
-    fn class_id(&self, line: &Line) -> Result<usize> {
+    fn class_id(&self, line: &SourceLine) -> Result<usize> {
         self.class_ids.get(line.text).copied().ok_or_else(|| {
             let error = self.at(line, &format!("there is no class `{}`", line.text));
             match suggestion(line.text, self.class_ids.keys().map(String::as_str)) {
@@ -427,7 +427,7 @@ impl<'t> Reader<'t> {
     }
 
     /// Fails when a variable's name is taken by a class or by another variable.
-    fn free(&self, line: &Line, taken: impl Fn(&str) -> bool) -> Result<()> {
+    fn free(&self, line: &SourceLine, taken: impl Fn(&str) -> bool) -> Result<()> {
         if self.class_ids.contains_key(line.text) || taken(line.text) {
             return Err(self.at(line, &format!("the name `{}` is taken", line.text)));
         }
@@ -436,9 +436,9 @@ impl<'t> Reader<'t> {
 
     fn alternative(
         &mut self,
-        line: &Line<'t>,
+        line: &SourceLine<'t>,
         head: &RuleHead<'t>,
-        heads: &[(RuleHead<'t>, &Block<'t>)],
+        heads: &[(RuleHead<'t>, &Definition<'t>)],
         rule_ids: &HashMap<&str, usize>,
     ) -> Result<Alternative> {
         let mut weight = 1;
@@ -480,7 +480,7 @@ impl<'t> Reader<'t> {
                 }
                 let words = self.words(&rest[..end]);
                 if !words.is_empty() {
-                    items.push(Item::Text(words));
+                    items.push(Symbol::Text(words));
                 }
                 start += end;
                 continue;
@@ -506,11 +506,11 @@ impl<'t> Reader<'t> {
 
     fn call(
         &self,
-        inner: &Line<'t>,
+        inner: &SourceLine<'t>,
         scope: &Scope,
-        heads: &[(RuleHead<'t>, &Block<'t>)],
+        heads: &[(RuleHead<'t>, &Definition<'t>)],
         rule_ids: &HashMap<&str, usize>,
-    ) -> Result<Item> {
+    ) -> Result<Symbol> {
         let parts = inner.split(' ');
         let Some(&rule) = rule_ids.get(parts[0].text) else {
             let error = self.at(&parts[0], &format!("there is no rule `{}`", parts[0].text));
@@ -543,10 +543,10 @@ impl<'t> Reader<'t> {
                 ),
             ));
         }
-        Ok(Item::Call { rule, arguments })
+        Ok(Symbol::Call { rule, arguments })
     }
 
-    fn variable(&self, inner: &Line<'t>, scope: &mut Scope<'t>, items: &mut Vec<Item>) -> Result<()> {
+    fn variable(&self, inner: &SourceLine<'t>, scope: &mut Scope<'t>, items: &mut Vec<Symbol>) -> Result<()> {
         let parts = inner.split('.');
         let (first, forms) = (parts[0], &parts[1..]);
         let slot = if let Some(colon) = first.text.find(':') {
@@ -578,7 +578,7 @@ impl<'t> Reader<'t> {
             let slot = scope.slots.len();
             scope.slots.push(id);
             scope.names.push((name, slot));
-            items.push(Item::Draw {
+            items.push(Symbol::Draw {
                 slot,
                 distinct: distinct.map(|(slot, _)| slot),
             });
@@ -597,7 +597,7 @@ impl<'t> Reader<'t> {
             }
             let slot = scope.slots.len();
             scope.slots.push(class);
-            items.push(Item::Draw { slot, distinct: None });
+            items.push(Symbol::Draw { slot, distinct: None });
             slot
         } else {
             let names = scope.names.iter().map(|(n, _)| *n);
@@ -612,12 +612,12 @@ impl<'t> Reader<'t> {
             return Ok(());
         }
         let form = self.form(inner, forms, slot, scope)?;
-        items.push(Item::Say { slot, form });
+        items.push(Symbol::Say { slot, form });
         Ok(())
     }
 
     /// The columns that `.a.b` selects, for every combination of the features among its parts.
-    fn form(&self, inner: &Line, parts: &[Line<'t>], slot: usize, scope: &Scope) -> Result<Form> {
+    fn form(&self, inner: &SourceLine, parts: &[SourceLine<'t>], slot: usize, scope: &Scope) -> Result<Form> {
         let class = &self.classes[scope.slots[slot]];
         if parts.is_empty() {
             return Ok(Form {

@@ -71,13 +71,13 @@ pub fn check(name: &str) -> Result<()> {
 
 /// Names that were seen in an archive, for a hint.
 #[derive(Default)]
-pub struct Names {
+pub struct MemberNames {
     first: Vec<String>,
     seen: u64,
     taken: u64,
 }
 
-impl Names {
+impl MemberNames {
     /// A regular member is there.
     pub fn saw(&mut self, name: &str) {
         self.seen += 1;

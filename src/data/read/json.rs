@@ -25,7 +25,7 @@ const SHOWN: usize = 8;
 /// # Errors
 /// A value is not JSON, has no such field or another kind of value there, or is too long.
 pub fn read(input: &mut dyn BufRead, format: &JsonLinesFormat, sink: &mut Sink<'_>) -> Result<()> {
-    let mut values = Values {
+    let mut values = JsonTexts {
         pointer: pointer(&format.field)?,
         format,
         text: Vec::new(),
@@ -180,7 +180,7 @@ impl Scan {
 }
 
 /// Takes the text out of values.
-struct Values<'v, 's> {
+struct JsonTexts<'v, 's> {
     pointer: Vec<String>,
     format: &'v JsonLinesFormat,
     text: Vec<u8>,
@@ -195,7 +195,7 @@ struct Values<'v, 's> {
     sink: &'v mut Sink<'s>,
 }
 
-impl Values<'_, '_> {
+impl JsonTexts<'_, '_> {
     /// Passes over white space between values.
     fn pass(&mut self, bytes: &[u8]) {
         let lines = newlines(bytes);
@@ -258,7 +258,7 @@ impl Values<'_, '_> {
 
     fn parse(&mut self, bytes: &[u8]) -> serde_json::Result<Pointee> {
         let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-        let walk = Walk {
+        let walk = PointerVisitor {
             pointer: &self.pointer,
             join: &self.format.join,
             text: &mut self.text,
@@ -340,7 +340,7 @@ impl Values<'_, '_> {
                  into it (`/0`)",
             );
         }
-        let mut names = Names::default();
+        let mut names = FieldNames::default();
         let _ = serde_json::Deserializer::from_slice(bytes).deserialize_map(&mut names);
         if names.0.is_empty() {
             return error.hint("`field` is a JSON pointer such as `/text`");
@@ -441,13 +441,13 @@ enum Pointee {
 }
 
 /// Goes where a pointer leads.
-struct Walk<'w> {
+struct PointerVisitor<'w> {
     pointer: &'w [String],
     join: &'w str,
     text: &'w mut Vec<u8>,
 }
 
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
+impl<'de> DeserializeSeed<'de> for PointerVisitor<'_> {
     type Value = Pointee;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pointee, D::Error> {
@@ -459,7 +459,7 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
     }
 }
 
-impl<'de> Visitor<'de> for Walk<'_> {
+impl<'de> Visitor<'de> for PointerVisitor<'_> {
     type Value = Pointee;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -476,7 +476,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Pointee, D::Error> {
         // Bytes, so that what is not UTF-8 (or half a surrogate pair) is a matter of the policy, not of the parser.
-        deserializer.deserialize_bytes(Text {
+        deserializer.deserialize_bytes(TextVisitor {
             join: self.join,
             text: self.text,
         })
@@ -491,7 +491,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         while let Some(matches) = map.next_key_seed(Key(name))? {
             if matches {
                 // Of equal names the last counts, as in most parsers.
-                found = map.next_value_seed(Walk {
+                found = map.next_value_seed(PointerVisitor {
                     pointer,
                     join: self.join,
                     text: &mut *self.text,
@@ -514,7 +514,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let mut at = 0;
         loop {
             if index == Some(at) {
-                let walk = Walk {
+                let walk = PointerVisitor {
                     pointer,
                     join: self.join,
                     text: &mut *self.text,
@@ -575,12 +575,12 @@ impl Visitor<'_> for Key<'_> {
 }
 
 /// Takes a string, or joins an array of them; nulls in it count as nothing.
-struct Text<'t> {
+struct TextVisitor<'t> {
     join: &'t str,
     text: &'t mut Vec<u8>,
 }
 
-impl<'de> Visitor<'de> for Text<'_> {
+impl<'de> Visitor<'de> for TextVisitor<'_> {
     type Value = Pointee;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -648,9 +648,9 @@ impl<'de> Visitor<'de> for Element<'_> {
 
 /// The first names of an object.
 #[derive(Default)]
-struct Names(Vec<String>);
+struct FieldNames(Vec<String>);
 
-impl<'de> Visitor<'de> for &mut Names {
+impl<'de> Visitor<'de> for &mut FieldNames {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -28,19 +28,19 @@ pub struct Members<R: BufRead> {
 enum MemberState<R: BufRead> {
     /// Before a member.
     Between(Ahead<R>, bool),
-    Member(Member<R>),
+    Member(CompressedMember<R>),
     /// After the last one, or after an error.
     Done,
 }
 
-enum Member<R: BufRead> {
+enum CompressedMember<R: BufRead> {
     Gzip(Box<flate2::bufread::GzDecoder<Ahead<R>>>),
     Zstd(zstd::stream::read::Decoder<'static, Ahead<R>>),
     Bzip2(bzip2::bufread::BzDecoder<Ahead<R>>),
     Xz(Box<lzma_rust2::XzReader<Ahead<R>>>),
 }
 
-impl<R: BufRead> Member<R> {
+impl<R: BufRead> CompressedMember<R> {
     fn new(compression: Compression, input: Ahead<R>, buffer: u64) -> io::Result<Self> {
         Ok(match compression {
             Compression::None => return Err(carry(Error::internal("no compression has members"))),
@@ -114,7 +114,7 @@ impl<R: BufRead> Members<R> {
                 ));
             }
         }
-        Member::new(self.compression, input, self.buffer).map(MemberState::Member)
+        CompressedMember::new(self.compression, input, self.buffer).map(MemberState::Member)
     }
 }
 

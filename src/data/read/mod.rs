@@ -301,7 +301,7 @@ fn records_stored(
 }
 
 /// What is done with a member of an archive.
-enum Choice {
+enum MemberAction {
     Read,
     /// `members` means it, `exclude` leaves it out.
     Excluded,
@@ -391,11 +391,11 @@ impl Opener<'_, '_> {
                 let outermost = !in_archive;
                 let mut stores = Stores::default();
                 let mut names = tar::members(&mut whole, &mut |member| match member {
-                    tar::Member::Regular(name, content) => {
+                    tar::TarMember::Regular(name, content) => {
                         stores.saw(name)?;
                         self.member(content, name, layer + 1, outermost, &mut stores)
                     }
-                    tar::Member::Other => {
+                    tar::TarMember::Other => {
                         self.sink.irregular.members += 1;
                         Ok(false)
                     }
@@ -416,7 +416,7 @@ impl Opener<'_, '_> {
                 };
                 let outermost = !in_archive;
                 let mut directory = zip::Directory::open(stored, &count)?;
-                let mut names = archive::Names::default();
+                let mut names = archive::MemberNames::default();
                 let mut stores = Stores::default();
                 // Bytes that are read twice count once.
                 let mut listed = zip::Directory::open(stored, &ReadCount::default())?;
@@ -431,12 +431,12 @@ impl Opener<'_, '_> {
                     names.saw(&entry.name);
                     match self.choose(&entry.name, outermost, &mut stores) {
                         // All names are known: what is undecided is not a store.
-                        Choice::Read | Choice::Undecided(_) => {}
-                        Choice::Excluded => {
+                        MemberAction::Read | MemberAction::Undecided(_) => {}
+                        MemberAction::Excluded => {
                             names.took();
                             continue;
                         }
-                        Choice::PassedOver => continue,
+                        MemberAction::PassedOver => continue,
                     }
                     let what = || format!("member `{}`", entry.name);
                     let meter = self.meters[layer].clone();
@@ -463,30 +463,32 @@ impl Opener<'_, '_> {
     }
 
     /// What is done with a member; counts it where it is left out for its name, as in a folder.
-    fn choose(&mut self, member: &str, outermost: bool, stores: &mut Stores) -> Choice {
+    fn choose(&mut self, member: &str, outermost: bool, stores: &mut Stores) -> MemberAction {
         let patterns = if outermost { &self.members[..] } else { &[] };
         let matching = archive::matching(patterns, member);
         if !patterns.is_empty() && matching.is_empty() {
-            return Choice::PassedOver;
+            return MemberAction::PassedOver;
         }
         if self.exclude.exclude(member) {
             self.sink.irregular.excluded += 1;
-            return Choice::Excluded;
+            return MemberAction::Excluded;
         }
         if stores.holds(member, &matching) {
             self.sink.irregular.stores += 1;
-            return Choice::PassedOver;
+            return MemberAction::PassedOver;
         }
         match unwanted_path(member, &matching) {
             None if stores.suspects(member, &matching) => self.sink.irregular.stores += 1,
             None => {
                 let undecided = stores.undecided(member, &matching);
-                return undecided.map_or(Choice::Read, |folder| Choice::Undecided(folder.to_owned()));
+                return undecided.map_or(MemberAction::Read, |folder| {
+                    MemberAction::Undecided(folder.to_owned())
+                });
             }
             Some(Unwanted::Hidden) => self.sink.irregular.hidden += 1,
             Some(Unwanted::System) => self.sink.irregular.system += 1,
         }
-        Choice::PassedOver
+        MemberAction::PassedOver
     }
 
     /// Reads a member of a tar, unless it is left out or held back. True if this or one that was held back is read, or was
@@ -501,12 +503,12 @@ impl Opener<'_, '_> {
     ) -> Result<bool> {
         let mut start = Vec::new();
         match self.choose(name, outermost, stores) {
-            Choice::Excluded => return Ok(true),
-            Choice::PassedOver => return Ok(false),
-            Choice::Read => {
+            MemberAction::Excluded => return Ok(true),
+            MemberAction::PassedOver => return Ok(false),
+            MemberAction::Read => {
                 self.release(layer, outermost, stores)?;
             }
-            Choice::Undecided(folder) => {
+            MemberAction::Undecided(folder) => {
                 let mut taken = false;
                 if stores.held.folder != folder {
                     taken = self.release(layer, outermost, stores)?;
@@ -554,7 +556,7 @@ impl Opener<'_, '_> {
     }
 
     /// An archive of which `members` means nothing is a mistake.
-    fn any_member(&self, names: &archive::Names, outermost: bool) -> Result<()> {
+    fn any_member(&self, names: &archive::MemberNames, outermost: bool) -> Result<()> {
         if outermost && !self.members.is_empty() && !names.any_taken() {
             let error = Error::input("no member of the archive matches `members`").hint(names.hint());
             let irregular = &self.sink.irregular;

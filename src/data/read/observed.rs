@@ -1,6 +1,6 @@
 //! What is worth a warning although the files could be read.
 
-use super::wrapped::Files;
+use super::wrapped::WrappedFiles;
 use crate::data::files::names::Exclusions;
 use crate::plural;
 
@@ -11,7 +11,7 @@ pub struct Observed {
     /// Patterns of `exclude` over members, and whether they have matched one.
     exclude: Vec<(String, bool)>,
     /// Files whose lines are pieces of paragraphs.
-    pub wrapped: Files,
+    pub wrapped: WrappedFiles,
 }
 
 struct Warning {

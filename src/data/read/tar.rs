@@ -5,7 +5,7 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::archive::{Names, check};
+use super::archive::{MemberNames, check};
 use super::fault::{carry, damaged, landed};
 use super::read_buffered;
 use crate::error::{Error, Result};
@@ -76,7 +76,7 @@ struct Extended {
 }
 
 /// A member of an archive.
-pub enum Member<'m> {
+pub enum TarMember<'m> {
     /// A regular file: its name and content.
     Regular(&'m str, &'m mut dyn BufRead),
     /// A link, a device, a sparse file.
@@ -88,8 +88,11 @@ pub enum Member<'m> {
 ///
 /// # Errors
 /// The archive is damaged or cut off, or a name leads out of it; and the errors of `each`.
-pub fn members(input: &mut dyn BufRead, each: &mut dyn FnMut(Member<'_>) -> Result<bool>) -> Result<Names> {
-    let mut names = Names::default();
+pub fn members(
+    input: &mut dyn BufRead,
+    each: &mut dyn FnMut(TarMember<'_>) -> Result<bool>,
+) -> Result<MemberNames> {
+    let mut names = MemberNames::default();
     let mut at = 0u64;
     let mut extended = Extended::default();
     loop {
@@ -128,7 +131,7 @@ pub fn members(input: &mut dyn BufRead, each: &mut dyn FnMut(Member<'_>) -> Resu
         } else {
             extended.size.unwrap_or(size)
         };
-        let mut content = Content {
+        let mut content = MemberBytes {
             input: &mut *input,
             left: size,
             at: place,
@@ -158,19 +161,19 @@ pub fn members(input: &mut dyn BufRead, each: &mut dyn FnMut(Member<'_>) -> Resu
                 b'0' | 0 | b'7' if !extended.sparse => {
                     check(&name)?;
                     names.saw(&name);
-                    if each(Member::Regular(&name, &mut content))? {
+                    if each(TarMember::Regular(&name, &mut content))? {
                         names.took();
                     }
                 }
                 b'5' => {}
                 _ => {
-                    each(Member::Other)?;
+                    each(TarMember::Other)?;
                 }
             }
         }
         content.skip().map_err(landed)?;
         let padding = (BLOCK as u64 - size % BLOCK as u64) % BLOCK as u64;
-        let mut rest = Content {
+        let mut rest = MemberBytes {
             input: &mut *input,
             left: padding,
             at: place,
@@ -228,14 +231,14 @@ fn cut_off(place: &str, at: u64) -> Error {
 }
 
 /// The bytes of a member.
-struct Content<'i> {
+struct MemberBytes<'i> {
     input: &'i mut dyn BufRead,
     left: u64,
     /// Where its header stands.
     at: u64,
 }
 
-impl Content<'_> {
+impl MemberBytes<'_> {
     fn skip(&mut self) -> io::Result<()> {
         while self.left > 0 {
             let count = self.fill_buf()?.len();
@@ -245,13 +248,13 @@ impl Content<'_> {
     }
 }
 
-impl Read for Content<'_> {
+impl Read for MemberBytes<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, to)
     }
 }
 
-impl BufRead for Content<'_> {
+impl BufRead for MemberBytes<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.left == 0 {
             return Ok(&[]);

@@ -197,7 +197,7 @@ fn forms() -> Vec<(&'static str, Vec<u8>)> {
 }
 
 #[test]
-fn every_format_is_read_in_every_compression_and_archive() {
+fn formats_are_read_in_every_compression_and_archive() {
     let three = ["one", "two", "thrée"];
     let compressions: [(&str, Wrap); 4] = [
         ("", <[u8]>::to_vec),

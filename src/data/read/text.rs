@@ -23,7 +23,7 @@ pub const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
 /// # Errors
 /// A record is too long, or is not UTF-8 where that is an error.
 pub fn read(input: &mut dyn BufRead, unit: RecordUnit, sink: &mut Sink<'_>) -> Result<()> {
-    let mut lines = Lines {
+    let mut lines = RecordBuilder {
         unit,
         line: 0,
         start: 0,
@@ -103,7 +103,7 @@ fn has_returns(bytes: &[u8]) -> bool {
 }
 
 /// Puts lines together to records.
-struct Lines<'l, 's> {
+struct RecordBuilder<'l, 's> {
     unit: RecordUnit,
     /// Lines so far, so that the current one has this number, from 1.
     line: u64,
@@ -128,7 +128,7 @@ struct Lines<'l, 's> {
     sink: &'l mut Sink<'s>,
 }
 
-impl Lines<'_, '_> {
+impl RecordBuilder<'_, '_> {
     /// Takes a line without its `\n`; `length` is its length in the file.
     fn line(&mut self, bytes: &[u8], length: usize) -> Result<()> {
         self.line += 1;

@@ -40,7 +40,7 @@ const SHORT: usize = 50;
 /// What was seen of the lines of all files, each judged for itself: other files are broken at other columns, or not at all.
 #[derive(Default)]
 #[expect(clippy::struct_field_names, reason = "they count files, others count lines")]
-pub struct Files {
+pub struct WrappedFiles {
     /// The file, or the member of an archive, that is read.
     here: Wrapped,
     place: String,
@@ -61,7 +61,7 @@ pub struct Files {
     broken: usize,
 }
 
-impl Files {
+impl WrappedFiles {
     /// A file, or a member of an archive, begins; `place` names it in a warning.
     pub fn file(&mut self, place: String) {
         self.finish();
@@ -185,7 +185,7 @@ struct Found<'f> {
 /// What was seen of the lines of a file so far.
 #[derive(Default)]
 struct Wrapped {
-    lines: Vec<Line>,
+    lines: Vec<LineFeatures>,
     /// Blank lines between others of a file.
     blank: u64,
     /// The last line was blank, and not the first of its file.
@@ -200,7 +200,7 @@ struct Wrapped {
 }
 
 #[expect(clippy::struct_excessive_bools, reason = "each is a separate share")]
-struct Line {
+struct LineFeatures {
     /// Characters.
     length: usize,
     /// Characters of its first word.
@@ -260,7 +260,7 @@ impl Wrapped {
         }
         let end = text.trim_end_matches(['"', '\'', '”', '’', ')', ']', '»', '*', '_']);
         let initial = first.chars().find(|character| character.is_alphanumeric());
-        self.lines.push(Line {
+        self.lines.push(LineFeatures {
             length,
             first: first.chars().take(8 * WIDTHS.end()).count(),
             follows: !apart,
@@ -292,16 +292,19 @@ impl Wrapped {
         lengths.sort_unstable();
         // A line that could not be broken, of a URL say, does not count.
         let column = lengths[(lengths.len() - 1) * 49 / 50];
-        let is_full = |pair: &[Line], spare: usize| pair[0].length + 1 + pair[1].first + spare > column;
+        let is_full =
+            |pair: &[LineFeatures], spare: usize| pair[0].length + 1 + pair[1].first + spare > column;
         // Without blank lines a paragraph's last line shows by what it leaves free.
-        let is_last = |pair: &[Line]| pair[0].ends && pair[1].capital && !is_full(pair, column / SPARE);
+        let is_last =
+            |pair: &[LineFeatures]| pair[0].ends && pair[1].capital && !is_full(pair, column / SPARE);
         let pairs = || following().filter(|pair| !is_last(pair));
         let count = pairs().count();
         if count < FEWEST || ((lengths.len() - count) as f64) > LAST * lengths.len() as f64 {
             return None;
         }
-        let share =
-            |of: &dyn Fn(&[Line]) -> bool| pairs().filter(|pair| of(pair)).count() as f64 / count as f64;
+        let share = |of: &dyn Fn(&[LineFeatures]) -> bool| {
+            pairs().filter(|pair| of(pair)).count() as f64 / count as f64
+        };
         let full = |spare: usize| share(&|pair| is_full(pair, spare));
         let prose = share(&|pair| pair[0].inner) >= INNER || full(0) >= FULL_ALONE.0 && count >= FULL_ALONE.1;
         let breaks = WIDTHS.contains(&column)

@@ -98,7 +98,7 @@ pub struct Directory<'s> {
 }
 
 /// A member of an archive.
-pub struct Entry {
+pub struct ZipMember {
     /// Its name.
     pub name: String,
     /// Whether it is a regular file, and no link.
@@ -196,7 +196,7 @@ impl<'s> Directory<'s> {
     ///
     /// # Errors
     /// The directory is damaged, or a name leads out of the archive.
-    pub fn next(&mut self) -> Result<Option<Entry>> {
+    pub fn next(&mut self) -> Result<Option<ZipMember>> {
         while self.left > 0 {
             self.left -= 1;
             self.number += 1;
@@ -211,7 +211,7 @@ impl<'s> Directory<'s> {
         Ok(None)
     }
 
-    fn entry(&mut self) -> Result<Entry> {
+    fn entry(&mut self) -> Result<ZipMember> {
         let number = self.number;
         let broken = || {
             damaged(format!(
@@ -253,7 +253,7 @@ impl<'s> Directory<'s> {
         }
         let by_unix = fixed[5] == 3 || fixed[5] == 19;
         let mode = (u32_at(&fixed, 38) >> 16) as u32 & UNIX_TYPE;
-        Ok(Entry {
+        Ok(ZipMember {
             name: String::from_utf8_lossy(&name).into_owned(),
             regular: !by_unix || mode == 0 || mode == UNIX_REGULAR,
             flags: u16_at(&fixed, 8),
@@ -292,7 +292,7 @@ fn exact(input: &mut impl Read, to: &mut [u8], broken: impl Fn() -> Error) -> Re
     })
 }
 
-impl Entry {
+impl ZipMember {
     /// Opens the member's content.
     ///
     /// # Errors
@@ -351,7 +351,7 @@ impl Entry {
                 .hint("write the archive again with deflate, zstd, bzip2 or xz"));
             }
         };
-        Ok(Box::new(Checked {
+        Ok(Box::new(CheckedContent {
             content,
             crc: flate2::Crc::new(),
             stated_crc: self.crc,
@@ -362,7 +362,7 @@ impl Entry {
 }
 
 /// Content whose length and CRC-32 are checked at its end.
-struct Checked<'s> {
+struct CheckedContent<'s> {
     content: Box<dyn BufRead + 's>,
     crc: flate2::Crc,
     stated_crc: u32,
@@ -370,13 +370,13 @@ struct Checked<'s> {
     read: u64,
 }
 
-impl Read for Checked<'_> {
+impl Read for CheckedContent<'_> {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         read_buffered(self, to)
     }
 }
 
-impl BufRead for Checked<'_> {
+impl BufRead for CheckedContent<'_> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         let left = self.size - self.read;
         let chunk = self.content.fill_buf()?;

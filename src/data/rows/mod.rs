@@ -27,9 +27,9 @@ use crate::data::{RowsInfo, SpecialIds};
 use crate::error::{Error, Result};
 
 pub use reader::Rows;
-pub use writer::{RowWriter, Written};
+pub use writer::{RowWriter, WrittenShards};
 
-pub use crate::data::permutation::{Order, Permutation, Rank};
+pub use crate::data::permutation::{Permutation, Rank, RowOrder};
 
 /// Column of the tokens; the name that Hugging Face's models take.
 pub const TOKENS_COLUMN: &str = "input_ids";

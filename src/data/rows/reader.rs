@@ -20,26 +20,26 @@ use crate::manifest::{Split, Tail};
 
 /// A run of rows in memory (mapped or decoded).
 #[derive(Clone)]
-struct Block {
-    tokens: Tokens,
+struct RowBlock {
+    tokens: TokenBuffer,
     mask: Option<ScalarBuffer<u8>>,
 }
 
 #[derive(Clone)]
-enum Tokens {
+enum TokenBuffer {
     Narrow(ScalarBuffer<u16>),
     Wide(ScalarBuffer<u32>),
 }
 
-impl Block {
+impl RowBlock {
     /// Takes the columns of a batch without copying them.
     fn from_batch(batch: &RecordBatch, header: &Header) -> Result<Self> {
         let length = header.length as usize;
         let tokens = column(batch, TOKENS_COLUMN, length)?;
         let tokens = if header.wide() {
-            Tokens::Wide(values::<UInt32Type>(&tokens, TOKENS_COLUMN)?)
+            TokenBuffer::Wide(values::<UInt32Type>(&tokens, TOKENS_COLUMN)?)
         } else {
-            Tokens::Narrow(values::<UInt16Type>(&tokens, TOKENS_COLUMN)?)
+            TokenBuffer::Narrow(values::<UInt16Type>(&tokens, TOKENS_COLUMN)?)
         };
         let mask = if header.padded {
             Some(values::<UInt8Type>(
@@ -54,8 +54,8 @@ impl Block {
 
     fn bytes(&self) -> usize {
         let tokens = match &self.tokens {
-            Tokens::Narrow(values) => values.len() * 2,
-            Tokens::Wide(values) => values.len() * 4,
+            TokenBuffer::Narrow(values) => values.len() * 2,
+            TokenBuffer::Wide(values) => values.len() * 4,
         };
         tokens + self.mask.as_ref().map_or(0, ScalarBuffer::len)
     }
@@ -65,12 +65,12 @@ impl Block {
         let length = header.length as usize;
         let range = row * length..(row + 1) * length;
         match &self.tokens {
-            Tokens::Narrow(values) => {
+            TokenBuffer::Narrow(values) => {
                 for (to, &from) in tokens.iter_mut().zip(&values[range.clone()]) {
                     *to = u32::from(from);
                 }
             }
-            Tokens::Wide(values) => tokens.copy_from_slice(&values[range.clone()]),
+            TokenBuffer::Wide(values) => tokens.copy_from_slice(&values[range.clone()]),
         }
         if let Some(&id) = tokens.iter().find(|&&id| id >= header.vocabulary) {
             return Err(Error::input(format!(
@@ -145,13 +145,13 @@ struct Parquet {
 
 #[derive(Default)]
 struct Cache {
-    blocks: BTreeMap<usize, (u64, Block)>,
+    blocks: BTreeMap<usize, (u64, RowBlock)>,
     bytes: usize,
     clock: u64,
 }
 
 impl Parquet {
-    fn block(&self, index: usize, header: &Header) -> Result<Block> {
+    fn block(&self, index: usize, header: &Header) -> Result<RowBlock> {
         {
             let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
             cache.clock += 1;
@@ -213,11 +213,11 @@ fn check_ranges(metadata: &ArrowReaderMetadata, file: u64) -> Result<()> {
 }
 
 impl Shard {
-    fn decode(&self, group: usize, header: &Header) -> Result<Block> {
+    fn decode(&self, group: usize, header: &Header) -> Result<RowBlock> {
         guarded(|| self.decode_unguarded(group, header))
     }
 
-    fn decode_unguarded(&self, group: usize, header: &Header) -> Result<Block> {
+    fn decode_unguarded(&self, group: usize, header: &Header) -> Result<RowBlock> {
         let what = || format!("read `{}`: row group {group}", self.path.display());
         let file = File::open(&self.path).context(what)?;
         let rows = self.metadata.metadata().row_group(group).num_rows().max(1) as usize;
@@ -229,7 +229,10 @@ impl Shard {
         let mut blocks = Vec::new();
         for batch in reader {
             let batch = batch.wrap(Kind::Input, what)?;
-            blocks.push((batch.num_rows(), Block::from_batch(&batch, header).context(what)?));
+            blocks.push((
+                batch.num_rows(),
+                RowBlock::from_batch(&batch, header).context(what)?,
+            ));
         }
         match blocks.pop() {
             Some((found, block)) if blocks.is_empty() && found == rows => Ok(block),
@@ -239,7 +242,7 @@ impl Shard {
 }
 
 enum Storage {
-    Resident(Vec<Block>),
+    Resident(Vec<RowBlock>),
     Parquet(Parquet),
 }
 
@@ -300,7 +303,7 @@ impl Rows {
                 header.check(file.schema()).context(what).map_err(rebuild)?;
                 for index in 0..file.batches() {
                     let batch = file.batch(index).map_err(rebuild)?;
-                    let block = Block::from_batch(&batch, &header)
+                    let block = RowBlock::from_batch(&batch, &header)
                         .context(what)
                         .map_err(rebuild)?;
                     advance(&mut starts, batch.num_rows() as u64);
@@ -386,16 +389,16 @@ impl Rows {
             validation: split,
         };
         let tokens = if vocabulary > 1 << 16 {
-            Tokens::Wide(ScalarBuffer::from(tokens))
+            TokenBuffer::Wide(ScalarBuffer::from(tokens))
         } else {
             let narrow: Vec<u16> = tokens.iter().map(|&id| id as u16).collect();
-            Tokens::Narrow(ScalarBuffer::from(narrow))
+            TokenBuffer::Narrow(ScalarBuffer::from(narrow))
         };
         Ok(Self {
             header: Header::of(&info),
             info,
             split: Split::Train,
-            storage: Storage::Resident(vec![Block { tokens, mask }]),
+            storage: Storage::Resident(vec![RowBlock { tokens, mask }]),
             starts: vec![0, rows as u64],
         })
     }

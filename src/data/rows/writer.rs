@@ -21,7 +21,7 @@ use crate::store::Digest;
 
 /// What a [`RowWriter`] has written.
 #[derive(Debug)]
-pub struct Written {
+pub struct WrittenShards {
     /// The shards' names relative to the artifact, in order.
     pub shards: Vec<String>,
     /// Digest of the rows one after the other, tokens and masks, whatever the shards' format and size.
@@ -126,11 +126,11 @@ impl RowWriter {
     ///
     /// # Errors
     /// Environment error: the file cannot be written, for instance because the disk is full.
-    pub fn finish(mut self) -> Result<Written> {
+    pub fn finish(mut self) -> Result<WrittenShards> {
         self.flush()?;
         self.close_shard()?;
         let [tokens, mask] = self.hashers.map(|hasher| hasher.finalize());
-        Ok(Written {
+        Ok(WrittenShards {
             shards: self.shards,
             content: Digest::of(&[*tokens.as_bytes(), *mask.as_bytes()].concat()),
         })

@@ -151,7 +151,7 @@ fn rerun(summary: &Summary) -> String {
 }
 
 fn expand(base: &Path, patterns: &[String]) -> Result<Vec<PathBuf>> {
-    Ok(files::expand(base, files::Named::by(patterns))?.paths())
+    Ok(files::expand(base, files::FilePatterns::by(patterns))?.paths())
 }
 
 /// A stage whose output is a function of its settings in the key, its seed and its inputs' contents.

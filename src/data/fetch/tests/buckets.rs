@@ -403,7 +403,7 @@ fn buckets_in_memory_are_listed_and_read() {
         let entries = bucket_entries(&bucket, &remote, &place, "identity", "shown", with)
             .await
             .unwrap();
-        let read = |entry: &Entry| fs::read_to_string(cache.path(&entry.sha256)).unwrap();
+        let read = |entry: &IndexedFile| fs::read_to_string(cache.path(&entry.sha256)).unwrap();
         assert_eq!(entries.iter().map(read).collect::<Vec<_>>(), ["a/1", "a/2"]);
         assert_eq!(cache.known("identity"), Some(entries));
         assert_eq!(cache.known_index("identity").unwrap().left_out.passed_over, 1);

@@ -19,7 +19,7 @@ use crate::error::{Context as _, Error, Result};
 const DEEPEST: usize = 64;
 
 /// Where the text is: a column, and fields within it.
-pub struct Column {
+pub struct TextColumn {
     /// The column's place.
     pub index: usize,
     fields: Vec<usize>,
@@ -29,7 +29,7 @@ pub struct Column {
     wrong: Option<(String, String)>,
 }
 
-impl Column {
+impl TextColumn {
     /// Finds the column; in the schema that is given back, its strings are bytes.
     pub fn find(schema: &Schema, name: &str) -> Result<(Schema, Self)> {
         let mut all: Vec<FieldRef> = schema.fields().iter().cloned().collect();
@@ -192,9 +192,9 @@ fn as_bytes(data_type: &DataType, path: &[usize], depth: usize) -> Option<DataTy
 }
 
 /// Takes the text out of batches.
-pub struct Rows<'r, 's> {
+pub struct TextExtractor<'r, 's> {
     /// Where it is.
-    pub column: Column,
+    pub column: TextColumn,
     /// What stands between the strings of a list.
     pub join: &'r str,
     /// The text of a row that is put together.
@@ -205,7 +205,7 @@ pub struct Rows<'r, 's> {
     pub sink: &'r mut Sink<'s>,
 }
 
-impl Rows<'_, '_> {
+impl TextExtractor<'_, '_> {
     /// Takes rows that are null, which no batch has to be decoded for.
     pub fn nulls(&mut self, rows: i64) -> Result<()> {
         let rows = u64::try_from(rows).map_err(|_| damaged(format!("{rows} rows")))?;

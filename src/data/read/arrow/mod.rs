@@ -33,7 +33,7 @@ use crate::data::columns::check_counts;
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::source::ColumnFormat;
 
-use column::{Column, Rows};
+use column::{TextColumn, TextExtractor};
 
 /// First and last bytes of an IPC file.
 const MAGIC: &[u8] = b"ARROW1";
@@ -377,7 +377,7 @@ struct Decoder<'r, 's> {
     /// Dictionaries, with those that add to one.
     parts: u64,
     batches: u64,
-    rows: Rows<'r, 's>,
+    rows: TextExtractor<'r, 's>,
 }
 
 impl<'r, 's> Decoder<'r, 's> {
@@ -395,7 +395,7 @@ impl<'r, 's> Decoder<'r, 's> {
             );
         }
         let schema = guarded(|| try_fb_to_schema(schema)).context(|| "schema".to_owned())?;
-        let (schema, column) = Column::find(&schema, &format.column)?;
+        let (schema, column) = TextColumn::find(&schema, &format.column)?;
         let own = Schema::new(vec![schema.fields()[column.index].clone()]);
         // With this version the decoder goes by the one that each message states. A footer's need not be theirs: Arrow's
         // C++ writes V5 into the footer of a file whose messages are V4.
@@ -407,7 +407,7 @@ impl<'r, 's> Decoder<'r, 's> {
             dictionaries: HashMap::new(),
             parts: 0,
             batches: 0,
-            rows: Rows {
+            rows: TextExtractor {
                 column,
                 join: &format.join,
                 text: Vec::new(),

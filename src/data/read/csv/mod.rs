@@ -16,7 +16,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{BadRows, CsvFormat};
 use crate::plural::counted;
 
-use parser::{Dialect, Fault, Parser, Row, Suspicion};
+use parser::{Dialect, Parser, Row, RowFault, Suspicion};
 
 /// Bytes of all names in a header, at most.
 const LONGEST_HEADER: usize = 1 << 20;
@@ -38,7 +38,7 @@ const LOOKED_AT: u64 = 50;
 pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &mut Sink<'_>) -> Result<()> {
     let dialect = dialect(format, delimiter)?;
     let skips = format.bad_rows == BadRows::Skip;
-    let mut rows = Rows {
+    let mut rows = NumberedRows {
         parser: Parser::new(input, dialect, skips, sink.longest),
         number: 0,
         in_header: false,
@@ -71,7 +71,7 @@ pub fn read(input: &mut dyn BufRead, format: &CsvFormat, delimiter: u8, sink: &m
         rows.number = 0;
         columns(format, &head, delimiter, stated)?
     };
-    let mut table = Table {
+    let mut table = CsvRecords {
         format,
         head: &head,
         text: Vec::new(),
@@ -297,7 +297,7 @@ fn numbers(format: &CsvFormat) -> Result<Vec<usize>> {
 }
 
 /// Rows with their numbers.
-struct Rows<'i> {
+struct NumberedRows<'i> {
     parser: Parser<'i>,
     /// Rows so far, so that the current one has this number, from 1; a header does not count.
     number: u64,
@@ -305,7 +305,7 @@ struct Rows<'i> {
     in_header: bool,
 }
 
-impl Rows<'_> {
+impl NumberedRows<'_> {
     fn row(&mut self, piece: &mut dyn FnMut(usize, &[u8]) -> Result<()>) -> Result<Option<Row>> {
         self.number += 1;
         let row = self.parser.row(piece);
@@ -432,16 +432,16 @@ impl<'h> Seen<'h> {
 }
 
 /// What the rows of a file have in common.
-struct Table<'t> {
+struct CsvRecords<'t> {
     format: &'t CsvFormat,
     head: &'t [Vec<u8>],
     text: Vec<u8>,
     sniff: Sniff,
 }
 
-impl Table<'_> {
+impl CsvRecords<'_> {
     /// Hands a record on.
-    fn record(&mut self, values: &[Vec<u8>], rows: &Rows<'_>, sink: &mut Sink<'_>) -> Result<()> {
+    fn record(&mut self, values: &[Vec<u8>], rows: &NumberedRows<'_>, sink: &mut Sink<'_>) -> Result<()> {
         let longest = sink.longest;
         let record = if let [value] = values {
             value
@@ -467,11 +467,11 @@ impl Table<'_> {
     }
 
     /// What is wrong with a row, in words that follow its place.
-    fn fault(&self, row: &Row, seen: &Seen<'_>) -> Option<Fault> {
+    fn fault(&self, row: &Row, seen: &Seen<'_>) -> Option<RowFault> {
         let width = self.head.len();
         let skip = "`\"bad_rows\": \"skip\"` leaves such rows out";
         let together = |message: &str| {
-            Some(Fault {
+            Some(RowFault {
                 message: message.to_owned(),
                 hint: format!(
                     "name the files one by one in `files` instead of one that holds them all; or {skip}"
@@ -482,7 +482,7 @@ impl Table<'_> {
             return together(" begins with a byte order mark (concatenated files?)");
         }
         if let Some(fault) = &row.fault {
-            return Some(Fault {
+            return Some(RowFault {
                 message: format!(": {}", fault.message),
                 hint: fault.hint.clone(),
             });
@@ -512,7 +512,7 @@ impl Table<'_> {
                      the file is written otherwise; or {skip}"
                 )
             };
-            return Some(Fault {
+            return Some(RowFault {
                 message: format!("{}{at}", has(row.width)),
                 hint,
             });
@@ -524,7 +524,7 @@ impl Table<'_> {
             .rev()
             .take_while(|name| self.format.header && name.is_empty());
         if row.width < width - unnamed.count() {
-            return Some(Fault {
+            return Some(RowFault {
                 message: has(row.width),
                 hint: format!(
                     "a value with a line break in it is quoted; state `delimiter`, `quote` or `escape` if the file is \

@@ -40,7 +40,7 @@ pub struct Dialect {
 
 /// What is wrong with a row.
 #[derive(Clone, Debug)]
-pub struct Fault {
+pub struct RowFault {
     /// What it is, with line and column.
     pub message: String,
     /// A way out.
@@ -59,7 +59,7 @@ pub struct Row {
     /// A value began with a space and a quote.
     pub spaced: bool,
     /// What is wrong with it.
-    pub fault: Option<Fault>,
+    pub fault: Option<RowFault>,
 }
 
 /// Finds rows in an input.
@@ -279,14 +279,14 @@ struct Machine {
     beyond: Option<(u64, u64)>,
     backslash: bool,
     spaced: bool,
-    fault: Option<Fault>,
+    fault: Option<RowFault>,
     /// Line and column of the open quote.
     opened: (u64, u64),
     /// The byte before the last quote was a backslash.
     backslash_quote: bool,
     /// The current row's second line.
     second_line: Option<LineStart>,
-    lines: Lines,
+    lines: QuotedLines,
 }
 
 impl Machine {
@@ -309,7 +309,7 @@ impl Machine {
             opened: (1, 1),
             backslash_quote: false,
             second_line: None,
-            lines: Lines::default(),
+            lines: QuotedLines::default(),
         }
     }
 
@@ -529,7 +529,7 @@ impl Machine {
             ParserState::Start | ParserState::Comment => return false,
             ParserState::Quoted | ParserState::EscapedQuoted => {
                 let (line, column) = self.opened;
-                self.fault = Some(Fault {
+                self.fault = Some(RowFault {
                     message: format!(
                         "a quote is opened and not closed before the end of the file (line {line}, column {column})"
                     ),
@@ -584,7 +584,7 @@ impl Machine {
                     1 => "in that line".to_owned(),
                     limit => format!("within {}", counted(limit, "line")),
                 };
-                self.fault = Some(Fault {
+                self.fault = Some(RowFault {
                     message: format!("the quote opened in line {line}, column {column} is not closed {within}"),
                     hint: "if quotes are text in this file, say so: `\"quote\": \"none\"`; if quoted values have so \
                            many lines, raise `quoted_lines`; `\"bad_rows\": \"skip\"` leaves such rows out"
@@ -612,7 +612,7 @@ impl Machine {
             "a quote within a quoted value is doubled (`\"\"`); if quotes are text in this file, say so: `\"quote\": \
              \"none\"`; `\"bad_rows\": \"skip\"` leaves such rows out"
         };
-        self.fault = Some(Fault {
+        self.fault = Some(RowFault {
             message: format!("text follows a closing quote in line {line}, column {column}"),
             hint: hint.to_owned(),
         });
@@ -623,7 +623,7 @@ impl Machine {
 /// knows no quotes is likelier than one whose texts happen to have the right delimiters in every line. Where it holds for
 /// some, those that have whole lines within are worth a warning: one lone quote takes in the rows up to the next.
 #[derive(Default)]
-struct Lines {
+struct QuotedLines {
     /// Lines of the current value so far.
     count: u64,
     /// Delimiters in its current line.
@@ -643,7 +643,7 @@ struct Lines {
     longest: u64,
 }
 
-impl Lines {
+impl QuotedLines {
     fn open(&mut self) {
         self.count = 1;
         self.delimiters = 0;

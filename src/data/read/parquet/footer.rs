@@ -32,7 +32,7 @@ const LOOK: u64 = 1 << 20;
 const DEEPEST: usize = 64;
 
 /// A column, and where its parts are.
-pub struct Column {
+pub struct TextColumn {
     /// The column's values alone, without levels.
     pub values: ColumnDescPtr,
     /// The definition level of a value; a lower one is a null or an empty list.
@@ -71,7 +71,7 @@ pub struct Chunk {
 ///
 /// # Errors
 /// The footer is damaged; there is nothing of that name.
-pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Vec<Column>> {
+pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> Result<Vec<TextColumn>> {
     let (parsed, pages) = parse(stored, count, buffer)?;
     let schema = parsed.file_metadata().schema_descr();
     let leaves = Leaves::look(schema, name);
@@ -95,7 +95,7 @@ pub fn columns(stored: &Stored, count: &ReadCount, name: &str, buffer: u64) -> R
         } else {
             None
         };
-        columns.push(Column {
+        columns.push(TextColumn {
             max_definition: u32::try_from(leaf.max_def_level()).map_err(|_| wrong())?,
             max_repetition: u32::try_from(leaf.max_rep_level()).map_err(|_| wrong())?,
             values: Arc::new(ColumnDescriptor::new(

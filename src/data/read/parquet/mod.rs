@@ -29,11 +29,11 @@ use super::stored::{ReadCount, Stored};
 use crate::error::{self, Context as _, Error, Result};
 use crate::manifest::source::ColumnFormat;
 
-use footer::Column;
+use footer::TextColumn;
 pub use footer::strings;
 use levels::Levels;
 use pages::{Data, Page, Pages};
-use values::Values;
+use values::ChunkValues;
 
 /// Reads the text of every row.
 ///
@@ -43,7 +43,7 @@ pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
     let columns = footer::columns(stored, count, &format.column, sink.buffer)?;
     // Where there are several, none may have values; the last one's rows count.
     for (number, column) in columns.iter().enumerate() {
-        let rows = Rows {
+        let rows = RowAssembler {
             join: format.join.as_bytes(),
             text: Vec::new(),
             values: 0,
@@ -57,11 +57,16 @@ pub fn read(stored: &Stored, count: &ReadCount, format: &ColumnFormat, sink: &mu
     Ok(())
 }
 
-fn read_column(stored: &Stored, count: &ReadCount, column: &Column, mut rows: Rows<'_, '_>) -> Result<()> {
+fn read_column(
+    stored: &Stored,
+    count: &ReadCount,
+    column: &TextColumn,
+    mut rows: RowAssembler<'_, '_>,
+) -> Result<()> {
     for (group, chunk) in column.chunks.iter().enumerate() {
         let place = || format!("row group {}", group + 1);
         let before = rows.number + u64::from(rows.open);
-        let mut values = Values::new(column);
+        let mut values = ChunkValues::new(column);
         let mut pages = Pages::new(stored, count, column, chunk, rows.sink).context(place)?;
         while let Some(page) = pages.next().context(place)? {
             let number = pages.number;
@@ -109,7 +114,7 @@ fn guarded<T>(call: impl FnOnce() -> std::result::Result<T, ParquetError>) -> Re
 }
 
 /// Puts values together to rows.
-struct Rows<'r, 's> {
+struct RowAssembler<'r, 's> {
     join: &'r [u8],
     /// The row's text so far.
     text: Vec<u8>,
@@ -124,8 +129,8 @@ struct Rows<'r, 's> {
     sink: &'r mut Sink<'s>,
 }
 
-impl Rows<'_, '_> {
-    fn page(&mut self, column: &Column, page: &Data, values: &mut Values) -> Result<()> {
+impl RowAssembler<'_, '_> {
+    fn page(&mut self, column: &TextColumn, page: &Data, values: &mut ChunkValues) -> Result<()> {
         let mut repetitions = Levels::new(&page.repetition, column.max_repetition);
         let mut definitions = Levels::new(&page.definition, column.max_definition);
         let present = Levels::new(&page.definition, column.max_definition).highest(page.values)?;

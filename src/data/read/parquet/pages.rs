@@ -17,7 +17,7 @@ use super::super::compression::zstd_window;
 use super::super::fault::damaged;
 use super::super::sink::{Sink, bomb, too_large};
 use super::super::stored::{ReadCount, Section, Stored};
-use super::footer::{Chunk, Column, carry};
+use super::footer::{Chunk, TextColumn, carry};
 use super::guarded;
 use crate::error::{Error, Result};
 
@@ -63,7 +63,7 @@ pub struct Data {
 }
 
 /// The bytes of a column's part, which the crate asks for.
-struct Source<'s> {
+struct ColumnChunk<'s> {
     stored: &'s Stored,
     count: ReadCount,
     end: u64,
@@ -74,13 +74,13 @@ struct Source<'s> {
     length: AtomicU64,
 }
 
-impl Length for Source<'_> {
+impl Length for ColumnChunk<'_> {
     fn len(&self) -> u64 {
         self.end
     }
 }
 
-impl<'s> ChunkReader for Source<'s> {
+impl<'s> ChunkReader for ColumnChunk<'s> {
     type T = BufReader<Section<'s>>;
 
     fn get_read(&self, start: u64) -> std::result::Result<Self::T, ParquetError> {
@@ -100,9 +100,9 @@ impl<'s> ChunkReader for Source<'s> {
 
 /// The pages of a column's part.
 pub struct Pages<'p> {
-    reader: SerializedPageReader<Source<'p>>,
-    source: Arc<Source<'p>>,
-    column: &'p Column,
+    reader: SerializedPageReader<ColumnChunk<'p>>,
+    source: Arc<ColumnChunk<'p>>,
+    column: &'p TextColumn,
     chunk: &'p Chunk,
     codec: Codec,
     ratio: u64,
@@ -119,11 +119,11 @@ impl<'p> Pages<'p> {
     pub fn new(
         stored: &'p Stored,
         count: &ReadCount,
-        column: &'p Column,
+        column: &'p TextColumn,
         chunk: &'p Chunk,
         limits: &Sink<'_>,
     ) -> Result<Self> {
-        let source = Arc::new(Source {
+        let source = Arc::new(ColumnChunk {
             stored,
             count: count.clone(),
             end: chunk.start + chunk.length,
@@ -228,7 +228,7 @@ fn dictionary(codec: &Codec, compressed: &Bytes, strings: u32, encoding: Encodin
     Ok(Page::Dictionary(Dictionary { bytes, strings }))
 }
 
-fn data(codec: &Codec, page: Raw, column: &Column) -> Result<Page> {
+fn data(codec: &Codec, page: Raw, column: &TextColumn) -> Result<Page> {
     let data = match page {
         Raw::DataPage {
             buf,

@@ -10,7 +10,7 @@ use parquet::errors::ParquetError;
 
 use super::super::fault::damaged;
 use super::super::sink::too_large;
-use super::footer::Column;
+use super::footer::TextColumn;
 use super::guarded;
 use super::levels::deltas;
 use super::pages::{Data, Dictionary};
@@ -23,15 +23,15 @@ const LENGTH: u64 = 4;
 
 /// Where the crate gets its next page from.
 #[derive(Clone, Default)]
-struct Slot(Arc<Mutex<Option<Page>>>);
+struct PageSlot(Arc<Mutex<Option<Page>>>);
 
-impl Slot {
+impl PageSlot {
     fn set(&self, page: Page) {
         *self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(page);
     }
 }
 
-impl Iterator for Slot {
+impl Iterator for PageSlot {
     type Item = Result<Page, ParquetError>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -39,7 +39,7 @@ impl Iterator for Slot {
     }
 }
 
-impl PageReader for Slot {
+impl PageReader for PageSlot {
     fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
         Ok(self
             .0
@@ -58,9 +58,9 @@ impl PageReader for Slot {
 }
 
 /// The strings of a column's part.
-pub struct Values {
+pub struct ChunkValues {
     reader: ColumnReaderImpl<ByteArrayType>,
-    slot: Slot,
+    slot: PageSlot,
     has_dictionary: bool,
     /// What is decoded, and how many of it were given.
     decoded: Vec<ByteArray>,
@@ -70,10 +70,10 @@ pub struct Values {
     batch: u64,
 }
 
-impl Values {
+impl ChunkValues {
     /// Of a column.
-    pub fn new(column: &Column) -> Self {
-        let slot = Slot::default();
+    pub fn new(column: &TextColumn) -> Self {
+        let slot = PageSlot::default();
         Self {
             reader: ColumnReaderImpl::new(column.values.clone(), Box::new(slot.clone())),
             slot,

@@ -199,7 +199,7 @@ fn quoted_and_shouted_prose_is_recognised() {
 
 #[test]
 fn quotation_mark_alone_is_no_blank_line() {
-    let mut files = Files::default();
+    let mut files = WrappedFiles::default();
     for place in ["`a`", "`b`"] {
         files.file(place.to_owned());
         files.line("");
@@ -219,7 +219,7 @@ fn quotation_mark_alone_is_no_blank_line() {
 #[test]
 fn warning_fits_the_text() {
     let warning = |apart: bool| {
-        let mut files = Files::default();
+        let mut files = WrappedFiles::default();
         files.file("`a`".to_owned());
         for text in prose(1, 10) {
             for line in wrap(&text, 72) {
@@ -244,8 +244,8 @@ fn warning_fits_the_text() {
 }
 
 /// Files of texts, each of so many paragraphs, broken at so many columns or not at all.
-fn files(texts: &[(usize, Option<usize>)]) -> Files {
-    let mut files = Files::default();
+fn files(texts: &[(usize, Option<usize>)]) -> WrappedFiles {
+    let mut files = WrappedFiles::default();
     for (index, (paragraphs, width)) in texts.iter().enumerate() {
         files.file(format!("`{index}.txt`"));
         for text in prose(index as u64, *paragraphs) {
@@ -282,14 +282,14 @@ fn files_are_judged_one_by_one() {
         "{warning}"
     );
     assert_eq!(files(&[(400, None), (4, None)]).warning(), None);
-    assert_eq!(Files::default().warning(), None);
+    assert_eq!(WrappedFiles::default().warning(), None);
 }
 
 #[test]
 fn short_files_are_judged_together() {
     // Four lines a file: of one alone there is nothing to see.
     let lines: Vec<String> = prose(3, 60).iter().flat_map(|text| wrap(text, 60)).collect();
-    let mut files = Files::default();
+    let mut files = WrappedFiles::default();
     for (index, few) in lines.chunks(4).enumerate() {
         files.file(format!("`{index}.txt`"));
         for line in few {
