@@ -5,7 +5,7 @@ use std::io::{BufRead, Write};
 
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::{Cancel, Event, Sink};
-use crate::executor::isolate::{Message, Neighbours, Order};
+use crate::executor::isolate::{Instruction, Message, Neighbours};
 
 /// Writes each event as a line.
 pub struct EventLines;
@@ -44,8 +44,8 @@ pub fn follow_orders(cancel: &Cancel, neighbours: &Neighbours) -> Result<()> {
         .spawn(move || {
             for line in std::io::stdin().lock().lines().map_while(std::io::Result::ok) {
                 match serde_json::from_str(&line) {
-                    Ok(Order::Cancel) => cancel.cancel(),
-                    Ok(Order::Beside(stage)) => neighbours.add(stage),
+                    Ok(Instruction::Cancel) => cancel.cancel(),
+                    Ok(Instruction::Beside(stage)) => neighbours.add(stage),
                     Err(_) => {}
                 }
             }

@@ -13,7 +13,7 @@ use crate::data::fetch::{self, Inventory};
 use crate::error::{Error, Result};
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::resume::kept_groups;
-use crate::store::gc::{Collected, Item, Keep, Left, Sort};
+use crate::store::gc::{Collected, Item, ItemKind, Keep, Left};
 use crate::store::{Record, Store};
 
 /// What `mdlm gc --help` says first.
@@ -142,7 +142,7 @@ fn downloads(
         unnamed,
     } = fetch::inventory(&folder)?;
     let item = |url: &str, bytes: u64| Item {
-        sort: Sort::Downloads,
+        sort: ItemKind::Downloads,
         kind: None,
         path: "downloads".to_owned(),
         bytes,
@@ -241,7 +241,10 @@ const LISTED: usize = 40;
 
 /// Large things first; records are counted and not listed.
 fn table(items: &[Item], terminal: &Terminal) -> String {
-    let mut listed: Vec<&Item> = items.iter().filter(|item| item.sort != Sort::Record).collect();
+    let mut listed: Vec<&Item> = items
+        .iter()
+        .filter(|item| item.sort != ItemKind::Record)
+        .collect();
     listed.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
     let mut rows: Vec<Vec<String>> = listed
         .iter()
@@ -267,18 +270,18 @@ fn named(item: &Item) -> String {
     let name = item.path.rsplit('/').next().unwrap_or(&item.path);
     let short: String = name.chars().take(8).collect();
     match (item.sort, &item.made_by) {
-        (Sort::Artifact, Some(maker)) => {
+        (ItemKind::Artifact, Some(maker)) => {
             let kind = item.kind.as_deref().unwrap_or_default();
             format!("{maker} ({kind}) {short}")
         }
-        (Sort::Artifact, None) => format!("artifact {short} (no record of it)"),
-        (Sort::Record, maker) => format!("record of {}", maker.as_deref().unwrap_or(&short)),
-        (Sort::Scratch, _) => format!("scratch {short}"),
-        (Sort::Checkpoints, _) => format!("checkpoints {short}"),
-        (Sort::Piped, _) => format!("piped text {short}"),
-        (Sort::Quarantine, _) => format!("quarantine {name}"),
-        (Sort::Downloads, url) => url.clone().unwrap_or_default(),
-        (Sort::Reports | Sort::Other, _) => item.path.clone(),
+        (ItemKind::Artifact, None) => format!("artifact {short} (no record of it)"),
+        (ItemKind::Record, maker) => format!("record of {}", maker.as_deref().unwrap_or(&short)),
+        (ItemKind::Scratch, _) => format!("scratch {short}"),
+        (ItemKind::Checkpoints, _) => format!("checkpoints {short}"),
+        (ItemKind::Piped, _) => format!("piped text {short}"),
+        (ItemKind::Quarantine, _) => format!("quarantine {name}"),
+        (ItemKind::Downloads, url) => url.clone().unwrap_or_default(),
+        (ItemKind::Reports | ItemKind::Other, _) => item.path.clone(),
     }
 }
 
@@ -286,13 +289,21 @@ fn named(item: &Item) -> String {
 fn counted(items: &[Item]) -> String {
     let mut parts = Vec::new();
     for (sort, one, many) in [
-        (Sort::Artifact, "artifact", "artifacts"),
-        (Sort::Record, "action record", "action records"),
-        (Sort::Scratch, "scratch folder", "scratch folders"),
-        (Sort::Checkpoints, "group of checkpoints", "groups of checkpoints"),
-        (Sort::Downloads, "download", "downloads"),
-        (Sort::Piped, "piped text", "piped texts"),
-        (Sort::Quarantine, "thing in quarantine", "things in quarantine"),
+        (ItemKind::Artifact, "artifact", "artifacts"),
+        (ItemKind::Record, "action record", "action records"),
+        (ItemKind::Scratch, "scratch folder", "scratch folders"),
+        (
+            ItemKind::Checkpoints,
+            "group of checkpoints",
+            "groups of checkpoints",
+        ),
+        (ItemKind::Downloads, "download", "downloads"),
+        (ItemKind::Piped, "piped text", "piped texts"),
+        (
+            ItemKind::Quarantine,
+            "thing in quarantine",
+            "things in quarantine",
+        ),
     ] {
         let number = items.iter().filter(|item| item.sort == sort).count();
         match number {

@@ -11,7 +11,7 @@ use super::table::{bytes, columns, count, width, wrap};
 use super::terminal::Style;
 use crate::error::Result;
 use crate::plan::resume::kept_groups;
-use crate::store::gc::{Item, Keep, Sort};
+use crate::store::gc::{Item, ItemKind, Keep};
 
 /// What `mdlm status --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -47,7 +47,7 @@ struct StatusReport {
 /// The contents of one sort.
 #[derive(Debug, Serialize)]
 struct Size {
-    sort: Sort,
+    sort: ItemKind,
     /// Of artifacts the kind of stage that made them; absent without a record.
     kind: Option<String>,
     count: usize,
@@ -107,9 +107,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 
 fn sizes(contents: &[Item], garbage: &[Item]) -> Vec<Size> {
     let garbage: HashSet<&str> = garbage.iter().map(|item| item.path.as_str()).collect();
-    let mut sizes: BTreeMap<(Sort, Option<String>), Size> = BTreeMap::new();
+    let mut sizes: BTreeMap<(ItemKind, Option<String>), Size> = BTreeMap::new();
     for item in contents {
-        let kind = item.kind.clone().filter(|_| item.sort == Sort::Artifact);
+        let kind = item.kind.clone().filter(|_| item.sort == ItemKind::Artifact);
         let size = sizes.entry((item.sort, kind.clone())).or_insert(Size {
             sort: item.sort,
             kind,
@@ -147,20 +147,20 @@ fn table(report: &StatusReport, terminal: &Terminal) -> String {
     let mut rows = vec![heading];
     rows.extend(report.sizes.iter().map(|size| {
         let name = match (size.sort, &size.kind) {
-            (Sort::Artifact, Some(kind)) => format!("artifacts of {kind}"),
-            (Sort::Artifact, None) => "artifacts without a record".to_owned(),
-            (Sort::Record, _) => "action records".to_owned(),
-            (Sort::Scratch, _) => "scratch".to_owned(),
-            (Sort::Checkpoints, _) => "checkpoints".to_owned(),
-            (Sort::Downloads, _) => "downloads".to_owned(),
-            (Sort::Piped, _) => "piped text".to_owned(),
-            (Sort::Quarantine, _) => "quarantine".to_owned(),
-            (Sort::Reports, _) => "reports".to_owned(),
-            (Sort::Other, _) => "locks and notes".to_owned(),
+            (ItemKind::Artifact, Some(kind)) => format!("artifacts of {kind}"),
+            (ItemKind::Artifact, None) => "artifacts without a record".to_owned(),
+            (ItemKind::Record, _) => "action records".to_owned(),
+            (ItemKind::Scratch, _) => "scratch".to_owned(),
+            (ItemKind::Checkpoints, _) => "checkpoints".to_owned(),
+            (ItemKind::Downloads, _) => "downloads".to_owned(),
+            (ItemKind::Piped, _) => "piped text".to_owned(),
+            (ItemKind::Quarantine, _) => "quarantine".to_owned(),
+            (ItemKind::Reports, _) => "reports".to_owned(),
+            (ItemKind::Other, _) => "locks and notes".to_owned(),
         };
         let number = match size.sort {
             // One folder each, whatever is in it.
-            Sort::Downloads | Sort::Other => String::new(),
+            ItemKind::Downloads | ItemKind::Other => String::new(),
             _ => count(size.count as u64),
         };
         let reclaimable = match size.reclaimable_count {

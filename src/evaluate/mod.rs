@@ -151,7 +151,7 @@ impl BoundEstimator<'_> {
                     offset: (f64::from(number) + part) / f64::from(draws),
                 };
                 self.objective.noise_of_bound(&draw, pass, &x, valid, &mut noised);
-                sums.asked.push(Asked::of(pass, passes));
+                sums.asked.push(PendingPass::of(pass, passes));
                 if noised.rows() == self.micro_batch {
                     cancel.check()?;
                     self.answer(network, &mut noised, &mut sums)?;
@@ -188,14 +188,14 @@ fn in_order(draws: u32, passes: Passes) -> impl Iterator<Item = (u32, u32)> {
 
 /// A pass that waits for the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Asked {
+struct PendingPass {
     /// It is a part of every draw of its row.
     is_fixed: bool,
     /// With it its draw is complete.
     is_last: bool,
 }
 
-impl Asked {
+impl PendingPass {
     fn of(pass: u32, passes: Passes) -> Self {
         let Passes { drawn, fixed } = passes;
         let last = if drawn > 0 { drawn } else { fixed };
@@ -251,7 +251,7 @@ fn answered(network: &dyn Network, objective: &dyn Objective, noised: &mut Noise
 struct Sums {
     draws: u32,
     /// The passes that wait for the network.
-    asked: Vec<Asked>,
+    asked: Vec<PendingPass>,
     /// Nats of the fixed passes of the row that is not complete yet.
     fixed: f64,
     /// Nats of the other passes of the draw that is not complete yet.
@@ -283,7 +283,7 @@ impl Sums {
         }
     }
 
-    fn pass(&mut self, value: f64, asked: Asked) {
+    fn pass(&mut self, value: f64, asked: PendingPass) {
         if asked.is_fixed {
             self.fixed += value;
         } else {

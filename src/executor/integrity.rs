@@ -13,7 +13,7 @@ use std::sync::{Mutex, PoisonError};
 use super::{Run, StageSummary, locked};
 use crate::error::{Context as _, Result};
 use crate::event::Event;
-use crate::plan::{Decision, Input};
+use crate::plan::{Decision, StageInput};
 use crate::store::verify::{self, Depth, Moved, Pace};
 use crate::store::{Digest, Pin, Record};
 
@@ -77,7 +77,7 @@ impl Run<'_> {
         let (consumer, inputs) = {
             let plan = locked(&self.plan);
             let consumer = &plan.stages[index];
-            let input = |input: &Input| (input.index, plan.stages[input.index].clone());
+            let input = |input: &StageInput| (input.index, plan.stages[input.index].clone());
             let inputs: Vec<_> = consumer.inputs.iter().map(input).collect();
             (consumer.name.clone(), inputs)
         };

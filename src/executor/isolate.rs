@@ -3,7 +3,7 @@
 //!
 //! The process is this program again with `run MANIFEST --only STAGE --events`: it takes the key's lock, runs the stage
 //! and commits, as any run does. Its standard output is one [`Message`] per line as JSON. Its standard input takes one
-//! [`Order`] per line. It outlives a scheduler that is killed: it then finishes and commits its stage, and the next run
+//! [`Instruction`] per line. It outlives a scheduler that is killed: it then finishes and commits its stage, and the next run
 //! finds the result.
 //!
 //! The scheduler alone uses the remote: it fetches the inputs of a stage before the stage's process starts, and uploads
@@ -69,7 +69,7 @@ impl Isolation {
 /// A line that the process of a stage reads from its standard input.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Order {
+pub enum Instruction {
     /// End at the next safe place.
     Cancel,
     /// This stage of the same run is computed meanwhile.
@@ -131,7 +131,7 @@ impl Message {
 }
 
 /// What came from a process.
-enum Line {
+enum ProcessOutput {
     Message(Message),
     /// Text that is not a message: a driver that writes to standard output, or anything on standard error.
     Text(String),
@@ -214,11 +214,11 @@ impl Run<'_> {
             loop {
                 let beside = locked(&self.at_work).get(&index).cloned().unwrap_or_default();
                 for name in self.names(&beside[neighbours..]) {
-                    order(input.as_mut(), &Order::Beside(name));
+                    order(input.as_mut(), &Instruction::Beside(name));
                 }
                 neighbours = beside.len();
                 match receiver.recv_timeout(PATIENCE) {
-                    Ok(Line::Message(Message::Event { stage: of, event })) => match event {
+                    Ok(ProcessOutput::Message(Message::Event { stage: of, event })) => match event {
                         _ if of != stage => {}
                         Event::StageCached => is_cached = true,
                         // The scheduler says when a stage starts, ends and fails.
@@ -227,8 +227,8 @@ impl Run<'_> {
                         | Event::StageFailed { .. } => {}
                         event => self.sink.emit(stage, event),
                     },
-                    Ok(Line::Message(message @ Message::Failed { .. })) => failure = Some(message),
-                    Ok(Line::Text(text)) => {
+                    Ok(ProcessOutput::Message(message @ Message::Failed { .. })) => failure = Some(message),
+                    Ok(ProcessOutput::Text(text)) => {
                         self.sink.emit(stage, Event::Note(text.clone()));
                         last_text = Some(text);
                     }
@@ -237,7 +237,7 @@ impl Run<'_> {
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
                 if self.cancel.is_cancelled() {
-                    order(input.take().as_mut(), &Order::Cancel);
+                    order(input.take().as_mut(), &Instruction::Cancel);
                 }
             }
         });
@@ -272,7 +272,7 @@ impl Run<'_> {
 fn read_lines<'scope>(
     scope: &'scope std::thread::Scope<'scope, '_>,
     stream: Option<impl std::io::Read + Send + 'scope>,
-    sender: mpsc::Sender<Line>,
+    sender: mpsc::Sender<ProcessOutput>,
 ) {
     let Some(stream) = stream else { return };
     scope.spawn(move || {
@@ -282,9 +282,9 @@ fn read_lines<'scope>(
             let text = String::from_utf8_lossy(&line).trim_end().to_owned();
             line.clear();
             let sent = match serde_json::from_str(&text) {
-                Ok(message) => sender.send(Line::Message(message)),
+                Ok(message) => sender.send(ProcessOutput::Message(message)),
                 Err(_) if text.is_empty() => Ok(()),
-                Err(_) => sender.send(Line::Text(text)),
+                Err(_) => sender.send(ProcessOutput::Text(text)),
             };
             if sent.is_err() {
                 break;
@@ -294,7 +294,7 @@ fn read_lines<'scope>(
 }
 
 /// Writes a line to the standard input of a process.
-fn order(input: Option<&mut ChildStdin>, order: &Order) {
+fn order(input: Option<&mut ChildStdin>, order: &Instruction) {
     if let (Some(input), Ok(mut line)) = (input, serde_json::to_vec(order)) {
         line.push(b'\n');
         // A process that has ended reads no more.

@@ -23,7 +23,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
 use crate::model::GpuLock;
-use crate::plan::resume::Start;
+use crate::plan::resume::StageStart;
 use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
 use crate::remote::Remote;
@@ -637,8 +637,8 @@ impl Run<'_> {
         } = self.inputs_of(index);
         let stage = &stage;
         self.report_start(index, why(reasons), summary);
-        let start = Start::of(stage.kind(), reasons);
-        if start == Start::Restart {
+        let start = StageStart::of(stage.kind(), reasons);
+        if start == StageStart::Restart {
             self.store.clear_work(lock)?;
         }
         let device = self.device(stage)?;

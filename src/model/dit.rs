@@ -236,13 +236,13 @@ pub fn parameters(shape: &Shape, backbone: Backbone) -> Vec<Parameter> {
 }
 
 /// Hands out weights from the flat order, one after the other.
-struct Source<'a, B> {
+struct WeightSource<'a, B> {
     backend: &'a B,
     parameters: &'a [Parameter],
     values: &'a [f32],
 }
 
-impl<B: Backend> Source<'_, B> {
+impl<B: Backend> WeightSource<'_, B> {
     fn next<S: ConstShape>(&mut self) -> Result<B::Param<S>> {
         let dims = S::default().concrete();
         match self.parameters.split_first() {
@@ -301,7 +301,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
     /// The network with these weights, in the order of [`parameters`].
     pub fn new(backend: &B, backbone: Backbone, values: &[f32]) -> Result<Self> {
         let parameters = parameters(A::SHAPE, backbone);
-        let mut from = Source {
+        let mut from = WeightSource {
             backend,
             parameters: &parameters,
             values,
@@ -423,7 +423,7 @@ impl<A: Arch, B: Backend> Dit<A, B> {
 }
 
 impl<A: Arch, B: Backend> Block<A, B> {
-    fn new(from: &mut Source<'_, B>, backbone: Backbone) -> Result<Self> {
+    fn new(from: &mut WeightSource<'_, B>, backbone: Backbone) -> Result<Self> {
         Ok(Self {
             norm1: from.next()?,
             attn_qkv: from.next()?,

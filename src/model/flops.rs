@@ -22,7 +22,7 @@ use crate::shapes::{Backbone, Shape};
 
 /// What a batch of rows asks of the network.
 #[derive(Clone, Copy, Debug)]
-pub struct Asked<'a> {
+pub struct BatchQueries<'a> {
     /// B: rows.
     pub rows: usize,
     /// Noise levels that are fed to the network, each of which makes a conditioning vector.
@@ -35,7 +35,7 @@ pub struct Asked<'a> {
 
 /// Floating-point operations of a forward pass.
 #[must_use]
-pub fn forward(shape: &Shape, backbone: Backbone, asked: &Asked<'_>) -> u64 {
+pub fn forward(shape: &Shape, backbone: Backbone, asked: &BatchQueries<'_>) -> u64 {
     let Shape {
         vocabulary,
         length,
@@ -66,7 +66,7 @@ pub fn forward(shape: &Shape, backbone: Backbone, asked: &Asked<'_>) -> u64 {
 
 /// Floating-point operations of a forward and a backward pass.
 #[must_use]
-pub fn training(shape: &Shape, backbone: Backbone, asked: &Asked<'_>) -> u64 {
+pub fn training(shape: &Shape, backbone: Backbone, asked: &BatchQueries<'_>) -> u64 {
     3 * forward(shape, backbone, asked)
 }
 
@@ -79,7 +79,7 @@ mod tests {
     fn operations_of_nano_are_those_counted_by_hand() {
         let nano = Shape::find("nano").unwrap();
         let half: Vec<u32> = (0..32).step_by(2).collect();
-        let asked = Asked {
+        let asked = BatchQueries {
             rows: 1,
             levels: 1,
             positions: &half,
@@ -95,7 +95,7 @@ mod tests {
         assert_eq!(training(nano, Backbone::Dit, &asked), 3 * by_hand);
         // A second row under the same noise level doubles all but what the level takes.
         let both: Vec<u32> = half.iter().copied().chain(half.iter().map(|l| 32 + l)).collect();
-        let two = Asked {
+        let two = BatchQueries {
             rows: 2,
             positions: &both,
             ..asked
@@ -107,7 +107,7 @@ mod tests {
     fn operations_of_the_causal_transformer_are_those_counted_by_hand() {
         let nano = Shape::find("nano").unwrap();
         let all_but_the_last: Vec<u32> = (0..31).collect();
-        let asked = Asked {
+        let asked = BatchQueries {
             rows: 1,
             levels: 1,
             positions: &all_but_the_last,
@@ -126,7 +126,7 @@ mod tests {
     fn operations_are_two_a_weight_where_all_is_answered() {
         let shape = Shape::find("mini").unwrap();
         let everywhere: Vec<u32> = (0..shape.length as u32).collect();
-        let asked = Asked {
+        let asked = BatchQueries {
             rows: 1,
             levels: 0,
             positions: &everywhere,

@@ -8,7 +8,7 @@ use crate::shapes::{Backbone, Shape};
 
 /// How a parameter starts.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Start {
+enum Initialization {
     Zeros,
     Ones,
     /// Uniform on [−bound, bound).
@@ -16,14 +16,14 @@ enum Start {
 }
 
 /// The distribution of a parameter of the authors' release (see [`initial`]).
-fn start(name: &str, fan_in: usize) -> Start {
+fn start(name: &str, fan_in: usize) -> Initialization {
     // Modulations and the output layer start at zero: every block starts as the identity, the output as uniform.
     if name.contains("adaLN_modulation.") || name.starts_with("output_layer.linear.") {
-        Start::Zeros
+        Initialization::Zeros
     } else if name.contains("norm") {
-        Start::Ones
+        Initialization::Ones
     } else {
-        Start::Uniform(1.0 / (fan_in as f32).sqrt())
+        Initialization::Uniform(1.0 / (fan_in as f32).sqrt())
     }
 }
 
@@ -44,9 +44,9 @@ pub fn initial(shape: &Shape, backbone: Backbone, seed: u64) -> Vec<f32> {
         }
         let values = &mut values[parameter.range()];
         match start(&parameter.name, fan_in) {
-            Start::Zeros => {}
-            Start::Ones => values.fill(1.0),
-            Start::Uniform(bound) => {
+            Initialization::Zeros => {}
+            Initialization::Ones => values.fill(1.0),
+            Initialization::Uniform(bound) => {
                 values
                     .par_chunks_mut(CHUNK)
                     .enumerate()

@@ -18,7 +18,7 @@ const NEAR: usize = 2;
 
 /// Whose run a record is of, seen from a plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Run {
+enum RunOwner {
     /// The plan's pipeline.
     Own,
     /// One of another name whose manifest is no longer there: the plan's under its old name, or one that was deleted.
@@ -29,14 +29,14 @@ enum Run {
 
 impl Plan {
     /// Whose run a record is of.
-    fn run_of(&self, record: &Record, sources: &Sources) -> Run {
+    fn run_of(&self, record: &Record, sources: &Sources) -> RunOwner {
         let is_named = record.provenance.pipeline == self.pipeline;
         match (record.provenance.place.as_deref(), self.place.as_deref()) {
-            (Some(there), Some(own)) if there == own => Run::Own,
-            (Some(there), Some(_)) if sources.is_manifest(there) => Run::Foreign,
-            (Some(_), Some(_)) if !is_named => Run::Orphan,
-            _ if is_named => Run::Own,
-            _ => Run::Foreign,
+            (Some(there), Some(own)) if there == own => RunOwner::Own,
+            (Some(there), Some(_)) if sources.is_manifest(there) => RunOwner::Foreign,
+            (Some(_), Some(_)) if !is_named => RunOwner::Orphan,
+            _ if is_named => RunOwner::Own,
+            _ => RunOwner::Foreign,
         }
     }
 
@@ -58,7 +58,7 @@ impl Plan {
         sources: &Sources,
     ) -> Option<&'a Record> {
         records
-            .filter(|record| self.run_of(record, sources) == Run::Own)
+            .filter(|record| self.run_of(record, sources) == RunOwner::Own)
             .max_by_key(|record| &record.provenance.started)
     }
 
@@ -89,9 +89,9 @@ impl Plan {
             return Ok(Some(compare(record)));
         }
         let related = |record: &&Record| match self.run_of(record, sources) {
-            Run::Own => true,
-            Run::Orphan => have_common_content(&record.key, key),
-            Run::Foreign => false,
+            RunOwner::Own => true,
+            RunOwner::Orphan => have_common_content(&record.key, key),
+            RunOwner::Foreign => false,
         };
         // What is yet to be made will hardly be what another stage had read: it counts as changed, so that a plan does not
         // name a run that the run itself will find too far off.

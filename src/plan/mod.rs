@@ -90,7 +90,7 @@ pub struct PlannedStage {
     /// The effective seed.
     pub seed: u64,
     /// The stages that it consumes.
-    pub inputs: Vec<Input>,
+    pub inputs: Vec<StageInput>,
     /// The files outside the store that it reads.
     pub files: Vec<ExternalFile>,
     /// What happens to it.
@@ -119,7 +119,7 @@ pub struct PlannedStage {
 
 /// A consumed stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
+pub struct StageInput {
     /// The field that names it: [`crate::manifest::Reference::field`].
     pub role: &'static str,
     /// Its place in [`Plan::stages`].
@@ -287,7 +287,7 @@ impl Plan {
                 .references()
                 .iter()
                 .filter_map(|reference| {
-                    Some(Input {
+                    Some(StageInput {
                         role: reference.field,
                         index: *places.get(reference.stage)?,
                     })
@@ -484,7 +484,7 @@ impl Plan {
     /// Where a stage's inputs come from, once all of them are known.
     #[must_use]
     pub fn origins(&self, index: usize) -> Vec<InputOrigin> {
-        let origin = |input: &Input| {
+        let origin = |input: &StageInput| {
             let other = &self.stages[input.index];
             let record = other.record()?;
             Some(InputOrigin {

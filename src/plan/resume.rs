@@ -16,7 +16,7 @@ use crate::train::checkpoint::group_of;
 
 /// How a stage that is to run begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
+pub enum StageStart {
     /// From nothing: its scratch is deleted, and checkpoints of other trainings are ignored.
     Restart,
     /// From its own scratch, if there is any.
@@ -25,7 +25,7 @@ pub enum Start {
     State,
 }
 
-impl Start {
+impl StageStart {
     /// That of a stage which runs for these reasons.
     #[must_use]
     pub fn of(kind: StageKind, reasons: &[Reason]) -> Self {
@@ -88,7 +88,7 @@ impl Resumption {
         let Stage::Train(config) = &stage.stage else {
             return None;
         };
-        if Start::of(stage.kind(), reasons) != Start::State {
+        if StageStart::of(stage.kind(), reasons) != StageStart::State {
             return None;
         }
         let input = stage.inputs.iter().find(|input| input.role == "from")?;
@@ -154,10 +154,10 @@ mod tests {
     #[test]
     fn resume_is_for_trainings_that_are_not_forced() {
         let (forced, first) = ([Reason::NeverRan, Reason::Forced], [Reason::NeverRan]);
-        assert_eq!(Start::of(StageKind::Train, &first), Start::State);
-        assert_eq!(Start::of(StageKind::Pack, &first), Start::Scratch);
+        assert_eq!(StageStart::of(StageKind::Train, &first), StageStart::State);
+        assert_eq!(StageStart::of(StageKind::Pack, &first), StageStart::Scratch);
         for kind in [StageKind::Train, StageKind::Pack] {
-            assert_eq!(Start::of(kind, &forced), Start::Restart);
+            assert_eq!(StageStart::of(kind, &forced), StageStart::Restart);
         }
     }
 }

@@ -5,10 +5,10 @@
 //!
 //! | dies after | is left | the next run |
 //! |---|---|---|
-//! | [`Step::Listed`], [`Step::Synced`] | staged files | sweeps them, runs the stage |
-//! | [`Step::Published`], [`Step::PublishedSynced`] | an artifact that no record names | runs the stage, finds its output there |
-//! | [`Step::RecordStaged`] | also a staged record | sweeps it, as above |
-//! | [`Step::Recorded`] | a complete action, and its scratch | serves it, sweeps the scratch |
+//! | [`CommitStep::Listed`], [`CommitStep::Synced`] | staged files | sweeps them, runs the stage |
+//! | [`CommitStep::Published`], [`CommitStep::PublishedSynced`] | an artifact that no record names | runs the stage, finds its output there |
+//! | [`CommitStep::RecordStaged`] | also a staged record | sweeps it, as above |
+//! | [`CommitStep::Recorded`] | a complete action, and its scratch | serves it, sweeps the scratch |
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write};
@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result, Wrap};
 
 /// The points between which a commit can die.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum CommitStep {
     /// The staged files are hashed, and on disk themselves.
     Listed,
     /// Their folders are on disk, too.
@@ -39,7 +39,7 @@ pub enum Step {
     Cleaned,
 }
 
-impl Step {
+impl CommitStep {
     /// Every step, in order.
     pub const ALL: [Self; 7] = [
         Self::Listed,
@@ -73,7 +73,7 @@ impl Store {
         &self,
         lock: &KeyLock,
         record: impl FnOnce(Digest, Vec<FileEntry>) -> Record,
-        passed: &mut dyn FnMut(Step) -> Result<()>,
+        passed: &mut dyn FnMut(CommitStep) -> Result<()>,
     ) -> Result<Record> {
         let staging = self.staging_path(lock.key());
         drop_empty_folders(&staging)?;
@@ -83,17 +83,17 @@ impl Store {
         let (files, sealed) = rayon::join(|| hash_files(&staging, &paths), seal_all);
         let files = files?;
         let artifact = digest_of(&files);
-        passed(Step::Listed)?;
+        passed(CommitStep::Listed)?;
         sealed?;
         sync_folders(&staging)?;
-        passed(Step::Synced)?;
+        passed(CommitStep::Synced)?;
         let place = self.artifact_path(&artifact);
         // `gc` does not delete it although its record is not written yet.
         let _pin = self.pin(&artifact)?;
         self.publish(lock.key(), &place, &files)?;
-        passed(Step::Published)?;
+        passed(CommitStep::Published)?;
         sync_folder(&self.root().join("artifacts"))?;
-        passed(Step::PublishedSynced)?;
+        passed(CommitStep::PublishedSynced)?;
 
         let record = record(artifact, files);
         if record.key.digest() != *lock.key() {
@@ -111,13 +111,13 @@ impl Store {
                 file.sync_all()
             })
             .wrap(Kind::Environment, context)?;
-        passed(Step::RecordStaged)?;
+        passed(CommitStep::RecordStaged)?;
         fs::rename(&beside, &path).wrap(Kind::Environment, context)?;
         sync_folder(folder)?;
         sync_folder(&self.root().join("actions"))?;
-        passed(Step::Recorded)?;
+        passed(CommitStep::Recorded)?;
         self.clear_work(lock)?;
-        passed(Step::Cleaned)?;
+        passed(CommitStep::Cleaned)?;
         Ok(record)
     }
 
@@ -233,7 +233,7 @@ mod tests {
     }
 
     /// Stages two files for the key and commits them.
-    fn act(store: &Store, seed: u64, passed: &mut dyn FnMut(Step) -> Result<()>) -> Result<Record> {
+    fn act(store: &Store, seed: u64, passed: &mut dyn FnMut(CommitStep) -> Result<()>) -> Result<Record> {
         let lock = store.lock(&key(seed).digest(), &mut |_| Ok(()))?;
         let (staging, work) = store.stage(&lock)?;
         fs::write(work.join("checkpoint"), "half way").unwrap();
@@ -334,7 +334,7 @@ mod tests {
     /// The commit ends between every two steps, by an error: what a full disk does.
     #[test]
     fn commit_error_between_any_two_steps_leaves_all_or_nothing() {
-        for step in Step::ALL {
+        for step in CommitStep::ALL {
             let Fixture { store, .. } = &fixture();
             let error = act(store, 1, &mut |passed| {
                 if passed == step {
@@ -352,7 +352,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn commit_death_between_any_two_steps_leaves_all_or_nothing() {
-        for (index, step) in Step::ALL.into_iter().enumerate() {
+        for (index, step) in CommitStep::ALL.into_iter().enumerate() {
             let Fixture { store, .. } = &fixture();
             let status = Command::new(std::env::current_exe().unwrap())
                 .args([
@@ -382,15 +382,15 @@ mod tests {
         let store = Store::at(std::env::var_os("MDLM_TEST_STORE").expect("run by the test above alone"));
         let index: usize = std::env::var("MDLM_TEST_STEP").unwrap().parse().unwrap();
         let _ = act(&store, 1, &mut |passed| {
-            if passed == Step::ALL[index] {
+            if passed == CommitStep::ALL[index] {
                 std::process::abort();
             }
             Ok(())
         });
     }
 
-    fn check_recovery(store: &Store, died_after: Step) {
-        let known = matches!(died_after, Step::Recorded | Step::Cleaned);
+    fn check_recovery(store: &Store, died_after: CommitStep) {
+        let known = matches!(died_after, CommitStep::Recorded | CommitStep::Cleaned);
         match store.lookup(&key(1)).unwrap() {
             Lookup::Hit(_) => assert!(known, "{died_after:?}"),
             Lookup::Absent => assert!(!known, "{died_after:?}"),

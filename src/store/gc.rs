@@ -50,7 +50,7 @@ pub struct Keep {
 /// A sort of thing in a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Sort {
+pub enum ItemKind {
     /// What a stage made.
     Artifact,
     /// The record of what a key made.
@@ -75,7 +75,7 @@ pub enum Sort {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Item {
     /// What sort of thing it is.
-    pub sort: Sort,
+    pub sort: ItemKind,
     /// The kind of stage that made it, where that is known.
     pub kind: Option<String>,
     /// Its path below the store.
@@ -196,11 +196,11 @@ impl Store {
         let mut items = self.artifact_items(&records, &mut scale)?;
         items.extend(records.iter().map(|found| self.record_item(found, &mut scale)));
         for (folder, sort) in [
-            ("work", Sort::Scratch),
-            ("checkpoints", Sort::Checkpoints),
-            ("piped", Sort::Piped),
-            ("quarantine", Sort::Quarantine),
-            ("reports", Sort::Reports),
+            ("work", ItemKind::Scratch),
+            ("checkpoints", ItemKind::Checkpoints),
+            ("piped", ItemKind::Piped),
+            ("quarantine", ItemKind::Quarantine),
+            ("reports", ItemKind::Reports),
         ] {
             items.extend(self.items_below(folder, sort, &mut scale)?);
         }
@@ -215,9 +215,9 @@ impl Store {
         ];
         for name in names_below(self.root())? {
             let sort = match name.as_str() {
-                "downloads" => Sort::Downloads,
+                "downloads" => ItemKind::Downloads,
                 name if named.contains(&name) => continue,
-                _ => Sort::Other,
+                _ => ItemKind::Other,
             };
             items.push(self.item(sort, name, &mut scale));
         }
@@ -272,17 +272,17 @@ impl Store {
         items.extend(
             scratch
                 .iter()
-                .map(|key| self.item(Sort::Scratch, format!("work/{key}"), &mut scale)),
+                .map(|key| self.item(ItemKind::Scratch, format!("work/{key}"), &mut scale)),
         );
         let lost = self.lost_groups(keep, groups)?;
         items.extend(
             lost.into_iter()
-                .map(|name| self.item(Sort::Checkpoints, format!("checkpoints/{name}"), &mut scale)),
+                .map(|name| self.item(ItemKind::Checkpoints, format!("checkpoints/{name}"), &mut scale)),
         );
         for path in self.lost_pipes(view.kept())? {
-            items.push(self.item(Sort::Piped, path, &mut scale));
+            items.push(self.item(ItemKind::Piped, path, &mut scale));
         }
-        items.extend(self.items_below("quarantine", Sort::Quarantine, &mut scale)?);
+        items.extend(self.items_below("quarantine", ItemKind::Quarantine, &mut scale)?);
         items.sort_by(|a, b| (a.sort, &a.path).cmp(&(b.sort, &b.path)));
         Ok(items)
     }
@@ -348,7 +348,7 @@ impl Store {
         let view = self.view(keep)?;
         let scratch = self.scratch(keep, &view)?;
         for key in &scratch {
-            let item = self.item(Sort::Scratch, format!("work/{key}"), &mut scale);
+            let item = self.item(ItemKind::Scratch, format!("work/{key}"), &mut scale);
             if let Some(lock) = self.try_lock(key)? {
                 self.clear_work(&lock)?;
                 delete(item, &mut collected);
@@ -359,12 +359,12 @@ impl Store {
         }
 
         for path in self.lost_pipes(self.view(keep)?.kept())? {
-            let item = self.item(Sort::Piped, path, &mut scale);
+            let item = self.item(ItemKind::Piped, path, &mut scale);
             remove_file(&self.root().join(&item.path))?;
             delete(item, &mut collected);
         }
 
-        for item in self.items_below("quarantine", Sort::Quarantine, &mut scale)? {
+        for item in self.items_below("quarantine", ItemKind::Quarantine, &mut scale)? {
             let path = self.root().join(&item.path);
             if path.is_dir() {
                 remove_folder(&path)?;
@@ -400,7 +400,7 @@ impl Store {
         let busy = self.any_worker()?;
         for name in lost {
             let path = format!("checkpoints/{name}");
-            let item = self.item(Sort::Checkpoints, path.clone(), &mut collected.scale);
+            let item = self.item(ItemKind::Checkpoints, path.clone(), &mut collected.scale);
             if let Some(worker) = &busy {
                 let why = format!("{worker} is running and may need them");
                 collected.left.push(Left { item, why });
@@ -563,7 +563,7 @@ impl Store {
         Ok(None)
     }
 
-    fn item(&self, sort: Sort, path: String, scale: &mut Scale) -> Item {
+    fn item(&self, sort: ItemKind, path: String, scale: &mut Scale) -> Item {
         Item {
             sort,
             kind: None,
@@ -574,7 +574,7 @@ impl Store {
         }
     }
 
-    fn items_below(&self, folder: &str, sort: Sort, scale: &mut Scale) -> Result<Vec<Item>> {
+    fn items_below(&self, folder: &str, sort: ItemKind, scale: &mut Scale) -> Result<Vec<Item>> {
         let mut names = names_below(&self.root().join(folder))?;
         names.sort();
         Ok(names
@@ -598,7 +598,7 @@ impl Store {
             kind: maker.map(|record| record.key.kind.clone()),
             made_by: maker.map(made_by),
             made: maker.map(|record| record.provenance.started.clone()),
-            ..self.item(Sort::Artifact, format!("artifacts/{artifact}"), scale)
+            ..self.item(ItemKind::Artifact, format!("artifacts/{artifact}"), scale)
         }
     }
 
@@ -609,7 +609,7 @@ impl Store {
             made_by: record.map(made_by),
             made: record.map(|record| record.provenance.started.clone()),
             ..self.item(
-                Sort::Record,
+                ItemKind::Record,
                 format!("actions/{}/{}.json", found.kind, found.key),
                 scale,
             )
@@ -784,7 +784,7 @@ mod tests {
         assert_eq!(one.artifact, twin.artifact);
         let collected = collect(store, &keep(&[&one]));
         let sorts: Vec<_> = collected.deleted.iter().map(|item| item.sort).collect();
-        assert_eq!(sorts, [Sort::Record]);
+        assert_eq!(sorts, [ItemKind::Record]);
         assert!(has(store, &one));
     }
 
@@ -842,7 +842,7 @@ mod tests {
         };
         let collected = collect(store, &everything);
         let sorts: Vec<_> = collected.deleted.iter().map(|item| item.sort).collect();
-        assert_eq!(sorts, [Sort::Artifact, Sort::Artifact, Sort::Record]);
+        assert_eq!(sorts, [ItemKind::Artifact, ItemKind::Artifact, ItemKind::Record]);
     }
 
     /// Killed between the renaming and the deleting: the next run sweeps.
@@ -884,7 +884,7 @@ mod tests {
         assert_eq!(collected.deleted, would);
         let paths: Vec<_> = would
             .iter()
-            .filter(|item| item.sort == Sort::Checkpoints)
+            .filter(|item| item.sort == ItemKind::Checkpoints)
             .collect();
         assert_eq!(paths.len(), 1);
         assert_eq!(paths[0].path, "checkpoints/b");

@@ -33,12 +33,12 @@ pub struct Link {
     /// What is wrong; nothing when the link holds.
     pub faults: Vec<String>,
     /// The files outside the store, and downloads, that it read.
-    pub sources: Vec<Source>,
+    pub sources: Vec<ExternalInput>,
 }
 
 /// Something outside the store that a stage read.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Source {
+pub struct ExternalInput {
     /// Its path as recorded, or its URL.
     pub place: String,
     /// BLAKE3 of a file, SHA-256 of a download, as they were.
@@ -163,7 +163,7 @@ impl Store {
                 Err(_) if !path.exists() => SourceState::Absent,
                 Err(error) => SourceState::Unreadable(error.to_string()),
             };
-            sources.push(Source {
+            sources.push(ExternalInput {
                 place: file.path.clone(),
                 digest: file.digest.to_string(),
                 state,
@@ -172,7 +172,7 @@ impl Store {
         let downloads = made.facts.get("downloads").and_then(|value| value.as_array());
         for download in downloads.into_iter().flatten() {
             let text = |field: &str| download[field].as_str().unwrap_or_default().to_owned();
-            sources.push(Source {
+            sources.push(ExternalInput {
                 place: text("url"),
                 digest: text("sha256"),
                 state: SourceState::Recorded,

@@ -37,7 +37,7 @@ pub struct Look {
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Entry {
+struct CachedChecksum {
     #[serde(flatten)]
     look: Look,
     digest: Digest,
@@ -47,8 +47,8 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct ChecksumCache {
     path: PathBuf,
-    old: BTreeMap<PathBuf, Entry>,
-    asked: Mutex<BTreeMap<PathBuf, Entry>>,
+    old: BTreeMap<PathBuf, CachedChecksum>,
+    asked: Mutex<BTreeMap<PathBuf, CachedChecksum>>,
 }
 
 impl Look {
@@ -146,12 +146,12 @@ impl ChecksumCache {
         let at = SystemTime::now();
         let (bytes, digest) = hash(path)?;
         if before.is_settled(at) && look(path)? == before {
-            self.note(place, Entry { look: before, digest });
+            self.note(place, CachedChecksum { look: before, digest });
         }
         Ok((bytes, digest))
     }
 
-    fn note(&self, place: PathBuf, entry: Entry) {
+    fn note(&self, place: PathBuf, entry: CachedChecksum) {
         if place.to_str().is_none() {
             // JSON cannot name it: the file is hashed again each time.
             return;
@@ -225,7 +225,7 @@ mod tests {
         let expected = Digest::of(b"expected");
         let remember = || {
             let place = fs::canonicalize(&path).unwrap();
-            let entry = Entry {
+            let entry = CachedChecksum {
                 look: look(),
                 digest: expected,
             };
@@ -274,7 +274,7 @@ mod tests {
         let known = ChecksumCache::open(store.clone());
         for name in [&b"\xff"[..], b"a"] {
             let path = folder.path().join(std::ffi::OsStr::from_bytes(name));
-            let entry = Entry {
+            let entry = CachedChecksum {
                 look: Look::default(),
                 digest: Digest::of(name),
             };
@@ -302,7 +302,7 @@ mod tests {
             );
             let known = ChecksumCache::open(store.clone());
             let digest = Digest::of(name.as_bytes());
-            known.note(fs::canonicalize(&path).unwrap(), Entry { look, digest });
+            known.note(fs::canonicalize(&path).unwrap(), CachedChecksum { look, digest });
             known.save();
             all.push(path);
         }

@@ -24,7 +24,7 @@ use crate::plural::counted;
 
 /// Something that is wrong with an artifact.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Fault {
+pub struct ArtifactFault {
     /// The file, relative to the artifact; empty for the artifact as a whole.
     pub path: String,
     /// What is wrong with it.
@@ -56,7 +56,7 @@ pub enum Flaw {
     },
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for ArtifactFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.path.is_empty() {
             f.write_str("it")?;
@@ -77,7 +77,7 @@ impl fmt::Display for Fault {
 
 /// Faults in one line, the first few by name.
 #[must_use]
-pub fn summary(faults: &[Fault]) -> String {
+pub fn summary(faults: &[ArtifactFault]) -> String {
     /// Faults that are named; the rest is counted.
     const NAMED: usize = 3;
     let mut text: Vec<_> = faults.iter().take(NAMED).map(ToString::to_string).collect();
@@ -148,7 +148,7 @@ pub fn examine(
     files: Option<&[FileEntry]>,
     depth: Depth,
     pace: &Pace,
-) -> Result<Vec<Fault>> {
+) -> Result<Vec<ArtifactFault>> {
     let mut names = Vec::new();
     let mut faults = Vec::new();
     match fs::symlink_metadata(folder) {
@@ -161,7 +161,7 @@ pub fn examine(
         return Ok(faults);
     }
     names.sort();
-    let hash = |path: &str| -> Result<Result<(u64, Digest), Fault>> {
+    let hash = |path: &str| -> Result<Result<(u64, Digest), ArtifactFault>> {
         match hash_file_paced(&folder.join(path), &|bytes| pace.took(bytes)) {
             Ok(found) => Ok(Ok(found)),
             Err(error) if is_denied(&error) => Err(error),
@@ -210,7 +210,7 @@ pub fn examine(
             fits || first
         });
     }
-    let changed: Vec<Option<Fault>> = there
+    let changed: Vec<Option<ArtifactFault>> = there
         .par_iter()
         .map(|file| {
             Ok(match hash(&file.path)? {
@@ -225,8 +225,8 @@ pub fn examine(
     Ok(faults)
 }
 
-fn fault(path: &str, flaw: Flaw) -> Fault {
-    Fault {
+fn fault(path: &str, flaw: Flaw) -> ArtifactFault {
+    ArtifactFault {
         path: path.to_owned(),
         flaw,
     }
@@ -238,7 +238,7 @@ fn is_denied(error: &Error) -> bool {
 }
 
 /// The files below a folder; what is neither file nor folder does not belong there.
-fn list(folder: &Path, prefix: &str, names: &mut Vec<String>, faults: &mut Vec<Fault>) -> Result<()> {
+fn list(folder: &Path, prefix: &str, names: &mut Vec<String>, faults: &mut Vec<ArtifactFault>) -> Result<()> {
     for entry in fs::read_dir(folder).wrap(Kind::Environment, || super::read(folder))? {
         let entry = entry.wrap(Kind::Environment, || super::read(folder))?;
         let name = entry.file_name();
@@ -298,7 +298,7 @@ struct Note {
     artifact: Digest,
     /// When it was moved, RFC 3339.
     since: String,
-    faults: Vec<Fault>,
+    faults: Vec<ArtifactFault>,
 }
 
 impl Store {
@@ -370,7 +370,7 @@ impl Store {
         &self,
         artifact: &Digest,
         files: Option<&[FileEntry]>,
-        faults: &[Fault],
+        faults: &[ArtifactFault],
         force: bool,
     ) -> Result<Moved> {
         let folder = self.quarantine_path();
@@ -491,7 +491,7 @@ mod tests {
             self.store.artifact_path(&self.record.artifact)
         }
 
-        fn faults(&self, depth: Depth) -> Vec<Fault> {
+        fn faults(&self, depth: Depth) -> Vec<ArtifactFault> {
             let pace = Pace::new(None);
             examine(
                 &self.place(),

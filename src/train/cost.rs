@@ -2,7 +2,7 @@
 
 use crate::diffusion::{NoisedBatch, RowIndex, objective};
 use crate::manifest::Objective;
-use crate::model::flops::{Asked, training};
+use crate::model::flops::{BatchQueries, training};
 use crate::shapes::Shape;
 
 /// Tokens whose noise is drawn for the count: of the share that is masked, the standard error is then 0.0005 at most where
@@ -31,7 +31,7 @@ pub fn flops_per_token(shape: &Shape, settings: &Objective) -> f64 {
             };
             objective.noise(at, pass, &row, shape.length, &mut noised);
         }
-        let asked = Asked {
+        let asked = BatchQueries {
             rows,
             // One that all rows share is nothing beside them, in any batch.
             levels: if settings.is_time_conditioned() { rows } else { 0 },

@@ -3,7 +3,6 @@
 
 use std::fs;
 
-
 use crate::support::{Project, mdlm, printed, words};
 
 #[test]

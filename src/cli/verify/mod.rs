@@ -17,7 +17,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Progress, Sink as _};
 use crate::executor;
 use crate::plural;
-use crate::store::verify::{self, Census, Depth, Fault, Moved, Pace, Subject};
+use crate::store::verify::{self, ArtifactFault, Census, Depth, Moved, Pace, Subject};
 use crate::store::{Digest, Store};
 
 mod lineage;
@@ -100,7 +100,7 @@ struct Verdict {
     outcome: ArtifactState,
     /// Where it was moved, or why it was not.
     note: Option<String>,
-    faults: Vec<Fault>,
+    faults: Vec<ArtifactFault>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

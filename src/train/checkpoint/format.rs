@@ -43,7 +43,7 @@ pub struct TrainState {
 
 /// `state.json`.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct StateFile {
     format: u32,
     pub(super) history: History,
     pub(super) step: u64,
@@ -66,7 +66,7 @@ pub fn write(folder: &Path, learner: &dyn Learner, state: &TrainState, history: 
     for name in [RAW, EMA, OPTIMIZER, METRICS] {
         files.insert(name.to_owned(), digest(&folder.join(name))?);
     }
-    let record = Record {
+    let record = StateFile {
         format: FORMAT,
         history: history.clone(),
         step: state.step,
@@ -85,7 +85,7 @@ pub fn write(folder: &Path, learner: &dyn Learner, state: &TrainState, history: 
 /// # Errors
 /// The folder is incomplete or damaged, or belongs to another run.
 pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Result<TrainState> {
-    let record = Record::open(folder)?;
+    let record = StateFile::open(folder)?;
     if !record.history.shares(history, record.step) {
         return Err(Error::environment("it belongs to another run"));
     }
@@ -123,7 +123,7 @@ pub(super) fn is_state(folder: &Path) -> bool {
     folder.join(STATE).is_file()
 }
 
-impl Record {
+impl StateFile {
     pub(super) fn open(folder: &Path) -> Result<Self> {
         let what = || format!("read `{STATE}`");
         let text = fs::read_to_string(folder.join(STATE)).context(what)?;
@@ -139,7 +139,7 @@ impl Record {
 /// lowercase fragment. Its state is in the folder `artifact`; absent where that has no state.
 #[must_use]
 pub fn not_validated(artifact: &Path, every: u64) -> Option<String> {
-    let record = Record::open(artifact).ok()?;
+    let record = StateFile::open(artifact).ok()?;
     let rows = record.history.validation_rows;
     record.log.otherwise?.lacks(Watch { every, rows })
 }
@@ -148,7 +148,7 @@ pub fn not_validated(artifact: &Path, every: u64) -> Option<String> {
 /// artifact or a checkpoint). Nothing when none lies there.
 #[must_use]
 pub fn group_of(folder: &Path) -> Option<String> {
-    Some(Record::open(folder).ok()?.history.group().to_owned())
+    Some(StateFile::open(folder).ok()?.history.group().to_owned())
 }
 
 fn durable(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use super::History;
-use super::format::{self, Record, TrainState, is_state};
+use super::format::{self, StateFile, TrainState, is_state};
 use crate::error::{Context as _, Result};
 use crate::model::Learner;
 use crate::plural::{agreeing, counted};
@@ -15,7 +15,7 @@ use crate::train::Watch;
 /// `artifact`; empty where that has no state. Kept checkpoints are below `shared`.
 #[must_use]
 pub fn not_kept(artifact: &Path, shared: &Path, retention: &Retention, checkpoint_every: u64) -> Vec<String> {
-    let Ok(record) = Record::open(artifact) else {
+    let Ok(record) = StateFile::open(artifact) else {
         return Vec::new();
     };
     let steps = record.step;
@@ -80,7 +80,7 @@ impl Left {
         let mut left = Self::default();
         for folder in states_in(folders, &is_state) {
             // A damaged or incomplete checkpoint is skipped.
-            if let Ok(Record { step, history, .. }) = Record::open(&folder) {
+            if let Ok(StateFile { step, history, .. }) = StateFile::open(&folder) {
                 let states = left.states.entry(history.base.clone()).or_default();
                 states.push((step, history, folder));
             }
@@ -223,7 +223,7 @@ impl CheckpointManager {
                 format!(" of an earlier run, `{}`,", folder.display())
             };
             // Before the learner takes anything of it.
-            if Record::open(&folder).is_ok_and(|record| record.step != step) {
+            if StateFile::open(&folder).is_ok_and(|record| record.step != step) {
                 skipped(format!("the checkpoint of step {step}{of} contains another step"));
                 continue;
             }
@@ -271,7 +271,7 @@ impl CheckpointManager {
         };
         for folder in self.checkpoints.others(self.history.group(), &is_state) {
             // A damaged or incomplete checkpoint is skipped.
-            let Ok(record) = Record::open(&folder) else {
+            let Ok(record) = StateFile::open(&folder) else {
                 continue;
             };
             if record.history.shares(&self.history, record.step) {
