@@ -10,7 +10,7 @@
 //! | layer | modules | purpose |
 //! |---|---|---|
 //! | 8 | `main` | parse, call, exit code |
-//! | 7 | [`cli`] | one file per command; progress and diagnostics |
+//! | 7 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
 //! | 6 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
 //! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |

@@ -14,11 +14,9 @@
 //!
 //! A signal that was ignored when the program was started stays ignored: `nohup mdlm run … &` outlives its terminal.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use super::progress::Display;
 use crate::error::{Error, Kind, Result, Wrap};
 use crate::event::Cancel;
 
@@ -71,12 +69,12 @@ fn is_echo(signal: i32, since: Duration) -> bool {
 }
 
 /// Asks the command to end at the next safe place on the first signal, and ends it at once on a second one.
-fn act(signal: i32, since_first: Option<Duration>, cancel: &Cancel, display: &Display) {
+fn act(signal: i32, since_first: Option<Duration>, cancel: &Cancel, say: &impl Fn(&str)) {
     match since_first {
         None => {
             RECEIVED.store(signal, Ordering::Relaxed);
             cancel.cancel();
-            display.line(&if signal == INTERRUPT {
+            say(&if signal == INTERRUPT {
                 "interrupted: ending at the next safe point; press Ctrl-C again to end at once".to_owned()
             } else {
                 format!(
@@ -91,12 +89,12 @@ fn act(signal: i32, since_first: Option<Duration>, cancel: &Cancel, display: &Di
     }
 }
 
-/// Has signals end the command: see the module. Called once.
+/// Has signals end the command, and says so: see the module. Called once.
 ///
 /// # Errors
 /// The system refuses a signal handler.
 #[cfg(unix)]
-pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
+pub fn listen(cancel: &Cancel, say: impl Fn(&str) + Send + 'static) -> Result<()> {
     use std::time::Instant;
 
     use signal_hook::consts::SIGXFSZ;
@@ -109,13 +107,12 @@ pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     let what = || "listen for signals".to_owned();
     let mut signals = Signals::new(heard).wrap(Kind::Environment, what)?;
     let cancel = cancel.clone();
-    let display = Arc::clone(display);
     std::thread::Builder::new()
         .name("signals".to_owned())
         .spawn(move || {
             let mut first: Option<Instant> = None;
             for signal in signals.forever().filter(|signal| *signal != SIGXFSZ) {
-                act(signal, first.map(|first| first.elapsed()), &cancel, &display);
+                act(signal, first.map(|first| first.elapsed()), &cancel, &say);
                 first.get_or_insert_with(Instant::now);
             }
         })
@@ -123,17 +120,16 @@ pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
     Ok(())
 }
 
-/// Has Ctrl-C end the command.
+/// Has Ctrl-C end the command, and says so.
 ///
 /// # Errors
 /// The system refuses a signal handler.
 #[cfg(not(unix))]
-pub fn listen(cancel: &Cancel, display: &Arc<Display>) -> Result<()> {
+pub fn listen(cancel: &Cancel, say: impl Fn(&str) + Send + 'static) -> Result<()> {
     let cancel = cancel.clone();
-    let display = Arc::clone(display);
     let mut first: Option<std::time::Instant> = None;
     ctrlc::set_handler(move || {
-        act(INTERRUPT, first.map(|first| first.elapsed()), &cancel, &display);
+        act(INTERRUPT, first.map(|first| first.elapsed()), &cancel, &say);
         first.get_or_insert_with(std::time::Instant::now);
     })
     .wrap(Kind::Environment, || "listen for Ctrl-C".to_owned())

@@ -11,7 +11,7 @@
 //! # Ok::<(), mdlm::manifest::Faults>(())
 //! ```
 //!
-//! The commands show [`Faults`] with the lines at fault (`cli::validate::load`); [`Faults::into_error`] makes one
+//! The commands show [`Faults`] with the lines at fault (`cli::args::manifest::load`); [`Faults::into_error`] makes one
 //! error of them.
 
 use std::fs::{self, File};

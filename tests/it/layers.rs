@@ -3,77 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
 
-/// A source file: its path below `src/` with `/`, and its code without comments and test modules.
-struct Source {
-    path: String,
-    code: String,
-}
+mod graph;
+mod source;
 
-fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
-}
-
-fn sources() -> Vec<Source> {
-    fn walk(folder: &Path, all: &mut Vec<Source>) {
-        let mut entries: Vec<_> = fs::read_dir(folder)
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .collect();
-        entries.sort();
-        for path in entries {
-            if path.is_dir() {
-                walk(&path, all);
-            } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let below = path
-                    .strip_prefix(root())
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .replace('\\', "/");
-                let code = shipped_code(&fs::read_to_string(&path).unwrap());
-                all.push(Source { path: below, code });
-            }
-        }
-    }
-    let mut all = Vec::new();
-    walk(&root(), &mut all);
-    assert!(all.len() > 10, "the sources were not found");
-    all
-}
-
-/// Code without comments, the insides of string literals and what follows `#[cfg(test)] mod`.
-fn shipped_code(text: &str) -> String {
-    let text = match text.find("#[cfg(test)]\nmod ") {
-        // A test module that is a file of its own (`mod tests;`) has nothing to cut here but its line.
-        Some(at) if !text[at..].lines().nth(1).is_some_and(|line| line.ends_with(';')) => &text[..at],
-        _ => text,
-    };
-    let mut code = String::new();
-    for line in text.lines() {
-        let mut rest = line;
-        let mut in_string = false;
-        while let Some(symbol) = rest.chars().next() {
-            if !in_string && rest.starts_with("//") {
-                break;
-            }
-            let mut width = symbol.len_utf8();
-            if in_string && symbol == '\\' {
-                width += rest[width..].chars().next().map_or(0, char::len_utf8);
-            } else if !in_string && rest.starts_with("'\"'") {
-                width = 3;
-            } else if symbol == '"' {
-                in_string = !in_string;
-            } else if !in_string {
-                code.push(symbol);
-            }
-            rest = &rest[width..];
-        }
-        code.push('\n');
-    }
-    code
-}
+use graph::imports;
+use source::{Source, root, sources};
 
 /// Layer of every module, from the table in `lib.rs`.
 fn layers() -> BTreeMap<String, u32> {
@@ -95,45 +30,8 @@ fn backticked(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// The modules that code names as `crate::module`, also within `crate::{a::…, b::…}`.
-fn imports(code: &str) -> Vec<String> {
-    let mut found = Vec::new();
-    for (at, _) in code.match_indices("crate::") {
-        let before = code[..at].chars().next_back();
-        if before.is_some_and(|symbol| symbol.is_alphanumeric() || symbol == '_' || symbol == '$') {
-            continue;
-        }
-        let rest = &code[at + "crate::".len()..];
-        let Some(group) = rest.strip_prefix('{') else {
-            found.push(identifier(rest));
-            continue;
-        };
-        let mut depth = 1;
-        let mut item = String::new();
-        for symbol in group.chars() {
-            match symbol {
-                '{' => depth += 1,
-                '}' => depth -= 1,
-                _ => {}
-            }
-            if depth == 0 || depth == 1 && symbol == ',' {
-                found.push(identifier(item.trim()));
-                item.clear();
-            } else {
-                item.push(symbol);
-            }
-            if depth == 0 {
-                break;
-            }
-        }
-    }
-    found
-}
-
-fn identifier(text: &str) -> String {
-    text.chars()
-        .take_while(|symbol| symbol.is_alphanumeric() || *symbol == '_')
-        .collect()
+fn module_of(path: &str) -> &str {
+    path.split('/').next().unwrap().trim_end_matches(".rs")
 }
 
 #[test]
@@ -148,30 +46,48 @@ fn layers_list_every_module() {
     }
 }
 
-fn module_of(path: &str) -> &str {
-    path.split('/').next().unwrap().trim_end_matches(".rs")
-}
-
 #[test]
 fn layers_import_only_from_lower_layers() {
     let layers = layers();
     let mut faults = Vec::new();
-    // Tests build what they need from wherever it is.
-    let is_test = |path: &str| path.ends_with("/tests.rs") || path.contains("/tests/");
-    for source in sources().into_iter().filter(|source| !is_test(&source.path)) {
-        let module = module_of(&source.path);
-        let Some(own) = layers.get(module) else { continue };
-        for import in imports(&source.code) {
-            // Exported macros live at the root and are no modules.
-            let Some(layer) = layers.get(&import) else {
-                continue;
-            };
-            if import != module && layer >= own {
-                faults.push(format!(
-                    "{}: `{module}` (layer {own}) imports `{import}` (layer {layer})",
-                    source.path
-                ));
-            }
+    for ((from, to), names) in imports(&sources()) {
+        let (module, import) = (module_of(&from), module_of(&to));
+        // Macros live at the root, which is no module of the table.
+        let (Some(own), Some(layer)) = (layers.get(module), layers.get(import)) else {
+            continue;
+        };
+        if import != module && layer >= own {
+            faults.push(format!(
+                "{from}: `{module}` (layer {own}) imports {names:?} of `{import}` (layer {layer})"
+            ));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// What two commands need lies in `args` or `render`, or in a lower layer.
+#[test]
+fn layers_of_the_command_line_keep_commands_apart() {
+    /// Folders of `cli`; each imports only from those before it.
+    const FOLDERS: [&str; 3] = ["render", "args", "commands"];
+    let folder = |path: &str| {
+        let folder = path.strip_prefix("cli/")?.split('/').next()?;
+        FOLDERS.iter().position(|known| *known == folder)
+    };
+    let command = |path: &str| {
+        let file = path.strip_prefix("cli/commands/")?.split('/').next()?;
+        (file != "mod.rs").then(|| file.trim_end_matches(".rs").to_owned())
+    };
+    let all = imports(&sources());
+    assert!(all.keys().filter(|(from, _)| command(from).is_some()).count() > 100);
+    let mut faults = Vec::new();
+    for ((from, to), names) in &all {
+        let upward = folder(from).zip(folder(to)).is_some_and(|(from, to)| from < to);
+        let sideways = command(from)
+            .zip(command(to))
+            .is_some_and(|(from, to)| from != to);
+        if upward || sideways {
+            faults.push(format!("{from} imports {names:?} of {to}"));
         }
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
@@ -192,12 +108,8 @@ fn unsafe_code_is_only_in_the_named_seams() {
         .collect();
     assert!(!seams.is_empty(), "invariant 7 names no seam: {invariant}");
     for source in sources() {
-        let words = source
-            .code
-            .split(|symbol: char| !(symbol.is_alphanumeric() || symbol == '_'));
-        let count = words.filter(|word| *word == "unsafe").count();
         assert!(
-            count == 0 || seams.contains(&&*source.path),
+            !source.has(&["unsafe"]) || seams.contains(&&*source.path),
             "{} has `unsafe` and is not among {seams:?}",
             source.path
         );
@@ -215,27 +127,78 @@ fn printing_is_only_in_the_command_line() {
             continue;
         }
         for name in [
-            "println!",
-            "print!",
-            "dbg!",
-            "io::stdout",
-            "io::stderr",
-            "process::exit",
+            &["println", "!"][..],
+            &["eprintln", "!"],
+            &["print", "!"],
+            &["eprint", "!"],
+            &["dbg", "!"],
+            &["io", "::", "stdout"],
+            &["io", "::", "stderr"],
+            &["process", "::", "exit"],
         ] {
-            assert!(!source.code.contains(name), "{} uses {name}", source.path);
+            assert!(!source.has(name), "{} uses {}", source.path, name.concat());
         }
     }
 }
 
 #[test]
-fn layers_reader_ignores_comments_and_strings() {
-    let code =
-        shipped_code("use crate::a::b; // crate::no\nlet s = \"crate::no // \\\" unsafe\"; crate::c!();\n");
-    assert_eq!(imports(&code), ["a", "c"]);
-    assert_eq!(imports("use crate::{a::{x, y}, b, c::z};"), ["a", "b", "c"]);
-    assert_eq!(imports("use $crate::a;\nuse mycrate::b;"), Vec::<String>::new());
+fn layers_reader_ignores_comments_literals_and_tests() {
+    let tokens = |text| Source::of("a.rs", text).tokens.join(" ");
+    assert_eq!(tokens("a::b // no\n/* no /* no */ */ c"), "a :: b c");
     assert_eq!(
-        shipped_code("a\n#[cfg(test)]\nmod tests {\n    b\n}\n").trim(),
-        "a"
+        tokens(
+            r##"f("no \" no
+            no", 'x', '\'', '"', b"no", r"no\", br#"no"no"#) g"##
+        ),
+        r#"f ( "" , "" , "" , "" , b "" , "" , "" ) g"#
+    );
+    assert_eq!(
+        tokens("fn f<'a>(x: &'a str) {}"),
+        "fn f < a > ( x : & a str ) { }"
+    );
+    assert_eq!(
+        tokens(
+            "a\n#[cfg(test)]\nmod tests {\n    b {}\n}\nc #[cfg(all(test, unix))] #[no] use no::{no, no}; d"
+        ),
+        "a c d"
+    );
+    assert_eq!(
+        tokens("struct S { #[cfg(test)] no: [u8; 2], a: u8 } #[cfg(test)] pub(crate) fn no<A, B>() { no } e"),
+        "struct S { a : u8 } e"
+    );
+    assert_eq!(
+        tokens("#[cfg(unix)] fn a() {}"),
+        "# [ cfg ( unix ) ] fn a ( ) { }"
+    );
+}
+
+#[test]
+fn layers_reader_finds_the_file_that_defines_a_name() {
+    let sources = [
+        ("lib.rs", "pub mod a; mod b; #[cfg(test)] mod tests; mod d;"),
+        ("a/mod.rs", "mod x; mod y; pub use x::X; pub use y::*; use std::fs; pub fn own() {}"),
+        ("a/x.rs", "pub struct X; mod inner { use super::super::y; fn f() { y::f() } }"),
+        ("a/y.rs", "pub struct Y; pub fn f() { std::fs::read(); let x = super::X::new(); }"),
+        ("b.rs", "use crate::{a::{self as other, X}, d::D as E}; fn f() { other::own(); crate::a::Y; $crate::d::no }"),
+        ("d.rs", "use crate::a::fs; pub struct D; fn f() { self::g(); E::no(); a.crate::b() }"),
+        ("tests.rs", "use crate::d::D;"),
+    ]
+    .map(|(path, text)| Source::of(path, text));
+    let found: Vec<String> = imports(&sources)
+        .into_iter()
+        .map(|((from, to), names)| format!("{from} {to} {}", names.into_iter().collect::<Vec<_>>().join(" ")))
+        .collect();
+    assert_eq!(
+        found,
+        [
+            "a/mod.rs a/x.rs X",
+            "a/mod.rs a/y.rs y",
+            "a/x.rs a/y.rs f y",
+            "a/y.rs a/x.rs new",
+            "b.rs a/mod.rs a own",
+            "b.rs a/x.rs X",
+            "b.rs a/y.rs Y",
+            "b.rs d.rs D",
+        ]
     );
 }

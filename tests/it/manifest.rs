@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use mdlm::cli::validate::render;
+use mdlm::cli::render::faults::render;
 use mdlm::manifest::{Code, Manifest};
 use proptest::prelude::*;
 use serde_json::{Value, json};

@@ -1,0 +1,392 @@
+//! `mdlm corpora`: the corpora that manifests may name.
+
+use serde::Serialize;
+
+use crate::cli::render::listing::{LABEL, Named, entry, show};
+use crate::cli::render::numbers;
+use crate::cli::render::terminal::Terminal;
+use crate::error::Result;
+use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
+use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
+use crate::plural;
+
+/// What `mdlm corpora --help` says.
+pub const LONG_ABOUT: &str = "List the corpora that manifests may name.\n\n\
+    A source with `\"input\": { \"kind\": \"corpus\", \"corpus\": \"ptb\", \"split\": \"test\" }` downloads the \
+    files once, checks their SHA-256, and reads and detokenizes them as the field does. With NAME, one corpus in full: \
+    its files and checksums, its parts, and what to write into a manifest, also for files that you copied to this \
+    machine where there is no network access.";
+
+/// Arguments of `mdlm corpora`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// One corpus, in full
+    #[arg(value_name = "NAME")]
+    pub name: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Prints the corpora to standard output.
+///
+/// # Errors
+/// There is no such corpus; standard output cannot be written.
+pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    show::<Corpus>(args.name.as_deref(), args.json, terminal)
+}
+
+impl Named for Corpus {
+    const WHAT: &'static str = "corpus";
+    const OTHERWISE: &'static str = "";
+    type Description = Description;
+
+    fn all() -> &'static [Self] {
+        CORPORA
+    }
+
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn described(&'static self) -> Description {
+        Description::of(self)
+    }
+
+    fn in_short(&self) -> String {
+        in_short(self)
+    }
+
+    fn in_full(&self) -> String {
+        in_full(self)
+    }
+
+    fn epilogue() -> &'static str {
+        "`mdlm corpora NAME` shows one in full, with what to write into a manifest.\n\
+         Without network access, copy the files to this machine and name them in\n\
+         `\"files\"`: the same checksum, the same result.\n"
+    }
+}
+
+/// A corpus as JSON.
+#[derive(Serialize)]
+pub struct Description {
+    name: &'static str,
+    title: &'static str,
+    licence: &'static str,
+    homepage: &'static str,
+    note: Option<&'static str>,
+    bytes: Option<u64>,
+    pinned: Option<&'static str>,
+    files: Vec<FileDescription>,
+    splits: Vec<SplitDescription>,
+}
+
+#[derive(Serialize)]
+struct FileDescription {
+    /// Of a series, every one.
+    urls: Vec<String>,
+    sha256: Option<&'static str>,
+    bytes: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct SplitDescription {
+    split: &'static str,
+    records: Option<u64>,
+    files: Vec<RemoteFile>,
+    read: Reading,
+    detokenize: &'static [Detokenizer],
+    range: Option<Range>,
+}
+
+impl Description {
+    fn of(corpus: &'static Corpus) -> Self {
+        let file = |file: &CorpusFile| FileDescription {
+            urls: file.remote().into_iter().map(|file| file.url).collect(),
+            sha256: file.sha256,
+            bytes: file.bytes,
+        };
+        let split = |part: &'static Part| SplitDescription {
+            split: part.split.name(),
+            records: part.records,
+            files: part.remote(corpus),
+            read: part.reading(),
+            detokenize: part.detokenize,
+            range: part.range.clone(),
+        };
+        Self {
+            name: corpus.name,
+            title: corpus.title,
+            licence: corpus.licence,
+            homepage: corpus.homepage,
+            note: corpus.note,
+            bytes: corpus.bytes(),
+            pinned: match corpus.pin() {
+                Pin::Sha256 => Some("sha256"),
+                Pin::Commit => Some("commit"),
+                Pin::Nothing => None,
+            },
+            files: corpus.files.iter().map(file).collect(),
+            splits: corpus.parts.iter().map(split).collect(),
+        }
+    }
+}
+
+fn in_short(corpus: &Corpus) -> String {
+    let mut out = entry("what", corpus.title);
+    let splits: Vec<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
+    out.push_str(&entry("splits", &splits.join(", ")));
+    out.push_str(&entry(
+        "size",
+        &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
+    ));
+    out.push_str(&entry("licence", corpus.licence));
+    out.push_str(&entry("from", &places(corpus)));
+    out
+}
+
+/// Hosts, and how many files each has.
+fn places(corpus: &Corpus) -> String {
+    let mut hosts: Vec<(String, usize)> = Vec::new();
+    for url in corpus
+        .files
+        .iter()
+        .flat_map(CorpusFile::remote)
+        .map(|file| file.url)
+    {
+        let place = place(&url);
+        match hosts.iter_mut().find(|(host, _)| *host == place) {
+            Some((_, count)) => *count += 1,
+            None => hosts.push((place, 1)),
+        }
+    }
+    let hosts = hosts.into_iter().map(|(host, count)| match count {
+        1 => host,
+        count => format!("{host} ({count} files)"),
+    });
+    hosts.collect::<Vec<_>>().join(", ")
+}
+
+/// The host of a URL; of the hub, the repository.
+fn place(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    if scheme == "hf" {
+        let repository = rest.split('@').next().unwrap_or(rest);
+        return format!("Hugging Face, {repository}");
+    }
+    rest.split('/').next().unwrap_or(rest).to_owned()
+}
+
+fn size(bytes: Option<u64>) -> String {
+    bytes.map_or_else(|| "of unknown size".to_owned(), numbers::bytes)
+}
+
+fn pinned(pin: Pin) -> &'static str {
+    match pin {
+        Pin::Sha256 => "pinned by SHA-256",
+        Pin::Commit => "pinned by the commit in its address",
+        Pin::Nothing => "not pinned: the first download is recorded",
+    }
+}
+
+fn in_full(corpus: &Corpus) -> String {
+    let mut out = format!("{}\n", corpus.name);
+    out.push_str(&entry("what", corpus.title));
+    out.push_str(&entry("licence", corpus.licence));
+    out.push_str(&entry("homepage", corpus.homepage));
+    out.push_str(&entry(
+        "size",
+        &format!("{}, {}", size(corpus.bytes()), pinned(corpus.pin())),
+    ));
+    if let Some(note) = corpus.note {
+        out.push_str(&entry("note", note));
+    }
+    out.push_str("\nFiles\n");
+    for (index, file) in corpus.files.iter().enumerate() {
+        out.push_str(&described(index, file));
+    }
+    out.push_str("\nSplits\n");
+    for part in corpus.parts {
+        out.push_str(&entry(part.split.name(), &contents(corpus, part)));
+    }
+    // The last part is what most evaluate on.
+    let part = &corpus.parts[corpus.parts.len() - 1];
+    let split = part.split.name();
+    let name = corpus.name;
+    let input = format!("\"kind\": \"corpus\",\n      \"corpus\": \"{name}\",\n      \"split\": \"{split}\"");
+    out = format!("{out}\nIn a manifest\n{}", snippet(&input));
+    let files: Vec<_> = part
+        .files
+        .iter()
+        .map(|&index| format!("\"{}\"", by_hand(&corpus.files[index])))
+        .collect();
+    let check = match corpus.pin() {
+        Pin::Sha256 => "checked against the same SHA-256",
+        Pin::Commit | Pin::Nothing => "not verified: no checksum is known",
+    };
+    let input = format!("{input},\n      \"files\": [{}]", files.join(", "));
+    format!(
+        "{out}\nWith files that you copied here, {check}\n{}",
+        snippet(&input)
+    )
+}
+
+/// A source to paste into the stages of a manifest.
+fn snippet(input: &str) -> String {
+    format!("  \"text\": {{\n    \"kind\": \"source\",\n    \"input\": {{\n      {input}\n    }}\n  }}\n")
+}
+
+/// A file, its address on a line of its own so that it can be copied.
+fn described(index: usize, file: &CorpusFile) -> String {
+    let number = (index + 1).to_string();
+    let mut out = match file.remote().as_slice() {
+        [first, .., last] => format!(
+            "  {number:<LABEL$}{}\n  {:<LABEL$}to {}\n",
+            first.url,
+            "",
+            name_of(&last.url)
+        ),
+        _ => format!("  {number:<LABEL$}{}\n", file.url),
+    };
+    let series = match file.shards {
+        1 => String::new(),
+        count => format!("{count} files, "),
+    };
+    out.push_str(&entry("", &format!("{series}{}", size(file.bytes))));
+    match (file.sha256, file.pin()) {
+        (Some(sha256), _) => out.push_str(&entry("sha256", sha256)),
+        (None, pin) => out.push_str(&entry("", pinned(pin))),
+    }
+    out
+}
+
+/// What a part is made of.
+fn contents(corpus: &Corpus, part: &Part) -> String {
+    let mut facts = Vec::new();
+    let counted = part
+        .range
+        .as_ref()
+        .is_some_and(|range| range.unit == RangeUnit::Records);
+    if let Some(records) = part.records.filter(|_| !counted) {
+        facts.push(format!(
+            "{} {}",
+            numbers::count(records),
+            plural::of(records, "record")
+        ));
+    }
+    if let Some(range) = &part.range {
+        let unit = match range.unit {
+            RangeUnit::Records => "records",
+            RangeUnit::Characters => "characters",
+        };
+        let to = range.to.map_or_else(|| "the end".to_owned(), numbers::count);
+        facts.push(format!("{unit} {} to {to}", numbers::count(range.from)));
+    }
+    if corpus.files.len() > 1 {
+        let numbers: Vec<_> = part.files.iter().map(|index| (index + 1).to_string()).collect();
+        facts.push(format!("file {}", numbers.join(", ")));
+    }
+    for member in part.members {
+        facts.push(format!("`{member}` in the archive"));
+    }
+    facts.push(match part.form {
+        Form::Lines => "a record a line".to_owned(),
+        Form::WholeFile => "one record".to_owned(),
+        Form::JsonLines(field) => format!("JSON lines, the text at `{field}`"),
+        Form::Csv(columns) => format!(
+            "CSV without a header, the text in columns {}",
+            columns.join(" and ")
+        ),
+        Form::Parquet(column) => format!("Parquet, the text in column `{column}`"),
+    });
+    for detokenizer in part.detokenize {
+        facts.push(format!("detokenizer `{}`", spelt(*detokenizer)));
+    }
+    facts.join("; ")
+}
+
+/// The manifest's spelling.
+fn spelt(detokenizer: Detokenizer) -> &'static str {
+    match detokenizer {
+        Detokenizer::Ptb => "ptb",
+        Detokenizer::Wikitext => "wikitext",
+        Detokenizer::Lm1b => "lm1b",
+        Detokenizer::Lambada => "lambada",
+        Detokenizer::ScientificPapers => "scientific_papers",
+    }
+}
+
+/// What a file that was brought by hand is called beside a manifest; of a series, a glob.
+fn by_hand(file: &CorpusFile) -> String {
+    let name = name_of(file.url).replace("{shard}", "*");
+    format!("../corpora/{name}")
+}
+
+/// The last part of a URL.
+fn name_of(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or(url)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::render::listing::{find, list};
+    use crate::cli::render::table;
+
+    #[test]
+    fn texts_fit_a_terminal_but_for_addresses_and_members() {
+        let fits = |line: &str| {
+            line.chars().count() <= table::WIDTH || line.contains("://") || line.contains("../corpora/")
+        };
+        for line in list::<Corpus>().lines() {
+            assert!(line.chars().count() <= table::WIDTH, "{line}");
+        }
+        for corpus in CORPORA {
+            for line in in_full(corpus).lines() {
+                assert!(fits(line), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_to_be_pasted_is_a_source() {
+        for corpus in CORPORA {
+            let text = in_full(corpus);
+            for heading in ["In a manifest\n", "With files that you copied here"] {
+                let snippet = text.split(heading).nth(1).unwrap();
+                let snippet = &snippet[snippet.find("  \"text\"").unwrap()..];
+                let snippet = snippet.split("\n\n").next().unwrap();
+                let manifest = format!("{{ \"name\": \"x\", \"seed\": 1, \"stages\": {{ {snippet} }} }}");
+                let folder = tempfile::tempdir().unwrap();
+                let path = folder.path().join("x.json");
+                std::fs::write(&path, &manifest).unwrap();
+                if let Err(faults) = crate::manifest::Manifest::load(&path, &[]) {
+                    panic!("{manifest}: {faults}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_name_close_by_is_offered() {
+        let hint = |name| {
+            find::<Corpus>(name)
+                .err()
+                .unwrap()
+                .hint_text()
+                .unwrap()
+                .to_owned()
+        };
+        assert_eq!(hint("wikitext-103"), "did you mean `wikitext103`?");
+        assert!(hint("gutenberg").starts_with("there are lm1b, ptb"));
+    }
+
+    #[test]
+    fn spellings_are_the_manifests() {
+        use Detokenizer::{Lambada, Lm1b, Ptb, ScientificPapers, Wikitext};
+        for detokenizer in [Ptb, Wikitext, Lm1b, Lambada, ScientificPapers] {
+            assert_eq!(serde_json::to_value(detokenizer).unwrap(), spelt(detokenizer));
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! The summary of a run: a row per stage, the key figures, the tables of sweeps.
+
+use std::collections::HashSet;
+
+use crate::cli::args::project::Project;
+use crate::cli::render::numbers::duration;
+use crate::cli::render::table::{columns, width, wrap};
+use crate::cli::render::terminal::{Style, Terminal};
+use crate::cli::render::{comparison, words};
+use crate::executor::{Options, StageSummary, Status, Summary};
+use crate::manifest::Sweeps;
+use crate::plan::Plan;
+
+/// A row of the summary: a stage, or the instances of a sweep together.
+struct SummaryRow {
+    cells: Vec<String>,
+    status: Status,
+}
+
+/// The rows of the summary. The instances of a sweep share a row; those that failed have one of their own too.
+fn rows(summary: &Summary, sweeps: &Sweeps) -> Vec<SummaryRow> {
+    let mut rows = Vec::new();
+    let mut listed = HashSet::new();
+    for stage in &summary.stages {
+        let name = sweeps.written(&stage.name);
+        if name != stage.name && listed.insert(name) {
+            let all: Vec<_> = summary
+                .stages
+                .iter()
+                .filter(|other| sweeps.written(&other.name) == name)
+                .collect();
+            rows.push(together(name, &all));
+        }
+        if name != stage.name && stage.status != Status::Failed {
+            continue;
+        }
+        let cells = vec![
+            stage.name.clone(),
+            words::status(stage.status).to_owned(),
+            stage.seconds.map_or_else(String::new, duration),
+            stage
+                .artifact
+                .map_or_else(String::new, |artifact| artifact.short()),
+            // The messages of failures come at the end, in full.
+            if stage.status == Status::Failed {
+                "see below".to_owned()
+            } else {
+                stage.why.clone()
+            },
+        ];
+        rows.push(SummaryRow {
+            cells,
+            status: stage.status,
+        });
+    }
+    rows
+}
+
+/// The instances of a sweep in one row: the status of most concern, and how many have which.
+fn together(name: &str, all: &[&StageSummary]) -> SummaryRow {
+    let concern = [
+        Status::Failed,
+        Status::Interrupted,
+        Status::NotRun,
+        Status::Done,
+        Status::Fetched,
+        Status::Away,
+        Status::Cached,
+    ];
+    let count = |status| all.iter().filter(|stage| stage.status == status).count();
+    let present: Vec<Status> = concern.into_iter().filter(|status| count(*status) > 0).collect();
+    let status = present.first().copied().unwrap_or(Status::NotRun);
+    let seconds: Vec<f64> = all.iter().filter_map(|stage| stage.seconds).collect();
+    let mut why: Vec<String> = Vec::new();
+    if present.len() > 1 {
+        let counts: Vec<_> = present
+            .iter()
+            .map(|status| format!("{} {}", count(*status), words::status(*status)))
+            .collect();
+        why.push(counts.join(", "));
+    }
+    // A reason is shown where all share it; `mdlm plan` and the lines above show each.
+    let mut reasons: Vec<&str> = all
+        .iter()
+        .map(|stage| stage.why.as_str())
+        .filter(|why| !why.is_empty())
+        .collect();
+    reasons.dedup();
+    if let [reason] = reasons.as_slice()
+        && status != Status::Failed
+    {
+        why.push((*reason).to_owned());
+    }
+    let cells = vec![
+        format!("{name} ×{}", all.len()),
+        words::status(status).to_owned(),
+        if seconds.is_empty() {
+            String::new()
+        } else {
+            duration(seconds.iter().sum())
+        },
+        String::new(),
+        why.join("; "),
+    ];
+    SummaryRow { cells, status }
+}
+
+/// The summary as text: a row per stage, then the key figures, then the tables of sweeps.
+pub(super) fn table(
+    summary: &Summary,
+    plan: &Plan,
+    project: &Project,
+    options: &Options,
+    terminal: &Terminal,
+) -> String {
+    let pipeline = &project.loaded.manifest.name;
+    let sweeps = &project.loaded.sweeps;
+    let summary_rows = rows(summary, sweeps);
+    let heading = ["stage", "status", "time", "artifact", "why"]
+        .map(str::to_owned)
+        .to_vec();
+    let mut rows = vec![heading];
+    rows.extend(summary_rows.iter().map(|row| row.cells.clone()));
+    let mut text = columns(&rows, |row, column, cell| {
+        let status = row.checked_sub(1).map(|row| summary_rows[row].status);
+        match (status, column) {
+            (None, _) => terminal.paint(Style::Faint, cell),
+            (Some(_), 0) => terminal.paint(Style::Strong, cell),
+            (Some(status), 1) => terminal.paint(style(status), cell),
+            _ => cell.to_owned(),
+        }
+    });
+    let figures: Vec<_> = summary
+        .stages
+        .iter()
+        .filter(|stage| !stage.figures.is_empty() && sweeps.written(&stage.name) == stage.name)
+        .map(|stage| {
+            let figures: Vec<_> = stage
+                .figures
+                .iter()
+                .map(|(name, value)| format!("{name} {value}"))
+                .collect();
+            vec![stage.name.clone(), figures.join(", ")]
+        })
+        .collect();
+    if !figures.is_empty() {
+        text.push('\n');
+        text.push_str(&columns(&figures, |_, column, cell| match column {
+            0 => terminal.paint(Style::Strong, cell),
+            _ => cell.to_owned(),
+        }));
+    }
+    for table in comparison::of_run(&project.loaded, plan, summary) {
+        text.push('\n');
+        text.push_str(&comparison::text(&table, &|style, text| {
+            terminal.paint(style, text)
+        }));
+    }
+    if !options.overrides.is_empty() {
+        text.push('\n');
+        let overrides = format!("{pipeline} ran with {}", options.overrides.join(" "));
+        text.push_str(&wrap(&overrides, width()).join("\n"));
+        text.push('\n');
+    }
+    text.trim_end().to_owned()
+}
+
+fn style(status: Status) -> Style {
+    match status {
+        Status::Cached | Status::Away => Style::Faint,
+        Status::Fetched | Status::Done => Style::Good,
+        Status::Failed => Style::Error,
+        Status::Interrupted | Status::NotRun => Style::Warning,
+    }
+}

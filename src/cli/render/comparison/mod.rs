@@ -1,0 +1,9 @@
+//! Results side by side: the tables of `mdlm compare`, and those of sweeps at the end of a run.
+
+mod report;
+mod rows;
+mod text;
+
+pub use report::{TableReport, report};
+pub use rows::{Shown, Table, all_settings, by_kind, distinguish, of_run, planned};
+pub use text::text;

@@ -1,0 +1,107 @@
+//! Tables as JSON.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::rows::Table;
+use crate::data::Unit;
+use crate::evaluate::Quantity;
+use crate::manifest::{Metric, Point};
+use crate::stages::compare::{GroupReport, Verdict, VerdictReport, metrics_json};
+use crate::store::Digest;
+
+/// What `--json` prints, for every kind of stage.
+#[derive(Serialize)]
+pub struct TableReport<'a> {
+    kind: &'static str,
+    /// Orders the groups, where there are any, else the rows.
+    sorted_by: Option<Metric>,
+    /// Whether the first of them is clearly different from the others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<VerdictReport<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    groups: Option<Vec<GroupReport<'a>>>,
+    rows: Vec<RowReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct RowReport<'a> {
+    manifest: &'a str,
+    stage: &'a str,
+    point: &'a Point,
+    /// `done`, `remote only` (made, its files are not in the store) or `not run`.
+    status: &'static str,
+    why: Option<&'a str>,
+    metrics: Map<String, Value>,
+    /// What the measured model was trained for; `mdlm` where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    objective: Option<&'a str>,
+    /// Whether its likelihood is exact or bounded; bounded where absent.
+    #[serde(skip_serializing_if = "Quantity::is_bound")]
+    quantity: Quantity,
+    /// What nats and perplexity are per.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<Unit>,
+    /// Whether they are per scored token: the first token of each row was given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    scored: bool,
+    /// Whether the lengths of the records were given.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    given_lengths: bool,
+    /// Whether they are the published estimate, which is not a bound.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    published: bool,
+    /// The training whose model was measured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    model: Option<Digest>,
+    /// The tokenizer of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tokenizer: Option<Digest>,
+    /// What of the bits per byte spells out text that the tokenizer lost.
+    #[serde(skip_serializing_if = "crate::data::is_nought")]
+    lost_bits_per_byte: f64,
+    seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resumed_from: Option<u64>,
+    artifact: Option<Digest>,
+    path: Option<&'a Path>,
+}
+
+/// A table, to be printed as JSON.
+#[must_use]
+pub fn report(table: &Table) -> TableReport<'_> {
+    let groups = table.groups.as_ref();
+    TableReport {
+        kind: table.rows.first().map_or("", |row| row.kind.name()),
+        sorted_by: table.by,
+        verdict: table.verdict.as_ref().map(Verdict::report),
+        groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+        rows: table
+            .rows
+            .iter()
+            .map(|shown| RowReport {
+                manifest: &shown.manifest,
+                stage: &shown.stage,
+                point: &shown.row.point,
+                status: shown.status,
+                why: shown.why.as_deref(),
+                metrics: metrics_json(&shown.row.metrics),
+                objective: shown.row.objective.as_deref(),
+                quantity: shown.row.quantity,
+                unit: shown.row.unit,
+                scored: shown.row.scored,
+                given_lengths: shown.row.given_lengths,
+                published: shown.row.published,
+                model: shown.row.model,
+                tokenizer: shown.row.tokenizer,
+                lost_bits_per_byte: shown.row.lost_bits_per_byte,
+                seconds: shown.seconds,
+                resumed_from: shown.resumed_from,
+                artifact: shown.artifact,
+                path: shown.path.as_deref(),
+            })
+            .collect(),
+    }
+}

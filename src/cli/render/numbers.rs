@@ -1,0 +1,114 @@
+//! Numbers, sizes and times as people read them.
+
+use crate::plural::counted;
+
+/// A whole number with its thousands set off: `1,234,567`.
+#[must_use]
+pub fn count(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Bytes in decimal units: `1.24 GB`.
+#[must_use]
+pub fn bytes(bytes: u64) -> String {
+    let mut size = bytes as f64;
+    for unit in ["bytes", "kB", "MB", "GB"] {
+        // What would round up to 1000 belongs to the next unit.
+        if size < 999.5 {
+            return if unit == "bytes" {
+                counted(bytes, "byte")
+            } else {
+                format!("{} {unit}", three(size))
+            };
+        }
+        size /= 1000.0;
+    }
+    format!("{} TB", three(size))
+}
+
+/// A positive number with three significant digits and no exponent: `1.24`, `12.4`, `124`.
+fn three(value: f64) -> String {
+    let decimals = match value {
+        value if value < 9.995 => 2,
+        value if value < 99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.decimals$}")
+}
+
+/// Seconds as people say them: `0.4 s`, `12.3 s`, `4m 05s`, `3h 07m`.
+#[must_use]
+pub fn duration(seconds: f64) -> String {
+    if seconds < 59.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    if whole < 3600 {
+        return format!("{}m {:02}s", whole / 60, whole % 60);
+    }
+    let minutes = (whole + 30) / 60;
+    format!("{}h {:02}m", minutes / 60, minutes % 60)
+}
+
+/// A rate: `12.3/s`, `1,234/s`.
+#[must_use]
+pub fn rate(per_second: f64) -> String {
+    if per_second < 999.5 {
+        format!("{}/s", three(per_second))
+    } else {
+        format!("{}/s", count(per_second.round() as u64))
+    }
+}
+
+/// How long something ran; of a resumed training, with the step from which it resumed.
+#[must_use]
+pub fn took(seconds: f64, resumed_from: Option<u64>) -> String {
+    let from = resumed_from.map_or_else(String::new, |step| format!(" from step {step} on"));
+    format!("{}{from}", duration(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_well() {
+        assert_eq!(
+            [0, 12, 999, 1000, 1_234_567].map(count),
+            ["0", "12", "999", "1,000", "1,234,567"]
+        );
+        assert_eq!(
+            [0, 999, 1000, 12_345, 999_600, 1_240_000_000, 5_000_000_000_000].map(bytes),
+            [
+                "0 bytes",
+                "999 bytes",
+                "1.00 kB",
+                "12.3 kB",
+                "1.00 MB",
+                "1.24 GB",
+                "5.00 TB"
+            ]
+        );
+        assert_eq!(
+            [
+                0.0, 0.44, 59.94, 59.96, 245.0, 3599.4, 3599.9, 11_220.0, 360_000.0
+            ]
+            .map(duration),
+            [
+                "0.0 s", "0.4 s", "59.9 s", "1m 00s", "4m 05s", "59m 59s", "1h 00m", "3h 07m", "100h 00m"
+            ]
+        );
+        assert_eq!(
+            [0.123, 9.996, 12.34, 123.4, 1234.5].map(rate),
+            ["0.12/s", "10.0/s", "12.3/s", "123/s", "1,235/s"]
+        );
+    }
+}
