@@ -21,7 +21,7 @@ use dfdx::prelude::{
 
 use super::checks::check_count;
 use super::flat::{self, Weights};
-use super::{Backend, Dropout, HostBackend, Pattern, Readout, TokenRows};
+use super::{Backend, Dropout, HostBackend, Pattern, ReadoutRequest, Tensors, TokenRows};
 use crate::error::{Error, Result};
 
 /// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
@@ -301,7 +301,7 @@ fn chunk<E: Number, Dev: Device<E>>(
         .try_gather(rows)
 }
 
-impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
+impl<E: Number, Dev: Device<E>> Tensors for Composite<E, Dev> {
     type Param<S: ConstShape> = Weight<S, E, Dev>;
     type Act<S: Shape> = Tensor<S, E, Dev>;
     type Tokens = Rc<[u32]>;
@@ -378,7 +378,9 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     fn tokens(&self, tokens: &[u32]) -> Result<Rc<[u32]>> {
         Ok(tokens.into())
     }
+}
 
+impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Self::Param<(V, D)>,
@@ -510,7 +512,7 @@ impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
         h: &Self::Act<(usize, D)>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
         let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
         self.readout_matrix(Self::matrix(h), w, b, readout)
@@ -726,7 +728,7 @@ mod tests {
         let b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
         let support = VocabSupport::without_mask(1, 4); // tokens 0, 2, 3
         backend.record(Accumulated::default());
-        let readout = Readout::cross_entropy(support, &[2, 0], &[2.0, 0.5]);
+        let readout = ReadoutRequest::cross_entropy(support, &[2, 0], &[2.0, 0.5]);
         let (loss, nll) = backend.readout(&h, &w, &b, &readout).unwrap();
         let mut bias_gradient = [0.0f64; 5];
         let mut expected = Vec::new();
@@ -787,7 +789,7 @@ mod tests {
             backend.record(gradients);
             let targets: Vec<u32> = rows.clone().map(|row| row as u32 % 3).collect();
             let weights = vec![1.0; rows.len()];
-            let readout = Readout::cross_entropy(support, &targets, &weights);
+            let readout = ReadoutRequest::cross_entropy(support, &targets, &weights);
             let h = backend
                 .input((rows.len(), Const::<2>), &h[2 * rows.start..2 * rows.end])
                 .unwrap();

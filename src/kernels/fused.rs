@@ -21,7 +21,7 @@ use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
 use super::modulated_norm::cpu::{Modulation, Places};
 use super::profile;
-use super::{Backend, Dropout, HostBackend, Operation, Pattern, Readout, TokenRows, seam};
+use super::{Backend, Dropout, HostBackend, Operation, Pattern, ReadoutRequest, Tensors, TokenRows, seam};
 use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
@@ -130,7 +130,7 @@ impl KeptRows {
     }
 }
 
-impl Backend for Fused {
+impl Tensors for Fused {
     type Param<S: ConstShape> = Weight<S>;
     type Act<S: Shape> = Tensor<S, f32, Cpu>;
     type Tokens = Rc<[u32]>;
@@ -195,7 +195,9 @@ impl Backend for Fused {
     fn tokens(&self, tokens: &[u32]) -> Result<Rc<[u32]>> {
         Ok(tokens.into())
     }
+}
 
+impl Backend for Fused {
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Self::Param<(V, D)>,
@@ -517,7 +519,7 @@ impl Backend for Fused {
         h: &Matrix<D>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
         let _timer = profile::forward(Operation::Readout);
         let count = h.shape().0;
@@ -730,7 +732,7 @@ mod tests {
                 })
                 .collect();
             let is_plain = self.loss == Loss::CrossEntropy;
-            let readout = Readout {
+            let readout = ReadoutRequest {
                 support: self.support,
                 loss: self.loss,
                 constants: if is_plain { &[] } else { &constants },
@@ -832,7 +834,7 @@ mod tests {
             .attention(&q, &kv, 2, TokenRows::all(LENGTH), Pattern::Full)
             .unwrap();
         let readout =
-            Readout::cross_entropy(VocabSupport::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
+            ReadoutRequest::cross_entropy(VocabSupport::without_mask(39, 40), &[1; LENGTH], &[1.0; LENGTH]);
         let (loss, nll) = backend.readout(&h, &net.head, &net.head_bias, &readout).unwrap();
         assert!(
             backend.values(&nll).unwrap().iter().all(|x| x.is_nan()),

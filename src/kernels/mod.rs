@@ -33,7 +33,7 @@ mod testing;
 pub use attention::Pattern;
 pub use flat::{Gradients, Weight};
 pub use fused::Fused;
-pub use readout::{Constants, Loss, Readout};
+pub use readout::{Constants, Loss, ReadoutRequest};
 
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
@@ -214,23 +214,16 @@ impl<'a> TokenRows<'a> {
     }
 }
 
-/// What the network needs from a machine. Everything that takes part in differentiation goes through here.
+/// Weights, activations and the tape of a backend: what operations work on.
 ///
-/// Activations are cheap to clone (shared storage). While [`Backend::record`] is on, every operation is put on the
-/// backend's tape; [`Backend::backward`] runs it and hands the gradients back, so that micro-batches accumulate: the
+/// Activations are cheap to clone (shared storage). While [`Tensors::record`] is on, every operation is put on the
+/// backend's tape; [`Tensors::backward`] runs it and hands the gradients back, so that micro-batches accumulate: the
 /// gradient of a parameter is a left fold over the batch's rows in order, hence the same bits for any micro-batch.
 ///
-/// Micro-batches cannot show in a weight's gradient only if nothing is summed over a micro-batch before it reaches the
-/// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
-/// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
-///
-/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: each row of the batch, by
-/// [`TokenRows`], uses its own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
-///
 /// # Errors
-/// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
+/// Every method fails when memory runs out, with [`crate::error::Kind::Environment`].
 #[expect(clippy::missing_errors_doc, reason = "stated once, above")]
-pub trait Backend: Sized + 'static {
+pub trait Tensors: Sized + 'static {
     /// A weight.
     type Param<S: ConstShape>;
     /// An activation.
@@ -268,7 +261,22 @@ pub trait Backend: Sized + 'static {
 
     /// Brings tokens to where the network computes.
     fn tokens(&self, tokens: &[u32]) -> Result<Self::Tokens>;
+}
 
+/// What the network needs from a machine: [`Tensors`] and the operations on them. Everything that takes part in
+/// differentiation goes through here.
+///
+/// Micro-batches cannot show in a weight's gradient only if nothing is summed over a micro-batch before it reaches the
+/// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
+/// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
+///
+/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: each row of the batch, by
+/// [`TokenRows`], uses its own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
+///
+/// # Errors
+/// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
+#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
+pub trait Backend: Tensors {
     /// y(R, D) = table(V, D)[tokens].
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
@@ -343,10 +351,10 @@ pub trait Backend: Sized + 'static {
 
     /// The output layer and a loss in one pass, never storing all of (n, V): with logits = h · wᵀ + b over the readout's
     /// support, the loss of each position is a function of their log-sum-exp, the target's logit and the mask's logit
-    /// ([`readout`] states it). Returns the scalar Σ_i weights_i · loss_i for [`Backend::backward`], and the loss of each
+    /// ([`readout`] states it). Returns the scalar Σ_i weights_i · loss_i for [`Tensors::backward`], and the loss of each
     /// position, in nats; a constant.
     ///
-    /// The scalar is the end of the tape: it goes into [`Backend::backward`] and nowhere else, so a backend may compute
+    /// The scalar is the end of the tape: it goes into [`Tensors::backward`] and nowhere else, so a backend may compute
     /// gradients right here.
     #[expect(
         clippy::type_complexity,
@@ -357,7 +365,7 @@ pub trait Backend: Sized + 'static {
         h: &Self::Act<(usize, D)>,
         w: &Self::Param<(V, D)>,
         b: &Self::Param<(V,)>,
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
 }
 

@@ -3,7 +3,7 @@
 use dfdx::shapes::{Const, ConstShape};
 
 use super::composite::Composite;
-use super::{Backend, Fused, Readout, VocabSupport};
+use super::{Backend, Fused, ReadoutRequest, VocabSupport};
 use crate::error::Result;
 use crate::rng::{Random, Stream};
 
@@ -76,7 +76,7 @@ pub fn descend<B: Backend, const N: usize>(
     let bias = weight::<B, (Const<7>,)>(backend, 1.0, 102)?;
     let targets: Vec<u32> = (0..rows).map(|row| (row * 5 % 6) as u32).collect();
     let weights: Vec<f32> = (0..rows).map(|row| 0.5 + (row % 3) as f32).collect();
-    let readout = Readout::cross_entropy(VocabSupport::without_mask(6, 7), &targets, &weights);
+    let readout = ReadoutRequest::cross_entropy(VocabSupport::without_mask(6, 7), &targets, &weights);
     let (loss, _) = backend.readout(y, &head, &bias, &readout)?;
     backend.backward(loss)
 }

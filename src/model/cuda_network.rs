@@ -19,7 +19,7 @@ use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::update::Optimizer;
 use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Backend as _, Constants, Dropout, Loss, Pattern, VocabSupport};
+use crate::kernels::{Constants, Dropout, Loss, Pattern, Tensors as _, VocabSupport};
 use crate::rng::{Random, Stream};
 use crate::shapes::{Answered, Backbone, SHAPES, Shape};
 

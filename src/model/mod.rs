@@ -19,7 +19,7 @@ pub mod tensors;
 use std::ops::Range;
 
 use crate::error::Result;
-use crate::kernels::{Constants, Dropout, Loss, Pattern, Readout, VocabSupport};
+use crate::kernels::{Constants, Dropout, Loss, Pattern, ReadoutRequest, VocabSupport};
 use crate::shapes::{Backbone, Shape};
 use chain::HostChain;
 
@@ -63,8 +63,8 @@ pub struct Batch<'a> {
 impl<'a> Batch<'a> {
     /// What the batch asks of the output layer.
     #[must_use]
-    pub fn readout(&self, support: VocabSupport) -> Readout<'a> {
-        Readout {
+    pub fn readout(&self, support: VocabSupport) -> ReadoutRequest<'a> {
+        ReadoutRequest {
             support,
             loss: self.loss,
             constants: self.constants,

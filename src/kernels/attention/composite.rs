@@ -153,8 +153,8 @@ mod tests {
     use dfdx::prelude::{Const, Cpu};
 
     use super::*;
-    use crate::kernels::Backend as _;
     use crate::kernels::testing::noise;
+    use crate::kernels::{Backend as _, Tensors as _};
 
     /// Attention as loops over scalars, straight from the contract: [q | k | v] in columns, one row of the batch after the
     /// other, and the first key that each position does not attend to.

@@ -75,7 +75,7 @@ mod tests {
     use crate::kernels::cuda::driver::DType;
     use crate::kernels::cuda::{Chain, Cuda, emulated::Emulated};
     use crate::kernels::testing::{noise, weight};
-    use crate::kernels::{Backend as _, VocabSupport};
+    use crate::kernels::{Backend as _, Tensors as _, VocabSupport};
     use crate::rng::{Random, Stream};
 
     const V: usize = 131;

@@ -18,7 +18,7 @@ use std::rc::Rc;
 use dfdx::shapes::{ConstDim, ConstShape, Shape};
 
 use super::checks::check_count;
-use super::{Backend, Dropout, Pattern, Readout, TokenRows};
+use super::{Backend, Dropout, Pattern, ReadoutRequest, Tensors, TokenRows};
 use crate::error::{Error, Result};
 
 mod buffer_plan;
@@ -280,7 +280,7 @@ impl Cuda {
     }
 }
 
-impl Backend for Cuda {
+impl Tensors for Cuda {
     type Param<S: ConstShape> = Param<S>;
     type Act<S: Shape> = Act<S>;
     type Tokens = Tokens;
@@ -374,7 +374,9 @@ impl Backend for Cuda {
             count: tokens.len(),
         })
     }
+}
 
+impl Backend for Cuda {
     fn embed<V: ConstDim, D: ConstDim>(
         &self,
         table: &Param<(V, D)>,
@@ -478,7 +480,7 @@ impl Backend for Cuda {
         h: &Act<(usize, D)>,
         w: &Param<(V, D)>,
         b: &Param<(V,)>,
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Act<()>, Act<(usize,)>)> {
         let (loss, losses) = self.readout_rows(&h.matrix, [&w.weight, &b.weight], readout)?;
         Ok((Self::act(loss), Self::act(losses)))

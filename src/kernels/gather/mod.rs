@@ -10,7 +10,7 @@ pub mod cpu;
 mod tests {
     use crate::error::Result;
     use crate::kernels::testing::{Case, Results, compare, descend, gradient, look_up, table};
-    use crate::kernels::{Backend, Fused};
+    use crate::kernels::{Backend, Fused, Tensors as _};
 
     struct Gather(Vec<u32>);
 

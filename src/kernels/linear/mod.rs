@@ -14,7 +14,7 @@ mod tests {
     use crate::kernels::testing::{
         Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table, weight,
     };
-    use crate::kernels::{Backend, Fused};
+    use crate::kernels::{Backend, Fused, Tensors as _};
 
     struct Linear {
         rows: usize,

@@ -5,7 +5,7 @@ use dfdx::prelude::{
     TryAdd as _, TryMul as _, TrySub as _,
 };
 
-use super::{Loss, Readout};
+use super::{Loss, ReadoutRequest};
 use crate::error::Result;
 use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number, linear};
 
@@ -17,7 +17,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         h: Matrix<E, Dev>,
         w: Matrix<E, Dev>,
         b: Tensor<(usize,), E, Dev>,
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Tensor<(), E, Dev>, Tensor<(usize,), E, Dev>)> {
         let (count, vocabulary) = (h.shape().0, w.shape().0);
         readout.check(count, vocabulary)?;
@@ -41,7 +41,11 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     }
 
     /// The loss of each row of logits, as its paper states it.
-    fn losses(&self, logits: Matrix<E, Dev>, readout: &Readout<'_>) -> Result<Tensor<(usize,), E, Dev>> {
+    fn losses(
+        &self,
+        logits: Matrix<E, Dev>,
+        readout: &ReadoutRequest<'_>,
+    ) -> Result<Tensor<(usize,), E, Dev>> {
         let count = logits.shape().0;
         let constant = |which: usize| {
             let all = readout.constants.iter();

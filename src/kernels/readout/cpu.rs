@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::loss::{Constants, Loss, Numbers, Readout};
+use super::loss::{Constants, Loss, Numbers, ReadoutRequest};
 use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
 use crate::kernels::{VocabSupport, lanes, math, rows, scratch, simd};
@@ -27,7 +27,7 @@ struct Position {
 
 impl Position {
     #[inline(always)]
-    fn of(readout: &Readout, i: usize) -> Self {
+    fn of(readout: &ReadoutRequest, i: usize) -> Self {
         Self {
             support: readout.support,
             target: readout.targets[i] as usize,
@@ -156,7 +156,7 @@ impl Accumulator for Three {
 }
 
 /// The loss of each row; h is (n, D), w (V, D), b (V).
-pub fn forward(h: &[f32], w: &[f32], b: &[f32], readout: &Readout, losses: &mut [f32]) {
+pub fn forward(h: &[f32], w: &[f32], b: &[f32], readout: &ReadoutRequest, losses: &mut [f32]) {
     match readout.loss {
         Loss::CrossEntropy | Loss::AbsorbingKl | Loss::ScoreEntropy => {
             forward_by::<Three>(h, w, b, readout, losses);
@@ -164,7 +164,7 @@ pub fn forward(h: &[f32], w: &[f32], b: &[f32], readout: &Readout, losses: &mut 
     }
 }
 
-fn forward_by<A: Accumulator>(h: &[f32], w: &[f32], b: &[f32], readout: &Readout, losses: &mut [f32]) {
+fn forward_by<A: Accumulator>(h: &[f32], w: &[f32], b: &[f32], readout: &ReadoutRequest, losses: &mut [f32]) {
     let width = w.len() / b.len();
     let size = readout.support.size as usize;
     let mut states = vec![A::EMPTY; losses.len()];
@@ -208,7 +208,7 @@ pub fn forward_backward(
     h: &[f32],
     w: &[f32],
     b: &[f32],
-    readout: &Readout,
+    readout: &ReadoutRequest,
     losses: &mut [f32],
     dh: &mut [f32],
     dw: &mut [f32],
@@ -227,7 +227,7 @@ fn forward_backward_by<A: Accumulator>(
     h: &[f32],
     w: &[f32],
     b: &[f32],
-    readout: &Readout,
+    readout: &ReadoutRequest,
     losses: &mut [f32],
     dh: &mut [f32],
     dw: &mut [f32],

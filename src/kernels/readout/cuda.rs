@@ -7,7 +7,7 @@ use crate::kernels::cuda::driver::{Argument, DType};
 use crate::kernels::cuda::operations::number;
 use crate::kernels::cuda::weights::{ROWS, Weight};
 use crate::kernels::cuda::{Buffer, Cuda, Matrix};
-use crate::kernels::{Constants, Loss, Operation, Readout};
+use crate::kernels::{Constants, Loss, Operation, ReadoutRequest};
 
 /// Bytes that logits and their gradients may take: a chunk of rows has so many.
 const LOGITS: usize = 256 << 20;
@@ -29,7 +29,7 @@ impl Cuda {
         &self,
         h: &Matrix,
         [w, b]: [&Rc<Weight>; 2],
-        readout: &Readout<'_>,
+        readout: &ReadoutRequest<'_>,
     ) -> Result<(Matrix, Matrix)> {
         self.check_own(&[h], &[w, b])?;
         let (count, width, vocabulary) = (h.rows, h.columns, b.count);

@@ -131,7 +131,7 @@ impl Loss {
 
 /// What is asked of a readout of n positions.
 #[derive(Clone, Copy, Debug)]
-pub struct Readout<'a> {
+pub struct ReadoutRequest<'a> {
     /// The tokens that the softmax ranges over.
     pub support: VocabSupport,
     /// The loss of each position.
@@ -144,7 +144,7 @@ pub struct Readout<'a> {
     pub weights: &'a [f32],
 }
 
-impl<'a> Readout<'a> {
+impl<'a> ReadoutRequest<'a> {
     /// The negative log-likelihoods of targets.
     #[must_use]
     pub fn cross_entropy(support: VocabSupport, targets: &'a [u32], weights: &'a [f32]) -> Self {

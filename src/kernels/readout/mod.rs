@@ -60,7 +60,7 @@ pub(super) mod cpu;
 mod cuda;
 mod loss;
 
-pub use loss::{Constants, Loss, Readout};
+pub use loss::{Constants, Loss, ReadoutRequest};
 
 #[cfg(test)]
 mod tests {
@@ -71,7 +71,7 @@ mod tests {
     use crate::kernels::testing::{
         Case, Results, compare, gradient, look_up, same_on_any_threads, table, weight,
     };
-    use crate::kernels::{Backend, Fused, Gradients, VocabSupport};
+    use crate::kernels::{Backend, Fused, Gradients, Tensors as _, VocabSupport};
 
     const LOSSES: [Loss; 3] = [Loss::CrossEntropy, Loss::AbsorbingKl, Loss::ScoreEntropy];
 
@@ -133,7 +133,7 @@ mod tests {
                 .map(|i| not_the_mask(i * 7 % size))
                 .collect();
             let weights: Vec<f32> = (0..self.rows).map(|i| 0.25 + (i % 5) as f32).collect();
-            let readout = Readout {
+            let readout = ReadoutRequest {
                 support: self.support,
                 loss: self.loss,
                 constants: &self.constants(),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     /// A position whose logits are exactly what is given: h = 1, the logits are the bias.
-    fn at_logits<const V: usize>(logits: [f32; V], readout: &Readout<'_>) -> (f64, Vec<f32>) {
+    fn at_logits<const V: usize>(logits: [f32; V], readout: &ReadoutRequest<'_>) -> (f64, Vec<f32>) {
         let backend = Fused::default();
         backend.record(Gradients::default());
         let h = backend.input((1, Const::<1>), &[1.0]).unwrap();
@@ -252,7 +252,7 @@ mod tests {
                 let right = divergence(alpha_s, alpha_t, &p, mask, target);
                 let a = (alpha_s - alpha_t) / (1.0 - alpha_t);
                 let constants = [a, alpha_t / (1.0 - alpha_t), alpha_s / (1.0 - alpha_s)];
-                let readout = Readout {
+                let readout = ReadoutRequest {
                     support,
                     loss: Loss::AbsorbingKl,
                     constants: &[constants.map(|x| x as f32)],
@@ -275,7 +275,7 @@ mod tests {
         let r = 1.0 / sigma.exp_m1();
         let support = VocabSupport::without_mask(4, 5);
         let of = |logits: [f32; 5], k: f64| {
-            let readout = Readout {
+            let readout = ReadoutRequest {
                 support,
                 loss: Loss::ScoreEntropy,
                 constants: &[[r as f32, k as f32, 1.0]],
@@ -304,7 +304,7 @@ mod tests {
     fn weightless_constants_keep_losses_finite() {
         for loss in LOSSES {
             for logits in [[-80.0_f32, 3.0, 90.0], [9e3, 1.0, 9e3], [-9e3, -9e3, -9e3]] {
-                let readout = Readout {
+                let readout = ReadoutRequest {
                     support: VocabSupport::without_mask(1, 3),
                     loss,
                     constants: if loss == Loss::CrossEntropy {
@@ -332,7 +332,7 @@ mod tests {
         let w = weight::<_, (Const<9>, Const<4>)>(&backend, 1.0, 1).unwrap();
         let b = weight::<_, (Const<9>,)>(&backend, 1.0, 2).unwrap();
         backend.record(Gradients::default());
-        let readout = Readout::cross_entropy(VocabSupport::without_mask(8, 9), &[], &[]);
+        let readout = ReadoutRequest::cross_entropy(VocabSupport::without_mask(8, 9), &[], &[]);
         let (loss, losses) = backend.readout(&h, &w, &b, &readout).unwrap();
         assert!(backend.values(&losses).unwrap().is_empty());
         assert_eq!(backend.values(&loss).unwrap(), [0.0]);
@@ -343,10 +343,10 @@ mod tests {
     #[test]
     fn what_no_position_can_be_asked_is_an_error() {
         let support = VocabSupport::without_mask(2, 7);
-        let right = Readout::cross_entropy(support, &[1], &[1.0]);
+        let right = ReadoutRequest::cross_entropy(support, &[1], &[1.0]);
         assert!(right.check(1, 9).is_ok());
-        let target = |targets| Readout { targets, ..right };
-        let of = |loss, constants| Readout {
+        let target = |targets| ReadoutRequest { targets, ..right };
+        let of = |loss, constants| ReadoutRequest {
             loss,
             constants,
             ..right
@@ -361,11 +361,11 @@ mod tests {
             of(Loss::ScoreEntropy, &[[0.0, 1.0, 0.0]]),
             of(Loss::ScoreEntropy, &[[1.0, f32::NAN, 0.0]]),
             of(Loss::ScoreEntropy, &[[1.0, 0.0, 0.5]]),
-            Readout {
+            ReadoutRequest {
                 support: VocabSupport::with_mask(8, 7),
                 ..right
             },
-            Readout {
+            ReadoutRequest {
                 weights: &[],
                 ..right
             },
