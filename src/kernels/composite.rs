@@ -1,4 +1,5 @@
-//! The composite backend: every operation as plain public dfdx operations, differentiated by dfdx itself.
+//! The composite backend: every operation as plain public dfdx operations, differentiated by dfdx itself. They stand in the
+//! operations' folders, in `mod.rs` or, where they are long, in `composite.rs`.
 //!
 //! It is the reference that every fused operation is held against (autodiff decides who is right), generic over
 //! the number (`f32`, `f64`) and over dfdx's device: `Cpu` in tests, `Cuda` under the cargo feature `dfdx-cuda`.
@@ -14,18 +15,14 @@ use std::fmt;
 use std::rc::Rc;
 
 use dfdx::prelude::{
-    Axes2, Axis, Backward as _, BroadcastTo as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _,
-    Gradients, HasShape as _, OwnedTape, PermuteTo as _, PutTape as _, RealizeTo as _, ReshapeTo as _, Shape,
-    SplitTape as _, Tensor, TryAdd as _, TryMatMul as _, TryMul as _,
+    Backward as _, ConstDim, ConstShape, Device, Dtype, GatherTo as _, Gradients, HasShape as _, OwnedTape,
+    PutTape as _, RealizeTo as _, ReshapeTo as _, Shape, SplitTape as _, Tensor,
 };
 
 use super::checks::check_count;
 use super::flat::{self, Weights};
-use super::{Backend, Dropout, HostBackend, Pattern, ReadoutRequest, Tensors, TokenRows};
+use super::{HostBackend, Tensors, TokenRows};
 use crate::error::{Error, Result};
-
-/// Added to the variance under LayerNorm's root (PyTorch's default, which the authors keep).
-const NORM_EPSILON: f64 = 1e-5;
 
 /// Added to the logit of a token outside the support, or to the score of a key that is not attended to: e^x is exactly
 /// zero in f32 and f64, yet no NaN can follow from it as from −∞.
@@ -191,7 +188,7 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     }
 
     /// The tensor of a weight that takes part in an operation.
-    fn take<S: ConstShape>(&self, weight: &Weight<S, E, Dev>) -> Result<Tensor<S, E, Dev>> {
+    pub(super) fn take<S: ConstShape>(&self, weight: &Weight<S, E, Dev>) -> Result<Tensor<S, E, Dev>> {
         let mut cached = weight.tensor.borrow_mut();
         if cached.0 != self.version.get() {
             let values = weight.flat.values();
@@ -215,34 +212,20 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         Ok(tensor.clone())
     }
 
-    fn matrix<A: dfdx::prelude::Dim, B: dfdx::prelude::Dim>(x: &Tensor<(A, B), E, Dev>) -> Matrix<E, Dev> {
+    pub(super) fn matrix<A: dfdx::prelude::Dim, B: dfdx::prelude::Dim>(
+        x: &Tensor<(A, B), E, Dev>,
+    ) -> Matrix<E, Dev> {
         x.clone().realize()
     }
 
-    fn typed<D: ConstDim>(x: Matrix<E, Dev>) -> Result<Tensor<(usize, D), E, Dev>> {
+    pub(super) fn typed<D: ConstDim>(x: Matrix<E, Dev>) -> Result<Tensor<(usize, D), E, Dev>> {
         x.try_realize()
             .map_err(|x| Error::internal(format!("shape {:?} where {} columns belong", x.shape(), D::SIZE)))
     }
 
-    fn linear_matrix(
-        &self,
-        x: Matrix<E, Dev>,
-        w: Matrix<E, Dev>,
-        b: Option<Tensor<(usize,), E, Dev>>,
-        gelu: bool,
-    ) -> Result<Matrix<E, Dev>> {
-        self.run(x, |x| {
-            let mut y = linear(x, w, b)?;
-            if gelu {
-                y = y.try_fast_gelu()?;
-            }
-            Ok(y)
-        })
-    }
-
     /// Which row of the chunks' matrix each of `count` rows uses: the modulation (m, M) seen as
     /// (m · M/D, D) has chunk k of row i at row i · M/D + k.
-    fn chunk_rows(
+    pub(super) fn chunk_rows(
         &self,
         rows: TokenRows<'_>,
         count: usize,
@@ -260,36 +243,10 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         }
         self.indices((0..count).map(|i| row(i) * chunks + chunk).collect())
     }
-
-    pub(super) fn gather_matrix(
-        &self,
-        x: Matrix<E, Dev>,
-        rows: impl Iterator<Item = usize>,
-    ) -> Result<Matrix<E, Dev>> {
-        let rows = self.indices(rows.collect())?;
-        self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
-    }
-}
-
-/// x · wᵀ + b.
-pub(super) fn linear<E: Number, Dev: Device<E>>(
-    x: TracedMatrix<E, Dev>,
-    w: Matrix<E, Dev>,
-    b: Option<Tensor<(usize,), E, Dev>>,
-) -> Result<TracedMatrix<E, Dev>, Dev::Err> {
-    let w = w.try_permute::<(usize, usize), Axes2<1, 0>>()?;
-    let y = x.try_matmul(w)?;
-    match b {
-        None => Ok(y),
-        Some(b) => {
-            let shape = *y.shape();
-            y.try_add(b.try_broadcast_like::<_, Axis<0>>(&shape)?)
-        }
-    }
 }
 
 /// The chunk of the modulation that each row uses; see [`Composite::chunk_rows`].
-fn chunk<E: Number, Dev: Device<E>>(
+pub(super) fn chunk<E: Number, Dev: Device<E>>(
     modulation: &Matrix<E, Dev>,
     width: usize,
     rows: Tensor<(usize,), usize, Dev>,
@@ -380,145 +337,6 @@ impl<E: Number, Dev: Device<E>> Tensors for Composite<E, Dev> {
     }
 }
 
-impl<E: Number, Dev: Device<E>> Backend for Composite<E, Dev> {
-    fn embed<V: ConstDim, D: ConstDim>(
-        &self,
-        table: &Self::Param<(V, D)>,
-        tokens: &Rc<[u32]>,
-    ) -> Result<Self::Act<(usize, D)>> {
-        let tokens = self.indices(tokens.iter().map(|&token| token as usize).collect())?;
-        let table = Self::matrix(&self.take(table)?);
-        Self::typed(self.run(table, |table| table.try_gather::<(usize, usize), _>(tokens))?)
-    }
-
-    fn linear<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        b: Option<&Self::Param<(O,)>>,
-    ) -> Result<Self::Act<(usize, O)>> {
-        let w = Self::matrix(&self.take(w)?);
-        let b = b.map(|b| Ok::<_, Error>(self.take(b)?.realize())).transpose()?;
-        Self::typed(self.linear_matrix(Self::matrix(x), w, b, false)?)
-    }
-
-    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        first: usize,
-    ) -> Result<Self::Act<(usize, P)>> {
-        let rows = self.indices((first..first + P::SIZE).collect())?;
-        let w = Self::matrix(&self.take(w)?);
-        let w = w.put_tape(OwnedTape::default());
-        let y = self.run(Self::matrix(x), |x| {
-            let w = w
-                .try_gather::<(usize, usize), _>(rows)?
-                .try_permute::<(usize, usize), Axes2<1, 0>>()?;
-            x.try_matmul(w)
-        });
-        Self::typed(y?)
-    }
-
-    fn linear_gelu<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        b: &Self::Param<(O,)>,
-    ) -> Result<Self::Act<(usize, O)>> {
-        let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
-        Self::typed(self.linear_matrix(Self::matrix(x), w, Some(b), true)?)
-    }
-
-    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>> {
-        let y = self.run(Self::matrix(x), |x| {
-            let sigmoid = x.retaped::<OwnedTape<E, Dev>>().try_sigmoid()?;
-            x.try_mul(sigmoid)
-        });
-        Self::typed(y?)
-    }
-
-    fn modulated_norm<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, D)>,
-        weight: &Self::Param<(D,)>,
-        modulation: &Self::Act<(usize, M)>,
-        shift: usize,
-        scale: usize,
-        rows: TokenRows<'_>,
-    ) -> Result<Self::Act<(usize, D)>> {
-        let (x, modulation) = (Self::matrix(x), Self::matrix(modulation));
-        let weight: Tensor<(usize,), E, Dev> = self.take(weight)?.realize();
-        let shape = *x.shape();
-        let shift = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, shift)?;
-        let scale = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, scale)?;
-        let y = self.run(x, |x| {
-            let normal = x.try_normalize::<Axis<1>>(NORM_EPSILON)?;
-            let weighted = normal.try_mul(weight.try_broadcast_like::<_, Axis<0>>(&shape)?)?;
-            let scale = chunk(&modulation, shape.1, scale)?.try_add(E::of(1.0))?;
-            weighted
-                .try_mul(scale)?
-                .try_add(chunk(&modulation, shape.1, shift)?)
-        });
-        Self::typed(y?)
-    }
-
-    fn attention<D: ConstDim, D2: ConstDim>(
-        &self,
-        q: &Self::Act<(usize, D)>,
-        kv: &Self::Act<(usize, D2)>,
-        heads: usize,
-        rows: TokenRows<'_>,
-        pattern: Pattern,
-    ) -> Result<Self::Act<(usize, D)>> {
-        Self::typed(self.attention_rows(Self::matrix(q), &Self::matrix(kv), heads, rows, pattern)?)
-    }
-
-    fn gated_residual<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, D)>,
-        branch: &Self::Act<(usize, D)>,
-        modulation: &Self::Act<(usize, M)>,
-        gate: usize,
-        dropout: Option<(Dropout, u32)>,
-        rows: TokenRows<'_>,
-    ) -> Result<Self::Act<(usize, D)>> {
-        let (x, branch, modulation) = (Self::matrix(x), Self::matrix(branch), Self::matrix(modulation));
-        let shape = *x.shape();
-        let gate = self.chunk_rows(rows, shape.0, &modulation, D::SIZE, gate)?;
-        let kept = match dropout {
-            None => None,
-            Some((dropout, site)) => {
-                let factors = dropout_factors(&dropout, site, rows, shape.0, shape.1);
-                Some(self.tensor(shape, factors.into_iter().map(f64::from))?)
-            }
-        };
-        let y = self.run(x, |x| {
-            let mut branch = branch.put_tape(OwnedTape::default());
-            if let Some(kept) = kept {
-                branch = branch.try_mul(kept)?;
-            }
-            x.try_add(branch.try_mul(chunk(&modulation, shape.1, gate)?)?)
-        });
-        Self::typed(y?)
-    }
-
-    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>> {
-        Self::typed(self.gather_matrix(Self::matrix(x), rows.iter().map(|&row| row as usize))?)
-    }
-
-    fn readout<V: ConstDim, D: ConstDim>(
-        &self,
-        h: &Self::Act<(usize, D)>,
-        w: &Self::Param<(V, D)>,
-        b: &Self::Param<(V,)>,
-        readout: &ReadoutRequest<'_>,
-    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
-        let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
-        self.readout_matrix(Self::matrix(h), w, b, readout)
-    }
-}
-
 impl<E: Number, Dev: Device<E>> HostBackend for Composite<E, Dev> {
     fn reserve(&self, count: usize) -> Result<()> {
         self.weights.reserve(count)
@@ -549,219 +367,28 @@ impl<E: Number, Dev: Device<E>> HostBackend for Composite<E, Dev> {
     }
 }
 
-/// What each element of a (count, width) branch is multiplied with: 0 or 1 / (1 − rate), as [`Dropout`] states.
-#[must_use]
-pub fn dropout_factors(
-    dropout: &Dropout,
-    site: u32,
-    rows: TokenRows<'_>,
-    count: usize,
-    width: usize,
-) -> Vec<f32> {
-    let (threshold, kept) = (dropout.threshold(), 1.0 / (1.0 - dropout.rate));
-    let mut factors = Vec::with_capacity(count * width);
-    for i in 0..count {
-        let (sequence, position) = rows.place(i);
-        for column in 0..width {
-            let element = (position * width + column) as u32;
-            let words = dropout.random.block(
-                dropout.step,
-                dropout.first_row + sequence as u64,
-                (site << 24) | (element / 4),
-            );
-            factors.push(if words[element as usize % 4] >= threshold {
-                kept
-            } else {
-                0.0
-            });
-        }
-    }
-    factors
-}
-
 #[cfg(test)]
 mod tests {
+    use dfdx::prelude::Const;
+
     use super::*;
-    use crate::kernels::VocabSupport;
-    use crate::rng::{Random, Stream};
-    use dfdx::prelude::{Const, Cpu};
-
-    type Exact = Composite<f64, Cpu>;
-
-    fn backend() -> Exact {
-        Composite::new(Cpu::default())
-    }
-
-    /// Numbers without a pattern in [−1, 1].
-    fn numbers(count: usize, seed: f32) -> Vec<f32> {
-        (0..count).map(|i| (i as f32 * 12.9898 + seed).sin()).collect()
-    }
-
-    #[track_caller]
-    fn assert_close(found: &[f64], expected: &[f64]) {
-        assert_eq!(found.len(), expected.len());
-        for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-            // 1e-12: both sides are f64 over a few dozen terms of order one.
-            assert!(
-                (found - expected).abs() < 1e-12,
-                "element {i}: {found} where {expected} belongs"
-            );
-        }
-    }
+    use crate::kernels::testing::{assert_close, exact, noise};
+    use crate::kernels::{Readout as _, ReadoutRequest, VocabSupport};
 
     #[test]
-    fn embed_gather_linear_and_activations_match_pencil_and_paper() {
-        let backend = backend();
-        let table = backend
-            .param::<(Const<3>, Const<2>)>(&[1., 2., 3., 4., 5., 6.])
-            .unwrap();
-        let x = backend.embed(&table, &[2, 0].into()).unwrap(); // [[5, 6], [1, 2]]
-        assert_close(&backend.wide_values(&x), &[5., 6., 1., 2.]);
-        let again = backend.gather(&x, &[1, 1, 0]).unwrap();
-        assert_close(&backend.wide_values(&again), &[1., 2., 1., 2., 5., 6.]);
-        // w = [[1, 0], [0, −1], [2, 1]], b = [0, 10, −1]: [5, 6] → [5, −6 + 10, 16 − 1].
-        let w = backend
-            .param::<(Const<3>, Const<2>)>(&[1., 0., 0., -1., 2., 1.])
-            .unwrap();
-        let b = backend.param::<(Const<3>,)>(&[0., 10., -1.]).unwrap();
-        let y = backend.linear(&x, &w, Some(&b)).unwrap();
-        assert_close(&backend.wide_values(&y), &[5., 4., 15., 1., 8., 3.]);
-        let y = backend.linear(&x, &w, None).unwrap();
-        assert_close(&backend.wide_values(&y), &[5., -6., 16., 1., -2., 4.]);
-        let gelu = |u: f64| {
-            0.5 * u * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (u + 0.044_715 * u.powi(3))).tanh())
-        };
-        let b = backend.param::<(Const<3>,)>(&[-5., 6.5, -16.25]).unwrap();
-        let y = backend.linear_gelu(&x, &w, &b).unwrap();
-        assert_close(
-            &backend.wide_values(&y),
-            &[
-                gelu(0.),
-                gelu(0.5),
-                gelu(-0.25),
-                gelu(-4.),
-                gelu(4.5),
-                gelu(-12.25),
-            ],
-        );
-        let s = backend.silu(&x).unwrap();
-        let silu = |u: f64| u / (1.0 + (-u).exp());
-        assert_close(
-            &backend.wide_values(&s),
-            &[silu(5.), silu(6.), silu(1.), silu(2.)],
-        );
-    }
-
-    #[test]
-    fn modulated_norm_normalizes_then_scales_and_shifts_by_the_rows_modulation() {
-        let backend = backend();
-        let x = backend
-            .input((4, Const::<2>), &[1., 3., -2., 2., 0., 10., 7., 7.])
-            .unwrap();
-        let weight = backend.param::<(Const<2>,)>(&[1., 2.]).unwrap();
-        // Two modulation rows of three chunks; chunk 2 shifts, chunk 0 scales.
-        let modulation = [
-            0.5, 1.0, 9., 9., 10., 20., /* row 1 */ -1.0, 0.0, 9., 9., 30., 40.,
-        ];
-        let modulation = backend.input((2, Const::<6>), &modulation).unwrap();
-        let y = backend
-            .modulated_norm(&x, &weight, &modulation, 2, 0, TokenRows::all(2))
-            .unwrap();
-        // (±a / √(a² + ε)) with a half the difference: token rows 0 and 1 use modulation row 0, 2 and 3 row 1.
-        let n = |a: f64| a / (a * a + 1e-5).sqrt();
-        assert_close(
-            &backend.wide_values(&y),
-            &[
-                -n(1.) * 1.5 + 10.,
-                n(1.) * 2. * 2. + 20.,
-                -n(2.) * 1.5 + 10.,
-                n(2.) * 2. * 2. + 20.,
-                30.,
-                n(5.) * 2. + 40.,
-                30.,
-                40.,
-            ],
-        );
-    }
-
-    #[test]
-    fn the_gated_residual_drops_by_the_global_row() {
-        let backend = backend();
-        let dropout = Dropout {
-            rate: 0.5,
-            random: Random::new(1, Stream::Dropout),
-            step: 3,
-            first_row: 10,
-        };
-        let (x, branch) = (numbers(6 * 4, 1.0), numbers(6 * 4, 2.0));
-        let modulation = [9., 9., 9., 9., 2., 3., 4., 5.];
-        let modulation = backend.input((1, Const::<8>), &modulation).unwrap();
-        let residual = |rows: std::ops::Range<usize>, first_row: u64| {
-            let range = rows.start * 4..rows.end * 4;
-            let x = backend
-                .input((rows.len(), Const::<4>), &x[range.clone()])
-                .unwrap();
-            let branch = backend.input((rows.len(), Const::<4>), &branch[range]).unwrap();
-            let dropout = Dropout { first_row, ..dropout };
-            let y = backend
-                .gated_residual(&x, &branch, &modulation, 1, Some((dropout, 7)), TokenRows::all(2))
-                .unwrap();
-            backend.wide_values(&y)
-        };
-        let whole = residual(0..6, 10);
-        let factors = dropout_factors(&dropout, 7, TokenRows::all(2), 6, 4);
-        assert!(factors.contains(&0.0) && factors.contains(&2.0));
-        let expected: Vec<f64> = (0..24)
-            .map(|i| f64::from(x[i]) + f64::from(branch[i]) * f64::from(factors[i]) * [2., 3., 4., 5.][i % 4])
-            .collect();
-        assert_close(&whole, &expected);
-        // The last two rows of the batch alone: the same masks.
-        assert_close(&residual(2..6, 11), &whole[8..]);
-    }
-
-    #[test]
-    fn cross_entropy_ranges_over_the_support_and_its_gradient_is_softmax_minus_one_hot() {
-        let backend = backend();
+    fn gradients_are_not_rounded_by_being_read_and_are_written_in_place() {
+        let backend = exact();
         let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
-        let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
-        let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
-        let b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
-        let support = VocabSupport::without_mask(1, 4); // tokens 0, 2, 3
+        let w = backend.param::<(Const<3>, Const<2>)>(&noise(6, 1)).unwrap();
+        let b = backend.param::<(Const<3>,)>(&[0.1, 0.2, 0.3]).unwrap();
         backend.record(Accumulated::default());
-        let readout = ReadoutRequest::cross_entropy(support, &[2, 0], &[2.0, 0.5]);
-        let (loss, nll) = backend.readout(&h, &w, &b, &readout).unwrap();
-        let mut bias_gradient = [0.0f64; 5];
-        let mut expected = Vec::new();
-        for (row, h) in [[1.0, -1.0], [0.5, 2.0]].iter().enumerate() {
-            let logit = |v: usize| {
-                f64::from(weights[2 * v]) * h[0]
-                    + f64::from(weights[2 * v + 1]) * h[1]
-                    + f64::from([0.1f32, 0.2, 0.3, 0.4, 0.5][v])
-            };
-            let total: f64 = [0, 2, 3].iter().map(|&v| logit(v).exp()).sum();
-            let (target, factor) = ([2, 0][row], [2.0, 0.5][row]);
-            expected.push(total.ln() - logit(target));
-            for v in [0, 2, 3] {
-                let one = if v == target { 1.0 } else { 0.0 };
-                bias_gradient[v] += factor * (logit(v).exp() / total - one);
-            }
-        }
-        let nll = backend.values(&nll).unwrap();
-        for (found, expected) in nll.iter().zip(&expected) {
-            assert!(
-                (f64::from(*found) - expected).abs() < 1e-6,
-                "{nll:?} {expected:?}"
-            ); // handed out as f32
-        }
-        assert_close(
-            &backend.wide_values(&loss),
-            &[2.0 * expected[0] + 0.5 * expected[1]],
-        );
+        let request = ReadoutRequest::cross_entropy(VocabSupport::without_mask(2, 3), &[1, 0], &[2.0, 0.5]);
+        let (loss, _) = backend.readout(&h, &w, &b, &request).unwrap();
         let mut gradients = backend.backward(loss).unwrap();
-        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
-        // Looking at a gradient does not round it; writing one does write it, and the weight too.
+        let before = backend.wide_gradient(&b, &gradients).unwrap();
+        assert!(before.iter().any(|&g| f64::from(g as f32) != g), "{before:?}");
         backend.with_gradients(&mut gradients, &mut |_, _| {}).unwrap();
-        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
+        assert_eq!(backend.wide_gradient(&b, &gradients).unwrap(), before);
         backend
             .with_gradients(&mut gradients, &mut |values, gradient| {
                 let own = b.flat.range();
@@ -770,20 +397,20 @@ mod tests {
                 gradient[own].fill(0.25);
             })
             .unwrap();
-        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &[0.25; 5]);
-        let mut read = [0.0; 5];
+        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &[0.25; 3]);
+        let mut read = [0.0; 3];
         backend.read(&b, &mut read).unwrap();
-        assert_eq!(read.map(f32::to_bits)[3..], [0.4f32, 8.0].map(f32::to_bits));
+        assert_eq!(read.map(f32::to_bits)[1..], [0.2f32, 8.0].map(f32::to_bits));
         let taken = backend.take(&b).unwrap().as_vec();
-        assert_eq!(taken[4], 8.0, "an operation takes the weight as it is now");
+        assert_eq!(taken[2], 8.0, "an operation takes the weight as it is now");
     }
 
     #[test]
     fn micro_batches_accumulate_and_a_failed_operation_ends_the_recording() {
-        let backend = backend();
-        let w = backend.param::<(Const<3>, Const<2>)>(&numbers(6, 0.1)).unwrap();
-        let b = backend.param::<(Const<3>,)>(&numbers(3, 0.2)).unwrap();
-        let h = numbers(8, 0.5);
+        let backend = exact();
+        let w = backend.param::<(Const<3>, Const<2>)>(&noise(6, 1)).unwrap();
+        let b = backend.param::<(Const<3>,)>(&noise(3, 2)).unwrap();
+        let h = noise(8, 3);
         let support = VocabSupport::without_mask(3, 3);
         let step = |rows: std::ops::Range<usize>, gradients| {
             backend.record(gradients);

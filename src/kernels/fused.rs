@@ -1,7 +1,7 @@
 //! The fused backend: dfdx tensors and tape on the CPU, our operations on them.
 //!
-//! Every method here is a thin typed wrapper: it takes slices of the tensors, calls the operation's `cpu` functions,
-//! and puts a closure on the tape. Activations' gradients live in the tape's own gradients and are taken out when
+//! Every operation is a thin typed wrapper at the end of its `cpu.rs`: it takes slices of the tensors, calls the functions
+//! on slices, and puts a closure on the tape. Activations' gradients live in the tape's gradients and are taken out when
 //! they are consumed, so that each is freed as early as it can be. Weights and their gradients are [ranges of two
 //! vectors](super::flat), the latter beside the tape, across micro-batches.
 
@@ -9,33 +9,29 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 use dfdx::prelude::{
-    Backward as _, Cpu, CpuError, Gradients as TapeGradients, HasShape as _, OwnedTape, PutTape as _,
-    Tape as _, Tensor, TensorFromVec as _,
+    Backward as _, Cpu, CpuError, Gradients as TapeGradients, OwnedTape, PutTape as _, Tape as _, Tensor,
+    TensorFromVec as _,
 };
-use dfdx::shapes::{ConstDim, ConstShape, Shape};
+use dfdx::shapes::{ConstShape, Shape};
 
-use super::attention::cpu::{Heads, Inputs};
-use super::checks::{check_count, check_indices, check_modulation, check_token_rows};
+use super::attention::cpu::Heads;
+use super::checks::check_count;
 use super::flat::{Gradients, Weight, Weights};
-use super::gated_residual::cpu::{Gate, Mask};
 use super::gemm::Precision;
-use super::modulated_norm::cpu::{Modulation, Places};
-use super::profile;
-use super::{Backend, Dropout, HostBackend, Operation, Pattern, ReadoutRequest, Tensors, TokenRows, seam};
-use super::{attention, embed, gated_residual, gather, linear, linear_gelu, modulated_norm, readout, silu};
+use super::{HostBackend, Operation, Tensors, TokenRows, profile, seam};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
-type Grads = TapeGradients<f32, Cpu>;
+pub(super) type Grads = TapeGradients<f32, Cpu>;
 
 /// The fused operations on dfdx's CPU device.
 #[derive(Default)]
 pub struct Fused {
     device: Cpu,
-    precision: Precision,
+    pub(super) precision: Precision,
     weights: Weights,
     recording: RefCell<Option<Recording>>,
     /// Rotary tables by shape; a network has one.
-    heads: RefCell<Vec<Rc<Heads>>>,
+    pub(super) heads: RefCell<Vec<Rc<Heads>>>,
 }
 
 struct Recording {
@@ -43,7 +39,7 @@ struct Recording {
     weights: Rc<RefCell<Gradients>>,
 }
 
-type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
+pub(super) type Matrix<D> = Tensor<(usize, D), f32, Cpu>;
 
 impl Fused {
     /// The backend whose linear layers multiply in that precision, forwards and towards the activations; gradients of
@@ -57,15 +53,21 @@ impl Fused {
     }
 
     /// A tensor of these values.
-    fn tensor<S: Shape>(&self, shape: S, values: Vec<f32>) -> Result<Tensor<S, f32, Cpu>> {
+    pub(super) fn tensor<S: Shape>(&self, shape: S, values: Vec<f32>) -> Result<Tensor<S, f32, Cpu>> {
         let count = values.len();
         self.device
             .try_tensor_from_vec(values, shape)
             .wrap(Kind::Internal, || format!("{count} values for shape {shape:?}"))
     }
 
-    fn is_recording(&self) -> bool {
+    pub(super) fn is_recording(&self) -> bool {
         self.recording.borrow().is_some()
+    }
+
+    /// The gradients of the weights while recording, for an operation that computes them in its forward pass.
+    pub(super) fn recorded(&self) -> Option<Rc<RefCell<Gradients>>> {
+        let recording = self.recording.borrow();
+        recording.as_ref().map(|recording| Rc::clone(&recording.weights))
     }
 
     /// Puts an operation's gradient on the tape: a function of the activations' and of the weights' gradients.
@@ -79,7 +81,7 @@ impl Fused {
     }
 
     /// Records y = f(x) · …: `Fused::push` with the common beginning, taking dy out.
-    fn push_from<S: Shape>(
+    pub(super) fn push_from<S: Shape>(
         &self,
         operation: Operation,
         y: &Tensor<S, f32, Cpu>,
@@ -92,37 +94,24 @@ impl Fused {
             gradient(&mut dy, activations, weights)
         });
     }
-
-    fn heads(&self, length: usize, count: usize, width: usize) -> Rc<Heads> {
-        let mut known = self.heads.borrow_mut();
-        let found = known
-            .iter()
-            .find(|heads| (heads.length, heads.count, heads.width) == (length, count, width));
-        if let Some(heads) = found {
-            return Rc::clone(heads);
-        }
-        let heads = Rc::new(Heads::new(length, count, width));
-        known.push(Rc::clone(&heads));
-        heads
-    }
 }
 
 /// The token rows of an activation, as a closure on the tape keeps them.
 #[derive(Clone)]
-struct KeptRows {
+pub(super) struct KeptRows {
     length: usize,
     listed: Option<Rc<[u32]>>,
 }
 
 impl KeptRows {
-    fn of(rows: TokenRows) -> Self {
+    pub(super) fn of(rows: TokenRows) -> Self {
         Self {
             length: rows.length,
             listed: rows.listed.map(Rc::from),
         }
     }
 
-    fn view(&self) -> TokenRows<'_> {
+    pub(super) fn view(&self) -> TokenRows<'_> {
         TokenRows {
             length: self.length,
             listed: self.listed.as_deref(),
@@ -197,378 +186,6 @@ impl Tensors for Fused {
     }
 }
 
-impl Backend for Fused {
-    fn embed<V: ConstDim, D: ConstDim>(
-        &self,
-        table: &Self::Param<(V, D)>,
-        tokens: &Rc<[u32]>,
-    ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Operation::Embed);
-        check_indices("token", tokens, V::SIZE)?;
-        let mut y = seam::zeros(tokens.len() * D::SIZE)?;
-        embed::cpu::forward(&table.values(), tokens, D::SIZE, &mut y);
-        let y = self.tensor((tokens.len(), D::default()), y)?;
-        if self.is_recording() {
-            let (table, tokens) = (table.clone(), Rc::clone(tokens));
-            self.push_from(Operation::Embed, &y, move |dy, _, weights| {
-                embed::cpu::backward(dy, &tokens, D::SIZE, weights.of(&table));
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn linear<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Matrix<I>,
-        w: &Self::Param<(O, I)>,
-        b: Option<&Self::Param<(O,)>>,
-    ) -> Result<Matrix<O>> {
-        let _timer = profile::forward(Operation::Linear);
-        let rows = x.shape().0;
-        let mut y = seam::zeros(rows * O::SIZE)?;
-        let precision = self.precision;
-        linear::cpu::forward(
-            precision,
-            seam::slice(x),
-            &w.values(),
-            b.map(Weight::values).as_deref(),
-            I::SIZE,
-            &mut y,
-        );
-        let y = self.tensor((rows, O::default()), y)?;
-        if self.is_recording() {
-            let (x, w, b) = (x.clone(), w.clone(), b.cloned());
-            self.push_from(Operation::Linear, &y, move |dy, activations, weights| {
-                linear_backward(precision, dy, &x, &w, b.as_ref(), activations, weights)
-            });
-        }
-        Ok(y)
-    }
-
-    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
-        &self,
-        x: &Matrix<I>,
-        w: &Self::Param<(O, I)>,
-        first: usize,
-    ) -> Result<Matrix<P>> {
-        let _timer = profile::forward(Operation::Linear);
-        if first + P::SIZE > O::SIZE {
-            return Err(Error::internal(format!(
-                "outputs {first} and {} more of {}",
-                P::SIZE,
-                O::SIZE
-            )));
-        }
-        let rows = x.shape().0;
-        let part = first * I::SIZE..(first + P::SIZE) * I::SIZE;
-        let mut y = seam::zeros(rows * P::SIZE)?;
-        let precision = self.precision;
-        linear::cpu::forward(
-            precision,
-            seam::slice(x),
-            &w.values()[part.clone()],
-            None,
-            I::SIZE,
-            &mut y,
-        );
-        let y = self.tensor((rows, P::default()), y)?;
-        if self.is_recording() {
-            let (x, w) = (x.clone(), w.clone());
-            self.push_from(Operation::Linear, &y, move |dy, activations, weights| {
-                let dw = &mut weights.of(&w)[part.clone()];
-                linear::cpu::weight_gradient(dy, seam::slice(&x), I::SIZE, P::SIZE, dw);
-                let dx = activations.get_or_alloc_mut(&x)?;
-                linear::cpu::input_gradient(precision, dy, &w.values()[part], I::SIZE, P::SIZE, dx);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn linear_gelu<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Matrix<I>,
-        w: &Self::Param<(O, I)>,
-        b: &Self::Param<(O,)>,
-    ) -> Result<Matrix<O>> {
-        let _timer = profile::forward(Operation::LinearGelu);
-        let rows = x.shape().0;
-        let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
-        let precision = self.precision;
-        linear_gelu::cpu::forward(
-            precision,
-            seam::slice(x),
-            &w.values(),
-            &b.values(),
-            I::SIZE,
-            &mut u,
-            &mut y,
-        );
-        let y = self.tensor((rows, O::default()), y)?;
-        if self.is_recording() {
-            let (x, w, b) = (x.clone(), w.clone(), b.clone());
-            self.push_from(Operation::LinearGelu, &y, move |dy, activations, weights| {
-                linear_gelu::cpu::activation_gradient(&u, dy);
-                drop(u);
-                linear_backward(precision, dy, &x, &w, Some(&b), activations, weights)
-            });
-        }
-        Ok(y)
-    }
-
-    fn silu<N: ConstDim>(&self, x: &Matrix<N>) -> Result<Matrix<N>> {
-        let _timer = profile::forward(Operation::Silu);
-        let mut y = seam::zeros(x.shape().0 * N::SIZE)?;
-        silu::cpu::forward(&mut y, seam::slice(x));
-        let y = self.tensor(*x.shape(), y)?;
-        if self.is_recording() {
-            let x = x.clone();
-            self.push_from(Operation::Silu, &y, move |dy, activations, _| {
-                silu::cpu::backward(seam::slice(&x), dy);
-                add(activations.get_or_alloc_mut(&x)?, dy);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn modulated_norm<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Matrix<D>,
-        weight: &Self::Param<(D,)>,
-        modulation: &Matrix<M>,
-        shift: usize,
-        scale: usize,
-        rows: TokenRows<'_>,
-    ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Operation::ModulatedNorm);
-        let (count, shared) = (x.shape().0, modulation.shape().0);
-        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
-        let mut y = seam::zeros(count * D::SIZE)?;
-        let mut statistics = vec![[0.0; 2]; count];
-        let places = Places {
-            columns: M::SIZE,
-            shift: shift * D::SIZE,
-            scale: scale * D::SIZE,
-        };
-        let view = Modulation {
-            values: seam::slice(modulation),
-            places,
-            rows,
-        };
-        modulated_norm::cpu::forward(seam::slice(x), &weight.values(), view, &mut y, &mut statistics);
-        let y = self.tensor(*x.shape(), y)?;
-        if self.is_recording() {
-            let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
-            let rows = KeptRows::of(rows);
-            self.push_from(Operation::ModulatedNorm, &y, move |dy, activations, weights| {
-                let (values, weight_values) = (seam::slice(&x), &*weight.values());
-                let view = Modulation {
-                    values: seam::slice(&modulation),
-                    places,
-                    rows: rows.view(),
-                };
-                let dmodulation = activations.get_or_alloc_mut(&modulation)?;
-                let dweight = weights.of(&weight);
-                modulated_norm::cpu::parameter_gradients(
-                    dy,
-                    values,
-                    weight_values,
-                    view,
-                    &statistics,
-                    dweight,
-                    dmodulation,
-                );
-                let dx = activations.get_or_alloc_mut(&x)?;
-                modulated_norm::cpu::input_gradient(dy, values, weight_values, view, &statistics, dx);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn attention<D: ConstDim, D2: ConstDim>(
-        &self,
-        q: &Matrix<D>,
-        kv: &Matrix<D2>,
-        heads: usize,
-        rows: TokenRows<'_>,
-        pattern: Pattern,
-    ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Operation::Attention);
-        let (queries, keys, length) = (q.shape().0, kv.shape().0, rows.length);
-        if heads == 0
-            || !D::SIZE.is_multiple_of(2 * heads)
-            || D2::SIZE != 2 * D::SIZE
-            || length == 0
-            || !keys.is_multiple_of(length)
-        {
-            return Err(Error::internal(format!(
-                "attention over rows of {length} with {heads} heads on {keys}x{} to width {}",
-                D2::SIZE,
-                D::SIZE
-            )));
-        }
-        check_token_rows(rows, queries, keys / length)?;
-        pattern.check()?;
-        let heads = self.heads(length, heads, D::SIZE / heads);
-        let mut y = seam::zeros(queries * D::SIZE)?;
-        let mut denominators = seam::zeros(queries * heads.count)?;
-        let inputs = Inputs {
-            q: seam::slice(q),
-            kv: seam::slice(kv),
-            rows,
-            pattern,
-        };
-        attention::cpu::forward(inputs, &heads, &mut y, &mut denominators);
-        let y = self.tensor(*q.shape(), y)?;
-        if self.is_recording() {
-            let (q, kv, y_again, rows) = (q.clone(), kv.clone(), y.clone(), KeptRows::of(rows));
-            self.push_from(Operation::Attention, &y, move |dy, activations, _| {
-                // Taken out and put back, to have both gradients at once.
-                let mut dq = std::mem::take(&mut **activations.get_or_alloc_mut(&q)?);
-                let dkv = activations.get_or_alloc_mut(&kv)?;
-                let inputs = Inputs {
-                    q: seam::slice(&q),
-                    kv: seam::slice(&kv),
-                    rows: rows.view(),
-                    pattern,
-                };
-                let y = seam::slice(&y_again);
-                attention::cpu::backward(dy, inputs, y, &denominators, &heads, &mut dq, dkv);
-                **activations.get_or_alloc_mut(&q)? = dq;
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn gated_residual<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Matrix<D>,
-        branch: &Matrix<D>,
-        modulation: &Matrix<M>,
-        gate: usize,
-        dropout: Option<(Dropout, u32)>,
-        rows: TokenRows<'_>,
-    ) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Operation::GatedResidual);
-        let (count, shared) = (x.shape().0, modulation.shape().0);
-        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[gate])?;
-        if branch.shape().0 != count {
-            return Err(Error::internal(format!(
-                "a branch of {} rows for {count}",
-                branch.shape().0
-            )));
-        }
-        let mask = dropout.map(|(dropout, site)| Mask::new(&dropout, site));
-        let width = D::SIZE;
-        let place = (M::SIZE, gate * width);
-        let gate = Gate {
-            modulation: seam::slice(modulation),
-            place,
-            width,
-            rows,
-            mask,
-        };
-        let mut y = seam::zeros(count * D::SIZE)?;
-        gated_residual::cpu::forward(seam::slice(x), seam::slice(branch), gate, &mut y);
-        let y = self.tensor(*x.shape(), y)?;
-        if self.is_recording() {
-            let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
-            let rows = KeptRows::of(rows);
-            self.push_from(Operation::GatedResidual, &y, move |dy, activations, _| {
-                let gate = Gate {
-                    modulation: seam::slice(&modulation),
-                    place,
-                    width,
-                    rows: rows.view(),
-                    mask,
-                };
-                // Taken out and put back, to have both gradients at once.
-                let mut dmodulation = std::mem::take(&mut **activations.get_or_alloc_mut(&modulation)?);
-                let dbranch = activations.get_or_alloc_mut(&branch)?;
-                gated_residual::cpu::backward(dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
-                **activations.get_or_alloc_mut(&modulation)? = dmodulation;
-                add(activations.get_or_alloc_mut(&x)?, dy);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn gather<D: ConstDim>(&self, x: &Matrix<D>, rows: &[u32]) -> Result<Matrix<D>> {
-        let _timer = profile::forward(Operation::Gather);
-        check_indices("row", rows, x.shape().0)?;
-        let mut y = seam::zeros(rows.len() * D::SIZE)?;
-        gather::cpu::forward(seam::slice(x), rows, D::SIZE, &mut y);
-        let y = self.tensor((rows.len(), D::default()), y)?;
-        if self.is_recording() {
-            let (x, rows) = (x.ghost(), rows.to_vec());
-            self.push_from(Operation::Gather, &y, move |dy, activations, _| {
-                gather::cpu::backward(dy, &rows, D::SIZE, activations.get_or_alloc_mut(&x)?);
-                Ok(())
-            });
-        }
-        Ok(y)
-    }
-
-    fn readout<V: ConstDim, D: ConstDim>(
-        &self,
-        h: &Matrix<D>,
-        w: &Self::Param<(V, D)>,
-        b: &Self::Param<(V,)>,
-        readout: &ReadoutRequest<'_>,
-    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
-        let _timer = profile::forward(Operation::Readout);
-        let count = h.shape().0;
-        readout.check(count, V::SIZE)?;
-        let mut losses = seam::zeros(count)?;
-        let (values, w_values, b_values) = (seam::slice(h), &*w.values(), &*b.values());
-        let recorded = self
-            .recording
-            .borrow()
-            .as_ref()
-            .map(|recording| Rc::clone(&recording.weights));
-        let mut dh = Vec::new();
-        if let Some(gradients) = &recorded {
-            let mut gradients = gradients.borrow_mut();
-            dh = seam::zeros(values.len())?;
-            let [dw, db] = gradients.of_both(w, b)?;
-            readout::cpu::forward_backward(
-                self.precision,
-                values,
-                w_values,
-                b_values,
-                readout,
-                &mut losses,
-                &mut dh,
-                dw,
-                db,
-            );
-        } else {
-            readout::cpu::forward(values, w_values, b_values, readout, &mut losses);
-        }
-        // Summed in f64: the loss of a large batch keeps its last digits.
-        let total: f64 = losses
-            .iter()
-            .zip(readout.weights)
-            .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
-            .sum();
-        let loss = self.tensor((), vec![total as f32])?;
-        if recorded.is_some() {
-            let h = h.ghost();
-            self.push_from(Operation::Readout, &loss, move |dloss, activations, _| {
-                debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
-                add(activations.get_or_alloc_mut(&h)?, &dh);
-                Ok(())
-            });
-        }
-        Ok((loss, self.tensor((count,), losses)?))
-    }
-}
-
 impl HostBackend for Fused {
     fn reserve(&self, count: usize) -> Result<()> {
         self.weights.reserve(count)
@@ -591,7 +208,7 @@ impl HostBackend for Fused {
 }
 
 /// into += from.
-fn add(into: &mut [f32], from: &[f32]) {
+pub(super) fn add(into: &mut [f32], from: &[f32]) {
     super::rows::zip(
         into,
         from,
@@ -600,38 +217,17 @@ fn add(into: &mut [f32], from: &[f32]) {
     );
 }
 
-/// The gradients of y = x · wᵀ + b.
-fn linear_backward<I: ConstDim, O: ConstDim>(
-    precision: Precision,
-    dy: &[f32],
-    x: &Matrix<I>,
-    w: &Weight<(O, I)>,
-    b: Option<&Weight<(O,)>>,
-    activations: &mut Grads,
-    weights: &mut Gradients,
-) -> Result<(), CpuError> {
-    if let Some(b) = b {
-        linear::cpu::bias_gradient(dy, weights.of(b));
-    }
-    linear::cpu::weight_gradient(dy, seam::slice(x), I::SIZE, O::SIZE, weights.of(w));
-    linear::cpu::input_gradient(
-        precision,
-        dy,
-        &w.values(),
-        I::SIZE,
-        O::SIZE,
-        activations.get_or_alloc_mut(x)?,
-    );
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use dfdx::shapes::Const;
 
     use super::*;
     use crate::kernels::testing::{gradient, noise, on_threads, weight};
-    use crate::kernels::{Constants, Loss, VocabSupport};
+    use crate::kernels::{
+        Attention as _, Constants, Dropout, Embed as _, GatedResidual as _, Gather as _, Linear as _,
+        LinearGelu as _, Loss, ModulatedNorm as _, Pattern, Readout as _, ReadoutRequest, Silu as _,
+        VocabSupport,
+    };
     use crate::rng::{Random, Stream};
 
     const LENGTH: usize = 8;

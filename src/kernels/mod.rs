@@ -35,60 +35,94 @@ pub use flat::{Gradients, Weight};
 pub use fused::Fused;
 pub use readout::{Constants, Loss, ReadoutRequest};
 
-use dfdx::shapes::{ConstDim, ConstShape, Shape};
+use dfdx::shapes::{ConstShape, Shape};
 
 use crate::error::Result;
 use crate::rng::Random;
 use cuda::driver::Kernels;
 
-/// Declares the operations, each by its folder, which holds its kernels in `<folder>.cu`.
+/// Declares the operations. Each has a folder, which holds its kernels in `<folder>.cu`. Those of a backend also have a trait
+/// there, which every backend implements.
 macro_rules! operations {
-    ($($folder:ident: $Operation:ident,)*) => {
-        /// The operations that have kernels.
+    (
+        backend { $($folder:ident: $Operation:ident,)* }
+        others { $($other:ident: $Other:ident,)* }
+    ) => {
+        $(pub use $folder::$Operation;)*
+
+        /// What the network needs from a machine: [`Tensors`] and the operations on them. Everything that takes part in
+        /// differentiation goes through here.
+        ///
+        /// Micro-batches cannot show in a weight's gradient only if nothing is summed over a micro-batch before it reaches
+        /// the weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same
+        /// σ; a conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
+        ///
+        /// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: each row of the batch, by
+        /// [`TokenRows`], uses its own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
+        pub trait Backend: Tensors $(+ $Operation)* {}
+
+        impl<B: Tensors $(+ $Operation)*> Backend for B {}
+
+        /// The operations that have kernels for a GPU.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Operation {
             $(
                 #[doc = concat!("Its folder is `", stringify!($folder), "`.")]
                 $Operation,
             )*
+            $(
+                #[doc = concat!("Its folder is `", stringify!($other), "`.")]
+                $Other,
+            )*
         }
 
         impl Operation {
             /// Every operation.
-            pub const ALL: [Self; [$(stringify!($folder)),*].len()] = [$(Self::$Operation),*];
+            pub const ALL: [Self; [$(stringify!($folder),)* $(stringify!($other),)*].len()] =
+                [$(Self::$Operation,)* $(Self::$Other,)*];
 
             /// The name of its folder: `linear_gelu`.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                self.kernels().name
+                match self {
+                    $(Self::$Operation => stringify!($folder),)*
+                    $(Self::$Other => stringify!($other),)*
+                }
             }
 
             /// Its kernels for a GPU.
             #[must_use]
             pub const fn kernels(self) -> Kernels {
-                match self {
-                    $(Self::$Operation => Kernels {
-                        name: stringify!($folder),
-                        source: include_str!(concat!(stringify!($folder), "/", stringify!($folder), ".cu")),
-                    },)*
-                }
+                let source = match self {
+                    $(Self::$Operation => {
+                        include_str!(concat!(stringify!($folder), "/", stringify!($folder), ".cu"))
+                    })*
+                    $(Self::$Other => {
+                        include_str!(concat!(stringify!($other), "/", stringify!($other), ".cu"))
+                    })*
+                };
+                Kernels { name: self.name(), source }
             }
         }
     };
 }
 
 operations! {
-    adamw: AdamW,
-    attention: Attention,
-    categorical: Categorical,
-    embed: Embed,
-    gated_residual: GatedResidual,
-    gather: Gather,
-    linear: Linear,
-    linear_gelu: LinearGelu,
-    modulated_norm: ModulatedNorm,
-    readout: Readout,
-    silu: Silu,
+    backend {
+        attention: Attention,
+        embed: Embed,
+        gated_residual: GatedResidual,
+        gather: Gather,
+        linear: Linear,
+        linear_gelu: LinearGelu,
+        modulated_norm: ModulatedNorm,
+        readout: Readout,
+        silu: Silu,
+    }
+    others {
+        adamw: AdamW,
+        categorical: Categorical,
+    }
 }
 
 /// Dropout whose bits are a function of (seed, step, row, site, element): any backend, any batching, same mask.
@@ -261,112 +295,6 @@ pub trait Tensors: Sized + 'static {
 
     /// Brings tokens to where the network computes.
     fn tokens(&self, tokens: &[u32]) -> Result<Self::Tokens>;
-}
-
-/// What the network needs from a machine: [`Tensors`] and the operations on them. Everything that takes part in
-/// differentiation goes through here.
-///
-/// Micro-batches cannot show in a weight's gradient only if nothing is summed over a micro-batch before it reaches the
-/// weight: in training, condition every row on its own (m = rows of the batch), even if all rows have the same σ; a
-/// conditioning vector shared by the micro-batch (m = 1) is for evaluation and sampling.
-///
-/// A modulation argument has m rows, m = 1 (shared by the batch) or m = B: each row of the batch, by
-/// [`TokenRows`], uses its own. `shift`, `scale` and `gate` are chunk indices: chunk k is columns kD..(k+1)D.
-///
-/// # Errors
-/// Every operation fails when memory runs out, with [`crate::error::Kind::Environment`].
-#[expect(clippy::missing_errors_doc, reason = "stated once, above")]
-pub trait Backend: Tensors {
-    /// y(R, D) = table(V, D)[tokens].
-    fn embed<V: ConstDim, D: ConstDim>(
-        &self,
-        table: &Self::Param<(V, D)>,
-        tokens: &Self::Tokens,
-    ) -> Result<Self::Act<(usize, D)>>;
-
-    /// y(R, O) = x(R, I) · w(O, I)ᵀ + b(O).
-    fn linear<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        b: Option<&Self::Param<(O,)>>,
-    ) -> Result<Self::Act<(usize, O)>>;
-
-    /// y(R, P) = x(R, I) · w[first..first + P]ᵀ: some outputs of a linear layer without bias.
-    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        first: usize,
-    ) -> Result<Self::Act<(usize, P)>>;
-
-    /// y = gelu(x · wᵀ + b), the tanh form: ½u(1 + tanh(√(2/π)(u + 0.044715u³))).
-    fn linear_gelu<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, I)>,
-        w: &Self::Param<(O, I)>,
-        b: &Self::Param<(O,)>,
-    ) -> Result<Self::Act<(usize, O)>>;
-
-    /// y = x · sigmoid(x).
-    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>>;
-
-    /// y = LN(x) · weight · (1 + scale) + shift; LN over D without bias, ε = 1e-5.
-    fn modulated_norm<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, D)>,
-        weight: &Self::Param<(D,)>,
-        modulation: &Self::Act<(usize, M)>,
-        shift: usize,
-        scale: usize,
-        rows: TokenRows<'_>,
-    ) -> Result<Self::Act<(usize, D)>>;
-
-    /// Attention with rotary positions, per row of L tokens and per head: y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v, over the
-    /// keys that `pattern` lets a query attend to. Columns of `kv` (R, 2D) are [k | v]; they and q are split into `heads`.
-    /// There are queries for the token rows of `rows` alone, keys and values for all.
-    /// Rotary: base 10000 over the two halves of each head, angle of pair j at position l is l · 10000^(−2j/(D/H)).
-    fn attention<D: ConstDim, D2: ConstDim>(
-        &self,
-        q: &Self::Act<(usize, D)>,
-        kv: &Self::Act<(usize, D2)>,
-        heads: usize,
-        rows: TokenRows<'_>,
-        pattern: Pattern,
-    ) -> Result<Self::Act<(usize, D)>>;
-
-    /// y = x + gate · dropout(branch). `site` numbers the network's dropouts.
-    fn gated_residual<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Self::Act<(usize, D)>,
-        branch: &Self::Act<(usize, D)>,
-        modulation: &Self::Act<(usize, M)>,
-        gate: usize,
-        dropout: Option<(Dropout, u32)>,
-        rows: TokenRows<'_>,
-    ) -> Result<Self::Act<(usize, D)>>;
-
-    /// y(n, D) = x(R, D)[rows]; `rows` may repeat: the gradient adds up.
-    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>>;
-
-    /// The output layer and a loss in one pass, never storing all of (n, V): with logits = h · wᵀ + b over the readout's
-    /// support, the loss of each position is a function of their log-sum-exp, the target's logit and the mask's logit
-    /// ([`readout`] states it). Returns the scalar Σ_i weights_i · loss_i for [`Tensors::backward`], and the loss of each
-    /// position, in nats; a constant.
-    ///
-    /// The scalar is the end of the tape: it goes into [`Tensors::backward`] and nowhere else, so a backend may compute
-    /// gradients right here.
-    #[expect(
-        clippy::type_complexity,
-        reason = "a scalar and a vector: named, they would be less clear"
-    )]
-    fn readout<V: ConstDim, D: ConstDim>(
-        &self,
-        h: &Self::Act<(usize, D)>,
-        w: &Self::Param<(V, D)>,
-        b: &Self::Param<(V,)>,
-        readout: &ReadoutRequest<'_>,
-    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
 }
 
 /// A backend whose weights lie on the host, end to end in the order in which they were made.

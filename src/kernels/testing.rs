@@ -38,6 +38,27 @@ pub trait Case {
     fn run<B: Backend>(&self, backend: &B) -> Result<Results>;
 }
 
+/// The reference.
+pub type Exact = Composite<f64, dfdx::tensor::Cpu>;
+
+/// The reference on the CPU.
+pub fn exact() -> Exact {
+    Composite::new(dfdx::tensor::Cpu::default())
+}
+
+/// Numbers of the reference are those that were computed by hand.
+#[track_caller]
+pub fn assert_close(found: &[f64], expected: &[f64]) {
+    assert_eq!(found.len(), expected.len());
+    for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
+        // 1e-12: both sides are f64 over a few dozen terms of order one.
+        assert!(
+            (found - expected).abs() < 1e-12,
+            "element {i}: {found} where {expected} belongs"
+        );
+    }
+}
+
 /// A weight of noise.
 pub fn weight<B: Backend, S: ConstShape>(backend: &B, scale: f32, seed: u64) -> Result<B::Param<S>> {
     let values: Vec<f32> = noise(S::NUMEL, seed).into_iter().map(|x| x * scale).collect();
@@ -100,11 +121,7 @@ const BF16: f64 = 0.03;
 /// by `tolerance` times the reference's largest element, in bf16 by [`BF16`] times.
 #[track_caller]
 pub fn compare(case: &impl Case, tolerance: f64) {
-    let reference = case
-        .run(&Composite::<f64, dfdx::tensor::Cpu>::new(
-            dfdx::tensor::Cpu::default(),
-        ))
-        .expect("composite");
+    let reference = case.run(&exact()).expect("composite");
     agree(
         "fused",
         &case.run(&Fused::default()).expect("fused"),

@@ -8,10 +8,10 @@ use super::footprint::Workload;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};
 use crate::error::Result;
 use crate::kernels::VocabSupport;
+use crate::kernels::adamw::cuda::Optimizer;
 use crate::kernels::adamw::{AdamW, Moments, Update};
 use crate::kernels::cuda::driver::Ticket;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::Optimizer;
 use crate::kernels::cuda::{Cuda, Gradients, Taken};
 use crate::shapes::Backbone;
 

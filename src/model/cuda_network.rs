@@ -12,12 +12,12 @@ use super::dit::{Arch, Dit, WithArch, parameters, with_arch};
 use super::footprint::Workload;
 use super::{Action, Arena, Batch, Chain, CudaLearner, Learner, Network, Parameter, Request, Timed, total};
 use crate::error::{Error, Result};
-use crate::kernels::categorical::Draw;
+use crate::kernels::adamw::cuda::Optimizer;
 use crate::kernels::categorical::cuda::{Destination, Positions};
+use crate::kernels::categorical::{self, Draw};
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::planning::Planning;
-use crate::kernels::cuda::update::Optimizer;
-use crate::kernels::cuda::{self, Cuda, Gradients, Taken, room};
+use crate::kernels::cuda::{Cuda, Gradients, Taken, room};
 use crate::kernels::gemm::Precision;
 use crate::kernels::{Constants, Dropout, Loss, Pattern, Tensors as _, VocabSupport};
 use crate::rng::{Random, Stream};
@@ -244,7 +244,7 @@ impl<A: Arch> Network for CudaNetwork<A> {
             )));
         }
         Ok(Box::new(DeviceChain {
-            tokens: cuda::Chain::new(&self.cuda, tokens),
+            tokens: categorical::cuda::Chain::new(&self.cuda, tokens),
             count: tokens.len() / A::SHAPE.length,
             network: self,
         }))
@@ -266,7 +266,7 @@ impl<A: Arch> Network for CudaNetwork<A> {
 /// A chain on the device, beside the network.
 struct DeviceChain<'a, A: Arch> {
     network: &'a CudaNetwork<A>,
-    tokens: cuda::Chain,
+    tokens: categorical::cuda::Chain,
     /// Rows.
     count: usize,
 }

@@ -8,7 +8,7 @@ use super::*;
 use crate::kernels::adamw::Moments;
 use crate::kernels::composite::{Accumulated, Composite};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{Backend as _, Fused, Tensors as _};
+use crate::kernels::{Embed as _, Fused, Gather as _, Tensors as _};
 use crate::rng::{Random, Stream};
 use crate::shapes::SHAPES;
 

@@ -18,6 +18,7 @@
 //! written once, four other numbers read and written; and two bytes more for a copy in bf16.
 
 pub mod cpu;
+pub mod cuda;
 
 /// The constants of AdamW.
 #[derive(Clone, Copy, Debug, PartialEq)]

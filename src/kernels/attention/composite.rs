@@ -2,11 +2,11 @@
 //! do not attend are made too small to count.
 
 use dfdx::prelude::{
-    Axes3, Axis, BroadcastTo as _, Device, GatherTo as _, HasShape as _, OwnedTape, PermuteTo as _,
+    Axes3, Axis, BroadcastTo as _, ConstDim, Device, GatherTo as _, HasShape as _, OwnedTape, PermuteTo as _,
     PutTape as _, ReshapeTo as _, SplitTape as _, TryAdd as _, TryMatMul as _, TryMul as _, TrySub as _,
 };
 
-use super::{Pattern, ROTARY_BASE};
+use super::{Attention, Pattern, ROTARY_BASE};
 use crate::error::{Error, Result};
 use crate::kernels::TokenRows;
 use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number, Traced, TracedMatrix};
@@ -20,9 +20,22 @@ fn attends(pattern: Pattern, l: usize, key: usize) -> bool {
     }
 }
 
+impl<E: Number, Dev: Device<E>> Attention for Composite<E, Dev> {
+    fn attention<D: ConstDim, D2: ConstDim>(
+        &self,
+        q: &Self::Act<(usize, D)>,
+        kv: &Self::Act<(usize, D2)>,
+        heads: usize,
+        rows: TokenRows<'_>,
+        pattern: Pattern,
+    ) -> Result<Self::Act<(usize, D)>> {
+        Self::typed(self.attention_rows(Self::matrix(q), &Self::matrix(kv), heads, rows, pattern)?)
+    }
+}
+
 impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     /// y (n, D) of the queries of `rows`.
-    pub(in crate::kernels) fn attention_rows(
+    fn attention_rows(
         &self,
         q: Matrix<E, Dev>,
         kv: &Matrix<E, Dev>,
@@ -154,7 +167,7 @@ mod tests {
 
     use super::*;
     use crate::kernels::testing::noise;
-    use crate::kernels::{Backend as _, Tensors as _};
+    use crate::kernels::{Gather as _, Tensors as _};
 
     /// Attention as loops over scalars, straight from the contract: [q | k | v] in columns, one row of the batch after the
     /// other, and the first key that each position does not attend to.

@@ -1,11 +1,18 @@
 //! One task per (row of the batch, head); its matrices live in the thread's scratch memory.
 
+use std::rc::Rc;
+
+use dfdx::prelude::HasShape as _;
+use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
-use super::ROTARY_BASE;
+use super::{Attention, ROTARY_BASE};
+use crate::error::{Error, Result};
+use crate::kernels::checks::check_token_rows;
+use crate::kernels::fused::{Fused, KeptRows, Matrix};
 use crate::kernels::gemm::{Packed, STRIDE, Start, View, in_place_size, product_packed, product_serial};
 use crate::kernels::seam::Tile;
-use crate::kernels::{Pattern, TokenRows, lanes, math, scratch, simd};
+use crate::kernels::{Operation, Pattern, TokenRows, lanes, math, profile, scratch, seam, simd};
 
 /// Query rows whose scores are in the cache together.
 const QUERIES: usize = 128;
@@ -430,4 +437,78 @@ pub fn backward(
                 );
             });
         });
+}
+
+impl Fused {
+    /// The heads of that shape; a network has one.
+    fn heads(&self, length: usize, count: usize, width: usize) -> Rc<Heads> {
+        let mut known = self.heads.borrow_mut();
+        let found = known
+            .iter()
+            .find(|heads| (heads.length, heads.count, heads.width) == (length, count, width));
+        if let Some(heads) = found {
+            return Rc::clone(heads);
+        }
+        let heads = Rc::new(Heads::new(length, count, width));
+        known.push(Rc::clone(&heads));
+        heads
+    }
+}
+
+impl Attention for Fused {
+    fn attention<D: ConstDim, D2: ConstDim>(
+        &self,
+        q: &Matrix<D>,
+        kv: &Matrix<D2>,
+        heads: usize,
+        rows: TokenRows<'_>,
+        pattern: Pattern,
+    ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Operation::Attention);
+        let (queries, keys, length) = (q.shape().0, kv.shape().0, rows.length);
+        if heads == 0
+            || !D::SIZE.is_multiple_of(2 * heads)
+            || D2::SIZE != 2 * D::SIZE
+            || length == 0
+            || !keys.is_multiple_of(length)
+        {
+            return Err(Error::internal(format!(
+                "attention over rows of {length} with {heads} heads on {keys}x{} to width {}",
+                D2::SIZE,
+                D::SIZE
+            )));
+        }
+        check_token_rows(rows, queries, keys / length)?;
+        pattern.check()?;
+        let heads = self.heads(length, heads, D::SIZE / heads);
+        let mut y = seam::zeros(queries * D::SIZE)?;
+        let mut denominators = seam::zeros(queries * heads.count)?;
+        let inputs = Inputs {
+            q: seam::slice(q),
+            kv: seam::slice(kv),
+            rows,
+            pattern,
+        };
+        forward(inputs, &heads, &mut y, &mut denominators);
+        let y = self.tensor(*q.shape(), y)?;
+        if self.is_recording() {
+            let (q, kv, y_again, rows) = (q.clone(), kv.clone(), y.clone(), KeptRows::of(rows));
+            self.push_from(Operation::Attention, &y, move |dy, activations, _| {
+                // Taken out and put back, to have both gradients at once.
+                let mut dq = std::mem::take(&mut **activations.get_or_alloc_mut(&q)?);
+                let dkv = activations.get_or_alloc_mut(&kv)?;
+                let inputs = Inputs {
+                    q: seam::slice(&q),
+                    kv: seam::slice(&kv),
+                    rows: rows.view(),
+                    pattern,
+                };
+                let y = seam::slice(&y_again);
+                backward(dy, inputs, y, &denominators, &heads, &mut dq, dkv);
+                **activations.get_or_alloc_mut(&q)? = dq;
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
 }

@@ -2,18 +2,34 @@
 
 use std::rc::Rc;
 
-use super::ROTARY_BASE;
+use dfdx::shapes::ConstDim;
+
+use super::{Attention, ROTARY_BASE};
 use crate::error::{Error, Result};
 use crate::kernels::cuda::driver::{Argument, DType, Value};
-use crate::kernels::cuda::operations::{THREADS, number};
+use crate::kernels::cuda::launch::{THREADS, number};
 use crate::kernels::cuda::weights::Allocation;
-use crate::kernels::cuda::{Buffer, Cuda, Matrix, narrowed};
+use crate::kernels::cuda::{Act, Buffer, Cuda, Matrix, narrowed};
 use crate::kernels::{Operation, Pattern, TokenRows};
 
 /// Queries and keys of a tile of attention; its warps have 16 rows each.
 const TILE: usize = 64;
 /// Elements by which attention's tiles are wider than what they hold.
 const PADDING: usize = 8;
+
+impl Attention for Cuda {
+    fn attention<D: ConstDim, D2: ConstDim>(
+        &self,
+        q: &Act<(usize, D)>,
+        kv: &Act<(usize, D2)>,
+        heads: usize,
+        rows: TokenRows<'_>,
+        pattern: Pattern,
+    ) -> Result<Act<(usize, D)>> {
+        self.attention_rows(&q.matrix, &kv.matrix, heads, rows, pattern)
+            .map(Self::act)
+    }
+}
 
 impl Cuda {
     /// cos and sin of each pair's angle at each position: (L, W / 2, 2), computed in f64.
@@ -35,7 +51,7 @@ impl Cuda {
         Ok(table)
     }
 
-    pub(in crate::kernels) fn attention_rows(
+    fn attention_rows(
         &self,
         q: &Matrix,
         kv: &Matrix,

@@ -22,20 +22,43 @@
 //! Kept: q, kv, y and the logarithm λ of each softmax's denominator. P = exp(S − λ) is computed again in blocks of
 //! query rows, so that scores never leave the cache.
 
-pub(super) mod composite;
-pub mod cpu;
+mod composite;
+pub(super) mod cpu;
 mod cuda;
 mod pattern;
 
+use dfdx::shapes::ConstDim;
+
+use super::{Tensors, TokenRows};
+use crate::error::Result;
 pub use pattern::Pattern;
 
 /// Base of the rotary angles (Su et al., arXiv 2104.09864).
 const ROTARY_BASE: f64 = 10_000.0;
 
+/// Rotary, scores, softmax, values.
+pub trait Attention: Tensors {
+    /// Attention with rotary positions, per row of L tokens and per head: y = softmax(rot(q) rot(k)ᵀ / √(D/H)) v, over the
+    /// keys that `pattern` lets a query attend to. Columns of `kv` (R, 2D) are [k | v]; they and q are split into `heads`.
+    /// There are queries for the token rows of `rows` alone, keys and values for all.
+    ///
+    /// # Errors
+    /// The shapes, heads or rows do not fit each other; memory runs out.
+    fn attention<D: ConstDim, D2: ConstDim>(
+        &self,
+        q: &Self::Act<(usize, D)>,
+        kv: &Self::Act<(usize, D2)>,
+        heads: usize,
+        rows: TokenRows<'_>,
+        pattern: Pattern,
+    ) -> Result<Self::Act<(usize, D)>>;
+}
+
 #[cfg(test)]
 mod tests {
     use dfdx::shapes::Const;
 
+    use super::Attention as _;
     use crate::error::Result;
     use crate::kernels::testing::{
         Case, Results, bits, compare, descend, gradient, look_up, same_on_any_threads, table,

@@ -7,7 +7,7 @@ use dfdx::shapes::ConstDim;
 use super::{Confidence, Draw, not_finite};
 use crate::error::{Error, Result};
 use crate::kernels::cuda::driver::{Argument, Command, DType};
-use crate::kernels::cuda::operations::{THREADS, number};
+use crate::kernels::cuda::launch::{THREADS, number};
 use crate::kernels::cuda::weights::ROWS;
 use crate::kernels::cuda::{Act, Buffer, Cuda, Param, Tokens};
 use crate::kernels::{Operation, VocabSupport};

@@ -70,12 +70,12 @@ fn not_finite() -> Error {
 mod tests {
     use dfdx::shapes::Const;
 
-    use super::cuda::{Destination, Positions};
+    use super::cuda::{Chain, Destination, Positions};
     use super::{Confidence, Draw, cpu};
     use crate::kernels::cuda::driver::DType;
-    use crate::kernels::cuda::{Chain, Cuda, emulated::Emulated};
+    use crate::kernels::cuda::{Cuda, emulated::Emulated};
     use crate::kernels::testing::{noise, weight};
-    use crate::kernels::{Backend as _, Tensors as _, VocabSupport};
+    use crate::kernels::{Embed as _, Tensors as _, VocabSupport};
     use crate::rng::{Random, Stream};
 
     const V: usize = 131;

@@ -8,17 +8,18 @@
 //! Calling an operation runs nothing: the operation [queues](queue) its device work, which is submitted when a result
 //! is needed or a step is complete.
 //!
-//! Every method of [`Backend`] is a thin typed wrapper; the code that does not depend on types is in [`operations`].
+//! Every operation is a thin typed wrapper in its folder, over code that does not depend on types; [`launch`] is what they
+//! share.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::marker::PhantomData;
 use std::rc::Rc;
 
-use dfdx::shapes::{ConstDim, ConstShape, Shape};
+use dfdx::shapes::{ConstShape, Shape};
 
+use super::Tensors;
 use super::checks::check_count;
-use super::{Backend, Dropout, Pattern, ReadoutRequest, Tensors, TokenRows};
 use crate::error::{Error, Result};
 
 mod buffer_plan;
@@ -28,16 +29,14 @@ pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
 pub mod gpu_lock;
-pub(super) mod operations;
+pub(super) mod launch;
 pub mod planning;
 pub mod probe;
 mod products;
 pub(super) mod queue;
 pub mod support;
-pub mod update;
 pub(super) mod weights;
 
-pub use super::categorical::cuda::Chain;
 use driver::{Address, DType, Driver};
 pub(super) use queue::Buffer;
 use queue::Queue;
@@ -52,11 +51,11 @@ pub struct Cuda {
     /// Whether products of f32 may round their factors to tf32.
     tf32: bool,
     pub(super) recording: RefCell<Option<Recording>>,
-    arenas: RefCell<Vec<WeightArena>>,
+    pub(super) arenas: RefCell<Vec<WeightArena>>,
     /// Rotary tables by row length and head width; a network has one.
     pub(super) turns: RefCell<BTreeMap<(usize, usize), Rc<Allocation>>>,
     /// The last parameters of dropout: the same for all operations of a step.
-    random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
+    pub(super) random: RefCell<Option<([u32; 6], Rc<Buffer>)>>,
     /// Where losses are added up, an f64.
     pub(super) losses: Cell<Option<Address>>,
 }
@@ -71,7 +70,7 @@ pub(super) struct Recording {
 /// The gradients of the weights: f32, an arena for each arena of weights, zeros where there is none yet.
 #[derive(Default)]
 pub struct Gradients {
-    arenas: BTreeMap<usize, Allocation>,
+    pub(super) arenas: BTreeMap<usize, Allocation>,
 }
 
 /// A weight.
@@ -111,9 +110,9 @@ pub(super) struct Matrix {
 
 /// The input of a GELU.
 pub(super) struct Inner {
-    values: Buffer,
+    pub(super) values: Buffer,
     /// Whether the output's slot holds the input's gradient.
-    is_reached: Cell<bool>,
+    pub(super) is_reached: Cell<bool>,
 }
 
 /// Where the gradient of an activation gathers.
@@ -140,7 +139,7 @@ pub(super) fn narrowed(values: &[f32], element: DType) -> Vec<u8> {
 }
 
 /// Floats of what a device keeps.
-fn widened(bytes: &[u8], element: DType) -> Vec<f32> {
+pub(super) fn widened(bytes: &[u8], element: DType) -> Vec<f32> {
     match element {
         DType::F32 => bytes
             .chunks_exact(4)
@@ -272,7 +271,7 @@ impl Cuda {
         }
     }
 
-    fn act<S>(matrix: Matrix) -> Act<S> {
+    pub(super) fn act<S>(matrix: Matrix) -> Act<S> {
         Act {
             matrix,
             shape: PhantomData,
@@ -373,116 +372,5 @@ impl Tensors for Cuda {
             known: Some(tokens.into()),
             count: tokens.len(),
         })
-    }
-}
-
-impl Backend for Cuda {
-    fn embed<V: ConstDim, D: ConstDim>(
-        &self,
-        table: &Param<(V, D)>,
-        tokens: &Tokens,
-    ) -> Result<Act<(usize, D)>> {
-        self.embed_rows(&table.weight, D::SIZE, V::SIZE, tokens)
-            .map(Self::act)
-    }
-
-    fn linear<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Act<(usize, I)>,
-        w: &Param<(O, I)>,
-        b: Option<&Param<(O,)>>,
-    ) -> Result<Act<(usize, O)>> {
-        let bias = b.map(|b| &b.weight);
-        self.linear_rows(&x.matrix, &w.weight, 0..O::SIZE, bias)
-            .map(Self::act)
-    }
-
-    fn linear_part<I: ConstDim, O: ConstDim, P: ConstDim>(
-        &self,
-        x: &Act<(usize, I)>,
-        w: &Param<(O, I)>,
-        first: usize,
-    ) -> Result<Act<(usize, P)>> {
-        if first + P::SIZE > O::SIZE {
-            let message = format!("outputs {first} and {} more of {}", P::SIZE, O::SIZE);
-            return Err(Error::internal(message));
-        }
-        let outputs = first..first + P::SIZE;
-        self.linear_rows(&x.matrix, &w.weight, outputs, None)
-            .map(Self::act)
-    }
-
-    fn linear_gelu<I: ConstDim, O: ConstDim>(
-        &self,
-        x: &Act<(usize, I)>,
-        w: &Param<(O, I)>,
-        b: &Param<(O,)>,
-    ) -> Result<Act<(usize, O)>> {
-        self.linear_gelu_rows(&x.matrix, &w.weight, &b.weight)
-            .map(Self::act)
-    }
-
-    fn silu<N: ConstDim>(&self, x: &Act<(usize, N)>) -> Result<Act<(usize, N)>> {
-        self.silu_rows(&x.matrix).map(Self::act)
-    }
-
-    fn modulated_norm<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Act<(usize, D)>,
-        weight: &Param<(D,)>,
-        modulation: &Act<(usize, M)>,
-        shift: usize,
-        scale: usize,
-        rows: TokenRows<'_>,
-    ) -> Result<Act<(usize, D)>> {
-        let chunks = [shift, scale];
-        self.norm_rows(&x.matrix, &weight.weight, &modulation.matrix, chunks, rows)
-            .map(Self::act)
-    }
-
-    fn attention<D: ConstDim, D2: ConstDim>(
-        &self,
-        q: &Act<(usize, D)>,
-        kv: &Act<(usize, D2)>,
-        heads: usize,
-        rows: TokenRows<'_>,
-        pattern: Pattern,
-    ) -> Result<Act<(usize, D)>> {
-        self.attention_rows(&q.matrix, &kv.matrix, heads, rows, pattern)
-            .map(Self::act)
-    }
-
-    fn gated_residual<D: ConstDim, M: ConstDim>(
-        &self,
-        x: &Act<(usize, D)>,
-        branch: &Act<(usize, D)>,
-        modulation: &Act<(usize, M)>,
-        gate: usize,
-        dropout: Option<(Dropout, u32)>,
-        rows: TokenRows<'_>,
-    ) -> Result<Act<(usize, D)>> {
-        self.residual_rows(
-            [&x.matrix, &branch.matrix],
-            &modulation.matrix,
-            gate,
-            dropout,
-            rows,
-        )
-        .map(Self::act)
-    }
-
-    fn gather<D: ConstDim>(&self, x: &Act<(usize, D)>, rows: &[u32]) -> Result<Act<(usize, D)>> {
-        self.gather_rows(&x.matrix, rows).map(Self::act)
-    }
-
-    fn readout<V: ConstDim, D: ConstDim>(
-        &self,
-        h: &Act<(usize, D)>,
-        w: &Param<(V, D)>,
-        b: &Param<(V,)>,
-        readout: &ReadoutRequest<'_>,
-    ) -> Result<(Act<()>, Act<(usize,)>)> {
-        let (loss, losses) = self.readout_rows(&h.matrix, [&w.weight, &b.weight], readout)?;
-        Ok((Self::act(loss), Self::act(losses)))
     }
 }

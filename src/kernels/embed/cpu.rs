@@ -1,8 +1,15 @@
 //! Rows copied and rows added.
 
+use std::rc::Rc;
+
+use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
-use crate::kernels::rows;
+use super::Embed;
+use crate::error::Result;
+use crate::kernels::checks::check_indices;
+use crate::kernels::fused::{Fused, Matrix};
+use crate::kernels::{Operation, profile, rows, seam};
 
 /// y[r] = table[tokens[r]].
 pub fn forward(table: &[f32], tokens: &[u32], width: usize, y: &mut [f32]) {
@@ -35,4 +42,26 @@ pub fn backward(dy: &[f32], tokens: &[u32], width: usize, dtable: &mut [f32]) {
                 }
             }
         });
+}
+
+impl Embed for Fused {
+    fn embed<V: ConstDim, D: ConstDim>(
+        &self,
+        table: &Self::Param<(V, D)>,
+        tokens: &Self::Tokens,
+    ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Operation::Embed);
+        check_indices("token", tokens, V::SIZE)?;
+        let mut y = seam::zeros(tokens.len() * D::SIZE)?;
+        forward(&table.values(), tokens, D::SIZE, &mut y);
+        let y = self.tensor((tokens.len(), D::default()), y)?;
+        if self.is_recording() {
+            let (table, tokens) = (table.clone(), Rc::clone(tokens));
+            self.push_from(Operation::Embed, &y, move |dy, _, weights| {
+                backward(dy, &tokens, D::SIZE, weights.of(&table));
+                Ok(())
+            });
+        }
+        Ok(y)
+    }
 }

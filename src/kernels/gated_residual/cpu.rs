@@ -1,9 +1,14 @@
 //! One pass each way, Philox included.
 
+use dfdx::prelude::HasShape as _;
+use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
-use crate::kernels::rows;
-use crate::kernels::{Dropout, TokenRows, lanes, scratch, simd};
+use super::GatedResidual;
+use crate::error::{Error, Result};
+use crate::kernels::checks::check_modulation;
+use crate::kernels::fused::{Fused, KeptRows, Matrix, add};
+use crate::kernels::{Dropout, Operation, TokenRows, lanes, profile, rows, scratch, seam, simd};
 use crate::rng::{Random, philox};
 
 /// The dropout of one site.
@@ -182,5 +187,61 @@ pub fn backward(dy: &[f32], branch: &[f32], gate: Gate, dbranch: &mut [f32], dmo
     for (span, sums) in spans.iter().zip(sums) {
         let start = span.modulation_row * columns + first + span.first_column;
         dmodulation[start..][..span.columns].copy_from_slice(&sums);
+    }
+}
+
+impl GatedResidual for Fused {
+    fn gated_residual<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Matrix<D>,
+        branch: &Matrix<D>,
+        modulation: &Matrix<M>,
+        gate: usize,
+        dropout: Option<(Dropout, u32)>,
+        rows: TokenRows<'_>,
+    ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Operation::GatedResidual);
+        let (count, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[gate])?;
+        if branch.shape().0 != count {
+            return Err(Error::internal(format!(
+                "a branch of {} rows for {count}",
+                branch.shape().0
+            )));
+        }
+        let mask = dropout.map(|(dropout, site)| Mask::new(&dropout, site));
+        let width = D::SIZE;
+        let place = (M::SIZE, gate * width);
+        let gate = Gate {
+            modulation: seam::slice(modulation),
+            place,
+            width,
+            rows,
+            mask,
+        };
+        let mut y = seam::zeros(count * D::SIZE)?;
+        forward(seam::slice(x), seam::slice(branch), gate, &mut y);
+        let y = self.tensor(*x.shape(), y)?;
+        if self.is_recording() {
+            let (x, branch, modulation) = (x.ghost(), branch.clone(), modulation.clone());
+            let rows = KeptRows::of(rows);
+            self.push_from(Operation::GatedResidual, &y, move |dy, activations, _| {
+                let gate = Gate {
+                    modulation: seam::slice(&modulation),
+                    place,
+                    width,
+                    rows: rows.view(),
+                    mask,
+                };
+                // Taken out and put back, to have both gradients at once.
+                let mut dmodulation = std::mem::take(&mut **activations.get_or_alloc_mut(&modulation)?);
+                let dbranch = activations.get_or_alloc_mut(&branch)?;
+                backward(dy, seam::slice(&branch), gate, dbranch, &mut dmodulation);
+                **activations.get_or_alloc_mut(&modulation)? = dmodulation;
+                add(activations.get_or_alloc_mut(&x)?, dy);
+                Ok(())
+            });
+        }
+        Ok(y)
     }
 }

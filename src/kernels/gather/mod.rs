@@ -4,12 +4,52 @@
 //!
 //! dx[rows[i]] += dy[i] in the order of i.
 
-pub mod cpu;
+mod cpu;
+mod cuda;
+
+use dfdx::prelude::{ConstDim, Device, GatherTo as _};
+
+use super::Tensors;
+use super::composite::{Composite, Matrix, Number};
+use crate::error::Result;
+
+/// Rows picked.
+pub trait Gather: Tensors {
+    /// y(n, D) = x(R, D)[rows]; `rows` may repeat: the gradient adds up.
+    ///
+    /// # Errors
+    /// A row is R or more; memory runs out.
+    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>>;
+}
+
+/// The reference, of dfdx operations.
+impl<E: Number, Dev: Device<E>> Gather for Composite<E, Dev> {
+    fn gather<D: ConstDim>(&self, x: &Self::Act<(usize, D)>, rows: &[u32]) -> Result<Self::Act<(usize, D)>> {
+        Self::typed(self.gather_matrix(Self::matrix(x), rows.iter().map(|&row| row as usize))?)
+    }
+}
+
+impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
+    /// Rows of any number of columns.
+    pub(super) fn gather_matrix(
+        &self,
+        x: Matrix<E, Dev>,
+        rows: impl Iterator<Item = usize>,
+    ) -> Result<Matrix<E, Dev>> {
+        let rows = self.indices(rows.collect())?;
+        self.run(x, |x| x.try_gather::<(usize, usize), _>(rows))
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use dfdx::shapes::Const;
+
+    use super::Gather as _;
     use crate::error::Result;
-    use crate::kernels::testing::{Case, Results, compare, descend, gradient, look_up, table};
+    use crate::kernels::testing::{
+        Case, Results, assert_close, compare, descend, exact, gradient, look_up, table,
+    };
     use crate::kernels::{Backend, Fused, Tensors as _};
 
     struct Gather(Vec<u32>);
@@ -42,5 +82,13 @@ mod tests {
             backend.values(&backend.gather(&x, &[]).unwrap()).unwrap(),
             [0.0; 0]
         );
+    }
+
+    #[test]
+    fn the_reference_picks_rows() {
+        let backend = exact();
+        let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
+        let y = backend.gather(&x, &[1, 1, 0]).unwrap();
+        assert_close(&backend.wide_values(&y), &[1., 2., 1., 2., 5., 6.]);
     }
 }

@@ -1,7 +1,13 @@
 //! The activation's passes; the products are those of `linear`.
 
+use dfdx::prelude::HasShape as _;
+use dfdx::shapes::ConstDim;
+
+use super::LinearGelu;
+use crate::error::Result;
+use crate::kernels::fused::{Fused, Matrix};
 use crate::kernels::gemm::Precision;
-use crate::kernels::{linear, math, rows};
+use crate::kernels::{Operation, linear, math, profile, rows, seam};
 
 /// u = x · wᵀ + b, y = gelu(u).
 pub fn forward(
@@ -30,4 +36,37 @@ pub fn activation_gradient(u: &[f32], dy: &mut [f32]) {
         #[inline(always)]
         |dy, u| dy * math::gelu_slope(u),
     );
+}
+
+impl LinearGelu for Fused {
+    fn linear_gelu<I: ConstDim, O: ConstDim>(
+        &self,
+        x: &Matrix<I>,
+        w: &Self::Param<(O, I)>,
+        b: &Self::Param<(O,)>,
+    ) -> Result<Matrix<O>> {
+        let _timer = profile::forward(Operation::LinearGelu);
+        let rows = x.shape().0;
+        let (mut u, mut y) = (seam::zeros(rows * O::SIZE)?, seam::zeros(rows * O::SIZE)?);
+        let precision = self.precision;
+        forward(
+            precision,
+            seam::slice(x),
+            &w.values(),
+            &b.values(),
+            I::SIZE,
+            &mut u,
+            &mut y,
+        );
+        let y = self.tensor((rows, O::default()), y)?;
+        if self.is_recording() {
+            let (x, w, b) = (x.clone(), w.clone(), b.clone());
+            self.push_from(Operation::LinearGelu, &y, move |dy, activations, weights| {
+                activation_gradient(&u, dy);
+                drop(u);
+                linear::cpu::gradients(precision, dy, &x, &w, Some(&b), activations, weights)
+            });
+        }
+        Ok(y)
+    }
 }

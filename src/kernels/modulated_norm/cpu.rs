@@ -1,11 +1,14 @@
 //! One pass forward; backward one pass over rows and one over columns.
 
+use dfdx::prelude::HasShape as _;
+use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
-use crate::kernels::{TokenRows, lanes, math, rows, simd};
-
-/// Added to the variance (PyTorch's default, which the authors keep).
-const EPSILON: f32 = 1e-5;
+use super::{EPSILON, ModulatedNorm};
+use crate::error::Result;
+use crate::kernels::checks::check_modulation;
+use crate::kernels::fused::{Fused, KeptRows, Matrix};
+use crate::kernels::{Operation, TokenRows, lanes, math, profile, rows, seam, simd};
 
 /// Where the chunks of D columns lie in a modulation.
 #[derive(Clone, Copy)]
@@ -83,7 +86,7 @@ pub fn forward(
                     for (row, ((y, x), statistics)) in rows_of_task.enumerate() {
                         let mean = math::sum(x) / width as f32;
                         let variance = math::sum_of_squares(x, mean) / width as f32;
-                        let inverse = 1.0 / (variance + EPSILON).sqrt();
+                        let inverse = 1.0 / (variance + EPSILON as f32).sqrt();
                         *statistics = [mean, inverse];
                         let (shift, scale) = modulation.of(task * rows + row, width);
                         lanes::update(
@@ -224,5 +227,54 @@ pub fn parameter_gradients(
             row[shift + from..][..count].copy_from_slice(&sums[..count]);
             row[scale + from..][..count].copy_from_slice(&sums[count..]);
         }
+    }
+}
+
+impl ModulatedNorm for Fused {
+    fn modulated_norm<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Matrix<D>,
+        weight: &Self::Param<(D,)>,
+        modulation: &Matrix<M>,
+        shift: usize,
+        scale: usize,
+        rows: TokenRows<'_>,
+    ) -> Result<Matrix<D>> {
+        let _timer = profile::forward(Operation::ModulatedNorm);
+        let (count, shared) = (x.shape().0, modulation.shape().0);
+        check_modulation(rows, count, D::SIZE, (shared, M::SIZE), &[shift, scale])?;
+        let mut y = seam::zeros(count * D::SIZE)?;
+        let mut statistics = vec![[0.0; 2]; count];
+        let places = Places {
+            columns: M::SIZE,
+            shift: shift * D::SIZE,
+            scale: scale * D::SIZE,
+        };
+        let view = Modulation {
+            values: seam::slice(modulation),
+            places,
+            rows,
+        };
+        forward(seam::slice(x), &weight.values(), view, &mut y, &mut statistics);
+        let y = self.tensor(*x.shape(), y)?;
+        if self.is_recording() {
+            let (x, weight, modulation) = (x.clone(), weight.clone(), modulation.clone());
+            let rows = KeptRows::of(rows);
+            self.push_from(Operation::ModulatedNorm, &y, move |dy, activations, weights| {
+                let (values, weight_values) = (seam::slice(&x), &*weight.values());
+                let view = Modulation {
+                    values: seam::slice(&modulation),
+                    places,
+                    rows: rows.view(),
+                };
+                let dmodulation = activations.get_or_alloc_mut(&modulation)?;
+                let dweight = weights.of(&weight);
+                parameter_gradients(dy, values, weight_values, view, &statistics, dweight, dmodulation);
+                let dx = activations.get_or_alloc_mut(&x)?;
+                input_gradient(dy, values, weight_values, view, &statistics, dx);
+                Ok(())
+            });
+        }
+        Ok(y)
     }
 }

@@ -2,15 +2,34 @@
 
 use std::rc::Rc;
 
+use dfdx::shapes::ConstDim;
+
+use super::ModulatedNorm;
 use crate::error::Result;
 use crate::kernels::cuda::driver::{Argument, DType};
-use crate::kernels::cuda::operations::{NORM_WARPS, THREADS, TOTALS, chunks, number};
+use crate::kernels::cuda::launch::{NORM_WARPS, THREADS, TOTALS, chunks, number};
 use crate::kernels::cuda::weights::Weight;
-use crate::kernels::cuda::{Cuda, Matrix};
+use crate::kernels::cuda::{Act, Cuda, Matrix, Param};
 use crate::kernels::{Operation, TokenRows};
 
+impl ModulatedNorm for Cuda {
+    fn modulated_norm<D: ConstDim, M: ConstDim>(
+        &self,
+        x: &Act<(usize, D)>,
+        weight: &Param<(D,)>,
+        modulation: &Act<(usize, M)>,
+        shift: usize,
+        scale: usize,
+        rows: TokenRows<'_>,
+    ) -> Result<Act<(usize, D)>> {
+        let chunks = [shift, scale];
+        self.norm_rows(&x.matrix, &weight.weight, &modulation.matrix, chunks, rows)
+            .map(Self::act)
+    }
+}
+
 impl Cuda {
-    pub(in crate::kernels) fn norm_rows(
+    fn norm_rows(
         &self,
         x: &Matrix,
         weight: &Rc<Weight>,

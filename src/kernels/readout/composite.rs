@@ -1,18 +1,32 @@
 //! The readout as plain dfdx operations: every loss as its paper states it, differentiated by dfdx.
 
 use dfdx::prelude::{
-    Axis, BroadcastTo as _, Device, HasShape as _, LogSumExpTo as _, SelectTo as _, SumTo as _, Tensor,
-    TryAdd as _, TryMul as _, TrySub as _,
+    Axis, BroadcastTo as _, ConstDim, Device, HasShape as _, LogSumExpTo as _, RealizeTo as _, SelectTo as _,
+    SumTo as _, Tensor, TryAdd as _, TryMul as _, TrySub as _,
 };
 
-use super::{Loss, ReadoutRequest};
+use super::{Loss, Readout, ReadoutRequest};
 use crate::error::Result;
-use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number, linear};
+use crate::kernels::composite::{Composite, EXCLUDED, Matrix, Number};
+use crate::kernels::linear;
+
+impl<E: Number, Dev: Device<E>> Readout for Composite<E, Dev> {
+    fn readout<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Self::Act<(usize, D)>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        request: &ReadoutRequest<'_>,
+    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
+        let (w, b) = (Self::matrix(&self.take(w)?), self.take(b)?.realize());
+        self.readout_matrix(Self::matrix(h), w, b, request)
+    }
+}
 
 impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
     /// The scalar Σ weights · loss and each position's loss, of h (n, D), w (V, D) and b (V).
     #[expect(clippy::type_complexity, reason = "as the backend's")]
-    pub(in crate::kernels) fn readout_matrix(
+    fn readout_matrix(
         &self,
         h: Matrix<E, Dev>,
         w: Matrix<E, Dev>,
@@ -31,7 +45,8 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
         let excluded = (0..vocabulary).map(|v| if support.contains(v as u32) { 0.0 } else { EXCLUDED });
         let excluded = self.tensor((vocabulary,), excluded)?;
         let logits = self.run(h, |h| {
-            linear(h, w, Some(b))?.try_add(excluded.try_broadcast_like::<_, Axis<0>>(&(count, vocabulary))?)
+            linear::product(h, w, Some(b))?
+                .try_add(excluded.try_broadcast_like::<_, Axis<0>>(&(count, vocabulary))?)
         })?;
         let losses = self.losses(logits, readout)?;
         let values = losses.clone();
@@ -101,5 +116,57 @@ impl<E: Number, Dev: Device<E>> Composite<E, Dev> {
                 })
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dfdx::prelude::Const;
+
+    use super::*;
+    use crate::kernels::composite::Accumulated;
+    use crate::kernels::testing::{assert_close, exact};
+    use crate::kernels::{Tensors as _, VocabSupport};
+
+    #[test]
+    fn cross_entropy_ranges_over_the_support_and_its_gradient_is_softmax_minus_one_hot() {
+        let backend = exact();
+        let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
+        let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
+        let w = backend.param::<(Const<5>, Const<2>)>(&weights).unwrap();
+        let b = backend.param::<(Const<5>,)>(&[0.1, 0.2, 0.3, 0.4, 0.5]).unwrap();
+        let support = VocabSupport::without_mask(1, 4); // tokens 0, 2, 3
+        backend.record(Accumulated::default());
+        let readout = ReadoutRequest::cross_entropy(support, &[2, 0], &[2.0, 0.5]);
+        let (loss, nll) = backend.readout(&h, &w, &b, &readout).unwrap();
+        let mut bias_gradient = [0.0f64; 5];
+        let mut expected = Vec::new();
+        for (row, h) in [[1.0, -1.0], [0.5, 2.0]].iter().enumerate() {
+            let logit = |v: usize| {
+                f64::from(weights[2 * v]) * h[0]
+                    + f64::from(weights[2 * v + 1]) * h[1]
+                    + f64::from([0.1f32, 0.2, 0.3, 0.4, 0.5][v])
+            };
+            let total: f64 = [0, 2, 3].iter().map(|&v| logit(v).exp()).sum();
+            let (target, factor) = ([2, 0][row], [2.0, 0.5][row]);
+            expected.push(total.ln() - logit(target));
+            for v in [0, 2, 3] {
+                let one = if v == target { 1.0 } else { 0.0 };
+                bias_gradient[v] += factor * (logit(v).exp() / total - one);
+            }
+        }
+        let nll = backend.values(&nll).unwrap();
+        for (found, expected) in nll.iter().zip(&expected) {
+            assert!(
+                (f64::from(*found) - expected).abs() < 1e-6,
+                "{nll:?} {expected:?}"
+            ); // handed out as f32
+        }
+        assert_close(
+            &backend.wide_values(&loss),
+            &[2.0 * expected[0] + 0.5 * expected[1]],
+        );
+        let gradients = backend.backward(loss).unwrap();
+        assert_close(&backend.wide_gradient(&b, &gradients).unwrap(), &bias_gradient);
     }
 }

@@ -1,11 +1,16 @@
 //! Logits in chunks of rows (training) or of tokens (evaluation), never all.
 
+use dfdx::prelude::HasShape as _;
+use dfdx::shapes::ConstDim;
 use rayon::prelude::*;
 
+use super::Readout;
 use super::loss::{Constants, Loss, Numbers, ReadoutRequest};
+use crate::error::Result;
+use crate::kernels::fused::{Fused, Matrix, add};
 use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
-use crate::kernels::{VocabSupport, lanes, math, rows, scratch, simd};
+use crate::kernels::{Operation, VocabSupport, lanes, math, profile, rows, scratch, seam, simd};
 
 /// Floats of a chunk of logits in training: 16 MiB.
 const CHUNK: usize = 1 << 22;
@@ -272,5 +277,57 @@ fn forward_backward_by<A: Accumulator>(
             product(Start::Accumulate, View::new(logits, size).t(), h, dw);
             rows::add_column_sums(logits, db);
         });
+    }
+}
+
+impl Readout for Fused {
+    fn readout<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Matrix<D>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        request: &ReadoutRequest<'_>,
+    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)> {
+        let _timer = profile::forward(Operation::Readout);
+        let count = h.shape().0;
+        request.check(count, V::SIZE)?;
+        let mut losses = seam::zeros(count)?;
+        let (values, w_values, b_values) = (seam::slice(h), &*w.values(), &*b.values());
+        let recorded = self.recorded();
+        let mut dh = Vec::new();
+        if let Some(gradients) = &recorded {
+            let mut gradients = gradients.borrow_mut();
+            dh = seam::zeros(values.len())?;
+            let [dw, db] = gradients.of_both(w, b)?;
+            forward_backward(
+                self.precision,
+                values,
+                w_values,
+                b_values,
+                request,
+                &mut losses,
+                &mut dh,
+                dw,
+                db,
+            );
+        } else {
+            forward(values, w_values, b_values, request, &mut losses);
+        }
+        // Summed in f64: the loss of a large batch keeps its last digits.
+        let total: f64 = losses
+            .iter()
+            .zip(request.weights)
+            .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
+            .sum();
+        let loss = self.tensor((), vec![total as f32])?;
+        if recorded.is_some() {
+            let h = h.ghost();
+            self.push_from(Operation::Readout, &loss, move |dloss, activations, _| {
+                debug_assert_eq!(dloss, [1.0], "the loss is the end of the tape");
+                add(activations.get_or_alloc_mut(&h)?, &dh);
+                Ok(())
+            });
+        }
+        Ok((loss, self.tensor((count,), losses)?))
     }
 }

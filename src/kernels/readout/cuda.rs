@@ -2,12 +2,15 @@
 
 use std::rc::Rc;
 
+use dfdx::shapes::ConstDim;
+
+use super::{Constants, Loss, Readout, ReadoutRequest};
 use crate::error::Result;
+use crate::kernels::Operation;
 use crate::kernels::cuda::driver::{Argument, DType};
-use crate::kernels::cuda::operations::number;
+use crate::kernels::cuda::launch::number;
 use crate::kernels::cuda::weights::{ROWS, Weight};
-use crate::kernels::cuda::{Buffer, Cuda, Matrix};
-use crate::kernels::{Constants, Loss, Operation, ReadoutRequest};
+use crate::kernels::cuda::{Act, Buffer, Cuda, Matrix, Param};
 
 /// Bytes that logits and their gradients may take: a chunk of rows has so many.
 const LOGITS: usize = 256 << 20;
@@ -23,9 +26,22 @@ fn loss_number(loss: Loss) -> usize {
     }
 }
 
+impl Readout for Cuda {
+    fn readout<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Act<(usize, D)>,
+        w: &Param<(V, D)>,
+        b: &Param<(V,)>,
+        request: &ReadoutRequest<'_>,
+    ) -> Result<(Act<()>, Act<(usize,)>)> {
+        let (loss, losses) = self.readout_rows(&h.matrix, [&w.weight, &b.weight], request)?;
+        Ok((Self::act(loss), Self::act(losses)))
+    }
+}
+
 impl Cuda {
     #[expect(clippy::too_many_lines, reason = "one pass over chunks of rows")]
-    pub(in crate::kernels) fn readout_rows(
+    fn readout_rows(
         &self,
         h: &Matrix,
         [w, b]: [&Rc<Weight>; 2],

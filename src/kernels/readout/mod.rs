@@ -55,23 +55,51 @@
 //! `composite.rs`, and a case in the tests below and in those of `fused.rs`. A loss that needs more of a row also takes a
 //! new accumulator in `cpu.rs` and one beside `Numbers` in `readout.cu`.
 
-pub(super) mod composite;
-pub(super) mod cpu;
+mod composite;
+mod cpu;
 mod cuda;
 mod loss;
 
+use dfdx::shapes::ConstDim;
+
+use super::Tensors;
+use crate::error::Result;
 pub use loss::{Constants, Loss, ReadoutRequest};
+
+/// Output layer, softmax, loss.
+pub trait Readout: Tensors {
+    /// The output layer and a loss in one pass, never storing all of (n, V): with logits = h · wᵀ + b over the readout's
+    /// support, the loss of each position is a function of their log-sum-exp, the target's logit and the mask's logit.
+    /// Returns the scalar Σ_i weights_i · loss_i for [`Tensors::backward`], and the loss of each position, in nats; a
+    /// constant.
+    ///
+    /// The scalar is the end of the tape: it goes into [`Tensors::backward`] and nowhere else, so a backend may compute
+    /// gradients right here.
+    ///
+    /// # Errors
+    /// The request is not one of n positions and V tokens; memory runs out.
+    #[expect(
+        clippy::type_complexity,
+        reason = "a scalar and a vector: named, they would be less clear"
+    )]
+    fn readout<V: ConstDim, D: ConstDim>(
+        &self,
+        h: &Self::Act<(usize, D)>,
+        w: &Self::Param<(V, D)>,
+        b: &Self::Param<(V,)>,
+        request: &ReadoutRequest<'_>,
+    ) -> Result<(Self::Act<()>, Self::Act<(usize,)>)>;
+}
 
 #[cfg(test)]
 mod tests {
     use dfdx::shapes::Const;
 
     use super::*;
-    use crate::error::Result;
     use crate::kernels::testing::{
         Case, Results, compare, gradient, look_up, same_on_any_threads, table, weight,
     };
-    use crate::kernels::{Backend, Fused, Gradients, Tensors as _, VocabSupport};
+    use crate::kernels::{Backend, Fused, Gradients, VocabSupport};
 
     const LOSSES: [Loss; 3] = [Loss::CrossEntropy, Loss::AbsorbingKl, Loss::ScoreEntropy];
 

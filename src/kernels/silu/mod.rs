@@ -4,15 +4,45 @@
 //!
 //! With s = sigmoid(x): dy/dx = s + x s (1 − s), recomputed from x.
 
-pub mod cpu;
+mod cpu;
+mod cuda;
+
+use dfdx::prelude::{ConstDim, Device, OwnedTape, TryMul as _};
+
+use super::Tensors;
+use super::composite::{Composite, Number};
+use crate::error::Result;
+
+/// The activation of the conditioning.
+pub trait Silu: Tensors {
+    /// y = x · sigmoid(x).
+    ///
+    /// # Errors
+    /// Memory runs out.
+    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>>;
+}
+
+/// The reference, of dfdx operations.
+impl<E: Number, Dev: Device<E>> Silu for Composite<E, Dev> {
+    fn silu<N: ConstDim>(&self, x: &Self::Act<(usize, N)>) -> Result<Self::Act<(usize, N)>> {
+        let y = self.run(Self::matrix(x), |x| {
+            let sigmoid = x.retaped::<OwnedTape<E, Dev>>().try_sigmoid()?;
+            x.try_mul(sigmoid)
+        });
+        Self::typed(y?)
+    }
+}
 
 #[cfg(test)]
 mod tests {
+    use dfdx::shapes::Const;
+
+    use super::Silu as _;
     use crate::error::Result;
-    use crate::kernels::Backend;
     use crate::kernels::testing::{
-        Case, Results, compare, descend, gradient, look_up, same_on_any_threads, table,
+        Case, Results, assert_close, compare, descend, exact, gradient, look_up, same_on_any_threads, table,
     };
+    use crate::kernels::{Backend, Tensors as _};
 
     struct Silu(usize);
 
@@ -33,5 +63,14 @@ mod tests {
             compare(&Silu(rows), 2e-6); // a dozen roundings, and up to twelve rows added into one of the table
         }
         same_on_any_threads(&Silu(700));
+    }
+
+    #[test]
+    fn the_reference_is_x_times_its_sigmoid() {
+        let backend = exact();
+        let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
+        let y = backend.silu(&x).unwrap();
+        let silu = |u: f64| u / (1.0 + (-u).exp());
+        assert_close(&backend.wide_values(&y), &[5., 6., 1., 2.].map(silu));
     }
 }

@@ -1,12 +1,12 @@
 //! The optimizer on the device: moments and averages beside the weights, an update in three launches, and its outcome
-//! on the host while the device continues. The mathematics stands in [`crate::kernels::adamw`].
+//! on the host while the device continues.
 
-use super::driver::{Address, Argument, Command, DType, Launch, Ticket, Value};
-use super::weights::Allocation;
-use super::{Cuda, Gradients, narrowed, widened};
+use super::{AdamW, Arena, Factors, Update};
 use crate::error::{Error, Result};
 use crate::kernels::Operation;
-use crate::kernels::adamw::{AdamW, Arena, Factors, Update};
+use crate::kernels::cuda::driver::{Address, Argument, Command, DType, Launch, Ticket, Value};
+use crate::kernels::cuda::weights::Allocation;
+use crate::kernels::cuda::{Cuda, Gradients, narrowed, widened};
 
 /// Threads of a block.
 const THREADS: usize = 256;
