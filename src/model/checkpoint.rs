@@ -290,7 +290,7 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(8))]
 
         #[test]
-        fn arenas_and_metadata_come_back_bit_by_bit(seed: u32, state in "\\PC{0,40}") {
+        fn arenas_and_metadata_are_read_back_bit_by_bit(seed: u32, state in "\\PC{0,40}") {
             let folder = tempfile::tempdir().unwrap();
             let path = folder.path().join("a.safetensors");
             // Any bits: NaNs and infinities too.
@@ -340,7 +340,7 @@ mod tests {
 
     /// The library's own writer, another order, no prefix, 16-bit types and the authors' buffer.
     #[test]
-    fn files_of_others_are_read_and_converted() {
+    fn files_of_other_programs_are_read_and_converted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("theirs.safetensors");
         let values: Vec<f32> = (0..total()).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect(); // exact in bf16
@@ -376,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn one_error_lists_every_fault() {
+    fn error_lists_every_fault_of_a_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = file_with(folder.path(), |tensors| {
             tensors.remove(3);
@@ -406,7 +406,7 @@ mod tests {
 
     /// Each backbone's file comes back as what it is, and is refused as the other.
     #[test]
-    fn a_file_of_the_other_backbone_is_refused_by_its_name() {
+    fn file_of_the_other_backbone_is_refused_by_its_name() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("weights.safetensors");
         let write_of = |backbone, shape: &Shape| {
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unfinished_file_leaves_nothing_behind() {
+    fn unfinished_file_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.safetensors");
         let mut writer = Writer::create(&path, &[("a".to_owned(), vec![2])], &[]).unwrap();

@@ -176,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn auto_takes_a_gpu_that_works_and_says_why_where_it_takes_none() {
+    fn auto_uses_a_working_gpu_or_says_why_not() {
         let of = |found| {
             let (device, event) = automatic(found);
             let event = match event {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cpu_is_always_there_and_needs_no_lock() {
+    fn cpu_is_always_available_and_needs_no_lock() {
         let cpu = Choice::On(Device::Cpu).resolve().unwrap();
         assert!(matches!(cpu, (Device::Cpu, None)));
         assert!(Device::Cpu.lock(&mut |_| panic!("waits")).unwrap().is_none());

@@ -123,7 +123,7 @@ mod tests {
 
     /// In the limit of many answered tokens the count is two operations a weight and token, as is usual, and attention's.
     #[test]
-    fn operations_are_two_a_weight_where_all_is_answered() {
+    fn operations_are_two_a_weight_where_all_tokens_are_answered() {
         let shape = Shape::find("mini").unwrap();
         let everywhere: Vec<u32> = (0..shape.length as u32).collect();
         let asked = BatchQueries {

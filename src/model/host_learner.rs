@@ -379,7 +379,7 @@ mod tests {
     }
 
     #[test]
-    fn the_norm_names_the_largest_parameter_and_a_broken_one_first() {
+    fn gradient_norm_names_the_largest_parameter_and_a_broken_one_first() {
         let mut learner = learner(&[2, 3]);
         learner
             .network
@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_forgets_all_updates_and_keeps_the_weights() {
+    fn restart_forgets_all_updates_and_keeps_the_weights() {
         let mut learner = learner(&[2, 3]);
         run(&mut learner, 2);
         learner.network.fill(3);
@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_finite_halts_all_updates_until_other_weights_are_loaded() {
+    fn gradient_that_is_not_finite_halts_updates_until_a_load() {
         let mut learner = learner(&[2, 3]);
         run(&mut learner, 1);
         let (weights, moments) = (learner.network.weights.clone(), learner.moments.clone());
@@ -433,7 +433,7 @@ mod tests {
     }
 
     #[test]
-    fn the_average_takes_the_weights_place_for_a_while() {
+    fn average_replaces_the_weights_while_it_is_lent() {
         let mut learner = learner(&[2, 3]);
         run(&mut learner, 3);
         let (weights, average) = (learner.network.weights.clone(), learner.moments.ema.clone());
@@ -482,7 +482,7 @@ mod tests {
 
     /// Two ranks, each with half of a batch, that sum what they have accumulated make the update of the whole batch.
     #[test]
-    fn an_all_reduce_over_halves_of_a_batch_is_the_whole_batch() {
+    fn all_reduce_over_halves_of_a_batch_equals_the_whole() {
         let rows = [(0, 2), (1, 0), (2, 2), (0, 1)];
         let fresh = || HostLearner::new(Bag::new(4, 2)).unwrap();
         let mut whole = fresh();
@@ -536,7 +536,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_along_the_gradient_lowers_the_loss() {
+    fn update_along_the_gradient_lowers_the_loss() {
         let mut learner = HostLearner::new(Bag::new(4, 2)).unwrap();
         accumulate(&mut learner, &[(0, 2)]);
         let before = step(&mut learner);

@@ -173,7 +173,7 @@ mod tests {
 
     /// The CPU passes for a GPU, but for its bf16, which rounds factors alone.
     #[test]
-    fn a_device_that_computes_the_same_passes() {
+    fn device_with_the_same_results_passes() {
         attempt(Device::Cpu).unwrap();
         assert_eq!(apart(&[3.0, 0.0], &[3.0, 4.0]), 0.8);
         assert!(apart(&[f32::NAN], &[1.0]).is_nan());
