@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ignored_signals_are_read_off() {
+    fn ignored_signals_are_read_from_proc() {
         let mask =
             ignored_mask("Name:\tmdlm\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n").unwrap();
         assert_eq!(mask, 0x1001);
@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_repetition_of_the_sender_is_no_second_signal() {
+    fn repeated_signal_of_the_sender_is_no_second_one() {
         let (moment, while_) = (Duration::from_millis(5), Duration::from_millis(200));
         let number = |wanted: &str| ALL.iter().find(|(_, name)| *name == wanted).unwrap().0;
         assert!(is_echo(number("SIGTERM"), moment) && !is_echo(number("SIGTERM"), while_));

@@ -527,7 +527,7 @@ mod tests {
     }
 
     #[test]
-    fn every_hint_names_commands_and_options_that_exist() {
+    fn hints_name_commands_and_options_that_exist() {
         let cli = Cli::command();
         let names: Vec<&str> = cli.get_subcommands().map(clap::Command::get_name).collect();
         let all = COMMANDS
@@ -546,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn every_word_is_answered_once() {
+    fn words_of_other_programs_are_listed_once() {
         let mut all: Vec<&str> = COMMANDS.iter().flat_map(|(words, _)| *words).copied().collect();
         let count = all.len();
         all.sort_unstable();
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn words_of_other_programs_are_answered() {
+    fn words_of_other_programs_have_a_hint() {
         for (line, part) in [
             ("mdlm clean", "`mdlm gc MANIFEST…`"),
             ("mdlm rnu", "did you mean `mdlm run`?"),

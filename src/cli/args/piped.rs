@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_is_read_to_its_end() {
+    fn pipe_is_read_to_its_end() {
         let text: Vec<u8> = (0..3 * BLOCK_BYTES).map(|n| (n % 251) as u8).collect();
         let input = io::Cursor::new(text.clone());
         let mut read = Vec::new();
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_that_nothing_comes_through_ends_with_the_command() {
+    fn cancel_ends_a_pipe_without_data() {
         let (writer, input) = sync_channel(0);
         let cancel = Cancel::default();
         let mut waiting = Waiting::on(Box::new(Silent(input)), &cancel).unwrap();

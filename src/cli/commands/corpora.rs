@@ -335,7 +335,7 @@ mod tests {
     use crate::cli::render::table;
 
     #[test]
-    fn texts_fit_a_terminal_but_for_addresses_and_members() {
+    fn texts_fit_80_columns_except_urls_and_members() {
         let fits = |line: &str| {
             line.chars().count() <= table::WIDTH || line.contains("://") || line.contains("../corpora/")
         };
@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_pasted_is_a_source() {
+    fn snippet_to_paste_is_a_valid_source() {
         for corpus in CORPORA {
             let text = in_full(corpus);
             for heading in ["In a manifest\n", "With files that you copied here"] {
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_close_by_is_offered() {
+    fn unknown_name_has_the_nearest_as_hint() {
         let hint = |name| {
             find::<Corpus>(name)
                 .err()
@@ -383,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings_are_the_manifests() {
+    fn detokenizers_are_spelled_as_in_the_manifest() {
         use Detokenizer::{Lambada, Lm1b, Ptb, ScientificPapers, Wikitext};
         for detokenizer in [Ptb, Wikitext, Lm1b, Lambada, ScientificPapers] {
             assert_eq!(serde_json::to_value(detokenizer).unwrap(), spelt(detokenizer));

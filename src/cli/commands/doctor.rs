@@ -565,7 +565,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_where_all_is_well() {
+    fn doctor_of_a_machine_with_a_working_gpu() {
         let mut support = well();
         if let Detected::There(driver) = &mut support.driver
             && let Ok([gpu]) = driver.gpus.as_deref_mut()
@@ -602,7 +602,7 @@ mod tests {
 
     /// A GPU that was not tested, or that failed.
     #[test]
-    fn a_gpu_that_has_not_passed() {
+    fn doctor_of_a_gpu_that_has_not_passed_the_self_test() {
         let last = |result: SelfTest| {
             let text = described_of(&well(), &result);
             text.lines().skip(14).collect::<Vec<_>>().join("\n")
@@ -625,7 +625,7 @@ mod tests {
     }
 
     #[test]
-    fn a_driver_that_is_too_old() {
+    fn doctor_of_a_driver_that_is_too_old() {
         let mut support = well();
         if let Detected::There(driver) = &mut support.driver {
             driver.cuda = Version { major: 12, minor: 4 };
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn a_machine_without_any_of_it() {
+    fn doctor_of_a_machine_without_cuda() {
         let cuda = described(&CudaSupport::nothing())
             .lines()
             .skip(7)

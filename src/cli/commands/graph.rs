@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn drawings() {
+    fn graph_in_dot_and_mermaid() {
         let manifest: Manifest = serde_json::from_value(serde_json::json!({
             "name": "test", "seed": 1, "stages": {
                 "model": { "kind": "train", "from": "rows", "shape": "nano", "steps": 1 },

@@ -288,13 +288,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_line_is_consistent() {
+    fn clap_definition_is_consistent() {
         Cli::command().debug_assert();
     }
 
     /// Short helps are what `mdlm --help` lists: a line each at 80 columns.
     #[test]
-    fn every_command_and_option_is_documented() {
+    fn help_documents_every_command_and_option() {
         for command in Cli::command().get_subcommands() {
             let about = command.get_about().map(ToString::to_string).unwrap_or_default();
             assert!(

@@ -396,7 +396,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_fit_a_terminal_and_end_with_what_is_absent() {
+    fn texts_fit_80_columns_and_end_with_what_is_absent() {
         let all = described();
         let texts = all.iter().map(in_full).chain([list(&all)]);
         for text in texts {
@@ -435,7 +435,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_pasted_is_the_default_objective() {
+    fn snippet_to_paste_is_the_default_objective() {
         for one in described() {
             let text = in_full(&one);
             let pasted = text.split("with its defaults\n").nth(1).unwrap();
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kind_as_others_call_it_is_answered() {
+    fn unknown_kind_has_the_nearest_as_hint() {
         for (name, hint) in [
             ("autoregressive", "did you mean `ar`?"),
             ("bert", "did you mean `mlm`?"),

@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_have_units() {
         assert_eq!(count(999), "999");
         assert_eq!(count(169_627_962), "169.6 M");
         assert_eq!(bytes(1024), "1.0 KiB");

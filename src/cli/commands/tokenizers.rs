@@ -174,7 +174,7 @@ mod tests {
     use crate::cli::render::table;
 
     #[test]
-    fn texts_fit_a_terminal_but_for_addresses() {
+    fn texts_fit_80_columns_except_urls() {
         let fits = |line: &str| line.chars().count() <= table::WIDTH || line.contains("://");
         for line in list::<Published>().lines() {
             assert!(fits(line), "{line}");
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_to_be_pasted_is_a_tokenize_stage() {
+    fn snippet_to_paste_is_a_valid_tokenize_stage() {
         for published in PUBLISHED {
             let text = in_full(published);
             for snippet in text.split("  \"tokens\"").skip(1) {
@@ -205,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_close_by_is_offered() {
+    fn unknown_name_has_the_nearest_as_hint() {
         let hint = |name| {
             find::<Published>(name)
                 .err()

@@ -512,7 +512,7 @@ mod tests {
     }
 
     #[test]
-    fn the_manifests_times_come_first_and_once() {
+    fn candidates_have_the_manifests_times_first_and_once() {
         let settings = MdlmObjective::default();
         let found = candidates(&settings, 0.25, 0.5);
         assert_eq!(found[0], (Weighting::Elbo, Times::Uniform));
@@ -537,7 +537,7 @@ mod tests {
 
     /// A table has the manifest's candidate, the least clipped pairs with their mark, and what to write.
     #[test]
-    fn the_table_marks_the_least_clipped_pairs() {
+    fn table_marks_the_least_clipped_pairs() {
         let figure = |value: f64| Interval::of(value, Some(value / 20.0), 31);
         let candidate = |index: usize, (weighting, times): (Weighting, Times)| Candidate {
             weighting,

@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_read_well() {
+    fn numbers_are_shown_with_separators_and_units() {
         assert_eq!(
             [0, 12, 999, 1000, 1_234_567].map(count),
             ["0", "12", "999", "1,000", "1,234,567"]

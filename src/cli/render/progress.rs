@@ -423,7 +423,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn progress_reads_well() {
+    fn progress_shows_amount_rate_and_time_left() {
         let text = |progress: &Progress, rate| {
             let (amount, figures) = described(progress, rate);
             // Memory is the process's own and stands last, where the system reports it.
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bar_fits_its_line() {
+    fn bar_fits_its_line() {
         let (gauge, amount) = ("[=>          ]  10% ", "4/40 steps, 22.0/s, 1.7 s left");
         let line = |name: &str, room| fitted(name, gauge, amount, room);
         assert_eq!(
@@ -570,7 +570,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rate_is_of_the_last_stretch_and_not_of_what_was_done_before() {
+    fn rate_is_that_of_the_last_seconds() {
         let start = Instant::now();
         let mut stage = Stage {
             bar: None,

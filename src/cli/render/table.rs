@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_column_wraps_under_itself() {
+    fn last_column_wraps_under_itself() {
         let rows = vec![
             vec!["text".to_owned(), "cached".to_owned(), String::new()],
             vec!["model".to_owned(), "done".to_owned(), "word ".repeat(20)],

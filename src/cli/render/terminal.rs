@@ -219,7 +219,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn color_is_found_wherever_it_stands() {
+    fn color_option_is_found_at_any_place() {
         let color = |line: &str| {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
             requested_color(&arguments)
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn a_style_wraps_and_no_colour_leaves_text_alone() {
+    fn color_wraps_text_and_without_it_text_is_unchanged() {
         assert_eq!(painted(true, Style::Error, "x"), "\x1b[1;31mx\x1b[0m");
         assert_eq!(painted(false, Style::Error, "x"), "x");
     }

@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn the_column_of_a_table_is_chosen_as_that_of_csv() {
+    fn column_of_parquet_is_chosen_as_that_of_csv() {
         let folder = tempfile::tempdir().unwrap();
         let only = "it is the only column of strings";
         let no_usual = "no column has the usual name `text`";
@@ -457,7 +457,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_not_utf8_has_a_way_out_without_a_manifest() {
+    fn invalid_utf8_has_a_hint_without_a_manifest() {
         let folder = tempfile::tempdir().unwrap();
         let lines = b"caf\xE9 and more words\n".repeat(400);
         std::fs::write(folder.path().join("a.txt"), lines).unwrap();
@@ -471,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_is_stated_where_the_usual_one_does_not_fit() {
+    fn format_is_stated_where_the_default_does_not_fit() {
         let chosen = |form, head: &str| format(form, head).map(|(format, _)| format.to_string());
         let json = |text: &str| chosen("json_lines", text);
         assert_eq!(json("{\"id\":1,\"text\":\"a\",\"body\":\"longer\"}\n"), None);

@@ -368,7 +368,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_are_seen_from_the_manifests_folder() {
+    fn patterns_are_relative_to_the_manifests_folder() {
         let seen = |folder: &str, pattern: &str| from_folder(Path::new("/work"), Path::new(folder), pattern);
         assert_eq!(seen(".", "texts/*.txt"), "texts/*.txt");
         assert_eq!(seen("poems", "texts/*.txt"), "../texts/*.txt");

@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn any_text_stays_one_line_and_reads_back() {
+    fn any_text_is_escaped_to_one_line() {
         for text in [
             "100%, a:b::c\r\nd=e",
             "%0A is no newline",

@@ -324,7 +324,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_are_as_short_as_they_can_be() {
+    fn labels_are_as_short_as_distinctness_allows() {
         let all = ["model.objective.noise.epsilon", "model.epsilon", "rows.length"].map(str::to_owned);
         let short = |label| short(label, &all);
         assert_eq!(short("rows.length"), "length");

@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_fits_a_terminal_and_says_what_it_left_out() {
+    fn table_fits_a_terminal_and_names_columns_left_out() {
         let rows = vec![
             shown("bound", 0.1, Some(2.5)),
             shown("bound", 0.01, None),
@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn exact_values_stand_beside_bounds_with_their_sign() {
+    fn exact_values_and_bounds_have_their_signs() {
         let rows = || {
             let mut causal = shown("causal", 0.1, Some(0.75));
             causal.row.objective = Some("ar".to_owned());
@@ -584,7 +584,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_with_another_metric_has_an_empty_cell() {
+    fn row_with_another_metric_has_an_empty_cell() {
         let mut other = shown("other", 0.1, Some(0.82));
         other.row.metrics[0].0 = Metric::BitsPerByteNormalized;
         let rows = [shown("bound", 0.1, Some(2.5)), other, shown("bound", 0.01, None)];
@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn without_measures_there_are_no_means() {
+    fn no_metrics_make_no_means() {
         // Samples that no grammar judges, over three seeds.
         let rows: Vec<Shown> = (1..=3)
             .map(|seed| {
@@ -660,7 +660,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_table_has_no_room_for_is_said_beneath_it() {
+    fn columns_without_room_are_listed_beneath_the_table() {
         let rows: Vec<Shown> = (1..=2)
             .map(|seed| {
                 let mut shown = shown("bound", 0.1, Some(seed as f64));
