@@ -28,7 +28,7 @@ use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
 use crate::remote::Remote;
 use crate::stages::tokenize::Room;
-use crate::stages::{self, Choice, Context, Device, StageOutput, key, memory};
+use crate::stages::{self, Context, Device, DeviceRequest, StageOutput, key, memory};
 use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
 
 pub mod budget;
@@ -56,7 +56,7 @@ pub struct Options {
     /// Threads.
     pub threads: usize,
     /// Where to compute networks.
-    pub device: Choice,
+    pub device: DeviceRequest,
     /// Whether every artifact that is served is hashed in full first.
     pub paranoid: bool,
     /// Stages that run side by side at most.
@@ -265,7 +265,7 @@ impl Run<'_> {
                     // The stage itself reports a GPU that cannot be used.
                     None => self.options.device.resolve().is_ok_and(|(it, _)| it.is_gpu()),
                     // The processes queue for the GPU by its lock.
-                    Some(_) => matches!(self.options.device, Choice::On(device) if device.is_gpu()),
+                    Some(_) => matches!(self.options.device, DeviceRequest::On(device) if device.is_gpu()),
                 };
                 let demands: Vec<_> = waiting
                     .iter()

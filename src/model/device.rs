@@ -1,7 +1,7 @@
 //! Where networks compute: the requested device and the available ones.
 //!
 //! Looking for a GPU takes tenths of a second where there is a driver, and nothing is asked of it where nothing is computed:
-//! a [`Choice`] is resolved when the first network is about to be made, and once in a process.
+//! a [`DeviceRequest`] is resolved when the first network is about to be made, and once in a process.
 
 use super::self_test as gpu_test;
 use crate::error::{Error, Result};
@@ -25,7 +25,7 @@ pub enum Device {
 
 /// Where a network is to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Choice {
+pub enum DeviceRequest {
     /// On the GPU if there is one that can be used, else on the CPU.
     #[default]
     Auto,
@@ -33,7 +33,7 @@ pub enum Choice {
     On(Device),
 }
 
-impl Choice {
+impl DeviceRequest {
     /// Checks that the requested device can be used. `Auto` accepts any machine and checks nothing.
     ///
     /// # Errors
@@ -51,7 +51,7 @@ impl Choice {
     /// The device, and an event about it: which GPU it is, or why no GPU is used although there is a driver.
     ///
     /// # Errors
-    /// The errors of [`Choice::check`].
+    /// The errors of [`DeviceRequest::check`].
     pub fn resolve(self) -> Result<(Device, Option<Event>)> {
         self.check()?;
         match self {
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn cpu_is_always_available_and_needs_no_lock() {
-        let cpu = Choice::On(Device::Cpu).resolve().unwrap();
+        let cpu = DeviceRequest::On(Device::Cpu).resolve().unwrap();
         assert!(matches!(cpu, (Device::Cpu, None)));
         assert!(Device::Cpu.lock(&mut |_| panic!("waits")).unwrap().is_none());
         assert_eq!(Device::Cpu.described(), "cpu");

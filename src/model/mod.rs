@@ -27,7 +27,7 @@ pub use chain::{Action, Chain, Request};
 pub use cpu_network::{CpuNetwork, build, build_learner};
 pub use cuda_learner::CudaLearner;
 pub use cuda_network::CudaNetwork;
-pub use device::{Choice, Device, SelfTest, self_test};
+pub use device::{Device, DeviceRequest, SelfTest, self_test};
 pub use dit::parameters;
 pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;

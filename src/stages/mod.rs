@@ -60,7 +60,7 @@ pub fn run(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
     }
 }
 
-pub use crate::model::{Choice, Device, SelfTest, self_test};
+pub use crate::model::{Device, DeviceRequest, SelfTest, self_test};
 
 /// Whether a stage computes a network, and so where matters.
 #[must_use]

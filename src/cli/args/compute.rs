@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event};
 use crate::executor;
 use crate::model::GpuLock;
-use crate::stages::{Choice, Device};
+use crate::stages::{Device, DeviceRequest};
 
 /// Where and how to compute, neither of which changes what is made.
 #[derive(Clone, Debug, clap::Args)]
@@ -62,7 +62,7 @@ impl ComputeArgs {
     ///
     /// # Errors
     /// The errors of [`DeviceChoice::or_stated`].
-    pub fn device(&self) -> Result<Choice> {
+    pub fn device(&self) -> Result<DeviceRequest> {
         DeviceChoice::or_stated(self.device)
     }
 }
@@ -72,12 +72,12 @@ impl DeviceChoice {
     ///
     /// # Errors
     /// MDLM_DEVICE is not a device.
-    pub fn or_stated(asked: Option<Self>) -> Result<Choice> {
+    pub fn or_stated(asked: Option<Self>) -> Result<DeviceRequest> {
         if let Some(asked) = asked {
             return Ok(asked.choice());
         }
         let Some(stated) = environment::variable("MDLM_DEVICE") else {
-            return Ok(Choice::Auto);
+            return Ok(DeviceRequest::Auto);
         };
         Self::from_str(&stated, false).map(Self::choice).map_err(|_| {
             let names: Vec<_> = Self::value_variants()
@@ -90,13 +90,13 @@ impl DeviceChoice {
         })
     }
 
-    fn choice(self) -> Choice {
+    fn choice(self) -> DeviceRequest {
         match self {
-            Self::Auto => Choice::Auto,
-            Self::Cpu => Choice::On(Device::Cpu),
-            Self::Cuda => Choice::On(Device::Cuda),
+            Self::Auto => DeviceRequest::Auto,
+            Self::Cpu => DeviceRequest::On(Device::Cpu),
+            Self::Cuda => DeviceRequest::On(Device::Cuda),
             #[cfg(feature = "dfdx-cuda")]
-            Self::DfdxCuda => Choice::On(Device::DfdxCuda),
+            Self::DfdxCuda => DeviceRequest::On(Device::DfdxCuda),
         }
     }
 }
@@ -105,7 +105,11 @@ impl DeviceChoice {
 ///
 /// # Errors
 /// The GPU that was asked for cannot be used, or the interruption.
-pub fn compute_on(choice: Choice, cancel: &Cancel, terminal: &Terminal) -> Result<(Device, Option<GpuLock>)> {
+pub fn compute_on(
+    choice: DeviceRequest,
+    cancel: &Cancel,
+    terminal: &Terminal,
+) -> Result<(Device, Option<GpuLock>)> {
     let (device, event) = choice.resolve()?;
     let print = |event| match event {
         Some(Event::Warning(text)) => terminal.warn(&text),

@@ -39,7 +39,7 @@ pub struct Args {
 
 /// What was done for a stage.
 #[derive(Debug, Serialize)]
-pub struct Line {
+pub struct StageTransfer {
     /// The stage.
     pub stage: String,
     /// `moved`, `there`, `none` or `refused`.
@@ -117,7 +117,7 @@ impl Work {
     ///
     /// # Errors
     /// Standard output is closed.
-    pub fn report(&self, lines: &[Line], json: bool, terminal: &Terminal) -> Result<()> {
+    pub fn report(&self, lines: &[StageTransfer], json: bool, terminal: &Terminal) -> Result<()> {
         self.display.clear();
         for trouble in self.remote.troubles() {
             terminal.warn(&trouble);

@@ -39,7 +39,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 impl Named for Corpus {
     const WHAT: &'static str = "corpus";
     const OTHERWISE: &'static str = "";
-    type Description = Description;
+    type Description = CorpusDescription;
 
     fn all() -> &'static [Self] {
         CORPORA
@@ -49,8 +49,8 @@ impl Named for Corpus {
         self.name
     }
 
-    fn described(&'static self) -> Description {
-        Description::of(self)
+    fn described(&'static self) -> CorpusDescription {
+        CorpusDescription::of(self)
     }
 
     fn in_short(&self) -> String {
@@ -70,7 +70,7 @@ impl Named for Corpus {
 
 /// A corpus as JSON.
 #[derive(Serialize)]
-pub struct Description {
+pub struct CorpusDescription {
     name: &'static str,
     title: &'static str,
     licence: &'static str,
@@ -100,7 +100,7 @@ struct SplitDescription {
     range: Option<Range>,
 }
 
-impl Description {
+impl CorpusDescription {
     fn of(corpus: &'static Corpus) -> Self {
         let file = |file: &CorpusFile| FileDescription {
             urls: file.remote().into_iter().map(|file| file.url).collect(),

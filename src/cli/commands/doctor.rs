@@ -15,7 +15,7 @@ use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsup
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
 use crate::plural::{self, counted};
-use crate::stages::{Choice, Device, SelfTest, memory, self_test};
+use crate::stages::{Device, DeviceRequest, SelfTest, memory, self_test};
 use crate::store::locking::System;
 use crate::store::{Machine, Store};
 
@@ -62,16 +62,16 @@ struct DoctorReport {
     memory_bytes: Option<u64>,
     available_bytes: Option<u64>,
     store: StoreReport,
-    driver: Part,
+    driver: CudaComponent,
     gpus: Vec<GpuReport>,
-    nvrtc: Part,
-    cublaslt: Part,
+    nvrtc: CudaComponent,
+    cublaslt: CudaComponent,
     kernels: Option<Kernels>,
     /// Of a GPU that can be used: whether it computes what the CPU does.
     self_test: Option<SelfTestReport>,
     /// What the environment asks for where the command line does not.
     stated_device: Option<String>,
-    verdict: Verdict,
+    verdict: AutoDevice,
 }
 
 #[derive(Serialize)]
@@ -84,7 +84,7 @@ struct StoreReport {
 
 /// A part of CUDA.
 #[derive(Default, Serialize)]
-struct Part {
+struct CudaComponent {
     found: bool,
     version: Option<String>,
     /// Of the driver its own number.
@@ -145,7 +145,7 @@ enum SelfTestOutcome {
 
 /// What `--device auto` does.
 #[derive(Serialize)]
-struct Verdict {
+struct AutoDevice {
     device: &'static str,
     because: String,
     way_out: Option<String>,
@@ -167,11 +167,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let asked = match args.device {
         Some(device) => DeviceChoice::or_stated(Some(device))?,
-        None => Choice::Auto,
+        None => DeviceRequest::Auto,
     };
     match (asked, support.verdict(), result) {
-        (Choice::On(Device::Cuda), Err(trouble), _) => Err(trouble.into_error()),
-        (Choice::On(Device::Cuda), Ok(_), Some(SelfTest::Failed(error))) => Err(error),
+        (DeviceRequest::On(Device::Cuda), Err(trouble), _) => Err(trouble.into_error()),
+        (DeviceRequest::On(Device::Cuda), Ok(_), Some(SelfTest::Failed(error))) => Err(error),
         _ => Ok(0),
     }
 }
@@ -232,48 +232,52 @@ fn of_store(store: &Store) -> StoreReport {
     }
 }
 
-fn of_driver(support: &CudaSupport) -> Part {
+fn of_driver(support: &CudaSupport) -> CudaComponent {
     match &support.driver {
-        Detected::Absent => Part::default(),
-        Detected::Broken(words) => Part {
+        Detected::Absent => CudaComponent::default(),
+        Detected::Broken(words) => CudaComponent {
             found: true,
             fault: Some(words.clone()),
-            ..Part::default()
+            ..CudaComponent::default()
         },
-        Detected::There(driver) => Part {
+        Detected::There(driver) => CudaComponent {
             found: true,
             version: Some(driver.cuda.to_string()),
             release: driver.release.clone(),
             fault: driver.gpus.as_ref().err().cloned(),
-            ..Part::default()
+            ..CudaComponent::default()
         },
     }
 }
 
-fn of_library<T>(support: &CudaSupport, library: &Detected<T>, version: impl Fn(&T) -> Version) -> Part {
+fn of_library<T>(
+    support: &CudaSupport,
+    library: &Detected<T>,
+    version: impl Fn(&T) -> Version,
+) -> CudaComponent {
     match library {
-        Detected::Absent => Part::default(),
-        Detected::Broken(words) => Part {
+        Detected::Absent => CudaComponent::default(),
+        Detected::Broken(words) => CudaComponent {
             found: true,
             fault: Some(words.clone()),
-            ..Part::default()
+            ..CudaComponent::default()
         },
-        Detected::There(library) => Part {
+        Detected::There(library) => CudaComponent {
             found: true,
             version: Some(version(library).to_string()),
             fits_driver: support.driver.there().map(|driver| driver.runs(version(library))),
-            ..Part::default()
+            ..CudaComponent::default()
         },
     }
 }
 
-fn of_compiler(support: &CudaSupport) -> Part {
+fn of_compiler(support: &CudaSupport) -> CudaComponent {
     let part = of_library(support, &support.compiler, |compiler| compiler.version);
     let Some(compiler) = support.compiler.there() else {
         return part;
     };
     let names = compiler.architectures.iter().map(|number| format!("sm_{number}"));
-    Part {
+    CudaComponent {
         architectures: names.collect(),
         tried_for: compiler
             .test_compile
@@ -318,10 +322,10 @@ fn of_kernels(folder: &Path) -> Kernels {
 }
 
 /// What `--device auto` does, why, and what would make it take the GPU.
-fn verdict(support: &CudaSupport, self_test: Option<&SelfTestReport>) -> Verdict {
+fn verdict(support: &CudaSupport, self_test: Option<&SelfTestReport>) -> AutoDevice {
     let failed = self_test.and_then(|test| Some((test.fault.as_ref()?, test.way_out.clone())));
     match (support.verdict(), failed) {
-        (Ok(_), Some((fault, way_out))) => Verdict {
+        (Ok(_), Some((fault, way_out))) => AutoDevice {
             device: "cpu",
             because: format!("failed to {fault}"),
             way_out,
@@ -330,7 +334,7 @@ fn verdict(support: &CudaSupport, self_test: Option<&SelfTestReport>) -> Verdict
             let user = gpu.holder.as_ref().map_or_else(String::new, |holder| {
                 format!("; {holder} uses it now: a run waits for it, unless MDLM_GPU_SHARED=1 is set")
             });
-            Verdict {
+            AutoDevice {
                 device: "cuda",
                 because: format!(
                     "`{}` is present, and the versions of driver, NVRTC and cublasLt fit each other{user}",
@@ -339,7 +343,7 @@ fn verdict(support: &CudaSupport, self_test: Option<&SelfTestReport>) -> Verdict
                 way_out: None,
             }
         }
-        (Err(trouble), _) => Verdict {
+        (Err(trouble), _) => AutoDevice {
             device: "cpu",
             because: trouble.to_string(),
             way_out: Some(Unsupported::way_out(&trouble)),
@@ -357,7 +361,7 @@ fn text(report: &DoctorReport, terminal: &Terminal) -> String {
         0 => terminal.paint_output(Style::Strong, cell),
         _ => cell.to_owned(),
     });
-    let Verdict {
+    let AutoDevice {
         device,
         because,
         way_out,
@@ -507,7 +511,7 @@ fn cuda_rows(report: &DoctorReport) -> Vec<(String, String)> {
 }
 
 /// A library, and whether it goes with the driver.
-fn library(part: &Part, more: &str) -> String {
+fn library(part: &CudaComponent, more: &str) -> String {
     let version = part.version.clone().unwrap_or_default();
     if let Some(fault) = &part.fault {
         return format!("{version} does not work: {fault}").trim().to_owned();

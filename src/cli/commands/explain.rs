@@ -49,9 +49,9 @@ struct ExplainReport<'a> {
     /// With names for a person.
     parts: Option<Key>,
     /// The record that serves it.
-    served_by: Option<&'a Run>,
+    served_by: Option<&'a RecordedRun>,
     /// Oldest first.
-    history: &'a [Run],
+    history: &'a [RecordedRun],
 }
 
 #[derive(Clone, Serialize)]
@@ -63,7 +63,7 @@ struct ReasonReport {
 
 /// A run of the stage that the store has a record of.
 #[derive(Clone, Serialize)]
-struct Run {
+struct RecordedRun {
     key: Digest,
     artifact: Digest,
     /// Whether the artifact is in the store.
@@ -239,7 +239,7 @@ fn history(
     stage: &str,
     kind: &str,
     serving: Option<&Record>,
-) -> Result<Vec<Run>> {
+) -> Result<Vec<RecordedRun>> {
     let mut records = store.records(kind)?;
     let serving = serving.map(|record| record.key.digest());
     records.retain(|record| {
@@ -262,7 +262,7 @@ fn history(
                 reason::compare(before, &record.key, &made.files, &names)
             }
         };
-        runs.push(Run {
+        runs.push(RecordedRun {
             key: record.key.digest(),
             artifact: record.artifact,
             present: store.artifact_path(&record.artifact).is_dir(),
@@ -292,7 +292,7 @@ fn history(
 }
 
 /// Newest first, each with what had changed.
-fn runs(history: &[Run], is_unfinished: bool, terminal: &Terminal) -> String {
+fn runs(history: &[RecordedRun], is_unfinished: bool, terminal: &Terminal) -> String {
     if history.is_empty() {
         let none = if is_unfinished {
             "no run has finished"

@@ -38,12 +38,12 @@ pub struct Args {
         hide_possible_values = true,
         hide_default_value = true
     )]
-    pub format: Format,
+    pub format: GraphFormat,
 }
 
 /// Language of a drawing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum GraphFormat {
     /// Graphviz.
     Dot,
     /// Mermaid, which GitHub and many editors draw in Markdown.
@@ -63,7 +63,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     Ok(0)
 }
 
-fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> {
+fn draw(manifest: &Manifest, sweeps: &Sweeps, format: GraphFormat) -> Result<String> {
     let stages = order(manifest)?;
     // A swept stage is one node, whatever the number of its instances.
     let mut names: Vec<&str> = stages.iter().map(|name| sweeps.written(name)).collect();
@@ -81,11 +81,11 @@ fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> 
         &manifest.stages[instance.map_or(name, |instance| &*instance.name)]
     };
     let mut text = match format {
-        Format::Dot => format!(
+        GraphFormat::Dot => format!(
             "digraph \"{}\" {{\n  rankdir=LR;\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n",
             manifest.name
         ),
-        Format::Mermaid => "flowchart LR\n".to_owned(),
+        GraphFormat::Mermaid => "flowchart LR\n".to_owned(),
     };
     for (index, name) in names.iter().enumerate() {
         let times = sweeps
@@ -93,11 +93,11 @@ fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> 
             .map_or_else(String::new, |instances| format!(" ×{}", instances.len()));
         let kind = format!("{}{times}", first(name).kind().name());
         let _ = match format {
-            Format::Dot => {
+            GraphFormat::Dot => {
                 let name = name.replace('\\', "\\\\").replace('"', "\\\"");
                 writeln!(text, "  s{index} [label=\"{name}\\n{kind}\"];")
             }
-            Format::Mermaid => {
+            GraphFormat::Mermaid => {
                 let name = name.replace('"', "#quot;");
                 writeln!(text, "  s{index}[\"{name}<br/><i>{kind}</i>\"]")
             }
@@ -114,14 +114,14 @@ fn draw(manifest: &Manifest, sweeps: &Sweeps, format: Format) -> Result<String> 
             }
             // The usual roles need no word.
             let _ = match (format, role) {
-                (Format::Dot, "from" | "of") => writeln!(text, "  s{from} -> s{index};"),
-                (Format::Dot, role) => writeln!(text, "  s{from} -> s{index} [label=\"{role}\"];"),
-                (Format::Mermaid, "from" | "of") => writeln!(text, "  s{from} --> s{index}"),
-                (Format::Mermaid, role) => writeln!(text, "  s{from} -- {role} --> s{index}"),
+                (GraphFormat::Dot, "from" | "of") => writeln!(text, "  s{from} -> s{index};"),
+                (GraphFormat::Dot, role) => writeln!(text, "  s{from} -> s{index} [label=\"{role}\"];"),
+                (GraphFormat::Mermaid, "from" | "of") => writeln!(text, "  s{from} --> s{index}"),
+                (GraphFormat::Mermaid, role) => writeln!(text, "  s{from} -- {role} --> s{index}"),
             };
         }
     }
-    if format == Format::Dot {
+    if format == GraphFormat::Dot {
         text.push_str("}\n");
     }
     Ok(text)
@@ -143,7 +143,7 @@ mod tests {
             }
         }))
         .unwrap();
-        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), Format::Dot).unwrap(), @r#"
+        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), GraphFormat::Dot).unwrap(), @r#"
         digraph "test" {
           rankdir=LR;
           node [shape=box, style=rounded, fontname="sans-serif"];
@@ -159,7 +159,7 @@ mod tests {
           s2 -> s4 [label="data"];
         }
         "#);
-        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), Format::Mermaid).unwrap(), @r#"
+        insta::assert_snapshot!(draw(&manifest, &Sweeps::default(), GraphFormat::Mermaid).unwrap(), @r#"
         flowchart LR
           s0["text<br/><i>source</i>"]
           s1["to#quot;kens<br/><i>tokenize</i>"]

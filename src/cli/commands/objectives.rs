@@ -59,7 +59,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     let shape = Shape::find(&args.shape)
         .ok_or_else(|| Error::internal(format!("shape `{}` is not compiled", args.shape)))?;
     let mdlm = flops_per_token(shape, &Objective::default());
-    let described = |objective: &Objective| Description::of(objective, shape, mdlm);
+    let described = |objective: &Objective| ObjectiveDescription::of(objective, shape, mdlm);
     if args.json {
         match chosen {
             Some(objective) => terminal.output_json(&described(&objective))?,
@@ -146,7 +146,7 @@ fn about(objective: &Objective) -> About {
 
 /// An objective as JSON.
 #[derive(Serialize)]
-struct Description {
+struct ObjectiveDescription {
     kind: &'static str,
     title: &'static str,
     arxiv: &'static str,
@@ -245,7 +245,7 @@ impl Facts {
     }
 }
 
-impl Description {
+impl ObjectiveDescription {
     fn of(objective: &Objective, shape: &'static Shape, mdlm: f64) -> Self {
         let About {
             title,
@@ -296,7 +296,7 @@ fn operations(number: f64) -> String {
     }
 }
 
-fn facts(described: &Description) -> String {
+fn facts(described: &ObjectiveDescription) -> String {
     let facts = &described.facts;
     let names = |names: Vec<&str>| names.join(", ");
     let estimators = facts.estimators.iter().map(|one| one.estimator).collect();
@@ -328,7 +328,7 @@ fn facts(described: &Description) -> String {
 }
 
 /// What the settings of a variant change.
-fn variant(described: &Description, variant: &Variant) -> String {
+fn variant(described: &ObjectiveDescription, variant: &Variant) -> String {
     let (before, after) = (&described.facts, &variant.facts);
     let mut changes = Vec::new();
     if before.evaluation() != after.evaluation() {
@@ -341,13 +341,13 @@ fn variant(described: &Description, variant: &Variant) -> String {
     entry("with", &format!("`{}`: {}", variant.settings, changes.join("; ")))
 }
 
-fn in_short(described: &Description) -> String {
+fn in_short(described: &ObjectiveDescription) -> String {
     let variants = described.variants.iter();
     let variants: String = variants.map(|one| variant(described, one)).collect();
     format!("{}\n{}{variants}", described.kind, facts(described))
 }
 
-fn list(all: &[Description]) -> String {
+fn list(all: &[ObjectiveDescription]) -> String {
     let mut out = String::new();
     for described in all {
         out = format!("{out}{}\n", in_short(described));
@@ -369,7 +369,7 @@ fn epilogue(shape: &str) -> String {
     lines.join("\n") + "\n"
 }
 
-fn in_full(described: &Description) -> String {
+fn in_full(described: &ObjectiveDescription) -> String {
     let pretty = serde_json::to_string_pretty(&described.defaults).unwrap_or_default();
     let indented: String = pretty.lines().flat_map(|line| ["  ", line, "\n"]).collect();
     let indented = indented.trim_start();
@@ -385,13 +385,13 @@ mod tests {
     use super::*;
     use crate::manifest::Manifest;
 
-    fn described() -> Vec<Description> {
+    fn described() -> Vec<ObjectiveDescription> {
         let nano = Shape::find("nano").unwrap();
         let mdlm = flops_per_token(nano, &Objective::default());
         let kinds = Objective::every_kind();
         kinds
             .iter()
-            .map(|kind| Description::of(kind, nano, mdlm))
+            .map(|kind| ObjectiveDescription::of(kind, nano, mdlm))
             .collect()
     }
 

@@ -1,6 +1,6 @@
 //! `mdlm pull`: a pipeline's results, out of the cache that machines share.
 
-use crate::cli::args::transfer::{Args, Line, Work};
+use crate::cli::args::transfer::{Args, StageTransfer, Work};
 use crate::cli::render::numbers::bytes;
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Context as _, Error, Kind, Result};
@@ -35,7 +35,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 Ok(line) => lines.push(line),
                 // A damaged result there does not stop the others.
                 Err(error) if error.kind() == Kind::Input => {
-                    lines.push(Line {
+                    lines.push(StageTransfer {
                         stage: name,
                         status: "refused",
                         text: "rejected: contents do not match the recorded digest".to_owned(),
@@ -61,9 +61,9 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     refused.map_or(Ok(0), Err)
 }
 
-fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {
+fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<StageTransfer> {
     let stage = plan.stages[index].name.clone();
-    let line = |status, text: &str| Line {
+    let line = |status, text: &str| StageTransfer {
         stage: stage.clone(),
         status,
         text: text.to_owned(),
@@ -90,7 +90,7 @@ fn pull(work: &Work, plan: &mut Plan, index: usize) -> Result<Line> {
     };
     let size = made.files.iter().map(|file| file.bytes).sum();
     plan.settle(index, made);
-    Ok(Line {
+    Ok(StageTransfer {
         bytes: size,
         ..line("moved", &format!("pulled {}", bytes(size)))
     })

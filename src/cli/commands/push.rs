@@ -1,6 +1,6 @@
 //! `mdlm push`: a pipeline's results, into the cache that machines share.
 
-use crate::cli::args::transfer::{Args, Line};
+use crate::cli::args::transfer::{Args, StageTransfer};
 use crate::cli::render::numbers::bytes;
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Context as _, Error, Result};
@@ -27,7 +27,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         let mut lines = Vec::new();
         for stage in &plan.stages {
             let Decision::Cached(record) = &stage.decision else {
-                lines.push(Line {
+                lines.push(StageTransfer {
                     stage: stage.name.clone(),
                     status: "none",
                     text: "not in the store".to_owned(),
@@ -45,7 +45,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 0 => ("there", "there already".to_owned()),
                 _ => ("moved", format!("pushed {}", bytes(moved.bytes))),
             };
-            lines.push(Line {
+            lines.push(StageTransfer {
                 stage: stage.name.clone(),
                 status,
                 text,

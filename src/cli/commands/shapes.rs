@@ -38,7 +38,7 @@ pub struct Args {
     pub device: Where,
     /// Data type of activations and matrix products on a GPU: bf16 or f32
     #[arg(long, value_name = "PRECISION", default_value = "bf16", requires = "device")]
-    pub precision: Numbers,
+    pub precision: ActivationPrecision,
 }
 
 /// Where training is to compute.
@@ -52,7 +52,7 @@ pub enum Where {
 
 /// What activations on a GPU are made of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Numbers {
+pub enum ActivationPrecision {
     /// bfloat16.
     Bf16,
     /// 32-bit floats; tf32 needs as much.
@@ -60,7 +60,7 @@ pub enum Numbers {
 }
 
 #[derive(Serialize)]
-struct Line {
+struct ShapeRow {
     name: &'static str,
     vocabulary: usize,
     length: usize,
@@ -97,7 +97,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
     }
     let lines = SHAPES.iter().map(|shape| {
         let footprint = Footprint::of(shape, Backbone::Dit, Answered::Masked);
-        Line {
+        ShapeRow {
             name: shape.name,
             vocabulary: shape.vocabulary,
             length: shape.length,
@@ -165,8 +165,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 /// What training takes of a GPU's memory.
 fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
     let (element, precision) = match args.precision {
-        Numbers::Bf16 => (DType::Bf16, "bf16"),
-        Numbers::F32 => (DType::F32, "f32"),
+        ActivationPrecision::Bf16 => (DType::Bf16, "bf16"),
+        ActivationPrecision::F32 => (DType::F32, "f32"),
     };
     let mut lines = Vec::new();
     for shape in SHAPES.iter().filter(|shape| cuda_network::takes(shape)) {

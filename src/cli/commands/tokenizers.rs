@@ -37,7 +37,7 @@ impl Named for Published {
     const WHAT: &'static str = "tokenizer";
     const OTHERWISE: &'static str =
         "; use any other one by its `tokenizer.json`: `\"kind\": \"download\"` with its `url`";
-    type Description = Description;
+    type Description = TokenizerDescription;
 
     fn all() -> &'static [Self] {
         PUBLISHED
@@ -47,8 +47,8 @@ impl Named for Published {
         self.name
     }
 
-    fn described(&'static self) -> Description {
-        Description::of(self)
+    fn described(&'static self) -> TokenizerDescription {
+        TokenizerDescription::of(self)
     }
 
     fn in_short(&self) -> String {
@@ -68,7 +68,7 @@ impl Named for Published {
 
 /// A tokenizer as JSON.
 #[derive(Serialize)]
-pub struct Description {
+pub struct TokenizerDescription {
     name: &'static str,
     title: &'static str,
     licence: &'static str,
@@ -86,7 +86,7 @@ struct FileDescription {
     names: &'static [&'static str],
 }
 
-impl Description {
+impl TokenizerDescription {
     fn of(published: &'static Published) -> Self {
         let file = |file: &PublishedFile| FileDescription {
             url: file.url,

@@ -109,11 +109,11 @@ pub struct Display {
     bars: MultiProgress,
     /// How often a plain line is written, where that is stated.
     pace: Option<Duration>,
-    stages: Mutex<HashMap<String, Stage>>,
+    stages: Mutex<HashMap<String, StageProgress>>,
 }
 
 /// A stage at work.
-struct Stage {
+struct StageProgress {
     bar: Option<ProgressBar>,
     drawn: Option<Instant>,
     began: Instant,
@@ -178,7 +178,7 @@ impl Display {
         self.terminal.paint(Style::Strong, stage)
     }
 
-    fn stages(&self) -> MutexGuard<'_, HashMap<String, Stage>> {
+    fn stages(&self) -> MutexGuard<'_, HashMap<String, StageProgress>> {
         // A display that panicked once may show nonsense; it must not hide the first panic behind a second.
         self.stages.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -201,7 +201,7 @@ impl Display {
             bar
         });
         let now = Instant::now();
-        let entry = Stage {
+        let entry = StageProgress {
             bar,
             drawn: None,
             began: now,
@@ -266,7 +266,7 @@ impl Display {
     }
 }
 
-impl Stage {
+impl StageProgress {
     fn observe(&mut self, now: Instant, done: u64) {
         while self.seen.len() > 1
             && self
@@ -572,7 +572,7 @@ mod tests {
     #[test]
     fn rate_is_that_of_the_last_seconds() {
         let start = Instant::now();
-        let mut stage = Stage {
+        let mut stage = StageProgress {
             bar: None,
             drawn: None,
             began: start,

@@ -5,13 +5,13 @@ use super::*;
 /// A GPU that cannot be used is an error before the first stage runs; a run without networks does not look for one.
 #[test]
 fn device_that_is_missing_is_an_error_before_anything_runs() {
-    if Choice::On(Device::Cuda).check().is_ok() {
+    if DeviceRequest::On(Device::Cuda).check().is_ok() {
         println!("skipped: there is a GPU");
         return;
     }
     let project = Project::new();
     let on_gpu = Options {
-        device: Choice::On(Device::Cuda),
+        device: DeviceRequest::On(Device::Cuda),
         ..options()
     };
     let run = |selection: &Selection, runner: Runner<'_>| {

@@ -129,7 +129,7 @@ fn options() -> Options {
         manifest: "test.json".to_owned(),
         overrides: vec![],
         threads: 2,
-        device: Choice::On(Device::Cpu),
+        device: DeviceRequest::On(Device::Cpu),
         paranoid: false,
         jobs: 1,
         memory: u64::MAX,

@@ -46,7 +46,7 @@ fn cache_serves_changes_that_are_not_in_the_key() {
     // Other threads, another device.
     let elsewhere = Options {
         threads: 1,
-        device: Choice::On(Device::Cuda),
+        device: DeviceRequest::On(Device::Cuda),
         ..options()
     };
     let summary = project.run_with(&Selection::default(), &elsewhere, &stand_in);

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::SCHEMA_FILE;
-use super::look::Text;
+use super::look::TextSurvey;
 use crate::cli::render::numbers::bytes;
 use crate::shapes::{SHAPES, Shape};
 
@@ -17,7 +17,7 @@ const BATCH: u64 = 32;
 const EPOCHS: u64 = 12;
 
 /// What was chosen.
-pub(super) struct Choice {
+pub(super) struct Proposal {
     /// The shape of the model.
     pub shape: &'static Shape,
     /// Steps of training.
@@ -28,7 +28,7 @@ pub(super) struct Choice {
 
 /// Chooses by how much text there is. On two cores `tiny` takes 12 steps a second (README, "Speed"): 1,500 steps are some
 /// minutes on older machines too.
-pub(super) fn choose(text: &Text) -> Choice {
+pub(super) fn choose(text: &TextSurvey) -> Proposal {
     let (name, most) = if text.bytes < LITTLE_TEXT {
         ("nano", 1_000)
     } else {
@@ -38,7 +38,7 @@ pub(super) fn choose(text: &Text) -> Choice {
     // English has about 0.4 tokens a byte with vocabularies this small.
     let rows = text.bytes * 2 / 5 / (shape.length as u64 - 2);
     let steps = (rows * EPOCHS / BATCH).clamp(300, most);
-    Choice {
+    Proposal {
         shape,
         steps: steps.div_ceil(100) * 100,
         // Records are drawn one by one: of few, a small share may draw not one.
@@ -55,11 +55,11 @@ pub(super) fn choose(text: &Text) -> Choice {
 pub(super) fn manifest(
     name: &str,
     files: &[String],
-    text: &Text,
-    choice: &Choice,
+    text: &TextSurvey,
+    choice: &Proposal,
     has_schema: bool,
 ) -> String {
-    let Choice {
+    let Proposal {
         shape,
         steps,
         validation,

@@ -40,7 +40,7 @@ const NAMES: [&str; 12] = [
 
 /// What was found.
 #[derive(Debug)]
-pub(super) struct Text {
+pub(super) struct TextSurvey {
     /// Files.
     pub files: usize,
     /// Bytes of text, estimated where not all was read.
@@ -61,7 +61,7 @@ pub(super) struct Text {
 ///
 /// # Errors
 /// Nothing matches; a file cannot be read as its name says; there is too little text.
-pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
+pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<TextSurvey> {
     let found = files::expand(folder, FilePatterns::by(patterns)).map_err(|error| {
         if error.to_string().starts_with("no file matches") {
             return Error::input(error.to_string()).hint(format!(
@@ -130,7 +130,7 @@ pub(super) fn at(folder: &Path, patterns: &[String]) -> Result<Text> {
         ))
         .hint("name more files; some hundred kB of text make a start"));
     }
-    Ok(Text {
+    Ok(TextSurvey {
         files: files.len(),
         bytes,
         records,

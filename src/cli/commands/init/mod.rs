@@ -15,7 +15,7 @@ use crate::plural;
 mod draft;
 mod look;
 
-use look::Text;
+use look::TextSurvey;
 
 /// What `mdlm init --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -159,7 +159,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 }
 
 /// What was found, and what to do next.
-fn say(manifest: &Path, text: &Text, choice: &draft::Choice, terminal: &Terminal) {
+fn say(manifest: &Path, text: &TextSurvey, choice: &draft::Proposal, terminal: &Terminal) {
     let about = if text.is_whole { "" } else { "about " };
     terminal.say(&format!(
         "{} {}, {about}{} of text in {about}{} {}: shape `{}`, {} {}",
@@ -202,7 +202,7 @@ fn asked(
     input: &mut dyn BufRead,
     here: &Path,
     ask: &mut dyn FnMut(Option<&Error>),
-) -> Result<(Vec<String>, Text)> {
+) -> Result<(Vec<String>, TextSurvey)> {
     let mut failed = None;
     loop {
         ask(failed.take().as_ref());

@@ -25,7 +25,7 @@ pub(super) fn run(
     // Times and masks are given, so that the seed of their draws has no effect.
     let objective = objective::build(settings, mask, vocabulary, 0);
     let context = || format!("read `{}`", args.input.display());
-    let mut input = Input {
+    let mut input = LossInput {
         reader: Reader::open(&args.input)?,
         shape,
         settings,
@@ -110,7 +110,7 @@ fn vocabulary(args: &Args, shape: &Shape) -> Result<(u32, u32)> {
 }
 
 /// The input file, and what its tokens mean.
-struct Input<'a> {
+struct LossInput<'a> {
     reader: Reader,
     shape: &'a Shape,
     settings: &'a manifest::Objective,
@@ -119,7 +119,7 @@ struct Input<'a> {
 }
 
 /// Some rows of the input.
-struct Part {
+struct RowChunk {
     /// The first one's number.
     start: usize,
     /// L.
@@ -132,7 +132,7 @@ struct Part {
     t: Vec<f64>,
 }
 
-impl Input<'_> {
+impl LossInput<'_> {
     /// Whether the objective predicts masked tokens of a row under noise.
     fn has_noise(&self) -> bool {
         !matches!(self.settings, manifest::Objective::Ar(_))
@@ -183,7 +183,7 @@ impl Input<'_> {
     }
 
     /// Rows `start..start + count`.
-    fn read(&mut self, [start, count]: [usize; 2]) -> Result<Part> {
+    fn read(&mut self, [start, count]: [usize; 2]) -> Result<RowChunk> {
         let (shape, vocabulary, mask) = (self.shape, self.vocabulary as usize, self.mask);
         let mut tokens = |name| read_tokens(&mut self.reader, name, [start, count], shape, vocabulary);
         let length = shape.length;
@@ -213,7 +213,7 @@ impl Input<'_> {
                 )));
             }
         }
-        Ok(Part {
+        Ok(RowChunk {
             start,
             length,
             x0,
@@ -249,7 +249,7 @@ impl Input<'_> {
     }
 }
 
-impl Part {
+impl RowChunk {
     /// The rows in a pass of the objective.
     fn noise(&self, objective: &dyn Objective, pass: u32, into: &mut NoisedBatch) -> Result<()> {
         into.clear();

@@ -23,7 +23,7 @@ use crate::executor::isolate::{Isolation, Neighbours};
 use crate::executor::{self, Options, StageSummary, Summary};
 use crate::manifest::source::is_open_file;
 use crate::plan::{Decision, Plan};
-use crate::stages::{self, Choice, Device};
+use crate::stages::{self, Device, DeviceRequest};
 use crate::store::{RunNote, RunStage, Store, time};
 
 mod events;
@@ -297,8 +297,8 @@ fn isolation(args: &Args, project: &Project) -> Result<Isolation> {
     arguments.extend(device.iter().flat_map(|name| ["--device".into(), name.clone()]));
     // The processes inherit MDLM_DEVICE; the check needs a device by name.
     let check = match args.execution.compute.device()? {
-        Choice::On(Device::Cuda) => Some(["doctor", "--device", "cuda"].map(OsString::from).to_vec()),
-        Choice::Auto | Choice::On(_) => None,
+        DeviceRequest::On(Device::Cuda) => Some(["doctor", "--device", "cuda"].map(OsString::from).to_vec()),
+        DeviceRequest::Auto | DeviceRequest::On(_) => None,
     };
     for (asked, flag) in [
         (args.paranoid, "--paranoid"),

@@ -1,7 +1,7 @@
 //! Faults as GitHub's workflow commands, which a job prints to have them shown at their lines:
 //! <https://docs.github.com/actions/reference/workflow-commands-for-github-actions>.
 
-use super::{Checked, Root};
+use super::{CheckedManifest, Root};
 
 use crate::manifest::Fault;
 use crate::plural;
@@ -12,7 +12,7 @@ use crate::plural;
 /// on one line, as GitHub wants it; its end column, of which GitHub does not say whether it is part of the range, is
 /// one past it, as other tools have it.
 #[must_use]
-pub fn annotations(checked: &[Checked<'_>], root: &Root) -> String {
+pub fn annotations(checked: &[CheckedManifest<'_>], root: &Root) -> String {
     let mut text = String::new();
     for checked in checked {
         let file = root
@@ -37,7 +37,7 @@ pub fn annotations(checked: &[Checked<'_>], root: &Root) -> String {
     text
 }
 
-fn annotation(checked: &Checked<'_>, file: &str, fault: &Fault) -> String {
+fn annotation(checked: &CheckedManifest<'_>, file: &str, fault: &Fault) -> String {
     let place = &fault.place;
     let mut properties = vec![("file", file.to_owned())];
     let mut message = file.to_owned();

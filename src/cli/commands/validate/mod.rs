@@ -55,7 +55,7 @@ pub struct Args {
         hide_possible_values = true,
         hide_default_value = true
     )]
-    pub format: Format,
+    pub format: FaultFormat,
     /// The same as --format json
     #[arg(long, conflicts_with = "format")]
     pub json: bool,
@@ -63,7 +63,7 @@ pub struct Args {
 
 /// How faults are printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Format {
+pub enum FaultFormat {
     /// With the lines at fault, on standard error.
     Human,
     /// JSON of our own.
@@ -75,14 +75,14 @@ pub enum Format {
 }
 
 /// A manifest that was checked.
-pub struct Checked<'a> {
+pub struct CheckedManifest<'a> {
     /// The file, as named.
     pub file: &'a Path,
     /// What is wrong with it, if anything.
     pub faults: Option<Faults>,
 }
 
-impl Checked<'_> {
+impl CheckedManifest<'_> {
     /// The faults that are printed.
     #[must_use]
     pub fn list(&self) -> &[Fault] {
@@ -130,10 +130,10 @@ struct ValidateReport<'a> {
 /// # Errors
 /// Standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let checked: Vec<Checked> = args
+    let checked: Vec<CheckedManifest> = args
         .files
         .par_iter()
-        .map(|file| Checked {
+        .map(|file| CheckedManifest {
             file,
             faults: match Manifest::load(file, &args.set) {
                 Ok(loaded) => damaged_tokenizers(&loaded),
@@ -142,8 +142,8 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         })
         .collect();
     let invalid = checked.iter().filter(|checked| checked.faults.is_some()).count();
-    match if args.json { Format::Json } else { args.format } {
-        Format::Json => {
+    match if args.json { FaultFormat::Json } else { args.format } {
+        FaultFormat::Json => {
             let reports: Vec<_> = checked
                 .iter()
                 .map(|checked| ValidateReport {
@@ -155,12 +155,12 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 .collect();
             terminal.output_json(&reports)?;
         }
-        Format::Sarif => terminal.output_json(&sarif::log(&checked, &Root::find()))?,
-        Format::Github => {
+        FaultFormat::Sarif => terminal.output_json(&sarif::log(&checked, &Root::find()))?,
+        FaultFormat::Github => {
             terminal.output(&github::annotations(&checked, &Root::find()))?;
             conclude(&checked, terminal);
         }
-        Format::Human => {
+        FaultFormat::Human => {
             for faults in checked.iter().filter_map(|checked| checked.faults.as_ref()) {
                 show(faults, terminal);
             }
@@ -171,7 +171,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 }
 
 /// Says on standard error how many faults there are.
-fn conclude(checked: &[Checked<'_>], terminal: &Terminal) {
+fn conclude(checked: &[CheckedManifest<'_>], terminal: &Terminal) {
     let invalid = checked.iter().filter(|checked| checked.faults.is_some()).count();
     let faults: usize = checked
         .iter()

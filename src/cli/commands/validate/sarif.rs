@@ -7,7 +7,7 @@ use indexmap::IndexSet;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use super::{Checked, Root};
+use super::{CheckedManifest, Root};
 
 use crate::error::Kind;
 use crate::manifest::{Code, Fault, Location};
@@ -23,10 +23,10 @@ const BASE: &str = "%SRCROOT%";
 
 /// A log with one run: a rule for each sort of fault that was found, a result for each fault.
 #[must_use]
-pub fn log(checked: &[Checked<'_>], root: &Root) -> Value {
+pub fn log(checked: &[CheckedManifest<'_>], root: &Root) -> Value {
     let rules: IndexSet<String> = checked
         .iter()
-        .flat_map(Checked::list)
+        .flat_map(CheckedManifest::list)
         .map(|fault| fault.code.name())
         .collect();
     let codes: IndexSet<&str> = rules.iter().map(String::as_str).collect();
@@ -83,7 +83,7 @@ pub fn log(checked: &[Checked<'_>], root: &Root) -> Value {
     })
 }
 
-fn result(checked: &Checked<'_>, location: &Value, fault: &Fault, rule: Option<usize>) -> Value {
+fn result(checked: &CheckedManifest<'_>, location: &Value, fault: &Fault, rule: Option<usize>) -> Value {
     let mut text = format!("{}{}", checked.argument(&fault.place), fault.message);
     if let Some(expected) = &fault.expected {
         text = format!("{text}; expected {expected}");
@@ -128,7 +128,7 @@ fn result(checked: &Checked<'_>, location: &Value, fault: &Fault, rule: Option<u
 }
 
 /// The range of a place in the file; the file alone where the place is in a `--set` argument.
-fn physical(checked: &Checked<'_>, location: &Value, place: &Location) -> Value {
+fn physical(checked: &CheckedManifest<'_>, location: &Value, place: &Location) -> Value {
     let mut physical = json!({ "artifactLocation": location });
     if checked.holds(place) {
         // The end column is one past the last character (§3.30.8), as ours is.

@@ -71,7 +71,7 @@ struct VerifyReport<'a> {
     /// Bytes that were hashed.
     bytes: u64,
     /// Artifacts that are not sound.
-    artifacts: Vec<&'a Verdict>,
+    artifacts: Vec<&'a ArtifactReport>,
     /// Action records that cannot be used.
     records: Vec<Damage<'a>>,
     /// Recorded artifacts that are missing.
@@ -95,7 +95,7 @@ struct Absent<'a> {
 
 /// What was found of an artifact.
 #[derive(Serialize)]
-struct Verdict {
+struct ArtifactReport {
     artifact: Digest,
     made_by: Vec<String>,
     outcome: ArtifactState,
@@ -173,11 +173,11 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
                 .present
                 .par_iter()
                 .map(|subject| examine(&store, subject, args.dry_run, &pace))
-                .collect::<Vec<Verdict>>()
+                .collect::<Vec<ArtifactReport>>()
         })
     };
     let verdicts = watched(terminal, "verify", &pace, total, work);
-    let bad: Vec<&Verdict> = verdicts
+    let bad: Vec<&ArtifactReport> = verdicts
         .iter()
         .filter(|verdict| !verdict.outcome.is_fine())
         .collect();
@@ -191,13 +191,13 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
 }
 
 /// Looks at an artifact, and moves it when it is corrupt.
-fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> Verdict {
+fn examine(store: &Store, subject: &Subject, dry_run: bool, pace: &Pace) -> ArtifactReport {
     let Subject {
         artifact,
         files,
         made_by,
     } = subject;
-    let verdict = |outcome, note, faults| Verdict {
+    let verdict = |outcome, note, faults| ArtifactReport {
         artifact: *artifact,
         made_by: made_by.clone(),
         outcome,
@@ -270,12 +270,12 @@ fn watched<T: Send>(
 fn report<'a>(
     store: &Store,
     ok: bool,
-    verdicts: &[Verdict],
-    bad: &[&'a Verdict],
+    verdicts: &[ArtifactReport],
+    bad: &[&'a ArtifactReport],
     census: &'a Census,
     pace: &Pace,
 ) -> VerifyReport<'a> {
-    let sound = |verdict: &&Verdict| verdict.outcome == ArtifactState::Sound;
+    let sound = |verdict: &&ArtifactReport| verdict.outcome == ArtifactState::Sound;
     VerifyReport {
         store: store.root().display().to_string(),
         ok,
@@ -302,8 +302,8 @@ fn report<'a>(
 
 fn print(
     store: &Store,
-    verdicts: &[Verdict],
-    bad: &[&Verdict],
+    verdicts: &[ArtifactReport],
+    bad: &[&ArtifactReport],
     census: &Census,
     pace: &Pace,
     terminal: &Terminal,
