@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use super::Trainer;
-use crate::data::rows::{Rank, RowOrder};
-use crate::diffusion::{NoisedBatch, RowIndex};
+use super::config::TrainConfig;
+use crate::data::rows::{Rank, RowOrder, Rows};
+use crate::diffusion::{NoisedBatch, Objective, RowIndex};
 use crate::error::Result;
+use crate::event::Cancel;
 use crate::kernels::Dropout;
 use crate::kernels::profile::{self, Part};
 use crate::model::Batch;
@@ -17,7 +18,11 @@ use crate::rng::{Random, Stream};
 const FURTHER_PASS: u64 = 1 << 44;
 
 /// The rows of a step.
-pub(super) struct GlobalBatch {
+pub(super) struct GlobalBatch<'a> {
+    rows: &'a Rows,
+    objective: &'a dyn Objective,
+    config: &'a TrainConfig,
+    cancel: &'a Cancel,
     order: RowOrder,
     /// Seconds spent on reading.
     pub(super) waited: f64,
@@ -30,44 +35,50 @@ pub(super) struct GlobalBatch {
     pub(super) waiting: VecDeque<u64>,
 }
 
-impl GlobalBatch {
-    pub(super) fn new(job: &Trainer<'_>) -> Self {
-        let rows = job.config.batch as usize;
+impl<'a> GlobalBatch<'a> {
+    pub(super) fn new(
+        rows: &'a Rows,
+        objective: &'a dyn Objective,
+        config: &'a TrainConfig,
+        cancel: &'a Cancel,
+    ) -> Self {
+        let count = config.batch as usize;
         Self {
-            order: RowOrder::new(job.config.seed, job.rows.len(), job.config.batch, Rank::ALONE),
+            rows,
+            objective,
+            config,
+            cancel,
+            order: RowOrder::new(config.seed, rows.len(), config.batch, Rank::ALONE),
             waited: 0.0,
-            tokens: vec![0; rows * job.rows.length()],
-            valid: vec![0; rows],
+            tokens: vec![0; count * rows.length()],
+            valid: vec![0; count],
             noised: NoisedBatch::default(),
             waiting: VecDeque::new(),
         }
     }
 
     /// Reads the rows of a step and returns how many of their tokens are scored.
-    pub(super) fn read(&mut self, job: &Trainer<'_>, step: u64) -> Result<u64> {
+    pub(super) fn read(&mut self, step: u64) -> Result<u64> {
         let start = Instant::now();
-        let rows = self.tokens.chunks_mut(job.rows.length()).zip(&mut self.valid);
+        let rows = self.tokens.chunks_mut(self.rows.length()).zip(&mut self.valid);
         for ((_, row), (tokens, valid)) in self.order.step(step).zip(rows) {
-            *valid = job.rows.read(row, tokens)?;
+            *valid = self.rows.read(row, tokens)?;
         }
         self.waited += start.elapsed().as_secs_f64();
-        let scored = self.valid.iter().map(|&n| job.objective.scored(n) as u64);
+        let scored = self.valid.iter().map(|&n| self.objective.scored(n) as u64);
         Ok(scored.sum())
     }
-}
 
-impl Trainer<'_> {
     /// Calls `each` with the global batch under noise, micro-batch by micro-batch: weights are such that Σ weights · nll of
     /// all of them is the loss in nats per scored token. Where rows have several passes, all rows' first ones come first:
     /// the order of the positions does not depend on where the batch is cut.
     pub(super) fn micro_batches(
-        &self,
+        &mut self,
         step: u64,
-        batch: &mut GlobalBatch,
         scored: u64,
         each: &mut dyn FnMut(&Batch<'_>) -> Result<()>,
     ) -> Result<()> {
-        let config = &self.config;
+        let config = self.config;
         let length = self.rows.length();
         let scale = 1.0 / scored.max(1) as f64;
         let first_row = step * u64::from(config.batch);
@@ -77,7 +88,7 @@ impl Trainer<'_> {
             // A step of a large network on a small machine takes minutes.
             self.cancel.check()?;
             let timer = profile::forward(Part::Noise);
-            let noised = &mut batch.noised;
+            let noised = &mut self.noised;
             noised.clear();
             for index in start..start + config.micro_batch {
                 let at = RowIndex {
@@ -86,9 +97,9 @@ impl Trainer<'_> {
                     index,
                     batch: config.batch,
                 };
-                let tokens = &batch.tokens[index as usize * length..][..length];
+                let tokens = &self.tokens[index as usize * length..][..length];
                 self.objective
-                    .noise(at, pass, tokens, batch.valid[index as usize], noised);
+                    .noise(at, pass, tokens, self.valid[index as usize], noised);
             }
             if noised.positions.is_empty() {
                 continue;

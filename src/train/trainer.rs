@@ -108,7 +108,7 @@ impl Trainer<'_> {
         let mut saved = state.step;
         let mut last_save = Instant::now();
         let mut clock = Clock::default();
-        let mut batch = GlobalBatch::new(self);
+        let mut batch = self.batch();
         while state.step < self.config.steps {
             let due = state.step.is_multiple_of(self.config.checkpoint_every)
                 || self.checkpoints.stays(state.step)
@@ -158,14 +158,24 @@ impl Trainer<'_> {
         })
     }
 
+    /// The rows of a step, before any was read.
+    pub(super) fn batch(&self) -> GlobalBatch<'_> {
+        GlobalBatch::new(self.rows, self.objective, &self.config, self.cancel)
+    }
+
     /// One update. Asked to end, it leaves weights and state as they were.
-    fn step(&self, learner: &mut dyn Learner, state: &mut TrainState, batch: &mut GlobalBatch) -> Result<()> {
+    fn step(
+        &self,
+        learner: &mut dyn Learner,
+        state: &mut TrainState,
+        batch: &mut GlobalBatch<'_>,
+    ) -> Result<()> {
         let scored = {
             let _timer = profile::forward(Part::Noise);
-            batch.read(self, state.step)?
+            batch.read(state.step)?
         };
         let support = self.objective.support();
-        self.micro_batches(state.step, batch, scored, &mut |batch| {
+        batch.micro_batches(state.step, scored, &mut |batch| {
             learner.accumulate(batch, support)
         })?;
         if let Some(all_reduce) = self.all_reduce {
@@ -203,7 +213,7 @@ impl Trainer<'_> {
         &self,
         learner: &mut dyn Learner,
         state: &mut TrainState,
-        batch: &mut GlobalBatch,
+        batch: &mut GlobalBatch<'_>,
         ahead: usize,
     ) -> Result<()> {
         while batch.waiting.len() > ahead {
@@ -229,7 +239,7 @@ impl Trainer<'_> {
         &self,
         learner: &mut dyn Learner,
         state: &mut TrainState,
-        batch: &mut GlobalBatch,
+        batch: &mut GlobalBatch<'_>,
         hooks: &mut dyn Hooks,
     ) -> Result<bool> {
         let every = self.config.validation_every;
@@ -292,7 +302,7 @@ pub struct StepBench<'a> {
     job: &'a Trainer<'a>,
     learner: &'a mut dyn Learner,
     pub(super) state: TrainState,
-    batch: GlobalBatch,
+    batch: GlobalBatch<'a>,
 }
 
 impl<'a> StepBench<'a> {
@@ -306,7 +316,7 @@ impl<'a> StepBench<'a> {
             job,
             learner,
             state: TrainState::default(),
-            batch: GlobalBatch::new(job),
+            batch: job.batch(),
         })
     }
 

@@ -6,7 +6,6 @@ use crate::diffusion::objective;
 use crate::diffusion::objective::settings::SETTINGS;
 use crate::manifest;
 use crate::model::cuda_network;
-use crate::train::batch::GlobalBatch;
 
 fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
@@ -134,19 +133,20 @@ fn resume_of_every_objective_equals_a_whole_run_for_any_micro_batch_and_threads(
 
 /// The loss of rows under noise that training does not see.
 fn unseen_loss(job: &Trainer<'_>, network: &dyn Network) -> f64 {
-    let (mut batch, mut sum) = (GlobalBatch::new(job), 0.0);
+    let (mut batch, mut sum) = (job.batch(), 0.0);
     let steps = 1000..1008;
     for step in steps.clone() {
-        let scored = batch.read(job, step).unwrap();
-        job.micro_batches(step, &mut batch, scored, &mut |micro_batch| {
-            let losses = network.nll(micro_batch, job.objective.support())?;
-            let weighed = losses.iter().zip(micro_batch.weights);
-            sum += weighed
-                .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
-                .sum::<f64>();
-            Ok(())
-        })
-        .unwrap();
+        let scored = batch.read(step).unwrap();
+        batch
+            .micro_batches(step, scored, &mut |micro_batch| {
+                let losses = network.nll(micro_batch, job.objective.support())?;
+                let weighed = losses.iter().zip(micro_batch.weights);
+                sum += weighed
+                    .map(|(&loss, &weight)| f64::from(loss) * f64::from(weight))
+                    .sum::<f64>();
+                Ok(())
+            })
+            .unwrap();
     }
     sum / (steps.end - steps.start) as f64
 }
@@ -208,16 +208,17 @@ fn micro_batches_answer_no_more_tokens_than_memory_is_planned_for() {
                 cancel: &cancel,
             };
             let planned = cuda_network::answered(nano(), answered, micro_batch as usize, Some(64));
-            let (mut batch, mut all, steps) = (GlobalBatch::new(&job), 0, 20);
+            let (mut batch, mut all, steps) = (job.batch(), 0, 20);
             for step in 0..steps {
-                let scored = batch.read(&job, step).unwrap();
-                job.micro_batches(step, &mut batch, scored, &mut |micro_batch| {
-                    let asked = micro_batch.positions.len();
-                    assert!(asked <= planned, "{name}: {asked}, planned {planned}");
-                    all += asked;
-                    Ok(())
-                })
-                .unwrap();
+                let scored = batch.read(step).unwrap();
+                batch
+                    .micro_batches(step, scored, &mut |micro_batch| {
+                        let asked = micro_batch.positions.len();
+                        assert!(asked <= planned, "{name}: {asked}, planned {planned}");
+                        all += asked;
+                        Ok(())
+                    })
+                    .unwrap();
             }
             // Of 40,960 tokens, drawn one by one or at spread times: 0.01 is more than four standard deviations.
             let mean = all as f64 / (64 * nano().length) as f64 / steps as f64;
