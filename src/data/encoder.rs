@@ -26,8 +26,6 @@ use crate::memory::{in_huge_pages, prefetch, zeroed};
 mod merges;
 mod pieces;
 
-pub(super) use self::merges::byte_of;
-
 /// Bytes of the longest chunk that a slot holds: a number of 128 bits with its length in the last byte. 99% of the
 /// chunks of English text.
 const SLOT_BYTES: usize = 15;

@@ -25,8 +25,8 @@ use tokenizers::{
     PreTokenizer as _, Token, Tokenizer,
 };
 
+use crate::data::byte_spelling::byte_of;
 use crate::data::chunks::Cutter;
-use crate::data::encoder::byte_of;
 use crate::error::guarded;
 
 /// Bits that spell out a byte of lost text.

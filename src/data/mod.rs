@@ -6,6 +6,7 @@
 //! | tokenize | `tokens-NNNNN.arrow` (columns `tokens` list of u16 or u32, `bytes` u32, `hash` u64), `tokenizer.json`, `tokens.json` ([`TokensInfo`]) |
 //! | pack | `train/NNNNN.arrow` or `.parquet`, `validation/…`, `tokenizer.json`, `rows.json` ([`RowsInfo`]) |
 
+mod byte_spelling;
 pub mod chunks;
 pub mod columns;
 pub mod detokenize;
@@ -27,6 +28,7 @@ pub mod spelling;
 pub mod tokenizer;
 pub mod tokens;
 mod vocabulary;
+mod word_piece;
 pub mod words;
 
 use std::path::Path;

@@ -28,7 +28,8 @@ use tokenizers::{AddedToken, Model as _};
 use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
 use crate::data::loss::{Loss, Losses};
 use crate::data::merges::{Word, learn};
-use crate::data::vocabulary::{has_gaps, parse, parse_file, rewritten};
+use crate::data::vocabulary::{assemble, has_gaps, numbered, parse_file, rewritten};
+use crate::data::word_piece::{CONTINUATION, UNKNOWN, word_piece};
 use crate::data::words::WordCounts;
 use crate::data::{
     Role, RoleSource, Roles, RowsInfo, SpecialIds, TOKENIZER, TOKENS_INFO, TokensInfo, vocabulary,
@@ -38,14 +39,8 @@ use crate::manifest::{BertFile, Gpt2Files, SpecialTokens, TokenizerFile, TrainTo
 
 /// Special tokens of the tokenizers made here, ids 0 to 3.
 const SPECIAL: [&str; 4] = ["[PAD]", "[BOS]", "[EOS]", "[MASK]"];
-/// The unknown token of a trained WordPiece, id 4.
-pub(super) const UNKNOWN: &str = "[UNK]";
-/// Prefix of a WordPiece that continues a word; BERT's.
-const CONTINUATION: &str = "##";
 /// Characters that a WordPiece vocabulary keeps, at most; the default of Hugging Face's `BertWordPieceTokenizer`.
 const ALPHABET_LIMIT: usize = 1000;
-/// Longest word that WordPiece looks at; BERT's.
-const MAX_WORD_CHARACTERS: usize = 100;
 /// One character a piece (Oniguruma's `.` leaves out the line break).
 const ANY_CHARACTER: &str = r"[\s\S]";
 
@@ -227,7 +222,7 @@ impl Tokenizer {
     /// # Errors
     /// A character occurs twice.
     pub fn characters(alphabet: &str) -> Result<Self> {
-        let mut vocabulary = special_vocabulary(&SPECIAL);
+        let mut vocabulary = numbered(&SPECIAL);
         for character in alphabet.chars() {
             let id = vocabulary.len();
             if vocabulary.insert(character.to_string(), json!(id)).is_some() {
@@ -349,7 +344,7 @@ impl Tokenizer {
             let spelled = format!("{}{second}", symbols[a as usize]);
             Some(give_id(spelled, &mut symbols, &mut ids))
         });
-        let inner = word_piece(&vocabulary_of(&symbols), &special, config.lowercase)?;
+        let inner = word_piece(&numbered(&symbols), &special, config.lowercase)?;
         Self::resolve(inner, &SpecialTokens::default(), RoleSource::Kind)
     }
 
@@ -673,59 +668,8 @@ impl Tokenizer {
     }
 }
 
-fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
-    let added: Vec<Value> = special
-        .iter()
-        .map(|&name| {
-            json!({
-                "id": parts["model"]["vocab"][name], "content": name, "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true,
-            })
-        })
-        .collect();
-    let whole = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
-        "normalizer": parts["normalizer"], "pre_tokenizer": parts["pre_tokenizer"], "post_processor": null,
-        "decoder": parts["decoder"], "model": parts["model"],
-    });
-    parse(&whole.to_string(), &mut Vec::new())
-}
-
-pub(super) fn word_piece(
-    vocabulary: &Map<String, Value>,
-    special: &[&str],
-    lowercase: bool,
-) -> Result<tokenizers::Tokenizer> {
-    assemble(
-        &json!({
-            "normalizer": {
-                "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true,
-                // Absent, it follows `lowercase`, as in BERT's own code.
-                "strip_accents": null, "lowercase": lowercase,
-            },
-            "pre_tokenizer": {"type": "BertPreTokenizer"},
-            "decoder": {"type": "WordPiece", "prefix": CONTINUATION, "cleanup": true},
-            "model": {
-                "type": "WordPiece", "unk_token": UNKNOWN, "continuing_subword_prefix": CONTINUATION,
-                "max_input_chars_per_word": MAX_WORD_CHARACTERS, "vocab": vocabulary,
-            },
-        }),
-        special,
-    )
-}
-
-pub(super) fn special_vocabulary(names: &[&str]) -> Map<String, Value> {
-    let ids = names.iter().enumerate();
-    ids.map(|(id, &name)| (name.to_owned(), json!(id))).collect()
-}
-
 fn number(symbols: &[String]) -> HashMap<String, u32> {
     (0..).zip(symbols).map(|(id, s)| (s.clone(), id)).collect()
-}
-
-fn vocabulary_of(symbols: &[String]) -> Map<String, Value> {
-    let ids = symbols.iter().enumerate();
-    ids.map(|(id, symbol)| (symbol.clone(), json!(id))).collect()
 }
 
 /// The id of a spelling: its own, or the next one.

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokenizers::AddedToken;
 use tokenizers::models::ModelWrapper;
 
@@ -228,6 +228,35 @@ pub(super) fn parse(json: &str, warnings: &mut Vec<String>) -> Result<tokenizers
         ));
     }
     Ok(inner)
+}
+
+/// A tokenizer of parts of a `tokenizer.json`, some of whose tokens are special.
+///
+/// # Errors
+/// Internal error: the `tokenizers` library rejects the parts.
+pub(super) fn assemble(parts: &Value, special: &[&str]) -> Result<tokenizers::Tokenizer> {
+    let added: Vec<Value> = special
+        .iter()
+        .map(|&name| {
+            json!({
+                "id": parts["model"]["vocab"][name], "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true,
+            })
+        })
+        .collect();
+    let whole = json!({
+        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added,
+        "normalizer": parts["normalizer"], "pre_tokenizer": parts["pre_tokenizer"], "post_processor": null,
+        "decoder": parts["decoder"], "model": parts["model"],
+    });
+    parse(&whole.to_string(), &mut Vec::new())
+}
+
+/// A vocabulary of these tokens, with ids from 0 in their order.
+pub(super) fn numbered(tokens: &[impl AsRef<str>]) -> Map<String, Value> {
+    let ids = tokens.iter().enumerate();
+    ids.map(|(id, token)| (token.as_ref().to_owned(), json!(id)))
+        .collect()
 }
 
 /// Whether ids below the model's largest are of no token.

@@ -10,7 +10,8 @@ use tokenizers::{
 
 use crate::data::chunks::Cutter;
 use crate::data::gpt2::byte_level;
-use crate::data::tokenizer::{UNKNOWN, special_vocabulary, word_piece};
+use crate::data::vocabulary::numbered;
+use crate::data::word_piece::{UNKNOWN, word_piece};
 use crate::error::{Kind, Result, Wrap as _};
 
 /// Chunks that are counted for training at a time, at most: some 400 MB. English text of several gigabytes has fewer.
@@ -102,7 +103,7 @@ impl WordCutter {
     /// # Errors
     /// Internal error: the `tokenizers` library fails.
     pub fn wordpiece(lowercase: bool) -> Result<Self> {
-        word_piece(&special_vocabulary(&[UNKNOWN]), &[], lowercase).map(Self::of)
+        word_piece(&numbered(&[UNKNOWN]), &[], lowercase).map(Self::of)
     }
 
     fn of(inner: tokenizers::Tokenizer) -> Self {

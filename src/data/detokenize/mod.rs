@@ -12,6 +12,7 @@
 mod published;
 mod quotes;
 mod scanner;
+mod tokens;
 
 use std::borrow::Cow;
 

@@ -21,7 +21,7 @@
 //! beside such words in Wikipedia's text, set apart by the rules of the Moses tokenizer. A single quote between a word
 //! in `s` and a lower-case word, for example, is a possessive there in 17 of 18 cases.
 
-use super::scanner::{Token, is_suffix, token_from};
+use super::tokens::{Token, is_suffix, token_from};
 
 /// Which gaps beside a quote go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

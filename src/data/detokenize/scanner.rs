@@ -10,6 +10,7 @@
 //! what begins a name; a word like `'em` only where both hold; and never where a quote closes later.
 
 use super::quotes::{self, Join, Quotes};
+use super::tokens::{Token, is_suffix, token_from};
 
 /// Which rules hold.
 #[derive(Debug)]
@@ -52,9 +53,6 @@ impl Rules {
     };
 }
 
-/// What contractions leave after their apostrophe.
-const SUFFIXES: [&[u8]; 7] = [b"s", b"t", b"re", b"ve", b"ll", b"d", b"m"];
-
 /// Bytes that a token begins or ends with when a rule may ask about it: whatever is neither letter nor digit, and the `n`
 /// of `n't` and `N`. The rest, nearly all, is passed over.
 const NOTABLE: [bool; 256] = {
@@ -84,25 +82,6 @@ pub(super) fn apply(rules: &Rules, text: &str) -> String {
         .write(&mut out);
     }
     out
-}
-
-/// Where a token stands in its line.
-#[derive(Clone, Copy)]
-pub(super) struct Token {
-    pub start: usize,
-    pub end: usize,
-}
-
-/// The first token of a line at or after a place.
-#[inline]
-pub(super) fn token_from(line: &str, place: usize) -> Option<Token> {
-    let bytes = line.as_bytes();
-    let start = place + bytes[place..].iter().position(|&byte| byte != b' ')?;
-    let length = bytes[start..].iter().position(|&byte| byte == b' ');
-    Some(Token {
-        start,
-        end: length.map_or(bytes.len(), |length| start + length),
-    })
 }
 
 /// What to do with a token.
@@ -414,11 +393,6 @@ pub(super) fn begins_name(word: &str) -> bool {
         (Some(first), Some(_)) => first.is_uppercase(),
         (None, _) => word == "<unk>",
     }
-}
-
-/// Whether it is what a contraction leaves after its apostrophe.
-pub(super) fn is_suffix(bytes: &[u8]) -> bool {
-    bytes.len() <= 2 && SUFFIXES.iter().any(|suffix| bytes.eq_ignore_ascii_case(suffix))
 }
 
 /// `<unk>` becomes `?`, and backslashes before a `/` go, all of them: what is left must not be one again.

@@ -23,9 +23,9 @@ use object_store::path::Path;
 use object_store::{BackoffConfig, GetOptions, GetRange, ObjectStore, RetryConfig};
 
 use super::Tally;
+use super::answer::{Answer, Body, Failure, unless_cancelled};
 use super::place::{BucketPlace, Cloud, PathFilter, is_glob, literal_folder};
 use super::settings::Settings;
-use super::transfer::{Answer, Body, Failure, unless_cancelled};
 use super::web;
 use crate::error::{Error, Result};
 use crate::event::Cancel;

@@ -12,10 +12,10 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::Tally;
+use super::answer::{Failure, unless_cancelled};
 use super::cache::{Expected, is_sha256};
 use super::place::{HubPlace, PathFilter, RepositoryKind, is_glob, literal_folder};
 use super::settings::Settings;
-use super::transfer::{Failure, unless_cancelled};
 use super::web;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;

@@ -33,6 +33,7 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use serde::{Deserialize, Serialize};
 
+mod answer;
 mod bucket;
 mod cache;
 mod hub;
@@ -49,8 +50,8 @@ pub use inventory::{Begun, Download, DownloadedFile, Forgotten, Inventory, forge
 pub use place::shown;
 pub use settings::{Proxies, Settings};
 
+pub(crate) use answer::unless_cancelled;
 pub(crate) use bucket::explained;
-pub(crate) use transfer::unless_cancelled;
 
 use bucket::Bucket;
 use cache::{Cache, Expected, IndexedFile, Keep, Lock, is_sha256};

@@ -1,15 +1,12 @@
 //! One file: attempts until it is whole, each going on where the last one ended.
 
-use std::future::Future;
-use std::pin::pin;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
 use reqwest::{Client, Url};
 
 use super::FetchProgress;
+use super::answer::{Body, Failure, unless_cancelled};
 use super::bucket::Bucket;
 use super::cache::{Cache, Expected, IndexedFile, Keep, Partial};
 use super::settings::Settings;
@@ -18,8 +15,6 @@ use crate::error::{Error, Remedy, Result};
 use crate::event::Cancel;
 use crate::plural::counted;
 
-/// How often it is seen that the user wants to end.
-const POLL: Duration = Duration::from_millis(100);
 /// Interval between reports of progress.
 const REPORT: Duration = Duration::from_millis(100);
 /// How often a file may turn out to be another while it comes in.
@@ -35,42 +30,6 @@ pub(super) enum Origin<'a> {
     },
     /// An object of a bucket.
     Bucket { bucket: &'a Bucket, key: String },
-}
-
-/// What a server answered.
-pub(super) struct Answer {
-    /// The first byte that comes.
-    pub from: u64,
-    /// Length of the file, where the server says.
-    pub total: Option<u64>,
-    /// Strong validator of this version.
-    pub etag: Option<String>,
-    /// Whether the end of the file is distinguished from the end of the connection.
-    pub ends: bool,
-    /// The bytes.
-    pub body: Body,
-}
-
-/// Bytes that come in.
-pub(super) enum Body {
-    Web(reqwest::Response),
-    Bucket(BoxStream<'static, object_store::Result<Bytes>>),
-}
-
-/// Why an attempt failed.
-pub(super) enum Failure {
-    /// Another attempt may do; the server may have said when.
-    Passing(Error, Option<Duration>),
-    /// What is here belongs to another version of the file: from the start. Says why.
-    Stale(String),
-    /// No attempt will do.
-    Final(Error),
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Self::Final(error)
-    }
 }
 
 /// A file to download.
@@ -332,16 +291,5 @@ pub(super) fn within_limit(bytes: u64, max_bytes: Option<u64>) -> Result<()> {
             Err(Error::input(message).hint(TOO_LARGE).remedy(Remedy::Limit))
         }
         _ => Ok(()),
-    }
-}
-
-/// Waits for something, or for the user to lose patience.
-pub(crate) async fn unless_cancelled<T>(cancel: &Cancel, future: impl Future<Output = T>) -> Result<T> {
-    let mut future = pin!(future);
-    loop {
-        cancel.check()?;
-        if let Ok(value) = tokio::time::timeout(POLL, &mut future).await {
-            return Ok(value);
-        }
     }
 }

@@ -8,9 +8,9 @@ use reqwest::header::{
 };
 use reqwest::{Client, NoProxy, Proxy, Response, StatusCode, Url, redirect};
 
+use super::answer::{Answer, Body, Failure};
 use super::place::shown;
 use super::settings::Settings;
-use super::transfer::{Answer, Body, Failure};
 use crate::error::{Error, Kind, Remedy, Result};
 
 /// Redirects that are followed. As many as browsers' half; more is a loop.

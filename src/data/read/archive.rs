@@ -1,31 +1,9 @@
 //! What tar and zip have in common: how they are recognised, and the names of their members.
 
-use super::recognise::names_tar;
-use super::tar;
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Names of members that a hint shows.
 const SHOWN: usize = 5;
-
-/// A form of archive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Archive {
-    /// tar: ustar, pax, GNU or older.
-    Tar,
-    /// zip.
-    Zip,
-}
-
-/// The kind of archive by its first bytes; an empty or odd tar by its name.
-pub fn recognise(head: &[u8], name: &str) -> Option<Archive> {
-    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
-        Some(Archive::Zip)
-    } else if tar::is_header(head) || names_tar(name) {
-        Some(Archive::Tar)
-    } else {
-        None
-    }
-}
 
 /// A glob over members' names.
 ///

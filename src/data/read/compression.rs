@@ -4,45 +4,16 @@ use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 use std::rc::Rc;
 
-use super::FREE_BYTES;
 use super::fault::{carry, damaged};
-use super::members::Members;
+use super::members::{Members, name};
 use super::sink::{bomb, too_large};
-use super::stored::{READ_BYTES, ReadCount};
+use super::stored::ReadCount;
+use super::{FREE_BYTES, READ_BYTES};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
 
 /// How the decoders say that a window or a dictionary is larger than they were allowed to take.
 const TOO_LARGE: [&str; 2] = ["Frame requires too much memory", "needed memory too big"];
-
-/// The compression that the first bytes of a file show.
-///
-/// gzip: RFC 1952; zstd: RFC 8878, a frame or a skippable one; bzip2: its header and the magic of a first block (π) or
-/// of the end (√π); xz: its file format 1.2.1.
-pub fn recognise(head: &[u8]) -> Option<Compression> {
-    let bzip2 = |head: &[u8]| {
-        matches!(head, [b'B', b'Z', b'h', b'1'..=b'9', block @ ..] if block.starts_with(b"\x31\x41\x59\x26\x53\x59")
-            || block.starts_with(b"\x17\x72\x45\x38\x50\x90"))
-    };
-    match head {
-        [0x1F, 0x8B, 8, ..] => Some(Compression::Gzip),
-        [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Compression::Zstd),
-        [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
-        head if bzip2(head) => Some(Compression::Bzip2),
-        _ => None,
-    }
-}
-
-/// The compression's name.
-pub fn name(compression: Compression) -> &'static str {
-    match compression {
-        Compression::None => "no compression",
-        Compression::Gzip => "gzip",
-        Compression::Zstd => "zstd",
-        Compression::Bzip2 => "bzip2",
-        Compression::Xz => "xz",
-    }
-}
 
 /// Bytes that all decoders of one layer made of a stored file.
 #[derive(Clone)]
@@ -85,11 +56,6 @@ pub fn decode<'r>(compression: Compression, input: impl BufRead + 'r, meter: Met
         _ => Box::new(Members::new(compression, input, meter.buffer)),
     };
     buffered(Decoded::new(name(compression), decoder, meter))
-}
-
-/// Binary logarithm of the largest zstd window that `buffer` bytes hold, within what zstd takes.
-pub fn zstd_window(buffer: u64) -> u32 {
-    buffer.max(1).ilog2().clamp(10, 31)
 }
 
 /// Decodes a deflate stream without a header, as zip has it.

@@ -6,8 +6,8 @@
 
 use std::io::{self, BufRead, Read};
 
-use super::compression::{name, recognise, zstd_window};
 use super::fault::carry;
+use super::recognise;
 use crate::error::Error;
 use crate::manifest::source::Compression;
 use crate::plural::{agreeing, counted};
@@ -118,9 +118,25 @@ impl<R: BufRead> Members<R> {
     }
 }
 
+/// The compression's name.
+pub fn name(compression: Compression) -> &'static str {
+    match compression {
+        Compression::None => "no compression",
+        Compression::Gzip => "gzip",
+        Compression::Zstd => "zstd",
+        Compression::Bzip2 => "bzip2",
+        Compression::Xz => "xz",
+    }
+}
+
+/// Binary logarithm of the largest zstd window that `buffer` bytes hold, within what zstd takes.
+pub fn zstd_window(buffer: u64) -> u32 {
+    buffer.max(1).ilog2().clamp(10, 31)
+}
+
 /// Whether a member begins so, or would if it were not cut off.
 fn begins(compression: Compression, head: &[u8]) -> bool {
-    if recognise(head) == Some(compression) {
+    if recognise::compression(head) == Some(compression) {
         return true;
     }
     let magic: &[u8] = match compression {

@@ -44,10 +44,10 @@ use crate::data::files::{FoundFile, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::source::{Compression, Format, Reading};
 
-use archive::Archive;
 use compression::Meter;
+use recognise::Archive;
 use sink::Sink;
-use stored::{READ_BYTES, ReadCount, Stored};
+use stored::{ReadCount, Stored};
 use stores::Stores;
 
 pub use encoding::POLICY;
@@ -55,6 +55,8 @@ pub use foreign::check_pointer;
 pub use observed::Observed;
 pub use witness::{Consumed, Witness};
 
+/// Bytes read at a time.
+const READ_BYTES: usize = 1 << 18;
 /// Bytes that may come out whatever came in, before ratios count: a few zeros compress better than any text.
 const FREE_BYTES: u64 = 1 << 20;
 /// First bytes that identify a format: as far as tar's magic.
@@ -236,7 +238,7 @@ fn columns_within(stored: &Stored, reading: &Reading, layer: usize) -> Result<Ve
     let count = ReadCount::default();
     let mut input = BufReader::with_capacity(READ_BYTES, stored.section(0, stored.len(), &count));
     let head = input.fill_buf().map_err(fault::landed)?;
-    if let Some(found) = compression::recognise(head).filter(|_| layer < DEEPEST) {
+    if let Some(found) = recognise::compression(head).filter(|_| layer < DEEPEST) {
         let ratio = reading.largest_ratio.into();
         let meter = Meter::new(&count, stored.len(), ratio, reading.largest_buffer);
         let copy = Stored::copy(&mut compression::decode(found, input, meter))?;
@@ -339,7 +341,7 @@ impl Opener<'_, '_> {
         if head.is_empty() && recognise::never_empty(name) {
             return Err(fault::damaged("the file is empty"));
         }
-        let found = compression::recognise(&head).unwrap_or(Compression::None);
+        let found = recognise::compression(&head).unwrap_or(Compression::None);
         let stated = self.reading.compression.filter(|_| layer == 0);
         // `"compression": "none"` states that the bytes are what they seem.
         if stated != Some(Compression::None) {
@@ -352,9 +354,9 @@ impl Opener<'_, '_> {
                     Some(name) => format!("it is {name}, which mdlm does not read"),
                     None => "its first bytes belong to no compression that mdlm knows".to_owned(),
                 },
-                found => format!("its first bytes are those of {}", compression::name(found)),
+                found => format!("its first bytes are those of {}", members::name(found)),
             };
-            let stated = compression::name(stated);
+            let stated = members::name(stated);
             return Err(Error::input(format!(
                 "the file is stated to be compressed with {stated}, but {found}"
             ))
@@ -362,7 +364,7 @@ impl Opener<'_, '_> {
         }
         let compression = stated.unwrap_or(found);
         let mut archive = match compression {
-            Compression::None => archive::recognise(&head, name),
+            Compression::None => recognise::archive(&head, name),
             _ => None,
         };
         // `"compression": "none"` states that the bytes are what they seem.

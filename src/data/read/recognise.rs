@@ -1,7 +1,8 @@
-//! What a name and first bytes say of a file's format.
+//! What a name and first bytes say of a file's compression, archive and format.
 
 use super::encoding::{is_control, starts_as_utf8};
-use crate::manifest::source::{ColumnFormat, CsvFormat, Format, JsonLinesFormat, TextFormat};
+use super::tar;
+use crate::manifest::source::{ColumnFormat, Compression, CsvFormat, Format, JsonLinesFormat, TextFormat};
 
 /// Endings of compressed files.
 const COMPRESSIONS: &[&str] = &[".gz", ".zst", ".zstd", ".bz2", ".xz"];
@@ -61,6 +62,44 @@ fn starts_as_arrow_stream(head: &[u8]) -> bool {
 /// footer, whose first fields are control characters.
 fn starts_as_parquet(head: &[u8]) -> bool {
     head.starts_with(b"PAR1") && (head.iter().any(|&byte| is_control(byte)) || !starts_as_utf8(head))
+}
+
+/// A form of archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Archive {
+    /// tar: ustar, pax, GNU or older.
+    Tar,
+    /// zip.
+    Zip,
+}
+
+/// The kind of archive by its first bytes; an empty or odd tar by its name.
+pub fn archive(head: &[u8], name: &str) -> Option<Archive> {
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") {
+        Some(Archive::Zip)
+    } else if tar::is_header(head) || names_tar(name) {
+        Some(Archive::Tar)
+    } else {
+        None
+    }
+}
+
+/// The compression that the first bytes of a file show.
+///
+/// gzip: RFC 1952; zstd: RFC 8878, a frame or a skippable one; bzip2: its header and the magic of a first block (π) or
+/// of the end (√π); xz: its file format 1.2.1.
+pub fn compression(head: &[u8]) -> Option<Compression> {
+    let bzip2 = |head: &[u8]| {
+        matches!(head, [b'B', b'Z', b'h', b'1'..=b'9', block @ ..] if block.starts_with(b"\x31\x41\x59\x26\x53\x59")
+            || block.starts_with(b"\x17\x72\x45\x38\x50\x90"))
+    };
+    match head {
+        [0x1F, 0x8B, 8, ..] => Some(Compression::Gzip),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Compression::Zstd),
+        [0xFD, b'7', b'z', b'X', b'Z', 0, ..] => Some(Compression::Xz),
+        head if bzip2(head) => Some(Compression::Bzip2),
+        _ => None,
+    }
 }
 
 /// The format of a file that is neither compressed nor an archive.

@@ -12,8 +12,6 @@ use super::witness::Witness;
 use crate::error::{Context as _, Error, Result};
 use crate::plural::{agreeing, counted};
 
-/// Bytes read at a time.
-pub const READ_BYTES: usize = 1 << 18;
 /// A copy of up to this many bytes stays in memory; a longer one goes to a temporary file.
 const COPY_IN_MEMORY: usize = 8 << 20;
 

@@ -16,8 +16,8 @@ use std::io::{self, BufRead, BufReader, Read};
 use super::archive::check;
 use super::compression::{self, Meter};
 use super::fault::{carry, damaged, landed};
-use super::stored::{READ_BYTES, ReadCount, Section, Stored};
-use super::{read_buffered, recognise};
+use super::stored::{ReadCount, Section, Stored};
+use super::{READ_BYTES, read_buffered, recognise};
 use crate::error::{Error, Result};
 use crate::manifest::source::Compression;
 

@@ -13,8 +13,8 @@ use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::serialized_reader::SerializedPageReader;
 
 use super::super::FREE_BYTES;
-use super::super::compression::zstd_window;
 use super::super::fault::damaged;
+use super::super::members::zstd_window;
 use super::super::sink::{Sink, bomb, too_large};
 use super::super::stored::{ReadCount, Section, Stored};
 use super::footer::{Chunk, TextColumn, carry};

@@ -14,7 +14,7 @@ fn compressed_members_are_joined_and_truncation_is_an_error() {
         let mut whole = 0;
         for end in 1..bytes.len() {
             let cut = &bytes[..end];
-            if compression::recognise(cut).is_none() {
+            if recognise::compression(cut).is_none() {
                 continue;
             }
             match read(cut, "a", &Reading::default()) {
