@@ -18,10 +18,12 @@
 //! of freedom; the interval of the perplexity is its exponential. More draws would reduce the error by at most √(Σ s² /
 //! D) / Σ n, with s² the variance among a row's draws (stratified draws vary less), and at most by the whole error.
 
+mod by_row;
 mod statistics;
 mod variance;
 
 pub use crate::diffusion::Quantity;
+pub use by_row::{LossesByRow, difference};
 pub use statistics::Interval;
 pub use variance::{LEAST_ROWS, LossVariance, Losses, VarianceProbe};
 
@@ -31,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::model::{Batch, Network};
 use crate::rng::{Random, Stream};
+use crate::store::Digest;
 
 /// Fraction of the golden ratio: the additive sequence with the evenest gaps.
 const GOLDEN: f64 = 0.618_033_988_749_894_9;
@@ -77,6 +80,8 @@ pub struct Bound {
     pub scored: u64,
     /// D: draws per row.
     pub draws: u32,
+    /// The same row by row.
+    pub by_row: LossesByRow,
 }
 
 impl Bound {
@@ -138,7 +143,7 @@ impl BoundEstimator<'_> {
         for rank in 0..total {
             let row = order.as_ref().map_or(rank, |order| order.get(0, rank));
             let valid = self.rows.read(row, &mut x)?;
-            sums.valid += valid as u64;
+            sums.row(row, &x, valid);
             sums.tokens.push(self.objective.scored(valid) as u64);
             let passes = self.objective.passes_of_bound(self.method, valid);
             for (number, pass) in in_order(draws, passes) {
@@ -256,8 +261,12 @@ struct Sums {
     fixed: f64,
     /// Nats of the other passes of the draw that is not complete yet.
     drawn: f64,
-    /// Valid tokens of all rows.
-    valid: u64,
+    /// The rows, by their numbers.
+    rows: Vec<u64>,
+    /// Valid tokens of each row.
+    valid: Vec<u32>,
+    /// Of the rows' tokens.
+    text: blake3::Hasher,
     /// Draws of the row that is not complete yet.
     open: Vec<f64>,
     /// `y_r` of every complete row.
@@ -275,12 +284,24 @@ impl Sums {
             asked: Vec::new(),
             fixed: 0.0,
             drawn: 0.0,
-            valid: 0,
+            rows: Vec::new(),
+            valid: Vec::new(),
+            text: blake3::Hasher::new(),
             open: Vec::new(),
             means: Vec::new(),
             tokens: Vec::new(),
             within: 0.0,
         }
+    }
+
+    /// Begins a row: its number in the split, its tokens, how many of them are valid.
+    fn row(&mut self, row: u64, x: &[u32], valid: usize) {
+        self.rows.push(row);
+        self.valid.push(valid as u32);
+        for token in x {
+            self.text.update(&token.to_le_bytes());
+        }
+        self.text.update(&(valid as u64).to_le_bytes());
     }
 
     fn pass(&mut self, value: f64, asked: PendingPass) {
@@ -317,40 +338,70 @@ impl Sums {
         self.means.iter().sum::<f64>() / tokens as f64
     }
 
-    /// `R / (2 (R − 1)) · Σ (e_r − e_r′)²` over neighbours by phase, for the ratio b.
-    fn squared_differences(&self, b: f64) -> f64 {
-        let rows = self.means.len();
-        let mut order: Vec<usize> = (0..rows).collect();
-        order.sort_by(|&i, &j| phase(i as u64).total_cmp(&phase(j as u64)));
-        let residual = |r: usize| self.means[r] - b * self.tokens[r] as f64;
-        let squares: f64 = order
-            .windows(2)
-            .map(|pair| (residual(pair[0]) - residual(pair[1])).powi(2))
-            .sum();
-        squares * rows as f64 / (2 * (rows - 1)) as f64
-    }
-
-    fn bound(&self) -> Bound {
-        let rows = self.means.len() as u64;
-        let tokens: u64 = self.tokens.iter().sum();
-        let value = self.estimate();
-        let standard_error = (rows > 1).then(|| self.squared_differences(value).sqrt() / tokens as f64);
+    fn bound(self) -> Bound {
+        let found = ratio(&self.means, &self.tokens);
+        let scored: u64 = self.tokens.iter().sum();
         let monte_carlo_error = (self.draws > 1).then(|| {
-            let upper = (self.within / f64::from(self.draws)).sqrt() / tokens as f64;
-            standard_error.map_or(upper, |whole| whole.min(upper))
+            let upper = (self.within / f64::from(self.draws)).sqrt() / scored as f64;
+            found.standard_error.map_or(upper, |whole| whole.min(upper))
         });
-        // Successive differences of n numbers know two thirds of what n − 1 free ones do.
-        let freedom = (rows.saturating_sub(1) * 2).div_ceil(3);
         Bound {
-            nats_per_token: Interval::of(value, standard_error, freedom),
-            standard_error,
+            nats_per_token: found.interval(),
+            standard_error: found.standard_error,
             monte_carlo_error,
-            rows,
-            tokens: self.valid,
-            scored: tokens,
+            rows: self.means.len() as u64,
+            tokens: self.valid.iter().map(|&valid| u64::from(valid)).sum(),
+            scored,
             draws: self.draws,
+            by_row: LossesByRow {
+                rows: self.rows,
+                nats: self.means,
+                valid_tokens: self.valid,
+                text: Digest::from_hash(self.text.finalize()),
+            },
         }
     }
+}
+
+/// Σ y / Σ n over rows, with its standard error by successive differences (see the module).
+struct Ratio {
+    value: f64,
+    /// Absent for a single row.
+    standard_error: Option<f64>,
+    /// Degrees of freedom of the standard error.
+    freedom: u64,
+}
+
+impl Ratio {
+    fn interval(&self) -> Interval {
+        Interval::of(self.value, self.standard_error, self.freedom)
+    }
+}
+
+/// The ratio b = Σ y / Σ n of rows in the order of evaluation.
+fn ratio(values: &[f64], tokens: &[u64]) -> Ratio {
+    let rows = values.len() as u64;
+    let n = tokens.iter().sum::<u64>() as f64;
+    let b = values.iter().sum::<f64>() / n;
+    Ratio {
+        value: b,
+        standard_error: (rows > 1).then(|| squared_differences(values, tokens, b).sqrt() / n),
+        // Successive differences of n numbers know two thirds of what n − 1 free ones do.
+        freedom: (rows.saturating_sub(1) * 2).div_ceil(3),
+    }
+}
+
+/// `R / (2 (R − 1)) · Σ (e_r − e_r′)²` over neighbours by phase, for the ratio b.
+fn squared_differences(values: &[f64], tokens: &[u64], b: f64) -> f64 {
+    let rows = values.len();
+    let mut order: Vec<usize> = (0..rows).collect();
+    order.sort_by(|&i, &j| phase(i as u64).total_cmp(&phase(j as u64)));
+    let residual = |r: usize| values[r] - b * tokens[r] as f64;
+    let squares: f64 = order
+        .windows(2)
+        .map(|pair| (residual(pair[0]) - residual(pair[1])).powi(2))
+        .sum();
+    squares * rows as f64 / (2 * (rows - 1)) as f64
 }
 
 #[cfg(test)]
@@ -563,7 +614,7 @@ mod tests {
     fn interval_is_the_one_stated() {
         let mut sums = Sums::new(2);
         sums.tokens = vec![2, 3, 1];
-        sums.valid = 6;
+        sums.valid = vec![2, 3, 1];
         for value in [1.0, 3.0, 4.0, 8.0, 2.0, 2.0] {
             sums.draw(value);
         }

@@ -1,4 +1,5 @@
-//! `evaluate`: a model and rows → a bound with its uncertainty, as `evaluation.json` and `evaluation.md`.
+//! `evaluate`: a model and rows → a bound with its uncertainty, as `evaluation.json` and `evaluation.md`, and the losses
+//! row by row as `losses.arrow`.
 //!
 //! It computes in f32; on a GPU in bf16 where the model was trained in bf16 ([`ModelInfo::precision_on`]), and the provenance
 //! says so.
@@ -18,15 +19,15 @@ use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, StageOutput, memory};
+use crate::stages::{Context, StageOutput, losses, memory};
 use crate::store::Digest;
 
 /// Version of the stage: a change of what it writes for the same input raises it.
 ///
 /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
 /// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their digests. Still 2: notes of
-/// `evaluation.md` are worded more plainly.
-pub const VERSION: u32 = 2;
+/// `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
+pub const VERSION: u32 = 3;
 
 /// The kind of the objective of results that name none: older versions had no other.
 pub(super) const MDLM: &str = "mdlm";
@@ -245,6 +246,7 @@ pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
         entropy_bits_per_byte: entropy,
         padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
     };
+    losses::write(context.output, &bound.by_row)?;
     write_json(&context.output.join(EVALUATION), &found)?;
     let path = context.output.join(EVALUATION_TEXT);
     std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;

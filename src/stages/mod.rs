@@ -20,6 +20,7 @@ pub mod compare;
 pub mod evaluate;
 pub mod fetched;
 pub mod key;
+mod losses;
 pub mod memory;
 pub mod pack;
 pub mod replicates;

@@ -16,6 +16,7 @@
 use std::cmp::Ordering;
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
@@ -37,11 +38,13 @@ use crate::train::checkpoint::METRICS;
 
 mod columns;
 mod metric;
+mod paired;
 mod remarks;
 mod table;
 pub mod verdict;
 
 pub use columns::{Column, fields};
+pub use paired::{Difference, Losses, shown as shown_differences};
 pub use remarks::remarks;
 pub use table::{Block, GroupReport, blocks, metrics_json};
 pub use verdict::{Verdict, VerdictReport};
@@ -55,8 +58,9 @@ use table::{csv, markdown, table};
 /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
 /// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
 /// of other objectives, and no rank across what is given the lengths of records and what is not. Still 2: a column for each
-/// field in which swept objects differ.
-pub const VERSION: u32 = 2;
+/// field in which swept objects differ. 3: differences from the first, row by row of the text, which decide what differs
+/// clearly.
+pub const VERSION: u32 = 3;
 
 /// File name of the table as JSON.
 pub const TABLE: &str = "compare.json";
@@ -127,6 +131,9 @@ pub struct Row {
     /// The seeds that distinguish rows of one setting.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seeds: Vec<Seed>,
+    /// The losses row by row of the text; nothing where the artifact has none.
+    #[serde(skip)]
+    pub losses: Option<Arc<Losses>>,
 }
 
 impl AsRef<Row> for Row {
@@ -287,6 +294,8 @@ pub struct Comparison<T = Row> {
     pub by: Option<Metric>,
     /// Rows that differ in seeds alone, where there are any.
     pub groups: Option<Vec<Group>>,
+    /// The differences from the first, row by row of the same text.
+    pub differences: Vec<Difference>,
     /// Whether the first of them is clearly different from the others.
     pub verdict: Option<Verdict>,
 }
@@ -294,15 +303,24 @@ pub struct Comparison<T = Row> {
 impl<T: AsRef<Row> + AsMut<Row>> Comparison<T> {
     /// Puts rows into order ([`arrange`]).
     #[must_use]
-    pub fn of(mut rows: Vec<T>, by: Option<Metric>) -> Self {
+    pub fn of(rows: Vec<T>, by: Option<Metric>) -> Self {
+        Self::with(rows, by, None)
+    }
+
+    /// The same with differences that are known, or else are computed from the losses row by row.
+    fn with(mut rows: Vec<T>, by: Option<Metric>, differences: Option<Vec<Difference>>) -> Self {
         show_objectives(&mut rows);
         let (by, groups) = arrange(&mut rows, by);
         let all: Vec<&Row> = rows.iter().map(T::as_ref).collect();
-        let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by));
+        let differences = differences.unwrap_or_else(|| {
+            by.map_or_else(Vec::new, |by| paired::differences(&all, groups.as_deref(), by))
+        });
+        let verdict = by.and_then(|by| Verdict::of(&all, groups.as_deref(), by, &differences));
         Self {
             rows,
             by,
             groups,
+            differences,
             verdict,
         }
     }
@@ -310,15 +328,16 @@ impl<T: AsRef<Row> + AsMut<Row>> Comparison<T> {
 
 impl Comparison {
     /// The same for rows that are in order, as a compare stage has written them: without a metric they are not ranked.
-    fn read(rows: Vec<Row>, by: Option<Metric>) -> Self {
+    fn read(rows: Vec<Row>, by: Option<Metric>, differences: Vec<Difference>) -> Self {
         if by.is_some() {
-            return Self::of(rows, by);
+            return Self::with(rows, by, Some(differences));
         }
         let groups = groups(&rows.iter().collect::<Vec<_>>());
         Self {
             rows,
             by,
             groups,
+            differences,
             verdict: None,
         }
     }
@@ -394,7 +413,17 @@ pub fn metrics(folder: &Path) -> Result<Row> {
     if let Some(text) = read(EVALUATION)? {
         let found: Evaluation =
             serde_json::from_str(&text).wrap(Kind::Environment, || damaged(EVALUATION))?;
+        let losses = match found.estimator {
+            Estimator::Pseudo => None,
+            Estimator::Time | Estimator::Count | Estimator::Exact => super::losses::read(folder)?,
+        };
         return Ok(Row {
+            losses: losses.map(|by_row| {
+                Arc::new(Losses {
+                    by_row,
+                    bytes_per_token: found.bytes_per_token,
+                })
+            }),
             metrics: metrics_of(&found),
             quantity: found.estimator.into(),
             unit: Some(found.unit),

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::{
-    Column, Comparison, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed, fields,
-    measured, remarks,
+    Column, Comparison, Difference, METRICS_IN_ORDER, Measured, Row, Verdict, VerdictReport, are_signed,
+    fields, measured, remarks, shown_differences,
 };
 use crate::evaluate::Interval;
 use crate::manifest::{Metric, Point};
@@ -23,6 +23,9 @@ pub(super) struct Table<'a> {
     /// Rows that differ in seeds alone, with means over seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<GroupReport<'a>>>,
+    /// Differences from the first, row by row of the same text.
+    #[serde(skip_serializing_if = "<[Difference]>::is_empty")]
+    differences: &'a [Difference],
     rows: &'a [Row],
 }
 
@@ -90,17 +93,23 @@ pub(super) mod by_name {
     }
 }
 
-/// `compare.json` as it is read: means and verdict follow from the rows.
+/// `compare.json` as it is read: means and verdict follow from the rows and the differences.
 #[derive(Deserialize)]
 struct Read {
     sorted_by: Option<Metric>,
+    #[serde(default)]
+    differences: Vec<Difference>,
     rows: Vec<Row>,
 }
 
 /// Reads `compare.json`.
 pub(super) fn parse(text: &str) -> serde_json::Result<Comparison> {
-    let Read { sorted_by, rows } = serde_json::from_str(text)?;
-    Ok(Comparison::read(rows, sorted_by))
+    let Read {
+        sorted_by,
+        differences,
+        rows,
+    } = serde_json::from_str(text)?;
+    Ok(Comparison::read(rows, sorted_by, differences))
 }
 
 pub(super) fn table(found: &Comparison) -> Table<'_> {
@@ -109,6 +118,7 @@ pub(super) fn table(found: &Comparison) -> Table<'_> {
         sorted_by: found.by,
         verdict: found.verdict.as_ref().map(Verdict::report),
         groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+        differences: &found.differences,
         rows: &found.rows,
     }
 }
@@ -140,9 +150,15 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         rows,
         by,
         groups,
+        differences,
         verdict,
     } = found;
     let all: Vec<&Row> = rows.iter().collect();
+    let differences = by.and_then(|by| shown_differences(&all, groups.as_deref(), by, differences));
+    let differences = differences
+        .into_iter()
+        .flat_map(|(sentence, cells)| [Block::Paragraph(sentence), Block::Table(cells)]);
+    let mut differences: Vec<Block> = differences.collect();
     let (differ, same) = fields(&all);
     let metrics = measured(&all);
     let signed = are_signed(&all);
@@ -195,6 +211,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         ));
         blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
         blocks.extend(sentence.clone());
+        blocks.append(&mut differences);
         let single =
             "The single results by setting; within a setting, in the order of the manifest, not ranked:";
         blocks.push(Block::Paragraph(single.to_owned()));
@@ -211,6 +228,7 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
             .collect(),
     ));
     blocks.extend(sentence.filter(|_| groups.is_none()));
+    blocks.append(&mut differences);
     blocks.push(Block::Paragraph(INTERVALS.to_owned()));
     let remarks = remarks(&all).into_iter();
     blocks.extend(remarks.map(|remark| Block::Paragraph(format!("Note: {remark}."))));

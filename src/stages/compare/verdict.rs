@@ -7,13 +7,15 @@
 //!   evaluation alone. What comes first then leads, and is best of nothing, however narrow the intervals are. The same holds
 //!   where it is not known which training was measured.
 //! * **Results of one training** (other noise, other weights, other samplers) differ by the evaluation alone, which their 95%
-//!   intervals cover. They differ clearly where these do not overlap. That asks for more than a test of their difference would;
-//!   what the rows have in common shows in no artifact, since an evaluation keeps no values by row.
+//!   intervals cover. They differ clearly where the interval of their difference, row by row of the same text, leaves out 0
+//!   ([`super::paired`]); where they were not measured on the same rows, or are shares of samples, where their intervals do not
+//!   overlap, which asks for more than a test of their difference would.
 //! * **Means over seeds** differ clearly where two things hold. The 95% interval of their difference leaves out 0: of the paired
 //!   differences where both were drawn by the same seeds, else with the sum of both squared standard errors and the lesser
-//!   degrees of freedom (which is no narrower than Welch's). And the 95% intervals of their results, their ends averaged over
-//!   the seeds, do not overlap: which rows were held out is the same for all seeds of training and shows in no difference
-//!   between them.
+//!   degrees of freedom (which is no narrower than Welch's). And they differ clearly in the evaluation: by the interval of the
+//!   difference row by row of both means, or where that is not known by the 95% intervals of their results, their ends
+//!   averaged over the seeds. Which rows were held out is the same for all seeds of training and shows in no spread over
+//!   them.
 //!
 //! Of an exact value and a bound the difference is itself a bound. An upper bound less an exact value is an upper bound on the
 //! difference of the likelihoods: the model behind the bound may be better than its bound, so that an exact value that comes
@@ -24,7 +26,7 @@ use std::collections::HashSet;
 
 use serde::Serialize;
 
-use super::{Row, compare, fields, title};
+use super::{Difference, Row, compare, fields, title};
 use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{Metric, Seed, StageKind};
 use crate::stages::replicates::{Group, Spread, distinct};
@@ -74,18 +76,13 @@ impl Verdict {
     /// The verdict on a table in order; nothing where fewer than two compare. A published estimate does not compare with
     /// bounds, nor a number per token with one per position.
     #[must_use]
-    pub fn of(rows: &[&Row], groups: Option<&[Group]>, by: Metric) -> Option<Self> {
-        let (differ, _) = fields(rows);
-        let heads: Vec<&Row> = match groups {
-            None => rows.to_vec(),
-            Some(groups) => groups
-                .iter()
-                .map(|group| {
-                    let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
-                    rows[*measured.unwrap_or(&group.rows[0])]
-                })
-                .collect(),
-        };
+    pub fn of(
+        rows: &[&Row],
+        groups: Option<&[Group]>,
+        by: Metric,
+        differences_by_row: &[Difference],
+    ) -> Option<Self> {
+        let heads = heads(rows, groups, by);
         let comparable = comparable(&heads, by);
         let (&first, others) = comparable
             .split_first()
@@ -100,23 +97,15 @@ impl Verdict {
             .iter()
             .map(|&other| {
                 let means = spread(first).zip(spread(other));
-                (other, Decided::of(&of_first, &results_at(other), means, by))
+                let by_row = differences_by_row.iter().find(|found| found.place == other);
+                let by_row = by_row.map(|found| found.bits_per_byte);
+                (
+                    other,
+                    Decided::of(&of_first, &results_at(other), means, by_row, by),
+                )
             })
             .collect();
-        let named = match groups {
-            None => differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name),
-            Some(groups) => groups.iter().any(|group| group.name != groups[0].name),
-        };
-        let called = |place: usize| {
-            let (name, point) = match groups {
-                None => (&rows[place].name, &rows[place].point),
-                Some(groups) => (&groups[place].name, &groups[place].point),
-            };
-            match title(name.as_deref().filter(|_| named), point, &differ) {
-                none if none.is_empty() => "the first".to_owned(),
-                title => title,
-            }
-        };
+        let called = titles(rows, groups);
         let those = |wanted: Apart| {
             let found = decided.iter().filter(move |(_, decided)| decided.apart == wanted);
             found.map(|(place, _)| *place)
@@ -205,8 +194,39 @@ impl Verdict {
     }
 }
 
+/// What stands for each row or group of a table: of a group its first row that has the metric.
+pub(super) fn heads<'a>(rows: &[&'a Row], groups: Option<&[Group]>, by: Metric) -> Vec<&'a Row> {
+    let Some(groups) = groups else {
+        return rows.to_vec();
+    };
+    let head = |group: &Group| {
+        let measured = group.rows.iter().find(|&&row| rows[row].metric(by).is_some());
+        rows[*measured.unwrap_or(&group.rows[0])]
+    };
+    groups.iter().map(head).collect()
+}
+
+/// What each row or group of a table is called, by its place.
+pub(super) fn titles<'a>(rows: &'a [&'a Row], groups: Option<&'a [Group]>) -> impl Fn(usize) -> String + 'a {
+    let (differ, _) = fields(rows);
+    let named = match groups {
+        None => differ.is_empty() || rows.iter().any(|row| row.name != rows[0].name),
+        Some(groups) => groups.iter().any(|group| group.name != groups[0].name),
+    };
+    move |place| {
+        let (name, point) = match groups {
+            None => (&rows[place].name, &rows[place].point),
+            Some(groups) => (&groups[place].name, &groups[place].point),
+        };
+        match title(name.as_deref().filter(|_| named), point, &differ) {
+            none if none.is_empty() => "the first".to_owned(),
+            title => title,
+        }
+    }
+}
+
 /// The rows that compare with the first, which has the metric, by their places.
-fn comparable(rows: &[&Row], by: Metric) -> Vec<usize> {
+pub(super) fn comparable(rows: &[&Row], by: Metric) -> Vec<usize> {
     let same = |row: &Row| row.published == rows[0].published && compare(by, row, rows[0]);
     (0..rows.len())
         .filter(|&place| rows[place].metric(by).is_some() && same(rows[place]))
@@ -241,6 +261,8 @@ struct Decided {
     by_means: bool,
     /// Whether their results were paired by seeds.
     paired: bool,
+    /// Whether they were paired by the rows of the text.
+    by_row: bool,
     /// Whether their trainings differ, and one of them has a single seed of training.
     one_seed: bool,
 }
@@ -276,7 +298,15 @@ fn training_seeds(of: &[Found<'_>]) -> usize {
 }
 
 impl Decided {
-    fn of(a: &[Found<'_>], b: &[Found<'_>], means: Option<(Spread, Spread)>, by: Metric) -> Self {
+    /// Decides on results `a` of the first and `b` of another: `means` are those over seeds, `by_row` is the difference b − a
+    /// row by row.
+    fn of(
+        a: &[Found<'_>],
+        b: &[Found<'_>],
+        means: Option<(Spread, Spread)>,
+        by_row: Option<Interval>,
+        by: Metric,
+    ) -> Self {
         let same = models(a).is_some_and(|of_a| models(b) == Some(of_a));
         let one_seed = !same && training_seeds(a).min(training_seeds(b)) < 2;
         let by_means = !one_seed && a.len().min(b.len()) > 1;
@@ -308,7 +338,11 @@ impl Decided {
             high: Some(0.0),
         };
         let differ = !by_means || difference.is_some_and(|difference| do_not_overlap(by, difference, zero));
-        let apart = match differ && do_not_overlap(by, averaged(a), averaged(b)) {
+        let apart_in_evaluation = match by_row {
+            Some(difference) => difference.low.is_some_and(|low| low > 0.0),
+            None => do_not_overlap(by, averaged(a), averaged(b)),
+        };
+        let apart = match differ && apart_in_evaluation {
             true if one_seed => Apart::InEvaluation,
             true => Apart::Yes,
             false => Apart::No,
@@ -317,6 +351,7 @@ impl Decided {
             apart,
             by_means,
             paired,
+            by_row: by_row.is_some(),
             one_seed,
         }
     }
@@ -383,13 +418,30 @@ fn how(decided: &[(usize, Decided)]) -> String {
             all if all == means => ", paired by seed,",
             _ => ", paired by seed where both have the same seeds,",
         };
+        let evaluated = match count(&|decided| decided.by_means && decided.by_row) {
+            0 => "the 95% intervals of their results do not overlap on average",
+            all if all == means => "so does that of their difference row by row of the text",
+            _ => {
+                "so does that of their difference row by row of the text, or, where it is not known, the 95% intervals of \
+                 their results do not overlap on average"
+            }
+        };
         how.push(format!(
-            "means differ clearly where the 95% interval of their difference{pairs} leaves out 0 and the 95% intervals of \
-             their results do not overlap on average"
+            "means differ clearly where the 95% interval of their difference{pairs} leaves out 0 and {evaluated}"
         ));
     }
     if means < decided.len() {
-        how.push("results differ clearly where their 95% intervals do not overlap".to_owned());
+        let evaluated = match count(&|decided| !decided.by_means && decided.by_row) {
+            0 => "their 95% intervals do not overlap",
+            all if all == decided.len() - means => {
+                "the 95% interval of their difference, row by row of the text, leaves out 0"
+            }
+            _ => {
+                "the 95% interval of their difference, row by row of the text, leaves out 0, or, where it is not known, \
+                 their 95% intervals do not overlap"
+            }
+        };
+        how.push(format!("results differ clearly where {evaluated}"));
     }
     if count(&|decided| decided.one_seed) > 0 {
         how.push(
@@ -509,7 +561,8 @@ mod tests {
         }
         // One seed each, whatever the stages are called: the same rule.
         let mut rows = [1, 2].map(|rate| row(None, &json!({ "rate": rate }), Some((f64::from(rate), 0.01))));
-        let of = |rows: &[Row; 2]| Verdict::of(&[&rows[0], &rows[1]], None, Metric::BitsPerByte).unwrap();
+        let of =
+            |rows: &[Row; 2]| Verdict::of(&[&rows[0], &rows[1]], None, Metric::BitsPerByte, &[]).unwrap();
         assert!(of(&rows).is_best(), "the evaluations of one model");
         rows[1].model = Some(Digest::of(b"another model"));
         let found = of(&rows);
@@ -559,8 +612,8 @@ mod tests {
         ];
         rows[1].published = true;
         let all: Vec<&Row> = rows.iter().collect();
-        assert_eq!(Verdict::of(&all, None, Metric::BitsPerByte), None);
-        assert_eq!(Verdict::of(&all[..1], None, Metric::BitsPerByte), None);
+        assert_eq!(Verdict::of(&all, None, Metric::BitsPerByte, &[]), None);
+        assert_eq!(Verdict::of(&all[..1], None, Metric::BitsPerByte, &[]), None);
         // Of accepted records more is better.
         let share = |low, value, high| {
             let interval = Interval {
@@ -576,12 +629,12 @@ mod tests {
         };
         let (more, less, near) = (share(0.8, 0.9, 0.95), share(0.1, 0.2, 0.3), share(0.7, 0.85, 0.9));
         assert!(
-            Verdict::of(&[&more, &less], None, Metric::Grammatical)
+            Verdict::of(&[&more, &less], None, Metric::Grammatical, &[])
                 .unwrap()
                 .is_best()
         );
         assert!(
-            !Verdict::of(&[&more, &near], None, Metric::Grammatical)
+            !Verdict::of(&[&more, &near], None, Metric::Grammatical, &[])
                 .unwrap()
                 .is_best()
         );

@@ -9,7 +9,7 @@ use super::rows::Table;
 use crate::data::Unit;
 use crate::evaluate::Quantity;
 use crate::manifest::{Metric, Point};
-use crate::stages::compare::{GroupReport, Verdict, VerdictReport, metrics_json};
+use crate::stages::compare::{Difference, GroupReport, Verdict, VerdictReport, metrics_json};
 use crate::store::Digest;
 
 /// What `--json` prints, for every kind of stage.
@@ -23,6 +23,9 @@ pub struct TableReport<'a> {
     verdict: Option<VerdictReport<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     groups: Option<Vec<GroupReport<'a>>>,
+    /// Differences from the first, row by row of the same text.
+    #[serde(skip_serializing_if = "<[Difference]>::is_empty")]
+    differences: &'a [Difference],
     rows: Vec<RowReport<'a>>,
 }
 
@@ -78,6 +81,7 @@ pub fn report(table: &Table) -> TableReport<'_> {
         sorted_by: table.by,
         verdict: table.verdict.as_ref().map(Verdict::report),
         groups: groups.map(|groups| groups.iter().map(GroupReport::of).collect()),
+        differences: &table.differences,
         rows: table
             .rows
             .iter()

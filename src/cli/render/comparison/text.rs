@@ -9,7 +9,9 @@ use crate::cli::render::table::{columns, width as table_width, wrap};
 use crate::cli::render::terminal::Style;
 use crate::manifest::{Metric, Point};
 use crate::plural::counted;
-use crate::stages::compare::{Column, Row, Verdict, are_signed, fields, measured, remarks};
+use crate::stages::compare::{
+    Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences,
+};
 use crate::stages::replicates::{self, Group};
 
 /// Fields that are shown at most.
@@ -24,11 +26,13 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
     let Table {
         by,
         verdict,
+        differences,
         groups,
         rows,
     } = table;
     let verdict = verdict.as_ref().map(Verdict::sentence);
     let all: Vec<&Row> = rows.iter().map(|shown| &shown.row).collect();
+    let differences = by.and_then(|by| shown_differences(&all, groups.as_deref(), by, differences));
     let (mut differ, same) = fields(&all);
     let mut metrics = measured(&all);
     if let Some(by) = *by {
@@ -66,6 +70,10 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
             .chain(verdict.clone());
         push_notes(&mut text, notes);
         text.push('\n');
+        if let Some(differences) = &differences {
+            push_differences(&mut text, differences, paint);
+            text.push('\n');
+        }
         parts = vec!["single results by setting; within a setting, in the order of the manifest".to_owned()];
     } else if let Some(by) = by.filter(|_| ran > 1) {
         parts.push(format!("{} first", by.lead()));
@@ -118,7 +126,25 @@ pub fn text(table: &Table, paint: &dyn Fn(Style, &str) -> String) -> String {
         text.push('\n');
         push_notes(&mut text, notes);
     }
+    if let Some(differences) = differences.filter(|_| groups.is_none()) {
+        text.push('\n');
+        push_differences(&mut text, &differences, paint);
+    }
     text
+}
+
+/// Appends the differences from the first: their sentence and their table.
+fn push_differences(
+    text: &mut String,
+    (sentence, cells): &(String, Vec<Vec<String>>),
+    paint: &dyn Fn(Style, &str) -> String,
+) {
+    push_notes(text, [sentence.clone()]);
+    text.push_str(&columns(cells, |row, column, cell| match (row, column) {
+        (0, _) => paint(Style::Faint, cell),
+        (_, 0) => paint(Style::Strong, cell),
+        _ => cell.to_owned(),
+    }));
 }
 
 /// Whether a row's results are in the store.
