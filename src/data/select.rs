@@ -10,7 +10,9 @@ use regex::Regex;
 use crate::data::detokenize::detokenize_by_all;
 use crate::data::records::Texts;
 use crate::error::{Error, Result};
-use crate::manifest::source::{Detokenization, Filter, Range, RangeUnit, Source};
+use crate::manifest::detokenize::Detokenization;
+use crate::manifest::reading::{Range, RangeUnit};
+use crate::manifest::source::{Filter, Source};
 use crate::rng::Random;
 
 /// What was left out, by reason. What comes after the last record that can stay is not read to its end, and not counted.
@@ -314,7 +316,9 @@ impl Sample {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::source::{Detokenizer, LocalFiles, Reading, SourceInput};
+    use crate::manifest::detokenize::Detokenizer;
+    use crate::manifest::reading::Reading;
+    use crate::manifest::source::{LocalFiles, SourceInput};
     use crate::rng::Stream;
     use proptest::prelude::*;
 

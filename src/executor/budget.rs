@@ -7,12 +7,8 @@
 use std::collections::VecDeque;
 
 use super::Options;
-use crate::manifest::{Stage, Train};
-use crate::model::footprint::{self, Footprint};
 use crate::plan::Plan;
-use crate::shapes::Shape;
-use crate::stages::Device;
-use crate::stages::{self, memory};
+use crate::stages;
 
 /// What source, tokenize and pack hold at a time, whatever the corpus: 1 GB of text through all three takes 105 MB on two
 /// threads; each further stage brings its buffers and tables.
@@ -96,43 +92,16 @@ impl Budget {
     }
 }
 
-/// What a stage of a plan is estimated to take: trainings what [`Footprint`] computes from their shape and micro-batch;
-/// evaluation and sampling two copies of the weights and the activations of their rows; the others a constant. `on_gpu` is
-/// called only for a stage that computes a network.
+/// What a stage of a plan is estimated to take: a constant where its kind has no estimate. `on_gpu` is called only for a stage
+/// that computes a network.
 #[must_use]
 pub fn demand(plan: &Plan, index: usize, on_gpu: &dyn Fn() -> bool) -> Demand {
     let stage = &plan.stages[index];
-    let shape = |train: &Train| {
-        let shape = Shape::find(&train.shape)?;
-        let (backbone, answered) = (train.objective.backbone(), train.objective.answered());
-        Some((shape, Footprint::of(shape, backbone, answered)))
-    };
-    let of_model = || {
-        let trained = stage
-            .inputs
-            .iter()
-            .find_map(|input| match &plan.stages[input.index].stage {
-                Stage::Train(train) => shape(train),
-                _ => None,
-            });
-        trained.map(|(shape, footprint)| {
-            8 * footprint.parameters + memory::rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row
-        })
-    };
-    let computed = match &stage.stage {
-        Stage::Train(train) => shape(train).map(|(shape, footprint)| {
-            let (backbone, answered) = (train.objective.backbone(), train.objective.answered());
-            let rows = train
-                .micro_batch
-                .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, train.batch));
-            footprint.training + rows as usize * footprint.training_per_row
-        }),
-        Stage::Evaluate(_) | Stage::Sample(_) => of_model(),
-        _ => None,
-    };
+    let inputs = stage.inputs.iter().map(|input| &plan.stages[input.index].stage);
+    let inputs: Vec<_> = inputs.collect();
     Demand {
-        memory: computed.map_or(DATA_BYTES, |bytes| bytes as u64),
-        gpu: stages::computes(&stage.stage) && on_gpu(),
+        memory: stages::memory_of(&stage.stage, &inputs).unwrap_or(DATA_BYTES),
+        gpu: stage.stage.computes_network() && on_gpu(),
     }
 }
 

@@ -28,7 +28,7 @@ use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
 use crate::remote::Remote;
 use crate::stages::tokenize::Room;
-use crate::stages::{self, Context, Device, DeviceRequest, StageOutput, key, memory};
+use crate::stages::{Context, Device, DeviceRequest, StageOutput, key, memory};
 use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
 
 pub mod budget;
@@ -119,7 +119,7 @@ pub fn execute(
         check_only(plan, only)?;
     }
     let computes = |stage: &PlannedStage| {
-        stages::computes(&stage.stage) && matches!(stage.decision, Decision::Run { .. })
+        stage.stage.computes_network() && matches!(stage.decision, Decision::Run { .. })
     };
     if plan.stages.iter().any(computes) {
         // Checked before other stages take hours. A driver that may crash is not loaded into a scheduler of processes.
@@ -637,7 +637,7 @@ impl Run<'_> {
         } = self.inputs_of(index);
         let stage = &stage;
         self.report_start(index, why(reasons), summary);
-        let start = StageStart::of(stage.kind(), reasons);
+        let start = StageStart::of(&stage.stage, reasons);
         if start == StageStart::Restart {
             self.store.clear_work(lock)?;
         }
@@ -744,7 +744,7 @@ impl Run<'_> {
 
     /// The device of a stage: the CPU where it computes no network. Reports the device the first time.
     fn device(&self, stage: &PlannedStage) -> Result<Device> {
-        if !stages::computes(&stage.stage) {
+        if !stage.stage.computes_network() {
             return Ok(Device::Cpu);
         }
         let (device, event) = self.options.device.resolve()?;

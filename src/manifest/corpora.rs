@@ -8,10 +8,56 @@
 //! 040102f100964a33fd334e2695f1c493fa6b92db, which lists addresses, sizes, SHA-256 and numbers of records of what
 //! `datasets.load_dataset` downloaded, the road that the authors of arXiv 2406.07524 took.
 
-use super::source::{
-    ColumnFormat, CorpusSplit, CsvFormat, Detokenizer, Format, JsonLinesFormat, NamedCorpus, Range,
-    RangeUnit, Reading, RecordUnit, RemoteFile, TextFormat,
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::detokenize::Detokenizer;
+use super::reading::{
+    ColumnFormat, CsvFormat, Format, JsonLinesFormat, Range, RangeUnit, Reading, RecordUnit, RemoteFile,
+    TextFormat,
 };
+
+/// A corpus by name.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NamedCorpus {
+    /// Name of the corpus; `mdlm corpora` lists them.
+    #[schemars(schema_with = "corpus_names")]
+    pub corpus: String,
+    /// Part of the corpus to read. Default: most sources are for training.
+    #[serde(default)]
+    pub split: CorpusSplit,
+    /// Local copies of the split's files: paths or globs relative to the manifest's folder, in the order in which `mdlm
+    /// corpora NAME` lists the files. They must have the SHA-256 listed there. Default: the files are downloaded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(inner(length(min = 1)))]
+    pub files: Vec<String>,
+}
+
+/// A part of a corpus.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum CorpusSplit {
+    /// The part to train on.
+    #[default]
+    Train,
+    /// The part to validate on during training.
+    Validation,
+    /// The part for the final evaluation.
+    Test,
+}
+
+impl CorpusSplit {
+    /// The manifest's spelling.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Train => "train",
+            Self::Validation => "validation",
+            Self::Test => "test",
+        }
+    }
+}
 
 /// A corpus.
 #[derive(Debug)]
@@ -233,6 +279,12 @@ impl NamedCorpus {
 }
 
 /// A file alone, with its checksum and size.
+fn corpus_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    let names: Vec<_> = CORPORA.iter().map(|corpus| corpus.name).collect();
+    let titles: Vec<_> = CORPORA.iter().map(|corpus| corpus.title).collect();
+    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": titles })
+}
+
 const fn file(url: &'static str, sha256: &'static str, bytes: u64) -> CorpusFile {
     CorpusFile {
         url,

@@ -8,7 +8,23 @@ use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
-use super::source::Detokenizer;
+/// A rule set that turns a corpus' tokenized spelling into natural text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Detokenizer {
+    /// Penn Treebank: joins contractions; `N` becomes `1`, `$ N` becomes `$1`, `<unk>` becomes `?`.
+    Ptb,
+    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, names (`O 'Reilly`), quotes, brackets and
+    /// headings.
+    Wikitext,
+    /// One Billion Word: punctuation, contractions, names (`O 'Reilly`), quotes, brackets, `/`, `$` and `£`.
+    Lm1b,
+    /// LAMBADA: typographic quotes become plain; each text begins with a line break, as in the version of the MDLM
+    /// authors.
+    Lambada,
+    /// Scientific papers: the rules of WikiText and of One Billion Word.
+    ScientificPapers,
+}
 
 /// Version of the rules.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

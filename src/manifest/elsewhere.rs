@@ -2,12 +2,11 @@
 
 use serde_json::{Map, Value, json};
 
-use super::fault::alternatives;
+use super::fault::{alternatives, argument, spaced};
+use super::instance::SIGN;
 use super::json::{Node, pointer_join, pointer_tokens};
-use super::kinds::{argument, spaced};
+use super::reading::RemoteFile;
 use super::schema_check::{options, stage_schema};
-use super::source::RemoteFile;
-use super::sweep::SIGN;
 use super::vocabularies::Published;
 
 /// Names that other programs give to fields of ours.

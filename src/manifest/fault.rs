@@ -4,7 +4,7 @@ use std::fmt::{self, Write as _};
 use std::io;
 
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::json::Span;
 use crate::error::Error;
@@ -285,7 +285,7 @@ impl std::error::Error for Faults {}
 
 /// A fault before its place is known in lines and columns.
 #[derive(Clone, Debug)]
-pub(super) struct Draft {
+pub(in crate::manifest) struct Draft {
     pub code: Code,
     pub span: Span,
     pub pointer: String,
@@ -385,6 +385,33 @@ pub fn quoted(text: &str) -> String {
     }
     out.push('`');
     out
+}
+
+/// JSON on one line, spaced as people write it.
+pub(super) fn spaced(value: &Value) -> String {
+    match value {
+        Value::Object(members) if !members.is_empty() => {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(key, value)| format!("{}: {}", json!(key), spaced(value)))
+                .collect();
+            format!("{{ {} }}", members.join(", "))
+        }
+        Value::Array(items) => {
+            let items: Vec<_> = items.iter().map(spaced).collect();
+            format!("[{}]", items.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+/// An override of a field: text without its quotes, and quoted for a shell where it holds JSON.
+pub(super) fn argument(path: &str, value: &Value) -> String {
+    match value {
+        Value::String(text) => format!("--set {path}={text}"),
+        Value::Array(_) | Value::Object(_) => format!("--set '{path}={value}'"),
+        other => format!("--set {path}={other}"),
+    }
 }
 
 /// A value as compact JSON, shortened.

@@ -4,8 +4,8 @@
 use std::collections::HashMap;
 
 use super::{
-    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Evaluate, Manifest, MlmObjective,
-    Objective, Sample, Sampler, SeddObjective, Stage,
+    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Manifest, MlmObjective, Objective,
+    Sampler, SeddObjective, Stage,
 };
 use crate::error::{Error, Result};
 
@@ -226,33 +226,9 @@ impl Manifest {
             })
             .collect();
         for stage in self.stages.values_mut() {
-            let (Stage::Evaluate(Evaluate { model, .. }) | Stage::Sample(Sample { model, .. })) = &*stage
-            else {
-                continue;
-            };
-            if let Some(objective) = objectives.get(model) {
+            if let Some(objective) = stage.model().and_then(|model| objectives.get(model)) {
                 stage.fill_in(objective);
             }
-        }
-    }
-}
-
-impl Stage {
-    /// Fills in the settings whose default depends on the objective of the model that the stage evaluates or samples.
-    pub fn fill_in(&mut self, objective: &Objective) {
-        match self {
-            Self::Evaluate(evaluate) => {
-                let estimator = *evaluate
-                    .estimator
-                    .get_or_insert_with(|| objective.estimators()[0]);
-                if estimator == Estimator::Time && evaluate.steps.is_none() {
-                    evaluate.steps = objective.steps();
-                }
-            }
-            Self::Sample(sample) => {
-                sample.sampler.get_or_insert_with(|| objective.samplers()[0]);
-            }
-            _ => {}
         }
     }
 }

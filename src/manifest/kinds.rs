@@ -3,21 +3,13 @@
 
 use serde_json::{Map, Value, json};
 
+use super::StageKind;
 use super::elsewhere::kinds_meant;
-use super::fault::did_you_mean;
+use super::fault::{argument, did_you_mean, spaced};
+use super::instance::{SIGN, written as written_name};
 use super::json::{Data, Member, Node, Span, pointer_tokens};
 use super::schema::resolved;
 use super::schema_check::stage_schema;
-use super::sweep::SIGN;
-
-/// Former fields of a stage: its kind, the field, and the object that has the field now.
-const MOVED: &[(&str, &str, &str)] = &[
-    ("train", "noise", "objective"),
-    ("train", "sampling_epsilon", "objective"),
-    ("train", "antithetic", "objective"),
-    ("train", "time_conditioning", "objective"),
-    ("sample", "grid", "sampler"),
-];
 
 /// The `kind` of the default of the field `name`, where it has a default with a `kind`.
 fn default_kind(name: &str) -> Option<&'static str> {
@@ -82,9 +74,7 @@ fn set_by_paths(member: &Member) -> Vec<(String, Value)> {
 pub(super) fn moved(tree: &Node, pointer: &str, key: &str) -> Option<(&'static str, String)> {
     let stage = tree.at(pointer)?;
     let kind = stage.member("kind")?.value.as_str()?;
-    let (.., into) = MOVED
-        .iter()
-        .find(|(stage, field, _)| *stage == kind && *field == key)?;
+    let into = StageKind::named(kind)?.moved(key)?;
     let name = pointer_tokens(pointer).last()?;
     let (name, point) = name.split_once(SIGN).unwrap_or((name.as_str(), ""));
     let member = stage.member(key)?;
@@ -144,7 +134,7 @@ pub(super) fn named_by_string(tree: &Node, pointer: &str, schema: &Value) -> Opt
     }
     if node.span.source > 0 {
         // What was set is the stage, not an instance of it.
-        let path = pointer_tokens(pointer).map(|name| name.split(SIGN).next().unwrap_or_default().to_owned());
+        let path = pointer_tokens(pointer).map(|name| written_name(&name).to_owned());
         let path: Vec<_> = path.collect();
         return Some(format!("`--set {}.kind={kind}`", path.join(".")));
     }
@@ -172,47 +162,22 @@ fn written(stage: &Node, kind_of_stage: &str, field: &str, kind: Option<&str>) -
     let mut of_kind =
         branches.filter(|branch| Some(&branch["properties"]["kind"]["const"]) == object.get("kind"));
     let settings = of_kind.next().map(|branch| &branch["properties"]);
-    for (of, key, into) in MOVED {
-        if *of == kind_of_stage
-            && *into == field
+    let moved = StageKind::named(kind_of_stage)
+        .into_iter()
+        .flat_map(StageKind::all_moved);
+    for (key, into) in moved {
+        if into == field
             // Another kind may lack it.
             && settings.is_none_or(|settings| settings.get(key).is_some())
             && let Some(member) = stage.member(key)
         {
-            object.entry(*key).or_insert_with(|| member.value.to_json());
+            object.entry(key).or_insert_with(|| member.value.to_json());
         }
     }
     for (key, value) in &mut object {
         *value = with_kind(key, value.take());
     }
     format!("`\"{field}\": {}`", spaced(&Value::Object(object)))
-}
-
-/// JSON on one line, spaced as people write it.
-pub(super) fn spaced(value: &Value) -> String {
-    match value {
-        Value::Object(members) if !members.is_empty() => {
-            let members: Vec<_> = members
-                .iter()
-                .map(|(key, value)| format!("{}: {}", json!(key), spaced(value)))
-                .collect();
-            format!("{{ {} }}", members.join(", "))
-        }
-        Value::Array(items) => {
-            let items: Vec<_> = items.iter().map(spaced).collect();
-            format!("[{}]", items.join(", "))
-        }
-        other => other.to_string(),
-    }
-}
-
-/// An override of a field: text without its quotes, and quoted for a shell where it holds JSON.
-pub(super) fn argument(path: &str, value: &Value) -> String {
-    match value {
-        Value::String(text) => format!("--set {path}={text}"),
-        Value::Array(_) | Value::Object(_) => format!("--set '{path}={value}'"),
-        other => format!("--set {path}={other}"),
-    }
 }
 
 #[cfg(test)]

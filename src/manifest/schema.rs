@@ -102,7 +102,7 @@ fn matrix() -> Value {
                     "description": "The values to use, each once.",
                     "type": "array",
                     "minItems": 1,
-                    "maxItems": super::sweep::MAX_STAGES,
+                    "maxItems": super::instance::MAX_STAGES,
                     "uniqueItems": true
                 },
                 {

@@ -12,12 +12,12 @@ use serde_json::Value;
 
 use super::elsewhere::{SYNONYMS, elsewhere, kinds_meant, missing_of_tokenizer, object_to_write, of_authors};
 use super::fault::{Code, Draft, MAX_FAULTS, alternatives, did_you_mean, quoted, shortened, suggestion};
+use super::instance::SIGN;
 use super::json::{Node, Span, pointer_join, pointer_tokens};
 use super::kinds;
 use super::number_hints::{number_for, unfit};
 use super::schema::resolved;
 use super::spelling;
-use super::sweep::SIGN;
 use crate::shapes::SHAPES;
 
 /// The compiled schema: built once, a millisecond or so.

@@ -3,11 +3,7 @@
 //! Facts with their sources; no vocabulary is here. A checksum is given only where it was computed from the bytes or
 //! where several independent public programs state it; what comes from a place is checked against it in any case.
 
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
-
-use super::source::{RemoteFile, SHA256, URL};
-use super::{SpecialTokens, Tokenizer};
+use super::reading::RemoteFile;
 
 /// A tokenizer that is published under a name.
 #[derive(Debug)]
@@ -91,92 +87,6 @@ impl PublishedFile {
         let mut files = PUBLISHED.iter().flat_map(|published| published.files);
         files.find(|file| file.sha256 == sha256)
     }
-}
-
-/// A published tokenizer, by name.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct PublishedTokenizer {
-    /// Name of the tokenizer; `mdlm tokenizers` lists them.
-    #[schemars(schema_with = "names")]
-    pub name: String,
-    /// Local copy of the tokenizer's files, relative to the manifest's folder: the folder that contains them
-    /// (`vocab.json` and `merges.txt`, or `vocab.txt`), or one of them with the others beside it. They must have the
-    /// published SHA-256. Default: the files are downloaded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub path: Option<String>,
-}
-
-/// A Hugging Face `tokenizer.json` to download.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct TokenizerDownload {
-    /// `https://…`, `http://…`, `hf://OWNER/NAME@REVISION/tokenizer.json`, `s3://BUCKET/key`, `gs://BUCKET/key` or
-    /// `az://CONTAINER/key`.
-    #[schemars(regex(pattern = r"^(https?|hf|s3|gs|az)://.+"), extend("patternErrorMessage" = URL))]
-    pub url: String,
-    /// SHA-256 of the file, in hex. Required unless the URL names a commit or `unpinned` is true. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(regex(pattern = r"^[0-9a-f]{64}$"), extend("patternErrorMessage" = SHA256))]
-    pub sha256: Option<String>,
-    /// Accepts any content at the first download and records its SHA-256; the file stays the same until it is
-    /// downloaded again. Default: false, since unpinned content may differ between machines and must be allowed
-    /// explicitly.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub unpinned: bool,
-    /// Local copy of the file, relative to the manifest's folder. If `sha256` is set, the file must match it. Default: the
-    /// file is downloaded.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub path: Option<String>,
-    /// Tokens of the special roles. A mask token that the vocabulary lacks is appended to it. Default: the usual names
-    /// are tried; see each role.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub special: Option<SpecialTokens>,
-}
-
-impl TokenizerDownload {
-    /// The file as a source would download it.
-    #[must_use]
-    pub fn remote(&self) -> RemoteFile {
-        RemoteFile {
-            url: self.url.clone(),
-            sha256: self.sha256.clone(),
-            unpinned: self.unpinned,
-            max_bytes: Some(MOST_BYTES),
-            exclude: vec![],
-        }
-    }
-}
-
-/// Bytes of a downloaded `tokenizer.json`, at most: the largest in use (vocabularies of 256,000 tokens) take some 35 MB.
-const MOST_BYTES: u64 = 1 << 28;
-
-impl Tokenizer {
-    /// Its files that are downloaded, by the field that names them; none if it is local.
-    #[must_use]
-    pub fn downloads(&self) -> Vec<(&'static str, RemoteFile)> {
-        match self {
-            Self::Published(config) if config.path.is_none() => {
-                let files = Published::find(&config.name).map_or(&[][..], |published| published.files);
-                files.iter().map(|file| (file.field, file.remote())).collect()
-            }
-            Self::Download(config) if config.path.is_none() => vec![("path", config.remote())],
-            _ => vec![],
-        }
-    }
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
-fn names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let names: Vec<_> = PUBLISHED.iter().map(|published| published.name).collect();
-    let titles: Vec<_> = PUBLISHED.iter().map(|published| published.title).collect();
-    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": titles })
 }
 
 /// Every published tokenizer that has a name here.

@@ -10,8 +10,8 @@ use crate::error::{Context as _, Result};
 use crate::event::Cancel;
 use crate::manifest::Stage;
 use crate::shapes::Shape;
+use crate::stages;
 use crate::stages::tokenize::{self, Room};
-use crate::stages::{by_hand, fetched};
 use crate::store::Store;
 use crate::store::stat::ChecksumCache;
 
@@ -36,7 +36,7 @@ impl Plan {
         if !matches!(stage.decision, Decision::Run { .. }) {
             return None;
         }
-        let (files, bytes) = fetched::downloads(&stage.stage);
+        let (files, bytes) = stages::downloads(&stage.stage);
         let folder = store.downloads_path();
         let missing: Vec<String> = files
             .iter()
@@ -103,8 +103,8 @@ impl Plan {
         let sha256 = |path: &Path| Ok(known.hash_with(path, &compute)?.1.to_string());
         for stage in &self.stages {
             let runs = matches!(stage.decision, Decision::Run { .. });
-            if runs || by_hand::is_here(&stage.stage, &self.base) {
-                by_hand::check_stage(&stage.stage, &self.base, &sha256)
+            if runs || stages::is_by_hand_here(&stage.stage, &self.base) {
+                stages::check_by_hand(&stage.stage, &self.base, &sha256)
                     .context(|| format!("stage `{}`", stage.name))?;
             }
         }

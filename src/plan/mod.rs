@@ -27,6 +27,7 @@ use indexmap::IndexMap;
 use crate::data::files::{LeftOut, Piped};
 use crate::error::{Context as _, Error, Result};
 use crate::manifest::{Manifest, Stage, StageKind};
+use crate::stages;
 use crate::stages::key::{self, Parts};
 use crate::store::stat::ChecksumCache;
 use crate::store::{Digest, ExternalFile, InputOrigin, Key, Lookup, Record};
@@ -278,11 +279,8 @@ impl Plan {
                 },
             };
             let files: Vec<ExternalFile> = files.into_iter().chain(parts.known.iter().cloned()).collect();
-            key::name_forms(
-                &stage,
-                files.iter().map(|file: &ExternalFile| file.path.as_str()),
-                &mut parts.config,
-            );
+            let names: Vec<&str> = files.iter().map(|file| file.path.as_str()).collect();
+            stages::state_names(&stage, &names, &mut parts.config);
             let inputs = stage
                 .references()
                 .iter()
@@ -296,7 +294,7 @@ impl Plan {
             places.insert(name, plan.stages.len());
             plan.stages.push(PlannedStage {
                 name: name.to_owned(),
-                seed: key::seed(&stage, manifest.seed),
+                seed: stage.seed(manifest.seed),
                 inputs,
                 files,
                 decision: Decision::Run {

@@ -6,9 +6,9 @@ use std::fs;
 
 use super::{Decision, Plan, Reason, Sources};
 use crate::error::Result;
-use crate::manifest::{Stage, StageKind};
+use crate::manifest::Stage;
 use crate::remote::Remote;
-use crate::stages::train;
+use crate::stages::{self, train};
 use crate::store::checkpoints::Checkpoints;
 use crate::store::gc::Keep;
 use crate::store::{Key, Store};
@@ -28,10 +28,10 @@ pub enum StageStart {
 impl StageStart {
     /// That of a stage which runs for these reasons.
     #[must_use]
-    pub fn of(kind: StageKind, reasons: &[Reason]) -> Self {
+    pub fn of(stage: &Stage, reasons: &[Reason]) -> Self {
         if reasons.contains(&Reason::Forced) {
             Self::Restart
-        } else if kind == StageKind::Train {
+        } else if stages::resumes(stage) {
             Self::State
         } else {
             Self::Scratch
@@ -88,7 +88,7 @@ impl Resumption {
         let Stage::Train(config) = &stage.stage else {
             return None;
         };
-        if StageStart::of(stage.kind(), reasons) != StageStart::State {
+        if StageStart::of(&stage.stage, reasons) != StageStart::State {
             return None;
         }
         let input = stage.inputs.iter().find(|input| input.role == "from")?;
@@ -116,6 +116,7 @@ pub fn kept_groups(store: &Store, keep: &Keep) -> Result<HashSet<String>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manifest::StageKind;
 
     /// What an attempt leaves is not a first run: its checkpoint's step is shown. A broken download is not an attempt.
     #[test]
@@ -154,10 +155,12 @@ mod tests {
     #[test]
     fn resume_is_for_trainings_that_are_not_forced() {
         let (forced, first) = ([Reason::NeverRan, Reason::Forced], [Reason::NeverRan]);
-        assert_eq!(StageStart::of(StageKind::Train, &first), StageStart::State);
-        assert_eq!(StageStart::of(StageKind::Pack, &first), StageStart::Scratch);
-        for kind in [StageKind::Train, StageKind::Pack] {
-            assert_eq!(StageStart::of(kind, &forced), StageStart::Restart);
+        let [train, pack] =
+            [StageKind::Train, StageKind::Pack].map(|kind| serde_json::from_str(kind.smallest().0).unwrap());
+        assert_eq!(StageStart::of(&train, &first), StageStart::State);
+        assert_eq!(StageStart::of(&pack, &first), StageStart::Scratch);
+        for stage in [train, pack] {
+            assert_eq!(StageStart::of(&stage, &forced), StageStart::Restart);
         }
     }
 }

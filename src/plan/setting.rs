@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Plan;
 use crate::manifest::Compare;
+use crate::manifest::instance::written;
 use crate::stages::replicates::{Drawn, Setting, replicates};
 use crate::store::Digest;
 
@@ -77,9 +78,4 @@ impl Plan {
             row.seeds = replicate.seeds;
         }
     }
-}
-
-/// The name of a stage without the values of an instance.
-fn written(name: &str) -> &str {
-    name.split(crate::manifest::sweep::SIGN).next().unwrap_or(name)
 }

@@ -11,68 +11,13 @@ use serde_json::{Map, Value, json};
 
 use crate::data::files::{self, FilePatterns};
 use crate::error::{Error, Result};
-use crate::manifest::corpora::Resolved;
-use crate::manifest::source::{DEFAULT_LONGEST_RECORD, NamedCorpus};
+use crate::manifest::corpora::{NamedCorpus, Resolved};
+use crate::manifest::reading::DEFAULT_LONGEST_RECORD;
 use crate::manifest::vocabularies::{Published, PublishedFile};
-use crate::manifest::{SourceInput, Stage, Tokenizer};
 use crate::plural::counted;
 
 /// Computes, or remembers, the SHA-256 of a file in hex.
 pub type Sha256<'a> = &'a dyn Fn(&Path) -> Result<String>;
-
-/// Checks what a stage was brought by hand, if anything.
-///
-/// # Errors
-/// A file is absent, or another one than the published.
-pub fn check_stage(stage: &Stage, base: &Path, sha256: Sha256<'_>) -> Result<()> {
-    match stage {
-        Stage::Source(source) => match &source.input {
-            SourceInput::Corpus(named) if !named.files.is_empty() => {
-                corpus(named, base, sha256)?;
-            }
-            _ => {}
-        },
-        Stage::Tokenize(stage) => match &stage.tokenizer {
-            Tokenizer::Published(config) => {
-                if let (Some(path), Some(published)) = (&config.path, Published::find(&config.name)) {
-                    tokenizer(published, &base.join(path), sha256)?;
-                }
-            }
-            Tokenizer::Download(config) => {
-                if let (Some(path), Some(known)) = (&config.path, &config.sha256) {
-                    check(&base.join(path), known, sha256)?;
-                }
-            }
-            _ => {}
-        },
-        _ => {}
-    }
-    Ok(())
-}
-
-/// Whether some of what a stage was brought by hand is here: what is not can be no wrong file.
-#[must_use]
-pub fn is_here(stage: &Stage, base: &Path) -> bool {
-    match stage {
-        Stage::Source(source) => match &source.input {
-            SourceInput::Corpus(named) => named.files.iter().any(|pattern| {
-                base.join(pattern).exists()
-                    || files::expand(base, FilePatterns::by(std::slice::from_ref(pattern))).is_ok()
-            }),
-            _ => false,
-        },
-        Stage::Tokenize(stage) => match &stage.tokenizer {
-            Tokenizer::Published(config) => is_there(base, config.path.as_ref()),
-            Tokenizer::Download(config) => is_there(base, config.path.as_ref()),
-            _ => false,
-        },
-        _ => false,
-    }
-}
-
-fn is_there(base: &Path, path: Option<&String>) -> bool {
-    path.is_some_and(|path| base.join(path).exists())
-}
 
 /// Checks a file.
 ///
@@ -307,7 +252,8 @@ fn as_files(named: &NamedCorpus, resolved: &Resolved, folder: Option<&str>) -> S
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::manifest::source::CorpusSplit;
+    use crate::manifest::corpora::CorpusSplit;
+    use crate::manifest::{SourceInput, Stage};
 
     fn named(corpus: &str, split: CorpusSplit, files: &[&str]) -> NamedCorpus {
         NamedCorpus {

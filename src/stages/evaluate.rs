@@ -15,19 +15,12 @@ use crate::diffusion::Method;
 use crate::error::{Context as _, Error, Result};
 use crate::evaluate::{BoundEstimator, Interval, Quantity};
 use crate::event::Progress;
-use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Weights};
+use crate::manifest::{BoundEnds, Estimator, Evaluate, Split, Stage, Weights};
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, StageOutput, losses, memory};
+use crate::stages::{Context, Run, StageOutput, losses, memory};
 use crate::store::Digest;
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
-/// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their digests. Still 2: notes of
-/// `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
-pub const VERSION: u32 = 3;
 
 /// The kind of the objective of results that name none: older versions had no other.
 pub(super) const MDLM: &str = "mdlm";
@@ -159,134 +152,145 @@ fn is_valid(bound: &BoundEnds) -> bool {
     *bound == BoundEnds::Valid
 }
 
-/// Runs the stage.
-///
-/// # Errors
-/// Model and rows do not belong together, the estimator does not fit the model, there are no rows, the grammar's source is
-/// no grammar.
-#[expect(clippy::too_many_lines, reason = "one step after the other")]
-pub fn run(config: &Evaluate, context: &Context<'_>) -> Result<StageOutput> {
-    let artifact = context.input("model")?;
-    let model = ModelInfo::open(artifact)?;
-    let rows = Rows::open(context.input("data")?, config.split)?;
-    check(&model, &rows)?;
-    let entropy = match config.grammar {
-        Some(_) => Some(entropy(context)?),
-        None => None,
-    };
-    let estimator = config
-        .estimator
-        .unwrap_or_else(|| model.objective.estimators()[0]);
-    let method = Method {
-        estimator,
-        steps: config.steps,
-        ends: config.bound,
-    };
-    method.check(&model.objective)?;
-    let network = model.network(artifact, config.weights, context.device)?;
-    let objective = model.build_objective(context.seed);
-    let task = BoundEstimator {
-        rows: &rows,
-        limit: config.rows,
-        objective: &*objective,
-        seed: context.seed,
-        method,
-        draws: config.draws,
-        stream: Stream::Evaluate,
-        micro_batch: memory::rows_at_a_time(network.shape(), context.device),
-    };
-    let started = std::time::Instant::now();
-    let bound = task.run(&*network, context.cancel, &mut |done, total, nats| {
-        let mut figures = Vec::new();
-        if nats.is_finite() {
-            figures.push((Quantity::from(estimator).name(), format!("{nats:.3}")));
-        }
-        context.progress(Progress {
-            done,
-            total: Some(total),
-            unit: "rows",
-            figures,
+impl Run for Evaluate {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: the bound by time or count. 2: what nats and perplexity are per, and both per token of text where padding counts;
+    /// bytes of the text that is kept; a count of one has a noun in the singular; the model and the tokenizer by their digests. Still 2: notes of
+    /// `evaluation.md` are worded more plainly. 3: `losses.arrow` beside them.
+    const VERSION: u32 = 3;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// Model and rows do not belong together, the estimator does not fit the model, there are no rows, the grammar's source is
+    /// no grammar.
+    #[expect(clippy::too_many_lines, reason = "one step after the other")]
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let artifact = context.input("model")?;
+        let model = ModelInfo::open(artifact)?;
+        let rows = Rows::open(context.input("data")?, self.split)?;
+        check(&model, &rows)?;
+        let entropy = match self.grammar {
+            Some(_) => Some(entropy(context)?),
+            None => None,
+        };
+        let estimator = self.estimator.unwrap_or_else(|| model.objective.estimators()[0]);
+        let method = Method {
+            estimator,
+            steps: self.steps,
+            ends: self.bound,
+        };
+        method.check(&model.objective)?;
+        let network = model.network(artifact, self.weights, context.device)?;
+        let objective = model.build_objective(context.seed);
+        let task = BoundEstimator {
+            rows: &rows,
+            limit: self.rows,
+            objective: &*objective,
+            seed: context.seed,
+            method,
+            draws: self.draws,
+            stream: Stream::Evaluate,
+            micro_batch: memory::rows_at_a_time(network.shape(), context.device),
+        };
+        let started = std::time::Instant::now();
+        let bound = task.run(&*network, context.cancel, &mut |done, total, nats| {
+            let mut figures = Vec::new();
+            if nats.is_finite() {
+                figures.push((Quantity::from(estimator).name(), format!("{nats:.3}")));
+            }
+            context.progress(Progress {
+                done,
+                total: Some(total),
+                unit: "rows",
+                figures,
+            });
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let bytes_per_token = rows.split_info().bytes_per_position();
+        let unit = rows.info().unit();
+        let of_text = (unit == Unit::Position).then(|| {
+            let positions = rows.split_info().positions_per_token_of_text(rows.info());
+            bound.nats_per_valid_token().map(|nats| nats * positions)
         });
-    })?;
-    let seconds = started.elapsed().as_secs_f64();
-    let bytes_per_token = rows.split_info().bytes_per_position();
-    let unit = rows.info().unit();
-    let of_text = (unit == Unit::Position).then(|| {
-        let positions = rows.split_info().positions_per_token_of_text(rows.info());
-        bound.nats_per_valid_token().map(|nats| nats * positions)
-    });
-    let lost = rows.split_info().lost_bits_per_byte();
-    let bits_per_byte = (estimator != Estimator::Pseudo)
-        .then(|| bound.bits_per_byte(bytes_per_token).map(|bits| bits + lost));
-    let found = Evaluation {
-        model: Some(ModelInfo::identity(artifact)?),
-        tokenizer: model.tokenizer_digest.parse().ok(),
-        split: config.split,
-        weights: config.weights,
-        objective: model.objective.kind().to_owned(),
-        estimator,
-        steps: config.steps,
-        rows: bound.rows,
-        rows_of_split: rows.len(),
-        draws: bound.draws,
-        tokens: bound.tokens,
-        scored_tokens: (bound.scored != bound.tokens).then_some(bound.scored),
-        bytes_per_token,
-        bound: config.bound,
-        unit,
-        nats_per_token: bound.nats_per_token,
-        standard_error: bound.standard_error,
-        monte_carlo_error: bound.monte_carlo_error,
-        perplexity: bound.perplexity(),
-        nats_per_token_of_text: of_text,
-        perplexity_per_token_of_text: of_text.map(|nats| nats.map(f64::exp)),
-        bits_per_byte,
-        lost_bits_per_byte: lost,
-        normalized: rows.info().normalized,
-        entropy_bits_per_byte: entropy,
-        padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
-    };
-    losses::write(context.output, &bound.by_row)?;
-    write_json(&context.output.join(EVALUATION), &found)?;
-    let path = context.output.join(EVALUATION_TEXT);
-    std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
-    let mut outcome = StageOutput::default();
-    if let Some(bits) = bits(&found) {
-        outcome.figures.push(("bits/byte".to_owned(), bits));
+        let lost = rows.split_info().lost_bits_per_byte();
+        let bits_per_byte = (estimator != Estimator::Pseudo)
+            .then(|| bound.bits_per_byte(bytes_per_token).map(|bits| bits + lost));
+        let found = Evaluation {
+            model: Some(ModelInfo::identity(artifact)?),
+            tokenizer: model.tokenizer_digest.parse().ok(),
+            split: self.split,
+            weights: self.weights,
+            objective: model.objective.kind().to_owned(),
+            estimator,
+            steps: self.steps,
+            rows: bound.rows,
+            rows_of_split: rows.len(),
+            draws: bound.draws,
+            tokens: bound.tokens,
+            scored_tokens: (bound.scored != bound.tokens).then_some(bound.scored),
+            bytes_per_token,
+            bound: self.bound,
+            unit,
+            nats_per_token: bound.nats_per_token,
+            standard_error: bound.standard_error,
+            monte_carlo_error: bound.monte_carlo_error,
+            perplexity: bound.perplexity(),
+            nats_per_token_of_text: of_text,
+            perplexity_per_token_of_text: of_text.map(|nats| nats.map(f64::exp)),
+            bits_per_byte,
+            lost_bits_per_byte: lost,
+            normalized: rows.info().normalized,
+            entropy_bits_per_byte: entropy,
+            padding_excluded: !rows.info().wrap && !rows.info().padding_counts,
+        };
+        losses::write(context.output, &bound.by_row)?;
+        write_json(&context.output.join(EVALUATION), &found)?;
+        let path = context.output.join(EVALUATION_TEXT);
+        std::fs::write(&path, text(&found)).context(|| format!("write `{}`", path.display()))?;
+        let mut outcome = StageOutput::default();
+        if let Some(bits) = bits(&found) {
+            outcome.figures.push(("bits/byte".to_owned(), bits));
+        }
+        if let Some(entropy) = entropy {
+            outcome
+                .figures
+                .push(("entropy".to_owned(), format!("{entropy:.4} bits/byte (exact)")));
+        }
+        outcome.figures.push((
+            found.perplexity_name().to_owned(),
+            format!("{} {}", between(found.perplexity, 3), found.per()),
+        ));
+        if let Some(perplexity) = found.perplexity_per_token_of_text {
+            let text = format!("{} {}", between(perplexity, 3), Unit::Token.name());
+            outcome.figures.push(("perplexity of text".to_owned(), text));
+        }
+        if self.bound == BoundEnds::Published {
+            let kind = "published estimate, not a bound: both ends are left out";
+            outcome.figures.push(("kind".to_owned(), kind.to_owned()));
+        }
+        match estimator {
+            Estimator::Exact => outcome
+                .figures
+                .push(("kind".to_owned(), "exact likelihood".to_owned())),
+            Estimator::Pseudo => outcome
+                .figures
+                .push(("kind".to_owned(), "pseudo-likelihood, not a bound".to_owned())),
+            Estimator::Time | Estimator::Count => {}
+        }
+        let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
+        outcome.provenance.insert(
+            "tokens_per_second".to_owned(),
+            json!((network_tokens as f64 / seconds).round()),
+        );
+        model.note_precision(context.device, &mut outcome);
+        Ok(outcome)
     }
-    if let Some(entropy) = entropy {
-        outcome
-            .figures
-            .push(("entropy".to_owned(), format!("{entropy:.4} bits/byte (exact)")));
+
+    fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
+        memory::of_inference(inputs)
     }
-    outcome.figures.push((
-        found.perplexity_name().to_owned(),
-        format!("{} {}", between(found.perplexity, 3), found.per()),
-    ));
-    if let Some(perplexity) = found.perplexity_per_token_of_text {
-        let text = format!("{} {}", between(perplexity, 3), Unit::Token.name());
-        outcome.figures.push(("perplexity of text".to_owned(), text));
-    }
-    if config.bound == BoundEnds::Published {
-        let kind = "published estimate, not a bound: both ends are left out";
-        outcome.figures.push(("kind".to_owned(), kind.to_owned()));
-    }
-    match estimator {
-        Estimator::Exact => outcome
-            .figures
-            .push(("kind".to_owned(), "exact likelihood".to_owned())),
-        Estimator::Pseudo => outcome
-            .figures
-            .push(("kind".to_owned(), "pseudo-likelihood, not a bound".to_owned())),
-        Estimator::Time | Estimator::Count => {}
-    }
-    let network_tokens = bound.rows * u64::from(bound.draws) * rows.length() as u64;
-    outcome.provenance.insert(
-        "tokens_per_second".to_owned(),
-        json!((network_tokens as f64 / seconds).round()),
-    );
-    model.note_precision(context.device, &mut outcome);
-    Ok(outcome)
 }
 
 /// Whether the rows are in the model's language.

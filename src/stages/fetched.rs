@@ -9,35 +9,11 @@ use serde_json::{Map, Value, json};
 use crate::data::fetch::{self, Downloads, FetchProgress, Fetched, Settings};
 use crate::error::{Error, Remedy, Result};
 use crate::event::Progress;
-use crate::manifest::source::RemoteFile;
+use crate::manifest::reading::RemoteFile;
 use crate::manifest::vocabularies::{Family, Published};
-use crate::manifest::{BertFile, Gpt2Files, Source, SourceInput, Stage, Tokenize, Tokenizer, TokenizerFile};
+use crate::manifest::{BertFile, Gpt2Files, Tokenizer, TokenizerFile};
 use crate::plural::counted;
 use crate::stages::{Context, by_hand};
-
-/// The files that a stage downloads unless they are here, and their size where it is known beforehand.
-#[must_use]
-pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
-    match stage {
-        Stage::Source(Source { input, .. }) => match input {
-            SourceInput::Download(input) => (input.files.clone(), None),
-            SourceInput::Corpus(corpus) if corpus.files.is_empty() => {
-                let files = corpus.resolve().map_or_else(Vec::new, |resolved| resolved.files);
-                (files, corpus.bytes())
-            }
-            _ => (vec![], None),
-        },
-        Stage::Tokenize(Tokenize { tokenizer, .. }) => {
-            let files: Vec<_> = tokenizer.downloads().into_iter().map(|(_, file)| file).collect();
-            let bytes = match tokenizer {
-                Tokenizer::Published(config) => Published::find(&config.name).map(Published::bytes),
-                _ => None,
-            };
-            (files, bytes)
-        }
-        _ => (vec![], None),
-    }
-}
 
 /// Downloads missing files, and records where they came from. A file that two patterns match, or a name and a
 /// pattern, is there once; `repeated` counts the others.

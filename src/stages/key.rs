@@ -17,7 +17,8 @@
 //! | | `--device`, `--threads`, the machine, the store, the manifest's path |
 //!
 //! Of a training `validation_every` and `validation_rows` are in the key, since they decide what `metrics.jsonl` holds; but
-//! they cannot change the weights, so that a training that differs in nothing else serves all the same ([`watched`]).
+//! they cannot change the weights, so that a training that differs in nothing else serves all the same
+//! ([`Stage::beside_result`]).
 //!
 //! What is admitted: a device is not in the key although a GPU rounds otherwise than a CPU, and there computes in bf16 what
 //! was trained in bf16; the artifact's provenance names both. The versions of libraries (of `tokenizers`, say) are not in the key: a developer who raises one that changes a
@@ -28,15 +29,14 @@
 //! made before the field are found. A test holds the list of the fields that are in a key at their defaults; it does not
 //! grow.
 //!
-//! Each stage's version is a constant beside its code, with its history in comments.
+//! Which settings are in the key at their defaults, which are not in it and when a seed is stand beside the settings of each
+//! kind (`crate::manifest::stage`); the version of a stage's code, with its history in a comment, and what settings stand for
+//! stand beside the code (`Run` in [`crate::stages`]).
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::data::read::form;
 use crate::error::{Error, Result};
-use crate::manifest::vocabularies::{Family, Published};
-use crate::manifest::{BertFile, Compare, Gpt2Files, Source, SourceInput, Stage, Tokenizer, TokenizerFile};
-use crate::shapes::Shape;
+use crate::manifest::{FileReference, Stage};
 use crate::store::ExternalFile;
 use crate::store::key::canonical;
 
@@ -55,19 +55,6 @@ pub struct Parts {
     pub known: Vec<ExternalFile>,
 }
 
-/// A field that names files outside the store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileReference {
-    /// The JSON pointer of the field below the stage: `input/files`.
-    pub field: &'static str,
-    /// Paths and, where the field takes them, globs.
-    pub patterns: Vec<String>,
-    /// Globs over what is not read.
-    pub exclude: Vec<String>,
-    /// Whether `-` may stand among the patterns.
-    pub takes_pipes: bool,
-}
-
 /// What `stage` brings to its key, given the pipeline's seed.
 ///
 /// # Errors
@@ -81,57 +68,24 @@ pub fn parts(stage: &Stage, pipeline_seed: u64) -> Result<Parts> {
     config.shift_remove("kind");
     config.shift_remove("seed");
     remove(&mut config, "input/seed");
-    let mut known = Vec::new();
-    match stage {
-        Stage::Source(source) => name_contents(source, &mut config)?,
-        Stage::Tokenize(stage) => known = name_tokenizer(&stage.tokenizer, &mut config)?,
-        _ => {}
-    }
-    for field in not_in_key(stage) {
+    let known = super::state_contents(stage, &mut config)?;
+    for field in stage.not_in_key() {
         remove(&mut config, field);
     }
-    if let Stage::Train(stage) = stage
-        && let Some(shape) = Shape::find(&stage.shape)
-    {
-        // By its dimensions too: a line of the registry may change under its name.
-        config.insert("shape".to_owned(), Value::String(dimensions(shape)));
-    }
-    let files = files(stage);
+    let files = stage.files();
     for reference in &files {
         remove(&mut config, reference.field);
     }
-    if let Stage::Compare(stage) = stage {
-        // What its rows are called is written into its table; which stages made them is not.
-        config.insert("of".to_owned(), rows_compared(stage)?);
-    } else {
-        for reference in stage.references() {
-            remove(&mut config, reference.field);
-        }
+    for reference in stage.references() {
+        remove(&mut config, reference.field);
     }
     Ok(Parts {
-        version: super::version(stage.kind()),
+        version: super::version(stage),
         config: canonical(Value::Object(config)),
-        seed: is_random(stage).then(|| seed(stage, pipeline_seed)),
+        seed: stage.is_random().then(|| stage.seed(pipeline_seed)),
         files,
         known,
     })
-}
-
-/// The names and points of a comparison's rows, in order, and which of them differ in seeds alone.
-fn rows_compared(stage: &Compare) -> Result<Value> {
-    let rows = stage.of.iter().map(|row| {
-        let point = value_of(&row.point)?;
-        let mut written = match &row.name {
-            Some(name) => json!({ "name": name, "point": point }),
-            None => json!({ "point": point }),
-        };
-        if let Some(setting) = row.setting {
-            written["setting"] = json!(setting);
-            written["seeds"] = json!(row.seeds);
-        }
-        Ok(written)
-    });
-    rows.collect()
 }
 
 /// The settings of a stage with every default spelt out, as the manifest would have them.
@@ -142,260 +96,9 @@ pub fn settings(stage: &Stage) -> Result<Value> {
     value_of(stage)
 }
 
-/// The effective seed: the stage's own or the pipeline's.
-#[must_use]
-pub fn seed(stage: &Stage, pipeline_seed: u64) -> u64 {
-    let own = match stage {
-        Stage::Source(stage) => stage.seed(),
-        Stage::Tokenize(_) | Stage::Compare(_) => None,
-        Stage::Pack(stage) => stage.seed,
-        Stage::Train(stage) => stage.seed,
-        Stage::Evaluate(stage) => stage.seed,
-        Stage::Sample(stage) => stage.seed,
-    };
-    own.unwrap_or(pipeline_seed)
-}
-
-/// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
-fn dimensions(shape: &Shape) -> String {
-    format!(
-        "{} V{} L{} D{} H{} N{} C{}",
-        shape.name,
-        shape.vocabulary,
-        shape.length,
-        shape.width,
-        shape.heads,
-        shape.blocks,
-        shape.conditioning
-    )
-}
-
-/// Whether the stage draws random numbers.
-fn is_random(stage: &Stage) -> bool {
-    match stage {
-        Stage::Source(stage) => {
-            matches!(stage.input, SourceInput::Synthetic(_)) || stage.sample.is_some_and(|share| share < 1.0)
-        }
-        Stage::Tokenize(_) | Stage::Compare(_) => false,
-        // Without a share to split off, or with nothing else, no hash decides.
-        Stage::Pack(stage) => stage.validation > 0.0 && stage.validation < 1.0,
-        Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) => true,
-    }
-}
-
-/// Fields that change how a stage works and never what it makes.
-fn not_in_key(stage: &Stage) -> &'static [&'static str] {
-    match stage {
-        Stage::Train(_) => &["micro_batch", "checkpoint_every", "keep_checkpoints"],
-        // Limits: what is beyond them fails.
-        Stage::Source(_) => &[
-            "input/read/longest_record",
-            "input/read/largest_ratio",
-            "input/read/largest_buffer",
-            // What is read is in the key by its content.
-            "input/exclude",
-        ],
-        _ => &[],
-    }
-}
-
-/// Fields in the key that change what a stage writes down beside its result, and never the result: when a training
-/// validates, and on how many rows. An artifact that differs in them serves a stage until it is asked for anew.
-#[must_use]
-pub fn watched(stage: &Stage) -> &'static [&'static str] {
-    match stage {
-        Stage::Train(_) => &["validation_every", "validation_rows"],
-        _ => &[],
-    }
-}
-
-/// Puts what a source's files are known to hold into its settings: a checksum instead of a place, and what the name of
-/// a corpus stands for instead of the name.
-fn name_contents(source: &Source, config: &mut Map<String, Value>) -> Result<()> {
-    let (files, read) = match &source.input {
-        SourceInput::Files(_) | SourceInput::Synthetic(_) => return Ok(()),
-        SourceInput::Download(input) => (input.files.clone(), input.read.clone()),
-        SourceInput::Corpus(corpus) => {
-            // An unknown name is a fault of the manifest, found before.
-            let Some(resolved) = corpus.resolve() else {
-                return Ok(());
-            };
-            if source.detokenize.is_none() {
-                config.insert("detokenize".to_owned(), value_of(&resolved.detokenize)?);
-            }
-            if source.range.is_none()
-                && let Some(range) = &resolved.range
-            {
-                config.insert("range".to_owned(), value_of(range)?);
-            }
-            (resolved.files, resolved.read)
-        }
-    };
-    let by_hand = matches!(&source.input, SourceInput::Corpus(corpus) if !corpus.files.is_empty());
-    let contents: Vec<Value> = files
-        .iter()
-        .map(|file| match &file.sha256 {
-            Some(sha256) => json!({ "sha256": sha256 }),
-            // Its own content is in the key.
-            None if by_hand => json!({}),
-            None if file.exclude.is_empty() => json!({ "url": file.url }),
-            None => json!({ "url": file.url, "exclude": file.exclude }),
-        })
-        .zip(&files)
-        .map(|(mut content, file)| {
-            if read.format.is_none() {
-                content["form"] = json!(form(&file.url));
-            }
-            content
-        })
-        .collect();
-    let input = json!({ "kind": "download", "contents": contents, "read": value_of(&read)? });
-    config.insert("input".to_owned(), input);
-    Ok(())
-}
-
-/// Puts what a tokenizer from elsewhere stands for into the settings: the kind that reads its files, and their
-/// checksums instead of places. Gives the files whose digests are known.
-fn name_tokenizer(tokenizer: &Tokenizer, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
-    let mut known = Vec::new();
-    let settings = match tokenizer {
-        Tokenizer::Published(named) => {
-            // An unknown name is a fault of the manifest, found before.
-            let Some(published) = Published::find(&named.name) else {
-                return Ok(known);
-            };
-            let nowhere = String::new;
-            let mut settings = value_of(&match published.family {
-                Family::Gpt2 => Tokenizer::Gpt2(Gpt2Files {
-                    vocabulary: nowhere(),
-                    merges: nowhere(),
-                }),
-                Family::Bert { lowercase } => Tokenizer::Bert(BertFile {
-                    vocabulary: nowhere(),
-                    lowercase,
-                }),
-            })?;
-            for file in published.files {
-                if let Some(blake3) = file.blake3 {
-                    // As of a file that is named by its path.
-                    if let Some(settings) = settings.as_object_mut() {
-                        settings.shift_remove(file.field);
-                    }
-                    known.push(ExternalFile {
-                        field: format!("tokenizer/{}", file.field),
-                        path: file.url.to_owned(),
-                        bytes: file.bytes,
-                        digest: blake3.parse()?,
-                    });
-                } else {
-                    settings[file.field] = json!({ "sha256": file.sha256 });
-                }
-            }
-            settings
-        }
-        Tokenizer::Download(download) => {
-            let mut settings = value_of(&Tokenizer::File(TokenizerFile {
-                path: String::new(),
-                special: download.special.clone(),
-            }))?;
-            settings["path"] = match (&download.sha256, &download.path) {
-                (Some(sha256), _) => json!({ "sha256": sha256 }),
-                // Its own content is in the key.
-                (None, Some(_)) => Value::Null,
-                (None, None) => json!({ "url": download.url }),
-            };
-            settings
-        }
-        _ => return Ok(known),
-    };
-    config.insert("tokenizer".to_owned(), settings);
-    Ok(known)
-}
-
-/// Puts the form that the names of a source's local files imply into its settings, where no format is stated: names
-/// are not in the key, but `a.txt` and `a.jsonl` are read in two ways.
-pub fn name_forms<'a>(stage: &Stage, names: impl Iterator<Item = &'a str>, config: &mut Value) {
-    let Stage::Source(source) = stage else { return };
-    let SourceInput::Files(input) = &source.input else {
-        return;
-    };
-    if input.read.format.is_some() {
-        return;
-    }
-    let mut forms: Vec<&str> = names.map(form).collect();
-    if forms.iter().all(|form| *form == forms[0]) {
-        forms.truncate(1);
-    }
-    config["input"]["forms"] = json!(forms);
-    *config = canonical(config.take());
-}
-
-fn value_of(settings: &impl serde::Serialize) -> Result<Value> {
+pub(super) fn value_of(settings: &impl serde::Serialize) -> Result<Value> {
     serde_json::to_value(settings)
         .map_err(|error| Error::internal(format!("spell out a stage's settings: {error}")))
-}
-
-fn files(stage: &Stage) -> Vec<FileReference> {
-    let one = |field, path: &String| FileReference {
-        field,
-        patterns: vec![path.clone()],
-        exclude: vec![],
-        takes_pipes: false,
-    };
-    match stage {
-        Stage::Source(stage) => match &stage.input {
-            SourceInput::Files(input) => {
-                vec![FileReference {
-                    field: "input/files",
-                    patterns: input.files.clone(),
-                    exclude: input.exclude.clone(),
-                    takes_pipes: true,
-                }]
-            }
-            SourceInput::Synthetic(input) => vec![one("input/grammar", &input.grammar)],
-            // Identified by their checksums, which are settings.
-            SourceInput::Download(_) => vec![],
-            SourceInput::Corpus(corpus) => match corpus.resolve() {
-                // Files brought by hand are checked against the checksums; where there is none their content counts.
-                Some(resolved)
-                    if !corpus.files.is_empty()
-                        && resolved.files.iter().any(|file| file.sha256.is_none()) =>
-                {
-                    vec![FileReference {
-                        field: "input/files",
-                        patterns: corpus.files.clone(),
-                        exclude: vec![],
-                        takes_pipes: false,
-                    }]
-                }
-                _ => vec![],
-            },
-        },
-        Stage::Tokenize(stage) => match &stage.tokenizer {
-            // Checked against the checksum; where there is none the content of what was brought by hand counts.
-            Tokenizer::Download(download) => match (&download.path, &download.sha256) {
-                (Some(path), None) => vec![one("tokenizer/path", path)],
-                _ => vec![],
-            },
-            Tokenizer::File(file) => vec![one("tokenizer/path", &file.path)],
-            Tokenizer::Gpt2(files) => {
-                vec![
-                    one("tokenizer/vocabulary", &files.vocabulary),
-                    one("tokenizer/merges", &files.merges),
-                ]
-            }
-            Tokenizer::Bert(file) => vec![one("tokenizer/vocabulary", &file.vocabulary)],
-            // Published files are identified by their checksums, which are settings or known files.
-            Tokenizer::Published(_)
-            | Tokenizer::TrainBpe(_)
-            | Tokenizer::TrainWordpiece(_)
-            | Tokenizer::Characters(_)
-            | Tokenizer::Stage(_) => vec![],
-        },
-        Stage::Pack(_) | Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_) | Stage::Compare(_) => {
-            vec![]
-        }
-    }
 }
 
 /// Removes the field at a pointer such as `input/files`.
@@ -412,7 +115,11 @@ fn remove(config: &mut Map<String, Value>, pointer: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+    use crate::manifest::{SourceInput, StageKind};
+    use crate::stages::state_names;
 
     fn stage(value: Value) -> Stage {
         serde_json::from_value(value).unwrap()
@@ -480,37 +187,9 @@ mod tests {
         "#);
     }
 
-    /// The settings that are in the keys of [`smallest`] stages, at their defaults or required. The list does not grow: a
-    /// field that comes later has `skip_serializing_if = "published::is_default"` in the manifest, or is an `Option`.
-    const IN_THE_KEY: [(&str, &str); 7] = [
-        ("source", "input.kind input.read.invalid_utf8"),
-        ("tokenize", "tokenizer.alphabet tokenizer.kind"),
-        ("pack", "format length padding shard_rows tail validation wrap"),
-        (
-            "train",
-            "batch beta1 beta2 dropout ema epsilon gradient_clip learning_rate objective.antithetic objective.kind \
-             objective.noise.epsilon objective.noise.kind objective.sampling_epsilon objective.time_conditioning precision \
-             schedule shape steps validation_every validation_rows warmup_steps weight_decay",
-        ),
-        ("evaluate", "draws estimator split weights"),
-        (
-            "sample",
-            "count given_ends sampler.kind steps temperature weights",
-        ),
-        ("compare", "of"),
-    ];
-
-    /// A stage of each kind with nothing but what it must have.
-    fn smallest() -> [Value; 7] {
-        [
-            json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }),
-            json!({ "kind": "tokenize", "from": "a", "tokenizer": { "kind": "characters" } }),
-            json!({ "kind": "pack", "from": "a", "length": 8 }),
-            json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10 }),
-            json!({ "kind": "evaluate", "model": "a", "data": "b" }),
-            json!({ "kind": "sample", "model": "a", "count": 2 }),
-            json!({ "kind": "compare", "of": [] }),
-        ]
+    /// A stage of that kind with nothing but what it must have.
+    fn smallest(kind: StageKind) -> Value {
+        serde_json::from_str(kind.smallest().0).unwrap()
     }
 
     fn paths(value: &Value) -> Vec<String> {
@@ -526,13 +205,15 @@ mod tests {
 
     #[test]
     fn a_new_field_at_its_default_stays_out_of_the_key() {
-        for (stage, (kind, known)) in smallest().into_iter().zip(IN_THE_KEY) {
-            assert_eq!(stage["kind"], kind);
-            let found = paths(&of(stage).config).join(" ");
+        for &kind in StageKind::ALL {
+            let (stage, known) = kind.smallest();
+            let found = paths(&of(serde_json::from_str(stage).unwrap()).config).join(" ");
             assert_eq!(
-                found, known,
-                "the key of a {kind} stage: leave a new field out at its default, so that artifacts made before it \
-                 are found"
+                found,
+                known,
+                "the key of a {} stage: leave a new field out at its default, so that artifacts made before it are \
+                 found",
+                kind.name()
             );
         }
     }
@@ -563,7 +244,7 @@ mod tests {
     fn a_default_left_out_and_a_default_written_give_the_same_key() {
         let kinds = &crate::manifest::schema()["properties"]["stages"]["additionalProperties"]["oneOf"];
         let mut objectives = 0;
-        for stage in smallest() {
+        for stage in StageKind::ALL.iter().copied().map(smallest) {
             let kind = kinds.as_array().unwrap().iter();
             let mut kind = kind.filter(|branch| branch["properties"]["kind"]["const"] == stage["kind"]);
             for fields in stated_defaults(kind.next().unwrap()) {
@@ -584,7 +265,8 @@ mod tests {
     /// those of results from before these settings.
     #[test]
     fn defaults_of_later_settings_give_the_keys_from_before_them() {
-        let [.., train, evaluate, sample, _] = smallest();
+        let [train, evaluate, sample] =
+            [StageKind::Train, StageKind::Evaluate, StageKind::Sample].map(smallest);
         for (stage, fields) in [
             (&train, json!({ "objective": { "kind": "mdlm" } })),
             (
@@ -613,7 +295,7 @@ mod tests {
     }
 
     /// The settings of each objective in the key of a training, and the estimator and the sampler in the keys of stages that
-    /// leave them out. These lists do not grow either: see [`IN_THE_KEY`].
+    /// leave them out. These lists do not grow either: see `StageSpec::SMALLEST`.
     #[test]
     fn an_objectives_settings_and_what_it_chooses_are_in_the_keys() {
         let noise = "antithetic kind noise.epsilon noise.kind";
@@ -654,7 +336,8 @@ mod tests {
                 stage.fill_in(&objective);
                 parts(&stage, 1).unwrap().config
             };
-            let [.., mut train, evaluate, sample, _] = smallest();
+            let [mut train, evaluate, sample] =
+                [StageKind::Train, StageKind::Evaluate, StageKind::Sample].map(smallest);
             train["objective"] = json!({ "kind": kind });
             assert_eq!(paths(&config(train)["objective"]).join(" "), settings, "{kind}");
             let evaluate = config(evaluate);
@@ -671,7 +354,7 @@ mod tests {
                 json!({ "kind": "source", "input": { "kind": "files", "files": ["*"], "read": read } }),
             );
             let mut parts = parts(&stage, 1).unwrap();
-            name_forms(&stage, names.iter().copied(), &mut parts.config);
+            state_names(&stage, names, &mut parts.config);
             parts.config
         };
         let open = json!({});
@@ -813,7 +496,7 @@ mod tests {
         let pack = of(json!({ "kind": "pack", "from": "a", "length": 8 }));
         assert_eq!(
             pack.version,
-            crate::stages::version(crate::manifest::StageKind::Pack)
+            crate::stages::version(&stage(smallest(StageKind::Pack)))
         );
     }
 

@@ -1,7 +1,8 @@
 //! How many rows evaluation and sampling put through a network at a time, and what memory a stage took.
 
+use crate::manifest::Stage;
 use crate::model::Device;
-use crate::model::footprint::TOKENS;
+use crate::model::footprint::{Footprint, TOKENS};
 use crate::shapes::Shape;
 
 /// Token rows that evaluation and sampling put through a GPU at a time: every one of its multiprocessors has some tiles of
@@ -17,6 +18,20 @@ pub fn rows_at_a_time(shape: &Shape, device: Device) -> usize {
         TOKENS
     };
     (tokens / shape.length).max(1)
+}
+
+/// Memory in bytes that evaluation or sampling is estimated to take, by the stages that it consumes: two copies of the weights
+/// of the model, and the activations of its rows.
+pub(super) fn of_inference(inputs: &[&Stage]) -> Option<u64> {
+    let trained = inputs.iter().find_map(|input| match input {
+        Stage::Train(train) => Some(train),
+        _ => None,
+    })?;
+    let shape = Shape::find(&trained.shape)?;
+    let (backbone, answered) = (trained.objective.backbone(), trained.objective.answered());
+    let footprint = Footprint::of(shape, backbone, answered);
+    let bytes = 8 * footprint.parameters + rows_at_a_time(shape, Device::Cpu) * footprint.training_per_row;
+    Some(bytes as u64)
 }
 
 /// Resets [`peak`]. Where the system refuses, the peak stays that of the process's whole life.

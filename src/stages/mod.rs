@@ -1,4 +1,4 @@
-//! The stages: config and inputs in, an artifact's files out. One file per kind.
+//! The stages: config and inputs in, an artifact's files out. One file per kind, which implements `Run`.
 //!
 //! A stage reads the folders of its inputs, writes only below `output` and `work`, and reports progress through `sink`.
 //! It does not depend on the store, on keys or on other stages. The files below `output` are a function of its config,
@@ -7,13 +7,17 @@
 
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use crate::data::files::Piped;
 use crate::data::read::Consumed;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
-use crate::manifest::{Stage, StageKind};
-use crate::store::Digest;
+use crate::manifest::reading::RemoteFile;
+use crate::manifest::{Stage, with_settings};
 use crate::store::checkpoints::Checkpoints;
+use crate::store::{Digest, ExternalFile};
+use by_hand::Sha256;
 
 pub mod by_hand;
 pub mod compare;
@@ -30,44 +34,131 @@ pub mod tokenize;
 pub mod train;
 pub mod trained;
 
-/// The version of a stage's code, part of its cache key: raised when the same settings and inputs would give other
-/// files. Every stage's constant carries its history.
-#[must_use]
-pub fn version(kind: StageKind) -> u32 {
-    match kind {
-        StageKind::Source => source::VERSION,
-        StageKind::Tokenize => tokenize::VERSION,
-        StageKind::Pack => pack::VERSION,
-        StageKind::Train => train::VERSION,
-        StageKind::Evaluate => evaluate::VERSION,
-        StageKind::Sample => sample::VERSION,
-        StageKind::Compare => compare::VERSION,
+/// What a stage does with its settings. It is implemented for the settings of each kind, in the kind's file.
+trait Run {
+    /// Version of the stage's code, part of its cache key: raised when the same settings and inputs would give other files. Its
+    /// comment has the history.
+    const VERSION: u32;
+    /// Whether it resumes from a state that it, or another stage of its kind, has left.
+    const RESUMES: bool = false;
+
+    /// Runs the stage.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput>;
+
+    /// Puts into `config`, the settings in the key, what they stand for instead of how they are written. Gives the files whose
+    /// contents are known beforehand.
+    fn state_contents(&self, _config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        Ok(vec![])
     }
+
+    /// Puts into `config` what the names of the files that it reads say of their contents.
+    fn state_names(&self, _names: &[&str], _config: &mut Value) {}
+
+    /// The files that it downloads unless they are here, and their size where it is known beforehand.
+    fn downloads(&self) -> (Vec<RemoteFile>, Option<u64>) {
+        (vec![], None)
+    }
+
+    /// Fails where a file that was brought by hand is absent, or another one than the published.
+    fn check_by_hand(&self, _base: &Path, _sha256: Sha256<'_>) -> Result<()> {
+        Ok(())
+    }
+
+    /// Whether some of what was brought by hand is here: what is not can be no wrong file.
+    fn is_by_hand_here(&self, _base: &Path) -> bool {
+        false
+    }
+
+    /// What an artifact made for the settings `made` lacks of what the settings `asked` ask for, though its result is the same;
+    /// each as a lowercase fragment. `left` is looked at where it is given.
+    fn lacks(&self, _made: &Value, _asked: &Value, _left: Option<&LeftBehind<'_>>) -> Vec<String> {
+        vec![]
+    }
+
+    /// Memory in bytes that it is estimated to take, given the stages that it consumes; nothing where it takes a constant.
+    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+        None
+    }
+}
+
+/// What a stage has left: its artifact's folder, and the folder of the checkpoints that stages share.
+#[derive(Clone, Copy, Debug)]
+pub struct LeftBehind<'a> {
+    /// The artifact.
+    pub artifact: &'a Path,
+    /// The checkpoints that stay.
+    pub checkpoints: &'a Path,
+}
+
+/// The version of a stage's code, part of its cache key.
+#[must_use]
+pub fn version(stage: &Stage) -> u32 {
+    fn of<R: Run>(_: &R) -> u32 {
+        R::VERSION
+    }
+    with_settings!(stage, settings => of(settings))
+}
+
+/// Whether a stage resumes from a state that it, or another stage of its kind, has left.
+#[must_use]
+pub fn resumes(stage: &Stage) -> bool {
+    fn of<R: Run>(_: &R) -> bool {
+        R::RESUMES
+    }
+    with_settings!(stage, settings => of(settings))
 }
 
 /// Runs a stage.
 ///
 /// # Errors
-/// The errors of the `run` of the stage's module, such as [`train::run`].
+/// Those of its kind, in the comment of its `run`.
 pub fn run(stage: &Stage, context: &Context<'_>) -> Result<StageOutput> {
-    match stage {
-        Stage::Source(config) => source::run(config, context),
-        Stage::Tokenize(config) => tokenize::run(config, context),
-        Stage::Pack(config) => pack::run(config, context),
-        Stage::Train(config) => train::run(config, context),
-        Stage::Evaluate(config) => evaluate::run(config, context),
-        Stage::Sample(config) => sample::run(config, context),
-        Stage::Compare(config) => compare::run(config, context),
-    }
+    with_settings!(stage, settings => settings.run(context))
+}
+
+/// Puts what its settings stand for into the settings in its key; gives the files whose contents are known beforehand.
+fn state_contents(stage: &Stage, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+    with_settings!(stage, settings => settings.state_contents(config))
+}
+
+/// Puts what the names of the files that it reads say of their contents into the settings in its key.
+pub fn state_names(stage: &Stage, names: &[&str], config: &mut Value) {
+    with_settings!(stage, settings => settings.state_names(names, config));
+}
+
+/// The files that a stage downloads unless they are here, and their size where it is known beforehand.
+#[must_use]
+pub fn downloads(stage: &Stage) -> (Vec<RemoteFile>, Option<u64>) {
+    with_settings!(stage, settings => settings.downloads())
+}
+
+/// Checks what a stage was brought by hand, if anything.
+///
+/// # Errors
+/// A file is absent, or another one than the published.
+pub fn check_by_hand(stage: &Stage, base: &Path, sha256: Sha256<'_>) -> Result<()> {
+    with_settings!(stage, settings => settings.check_by_hand(base, sha256))
+}
+
+/// Whether some of what a stage was brought by hand is here.
+#[must_use]
+pub fn is_by_hand_here(stage: &Stage, base: &Path) -> bool {
+    with_settings!(stage, settings => settings.is_by_hand_here(base))
+}
+
+/// What an artifact lacks of what is asked for, though its result is the same: see `Run::lacks`.
+#[must_use]
+pub fn lacks(stage: &Stage, made: &Value, asked: &Value, left: Option<&LeftBehind<'_>>) -> Vec<String> {
+    with_settings!(stage, settings => settings.lacks(made, asked, left))
+}
+
+/// Memory in bytes that a stage is estimated to take, given the stages that it consumes; nothing where it takes a constant.
+#[must_use]
+pub fn memory_of(stage: &Stage, inputs: &[&Stage]) -> Option<u64> {
+    with_settings!(stage, settings => settings.memory(inputs))
 }
 
 pub use crate::model::{Device, DeviceRequest, SelfTest, self_test};
-
-/// Whether a stage computes a network, and so where matters.
-#[must_use]
-pub fn computes(stage: &Stage) -> bool {
-    matches!(stage, Stage::Train(_) | Stage::Evaluate(_) | Stage::Sample(_))
-}
 
 /// What a stage is given.
 pub struct Context<'a> {

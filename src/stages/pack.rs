@@ -25,115 +25,117 @@ use crate::event::Progress;
 use crate::manifest::{Pack, Padding, Split, Tail};
 use crate::plural::counted;
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, StageOutput};
+use crate::stages::{Context, Run, StageOutput};
 use crate::store::Digest;
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` says how the tail was treated.
-/// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
-/// rows, whatever they are kept in.
-pub const VERSION: u32 = 3;
 
 /// Tokens that wait before they are cut into rows.
 const WAITING_TOKENS: usize = 1 << 16;
 
-/// Runs the stage.
-///
-/// # Errors
-/// A split that is wanted gets no row, the tokens are damaged, the disk is full, or the run is cancelled.
-pub fn run(config: &Pack, context: &Context) -> Result<StageOutput> {
-    let input = context.input("from")?;
-    let tokens = TokenFiles::open(input)?;
-    let from = tokens.info();
-    let random = Random::new(context.seed, Stream::Split);
-    let spelling = Spelling::open(&input.join(TOKENIZER), from.vocabulary)?;
-    let counts = !config.wrap && config.padding == Padding::Counted;
-    let header = Header {
-        length: config.length,
-        vocabulary: from.vocabulary,
-        special: from.special,
-        tokenizer_digest: from.tokenizer_digest.clone(),
-        padded: if config.wrap {
-            config.tail == Tail::Pad
-        } else {
-            !counts
-        },
-    };
-    let packer = |split| {
-        let writer = RowWriter::new(
-            context.output,
-            split,
-            config.format,
-            header.clone(),
-            config.shard_rows,
-        );
-        Packer {
-            writer,
-            length: config.length as usize,
-            wrap: config.wrap,
-            tail: config.tail,
-            padding_counts: counts,
+impl Run for Pack {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: Arrow or Parquet shards, wrapped or padded, split by a seeded hash. 2: `rows.json` says how the tail was treated.
+    /// 3: `rows.json` has the bytes that are kept and the positions that are padding. Still 3: the record has a digest of the
+    /// rows, whatever they are kept in.
+    const VERSION: u32 = 3;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// A split that is wanted gets no row, the tokens are damaged, the disk is full, or the run is cancelled.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let input = context.input("from")?;
+        let tokens = TokenFiles::open(input)?;
+        let from = tokens.info();
+        let random = Random::new(context.seed, Stream::Split);
+        let spelling = Spelling::open(&input.join(TOKENIZER), from.vocabulary)?;
+        let counts = !self.wrap && self.padding == Padding::Counted;
+        let header = Header {
+            length: self.length,
+            vocabulary: from.vocabulary,
             special: from.special,
-            spelling: &spelling,
-            waiting: Vec::new(),
-            open: VecDeque::new(),
-            row: Vec::new(),
-            info: SplitInfo::default(),
+            tokenizer_digest: from.tokenizer_digest.clone(),
+            padded: if self.wrap {
+                self.tail == Tail::Pad
+            } else {
+                !counts
+            },
+        };
+        let packer = |split| {
+            let writer = RowWriter::new(
+                context.output,
+                split,
+                self.format,
+                header.clone(),
+                self.shard_rows,
+            );
+            Packer {
+                writer,
+                length: self.length as usize,
+                wrap: self.wrap,
+                tail: self.tail,
+                padding_counts: counts,
+                special: from.special,
+                spelling: &spelling,
+                waiting: Vec::new(),
+                open: VecDeque::new(),
+                row: Vec::new(),
+                info: SplitInfo::default(),
+            }
+        };
+        let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
+        let lost = LostRecords::open(input)?;
+        let splits = [&mut train, &mut validation];
+        let records = pack_all(self, &tokens, lost, random, splits, context)?;
+        if records != from.records {
+            return Err(Error::input(format!(
+                "the tokens hold {}, but their `tokens.json` says {}",
+                counted(records, "record"),
+                from.records
+            ))
+            .hint("run the tokenize stage again with `--force`"));
         }
-    };
-    let (mut train, mut validation) = (packer(Split::Train), packer(Split::Validation));
-    let lost = LostRecords::open(input)?;
-    let splits = [&mut train, &mut validation];
-    let records = pack_all(config, &tokens, lost, random, splits, context)?;
-    if records != from.records {
-        return Err(Error::input(format!(
-            "the tokens hold {}, but their `tokens.json` says {}",
-            counted(records, "record"),
-            from.records
-        ))
-        .hint("run the tokenize stage again with `--force`"));
-    }
-    let (train, train_rows) = train.finish()?;
-    let (validation, validation_rows) = validation.finish()?;
-    let info = RowsInfo {
-        length: config.length,
-        wrap: config.wrap,
-        tail: config.tail,
-        padding_counts: counts,
-        vocabulary: from.vocabulary,
-        special: from.special,
-        tokenizer_digest: from.tokenizer_digest.clone(),
-        normalized: from.normalized_records > 0,
-        train,
-        validation,
-    };
-    for (split, wanted) in [
-        (Split::Train, config.validation < 1.0),
-        (Split::Validation, config.validation > 0.0),
-    ] {
-        if wanted && info.split(split).rows == 0 {
-            return Err(no_rows(config, split, info.split(split)));
+        let (train, train_rows) = train.finish()?;
+        let (validation, validation_rows) = validation.finish()?;
+        let info = RowsInfo {
+            length: self.length,
+            wrap: self.wrap,
+            tail: self.tail,
+            padding_counts: counts,
+            vocabulary: from.vocabulary,
+            special: from.special,
+            tokenizer_digest: from.tokenizer_digest.clone(),
+            normalized: from.normalized_records > 0,
+            train,
+            validation,
+        };
+        for (split, wanted) in [
+            (Split::Train, self.validation < 1.0),
+            (Split::Validation, self.validation > 0.0),
+        ] {
+            if wanted && info.split(split).rows == 0 {
+                return Err(no_rows(self, split, info.split(split)));
+            }
         }
+        let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
+        if !self.wrap && info.train.tokens > 0 && cut > WORTH_TELLING {
+            context.warn(format!(
+                "{:.0}% of the tokens are cut off, since a row holds at most {} of a record: `\"wrap\": true` joins \
+                 records and cuts them \
+                 into rows, a larger `length` keeps more",
+                100.0 * cut,
+                self.length - 2
+            ));
+        }
+        let (copy, original) = (context.output.join(TOKENIZER), input.join(TOKENIZER));
+        std::fs::copy(&original, &copy).context(|| format!("copy `{}`", original.display()))?;
+        write_json(&context.output.join(ROWS_INFO), &info)?;
+        Ok(StageOutput {
+            figures: figures(&info),
+            content: Some(content(&info, [train_rows, validation_rows])?),
+            ..StageOutput::default()
+        })
     }
-    let cut = 1.0 - info.train.kept_tokens as f64 / info.train.tokens.max(1) as f64;
-    if !config.wrap && info.train.tokens > 0 && cut > WORTH_TELLING {
-        context.warn(format!(
-            "{:.0}% of the tokens are cut off, since a row holds at most {} of a record: `\"wrap\": true` joins \
-             records and cuts them \
-             into rows, a larger `length` keeps more",
-            100.0 * cut,
-            config.length - 2
-        ));
-    }
-    let (copy, original) = (context.output.join(TOKENIZER), input.join(TOKENIZER));
-    std::fs::copy(&original, &copy).context(|| format!("copy `{}`", original.display()))?;
-    write_json(&context.output.join(ROWS_INFO), &info)?;
-    Ok(StageOutput {
-        figures: figures(&info),
-        content: Some(content(&info, [train_rows, validation_rows])?),
-        ..StageOutput::default()
-    })
 }
 
 /// Digest of what the artifact holds, but for the files that it is in: those who learn the rows or measure on them depend

@@ -15,18 +15,12 @@ use crate::data::tokenizer::Tokenizer;
 use crate::data::{SourceInfo, SpecialIds, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
-use crate::manifest::{Sample, Sampler, Weights};
+use crate::manifest::{Sample, Sampler, Stage, Weights};
 use crate::plural::counted;
 use crate::sample::{self, Sampling, wilson};
 use crate::stages::trained::ModelInfo;
-use crate::stages::{Context, StageOutput, memory};
+use crate::stages::{Context, Run, StageOutput, memory};
 use crate::store::Digest;
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`. The model
-/// by its digest.
-pub const VERSION: u32 = 1;
 
 /// File name of the samples, JSON lines of [`Line`].
 pub const SAMPLES: &str = "samples.jsonl";
@@ -98,94 +92,107 @@ pub struct Judgement {
     pub high: Option<f64>,
 }
 
-/// Runs the stage.
-///
-/// # Errors
-/// The model or the grammar cannot be read, the network fails, the disk is full, or the run is cancelled.
-pub fn run(config: &Sample, context: &Context<'_>) -> Result<StageOutput> {
-    let artifact = context.input("model")?;
-    let model = ModelInfo::open(artifact)?;
-    let tokenizer = model.tokenizer(artifact)?;
-    let grammar = match config.grammar {
-        Some(_) => Some(grammar(context)?),
-        None => None,
-    };
-    let network = model.network(artifact, config.weights, context.device)?;
-    let objective = model.build_objective(context.seed);
-    let named = config.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
-    let mut sampler = sample::build(named, &model.objective, &*objective, model.special, model.wrap)?;
-    let steps = sampler.steps(config.steps, model.length as usize);
-    let task = Sampling {
-        given: if config.given_ends {
-            [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
-        } else {
-            [None; 2]
-        },
-        count: config.count,
-        steps: config.steps,
-        temperature: config.temperature,
-        support: objective.support(),
-        seed: context.seed,
-        micro_batch: memory::rows_at_a_time(network.shape(), context.device),
-    };
-    let started = std::time::Instant::now();
-    let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
-        context.progress(Progress {
-            done: u64::from(done),
-            total: Some(u64::from(steps)),
-            unit: "steps",
-            figures: vec![("rows", config.count.to_string())],
-        });
-    })?;
-    let seconds = started.elapsed().as_secs_f64();
-    let mut judge = grammar
-        .as_ref()
-        .map(|grammar| Judge::new(grammar, &model, &tokenizer));
-    let mut lines = Text::create(context.output.join(SAMPLES))?;
-    let mut texts = Text::create(context.output.join(SAMPLES_TEXT))?;
-    for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
-        let (records, accepted) = match &mut judge {
-            Some(judge) => {
-                let (records, accepted) = judge.row(row)?;
-                (Some(records), Some(accepted))
+impl Run for Sample {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: cached and ancestral. The sampler is an object with a `kind`, in the settings and in `sample.json`. The model
+    /// by its digest.
+    const VERSION: u32 = 1;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The model or the grammar cannot be read, the network fails, the disk is full, or the run is cancelled.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let artifact = context.input("model")?;
+        let model = ModelInfo::open(artifact)?;
+        let tokenizer = model.tokenizer(artifact)?;
+        let grammar = match self.grammar {
+            Some(_) => Some(grammar(context)?),
+            None => None,
+        };
+        let network = model.network(artifact, self.weights, context.device)?;
+        let objective = model.build_objective(context.seed);
+        let named = self.sampler.unwrap_or_else(|| model.objective.samplers()[0]);
+        let mut sampler = sample::build(named, &model.objective, &*objective, model.special, model.wrap)?;
+        let steps = sampler.steps(self.steps, model.length as usize);
+        let task = Sampling {
+            given: if self.given_ends {
+                [Some(model.special.bos), model.wrap.then_some(model.special.eos)]
+            } else {
+                [None; 2]
+            },
+            count: self.count,
+            steps: self.steps,
+            temperature: self.temperature,
+            support: objective.support(),
+            seed: context.seed,
+            micro_batch: memory::rows_at_a_time(network.shape(), context.device),
+        };
+        let started = std::time::Instant::now();
+        let drawn = task.run(&mut *sampler, &*network, context.cancel, &mut |done| {
+            context.progress(Progress {
+                done: u64::from(done),
+                total: Some(u64::from(steps)),
+                unit: "steps",
+                figures: vec![("rows", self.count.to_string())],
+            });
+        })?;
+        let seconds = started.elapsed().as_secs_f64();
+        let mut judge = grammar
+            .as_ref()
+            .map(|grammar| Judge::new(grammar, &model, &tokenizer));
+        let mut lines = Text::create(context.output.join(SAMPLES))?;
+        let mut texts = Text::create(context.output.join(SAMPLES_TEXT))?;
+        for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
+            let (records, accepted) = match &mut judge {
+                Some(judge) => {
+                    let (records, accepted) = judge.row(row)?;
+                    (Some(records), Some(accepted))
+                }
+                None => (None, None),
+            };
+            let line = Line {
+                tokens: row.to_vec(),
+                text: text(row, model.special, &tokenizer)?,
+                steps,
+                network_calls: drawn.network_calls[index],
+                records,
+                accepted,
+            };
+            lines
+                .line(&serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?)?;
+            texts.line(&line.text)?;
+            texts.line("")?;
+            if index < SHOWN {
+                context.note(format!("sample {}: {}", index + 1, shown(&line.text)));
             }
-            None => (None, None),
-        };
-        let line = Line {
-            tokens: row.to_vec(),
-            text: text(row, model.special, &tokenizer)?,
-            steps,
-            network_calls: drawn.network_calls[index],
-            records,
-            accepted,
-        };
-        lines.line(&serde_json::to_string(&line).wrap(Kind::Internal, || "write a sample".to_owned())?)?;
-        texts.line(&line.text)?;
-        texts.line("")?;
-        if index < SHOWN {
-            context.note(format!("sample {}: {}", index + 1, shown(&line.text)));
         }
+        lines.finish()?;
+        texts.finish()?;
+        let summary = Summary {
+            model: Some(ModelInfo::identity(artifact)?),
+            rows: self.count,
+            steps,
+            sampler: named,
+            temperature: self.temperature,
+            weights: self.weights,
+            network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),
+            grammar: judge.map(|judge| judge.judgement()),
+        };
+        write_json(&context.output.join(SUMMARY), &summary)?;
+        let mut outcome = outcome(&summary);
+        let tokens = drawn.tokens.len() as f64 / seconds;
+        outcome
+            .provenance
+            .insert("tokens_per_second".to_owned(), json!(tokens.round()));
+        model.note_precision(context.device, &mut outcome);
+        Ok(outcome)
     }
-    lines.finish()?;
-    texts.finish()?;
-    let summary = Summary {
-        model: Some(ModelInfo::identity(artifact)?),
-        rows: config.count,
-        steps,
-        sampler: named,
-        temperature: config.temperature,
-        weights: config.weights,
-        network_calls: drawn.network_calls.iter().map(|&n| u64::from(n)).sum(),
-        grammar: judge.map(|judge| judge.judgement()),
-    };
-    write_json(&context.output.join(SUMMARY), &summary)?;
-    let mut outcome = outcome(&summary);
-    let tokens = drawn.tokens.len() as f64 / seconds;
-    outcome
-        .provenance
-        .insert("tokens_per_second".to_owned(), json!(tokens.round()));
-    model.note_precision(context.device, &mut outcome);
-    Ok(outcome)
+
+    fn memory(&self, inputs: &[&Stage]) -> Option<u64> {
+        memory::of_inference(inputs)
+    }
 }
 
 fn outcome(summary: &Summary) -> StageOutput {

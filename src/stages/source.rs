@@ -7,40 +7,26 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rayon::prelude::*;
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use crate::data::fetch::{self, Downloads};
 use crate::data::files::{self, FilePatterns};
 use crate::data::grammar::Grammar;
-use crate::data::read::{self, Consumed, Irregular, Observed, TextFile, Witness};
+use crate::data::read::{self, Consumed, Irregular, Observed, TextFile, Witness, form};
 use crate::data::records::{RecordWriter, Texts};
 use crate::data::select::{LeftOut, Selection};
 use crate::data::{SOURCE_INFO, SourceInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::source::{Reading, RemoteFile};
+use crate::manifest::reading::{Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
 use crate::plural::agreeing;
 use crate::rng::{Random, Stream};
-use crate::stages::{Context, StageOutput, by_hand, fetched};
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: the first.
-/// 2: text without a line feed ends its lines in carriage returns; byte order marks at the start of lines are left out.
-/// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
-/// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
-///    ends.
-/// 2: detokenizers pair quotes after words in `s`, too (`uses ' home ' and names ' X '`); `'em` stays apart, as do letters in
-///    quotes under `ptb`.
-/// 2: groups of columns in which no row has a value are empty records, as columns of nulls are.
-/// 2: hidden members of archives and system files in them are passed over.
-/// 2: members of archives that lie in stores of mdlm are passed over; a zip with something before it is read.
-/// 2: a file that `exclude` matches is excluded under all its names.
-/// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
-/// 2: half of a surrogate pair is replaced by one U+FFFD.
-/// 2: `\r\r\n` ends a line as `\r\n` does. Text that begins with `PAR1` or `ARROW1` is text.
-pub const VERSION: u32 = 2;
+use crate::stages::by_hand::{self, Sha256};
+use crate::stages::key::value_of;
+use crate::stages::{Context, Run, StageOutput, fetched};
+use crate::store::ExternalFile;
+use crate::store::key::canonical;
 
 /// File name of the grammar below a synthetic source's artifact.
 pub const GRAMMAR: &str = "records.grammar";
@@ -53,44 +39,155 @@ const BATCH_RECORDS: usize = 1 << 15;
 /// Batches that wait for the stage: with the one being read and the one being worked on, what bounds memory.
 const WAITING_BATCHES: usize = 2;
 
-/// Runs the stage.
-///
-/// # Errors
-/// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
-/// full; or the run is cancelled.
-pub fn run(config: &Source, context: &Context) -> Result<StageOutput> {
-    let mut consumed = vec![];
-    let (info, provenance, mut figures) = match &config.input {
-        SourceInput::Synthetic(input) => {
-            let info = generate(input, context, &mut consumed)?;
-            (info, serde_json::Map::new(), vec![])
+impl Run for Source {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: the first.
+    /// 2: text without a line feed ends its lines in carriage returns; byte order marks at the start of lines are left out.
+    /// 2: Arrow streams behind each other are all read, files by their footer; columns of nulls are empty records.
+    /// 2: detokenizers join the halves of names (`O 'Reilly`), weigh the quotes of a line together, and join `@,@` at a line's
+    ///    ends.
+    /// 2: detokenizers pair quotes after words in `s`, too (`uses ' home ' and names ' X '`); `'em` stays apart, as do letters in
+    ///    quotes under `ptb`.
+    /// 2: groups of columns in which no row has a value are empty records, as columns of nulls are.
+    /// 2: hidden members of archives and system files in them are passed over.
+    /// 2: members of archives that lie in stores of mdlm are passed over; a zip with something before it is read.
+    /// 2: a file that `exclude` matches is excluded under all its names.
+    /// 2: UTF-16 without a byte order mark is refused in scripts other than Latin, too.
+    /// 2: half of a surrogate pair is replaced by one U+FFFD.
+    /// 2: `\r\r\n` ends a line as `\r\n` does. Text that begins with `PAR1` or `ARROW1` is text.
+    const VERSION: u32 = 2;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The input is absent, damaged, not of the stated form or no grammar; a download fails; no record is left; the disk is
+    /// full; or the run is cancelled.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let mut consumed = vec![];
+        let (info, provenance, mut figures) = match &self.input {
+            SourceInput::Synthetic(input) => {
+                let info = generate(input, context, &mut consumed)?;
+                (info, serde_json::Map::new(), vec![])
+            }
+            SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
+                let mut input = Input::of(self, context)?;
+                let mut provenance = std::mem::take(&mut input.provenance);
+                let (info, figures) = read_files(input, context, &mut consumed, &mut provenance)?;
+                (info, provenance, figures)
+            }
+        };
+        write_json(&context.output.join(SOURCE_INFO), &info)?;
+        figures.splice(
+            0..0,
+            [
+                ("records".to_owned(), info.records.to_string()),
+                ("bytes".to_owned(), info.bytes.to_string()),
+            ],
+        );
+        if let Some(bits) = info.entropy_bits_per_byte {
+            figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
         }
-        SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
-            let mut input = Input::of(config, context)?;
-            let mut provenance = std::mem::take(&mut input.provenance);
-            let (info, figures) = read_files(input, context, &mut consumed, &mut provenance)?;
-            (info, provenance, figures)
-        }
-    };
-    write_json(&context.output.join(SOURCE_INFO), &info)?;
-    figures.splice(
-        0..0,
-        [
-            ("records".to_owned(), info.records.to_string()),
-            ("bytes".to_owned(), info.bytes.to_string()),
-        ],
-    );
-    if let Some(bits) = info.entropy_bits_per_byte {
-        figures.push(("entropy".to_owned(), format!("{bits:.4} bits/byte (exact)")));
+        // That the files came from elsewhere than the manifest says is for the summary too.
+        figures.extend(fetched::elsewhere(&provenance));
+        Ok(StageOutput {
+            figures,
+            provenance,
+            consumed,
+            content: None,
+        })
     }
-    // That the files came from elsewhere than the manifest says is for the summary too.
-    figures.extend(fetched::elsewhere(&provenance));
-    Ok(StageOutput {
-        figures,
-        provenance,
-        consumed,
-        content: None,
-    })
+
+    /// A checksum instead of a place, and what the name of a corpus stands for instead of the name.
+    fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        let (files, read) = match &self.input {
+            SourceInput::Files(_) | SourceInput::Synthetic(_) => return Ok(vec![]),
+            SourceInput::Download(input) => (input.files.clone(), input.read.clone()),
+            SourceInput::Corpus(corpus) => {
+                // An unknown name is a fault of the manifest, found before.
+                let Some(resolved) = corpus.resolve() else {
+                    return Ok(vec![]);
+                };
+                if self.detokenize.is_none() {
+                    config.insert("detokenize".to_owned(), value_of(&resolved.detokenize)?);
+                }
+                if self.range.is_none()
+                    && let Some(range) = &resolved.range
+                {
+                    config.insert("range".to_owned(), value_of(range)?);
+                }
+                (resolved.files, resolved.read)
+            }
+        };
+        let by_hand = matches!(&self.input, SourceInput::Corpus(corpus) if !corpus.files.is_empty());
+        let contents: Vec<Value> = files
+            .iter()
+            .map(|file| match &file.sha256 {
+                Some(sha256) => json!({ "sha256": sha256 }),
+                // Its own content is in the key.
+                None if by_hand => json!({}),
+                None if file.exclude.is_empty() => json!({ "url": file.url }),
+                None => json!({ "url": file.url, "exclude": file.exclude }),
+            })
+            .zip(&files)
+            .map(|(mut content, file)| {
+                if read.format.is_none() {
+                    content["form"] = json!(form(&file.url));
+                }
+                content
+            })
+            .collect();
+        let input = json!({ "kind": "download", "contents": contents, "read": value_of(&read)? });
+        config.insert("input".to_owned(), input);
+        Ok(vec![])
+    }
+
+    /// The form that the names of local files imply, where no format is stated: names are not in the key, but `a.txt` and
+    /// `a.jsonl` are read in two ways.
+    fn state_names(&self, names: &[&str], config: &mut Value) {
+        let SourceInput::Files(input) = &self.input else {
+            return;
+        };
+        if input.read.format.is_some() {
+            return;
+        }
+        let mut forms: Vec<&str> = names.iter().copied().map(form).collect();
+        if forms.iter().all(|form| *form == forms[0]) {
+            forms.truncate(1);
+        }
+        config["input"]["forms"] = json!(forms);
+        *config = canonical(config.take());
+    }
+
+    fn downloads(&self) -> (Vec<RemoteFile>, Option<u64>) {
+        match &self.input {
+            SourceInput::Download(input) => (input.files.clone(), None),
+            SourceInput::Corpus(corpus) if corpus.files.is_empty() => {
+                let files = corpus.resolve().map_or_else(Vec::new, |resolved| resolved.files);
+                (files, corpus.bytes())
+            }
+            _ => (vec![], None),
+        }
+    }
+
+    fn check_by_hand(&self, base: &Path, sha256: Sha256<'_>) -> Result<()> {
+        match &self.input {
+            SourceInput::Corpus(named) if !named.files.is_empty() => {
+                by_hand::corpus(named, base, sha256).map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn is_by_hand_here(&self, base: &Path) -> bool {
+        match &self.input {
+            SourceInput::Corpus(named) => named.files.iter().any(|pattern| {
+                base.join(pattern).exists()
+                    || files::expand(base, FilePatterns::by(std::slice::from_ref(pattern))).is_ok()
+            }),
+            _ => false,
+        }
+    }
 }
 
 /// Names and values for the summary.

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use arrow::array::{Array as _, LargeStringArray};
 use rayon::prelude::*;
+use serde_json::{Map, Value, json};
 
 use crate::data::encoder::Encoders;
 use crate::data::fetch;
@@ -17,18 +18,15 @@ use crate::data::words::{ChunkCounts, WordCounts, WordCutter};
 use crate::data::{RoleSource, TOKENIZER, TOKENS_INFO, TokensInfo, write_json};
 use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
-use crate::manifest::vocabularies::Published;
-use crate::manifest::{self, SpecialTokensInText, TrainTokenizer};
+use crate::manifest::reading::RemoteFile;
+use crate::manifest::vocabularies::{Family, Published};
+use crate::manifest::{self, BertFile, Gpt2Files, SpecialTokensInText, TokenizerFile, TrainTokenizer};
 use crate::plural::counted;
 use crate::shapes::SHAPES;
-use crate::stages::{Context, StageOutput, fetched};
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
-/// where they fit; `tokens.json` records how the special tokens were found. 3: records are identified by XXH3. 4: what tokens
-/// leave out of the text is counted, dropout is off, text makes no special token.
-pub const VERSION: u32 = 4;
+use crate::stages::by_hand::{self, Sha256};
+use crate::stages::key::value_of;
+use crate::stages::{Context, Run, StageOutput, fetched};
+use crate::store::ExternalFile;
 
 /// The share of the text's bytes from which on its loss is a warning.
 const WORTH_WARNING: f64 = 0.001;
@@ -42,115 +40,217 @@ const PIECES_PER_THREAD: usize = 16;
 /// Bytes of which at most 255 begin a word.
 const WORDS_AT_ONCE: usize = 256;
 
-/// Runs the stage.
-///
-/// # Errors
-/// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, or the run is cancelled.
-#[expect(clippy::too_many_lines, reason = "one step after the other")]
-pub fn run(config: &manifest::Tokenize, context: &Context) -> Result<StageOutput> {
-    let records = Records::open(context.input("from")?)?;
-    let mut provenance = serde_json::Map::new();
-    let mut downloads = None;
-    let local = fetched::tokenizer(&config.tokenizer, &mut downloads, context, &mut provenance)?;
-    let mut tokenizer = match &local {
-        manifest::Tokenizer::Published(_) | manifest::Tokenizer::Download(_) => {
-            return Err(Error::internal("a tokenizer to download has no local file"));
+impl Run for manifest::Tokenize {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: `tokenizers` 0.22, byte-pair merges of our own, special tokens in the text tokenized as text. 2: tokens of 16 bits
+    /// where they fit; `tokens.json` records how the special tokens were found. 3: records are identified by XXH3. 4: what tokens
+    /// leave out of the text is counted, dropout is off, text makes no special token.
+    const VERSION: u32 = 4;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The tokenizer is absent or unfit, a record cannot be tokenized, the disk is full, or the run is cancelled.
+    #[expect(clippy::too_many_lines, reason = "one step after the other")]
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let records = Records::open(context.input("from")?)?;
+        let mut provenance = serde_json::Map::new();
+        let mut downloads = None;
+        let local = fetched::tokenizer(&self.tokenizer, &mut downloads, context, &mut provenance)?;
+        let mut tokenizer = match &local {
+            manifest::Tokenizer::Published(_) | manifest::Tokenizer::Download(_) => {
+                return Err(Error::internal("a tokenizer to download has no local file"));
+            }
+            manifest::Tokenizer::File(file) => Tokenizer::from_file(file, context.base)?,
+            manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
+            manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, context.base)?,
+            manifest::Tokenizer::TrainBpe(training) => {
+                let words = words(&WordCutter::bpe(training.lowercase)?, &records, context)?;
+                note_size(Tokenizer::train_bpe(training, &words)?, training, context)
+            }
+            manifest::Tokenizer::TrainWordpiece(training) => {
+                let words = words(&WordCutter::wordpiece(training.lowercase)?, &records, context)?;
+                note_size(Tokenizer::train_wordpiece(training, &words)?, training, context)
+            }
+            manifest::Tokenizer::Characters(characters) => Tokenizer::characters(&characters.alphabet)?,
+            manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
+        };
+        // Read; its files may go.
+        drop(downloads);
+        if let Some(room) = &context.room {
+            room.takes(tokenizer.vocabulary())?;
         }
-        manifest::Tokenizer::File(file) => Tokenizer::from_file(file, context.base)?,
-        manifest::Tokenizer::Gpt2(files) => Tokenizer::gpt2(files, context.base)?,
-        manifest::Tokenizer::Bert(file) => Tokenizer::bert(file, context.base)?,
-        manifest::Tokenizer::TrainBpe(training) => {
-            let words = words(&WordCutter::bpe(training.lowercase)?, &records, context)?;
-            note_size(Tokenizer::train_bpe(training, &words)?, training, context)
+        for warning in tokenizer.warnings() {
+            context.warn(warning.clone());
         }
-        manifest::Tokenizer::TrainWordpiece(training) => {
-            let words = words(&WordCutter::wordpiece(training.lowercase)?, &records, context)?;
-            note_size(Tokenizer::train_wordpiece(training, &words)?, training, context)
+        if self.special_tokens_in_text == SpecialTokensInText::Allow {
+            tokenizer.allow_special_tokens();
         }
-        manifest::Tokenizer::Characters(characters) => Tokenizer::characters(&characters.alphabet)?,
-        manifest::Tokenizer::Stage(_) => Tokenizer::open(context.input("tokenizer/stage")?)?,
-    };
-    // Read; its files may go.
-    drop(downloads);
-    if let Some(room) = &context.room {
-        room.takes(tokenizer.vocabulary())?;
-    }
-    for warning in tokenizer.warnings() {
-        context.warn(warning.clone());
-    }
-    if config.special_tokens_in_text == SpecialTokensInText::Allow {
-        tokenizer.allow_special_tokens();
-    }
-    let path = context.output.join(TOKENIZER);
-    let roles = tokenizer
-        .roles()
-        .ok_or_else(|| Error::internal("the origin of the special tokens is missing"))?;
-    if roles.mask.found == RoleSource::Appended {
-        context.note(format!(
-            "the vocabulary has no mask token: `{}` is appended to it, id {}",
-            roles.mask.token,
-            tokenizer.special().mask
-        ));
-    }
-    let mut info = TokensInfo {
-        vocabulary: tokenizer.vocabulary(),
-        special: tokenizer.special(),
-        roles: roles.clone(),
-        tokenizer_digest: String::new(),
-        records: 0,
-        tokens: 0,
-        bytes: 0,
-        words: 0,
-        unknown: 0,
-        lost_characters: 0,
-        lost_bytes: 0,
-        lost_records: 0,
-        normalized_records: 0,
-    };
-    let (digest, done) = rayon::join(
-        || {
-            let json = tokenizer.json()?;
-            std::fs::write(&path, json).context(|| format!("write `{}`", path.display()))?;
-            tokenizer.digest()
-        },
-        || {
-            tokenize_all(
-                &Encoders::new(&tokenizer, records.info().bytes)?,
-                &records,
-                &mut info,
-                context,
-            )
-        },
-    );
-    done?;
-    info.tokenizer_digest = digest?;
-    if info.records != records.info().records {
-        return Err(Error::input(format!(
-            "the source holds {}, but its `source.json` says {}",
-            counted(info.records, "record"),
-            records.info().records
-        ))
-        .hint("run the source stage again with `--force`"));
-    }
-    if let Some(lost) = lost(&info) {
-        let message = format!(
-            "no token spells {lost}: bits per byte will include the cost of spelling it out; a byte-level tokenizer \
-             loses nothing"
+        let path = context.output.join(TOKENIZER);
+        let roles = tokenizer
+            .roles()
+            .ok_or_else(|| Error::internal("the origin of the special tokens is missing"))?;
+        if roles.mask.found == RoleSource::Appended {
+            context.note(format!(
+                "the vocabulary has no mask token: `{}` is appended to it, id {}",
+                roles.mask.token,
+                tokenizer.special().mask
+            ));
+        }
+        let mut info = TokensInfo {
+            vocabulary: tokenizer.vocabulary(),
+            special: tokenizer.special(),
+            roles: roles.clone(),
+            tokenizer_digest: String::new(),
+            records: 0,
+            tokens: 0,
+            bytes: 0,
+            words: 0,
+            unknown: 0,
+            lost_characters: 0,
+            lost_bytes: 0,
+            lost_records: 0,
+            normalized_records: 0,
+        };
+        let (digest, done) = rayon::join(
+            || {
+                let json = tokenizer.json()?;
+                std::fs::write(&path, json).context(|| format!("write `{}`", path.display()))?;
+                tokenizer.digest()
+            },
+            || {
+                tokenize_all(
+                    &Encoders::new(&tokenizer, records.info().bytes)?,
+                    &records,
+                    &mut info,
+                    context,
+                )
+            },
         );
-        if info.lost_bytes as f64 >= WORTH_WARNING * info.bytes as f64 {
-            context.warn(message);
-        } else {
-            context.note(message);
+        done?;
+        info.tokenizer_digest = digest?;
+        if info.records != records.info().records {
+            return Err(Error::input(format!(
+                "the source holds {}, but its `source.json` says {}",
+                counted(info.records, "record"),
+                records.info().records
+            ))
+            .hint("run the source stage again with `--force`"));
         }
+        if let Some(lost) = lost(&info) {
+            let message = format!(
+                "no token spells {lost}: bits per byte will include the cost of spelling it out; a byte-level tokenizer \
+                 loses nothing"
+            );
+            if info.lost_bytes as f64 >= WORTH_WARNING * info.bytes as f64 {
+                context.warn(message);
+            } else {
+                context.note(message);
+            }
+        }
+        write_json(&context.output.join(TOKENS_INFO), &info)?;
+        let mut figures = figures(&info);
+        figures.extend(fetched::elsewhere(&provenance));
+        Ok(StageOutput {
+            figures,
+            provenance,
+            ..StageOutput::default()
+        })
     }
-    write_json(&context.output.join(TOKENS_INFO), &info)?;
-    let mut figures = figures(&info);
-    figures.extend(fetched::elsewhere(&provenance));
-    Ok(StageOutput {
-        figures,
-        provenance,
-        ..StageOutput::default()
-    })
+
+    /// The kind that reads the files of a tokenizer from elsewhere, and their checksums instead of places. Gives the files whose
+    /// digests are known.
+    fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        let mut known = Vec::new();
+        let settings = match &self.tokenizer {
+            manifest::Tokenizer::Published(named) => {
+                // An unknown name is a fault of the manifest, found before.
+                let Some(published) = Published::find(&named.name) else {
+                    return Ok(known);
+                };
+                let nowhere = String::new;
+                let mut settings = value_of(&match published.family {
+                    Family::Gpt2 => manifest::Tokenizer::Gpt2(Gpt2Files {
+                        vocabulary: nowhere(),
+                        merges: nowhere(),
+                    }),
+                    Family::Bert { lowercase } => manifest::Tokenizer::Bert(BertFile {
+                        vocabulary: nowhere(),
+                        lowercase,
+                    }),
+                })?;
+                for file in published.files {
+                    if let Some(blake3) = file.blake3 {
+                        // As of a file that is named by its path.
+                        if let Some(settings) = settings.as_object_mut() {
+                            settings.shift_remove(file.field);
+                        }
+                        known.push(ExternalFile {
+                            field: format!("tokenizer/{}", file.field),
+                            path: file.url.to_owned(),
+                            bytes: file.bytes,
+                            digest: blake3.parse()?,
+                        });
+                    } else {
+                        settings[file.field] = json!({ "sha256": file.sha256 });
+                    }
+                }
+                settings
+            }
+            manifest::Tokenizer::Download(download) => {
+                let mut settings = value_of(&manifest::Tokenizer::File(TokenizerFile {
+                    path: String::new(),
+                    special: download.special.clone(),
+                }))?;
+                settings["path"] = match (&download.sha256, &download.path) {
+                    (Some(sha256), _) => json!({ "sha256": sha256 }),
+                    // Its own content is in the key.
+                    (None, Some(_)) => Value::Null,
+                    (None, None) => json!({ "url": download.url }),
+                };
+                settings
+            }
+            _ => return Ok(known),
+        };
+        config.insert("tokenizer".to_owned(), settings);
+        Ok(known)
+    }
+
+    fn downloads(&self) -> (Vec<RemoteFile>, Option<u64>) {
+        let downloads = self.tokenizer.downloads().into_iter();
+        let bytes = match &self.tokenizer {
+            manifest::Tokenizer::Published(config) => Published::find(&config.name).map(Published::bytes),
+            _ => None,
+        };
+        (downloads.map(|(_, file)| file).collect(), bytes)
+    }
+
+    fn check_by_hand(&self, base: &Path, sha256: Sha256<'_>) -> Result<()> {
+        match &self.tokenizer {
+            manifest::Tokenizer::Published(config) => {
+                if let (Some(path), Some(published)) = (&config.path, Published::find(&config.name)) {
+                    by_hand::tokenizer(published, &base.join(path), sha256)?;
+                }
+            }
+            manifest::Tokenizer::Download(config) => {
+                if let (Some(path), Some(known)) = (&config.path, &config.sha256) {
+                    by_hand::check(&base.join(path), known, sha256)?;
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn is_by_hand_here(&self, base: &Path) -> bool {
+        let path = match &self.tokenizer {
+            manifest::Tokenizer::Published(config) => config.path.as_ref(),
+            manifest::Tokenizer::Download(config) => config.path.as_ref(),
+            _ => None,
+        };
+        path.is_some_and(|path| base.join(path).exists())
+    }
 }
 
 /// The network that is to learn a tokenizer's tokens, as far as its vocabulary goes.

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::data::rows::Rows;
 use crate::data::{TOKENIZER, write_json};
@@ -25,109 +25,161 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
 use crate::kernels::gemm;
-use crate::manifest::{KeepCheckpoints, Precision, Split, Train};
-use crate::model::footprint::Workload;
+use crate::manifest::{KeepCheckpoints, Precision, Split, Stage, Train};
+use crate::model::footprint::{self, Footprint, Workload};
 use crate::model::{self, Learner, Network};
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::shapes::Shape;
 use crate::stages::evaluate::MDLM;
 use crate::stages::trained::{MODEL_INFO, ModelInfo};
-use crate::stages::{Context, StageOutput, memory};
-use crate::train::checkpoint::Left;
+use crate::stages::{Context, LeftBehind, Run, StageOutput, memory};
+use crate::store::ExternalFile;
+use crate::train::checkpoint::{Left, not_kept, not_validated};
 use crate::train::{
     AdamW, CheckpointManager, Checkpoints, History, Hooks, Retention, TrainConfig, TrainProgress, Trainer,
     Validation, checkpoint, workload,
 };
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
-/// `model.json` records a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
-/// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per. Still 3: in `state.json` the digest
-/// of what decides the steps is of neither the validations nor the files that the rows are in. Still 3: `objective` in the
-/// settings and in `model.json`, in place of `noise`, `sampling_epsilon`, `antithetic` and `time_conditioning`; the weights
-/// are the same.
-pub const VERSION: u32 = 3;
 
 /// Draws per row of a validation: its rows vary more than a row's draws do.
 const VALIDATION_DRAWS: u32 = 1;
 /// Seconds between progress events: a terminal redraws no faster.
 const PROGRESS_SECONDS: f64 = 0.1;
 
-/// Runs the stage.
-///
-/// # Errors
-/// The rows do not fit the shape, the training diverges, the disk is full, or the run is cancelled.
-pub fn run(config: &Train, context: &Context<'_>) -> Result<StageOutput> {
-    let input = context.input("from")?;
-    let rows = Rows::open(input, Split::Train)?;
-    let held_out = Rows::open(input, Split::Validation)?;
-    let shape = Shape::find(&config.shape)
-        .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", config.shape)))?;
-    check(config, shape, &rows)?;
-    if held_out.is_empty() {
-        context.warn("there are no validation rows: the training is not validated");
-    }
-    let info = rows.info();
-    let objective = objective::build(
-        &config.objective,
-        info.special.mask,
-        info.vocabulary,
-        context.seed,
-    );
-    let model = described(config, context.seed, &rows);
-    let history = history(config, &model, &rows, &held_out)?;
-    let backbone = config.objective.backbone();
-    let mut learner = model::build_learner(
-        shape,
-        backbone,
-        context.device,
-        precision(config),
-        &model::initial(shape, backbone, context.seed),
-    )?;
-    let workload = workload(&config.objective, &*objective);
-    let settings = train_config(config, &mut *learner, workload, context.seed)?;
-    let micro_batch = settings.micro_batch;
-    let scored = model.is_first_token_given();
-    let mut watcher = Watcher {
-        context,
-        total: config.steps,
-        reported: None,
-        kind: config.objective.kind(),
-        scored,
-        validation: evaluate::BoundEstimator {
-            rows: &held_out,
-            limit: Some(u64::from(config.validation_rows)),
+impl Run for Train {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: MDLM with AdamW and a moving average. 2: of the last block, masked positions alone (sums in another order). Still 2:
+    /// `model.json` records a precision that is not f32; without it a model is computed in f32, as it was before. 3: a line of
+    /// `metrics.jsonl` says how many steps it is the mean of, a validation what it is per. Still 3: in `state.json` the digest
+    /// of what decides the steps is of neither the validations nor the files that the rows are in. Still 3: `objective` in the
+    /// settings and in `model.json`, in place of `noise`, `sampling_epsilon`, `antithetic` and `time_conditioning`; the weights
+    /// are the same.
+    const VERSION: u32 = 3;
+
+    const RESUMES: bool = true;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// The rows do not fit the shape, the training diverges, the disk is full, or the run is cancelled.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let input = context.input("from")?;
+        let rows = Rows::open(input, Split::Train)?;
+        let held_out = Rows::open(input, Split::Validation)?;
+        let shape = Shape::find(&self.shape)
+            .ok_or_else(|| Error::input(format!("shape `{}` is not compiled", self.shape)))?;
+        check(self, shape, &rows)?;
+        if held_out.is_empty() {
+            context.warn("there are no validation rows: the training is not validated");
+        }
+        let info = rows.info();
+        let objective = objective::build(&self.objective, info.special.mask, info.vocabulary, context.seed);
+        let model = described(self, context.seed, &rows);
+        let history = history(self, &model, &rows, &held_out)?;
+        let backbone = self.objective.backbone();
+        let mut learner = model::build_learner(
+            shape,
+            backbone,
+            context.device,
+            precision(self),
+            &model::initial(shape, backbone, context.seed),
+        )?;
+        let workload = workload(&self.objective, &*objective);
+        let settings = train_config(self, &mut *learner, workload, context.seed)?;
+        let micro_batch = settings.micro_batch;
+        let scored = model.is_first_token_given();
+        let mut watcher = Watcher {
+            context,
+            total: self.steps,
+            reported: None,
+            kind: self.objective.kind(),
+            scored,
+            validation: evaluate::BoundEstimator {
+                rows: &held_out,
+                limit: Some(u64::from(self.validation_rows)),
+                objective: &*objective,
+                seed: context.seed,
+                method: objective.method_of_validation(),
+                draws: VALIDATION_DRAWS,
+                stream: Stream::Validation,
+                micro_batch: memory::rows_at_a_time(shape, context.device),
+            },
+        };
+        let job = Trainer {
+            rows: &rows,
             objective: &*objective,
-            seed: context.seed,
-            method: objective.method_of_validation(),
-            draws: VALIDATION_DRAWS,
-            stream: Stream::Validation,
-            micro_batch: memory::rows_at_a_time(shape, context.device),
-        },
-    };
-    let job = Trainer {
-        rows: &rows,
-        objective: &*objective,
-        config: settings,
-        checkpoints: &checkpoints(config, context, history.clone()),
-        all_reduce: None,
-        cancel: context.cancel,
-    };
-    let trained = job.run(&mut *learner, &mut watcher)?;
-    checkpoint::write(context.output, &*learner, &trained.state, &history)?;
-    write_json(&context.output.join(MODEL_INFO), &model)?;
-    let tokenizer = input.join(TOKENIZER);
-    std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
-        .context(|| format!("copy `{}`", tokenizer.display()))?;
-    let short = rows.info().unit().short();
-    let per = if scored {
-        format!("scored {short}")
-    } else {
-        short.to_owned()
-    };
-    Ok(outcome(config, &trained, &per, micro_batch))
+            config: settings,
+            checkpoints: &checkpoints(self, context, history.clone()),
+            all_reduce: None,
+            cancel: context.cancel,
+        };
+        let trained = job.run(&mut *learner, &mut watcher)?;
+        checkpoint::write(context.output, &*learner, &trained.state, &history)?;
+        write_json(&context.output.join(MODEL_INFO), &model)?;
+        let tokenizer = input.join(TOKENIZER);
+        std::fs::copy(&tokenizer, context.output.join(TOKENIZER))
+            .context(|| format!("copy `{}`", tokenizer.display()))?;
+        let short = rows.info().unit().short();
+        let per = if scored {
+            format!("scored {short}")
+        } else {
+            short.to_owned()
+        };
+        Ok(outcome(self, &trained, &per, micro_batch))
+    }
+
+    /// The shape by its dimensions too: a line of the registry may change under its name.
+    fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        if let Some(shape) = Shape::find(&self.shape) {
+            config.insert("shape".to_owned(), Value::String(dimensions(shape)));
+        }
+        Ok(vec![])
+    }
+
+    fn lacks(&self, made: &Value, asked: &Value, left: Option<&LeftBehind<'_>>) -> Vec<String> {
+        let mut lacks = validations(made, asked, self.steps);
+        let Some(left) = left else {
+            return lacks;
+        };
+        if lacks.is_empty() {
+            lacks.extend(not_validated(left.artifact, self.validation_every));
+        }
+        if let Some(keep) = self.keep_checkpoints {
+            lacks.extend(not_kept(
+                left.artifact,
+                left.checkpoints,
+                &retention(keep),
+                self.checkpoint_every,
+            ));
+        }
+        lacks
+    }
+
+    /// What [`Footprint`] computes from its shape and micro-batch.
+    fn memory(&self, _inputs: &[&Stage]) -> Option<u64> {
+        let shape = Shape::find(&self.shape)?;
+        let (backbone, answered) = (self.objective.backbone(), self.objective.answered());
+        let footprint = Footprint::of(shape, backbone, answered);
+        let rows = self
+            .micro_batch
+            .unwrap_or_else(|| footprint::micro_batch(shape, backbone, answered, self.batch));
+        Some((footprint.training + rows as usize * footprint.training_per_row) as u64)
+    }
+}
+
+/// A shape's name and dimensions: `nano V512 L32 D64 H2 N2 C32`.
+fn dimensions(shape: &Shape) -> String {
+    format!(
+        "{} V{} L{} D{} H{} N{} C{}",
+        shape.name,
+        shape.vocabulary,
+        shape.length,
+        shape.width,
+        shape.heads,
+        shape.blocks,
+        shape.conditioning
+    )
 }
 
 fn described(config: &Train, seed: u64, rows: &Rows) -> ModelInfo {
@@ -298,7 +350,7 @@ fn history(config: &Train, model: &ModelInfo, rows: &Rows, held_out: &Rows) -> R
         fields.shift_remove("precision");
     }
     let run = json!({
-        "version": VERSION,
+        "version": Train::VERSION,
         "config": settings,
         "model": model,
         "rows": rows.split_info().without_shards(),
@@ -324,7 +376,7 @@ fn checkpoints(config: &Train, context: &Context<'_>, history: History) -> Check
 
 /// Which checkpoints a training is to keep.
 #[must_use]
-pub fn retention(keep: KeepCheckpoints) -> Retention {
+fn retention(keep: KeepCheckpoints) -> Retention {
     Retention {
         every: keep.every,
         last: keep.last,
@@ -466,5 +518,74 @@ impl Hooks for Watcher<'_> {
 
     fn warn(&mut self, text: String) {
         self.context.warn(text);
+    }
+}
+
+/// What follows "every": `step`, `3 steps`.
+fn every(steps: u64) -> String {
+    match steps {
+        1 => "step".to_owned(),
+        steps => counted(steps, "step"),
+    }
+}
+
+/// The validations that a training was not asked for and now is.
+fn validations(made: &Value, asked: &Value, steps: u64) -> Vec<String> {
+    let number = |config: &Value, field: &str| config.get(field).and_then(Value::as_u64).unwrap_or(0);
+    let mut lacks = Vec::new();
+    let (then, now) = (
+        number(made, "validation_every"),
+        number(asked, "validation_every"),
+    );
+    let is_covered = now == 0 || now >= steps || then > 0 && now.is_multiple_of(then);
+    if !is_covered {
+        lacks.push(if then == 0 || then >= steps {
+            format!("validated only at its end, not every {}", every(now))
+        } else {
+            format!(
+                "validated every {}, not every {}",
+                every(then),
+                every(now).trim_end_matches(" steps")
+            )
+        });
+    }
+    let (then, now) = (number(made, "validation_rows"), number(asked, "validation_rows"));
+    if now > then {
+        lacks.push(format!(
+            "validated on at most {}, not {now}",
+            counted(then, "row")
+        ));
+    }
+    lacks
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn cache_hit_validated_more_often_lacks_nothing() {
+        let lacks = |then: (u64, u64), now: (u64, u64)| {
+            let config = |(every, rows)| json!({ "validation_every": every, "validation_rows": rows });
+            validations(&config(then), &config(now), 100).join("; ")
+        };
+        assert_eq!(lacks((10, 8), (10, 8)), "");
+        assert_eq!(lacks((10, 8), (50, 8)), "", "its points are among them");
+        assert_eq!(lacks((10, 8), (0, 8)), "");
+        assert_eq!(lacks((0, 8), (100, 8)), "", "both at the end");
+        assert_eq!(lacks((10, 8), (10, 4)), "");
+        assert_eq!(lacks((10, 8), (5, 8)), "validated every 10 steps, not every 5");
+        assert_eq!(lacks((10, 8), (15, 8)), "validated every 10 steps, not every 15");
+        assert_eq!(
+            lacks((0, 8), (5, 8)),
+            "validated only at its end, not every 5 steps"
+        );
+        assert_eq!(
+            lacks((100, 8), (5, 8)),
+            "validated only at its end, not every 5 steps"
+        );
+        assert_eq!(lacks((10, 8), (10, 9)), "validated on at most 8 rows, not 9");
     }
 }

@@ -66,11 +66,6 @@ pub const FOLDER: &str = ".mdlm";
 /// Version of the layout. 1: the first.
 pub const LAYOUT_VERSION: u32 = 1;
 
-/// Kinds of stages, which folders of `actions` are called after.
-const KINDS: [&str; 7] = [
-    "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
-];
-
 /// The contents of a store, or of a shared cache.
 const ENTRIES: &[&str] = &[
     "actions",
@@ -156,21 +151,16 @@ impl Store {
         Self { root: root.into() }
     }
 
-    /// Whether a folder is a store, or a cache that machines share, by its contents, whatever its name.
+    /// Whether a folder is a store, or a cache that machines share, by its contents, whatever its name. Folders of `actions` are
+    /// called after the `kinds` of stages.
     #[must_use]
-    pub fn is_at(folder: &Path) -> bool {
+    pub fn is_at<'k>(folder: &Path, kinds: impl IntoIterator<Item = &'k str>) -> bool {
         let has = |name: &str| folder.join(name).is_dir();
         if !has("actions") {
             return false;
         }
         (has("artifacts") && folder.join("version").is_file())
-            || (has("files") && KINDS.iter().any(|kind| has(&format!("actions/{kind}"))))
-    }
-
-    /// Whether a folder of `actions` is called so.
-    #[must_use]
-    pub fn is_kind(name: &str) -> bool {
-        KINDS.contains(&name)
+            || (has("files") && kinds.into_iter().any(|kind| has(&format!("actions/{kind}"))))
     }
 
     /// Whether what is called so in a store's folder is the store's.

@@ -11,7 +11,7 @@ use crate::cli::render::terminal::Terminal;
 use crate::data::files::Piped;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
-use crate::manifest::source::is_open_file;
+use crate::manifest::reading::is_open_file;
 use crate::manifest::{SourceInput, Stage};
 use crate::plan::{self, Selection};
 

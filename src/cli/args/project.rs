@@ -7,7 +7,7 @@ use crate::cli::render::terminal::Terminal;
 use crate::cli::render::words::in_shell;
 use crate::error::Result;
 use crate::manifest::Loaded;
-use crate::manifest::source::is_open_file;
+use crate::manifest::reading::is_open_file;
 use crate::plan::{Plan, Selection, Sources};
 use crate::remote::Remote;
 use crate::store::Store;

@@ -7,7 +7,7 @@ use crate::cli::args::project::{Project, ProjectArgs};
 use crate::cli::render::comparison::{all_settings, by_kind, distinguish, planned, report, text};
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Error, Result};
-use crate::manifest::{Metric, Point, Stage, StageKind};
+use crate::manifest::{COMPARABLE, Metric, Point, Stage};
 use crate::plan::{self, Selection};
 use crate::stages::compare::METRICS_IN_ORDER;
 
@@ -158,10 +158,7 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
             let Some(stage) = first(name) else {
                 return Err(plan::unknown(&loaded.manifest, name));
             };
-            if !matches!(
-                stage.kind(),
-                StageKind::Evaluate | StageKind::Sample | StageKind::Train
-            ) {
+            if !COMPARABLE.contains(&stage.kind()) {
                 let message = format!(
                     "`{name}` is a stage of kind {}, which has no metric",
                     stage.kind().name()
@@ -175,13 +172,9 @@ fn chosen(project: &Project, stages: &[&String]) -> Result<Vec<String>> {
         let chosen = written.iter().filter(|name| first(name).is_some_and(wanted));
         chosen.map(|&name| name.to_owned()).collect()
     };
-    let judged = of(&|stage| match stage {
-        Stage::Evaluate(_) => true,
-        Stage::Sample(sample) => sample.grammar.is_some(),
-        _ => false,
-    });
+    let judged = of(&|stage| stage.kind().measures_model() && stage.has_metric());
     let chosen = if judged.is_empty() {
-        of(&|stage| matches!(stage, Stage::Train(_)))
+        of(&|stage| !stage.kind().measures_model() && stage.has_metric())
     } else {
         judged
     };

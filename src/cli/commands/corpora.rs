@@ -7,7 +7,8 @@ use crate::cli::render::numbers;
 use crate::cli::render::terminal::Terminal;
 use crate::error::Result;
 use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
-use crate::manifest::source::{Detokenizer, Range, RangeUnit, Reading, RemoteFile};
+use crate::manifest::detokenize::Detokenizer;
+use crate::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
 use crate::plural;
 
 /// What `mdlm corpora --help` says.

@@ -16,7 +16,7 @@ mod tokens;
 
 use std::borrow::Cow;
 
-use crate::manifest::source::{Detokenization, Detokenizer, Spelling};
+use crate::manifest::detokenize::{Detokenization, Detokenizer, Spelling};
 use scanner::{Currency, Rules};
 
 /// Penn Treebank as language models use it (Mikolov's preparation: lower case, no punctuation, 10,000 words).

@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::manifest::source::Detokenizer;
+use crate::manifest::detokenize::Detokenizer;
 
 /// The text of a record as the authors' code has it.
 pub(super) fn detokenize(by: Detokenizer, text: &str) -> String {

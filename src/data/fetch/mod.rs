@@ -60,7 +60,7 @@ use transfer::{Job, Origin, Surroundings, within_limit};
 
 use crate::error::{Context as _, Error, Kind, Remedy, Result, Wrap as _};
 use crate::event::Cancel;
-use crate::manifest::source::RemoteFile;
+use crate::manifest::reading::RemoteFile;
 use crate::plural::counted;
 
 /// A downloaded file.

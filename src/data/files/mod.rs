@@ -9,9 +9,9 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
-pub use crate::manifest::source::{STANDARD_INPUT, is_open_file};
+pub use crate::manifest::reading::{STANDARD_INPUT, is_open_file};
+use crate::store::Digest;
 use crate::store::stat::Look;
-use crate::store::{Digest, Store};
 
 pub mod names;
 pub mod own;
@@ -566,7 +566,7 @@ fn stored_place(base: &Path, left_out: &LeftOut) -> String {
         .and_then(|names| names.first.first());
     let name = Path::new(first.map_or("", |name| name.trim_end_matches('/')));
     // Either the store, or something in it.
-    let store = if Store::is_at(&base.join(name)) {
+    let store = if own::is_store(&base.join(name)) {
         name
     } else {
         name.parent().unwrap_or(Path::new(""))

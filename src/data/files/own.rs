@@ -1,4 +1,4 @@
-//! Files beside the text that mdlm itself wrote or reads: reports and manifests.
+//! Files beside the text that mdlm itself wrote or reads: reports, manifests and stores.
 
 use std::fs::{File, Metadata};
 use std::io::Read as _;
@@ -6,17 +6,14 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::manifest::StageKind;
 use crate::manifest::load::MAX_BYTES;
+use crate::store::Store;
 
 /// What a report says of itself near its start.
 pub const GENERATOR: &str = "<meta name=\"generator\" content=\"mdlm\">";
 /// Bytes of a page in which it says so, at most, and of a manifest in which its first field begins.
 const HEAD_BYTES: u64 = 512;
-
-/// Kinds of stages.
-const KINDS: [&str; 7] = [
-    "source", "tokenize", "pack", "train", "evaluate", "sample", "compare",
-];
 
 /// Fields of a manifest, one of which comes first.
 const FIELDS: [&str; 5] = ["$schema", "name", "description", "seed", "stages"];
@@ -43,6 +40,12 @@ pub fn is_output(path: &Path, metadata: &Metadata) -> bool {
         && std::fs::read(path).is_ok_and(|text| is_manifest(&text))
 }
 
+/// Whether a folder is a store, or a cache that machines share, by its contents, whatever its name.
+#[must_use]
+pub fn is_store(folder: &Path) -> bool {
+    Store::is_at(folder, StageKind::ALL.iter().map(|kind| kind.name()))
+}
+
 /// Whether a text begins as manifests do: an object whose first field is one of theirs.
 fn begins_manifest(head: &[u8]) -> bool {
     let inside = head.trim_ascii_start().strip_prefix(b"{");
@@ -66,7 +69,7 @@ fn is_manifest(text: &[u8]) -> bool {
     };
     let known = |stage: &Value| {
         let kind = stage.get("kind").and_then(Value::as_str);
-        kind.is_some_and(|kind| KINDS.contains(&kind))
+        kind.and_then(StageKind::named).is_some()
     };
     manifest.contains_key("name")
         && manifest

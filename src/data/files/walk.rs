@@ -178,7 +178,7 @@ impl<'a> GlobWalk<'a> {
         if at.is_empty() {
             return Ok(());
         }
-        let own = !folder.named && Store::is_at(&folder.path);
+        let own = !folder.named && own::is_store(&folder.path);
         let mut entries = fs::read_dir(&folder.path)
             .and_then(Iterator::collect::<std::io::Result<Vec<_>>>)
             .wrap(Kind::Environment, reading)?;
@@ -294,7 +294,7 @@ impl<'a> GlobWalk<'a> {
         }
         if let Some(why) = why {
             let sort = match why {
-                _ if is_folder && Store::is_at(&path) => SkipReason::Store,
+                _ if is_folder && own::is_store(&path) => SkipReason::Store,
                 Unwanted::Hidden => SkipReason::Hidden,
                 Unwanted::System => SkipReason::System,
             };
@@ -307,7 +307,7 @@ impl<'a> GlobWalk<'a> {
         }
         match place {
             PathKind::Folder(_) => {
-                if Store::is_at(&path) {
+                if own::is_store(&path) {
                     self.leave(SkipReason::Store, &path, true);
                     return Ok(());
                 }

@@ -10,7 +10,7 @@ use super::sink::{bomb, too_large};
 use super::stored::ReadCount;
 use super::{FREE_BYTES, READ_BYTES};
 use crate::error::{Error, Result};
-use crate::manifest::source::Compression;
+use crate::manifest::reading::Compression;
 
 /// How the decoders say that a window or a dictionary is larger than they were allowed to take.
 const TOO_LARGE: [&str; 2] = ["Frame requires too much memory", "needed memory too big"];

@@ -15,7 +15,7 @@ use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
 use crate::data::literals::{Literal, is_single_quote};
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::source::JsonLinesFormat;
+use crate::manifest::reading::JsonLinesFormat;
 
 /// Names of fields that a hint shows.
 const SHOWN: usize = 8;

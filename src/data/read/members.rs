@@ -9,7 +9,7 @@ use std::io::{self, BufRead, Read};
 use super::fault::carry;
 use super::recognise;
 use crate::error::Error;
-use crate::manifest::source::Compression;
+use crate::manifest::reading::Compression;
 use crate::plural::{agreeing, counted};
 
 /// Bytes that show whether another member follows: as far as bzip2's magic.

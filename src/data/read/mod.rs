@@ -42,7 +42,7 @@ use bytes::Bytes;
 use crate::data::files::names::{Exclusions, Unwanted, unwanted_path};
 use crate::data::files::{FoundFile, STANDARD_INPUT, is_open_file, special};
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::source::{Compression, Format, Reading};
+use crate::manifest::reading::{Compression, Format, Reading};
 
 use compression::Meter;
 use recognise::Archive;

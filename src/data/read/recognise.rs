@@ -2,7 +2,7 @@
 
 use super::encoding::{is_control, starts_as_utf8};
 use super::tar;
-use crate::manifest::source::{ColumnFormat, Compression, CsvFormat, Format, JsonLinesFormat, TextFormat};
+use crate::manifest::reading::{ColumnFormat, Compression, CsvFormat, Format, JsonLinesFormat, TextFormat};
 
 /// Endings of compressed files.
 const COMPRESSIONS: &[&str] = &[".gz", ".zst", ".zstd", ".bz2", ".xz"];

@@ -5,7 +5,7 @@ use super::stored::ReadCount;
 use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
-use crate::manifest::source::{InvalidUtf8, Reading};
+use crate::manifest::reading::{InvalidUtf8, Reading};
 use crate::plural::counted;
 
 /// Takes the records of one stored file.

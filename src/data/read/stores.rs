@@ -11,6 +11,7 @@ use std::io::{BufRead, Read as _};
 
 use super::fault::landed;
 use crate::error::{Error, Result};
+use crate::manifest::StageKind;
 use crate::store::{LAYOUT_VERSION, Store};
 
 /// Bytes of names that are remembered, at most, and parts of a name that are looked at: what bounds memory and time.
@@ -106,7 +107,7 @@ fn suspect(name: &str) -> Option<(&str, &str)> {
             "artifacts" => second.is_some() && is_digest(first),
             "actions" => {
                 let record = second.and_then(|name| name.strip_suffix(".json"));
-                Store::is_kind(first) && third.is_none() && record.is_some_and(is_digest)
+                StageKind::named(first).is_some() && third.is_none() && record.is_some_and(is_digest)
             }
             "downloads" => first == "sha256" && third.is_some_and(is_digest),
             "files" => second.is_some_and(|name| is_digest(name) && name.starts_with(first)),
@@ -143,7 +144,7 @@ impl Stores {
                 "actions" => {
                     signs.actions = true;
                     let kind = rest.and_then(|rest| rest.split_once('/'));
-                    signs.kind |= kind.is_some_and(|(kind, _)| Store::is_kind(kind));
+                    signs.kind |= kind.is_some_and(|(kind, _)| StageKind::named(kind).is_some());
                 }
                 "artifacts" => signs.artifacts = true,
                 "files" => signs.files = true,

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::manifest::source::InvalidUtf8;
+use crate::manifest::reading::InvalidUtf8;
 
 mod archives;
 mod columns;

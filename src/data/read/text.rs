@@ -12,7 +12,7 @@ use super::encoding::{TextContainer, is_control, lossy, surrogate, way_out};
 use super::fault::landed;
 use super::sink::Sink;
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::source::{InvalidUtf8, RecordUnit};
+use crate::manifest::reading::{InvalidUtf8, RecordUnit};
 use crate::plural::{agreeing, counted};
 
 /// U+FEFF in UTF-8.
@@ -346,7 +346,7 @@ impl RecordBuilder<'_, '_> {
 mod tests {
     use super::*;
     use crate::data::read::{Observed, TextFile, records};
-    use crate::manifest::source::{Compression, Format, Reading, TextFormat};
+    use crate::manifest::reading::{Compression, Format, Reading, TextFormat};
     use RecordUnit::{File as Whole, Line, Paragraph};
     use proptest::prelude::*;
 

@@ -5,7 +5,7 @@
 //! one. Verses, sentences and code end their lines wherever their sense ends, far from the longest. Beside it, the lines
 //! of prose begin in the middle of sentences and end there.
 
-use crate::manifest::source::RecordUnit;
+use crate::manifest::reading::RecordUnit;
 use crate::plural;
 
 /// Lines that are looked at.

@@ -19,7 +19,7 @@ use super::fault::{carry, damaged, landed};
 use super::stored::{ReadCount, Section, Stored};
 use super::{READ_BYTES, read_buffered, recognise};
 use crate::error::{Error, Result};
-use crate::manifest::source::Compression;
+use crate::manifest::reading::Compression;
 
 const END: &[u8] = b"PK\x05\x06";
 const END_BYTES: u64 = 22;

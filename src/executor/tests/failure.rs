@@ -146,7 +146,7 @@ fn resume_after_an_interruption_keeps_finished_stages_and_the_scratch() {
 #[test]
 fn cache_miss_after_a_change_that_length_and_time_do_not_show() {
     use crate::data::read::{TextFile, Witness, records};
-    use crate::manifest::source::Reading;
+    use crate::manifest::reading::Reading;
     /// Writes a file and restores its time, as some editors do.
     fn edit(path: &Path, text: &str) {
         let file = fs::File::options().write(true).open(path).unwrap();

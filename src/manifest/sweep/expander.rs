@@ -2,16 +2,17 @@
 
 use std::collections::HashSet;
 
-use super::tree::{field_of, kind, placed, references, rename, set};
+use super::tree::{collects, field_of, placed, references, rename, set};
 use super::values::{choices, thousands};
 use super::{
     Axis, Choice, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, Written, labels, point,
 };
-use crate::manifest::compare::COMPARED;
+use crate::manifest::STAGE_NAME;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
+use crate::manifest::instance::written;
 use crate::manifest::json::{Data, Member, Node, pointer_join};
 use crate::manifest::order::order;
-use crate::manifest::{STAGE_NAME, StageKind};
+use crate::manifest::stage::COMPARED;
 
 impl<'t> Expander<'t> {
     /// Reads a stage and its own sweep.
@@ -153,10 +154,7 @@ impl<'t> Expander<'t> {
             .map(|stage| {
                 let names = stage.own.iter().flat_map(|own| references(&own.node));
                 let mut targets: Vec<usize> = names
-                    .filter_map(|(_, name)| {
-                        let written = name.split(SIGN).next().unwrap_or_default();
-                        self.stages.get_index_of(written)
-                    })
+                    .filter_map(|(_, name)| self.stages.get_index_of(written(&name)))
                     .collect();
                 targets.sort_unstable();
                 targets.dedup();
@@ -179,7 +177,7 @@ impl<'t> Expander<'t> {
         // What a stage inherits varies slowest, its own sweep fastest.
         let mut fanned: Vec<Vec<Made>> = Vec::new();
         for mut own in own {
-            if kind(&own.node) == Some(StageKind::Compare) {
+            if collects(&own.node) {
                 self.gather(&mut own, &stage_pointer);
                 let Own {
                     coordinates,
@@ -388,7 +386,7 @@ impl<'t> Expander<'t> {
                 continue;
             }
             // A stage with all its instances, or one instance.
-            let written = name.split(SIGN).next().unwrap_or_default();
+            let written = written(name);
             let made = self.stages.get(written).and_then(|stage| stage.made.as_ref());
             let mut targets: Vec<(String, Point)> = made
                 .into_iter()

@@ -34,30 +34,14 @@ use indexmap::IndexMap;
 use serde_json::Value;
 
 use super::fault::{Code, Draft};
+use super::instance::{Instance, MAX_STAGES, Point, SIGN};
 use super::json::{Data, Member, Node, Span, pointer_join};
 use values::thousands;
 
-/// Stages that a manifest may have once its sweeps are spelt out.
-pub const MAX_STAGES: usize = 1_000;
 /// Longest name of an instance, in bytes: it may become a file's name, of which systems take 255.
 const MAX_NAME: usize = 200;
 /// Longest value that stands in a name as it is, in characters.
 const MAX_SPELT: usize = 40;
-/// What stands between a stage's name and the values of an instance.
-pub const SIGN: char = '@';
-
-/// Where an instance stands in its sweep: the values by field, in the order of its name.
-pub type Point = IndexMap<String, Value>;
-
-/// A stage that a sweep has made.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Instance {
-    /// Its name: `model@seed=1`.
-    pub name: String,
-    /// Its values.
-    pub point: Point,
-}
-
 /// The swept stages of a manifest, those that consume swept stages included.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Sweeps {

@@ -6,7 +6,6 @@ use crate::manifest::StageKind;
 use crate::manifest::fault::quoted;
 use crate::manifest::json::{Data, Member, Node, Span};
 use crate::manifest::kinds;
-use crate::manifest::semantic::{KINDS, REFERENCES};
 
 pub(super) fn field_of(span: Span, key: &str, value: Node) -> Member {
     Member {
@@ -35,34 +34,34 @@ pub(super) fn placed(value: &Value, span: Span) -> Node {
 }
 
 pub(super) fn kind(node: &Node) -> Option<StageKind> {
-    let name = node.member("kind")?.value.as_str()?;
-    KINDS.into_iter().find(|kind| kind.name() == name)
+    StageKind::named(node.member("kind")?.value.as_str()?)
+}
+
+/// Whether a stage takes all instances of the stages that it names.
+pub(super) fn collects(node: &Node) -> bool {
+    kind(node).is_some_and(|kind| kind.collects().is_some())
 }
 
 /// The stages that a stage names: field and name.
 pub(super) fn references(node: &Node) -> Vec<(String, String)> {
-    let kind = kind(node);
-    if kind == Some(StageKind::Compare) {
-        let Some(of) = node.member("of") else {
-            return Vec::new();
-        };
-        let names = match &of.value.data {
-            Data::String(name) => vec![name.as_str()],
-            Data::Array(items) => items.iter().filter_map(Node::as_str).collect(),
+    let Some(kind) = kind(node) else {
+        return Vec::new();
+    };
+    let named = kind.references().into_iter().filter_map(|(field, _)| {
+        let name = node.at(&format!("/{field}"))?.as_str()?;
+        Some((field, name))
+    });
+    let listed = kind.collects().into_iter().flat_map(|(field, _)| {
+        let names = match node.member(field).map(|list| &list.value.data) {
+            Some(Data::String(name)) => vec![name.as_str()],
+            Some(Data::Array(items)) => items.iter().filter_map(Node::as_str).collect(),
             _ => vec![],
         };
-        return names
-            .into_iter()
-            .map(|name| ("of".to_owned(), name.to_owned()))
-            .collect();
-    }
-    REFERENCES
-        .iter()
-        .filter(|(of, ..)| kind == Some(*of))
-        .filter_map(|(_, field, _)| {
-            let name = node.at(&format!("/{field}"))?.as_str()?;
-            Some(((*field).to_owned(), name.to_owned()))
-        })
+        names.into_iter().map(move |name| (field, name))
+    });
+    named
+        .chain(listed)
+        .map(|(field, name)| (field.to_owned(), name.to_owned()))
         .collect()
 }
 

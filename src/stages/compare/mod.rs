@@ -20,19 +20,20 @@ use std::sync::Arc;
 
 use indexmap::IndexSet;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
 use super::evaluate::{EVALUATION, Evaluation, MDLM};
+use super::key::value_of;
 use super::replicates::{Group, Spread, groups};
 use super::sample::{SUMMARY, Summary};
 use super::trained::ModelInfo;
-use super::{Context, StageOutput};
+use super::{Context, Run, StageOutput};
 use crate::data::{Unit, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{BoundEnds, Compare, Estimator, Metric, Point, Seed};
 use crate::plural::counted;
-use crate::store::Digest;
+use crate::store::{Digest, ExternalFile};
 use crate::train::ValidationLine;
 use crate::train::checkpoint::METRICS;
 
@@ -50,17 +51,6 @@ pub use table::{Block, GroupReport, blocks, metrics_json};
 pub use verdict::{Verdict, VerdictReport};
 
 use table::{csv, markdown, table};
-
-/// Version of the stage: a change of what it writes for the same input raises it.
-///
-/// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
-/// whether the first is clearly different from the others;
-/// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
-/// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
-/// of other objectives, and no rank across what is given the lengths of records and what is not. Still 2: a column for each
-/// field in which swept objects differ. 3: differences from the first, row by row of the text, which decide what differs
-/// clearly.
-pub const VERSION: u32 = 3;
 
 /// File name of the table as JSON.
 pub const TABLE: &str = "compare.json";
@@ -246,43 +236,75 @@ fn title(name: Option<&str>, point: &Point, of: &[Column]) -> String {
     name.chain(values).collect::<Vec<_>>().join(", ")
 }
 
-/// Runs the stage.
-///
-/// # Errors
-/// A consumed artifact cannot be read or has nothing to compare.
-pub fn run(config: &Compare, context: &Context<'_>) -> Result<StageOutput> {
-    let mut rows = Vec::new();
-    for (of, (_, folder)) in config.of.iter().zip(context.inputs) {
-        let found = metrics(folder)?;
-        if found.metrics.is_empty() {
-            let message = format!("`{}` has no metric to compare", of.stage);
-            return Err(Error::input(message).hint(
-                "samples are judged where their stage names a `grammar`, trainings where the rows have a `validation` \
-                 split",
-            ));
+impl Run for Compare {
+    /// Version of the stage: a change of what it writes for the same input raises it.
+    ///
+    /// 1: fields, metrics, intervals. 2: means over seeds, of what has the same settings; what nats and perplexity are per;
+    /// whether the first is clearly different from the others;
+    /// a count of one has a noun in the singular. Still 2: notes of `compare.md` are worded more plainly.
+    /// Still 2: no rank across tokenizers, and no best of trainings with one seed each. Still 2: what was measured of models
+    /// of other objectives, and no rank across what is given the lengths of records and what is not. Still 2: a column for each
+    /// field in which swept objects differ. 3: differences from the first, row by row of the text, which decide what differs
+    /// clearly.
+    const VERSION: u32 = 3;
+
+    /// Runs the stage.
+    ///
+    /// # Errors
+    /// A consumed artifact cannot be read or has nothing to compare.
+    fn run(&self, context: &Context<'_>) -> Result<StageOutput> {
+        let mut rows = Vec::new();
+        for (of, (_, folder)) in self.of.iter().zip(context.inputs) {
+            let found = metrics(folder)?;
+            if found.metrics.is_empty() {
+                let message = format!("`{}` has no metric to compare", of.stage);
+                return Err(Error::input(message).hint(
+                    "samples are judged where their stage names a `grammar`, trainings where the rows have a `validation` \
+                     split",
+                ));
+            }
+            let mut row = Row {
+                name: of.name.clone(),
+                point: of.point.clone(),
+                ..found
+            };
+            if let Some(setting) = of.setting {
+                row.place(setting, of.seeds.clone());
+            }
+            rows.push(row);
         }
-        let mut row = Row {
-            name: of.name.clone(),
-            point: of.point.clone(),
-            ..found
-        };
-        if let Some(setting) = of.setting {
-            row.place(setting, of.seeds.clone());
+        let found = Comparison::of(rows, self.sort);
+        write_json(&context.output.join(TABLE), &table(&found))?;
+        for (name, text) in [(TABLE_TEXT, markdown(&found)), (TABLE_CSV, csv(&found))] {
+            let path = context.output.join(name);
+            fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
         }
-        rows.push(row);
+        let mut outcome = StageOutput::default();
+        outcome
+            .figures
+            .push(("rows".to_owned(), found.rows.len().to_string()));
+        outcome.figures.extend(figure(&found));
+        Ok(outcome)
     }
-    let found = Comparison::of(rows, config.sort);
-    write_json(&context.output.join(TABLE), &table(&found))?;
-    for (name, text) in [(TABLE_TEXT, markdown(&found)), (TABLE_CSV, csv(&found))] {
-        let path = context.output.join(name);
-        fs::write(&path, text).context(|| format!("write `{}`", path.display()))?;
+
+    /// What its rows are called is written into its table, as is which of them differ in seeds alone; which stages made them is
+    /// not.
+    fn state_contents(&self, config: &mut Map<String, Value>) -> Result<Vec<ExternalFile>> {
+        let rows = self.of.iter().map(|row| {
+            let point = value_of(&row.point)?;
+            let mut written = match &row.name {
+                Some(name) => json!({ "name": name, "point": point }),
+                None => json!({ "point": point }),
+            };
+            if let Some(setting) = row.setting {
+                written["setting"] = json!(setting);
+                written["seeds"] = json!(row.seeds);
+            }
+            Ok(written)
+        });
+        config.insert("of".to_owned(), rows.collect::<Result<Value>>()?);
+        Ok(vec![])
     }
-    let mut outcome = StageOutput::default();
-    outcome
-        .figures
-        .push(("rows".to_owned(), found.rows.len().to_string()));
-    outcome.figures.extend(figure(&found));
-    Ok(outcome)
 }
 
 /// A table in order. Its rows may have more to them than what is compared.

@@ -1,6 +1,6 @@
 #![no_main]
 use mdlm::data::detokenize::detokenize_by_all;
-use mdlm::manifest::source::{Detokenization, Detokenizer, Spelling};
+use mdlm::manifest::detokenize::{Detokenization, Detokenizer, Spelling};
 
 libfuzzer_sys::fuzz_target!(|text: &str| {
     for rules in [

@@ -1,7 +1,7 @@
 //! What the fuzz targets share.
 
 use mdlm::data::read::records_of;
-use mdlm::manifest::source::Reading;
+use mdlm::manifest::reading::Reading;
 
 /// Reads bytes as a file of this name, in every way that `settings` say: each ends in records or in an error of the
 /// input that has a way out, and no record is longer than it may be.

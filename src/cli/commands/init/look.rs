@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::data::files::{self, FilePatterns, FoundFile};
 use crate::data::read::{self, Observed, TextFile, Witness};
 use crate::error::{Context as _, Error, Kind, Result};
-use crate::manifest::source::{Reading, RecordUnit};
+use crate::manifest::reading::{Reading, RecordUnit};
 use crate::plural::{agreeing, counted as noun_of};
 
 /// Bytes of text that are read, at most; the rest is estimated by size.

@@ -21,7 +21,7 @@ use crate::error::{Context as _, Error, Kind, Result};
 use crate::event::{Cancel, Sink};
 use crate::executor::isolate::{Isolation, Neighbours};
 use crate::executor::{self, Options, StageSummary, Summary};
-use crate::manifest::source::is_open_file;
+use crate::manifest::reading::is_open_file;
 use crate::plan::{Decision, Plan};
 use crate::stages::{self, Device, DeviceRequest};
 use crate::store::{RunNote, RunStage, Store, time};

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::cli::render::words::{self, joined};
 use crate::error::{Error, Result};
 use crate::executor::Summary;
-use crate::manifest::{Loaded, Metric, Point, StageKind};
+use crate::manifest::{COMPARABLE, Loaded, Metric, Point, StageKind};
 use crate::plan::{Decision, Plan};
 use crate::stages::compare::{Comparison, Row, metrics};
 use crate::stages::key;
@@ -305,13 +305,13 @@ pub fn of_run(loaded: &Loaded, plan: &Plan, summary: &Summary) -> Vec<Table> {
             setting,
         });
     }
-    let judges = |row: &Shown| matches!(row.kind, StageKind::Evaluate | StageKind::Sample);
+    let judges = |row: &Shown| row.kind.measures_model();
     let judged = rows.iter().any(|row| judges(row) && !row.row.metrics.is_empty());
     rows.retain(|row| {
         if judged {
             judges(row)
         } else {
-            row.kind == StageKind::Train
+            COMPARABLE.contains(&row.kind) && !judges(row)
         }
     });
     let mut tables = by_kind(rows, None);

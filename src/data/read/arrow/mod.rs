@@ -31,7 +31,7 @@ use super::sink::{Sink, bomb, too_large};
 use super::stored::{ReadCount, Stored};
 use crate::data::columns::check_counts;
 use crate::error::{self, Context as _, Error, Kind, Result, Wrap as _};
-use crate::manifest::source::ColumnFormat;
+use crate::manifest::reading::ColumnFormat;
 
 use column::{TextColumn, TextExtractor};
 

@@ -13,7 +13,7 @@ use super::encoding::TextContainer;
 use super::sink::Sink;
 use super::text::BYTE_ORDER_MARK;
 use crate::error::{Context as _, Error, Result};
-use crate::manifest::source::{BadRows, CsvFormat};
+use crate::manifest::reading::{BadRows, CsvFormat};
 use crate::plural::counted;
 
 use parser::{Dialect, Parser, Row, RowFault, Suspicion};

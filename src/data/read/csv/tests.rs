@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::*;
 use crate::data::read::{Observed, Sink};
-use crate::manifest::source::Reading;
+use crate::manifest::reading::Reading;
 
 struct Parsed {
     records: Vec<String>,

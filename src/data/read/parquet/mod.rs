@@ -27,7 +27,7 @@ use super::fault::{BRING_AGAIN, damaged};
 use super::sink::Sink;
 use super::stored::{ReadCount, Stored};
 use crate::error::{self, Context as _, Error, Result};
-use crate::manifest::source::ColumnFormat;
+use crate::manifest::reading::ColumnFormat;
 
 use footer::TextColumn;
 pub use footer::strings;

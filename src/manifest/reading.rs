@@ -1,9 +1,7 @@
-//! Settings of a source stage: where the text comes from, its format, and how records are selected and changed.
+//! Which files are read, and how: files to download, formats, compression, ranges.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-pub use super::detokenize::{Detokenization, Spelling};
 
 /// Largest size of a record, in bytes; see [`Reading::longest_record`].
 pub const DEFAULT_LONGEST_RECORD: u64 = 64 << 20;
@@ -24,110 +22,6 @@ pub fn is_open_file(path: &str) -> bool {
             (path.strip_prefix(folder))
                 .is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
         })
-}
-
-/// Reads text and splits it into records.
-///
-/// Each record goes through these steps, in this order: `range` selects a part of the text as it was read, then
-/// `detokenize`, `filter`, `sample`, `limit`. Empty records are dropped after every step.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Source {
-    /// Origin of the text.
-    pub input: SourceInput,
-    /// Part of the text to use. Fixed ranges make splits that others can reproduce, such as the first 90 million
-    /// characters of text8. Default: all of the text.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub range: Option<Range>,
-    /// Turns the tokenized spelling of a corpus (`do n't`, `1 @,@ 000`) into natural text: a rule set, or a list of
-    /// rule sets that are applied in that order. A name alone selects mdlm's rules; `{ "rules": "ptb", "as":
-    /// "published" }` selects those of the authors of arXiv 2406.07524, for comparison with their figures. Default:
-    /// none; for a named corpus, the rule set of that corpus in mdlm's version.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "super::detokenize::one_or_more"
-    )]
-    #[schemars(schema_with = "super::detokenize::schema")]
-    pub detokenize: Option<Vec<Detokenization>>,
-    /// Conditions that a record must meet to be kept. Default: all records are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub filter: Option<Filter>,
-    /// Share of the records to keep. Whether a record is kept is drawn from the seed and the record's number. Default:
-    /// all records are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 0.0, max = 1.0))]
-    pub sample: Option<f64>,
-    /// Number of records to keep, from the first. Default: all records are kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub limit: Option<u64>,
-    /// Seed of the draws of `sample`. Default: the pipeline's seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
-    pub seed: Option<u64>,
-}
-
-impl Source {
-    /// The source's own seed.
-    #[must_use]
-    pub fn seed(&self) -> Option<u64> {
-        match &self.input {
-            SourceInput::Synthetic(input) => input.seed.or(self.seed),
-            _ => self.seed,
-        }
-    }
-}
-
-/// Origin of a source's text.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(tag = "kind", rename_all = "snake_case")]
-pub enum SourceInput {
-    /// Local files.
-    Files(LocalFiles),
-    /// Files from `http(s)`, the Hugging Face hub (`hf://`) or a bucket (`s3://`, `gs://`, `az://`), downloaded once.
-    Download(Download),
-    /// A well-known corpus, by name. Its files are downloaded once, or read from `files`. `mdlm corpora` lists the
-    /// names.
-    Corpus(NamedCorpus),
-    /// Text sampled from a grammar whose exact entropy is known.
-    Synthetic(SyntheticInput),
-}
-
-/// Local files.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct LocalFiles {
-    /// Paths or globs (`*`, `?`, `[…]`, `**`), relative to the manifest's folder. They are read in the order given, the
-    /// matches of a glob sorted by name. A file that occurs several times is read once, at its first place; links to
-    /// the same file (device and inode) count as that file. `-` is standard input: a run stores what is piped in, and
-    /// later runs without a pipe use the stored copy. Globs skip hidden files and folders (`.git`) unless the pattern
-    /// writes the dot; system files (`__MACOSX/`, `._*`, `.DS_Store`, `_SUCCESS`, `Thumbs.db`) unless the pattern names
-    /// them; results, reports and manifests of mdlm; pipes and devices. The summary counts what was skipped.
-    #[schemars(length(min = 1), inner(length(min = 1)))]
-    pub files: Vec<String>,
-    /// Paths or globs of files and folders to skip although `files` matches them, relative to the manifest's folder:
-    /// `data/old`, `**/*.bak.txt`. A file that is skipped by its name is skipped under the names of all its links. A
-    /// folder is not searched: a hard link outside of it to a file in it is read. To skip members of archives, use
-    /// `exclude` in `read`. Default: none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(inner(length(min = 1)))]
-    pub exclude: Vec<String>,
-    /// How the files are read. Default: format and compression are recognized by name and content.
-    #[serde(default)]
-    pub read: Reading,
-}
-
-/// Files to download.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Download {
-    /// Files to download, read in this order.
-    #[schemars(length(min = 1))]
-    pub files: Vec<RemoteFile>,
-    /// How the files are read. Default: format and compression are recognized by name and content.
-    #[serde(default)]
-    pub read: Reading,
 }
 
 /// A file to download. Its content must be pinned, by `sha256` or by a commit in a Hugging Face URL, or declared as
@@ -180,50 +74,9 @@ impl RemoteFile {
     }
 }
 
-pub(super) const URL: &str = "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
-pub(super) const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
-
-/// A corpus by name.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct NamedCorpus {
-    /// Name of the corpus; `mdlm corpora` lists them.
-    #[schemars(schema_with = "corpus_names")]
-    pub corpus: String,
-    /// Part of the corpus to read. Default: most sources are for training.
-    #[serde(default)]
-    pub split: CorpusSplit,
-    /// Local copies of the split's files: paths or globs relative to the manifest's folder, in the order in which `mdlm
-    /// corpora NAME` lists the files. They must have the SHA-256 listed there. Default: the files are downloaded.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(inner(length(min = 1)))]
-    pub files: Vec<String>,
-}
-
-/// A part of a corpus.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum CorpusSplit {
-    /// The part to train on.
-    #[default]
-    Train,
-    /// The part to validate on during training.
-    Validation,
-    /// The part for the final evaluation.
-    Test,
-}
-
-impl CorpusSplit {
-    /// The manifest's spelling.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Train => "train",
-            Self::Validation => "validation",
-            Self::Test => "test",
-        }
-    }
-}
+pub(in crate::manifest) const URL: &str =
+    "a URL: `https://`, `http://`, `hf://`, `s3://`, `gs://` or `az://`";
+pub(in crate::manifest) const SHA256: &str = "a SHA-256: 64 digits 0-9, a-f";
 
 /// How files are read: compression, format, and which part of them is text.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -510,67 +363,6 @@ pub enum RangeUnit {
     Characters,
 }
 
-/// A rule set that turns a corpus' tokenized spelling into natural text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Detokenizer {
-    /// Penn Treebank: joins contractions; `N` becomes `1`, `$ N` becomes `$1`, `<unk>` becomes `?`.
-    Ptb,
-    /// WikiText: ` @-@ `, ` @,@ `, ` @.@ `, punctuation, contractions, names (`O 'Reilly`), quotes, brackets and
-    /// headings.
-    Wikitext,
-    /// One Billion Word: punctuation, contractions, names (`O 'Reilly`), quotes, brackets, `/`, `$` and `£`.
-    Lm1b,
-    /// LAMBADA: typographic quotes become plain; each text begins with a line break, as in the version of the MDLM
-    /// authors.
-    Lambada,
-    /// Scientific papers: the rules of WikiText and of One Billion Word.
-    ScientificPapers,
-}
-
-/// Conditions for records to keep; a record must meet all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Filter {
-    /// Smallest size of a record's text, in bytes. Default: 1, since empty records are always dropped.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub min_bytes: Option<u64>,
-    /// Largest size of a record's text, in bytes. Default: no limit.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(min = 1))]
-    pub max_bytes: Option<u64>,
-    /// Regular expression that must match somewhere in the text (syntax of the Rust crate `regex`; matching takes time
-    /// linear in the text). Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub matches: Option<String>,
-    /// Regular expression that must match nowhere in the text. Default: none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1))]
-    pub excludes: Option<String>,
-    /// Keeps only the first of records with equal text, compared by a 128-bit hash. It needs a little more than 16
-    /// bytes of memory per record. Default: repeated text is kept.
-    #[serde(default)]
-    pub unique: bool,
-}
-
-/// Text sampled from a grammar.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct SyntheticInput {
-    /// Path of the grammar file, relative to the manifest's folder.
-    #[schemars(length(min = 1))]
-    pub grammar: String,
-    /// Number of records to sample, each from the grammar's start symbol.
-    #[schemars(range(min = 1, max = 1_000_000_000))]
-    pub records: u64,
-    /// Seed of the random draws. Default: the pipeline's seed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(range(max = 9_007_199_254_740_991_u64))]
-    pub seed: Option<u64>,
-}
-
 fn character(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "string",
@@ -579,18 +371,6 @@ fn character(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-fn corpus_names(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    let names: Vec<_> = super::corpora::CORPORA.iter().map(|corpus| corpus.name).collect();
-    let titles: Vec<_> = super::corpora::CORPORA
-        .iter()
-        .map(|corpus| corpus.title)
-        .collect();
-    schemars::json_schema!({ "type": "string", "enum": names, "enumDescriptions": titles })
-}
-
-macro_rules! defaults {
-    ($($name:ident: $type:ty = $value:expr;)*) => { $(fn $name() -> $type { $value })* };
-}
 defaults! {
     yes: bool = true;
     text_pointer: String = "/text".to_owned();

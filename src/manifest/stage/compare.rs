@@ -1,9 +1,12 @@
 //! The compare stage: which stages it compares, and which metric orders its table.
 
+use std::sync::LazyLock;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Point, StageKind};
+use super::{Reference, StageKind, StageSpec};
+use crate::manifest::instance::{MAX_STAGES, Point};
 
 /// Collects the results of several stages in one table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -22,7 +25,8 @@ pub struct Compare {
 }
 
 /// The form of `of`, as messages state it.
-pub(super) const COMPARED: &str = "the name of an evaluate, sample or train stage, or a list of such names";
+pub(in crate::manifest) const COMPARED: &str =
+    "the name of an evaluate, sample or train stage, or a list of such names";
 
 /// A row of the comparison.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -76,4 +80,32 @@ pub enum Metric {
     PseudoPerplexity,
     /// The share of sampled records that the grammar accepts.
     Grammatical,
+}
+
+/// The kinds of stages that can be compared.
+pub const COMPARABLE: &[StageKind] = &[StageKind::Evaluate, StageKind::Sample, StageKind::Train];
+
+/// The roles of the inputs of a compare stage, in order: `of/0`, `of/1`, …
+pub(in crate::manifest) fn compared_role(index: usize) -> Option<&'static str> {
+    static ROLES: LazyLock<Vec<String>> =
+        LazyLock::new(|| (0..MAX_STAGES).map(|index| format!("of/{index}")).collect());
+    ROLES.get(index).map(String::as_str)
+}
+
+impl StageSpec for Compare {
+    const COLLECTS: Option<(&'static str, &'static [StageKind])> = Some(("of", COMPARABLE));
+    #[cfg(test)]
+    const SMALLEST: (&'static str, &'static str) = (r#"{ "kind": "compare", "of": [] }"#, "of");
+
+    fn references(&self) -> Vec<Reference<'_>> {
+        let rows = self.of.iter().enumerate();
+        rows.filter_map(|(index, row)| {
+            Some(Reference {
+                field: compared_role(index)?,
+                stage: &row.stage,
+                expects: COMPARABLE,
+            })
+        })
+        .collect()
+    }
 }

@@ -2,22 +2,17 @@
 //!
 //! [`crate::manifest::fit`] states what fits. What a stage leaves out is never at fault: its default is one that fits.
 
-use serde_json::{Value, json};
-
-use super::{Checker, Entry, written};
+use super::{Entry, Stages};
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::fit::Misfit;
-use crate::manifest::kinds::spaced;
-use crate::manifest::{
-    BoundEnds, DEFAULT_D3PM_STEPS, Estimator, Evaluate, MdlmObjective, MlmObjective, Noise, Objective,
-    Sample, Sampler, Times, Weighting,
-};
+use crate::manifest::instance::written;
+use crate::manifest::{DEFAULT_D3PM_STEPS, MdlmObjective, MlmObjective, Noise, Objective, Times, Weighting};
 
 /// Shares are compared to one part in so many: a sum of decimals such as 0.7 + 0.3 is off by its last bits.
 const PARTS: f64 = 1e9;
 
 /// The settings of an objective that exclude each other.
-pub(super) fn settings(entry: &Entry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
+pub fn check_objective(entry: &Entry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
     if let Some(Noise::Linear(range) | Noise::Geometric(range)) = objective.noise()
         && range.sigma_min >= range.sigma_max
     {
@@ -161,114 +156,26 @@ fn mlm(entry: &Entry<'_>, settings: &MlmObjective, faults: &mut Vec<Draft>) {
     faults.push(fault);
 }
 
-impl Checker<'_> {
-    /// The estimator of an evaluation, and the settings that belong to certain estimators.
-    pub(super) fn estimator(&self, name: &str, entry: &Entry<'_>, stage: &Evaluate, faults: &mut Vec<Draft>) {
-        let model = self.train_of(&stage.model);
-        let objective = model.map(|model| &model.objective);
-        let misfit =
-            |estimator: Estimator| objective.and_then(|objective| objective.misfit_of_estimator(estimator));
-        if let (Some(model), Some(estimator)) = (model, stage.estimator)
-            && let Some(misfit) = misfit(estimator)
-        {
-            let fitting = model.objective.estimators();
-            let names: Vec<_> = fitting.iter().map(|fits| quoted(fits.name())).collect();
-            let fault = self
-                .misfit(
-                    entry,
-                    "estimator",
-                    &format!("estimator `{}`", estimator.name()),
-                    model_of(stage, &misfit),
-                )
-                .expected(names.join(" or "));
-            let way = format!("set `\"estimator\": \"{}\"`", fitting[0].name());
-            faults.push(fault.hint(or_train(way, &misfit)));
-        }
-        let Some(estimator) = used_estimator(stage, objective) else {
-            return;
-        };
-        let draws_times = estimator == Estimator::Time;
-        let which = |what: &str| {
-            let default = if stage.estimator == Some(estimator) {
-                ""
-            } else {
-                "the model's "
-            };
-            format!(
-                "{what}, but {default}estimator `{}` draws no times",
-                estimator.name()
-            )
-        };
-        // The way out where the estimator is written and another fits.
-        let or_time = if stage.estimator == Some(estimator) && misfit(Estimator::Time).is_none() {
-            ", or set `\"estimator\": \"time\"`"
-        } else {
-            ""
-        };
-        if stage.steps.is_some() && !draws_times {
-            faults.push(
-                self.about_model(
-                    entry.fault(
-                        Code::Objective,
-                        "steps",
-                        which("`steps` makes the times of the bound discrete"),
-                    ),
-                    &stage.model,
-                )
-                .expected("`steps` only beside the estimator `time`")
-                .hint(self.leave_out(name, "steps", &stage.model) + or_time),
-            );
-        }
-        if stage.bound == BoundEnds::Published && !draws_times {
-            faults.push(
-                self.about_model(
-                    entry.fault(
-                        Code::Objective,
-                        "bound",
-                        which("the published number is a mean over times"),
-                    ),
-                    &stage.model,
-                )
-                .expected("`\"valid\"`, or the estimator `time`")
-                .hint(self.leave_out(name, "bound", &stage.model) + or_time),
-            );
-        }
-    }
-
-    /// The sampler of a sample stage.
-    pub(super) fn sampler(&self, entry: &Entry<'_>, stage: &Sample, faults: &mut Vec<Draft>) {
-        let model = self.train_of(&stage.model);
-        if let (Some(model), Some(sampler)) = (model, stage.sampler)
-            && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)
-        {
-            let fitting = model.objective.samplers();
-            let kinds: Vec<_> = fitting.iter().map(|fits| quoted(fits.kind())).collect();
-            let fault = self
-                .misfit(
-                    entry,
-                    "sampler",
-                    &format!("sampler `{}`", sampler.kind()),
-                    (&stage.model, &misfit),
-                )
-                .expected(format!("a sampler of kind {}", kinds.join(" or ")));
-            let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
-            faults.push(fault.hint(or_train(way, &misfit)));
-        }
-    }
-
+impl Stages<'_> {
     /// The way out that removes a field; where an override has chosen the objective of the model, as another override.
-    fn leave_out(&self, name: &str, field: &str, model: &str) -> String {
+    pub fn leave_out(&self, entry: &Entry<'_>, field: &str, model: &str) -> String {
         let way = format!("leave `{field}` out");
         match self.entry(model) {
             Some(model) if model.span("objective/kind").source > 0 => {
-                format!("{way}: `--set stages.{}.{field}=null`", written(name))
+                format!("{way}: `--set stages.{}.{field}=null`", written(entry.name))
             }
             _ => way,
         }
     }
 
     /// The fault of an estimator or a sampler that does not fit the objective of its model.
-    fn misfit(&self, entry: &Entry<'_>, field: &str, what: &str, (model, misfit): (&str, &Misfit)) -> Draft {
+    pub fn misfit(
+        &self,
+        entry: &Entry<'_>,
+        field: &str,
+        what: &str,
+        (model, misfit): (&str, &Misfit),
+    ) -> Draft {
         if misfit.setting == "time_conditioning" {
             let message = format!(
                 "{what} needs a model without time conditioning, but {} has it",
@@ -292,7 +199,7 @@ impl Checker<'_> {
     }
 
     /// Adds the place where the objective of a model is written, or its name where the objective is the default.
-    fn about_model(&self, fault: Draft, model: &str) -> Draft {
+    pub fn about_model(&self, fault: Draft, model: &str) -> Draft {
         match (self.entry(model), self.train_of(model)) {
             (Some(entry), Some(train)) => {
                 let message = format!("its objective is `{}`", train.objective.kind());
@@ -303,42 +210,18 @@ impl Checker<'_> {
     }
 }
 
-fn model_of<'a>(stage: &'a Evaluate, misfit: &'a Misfit) -> (&'a str, &'a Misfit) {
-    (&stage.model, misfit)
-}
-
 /// The way out, and training a model that fits, where one setting of the objective decides.
-fn or_train(way: String, misfit: &Misfit) -> String {
+pub fn or_train(way: String, misfit: &Misfit) -> String {
     match misfit.setting {
         "time_conditioning" => format!("{way}, or train without time conditioning"),
         _ => way,
     }
 }
 
-/// The estimator that an evaluation would use, were its faults mended: the written one where it fits, else the default.
-/// Nothing where it is not known, for want of a model.
-fn used_estimator(stage: &Evaluate, objective: Option<&Objective>) -> Option<Estimator> {
-    let Some(objective) = objective else {
-        return stage.estimator;
-    };
-    let fitting = objective.estimators();
-    let written = stage.estimator.filter(|estimator| fitting.contains(estimator));
-    written.or(fitting.first().copied())
-}
-
-/// A sampler that fits, with the settings of the written one that it has too.
-fn in_place_of(written: Sampler, fitting: Sampler) -> Value {
-    let sampler = match (written, fitting) {
-        (Sampler::Cached(settings), Sampler::Ancestral(_)) => Sampler::Ancestral(settings),
-        (Sampler::Ancestral(settings), Sampler::Cached(_)) => Sampler::Cached(settings),
-        (_, fitting) => fitting,
-    };
-    serde_json::to_value(sampler).unwrap_or_else(|_| json!({ "kind": sampler.kind() }))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::{Value, json};
+
     use crate::manifest::fault::Fault;
     use crate::manifest::{Faults, Loaded, Manifest};
 

@@ -1,0 +1,133 @@
+//! The sample stage: a model → texts.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::check::{Entry, Stages, or_train};
+use super::evaluate::Weights;
+use super::{ReferenceField, StageKind, StageSpec};
+use crate::manifest::fault::{Draft, quoted, spaced};
+use crate::manifest::{Objective, Sampler};
+
+/// Sampler steps; the authors' configuration (`sampling.steps` is 128).
+pub const DEFAULT_SAMPLE_STEPS: u32 = 128;
+
+/// Samples texts from a model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Sample {
+    /// Name of the train stage whose model is sampled.
+    pub model: String,
+    /// Number of rows to sample.
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub count: u32,
+    /// Number of reverse steps, from all tokens masked to none. The sampler `autoregressive` takes a step per token,
+    /// whatever this number is. Default: the MDLM authors' configuration (`sampling.steps`, arXiv 2406.07524).
+    #[serde(default = "default_sample_steps")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub steps: u32,
+    /// How texts are drawn. Default: `autoregressive` for a model of `ar`; `cached` for a model without time conditioning
+    /// that gives the mask no probability (the MDLM authors' configuration, `ddpm_cache`, arXiv 2406.07524); `ancestral`
+    /// for all others.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sampler: Option<Sampler>,
+    /// Starts from rows whose BOS, and EOS in wrapped rows, are already in place instead of masked. The network sees
+    /// only relative positions, so these tokens show it where a row begins and ends. The sampler `autoregressive` does
+    /// not have it: it always begins with BOS. Default: the MDLM authors start from rows that are all masked (arXiv
+    /// 2406.07524).
+    #[serde(default)]
+    pub given_ends: bool,
+    /// Number that the logits are divided by; below 1, likely tokens become more likely. Default: the model's own
+    /// distribution.
+    #[serde(default = "one")]
+    #[schemars(range(min = 1e-3, max = 100.0))]
+    pub temperature: f64,
+    /// Weights to sample from. Default: the MDLM authors sample from the average (arXiv 2406.07524).
+    #[serde(default)]
+    pub weights: Weights,
+    /// Name of a synthetic source stage. The report then shows the share of sampled sentences that its grammar accepts.
+    /// Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grammar: Option<String>,
+    /// Seed of the random draws. Default: the pipeline's seed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(max = 9_007_199_254_740_991_u64))]
+    pub seed: Option<u64>,
+}
+
+defaults! {
+    one: f64 = 1.0;
+    default_sample_steps: u32 = DEFAULT_SAMPLE_STEPS;
+}
+
+impl StageSpec for Sample {
+    const REFERENCES: &'static [ReferenceField<Self>] = &[
+        ReferenceField {
+            name: "model",
+            expects: &[StageKind::Train],
+            stage: |sample| Some(&sample.model),
+        },
+        ReferenceField {
+            name: "grammar",
+            expects: &[StageKind::Source],
+            stage: |sample| sample.grammar.as_deref(),
+        },
+    ];
+    const MOVED: &'static [(&'static str, &'static str)] = &[("grid", "sampler")];
+    const COMPUTES_NETWORK: bool = true;
+    const MEASURES_MODEL: bool = true;
+    #[cfg(test)]
+    const SMALLEST: (&'static str, &'static str) = (
+        r#"{ "kind": "sample", "model": "a", "count": 2 }"#,
+        "count given_ends sampler.kind steps temperature weights",
+    );
+
+    fn seed(&self) -> Option<u64> {
+        self.seed
+    }
+
+    fn is_random(&self) -> bool {
+        true
+    }
+
+    /// The share of records that its grammar accepts.
+    fn has_metric(&self) -> bool {
+        self.grammar.is_some()
+    }
+
+    fn fill_in(&mut self, objective: &Objective) {
+        self.sampler.get_or_insert_with(|| objective.samplers()[0]);
+    }
+
+    fn check(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+        let model = stages.train_of(&self.model);
+        if let (Some(model), Some(sampler)) = (model, self.sampler)
+            && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)
+        {
+            let fitting = model.objective.samplers();
+            let kinds: Vec<_> = fitting.iter().map(|fits| quoted(fits.kind())).collect();
+            let fault = stages
+                .misfit(
+                    entry,
+                    "sampler",
+                    &format!("sampler `{}`", sampler.kind()),
+                    (&self.model, &misfit),
+                )
+                .expected(format!("a sampler of kind {}", kinds.join(" or ")));
+            let way = format!("set `\"sampler\": {}`", spaced(&in_place_of(sampler, fitting[0])));
+            faults.push(fault.hint(or_train(way, &misfit)));
+        }
+        stages.grammar(entry, self.grammar.as_deref(), None, faults);
+    }
+}
+
+/// A sampler that fits, with the settings of the written one that it has too.
+fn in_place_of(written: Sampler, fitting: Sampler) -> Value {
+    let sampler = match (written, fitting) {
+        (Sampler::Cached(settings), Sampler::Ancestral(_)) => Sampler::Ancestral(settings),
+        (Sampler::Ancestral(settings), Sampler::Cached(_)) => Sampler::Cached(settings),
+        (_, fitting) => fitting,
+    };
+    serde_json::to_value(sampler).unwrap_or_else(|_| json!({ "kind": sampler.kind() }))
+}
