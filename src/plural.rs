@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_noun_agrees_with_its_count() {
+    fn noun_agrees_with_its_count() {
         for (count, noun, expected) in [
             (0, "record", "0 records"),
             (1, "record", "1 record"),

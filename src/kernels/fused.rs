@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn a_backward_pass_without_a_recording_is_an_error() {
+    fn backward_without_a_recording_is_an_error() {
         let backend = Fused::default();
         let loss = backend.input((), &[1.0]).unwrap();
         assert!(backend.backward(loss).is_err());

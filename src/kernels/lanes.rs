@@ -188,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn every_element_is_updated_once() {
+    fn update_changes_every_element_once() {
         for n in LENGTHS {
             let (mut a, mut b, from) = (noise(n, 1), noise(n, 2), noise(n + 3, 3));
             let (old_a, old_b) = (a.clone(), b.clone());
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "out of range")]
-    fn a_shorter_slice_is_refused() {
+    fn update_from_a_shorter_slice_is_refused() {
         update([&mut [0.0; 20]], [&[0.0; 19]], |[a], [b]| [a + b]);
     }
 }

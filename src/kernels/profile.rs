@@ -178,7 +178,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn time_is_added_to_its_part() {
+    fn time_is_added_to_its_operation() {
         let indices: Vec<usize> = Part::all().map(Part::index).collect();
         assert_eq!(indices, (0..Part::COUNT).collect::<Vec<_>>());
         let gather = Part::from(Operation::Gather);

@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nested_buffers_are_different_ones() {
+    fn nested_buffers_are_distinct() {
         with(10, |a| {
             a.fill(1.0);
             with(10, |b| b.fill(2.0));

@@ -297,7 +297,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn views_are_the_storage_itself() {
+    fn views_share_the_storage() {
         let dev = Cpu::default();
         let t: Tensor<Rank2<3, 4>, f32, _> = dev.sample_normal();
         assert_eq!(slice(&t), t.as_vec());
@@ -310,20 +310,20 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "contiguous")]
-    fn a_permuted_tensor_is_refused() {
+    fn permuted_tensor_is_refused() {
         let t: Tensor<Rank2<3, 4>, f32, _> = Cpu::default().zeros();
         slice(&t.permute::<Rank2<4, 3>, _>());
     }
 
     #[test]
     #[should_panic(expected = "contiguous")]
-    fn a_broadcast_tensor_is_refused() {
+    fn broadcast_tensor_is_refused() {
         let t: Tensor<Rank1<4>, f32, _> = Cpu::default().zeros();
         slice(&t.broadcast::<Rank2<3, 4>, _>());
     }
 
     #[test]
-    fn a_grid_covers_every_element_once() {
+    fn grid_covers_every_element_once() {
         let mut data = vec![0.0; 7 * 10];
         for (k, mut piece) in Tile::whole(&mut data, 10).grid(3, 4).into_iter().enumerate() {
             for i in 0..piece.rows() {

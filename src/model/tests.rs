@@ -327,7 +327,7 @@ fn exact() -> CpuNetwork<Nano, Exact> {
 
 /// Loss, logits and every gradient, fused in f32 against composite in f64.
 #[test]
-fn the_fused_network_agrees_with_the_composite_one() {
+fn fused_network_agrees_with_the_composite() {
     let [dit, transformer] = Case::of_both(3);
     let plain = [Case::new(3, false, false), dit, transformer];
     let mut cases = Vec::from(plain.map(|case| (case, ALPHABET)));
@@ -371,7 +371,7 @@ fn the_fused_network_agrees_with_the_composite_one() {
 
 /// Factors of eight significant bits: close to the exact network, and not the same.
 #[test]
-fn rounded_products_stay_near() {
+fn bf16_products_stay_near() {
     let case = Case::new(3, false, true);
     let backend = Fused::with_precision(Precision::Bf16);
     let (mut rounded, mut exact) = (
@@ -397,7 +397,7 @@ fn rounded_products_stay_near() {
 
 /// What is not computed does not show: a position's logits have the same bits whichever others are asked for.
 #[test]
-fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
+fn logits_do_not_depend_on_the_other_positions_asked_for() {
     for case in Case::of_both(3) {
         let (network, v) = (case.fused(), nano().vocabulary);
         let full = case.logits(&network, &case.everywhere());
@@ -416,7 +416,7 @@ fn logits_of_the_fused_network_do_not_depend_on_what_else_is_asked() {
 
 /// The tensors of the authors' autoregressive model, in the DiT's order.
 #[test]
-fn the_plain_transformer_has_the_parameters_without_time() {
+fn transformer_has_the_parameters_of_the_dit_without_time() {
     for shape in SHAPES {
         let [dit, own] = Backbone::ALL.map(|backbone| parameters(shape, backbone));
         assert_eq!(
@@ -479,7 +479,7 @@ fn bits(values: &[f32]) -> Vec<u32> {
 
 /// A modulation that changes nothing changes no bit: neither of a loss nor of a gradient.
 #[test]
-fn the_plain_transformer_is_the_dit_without_an_effect_of_time() {
+fn transformer_equals_the_dit_without_an_effect_of_time() {
     let case = Case::next_token(nano(), ALPHABET, 3, true);
     let plain = case.network_weights();
     for precision in [Precision::F32, Precision::Bf16] {
@@ -525,7 +525,7 @@ fn causal_logits_do_not_depend_on_later_tokens() {
 
 /// The promise on which resuming rests: the same bits for any micro-batch and any number of threads.
 #[test]
-fn gradients_of_the_fused_network_have_the_same_bits_however_the_batch_is_cut() {
+fn gradients_have_the_same_bits_for_any_micro_batch_and_threads() {
     let [dit, transformer] = Case::of_both(6);
     let with = |loss| Case::new(6, true, true).with_loss(loss);
     let cases = [
@@ -629,7 +629,7 @@ fn logits_of_masked_positions_alone_equal_the_full_computation() {
 }
 
 #[test]
-fn weights_go_in_and_out_unchanged_and_are_lent_with_their_gradients() {
+fn weights_are_read_back_unchanged_and_lent_with_gradients() {
     let (mut network, weights) = (exact(), weights());
     let mut read = vec![0.0; weights.len()];
     network.read(&mut read).unwrap();
@@ -676,7 +676,7 @@ fn weights_go_in_and_out_unchanged_and_are_lent_with_their_gradients() {
 }
 
 #[test]
-fn a_batch_that_is_none_of_this_shape_is_refused() {
+fn batch_of_another_shape_is_refused() {
     let mut network = exact();
     let case = Case::new(2, false, false);
     let refused = |network: &mut CpuNetwork<Nano, Exact>, batch: Batch<'_>| {
@@ -879,7 +879,7 @@ mod cuda {
 
     /// Every loss, each with another pattern; the device fills positions up, and those weigh nothing.
     #[test]
-    fn losses_and_patterns_agree_with_the_cpus() {
+    fn losses_and_patterns_agree_with_the_cpu() {
         let blocks = Pattern::BlockCausal { block: 20 };
         let with_mask = VocabSupport::with_mask(129, 130);
         for (loss, support, pattern, own) in [
@@ -932,7 +932,7 @@ mod cuda {
 
     /// 1e-4: sums in another order, and exponentials of another library, through two blocks in f32.
     #[test]
-    fn in_f32_the_emulated_network_agrees_with_the_cpus() {
+    fn f32_emulated_network_agrees_with_the_cpu() {
         agree::<Nano>(ALPHABET, DType::F32, 1e-4, 1e-4);
         agree::<Odd>(ODD, DType::F32, 1e-4, 1e-4);
         // Products may know no epilogue.
@@ -942,14 +942,14 @@ mod cuda {
 
     /// 2^-9 a rounding, through two blocks, on losses of order one to ten.
     #[test]
-    fn in_bf16_the_emulated_network_is_near_the_cpus() {
+    fn bf16_emulated_network_is_near_the_cpu() {
         agree::<Nano>(ALPHABET, DType::Bf16, 0.05, 0.05);
         agree::<Odd>(ODD, DType::Bf16, 0.05, 0.05);
     }
 
     /// The same on a real device, where there is one.
     #[test]
-    fn on_a_device_the_network_agrees_with_the_cpus() {
+    fn device_network_agrees_with_the_cpu() {
         let device = match Device::open(0) {
             Ok(device) => device,
             Err(error) => {
@@ -1068,7 +1068,7 @@ mod cuda {
     }
 
     #[test]
-    fn an_all_reduce_over_parts_of_a_batch_is_the_whole_batch_on_either_device() {
+    fn all_reduce_over_parts_of_a_batch_equals_the_whole_on_any_device() {
         // 1e-5: the parts are summed in another order.
         halves(
             &mut host::<Nano>(),
@@ -1089,14 +1089,14 @@ mod cuda {
     }
 
     #[test]
-    fn ten_steps_end_where_the_cpus_do_and_a_resumed_run_in_the_same_bits() {
+    fn resume_of_ten_steps_equals_a_whole_run_and_that_of_the_cpu() {
         ten_steps::<Nano>(Backbone::Dit, ALPHABET);
         ten_steps::<Nano>(Backbone::Transformer, ALPHABET);
         ten_steps::<Odd>(Backbone::Dit, ODD);
     }
 
     #[test]
-    fn on_a_device_the_plain_transformer_is_the_dit_without_an_effect_of_time() {
+    fn transformer_on_a_device_equals_the_dit_without_time() {
         let case = Case::next_token(nano(), ALPHABET, 3, true);
         let plain = case.network_weights();
         for element in [DType::F32, DType::Bf16] {
@@ -1117,7 +1117,7 @@ mod cuda {
 
     /// Rows continued token by token, in a chain on a device: the tokens, and the numbers reported, are the CPU's.
     #[test]
-    fn a_causal_chain_on_a_device_draws_what_the_cpu_draws() {
+    fn causal_chain_on_a_device_draws_what_the_cpu_draws() {
         let case = Case::next_token(nano(), ALPHABET, 2, false);
         let cpu = case.fused();
         let device = emulated_of::<Nano>(case.backbone, DType::F32, &case.network_weights());
@@ -1165,7 +1165,7 @@ mod cuda {
 
     /// What lies on one device is not a tensor of another.
     #[test]
-    fn devices_do_not_mix() {
+    fn tensors_of_another_device_are_refused() {
         let of = || Cuda::new(Box::new(Emulated::default()), DType::F32);
         let (one, other) = (of(), of());
         let table = one.param::<(Const<3>, Const<16>)>(&[1.0; 48]).unwrap();

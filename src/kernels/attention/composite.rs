@@ -211,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn every_pattern_matches_loops_over_scalars() {
+    fn patterns_match_loops_over_scalars() {
         let backend = Composite::<f64, Cpu>::new(Cpu::default());
         let values = noise(8 * 24, 3);
         let columns = |from: usize, to: usize| -> Vec<f32> {

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_of_one_is_causal_and_one_of_the_row_is_full() {
+    fn block_of_one_is_causal_and_block_of_the_row_is_full() {
         let run = |pattern| bits(&wide(&[], pattern).run(&Fused::default()).unwrap());
         assert_eq!(run(Pattern::BlockCausal { block: 1 }), run(Pattern::Causal));
         assert_eq!(run(Pattern::BlockCausal { block: 150 }), run(Pattern::Full));
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_does_not_depend_on_the_others() {
+    fn query_does_not_depend_on_the_others() {
         for pattern in PATTERNS {
             let run = |listed: &[u32]| wide(listed, pattern).run(&Fused::default()).unwrap();
             let (all, listed) = (run(&[]), [1, 3, 140, 150, 299]);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_after_a_querys_keys_does_not_show_in_it() {
+    fn keys_beyond_the_pattern_do_not_change_a_query() {
         let cases = [
             (Pattern::Full, 0),
             (Pattern::Causal, 75),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn queries_that_are_none_of_the_batch_and_blocks_of_no_positions_are_errors() {
+    fn queries_outside_of_the_batch_and_empty_blocks_are_errors() {
         let run = |listed: &[u32], pattern| {
             let backend = Fused::default();
             let q = table::<_, 12>(&backend, 1.0, 1).unwrap();

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn the_tail_is_there_and_as_thick_as_it_should_be() {
+    fn tail_has_its_probability() {
         // One token of probability nearly 1, then one of 1e-12: 2,000 times below what 24 bits resolve.
         let logits = [0.0, (1e-12_f64).ln() as f32, 5.0];
         let support = support(2, 3);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn many_rare_tokens_together_are_drawn_as_often_as_they_weigh() {
+    fn rare_tokens_together_are_drawn_with_their_probability() {
         // 3,000 tokens of 1e-6 of the favourite each: 0.3% together. A draw with 24-bit uniforms and a Gumbel maximum
         // in f32 would miss part of them.
         let mut logits = vec![(1e-6_f64).ln() as f32; 3_001];
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn logits_that_are_no_numbers_are_an_error() {
+    fn logits_that_are_not_finite_are_an_error() {
         for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             assert!(draw(&[bad, bad], support(2, 2), 1.0, 0.5, false, &mut Vec::new()).is_err());
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_of_a_draw_are_those_of_its_distribution() {
+    fn reported_numbers_are_those_of_the_distribution() {
         // Weights 1, 2 and 4 at temperature 1; the mask weighs 3.
         let logits = [1.0_f64, 2.0, 3.0, 4.0].map(|x| x.ln() as f32);
         let drawn = |temperature: f64, u: f64| {
@@ -238,7 +238,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_draw_is_always_a_token_of_the_support(
+        fn draw_is_a_token_of_the_support(
             logits in prop::collection::vec(-50_f32..50.0, 2..40), bits: u64, mask: prop::sample::Index
         ) {
             let mask = mask.index(logits.len()) as u32;

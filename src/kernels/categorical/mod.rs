@@ -208,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn cuda_draws_what_a_search_in_f64_finds_and_reports_only_on_request() {
+    fn cuda_draws_are_those_of_a_search_in_f64_and_reports_are_optional() {
         for (support, temperature) in CASES {
             let cuda = Cuda::new(Box::new(Emulated::default()), DType::F32);
             let w = weight::<_, (Const<V>, Const<D>)>(&cuda, 2.0, 1).unwrap();
@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_picked_and_tokens_are_written() {
+    fn chain_picks_rows_and_writes_tokens() {
         let cuda = Cuda::new(Box::new(Emulated::default()), DType::Bf16);
         let tokens: Vec<u32> = (0..12).collect();
         let chain = Chain::new(&cuda, &tokens);

@@ -101,7 +101,7 @@ mod tests {
     proptest! {
         /// Buffers never overlap, the peak bounds them, and an empty plan is as good as a new one.
         #[test]
-        fn places_do_not_overlap_and_repeat(asks in prop::collection::vec((1_usize..5000, any::<prop::sample::Index>(), any::<bool>()), 1..60)) {
+        fn buffers_do_not_overlap_and_repeat_their_places(asks in prop::collection::vec((1_usize..5000, any::<prop::sample::Index>(), any::<bool>()), 1..60)) {
             let mut plan = BufferPlan::default();
             let mut first = Vec::new();
             for round in 0..2 {
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_let_go_serves_again() {
+    fn buffers_given_back_are_reused() {
         let mut plan = BufferPlan::default();
         let (a, b, c) = (plan.take(1000), plan.take(300), plan.take(1000));
         assert_eq!((a, b, c, plan.peak()), (0, 1024, 1536, 2560));

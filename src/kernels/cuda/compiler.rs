@@ -195,7 +195,7 @@ mod tests {
     /// The kernels of a small shape, a usual one and the largest, in f32 and bf16, for the architectures that they are
     /// meant for.
     #[test]
-    fn every_kernel_compiles_for_every_architecture() {
+    fn kernels_compile_for_every_architecture() {
         if !is_present() {
             println!(
                 "skipped: NVRTC is not there (`pip install nvidia-cuda-nvrtc`, its folder in LD_LIBRARY_PATH)"
@@ -252,7 +252,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_of_the_compiler_is_quoted() {
+    fn compiler_error_is_quoted() {
         if !is_present() {
             println!("skipped: NVRTC is not there");
             return;

@@ -683,7 +683,7 @@ mod tests {
 
     /// Where there is no device, opening one says why and what to do, and nothing panics.
     #[test]
-    fn without_a_device_there_is_an_error_with_a_way_out() {
+    fn missing_device_is_an_error_with_a_hint() {
         let there = probe::support().gpus().len();
         let error = Device::open(there).err().expect("no such device");
         assert_eq!(error.kind(), Kind::Environment);

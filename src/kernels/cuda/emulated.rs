@@ -594,7 +594,7 @@ mod tests {
 
     /// What a GPU would leave undefined ends the process, with its place.
     #[test]
-    fn what_is_undefined_on_a_gpu_ends_the_process() {
+    fn undefined_behaviour_of_a_kernel_ends_the_process() {
         for (kernels, message) in BROKEN {
             let child = Command::new(std::env::current_exe().unwrap())
                 .args([
@@ -616,7 +616,7 @@ mod tests {
 
     /// Not a separate test: the child process of the one above.
     #[test]
-    #[ignore = "run by `what_is_undefined_on_a_gpu_ends_the_process`"]
+    #[ignore = "run by `undefined_behaviour_of_a_kernel_ends_the_process`"]
     fn runs_a_broken_kernel() {
         let name = std::env::var("MDLM_TEST_KERNEL").expect("run by the test above alone");
         let (kernels, _) = BROKEN.iter().find(|(kernels, _)| kernels.name == name).unwrap();

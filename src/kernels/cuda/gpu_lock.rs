@@ -144,7 +144,7 @@ mod tests {
     use crate::error::Error;
 
     #[test]
-    fn one_computes_and_the_other_waits_until_it_ends() {
+    fn lock_lets_one_process_compute_and_another_wait() {
         let folder = tempfile::tempdir().unwrap();
         let take = |waiting: &mut dyn FnMut(Option<&GpuHolder>) -> Result<()>| {
             take_in(Some(folder.path()), "GPU-1", waiting)
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn where_locks_cannot_be_kept_no_process_waits() {
+    fn lock_that_cannot_be_kept_makes_no_process_wait() {
         assert!(take_in(None, "GPU-1", &mut |_| panic!("waits")).is_ok());
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("file");
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_command_is_shown_as_it_was_typed() {
+    fn holder_is_shown_with_its_command_as_typed() {
         let of = |line: &str| command(line.split(' ').map(str::to_owned));
         assert_eq!(
             of("/usr/bin/mdlm run pipelines/lm1b.json"),

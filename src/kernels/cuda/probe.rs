@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_is_read_from_the_text_of_the_kernel_module() {
+    fn driver_release_is_read_from_the_kernel_module() {
         let old = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:\n";
         let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
         assert_eq!(released(old).as_deref(), Some("535.104.05"));
@@ -284,14 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_uuid_reads_as_the_systems_tools_print_it() {
+    fn uuid_is_written_as_nvidia_smi_does() {
         let bytes = std::array::from_fn(|place| place as std::ffi::c_char);
         assert_eq!(named(&bytes), "GPU-00010203-0405-0607-0809-0a0b0c0d0e0f");
     }
 
     /// Whatever this machine has, probing does not panic, and names what is missing.
     #[test]
-    fn asking_never_panics() {
+    fn probing_never_panics() {
         let found = thorough();
         assert_eq!(found.verdict().is_ok(), support().verdict().is_ok());
         if let Err(trouble) = found.verdict() {
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_panics_is_broken() {
+    fn library_that_panics_is_broken() {
         let found: Detected<()> = asked(true, || panic!("Missing symbol x: y\nand more"));
         assert_eq!(found, Detected::Broken("Missing symbol x: y".to_owned()));
         assert_eq!(asked(false, || Ok(())), Detected::Absent);

@@ -560,7 +560,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn where_all_is_well_the_first_device_is_used_though_another_process_has_it() {
+    fn first_device_is_used_though_another_process_holds_it() {
         let mut support = well();
         assert_eq!(support.verdict().unwrap().number, 0);
         gpu(&mut support).holder = Some(GpuHolder {
@@ -579,7 +579,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn architectures_are_called_as_the_compiler_calls_them() {
+    fn architectures_have_the_names_of_the_compiler() {
         let of = |capability| {
             let mut support = well();
             gpu(&mut support).capability = capability;
@@ -592,7 +592,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn an_unusable_gpu_that_was_asked_for_is_an_error_of_the_environment() {
+    fn requested_gpu_that_is_unusable_is_an_environment_error() {
         let error = Unsupported::NoDriver.into_error();
         assert_eq!(error.kind().exit_code(), 3);
         assert!(error.hint_text().unwrap().ends_with("or use `--device cpu`"));

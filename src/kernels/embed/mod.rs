@@ -77,14 +77,14 @@ mod tests {
     }
 
     #[test]
-    fn a_token_outside_the_table_is_an_error() {
+    fn token_outside_the_table_is_an_error() {
         let backend = Fused::default();
         let table = weight::<_, (Const<9>, Const<2>)>(&backend, 1.0, 1).unwrap();
         assert!(backend.embed(&table, &[3, 9].into()).is_err());
     }
 
     #[test]
-    fn the_reference_looks_rows_up() {
+    fn reference_looks_rows_up() {
         let backend = exact();
         let table = backend
             .param::<(Const<3>, Const<2>)>(&[1., 2., 3., 4., 5., 6.])

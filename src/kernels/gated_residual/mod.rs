@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_mask_is_that_of_the_contract() {
+    fn dropout_mask_is_that_of_the_contract() {
         let dropout = dropout(0.3);
         let factors = dropout_factors(&dropout, 9, TokenRows::all(2), 4, 71);
         for row in 0..4 {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_drops_by_the_global_row() {
+    fn reference_drops_by_the_global_row() {
         let backend = exact();
         let dropout = Dropout {
             rate: 0.5,

@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_outside_is_an_error() {
+    fn row_outside_is_an_error() {
         let backend = Fused::default();
         let table = table::<_, 3>(&backend, 1.0, 1).unwrap();
         let x = look_up(&backend, &table, 5).unwrap();
@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_picks_rows() {
+    fn reference_picks_rows() {
         let backend = exact();
         let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
         let y = backend.gather(&x, &[1, 1, 0]).unwrap();

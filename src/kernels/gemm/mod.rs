@@ -190,7 +190,7 @@ mod tests {
 
     /// A CPU has no instructions that round to tf32.
     #[test]
-    fn in_tf32_a_cpu_computes_as_in_f32_and_in_bf16_it_does_not() {
+    fn tf32_on_a_cpu_is_f32_and_bf16_is_not() {
         let (a, b) = (noise(5 * 7, 1), noise(7 * 3, 2));
         let product = |precision| {
             let mut c = vec![0.0; 5 * 3];
@@ -238,7 +238,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(24))]
         #[test]
-        fn the_bits_are_those_of_the_definition(
+        fn bits_are_those_of_the_definition(
             m in 1usize..70, n in 1usize..90, k in 1usize..50, at: bool, bt: bool, kind in 0u8..3
         ) {
             check(m, n, k, at, bt, kind);
@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_blocks_and_edges_do_not_show() {
+    fn depth_blocks_and_edges_do_not_change_bits() {
         for (m, n, k) in [
             (1, 1, 1),
             (13, 33, 600),
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_do_not_show() {
+    fn threads_do_not_change_bits() {
         let (a, b) = (noise(300 * 70, 1), noise(70 * 130, 2));
         let run = move || {
             let mut c = vec![0.0; 300 * 130];
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn nan_and_infinity_come_through() {
+    fn nan_and_infinity_propagate() {
         let mut a = noise(20 * 30, 1);
         a[5 * 30 + 7] = f32::NAN;
         let b = noise(30 * 40, 2);

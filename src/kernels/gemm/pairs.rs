@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_blocks_and_edges_do_not_show() {
+    fn depth_blocks_and_edges_do_not_change_bits() {
         for (m, n, k) in [
             (1, 1, 1),
             (13, 33, 1201),

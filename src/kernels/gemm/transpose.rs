@@ -126,7 +126,7 @@ mod tests {
     use crate::kernels::testing::noise;
 
     #[test]
-    fn every_element_finds_its_place() {
+    fn elements_are_transposed_to_their_places() {
         for (rows, columns) in [(32, 48), (32, 50), (20, 33), (32, 15)] {
             let data = noise(rows * 60, 1);
             let mut out = vec![[f32::NAN; 32]; columns];

@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_agrees_with_the_composite() {
+    fn linear_part_agrees_with_the_composite() {
         compare(&Parts, 5e-6); // sums of up to 50 products, in f32
         let backend = Fused::default();
         let w = weight::<_, (Const<70>, Const<45>)>(&backend, 0.3, 2).unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_multiplies_and_adds_the_bias() {
+    fn reference_multiplies_and_adds_the_bias() {
         let backend = exact();
         let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
         // w = [[1, 0], [0, −1], [2, 1]], b = [0, 10, −1]: [5, 6] → [5, −6 + 10, 16 − 1].

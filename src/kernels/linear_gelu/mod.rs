@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_takes_the_gelu_of_the_linear_layer() {
+    fn reference_takes_the_gelu_of_the_linear_layer() {
         let backend = exact();
         let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
         // w = [[1, 0], [0, −1], [2, 1]]: x · wᵀ = [[5, −6, 16], [1, −2, 4]].

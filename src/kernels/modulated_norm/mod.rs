@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_normalizes_then_scales_and_shifts_by_the_rows_modulation() {
+    fn reference_normalizes_then_scales_and_shifts_by_the_rows_modulation() {
         let backend = exact();
         let x = backend
             .input((4, Const::<2>), &[1., 3., -2., 2., 0., 10., 7., 7.])

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_absorbing_divergence_agrees_with_the_composite() {
+    fn absorbing_divergence_agrees_with_the_composite() {
         for case in cases(Loss::AbsorbingKl) {
             // As above; ln(1 + bμ) has as many digits as μ, the exponential of a difference of size 10.
             compare(&case, 1e-5);
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_score_entropy_agrees_with_the_composite() {
+    fn score_entropy_agrees_with_the_composite() {
         for case in cases(Loss::ScoreEntropy) {
             // As above; exp(lse − k) amplifies the rounding of a difference of size 10.
             compare(&case, 1e-5);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_absorbing_divergence_is_that_of_the_posteriors() {
+    fn absorbing_divergence_is_that_of_the_posteriors() {
         let logits = [0.5_f32, -1.0, 2.0, 0.25, -0.75];
         let (mask, target) = (3, 1);
         for (alpha_s, alpha_t) in [(0.9, 0.8), (0.30, 0.29), (0.01, 0.001), (0.5, 0.0)] {
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_score_entropy_is_zero_at_the_true_scores_and_the_cross_entropy_times_r_above_them() {
+    fn score_entropy_is_zero_at_true_scores_and_r_cross_entropy_above() {
         let sigma: f64 = 0.7;
         let r = 1.0 / sigma.exp_m1();
         let support = VocabSupport::without_mask(4, 5);
@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_masked_is_a_loss_of_zero() {
+    fn loss_without_masked_positions_is_zero() {
         let backend = Fused::default();
         let h = backend.input((0, Const::<4>), &[]).unwrap();
         let w = weight::<_, (Const<9>, Const<4>)>(&backend, 1.0, 1).unwrap();
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_position_can_be_asked_is_an_error() {
+    fn readouts_with_invalid_targets_constants_or_support_are_errors() {
         let support = VocabSupport::without_mask(2, 7);
         let right = ReadoutRequest::cross_entropy(support, &[1], &[1.0]);
         assert!(right.check(1, 9).is_ok());

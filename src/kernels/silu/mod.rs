@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_is_x_times_its_sigmoid() {
+    fn reference_is_x_times_its_sigmoid() {
         let backend = exact();
         let x = backend.input((2, Const::<2>), &[5., 6., 1., 2.]).unwrap();
         let y = backend.silu(&x).unwrap();
