@@ -48,7 +48,7 @@ pub struct Device {
     context: sys::CUcontext,
     stream: sys::CUstream,
     products: Products,
-    kernels: RefCell<HashMap<Sort, Kernel>>,
+    kernels: RefCell<HashMap<KernelKey, Kernel>>,
     /// Modules by the identity of what they were compiled from.
     modules: RefCell<HashMap<String, sys::CUmodule>>,
     /// Commands that came to be kept, the last used ones at the end; captured when they come for the second time.
@@ -117,13 +117,13 @@ struct Kernel(sys::CUfunction);
 
 /// What a kernel is compiled from: names of operation and kernel, what it is compiled for.
 #[derive(PartialEq, Eq, Hash)]
-struct Sort {
+struct KernelKey {
     names: [&'static str; 2],
     element: DType,
     constants: Vec<(&'static str, u64)>,
 }
 
-impl Sort {
+impl KernelKey {
     fn of(launch: &Launch) -> Self {
         let bits = |value: &Value| match value {
             Value::Whole(number) => *number as u64,
@@ -260,8 +260,8 @@ impl Device {
 
     /// A kernel, compiled and loaded unless it was before.
     fn kernel(&self, launch: &Launch) -> Result<Kernel> {
-        let sort = Sort::of(launch);
-        if let Some(kernel) = self.kernels.borrow().get(&sort) {
+        let key = KernelKey::of(launch);
+        if let Some(kernel) = self.kernels.borrow().get(&key) {
             return Ok(*kernel);
         }
         let options = compiler::options(launch.element, &launch.constants).join(" ");
@@ -310,7 +310,7 @@ impl Device {
                 failed(what, error)
             })?;
         }
-        self.kernels.borrow_mut().insert(sort, kernel);
+        self.kernels.borrow_mut().insert(key, kernel);
         Ok(kernel)
     }
 

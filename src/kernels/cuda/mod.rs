@@ -60,10 +60,10 @@ pub struct Cuda {
     pub(super) losses: Cell<Option<Address>>,
 }
 
-type Step = Box<dyn FnOnce(&Cuda, &mut Gradients) -> Result<()>>;
+type BackwardStep = Box<dyn FnOnce(&Cuda, &mut Gradients) -> Result<()>>;
 
 pub(super) struct Recording {
-    tape: Vec<Step>,
+    tape: Vec<BackwardStep>,
     pub(super) gradients: Gradients,
 }
 

@@ -29,12 +29,12 @@ pub struct Products {
     library: sys::cublasLtHandle_t,
     workspace: Address,
     /// How to multiply, by kind of product; nothing where the library does not know.
-    plans: RefCell<HashMap<Sort, Option<sys::cublasLtMatmulAlgo_t>>>,
+    plans: RefCell<HashMap<AlgorithmKey, Option<sys::cublasLtMatmulAlgo_t>>>,
 }
 
 /// What an algorithm is chosen for.
 #[derive(PartialEq, Eq, Hash)]
-struct Sort {
+struct AlgorithmKey {
     sizes: [usize; 3],
     factors: [(DType, bool); 2],
     element: DType,
@@ -111,7 +111,7 @@ impl Products {
         product: &Product,
         description: &Description,
     ) -> Result<Option<sys::cublasLtMatmulAlgo_t>, CublasError> {
-        let sort = Sort {
+        let key = AlgorithmKey {
             sizes: product.sizes,
             factors: [&product.a, &product.b].map(|operand| (operand.element, operand.transposed)),
             element: product.element,
@@ -120,12 +120,12 @@ impl Products {
             ending: ending(product.epilogue) as u32,
             alignments: [product.b.at, product.a.at, product.c].map(alignment),
         };
-        if let Some(known) = self.plans.borrow().get(&sort) {
+        if let Some(known) = self.plans.borrow().get(&key) {
             return Ok(*known);
         }
         let preference = lt::create_matmul_pref()?;
         let [b, a, c] = description.layouts;
-        let [of_b, of_a, of_c] = sort.alignments;
+        let [of_b, of_a, of_c] = key.alignments;
         let alignments = [
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, of_b),
             (Preference::CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, of_a),
@@ -162,7 +162,7 @@ impl Products {
             // No answer: the next time may get one.
             Err(other) => return Err(other),
         };
-        self.plans.borrow_mut().insert(sort, found);
+        self.plans.borrow_mut().insert(key, found);
         Ok(found)
     }
 }

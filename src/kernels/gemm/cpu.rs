@@ -346,7 +346,7 @@ fn block(start: Start, a: View, panels: Panels, c: &mut Tile) {
 }
 
 fn dispatch<const BY: u8>(start: Start, a: View, panels: Panels, copy: &mut [f32], c: &mut Tile) {
-    Arch::new().dispatch(Block::<BY> {
+    Arch::new().dispatch(PackedProduct::<BY> {
         start,
         a,
         panels,
@@ -392,7 +392,7 @@ const BY_PANELS: u8 = 1;
 const BY_COLUMNS: u8 = 2;
 
 /// A product whose A is copied to where register tiles read it, or is read where it is if there is no memory for a copy.
-struct Block<'a, 'c, 't, const BY: u8> {
+struct PackedProduct<'a, 'c, 't, const BY: u8> {
     start: Start<'a>,
     a: View<'a>,
     panels: Panels<'a>,
@@ -400,7 +400,7 @@ struct Block<'a, 'c, 't, const BY: u8> {
     c: &'c mut Tile<'t>,
 }
 
-impl<const BY: u8> WithSimd for Block<'_, '_, '_, BY> {
+impl<const BY: u8> WithSimd for PackedProduct<'_, '_, '_, BY> {
     type Output = ();
 
     #[inline(always)]
@@ -414,7 +414,7 @@ impl<const BY: u8> WithSimd for Block<'_, '_, '_, BY> {
     }
 }
 
-impl<const BY: u8> Block<'_, '_, '_, BY> {
+impl<const BY: u8> PackedProduct<'_, '_, '_, BY> {
     #[inline(always)]
     fn run<S: Simd, const M: usize, const N: usize>(self, simd: S) {
         let Self {
