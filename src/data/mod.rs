@@ -358,6 +358,21 @@ fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     serde_json::from_slice(&text).wrap(Kind::Input, || format!("read `{}`", path.display()))
 }
 
+/// Reads a file of JSON lines, in order.
+///
+/// # Errors
+/// The file is absent, or a line of it is damaged.
+pub fn read_json_lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let text = std::fs::read_to_string(path).context(|| format!("read `{}`", path.display()))?;
+    let lines = text.lines().enumerate();
+    let read = |(index, line)| {
+        serde_json::from_str(line).wrap(Kind::Environment, || {
+            format!("read `{}`: line {}", path.display(), index + 1)
+        })
+    };
+    lines.map(read).collect()
+}
+
 /// Writes pretty JSON with a newline at the end.
 ///
 /// # Errors

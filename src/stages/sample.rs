@@ -6,13 +6,13 @@
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::data::tokenizer::Tokenizer;
-use crate::data::{SourceInfo, SpecialIds, write_json};
+use crate::data::{SourceInfo, SpecialIds, read_json_lines, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
 use crate::manifest::{Sample, Sampler, Stage, Weights};
@@ -50,6 +50,14 @@ pub struct Line {
     /// How many of them the grammar accepts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepted: Option<u64>,
+}
+
+/// Reads the samples of a sample artifact.
+///
+/// # Errors
+/// The file is absent or damaged.
+pub fn read_samples(artifact: &Path) -> Result<Vec<Line>> {
+    read_json_lines(&artifact.join(SAMPLES))
 }
 
 /// `sample.json`: the counts.

@@ -12,14 +12,19 @@
 //! Its content is a function of the run alone: no times, no speeds.
 
 use std::collections::VecDeque;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::data::Unit;
+use crate::data::{Unit, read_json_lines};
 use crate::diffusion::Quantity;
+use crate::error::Result;
 use crate::manifest::Estimator;
 use crate::plural::counted;
 
+/// File name of the metrics: in an artifact, and in a checkpoint.
+pub const METRICS: &str = "metrics.jsonl";
 /// Every step has a line of its own up to here; after it every [`LINE_EVERY`]th. A rule that does not depend on the
 /// length of the run, so that a longer run's metrics begin with a shorter one's.
 const LINE_FOR_EACH_UNTIL: u64 = 100;
@@ -128,6 +133,35 @@ pub struct ValidationLine {
     pub step: u64,
     /// What was found.
     pub validation: Validation,
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "Value")]
+pub enum MetricsLine {
+    /// About steps.
+    Step(StepLine),
+    /// About a validation.
+    Validation(ValidationLine),
+}
+
+impl TryFrom<Value> for MetricsLine {
+    type Error = serde_json::Error;
+
+    fn try_from(line: Value) -> serde_json::Result<Self> {
+        if line.get("validation").is_some() {
+            return serde_json::from_value(line).map(Self::Validation);
+        }
+        serde_json::from_value(line).map(Self::Step)
+    }
+}
+
+/// Reads the metrics of a train artifact.
+///
+/// # Errors
+/// The file is absent or damaged.
+pub fn read_metrics(artifact: &Path) -> Result<Vec<MetricsLine>> {
+    read_json_lines(&artifact.join(METRICS))
 }
 
 /// When a run validates, and on how many rows.
@@ -293,6 +327,32 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn metrics_lines_are_read_by_their_kind() {
+        let line = |text: &str| serde_json::from_str::<MetricsLine>(text);
+        let mut log = Log::default();
+        log.step(1, 0.5, 2.0, 1.0);
+        let step = line(log.text.trim_end()).unwrap();
+        assert!(matches!(
+            step,
+            MetricsLine::Step(StepLine {
+                step: 1,
+                steps: Some(1),
+                ..
+            })
+        ));
+        let mut log = Log::default();
+        log.validation(4, Validation::default());
+        let validation = line(log.text.trim_end()).unwrap();
+        assert!(matches!(
+            validation,
+            MetricsLine::Validation(ValidationLine { step: 4, .. })
+        ));
+        let error = line(r#"{ "step": 4, "validation": { "nats": 1.0 } }"#).unwrap_err();
+        assert!(error.to_string().contains("nats_per_token"), "{error}");
+        assert!(line(r#"{ "step": 4 }"#).is_err());
+    }
 
     #[test]
     fn metrics_lines_thin_out_and_average_the_steps_between() {

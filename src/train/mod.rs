@@ -26,7 +26,9 @@ mod trainer;
 pub use checkpoint::{CheckpointManager, History, Restored, TrainState};
 pub use config::{TrainConfig, workload};
 pub use learning_rate::{ema_decay, learning_rate};
-pub use metrics::{Log, Otherwise, StepLine, Validation, ValidationLine, Watch};
+pub use metrics::{
+    Log, METRICS, MetricsLine, Otherwise, StepLine, Validation, ValidationLine, Watch, read_metrics,
+};
 pub use trainer::{AllReduce, Hooks, StepBench, TrainProgress, Trained, Trainer};
 
 pub use crate::kernels::adamw::{AdamW, Moments, Update};

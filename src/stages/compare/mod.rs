@@ -34,8 +34,7 @@ use crate::evaluate::{Interval, Quantity};
 use crate::manifest::{BoundEnds, Compare, Estimator, Metric, Point, Seed};
 use crate::plural::counted;
 use crate::store::{Digest, ExternalFile};
-use crate::train::ValidationLine;
-use crate::train::checkpoint::METRICS;
+use crate::train::{METRICS, ValidationLine};
 
 mod columns;
 mod metric;

@@ -12,7 +12,7 @@ use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
 use crate::model::{Arena, Learner, checkpoint};
 use crate::store::checkpoints::sync_folder;
-use crate::train::{Log, Watch};
+use crate::train::{Log, METRICS, Watch};
 
 /// Weights of the last step.
 pub const RAW: &str = "raw.safetensors";
@@ -20,8 +20,6 @@ pub const RAW: &str = "raw.safetensors";
 pub const EMA: &str = "ema.safetensors";
 /// The optimizer's moments.
 pub const OPTIMIZER: &str = "optimizer.safetensors";
-/// Metrics, JSON lines.
-pub const METRICS: &str = "metrics.jsonl";
 /// The rest of the state.
 pub const STATE: &str = "state.json";
 

@@ -1,0 +1,183 @@
+//! What sections of the report are made of: figures, settings, tables, provenance.
+
+use std::fmt::Write as _;
+
+use serde_json::Value;
+
+use super::chart::escape;
+use super::stage::Stage;
+use crate::plural::counted;
+use crate::store::Record;
+
+/// The stage's key figures as a row of cards.
+pub(super) fn figures(figures: &[(String, String)]) -> String {
+    let mut out = String::from("<dl class=\"figures\">");
+    for (name, value) in figures {
+        let _ = write!(
+            out,
+            "<div><dt>{}</dt><dd>{}</dd></div>",
+            escape(name),
+            escape(value)
+        );
+    }
+    out.push_str("</dl>\n");
+    out
+}
+
+/// A stage's settings and inputs, from its record: overrides of the command line are in it.
+pub(super) fn settings(record: &Record) -> String {
+    let made = &record.provenance;
+    let mut rows = stated(&made.config, record.key.seed);
+    for file in &made.files {
+        rows.push((
+            "read".to_owned(),
+            format!("{} ({})", file.path, file.digest.short()),
+        ));
+    }
+    rows.push(("key".to_owned(), record.key.digest().to_string()));
+    let mut out = String::from("<details class=\"settings\"><summary>settings</summary><table><tbody>");
+    for (name, value) in rows {
+        let _ = write!(
+            out,
+            "<tr><th>{}</th><td>{}</td></tr>",
+            escape(&name),
+            escape(&value)
+        );
+    }
+    out.push_str("</tbody></table></details>\n");
+    out
+}
+
+/// The settings with the seed that the stage drew by. A stage that states its seed has it among its settings; one that draws
+/// by the pipeline's has it in its key alone.
+fn stated(config: &Value, seed: Option<u64>) -> Vec<(String, String)> {
+    let mut rows = leaves(config);
+    if let Some(seed) = seed {
+        rows.retain(|(name, _)| name != "seed");
+        rows.push(("seed".to_owned(), seed.to_string()));
+    }
+    rows
+}
+
+/// The leaves of a JSON value, with their paths.
+#[must_use]
+pub fn leaves(value: &Value) -> Vec<(String, String)> {
+    fn walk(path: &str, value: &Value, rows: &mut Vec<(String, String)>) {
+        match value {
+            Value::Object(fields) => {
+                for (name, value) in fields {
+                    let below = if path.is_empty() {
+                        name.clone()
+                    } else {
+                        format!("{path}.{name}")
+                    };
+                    walk(&below, value, rows);
+                }
+            }
+            Value::String(text) => rows.push((path.to_owned(), text.clone())),
+            other => rows.push((path.to_owned(), other.to_string())),
+        }
+    }
+    let mut rows = Vec::new();
+    walk("", value, &mut rows);
+    rows
+}
+
+/// A table from its cells, the heading first.
+pub(super) fn table(out: &mut String, rows: &[Vec<String>]) {
+    out.push_str("<div class=\"scroll\"><table>");
+    for (index, row) in rows.iter().enumerate() {
+        let tag = if index == 0 { "th" } else { "td" };
+        out.push_str("<tr>");
+        for cell in row {
+            let _ = write!(out, "<{tag}>{}</{tag}>", escape(cell));
+        }
+        out.push_str("</tr>");
+    }
+    out.push_str("</table></div>\n");
+}
+
+/// Which artifacts the report is made of, and where they were made.
+pub(super) fn provenance(stages: &[Stage<'_>]) -> String {
+    let mut out = String::from(
+        "<div class=\"scroll\"><table><thead><tr><th>stage</th><th>artifact</th><th>started</th><th>took</th>\
+         <th>peak memory</th><th>where</th><th>mdlm</th></tr></thead><tbody>",
+    );
+    for stage in stages {
+        let Some((record, _)) = &stage.done else {
+            let _ = write!(
+                out,
+                "<tr><td>{}</td><td colspan=\"6\">not run</td></tr>",
+                escape(stage.name)
+            );
+            continue;
+        };
+        let p = &record.provenance;
+        let memory = p
+            .peak_memory_bytes
+            .map_or_else(String::new, |b| format!("{:.2} GB", b as f64 / 1e9));
+        let place = format!(
+            "{}, {}, {}",
+            p.device,
+            counted(p.threads, "thread"),
+            p.machine.processor.as_deref().unwrap_or(&p.machine.system)
+        );
+        let digest = record.artifact.to_string();
+        let _ = write!(
+            out,
+            "<tr><td>{}</td><td><code title=\"{digest}\">{}</code></td><td>{}</td><td>{}</td><td>{memory}</td>\
+             <td>{}</td><td>{}</td></tr>",
+            escape(stage.name),
+            digest.get(..12).unwrap_or(&digest),
+            escape(&p.started),
+            seconds(p.seconds),
+            escape(&place),
+            escape(&p.version),
+        );
+    }
+    out.push_str("</tbody></table></div>\n");
+    out
+}
+
+/// A duration as a person says it.
+pub(super) fn seconds(seconds: f64) -> String {
+    if seconds < 9.95 {
+        return format!("{seconds:.1} s");
+    }
+    let whole = seconds.round() as u64;
+    match whole {
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {:02} s", whole / 60, whole % 60),
+        _ => format!("{} h {:02} min", whole / 3600, whole % 3600 / 60),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_show_the_seed_once() {
+        let seeds = |config: &Value, seed| -> Vec<String> {
+            let rows = stated(config, seed).into_iter();
+            rows.filter(|(name, _)| name == "seed")
+                .map(|(_, value)| value)
+                .collect()
+        };
+        assert_eq!(
+            seeds(&serde_json::json!({ "steps": 5, "seed": 7 }), Some(7)),
+            ["7"]
+        );
+        assert_eq!(seeds(&serde_json::json!({ "steps": 5 }), Some(7)), ["7"]);
+        assert_eq!(seeds(&serde_json::json!({ "seed": null }), Some(7)), ["7"]);
+        assert!(seeds(&serde_json::json!({ "steps": 5 }), None).is_empty());
+    }
+
+    #[test]
+    fn durations_read_as_a_person_says_them() {
+        assert_eq!(seconds(0.04), "0.0 s");
+        assert_eq!(seconds(59.7), "1 min 00 s");
+        assert_eq!(seconds(12.2), "12 s");
+        assert_eq!(seconds(3_725.0), "1 h 02 min");
+    }
+}

@@ -1,0 +1,86 @@
+//! A comparison: its table, and what is said about it.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::error::Result;
+use crate::report::chart::escape;
+use crate::report::parts::table;
+use crate::stages::compare::{Block, Comparison, blocks};
+
+/// The table of a comparison in a folder.
+///
+/// # Errors
+/// The comparison cannot be read.
+pub(super) fn section(folder: &Path) -> Result<String> {
+    let mut out = String::new();
+    for block in blocks(&Comparison::open(folder)?) {
+        match block {
+            // The section has its own.
+            Block::Heading(_) => {}
+            Block::Paragraph(text) => {
+                let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&text));
+            }
+            Block::Table(rows) => table(&mut out, &rows),
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_comparison_of_objectives_has_signs_and_says_what_they_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
+            { "name": "causal", "point": { "objective": "ar" },
+              "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 },
+                           "perplexity": { "value": 4.0, "low": 3.0, "high": 5.0 } },
+              "objective": "ar", "quantity": "exact", "unit": "per token of text", "scored": true },
+            { "name": "masked", "point": { "objective": "mdlm" },
+              "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 },
+                           "perplexity": { "value": 3.0, "low": 2.0, "high": 4.0 } },
+              "unit": "per token of text" }
+        ] }"#;
+        fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
+        let table = section(folder.path()).unwrap();
+        for expected in [
+            "<tr><th>stage</th><th>objective</th><th>bits_per_byte</th><th>perplexity</th></tr>",
+            "<tr><td>causal</td><td>ar</td><td>1.0000 ± 0.2500</td><td>4.000 (3.000–5.000)</td></tr>",
+            "<tr><td>masked</td><td>mdlm</td><td>≤ 2.0000 ± 0.2500</td><td>≤ 3.000 (2.000–4.000)</td></tr>",
+            "so that the difference is an upper bound on that of the likelihoods.</p>",
+            "<p class=\"more\">Note: ≤ marks an upper bound; 1 of 2 rows is exact, without a sign.</p>",
+            "per token of text in 1 row, per scored token of text in 1; the two are not comparable",
+        ] {
+            assert!(table.contains(expected), "{expected} is not in {table}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_is_a_table() {
+        let folder = tempfile::tempdir().unwrap();
+        let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
+            { "point": { "note": "a|<b" }, "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 } },
+              "model": "MODEL" },
+            { "point": { "note": "c" }, "metrics": { "bits_per_byte": { "value": 2.0, "low": 1.75, "high": 2.25 } },
+              "model": "MODEL" }
+        ] }"#;
+        let rows = rows.replace("MODEL", &crate::store::Digest::of(b"model").to_string());
+        fs::write(folder.path().join(crate::stages::compare::TABLE), rows).unwrap();
+        let table = section(folder.path()).unwrap();
+        assert!(
+            table.contains(
+                "<tr><th>note</th><th>bits_per_byte</th></tr><tr><td>a|&lt;b</td><td>1.0000 ± 0.2500</td></tr>"
+            ),
+            "{table}"
+        );
+        assert!(
+            table.contains("Best by bits_per_byte: note a|&lt;b, clearly different from all others"),
+            "{table}"
+        );
+    }
+}

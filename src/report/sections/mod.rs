@@ -1,0 +1,24 @@
+//! What the report shows of a stage beside its figures and settings: a file for each kind that has more to show.
+
+mod compare;
+mod sample;
+mod train;
+
+use std::path::Path;
+
+use super::stage::Stage;
+use crate::error::Result;
+use crate::manifest::StageKind;
+
+/// The section of a stage whose artifact is in a folder; empty for a kind whose figures say all.
+///
+/// # Errors
+/// A file of the artifact cannot be read or is not what its stage writes.
+pub(super) fn section(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
+    match stage.kind {
+        StageKind::Train => train::section(stage, stages, folder),
+        StageKind::Sample => sample::section(folder),
+        StageKind::Compare => compare::section(folder),
+        StageKind::Source | StageKind::Tokenize | StageKind::Pack | StageKind::Evaluate => Ok(String::new()),
+    }
+}
