@@ -45,6 +45,7 @@ pub mod corpora;
 pub mod detokenize;
 mod elsewhere;
 pub mod fault;
+pub mod field_table;
 pub mod fit;
 pub mod instance;
 pub mod json;

@@ -198,7 +198,25 @@ fn schema_is_printed_and_its_copies_are_checked() {
     schemas/pipeline.schema.json is up to date
     ");
 
+    let printed = mdlm().args(["schema", "--markdown"]).output().unwrap();
+    let committed = fs::read_to_string(root().join("schemas/README.md")).unwrap();
+    assert!(String::from_utf8(printed.stdout).unwrap() == committed.replace("\r\n", "\n"));
+    let check = ["schema", "--markdown", "--check"];
+    insta::assert_snapshot!(transcript(mdlm().current_dir(root()).args(check)), @r"
+    exit 0
+    --- stdout
+    --- stderr
+    schemas/README.md is up to date
+    ");
+
     let folder = tempfile::tempdir().unwrap();
+    insta::assert_snapshot!(transcript(mdlm().current_dir(&folder).args(check)), @r"
+    exit 2
+    --- stdout
+    --- stderr
+    error: failed to check the schema: read `schemas/README.md`: No such file or directory (os error 2)
+    hint: write it: mdlm schema --markdown > schemas/README.md
+    ");
     fs::write(folder.path().join("old.json"), "{}\n").unwrap();
     insta::assert_snapshot!(
         transcript(mdlm().current_dir(&folder).args(["schema", "--check", "old.json"])),

@@ -1,9 +1,10 @@
-//! `mdlm schema`: the JSON Schema of manifests.
+//! `mdlm schema`: the JSON Schema of manifests, and their fields as tables.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Context, Error, Result};
+use crate::manifest::field_table::{REGENERATE_TABLE, TABLE_PATH, field_table};
 use crate::manifest::schema::{REGENERATE, SCHEMA_PATH, schema_text};
 
 /// What `mdlm schema --help` says first.
@@ -15,26 +16,37 @@ pub const LONG_ABOUT: &str = "\
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Fail when a copy is stale instead of printing
-    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = SCHEMA_PATH)]
-    pub check: Option<PathBuf>,
+    ///
+    /// FILE is `schemas/pipeline.schema.json` unless stated, with --markdown `schemas/README.md`.
+    #[arg(long, value_name = "FILE", num_args = 0..=1)]
+    pub check: Option<Option<PathBuf>>,
+    /// Print all fields as tables in Markdown instead
+    #[arg(long)]
+    pub markdown: bool,
 }
 
-/// Prints the schema to standard output, or compares a copy with it.
+/// Prints the schema or its tables to standard output, or compares a copy with them.
 ///
 /// # Errors
 /// The copy is stale or cannot be read; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
+    let (text, usual, regenerate) = if args.markdown {
+        (field_table(), TABLE_PATH, REGENERATE_TABLE)
+    } else {
+        (schema_text(), SCHEMA_PATH, REGENERATE)
+    };
     let Some(path) = &args.check else {
-        terminal.output(&schema_text())?;
+        terminal.output(&text)?;
         return Ok(0);
     };
+    let path = path.as_deref().unwrap_or(Path::new(usual));
     let name = path.display();
-    let regenerate = REGENERATE.replace(SCHEMA_PATH, &name.to_string());
+    let regenerate = regenerate.replace(usual, &name.to_string());
     let copy = std::fs::read_to_string(path)
         .context(|| format!("read `{name}`"))
         .map_err(|error| error.hint(format!("write it: {regenerate}")))?;
     // A checkout may have other line ends.
-    if copy.replace("\r\n", "\n") != schema_text() {
+    if copy.replace("\r\n", "\n") != text {
         return Err(Error::input(format!(
             "`{name}` is stale: it differs from the schema of this mdlm"
         ))
