@@ -59,3 +59,7 @@ pub mod shapes;
 pub mod stages;
 pub mod store;
 pub mod train;
+
+#[cfg(test)]
+#[path = "../tests/it/require.rs"]
+mod require;

@@ -11,6 +11,8 @@
 
 #[path = "cuda_stub/mod.rs"]
 mod cuda_stub;
+#[path = "it/require.rs"]
+mod require;
 #[path = "../src/diffusion/objective/settings.rs"]
 mod settings;
 #[path = "../src/model/tests/text.rs"]
@@ -36,6 +38,7 @@ use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{
     CheckpointManager, Checkpoints, History, Hooks, TrainConfig, TrainProgress, Trainer, Validation,
 };
+use require::require;
 use text::Text;
 
 /// How a network computes on the device.
@@ -67,17 +70,9 @@ impl Mode {
 
 const MODES: [Mode; 3] = [Mode::F32, Mode::Tf32, Mode::Bf16];
 
-/// The first device; nothing, with a message, where there is none. `MDLM_TEST_GPU` says that there is one: a driver or a
-/// library that is missing then is no reason to skip.
+/// The first device.
 fn gpu() -> Option<Gpu> {
-    match Gpu::open(0) {
-        Ok(gpu) => Some(gpu),
-        Err(error) => {
-            assert!(std::env::var_os("MDLM_TEST_GPU").is_none(), "{error}");
-            println!("skipped: {error}");
-            None
-        }
-    }
+    require("gpu", Gpu::open(0))
 }
 
 /// The backend on the first device.
@@ -99,14 +94,22 @@ fn is_cuda_stub() -> bool {
 /// The tests of this file on the CUDA stub, in a process of their own: libraries are looked for once.
 #[test]
 fn suite_passes_on_the_cuda_stub() {
-    if is_cuda_stub() || std::env::var_os("MDLM_TEST_GPU").is_some() || Gpu::open(0).is_ok() {
+    let has_none = Gpu::open(0).is_err().then_some(());
+    if require(
+        "no-gpu",
+        has_none.ok_or("there is a GPU, and the suite runs on it"),
+    )
+    .is_none()
+    {
         return;
     }
     let own = std::env::current_exe().expect("this program");
     let output = std::process::Command::new(own)
         .args(["--nocapture", "--skip", "suite_passes_on_the_cuda_stub"])
+        // It takes minutes for this test's shape.
+        .args(["--skip", "memory_planned_is_the_memory_taken"])
         .envs(cuda_stub::CudaStub::build().environment())
-        .env("MDLM_TEST_GPU", "1")
+        .env("MDLM_TEST_REQUIRE", "gpu")
         .env(CUDA_STUB, "1")
         .output()
         .expect("this program runs");
@@ -673,10 +676,6 @@ fn chain_is_that_of_the_cpu(shape: &Shape, case: &Case) {
 #[test]
 fn memory_planned_is_the_memory_taken() {
     let Some(gpu) = gpu() else { return };
-    if is_cuda_stub() {
-        println!("skipped: the CUDA stub takes minutes for this shape");
-        return;
-    }
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
     let workload = Workload::default();

@@ -950,14 +950,8 @@ mod cuda {
     /// The same on a real device, where there is one.
     #[test]
     fn device_network_agrees_with_the_cpu() {
-        let device = match Device::open(0) {
-            Ok(device) => device,
-            Err(error) => {
-                // As tests/gpu.rs has it.
-                assert!(std::env::var_os("MDLM_TEST_GPU").is_none(), "{error}");
-                println!("skipped: {error}");
-                return;
-            }
+        let Some(device) = crate::require::require("gpu", Device::open(0)) else {
+            return;
         };
         println!("on {}", device.name());
         drop(device);

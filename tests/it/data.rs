@@ -1,7 +1,6 @@
 //! Text to rows: the stages `source`, `tokenize` and `pack`, run in process on small inputs.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use mdlm::data::rows::Rows;
 use mdlm::data::tokenizer::Tokenizer;
@@ -14,6 +13,8 @@ use mdlm::stages::{self, Context, Device};
 use mdlm::store::checkpoints::Checkpoints;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+
+use crate::support::kit;
 
 /// A folder for sources and artifacts; stages are run one by one, as an executor would.
 struct Project {
@@ -797,28 +798,6 @@ proptest! {
         let decoded: Vec<String> = project.tokens().iter().map(|t| tokenizer.decode(t).unwrap()).collect();
         prop_assert_eq!(decoded.iter().collect::<Vec<_>>(), kept);
     }
-}
-
-/// The folder of real text and tokenizers beside the repository, unpacked; nothing (with a message) where it is absent.
-fn kit(archive: &str) -> Option<tempfile::TempDir> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/kit")
-        .join(archive);
-    if !path.exists() {
-        println!("skipped: there is no `{}`", path.display());
-        return None;
-    }
-    let folder = tempfile::tempdir().unwrap();
-    let unpacked = Command::new("sh")
-        .arg("-c")
-        .arg("zstd -dqc --long=27 \"$1\" | tar x -C \"$2\"")
-        .args(["sh".as_ref(), path.as_os_str(), folder.path().as_os_str()])
-        .status();
-    if unpacked.is_ok_and(|status| status.success()) {
-        return Some(folder);
-    }
-    println!("skipped: `zstd` and `tar` could not unpack `{}`", path.display());
-    None
 }
 
 /// The ids of `golden/token_ids.json` were made by Hugging Face's Python tokenizers; `token_ids.py` beside it says how.

@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::require::require;
 use crate::support::{Project, mdlm};
 
 fn printed() -> Value {
@@ -88,8 +89,8 @@ fn doctor_checks_an_existing_store_and_creates_none() {
 /// A GPU that is asked for and cannot be used: exit code 3 and the way out, before the first stage.
 #[test]
 fn device_cuda_without_a_gpu_is_an_error_before_anything_runs() {
-    if printed()["verdict"]["device"] == "cuda" {
-        println!("skipped: there is a GPU");
+    let has_gpu = printed()["verdict"]["device"] == "cuda";
+    if require("no-gpu", (!has_gpu).then_some(()).ok_or("there is a GPU")).is_none() {
         return;
     }
     let project = Project::whole(200);
@@ -131,8 +132,13 @@ fn device_cuda_without_a_gpu_is_an_error_before_anything_runs() {
 /// `auto` where there is no driver: the CPU, without a word; and the record says so.
 #[test]
 fn device_auto_without_a_driver_is_the_cpu_without_a_message() {
-    if printed()["driver"]["found"] == true {
-        println!("skipped: there is a driver");
+    let has_driver = printed()["driver"]["found"] == true;
+    if require(
+        "no-driver",
+        (!has_driver).then_some(()).ok_or("there is a driver"),
+    )
+    .is_none()
+    {
         return;
     }
     let project = Project::whole(200);

@@ -1,66 +1,32 @@
-//! Token ids of published vocabularies, against the `tokenizers` library. The files are not ours to publish: the tests look
-//! for them in `../shared/kit` and say so when they are not there.
+//! Token ids of published vocabularies, against the `tokenizers` library: the files are those of the kit (`support::kit`).
 
-use std::collections::HashMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use mdlm::data::encoder::Encoders;
 use mdlm::data::tokenizer::Tokenizer;
 use mdlm::manifest::{BertFile, Gpt2Files};
 use proptest::prelude::*;
 
-/// The files of a `.tar.zst` of the kit, by the last part of their names.
-fn kit(archive: &str) -> Option<HashMap<String, Vec<u8>>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/kit")
-        .join(archive);
-    let Ok(packed) = std::fs::File::open(&path) else {
-        eprintln!("skipped: there is no `{}`", path.display());
-        return None;
-    };
-    let bytes = zstd::decode_all(packed).unwrap();
-    let mut files = HashMap::new();
-    let mut at = 0;
-    // A block of 512 bytes has the name and, in octal digits, the size (POSIX.1-1988, ustar).
-    while bytes.get(at).is_some_and(|&byte| byte != 0) {
-        let text = |range: std::ops::Range<usize>| {
-            let field = bytes[at..][range].split(|&byte| byte == 0 || byte == b' ');
-            String::from_utf8(field.into_iter().next().unwrap().to_vec()).unwrap()
-        };
-        let size = usize::from_str_radix(&text(124..136), 8).unwrap();
-        let name = text(0..100);
-        let name = name.rsplit('/').next().unwrap().to_owned();
-        files.insert(name, bytes[at + 512..][..size].to_vec());
-        at += 512 + size.next_multiple_of(512);
-    }
-    Some(files)
-}
+use crate::support::kit;
 
 /// GPT-2's and BERT's tokenizers, and WikiText; nothing without the kit.
 fn published() -> Option<(Vec<Tokenizer>, String)> {
-    let files = kit("tokenizers.tar.zst")?;
-    let mut texts = kit("wikitext.tar.zst")?;
-    let folder = tempfile::tempdir().unwrap();
-    let put = |name: &str| -> PathBuf {
-        let path = folder.path().join(name);
-        std::fs::write(&path, &files[name]).unwrap();
-        path
-    };
-    let name = |name: &str| put(name).to_str().unwrap().to_owned();
+    let (files, texts) = (kit("tokenizers.tar.zst")?, kit("wikitext.tar.zst")?);
+    let name = |name: &str| files.path().join(name).to_str().unwrap().to_owned();
     let here = Path::new("");
     let gpt2 = Gpt2Files {
-        vocabulary: name("encoder.json"),
-        merges: name("vocab.bpe"),
+        vocabulary: name("gpt2-bpe/encoder.json"),
+        merges: name("gpt2-bpe/vocab.bpe"),
     };
     let mut all = vec![Tokenizer::gpt2(&gpt2, here).unwrap()];
     for lowercase in [true, false] {
         let bert = BertFile {
-            vocabulary: name("vocab.txt"),
+            vocabulary: name("bert-base-uncased/vocab.txt"),
             lowercase,
         };
         all.push(Tokenizer::bert(&bert, here).unwrap());
     }
-    let text = String::from_utf8(texts.remove("wiki.valid.raw").unwrap()).unwrap();
+    let text = std::fs::read_to_string(texts.path().join("wikitext-2-raw/wiki.valid.raw")).unwrap();
     Some((all, text))
 }
 

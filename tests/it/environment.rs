@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use mdlm::store::Record;
 
+use crate::require::require;
 use crate::support::{Project, mdlm};
 
 /// A small separate file system; nothing where it may not be mounted.
@@ -29,8 +30,10 @@ impl Disk {
             &["-t", "tmpfs", "-o", &format!("size={kilobytes}k"), "tmpfs"],
             disk.path(),
         );
-        if !mounted {
-            eprintln!("skipped: a file system of a test may not be mounted here");
+        let found = mounted
+            .then_some(())
+            .ok_or("a file system may not be mounted here");
+        if require("mount", found).is_none() {
             // Nothing to unmount.
             std::mem::forget(disk);
             return None;
@@ -261,10 +264,10 @@ fn can_be_strangers(project: &Project) -> bool {
     set_mode(project.path(), 0o755);
     let started = stranger(project, &["--version"]).output();
     let can_start = started.is_ok_and(|output| output.status.success());
-    if !can_start {
-        eprintln!("skipped: the program cannot be started as another user here");
-    }
-    can_start
+    let found = can_start
+        .then_some(())
+        .ok_or("the program cannot be started as another user here");
+    require("other-user", found).is_some()
 }
 
 /// Lets a store be read and not written. Returns its folders.

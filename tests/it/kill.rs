@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -177,9 +177,13 @@ fn check_remote(folder: &Path, after: &str) {
 
 #[test]
 fn resume_after_kills_at_any_moment_gives_the_results_of_an_undisturbed_run() {
-    let kills = std::env::var("MDLM_TEST_KILLS").map_or(KILLS, |kills| kills.parse().expect("a number"));
+    let number = |variable: &str| std::env::var(variable).map(|text| text.parse::<u64>().expect("a number"));
+    let kills = number("MDLM_TEST_KILLS").map_or(KILLS, |kills| kills as usize);
+    let seed = number("MDLM_TEST_SEED").unwrap_or(u64::from(std::process::id()));
+    // Past the capture of output: the seed is known however the test ends.
+    writeln!(std::io::stderr(), "kills with MDLM_TEST_SEED={seed}").unwrap();
     let undisturbed = Project::artifacts(&Project::whole(60).run(&SETTING));
-    let mut dice = Dice(u64::from(std::process::id()));
+    let mut dice = Dice(seed);
     let mut hit: BTreeMap<String, usize> = BTreeMap::new();
     let (mut killed, mut whole) = (0, 0);
     let clock = Instant::now();

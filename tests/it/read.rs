@@ -5,6 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
+use crate::require::require;
 use crate::support::mdlm;
 
 /// Runs a source over a file: whether it ended well, what was said, and its records.
@@ -145,12 +146,16 @@ fn hint_commands_convert_files_that_can_then_be_read() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("FILE"), content).unwrap();
         let program = command.split(' ').find(|word| !word.contains('=')).unwrap();
-        let there = std::process::Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output();
-        if !there.is_ok_and(|there| there.status.success()) {
-            println!("skipped: there is no `{program}`, for {name}");
-            return None;
+        // The others are on every machine.
+        if matches!(program, "iconv" | "jq") {
+            let there = std::process::Command::new("sh")
+                .args(["-c", &format!("command -v {program}")])
+                .output();
+            let is_there = there.is_ok_and(|there| there.status.success());
+            let found = is_there
+                .then_some(())
+                .ok_or(format!("no such program, for {name}"));
+            require(program, found)?;
         }
         let done = std::process::Command::new("sh")
             .current_dir(folder.path())

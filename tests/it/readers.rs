@@ -8,6 +8,8 @@ use mdlm::data::rows::{Header, RowWriter};
 use mdlm::manifest::{RowFormat, Split};
 use serde_json::{Value, json};
 
+use crate::require::require;
+
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/peers/read_rows.py");
 const LENGTH: u32 = 6;
 /// More than a batch of the shards' (a row group of Parquet's) would be a slow test; several shards are not.
@@ -56,8 +58,11 @@ fn rows_are_readable_by_pyarrow_and_duckdb() {
     let has = Command::new(&python)
         .args(["-c", "import pyarrow, duckdb"])
         .output();
-    if !has.is_ok_and(|output| output.status.success()) {
-        println!("skipped: {} has no pyarrow and duckdb", python.to_string_lossy());
+    let has = has.is_ok_and(|output| output.status.success());
+    let found = has
+        .then_some(())
+        .ok_or(format!("{} lacks pyarrow or duckdb", python.to_string_lossy()));
+    if require("pyarrow", found).is_none() {
         return;
     }
     // 16 bits with a loss mask, 32 bits without.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::require::require;
 use crate::support::{Project, Started, program, send, untimed};
 
 /// A training that does not end by itself, and keeps no checkpoint unless it is asked to end.
@@ -106,12 +107,13 @@ fn signal_ends_the_wait_for_a_pipe() {
 fn resume_after_a_terminal_closes_under_the_bars() {
     use std::io::Read as _;
 
-    let has_script = Command::new("script")
-        .arg("--version")
-        .output()
-        .is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux"));
-    if !has_script {
-        println!("skipped: there is no `script` of util-linux");
+    let version = Command::new("script").arg("--version").output();
+    let has_script =
+        version.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains("util-linux"));
+    let found = has_script
+        .then_some(())
+        .ok_or("the machine lacks `script` of util-linux");
+    if require("script", found).is_none() {
         return;
     }
     let project = Project::whole(60);

@@ -10,6 +10,8 @@ use std::process::{Child, ChildStderr, Stdio};
 use assert_cmd::Command;
 use serde_json::Value;
 
+use crate::require::require;
+
 /// The program, without the caller's settings that would change what it prints.
 pub fn mdlm() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mdlm"));
@@ -94,6 +96,33 @@ fn masked(text: &str) -> String {
         lines.push(words.iter().enumerate().map(word).collect::<Vec<_>>().join(" "));
     }
     lines.join("\n")
+}
+
+/// The files of an archive of the kit, in a folder: published tokenizers and texts, which are not ours to publish.
+/// `MDLM_TEST_KIT` names the kit's folder.
+pub fn kit(archive: &str) -> Option<tempfile::TempDir> {
+    let kit = std::env::var_os("MDLM_TEST_KIT").ok_or("MDLM_TEST_KIT names no folder");
+    let path = PathBuf::from(require("kit", kit)?).join(archive);
+    let packed = fs::File::open(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let bytes = zstd::decode_all(packed).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut at = 0;
+    // A block of 512 bytes has the name, the size in octal digits, and the type (POSIX.1-1988, ustar).
+    while bytes.get(at).is_some_and(|&byte| byte != 0) {
+        let text = |range: std::ops::Range<usize>| {
+            let field = bytes[at..][range].split(|&byte| byte == 0 || byte == b' ');
+            String::from_utf8(field.into_iter().next().unwrap().to_vec()).unwrap()
+        };
+        let to = folder.path().join(text(0..100));
+        let size = usize::from_str_radix(&text(124..136), 8).unwrap();
+        // Folders are made for their files.
+        if bytes[at + 156] != b'5' {
+            fs::create_dir_all(to.parent().unwrap()).unwrap();
+            fs::write(to, &bytes[at + 512..][..size]).unwrap();
+        }
+        at += 512 + size.next_multiple_of(512);
+    }
+    Some(folder)
 }
 
 /// A project folder with a corpus and a pipeline of the stages that make data.

@@ -47,7 +47,7 @@ PYTHON
 export LD_LIBRARY_PATH="${folders:+$folders:}${LD_LIBRARY_PATH:-}"
 
 # There is a GPU: what cannot use it fails, instead of being skipped.
-export MDLM_TEST_GPU=1
+export MDLM_TEST_REQUIRE=gpu
 
 status=0
 step() { # limit in seconds, title, command…

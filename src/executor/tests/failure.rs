@@ -5,8 +5,8 @@ use super::*;
 /// A GPU that cannot be used is an error before the first stage runs; a run without networks does not look for one.
 #[test]
 fn device_that_is_missing_is_an_error_before_anything_runs() {
-    if DeviceRequest::On(Device::Cuda).check().is_ok() {
-        println!("skipped: there is a GPU");
+    let has_gpu = DeviceRequest::On(Device::Cuda).check().is_ok();
+    if crate::require::require("no-gpu", (!has_gpu).then_some(()).ok_or("there is a GPU")).is_none() {
         return;
     }
     let project = Project::new();

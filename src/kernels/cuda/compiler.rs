@@ -196,10 +196,7 @@ mod tests {
     /// meant for.
     #[test]
     fn kernels_compile_for_every_architecture() {
-        if !is_present() {
-            println!(
-                "skipped: NVRTC is not there (`pip install nvidia-cuda-nvrtc`, its folder in LD_LIBRARY_PATH)"
-            );
+        if crate::require::require("nvrtc", require()).is_none() {
             return;
         }
         let mut wanted = Vec::new();
@@ -253,8 +250,7 @@ mod tests {
 
     #[test]
     fn compiler_error_is_quoted() {
-        if !is_present() {
-            println!("skipped: NVRTC is not there");
+        if crate::require::require("nvrtc", require()).is_none() {
             return;
         }
         let broken = Kernels {
