@@ -177,7 +177,8 @@ const COMMANDS: &[(&[&str], &str)] = &[
     ),
     (
         &["doc", "docs", "man", "manual"],
-        "`--help` after a command describes it in full, as in `mdlm run --help`; see also README.md",
+        "`--help` after a command describes it in full, as in `mdlm run --help`; see also README.md and \
+         pipelines/README.md",
     ),
     (
         &["self-update", "update", "upgrade"],

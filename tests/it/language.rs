@@ -103,9 +103,11 @@ fn help() -> Vec<Text> {
 /// Markdown pages, manifests, the schema and the snapshots of what the program prints.
 fn pages() -> Vec<Text> {
     let root = root();
-    let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "schemas/pipeline.schema.json"]
+    let mut paths: Vec<PathBuf> = ["README.md", "CONTRIBUTING.md", "tests/README.md"]
         .map(|path| root.join(path))
         .to_vec();
+    paths.extend(files(&root.join("schemas"), ".json"));
+    paths.extend(files(&root.join("schemas"), ".md"));
     paths.extend(files(&root.join("data"), ".md"));
     paths.extend(files(&root.join("pipelines"), ".json"));
     paths.extend(files(&root.join("pipelines"), ".md"));

@@ -1,4 +1,4 @@
-//! `mdlm validate` for machines: GitHub's workflow commands, SARIF, and the commands of README and CI that use them.
+//! `mdlm validate` for machines: GitHub's workflow commands, SARIF, and the commands of the guide and CI that use them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -189,11 +189,11 @@ fn validate_takes_one_format_at_a_time() {
     assert!(String::from_utf8_lossy(&output.stderr).contains("cannot be used with"));
 }
 
-/// The commands that README's YAML blocks and our own workflow give to a CI or to pre-commit do their work here.
+/// The commands that the YAML blocks of pipelines/README.md and our own workflow give to a CI or to pre-commit work here.
 #[test]
 fn validate_in_ci_works_as_the_readme_recommends() {
-    let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    let snippets: String = readme
+    let guide = fs::read_to_string(root().join("pipelines/README.md")).unwrap();
+    let snippets: String = guide
         .split("```yaml\n")
         .skip(1)
         .filter_map(|block| block.split("```").next())

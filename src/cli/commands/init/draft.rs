@@ -26,8 +26,8 @@ pub(super) struct Proposal {
     pub validation: f64,
 }
 
-/// Chooses by how much text there is. On two cores `tiny` takes 12 steps a second (README, "Speed"): 1,500 steps are some
-/// minutes on older machines too.
+/// Chooses by how much text there is. On two cores `tiny` takes 12 steps a second (tests/README.md, "Speed"): 1,500 steps
+/// are some minutes on older machines too.
 pub(super) fn choose(text: &TextSurvey) -> Proposal {
     let (name, most) = if text.bytes < LITTLE_TEXT {
         ("nano", 1_000)
