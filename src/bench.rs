@@ -18,6 +18,7 @@ use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
 use crate::manifest::{Estimator, LearningRateSchedule, Objective, WarmupRates};
 use crate::model::{self, Learner, Network, Timed, footprint};
+use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
@@ -53,7 +54,7 @@ pub struct Options {
     /// Where to compute.
     pub device: Device,
     /// Precision of products.
-    pub precision: gemm::Precision,
+    pub precision: Precision,
     /// Rows of a round.
     pub batch: u32,
     /// Rows that go through the network at a time; chosen as in a pipeline by default.
@@ -508,7 +509,7 @@ mod tests {
             shape: Shape::find("nano").unwrap(),
             objective: Objective::default(),
             device: Device::Cpu,
-            precision: gemm::Precision::F32,
+            precision: Precision::F32,
             batch: 4,
             micro_batch: Some(2),
             steps: 8,

@@ -28,11 +28,11 @@ use mdlm::kernels::adamw::{AdamW, Moments, Update};
 use mdlm::kernels::cuda::Cuda;
 use mdlm::kernels::cuda::device::Device as Gpu;
 use mdlm::kernels::cuda::driver::{DType, Driver as _};
-use mdlm::kernels::gemm::Precision;
 use mdlm::kernels::{Dropout, Pattern, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::footprint::Workload;
 use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
+use mdlm::precision::Precision;
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{

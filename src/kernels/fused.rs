@@ -17,9 +17,9 @@ use dfdx::shapes::{ConstShape, Shape};
 use super::attention::cpu::Heads;
 use super::checks::check_count;
 use super::flat::{Gradients, Weight, Weights};
-use super::gemm::Precision;
 use super::{HostBackend, Operation, Tensors, TokenRows, profile, seam};
 use crate::error::{Error, Kind, Result, Wrap as _};
+use crate::precision::Precision;
 
 pub(super) type Grads = TapeGradients<f32, Cpu>;
 

@@ -6,8 +6,8 @@ use crate::error::{Error, Result};
 #[cfg(feature = "dfdx-cuda")]
 use crate::kernels::composite::Composite;
 use crate::kernels::cuda::{self, Cuda};
-use crate::kernels::gemm::Precision;
 use crate::kernels::{Fused, HostBackend, Pattern, VocabSupport};
+use crate::precision::Precision;
 use crate::shapes::{Backbone, Shape};
 
 /// A network of the shape and backbone on the device, with these weights in the flat order, its products in that precision.

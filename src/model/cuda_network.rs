@@ -18,8 +18,8 @@ use crate::kernels::categorical::{self, Draw};
 use crate::kernels::cuda::driver::DType;
 use crate::kernels::cuda::planning::Planning;
 use crate::kernels::cuda::{Cuda, Gradients, Taken, room};
-use crate::kernels::gemm::Precision;
 use crate::kernels::{Constants, Dropout, Loss, Pattern, Tensors as _, VocabSupport};
+use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::shapes::{Answered, Backbone, SHAPES, Shape};
 

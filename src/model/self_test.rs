@@ -9,8 +9,8 @@ use super::{Batch, Device, Learner, build_learner, initial};
 use crate::error::{Error, Result, guarded};
 use crate::kernels::cuda::driver::HEADER;
 use crate::kernels::cuda::gpu_lock;
-use crate::kernels::gemm::Precision;
 use crate::kernels::{Dropout, Operation, VocabSupport};
+use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::shapes::{Backbone, Shape};
 

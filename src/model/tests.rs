@@ -7,8 +7,8 @@ use super::dit::{Dit, Nano};
 use super::*;
 use crate::kernels::adamw::Moments;
 use crate::kernels::composite::{Accumulated, Composite};
-use crate::kernels::gemm::Precision;
 use crate::kernels::{Embed as _, Fused, Gather as _, Tensors as _};
+use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::shapes::SHAPES;
 

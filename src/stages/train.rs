@@ -24,8 +24,7 @@ use crate::diffusion::objective;
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::evaluate;
 use crate::event::Progress;
-use crate::kernels::gemm;
-use crate::manifest::{KeepCheckpoints, Precision, Split, Stage, Train};
+use crate::manifest::{KeepCheckpoints, Split, Stage, Train};
 use crate::model::footprint::{self, Footprint, Workload};
 use crate::model::{self, Learner, Network};
 use crate::plural::counted;
@@ -82,7 +81,7 @@ impl Run for Train {
             shape,
             backbone,
             context.device,
-            precision(self),
+            self.precision,
             &model::initial(shape, backbone, context.seed),
         )?;
         let workload = workload(&self.objective, &*objective);
@@ -305,14 +304,6 @@ fn train_config(
         checkpoint_every: config.checkpoint_every,
         seed,
     })
-}
-
-fn precision(config: &Train) -> gemm::Precision {
-    match config.precision {
-        Precision::F32 => gemm::Precision::F32,
-        Precision::Tf32 => gemm::Precision::Tf32,
-        Precision::Bf16 => gemm::Precision::Bf16,
-    }
 }
 
 /// Everything that decides the weights, so that a checkpoint is never taken up by another run.

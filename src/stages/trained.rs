@@ -7,9 +7,9 @@ use serde::{Deserialize, Serialize};
 use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
 use crate::diffusion::{Objective, objective};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
-use crate::kernels::gemm::Precision;
 use crate::manifest::{self, Weights};
 use crate::model::{self, Device, Network, checkpoint};
+use crate::precision::Precision;
 use crate::shapes::Shape;
 use crate::stages::StageOutput;
 use crate::store::Digest;
@@ -41,8 +41,8 @@ pub struct ModelInfo {
     /// Seed of its training.
     pub seed: u64,
     /// Precision of its training; left out where it is f32.
-    #[serde(default, skip_serializing_if = "manifest::Precision::is_default")]
-    pub precision: manifest::Precision,
+    #[serde(default, skip_serializing_if = "Precision::is_default")]
+    pub precision: Precision,
 }
 
 impl ModelInfo {
@@ -95,7 +95,7 @@ impl ModelInfo {
     #[must_use]
     pub fn precision_on(&self, device: Device) -> Precision {
         match (device, self.precision) {
-            (Device::Cuda, manifest::Precision::Bf16) => Precision::Bf16,
+            (Device::Cuda, Precision::Bf16) => Precision::Bf16,
             _ => Precision::F32,
         }
     }
@@ -156,10 +156,10 @@ mod tests {
     #[test]
     fn the_default_precision_is_not_written() {
         let old: ModelInfo = serde_json::from_value(info()).unwrap();
-        assert_eq!(old.precision, manifest::Precision::F32);
+        assert_eq!(old.precision, Precision::F32);
         assert_eq!(serde_json::to_value(&old).unwrap(), info());
         let bf16 = ModelInfo {
-            precision: manifest::Precision::Bf16,
+            precision: Precision::Bf16,
             ..old
         };
         let written = serde_json::to_value(&bf16).unwrap();
@@ -176,9 +176,9 @@ mod tests {
             };
             info.precision_on(device)
         };
-        assert_eq!(of(manifest::Precision::Bf16, Device::Cuda), Precision::Bf16);
-        assert_eq!(of(manifest::Precision::Bf16, Device::Cpu), Precision::F32);
-        assert_eq!(of(manifest::Precision::Tf32, Device::Cuda), Precision::F32);
-        assert_eq!(of(manifest::Precision::F32, Device::Cuda), Precision::F32);
+        assert_eq!(of(Precision::Bf16, Device::Cuda), Precision::Bf16);
+        assert_eq!(of(Precision::Bf16, Device::Cpu), Precision::F32);
+        assert_eq!(of(Precision::Tf32, Device::Cuda), Precision::F32);
+        assert_eq!(of(Precision::F32, Device::Cuda), Precision::F32);
     }
 }

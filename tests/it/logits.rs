@@ -5,10 +5,10 @@ use std::process::Output;
 
 use mdlm::diffusion::NoisedBatch;
 use mdlm::diffusion::objective::{self, Given};
-use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::Objective;
 use mdlm::model::tensors::Reader;
 use mdlm::model::{self, Batch, Device};
+use mdlm::precision::Precision;
 use mdlm::shapes::{Backbone, Shape};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;

@@ -9,9 +9,9 @@ use mdlm::data::SpecialIds;
 use mdlm::data::rows::Rows;
 use mdlm::diffusion::objective;
 use mdlm::event::Cancel;
-use mdlm::kernels::gemm::Precision;
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::{self, Device};
+use mdlm::precision::Precision;
 use mdlm::shapes::{Backbone, Shape};
 use mdlm::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer};
 

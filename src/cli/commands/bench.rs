@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use clap::builder::PossibleValuesParser;
+use clap::builder::{PossibleValue, PossibleValuesParser};
 use serde::Serialize;
 
 use crate::bench::{self, Measured, Options, Product};
@@ -16,9 +16,9 @@ use crate::cli::signals::listen;
 use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::cuda::driver::Timed;
-use crate::kernels::gemm;
 use crate::manifest::Objective;
 use crate::plural::counted;
+use crate::precision::Precision;
 use crate::shapes::{SHAPES, Shape};
 use crate::stages::{Device, memory};
 
@@ -66,7 +66,7 @@ pub struct Args {
     pub steps: u32,
     /// Precision of products: f32, tf32 or bf16; see `train.precision`
     #[arg(long, value_name = "NAME", default_value = "f32", hide_possible_values = true)]
-    pub precision: PrecisionChoice,
+    pub precision: Precision,
     /// Seconds to measure each task for, after a quarter of that to warm up
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
@@ -81,15 +81,25 @@ pub struct Args {
     pub compute: ComputeArgs,
 }
 
-/// Precision of products, as asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum PrecisionChoice {
-    /// 32-bit floats.
-    F32,
-    /// Factors rounded to tf32 by a GPU; the same as f32 on a CPU.
-    Tf32,
-    /// bfloat16: factors rounded on a CPU, activations too on a GPU.
-    Bf16,
+impl ValueEnum for Precision {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[Self::F32, Self::Tf32, Self::Bf16]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::F32 => ("f32", "32-bit floats"),
+            Self::Tf32 => (
+                "tf32",
+                "Factors rounded to tf32 by a GPU; the same as f32 on a CPU",
+            ),
+            Self::Bf16 => (
+                "bf16",
+                "bfloat16: factors rounded on a CPU, activations too on a GPU",
+            ),
+        };
+        Some(PossibleValue::new(name).help(help))
+    }
 }
 
 /// What to measure.
@@ -131,11 +141,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
         shape,
         objective: Objective::from_argument(&args.objective)?,
         device: Device::Cpu,
-        precision: match args.precision {
-            PrecisionChoice::F32 => gemm::Precision::F32,
-            PrecisionChoice::Tf32 => gemm::Precision::Tf32,
-            PrecisionChoice::Bf16 => gemm::Precision::Bf16,
-        },
+        precision: args.precision,
         batch: args.batch.unwrap_or(ROWS),
         micro_batch: args.micro_batch,
         kernels: args.kernels,

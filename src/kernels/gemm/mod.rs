@@ -25,20 +25,10 @@ mod transpose;
 pub use cpu::{Packed, STRIDE, in_place_size, product, product_packed, product_serial};
 pub use pairs::product_rounded;
 
-/// What a product does with its factors before it multiplies them. Sums are f32 either way.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Precision {
-    /// Takes them as they are.
-    #[default]
-    F32,
-    /// Lets a GPU's tensor cores round them to tf32, 10 bits of mantissa. A CPU has no such instructions: it takes them as
-    /// they are.
-    Tf32,
-    /// Rounds them to bfloat16.
-    Bf16,
-}
+use crate::precision::Precision;
 
-/// C = start + A · B on all threads, A row-major.
+/// C = start + A · B on all threads, A row-major. In bf16 the factors are rounded to bfloat16; tf32 is f32 here, as a CPU has no
+/// instructions for it. Sums are f32 in every precision.
 ///
 /// # Panics
 /// When the sizes do not fit.

@@ -7,8 +7,9 @@ use super::Linear;
 use crate::error::{Error, Result};
 use crate::kernels::flat::{Gradients, Weight};
 use crate::kernels::fused::{Fused, Grads, Matrix};
-use crate::kernels::gemm::{Precision, Start, View, product, product_in};
+use crate::kernels::gemm::{Start, View, product, product_in};
 use crate::kernels::{Operation, profile, rows, seam};
+use crate::precision::Precision;
 
 /// y = x · wᵀ + b.
 pub fn forward(precision: Precision, x: &[f32], w: &[f32], b: Option<&[f32]>, inputs: usize, y: &mut [f32]) {

@@ -6,8 +6,8 @@ use dfdx::shapes::ConstDim;
 use super::LinearGelu;
 use crate::error::Result;
 use crate::kernels::fused::{Fused, Matrix};
-use crate::kernels::gemm::Precision;
 use crate::kernels::{Operation, linear, math, profile, rows, seam};
+use crate::precision::Precision;
 
 /// u = x · wᵀ + b, y = gelu(u).
 pub fn forward(

@@ -8,9 +8,10 @@ use super::Readout;
 use super::loss::{Constants, Loss, Numbers, ReadoutRequest};
 use crate::error::Result;
 use crate::kernels::fused::{Fused, Matrix, add};
-use crate::kernels::gemm::{Packed, Precision, Start, View, product, product_in, product_packed};
+use crate::kernels::gemm::{Packed, Start, View, product, product_in, product_packed};
 use crate::kernels::seam::Tile;
 use crate::kernels::{Operation, VocabSupport, lanes, math, profile, rows, scratch, seam, simd};
+use crate::precision::Precision;
 
 /// Floats of a chunk of logits in training: 16 MiB.
 const CHUNK: usize = 1 << 22;

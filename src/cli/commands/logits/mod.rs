@@ -11,10 +11,10 @@ use crate::cli::render::terminal::Terminal;
 use crate::error::{Context as _, Error, Result};
 use crate::event::Cancel;
 use crate::kernels::Pattern;
-use crate::kernels::gemm::Precision;
 use crate::manifest::Objective;
 use crate::model::tensors::{Reader, Writer};
 use crate::model::{self, GpuLock, Network, checkpoint};
+use crate::precision::Precision;
 use crate::shapes::{Backbone, SHAPES, Shape};
 
 /// Logits computed at a time, in bytes, unless a single row has more.

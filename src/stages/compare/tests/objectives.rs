@@ -6,6 +6,7 @@ use super::super::*;
 use super::seeded;
 use crate::data::SpecialIds;
 use crate::manifest::{self, ArObjective, MlmObjective, Split, Weights};
+use crate::precision::Precision;
 use crate::stages::trained::MODEL_INFO;
 use crate::train::Validation;
 
@@ -533,7 +534,7 @@ fn trained(objective: manifest::Objective, wrap: bool, validation: Validation) -
         objective,
         steps: 4,
         seed: 1,
-        precision: manifest::Precision::F32,
+        precision: Precision::F32,
     };
     write_json(&folder.path().join(MODEL_INFO), &model).unwrap();
     let line = ValidationLine { step: 4, validation };
