@@ -72,7 +72,7 @@ fn skips_are_reported_past_the_capture_of_output() {
     );
 }
 
-/// A test that prints that it is skipped, and returns, does so by `require`.
+/// A test that prints that it is skipped, and returns, does so by `require`. No test looks beside the repository.
 #[test]
 fn skips_are_made_by_require_alone() {
     let mut all = Vec::new();
@@ -87,6 +87,7 @@ fn skips_are_made_by_require_alone() {
         }
         let printed = text.lines().find(|line| line.contains("\"skipped: "));
         assert_eq!(printed, None, "{}", path.display());
+        assert!(!text.contains("../shared"), "{}", path.display());
         asked.extend(
             call.captures_iter(text)
                 .map(|found| found.get(1).unwrap().as_str()),
@@ -136,4 +137,24 @@ fn ci_requires_names_that_tests_ask_for() {
     }
     assert!(required.is_superset(&BTreeSet::from(["nvrtc", "pyarrow", "sarif-schema"])));
     assert!(script.contains("export MDLM_TEST_REQUIRE"));
+}
+
+/// A filter that no test's name has would run nothing, and pass.
+#[test]
+fn skips_of_the_gpu_script_name_tests() {
+    let script = fs::read_to_string(root().join("tests/peers/gpu.sh")).unwrap();
+    let tests =
+        ["tests/gpu.rs", "src/model/tests.rs"].map(|path| fs::read_to_string(root().join(path)).unwrap());
+    let list = Regex::new(r"(?:filter|small)=\(([a-z_ ]+)\)").unwrap();
+    let filters: Vec<&str> = list
+        .captures_iter(&script)
+        .flat_map(|found| found.get(1).unwrap().as_str().split(' '))
+        .collect();
+    assert!(filters.len() >= 3, "{filters:?}");
+    for filter in filters {
+        let names = tests.iter().flat_map(|test| test.split("fn ").skip(1));
+        let mut matches =
+            names.filter(|rest| rest.split('(').next().is_some_and(|name| name.contains(filter)));
+        assert!(matches.next().is_some(), "{filter}");
+    }
 }

@@ -98,7 +98,8 @@ fn masked(text: &str) -> String {
     lines.join("\n")
 }
 
-/// The files of an archive of the kit, in a folder: published tokenizers and texts, which are not ours to publish.
+/// The files of an archive of the kit, in a folder: published tokenizers and texts, which this repository does
+/// not contain.
 /// `MDLM_TEST_KIT` names the kit's folder.
 pub fn kit(archive: &str) -> Option<tempfile::TempDir> {
     let kit = std::env::var_os("MDLM_TEST_KIT").ok_or("MDLM_TEST_KIT names no folder");

@@ -61,8 +61,8 @@ step 120 "what there is" "$mdlm" doctor --device cuda
 for test in ${tests[@]+"${tests[@]}"}; do
   # Of the library's tests the one on a real device; the others compile kernels for the CPU. All of tests/gpu.rs; under the
   # sanitizer, which is slow, what runs at the smallest shape.
-  filter=() small=(runs_repeat chains)
-  case "$(basename "$test")" in mdlm-*) filter=(on_a_device_the_network) small=(on_a_device_the_network) ;; esac
+  filter=() small=(resume_and_repeated_runs sampling_draws)
+  case "$(basename "$test")" in mdlm-*) filter=(device_network_agrees) small=(device_network_agrees) ;; esac
   step 180 "parity: $(basename "$test")" "$test" --test-threads 1 --nocapture ${filter[@]+"${filter[@]}"}
   if [ -n "$sanitize" ] && command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do
