@@ -1,7 +1,6 @@
 //! The forward process q(x_t | x_0): each token of a row keeps its value with probability α(t) and moves to the prior
 //! otherwise, independently of the others.
 
-use super::Schedule;
 use crate::kernels::Constants;
 use crate::manifest::Noise;
 use crate::rng::{Random, unit};
@@ -17,7 +16,7 @@ pub enum Prior {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct ForwardProcess {
     /// α(t).
-    pub schedule: Schedule,
+    pub schedule: Noise,
     /// π.
     pub prior: Prior,
 }
@@ -72,7 +71,7 @@ impl ForwardProcess {
     #[must_use]
     pub fn absorbing(noise: Noise, mask: u32) -> Self {
         Self {
-            schedule: noise.into(),
+            schedule: noise,
             prior: Prior::Mask(mask),
         }
     }
@@ -86,7 +85,7 @@ impl ForwardProcess {
         (u < move_chance).then_some(mask)
     }
 
-    /// The noise at time t, weighed with w(t) of the continuous-time bound ([`Schedule::loss_weight`]).
+    /// The noise at time t, weighed with w(t) of the continuous-time bound ([`Noise::loss_weight`]).
     #[must_use]
     pub fn level(&self, t: f64) -> NoiseLevel {
         NoiseLevel {
@@ -276,7 +275,7 @@ mod tests {
     #[test]
     fn q_xt_moves_below_the_move_chance_and_to_the_mask() {
         let forward = ForwardProcess {
-            schedule: Schedule::LogLinear { epsilon: 1e-3 },
+            schedule: Noise::log_linear(1e-3),
             prior: Prior::Mask(7),
         };
         let chance = forward.level(0.5).move_chance;

@@ -5,13 +5,13 @@
 //!
 //! | in the paper | here |
 //! |---|---|
-//! | α_t, σ(t) = −log α_t, dσ/dt (section 3.1, appendix E) | [`Schedule::alpha`], [`Schedule::sigma`], [`Schedule::sigma_rate`] |
-//! | 1 − α_t, the move chance | [`Schedule::move_chance`] |
+//! | α_t, σ(t) = −log α_t, dσ/dt (section 3.1, appendix E) | [`Noise::alpha`], [`Noise::sigma`], [`Noise::sigma_rate`] |
+//! | 1 − α_t, the move chance | [`Noise::move_chance`] |
 //! | q(x_t \| x_0) = Cat(α_t x_0 + (1 − α_t) π) (section 3.1) | [`ForwardProcess::q_xt`]; π is [`Prior`] |
 //! | x_θ(x_t, t): SUBS, zero masking probabilities and carry-over (section 3.2.3) | [`Subs::log_p_x0`] |
 //! | p_θ(x_s \| x_t) = q(x_s \| x_t, x_θ) (eq. 7) | [`Posterior::unmask_probability`]; D3PM's is [`Posterior::unmask_probability_beside_mask`] |
 //! | the discrete-time bound with its reconstruction term (eq. 5, eq. 6) | the ends in [`Masking::level_of_bound`](objective::Masking::level_of_bound) |
-//! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Schedule::loss_weight`] |
+//! | −α′_t / (1 − α_t), the weight of the continuous-time bound (eq. 10) | [`Noise::loss_weight`] |
 //! | the bound itself (eq. 10), one draw of it | [`Objective::noise_of_bound`]; [`crate::evaluate`] computes its mean and interval |
 //! | the training loss, t = ε′ + (1 − ε′) u | [`Objective::noise`], [`Masking::time`](objective::Masking::time) |
 //! | low-discrepancy times (appendix C.3) | [`low_discrepancy_time`] |
@@ -33,6 +33,7 @@ mod posterior;
 mod quantity;
 mod schedule;
 
+pub use crate::manifest::Noise;
 pub use forward::{
     Conditioning, ForwardProcess, NoiseLevel, NoisedBatch, Prior, RowIndex, Score, low_discrepancy_time,
 };
@@ -42,4 +43,3 @@ pub use posterior::Posterior;
 pub use quantity::Quantity;
 #[cfg(test)]
 pub(crate) use schedule::EVERY_SCHEDULE;
-pub use schedule::Schedule;

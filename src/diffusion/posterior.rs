@@ -109,10 +109,10 @@ fn time(i: u32, steps: u32) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{EVERY_SCHEDULE, Prior, Schedule};
+    use crate::diffusion::{EVERY_SCHEDULE, Noise, Prior};
     use proptest::prelude::*;
 
-    fn posterior(schedule: Schedule) -> Posterior {
+    fn posterior(schedule: Noise) -> Posterior {
         Posterior {
             forward: ForwardProcess {
                 schedule,

@@ -2,69 +2,21 @@
 
 use std::f64::consts::{FRAC_PI_2, FRAC_PI_4, PI};
 
-use crate::manifest::Noise;
+use crate::manifest::{Noise, NoiseEpsilon, NoiseRange};
 
-/// A noise schedule of the absorbing forward process (arXiv 2406.07524, section 3.1 and appendix E): at time
+/// The noise schedule of the absorbing forward process (arXiv 2406.07524, section 3.1 and appendix E): at time
 /// t ∈ [0, 1] each token is kept with probability α(t) = e^(−σ(t)) and is the mask otherwise. The rates dσ/dt are the
-/// exact derivatives of σ, as in the published code: only so is the bound invariant to the schedule.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Schedule {
-    /// σ(t) = −log(1 − (1 − ε) t).
-    LogLinear {
-        /// ε: α(1).
-        epsilon: f64,
-    },
-    /// σ(t) = −log(ε + (1 − ε) cos(πt/2)).
-    Cosine {
-        /// ε: α(1).
-        epsilon: f64,
-    },
-    /// σ(t) = −log(ε + (1 − ε) cos²(πt/2)).
-    CosineSquared {
-        /// ε: α(1).
-        epsilon: f64,
-    },
-    /// σ(t) = `σ_min` + t (`σ_max` − `σ_min`).
-    Linear {
-        /// σ(0).
-        sigma_min: f64,
-        /// σ(1).
-        sigma_max: f64,
-    },
-    /// σ(t) = `σ_min`^(1 − t) `σ_max`^t.
-    Geometric {
-        /// σ(0).
-        sigma_min: f64,
-        /// σ(1).
-        sigma_max: f64,
-    },
-}
-
-impl From<Noise> for Schedule {
-    fn from(noise: Noise) -> Self {
-        match noise {
-            Noise::LogLinear(n) => Self::LogLinear { epsilon: n.epsilon },
-            Noise::Cosine(n) => Self::Cosine { epsilon: n.epsilon },
-            Noise::CosineSquared(n) => Self::CosineSquared { epsilon: n.epsilon },
-            Noise::Linear(n) => Self::Linear {
-                sigma_min: n.sigma_min,
-                sigma_max: n.sigma_max,
-            },
-            Noise::Geometric(n) => Self::Geometric {
-                sigma_min: n.sigma_min,
-                sigma_max: n.sigma_max,
-            },
-        }
-    }
-}
-
-impl Schedule {
+/// exact derivatives of σ, as in the published code: only so is the bound invariant to the schedule. The formulas of σ are
+/// in the comments of the variants.
+impl Noise {
     /// The total noise σ(t) = −log α(t).
     #[must_use]
     pub fn sigma(self, t: f64) -> f64 {
         match self {
-            Self::Linear { sigma_min, sigma_max } => sigma_min + t * (sigma_max - sigma_min),
-            Self::Geometric { sigma_min, sigma_max } => sigma_min * (sigma_max / sigma_min).powf(t),
+            Self::Linear(NoiseRange { sigma_min, sigma_max }) => sigma_min + t * (sigma_max - sigma_min),
+            Self::Geometric(NoiseRange { sigma_min, sigma_max }) => {
+                sigma_min * (sigma_max / sigma_min).powf(t)
+            }
             _ => -self.alpha(t).ln(),
         }
     }
@@ -73,11 +25,17 @@ impl Schedule {
     #[must_use]
     pub fn sigma_rate(self, t: f64) -> f64 {
         match self {
-            Self::LogLinear { epsilon } => (1.0 - epsilon) / self.alpha(t),
-            Self::Cosine { epsilon } => FRAC_PI_2 * (1.0 - epsilon) * (FRAC_PI_2 * t).sin() / self.alpha(t),
-            Self::CosineSquared { epsilon } => FRAC_PI_2 * (1.0 - epsilon) * (PI * t).sin() / self.alpha(t),
-            Self::Linear { sigma_min, sigma_max } => sigma_max - sigma_min,
-            Self::Geometric { sigma_min, sigma_max } => self.sigma(t) * (sigma_max / sigma_min).ln(),
+            Self::LogLinear(NoiseEpsilon { epsilon }) => (1.0 - epsilon) / self.alpha(t),
+            Self::Cosine(NoiseEpsilon { epsilon }) => {
+                FRAC_PI_2 * (1.0 - epsilon) * (FRAC_PI_2 * t).sin() / self.alpha(t)
+            }
+            Self::CosineSquared(NoiseEpsilon { epsilon }) => {
+                FRAC_PI_2 * (1.0 - epsilon) * (PI * t).sin() / self.alpha(t)
+            }
+            Self::Linear(NoiseRange { sigma_min, sigma_max }) => sigma_max - sigma_min,
+            Self::Geometric(NoiseRange { sigma_min, sigma_max }) => {
+                self.sigma(t) * (sigma_max / sigma_min).ln()
+            }
         }
     }
 
@@ -85,10 +43,12 @@ impl Schedule {
     #[must_use]
     pub fn alpha(self, t: f64) -> f64 {
         match self {
-            Self::LogLinear { epsilon } => epsilon + (1.0 - epsilon) * (1.0 - t),
-            Self::Cosine { epsilon } => epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos(),
-            Self::CosineSquared { epsilon } => epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos().powi(2),
-            Self::Linear { .. } | Self::Geometric { .. } => (-self.sigma(t)).exp(),
+            Self::LogLinear(NoiseEpsilon { epsilon }) => epsilon + (1.0 - epsilon) * (1.0 - t),
+            Self::Cosine(NoiseEpsilon { epsilon }) => epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos(),
+            Self::CosineSquared(NoiseEpsilon { epsilon }) => {
+                epsilon + (1.0 - epsilon) * (FRAC_PI_2 * t).cos().powi(2)
+            }
+            Self::Linear(_) | Self::Geometric(_) => (-self.sigma(t)).exp(),
         }
     }
 
@@ -96,11 +56,11 @@ impl Schedule {
     #[must_use]
     pub fn move_chance(self, t: f64) -> f64 {
         match self {
-            Self::LogLinear { epsilon } => (1.0 - epsilon) * t,
+            Self::LogLinear(NoiseEpsilon { epsilon }) => (1.0 - epsilon) * t,
             // 1 − cos 2a = 2 sin² a
-            Self::Cosine { epsilon } => (1.0 - epsilon) * 2.0 * (FRAC_PI_4 * t).sin().powi(2),
-            Self::CosineSquared { epsilon } => (1.0 - epsilon) * (FRAC_PI_2 * t).sin().powi(2),
-            Self::Linear { .. } | Self::Geometric { .. } => -(-self.sigma(t)).exp_m1(),
+            Self::Cosine(NoiseEpsilon { epsilon }) => (1.0 - epsilon) * 2.0 * (FRAC_PI_4 * t).sin().powi(2),
+            Self::CosineSquared(NoiseEpsilon { epsilon }) => (1.0 - epsilon) * (FRAC_PI_2 * t).sin().powi(2),
+            Self::Linear(_) | Self::Geometric(_) => -(-self.sigma(t)).exp_m1(),
         }
     }
 
@@ -114,18 +74,18 @@ impl Schedule {
 }
 
 #[cfg(test)]
-pub(crate) const EVERY_SCHEDULE: [Schedule; 5] = [
-    Schedule::LogLinear { epsilon: 1e-3 },
-    Schedule::Cosine { epsilon: 1e-3 },
-    Schedule::CosineSquared { epsilon: 1e-3 },
-    Schedule::Linear {
+pub(crate) const EVERY_SCHEDULE: [Noise; 5] = [
+    Noise::log_linear(1e-3),
+    Noise::Cosine(NoiseEpsilon { epsilon: 1e-3 }),
+    Noise::CosineSquared(NoiseEpsilon { epsilon: 1e-3 }),
+    Noise::Linear(NoiseRange {
         sigma_min: 1e-3,
         sigma_max: 8.0,
-    },
-    Schedule::Geometric {
+    }),
+    Noise::Geometric(NoiseRange {
         sigma_min: 1e-3,
         sigma_max: 20.0,
-    },
+    }),
 ];
 
 #[cfg(test)]
@@ -166,11 +126,7 @@ mod tests {
     #[test]
     fn log_linear_weight_is_one_over_t() {
         for t in [1e-6, 1e-3, 0.1, 0.5, 1.0] {
-            close(
-                Schedule::LogLinear { epsilon: 1e-3 }.loss_weight(t),
-                1.0 / t,
-                1e-12,
-            );
+            close(Noise::log_linear(1e-3).loss_weight(t), 1.0 / t, 1e-12);
         }
     }
 

@@ -409,7 +409,7 @@ mod tests {
     use super::*;
     use crate::data::SpecialIds;
     use crate::diffusion::objective::D3pm;
-    use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Schedule, Subs};
+    use crate::diffusion::{EVERY_SCHEDULE, Mdlm, Noise, Subs};
     use crate::kernels::Pattern;
     use crate::manifest::{D3pmObjective, Estimator};
     use crate::model::toy::{Bag, Distribution, Posterior};
@@ -441,7 +441,7 @@ mod tests {
         (rows, exact)
     }
 
-    fn objective(schedule: Schedule, truth: &Distribution) -> &'static dyn Objective {
+    fn objective(schedule: Noise, truth: &Distribution) -> &'static dyn Objective {
         let mdlm = Mdlm::with_schedule(schedule, truth.mask(), 11);
         // It lives as long as the program: a test may leak a few dozen bytes.
         Box::leak(Box::new(mdlm))
@@ -450,7 +450,7 @@ mod tests {
     fn task<'a>(
         rows: &'a Rows,
         truth: &Distribution,
-        schedule: Schedule,
+        schedule: Noise,
         estimator: Estimator,
     ) -> BoundEstimator<'a> {
         BoundEstimator {

@@ -362,7 +362,7 @@ mod tests {
     use super::super::tests::drawn;
     use super::*;
     use crate::data::SpecialIds;
-    use crate::diffusion::{EVERY_SCHEDULE, Objective as _, RowIndex, Schedule};
+    use crate::diffusion::{EVERY_SCHEDULE, Noise, Objective as _, RowIndex};
     use crate::manifest::{Bell, Clipped, Times, Weighting};
     use crate::model::toy::{Bag, Distribution, Posterior};
 
@@ -396,7 +396,7 @@ mod tests {
     }
 
     fn log_linear() -> Mdlm {
-        Mdlm::with_schedule(Schedule::LogLinear { epsilon: 1e-3 }, LETTERS, 5)
+        Mdlm::with_schedule(Noise::log_linear(1e-3), LETTERS, 5)
     }
 
     /// Where every token costs c, S is c times a binomial count K of move chance m: E y = c E[w m] L and

@@ -395,9 +395,15 @@ pub enum Noise {
 
 impl Default for Noise {
     fn default() -> Self {
-        Self::LogLinear(NoiseEpsilon {
-            epsilon: DEFAULT_NOISE_EPSILON,
-        })
+        Self::log_linear(DEFAULT_NOISE_EPSILON)
+    }
+}
+
+impl Noise {
+    /// The log-linear schedule with that ε.
+    #[must_use]
+    pub const fn log_linear(epsilon: f64) -> Self {
+        Self::LogLinear(NoiseEpsilon { epsilon })
     }
 }
 

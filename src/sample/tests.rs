@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Mdlm, Posterior, Prior, Schedule};
+use crate::diffusion::{EVERY_SCHEDULE, ForwardProcess, Mdlm, Noise, Posterior, Prior};
 use crate::manifest::{AncestralSteps, Grid};
 use crate::model::toy::{self, Distribution};
 
-fn posterior(schedule: Schedule, mask: u32) -> Posterior {
+fn posterior(schedule: Noise, mask: u32) -> Posterior {
     Posterior {
         forward: ForwardProcess {
             schedule,
@@ -19,20 +19,20 @@ fn posterior(schedule: Schedule, mask: u32) -> Posterior {
 }
 
 /// D3PM's sampler.
-fn d3pm(schedule: Schedule, mask: u32) -> ancestral::Ancestral {
+fn d3pm(schedule: Noise, mask: u32) -> ancestral::Ancestral {
     let mut sampler = ancestral(schedule, mask);
     sampler.posterior.zero_masking = false;
     sampler
 }
 
-fn ancestral(schedule: Schedule, mask: u32) -> ancestral::Ancestral {
+fn ancestral(schedule: Noise, mask: u32) -> ancestral::Ancestral {
     ancestral::Ancestral {
         grid: Grid::Exact,
         posterior: posterior(schedule, mask),
     }
 }
 
-fn cached(schedule: Schedule, mask: u32) -> cached::Cached {
+fn cached(schedule: Noise, mask: u32) -> cached::Cached {
     cached::Cached {
         grid: Grid::Exact,
         posterior: posterior(schedule, mask),

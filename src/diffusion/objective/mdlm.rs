@@ -221,7 +221,7 @@ impl Objective for Mdlm {
 #[cfg(test)]
 impl Mdlm {
     /// The default objective with another schedule, for tests: masks below the last id, no time conditioning.
-    pub(crate) fn with_schedule(schedule: crate::diffusion::Schedule, mask: u32, seed: u64) -> Self {
+    pub(crate) fn with_schedule(schedule: crate::diffusion::Noise, mask: u32, seed: u64) -> Self {
         let mut mdlm = Self::new(&MdlmObjective::default(), mask, mask + 1, seed);
         mdlm.masking.forward.schedule = schedule;
         mdlm
@@ -233,13 +233,13 @@ mod tests {
     use super::super::tests::masked_loss;
     use super::super::{ROW_LEVEL, shift};
     use super::*;
-    use crate::diffusion::{EVERY_SCHEDULE, Schedule};
+    use crate::diffusion::{EVERY_SCHEDULE, Noise};
     use crate::model::toy::Distribution;
     use crate::rng::{Random, Stream};
     use proptest::prelude::*;
     use rayon::prelude::*;
 
-    fn mdlm(schedule: Schedule) -> Mdlm {
+    fn mdlm(schedule: Noise) -> Mdlm {
         Mdlm::with_schedule(schedule, 3, 5)
     }
 

@@ -1,7 +1,6 @@
 //! What a bound promises, on languages small enough to sum over all of them.
 
 use super::*;
-use crate::diffusion::Schedule;
 use crate::diffusion::forward::{NoiseLevel, Score};
 use crate::manifest::{
     Bell, Clipped, D3pmObjective, MdlmObjective, MlmObjective, Noise, NoiseEpsilon, SeddObjective, Times,
@@ -634,7 +633,7 @@ fn given_noise_is_scored_as_drawn_noise() {
                 (_, true) => 1.0,
                 (kind, _) if kind == "d3pm" => 8.0,
                 // σ′ = (1 − ε) / α; 1/t of the log-linear schedule.
-                (kind, _) if kind == "sedd" => Schedule::LogLinear { epsilon: 1e-3 }.sigma_rate(0.5),
+                (kind, _) if kind == "sedd" => Noise::log_linear(1e-3).sigma_rate(0.5),
                 _ => 2.0,
             };
             let weight = f64::from(noised.weights[0]);
