@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, TensorInfo};
 
+use crate::disk::sync_parent;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 
 /// Longest header that is read: the safetensors library's own limit.
@@ -306,13 +307,13 @@ impl Writer {
             .and_then(|file| {
                 file.sync_all()?;
                 drop(file);
-                fs::rename(&self.beside, &self.place)?;
-                sync_folder_of(&self.place)
+                fs::rename(&self.beside, &self.place)
             });
         if result.is_err() {
             let _ = fs::remove_file(&self.beside);
         }
-        result.wrap(Kind::Environment, || format!("write `{}`", self.place.display()))
+        result.wrap(Kind::Environment, || format!("write `{}`", self.place.display()))?;
+        sync_parent(&self.place)
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
@@ -331,13 +332,4 @@ impl Drop for Writer {
             let _ = fs::remove_file(&self.beside);
         }
     }
-}
-
-/// Makes a file's name durable.
-fn sync_folder_of(path: &Path) -> std::io::Result<()> {
-    if cfg!(unix) {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-    }
-    Ok(())
 }

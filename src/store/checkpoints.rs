@@ -13,6 +13,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 
 use super::{Key, Record, Store, keys_below, names_below, verify};
+use crate::disk::sync_folder;
 use crate::error::{Context as _, Result};
 
 /// Checkpoints of a training that is not finished: the newest, and one before it in case the newest turns out damaged.
@@ -364,19 +365,6 @@ fn remove(folder: &Path) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
-}
-
-/// Makes the names in a folder durable.
-///
-/// # Errors
-/// The folder cannot be written to disk.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    // A directory can be opened and synced on Unix alone; elsewhere the rename is as durable as the system makes it.
-    #[cfg(unix)]
-    File::open(folder)
-        .and_then(|f| f.sync_all())
-        .context(|| format!("write `{}`", folder.display()))?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ use rayon::prelude::*;
 
 use super::digest::{digest_of, hash_files, list_folder, paths_below};
 use super::{Digest, FileEntry, KeyLock, Record, Store, create_folder, remove_folder};
+use crate::disk::sync_folder;
 use crate::error::{Error, Kind, Result, Wrap};
 
 /// The points between which a commit can die.
@@ -189,20 +190,6 @@ fn sync_folders(folder: &Path) -> Result<()> {
         }
     }
     sync_folder(folder)
-}
-
-/// Makes the names in a folder durable.
-#[cfg(unix)]
-fn sync_folder(folder: &Path) -> Result<()> {
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .wrap(Kind::Environment, || format!("sync `{}`", folder.display()))
-}
-
-/// Elsewhere a folder cannot be opened; the journal of the file system orders the renames.
-#[cfg(not(unix))]
-fn sync_folder(_: &Path) -> Result<()> {
-    Ok(())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use ring::digest;
 use serde::{Deserialize, Serialize};
 
 use super::Tally;
+use crate::disk::sync_parent;
 use crate::error::{Context as _, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::plural::counted;
@@ -587,19 +588,4 @@ pub(super) fn remove(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Makes the name of a file durable.
-#[cfg(unix)]
-fn sync_parent(path: &Path) -> Result<()> {
-    let folder = path.parent().unwrap_or(Path::new("."));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .wrap(Kind::Environment, || format!("sync `{}`", folder.display()))
-}
-
-/// Elsewhere a folder cannot be opened; the journal of the file system orders the renames.
-#[cfg(not(unix))]
-fn sync_parent(_: &Path) -> Result<()> {
-    Ok(())
 }

@@ -8,10 +8,10 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::History;
+use crate::disk::sync_folder;
 use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
 use crate::model::{Arena, Learner, checkpoint};
-use crate::store::checkpoints::sync_folder;
 use crate::train::{Log, METRICS, Watch};
 
 /// Weights of the last step.
