@@ -17,7 +17,7 @@
 //! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT, the plain transformer, their weight files |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
-//! | 0 | [`disk`], [`error`], [`memory`], [`plural`], [`precision`], [`rng`], [`shapes`] | durable names of files; the one error type; the allocator's settings; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
+//! | 0 | [`disk`], [`error`], [`memory`], [`numbers`], [`plural`], [`precision`], [`rng`], [`shapes`] | durable names of files; the one error type; the allocator's settings; numbers, sizes and intervals as texts; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
 //!
 //! # Invariants
 //!
@@ -50,6 +50,7 @@ pub mod kernels;
 pub mod manifest;
 pub mod memory;
 pub mod model;
+pub mod numbers;
 pub mod plan;
 pub mod plural;
 pub mod precision;

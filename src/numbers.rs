@@ -1,4 +1,4 @@
-//! Numbers, sizes and times as people read them.
+//! Numbers, sizes, times and intervals as people read them.
 
 use crate::plural::counted;
 
@@ -32,6 +32,80 @@ pub fn bytes(bytes: u64) -> String {
         size /= 1000.0;
     }
     format!("{} TB", three(size))
+}
+
+/// Bytes in binary units: `1.5 KiB`.
+#[must_use]
+pub fn binary_bytes(bytes: usize) -> String {
+    scaled(bytes as f64, 1024.0, &[" B", " KiB", " MiB", " GiB"])
+}
+
+/// Bytes, a power of two, without decimals: `512 B`, `4 KiB`.
+#[must_use]
+pub fn power_of_two(bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB"];
+    let unit = (bytes.max(1).ilog2() / 10).min(3);
+    format!("{} {}", bytes >> (10 * unit), units[unit as usize])
+}
+
+/// A limit in bytes as people write it: `64 MiB`, `1000 bytes`.
+#[must_use]
+pub fn limit(bytes: u64) -> String {
+    if bytes >> 20 > 0 && bytes.trailing_zeros() >= 20 {
+        format!("{} MiB", bytes >> 20)
+    } else {
+        counted(bytes, "byte")
+    }
+}
+
+/// A number with a decimal and its unit: `5`, `130.5 M`.
+#[must_use]
+pub fn abbreviated(number: usize) -> String {
+    scaled(number as f64, 1000.0, &["", " k", " M", " G"])
+}
+
+fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
+    let mut unit = 0;
+    while number >= step && unit + 1 < units.len() {
+        number /= step;
+        unit += 1;
+    }
+    if unit == 0 {
+        format!("{number}{}", units[0])
+    } else {
+        format!("{number:.1}{}", units[unit])
+    }
+}
+
+/// A number with the half of its interval: `1.2345 ± 0.0067`; alone where the interval is not defined.
+#[must_use]
+pub fn plus_minus(value: f64, ends: Option<(f64, f64)>, decimals: usize) -> String {
+    match ends {
+        Some((low, high)) => format!("{value:.decimals$} ± {:.decimals$}", (high - low) / 2.0),
+        None => format!("{value:.decimals$}"),
+    }
+}
+
+/// A number with the ends of its interval, which need not be symmetric: `3.45 (3.40 to 3.50)`, `41.3% (40.1% to 42.6%)`.
+#[must_use]
+pub fn with_ends(value: f64, ends: Option<(f64, f64)>, decimals: usize, unit: &str) -> String {
+    match ends {
+        Some((low, high)) => {
+            format!("{value:.decimals$}{unit} ({low:.decimals$}{unit} to {high:.decimals$}{unit})")
+        }
+        None => format!("{value:.decimals$}{unit}"),
+    }
+}
+
+/// The same for the cell of a table: `41.3% (40.1–42.6%)`.
+#[must_use]
+pub fn with_ends_in_cell(value: f64, ends: Option<(f64, f64)>, decimals: usize, unit: &str) -> String {
+    match ends {
+        Some((low, high)) => {
+            format!("{value:.decimals$}{unit} ({low:.decimals$}–{high:.decimals$}{unit})")
+        }
+        None => format!("{value:.decimals$}{unit}"),
+    }
 }
 
 /// A positive number with three significant digits and no exponent: `1.24`, `12.4`, `124`.
@@ -110,5 +184,37 @@ mod tests {
             [0.123, 9.996, 12.34, 123.4, 1234.5].map(rate),
             ["0.12/s", "10.0/s", "12.3/s", "123/s", "1,235/s"]
         );
+    }
+
+    #[test]
+    fn binary_sizes_and_limits_have_units() {
+        assert_eq!(
+            [1, 1024, 3 << 30].map(binary_bytes),
+            ["1 B", "1.0 KiB", "3.0 GiB"]
+        );
+        assert_eq!(
+            [1, 512, 4096, 1 << 40].map(power_of_two),
+            ["1 B", "512 B", "4 KiB", "1024 GiB"]
+        );
+        assert_eq!(
+            [1000, 64 << 20, (64 << 20) + 1].map(limit),
+            ["1000 bytes", "64 MiB", "67108865 bytes"]
+        );
+        assert_eq!([999, 169_627_962].map(abbreviated), ["999", "169.6 M"]);
+    }
+
+    #[test]
+    fn intervals_are_shown_beside_their_number() {
+        let ends = Some((0.9, 1.1));
+        assert_eq!(plus_minus(1.0, ends, 2), "1.00 ± 0.10");
+        assert_eq!(with_ends(1.0, ends, 2, ""), "1.00 (0.90 to 1.10)");
+        assert_eq!(with_ends(1.0, ends, 1, "%"), "1.0% (0.9% to 1.1%)");
+        assert_eq!(with_ends_in_cell(1.0, ends, 1, "%"), "1.0% (0.9–1.1%)");
+        let alone = [
+            plus_minus(1.0, None, 2),
+            with_ends(1.0, None, 2, ""),
+            with_ends_in_cell(1.0, None, 2, ""),
+        ];
+        assert_eq!(alone, ["1.00"; 3]);
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::numbers;
+
 /// 97.5% quantile of the standard normal distribution.
 const Z: f64 = 1.959_963_984_540_054;
 /// 97.5% quantiles of Student's distribution with 1 to 4 degrees of freedom, where the expansion below is off.
@@ -28,6 +30,24 @@ impl Interval {
             low: half.map(|half| value - half),
             high: half.map(|half| value + half),
         }
+    }
+
+    /// Both ends, where they are defined.
+    #[must_use]
+    pub fn ends(self) -> Option<(f64, f64)> {
+        self.low.zip(self.high)
+    }
+
+    /// `1.2345 ± 0.0067`.
+    #[must_use]
+    pub fn plus_minus(self, decimals: usize) -> String {
+        numbers::plus_minus(self.value, self.ends(), decimals)
+    }
+
+    /// `3.45 (3.40 to 3.50)`: for an interval that is not symmetric.
+    #[must_use]
+    pub fn with_ends(self, decimals: usize) -> String {
+        numbers::with_ends(self.value, self.ends(), decimals, "")
     }
 
     /// The same interval after a rising function.

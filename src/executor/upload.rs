@@ -6,6 +6,7 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use super::locked;
 use crate::error::Kind;
 use crate::event::{Cancel, Event, Sink};
+use crate::numbers;
 use crate::plural::counted;
 use crate::remote::Remote;
 use crate::store::{Record, Store};
@@ -15,16 +16,6 @@ pub(super) struct Uploads<'a> {
     remote: Option<&'a Remote>,
     sender: Mutex<Option<Sender<(String, Record)>>>,
     receiver: Mutex<Option<Receiver<(String, Record)>>>,
-}
-
-/// The size of an upload as a person reads it: `212 kB`, `3.3 MB`.
-fn size(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    match bytes {
-        bytes if bytes < 999_500.0 => format!("{:.0} kB", (bytes / 1e3).ceil()),
-        bytes if bytes < 999_950_000.0 => format!("{:.1} MB", bytes / 1e6),
-        bytes => format!("{:.2} GB", bytes / 1e9),
-    }
 }
 
 impl<'a> Uploads<'a> {
@@ -67,7 +58,7 @@ impl<'a> Uploads<'a> {
                     let text = format!(
                         "pushed {}, {}, to {}",
                         counted(moved.files, "file"),
-                        size(moved.bytes),
+                        numbers::bytes(moved.bytes),
                         remote.url()
                     );
                     sink.emit(&stage, Event::Note(text));
@@ -87,18 +78,5 @@ impl<'a> Uploads<'a> {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::size;
-
-    #[test]
-    fn remote_upload_shows_the_size_of_small_files_too() {
-        assert_eq!(
-            [0, 1, 212_400, 999_600, 3_310_000, 1_250_000_000].map(size),
-            ["0 kB", "1 kB", "213 kB", "1.0 MB", "3.3 MB", "1.25 GB"]
-        );
     }
 }

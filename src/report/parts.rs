@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::chart::escape;
 use super::stage::Stage;
+use crate::numbers;
 use crate::plural::counted;
 use crate::store::Record;
 
@@ -113,9 +114,7 @@ pub(super) fn provenance(stages: &[Stage<'_>]) -> String {
             continue;
         };
         let p = &record.provenance;
-        let memory = p
-            .peak_memory_bytes
-            .map_or_else(String::new, |b| format!("{:.2} GB", b as f64 / 1e9));
+        let memory = p.peak_memory_bytes.map_or_else(String::new, numbers::bytes);
         let place = format!(
             "{}, {}, {}",
             p.device,

@@ -260,10 +260,10 @@ impl Run for Evaluate {
         }
         outcome.figures.push((
             found.perplexity_name().to_owned(),
-            format!("{} {}", between(found.perplexity, 3), found.per()),
+            format!("{} {}", found.perplexity.with_ends(3), found.per()),
         ));
         if let Some(perplexity) = found.perplexity_per_token_of_text {
-            let text = format!("{} {}", between(perplexity, 3), Unit::Token.name());
+            let text = format!("{} {}", perplexity.with_ends(3), Unit::Token.name());
             outcome.figures.push(("perplexity of text".to_owned(), text));
         }
         if self.bound == BoundEnds::Published {
@@ -324,7 +324,7 @@ fn entropy(context: &Context<'_>) -> Result<f64> {
 
 /// Bits per byte with what they are of.
 fn bits(found: &Evaluation) -> Option<String> {
-    let mut text = plus_minus(found.bits_per_byte?, 4);
+    let mut text = found.bits_per_byte?.plus_minus(4);
     if found.normalized {
         text.push_str(NORMALIZED);
     }
@@ -332,26 +332,6 @@ fn bits(found: &Evaluation) -> Option<String> {
         let _ = write!(text, ", {:.4} of it for lost text", found.lost_bits_per_byte);
     }
     Some(text)
-}
-
-/// `1.2345 ± 0.0067`.
-pub(super) fn plus_minus(interval: Interval, digits: usize) -> String {
-    match interval.low.zip(interval.high) {
-        Some((low, high)) => {
-            format!("{:.digits$} ± {:.digits$}", interval.value, (high - low) / 2.0)
-        }
-        None => format!("{:.digits$}", interval.value),
-    }
-}
-
-/// `3.45 (3.40 to 3.50)`: for an interval that is not symmetric.
-fn between(interval: Interval, digits: usize) -> String {
-    match interval.low.zip(interval.high) {
-        Some((low, high)) => {
-            format!("{:.digits$} ({low:.digits$} to {high:.digits$})", interval.value)
-        }
-        None => format!("{:.digits$}", interval.value),
-    }
 }
 
 /// The evaluation as Markdown.
@@ -410,12 +390,9 @@ fn text(found: &Evaluation) -> String {
             .map(|bits| (format!("bits per byte{of}"), bits)),
     );
     for (name, interval) in quantities {
-        let ends = interval
-            .low
-            .zip(interval.high)
-            .map_or("not defined".to_owned(), |(low, high)| {
-                format!("{low:.4} to {high:.4}")
-            });
+        let ends = interval.ends().map_or("not defined".to_owned(), |(low, high)| {
+            format!("{low:.4} to {high:.4}")
+        });
         let _ = writeln!(text, "| {name} | {:.4} | {ends} |", interval.value);
     }
     if let Some(entropy) = found.entropy_bits_per_byte {
@@ -504,7 +481,6 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::too_many_lines, reason = "variants of one evaluation")]
     fn the_text_says_what_was_found() {
         let interval = Interval {
             value: 1.0,
@@ -600,17 +576,5 @@ mod tests {
         ] {
             assert!(text.contains(expected), "{text}");
         }
-        assert_eq!(plus_minus(interval, 2), "1.00 ± 0.10");
-        assert_eq!(between(interval, 2), "1.00 (0.90 to 1.10)");
-        assert_eq!(
-            plus_minus(
-                Interval {
-                    low: None,
-                    ..interval
-                },
-                1
-            ),
-            "1.0"
-        );
     }
 }

@@ -83,17 +83,6 @@ fn number(file: &str, name: &str) -> Option<u64> {
     Some(kilobytes * 1024)
 }
 
-/// Memory as a person reads it, in whole megabytes: `1.25 GB`.
-#[must_use]
-pub fn readable(bytes: u64) -> String {
-    let bytes = bytes as f64;
-    if bytes >= 1e9 {
-        format!("{:.2} GB", bytes / 1e9)
-    } else {
-        format!("{:.0} MB", bytes / 1e6)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -113,7 +102,5 @@ mod tests {
         assert!(peak().unwrap() >= 1 << 20);
         assert!(resident().unwrap() <= peak().unwrap());
         assert!((1 << 20..=installed().unwrap()).contains(&available().unwrap()));
-        assert_eq!(readable(1_250_000_000), "1.25 GB");
-        assert_eq!(readable(3_400_000), "3 MB");
     }
 }

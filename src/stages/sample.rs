@@ -16,6 +16,7 @@ use crate::data::{SourceInfo, SpecialIds, read_json_lines, write_json};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::event::Progress;
 use crate::manifest::{Sample, Sampler, Stage, Weights};
+use crate::numbers;
 use crate::plural::counted;
 use crate::sample::{self, Sampling, wilson};
 use crate::stages::trained::ModelInfo;
@@ -221,11 +222,10 @@ fn outcome(summary: &Summary) -> StageOutput {
             .map_or_else(
                 || "no complete record".to_owned(),
                 |(share, (low, high))| {
+                    let ends = Some((100.0 * low, 100.0 * high));
                     format!(
-                        "{:.1}% ({:.1}% to {:.1}%) of {}",
-                        100.0 * share,
-                        100.0 * low,
-                        100.0 * high,
+                        "{} of {}",
+                        numbers::with_ends(100.0 * share, ends, 1, "%"),
                         counted(judgement.records, "record")
                     )
                 },

@@ -20,6 +20,7 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Progress;
 use crate::manifest::reading::{Reading, RemoteFile};
 use crate::manifest::{Source, SourceInput, SyntheticInput};
+use crate::numbers::power_of_two;
 use crate::plural::agreeing;
 use crate::rng::{Random, Stream};
 use crate::stages::by_hand::{self, Sha256};
@@ -560,18 +561,11 @@ impl Lengths {
             .collect();
         let text = format!(
             "{} {bars} {}",
-            bytes(1 << first),
-            bytes(1_u64 << (last + 1).min(63))
+            power_of_two(1 << first),
+            power_of_two(1_u64 << (last + 1).min(63))
         );
         vec![("record lengths".to_owned(), text)]
     }
-}
-
-/// A power of two of bytes, for a person.
-fn bytes(count: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB"];
-    let unit = (count.max(1).ilog2() / 10).min(3);
-    format!("{} {}", count >> (10 * unit), units[unit as usize])
 }
 
 /// Draws records: number i is a function of the grammar, the seed and i, so that threads do not matter and more records

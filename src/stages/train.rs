@@ -27,6 +27,7 @@ use crate::event::Progress;
 use crate::manifest::{KeepCheckpoints, Split, Stage, Train};
 use crate::model::footprint::{self, Footprint, Workload};
 use crate::model::{self, Learner, Network};
+use crate::numbers;
 use crate::plural::counted;
 use crate::rng::Stream;
 use crate::shapes::Shape;
@@ -396,16 +397,10 @@ fn outcome(config: &Train, trained: &crate::train::Trained, per: &str, micro_bat
             high,
             ..
         } = found;
-        let interval = low.zip(high).map_or(String::new(), |(low, high)| {
-            format!(" ± {:.4}", (high - low) / 2.0)
-        });
+        let nats = numbers::plus_minus(nats_per_token, low.zip(high), 4);
         figure(
             &found.name(),
-            format!(
-                "{nats_per_token:.4}{interval} nats {}, {}",
-                found.per(),
-                found.bits()
-            ),
+            format!("{nats} nats {}, {}", found.per(), found.bits()),
         );
     }
     if trained.tokens_per_second > 0.0 {
@@ -419,9 +414,7 @@ fn outcome(config: &Train, trained: &crate::train::Trained, per: &str, micro_bat
             .insert("data_wait".to_owned(), json!(trained.data_wait));
     }
     if let Some(peak) = memory::peak() {
-        outcome
-            .figures
-            .push(("memory".to_owned(), memory::readable(peak)));
+        outcome.figures.push(("memory".to_owned(), numbers::bytes(peak)));
     }
     outcome
         .provenance
@@ -493,7 +486,7 @@ impl Hooks for Watcher<'_> {
             figures.push(("tokens/s", format!("{:.0}", report.tokens_per_second)));
         }
         if let Some(bytes) = memory::resident() {
-            figures.push(("memory", memory::readable(bytes)));
+            figures.push(("memory", numbers::bytes(bytes)));
         }
         self.context.progress(Progress {
             done: report.step,

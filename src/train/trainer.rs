@@ -14,6 +14,7 @@ use crate::event::Cancel;
 use crate::kernels::adamw::Update;
 use crate::kernels::profile::{self, Part};
 use crate::model::{GradientNorm, Learner, Network};
+use crate::numbers;
 
 /// A checkpoint is due after so long, whatever the steps: what a crash can cost.
 const CHECKPOINT_AFTER: Duration = Duration::from_secs(600);
@@ -289,12 +290,9 @@ impl Trainer<'_> {
     }
 }
 
-/// `3.21 (3.18 to 3.24)`.
 fn with_interval(validation: &Validation) -> String {
-    match (validation.low, validation.high) {
-        (Some(low), Some(high)) => format!("{:.4} ({low:.4} to {high:.4})", validation.nats_per_token),
-        _ => format!("{:.4}", validation.nats_per_token),
-    }
+    let ends = validation.low.zip(validation.high);
+    numbers::with_ends(validation.nats_per_token, ends, 4, "")
 }
 
 /// A run step by step, without validations and checkpoints: what steps cost.

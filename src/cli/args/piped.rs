@@ -6,13 +6,13 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use super::project::Project;
-use crate::cli::render::numbers::bytes;
 use crate::cli::render::terminal::Terminal;
 use crate::data::files::Piped;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::event::Cancel;
 use crate::manifest::reading::is_open_file;
 use crate::manifest::{SourceInput, Stage};
+use crate::numbers::bytes;
 use crate::plan::{self, Selection};
 
 /// What happens to the text.

@@ -17,10 +17,11 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::cuda::driver::Timed;
 use crate::manifest::Objective;
+use crate::numbers;
 use crate::plural::counted;
 use crate::precision::Precision;
 use crate::shapes::{SHAPES, Shape};
-use crate::stages::{Device, memory};
+use crate::stages::Device;
 
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -268,7 +269,7 @@ fn tables(
                 task.device_memory_bytes
                     .map(|bytes| bytes as u64)
                     .or(task.peak_memory_bytes)
-                    .map_or_else(String::new, memory::readable),
+                    .map_or_else(String::new, numbers::bytes),
             ]
         }));
         let _ = write!(text, "\n{}", columns(&rows, paint));

@@ -3,12 +3,12 @@
 use serde::Serialize;
 
 use crate::cli::render::listing::{LABEL, Named, entry, show};
-use crate::cli::render::numbers;
 use crate::cli::render::terminal::Terminal;
 use crate::error::Result;
 use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
 use crate::manifest::detokenize::Detokenizer;
 use crate::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
+use crate::numbers;
 use crate::plural;
 
 /// What `mdlm corpora --help` says.

@@ -5,7 +5,6 @@ use serde::Serialize;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find;
-use crate::cli::render::numbers::count;
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::data::records::Records;
 use crate::data::rows::Rows;
@@ -14,6 +13,7 @@ use crate::data::tokens::TokenFiles;
 use crate::data::{SpecialIds, split_name};
 use crate::error::{Error, Result};
 use crate::manifest::{Split, StageKind};
+use crate::numbers::count;
 use crate::plural;
 
 /// What `mdlm data --help` says first.

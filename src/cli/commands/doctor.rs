@@ -6,7 +6,6 @@ use serde::Serialize;
 
 use crate::cli::args::compute::DeviceChoice;
 use crate::cli::args::environment;
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::table::{columns, width, wrap};
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::shown;
@@ -14,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
 use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
+use crate::numbers::{bytes, count};
 use crate::plural::{self, counted};
 use crate::stages::{Device, DeviceRequest, SelfTest, memory, self_test};
 use crate::store::locking::System;

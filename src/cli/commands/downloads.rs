@@ -6,12 +6,12 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use crate::cli::args::environment;
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::table::columns;
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::shown;
 use crate::data::fetch::{self, Begun, Download, DownloadedFile, Forgotten, Inventory};
 use crate::error::{Error, Result};
+use crate::numbers::{bytes, count};
 use crate::store::{Store, time};
 
 /// What `mdlm downloads --help` says first.

@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::one;
-use crate::cli::render::numbers::{bytes, took};
 use crate::cli::render::table::columns;
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::{flatten, is_unfinished, joined};
 use crate::error::{Error, Result};
+use crate::numbers::{bytes, took};
 use crate::plan::{Decision, Reason, Selection, reason};
 use crate::store::{Digest, ExternalFile, Key, Record, Store};
 

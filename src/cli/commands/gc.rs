@@ -5,13 +5,13 @@ use std::collections::HashSet;
 use serde::Serialize;
 
 use crate::cli::args::store::{Reached, StoreArgs, keep};
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::table::columns;
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::shown;
 use crate::data::fetch::{self, Inventory};
 use crate::error::{Error, Result};
 use crate::manifest::{SourceInput, Stage};
+use crate::numbers::{bytes, count};
 use crate::plan::resume::kept_groups;
 use crate::store::gc::{Collected, Item, ItemKind, Keep, Left};
 use crate::store::{Record, Store};

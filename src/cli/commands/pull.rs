@@ -1,9 +1,9 @@
 //! `mdlm pull`: a pipeline's results, out of the cache that machines share.
 
 use crate::cli::args::transfer::{Args, StageTransfer, Work};
-use crate::cli::render::numbers::bytes;
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Context as _, Error, Kind, Result};
+use crate::numbers::bytes;
 use crate::plan::{Decision, Plan};
 use crate::store::{Lookup, Record};
 

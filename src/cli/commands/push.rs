@@ -1,9 +1,9 @@
 //! `mdlm push`: a pipeline's results, into the cache that machines share.
 
 use crate::cli::args::transfer::{Args, StageTransfer};
-use crate::cli::render::numbers::bytes;
 use crate::cli::render::terminal::Terminal;
 use crate::error::{Context as _, Error, Result};
+use crate::numbers::bytes;
 use crate::plan::Decision;
 
 /// What `mdlm push --help` says first.

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::kernels::cuda::driver::DType;
 use crate::model::cuda_network;
 use crate::model::footprint::{Footprint, Workload};
+use crate::numbers::{abbreviated, binary_bytes};
 use crate::plural::counted;
 use crate::shapes::{Answered, Backbone, SHAPES};
 
@@ -140,7 +141,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             line.conditioning,
         ];
         let [v, l, d, h, n, c] = own.map(|dimension| dimension.to_string());
-        let memory = [line.training_bytes, line.training_bytes_per_row].map(bytes);
+        let memory = [line.training_bytes, line.training_bytes_per_row].map(binary_bytes);
         let [training, per_row] = memory;
         row([
             line.name.to_owned(),
@@ -150,7 +151,7 @@ pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
             h,
             n,
             c,
-            count(line.parameters),
+            abbreviated(line.parameters),
             training,
             per_row,
         ])
@@ -203,48 +204,17 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
         let _ = write!(table, "{heading:>12}");
     }
     for lines in lines.chunks(ROWS.len()) {
-        let _ = write!(table, "\n{:<12}{:>11}", lines[0].name, bytes(lines[0].kept_bytes));
+        let _ = write!(
+            table,
+            "\n{:<12}{:>11}",
+            lines[0].name,
+            binary_bytes(lines[0].kept_bytes)
+        );
         for line in lines {
-            let _ = write!(table, "{:>12}", bytes(line.total_bytes));
+            let _ = write!(table, "{:>12}", binary_bytes(line.total_bytes));
         }
     }
     table += "\n";
     terminal.output(&table)?;
     Ok(0)
-}
-
-/// A number of three or four digits with its unit: 5, 130.5 M.
-fn count(number: usize) -> String {
-    scaled(number as f64, 1000.0, &["", " k", " M", " G"])
-}
-
-/// Bytes in binary units.
-fn bytes(number: usize) -> String {
-    scaled(number as f64, 1024.0, &[" B", " KiB", " MiB", " GiB"])
-}
-
-fn scaled(mut number: f64, step: f64, units: &[&str]) -> String {
-    let mut unit = 0;
-    while number >= step && unit + 1 < units.len() {
-        number /= step;
-        unit += 1;
-    }
-    if unit == 0 {
-        format!("{number}{}", units[0])
-    } else {
-        format!("{number:.1}{}", units[unit])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_have_units() {
-        assert_eq!(count(999), "999");
-        assert_eq!(count(169_627_962), "169.6 M");
-        assert_eq!(bytes(1024), "1.0 KiB");
-        assert_eq!(bytes(3 << 30), "3.0 GiB");
-    }
 }

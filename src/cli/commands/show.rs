@@ -5,11 +5,11 @@ use serde_json::Value;
 
 use crate::cli::args::project::ProjectArgs;
 use crate::cli::args::stage::find_lacking;
-use crate::cli::render::numbers::{bytes, count, duration};
 use crate::cli::render::table::columns;
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::flatten;
 use crate::error::Result;
+use crate::numbers::{bytes, count, duration};
 use crate::plural::counted;
 use crate::store::{Digest, Record};
 

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, HashSet};
 use serde::Serialize;
 
 use crate::cli::args::store::{StoreArgs, keep};
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::table::{columns, width, wrap};
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::shown;
 use crate::error::Result;
+use crate::numbers::{bytes, count};
 use crate::plan::resume::kept_groups;
 use crate::store::gc::{Item, ItemKind, Keep};
 

@@ -3,10 +3,10 @@
 use serde::Serialize;
 
 use crate::cli::render::listing::{Named, entry, show};
-use crate::cli::render::numbers;
 use crate::cli::render::terminal::Terminal;
 use crate::error::Result;
 use crate::manifest::vocabularies::{Family, PUBLISHED, Published, PublishedFile};
+use crate::numbers;
 
 /// What `mdlm tokenizers --help` says.
 pub const LONG_ABOUT: &str = "List the tokenizers that manifests may name.\n\n\

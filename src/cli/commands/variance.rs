@@ -9,7 +9,6 @@ use serde::Serialize;
 use crate::cli::args::compute::{ComputeArgs, compute_on};
 use crate::cli::args::project::{Project, ProjectArgs};
 use crate::cli::args::stage::{find, one};
-use crate::cli::render::numbers::count;
 use crate::cli::render::progress::Display;
 use crate::cli::render::table::{columns, width, wrap};
 use crate::cli::render::terminal::{Style, Terminal};
@@ -22,6 +21,7 @@ use crate::event::{Cancel, Event, Progress, Sink as _};
 use crate::manifest::{
     Bell, Clipped, MdlmObjective, Objective, Split, Stage, Times, Train, Weighting, Weights,
 };
+use crate::numbers::count;
 use crate::plural::counted;
 use crate::stages::memory;
 use crate::stages::trained::ModelInfo;

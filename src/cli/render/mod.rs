@@ -4,7 +4,6 @@ pub mod comparison;
 pub mod error;
 pub mod faults;
 pub mod listing;
-pub mod numbers;
 pub mod progress;
 pub mod report;
 pub mod table;

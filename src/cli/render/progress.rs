@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 
-use super::numbers::{bytes, count, duration, rate};
 use super::table::WIDTH;
 use super::terminal::{Style, Terminal};
 use crate::event::{Event, Progress, Sink};
+use crate::numbers::{bytes, count, duration, rate};
 use crate::stages::memory;
 use crate::store::time;
 

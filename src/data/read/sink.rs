@@ -6,6 +6,7 @@ use super::{FREE_BYTES, Here, Irregular, Observed};
 use crate::data::records::MAX_RECORD_BYTES;
 use crate::error::{Error, Result};
 use crate::manifest::reading::{InvalidUtf8, Reading};
+use crate::numbers::limit;
 use crate::plural::counted;
 
 /// Takes the records of one stored file.
@@ -177,15 +178,6 @@ impl<'a> Sink<'a> {
             "cut it into shorter ones, or raise `longest_record` (1,073,741,824 at most), which bounds the memory in \
              use",
         )
-    }
-}
-
-/// A limit as people write it.
-fn limit(bytes: u64) -> String {
-    if bytes >> 20 > 0 && bytes.trailing_zeros() >= 20 {
-        format!("{} MiB", bytes >> 20)
-    } else {
-        counted(bytes, "byte")
     }
 }
 

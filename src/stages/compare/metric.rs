@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use super::METRICS_IN_ORDER;
 use crate::evaluate::{Interval, Quantity};
 use crate::manifest::Metric;
-use crate::stages::evaluate::plus_minus;
+use crate::numbers;
 use crate::stages::replicates::Spread;
 
 impl Metric {
@@ -105,30 +105,16 @@ impl Metric {
     /// A value as people read it, with its interval.
     #[must_use]
     pub fn shown(self, interval: Interval) -> String {
-        let ends = interval.low.zip(interval.high);
         match self {
-            Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => plus_minus(interval, 4),
+            Self::BitsPerByte | Self::BitsPerByteNormalized | Self::NatsPerToken => interval.plus_minus(4),
             Self::Perplexity | Self::PseudoPerplexity => {
                 let decimals = four_digits(interval.value);
-                match ends {
-                    Some((low, high)) => {
-                        format!(
-                            "{:.decimals$} ({low:.decimals$}–{high:.decimals$})",
-                            interval.value
-                        )
-                    }
-                    None => format!("{:.decimals$}", interval.value),
-                }
+                numbers::with_ends_in_cell(interval.value, interval.ends(), decimals, "")
             }
-            Self::Grammatical => match ends {
-                Some((low, high)) => format!(
-                    "{:.1}% ({:.1}–{:.1}%)",
-                    100.0 * interval.value,
-                    100.0 * low,
-                    100.0 * high
-                ),
-                None => format!("{:.1}%", 100.0 * interval.value),
-            },
+            Self::Grammatical => {
+                let percent = interval.map(|share| 100.0 * share);
+                numbers::with_ends_in_cell(percent.value, percent.ends(), 1, "%")
+            }
         }
     }
 }

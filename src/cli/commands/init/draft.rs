@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::SCHEMA_FILE;
 use super::look::TextSurvey;
-use crate::cli::render::numbers::bytes;
+use crate::numbers::bytes;
 use crate::shapes::{SHAPES, Shape};
 
 /// Below that many bytes of text samples are poor, and the smallest shape learns all of it.

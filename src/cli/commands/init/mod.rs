@@ -5,11 +5,11 @@ use std::path::{Component, Path, PathBuf};
 
 use serde::Serialize;
 
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::in_shell;
 use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::manifest::schema::schema_text;
+use crate::numbers::{bytes, count};
 use crate::plural;
 
 mod draft;

@@ -3,12 +3,12 @@
 use std::collections::HashSet;
 
 use crate::cli::args::project::Project;
-use crate::cli::render::numbers::duration;
 use crate::cli::render::table::{columns, width, wrap};
 use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::{comparison, words};
 use crate::executor::{Options, StageSummary, Status, Summary};
 use crate::manifest::Sweeps;
+use crate::numbers::duration;
 use crate::plan::Plan;
 
 /// A row of the summary: a stage, or the instances of a sweep together.

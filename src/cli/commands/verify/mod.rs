@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::cli::args::store::{StoreArgs, keep};
 use crate::cli::args::{environment, units};
-use crate::cli::render::numbers::{bytes, count};
 use crate::cli::render::progress::Display;
 use crate::cli::render::table::columns;
 use crate::cli::render::terminal::{Style, Terminal};
@@ -17,6 +16,7 @@ use crate::cli::render::words::shown;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Progress, Sink as _};
 use crate::executor;
+use crate::numbers::{bytes, count};
 use crate::plural;
 use crate::store::verify::{self, ArtifactFault, Census, Depth, Moved, Pace, Subject};
 use crate::store::{Digest, Store};

@@ -4,10 +4,10 @@ use std::collections::HashSet;
 use std::fmt::Write as _;
 
 use super::rows::{AWAY, Shown, Table};
-use crate::cli::render::numbers::took;
 use crate::cli::render::table::{columns, width as table_width, wrap};
 use crate::cli::render::terminal::Style;
 use crate::manifest::{Metric, Point};
+use crate::numbers::took;
 use crate::plural::counted;
 use crate::stages::compare::{
     Column, Row, Verdict, are_signed, fields, measured, remarks, shown_differences,
