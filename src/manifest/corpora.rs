@@ -676,13 +676,13 @@ mod tests {
     }
 
     #[test]
-    fn the_names_are_there_once() {
+    fn corpora_names_are_listed_once() {
         let names: Vec<_> = CORPORA.iter().map(|corpus| corpus.name).collect();
         assert_eq!(names, NAMES);
     }
 
     #[test]
-    fn every_part_resolves_and_is_read_as_a_source_could_say() {
+    fn corpora_parts_resolve_to_settings_of_a_source() {
         for corpus in CORPORA {
             let splits: BTreeSet<_> = corpus.parts.iter().map(|part| part.split.name()).collect();
             assert_eq!(splits.len(), corpus.parts.len(), "{}", corpus.name);
@@ -724,7 +724,7 @@ mod tests {
     }
 
     #[test]
-    fn archives_have_members_and_other_files_have_none() {
+    fn corpora_archives_have_members_and_other_files_have_none() {
         for corpus in CORPORA {
             for part in corpus.parts {
                 let archive = part.remote(corpus).iter().any(|file| {
@@ -738,7 +738,7 @@ mod tests {
     }
 
     #[test]
-    fn files_are_pinned_and_their_facts_well_formed() {
+    fn corpora_files_are_pinned_and_their_facts_well_formed() {
         let mut urls = BTreeSet::new();
         for corpus in CORPORA {
             assert_ne!(corpus.pin(), Pin::Nothing, "{}", corpus.name);
@@ -766,7 +766,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_neither_checksum_nor_commit_is_unpinned() {
+    fn corpora_file_without_checksum_and_commit_is_unpinned() {
         let file = CorpusFile {
             url: "https://example.org/x",
             shards: 1,
@@ -796,7 +796,7 @@ mod tests {
     }
 
     #[test]
-    fn ranges_meet() {
+    fn corpora_ranges_of_splits_meet() {
         for (name, end) in [("text8", 100_000_000), ("openwebtext", 8_013_769)] {
             let parts = Corpus::find(name).unwrap().parts;
             let last = parts.iter().fold(0, |from, part| {

@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_has_one_spelling_in_a_key() {
+    fn cache_key_has_one_spelling_of_every_form() {
         assert_eq!(read(json!(["ptb"])), json!(["ptb"]));
         assert_eq!(read(json!("ptb")), json!(["ptb"]));
         assert_eq!(read(json!({ "rules": "ptb" })), json!(["ptb"]));

@@ -616,7 +616,7 @@ mod tests {
     use crate::manifest::Manifest;
 
     #[test]
-    fn a_tokenizer_that_is_named_is_an_object_that_a_manifest_takes() {
+    fn hint_for_a_tokenizers_name_is_an_object_that_a_manifest_takes() {
         for (name, part) in [
             ("gpt2", "\"published\", \"name\": \"gpt2\""),
             ("openai-community/gpt2", "\"published\", \"name\": \"gpt2\""),
@@ -719,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn an_objective_as_others_write_it_is_answered_with_the_object_to_write() {
+    fn hint_for_an_objective_as_others_write_it_is_the_object_to_write() {
         for (settings, expected) in [
             (json!({ "objective": "ar" }), r#"{ "kind": "ar" }"#),
             (json!({ "objective": "gpt" }), r#"{ "kind": "ar" }"#),
@@ -803,7 +803,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tokenizer_that_lacks_a_field_is_answered_with_that_field() {
+    fn hint_for_a_tokenizer_that_lacks_a_field_is_that_field() {
         use serde_json::json;
         let url = "hf://google-bert/bert-base-uncased@main/tokenizer.json";
         let download = format!("write {{ \"kind\": \"download\", \"url\": \"{url}\", \"unpinned\": true }}");

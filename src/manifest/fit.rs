@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_and_variant_has_estimators_and_samplers() {
+    fn objectives_of_every_kind_have_estimators_and_samplers() {
         let found: Vec<_> = Objective::every()
             .iter()
             .map(|objective| format!("{}: {}", objective.kind(), names(objective)))
@@ -280,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_is_listed_once_with_its_defaults() {
+    fn objectives_are_listed_once_with_their_defaults() {
         let kinds = Objective::every_kind();
         for kind in kinds {
             assert_eq!(Objective::from_argument(kind.kind()).unwrap(), kind);

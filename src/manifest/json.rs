@@ -610,7 +610,7 @@ mod tests {
     }
 
     #[test]
-    fn every_node_knows_its_place() {
+    fn nodes_have_their_place() {
         let text = r#"{"a": [1, "\u00e9\ud83d\ude00", {"b/c": null}]}"#;
         let node = read(text).unwrap();
         let at = |pointer: &str| {
@@ -627,7 +627,7 @@ mod tests {
     }
 
     #[test]
-    fn integers_are_integers_however_they_are_written() {
+    fn integers_are_read_in_every_notation() {
         for text in ["200", "200.0", "2e2", "20000e-2"] {
             assert_eq!(read(text).unwrap().to_json(), Value::from(200), "{text}");
         }
@@ -641,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tree_as_deep_as_allowed_is_read_and_one_deeper_is_not() {
+    fn nesting_deeper_than_the_limit_is_refused() {
         let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
         assert!(read(&nested(MAX_DEPTH)).is_ok());
         assert_eq!(read(&nested(MAX_DEPTH + 1)).unwrap_err()[0].code, Code::Nesting);
@@ -649,7 +649,7 @@ mod tests {
     }
 
     #[test]
-    fn repeated_keys_do_not_stop_the_reading() {
+    fn repeated_keys_are_faults_that_do_not_end_parsing() {
         let (node, faults) = parse(r#"{"a": 1, "a": {"b": 2, "b": 3}, "c": 4, "a": 5}"#, 0);
         let pointers: Vec<_> = faults.iter().map(|fault| (fault.code, &*fault.pointer)).collect();
         let twice = Code::DuplicateKey;
@@ -720,7 +720,7 @@ mod tests {
         #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
-        fn the_verdict_is_serde_jsons(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..9)) {
+        fn parser_accepts_what_serde_json_accepts(pieces in proptest::collection::vec(proptest::sample::select(PIECES), 0..9)) {
             let text = pieces.concat();
             match (read(&text), serde_json::from_str::<Value>(&text)) {
                 (Ok(ours), Ok(theirs)) => prop_assert!(values_are_equal(&ours.to_json(), &theirs), "{text:?}"),

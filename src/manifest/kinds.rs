@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn former_fields_and_a_string_are_refused_with_the_object_to_write() {
+    fn objective_as_a_string_or_former_fields_is_refused_with_the_object() {
         let all = r#"write `"objective": { "kind": "mdlm", "noise": { "kind": "cosine" }, "sampling_epsilon": 0.01, "antithetic": false, "time_conditioning": true }`"#;
         for (settings, expected) in [
             (
@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_hints_say_to_write_is_taken() {
+    fn hints_name_objects_that_a_manifest_takes() {
         let objective = |settings: &serde_json::Value, overrides: &[&str]| {
             let manifest = load(settings, overrides).unwrap();
             let stage = manifest
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sampler_as_a_string_and_its_former_field_are_refused_with_the_object_to_write() {
+    fn sampler_as_a_string_or_former_field_is_refused_with_the_object() {
         for (settings, expected) in [
             (
                 json!({ "sampler": "ancestral" }),

@@ -664,12 +664,12 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_what_they_are_worth() {
+    fn numbers_in_exponent_notation_are_integers() {
         assert_eq!(train(&load(&[]).unwrap()).steps, 10_000);
     }
 
     #[test]
-    fn manifests_near_a_missing_one_are_listed() {
+    fn missing_manifest_lists_those_nearby() {
         let folder = tempfile::tempdir().unwrap();
         let pipelines = folder.path().join("pipelines");
         fs::create_dir(&pipelines).unwrap();
@@ -792,7 +792,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_shows_where_a_setting_of_a_format_belongs() {
+    fn hint_shows_where_a_setting_of_a_format_belongs() {
         for (argument, hint) in [
             (
                 r#"stages.text.input.read={"bad_rows":"skip"}"#,

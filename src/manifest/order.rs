@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn each_comes_after_what_it_consumes_and_the_first_goes_first() {
+    fn stages_follow_those_they_consume_in_the_order_of_writing() {
         let mut state = 7_u32;
         let mut draw = |below: usize| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -92,7 +92,7 @@ mod tests {
 
     /// Twice the stages take twice the work, in either order of writing.
     #[test]
-    fn the_work_grows_as_the_stages_do() {
+    fn ordering_takes_time_linear_in_the_stages() {
         let chain = |stages: usize| -> Vec<Vec<usize>> {
             (0..stages)
                 .map(|stage| {

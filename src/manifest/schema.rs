@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_committed_schema_is_up_to_date() {
+    fn schema_committed_is_up_to_date() {
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(SCHEMA_PATH);
         let committed = std::fs::read_to_string(&path)
             .unwrap_or_default()
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn the_schema_is_itself_valid() {
+    fn schema_is_valid() {
         jsonschema::draft202012::meta::validate(schema()).unwrap();
         jsonschema::draft202012::new(schema()).unwrap();
     }
@@ -345,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn every_object_is_closed_and_every_field_is_described() {
+    fn schema_objects_are_closed_and_fields_are_described() {
         let mut objects = 0;
         each_object("", schema(), &mut |at, object| {
             objects += 1;

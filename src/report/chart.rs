@@ -410,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_curve_ends_where_it_leaves_the_scale_and_a_note_says_how_far_it_goes() {
+    fn curve_beyond_the_scale_is_cut_and_a_note_has_its_extreme() {
         let loss: Vec<(f64, f64)> = (1..=100)
             .map(|step| {
                 (
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn every_curve_that_leaves_the_scale_is_named() {
+    fn curves_beyond_the_scale_are_all_named() {
         // Both leave it at their start: the loss to 12, the bound, which is not a mean of it, to 99.55.
         let series = |name: &str, first: f64| Series {
             name: name.into(),
@@ -548,7 +548,7 @@ mod tests {
     }
 
     #[test]
-    fn words_stand_above_the_plot_and_not_over_its_curves() {
+    fn legend_is_above_the_plot_and_not_over_its_curves() {
         let series = |name: &str, class, top: f64| Series {
             name: name.into(),
             class,
@@ -624,7 +624,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chart_draws_every_finite_point_and_escapes_names() {
+    fn chart_draws_every_finite_point_and_escapes_names() {
         let chart = Chart {
             x_label: "step".into(),
             y_label: "loss".into(),

@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stage_stands_right_of_everything_it_consumes() {
+    fn stages_are_drawn_right_of_those_they_consume() {
         let node = |inputs: &[usize]| Node {
             name: "n".into(),
             kind: "train".into(),

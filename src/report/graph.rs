@@ -62,7 +62,7 @@ mod tests {
     use crate::manifest::StageKind;
 
     #[test]
-    fn a_sweep_is_one_node() {
+    fn sweep_is_one_node_of_the_graph() {
         let stage = |name: &'static str, written, kind, inputs: &[usize]| Stage {
             name,
             written,

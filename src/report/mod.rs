@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pipeline_that_has_not_run_still_has_a_report_and_its_text_is_escaped() {
+    fn pipeline_that_has_not_run_has_a_report_with_escaped_text() {
         let stages = [Stage {
             name: "a<b",
             written: "a<b",

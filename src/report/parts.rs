@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_read_as_a_person_says_them() {
+    fn durations_are_in_seconds_minutes_and_hours() {
         assert_eq!(seconds(0.04), "0.0 s");
         assert_eq!(seconds(59.7), "1 min 00 s");
         assert_eq!(seconds(12.2), "12 s");

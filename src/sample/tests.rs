@@ -176,7 +176,7 @@ impl Sampler for MostProbable {
 }
 
 #[test]
-fn a_sampler_may_commit_from_reports_what_another_commits_in_place() {
+fn sampler_may_commit_from_reports_what_another_commits_in_place() {
     let truth = Distribution::random(4, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     for schedule in EVERY_SCHEDULE {
@@ -187,7 +187,7 @@ fn a_sampler_may_commit_from_reports_what_another_commits_in_place() {
 }
 
 #[test]
-fn a_sampler_may_choose_by_confidence_and_mask_again() {
+fn sampler_may_choose_by_confidence_and_mask_again() {
     let truth = Distribution::random(4, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     let task = Sampling {
@@ -204,7 +204,7 @@ fn a_sampler_may_choose_by_confidence_and_mask_again() {
 }
 
 #[test]
-fn a_sampler_that_commits_no_token_is_an_internal_error() {
+fn sampler_that_commits_no_token_is_an_internal_error() {
     struct Wrong((u32, u32));
     impl Sampler for Wrong {
         fn start(&self, length: usize) -> Vec<u32> {
@@ -235,7 +235,7 @@ fn a_sampler_that_commits_no_token_is_an_internal_error() {
 /// On a device, emulated: the texts of the CPU, by every sampler, in groups of any size.
 #[test]
 #[cfg(target_os = "linux")]
-fn a_chain_on_a_device_draws_what_the_cpu_draws() {
+fn draws_on_cuda_are_those_of_the_cpu() {
     use crate::kernels::Fused;
     use crate::kernels::cuda::{Cuda, driver::DType, emulated::Emulated};
     use crate::model::dit::Nano;
@@ -326,7 +326,7 @@ fn samplers_that_fit_the_objective_are_built_and_others_refused_with_one_that_do
 }
 
 #[test]
-fn a_manifest_names_samplers_of_the_models_posterior() {
+fn samplers_of_a_manifest_use_the_models_posterior() {
     let truth = Distribution::random(4, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     let grid = Grid::Published;
@@ -351,7 +351,7 @@ fn a_manifest_names_samplers_of_the_models_posterior() {
 }
 
 #[test]
-fn with_the_exact_posterior_and_many_steps_the_draws_have_its_distribution() {
+fn draws_with_the_exact_posterior_and_many_steps_have_its_distribution() {
     let truth = Distribution::random(3, 3, 4);
     let network = toy::Posterior::new(truth.clone());
     let task = Sampling {
@@ -429,7 +429,7 @@ fn cached_draws_what_ancestral_draws_with_fewer_calls() {
 }
 
 #[test]
-fn the_published_grid_changes_what_the_first_step_unmasks() {
+fn published_grid_changes_what_the_first_step_unmasks() {
     let truth = Distribution::random(4, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     // α(1) of the first schedule is 0.001: over many rows the two grids part.
@@ -539,7 +539,7 @@ fn d3pm_without_probability_of_the_mask_is_the_masked_diffusion() {
 }
 
 #[test]
-fn a_low_temperature_takes_the_favourite() {
+fn temperature_near_zero_draws_the_likeliest_token() {
     let truth = Distribution::random(1, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     let drawn = run(
@@ -557,7 +557,7 @@ fn a_low_temperature_takes_the_favourite() {
 }
 
 #[test]
-fn it_ends_when_asked_to() {
+fn cancel_ends_sampling() {
     let truth = Distribution::random(2, 3, 5);
     let network = toy::Posterior::new(truth.clone());
     let cancel = Cancel::default();

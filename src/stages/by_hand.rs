@@ -292,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn an_extracted_member_is_answered_with_what_to_do() {
+    fn hint_for_an_extracted_member_names_the_archive() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &[u8]| {
             let path = folder.path().join(name);
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn other_files_are_recognised() {
+    fn hint_for_a_file_by_hand_says_what_it_is() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, content: &[u8]| std::fs::write(folder.path().join(name), content).unwrap();
         write("page.zip", b"<html>not found</html>");
@@ -363,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn the_files_of_a_tokenizer_are_found_in_a_folder_or_beside_each_other() {
+    fn tokenizer_files_are_found_in_a_folder_or_beside_each_other() {
         let folder = tempfile::tempdir().unwrap();
         let gpt2 = Published::find("gpt2").unwrap();
         let write = |name: &str| std::fs::write(folder.path().join(name), name).unwrap();

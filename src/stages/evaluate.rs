@@ -481,7 +481,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_says_what_was_found() {
+    fn evaluation_text_states_quantity_unit_and_interval() {
         let interval = Interval {
             value: 1.0,
             low: Some(0.9),

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn offline_a_tokenizer_is_brought_by_its_own_settings() {
+    fn offline_hint_shows_the_settings_for_a_tokenizer_by_hand() {
         let offline = Settings {
             offline: true,
             ..Settings::default()
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_than_the_published_is_no_matter_of_a_limit_or_checksum_to_set() {
+    fn hint_for_another_file_than_published_sets_no_checksum_or_limit() {
         let published: Tokenizer =
             serde_json::from_value(json!({ "kind": "published", "name": "bert-base-uncased" })).unwrap();
         let download: Tokenizer = serde_json::from_value(

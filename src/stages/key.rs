@@ -134,7 +134,7 @@ mod tests {
 
     /// The fields in each kind's key, one by one: a new field of the manifest shows up here, for a decision.
     #[test]
-    fn the_settings_in_each_key() {
+    fn cache_key_has_these_settings_of_each_kind() {
         let keys = [
             json!({ "kind": "source", "input": { "kind": "files", "files": ["*.txt"] } }),
             json!({ "kind": "source", "input": { "kind": "synthetic", "grammar": "g", "records": 9, "seed": 5 } }),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_field_at_its_default_stays_out_of_the_key() {
+    fn cache_key_leaves_out_new_fields_at_their_default() {
         for &kind in StageKind::ALL {
             let (stage, known) = kind.smallest();
             let found = paths(&of(serde_json::from_str(stage).unwrap()).config).join(" ");
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_default_left_out_and_a_default_written_give_the_same_key() {
+    fn cache_key_is_the_same_for_a_default_left_out_or_written() {
         let kinds = &crate::manifest::schema()["properties"]["stages"]["additionalProperties"]["oneOf"];
         let mut objectives = 0;
         for stage in StageKind::ALL.iter().copied().map(smallest) {
@@ -264,7 +264,7 @@ mod tests {
     /// Settings that are in no key at their defaults, which the schema does not state as values: written or not, the keys are
     /// those of results from before these settings.
     #[test]
-    fn defaults_of_later_settings_give_the_keys_from_before_them() {
+    fn cache_key_with_defaults_of_later_settings_is_the_earlier_one() {
         let [train, evaluate, sample] =
             [StageKind::Train, StageKind::Evaluate, StageKind::Sample].map(smallest);
         for (stage, fields) in [
@@ -297,7 +297,7 @@ mod tests {
     /// The settings of each objective in the key of a training, and the estimator and the sampler in the keys of stages that
     /// leave them out. These lists do not grow either: see `StageSpec::SMALLEST`.
     #[test]
-    fn an_objectives_settings_and_what_it_chooses_are_in_the_keys() {
+    fn cache_key_has_the_objectives_settings_estimator_and_sampler() {
         let noise = "antithetic kind noise.epsilon noise.kind";
         for (kind, settings, estimator, steps, sampler) in [
             (
@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_is_in_the_key_as_far_as_it_tells_a_form() {
+    fn cache_key_has_the_format_that_a_file_name_states() {
         let forms = |read: Value, names: &[&str]| {
             let stage = stage(
                 json!({ "kind": "source", "input": { "kind": "files", "files": ["*"], "read": read } }),
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn a_download_is_known_by_its_content() {
+    fn cache_key_identifies_a_download_by_its_content() {
         let sha256 = "0123456789abcdef".repeat(4);
         let download = |file: Value| {
             let input =
@@ -404,7 +404,7 @@ mod tests {
 
     /// A tokenizer by its name and by its files, from the network and by hand: one key.
     #[test]
-    fn where_a_tokenizer_comes_from_is_not_in_the_key() {
+    fn cache_key_leaves_out_the_origin_of_a_tokenizer() {
         let tokenize =
             |tokenizer: Value| of(json!({ "kind": "tokenize", "from": "a", "tokenizer": tokenizer }));
         let named = |name: &str| tokenize(json!({ "kind": "published", "name": name }));
@@ -463,7 +463,7 @@ mod tests {
 
     /// A corpus by name and the same spelt out have one key.
     #[test]
-    fn the_name_of_a_corpus_is_not_in_the_key() {
+    fn cache_key_leaves_out_the_name_of_a_corpus() {
         for (name, split) in [("lm1b", "test"), ("text8", "train"), ("wikitext2", "test")] {
             let named =
                 json!({ "kind": "source", "input": { "kind": "corpus", "corpus": name, "split": split } });
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn the_version_of_the_code_is_in_the_key() {
+    fn cache_key_has_the_version_of_the_stage() {
         let pack = of(json!({ "kind": "pack", "from": "a", "length": 8 }));
         assert_eq!(
             pack.version,
@@ -501,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_in_the_key_does_not_change_it() {
+    fn cache_key_leaves_out_settings_without_effect_on_the_result() {
         let base = json!({ "kind": "train", "from": "a", "shape": "nano", "steps": 10 });
         let with = |field: &str, value: Value| {
             let mut settings = base.clone();
@@ -526,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_seed_is_in_the_key_only_where_it_has_an_effect() {
+    fn cache_key_has_a_seed_only_where_it_has_an_effect() {
         let pack = |validation: f64| {
             of(json!({ "kind": "pack", "from": "a", "length": 8, "validation": validation, "seed": 3 })).seed
         };

@@ -89,7 +89,7 @@ mod tests {
     use crate::shapes::SHAPES;
 
     #[test]
-    fn a_gpu_takes_more_rows_at_a_time() {
+    fn rows_at_a_time_are_more_on_a_gpu() {
         for shape in SHAPES {
             assert!(rows_at_a_time(shape, Device::Cpu) >= 1);
             assert!(rows_at_a_time(shape, Device::Cuda) > rows_at_a_time(shape, Device::Cpu));

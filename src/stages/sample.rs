@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn a_padded_row_is_one_record() {
+    fn padded_row_is_one_record() {
         let of = |row| records(row, SPECIAL, false);
         assert_eq!(of(&[0, 7, 8, 1, 2, 2]), [Some(&[7, 8][..])]);
         assert_eq!(

@@ -154,7 +154,7 @@ mod tests {
 
     /// A model of an earlier version is one of f32, and is written as it was.
     #[test]
-    fn the_default_precision_is_not_written() {
+    fn precision_at_its_default_is_not_written() {
         let old: ModelInfo = serde_json::from_value(info()).unwrap();
         assert_eq!(old.precision, Precision::F32);
         assert_eq!(serde_json::to_value(&old).unwrap(), info());
@@ -168,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_trained_in_bf16_is_computed_in_it_on_a_gpu_alone() {
+    fn precision_bf16_of_a_training_is_used_only_on_a_gpu() {
         let of = |precision, device| {
             let info = ModelInfo {
                 precision,

@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn a_local_copy_is_the_same_tokenizer() {
+    fn tokenizer_from_a_local_copy_is_the_published_one() {
         let published = |name: &str| json!({ "kind": "published", "name": name });
         let copy = |name: &str| json!({ "kind": "published", "name": name, "path": "copies" });
         assert_eq!(faults("owt-small", published("gpt2"), copy("gpt2")), "");
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_of_another_program_is_answered_with_a_json_pointer() {
+    fn hint_for_a_path_of_another_program_is_a_json_pointer() {
         for (field, hint) in [
             ("text", "did you mean `/text`?"),
             (".text", "did you mean `/text`?"),
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hint_sets_a_vocabulary_only_if_it_can_be_trained() {
+    fn hint_sets_a_vocabulary_size_only_if_it_is_trained() {
         let trained = json!({ "kind": "train_bpe", "vocabulary_size": 4096 });
         let fits = faults(
             "nano",

@@ -339,7 +339,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_has_one_name_and_its_smallest_stage_is_of_it() {
+    fn kind_has_one_name_and_its_smallest_stage_is_of_it() {
         for &kind in StageKind::ALL {
             assert_eq!(serde_json::to_value(kind).unwrap(), kind.name());
             assert_eq!(StageKind::named(kind.name()), Some(kind));

@@ -45,7 +45,7 @@ fn model<'a>(loaded: &'a Loaded, name: &str) -> &'a crate::manifest::Train {
 }
 
 #[test]
-fn a_sweep_is_stages_as_one_would_write_them_and_consumers_fan_out() {
+fn sweep_instances_are_plain_stages_and_consumers_fan_out() {
     let swept = load(&[(
         "model/matrix",
         json!({ "learning_rate": [1e-4, 3e-4], "objective.noise.epsilon": [1e-3, 1e-2], "objective.noise.kind": ["cosine"] }),
@@ -278,7 +278,7 @@ fn values_of_every_kind_have_names_that_shells_and_paths_take() {
 }
 
 #[test]
-fn the_hint_for_a_list_of_values_adds_it_to_the_matrix_of_the_written_stage() {
+fn hint_for_a_list_of_values_adds_it_to_the_matrix() {
     let seeds = ("model/matrix", json!({ "seed": [1, 2] }));
     let swept = load(std::slice::from_ref(&seeds)).unwrap();
     let with = |argument: &str| {
@@ -303,7 +303,7 @@ fn the_hint_for_a_list_of_values_adds_it_to_the_matrix_of_the_written_stage() {
 }
 
 #[test]
-fn there_is_a_limit_on_what_sweeps_make() {
+fn limit_on_the_number_of_instances() {
     let range = |to: u32| json!({ "seed": { "from": 1, "to": to } });
     // 494 models and bounds, and the other stages.
     assert_eq!(

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comparison_of_objectives_has_signs_and_says_what_they_are() {
+    fn comparison_of_objectives_explains_its_signs() {
         let folder = tempfile::tempdir().unwrap();
         let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
             { "name": "causal", "point": { "objective": "ar" },
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_comparison_is_a_table() {
+    fn comparison_is_a_table() {
         let folder = tempfile::tempdir().unwrap();
         let rows = r#"{ "sorted_by": "bits_per_byte", "rows": [
             { "point": { "note": "a|<b" }, "metrics": { "bits_per_byte": { "value": 1.0, "low": 0.75, "high": 1.25 } },

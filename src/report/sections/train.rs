@@ -173,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_running_mean_keeps_the_ends_and_the_mean() {
+    fn running_mean_keeps_the_ends_and_the_mean() {
         let line = |step: i32, steps: i32, value: i32| LossPoint {
             step: f64::from(step),
             steps: f64::from(steps),
@@ -203,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn curves_say_whether_a_validation_is_a_bound_and_what_it_is_per() {
+    fn curves_name_the_quantity_and_unit_of_a_validation() {
         let page = |objective: Value, validation: Value| {
             let folder = tempfile::tempdir().unwrap();
             let model = serde_json::json!({

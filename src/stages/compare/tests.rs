@@ -31,7 +31,7 @@ pub(super) fn row(name: Option<&str>, point: &Value, bits: Option<(f64, f64)>) -
 }
 
 #[test]
-fn tables_are_in_order_and_say_what_differs() {
+fn tables_are_in_order_with_columns_of_what_differs() {
     let rows = vec![
         row(
             None,
@@ -172,7 +172,7 @@ fn one_seed_has_no_plus_minus() {
 }
 
 #[test]
-fn where_intervals_lie_apart_the_first_is_best() {
+fn intervals_that_lie_apart_make_the_first_best() {
     let rows = vec![
         row(None, &json!({ "rate": 1 }), Some((2.0, 0.25))),
         row(None, &json!({ "rate": 2 }), Some((1.0, 0.25))),
@@ -194,7 +194,7 @@ fn where_intervals_lie_apart_the_first_is_best() {
 }
 
 #[test]
-fn what_numbers_are_per_is_said() {
+fn units_of_values_are_stated() {
     let with = |unit, published| Row {
         unit: Some(unit),
         published,
@@ -236,7 +236,7 @@ fn of_tokenizers(by: Metric) -> Vec<Row> {
 }
 
 #[test]
-fn across_tokenizers_nothing_is_ranked_but_bits_per_byte() {
+fn tokenizers_that_differ_are_ranked_by_bits_per_byte_alone() {
     for by in [
         Metric::BitsPerByteNormalized,
         Metric::Perplexity,
@@ -282,7 +282,7 @@ fn tokens_and_positions_are_not_ranked_against_each_other() {
 }
 
 #[test]
-fn lost_text_is_said_beside() {
+fn lost_text_is_remarked() {
     let mut rows = of_tokenizers(Metric::BitsPerByte);
     assert!(remarks(&[&rows[0], &rows[1]]).is_empty());
     rows[0].lost_bits_per_byte = 1.08;
@@ -296,7 +296,7 @@ fn lost_text_is_said_beside() {
 }
 
 #[test]
-fn of_accepted_records_more_is_better() {
+fn grammatical_records_are_ranked_highest_first() {
     let share = |value| Row {
         name: Some(format!("{value}")),
         point: Point::new(),

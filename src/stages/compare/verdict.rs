@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn of_single_results_intervals_decide() {
+    fn intervals_decide_between_single_results() {
         // 1 ± 0.125 and 1.25 ± 0.125 touch; 1.3 ± 0.125 does not.
         let touching = verdict(&[(1, 1, 1.25, 0.125), (2, 1, 1.0, 0.125), (3, 1, 1.3, 0.125)]);
         assert!(!touching.is_best());
@@ -508,7 +508,7 @@ mod tests {
     }
 
     #[test]
-    fn of_means_the_difference_over_seeds_decides() {
+    fn differences_over_seeds_decide_between_means() {
         // Seeds move both settings alike: the paired differences are 0.5, 0.5, 0.6, whatever the spread of 1.
         let paired = [
             (1, 1, 1.0, 0.01),
@@ -542,7 +542,7 @@ mod tests {
     }
 
     #[test]
-    fn of_trainings_with_one_seed_the_first_leads_and_is_not_best() {
+    fn one_seed_of_training_makes_the_first_lead_but_not_best() {
         let not_covered = "not the effect of another seed";
         // However many seeds the others have.
         for seeds in [
@@ -581,7 +581,7 @@ mod tests {
     }
 
     #[test]
-    fn other_seeds_than_those_of_training_are_no_seeds_of_training() {
+    fn seeds_of_other_stages_are_no_seeds_of_training() {
         let seeds = [(1, 1, 1.0), (1, 2, 1.1), (2, 1, 9.0), (2, 2, 9.1)];
         let of = |kind| {
             let rows = seeds.map(|(setting, seed, bits)| {
@@ -605,7 +605,7 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_compare_has_no_part_in_it() {
+    fn results_that_do_not_compare_are_left_out() {
         let mut rows = [
             row(None, &json!({ "rate": 1 }), Some((1.0, 0.1))),
             row(None, &json!({ "rate": 2 }), Some((0.5, 0.1))),

@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn of_one_seed_the_spread_is_the_usual_one() {
+    fn spread_over_one_seed_is_the_standard_deviation() {
         let spread = Spread::of(&[2.5, 1.0, 4.0], &[vec![1], vec![2], vec![3]]).unwrap();
         assert_eq!((spread.mean, spread.sd, spread.n), (2.5, Some(1.5), 3));
         // sd / √n, with n − 1 degrees of freedom.
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn the_variance_of_crossed_seeds_is_right_on_average() {
+    fn variance_over_crossed_seeds_is_unbiased() {
         let random = crate::rng::Random::new(5, crate::rng::Stream::Synthetic);
         // Uniform on [0, 1) has the variance 1 / 12; scaled by √12 it is 1.
         let draw = |trial: u64, place: u64| random.uniform(trial, place, 0) * 12f64.sqrt();

@@ -139,7 +139,7 @@ fn settings_make_replicates_and_names_do_not() {
 }
 
 #[test]
-fn without_replicates_there_are_no_groups() {
+fn no_replicates_make_no_groups() {
     assert_eq!(of(&[]), None);
     let of = |cases: &[Case]| of(&rows(cases, |_| "model".to_owned()));
     assert_eq!(
@@ -165,7 +165,7 @@ fn without_replicates_there_are_no_groups() {
 }
 
 #[test]
-fn which_seeds_differ_is_said() {
+fn seeds_that_differ_are_named() {
     let said = |cases: &[Case]| {
         let rows = rows(cases, |_| "model".to_owned());
         what_is_spread(&of(&rows).unwrap())
@@ -211,7 +211,7 @@ fn which_seeds_differ_is_said() {
 }
 
 #[test]
-fn a_group_keeps_what_its_swept_objects_have_in_common() {
+fn group_keeps_the_fields_that_its_swept_objects_share() {
     let point = |grammar: &str, seed: u64| json!({ "input": { "kind": "synthetic", "grammar": grammar, "seed": seed } });
     let cases = [
         (point("news", 1), "a", [1, 1, 1], Some(1.0)),

@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_exclude_each_other() {
+    fn settings_that_exclude_each_other_are_faults() {
         of_objective(
             json!({ "kind": "sedd", "time_conditioning": false }),
             &[[
@@ -409,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_that_exclude_each_other() {
+    fn numbers_that_exclude_each_other_are_faults() {
         for (low, high, way) in [
             (0.8, 0.3, "set `\"low\": 0.3, \"high\": 0.8`"),
             (0.3, 0.3, "set `\"high\": 1`"),
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn estimators_that_do_not_fit() {
+    fn estimators_that_do_not_fit_the_objective_are_faults() {
         let masked = json!({ "kind": "mdlm", "time_conditioning": true });
         for estimator in ["count", "pseudo"] {
             let written = json!({ "estimator": estimator });
@@ -553,7 +553,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_of_other_estimators() {
+    fn settings_of_other_estimators_are_faults() {
         of_evaluation(
             Value::Null,
             json!({ "estimator": "count", "steps": 100, "bound": "published" }),
@@ -604,7 +604,7 @@ mod tests {
     }
 
     #[test]
-    fn samplers_and_settings_that_do_not_fit() {
+    fn samplers_and_settings_that_do_not_fit_the_objective_are_faults() {
         for sampler in ["ancestral", "cached"] {
             of_samples(
                 json!({ "kind": "ar" }),
@@ -674,7 +674,7 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_and_what_is_left_out_is_valid() {
+    fn settings_that_fit_and_defaults_are_valid() {
         for (objective, evaluate, sample) in [
             (Value::Null, json!({}), json!({})),
             (json!({ "kind": "ar" }), json!({}), json!({})),
@@ -722,7 +722,7 @@ mod tests {
     }
 
     #[test]
-    fn where_an_override_chooses_the_objective_overrides_are_the_way_out() {
+    fn hint_for_an_objective_of_an_override_is_an_override() {
         let manifest = pipeline(
             &json!({}),
             &json!({ "draws": 8, "steps": 9 }),

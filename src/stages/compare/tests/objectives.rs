@@ -217,7 +217,7 @@ fn numbers_per_scored_token_are_not_ranked_with_those_per_token() {
 }
 
 #[test]
-fn what_is_given_lengths_is_not_ranked_with_what_pays_for_them() {
+fn bounds_given_lengths_are_not_ranked_with_those_that_predict_them() {
     let excluded = |evaluation: Evaluation| Evaluation {
         padding_excluded: true,
         ..evaluation
@@ -286,7 +286,7 @@ fn what_is_given_lengths_is_not_ranked_with_what_pays_for_them() {
 }
 
 #[test]
-fn a_sign_is_shown_only_where_exact_values_and_bounds_meet() {
+fn signs_are_shown_only_where_exact_values_and_bounds_meet() {
     let found = Comparison::of(vec![row_of("a", &mdlm()), row_of("b", &mdlm())], None);
     let text = markdown(&found);
     assert!(!text.contains('≤') && !text.contains("exact"), "{text}");
@@ -452,7 +452,7 @@ fn over_seeds(first: Quantity, second: Quantity) -> Comparison {
 }
 
 #[test]
-fn the_difference_of_an_exact_value_and_a_bound_is_a_bound() {
+fn difference_of_an_exact_value_and_a_bound_is_a_bound() {
     let (exact, bound) = (Quantity::Exact, Quantity::Bound);
     let of = |first, second| {
         let verdict = over_seeds(first, second).verdict.unwrap();
