@@ -69,7 +69,7 @@ impl Loss {
     clippy::struct_excessive_bools,
     reason = "independent properties of a tokenizer"
 )]
-pub(super) struct Losses {
+pub(super) struct TextLosses {
     /// How its text is cut, if it may be.
     cutter: Option<Cutter>,
     /// Whether text is lower-cased where it is cut by [`Cutter::ByteLevel`].
@@ -86,7 +86,7 @@ pub(super) struct Losses {
     unknown: Option<u32>,
 }
 
-impl Losses {
+impl TextLosses {
     /// What GPT-2's two files lose: nothing where the vocabulary has every byte.
     pub(super) fn of_gpt2(has: impl Fn(&str) -> bool) -> Self {
         Self {
@@ -487,7 +487,7 @@ mod tests {
 
     fn of(inner: &Tokenizer, unknown: Option<u32>, text: &str) -> (Vec<u32>, Loss) {
         let mut tokens = vec![7];
-        let loss = Losses::of(inner, unknown)
+        let loss = TextLosses::of(inner, unknown)
             .encode(inner, text, &mut tokens)
             .unwrap();
         let ids = tokens.split_off(1);

@@ -26,7 +26,7 @@ use tokenizers::pre_tokenizers::split::SplitPattern;
 use tokenizers::{AddedToken, Model as _};
 
 use crate::data::gpt2::{self, END_OF_TEXT, byte_level};
-use crate::data::loss::{Loss, Losses};
+use crate::data::loss::{Loss, TextLosses};
 use crate::data::merges::{Word, learn};
 use crate::data::vocabulary::{assemble, has_gaps, numbered, parse_file, rewritten};
 use crate::data::word_piece::{CONTINUATION, UNKNOWN, word_piece};
@@ -60,7 +60,7 @@ pub struct Tokenizer {
     vocabulary: u32,
     unknown: Option<u32>,
     /// What it may leave out of a text.
-    losses: Losses,
+    losses: TextLosses,
     /// Ids that text must not make, ascending: those of special tokens.
     refused: Vec<u32>,
     /// What a person should know of the files that it was read from.
@@ -159,7 +159,7 @@ impl Tokenizer {
         let text = files.vocabulary[END_OF_TEXT];
         let mask = files.vocabulary.len() as u32;
         Ok(Self {
-            losses: Losses::of_gpt2(|token| files.vocabulary.contains_key(token)),
+            losses: TextLosses::of_gpt2(|token| files.vocabulary.contains_key(token)),
             refused: vec![text.min(mask), text.max(mask)],
             warnings,
             inner: OnceLock::new(),
@@ -428,7 +428,7 @@ impl Tokenizer {
             special,
             roles,
             vocabulary: size(&inner),
-            losses: Losses::of(&inner, unknown),
+            losses: TextLosses::of(&inner, unknown),
             unknown,
             refused,
             warnings: Vec::new(),
@@ -451,7 +451,7 @@ impl Tokenizer {
     }
 
     /// What it may leave out of a text.
-    pub(super) fn losses(&self) -> &Losses {
+    pub(super) fn losses(&self) -> &TextLosses {
         &self.losses
     }
 

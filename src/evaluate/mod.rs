@@ -25,7 +25,7 @@ mod variance;
 pub use crate::diffusion::Quantity;
 pub use by_row::{LossesByRow, difference};
 pub use statistics::Interval;
-pub use variance::{LEAST_ROWS, LossVariance, Losses, VarianceProbe};
+pub use variance::{LEAST_ROWS, LossVariance, ProbedLosses, VarianceProbe};
 
 use crate::data::rows::{Permutation, Rows};
 use crate::diffusion::{Draw, Method, NoisedBatch, Objective, Passes, shift};

@@ -77,7 +77,7 @@ impl VarianceProbe<'_> {
         network: &dyn Network,
         cancel: &Cancel,
         progress: &mut dyn FnMut(u64, u64),
-    ) -> Result<Losses> {
+    ) -> Result<ProbedLosses> {
         let total = self.limit.min(self.rows.len());
         if total < LEAST_ROWS {
             return Err(Error::input(format!(
@@ -116,7 +116,7 @@ impl VarianceProbe<'_> {
             .zip(sums.chunks(self.chances * MASKS))
             .map(|(tokens, sums)| self.moments(tokens, sums))
             .collect();
-        Ok(Losses { rows })
+        Ok(ProbedLosses { rows })
     }
 
     /// The row under the noise of a draw, every masked token with the weight 1.
@@ -162,7 +162,7 @@ impl VarianceProbe<'_> {
 }
 
 /// What the network answered.
-pub struct Losses {
+pub struct ProbedLosses {
     rows: Vec<RowLosses>,
 }
 
@@ -189,7 +189,7 @@ pub struct LossVariance {
     pub relative_deviation: Interval,
 }
 
-impl Losses {
+impl ProbedLosses {
     /// R.
     #[must_use]
     pub fn rows(&self) -> u64 {
@@ -383,7 +383,7 @@ mod tests {
         Rows::from_memory(LETTERS + 1, special, LENGTH, tokens, None).unwrap()
     }
 
-    fn probe(rows: &Rows, objective: &Mdlm, network: &dyn Network, seed: u64) -> Losses {
+    fn probe(rows: &Rows, objective: &Mdlm, network: &dyn Network, seed: u64) -> ProbedLosses {
         let probe = VarianceProbe {
             rows,
             limit: u64::MAX,

@@ -75,7 +75,7 @@ pub struct Corpus {
     /// The files.
     pub files: &'static [CorpusFile],
     /// The parts it has.
-    pub parts: &'static [Part],
+    pub parts: &'static [CorpusPart],
 }
 
 /// A file of a corpus, or a numbered series of them.
@@ -93,7 +93,7 @@ pub struct CorpusFile {
 
 /// A part of a corpus.
 #[derive(Debug)]
-pub struct Part {
+pub struct CorpusPart {
     /// The split that it is.
     pub split: CorpusSplit,
     /// Indices of its files.
@@ -158,7 +158,7 @@ impl Corpus {
 
     /// A part of it.
     #[must_use]
-    pub fn part(&self, split: CorpusSplit) -> Option<&Part> {
+    pub fn part(&self, split: CorpusSplit) -> Option<&CorpusPart> {
         self.parts.iter().find(|part| part.split == split)
     }
 
@@ -209,7 +209,7 @@ impl CorpusFile {
     }
 }
 
-impl Part {
+impl CorpusPart {
     /// How its files are read.
     #[must_use]
     pub fn reading(&self) -> Reading {
@@ -301,8 +301,8 @@ const fn lines(
     members: &'static [&'static str],
     detokenize: &'static [Detokenizer],
     records: Option<u64>,
-) -> Part {
-    Part {
+) -> CorpusPart {
+    CorpusPart {
         split,
         files,
         members,
@@ -314,8 +314,8 @@ const fn lines(
 }
 
 /// A part of a scientific corpus: JSON lines in a zip archive, an article's sentences in a list.
-const fn papers(split: CorpusSplit, members: &'static [&'static str], records: u64) -> Part {
-    Part {
+const fn papers(split: CorpusSplit, members: &'static [&'static str], records: u64) -> CorpusPart {
+    CorpusPart {
         form: Form::JsonLines("/article_text"),
         ..lines(
             split,
@@ -328,8 +328,8 @@ const fn papers(split: CorpusSplit, members: &'static [&'static str], records: u
 }
 
 /// A part of text8, from one character to another.
-const fn text8(split: CorpusSplit, from: u64, to: u64) -> Part {
-    Part {
+const fn text8(split: CorpusSplit, from: u64, to: u64) -> CorpusPart {
+    CorpusPart {
         form: Form::WholeFile,
         range: Some(Range {
             unit: RangeUnit::Characters,
@@ -341,13 +341,13 @@ const fn text8(split: CorpusSplit, from: u64, to: u64) -> Part {
 }
 
 /// A part of WikiText, by the member of its zip archive.
-const fn wikitext(split: CorpusSplit, members: &'static [&'static str]) -> Part {
+const fn wikitext(split: CorpusSplit, members: &'static [&'static str]) -> CorpusPart {
     lines(split, &[0], members, &[Detokenizer::Wikitext], None)
 }
 
 /// A part of OpenWebText, from one record to another.
-const fn openwebtext(split: CorpusSplit, from: u64, to: u64) -> Part {
-    Part {
+const fn openwebtext(split: CorpusSplit, from: u64, to: u64) -> CorpusPart {
+    CorpusPart {
         form: Form::Parquet("text"),
         range: Some(Range {
             unit: RangeUnit::Records,
@@ -527,7 +527,7 @@ pub const CORPORA: &[Corpus] = &[
             "4aa8d02cd17c719165fc8a7887fddd641f43fcafa4b1c806ca8abc31fabdb226",
             1_819_752,
         )],
-        parts: &[Part {
+        parts: &[CorpusPart {
             form: Form::JsonLines("/text"),
             ..lines(Test, &[0], &[], &[Detokenizer::Lambada], Some(5_153))
         }],
@@ -553,11 +553,11 @@ pub const CORPORA: &[Corpus] = &[
             ),
         ],
         parts: &[
-            Part {
+            CorpusPart {
                 form: Form::Csv(&["2", "3"]),
                 ..lines(Train, &[0], &[], &[], Some(120_000))
             },
-            Part {
+            CorpusPart {
                 form: Form::Csv(&["2", "3"]),
                 ..lines(Test, &[1], &[], &[], Some(7_600))
             },

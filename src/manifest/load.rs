@@ -175,7 +175,7 @@ impl Manifest {
 const FIELDS: [&str; 5] = ["$schema", "name", "description", "seed", "stages"];
 
 /// A manifest's tree.
-struct Checked {
+struct CheckedTree {
     /// With overrides.
     written: Node,
     /// With sweeps expanded.
@@ -184,7 +184,7 @@ struct Checked {
 }
 
 /// The tree, its faults, and how many were left out.
-fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usize) {
+fn check(text: &str, overrides: &[String]) -> (Option<CheckedTree>, Vec<Draft>, usize) {
     if text.trim().is_empty() {
         let fault = Draft::new(Code::Empty, Span::default(), "", "the file is empty")
             .expected("a JSON object with `name`, `seed` and `stages`");
@@ -214,7 +214,7 @@ fn check(text: &str, overrides: &[String]) -> (Option<Checked>, Vec<Draft>, usiz
     found.extend(semantic::check(&expansion.tree, &found));
     drafts.extend(expansion.bring_back(found));
     drafts.append(&mut expansion.faults);
-    let checked = Checked {
+    let checked = CheckedTree {
         written: tree,
         expanded: expansion.tree,
         sweeps: expansion.sweeps,

@@ -5,7 +5,7 @@ use std::collections::BinaryHeap;
 
 /// An order of stages, and the stages in cycles.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Order {
+pub struct StageOrder {
     /// The stages, each after those it consumes; among those that could be next, the first.
     pub ordered: Vec<usize>,
     /// The stages that are in a cycle or depend on one, in their order.
@@ -17,7 +17,7 @@ pub struct Order {
 /// Orders stages; `consumed` has, for each stage, the indices of the stages that it consumes. An index may be repeated. A
 /// stage that consumes an index without a stage counts as circular.
 #[must_use]
-pub fn order(consumed: &[Vec<usize>]) -> Order {
+pub fn order(consumed: &[Vec<usize>]) -> StageOrder {
     let mut looks = 0;
     let mut consumers: Vec<Vec<usize>> = vec![Vec::new(); consumed.len()];
     let mut waits_for: Vec<usize> = consumed.iter().map(Vec::len).collect();
@@ -48,7 +48,7 @@ pub fn order(consumed: &[Vec<usize>]) -> Order {
     let circular = (0..consumed.len())
         .filter(|&stage| waits_for[stage] > 0)
         .collect();
-    Order {
+    StageOrder {
         ordered,
         circular,
         looks,

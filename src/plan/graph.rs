@@ -70,7 +70,7 @@ pub fn order(manifest: &Manifest) -> Result<Vec<&str>> {
                 .collect()
         })
         .collect();
-    let order::Order {
+    let order::StageOrder {
         ordered, circular, ..
     } = order::order(&consumed);
     let name = |index: &usize| {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::Plan;
 use crate::manifest::Compare;
 use crate::manifest::instance::written;
-use crate::stages::replicates::{Drawn, Setting, replicates};
+use crate::stages::replicates::{Setting, StageSeed, replicates};
 use crate::store::Digest;
 
 impl Plan {
@@ -29,7 +29,7 @@ impl Plan {
         }
         let stage = &self.stages[index];
         let mut seeds = Vec::new();
-        seeds.extend(stage.parts.seed.map(|seed| Drawn {
+        seeds.extend(stage.parts.seed.map(|seed| StageSeed {
             path: String::new(),
             stage: written(&stage.name).to_owned(),
             kind: stage.kind(),
@@ -40,7 +40,7 @@ impl Plan {
             let other = self.setting(input.index, known);
             inputs.insert(input.role.to_owned(), json!(other.digest.to_string()));
             let role = input.role.replace('/', ".");
-            seeds.extend(other.seeds.into_iter().map(|drawn| Drawn {
+            seeds.extend(other.seeds.into_iter().map(|drawn| StageSeed {
                 path: match &*drawn.path {
                     "" => role.clone(),
                     path => format!("{role}.{path}"),

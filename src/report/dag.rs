@@ -6,7 +6,7 @@ use super::chart::escape;
 
 /// A stage of the drawing.
 #[derive(Clone, Debug)]
-pub struct Node {
+pub struct GraphNode {
     /// The stage's name.
     pub name: String,
     /// Its kind.
@@ -24,7 +24,7 @@ const MARGIN: f64 = 6.0;
 const FAR: f64 = 34.0;
 
 /// The column of each node: one more than the deepest of its inputs.
-fn columns(nodes: &[Node]) -> Vec<usize> {
+fn columns(nodes: &[GraphNode]) -> Vec<usize> {
     let mut columns: Vec<usize> = Vec::with_capacity(nodes.len());
     for node in nodes {
         columns.push(node.inputs.iter().map(|i| columns[*i] + 1).max().unwrap_or(0));
@@ -34,7 +34,7 @@ fn columns(nodes: &[Node]) -> Vec<usize> {
 
 /// The graph as an `<svg>` element. Nodes stand in topological order.
 #[must_use]
-pub fn svg(nodes: &[Node]) -> String {
+pub fn svg(nodes: &[GraphNode]) -> String {
     let columns = columns(nodes);
     let wide = columns.iter().max().map_or(0, |c| c + 1);
     let mut heights = vec![0usize; wide];
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn stages_are_drawn_right_of_those_they_consume() {
-        let node = |inputs: &[usize]| Node {
+        let node = |inputs: &[usize]| GraphNode {
             name: "n".into(),
             kind: "train".into(),
             note: String::new(),

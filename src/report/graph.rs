@@ -1,18 +1,18 @@
 //! The stages of a report as the nodes of its graph.
 
-use super::dag::Node;
+use super::dag::GraphNode;
 use super::parts::seconds;
-use super::stage::Stage;
+use super::stage::ReportedStage;
 
 /// The nodes of the graph: one for all instances of a swept stage.
-pub(super) fn nodes(stages: &[Stage<'_>]) -> Vec<Node> {
+pub(super) fn nodes(stages: &[ReportedStage<'_>]) -> Vec<GraphNode> {
     let mut names: Vec<&str> = Vec::new();
     for stage in stages {
         if !names.contains(&stage.written) {
             names.push(stage.written);
         }
     }
-    let place = |stage: &Stage<'_>| names.iter().position(|name| *name == stage.written);
+    let place = |stage: &ReportedStage<'_>| names.iter().position(|name| *name == stage.written);
     names
         .iter()
         .enumerate()
@@ -46,7 +46,7 @@ pub(super) fn nodes(stages: &[Stage<'_>]) -> Vec<Node> {
             } else {
                 seconds(took.iter().sum())
             };
-            Node {
+            GraphNode {
                 name: (*name).to_owned(),
                 kind: kind.to_owned(),
                 note: format!("{kind}{times} · {state}"),
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn sweep_is_one_node_of_the_graph() {
-        let stage = |name: &'static str, written, kind, inputs: &[usize]| Stage {
+        let stage = |name: &'static str, written, kind, inputs: &[usize]| ReportedStage {
             name,
             written,
             kind,

@@ -18,7 +18,7 @@ mod sections;
 mod stage;
 
 pub use parts::leaves;
-pub use stage::Stage;
+pub use stage::ReportedStage;
 
 use chart::escape;
 use graph::nodes;
@@ -28,7 +28,7 @@ use parts::{figures, provenance, settings};
 ///
 /// # Errors
 /// An artifact's file that cannot be read or is not what its stage writes.
-pub fn html(title: &str, description: Option<&str>, stages: &[Stage<'_>]) -> Result<String> {
+pub fn html(title: &str, description: Option<&str>, stages: &[ReportedStage<'_>]) -> Result<String> {
     let mut out = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">{GENERATOR}\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
@@ -81,7 +81,7 @@ mod tests {
 
     #[test]
     fn pipeline_that_has_not_run_has_a_report_with_escaped_text() {
-        let stages = [Stage {
+        let stages = [ReportedStage {
             name: "a<b",
             written: "a<b",
             kind: StageKind::Source,

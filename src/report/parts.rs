@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::chart::escape;
-use super::stage::Stage;
+use super::stage::ReportedStage;
 use crate::numbers;
 use crate::plural::counted;
 use crate::store::Record;
@@ -99,7 +99,7 @@ pub(super) fn table(out: &mut String, rows: &[Vec<String>]) {
 }
 
 /// Which artifacts the report is made of, and where they were made.
-pub(super) fn provenance(stages: &[Stage<'_>]) -> String {
+pub(super) fn provenance(stages: &[ReportedStage<'_>]) -> String {
     let mut out = String::from(
         "<div class=\"scroll\"><table><thead><tr><th>stage</th><th>artifact</th><th>started</th><th>took</th>\
          <th>peak memory</th><th>where</th><th>mdlm</th></tr></thead><tbody>",

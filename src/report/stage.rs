@@ -7,7 +7,7 @@ use crate::store::Record;
 
 /// A stage of the report, in topological order.
 #[derive(Debug)]
-pub struct Stage<'a> {
+pub struct ReportedStage<'a> {
     /// Its name, as an instance where it is one of a sweep.
     pub name: &'a str,
     /// Its name in the manifest: that of the swept stage.

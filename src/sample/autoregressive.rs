@@ -78,7 +78,7 @@ mod tests {
     use crate::event::Cancel;
     use crate::model::Network;
     use crate::model::toy::{Distribution, Posterior};
-    use crate::sample::{Drawn, Sampling};
+    use crate::sample::{DrawnRows, Sampling};
 
     /// Of toys, beyond the tokens that are drawn.
     const BOS: u32 = 4;
@@ -103,13 +103,13 @@ mod tests {
         }
     }
 
-    fn run(task: Sampling, mut sampler: Autoregressive, network: &dyn Network) -> Drawn {
+    fn run(task: Sampling, mut sampler: Autoregressive, network: &dyn Network) -> DrawnRows {
         task.run(&mut sampler, network, &Cancel::default(), &mut |_| ())
             .unwrap()
     }
 
     /// Pearson's statistic of rows against their probabilities.
-    fn chi_square(drawn: &Drawn, length: usize, probabilities: &BTreeMap<Vec<u32>, f64>) -> f64 {
+    fn chi_square(drawn: &DrawnRows, length: usize, probabilities: &BTreeMap<Vec<u32>, f64>) -> f64 {
         let rows = drawn.tokens.chunks(length);
         let total = rows.len() as f64;
         let mut counts: BTreeMap<&[u32], f64> = BTreeMap::new();

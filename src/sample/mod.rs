@@ -191,7 +191,7 @@ pub struct Sampling {
 
 /// Rows drawn.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Drawn {
+pub struct DrawnRows {
     /// (count, L).
     pub tokens: Vec<u32>,
     /// How often the network was asked about each row (count).
@@ -210,7 +210,7 @@ impl Sampling {
         network: &dyn Network,
         cancel: &Cancel,
         progress: &mut dyn FnMut(u32),
-    ) -> Result<Drawn> {
+    ) -> Result<DrawnRows> {
         let length = network.shape().length;
         let count = self.count as usize;
         let steps = sampler.steps(self.steps, length);
@@ -219,7 +219,7 @@ impl Sampling {
             row[0] = self.given[0].unwrap_or(row[0]);
             row[length - 1] = self.given[1].unwrap_or(row[length - 1]);
         }
-        let mut rows = Rows {
+        let mut rows = SampledRows {
             chain: network.chain(&tokens)?,
             tokens,
             length,
@@ -264,7 +264,7 @@ impl Sampling {
             }
             progress(index + 1);
         }
-        Ok(Drawn {
+        Ok(DrawnRows {
             tokens: rows.chain.tokens()?,
             network_calls,
         })
@@ -297,7 +297,7 @@ impl Sampling {
         step: &Step,
         group: &[Asked],
         sampler: &dyn Sampler,
-        rows: &mut Rows<'_>,
+        rows: &mut SampledRows<'_>,
     ) -> Result<Vec<Draw>> {
         let length = rows.length;
         let (mut positions, mut actions, mut uniforms) = (Vec::new(), Vec::new(), Vec::new());
@@ -338,7 +338,7 @@ struct Asked {
 }
 
 /// The rows: in their chain, and as far as a sampler sees them.
-struct Rows<'a> {
+struct SampledRows<'a> {
     chain: Box<dyn Chain + 'a>,
     /// (count, L), [`UNSEEN`] where only the chain has the token.
     tokens: Vec<u32>,
@@ -350,12 +350,12 @@ struct Rows<'a> {
     changed: Vec<usize>,
 }
 
-impl Rows<'_> {
+impl SampledRows<'_> {
     fn row(&self, row: usize) -> &[u32] {
         &self.tokens[row * self.length..][..self.length]
     }
 
-    /// Puts a sampler's tokens at positions of a row; the chain has them after [`Rows::write_changes`].
+    /// Puts a sampler's tokens at positions of a row; the chain has them after [`SampledRows::write_changes`].
     fn change(&mut self, row: usize, changes: &[(u32, u32)]) -> Result<()> {
         let [first, last] = self.is_given;
         for &(position, token) in changes {

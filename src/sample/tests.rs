@@ -288,7 +288,7 @@ fn draws_on_cuda_are_those_of_the_cpu() {
     assert!(few.len() > 50, "{few:?}");
 }
 
-fn run(task: Sampling, sampler: &mut dyn Sampler, network: &dyn Network) -> Drawn {
+fn run(task: Sampling, sampler: &mut dyn Sampler, network: &dyn Network) -> DrawnRows {
     task.run(sampler, network, &Cancel::default(), &mut |_| ())
         .unwrap()
 }

@@ -23,7 +23,7 @@ use crate::stages::trained::ModelInfo;
 use crate::stages::{Context, Run, StageOutput, memory};
 use crate::store::Digest;
 
-/// File name of the samples, JSON lines of [`Line`].
+/// File name of the samples, JSON lines of [`SampleLine`].
 pub const SAMPLES: &str = "samples.jsonl";
 /// The samples' texts.
 const SAMPLES_TEXT: &str = "samples.txt";
@@ -36,7 +36,7 @@ const SHOWN_CHARACTERS: usize = 400;
 
 /// A line of `samples.jsonl`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Line {
+pub struct SampleLine {
     /// Its tokens, L of them.
     pub tokens: Vec<u32>,
     /// Its text, one record a line; of joined rows the first and the last are parts of one.
@@ -57,7 +57,7 @@ pub struct Line {
 ///
 /// # Errors
 /// The file is absent or damaged.
-pub fn read_samples(artifact: &Path) -> Result<Vec<Line>> {
+pub fn read_samples(artifact: &Path) -> Result<Vec<SampleLine>> {
     read_json_lines(&artifact.join(SAMPLES))
 }
 
@@ -151,8 +151,8 @@ impl Run for Sample {
         let mut judge = grammar
             .as_ref()
             .map(|grammar| Judge::new(grammar, &model, &tokenizer));
-        let mut lines = Text::create(context.output.join(SAMPLES))?;
-        let mut texts = Text::create(context.output.join(SAMPLES_TEXT))?;
+        let mut lines = TextWriter::create(context.output.join(SAMPLES))?;
+        let mut texts = TextWriter::create(context.output.join(SAMPLES_TEXT))?;
         for (index, row) in drawn.tokens.chunks(model.length as usize).enumerate() {
             let (records, accepted) = match &mut judge {
                 Some(judge) => {
@@ -161,7 +161,7 @@ impl Run for Sample {
                 }
                 None => (None, None),
             };
-            let line = Line {
+            let line = SampleLine {
                 tokens: row.to_vec(),
                 text: text(row, model.special, &tokenizer)?,
                 steps,
@@ -248,12 +248,12 @@ fn grammar(context: &Context<'_>) -> Result<Accepts> {
 }
 
 /// A text file written line by line.
-struct Text {
+struct TextWriter {
     path: PathBuf,
     file: BufWriter<File>,
 }
 
-impl Text {
+impl TextWriter {
     fn create(path: PathBuf) -> Result<Self> {
         let file = File::create(&path).context(|| format!("write `{}`", path.display()))?;
         Ok(Self {

@@ -72,7 +72,7 @@ impl Run for Source {
                 (info, serde_json::Map::new(), vec![])
             }
             SourceInput::Files(_) | SourceInput::Download(_) | SourceInput::Corpus(_) => {
-                let mut input = Input::of(self, context)?;
+                let mut input = SourceFiles::of(self, context)?;
                 let mut provenance = std::mem::take(&mut input.provenance);
                 let (info, figures) = read_files(input, context, &mut consumed, &mut provenance)?;
                 (info, provenance, figures)
@@ -246,7 +246,7 @@ fn described(left_out: LeftOut, irregular: Irregular, files: &files::LeftOut) ->
 }
 
 /// The files of a source, ready to be read.
-struct Input {
+struct SourceFiles {
     files: Vec<TextFile>,
     left_out: files::LeftOut,
     read: Reading,
@@ -256,7 +256,7 @@ struct Input {
     _downloads: Option<Downloads>,
 }
 
-impl Input {
+impl SourceFiles {
     fn of(config: &Source, context: &Context) -> Result<Self> {
         let mut provenance = serde_json::Map::new();
         let mut detokenize = vec![];
@@ -416,12 +416,12 @@ fn read_all(
 
 /// Reads, selects and writes.
 fn read_files(
-    input: Input,
+    input: SourceFiles,
     context: &Context,
     consumed: &mut Vec<(PathBuf, Consumed)>,
     provenance: &mut serde_json::Map<String, Value>,
 ) -> Result<(SourceInfo, Figures)> {
-    let Input {
+    let SourceFiles {
         files,
         left_out,
         read,

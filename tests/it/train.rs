@@ -10,7 +10,7 @@ use mdlm::error::{Kind, Result};
 use mdlm::event::{Cancel, Event, Sink};
 use mdlm::manifest::Stage;
 use mdlm::stages::evaluate::Evaluation;
-use mdlm::stages::sample::{Line, Summary};
+use mdlm::stages::sample::{SampleLine, Summary};
 use mdlm::stages::{self, Context, Device, StageOutput};
 use mdlm::store::checkpoints::Checkpoints;
 use serde_json::{Value, json};
@@ -415,7 +415,7 @@ fn train_learns_and_both_estimators_bound_it_alike() {
 #[test]
 fn sample_cached_and_ancestral_are_the_same_texts() {
     let (lab, _, model) = trained();
-    let sample = |sampler: &str| -> (Vec<Line>, Summary) {
+    let sample = |sampler: &str| -> (Vec<SampleLine>, Summary) {
         let config =
             json!({"kind": "sample", "model": "m", "count": 5, "steps": 40, "sampler": {"kind": sampler}});
         let output = lab.run(&config, &[("model", model)]);

@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::cli::render::listing::{LABEL, Named, entry, show};
 use crate::cli::render::terminal::Terminal;
 use crate::error::Result;
-use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, Form, Part, Pin};
+use crate::manifest::corpora::{CORPORA, Corpus, CorpusFile, CorpusPart, Form, Pin};
 use crate::manifest::detokenize::Detokenizer;
 use crate::manifest::reading::{Range, RangeUnit, Reading, RemoteFile};
 use crate::numbers;
@@ -108,7 +108,7 @@ impl CorpusDescription {
             sha256: file.sha256,
             bytes: file.bytes,
         };
-        let split = |part: &'static Part| SplitDescription {
+        let split = |part: &'static CorpusPart| SplitDescription {
             split: part.split.name(),
             records: part.records,
             files: part.remote(corpus),
@@ -263,7 +263,7 @@ fn described(index: usize, file: &CorpusFile) -> String {
 }
 
 /// What a part is made of.
-fn contents(corpus: &Corpus, part: &Part) -> String {
+fn contents(corpus: &Corpus, part: &CorpusPart) -> String {
     let mut facts = Vec::new();
     let counted = part
         .range

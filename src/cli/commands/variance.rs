@@ -16,7 +16,7 @@ use crate::cli::signals::listen;
 use crate::data::rows::Rows;
 use crate::diffusion::Mdlm;
 use crate::error::{Error, Result};
-use crate::evaluate::{Interval, LEAST_ROWS, LossVariance, Losses, VarianceProbe};
+use crate::evaluate::{Interval, LEAST_ROWS, LossVariance, ProbedLosses, VarianceProbe};
 use crate::event::{Cancel, Event, Progress, Sink as _};
 use crate::manifest::{
     Bell, Clipped, MdlmObjective, Objective, Split, Stage, Times, Train, Weighting, Weights,
@@ -330,7 +330,7 @@ fn pairs(grid: f64, width: f64) -> Vec<Clipped> {
 
 /// All candidates with what the answers make of them.
 fn measured(
-    losses: &Losses,
+    losses: &ProbedLosses,
     objective: &Mdlm,
     candidates: &[(Weighting, Times)],
     batch: u32,

@@ -9,7 +9,7 @@ use super::words::shown;
 use crate::error::{Context as _, Result};
 use crate::manifest::Loaded;
 use crate::plan::{Decision, Plan};
-use crate::report::{self, Stage};
+use crate::report::{self, ReportedStage};
 use crate::store::{Digest, Store};
 
 /// `reports/NAME.html` in the folder of results. Where that is the report of another manifest of the same name, which is
@@ -71,10 +71,10 @@ fn owned(page: &str, loaded: &Loaded, store: &Store) -> String {
 /// # Errors
 /// An artifact cannot be read, the file cannot be written.
 pub fn write(loaded: &Loaded, store: &Store, plan: &Plan, path: &Path) -> Result<()> {
-    let stages: Vec<Stage<'_>> = plan
+    let stages: Vec<ReportedStage<'_>> = plan
         .stages
         .iter()
-        .map(|stage| Stage {
+        .map(|stage| ReportedStage {
             name: &stage.name,
             written: loaded.sweeps.written(&stage.name),
             kind: stage.kind(),

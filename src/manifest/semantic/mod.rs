@@ -9,7 +9,7 @@ use serde::Deserialize as _;
 
 use super::fault::Draft;
 use super::json::{Node, pointer_join};
-use super::stage::check::{Entry, Stages};
+use super::stage::check::{StageEntry, Stages};
 use super::{Stage, StageKind};
 use references::{cycles, references};
 
@@ -42,7 +42,7 @@ pub(super) fn check(tree: &Node, structural: &[Draft]) -> Vec<Draft> {
             } else {
                 None
             };
-            let entry = Entry {
+            let entry = StageEntry {
                 name: &member.key,
                 node: &member.value,
                 key_span: member.key_span,
@@ -178,7 +178,7 @@ mod tests {
             let typed = Stage::deserialize(&stage).unwrap();
             kinds.insert(typed.kind());
             let node = parse(&stage.to_string(), 0).0.unwrap();
-            let entry = Entry {
+            let entry = StageEntry {
                 name: "",
                 node: &node,
                 key_span: Span::default(),

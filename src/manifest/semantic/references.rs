@@ -6,7 +6,7 @@ use crate::manifest::StageKind;
 use crate::manifest::fault::{Code, Draft, MAX_FAULTS, alternatives, quoted, suggestion};
 use crate::manifest::instance::{SIGN, written};
 use crate::manifest::json::Span;
-use crate::manifest::stage::check::{Entry, Stages};
+use crate::manifest::stage::check::{StageEntry, Stages};
 
 /// "a source stage", "an evaluate stage".
 fn a_stage(kind: StageKind) -> String {
@@ -36,7 +36,7 @@ pub(super) fn references(stages: &Stages<'_>) -> Vec<Draft> {
     let names: HashSet<&str> = stages.0.keys().map(|name| written(name)).collect();
     for (name, entry) in &stages.0 {
         for (field, span, target, expects) in entry.references() {
-            let is_right = |found: &Entry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
+            let is_right = |found: &StageEntry<'_>| found.kind.is_none_or(|kind| expects.contains(&kind));
             // The rest words a fault and looks at all stages; no more faults are worded than are reported.
             if target != *name && stages.0.get(target).is_some_and(is_right) || faults.len() >= MAX_FAULTS {
                 continue;

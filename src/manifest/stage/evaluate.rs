@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Entry, Stages, or_train, same_tokenizer};
+use super::check::{StageEntry, Stages, or_train, same_tokenizer};
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
 use crate::manifest::fault::{Code, Draft, quoted};
@@ -167,7 +167,7 @@ impl StageSpec for Evaluate {
         }
     }
 
-    fn check(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         let model = stages.train_of(&self.model);
         if let (Some(pack), Some(rows)) = (stages.pack_of(&self.data), stages.entry(&self.data)) {
             let empty = match self.split {
@@ -237,7 +237,7 @@ impl StageSpec for Evaluate {
 
 impl Evaluate {
     /// Faults of the estimator, and of the settings that belong to certain estimators.
-    fn check_estimator(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check_estimator(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         let model = stages.train_of(&self.model);
         let objective = model.map(|model| &model.objective);
         let misfit =

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Objective;
 use super::fault::Draft;
-use check::{Entry, Stages};
+use check::{StageEntry, Stages};
 
 pub(super) mod check;
 mod compare;
@@ -173,7 +173,7 @@ pub(super) trait StageSpec: Sized + 'static {
     fn fill_in(&mut self, _objective: &Objective) {}
 
     /// Adds the faults that no schema can state. `entry` is this stage in the manifest.
-    fn check(&self, _stages: &Stages<'_>, _entry: &Entry<'_>, _faults: &mut Vec<Draft>) {}
+    fn check(&self, _stages: &Stages<'_>, _entry: &StageEntry<'_>, _faults: &mut Vec<Draft>) {}
 }
 
 /// A field of the settings `S` that names another stage.
@@ -329,7 +329,7 @@ impl Stage {
     }
 
     /// Adds the faults that no schema can state.
-    pub(super) fn check(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    pub(super) fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         with_settings!(self, settings => settings.check(stages, entry, faults));
     }
 }

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Entry, Stages};
+use super::check::{StageEntry, Stages};
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Code, Draft};
 
@@ -115,7 +115,7 @@ impl StageSpec for Pack {
     }
 
     /// Reports a setting about padding or the tail for rows that have none.
-    fn check(&self, _stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, _stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         if self.wrap && self.padding == Padding::Counted {
             faults.push(
                 entry

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::check::{Entry, Stages, or_train};
+use super::check::{StageEntry, Stages, or_train};
 use super::evaluate::Weights;
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Draft, quoted, spaced};
@@ -100,7 +100,7 @@ impl StageSpec for Sample {
         self.sampler.get_or_insert_with(|| objective.samplers()[0]);
     }
 
-    fn check(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         let model = stages.train_of(&self.model);
         if let (Some(model), Some(sampler)) = (model, self.sampler)
             && let Some(misfit) = model.objective.misfit_of_sampler(&sampler)

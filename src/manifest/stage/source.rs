@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::files::{local, pin, remote};
-use super::check::{Entry, Stages};
+use super::check::{StageEntry, Stages};
 use super::{FileReference, StageSpec};
 use crate::manifest::corpora::{Corpus, NamedCorpus};
 use crate::manifest::detokenize::{Detokenization, Spelling};
@@ -206,7 +206,7 @@ impl StageSpec for Source {
         }
     }
 
-    fn check(&self, _stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, _stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         match &self.input {
             SourceInput::Files(input) => {
                 for (index, path) in input.files.iter().enumerate() {
@@ -287,7 +287,7 @@ impl StageSpec for Source {
 }
 
 /// Reports patterns that are not valid globs.
-fn globs(entry: &Entry<'_>, field: &str, patterns: &[String], faults: &mut Vec<Draft>) {
+fn globs(entry: &StageEntry<'_>, field: &str, patterns: &[String], faults: &mut Vec<Draft>) {
     for (index, pattern) in patterns.iter().enumerate() {
         if let Err(error) = glob::Pattern::new(pattern) {
             let field = format!("input/{field}/{index}");
@@ -296,7 +296,7 @@ fn globs(entry: &Entry<'_>, field: &str, patterns: &[String], faults: &mut Vec<D
     }
 }
 
-fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
+fn reading(entry: &StageEntry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
     globs(entry, "read/members", &read.members, faults);
     globs(entry, "read/exclude", &read.exclude, faults);
     match &read.format {
@@ -352,7 +352,7 @@ fn reading(entry: &Entry<'_>, read: &Reading, faults: &mut Vec<Draft>) {
 
 /// Published rules are for figures that are compared with published ones: a source must use all of its corpus' published
 /// rules, and no others.
-fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+fn published(entry: &StageEntry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     let all = stage.detokenize.as_deref().unwrap_or_default();
     let is_published = |spelling| spelling == Spelling::Published;
     if !all.iter().any(|one| is_published(one.spelling)) {
@@ -401,7 +401,7 @@ fn published(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     });
 }
 
-fn selection(entry: &Entry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
+fn selection(entry: &StageEntry<'_>, stage: &Source, faults: &mut Vec<Draft>) {
     published(entry, stage, faults);
     if let Some(range) = &stage.range
         && let Some(to) = range.to

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::check::files::{local, pin, remote};
-use super::check::{Entry, Stages};
+use super::check::{StageEntry, Stages};
 use super::{FileReference, ReferenceField, StageKind, StageSpec};
 use crate::manifest::fault::{Code, Draft, alternatives};
 use crate::manifest::reading::{RemoteFile, SHA256, URL};
@@ -316,7 +316,7 @@ impl StageSpec for Tokenize {
         }
     }
 
-    fn check(&self, _stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, _stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         match &self.tokenizer {
             Tokenizer::Characters(characters) => alphabet(entry, &characters.alphabet, faults),
             Tokenizer::Download(download) => {
@@ -383,7 +383,7 @@ fn published(is_family: impl Fn(Family) -> bool) -> String {
 }
 
 /// A tokenizer is one file.
-fn one_file(entry: &Entry<'_>, download: &TokenizerDownload, faults: &mut Vec<Draft>) {
+fn one_file(entry: &StageEntry<'_>, download: &TokenizerDownload, faults: &mut Vec<Draft>) {
     let of_hub_or_bucket = !download.url.starts_with("http");
     if of_hub_or_bucket && download.url.contains(['*', '?', '[']) {
         faults.push(
@@ -399,7 +399,7 @@ fn one_file(entry: &Entry<'_>, download: &TokenizerDownload, faults: &mut Vec<Dr
 }
 
 /// Repeated characters of an alphabet.
-fn alphabet(entry: &Entry<'_>, alphabet: &str, faults: &mut Vec<Draft>) {
+fn alphabet(entry: &StageEntry<'_>, alphabet: &str, faults: &mut Vec<Draft>) {
     let mut seen = HashSet::new();
     let mut twice: Vec<String> = alphabet
         .chars()

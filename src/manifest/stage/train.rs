@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::check::{Entry, Stages, check_objective};
+use super::check::{StageEntry, Stages, check_objective};
 use super::tokenize::{MIN_TRAINED_VOCABULARY, Tokenizer};
 use super::{ReferenceField, StageKind, StageSpec};
 use crate::manifest::Objective;
@@ -254,7 +254,7 @@ impl StageSpec for Train {
         true
     }
 
-    fn check(&self, stages: &Stages<'_>, entry: &Entry<'_>, faults: &mut Vec<Draft>) {
+    fn check(&self, stages: &Stages<'_>, entry: &StageEntry<'_>, faults: &mut Vec<Draft>) {
         if let Some(micro_batch) = self.micro_batch
             && !self.batch.is_multiple_of(micro_batch)
         {
@@ -341,7 +341,7 @@ impl Train {
     fn check_vocabulary(
         &self,
         stages: &Stages<'_>,
-        entry: &Entry<'_>,
+        entry: &StageEntry<'_>,
         shape: &Shape,
         faults: &mut Vec<Draft>,
     ) {

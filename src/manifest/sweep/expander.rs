@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use super::tree::{collects, field_of, placed, references, rename, set};
 use super::values::{choices, thousands};
 use super::{
-    Axis, Choice, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, Written, labels, point,
+    Axis, Coordinate, Expander, MAX_NAME, MAX_STAGES, Made, Own, Point, SIGN, SweepValue, WrittenStage,
+    labels, point,
 };
 use crate::manifest::STAGE_NAME;
 use crate::manifest::fault::{Code, Draft, alternatives, quoted};
@@ -40,7 +41,7 @@ impl<'t> Expander<'t> {
             .into_iter()
             .map(|choices| self.own(index, &plain, &axes, &choices))
             .collect();
-        let written = Written {
+        let written = WrittenStage {
             name: &member.key,
             key_span: member.key_span,
             own,
@@ -50,7 +51,7 @@ impl<'t> Expander<'t> {
     }
 
     /// A stage with one choice of each axis.
-    fn own(&mut self, index: usize, plain: &Node, axes: &[Axis], choices: &[&Choice]) -> Own {
+    fn own(&mut self, index: usize, plain: &Node, axes: &[Axis], choices: &[&SweepValue]) -> Own {
         let mut node = plain.clone();
         let mut coordinates = Vec::new();
         let mut aliases = Vec::new();
@@ -462,8 +463,8 @@ fn join(a: &[Coordinate], b: &[Coordinate]) -> Option<Vec<Coordinate>> {
 }
 
 /// All combinations of choices, the first axis slowest; one empty combination without axes.
-fn combinations(axes: &[Axis]) -> Vec<Vec<&Choice>> {
-    let mut all: Vec<Vec<&Choice>> = vec![Vec::new()];
+fn combinations(axes: &[Axis]) -> Vec<Vec<&SweepValue>> {
+    let mut all: Vec<Vec<&SweepValue>> = vec![Vec::new()];
     for axis in axes {
         all = all
             .iter()

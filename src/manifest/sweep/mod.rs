@@ -112,7 +112,7 @@ struct Origin {
 
 /// One value of a sweep.
 #[derive(Clone)]
-struct Choice {
+struct SweepValue {
     /// With its place in the text.
     node: Node,
     value: Value,
@@ -126,7 +126,7 @@ struct Choice {
 struct Axis {
     field: String,
     key_span: Span,
-    choices: Vec<Choice>,
+    choices: Vec<SweepValue>,
 }
 
 /// A value of an instance.
@@ -147,7 +147,7 @@ struct Own {
 }
 
 /// A stage as it was written.
-struct Written<'t> {
+struct WrittenStage<'t> {
     name: &'t str,
     key_span: Span,
     own: Vec<Own>,
@@ -268,7 +268,7 @@ fn point(coordinates: &[Coordinate], names: &[&str]) -> Point {
 }
 
 struct Expander<'t> {
-    stages: IndexMap<&'t str, Written<'t>>,
+    stages: IndexMap<&'t str, WrittenStage<'t>>,
     /// The names of the stages, in their order.
     names: Rc<[&'t str]>,
     faults: Vec<Draft>,

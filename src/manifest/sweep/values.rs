@@ -2,12 +2,12 @@
 
 use serde_json::{Number, Value};
 
-use super::{Choice, MAX_SPELT, MAX_STAGES};
+use super::{MAX_SPELT, MAX_STAGES, SweepValue};
 use crate::manifest::fault::{Code, Draft, quoted, shortened, suggestion};
 use crate::manifest::json::{Data, Node, Span, pointer_join};
 
 /// The values of a field: a list or a range.
-pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
     let wanted = "a list of values, `[1, 2]`, or a range, `{ \"from\": 1, \"to\": 4 }`";
     match &node.data {
         Data::Array(items) if items.is_empty() => {
@@ -36,14 +36,14 @@ pub(super) fn choices(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Dra
     }
 }
 
-fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+fn list(items: &[Node], pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
     if items.len() > MAX_STAGES {
         let message = format!("the list has {} values", thousands(items.len()));
         return Err(Draft::new(Code::Matrix, items[MAX_STAGES].span, pointer, message)
             .expected(format!("at most {} stages in all", thousands(MAX_STAGES)))
             .into());
     }
-    let mut all: Vec<Choice> = Vec::new();
+    let mut all: Vec<SweepValue> = Vec::new();
     for (place, node) in items.iter().enumerate() {
         let value = node.to_json();
         let text = spelling(&value);
@@ -69,7 +69,7 @@ fn list(items: &[Node], pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
                     .into(),
             );
         }
-        all.push(Choice {
+        all.push(SweepValue {
             node: node.clone(),
             value,
             text,
@@ -86,11 +86,11 @@ const RANGE: [&str; 4] = ["from", "to", "step", "factor"];
 const FORM: &str = "a range: `{ \"from\": 1, \"to\": 4 }`, with `step` or `factor` unless the step is 1";
 
 /// The numbers of a range with their places.
-type Numbers<'n> = [Option<(f64, &'n Node)>; 4];
+type RangeNumbers<'n> = [Option<(f64, &'n Node)>; 4];
 
 /// The numbers of a range, in the order of [`RANGE`], with their places.
-fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>> {
-    let mut numbers: Numbers<'_> = [None; 4];
+fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<RangeNumbers<'n>, Box<Draft>> {
+    let mut numbers: RangeNumbers<'_> = [None; 4];
     for member in node.members() {
         let at = pointer_join(pointer, &member.key);
         let Some(place) = RANGE.iter().position(|name| *name == member.key) else {
@@ -126,7 +126,7 @@ fn numbers<'n>(node: &'n Node, pointer: &str) -> Result<Numbers<'n>, Box<Draft>>
     Ok(numbers)
 }
 
-fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
+fn range(node: &Node, pointer: &str) -> Result<Vec<SweepValue>, Box<Draft>> {
     // A hundred-millionth of a step: decimal fractions are not what they look like.
     const SLACK: f64 = 1e-8;
     let missing = |name: &str| -> Box<Draft> {
@@ -205,7 +205,7 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
         (_, Some((factor, _))) => from * factor.powi(index),
         (step, None) => step.map_or(1.0, |(step, _)| step).mul_add(f64::from(index), from),
     };
-    let mut all: Vec<Choice> = Vec::new();
+    let mut all: Vec<SweepValue> = Vec::new();
     for index in 0..=(count as i32) {
         let number = tidy(at(index)).ok_or_else(|| missing("end"))?;
         let choice = choice(node, pointer, number);
@@ -225,9 +225,9 @@ fn range(node: &Node, pointer: &str) -> Result<Vec<Choice>, Box<Draft>> {
 }
 
 /// A value of a range, which stands where the range does.
-fn choice(node: &Node, pointer: &str, number: Number) -> Choice {
+fn choice(node: &Node, pointer: &str, number: Number) -> SweepValue {
     let value = Value::Number(number.clone());
-    Choice {
+    SweepValue {
         node: Node {
             span: node.span,
             data: Data::Number(number),

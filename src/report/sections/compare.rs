@@ -6,7 +6,7 @@ use std::path::Path;
 use crate::error::Result;
 use crate::report::chart::escape;
 use crate::report::parts::table;
-use crate::stages::compare::{Block, Comparison, blocks};
+use crate::stages::compare::{Comparison, TextBlock, blocks};
 
 /// The table of a comparison in a folder.
 ///
@@ -17,11 +17,11 @@ pub(super) fn section(folder: &Path) -> Result<String> {
     for block in blocks(&Comparison::open(folder)?) {
         match block {
             // The section has its own.
-            Block::Heading(_) => {}
-            Block::Paragraph(text) => {
+            TextBlock::Heading(_) => {}
+            TextBlock::Paragraph(text) => {
                 let _ = writeln!(out, "<p class=\"more\">{}</p>", escape(&text));
             }
-            Block::Table(rows) => table(&mut out, &rows),
+            TextBlock::Table(rows) => table(&mut out, &rows),
         }
     }
     Ok(out)

@@ -6,7 +6,7 @@ mod train;
 
 use std::path::Path;
 
-use super::stage::Stage;
+use super::stage::ReportedStage;
 use crate::error::Result;
 use crate::manifest::StageKind;
 
@@ -14,7 +14,11 @@ use crate::manifest::StageKind;
 ///
 /// # Errors
 /// A file of the artifact cannot be read or is not what its stage writes.
-pub(super) fn section(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
+pub(super) fn section(
+    stage: &ReportedStage<'_>,
+    stages: &[ReportedStage<'_>],
+    folder: &Path,
+) -> Result<String> {
     match stage.kind {
         StageKind::Train => train::section(stage, stages, folder),
         StageKind::Sample => sample::section(folder),

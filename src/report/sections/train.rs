@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::manifest::StageKind;
 use crate::plural::counted;
 use crate::report::chart::{Chart, ReferenceLine, Series};
-use crate::report::stage::Stage;
+use crate::report::stage::ReportedStage;
 use crate::stages::trained::ModelInfo;
 use crate::train::{MetricsLine, Validation, ValidationLine, read_metrics};
 
@@ -16,7 +16,11 @@ const SMOOTHING: f64 = 0.02;
 
 /// The training curves: the loss as it was, its running mean, the validations with their intervals and, where the
 /// text came from a grammar, the entropy that no model can beat.
-pub(super) fn section(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
+pub(super) fn section(
+    stage: &ReportedStage<'_>,
+    stages: &[ReportedStage<'_>],
+    folder: &Path,
+) -> Result<String> {
     let mut loss: Vec<LossPoint> = Vec::new();
     let (mut bound, mut intervals, mut bits) = (Vec::new(), Vec::new(), Vec::new());
     let mut validated = Validation::default();
@@ -99,7 +103,7 @@ pub(super) fn section(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) ->
 }
 
 /// What the loss and the validations of a training in a folder are per, as its rows and its model say.
-fn per(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String> {
+fn per(stage: &ReportedStage<'_>, stages: &[ReportedStage<'_>], folder: &Path) -> Result<String> {
     let mut inputs = stage.inputs.iter().map(|input| &stages[*input]);
     let rows = inputs.find(|input| input.kind == StageKind::Pack);
     let unit = match rows.and_then(|rows| rows.done.as_ref()) {
@@ -111,7 +115,7 @@ fn per(stage: &Stage<'_>, stages: &[Stage<'_>], folder: &Path) -> Result<String>
 }
 
 /// The exact entropy in bits per byte of the synthetic source that the stage learnt from, if it did.
-fn entropy(stage: &Stage<'_>, stages: &[Stage<'_>]) -> Result<Option<f64>> {
+fn entropy(stage: &ReportedStage<'_>, stages: &[ReportedStage<'_>]) -> Result<Option<f64>> {
     let mut behind = stage.inputs.clone();
     while let Some(index) = behind.pop() {
         let source = &stages[index];
@@ -226,7 +230,7 @@ mod tests {
             };
             let lines = [line(4, 2.0), line(8, 1.5)].join("\n");
             fs::write(folder.path().join("metrics.jsonl"), lines).unwrap();
-            let stage = Stage {
+            let stage = ReportedStage {
                 name: "model",
                 written: "model",
                 kind: StageKind::Train,

@@ -46,7 +46,7 @@ pub mod verdict;
 pub use columns::{Column, fields};
 pub use paired::{Difference, Losses, shown as shown_differences};
 pub use remarks::remarks;
-pub use table::{Block, GroupReport, blocks, metrics_json};
+pub use table::{GroupReport, TextBlock, blocks, metrics_json};
 pub use verdict::{Verdict, VerdictReport};
 
 use table::{csv, markdown, table};
@@ -569,7 +569,7 @@ impl Ranking {
 
     /// The order of two rows or two groups, each by whether it is the published estimate, and its values: the best value of
     /// the metric first; what has none comes last. Equal ones, and all where no metric ranks them, keep their order.
-    fn order(&self, a: (bool, Values<'_>), b: (bool, Values<'_>)) -> Ordering {
+    fn order(&self, a: (bool, MetricValues<'_>), b: (bool, MetricValues<'_>)) -> Ordering {
         // Bounds on normalized text, all lower than those on the text itself, come after them.
         let normalized = self.by.filter(|_| self.normalized);
         let normalized = normalized.map(|_| Metric::BitsPerByteNormalized);
@@ -583,7 +583,7 @@ impl Ranking {
 }
 
 /// The values of a row or a group, by metric.
-type Values<'a> = &'a dyn Fn(Metric) -> Option<f64>;
+type MetricValues<'a> = &'a dyn Fn(Metric) -> Option<f64>;
 
 /// Whether two results compare by a metric: those per token only where both count the same unit in tokens of one tokenizer,
 /// bounds on normalized text only where one tokenizer normalized it. One that turns every letter into `x` would win. What is

@@ -134,7 +134,7 @@ pub fn metrics_json(metrics: &[Measured]) -> Map<String, Value> {
 
 /// A part of a table's text.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Block {
+pub enum TextBlock {
     /// The heading of all.
     Heading(String),
     /// A paragraph.
@@ -145,7 +145,7 @@ pub enum Block {
 
 /// The table in words: means over seeds where there are some, then the rows, each with its remarks.
 #[must_use]
-pub fn blocks(found: &Comparison) -> Vec<Block> {
+pub fn blocks(found: &Comparison) -> Vec<TextBlock> {
     let Comparison {
         rows,
         by,
@@ -157,8 +157,8 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
     let differences = by.and_then(|by| shown_differences(&all, groups.as_deref(), by, differences));
     let differences = differences
         .into_iter()
-        .flat_map(|(sentence, cells)| [Block::Paragraph(sentence), Block::Table(cells)]);
-    let mut differences: Vec<Block> = differences.collect();
+        .flat_map(|(sentence, cells)| [TextBlock::Paragraph(sentence), TextBlock::Table(cells)]);
+    let mut differences: Vec<TextBlock> = differences.collect();
     let (differ, same) = fields(&all);
     let metrics = measured(&all);
     let signed = are_signed(&all);
@@ -172,8 +172,8 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
     };
     let sentence = verdict
         .as_ref()
-        .map(|verdict| Block::Paragraph(capital(&verdict.sentence()) + "."));
-    let mut blocks = vec![Block::Heading(counted(rows.len(), "result"))];
+        .map(|verdict| TextBlock::Paragraph(capital(&verdict.sentence()) + "."));
+    let mut blocks = vec![TextBlock::Heading(counted(rows.len(), "result"))];
     let order = match (by, groups) {
         (Some(by), None) => Some(capital(&by.lead()) + " first."),
         (by, Some(groups)) => {
@@ -186,10 +186,10 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         }
         (None, None) => None,
     };
-    blocks.extend(order.map(Block::Paragraph));
+    blocks.extend(order.map(TextBlock::Paragraph));
     blocks.extend(same.iter().map(|column| {
         let value = column.cell(&all[0].point);
-        Block::Paragraph(format!("The same in all: {} {value}.", column.label))
+        TextBlock::Paragraph(format!("The same in all: {} {value}.", column.label))
     }));
     if let Some(groups) = groups {
         let settings: Vec<&Column> = differ.iter().filter(|column| column.is_of(groups)).collect();
@@ -204,17 +204,17 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
                 .chain(metrics)
                 .collect()
         });
-        blocks.push(Block::Table(
+        blocks.push(TextBlock::Table(
             std::iter::once(heading(&settings, Some("seeds")))
                 .chain(lines)
                 .collect(),
         ));
-        blocks.push(Block::Paragraph(replicates::what_is_spread(groups)));
+        blocks.push(TextBlock::Paragraph(replicates::what_is_spread(groups)));
         blocks.extend(sentence.clone());
         blocks.append(&mut differences);
         let single =
             "The single results by setting; within a setting, in the order of the manifest, not ranked:";
-        blocks.push(Block::Paragraph(single.to_owned()));
+        blocks.push(TextBlock::Paragraph(single.to_owned()));
     }
     let lines = rows.iter().map(|row| {
         let name = named.then(|| row.name.clone().unwrap_or_default());
@@ -222,16 +222,16 @@ pub fn blocks(found: &Comparison) -> Vec<Block> {
         let metrics = metrics.iter().map(|metric| row.shown(*metric, signed));
         name.into_iter().chain(values).chain(metrics).collect()
     });
-    blocks.push(Block::Table(
+    blocks.push(TextBlock::Table(
         std::iter::once(heading(&differ.iter().collect::<Vec<_>>(), None))
             .chain(lines)
             .collect(),
     ));
     blocks.extend(sentence.filter(|_| groups.is_none()));
     blocks.append(&mut differences);
-    blocks.push(Block::Paragraph(INTERVALS.to_owned()));
+    blocks.push(TextBlock::Paragraph(INTERVALS.to_owned()));
     let remarks = remarks(&all).into_iter();
-    blocks.extend(remarks.map(|remark| Block::Paragraph(format!("Note: {remark}."))));
+    blocks.extend(remarks.map(|remark| TextBlock::Paragraph(format!("Note: {remark}."))));
     blocks
 }
 
@@ -255,9 +255,9 @@ pub(super) fn markdown(found: &Comparison) -> String {
     let parts: Vec<String> = blocks(found)
         .iter()
         .map(|block| match block {
-            Block::Heading(text) => format!("# {text}\n"),
-            Block::Paragraph(text) => format!("{}\n", escaped(text)),
-            Block::Table(rows) => {
+            TextBlock::Heading(text) => format!("# {text}\n"),
+            TextBlock::Paragraph(text) => format!("{}\n", escaped(text)),
+            TextBlock::Table(rows) => {
                 let mut lines: Vec<String> = rows.iter().map(line).collect();
                 lines.insert(1, format!("|{}", "---|".repeat(rows[0].len())));
                 lines.join("\n") + "\n"

@@ -20,7 +20,7 @@ use crate::plural;
 mod setting;
 mod spread;
 
-pub use setting::{Drawn, Replicate, Setting, replicates};
+pub use setting::{Replicate, Setting, StageSeed, replicates};
 pub use spread::Spread;
 
 use spread::factors;

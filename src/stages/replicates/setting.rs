@@ -14,12 +14,12 @@ pub struct Setting {
     /// Of all settings and files, its own and those of the stages behind it, but for seeds and names.
     pub digest: Digest,
     /// The seeds that it was drawn by, its own first.
-    pub seeds: Vec<Drawn>,
+    pub seeds: Vec<StageSeed>,
 }
 
 /// A seed by which a stage draws random numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Drawn {
+pub struct StageSeed {
     /// The way to the stage by the fields that name it: nothing for the result's own stage, `model`, `model.from`.
     pub path: String,
     /// The stage's name, as the manifest has it.
@@ -40,7 +40,7 @@ pub struct Replicate {
 }
 
 /// A seed over all rows.
-struct Column {
+struct SeedColumn {
     path: String,
     /// By row; absent where a row has no such stage.
     values: Vec<Option<u64>>,
@@ -48,7 +48,7 @@ struct Column {
     kinds: Vec<StageKind>,
 }
 
-impl Column {
+impl SeedColumn {
     /// Whether it says the same as another one: stages that always draw by the same seed are one factor.
     fn agrees(&self, other: &Self) -> bool {
         let mut both = self.values.iter().zip(&other.values);
@@ -100,14 +100,14 @@ fn unique<T: PartialEq>(all: &mut Vec<T>) {
 pub fn replicates(rows: &[(&Point, &Setting)]) -> Option<Vec<Replicate>> {
     let mut known: HashMap<Digest, usize> = HashMap::new();
     let mut numbers = Vec::with_capacity(rows.len());
-    let mut columns: IndexMap<(&str, &str), Column> = IndexMap::new();
+    let mut columns: IndexMap<(&str, &str), SeedColumn> = IndexMap::new();
     for (row, (_, setting)) in rows.iter().enumerate() {
         let next = known.len();
         numbers.push(*known.entry(setting.digest).or_insert(next));
         for drawn in &setting.seeds {
             let column = columns
                 .entry((drawn.path.as_str(), drawn.kind.name()))
-                .or_insert_with(|| Column {
+                .or_insert_with(|| SeedColumn {
                     path: drawn.path.clone(),
                     values: vec![None; rows.len()],
                     stages: Vec::new(),
@@ -119,12 +119,12 @@ pub fn replicates(rows: &[(&Point, &Setting)]) -> Option<Vec<Replicate>> {
             }
         }
     }
-    let varies = |column: &Column| {
+    let varies = |column: &SeedColumn| {
         let mut first = HashMap::new();
         let mut values = numbers.iter().zip(&column.values);
         values.any(|(number, value)| *first.entry(number).or_insert(value) != value)
     };
-    let mut factors: Vec<Column> = Vec::new();
+    let mut factors: Vec<SeedColumn> = Vec::new();
     for column in columns.into_values().filter(varies) {
         match factors.iter_mut().find(|factor| factor.agrees(&column)) {
             Some(factor) => factor.merge(column),
@@ -153,7 +153,7 @@ pub fn replicates(rows: &[(&Point, &Setting)]) -> Option<Vec<Replicate>> {
 }
 
 /// The labels of seeds, each its own.
-fn labels(factors: &[Column], rows: &[(&Point, &Setting)]) -> Vec<String> {
+fn labels(factors: &[SeedColumn], rows: &[(&Point, &Setting)]) -> Vec<String> {
     let mut swept: Vec<&str> = rows
         .iter()
         .flat_map(|(point, _)| point.keys().map(String::as_str))

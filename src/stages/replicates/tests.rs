@@ -11,7 +11,7 @@ use crate::store::Digest;
 type Case = (serde_json::Value, &'static str, [u64; 3], Option<f64>);
 
 fn setting(letter: &str, [train, pack, evaluate]: [u64; 3], stage: &str) -> Setting {
-    let drawn = |path: &str, stage: &str, kind, seed| Drawn {
+    let drawn = |path: &str, stage: &str, kind, seed| StageSeed {
         path: path.to_owned(),
         stage: stage.to_owned(),
         kind,

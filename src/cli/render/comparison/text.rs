@@ -388,14 +388,14 @@ mod tests {
     use crate::data::Unit;
     use crate::evaluate::Interval;
     use crate::manifest::StageKind;
-    use crate::stages::replicates::{Drawn, Setting};
+    use crate::stages::replicates::{Setting, StageSeed};
     use crate::store::Digest;
 
     /// A setting by a number, with a seed of its training.
     fn setting(number: f64, seed: u64) -> Setting {
         Setting {
             digest: Digest::of(number.to_string().as_bytes()),
-            seeds: vec![Drawn {
+            seeds: vec![StageSeed {
                 path: "model".to_owned(),
                 stage: "model".to_owned(),
                 kind: StageKind::Train,

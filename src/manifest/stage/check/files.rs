@@ -1,6 +1,6 @@
 //! Faults of fields that name files, on this machine or elsewhere.
 
-use super::Entry;
+use super::StageEntry;
 use crate::manifest::fault::{Code, Draft};
 use crate::manifest::reading::RemoteFile;
 
@@ -16,7 +16,7 @@ fn is_url(path: &str) -> bool {
 }
 
 /// Reports a URL in a field that takes a local file.
-pub fn local(entry: &Entry<'_>, field: &str, path: &str, hint: &str, faults: &mut Vec<Draft>) {
+pub fn local(entry: &StageEntry<'_>, field: &str, path: &str, hint: &str, faults: &mut Vec<Draft>) {
     if is_url(path) {
         let hint = plain_path(path).unwrap_or_else(|| hint.to_owned());
         faults.push(
@@ -67,7 +67,7 @@ pub fn remote(url: &str) -> String {
 }
 
 /// A download must be pinned or declared as unpinned.
-pub fn pin(entry: &Entry<'_>, file: &RemoteFile, object: &str, faults: &mut Vec<Draft>) {
+pub fn pin(entry: &StageEntry<'_>, file: &RemoteFile, object: &str, faults: &mut Vec<Draft>) {
     let field = |name: &str| format!("{object}/{name}");
     if file.sha256.is_some() && file.unpinned {
         faults.push(

@@ -20,7 +20,7 @@ use crate::shapes::Shape;
 pub(super) use objective::{check_objective, or_train};
 
 /// A stage in the tree of a manifest.
-pub struct Entry<'t> {
+pub struct StageEntry<'t> {
     pub name: &'t str,
     pub node: &'t Node,
     pub key_span: Span,
@@ -30,7 +30,7 @@ pub struct Entry<'t> {
     pub stage: Option<Stage>,
 }
 
-impl Entry<'_> {
+impl StageEntry<'_> {
     /// The place of a field, or of the stage's name where the field is not written.
     pub fn span(&self, field: &str) -> Span {
         self.node
@@ -81,7 +81,7 @@ impl Entry<'_> {
 }
 
 /// The stages of a manifest, by name.
-pub struct Stages<'t>(pub IndexMap<&'t str, Entry<'t>>);
+pub struct Stages<'t>(pub IndexMap<&'t str, StageEntry<'t>>);
 
 /// A pack stage and the tokenizer of its rows.
 pub struct Upstream<'m> {
@@ -92,7 +92,7 @@ pub struct Upstream<'m> {
 }
 
 impl<'t> Stages<'t> {
-    pub fn entry(&self, name: &str) -> Option<&Entry<'t>> {
+    pub fn entry(&self, name: &str) -> Option<&StageEntry<'t>> {
         self.0.get(name)
     }
 
@@ -164,7 +164,7 @@ impl<'t> Stages<'t> {
     /// `grammar` names a synthetic source; for an evaluation, the one that the rows come from.
     pub fn grammar(
         &self,
-        entry: &Entry<'_>,
+        entry: &StageEntry<'_>,
         grammar: Option<&str>,
         data: Option<&str>,
         faults: &mut Vec<Draft>,

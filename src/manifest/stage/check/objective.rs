@@ -2,7 +2,7 @@
 //!
 //! [`crate::manifest::fit`] states what fits. What a stage leaves out is never at fault: its default is one that fits.
 
-use super::{Entry, Stages};
+use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::fit::Misfit;
 use crate::manifest::instance::written;
@@ -12,7 +12,7 @@ use crate::manifest::{DEFAULT_D3PM_STEPS, MdlmObjective, MlmObjective, Noise, Ob
 const PARTS: f64 = 1e9;
 
 /// The settings of an objective that exclude each other.
-pub fn check_objective(entry: &Entry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
+pub fn check_objective(entry: &StageEntry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
     if let Some(Noise::Linear(range) | Noise::Geometric(range)) = objective.noise()
         && range.sigma_min >= range.sigma_max
     {
@@ -45,7 +45,7 @@ pub fn check_objective(entry: &Entry<'_>, objective: &Objective, faults: &mut Ve
     }
 }
 
-fn mdlm(entry: &Entry<'_>, objective: &Objective, settings: &MdlmObjective, faults: &mut Vec<Draft>) {
+fn mdlm(entry: &StageEntry<'_>, objective: &Objective, settings: &MdlmObjective, faults: &mut Vec<Draft>) {
     let off = objective.switched_off();
     let switched_off = |fault: Draft, switch: &str| {
         fault.related(entry.span(&format!("objective/{switch}")), "switched off here")
@@ -121,7 +121,7 @@ fn mdlm(entry: &Entry<'_>, objective: &Objective, settings: &MdlmObjective, faul
     }
 }
 
-fn mlm(entry: &Entry<'_>, settings: &MlmObjective, faults: &mut Vec<Draft>) {
+fn mlm(entry: &StageEntry<'_>, settings: &MlmObjective, faults: &mut Vec<Draft>) {
     let (random, kept) = (settings.random, settings.kept);
     if random + kept <= 1.0 + 1.0 / PARTS {
         return;
@@ -158,7 +158,7 @@ fn mlm(entry: &Entry<'_>, settings: &MlmObjective, faults: &mut Vec<Draft>) {
 
 impl Stages<'_> {
     /// The way out that removes a field; where an override has chosen the objective of the model, as another override.
-    pub fn leave_out(&self, entry: &Entry<'_>, field: &str, model: &str) -> String {
+    pub fn leave_out(&self, entry: &StageEntry<'_>, field: &str, model: &str) -> String {
         let way = format!("leave `{field}` out");
         match self.entry(model) {
             Some(model) if model.span("objective/kind").source > 0 => {
@@ -171,7 +171,7 @@ impl Stages<'_> {
     /// The fault of an estimator or a sampler that does not fit the objective of its model.
     pub fn misfit(
         &self,
-        entry: &Entry<'_>,
+        entry: &StageEntry<'_>,
         field: &str,
         what: &str,
         (model, misfit): (&str, &Misfit),
