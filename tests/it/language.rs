@@ -1,12 +1,14 @@
 //! The words of CONTRIBUTING.md's glossary hold: no text for users, and no comment, message or test name, uses a word of
-//! the list [`REFUSED`].
+//! the list [`REFUSED`]; a test's name begins with its feature; a type's name has one meaning.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
 
+use crate::layers::source::{Source, sources};
 use crate::support::mdlm;
 
 /// Words that are refused everywhere, and what to write instead.
@@ -36,6 +38,28 @@ const REFUSED_FOR_USERS: [(&str, &str); 3] = [
     ("none of", "no … of"),
     ("of (its|their|his) own", "separate, its"),
     ("it is none|is none of", "is not a"),
+];
+
+/// Words with which no test's name begins, and what to begin with instead, so that `cargo test FEATURE` finds the tests of
+/// a feature.
+const REFUSED_BEGINNINGS: [(&str, &str); 3] = [
+    ("a|an|the", "the feature, without an article: `csv_…`, `resume_…`"),
+    (
+        "what|whatever|where|who|that",
+        "the feature, with the case behind it: `exclude_…`",
+    ),
+    (
+        "it|its|of|in|on|with|without|there|nothing|every|everything",
+        "the feature: `cache_key_…`",
+    ),
+];
+
+/// Names of types that three or more files define, and why.
+const SHARED_TYPES: [(&str, &str); 4] = [
+    ("Args", "the arguments of a command, in the file of each"),
+    ("Matrix", "a matrix of a backend, in the file of each"),
+    ("Recording", "the tape of a backend, in the file of each"),
+    ("Weight", "a parameter of a backend, in the file of each"),
 ];
 
 /// A text and where it comes from.
@@ -201,6 +225,55 @@ fn code(folder: &str) -> Code {
     code
 }
 
+/// The names of a source's tests, as words, with their lines.
+fn test_names(source: &str) -> Vec<(usize, String)> {
+    let mut names = Vec::new();
+    let mut is_test = false;
+    for (number, line) in source.lines().enumerate() {
+        is_test |= line.trim() == "#[test]";
+        let name = declared(line);
+        if is_test && !name.is_empty() {
+            names.push((number + 1, name));
+            is_test = false;
+        }
+    }
+    names
+}
+
+/// The names of tests that begin with a refused word, one a line; empty when all is well.
+fn refused_beginnings(place: &str, source: &str) -> String {
+    let mut found = String::new();
+    for (line, name) in test_names(source) {
+        let first = name.split(' ').next().unwrap_or_default();
+        let refused = REFUSED_BEGINNINGS
+            .iter()
+            .find(|(words, _)| words.split('|').any(|word| word == first));
+        if let Some((_, instead)) = refused {
+            let _ = writeln!(found, "{place}:{line}: `{name}` (begin with {instead})");
+        }
+    }
+    found
+}
+
+/// The names of the types that a source defines; of aliases those outside of braces alone, since traits have others.
+fn types(source: &Source) -> BTreeSet<&str> {
+    let mut names = BTreeSet::new();
+    let mut depth = 0;
+    for pair in source.tokens.windows(2) {
+        let [keyword, name] = [&*pair[0], &*pair[1]];
+        match keyword {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        let is_definition = matches!(keyword, "struct" | "enum" | "union" | "trait");
+        if (is_definition || keyword == "type" && depth == 0) && name.starts_with(char::is_uppercase) {
+            names.insert(name);
+        }
+    }
+    names
+}
+
 /// Every use of a refused word, one a line; empty when all is well.
 fn uses(texts: &[Text], words: &[(&str, &str)]) -> String {
     let refused: Vec<(Regex, &str)> = words
@@ -279,4 +352,56 @@ fn language_of_a_source_is_its_comments_quoted_texts_and_functions() {
     };
     assert_eq!(uses(&[text("a retold story")], &REFUSED), "");
     assert!(uses(&[text("what becomes of it")], &REFUSED).starts_with("a.rs:1: `becomes of` (write: "));
+}
+
+#[test]
+fn language_of_test_names_begins_with_the_feature() {
+    let mut found = String::new();
+    let mut count = 0;
+    let folders = ["src", "tests"].map(|folder| files(&root().join(folder), ".rs"));
+    for path in folders.concat() {
+        let source = fs::read_to_string(&path).unwrap();
+        count += test_names(&source).len();
+        found += &refused_beginnings(&relative(&path), &source);
+    }
+    assert!(count > 500, "{count} tests were found");
+    assert!(found.is_empty(), "{} names:\n{found}", found.lines().count());
+
+    let source =
+        "#[test]\n#[cfg(unix)]\nfn what_is_read() {}\nfn a_helper() {}\n#[test]\nfn csv_is_read() {}\n";
+    assert_eq!(
+        test_names(source),
+        [(3, "what is read".to_owned()), (6, "csv is read".to_owned())]
+    );
+    assert!(refused_beginnings("a.rs", source).starts_with("a.rs:3: `what is read` (begin with "));
+}
+
+#[test]
+fn language_of_types_gives_a_name_one_meaning() {
+    let sources = sources();
+    let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for source in &sources {
+        let is_test = source.path.ends_with("/tests.rs") || source.path.contains("/tests/");
+        for name in types(source).into_iter().filter(|_| !is_test) {
+            places.entry(name).or_default().push(&source.path);
+        }
+    }
+    assert!(places.len() > 500, "{} types were found", places.len());
+    places.retain(|_, places| places.len() >= 3);
+    let mut found = String::new();
+    for (name, _) in SHARED_TYPES {
+        if places.remove(name).is_none() {
+            let _ = writeln!(
+                found,
+                "`{name}` is defined in fewer than three files: take it off the list"
+            );
+        }
+    }
+    for (name, places) in &places {
+        let _ = writeln!(found, "`{name}` (name each by its room): {}", places.join(", "));
+    }
+    assert!(found.is_empty(), "{} names:\n{found}", found.lines().count());
+
+    let code = "pub(super) struct A<T>(T);\nimpl A {\nenum B {}\ntype C = u8;\n}\ntype D = u8; // struct E\n";
+    assert_eq!(types(&Source::of("a.rs", code)), BTreeSet::from(["A", "B", "D"]));
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 mod graph;
-mod source;
+pub mod source;
 
 use graph::imports;
 use source::{Source, root, sources};
