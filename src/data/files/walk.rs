@@ -15,7 +15,7 @@ use crate::error::{Context as _, Error, Kind, Result, Wrap as _};
 use crate::store::Store;
 
 /// A part of a pattern between slashes.
-enum PatternPart {
+enum Segment {
     /// `**`: any number of folders.
     Folders,
     /// Without wildcards.
@@ -48,7 +48,7 @@ struct Folder {
 pub struct GlobWalk<'a> {
     pattern: &'a str,
     base: &'a Path,
-    parts: Vec<PatternPart>,
+    parts: Vec<Segment>,
     excluded: &'a mut Excluded,
     left_out: &'a mut LeftOut,
     found: Vec<Match>,
@@ -73,26 +73,26 @@ impl<'a> GlobWalk<'a> {
         let mut parts = Vec::new();
         for part in pattern.split('/').filter(|part| !part.is_empty() && *part != ".") {
             parts.push(match part {
-                "**" => PatternPart::Folders,
+                "**" => Segment::Folders,
                 part if is_glob(part) => {
                     let compiled = glob::Pattern::new(part).wrap(Kind::Input, malformed)?;
-                    PatternPart::Glob(part.to_owned(), compiled)
+                    Segment::Glob(part.to_owned(), compiled)
                 }
-                part => PatternPart::Literal(part.to_owned()),
+                part => Segment::Literal(part.to_owned()),
             });
         }
         if pattern.ends_with('/') {
             // Of folders alone.
             return Ok(vec![]);
         }
-        if matches!(parts.last(), Some(PatternPart::Folders)) {
+        if matches!(parts.last(), Some(Segment::Folders)) {
             let every = glob::Pattern::new("*").wrap(Kind::Input, malformed)?;
-            parts.push(PatternPart::Glob("*".to_owned(), every));
+            parts.push(Segment::Glob("*".to_owned(), every));
         }
         // What stands before the first wildcard is not looked for.
         let spelt: Vec<_> = (parts.iter())
             .map_while(|part| match part {
-                PatternPart::Literal(name) => Some(name.clone()),
+                Segment::Literal(name) => Some(name.clone()),
                 _ => None,
             })
             .collect();
@@ -156,7 +156,7 @@ impl<'a> GlobWalk<'a> {
         for &part in &folder.at {
             let folders = self.parts[part..]
                 .iter()
-                .take_while(|part| matches!(part, PatternPart::Folders));
+                .take_while(|part| matches!(part, Segment::Folders));
             at.extend(part + 1..=part + folders.count());
         }
         let identity = fs::canonicalize(&folder.path).wrap(Kind::Environment, reading)?;
@@ -169,7 +169,7 @@ impl<'a> GlobWalk<'a> {
             return Ok(());
         }
         for part in at.clone() {
-            if let PatternPart::Literal(name) = &self.parts[part] {
+            if let Segment::Literal(name) = &self.parts[part] {
                 let path = folder.path.join(name);
                 self.literal(folder, path, part)?;
                 at.remove(&part);
@@ -240,11 +240,11 @@ impl<'a> GlobWalk<'a> {
         let mut against: Option<Unwanted> = None;
         for &part in at {
             let (written, follows) = match &self.parts[part] {
-                PatternPart::Folders => (None, part),
-                PatternPart::Glob(written, pattern) if pattern.matches(&name) => {
+                Segment::Folders => (None, part),
+                Segment::Glob(written, pattern) if pattern.matches(&name) => {
                     (Some(written.as_str()), part + 1)
                 }
-                PatternPart::Glob(..) | PatternPart::Literal(_) => continue,
+                Segment::Glob(..) | Segment::Literal(_) => continue,
             };
             let why = unwanted(&name, written);
             if follows == self.parts.len() {

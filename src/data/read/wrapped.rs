@@ -39,7 +39,6 @@ const SHORT: usize = 50;
 
 /// What was seen of the lines of all files, each judged for itself: other files are broken at other columns, or not at all.
 #[derive(Default)]
-#[expect(clippy::struct_field_names, reason = "they count files, others count lines")]
 pub struct WrappedFiles {
     /// The file, or the member of an archive, that is read.
     here: Wrapped,
