@@ -301,7 +301,7 @@ const SPECIAL: SpecialIds = SpecialIds {
 };
 
 #[test]
-fn samplers_that_fit_the_objective_are_built_and_others_refused_with_one_that_does() {
+fn samplers_that_do_not_fit_the_objective_are_refused_with_one_that_does() {
     let samplers = [
         manifest::Sampler::Cached(AncestralSteps::default()),
         manifest::Sampler::Ancestral(AncestralSteps::default()),

@@ -412,7 +412,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_finds_kept_checkpoints_of_other_trainings_after_the_scratch_is_gone() {
+    fn resume_finds_kept_checkpoints_of_other_trainings_without_the_scratch() {
         let folder = tempfile::tempdir().unwrap();
         let (own, shared) = (folder.path().join("work"), folder.path().join("kept"));
         let checkpoints = Checkpoints::new(&own, &shared);

@@ -464,7 +464,7 @@ mod tests {
     }
 
     #[test]
-    fn resume_with_other_validations_has_the_metrics_of_a_run_that_always_had_them() {
+    fn resume_with_other_validations_has_the_metrics_of_a_whole_run() {
         let bound = |value, rows| Validation {
             nats_per_token: value,
             bits_per_byte: 1.0,

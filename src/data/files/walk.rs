@@ -241,9 +241,7 @@ impl<'a> GlobWalk<'a> {
         for &part in at {
             let (written, follows) = match &self.parts[part] {
                 Segment::Folders => (None, part),
-                Segment::Glob(written, pattern) if pattern.matches(&name) => {
-                    (Some(written.as_str()), part + 1)
-                }
+                Segment::Glob(text, glob) if glob.matches(&name) => (Some(text.as_str()), part + 1),
                 Segment::Glob(..) | Segment::Literal(_) => continue,
             };
             let why = unwanted(&name, written);

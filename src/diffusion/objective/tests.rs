@@ -482,7 +482,7 @@ fn mlm_replaces_as_bert_does() {
 }
 
 #[test]
-fn pseudo_likelihood_masks_one_position_a_pass_and_the_any_order_bound_is_a_bound() {
+fn pseudo_likelihood_masks_one_position_a_pass_and_any_order_is_a_bound() {
     let truth = Distribution::random(3, 3, 7);
     let mlm = Mlm::new(&MlmObjective::default(), 3, 4, 5);
     let method = Method::of(Estimator::Pseudo);

@@ -129,7 +129,7 @@ mod tests {
     use crate::kernels::{Tensors as _, VocabSupport};
 
     #[test]
-    fn cross_entropy_ranges_over_the_support_and_its_gradient_is_softmax_minus_one_hot() {
+    fn cross_entropy_ranges_over_the_support_with_its_softmax_gradient() {
         let backend = exact();
         let h = backend.input((2, Const::<2>), &[1., -1., 0.5, 2.]).unwrap();
         let weights = [0.3f32, -0.2, 0.1, 0.7, 1.5, -0.4, 0.9, 0.8, 5.0, 5.0];
