@@ -9,13 +9,14 @@
 //!
 //! | layer | modules | purpose |
 //! |---|---|---|
-//! | 8 | `main` | parse, call, exit code |
-//! | 7 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
-//! | 6 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
-//! | 5 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
-//! | 4 | [`stages`] | one file per stage kind: config + inputs → artifact |
-//! | 3 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
-//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT, the plain transformer, their weight files |
+//! | 9 | `main` | parse, call, exit code |
+//! | 8 | [`cli`] | `commands`, one file or folder each, none of which imports another; `args` and `render`, which they share |
+//! | 7 | [`executor`] | runs a plan: look up, lock, run, commit, emit events |
+//! | 6 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
+//! | 5 | [`stages`] | one file per stage kind: config + inputs → artifact |
+//! | 4 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
+//! | 3 | [`weights`] | weights on disk |
+//! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and the plain transformer |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
 //! | 0 | [`disk`], [`error`], [`memory`], [`numbers`], [`plural`], [`precision`], [`rng`], [`shapes`] | durable names of files; the one error type; the allocator's settings; numbers, sizes and intervals as texts; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
 //!
@@ -62,6 +63,7 @@ pub mod shapes;
 pub mod stages;
 pub mod store;
 pub mod train;
+pub mod weights;
 
 #[cfg(test)]
 #[path = "../tests/it/require.rs"]

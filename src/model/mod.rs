@@ -2,7 +2,6 @@
 //! traits without type parameters.
 
 mod chain;
-pub mod checkpoint;
 mod cpu_network;
 mod cuda_learner;
 pub mod cuda_network;
@@ -14,7 +13,6 @@ mod host_learner;
 mod initial;
 pub mod learner;
 mod self_test;
-pub mod tensors;
 
 use std::ops::Range;
 
@@ -106,7 +104,8 @@ impl Parameter {
 }
 
 /// Elements of all parameters together.
-fn total(parameters: &[Parameter]) -> usize {
+#[must_use]
+pub fn total(parameters: &[Parameter]) -> usize {
     parameters.iter().map(Parameter::len).sum()
 }
 

@@ -8,13 +8,14 @@ use crate::data::{SpecialIds, TOKENIZER, tokenizer::Tokenizer};
 use crate::diffusion::{Objective, objective};
 use crate::error::{Context as _, Error, Kind, Result, Wrap};
 use crate::manifest::{self, Weights};
-use crate::model::{self, Device, Network, checkpoint};
+use crate::model::{self, Device, Network};
 use crate::precision::Precision;
 use crate::shapes::Shape;
 use crate::stages::StageOutput;
 use crate::store::Digest;
 use crate::store::digest::hash_file;
 use crate::train::checkpoint::{EMA, RAW};
+use crate::weights;
 
 /// File name of [`ModelInfo`].
 pub const MODEL_INFO: &str = "model.json";
@@ -123,7 +124,7 @@ impl ModelInfo {
             backbone,
             device,
             self.precision_on(device),
-            &checkpoint::read(&artifact.join(file), shape, backbone)?,
+            &weights::read(&artifact.join(file), shape, backbone)?,
         )
     }
 

@@ -3,9 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
-use mdlm::model::checkpoint;
-use mdlm::model::tensors::Reader;
 use mdlm::shapes::{Backbone, Shape};
+use mdlm::weights::{self, tensors::Reader};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 
@@ -86,7 +85,7 @@ pub fn write_weights(path: &Path, shape: &Shape, backbone: Backbone, weights: &[
         values.copy_from_slice(weights);
         Ok(())
     };
-    checkpoint::write(path, &mdlm::model::parameters(shape, backbone), &[""], &[], fill).unwrap();
+    weights::write(path, &mdlm::model::parameters(shape, backbone), &[""], &[], fill).unwrap();
 }
 
 /// A folder with a checkpoint of shape `nano` and an input, and what `mdlm logits` makes of them.

@@ -11,8 +11,9 @@ use super::History;
 use crate::disk::sync_folder;
 use crate::error::{Context, Error, Kind, Result, Wrap};
 use crate::kernels::adamw::Moments;
-use crate::model::{Arena, Learner, checkpoint};
+use crate::model::{Arena, Learner};
 use crate::train::{Log, METRICS, Watch};
+use crate::weights;
 
 /// Weights of the last step.
 pub const RAW: &str = "raw.safetensors";
@@ -96,9 +97,9 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
     }
     let parameters = learner.network().parameters().to_vec();
     let moments = Moments {
-        first: checkpoint::read_arena(&folder.join(OPTIMIZER), &parameters, FIRST)?,
-        second: checkpoint::read_arena(&folder.join(OPTIMIZER), &parameters, SECOND)?,
-        ema: checkpoint::read_arena(&folder.join(EMA), &parameters, "")?,
+        first: weights::read_arena(&folder.join(OPTIMIZER), &parameters, FIRST)?,
+        second: weights::read_arena(&folder.join(OPTIMIZER), &parameters, SECOND)?,
+        ema: weights::read_arena(&folder.join(EMA), &parameters, "")?,
     };
     let mut log = record.log;
     log.text = fs::read_to_string(folder.join(METRICS)).context(|| format!("read `{METRICS}`"))?;
@@ -106,10 +107,7 @@ pub fn read(folder: &Path, learner: &mut dyn Learner, history: &History) -> Resu
     if then != now {
         log.watch_otherwise(record.step, then, now);
     }
-    learner.load(
-        &checkpoint::read_arena(&folder.join(RAW), &parameters, "")?,
-        moments,
-    )?;
+    learner.load(&weights::read_arena(&folder.join(RAW), &parameters, "")?, moments)?;
     Ok(TrainState {
         step: record.step,
         log,
@@ -168,7 +166,7 @@ fn digest(path: &Path) -> Result<String> {
 fn tensors(path: &Path, learner: &dyn Learner, arenas: &[(&str, Arena)]) -> Result<()> {
     let names: Vec<_> = arenas.iter().map(|(name, _)| *name).collect();
     let parameters = learner.network().parameters();
-    checkpoint::write(path, parameters, &names, &[], &mut |which, values| {
+    weights::write(path, parameters, &names, &[], &mut |which, values| {
         learner.read(arenas[which].1, values)
     })
 }

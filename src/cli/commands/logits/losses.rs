@@ -8,8 +8,8 @@ use crate::error::{Context as _, Error, Result};
 use crate::evaluate;
 use crate::manifest;
 use crate::model::Network;
-use crate::model::tensors::{Reader, Writer};
 use crate::shapes::Shape;
+use crate::weights::tensors::{Reader, Writer};
 
 /// Writes the logits and the losses of the input's rows.
 ///

@@ -12,10 +12,13 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Cancel;
 use crate::kernels::Pattern;
 use crate::manifest::Objective;
-use crate::model::tensors::{Reader, Writer};
-use crate::model::{self, GpuLock, Network, checkpoint};
+use crate::model::{self, GpuLock, Network};
 use crate::precision::Precision;
 use crate::shapes::{Backbone, SHAPES, Shape};
+use crate::weights::{
+    self,
+    tensors::{Reader, Writer},
+};
 
 /// Logits computed at a time, in bytes, unless a single row has more.
 const LOGITS_AT_A_TIME: usize = 64 << 20;
@@ -119,7 +122,7 @@ fn network(
 ) -> Result<(Box<dyn Network>, Option<GpuLock>)> {
     let choice = DeviceChoice::or_stated(args.device)?;
     let (device, lock) = compute_on(choice, &Cancel::default(), terminal)?;
-    let weights = checkpoint::read(&args.checkpoint, shape, backbone)?;
+    let weights = weights::read(&args.checkpoint, shape, backbone)?;
     let network = model::build(shape, backbone, device, Precision::F32, &weights)?;
     Ok((network, lock))
 }

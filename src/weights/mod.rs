@@ -10,10 +10,12 @@ use std::path::Path;
 
 use safetensors::Dtype;
 
-use super::tensors::{Reader, Writer};
-use super::{Parameter, parameters, total};
 use crate::error::{Error, Result};
+use crate::model::{Parameter, parameters, total};
 use crate::shapes::{Backbone, SHAPES, Shape};
+use tensors::{Reader, Writer};
+
+pub mod tensors;
 
 /// Prefix of the network's tensors in the authors' release.
 pub const PREFIX: &str = "backbone.";
@@ -259,8 +261,8 @@ mod tests {
         Shape::find("nano").unwrap()
     }
 
-    fn total() -> usize {
-        crate::model::total(&parameters(nano(), Backbone::Dit))
+    fn elements() -> usize {
+        total(&parameters(nano(), Backbone::Dit))
     }
 
     /// A file of f32 tensors; `change` edits the list of (name, dimensions) of nano's weights first.
@@ -295,7 +297,7 @@ mod tests {
             let path = folder.path().join("a.safetensors");
             // Any bits: NaNs and infinities too.
             let bits = |salt: u32| -> Vec<f32> {
-                (0..total() as u32).map(|i| f32::from_bits((i ^ salt).wrapping_mul(2_654_435_761))).collect()
+                (0..elements() as u32).map(|i| f32::from_bits((i ^ salt).wrapping_mul(2_654_435_761))).collect()
             };
             let (weights, ema) = (bits(seed), bits(!seed));
             let write = || {
@@ -343,7 +345,7 @@ mod tests {
     fn files_of_other_programs_are_read_and_converted() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("theirs.safetensors");
-        let values: Vec<f32> = (0..total()).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect(); // exact in bf16
+        let values: Vec<f32> = (0..elements()).map(|i| (i % 256) as f32 / 128.0 - 1.0).collect(); // exact in bf16
         let mut owned: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
         for (i, own) in parameters(nano(), Backbone::Dit).into_iter().enumerate() {
             let values = values[own.offset..][..own.len()].iter();
@@ -411,7 +413,7 @@ mod tests {
         let path = folder.path().join("weights.safetensors");
         let write_of = |backbone, shape: &Shape| {
             let parameters = parameters(shape, backbone);
-            let values: Vec<f32> = (0..super::total(&parameters)).map(|i| i as f32).collect();
+            let values: Vec<f32> = (0..total(&parameters)).map(|i| i as f32).collect();
             let fill = &mut |_: usize, into: &mut [f32]| {
                 into.copy_from_slice(&values);
                 Ok(())
