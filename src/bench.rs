@@ -17,12 +17,14 @@ use crate::event::Cancel;
 use crate::kernels::gemm;
 use crate::kernels::profile::{self, Spent};
 use crate::manifest::{Estimator, LearningRateSchedule, Objective, WarmupRates};
+use crate::model::Device;
 use crate::model::{self, Learner, Network, Timed, footprint};
 use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::sample;
 use crate::shapes::Shape;
-use crate::stages::{Device, memory};
+use crate::stages::memory;
+use crate::system;
 use crate::train::{AdamW, CheckpointManager, StepBench, TrainConfig, Trainer, workload};
 
 /// Rounds that are timed whatever they take.
@@ -231,7 +233,7 @@ pub fn measure(task: Task, options: &Options, cancel: &Cancel) -> Result<Measure
         micro_batch,
         steps: (task == Task::Sample).then_some(options.steps),
         threads: rayon::current_num_threads(),
-        device: options.device.described(),
+        device: system::described(options.device),
         rounds: rounds.seconds.len(),
         seconds,
         tokens_per_second: median,

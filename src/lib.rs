@@ -15,7 +15,7 @@
 //! | 6 | [`plan`], [`report`], [`bench`] | manifest → DAG, keys, reasons; metrics → HTML, Markdown; measurements of time and memory |
 //! | 5 | [`stages`] | one file per stage kind: config + inputs → artifact |
 //! | 4 | [`train`], [`evaluate`], [`sample`], [`remote`] | the training loop, AdamW, EMA; bounds and perplexity; samplers; artifacts shared between machines |
-//! | 3 | [`weights`] | weights on disk |
+//! | 3 | [`system`], [`weights`] | the machine: GPUs, their locks and self-tests, variables, kept files; weights on disk |
 //! | 2 | [`data`], [`diffusion`], [`model`] | records → tokens → rows; schedules and objectives; the DiT and the plain transformer |
 //! | 1 | [`manifest`], [`store`], [`event`], [`kernels`] | the manifest as written; artifacts; events of a run; tensor operations |
 //! | 0 | [`disk`], [`error`], [`memory`], [`numbers`], [`plural`], [`precision`], [`rng`], [`shapes`] | durable names of files; the one error type; the allocator's settings; numbers, sizes and intervals as texts; counts with their nouns; the precisions of training; counter-based random streams; the table of compiled shapes |
@@ -27,8 +27,9 @@
 //! 3. The cache key is one printable struct: see [`plan`]. Where a stage runs is not part of it.
 //! 4. If a stage's output equals its previous output, the stages after it do not rerun.
 //! 5. A manifest cannot run a program, nor write outside the store.
-//! 6. [`diffusion`] does no I/O; in [`model`] only weight files and the records of self-tests touch the disk;
-//!    [`kernels`] do not depend on language; [`cli`] alone prints.
+//! 6. [`diffusion`], [`model`] and [`kernels`] do no I/O, but that they load CUDA's libraries: [`system`] hands them what
+//!    they need of the machine, [`weights`] reads and writes weight files. [`kernels`] do not depend on language; [`cli`]
+//!    alone prints.
 //! 7. `unsafe` is confined to the seam files: `kernels/seam.rs`, `kernels/cuda/compiler.rs`, `kernels/cuda/device.rs`,
 //!    `kernels/cuda/emulated.rs`, `kernels/cuda/probe.rs`, `kernels/cuda/products.rs`, `data/mapping.rs`, `memory.rs`.
 //! 8. Numbers that reach a user carry their uncertainty or say that they are exact.
@@ -62,6 +63,7 @@ pub mod sample;
 pub mod shapes;
 pub mod stages;
 pub mod store;
+pub mod system;
 pub mod train;
 pub mod weights;
 

@@ -72,6 +72,8 @@ const MODES: [Mode; 3] = [Mode::F32, Mode::Tf32, Mode::Bf16];
 
 /// The first device.
 fn gpu() -> Option<Gpu> {
+    // Devices keep compiled kernels on disk once the machine's support was asked for.
+    let _ = mdlm::system::support();
     require("gpu", Gpu::open(0))
 }
 

@@ -22,14 +22,15 @@ use std::time::{Instant, SystemTime};
 use crate::error::{Context as _, Error, Kind, Result, Wrap, panic_text};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::Stage;
-use crate::model::GpuLock;
+use crate::model::Device;
 use crate::plan::resume::StageStart;
 use crate::plan::{Decision, Plan, PlannedStage, Reason, Sources};
 use crate::plural::counted;
 use crate::remote::Remote;
 use crate::stages::tokenize::Room;
-use crate::stages::{Context, Device, DeviceRequest, StageOutput, key, memory};
+use crate::stages::{Context, StageOutput, key, memory};
 use crate::store::{Digest, InputOrigin, Key, KeyLock, Lookup, Machine, Provenance, Record, Store, time};
+use crate::system::{self, DeviceRequest, GpuLock};
 
 pub mod budget;
 mod integrity;
@@ -700,7 +701,7 @@ impl Run<'_> {
         let figures = outcome.figures.clone();
         let mut provenance = self.provenance(stage, origins, started, seconds, outcome.provenance)?;
         provenance.threads = threads;
-        provenance.device = device.described();
+        provenance.device = system::described(device);
         provenance.beside = self.names(&beside);
         provenance.beside.extend(self.options.neighbours.names());
         let record = self
@@ -770,7 +771,7 @@ impl Run<'_> {
     /// The lock of a GPU; reports the process it waits for.
     fn gpu_lock(&self, device: Device, stage: &str) -> Result<Option<GpuLock>> {
         let mut is_reported = false;
-        device.lock(&mut |why| {
+        system::lock(device, &mut |why| {
             self.cancel.check()?;
             if !is_reported {
                 is_reported = true;
@@ -824,7 +825,7 @@ impl Run<'_> {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             revision: option_env!("MDLM_GIT_REVISION").map(str::to_owned),
             machine: Machine::this(),
-            device: Device::Cpu.described(),
+            device: system::described(Device::Cpu),
             threads: self.options.threads,
             beside: vec![],
             started: time::rfc3339(started),

@@ -25,15 +25,15 @@ pub use chain::{Action, Chain, Request};
 pub use cpu_network::{CpuNetwork, build, build_learner};
 pub use cuda_learner::CudaLearner;
 pub use cuda_network::CudaNetwork;
-pub use device::{Device, DeviceRequest, SelfTest, self_test};
+pub use device::Device;
 pub use dit::parameters;
 pub use host_learner::{HostLearner, HostNetwork};
 pub use initial::initial;
 pub use learner::{GradientNorm, Learner, Reduction, StepOutcome};
+pub use self_test::self_test;
 
 pub use crate::kernels::adamw::Arena;
 pub use crate::kernels::cuda::driver::Timed;
-pub use crate::kernels::cuda::gpu_lock::GpuLock;
 
 /// One micro-batch for the network. R = rows · L.
 #[derive(Clone, Copy, Debug, Default)]

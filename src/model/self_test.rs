@@ -1,15 +1,10 @@
-//! A GPU is tried before it is trusted: once for each driver, library and version of mdlm, the smallest network computes on it
-//! and on the CPU, in f32 and in bf16. What is wrong there (a driver that computes nonsense, memory that fails, a kernel of
-//! ours that a new architecture takes otherwise) would else show as a model that does not learn, or not show at all.
-
-use std::path::PathBuf;
-use std::sync::OnceLock;
+//! A GPU is tried before it is trusted: the smallest network computes on it and on the CPU, in f32 and in bf16. What is
+//! wrong there (a driver that computes nonsense, memory that fails, a kernel of ours that a new architecture takes
+//! otherwise) would else show as a model that does not learn, or not show at all.
 
 use super::{Batch, Device, Learner, build_learner, initial};
-use crate::error::{Error, Result, guarded};
-use crate::kernels::cuda::driver::HEADER;
-use crate::kernels::cuda::gpu_lock;
-use crate::kernels::{Dropout, Operation, VocabSupport};
+use crate::error::{Error, Result};
+use crate::kernels::{Dropout, VocabSupport};
 use crate::precision::Precision;
 use crate::rng::{Random, Stream};
 use crate::shapes::{Backbone, Shape};
@@ -20,61 +15,11 @@ const ROWS: usize = 3;
 /// 1e-6; bf16, which rounds to 2^-9, about 1e-2), a wrong index or a race far more.
 const TOLERANCES: [(Precision, f64); 2] = [(Precision::F32, 1e-2), (Precision::Bf16, 0.2)];
 
-/// Tries the GPU, unless it has passed before.
+/// Compares a device with the CPU.
 ///
 /// # Errors
-/// The GPU's results differ from the CPU's by more than the tolerance, or the GPU fails.
-pub fn pass() -> Result<()> {
-    static PASSED: OnceLock<Result<(), (String, String)>> = OnceLock::new();
-    let passed = PASSED.get_or_init(|| {
-        if has_passed() {
-            return Ok(());
-        }
-        let tried = guarded(|| attempt(Device::Cuda)).unwrap_or_else(|panic| Err(Error::environment(panic)));
-        tried.map_err(|error| {
-            (
-                error.to_string(),
-                error.hint_text().unwrap_or_default().to_owned(),
-            )
-        })?;
-        // Where the record cannot be written, the next process tests again.
-        if let Some(record) = record()
-            && let Some(folder) = record.parent()
-        {
-            let _ = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&record, ""));
-        }
-        Ok(())
-    });
-    let error = |(what, hint): &(String, String)| Error::environment(what.clone()).hint(hint.clone());
-    passed.as_ref().copied().map_err(error)
-}
-
-/// Whether the GPU has passed before.
-#[must_use]
-pub fn has_passed() -> bool {
-    record().is_some_and(|record| record.exists())
-}
-
-/// The file that says that this GPU has passed, with these libraries and kernels.
-fn record() -> Option<PathBuf> {
-    let mut identity = blake3::Hasher::new();
-    let found = Device::Cuda.described();
-    let version = [
-        env!("CARGO_PKG_VERSION"),
-        option_env!("MDLM_GIT_REVISION").unwrap_or(""),
-    ];
-    let sources = Operation::ALL.map(|operation| operation.kernels().source);
-    for part in version.into_iter().chain([&*found, HEADER]).chain(sources) {
-        identity.update(part.as_bytes()).update(b"\0");
-    }
-    Some(
-        gpu_lock::caches()?
-            .join("self-tests")
-            .join(identity.finalize().to_hex().as_str()),
-    )
-}
-
-fn attempt(device: Device) -> Result<()> {
+/// The device's results differ from the CPU's by more than the tolerance, or it fails.
+pub fn self_test(device: Device) -> Result<()> {
     let shape = Shape::find("nano").ok_or_else(|| Error::internal("there is no shape `nano`"))?;
     let backbone = Backbone::Dit;
     let weights = initial(shape, backbone, 1);
@@ -174,7 +119,7 @@ mod tests {
     /// The CPU passes for a GPU, but for its bf16, which rounds factors alone.
     #[test]
     fn device_with_the_same_results_passes() {
-        attempt(Device::Cpu).unwrap();
+        self_test(Device::Cpu).unwrap();
         assert_eq!(apart(&[3.0, 0.0], &[3.0, 4.0]), 0.8);
         assert!(apart(&[f32::NAN], &[1.0]).is_nan());
     }

@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use crate::event::{Cancel, Event, Progress, Sink};
 use crate::manifest::reading::RemoteFile;
 use crate::manifest::{Stage, with_settings};
+use crate::model::Device;
 use crate::store::checkpoints::Checkpoints;
 use crate::store::{Digest, ExternalFile};
 use by_hand::Sha256;
@@ -157,8 +158,6 @@ pub fn lacks(stage: &Stage, made: &Value, asked: &Value, left: Option<&LeftBehin
 pub fn memory_of(stage: &Stage, inputs: &[&Stage]) -> Option<u64> {
     with_settings!(stage, settings => settings.memory(inputs))
 }
-
-pub use crate::model::{Device, DeviceRequest, SelfTest, self_test};
 
 /// What a stage is given.
 pub struct Context<'a> {

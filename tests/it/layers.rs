@@ -7,8 +7,8 @@ use std::fs;
 mod graph;
 pub mod source;
 
-use graph::imports;
-use source::{Source, root, sources};
+use graph::{imports, shipped};
+use source::{Source, is_name, root, sources};
 
 /// Layer of every module, from the table in `lib.rs`.
 fn layers() -> BTreeMap<String, u32> {
@@ -116,6 +116,86 @@ fn unsafe_code_is_only_in_the_named_seams() {
     }
 }
 
+/// Invariant 6: the rooms that compute touch no file, read no variable and start no process. What they need of the machine is
+/// handed in by `system` and `weights`.
+#[test]
+fn layers_that_compute_do_no_io() {
+    const ROOMS: [&str; 3] = ["diffusion", "kernels", "model"];
+    /// Modules of `std` that reach out of the process.
+    const OUTSIDE: [&str; 7] = ["env", "fs", "io", "net", "os", "path", "process"];
+    /// Names that do, wherever they come from.
+    const NAMES: [&str; 9] = [
+        "File",
+        "OpenOptions",
+        "Path",
+        "PathBuf",
+        "TcpStream",
+        "UdpSocket",
+        "UnixStream",
+        "memmap2",
+        "tempfile",
+    ];
+    /// Files that load libraries of the system's at run time: CUDA's driver, NVRTC and cublasLt. The libraries read files and
+    /// variables as they start (LD_LIBRARY_PATH, CUDA_VISIBLE_DEVICES), and a device is asked what it is.
+    const LOADS_LIBRARIES: [&str; 4] = [
+        "kernels/cuda/compiler.rs",
+        "kernels/cuda/device.rs",
+        "kernels/cuda/probe.rs",
+        "kernels/cuda/products.rs",
+    ];
+    let all = sources();
+    let compiled = shipped(&all);
+    let computing = all
+        .iter()
+        .filter(|source| ROOMS.contains(&module_of(&source.path)) && compiled.contains(&source.path));
+    let mut faults = Vec::new();
+    let mut files = 0;
+    for source in computing {
+        files += 1;
+        let named = source.tokens.iter().filter(|token| NAMES.contains(&&***token));
+        let outside = of_std(source)
+            .into_iter()
+            .filter(|module| OUTSIDE.contains(module));
+        faults.extend(named.map(|name| format!("{} names `{name}`", source.path)));
+        faults.extend(outside.map(|module| format!("{} uses `std::{module}`", source.path)));
+        let loads = ["cudarc", "libloading", "dlopen"]
+            .iter()
+            .any(|library| source.has(&[library]));
+        if loads && !LOADS_LIBRARIES.contains(&&*source.path) {
+            faults.push(format!("{} loads libraries", source.path));
+        }
+    }
+    assert!(files > 50, "{files} files of the rooms were read");
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+/// The modules of `std` that a source names, in paths and in groups.
+fn of_std(source: &Source) -> Vec<&str> {
+    let mut found = Vec::new();
+    for (at, window) in source.tokens.windows(3).enumerate() {
+        if window[0] != "std" || window[1] != "::" {
+            continue;
+        }
+        if window[2] != "{" {
+            found.push(&*window[2]);
+            continue;
+        }
+        let mut depth = 0;
+        let mut before = "";
+        for token in &source.tokens[at + 2..] {
+            if is_name(token) && depth == 1 && (before == "{" || before == ",") {
+                found.push(token);
+            }
+            depth += i32::from(token == "{") - i32::from(token == "}");
+            before = token;
+            if depth == 0 {
+                break;
+            }
+        }
+    }
+    found
+}
+
 #[test]
 fn printing_is_only_in_the_command_line() {
     for source in sources() {
@@ -169,6 +249,19 @@ fn layers_reader_ignores_comments_literals_and_tests() {
     assert_eq!(
         tokens("#[cfg(unix)] fn a() {}"),
         "# [ cfg ( unix ) ] fn a ( ) { }"
+    );
+}
+
+#[test]
+fn layers_reader_finds_the_modules_of_std() {
+    let of = |text| of_std(&Source::of("a.rs", text)).join(" ");
+    assert_eq!(
+        of("use std::fs; fn f() { std::env::var(x); crate::std }"),
+        "fs env"
+    );
+    assert_eq!(
+        of("use std::{fmt::{self, Write}, io::{self, Read}, time};"),
+        "fmt io time"
     );
 }
 

@@ -7,8 +7,8 @@ use crate::cli::render::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::event::{Cancel, Event};
 use crate::executor;
-use crate::model::GpuLock;
-use crate::stages::{Device, DeviceRequest};
+use crate::model::Device;
+use crate::system::{self, DeviceRequest, GpuLock};
 
 /// Where and how to compute, neither of which changes what is made.
 #[derive(Clone, Debug, clap::Args)]
@@ -118,7 +118,7 @@ pub fn compute_on(
     };
     print(event);
     let mut is_reported = false;
-    let lock = device.lock(&mut |why| {
+    let lock = system::lock(device, &mut |why| {
         cancel.check()?;
         if !is_reported {
             is_reported = true;

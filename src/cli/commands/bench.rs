@@ -17,11 +17,12 @@ use crate::error::{Error, Result};
 use crate::event::Cancel;
 use crate::kernels::cuda::driver::Timed;
 use crate::manifest::Objective;
+use crate::model::Device;
 use crate::numbers;
 use crate::plural::counted;
 use crate::precision::Precision;
 use crate::shapes::{SHAPES, Shape};
-use crate::stages::Device;
+use crate::system;
 
 /// What `mdlm bench --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -244,7 +245,7 @@ fn tables(
     if let Some(gpu) = tasks
         .iter()
         .map(|task| &*task.device)
-        .find(|device| *device != Device::Cpu.described())
+        .find(|device| *device != system::described(Device::Cpu))
     {
         let _ = writeln!(text, "{}", wrap(gpu, width()).join("\n"));
     }

@@ -11,13 +11,14 @@ use crate::cli::render::terminal::{Style, Terminal};
 use crate::cli::render::words::shown;
 use crate::error::{Error, Result};
 use crate::kernels::cuda::support::{CudaSupport, Detected, Gpu, GpuHolder, Unsupported, Version};
-use crate::kernels::cuda::{self, probe};
 use crate::kernels::simd;
+use crate::model::Device;
 use crate::numbers::{bytes, count};
 use crate::plural::{self, counted};
-use crate::stages::{Device, DeviceRequest, SelfTest, memory, self_test};
+use crate::stages::memory;
 use crate::store::locking::System;
 use crate::store::{Machine, Store};
+use crate::system::{self, DeviceRequest, SelfTest, self_test};
 
 /// What `mdlm doctor --help` says first.
 pub const LONG_ABOUT: &str = "\
@@ -156,7 +157,7 @@ struct AutoDevice {
 /// # Errors
 /// The GPU was asked for and cannot be used; standard output cannot be written.
 pub fn run(args: &Args, terminal: &Terminal) -> Result<u8> {
-    let support = probe::thorough();
+    let support = system::thorough_support();
     let store = environment::store(args.store.as_ref())?.unwrap_or_else(environment::store_here);
     let result = support.verdict().is_ok().then(self_test);
     let report = report(&support, result.as_ref(), &Store::at(store));
@@ -194,7 +195,7 @@ fn report(support: &CudaSupport, result: Option<&SelfTest>, store: &Store) -> Do
         gpus: support.gpus().iter().map(of_gpu).collect(),
         nvrtc: of_compiler(support),
         cublaslt: of_library(support, &support.products, |version| *version),
-        kernels: cuda::device::cache().map(|folder| of_kernels(&folder)),
+        kernels: system::kernel_folder().map(|folder| of_kernels(&folder)),
         verdict: verdict(support, self_test.as_ref()),
         self_test,
         stated_device: environment::variable("MDLM_DEVICE"),

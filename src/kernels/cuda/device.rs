@@ -14,7 +14,6 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::fmt::Display;
-use std::path::PathBuf;
 
 use cudarc::driver::{result, sys};
 
@@ -23,7 +22,8 @@ use super::driver::{
 };
 use super::products::Products;
 use super::support::Unsupported;
-use super::{compiler, gpu_lock, probe};
+use super::surroundings::{CAREFUL, surroundings};
+use super::{compiler, probe};
 use crate::error::{Error, Kind, Result, Wrap as _};
 
 /// Shared memory that a kernel has without asking, in bytes.
@@ -141,18 +141,6 @@ impl KernelKey {
     }
 }
 
-/// Set, every command is waited for, so that an error names the command that failed.
-const CAREFUL: &str = "MDLM_GPU_CAREFUL";
-
-/// Set, it has products do nothing but multiply, and kernels what epilogues would have done.
-const PLAIN: &str = "MDLM_GPU_PLAIN";
-
-/// Whether products are to have no epilogues.
-#[must_use]
-pub fn is_plain() -> bool {
-    gpu_lock::is_set(PLAIN)
-}
-
 /// The error of a driver call. A failed kernel is reported by the next call, so that the call itself need not be at fault.
 fn failed(what: impl Display, error: result::DriverError) -> Error {
     let words = error.error_string().map(CStr::to_string_lossy);
@@ -240,8 +228,8 @@ impl Device {
             idle: RefCell::default(),
             tickets: Cell::default(),
             times: RefCell::default(),
-            is_careful: gpu_lock::is_set(CAREFUL),
-            is_plain: is_plain(),
+            is_careful: surroundings().is_careful,
+            is_plain: surroundings().is_plain,
         })
     }
 
@@ -314,10 +302,11 @@ impl Device {
         Ok(kernel)
     }
 
-    /// Machine code, from disk where it was compiled before. A failure to write it to disk is ignored.
+    /// Machine code, from the cache where it was compiled before.
     fn code(&self, launch: &Launch, identity: &str) -> Result<Vec<u8>> {
-        let path = cache().map(|folder| folder.join(format!("{}-{identity}.cubin", launch.kernels.name)));
-        if let Some(code) = path.as_ref().and_then(|path| std::fs::read(path).ok())
+        let name = format!("{}-{identity}", launch.kernels.name);
+        let cache = surroundings().code.as_deref();
+        if let Some(code) = cache.and_then(|cache| cache.read(&name))
             && code.starts_with(b"\x7fELF")
         {
             return Ok(code);
@@ -328,22 +317,11 @@ impl Device {
             &launch.constants,
             &self.architecture,
         )?;
-        if let Some(path) = path
-            && let Some(folder) = path.parent()
-        {
-            let beside = path.with_extension(format!("tmp{}", std::process::id()));
-            let _ = std::fs::create_dir_all(folder)
-                .and_then(|()| std::fs::write(&beside, &code))
-                .and_then(|()| std::fs::rename(&beside, &path));
+        if let Some(cache) = cache {
+            cache.keep(&name, &code);
         }
         Ok(code)
     }
-}
-
-/// Where compiled kernels are kept: they belong to the machine, not to a project.
-#[must_use]
-pub fn cache() -> Option<PathBuf> {
-    Some(gpu_lock::caches()?.join("kernels"))
 }
 
 impl Drop for Device {

@@ -28,13 +28,13 @@ pub mod device;
 pub mod driver;
 #[cfg(all(test, target_os = "linux"))]
 pub mod emulated;
-pub mod gpu_lock;
 pub(super) mod launch;
 pub mod planning;
 pub mod probe;
 mod products;
 pub(super) mod queue;
 pub mod support;
+pub mod surroundings;
 pub(super) mod weights;
 
 use driver::{Address, DType, Driver};

@@ -14,7 +14,6 @@ use cudarc::driver::{result, sys as driver};
 use cudarc::nvrtc::sys as compiler;
 
 use super::driver::DType;
-use super::gpu_lock;
 use super::support::{Compiler, CudaSupport, Detected, Gpu, Installed, Version};
 use crate::error::guarded;
 use crate::kernels::Operation;
@@ -39,7 +38,7 @@ pub fn support() -> &'static CudaSupport {
     })
 }
 
-/// What is found now, with what changes from moment to moment (free memory, who computes), and whether kernels compile.
+/// What is found now, with the free memory of each device, and whether kernels compile.
 #[must_use]
 pub fn thorough() -> CudaSupport {
     let (compiler, products) = ask_for_libraries();
@@ -50,7 +49,6 @@ pub fn thorough() -> CudaSupport {
     };
     if let Detected::There(Installed { gpus: Ok(gpus), .. }) = &mut support.driver {
         for gpu in gpus {
-            gpu.holder = gpu.uuid.as_deref().and_then(gpu_lock::holder);
             gpu.free = guarded(|| free(gpu.number)).ok().flatten();
         }
     }
@@ -108,27 +106,9 @@ fn ask_driver() -> Result<Installed, String> {
     };
     Ok(Installed {
         cuda: version(number),
-        release: release(),
+        release: None,
         gpus,
     })
-}
-
-/// The number of the driver's release, from its kernel module: `NVRM version: NVIDIA UNIX x86_64 Kernel Module
-/// 580.65.06 …`.
-fn release() -> Option<String> {
-    let text = std::fs::read_to_string("/proc/driver/nvidia/version").ok()?;
-    released(&text)
-}
-
-fn released(text: &str) -> Option<String> {
-    let is_release = |word: &&str| {
-        word.contains('.')
-            && word
-                .chars()
-                .all(|letter| letter.is_ascii_digit() || letter == '.')
-    };
-    let line = text.lines().find(|line| line.starts_with("NVRM version"))?;
-    line.split_whitespace().find(is_release).map(str::to_owned)
 }
 
 fn ask_gpus() -> Result<Vec<Gpu>, String> {
@@ -272,15 +252,6 @@ mod tests {
             (&*text(13000), &*text(12040), &*text(12090)),
             ("13.0", "12.4", "12.9")
         );
-    }
-
-    #[test]
-    fn driver_release_is_read_from_the_kernel_module() {
-        let old = "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.104.05  Sat Aug 19 01:15:15 UTC 2023\nGCC version:\n";
-        let open = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n";
-        assert_eq!(released(old).as_deref(), Some("535.104.05"));
-        assert_eq!(released(open).as_deref(), Some("580.65.06"));
-        assert_eq!(released("something else"), None);
     }
 
     #[test]

@@ -37,6 +37,15 @@ pub fn imports(sources: &[Source]) -> Imports {
     Modules::read(sources).imports()
 }
 
+/// The files that are compiled into the program.
+pub fn shipped(sources: &[Source]) -> BTreeSet<String> {
+    Modules::read(sources)
+        .0
+        .into_values()
+        .map(|module| module.file)
+        .collect()
+}
+
 impl Modules {
     /// Reads the modules that `lib.rs` declares, and those that they declare.
     fn read(sources: &[Source]) -> Self {

@@ -12,9 +12,10 @@ use crate::error::{Context as _, Error, Result};
 use crate::event::Cancel;
 use crate::kernels::Pattern;
 use crate::manifest::Objective;
-use crate::model::{self, GpuLock, Network};
+use crate::model::{self, Network};
 use crate::precision::Precision;
 use crate::shapes::{Backbone, SHAPES, Shape};
+use crate::system::GpuLock;
 use crate::weights::{
     self,
     tensors::{Reader, Writer},

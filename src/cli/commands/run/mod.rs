@@ -22,9 +22,11 @@ use crate::event::{Cancel, Sink};
 use crate::executor::isolate::{Isolation, Neighbours};
 use crate::executor::{self, Options, StageSummary, Summary};
 use crate::manifest::reading::is_open_file;
+use crate::model::Device;
 use crate::plan::{Decision, Plan};
-use crate::stages::{self, Device, DeviceRequest};
+use crate::stages;
 use crate::store::{RunNote, RunStage, Store, time};
+use crate::system::DeviceRequest;
 
 mod events;
 mod summary;

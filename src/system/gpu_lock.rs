@@ -10,8 +10,9 @@ use std::io::{Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use super::support::GpuHolder;
+use super::environment::{caches, is_set};
 use crate::error::Result;
+use crate::kernels::cuda::support::GpuHolder;
 
 /// Interval between attempts to lock a GPU that is in use.
 const POLL: Duration = Duration::from_millis(100);
@@ -25,28 +26,9 @@ pub struct GpuLock {
     _file: Option<File>,
 }
 
-/// Where mdlm keeps what belongs to the machine and not to a project.
-#[must_use]
-pub fn caches() -> Option<PathBuf> {
-    let variable = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
-    let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")))?;
-    Some(caches.join("mdlm"))
-}
-
 /// Whether the user wants to share GPUs: MDLM_GPU_SHARED=1.
-#[must_use]
-pub fn are_shared() -> bool {
+fn are_shared() -> bool {
     is_set("MDLM_GPU_SHARED")
-}
-
-/// Whether a variable of the environment says yes.
-#[must_use]
-pub fn is_set(variable: &str) -> bool {
-    std::env::var(variable).is_ok_and(|value| !matches!(&*value.to_lowercase(), "" | "0" | "false" | "no"))
 }
 
 /// Waits for the lock of the GPU of that UUID. `waiting` is called repeatedly while another process holds it, with the holder
