@@ -31,7 +31,10 @@ use mdlm::kernels::cuda::driver::{DType, Driver as _};
 use mdlm::kernels::{Dropout, Pattern, VocabSupport, categorical};
 use mdlm::manifest::{LearningRateSchedule, Objective, WarmupRates};
 use mdlm::model::footprint::Workload;
-use mdlm::model::{self, Action, Batch, Device, Learner, Network, Request, StepOutcome, cuda_network};
+use mdlm::model::{
+    self, Action, Batch, Device, Learner, Network, Request, StepOutcome, build_learner_on_cuda,
+    build_on_cuda, cuda_memory,
+};
 use mdlm::precision::Precision;
 use mdlm::rng::{Random, Stream};
 use mdlm::shapes::{Backbone, Shape};
@@ -280,8 +283,7 @@ fn losses_and_gradients_equal_those_of_the_cpu() {
             let [nll, expected] = learnt(&mut *cpu, &case);
             for mode in MODES {
                 let Some(cuda) = cuda(mode) else { return };
-                let mut learner =
-                    cuda_network::build_learner(shape, backbone, cuda, &weights).expect("device");
+                let mut learner = build_learner_on_cuda(shape, backbone, cuda, &weights).expect("device");
                 let [likelihoods, found] = learnt(&mut *learner, &case);
                 let error = off(&likelihoods, &nll);
                 println!("{name} {mode:?}: likelihoods off by {error:.1e}");
@@ -386,7 +388,7 @@ fn resume_and_repeated_runs_end_in_the_same_bits() {
     for mode in MODES {
         let run = |weights: &[f32], moments: &Moments, steps| {
             let mut learner =
-                cuda_network::build_learner(shape, Backbone::Dit, cuda(mode)?, &start).expect("device");
+                build_learner_on_cuda(shape, Backbone::Dit, cuda(mode)?, &start).expect("device");
             Some(train(&mut *learner, weights, moments, steps))
         };
         let Some((end, moments, outcomes)) = run(&start, &fresh, 0..10) else {
@@ -512,8 +514,7 @@ fn training_follows_that_of_the_cpu() {
             let cpu = model::build_learner(shape, Backbone::Dit, Device::Cpu, Precision::F32, &weights);
             curve(&mut *cpu.expect("CPU"))
         });
-        let found =
-            curve(&mut *cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights).expect("device"));
+        let found = curve(&mut *build_learner_on_cuda(shape, Backbone::Dit, cuda, &weights).expect("device"));
         // The same batches, masks and dropout: at first they differ by rounding alone.
         let off_by = found.iter().zip(&*expected).map(|(a, b)| (a - b).abs());
         let off_by = off_by.take(TOGETHER.min(found.len() - 1)).fold(0.0, f64::max);
@@ -566,7 +567,7 @@ fn training_of_every_objective_follows_that_of_the_cpu() {
         let modes = if is_cuda_stub() { &MODES[..1] } else { &MODES };
         for &mode in modes {
             let Some(cuda) = cuda(mode) else { return };
-            let learner = cuda_network::build_learner(shape, backbone, cuda, &weights);
+            let learner = build_learner_on_cuda(shape, backbone, cuda, &weights);
             let found = curve(&mut *learner.expect("device"));
             // A device reports losses some steps later than the CPU. The last report is the mean over all steps.
             let (Some(own), Some(of_cpu)) = (found.last(), expected.last()) else {
@@ -595,7 +596,7 @@ fn chain_is_that_of_the_cpu(shape: &Shape, case: &Case) {
     let Some(cuda) = cuda(Mode::F32) else { return };
     let backbone = case.backbone;
     let weights = weights_of(shape, backbone);
-    let network = cuda_network::build(shape, backbone, cuda, &weights).expect("device");
+    let network = build_on_cuda(shape, backbone, cuda, &weights).expect("device");
     let cpu = model::build(shape, backbone, Device::Cpu, Precision::F32, &weights).expect("CPU");
     let random = Random::new(9, Stream::Sample);
     let uniforms: Vec<f64> = case
@@ -681,12 +682,11 @@ fn memory_planned_is_the_memory_taken() {
     let before = gpu.capacity().expect("memory").free;
     let shape = shape("lm1b-small");
     let workload = Workload::default();
-    let planned = cuda_network::memory(shape, Backbone::Dit, workload, DType::Bf16, 8, Some(8))
+    let planned = cuda_memory::memory(shape, Backbone::Dit, workload, DType::Bf16, 8, Some(8))
         .expect("a plan")
         .total();
     let cuda = Cuda::new(Box::new(Gpu::open(0).expect("device")), DType::Bf16);
-    let mut learner =
-        cuda_network::build_learner(shape, Backbone::Dit, cuda, &weights(shape)).expect("device");
+    let mut learner = build_learner_on_cuda(shape, Backbone::Dit, cuda, &weights(shape)).expect("device");
     let case = Case::new(shape, 8, 0, false);
     learner
         .accumulate(&case.batch(), case.support)

@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::cuda_network::{CudaNetwork, answered, fits, fitting, plan};
+use super::cuda_memory::{answered, fits, fitting, plan};
+use super::cuda_network::CudaNetwork;
 use super::dit::Arch;
 use super::footprint::Workload;
 use super::{Arena, Batch, GradientNorm, Learner, Network, Reduction, StepOutcome, total};

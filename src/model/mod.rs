@@ -1,9 +1,12 @@
 //! The network: a diffusion transformer, or the plain transformer in it, written once, generic over its compiled shape, behind
 //! traits without type parameters.
 
+mod build;
 mod chain;
+mod checks;
 mod cpu_network;
 mod cuda_learner;
+pub mod cuda_memory;
 pub mod cuda_network;
 mod device;
 pub mod dit;
@@ -21,8 +24,9 @@ use crate::kernels::{Constants, Dropout, Loss, Pattern, ReadoutRequest, VocabSup
 use crate::shapes::{Backbone, Shape};
 use chain::HostChain;
 
+pub use build::{build, build_learner, build_learner_on_cuda, build_on_cuda};
 pub use chain::{Action, Chain, Request};
-pub use cpu_network::{CpuNetwork, build, build_learner};
+pub use cpu_network::CpuNetwork;
 pub use cuda_learner::CudaLearner;
 pub use cuda_network::CudaNetwork;
 pub use device::Device;

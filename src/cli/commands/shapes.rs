@@ -8,8 +8,8 @@ use serde::Serialize;
 use crate::cli::render::terminal::Terminal;
 use crate::error::Result;
 use crate::kernels::cuda::driver::DType;
-use crate::model::cuda_network;
 use crate::model::footprint::{Footprint, Workload};
+use crate::model::{cuda_memory, cuda_network};
 use crate::numbers::{abbreviated, binary_bytes};
 use crate::plural::counted;
 use crate::shapes::{Answered, Backbone, SHAPES};
@@ -172,7 +172,7 @@ fn on_device(args: &Args, terminal: &Terminal) -> Result<u8> {
     let mut lines = Vec::new();
     for shape in SHAPES.iter().filter(|shape| cuda_network::takes(shape)) {
         for micro_batch in ROWS {
-            let taken = cuda_network::memory(
+            let taken = cuda_memory::memory(
                 shape,
                 Backbone::Dit,
                 Workload::default(),

@@ -14,7 +14,7 @@ use crate::kernels::{Fused, Loss};
 use crate::manifest;
 use crate::model::dit::Nano;
 use crate::model::footprint::Workload;
-use crate::model::{self, CpuNetwork, CudaLearner, HostLearner};
+use crate::model::{self, CpuNetwork, CudaLearner, HostLearner, cuda_memory};
 use crate::model::{Learner, Network};
 use crate::shapes::{Backbone, Shape};
 use crate::train::*;
@@ -230,8 +230,7 @@ fn cuda_steps_of_every_objective_equal_those_of_the_cpu_in_the_planned_memory() 
         let mut learner = CudaLearner::<Nano>::new(cuda, backbone, &start).unwrap();
         let workload = workload(&settings, &*built(&settings));
         assert_eq!(learner.micro_batch(2, Some(2), workload).unwrap(), 2);
-        let planned =
-            model::cuda_network::memory(nano(), backbone, workload, DType::F32, 2, Some(2)).unwrap();
+        let planned = cuda_memory::memory(nano(), backbone, workload, DType::F32, 2, Some(2)).unwrap();
         let (found, found_end, moments) = run_of(
             &settings,
             &mut learner,
@@ -345,7 +344,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
         (DType::Bf16, Backbone::Dit, of_times(Loss::ScoreEntropy)),
         (DType::Bf16, Backbone::Transformer, mdlm),
     ] {
-        let planned = model::cuda_network::plan::<Nano>(
+        let planned = cuda_memory::plan::<Nano>(
             Cuda::new(
                 Box::new(crate::kernels::cuda::planning::Planning::default()),
                 element,
@@ -359,8 +358,7 @@ fn cuda_memory_taken_is_the_memory_planned() {
         let device = Emulated::default();
         let most = device.most();
         let cuda = Cuda::new(Box::new(device), element);
-        let taken =
-            model::cuda_network::plan::<Nano>(cuda, backbone, workload, 4, 2 * nano().length).unwrap();
+        let taken = cuda_memory::plan::<Nano>(cuda, backbone, workload, 4, 2 * nano().length).unwrap();
         assert_eq!(taken, planned);
         assert_eq!(most.get(), planned.total());
         assert!(planned.arena <= planned.arena_used * 5 / 4, "{planned:?}");
@@ -431,7 +429,7 @@ fn cuda_step_without_gradients_counts_as_a_step() {
 fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
     for rows in [1, 2, 4] {
         let folder = tempfile::tempdir().unwrap();
-        let planned = model::cuda_network::memory(
+        let planned = cuda_memory::memory(
             nano(),
             Backbone::Dit,
             Workload::default(),
@@ -469,18 +467,17 @@ fn cuda_reserved_memory_is_enough_for_every_micro_batch() {
 fn cuda_micro_batches_fill_the_free_memory() {
     let mdlm = Workload::default();
     let needed = |rows| {
-        model::cuda_network::memory(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, Some(12))
+        cuda_memory::memory(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, Some(12))
             .unwrap()
             .total()
     };
-    let fitting = |bytes| model::cuda_network::fitting(nano(), Backbone::Dit, mdlm, DType::Bf16, 12, bytes);
+    let fitting = |bytes| cuda_memory::fitting(nano(), Backbone::Dit, mdlm, DType::Bf16, 12, bytes);
     assert_eq!(fitting(usize::MAX).unwrap(), 12);
     for (rows, next) in [(1, 2), (3, 4), (6, 12)] {
         assert_eq!(fitting(needed(rows)).unwrap(), rows as u32);
         assert_eq!(fitting(needed(next) - 1).unwrap(), rows as u32);
     }
-    let fits =
-        |rows, bytes| model::cuda_network::fits(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, 12, bytes);
+    let fits = |rows, bytes| cuda_memory::fits(nano(), Backbone::Dit, mdlm, DType::Bf16, rows, 12, bytes);
     assert!(fits(4, needed(4)).is_ok());
     let error = fits(6, needed(4)).unwrap_err();
     assert!(
@@ -491,8 +488,7 @@ fn cuda_micro_batches_fill_the_free_memory() {
     let error = fitting(needed(1) - 1).unwrap_err();
     assert_eq!(error.kind(), Kind::Environment);
     let shape = Shape::find("lm1b-small").unwrap();
-    let error =
-        model::cuda_network::fitting(shape, Backbone::Dit, mdlm, DType::Bf16, 8, 1 << 30).unwrap_err();
+    let error = cuda_memory::fitting(shape, Backbone::Dit, mdlm, DType::Bf16, 8, 1 << 30).unwrap_err();
     assert!(
         error
             .to_string()
@@ -512,7 +508,7 @@ fn cuda_out_of_memory_is_an_error_of_the_environment() {
     let folder = tempfile::tempdir().unwrap();
     // Weights, gradients and moments fit, activations do not.
     let planned =
-        model::cuda_network::memory(nano(), Backbone::Dit, Workload::default(), DType::F32, 2, None).unwrap();
+        cuda_memory::memory(nano(), Backbone::Dit, Workload::default(), DType::F32, 2, None).unwrap();
     let mut learner = emulated(Emulated::of_bytes(planned.kept + planned.arena / 2), DType::F32);
     let error = run(&mut learner, folder.path(), &mut Listener::default(), |_| ())
         .err()

@@ -5,7 +5,7 @@ use super::*;
 use crate::diffusion::objective;
 use crate::diffusion::objective::settings::SETTINGS;
 use crate::manifest;
-use crate::model::cuda_network;
+use crate::model::cuda_memory;
 
 fn nano() -> &'static Shape {
     Shape::find("nano").unwrap()
@@ -207,7 +207,7 @@ fn micro_batches_answer_no_more_tokens_than_memory_is_planned_for() {
                 all_reduce: None,
                 cancel: &cancel,
             };
-            let planned = cuda_network::answered(nano(), answered, micro_batch as usize, Some(64));
+            let planned = cuda_memory::answered(nano(), answered, micro_batch as usize, Some(64));
             let (mut batch, mut all, steps) = (job.batch(), 0, 20);
             for step in 0..steps {
                 let scored = batch.read(step).unwrap();
