@@ -174,7 +174,11 @@ impl Masking {
     }
 
     /// Step i of T as the published code computes it (`mdlm`, `diffusion.py` 329–358 and 836–856): masks are drawn with
-    /// m(t), and in the loss 1 − α is t itself, at most 1 − 10⁻⁴.
+    /// m(t), and in the loss 1 − α is t itself, at most 1 − 10⁻⁴. Only for log-linear noise, where m(t) is t but for ε
+    /// ([`Objective::misfit_of_published`](crate::manifest::Objective::misfit_of_published)).
+    ///
+    /// DIFFERENCE: with T = 1 the published dt / t exceeds 1 and α_s / (1 − α_s) is negative, so that its loss is NaN where
+    /// the mask has a probability. Here the only step unmasks with certainty.
     #[must_use]
     pub fn step_as_published(&self, i: u32, steps: u32) -> DiscreteStep {
         let dt = 1.0 / f64::from(steps);
@@ -187,7 +191,7 @@ impl Masking {
                 ..self.level(t)
             },
             steps,
-            unmask: dt / clamped,
+            unmask: (dt / clamped).min(1.0),
             odds: (1.0 - clamped) / clamped,
             odds_before: if i == 1 { 0.0 } else { (1.0 - before) / before },
         }

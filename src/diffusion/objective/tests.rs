@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::diffusion::forward::{NoiseLevel, Score};
+use crate::kernels::ReadoutRequest;
 use crate::manifest::{
     Bell, Clipped, D3pmObjective, MdlmObjective, MlmObjective, Noise, NoiseEpsilon, SeddObjective, Times,
     Weighting,
@@ -205,16 +206,21 @@ fn bounds_in_steps_are_above_the_likelihood_of_the_chain() {
 #[test]
 fn published_steps_have_no_nan_and_the_published_numbers() {
     let masking = d3pm(10, NOISES[0]).masking;
-    for steps in [1, 10, 20, 1000] {
+    for steps in [1, 2, 3, 10, 20, 1000] {
         for i in 1..=steps {
             let step = masking.step_as_published(i, steps);
-            let all = [step.level.weight, step.unmask, step.odds, step.odds_before];
-            assert!(
-                all.iter().all(|value| value.is_finite()),
-                "{i} of {steps}: {all:?}"
-            );
+            assert!(step.level.weight.is_finite(), "{i} of {steps}: {step:?}");
+            let request = ReadoutRequest {
+                support: VocabSupport::with_mask(3, 4),
+                loss: Loss::AbsorbingKl,
+                constants: &[D3pm::divergence(&step).constants.unwrap()],
+                targets: &[0],
+                weights: &[1.0],
+            };
+            request.check(1, 4).unwrap();
         }
     }
+    assert_eq!(masking.step_as_published(1, 1).unmask, 1.0);
     // By hand, T = 10, t = 0.5: dt / t = 0.2, α_t / t = 1, α_s / s = 0.6 / 0.4.
     let step = masking.step_as_published(5, 10);
     let found = [step.unmask, step.odds, step.odds_before, step.level.weight];
