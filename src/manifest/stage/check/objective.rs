@@ -6,10 +6,16 @@ use super::{StageEntry, Stages};
 use crate::manifest::fault::{Code, Draft, quoted};
 use crate::manifest::fit::Misfit;
 use crate::manifest::instance::written;
-use crate::manifest::{DEFAULT_D3PM_STEPS, MdlmObjective, MlmObjective, Noise, Objective, Times, Weighting};
+use crate::manifest::{
+    DEFAULT_D3PM_STEPS, MdlmObjective, MlmObjective, Noise, Objective, SeddObjective, Times, Weighting,
+};
 
 /// Shares are compared to one part in so many: a sum of decimals such as 0.7 + 0.3 is off by its last bits.
 const PARTS: f64 = 1e9;
+
+/// The largest σ at which f32 holds the scores of `sedd`: 1 / (e^σ − 1) is a normal number up to −ln 2⁻¹²⁶ = 87.3, and 0
+/// from 104 on, where the loss is not defined.
+const LARGEST_SIGMA_OF_SCORES: f64 = 87.0;
 
 /// The settings of an objective that exclude each other.
 pub fn check_objective(entry: &StageEntry<'_>, objective: &Objective, faults: &mut Vec<Draft>) {
@@ -30,18 +36,9 @@ pub fn check_objective(entry: &StageEntry<'_>, objective: &Objective, faults: &m
     }
     match objective {
         Objective::Mdlm(settings) => mdlm(entry, objective, settings, faults),
-        Objective::Sedd(settings) if !settings.time_conditioning => faults.push(
-            entry
-                .fault(
-                    Code::TimeConditioning,
-                    "objective/time_conditioning",
-                    "`sedd` predicts scores, which depend on the noise level: its network needs time conditioning",
-                )
-                .expected("`true`")
-                .hint("leave `time_conditioning` out: `sedd` has it"),
-        ),
+        Objective::Sedd(settings) => sedd(entry, settings, faults),
         Objective::Mlm(settings) => mlm(entry, settings, faults),
-        Objective::Sedd(_) | Objective::Ar(_) | Objective::D3pm(_) => {}
+        Objective::Ar(_) | Objective::D3pm(_) => {}
     }
 }
 
@@ -117,6 +114,35 @@ fn mdlm(entry: &StageEntry<'_>, objective: &Objective, settings: &MdlmObjective,
                 .expected(format!("a `high` above `low`, {low}"))
                 .hint(way)
                 .related(entry.span("objective/times/low"), "the lower limit"),
+        );
+    }
+}
+
+fn sedd(entry: &StageEntry<'_>, settings: &SeddObjective, faults: &mut Vec<Draft>) {
+    if !settings.time_conditioning {
+        faults.push(
+            entry
+                .fault(
+                    Code::TimeConditioning,
+                    "objective/time_conditioning",
+                    "`sedd` predicts scores, which depend on the noise level: its network needs time conditioning",
+                )
+                .expected("`true`")
+                .hint("leave `time_conditioning` out: `sedd` has it"),
+        );
+    }
+    if let Noise::Linear(range) | Noise::Geometric(range) = settings.noise
+        && range.sigma_max > LARGEST_SIGMA_OF_SCORES
+    {
+        let message = format!(
+            "`sigma_max` {} is too large for `sedd`: the scores at that noise, 1 / (e^σ − 1), are too small for f32",
+            range.sigma_max
+        );
+        faults.push(
+            entry
+                .fault(Code::Noise, "objective/noise/sigma_max", message)
+                .expected(format!("a `sigma_max` of at most {LARGEST_SIGMA_OF_SCORES}"))
+                .hint("set `\"sigma_max\": 20`"),
         );
     }
 }
@@ -437,6 +463,20 @@ mod tests {
                     "set `\"sigma_min\": 1e-4`",
                 ]],
             );
+        }
+        for kind in ["linear", "geometric"] {
+            let noise = |most: f64| json!({ "kind": kind, "sigma_min": 1e-4, "sigma_max": most });
+            of_objective(
+                json!({ "kind": "sedd", "noise": noise(87.5) }),
+                &[[
+                    "model/objective/noise/sigma_max",
+                    "`sigma_max` 87.5 is too large for `sedd`: the scores at that noise, 1 / (e^σ − 1), are too small for f32",
+                    "",
+                    "set `\"sigma_max\": 20`",
+                ]],
+            );
+            of_objective(json!({ "kind": "sedd", "noise": noise(87.0) }), &[]);
+            of_objective(json!({ "kind": "mdlm", "noise": noise(1000.0) }), &[]);
         }
         of_objective(
             json!({ "kind": "mlm", "random": 0.95 }),
