@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 
 use super::{
-    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Manifest, MlmObjective, Objective,
-    Sampler, SeddObjective, Stage,
+    AncestralSteps, ArObjective, Autoregressive, D3pmObjective, Estimator, Manifest, MlmObjective, Noise,
+    Objective, Sampler, SeddObjective, Stage,
 };
 use crate::error::{Error, Result};
 
 /// Why an estimator or a sampler does not fit an objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Misfit {
-    /// The setting of the objective that decides: `kind`, `time_conditioning`.
+    /// The setting of the objective that decides: `kind`, `time_conditioning`, `noise`.
     pub setting: &'static str,
     /// The reason: a fragment to go after a colon.
     pub reason: String,
@@ -133,6 +133,22 @@ impl Objective {
         };
         let fitting: Vec<_> = self.estimators().iter().map(|fits| fits.name()).collect();
         Err(misfit.error("estimator", estimator.name(), &fitting))
+    }
+
+    /// Why there is no published number in `steps` steps, or in continuous time; nothing where there is one. The
+    /// published code weighs steps with 1 − t in the place of α(t), whatever noise draws the masks (`mdlm`, `diffusion.py`
+    /// 329–358), and refuses steps with scores (155–166).
+    #[must_use]
+    pub fn misfit_of_published(&self, steps: Option<u32>) -> Option<Misfit> {
+        steps?;
+        match (self, self.noise()) {
+            (Self::Sedd(_), _) => Misfit::of("kind", "the published code has no `sedd` in discrete time"),
+            (_, Some(Noise::LogLinear(_)) | None) => None,
+            (_, Some(_)) => Misfit::of(
+                "noise",
+                "with `steps`, the published code weighs losses as of log-linear noise",
+            ),
+        }
     }
 
     /// Why texts cannot be drawn from a model that way; nothing where they can.

@@ -182,6 +182,15 @@ impl Method {
             ))
             .hint("use the estimator `time`"));
         }
+        if self.ends == BoundEnds::Published
+            && let Some(misfit) = objective.misfit_of_published(self.steps)
+        {
+            let reason = misfit.reason;
+            return Err(
+                Error::input(format!("the published number does not fit the model: {reason}"))
+                    .hint("set `\"bound\": \"valid\"`"),
+            );
+        }
         Ok(())
     }
 }

@@ -545,6 +545,15 @@ fn estimators_that_do_not_fit_are_refused_with_one_that_does() {
         ..Method::of(Estimator::Count)
     };
     assert!(refused(&mdlm, published).contains("a mean over times"));
+    let published = Method {
+        ends: BoundEnds::Published,
+        ..Method::in_steps(9)
+    };
+    let noise = serde_json::json!({ "kind": "cosine" });
+    let cosine = objective(serde_json::json!({ "kind": "d3pm", "noise": noise }));
+    assert!(refused(&cosine, published).contains("log-linear noise"));
+    assert!(refused(&sedd, published).contains("no `sedd` in discrete time"));
+    assert!(published.check(&mdlm).is_ok());
     let in_steps = Method {
         steps: Some(4),
         ..Method::of(Estimator::Count)

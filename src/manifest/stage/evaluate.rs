@@ -309,6 +309,23 @@ impl Evaluate {
                     .hint(stages.leave_out(entry, "bound", &self.model) + or_time),
             );
         }
+        if self.bound == BoundEnds::Published
+            && draws_times
+            && let Some(objective) = objective
+            && let Some(misfit) = objective.misfit_of_published(self.steps.or(objective.steps()))
+        {
+            let other = if misfit.setting == "noise" {
+                ", or train with log-linear noise"
+            } else {
+                ", or leave `steps` out"
+            };
+            faults.push(
+                stages
+                    .misfit(entry, "bound", "the published number", (&self.model, &misfit))
+                    .expected("`\"valid\"`")
+                    .hint(stages.leave_out(entry, "bound", &self.model) + other),
+            );
+        }
     }
 
     /// The estimator that it would use, were its faults mended: the written one where it fits, else the default. Nothing where

@@ -218,7 +218,12 @@ impl Stages<'_> {
         match self.entry(model) {
             Some(train) if misfit.setting != "kind" => {
                 let span = train.span(&format!("objective/{}", misfit.setting));
-                fault.related(span, "switched off here")
+                let what = if misfit.setting == "noise" {
+                    "its noise"
+                } else {
+                    "switched off here"
+                };
+                fault.related(span, what)
             }
             _ => self.about_model(fault, model),
         }
@@ -283,6 +288,10 @@ mod tests {
         };
         if way == "train without time conditioning" {
             remove(&mut manifest["stages"]["model"]["objective"], "time_conditioning");
+            return manifest;
+        }
+        if way == "train with log-linear noise" {
+            remove(&mut manifest["stages"]["model"]["objective"], "noise");
             return manifest;
         }
         if way.starts_with("leave ") {
@@ -590,6 +599,48 @@ mod tests {
                 "set `\"estimator\": \"pseudo\"`",
             ]],
         );
+    }
+
+    #[test]
+    fn published_numbers_in_steps_need_log_linear_noise() {
+        let cosine = json!({ "kind": "cosine" });
+        let of_noise = [[
+            "bound/bound",
+            "the published number does not fit `model`: with `steps`, the published code weighs losses as of log-linear noise",
+            "its noise",
+            "leave `bound` out, or train with log-linear noise",
+        ]];
+        let published = json!({ "bound": "published" });
+        of_evaluation(
+            json!({ "kind": "d3pm", "noise": cosine }),
+            published.clone(),
+            &of_noise,
+        );
+        of_evaluation(
+            json!({ "kind": "mdlm", "steps": 9, "noise": cosine }),
+            published.clone(),
+            &of_noise,
+        );
+        let in_steps = json!({ "bound": "published", "steps": 9 });
+        of_evaluation(
+            json!({ "kind": "mdlm", "noise": cosine }),
+            in_steps.clone(),
+            &of_noise,
+        );
+        of_evaluation(
+            json!({ "kind": "sedd" }),
+            in_steps.clone(),
+            &[[
+                "bound/bound",
+                "the published number does not fit `model`: the published code has no `sedd` in discrete time",
+                "its objective is `sedd`",
+                "leave `bound` out, or leave `steps` out",
+            ]],
+        );
+        of_evaluation(json!({ "kind": "mdlm", "noise": cosine }), published.clone(), &[]);
+        of_evaluation(json!({ "kind": "sedd" }), published.clone(), &[]);
+        of_evaluation(json!({ "kind": "d3pm" }), published, &[]);
+        of_evaluation(Value::Null, in_steps, &[]);
     }
 
     #[test]
