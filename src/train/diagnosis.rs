@@ -1,14 +1,22 @@
 //! When a run has gone wrong, and why as far as its figures say.
 
+use std::collections::VecDeque;
+
 use super::metrics::RECENT;
 use super::{TrainState, Trainer};
 use crate::error::{Error, Result};
 use crate::model::GradientNorm;
 
-/// A run has diverged when the mean loss of its last [`RECENT`] steps exceeds this many times log V, the loss of
-/// a model that guesses uniformly. An untrained network starts at 1; single steps may lie higher, as 1/t weighs some
-/// rows a thousandfold.
+/// A run has diverged when the losses of most of its last [`RECENT`] steps exceed this many times log V, the loss of
+/// a model that guesses uniformly. An untrained network starts at 1; single steps may lie so much higher, as 1/t weighs
+/// some rows a thousandfold, that their mean says nothing.
 const DIVERGED: f64 = 4.0;
+
+/// Whether the losses of most of the last steps exceed `limit`.
+fn has_diverged(recent: &VecDeque<f64>, limit: f64) -> bool {
+    let above = recent.iter().filter(|&&loss| loss > limit).count();
+    recent.len() == RECENT && 2 * above > RECENT
+}
 
 impl Trainer<'_> {
     /// Records an update; an error when the run has diverged.
@@ -22,12 +30,9 @@ impl Trainer<'_> {
         state.log.step(number, self.rate(number), loss, norm.total);
         // Of one token besides the mask there is nothing to guess, and log 1 is 0.
         let uniform = f64::from(self.objective.support().size.saturating_sub(1).max(2)).ln();
-        if state.log.recent.len() == RECENT && state.log.recent_loss() > Some(DIVERGED * uniform) {
-            let rule = format!(
-                "has exceeded {DIVERGED} · log V = {:.2} on average over {} steps",
-                DIVERGED * uniform,
-                RECENT
-            );
+        let limit = DIVERGED * uniform;
+        if has_diverged(&state.log.recent, limit) {
+            let rule = format!("has exceeded {DIVERGED} · log V = {limit:.2} in most of {RECENT} steps");
             return Err(self.diagnosis(state, number, loss, norm, &rule));
         }
         Ok(())
@@ -75,5 +80,24 @@ impl Trainer<'_> {
             self.rate(step),
         ))
         .hint(format!("{}; the last good checkpoint is kept", ways.join(", or ")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn divergence_is_a_loss_that_stays_high_not_single_steps() {
+        let recent = |high: usize, value: f64| {
+            let steps = (0..RECENT).map(|step| if step < high { value } else { 1.0 });
+            steps.collect::<VecDeque<_>>()
+        };
+        assert!(!has_diverged(&recent(1, 1e6), 4.0));
+        assert!(!has_diverged(&recent(RECENT / 2, 1e6), 4.0));
+        assert!(has_diverged(&recent(RECENT / 2 + 1, 4.1), 4.0));
+        let mut short = recent(RECENT, 1e6);
+        short.pop_front();
+        assert!(!has_diverged(&short, 4.0));
     }
 }
