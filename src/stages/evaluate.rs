@@ -117,6 +117,12 @@ impl Evaluation {
         }
     }
 
+    /// Whether the numbers bound those of the exact likelihood.
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        matches!(self.estimator, Estimator::Time | Estimator::Count) && self.bound == BoundEnds::Valid
+    }
+
     /// Whether the model was given the lengths of the records that it was measured on.
     #[must_use]
     pub fn is_given_lengths(&self) -> bool {
@@ -264,7 +270,8 @@ impl Run for Evaluate {
         ));
         if let Some(perplexity) = found.perplexity_per_token_of_text {
             let text = format!("{} {}", perplexity.with_ends(3), Unit::Token.name());
-            outcome.figures.push(("perplexity of text".to_owned(), text));
+            let name = format!("{} of text", found.perplexity_name());
+            outcome.figures.push((name, text));
         }
         if self.bound == BoundEnds::Published {
             let kind = "published estimate, not a bound: both ends are left out";
@@ -382,7 +389,7 @@ fn text(found: &Evaluation) -> String {
             .map(|nats| (per("nats", Unit::Token), nats)),
     );
     let of_text = found.perplexity_per_token_of_text;
-    quantities.extend(of_text.map(|perplexity| (per("perplexity", Unit::Token), perplexity)));
+    quantities.extend(of_text.map(|perplexity| (per(found.perplexity_name(), Unit::Token), perplexity)));
     let of = if found.normalized { NORMALIZED } else { "" };
     quantities.extend(
         found
@@ -435,14 +442,27 @@ fn text(found: &Evaluation) -> String {
              than the bound, and is not a bound: use it only to compare with published figures.",
         );
     }
+    let bounds = if found.is_bound() { "bounds" } else { "is that of" };
     if found.unit == Unit::Position {
-        text.push_str(
-            " Padding counts as text does: the number bounds the whole record with its length. Per position, padding \
-             that is easy to guess lowers the mean: compare perplexities per token of text, and bits per byte \
-             between tokenizers.",
+        let perplexities = match found.estimator {
+            Estimator::Pseudo => "pseudo-perplexities",
+            _ => "perplexities",
+        };
+        let _ = write!(
+            text,
+            " Padding counts as text does: the number {bounds} the whole record with its length. Per position, padding \
+             that is easy to guess lowers the mean: compare {perplexities} per token of text"
         );
+        if found.bits_per_byte.is_some() {
+            text.push_str(", and bits per byte between tokenizers");
+        }
+        text.push('.');
     }
-    if found.lost_bits_per_byte > 0.0 {
+    if found.lost_bits_per_byte > 0.0 && found.bits_per_byte.is_none() {
+        text.push_str(
+            " No token spells some of the text (unknown tokens, dropped characters): the numbers leave it out.",
+        );
+    } else if found.lost_bits_per_byte > 0.0 {
         let _ = write!(
             text,
             " No token spells some of the text (unknown tokens, dropped characters): {:.4} of the bits per byte \
@@ -452,7 +472,7 @@ fn text(found: &Evaluation) -> String {
             found.lost_bits_per_byte
         );
     }
-    if found.normalized {
+    if found.normalized && found.bits_per_byte.is_some() {
         text.push_str(
             " The tokenizer changes the text (letter case, accents, white space or forms of characters), so that \
              bits per \
@@ -467,9 +487,10 @@ fn text(found: &Evaluation) -> String {
         );
     }
     if found.is_given_lengths() {
-        text.push_str(
-            " Padding is excluded, as the authors do it: the number bounds the text given its length, which the \
-             visible padding shows.",
+        let _ = write!(
+            text,
+            " Padding is excluded, as the authors do it: the number {bounds} the text given its length, which the \
+             visible padding shows."
         );
     }
     text.push('\n');
@@ -558,6 +579,33 @@ mod tests {
             padded.contains("is not a bound") && padded.contains("1200 positions counted"),
             "{padded}"
         );
+        assert!(!padded.contains("bounds"), "{padded}");
+        // A pseudo-likelihood is nowhere called a perplexity, a bound, or a number of bits.
+        let pseudo = Evaluation {
+            estimator: Estimator::Pseudo,
+            bits_per_byte: None,
+            lost_bits_per_byte: 0.25,
+            normalized: true,
+            ..found.clone()
+        };
+        let of_positions = Evaluation {
+            unit: Unit::Position,
+            nats_per_token_of_text: Some(interval),
+            perplexity_per_token_of_text: Some(interval),
+            padding_excluded: false,
+            ..pseudo.clone()
+        };
+        for (found, whole) in [
+            (pseudo, "the text given its length"),
+            (of_positions, "the whole record"),
+        ] {
+            let text = text(&found);
+            assert!(text.contains(&format!("the number is that of {whole}")), "{text}");
+            assert!(text.contains("| pseudo-perplexity per token of text |"), "{text}");
+            for wrong in ["| perplexity", " perplexities", "bounds", "bits per byte"] {
+                assert!(!text.contains(wrong), "{wrong}: {text}");
+            }
+        }
         assert_eq!(bits(&found).unwrap(), "0.7213 ± 0.0721");
         let lossy = Evaluation {
             lost_bits_per_byte: 0.25,
